@@ -1,0 +1,165 @@
+//! The command line: one file for each command.
+//!
+//! Exit codes: 0 fine; 1 an error on standard error that says what, where and what to do; 2 usage.
+//! A secret is never an argument: other users of the machine can read those.
+
+mod check;
+mod client;
+mod key;
+mod serve;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{
+    Config, IssuerUrl, ListenAddr, Log, LogFormat, LogLevel, Settings, SignerChoice,
+};
+use crate::fault::Fault;
+
+/// Runs the program with the process's arguments and says how it ended.
+pub fn run() -> ExitCode {
+    let Cli { command, serve } = Cli::parse();
+    let done = match command.unwrap_or(Command::Serve(serve)) {
+        Command::Serve(args) => serve::run(args),
+        Command::Client(command) => client::run(command),
+        Command::Key(command) => key::run(command),
+        Command::Check(args) => check::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in error.0.lines() {
+                // Without standard error there is nobody left to tell.
+                let _ = writeln!(io::stderr(), "grantd: {line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A small, very fast OAuth 2.0 token server.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (what `grantd` alone does too).
+    Serve(ServeArgs),
+    /// Register clients and show them.
+    #[command(subcommand)]
+    Client(client::ClientCommand),
+    /// Make signing keys and show where they stand.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Validate everything that `serve` would load.
+    Check(ServeArgs),
+}
+
+/// Flags win over `GRANTD_*` in the environment, which wins over the file, which wins over defaults.
+#[derive(Args, Clone, Debug, Default)]
+struct ServeArgs {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where to answer requests: host:port or unix:/path; may be repeated [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS", env = "GRANTD_LISTEN", value_delimiter = ',')]
+    listen: Option<Vec<ListenAddr>>,
+    /// Where operators ask for health and metrics [default: 127.0.0.1:8081].
+    #[arg(long, value_name = "ADDRESS", env = "GRANTD_ADMIN_LISTEN")]
+    admin_listen: Option<ListenAddr>,
+    /// The client registry [default: clients.json].
+    #[arg(long, value_name = "FILE", env = "GRANTD_CLIENTS")]
+    clients: Option<PathBuf>,
+    /// The directory of signing keys; one is made at the first start [default: keys].
+    #[arg(long, value_name = "DIRECTORY", env = "GRANTD_KEYS")]
+    keys: Option<PathBuf>,
+    /// The directory of what the server has to remember [default: state].
+    #[arg(long, value_name = "DIRECTORY", env = "GRANTD_STATE")]
+    state: Option<PathBuf>,
+    /// The issuer's URL, as clients and verifiers see it [default: http:// and the first address].
+    #[arg(long, value_name = "URL", env = "GRANTD_ISSUER")]
+    issuer: Option<IssuerUrl>,
+    /// Event-loop threads, and as many signing threads [default: one for each core].
+    #[arg(long, value_name = "N", env = "GRANTD_WORKERS")]
+    workers: Option<usize>,
+    /// What signs tokens [default: auto].
+    #[arg(long, env = "GRANTD_SIGNER")]
+    signer: Option<SignerChoice>,
+    /// Serve the demo clients even where others can reach them.
+    #[arg(long, env = "GRANTD_ALLOW_DEMO_CLIENTS")]
+    allow_demo_clients: bool,
+    /// The shape of log lines [default: human on a terminal, json elsewhere].
+    #[arg(long, env = "GRANTD_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    /// The least weight of a log line; every request is an info line [default: info].
+    #[arg(long, env = "GRANTD_LOG_LEVEL")]
+    log_level: Option<LogLevel>,
+}
+
+impl ServeArgs {
+    /// Flags, environment, file and defaults in one.
+    fn resolve(self) -> Result<Config, CliError> {
+        let file = match &self.config {
+            Some(file) => Settings::read(file)?,
+            None => Settings::default(),
+        };
+        let file_log = file.log.unwrap_or_default();
+        let flags = Settings {
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            clients: self.clients,
+            keys: self.keys,
+            state: self.state,
+            issuer: self.issuer,
+            workers: self.workers,
+            signer: self.signer,
+            allow_demo_clients: self.allow_demo_clients.then_some(true),
+            jwks_max_age: None,
+            limits: None,
+            log: Some(Log {
+                format: self.log_format.unwrap_or(file_log.format),
+                level: self.log_level.unwrap_or(file_log.level),
+            }),
+        };
+        flags.or(file).resolve().map_err(|error| match &self.config {
+            Some(file) => CliError(format!("{}: {error}", file.display())),
+            None => CliError(error.to_string()),
+        })
+    }
+}
+
+/// What went wrong, where, and what to do; one line each.
+struct CliError(String);
+
+impl From<Fault> for CliError {
+    fn from(fault: Fault) -> Self {
+        Self(fault.to_string())
+    }
+}
+
+impl From<Vec<Fault>> for CliError {
+    fn from(faults: Vec<Fault>) -> Self {
+        Self(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// Writes one line of output; what cannot be written was not done.
+fn print(line: impl fmt::Display) -> Result<(), CliError> {
+    writeln!(io::stdout(), "{line}")
+        .map_err(|error| CliError(format!("standard output cannot be written: {error}")))
+}
+
+/// Says what could not be done with `file`.
+fn cannot(what: &str, file: &Path, error: &io::Error) -> CliError {
+    CliError(format!("{}: cannot be {what}: {error}", file.display()))
+}

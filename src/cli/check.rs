@@ -1,0 +1,32 @@
+//! `grantd check`: would `serve` start?
+
+use crate::cli::{CliError, ServeArgs, print};
+use crate::store::snapshot::{Sources, demo_clients};
+
+pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
+    let config = args.resolve()?;
+    let sources = Sources {
+        clients: config.clients.clone(),
+        keys: config.keys.clone(),
+        jwks_max_age: config.jwks_max_age,
+    };
+    let (clients, keys) = sources.load()?;
+
+    let file = config.clients.display();
+    let demo = demo_clients(&clients);
+    if !demo.is_empty() {
+        print(format_args!(
+            "warning: {file}: the demo clients ({}) have secrets that everyone knows; remove them \
+             before others can reach the server",
+            demo.join(", ")
+        ))?;
+    }
+    if clients.is_empty() {
+        print(format_args!("warning: {file}: no client is registered; see `grantd client add`"))?;
+    }
+    if keys.is_empty() {
+        let directory = config.keys.display();
+        print(format_args!("note: {directory}: holds no key; `serve` will make one"))?;
+    }
+    print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys.len()))
+}

@@ -1,0 +1,67 @@
+//! Time has one door: everything that needs it is handed a [`Clock`], and tests hand in one that
+//! they move themselves.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Tells the wall-clock time, in whole seconds since the Unix epoch.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands at `start` (Unix seconds) until the [`ManualClock`] moves it.
+    pub fn manual(start: u64) -> (Self, ManualClock) {
+        let now = Arc::new(AtomicU64::new(start));
+        (Self(Source::Manual(Arc::clone(&now))), ManualClock(now))
+    }
+
+    /// Seconds since 1970-01-01T00:00:00Z, as JWT's NumericDate counts them (RFC 7519, section 2).
+    ///
+    /// A machine whose clock stands before 1970 is told 0: its tokens are then expired on
+    /// arrival everywhere else, which is the safe side.
+    pub fn unix_seconds(&self) -> u64 {
+        match &self.0 {
+            Source::System => {
+                #[expect(clippy::disallowed_methods, reason = "the one door")]
+                let now = SystemTime::now();
+                now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+            }
+            Source::Manual(now) => now.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A monotonic instant for deadlines and durations; no clock step moves it.
+    pub fn instant() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "the one door")]
+        Instant::now()
+    }
+}
+
+/// The hand that moves a [`Clock::manual`].
+pub struct ManualClock(Arc<AtomicU64>);
+
+impl ManualClock {
+    /// Sets the clock to `now`, in Unix seconds, forwards or backwards.
+    pub fn set(&self, now: u64) {
+        self.0.store(now, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ManualClock").field(&self.0.load(Ordering::Relaxed)).finish()
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Manual(Arc<AtomicU64>),
+}

@@ -1,0 +1,477 @@
+//! What the server is told: from flags, environment, a TOML file and defaults, resolved once.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::fault::Fault;
+
+/// Everything that `serve` needs, resolved: nothing optional is left but what may truly be absent.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where requests are answered.
+    pub listen: Vec<ListenAddr>,
+    /// Where operators ask: health and metrics.
+    pub admin_listen: ListenAddr,
+    /// The client registry.
+    pub clients: PathBuf,
+    /// The directory of signing keys.
+    pub keys: PathBuf,
+    /// The directory of what the server itself has to remember.
+    pub state: PathBuf,
+    /// The issuer's URL; `None`: made from the address it listens on.
+    pub issuer: Option<IssuerUrl>,
+    /// Event-loop threads, and signing threads beside them.
+    pub workers: usize,
+    /// What signs.
+    pub signer: SignerChoice,
+    /// Serve the demo clients even where others can reach them.
+    pub allow_demo_clients: bool,
+    /// How long a fetched key set may be used, in seconds.
+    pub jwks_max_age: u64,
+    /// What one client may cost.
+    pub limits: Limits,
+    /// How to log.
+    pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![ListenAddr::Tcp("127.0.0.1:8080".to_owned())],
+            admin_listen: ListenAddr::Tcp("127.0.0.1:8081".to_owned()),
+            clients: "clients.json".into(),
+            keys: "keys".into(),
+            state: "state".into(),
+            issuer: None,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            signer: SignerChoice::Auto,
+            allow_demo_clients: false,
+            jwks_max_age: 300,
+            limits: Limits::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Whether nobody but this machine can reach the server or is sent to it: what the demo
+    /// clients, whose secrets everyone knows, may be served on.
+    pub fn is_local(&self) -> bool {
+        self.listen.iter().all(ListenAddr::is_local)
+            && self.issuer.as_ref().is_none_or(IssuerUrl::is_local)
+    }
+}
+
+/// The same settings as they stand in a file or come from the command line: each may be missing.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// See [`Config::listen`].
+    pub listen: Option<Vec<ListenAddr>>,
+    /// See [`Config::admin_listen`].
+    pub admin_listen: Option<ListenAddr>,
+    /// See [`Config::clients`].
+    pub clients: Option<PathBuf>,
+    /// See [`Config::keys`].
+    pub keys: Option<PathBuf>,
+    /// See [`Config::state`].
+    pub state: Option<PathBuf>,
+    /// See [`Config::issuer`].
+    pub issuer: Option<IssuerUrl>,
+    /// See [`Config::workers`].
+    pub workers: Option<usize>,
+    /// See [`Config::signer`].
+    pub signer: Option<SignerChoice>,
+    /// See [`Config::allow_demo_clients`].
+    pub allow_demo_clients: Option<bool>,
+    /// See [`Config::jwks_max_age`].
+    pub jwks_max_age: Option<u64>,
+    /// See [`Config::limits`].
+    pub limits: Option<Limits>,
+    /// See [`Config::log`].
+    pub log: Option<Log>,
+}
+
+impl Settings {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    ///
+    /// The [`Fault`], with its line.
+    pub fn read(file: &Path) -> Result<Self, Fault> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Fault::new(file, format!("cannot be read: {error}")))?;
+        toml::from_str(&text).map_err(|error| {
+            let fault = Fault::new(file, error.message().to_owned());
+            match error.span() {
+                Some(span) => fault.at_line(line_of(&text, span.start)),
+                None => fault,
+            }
+        })
+    }
+
+    /// These settings, and `others` where these have nothing to say.
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            listen: self.listen.or(others.listen),
+            admin_listen: self.admin_listen.or(others.admin_listen),
+            clients: self.clients.or(others.clients),
+            keys: self.keys.or(others.keys),
+            state: self.state.or(others.state),
+            issuer: self.issuer.or(others.issuer),
+            workers: self.workers.or(others.workers),
+            signer: self.signer.or(others.signer),
+            allow_demo_clients: self.allow_demo_clients.or(others.allow_demo_clients),
+            jwks_max_age: self.jwks_max_age.or(others.jwks_max_age),
+            limits: self.limits.or(others.limits),
+            log: self.log.or(others.log),
+        }
+    }
+
+    /// Fills what is missing with the defaults.
+    ///
+    /// # Errors
+    ///
+    /// What a setting must not be, in words.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let default = Config::default();
+        let config = Config {
+            listen: self.listen.unwrap_or(default.listen),
+            admin_listen: self.admin_listen.unwrap_or(default.admin_listen),
+            clients: self.clients.unwrap_or(default.clients),
+            keys: self.keys.unwrap_or(default.keys),
+            state: self.state.unwrap_or(default.state),
+            issuer: self.issuer,
+            workers: self.workers.unwrap_or(default.workers),
+            signer: self.signer.unwrap_or(default.signer),
+            allow_demo_clients: self.allow_demo_clients.unwrap_or(default.allow_demo_clients),
+            jwks_max_age: self.jwks_max_age.unwrap_or(default.jwks_max_age),
+            limits: self.limits.unwrap_or(default.limits),
+            log: self.log.unwrap_or(default.log),
+        };
+        if config.listen.is_empty() {
+            return Err(ConfigError("listen: name at least one address"));
+        }
+        if !(1..=1024).contains(&config.workers) {
+            return Err(ConfigError("workers: must be between 1 and 1024"));
+        }
+        if !(1..=86_400).contains(&config.jwks_max_age) {
+            return Err(ConfigError("jwks_max_age: must be between 1 and 86400 seconds"));
+        }
+        let limits = &config.limits;
+        if limits.body_bytes == 0
+            || limits.form_parts == 0
+            || limits.header_fields == 0
+            || limits.connections == 0
+            || limits.signing_queue == 0
+        {
+            return Err(ConfigError("limits: a limit of 0 would refuse everything"));
+        }
+        if limits.header_bytes < 1024 {
+            return Err(ConfigError("limits.header_bytes: must be at least 1024"));
+        }
+        Ok(config)
+    }
+}
+
+/// A setting that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigError(&'static str);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Where to listen: `host:port` or `unix:/path`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum ListenAddr {
+    /// A host name or address, and a port.
+    Tcp(String),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl ListenAddr {
+    /// Whether only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => {
+                is_local_host(address.rsplit_once(':').map_or("", |(host, _)| host))
+            }
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl FromStr for ListenAddr {
+    type Err = ConfigError;
+
+    fn from_str(address: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = address.strip_prefix("unix:") {
+            if path.is_empty() {
+                return Err(ConfigError("a Unix socket is written unix:/path"));
+            }
+            return Ok(Self::Unix(path.into()));
+        }
+        match address.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self::Tcp(address.to_owned()))
+            }
+            _ => Err(ConfigError("an address is written host:port or unix:/path")),
+        }
+    }
+}
+
+impl TryFrom<String> for ListenAddr {
+    type Error = ConfigError;
+
+    fn try_from(address: String) -> Result<Self, Self::Error> {
+        address.parse()
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An issuer identifier: an `http` or `https` URL without query or fragment (RFC 8414, section 2;
+/// plain `http` is for local use).
+///
+/// It is compared byte by byte by everyone who reads it, so it is kept and shown exactly as given.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct IssuerUrl {
+    url: String,
+    path_start: usize,
+}
+
+impl IssuerUrl {
+    /// The URL as given.
+    pub fn as_str(&self) -> &str {
+        &self.url
+    }
+
+    /// Its path without a trailing slash: empty for most issuers.
+    pub fn path(&self) -> &str {
+        self.url[self.path_start..].trim_end_matches('/')
+    }
+
+    /// The URL of `path`, which begins with a slash, below this issuer.
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.url.trim_end_matches('/'))
+    }
+
+    /// Whether only this machine can reach it by that name.
+    pub fn is_local(&self) -> bool {
+        let authority = self.url[..self.path_start].split_once("//").map_or("", |(_, rest)| rest);
+        let port = authority.rfind(':').filter(|&colon| !authority[colon..].contains(']'));
+        is_local_host(&authority[..port.unwrap_or(authority.len())])
+    }
+}
+
+impl FromStr for IssuerUrl {
+    type Err = ConfigError;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        let rest = url
+            .strip_prefix("https://")
+            .or_else(|| url.strip_prefix("http://"))
+            .ok_or(ConfigError("an issuer is an http:// or https:// URL"))?;
+        let allowed = |b: u8| b.is_ascii_graphic() && !b"\"#<>?@\\^`{|}".contains(&b);
+        if !rest.bytes().all(allowed) {
+            return Err(ConfigError("an issuer has no query, fragment, user or space"));
+        }
+        let authority = rest.find('/').unwrap_or(rest.len());
+        if authority == 0 {
+            return Err(ConfigError("an issuer names a host"));
+        }
+        Ok(Self { path_start: url.len() - rest.len() + authority, url: url.to_owned() })
+    }
+}
+
+impl TryFrom<String> for IssuerUrl {
+    type Error = ConfigError;
+
+    fn try_from(url: String) -> Result<Self, Self::Error> {
+        url.parse()
+    }
+}
+
+impl fmt::Display for IssuerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+/// What signs tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignerChoice {
+    /// The fastest that this machine has.
+    #[default]
+    Auto,
+    /// ring, on every CPU.
+    Ring,
+}
+
+/// What one client, and all of them together, may cost.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// Parameters of a form, in any encoding.
+    pub form_parts: usize,
+    /// Header fields.
+    pub header_fields: usize,
+    /// Bytes of the request line and all header fields.
+    pub header_bytes: usize,
+    /// Seconds from a request's first byte to the end of its headers.
+    pub header_seconds: u64,
+    /// Seconds from a request's first byte to its last.
+    pub request_seconds: u64,
+    /// Seconds that a client may leave an answer unread.
+    pub write_stall_seconds: u64,
+    /// Seconds that a connection may idle between requests; longer than nginx keeps its own.
+    pub idle_seconds: u64,
+    /// Connections at a time.
+    pub connections: usize,
+    /// Tokens that may wait for a signature.
+    pub signing_queue: usize,
+    /// Seconds from the end signal in which clients are let finish.
+    pub drain_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 16 * 1024,
+            form_parts: 16,
+            header_fields: 64,
+            header_bytes: 16 * 1024,
+            header_seconds: 5,
+            request_seconds: 10,
+            write_stall_seconds: 10,
+            idle_seconds: 75,
+            connections: 10_000,
+            signing_queue: 256,
+            drain_seconds: 10,
+        }
+    }
+}
+
+impl Limits {
+    /// [`Limits::request_seconds`] as a duration.
+    pub fn request_time(&self) -> Duration {
+        Duration::from_secs(self.request_seconds)
+    }
+}
+
+/// How to log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// In which shape.
+    pub format: LogFormat,
+    /// From which weight upwards.
+    pub level: LogLevel,
+}
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// `human` on a terminal, `json` elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For eyes.
+    Human,
+}
+
+/// The least weight of a line that is written. Each request is one line of `info`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// What broke.
+    Error,
+    /// What needs attention.
+    Warn,
+    /// Every request, start, stop.
+    #[default]
+    Info,
+    /// Connections too.
+    Debug,
+}
+
+/// The line, counted from 1, of a byte offset in `text`.
+pub fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
+}
+
+fn is_local_host(host: &str) -> bool {
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_what_is_local() {
+        for local in ["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/run/a", "127.9.9.9:1"] {
+            assert!(local.parse::<ListenAddr>().unwrap().is_local(), "{local}");
+        }
+        for public in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "localhost.example:1"] {
+            assert!(!public.parse::<ListenAddr>().unwrap().is_local(), "{public}");
+        }
+        for local in
+            ["http://127.0.0.1:8080", "http://localhost/a", "http://[::1]", "http://[::1]:1/"]
+        {
+            assert!(local.parse::<IssuerUrl>().unwrap().is_local(), "{local}");
+        }
+        for public in ["https://auth.example.com", "https://localhost.example.com:80"] {
+            assert!(!public.parse::<IssuerUrl>().unwrap().is_local(), "{public}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_is_kept_as_given() {
+        let issuer: IssuerUrl = "https://a.example/tenant/".parse().unwrap();
+        assert_eq!(issuer.as_str(), "https://a.example/tenant/");
+        assert_eq!(issuer.path(), "/tenant");
+        assert_eq!(issuer.join("/connect/token"), "https://a.example/tenant/connect/token");
+        assert_eq!("https://a.example".parse::<IssuerUrl>().unwrap().path(), "");
+        for bad in ["a.example", "ftp://a", "https://", "https:///x", "https://a?b", "https://a#b"]
+        {
+            assert!(bad.parse::<IssuerUrl>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_file_and_file_over_defaults() {
+        let flags = Settings { workers: Some(3), ..Settings::default() };
+        let file: Settings = toml::from_str("workers = 5\njwks_max_age = 60").unwrap();
+        let config = flags.or(file).resolve().unwrap();
+        assert_eq!((config.workers, config.jwks_max_age), (3, 60));
+        assert_eq!(config.limits.body_bytes, 16 * 1024);
+        assert!(Settings { workers: Some(0), ..Settings::default() }.resolve().is_err());
+    }
+}

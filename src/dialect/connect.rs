@@ -1,0 +1,260 @@
+//! `POST /connect/token`: OAuth 2.0 as IdentityServer-style clients speak it.
+//!
+//! The documented body is `multipart/form-data`; `application/x-www-form-urlencoded` is RFC 6749's
+//! own. Errors are those of RFC 6749, section 5.2.
+
+use std::io::Write;
+
+use bytes::Bytes;
+
+use crate::dialect::{Answer, Outcome, RequestHead};
+use crate::endpoint::Context;
+use crate::endpoint::token::{Issued, Refused, TokenRequest, issue};
+use crate::form::media_type::MediaType;
+use crate::form::multipart::Parts;
+use crate::form::parameters::{FormError, Parameters};
+use crate::form::urlencoded;
+use crate::oauth::client_authentication::Credentials;
+use crate::oauth::error::Cause;
+use crate::oauth::grant::GrantRequest;
+use crate::oauth::scope::ScopeError;
+use crate::store::snapshot::Snapshot;
+
+/// Answers one request for a token.
+pub async fn token<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    body: Bytes,
+) -> Outcome<'s> {
+    match try_token(context, snapshot, head, body).await {
+        Ok((answer, client_id)) => Outcome { answer, verdict: Ok(client_id) },
+        Err(refused) => Outcome { answer: refuse(refused.cause, head), verdict: Err(refused) },
+    }
+}
+
+async fn try_token<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    body: Bytes,
+) -> Result<(Answer, &'s str), Refused<'s>> {
+    let form = Form::read(head, body)?;
+    let parameters = form.parameters(head.max_parameters)?;
+    check_query(head, &parameters)?;
+    let request = TokenRequest {
+        grant: GrantRequest::read(&parameters)?,
+        credentials: Credentials::read(head.authorization, &parameters)?,
+    };
+    let mut buffer = Vec::with_capacity(BODY_CAPACITY);
+    buffer.extend_from_slice(b"{\"access_token\":\"");
+    let issued = issue(context, snapshot, &request, buffer).await?;
+    let client_id = issued.client_id;
+    Ok((grant(issued)?, client_id))
+}
+
+/// Completes the body behind the token.
+fn grant(issued: Issued<'_, '_>) -> Result<Answer, Cause> {
+    let Issued { mut buffer, scope, lifetime, .. } = issued;
+    // Scope tokens have no character that JSON escapes.
+    write!(
+        buffer,
+        "\",\"expires_in\":{lifetime},\"token_type\":\"Bearer\",\"scope\":\"{scope}\"}}"
+    )
+    .map_err(|_| Cause::Internal)?;
+    let mut answer = Answer::json(200, buffer);
+    answer.forbid_storing();
+    Ok(answer)
+}
+
+/// A body whose encoding is known.
+#[expect(clippy::large_enum_variant, reason = "one for each request, in place")]
+enum Form {
+    Urlencoded(Bytes),
+    Multipart(Parts),
+}
+
+impl Form {
+    fn read(head: &RequestHead<'_>, body: Bytes) -> Result<Self, Cause> {
+        let content_type = head.content_type.unwrap_or_default();
+        if content_type.is_empty() && body.is_empty() {
+            return Ok(Self::Urlencoded(body));
+        }
+        let content_type = std::str::from_utf8(content_type).map_err(|_| Cause::MediaType)?;
+        let media_type = MediaType::parse(content_type).ok_or(Cause::MediaType)?;
+        if !media_type.is_utf8() {
+            return Err(Cause::Charset);
+        }
+        if media_type.is("application/x-www-form-urlencoded") {
+            Ok(Self::Urlencoded(body))
+        } else if media_type.is("multipart/form-data") {
+            let boundary = media_type.boundary.as_deref().unwrap_or_default();
+            Ok(Self::Multipart(Parts::read(body, boundary, head.max_parameters)?))
+        } else {
+            Err(Cause::MediaType)
+        }
+    }
+
+    fn parameters(&self, max_parameters: usize) -> Result<Parameters<'_>, FormError> {
+        match self {
+            Self::Urlencoded(body) => urlencoded::parse(body, max_parameters),
+            Self::Multipart(parts) => parts.parameters(),
+        }
+    }
+}
+
+/// Credentials never go into a URI, where every log on the way keeps them (RFC 6749, section
+/// 2.3.1); and what is in the body may not be in the query again.
+fn check_query(head: &RequestHead<'_>, body: &Parameters<'_>) -> Result<(), Cause> {
+    let Some(query) = head.query else { return Ok(()) };
+    let query = urlencoded::parse(query.as_bytes(), head.max_parameters)?;
+    if query.names().any(|name| TOKEN_PARAMETERS.contains(&name) || body.contains(name)) {
+        return Err(Cause::ParameterInQuery);
+    }
+    Ok(())
+}
+
+/// What a caller is told. The texts are constants: nothing from the request is in them.
+pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
+    use ScopeError::{Malformed, NotAllowed};
+    let used_header = head.authorization.is_present();
+    let (status, error, description) = match cause {
+        Cause::BodyAborted => (400, INVALID_REQUEST, "The body ended before its announced length."),
+        Cause::BodyTooLarge => (413, INVALID_REQUEST, "The body is too large."),
+        Cause::Charset => (415, INVALID_REQUEST, "The body's charset must be UTF-8."),
+        Cause::ContentEncoding => (415, INVALID_REQUEST, "A compressed body is not accepted."),
+        Cause::HeadTooLarge => (431, INVALID_REQUEST, "The header fields are too large."),
+        Cause::Host => (400, INVALID_REQUEST, "Exactly one valid Host header is required."),
+        Cause::MediaType => (
+            415,
+            INVALID_REQUEST,
+            "The body must be multipart/form-data or application/x-www-form-urlencoded.",
+        ),
+        Cause::MethodNotAllowed => {
+            (405, INVALID_REQUEST, "The method is not allowed here; see the Allow header.")
+        }
+        Cause::NotFound => (404, INVALID_REQUEST, "There is nothing at this path."),
+        Cause::RequestTimeout => (408, INVALID_REQUEST, "The request did not arrive in time."),
+        Cause::TransferEncoding => {
+            (400, INVALID_REQUEST, "The only transfer coding accepted is a single chunked.")
+        }
+        Cause::Form(FormError::Boundary) => {
+            (400, INVALID_REQUEST, "The multipart boundary must be 1 to 70 valid characters.")
+        }
+        Cause::Form(FormError::ByteOrderMark) => {
+            (400, INVALID_REQUEST, "The body must not begin with a byte order mark.")
+        }
+        Cause::Form(FormError::FileName) => {
+            (400, INVALID_REQUEST, "The form's parts must be plain fields, not files.")
+        }
+        Cause::Form(FormError::NotUtf8) => {
+            (400, INVALID_REQUEST, "Names and values must be valid UTF-8.")
+        }
+        Cause::Form(FormError::PartCharset) => {
+            (400, INVALID_REQUEST, "The charset of every part must be UTF-8.")
+        }
+        Cause::Form(FormError::PartHeaders) => (
+            400,
+            INVALID_REQUEST,
+            "Every part must have one Content-Disposition: form-data with one name.",
+        ),
+        Cause::Form(FormError::PercentEncoding) => {
+            (400, INVALID_REQUEST, "Every % must be followed by two hexadecimal digits.")
+        }
+        Cause::Form(FormError::Repeated) => {
+            (400, INVALID_REQUEST, "A parameter must not be repeated.")
+        }
+        Cause::Form(FormError::TooMany) => (400, INVALID_REQUEST, "There are too many parameters."),
+        Cause::Form(FormError::Unclosed) => {
+            (400, INVALID_REQUEST, "The multipart body ends before its closing boundary.")
+        }
+        Cause::ParameterInQuery => {
+            (400, INVALID_REQUEST, "Parameters belong in the body, not in the query.")
+        }
+        Cause::AuthenticationMissing => {
+            (400, INVALID_CLIENT, "Send client_id and client_secret, in the body or by HTTP Basic.")
+        }
+        Cause::CredentialCharacters => (
+            400,
+            INVALID_REQUEST,
+            "client_id and client_secret must be printable ASCII characters.",
+        ),
+        Cause::ClientIdMismatch => {
+            (400, INVALID_REQUEST, "client_id differs between Authorization and body.")
+        }
+        Cause::SeveralAuthentications => {
+            (400, INVALID_REQUEST, "Use exactly one client authentication method.")
+        }
+        Cause::MalformedAuthorization => (
+            401,
+            INVALID_CLIENT,
+            "Authorization must be Basic with base64 of client_id:client_secret.",
+        ),
+        Cause::UnsupportedAuthentication => (
+            if used_header { 401 } else { 400 },
+            INVALID_CLIENT,
+            "The client authentication method is not supported.",
+        ),
+        // One text for all that depends on what is registered: it tells nothing about it.
+        Cause::AuthMethodNotAllowed
+        | Cause::ClientDisabled
+        | Cause::SecretNotCurrent
+        | Cause::UnknownClient
+        | Cause::WrongSecret => {
+            (if used_header { 401 } else { 400 }, INVALID_CLIENT, "Client authentication failed.")
+        }
+        Cause::GrantNotAllowed => {
+            (400, "unauthorized_client", "The client may not use this grant type.")
+        }
+        // The documented error, exactly as documented: the document names the required fields.
+        Cause::GrantTypeMissing => (400, INVALID_REQUEST, ""),
+        Cause::GrantTypeUnsupported => {
+            (400, "unsupported_grant_type", "grant_type must be client_credentials.")
+        }
+        Cause::Scope(Malformed) => {
+            (400, INVALID_SCOPE, "scope must be tokens separated by single spaces.")
+        }
+        Cause::Scope(NotAllowed) => (400, INVALID_SCOPE, "The client may not have this scope."),
+        Cause::ScopeMissing => (400, INVALID_SCOPE, "scope is required for this client."),
+        Cause::Target => (400, "invalid_target", "resource must be one of the client's audiences."),
+        Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
+            (500, "server_error", "The server failed; its log says why.")
+        }
+        Cause::NoSigningKey | Cause::Overloaded => {
+            (503, "temporarily_unavailable", "The server is busy; try again shortly.")
+        }
+    };
+
+    let body = if description.is_empty() {
+        format!(r#"{{"error":"{error}"}}"#)
+    } else {
+        format!(r#"{{"error":"{error}","error_description":"{description}"}}"#)
+    };
+    let mut answer = Answer::json(status, body);
+    answer.forbid_storing();
+    if status == 401 {
+        answer.push_header("www-authenticate", "Basic realm=\"connect/token\"");
+    }
+    if status == 503 {
+        answer.push_header("retry-after", "1");
+    }
+    answer
+}
+
+const INVALID_REQUEST: &str = "invalid_request";
+const INVALID_CLIENT: &str = "invalid_client";
+const INVALID_SCOPE: &str = "invalid_scope";
+
+/// Parameters that mean something here.
+const TOKEN_PARAMETERS: [&str; 7] = [
+    "client_assertion",
+    "client_assertion_type",
+    "client_id",
+    "client_secret",
+    "grant_type",
+    "resource",
+    "scope",
+];
+
+/// Room for an ordinary answer with an RSA-2048 signature; a longer one grows the buffer once.
+const BODY_CAPACITY: usize = 1280;

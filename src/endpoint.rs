@@ -1,0 +1,39 @@
+//! One file per endpoint: the story of one request, from values to values.
+
+pub mod metadata;
+pub mod token;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::clock::Clock;
+use crate::random::Random;
+use crate::signing::engine::Engine;
+use crate::store::snapshot::Snapshot;
+
+/// What every endpoint works with. One for the process.
+pub struct Context {
+    /// What requests read; a reload swaps it whole.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// What signs.
+    pub engine: Engine,
+    /// Wall-clock time.
+    pub clock: Clock,
+    /// Unpredictable bytes.
+    pub random: Random,
+}
+
+impl Context {
+    /// The snapshot that one request reads from beginning to end.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}

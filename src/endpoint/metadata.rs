@@ -1,0 +1,65 @@
+//! What clients and verifiers may know of the issuer: its metadata and its public keys.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
+use serde_json::json;
+
+use crate::oauth::client::AuthMethod;
+use crate::oauth::grant::CLIENT_CREDENTIALS;
+use crate::store::snapshot::Snapshot;
+
+/// Where the token endpoint is, below the issuer.
+pub const TOKEN_PATH: &str = "/connect/token";
+/// Where the key set is, below the issuer.
+pub const JWKS_PATH: &str = "/.well-known/openid-configuration/jwks";
+
+/// A public document and what caches need to know of it.
+#[derive(Debug)]
+pub struct Document {
+    /// JSON.
+    pub body: String,
+    /// A strong entity tag, in its quotes.
+    pub etag: String,
+    /// How long a copy may be used, in seconds.
+    pub max_age: u64,
+}
+
+impl Document {
+    fn new(body: String, max_age: u64) -> Self {
+        let hash = digest(&SHA256, body.as_bytes());
+        let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16]));
+        Self { body, etag, max_age }
+    }
+}
+
+/// Whether a copy with one of the tags in `If-None-Match` is still good (RFC 9110, section 13.1.2, by
+/// weak comparison).
+pub fn etag_matches(if_none_match: &str, etag: &str) -> bool {
+    if_none_match
+        .split(',')
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+/// The metadata of RFC 8414 section 2, which is also that of OpenID Connect Discovery 1.0 section
+/// 3: only what works is in it.
+pub fn server_metadata(snapshot: &Snapshot) -> Document {
+    let issuer = &snapshot.issuer;
+    let body = json!({
+        "issuer": issuer.as_str(),
+        "token_endpoint": issuer.join(TOKEN_PATH),
+        "jwks_uri": issuer.join(JWKS_PATH),
+        "grant_types_supported": [CLIENT_CREDENTIALS],
+        "token_endpoint_auth_methods_supported": AuthMethod::ALL.map(AuthMethod::as_str),
+        "response_types_supported": [],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+    });
+    Document::new(body.to_string(), snapshot.keys.max_age())
+}
+
+/// The public keys at `now` (Unix seconds).
+pub fn key_set(snapshot: &Snapshot, now: u64) -> Document {
+    Document::new(snapshot.keys.to_jwks(now), snapshot.keys.max_age())
+}

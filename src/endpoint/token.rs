@@ -1,0 +1,91 @@
+//! The token endpoint (RFC 6749, section 3.2): one decision and one token for every dialect.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::endpoint::Context;
+use crate::issuer::{TokenId, mint_at_jwt};
+use crate::oauth::client_authentication::Credentials;
+use crate::oauth::error::Cause;
+use crate::oauth::grant::{Grant, GrantRequest};
+use crate::signing::engine::SignError;
+use crate::store::snapshot::Snapshot;
+
+/// A request for a token, in no dialect any more.
+#[derive(Debug)]
+pub struct TokenRequest<'a> {
+    /// Who asks.
+    pub credentials: Credentials<'a>,
+    /// For what.
+    pub grant: GrantRequest<'a>,
+}
+
+/// A token that was issued.
+#[derive(Debug)]
+pub struct Issued<'r, 's> {
+    /// The buffer that was handed in, with the token appended.
+    pub buffer: Vec<u8>,
+    /// The granted scope.
+    pub scope: Cow<'r, str>,
+    /// Seconds from now to the token's end.
+    pub lifetime: u32,
+    /// To which client.
+    pub client_id: &'s str,
+}
+
+/// A request that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused<'s> {
+    /// Why.
+    pub cause: Cause,
+    /// The registered client that the request names, proven or not. Never text from the request:
+    /// whoever mistakes the field types a secret there.
+    pub client_id: Option<&'s str>,
+}
+
+impl<C: Into<Cause>> From<C> for Refused<'_> {
+    fn from(cause: C) -> Self {
+        Self { cause: cause.into(), client_id: None }
+    }
+}
+
+/// Authenticates the client, decides what it gets, mints and signs the token at the end of
+/// `buffer`.
+///
+/// # Errors
+///
+/// [`Refused`]: nothing was issued.
+pub async fn issue<'r, 's: 'r>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    request: &TokenRequest<'r>,
+    buffer: Vec<u8>,
+) -> Result<Issued<'r, 's>, Refused<'s>> {
+    let now = context.clock.unix_seconds();
+    let registered = snapshot.clients.get(request.credentials.client_id());
+    let client_id = registered.map(|client| &*client.id);
+    let refused = |cause| Refused { cause, client_id };
+
+    let client = request.credentials.verify(registered, now).map_err(refused)?;
+    let issuer = snapshot.issuer.as_str();
+    let grant = Grant::decide(client, &request.grant, issuer).map_err(refused)?;
+
+    let mut token_id = TokenId::default();
+    context.random.fill(&mut token_id).map_err(|_| refused(Cause::NoEntropy))?;
+    let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
+    let token = mint_at_jwt(&grant, issuer, key, now, &token_id, buffer)
+        .map_err(|_| refused(Cause::Internal))?;
+    let buffer = context.engine.sign(Arc::clone(key), token).await.map_err(|error| {
+        refused(match error {
+            SignError::QueueFull => Cause::Overloaded,
+            SignError::Failed => Cause::SigningFailed,
+        })
+    })?;
+
+    Ok(Issued {
+        buffer,
+        scope: grant.scope,
+        lifetime: client.token_lifetime,
+        client_id: &client.id,
+    })
+}

@@ -1,0 +1,9 @@
+//! HTTP/1.1 on sockets. The only floor that names hyper and tokio's net.
+
+pub mod accept;
+pub mod admin;
+mod body;
+mod connection;
+pub mod listener;
+mod request_id;
+pub mod service;

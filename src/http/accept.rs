@@ -1,0 +1,207 @@
+//! Accepting connections, counting them, and letting them finish at the end.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error};
+
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::http::connection::{self, Arrival, Phase, Watch};
+use crate::http::listener::{Listener, Peer, Stream};
+use crate::telemetry::metrics::Metrics;
+
+/// All connections of a server.
+pub(crate) struct Connections {
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    open: Mutex<HashMap<u64, Arc<Watch>>>,
+    next: AtomicU64,
+    is_draining: Arc<AtomicBool>,
+    ended: Notify,
+}
+
+impl Connections {
+    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            metrics,
+            open: Mutex::default(),
+            next: AtomicU64::new(0),
+            is_draining: Arc::default(),
+            ended: Notify::new(),
+        })
+    }
+
+    /// Accepts and serves until `stop`.
+    pub(crate) async fn accept<H, F>(
+        self: &Arc<Self>,
+        listener: Listener,
+        handler: H,
+        stop: impl Future<Output = ()>,
+    ) where
+        H: Fn(Request<Incoming>, Arrival) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let mut stop = pin!(stop);
+        let mut last_complaint: Option<Instant> = None;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer, handler.clone()),
+                Err(error) if is_the_clients(&error) => debug!(%error, "a connection was lost"),
+                Err(error) => {
+                    // Most likely there are no file descriptors left. The connections that hold
+                    // them go on; asking again at once would only burn the processor they need.
+                    let now = Clock::instant();
+                    if last_complaint.is_none_or(|then| now - then >= COMPLAINT_INTERVAL) {
+                        error!(%error, "cannot accept connections; raise the limit of open files");
+                        last_complaint = Some(now);
+                    }
+                    sleep(ACCEPT_BACKOFF).await;
+                }
+            }
+        }
+    }
+
+    /// Tells every connection that its next answer is the last, and waits until all have ended or
+    /// the time for it is up. Says how many were left.
+    pub(crate) async fn drain(&self) -> usize {
+        self.is_draining.store(true, Ordering::Relaxed);
+        let all_ended = async {
+            loop {
+                let ended = self.ended.notified();
+                if self.lock().is_empty() {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        let time = Duration::from_secs(self.limits.drain_seconds);
+        match timeout(time, all_ended).await {
+            Ok(()) => 0,
+            Err(_elapsed) => {
+                let left = self.lock();
+                left.values().for_each(|watch| watch.evict());
+                // One that waits for its client's next request lost nothing.
+                left.values().filter(|watch| watch.phase() != Phase::Idle).count()
+            }
+        }
+    }
+
+    fn admit<H, F>(self: &Arc<Self>, stream: Stream, peer: Peer, handler: H)
+    where
+        H: Fn(Request<Incoming>, Arrival) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let mut open = self.lock();
+        if open.len() >= self.limits.connections {
+            self.metrics.connections_shed.inc();
+            match slowest(&open) {
+                // Its place is taken at once; it finds out at its next turn.
+                Some((id, watch)) => {
+                    watch.evict();
+                    open.remove(&id);
+                }
+                None => {
+                    tokio::spawn(connection::turn_away(stream));
+                    return;
+                }
+            }
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let watch = Arc::new(Watch::new(&self.limits, Arc::clone(&self.is_draining)));
+        open.insert(id, Arc::clone(&watch));
+        drop(open);
+
+        self.metrics.connections.inc();
+        let connections = Arc::clone(self);
+        tokio::spawn(async move {
+            // Dropped even if serving panics.
+            let _place = Place { id, connections: &connections };
+            connection::serve(stream, peer, watch, &connections.limits, handler).await;
+        });
+    }
+
+    /// The map is whole between any two statements, so a panic elsewhere cannot have broken it.
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Watch>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who goes when there is no room: the client that has kept us waiting longest. First among those
+/// in the middle of something, where an honest client takes milliseconds; then among those that
+/// idle. A request stays that has been served for less than [`SUSPICIOUS`]; after that, it is its
+/// body that we wait for.
+fn slowest(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch>)> {
+    let waiting_in = |idle: bool| {
+        open.iter()
+            .filter(move |(_, watch)| match watch.phase() {
+                Phase::Idle => idle,
+                Phase::Head | Phase::Writing => !idle,
+                Phase::Serving => !idle && watch.waited() >= SUSPICIOUS,
+            })
+            .max_by_key(|(_, watch)| watch.waited())
+            .map(|(id, watch)| (*id, Arc::clone(watch)))
+    };
+    let in_the_middle = waiting_in(false);
+    match in_the_middle {
+        Some((_, ref watch)) if watch.waited() >= SUSPICIOUS => in_the_middle,
+        _ => waiting_in(true).or(in_the_middle),
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("open", &self.lock().len()).finish_non_exhaustive()
+    }
+}
+
+/// A connection's place among the open ones, given up when it ends.
+struct Place<'c> {
+    id: u64,
+    connections: &'c Connections,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.connections.metrics.connections.dec();
+        let mut open = self.connections.lock();
+        open.remove(&self.id);
+        if open.is_empty() {
+            self.connections.ended.notify_waiters();
+        }
+    }
+}
+
+/// Errors of one connection that died in the queue, not of the listener.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+/// No honest client takes this long over one request's bytes when others wait for its place.
+const SUSPICIOUS: Duration = Duration::from_secs(1);

@@ -1,0 +1,82 @@
+//! The operators' listener: health and metrics, never on the public one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+
+use crate::endpoint::Context;
+use crate::telemetry::metrics::Metrics;
+
+/// Answers operators.
+pub struct Admin {
+    /// What the server works with.
+    pub context: Arc<Context>,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// Whether it takes requests: not before it listens, and not while it drains.
+    pub is_ready: Arc<AtomicBool>,
+}
+
+impl Admin {
+    /// Answers one request.
+    pub fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if ![Method::GET, Method::HEAD].contains(request.method()) {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/livez" => plain(StatusCode::OK, "ok\n"),
+            "/readyz" => self.readiness(),
+            "/metrics" => self.metrics(),
+            _ => plain(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n"),
+        }
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        let now = self.context.clock.unix_seconds();
+        if !self.is_ready.load(Ordering::Relaxed) {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
+        } else if self.context.snapshot().keys.signing_key(now).is_none() {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no key signs at this time\n")
+        } else {
+            plain(StatusCode::OK, "ok\n")
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let waiting = i64::try_from(self.context.engine.waiting()).unwrap_or(i64::MAX);
+        self.metrics.signing_queue.set(waiting);
+        let clients = i64::try_from(self.context.snapshot().clients.len()).unwrap_or(i64::MAX);
+        self.metrics.clients.set(clients);
+        match self.metrics.to_text() {
+            Ok(text) => {
+                let mut response = plain(StatusCode::OK, text);
+                let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                response.headers_mut().insert(CONTENT_TYPE, format);
+                response
+            }
+            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be shown\n"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("is_ready", &self.is_ready).finish_non_exhaustive()
+    }
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,315 @@
+//! One connection: hyper on a socket that is watched for clients that take too long.
+//!
+//! hyper's own header timer also runs while a connection idles, where it would cut off the pool of
+//! a proxy in front. So the phases are timed here, on the socket itself:
+//!
+//! ```text
+//! Idle --first byte--> Head --end of headers--> Serving --answer ready--> Writing --flushed--> Idle
+//! 75 s                 5 s                      (its own deadline)        10 s a stall
+//! ```
+//!
+//! Changing the phase is a store into memory. The one timer a connection has wakes rarely, looks
+//! whether the phase it was set for has ended, and sleeps on.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::{sleep_until, timeout};
+
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::http::listener::{Peer, Stream};
+
+/// When and from where a request came.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Who sent it.
+    pub peer: Peer,
+    /// When its first byte was read.
+    pub first_byte: Instant,
+}
+
+/// Serves requests on `stream` until either side ends it.
+pub(crate) async fn serve<H, F>(
+    stream: Stream,
+    peer: Peer,
+    watch: Arc<Watch>,
+    limits: &Limits,
+    handler: H,
+) where
+    H: Fn(Request<Incoming>, Arrival) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch) });
+    let service = service_fn(|request| {
+        let first_byte = watch.begin_serving();
+        let answer = handler(request, Arrival { peer, first_byte });
+        let watch = &watch;
+        async move {
+            let mut response = answer.await;
+            if watch.is_last_answer.load(Ordering::Relaxed) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            watch.enter(Phase::Writing);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .header_read_timeout(None)
+        // Above our own limit, so that what is over ours is still read, and answered in words.
+        .max_buf_size(limits.header_bytes + HEADER_SLACK)
+        .serve_connection(io, service);
+
+    let mut alarm = pin!(sleep_until(watch.deadline().into()));
+    let expired = loop {
+        tokio::select! {
+            biased;
+            // A connection that breaks has nobody left to tell.
+            _ = &mut connection => return,
+            () = alarm.as_mut() => {
+                let deadline = watch.deadline();
+                if deadline <= Clock::instant() {
+                    break watch.phase();
+                }
+                alarm.as_mut().reset(deadline.into());
+            }
+            () = watch.evicted.notified() => return,
+        }
+    };
+    if expired == Phase::Head {
+        let mut stream = connection.into_parts().io.into_inner().stream;
+        // The answer is small and the socket empty; whoever does not take it gets nothing.
+        let _ = timeout(FAREWELL, stream.write_all(HEAD_TIMEOUT)).await;
+    }
+}
+
+/// Answers a connection that there is no room for.
+pub(crate) async fn turn_away(mut stream: Stream) {
+    let _ = timeout(FAREWELL, stream.write_all(NO_ROOM)).await;
+}
+
+/// Where a connection stands, as the socket and the service see it.
+pub(crate) struct Watch {
+    phase: AtomicU8,
+    /// When the phase began and when it must end, in nanoseconds after `origin`.
+    since: AtomicU64,
+    deadline: AtomicU64,
+    /// When the first byte of the present request was read.
+    first_byte: AtomicU64,
+    origin: Instant,
+    times: Times,
+    is_last_answer: Arc<AtomicBool>,
+    evicted: Notify,
+}
+
+/// What a connection is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// For the client to begin a request.
+    Idle,
+    /// For the client to finish the headers.
+    Head,
+    /// For the client to finish the body, then for us.
+    Serving,
+    /// For the client to take the answer.
+    Writing,
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    idle: u64,
+    head: u64,
+    write_stall: u64,
+}
+
+impl Watch {
+    /// A watch that begins to idle now. While `is_last_answer` is set, every answer says that it
+    /// is its connection's last.
+    pub(crate) fn new(limits: &Limits, is_last_answer: Arc<AtomicBool>) -> Self {
+        let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
+        let times = Times {
+            idle: nanos(limits.idle_seconds),
+            head: nanos(limits.header_seconds),
+            write_stall: nanos(limits.write_stall_seconds),
+        };
+        Self {
+            phase: AtomicU8::new(Phase::Idle as u8),
+            since: AtomicU64::new(0),
+            deadline: AtomicU64::new(times.idle),
+            first_byte: AtomicU64::new(0),
+            origin: Clock::instant(),
+            times,
+            is_last_answer,
+            evicted: Notify::new(),
+        }
+    }
+
+    /// Ends the connection at its next turn, in whatever state it is.
+    pub(crate) fn evict(&self) {
+        self.evicted.notify_one();
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            2 => Phase::Serving,
+            _ => Phase::Writing,
+        }
+    }
+
+    /// How long the present phase has lasted.
+    pub(crate) fn waited(&self) -> Duration {
+        Duration::from_nanos(self.now().saturating_sub(self.since.load(Ordering::Relaxed)))
+    }
+
+    fn deadline(&self) -> Instant {
+        let nanos = self.deadline.load(Ordering::Relaxed);
+        // The far end of time is beyond what an instant holds: a year will do.
+        let year = Duration::from_secs(31_536_000);
+        self.origin + Duration::from_nanos(nanos).min(year)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from((Clock::instant() - self.origin).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn enter(&self, phase: Phase) {
+        let now = self.now();
+        let time = match phase {
+            Phase::Idle => self.times.idle,
+            Phase::Head => self.times.head,
+            // The service keeps its own deadline, so that it can answer in the route's own words.
+            Phase::Serving => u64::MAX,
+            Phase::Writing => self.times.write_stall,
+        };
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.since.store(now, Ordering::Relaxed);
+        self.deadline.store(now.saturating_add(time), Ordering::Relaxed);
+    }
+
+    /// The headers are there. Says when the request's first byte was.
+    fn begin_serving(&self) -> Instant {
+        if self.phase() != Phase::Head {
+            // Pipelined: it came with the request before.
+            self.first_byte.store(self.now(), Ordering::Relaxed);
+        }
+        self.enter(Phase::Serving);
+        self.origin + Duration::from_nanos(self.first_byte.load(Ordering::Relaxed))
+    }
+
+    fn on_read(&self) {
+        if self.phase() == Phase::Idle {
+            self.first_byte.store(self.now(), Ordering::Relaxed);
+            self.enter(Phase::Head);
+        }
+    }
+
+    fn on_written(&self) {
+        if self.phase() == Phase::Writing {
+            self.enter(Phase::Writing);
+        }
+    }
+
+    /// hyper flushes when it has written all that it had.
+    fn on_flushed(&self) {
+        if self.phase() == Phase::Writing {
+            self.enter(Phase::Idle);
+        }
+    }
+}
+
+/// A socket that reports to its watch.
+struct Watched {
+    stream: Stream,
+    watch: Arc<Watch>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.watch.on_read();
+        }
+        poll
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if poll.is_ready() {
+            self.watch.on_written();
+        }
+        poll
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        if poll.is_ready() {
+            self.watch.on_written();
+        }
+        poll
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_flush(cx);
+        if poll.is_ready() {
+            self.watch.on_flushed();
+        }
+        poll
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Bytes of headers beyond our own limit that hyper still takes in.
+const HEADER_SLACK: usize = 8 * 1024;
+
+/// How long a client gets to take a last word.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// No request was read, so there is no route whose shape this could have.
+const HEAD_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    content-type: application/json\r\ncache-control: no-store\r\nconnection: close\r\n\
+    content-length: 27\r\n\r\n{\"error\":\"invalid_request\"}";
+
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/json\r\ncache-control: no-store\r\nconnection: close\r\n\
+    retry-after: 1\r\ncontent-length: 35\r\n\r\n{\"error\":\"temporarily_unavailable\"}";

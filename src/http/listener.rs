@@ -1,0 +1,123 @@
+//! Sockets to listen on: TCP and Unix.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+#[cfg(unix)]
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::config::ListenAddr;
+
+/// A socket that connections arrive at.
+#[derive(Debug)]
+pub enum Listener {
+    /// On an IP address.
+    Tcp(TcpListener),
+    /// At a path.
+    #[cfg(unix)]
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Opens the socket. A Unix socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub async fn bind(address: &ListenAddr) -> io::Result<Self> {
+        match address {
+            ListenAddr::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            #[cfg(unix)]
+            ListenAddr::Unix(path) => {
+                let stale = || std::os::unix::net::UnixStream::connect(path).is_err();
+                match UnixListener::bind(path) {
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && stale() => {
+                        std::fs::remove_file(path)?;
+                        UnixListener::bind(path)
+                    }
+                    bound => bound,
+                }
+                .map(Self::Unix)
+            }
+            #[cfg(not(unix))]
+            ListenAddr::Unix(_) => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, "there are no Unix sockets here"))
+            }
+        }
+    }
+
+    /// The address that others connect to, as `serve --listen` would take it.
+    pub fn address(&self) -> io::Result<ListenAddr> {
+        match self {
+            Self::Tcp(listener) => Ok(ListenAddr::Tcp(listener.local_addr()?.to_string())),
+            #[cfg(unix)]
+            Self::Unix(listener) => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().map(Path::to_owned);
+                path.map(ListenAddr::Unix).ok_or(io::ErrorKind::AddrNotAvailable.into())
+            }
+        }
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // An answer is one write: waiting for more would only delay it. A socket that
+                // refuses is one that its client has closed, which reading will find.
+                let _ = stream.set_nodelay(true);
+                Ok((Box::new(stream), Peer::Tcp(peer)))
+            }
+            #[cfg(unix)]
+            Self::Unix(listener) => {
+                let (stream, _unnamed) = listener.accept().await?;
+                Ok((Box::new(stream), Peer::Unix))
+            }
+        }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+#[cfg(unix)]
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+/// Both kinds of connection behind one pointer.
+pub(crate) type Stream = Box<dyn Socket>;
+
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl Socket for TcpStream {}
+
+#[cfg(unix)]
+impl Socket for UnixStream {}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// A process on this machine.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `X-Request-Id`: one name for a request, in the answer, the log and the client's own log.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hyper::HeaderMap;
+use hyper::header::HeaderValue;
+
+use crate::random::{NoEntropy, Random};
+
+/// Gives requests their ids.
+pub(crate) struct RequestIds {
+    /// Tells this process from all others.
+    process: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(crate) fn new(random: &Random) -> Result<Self, NoEntropy> {
+        let mut process = [0; 8];
+        random.fill(&mut process)?;
+        Ok(Self { process: u64::from_be_bytes(process), next: AtomicU64::new(0) })
+    }
+
+    /// The client's own id if it can stand in a log line as it is, or a new one.
+    pub(crate) fn of(&self, headers: &HeaderMap) -> HeaderValue {
+        if let Some(id) = headers.get(REQUEST_ID)
+            && is_valid(id.as_bytes())
+        {
+            return id.clone();
+        }
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut id = [b'-'; 33];
+        write_hex(&mut id[..16], self.process);
+        write_hex(&mut id[17..], next);
+        // Hexadecimal digits and a dash are valid in a header.
+        HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("-"))
+    }
+}
+
+pub(crate) const REQUEST_ID: &str = "x-request-id";
+
+fn is_valid(id: &[u8]) -> bool {
+    (1..=64).contains(&id.len())
+        && id.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+}
+
+fn write_hex(digits: &mut [u8], mut number: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_clients_id_only_if_it_is_harmless() {
+        let ids = RequestIds::new(&Random::counting(0xabc)).unwrap();
+        let of = |id: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_static(id));
+            ids.of(&headers).to_str().unwrap().to_owned()
+        };
+        assert_eq!(of("a.B_9-"), "a.B_9-");
+        assert_eq!(of(""), "0000000000000abc-0000000000000000");
+        assert_eq!(of("a b"), "0000000000000abc-0000000000000001");
+        assert_eq!(ids.of(&HeaderMap::new()), "0000000000000abc-0000000000000002");
+        let long: &'static str = "x123456789012345678901234567890123456789012345678901234567890123";
+        assert_eq!(of(long), long);
+    }
+}

@@ -1,0 +1,343 @@
+//! One request: what is it, who answers it, what is logged of it.
+
+use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::Full;
+use hyper::body::Body;
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+    IF_NONE_MATCH, TRANSFER_ENCODING,
+};
+use hyper::http::request;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::dialect::{Answer, Outcome, RequestHead, connect};
+use crate::endpoint::Context;
+use crate::endpoint::metadata::{self, Document};
+use crate::endpoint::token::Refused;
+use crate::http::body;
+pub use crate::http::connection::Arrival;
+use crate::http::request_id::{REQUEST_ID, RequestIds};
+use crate::oauth::client_authentication::Authorization;
+use crate::oauth::error::Cause;
+use crate::random::NoEntropy;
+use crate::store::snapshot::Snapshot;
+use crate::telemetry::metrics::Metrics;
+
+/// Answers requests, from a socket or from anywhere else.
+pub struct Service {
+    context: Arc<Context>,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    request_ids: RequestIds,
+}
+
+impl Service {
+    /// A service that answers from `context` and counts into `metrics`.
+    ///
+    /// # Errors
+    ///
+    /// [`NoEntropy`], since request ids must differ between processes.
+    pub fn new(
+        context: Arc<Context>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> Result<Self, NoEntropy> {
+        let request_ids = RequestIds::new(&context.random)?;
+        Ok(Self { context, metrics, limits, request_ids })
+    }
+
+    /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
+    /// the log.
+    pub async fn respond<B>(&self, request: Request<B>, arrival: Arrival) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let (head, body) = request.into_parts();
+        let request_id = self.request_ids.of(&head.headers);
+        let snapshot = self.context.snapshot();
+        let route = Route::of(head.uri.path(), snapshot.issuer.path());
+
+        let answered = AssertUnwindSafe(self.answer(&snapshot, route, &head, body, arrival));
+        let outcome = answered
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_panic| refuse(Cause::Internal, &RequestHead::default(), route));
+
+        self.record(&head, route, &outcome, &request_id, arrival);
+        into_response(outcome, request_id)
+    }
+
+    async fn answer<'s, B>(
+        &self,
+        snapshot: &'s Snapshot,
+        route: Route,
+        request: &request::Parts,
+        body: B,
+        arrival: Arrival,
+    ) -> Outcome<'s>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let deadline = (arrival.first_byte + self.limits.request_time()).into();
+        let head = self.head_of(request);
+        if let Err(cause) = self.check(route, request) {
+            body::discard(&request.headers, body, deadline).await;
+            return refuse(cause, &head, route);
+        }
+        match route {
+            Route::Token => {
+                let limit = self.limits.body_bytes;
+                match body::collect(&request.headers, body, limit, deadline).await {
+                    Ok(body) => connect::token(&self.context, snapshot, &head, body).await,
+                    Err(cause) => refuse(cause, &head, route),
+                }
+            }
+            Route::ServerMetadata | Route::KeySet => {
+                body::discard(&request.headers, body, deadline).await;
+                let document = if route == Route::KeySet {
+                    metadata::key_set(snapshot, self.context.clock.unix_seconds())
+                } else {
+                    metadata::server_metadata(snapshot)
+                };
+                Outcome { answer: publish(document, &request.headers), verdict: Ok("") }
+            }
+            // `check` has refused it.
+            Route::Unknown => refuse(Cause::NotFound, &head, route),
+        }
+    }
+
+    fn head_of<'r>(&self, request: &'r request::Parts) -> RequestHead<'r> {
+        let mut authorizations = request.headers.get_all(AUTHORIZATION).iter();
+        let authorization = match (authorizations.next(), authorizations.next()) {
+            (None, _) => Authorization::Absent,
+            (Some(value), None) => Authorization::Present(value.as_bytes()),
+            (Some(_), Some(_)) => Authorization::Repeated,
+        };
+        let mut content_types = request.headers.get_all(CONTENT_TYPE).iter();
+        let content_type = match (content_types.next(), content_types.next()) {
+            (None, _) => None,
+            (Some(value), None) => Some(value.as_bytes()),
+            // Two are one too many to choose from: no type at all is read as neither.
+            (Some(_), Some(_)) => Some(&b","[..]),
+        };
+        RequestHead {
+            authorization,
+            content_type,
+            query: request.uri.query(),
+            max_parameters: self.limits.form_parts,
+        }
+    }
+
+    /// What can be said before the body is read.
+    fn check(&self, route: Route, request: &request::Parts) -> Result<(), Cause> {
+        let headers = &request.headers;
+        let line = request.method.as_str().len() + uri_length(request) + "  HTTP/1.1\r\n".len();
+        let fields: usize = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
+            .sum();
+        if headers.len() > self.limits.header_fields || line + fields > self.limits.header_bytes {
+            return Err(Cause::HeadTooLarge);
+        }
+        check_host(request)?;
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        if let Some(coding) = codings.next()
+            && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
+        {
+            return Err(Cause::TransferEncoding);
+        }
+        match route {
+            Route::Unknown => Err(Cause::NotFound),
+            _ if route.allows(&request.method) => Ok(()),
+            _ => Err(Cause::MethodNotAllowed),
+        }
+    }
+
+    fn record(
+        &self,
+        head: &request::Parts,
+        route: Route,
+        outcome: &Outcome<'_>,
+        request_id: &HeaderValue,
+        arrival: Arrival,
+    ) {
+        let took = Clock::instant() - arrival.first_byte;
+        let request_id = request_id.to_str().unwrap_or_default();
+        let (route, method, status) = (route.label(), head.method.as_str(), outcome.answer.status);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let peer = arrival.peer;
+        macro_rules! line {
+            ($level:ident, $outcome:literal $(, $name:ident = $value:expr)*) => {
+                $level!(
+                    target: "grantd::request",
+                    request_id, outcome = $outcome $(, $name = $value)*,
+                    route, method, status, micros, %peer
+                )
+            };
+        }
+        match outcome.verdict {
+            Ok("") => {
+                self.metrics.count(route, "served", "", took.as_secs_f64());
+                line!(info, "served");
+            }
+            Ok(client) => {
+                self.metrics.count_issued(took.as_secs_f64());
+                line!(info, "issued", client = client);
+            }
+            Err(Refused { cause, client_id }) => {
+                let (cause, client) = (cause.label(), client_id.unwrap_or_default());
+                self.metrics.count(route, "refused", cause, took.as_secs_f64());
+                if status >= 500 {
+                    line!(error, "refused", cause = cause, client = client);
+                } else {
+                    line!(warn, "refused", cause = cause, client = client);
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("context", &self.context).finish_non_exhaustive()
+    }
+}
+
+/// What a path stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Token,
+    ServerMetadata,
+    KeySet,
+    Unknown,
+}
+
+impl Route {
+    /// `issuer_path` is the path of the issuer's URL, empty for most: every route is there below
+    /// it too, for a proxy that passes paths through.
+    fn of(path: &str, issuer_path: &str) -> Self {
+        // RFC 8414, section 3.1 puts its well-known path in front of the issuer's own.
+        if path.strip_prefix(OAUTH_METADATA_PATH).is_some_and(|rest| rest == issuer_path) {
+            return Self::ServerMetadata;
+        }
+        match path.strip_prefix(issuer_path).unwrap_or(path) {
+            metadata::TOKEN_PATH => Self::Token,
+            metadata::JWKS_PATH | "/.well-known/jwks.json" => Self::KeySet,
+            OAUTH_METADATA_PATH | "/.well-known/openid-configuration" => Self::ServerMetadata,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::ServerMetadata => "metadata",
+            Self::KeySet => "jwks",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// For the `Allow` header.
+    fn methods(self) -> &'static str {
+        match self {
+            Self::Token => "POST",
+            Self::ServerMetadata | Self::KeySet | Self::Unknown => "GET, HEAD",
+        }
+    }
+
+    fn allows(self, method: &Method) -> bool {
+        self.methods().split(", ").any(|allowed| allowed == method.as_str())
+    }
+}
+
+/// RFC 9112, section 3.2: one `Host`, no more and no less, and a host in it.
+fn check_host(request: &request::Parts) -> Result<(), Cause> {
+    let mut hosts = request.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
+        (None, _) if request.version == Version::HTTP_10 => Ok(()),
+        _ => Err(Cause::Host),
+    }
+}
+
+/// RFC 3986, section 3.2: what may stand in a host and port.
+fn is_host(host: &[u8]) -> bool {
+    host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b))
+}
+
+fn uri_length(request: &request::Parts) -> usize {
+    request.uri.path().len() + request.uri.query().map_or(0, |query| query.len() + 1)
+}
+
+/// A public document, or 304 to whoever has it already. Browsers of any origin may read it.
+fn publish(document: Document, headers: &HeaderMap) -> Answer {
+    let Document { body, etag, max_age } = document;
+    let known = headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .any(|tags| tags.to_str().is_ok_and(|tags| metadata::etag_matches(tags, &etag)));
+    let mut answer = Answer::json(200, body);
+    if known {
+        answer = Answer { status: 304, headers: Default::default(), body: Bytes::new() };
+    }
+    answer.push_header("cache-control", format!("public, max-age={max_age}"));
+    answer.push_header("etag", etag);
+    answer.push_header("access-control-allow-origin", "*");
+    answer
+}
+
+fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route) -> Outcome<'static> {
+    let mut answer = connect::refuse(cause, head);
+    if cause == Cause::MethodNotAllowed {
+        answer.push_header("allow", route.methods());
+    }
+    Outcome { answer, verdict: Err(cause.into()) }
+}
+
+fn into_response(outcome: Outcome<'_>, request_id: HeaderValue) -> Response<Full<Bytes>> {
+    let Outcome { answer, verdict } = outcome;
+    let mut headers = HeaderMap::with_capacity(answer.headers.len() + 2);
+    for (name, value) in answer.headers {
+        let value = match value {
+            Cow::Borrowed(value) => HeaderValue::from_static(value),
+            // Made of our own text: always valid.
+            Cow::Owned(value) => {
+                HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""))
+            }
+        };
+        headers.append(HeaderName::from_static(name), value);
+    }
+    headers.insert(REQUEST_ID, request_id);
+    if verdict.is_err_and(|refused| leaves_bytes_unread(refused.cause)) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let mut response = Response::new(Full::new(answer.body));
+    *response.headers_mut() = headers;
+    // Every status in the dialects' tables is a valid one.
+    *response.status_mut() =
+        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
+
+/// After these, what follows on the connection may be the rest of a message and not a new one.
+fn leaves_bytes_unread(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::BodyAborted
+            | Cause::BodyTooLarge
+            | Cause::HeadTooLarge
+            | Cause::Host
+            | Cause::RequestTimeout
+            | Cause::TransferEncoding
+    )
+}
+
+const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";

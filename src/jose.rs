@@ -1,0 +1,5 @@
+//! JSON Web Signature, Key and Token: the RS256 subset that tokens are minted in.
+
+pub mod jws;
+pub mod key_life;
+pub mod key_set;

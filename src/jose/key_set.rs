@@ -1,0 +1,163 @@
+//! The issuer's RSA keys, and their public halves as a JSON Web Key Set (RFC 7517, section 5).
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
+use ring::rsa::{KeyPair, PublicKeyComponents};
+use serde_json::json;
+
+use crate::jose::key_life::{KeyState, KeyTimes, Retention};
+
+/// One RSA signing key with everything about it that a token needs, made once.
+pub struct SigningKey {
+    key_id: String,
+    pair: KeyPair,
+    modulus: String,
+    exponent: String,
+    times: KeyTimes,
+    at_jwt_header: String,
+}
+
+impl SigningKey {
+    /// Takes a key from its PKCS#8 document (RFC 5208).
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] if it is not an RSA key of 2048 to 4096 bits, or is inconsistent.
+    pub fn from_pkcs8(document: &[u8], times: KeyTimes) -> Result<Self, KeyError> {
+        let pair =
+            KeyPair::from_pkcs8(document).map_err(|rejected| KeyError(rejected.to_string()))?;
+        let public = PublicKeyComponents::<Vec<u8>>::from(pair.public());
+        let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
+        let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));
+        let key_id = thumbprint(&modulus, &exponent);
+        // RFC 9068, section 2.1. `kid` is base64url: nothing in it needs escaping.
+        let at_jwt_header =
+            URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"RS256","kid":"{key_id}","typ":"at+jwt"}}"#));
+        Ok(Self { key_id, pair, modulus, exponent, times, at_jwt_header })
+    }
+
+    /// The `kid`: the key's thumbprint (RFC 7638).
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// The key itself, for the signer.
+    pub fn pair(&self) -> &KeyPair {
+        &self.pair
+    }
+
+    /// When it was published and when it signs.
+    pub fn times(&self) -> KeyTimes {
+        self.times
+    }
+
+    /// Length of the modulus, and so of a signature, in bits.
+    pub fn bits(&self) -> usize {
+        self.pair.public().modulus_len() * 8
+    }
+
+    /// The base64url-encoded protected header of an `at+jwt` signed with this key.
+    pub fn at_jwt_header(&self) -> &str {
+        &self.at_jwt_header
+    }
+}
+
+/// Nothing private: the thumbprint names the key.
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+/// Why a key cannot be used. The text names the property that failed, never key material.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyError(String);
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a usable RSA key of 2048 to 4096 bits ({})", self.0)
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+/// All keys of an issuer.
+#[derive(Debug)]
+pub struct KeySet {
+    keys: Vec<Arc<SigningKey>>,
+    retention: Retention,
+}
+
+impl KeySet {
+    /// Puts `keys` under the rules of `retention`.
+    pub fn new(keys: Vec<SigningKey>, retention: Retention) -> Self {
+        Self { keys: keys.into_iter().map(Arc::new).collect(), retention }
+    }
+
+    /// The key that signs at `now`: of those whose time has come, the one whose time came last.
+    pub fn signing_key(&self, now: u64) -> Option<&Arc<SigningKey>> {
+        self.keys
+            .iter()
+            .filter(|key| key.times.signs_from <= now)
+            .max_by_key(|key| (key.times.signs_from, &key.key_id))
+    }
+
+    /// Every key with its state at `now`.
+    pub fn states(&self, now: u64) -> impl Iterator<Item = (&SigningKey, KeyState)> {
+        let all: Vec<_> = self.keys.iter().map(|key| key.times).collect();
+        self.keys.iter().map(move |key| (&**key, key.times.state(&all, &self.retention, now)))
+    }
+
+    /// The public keys that verifiers need at `now`, as a JWK Set document.
+    pub fn to_jwks(&self, now: u64) -> String {
+        let keys: Vec<_> = self
+            .states(now)
+            .filter(|(_, state)| *state != KeyState::Gone)
+            .map(|(key, _)| {
+                json!({
+                    "kty": "RSA", "use": "sig", "alg": "RS256",
+                    "kid": key.key_id, "n": key.modulus, "e": key.exponent,
+                })
+            })
+            .collect();
+        json!({ "keys": keys }).to_string()
+    }
+
+    /// How long a copy of the key set may be used, in seconds.
+    pub fn max_age(&self) -> u64 {
+        self.retention.jwks_max_age
+    }
+}
+
+/// RFC 7638, section 3: SHA-256 over the required members in alphabetical order.
+fn thumbprint(modulus: &str, exponent: &str) -> String {
+    let members = format!(r#"{{"e":"{exponent}","kty":"RSA","n":"{modulus}"}}"#);
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, members.as_bytes()))
+}
+
+/// RFC 7518, section 2: Base64urlUInt takes the least octets that hold the number.
+fn without_leading_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|&&byte| byte == 0).count();
+    &number[zeros..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thumbprint_is_the_one_in_the_rfc() {
+        // The example of RFC 7638, section 3.1.
+        let modulus = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+        assert_eq!(thumbprint(modulus, "AQAB"), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    }
+
+    #[test]
+    fn numbers_lose_their_leading_zeros() {
+        assert_eq!(without_leading_zeros(&[0, 0, 1, 0]), [1, 0]);
+    }
+}

@@ -1,0 +1,10 @@
+//! The rules of OAuth 2.0 (RFC 6749) for one request: who is the client, and what may it have.
+//!
+//! Pure: values in, values out. No socket, file or clock is named on this floor.
+
+pub mod client;
+pub mod client_authentication;
+pub mod client_secret;
+pub mod error;
+pub mod grant;
+pub mod scope;

@@ -1,0 +1,164 @@
+//! A registered client (RFC 6749, section 2).
+
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+
+use crate::oauth::client_secret::ClientSecret;
+use crate::oauth::scope::ScopeSet;
+
+/// What is registered of one client. Every value was checked when it was read.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// `client_id`: 1 or more characters of %x20-7E (RFC 6749, appendix A.1).
+    pub id: Box<str>,
+    /// A client that is not enabled is refused like one with a wrong secret.
+    pub enabled: bool,
+    /// Its secrets; each is accepted in its own time.
+    pub secrets: Box<[ClientSecret]>,
+    /// How it may authenticate.
+    pub auth_methods: AuthMethods,
+    /// What it may ask for. A client with no scope at all may not use the grant.
+    pub scopes: ScopeSet,
+    /// What it gets when it asks for nothing; `None`: it has to ask.
+    pub default_scopes: Option<ScopeSet>,
+    /// Who its tokens are for; empty: the issuer itself.
+    pub audience: Box<[Box<str>]>,
+    /// How long its tokens live, in seconds; at least 1.
+    pub token_lifetime: u32,
+    /// Static claims as members of a JSON object, each with its leading comma: `,"k":"v"`.
+    pub extra_claims: Box<str>,
+}
+
+/// Ways to authenticate at the token endpoint, by their registered names (RFC 7591, section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// HTTP Basic.
+    ClientSecretBasic,
+    /// `client_id` and `client_secret` in the body.
+    ClientSecretPost,
+}
+
+impl AuthMethod {
+    /// Every method there is.
+    pub const ALL: [Self; 2] = [Self::ClientSecretBasic, Self::ClientSecretPost];
+
+    /// The registered name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+        }
+    }
+}
+
+impl FromStr for AuthMethod {
+    type Err = UnknownAuthMethod;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|method| method.as_str() == name).ok_or(UnknownAuthMethod)
+    }
+}
+
+/// The name is not one of [`AuthMethod::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownAuthMethod;
+
+impl fmt::Display for UnknownAuthMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = AuthMethod::ALL.map(AuthMethod::as_str).join(", ");
+        write!(f, "not a known authentication method; use one of {names}")
+    }
+}
+
+impl std::error::Error for UnknownAuthMethod {}
+
+/// A set of [`AuthMethod`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuthMethods(u8);
+
+impl AuthMethods {
+    /// Whether `method` is in the set.
+    pub fn contains(self, method: AuthMethod) -> bool {
+        self.0 & 1 << method as u8 != 0
+    }
+
+    /// Whether the set is empty.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<AuthMethod> for AuthMethods {
+    fn from_iter<I: IntoIterator<Item = AuthMethod>>(methods: I) -> Self {
+        Self(methods.into_iter().fold(0, |set, method| set | 1 << method as u8))
+    }
+}
+
+/// All clients, found by their `client_id` in constant time.
+#[derive(Debug, Default)]
+pub struct Registry(HashSet<ById>);
+
+impl Registry {
+    /// Makes room for `clients` clients.
+    pub fn with_capacity(clients: usize) -> Self {
+        Self(HashSet::with_capacity(clients))
+    }
+
+    /// Adds a client. `false` if its id was there already; the first one stays.
+    pub fn insert(&mut self, client: Client) -> bool {
+        self.0.insert(ById(client))
+    }
+
+    /// The client of this id.
+    pub fn get(&self, client_id: &str) -> Option<&Client> {
+        self.0.get(client_id).map(|ById(client)| client)
+    }
+
+    /// Every client, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Client> {
+        self.0.iter().map(|ById(client)| client)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A client that is looked up by its id, so that the id is stored once.
+#[derive(Debug)]
+struct ById(Client);
+
+impl Borrow<str> for ById {
+    fn borrow(&self) -> &str {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // As `str` does, which `Borrow` demands.
+        (*self.0.id).hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
+
+/// `client_id` and `client_secret` are VSCHARs: %x20-7E (RFC 6749, appendix A.1 and A.2).
+pub fn is_vschar(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, 0x20..=0x7E))
+}

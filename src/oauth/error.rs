@@ -1,0 +1,157 @@
+//! Why a request is refused.
+//!
+//! A [`Cause`] is for the operator: it is logged and counted under its label. What the caller is
+//! told is decided by each dialect in one match over all of these, so that nothing internal reaches
+//! the public by accident.
+
+use crate::form::parameters::FormError;
+use crate::oauth::scope::ScopeError;
+
+/// Why nothing was issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    // The request as a message.
+    /// The client stopped sending in the middle of the body.
+    BodyAborted,
+    /// The body is over the limit.
+    BodyTooLarge,
+    /// A compressed body, or one in another content coding.
+    ContentEncoding,
+    /// More header fields or bytes than the limits.
+    HeadTooLarge,
+    /// `Host` is missing, there twice, or not a host.
+    Host,
+    /// No such method here.
+    MethodNotAllowed,
+    /// Nothing at this path.
+    NotFound,
+    /// The request did not arrive whole in time.
+    RequestTimeout,
+    /// A transfer coding other than a single `chunked`.
+    TransferEncoding,
+
+    // The request as a form.
+    /// The body's text is in a charset other than UTF-8.
+    Charset,
+    /// The body is not a form that can be read.
+    Form(FormError),
+    /// The body is of no type that is read here, or of none.
+    MediaType,
+    /// A parameter that belongs in the body stands in the query, or in both.
+    ParameterInQuery,
+
+    // The client.
+    /// Nothing that identifies the client, or no proof with it.
+    AuthenticationMissing,
+    /// The client may not authenticate this way.
+    AuthMethodNotAllowed,
+    /// `client_id` or `client_secret` in the body has characters outside %x20-7E.
+    CredentialCharacters,
+    /// The client is disabled.
+    ClientDisabled,
+    /// `client_id` in the body is not the one in `Authorization`.
+    ClientIdMismatch,
+    /// `Authorization` cannot be read as Basic credentials.
+    MalformedAuthorization,
+    /// The client has secrets, but none of them is valid at this time.
+    SecretNotCurrent,
+    /// More than one way to authenticate in one request.
+    SeveralAuthentications,
+    /// No such client.
+    UnknownClient,
+    /// A way to authenticate that is not known here.
+    UnsupportedAuthentication,
+    /// The secret is none of the client's.
+    WrongSecret,
+
+    // The grant.
+    /// The client may not use this grant.
+    GrantNotAllowed,
+    /// `grant_type` is missing.
+    GrantTypeMissing,
+    /// `grant_type` is none that is known here.
+    GrantTypeUnsupported,
+    /// The scope is malformed or not allowed.
+    Scope(ScopeError),
+    /// No scope was asked for, and the client has no default.
+    ScopeMissing,
+    /// `resource` is malformed or not one of the client's audiences.
+    Target,
+
+    // The server.
+    /// Something that cannot happen, happened.
+    Internal,
+    /// The operating system has no random bytes.
+    NoEntropy,
+    /// No key signs at this time.
+    NoSigningKey,
+    /// More is asked for than can be signed.
+    Overloaded,
+    /// The signer gave no signature.
+    SigningFailed,
+}
+
+impl Cause {
+    /// A stable name for logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::BodyAborted => "body_aborted",
+            Self::BodyTooLarge => "body_too_large",
+            Self::ContentEncoding => "content_encoding",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Host => "host",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NotFound => "not_found",
+            Self::RequestTimeout => "request_timeout",
+            Self::TransferEncoding => "transfer_encoding",
+            Self::Charset => "charset",
+            Self::Form(FormError::Boundary) => "multipart_boundary",
+            Self::Form(FormError::ByteOrderMark) => "byte_order_mark",
+            Self::Form(FormError::FileName) => "multipart_file",
+            Self::Form(FormError::NotUtf8) => "not_utf8",
+            Self::Form(FormError::PartCharset) => "multipart_charset",
+            Self::Form(FormError::PartHeaders) => "multipart_headers",
+            Self::Form(FormError::PercentEncoding) => "percent_encoding",
+            Self::Form(FormError::Repeated) => "parameter_repeated",
+            Self::Form(FormError::TooMany) => "too_many_parameters",
+            Self::Form(FormError::Unclosed) => "multipart_unclosed",
+            Self::MediaType => "media_type",
+            Self::ParameterInQuery => "parameter_in_query",
+            Self::AuthenticationMissing => "authentication_missing",
+            Self::AuthMethodNotAllowed => "auth_method_not_allowed",
+            Self::CredentialCharacters => "credential_characters",
+            Self::ClientDisabled => "client_disabled",
+            Self::ClientIdMismatch => "client_id_mismatch",
+            Self::MalformedAuthorization => "malformed_authorization",
+            Self::SecretNotCurrent => "secret_not_current",
+            Self::SeveralAuthentications => "several_authentications",
+            Self::UnknownClient => "unknown_client",
+            Self::UnsupportedAuthentication => "unsupported_authentication",
+            Self::WrongSecret => "wrong_secret",
+            Self::GrantNotAllowed => "grant_not_allowed",
+            Self::GrantTypeMissing => "grant_type_missing",
+            Self::GrantTypeUnsupported => "grant_type_unsupported",
+            Self::Scope(ScopeError::Malformed) => "scope_malformed",
+            Self::Scope(ScopeError::NotAllowed) => "scope_not_allowed",
+            Self::ScopeMissing => "scope_missing",
+            Self::Target => "target",
+            Self::Internal => "internal",
+            Self::NoEntropy => "no_entropy",
+            Self::NoSigningKey => "no_signing_key",
+            Self::Overloaded => "overloaded",
+            Self::SigningFailed => "signing_failed",
+        }
+    }
+}
+
+impl From<FormError> for Cause {
+    fn from(error: FormError) -> Self {
+        Self::Form(error)
+    }
+}
+
+impl From<ScopeError> for Cause {
+    fn from(error: ScopeError) -> Self {
+        Self::Scope(error)
+    }
+}

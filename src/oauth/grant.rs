@@ -1,0 +1,116 @@
+//! The client credentials grant (RFC 6749, section 4.4): what an authenticated client gets.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::form::parameters::Parameters;
+use crate::oauth::client::Client;
+use crate::oauth::error::Cause;
+use crate::oauth::scope;
+
+/// What a request asks for, beside who asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrantRequest<'a> {
+    /// `grant_type`.
+    pub grant_type: &'a str,
+    /// `scope`, where one was asked for.
+    pub scope: Option<&'a str>,
+    /// `resource`, any number of them (RFC 8707).
+    pub resources: SmallVec<[&'a str; 2]>,
+}
+
+impl<'a> GrantRequest<'a> {
+    /// Finds the grant in a form.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::GrantTypeMissing`].
+    pub fn read(parameters: &'a Parameters<'_>) -> Result<Self, Cause> {
+        Ok(Self {
+            grant_type: parameters.get("grant_type").ok_or(Cause::GrantTypeMissing)?,
+            scope: parameters.get("scope"),
+            resources: parameters.all("resource").collect(),
+        })
+    }
+}
+
+/// What a client was granted.
+#[derive(Clone, Debug)]
+pub struct Grant<'a> {
+    /// To whom.
+    pub client: &'a Client,
+    /// Scope tokens, separated by single spaces; never empty.
+    pub scope: Cow<'a, str>,
+    /// The audiences it asked for (RFC 8707); empty: the client's own.
+    pub resources: SmallVec<[&'a str; 2]>,
+}
+
+impl<'a> Grant<'a> {
+    /// Decides `request` for `client`, which has authenticated.
+    ///
+    /// # Errors
+    ///
+    /// The [`Cause`], in the order grant type, client, scope, target.
+    pub fn decide(
+        client: &'a Client,
+        request: &GrantRequest<'a>,
+        issuer: &str,
+    ) -> Result<Self, Cause> {
+        if request.grant_type != CLIENT_CREDENTIALS {
+            return Err(Cause::GrantTypeUnsupported);
+        }
+        if client.scopes.is_empty() {
+            return Err(Cause::GrantNotAllowed);
+        }
+        let scope = match (request.scope, &client.default_scopes) {
+            (Some(requested), _) => scope::grant(requested, &client.scopes)?,
+            (None, Some(default)) if !default.is_empty() => Cow::Borrowed(default.as_str()),
+            (None, _) => return Err(Cause::ScopeMissing),
+        };
+        let known = |resource: &str| {
+            if client.audience.is_empty() {
+                resource == issuer
+            } else {
+                client.audience.iter().any(|audience| **audience == *resource)
+            }
+        };
+        if !request.resources.iter().all(|resource| is_resource(resource) && known(resource)) {
+            return Err(Cause::Target);
+        }
+        let mut resources = SmallVec::new();
+        for &resource in &request.resources {
+            if !resources.contains(&resource) {
+                resources.push(resource);
+            }
+        }
+        Ok(Self { client, scope, resources })
+    }
+}
+
+/// RFC 8707, section 2: an absolute URI (RFC 3986, section 4.3) without a fragment.
+pub fn is_resource(uri: &str) -> bool {
+    let Some((scheme, rest)) = uri.split_once(':') else { return false };
+    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        && !rest.is_empty()
+        && rest.bytes().all(|b| b.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&b))
+}
+
+/// The one grant that is served.
+pub const CLIENT_CREDENTIALS: &str = "client_credentials";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_an_absolute_uri_without_fragment() {
+        for uri in ["https://api.example.com/", "urn:example:api", "https://a/b?c"] {
+            assert!(is_resource(uri), "{uri}");
+        }
+        for other in ["", "/api", "api", "https:", "https://a#b", "https://a b", "1a:b", ":b"] {
+            assert!(!is_resource(other), "{other}");
+        }
+    }
+}

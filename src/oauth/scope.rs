@@ -1,0 +1,129 @@
+//! Scope values (RFC 6749, section 3.3).
+//!
+//! ```text
+//! scope       = scope-token *( SP scope-token )
+//! scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// A set of scope tokens in the order they were registered. May be empty.
+///
+/// Kept as one string: a registry of a million clients holds a million of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScopeSet(Box<str>);
+
+impl ScopeSet {
+    /// Takes tokens that follow the grammar. `None` if one does not, or stands there twice.
+    pub fn from_tokens(tokens: &[impl AsRef<str>]) -> Option<Self> {
+        let mut joined = String::new();
+        for (index, token) in tokens.iter().map(AsRef::as_ref).enumerate() {
+            if !is_scope_token(token) || tokens[..index].iter().any(|seen| seen.as_ref() == token) {
+                return None;
+            }
+            if index > 0 {
+                joined.push(' ');
+            }
+            joined.push_str(token);
+        }
+        Some(Self(joined.into()))
+    }
+
+    /// Whether `token` is in the set; case matters.
+    pub fn contains(&self, token: &str) -> bool {
+        self.tokens().any(|known| known == token)
+    }
+
+    /// Whether every token of `other` is in this set.
+    pub fn contains_all(&self, other: &Self) -> bool {
+        other.tokens().all(|token| self.contains(token))
+    }
+
+    /// The tokens, separated by single spaces.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ').filter(|token| !token.is_empty())
+    }
+}
+
+impl fmt::Display for ScopeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a requested scope is refused; both are `invalid_scope`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScopeError {
+    /// It does not follow the grammar.
+    Malformed,
+    /// It names a token that the client is not registered for.
+    NotAllowed,
+}
+
+/// Grants `requested` to a client that may have `allowed`: all of it or nothing, each token once,
+/// in the order asked.
+///
+/// # Errors
+///
+/// [`ScopeError`], for the first token that cannot be granted.
+pub fn grant<'r>(requested: &'r str, allowed: &ScopeSet) -> Result<Cow<'r, str>, ScopeError> {
+    let mut repeated = false;
+    for (index, token) in requested.split(' ').enumerate() {
+        if !is_scope_token(token) {
+            return Err(ScopeError::Malformed);
+        }
+        if !allowed.contains(token) {
+            return Err(ScopeError::NotAllowed);
+        }
+        repeated |= requested.split(' ').take(index).any(|seen| seen == token);
+    }
+    if !repeated {
+        return Ok(Cow::Borrowed(requested));
+    }
+    let mut once: Vec<&str> = Vec::new();
+    for token in requested.split(' ') {
+        if !once.contains(&token) {
+            once.push(token);
+        }
+    }
+    Ok(Cow::Owned(once.join(" ")))
+}
+
+fn is_scope_token(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_what_is_allowed_once_and_in_the_order_asked() {
+        let allowed = ScopeSet::from_tokens(&["all", "edit", "read"]).unwrap();
+        assert_eq!(grant("edit all", &allowed), Ok("edit all".into()));
+        assert_eq!(grant("edit all edit", &allowed), Ok("edit all".into()));
+        assert_eq!(grant("All", &allowed), Err(ScopeError::NotAllowed));
+        assert_eq!(grant("all write", &allowed), Err(ScopeError::NotAllowed));
+        for malformed in ["", " ", " all", "all ", "all  edit", "all\nedit", "a\"", "a\\", "é"] {
+            assert_eq!(grant(malformed, &allowed), Err(ScopeError::Malformed), "{malformed:?}");
+        }
+    }
+
+    #[test]
+    fn a_set_takes_each_token_once() {
+        assert!(ScopeSet::from_tokens(&["a", "a"]).is_none());
+        assert!(ScopeSet::from_tokens(&["a b"]).is_none());
+        let none = ScopeSet::from_tokens(&[] as &[&str]).unwrap();
+        assert!(none.is_empty() && !none.contains(""));
+    }
+}

@@ -1,0 +1,273 @@
+//! The server as a library: settings in, a running token server out.
+//!
+//! It installs nothing global: no subscriber, recorder, panic hook or signal handler.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = std::env::temp_dir().join(format!("grantd-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&directory)?;
+//! # std::fs::copy("clients.json", directory.join("clients.json"))?;
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # runtime.block_on(async {
+//! use grantd::config::Config;
+//! use tokio::net::TcpListener;
+//! use tokio::sync::oneshot;
+//!
+//! let config = Config {
+//!     clients: directory.join("clients.json"),
+//!     keys: directory.join("keys"),
+//!     ..Config::default()
+//! };
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let (stop, stopped) = oneshot::channel::<()>();
+//! let server = tokio::spawn(grantd::server::run(config, listener, async {
+//!     let _ = stopped.await;
+//! }));
+//! // … POST /connect/token …
+//! stop.send(()).ok();
+//! server.await??;
+//! # std::fs::remove_dir_all(&directory)?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })
+//! # }
+//! ```
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Config, IssuerUrl, ListenAddr};
+use crate::endpoint::Context;
+use crate::fault::Fault;
+use crate::http::accept::Connections;
+use crate::http::admin::Admin;
+pub use crate::http::listener::{Listener, Peer};
+pub use crate::http::service::{Arrival, Service};
+use crate::jose::key_set::KeySet;
+use crate::random::Random;
+use crate::signing::engine::Engine;
+use crate::store::key_directory;
+use crate::store::snapshot::{Snapshot, Sources, demo_clients};
+use crate::telemetry::metrics::Metrics;
+
+/// Serves on `listener` until `shutdown` completes and every connection has had its time to end.
+///
+/// The files and limits are those of `config`; its addresses are not looked at.
+///
+/// # Errors
+///
+/// [`StartError`], before the first request is answered.
+pub async fn run(
+    mut config: Config,
+    listener: impl Into<Listener>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let listener = listener.into();
+    config.listen = vec![listener.address()?];
+    let server = Server::new(&config, Clock::system(), Random::system())?;
+    server.serve(vec![listener], None, shutdown).await;
+    Ok(())
+}
+
+/// A server with all its parts, before it serves.
+#[derive(Debug)]
+pub struct Server {
+    context: Arc<Context>,
+    metrics: Arc<Metrics>,
+    service: Arc<Service>,
+    connections: Arc<Connections>,
+    admin_connections: Arc<Connections>,
+}
+
+impl Server {
+    /// Reads every file, makes a key if there is none, and starts the signing threads.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
+        let issuer = issuer_of(config)?;
+        let sources = Sources {
+            clients: config.clients.clone(),
+            keys: config.keys.clone(),
+            jwks_max_age: config.jwks_max_age,
+        };
+        let (clients, mut keys) = sources.load().map_err(StartError::Files)?;
+
+        let demo = demo_clients(&clients);
+        let is_allowed = config.allow_demo_clients || config.is_local();
+        if !demo.is_empty() && !is_allowed {
+            let demo = demo.into_iter().map(str::to_owned).collect();
+            return Err(StartError::DemoClients(demo));
+        }
+        let retention = sources.retention(&clients);
+        if keys.is_empty() {
+            let now = clock.unix_seconds();
+            let key = key_directory::generate(&config.keys, FIRST_KEY_BITS, &retention, now)
+                .map_err(StartError::Files)?;
+            let (key_id, directory) = (key.key_id(), config.keys.display());
+            info!(%key_id, %directory, bits = FIRST_KEY_BITS, "made the first signing key");
+            keys.push(key);
+        }
+
+        let snapshot = Snapshot { clients, keys: KeySet::new(keys, retention), issuer };
+        let engine = Engine::start(config.workers, config.limits.signing_queue)?;
+        let context =
+            Arc::new(Context { snapshot: ArcSwap::from_pointee(snapshot), engine, clock, random });
+        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        let service =
+            Service::new(Arc::clone(&context), Arc::clone(&metrics), config.limits.clone())
+                .map_err(|_| io::Error::other("the operating system has no random bytes"))?;
+        let connections = Connections::new(config.limits.clone(), Arc::clone(&metrics));
+        let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        let admin_connections = Connections::new(config.limits.clone(), unseen);
+        Ok(Self { context, metrics, service: Arc::new(service), connections, admin_connections })
+    }
+
+    /// What answers requests, for those who bring their own HTTP server: tokens without a socket.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The issuer's URL.
+    pub fn issuer(&self) -> IssuerUrl {
+        self.context.snapshot().issuer.clone()
+    }
+
+    /// Serves on every listener until `shutdown` completes. Then readiness ends, nothing new is
+    /// accepted, what is in flight is finished, and connections end with their next answer or when
+    /// the drain time is over.
+    pub async fn serve(
+        self,
+        listeners: Vec<Listener>,
+        admin: Option<Listener>,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let is_ready = Arc::new(AtomicBool::new(true));
+        let (stop, stopped) = watch::channel(());
+        // Both wait for the sender to go.
+        let until_dropped = |mut stopped: watch::Receiver<()>| async move {
+            while stopped.changed().await.is_ok() {}
+        };
+
+        let mut accepting = Vec::new();
+        for listener in listeners {
+            let connections = Arc::clone(&self.connections);
+            let service = Arc::clone(&self.service);
+            let stop = until_dropped(stopped.clone());
+            accepting.push(tokio::spawn(async move {
+                let handler = move |request, arrival| {
+                    let service = Arc::clone(&service);
+                    async move { service.respond(request, arrival).await }
+                };
+                connections.accept(listener, handler, stop).await;
+            }));
+        }
+        let (stop_admin, admin_stopped) = watch::channel(());
+        if let Some(listener) = admin {
+            let connections = Arc::clone(&self.admin_connections);
+            let admin = Arc::new(Admin {
+                context: Arc::clone(&self.context),
+                metrics: Arc::clone(&self.metrics),
+                is_ready: Arc::clone(&is_ready),
+            });
+            let stop = until_dropped(admin_stopped);
+            tokio::spawn(async move {
+                let handler = move |request, _arrival| {
+                    let admin = Arc::clone(&admin);
+                    async move { admin.respond(&request) }
+                };
+                connections.accept(listener, handler, stop).await;
+            });
+        }
+
+        shutdown.await;
+        info!("stopping: nothing new is accepted");
+        is_ready.store(false, Ordering::Relaxed);
+        drop(stop);
+        for task in accepting {
+            // An accept loop that panicked has stopped too.
+            let _ = task.await;
+        }
+        match self.connections.drain().await {
+            0 => info!("stopped"),
+            left => warn!(left, "stopped; the drain time was over before these had finished"),
+        }
+        drop(stop_admin);
+    }
+}
+
+/// Why a server does not start. Each says what to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The demo clients, whose secrets everyone knows, would be served to others.
+    DemoClients(Vec<String>),
+    /// Faults in files.
+    Files(Vec<Fault>),
+    /// There is no address to make the issuer's URL of.
+    NoIssuer,
+    /// The operating system refused something.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DemoClients(ids) => write!(
+                f,
+                "the demo clients ({}) have secrets that everyone knows and others could reach \
+                 them: remove them from the client file, listen on 127.0.0.1 only, or pass \
+                 --allow-demo-clients",
+                ids.join(", ")
+            ),
+            Self::Files(faults) => {
+                for (index, fault) in faults.iter().enumerate() {
+                    write!(f, "{}{fault}", if index == 0 { "" } else { "\n" })?;
+                }
+                Ok(())
+            }
+            Self::NoIssuer => f.write_str(
+                "there is no TCP address to make the issuer's URL of: pass --issuer with the URL \
+                 that clients use",
+            ),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// The issuer as configured, or `http://` and the first TCP address.
+fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
+    if let Some(issuer) = &config.issuer {
+        return Ok(issuer.clone());
+    }
+    let first = config.listen.iter().find_map(|address| match address {
+        ListenAddr::Tcp(address) => Some(address),
+        ListenAddr::Unix(_) => None,
+    });
+    let address = first.ok_or(StartError::NoIssuer)?;
+    format!("http://{address}").parse().map_err(|_| StartError::NoIssuer)
+}
+
+/// The size that the documented tokens have.
+const FIRST_KEY_BITS: u16 = 2048;

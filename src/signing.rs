@@ -1,0 +1,5 @@
+//! RSA signatures (RSASSA-PKCS1-v1_5 with SHA-256, RFC 8017 section 8.2): a queue, the threads that
+//! empty it, and the backend they sign with. Nothing here knows what is being signed.
+
+pub mod engine;
+pub mod ring;

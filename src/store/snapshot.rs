@@ -1,0 +1,78 @@
+//! The one immutable state that requests read: clients, keys and the issuer's name, read together
+//! and swapped together, so that no request ever sees half of a change.
+
+use std::path::PathBuf;
+
+use crate::config::IssuerUrl;
+use crate::fault::Fault;
+use crate::jose::key_life::Retention;
+use crate::jose::key_set::{KeySet, SigningKey};
+use crate::oauth::client::Registry;
+use crate::store::{client_file, key_directory};
+
+/// Everything that a request may read.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Who may ask.
+    pub clients: Registry,
+    /// What signs.
+    pub keys: KeySet,
+    /// In whose name.
+    pub issuer: IssuerUrl,
+}
+
+/// Where a snapshot comes from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The client registry.
+    pub clients: PathBuf,
+    /// The directory of keys.
+    pub keys: PathBuf,
+    /// How long a fetched key set may be used, in seconds.
+    pub jwks_max_age: u64,
+}
+
+impl Sources {
+    /// Reads everything.
+    ///
+    /// # Errors
+    ///
+    /// Every fault in every file.
+    pub fn load(&self) -> Result<(Registry, Vec<SigningKey>), Vec<Fault>> {
+        match (client_file::load(&self.clients), key_directory::load(&self.keys)) {
+            (Ok(clients), Ok(keys)) => Ok((clients, keys)),
+            (clients, keys) => {
+                let faults = [clients.err(), keys.err()];
+                Err(faults.into_iter().flatten().flatten().collect())
+            }
+        }
+    }
+
+    /// How long verifiers may hold on to things, given who is registered.
+    pub fn retention(&self, clients: &Registry) -> Retention {
+        let longest = clients.iter().map(|client| client.token_lifetime).max();
+        Retention {
+            jwks_max_age: self.jwks_max_age,
+            token_lifetime: u64::from(longest.unwrap_or(0)),
+        }
+    }
+}
+
+/// The demo clients among `clients`, known by the hashes of the secrets that everyone knows.
+pub fn demo_clients(clients: &Registry) -> Vec<&str> {
+    let mut found: Vec<_> = clients
+        .iter()
+        .filter(|client| {
+            client.secrets.iter().any(|secret| DEMO_HASHES.contains(&&*secret.hash.to_stored()))
+        })
+        .map(|client| &*client.id)
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Of `demo-client` and `vision-api-user` in the shipped `clients.json`.
+const DEMO_HASHES: [&str; 2] = [
+    "$sha256$mxOTOIm6pc7brYcgi3w5YYlRKOJ8fFGZgwrRQFsU4Vc",
+    "$sha256$jjK4bxg0LeMn8TlcVd5F6xNFSd2XfDdufIqFLoPTp7Y",
+];

@@ -1,0 +1,95 @@
+//! Files that are replaced whole or not at all, whatever happens in between.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// Replaces `path` with `contents`, on disk when this returns.
+///
+/// The new file has the permissions of the one it replaces; a new one can be read by its owner
+/// only.
+///
+/// # Errors
+///
+/// The operating system's; the old file is untouched then.
+pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = write_beside(path, contents)?;
+    if let Ok(metadata) = std::fs::metadata(path) {
+        file.as_file_mut().set_permissions(metadata.permissions())?;
+    }
+    file.persist(path)?;
+    sync_directory(path)
+}
+
+/// Creates `path`, readable by its owner only, on disk when this returns.
+///
+/// # Errors
+///
+/// The operating system's, and `AlreadyExists`.
+pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
+    write_beside(path, contents)?.persist_noclobber(path)?;
+    sync_directory(path)
+}
+
+/// Holds off every other process that edits `path` until the lock is dropped.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn lock(path: &Path) -> io::Result<impl Drop> {
+    struct Lock(File);
+
+    impl Drop for Lock {
+        fn drop(&mut self) {
+            // Closing the file unlocks it anyway.
+            let _ = self.0.unlock();
+        }
+    }
+
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    // A file of its own: the target is replaced by renaming, which would leave a lock on it behind.
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(PathBuf::from(name))?;
+    file.lock()?;
+    Ok(Lock(file))
+}
+
+/// tempfile creates with mode 0600.
+fn write_beside(path: &Path, contents: &[u8]) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new_in(directory_of(path))?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// A rename is durable once its directory is.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(directory_of(path))?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether a file with these permissions can be read by everyone on the machine.
+pub fn is_world_readable(permissions: &Permissions) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        permissions.mode() & 0o007 != 0
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = permissions;
+        false
+    }
+}

@@ -1,0 +1,124 @@
+//! Counters, gauges and histograms in a registry of their own: nothing global, so that two servers
+//! in one process do not mix.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+use tracing_appender::non_blocking::ErrorCounter;
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    issued: IntCounter,
+    seconds: HistogramVec,
+    issued_seconds: Histogram,
+    /// Connections that are open.
+    pub connections: IntGauge,
+    /// Connections that were closed or refused because there were too many.
+    pub connections_shed: IntCounter,
+    /// Tokens that wait for a signature.
+    pub signing_queue: IntGauge,
+    /// Registered clients.
+    pub clients: IntGauge,
+    lost_log_lines: IntGauge,
+    log: OnceLock<ErrorCounter>,
+}
+
+impl Metrics {
+    /// A fresh set, all at zero.
+    ///
+    /// # Errors
+    ///
+    /// If two of them had the same name, which the first test of any kind would find.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let requests = IntCounterVec::new(
+            Opts::new("grantd_requests_total", "Requests by route, outcome and cause of refusal."),
+            &["route", "outcome", "cause"],
+        )?;
+        let seconds = HistogramVec::new(
+            HistogramOpts::new("grantd_request_seconds", "Time from head to answer, by route.")
+                .buckets(BUCKETS.to_vec()),
+            &["route"],
+        )?;
+        let metrics = Self {
+            issued: requests.with_label_values(&["token", "issued", ""]),
+            issued_seconds: seconds.with_label_values(&["token"]),
+            requests,
+            seconds,
+            connections: IntGauge::new("grantd_connections", "Open connections.")?,
+            connections_shed: IntCounter::new(
+                "grantd_connections_shed_total",
+                "Connections closed or refused because there were too many.",
+            )?,
+            signing_queue: IntGauge::new(
+                "grantd_signing_queue",
+                "Tokens that wait for a signature.",
+            )?,
+            clients: IntGauge::new("grantd_clients", "Registered clients.")?,
+            lost_log_lines: IntGauge::new(
+                "grantd_log_lines_lost",
+                "Log lines lost since the start, because their reader was too slow.",
+            )?,
+            log: OnceLock::new(),
+            registry: Registry::new(),
+        };
+        let collectors: [Box<dyn Collector>; 7] = [
+            Box::new(metrics.requests.clone()),
+            Box::new(metrics.seconds.clone()),
+            Box::new(metrics.connections.clone()),
+            Box::new(metrics.connections_shed.clone()),
+            Box::new(metrics.signing_queue.clone()),
+            Box::new(metrics.clients.clone()),
+            Box::new(metrics.lost_log_lines.clone()),
+        ];
+        for collector in collectors {
+            metrics.registry.register(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    /// Counts a token that was issued, `seconds` after its request's head. Two atomic additions:
+    /// this is the token path.
+    pub fn count_issued(&self, seconds: f64) {
+        self.issued.inc();
+        self.issued_seconds.observe(seconds);
+    }
+
+    /// Counts any other request.
+    pub fn count(&self, route: &str, outcome: &str, cause: &str, seconds: f64) {
+        self.requests.with_label_values(&[route, outcome, cause]).inc();
+        self.seconds.with_label_values(&[route]).observe(seconds);
+    }
+
+    /// Counts the lines that this log loses. The first one named is the one counted.
+    pub fn watch_log(&self, lost: ErrorCounter) {
+        let _ = self.log.set(lost);
+    }
+
+    /// Everything, in the Prometheus text format.
+    ///
+    /// # Errors
+    ///
+    /// If a metric cannot be written down.
+    pub fn to_text(&self) -> Result<String, prometheus::Error> {
+        let lost = self.log.get().map_or(0, ErrorCounter::dropped_lines);
+        self.lost_log_lines.set(i64::try_from(lost).unwrap_or(i64::MAX));
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// In seconds: a metadata answer takes some 10 µs, an idle server's token 1 ms, a full queue 0.2 s.
+const BUCKETS: [f64; 12] =
+    [0.000_05, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 10.0];
