@@ -125,6 +125,7 @@ impl ServeArgs {
             signer: self.signer,
             allow_demo_clients: self.allow_demo_clients.then_some(true),
             jwks_max_age: None,
+            routes: Vec::new(),
             limits: None,
             log: Some(Log {
                 format: self.log_format.unwrap_or(file_log.format),

@@ -33,6 +33,8 @@ pub struct Config {
     pub allow_demo_clients: bool,
     /// How long a fetched key set may be used, in seconds.
     pub jwks_max_age: u64,
+    /// Token routes beside the documented ones.
+    pub routes: Vec<RouteSetting>,
     /// What one client may cost.
     pub limits: Limits,
     /// How to log.
@@ -52,6 +54,7 @@ impl Default for Config {
             signer: SignerChoice::Auto,
             allow_demo_clients: false,
             jwks_max_age: 300,
+            routes: Vec::new(),
             limits: Limits::default(),
             log: Log::default(),
         }
@@ -91,6 +94,9 @@ pub struct Settings {
     pub allow_demo_clients: Option<bool>,
     /// See [`Config::jwks_max_age`].
     pub jwks_max_age: Option<u64>,
+    /// See [`Config::routes`]; in the file, each is a `[[route]]`.
+    #[serde(default, rename = "route")]
+    pub routes: Vec<RouteSetting>,
     /// See [`Config::limits`].
     pub limits: Option<Limits>,
     /// See [`Config::log`].
@@ -128,6 +134,7 @@ impl Settings {
             signer: self.signer.or(others.signer),
             allow_demo_clients: self.allow_demo_clients.or(others.allow_demo_clients),
             jwks_max_age: self.jwks_max_age.or(others.jwks_max_age),
+            routes: if self.routes.is_empty() { others.routes } else { self.routes },
             limits: self.limits.or(others.limits),
             log: self.log.or(others.log),
         }
@@ -151,6 +158,7 @@ impl Settings {
             signer: self.signer.unwrap_or(default.signer),
             allow_demo_clients: self.allow_demo_clients.unwrap_or(default.allow_demo_clients),
             jwks_max_age: self.jwks_max_age.unwrap_or(default.jwks_max_age),
+            routes: self.routes,
             limits: self.limits.unwrap_or(default.limits),
             log: self.log.unwrap_or(default.log),
         };
@@ -162,6 +170,10 @@ impl Settings {
         }
         if !(1..=86_400).contains(&config.jwks_max_age) {
             return Err(ConfigError("jwks_max_age: must be between 1 and 86400 seconds"));
+        }
+        let is_path = |path: &str| path.starts_with('/') && !path.ends_with('/');
+        if !config.routes.iter().all(|route| is_path(&route.path)) {
+            return Err(ConfigError("route.path: must begin with a slash and not end with one"));
         }
         let limits = &config.limits;
         if limits.body_bytes == 0
@@ -315,6 +327,49 @@ impl TryFrom<String> for IssuerUrl {
 impl fmt::Display for IssuerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.url)
+    }
+}
+
+/// A path at which a token service answers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSetting {
+    /// The whole path, as in `/api/connect/token`.
+    pub path: String,
+    /// Which service answers there.
+    pub dialect: Dialect,
+}
+
+/// The documented token services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Dialect {
+    /// `POST /connect/token`
+    Connect,
+    /// `POST /v1/api/oauth/token`
+    Vision,
+    /// `GET /v1/getAccessToken`
+    Firstvision,
+}
+
+impl FromStr for Dialect {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "connect" => Ok(Self::Connect),
+            "vision" => Ok(Self::Vision),
+            "firstvision" => Ok(Self::Firstvision),
+            _ => Err(ConfigError("a dialect is connect, vision or firstvision")),
+        }
+    }
+}
+
+impl TryFrom<String> for Dialect {
+    type Error = ConfigError;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        name.parse()
     }
 }
 

@@ -1,15 +1,22 @@
 //! One file for each documented token service: its request into a token request, an outcome into
 //! its answer. A dialect reads and writes; it decides nothing.
 
+pub mod bearer;
 pub mod connect;
+pub mod firstvision;
+pub mod vision;
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::config::Dialect;
 use crate::endpoint::token::Refused;
+use crate::form::parameters::Parameters;
+use crate::form::urlencoded;
 use crate::oauth::client_authentication::Authorization;
+use crate::oauth::error::Cause;
 
 /// What a dialect sees of a request beside its body.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,10 +25,46 @@ pub struct RequestHead<'a> {
     pub authorization: Authorization<'a>,
     /// The `Content-Type` header.
     pub content_type: Option<&'a [u8]>,
+    /// The path, as sent.
+    pub path: &'a str,
+    /// The values of [`vision::CLIENT_HEADERS`].
+    pub client_headers: [Option<&'a [u8]>; 4],
     /// The query, without its question mark.
     pub query: Option<&'a str>,
     /// How many parameters a form may have.
     pub max_parameters: usize,
+}
+
+impl RequestHead<'_> {
+    /// Credentials never go into a URI, where every log on the way keeps them (RFC 6749, section
+    /// 2.3.1); and what is in the body may not be in the query again.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::ParameterInQuery`], and a [`Cause::Form`] of the query itself.
+    fn check_query(&self, body: &Parameters<'_>) -> Result<(), Cause> {
+        let Some(query) = self.query else { return Ok(()) };
+        let query = urlencoded::parse(query.as_bytes(), self.max_parameters)?;
+        if query.names().any(|name| Self::is_token_parameter(name) || body.contains(name)) {
+            return Err(Cause::ParameterInQuery);
+        }
+        Ok(())
+    }
+
+    /// Whether a parameter of this name means something in a request for a token.
+    fn is_token_parameter(name: &str) -> bool {
+        [
+            "client_assertion",
+            "client_assertion_type",
+            "client_id",
+            "client_secret",
+            "grant_type",
+            "resource",
+            "scope",
+            "token",
+        ]
+        .contains(&name)
+    }
 }
 
 /// What is sent back, in no library's types.
@@ -36,22 +79,40 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The front of every answer with a token, in a buffer with room for the rest. An ordinary
+    /// answer with an RSA-2048 signature fits; a longer one grows the buffer once.
+    fn begin_token() -> Vec<u8> {
+        let mut buffer = Vec::with_capacity(1280);
+        buffer.extend_from_slice(b"{\"access_token\":\"");
+        buffer
+    }
+
+    /// A JSON body with this status that no cache may keep (RFC 6749, section 5.1).
+    pub fn private_json(status: u16, body: impl Into<Bytes>) -> Self {
+        let mut answer = Self::json(status, body);
+        answer.push_header("cache-control", "no-store");
+        answer.push_header("pragma", "no-cache");
+        if status == 503 {
+            answer.push_header("retry-after", "1");
+        }
+        answer
+    }
+
     /// A JSON body with this status.
     pub fn json(status: u16, body: impl Into<Bytes>) -> Self {
-        let mut answer = Self { status, headers: SmallVec::new(), body: body.into() };
+        let mut answer = Self { body: body.into(), ..Self::empty(status) };
         answer.push_header("content-type", "application/json");
         answer
+    }
+
+    /// No body.
+    pub fn empty(status: u16) -> Self {
+        Self { status, headers: SmallVec::new(), body: Bytes::new() }
     }
 
     /// Adds a header field.
     pub fn push_header(&mut self, name: &'static str, value: impl Into<Cow<'static, str>>) {
         self.headers.push((name, value.into()));
-    }
-
-    /// Forbids every cache to keep this (RFC 6749, section 5.1).
-    pub fn forbid_storing(&mut self) {
-        self.push_header("cache-control", "no-store");
-        self.push_header("pragma", "no-cache");
     }
 }
 
@@ -62,4 +123,46 @@ pub struct Outcome<'s> {
     pub answer: Answer,
     /// The client that got a token, or why none did.
     pub verdict: Result<&'s str, Refused<'s>>,
+}
+
+impl<'s> Outcome<'s> {
+    /// The outcome of a request that was answered, for this client, or refused.
+    fn of(
+        answered: Result<(Answer, &'s str), Refused<'s>>,
+        refuse: impl FnOnce(Cause) -> Answer,
+    ) -> Self {
+        match answered {
+            Ok((answer, client_id)) => Self { answer, verdict: Ok(client_id) },
+            Err(refused) => Self { answer: refuse(refused.cause), verdict: Err(refused) },
+        }
+    }
+}
+
+impl Dialect {
+    /// What a caller of this service is told.
+    pub fn refuse(self, cause: Cause, head: &RequestHead<'_>) -> Answer {
+        match self {
+            Self::Connect => connect::refuse(cause, head),
+            Self::Vision => vision::refuse(cause, head),
+            Self::Firstvision => firstvision::refuse(cause, head),
+        }
+    }
+}
+
+/// RFC 9110, section 15: the statuses that the dialects use.
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Payload Too Large",
+        415 => "Unsupported Media Type",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        _ => "Internal Server Error",
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod metadata;
 pub mod token;
+pub mod validate;
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 //! Every encoding ends in the same [`parameters::Parameters`], under the same limits and rules, so
 //! that nothing above this floor can tell which one a request came in.
 
+pub mod json;
 pub mod media_type;
 pub mod multipart;
 pub mod parameters;

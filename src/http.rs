@@ -6,4 +6,5 @@ mod body;
 mod connection;
 pub mod listener;
 mod request_id;
+mod route;
 pub mod service;

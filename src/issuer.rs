@@ -70,6 +70,30 @@ pub fn mint_at_jwt(
     payload.finish()
 }
 
+/// Writes a token as the `vision` and `firstvision` documents show it, at the end of `buffer`.
+///
+/// # Errors
+///
+/// None in practice: everything is written into memory.
+pub fn mint_vision(
+    grant: &Grant<'_>,
+    expires_at: u64,
+    buffer: Vec<u8>,
+) -> io::Result<SigningInput> {
+    let client = grant.client;
+    let mut payload = PayloadWriter::begin(buffer, VISION_HEADER);
+    payload.write_all(b"{\"scope\":")?;
+    write_string(&mut payload, &grant.scope)?;
+    payload.write_all(b",\"client_id\":")?;
+    write_string(&mut payload, &client.id)?;
+    payload.write_all(client.extra_claims.as_bytes())?;
+    write!(payload, ",\"exp\":{expires_at}}}")?;
+    payload.finish()
+}
+
+/// `{"alg":"RS256"}`, the whole header in those documents.
+const VISION_HEADER: &str = "eyJhbGciOiJSUzI1NiJ9";
+
 /// One audience is a string, several are an array (RFC 7519, section 4.1.3).
 fn write_audience(payload: &mut PayloadWriter, grant: &Grant<'_>, issuer: &str) -> io::Result<()> {
     let own = &*grant.client.audience;

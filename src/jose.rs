@@ -1,5 +1,6 @@
 //! JSON Web Signature, Key and Token: the RS256 subset that tokens are minted in.
 
 pub mod jws;
+pub mod jwt;
 pub mod key_life;
 pub mod key_set;

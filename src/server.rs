@@ -122,9 +122,8 @@ impl Server {
         let context =
             Arc::new(Context { snapshot: ArcSwap::from_pointee(snapshot), engine, clock, random });
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let service =
-            Service::new(Arc::clone(&context), Arc::clone(&metrics), config.limits.clone())
-                .map_err(|_| io::Error::other("the operating system has no random bytes"))?;
+        let service = Service::new(Arc::clone(&context), Arc::clone(&metrics), config)
+            .map_err(|_| io::Error::other("the operating system has no random bytes"))?;
         let connections = Connections::new(config.limits.clone(), Arc::clone(&metrics));
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
         let admin_connections = Connections::new(config.limits.clone(), unseen);

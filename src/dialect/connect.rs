@@ -14,6 +14,7 @@ use crate::form::media_type::MediaType;
 use crate::form::multipart::Parts;
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
+use crate::oauth::client::TokenProfile;
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
@@ -27,10 +28,8 @@ pub async fn token<'s>(
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Outcome<'s> {
-    match try_token(context, snapshot, head, body).await {
-        Ok((answer, client_id)) => Outcome { answer, verdict: Ok(client_id) },
-        Err(refused) => Outcome { answer: refuse(refused.cause, head), verdict: Err(refused) },
-    }
+    let answered = try_token(context, snapshot, head, body).await;
+    Outcome::of(answered, |cause| refuse(cause, head))
 }
 
 async fn try_token<'s>(
@@ -41,30 +40,22 @@ async fn try_token<'s>(
 ) -> Result<(Answer, &'s str), Refused<'s>> {
     let form = Form::read(head, body)?;
     let parameters = form.parameters(head.max_parameters)?;
-    check_query(head, &parameters)?;
+    head.check_query(&parameters)?;
     let request = TokenRequest {
         grant: GrantRequest::read(&parameters)?,
         credentials: Credentials::read(head.authorization, &parameters)?,
+        content_type: None,
+        profile: TokenProfile::AtJwt,
     };
-    let mut buffer = Vec::with_capacity(BODY_CAPACITY);
-    buffer.extend_from_slice(b"{\"access_token\":\"");
-    let issued = issue(context, snapshot, &request, buffer).await?;
-    let client_id = issued.client_id;
-    Ok((grant(issued)?, client_id))
-}
-
-/// Completes the body behind the token.
-fn grant(issued: Issued<'_, '_>) -> Result<Answer, Cause> {
-    let Issued { mut buffer, scope, lifetime, .. } = issued;
+    let Issued { mut buffer, scope, lifetime, client_id, .. } =
+        issue(context, snapshot, &request, Answer::begin_token()).await?;
     // Scope tokens have no character that JSON escapes.
     write!(
         buffer,
         "\",\"expires_in\":{lifetime},\"token_type\":\"Bearer\",\"scope\":\"{scope}\"}}"
     )
     .map_err(|_| Cause::Internal)?;
-    let mut answer = Answer::json(200, buffer);
-    answer.forbid_storing();
-    Ok(answer)
+    Ok((Answer::private_json(200, buffer), client_id))
 }
 
 /// A body whose encoding is known.
@@ -103,17 +94,6 @@ impl Form {
     }
 }
 
-/// Credentials never go into a URI, where every log on the way keeps them (RFC 6749, section
-/// 2.3.1); and what is in the body may not be in the query again.
-fn check_query(head: &RequestHead<'_>, body: &Parameters<'_>) -> Result<(), Cause> {
-    let Some(query) = head.query else { return Ok(()) };
-    let query = urlencoded::parse(query.as_bytes(), head.max_parameters)?;
-    if query.names().any(|name| TOKEN_PARAMETERS.contains(&name) || body.contains(name)) {
-        return Err(Cause::ParameterInQuery);
-    }
-    Ok(())
-}
-
 /// What a caller is told. The texts are constants: nothing from the request is in them.
 pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     use ScopeError::{Malformed, NotAllowed};
@@ -122,6 +102,15 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::BodyAborted => (400, INVALID_REQUEST, "The body ended before its announced length."),
         Cause::BodyTooLarge => (413, INVALID_REQUEST, "The body is too large."),
         Cause::Charset => (415, INVALID_REQUEST, "The body's charset must be UTF-8."),
+        // Nobody asks for these of a form.
+        Cause::ContentTypeMissing
+        | Cause::ContentTypeNotAllowed(_)
+        | Cause::FieldMissing
+        | Cause::FieldTooLong
+        | Cause::FieldValue
+        | Cause::Form(
+            FormError::Empty | FormError::JsonShape | FormError::JsonSyntax | FormError::JsonType,
+        ) => (400, INVALID_REQUEST, "The request is malformed."),
         Cause::ContentEncoding => (415, INVALID_REQUEST, "A compressed body is not accepted."),
         Cause::HeadTooLarge => (431, INVALID_REQUEST, "The header fields are too large."),
         Cause::Host => (400, INVALID_REQUEST, "Exactly one valid Host header is required."),
@@ -203,6 +192,14 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         | Cause::WrongSecret => {
             (if used_header { 401 } else { 400 }, INVALID_CLIENT, "Client authentication failed.")
         }
+        Cause::BearerMissing | Cause::TokenMissing => {
+            (401, INVALID_REQUEST, "Send the token as Authorization: Bearer.")
+        }
+        Cause::TokenExpired => (401, INVALID_TOKEN, "The token has expired."),
+        Cause::TokenInvalid => (401, INVALID_TOKEN, "The token is not valid here."),
+        Cause::TokenScope => {
+            (403, "insufficient_scope", "The token lacks a scope that this needs.")
+        }
         Cause::GrantNotAllowed => {
             (400, "unauthorized_client", "The client may not use this grant type.")
         }
@@ -230,13 +227,9 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     } else {
         format!(r#"{{"error":"{error}","error_description":"{description}"}}"#)
     };
-    let mut answer = Answer::json(status, body);
-    answer.forbid_storing();
-    if status == 401 {
+    let mut answer = Answer::private_json(status, body);
+    if status == 401 && !cause.is_about_a_token() {
         answer.push_header("www-authenticate", "Basic realm=\"connect/token\"");
-    }
-    if status == 503 {
-        answer.push_header("retry-after", "1");
     }
     answer
 }
@@ -244,17 +237,4 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
 const INVALID_REQUEST: &str = "invalid_request";
 const INVALID_CLIENT: &str = "invalid_client";
 const INVALID_SCOPE: &str = "invalid_scope";
-
-/// Parameters that mean something here.
-const TOKEN_PARAMETERS: [&str; 7] = [
-    "client_assertion",
-    "client_assertion_type",
-    "client_id",
-    "client_secret",
-    "grant_type",
-    "resource",
-    "scope",
-];
-
-/// Room for an ordinary answer with an RSA-2048 signature; a longer one grows the buffer once.
-const BODY_CAPACITY: usize = 1280;
+const INVALID_TOKEN: &str = "invalid_token";

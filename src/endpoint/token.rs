@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::endpoint::Context;
-use crate::issuer::{TokenId, mint_at_jwt};
+use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
+use crate::oauth::client::{ContentType, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{Grant, GrantRequest};
@@ -18,6 +19,10 @@ pub struct TokenRequest<'a> {
     pub credentials: Credentials<'a>,
     /// For what.
     pub grant: GrantRequest<'a>,
+    /// How it is sent, where the client is registered for one way.
+    pub content_type: Option<ContentType>,
+    /// What its token looks like, unless the client is registered for another profile.
+    pub profile: TokenProfile,
 }
 
 /// A token that was issued.
@@ -29,6 +34,8 @@ pub struct Issued<'r, 's> {
     pub scope: Cow<'r, str>,
     /// Seconds from now to the token's end.
     pub lifetime: u32,
+    /// The token's `exp`, in Unix seconds.
+    pub expires_at: u64,
     /// To which client.
     pub client_id: &'s str,
 }
@@ -67,14 +74,21 @@ pub async fn issue<'r, 's: 'r>(
     let refused = |cause| Refused { cause, client_id };
 
     let client = request.credentials.verify(registered, now).map_err(refused)?;
+    if request.content_type.is_some_and(|sent| sent != client.content_type) {
+        return Err(refused(Cause::ContentTypeNotAllowed(client.content_type)));
+    }
     let issuer = snapshot.issuer.as_str();
     let grant = Grant::decide(client, &request.grant, issuer).map_err(refused)?;
 
     let mut token_id = TokenId::default();
     context.random.fill(&mut token_id).map_err(|_| refused(Cause::NoEntropy))?;
     let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
-    let token = mint_at_jwt(&grant, issuer, key, now, &token_id, buffer)
-        .map_err(|_| refused(Cause::Internal))?;
+    let expires_at = now + u64::from(client.token_lifetime);
+    let token = match client.token_profile.unwrap_or(request.profile) {
+        TokenProfile::AtJwt => mint_at_jwt(&grant, issuer, key, now, &token_id, buffer),
+        TokenProfile::Vision => mint_vision(&grant, expires_at, buffer),
+    }
+    .map_err(|_| refused(Cause::Internal))?;
     let buffer = context.engine.sign(Arc::clone(key), token).await.map_err(|error| {
         refused(match error {
             SignError::QueueFull => Cause::Overloaded,
@@ -86,6 +100,7 @@ pub async fn issue<'r, 's: 'r>(
         buffer,
         scope: grant.scope,
         lifetime: client.token_lifetime,
+        expires_at,
         client_id: &client.id,
     })
 }

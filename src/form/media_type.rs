@@ -55,6 +55,11 @@ impl<'a> MediaType<'a> {
         rest.is_empty().then_some(media_type)
     }
 
+    /// `type/subtype` as written.
+    pub fn essence(&self) -> &'a str {
+        self.essence
+    }
+
     /// Whether this is `essence`, such as `application/json`.
     pub fn is(&self, essence: &str) -> bool {
         self.essence.eq_ignore_ascii_case(essence)

@@ -79,8 +79,16 @@ pub enum FormError {
     Boundary,
     /// The body opens with a byte order mark.
     ByteOrderMark,
+    /// There is no body.
+    Empty,
     /// A part is a file.
     FileName,
+    /// A JSON body is of another shape than an object.
+    JsonShape,
+    /// A body is not JSON.
+    JsonSyntax,
+    /// A JSON member is of another type than text.
+    JsonType,
     /// A value or name is not UTF-8.
     NotUtf8,
     /// A part declares another charset than UTF-8.

@@ -34,7 +34,15 @@ pub fn decode(value: &str) -> Option<Cow<'_, str>> {
     if !value.contains(['%', '+']) {
         return Some(Cow::Borrowed(value));
     }
-    String::from_utf8(decode_bytes(value.as_bytes())?).ok().map(Cow::Owned)
+    String::from_utf8(decode_bytes(value.as_bytes(), b' ')?).ok().map(Cow::Owned)
+}
+
+/// Decodes one segment of a path, where `+` is itself (RFC 3986, section 2.1). `None` as above.
+pub fn decode_path(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(Cow::Borrowed(segment));
+    }
+    String::from_utf8(decode_bytes(segment.as_bytes(), b'+')?).ok().map(Cow::Owned)
 }
 
 /// Triplets must be whole, and the decoded text UTF-8.
@@ -45,17 +53,18 @@ fn check_encoding(input: &[u8]) -> Result<(), FormError> {
     if !input.contains(&b'%') {
         return std::str::from_utf8(input).map(|_| ()).map_err(|_| FormError::NotUtf8);
     }
-    let decoded = decode_bytes(input).ok_or(FormError::PercentEncoding)?;
+    let decoded = decode_bytes(input, b' ').ok_or(FormError::PercentEncoding)?;
     std::str::from_utf8(&decoded).map(|_| ()).map_err(|_| FormError::NotUtf8)
 }
 
-fn decode_bytes(input: &[u8]) -> Option<Vec<u8>> {
+/// `plus` is what a `+` stands for.
+fn decode_bytes(input: &[u8], plus: u8) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(input.len());
     let mut rest = input;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
         decoded.push(match byte {
-            b'+' => b' ',
+            b'+' => plus,
             b'%' => {
                 let (digits, tail) = tail.split_at_checked(2)?;
                 rest = tail;

@@ -58,7 +58,7 @@ impl Listener {
             Self::Unix(listener) => {
                 let address = listener.local_addr()?;
                 let path = address.as_pathname().map(Path::to_owned);
-                path.map(ListenAddr::Unix).ok_or(io::ErrorKind::AddrNotAvailable.into())
+                path.map(ListenAddr::Unix).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
             }
         }
     }

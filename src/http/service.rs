@@ -13,18 +13,19 @@ use hyper::header::{
     IF_NONE_MATCH, TRANSFER_ENCODING,
 };
 use hyper::http::request;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Request, Response, StatusCode, Version};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::config::Limits;
-use crate::dialect::{Answer, Outcome, RequestHead, connect};
+use crate::config::{Config, Dialect, Limits, RouteSetting};
+use crate::dialect::{Answer, Outcome, RequestHead, bearer, connect, firstvision, vision};
 use crate::endpoint::Context;
 use crate::endpoint::metadata::{self, Document};
 use crate::endpoint::token::Refused;
 use crate::http::body;
 pub use crate::http::connection::Arrival;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
+use crate::http::route::Route;
 use crate::oauth::client_authentication::Authorization;
 use crate::oauth::error::Cause;
 use crate::random::NoEntropy;
@@ -36,11 +37,13 @@ pub struct Service {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
     limits: Limits,
+    routes: Vec<RouteSetting>,
     request_ids: RequestIds,
 }
 
 impl Service {
-    /// A service that answers from `context` and counts into `metrics`.
+    /// A service that answers from `context`, counts into `metrics` and takes its limits and routes
+    /// from `config`.
     ///
     /// # Errors
     ///
@@ -48,10 +51,11 @@ impl Service {
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<Metrics>,
-        limits: Limits,
+        config: &Config,
     ) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
-        Ok(Self { context, metrics, limits, request_ids })
+        let (limits, routes) = (config.limits.clone(), config.routes.clone());
+        Ok(Self { context, metrics, limits, routes, request_ids })
     }
 
     /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
@@ -63,22 +67,29 @@ impl Service {
         let (head, body) = request.into_parts();
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
-        let route = Route::of(head.uri.path(), snapshot.issuer.path());
+        let route = Route::of(head.uri.path(), snapshot.issuer.path(), &self.routes);
 
         let answered = AssertUnwindSafe(self.answer(&snapshot, route, &head, body, arrival));
-        let outcome = answered
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_panic| refuse(Cause::Internal, &RequestHead::default(), route));
+        let outcome = answered.catch_unwind().await.unwrap_or_else(|_panic| {
+            refuse(
+                Cause::Internal,
+                &RequestHead { path: head.uri.path(), ..RequestHead::default() },
+                route,
+            )
+        });
 
         self.record(&head, route, &outcome, &request_id, arrival);
-        into_response(outcome, request_id)
+        let mut response = into_response(outcome, request_id);
+        if route.dialect() == Dialect::Vision {
+            echo_client_headers(&head.headers, response.headers_mut());
+        }
+        response
     }
 
     async fn answer<'s, B>(
         &self,
         snapshot: &'s Snapshot,
-        route: Route,
+        route: Route<'_>,
         request: &request::Parts,
         body: B,
         arrival: Arrival,
@@ -92,25 +103,29 @@ impl Service {
             body::discard(&request.headers, body, deadline).await;
             return refuse(cause, &head, route);
         }
+        let limit = self.limits.body_bytes;
+        let body = match body::collect(&request.headers, body, limit, deadline).await {
+            Ok(body) => body,
+            Err(cause) => return refuse(cause, &head, route),
+        };
+        let context = &*self.context;
         match route {
-            Route::Token => {
-                let limit = self.limits.body_bytes;
-                match body::collect(&request.headers, body, limit, deadline).await {
-                    Ok(body) => connect::token(&self.context, snapshot, &head, body).await,
-                    Err(cause) => refuse(cause, &head, route),
-                }
+            Route::ConnectToken => connect::token(context, snapshot, &head, body).await,
+            Route::VisionToken(version) => {
+                vision::token(context, snapshot, version, &head, body).await
             }
-            Route::ServerMetadata | Route::KeySet => {
-                body::discard(&request.headers, body, deadline).await;
-                let document = if route == Route::KeySet {
-                    metadata::key_set(snapshot, self.context.clock.unix_seconds())
-                } else {
-                    metadata::server_metadata(snapshot)
-                };
-                Outcome { answer: publish(document, &request.headers), verdict: Ok("") }
+            Route::VisionValidate => vision::validate_token(context, snapshot, &head, &body),
+            Route::FirstvisionToken(path_scope) => {
+                firstvision::token(context, snapshot, path_scope, &head, body).await
+            }
+            Route::Validate => bearer::validate(context, snapshot, &head),
+            Route::ServerMetadata => publish(metadata::server_metadata(snapshot), &request.headers),
+            Route::KeySet => {
+                let now = context.clock.unix_seconds();
+                publish(metadata::key_set(snapshot, now), &request.headers)
             }
             // `check` has refused it.
-            Route::Unknown => refuse(Cause::NotFound, &head, route),
+            Route::Unknown(_) => refuse(Cause::NotFound, &head, route),
         }
     }
 
@@ -128,16 +143,19 @@ impl Service {
             // Two are one too many to choose from: no type at all is read as neither.
             (Some(_), Some(_)) => Some(&b","[..]),
         };
+        let client_header = |(name, _)| Some(request.headers.get(name)?.as_bytes());
         RequestHead {
             authorization,
             content_type,
+            path: request.uri.path(),
+            client_headers: vision::CLIENT_HEADERS.map(client_header),
             query: request.uri.query(),
             max_parameters: self.limits.form_parts,
         }
     }
 
     /// What can be said before the body is read.
-    fn check(&self, route: Route, request: &request::Parts) -> Result<(), Cause> {
+    fn check(&self, route: Route<'_>, request: &request::Parts) -> Result<(), Cause> {
         let headers = &request.headers;
         let line = request.method.as_str().len() + uri_length(request) + "  HTTP/1.1\r\n".len();
         let fields: usize = headers
@@ -155,7 +173,7 @@ impl Service {
             return Err(Cause::TransferEncoding);
         }
         match route {
-            Route::Unknown => Err(Cause::NotFound),
+            Route::Unknown(_) => Err(Cause::NotFound),
             _ if route.allows(&request.method) => Ok(()),
             _ => Err(Cause::MethodNotAllowed),
         }
@@ -164,43 +182,37 @@ impl Service {
     fn record(
         &self,
         head: &request::Parts,
-        route: Route,
+        route: Route<'_>,
         outcome: &Outcome<'_>,
         request_id: &HeaderValue,
         arrival: Arrival,
     ) {
         let took = Clock::instant() - arrival.first_byte;
         let request_id = request_id.to_str().unwrap_or_default();
-        let (route, method, status) = (route.label(), head.method.as_str(), outcome.answer.status);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let (outcome_label, cause, client) = match outcome.verdict {
+            Ok(client) => (route.success(), "", client),
+            Err(Refused { cause, client_id }) => {
+                ("refused", cause.label(), client_id.unwrap_or_default())
+            }
+        };
+        let (route, method, status) = (route.label(), head.method.as_str(), outcome.answer.status);
+        self.metrics.count(route, outcome_label, cause, took.as_secs_f64());
+
         let peer = arrival.peer;
         macro_rules! line {
-            ($level:ident, $outcome:literal $(, $name:ident = $value:expr)*) => {
+            ($level:ident) => {
                 $level!(
                     target: "grantd::request",
-                    request_id, outcome = $outcome $(, $name = $value)*,
-                    route, method, status, micros, %peer
+                    request_id, route, method, status, outcome = outcome_label, cause, client,
+                    micros, %peer
                 )
             };
         }
-        match outcome.verdict {
-            Ok("") => {
-                self.metrics.count(route, "served", "", took.as_secs_f64());
-                line!(info, "served");
-            }
-            Ok(client) => {
-                self.metrics.count_issued(took.as_secs_f64());
-                line!(info, "issued", client = client);
-            }
-            Err(Refused { cause, client_id }) => {
-                let (cause, client) = (cause.label(), client_id.unwrap_or_default());
-                self.metrics.count(route, "refused", cause, took.as_secs_f64());
-                if status >= 500 {
-                    line!(error, "refused", cause = cause, client = client);
-                } else {
-                    line!(warn, "refused", cause = cause, client = client);
-                }
-            }
+        match status {
+            500.. => line!(error),
+            400.. => line!(warn),
+            _ => line!(info),
         }
     }
 }
@@ -208,53 +220,6 @@ impl Service {
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service").field("context", &self.context).finish_non_exhaustive()
-    }
-}
-
-/// What a path stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    Token,
-    ServerMetadata,
-    KeySet,
-    Unknown,
-}
-
-impl Route {
-    /// `issuer_path` is the path of the issuer's URL, empty for most: every route is there below
-    /// it too, for a proxy that passes paths through.
-    fn of(path: &str, issuer_path: &str) -> Self {
-        // RFC 8414, section 3.1 puts its well-known path in front of the issuer's own.
-        if path.strip_prefix(OAUTH_METADATA_PATH).is_some_and(|rest| rest == issuer_path) {
-            return Self::ServerMetadata;
-        }
-        match path.strip_prefix(issuer_path).unwrap_or(path) {
-            metadata::TOKEN_PATH => Self::Token,
-            metadata::JWKS_PATH | "/.well-known/jwks.json" => Self::KeySet,
-            OAUTH_METADATA_PATH | "/.well-known/openid-configuration" => Self::ServerMetadata,
-            _ => Self::Unknown,
-        }
-    }
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::ServerMetadata => "metadata",
-            Self::KeySet => "jwks",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// For the `Allow` header.
-    fn methods(self) -> &'static str {
-        match self {
-            Self::Token => "POST",
-            Self::ServerMetadata | Self::KeySet | Self::Unknown => "GET, HEAD",
-        }
-    }
-
-    fn allows(self, method: &Method) -> bool {
-        self.methods().split(", ").any(|allowed| allowed == method.as_str())
     }
 }
 
@@ -278,24 +243,21 @@ fn uri_length(request: &request::Parts) -> usize {
 }
 
 /// A public document, or 304 to whoever has it already. Browsers of any origin may read it.
-fn publish(document: Document, headers: &HeaderMap) -> Answer {
+fn publish(document: Document, headers: &HeaderMap) -> Outcome<'static> {
     let Document { body, etag, max_age } = document;
     let known = headers
         .get_all(IF_NONE_MATCH)
         .iter()
         .any(|tags| tags.to_str().is_ok_and(|tags| metadata::etag_matches(tags, &etag)));
-    let mut answer = Answer::json(200, body);
-    if known {
-        answer = Answer { status: 304, headers: Default::default(), body: Bytes::new() };
-    }
+    let mut answer = if known { Answer::empty(304) } else { Answer::json(200, body) };
     answer.push_header("cache-control", format!("public, max-age={max_age}"));
     answer.push_header("etag", etag);
     answer.push_header("access-control-allow-origin", "*");
-    answer
+    Outcome { answer, verdict: Ok("") }
 }
 
-fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route) -> Outcome<'static> {
-    let mut answer = connect::refuse(cause, head);
+fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'static> {
+    let mut answer = route.dialect().refuse(cause, head);
     if cause == Cause::MethodNotAllowed {
         answer.push_header("allow", route.methods());
     }
@@ -327,6 +289,17 @@ fn into_response(outcome: Outcome<'_>, request_id: HeaderValue) -> Response<Full
     response
 }
 
+/// Tracing headers of `vision` clients come back as they were sent, unless they are too long.
+fn echo_client_headers(request: &HeaderMap, response: &mut HeaderMap) {
+    for (name, max_length) in vision::CLIENT_HEADERS {
+        if let Some(value) = request.get(name)
+            && value.len() <= max_length
+        {
+            response.insert(HeaderName::from_static(name), value.clone());
+        }
+    }
+}
+
 /// After these, what follows on the connection may be the rest of a message and not a new one.
 fn leaves_bytes_unread(cause: Cause) -> bool {
     matches!(
@@ -339,5 +312,3 @@ fn leaves_bytes_unread(cause: Cause) -> bool {
             | Cause::TransferEncoding
     )
 }
-
-const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
 use ring::digest::{SHA256, digest};
 use ring::rsa::{KeyPair, PublicKeyComponents};
 use serde_json::json;
@@ -19,6 +20,7 @@ pub struct SigningKey {
     exponent: String,
     times: KeyTimes,
     at_jwt_header: String,
+    verifier: DecodingKey,
 }
 
 impl SigningKey {
@@ -37,7 +39,9 @@ impl SigningKey {
         // RFC 9068, section 2.1. `kid` is base64url: nothing in it needs escaping.
         let at_jwt_header =
             URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"RS256","kid":"{key_id}","typ":"at+jwt"}}"#));
-        Ok(Self { key_id, pair, modulus, exponent, times, at_jwt_header })
+        let verifier = DecodingKey::from_rsa_components(&modulus, &exponent)
+            .map_err(|error| KeyError(error.to_string()))?;
+        Ok(Self { key_id, pair, modulus, exponent, times, at_jwt_header, verifier })
     }
 
     /// The `kid`: the key's thumbprint (RFC 7638).
@@ -58,6 +62,11 @@ impl SigningKey {
     /// Length of the modulus, and so of a signature, in bits.
     pub fn bits(&self) -> usize {
         self.pair.public().modulus_len() * 8
+    }
+
+    /// The public half, for tokens that come back.
+    pub fn verifier(&self) -> &DecodingKey {
+        &self.verifier
     }
 
     /// The base64url-encoded protected header of an `at+jwt` signed with this key.

@@ -28,8 +28,59 @@ pub struct Client {
     pub audience: Box<[Box<str>]>,
     /// How long its tokens live, in seconds; at least 1.
     pub token_lifetime: u32,
+    /// The profile of its tokens; `None`: the dialect's own.
+    pub token_profile: Option<TokenProfile>,
+    /// What it sends its requests as, in the dialects that ask for it.
+    pub content_type: ContentType,
     /// Static claims as members of a JSON object, each with its leading comma: `,"k":"v"`.
     pub extra_claims: Box<str>,
+}
+
+/// What a token looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenProfile {
+    /// RFC 9068.
+    AtJwt,
+    /// As the `vision` and `firstvision` documents show it: no `kid`, and `scope`, `client_id`, the
+    /// client's static claims and `exp` alone.
+    Vision,
+}
+
+impl FromStr for TokenProfile {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "at+jwt" => Ok(Self::AtJwt),
+            "vision" => Ok(Self::Vision),
+            _ => Err("\"at+jwt\" or \"vision\""),
+        }
+    }
+}
+
+/// A type of request body, as far as `vision` and `firstvision` tell them apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContentType {
+    /// `application/json`.
+    #[default]
+    Json,
+    /// `application/octet-stream`.
+    OctetStream,
+    /// Anything else; nobody is registered for it.
+    Other,
+}
+
+impl ContentType {
+    /// The type of this name, without its parameters.
+    pub fn of(media_type: &str) -> Self {
+        if media_type.eq_ignore_ascii_case("application/json") {
+            Self::Json
+        } else if media_type.eq_ignore_ascii_case("application/octet-stream") {
+            Self::OctetStream
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// Ways to authenticate at the token endpoint, by their registered names (RFC 7591, section 2).

@@ -5,6 +5,7 @@
 //! the public by accident.
 
 use crate::form::parameters::FormError;
+use crate::oauth::client::ContentType;
 use crate::oauth::scope::ScopeError;
 
 /// Why nothing was issued.
@@ -35,6 +36,16 @@ pub enum Cause {
     Charset,
     /// The body is not a form that can be read.
     Form(FormError),
+    /// The body's type is not the one that this client is registered for.
+    ContentTypeNotAllowed(ContentType),
+    /// There is no `Content-Type`, where one is required.
+    ContentTypeMissing,
+    /// A field that is required is missing or empty.
+    FieldMissing,
+    /// A field or header has a value that is none of those documented.
+    FieldValue,
+    /// A field is longer than documented.
+    FieldTooLong,
     /// The body is of no type that is read here, or of none.
     MediaType,
     /// A parameter that belongs in the body stands in the query, or in both.
@@ -64,6 +75,18 @@ pub enum Cause {
     /// The secret is none of the client's.
     WrongSecret,
 
+    // A token that is presented.
+    /// There is an `Authorization` header, but no bearer token in it.
+    BearerMissing,
+    /// The token lacks a scope that was asked for.
+    TokenScope,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token is not one of ours, or not for whom it is shown to.
+    TokenInvalid,
+    /// There is no `Authorization` header.
+    TokenMissing,
+
     // The grant.
     /// The client may not use this grant.
     GrantNotAllowed,
@@ -92,6 +115,18 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether it is a presented token that was refused, and not a client.
+    pub fn is_about_a_token(self) -> bool {
+        matches!(
+            self,
+            Self::BearerMissing
+                | Self::TokenExpired
+                | Self::TokenInvalid
+                | Self::TokenMissing
+                | Self::TokenScope
+        )
+    }
+
     /// A stable name for logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
@@ -107,7 +142,11 @@ impl Cause {
             Self::Charset => "charset",
             Self::Form(FormError::Boundary) => "multipart_boundary",
             Self::Form(FormError::ByteOrderMark) => "byte_order_mark",
+            Self::Form(FormError::Empty) => "body_empty",
             Self::Form(FormError::FileName) => "multipart_file",
+            Self::Form(FormError::JsonShape) => "json_shape",
+            Self::Form(FormError::JsonSyntax) => "json_syntax",
+            Self::Form(FormError::JsonType) => "json_type",
             Self::Form(FormError::NotUtf8) => "not_utf8",
             Self::Form(FormError::PartCharset) => "multipart_charset",
             Self::Form(FormError::PartHeaders) => "multipart_headers",
@@ -115,6 +154,11 @@ impl Cause {
             Self::Form(FormError::Repeated) => "parameter_repeated",
             Self::Form(FormError::TooMany) => "too_many_parameters",
             Self::Form(FormError::Unclosed) => "multipart_unclosed",
+            Self::ContentTypeNotAllowed(_) => "content_type_not_allowed",
+            Self::ContentTypeMissing => "content_type_missing",
+            Self::FieldMissing => "field_missing",
+            Self::FieldValue => "field_value",
+            Self::FieldTooLong => "field_too_long",
             Self::MediaType => "media_type",
             Self::ParameterInQuery => "parameter_in_query",
             Self::AuthenticationMissing => "authentication_missing",
@@ -128,6 +172,11 @@ impl Cause {
             Self::UnknownClient => "unknown_client",
             Self::UnsupportedAuthentication => "unsupported_authentication",
             Self::WrongSecret => "wrong_secret",
+            Self::BearerMissing => "bearer_missing",
+            Self::TokenScope => "token_scope",
+            Self::TokenExpired => "token_expired",
+            Self::TokenInvalid => "token_invalid",
+            Self::TokenMissing => "token_missing",
             Self::GrantNotAllowed => "grant_not_allowed",
             Self::GrantTypeMissing => "grant_type_missing",
             Self::GrantTypeUnsupported => "grant_type_unsupported",

@@ -12,7 +12,9 @@ use serde_json::{Map, Value};
 use crate::config::line_of;
 use crate::fault::Fault;
 use crate::issuer::RESERVED_CLAIMS;
-use crate::oauth::client::{AuthMethod, AuthMethods, Client, Registry, is_vschar};
+use crate::oauth::client::{
+    AuthMethod, AuthMethods, Client, ContentType, Registry, TokenProfile, is_vschar,
+};
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
 use crate::oauth::scope::ScopeSet;
 
@@ -160,6 +162,10 @@ struct ClientEntry<'a> {
     #[serde(borrow)]
     token_lifetime: Option<&'a RawValue>,
     #[serde(borrow)]
+    token_profile: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content_type: Option<&'a RawValue>,
+    #[serde(borrow)]
     claims: Option<&'a RawValue>,
 }
 
@@ -230,6 +236,8 @@ impl<'t> Reader<'t> {
         {
             self.fault(raw, at("token_lifetime"), format!("must be {LIFETIME}"));
         }
+        let token_profile = self.token_profile(entry.token_profile, at("token_profile"));
+        let content_type = self.content_type(entry.content_type, at("content_type"));
         let extra_claims = self.claims(entry.claims, at("claims"));
 
         (self.faults.len() == faults_before).then(|| Client {
@@ -241,6 +249,8 @@ impl<'t> Reader<'t> {
             default_scopes,
             audience: audience.into(),
             token_lifetime,
+            token_profile,
+            content_type,
             extra_claims: extra_claims.into(),
         })
     }
@@ -291,6 +301,27 @@ impl<'t> Reader<'t> {
             self.fault(raw, at, "must hold scope tokens (RFC 6749, section 3.3), each once");
         }
         scopes
+    }
+
+    fn token_profile(&mut self, raw: Option<&'t RawValue>, at: Place) -> Option<TokenProfile> {
+        let name: String = self.value(raw, at, "a string")?;
+        name.parse()
+            .map_err(|expected| {
+                if let Some(raw) = raw {
+                    self.fault(raw, at, format!("must be {expected}"));
+                }
+            })
+            .ok()
+    }
+
+    fn content_type(&mut self, raw: Option<&'t RawValue>, at: Place) -> ContentType {
+        let Some(raw) = raw else { return ContentType::default() };
+        let name: String = self.value(Some(raw), at, "a string").unwrap_or_default();
+        let content_type = ContentType::of(&name);
+        if content_type == ContentType::Other {
+            self.fault(raw, at, "must be \"application/json\" or \"application/octet-stream\"");
+        }
+        content_type
     }
 
     /// The members with a leading comma each, as a token's payload continues with them.

@@ -6,8 +6,7 @@ use std::sync::OnceLock;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -15,9 +14,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    issued: IntCounter,
     seconds: HistogramVec,
-    issued_seconds: Histogram,
     /// Connections that are open.
     pub connections: IntGauge,
     /// Connections that were closed or refused because there were too many.
@@ -47,8 +44,6 @@ impl Metrics {
             &["route"],
         )?;
         let metrics = Self {
-            issued: requests.with_label_values(&["token", "issued", ""]),
-            issued_seconds: seconds.with_label_values(&["token"]),
             requests,
             seconds,
             connections: IntGauge::new("grantd_connections", "Open connections.")?,
@@ -83,14 +78,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Counts a token that was issued, `seconds` after its request's head. Two atomic additions:
-    /// this is the token path.
-    pub fn count_issued(&self, seconds: f64) {
-        self.issued.inc();
-        self.issued_seconds.observe(seconds);
-    }
-
-    /// Counts any other request.
+    /// Counts a request that was answered `seconds` after its first byte.
     pub fn count(&self, route: &str, outcome: &str, cause: &str, seconds: f64) {
         self.requests.with_label_values(&[route, outcome, cause]).inc();
         self.seconds.with_label_values(&[route]).observe(seconds);

@@ -1,0 +1,68 @@
+//! `GET /connect/validate`: is the bearer token of this request good? Made for nginx
+//! `auth_request`, in any dialect's words (`?dialect=`), with the challenges of RFC 6750.
+
+use crate::config::Dialect;
+use crate::dialect::{Answer, Outcome, RequestHead};
+use crate::endpoint::Context;
+use crate::endpoint::token::Refused;
+use crate::endpoint::validate::{Needs, bearer};
+use crate::form::parameters::Parameters;
+use crate::form::urlencoded;
+use crate::oauth::error::Cause;
+use crate::store::snapshot::Snapshot;
+
+/// Answers one request: 204 with what the token says, or why not.
+pub fn validate<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+) -> Outcome<'s> {
+    let query = head.query.unwrap_or_default().as_bytes();
+    let (query, dialect) = match urlencoded::parse(query, head.max_parameters) {
+        Ok(query) => {
+            let dialect = query.get("dialect").map_or(Ok(Dialect::Connect), str::parse);
+            (Ok(query), dialect.map_err(|_unknown| Cause::FieldValue))
+        }
+        Err(error) => (Err(Cause::from(error)), Ok(Dialect::Connect)),
+    };
+    let words = dialect.unwrap_or(Dialect::Connect);
+    let answered = query
+        .and_then(|query| dialect.map(|_| query))
+        .map_err(Refused::from)
+        .and_then(|query| try_validate(context, snapshot, head, &query));
+    Outcome::of(answered, |cause| {
+        let mut answer = words.refuse(cause, head);
+        if let Some(challenge) = challenge(cause) {
+            answer.push_header("www-authenticate", challenge);
+        }
+        answer
+    })
+}
+
+fn try_validate<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    query: &Parameters<'_>,
+) -> Result<(Answer, &'s str), Refused<'s>> {
+    let needs = Needs { scope: query.get("scope"), audience: query.get("audience") };
+    let token = bearer(context, snapshot, head.authorization, needs)?;
+    let mut answer = Answer::empty(204);
+    answer.push_header("cache-control", "no-store");
+    answer.push_header("x-client-id", token.client_id.to_owned());
+    answer.push_header("x-scope", token.scope);
+    answer.push_header("x-token-expires", token.expires_at.to_string());
+    Ok((answer, token.client_id))
+}
+
+/// RFC 6750, section 3: no error code for a request that brought no token.
+fn challenge(cause: Cause) -> Option<&'static str> {
+    match cause {
+        Cause::BearerMissing | Cause::TokenMissing => Some("Bearer realm=\"grantd\""),
+        Cause::TokenExpired | Cause::TokenInvalid => {
+            Some("Bearer realm=\"grantd\", error=\"invalid_token\"")
+        }
+        Cause::TokenScope => Some("Bearer realm=\"grantd\", error=\"insufficient_scope\""),
+        _ => None,
+    }
+}

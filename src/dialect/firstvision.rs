@@ -1,0 +1,185 @@
+//! `GET /v1/getAccessToken`: credentials by HTTP Basic, the scope in query, path or body, and
+//! errors as one object with a code and a message.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use bytes::Bytes;
+use serde_json::json;
+use smallvec::SmallVec;
+
+use crate::dialect::{Answer, Outcome, RequestHead};
+use crate::endpoint::Context;
+use crate::endpoint::token::{Refused, TokenRequest, issue};
+use crate::form::json;
+use crate::form::media_type::MediaType;
+use crate::form::parameters::{FormError, Parameters};
+use crate::form::urlencoded;
+use crate::oauth::client::{ContentType, TokenProfile};
+use crate::oauth::client_authentication::Credentials;
+use crate::oauth::error::Cause;
+use crate::oauth::grant::{CLIENT_CREDENTIALS, GrantRequest};
+use crate::store::snapshot::Snapshot;
+
+/// Answers one request for a token. `path_scope` is the path's last segment, where the path goes on
+/// behind the service's own.
+pub async fn token<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    path_scope: Option<&str>,
+    head: &RequestHead<'_>,
+    body: Bytes,
+) -> Outcome<'s> {
+    let answered = try_token(context, snapshot, path_scope, head, &body).await;
+    Outcome::of(answered, |cause| refuse(cause, head))
+}
+
+async fn try_token<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    path_scope: Option<&str>,
+    head: &RequestHead<'_>,
+    body: &[u8],
+) -> Result<(Answer, &'s str), Refused<'s>> {
+    let content_type = content_type(head)?;
+    let scope = scope(path_scope, head, body)?;
+    if !head.authorization.is_present() {
+        return Err(Cause::AuthenticationMissing.into());
+    }
+    let nothing = Parameters::default();
+    let request = TokenRequest {
+        grant: GrantRequest {
+            grant_type: CLIENT_CREDENTIALS,
+            scope: scope.as_deref(),
+            resources: SmallVec::new(),
+        },
+        credentials: Credentials::read(head.authorization, &nothing)?,
+        content_type: Some(content_type),
+        profile: TokenProfile::Vision,
+    };
+    let issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
+
+    let mut buffer = issued.buffer;
+    // Not a duration: the documented answer has the time at which the token ends.
+    let expires_at = issued.expires_at;
+    write!(buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"Bearer\"}}")
+        .map_err(|_| Cause::Internal)?;
+    Ok((Answer::private_json(200, buffer), issued.client_id))
+}
+
+/// Which type it is matters only once the client is known.
+fn content_type(head: &RequestHead<'_>) -> Result<ContentType, Cause> {
+    let value = head.content_type.filter(|value| !value.is_empty());
+    let value = std::str::from_utf8(value.ok_or(Cause::ContentTypeMissing)?).unwrap_or_default();
+    let Some(media_type) = MediaType::parse(value) else { return Ok(ContentType::Other) };
+    if !media_type.is_utf8() {
+        return Err(Cause::Charset);
+    }
+    Ok(ContentType::of(media_type.essence()))
+}
+
+/// The scope from the one place where it stands, if it stands anywhere.
+fn scope<'r>(
+    path_scope: Option<&'r str>,
+    head: &RequestHead<'r>,
+    body: &[u8],
+) -> Result<Option<Cow<'r, str>>, Cause> {
+    let query = urlencoded::parse(head.query.unwrap_or_default().as_bytes(), head.max_parameters)?;
+    if query.names().any(|name| name != "scope" && RequestHead::is_token_parameter(name)) {
+        return Err(Cause::ParameterInQuery);
+    }
+    let in_path = match path_scope {
+        Some(segment) => {
+            Some(urlencoded::decode_path(segment).ok_or(Cause::Form(FormError::PercentEncoding))?)
+        }
+        None => None,
+    };
+    let in_query = query.get("scope").map(|scope| Cow::Owned(scope.to_owned()));
+    let in_body = if body.is_empty() {
+        None
+    } else {
+        json::parse_scope_list(body, head.max_parameters)?.map(Cow::Owned)
+    };
+
+    let mut places = [in_path, in_query, in_body].into_iter().flatten();
+    let scope = places.next();
+    if places.next().is_some() {
+        return Err(Cause::Form(FormError::Repeated));
+    }
+    let too_long = |token: &str| token.chars().count() > MAX_SCOPE_CHARS;
+    if scope.as_deref().is_some_and(|scope| scope.split(' ').any(too_long)) {
+        return Err(Cause::FieldTooLong);
+    }
+    Ok(scope)
+}
+
+/// What a caller is told.
+pub fn refuse(cause: Cause, _head: &RequestHead<'_>) -> Answer {
+    let (status, code, message) = classify(cause);
+    let body = json!({ "errorCode": code, "errorMessage": message });
+    let mut answer = Answer::private_json(status, body.to_string());
+    if status == 401 && !cause.is_about_a_token() {
+        answer.push_header("www-authenticate", "Basic realm=\"getAccessToken\"");
+    }
+    answer
+}
+
+/// Every cause's status, code and text. The texts are constants: nothing from the request is in
+/// them.
+fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
+    match cause {
+        Cause::BodyAborted
+        | Cause::ClientIdMismatch
+        | Cause::CredentialCharacters
+        | Cause::FieldMissing
+        | Cause::FieldValue
+        | Cause::FieldTooLong
+        | Cause::Form(_)
+        | Cause::GrantTypeMissing
+        | Cause::GrantTypeUnsupported
+        | Cause::Host
+        | Cause::ParameterInQuery
+        | Cause::SeveralAuthentications
+        | Cause::Target
+        | Cause::TransferEncoding => (400, "AGT400BR", "Payload is not valid"),
+        Cause::AuthenticationMissing => (400, "AGT400BR", "Authorization header is missing"),
+        Cause::AuthMethodNotAllowed
+        | Cause::ClientDisabled
+        | Cause::GrantNotAllowed
+        | Cause::MalformedAuthorization
+        | Cause::Scope(_)
+        | Cause::ScopeMissing
+        | Cause::SecretNotCurrent
+        | Cause::TokenInvalid
+        | Cause::TokenScope
+        | Cause::UnknownClient
+        | Cause::UnsupportedAuthentication
+        | Cause::WrongSecret => (401, "AGT401UA", "Invalid client credentials or scope"),
+        Cause::BearerMissing | Cause::TokenMissing => {
+            (401, "AGT401UA", "Access token is missing in request")
+        }
+        Cause::TokenExpired => (401, "AGT401UA", "Access token has expired"),
+        Cause::NotFound => (404, "AGT404NF", "There is nothing at this path"),
+        Cause::MethodNotAllowed => (405, "AGT405MNA", "Method is not allowed"),
+        Cause::RequestTimeout => (408, "AGT408RT", "The request did not arrive in time"),
+        Cause::BodyTooLarge => (413, "AGT413PTL", "Payload is too large"),
+        Cause::ContentTypeMissing => (415, "AGT415UMT", "Content type is not provided"),
+        Cause::Charset
+        | Cause::ContentEncoding
+        | Cause::ContentTypeNotAllowed(ContentType::Json | ContentType::Other)
+        | Cause::MediaType => {
+            (415, "AGT415UMT", "Allowed content type for this client is application/json")
+        }
+        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => {
+            (415, "AGT415UMT", "Allowed content type for this client is octet-stream")
+        }
+        Cause::HeadTooLarge => (431, "AGT431HTL", "Header fields are too large"),
+        Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
+            (500, "AGT500ISE", "Internal server error")
+        }
+        Cause::NoSigningKey | Cause::Overloaded => (503, "AGT503SU", "Service is unavailable"),
+    }
+}
+
+/// Of each scope token.
+const MAX_SCOPE_CHARS: usize = 50;

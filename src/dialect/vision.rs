@@ -1,0 +1,275 @@
+//! `POST /v1/api/oauth/token`, its second version, and `validateToken`: JSON in, JSON out, and
+//! errors as an array of one object with a code of six digits.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::dialect::{Answer, Outcome, RequestHead, reason_phrase};
+use crate::endpoint::Context;
+use crate::endpoint::token::{Refused, TokenRequest, issue};
+use crate::endpoint::validate;
+use crate::form::json;
+use crate::form::media_type::MediaType;
+use crate::form::parameters::{FormError, Parameters};
+use crate::form::urlencoded;
+use crate::oauth::client::{ContentType, TokenProfile};
+use crate::oauth::client_authentication::Credentials;
+use crate::oauth::error::Cause;
+use crate::oauth::grant::GrantRequest;
+use crate::store::snapshot::Snapshot;
+
+/// Headers that come back as they were sent, on every answer, and their greatest lengths.
+pub const CLIENT_HEADERS: [(&str, usize); 4] = [
+    ("x-client-correlation-id", 40),
+    ("x-client-trace-id", 256),
+    ("x-client-source-channel", 40),
+    ("x-client-user-id", 40),
+];
+
+/// The versions of the token service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Scopes are whole, the answer has none.
+    V1,
+    /// `?appContext=` goes in front of every scope, and the answer has the scope.
+    V2,
+}
+
+/// Answers one request for a token.
+pub async fn token<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    version: Version,
+    head: &RequestHead<'_>,
+    body: Bytes,
+) -> Outcome<'s> {
+    let answered = try_token(context, snapshot, version, head, &body).await;
+    Outcome::of(answered, |cause| refuse(cause, head))
+}
+
+async fn try_token<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    version: Version,
+    head: &RequestHead<'_>,
+    body: &[u8],
+) -> Result<(Answer, &'s str), Refused<'s>> {
+    let (parameters, content_type) = read(head, body, &TOKEN_FIELDS)?;
+    let scope = match version {
+        Version::V1 => parameters.get("scope").map(Cow::Borrowed),
+        Version::V2 => {
+            let app_context = app_context(head)?;
+            parameters.get("scope").map(|scope| Cow::Owned(qualify(scope, app_context)))
+        }
+    };
+    let request = TokenRequest {
+        grant: GrantRequest { scope: scope.as_deref(), ..GrantRequest::read(&parameters)? },
+        credentials: Credentials::read(head.authorization, &parameters)?,
+        content_type: Some(content_type),
+        profile: TokenProfile::Vision,
+    };
+    let issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
+
+    let mut buffer = issued.buffer;
+    // One second less than the token lives: what the documented answer counts.
+    let expires_in = issued.lifetime.saturating_sub(1);
+    write!(buffer, "\",\"token_type\":\"Bearer\",\"expires_in\":{expires_in}")
+        .and_then(|()| match version {
+            Version::V1 => buffer.write_all(b"}"),
+            // Scope tokens have no character that JSON escapes.
+            Version::V2 => write!(buffer, ",\"scope\":\"{}\"}}", issued.scope),
+        })
+        .map_err(|_| Cause::Internal)?;
+    Ok((Answer::private_json(200, buffer), issued.client_id))
+}
+
+/// Answers whether a token is valid for the client that asks.
+pub fn validate_token<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    body: &[u8],
+) -> Outcome<'s> {
+    let answered = try_validate(context, snapshot, head, body);
+    Outcome::of(answered, |cause| match classify(cause) {
+        // This service has a code of its own for this one failure.
+        (401, _, _) => error(401, "140106", "Invalid client credentials", head),
+        _ => refuse(cause, head),
+    })
+}
+
+fn try_validate<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    body: &[u8],
+) -> Result<(Answer, &'s str), Refused<'s>> {
+    let (parameters, _) = read(head, body, &VALIDATE_FIELDS)?;
+    let credentials = Credentials::read(head.authorization, &parameters)?;
+    let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
+    let (valid, client_id) = validate::own_token(context, snapshot, &credentials, token)?;
+    let body = json!({ "valid": valid }).to_string();
+    Ok((Answer::private_json(200, body), client_id))
+}
+
+/// A JSON object with every one of `fields`, none longer than documented.
+fn read<'b>(
+    head: &RequestHead<'_>,
+    body: &'b [u8],
+    fields: &[(&'static str, usize)],
+) -> Result<(Parameters<'b>, ContentType), Cause> {
+    check_client_headers(head)?;
+    let content_type = head.content_type.filter(|value| !value.is_empty());
+    let content_type = content_type.ok_or(Cause::ContentTypeMissing)?;
+    let content_type = std::str::from_utf8(content_type).map_err(|_| Cause::MediaType)?;
+    let media_type = MediaType::parse(content_type).ok_or(Cause::MediaType)?;
+    let content_type = ContentType::of(media_type.essence());
+    if content_type == ContentType::Other {
+        return Err(Cause::MediaType);
+    }
+    if !media_type.is_utf8() {
+        return Err(Cause::Charset);
+    }
+
+    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+    let parameters = json::parse(body, &names, head.max_parameters)?;
+    head.check_query(&parameters)?;
+    for (name, max_length) in fields {
+        let value = parameters.get(name).ok_or(Cause::FieldMissing)?;
+        if value.chars().count() > *max_length {
+            return Err(Cause::FieldTooLong);
+        }
+    }
+    Ok((parameters, content_type))
+}
+
+/// Over-long ones are neither echoed nor overlooked.
+fn check_client_headers(head: &RequestHead<'_>) -> Result<(), Cause> {
+    let too_long = CLIENT_HEADERS
+        .iter()
+        .zip(head.client_headers)
+        .any(|((_, max_length), value)| value.is_some_and(|value| value.len() > *max_length));
+    if too_long { Err(Cause::FieldValue) } else { Ok(()) }
+}
+
+fn app_context(head: &RequestHead<'_>) -> Result<&'static str, Cause> {
+    let query = urlencoded::parse(head.query.unwrap_or_default().as_bytes(), head.max_parameters)?;
+    let given = query.get("appContext").ok_or(Cause::FieldMissing)?;
+    let known = APP_CONTEXTS.into_iter().find(|known| *known == given);
+    known.ok_or(Cause::FieldValue)
+}
+
+/// `<appContext>.<name>` for each scope; one that is written so already stays.
+fn qualify(scope: &str, app_context: &str) -> String {
+    let tokens = scope.split(' ').map(|token| match token.strip_prefix(app_context) {
+        _ if token.is_empty() => Cow::Borrowed(""),
+        Some(rest) if rest.starts_with('.') => Cow::Borrowed(token),
+        _ => Cow::Owned(format!("{app_context}.{token}")),
+    });
+    tokens.collect::<Vec<_>>().join(" ")
+}
+
+/// What a caller is told.
+pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
+    let (status, code, text) = classify(cause);
+    error(status, code, text, head)
+}
+
+/// Every cause's status, code and text. The texts are constants: nothing from the request is in
+/// them.
+fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
+    match cause {
+        Cause::TokenMissing => (400, "240002", "Authorization header is missing"),
+        Cause::BearerMissing => (400, "240003", "Bearer token is missing"),
+        Cause::TokenInvalid => (400, "240004", "Bearer token is not valid"),
+        Cause::BodyAborted
+        | Cause::Host
+        | Cause::TransferEncoding
+        | Cause::Form(
+            FormError::Boundary
+            | FormError::FileName
+            | FormError::JsonShape
+            | FormError::PartCharset
+            | FormError::PartHeaders
+            | FormError::Repeated
+            | FormError::TooMany
+            | FormError::Unclosed,
+        ) => (400, "240005", "Payload is not valid"),
+        Cause::Form(FormError::Empty) => (400, "240006", "Payload is empty"),
+        Cause::Form(
+            FormError::ByteOrderMark
+            | FormError::JsonSyntax
+            | FormError::NotUtf8
+            | FormError::PercentEncoding,
+        ) => (400, "240007", "Message is not readable"),
+        Cause::ClientIdMismatch
+        | Cause::CredentialCharacters
+        | Cause::FieldValue
+        | Cause::Form(FormError::JsonType)
+        | Cause::GrantTypeUnsupported
+        | Cause::ParameterInQuery
+        | Cause::SeveralAuthentications
+        | Cause::Target => (400, "240008", "Argument is not valid"),
+        Cause::BodyTooLarge => (413, "240008", "Payload is too large"),
+        Cause::HeadTooLarge => (431, "240008", "Header fields are too large"),
+        Cause::NotFound => (404, "240008", "There is nothing at this path"),
+        Cause::RequestTimeout => (408, "240008", "The request did not arrive in time"),
+        Cause::AuthenticationMissing | Cause::FieldMissing | Cause::GrantTypeMissing => {
+            (400, "240009", "A required field is missing")
+        }
+        Cause::FieldTooLong => (400, "240010", "A field is too long"),
+        Cause::AuthMethodNotAllowed
+        | Cause::ClientDisabled
+        | Cause::GrantNotAllowed
+        | Cause::MalformedAuthorization
+        | Cause::Scope(_)
+        | Cause::ScopeMissing
+        | Cause::SecretNotCurrent
+        | Cause::TokenScope
+        | Cause::UnknownClient
+        | Cause::UnsupportedAuthentication
+        | Cause::WrongSecret => (401, "240101", "Invalid client credentials or scope"),
+        Cause::TokenExpired => (401, "240101", "Access token has expired"),
+        Cause::MethodNotAllowed => (405, "240501", "Method is not allowed"),
+        Cause::Charset | Cause::ContentEncoding | Cause::MediaType => {
+            (415, "241501", "Media type is not supported")
+        }
+        Cause::ContentTypeMissing => (415, "241502", "Content type is not provided"),
+        Cause::ContentTypeNotAllowed(ContentType::Json | ContentType::Other) => {
+            (415, "241503", "Allowed content type for this client is application/json")
+        }
+        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => {
+            (415, "241504", "Allowed content type for this client is octet-stream")
+        }
+        Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
+            (500, "250001", "Internal error")
+        }
+        Cause::NoSigningKey | Cause::Overloaded => (503, "250301", "Service is unavailable"),
+    }
+}
+
+fn error(status: u16, code: &str, text: &str, head: &RequestHead<'_>) -> Answer {
+    let body = json!([{
+        "detail": "Please refer to invalid-params for error details",
+        "errorCode": code,
+        "instance": head.path,
+        "invalid-params": [text],
+        "source": "AGT",
+        "status": status,
+        "title": reason_phrase(status),
+    }]);
+    Answer::private_json(status, body.to_string())
+}
+
+/// Required fields and the greatest length of each, in characters: the larger of what the versions
+/// of the document say.
+const TOKEN_FIELDS: [(&str, usize); 4] =
+    [("grant_type", 50), ("scope", 100), ("client_id", 60), ("client_secret", 100)];
+
+const VALIDATE_FIELDS: [(&str, usize); 3] =
+    [("token", usize::MAX), ("client_id", 60), ("client_secret", 100)];
+
+const APP_CONTEXTS: [&str; 2] = ["firstvision", "aplus"];

@@ -1,0 +1,327 @@
+//! JSON bodies, as the `vision` and `firstvision` documents have them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+
+use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
+
+/// Reads an object. The members named in `known` must be text; others may be anything, and only
+/// their names are kept.
+///
+/// # Errors
+///
+/// [`FormError`]; nothing of the body may be used then.
+pub fn parse<'a>(
+    body: &'a [u8],
+    known: &[&str],
+    max_parameters: usize,
+) -> Result<Parameters<'a>, FormError> {
+    check(body)?;
+    let mut parameters = Parameters::default();
+    read_members(body, |name, value| match value {
+        _ if parameters.len() == max_parameters => Err(FormError::TooMany),
+        Value::Text(value) => parameters.push(name, value),
+        Value::List(_) | Value::Other if known.contains(&&*name) => Err(FormError::JsonType),
+        Value::List(_) | Value::Null | Value::Other => parameters.push(name, Cow::Borrowed("")),
+    })?;
+    Ok(parameters)
+}
+
+/// Reads `{"scope": ["…", …]}`, or with a single text, into scope tokens separated by spaces.
+/// `None` if there is no such member. The keys need no quotes: the documented example has none.
+///
+/// # Errors
+///
+/// [`FormError`]; nothing of the body may be used then.
+pub fn parse_scope_list(body: &[u8], max_parameters: usize) -> Result<Option<String>, FormError> {
+    check(body)?;
+    let body = quote_keys(body);
+    let mut scope = None;
+    // Names, for the same rule that every other encoding has: none may stand there twice.
+    let mut seen = Parameters::default();
+    read_members(&body, |name, value| {
+        if seen.len() == max_parameters {
+            return Err(FormError::TooMany);
+        }
+        if name == "scope" {
+            scope = Some(join_tokens(value).ok_or(FormError::JsonType)?);
+        }
+        seen.push(name, Cow::Borrowed(""))
+    })?;
+    Ok(scope.filter(|scope| !scope.is_empty()))
+}
+
+/// `None` unless it is text, or a list of texts that are one token each.
+fn join_tokens(value: Value<'_>) -> Option<String> {
+    match value {
+        Value::Text(scope) => Some(scope.into_owned()),
+        Value::Null => Some(String::new()),
+        Value::Other => None,
+        Value::List(values) => {
+            let tokens = values.into_iter().map(|value| match value {
+                Value::Text(token) if !token.contains(' ') => Some(token),
+                _ => None,
+            });
+            Some(tokens.collect::<Option<Vec<_>>>()?.join(" "))
+        }
+    }
+}
+
+fn check(body: &[u8]) -> Result<(), FormError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(FormError::Empty);
+    }
+    if body.starts_with(BYTE_ORDER_MARK) {
+        return Err(FormError::ByteOrderMark);
+    }
+    std::str::from_utf8(body).map(|_| ()).map_err(|_| FormError::NotUtf8)
+}
+
+/// Hands each member of an object to `each`, in order.
+fn read_members<'a>(
+    body: &'a [u8],
+    each: impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), FormError>,
+) -> Result<(), FormError> {
+    let mut fault = None;
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    Members { each, fault: &mut fault }
+        .deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end())
+        .map_err(|error| match fault {
+            Some(fault) => fault,
+            None if error.is_data() => FormError::JsonShape,
+            None => FormError::JsonSyntax,
+        })
+}
+
+/// Puts quotes around the bare keys of the outermost object; everything else stays as it is.
+fn quote_keys(body: &[u8]) -> Cow<'_, [u8]> {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_$-".contains(byte);
+    let mut quoted = Vec::new();
+    let mut copied = 0;
+    let mut depth = 0_usize;
+    let mut key_may_follow = false;
+    let mut at = 0;
+    while let Some(&byte) = body.get(at) {
+        match byte {
+            b'"' => {
+                at += string_length(&body[at..]);
+                key_may_follow = false;
+                continue;
+            }
+            b'{' | b'[' => {
+                depth += 1;
+                key_may_follow = depth == 1 && byte == b'{';
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b',' => key_may_follow = depth == 1,
+            _ if key_may_follow && is_name(&byte) => {
+                let length = body[at..].iter().take_while(|byte| is_name(byte)).count();
+                quoted.extend_from_slice(&body[copied..at]);
+                quoted.push(b'"');
+                quoted.extend_from_slice(&body[at..at + length]);
+                quoted.push(b'"');
+                at += length;
+                copied = at;
+                key_may_follow = false;
+                continue;
+            }
+            _ => key_may_follow &= byte.is_ascii_whitespace(),
+        }
+        at += 1;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(body);
+    }
+    quoted.extend_from_slice(&body[copied..]);
+    Cow::Owned(quoted)
+}
+
+/// The length of the string literal at the front of `body`, or of all that is there.
+fn string_length(body: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(&byte) = body.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    body.len()
+}
+
+/// serde's errors are text; the fault that a callback found is put down beside them.
+struct Members<'f, F> {
+    each: F,
+    fault: &'f mut Option<FormError>,
+}
+
+impl<'de, F> DeserializeSeed<'de> for Members<'_, F>
+where
+    F: FnMut(Cow<'de, str>, Value<'de>) -> Result<(), FormError>,
+{
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, F> Visitor<'de> for Members<'_, F>
+where
+    F: FnMut(Cow<'de, str>, Value<'de>) -> Result<(), FormError>,
+{
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<(), M::Error> {
+        // A name is text, or it is no JSON.
+        while let Some((Value::Text(name), value)) = map.next_entry()? {
+            (self.each)(name, value).map_err(|fault| {
+                *self.fault = Some(fault);
+                M::Error::custom("refused")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A value, as far as it matters: text stays borrowed where nothing in it was escaped.
+enum Value<'a> {
+    Text(Cow<'a, str>),
+    List(Vec<Self>),
+    Null,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Value<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(Value::List(values))
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Value::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [&str; 1] = ["scope"];
+
+    #[test]
+    fn reads_text_members_and_ignores_others() {
+        let body = br#" {"scope": "a\u0062", "x": [1, {"scope": 2}], "y": null} "#;
+        let parameters = parse(body, &KNOWN, 16).unwrap();
+        assert_eq!(parameters.get("scope"), Some("ab"));
+        assert!(parameters.contains("x"));
+        assert_eq!(parameters.get("x"), None);
+    }
+
+    #[test]
+    fn every_fault_has_its_name() {
+        for (body, error) in [
+            (&b""[..], FormError::Empty),
+            (b" \r\n", FormError::Empty),
+            (b"{", FormError::JsonSyntax),
+            (b"{scope: \"a\"}", FormError::JsonSyntax),
+            (b"{} {}", FormError::JsonSyntax),
+            (b"{\"scope\":\"\\ud800\"}", FormError::JsonSyntax),
+            (b"[]", FormError::JsonShape),
+            (b"\"scope\"", FormError::JsonShape),
+            (b"{\"scope\":1}", FormError::JsonType),
+            (b"{\"scope\":[\"a\"]}", FormError::JsonType),
+            (b"{\"scope\":\"a\",\"scope\":\"a\"}", FormError::Repeated),
+            (b"{\"x\":1,\"\\u0078\":2}", FormError::Repeated),
+            (b"{\"scope\":\"\xff\"}", FormError::NotUtf8),
+            (b"\xEF\xBB\xBF{}", FormError::ByteOrderMark),
+        ] {
+            assert_eq!(parse(body, &KNOWN, 16).err(), Some(error), "{}", body.escape_ascii());
+        }
+        assert_eq!(parse(b"{\"a\":1,\"b\":2}", &KNOWN, 1).err(), Some(FormError::TooMany));
+    }
+
+    #[test]
+    fn reads_the_documented_scope_list_as_written() {
+        let documented = br#"{scope: ["firstvision.accountmanagement.read"]}"#;
+        let scope = Ok(Some("firstvision.accountmanagement.read".to_owned()));
+        assert_eq!(parse_scope_list(documented, 16), scope);
+        for (body, scope) in [
+            (&b"{\"scope\":[\"a\",\"b\"]}"[..], Some("a b")),
+            (b"{ x : {y: 1}, scope : \"a b\" }", None),
+            (b"{ x : \"}{,y:\\\"\", scope : \"a b\" }", Some("a b")),
+            (b"{scope: []}", None),
+            (b"{}", None),
+        ] {
+            let read = parse_scope_list(body, 16).ok().flatten();
+            assert_eq!(read.as_deref(), scope, "{}", body.escape_ascii());
+        }
+        for (body, error) in [
+            (&b"{scope: [\"a b\"]}"[..], FormError::JsonType),
+            (b"{scope: [1]}", FormError::JsonType),
+            (b"{scope: {}}", FormError::JsonType),
+            (b"{scope: [\"a\"], scope: [\"b\"]}", FormError::Repeated),
+            (b"{scope: [\"a\"}", FormError::JsonSyntax),
+            (b"scope", FormError::JsonSyntax),
+            (b"[]", FormError::JsonShape),
+            (b"", FormError::Empty),
+        ] {
+            assert_eq!(parse_scope_list(body, 16).err(), Some(error), "{}", body.escape_ascii());
+        }
+    }
+}

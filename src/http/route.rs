@@ -1,0 +1,160 @@
+//! What a path stands for.
+
+use hyper::Method;
+
+use crate::config::{Dialect, RouteSetting};
+use crate::dialect::vision::Version;
+use crate::endpoint::metadata::{JWKS_PATH, TOKEN_PATH};
+
+/// Who answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route<'r> {
+    /// `POST /connect/token`
+    ConnectToken,
+    /// `POST /v1/api/oauth/token` and its second version
+    VisionToken(Version),
+    /// `POST /v1/api/oauth/validateToken`
+    VisionValidate,
+    /// `GET /v1/getAccessToken`, perhaps with a scope as one more segment
+    FirstvisionToken(Option<&'r str>),
+    /// `GET /connect/validate`
+    Validate,
+    /// Both discovery documents
+    ServerMetadata,
+    /// The key set
+    KeySet,
+    /// Nobody, in the words of the service that the path would belong to
+    Unknown(Dialect),
+}
+
+impl<'r> Route<'r> {
+    /// `issuer_path` is the path of the issuer's URL, empty for most: every route is there below
+    /// it too, for a proxy that passes paths through. `settings` are the operator's own routes.
+    pub(crate) fn of(path: &'r str, issuer_path: &str, settings: &[RouteSetting]) -> Self {
+        // RFC 8414, section 3.1 puts its well-known path in front of the issuer's own.
+        if path.strip_prefix(OAUTH_METADATA_PATH).is_some_and(|rest| rest == issuer_path) {
+            return Self::ServerMetadata;
+        }
+        let path = path.strip_prefix(issuer_path).unwrap_or(path);
+        let own = settings.iter().find_map(|route| match (route.dialect, &*route.path) {
+            (Dialect::Connect, own) => (path == own).then_some(Self::ConnectToken),
+            (Dialect::Vision, own) => (path == own).then_some(Self::VisionToken(Version::V1)),
+            (Dialect::Firstvision, own) => Self::firstvision(path, own),
+        });
+        own.unwrap_or_else(|| match path {
+            TOKEN_PATH => Self::ConnectToken,
+            "/v1/api/oauth/token" => Self::VisionToken(Version::V1),
+            "/v2/api/oauth/token" => Self::VisionToken(Version::V2),
+            "/v1/api/oauth/validateToken" => Self::VisionValidate,
+            "/connect/validate" => Self::Validate,
+            JWKS_PATH | "/.well-known/jwks.json" => Self::KeySet,
+            OAUTH_METADATA_PATH | "/.well-known/openid-configuration" => Self::ServerMetadata,
+            _ if is_below(path, "/v1/api") || is_below(path, "/v2/api") => {
+                Self::Unknown(Dialect::Vision)
+            }
+            _ => {
+                Self::firstvision(path, FIRSTVISION_PATH).unwrap_or(Self::Unknown(Dialect::Connect))
+            }
+        })
+    }
+
+    /// The `firstvision` service at `own`, with at most one segment behind it.
+    fn firstvision(path: &'r str, own: &str) -> Option<Self> {
+        let rest = path.strip_prefix(own)?;
+        if rest.is_empty() {
+            return Some(Self::FirstvisionToken(None));
+        }
+        let segment = rest.strip_prefix('/')?;
+        Some(if segment.is_empty() || segment.contains('/') {
+            Self::Unknown(Dialect::Firstvision)
+        } else {
+            Self::FirstvisionToken(Some(segment))
+        })
+    }
+
+    /// In whose words requests are refused here.
+    pub(crate) fn dialect(self) -> Dialect {
+        match self {
+            Self::ConnectToken | Self::Validate | Self::ServerMetadata | Self::KeySet => {
+                Dialect::Connect
+            }
+            Self::VisionToken(_) | Self::VisionValidate => Dialect::Vision,
+            Self::FirstvisionToken(_) => Dialect::Firstvision,
+            Self::Unknown(dialect) => dialect,
+        }
+    }
+
+    /// The name in logs and metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::ConnectToken => "token",
+            Self::VisionToken(Version::V1) => "vision_token",
+            Self::VisionToken(Version::V2) => "vision_v2_token",
+            Self::VisionValidate => "vision_validate_token",
+            Self::FirstvisionToken(_) => "firstvision_token",
+            Self::Validate => "validate",
+            Self::ServerMetadata => "metadata",
+            Self::KeySet => "jwks",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
+    /// What a request that was not refused has achieved.
+    pub(crate) fn success(self) -> &'static str {
+        match self {
+            Self::ConnectToken | Self::VisionToken(_) | Self::FirstvisionToken(_) => "issued",
+            Self::VisionValidate
+            | Self::Validate
+            | Self::ServerMetadata
+            | Self::KeySet
+            | Self::Unknown(_) => "served",
+        }
+    }
+
+    /// For the `Allow` header. A token is never issued to `HEAD`: its answer would be lost.
+    pub(crate) fn methods(self) -> &'static str {
+        match self {
+            Self::ConnectToken | Self::VisionToken(_) | Self::VisionValidate => "POST",
+            Self::FirstvisionToken(_) => "GET",
+            Self::Validate | Self::ServerMetadata | Self::KeySet | Self::Unknown(_) => "GET, HEAD",
+        }
+    }
+
+    pub(crate) fn allows(self, method: &Method) -> bool {
+        self.methods().split(", ").any(|allowed| allowed == method.as_str())
+    }
+}
+
+fn is_below(path: &str, parent: &str) -> bool {
+    path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
+const FIRSTVISION_PATH: &str = "/v1/getAccessToken";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_routes_below_the_issuer_and_the_operators_own() {
+        let own = |path: &str, dialect| RouteSetting { path: path.to_owned(), dialect };
+        let settings =
+            [own("/api/connect/token", Dialect::Connect), own("/get", Dialect::Firstvision)];
+        let of = |path| Route::of(path, "/tenant", &settings);
+
+        assert_eq!(of("/connect/token"), Route::ConnectToken);
+        assert_eq!(of("/tenant/connect/token"), Route::ConnectToken);
+        assert_eq!(of("/tenant/api/connect/token"), Route::ConnectToken);
+        assert_eq!(of("/get/a"), Route::FirstvisionToken(Some("a")));
+        assert_eq!(of("/get/a/b"), Route::Unknown(Dialect::Firstvision));
+        assert_eq!(of("/getting"), Route::Unknown(Dialect::Connect));
+        assert_eq!(of("/v1/getAccessToken/"), Route::Unknown(Dialect::Firstvision));
+        assert_eq!(of("/v1/getAccessTokens"), Route::Unknown(Dialect::Connect));
+        assert_eq!(of("/v2/api"), Route::Unknown(Dialect::Vision));
+        assert_eq!(of("/v1/apis"), Route::Unknown(Dialect::Connect));
+        let metadata = "/.well-known/oauth-authorization-server/tenant";
+        assert_eq!(of(metadata), Route::ServerMetadata);
+        assert_eq!(of("/tenant/.well-known/openid-configuration"), Route::ServerMetadata);
+    }
+}
