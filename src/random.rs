@@ -22,6 +22,11 @@ impl Random {
         Self(Source::Counting(Arc::new(AtomicU64::new(start))))
     }
 
+    /// Bytes for `fills` calls and none after that, for tests of what happens then.
+    pub fn limited(fills: u64) -> Self {
+        Self(Source::Limited(Arc::new(AtomicU64::new(fills))))
+    }
+
     /// Fills `bytes`.
     ///
     /// # Errors
@@ -37,6 +42,10 @@ impl Random {
                 }
                 Ok(())
             }
+            Source::Limited(left) => left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .map(|left| bytes.fill(left.to_le_bytes()[0]))
+                .map_err(|_used_up| NoEntropy),
         }
     }
 }
@@ -49,4 +58,5 @@ pub struct NoEntropy;
 enum Source {
     System(SystemRandom),
     Counting(Arc<AtomicU64>),
+    Limited(Arc<AtomicU64>),
 }

@@ -1,0 +1,125 @@
+//! One core behind three services and four encodings: for what is valid in all of them, they decide
+//! alike.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
+
+use crate::support::sibling::{USER, home};
+use crate::support::{ENCODINGS, Library, Program, Request, Token};
+
+const NOW: u64 = 1_750_384_800;
+
+/// What a client asks for, in no encoding yet.
+#[derive(Clone, Debug)]
+struct Wish {
+    client: String,
+    secret: String,
+    scope: String,
+}
+
+/// Right, wrong, nearly right; within the lengths of every service.
+fn wishes() -> impl Strategy<Value = Wish> {
+    let (user, secret) = USER;
+    let client = prop_oneof![
+        6 => Just(user.to_owned()),
+        1 => Just("demo-client".to_owned()),
+        1 => "[ -~]{1,50}",
+    ];
+    let secrets = prop_oneof![
+        8 => Just(secret.to_owned()),
+        1 => Just("demo-secret-for-local-use-only-0001".to_owned()),
+        1 => "[ -~]{1,100}",
+    ];
+    let token = prop_oneof![
+        3 => Just("all".to_owned()),
+        3 => Just("edit".to_owned()),
+        2 => Just("firstvision.accountmanagement.read".to_owned()),
+        1 => Just("external-api".to_owned()),
+        1 => "[ -~]{1,20}",
+    ];
+    let scope = prop::collection::vec(token, 1..4).prop_map(|tokens| tokens.join(" "));
+    (client, secrets, scope)
+        .prop_map(|(client, secret, scope)| Wish { client, secret, scope })
+        .prop_filter("every service has a limit", |wish| wish.scope.len() <= 100)
+}
+
+impl Wish {
+    /// The same wish to every service, in every encoding.
+    fn requests(&self) -> Vec<Request> {
+        let Self { client, secret, scope } = self;
+        let form = [
+            ("client_id", client.as_str()),
+            ("client_secret", secret),
+            ("grant_type", "client_credentials"),
+            ("scope", scope),
+        ];
+        let json: Value = form.iter().map(|(k, v)| (k.to_string(), json!(v))).collect();
+        let vision = Request::new("POST", "/v1/api/oauth/token");
+        // Basic takes both halves form-encoded (RFC 6749, section 2.3.1).
+        let [client, secret, scope] =
+            [client, secret, scope].map(|text| crate::support::form::percent_encode(text.as_bytes()));
+        let firstvision = Request::get(&format!("/v1/getAccessToken?scope={scope}"))
+            .header("Content-Type", "application/json")
+            .basic(&format!("{client}:{secret}"));
+        let mut requests = ENCODINGS.map(|encoding| Request::token(encoding, &form)).to_vec();
+        requests.push(vision.typed_body("application/json", json.to_string()));
+        requests.push(firstvision);
+        requests
+    }
+}
+
+#[test]
+fn every_service_decides_alike() {
+    let library = Library::start(home(), "https://auth.example", NOW);
+    let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
+    let mut issued = 0;
+    TestRunner::new(config)
+        .run(&wishes(), |wish| {
+            let decisions: Vec<_> = wish
+                .requests()
+                .iter()
+                .map(|request| {
+                    let response = request.send(library.address);
+                    if response.status != 200 {
+                        assert!([400, 401].contains(&response.status), "{}", response.text());
+                        return None;
+                    }
+                    let claims = Token::verified(&response, library.address).claims;
+                    Some(["client_id", "scope", "exp"].map(|name| claims[name].clone()))
+                })
+                .collect();
+            prop_assert!(decisions.iter().all(|one| *one == decisions[0]), "{decisions:?}");
+            issued += usize::from(decisions[0].is_some());
+            Ok(())
+        })
+        .unwrap();
+    // The property would hold of a server that refuses everything, too.
+    assert!((20..180).contains(&issued), "{issued} of 200 were issued");
+}
+
+#[test]
+fn routes_from_the_configuration_serve_their_dialect() {
+    let program = Program::configured(
+        "[[route]]\npath = \"/api/connect/token\"\ndialect = \"connect\"\n\
+         [[route]]\npath = \"/api/vision\"\ndialect = \"vision\"\n\
+         [[route]]\npath = \"/api/get\"\ndialect = \"firstvision\"\n",
+    );
+    let (user, secret) = USER;
+    let wish = Wish { client: user.to_owned(), secret: secret.to_owned(), scope: "all".to_owned() };
+    let own = ["/api/connect/token", "/api/connect/token", "/api/vision", "/api/get?scope=all"];
+    for (request, target) in wish.requests().into_iter().zip(own) {
+        let response = program.ask(&request.clone().to_target(target));
+        assert_eq!(Token::verified(&response, program.address).claims["scope"], "all");
+        assert_eq!(program.ask(&request).status, 200, "the documented path stays");
+    }
+    let in_path = wish.requests()[3].clone().to_target("/api/get/all");
+    assert_eq!(program.ask(&in_path).status, 200);
+
+    // Errors there are in the same words, and name the path that was asked.
+    let error = program.ask(&Request::get("/api/vision")).json();
+    assert_eq!((&error[0]["errorCode"], &error[0]["instance"]), (&json!("240501"), &json!("/api/vision")));
+    let error = program.ask(&Request::get("/api/get/a/b")).json();
+    assert_eq!(error["errorCode"], "AGT404NF");
+    program.ask(&Request::get("/api/connect/token")).assert_refused(405, "invalid_request");
+}

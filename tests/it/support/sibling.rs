@@ -1,0 +1,47 @@
+//! What the tests of the sibling services need beside the rest.
+
+use serde_json::{Value, json};
+
+use crate::support::home::hash_of;
+use crate::support::{Home, Library, home};
+
+/// Id and secret of the document's client.
+pub(crate) const USER: (&str, &str) = ("vision-api-user", "abcdefghizklmnopponommnshfghzxxs");
+
+/// The secret of the clients that [`home`] adds.
+pub(crate) const SECRET: &str = "a-secret-of-the-sibling-services-tests";
+
+/// With a client of each kind that the sibling services know: `profile`, whose tokens are RFC 9068's
+/// everywhere, and `octet`, which sends octet streams.
+pub(crate) fn home() -> Home {
+    let home = Home::new();
+    let mut document: Value = serde_json::from_str(&home::registry()).unwrap();
+    let client = |id: &str| {
+        json!({
+            "client_id": id,
+            "secrets": [{ "label": "a", "hash": hash_of(SECRET) }],
+            "scopes": ["all"],
+            "token_lifetime": 7200,
+        })
+    };
+    let mut profile = client("profile");
+    profile["token_profile"] = json!("at+jwt");
+    let mut octet = client("octet");
+    octet["content_type"] = json!("application/octet-stream");
+    document["clients"].as_array_mut().unwrap().extend([profile, octet]);
+    home.write("clients.json", &document.to_string());
+    home
+}
+
+/// With a key that will sign, but not yet.
+pub(crate) fn without_signing_key() -> Home {
+    let home = Home::without_key();
+    let (name, pem) = home::signing_key();
+    home.write_key(name, &format!("Published-At: 1\nSigns-From: 32503680000\n{pem}"));
+    home
+}
+
+/// A server whose random bytes are used up as soon as it has started.
+pub(crate) fn exhausted() -> Library {
+    Library::start_with(home(), "https://auth.example", 1_750_384_800, grantd::random::Random::limited(1))
+}
