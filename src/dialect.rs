@@ -92,9 +92,6 @@ impl Answer {
         let mut answer = Self::json(status, body);
         answer.push_header("cache-control", "no-store");
         answer.push_header("pragma", "no-cache");
-        if status == 503 {
-            answer.push_header("retry-after", "1");
-        }
         answer
     }
 

@@ -200,6 +200,9 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::TokenScope => {
             (403, "insufficient_scope", "The token lacks a scope that this needs.")
         }
+        Cause::RateLimited(_) => {
+            (429, INVALID_REQUEST, "The client asks too often; wait for Retry-After seconds.")
+        }
         Cause::GrantNotAllowed => {
             (400, "unauthorized_client", "The client may not use this grant type.")
         }

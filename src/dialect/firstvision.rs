@@ -173,6 +173,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::ContentTypeNotAllowed(ContentType::OctetStream) => {
             (415, "AGT415UMT", "Allowed content type for this client is octet-stream")
         }
+        Cause::RateLimited(_) => (429, "AGT429TMR", "Too many requests"),
         Cause::HeadTooLarge => (431, "AGT431HTL", "Header fields are too large"),
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "AGT500ISE", "Internal server error")

@@ -216,6 +216,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::BodyTooLarge => (413, "240008", "Payload is too large"),
         Cause::HeadTooLarge => (431, "240008", "Header fields are too large"),
         Cause::NotFound => (404, "240008", "There is nothing at this path"),
+        Cause::RateLimited(_) => (429, "240008", "Too many requests"),
         Cause::RequestTimeout => (408, "240008", "The request did not arrive in time"),
         Cause::AuthenticationMissing | Cause::FieldMissing | Cause::GrantTypeMissing => {
             (400, "240009", "A required field is missing")

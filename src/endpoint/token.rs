@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::endpoint::Context;
 use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
-use crate::oauth::client::{ContentType, TokenProfile};
+use crate::oauth::client::{ContentType, RateLimit, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{Grant, GrantRequest};
@@ -74,6 +74,12 @@ pub async fn issue<'r, 's: 'r>(
     let refused = |cause| Refused { cause, client_id };
 
     let client = request.credentials.verify(registered, now).map_err(refused)?;
+    // Only now: nobody but the client itself can use up its budget.
+    client
+        .rate_limit
+        .as_ref()
+        .map_or(Ok(()), RateLimit::take)
+        .map_err(|seconds| refused(Cause::RateLimited(seconds)))?;
     if request.content_type.is_some_and(|sent| sent != client.content_type) {
         return Err(refused(Cause::ContentTypeNotAllowed(client.content_type)));
     }

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{
     AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
-    IF_NONE_MATCH, TRANSFER_ENCODING,
+    IF_NONE_MATCH, RETRY_AFTER, TRANSFER_ENCODING,
 };
 use hyper::http::request;
 use hyper::{Request, Response, StatusCode, Version};
@@ -278,6 +278,11 @@ fn into_response(outcome: Outcome<'_>, request_id: HeaderValue) -> Response<Full
         headers.append(HeaderName::from_static(name), value);
     }
     headers.insert(REQUEST_ID, request_id);
+    if let Err(seconds) = verdict.map_err(|refused| refused.cause.retry_after())
+        && let Some(seconds) = seconds
+    {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
     if verdict.is_err_and(|refused| leaves_bytes_unread(refused.cause)) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -4,13 +4,18 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::time::Duration;
+
+use governor::clock::Clock as _;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::oauth::client_secret::ClientSecret;
 use crate::oauth::scope::ScopeSet;
 
 /// What is registered of one client. Every value was checked when it was read.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Client {
     /// `client_id`: 1 or more characters of %x20-7E (RFC 6749, appendix A.1).
     pub id: Box<str>,
@@ -32,8 +37,40 @@ pub struct Client {
     pub token_profile: Option<TokenProfile>,
     /// What it sends its requests as, in the dialects that ask for it.
     pub content_type: ContentType,
+    /// How often it may ask; `None`: as often as it likes.
+    pub rate_limit: Option<RateLimit>,
     /// Static claims as members of a JSON object, each with its leading comma: `,"k":"v"`.
     pub extra_claims: Box<str>,
+}
+
+/// A budget of requests that refills evenly (GCRA, as ATM cells are policed).
+pub struct RateLimit(Box<DefaultDirectRateLimiter>);
+
+impl RateLimit {
+    /// `requests` at once, and as many more in every `seconds`. `None` if either is 0.
+    pub fn new(requests: u32, seconds: u32) -> Option<Self> {
+        let requests = NonZeroU32::new(requests)?;
+        let quota = Quota::with_period(Duration::from_secs(seconds.into()) / requests.get())?;
+        Some(Self(Box::new(RateLimiter::direct(quota.allow_burst(requests)))))
+    }
+
+    /// Takes one request out of the budget.
+    ///
+    /// # Errors
+    ///
+    /// How many seconds to wait, at least 1, if there is none left.
+    pub fn take(&self) -> Result<(), u32> {
+        self.0.check().map_err(|not_until| {
+            let wait = not_until.wait_time_from(self.0.clock().now()).as_secs();
+            u32::try_from(wait).unwrap_or(u32::MAX).saturating_add(1)
+        })
+    }
+}
+
+impl fmt::Debug for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimit").finish_non_exhaustive()
+    }
 }
 
 /// What a token looks like.

@@ -88,6 +88,8 @@ pub enum Cause {
     TokenMissing,
 
     // The grant.
+    /// The client has used up its budget; this many seconds refill it.
+    RateLimited(u32),
     /// The client may not use this grant.
     GrantNotAllowed,
     /// `grant_type` is missing.
@@ -125,6 +127,15 @@ impl Cause {
                 | Self::TokenMissing
                 | Self::TokenScope
         )
+    }
+
+    /// In how many seconds it is worth asking again, where that is known to help.
+    pub fn retry_after(self) -> Option<u32> {
+        match self {
+            Self::RateLimited(seconds) => Some(seconds),
+            Self::NoSigningKey | Self::Overloaded => Some(1),
+            _ => None,
+        }
     }
 
     /// A stable name for logs and metrics.
@@ -177,6 +188,7 @@ impl Cause {
             Self::TokenExpired => "token_expired",
             Self::TokenInvalid => "token_invalid",
             Self::TokenMissing => "token_missing",
+            Self::RateLimited(_) => "rate_limited",
             Self::GrantNotAllowed => "grant_not_allowed",
             Self::GrantTypeMissing => "grant_type_missing",
             Self::GrantTypeUnsupported => "grant_type_unsupported",

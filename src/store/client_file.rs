@@ -13,7 +13,7 @@ use crate::config::line_of;
 use crate::fault::Fault;
 use crate::issuer::RESERVED_CLAIMS;
 use crate::oauth::client::{
-    AuthMethod, AuthMethods, Client, ContentType, Registry, TokenProfile, is_vschar,
+    AuthMethod, AuthMethods, Client, ContentType, RateLimit, Registry, TokenProfile, is_vschar,
 };
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
 use crate::oauth::scope::ScopeSet;
@@ -166,7 +166,16 @@ struct ClientEntry<'a> {
     #[serde(borrow)]
     content_type: Option<&'a RawValue>,
     #[serde(borrow)]
+    rate_limit: Option<&'a RawValue>,
+    #[serde(borrow)]
     claims: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimitEntry {
+    requests: u32,
+    seconds: u32,
 }
 
 #[derive(Deserialize)]
@@ -238,6 +247,7 @@ impl<'t> Reader<'t> {
         }
         let token_profile = self.token_profile(entry.token_profile, at("token_profile"));
         let content_type = self.content_type(entry.content_type, at("content_type"));
+        let rate_limit = self.rate_limit(entry.rate_limit, at("rate_limit"));
         let extra_claims = self.claims(entry.claims, at("claims"));
 
         (self.faults.len() == faults_before).then(|| Client {
@@ -251,6 +261,7 @@ impl<'t> Reader<'t> {
             token_lifetime,
             token_profile,
             content_type,
+            rate_limit,
             extra_claims: extra_claims.into(),
         })
     }
@@ -312,6 +323,16 @@ impl<'t> Reader<'t> {
                 }
             })
             .ok()
+    }
+
+    fn rate_limit(&mut self, raw: Option<&'t RawValue>, at: Place) -> Option<RateLimit> {
+        let expected = "{\"requests\": N, \"seconds\": M}, each at least 1";
+        let RateLimitEntry { requests, seconds } = self.value(raw, at, expected)?;
+        let limit = RateLimit::new(requests, seconds);
+        if let (None, Some(raw)) = (&limit, raw) {
+            self.fault(raw, at, format!("must be {expected}"));
+        }
+        limit
     }
 
     fn content_type(&mut self, raw: Option<&'t RawValue>, at: Place) -> ContentType {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
-use crate::support::sibling::{USER, home};
+use crate::support::sibling::{SECRET, USER, home};
 use crate::support::{ENCODINGS, Library, Program, Request, Token};
 
 const NOW: u64 = 1_750_384_800;
@@ -122,4 +122,33 @@ fn routes_from_the_configuration_serve_their_dialect() {
     let error = program.ask(&Request::get("/api/get/a/b")).json();
     assert_eq!(error["errorCode"], "AGT404NF");
     program.ask(&Request::get("/api/connect/token")).assert_refused(405, "invalid_request");
+}
+
+/// Twice a day over all services together; whoever knows the id alone takes nothing from it.
+#[test]
+fn a_client_has_one_budget_for_every_service() {
+    let library = Library::start(home(), "https://auth.example", NOW);
+    let wish = |secret: &str| Wish {
+        client: "limited".to_owned(),
+        secret: secret.to_owned(),
+        scope: "all".to_owned(),
+    };
+    for request in wish("wrong").requests() {
+        assert!([400, 401].contains(&request.send(library.address).status));
+    }
+    let requests = wish(SECRET).requests();
+    for request in &requests[..2] {
+        assert_eq!(request.send(library.address).status, 200);
+    }
+    let answers: Vec<_> =
+        requests.iter().map(|request| request.send(library.address)).collect();
+    for answer in &answers {
+        assert_eq!(answer.status, 429, "{}", answer.text());
+        let wait: u32 = answer.header("retry-after").expect("a time").parse().unwrap();
+        // One of the two comes back after half a day.
+        assert!((40_000..=43_201).contains(&wait), "{wait}");
+    }
+    assert_eq!(answers[0].json()["error"], "invalid_request");
+    assert_eq!(answers[2].json()[0]["errorCode"], "240008");
+    assert_eq!(answers[3].json()["errorCode"], "AGT429TMR");
 }

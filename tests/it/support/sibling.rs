@@ -12,7 +12,7 @@ pub(crate) const USER: (&str, &str) = ("vision-api-user", "abcdefghizklmnopponom
 pub(crate) const SECRET: &str = "a-secret-of-the-sibling-services-tests";
 
 /// With a client of each kind that the sibling services know: `profile`, whose tokens are RFC 9068's
-/// everywhere, and `octet`, which sends octet streams.
+/// everywhere, `octet`, which sends octet streams, and `limited`, which may ask twice a day.
 pub(crate) fn home() -> Home {
     let home = Home::new();
     let mut document: Value = serde_json::from_str(&home::registry()).unwrap();
@@ -28,7 +28,9 @@ pub(crate) fn home() -> Home {
     profile["token_profile"] = json!("at+jwt");
     let mut octet = client("octet");
     octet["content_type"] = json!("application/octet-stream");
-    document["clients"].as_array_mut().unwrap().extend([profile, octet]);
+    let mut limited = client("limited");
+    limited["rate_limit"] = json!({ "requests": 2, "seconds": 86_400 });
+    document["clients"].as_array_mut().unwrap().extend([profile, octet, limited]);
     home.write("clients.json", &document.to_string());
     home
 }
