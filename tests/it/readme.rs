@@ -1,0 +1,142 @@
+//! Every command in the README, run.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Home, Program, Request};
+
+const README: &str = include_str!("../../README.md");
+
+/// The fenced blocks of one language, in order.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let fence = format!("\n```{language}\n");
+    let blocks: Vec<_> =
+        README.split(&*fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(!blocks.is_empty(), "no block of {language}");
+    blocks
+}
+
+/// A block with the documented addresses replaced by those of `program`.
+fn addressed(block: &str, program: &Program) -> String {
+    block
+        .replace("127.0.0.1:8080", &program.address.to_string())
+        .replace("127.0.0.1:8081", &program.admin.to_string())
+}
+
+/// The interpreter with the clients that `tests/run` installs.
+fn python() -> PathBuf {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/bin/python");
+    assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
+    python
+}
+
+/// Runs `command` and gives what it printed.
+#[track_caller]
+fn succeed(command: &mut Command) -> String {
+    let output = command.output().expect("it starts");
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{command:?}\n{out}\n{err}");
+    out.into_owned()
+}
+
+/// The first command, as it stands there: only where it listens and keeps its key is moved, so that
+/// it can run beside others.
+#[test]
+fn the_first_command_serves() {
+    let command = blocks("sh")[0].trim();
+    assert_eq!(command, "cargo run --release");
+    let keys = TempDir::new().unwrap();
+    let mut words = command.split(' ');
+    let mut child = Command::new(words.next().unwrap())
+        .args(words)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .envs([
+            ("GRANTD_LISTEN", "127.0.0.1:0"),
+            ("GRANTD_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("GRANTD_LOG_FORMAT", "json"),
+        ])
+        .env("GRANTD_KEYS", keys.path().join("keys"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let serving = lines
+        .by_ref()
+        .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+        .find(|line| line["message"] == "serving");
+    // Whoever reads the log to its end keeps the server from being held up by a full pipe.
+    let rest = std::thread::spawn(move || lines.count());
+
+    let answer = serving.map(|line| {
+        let address = line["address"].as_str().unwrap().parse().unwrap();
+        Request::token(crate::support::Encoding::Multipart, &crate::support::DEMO).send(address)
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    rest.join().unwrap();
+    assert_eq!(answer.expect("it says where it serves").status, 200);
+}
+
+#[test]
+fn every_shell_command_succeeds() {
+    let program = Program::shared();
+    let home = Home::new();
+    let binaries = Path::new(env!("CARGO_BIN_EXE_grantd")).parent().unwrap();
+    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    let mut printed = Vec::new();
+    for block in &blocks("sh")[1..] {
+        let script = addressed(block, &program);
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", &script]).env("PATH", &path);
+        printed.push(succeed(bash.current_dir(home.clients().parent().unwrap())));
+    }
+    // One answer for each way to ask; they begin alike.
+    let tokens = printed.iter().filter(|text| text.starts_with("{\"access_token\":\"ey")).count();
+    assert_eq!(tokens, 4, "{printed:#?}");
+    let documented = blocks("json")[0].trim().split_once('…').unwrap().1;
+    assert!(printed[0].ends_with(documented), "{} does not end {documented}", printed[0]);
+    assert!(printed.iter().any(|text| text.contains("\"client_secret\":\"")), "{printed:#?}");
+    assert!(printed.iter().any(|text| text.contains("grantd_requests_total")), "{printed:#?}");
+}
+
+#[test]
+fn every_python_program_succeeds() {
+    let program = Program::shared();
+    let printed: Vec<_> = blocks("python")
+        .iter()
+        .map(|block| succeed(Command::new(python()).arg("-c").arg(addressed(block, &program))))
+        .collect();
+    assert!(printed[0].starts_with("eyJ"), "{printed:?}");
+    assert_eq!(printed[1].trim(), "demo-client external-api");
+}
+
+#[test]
+fn every_configuration_is_valid() {
+    for block in blocks("toml") {
+        let home = Home::new();
+        home.write("grantd.toml", block);
+        let printed = succeed(&mut home.command(&["check", "--config", "grantd.toml"]));
+        assert!(printed.contains("ok: clients:"), "{printed}");
+    }
+}
+
+/// What takes long is run apart from this, each bench in test mode; here, that it is there.
+#[test]
+fn every_bench_and_script_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    for command in blocks("console").iter().flat_map(|block| block.lines()) {
+        let there = match command.strip_prefix("cargo bench --bench ") {
+            Some(bench) => manifest.contains(&format!("[[bench]]\nname = \"{bench}\"\n")),
+            None => root.join(command).is_file(),
+        };
+        assert!(there, "{command}");
+    }
+    let script = README.split(" -s ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert!(root.join(script).is_file(), "{script}");
+}
