@@ -3,11 +3,14 @@
 
 use std::path::PathBuf;
 
+use subtle::ConstantTimeEq;
+
 use crate::config::IssuerUrl;
 use crate::fault::Fault;
 use crate::jose::key_life::Retention;
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::oauth::client::Registry;
+use crate::oauth::client_secret::{ClientSecret, SecretHash};
 use crate::store::{client_file, key_directory};
 
 /// Everything that a request may read.
@@ -60,11 +63,12 @@ impl Sources {
 
 /// The demo clients among `clients`, known by the hashes of the secrets that everyone knows.
 pub fn demo_clients(clients: &Registry) -> Vec<&str> {
+    let known: Vec<_> = DEMO_HASHES.into_iter().filter_map(SecretHash::parse).collect();
+    let is_demo =
+        |secret: &ClientSecret| known.iter().any(|hash| bool::from(hash.ct_eq(&secret.hash)));
     let mut found: Vec<_> = clients
         .iter()
-        .filter(|client| {
-            client.secrets.iter().any(|secret| DEMO_HASHES.contains(&&*secret.hash.to_stored()))
-        })
+        .filter(|client| client.secrets.iter().any(is_demo))
         .map(|client| &*client.id)
         .collect();
     found.sort_unstable();
