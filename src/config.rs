@@ -380,8 +380,10 @@ pub enum SignerChoice {
     /// The fastest that this machine has.
     #[default]
     Auto,
-    /// ring, on every CPU.
+    /// ring, on every CPU: the reference.
     Ring,
+    /// aws-lc, which is quicker on most.
+    AwsLc,
 }
 
 /// What one client, and all of them together, may cost.

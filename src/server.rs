@@ -43,7 +43,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Config, IssuerUrl, ListenAddr};
+use crate::config::{Config, IssuerUrl, ListenAddr, SignerChoice};
 use crate::endpoint::Context;
 use crate::fault::Fault;
 use crate::http::accept::Connections;
@@ -53,6 +53,7 @@ pub use crate::http::service::{Arrival, Service};
 use crate::jose::key_set::KeySet;
 use crate::random::Random;
 use crate::signing::engine::Engine;
+use crate::signing::single::Single;
 use crate::store::key_directory;
 use crate::store::snapshot::{Snapshot, Sources, demo_clients};
 use crate::telemetry::metrics::Metrics;
@@ -117,11 +118,19 @@ impl Server {
             keys.push(key);
         }
 
-        let snapshot = Snapshot { clients, keys: KeySet::new(keys, retention), issuer };
-        let engine = Engine::start(config.workers, config.limits.signing_queue)?;
+        let keys = KeySet::new(keys, retention);
+        let single = match (config.signer, keys.signing_key(clock.unix_seconds())) {
+            (SignerChoice::AwsLc, _) => Single::AwsLc,
+            (SignerChoice::Auto, Some(key)) => Single::fastest(key),
+            (SignerChoice::Auto | SignerChoice::Ring, _) => Single::Ring,
+        };
+        info!(signer = %single, threads = config.workers, "signing");
+        let engine = Engine::start(single, config.workers, config.limits.signing_queue)?;
+        let snapshot = Snapshot { clients, keys, issuer };
         let context =
             Arc::new(Context { snapshot: ArcSwap::from_pointee(snapshot), engine, clock, random });
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        metrics.name_signer(&single.to_string());
         let service = Service::new(Arc::clone(&context), Arc::clone(&metrics), config)
             .map_err(|_| io::Error::other("the operating system has no random bytes"))?;
         let connections = Connections::new(config.limits.clone(), Arc::clone(&metrics));

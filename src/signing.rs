@@ -2,4 +2,4 @@
 //! empty it, and the backend they sign with. Nothing here knows what is being signed.
 
 pub mod engine;
-pub mod ring;
+pub mod single;

@@ -15,7 +15,8 @@ use crate::jose::key_life::{KeyState, KeyTimes, Retention};
 /// One RSA signing key with everything about it that a token needs, made once.
 pub struct SigningKey {
     key_id: String,
-    pair: KeyPair,
+    ring: KeyPair,
+    aws_lc: aws_lc_rs::rsa::KeyPair,
     modulus: String,
     exponent: String,
     times: KeyTimes,
@@ -30,9 +31,10 @@ impl SigningKey {
     ///
     /// [`KeyError`] if it is not an RSA key of 2048 to 4096 bits, or is inconsistent.
     pub fn from_pkcs8(document: &[u8], times: KeyTimes) -> Result<Self, KeyError> {
-        let pair =
-            KeyPair::from_pkcs8(document).map_err(|rejected| KeyError(rejected.to_string()))?;
-        let public = PublicKeyComponents::<Vec<u8>>::from(pair.public());
+        let ring = KeyPair::from_pkcs8(document).map_err(|error| KeyError(error.to_string()))?;
+        let aws_lc = aws_lc_rs::rsa::KeyPair::from_pkcs8(document)
+            .map_err(|error| KeyError(error.to_string()))?;
+        let public = PublicKeyComponents::<Vec<u8>>::from(ring.public());
         let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
         let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));
         let key_id = thumbprint(&modulus, &exponent);
@@ -41,7 +43,7 @@ impl SigningKey {
             URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"RS256","kid":"{key_id}","typ":"at+jwt"}}"#));
         let verifier = DecodingKey::from_rsa_components(&modulus, &exponent)
             .map_err(|error| KeyError(error.to_string()))?;
-        Ok(Self { key_id, pair, modulus, exponent, times, at_jwt_header, verifier })
+        Ok(Self { key_id, ring, aws_lc, modulus, exponent, times, at_jwt_header, verifier })
     }
 
     /// The `kid`: the key's thumbprint (RFC 7638).
@@ -49,9 +51,14 @@ impl SigningKey {
         &self.key_id
     }
 
-    /// The key itself, for the signer.
-    pub fn pair(&self) -> &KeyPair {
-        &self.pair
+    /// The key itself, as ring signs with it.
+    pub fn ring(&self) -> &KeyPair {
+        &self.ring
+    }
+
+    /// The key itself, as aws-lc signs with it.
+    pub fn aws_lc(&self) -> &aws_lc_rs::rsa::KeyPair {
+        &self.aws_lc
     }
 
     /// When it was published and when it signs.
@@ -61,7 +68,7 @@ impl SigningKey {
 
     /// Length of the modulus, and so of a signature, in bits.
     pub fn bits(&self) -> usize {
-        self.pair.public().modulus_len() * 8
+        self.ring.public().modulus_len() * 8
     }
 
     /// The public half, for tokens that come back.

@@ -10,12 +10,11 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use ring::rand::SystemRandom;
 use tokio::sync::oneshot;
 
 use crate::jose::jws::SigningInput;
 use crate::jose::key_set::SigningKey;
-use crate::signing::ring::{MAX_SIGNATURE_BYTES, sign};
+use crate::signing::single::{MAX_SIGNATURE_BYTES, Single, blinding};
 
 /// Signs on its own threads until it is dropped.
 pub struct Engine {
@@ -24,16 +23,18 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts `threads` signing threads in front of which at most `capacity` tokens wait.
+    /// Starts `threads` threads that sign with `single`, in front of which at most `capacity` tokens
+    /// wait.
     ///
     /// # Errors
     ///
     /// The operating system's, if it grants no more threads.
-    pub fn start(threads: usize, capacity: usize) -> io::Result<Self> {
+    pub fn start(single: Single, threads: usize, capacity: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue { jobs: VecDeque::with_capacity(capacity), closed: false }),
             arrival: Condvar::new(),
             capacity,
+            single,
         });
         let mut engine = Self { shared, threads: Vec::with_capacity(threads) };
         for index in 0..threads {
@@ -59,6 +60,11 @@ impl Engine {
         let (reply, signed) = oneshot::channel();
         self.shared.push(Job { key, input, reply })?;
         signed.await.unwrap_or(Err(SignError::Failed))
+    }
+
+    /// What signs.
+    pub fn single(&self) -> Single {
+        self.shared.single
     }
 
     /// How many tokens wait at this moment.
@@ -98,6 +104,7 @@ struct Shared {
     queue: Mutex<Queue>,
     arrival: Condvar,
     capacity: usize,
+    single: Single,
 }
 
 struct Queue {
@@ -124,14 +131,15 @@ impl Shared {
     }
 
     fn work(&self) {
-        #[expect(clippy::disallowed_methods, reason = "blinding, which no test may fix")]
-        let random = SystemRandom::new();
+        let random = blinding();
         while let Some(Job { key, input, reply }) = self.next() {
             if reply.is_closed() {
                 continue;
             }
             let mut signature = [0; MAX_SIGNATURE_BYTES];
-            let signed = sign(&key, input.as_bytes(), &random, &mut signature)
+            let signed = self
+                .single
+                .sign(&key, input.as_bytes(), &random, &mut signature)
                 .map(|length| input.finish(&signature[..length]))
                 .ok_or(SignError::Failed);
             // Nobody waits any more: the client has gone.

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use prometheus::core::Collector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -21,6 +22,7 @@ pub struct Metrics {
     pub connections_shed: IntCounter,
     /// Tokens that wait for a signature.
     pub signing_queue: IntGauge,
+    signer: IntGaugeVec,
     /// Registered clients.
     pub clients: IntGauge,
     lost_log_lines: IntGauge,
@@ -55,6 +57,10 @@ impl Metrics {
                 "grantd_signing_queue",
                 "Tokens that wait for a signature.",
             )?,
+            signer: IntGaugeVec::new(
+                Opts::new("grantd_signer_info", "What signs tokens: always 1, by its name."),
+                &["signer"],
+            )?,
             clients: IntGauge::new("grantd_clients", "Registered clients.")?,
             lost_log_lines: IntGauge::new(
                 "grantd_log_lines_lost",
@@ -63,12 +69,13 @@ impl Metrics {
             log: OnceLock::new(),
             registry: Registry::new(),
         };
-        let collectors: [Box<dyn Collector>; 7] = [
+        let collectors: [Box<dyn Collector>; 8] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.seconds.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.connections_shed.clone()),
             Box::new(metrics.signing_queue.clone()),
+            Box::new(metrics.signer.clone()),
             Box::new(metrics.clients.clone()),
             Box::new(metrics.lost_log_lines.clone()),
         ];
@@ -76,6 +83,11 @@ impl Metrics {
             metrics.registry.register(collector)?;
         }
         Ok(metrics)
+    }
+
+    /// Names what signs.
+    pub fn name_signer(&self, signer: &str) {
+        self.signer.with_label_values(&[signer]).set(1);
     }
 
     /// Counts a request that was answered `seconds` after its first byte.
