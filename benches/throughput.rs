@@ -2,7 +2,8 @@
 //!
 //! Core 0 signs with ring and nothing else; then core 0 serves and core 1 asks, with `wrk` and 32
 //! connections. Machines drift by tens of per cent from minute to minute, so both are measured by
-//! turns and each round has a ratio of its own.
+//! turns and each pair has a ratio of its own. Beside it stands what no drift can touch: the share
+//! of the server's processor time that its signing threads had.
 //!
 //! `cargo bench --bench throughput -- 9` does nine rounds instead of five. With `--test`, or run by
 //! `cargo test`, there is one short round, and only what the answers say is checked. Needs Linux,
@@ -16,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use client::Client;
 use grantd::clock::Clock;
@@ -72,22 +73,26 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What one round gave.
-struct Round {
-    signatures: Rate,
-    urlencoded: Rate,
-    multipart: Rate,
+/// Tokens in one encoding, and ring alone just before.
+struct Pair {
+    /// Signatures a second.
+    ring: f64,
+    /// Tokens a second.
+    tokens: f64,
+    /// The signing threads' part of the server's processor time.
+    share: f64,
 }
 
-#[derive(Clone, Copy)]
-struct Rate {
-    /// For each second on the clock.
-    wall: f64,
-    /// For each second that a processor worked on it.
-    cpu: f64,
+impl Pair {
+    fn ratio(&self) -> f64 {
+        self.tokens / self.ring
+    }
 }
 
-fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Vec<Round> {
+/// All pairs of the two encodings.
+type Measured = [(&'static str, Vec<Pair>); 2];
+
+fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
@@ -96,26 +101,34 @@ fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Vec<Round> {
     // Connections, the log's thread and the processor's clock are warm after this.
     server.load(&URLENCODED, 1);
 
-    let round = |_| Round {
-        signatures: ring_alone(sign_seconds, &config.keys),
-        urlencoded: server.load(&URLENCODED, load_seconds),
-        multipart: server.load(&MULTIPART, load_seconds),
-    };
-    (0..rounds).map(round).collect()
+    let payloads = [URLENCODED, MULTIPART];
+    let mut measured = [(URLENCODED.name, Vec::new()), (MULTIPART.name, Vec::new())];
+    for _ in 0..rounds {
+        for (payload, (_, pairs)) in payloads.iter().zip(&mut measured) {
+            let ring = ring_alone(sign_seconds, &config.keys);
+            let (tokens, share) = server.load(payload, load_seconds);
+            pairs.push(Pair { ring, tokens, share });
+        }
+    }
+    measured
 }
 
-fn print(rounds: &[Round]) {
-    println!("RSA-2048, one core for the server, 32 connections; {} rounds.\n", rounds.len());
-    println!("per second              median     (min - max)");
-    row("ring alone", 0, rounds.iter().map(|round| round.signatures.wall));
-    row("tokens, urlencoded", 0, rounds.iter().map(|round| round.urlencoded.wall));
-    row("tokens, multipart", 0, rounds.iter().map(|round| round.multipart.wall));
-    println!("\ntokens / ring's signatures, round by round (goal: {GOAL})");
-    row("urlencoded", 3, rounds.iter().map(|round| round.urlencoded.wall / round.signatures.wall));
-    row("multipart", 3, rounds.iter().map(|round| round.multipart.wall / round.signatures.wall));
-    println!("\nthe same for each second of processor time");
-    row("urlencoded", 3, rounds.iter().map(|round| round.urlencoded.cpu / round.signatures.cpu));
-    row("multipart", 3, rounds.iter().map(|round| round.multipart.cpu / round.signatures.cpu));
+fn print(measured: &Measured) {
+    println!("RSA-2048, one core for the server, 32 connections; median (min - max)");
+    println!("\na second");
+    let all = measured.iter().flat_map(|(_, pairs)| pairs);
+    row("ring alone", 0, all.map(|pair| pair.ring));
+    for (name, pairs) in measured {
+        row(name, 0, pairs.iter().map(|pair| pair.tokens));
+    }
+    println!("\ntokens / signatures of ring alone (goal: {GOAL})");
+    for (name, pairs) in measured {
+        row(name, 3, pairs.iter().map(Pair::ratio));
+    }
+    println!("\nsigning threads' share of the server's processor time");
+    for (name, pairs) in measured {
+        row(name, 3, pairs.iter().map(|pair| pair.share));
+    }
 }
 
 fn row(name: &str, digits: usize, values: impl Iterator<Item = f64>) {
@@ -123,37 +136,33 @@ fn row(name: &str, digits: usize, values: impl Iterator<Item = f64>) {
     values.sort_by(f64::total_cmp);
     let (min, max) = (values[0], values[values.len() - 1]);
     let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
-    println!("{name:<20} {median:>9.digits$}     ({min:.digits$} - {max:.digits$})");
+    println!("{name:<12} {median:>7.digits$}  ({min:.digits$} - {max:.digits$})");
 }
 
-/// ring's rate in a process of its own on the server's core.
-fn ring_alone(seconds: f64, keys: &Path) -> Rate {
+/// ring's signatures a second, in a process of its own on the server's core.
+fn ring_alone(seconds: f64, keys: &Path) -> f64 {
     let bench = std::env::current_exe().unwrap();
     let mut command = Command::new("taskset");
     command.args(["-c", SERVED]).arg(bench).args([SIGN, &seconds.to_string()]).arg(keys);
     let output = command.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "signing failed");
-    let output = String::from_utf8(output.stdout).unwrap();
-    let (wall, cpu) = output.trim().split_once(' ').unwrap();
-    Rate { wall: wall.parse().unwrap(), cpu: cpu.parse().unwrap() }
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
 }
 
-/// Signs on this thread until the time is over, and says how many that makes in a second on the
-/// clock and in a second of processor time.
-fn sign_for(time: Duration, keys: &Path) -> String {
+/// Signs on this thread until the time is over, and says how many signatures that makes a second.
+fn sign_for(time: Duration, keys: &Path) -> f64 {
     let keys = key_directory::load(keys).unwrap();
     let pair = keys[0].pair();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let mut signature = vec![0; pair.public().modulus_len()];
-    let watch = Stopwatch::start("self");
+    let started = Clock::instant();
     let mut signed = 0;
-    while watch.started.elapsed() < time {
+    while started.elapsed() < time {
         pair.sign(&RSA_PKCS1_SHA256, &random, &MESSAGE, &mut signature).unwrap();
         signed += 1;
     }
-    let Rate { wall, cpu } = watch.rate(f64::from(signed));
-    format!("{wall} {cpu}")
+    f64::from(signed) / started.elapsed().as_secs_f64()
 }
 
 /// The program on one core, its log to nowhere.
@@ -180,8 +189,9 @@ impl Server {
         server
     }
 
-    /// Tokens for `seconds`, after one of them has been verified.
-    fn load(&self, payload: &Payload, seconds: u64) -> Rate {
+    /// Tokens a second and the signing threads' share, for `seconds`, after one token has been
+    /// verified.
+    fn load(&self, payload: &Payload, seconds: u64) -> (f64, f64) {
         let mut client = Client::connect(self.address).unwrap();
         let key_set = client.exchange(client::GET_KEY_SET).to_vec();
         let request = client::post(payload.content_type, payload.body);
@@ -192,7 +202,7 @@ impl Server {
         wrk.args(["-c", LOADED, "wrk", "-t1", "-c32", &format!("-d{seconds}s"), "-s"]);
         wrk.arg(scripts.join(payload.name).with_extension("lua"));
         wrk.arg(format!("http://{}/connect/token", self.address));
-        let watch = Stopwatch::start(&self.process.id().to_string());
+        let before = self.busy().unwrap();
         let output = wrk.stderr(Stdio::inherit()).output().unwrap();
         let report = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "wrk failed: {report}");
@@ -200,14 +210,34 @@ impl Server {
             assert!(!report.contains(fault), "not every answer was a token: {report}");
         }
 
-        // "4711 requests in 3.00s, 6.21MB read"
-        let total = report.lines().find_map(|line| line.split_once(" requests in ")).unwrap().0;
-        let Rate { cpu, .. } = watch.rate(total.trim().parse().unwrap());
-        let wall = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")).unwrap();
-        let wall: f64 = wall.trim().parse().unwrap();
-        assert!(wall > 0.0, "no token came: {report}");
-        Rate { wall, cpu }
+        let after = self.busy().unwrap();
+        let rate = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")).unwrap();
+        let rate: f64 = rate.trim().parse().unwrap();
+        assert!(rate > 0.0, "no token came: {report}");
+        (rate, (after.signing - before.signing) / (after.all - before.all))
     }
+
+    /// What the threads have run so far: the first number of each `schedstat`, in nanoseconds.
+    fn busy(&self) -> io::Result<Busy> {
+        let mut busy = Busy::default();
+        for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+            let thread = thread?.path();
+            let times = fs::read_to_string(thread.join("schedstat"))?;
+            let ran = times.split(' ').next().and_then(|first| first.parse::<f64>().ok());
+            let ran = ran.ok_or(io::ErrorKind::InvalidData)?;
+            busy.all += ran;
+            if fs::read_to_string(thread.join("comm"))?.starts_with("sign-") {
+                busy.signing += ran;
+            }
+        }
+        Ok(busy)
+    }
+}
+
+#[derive(Default)]
+struct Busy {
+    all: f64,
+    signing: f64,
 }
 
 impl Drop for Server {
@@ -221,35 +251,4 @@ impl Drop for Server {
 /// An address that nobody listens on at this moment.
 fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-}
-
-/// Time since the start, on the clock and of the processor.
-struct Stopwatch {
-    process: String,
-    started: Instant,
-    busy: f64,
-}
-
-impl Stopwatch {
-    fn start(process: &str) -> Self {
-        let busy = busy_seconds(process).unwrap();
-        Self { process: process.to_owned(), started: Clock::instant(), busy }
-    }
-
-    fn rate(&self, count: f64) -> Rate {
-        let wall = count / self.started.elapsed().as_secs_f64();
-        Rate { wall, cpu: count / (busy_seconds(&self.process).unwrap() - self.busy) }
-    }
-}
-
-/// Seconds that all threads of a process have run: the first number of each `schedstat`, in
-/// nanoseconds.
-fn busy_seconds(process: &str) -> io::Result<f64> {
-    let mut seconds = 0.0;
-    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        let times = fs::read_to_string(thread?.path().join("schedstat"))?;
-        let nanoseconds = times.split(' ').next().and_then(|first| first.parse::<f64>().ok());
-        seconds += nanoseconds.ok_or(io::ErrorKind::InvalidData)? / 1e9;
-    }
-    Ok(seconds)
 }
