@@ -1,0 +1,28 @@
+//! How many heap allocations does a token cost?
+//!
+//! Counted and not timed, so the figures are exact and the same on every machine. The server writes
+//! its log lines meanwhile. `tests/allocations.rs` holds the result against the goal.
+
+#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+
+use allocations::{GOAL, measure};
+
+#[path = "support/allocations.rs"]
+mod allocations;
+
+fn main() {
+    println!("Heap allocations for each request, on average:\n");
+    println!("encoding     token  empty service  multer's own  over both  of these ring's");
+    for counted in measure() {
+        println!(
+            "{:<10} {:>7.2} {:>14.2} {:>13.2} {:>10.2} {:>16.2}",
+            counted.encoding,
+            counted.token,
+            counted.empty,
+            counted.multer,
+            counted.own(),
+            counted.ring,
+        );
+    }
+    println!("\nGoal: at most {GOAL} over both.");
+}

@@ -1,0 +1,107 @@
+//! How long does everything between the verified client and the signature take?
+//!
+//! The grant is decided, the claims are written and encoded: out comes the signing input, in the
+//! buffer that becomes the answer.
+
+#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+
+use std::hint::black_box;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use grantd::issuer::mint_at_jwt;
+use grantd::jose::key_life::Retention;
+use grantd::jose::key_set::SigningKey;
+use grantd::oauth::client::Client;
+use grantd::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
+use grantd::store::{client_file, key_directory};
+use serde_json::{Value, json};
+
+criterion_group!(claims, signing_input);
+criterion_main!(claims);
+
+/// Unix seconds.
+const NOW: u64 = 1_790_000_000;
+const ISSUER: &str = "https://auth.example.com";
+/// What an ordinary answer takes.
+const CAPACITY: usize = 1280;
+
+fn signing_input(c: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
+    let key = key_directory::generate(directory.path(), 2048, &retention, NOW).unwrap();
+    let clients = client_file::parse(Path::new("clients.json"), CLIENTS).unwrap();
+
+    let requests = [
+        ("plain", Some("external-api"), json!(ISSUER)),
+        ("default scope", None, json!(ISSUER)),
+        ("static claims, three audiences", Some("read write"), json!(AUDIENCES)),
+    ];
+    let mut group = c.benchmark_group("claims");
+    for (name, scope, audience) in requests {
+        let client = clients.get(if name.contains("static") { "rich" } else { "plain" }).unwrap();
+        let request =
+            GrantRequest { grant_type: CLIENT_CREDENTIALS, scope, ..GrantRequest::default() };
+        let claims = claims_in(&mint(client, &request, &key));
+        assert_eq!(claims["aud"], audience);
+        assert_eq!(claims["scope"], scope.unwrap_or("external-api"));
+        assert_eq!(claims["exp"], NOW + u64::from(client.token_lifetime));
+        assert_eq!(claims["jti"], "BwcHBwcHBwcHBwcHBwcHBw");
+
+        let length = mint(client, &request, &key).len();
+        group.throughput(Throughput::Bytes(length as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let input = mint(black_box(client), black_box(&request), &key);
+                assert_eq!(input.len(), length);
+                input
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The signing input, in a buffer of its own.
+fn mint<'a>(client: &'a Client, request: &GrantRequest<'a>, key: &SigningKey) -> Vec<u8> {
+    let grant = Grant::decide(client, request, ISSUER).unwrap();
+    let buffer = Vec::with_capacity(CAPACITY);
+    let input = mint_at_jwt(&grant, ISSUER, key, NOW, &[7; 16], buffer).unwrap();
+    // An empty signature adds its dot, and gives the buffer away without a copy.
+    let mut buffer = input.finish(&[]);
+    buffer.pop();
+    buffer
+}
+
+fn claims_in(input: &[u8]) -> Value {
+    let dot = input.iter().position(|&byte| byte == b'.').unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(&input[dot + 1..]).unwrap()).unwrap()
+}
+
+const AUDIENCES: [&str; 3] =
+    ["https://api.example.com", "https://files.example.com", "urn:example:ledger"];
+
+const CLIENTS: &str = r#"{"clients": [
+  {
+    "client_id": "plain",
+    "enabled": true,
+    "secrets": [],
+    "auth_methods": ["client_secret_post"],
+    "scopes": ["external-api"],
+    "default_scopes": ["external-api"],
+    "audience": [],
+    "token_lifetime": 3600,
+    "claims": {}
+  },
+  {
+    "client_id": "rich",
+    "enabled": true,
+    "secrets": [],
+    "auth_methods": ["client_secret_post"],
+    "scopes": ["read", "write", "delete", "administer"],
+    "audience": ["https://api.example.com", "https://files.example.com", "urn:example:ledger"],
+    "token_lifetime": 600,
+    "claims": { "firstVisionId": "00000AUNAB", "tenant": "example", "tier": 3, "regions": ["eu", "us"] }
+  }
+]}"#;

@@ -1,0 +1,80 @@
+//! How long does it take to find out who the client is, and whether it is true?
+//!
+//! From parameters that are parsed already to a verified client: the lookup, one SHA-256, one
+//! comparison. The two refusals stand here because they must take what a success takes.
+
+#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+
+use std::hint::black_box;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use grantd::form::parameters::Parameters;
+use grantd::oauth::client::{Client, Registry};
+use grantd::oauth::client_authentication::{Authorization, Credentials};
+use grantd::oauth::error::Cause;
+use grantd::store::client_file;
+
+#[path = "support/demo.rs"]
+mod demo;
+
+criterion_group!(client_authentication, methods);
+criterion_main!(client_authentication);
+
+const ID: &str = "demo-client";
+const SECRET: &str = "demo-secret-for-local-use-only-0001";
+const WRONG: &str = "demo-secret-for-local-use-only-0002";
+/// Unix seconds; the demo clients' secrets have no times.
+const NOW: u64 = 1_790_000_000;
+
+fn methods(c: &mut Criterion) {
+    let (_directory, config) = demo::demo();
+    let clients = client_file::load(&config.clients).unwrap();
+    let none = Parameters::default();
+    let basic = format!("Basic {}", STANDARD.encode(format!("{ID}:{SECRET}")));
+    // RFC 6749, section 2.3.1 has both halves form-encoded.
+    let escaped = SECRET.replace('-', "%2D");
+    let escaped = format!("Basic {}", STANDARD.encode(format!("{ID}:{escaped}")));
+
+    let attempts = [
+        ("client_secret_post", Authorization::Absent, &post(ID, SECRET), Ok(ID)),
+        ("client_secret_basic", Authorization::Present(basic.as_bytes()), &none, Ok(ID)),
+        ("client_secret_basic, escaped", Authorization::Present(escaped.as_bytes()), &none, Ok(ID)),
+        ("wrong secret", Authorization::Absent, &post(ID, WRONG), Err(Cause::WrongSecret)),
+        ("unknown client", Authorization::Absent, &post("x", SECRET), Err(Cause::UnknownClient)),
+    ];
+    let mut group = c.benchmark_group("client_authentication");
+    group.throughput(Throughput::Elements(1));
+    for (name, authorization, parameters, expected) in attempts {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let client = authenticate(&clients, black_box(authorization), parameters);
+                assert_eq!(client.map(|client| &*client.id), expected);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn authenticate<'c>(
+    clients: &'c Registry,
+    authorization: Authorization<'_>,
+    parameters: &Parameters<'_>,
+) -> Result<&'c Client, Cause> {
+    let credentials = Credentials::read(authorization, parameters)?;
+    credentials.verify(clients.get(credentials.client_id()), NOW)
+}
+
+fn post<'a>(id: &'a str, secret: &'a str) -> Parameters<'a> {
+    let mut parameters = Parameters::default();
+    for (name, value) in [
+        ("client_id", id),
+        ("client_secret", secret),
+        ("grant_type", "client_credentials"),
+        ("scope", "external-api"),
+    ] {
+        parameters.push(name.into(), value.into()).unwrap();
+    }
+    parameters
+}

@@ -1,0 +1,93 @@
+//! How long does a signature take, and what does the way to it add?
+//!
+//! For each size of key: ring alone, ring as the server calls it, and the whole way through the
+//! engine's queue to a signing thread and back. The first is what all others are measured against.
+
+#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use grantd::issuer::mint_at_jwt;
+use grantd::jose::jws::SigningInput;
+use grantd::jose::key_life::Retention;
+use grantd::jose::key_set::SigningKey;
+use grantd::oauth::client::Client;
+use grantd::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
+use grantd::signing::engine::Engine;
+use grantd::signing::ring::{MAX_SIGNATURE_BYTES, sign};
+use grantd::store::{client_file, key_directory};
+use ring::rand::SystemRandom;
+use ring::rsa::PublicKeyComponents;
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
+use tokio::runtime::Builder;
+
+#[path = "support/demo.rs"]
+mod demo;
+
+criterion_group!(signature, rs256);
+criterion_main!(signature);
+
+/// Unix seconds.
+const NOW: u64 = 1_790_000_000;
+
+fn rs256(c: &mut Criterion) {
+    let (directory, config) = demo::demo();
+    let clients = client_file::load(&config.clients).unwrap();
+    let client = clients.get("demo-client").unwrap();
+    #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
+    let random = SystemRandom::new();
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let engine = Engine::start(1, 1).unwrap();
+
+    let mut group = c.benchmark_group("signature");
+    group.throughput(Throughput::Elements(1));
+    for bits in key_directory::KEY_SIZES {
+        let keys = directory.path().join(bits.to_string());
+        let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
+        let key = Arc::new(key_directory::generate(&keys, bits, &retention, NOW).unwrap());
+        let message = signing_input(client, &key);
+        let message = message.as_bytes();
+        let length = usize::from(bits / 8);
+        let expected = {
+            let mut signature = [0; MAX_SIGNATURE_BYTES];
+            assert_eq!(sign(&key, message, &random, &mut signature), Some(length));
+            signature[..length].to_vec()
+        };
+        let public = PublicKeyComponents::<Vec<u8>>::from(key.pair().public());
+        public.verify(&RSA_PKCS1_2048_8192_SHA256, message, &expected).unwrap();
+
+        group.bench_function(BenchmarkId::new("ring", bits), |bencher| {
+            let mut signature = vec![0; length];
+            bencher.iter(|| {
+                let message = black_box(message);
+                key.pair().sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
+                assert_eq!(signature, expected);
+            });
+        });
+        group.bench_function(BenchmarkId::new("backend", bits), |bencher| {
+            bencher.iter(|| {
+                let mut signature = [0; MAX_SIGNATURE_BYTES];
+                let length = sign(&key, black_box(message), &random, &mut signature).unwrap();
+                assert_eq!(signature[..length], expected);
+            });
+        });
+        // Sequential: the time of one token on an idle server, and not what an engine can do.
+        group.bench_function(BenchmarkId::new("engine", bits), |bencher| {
+            bencher.iter(|| {
+                let input = signing_input(client, &key);
+                let token = runtime.block_on(engine.sign(Arc::clone(&key), input)).unwrap();
+                assert!(token.starts_with(message));
+            });
+        });
+    }
+    group.finish();
+}
+
+fn signing_input(client: &Client, key: &SigningKey) -> SigningInput {
+    let request = GrantRequest { grant_type: CLIENT_CREDENTIALS, ..GrantRequest::default() };
+    let grant = Grant::decide(client, &request, "http://127.0.0.1:8080").unwrap();
+    let buffer = Vec::with_capacity(1280);
+    mint_at_jwt(&grant, "http://127.0.0.1:8080", key, NOW, &[7; 16], buffer).unwrap()
+}

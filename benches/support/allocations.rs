@@ -1,0 +1,227 @@
+//! Heap allocations for each request, counted over a real connection.
+//!
+//! The counting allocator sees the whole process; so whoever measures takes no memory itself, and
+//! nothing else may run. It counts what is allocated and what is reallocated alike.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+
+use bytes::Bytes;
+use client::Client;
+use futures_util::stream::{self, Stream};
+use grantd::clock::Clock;
+use grantd::config::Config;
+use grantd::random::Random;
+use grantd::server::{Listener, Server};
+use grantd::signing::ring::{MAX_SIGNATURE_BYTES, sign};
+use grantd::store::key_directory;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use multer::Multipart;
+use request::{MULTIPART, Payload, URLENCODED};
+use ring::rand::SystemRandom;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+
+#[path = "client.rs"]
+mod client;
+#[path = "demo.rs"]
+mod demo;
+#[path = "request.rs"]
+mod request;
+#[path = "token.rs"]
+mod token;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
+
+/// Connections, thread-locals, queues and hash tables have reached their size after this many.
+const WARM_UP: usize = 200;
+const REQUESTS: usize = 1000;
+
+/// The most that a token may cost over an empty service.
+pub(crate) const GOAL: f64 = 8.0;
+
+/// Heap allocations a request, on average.
+pub(crate) struct Allocations {
+    pub(crate) encoding: &'static str,
+    /// By hyper with a service that reads the body and answers 900 bytes.
+    pub(crate) empty: f64,
+    /// By this server.
+    pub(crate) token: f64,
+    /// By multer, where it is used.
+    pub(crate) multer: f64,
+    /// By ring for the signature; told apart, but part of what the goal holds for.
+    pub(crate) ring: f64,
+}
+
+impl Allocations {
+    /// What is neither hyper's nor multer's.
+    pub(crate) fn own(&self) -> f64 {
+        self.token - self.empty - self.multer
+    }
+}
+
+/// Measures both encodings, with the log that the program writes. Once a process: it installs the
+/// process's one subscriber.
+pub(crate) fn measure() -> [Allocations; 2] {
+    let _log = install_log();
+    let empty = Running::start(|listener, stop| async move {
+        tokio::select! {
+            () = serve_nothing(listener) => {}
+            _ = stop => {}
+        }
+    });
+    let (_directory, config) = demo::demo();
+    let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
+    let tokens = Running::start(|listener, stop| async move {
+        let stop = async {
+            let _ = stop.await;
+        };
+        server.serve(vec![Listener::from(listener)], None, stop).await;
+    });
+
+    let key_set = Client::connect(tokens.address).unwrap().exchange(client::GET_KEY_SET).to_vec();
+    let ring = ring_alone(&config);
+    let counts = [(URLENCODED, 0.0), (MULTIPART, multer_alone())].map(|(payload, multer)| {
+        let request = client::post(payload.content_type, payload.body);
+        let answer = Client::connect(tokens.address).unwrap().exchange(&request).to_vec();
+        token::verify(&answer, &key_set, "demo-client");
+        Allocations {
+            encoding: payload.name,
+            empty: count(&mut Client::connect(empty.address).unwrap(), &request),
+            token: count(&mut Client::connect(tokens.address).unwrap(), &request),
+            multer,
+            ring,
+        }
+    });
+    empty.stop();
+    tokens.stop();
+    counts
+}
+
+/// JSON lines through the same queue as the program's, to nowhere.
+fn install_log() -> WorkerGuard {
+    let (writer, worker) = NonBlockingBuilder::default().finish(io::sink());
+    let builder = tracing_subscriber::fmt().with_writer(writer);
+    tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish()).unwrap();
+    worker
+}
+
+fn count(client: &mut Client, request: &[u8]) -> f64 {
+    for _ in 0..WARM_UP {
+        client.exchange(request);
+    }
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..REQUESTS {
+        client.exchange(request);
+    }
+    per_request(&region)
+}
+
+/// The parts of [`MULTIPART`] found and dropped by multer, from one piece and without waiting, as
+/// `form::multipart` does it.
+fn multer_alone() -> f64 {
+    let Payload { content_type, body, .. } = MULTIPART;
+    let boundary = content_type.split_once("boundary=").unwrap().1;
+    let body = Bytes::from_static(body.as_bytes());
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..REQUESTS {
+        let once = stream::iter([Ok::<_, Infallible>(body.clone())]);
+        let mut multipart = Multipart::new(once, boundary);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut parts = 0;
+        while let Poll::Ready(Ok(Some(mut field))) = multipart.poll_next_field(&mut cx) {
+            while let Poll::Ready(Some(Ok(_))) = Pin::new(&mut field).poll_next(&mut cx) {}
+            parts += 1;
+        }
+        assert_eq!(parts, 4);
+    }
+    per_request(&region)
+}
+
+/// A signature with the server's key.
+fn ring_alone(config: &Config) -> f64 {
+    let keys = key_directory::load(&config.keys).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
+    let random = SystemRandom::new();
+    let mut signature = [0; MAX_SIGNATURE_BYTES];
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..REQUESTS {
+        sign(&keys[0], &[b'x'; 470], &random, &mut signature).unwrap();
+    }
+    per_request(&region)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of some thousand")]
+fn per_request(region: &Region<'_, std::alloc::System>) -> f64 {
+    let change = region.change();
+    (change.allocations + change.reallocations) as f64 / REQUESTS as f64
+}
+
+/// What hyper costs alone: a service that reads the whole body, keeps nothing of it and answers 200
+/// with a content type and 900 bytes that stand in the program.
+async fn serve_nothing(listener: TcpListener) {
+    loop {
+        let (stream, _peer) = listener.accept().await.unwrap();
+        let service = service_fn(|mut request: Request<Incoming>| async move {
+            while let Some(frame) = request.body_mut().frame().await {
+                frame?;
+            }
+            let mut response = Response::new(Full::new(Bytes::from_static(&[b'x'; 900])));
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            Ok::<_, hyper::Error>(response)
+        });
+        let connection = http1::Builder::new()
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(connection);
+    }
+}
+
+/// A server on an event loop and a thread of its own.
+struct Running {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Running {
+    fn start<S, F>(serve: S) -> Self
+    where
+        S: FnOnce(TcpListener, oneshot::Receiver<()>) -> F + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        let (stop, stopped) = oneshot::channel();
+        let (bound, address) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                bound.send(listener.local_addr().unwrap()).unwrap();
+                serve(listener, stopped).await;
+            });
+        });
+        Self { address: address.recv().unwrap(), stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.thread.join().unwrap();
+    }
+}

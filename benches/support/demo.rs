@@ -1,0 +1,21 @@
+//! A server's files: the demo clients and no key yet.
+
+use grantd::config::{Config, ListenAddr};
+use tempfile::TempDir;
+
+/// A directory that is removed when it is dropped, and a configuration for one core whose files
+/// are in there.
+pub(crate) fn demo() -> (TempDir, Config) {
+    let directory = tempfile::tempdir().unwrap();
+    let clients = directory.path().join("clients.json");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/clients.json"), &clients).unwrap();
+    let config = Config {
+        listen: vec![ListenAddr::Tcp("127.0.0.1:0".to_owned())],
+        clients,
+        keys: directory.path().join("keys"),
+        state: directory.path().join("state"),
+        workers: 1,
+        ..Config::default()
+    };
+    (directory, config)
+}

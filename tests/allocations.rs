@@ -1,0 +1,21 @@
+//! A token costs few heap allocations, and no more tomorrow than today.
+//!
+//! A binary of its own, since it counts through the process's allocator.
+
+#![expect(clippy::unwrap_used, reason = "shared with the bench, where no test attribute allows it")]
+
+#[path = "../benches/support/allocations.rs"]
+mod allocations;
+
+#[test]
+fn a_token_allocates_little_more_than_an_empty_service() {
+    for counted in allocations::measure() {
+        let (own, goal) = (counted.own(), allocations::GOAL);
+        assert!(
+            own <= goal,
+            "{}: {own} allocations ({} of them by ring), at most {goal} wanted",
+            counted.encoding,
+            counted.ring,
+        );
+    }
+}
