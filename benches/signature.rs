@@ -16,7 +16,7 @@ use grantd::jose::key_set::SigningKey;
 use grantd::oauth::client::Client;
 use grantd::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
 use grantd::signing::engine::Engine;
-use grantd::signing::ring::{MAX_SIGNATURE_BYTES, sign};
+use grantd::signing::single::{MAX_SIGNATURE_BYTES, Single};
 use grantd::store::{client_file, key_directory};
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
@@ -39,7 +39,7 @@ fn rs256(c: &mut Criterion) {
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let runtime = Builder::new_current_thread().build().unwrap();
-    let engine = Engine::start(1, 1).unwrap();
+    let engine = Engine::start(Single::Ring, 1, 1).unwrap();
 
     let mut group = c.benchmark_group("signature");
     group.throughput(Throughput::Elements(1));
@@ -52,24 +52,25 @@ fn rs256(c: &mut Criterion) {
         let length = usize::from(bits / 8);
         let expected = {
             let mut signature = [0; MAX_SIGNATURE_BYTES];
-            assert_eq!(sign(&key, message, &random, &mut signature), Some(length));
+            assert_eq!(Single::Ring.sign(&key, message, &random, &mut signature), Some(length));
             signature[..length].to_vec()
         };
-        let public = PublicKeyComponents::<Vec<u8>>::from(key.pair().public());
+        let public = PublicKeyComponents::<Vec<u8>>::from(key.ring().public());
         public.verify(&RSA_PKCS1_2048_8192_SHA256, message, &expected).unwrap();
 
         group.bench_function(BenchmarkId::new("ring", bits), |bencher| {
             let mut signature = vec![0; length];
             bencher.iter(|| {
                 let message = black_box(message);
-                key.pair().sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
+                key.ring().sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
                 assert_eq!(signature, expected);
             });
         });
         group.bench_function(BenchmarkId::new("backend", bits), |bencher| {
             bencher.iter(|| {
                 let mut signature = [0; MAX_SIGNATURE_BYTES];
-                let length = sign(&key, black_box(message), &random, &mut signature).unwrap();
+                let length =
+                    Single::Ring.sign(&key, black_box(message), &random, &mut signature).unwrap();
                 assert_eq!(signature[..length], expected);
             });
         });

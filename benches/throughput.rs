@@ -152,7 +152,7 @@ fn ring_alone(seconds: f64, keys: &Path) -> f64 {
 /// Signs on this thread until the time is over, and says how many signatures that makes a second.
 fn sign_for(time: Duration, keys: &Path) -> f64 {
     let keys = key_directory::load(keys).unwrap();
-    let pair = keys[0].pair();
+    let pair = keys[0].ring();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let mut signature = vec![0; pair.public().modulus_len()];

@@ -1,6 +1,6 @@
 //! A server's files: the demo clients and no key yet.
 
-use grantd::config::{Config, ListenAddr};
+use grantd::config::{Config, ListenAddr, SignerChoice};
 use tempfile::TempDir;
 
 /// A directory that is removed when it is dropped, and a configuration for one core whose files
@@ -15,6 +15,7 @@ pub(crate) fn demo() -> (TempDir, Config) {
         keys: directory.path().join("keys"),
         state: directory.path().join("state"),
         workers: 1,
+        signer: SignerChoice::Ring,
         ..Config::default()
     };
     (directory, config)

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::HeaderMap;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
 
 use crate::random::{NoEntropy, Random};
 
@@ -23,7 +23,7 @@ impl RequestIds {
 
     /// The client's own id if it can stand in a log line as it is, or a new one.
     pub(crate) fn of(&self, headers: &HeaderMap) -> HeaderValue {
-        if let Some(id) = headers.get(REQUEST_ID)
+        if let Some(id) = headers.get(&REQUEST_ID)
             && is_valid(id.as_bytes())
         {
             return id.clone();
@@ -37,7 +37,8 @@ impl RequestIds {
     }
 }
 
-pub(crate) const REQUEST_ID: &str = "x-request-id";
+/// A name made once: one that is not in hyper's own table is copied at every insertion otherwise.
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 fn is_valid(id: &[u8]) -> bool {
     (1..=64).contains(&id.len())
@@ -60,7 +61,7 @@ mod tests {
         let ids = RequestIds::new(&Random::counting(0xabc)).unwrap();
         let of = |id: &'static str| {
             let mut headers = HeaderMap::new();
-            headers.insert(REQUEST_ID, HeaderValue::from_static(id));
+            headers.insert(&REQUEST_ID, HeaderValue::from_static(id));
             ids.of(&headers).to_str().unwrap().to_owned()
         };
         assert_eq!(of("a.B_9-"), "a.B_9-");

@@ -277,7 +277,7 @@ fn into_response(outcome: Outcome<'_>, request_id: HeaderValue) -> Response<Full
         };
         headers.append(HeaderName::from_static(name), value);
     }
-    headers.insert(REQUEST_ID, request_id);
+    headers.insert(&REQUEST_ID, request_id);
     if let Err(seconds) = verdict.map_err(|refused| refused.cause.retry_after())
         && let Some(seconds) = seconds
     {

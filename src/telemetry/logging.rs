@@ -3,11 +3,13 @@
 //! Lines leave through a bounded queue and a thread of their own. If whoever reads them is slow or
 //! the disk is full, lines are lost and counted; tokens are not.
 
+use std::fmt::{self, Write};
 use std::io::{IsTerminal, stderr};
 
-use tracing::Level;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::fmt::time::SystemTime;
+use tracing::{Level, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -44,15 +46,54 @@ pub fn install(log: &Log) -> Result<LogGuard, tracing::dispatcher::SetGlobalDefa
         LogLevel::Debug => Level::DEBUG,
     };
 
-    let builder = tracing_subscriber::fmt()
-        .with_timer(SystemTime)
-        .with_max_level(level)
-        .with_writer(writer)
-        .with_ansi(human && stderr().is_terminal());
     if human {
-        tracing::subscriber::set_global_default(builder.finish())?;
+        let builder = tracing_subscriber::fmt().with_ansi(stderr().is_terminal());
+        let lines = builder.with_timer(Timestamp).with_max_level(level).with_writer(writer);
+        tracing::subscriber::set_global_default(lines.finish())?;
     } else {
-        tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish())?;
+        tracing::subscriber::set_global_default(json_lines(writer, level))?;
     }
     Ok(LogGuard { _worker: worker, lost })
+}
+
+/// One JSON object a line, to `writer`.
+pub fn json_lines(writer: NonBlocking, level: Level) -> impl Subscriber + Send + Sync {
+    let builder = tracing_subscriber::fmt().json().flatten_event(true);
+    builder.with_timer(Timestamp).with_max_level(level).with_writer(writer).finish()
+}
+
+/// The time in one piece: the JSON format collects it in a string of its own, which grows three
+/// times under the pieces that [`SystemTime`] writes.
+struct Timestamp;
+
+impl FormatTime for Timestamp {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let mut text = Piece::default();
+        SystemTime.format_time(&mut Writer::new(&mut text))?;
+        writer.write_str(text.as_str())
+    }
+}
+
+/// Text on the stack, with room for a timestamp.
+#[derive(Default)]
+struct Piece {
+    bytes: [u8; 32],
+    length: usize,
+}
+
+impl Piece {
+    fn as_str(&self) -> &str {
+        // Whole strings were written.
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+impl Write for Piece {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length + text.len();
+        let room = self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
 }
