@@ -269,7 +269,7 @@ fn slow_bodies_in_every_place_keep_no_honest_client_out_for_long() {
         let answer = loop {
             let mut connection = Connection::open(server.address);
             connection.send_if_open(&request);
-            connection.finish_sending_if_open();
+            connection.finish_sending();
             let said = connection.read_to_end();
             if find(&said, b"HTTP/1.1 200 ").is_some() {
                 break said;

@@ -9,9 +9,14 @@
 
 mod support;
 
+mod admin;
 mod framing;
 mod limits;
+mod metadata;
 mod multipart;
+mod properties;
+mod secrets;
+mod shutdown;
 mod token;
 mod token_cases;
 mod token_rules;

@@ -2,7 +2,7 @@
 
 use crate::support::form::percent_encode;
 use crate::support::home::{ODD_SECRET, PERCENT_SECRET};
-use crate::support::http::{count_answers, exchange};
+use crate::support::http::{count_answers, exchange, exchange_cut_off};
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Program, Request, TOKEN, demo_with, demo_without,
 };
@@ -146,7 +146,7 @@ fn content_length_longer_than_the_body() {
         let length = request.body_bytes().len() + 1;
         bytes.extend(format!("Content-Length: {length}\r\n\r\n").bytes());
         bytes.extend(request.body_bytes());
-        let said = exchange(server.address, &bytes);
+        let said = exchange_cut_off(server.address, &bytes);
         assert!(said.starts_with(b"HTTP/1.1 400 "), "{}", said.escape_ascii());
         assert_eq!(count_answers(&said), 1);
         assert_eq!(server.log.of_request("cut-off")["cause"], "body_aborted");

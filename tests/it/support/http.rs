@@ -197,11 +197,6 @@ impl Connection {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Says that nothing more will come, and still listens.
-    pub(crate) fn finish_sending(&mut self) {
-        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
-    }
-
     #[track_caller]
     pub(crate) fn ask(&mut self, request: &Request) -> Response {
         self.send(&request.to_bytes());
@@ -252,8 +247,8 @@ impl Connection {
         self.unread.drain(..length).collect()
     }
 
-    /// [`Connection::finish_sending`] to a server that may have closed already.
-    pub(crate) fn finish_sending_if_open(&mut self) {
+    /// Says that nothing more will come, and still listens. The server may have closed already.
+    pub(crate) fn finish_sending(&mut self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);
     }
 
@@ -286,12 +281,22 @@ impl Connection {
     }
 }
 
-/// Sends these bytes and reads everything until the server closes; for messages that end the
-/// connection.
+/// Sends these bytes, and nothing more once there is an answer; reads everything until the server
+/// closes.
 pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut connection = Connection::open(address);
     connection.send_if_open(bytes);
-    connection.finish_sending_if_open();
+    while find(&connection.unread, b"\r\n\r\n").is_none() && connection.fill() {}
+    connection.finish_sending();
+    connection.read_to_end()
+}
+
+/// Sends these bytes, which are no whole message, and ends there; reads everything until the
+/// server closes.
+pub(crate) fn exchange_cut_off(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut connection = Connection::open(address);
+    connection.send_if_open(bytes);
+    connection.finish_sending();
     connection.read_to_end()
 }
 
