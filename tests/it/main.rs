@@ -10,7 +10,11 @@
 mod support;
 
 mod admin;
+mod cli;
+mod cli_client;
+mod cli_key;
 mod framing;
+mod layers;
 mod limits;
 mod metadata;
 mod multipart;

@@ -15,14 +15,13 @@ type Parameter = (String, Vec<u8>);
 
 /// A whole request with every part of it there, missing, wrong, repeated or odd.
 fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
-    (client(), prop::collection::vec(odd_parameter(), 0..4), any::<bool>())
-        .prop_map(|(client, odd, crowded)| {
-            // One in two with nothing odd about it reaches the signer.
-            let more = if crowded { 14 } else { 0 };
-            let crowd = (0..more).map(|index| (format!("x{index}"), b"y".to_vec()));
-            let crowd: Vec<Parameter> = if odd.len() == 3 { crowd.collect() } else { Vec::new() };
-            [client, odd, crowd].concat()
-        })
+    // 14 more are beyond the limit with any three that are there already.
+    let crowd = prop_oneof![9 => Just(0), 1 => Just(14)].prop_map(|count| {
+        let parameter = |index| (format!("x{index}"), b"y".to_vec());
+        (0..count).map(parameter).collect::<Vec<Parameter>>()
+    });
+    (client(), prop::collection::vec(odd_parameter(), 0..4), crowd)
+        .prop_map(|(client, odd, crowd)| [client, odd, crowd].concat())
         .prop_shuffle()
 }
 
@@ -149,4 +148,24 @@ fn both_encodings_always_decide_alike() {
         .unwrap();
     // A generator that only makes refusals would prove little.
     assert!(granted.get() > 10, "{} of 200 were granted", granted.get());
+}
+
+#[test]
+fn of_two_faults_at_once_both_encodings_name_the_same() {
+    let server = Program::shared();
+    let not_utf8 = ("unknown".to_owned(), vec![0xff]);
+    let repeated = ("client_id".to_owned(), b"demo-client".to_vec());
+    let demo = || DEMO.iter().map(|&(name, value)| (name.to_owned(), Vec::from(value)));
+    for (odd, error) in [
+        (vec![not_utf8.clone(), repeated.clone()], "must be valid UTF-8"),
+        (vec![repeated.clone(), not_utf8], "must be valid UTF-8"),
+        ((0..20).map(|_| repeated.clone()).collect(), "too many parameters"),
+    ] {
+        let parameters: Vec<Parameter> = demo().chain(odd).collect();
+        for encoding in [Encoding::Urlencoded, Encoding::Multipart] {
+            let answer = server.ask(&Request::token(encoding, &parameters));
+            answer.assert_refused(400, "invalid_request");
+            assert!(answer.text().contains(error), "{encoding:?}: {}", answer.text());
+        }
+    }
 }

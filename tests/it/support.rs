@@ -1,5 +1,6 @@
 //! What the tests share: a server, a client that sends exact bytes, forms, and token verification.
 
+pub(crate) mod command;
 pub(crate) mod form;
 pub(crate) mod home;
 pub(crate) mod http;

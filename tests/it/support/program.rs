@@ -16,12 +16,28 @@ pub(crate) struct Program {
     pub(crate) issuer: String,
     pub(crate) log: Arc<Log>,
     pub(crate) home: Home,
-    child: Child,
+    child: Running,
+}
+
+/// A child that ends with whoever started it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Program {
     /// Starts one in `home` and waits until it serves.
     pub(crate) fn start(home: Home, arguments: &[&str]) -> Self {
+        Self::start_with(home, arguments, &[])
+    }
+
+    /// The same with these environment variables.
+    pub(crate) fn start_with(home: Home, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let addresses = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         let mut command = home.command(&[]);
         command.arg("serve").args(addresses).args(arguments);
@@ -29,6 +45,7 @@ impl Program {
             command.args(["--workers", "2"]);
         }
         let mut child = command
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -39,7 +56,7 @@ impl Program {
         let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("{line}")).to_owned();
         let address = |name: &str| text(name).parse().expect("an address");
         let (address, admin, issuer) = (address("address"), address("admin"), text("issuer"));
-        Self { address, admin, issuer, log, home, child }
+        Self { address, admin, issuer, log, home, child: Running(child) }
     }
 
     /// Starts one whose configuration file says this.
@@ -84,23 +101,21 @@ impl Program {
         self.metric(r#"grantd_requests_total{cause="",outcome="issued",route="token"}"#)
     }
 
+    /// Ends it and gives back what it was started in.
+    pub(crate) fn into_home(self) -> Home {
+        let Self { home, .. } = self;
+        home
+    }
+
     /// Sends the signal that asks a process to end.
     pub(crate) fn terminate(&self) {
-        let pid = self.child.id().to_string();
+        let pid = self.child.0.id().to_string();
         let status = std::process::Command::new("kill").args(["-TERM", &pid]).status();
         assert!(status.expect("kill runs").success());
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("the program's own child")
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.0.wait().expect("the program's own child")
     }
 }
 
