@@ -62,7 +62,6 @@ fn usage_errors_exit_with_2() {
         &["serve", "--workers", "some"],
         &["serve", "--signer", "fast"],
         &["check", "--log-format", "xml"],
-        &["client"],
         &["client", "add"],
         &["client", "add", "--id", "a", "--method", "none"],
         &["client", "add", "--id", "a", "--claim", "no-value"],
@@ -71,6 +70,8 @@ fn usage_errors_exit_with_2() {
     ] {
         run(home.command(arguments)).assert_error(2, &["error: "]);
     }
+    // A group of commands without one of them shows which there are.
+    run(home.command(&["client"])).assert_error(2, &["Usage: grantd client <COMMAND>"]);
     for arguments in [&["--help"][..], &["--version"], &["serve", "--help"], &["client", "--help"]]
     {
         assert!(!run(home.command(arguments)).assert_fine().is_empty());
