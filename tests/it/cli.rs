@@ -211,9 +211,8 @@ fn check_says_what_it_found_and_warns() {
 #[test]
 fn an_address_that_cannot_be_had_is_named() {
     let home = Home::new();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().map(|address| (address.to_string(), taken)).unwrap().0;
-    let held = TcpListener::bind(&taken).unwrap();
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
     for arguments in [
         ["--listen", &taken, "--admin-listen", "127.0.0.1:0"],
         ["--listen", "127.0.0.1:0", "--admin-listen", &taken],

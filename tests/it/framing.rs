@@ -201,13 +201,13 @@ fn absolute_form_is_the_same_request() {
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &DEMO);
         let answer =
-            server.ask(&request.clone().to_target(&format!("http://other.example{TOKEN}")));
+            server.ask(&request.clone().with_target(&format!("http://other.example{TOKEN}")));
         assert_eq!((answer.status, &answer.json()["expires_in"]), (200, &3600.into()));
-        let answer = server.ask(&request.clone().to_target("http://other.example/nothing"));
+        let answer = server.ask(&request.clone().with_target("http://other.example/nothing"));
         answer.assert_refused(404, "invalid_request");
         // With two Hosts it stays two Hosts.
         let answer =
-            server.ask(&request.to_target(&format!("http://a{TOKEN}")).header("Host", "a"));
+            server.ask(&request.with_target(&format!("http://a{TOKEN}")).header("Host", "a"));
         answer.assert_refused(400, "invalid_request");
     }
     let options = server.ask(&Request::new("OPTIONS", "*"));

@@ -96,7 +96,7 @@ fn an_issuer_with_a_path_has_its_routes_below_it() {
         let keys = get("/tenant/.well-known/openid-configuration/jwks");
         assert_eq!((keys.status, keys.body.clone()), (200, get(JWKS).body));
         for encoding in ENCODINGS {
-            let request = Request::token(encoding, &DEMO).to_target("/tenant/connect/token");
+            let request = Request::token(encoding, &DEMO).with_target("/tenant/connect/token");
             let token = Token::verified(&request.send(server.address), server.address);
             assert_eq!(token.claims["iss"], issuer);
         }

@@ -40,7 +40,7 @@ fn bad_percent_encoding() {
         assert_eq!(answer.json()["error_description"], description, "{bad}");
     }
     for encoding in ENCODINGS {
-        let request = Request::token(encoding, &DEMO).to_target(&format!("{TOKEN}?a=%zz"));
+        let request = Request::token(encoding, &DEMO).with_target(&format!("{TOKEN}?a=%zz"));
         server.ask(&request).assert_refused(400, "invalid_request");
         // In Basic many clients never encode: there the half is taken as it stands.
         let request = Request::token(encoding, &GRANT).basic(&format!("percent:{PERCENT_SECRET}"));

@@ -56,15 +56,15 @@ fn rule_02_nothing_of_a_token_request_is_taken_from_the_uri() {
         ] {
             let target = format!("{TOKEN}?{query}");
             for parameters in [DEMO.to_vec(), demo_without(&["client_secret"])] {
-                let request = Request::token(encoding, &parameters).to_target(&target);
+                let request = Request::token(encoding, &parameters).with_target(&target);
                 server.ask(&request).assert_refused(400, "invalid_request");
             }
         }
         let all = format!("{TOKEN}?{id}&{secret}&{grant}");
-        let no_body = Request::token(encoding, &[] as &[(&str, &str)]).to_target(&all);
+        let no_body = Request::token(encoding, &[] as &[(&str, &str)]).with_target(&all);
         server.ask(&no_body).assert_refused(400, "invalid_request");
 
-        let harmless = Request::token(encoding, &DEMO).to_target(&format!("{TOKEN}?trace=1"));
+        let harmless = Request::token(encoding, &DEMO).with_target(&format!("{TOKEN}?trace=1"));
         assert_granted(&server.ask(&harmless));
     }
 }
@@ -155,7 +155,7 @@ fn rule_06_repeated_parameters_are_refused() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &demo_with(&[("trace", "1")]));
-        let answer = server.ask(&request.to_target(&format!("{TOKEN}?trace=2")));
+        let answer = server.ask(&request.with_target(&format!("{TOKEN}?trace=2")));
         answer.assert_refused(400, "invalid_request");
     }
 }
@@ -353,9 +353,9 @@ fn rule_19_descriptions_are_plain_and_never_echo() {
             Request::token(encoding, &demo_with(&[("scope", CANARY)])),
             Request::token(encoding, &demo_with(&[("resource", CANARY)])),
             Request::token(encoding, &demo_with(&[(CANARY, "a"), (CANARY, "b")])),
-            Request::token(encoding, &DEMO).to_target(&format!("/{CANARY}")),
+            Request::token(encoding, &DEMO).with_target(&format!("/{CANARY}")),
             Request::token(encoding, &GRANT).header("Authorization", CANARY),
-            Request::token(encoding, &DEMO).to_target(&format!("{TOKEN}?scope={CANARY}")),
+            Request::token(encoding, &DEMO).with_target(&format!("{TOKEN}?scope={CANARY}")),
         ];
         refused.push(Request::new("POST", TOKEN).typed_body(CANARY, CANARY));
         refused.push(Request::new(&CANARY.to_uppercase(), TOKEN));
@@ -391,28 +391,28 @@ fn rule_20_nobody_learns_which_clients_there_are() {
         let posted = clients.iter().map(|(id, secret)| {
             server.ask(&Request::token(encoding, &request_of(id, secret, &[])))
         });
-        assert_all_alike(posted.collect(), 400);
+        assert_all_alike(&posted.collect::<Vec<_>>(), 400);
         let in_header = clients.iter().map(|(id, secret)| {
             server.ask(&Request::token(encoding, &GRANT).basic(&format!("{id}:{secret}")))
         });
-        assert_all_alike(in_header.collect(), 401);
+        assert_all_alike(&in_header.collect::<Vec<_>>(), 401);
     }
     // The methods that a client may use are nobody's business either.
     let secret = secret_of("basic-only");
     let wrong_method =
         Request::token(Encoding::Urlencoded, &request_of("basic-only", &secret, &[]));
     let unknown = Request::token(Encoding::Urlencoded, &request_of("nobody", &secret, &[]));
-    assert_all_alike(vec![server.ask(&wrong_method), server.ask(&unknown)], 400);
+    assert_all_alike(&[server.ask(&wrong_method), server.ask(&unknown)], 400);
     let secret = secret_of("post-only");
     let basic = |id: &str| {
         server.ask(&Request::token(Encoding::Multipart, &GRANT).basic(&format!("{id}:{secret}")))
     };
-    assert_all_alike(vec![basic("post-only"), basic("nobody")], 401);
+    assert_all_alike(&[basic("post-only"), basic("nobody")], 401);
 }
 
 #[track_caller]
-fn assert_all_alike(answers: Vec<Response>, status: u16) {
-    for answer in &answers {
+fn assert_all_alike(answers: &[Response], status: u16) {
+    for answer in answers {
         answer.assert_refused(status, "invalid_client");
         assert_eq!(answer.without_id_and_date(), answers[0].without_id_and_date());
     }

@@ -64,7 +64,7 @@ impl Request {
         self
     }
 
-    pub(crate) fn to_target(mut self, target: &str) -> Self {
+    pub(crate) fn with_target(mut self, target: &str) -> Self {
         target.clone_into(&mut self.target);
         self
     }
@@ -276,6 +276,8 @@ impl Connection {
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            // A signal came by; a socket with a timeout is not read again by itself.
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("the server neither answers nor closes: {error}"),
         }
     }
