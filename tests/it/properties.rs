@@ -20,7 +20,7 @@ fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
         let parameter = |index| (format!("x{index}"), b"y".to_vec());
         (0..count).map(parameter).collect::<Vec<Parameter>>()
     });
-    (client(), prop::collection::vec(odd_parameter(), 0..4), crowd)
+    (client(), prop::collection::vec(odd_parameter(), 0..3), crowd)
         .prop_map(|(client, odd, crowd)| [client, odd, crowd].concat())
         .prop_shuffle()
 }
@@ -34,9 +34,14 @@ fn client() -> impl Strategy<Value = Vec<Parameter>> {
         own[1].1 = secret_of(client).into();
         own
     };
+    // Those that can be granted something come more often.
     let clients = [
         demo.clone(),
+        demo.clone(),
+        demo.clone(),
         of("two-audiences"),
+        of("two-audiences"),
+        of("one-audience"),
         of("no-default"),
         of("no-scope"),
         of("basic-only"),
@@ -45,11 +50,11 @@ fn client() -> impl Strategy<Value = Vec<Parameter>> {
         of("nobody"),
     ];
     let change = prop_oneof![
-        12 => Just(None),
+        30 => Just(None),
         1 => Just(Some(Vec::new())),
         1 => odd_value().prop_map(Some),
     ];
-    let missing = prop_oneof![8 => Just(None), 1 => (0..3_usize).prop_map(Some)];
+    let missing = prop_oneof![12 => Just(None), 1 => (0..3_usize).prop_map(Some)];
     let changes = prop::collection::vec(change, 3);
     (prop::sample::select(clients.to_vec()), changes, missing).prop_map(
         |(mut client, changes, missing)| {
