@@ -1,0 +1,112 @@
+//! The operators' listener.
+
+use crate::support::home::signing_key;
+use crate::support::{DEMO, ENCODINGS, Home, Program, Request, demo_without};
+
+fn series(outcome: &str, cause: &str, route: &str) -> String {
+    format!(r#"grantd_requests_total{{cause="{cause}",outcome="{outcome}",route="{route}"}}"#)
+}
+
+#[test]
+fn a_serving_process_is_alive_and_ready() {
+    let server = Program::shared();
+    for path in ["/livez", "/readyz"] {
+        let answer = Request::get(path).send(server.admin);
+        assert_eq!((answer.status, answer.text()), (200, "ok\n"));
+        assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        let head = Request::new("HEAD", path).send(server.admin);
+        assert_eq!((head.status, head.body.len()), (200, 0));
+    }
+}
+
+#[test]
+fn nothing_else_is_there_and_nothing_can_be_changed() {
+    let server = Program::shared();
+    for path in ["/", "/connect/token", "/.well-known/openid-configuration", "/livez/"] {
+        let answer = Request::get(path).send(server.admin);
+        assert_eq!(answer.status, 404, "{path}");
+        assert_eq!(answer.text(), "here are /livez, /readyz and /metrics\n");
+    }
+    for path in ["/livez", "/metrics", "/connect/token"] {
+        let answer = Request::new("POST", path).body("x").send(server.admin);
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")));
+    }
+}
+
+#[test]
+fn the_public_listener_has_none_of_it() {
+    let server = Program::shared();
+    for path in ["/livez", "/readyz", "/metrics", "/explain/x"] {
+        server.ask(&Request::get(path)).assert_refused(404, "invalid_request");
+    }
+}
+
+#[test]
+fn tokens_and_refusals_are_counted_by_cause() {
+    let server = Program::start(Home::new(), &[]);
+    let count =
+        |outcome: &str, cause: &str, route: &str| server.metric(&series(outcome, cause, route));
+    let wrong = [demo_without(&["client_secret"]), vec![("client_secret", "wrong")]].concat();
+    let unknown = [demo_without(&["client_id"]), vec![("client_id", "nobody")]].concat();
+    for (round, encoding) in (1..).zip(ENCODINGS) {
+        assert_eq!(server.ask(&Request::token(encoding, &DEMO)).status, 200);
+        assert_eq!(count("issued", "", "token"), round);
+        for (parameters, cause) in [
+            (&wrong, "wrong_secret"),
+            (&unknown, "unknown_client"),
+            (&demo_without(&["grant_type"]), "grant_type_missing"),
+        ] {
+            assert_eq!(server.ask(&Request::token(encoding, parameters)).status, 400);
+            assert_eq!(count("refused", cause, "token"), round, "{cause}");
+        }
+        assert_eq!(server.ask(&Request::get("/nothing")).status, 404);
+        assert_eq!(count("refused", "not_found", "unknown"), round);
+        assert_eq!(server.ask(&Request::get("/.well-known/jwks.json")).status, 200);
+        assert_eq!(count("served", "", "jwks"), round);
+    }
+    assert_eq!(server.metric(r#"grantd_request_seconds_count{route="token"}"#), 8);
+}
+
+#[test]
+fn metrics_are_in_the_prometheus_text_format() {
+    let server = Program::shared();
+    let answer = Request::get("/metrics").send(server.admin);
+    assert_eq!(answer.status, 200);
+    let format = "text/plain; version=0.0.4; charset=utf-8";
+    assert_eq!(answer.header("content-type"), Some(format));
+    for line in answer.text().lines() {
+        let value = line.rsplit_once(' ').map(|(_, value)| value.parse::<f64>());
+        assert!(line.starts_with("# ") || value.is_some_and(|value| value.is_ok()), "{line}");
+    }
+    for metric in
+        ["grantd_clients", "grantd_connections", "grantd_signing_queue", "grantd_log_lines_lost"]
+    {
+        assert!(answer.text().contains(&format!("# HELP {metric} ")), "{metric}");
+    }
+    let registered = crate::support::home::registry().matches("\"client_id\"").count();
+    assert_eq!(server.metric("grantd_clients "), registered as u64);
+}
+
+#[test]
+fn without_a_key_that_signs_it_is_not_ready_and_says_so_to_everyone() {
+    let home = Home::without_key();
+    let (name, pem) = signing_key();
+    let far = 4_102_444_800_u64;
+    home.write_key(name, &format!("Published-At: 0\nSigns-From: {far}\n{pem}"));
+    let server = Program::start(home, &[]);
+
+    let answer = Request::get("/readyz").send(server.admin);
+    assert_eq!((answer.status, answer.text()), (503, "not ready: no key signs at this time\n"));
+    assert_eq!(Request::get("/livez").send(server.admin).status, 200);
+    for encoding in ENCODINGS {
+        let answer = server.ask(&Request::token(encoding, &DEMO));
+        answer.assert_refused(503, "temporarily_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    assert_eq!(server.metric(&series("refused", "no_signing_key", "token")), 2);
+    assert_eq!(server.issued(), 0);
+    // Verifiers are to have it before it signs.
+    let keys = server.ask(&Request::get("/.well-known/jwks.json")).json();
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
+}

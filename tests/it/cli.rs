@@ -1,0 +1,322 @@
+//! `serve` and `check`: exit codes, and errors that say what, where and what to do.
+
+use std::net::TcpListener;
+
+use crate::support::command::{Ended, run};
+use crate::support::home::{hash_of, secret_of, set_mode, signing_key};
+use crate::support::{DEMO, ENCODINGS, Home, Program, Request};
+
+/// An RSA key of 1024 bits, made for this test and used nowhere.
+const SHORT_KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIICdgIBADANBgkqhkiG9w0BAQEFAASCAmAwggJcAgEAAoGBAOj9toAbhS6EoEb4
+JX9QHCt+ov+Xv3IQVHLQRpkCh5RsyWqyU4IPKkwXLLyFuGSawNxRwTrzEL7yTNAs
+fgUjbY+XjJulkIU9/iOlgDc6I895ApYe88Ij3t3YuPMyf831ms964jvnPdIpPigR
+drs2uPzI2JpGv30XgfQQOWQOFfGlAgMBAAECgYAUlYWwH75Oc80tN/MoIk260f9Y
+kXGKhELRufDix8RuqoXI9WRHU0urWUjMhwvZZ4qubFKkAKF0HTgIFEY18gFVyShy
+0W4YKnMVBOi08eWYPngFyfq0GHrzBDuEL8pv7hsDLO3VZv+KfE8wTrrfQ0TPGqrl
+yRrLEN5JgbUZIN2p6QJBAPTN6q/ovK3YXiOVEQ4bpgJilFep2YCQ7GfjdmZeXIq9
+MJQMk/HGfUx+uWM/oFyAJJSL2y5l1Yq3wl+RVk5DSt8CQQDzpX1/6r3W1cRyXgYi
+XozaoCwis6prowiOhbTkPnW596aCVdzNXcxsi/CV2GYCoXBS+/3Ka1UmVHq7awBP
+Tpf7AkAJ9lNFo1gCTxrNoeRWyaNA15gn1R6nz73/IE+SLObhMn/Glphyr1wr/8A1
+nMI+4Wwbq3FY+wXspju/vd9gQfbLAkEA0jO7g4mlQNzqf/UIe8xw3wmDKmkxJW3h
+qvxF5QjSDqBPQnELbw52mEtfRBgPYkOfoaiP+3wAWXJW9KzK9qEK0wJAJYqCnztp
+6wnQBONgVeNQrHZZhtukiabQMKWBmAu8zZQvkIe9cnDISzZB5hrbUTFDODy0VBhH
+WVg7Y1l3KTYgpA==
+-----END PRIVATE KEY-----
+";
+
+/// A key on the curve P-256, made for this test and used nowhere.
+const CURVE_KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgc0wL1tOCyUl0Rf+M
+GiETMKWyxz9VDMvtjYRRa2RU2dyhRANCAAQu1dhtAiH/rmefv/3QshFPb6BAbt87
+rXXCbn6tnrwxn6tIabHebF7bBLyg2tLoPfRKvfamoTSkeZD5EsCP8Lma
+-----END PRIVATE KEY-----
+";
+
+/// Both commands that load everything; `serve` is meant to fail before it serves.
+fn check_and_serve(home: &Home, arguments: &[&str]) -> [Ended; 2] {
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    [&["check"][..], &serve].map(|command| run(home.command(command).args(arguments)))
+}
+
+#[track_caller]
+fn assert_both_fail(home: &Home, arguments: &[&str], says: &[&str]) {
+    for ended in check_and_serve(home, arguments) {
+        ended.assert_error(1, says);
+        let lines: Vec<_> = ended.stderr.lines().filter(|line| !line.starts_with('{')).collect();
+        assert!(lines.iter().all(|line| line.starts_with("grantd: ")), "{lines:?}");
+    }
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    let home = Home::new();
+    for arguments in [
+        &["--nonsense"][..],
+        &["frobnicate"],
+        &["serve", "--listen", "nonsense"],
+        &["serve", "--listen", "127.0.0.1:65536"],
+        &["serve", "--listen", "unix:"],
+        &["serve", "--issuer", "ftp://auth.example"],
+        &["serve", "--issuer", "https://auth.example/?a=b"],
+        &["serve", "--workers", "some"],
+        &["serve", "--signer", "fast"],
+        &["check", "--log-format", "xml"],
+        &["client", "add"],
+        &["client", "add", "--id", "a", "--method", "none"],
+        &["client", "add", "--id", "a", "--claim", "no-value"],
+        &["client", "add", "--id", "a", "--lifetime", "an hour"],
+        &["key", "generate", "--bits", "many"],
+    ] {
+        run(home.command(arguments)).assert_error(2, &["error: "]);
+    }
+    // A group of commands without one of them shows which there are.
+    run(home.command(&["client"])).assert_error(2, &["Usage: grantd client <COMMAND>"]);
+    for arguments in [&["--help"][..], &["--version"], &["serve", "--help"], &["client", "--help"]]
+    {
+        assert!(!run(home.command(arguments)).assert_fine().is_empty());
+    }
+}
+
+#[test]
+fn a_fault_in_the_configuration_has_its_file_and_line() {
+    let home = Home::new();
+    for (toml, says) in [
+        ("workers = 2\nwrokers = 3\n", &["bad.toml:2: unknown field `wrokers`"][..]),
+        ("\n[limits]\nbody = 1\n", &["bad.toml:3: unknown field `body`"]),
+        ("workers = \"two\"\n", &["bad.toml:1: "]),
+        ("\nlisten = [\"nonsense\"]\n", &["bad.toml:2: ", "host:port"]),
+        ("\n\nissuer = \"auth.example\"\n", &["bad.toml:3: ", "http"]),
+        ("workers = \n", &["bad.toml:1: "]),
+        ("workers = 0\n", &["bad.toml: workers: must be between 1 and 1024"]),
+        ("jwks_max_age = 0\n", &["bad.toml: jwks_max_age: must be between"]),
+        ("listen = []\n", &["bad.toml: listen: name at least one address"]),
+        ("[limits]\nbody_bytes = 0\n", &["bad.toml: limits: a limit of 0"]),
+        ("[limits]\nheader_bytes = 9\n", &["bad.toml: limits.header_bytes: must be at least"]),
+    ] {
+        home.write("bad.toml", toml);
+        // Given on the command line, an address would hide the one in the file.
+        run(home.command(&["check", "--config", "bad.toml"])).assert_error(1, says);
+    }
+    run(home.command(&["check", "--config", "none.toml"]))
+        .assert_error(1, &["grantd: none.toml: cannot be read: "]);
+}
+
+#[test]
+fn every_fault_of_the_registry_has_its_line_and_field_and_no_value() {
+    let home = Home::new();
+    let text = r#"{"clients": [
+  {"client_id": "a", "scopes": ["x y"],
+   "token_lifetime": "hunter2-hunter2"},
+  {"client_id": "b", "secrets": [{"label": "1", "hash": "hunter2-hunter2"}]},
+  {"client_id": "c", "hunter": true},
+
+  {"client_id": "d", "claims": {"iss": "hunter2-hunter2"}}, {"client_id": "d"}
+]}"#;
+    home.write("clients.json", text);
+    for ended in check_and_serve(&home, &[]) {
+        ended.assert_error(
+            1,
+            &[
+                "grantd: clients.json:2: clients[0].scopes: ",
+                "grantd: clients.json:3: clients[0].token_lifetime: ",
+                "grantd: clients.json:4: clients[1].secrets: ",
+                "grantd: clients.json:5: clients[2]: unknown field `hunter`",
+                "grantd: clients.json:7: clients[3].claims: ",
+            ],
+        );
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    }
+    home.write("clients.json", "{\"clients\": [\n  {\"client_id\": \"a\",}\n]}");
+    assert_both_fail(&home, &[], &["grantd: clients.json:2: is not valid JSON here"]);
+    let twice = "{\"clients\": [\n{\"client_id\": \"a\"},\n{\"client_id\": \"a\"}]}";
+    home.write("clients.json", twice);
+    assert_both_fail(&home, &[], &["clients.json:3: clients[1].client_id: is registered twice"]);
+    let says = &["grantd: none.json: cannot be read: ", "grantd client add"];
+    assert_both_fail(&home, &["--clients", "none.json"], says);
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_named() {
+    let (name, pem) = signing_key();
+    let begin = pem.replace("PRIVATE KEY", "RSA PRIVATE KEY");
+    for (file, text, mode, says) in [
+        (name.as_str(), pem.as_str(), 0o644, "can be read by everyone on this machine"),
+        (name, pem, 0o604, "can be read by everyone on this machine"),
+        ("short.pem", SHORT_KEY, 0o600, "is not a usable RSA key of 2048 to 4096 bits"),
+        ("curve.pem", CURVE_KEY, 0o600, "is not a usable RSA key of 2048 to 4096 bits"),
+        ("text.pem", "hunter2\n", 0o600, "is not an unencrypted PKCS#8 private key in PEM"),
+        ("empty.pem", "", 0o600, "is not an unencrypted PKCS#8 private key in PEM"),
+        ("pkcs1.pem", &begin, 0o600, "is not an unencrypted PKCS#8 private key in PEM"),
+        ("cut.pem", &pem[..pem.len() / 2], 0o600, "is not an unencrypted PKCS#8"),
+    ] {
+        let home = Home::without_key();
+        let path = home.write_key(file, text);
+        set_mode(&path, mode);
+        assert_both_fail(&home, &[], &[&format!("grantd: keys/{file}: {says}")]);
+    }
+
+    let home = Home::without_key();
+    home.write_key("bad.pem", &format!("Published-At: 0\nSigns-From: soon\n{pem}"));
+    assert_both_fail(&home, &[], &["grantd: keys/bad.pem:2: Signs-From: must be Unix seconds"]);
+    home.write_key("bad.pem", pem);
+    home.write_key("same.pem", pem);
+    assert_both_fail(&home, &[], &["keys/same.pem: holds a key that another file holds too"]);
+    std::fs::create_dir(home.keys().join("directory.pem")).unwrap();
+    set_mode(&home.keys().join("directory.pem"), 0o700);
+    assert_both_fail(&home, &[], &["keys/directory.pem: cannot be read: "]);
+}
+
+#[test]
+fn all_faults_of_all_files_are_told_at_once() {
+    let home = Home::without_key();
+    home.write("clients.json", "[]");
+    home.write_key("short.pem", SHORT_KEY);
+    home.write_key("text.pem", "text");
+    let says = ["grantd: clients.json:1: ", "grantd: keys/short.pem: ", "grantd: keys/text.pem: "];
+    assert_both_fail(&home, &[], &says);
+}
+
+#[test]
+fn what_is_not_a_key_file_is_left_alone() {
+    let home = Home::new();
+    home.write_key(".hidden.pem", "text");
+    home.write_key("notes.txt", "text");
+    assert!(run(home.command(&["check"])).assert_fine().ends_with(", keys: 1\n"));
+}
+
+#[test]
+fn check_says_what_it_found_and_warns() {
+    let home = Home::new();
+    let checked = run(home.command(&["check"]));
+    let lines: Vec<_> = checked.assert_fine().lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let warning = "warning: clients.json: the demo clients (demo-client, vision-api-user) have";
+    assert!(lines[0].starts_with(warning), "{lines:?}");
+    let registered = crate::support::home::registry().matches("\"client_id\"").count();
+    assert_eq!(lines[1], format!("ok: clients: {registered}, keys: 1"));
+
+    let home = Home::without_key();
+    home.write("clients.json", "{\"clients\": []}");
+    let checked = run(home.command(&["check"]));
+    assert_eq!(
+        checked.assert_fine(),
+        "warning: clients.json: no client is registered; see `grantd client add`\n\
+         note: keys: holds no key; `serve` will make one\n\
+         ok: clients: 0, keys: 0\n"
+    );
+    assert!(home.keys().read_dir().unwrap().next().is_none(), "check makes no key");
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_named() {
+    let home = Home::new();
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
+    for arguments in [
+        ["--listen", &taken, "--admin-listen", "127.0.0.1:0"],
+        ["--listen", "127.0.0.1:0", "--admin-listen", &taken],
+    ] {
+        let ended = run(home.command(&["serve"]).args(arguments));
+        ended.assert_error(1, &[&format!("grantd: {taken}: cannot be listened on: "), "free it"]);
+    }
+    drop(held);
+    let far = ["serve", "--listen", "192.0.2.1:0", "--admin-listen", "127.0.0.1:0"];
+    let says = ["grantd: 192.0.2.1:0: cannot be listened on: "];
+    run(home.command(&far)).assert_error(1, &says);
+    let unix = home.command(&["serve", "--listen", "unix:s", "--admin-listen", "127.0.0.1:0"]);
+    run(unix).assert_error(1, &["pass --issuer"]);
+}
+
+#[test]
+fn demo_clients_are_served_to_this_machine_only() {
+    let home = Home::new();
+    let public = "https://auth.example";
+    for arguments in [
+        &["--listen", "0.0.0.0:0"][..],
+        &["--listen", "[::]:0"],
+        &["--listen", "127.0.0.1:0", "--listen", "0.0.0.0:0"],
+        &["--listen", "127.0.0.1:0", "--issuer", public],
+    ] {
+        let ended = run(home.command(&["serve", "--admin-listen", "127.0.0.1:0"]).args(arguments));
+        ended.assert_error(
+            1,
+            &["grantd: the demo clients (demo-client, vision-api-user)", "--allow-demo-clients"],
+        );
+        for (_, secret) in [DEMO[1], ("", "abcdefghizklmnopponommnshfghzxxs")] {
+            assert!(!ended.stderr.contains(secret));
+        }
+    }
+    let allowed = Program::start(home, &["--issuer", public, "--allow-demo-clients"]);
+    for encoding in ENCODINGS {
+        assert_eq!(allowed.ask(&Request::token(encoding, &DEMO)).status, 200);
+    }
+    assert_eq!(allowed.issuer, public);
+}
+
+#[test]
+fn a_registry_without_demo_clients_is_served_to_everyone() {
+    let home = Home::new();
+    let hash = hash_of(&secret_of("own"));
+    home.write(
+        "clients.json",
+        &format!(
+            r#"{{"clients":[{{"client_id":"own","secrets":[{{"label":"a","hash":"{hash}"}}],
+                "scopes":["read"],"default_scopes":["read"]}}]}}"#
+        ),
+    );
+    let server = Program::start(home, &["--issuer", "https://auth.example"]);
+    let secret = secret_of("own");
+    let own = crate::support::request_of("own", &secret, &[]);
+    for encoding in ENCODINGS {
+        assert_eq!(server.ask(&Request::token(encoding, &own)).status, 200);
+        server.ask(&Request::token(encoding, &DEMO)).assert_refused(400, "invalid_client");
+    }
+}
+
+#[test]
+fn the_first_start_makes_a_key_and_says_so() {
+    let server = Program::start(Home::without_key(), &[]);
+    let line = server.log.wait_for(|line| line["message"] == "made the first signing key");
+    let file = format!("{}.pem", line["key_id"].as_str().unwrap());
+    assert!(server.home.keys().join(file).exists());
+    for encoding in ENCODINGS {
+        assert_eq!(server.ask(&Request::token(encoding, &DEMO)).status, 200);
+    }
+}
+
+#[test]
+fn a_flag_wins_over_environment_over_file_over_default() {
+    let home = Home::new();
+    home.write("a.toml", "workers = 3\nissuer = \"http://localhost/file\"\n");
+    let issuer = |home: Home, environment: Option<&str>, flag: Option<&str>, config: bool| {
+        let mut arguments = Vec::new();
+        arguments.extend(flag.iter().flat_map(|flag| ["--issuer", flag]));
+        arguments.extend(config.then_some(["--config", "a.toml"]).iter().flatten());
+        let variables: Vec<_> = environment.map(|url| ("GRANTD_ISSUER", url)).into_iter().collect();
+        let server = Program::start_with(home, &arguments, &variables);
+        (server.issuer.clone(), server.into_home())
+    };
+    let (flag, environment) = ("http://localhost/flag", "http://localhost/environment");
+    let (found, home) = issuer(home, Some(environment), Some(flag), true);
+    assert_eq!(found, flag);
+    let (found, home) = issuer(home, Some(environment), None, true);
+    assert_eq!(found, environment);
+    let (found, home) = issuer(home, None, None, true);
+    assert_eq!(found, "http://localhost/file");
+    let (found, _home) = issuer(home, None, None, false);
+    assert!(found.starts_with("http://127.0.0.1:"), "{found}");
+}
+
+#[test]
+fn the_environment_reaches_subcommands() {
+    let home = Home::new();
+    home.write("other.json", "{\"clients\": []}");
+    let mut check = home.command(&["check"]);
+    check.env("GRANTD_CLIENTS", "other.json").env("GRANTD_LISTEN", "127.0.0.1:1,127.0.0.1:2");
+    assert!(run(&mut check).assert_fine().ends_with("ok: clients: 0, keys: 1\n"));
+    let mut list = home.command(&["client", "list"]);
+    assert_eq!(run(list.env("GRANTD_CLIENTS", "other.json")).assert_fine(), "");
+    let bad = run(home.command(&["check"]).env("GRANTD_WORKERS", "some"));
+    bad.assert_error(2, &["--workers"]);
+}

@@ -1,0 +1,123 @@
+//! `grantd key`: making keys, and where each stands in its life.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::command::run;
+use crate::support::{DEMO, ENCODINGS, Home, Program, Request, Token};
+
+fn generate(home: &Home) -> Value {
+    let made = run(home.command(&["key", "generate"]));
+    serde_json::from_str(made.assert_fine()).unwrap()
+}
+
+fn list(home: &Home) -> Vec<Value> {
+    let listed = run(home.command(&["key", "list"]));
+    listed.assert_fine().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn the_first_key_signs_at_once_and_the_next_is_published_first() {
+    let home = Home::without_key();
+    assert!(list(&home).is_empty());
+    let first = generate(&home);
+    assert_eq!(first["bits"], 2048);
+    assert_eq!(first["published_at"], first["signs_from"]);
+    let second = generate(&home);
+    assert_ne!(first["kid"], second["kid"]);
+    let seconds = |key: &Value, name: &str| key[name].as_u64().unwrap();
+    // Twice the key set's max-age: a cache may have been filled from another cache.
+    assert_eq!(seconds(&second, "signs_from"), seconds(&second, "published_at") + 600);
+
+    for key in list(&home) {
+        let (made, state) =
+            if key["kid"] == first["kid"] { (&first, "signing") } else { (&second, "published") };
+        assert_eq!(key["state"], state);
+        for name in ["kid", "bits", "published_at", "signs_from"] {
+            assert_eq!(key[name], made[name], "{name}");
+        }
+    }
+
+    let server = Program::start(home, &[]);
+    let key_set = server.ask(&Request::get("/.well-known/jwks.json")).json();
+    let published = key_set["keys"].as_array().unwrap();
+    assert_eq!(published.len(), 2);
+    for made in [&first, &second] {
+        assert!(published.iter().any(|key| key["kid"] == made["kid"]));
+    }
+    for encoding in ENCODINGS {
+        let answer = server.ask(&Request::token(encoding, &DEMO));
+        assert_eq!(Token::verified(&answer, server.address).header["kid"], first["kid"]);
+    }
+}
+
+#[test]
+fn a_key_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::without_key();
+    fs::remove_dir(home.keys()).unwrap();
+    let made = generate(&home);
+    let file = home.keys().join(format!("{}.pem", made["kid"].as_str().unwrap()));
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&file), mode(&home.keys())), (0o600, 0o700));
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("-----BEGIN PRIVATE KEY-----"));
+}
+
+#[test]
+fn no_key_material_is_ever_printed() {
+    let home = Home::new();
+    let made = run(home.command(&["key", "generate"]));
+    let listed = run(home.command(&["key", "list"]));
+    let mut lines = 0;
+    for entry in home.keys().read_dir().unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for line in text.lines().filter(|line| line.len() == 64) {
+            lines += 1;
+            for output in [made.assert_fine(), listed.assert_fine()] {
+                assert!(!output.contains(line) && !output.contains("PRIVATE"));
+            }
+        }
+    }
+    assert!(lines > 20, "the lines of two keys");
+}
+
+#[test]
+fn the_configuration_tells_how_long_a_key_is_published_first() {
+    let home = Home::new();
+    home.write("a.toml", "jwks_max_age = 60\n");
+    let made = run(home.command(&["key", "generate", "--config", "a.toml"]));
+    let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
+    let seconds = |name: &str| made[name].as_u64().unwrap();
+    assert_eq!(seconds("signs_from") - seconds("published_at"), 120);
+}
+
+#[test]
+fn larger_keys_sign_too_and_others_are_refused() {
+    let home = Home::without_key();
+    let made = run(home.command(&["key", "generate", "--bits", "3072"]));
+    let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
+    assert_eq!(made["bits"], json!(3072));
+    for bits in ["1024", "0", "2047", "8192"] {
+        let refused = run(home.command(&["key", "generate", "--bits", bits]));
+        assert_ne!(refused.code, Some(0));
+        assert!(refused.stderr.contains("2048") && refused.stdout.is_empty(), "{refused:?}");
+    }
+    assert_eq!(list(&home).len(), 1);
+    let server = Program::start(home, &[]);
+    for encoding in ENCODINGS {
+        let answer = server.ask(&Request::token(encoding, &DEMO));
+        assert_eq!(Token::verified(&answer, server.address).header["kid"], made["kid"]);
+    }
+}
+
+#[test]
+fn a_broken_key_beside_it_stops_a_new_one() {
+    let home = Home::new();
+    home.write_key("bad.pem", "text");
+    let refused = run(home.command(&["key", "generate"]));
+    refused.assert_error(1, &["grantd: keys/bad.pem: is not an unencrypted PKCS#8 private key"]);
+    assert_eq!(home.keys().read_dir().unwrap().count(), 2, "no file is left behind");
+    run(home.command(&["key", "list"])).assert_error(1, &["grantd: keys/bad.pem: "]);
+}

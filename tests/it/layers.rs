@@ -1,0 +1,211 @@
+//! Data goes down the floors: no module names one above it. The edges are read from the source.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every module, with its floor. A module may use what stands below its own floor.
+const FLOORS: [(&str, u8); 18] = [
+    ("main", 9),
+    ("cli", 8),
+    ("server", 7),
+    ("http", 6),
+    ("dialect", 5),
+    ("endpoint", 4),
+    ("issuer", 3),
+    ("store", 3),
+    ("oauth", 2),
+    ("signing", 2),
+    ("clock", 1),
+    ("config", 1),
+    ("fault", 1),
+    ("form", 1),
+    ("jose", 1),
+    ("random", 1),
+    ("telemetry", 1),
+    ("lib", 0),
+];
+
+/// The few edges within one floor; none of them goes back.
+const SIDEWAYS: [(&str, &str); 3] =
+    [("store", "issuer"), ("config", "fault"), ("telemetry", "config")];
+
+/// The rules, the parsers and the tokens are pure: nothing from outside but what is passed in.
+const PURE: [&str; 3] = ["form", "jose", "oauth"];
+const IMPURE: [&str; 6] = ["hyper", "tokio", "std::fs", "std::net", "SystemTime", "Instant"];
+
+/// Only these floors may name the HTTP library and the sockets.
+const NETWORKED: [&str; 4] = ["cli", "http", "server", "signing"];
+
+#[test]
+fn no_module_names_one_above_it() {
+    let mut faults = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (module, file, text) in sources() {
+        seen.insert(module.clone());
+        faults
+            .extend(faults_of(&module, &text).into_iter().map(|fault| format!("{file}: {fault}")));
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    let known: BTreeSet<_> = FLOORS.iter().map(|(module, _)| (*module).to_owned()).collect();
+    assert_eq!(seen, known, "the table of floors and the source differ");
+}
+
+#[test]
+fn the_scanner_finds_what_it_looks_for() {
+    for (module, text, fault) in [
+        ("oauth", "use crate::http::service::Service;", "oauth uses http"),
+        ("oauth", "pub(crate) use crate::store::snapshot;", "oauth uses store"),
+        ("oauth", "use crate::{form, issuer::TokenId};", "oauth uses issuer"),
+        ("oauth", "use crate::{\n    form::{self},\n    dialect,\n};", "oauth uses dialect"),
+        ("form", "fn f() { crate::oauth::scope::grant(); }", "form uses oauth"),
+        ("issuer", "use crate::store::snapshot;", "issuer uses store"),
+        ("jose", "use tokio::sync::Mutex;", "jose names tokio"),
+        ("form", "let file = std::fs::read(path);", "form names std::fs"),
+        ("oauth", "use std::time::{Duration, SystemTime};", "oauth names SystemTime"),
+        ("oauth", "let now = Instant::now();", "oauth names Instant"),
+        ("store", "use tokio::net::TcpStream;", "store names tokio"),
+        ("dialect", "use hyper::Method;", "dialect names hyper"),
+        ("jose", "use crate::form;", "jose uses form"),
+        ("cli", "use crate::novelty::Thing;", "novelty is on no floor"),
+        ("novelty", "", "novelty is on no floor"),
+        ("jose", "#[cfg(test)]\nmod tests {\n}\n\nuse crate::cli;\n", "jose uses cli"),
+    ] {
+        assert_eq!(faults_of(module, text), [fault], "{text}");
+    }
+    for (module, text) in [
+        ("oauth", "use crate::form::parameters::Parameters;\nuse crate::oauth::error::Cause;"),
+        ("store", "use crate::issuer::RESERVED_CLAIMS;"),
+        ("oauth", "/// As [`crate::http`] and tokio do.\n// crate::cli\n"),
+        ("oauth", "#[cfg(test)]\nmod tests {\n    use crate::cli;\n    use tokio::net;\n}\n"),
+        ("form", "struct InstantCoffee;"),
+        ("http", "use hyper::Request;\nuse tokio::net::TcpStream;"),
+    ] {
+        assert_eq!(faults_of(module, text), [] as [&str; 0], "{text}");
+    }
+}
+
+/// Each source file with the module of the crate's root that it belongs to.
+fn sources() -> Vec<(String, String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    assert!(files.len() > 40, "these are not all: {files:?}");
+    files
+        .into_iter()
+        .map(|file| {
+            let inner = file.strip_prefix(&root).unwrap();
+            let first = inner.components().next().unwrap().as_os_str().to_str().unwrap();
+            let module = first.trim_end_matches(".rs").to_owned();
+            (module, inner.display().to_string(), fs::read_to_string(&file).unwrap())
+        })
+        .collect()
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn floor_of(module: &str) -> Option<u8> {
+    FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
+}
+
+/// What is wrong in a file of `module`.
+fn faults_of(module: &str, text: &str) -> Vec<String> {
+    let Some(floor) = floor_of(module) else {
+        return vec![format!("{module} is on no floor")];
+    };
+    let code = without_tests(text);
+    let mut faults = Vec::new();
+    for used in used_modules(&code) {
+        match floor_of(&used) {
+            _ if used == module => {}
+            None => faults.push(format!("{used} is on no floor")),
+            Some(below) if below < floor => {}
+            Some(_) if SIDEWAYS.contains(&(module, &used)) => {}
+            Some(_) => faults.push(format!("{module} uses {used}")),
+        }
+    }
+    let networks: &[&str] = if NETWORKED.contains(&module) { &[] } else { &["hyper", "tokio"] };
+    let banned: &[&str] = if PURE.contains(&module) { &IMPURE } else { networks };
+    let named = banned.iter().filter(|name| names(&code, name));
+    faults.extend(named.map(|name| format!("{module} names {name}")));
+    faults
+}
+
+/// The code without comments and without modules that are compiled for tests only. rustfmt ends
+/// such a module with the first brace that stands in the first column.
+fn without_tests(text: &str) -> String {
+    let mut code = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let opens =
+            lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'));
+        if line == "#[cfg(test)]" && opens {
+            lines.by_ref().find(|line| *line == "}");
+        } else if !line.trim_start().starts_with("//") {
+            code.push_str(line);
+            code.push('\n');
+        }
+    }
+    code
+}
+
+/// The modules behind every `crate::`, in `use` lists too.
+fn used_modules(code: &str) -> BTreeSet<String> {
+    let mut modules = BTreeSet::new();
+    for (at, path) in code.match_indices("crate::") {
+        if code[..at].ends_with(is_name) {
+            continue;
+        }
+        let rest = &code[at + path.len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => modules.extend(first_names(list)),
+            None => modules.extend(name_at(rest)),
+        }
+    }
+    modules
+}
+
+/// The first name of each path in a list, up to the brace that closes it.
+fn first_names(list: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let (mut depth, mut begins) = (0, true);
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => begins = true,
+            c if begins && is_name(c) => {
+                names.extend(name_at(&list[at..]));
+                begins = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn name_at(text: &str) -> Option<String> {
+    let name = &text[..text.find(|c| !is_name(c)).unwrap_or(text.len())];
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn is_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Whether `name` stands in the code as a word of its own.
+fn names(code: &str, name: &str) -> bool {
+    code.match_indices(name).any(|(at, _)| {
+        !code[..at].ends_with(is_name) && !code[at + name.len()..].starts_with(is_name)
+    })
+}

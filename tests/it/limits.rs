@@ -1,0 +1,300 @@
+//! What one client may cost, and that nothing is issued beyond it.
+
+use std::io::ErrorKind;
+use std::io::Write;
+use std::net::TcpStream;
+
+use crate::support::http::{count_answers, find};
+use crate::support::{
+    Connection, DEMO, ENCODINGS, Encoding, GUARD, Program, Request, Response, demo_with, form,
+};
+
+const BODY_LIMIT: usize = 16_384;
+
+/// A request whose body has exactly `length` bytes.
+fn padded(encoding: Encoding, length: usize) -> Request {
+    let bare = form::encode(encoding, &demo_with(&[("padding", "")])).len();
+    let padding = "x".repeat(length - bare);
+    let request = Request::token(encoding, &demo_with(&[("padding", padding.as_str())]));
+    assert_eq!(request.body_bytes().len(), length);
+    request
+}
+
+#[track_caller]
+fn assert_too_large(answer: &Response) {
+    answer.assert_refused(413, "invalid_request");
+    assert_eq!(answer.json()["error_description"], "The body is too large.");
+    assert_eq!(answer.header("connection"), Some("close"));
+}
+
+#[test]
+fn a_body_at_the_limit_is_read_and_one_over_it_is_not() {
+    let server = Program::shared();
+    for encoding in ENCODINGS {
+        let answer = server.ask(&padded(encoding, BODY_LIMIT));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_too_large(&server.ask(&padded(encoding, BODY_LIMIT + 1)));
+        assert_too_large(&server.ask(&padded(encoding, 200_000)));
+    }
+}
+
+#[test]
+fn a_chunked_body_is_cut_off_where_it_crosses_the_limit() {
+    let server = Program::shared();
+    for encoding in ENCODINGS {
+        for size in [1000, 20_000] {
+            let mut connection = Connection::open(server.address);
+            connection.send(&padded(encoding, BODY_LIMIT).to_chunked_bytes(size));
+            assert_eq!(connection.read_answer().status, 200);
+            connection.send(&padded(encoding, BODY_LIMIT + 1).to_chunked_bytes(size));
+            assert_too_large(&connection.read_answer());
+            connection.assert_closes();
+        }
+    }
+}
+
+#[test]
+fn a_body_that_is_announced_too_large_is_not_asked_for() {
+    let server = Program::shared();
+    for encoding in ENCODINGS {
+        let mut connection = Connection::open(server.address);
+        let request = padded(encoding, BODY_LIMIT + 1).header("Expect", "100-continue");
+        connection.send(&request.head());
+        assert_too_large(&connection.read_answer());
+        connection.assert_closes();
+    }
+}
+
+#[test]
+fn a_body_that_fits_is_asked_for() {
+    let server = Program::shared();
+    for encoding in ENCODINGS {
+        let mut connection = Connection::open(server.address);
+        let request = padded(encoding, BODY_LIMIT).header("Expect", "100-continue");
+        connection.send(&request.head());
+        assert_eq!(connection.read_answer().status, 100);
+        connection.send(request.body_bytes());
+        assert_eq!(connection.read_answer().status, 200);
+        assert_eq!(connection.ask(&Request::token(encoding, &DEMO)).status, 200);
+    }
+}
+
+/// A request with `fields` header fields in all.
+fn with_fields(encoding: Encoding, fields: usize) -> Request {
+    // Host, Content-Type and Content-Length are there already.
+    let more = 0..fields - 3;
+    more.fold(Request::token(encoding, &DEMO), |request, i| request.header(&format!("X-{i}"), "y"))
+}
+
+#[track_caller]
+fn assert_head_too_large(answer: &Response) {
+    answer.assert_refused(431, "invalid_request");
+    assert_eq!(answer.json()["error_description"], "The header fields are too large.");
+    assert_eq!(answer.header("connection"), Some("close"));
+}
+
+#[test]
+fn there_are_at_most_64_header_fields() {
+    let server = Program::shared();
+    for encoding in ENCODINGS {
+        assert_eq!(server.ask(&with_fields(encoding, 64)).status, 200);
+        assert_head_too_large(&server.ask(&with_fields(encoding, 65)));
+        assert_head_too_large(&server.ask(&with_fields(encoding, 100)));
+    }
+    // So many that no request is made of them: there is no route to have a shape.
+    let mut connection = Connection::open(server.address);
+    connection.send(&with_fields(Encoding::Urlencoded, 200).head());
+    let answer = connection.read_answer();
+    assert_eq!((answer.status, answer.text()), (431, ""));
+    connection.assert_closes();
+}
+
+#[test]
+fn the_head_has_at_most_16_kib() {
+    let server = Program::shared();
+    for encoding in ENCODINGS {
+        let with =
+            |length: usize| Request::token(encoding, &DEMO).header("X-Long", "y".repeat(length));
+        assert_eq!(server.ask(&with(15 * 1024)).status, 200);
+        assert_head_too_large(&server.ask(&with(17 * 1024)));
+        let long_target = format!("/connect/token?x={}", "y".repeat(17 * 1024));
+        assert_head_too_large(
+            &server.ask(&Request::token(encoding, &DEMO).with_target(&long_target)),
+        );
+    }
+    // Exactly as much as is ever buffered, so that the server leaves nothing unread.
+    let mut head = Request::token(Encoding::Urlencoded, &DEMO).open_head();
+    head.extend(b"X-Long: ");
+    head.resize(24 * 1024, b'y');
+    let mut connection = Connection::open(server.address);
+    connection.send(&head);
+    let answer = connection.read_answer();
+    assert_eq!((answer.status, answer.text()), (431, ""));
+    connection.assert_closes();
+}
+
+#[test]
+fn there_are_at_most_16_parameters() {
+    let server = Program::shared();
+    let names: Vec<String> = (0..14).map(|index| format!("x{index}")).collect();
+    let more: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "y")).collect();
+    for encoding in ENCODINGS {
+        let answer = server.ask(&Request::token(encoding, &demo_with(&more[..13])));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let answer = server.ask(&Request::token(encoding, &demo_with(&more)));
+        answer.assert_refused(400, "invalid_request");
+        assert_eq!(answer.json()["error_description"], "There are too many parameters.");
+    }
+}
+
+#[test]
+fn slow_headers_are_told_so_and_closed() {
+    let server = Program::configured("[limits]\nheader_seconds = 1\n");
+    for encoding in ENCODINGS {
+        let request = Request::token(encoding, &DEMO);
+        let mut connection = Connection::open(server.address);
+        connection.send(&request.open_head());
+        let answer = connection.read_answer();
+        assert_eq!((answer.status, answer.text()), (408, r#"{"error":"invalid_request"}"#));
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.header("connection"), Some("close"));
+        connection.assert_closes();
+    }
+    assert_eq!(server.issued(), 0);
+}
+
+#[test]
+fn a_slow_body_is_told_so_in_the_routes_own_words_and_closed() {
+    let server = Program::configured("[limits]\nrequest_seconds = 1\n");
+    for encoding in ENCODINGS {
+        let bytes = Request::token(encoding, &DEMO).to_bytes();
+        let mut connection = Connection::open(server.address);
+        connection.send(&bytes[..bytes.len() - 1]);
+        let answer = connection.read_answer();
+        answer.assert_refused(408, "invalid_request");
+        let description = "The request did not arrive in time.";
+        assert_eq!(answer.json()["error_description"], description);
+        assert_eq!(answer.header("connection"), Some("close"));
+        connection.assert_closes();
+    }
+    assert_eq!(server.issued(), 0);
+}
+
+#[test]
+fn an_idle_connection_serves_again_and_is_closed_in_the_end() {
+    let server = Program::configured("[limits]\nidle_seconds = 20\nheader_seconds = 1\n");
+    let mut connection = Connection::open(server.address);
+    for encoding in ENCODINGS {
+        let answer = connection.ask(&Request::token(encoding, &DEMO));
+        assert_eq!((answer.status, answer.header("connection")), (200, None));
+        // Idling takes longer than a head may, and that is no fault.
+        let mut slow = Connection::open(server.address);
+        slow.send(b"POST ");
+        assert_eq!(slow.read_answer().status, 408);
+    }
+    let answer = connection.ask(&Request::token(Encoding::Multipart, &DEMO));
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
+    assert_eq!(server.issued(), 3);
+
+    let server = Program::configured("[limits]\nidle_seconds = 2\n");
+    let mut connection = Connection::open(server.address);
+    for encoding in ENCODINGS {
+        assert_eq!(connection.ask(&Request::token(encoding, &DEMO)).status, 200);
+    }
+    connection.assert_closes();
+    let mut silent = Connection::open(server.address);
+    silent.assert_closes();
+    assert_eq!(server.issued(), 2);
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answers_is_cut_off() {
+    let server = Program::configured("[limits]\nwrite_stall_seconds = 1\n");
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_write_timeout(Some(GUARD)).unwrap();
+    let requests = Request::get("/.well-known/jwks.json").to_bytes().repeat(100);
+    // Until every buffer on the way is full; then only the server's giving up ends this.
+    let error = loop {
+        if let Err(error) = stream.write_all(&requests) {
+            break error;
+        }
+    };
+    assert!(
+        [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind()),
+        "{error:?}"
+    );
+    let answer = server.ask(&Request::token(Encoding::Multipart, &DEMO));
+    assert_eq!(answer.status, 200);
+}
+
+const SHED: &str = "grantd_connections_shed_total";
+
+#[test]
+fn slow_headers_in_every_place_keep_no_honest_client_out() {
+    let server = Program::configured("[limits]\nconnections = 8\n");
+    let slow = Request::token(Encoding::Urlencoded, &DEMO).open_head();
+    let mut held: Vec<_> = (0..16).map(|_| Connection::open(server.address)).collect();
+    held.iter_mut().for_each(|connection| connection.send_if_open(&slow));
+    for encoding in ENCODINGS {
+        let answer = server.ask(&Request::token(encoding, &DEMO));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert!(server.metric(SHED) >= 8, "{}", server.metrics());
+    assert_eq!(server.issued(), 2);
+    drop(held);
+}
+
+#[test]
+fn idle_connections_in_every_place_keep_no_honest_client_out() {
+    let server = Program::configured("[limits]\nconnections = 8\n");
+    let idle: Vec<_> = (0..8)
+        .map(|index| {
+            let mut connection = Connection::open(server.address);
+            let answer = connection.ask(&Request::token(ENCODINGS[index % 2], &DEMO));
+            assert_eq!(answer.status, 200);
+            connection
+        })
+        .collect();
+    for encoding in ENCODINGS {
+        assert_eq!(server.ask(&Request::token(encoding, &DEMO)).status, 200);
+    }
+    assert!(server.metric(SHED) >= 1, "{}", server.metrics());
+    drop(idle);
+}
+
+#[test]
+fn slow_bodies_in_every_place_keep_no_honest_client_out_for_long() {
+    let server = Program::configured("[limits]\nconnections = 8\nrequest_seconds = 600\n");
+    let slow = Request::token(Encoding::Urlencoded, &DEMO).header("Expect", "100-continue");
+    let held: Vec<_> = (0..8)
+        .map(|_| {
+            let mut connection = Connection::open(server.address);
+            connection.send(&slow.head());
+            // From here on its place is taken by a request that waits for its body.
+            assert_eq!(connection.read_answer().status, 100);
+            connection
+        })
+        .collect();
+    for encoding in ENCODINGS {
+        // The way it goes for a client that does what `Retry-After` says.
+        let request = Request::token(encoding, &DEMO).to_bytes();
+        let answer = loop {
+            let mut connection = Connection::open(server.address);
+            connection.send_if_open(&request);
+            connection.finish_sending();
+            let said = connection.read_to_end();
+            if find(&said, b"HTTP/1.1 200 ").is_some() {
+                break said;
+            }
+            if count_answers(&said) > 0 {
+                assert!(said.starts_with(b"HTTP/1.1 503 "), "{}", said.escape_ascii());
+                assert!(find(&said, b"retry-after: 1\r\n").is_some());
+                assert!(said.ends_with(br#"{"error":"temporarily_unavailable"}"#));
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(count_answers(&answer), 1);
+    }
+    assert_eq!(server.issued(), 2);
+    drop(held);
+}

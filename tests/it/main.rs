@@ -1,0 +1,26 @@
+//! The server as its clients and operators meet it: the real binary over real sockets, and the
+//! library in process wherever a test has to move the clock.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should stop where it is"
+)]
+
+mod support;
+
+mod admin;
+mod cli;
+mod cli_client;
+mod cli_key;
+mod framing;
+mod layers;
+mod limits;
+mod metadata;
+mod multipart;
+mod properties;
+mod secrets;
+mod shutdown;
+mod token;
+mod token_cases;
+mod token_rules;

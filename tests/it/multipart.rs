@@ -1,0 +1,311 @@
+//! `multipart/form-data` where parsers differ: names, boundaries, part headers.
+
+use crate::support::{Program, Request, Response, TOKEN};
+
+const B: &str = "XbX";
+
+fn part(headers: &str, value: &str) -> String {
+    format!("--{B}\r\n{headers}\r\n\r\n{value}\r\n")
+}
+
+fn field(name: &str, value: &str) -> String {
+    part(&format!("Content-Disposition: form-data; name=\"{name}\""), value)
+}
+
+fn demo() -> String {
+    field("client_id", "demo-client")
+        + &field("client_secret", "demo-secret-for-local-use-only-0001")
+        + &field("grant_type", "client_credentials")
+}
+
+fn closed(parts: &str) -> String {
+    format!("{parts}--{B}--\r\n")
+}
+
+fn send(content_type: &str, body: impl Into<Vec<u8>>) -> Response {
+    Program::shared().ask(&Request::new("POST", TOKEN).typed_body(content_type, body))
+}
+
+fn ask(body: impl Into<Vec<u8>>) -> Response {
+    send(&format!("multipart/form-data; boundary={B}"), body)
+}
+
+#[track_caller]
+fn assert_granted(answer: &Response) {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["scope"], "external-api");
+}
+
+/// Each in front of, and each behind, what would otherwise be granted.
+#[track_caller]
+fn assert_part_refused(part: &str) -> Vec<Response> {
+    let bodies = [closed(&(part.to_owned() + &demo())), closed(&(demo() + part))];
+    bodies
+        .into_iter()
+        .map(|body| {
+            let answer = ask(body);
+            assert_eq!(answer.status, 400, "{part:?}");
+            answer.assert_refused(400, "invalid_request");
+            answer
+        })
+        .collect()
+}
+
+#[test]
+fn a_part_with_a_file_name_is_refused() {
+    for disposition in [
+        "form-data; name=\"scope\"; filename=\"a.txt\"",
+        "form-data; name=\"scope\"; filename=\"\"",
+        "form-data; filename=a; name=scope",
+        "form-data; name=\"scope\"; FILENAME=\"a\"",
+        "form-data; name=\"scope\"; filename*=UTF-8''a",
+        "form-data; name=\"unknown\"; filename=\"a\"",
+    ] {
+        let part = part(&format!("Content-Disposition: {disposition}"), "external-api");
+        for answer in assert_part_refused(&part) {
+            let description = "The form's parts must be plain fields, not files.";
+            assert_eq!(answer.json()["error_description"], description, "{disposition}");
+        }
+    }
+}
+
+#[test]
+fn no_name_comes_out_of_a_file_name() {
+    let hidden = part(
+        "Content-Disposition: form-data; filename=\"x; name=client_id; y\"; name=\"scope\"",
+        "demo-client",
+    );
+    assert_part_refused(&hidden);
+    // Without a real client_id the hidden one must not stand in for it.
+    let without = closed(
+        &(hidden
+            + &field("client_secret", "demo-secret-for-local-use-only-0001")
+            + &field("grant_type", "client_credentials")),
+    );
+    ask(without).assert_refused(400, "invalid_request");
+    // Other parameters hide no name either, and are nobody's business.
+    let decoy = part("Content-Disposition: form-data; x=\"; name=client_id\"; name=\"a\"", "b");
+    assert_granted(&ask(closed(&(decoy + &demo()))));
+    let prefixed = part("Content-Disposition: form-data; xname=\"client_id\"; name=\"a\"", "b");
+    assert_granted(&ask(closed(&(prefixed + &demo()))));
+}
+
+#[test]
+fn a_part_is_in_utf_8() {
+    for charset in ["utf-16", "iso-8859-1", "\"windows-1252\"", "UTF-7"] {
+        let headers = format!(
+            "Content-Disposition: form-data; name=\"x\"\r\nContent-Type: text/plain; charset={charset}"
+        );
+        for answer in assert_part_refused(&part(&headers, "y")) {
+            let description = "The charset of every part must be UTF-8.";
+            assert_eq!(answer.json()["error_description"], description);
+        }
+    }
+    for content_type in ["text/plain", "text/plain; charset=UTF-8", "application/octet-stream"] {
+        let headers =
+            format!("Content-Disposition: form-data; name=\"x\"\r\nContent-Type: {content_type}");
+        assert_granted(&ask(closed(&(demo() + &part(&headers, "é")))));
+    }
+    for content_type in ["", "text", "text/plain; charset", "text/plain; charset=utf-8; charset=x"]
+    {
+        let headers =
+            format!("Content-Disposition: form-data; name=\"x\"\r\nContent-Type: {content_type}");
+        assert_part_refused(&part(&headers, "y"));
+    }
+    for bad in [&b"\xff"[..], b"\xc3(", b"ab\xe2\x82"] {
+        for placeholder in ["VALUE", "NAME"] {
+            let body = closed(&(demo() + &field("NAME", "VALUE"))).into_bytes();
+            let at = crate::support::http::find(&body, placeholder.as_bytes()).unwrap();
+            let body = [&body[..at], bad, &body[at + placeholder.len()..]].concat();
+            ask(body).assert_refused(400, "invalid_request");
+        }
+    }
+}
+
+#[test]
+fn a_name_is_there_once() {
+    for name in ["client_id", "client_secret", "grant_type"] {
+        for value in ["demo-client", ""] {
+            for answer in assert_part_refused(&field(name, value)) {
+                let description = "A parameter must not be repeated.";
+                assert_eq!(answer.json()["error_description"], description, "{name}");
+            }
+        }
+    }
+    // However it is written.
+    assert_part_refused(&part("content-disposition:form-data;name=client_id", "x"));
+    assert_part_refused(&part("Content-Disposition: form-data; name=\"client\\_id\"", "x"));
+}
+
+#[test]
+fn a_part_has_every_header_once() {
+    let disposition = "Content-Disposition: form-data; name=\"x\"";
+    for headers in [
+        format!("Content-Disposition: form-data; name=\"scope\"\r\n{disposition}"),
+        format!("{disposition}\r\ncontent-disposition: form-data; name=\"scope\""),
+        format!("{disposition}\r\n{disposition}"),
+        format!(
+            "{disposition}\r\nContent-Type: text/plain; charset=utf-16\r\nContent-Type: text/plain"
+        ),
+        format!(
+            "{disposition}\r\nContent-Transfer-Encoding: base64\r\nContent-Transfer-Encoding: 8bit"
+        ),
+    ] {
+        assert_part_refused(&part(&headers, "y"));
+    }
+}
+
+#[test]
+fn a_part_says_form_data_and_one_name() {
+    for headers in [
+        "Content-Type: text/plain",
+        "Content-Disposition: form-data",
+        "Content-Disposition: attachment; name=\"x\"",
+        "Content-Disposition: form-data; name=\"x\"; name=\"y\"",
+        "Content-Disposition: form-data; name=\"x",
+        "Content-Disposition: form-data; name",
+        "Content-Disposition: form-data; name=\"x\" y",
+        "Content-Disposition: form-data; name=a b",
+        "Content-Disposition: form-data; name=\"x\";",
+        "Content-Disposition form-data; name=\"x\"",
+        "Content-Disposition : form-data; name=\"x\"",
+        "Content-Disposition: form-data; name=\"x\"\r\nContent-Transfer-Encoding: base64",
+        "Content-Disposition: form-data;\r\n name=\"x\"",
+        "",
+    ] {
+        assert_part_refused(&part(headers, "y"));
+    }
+}
+
+#[test]
+fn what_careful_clients_send_is_understood() {
+    for headers in [
+        "content-disposition:form-data;name=x",
+        "CONTENT-DISPOSITION: FORM-DATA; NAME=\"x\"",
+        "Content-Disposition: form-data ; name = \"x\"",
+        "Content-Disposition: form-data; name=\"a;b=\\\"c\\\\\"",
+        "Content-Disposition: form-data; name=\"x\"; other=y",
+        "X-Header: y\r\nContent-Disposition: form-data; name=\"x\"\r\nContent-Length: 1",
+        "Content-Disposition: form-data; name=\"x\"\r\nContent-Transfer-Encoding: 8BIT",
+        "Content-Disposition: form-data; name=\"\"",
+    ] {
+        assert_granted(&ask(closed(&(part(headers, "y") + &demo()))));
+        assert_granted(&ask(closed(&(demo() + &part(headers, "y")))));
+    }
+}
+
+#[test]
+fn a_value_may_hold_anything_but_the_boundary() {
+    for value in [
+        "",
+        "\r\n",
+        "--",
+        "\r\n--",
+        "--XbX",
+        "\r\n--XbY\r\n",
+        "a\r\n\r\nb",
+        "a&b=c%zz+",
+        "\0\u{1}",
+        "a\nContent-Disposition: form-data; name=\"scope\"",
+    ] {
+        assert_granted(&ask(closed(&(field("x", value) + &demo()))));
+        assert_granted(&ask(closed(&(demo() + &field("x", value)))));
+    }
+}
+
+#[test]
+fn a_boundary_has_1_to_70_characters() {
+    let body = |boundary: &str| closed(&demo()).replace(B, boundary);
+    let type_of = |boundary: &str| format!("multipart/form-data; boundary={boundary}");
+    let longest = "x".repeat(70);
+    let odd = "'()+_,-./:=? x";
+    let odd = format!("\"{odd}\"");
+    for boundary in ["x", "0", &longest, "\"x y\"", &odd, "\"x\\y\"", "----WebKitFormBoundaryAb1"] {
+        let raw = boundary.trim_matches('"').replace('\\', "");
+        assert_granted(&send(&type_of(boundary), body(&raw)));
+    }
+    let too_long = "x".repeat(71);
+    for (content_type, raw) in [
+        (type_of("\"\""), ""),
+        (type_of(&too_long), too_long.as_str()),
+        ("multipart/form-data".to_owned(), ""),
+        ("multipart/form-data; charset=utf-8".to_owned(), "XbX"),
+        (type_of("\"x \""), "x "),
+        (type_of("\"x@y\""), "x@y"),
+        (type_of("\"x\ty\""), "x\ty"),
+    ] {
+        let answer = send(&content_type, body(raw));
+        answer.assert_refused(400, "invalid_request");
+        let description = "The multipart boundary must be 1 to 70 valid characters.";
+        assert_eq!(answer.json()["error_description"], description, "{content_type}");
+    }
+    for content_type in
+        ["multipart/form-data; boundary=", "multipart/form-data; boundary=a;boundary=b"]
+    {
+        send(content_type, body("a")).assert_refused(415, "invalid_request");
+    }
+}
+
+#[test]
+fn a_body_without_its_closing_boundary_is_refused_wherever_it_is_cut() {
+    let whole = closed(&demo());
+    // Two bytes less is the closing boundary without its line break.
+    let end = whole.len() - 2;
+    assert_granted(&ask(&whole[..end]));
+    for cut in [1, 2, 3, 5, 7, 8, 20, 60, 100, end - 1] {
+        ask(&whole[..end - cut]).assert_refused(400, "invalid_request");
+    }
+    ask(demo()).assert_refused(400, "invalid_request");
+    ask(demo() + "--XbX").assert_refused(400, "invalid_request");
+    ask(demo() + "--XbX-").assert_refused(400, "invalid_request");
+    ask(demo() + "--YbY--\r\n").assert_refused(400, "invalid_request");
+    ask("--XbX--\r\n").assert_refused(400, "invalid_request");
+}
+
+#[test]
+fn there_are_at_most_16_parts() {
+    let padding = |count: usize| -> String {
+        (0..count).map(|index| field(&format!("x{index}"), "y")).collect()
+    };
+    assert_granted(&ask(closed(&(demo() + &padding(13)))));
+    for body in [demo() + &padding(14), padding(14) + &demo(), padding(14) + &demo() + &padding(99)]
+    {
+        let answer = ask(closed(&body));
+        answer.assert_refused(400, "invalid_request");
+        let description = "There are too many parameters.";
+        assert_eq!(answer.json()["error_description"], description);
+    }
+}
+
+#[test]
+fn a_huge_part_header_block_is_bounded_by_the_body() {
+    let disposition = "Content-Disposition: form-data; name=\"x\"";
+    let long = format!("{disposition}\r\nX-Long: {}", "y".repeat(15_000));
+    assert_granted(&ask(closed(&(part(&long, "y") + &demo()))));
+    let many: String = (0..40).map(|index| format!("X-{index}: y\r\n")).collect();
+    assert_part_refused(&part(&format!("{many}{disposition}"), "y"));
+    let endless = format!("--{B}\r\nX-Endless: {}", "y".repeat(16_000));
+    ask(demo() + &endless).assert_refused(400, "invalid_request");
+    let over = format!("{disposition}\r\nX-Long: {}", "y".repeat(17_000));
+    ask(closed(&(part(&over, "y") + &demo()))).assert_refused(413, "invalid_request");
+}
+
+#[test]
+fn preamble_and_epilogue_are_ignored() {
+    for (preamble, epilogue) in [
+        ("", ""),
+        ("This is a message in several parts.\r\n", ""),
+        ("\r\n", "\r\n\r\n"),
+        ("", "an epilogue"),
+        ("", "\r\n--XbX\r\nContent-Type: text/plain\r\n\r\nx\r\n--XbX--"),
+        ("client_id: nobody\r\n\r\n", ""),
+    ] {
+        let body = format!("{preamble}{}{epilogue}", closed(&demo()));
+        assert_granted(&ask(body));
+    }
+    // Nothing behind the closing boundary counts, not even what looks like a part.
+    let behind = closed("") + &closed(&demo());
+    ask(behind).assert_refused(400, "invalid_request");
+    let padded = closed(&demo()).replace("--XbX\r\n", "--XbX \t\r\n");
+    assert_granted(&ask(padded));
+}

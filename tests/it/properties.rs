@@ -1,0 +1,176 @@
+//! Whatever the parameters are, both encodings decide alike.
+//!
+//! What one of them cannot express is left out: a part's name stands in a header line, which holds
+//! no control characters. (A value that holds the boundary cannot be sent as a part either, but
+//! nothing here makes one.)
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::Value;
+
+use crate::support::home::secret_of;
+use crate::support::{DEMO, Encoding, Program, Request, Response, Token};
+
+type Parameter = (String, Vec<u8>);
+
+/// A whole request with every part of it there, missing, wrong, repeated or odd.
+fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
+    // 14 more are beyond the limit with any three that are there already.
+    let crowd = prop_oneof![9 => Just(0), 1 => Just(14)].prop_map(|count| {
+        let parameter = |index| (format!("x{index}"), b"y".to_vec());
+        (0..count).map(parameter).collect::<Vec<Parameter>>()
+    });
+    (client(), prop::collection::vec(odd_parameter(), 0..3), crowd)
+        .prop_map(|(client, odd, crowd)| [client, odd, crowd].concat())
+        .prop_shuffle()
+}
+
+fn client() -> impl Strategy<Value = Vec<Parameter>> {
+    let demo: Vec<Parameter> =
+        DEMO.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect();
+    let of = |client: &str| {
+        let mut own = demo.clone();
+        own[0].1 = client.into();
+        own[1].1 = secret_of(client).into();
+        own
+    };
+    // Those that can be granted something come more often.
+    let clients = [
+        demo.clone(),
+        demo.clone(),
+        demo.clone(),
+        of("two-audiences"),
+        of("two-audiences"),
+        of("one-audience"),
+        of("no-default"),
+        of("no-scope"),
+        of("basic-only"),
+        of("disabled"),
+        of("expired"),
+        of("nobody"),
+    ];
+    let change = prop_oneof![
+        30 => Just(None),
+        1 => Just(Some(Vec::new())),
+        1 => odd_value().prop_map(Some),
+    ];
+    let missing = prop_oneof![12 => Just(None), 1 => (0..3_usize).prop_map(Some)];
+    let changes = prop::collection::vec(change, 3);
+    (prop::sample::select(clients.to_vec()), changes, missing).prop_map(
+        |(mut client, changes, missing)| {
+            for (parameter, change) in client.iter_mut().zip(changes) {
+                if let Some(value) = change {
+                    parameter.1 = value;
+                }
+            }
+            if let Some(index) = missing {
+                client.remove(index);
+            }
+            client
+        },
+    )
+}
+
+fn odd_parameter() -> impl Strategy<Value = Parameter> {
+    let known = prop::sample::select(vec![
+        "scope",
+        "resource",
+        "client_id",
+        "client_secret",
+        "grant_type",
+        "client_assertion",
+        "unknown",
+        "Scope",
+        "",
+    ]);
+    let name = prop_oneof![
+        4 => known.prop_map(str::to_owned),
+        1 => "[ -~]{1,8}",
+        1 => any::<String>().prop_map(|name| name.replace(char::is_control, "")),
+    ];
+    let value = prop_oneof![3 => sensible_value(), 1 => odd_value()];
+    (name, value)
+}
+
+fn sensible_value() -> impl Strategy<Value = Vec<u8>> {
+    prop::sample::select(vec![
+        "",
+        "read",
+        "write",
+        "read write",
+        "external-api",
+        "https://api.example/one",
+        "urn:example:two",
+        "demo-client",
+        "read  write",
+        "Read",
+    ])
+    .prop_map(Vec::from)
+}
+
+fn odd_value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        3 => "[ -~]{0,40}".prop_map(String::into_bytes),
+        3 => any::<String>().prop_map(String::into_bytes),
+        1 => "[\\x00-\\x1f\\x7f%&+=;\r\n]{1,10}".prop_map(String::into_bytes),
+        1 => prop::collection::vec(any::<u8>(), 1..10),
+    ]
+}
+
+/// Everything about an answer that is the same for two requests that ask the same.
+fn decision(answer: &Response, server: &Program) -> (u16, Value, Option<Value>) {
+    let mut body = answer.json();
+    let mut claims = None;
+    if answer.status == 200 {
+        let mut token = Token::verified(answer, server.address);
+        let members = token.claims.as_object_mut().unwrap();
+        for own in ["jti", "iat", "exp"] {
+            assert!(members.remove(own).is_some(), "{own}");
+        }
+        claims = Some(token.claims);
+        body["access_token"] = Value::Null;
+    }
+    (answer.status, body, claims)
+}
+
+#[test]
+fn both_encodings_always_decide_alike() {
+    let server = Program::shared();
+    let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
+    let granted = std::cell::Cell::new(0);
+    TestRunner::new(config)
+        .run(&parameters(), |parameters| {
+            let ask = |encoding| {
+                let answer = server.ask(&Request::token(encoding, &parameters));
+                decision(&answer, &server)
+            };
+            let (urlencoded, multipart) = (ask(Encoding::Urlencoded), ask(Encoding::Multipart));
+            prop_assert_eq!(&urlencoded, &multipart);
+            prop_assert!([200, 400].contains(&urlencoded.0), "{:?}", urlencoded);
+            granted.set(granted.get() + u32::from(urlencoded.0 == 200));
+            Ok(())
+        })
+        .unwrap();
+    // A generator that only makes refusals would prove little.
+    assert!(granted.get() > 10, "{} of 200 were granted", granted.get());
+}
+
+#[test]
+fn of_two_faults_at_once_both_encodings_name_the_same() {
+    let server = Program::shared();
+    let not_utf8 = ("unknown".to_owned(), vec![0xff]);
+    let repeated = ("client_id".to_owned(), b"demo-client".to_vec());
+    let demo = || DEMO.iter().map(|&(name, value)| (name.to_owned(), Vec::from(value)));
+    for (odd, error) in [
+        (vec![not_utf8.clone(), repeated.clone()], "must be valid UTF-8"),
+        (vec![repeated.clone(), not_utf8], "must be valid UTF-8"),
+        ((0..20).map(|_| repeated.clone()).collect(), "too many parameters"),
+    ] {
+        let parameters: Vec<Parameter> = demo().chain(odd).collect();
+        for encoding in [Encoding::Urlencoded, Encoding::Multipart] {
+            let answer = server.ask(&Request::token(encoding, &parameters));
+            answer.assert_refused(400, "invalid_request");
+            assert!(answer.text().contains(error), "{encoding:?}: {}", answer.text());
+        }
+    }
+}

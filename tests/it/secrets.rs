@@ -1,0 +1,131 @@
+//! No secret and no token appears where operators look.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::support::home::secret_of;
+use crate::support::http::exchange_cut_off;
+use crate::support::{
+    DEMO, ENCODINGS, Home, Program, Request, Response, TOKEN, demo_with, demo_without, request_of,
+};
+
+/// As a client might send by mistake in every place that takes text.
+const CANARY: &str = "canary-7f3a9c51d2e84b60";
+
+/// Requests that are refused at every step on the way, each with the cause that the log is to name.
+fn refused() -> Vec<(Request, &'static str)> {
+    let grant = [("grant_type", "client_credentials")];
+    let canary = |name: &'static str| [demo_without(&[name]), vec![(name, CANARY)]].concat();
+    let mut requests = Vec::new();
+    for encoding in ENCODINGS {
+        let form = |parameters: &[(&str, &str)]| Request::token(encoding, parameters);
+        let expired = secret_of("expired");
+        let disabled = secret_of("disabled");
+        requests.extend([
+            (form(&canary("client_secret")), "wrong_secret"),
+            (form(&canary("client_id")), "unknown_client"),
+            (form(&canary("grant_type")), "grant_type_unsupported"),
+            (form(&demo_with(&[("scope", CANARY)])), "scope_not_allowed"),
+            (form(&demo_with(&[("resource", CANARY)])), "target"),
+            (form(&demo_with(&[("client_assertion", CANARY)])), "several_authentications"),
+            (form(&demo_with(&[("client_secret", CANARY)])), "parameter_repeated"),
+            (form(&demo_with(&[(CANARY, "a"), (CANARY, "b")])), "parameter_repeated"),
+            (form(&request_of("expired", &expired, &[])), "secret_not_current"),
+            (form(&request_of("disabled", &disabled, &[])), "client_disabled"),
+            (form(&demo_without(&["grant_type"])), "grant_type_missing"),
+            (form(&grant).basic(&format!("demo-client:{CANARY}")), "wrong_secret"),
+            (form(&grant).basic(&format!("{CANARY}:{CANARY}")), "unknown_client"),
+            (form(&grant).basic(CANARY), "malformed_authorization"),
+            (
+                form(&grant).header("Authorization", format!("Bearer {CANARY}")),
+                "unsupported_authentication",
+            ),
+            (
+                form(&DEMO).with_target(&format!("{TOKEN}?client_secret={CANARY}")),
+                "parameter_in_query",
+            ),
+            (form(&DEMO).with_target(&format!("/{CANARY}")), "not_found"),
+            (Request::new("POST", TOKEN).typed_body(CANARY, CANARY), "media_type"),
+            (form(&DEMO).header("Host", CANARY), "host"),
+        ]);
+    }
+    requests
+}
+
+#[test]
+fn no_secret_and_no_token_is_logged_or_counted() {
+    let mut server = Program::start(Home::new(), &["--log-level", "debug"]);
+    let mut hidden: Vec<String> = vec![CANARY.to_owned()];
+    hidden.extend([CANARY, &format!("demo-client:{CANARY}")].map(|text| STANDARD.encode(text)));
+    for (index, (request, cause)) in refused().into_iter().enumerate() {
+        let id = format!("refused-{index}");
+        let answer = server.ask(&request.header("X-Request-Id", id.as_str()));
+        assert!(answer.status >= 400, "{cause}");
+        assert_eq!(answer.header("x-request-id"), Some(id.as_str()));
+        let line = server.log.of_request(&id);
+        assert_eq!((&line["outcome"], &line["cause"]), (&"refused".into(), &cause.into()));
+        assert_eq!(line["status"], answer.status);
+    }
+    for (index, encoding) in ENCODINGS.into_iter().enumerate() {
+        let by_header = Request::token(encoding, &[("grant_type", "client_credentials")])
+            .basic("demo-client:demo-secret-for-local-use-only-0001");
+        for (way, request) in [("post", Request::token(encoding, &DEMO)), ("basic", by_header)] {
+            let id = format!("granted-{way}-{index}");
+            let answer = server.ask(&request.header("X-Request-Id", id.as_str()));
+            hidden.extend(parts_of_token(&answer));
+            let line = server.log.of_request(&id);
+            assert_eq!(
+                (&line["outcome"], &line["client"]),
+                (&"issued".into(), &"demo-client".into())
+            );
+        }
+        let bytes = Request::token(encoding, &demo_with(&[("x", CANARY)])).to_bytes();
+        exchange_cut_off(server.address, &bytes[..bytes.len() - 1]);
+        exchange_cut_off(server.address, &[b"\0", CANARY.as_bytes(), b"\r\n\r\n"].concat());
+    }
+    hidden.extend(["demo-secret-for-local-use-only-0001".to_owned(), STANDARD.encode(DEMO[1].1)]);
+    hidden.extend(["expired", "disabled"].map(secret_of));
+
+    let metrics = server.metrics();
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    let log = server.log.to_the_end();
+    for secret in hidden {
+        assert!(!log.contains(&secret), "the log holds {secret}");
+        assert!(!metrics.contains(&secret), "the metrics hold {secret}");
+    }
+}
+
+/// The token and each part of it, any of which would give it away or help to forge one.
+fn parts_of_token(answer: &Response) -> Vec<String> {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+    let mut parts: Vec<_> = token.split('.').skip(1).map(str::to_owned).collect();
+    parts.push(token);
+    parts
+}
+
+#[test]
+fn the_id_in_the_answer_finds_the_line_that_says_why() {
+    let server = Program::shared();
+    for encoding in ENCODINGS {
+        let unknown = request_of("nobody", "x", &[]);
+        let known = request_of("one-audience", "x", &[]);
+        let ask = |parameters: &[(&str, &str)]| {
+            let answer = server.ask(&Request::token(encoding, parameters));
+            answer.assert_refused(400, "invalid_client");
+            server.log.of_request(answer.header("x-request-id").unwrap())
+        };
+        let (unknown, known) = (ask(&unknown), ask(&known));
+        // The caller is told one thing, the operator two.
+        assert_eq!((&unknown["cause"], &unknown["client"]), (&"unknown_client".into(), &"".into()));
+        let expected = (&"wrong_secret".into(), &"one-audience".into());
+        assert_eq!((&known["cause"], &known["client"]), expected);
+        for line in [unknown, known] {
+            assert_eq!(line["level"], "WARN");
+            assert_eq!((&line["route"], &line["method"]), (&"token".into(), &"POST".into()));
+            assert_eq!(line["status"], 400);
+            assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What the tests share: a server, a client that sends exact bytes, forms, and token verification.
+
+pub(crate) mod command;
+pub(crate) mod form;
+pub(crate) mod home;
+pub(crate) mod http;
+pub(crate) mod library;
+pub(crate) mod program;
+pub(crate) mod token;
+
+pub(crate) use form::{ENCODINGS, Encoding};
+pub(crate) use home::Home;
+pub(crate) use http::{Connection, Request, Response};
+pub(crate) use library::Library;
+pub(crate) use program::Program;
+pub(crate) use token::Token;
+
+use std::time::Duration;
+
+/// Nothing here takes this long; without it, a test that waits for what never comes would hang.
+pub(crate) const GUARD: Duration = Duration::from_secs(60);
+
+/// The demo client of the shipped registry, with the secret that its documentation names.
+pub(crate) const DEMO: [(&str, &str); 3] = [
+    ("client_id", "demo-client"),
+    ("client_secret", "demo-secret-for-local-use-only-0001"),
+    ("grant_type", "client_credentials"),
+];
+
+pub(crate) const TOKEN: &str = "/connect/token";
+
+/// The demo client's request, with these parameters behind it.
+pub(crate) fn demo_with<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    DEMO.iter().chain(more).copied().collect()
+}
+
+/// The demo client's request, without the parameters of these names.
+pub(crate) fn demo_without(names: &[&str]) -> Vec<(&'static str, &'static str)> {
+    DEMO.into_iter().filter(|(name, _)| !names.contains(name)).collect()
+}
+
+/// The request of a client of [`home::registry`].
+pub(crate) fn request_of<'a>(
+    client: &'a str,
+    secret: &'a str,
+    more: &[(&'a str, &'a str)],
+) -> Vec<(&'a str, &'a str)> {
+    let own =
+        [("client_id", client), ("client_secret", secret), ("grant_type", "client_credentials")];
+    own.iter().chain(more).copied().collect()
+}

@@ -1,0 +1,51 @@
+//! Commands that run to their end.
+
+use std::borrow::BorrowMut;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// What a command left behind.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// Asserts an error that says this, and nothing on standard output.
+    #[track_caller]
+    pub(crate) fn assert_error(&self, code: i32, says: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert_eq!(self.stdout, "");
+        for part in says {
+            assert!(self.stderr.contains(part), "{} does not say {part}", self.stderr);
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_fine(&self) -> &str {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
+        &self.stdout
+    }
+}
+
+pub(crate) fn run(command: impl BorrowMut<Command>) -> Ended {
+    run_with_input(command, "")
+}
+
+/// Runs `command` with `input` as its standard input.
+pub(crate) fn run_with_input(mut command: impl BorrowMut<Command>, input: &str) -> Ended {
+    let mut child = command
+        .borrow_mut()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // A command that fails early may not read what it is given.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("the program ends");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}

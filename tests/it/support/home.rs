@@ -1,0 +1,157 @@
+//! A directory with everything a server needs, gone with the test that made it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Client registry, signing key and configuration of one server.
+pub(crate) struct Home {
+    directory: TempDir,
+}
+
+impl Home {
+    /// With the shipped registry, the test clients of [`registry`] and one key that signs.
+    pub(crate) fn new() -> Self {
+        let home = Self::without_key();
+        let (name, pem) = signing_key();
+        home.write_key(name, pem);
+        home
+    }
+
+    pub(crate) fn without_key() -> Self {
+        let home = Self { directory: TempDir::new().expect("a temporary directory") };
+        home.write("clients.json", &registry());
+        fs::create_dir(home.keys()).unwrap();
+        home
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn clients(&self) -> PathBuf {
+        self.path("clients.json")
+    }
+
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.path("keys")
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub(crate) fn write_key(&self, name: &str, pem: &str) -> PathBuf {
+        let path = self.keys().join(name);
+        fs::write(&path, pem).unwrap();
+        set_mode(&path, 0o600);
+        path
+    }
+
+    /// The program with this home's registry and keys, and no setting from outside.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = grantd(self.directory.path());
+        command.args(arguments);
+        command
+    }
+}
+
+/// The program in `directory`, deaf to the environment of whoever runs the tests.
+pub(crate) fn grantd(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_grantd"));
+    command.env_clear().current_dir(directory);
+    command
+}
+
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// File name and contents of a key that has been signing for long. Made once: it takes a second.
+pub(crate) fn signing_key() -> &'static (String, String) {
+    static KEY: OnceLock<(String, String)> = OnceLock::new();
+    KEY.get_or_init(|| {
+        let directory = TempDir::new().expect("a temporary directory");
+        let made = grantd(directory.path()).args(["key", "generate"]).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let line: Value = serde_json::from_slice(&made.stdout).unwrap();
+        let name = format!("{}.pem", line["kid"].as_str().unwrap());
+        let text = fs::read_to_string(directory.path().join("keys").join(&name)).unwrap();
+        // Without its times a key has been signing for ever, whatever a test's clock says.
+        let pem = text[text.find("-----BEGIN").unwrap()..].to_owned();
+        (name, pem)
+    })
+}
+
+/// The secret of a client of [`registry`].
+pub(crate) fn secret_of(client: &str) -> String {
+    format!("{client}.xV9q2LkT7mRz4wHn8sYd3cPb6fGj1aQe")
+}
+
+pub(crate) fn hash_of(secret: &str) -> String {
+    let hash = digest(&SHA256, secret.as_bytes());
+    format!("$sha256${}", URL_SAFE_NO_PAD.encode(hash))
+}
+
+/// The clients of the shipped registry, and one for each rule that needs its own.
+pub(crate) fn registry() -> String {
+    let shipped = include_str!("../../../clients.json");
+    let mut document: Value = serde_json::from_str(shipped).unwrap();
+    let clients = document["clients"].as_array_mut().unwrap();
+    let client = |id: &str, more: Value| {
+        let mut client = json!({
+            "client_id": id,
+            "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
+            "scopes": ["read", "write"],
+            "default_scopes": ["read"],
+        });
+        let more = more.as_object().unwrap().clone();
+        client.as_object_mut().unwrap().extend(more);
+        client
+    };
+    let timed = |id: &str, member: &str, at: u64| {
+        let mut secret = json!({ "label": "a", "hash": hash_of(&secret_of(id)) });
+        secret[member] = at.into();
+        client(id, json!({ "secrets": [secret] }))
+    };
+    clients.extend([
+        client("one-audience", json!({ "audience": ["https://api.example/one"] })),
+        client(
+            "two-audiences",
+            json!({ "audience": ["https://api.example/one", "urn:example:two"] }),
+        ),
+        client("no-default", json!({ "default_scopes": [] })),
+        client("no-scope", json!({ "scopes": [], "default_scopes": [] })),
+        client("basic-only", json!({ "auth_methods": ["client_secret_basic"] })),
+        client("post-only", json!({ "auth_methods": ["client_secret_post"] })),
+        client("no-secret", json!({ "secrets": [] })),
+        client("disabled", json!({ "enabled": false })),
+        timed("expired", "expires_at", 1),
+        timed("not-yet", "not_before", 32_503_680_000),
+        client(
+            "an:identifier",
+            json!({ "secrets": [{ "label": "a", "hash": hash_of(ODD_SECRET) }] }),
+        ),
+        client(
+            "percent",
+            json!({ "secrets": [{ "label": "a", "hash": hash_of(PERCENT_SECRET) }] }),
+        ),
+    ]);
+    serde_json::to_string_pretty(&document).unwrap()
+}
+
+/// Has every character that form-encoding or Basic could lose.
+pub(crate) const ODD_SECRET: &str = " %&+ \"quoted\" a:b=c;d ~!@#$^*()'\\";
+
+/// No valid form encoding as it stands.
+pub(crate) const PERCENT_SECRET: &str = "100% sure that this is long enough %zz";

@@ -1,0 +1,312 @@
+//! An HTTP/1.1 client that sends exactly the bytes it is given and hides nothing of the answer.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::support::{Encoding, GUARD, form};
+
+/// A request that is about to be sent.
+#[derive(Clone)]
+pub(crate) struct Request {
+    method: String,
+    target: String,
+    headers: Vec<(String, Vec<u8>)>,
+    body: Option<Vec<u8>>,
+}
+
+impl Request {
+    pub(crate) fn new(method: &str, target: &str) -> Self {
+        let (method, target) = (method.to_owned(), target.to_owned());
+        Self { method, target, headers: Vec::new(), body: None }.header("Host", "127.0.0.1")
+    }
+
+    pub(crate) fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    /// The form that every token request is, in either encoding.
+    pub(crate) fn token<N, V>(encoding: Encoding, parameters: &[(N, V)]) -> Self
+    where
+        N: AsRef<[u8]>,
+        V: AsRef<[u8]>,
+    {
+        Self::new("POST", crate::support::TOKEN).form(encoding, parameters)
+    }
+
+    pub(crate) fn form<N, V>(self, encoding: Encoding, parameters: &[(N, V)]) -> Self
+    where
+        N: AsRef<[u8]>,
+        V: AsRef<[u8]>,
+    {
+        self.typed_body(encoding.content_type(), form::encode(encoding, parameters))
+    }
+
+    pub(crate) fn typed_body(self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        self.header("Content-Type", content_type).body(body)
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub(crate) fn without_header(mut self, name: &str) -> Self {
+        self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+        self
+    }
+
+    pub(crate) fn with_target(mut self, target: &str) -> Self {
+        target.clone_into(&mut self.target);
+        self
+    }
+
+    /// `Authorization: Basic` of exactly this pair: nothing is form-encoded here.
+    pub(crate) fn basic(self, pair: &str) -> Self {
+        self.header("Authorization", format!("Basic {}", STANDARD.encode(pair)))
+    }
+
+    pub(crate) fn body_bytes(&self) -> &[u8] {
+        self.body.as_deref().unwrap_or_default()
+    }
+
+    /// Request line and headers, with the `Content-Length` of the body.
+    pub(crate) fn head(&self) -> Vec<u8> {
+        let mut bytes = self.open_head();
+        if let Some(body) = &self.body {
+            bytes.extend(format!("Content-Length: {}\r\n", body.len()).bytes());
+        }
+        bytes.extend(b"\r\n");
+        bytes
+    }
+
+    /// Request line and headers without framing and without the empty line that ends them.
+    pub(crate) fn open_head(&self) -> Vec<u8> {
+        let mut bytes = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
+        for (name, value) in &self.headers {
+            bytes.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+        }
+        bytes
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        [self.head().as_slice(), self.body_bytes()].concat()
+    }
+
+    /// The same request with its body in chunks of `size` bytes.
+    pub(crate) fn to_chunked_bytes(&self, size: usize) -> Vec<u8> {
+        let mut bytes = self.open_head();
+        bytes.extend(b"Transfer-Encoding: chunked\r\n\r\n");
+        for chunk in self.body_bytes().chunks(size) {
+            bytes.extend(format!("{:x}\r\n", chunk.len()).bytes());
+            bytes.extend([chunk, b"\r\n"].concat());
+        }
+        bytes.extend(b"0\r\n\r\n");
+        bytes
+    }
+
+    /// Sends this alone on a connection of its own.
+    pub(crate) fn send(&self, address: SocketAddr) -> Response {
+        let mut connection = Connection::open(address);
+        connection.send(&self.to_bytes());
+        connection.read_answer_to(&self.method)
+    }
+}
+
+/// An answer, as it was on the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        let value = values.next().map(|(_, value)| value.as_str());
+        assert!(values.next().is_none(), "{name} is there twice: {self:?}");
+        value
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a body in UTF-8")
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    /// Asserts that nothing was issued, and that the refusal is shaped as every refusal is.
+    #[track_caller]
+    pub(crate) fn assert_refused(&self, status: u16, error: &str) {
+        assert_eq!(self.status, status, "{}", self.text());
+        let body = self.json();
+        let members = body.as_object().expect("an object");
+        assert_eq!(members["error"], error, "{}", self.text());
+        assert!(
+            members.keys().all(|key| ["error", "error_description"].contains(&key.as_str())),
+            "{}",
+            self.text()
+        );
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        assert_eq!(self.header("cache-control"), Some("no-store"));
+        assert!(self.header("x-request-id").is_some(), "{self:?}");
+        assert_eq!(self.header("access-control-allow-origin"), None);
+        assert_eq!(self.header("www-authenticate").is_some(), status == 401, "{self:?}");
+    }
+
+    /// Everything that a caller sees, but for what differs from one request to the next anyway.
+    pub(crate) fn without_id_and_date(&self) -> (u16, Vec<(String, String)>, Vec<u8>) {
+        let mut headers = self.headers.clone();
+        headers.retain(|(name, _)| name != "x-request-id" && name != "date");
+        (self.status, headers, self.body.clone())
+    }
+}
+
+/// A connection and what of it has been read but not asked for.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(GUARD)).unwrap();
+        stream.set_write_timeout(Some(GUARD)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, unread: Vec::new() }
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server reads");
+    }
+
+    /// Sends as much as the server takes: one that has answered already need not read the rest.
+    pub(crate) fn send_if_open(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    #[track_caller]
+    pub(crate) fn ask(&mut self, request: &Request) -> Response {
+        self.send(&request.to_bytes());
+        self.read_answer_to(&request.method)
+    }
+
+    #[track_caller]
+    pub(crate) fn read_answer(&mut self) -> Response {
+        self.read_answer_to("POST")
+    }
+
+    /// Reads one answer. Interim ones are answers too: `100 Continue` has status 100.
+    #[track_caller]
+    pub(crate) fn read_answer_to(&mut self, method: &str) -> Response {
+        let head_end = loop {
+            if let Some(end) = find(&self.unread, b"\r\n\r\n") {
+                break end;
+            }
+            assert!(self.fill(), "the server closed: {:?}", self.unread.escape_ascii().to_string());
+        };
+        let head: Vec<u8> = self.unread.drain(..head_end + 4).collect();
+        let head = std::str::from_utf8(&head[..head_end]).expect("a head in ASCII");
+        let mut lines = head.split("\r\n");
+        let status_line = lines.next().expect("a status line");
+        let status = status_line
+            .strip_prefix("HTTP/1.1 ")
+            .or_else(|| status_line.strip_prefix("HTTP/1.0 "))
+            .and_then(|rest| rest.get(..3)?.parse().ok())
+            .unwrap_or_else(|| panic!("not a status line: {status_line}"));
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("not a header: {line}")))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let mut response = Response { status, headers, body: Vec::new() };
+        if method != "HEAD" && status >= 200 && ![204, 304].contains(&status) {
+            response.body = self.read_body(&response);
+        }
+        response
+    }
+
+    fn read_body(&mut self, response: &Response) -> Vec<u8> {
+        assert_eq!(response.header("transfer-encoding"), None, "answers are never chunked");
+        let length: usize =
+            response.header("content-length").expect("a length").parse().expect("a number");
+        while self.unread.len() < length {
+            assert!(self.fill(), "the server closed in the middle of a body");
+        }
+        self.unread.drain(..length).collect()
+    }
+
+    /// Says that nothing more will come, and still listens. The server may have closed already.
+    pub(crate) fn finish_sending(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// What the server sends from here until it closes.
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        while self.fill() {}
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Waits for the server to close and asserts that it says nothing more.
+    #[track_caller]
+    pub(crate) fn assert_closes(&mut self) {
+        let rest = self.read_to_end();
+        assert!(rest.is_empty(), "more than one answer: {}", rest.escape_ascii());
+    }
+
+    /// Reads more; `false` once the server has closed. A reset is how a server closes that leaves
+    /// bytes unread.
+    fn fill(&mut self) -> bool {
+        let mut chunk = [0; 16 * 1024];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => false,
+            Ok(length) => {
+                self.unread.extend(&chunk[..length]);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            // A signal came by; a socket with a timeout is not read again by itself.
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(),
+            Err(error) => panic!("the server neither answers nor closes: {error}"),
+        }
+    }
+}
+
+/// Sends these bytes, and nothing more once there is an answer; reads everything until the server
+/// closes.
+pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut connection = Connection::open(address);
+    connection.send_if_open(bytes);
+    while find(&connection.unread, b"\r\n\r\n").is_none() && connection.fill() {}
+    connection.finish_sending();
+    connection.read_to_end()
+}
+
+/// Sends these bytes, which are no whole message, and ends there; reads everything until the
+/// server closes.
+pub(crate) fn exchange_cut_off(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut connection = Connection::open(address);
+    connection.send_if_open(bytes);
+    connection.finish_sending();
+    connection.read_to_end()
+}
+
+pub(crate) fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
+/// How many answers stand in `bytes`, whatever their status.
+pub(crate) fn count_answers(bytes: &[u8]) -> usize {
+    bytes.windows(9).filter(|window| window.starts_with(b"HTTP/1.") && window[8] == b' ').count()
+}

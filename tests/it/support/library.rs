@@ -1,0 +1,63 @@
+//! The server as a library, in this process, with a clock that the test moves.
+
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+
+use grantd::clock::{Clock, ManualClock};
+use grantd::config::Config;
+use grantd::random::Random;
+use grantd::server::{Listener, Server};
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+use crate::support::Home;
+
+/// A running server in a thread.
+pub(crate) struct Library {
+    pub(crate) address: SocketAddr,
+    pub(crate) clock: ManualClock,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    _home: Home,
+}
+
+impl Library {
+    /// Starts one at `now`, whose random bytes count upwards from 1.
+    pub(crate) fn start(home: Home, issuer: &str, now: u64) -> Self {
+        let (clock, manual) = Clock::manual(now);
+        let config = Config {
+            clients: home.clients(),
+            keys: home.keys(),
+            issuer: Some(issuer.parse().expect("an issuer")),
+            allow_demo_clients: true,
+            workers: 1,
+            ..Config::default()
+        };
+        let server = Server::new(&config, clock, Random::counting(1)).expect("a server");
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = Listener::from(TcpListener::from_std(socket).unwrap());
+                let stopped = async {
+                    // Dropped or sent: the end either way.
+                    let _ = stopped.await;
+                };
+                server.serve(vec![listener], None, stopped).await;
+            });
+        });
+        Self { address, clock: manual, stop: Some(stop), thread: Some(thread), _home: home }
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        self.stop.take();
+        let ended = self.thread.take().is_none_or(|thread| thread.join().is_ok());
+        assert!(ended || std::thread::panicking(), "the server panicked");
+    }
+}

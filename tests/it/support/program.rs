@@ -1,0 +1,179 @@
+//! The real binary, started on ports of its own choosing.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, Weak};
+
+use serde_json::Value;
+
+use crate::support::{GUARD, Home, Request, Response};
+
+/// A running server.
+pub(crate) struct Program {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) issuer: String,
+    pub(crate) log: Arc<Log>,
+    pub(crate) home: Home,
+    child: Running,
+}
+
+/// A child that ends with whoever started it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Program {
+    /// Starts one in `home` and waits until it serves.
+    pub(crate) fn start(home: Home, arguments: &[&str]) -> Self {
+        Self::start_with(home, arguments, &[])
+    }
+
+    /// The same with these environment variables.
+    pub(crate) fn start_with(home: Home, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let addresses = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let mut command = home.command(&[]);
+        command.arg("serve").args(addresses).args(arguments);
+        if !arguments.contains(&"--workers") {
+            command.args(["--workers", "2"]);
+        }
+        let mut child = command
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let log = Log::of(child.stderr.take().expect("a pipe"));
+        let line = log.wait_for(|line| line["message"] == "serving");
+        let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("{line}")).to_owned();
+        let address = |name: &str| text(name).parse().expect("an address");
+        let (address, admin, issuer) = (address("address"), address("admin"), text("issuer"));
+        Self { address, admin, issuer, log, home, child: Running(child) }
+    }
+
+    /// Starts one whose configuration file says this.
+    pub(crate) fn configured(toml: &str) -> Self {
+        let home = Home::new();
+        home.write("grantd.toml", toml);
+        Self::start(home, &["--config", "grantd.toml"])
+    }
+
+    /// The one that all tests share that change nothing about it. It ends with the last of them.
+    pub(crate) fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Program>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let program = Arc::new(Self::start(Home::new(), &[]));
+            *shared = Arc::downgrade(&program);
+            program
+        })
+    }
+
+    pub(crate) fn ask(&self, request: &Request) -> Response {
+        request.send(self.address)
+    }
+
+    /// Everything that is counted, as the admin listener tells it.
+    pub(crate) fn metrics(&self) -> String {
+        let response = Request::get("/metrics").send(self.admin);
+        assert_eq!(response.status, 200);
+        response.text().to_owned()
+    }
+
+    /// The value of one series in [`Program::metrics`]; 0 before it exists.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        self.metrics()
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// How many tokens it has issued.
+    pub(crate) fn issued(&self) -> u64 {
+        self.metric(r#"grantd_requests_total{cause="",outcome="issued",route="token"}"#)
+    }
+
+    /// Ends it and gives back what it was started in.
+    pub(crate) fn into_home(self) -> Home {
+        let Self { home, .. } = self;
+        home
+    }
+
+    /// Sends the signal that asks a process to end.
+    pub(crate) fn terminate(&self) {
+        let pid = self.child.0.id().to_string();
+        let status = std::process::Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.0.wait().expect("the program's own child")
+    }
+}
+
+/// The log of a program, read as it is written so that the pipe never fills.
+pub(crate) struct Log {
+    lines: Mutex<Lines>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Log {
+    fn of(stderr: impl Read + Send + 'static) -> Arc<Self> {
+        let log = Arc::new(Self { lines: Mutex::default(), changed: Condvar::new() });
+        let reader = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                reader.lines.lock().unwrap().lines.push(line);
+                reader.changed.notify_all();
+            }
+            reader.lines.lock().unwrap().ended = true;
+            reader.changed.notify_all();
+        });
+        log
+    }
+
+    /// The first line that `is_it` accepts, as soon as it is there.
+    pub(crate) fn wait_for(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+        let found = |lines: &Lines| {
+            lines
+                .lines
+                .iter()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .find(&is_it)
+        };
+        let lines = self.lines.lock().unwrap();
+        let (lines, _) = self
+            .changed
+            .wait_timeout_while(lines, GUARD, |lines| !lines.ended && found(lines).is_none())
+            .unwrap();
+        found(&lines).unwrap_or_else(|| panic!("no such line in {:#?}", lines.lines))
+    }
+
+    /// The line about the request of this id.
+    pub(crate) fn of_request(&self, id: &str) -> Value {
+        self.wait_for(|line| line["request_id"] == id)
+    }
+
+    /// Everything that was ever written; waits until the program has ended.
+    pub(crate) fn to_the_end(&self) -> String {
+        let lines = self.lines.lock().unwrap();
+        let (lines, timeout) =
+            self.changed.wait_timeout_while(lines, GUARD, |lines| !lines.ended).unwrap();
+        assert!(!timeout.timed_out(), "the program goes on");
+        lines.lines.join("\n")
+    }
+}

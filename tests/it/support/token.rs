@@ -1,0 +1,51 @@
+//! Access tokens, verified as a resource server does it: with what the key set publishes.
+
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use serde_json::Value;
+
+use crate::support::{Request, Response};
+
+/// A token whose signature is right.
+#[derive(Debug)]
+pub(crate) struct Token {
+    pub(crate) header_text: String,
+    pub(crate) claims_text: String,
+    pub(crate) header: Value,
+    pub(crate) claims: Value,
+}
+
+impl Token {
+    /// Takes the token from an answer and verifies it with the keys of the server at `address`.
+    #[track_caller]
+    pub(crate) fn verified(response: &Response, address: SocketAddr) -> Self {
+        assert_eq!(response.status, 200, "{}", response.text());
+        let body = response.json();
+        let token = body["access_token"].as_str().expect("a token");
+        let (signed, signature) = token.rsplit_once('.').expect("three parts");
+        let (header, claims) = signed.split_once('.').expect("three parts");
+        let [header_text, claims_text] = [header, claims].map(|part| {
+            String::from_utf8(URL_SAFE_NO_PAD.decode(part).expect("base64url")).expect("UTF-8")
+        });
+        let [header, claims]: [Value; 2] =
+            [&header_text, &claims_text].map(|text| serde_json::from_str(text).expect("JSON"));
+        assert_eq!(header["alg"], "RS256");
+
+        let key_set = Request::get("/.well-known/openid-configuration/jwks").send(address).json();
+        let keys = key_set["keys"].as_array().expect("keys");
+        let key = keys.iter().find(|key| key["kid"] == header["kid"]).expect("the token's key");
+        let [n, e] = ["n", "e"]
+            .map(|name| URL_SAFE_NO_PAD.decode(key[name].as_str().expect("text")).expect("bytes"));
+        RsaPublicKeyComponents { n, e }
+            .verify(
+                &RSA_PKCS1_2048_8192_SHA256,
+                signed.as_bytes(),
+                &URL_SAFE_NO_PAD.decode(signature).expect("base64url"),
+            )
+            .expect("a signature by the published key");
+        Self { header_text, claims_text, header, claims }
+    }
+}
