@@ -297,10 +297,10 @@ impl Drop for Signed<'_> {
 }
 
 /// How many finished tokens are told of at a time, at most.
-const GROUP: usize = 4;
+const GROUP: usize = 8;
 
 /// Above this many waiting, a token has waited long enough for a few more signatures not to matter.
-const GROUP_FROM: usize = 8;
+const GROUP_FROM: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -57,8 +57,8 @@ impl Wish {
         let json: Value = form.iter().map(|(k, v)| (k.to_string(), json!(v))).collect();
         let vision = Request::new("POST", "/v1/api/oauth/token");
         // Basic takes both halves form-encoded (RFC 6749, section 2.3.1).
-        let [client, secret, scope] =
-            [client, secret, scope].map(|text| crate::support::form::percent_encode(text.as_bytes()));
+        let [client, secret, scope] = [client, secret, scope]
+            .map(|text| crate::support::form::percent_encode(text.as_bytes()));
         let firstvision = Request::get(&format!("/v1/getAccessToken?scope={scope}"))
             .header("Content-Type", "application/json")
             .basic(&format!("{client}:{secret}"));
@@ -118,7 +118,10 @@ fn routes_from_the_configuration_serve_their_dialect() {
 
     // Errors there are in the same words, and name the path that was asked.
     let error = program.ask(&Request::get("/api/vision")).json();
-    assert_eq!((&error[0]["errorCode"], &error[0]["instance"]), (&json!("240501"), &json!("/api/vision")));
+    assert_eq!(
+        (&error[0]["errorCode"], &error[0]["instance"]),
+        (&json!("240501"), &json!("/api/vision"))
+    );
     let error = program.ask(&Request::get("/api/get/a/b")).json();
     assert_eq!(error["errorCode"], "AGT404NF");
     program.ask(&Request::get("/api/connect/token")).assert_refused(405, "invalid_request");
@@ -140,8 +143,7 @@ fn a_client_has_one_budget_for_every_service() {
     for request in &requests[..2] {
         assert_eq!(request.send(library.address).status, 200);
     }
-    let answers: Vec<_> =
-        requests.iter().map(|request| request.send(library.address)).collect();
+    let answers: Vec<_> = requests.iter().map(|request| request.send(library.address)).collect();
     for answer in &answers {
         assert_eq!(answer.status, 429, "{}", answer.text());
         let wait: u32 = answer.header("retry-after").expect("a time").parse().unwrap();

@@ -17,7 +17,9 @@ const INVALID: &str = "Invalid client credentials or scope";
 /// A request as the documented client sends it, without a scope.
 fn get(target: &str) -> Request {
     let (user, secret) = USER;
-    Request::get(target).header("Content-Type", "application/json").basic(&format!("{user}:{secret}"))
+    Request::get(target)
+        .header("Content-Type", "application/json")
+        .basic(&format!("{user}:{secret}"))
 }
 
 #[track_caller]
@@ -58,9 +60,10 @@ fn a_missing_content_type_gets_the_documented_error() {
     let documented = "{\n  \"errorCode\": \"AGT415UMT\",\n  \"errorMessage\": \"Content type is not provided\"  \n}";
     let documented: Value = serde_json::from_str(documented).unwrap();
     let program = Program::shared();
-    for request in
-        [get(PATH).without_header("Content-Type"), get(PATH).without_header("Content-Type").header("Content-Type", "")]
-    {
+    for request in [
+        get(PATH).without_header("Content-Type"),
+        get(PATH).without_header("Content-Type").header("Content-Type", ""),
+    ] {
         let response = program.ask(&request.body(DOCUMENTED_PAYLOAD));
         assert_eq!((response.status, response.text()), (415, &*documented.to_string()));
     }
@@ -104,8 +107,15 @@ fn every_refusal_of_a_payload_has_its_code() {
     let program = Program::shared();
     let long = "x".repeat(51);
     for body in [
-        "{", "[]", "scope", "{scope: [1]}", "{scope: {}}", "{scope: [\"all edit\"]}", " ",
-        "{scope: [\"all\"], scope: [\"all\"]}", "\u{feff}{scope: [\"all\"]}",
+        "{",
+        "[]",
+        "scope",
+        "{scope: [1]}",
+        "{scope: {}}",
+        "{scope: [\"all edit\"]}",
+        " ",
+        "{scope: [\"all\"], scope: [\"all\"]}",
+        "\u{feff}{scope: [\"all\"]}",
         &format!("{{scope: [\"{long}\"]}}"),
     ] {
         let response = program.ask(&get(PATH).body(body));
@@ -157,7 +167,9 @@ fn every_refusal_of_a_client_has_its_code() {
 fn the_content_type_is_checked_once_the_client_is_known() {
     let program = Program::start(home(), &[]);
     let typed = |value: &str| {
-        get(&format!("{PATH}?scope=all")).without_header("Content-Type").header("Content-Type", value)
+        get(&format!("{PATH}?scope=all"))
+            .without_header("Content-Type")
+            .header("Content-Type", value)
     };
     let octet = |value: &str| {
         typed(value).without_header("Authorization").basic(&format!("octet:{SECRET}"))
@@ -184,7 +196,8 @@ fn the_content_type_is_checked_once_the_client_is_known() {
 fn every_refusal_of_a_message_has_its_code() {
     let program = Program::shared();
     let issued = || {
-        program.metric(r#"grantd_requests_total{cause="",outcome="issued",route="firstvision_token"}"#)
+        program
+            .metric(r#"grantd_requests_total{cause="",outcome="issued",route="firstvision_token"}"#)
     };
     let before = issued();
     for method in ["POST", "HEAD", "OPTIONS"] {

@@ -96,9 +96,8 @@ fn refusals_are_in_the_words_that_were_asked_for() {
     let library = start();
     let [_, vision] = bearers(&library);
     library.clock.set(NOW + 7200);
-    let without = |dialect: &str| {
-        Request::get(&format!("{PATH}?dialect={dialect}")).send(library.address)
-    };
+    let without =
+        |dialect: &str| Request::get(&format!("{PATH}?dialect={dialect}")).send(library.address);
 
     for (response, status, code, text) in [
         (without("vision"), 400, "240002", "Authorization header is missing"),

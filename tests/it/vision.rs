@@ -321,7 +321,8 @@ fn validate_token_tells_a_client_about_its_own_tokens() {
         response.json()["access_token"].as_str().expect("a token").to_owned()
     };
     let vision = issue(&post(TOKEN, DOCUMENTED_REQUEST));
-    let at_jwt = issue(&post(TOKEN, body(&json!({ "client_id": "profile", "client_secret": SECRET }))));
+    let at_jwt =
+        issue(&post(TOKEN, body(&json!({ "client_id": "profile", "client_secret": SECRET }))));
     let ask = |token: &str, client: &str, secret: &str| {
         let body = json!({ "token": token, "client_id": client, "client_secret": secret });
         post(VALIDATE, body.to_string()).send(library.address)
@@ -333,7 +334,8 @@ fn validate_token_tells_a_client_about_its_own_tokens() {
     // Another client's token, one that was touched, and no token at all.
     assert_eq!(ask(&at_jwt, user, secret).text(), r#"{"valid":false}"#);
     let (signed, signature) = vision.rsplit_once('.').unwrap();
-    let touched = format!("{signed}.{}{signature}", if signature.starts_with('A') { 'B' } else { 'A' });
+    let touched =
+        format!("{signed}.{}{signature}", if signature.starts_with('A') { 'B' } else { 'A' });
     assert_eq!(ask(&touched, user, secret).text(), r#"{"valid":false}"#);
     assert_eq!(ask("token", user, secret).text(), r#"{"valid":false}"#);
 

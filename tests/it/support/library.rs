@@ -25,6 +25,11 @@ pub(crate) struct Library {
 impl Library {
     /// Starts one at `now`, whose random bytes count upwards from 1.
     pub(crate) fn start(home: Home, issuer: &str, now: u64) -> Self {
+        Self::start_with(home, issuer, now, Random::counting(1))
+    }
+
+    /// Starts one with random bytes from elsewhere.
+    pub(crate) fn start_with(home: Home, issuer: &str, now: u64, random: Random) -> Self {
         let (clock, manual) = Clock::manual(now);
         let config = Config {
             clients: home.clients(),
@@ -34,7 +39,7 @@ impl Library {
             workers: 1,
             ..Config::default()
         };
-        let server = Server::new(&config, clock, Random::counting(1)).expect("a server");
+        let server = Server::new(&config, clock, random).expect("a server");
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();

@@ -45,5 +45,10 @@ pub(crate) fn without_signing_key() -> Home {
 
 /// A server whose random bytes are used up as soon as it has started.
 pub(crate) fn exhausted() -> Library {
-    Library::start_with(home(), "https://auth.example", 1_750_384_800, grantd::random::Random::limited(1))
+    Library::start_with(
+        home(),
+        "https://auth.example",
+        1_750_384_800,
+        grantd::random::Random::limited(1),
+    )
 }

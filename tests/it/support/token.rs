@@ -36,7 +36,10 @@ impl Token {
 
         let key_set = Request::get("/.well-known/openid-configuration/jwks").send(address).json();
         let keys = key_set["keys"].as_array().expect("keys");
-        let key = keys.iter().find(|key| key["kid"] == header["kid"]).expect("the token's key");
+        let key = keys
+            .iter()
+            .find(|key| header["kid"].is_null() || key["kid"] == header["kid"])
+            .expect("the token's key");
         let [n, e] = ["n", "e"]
             .map(|name| URL_SAFE_NO_PAD.decode(key[name].as_str().expect("text")).expect("bytes"));
         RsaPublicKeyComponents { n, e }
