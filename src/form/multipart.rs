@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
+use memchr::memmem;
 use multer::{Field, Multipart};
 use smallvec::SmallVec;
 
@@ -39,7 +40,9 @@ impl Parts {
         if body.starts_with(BYTE_ORDER_MARK) {
             return Err(FormError::ByteOrderMark);
         }
-        let dispositions = count_dispositions(&body);
+        if has_repeated_part_header(&body, boundary) {
+            return Err(FormError::PartHeaders);
+        }
 
         let once = stream::iter([Ok::<_, std::convert::Infallible>(body)]);
         let mut multipart = Multipart::new(once, boundary);
@@ -53,10 +56,6 @@ impl Parts {
             let name = start..parts.names.len();
             parts.entries.push((name, part_value(&mut field)?));
         }
-        // Of two such headers in one part the parser keeps the last and drops the first unseen.
-        if dispositions != parts.entries.len() {
-            return Err(FormError::PartHeaders);
-        }
         Ok(parts)
     }
 
@@ -66,6 +65,10 @@ impl Parts {
     ///
     /// [`FormError::NotUtf8`] and [`FormError::Repeated`].
     pub fn parameters(&self) -> Result<Parameters<'_>, FormError> {
+        // All of it must be text before any of it counts, as in the other encoding.
+        if self.entries.iter().any(|(_, value)| std::str::from_utf8(value).is_err()) {
+            return Err(FormError::NotUtf8);
+        }
         let mut parameters = Parameters::default();
         for (name, value) in &self.entries {
             let value = std::str::from_utf8(value).map_err(|_| FormError::NotUtf8)?;
@@ -148,16 +151,47 @@ fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
     found.filter(|_| rest.is_empty()).ok_or(FormError::PartHeaders)
 }
 
-/// How many lines of the body begin as a part's `Content-Disposition` header does. A value cannot
-/// hide one: what is allowed in a parameter that counts here has no line breaks.
-fn count_dispositions(body: &[u8]) -> usize {
-    const HEADER: &[u8] = b"content-disposition";
-    body.split(|&byte| byte == b'\n')
-        .filter(|line| {
-            line.get(..HEADER.len()).is_some_and(|start| start.eq_ignore_ascii_case(HEADER))
-        })
-        .count()
+/// Whether a part says the same header twice, of which the parser keeps the last and drops the first
+/// unseen, or has more headers than it takes.
+///
+/// The header blocks are found as the parser finds them, from one delimiter to the next.
+fn has_repeated_part_header(body: &[u8], boundary: &str) -> bool {
+    let Some(mut rest) = after_first_delimiter(body, boundary.as_bytes()) else { return false };
+    while !rest.starts_with(b"--")
+        && let Some(end) = memmem::find(rest, b"\r\n\r\n")
+    {
+        let mut names = SmallVec::<[&[u8]; 4]>::new();
+        for line in rest[..end].split(|&byte| byte == b'\n') {
+            let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+            let name = &line[..colon];
+            if names.len() == MAX_PART_HEADERS
+                || names.iter().any(|known| known.eq_ignore_ascii_case(name))
+            {
+                return true;
+            }
+            names.push(name);
+        }
+        let value = &rest[end + 4..];
+        let Some(next) = memmem::find_iter(value, b"\r\n--")
+            .map(|at| &value[at + 4..])
+            .find_map(|after| after.strip_prefix(boundary.as_bytes()))
+        else {
+            return false;
+        };
+        rest = next;
+    }
+    false
 }
+
+/// What comes after the first delimiter. It may open the body, where no line break precedes it, or
+/// stand behind a preamble (RFC 2046, section 5.1.1).
+fn after_first_delimiter<'b>(body: &'b [u8], boundary: &[u8]) -> Option<&'b [u8]> {
+    let behind = |at: usize| body[at..].strip_prefix(b"--")?.strip_prefix(boundary);
+    (0..body.len()).find_map(behind)
+}
+
+/// multer's own limit.
+const MAX_PART_HEADERS: usize = 32;
 
 /// RFC 2046, section 5.1.1: 1 to 70 `bchars`, of which the last is not a space.
 fn is_boundary(boundary: &str) -> bool {

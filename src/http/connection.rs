@@ -76,18 +76,17 @@ pub(crate) async fn serve<H, F>(
         .max_buf_size(limits.header_bytes + HEADER_SLACK)
         .serve_connection(io, service);
 
-    let mut alarm = pin!(sleep_until(watch.deadline().into()));
+    let mut alarm = pin!(sleep_until(watch.next_look().into()));
     let expired = loop {
         tokio::select! {
             biased;
             // A connection that breaks has nobody left to tell.
             _ = &mut connection => return,
             () = alarm.as_mut() => {
-                let deadline = watch.deadline();
-                if deadline <= Clock::instant() {
+                if watch.deadline() <= Clock::instant() {
                     break watch.phase();
                 }
-                alarm.as_mut().reset(deadline.into());
+                alarm.as_mut().reset(watch.next_look().into());
             }
             () = watch.evicted.notified() => return,
         }
@@ -185,6 +184,13 @@ impl Watch {
         // The far end of time is beyond what an instant holds: a year will do.
         let year = Duration::from_secs(31_536_000);
         self.origin + Duration::from_nanos(nanos).min(year)
+    }
+
+    /// When to look at the deadline again: no phase that begins until then can end before it.
+    fn next_look(&self) -> Instant {
+        let Times { idle, head, write_stall } = self.times;
+        let shortest = Duration::from_nanos(idle.min(head).min(write_stall));
+        self.deadline().min(Clock::instant() + shortest)
     }
 
     fn now(&self) -> u64 {

@@ -276,8 +276,8 @@ fn tracing_headers_come_back_on_every_answer() {
         for request in [
             good.clone(),
             good.clone().body("{"),
-            good.clone().to_target("/v1/api/nothing"),
-            good.clone().to_target(VALIDATE),
+            good.clone().with_target("/v1/api/nothing"),
+            good.clone().with_target(VALIDATE),
         ] {
             assert_eq!(program.ask(&request).header(name), Some(&*value));
         }
