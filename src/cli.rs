@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
-    Config, IssuerUrl, ListenAddr, Log, LogFormat, LogLevel, Settings, SignerChoice,
+    Config, IssuerUrl, ListenAddr, Log, LogFormat, LogLevel, MAX_WORKERS, Settings, SignerChoice,
 };
 use crate::fault::Fault;
 
@@ -90,7 +90,7 @@ struct ServeArgs {
     #[arg(long, value_name = "URL", env = "GRANTD_ISSUER")]
     issuer: Option<IssuerUrl>,
     /// Event-loop threads, and as many signing threads [default: one for each core].
-    #[arg(long, value_name = "N", env = "GRANTD_WORKERS")]
+    #[arg(long, value_name = "N", env = "GRANTD_WORKERS", value_parser = parse_workers)]
     workers: Option<usize>,
     /// What signs tokens [default: auto].
     #[arg(long, env = "GRANTD_SIGNER")]
@@ -137,6 +137,12 @@ impl ServeArgs {
             None => CliError(error.to_string()),
         })
     }
+}
+
+fn parse_workers(argument: &str) -> Result<usize, String> {
+    let workers = argument.parse().ok().filter(|workers| (1..=MAX_WORKERS).contains(workers));
+    let workers = workers.and_then(|workers| usize::try_from(workers).ok());
+    workers.ok_or_else(|| format!("must be a number from 1 to {MAX_WORKERS}"))
 }
 
 /// What went wrong, where, and what to do; one line each.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::fault::Fault;
 
@@ -75,6 +76,7 @@ impl Config {
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// See [`Config::listen`].
+    #[serde(default, deserialize_with = "addresses")]
     pub listen: Option<Vec<ListenAddr>>,
     /// See [`Config::admin_listen`].
     pub admin_listen: Option<ListenAddr>,
@@ -87,12 +89,14 @@ pub struct Settings {
     /// See [`Config::issuer`].
     pub issuer: Option<IssuerUrl>,
     /// See [`Config::workers`].
+    #[serde(default, deserialize_with = "some_number::<_, _, 1, MAX_WORKERS>")]
     pub workers: Option<usize>,
     /// See [`Config::signer`].
     pub signer: Option<SignerChoice>,
     /// See [`Config::allow_demo_clients`].
     pub allow_demo_clients: Option<bool>,
     /// See [`Config::jwks_max_age`].
+    #[serde(default, deserialize_with = "some_number::<_, _, 1, 86_400>")]
     pub jwks_max_age: Option<u64>,
     /// See [`Config::routes`]; in the file, each is a `[[route]]`.
     #[serde(default, rename = "route")]
@@ -114,8 +118,12 @@ impl Settings {
             .map_err(|error| Fault::new(file, format!("cannot be read: {error}")))?;
         toml::from_str(&text).map_err(|error| {
             let fault = Fault::new(file, error.message().to_owned());
-            match error.span() {
-                Some(span) => fault.at_line(line_of(&text, span.start)),
+            let Some(span) = error.span() else { return fault };
+            let fault = fault.at_line(line_of(&text, span.start));
+            // The field is what stands before the value, if the fault is in a value.
+            let line_start = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
+            match text[line_start..span.start].split_once('=') {
+                Some((field, _)) => fault.in_field(field.trim()),
                 None => fault,
             }
         })
@@ -163,29 +171,7 @@ impl Settings {
             log: self.log.unwrap_or(default.log),
         };
         if config.listen.is_empty() {
-            return Err(ConfigError("listen: name at least one address"));
-        }
-        if !(1..=1024).contains(&config.workers) {
-            return Err(ConfigError("workers: must be between 1 and 1024"));
-        }
-        if !(1..=86_400).contains(&config.jwks_max_age) {
-            return Err(ConfigError("jwks_max_age: must be between 1 and 86400 seconds"));
-        }
-        let is_path = |path: &str| path.starts_with('/') && !path.ends_with('/');
-        if !config.routes.iter().all(|route| is_path(&route.path)) {
-            return Err(ConfigError("route.path: must begin with a slash and not end with one"));
-        }
-        let limits = &config.limits;
-        if limits.body_bytes == 0
-            || limits.form_parts == 0
-            || limits.header_fields == 0
-            || limits.connections == 0
-            || limits.signing_queue == 0
-        {
-            return Err(ConfigError("limits: a limit of 0 would refuse everything"));
-        }
-        if limits.header_bytes < 1024 {
-            return Err(ConfigError("limits.header_bytes: must be at least 1024"));
+            return Err(ConfigError(NO_ADDRESS));
         }
         Ok(config)
     }
@@ -330,14 +316,65 @@ impl fmt::Display for IssuerUrl {
     }
 }
 
+/// A number from `MIN` to `MAX`.
+fn number<'de, D, T, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    let number = i128::deserialize(deserializer)?;
+    u64::try_from(number)
+        .ok()
+        .filter(|number| (MIN..=MAX).contains(number))
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| D::Error::custom(format_args!("must be a number from {MIN} to {MAX}")))
+}
+
+fn some_number<'de, D, T, const MIN: u64, const MAX: u64>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    number::<D, T, MIN, MAX>(deserializer).map(Some)
+}
+
+fn addresses<'de, D>(deserializer: D) -> Result<Option<Vec<ListenAddr>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let addresses = Vec::deserialize(deserializer)?;
+    if addresses.is_empty() { Err(D::Error::custom(NO_ADDRESS)) } else { Ok(Some(addresses)) }
+}
+
+const NO_ADDRESS: &str = "name at least one address to listen on";
+
+/// Threads of each kind.
+pub const MAX_WORKERS: u64 = 1024;
+/// A gibibyte or a thousand million of anything is no limit any more.
+const MANY: u64 = 1 << 30;
+/// A year.
+const LONG: u64 = 31_536_000;
+
 /// A path at which a token service answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteSetting {
     /// The whole path, as in `/api/connect/token`.
+    #[serde(deserialize_with = "route_path")]
     pub path: String,
     /// Which service answers there.
     pub dialect: Dialect,
+}
+
+fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let path = String::deserialize(deserializer)?;
+    if path.starts_with('/') && !path.ends_with('/') {
+        Ok(path)
+    } else {
+        Err(D::Error::custom("must begin with a slash and not end with one"))
+    }
 }
 
 /// The documented token services.
@@ -391,26 +428,37 @@ pub enum SignerChoice {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Bytes of a request's body.
+    #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub body_bytes: usize,
     /// Parameters of a form, in any encoding.
+    #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub form_parts: usize,
     /// Header fields.
+    #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub header_fields: usize,
     /// Bytes of the request line and all header fields.
+    #[serde(deserialize_with = "number::<_, _, 1024, MANY>")]
     pub header_bytes: usize,
     /// Seconds from a request's first byte to the end of its headers.
+    #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub header_seconds: u64,
     /// Seconds from a request's first byte to its last.
+    #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub request_seconds: u64,
     /// Seconds that a client may leave an answer unread.
+    #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub write_stall_seconds: u64,
     /// Seconds that a connection may idle between requests; longer than nginx keeps its own.
+    #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub idle_seconds: u64,
     /// Connections at a time.
+    #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub connections: usize,
     /// Tokens that may wait for a signature.
+    #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub signing_queue: usize,
     /// Seconds from the end signal in which clients are let finish.
+    #[serde(deserialize_with = "number::<_, _, 0, LONG>")]
     pub drain_seconds: u64,
 }
 
@@ -529,6 +577,10 @@ mod tests {
         let config = flags.or(file).resolve().unwrap();
         assert_eq!((config.workers, config.jwks_max_age), (3, 60));
         assert_eq!(config.limits.body_bytes, 16 * 1024);
-        assert!(Settings { workers: Some(0), ..Settings::default() }.resolve().is_err());
+        assert!(Settings { listen: Some(vec![]), ..Settings::default() }.resolve().is_err());
+        for bad in ["workers = 0", "workers = 1025", "jwks_max_age = 0", "[limits]\nbody_bytes = 0"]
+        {
+            assert!(toml::from_str::<Settings>(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -21,7 +21,7 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         keys: KeyArgs,
         /// Bits of its modulus: 2048, 3072 or 4096.
-        #[arg(long, default_value_t = 2048)]
+        #[arg(long, default_value_t = 2048, value_parser = parse_bits)]
         bits: u16,
     },
     /// Show every key, one JSON object a line.
@@ -49,9 +49,6 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
 }
 
 fn generate(args: KeyArgs, bits: u16) -> Result<(), CliError> {
-    if !key_directory::KEY_SIZES.contains(&bits) {
-        return Err(CliError(format!("--bits: must be one of {:?}", key_directory::KEY_SIZES)));
-    }
     let (config, retention) = args.resolve()?;
     let now = Clock::system().unix_seconds();
     let key = key_directory::generate(&config.keys, bits, &retention, now)?;
@@ -73,6 +70,11 @@ fn list(args: KeyArgs) -> Result<(), CliError> {
         }))?;
     }
     Ok(())
+}
+
+fn parse_bits(argument: &str) -> Result<u16, String> {
+    let bits = argument.parse().ok().filter(|bits| key_directory::KEY_SIZES.contains(bits));
+    bits.ok_or_else(|| format!("must be one of {:?}", key_directory::KEY_SIZES))
 }
 
 impl KeyArgs {

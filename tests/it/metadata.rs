@@ -124,7 +124,7 @@ fn the_key_set_holds_public_members_only() {
     assert_eq!(keys.len(), 1);
     let key = keys[0].as_object().unwrap();
     let names: Vec<_> = key.keys().map(String::as_str).collect();
-    assert_eq!(names, ["alg", "e", "kid", "kty", "n", "use"]);
+    assert_eq!(names, ["kty", "use", "alg", "kid", "n", "e"]);
     assert_eq!(
         (&key["kty"], &key["use"], &key["alg"]),
         (&json!("RSA"), &json!("sig"), &json!("RS256"))

@@ -249,7 +249,7 @@ fn rule_13_there_is_never_a_refresh_token() {
     ask_both(&DEMO, |answer| {
         let body = answer.json();
         let members: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(members, ["access_token", "expires_in", "scope", "token_type"]);
+        assert_eq!(members, ["access_token", "expires_in", "token_type", "scope"]);
     });
     let refresh = [("grant_type", "refresh_token"), ("refresh_token", "x")];
     let parameters = [demo_without(&["grant_type"]), refresh.to_vec()].concat();
