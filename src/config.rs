@@ -1,7 +1,7 @@
 //! What the server is told: from flags, environment, a TOML file and defaults, resolved once.
 
-use std::fmt;
-use std::net::IpAddr;
+mod address;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+pub use crate::config::address::{ConfigError, IssuerUrl, ListenAddr};
 use crate::fault::Fault;
 
 /// Everything that `serve` needs, resolved: nothing optional is left but what may truly be absent.
@@ -174,145 +175,6 @@ impl Settings {
             return Err(ConfigError(NO_ADDRESS));
         }
         Ok(config)
-    }
-}
-
-/// A setting that cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfigError(&'static str);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// Where to listen: `host:port` or `unix:/path`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum ListenAddr {
-    /// A host name or address, and a port.
-    Tcp(String),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
-
-impl ListenAddr {
-    /// Whether only this machine can reach it.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => {
-                is_local_host(address.rsplit_once(':').map_or("", |(host, _)| host))
-            }
-            Self::Unix(_) => true,
-        }
-    }
-}
-
-impl FromStr for ListenAddr {
-    type Err = ConfigError;
-
-    fn from_str(address: &str) -> Result<Self, Self::Err> {
-        if let Some(path) = address.strip_prefix("unix:") {
-            if path.is_empty() {
-                return Err(ConfigError("a Unix socket is written unix:/path"));
-            }
-            return Ok(Self::Unix(path.into()));
-        }
-        match address.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                Ok(Self::Tcp(address.to_owned()))
-            }
-            _ => Err(ConfigError("an address is written host:port or unix:/path")),
-        }
-    }
-}
-
-impl TryFrom<String> for ListenAddr {
-    type Error = ConfigError;
-
-    fn try_from(address: String) -> Result<Self, Self::Error> {
-        address.parse()
-    }
-}
-
-impl fmt::Display for ListenAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => f.write_str(address),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// An issuer identifier: an `http` or `https` URL without query or fragment (RFC 8414, section 2;
-/// plain `http` is for local use).
-///
-/// It is compared byte by byte by everyone who reads it, so it is kept and shown exactly as given.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct IssuerUrl {
-    url: String,
-    path_start: usize,
-}
-
-impl IssuerUrl {
-    /// The URL as given.
-    pub fn as_str(&self) -> &str {
-        &self.url
-    }
-
-    /// Its path without a trailing slash: empty for most issuers.
-    pub fn path(&self) -> &str {
-        self.url[self.path_start..].trim_end_matches('/')
-    }
-
-    /// The URL of `path`, which begins with a slash, below this issuer.
-    pub fn join(&self, path: &str) -> String {
-        format!("{}{path}", self.url.trim_end_matches('/'))
-    }
-
-    /// Whether only this machine can reach it by that name.
-    pub fn is_local(&self) -> bool {
-        let authority = self.url[..self.path_start].split_once("//").map_or("", |(_, rest)| rest);
-        let port = authority.rfind(':').filter(|&colon| !authority[colon..].contains(']'));
-        is_local_host(&authority[..port.unwrap_or(authority.len())])
-    }
-}
-
-impl FromStr for IssuerUrl {
-    type Err = ConfigError;
-
-    fn from_str(url: &str) -> Result<Self, Self::Err> {
-        let rest = url
-            .strip_prefix("https://")
-            .or_else(|| url.strip_prefix("http://"))
-            .ok_or(ConfigError("an issuer is an http:// or https:// URL"))?;
-        let allowed = |b: u8| b.is_ascii_graphic() && !b"\"#<>?@\\^`{|}".contains(&b);
-        if !rest.bytes().all(allowed) {
-            return Err(ConfigError("an issuer has no query, fragment, user or space"));
-        }
-        let authority = rest.find('/').unwrap_or(rest.len());
-        if authority == 0 {
-            return Err(ConfigError("an issuer names a host"));
-        }
-        Ok(Self { path_start: url.len() - rest.len() + authority, url: url.to_owned() })
-    }
-}
-
-impl TryFrom<String> for IssuerUrl {
-    type Error = ConfigError;
-
-    fn try_from(url: String) -> Result<Self, Self::Error> {
-        url.parse()
-    }
-}
-
-impl fmt::Display for IssuerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url)
     }
 }
 
@@ -530,45 +392,9 @@ pub fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
-fn is_local_host(host: &str) -> bool {
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tells_what_is_local() {
-        for local in ["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/run/a", "127.9.9.9:1"] {
-            assert!(local.parse::<ListenAddr>().unwrap().is_local(), "{local}");
-        }
-        for public in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "localhost.example:1"] {
-            assert!(!public.parse::<ListenAddr>().unwrap().is_local(), "{public}");
-        }
-        for local in
-            ["http://127.0.0.1:8080", "http://localhost/a", "http://[::1]", "http://[::1]:1/"]
-        {
-            assert!(local.parse::<IssuerUrl>().unwrap().is_local(), "{local}");
-        }
-        for public in ["https://auth.example.com", "https://localhost.example.com:80"] {
-            assert!(!public.parse::<IssuerUrl>().unwrap().is_local(), "{public}");
-        }
-    }
-
-    #[test]
-    fn an_issuer_is_kept_as_given() {
-        let issuer: IssuerUrl = "https://a.example/tenant/".parse().unwrap();
-        assert_eq!(issuer.as_str(), "https://a.example/tenant/");
-        assert_eq!(issuer.path(), "/tenant");
-        assert_eq!(issuer.join("/connect/token"), "https://a.example/tenant/connect/token");
-        assert_eq!("https://a.example".parse::<IssuerUrl>().unwrap().path(), "");
-        for bad in ["a.example", "ftp://a", "https://", "https:///x", "https://a?b", "https://a#b"]
-        {
-            assert!(bad.parse::<IssuerUrl>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn flags_win_over_file_and_file_over_defaults() {
