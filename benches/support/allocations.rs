@@ -21,6 +21,7 @@ use grantd::random::Random;
 use grantd::server::{Listener, Server};
 use grantd::signing::single::{MAX_SIGNATURE_BYTES, Single};
 use grantd::store::key_directory;
+use grantd::telemetry::log_queue::{LogQueue, LogWriter};
 use grantd::telemetry::logging::json_lines;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -37,7 +38,6 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tracing::Level;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 #[path = "client.rs"]
 mod client;
@@ -118,10 +118,10 @@ pub(crate) fn measure() -> [Allocations; 2] {
 }
 
 /// JSON lines through the same queue as the program's, to nowhere.
-fn install_log() -> WorkerGuard {
-    let (writer, worker) = NonBlockingBuilder::default().finish(io::sink());
-    tracing::subscriber::set_global_default(json_lines(writer, Level::INFO)).unwrap();
-    worker
+fn install_log() -> LogWriter {
+    let (queue, writer) = LogQueue::to(io::sink()).unwrap();
+    tracing::subscriber::set_global_default(json_lines(queue, Level::INFO)).unwrap();
+    writer
 }
 
 fn count(client: &mut Client, request: &[u8]) -> f64 {

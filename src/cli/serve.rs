@@ -10,21 +10,23 @@ use crate::clock::Clock;
 use crate::config::{Config, ListenAddr};
 use crate::random::Random;
 use crate::server::{Listener, Server};
+use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::logging;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
-    let log = logging::install(&config.log).map_err(|error| CliError(error.to_string()))?;
+    let (log, _writer) =
+        logging::install(&config.log).map_err(|error| CliError(format!("no log: {error}")))?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(config.workers)
         .thread_name("event-loop")
         .enable_all()
         .build()
         .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
-    runtime.block_on(serve(config, &log))
+    runtime.block_on(serve(config, log))
 }
 
-async fn serve(mut config: Config, log: &logging::LogGuard) -> Result<(), CliError> {
+async fn serve(mut config: Config, log: LogQueue) -> Result<(), CliError> {
     let mut listeners = Vec::new();
     for address in &mut config.listen {
         let listener = bind(address).await?;
@@ -40,7 +42,7 @@ async fn serve(mut config: Config, log: &logging::LogGuard) -> Result<(), CliErr
     let stop = stop_signal().map_err(|error| CliError(format!("no signals: {error}")))?;
     let server = Server::new(&config, Clock::system(), Random::system())
         .map_err(|error| CliError(error.to_string()))?;
-    server.metrics().watch_log(log.lost_lines());
+    server.metrics().watch_log(log);
     for address in &config.listen {
         let issuer = server.issuer();
         info!(%address, %issuer, admin = %admin_address, workers = config.workers, "serving");

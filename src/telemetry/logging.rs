@@ -1,39 +1,23 @@
 //! Log lines on standard error, in JSON or for eyes.
-//!
-//! Lines leave through a bounded queue and a thread of their own. If whoever reads them is slow or
-//! the disk is full, lines are lost and counted; tokens are not.
 
 use std::fmt::{self, Write};
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, stderr};
 
 use tracing::{Level, Subscriber};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::config::{Log, LogFormat, LogLevel};
-
-/// Keeps logging alive; dropping it writes out what waits.
-pub struct LogGuard {
-    _worker: WorkerGuard,
-    lost: ErrorCounter,
-}
-
-impl LogGuard {
-    /// Counts the lines that were lost.
-    pub fn lost_lines(&self) -> ErrorCounter {
-        self.lost.clone()
-    }
-}
+use crate::telemetry::log_queue::{LogQueue, LogWriter};
 
 /// Installs the process's one subscriber. For the program, not for those who embed the library.
+/// Dropping the [`LogWriter`] writes what waits.
 ///
 /// # Errors
 ///
-/// If there is one already.
-pub fn install(log: &Log) -> Result<LogGuard, tracing::dispatcher::SetGlobalDefaultError> {
-    let (writer, worker) = NonBlockingBuilder::default().finish(stderr());
-    let lost = writer.error_counter();
+/// If there is one already, or no thread to write.
+pub fn install(log: &Log) -> io::Result<(LogQueue, LogWriter)> {
+    let (queue, writer) = LogQueue::to(stderr())?;
     let human = match log.format {
         LogFormat::Auto => stderr().is_terminal(),
         LogFormat::Human => true,
@@ -48,18 +32,19 @@ pub fn install(log: &Log) -> Result<LogGuard, tracing::dispatcher::SetGlobalDefa
 
     if human {
         let builder = tracing_subscriber::fmt().with_ansi(stderr().is_terminal());
-        let lines = builder.with_timer(Timestamp).with_max_level(level).with_writer(writer);
-        tracing::subscriber::set_global_default(lines.finish())?;
+        let lines = builder.with_timer(Timestamp).with_max_level(level).with_writer(queue.clone());
+        tracing::subscriber::set_global_default(lines.finish())
     } else {
-        tracing::subscriber::set_global_default(json_lines(writer, level))?;
+        tracing::subscriber::set_global_default(json_lines(queue.clone(), level))
     }
-    Ok(LogGuard { _worker: worker, lost })
+    .map_err(io::Error::other)?;
+    Ok((queue, writer))
 }
 
-/// One JSON object a line, to `writer`.
-pub fn json_lines(writer: NonBlocking, level: Level) -> impl Subscriber + Send + Sync {
+/// One JSON object a line, into `queue`.
+pub fn json_lines(queue: LogQueue, level: Level) -> impl Subscriber + Send + Sync {
     let builder = tracing_subscriber::fmt().json().flatten_event(true);
-    builder.with_timer(Timestamp).with_max_level(level).with_writer(writer).finish()
+    builder.with_timer(Timestamp).with_max_level(level).with_writer(queue).finish()
 }
 
 /// The time in one piece: the JSON format collects it in a string of its own, which grows three

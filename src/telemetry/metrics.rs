@@ -9,7 +9,8 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use tracing_appender::non_blocking::ErrorCounter;
+
+use crate::telemetry::log_queue::LogQueue;
 
 /// Everything that is counted.
 pub struct Metrics {
@@ -26,7 +27,7 @@ pub struct Metrics {
     /// Registered clients.
     pub clients: IntGauge,
     lost_log_lines: IntGauge,
-    log: OnceLock<ErrorCounter>,
+    log: OnceLock<LogQueue>,
 }
 
 impl Metrics {
@@ -97,8 +98,8 @@ impl Metrics {
     }
 
     /// Counts the lines that this log loses. The first one named is the one counted.
-    pub fn watch_log(&self, lost: ErrorCounter) {
-        let _ = self.log.set(lost);
+    pub fn watch_log(&self, log: LogQueue) {
+        let _ = self.log.set(log);
     }
 
     /// Everything, in the Prometheus text format.
@@ -107,7 +108,7 @@ impl Metrics {
     ///
     /// If a metric cannot be written down.
     pub fn to_text(&self) -> Result<String, prometheus::Error> {
-        let lost = self.log.get().map_or(0, ErrorCounter::dropped_lines);
+        let lost = self.log.get().map_or(0, LogQueue::lost_lines);
         self.lost_log_lines.set(i64::try_from(lost).unwrap_or(i64::MAX));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }

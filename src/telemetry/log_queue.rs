@@ -1,0 +1,202 @@
+//! The way of log lines out of the process.
+//!
+//! Lines are put into memory, and a thread of their own writes them a few milliseconds later, many
+//! at a time: a thread that is woken for each line costs a busy server more than the line does. If
+//! whoever reads them is slow or the disk is full, lines are lost and counted; tokens are not.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Takes lines and never blocks.
+#[derive(Clone)]
+pub struct LogQueue(Arc<Shared>);
+
+/// Keeps the writing thread; dropping it writes what is left.
+pub struct LogWriter {
+    queue: LogQueue,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogQueue {
+    /// A queue whose lines go to `out`, and the thread that takes them there.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if it grants no thread.
+    pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, LogWriter)> {
+        let queue = Self(Arc::default());
+        let writing = queue.clone();
+        let builder = thread::Builder::new().name("log".to_owned());
+        let thread = Some(builder.spawn(move || writing.write_to(out))?);
+        Ok((queue.clone(), LogWriter { queue, thread }))
+    }
+
+    /// How many lines were lost since the start.
+    pub fn lost_lines(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+
+    fn write_to(&self, mut out: impl Write) {
+        let mut taken = Vec::new();
+        loop {
+            let waiting = |lines: &mut Lines| lines.text.is_empty() && !lines.closed;
+            let lines = self.lines();
+            let lines = self.0.arrival.wait_while(lines, waiting);
+            let lines = lines.unwrap_or_else(PoisonError::into_inner);
+            if lines.text.is_empty() {
+                return;
+            }
+            // More will come in the next moment, and all of it leaves together.
+            let more = |lines: &mut Lines| !lines.closed;
+            let waited = self.0.arrival.wait_timeout_while(lines, COLLECTED_FOR, more);
+            let (mut lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            std::mem::swap(&mut lines.text, &mut taken);
+            drop(lines);
+            if out.write_all(&taken).and_then(|()| out.flush()).is_err() {
+                let lines = taken.iter().filter(|&&byte| byte == b'\n').count();
+                self.0.lost.fetch_add(lines as u64, Ordering::Relaxed);
+            }
+            taken.clear();
+        }
+    }
+
+    /// Text is whole between any two statements, so a panic elsewhere cannot have broken it.
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One call is one line.
+impl Write for LogQueue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut lines = self.lines();
+        if lines.text.len() + line.len() > CAPACITY {
+            self.0.lost.fetch_add(1, Ordering::Relaxed);
+            return Ok(line.len());
+        }
+        let is_first = lines.text.is_empty();
+        lines.text.extend_from_slice(line);
+        drop(lines);
+        if is_first {
+            self.0.arrival.notify_one();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogQueue {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.queue.lines().closed = true;
+        self.queue.0.arrival.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has nothing left to write.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    lines: Mutex<Lines>,
+    arrival: Condvar,
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct Lines {
+    text: Vec<u8>,
+    closed: bool,
+}
+
+/// Some ten thousand lines: a second of a fast server.
+const CAPACITY: usize = 4 * 1024 * 1024;
+const COLLECTED_FOR: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Takes nothing until it is let, and then remembers everything.
+    struct Slow {
+        let_go: mpsc::Receiver<()>,
+        taken: Arc<Mutex<Vec<u8>>>,
+        fails: bool,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Held up only the first time: the sender is gone after that.
+            let _ = self.let_go.recv();
+            if self.fails {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.taken.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn start(fails: bool) -> (LogQueue, LogWriter, mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>) {
+        let (go, let_go) = mpsc::channel();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let (queue, writer) =
+            LogQueue::to(Slow { let_go, taken: Arc::clone(&taken), fails }).unwrap();
+        (queue, writer, go, taken)
+    }
+
+    #[test]
+    fn lines_come_in_order_and_the_last_ones_too() {
+        let (mut queue, writer, go, taken) = start(false);
+        drop(go);
+        let lines: Vec<_> = (0..1000).map(|number| format!("{number}\n")).collect();
+        lines.iter().for_each(|line| queue.write_all(line.as_bytes()).unwrap());
+        drop(writer);
+        assert_eq!(*taken.lock().unwrap(), lines.concat().into_bytes());
+        assert_eq!(queue.lost_lines(), 0);
+    }
+
+    #[test]
+    fn a_slow_reader_costs_lines_and_they_are_counted() {
+        let (mut queue, writer, go, taken) = start(false);
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        let written = 3 * CAPACITY / line.len();
+        (0..written).for_each(|_| queue.write_all(&line).unwrap());
+        drop(go);
+        drop(writer);
+        let kept = taken.lock().unwrap().len() / line.len();
+        assert!(kept < written);
+        assert_eq!(kept as u64 + queue.lost_lines(), written as u64);
+    }
+
+    #[test]
+    fn a_full_disk_costs_lines_and_they_are_counted() {
+        let (mut queue, writer, go, _) = start(true);
+        drop(go);
+        queue.write_all(b"one\n").unwrap();
+        queue.write_all(b"two\n").unwrap();
+        drop(writer);
+        assert_eq!(queue.lost_lines(), 2);
+    }
+}
