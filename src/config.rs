@@ -276,9 +276,12 @@ impl TryFrom<String> for Dialect {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignerChoice {
-    /// The fastest that this machine has.
+    /// The fastest that this machine has: batches where many wait, and for single signatures
+    /// whichever of ring and aws-lc is quicker.
     #[default]
     Auto,
+    /// As `auto`, and no start without batches.
+    Batch,
     /// ring, on every CPU: the reference.
     Ring,
     /// aws-lc, which is quicker on most.

@@ -119,18 +119,24 @@ impl Server {
         }
 
         let keys = KeySet::new(keys, retention);
+        let may_batch = matches!(config.signer, SignerChoice::Auto | SignerChoice::Batch);
         let single = match (config.signer, keys.signing_key(clock.unix_seconds())) {
             (SignerChoice::AwsLc, _) => Single::AwsLc,
-            (SignerChoice::Auto, Some(key)) => Single::fastest(key),
-            (SignerChoice::Auto | SignerChoice::Ring, _) => Single::Ring,
+            (SignerChoice::Auto | SignerChoice::Batch, Some(key)) => Single::fastest(key),
+            _ => Single::Ring,
         };
-        info!(signer = %single, threads = config.workers, "signing");
         let engine = Engine::start(single, config.workers, config.limits.signing_queue)?;
+        let is_batched = may_batch && keys.iter().all(|key| engine.prepare(key));
+        if config.signer == SignerChoice::Batch && !is_batched {
+            return Err(StartError::NoBatches);
+        }
+        let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
+        info!(%signer, threads = config.workers, "signing");
         let snapshot = Snapshot { clients, keys, issuer };
         let context =
             Arc::new(Context { snapshot: ArcSwap::from_pointee(snapshot), engine, clock, random });
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        metrics.name_signer(&single.to_string());
+        metrics.name_signer(&signer);
         let service = Service::new(Arc::clone(&context), Arc::clone(&metrics), config)
             .map_err(|_| io::Error::other("the operating system has no random bytes"))?;
         let connections = Connections::new(config.limits.clone(), Arc::clone(&metrics));
@@ -225,6 +231,8 @@ pub enum StartError {
     DemoClients(Vec<String>),
     /// Faults in files.
     Files(Vec<Fault>),
+    /// Batches were asked for, and this processor or a key does not allow them.
+    NoBatches,
     /// There is no address to make the issuer's URL of.
     NoIssuer,
     /// The operating system refused something.
@@ -247,6 +255,10 @@ impl fmt::Display for StartError {
                 }
                 Ok(())
             }
+            Self::NoBatches => f.write_str(
+                "--signer batch: this processor has no AVX-512 IFMA, or a key is not of two primes \
+                 of 1024, 1536 or 2048 bits: use --signer auto",
+            ),
             Self::NoIssuer => f.write_str(
                 "there is no TCP address to make the issuer's URL of: pass --issuer with the URL \
                  that clients use",

@@ -52,6 +52,7 @@ impl Admin {
     fn metrics(&self) -> Response<Full<Bytes>> {
         let waiting = i64::try_from(self.context.engine.waiting()).unwrap_or(i64::MAX);
         self.metrics.signing_queue.set(waiting);
+        self.metrics.signing_faults.set(self.context.engine.faults().into());
         let clients = i64::try_from(self.context.snapshot().clients.len()).unwrap_or(i64::MAX);
         self.metrics.clients.set(clients);
         match self.metrics.to_text() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
+use pkcs8::der::SecretDocument;
 use ring::digest::{SHA256, digest};
 use ring::rsa::{KeyPair, PublicKeyComponents};
 use serde_json::json;
@@ -17,6 +18,7 @@ pub struct SigningKey {
     key_id: String,
     ring: KeyPair,
     aws_lc: aws_lc_rs::rsa::KeyPair,
+    document: SecretDocument,
     modulus: String,
     exponent: String,
     times: KeyTimes,
@@ -34,6 +36,8 @@ impl SigningKey {
         let ring = KeyPair::from_pkcs8(document).map_err(|error| KeyError(error.to_string()))?;
         let aws_lc = aws_lc_rs::rsa::KeyPair::from_pkcs8(document)
             .map_err(|error| KeyError(error.to_string()))?;
+        let document = SecretDocument::try_from(document)
+            .map_err(|error| KeyError(error.to_string()))?;
         let public = PublicKeyComponents::<Vec<u8>>::from(ring.public());
         let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
         let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));
@@ -43,7 +47,17 @@ impl SigningKey {
             URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"RS256","kid":"{key_id}","typ":"at+jwt"}}"#));
         let verifier = DecodingKey::from_rsa_components(&modulus, &exponent)
             .map_err(|error| KeyError(error.to_string()))?;
-        Ok(Self { key_id, ring, aws_lc, modulus, exponent, times, at_jwt_header, verifier })
+        Ok(Self {
+            key_id,
+            ring,
+            aws_lc,
+            document,
+            modulus,
+            exponent,
+            times,
+            at_jwt_header,
+            verifier,
+        })
     }
 
     /// The `kid`: the key's thumbprint (RFC 7638).
@@ -69,6 +83,11 @@ impl SigningKey {
     /// Length of the modulus, and so of a signature, in bits.
     pub fn bits(&self) -> usize {
         self.ring.public().modulus_len() * 8
+    }
+
+    /// The key itself as PKCS#8, for who reads its numbers.
+    pub fn document(&self) -> &[u8] {
+        self.document.as_bytes()
     }
 
     /// The public half, for tokens that come back.
@@ -120,6 +139,11 @@ impl KeySet {
             .iter()
             .filter(|key| key.times.signs_from <= now)
             .max_by_key(|key| (key.times.signs_from, &key.key_id))
+    }
+
+    /// Every key.
+    pub fn iter(&self) -> impl Iterator<Item = &SigningKey> {
+        self.keys.iter().map(|key| &**key)
     }
 
     /// Every key with its state at `now`.

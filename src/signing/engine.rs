@@ -6,20 +6,26 @@
 //!
 //! On a busy machine the way back costs more than the way there: each finished token wakes the event
 //! loop, which takes the processor from the signing thread, finds one token and gives it back. So
-//! where many wait, finished tokens are kept until there are [`GROUP`] of them, only one of their
-//! futures is woken from here, and that one wakes the others when it is polled, which is on the event
+//! where many wait, and no batch finishes them together, finished tokens are kept until there are
+//! [`GROUP`] of them. Only one of their futures is woken from here, and that one wakes the others when it is polled, which is on the event
 //! loop, where waking is cheap.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 
+use ring::rand::SystemRandom;
+use tracing::error;
+
+use crate::clock::Clock;
 use crate::jose::jws::SigningInput;
 use crate::jose::key_set::SigningKey;
+use crate::signing::batch::{BATCH, BatchKey};
 use crate::signing::single::{MAX_SIGNATURE_BYTES, Single, blinding};
 
 /// Signs on its own threads until it is dropped.
@@ -30,7 +36,7 @@ pub struct Engine {
 
 impl Engine {
     /// Starts `threads` threads that sign with `single`, in front of which at most `capacity` tokens
-    /// wait.
+    /// wait. Keys that [`Engine::prepare`] has been shown are signed with in batches too.
     ///
     /// # Errors
     ///
@@ -40,6 +46,8 @@ impl Engine {
             queue: Mutex::new(Queue { jobs: VecDeque::with_capacity(capacity), closed: false }),
             arrival: Condvar::new(),
             finished: Mutex::new(Vec::with_capacity(threads * GROUP)),
+            batched: Mutex::default(),
+            faults: AtomicU32::new(0),
             capacity,
             single,
         });
@@ -50,6 +58,23 @@ impl Engine {
             engine.threads.push(builder.spawn(move || shared.work())?);
         }
         Ok(engine)
+    }
+
+    /// Makes `key` ready to be signed with in batches, which takes some 0.1 s. `false` if it cannot
+    /// be: the CPU lacks AVX-512 IFMA, the key has an unusual shape, or what batches of it make is
+    /// not what ring makes.
+    pub fn prepare(&self, key: &SigningKey) -> bool {
+        let batched = Batched::of(key, self.shared.single);
+        let can = batched.is_some();
+        if let Some(batched) = batched {
+            self.shared.batched().insert(key.key_id().to_owned(), Arc::new(batched));
+        }
+        can
+    }
+
+    /// Signatures that failed their check before they left, and were made again one at a time.
+    pub fn faults(&self) -> u32 {
+        self.shared.faults.load(Ordering::Relaxed)
     }
 
     /// Signs `input` with `key` and gives back its buffer with the signature appended.
@@ -112,6 +137,9 @@ struct Shared {
     arrival: Condvar,
     /// Those whose results are there, but who have not been told.
     finished: Mutex<Vec<Finished>>,
+    /// By `kid`.
+    batched: Mutex<HashMap<String, Arc<Batched>>>,
+    faults: AtomicU32,
     capacity: usize,
     single: Single,
 }
@@ -125,6 +153,42 @@ struct Job {
     key: Arc<SigningKey>,
     input: SigningInput,
     debt: Debt,
+}
+
+/// A key that batches were found to be right for.
+struct Batched {
+    key: BatchKey,
+    /// From so many messages on, a batch is quicker than one signature after the other.
+    pays_from: usize,
+}
+
+impl Batched {
+    fn of(key: &SigningKey, single: Single) -> Option<Self> {
+        let random = blinding();
+        let batch = BatchKey::new(key.document())?;
+        if !batch.agrees_with(key.ring(), &random) {
+            error!(key_id = key.key_id(), "batches do not sign as ring does: not used");
+            return None;
+        }
+        // The best of a few: whatever else the machine does only ever adds.
+        let best = |sign: &mut dyn FnMut()| {
+            let times = (0..TRIALS).map(|_| {
+                let start = Clock::instant();
+                sign();
+                start.elapsed().as_nanos()
+            });
+            times.min().unwrap_or(u128::MAX)
+        };
+        let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
+        let together = best(&mut || {
+            batch.sign(&[b"trial"; BATCH], &mut signatures);
+        });
+        let alone = best(&mut || {
+            single.sign(key, b"trial", &random, &mut signatures[0]);
+        });
+        let pays_from = usize::try_from(together / alone.max(1)).unwrap_or(BATCH) + 1;
+        Some(Self { key: batch, pays_from })
+    }
 }
 
 /// Somebody to wake, and the slot that says whether it still waits.
@@ -148,7 +212,10 @@ impl Shared {
     /// Signs until the engine is closed and the queue is empty.
     fn work(&self) {
         let random = blinding();
+        let mut taken: Vec<Job> = Vec::with_capacity(BATCH);
         let mut kept = Vec::with_capacity(GROUP);
+        // The key of the last job, and what it takes to sign with it in batches.
+        let mut known: Option<(Arc<SigningKey>, Option<Arc<Batched>>)> = None;
         loop {
             let mut queue = self.queue();
             while queue.jobs.is_empty() {
@@ -162,24 +229,81 @@ impl Shared {
                     queue = self.arrival.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 }
             }
-            let Some(Job { key, input, debt }) = queue.jobs.pop_front() else { continue };
+            let batched = queue.jobs.front().and_then(|first| match &known {
+                Some((key, batched)) if Arc::ptr_eq(key, &first.key) => batched.clone(),
+                _ => None,
+            });
+            let of_this_key = |job: &&Job| known.as_ref().is_some_and(|k| Arc::ptr_eq(&k.0, &job.key));
+            let together = match &batched {
+                Some(_) => queue.jobs.iter().take(BATCH).take_while(of_this_key).count(),
+                None => 1,
+            };
+            let may_batch = self.faults.load(Ordering::Relaxed) < MAX_FAULTS;
+            let batched = batched.filter(|it| may_batch && together >= it.pays_from);
+            taken.extend(queue.jobs.drain(..if batched.is_some() { together } else { 1 }));
             let waiting = queue.jobs.len();
             drop(queue);
 
-            let slot = &debt.0;
-            if slot.is_awaited() {
-                let mut signature = [0; MAX_SIGNATURE_BYTES];
-                let signed = self
-                    .single
-                    .sign(&key, input.as_bytes(), &random, &mut signature)
-                    .map(|length| input.finish(&signature[..length]))
-                    .ok_or(SignError::Failed);
-                let waker = slot.fill(signed);
-                kept.extend(waker.map(|waker| Finished { slot: Arc::clone(slot), waker }));
+            taken.retain(|job| job.debt.0.is_awaited());
+            match batched {
+                Some(batched) => self.sign_together(&batched, &mut taken, &random, &mut kept),
+                None => {
+                    if let Some(job) = taken.pop() {
+                        if known.as_ref().is_none_or(|(key, _)| !Arc::ptr_eq(key, &job.key)) {
+                            let batched = self.batched().get(job.key.key_id()).cloned();
+                            known = Some((Arc::clone(&job.key), batched));
+                        }
+                        self.sign_alone(job, &random, &mut kept);
+                    }
+                }
             }
             if kept.len() >= GROUP || waiting < GROUP_FROM {
                 self.tell(&mut kept);
             }
+        }
+    }
+
+    fn sign_alone(&self, job: Job, random: &SystemRandom, kept: &mut Vec<Finished>) {
+        let Job { key, input, debt } = job;
+        let mut signature = [0; MAX_SIGNATURE_BYTES];
+        let signed = self
+            .single
+            .sign(&key, input.as_bytes(), random, &mut signature)
+            .map(|length| input.finish(&signature[..length]))
+            .ok_or(SignError::Failed);
+        kept.extend(debt.pay(signed));
+    }
+
+    fn sign_together(
+        &self,
+        batched: &Batched,
+        jobs: &mut Vec<Job>,
+        random: &SystemRandom,
+        kept: &mut Vec<Finished>,
+    ) {
+        let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
+        let mut messages = [&[][..]; BATCH];
+        for (message, job) in messages.iter_mut().zip(&*jobs) {
+            *message = job.input.as_bytes();
+        }
+        let passed = batched.key.sign(&messages[..jobs.len()], &mut signatures);
+        let length = batched.key.signature_bytes();
+        for ((job, signature), passed) in jobs.drain(..).zip(&signatures).zip(passed) {
+            if passed {
+                kept.extend(job.debt.pay(Ok(job.input.finish(&signature[..length]))));
+            } else {
+                self.note_fault(&job.key);
+                self.sign_alone(job, random, kept);
+            }
+        }
+    }
+
+    /// One fault may be a cosmic ray; two are a machine that cannot be trusted with batches.
+    fn note_fault(&self, key: &SigningKey) {
+        let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
+        error!(key_id = key.key_id(), faults, "a signature failed its check and is made again");
+        if faults >= MAX_FAULTS {
+            error!("batches are off until the next start: this processor makes mistakes");
         }
     }
 
@@ -208,6 +332,10 @@ impl Shared {
     /// Both are whole between any two statements, so a panic elsewhere cannot have broken them.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn batched(&self) -> MutexGuard<'_, HashMap<String, Arc<Batched>>> {
+        self.batched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn finished(&self) -> MutexGuard<'_, Vec<Finished>> {
@@ -253,6 +381,14 @@ impl Slot {
 /// Sees to it that whoever waits is told something, even if the thread that signs should panic.
 struct Debt(Arc<Slot>);
 
+impl Debt {
+    /// Leaves the result, and says whom to tell.
+    fn pay(self, result: Result<Vec<u8>, SignError>) -> Option<Finished> {
+        let waker = self.0.fill(result)?;
+        Some(Finished { slot: Arc::clone(&self.0), waker })
+    }
+}
+
 impl Drop for Debt {
     fn drop(&mut self) {
         if let Some(waker) = self.0.fill(Err(SignError::Failed)) {
@@ -295,6 +431,12 @@ impl Drop for Signed<'_> {
         }
     }
 }
+
+/// How often the start times a batch and a single signature.
+const TRIALS: usize = 5;
+
+/// So many faults turn batches off.
+const MAX_FAULTS: u32 = 2;
 
 /// How many finished tokens are told of at a time, at most.
 const GROUP: usize = 8;

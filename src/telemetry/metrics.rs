@@ -24,6 +24,8 @@ pub struct Metrics {
     /// Tokens that wait for a signature.
     pub signing_queue: IntGauge,
     signer: IntGaugeVec,
+    /// Signatures that failed their check and were made again.
+    pub signing_faults: IntGauge,
     /// Registered clients.
     pub clients: IntGauge,
     lost_log_lines: IntGauge,
@@ -62,6 +64,10 @@ impl Metrics {
                 Opts::new("grantd_signer_info", "What signs tokens: always 1, by its name."),
                 &["signer"],
             )?,
+            signing_faults: IntGauge::new(
+                "grantd_signing_faults",
+                "Signatures since the start that failed their check and were made again.",
+            )?,
             clients: IntGauge::new("grantd_clients", "Registered clients.")?,
             lost_log_lines: IntGauge::new(
                 "grantd_log_lines_lost",
@@ -70,13 +76,14 @@ impl Metrics {
             log: OnceLock::new(),
             registry: Registry::new(),
         };
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 9] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.seconds.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.connections_shed.clone()),
             Box::new(metrics.signing_queue.clone()),
             Box::new(metrics.signer.clone()),
+            Box::new(metrics.signing_faults.clone()),
             Box::new(metrics.clients.clone()),
             Box::new(metrics.lost_log_lines.clone()),
         ];
