@@ -45,8 +45,6 @@ use std::arch::x86_64::{
 };
 use std::hint::black_box;
 
-use zeroize::Zeroize;
-
 use crate::signing::radix52::{LIMB_BITS, LIMB_MASK, ModulusLimbs};
 
 /// One limb of eight numbers.
@@ -106,32 +104,32 @@ macro_rules! product_low {
     };
 }
 
-/// The rows of a reduction's lowest window; [`product_low`] without the product.
+/// The rows of a reduction's lowest window; [`product_low`] without the product. `$also` runs
+/// with each row, whose number it knows as `I`.
 macro_rules! reduce_low {
-    ($acc:ident, $multipliers:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $before:expr) => {
+    ($acc:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $also:block) => {
         let fill = _mm512_set1_epi64(LIMB_MASK as i64);
         let zero = _mm512_setzero_si512();
-        let mut multiplier = _mm512_madd52lo_epu64(zero, $acc[0], $k0);
+        let mut $multiplier = _mm512_madd52lo_epu64(zero, $acc[0], $k0);
         rows!(I in $rows {
             let n = black_box($n);
-            $acc[I + $w] = $before(I, $acc[I + $w]);
+            $also
             let carry = _mm512_srli_epi64::<LIMB_BITS>(_mm512_add_epi64($acc[I], fill));
             let mut first = _mm512_add_epi64($acc[I + 1], carry);
-            first = _mm512_madd52lo_epu64(first, n[1], multiplier);
-            first = _mm512_madd52hi_epu64(first, n[0], multiplier);
+            first = _mm512_madd52lo_epu64(first, n[1], $multiplier);
+            first = _mm512_madd52hi_epu64(first, n[0], $multiplier);
             let next_multiplier = _mm512_madd52lo_epu64(zero, first, $k0);
             $acc[I + 1] = first;
             for j in 2..$w {
-                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], n[j], multiplier);
+                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], n[j], $multiplier);
                 if j == 2 {
-                    $acc[I + 2] = _mm512_madd52hi_epu64($acc[I + 2], n[1], multiplier);
+                    $acc[I + 2] = _mm512_madd52hi_epu64($acc[I + 2], n[1], $multiplier);
                 }
-                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], n[j], multiplier);
+                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], n[j], $multiplier);
             }
-            $multipliers[I] = multiplier;
-            multiplier = next_multiplier;
+            $multiplier = next_multiplier;
         });
-        let _ = multiplier;
+        let _ = $multiplier;
     };
 }
 
@@ -192,7 +190,9 @@ macro_rules! windows {
             k0: Lanes,
         ) {
             let mut acc = *t;
-            reduce_low!(acc, multipliers, n, k0, $w, $rows, |_, column| column);
+            reduce_low!(acc, n, k0, $w, $rows, multiplier, {
+                multipliers[I] = multiplier;
+            });
             *t = acc;
         }
 
@@ -455,7 +455,7 @@ fn square_20(r: &mut [Lanes; 20], a: &[Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
     const W: usize = 20;
     let zero = _mm512_setzero_si512();
     let mut upper = [zero; W];
-    rows!(I in [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
+    rows!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
         let a = black_box(a);
         let digit = a[I];
         for j in I + 1..W {
@@ -489,22 +489,19 @@ fn square_20(r: &mut [Lanes; 20], a: &[Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
         acc[2 * i + 1] =
             _mm512_madd52hi_epu64(_mm512_add_epi64(acc[2 * i + 1], acc[2 * i + 1]), a[i], a[i]);
     }
-    let mut multipliers = [zero; W];
-    reduce_low!(acc, multipliers, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19],
-    |row: usize, _| {
-        let doubled = _mm512_add_epi64(parked[row], parked[row]);
-        let limb = a[(row + W) / 2];
-        if row % 2 == 0 {
+    reduce_low!(acc, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {
+        let doubled = _mm512_add_epi64(parked[I], parked[I]);
+        let limb = a[(I + W) / 2];
+        acc[I + W] = if I % 2 == 0 {
             _mm512_madd52lo_epu64(doubled, limb, limb)
         } else {
             _mm512_madd52hi_epu64(doubled, limb, limb)
-        }
+        };
     });
     for i in 0..W {
         r[i] = acc[W + i];
     }
     *r = normalize(r);
-    upper.zeroize();
 }
 
 /// Eight copies of a number.
