@@ -1,5 +1,12 @@
 //! RSA signatures (RSASSA-PKCS1-v1_5 with SHA-256, RFC 8017 section 8.2): a queue, the threads that
-//! empty it, and the backend they sign with. Nothing here knows what is being signed.
+//! empty it, and the backends they sign with. Nothing here knows what is being signed.
 
+pub mod batch;
+#[cfg(target_arch = "x86_64")]
+mod crt;
 pub mod engine;
+#[cfg(target_arch = "x86_64")]
+mod mont52;
+#[cfg(target_arch = "x86_64")]
+mod radix52;
 pub mod single;

@@ -36,8 +36,8 @@ impl SigningKey {
         let ring = KeyPair::from_pkcs8(document).map_err(|error| KeyError(error.to_string()))?;
         let aws_lc = aws_lc_rs::rsa::KeyPair::from_pkcs8(document)
             .map_err(|error| KeyError(error.to_string()))?;
-        let document = SecretDocument::try_from(document)
-            .map_err(|error| KeyError(error.to_string()))?;
+        let document =
+            SecretDocument::try_from(document).map_err(|error| KeyError(error.to_string()))?;
         let public = PublicKeyComponents::<Vec<u8>>::from(ring.public());
         let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
         let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));

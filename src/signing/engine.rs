@@ -181,7 +181,7 @@ impl Batched {
         };
         let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
         let together = best(&mut || {
-            batch.sign(&[b"trial"; BATCH], &mut signatures);
+            batch.sign(&[&b"trial"[..]; BATCH], &mut signatures);
         });
         let alone = best(&mut || {
             single.sign(key, b"trial", &random, &mut signatures[0]);
@@ -233,7 +233,8 @@ impl Shared {
                 Some((key, batched)) if Arc::ptr_eq(key, &first.key) => batched.clone(),
                 _ => None,
             });
-            let of_this_key = |job: &&Job| known.as_ref().is_some_and(|k| Arc::ptr_eq(&k.0, &job.key));
+            let of_this_key =
+                |job: &&Job| known.as_ref().is_some_and(|k| Arc::ptr_eq(&k.0, &job.key));
             let together = match &batched {
                 Some(_) => queue.jobs.iter().take(BATCH).take_while(of_this_key).count(),
                 None => 1,

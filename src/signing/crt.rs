@@ -1,0 +1,242 @@
+//! The RSA private operation on eight numbers at once: `m^d mod n` by the Chinese remainder theorem
+//! (RFC 8017, section 5.1.2), checked with the public exponent.
+//!
+//! # What the check catches
+//!
+//! Whoever sees one signature that is right modulo `p` and wrong modulo `q` computes
+//! `gcd(s^e - m, n) = p` (Boneh, DeMillo and Lipton, "On the importance of checking cryptographic
+//! protocols for faults", 1997). So `s^e mod n` is formed from the very limbs that leave, after the
+//! recombination, and compared with the message's limbs as they came in. As `s < n` and raising to
+//! `e` permutes the residues, equality means that `s` is the one right signature, whatever happened
+//! before: a fault in a residue, a table, an exponent, a half or the recombination, or in the key's
+//! private parts, can only make a lane fail. The check uses `n` and `e` alone, which stand on their
+//! own in the key and are held against `p q` when it is loaded.
+
+use std::arch::x86_64::{
+    _mm256_extract_epi64, _mm512_castsi512_si256, _mm512_extracti64x4_epi64, _mm512_set_epi64,
+    _mm512_setzero_si512,
+};
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::signing::mont52::{Lanes, Modulus, broadcast, equal, multiply_add, select};
+use crate::signing::radix52::ModulusLimbs;
+
+/// Numbers worked on at once.
+pub(super) const LANES: usize = 8;
+
+/// Bits of the exponent that one table entry stands for. 4 makes 22 % more products than 5, 6 takes
+/// a table that no longer fits into the first-level cache.
+const WINDOW_BITS: usize = 5;
+
+/// One prime with what belongs to it, in limbs of 52 bits.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(super) struct Prime<const L: usize> {
+    pub(super) modulus: ModulusLimbs<L>,
+    /// `d mod (prime - 1)`.
+    pub(super) exponent: [u64; L],
+    /// Bits of the prime, and so at most of the exponent.
+    pub(super) bits: usize,
+}
+
+/// A private key of two primes of `L` limbs, `D = 2 L`.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(super) struct PrivateKey<const L: usize, const D: usize> {
+    pub(super) p: Prime<L>,
+    pub(super) q: Prime<L>,
+    /// `1/q mod p`.
+    pub(super) q_inverse: [u64; L],
+    pub(super) n: ModulusLimbs<D>,
+    pub(super) e: u64,
+}
+
+impl<const L: usize, const D: usize> PrivateKey<L, D> {
+    /// The signature representatives of `messages`, all below `n`, and the lanes in which the check
+    /// passed, one bit each. What stands in the other lanes must not leave.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn sign(&self, messages: &[[u64; D]; LANES]) -> ([[u64; D]; LANES], u8) {
+        let message = gather(messages);
+        let mut halves = self.halves(&message);
+        let signature = self.recombine(&halves);
+        halves.zeroize();
+        let passed = self.check(&signature, &message);
+        (scatter(&signature), passed)
+    }
+
+    /// `m^dP mod p` and `m^dQ mod q`, below the primes.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn halves(&self, message: &[Lanes; D]) -> [[Lanes; L]; 2] {
+        [power(&self.p, message), power(&self.q, message)]
+    }
+
+    /// Garner's recombination, `s = sq + q ((sp - sq) / q mod p)`, below `n`.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn recombine(&self, halves: &[[Lanes; L]; 2]) -> [Lanes; D] {
+        let [sp, sq] = halves;
+        let p = Modulus::new(&self.p.modulus);
+        // Both primes have the same length, so sq < q < 2 p, and the difference is below 3 p.
+        let mut difference = p.difference(sp, sq);
+        let inverse = p.enter(&broadcast(&self.q_inverse));
+        let mut quotient = p.canonical(&p.product(&difference, &inverse));
+        fault::strike(fault::Place::Quotient, &mut quotient);
+        let mut signature = multiply_add(&quotient, &broadcast(&self.q.modulus.n), sq);
+        fault::strike(fault::Place::Signature, &mut signature);
+        difference.zeroize();
+        quotient.zeroize();
+        signature
+    }
+
+    /// The lanes in which `signature^e mod n` is `message`.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn check(&self, signature: &[Lanes; D], message: &[Lanes; D]) -> u8 {
+        let n = Modulus::new(&self.n);
+        let base = n.enter(signature);
+        let mut power = base;
+        // From the bit below the top down to bit 1; e is odd, and the last factor, being outside
+        // the Montgomery domain, takes the product out of it.
+        for bit in (1..self.e.ilog2()).rev() {
+            power = n.square(&power);
+            if self.e >> bit & 1 == 1 {
+                power = n.product(&power, &base);
+            }
+        }
+        power = n.product(&n.square(&power), signature);
+        equal(&n.canonical(&power), message)
+    }
+}
+
+/// `message^exponent mod prime`, below the prime.
+///
+/// Windows of fixed width from the top: the same squarings, products and table reads for every
+/// exponent of the prime's length.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline(never)]
+fn power<const L: usize, const D: usize>(prime: &Prime<L>, message: &[Lanes; D]) -> [Lanes; L] {
+    let modulus = Modulus::new(&prime.modulus);
+    let (mut low, mut high) = ([_mm512_setzero_si512(); L], [_mm512_setzero_si512(); L]);
+    low.copy_from_slice(&message[..L]);
+    high.copy_from_slice(&message[L..]);
+    let mut base = modulus.enter_wide(&low, &high);
+    fault::strike(fault::Place::Residue, &mut base);
+
+    let mut table = [[_mm512_setzero_si512(); L]; 1 << WINDOW_BITS];
+    table[0] = modulus.one();
+    table[1] = base;
+    for i in 2..table.len() {
+        table[i] = if i % 2 == 0 {
+            modulus.square(&table[i / 2])
+        } else {
+            modulus.product(&table[i - 1], &base)
+        };
+    }
+    fault::strike(fault::Place::Table, table.as_flattened_mut());
+
+    let windows = prime.bits.div_ceil(WINDOW_BITS);
+    let mut power = select(&table, digit(&prime.exponent, windows - 1));
+    for window in (0..windows - 1).rev() {
+        for _ in 0..WINDOW_BITS {
+            power = modulus.square(&power);
+        }
+        power = modulus.product(&power, &select(&table, digit(&prime.exponent, window)));
+    }
+    table.zeroize();
+    base.zeroize();
+    let mut half = modulus.canonical(&modulus.leave(&power));
+    power.zeroize();
+    fault::strike(fault::Place::Half, &mut half);
+    half
+}
+
+/// Window number `window` of an exponent, counted from the least significant.
+fn digit<const L: usize>(exponent: &[u64; L], window: usize) -> u64 {
+    let (limb, shift) = (window * WINDOW_BITS / 52, window * WINDOW_BITS % 52);
+    let high = exponent.get(limb + 1).copied().unwrap_or_default();
+    (exponent[limb] >> shift | high << (52 - shift)) & ((1 << WINDOW_BITS) - 1)
+}
+
+/// Eight numbers into lanes.
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn gather<const D: usize>(numbers: &[[u64; D]; LANES]) -> [Lanes; D] {
+    let mut lanes = [_mm512_setzero_si512(); D];
+    for (i, lanes) in lanes.iter_mut().enumerate() {
+        let [a, b, c, d, e, f, g, h] = numbers.map(|number| number[i] as i64);
+        *lanes = _mm512_set_epi64(h, g, f, e, d, c, b, a);
+    }
+    lanes
+}
+
+/// Eight numbers out of lanes.
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn scatter<const D: usize>(lanes: &[Lanes; D]) -> [[u64; D]; LANES] {
+    let mut numbers = [[0; D]; LANES];
+    for (i, lanes) in lanes.iter().enumerate() {
+        let halves = [_mm512_castsi512_si256(*lanes), _mm512_extracti64x4_epi64::<1>(*lanes)];
+        for (half, numbers) in halves.into_iter().zip(numbers.chunks_exact_mut(4)) {
+            numbers[0][i] = _mm256_extract_epi64::<0>(half) as u64;
+            numbers[1][i] = _mm256_extract_epi64::<1>(half) as u64;
+            numbers[2][i] = _mm256_extract_epi64::<2>(half) as u64;
+            numbers[3][i] = _mm256_extract_epi64::<3>(half) as u64;
+        }
+    }
+    numbers
+}
+
+/// Bits that tests flip on the way.
+pub(super) mod fault {
+    use crate::signing::mont52::Lanes;
+
+    /// Where a number passes by.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(in crate::signing) enum Place {
+        Residue,
+        Table,
+        Half,
+        Quotient,
+        Signature,
+    }
+
+    #[cfg(not(test))]
+    #[inline(always)]
+    pub(super) fn strike(_place: Place, _number: &mut [Lanes]) {}
+
+    #[cfg(test)]
+    pub(super) use armed::strike;
+
+    #[cfg(test)]
+    pub(in crate::signing) mod armed {
+        use std::arch::x86_64::{_mm512_set_epi64, _mm512_xor_si512};
+        use std::cell::Cell;
+
+        use super::{Lanes, Place};
+
+        /// Flips `bit` of limb `limb` in `lane` when the number passes `place` for the `pass`th time,
+        /// counted from 0.
+        #[derive(Clone, Copy, Debug)]
+        pub(in crate::signing) struct Fault {
+            pub(in crate::signing) place: Place,
+            pub(in crate::signing) pass: usize,
+            pub(in crate::signing) limb: usize,
+            pub(in crate::signing) lane: usize,
+            pub(in crate::signing) bit: u32,
+        }
+
+        thread_local! {
+            pub(in crate::signing) static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
+        }
+
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        pub(in crate::signing) fn strike(place: Place, number: &mut [Lanes]) {
+            let Some(fault) = FAULT.get().filter(|fault| fault.place == place) else { return };
+            if fault.pass > 0 {
+                FAULT.set(Some(Fault { pass: fault.pass - 1, ..fault }));
+                return;
+            }
+            FAULT.set(None);
+            let mut flip = [0; 8];
+            flip[fault.lane] = 1 << fault.bit;
+            let [a, b, c, d, e, f, g, h] = flip;
+            let limb = &mut number[fault.limb];
+            *limb = _mm512_xor_si512(*limb, _mm512_set_epi64(h, g, f, e, d, c, b, a));
+        }
+    }
+}

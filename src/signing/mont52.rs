@@ -1,0 +1,580 @@
+//! Montgomery arithmetic on eight numbers at once, in radix 2^52, for AVX-512 IFMA.
+//!
+//! A number is an array of vectors, least significant limb first. Vector `i` holds limb `i` of eight
+//! independent numbers, one in each 64-bit lane, so nothing ever crosses lanes. All functions run
+//! the same instructions on the same addresses whatever the numbers are: there is no branch and no
+//! index that depends on a value.
+//!
+//! # Why 2^52
+//!
+//! `VPMADD52LUQ` and `VPMADD52HUQ` multiply the low 52 bits of each lane and add the low or the high
+//! 52 bits of the product to a 64-bit lane. A *normal* limb is below 2^52; a column that sums such
+//! halves has 12 bits of headroom, so carries can wait (Gueron and Krasnov, "Software implementation
+//! of modular exponentiation, using advanced vector instructions architectures", WAIFI 2012;
+//! Drucker and Gueron, "Fast modular squaring with AVX512IFMA", 2018).
+//!
+//! # When carries happen
+//!
+//! Let `L` be the number of limbs. A column of `a * b + m * n` gets one low and one high half from
+//! each of at most `L` limb products of `a * b` and as many of `m * n`: below `4 * L * 2^52`. (The
+//! square forms each cross product once and doubles the column: the same sum.) One carry comes in
+//! from the column below it, itself below `2^12`. The longest number here has 80 limbs, so a column
+//! stays below `2^(52 + 9)`, far from 2^64, and is carried exactly once: when its row is reduced (the
+//! lower `L` columns), or in [`normalize`] at the end (the upper ones), because the next operation
+//! reads 52 bits of each limb and no more.
+//!
+//! Reducing column `i` adds `m * n[0]`, with `m = column * k0 mod 2^52` and `k0 = -1/n mod 2^52`. The
+//! sum's low 52 bits are zero by construction, so what it carries is `column / 2^52` rounded up,
+//! and that product need not be formed: one addition, off the critical path, in place of a
+//! multiplication on it.
+//!
+//! # Why the final subtraction can wait
+//!
+//! With `R = 2^(52 L)`, a Montgomery product is `(a * b + m * n) / R` with `m < R`. Walter ("Montgomery
+//! exponentiation needs no final subtractions", Electronics Letters 35, 1999) and Gueron ("Enhanced
+//! Montgomery multiplication", CHES 2002) observe that `R > 4 n` and `a, b < 2 n` give a result below
+//! `2 n` again. The moduli here leave much more room: `2^16 n < R` at least (1024 bits in 1040, 1536 in
+//! 1560, 2048 in 2080, 3072 in 3120, 4096 in 4160). For `a < x n` and `b < y n` the result is below
+//! `(x y n / R + 1) n`, so whatever has `x y <= 2^16` comes out below `2 n`, and for `b = 1` it comes
+//! out at most `n`. Only [`Modulus::canonical`] subtracts, once, where a unique residue is needed.
+
+use std::arch::x86_64::{
+    __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi64_mask, _mm512_cmplt_epi64_mask,
+    _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_mask_mov_epi64, _mm512_set1_epi64,
+    _mm512_setzero_si512, _mm512_srai_epi64, _mm512_srli_epi64, _mm512_sub_epi64,
+};
+use std::hint::black_box;
+
+use crate::signing::radix52::{LIMB_BITS, LIMB_MASK, ModulusLimbs};
+
+/// One limb of eight numbers.
+pub(super) type Lanes = __m512i;
+
+/// Repeats a block with a constant that counts, so that column numbers are known where the block is
+/// compiled: the accumulators then are registers, and the shift by one limb after every row is a
+/// renaming. As a loop, the same code keeps them in memory and takes twice as long.
+macro_rules! rows {
+    ($row:ident in [$($number:literal)*] $body:block) => { $( { const $row: usize = $number; $body } )* };
+}
+
+/// The rows of a Montgomery product's lowest window: adds `a * b[i]` and the multiple of `n` that
+/// clears column `i`, for each row `i`. `multipliers` keeps those multiples for higher windows.
+///
+/// What the next row's multiple depends on comes first; the rest fills the multipliers while that
+/// chain runs. `black_box` hides that a row reads the operands that the row before it read: LLVM
+/// would load them all at once and spill the accumulators.
+macro_rules! product_low {
+    ($acc:ident, $multipliers:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $w:literal, $rows:tt) => {
+        let fill = _mm512_set1_epi64(LIMB_MASK as i64);
+        let zero = _mm512_setzero_si512();
+        let mut digit = $b[0];
+        $acc[0] = _mm512_madd52lo_epu64($acc[0], $a[0], digit);
+        let mut multiplier = _mm512_madd52lo_epu64(zero, $acc[0], $k0);
+        rows!(I in $rows {
+            let (a, n) = (black_box($a), black_box($n));
+            let next_digit = $b[(I + 1) % $w];
+            let mut first = _mm512_madd52lo_epu64($acc[I + 1], a[1], digit);
+            first = _mm512_madd52hi_epu64(first, a[0], digit);
+            if I + 1 < $w {
+                first = _mm512_madd52lo_epu64(first, a[0], next_digit);
+            }
+            let carry = _mm512_srli_epi64::<LIMB_BITS>(_mm512_add_epi64($acc[I], fill));
+            first = _mm512_add_epi64(first, carry);
+            first = _mm512_madd52lo_epu64(first, n[1], multiplier);
+            first = _mm512_madd52hi_epu64(first, n[0], multiplier);
+            let next_multiplier = _mm512_madd52lo_epu64(zero, first, $k0);
+            $acc[I + 1] = first;
+            for j in 2..$w {
+                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], a[j], digit);
+            }
+            for j in 1..$w {
+                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], a[j], digit);
+            }
+            for j in 2..$w {
+                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], n[j], multiplier);
+            }
+            for j in 1..$w {
+                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], n[j], multiplier);
+            }
+            $multipliers[I] = multiplier;
+            digit = next_digit;
+            multiplier = next_multiplier;
+        });
+        let _ = (digit, multiplier);
+    };
+}
+
+/// The rows of a reduction's lowest window; [`product_low`] without the product. `$also` runs
+/// with each row, whose number it knows as `I`.
+macro_rules! reduce_low {
+    ($acc:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $also:block) => {
+        let fill = _mm512_set1_epi64(LIMB_MASK as i64);
+        let zero = _mm512_setzero_si512();
+        let mut $multiplier = _mm512_madd52lo_epu64(zero, $acc[0], $k0);
+        rows!(I in $rows {
+            let n = black_box($n);
+            $also
+            let carry = _mm512_srli_epi64::<LIMB_BITS>(_mm512_add_epi64($acc[I], fill));
+            let mut first = _mm512_add_epi64($acc[I + 1], carry);
+            first = _mm512_madd52lo_epu64(first, n[1], $multiplier);
+            first = _mm512_madd52hi_epu64(first, n[0], $multiplier);
+            let next_multiplier = _mm512_madd52lo_epu64(zero, first, $k0);
+            $acc[I + 1] = first;
+            for j in 2..$w {
+                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], n[j], $multiplier);
+                if j == 2 {
+                    $acc[I + 2] = _mm512_madd52hi_epu64($acc[I + 2], n[1], $multiplier);
+                }
+                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], n[j], $multiplier);
+            }
+            $multiplier = next_multiplier;
+        });
+        let _ = $multiplier;
+    };
+}
+
+/// The windows of `$w` limbs that longer numbers are cut into. Each covers `2 * $w` columns, which
+/// it takes from memory and puts back: loads and stores compete with no multiplication.
+macro_rules! windows {
+    ($product_low:ident, $product_high:ident, $reduce_low:ident, $reduce_high:ident, $w:literal, $rows:tt) => {
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        #[inline(never)]
+        fn $product_low(
+            t: &mut [Lanes; 2 * $w],
+            multipliers: &mut [Lanes; $w],
+            a: &[Lanes; $w],
+            b: &[Lanes; $w],
+            n: &[Lanes; $w],
+            k0: Lanes,
+        ) {
+            let mut acc = *t;
+            product_low!(acc, multipliers, a, b, n, k0, $w, $rows);
+            *t = acc;
+        }
+
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        #[inline(never)]
+        fn $product_high(
+            t: &mut [Lanes; 2 * $w],
+            multipliers: &[Lanes; $w],
+            a: &[Lanes; $w],
+            b: &[Lanes; $w],
+            n: &[Lanes; $w],
+        ) {
+            let mut acc = *t;
+            rows!(I in $rows {
+                let (a, n) = (black_box(a), black_box(n));
+                let (digit, multiplier) = (b[I], multipliers[I]);
+                for j in 0..$w {
+                    acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
+                }
+                for j in 0..$w {
+                    acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
+                }
+                for j in 0..$w {
+                    acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], n[j], multiplier);
+                }
+                for j in 0..$w {
+                    acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], n[j], multiplier);
+                }
+            });
+            *t = acc;
+        }
+
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        #[inline(never)]
+        fn $reduce_low(
+            t: &mut [Lanes; 2 * $w],
+            multipliers: &mut [Lanes; $w],
+            n: &[Lanes; $w],
+            k0: Lanes,
+        ) {
+            let mut acc = *t;
+            reduce_low!(acc, n, k0, $w, $rows, multiplier, {
+                multipliers[I] = multiplier;
+            });
+            *t = acc;
+        }
+
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        #[inline(never)]
+        fn $reduce_high(t: &mut [Lanes; 2 * $w], multipliers: &[Lanes; $w], n: &[Lanes; $w]) {
+            let mut acc = *t;
+            rows!(I in $rows {
+                let n = black_box(n);
+                let multiplier = multipliers[I];
+                for j in 0..$w {
+                    acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], n[j], multiplier);
+                }
+                for j in 0..$w {
+                    acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], n[j], multiplier);
+                }
+            });
+            *t = acc;
+        }
+    };
+}
+
+windows!(product_low_15, product_high_15, reduce_low_15, reduce_high_15, 15, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+windows!(product_low_20, product_high_20, reduce_low_20, reduce_high_20, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19]);
+
+/// Limbs in a block of a square's cross products.
+const BLOCK: usize = 10;
+
+/// Adds the cross products `a[i] * a[j]`, `i < j`, of one block.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline(never)]
+fn triangle(t: &mut [Lanes; 2 * BLOCK], a: &[Lanes; BLOCK]) {
+    let mut acc = *t;
+    rows!(I in [0 1 2 3 4 5 6 7 8] {
+        let a = black_box(a);
+        let digit = a[I];
+        for j in I + 1..BLOCK {
+            acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
+        }
+        for j in I + 1..BLOCK {
+            acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
+        }
+    });
+    *t = acc;
+}
+
+/// Adds the products of all limbs of `a` with all limbs of `b`.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline(never)]
+fn rectangle(t: &mut [Lanes; 2 * BLOCK], a: &[Lanes; BLOCK], b: &[Lanes; BLOCK]) {
+    let mut acc = *t;
+    rows!(I in [0 1 2 3 4 5 6 7 8 9] {
+        let b = black_box(b);
+        let digit = a[I];
+        for j in 0..BLOCK {
+            acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], b[j], digit);
+        }
+        for j in 0..BLOCK {
+            acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], b[j], digit);
+        }
+    });
+    *t = acc;
+}
+
+/// Carries once through `t`, whose value fits into `L` limbs. Columns may be negative: the shift is
+/// arithmetic.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline]
+fn normalize<const L: usize>(t: &[Lanes; L]) -> [Lanes; L] {
+    let mask = _mm512_set1_epi64(LIMB_MASK as i64);
+    let mut carry = _mm512_setzero_si512();
+    let mut normal = *t;
+    for limb in &mut normal {
+        let sum = _mm512_add_epi64(*limb, carry);
+        *limb = _mm512_and_si512(sum, mask);
+        carry = _mm512_srai_epi64::<LIMB_BITS>(sum);
+    }
+    normal
+}
+
+/// `2 L` columns.
+type Columns<const L: usize> = [[Lanes; L]; 2];
+
+/// `2 * $w` columns of `t` from window `$window` on. The callers' loops end before `t` does.
+macro_rules! window {
+    ($t:ident, $w:literal, $window:expr) => {
+        match $t[$window * $w..].first_chunk_mut::<{ 2 * $w }>() {
+            Some(columns) => columns,
+            None => break,
+        }
+    };
+}
+
+/// One modulus for all eight lanes, with what reduction by it needs.
+pub(super) struct Modulus<const L: usize> {
+    n: [Lanes; L],
+    k0: Lanes,
+    /// `R^2 mod n` and `R^3 mod n`.
+    r2: [Lanes; L],
+    r3: [Lanes; L],
+}
+
+impl<const L: usize> Modulus<L> {
+    /// Copies a modulus into every lane.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn new(limbs: &ModulusLimbs<L>) -> Self {
+        Self {
+            n: broadcast(&limbs.n),
+            k0: _mm512_set1_epi64(limbs.k0 as i64),
+            r2: broadcast(&limbs.r2),
+            r3: broadcast(&limbs.r3),
+        }
+    }
+
+    /// `a * b / R mod n`. Normal limbs in, normal limbs out; the size is the module's matter.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn product(&self, a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
+        let mut t: Columns<L> = [[_mm512_setzero_si512(); L]; 2];
+        let columns = t.as_flattened_mut();
+        macro_rules! run {
+            ($low:ident, $high:ident, $w:literal) => {{
+                let mut multipliers = [_mm512_setzero_si512(); $w];
+                let (a, _) = a.as_chunks::<$w>();
+                let (b, _) = b.as_chunks::<$w>();
+                let (n, _) = self.n.as_chunks::<$w>();
+                for (i, b) in b.iter().enumerate() {
+                    $low(window!(columns, $w, i), &mut multipliers, &a[0], b, &n[0], self.k0);
+                    for (j, (a, n)) in a.iter().zip(n).enumerate().skip(1) {
+                        $high(window!(columns, $w, i + j), &multipliers, a, b, n);
+                    }
+                }
+            }};
+        }
+        if L.is_multiple_of(20) {
+            run!(product_low_20, product_high_20, 20);
+        } else {
+            run!(product_low_15, product_high_15, 15);
+        }
+        normalize(&t[1])
+    }
+
+    /// `a * a / R mod n`, with each cross product formed once.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn square(&self, a: &[Lanes; L]) -> [Lanes; L] {
+        if let (Some(a), Some(n)) = (a.first_chunk(), self.n.first_chunk())
+            && L == 20
+        {
+            let mut square = *a;
+            square_20(&mut square, a, n, self.k0);
+            let mut result = [_mm512_setzero_si512(); L];
+            result.copy_from_slice(&square);
+            return result;
+        }
+        let mut t: Columns<L> = [[_mm512_setzero_si512(); L]; 2];
+        let columns = t.as_flattened_mut();
+        let (blocks, _) = a.as_chunks::<BLOCK>();
+        for (i, a) in blocks.iter().enumerate() {
+            triangle(window!(columns, 10, 2 * i), a);
+            for (j, b) in blocks.iter().enumerate().skip(i + 1) {
+                rectangle(window!(columns, 10, i + j), a, b);
+            }
+        }
+        for (pair, a) in columns.as_chunks_mut::<2>().0.iter_mut().zip(a) {
+            pair[0] = _mm512_madd52lo_epu64(_mm512_add_epi64(pair[0], pair[0]), *a, *a);
+            pair[1] = _mm512_madd52hi_epu64(_mm512_add_epi64(pair[1], pair[1]), *a, *a);
+        }
+        self.reduce(&mut t)
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn reduce(&self, t: &mut Columns<L>) -> [Lanes; L] {
+        let columns = t.as_flattened_mut();
+        macro_rules! run {
+            ($low:ident, $high:ident, $w:literal) => {{
+                let mut multipliers = [_mm512_setzero_si512(); $w];
+                let (n, _) = self.n.as_chunks::<$w>();
+                for i in 0..n.len() {
+                    $low(window!(columns, $w, i), &mut multipliers, &n[0], self.k0);
+                    for (j, n) in n.iter().enumerate().skip(1) {
+                        $high(window!(columns, $w, i + j), &multipliers, n);
+                    }
+                }
+            }};
+        }
+        if L.is_multiple_of(20) {
+            run!(reduce_low_20, reduce_high_20, 20);
+        } else {
+            run!(reduce_low_15, reduce_high_15, 15);
+        }
+        normalize(&t[1])
+    }
+
+    /// Into the Montgomery domain: `x R mod n`, below `2 n`, for any `x` of `L` limbs.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn enter(&self, x: &[Lanes; L]) -> [Lanes; L] {
+        self.product(x, &self.r2)
+    }
+
+    /// Into the Montgomery domain: `x R mod n`, below `4 n`, for any `x = low + R high`.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn enter_wide(&self, low: &[Lanes; L], high: &[Lanes; L]) -> [Lanes; L] {
+        add(&self.enter(low), &self.product(high, &self.r3))
+    }
+
+    /// Out of the Montgomery domain: `x / R mod n`, between 0 and `n`.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn leave(&self, x: &[Lanes; L]) -> [Lanes; L] {
+        self.product(x, &one())
+    }
+
+    /// `R mod n`: one, in the Montgomery domain.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn one(&self) -> [Lanes; L] {
+        self.leave(&self.r2)
+    }
+
+    /// The residue below `n` of an `x` below `2 n`.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn canonical(&self, x: &[Lanes; L]) -> [Lanes; L] {
+        let zero = _mm512_setzero_si512();
+        let mut t = *x;
+        for (t, n) in t.iter_mut().zip(&self.n) {
+            *t = _mm512_sub_epi64(*t, *n);
+        }
+        // Only the top limb of a negative number is negative once the others are carried.
+        let mut carry = zero;
+        let mask = _mm512_set1_epi64(LIMB_MASK as i64);
+        for t in &mut t {
+            let sum = _mm512_add_epi64(*t, carry);
+            carry = _mm512_srai_epi64::<LIMB_BITS>(sum);
+            *t = _mm512_and_si512(sum, mask);
+        }
+        let negative = _mm512_cmplt_epi64_mask(carry, zero);
+        for (t, x) in t.iter_mut().zip(x) {
+            *t = _mm512_mask_mov_epi64(*t, negative, *x);
+        }
+        t
+    }
+
+    /// `a + 2 n - b`, for `b < 2 n`.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub(super) fn difference(&self, a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
+        let mut t = *a;
+        for ((t, n), b) in t.iter_mut().zip(&self.n).zip(b) {
+            *t = _mm512_sub_epi64(_mm512_add_epi64(*t, _mm512_add_epi64(*n, *n)), *b);
+        }
+        normalize(&t)
+    }
+}
+
+/// The square of 20 limbs, the one that counts most: nearly all of a 2048-bit signature.
+///
+/// First the upper 20 columns of the cross products, which are parked in memory; then the lower 20,
+/// which stay in registers and are reduced at once, each row taking up one parked column, doubled
+/// and with its part of the diagonal.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline(never)]
+fn square_20(r: &mut [Lanes; 20], a: &[Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
+    const W: usize = 20;
+    let zero = _mm512_setzero_si512();
+    let mut upper = [zero; W];
+    rows!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
+        let a = black_box(a);
+        let digit = a[I];
+        for j in I + 1..W {
+            if I + j >= W {
+                upper[I + j - W] = _mm512_madd52lo_epu64(upper[I + j - W], a[j], digit);
+            }
+        }
+        for j in I + 1..W {
+            if I + j + 1 >= W {
+                upper[I + j + 1 - W] = _mm512_madd52hi_epu64(upper[I + j + 1 - W], a[j], digit);
+            }
+        }
+    });
+    let mut parked = upper;
+    let parked = black_box(&mut parked);
+
+    let mut acc = [zero; 2 * W];
+    rows!(I in [0 1 2 3 4 5 6 7 8 9] {
+        let a = black_box(a);
+        let digit = a[I];
+        for j in I + 1..W - I {
+            acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
+        }
+        for j in I + 1..W - 1 - I {
+            acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
+        }
+    });
+    let a = black_box(a);
+    for i in 0..W / 2 {
+        acc[2 * i] = _mm512_madd52lo_epu64(_mm512_add_epi64(acc[2 * i], acc[2 * i]), a[i], a[i]);
+        acc[2 * i + 1] =
+            _mm512_madd52hi_epu64(_mm512_add_epi64(acc[2 * i + 1], acc[2 * i + 1]), a[i], a[i]);
+    }
+    reduce_low!(acc, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {
+        let doubled = _mm512_add_epi64(parked[I], parked[I]);
+        let limb = a[(I + W) / 2];
+        acc[I + W] = if I % 2 == 0 {
+            _mm512_madd52lo_epu64(doubled, limb, limb)
+        } else {
+            _mm512_madd52hi_epu64(doubled, limb, limb)
+        };
+    });
+    for i in 0..W {
+        r[i] = acc[W + i];
+    }
+    *r = normalize(r);
+}
+
+/// Eight copies of a number.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn broadcast<const L: usize>(limbs: &[u64; L]) -> [Lanes; L] {
+    let mut lanes = [_mm512_setzero_si512(); L];
+    for (lanes, limb) in lanes.iter_mut().zip(limbs) {
+        *lanes = _mm512_set1_epi64(*limb as i64);
+    }
+    lanes
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn one<const L: usize>() -> [Lanes; L] {
+    let mut one = [_mm512_setzero_si512(); L];
+    one[0] = _mm512_set1_epi64(1);
+    one
+}
+
+/// `a + b`, which fits into `L` limbs.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn add<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
+    let mut sum = *a;
+    for (sum, b) in sum.iter_mut().zip(b) {
+        *sum = _mm512_add_epi64(*sum, *b);
+    }
+    normalize(&sum)
+}
+
+/// `a * b + c`, in full: `D = 2 L` limbs.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn multiply_add<const L: usize, const D: usize>(
+    a: &[Lanes; L],
+    b: &[Lanes; L],
+    c: &[Lanes; L],
+) -> [Lanes; D] {
+    let mut t = [_mm512_setzero_si512(); D];
+    t[..L].copy_from_slice(c);
+    for (i, digit) in a.iter().enumerate() {
+        for (j, b) in b.iter().enumerate() {
+            t[i + j] = _mm512_madd52lo_epu64(t[i + j], *b, *digit);
+            t[i + j + 1] = _mm512_madd52hi_epu64(t[i + j + 1], *b, *digit);
+        }
+    }
+    normalize(&t)
+}
+
+/// The lanes in which two numbers, in normal limbs, are the same; one bit each.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) fn equal<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> u8 {
+    a.iter().zip(b).fold(u8::MAX, |equal, (a, b)| equal & _mm512_cmpeq_epi64_mask(*a, *b))
+}
+
+/// Entry `digit` of a table, reading every entry whole.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline(never)]
+pub(super) fn select<const L: usize>(table: &[[Lanes; L]], digit: u64) -> [Lanes; L] {
+    let mut chosen = [_mm512_setzero_si512(); L];
+    // Opaque, or the compiler knows that all lanes are alike and may branch on one of them.
+    let digit = black_box(_mm512_set1_epi64(digit as i64));
+    for (part, chosen) in chosen.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        let mut acc = *chosen;
+        let mut number = _mm512_setzero_si512();
+        for entry in table {
+            let this = _mm512_cmpeq_epi64_mask(number, digit);
+            if let Some(entry) = entry[part * BLOCK..].first_chunk::<BLOCK>() {
+                for (acc, limb) in acc.iter_mut().zip(entry) {
+                    *acc = _mm512_mask_mov_epi64(*acc, this, *limb);
+                }
+            }
+            number = _mm512_add_epi64(number, _mm512_set1_epi64(1));
+        }
+        *chosen = acc;
+    }
+    chosen
+}

@@ -1,0 +1,136 @@
+//! Numbers as limbs of 52 bits, least significant first, one at a time: how key material is kept and
+//! how numbers enter and leave the vectors.
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Bits of a limb.
+pub(super) const LIMB_BITS: u32 = 52;
+
+/// The largest limb.
+pub(super) const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
+
+/// A modulus and what Montgomery reduction by it needs, with `R = 2^(52 L)`.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(super) struct ModulusLimbs<const L: usize> {
+    pub(super) n: [u64; L],
+    /// `-1/n mod 2^52`.
+    pub(super) k0: u64,
+    /// `R^2 mod n`.
+    pub(super) r2: [u64; L],
+    /// `R^3 mod n`.
+    pub(super) r3: [u64; L],
+}
+
+impl<const L: usize> ModulusLimbs<L> {
+    /// Prepares an odd modulus above 1. Takes the same steps for every modulus of the size.
+    pub(super) fn new(n: [u64; L]) -> Self {
+        // Newton: every step doubles the bits that are right, and n is its own inverse mod 2^3.
+        let mut inverse = n[0];
+        for _ in 0..5 {
+            inverse = inverse.wrapping_mul(2u64.wrapping_sub(n[0].wrapping_mul(inverse)));
+        }
+        let mut power = [0; L];
+        power[0] = 1;
+        let mut r2 = power;
+        for step in 1..=3 * L * LIMB_BITS as usize {
+            double(&mut power, &n);
+            if step == 2 * L * LIMB_BITS as usize {
+                r2 = power;
+            }
+        }
+        Self { n, k0: inverse.wrapping_neg() & LIMB_MASK, r2, r3: power }
+    }
+}
+
+/// `x = 2 x mod n`, for `x < n`.
+fn double<const L: usize>(x: &mut [u64; L], n: &[u64; L]) {
+    let mut doubled = [0; L];
+    let mut reduced = [0; L];
+    let (mut carry, mut borrow) = (0, 0);
+    for i in 0..L {
+        doubled[i] = (x[i] << 1 | carry) & LIMB_MASK;
+        carry = x[i] >> (LIMB_BITS - 1);
+        let difference = doubled[i].wrapping_sub(n[i]).wrapping_sub(borrow);
+        reduced[i] = difference & LIMB_MASK;
+        borrow = difference >> 63;
+    }
+    // All ones where 2 x < n: no carry left to pay the borrow with.
+    let keep = (borrow & (carry ^ 1)).wrapping_neg();
+    for i in 0..L {
+        x[i] = (doubled[i] & keep) | (reduced[i] & !keep);
+    }
+}
+
+/// `a * b`, in `D = 2 L` limbs.
+pub(super) fn product<const L: usize, const D: usize>(a: &[u64; L], b: &[u64; L]) -> [u64; D] {
+    let mut product = [0; D];
+    for (i, a) in a.iter().enumerate() {
+        let mut carry = 0;
+        for (j, b) in b.iter().enumerate() {
+            let sum = u128::from(*a) * u128::from(*b) + u128::from(product[i + j]) + carry;
+            product[i + j] = sum as u64 & LIMB_MASK;
+            carry = sum >> LIMB_BITS;
+        }
+        product[i + L] = carry as u64;
+    }
+    product
+}
+
+/// Reads a big-endian number that fits into `L` limbs.
+pub(super) fn from_be_bytes<const L: usize>(bytes: &[u8]) -> [u64; L] {
+    let mut limbs = [0; L];
+    for (place, byte) in bytes.iter().rev().enumerate() {
+        let (limb, shift) = (place * 8 / LIMB_BITS as usize, place * 8 % LIMB_BITS as usize);
+        let wide = u128::from(*byte) << shift;
+        if limb < L {
+            limbs[limb] |= wide as u64 & LIMB_MASK;
+        }
+        if limb + 1 < L {
+            limbs[limb + 1] |= (wide >> LIMB_BITS) as u64;
+        }
+    }
+    limbs
+}
+
+/// Writes a number into all of `bytes`, big-endian. What does not fit is cut off at the top.
+pub(super) fn to_be_bytes(limbs: &[u64], bytes: &mut [u8]) {
+    for (place, byte) in bytes.iter_mut().rev().enumerate() {
+        let (limb, shift) = (place * 8 / LIMB_BITS as usize, place * 8 % LIMB_BITS as usize);
+        let low = limbs.get(limb).copied().unwrap_or_default();
+        let high = limbs.get(limb + 1).copied().unwrap_or_default();
+        *byte = (low >> shift | high << (LIMB_BITS as usize - shift)) as u8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive_limbs() {
+        let bytes: Vec<u8> = (1..=256u16).map(|byte| (byte * 37) as u8).collect();
+        let limbs = from_be_bytes::<40>(&bytes);
+        assert!(limbs.iter().all(|limb| *limb <= LIMB_MASK));
+        let mut back = vec![0; 256];
+        to_be_bytes(&limbs, &mut back);
+        assert_eq!(back, bytes);
+    }
+
+    #[test]
+    fn powers_of_two_are_reduced() {
+        // 2^104 = 3 * 6760803201217259503457555972437 + 1 * (2^104 mod n) for a modulus of two limbs.
+        let n = (1u128 << 103) + 12_345;
+        let limbs = [n as u64 & LIMB_MASK, (n >> LIMB_BITS) as u64];
+        let modulus = ModulusLimbs::new(limbs);
+        assert_eq!(modulus.n[0].wrapping_mul(modulus.k0).wrapping_add(1) & LIMB_MASK, 0);
+        let mut expected = 1u128;
+        for _ in 0..208 {
+            expected = expected * 2 % n;
+        }
+        assert_eq!(modulus.r2, [expected as u64 & LIMB_MASK, (expected >> LIMB_BITS) as u64]);
+        for _ in 0..104 {
+            expected = expected * 2 % n;
+        }
+        assert_eq!(modulus.r3, [expected as u64 & LIMB_MASK, (expected >> LIMB_BITS) as u64]);
+    }
+}
