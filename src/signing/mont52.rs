@@ -58,18 +58,19 @@ macro_rules! rows {
 }
 
 /// The rows of a Montgomery product's lowest window: adds `a * b[i]` and the multiple of `n` that
-/// clears column `i`, for each row `i`. `multipliers` keeps those multiples for higher windows.
+/// clears column `i`, for each row `i`. `$also` runs with each row, which it knows as `I`, and its
+/// `$multiplier` of `n`, which higher windows need again.
 ///
 /// What the next row's multiple depends on comes first; the rest fills the multipliers while that
 /// chain runs. `black_box` hides that a row reads the operands that the row before it read: LLVM
 /// would load them all at once and spill the accumulators.
 macro_rules! product_low {
-    ($acc:ident, $multipliers:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $w:literal, $rows:tt) => {
+    ($acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $also:block) => {
         let fill = _mm512_set1_epi64(LIMB_MASK as i64);
         let zero = _mm512_setzero_si512();
         let mut digit = $b[0];
         $acc[0] = _mm512_madd52lo_epu64($acc[0], $a[0], digit);
-        let mut multiplier = _mm512_madd52lo_epu64(zero, $acc[0], $k0);
+        let mut $multiplier = _mm512_madd52lo_epu64(zero, $acc[0], $k0);
         rows!(I in $rows {
             let (a, n) = (black_box($a), black_box($n));
             let next_digit = $b[(I + 1) % $w];
@@ -80,8 +81,8 @@ macro_rules! product_low {
             }
             let carry = _mm512_srli_epi64::<LIMB_BITS>(_mm512_add_epi64($acc[I], fill));
             first = _mm512_add_epi64(first, carry);
-            first = _mm512_madd52lo_epu64(first, n[1], multiplier);
-            first = _mm512_madd52hi_epu64(first, n[0], multiplier);
+            first = _mm512_madd52lo_epu64(first, n[1], $multiplier);
+            first = _mm512_madd52hi_epu64(first, n[0], $multiplier);
             let next_multiplier = _mm512_madd52lo_epu64(zero, first, $k0);
             $acc[I + 1] = first;
             for j in 2..$w {
@@ -91,16 +92,16 @@ macro_rules! product_low {
                 $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], a[j], digit);
             }
             for j in 2..$w {
-                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], n[j], multiplier);
+                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], n[j], $multiplier);
             }
             for j in 1..$w {
-                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], n[j], multiplier);
+                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], n[j], $multiplier);
             }
-            $multipliers[I] = multiplier;
+            $also
             digit = next_digit;
-            multiplier = next_multiplier;
+            $multiplier = next_multiplier;
         });
-        let _ = (digit, multiplier);
+        let _ = (digit, $multiplier);
     };
 }
 
@@ -148,7 +149,9 @@ macro_rules! windows {
             k0: Lanes,
         ) {
             let mut acc = *t;
-            product_low!(acc, multipliers, a, b, n, k0, $w, $rows);
+            product_low!(acc, a, b, n, k0, $w, $rows, multiplier, {
+                multipliers[I] = multiplier;
+            });
             *t = acc;
         }
 
@@ -309,7 +312,21 @@ impl<const L: usize> Modulus<L> {
 
     /// `a * b / R mod n`. Normal limbs in, normal limbs out; the size is the module's matter.
     #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
     pub(super) fn product(&self, a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
+        let mut result = [_mm512_setzero_si512(); L];
+        match (result.first_chunk_mut(), a.first_chunk(), b.first_chunk(), self.n.first_chunk()) {
+            (Some(result), Some(a), Some(b), Some(n)) if L == 20 => {
+                product_20(result, a, b, n, self.k0);
+            }
+            _ => self.product_in_windows(&mut result, a, b),
+        }
+        result
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline(never)]
+    fn product_in_windows(&self, result: &mut [Lanes; L], a: &[Lanes; L], b: &[Lanes; L]) {
         let mut t: Columns<L> = [[_mm512_setzero_si512(); L]; 2];
         let columns = t.as_flattened_mut();
         macro_rules! run {
@@ -331,35 +348,37 @@ impl<const L: usize> Modulus<L> {
         } else {
             run!(product_low_15, product_high_15, 15);
         }
-        normalize(&t[1])
+        *result = normalize(&t[1]);
     }
 
-    /// `a * a / R mod n`, with each cross product formed once.
+    /// `x = x * x / R mod n`, with each cross product formed once. The limbs may have bits above
+    /// the 52 that count.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn square(&self, a: &[Lanes; L]) -> [Lanes; L] {
-        if let (Some(a), Some(n)) = (a.first_chunk(), self.n.first_chunk())
-            && L == 20
-        {
-            let mut square = *a;
-            square_20(&mut square, a, n, self.k0);
-            let mut result = [_mm512_setzero_si512(); L];
-            result.copy_from_slice(&square);
-            return result;
+    #[inline]
+    pub(super) fn square(&self, x: &mut [Lanes; L]) {
+        match (x.first_chunk_mut(), self.n.first_chunk()) {
+            (Some(x), Some(n)) if L == 20 => square_20(x, n, self.k0),
+            _ => self.square_in_blocks(x),
         }
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline(never)]
+    fn square_in_blocks(&self, x: &mut [Lanes; L]) {
         let mut t: Columns<L> = [[_mm512_setzero_si512(); L]; 2];
         let columns = t.as_flattened_mut();
-        let (blocks, _) = a.as_chunks::<BLOCK>();
+        let (blocks, _) = x.as_chunks::<BLOCK>();
         for (i, a) in blocks.iter().enumerate() {
             triangle(window!(columns, 10, 2 * i), a);
             for (j, b) in blocks.iter().enumerate().skip(i + 1) {
                 rectangle(window!(columns, 10, i + j), a, b);
             }
         }
-        for (pair, a) in columns.as_chunks_mut::<2>().0.iter_mut().zip(a) {
+        for (pair, a) in columns.as_chunks_mut::<2>().0.iter_mut().zip(&*x) {
             pair[0] = _mm512_madd52lo_epu64(_mm512_add_epi64(pair[0], pair[0]), *a, *a);
             pair[1] = _mm512_madd52hi_epu64(_mm512_add_epi64(pair[1], pair[1]), *a, *a);
         }
-        self.reduce(&mut t)
+        *x = self.reduce(&mut t);
     }
 
     #[target_feature(enable = "avx512f,avx512ifma")]
@@ -414,23 +433,19 @@ impl<const L: usize> Modulus<L> {
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn canonical(&self, x: &[Lanes; L]) -> [Lanes; L] {
         let zero = _mm512_setzero_si512();
-        let mut t = *x;
-        for (t, n) in t.iter_mut().zip(&self.n) {
-            *t = _mm512_sub_epi64(*t, *n);
-        }
-        // Only the top limb of a negative number is negative once the others are carried.
-        let mut carry = zero;
         let mask = _mm512_set1_epi64(LIMB_MASK as i64);
-        for t in &mut t {
-            let sum = _mm512_add_epi64(*t, carry);
-            carry = _mm512_srai_epi64::<LIMB_BITS>(sum);
-            *t = _mm512_and_si512(sum, mask);
+        let (mut x, mut reduced, mut borrow) = (*x, [zero; L], zero);
+        for ((x, reduced), n) in x.iter_mut().zip(&mut reduced).zip(&self.n) {
+            *x = _mm512_and_si512(*x, mask);
+            let sum = _mm512_add_epi64(_mm512_sub_epi64(*x, *n), borrow);
+            borrow = _mm512_srai_epi64::<LIMB_BITS>(sum);
+            *reduced = _mm512_and_si512(sum, mask);
         }
-        let negative = _mm512_cmplt_epi64_mask(carry, zero);
-        for (t, x) in t.iter_mut().zip(x) {
-            *t = _mm512_mask_mov_epi64(*t, negative, *x);
+        let negative = _mm512_cmplt_epi64_mask(borrow, zero);
+        for (reduced, x) in reduced.iter_mut().zip(&x) {
+            *reduced = _mm512_mask_mov_epi64(*reduced, negative, *x);
         }
-        t
+        reduced
     }
 
     /// `a + 2 n - b`, for `b < 2 n`.
@@ -444,6 +459,24 @@ impl<const L: usize> Modulus<L> {
     }
 }
 
+/// The product of 20 limbs, whose columns all fit into registers.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline(never)]
+fn product_20(
+    result: &mut [Lanes; 20],
+    a: &[Lanes; 20],
+    b: &[Lanes; 20],
+    n: &[Lanes; 20],
+    k0: Lanes,
+) {
+    let mut acc = [_mm512_setzero_si512(); 40];
+    product_low!(acc, a, b, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {});
+    for i in 0..20 {
+        result[i] = acc[20 + i];
+    }
+    *result = normalize(result);
+}
+
 /// The square of 20 limbs, the one that counts most: nearly all of a 2048-bit signature.
 ///
 /// First the upper 20 columns of the cross products, which are parked in memory; then the lower 20,
@@ -451,7 +484,8 @@ impl<const L: usize> Modulus<L> {
 /// and with its part of the diagonal.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-fn square_20(r: &mut [Lanes; 20], a: &[Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
+fn square_20(x: &mut [Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
+    let a = &*x;
     const W: usize = 20;
     let zero = _mm512_setzero_si512();
     let mut upper = [zero; W];
@@ -498,10 +532,13 @@ fn square_20(r: &mut [Lanes; 20], a: &[Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
             _mm512_madd52hi_epu64(doubled, limb, limb)
         };
     });
+    // Carries only: no multiplication reads what is left above 52 bits.
+    let mut carry = zero;
     for i in 0..W {
-        r[i] = acc[W + i];
+        let sum = _mm512_add_epi64(acc[W + i], carry);
+        carry = _mm512_srli_epi64::<LIMB_BITS>(sum);
+        x[i] = sum;
     }
-    *r = normalize(r);
 }
 
 /// Eight copies of a number.
