@@ -37,10 +37,10 @@ fn main() -> io::Result<()> {
 }
 
 fn run(out: &mut impl Write, size: KeySize, turns: usize, goal: f64) -> io::Result<()> {
-    let generated = GeneratedPair::generate(size).map_err(io::Error::other)?;
-    let document = generated.as_der().map_err(io::Error::other)?;
+    let generated = GeneratedPair::generate(size).map_err(failed)?;
+    let document = generated.as_der().map_err(failed)?;
     let bytes = generated.public_modulus_len();
-    let ring = ring::rsa::KeyPair::from_pkcs8(document.as_ref()).map_err(io::Error::other)?;
+    let ring = ring::rsa::KeyPair::from_pkcs8(document.as_ref()).map_err(failed)?;
     #[expect(clippy::disallowed_methods, reason = "blinding")]
     let random = ring::rand::SystemRandom::new();
     let aws_random = aws_lc_rs::rand::SystemRandom::new();
@@ -60,14 +60,14 @@ fn run(out: &mut impl Write, size: KeySize, turns: usize, goal: f64) -> io::Resu
         let start = Clock::instant();
         let signature = &mut signatures[0][..bytes];
         ring.sign(&ring::signature::RSA_PKCS1_SHA256, &random, MESSAGE, signature)
-            .map_err(io::Error::other)?;
+            .map_err(failed)?;
         times[1].push(start.elapsed().as_secs_f64());
 
         let start = Clock::instant();
         let signature = &mut signatures[1][..bytes];
         generated
             .sign(&aws_lc_rs::signature::RSA_PKCS1_SHA256, &aws_random, MESSAGE, signature)
-            .map_err(io::Error::other)?;
+            .map_err(failed)?;
         times[2].push(start.elapsed().as_secs_f64());
     }
     let rates = times.map(|mut times| {
@@ -88,4 +88,8 @@ fn run(out: &mut impl Write, size: KeySize, turns: usize, goal: f64) -> io::Resu
         batched / reference,
         batched / aws_lc,
     )
+}
+
+fn failed(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
 }

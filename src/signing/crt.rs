@@ -163,6 +163,7 @@ fn fill<const L: usize, const D: usize>(
             table[i] = modulus.product(&table[i - 1], &base);
         }
     }
+    base.zeroize();
     fault::strike(fault::Place::Table, table.as_flattened_mut());
 }
 

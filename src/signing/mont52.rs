@@ -45,6 +45,8 @@ use std::arch::x86_64::{
 };
 use std::hint::black_box;
 
+use zeroize::Zeroize;
+
 use crate::signing::radix52::{LIMB_BITS, LIMB_MASK, ModulusLimbs};
 
 /// One limb of eight numbers.
@@ -298,6 +300,15 @@ pub(super) struct Modulus<const L: usize> {
     r3: [Lanes; L],
 }
 
+/// The modulus may be a secret prime, and what is known modulo one gives it away.
+impl<const L: usize> Drop for Modulus<L> {
+    fn drop(&mut self) {
+        self.n.zeroize();
+        self.r2.zeroize();
+        self.r3.zeroize();
+    }
+}
+
 impl<const L: usize> Modulus<L> {
     /// Copies a modulus into every lane.
     #[target_feature(enable = "avx512f,avx512ifma")]
@@ -471,10 +482,13 @@ fn product_20(
 ) {
     let mut acc = [_mm512_setzero_si512(); 40];
     product_low!(acc, a, b, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {});
+    let mask = _mm512_set1_epi64(LIMB_MASK as i64);
+    let mut carry = _mm512_setzero_si512();
     for i in 0..20 {
-        result[i] = acc[20 + i];
+        let sum = _mm512_add_epi64(acc[20 + i], carry);
+        carry = _mm512_srli_epi64::<LIMB_BITS>(sum);
+        result[i] = _mm512_and_si512(sum, mask);
     }
-    *result = normalize(result);
 }
 
 /// The square of 20 limbs, the one that counts most: nearly all of a 2048-bit signature.
@@ -510,11 +524,15 @@ fn square_20(x: &mut [Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
     rows!(I in [0 1 2 3 4 5 6 7 8 9] {
         let a = black_box(a);
         let digit = a[I];
-        for j in I + 1..W - I {
-            acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
+        for j in I + 1..W {
+            if I + j < W {
+                acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
+            }
         }
-        for j in I + 1..W - 1 - I {
-            acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
+        for j in I + 1..W {
+            if I + j + 1 < W {
+                acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
+            }
         }
     });
     let a = black_box(a);
@@ -526,7 +544,7 @@ fn square_20(x: &mut [Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
     reduce_low!(acc, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {
         let doubled = _mm512_add_epi64(parked[I], parked[I]);
         let limb = a[(I + W) / 2];
-        acc[I + W] = if I % 2 == 0 {
+        acc[I + W] = if I.is_multiple_of(2) {
             _mm512_madd52lo_epu64(doubled, limb, limb)
         } else {
             _mm512_madd52hi_epu64(doubled, limb, limb)

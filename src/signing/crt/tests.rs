@@ -79,7 +79,7 @@ fn arithmetic_matches_plain_arithmetic_at_the_edges() {
             let ys: [[u64; L]; LANES] = edges.clone().try_into().unwrap();
             #[expect(unsafe_code, reason = "only called where the CPU was asked")]
             // SAFETY: `able` was asked.
-            let (products, squares, entered) = unsafe { vectors(&limbs, x, &ys) };
+            let [products, squares, entered] = unsafe { vectors(&limbs, x, &ys) };
             for lane in 0..LANES {
                 assert_eq!(multiply(&products[lane], &r, &n), multiply(x, &ys[lane], &n));
                 let y = &ys[lane];
@@ -94,16 +94,16 @@ fn arithmetic_matches_plain_arithmetic_at_the_edges() {
         n: &ModulusLimbs<L>,
         x: &[u64; L],
         ys: &[[u64; L]; LANES],
-    ) -> ([[u64; L]; LANES], [[u64; L]; LANES], [[u64; L]; LANES]) {
+    ) -> [[[u64; L]; LANES]; 3] {
         let modulus = Modulus::new(n);
         let (x, y) = (broadcast(x), gather(ys));
         let mut square = y;
         modulus.square(&mut square);
-        (
+        [
             scatter(&modulus.canonical(&modulus.product(&x, &y))),
             scatter(&modulus.canonical(&square)),
             scatter(&modulus.canonical(&modulus.enter(&y))),
-        )
+        ]
     }
 
     if !able() {
@@ -119,7 +119,7 @@ fn arithmetic_matches_plain_arithmetic_at_the_edges() {
         for (i, limb) in mixed[..L - 1].iter_mut().enumerate() {
             *limb &= (i as u64 + 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         }
-        [ones, few, mixed].map(run);
+        [ones, few, mixed].into_iter().for_each(run);
     }
     moduli::<20>(1024);
     moduli::<30>(1536);
