@@ -119,9 +119,9 @@ fn powers<const L: usize, const D: usize>(
         fill(table, modulus, message);
     }
     let windows = primes[0].bits.div_ceil(WINDOW_BITS);
-    let mut powers = [zero; 2];
+    let (mut powers, mut factor) = ([zero; 2], zero);
     for i in 0..2 {
-        powers[i] = select(&tables[i], digit(&primes[i].exponent, windows - 1));
+        select(&tables[i], digit(&primes[i].exponent, windows - 1), &mut powers[i]);
     }
     for window in (0..windows - 1).rev() {
         for _ in 0..WINDOW_BITS {
@@ -129,11 +129,12 @@ fn powers<const L: usize, const D: usize>(
             moduli[1].square(&mut powers[1]);
         }
         for i in 0..2 {
-            let factor = select(&tables[i], digit(&primes[i].exponent, window));
-            powers[i] = moduli[i].product(&powers[i], &factor);
+            select(&tables[i], digit(&primes[i].exponent, window), &mut factor);
+            moduli[i].multiply(&mut powers[i], &factor);
         }
     }
     tables.zeroize();
+    factor.zeroize();
     for (modulus, power) in moduli.iter().zip(&mut powers) {
         *power = modulus.canonical(&modulus.leave(power));
         fault::strike(fault::Place::Half, power);

@@ -223,13 +223,8 @@ pub(super) fn rectangle(t: &mut [Lanes; 2 * BLOCK], a: &[Lanes; BLOCK], b: &[Lan
 /// The product of 20 limbs, whose columns all fit into registers.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn product_20(
-    result: &mut [Lanes; 20],
-    a: &[Lanes; 20],
-    b: &[Lanes; 20],
-    n: &[Lanes; 20],
-    k0: Lanes,
-) {
+pub(super) fn product_20(x: &mut [Lanes; 20], b: &[Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
+    let a = &*x;
     let mut acc = [_mm512_setzero_si512(); 40];
     product_low!(acc, a, b, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {});
     let mask = _mm512_set1_epi64(LIMB_MASK as i64);
@@ -237,7 +232,7 @@ pub(super) fn product_20(
     for i in 0..20 {
         let sum = _mm512_add_epi64(acc[20 + i], carry);
         carry = _mm512_srli_epi64::<LIMB_BITS>(sum);
-        result[i] = _mm512_and_si512(sum, mask);
+        x[i] = _mm512_and_si512(sum, mask);
     }
 }
 

@@ -117,28 +117,32 @@ impl<const L: usize> Modulus<L> {
 
     /// `a * b / R mod n`. Normal limbs in, normal limbs out; the size is the module's matter.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    #[inline]
     pub(super) fn product(&self, a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
-        let mut result = [_mm512_setzero_si512(); L];
-        match (result.first_chunk_mut(), a.first_chunk(), b.first_chunk(), self.n.first_chunk()) {
-            (Some(result), Some(a), Some(b), Some(n)) if L == 20 => {
-                product_20(result, a, b, n, self.k0);
-            }
-            _ => self.product_in_windows(&mut result, a, b),
+        let mut product = *a;
+        self.multiply(&mut product, b);
+        product
+    }
+
+    /// `x = x * by / R mod n`.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    pub(super) fn multiply(&self, x: &mut [Lanes; L], by: &[Lanes; L]) {
+        match (x.first_chunk_mut(), by.first_chunk(), self.n.first_chunk()) {
+            (Some(x), Some(by), Some(n)) if L == 20 => product_20(x, by, n, self.k0),
+            _ => self.multiply_in_windows(x, by),
         }
-        result
     }
 
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline(never)]
-    fn product_in_windows(&self, result: &mut [Lanes; L], a: &[Lanes; L], b: &[Lanes; L]) {
+    fn multiply_in_windows(&self, x: &mut [Lanes; L], by: &[Lanes; L]) {
         let mut t: Columns<L> = [[_mm512_setzero_si512(); L]; 2];
         let columns = t.as_flattened_mut();
         macro_rules! run {
             ($low:ident, $high:ident, $w:literal) => {{
                 let mut multipliers = [_mm512_setzero_si512(); $w];
-                let (a, _) = a.as_chunks::<$w>();
-                let (b, _) = b.as_chunks::<$w>();
+                let (a, _) = x.as_chunks::<$w>();
+                let (b, _) = by.as_chunks::<$w>();
                 let (n, _) = self.n.as_chunks::<$w>();
                 for (i, b) in b.iter().enumerate() {
                     $low(window!(columns, $w, i), &mut multipliers, &a[0], b, &n[0], self.k0);
@@ -153,7 +157,7 @@ impl<const L: usize> Modulus<L> {
         } else {
             run!(product_low_15, product_high_15, 15);
         }
-        *result = normalize(&t[1]);
+        *x = normalize(&t[1]);
     }
 
     /// `x = x * x / R mod n`, with each cross product formed once. The limbs may have bits above
@@ -315,15 +319,14 @@ pub(super) fn equal<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> u8 {
     a.iter().zip(b).fold(u8::MAX, |equal, (a, b)| equal & _mm512_cmpeq_epi64_mask(*a, *b))
 }
 
-/// Entry `digit` of a table, reading every entry whole.
+/// Copies entry `digit` of a table into `chosen`, reading every entry whole.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn select<const L: usize>(table: &[[Lanes; L]], digit: u64) -> [Lanes; L] {
-    let mut chosen = [_mm512_setzero_si512(); L];
+pub(super) fn select<const L: usize>(table: &[[Lanes; L]], digit: u64, chosen: &mut [Lanes; L]) {
     // Opaque, or the compiler knows that all lanes are alike and may branch on one of them.
     let digit = black_box(_mm512_set1_epi64(digit as i64));
     for (part, chosen) in chosen.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-        let mut acc = *chosen;
+        let mut acc = [_mm512_setzero_si512(); BLOCK];
         let mut number = _mm512_setzero_si512();
         for entry in table {
             let this = _mm512_cmpeq_epi64_mask(number, digit);
@@ -336,5 +339,4 @@ pub(super) fn select<const L: usize>(table: &[[Lanes; L]], digit: u64) -> [Lanes
         }
         *chosen = acc;
     }
-    chosen
 }
