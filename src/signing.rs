@@ -6,6 +6,8 @@ pub mod batch;
 mod crt;
 pub mod engine;
 #[cfg(target_arch = "x86_64")]
+mod kernel52;
+#[cfg(target_arch = "x86_64")]
 mod mont52;
 #[cfg(target_arch = "x86_64")]
 mod radix52;

@@ -130,7 +130,7 @@ fn encode(message: &[u8], encoded: &mut [u8]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod ifma {
+pub(super) mod ifma {
     use pkcs8::PrivateKeyInfoRef;
     use pkcs8::der::asn1::UintRef;
     use pkcs8::der::{self, Decode, Reader, SliceReader};
@@ -143,8 +143,13 @@ mod ifma {
     const RSA_ENCRYPTION: pkcs8::ObjectIdentifier =
         pkcs8::ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
+    /// Whether this CPU has the instructions.
+    pub(in crate::signing) fn able() -> bool {
+        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma")
+    }
+
     /// A key of each size there is code for.
-    pub(super) enum Key {
+    pub(in crate::signing) enum Key {
         Rsa2048(Box<PrivateKey<20, 40>>),
         Rsa3072(Box<PrivateKey<30, 60>>),
         Rsa4096(Box<PrivateKey<40, 80>>),
@@ -152,8 +157,8 @@ mod ifma {
 
     impl Key {
         /// The key and the length of its modulus in bytes.
-        pub(super) fn from_pkcs8(document: &[u8]) -> Option<(Self, usize)> {
-            if !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma")) {
+        pub(in crate::signing) fn from_pkcs8(document: &[u8]) -> Option<(Self, usize)> {
+            if !able() {
                 return None;
             }
             let info = PrivateKeyInfoRef::try_from(document).ok()?;
@@ -197,8 +202,8 @@ mod ifma {
             unsafe_code,
             reason = "the one way into code for a CPU that has more than the target"
         )]
-        // SAFETY: the function is safe but for its need of AVX-512 F and IFMA. A `Key` is made only by
-        // `from_pkcs8`, which has asked the CPU for both.
+        // SAFETY: `sign` is a safe function but for its need of AVX-512 F and IFMA. A key is made only
+        // by `from_pkcs8`, which has asked the CPU for both.
         let (numbers, passed) = unsafe { key.sign(&messages) };
         let passed = std::array::from_fn(|lane| passed >> lane & 1 == 1);
         for ((number, signature), passed) in numbers.iter().zip(signatures).zip(passed) {
@@ -302,3 +307,6 @@ mod elsewhere {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

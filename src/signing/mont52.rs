@@ -41,221 +41,20 @@
 use std::arch::x86_64::{
     __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi64_mask, _mm512_cmplt_epi64_mask,
     _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_mask_mov_epi64, _mm512_set1_epi64,
-    _mm512_setzero_si512, _mm512_srai_epi64, _mm512_srli_epi64, _mm512_sub_epi64,
+    _mm512_setzero_si512, _mm512_srai_epi64, _mm512_sub_epi64,
 };
 use std::hint::black_box;
 
+use zeroize::Zeroize;
+
+use crate::signing::kernel52::{
+    BLOCK, product_20, product_high_15, product_high_20, product_low_15, product_low_20, rectangle,
+    reduce_high_15, reduce_high_20, reduce_low_15, reduce_low_20, square_20, triangle,
+};
 use crate::signing::radix52::{LIMB_BITS, LIMB_MASK, ModulusLimbs};
 
 /// One limb of eight numbers.
 pub(super) type Lanes = __m512i;
-
-/// Repeats a block with a constant that counts, so that column numbers are known where the block is
-/// compiled: the accumulators then are registers, and the shift by one limb after every row is a
-/// renaming. As a loop, the same code keeps them in memory and takes twice as long.
-macro_rules! rows {
-    ($row:ident in [$($number:literal)*] $body:block) => { $( { const $row: usize = $number; $body } )* };
-}
-
-/// The rows of a Montgomery product's lowest window: adds `a * b[i]` and the multiple of `n` that
-/// clears column `i`, for each row `i`. `multipliers` keeps those multiples for higher windows.
-///
-/// What the next row's multiple depends on comes first; the rest fills the multipliers while that
-/// chain runs. `black_box` hides that a row reads the operands that the row before it read: LLVM
-/// would load them all at once and spill the accumulators.
-macro_rules! product_low {
-    ($acc:ident, $multipliers:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $w:literal, $rows:tt) => {
-        let fill = _mm512_set1_epi64(LIMB_MASK as i64);
-        let zero = _mm512_setzero_si512();
-        let mut digit = $b[0];
-        $acc[0] = _mm512_madd52lo_epu64($acc[0], $a[0], digit);
-        let mut multiplier = _mm512_madd52lo_epu64(zero, $acc[0], $k0);
-        rows!(I in $rows {
-            let (a, n) = (black_box($a), black_box($n));
-            let next_digit = $b[(I + 1) % $w];
-            let mut first = _mm512_madd52lo_epu64($acc[I + 1], a[1], digit);
-            first = _mm512_madd52hi_epu64(first, a[0], digit);
-            if I + 1 < $w {
-                first = _mm512_madd52lo_epu64(first, a[0], next_digit);
-            }
-            let carry = _mm512_srli_epi64::<LIMB_BITS>(_mm512_add_epi64($acc[I], fill));
-            first = _mm512_add_epi64(first, carry);
-            first = _mm512_madd52lo_epu64(first, n[1], multiplier);
-            first = _mm512_madd52hi_epu64(first, n[0], multiplier);
-            let next_multiplier = _mm512_madd52lo_epu64(zero, first, $k0);
-            $acc[I + 1] = first;
-            for j in 2..$w {
-                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], a[j], digit);
-            }
-            for j in 1..$w {
-                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], a[j], digit);
-            }
-            for j in 2..$w {
-                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], n[j], multiplier);
-            }
-            for j in 1..$w {
-                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], n[j], multiplier);
-            }
-            $multipliers[I] = multiplier;
-            digit = next_digit;
-            multiplier = next_multiplier;
-        });
-        let _ = (digit, multiplier);
-    };
-}
-
-/// The rows of a reduction's lowest window; [`product_low`] without the product. `$also` runs
-/// with each row, whose number it knows as `I`.
-macro_rules! reduce_low {
-    ($acc:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $also:block) => {
-        let fill = _mm512_set1_epi64(LIMB_MASK as i64);
-        let zero = _mm512_setzero_si512();
-        let mut $multiplier = _mm512_madd52lo_epu64(zero, $acc[0], $k0);
-        rows!(I in $rows {
-            let n = black_box($n);
-            $also
-            let carry = _mm512_srli_epi64::<LIMB_BITS>(_mm512_add_epi64($acc[I], fill));
-            let mut first = _mm512_add_epi64($acc[I + 1], carry);
-            first = _mm512_madd52lo_epu64(first, n[1], $multiplier);
-            first = _mm512_madd52hi_epu64(first, n[0], $multiplier);
-            let next_multiplier = _mm512_madd52lo_epu64(zero, first, $k0);
-            $acc[I + 1] = first;
-            for j in 2..$w {
-                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], n[j], $multiplier);
-                if j == 2 {
-                    $acc[I + 2] = _mm512_madd52hi_epu64($acc[I + 2], n[1], $multiplier);
-                }
-                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], n[j], $multiplier);
-            }
-            $multiplier = next_multiplier;
-        });
-        let _ = $multiplier;
-    };
-}
-
-/// The windows of `$w` limbs that longer numbers are cut into. Each covers `2 * $w` columns, which
-/// it takes from memory and puts back: loads and stores compete with no multiplication.
-macro_rules! windows {
-    ($product_low:ident, $product_high:ident, $reduce_low:ident, $reduce_high:ident, $w:literal, $rows:tt) => {
-        #[target_feature(enable = "avx512f,avx512ifma")]
-        #[inline(never)]
-        fn $product_low(
-            t: &mut [Lanes; 2 * $w],
-            multipliers: &mut [Lanes; $w],
-            a: &[Lanes; $w],
-            b: &[Lanes; $w],
-            n: &[Lanes; $w],
-            k0: Lanes,
-        ) {
-            let mut acc = *t;
-            product_low!(acc, multipliers, a, b, n, k0, $w, $rows);
-            *t = acc;
-        }
-
-        #[target_feature(enable = "avx512f,avx512ifma")]
-        #[inline(never)]
-        fn $product_high(
-            t: &mut [Lanes; 2 * $w],
-            multipliers: &[Lanes; $w],
-            a: &[Lanes; $w],
-            b: &[Lanes; $w],
-            n: &[Lanes; $w],
-        ) {
-            let mut acc = *t;
-            rows!(I in $rows {
-                let (a, n) = (black_box(a), black_box(n));
-                let (digit, multiplier) = (b[I], multipliers[I]);
-                for j in 0..$w {
-                    acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
-                }
-                for j in 0..$w {
-                    acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
-                }
-                for j in 0..$w {
-                    acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], n[j], multiplier);
-                }
-                for j in 0..$w {
-                    acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], n[j], multiplier);
-                }
-            });
-            *t = acc;
-        }
-
-        #[target_feature(enable = "avx512f,avx512ifma")]
-        #[inline(never)]
-        fn $reduce_low(
-            t: &mut [Lanes; 2 * $w],
-            multipliers: &mut [Lanes; $w],
-            n: &[Lanes; $w],
-            k0: Lanes,
-        ) {
-            let mut acc = *t;
-            reduce_low!(acc, n, k0, $w, $rows, multiplier, {
-                multipliers[I] = multiplier;
-            });
-            *t = acc;
-        }
-
-        #[target_feature(enable = "avx512f,avx512ifma")]
-        #[inline(never)]
-        fn $reduce_high(t: &mut [Lanes; 2 * $w], multipliers: &[Lanes; $w], n: &[Lanes; $w]) {
-            let mut acc = *t;
-            rows!(I in $rows {
-                let n = black_box(n);
-                let multiplier = multipliers[I];
-                for j in 0..$w {
-                    acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], n[j], multiplier);
-                }
-                for j in 0..$w {
-                    acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], n[j], multiplier);
-                }
-            });
-            *t = acc;
-        }
-    };
-}
-
-windows!(product_low_15, product_high_15, reduce_low_15, reduce_high_15, 15, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
-windows!(product_low_20, product_high_20, reduce_low_20, reduce_high_20, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19]);
-
-/// Limbs in a block of a square's cross products.
-const BLOCK: usize = 10;
-
-/// Adds the cross products `a[i] * a[j]`, `i < j`, of one block.
-#[target_feature(enable = "avx512f,avx512ifma")]
-#[inline(never)]
-fn triangle(t: &mut [Lanes; 2 * BLOCK], a: &[Lanes; BLOCK]) {
-    let mut acc = *t;
-    rows!(I in [0 1 2 3 4 5 6 7 8] {
-        let a = black_box(a);
-        let digit = a[I];
-        for j in I + 1..BLOCK {
-            acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
-        }
-        for j in I + 1..BLOCK {
-            acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
-        }
-    });
-    *t = acc;
-}
-
-/// Adds the products of all limbs of `a` with all limbs of `b`.
-#[target_feature(enable = "avx512f,avx512ifma")]
-#[inline(never)]
-fn rectangle(t: &mut [Lanes; 2 * BLOCK], a: &[Lanes; BLOCK], b: &[Lanes; BLOCK]) {
-    let mut acc = *t;
-    rows!(I in [0 1 2 3 4 5 6 7 8 9] {
-        let b = black_box(b);
-        let digit = a[I];
-        for j in 0..BLOCK {
-            acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], b[j], digit);
-        }
-        for j in 0..BLOCK {
-            acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], b[j], digit);
-        }
-    });
-    *t = acc;
-}
 
 /// Carries once through `t`, whose value fits into `L` limbs. Columns may be negative: the shift is
 /// arithmetic.
@@ -295,6 +94,15 @@ pub(super) struct Modulus<const L: usize> {
     r3: [Lanes; L],
 }
 
+/// The modulus may be a secret prime, and what is known modulo one gives it away.
+impl<const L: usize> Drop for Modulus<L> {
+    fn drop(&mut self) {
+        self.n.zeroize();
+        self.r2.zeroize();
+        self.r3.zeroize();
+    }
+}
+
 impl<const L: usize> Modulus<L> {
     /// Copies a modulus into every lane.
     #[target_feature(enable = "avx512f,avx512ifma")]
@@ -310,13 +118,31 @@ impl<const L: usize> Modulus<L> {
     /// `a * b / R mod n`. Normal limbs in, normal limbs out; the size is the module's matter.
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn product(&self, a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
+        let mut product = *a;
+        self.multiply(&mut product, b);
+        product
+    }
+
+    /// `x = x * by / R mod n`.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    pub(super) fn multiply(&self, x: &mut [Lanes; L], by: &[Lanes; L]) {
+        match (x.first_chunk_mut(), by.first_chunk(), self.n.first_chunk()) {
+            (Some(x), Some(by), Some(n)) if L == 20 => product_20(x, by, n, self.k0),
+            _ => self.multiply_in_windows(x, by),
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline(never)]
+    fn multiply_in_windows(&self, x: &mut [Lanes; L], by: &[Lanes; L]) {
         let mut t: Columns<L> = [[_mm512_setzero_si512(); L]; 2];
         let columns = t.as_flattened_mut();
         macro_rules! run {
             ($low:ident, $high:ident, $w:literal) => {{
                 let mut multipliers = [_mm512_setzero_si512(); $w];
-                let (a, _) = a.as_chunks::<$w>();
-                let (b, _) = b.as_chunks::<$w>();
+                let (a, _) = x.as_chunks::<$w>();
+                let (b, _) = by.as_chunks::<$w>();
                 let (n, _) = self.n.as_chunks::<$w>();
                 for (i, b) in b.iter().enumerate() {
                     $low(window!(columns, $w, i), &mut multipliers, &a[0], b, &n[0], self.k0);
@@ -331,35 +157,37 @@ impl<const L: usize> Modulus<L> {
         } else {
             run!(product_low_15, product_high_15, 15);
         }
-        normalize(&t[1])
+        *x = normalize(&t[1]);
     }
 
-    /// `a * a / R mod n`, with each cross product formed once.
+    /// `x = x * x / R mod n`, with each cross product formed once. The limbs may have bits above
+    /// the 52 that count.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn square(&self, a: &[Lanes; L]) -> [Lanes; L] {
-        if let (Some(a), Some(n)) = (a.first_chunk(), self.n.first_chunk())
-            && L == 20
-        {
-            let mut square = *a;
-            square_20(&mut square, a, n, self.k0);
-            let mut result = [_mm512_setzero_si512(); L];
-            result.copy_from_slice(&square);
-            return result;
+    #[inline]
+    pub(super) fn square(&self, x: &mut [Lanes; L]) {
+        match (x.first_chunk_mut(), self.n.first_chunk()) {
+            (Some(x), Some(n)) if L == 20 => square_20(x, n, self.k0),
+            _ => self.square_in_blocks(x),
         }
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline(never)]
+    fn square_in_blocks(&self, x: &mut [Lanes; L]) {
         let mut t: Columns<L> = [[_mm512_setzero_si512(); L]; 2];
         let columns = t.as_flattened_mut();
-        let (blocks, _) = a.as_chunks::<BLOCK>();
+        let (blocks, _) = x.as_chunks::<BLOCK>();
         for (i, a) in blocks.iter().enumerate() {
             triangle(window!(columns, 10, 2 * i), a);
             for (j, b) in blocks.iter().enumerate().skip(i + 1) {
                 rectangle(window!(columns, 10, i + j), a, b);
             }
         }
-        for (pair, a) in columns.as_chunks_mut::<2>().0.iter_mut().zip(a) {
+        for (pair, a) in columns.as_chunks_mut::<2>().0.iter_mut().zip(&*x) {
             pair[0] = _mm512_madd52lo_epu64(_mm512_add_epi64(pair[0], pair[0]), *a, *a);
             pair[1] = _mm512_madd52hi_epu64(_mm512_add_epi64(pair[1], pair[1]), *a, *a);
         }
-        self.reduce(&mut t)
+        *x = self.reduce(&mut t);
     }
 
     #[target_feature(enable = "avx512f,avx512ifma")]
@@ -414,23 +242,19 @@ impl<const L: usize> Modulus<L> {
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn canonical(&self, x: &[Lanes; L]) -> [Lanes; L] {
         let zero = _mm512_setzero_si512();
-        let mut t = *x;
-        for (t, n) in t.iter_mut().zip(&self.n) {
-            *t = _mm512_sub_epi64(*t, *n);
-        }
-        // Only the top limb of a negative number is negative once the others are carried.
-        let mut carry = zero;
         let mask = _mm512_set1_epi64(LIMB_MASK as i64);
-        for t in &mut t {
-            let sum = _mm512_add_epi64(*t, carry);
-            carry = _mm512_srai_epi64::<LIMB_BITS>(sum);
-            *t = _mm512_and_si512(sum, mask);
+        let (mut x, mut reduced, mut borrow) = (*x, [zero; L], zero);
+        for ((x, reduced), n) in x.iter_mut().zip(&mut reduced).zip(&self.n) {
+            *x = _mm512_and_si512(*x, mask);
+            let sum = _mm512_add_epi64(_mm512_sub_epi64(*x, *n), borrow);
+            borrow = _mm512_srai_epi64::<LIMB_BITS>(sum);
+            *reduced = _mm512_and_si512(sum, mask);
         }
-        let negative = _mm512_cmplt_epi64_mask(carry, zero);
-        for (t, x) in t.iter_mut().zip(x) {
-            *t = _mm512_mask_mov_epi64(*t, negative, *x);
+        let negative = _mm512_cmplt_epi64_mask(borrow, zero);
+        for (reduced, x) in reduced.iter_mut().zip(&x) {
+            *reduced = _mm512_mask_mov_epi64(*reduced, negative, *x);
         }
-        t
+        reduced
     }
 
     /// `a + 2 n - b`, for `b < 2 n`.
@@ -442,66 +266,6 @@ impl<const L: usize> Modulus<L> {
         }
         normalize(&t)
     }
-}
-
-/// The square of 20 limbs, the one that counts most: nearly all of a 2048-bit signature.
-///
-/// First the upper 20 columns of the cross products, which are parked in memory; then the lower 20,
-/// which stay in registers and are reduced at once, each row taking up one parked column, doubled
-/// and with its part of the diagonal.
-#[target_feature(enable = "avx512f,avx512ifma")]
-#[inline(never)]
-fn square_20(r: &mut [Lanes; 20], a: &[Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
-    const W: usize = 20;
-    let zero = _mm512_setzero_si512();
-    let mut upper = [zero; W];
-    rows!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
-        let a = black_box(a);
-        let digit = a[I];
-        for j in I + 1..W {
-            if I + j >= W {
-                upper[I + j - W] = _mm512_madd52lo_epu64(upper[I + j - W], a[j], digit);
-            }
-        }
-        for j in I + 1..W {
-            if I + j + 1 >= W {
-                upper[I + j + 1 - W] = _mm512_madd52hi_epu64(upper[I + j + 1 - W], a[j], digit);
-            }
-        }
-    });
-    let mut parked = upper;
-    let parked = black_box(&mut parked);
-
-    let mut acc = [zero; 2 * W];
-    rows!(I in [0 1 2 3 4 5 6 7 8 9] {
-        let a = black_box(a);
-        let digit = a[I];
-        for j in I + 1..W - I {
-            acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
-        }
-        for j in I + 1..W - 1 - I {
-            acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
-        }
-    });
-    let a = black_box(a);
-    for i in 0..W / 2 {
-        acc[2 * i] = _mm512_madd52lo_epu64(_mm512_add_epi64(acc[2 * i], acc[2 * i]), a[i], a[i]);
-        acc[2 * i + 1] =
-            _mm512_madd52hi_epu64(_mm512_add_epi64(acc[2 * i + 1], acc[2 * i + 1]), a[i], a[i]);
-    }
-    reduce_low!(acc, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {
-        let doubled = _mm512_add_epi64(parked[I], parked[I]);
-        let limb = a[(I + W) / 2];
-        acc[I + W] = if I % 2 == 0 {
-            _mm512_madd52lo_epu64(doubled, limb, limb)
-        } else {
-            _mm512_madd52hi_epu64(doubled, limb, limb)
-        };
-    });
-    for i in 0..W {
-        r[i] = acc[W + i];
-    }
-    *r = normalize(r);
 }
 
 /// Eight copies of a number.
@@ -555,15 +319,14 @@ pub(super) fn equal<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> u8 {
     a.iter().zip(b).fold(u8::MAX, |equal, (a, b)| equal & _mm512_cmpeq_epi64_mask(*a, *b))
 }
 
-/// Entry `digit` of a table, reading every entry whole.
+/// Copies entry `digit` of a table into `chosen`, reading every entry whole.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn select<const L: usize>(table: &[[Lanes; L]], digit: u64) -> [Lanes; L] {
-    let mut chosen = [_mm512_setzero_si512(); L];
+pub(super) fn select<const L: usize>(table: &[[Lanes; L]], digit: u64, chosen: &mut [Lanes; L]) {
     // Opaque, or the compiler knows that all lanes are alike and may branch on one of them.
     let digit = black_box(_mm512_set1_epi64(digit as i64));
     for (part, chosen) in chosen.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-        let mut acc = *chosen;
+        let mut acc = [_mm512_setzero_si512(); BLOCK];
         let mut number = _mm512_setzero_si512();
         for entry in table {
             let this = _mm512_cmpeq_epi64_mask(number, digit);
@@ -576,5 +339,4 @@ pub(super) fn select<const L: usize>(table: &[[Lanes; L]], digit: u64) -> [Lanes
         }
         *chosen = acc;
     }
-    chosen
 }

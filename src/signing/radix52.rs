@@ -43,7 +43,7 @@ impl<const L: usize> ModulusLimbs<L> {
 }
 
 /// `x = 2 x mod n`, for `x < n`.
-fn double<const L: usize>(x: &mut [u64; L], n: &[u64; L]) {
+pub(super) fn double<const L: usize>(x: &mut [u64; L], n: &[u64; L]) {
     let mut doubled = [0; L];
     let mut reduced = [0; L];
     let (mut carry, mut borrow) = (0, 0);

@@ -1,0 +1,167 @@
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+
+use super::*;
+use crate::signing::batch::ifma::{Key, able};
+use crate::signing::radix52::{LIMB_MASK, double, product};
+
+/// `x + y mod n`, for `x, y < n`; plain, and slow.
+fn add<const L: usize>(x: &[u64; L], y: &[u64; L], n: &[u64; L]) -> [u64; L] {
+    let (mut sum, mut carry) = ([0; L], 0);
+    for i in 0..L {
+        let limb = x[i] + y[i] + carry;
+        sum[i] = limb & LIMB_MASK;
+        carry = limb >> 52;
+    }
+    assert_eq!(carry, 0);
+    if below(&sum, n) { sum } else { subtract(&sum, n) }
+}
+
+fn below<const L: usize>(x: &[u64; L], y: &[u64; L]) -> bool {
+    x.iter().rev().lt(y.iter().rev())
+}
+
+fn subtract<const L: usize>(x: &[u64; L], y: &[u64; L]) -> [u64; L] {
+    let (mut difference, mut borrow) = ([0; L], 0);
+    for i in 0..L {
+        let limb = x[i].wrapping_sub(y[i]).wrapping_sub(borrow);
+        difference[i] = limb & LIMB_MASK;
+        borrow = limb >> 63;
+    }
+    assert_eq!(borrow, 0);
+    difference
+}
+
+/// `x y mod n`, bit by bit.
+fn multiply<const L: usize>(x: &[u64; L], y: &[u64; L], n: &[u64; L]) -> [u64; L] {
+    let mut result = [0; L];
+    for bit in (0..52 * L).rev() {
+        double(&mut result, n);
+        if x[bit / 52] >> (bit % 52) & 1 == 1 {
+            result = add(&result, y, n);
+        }
+    }
+    result
+}
+
+fn number<const L: usize>(small: u64) -> [u64; L] {
+    let mut number = [0; L];
+    number[0] = small;
+    number
+}
+
+/// Numbers below `n` that carry far, or hardly at all.
+fn edges<const L: usize>(n: &[u64; L]) -> Vec<[u64; L]> {
+    let mut ones = [LIMB_MASK; L];
+    // 2^(bits - 1) - 1: all limbs are ones, as far as n's length lets them be.
+    let highest = n.iter().rposition(|limb| *limb != 0).unwrap();
+    ones[highest..].fill(0);
+    ones[highest] = (1 << n[highest].ilog2()) - 1;
+    let mut top = ones;
+    top[..L / 2].fill(0);
+    let mut low = ones;
+    low[L / 2..].fill(0);
+    let minus = |small| subtract(n, &number(small));
+    vec![number(0), number(1), number(2), minus(1), minus(2), ones, top, low]
+}
+
+#[test]
+fn arithmetic_matches_plain_arithmetic_at_the_edges() {
+    fn run<const L: usize>(n: [u64; L]) {
+        // R^-1 is what the product leaves in; multiplying by R takes it out again.
+        let limbs = ModulusLimbs::new(n);
+        let mut r = number(1);
+        for _ in 0..52 * L {
+            double(&mut r, &n);
+        }
+        let edges = edges(&n);
+        for x in &edges {
+            let ys: [[u64; L]; LANES] = edges.clone().try_into().unwrap();
+            #[expect(unsafe_code, reason = "only called where the CPU was asked")]
+            // SAFETY: `able` was asked.
+            let [products, squares, entered] = unsafe { vectors(&limbs, x, &ys) };
+            for lane in 0..LANES {
+                assert_eq!(multiply(&products[lane], &r, &n), multiply(x, &ys[lane], &n));
+                let y = &ys[lane];
+                assert_eq!(multiply(&squares[lane], &r, &n), multiply(y, y, &n));
+                assert_eq!(entered[lane], multiply(y, &r, &n));
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn vectors<const L: usize>(
+        n: &ModulusLimbs<L>,
+        x: &[u64; L],
+        ys: &[[u64; L]; LANES],
+    ) -> [[[u64; L]; LANES]; 3] {
+        let modulus = Modulus::new(n);
+        let (x, y) = (broadcast(x), gather(ys));
+        let mut square = y;
+        modulus.square(&mut square);
+        [
+            scatter(&modulus.canonical(&modulus.product(&x, &y))),
+            scatter(&modulus.canonical(&square)),
+            scatter(&modulus.canonical(&modulus.enter(&y))),
+        ]
+    }
+
+    if !able() {
+        return;
+    }
+    // Of full length, with all ones, with few ones, and with something between.
+    fn moduli<const L: usize>(bits: usize) {
+        let mut ones = [LIMB_MASK; L];
+        ones[L - 1] >>= 52 * L - bits;
+        let mut few = number::<L>(1);
+        few[L - 1] = 1 << ((bits - 1) % 52);
+        let mut mixed = ones;
+        for (i, limb) in mixed[..L - 1].iter_mut().enumerate() {
+            *limb &= (i as u64 + 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        }
+        [ones, few, mixed].into_iter().for_each(run);
+    }
+    moduli::<20>(1024);
+    moduli::<30>(1536);
+    moduli::<40>(2048);
+}
+
+#[test]
+fn edge_messages_are_signed() {
+    fn run<const L: usize, const D: usize>(key: &PrivateKey<L, D>) {
+        let n = &key.n.n;
+        let mut small = number::<L>(3);
+        small[L - 1] = 1;
+        let p_multiple = product(&key.p.modulus.n, &small);
+        let q_multiple = product(&key.q.modulus.n, &number(77));
+        let mut messages = edges(n);
+        messages.extend([p_multiple, q_multiple]);
+        messages.extend(std::array::from_fn::<_, 6, _>(|i| subtract(n, &number(1 << (8 * i)))));
+        for messages in messages.as_chunks::<LANES>().0 {
+            #[expect(unsafe_code, reason = "only called where the CPU was asked")]
+            // SAFETY: `able` was asked.
+            let (signatures, passed) = unsafe { key.sign(messages) };
+            assert_eq!(passed, u8::MAX);
+            for (message, signature) in messages.iter().zip(&signatures) {
+                assert!(below(signature, n));
+                let mut power = *signature;
+                assert_eq!(key.e, 65537);
+                for _ in 0..16 {
+                    power = multiply(&power, &power, n);
+                }
+                assert_eq!(multiply(&power, signature, n), *message);
+            }
+        }
+    }
+    if !able() {
+        return;
+    }
+    for size in [KeySize::Rsa2048, KeySize::Rsa3072, KeySize::Rsa4096] {
+        let pair = KeyPair::generate(size).unwrap();
+        match Key::from_pkcs8(pair.as_der().unwrap().as_ref()).unwrap().0 {
+            Key::Rsa2048(key) => run(&key),
+            Key::Rsa3072(key) => run(&key),
+            Key::Rsa4096(key) => run(&key),
+        }
+    }
+}
