@@ -4,11 +4,14 @@
 //! connection for 0.65 ms, so it runs on threads of its own; and since nothing may wait longer than
 //! the queue is long, what does not fit is refused at once.
 //!
+//! Messages that wait for the same key are signed together, eight at a time, where the processor can
+//! and so many wait that it pays.
+//!
 //! On a busy machine the way back costs more than the way there: each finished token wakes the event
 //! loop, which takes the processor from the signing thread, finds one token and gives it back. So
-//! where many wait, and no batch finishes them together, finished tokens are kept until there are
-//! [`GROUP`] of them. Only one of their futures is woken from here, and that one wakes the others when it is polled, which is on the event
-//! loop, where waking is cheap.
+//! where many wait, finished tokens are kept until there are eight of them, as a batch makes them
+//! anyway. Only one of their futures is woken from here, and that one wakes the others when it is
+//! polled, which is on the event loop, where waking is cheap.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
