@@ -89,22 +89,28 @@ impl Pair {
     }
 }
 
-/// All pairs of the two encodings.
-type Measured = [(&'static str, Vec<Pair>); 2];
+/// All pairs of both encodings signed by ring, and of one as the machine signs best.
+type Measured = [(String, Vec<Pair>); 3];
 
 fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
     key_directory::generate(&config.keys, 2048, &retention, now).unwrap();
-    let server = Server::start(&config, directory.path());
-    // Connections, the log's thread and the processor's clock are warm after this.
-    server.load(&URLENCODED, 1);
+    let servers = ["ring", "auto"].map(|signer| {
+        let server = Server::start(&config, directory.path(), signer);
+        // Connections, the log's thread and the processor's clock are warm after this.
+        server.load(&URLENCODED, 1);
+        server
+    });
+    let [ring_server, auto_server] = &servers;
 
-    let payloads = [URLENCODED, MULTIPART];
-    let mut measured = [(URLENCODED.name, Vec::new()), (MULTIPART.name, Vec::new())];
+    let loads = [(ring_server, URLENCODED), (ring_server, MULTIPART), (auto_server, URLENCODED)];
+    let mut measured = loads
+        .each_ref()
+        .map(|(server, load)| (format!("{}, {}", load.name, server.signer), vec![]));
     for _ in 0..rounds {
-        for (payload, (_, pairs)) in payloads.iter().zip(&mut measured) {
+        for ((server, payload), (_, pairs)) in loads.iter().zip(&mut measured) {
             let ring = ring_alone(sign_seconds, &config.keys);
             let (tokens, share) = server.load(payload, load_seconds);
             pairs.push(Pair { ring, tokens, share });
@@ -121,7 +127,7 @@ fn print(measured: &Measured) {
     for (name, pairs) in measured {
         row(name, 0, pairs.iter().map(|pair| pair.tokens));
     }
-    println!("\ntokens / signatures of ring alone (goal: {GOAL})");
+    println!("\ntokens / signatures of ring alone (goal with ring: {GOAL})");
     for (name, pairs) in measured {
         row(name, 3, pairs.iter().map(Pair::ratio));
     }
@@ -136,7 +142,7 @@ fn row(name: &str, digits: usize, values: impl Iterator<Item = f64>) {
     values.sort_by(f64::total_cmp);
     let (min, max) = (values[0], values[values.len() - 1]);
     let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
-    println!("{name:<12} {median:>7.digits$}  ({min:.digits$} - {max:.digits$})");
+    println!("{name:<18} {median:>7.digits$}  ({min:.digits$} - {max:.digits$})");
 }
 
 /// ring's signatures a second, in a process of its own on the server's core.
@@ -167,21 +173,22 @@ fn sign_for(time: Duration, keys: &Path) -> f64 {
 
 /// The program on one core, its log to nowhere.
 struct Server {
+    signer: &'static str,
     process: Child,
     address: SocketAddr,
 }
 
 impl Server {
-    fn start(config: &Config, directory: &Path) -> Self {
+    fn start(config: &Config, directory: &Path, signer: &'static str) -> Self {
         let address = free_address();
         let mut command = Command::new("taskset");
         command.args(["-c", SERVED, env!("CARGO_BIN_EXE_grantd"), "serve", "--workers", "1"]);
         command.args(["--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0"]);
-        command.args(["--signer", "ring", "--log-format", "json", "--log-level", "info"]);
+        command.args(["--signer", signer, "--log-format", "json", "--log-level", "info"]);
         command.arg("--clients").arg(&config.clients).arg("--keys").arg(&config.keys);
         command.arg("--state").arg(&config.state).current_dir(directory);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut server = Self { process: command.spawn().unwrap(), address };
+        let mut server = Self { signer, process: command.spawn().unwrap(), address };
         while Client::connect(address).is_err() {
             assert!(server.process.try_wait().unwrap().is_none(), "the server did not start");
             sleep(Duration::from_millis(20));
