@@ -4,6 +4,7 @@
 pub mod batch;
 #[cfg(target_arch = "x86_64")]
 mod crt;
+mod delivery;
 pub mod engine;
 #[cfg(target_arch = "x86_64")]
 mod kernel52;

@@ -95,7 +95,7 @@ pub async fn issue<'r, 's: 'r>(
         TokenProfile::Vision => mint_vision(&grant, expires_at, buffer),
     }
     .map_err(|_| refused(Cause::Internal))?;
-    let buffer = context.engine.sign(Arc::clone(key), token).await.map_err(|error| {
+    let signed = context.engine.sign(Arc::clone(key), token).await.map_err(|error| {
         refused(match error {
             SignError::QueueFull => Cause::Overloaded,
             SignError::Failed => Cause::SigningFailed,
@@ -103,7 +103,7 @@ pub async fn issue<'r, 's: 'r>(
     })?;
 
     Ok(Issued {
-        buffer,
+        buffer: signed.buffer,
         scope: grant.scope,
         lifetime: client.token_lifetime,
         expires_at,

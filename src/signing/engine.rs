@@ -6,21 +6,14 @@
 //!
 //! Messages that wait for the same key are signed together, eight at a time, where the processor can
 //! and so many wait that it pays.
-//!
-//! On a busy machine the way back costs more than the way there: each finished token wakes the event
-//! loop, which takes the processor from the signing thread, finds one token and gives it back. So
-//! where many wait, finished tokens are kept until there are eight of them, as a batch makes them
-//! anyway. Only one of their futures is woken from here, and that one wakes the others when it is
-//! polled, which is on the event loop, where waking is cheap.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use ring::rand::SystemRandom;
 use tracing::error;
@@ -29,6 +22,8 @@ use crate::clock::Clock;
 use crate::jose::jws::SigningInput;
 use crate::jose::key_set::SigningKey;
 use crate::signing::batch::{BATCH, BatchKey};
+use crate::signing::delivery::{Debt, Deliveries, Finished};
+pub use crate::signing::delivery::{SignError, Signed};
 use crate::signing::single::{MAX_SIGNATURE_BYTES, Single, blinding};
 
 /// Signs on its own threads until it is dropped.
@@ -48,7 +43,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue { jobs: VecDeque::with_capacity(capacity), closed: false }),
             arrival: Condvar::new(),
-            finished: Mutex::new(Vec::with_capacity(threads * GROUP)),
+            deliveries: Deliveries::with_capacity(threads * GROUP),
             batched: Mutex::default(),
             faults: AtomicU32::new(0),
             capacity,
@@ -91,10 +86,10 @@ impl Engine {
         &self,
         key: Arc<SigningKey>,
         input: SigningInput,
-    ) -> Result<Vec<u8>, SignError> {
-        let slot = Arc::new(Slot(Mutex::new(State::Waiting(None))));
-        self.shared.push(Job { key, input, debt: Debt(Arc::clone(&slot)) })?;
-        Signed { slot, shared: &self.shared }.await
+    ) -> Result<Signed, SignError> {
+        let (debt, delivery) = self.shared.deliveries.promise();
+        self.shared.push(Job { key, input, debt })?;
+        delivery.await
     }
 
     /// What signs.
@@ -125,21 +120,11 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// Why there is no signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignError {
-    /// The queue is full: more is asked for than the machine can sign.
-    QueueFull,
-    /// The backend gave no signature.
-    Failed,
-}
-
 struct Shared {
     /// Held for a push or a pop, never while signing.
     queue: Mutex<Queue>,
     arrival: Condvar,
-    /// Those whose results are there, but who have not been told.
-    finished: Mutex<Vec<Finished>>,
+    deliveries: Deliveries,
     /// By `kid`.
     batched: Mutex<HashMap<String, Arc<Batched>>>,
     faults: AtomicU32,
@@ -194,12 +179,6 @@ impl Batched {
     }
 }
 
-/// Somebody to wake, and the slot that says whether it still waits.
-struct Finished {
-    slot: Arc<Slot>,
-    waker: Waker,
-}
-
 impl Shared {
     fn push(&self, job: Job) -> Result<(), SignError> {
         let mut queue = self.queue();
@@ -224,7 +203,7 @@ impl Shared {
             while queue.jobs.is_empty() {
                 if !kept.is_empty() {
                     drop(queue);
-                    self.tell(&mut kept);
+                    self.deliveries.tell(&mut kept);
                     queue = self.queue();
                 } else if queue.closed {
                     return;
@@ -248,32 +227,43 @@ impl Shared {
             let waiting = queue.jobs.len();
             drop(queue);
 
-            taken.retain(|job| job.debt.0.is_awaited());
+            taken.retain(|job| job.debt.is_awaited());
+            let now = Clock::instant();
             match batched {
-                Some(batched) => self.sign_together(&batched, &mut taken, &random, &mut kept),
+                Some(batched) => self.sign_together(&batched, &mut taken, now, &random, &mut kept),
                 None => {
                     if let Some(job) = taken.pop() {
                         if known.as_ref().is_none_or(|(key, _)| !Arc::ptr_eq(key, &job.key)) {
                             let batched = self.batched().get(job.key.key_id()).cloned();
                             known = Some((Arc::clone(&job.key), batched));
                         }
-                        self.sign_alone(job, &random, &mut kept);
+                        self.sign_alone(job, now, &random, &mut kept);
                     }
                 }
             }
             if kept.len() >= GROUP || waiting < GROUP_FROM {
-                self.tell(&mut kept);
+                self.deliveries.tell(&mut kept);
             }
         }
     }
 
-    fn sign_alone(&self, job: Job, random: &SystemRandom, kept: &mut Vec<Finished>) {
+    fn sign_alone(
+        &self,
+        job: Job,
+        taken: Instant,
+        random: &SystemRandom,
+        kept: &mut Vec<Finished>,
+    ) {
         let Job { key, input, debt } = job;
         let mut signature = [0; MAX_SIGNATURE_BYTES];
         let signed = self
             .single
             .sign(&key, input.as_bytes(), random, &mut signature)
-            .map(|length| input.finish(&signature[..length]))
+            .map(|length| Signed {
+                buffer: input.finish(&signature[..length]),
+                taken,
+                done: Clock::instant(),
+            })
             .ok_or(SignError::Failed);
         kept.extend(debt.pay(signed));
     }
@@ -282,6 +272,7 @@ impl Shared {
         &self,
         batched: &Batched,
         jobs: &mut Vec<Job>,
+        taken: Instant,
         random: &SystemRandom,
         kept: &mut Vec<Finished>,
     ) {
@@ -291,13 +282,15 @@ impl Shared {
             *message = job.input.as_bytes();
         }
         let passed = batched.key.sign(&messages[..jobs.len()], &mut signatures);
+        let done = Clock::instant();
         let length = batched.key.signature_bytes();
         for ((job, signature), passed) in jobs.drain(..).zip(&signatures).zip(passed) {
             if passed {
-                kept.extend(job.debt.pay(Ok(job.input.finish(&signature[..length]))));
+                let buffer = job.input.finish(&signature[..length]);
+                kept.extend(job.debt.pay(Ok(Signed { buffer, taken, done })));
             } else {
                 self.note_fault(&job.key);
-                self.sign_alone(job, random, kept);
+                self.sign_alone(job, taken, random, kept);
             }
         }
     }
@@ -311,128 +304,13 @@ impl Shared {
         }
     }
 
-    /// Wakes one of `kept`, which will wake the others.
-    fn tell(&self, kept: &mut Vec<Finished>) {
-        let mut leader = kept.pop();
-        self.finished().append(kept);
-        // Only now: whoever still waits at this point will be polled or dropped after it, and either
-        // way see to those that have just been put down.
-        while let Some(Finished { slot, waker }) = leader {
-            if slot.is_awaited() {
-                waker.wake();
-                return;
-            }
-            leader = self.finished().pop();
-        }
-    }
-
-    fn wake_finished(&self) {
-        loop {
-            let Some(Finished { waker, .. }) = self.finished().pop() else { return };
-            waker.wake();
-        }
-    }
-
-    /// Both are whole between any two statements, so a panic elsewhere cannot have broken them.
+    /// Whole between any two statements, so a panic elsewhere cannot have broken them.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn batched(&self) -> MutexGuard<'_, HashMap<String, Arc<Batched>>> {
         self.batched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn finished(&self) -> MutexGuard<'_, Vec<Finished>> {
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Where a signing thread leaves a result for the future that waits for it.
-struct Slot(Mutex<State>);
-
-enum State {
-    /// For the signature.
-    Waiting(Option<Waker>),
-    /// For the future to be polled.
-    Filled(Result<Vec<u8>, SignError>),
-    /// Taken, or nobody wants it any more.
-    Closed,
-}
-
-impl Slot {
-    fn is_awaited(&self) -> bool {
-        !matches!(*self.state(), State::Closed)
-    }
-
-    /// Leaves the result, and gives back whom to wake.
-    fn fill(&self, result: Result<Vec<u8>, SignError>) -> Option<Waker> {
-        let mut state = self.state();
-        match &mut *state {
-            State::Waiting(waker) => {
-                let waker = waker.take();
-                *state = State::Filled(result);
-                waker
-            }
-            State::Filled(_) | State::Closed => None,
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Sees to it that whoever waits is told something, even if the thread that signs should panic.
-struct Debt(Arc<Slot>);
-
-impl Debt {
-    /// Leaves the result, and says whom to tell.
-    fn pay(self, result: Result<Vec<u8>, SignError>) -> Option<Finished> {
-        let waker = self.0.fill(result)?;
-        Some(Finished { slot: Arc::clone(&self.0), waker })
-    }
-}
-
-impl Drop for Debt {
-    fn drop(&mut self) {
-        if let Some(waker) = self.0.fill(Err(SignError::Failed)) {
-            waker.wake();
-        }
-    }
-}
-
-/// Completes with the signed buffer.
-struct Signed<'e> {
-    slot: Arc<Slot>,
-    shared: &'e Shared,
-}
-
-impl Future for Signed<'_> {
-    type Output = Result<Vec<u8>, SignError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.slot.state();
-        match std::mem::replace(&mut *state, State::Closed) {
-            State::Filled(result) => {
-                drop(state);
-                self.shared.wake_finished();
-                Poll::Ready(result)
-            }
-            State::Waiting(_) => {
-                *state = State::Waiting(Some(cx.waker().clone()));
-                Poll::Pending
-            }
-            State::Closed => Poll::Ready(Err(SignError::Failed)),
-        }
-    }
-}
-
-impl Drop for Signed<'_> {
-    fn drop(&mut self) {
-        let state = std::mem::replace(&mut *self.slot.state(), State::Closed);
-        if matches!(state, State::Filled(_)) {
-            self.shared.wake_finished();
-        }
     }
 }
 
