@@ -3,20 +3,17 @@
 //! Reading finds every fault, each with its line and field and never with a value, since the value
 //! may be a secret in the wrong place. Adding a client changes nothing else in the text.
 
+mod entry;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::config::line_of;
 use crate::fault::Fault;
-use crate::issuer::RESERVED_CLAIMS;
-use crate::oauth::client::{
-    AuthMethod, AuthMethods, Client, ContentType, RateLimit, Registry, TokenProfile, is_vschar,
-};
-use crate::oauth::client_secret::{ClientSecret, SecretHash};
-use crate::oauth::scope::ScopeSet;
+use crate::oauth::client::Registry;
+use crate::store::client_file::entry::{Place, Reader};
 
 /// Reads the registry from `file`.
 ///
@@ -142,244 +139,6 @@ struct Document<'a> {
     clients: Vec<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ClientEntry<'a> {
-    #[serde(borrow)]
-    client_id: &'a RawValue,
-    #[serde(borrow)]
-    enabled: Option<&'a RawValue>,
-    #[serde(borrow)]
-    secrets: Option<&'a RawValue>,
-    #[serde(borrow)]
-    auth_methods: Option<&'a RawValue>,
-    #[serde(borrow)]
-    scopes: Option<&'a RawValue>,
-    #[serde(borrow)]
-    default_scopes: Option<&'a RawValue>,
-    #[serde(borrow)]
-    audience: Option<&'a RawValue>,
-    #[serde(borrow)]
-    token_lifetime: Option<&'a RawValue>,
-    #[serde(borrow)]
-    token_profile: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content_type: Option<&'a RawValue>,
-    #[serde(borrow)]
-    rate_limit: Option<&'a RawValue>,
-    #[serde(borrow)]
-    claims: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RateLimitEntry {
-    requests: u32,
-    seconds: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SecretEntry<'a> {
-    label: String,
-    #[serde(borrow)]
-    hash: &'a RawValue,
-    not_before: Option<u64>,
-    expires_at: Option<u64>,
-}
-
-/// A field of the client at `index`, to be written out only if it is at fault.
-#[derive(Clone, Copy)]
-struct Place {
-    index: usize,
-    field: &'static str,
-}
-
-struct Reader<'t> {
-    file: &'t Path,
-    text: &'t str,
-    faults: Vec<Fault>,
-}
-
-impl<'t> Reader<'t> {
-    fn client(&mut self, index: usize, raw: &'t RawValue) -> Option<Client> {
-        let faults_before = self.faults.len();
-        let entry: ClientEntry<'_> = match serde_json::from_str(raw.get()) {
-            Ok(entry) => entry,
-            Err(error) => {
-                let line = line_of(self.text, offset_in(self.text, raw.get())) + error.line() - 1;
-                let fault = Fault::new(self.file, structure_problem(&error));
-                self.faults.push(fault.at_line(line).in_field(format!("clients[{index}]")));
-                return None;
-            }
-        };
-        let at = |field| Place { index, field };
-
-        let id: String = self.value(Some(entry.client_id), at("client_id"), "a string")?;
-        if id.is_empty() || !is_vschar(&id) {
-            let problem = "must be one or more printable ASCII characters";
-            self.fault(entry.client_id, at("client_id"), problem);
-        }
-        let enabled = self.value(entry.enabled, at("enabled"), "true or false").unwrap_or(true);
-        let secrets = self.secrets(entry.secrets, at("secrets"));
-        let auth_methods = self.auth_methods(entry.auth_methods, at("auth_methods"));
-        let scopes = self.scopes(entry.scopes, at("scopes")).unwrap_or_default();
-        let default_scopes = self.scopes(entry.default_scopes, at("default_scopes"));
-        if let (Some(raw), Some(default)) = (entry.default_scopes, &default_scopes)
-            && !scopes.contains_all(default)
-        {
-            self.fault(raw, at("default_scopes"), "names a scope that is not in `scopes`");
-        }
-        let audience: Vec<Box<str>> =
-            self.value(entry.audience, at("audience"), "a list of strings").unwrap_or_default();
-        if let Some(raw) = entry.audience
-            && audience.iter().any(|audience| audience.is_empty())
-        {
-            self.fault(raw, at("audience"), "must not hold an empty string");
-        }
-        let token_lifetime = self
-            .value(entry.token_lifetime, at("token_lifetime"), LIFETIME)
-            .unwrap_or(DEFAULT_LIFETIME);
-        if let Some(raw) = entry.token_lifetime
-            && !(1..=MAX_LIFETIME).contains(&token_lifetime)
-        {
-            self.fault(raw, at("token_lifetime"), format!("must be {LIFETIME}"));
-        }
-        let token_profile = self.token_profile(entry.token_profile, at("token_profile"));
-        let content_type = self.content_type(entry.content_type, at("content_type"));
-        let rate_limit = self.rate_limit(entry.rate_limit, at("rate_limit"));
-        let extra_claims = self.claims(entry.claims, at("claims"));
-
-        (self.faults.len() == faults_before).then(|| Client {
-            id: id.into(),
-            enabled,
-            secrets: secrets.into(),
-            auth_methods,
-            scopes,
-            default_scopes,
-            audience: audience.into(),
-            token_lifetime,
-            token_profile,
-            content_type,
-            rate_limit,
-            extra_claims: extra_claims.into(),
-        })
-    }
-
-    fn secrets(&mut self, raw: Option<&'t RawValue>, at: Place) -> Vec<ClientSecret> {
-        let entries: Vec<SecretEntry<'t>> = self
-            .value(raw, at, "a list of {label, hash, not_before?, expires_at?}")
-            .unwrap_or_default();
-        let mut secrets: Vec<ClientSecret> = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let stored: Option<String> = self.value(Some(entry.hash), at, "$sha256$<base64url>");
-            let Some(hash) = stored.as_deref().and_then(SecretHash::parse) else {
-                let problem = "holds a hash that is not $sha256$<base64url>";
-                self.fault(entry.hash, at, problem);
-                continue;
-            };
-            if secrets.iter().any(|secret| *secret.label == *entry.label) {
-                self.fault(entry.hash, at, "has two secrets of the same label");
-            }
-            secrets.push(ClientSecret {
-                label: entry.label.into(),
-                hash,
-                not_before: entry.not_before,
-                expires_at: entry.expires_at,
-            });
-        }
-        secrets
-    }
-
-    fn auth_methods(&mut self, raw: Option<&'t RawValue>, at: Place) -> AuthMethods {
-        let Some(raw) = raw else { return AuthMethods::from_iter(AuthMethod::ALL) };
-        let names: Vec<String> = self.value(Some(raw), at, "a list of strings").unwrap_or_default();
-        let mut methods = Vec::new();
-        for name in names {
-            match name.parse() {
-                Ok(method) => methods.push(method),
-                Err(unknown) => self.fault(raw, at, format!("names what is {unknown}")),
-            }
-        }
-        AuthMethods::from_iter(methods)
-    }
-
-    fn scopes(&mut self, raw: Option<&'t RawValue>, at: Place) -> Option<ScopeSet> {
-        let raw = raw?;
-        let tokens: Vec<String> = self.value(Some(raw), at, "a list of strings")?;
-        let scopes = ScopeSet::from_tokens(&tokens);
-        if scopes.is_none() {
-            self.fault(raw, at, "must hold scope tokens (RFC 6749, section 3.3), each once");
-        }
-        scopes
-    }
-
-    fn token_profile(&mut self, raw: Option<&'t RawValue>, at: Place) -> Option<TokenProfile> {
-        let name: String = self.value(raw, at, "a string")?;
-        name.parse()
-            .map_err(|expected| {
-                if let Some(raw) = raw {
-                    self.fault(raw, at, format!("must be {expected}"));
-                }
-            })
-            .ok()
-    }
-
-    fn rate_limit(&mut self, raw: Option<&'t RawValue>, at: Place) -> Option<RateLimit> {
-        let expected = "{\"requests\": N, \"seconds\": M}, each at least 1";
-        let RateLimitEntry { requests, seconds } = self.value(raw, at, expected)?;
-        let limit = RateLimit::new(requests, seconds);
-        if let (None, Some(raw)) = (&limit, raw) {
-            self.fault(raw, at, format!("must be {expected}"));
-        }
-        limit
-    }
-
-    fn content_type(&mut self, raw: Option<&'t RawValue>, at: Place) -> ContentType {
-        let Some(raw) = raw else { return ContentType::default() };
-        let name: String = self.value(Some(raw), at, "a string").unwrap_or_default();
-        let content_type = ContentType::of(&name);
-        if content_type == ContentType::Other {
-            self.fault(raw, at, "must be \"application/json\" or \"application/octet-stream\"");
-        }
-        content_type
-    }
-
-    /// The members with a leading comma each, as a token's payload continues with them.
-    fn claims(&mut self, raw: Option<&'t RawValue>, at: Place) -> String {
-        let Some(raw) = raw else { return String::new() };
-        let claims: Map<String, Value> = self.value(Some(raw), at, "an object").unwrap_or_default();
-        if claims.keys().any(|name| RESERVED_CLAIMS.contains(&name.as_str())) {
-            let problem = format!("must not set a claim of the token itself: {RESERVED_CLAIMS:?}");
-            self.fault(raw, at, problem);
-        }
-        if claims.is_empty() {
-            return String::new();
-        }
-        let members = Value::Object(claims).to_string();
-        format!(",{}", &members[1..members.len() - 1])
-    }
-
-    /// Reads one field. A fault says what it must be; what it is may be a secret.
-    fn value<T: Deserialize<'t>>(
-        &mut self,
-        raw: Option<&'t RawValue>,
-        at: Place,
-        expected: &str,
-    ) -> Option<T> {
-        let raw = raw?;
-        serde_json::from_str(raw.get())
-            .map_err(|_| self.fault(raw, at, format!("must be {expected}")))
-            .ok()
-    }
-
-    fn fault(&mut self, raw: &RawValue, at: Place, problem: impl Into<String>) {
-        let line = line_of(self.text, offset_in(self.text, raw.get()));
-        let field = format!("clients[{}].{}", at.index, at.field);
-        self.faults.push(Fault::new(self.file, problem).at_line(line).in_field(field));
-    }
-}
-
 fn document_fault(file: &Path, error: &serde_json::Error) -> Fault {
     Fault::new(file, structure_problem(error)).at_line(error.line().max(1))
 }
@@ -403,10 +162,6 @@ fn structure_problem(error: &serde_json::Error) -> String {
 fn offset_in(text: &str, part: &str) -> usize {
     part.as_ptr() as usize - text.as_ptr() as usize
 }
-
-const DEFAULT_LIFETIME: u32 = 3600;
-const MAX_LIFETIME: u32 = 31_536_000;
-const LIFETIME: &str = "a number of seconds from 1 to 31536000";
 
 #[cfg(test)]
 mod tests {
