@@ -7,19 +7,20 @@ pub mod firstvision;
 pub mod vision;
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::config::Dialect;
-use crate::endpoint::token::Refused;
+use crate::endpoint::token::{Issued, Phases, Refused, Served};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client_authentication::Authorization;
 use crate::oauth::error::Cause;
 
 /// What a dialect sees of a request beside its body.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
     /// The `Authorization` header.
     pub authorization: Authorization<'a>,
@@ -33,6 +34,8 @@ pub struct RequestHead<'a> {
     pub query: Option<&'a str>,
     /// How many parameters a form may have.
     pub max_parameters: usize,
+    /// When the whole request was there.
+    pub received: Instant,
 }
 
 impl RequestHead<'_> {
@@ -87,6 +90,19 @@ impl Answer {
         buffer
     }
 
+    /// The answer with a token, once its dialect has written all of the buffer.
+    fn with_token<'s>(issued: Issued<'_, 's>) -> (Self, Served<'s>) {
+        let Issued { buffer, client_id, is_reused, phases, .. } = issued;
+        let mut answer = Self::private_json(200, buffer);
+        if let Some(is_reused) = is_reused {
+            answer.push_header("x-token-reuse", if is_reused { "reused" } else { "fresh" });
+        }
+        if let Some(phases) = phases {
+            answer.push_header("server-timing", server_timing(&phases));
+        }
+        (answer, Served { client_id, is_reused: is_reused == Some(true) })
+    }
+
     /// A JSON body with this status that no cache may keep (RFC 6749, section 5.1).
     pub fn private_json(status: u16, body: impl Into<Bytes>) -> Self {
         let mut answer = Self::json(status, body);
@@ -118,18 +134,18 @@ impl Answer {
 pub struct Outcome<'s> {
     /// What is sent.
     pub answer: Answer,
-    /// The client that got a token, or why none did.
-    pub verdict: Result<&'s str, Refused<'s>>,
+    /// Who was served, or why nobody was.
+    pub verdict: Result<Served<'s>, Refused<'s>>,
 }
 
 impl<'s> Outcome<'s> {
-    /// The outcome of a request that was answered, for this client, or refused.
+    /// The outcome of a request that was served or refused.
     fn of(
-        answered: Result<(Answer, &'s str), Refused<'s>>,
+        answered: Result<(Answer, Served<'s>), Refused<'s>>,
         refuse: impl FnOnce(Cause) -> Answer,
     ) -> Self {
         match answered {
-            Ok((answer, client_id)) => Self { answer, verdict: Ok(client_id) },
+            Ok((answer, served)) => Self { answer, verdict: Ok(served) },
             Err(refused) => Self { answer: refuse(refused.cause), verdict: Err(refused) },
         }
     }
@@ -144,6 +160,13 @@ impl Dialect {
             Self::Firstvision => firstvision::refuse(cause, head),
         }
     }
+}
+
+/// W3C Server Timing, section 3: each phase's duration in milliseconds.
+fn server_timing(phases: &Phases) -> String {
+    let Phases { parse, auth, queue, sign } = phases;
+    let [parse, auth, queue, sign] = [parse, auth, queue, sign].map(|d| d.as_secs_f64() * 1e3);
+    format!("parse;dur={parse:.3}, auth;dur={auth:.3}, queue;dur={queue:.3}, sign;dur={sign:.3}")
 }
 
 /// RFC 9110, section 15: the statuses that the dialects use.

@@ -7,4 +7,5 @@ pub mod client_authentication;
 pub mod client_secret;
 pub mod error;
 pub mod grant;
+pub mod reuse;
 pub mod scope;

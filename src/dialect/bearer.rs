@@ -4,7 +4,7 @@
 use crate::config::Dialect;
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
-use crate::endpoint::token::Refused;
+use crate::endpoint::token::{Refused, Served};
 use crate::endpoint::validate::{Needs, bearer};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
@@ -44,7 +44,7 @@ fn try_validate<'s>(
     snapshot: &'s Snapshot,
     head: &RequestHead<'_>,
     query: &Parameters<'_>,
-) -> Result<(Answer, &'s str), Refused<'s>> {
+) -> Result<(Answer, Served<'s>), Refused<'s>> {
     let needs = Needs { scope: query.get("scope"), audience: query.get("audience") };
     let token = bearer(context, snapshot, head.authorization, needs)?;
     let mut answer = Answer::empty(204);
@@ -52,7 +52,7 @@ fn try_validate<'s>(
     answer.push_header("x-client-id", token.client_id.to_owned());
     answer.push_header("x-scope", token.scope);
     answer.push_header("x-token-expires", token.expires_at.to_string());
-    Ok((answer, token.client_id))
+    Ok((answer, Served { client_id: token.client_id, is_reused: false }))
 }
 
 /// RFC 6750, section 3: no error code for a request that brought no token.

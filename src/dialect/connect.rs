@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
-use crate::endpoint::token::{Issued, Refused, TokenRequest, issue};
+use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
 use crate::form::media_type::MediaType;
 use crate::form::multipart::Parts;
 use crate::form::parameters::{FormError, Parameters};
@@ -37,7 +37,7 @@ async fn try_token<'s>(
     snapshot: &'s Snapshot,
     head: &RequestHead<'_>,
     body: Bytes,
-) -> Result<(Answer, &'s str), Refused<'s>> {
+) -> Result<(Answer, Served<'s>), Refused<'s>> {
     let form = Form::read(head, body)?;
     let parameters = form.parameters(head.max_parameters)?;
     head.check_query(&parameters)?;
@@ -46,16 +46,17 @@ async fn try_token<'s>(
         credentials: Credentials::read(head.authorization, &parameters)?,
         content_type: None,
         profile: TokenProfile::AtJwt,
+        received: head.received,
     };
-    let Issued { mut buffer, scope, lifetime, client_id, .. } =
-        issue(context, snapshot, &request, Answer::begin_token()).await?;
+    let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
     // Scope tokens have no character that JSON escapes.
+    let (lifetime, scope) = (issued.lifetime, &issued.scope);
     write!(
-        buffer,
+        issued.buffer,
         "\",\"expires_in\":{lifetime},\"token_type\":\"Bearer\",\"scope\":\"{scope}\"}}"
     )
     .map_err(|_| Cause::Internal)?;
-    Ok((Answer::private_json(200, buffer), client_id))
+    Ok(Answer::with_token(issued))
 }
 
 /// A body whose encoding is known.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
-use crate::endpoint::token::{Refused, TokenRequest, issue};
+use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
 use crate::form::json;
 use crate::form::media_type::MediaType;
 use crate::form::parameters::{FormError, Parameters};
@@ -40,7 +40,7 @@ async fn try_token<'s>(
     path_scope: Option<&str>,
     head: &RequestHead<'_>,
     body: &[u8],
-) -> Result<(Answer, &'s str), Refused<'s>> {
+) -> Result<(Answer, Served<'s>), Refused<'s>> {
     let content_type = content_type(head)?;
     let scope = scope(path_scope, head, body)?;
     if !head.authorization.is_present() {
@@ -56,15 +56,14 @@ async fn try_token<'s>(
         credentials: Credentials::read(head.authorization, &nothing)?,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
+        received: head.received,
     };
-    let issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
-
-    let mut buffer = issued.buffer;
+    let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
     // Not a duration: the documented answer has the time at which the token ends.
     let expires_at = issued.expires_at;
-    write!(buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"Bearer\"}}")
+    write!(issued.buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"Bearer\"}}")
         .map_err(|_| Cause::Internal)?;
-    Ok((Answer::private_json(200, buffer), issued.client_id))
+    Ok(Answer::with_token(issued))
 }
 
 /// Which type it is matters only once the client is known.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::dialect::{Answer, Outcome, RequestHead, reason_phrase};
 use crate::endpoint::Context;
-use crate::endpoint::token::{Refused, TokenRequest, issue};
+use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
 use crate::endpoint::validate;
 use crate::form::json;
 use crate::form::media_type::MediaType;
@@ -56,7 +56,7 @@ async fn try_token<'s>(
     version: Version,
     head: &RequestHead<'_>,
     body: &[u8],
-) -> Result<(Answer, &'s str), Refused<'s>> {
+) -> Result<(Answer, Served<'s>), Refused<'s>> {
     let (parameters, content_type) = read(head, body, &TOKEN_FIELDS)?;
     let scope = match version {
         Version::V1 => parameters.get("scope").map(Cow::Borrowed),
@@ -70,20 +70,19 @@ async fn try_token<'s>(
         credentials: Credentials::read(head.authorization, &parameters)?,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
+        received: head.received,
     };
-    let issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
-
-    let mut buffer = issued.buffer;
+    let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
     // One second less than the token lives: what the documented answer counts.
     let expires_in = issued.lifetime.saturating_sub(1);
-    write!(buffer, "\",\"token_type\":\"Bearer\",\"expires_in\":{expires_in}")
+    write!(issued.buffer, "\",\"token_type\":\"Bearer\",\"expires_in\":{expires_in}")
         .and_then(|()| match version {
-            Version::V1 => buffer.write_all(b"}"),
+            Version::V1 => issued.buffer.write_all(b"}"),
             // Scope tokens have no character that JSON escapes.
-            Version::V2 => write!(buffer, ",\"scope\":\"{}\"}}", issued.scope),
+            Version::V2 => write!(issued.buffer, ",\"scope\":\"{}\"}}", issued.scope),
         })
         .map_err(|_| Cause::Internal)?;
-    Ok((Answer::private_json(200, buffer), issued.client_id))
+    Ok(Answer::with_token(issued))
 }
 
 /// Answers whether a token is valid for the client that asks.
@@ -106,13 +105,13 @@ fn try_validate<'s>(
     snapshot: &'s Snapshot,
     head: &RequestHead<'_>,
     body: &[u8],
-) -> Result<(Answer, &'s str), Refused<'s>> {
+) -> Result<(Answer, Served<'s>), Refused<'s>> {
     let (parameters, _) = read(head, body, &VALIDATE_FIELDS)?;
     let credentials = Credentials::read(head.authorization, &parameters)?;
     let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
     let (valid, client_id) = validate::own_token(context, snapshot, &credentials, token)?;
     let body = json!({ "valid": valid }).to_string();
-    Ok((Answer::private_json(200, body), client_id))
+    Ok((Answer::private_json(200, body), Served { client_id, is_reused: false }))
 }
 
 /// A JSON object with every one of `fields`, none longer than documented.

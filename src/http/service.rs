@@ -21,7 +21,7 @@ use crate::config::{Config, Dialect, Limits, RouteSetting};
 use crate::dialect::{Answer, Outcome, RequestHead, bearer, connect, firstvision, vision};
 use crate::endpoint::Context;
 use crate::endpoint::metadata::{self, Document};
-use crate::endpoint::token::Refused;
+use crate::endpoint::token::{Refused, Served};
 use crate::http::body;
 pub use crate::http::connection::Arrival;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
@@ -70,13 +70,10 @@ impl Service {
         let route = Route::of(head.uri.path(), snapshot.issuer.path(), &self.routes);
 
         let answered = AssertUnwindSafe(self.answer(&snapshot, route, &head, body, arrival));
-        let outcome = answered.catch_unwind().await.unwrap_or_else(|_panic| {
-            refuse(
-                Cause::Internal,
-                &RequestHead { path: head.uri.path(), ..RequestHead::default() },
-                route,
-            )
-        });
+        let outcome = answered
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_panic| refuse(Cause::Internal, &self.head_of(&head, arrival), route));
 
         self.record(&head, route, &outcome, &request_id, arrival);
         let mut response = into_response(outcome, request_id);
@@ -98,7 +95,7 @@ impl Service {
         B: Body<Data = Bytes>,
     {
         let deadline = (arrival.first_byte + self.limits.request_time()).into();
-        let head = self.head_of(request);
+        let mut head = self.head_of(request, arrival);
         if let Err(cause) = self.check(route, request) {
             body::discard(&request.headers, body, deadline).await;
             return refuse(cause, &head, route);
@@ -108,6 +105,7 @@ impl Service {
             Ok(body) => body,
             Err(cause) => return refuse(cause, &head, route),
         };
+        head.received = Clock::instant();
         let context = &*self.context;
         match route {
             Route::ConnectToken => connect::token(context, snapshot, &head, body).await,
@@ -129,7 +127,7 @@ impl Service {
         }
     }
 
-    fn head_of<'r>(&self, request: &'r request::Parts) -> RequestHead<'r> {
+    fn head_of<'r>(&self, request: &'r request::Parts, arrival: Arrival) -> RequestHead<'r> {
         let mut authorizations = request.headers.get_all(AUTHORIZATION).iter();
         let authorization = match (authorizations.next(), authorizations.next()) {
             (None, _) => Authorization::Absent,
@@ -151,6 +149,7 @@ impl Service {
             client_headers: vision::CLIENT_HEADERS.map(client_header),
             query: request.uri.query(),
             max_parameters: self.limits.form_parts,
+            received: arrival.first_byte,
         }
     }
 
@@ -191,7 +190,8 @@ impl Service {
         let request_id = request_id.to_str().unwrap_or_default();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let (outcome_label, cause, client) = match outcome.verdict {
-            Ok(client) => (route.success(), "", client),
+            Ok(Served { client_id, is_reused: true }) => ("reused", "", client_id),
+            Ok(Served { client_id, .. }) => (route.success(), "", client_id),
             Err(Refused { cause, client_id }) => {
                 ("refused", cause.label(), client_id.unwrap_or_default())
             }
@@ -253,7 +253,7 @@ fn publish(document: Document, headers: &HeaderMap) -> Outcome<'static> {
     answer.push_header("cache-control", format!("public, max-age={max_age}"));
     answer.push_header("etag", etag);
     answer.push_header("access-control-allow-origin", "*");
-    Outcome { answer, verdict: Ok("") }
+    Outcome { answer, verdict: Ok(Served::default()) }
 }
 
 fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'static> {

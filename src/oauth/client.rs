@@ -12,6 +12,7 @@ use governor::clock::Clock as _;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::oauth::client_secret::ClientSecret;
+use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
 
 /// What is registered of one client. Every value was checked when it was read.
@@ -39,6 +40,10 @@ pub struct Client {
     pub content_type: ContentType,
     /// How often it may ask; `None`: as often as it likes.
     pub rate_limit: Option<RateLimit>,
+    /// Its tokens that may be handed out again; `None`: each is made anew.
+    pub token_reuse: Option<Reuse>,
+    /// Whether its answers say how long each part took.
+    pub server_timing: bool,
     /// Static claims as members of a JSON object, each with its leading comma: `,"k":"v"`.
     pub extra_claims: Box<str>,
 }

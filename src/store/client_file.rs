@@ -183,7 +183,8 @@ mod tests {
    "default_scopes": ["s"], "auth_methods": ["hunter2"], "audience": [""],
    "claims": {"sub": "hunter2"}},
   {"client_id": "c", "enabled": 1, "hunter": 2},
-  {"client_id": "d"}, {"client_id": "d"}, {"client_id": ""}
+  {"client_id": "d"}, {"client_id": "d"}, {"client_id": ""},
+  {"client_id": "e", "token_reuse": 3601, "server_timing": "hunter2"}
 ]}"#;
         let found = faults(text);
         let expected = [
@@ -197,6 +198,8 @@ mod tests {
             "clients.json:9: clients[2]: unknown field `hunter`",
             "clients.json:10: clients[4].client_id: is registered twice",
             "clients.json:10: clients[5].client_id: must be one or more printable",
+            "clients.json:11: clients[6].token_reuse: must be a number of seconds",
+            "clients.json:11: clients[6].server_timing: must be true or false",
         ];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {

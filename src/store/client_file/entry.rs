@@ -14,6 +14,7 @@ use crate::oauth::client::{
     AuthMethod, AuthMethods, Client, ContentType, RateLimit, TokenProfile, is_vschar,
 };
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
+use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
 
 #[derive(Deserialize)]
@@ -41,6 +42,10 @@ struct ClientEntry<'a> {
     content_type: Option<&'a RawValue>,
     #[serde(borrow)]
     rate_limit: Option<&'a RawValue>,
+    #[serde(borrow)]
+    token_reuse: Option<&'a RawValue>,
+    #[serde(borrow)]
+    server_timing: Option<&'a RawValue>,
     #[serde(borrow)]
     claims: Option<&'a RawValue>,
 }
@@ -122,6 +127,15 @@ impl<'t> Reader<'t> {
         let token_profile = self.token_profile(entry.token_profile, at("token_profile"));
         let content_type = self.content_type(entry.content_type, at("content_type"));
         let rate_limit = self.rate_limit(entry.rate_limit, at("rate_limit"));
+        let token_reuse = self.value(entry.token_reuse, at("token_reuse"), REUSE);
+        if let Some(raw) = entry.token_reuse
+            && token_reuse.is_some_and(|seconds| !(1..=token_lifetime).contains(&seconds))
+        {
+            self.fault(raw, at("token_reuse"), format!("must be {REUSE}"));
+        }
+        let server_timing = self
+            .value(entry.server_timing, at("server_timing"), "true or false")
+            .unwrap_or_default();
         let extra_claims = self.claims(entry.claims, at("claims"));
 
         (self.faults.len() == faults_before).then(|| Client {
@@ -136,6 +150,8 @@ impl<'t> Reader<'t> {
             token_profile,
             content_type,
             rate_limit,
+            token_reuse: token_reuse.map(Reuse::new),
+            server_timing,
             extra_claims: extra_claims.into(),
         })
     }
@@ -257,3 +273,4 @@ impl<'t> Reader<'t> {
 const DEFAULT_LIFETIME: u32 = 3600;
 const MAX_LIFETIME: u32 = 31_536_000;
 const LIFETIME: &str = "a number of seconds from 1 to 31536000";
+const REUSE: &str = "a number of seconds from 1 to the token's lifetime";

@@ -126,16 +126,15 @@ pub(crate) fn registry() -> String {
     };
     clients.extend([
         client("one-audience", json!({ "audience": ["https://api.example/one"] })),
-        client(
-            "two-audiences",
-            json!({ "audience": ["https://api.example/one", "urn:example:two"] }),
-        ),
+        client("two-audiences", json!({ "audience": AUDIENCES })),
         client("no-default", json!({ "default_scopes": [] })),
         client("no-scope", json!({ "scopes": [], "default_scopes": [] })),
         client("basic-only", json!({ "auth_methods": ["client_secret_basic"] })),
         client("post-only", json!({ "auth_methods": ["client_secret_post"] })),
         client("no-secret", json!({ "secrets": [] })),
         client("disabled", json!({ "enabled": false })),
+        client("reuser", json!({ "token_reuse": 600, "audience": AUDIENCES })),
+        client("timed", json!({ "server_timing": true })),
         timed("expired", "expires_at", 1),
         timed("not-yet", "not_before", 32_503_680_000),
         client(
@@ -149,6 +148,8 @@ pub(crate) fn registry() -> String {
     ]);
     serde_json::to_string_pretty(&document).unwrap()
 }
+
+const AUDIENCES: [&str; 2] = ["https://api.example/one", "urn:example:two"];
 
 /// Has every character that form-encoding or Basic could lose.
 pub(crate) const ODD_SECRET: &str = " %&+ \"quoted\" a:b=c;d ~!@#$^*()'\\";

@@ -1,0 +1,166 @@
+//! Tokens that may be handed out again.
+//!
+//! Most of what a token costs is its signature, and a client that asks again a minute later is well
+//! served with the same token. Only a client that is registered for it gets one: a bearer token is
+//! as good as its holder, and two processes of one client then hold the same.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use zeroize::Zeroizing;
+
+use crate::oauth::client::TokenProfile;
+
+/// All that must be equal for a token to be what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind<'a> {
+    /// What it looks like.
+    pub profile: TokenProfile,
+    /// What has signed it.
+    pub key_id: &'a str,
+    /// The granted scope.
+    pub scope: &'a str,
+    /// The audiences that were asked for.
+    pub resources: &'a [&'a str],
+}
+
+/// The tokens of one client that may be handed out again.
+pub struct Reuse {
+    seconds: u64,
+    kept: Mutex<Vec<Kept>>,
+}
+
+impl Reuse {
+    /// A token may be handed out again until it is `seconds` old.
+    pub fn new(seconds: u32) -> Self {
+        Self { seconds: seconds.into(), kept: Mutex::default() }
+    }
+
+    /// Appends a token of this kind to `buffer` if there is one at `now` (Unix seconds), and says
+    /// when that token ends.
+    pub fn find(&self, kind: &Kind<'_>, now: u64, buffer: &mut Vec<u8>) -> Option<u64> {
+        let kept = self.kept();
+        let found = kept.iter().find(|kept| kept.is_current(now) && kept.is(kind))?;
+        buffer.extend_from_slice(&found.token);
+        Some(found.expires_at)
+    }
+
+    /// Keeps `token`, which was issued at `now` and ends at `expires_at` (Unix seconds).
+    pub fn keep(&self, kind: &Kind<'_>, now: u64, expires_at: u64, token: &[u8]) {
+        // The last tenth of a token's life is too short to begin anything with.
+        let useful = expires_at.saturating_sub(now) * 9 / 10;
+        let made = Kept {
+            profile: kind.profile,
+            key_id: kind.key_id.into(),
+            scope: kind.scope.into(),
+            resources: kind.resources.iter().map(|resource| (*resource).into()).collect(),
+            issued_at: now,
+            reused_until: now + self.seconds.min(useful),
+            expires_at,
+            token: Zeroizing::new(token.to_vec()),
+        };
+        let mut kept = self.kept();
+        kept.retain(|kept| kept.is_current(now) && !kept.is(kind));
+        if kept.len() >= MAX_KEPT {
+            kept.remove(0);
+        }
+        kept.push(made);
+    }
+
+    /// Whole between any two statements, so a panic elsewhere cannot have broken it.
+    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Reuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reuse").field("seconds", &self.seconds).finish_non_exhaustive()
+    }
+}
+
+struct Kept {
+    profile: TokenProfile,
+    key_id: Box<str>,
+    scope: Box<str>,
+    resources: Box<[Box<str>]>,
+    issued_at: u64,
+    reused_until: u64,
+    expires_at: u64,
+    token: Zeroizing<Vec<u8>>,
+}
+
+impl Kept {
+    /// A clock that was set back makes no token younger: one from the future is not handed out.
+    fn is_current(&self, now: u64) -> bool {
+        (self.issued_at..self.reused_until).contains(&now)
+    }
+
+    fn is(&self, kind: &Kind<'_>) -> bool {
+        self.profile == kind.profile
+            && *self.scope == *kind.scope
+            && *self.key_id == *kind.key_id
+            && self.resources.iter().map(|resource| &**resource).eq(kind.resources.iter().copied())
+    }
+}
+
+/// How many kinds of token are kept for one client; beyond, the oldest goes.
+const MAX_KEPT: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: Kind<'_> =
+        Kind { profile: TokenProfile::AtJwt, key_id: "k", scope: "a b", resources: &["r"] };
+
+    fn find(reuse: &Reuse, kind: &Kind<'_>, now: u64) -> Option<(u64, Vec<u8>)> {
+        let mut buffer = b"before ".to_vec();
+        let expires_at = reuse.find(kind, now, &mut buffer)?;
+        Some((expires_at, buffer))
+    }
+
+    #[test]
+    fn the_same_token_for_the_same_wish_in_its_time() {
+        let reuse = Reuse::new(60);
+        assert_eq!(find(&reuse, &KIND, 1000), None);
+        reuse.keep(&KIND, 1000, 4600, b"token");
+        let token = Some((4600, b"before token".to_vec()));
+        for (now, expected) in [(999, &None), (1000, &token), (1059, &token), (1060, &None)] {
+            assert_eq!(&find(&reuse, &KIND, now), expected, "{now}");
+        }
+        for other in [
+            Kind { profile: TokenProfile::Vision, ..KIND },
+            Kind { key_id: "l", ..KIND },
+            Kind { scope: "a", ..KIND },
+            Kind { resources: &[], ..KIND },
+            Kind { resources: &["r", "s"], ..KIND },
+        ] {
+            assert_eq!(find(&reuse, &other, 1000), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn never_in_the_last_tenth_of_its_life() {
+        let reuse = Reuse::new(3600);
+        reuse.keep(&KIND, 1000, 1100, b"token");
+        assert!(find(&reuse, &KIND, 1089).is_some());
+        assert_eq!(find(&reuse, &KIND, 1090), None);
+    }
+
+    #[test]
+    fn keeps_a_bounded_number_and_the_newest_of_a_kind() {
+        let reuse = Reuse::new(60);
+        let scopes: Vec<_> = (0..=MAX_KEPT).map(|number| number.to_string()).collect();
+        for scope in &scopes {
+            reuse.keep(&Kind { scope, ..KIND }, 1000, 4600, scope.as_bytes());
+        }
+        assert_eq!(find(&reuse, &Kind { scope: "0", ..KIND }, 1000), None);
+        reuse.keep(&Kind { scope: "1", ..KIND }, 1001, 4601, b"newer");
+        assert_eq!(
+            find(&reuse, &Kind { scope: "1", ..KIND }, 1001),
+            Some((4601, b"before newer".to_vec()))
+        );
+        assert_eq!(reuse.kept().len(), MAX_KEPT);
+    }
+}
