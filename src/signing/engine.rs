@@ -41,7 +41,11 @@ impl Engine {
     /// The operating system's, if it grants no more threads.
     pub fn start(single: Single, threads: usize, capacity: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { jobs: VecDeque::with_capacity(capacity), closed: false }),
+            queue: Mutex::new(Queue {
+                jobs: VecDeque::with_capacity(capacity),
+                idle_threads: 0,
+                closed: false,
+            }),
             arrival: Condvar::new(),
             deliveries: Deliveries::with_capacity(threads * GROUP),
             batched: Mutex::default(),
@@ -134,6 +138,8 @@ struct Shared {
 
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Threads that wait for a job. Waking costs a system call even if nobody sleeps.
+    idle_threads: usize,
     closed: bool,
 }
 
@@ -186,8 +192,11 @@ impl Shared {
             return Err(SignError::QueueFull);
         }
         queue.jobs.push_back(job);
+        let is_awaited = queue.idle_threads > 0;
         drop(queue);
-        self.arrival.notify_one();
+        if is_awaited {
+            self.arrival.notify_one();
+        }
         Ok(())
     }
 
@@ -208,7 +217,9 @@ impl Shared {
                 } else if queue.closed {
                     return;
                 } else {
+                    queue.idle_threads += 1;
                     queue = self.arrival.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    queue.idle_threads -= 1;
                 }
             }
             let batched = queue.jobs.front().and_then(|first| match &known {
