@@ -56,7 +56,7 @@ pub struct Phases {
     pub parse: Duration,
     /// Authenticating the client and deciding the grant.
     pub auth: Duration,
-    /// Waiting for a signing thread. Nothing, if the token was made before.
+    /// Minting, and waiting for a signing thread. Nothing, if the token was made before.
     pub queue: Duration,
     /// Signing. Nothing, if the token was made before.
     pub sign: Duration,
@@ -99,10 +99,12 @@ pub async fn issue<'r, 's: 'r>(
     request: &TokenRequest<'r>,
     mut buffer: Vec<u8>,
 ) -> Result<Issued<'r, 's>, Refused<'s>> {
-    let (now, parsed) = (context.clock.unix_seconds(), Clock::instant());
+    let now = context.clock.unix_seconds();
     let registered = snapshot.clients.get(request.credentials.client_id());
     let client_id = registered.map(|client| &*client.id);
     let refused = |cause| Refused { cause, client_id };
+    let is_timed = registered.is_some_and(|client| client.server_timing);
+    let parsed = is_timed.then(Clock::instant);
 
     let client = request.credentials.verify(registered, now).map_err(refused)?;
     // Only now: nobody but the client itself can use up its budget.
@@ -118,8 +120,10 @@ pub async fn issue<'r, 's: 'r>(
     let grant = Grant::decide(client, &request.grant, issuer).map_err(refused)?;
     let decided = Clock::instant();
     let phases = |queue, sign| {
-        let (parse, auth) = (parsed - request.received, decided - parsed);
-        client.server_timing.then_some(Phases { parse, auth, queue, sign })
+        parsed.map(|parsed| {
+            let (parse, auth) = (parsed - request.received, decided - parsed);
+            Phases { parse, auth, queue, sign }
+        })
     };
 
     let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
@@ -148,7 +152,6 @@ pub async fn issue<'r, 's: 'r>(
         TokenProfile::Vision => mint_vision(&grant, expires_at, buffer),
     }
     .map_err(|_| refused(Cause::Internal))?;
-    let queued = Clock::instant();
     let signed = context.engine.sign(Arc::clone(key), token).await.map_err(|error| {
         refused(match error {
             SignError::QueueFull => Cause::Overloaded,
@@ -165,7 +168,7 @@ pub async fn issue<'r, 's: 'r>(
         expires_at,
         client_id: &client.id,
         is_reused: reuse.map(|_| false),
-        phases: phases(signed.taken - queued, signed.done - signed.taken),
+        phases: phases(signed.taken - decided, signed.done - signed.taken),
         scope: grant.scope,
     })
 }

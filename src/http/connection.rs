@@ -56,7 +56,7 @@ pub(crate) async fn serve<H, F>(
     H: Fn(Request<Incoming>, Arrival) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
-    let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch) });
+    let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch), was_full: false });
     let service = service_fn(|request| {
         let first_byte = watch.begin_serving();
         let answer = handler(request, Arrival { peer, first_byte });
@@ -198,7 +198,12 @@ impl Watch {
     }
 
     fn enter(&self, phase: Phase) {
-        let now = self.now();
+        self.enter_at(phase, self.now());
+    }
+
+    /// Reading the clock is a good part of what a change of phase costs; whoever has a time at hand
+    /// that is right to the millisecond passes it in.
+    fn enter_at(&self, phase: Phase, now: u64) {
         let time = match phase {
             Phase::Idle => self.times.idle,
             Phase::Head => self.times.head,
@@ -213,22 +218,26 @@ impl Watch {
 
     /// The headers are there. Says when the request's first byte was.
     fn begin_serving(&self) -> Instant {
-        if self.phase() != Phase::Head {
+        let first_byte = if self.phase() == Phase::Head {
+            self.first_byte.load(Ordering::Relaxed)
+        } else {
             // Pipelined: it came with the request before.
-            self.first_byte.store(self.now(), Ordering::Relaxed);
-        }
-        self.enter(Phase::Serving);
-        self.origin + Duration::from_nanos(self.first_byte.load(Ordering::Relaxed))
+            self.now()
+        };
+        self.enter_at(Phase::Serving, first_byte);
+        self.origin + Duration::from_nanos(first_byte)
     }
 
     fn on_read(&self) {
         if self.phase() == Phase::Idle {
-            self.first_byte.store(self.now(), Ordering::Relaxed);
-            self.enter(Phase::Head);
+            let now = self.now();
+            self.first_byte.store(now, Ordering::Relaxed);
+            self.enter_at(Phase::Head, now);
         }
     }
 
-    fn on_written(&self) {
+    /// The socket has taken bytes again after it had been full.
+    fn on_progress(&self) {
         if self.phase() == Phase::Writing {
             self.enter(Phase::Writing);
         }
@@ -237,7 +246,7 @@ impl Watch {
     /// hyper flushes when it has written all that it had.
     fn on_flushed(&self) {
         if self.phase() == Phase::Writing {
-            self.enter(Phase::Idle);
+            self.enter_at(Phase::Idle, self.since.load(Ordering::Relaxed));
         }
     }
 }
@@ -246,6 +255,17 @@ impl Watch {
 struct Watched {
     stream: Stream,
     watch: Arc<Watch>,
+    /// Whether the last bytes found the socket full.
+    was_full: bool,
+}
+
+impl Watched {
+    fn note_write<T>(&mut self, poll: &Poll<T>) {
+        if poll.is_ready() && self.was_full {
+            self.watch.on_progress();
+        }
+        self.was_full = poll.is_pending();
+    }
 }
 
 impl AsyncRead for Watched {
@@ -270,9 +290,7 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if poll.is_ready() {
-            self.watch.on_written();
-        }
+        self.note_write(&poll);
         poll
     }
 
@@ -282,9 +300,7 @@ impl AsyncWrite for Watched {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        if poll.is_ready() {
-            self.watch.on_written();
-        }
+        self.note_write(&poll);
         poll
     }
 

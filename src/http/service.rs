@@ -70,10 +70,9 @@ impl Service {
         let route = Route::of(head.uri.path(), snapshot.issuer.path(), &self.routes);
 
         let answered = AssertUnwindSafe(self.answer(&snapshot, route, &head, body, arrival));
-        let outcome = answered
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_panic| refuse(Cause::Internal, &self.head_of(&head, arrival), route));
+        let outcome = answered.catch_unwind().await.unwrap_or_else(|_panic| {
+            refuse(Cause::Internal, &self.head_of(route, &head, arrival), route)
+        });
 
         self.record(&head, route, &outcome, &request_id, arrival);
         let mut response = into_response(outcome, request_id);
@@ -95,7 +94,7 @@ impl Service {
         B: Body<Data = Bytes>,
     {
         let deadline = (arrival.first_byte + self.limits.request_time()).into();
-        let mut head = self.head_of(request, arrival);
+        let mut head = self.head_of(route, request, arrival);
         if let Err(cause) = self.check(route, request) {
             body::discard(&request.headers, body, deadline).await;
             return refuse(cause, &head, route);
@@ -127,7 +126,12 @@ impl Service {
         }
     }
 
-    fn head_of<'r>(&self, request: &'r request::Parts, arrival: Arrival) -> RequestHead<'r> {
+    fn head_of<'r>(
+        &self,
+        route: Route<'_>,
+        request: &'r request::Parts,
+        arrival: Arrival,
+    ) -> RequestHead<'r> {
         let mut authorizations = request.headers.get_all(AUTHORIZATION).iter();
         let authorization = match (authorizations.next(), authorizations.next()) {
             (None, _) => Authorization::Absent,
@@ -141,7 +145,9 @@ impl Service {
             // Two are one too many to choose from: no type at all is read as neither.
             (Some(_), Some(_)) => Some(&b","[..]),
         };
-        let client_header = |(name, _)| Some(request.headers.get(name)?.as_bytes());
+        let is_vision = route.dialect() == Dialect::Vision;
+        let client_header =
+            |(name, _)| if is_vision { Some(request.headers.get(name)?.as_bytes()) } else { None };
         RequestHead {
             authorization,
             content_type,
