@@ -232,8 +232,7 @@ impl Shared {
                 Some(_) => queue.jobs.iter().take(BATCH).take_while(of_this_key).count(),
                 None => 1,
             };
-            let may_batch = self.faults.load(Ordering::Relaxed) < MAX_FAULTS;
-            let batched = batched.filter(|it| may_batch && together >= it.pays_from);
+            let batched = batched.filter(|it| self.may_batch() && together >= it.pays_from);
             taken.extend(queue.jobs.drain(..if batched.is_some() { together } else { 1 }));
             let waiting = queue.jobs.len();
             drop(queue);
@@ -256,6 +255,10 @@ impl Shared {
                 self.deliveries.tell(&mut kept);
             }
         }
+    }
+
+    fn may_batch(&self) -> bool {
+        self.faults.load(Ordering::Relaxed) < MAX_FAULTS
     }
 
     fn sign_alone(
@@ -390,5 +393,52 @@ mod tests {
             }
         });
         assert!(signed > 0);
+    }
+
+    /// A lane whose check fails is signed again, singly; after the second such fault nothing is
+    /// signed in batches any more. Faults strike on this thread, so it takes the place of one of
+    /// the engine's.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_failed_lane_is_signed_again_and_a_second_turns_batches_off() {
+        use crate::signing::crt::fault::Place;
+        use crate::signing::crt::fault::armed::{FAULT, Fault};
+
+        let engine = Engine::start(Single::Ring, 1, 64).unwrap();
+        let key = key();
+        let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
+        assert_eq!(engine.prepare(&key), able);
+        let Some(batched) = engine.shared.batched().get(key.key_id()).cloned() else { return };
+        let random = blinding();
+        let reference = |number: usize| {
+            let mut signature = [0; MAX_SIGNATURE_BYTES];
+            let input = input(number);
+            let length = Single::Ring.sign(&key, input.as_bytes(), &random, &mut signature);
+            input.finish(&signature[..length.unwrap()])
+        };
+
+        let runtime = Builder::new_current_thread().build().unwrap();
+        for (faults, limb) in [(1, 0), (2, 39)] {
+            let lane = 3;
+            let (mut jobs, mut deliveries) = (Vec::new(), Vec::new());
+            for number in 0..BATCH {
+                let (debt, delivery) = engine.shared.deliveries.promise();
+                jobs.push(Job { key: Arc::clone(&key), input: input(number), debt });
+                deliveries.push(delivery);
+            }
+            FAULT.set(Some(Fault { place: Place::Signature, pass: 0, limb, lane, bit: 7 }));
+            let mut kept = Vec::new();
+            let now = Clock::instant();
+            engine.shared.sign_together(&batched, &mut jobs, now, &random, &mut kept);
+            assert!(FAULT.get().is_none(), "the fault did not strike");
+            assert_eq!(engine.faults(), faults);
+            for (number, delivery) in deliveries.into_iter().enumerate() {
+                let signed = runtime.block_on(delivery).unwrap();
+                assert_eq!(signed.buffer, reference(number), "lane {number}");
+            }
+        }
+        assert!(!engine.shared.may_batch());
+        let signed = runtime.block_on(engine.sign(Arc::clone(&key), input(9))).unwrap();
+        assert_eq!(signed.buffer, reference(9));
     }
 }

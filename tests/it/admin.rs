@@ -1,6 +1,6 @@
 //! The operators' listener.
 
-use crate::support::home::signing_key;
+use crate::support::home::{SIGNER, signing_key};
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, demo_without};
 
 fn series(outcome: &str, cause: &str, route: &str) -> String {
@@ -109,4 +109,33 @@ fn without_a_key_that_signs_it_is_not_ready_and_says_so_to_everyone() {
     // Verifiers are to have it before it signs.
     let keys = server.ask(&Request::get("/.well-known/jwks.json")).json();
     assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_signs_is_named() {
+    let signer_of = |arguments: &[&str]| {
+        let server = Program::start(Home::new(), arguments);
+        let metrics = server.metrics();
+        let name = metrics.lines().find_map(|line| {
+            line.strip_prefix("grantd_signer_info{signer=\"")?.strip_suffix("\"} 1")
+        });
+        assert_eq!(server.metric("grantd_signing_faults "), 0);
+        name.expect("a signer").to_owned()
+    };
+    assert_eq!(signer_of(&["--signer", "ring"]), "ring");
+    assert_eq!(signer_of(&["--signer", "aws-lc"]), "aws-lc");
+
+    let chosen = signer_of(&[]);
+    match std::env::var(SIGNER) {
+        Ok(masked) => assert_eq!(chosen, masked),
+        Err(_) => {
+            #[cfg(target_arch = "x86_64")]
+            let able =
+                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
+            #[cfg(not(target_arch = "x86_64"))]
+            let able = false;
+            assert_eq!(chosen.starts_with("batch, "), able, "{chosen}");
+            assert!(["ring", "aws-lc"].iter().any(|single| chosen.ends_with(single)), "{chosen}");
+        }
+    }
 }

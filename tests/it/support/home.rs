@@ -69,8 +69,15 @@ impl Home {
 pub(crate) fn grantd(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grantd"));
     command.env_clear().current_dir(directory);
+    if let Ok(signer) = std::env::var(SIGNER) {
+        command.env("GRANTD_SIGNER", signer);
+    }
     command
 }
+
+/// Names the signer for every server that the tests start, so that all of them can be run as on a
+/// processor that signs no batches.
+pub(crate) const SIGNER: &str = "GRANTD_TEST_SIGNER";
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;

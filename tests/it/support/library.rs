@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
+use clap::ValueEnum;
 use grantd::clock::{Clock, ManualClock};
-use grantd::config::Config;
+use grantd::config::{Config, SignerChoice};
 use grantd::random::Random;
 use grantd::server::{Listener, Server};
 use tokio::net::TcpListener;
@@ -12,6 +13,7 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use crate::support::Home;
+use crate::support::home::SIGNER;
 
 /// A running server in a thread.
 pub(crate) struct Library {
@@ -37,6 +39,9 @@ impl Library {
             issuer: Some(issuer.parse().expect("an issuer")),
             allow_demo_clients: true,
             workers: 1,
+            signer: std::env::var(SIGNER).map_or(SignerChoice::Auto, |name| {
+                SignerChoice::from_str(&name, false).expect("a signer")
+            }),
             ..Config::default()
         };
         let server = Server::new(&config, clock, random).expect("a server");
