@@ -1,6 +1,8 @@
 //! Numbers as limbs of 52 bits, least significant first, one at a time: how key material is kept and
 //! how numbers enter and leave the vectors.
 
+use std::hint::black_box;
+
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Bits of a limb.
@@ -54,8 +56,9 @@ pub(super) fn double<const L: usize>(x: &mut [u64; L], n: &[u64; L]) {
         reduced[i] = difference & LIMB_MASK;
         borrow = difference >> 63;
     }
-    // All ones where 2 x < n: no carry left to pay the borrow with.
-    let keep = (borrow & (carry ^ 1)).wrapping_neg();
+    // All ones where 2 x < n: no carry left to pay the borrow with. Opaque, or the compiler sees that
+    // there are two cases and branches, and n may be a secret prime.
+    let keep = black_box((borrow & (carry ^ 1)).wrapping_neg());
     for i in 0..L {
         x[i] = (doubled[i] & keep) | (reduced[i] & !keep);
     }
