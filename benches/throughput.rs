@@ -13,54 +13,47 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
+use std::process::ExitCode;
 
 use client::Client;
 use grantd::clock::Clock;
-use grantd::config::Config;
 use grantd::jose::key_life::Retention;
 use grantd::store::key_directory;
 use request::{MULTIPART, Payload, URLENCODED};
-use ring::rand::SystemRandom;
-use ring::signature::RSA_PKCS1_SHA256;
+use service::Service;
+use spread::Spread;
 
 #[path = "support/client.rs"]
 mod client;
+#[path = "support/cores.rs"]
+mod cores;
 #[path = "support/demo.rs"]
 mod demo;
+#[path = "support/raw.rs"]
+mod raw;
 #[path = "support/request.rs"]
 mod request;
+#[path = "support/service.rs"]
+mod service;
+#[path = "support/spread.rs"]
+mod spread;
 #[path = "support/token.rs"]
 mod token;
+#[path = "support/wrk.rs"]
+mod wrk;
 
 const GOAL: f64 = 0.93;
 const ROUNDS: usize = 5;
-const SERVED: &str = "0";
-const LOADED: &str = "1";
-/// The first argument of the child process that signs.
-const SIGN: &str = "sign";
-/// As long as the signing input of the demo client's token.
-const MESSAGE: [u8; 470] = [b'x'; 470];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [mode, seconds, keys] = &arguments[..]
-        && mode == SIGN
-    {
-        let seconds = Duration::from_secs_f64(seconds.parse().unwrap());
-        println!("{}", sign_for(seconds, Path::new(keys)));
+    if raw::is_child(&arguments) {
         return ExitCode::SUCCESS;
     }
-    for tool in ["wrk", "taskset"] {
-        let mut version = Command::new(tool);
-        if version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-            eprintln!("throughput: {tool} is missing: apt-get install wrk util-linux");
-            return ExitCode::FAILURE;
-        }
+    let missing = cores::missing(&[("wrk", "wrk"), ("taskset", "util-linux")]);
+    if !missing.is_empty() {
+        eprintln!("throughput: something is missing: apt-get install {}", missing.join(" "));
+        return ExitCode::FAILURE;
     }
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     if has("--bench") && !has("--test") {
@@ -98,21 +91,21 @@ fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
     let now = Clock::system().unix_seconds();
     key_directory::generate(&config.keys, 2048, &retention, now).unwrap();
     let servers = ["ring", "auto"].map(|signer| {
-        let server = Server::start(&config, directory.path(), signer);
+        let server = Service::grantd(&config, directory.path(), signer);
         // Connections, the log's thread and the processor's clock are warm after this.
-        server.load(&URLENCODED, 1);
-        server
+        load(&server, &URLENCODED, 1);
+        (signer, server)
     });
-    let [ring_server, auto_server] = &servers;
+    let [ring, auto] = &servers;
 
-    let loads = [(ring_server, URLENCODED), (ring_server, MULTIPART), (auto_server, URLENCODED)];
+    let loads = [(ring, URLENCODED), (ring, MULTIPART), (auto, URLENCODED)];
     let mut measured = loads
         .each_ref()
-        .map(|(server, load)| (format!("{}, {}", load.name, server.signer), vec![]));
+        .map(|((signer, _), payload)| (format!("{}, {signer}", payload.name), vec![]));
     for _ in 0..rounds {
-        for ((server, payload), (_, pairs)) in loads.iter().zip(&mut measured) {
-            let ring = ring_alone(sign_seconds, &config.keys);
-            let (tokens, share) = server.load(payload, load_seconds);
+        for (((_, server), payload), (_, pairs)) in loads.iter().zip(&mut measured) {
+            let ring = raw::rate("ring", sign_seconds, &config.keys);
+            let (tokens, share) = load(server, payload, load_seconds);
             pairs.push(Pair { ring, tokens, share });
         }
     }
@@ -138,96 +131,34 @@ fn print(measured: &Measured) {
 }
 
 fn row(name: &str, digits: usize, values: impl Iterator<Item = f64>) {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let (min, max) = (values[0], values[values.len() - 1]);
-    let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
-    println!("{name:<18} {median:>7.digits$}  ({min:.digits$} - {max:.digits$})");
+    println!("{name:<18} {:.digits$}", Spread::of(values));
 }
 
-/// ring's signatures a second, in a process of its own on the server's core.
-fn ring_alone(seconds: f64, keys: &Path) -> f64 {
-    let bench = std::env::current_exe().unwrap();
-    let mut command = Command::new("taskset");
-    command.args(["-c", SERVED]).arg(bench).args([SIGN, &seconds.to_string()]).arg(keys);
-    let output = command.stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "signing failed");
-    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+/// Tokens a second and the signing threads' share, for `seconds`, after one token has been
+/// verified.
+fn load(server: &Service, payload: &Payload, seconds: u64) -> (f64, f64) {
+    let mut client = Client::connect(server.address).unwrap();
+    let key_set = client.exchange(client::GET_KEY_SET).to_vec();
+    let request = client::post(payload.content_type, payload.body);
+    token::verify(client.exchange(&request), &key_set, "demo-client");
+
+    let before = Busy::of(server).unwrap();
+    let rate = wrk::rate(&wrk::load(server.address, payload, 32, seconds));
+    let after = Busy::of(server).unwrap();
+    (rate, (after.signing - before.signing) / (after.all - before.all))
 }
 
-/// Signs on this thread until the time is over, and says how many signatures that makes a second.
-fn sign_for(time: Duration, keys: &Path) -> f64 {
-    let keys = key_directory::load(keys).unwrap();
-    let pair = keys[0].ring();
-    #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
-    let random = SystemRandom::new();
-    let mut signature = vec![0; pair.public().modulus_len()];
-    let started = Clock::instant();
-    let mut signed = 0;
-    while started.elapsed() < time {
-        pair.sign(&RSA_PKCS1_SHA256, &random, &MESSAGE, &mut signature).unwrap();
-        signed += 1;
-    }
-    f64::from(signed) / started.elapsed().as_secs_f64()
+/// What a server's threads have run so far, in nanoseconds: the first number of each `schedstat`.
+#[derive(Default)]
+struct Busy {
+    all: f64,
+    signing: f64,
 }
 
-/// The program on one core, its log to nowhere.
-struct Server {
-    signer: &'static str,
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(config: &Config, directory: &Path, signer: &'static str) -> Self {
-        let address = free_address();
-        let mut command = Command::new("taskset");
-        command.args(["-c", SERVED, env!("CARGO_BIN_EXE_grantd"), "serve", "--workers", "1"]);
-        command.args(["--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0"]);
-        command.args(["--signer", signer, "--log-format", "json", "--log-level", "info"]);
-        command.arg("--clients").arg(&config.clients).arg("--keys").arg(&config.keys);
-        command.arg("--state").arg(&config.state).current_dir(directory);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut server = Self { signer, process: command.spawn().unwrap(), address };
-        while Client::connect(address).is_err() {
-            assert!(server.process.try_wait().unwrap().is_none(), "the server did not start");
-            sleep(Duration::from_millis(20));
-        }
-        server
-    }
-
-    /// Tokens a second and the signing threads' share, for `seconds`, after one token has been
-    /// verified.
-    fn load(&self, payload: &Payload, seconds: u64) -> (f64, f64) {
-        let mut client = Client::connect(self.address).unwrap();
-        let key_set = client.exchange(client::GET_KEY_SET).to_vec();
-        let request = client::post(payload.content_type, payload.body);
-        token::verify(client.exchange(&request), &key_set, "demo-client");
-
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
-        let mut wrk = Command::new("taskset");
-        wrk.args(["-c", LOADED, "wrk", "-t1", "-c32", &format!("-d{seconds}s"), "-s"]);
-        wrk.arg(scripts.join(payload.name).with_extension("lua"));
-        wrk.arg(format!("http://{}/connect/token", self.address));
-        let before = self.busy().unwrap();
-        let output = wrk.stderr(Stdio::inherit()).output().unwrap();
-        let report = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "wrk failed: {report}");
-        for fault in ["Non-2xx", "Socket errors"] {
-            assert!(!report.contains(fault), "not every answer was a token: {report}");
-        }
-
-        let after = self.busy().unwrap();
-        let rate = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")).unwrap();
-        let rate: f64 = rate.trim().parse().unwrap();
-        assert!(rate > 0.0, "no token came: {report}");
-        (rate, (after.signing - before.signing) / (after.all - before.all))
-    }
-
-    /// What the threads have run so far: the first number of each `schedstat`, in nanoseconds.
-    fn busy(&self) -> io::Result<Busy> {
-        let mut busy = Busy::default();
-        for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+impl Busy {
+    fn of(server: &Service) -> io::Result<Self> {
+        let mut busy = Self::default();
+        for thread in fs::read_dir(format!("/proc/{}/task", server.process.id()))? {
             let thread = thread?.path();
             let times = fs::read_to_string(thread.join("schedstat"))?;
             let ran = times.split(' ').next().and_then(|first| first.parse::<f64>().ok());
@@ -239,23 +170,4 @@ impl Server {
         }
         Ok(busy)
     }
-}
-
-#[derive(Default)]
-struct Busy {
-    all: f64,
-    signing: f64,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It has nothing to lose.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// An address that nobody listens on at this moment.
-fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }

@@ -23,13 +23,6 @@ use grantd::signing::single::{MAX_SIGNATURE_BYTES, Single};
 use grantd::store::key_directory;
 use grantd::telemetry::log_queue::{LogQueue, LogWriter};
 use grantd::telemetry::logging::json_lines;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use multer::Multipart;
 use request::{MULTIPART, Payload, URLENCODED};
 use ring::rand::SystemRandom;
@@ -43,6 +36,8 @@ use tracing::Level;
 mod client;
 #[path = "demo.rs"]
 mod demo;
+#[path = "empty_service.rs"]
+mod empty_service;
 #[path = "request.rs"]
 mod request;
 #[path = "token.rs"]
@@ -85,7 +80,7 @@ pub(crate) fn measure() -> [Allocations; 2] {
     let _log = install_log();
     let empty = Running::start(|listener, stop| async move {
         tokio::select! {
-            () = serve_nothing(listener) => {}
+            () = empty_service::serve(listener) => {}
             _ = stop => {}
         }
     });
@@ -173,27 +168,6 @@ fn ring_alone(config: &Config) -> f64 {
 fn per_request(region: &Region<'_, std::alloc::System>) -> f64 {
     let change = region.change();
     (change.allocations + change.reallocations) as f64 / REQUESTS as f64
-}
-
-/// What hyper costs alone: a service that reads the whole body, keeps nothing of it and answers 200
-/// with a content type and 900 bytes that stand in the program.
-async fn serve_nothing(listener: TcpListener) {
-    loop {
-        let (stream, _peer) = listener.accept().await.unwrap();
-        let service = service_fn(|mut request: Request<Incoming>| async move {
-            while let Some(frame) = request.body_mut().frame().await {
-                frame?;
-            }
-            let mut response = Response::new(Full::new(Bytes::from_static(&[b'x'; 900])));
-            let json = HeaderValue::from_static("application/json");
-            response.headers_mut().insert(CONTENT_TYPE, json);
-            Ok::<_, hyper::Error>(response)
-        });
-        let connection = http1::Builder::new()
-            .header_read_timeout(None)
-            .serve_connection(TokioIo::new(stream), service);
-        tokio::spawn(connection);
-    }
 }
 
 /// A server on an event loop and a thread of its own.

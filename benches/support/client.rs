@@ -51,11 +51,12 @@ pub(crate) const GET_KEY_SET: &[u8] =
 /// Where an answer's body begins and ends, once its head is complete.
 fn body_range(answer: &[u8]) -> Option<(usize, usize)> {
     const END: &[u8] = b"\r\n\r\n";
-    const LENGTH: &[u8] = b"content-length: ";
+    const LENGTH: &[u8] = b"\r\ncontent-length: ";
     let head = answer.windows(END.len()).position(|bytes| bytes == END)?;
     let head = &answer[..head];
     assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", head.escape_ascii());
-    let value = head.windows(LENGTH.len()).position(|bytes| bytes == LENGTH).unwrap();
+    let mut names = head.windows(LENGTH.len());
+    let value = names.position(|bytes| bytes.eq_ignore_ascii_case(LENGTH)).unwrap();
     let digits = head[value + LENGTH.len()..].iter().take_while(|byte| byte.is_ascii_digit());
     let length = digits.fold(0, |length, digit| length * 10 + usize::from(digit - b'0'));
     let start = head.len() + END.len();

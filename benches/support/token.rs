@@ -6,8 +6,8 @@ use ring::rsa::PublicKeyComponents;
 use ring::signature::RSA_PKCS1_2048_8192_SHA256;
 use serde_json::Value;
 
-/// Panics unless `answer` is the answer of a token endpoint with a token for `client_id` that a
-/// key of `key_set` has signed. Gives back the claims.
+/// Panics unless `answer` is the answer of a token endpoint with an RS256 token for
+/// `client_id` and the scope asked for that a key of `key_set` has signed. Gives back the claims.
 pub(crate) fn verify(answer: &[u8], key_set: &[u8], client_id: &str) -> Value {
     let answer: Value = serde_json::from_slice(answer).unwrap();
     let token = answer["access_token"].as_str().unwrap();
@@ -16,6 +16,7 @@ pub(crate) fn verify(answer: &[u8], key_set: &[u8], client_id: &str) -> Value {
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
     let header: Value = serde_json::from_slice(&decode(header)).unwrap();
     let claims: Value = serde_json::from_slice(&decode(claims)).unwrap();
+    assert_eq!(header["alg"], "RS256");
 
     let key_set: Value = serde_json::from_slice(key_set).unwrap();
     let mut keys = key_set["keys"].as_array().unwrap().iter();
@@ -26,5 +27,6 @@ pub(crate) fn verify(answer: &[u8], key_set: &[u8], client_id: &str) -> Value {
     key.verify(&RSA_PKCS1_2048_8192_SHA256, signing_input, &signature).unwrap();
 
     assert_eq!(claims["client_id"], client_id);
+    assert_eq!(claims["scope"], "external-api");
     claims
 }

@@ -1,0 +1,143 @@
+//! The figures as bars.
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::contestants::Kind;
+use crate::report::{Report, Row, conditions};
+
+const WIDTH: i32 = 960;
+/// Of the axis: where it begins and how far it may go.
+const LEFT: i32 = 310;
+const RIGHT: i32 = 750;
+const ROW: i32 = 28;
+/// Above and below a panel's rows.
+const HEADING: i32 = 46;
+const TICKS: i32 = 44;
+/// Above all panels.
+const TITLE: i32 = 108;
+
+const INK: RGBColor = RGBColor(32, 36, 42);
+const QUIET: RGBColor = RGBColor(92, 98, 107);
+const GRID: RGBColor = RGBColor(222, 225, 229);
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+/// The ratios to ring alone: one panel for what signs each answer, one with a scale of its own for
+/// what does not.
+pub(crate) fn svg(report: &Report) -> String {
+    let (signing, unsigned): (Vec<&Row>, Vec<&Row>) =
+        report.rows.iter().partition(|row| row.contestant.signs);
+    let panels = [
+        ("A signature for each answer", signing),
+        ("No signature in the answer: the token of before, or none (another scale)", unsigned),
+    ];
+    let rows = i32::try_from(report.rows.len()).unwrap();
+    let height = TITLE + 2 * (HEADING + TICKS) + rows * ROW;
+    let mut svg = String::new();
+    let size = (WIDTH.unsigned_abs(), height.unsigned_abs());
+    let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+    draw(&area, report.rounds, &panels).unwrap();
+    drop(area);
+    svg
+}
+
+fn draw(area: &Area<'_>, rounds: usize, panels: &[(&str, Vec<&Row>)]) -> Drawn {
+    area.fill(&WHITE)?;
+    text(area, "Tokens and signatures a second on one core", (24, 30), 22, INK, HPos::Left)?;
+    let unit = "1 = what ring signs alone on that core, just before and after. Whiskers: min–max.";
+    text(area, unit, (24, 56), 14, INK, HPos::Left)?;
+    text(area, &conditions(rounds), (24, 76), 12, QUIET, HPos::Left)?;
+    let mut x = 24;
+    for (kind, name) in
+        [(Kind::Bare, "a library alone"), (Kind::Grantd, "grantd"), (Kind::Other, "other servers")]
+    {
+        area.draw(&Rectangle::new([(x, 92), (x + 12, 104)], colour(kind).filled()))?;
+        text(area, name, (x + 18, 98), 13, INK, HPos::Left)?;
+        x += 130;
+    }
+
+    let mut top = TITLE;
+    for (heading, rows) in panels {
+        text(area, heading, (24, top + 28), 15, INK, HPos::Left)?;
+        top += HEADING;
+        panel(area, top, rows)?;
+        top += i32::try_from(rows.len())? * ROW + TICKS;
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// Bars from `top` on, and their scale below.
+fn panel(area: &Area<'_>, top: i32, rows: &[&Row]) -> Drawn {
+    let bottom = top + i32::try_from(rows.len())? * ROW;
+    let longest = rows.iter().map(|row| row.to_ring().max).fold(1.0, f64::max);
+    let step = step(longest);
+    let end = (longest / step).ceil() * step;
+    #[expect(clippy::cast_possible_truncation, reason = "a pixel of the image")]
+    let at = |value: f64| LEFT + (value / end * f64::from(RIGHT - LEFT)).round() as i32;
+
+    let mut tick = 0.0;
+    while tick <= end {
+        let x = at(tick);
+        area.draw(&PathElement::new([(x, top), (x, bottom)], GRID.stroke_width(1)))?;
+        text(area, &tick.to_string(), (x, bottom + 14), 12, QUIET, HPos::Center)?;
+        tick += step;
+    }
+    for (row, y) in rows.iter().zip((top..).step_by(ROW.unsigned_abs() as usize)) {
+        let (middle, ratio) = (y + ROW / 2, row.to_ring());
+        let bar = [(LEFT, y + 5), (at(ratio.median), y + ROW - 5)];
+        area.draw(&Rectangle::new(bar, colour(row.contestant.kind).filled()))?;
+        let (low, high) = (at(ratio.min), at(ratio.max));
+        for whisker in [
+            [(low, middle), (high, middle)],
+            [(low, middle - 4), (low, middle + 4)],
+            [(high, middle - 4), (high, middle + 4)],
+        ] {
+            area.draw(&PathElement::new(whisker, INK.stroke_width(1)))?;
+        }
+        text(area, &row.label(), (LEFT - 10, middle), 13, INK, HPos::Right)?;
+        let figures = format!("{:.2} ({} a second)", ratio.median, grouped(row.rate().median));
+        text(area, &figures, (RIGHT + 12, middle), 13, INK, HPos::Left)?;
+    }
+    // Where ring is.
+    let one = [(at(1.0), top), (at(1.0), bottom)];
+    area.draw(&PathElement::new(one, INK.stroke_width(1)))?;
+    Ok(())
+}
+
+fn text(
+    area: &Area<'_>,
+    text: &str,
+    at: (i32, i32),
+    size: i32,
+    colour: RGBColor,
+    anchor: HPos,
+) -> Drawn {
+    let style = ("sans-serif", size).into_font().color(&colour).pos(Pos::new(anchor, VPos::Center));
+    area.draw(&Text::new(text, at, style))?;
+    Ok(())
+}
+
+fn colour(kind: Kind) -> RGBColor {
+    match kind {
+        Kind::Bare => RGBColor(150, 157, 167),
+        Kind::Grantd => RGBColor(46, 108, 223),
+        Kind::Other => RGBColor(222, 135, 30),
+    }
+}
+
+/// A round number that goes into `longest` at most ten times.
+fn step(longest: f64) -> f64 {
+    let power = 10_f64.powf((longest / 10.0).log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
+    steps.into_iter().find(|step| longest / step <= 10.0).unwrap_or(longest)
+}
+
+/// Without decimals, with a comma before each three digits.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}

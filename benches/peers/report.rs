@@ -1,0 +1,128 @@
+//! The figures as a table.
+
+use std::fmt;
+
+use crate::contestants::{AUTO, AWS_LC, BATCH, Contestant, EMPTY, OIDC_PROVIDER, REUSE, RING};
+use crate::spread::Spread;
+
+/// Of the rate of eight at once, by the whole server.
+const BATCH_GOAL: f64 = 0.85;
+/// Of hyper alone, by the server that hands the same token out again.
+const REUSE_GOAL: f64 = 0.6;
+/// Times one signature, by one answer when nobody else asks.
+const LATENCY_GOAL: f64 = 1.15;
+
+/// One measurement and ring alone beside it.
+pub(crate) struct Sample {
+    /// A second.
+    pub(crate) rate: f64,
+    /// A second, from just before and just after.
+    pub(crate) ring: f64,
+}
+
+impl Sample {
+    fn ratio(&self) -> f64 {
+        self.rate / self.ring
+    }
+}
+
+pub(crate) struct Row {
+    pub(crate) contestant: Contestant,
+    /// One for each round.
+    pub(crate) samples: Vec<Sample>,
+}
+
+impl Row {
+    /// A second.
+    pub(crate) fn rate(&self) -> Spread {
+        Spread::of(self.samples.iter().map(|sample| sample.rate))
+    }
+
+    /// To ring alone.
+    pub(crate) fn to_ring(&self) -> Spread {
+        Spread::of(self.samples.iter().map(Sample::ratio))
+    }
+
+    fn to(&self, other: &Self) -> Spread {
+        let pairs = self.samples.iter().zip(&other.samples);
+        Spread::of(pairs.map(|(own, other)| own.ratio() / other.ratio()))
+    }
+
+    /// Name and version.
+    pub(crate) fn label(&self) -> String {
+        let Contestant { name, version, .. } = &self.contestant;
+        if version.is_empty() { (*name).to_owned() } else { format!("{name} ({version})") }
+    }
+}
+
+pub(crate) struct Report {
+    pub(crate) rounds: usize,
+    pub(crate) rows: Vec<Row>,
+    /// grantd's answers over one connection, as one answer after the other would come if each took
+    /// the median: one for each round.
+    pub(crate) latencies: Vec<Sample>,
+}
+
+impl Report {
+    fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.contestant.name == name)
+    }
+
+    /// How long an answer took, in signatures of the quicker library.
+    fn latency(&self, single: &Row) -> Spread {
+        let pairs = self.latencies.iter().zip(&single.samples);
+        Spread::of(pairs.map(|(answer, signature)| signature.ratio() / answer.ratio()))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(oidc_provider) = self.row(OIDC_PROVIDER) else { return Err(fmt::Error) };
+        writeln!(f, "{}\n", conditions(self.rounds))?;
+        writeln!(f, "| | a second | to ring alone | to oidc-provider |\n|---|---|---|---|")?;
+        for row in &self.rows {
+            let (rate, to_ring) = (row.rate().median, row.to_ring());
+            let other = row.to(oidc_provider);
+            writeln!(f, "| {} | {rate:.0} | {to_ring:.2} | {other:.2} |", row.label())?;
+        }
+
+        writeln!(f)?;
+        if let (Some(auto), Some(batch)) = (self.row(AUTO), self.row(BATCH)) {
+            let ratio = auto.to(batch);
+            writeln!(f, "{AUTO} / {BATCH}: {ratio:.2}; goal: {BATCH_GOAL} or more")?;
+        }
+        if let (Some(reuse), Some(empty)) = (self.row(REUSE), self.row(EMPTY)) {
+            let ratio = reuse.to(empty);
+            writeln!(f, "{REUSE} / {EMPTY}: {ratio:.2}; goal: {REUSE_GOAL} or more")?;
+        }
+        let singles = [RING, AWS_LC].into_iter().filter_map(|name| self.row(name));
+        let quicker =
+            singles.max_by(|one, other| one.to_ring().median.total_cmp(&other.to_ring().median));
+        let Some(single) = quicker else { return Err(fmt::Error) };
+        let median = Spread::of(self.latencies.iter().map(|sample| 1e6 / sample.rate));
+        writeln!(
+            f,
+            "{AUTO}, one connection: half of the answers within {median:.0} µs, which is \
+             {:.2} signatures of {}; goal: {LATENCY_GOAL} or less",
+            self.latency(single),
+            single.contestant.name,
+        )
+    }
+}
+
+/// What was measured, where, and how often.
+pub(crate) fn conditions(rounds: usize) -> String {
+    format!(
+        "RSA-2048, RS256, one core for each ({}), wrk with 32 connections on another; \
+         median (min–max) of {rounds} rounds",
+        processor()
+    )
+}
+
+/// What the processor calls itself.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+    let name = lines.find(|(field, _)| field.trim() == "model name");
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}

@@ -1,0 +1,35 @@
+//! What hyper costs alone.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// Of an answer's body: about as long as one with a token.
+pub(crate) const BYTES: usize = 900;
+
+/// A service that reads the whole body, keeps nothing of it and answers 200
+/// with a content type and 900 bytes that stand in the program.
+pub(crate) async fn serve(listener: TcpListener) {
+    loop {
+        let (stream, _peer) = listener.accept().await.unwrap();
+        let service = service_fn(|mut request: Request<Incoming>| async move {
+            while let Some(frame) = request.body_mut().frame().await {
+                frame?;
+            }
+            let mut response = Response::new(Full::new(Bytes::from_static(&[b'x'; BYTES])));
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            Ok::<_, hyper::Error>(response)
+        });
+        let connection = http1::Builder::new()
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(connection);
+    }
+}

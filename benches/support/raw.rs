@@ -1,0 +1,88 @@
+//! Signatures with nothing around them, by a process of its own on the measured core.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use grantd::clock::Clock;
+use grantd::jose::key_set::SigningKey;
+use grantd::signing::batch::{BATCH, BatchKey};
+use grantd::signing::single::{MAX_SIGNATURE_BYTES, Single};
+use grantd::store::key_directory;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+
+use crate::cores;
+
+/// The first argument of the child process.
+const SIGN: &str = "sign";
+/// As long as the signing input of the demo client's token.
+const MESSAGE: [u8; 470] = [b'x'; 470];
+
+type Signatures = [[u8; MAX_SIGNATURE_BYTES]; BATCH];
+
+/// Signatures a second by `ring`, `aws-lc` or `batch`, with the first of `keys`.
+pub(crate) fn rate(signer: &str, seconds: f64, keys: &Path) -> f64 {
+    let mut command = cores::this_bench();
+    command.args([SIGN, signer, &seconds.to_string()]).arg(keys);
+    let output = command.stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "signing failed");
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
+/// Whether this process was started by [`rate`]; if so, its work is done by now.
+pub(crate) fn is_child(arguments: &[String]) -> bool {
+    let [mode, signer, seconds, keys] = arguments else { return false };
+    if mode != SIGN {
+        return false;
+    }
+    let seconds = Duration::from_secs_f64(seconds.parse().unwrap());
+    println!("{}", sign_for(seconds, signer, Path::new(keys)));
+    true
+}
+
+/// Signs on this thread until the time is over, and says how many signatures that makes a second.
+fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
+    let keys = key_directory::load(keys).unwrap();
+    let key = &keys[0];
+    #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
+    let random = SystemRandom::new();
+    let single = |library: Single| {
+        repeat(time, key, |signatures| {
+            library.sign(key, &MESSAGE, &random, &mut signatures[0]).unwrap();
+            1
+        })
+    };
+    match signer {
+        "ring" => single(Single::Ring),
+        "aws-lc" => single(Single::AwsLc),
+        "batch" => {
+            let batch = BatchKey::new(key.document()).unwrap();
+            repeat(time, key, |signatures| {
+                assert_eq!(batch.sign(&[&MESSAGE[..]; BATCH], signatures), [true; BATCH]);
+                BATCH
+            })
+        }
+        _ => panic!("no signer is called {signer}"),
+    }
+}
+
+/// `sign` over and over, which says how many signatures it made. The last ones must be valid.
+fn repeat(time: Duration, key: &SigningKey, sign: impl Fn(&mut Signatures) -> usize) -> f64 {
+    let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
+    let mut last = 0;
+    let mut calls = 0;
+    let started = Clock::instant();
+    while started.elapsed() < time {
+        last = sign(&mut signatures);
+        calls += 1;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+
+    let public = key.ring().public();
+    let verifier = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public);
+    for signature in &signatures[..last] {
+        verifier.verify(&MESSAGE, &signature[..public.modulus_len()]).unwrap();
+    }
+    f64::from(calls) * last as f64 / seconds
+}

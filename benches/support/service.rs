@@ -1,0 +1,60 @@
+//! A server as a process of its own, and grantd as one.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use grantd::config::Config;
+
+use crate::client::Client;
+use crate::cores;
+
+/// A process that listens. It ends with this value.
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Child,
+}
+
+impl Service {
+    /// Runs `command`, which listens on `address`, and waits until it does.
+    pub(crate) fn start(mut command: Command, address: SocketAddr) -> Self {
+        let process = command.stdout(Stdio::null()).spawn().unwrap();
+        let mut service = Self { address, process };
+        while Client::connect(address).is_err() {
+            let ended = service.process.try_wait().unwrap();
+            assert!(ended.is_none(), "{command:?} did not start");
+            sleep(Duration::from_millis(20));
+        }
+        service
+    }
+
+    /// The program with one worker on the measured core, its log to nowhere.
+    pub(crate) fn grantd(config: &Config, directory: &Path, signer: &str) -> Self {
+        let address = cores::free_address();
+        let mut command = cores::on(cores::MEASURED, env!("CARGO_BIN_EXE_grantd"));
+        command.args(["serve", "--workers", "1", "--signer", signer]);
+        command.args(["--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0"]);
+        command.args(["--log-format", "json", "--log-level", "info"]).stderr(Stdio::null());
+        command.arg("--clients").arg(&config.clients).arg("--keys").arg(&config.keys);
+        command.arg("--state").arg(&config.state).current_dir(directory);
+        Self::start(command, address)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // One that has worker processes must be asked, or they outlive it.
+        let ask = format!("kill -TERM {}", self.process.id());
+        let _ = Command::new("sh").args(["-c", &ask]).status();
+        for _ in 0..250 {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,29 @@
+//! What several rounds say together.
+
+use std::fmt;
+
+/// The middle one and how far apart the others are.
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// Of one value or more.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
+        Self { median, min: values[0], max: values[values.len() - 1] }
+    }
+}
+
+/// `median (min - max)`, with as many digits as the format's precision.
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or(2);
+        let Self { median, min, max } = self;
+        write!(f, "{median:.digits$} ({min:.digits$}–{max:.digits$})")
+    }
+}

@@ -1,0 +1,38 @@
+//! Load by `wrk`, from a core of its own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::cores;
+use crate::request::Payload;
+
+/// What `wrk` reports after `seconds` of token requests over this many connections. Panics unless
+/// every answer was a good one.
+pub(crate) fn load(
+    address: SocketAddr,
+    payload: &Payload,
+    connections: u32,
+    seconds: u64,
+) -> String {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
+    let mut wrk = cores::on(cores::LOAD, "wrk");
+    wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency", "-s"]);
+    wrk.arg(scripts.join(payload.name).with_extension("lua"));
+    wrk.arg(format!("http://{address}/connect/token"));
+    let output = wrk.stderr(Stdio::inherit()).output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "wrk failed: {report}");
+    for fault in ["Non-2xx", "Socket errors"] {
+        assert!(!report.contains(fault), "not every answer was good: {report}");
+    }
+    report
+}
+
+/// Answers a second.
+pub(crate) fn rate(report: &str) -> f64 {
+    let rate = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")).unwrap();
+    let rate: f64 = rate.trim().parse().unwrap();
+    assert!(rate > 0.0, "no answer came: {report}");
+    rate
+}
