@@ -18,6 +18,7 @@ mod firstvision;
 mod framing;
 mod layers;
 mod limits;
+mod load;
 mod metadata;
 mod multipart;
 mod properties;

@@ -1,0 +1,399 @@
+//! How long does one wait when the server does not set the pace?
+//!
+//! Core 0 serves, with batches where the processor has them; core 1 asks, with `oha`, so many
+//! requests a second as it is told, whether or not they are answered. First at half the rate that the
+//! server can keep up (`wrk` in a closed loop finds it), then at four times that rate: what does not
+//! fit into the signing queue has to be refused at once, and what does fit may wait only as long as
+//! the queue is. Waits are given in batches of eight signatures, timed alone on core 0 in the same
+//! round, because machines drift by tens of per cent from minute to minute.
+//!
+//! `cargo bench --bench overload -- 9` does nine rounds instead of five. With `--test`, or run by
+//! `cargo test`, there is one short round, and only what the answers say is checked. Needs Linux,
+//! two cores, `wrk`, `taskset`, and `oha` as `tests/run` installs it.
+//!
+//! Where others use the machine too, give the session weight (`/proc/self/autogroup`), but no
+//! realtime policy: under one the server's two threads would take turns of tens of milliseconds on
+//! their core, which they do not in service.
+
+#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use client::Client;
+use grantd::clock::Clock;
+use grantd::config::{Config, Limits};
+use grantd::jose::key_life::Retention;
+use grantd::signing::batch::{BATCH, BatchKey};
+use grantd::signing::single::MAX_SIGNATURE_BYTES;
+use grantd::store::key_directory;
+use oha::{Answer, Load};
+use probe::Probe;
+use request::URLENCODED;
+use ring::rand::SystemRandom;
+use ring::signature::RSA_PKCS1_SHA256;
+
+#[path = "support/client.rs"]
+mod client;
+#[path = "support/demo.rs"]
+mod demo;
+#[path = "support/oha.rs"]
+mod oha;
+#[path = "support/probe.rs"]
+mod probe;
+#[expect(dead_code, reason = "how a form is written makes no difference to a queue")]
+#[path = "support/request.rs"]
+mod request;
+#[path = "support/token.rs"]
+mod token;
+
+const ROUNDS: usize = 5;
+const SERVED: &str = "0";
+const LOADED: &str = "1";
+/// The first argument of the process that times batches.
+const SIGN: &str = "sign";
+/// The first argument of this program once it is on the load's core, where all it starts stays too.
+const ASK: &str = "ask";
+/// As long as the signing input of the demo client's token.
+const MESSAGE: [u8; 470] = [b'x'; 470];
+
+/// At half of saturation; more than ever are under way.
+const FEW: usize = 64;
+/// Beyond saturation: twice the queue, so that it overflows while it is full.
+const MANY: usize = 512;
+
+/// Requests a second where nothing is timed: fewer than the queue has places for, and more than
+/// connections, of which each answer but the first counts.
+const SAFE: f64 = 200.0;
+/// The same beyond saturation, at least: more than the queue has places for, however slow the machine.
+const FLOOD: f64 = 2000.0;
+
+/// At half of saturation 99 of 100 wait at most so many batches.
+const GOAL_BATCHES: f64 = 4.0;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match &arguments[..] {
+        [mode, keys] if mode == SIGN => {
+            println!("{}", time_of_batch(Path::new(keys)));
+            ExitCode::SUCCESS
+        }
+        [mode, arguments @ ..] if mode == ASK => ask(arguments),
+        _ => {
+            let mut this = on(LOADED, &std::env::current_exe().unwrap());
+            let error = this.arg(ASK).args(arguments).exec();
+            eprintln!("overload: taskset: {error}: apt-get install util-linux");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ask(arguments: &[String]) -> ExitCode {
+    for (tool, source) in [("wrk".into(), "apt-get install wrk"), (oha::program(), "tests/run")] {
+        let mut version = Command::new(&tool);
+        if version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            eprintln!("overload: {} is missing: {source}", tool.display());
+            return ExitCode::FAILURE;
+        }
+    }
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if has("--bench") && !has("--test") {
+        let rounds = arguments.iter().find_map(|argument| argument.parse().ok());
+        print(&measure(rounds.unwrap_or(ROUNDS), 2, 5.0, true));
+    } else {
+        measure(1, 1, 1.0, false);
+        println!("overload: few are all answered, too many are refused as they should be");
+    }
+    ExitCode::SUCCESS
+}
+
+/// What one round has found. All times in milliseconds.
+struct Round {
+    /// A batch of eight signatures, alone.
+    batch: f64,
+    /// Tokens a second in a closed loop.
+    saturation: f64,
+    half: Waits,
+    /// Of what was asked for at half of saturation, sent in time.
+    half_sent: f64,
+    admitted: Waits,
+    refused: Waits,
+    /// The same at four times saturation.
+    over_sent: f64,
+    /// Tokens a second meanwhile.
+    over_rate: f64,
+    /// The longest that one of the connections, all of them opened at once, took to open.
+    over_connect: f64,
+    /// Of [`MANY`] that asked at the same moment, refused with a `Retry-After`; the others were not.
+    burst: usize,
+}
+
+impl Round {
+    /// What a full queue takes to sign.
+    fn bound(&self) -> f64 {
+        self.batch * (Limits::default().signing_queue as f64 / BATCH as f64)
+    }
+
+    /// What a full queue takes at the rate at which tokens did come.
+    fn bound_as_served(&self) -> f64 {
+        Limits::default().signing_queue as f64 / self.over_rate * 1e3
+    }
+}
+
+/// How long answers of one kind took.
+struct Waits {
+    count: usize,
+    p50: f64,
+    p99: f64,
+    p999: f64,
+    max: f64,
+}
+
+impl Waits {
+    /// Of the answers with this status, of which there must be one. Those that had to wait for a new
+    /// connection are counted, but tell nothing of the queue.
+    fn of(answers: &[Answer], status: u16) -> Self {
+        let of_status = || answers.iter().filter(|answer| answer.status == status);
+        let mut waits: Vec<f64> = of_status()
+            .filter(|answer| answer.connect == 0.0)
+            .map(|answer| answer.latency * 1e3)
+            .collect();
+        waits.sort_by(f64::total_cmp);
+        assert!(!waits.is_empty(), "no answer was {status}");
+        let at = |share: f64| waits[((waits.len() as f64 * share) as usize).min(waits.len() - 1)];
+        let count = of_status().count();
+        Self { count, p50: at(0.5), p99: at(0.99), p999: at(0.999), max: at(1.0) }
+    }
+}
+
+fn measure(rounds: usize, find_seconds: u64, seconds: f64, timed: bool) -> Vec<Round> {
+    let (directory, config) = demo::demo();
+    let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
+    let now = Clock::system().unix_seconds();
+    key_directory::generate(&config.keys, 2048, &retention, now).unwrap();
+    let server = Server::start(&config, directory.path());
+    server.verify_one();
+    // Connections, the log's thread and the processor's clock are warm after this.
+    server.saturate(1);
+    (0..rounds).map(|_| server.round(&config.keys, find_seconds, seconds, timed)).collect()
+}
+
+/// The program on one core, its log to nowhere.
+struct Server {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(config: &Config, directory: &Path) -> Self {
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let mut command = on(SERVED, Path::new(env!("CARGO_BIN_EXE_grantd")));
+        command.args(["serve", "--workers", "1", "--signer", "auto"]);
+        command.args(["--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0"]);
+        command.args(["--log-format", "json", "--log-level", "info"]);
+        command.arg("--clients").arg(&config.clients).arg("--keys").arg(&config.keys);
+        command.arg("--state").arg(&config.state).current_dir(directory);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut server = Self { process: command.spawn().unwrap(), address };
+        while Client::connect(address).is_err() {
+            assert!(server.process.try_wait().unwrap().is_none(), "the server did not start");
+            sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    fn round(&self, keys: &Path, find_seconds: u64, seconds: f64, timed: bool) -> Round {
+        let mut sign = on(SERVED, &std::env::current_exe().unwrap());
+        let output = sign.arg(SIGN).arg(keys).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "signing failed");
+        let batch: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+
+        let saturation = self.saturate(find_seconds);
+        let load = |connections, rate| Load {
+            address: self.address,
+            payload: &URLENCODED,
+            connections,
+            rate,
+            seconds,
+        };
+
+        let below = load(FEW, if timed { saturation / 2.0 } else { SAFE });
+        let answers = below.run();
+        let half = Waits::of(&answers, 200);
+        assert_eq!(half.count, answers.len(), "somebody was refused though there was room");
+        let half_sent = below.sent_share(&answers);
+
+        let flood = saturation * 4.0;
+        let beyond = load(MANY, if timed { flood } else { flood.max(FLOOD) });
+        let answers = beyond.run();
+        let (admitted, refused) = (Waits::of(&answers, 200), Waits::of(&answers, 503));
+        let told = admitted.count + refused.count;
+        assert_eq!(told, answers.len(), "an answer was neither 200 nor 503");
+        let over_sent = beyond.sent_share(&answers);
+        let longest = |of: fn(&Answer) -> f64| answers.iter().map(of).fold(0.0, f64::max);
+        let over_rate = admitted.count as f64 / longest(|answer| answer.answered);
+        let over_connect = longest(|answer| answer.connect) * 1e3;
+        Round {
+            batch: batch * 1e3,
+            saturation,
+            half,
+            half_sent,
+            admitted,
+            refused,
+            over_sent,
+            over_rate,
+            over_connect,
+            burst: self.burst(),
+        }
+    }
+
+    /// Many ask at the same moment. Gives the number of refusals; each has to say when to come back.
+    ///
+    /// The server stands still until all have asked, so that it cannot keep up however slow they are.
+    fn burst(&self) -> usize {
+        let request = client::post(URLENCODED.content_type, URLENCODED.body);
+        let mut probes: Vec<Probe> =
+            (0..MANY).map(|_| Probe::connect(self.address).unwrap()).collect();
+        self.signal("-STOP");
+        for probe in &mut probes {
+            probe.send(&request);
+        }
+        self.signal("-CONT");
+        let says_when = |mut probe: Probe| {
+            let answer = probe.receive();
+            match (answer.status, answer.retry_after) {
+                (200, None) => false,
+                (503, Some(seconds)) if seconds.parse::<u32>().is_ok() => true,
+                other => panic!("a wrong answer: {other:?}"),
+            }
+        };
+        let refused = probes.into_iter().map(says_when).filter(|refused| *refused).count();
+        assert_ne!(refused, 0, "nobody was refused");
+        refused
+    }
+
+    fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([signal, &self.process.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// Panics unless the server gives out a token that its key set verifies.
+    fn verify_one(&self) {
+        let mut client = Client::connect(self.address).unwrap();
+        let key_set = client.exchange(client::GET_KEY_SET).to_vec();
+        let request = client::post(URLENCODED.content_type, URLENCODED.body);
+        token::verify(client.exchange(&request), &key_set, "demo-client");
+    }
+
+    /// Tokens a second when 64 clients ask again as soon as they have been answered.
+    fn saturate(&self, seconds: u64) -> f64 {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
+        let mut wrk = Command::new("wrk");
+        wrk.args(["-t1", "-c64", &format!("-d{seconds}s"), "-s"]);
+        wrk.arg(scripts.join(URLENCODED.name).with_extension("lua"));
+        wrk.arg(format!("http://{}/connect/token", self.address));
+        let output = wrk.stderr(Stdio::inherit()).output().unwrap();
+        let report = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && !report.contains("Non-2xx"), "wrk failed: {report}");
+        let rate = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")).unwrap();
+        rate.trim().parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has nothing to lose.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `program` on this core and no other.
+fn on(core: &str, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", core]).arg(program).stdin(Stdio::null());
+    command
+}
+
+/// Seconds for eight signatures at once, or with ring where the processor has no batches: the median
+/// of many.
+fn time_of_batch(keys: &Path) -> f64 {
+    const TURNS: usize = 200;
+    let keys = key_directory::load(keys).unwrap();
+    let batch = BatchKey::new(keys[0].document());
+    #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
+    let random = SystemRandom::new();
+    let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
+    let length = keys[0].ring().public().modulus_len();
+    let mut times: Vec<f64> = (0..TURNS)
+        .map(|_| {
+            let start = Clock::instant();
+            match &batch {
+                Some(batch) => {
+                    assert_eq!(batch.sign(&[&MESSAGE[..]; BATCH], &mut signatures), [true; BATCH]);
+                }
+                None => {
+                    for signature in &mut signatures {
+                        let signature = &mut signature[..length];
+                        let ring = keys[0].ring();
+                        ring.sign(&RSA_PKCS1_SHA256, &random, &MESSAGE, signature).unwrap();
+                    }
+                }
+            }
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn print(rounds: &[Round]) {
+    let row = |name: &str, digits: usize, goal: &str, value: &dyn Fn(&Round) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (values[0], values[values.len() - 1]);
+        let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
+        let spread = format!("({min:.digits$} - {max:.digits$})");
+        println!("{name:<42} {median:>8.digits$}  {spread:<20} {goal}");
+    };
+    println!(
+        "RSA-2048, one core for the server, one for the load; {} rounds, median (min - max)",
+        rounds.len()
+    );
+    println!("waits count from when a request was due\n");
+    row("a batch of eight alone, ms", 2, "", &|it| it.batch);
+    row("saturation, tokens a second", 0, "", &|it| it.saturation);
+
+    println!("\nhalf of saturation, {FEW} connections");
+    row("sent in time, of what was due", 3, "", &|it| it.half_sent);
+    row("p50, ms", 2, "", &|it| it.half.p50);
+    row("p99, ms", 2, "", &|it| it.half.p99);
+    row("p99.9, ms", 2, "", &|it| it.half.p999);
+    let goal = format!("goal: <= {GOAL_BATCHES}");
+    row("p99, batches", 2, &goal, &|it| it.half.p99 / it.batch);
+
+    println!("\nfour times saturation, {MANY} connections");
+    row("sent in time, of what was due", 3, "", &|it| it.over_sent);
+    row("refused, of all", 3, "", &|it| {
+        it.refused.count as f64 / (it.refused.count + it.admitted.count) as f64
+    });
+    row("tokens, of saturation", 3, "", &|it| it.over_rate / it.saturation);
+    row("tokens: p50, ms", 2, "", &|it| it.admitted.p50);
+    row("tokens: p99, ms", 2, "", &|it| it.admitted.p99);
+    row("tokens: longest, ms", 2, "", &|it| it.admitted.max);
+    row("tokens: p99, of the queue's signing time", 2, "goal: <= 1", &|it| {
+        it.admitted.p99 / it.bound()
+    });
+    row("tokens: p99, of a queue as it was served", 2, "", &|it| {
+        it.admitted.p99 / it.bound_as_served()
+    });
+    row("refusals: p50, ms", 2, "", &|it| it.refused.p50);
+    row("refusals: p99, ms", 2, "", &|it| it.refused.p99);
+    row("refusals: p99, batches", 2, "", &|it| it.refused.p99 / it.batch);
+    row("longest to connect, ms", 1, "", &|it| it.over_connect);
+    row("refused of as many at once, all told when", 0, "", &|it| it.burst as f64);
+}

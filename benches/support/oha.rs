@@ -1,0 +1,88 @@
+//! Load that does not wait for the server: `oha` at a rate.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::request::Payload;
+
+/// So long may the answers to a load take beyond the time in which it is sent.
+const PATIENCE_SECONDS: f64 = 30.0;
+
+/// What to ask, and how quickly.
+pub(crate) struct Load<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) payload: &'a Payload,
+    /// How many requests may be under way.
+    pub(crate) connections: usize,
+    /// Requests a second.
+    pub(crate) rate: f64,
+    pub(crate) seconds: f64,
+}
+
+/// One answer. All times in seconds.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// From when the request was due, whether or not a connection was free then.
+    pub(crate) latency: f64,
+    /// What of it went into a new connection: 0 if there was one.
+    pub(crate) connect: f64,
+    /// From the start of the load until the request was sent.
+    pub(crate) sent: f64,
+    /// … until its answer began.
+    pub(crate) answered: f64,
+}
+
+/// `oha`, as `tests/run` installs it, or else the one on the search path.
+pub(crate) fn program() -> PathBuf {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/load/bin/oha");
+    if installed.exists() { installed } else { "oha".into() }
+}
+
+impl Load<'_> {
+    /// Every answer. Panics unless there are as many as requests.
+    ///
+    /// `oha` sends what is due once a millisecond, and takes the time when it sees that a request is
+    /// due: held up itself, it is late without saying so. [`Load::sent_share`] shows that.
+    pub(crate) fn run(&self) -> Vec<Answer> {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
+        let count = (self.rate * self.seconds).ceil().max(1.0);
+        let mut oha = Command::new("timeout");
+        oha.arg((self.seconds + PATIENCE_SECONDS).to_string()).arg(program());
+        oha.args(["-n", &count.to_string(), "-q", &self.rate.to_string(), "--latency-correction"]);
+        oha.args(["-c", &self.connections.to_string(), "--worker-threads", "1", "--no-tui"]);
+        oha.args(["-m", "POST", "-T", self.payload.content_type, "-D"]);
+        oha.arg(scripts.join(self.payload.name).with_extension("body"));
+        oha.args(["--output-format", "csv", &format!("http://{}/connect/token", self.address)]);
+        let output = oha.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "{oha:?}: {}", output.status);
+        let table = String::from_utf8(output.stdout).unwrap();
+        let mut lines = table.lines();
+        let columns: Vec<&str> = lines.next().unwrap().split(',').collect();
+        let column = |name: &str| columns.iter().position(|it| *it == name).unwrap();
+        let names = ["status", "request-duration", "DNS+dialup", "request-start", "Response-delay"];
+        let [status, latency, connect, sent, delay] = names.map(column);
+        let answers: Vec<Answer> = lines
+            .map(|line| {
+                let fields: Vec<&str> = line.split(',').collect();
+                let seconds = |column: usize| fields[column].parse::<f64>().unwrap();
+                Answer {
+                    status: fields[status].parse().unwrap(),
+                    latency: seconds(latency),
+                    connect: seconds(connect),
+                    sent: seconds(sent),
+                    answered: seconds(sent) + seconds(delay),
+                }
+            })
+            .collect();
+        // What failed without an answer has no line.
+        assert_eq!(answers.len() as f64, count, "requests without an answer");
+        answers
+    }
+
+    /// Which part of the rate was kept: 1, or less if `oha` was late or had no connection free.
+    pub(crate) fn sent_share(&self, answers: &[Answer]) -> f64 {
+        let last = answers.iter().map(|answer| answer.sent).fold(0.0, f64::max);
+        answers.len() as f64 / self.rate / last.max(self.seconds)
+    }
+}

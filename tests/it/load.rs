@@ -1,0 +1,199 @@
+//! The load testers' scripts, each run against the real program with both encodings.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+use crate::support::{Program, TOKEN};
+
+const ENCODINGS: [&str; 2] = ["urlencoded", "multipart"];
+
+const SCRIPTS: [&str; 4] = ["autocannon", "hey", "oha", "wrk"];
+
+/// How many answers had each status.
+type Statuses = BTreeMap<String, u64>;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The search path with the pinned tools in front.
+fn search_path() -> String {
+    format!("{}:{}", root().join("target/load/bin").display(), std::env::var("PATH").unwrap())
+}
+
+fn output(command: &mut Command) -> (Output, String) {
+    let output = command.output().expect("it starts");
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    let text = format!("{out}\n{err}");
+    (output, text)
+}
+
+/// Runs one script for a second with a few connections, and gives what it printed.
+#[track_caller]
+fn run(script: &str, encoding: &str, program: &Program, more: &[&str]) -> String {
+    let url = format!("http://{}{TOKEN}", program.address);
+    let mut command = Command::new(root().join("benches/load").join(script));
+    command.args([encoding, "1", "4", &url]).args(more).env("PATH", search_path());
+    let (output, text) = output(&mut command);
+    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+    text
+}
+
+/// Runs one script with each encoding. All answers must be tokens, and they must have come from the
+/// server: it counts too.
+#[track_caller]
+fn only_tokens(script: &str, more: &[&str], statuses: fn(&str) -> Statuses) {
+    let program = Program::start(crate::support::Home::new(), &[]);
+    for encoding in ENCODINGS {
+        let before = program.issued();
+        let report = run(script, encoding, &program, more);
+        let statuses = statuses(&report);
+        assert_eq!(statuses.keys().collect::<Vec<_>>(), ["200"], "{report}");
+        let counted = statuses["200"];
+        let issued = program.issued() - before;
+        assert!(0 < counted && counted <= issued, "{counted} of {issued}\n{report}");
+    }
+}
+
+/// The lines behind a heading that look like `[200] 31 responses`, up to the first that does not.
+/// What failed without an answer is there too, under its own heading.
+fn bracketed(report: &str) -> Statuses {
+    let mut statuses = Statuses::new();
+    for heading in ["Status code distribution:\n", "Error distribution:\n"] {
+        let Some((_, lines)) = report.split_once(heading) else { continue };
+        for line in lines.lines() {
+            let Some((first, rest)) = line.trim().strip_prefix('[').and_then(|l| l.split_once(']'))
+            else {
+                break;
+            };
+            // Of an error the count comes first.
+            let (status, count) = match rest.trim().strip_suffix(" responses") {
+                Some(count) => (first, count),
+                None => (rest, first),
+            };
+            *statuses.entry(status.to_owned()).or_default() += count.trim().parse::<u64>().unwrap();
+        }
+    }
+    statuses
+}
+
+/// wrk tells of other statuses, without naming them, only if there were any.
+fn of_wrk(report: &str) -> Statuses {
+    let number = |line: &str| line.split_whitespace().find_map(|word| word.parse().ok());
+    let mut statuses = Statuses::new();
+    for line in report.lines() {
+        if line.contains(" requests in ") {
+            statuses.insert("200".to_owned(), number(line).unwrap());
+        } else if line.contains("Non-2xx") || line.contains("Socket errors") {
+            statuses.insert(line.trim().to_owned(), 1);
+        }
+    }
+    statuses
+}
+
+/// autocannon draws a table of codes, and a line of errors only if there were any.
+fn of_autocannon(report: &str) -> Statuses {
+    let table = report.split_once("│ Code │ Count").expect("a table of codes").1;
+    let rows = table.lines().take_while(|line| !line.starts_with('└'));
+    let cells = rows.filter_map(|row| row.strip_prefix('│')?.strip_suffix('│')?.split_once('│'));
+    let mut statuses: Statuses = cells
+        .filter_map(|(code, count)| Some((code.trim().to_owned(), count.trim().parse().ok()?)))
+        .collect();
+    if let Some(errors) = table.lines().find(|line| line.contains("errors")) {
+        statuses.insert(errors.to_owned(), 1);
+    }
+    statuses
+}
+
+#[test]
+fn wrk_gets_only_tokens() {
+    only_tokens("wrk", &[], of_wrk);
+}
+
+#[test]
+fn hey_gets_only_tokens() {
+    only_tokens("hey", &[], bracketed);
+}
+
+#[test]
+fn autocannon_gets_only_tokens() {
+    only_tokens("autocannon", &[], of_autocannon);
+}
+
+#[test]
+fn oha_gets_only_tokens() {
+    only_tokens("oha", &[], bracketed);
+}
+
+#[test]
+fn oha_gets_only_tokens_at_a_rate() {
+    only_tokens("oha", &["50"], bracketed);
+}
+
+/// A report with refusals in it is not taken for one without.
+#[test]
+fn refusals_are_seen_in_every_report() {
+    let program = Program::shared();
+    let url = format!("http://{}/nowhere", program.address);
+    for (script, statuses) in
+        [("wrk", of_wrk as fn(&str) -> _), ("hey", bracketed), ("oha", bracketed)]
+            .into_iter()
+            .chain([("autocannon", of_autocannon as fn(&str) -> _)])
+    {
+        let mut command = Command::new(root().join("benches/load").join(script));
+        command.args(["urlencoded", "1", "1", &url]).env("PATH", search_path());
+        let (_, report) = output(&mut command);
+        let statuses: Statuses = statuses(&report);
+        assert!(statuses.keys().any(|status| status != "200"), "{report}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for script in SCRIPTS {
+        for (arguments, said) in [
+            (&["json"][..], "'json' is no encoding"),
+            (&["multipart", "0"], "seconds must be"),
+            (&["multipart", "1.5"], "seconds must be"),
+            (&["multipart", "1", "many"], "connections must be"),
+        ] {
+            let mut command = Command::new(root().join("benches/load").join(script));
+            let (output, text) = output(command.args(arguments).env("PATH", search_path()));
+            assert_eq!(output.status.code(), Some(2), "{command:?} {text}");
+            assert!(text.contains(said), "{command:?} {text}");
+        }
+    }
+}
+
+/// In a copy of the directory, which has no `target` beside it.
+#[test]
+fn a_missing_tool_is_named_with_its_source() {
+    let elsewhere = TempDir::new().unwrap();
+    let load: PathBuf = elsewhere.path().join("benches/load");
+    fs::create_dir_all(&load).unwrap();
+    for file in fs::read_dir(root().join("benches/load")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), load.join(file.file_name())).unwrap();
+    }
+    for (script, source) in [
+        ("autocannon", "tests/run"),
+        ("hey", "apt-get install hey"),
+        ("oha", "tests/run"),
+        ("wrk", "apt-get install wrk"),
+    ] {
+        let (output, text) = output(Command::new(load.join(script)).env("PATH", "/nowhere"));
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(&format!("{script} is neither")) && text.contains(source), "{text}");
+    }
+}
+
+/// Whoever installs from the lock file chooses the registry; the hashes choose what comes.
+#[test]
+fn the_lock_file_names_no_registry() {
+    let lock = fs::read_to_string(root().join("benches/load/package-lock.json")).unwrap();
+    assert!(lock.contains("\"integrity\": \"sha512-") && !lock.contains("\"resolved\""));
+}
