@@ -1,62 +1,89 @@
 //! The multiplications of `mont52`, row by row. Its documentation says why they are right; this file
 //! is about keeping sums in registers and both multipliers busy.
+//!
+//! There are 32 registers: 20 sums leave no room for operands, so the multiplications take these
+//! from memory, each where it needs it, and a function is little more than its multiplications.
+//! Three things make the compiler write that:
+//!
+//! * Rows and columns are unrolled by macros and not by loops, so that column numbers are known
+//!   where the code is compiled: the accumulators then are registers, and the shift by one limb
+//!   after every row is a renaming. Loops are unrolled too, but later, and meanwhile the compiler
+//!   moves what stands between them.
+//! * Operands are in [`Cell`]s, and [`end_pass`] stands between the passes over them. Elsewise each
+//!   limb would be loaded once, early, for all passes, and the accumulators be spilled.
+//! * What the next row waits for comes first, a few multiplications apart, and the passes go over
+//!   all columns in turn, so that no sum is needed before it is there.
 
 use std::arch::x86_64::{
-    _mm512_add_epi64, _mm512_and_si512, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,
-    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_srli_epi64,
+    _mm512_add_epi64, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_set1_epi64,
+    _mm512_setzero_si512, _mm512_srli_epi64,
 };
+use std::cell::Cell;
 use std::hint::black_box;
 
 use crate::signing::mont52::Lanes;
 use crate::signing::radix52::{LIMB_BITS, LIMB_MASK};
 
-/// Repeats a block with a constant that counts, so that column numbers are known where the block is
-/// compiled: the accumulators then are registers, and the shift by one limb after every row is a
-/// renaming. As a loop, the same code keeps them in memory and takes twice as long.
-macro_rules! rows {
+/// Repeats a block with a constant that counts.
+macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => { $( { const $row: usize = $number; $body } )* };
+}
+
+/// Ends a pass: what was read from a [`Cell`] before counts as changed. It is no instruction.
+macro_rules! end_pass {
+    () => {
+        black_box(())
+    };
+}
+
+/// `$sum[$column] += low half of $x * $y`.
+macro_rules! low {
+    ($sum:ident[$column:expr], $x:expr, $y:expr) => {
+        $sum[$column] = _mm512_madd52lo_epu64($sum[$column], $x.get(), $y)
+    };
+}
+
+/// The same with the high half.
+macro_rules! high {
+    ($sum:ident[$column:expr], $x:expr, $y:expr) => {
+        $sum[$column] = _mm512_madd52hi_epu64($sum[$column], $x.get(), $y)
+    };
 }
 
 /// The rows of a Montgomery product's lowest window: adds `a * b[i]` and the multiple of `n` that
 /// clears column `i`, for each row `i`. `$also` runs with each row, which it knows as `I`, and its
 /// `$multiplier` of `n`, which higher windows need again.
-///
-/// What the next row's multiple depends on comes first; the rest fills the multipliers while that
-/// chain runs. `black_box` hides that a row reads the operands that the row before it read: LLVM
-/// would load them all at once and spill the accumulators.
 macro_rules! product_low {
     ($acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $also:block) => {
-        let fill = _mm512_set1_epi64(LIMB_MASK as i64);
-        let zero = _mm512_setzero_si512();
         let mut digit = $b[0];
-        $acc[0] = _mm512_madd52lo_epu64($acc[0], $a[0], digit);
-        let mut $multiplier = _mm512_madd52lo_epu64(zero, $acc[0], $k0);
-        rows!(I in $rows {
-            let (a, n) = (black_box($a), black_box($n));
+        low!($acc[0], $a[0], digit);
+        let mut $multiplier = _mm512_madd52lo_epu64($k0, $acc[0], $k0);
+        each!(I in $rows {
             let next_digit = $b[(I + 1) % $w];
-            let mut first = _mm512_madd52lo_epu64($acc[I + 1], a[1], digit);
-            first = _mm512_madd52hi_epu64(first, a[0], digit);
+            low!($acc[I + 1], $a[1], digit);
+            end_pass!();
+            high!($acc[I + 1], $a[0], digit);
+            end_pass!();
             if I + 1 < $w {
-                first = _mm512_madd52lo_epu64(first, a[0], next_digit);
+                low!($acc[I + 1], $a[0], next_digit);
             }
-            let carry = _mm512_srli_epi64::<LIMB_BITS>(_mm512_add_epi64($acc[I], fill));
-            first = _mm512_add_epi64(first, carry);
-            first = _mm512_madd52lo_epu64(first, n[1], $multiplier);
-            first = _mm512_madd52hi_epu64(first, n[0], $multiplier);
-            let next_multiplier = _mm512_madd52lo_epu64(zero, first, $k0);
-            $acc[I + 1] = first;
-            for j in 2..$w {
-                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], a[j], digit);
-            }
-            for j in 1..$w {
-                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], a[j], digit);
-            }
-            for j in 2..$w {
-                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], n[j], $multiplier);
-            }
-            for j in 1..$w {
-                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], n[j], $multiplier);
-            }
+            let carry = _mm512_srli_epi64::<LIMB_BITS>($acc[I]);
+            $acc[I + 1] = _mm512_add_epi64($acc[I + 1], carry);
+            low!($acc[I + 1], $n[1], $multiplier);
+            end_pass!();
+            high!($acc[I + 1], $n[0], $multiplier);
+            end_pass!();
+            each!(J in $rows { if J >= 2 && J < 8 { low!($acc[I + J], $a[J], digit); } });
+            end_pass!();
+            let next_multiplier = _mm512_madd52lo_epu64($k0, $acc[I + 1], $k0);
+            each!(J in $rows { if J >= 8 { low!($acc[I + J], $a[J], digit); } });
+            end_pass!();
+            each!(J in $rows { if J >= 1 { high!($acc[I + J + 1], $a[J], digit); } });
+            end_pass!();
+            each!(J in $rows { if J >= 2 { low!($acc[I + J], $n[J], $multiplier); } });
+            end_pass!();
+            each!(J in $rows { if J >= 1 { high!($acc[I + J + 1], $n[J], $multiplier); } });
+            end_pass!();
             $also
             digit = next_digit;
             $multiplier = next_multiplier;
@@ -69,28 +96,35 @@ macro_rules! product_low {
 /// with each row, whose number it knows as `I`.
 macro_rules! reduce_low {
     ($acc:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $also:block) => {
-        let fill = _mm512_set1_epi64(LIMB_MASK as i64);
-        let zero = _mm512_setzero_si512();
-        let mut $multiplier = _mm512_madd52lo_epu64(zero, $acc[0], $k0);
-        rows!(I in $rows {
-            let n = black_box($n);
+        let mut $multiplier = _mm512_madd52lo_epu64($k0, $acc[0], $k0);
+        each!(I in $rows {
+            let carry = _mm512_srli_epi64::<LIMB_BITS>($acc[I]);
+            $acc[I + 1] = _mm512_add_epi64($acc[I + 1], carry);
+            low!($acc[I + 1], $n[1], $multiplier);
+            end_pass!();
+            high!($acc[I + 1], $n[0], $multiplier);
+            end_pass!();
+            each!(J in $rows { if J >= 2 && J < 8 { low!($acc[I + J], $n[J], $multiplier); } });
+            end_pass!();
+            let next_multiplier = _mm512_madd52lo_epu64($k0, $acc[I + 1], $k0);
+            each!(J in $rows { if J >= 8 { low!($acc[I + J], $n[J], $multiplier); } });
+            end_pass!();
             $also
-            let carry = _mm512_srli_epi64::<LIMB_BITS>(_mm512_add_epi64($acc[I], fill));
-            let mut first = _mm512_add_epi64($acc[I + 1], carry);
-            first = _mm512_madd52lo_epu64(first, n[1], $multiplier);
-            first = _mm512_madd52hi_epu64(first, n[0], $multiplier);
-            let next_multiplier = _mm512_madd52lo_epu64(zero, first, $k0);
-            $acc[I + 1] = first;
-            for j in 2..$w {
-                $acc[I + j] = _mm512_madd52lo_epu64($acc[I + j], n[j], $multiplier);
-                if j == 2 {
-                    $acc[I + 2] = _mm512_madd52hi_epu64($acc[I + 2], n[1], $multiplier);
-                }
-                $acc[I + j + 1] = _mm512_madd52hi_epu64($acc[I + j + 1], n[j], $multiplier);
-            }
+            each!(J in $rows { if J >= 1 { high!($acc[I + J + 1], $n[J], $multiplier); } });
+            end_pass!();
             $multiplier = next_multiplier;
         });
         let _ = $multiplier;
+    };
+}
+
+/// One row over all columns of a window: adds `$x * $digit`.
+macro_rules! row {
+    ($acc:ident, $x:ident, $digit:expr, $row:ident, $columns:tt) => {
+        each!(J in $columns { low!($acc[$row + J], $x[J], $digit); });
+        end_pass!();
+        each!(J in $columns { high!($acc[$row + J + 1], $x[J], $digit); });
+        end_pass!();
     };
 }
 
@@ -103,9 +137,9 @@ macro_rules! windows {
         pub(super) fn $product_low(
             t: &mut [Lanes; 2 * $w],
             multipliers: &mut [Lanes; $w],
-            a: &[Lanes; $w],
+            a: &[Cell<Lanes>; $w],
             b: &[Lanes; $w],
-            n: &[Lanes; $w],
+            n: &[Cell<Lanes>; $w],
             k0: Lanes,
         ) {
             let mut acc = *t;
@@ -120,26 +154,15 @@ macro_rules! windows {
         pub(super) fn $product_high(
             t: &mut [Lanes; 2 * $w],
             multipliers: &[Lanes; $w],
-            a: &[Lanes; $w],
+            a: &[Cell<Lanes>; $w],
             b: &[Lanes; $w],
-            n: &[Lanes; $w],
+            n: &[Cell<Lanes>; $w],
         ) {
             let mut acc = *t;
-            rows!(I in $rows {
-                let (a, n) = (black_box(a), black_box(n));
+            each!(I in $rows {
                 let (digit, multiplier) = (b[I], multipliers[I]);
-                for j in 0..$w {
-                    acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
-                }
-                for j in 0..$w {
-                    acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
-                }
-                for j in 0..$w {
-                    acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], n[j], multiplier);
-                }
-                for j in 0..$w {
-                    acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], n[j], multiplier);
-                }
+                row!(acc, a, digit, I, $rows);
+                row!(acc, n, multiplier, I, $rows);
             });
             *t = acc;
         }
@@ -149,7 +172,7 @@ macro_rules! windows {
         pub(super) fn $reduce_low(
             t: &mut [Lanes; 2 * $w],
             multipliers: &mut [Lanes; $w],
-            n: &[Lanes; $w],
+            n: &[Cell<Lanes>; $w],
             k0: Lanes,
         ) {
             let mut acc = *t;
@@ -161,17 +184,15 @@ macro_rules! windows {
 
         #[target_feature(enable = "avx512f,avx512ifma")]
         #[inline(never)]
-        pub(super) fn $reduce_high(t: &mut [Lanes; 2 * $w], multipliers: &[Lanes; $w], n: &[Lanes; $w]) {
+        pub(super) fn $reduce_high(
+            t: &mut [Lanes; 2 * $w],
+            multipliers: &[Lanes; $w],
+            n: &[Cell<Lanes>; $w],
+        ) {
             let mut acc = *t;
-            rows!(I in $rows {
-                let n = black_box(n);
+            each!(I in $rows {
                 let multiplier = multipliers[I];
-                for j in 0..$w {
-                    acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], n[j], multiplier);
-                }
-                for j in 0..$w {
-                    acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], n[j], multiplier);
-                }
+                row!(acc, n, multiplier, I, $rows);
             });
             *t = acc;
         }
@@ -187,17 +208,14 @@ pub(super) const BLOCK: usize = 10;
 /// Adds the cross products `a[i] * a[j]`, `i < j`, of one block.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn triangle(t: &mut [Lanes; 2 * BLOCK], a: &[Lanes; BLOCK]) {
+pub(super) fn triangle(t: &mut [Lanes; 2 * BLOCK], a: &[Cell<Lanes>; BLOCK]) {
     let mut acc = *t;
-    rows!(I in [0 1 2 3 4 5 6 7 8] {
-        let a = black_box(a);
-        let digit = a[I];
-        for j in I + 1..BLOCK {
-            acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
-        }
-        for j in I + 1..BLOCK {
-            acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
-        }
+    each!(I in [0 1 2 3 4 5 6 7 8] {
+        let digit = a[I].get();
+        each!(J in [1 2 3 4 5 6 7 8 9] { if I < J { low!(acc[I + J], a[J], digit); } });
+        end_pass!();
+        each!(J in [1 2 3 4 5 6 7 8 9] { if I < J { high!(acc[I + J + 1], a[J], digit); } });
+        end_pass!();
     });
     *t = acc;
 }
@@ -205,17 +223,15 @@ pub(super) fn triangle(t: &mut [Lanes; 2 * BLOCK], a: &[Lanes; BLOCK]) {
 /// Adds the products of all limbs of `a` with all limbs of `b`.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn rectangle(t: &mut [Lanes; 2 * BLOCK], a: &[Lanes; BLOCK], b: &[Lanes; BLOCK]) {
+pub(super) fn rectangle(
+    t: &mut [Lanes; 2 * BLOCK],
+    a: &[Cell<Lanes>; BLOCK],
+    b: &[Cell<Lanes>; BLOCK],
+) {
     let mut acc = *t;
-    rows!(I in [0 1 2 3 4 5 6 7 8 9] {
-        let b = black_box(b);
-        let digit = a[I];
-        for j in 0..BLOCK {
-            acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], b[j], digit);
-        }
-        for j in 0..BLOCK {
-            acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], b[j], digit);
-        }
+    each!(I in [0 1 2 3 4 5 6 7 8 9] {
+        let digit = a[I].get();
+        row!(acc, b, digit, I, [0 1 2 3 4 5 6 7 8 9]);
     });
     *t = acc;
 }
@@ -223,17 +239,22 @@ pub(super) fn rectangle(t: &mut [Lanes; 2 * BLOCK], a: &[Lanes; BLOCK], b: &[Lan
 /// The product of 20 limbs, whose columns all fit into registers.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn product_20(x: &mut [Lanes; 20], b: &[Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
-    let a = &*x;
+pub(super) fn product_20(
+    x: &[Cell<Lanes>; 20],
+    b: &[Lanes; 20],
+    n: &[Cell<Lanes>; 20],
+    k0: Lanes,
+) {
     let mut acc = [_mm512_setzero_si512(); 40];
-    product_low!(acc, a, b, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {});
-    let mask = _mm512_set1_epi64(LIMB_MASK as i64);
+    acc[..20].fill(_mm512_set1_epi64(LIMB_MASK as i64));
+    product_low!(acc, x, b, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {});
     let mut carry = _mm512_setzero_si512();
-    for i in 0..20 {
-        let sum = _mm512_add_epi64(acc[20 + i], carry);
+    each!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
+        let sum = _mm512_add_epi64(acc[20 + I], carry);
         carry = _mm512_srli_epi64::<LIMB_BITS>(sum);
-        x[i] = _mm512_and_si512(sum, mask);
-    }
+        x[I].set(sum);
+    });
+    let _ = carry;
 }
 
 /// The square of 20 limbs, the one that counts most: nearly all of a 2048-bit signature.
@@ -243,63 +264,69 @@ pub(super) fn product_20(x: &mut [Lanes; 20], b: &[Lanes; 20], n: &[Lanes; 20], 
 /// and with its part of the diagonal.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn square_20(x: &mut [Lanes; 20], n: &[Lanes; 20], k0: Lanes) {
-    let a = &*x;
+pub(super) fn square_20(x: &[Cell<Lanes>; 20], n: &[Cell<Lanes>; 20], k0: Lanes) {
     const W: usize = 20;
-    let zero = _mm512_setzero_si512();
-    let mut upper = [zero; W];
-    rows!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
-        let a = black_box(a);
-        let digit = a[I];
-        for j in I + 1..W {
-            if I + j >= W {
-                upper[I + j - W] = _mm512_madd52lo_epu64(upper[I + j - W], a[j], digit);
+    let mut upper = [_mm512_setzero_si512(); W];
+    each!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
+        let digit = x[I].get();
+        each!(J in [2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
+            if I < J && I + J >= W {
+                low!(upper[I + J - W], x[J], digit);
             }
-        }
-        for j in I + 1..W {
-            if I + j + 1 >= W {
-                upper[I + j + 1 - W] = _mm512_madd52hi_epu64(upper[I + j + 1 - W], a[j], digit);
+        });
+        end_pass!();
+        each!(J in [2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
+            if I < J && I + J + 1 >= W {
+                high!(upper[I + J + 1 - W], x[J], digit);
             }
-        }
+        });
+        end_pass!();
     });
-    let mut parked = upper;
-    let parked = black_box(&mut parked);
+    let parked = upper.map(Cell::new);
+    let parked = black_box(&parked);
 
-    let mut acc = [zero; 2 * W];
-    rows!(I in [0 1 2 3 4 5 6 7 8 9] {
-        let a = black_box(a);
-        let digit = a[I];
-        for j in I + 1..W {
-            if I + j < W {
-                acc[I + j] = _mm512_madd52lo_epu64(acc[I + j], a[j], digit);
+    let mut acc = [_mm512_set1_epi64(LIMB_MASK as i64); 2 * W];
+    each!(I in [0 1 2 3 4 5 6 7 8 9] {
+        let digit = x[I].get();
+        each!(J in [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
+            if I < J && I + J < W {
+                low!(acc[I + J], x[J], digit);
             }
-        }
-        for j in I + 1..W {
-            if I + j + 1 < W {
-                acc[I + j + 1] = _mm512_madd52hi_epu64(acc[I + j + 1], a[j], digit);
+        });
+        end_pass!();
+        each!(J in [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
+            if I < J && I + J + 1 < W {
+                high!(acc[I + J + 1], x[J], digit);
             }
-        }
+        });
+        end_pass!();
     });
-    let a = black_box(a);
-    for i in 0..W / 2 {
-        acc[2 * i] = _mm512_madd52lo_epu64(_mm512_add_epi64(acc[2 * i], acc[2 * i]), a[i], a[i]);
-        acc[2 * i + 1] =
-            _mm512_madd52hi_epu64(_mm512_add_epi64(acc[2 * i + 1], acc[2 * i + 1]), a[i], a[i]);
-    }
+    acc[0] = _mm512_set1_epi64((LIMB_MASK << 1 | 1) as i64);
+    each!(I in [0 1 2 3 4 5 6 7 8 9] {
+        let limb = x[I].get();
+        if I > 0 {
+            acc[2 * I] = _mm512_add_epi64(acc[2 * I], acc[2 * I]);
+        }
+        acc[2 * I + 1] = _mm512_add_epi64(acc[2 * I + 1], acc[2 * I + 1]);
+        acc[2 * I] = _mm512_madd52lo_epu64(acc[2 * I], limb, limb);
+        acc[2 * I + 1] = _mm512_madd52hi_epu64(acc[2 * I + 1], limb, limb);
+    });
+    end_pass!();
     reduce_low!(acc, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {
-        let doubled = _mm512_add_epi64(parked[I], parked[I]);
-        let limb = a[(I + W) / 2];
+        let column = parked[I].get();
+        let doubled = _mm512_add_epi64(column, column);
+        let limb = x[(I + W) / 2].get();
         acc[I + W] = if I.is_multiple_of(2) {
             _mm512_madd52lo_epu64(doubled, limb, limb)
         } else {
             _mm512_madd52hi_epu64(doubled, limb, limb)
         };
     });
-    // Carries only: no multiplication reads what is left above 52 bits.
-    let mut carry = zero;
-    for i in 0..W {
-        let sum = _mm512_add_epi64(acc[W + i], carry);
+    let mut carry = _mm512_set1_epi64(-1);
+    each!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
+        let sum = _mm512_add_epi64(acc[W + I], carry);
         carry = _mm512_srli_epi64::<LIMB_BITS>(sum);
-        x[i] = sum;
-    }
+        x[I].set(sum);
+    });
+    let _ = carry;
 }

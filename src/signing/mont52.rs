@@ -43,6 +43,7 @@ use std::arch::x86_64::{
     _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_mask_mov_epi64, _mm512_set1_epi64,
     _mm512_setzero_si512, _mm512_srai_epi64, _mm512_sub_epi64,
 };
+use std::cell::Cell;
 use std::hint::black_box;
 
 use zeroize::Zeroize;
@@ -60,9 +61,8 @@ pub(super) type Lanes = __m512i;
 /// arithmetic.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
-fn normalize<const L: usize>(t: &[Lanes; L]) -> [Lanes; L] {
+fn normalize<const L: usize>(t: &[Lanes; L], mut carry: Lanes) -> [Lanes; L] {
     let mask = _mm512_set1_epi64(LIMB_MASK as i64);
-    let mut carry = _mm512_setzero_si512();
     let mut normal = *t;
     for limb in &mut normal {
         let sum = _mm512_add_epi64(*limb, carry);
@@ -70,6 +70,10 @@ fn normalize<const L: usize>(t: &[Lanes; L]) -> [Lanes; L] {
         carry = _mm512_srai_epi64::<LIMB_BITS>(sum);
     }
     normal
+}
+
+fn cells(limbs: &mut [Lanes]) -> &[Cell<Lanes>] {
+    Cell::from_mut(limbs).as_slice_of_cells()
 }
 
 /// `2 L` columns.
@@ -87,7 +91,7 @@ macro_rules! window {
 
 /// One modulus for all eight lanes, with what reduction by it needs.
 pub(super) struct Modulus<const L: usize> {
-    n: [Lanes; L],
+    n: [Cell<Lanes>; L],
     k0: Lanes,
     /// `R^2 mod n` and `R^3 mod n`.
     r2: [Lanes; L],
@@ -97,7 +101,9 @@ pub(super) struct Modulus<const L: usize> {
 /// The modulus may be a secret prime, and what is known modulo one gives it away.
 impl<const L: usize> Drop for Modulus<L> {
     fn drop(&mut self) {
-        self.n.zeroize();
+        for limb in &mut self.n {
+            limb.get_mut().zeroize();
+        }
         self.r2.zeroize();
         self.r3.zeroize();
     }
@@ -108,7 +114,7 @@ impl<const L: usize> Modulus<L> {
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn new(limbs: &ModulusLimbs<L>) -> Self {
         Self {
-            n: broadcast(&limbs.n),
+            n: broadcast(&limbs.n).map(Cell::new),
             k0: _mm512_set1_epi64(limbs.k0 as i64),
             r2: broadcast(&limbs.r2),
             r3: broadcast(&limbs.r3),
@@ -127,7 +133,7 @@ impl<const L: usize> Modulus<L> {
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline]
     pub(super) fn multiply(&self, x: &mut [Lanes; L], by: &[Lanes; L]) {
-        match (x.first_chunk_mut(), by.first_chunk(), self.n.first_chunk()) {
+        match (cells(x).first_chunk(), by.first_chunk(), self.n.first_chunk()) {
             (Some(x), Some(by), Some(n)) if L == 20 => product_20(x, by, n, self.k0),
             _ => self.multiply_in_windows(x, by),
         }
@@ -136,12 +142,13 @@ impl<const L: usize> Modulus<L> {
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline(never)]
     fn multiply_in_windows(&self, x: &mut [Lanes; L], by: &[Lanes; L]) {
-        let mut t: Columns<L> = [[_mm512_setzero_si512(); L]; 2];
+        let mut t: Columns<L> =
+            [[_mm512_set1_epi64(LIMB_MASK as i64); L], [_mm512_setzero_si512(); L]];
         let columns = t.as_flattened_mut();
         macro_rules! run {
             ($low:ident, $high:ident, $w:literal) => {{
                 let mut multipliers = [_mm512_setzero_si512(); $w];
-                let (a, _) = x.as_chunks::<$w>();
+                let (a, _) = cells(x).as_chunks::<$w>();
                 let (b, _) = by.as_chunks::<$w>();
                 let (n, _) = self.n.as_chunks::<$w>();
                 for (i, b) in b.iter().enumerate() {
@@ -157,7 +164,7 @@ impl<const L: usize> Modulus<L> {
         } else {
             run!(product_low_15, product_high_15, 15);
         }
-        *x = normalize(&t[1]);
+        *x = normalize(&t[1], _mm512_setzero_si512());
     }
 
     /// `x = x * x / R mod n`, with each cross product formed once. The limbs may have bits above
@@ -165,7 +172,7 @@ impl<const L: usize> Modulus<L> {
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline]
     pub(super) fn square(&self, x: &mut [Lanes; L]) {
-        match (x.first_chunk_mut(), self.n.first_chunk()) {
+        match (cells(x).first_chunk(), self.n.first_chunk()) {
             (Some(x), Some(n)) if L == 20 => square_20(x, n, self.k0),
             _ => self.square_in_blocks(x),
         }
@@ -174,9 +181,10 @@ impl<const L: usize> Modulus<L> {
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline(never)]
     fn square_in_blocks(&self, x: &mut [Lanes; L]) {
-        let mut t: Columns<L> = [[_mm512_setzero_si512(); L]; 2];
+        let mut t: Columns<L> =
+            [[_mm512_set1_epi64(LIMB_MASK as i64); L], [_mm512_setzero_si512(); L]];
         let columns = t.as_flattened_mut();
-        let (blocks, _) = x.as_chunks::<BLOCK>();
+        let (blocks, _) = cells(x).as_chunks::<BLOCK>();
         for (i, a) in blocks.iter().enumerate() {
             triangle(window!(columns, 10, 2 * i), a);
             for (j, b) in blocks.iter().enumerate().skip(i + 1) {
@@ -187,6 +195,7 @@ impl<const L: usize> Modulus<L> {
             pair[0] = _mm512_madd52lo_epu64(_mm512_add_epi64(pair[0], pair[0]), *a, *a);
             pair[1] = _mm512_madd52hi_epu64(_mm512_add_epi64(pair[1], pair[1]), *a, *a);
         }
+        t[0][0] = _mm512_add_epi64(t[0][0], _mm512_set1_epi64(1));
         *x = self.reduce(&mut t);
     }
 
@@ -211,7 +220,7 @@ impl<const L: usize> Modulus<L> {
         } else {
             run!(reduce_low_15, reduce_high_15, 15);
         }
-        normalize(&t[1])
+        normalize(&t[1], _mm512_set1_epi64(-1))
     }
 
     /// Into the Montgomery domain: `x R mod n`, below `2 n`, for any `x` of `L` limbs.
@@ -246,7 +255,7 @@ impl<const L: usize> Modulus<L> {
         let (mut x, mut reduced, mut borrow) = (*x, [zero; L], zero);
         for ((x, reduced), n) in x.iter_mut().zip(&mut reduced).zip(&self.n) {
             *x = _mm512_and_si512(*x, mask);
-            let sum = _mm512_add_epi64(_mm512_sub_epi64(*x, *n), borrow);
+            let sum = _mm512_add_epi64(_mm512_sub_epi64(*x, n.get()), borrow);
             borrow = _mm512_srai_epi64::<LIMB_BITS>(sum);
             *reduced = _mm512_and_si512(sum, mask);
         }
@@ -262,9 +271,9 @@ impl<const L: usize> Modulus<L> {
     pub(super) fn difference(&self, a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
         let mut t = *a;
         for ((t, n), b) in t.iter_mut().zip(&self.n).zip(b) {
-            *t = _mm512_sub_epi64(_mm512_add_epi64(*t, _mm512_add_epi64(*n, *n)), *b);
+            *t = _mm512_sub_epi64(_mm512_add_epi64(*t, _mm512_add_epi64(n.get(), n.get())), *b);
         }
-        normalize(&t)
+        normalize(&t, _mm512_setzero_si512())
     }
 }
 
@@ -288,11 +297,12 @@ pub(super) fn one<const L: usize>() -> [Lanes; L] {
 /// `a + b`, which fits into `L` limbs.
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn add<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
+    let mask = _mm512_set1_epi64(LIMB_MASK as i64);
     let mut sum = *a;
     for (sum, b) in sum.iter_mut().zip(b) {
-        *sum = _mm512_add_epi64(*sum, *b);
+        *sum = _mm512_add_epi64(_mm512_and_si512(*sum, mask), _mm512_and_si512(*b, mask));
     }
-    normalize(&sum)
+    normalize(&sum, _mm512_setzero_si512())
 }
 
 /// `a * b + c`, in full: `D = 2 L` limbs.
@@ -310,7 +320,7 @@ pub(super) fn multiply_add<const L: usize, const D: usize>(
             t[i + j + 1] = _mm512_madd52hi_epu64(t[i + j + 1], *b, *digit);
         }
     }
-    normalize(&t)
+    normalize(&t, _mm512_setzero_si512())
 }
 
 /// The lanes in which two numbers, in normal limbs, are the same; one bit each.
