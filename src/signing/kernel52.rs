@@ -9,9 +9,9 @@
 //!   where the code is compiled: the accumulators then are registers, and the shift by one limb
 //!   after every row is a renaming. Loops are unrolled too, but later, and meanwhile the compiler
 //!   moves what stands between them.
-//! * Operands are in [`Cell`]s, and [`end_pass`] stands between the passes over them. Elsewise each
+//! * Operands are in [`Cell`]s, and `end_pass!` stands between the passes over them. Otherwise each
 //!   limb would be loaded once, early, for all passes, and the accumulators be spilled.
-//! * What the next row waits for comes first, a few multiplications apart, and the passes go over
+//! * What the next row waits for comes first, a few multiplications apart, and every pass goes over
 //!   all columns in turn, so that no sum is needed before it is there.
 
 use std::arch::x86_64::{
@@ -239,12 +239,7 @@ pub(super) fn rectangle(
 /// The product of 20 limbs, whose columns all fit into registers.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn product_20(
-    x: &[Cell<Lanes>; 20],
-    b: &[Lanes; 20],
-    n: &[Cell<Lanes>; 20],
-    k0: Lanes,
-) {
+pub(super) fn product_20(x: &[Cell<Lanes>; 20], b: &[Lanes; 20], n: &[Cell<Lanes>; 20], k0: Lanes) {
     let mut acc = [_mm512_setzero_si512(); 40];
     acc[..20].fill(_mm512_set1_epi64(LIMB_MASK as i64));
     product_low!(acc, x, b, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {});
@@ -301,6 +296,7 @@ pub(super) fn square_20(x: &[Cell<Lanes>; 20], n: &[Cell<Lanes>; 20], k0: Lanes)
         });
         end_pass!();
     });
+    // Not doubled, and with the 1 that it lacks.
     acc[0] = _mm512_set1_epi64((LIMB_MASK << 1 | 1) as i64);
     each!(I in [0 1 2 3 4 5 6 7 8 9] {
         let limb = x[I].get();

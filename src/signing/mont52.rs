@@ -20,13 +20,21 @@
 //! square forms each cross product once and doubles the column: the same sum.) One carry comes in
 //! from the column below it, itself below `2^12`. The longest number here has 80 limbs, so a column
 //! stays below `2^(52 + 9)`, far from 2^64, and is carried exactly once: when its row is reduced (the
-//! lower `L` columns), or in [`normalize`] at the end (the upper ones), because the next operation
-//! reads 52 bits of each limb and no more.
+//! lower `L` columns), or at the end (the upper ones). Nothing need be masked off then: a
+//! multiplication reads 52 bits of each limb and no more, and what is above has been carried.
 //!
 //! Reducing column `i` adds `m * n[0]`, with `m = column * k0 mod 2^52` and `k0 = -1/n mod 2^52`. The
 //! sum's low 52 bits are zero by construction, so what it carries is `column / 2^52` rounded up,
-//! and that product need not be formed: one addition, off the critical path, in place of a
-//! multiplication on it.
+//! and that product need not be formed.
+//!
+//! Rounding up is free as well: the lower `L` columns start at `2^52 - 1` and not at zero, so that
+//! they hold `column + 2^52 - 1`, and a shift rounds up. Modulo 2^52 they are one less than the
+//! column then, so `m = k0 + (column - 1) * k0`: its multiplication adds to `k0` and not to zero.
+//!
+//! A square doubles its columns, and with them what they started at: `2^53 - 2`. The shift would
+//! do with one more, and yields one too much: `(column + 2^53 - 1) / 2^52`, rounded down, is the
+//! carry and 1. Each lacks what the one below it has too much of. Column 0 has none below it and is
+//! given the 1, and column `L`, which lacks nothing, has it taken away.
 //!
 //! # Why the final subtraction can wait
 //!
@@ -57,8 +65,8 @@ use crate::signing::radix52::{LIMB_BITS, LIMB_MASK, ModulusLimbs};
 /// One limb of eight numbers.
 pub(super) type Lanes = __m512i;
 
-/// Carries once through `t`, whose value fits into `L` limbs. Columns may be negative: the shift is
-/// arithmetic.
+/// Carries once through `t`, whose value fits into `L` limbs, from `carry` into the lowest. Columns
+/// may be negative: the shift is arithmetic.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
 fn normalize<const L: usize>(t: &[Lanes; L], mut carry: Lanes) -> [Lanes; L] {
@@ -72,6 +80,7 @@ fn normalize<const L: usize>(t: &[Lanes; L], mut carry: Lanes) -> [Lanes; L] {
     normal
 }
 
+/// What `kernel52` reads over and over, as it wants it.
 fn cells(limbs: &mut [Lanes]) -> &[Cell<Lanes>] {
     Cell::from_mut(limbs).as_slice_of_cells()
 }
@@ -91,6 +100,7 @@ macro_rules! window {
 
 /// One modulus for all eight lanes, with what reduction by it needs.
 pub(super) struct Modulus<const L: usize> {
+    /// In cells for the sake of `kernel52`. Nothing writes to them.
     n: [Cell<Lanes>; L],
     k0: Lanes,
     /// `R^2 mod n` and `R^3 mod n`.
@@ -121,7 +131,8 @@ impl<const L: usize> Modulus<L> {
         }
     }
 
-    /// `a * b / R mod n`. Normal limbs in, normal limbs out; the size is the module's matter.
+    /// `a * b / R mod n`. Limbs may have bits above the 52 that count, in and out; the size is the
+    /// module's matter.
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn product(&self, a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
         let mut product = *a;
@@ -167,8 +178,7 @@ impl<const L: usize> Modulus<L> {
         *x = normalize(&t[1], _mm512_setzero_si512());
     }
 
-    /// `x = x * x / R mod n`, with each cross product formed once. The limbs may have bits above
-    /// the 52 that count.
+    /// `x = x * x / R mod n`, with each cross product formed once.
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline]
     pub(super) fn square(&self, x: &mut [Lanes; L]) {
@@ -195,13 +205,14 @@ impl<const L: usize> Modulus<L> {
             pair[0] = _mm512_madd52lo_epu64(_mm512_add_epi64(pair[0], pair[0]), *a, *a);
             pair[1] = _mm512_madd52hi_epu64(_mm512_add_epi64(pair[1], pair[1]), *a, *a);
         }
+        // The 1 that column 0 lacks.
         t[0][0] = _mm512_add_epi64(t[0][0], _mm512_set1_epi64(1));
-        *x = self.reduce(&mut t);
+        *x = self.reduce_square(&mut t);
     }
 
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline]
-    fn reduce(&self, t: &mut Columns<L>) -> [Lanes; L] {
+    fn reduce_square(&self, t: &mut Columns<L>) -> [Lanes; L] {
         let columns = t.as_flattened_mut();
         macro_rules! run {
             ($low:ident, $high:ident, $w:literal) => {{
@@ -294,7 +305,7 @@ pub(super) fn one<const L: usize>() -> [Lanes; L] {
     one
 }
 
-/// `a + b`, which fits into `L` limbs.
+/// `a + b`, which fits into `L` limbs. Those of `a` and `b` may have bits above the 52 that count.
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn add<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
     let mask = _mm512_set1_epi64(LIMB_MASK as i64);
