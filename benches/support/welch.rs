@@ -1,0 +1,107 @@
+//! Welch's t-test on the times of two classes, as dudect does it: on all of them, and on what is left
+//! by each of a hundred crops, because a tail of interruptions hides a small difference.
+
+/// Which of two inputs was timed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    Fixed,
+    Random,
+}
+
+/// Crops, from the seven per cent nearest to the machine's pace to all but one time in a thousand.
+const CROPS: i32 = 100;
+
+/// Fewer times than this in a class say nothing.
+const FEWEST: f64 = 100.0;
+
+/// Measurements around one that tell the machine's pace at that moment.
+const NEIGHBOURS: usize = 31;
+
+/// Times in the order in which they were taken.
+#[derive(Default)]
+pub(crate) struct Times(Vec<(Class, u64)>);
+
+impl Times {
+    pub(crate) fn push(&mut self, class: Class, time: u64) {
+        self.0.push((class, time));
+    }
+
+    pub(crate) fn median(&self) -> u64 {
+        median(&self.0)
+    }
+
+    /// The largest `|t|` of all crops.
+    ///
+    /// One set of limits for both classes, from the times of both: they cut no class more than the
+    /// other unless the classes differ. They lie the closer the lower (dudect's choice), where times
+    /// are dense. An interruption among its neighbours makes a time too small, so both ends go.
+    pub(crate) fn largest_t(&self) -> f64 {
+        let times = self.steadied();
+        let mut sorted: Vec<_> = times.iter().map(|(_, time)| time.abs()).collect();
+        sorted.sort_by(f64::total_cmp);
+        let limit = |crop: i32| {
+            let share = 1.0 - 0.5_f64.powf(f64::from(10 * crop) / f64::from(CROPS));
+            sorted[(share * (sorted.len() - 1) as f64) as usize]
+        };
+        let limits = (1..=CROPS).map(limit).chain([f64::INFINITY]);
+        limits.map(|limit| t_within(limit, &times)).fold(0.0, f64::max)
+    }
+
+    /// Each time less the median of those around it, of either class: the machine's pace drifts by
+    /// more than a leak is long, but it drifts for both classes.
+    fn steadied(&self) -> Vec<(Class, f64)> {
+        let steady = |(place, (class, time)): (usize, &(Class, u64))| {
+            let first = place.saturating_sub(NEIGHBOURS / 2);
+            let around = &self.0[first..self.0.len().min(first + NEIGHBOURS)];
+            (*class, *time as f64 - median(around) as f64)
+        };
+        self.0.iter().enumerate().map(steady).collect()
+    }
+}
+
+fn median(times: &[(Class, u64)]) -> u64 {
+    let mut sorted: Vec<_> = times.iter().map(|(_, time)| *time).collect();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
+}
+
+/// `|t|` of the times not further than `limit` from the pace; 0 if they are too few.
+fn t_within(limit: f64, times: &[(Class, f64)]) -> f64 {
+    let [fixed, random] = [Class::Fixed, Class::Random].map(|class| {
+        let times = times.iter().filter(|(of, time)| *of == class && time.abs() <= limit);
+        Moments::of(times.map(|(_, time)| *time))
+    });
+    if fixed.count < FEWEST || random.count < FEWEST {
+        return 0.0;
+    }
+    let spread = (fixed.variance() / fixed.count + random.variance() / random.count).sqrt();
+    // Times of one value each: no difference, or nothing but one.
+    if spread == 0.0 {
+        return if fixed.mean == random.mean { 0.0 } else { f64::INFINITY };
+    }
+    (fixed.mean - random.mean).abs() / spread
+}
+
+/// Count, mean and squared deviations, one number at a time (Welford, "Note on a method for
+/// calculating corrected sums of squares and products", Technometrics 4, 1962).
+#[derive(Default)]
+struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn of(numbers: impl Iterator<Item = f64>) -> Self {
+        numbers.fold(Self::default(), |moments, number| {
+            let count = moments.count + 1.0;
+            let off = number - moments.mean;
+            let mean = moments.mean + off / count;
+            Self { count, mean, squares: moments.squares + off * (number - mean) }
+        })
+    }
+
+    fn variance(&self) -> f64 {
+        self.squares / (self.count - 1.0)
+    }
+}

@@ -1,0 +1,275 @@
+//! Does the time depend on a secret? The test of Reparaz, Balasch and Verbauwhede ("Dude, is my code
+//! constant time?", DATE 2017): two classes of input, by turns at random, and Welch's t-test on their
+//! times.
+//!
+//! ```sh
+//! cargo bench --bench timing --no-run && chrt -f 50 taskset -c 0 cargo bench --bench timing
+//! ```
+//!
+//! A `|t|` above 4.5 is a leak. Leaks that are planted here must show with more than 10, or the
+//! machine is too noisy for the others' silence to mean anything. Either failing fails the bench.
+//! Beside a busy hyperthread a difference of one per cent in a batch is about as large as the noise:
+//! take a quiet machine. What no measurement shows, `tests/constant-time` may.
+//!
+//! `GRANTD_TIMING_MEASUREMENTS` (of signatures; of secrets, eight times as many) makes it longer.
+//! Without `--bench` among the arguments (`cargo test --benches`) everything runs a few times and
+//! nothing is judged.
+
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use grantd::clock::Clock;
+use grantd::oauth::client_secret::SecretHash;
+use grantd::signing::batch::{BATCH, BatchKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use subtle::ConstantTimeEq;
+
+#[path = "support/welch.rs"]
+mod welch;
+
+use welch::{Class, Times};
+
+/// Above this two classes differ (Goodwill, Jun, Jaffe and Rohatgi, "A testing methodology for
+/// side-channel resistance validation", 2011).
+const LEAK: f64 = 4.5;
+
+/// What a planted leak must exceed.
+const PLAIN: f64 = 10.0;
+
+/// Batches that are timed for each pair of classes, some 20 s.
+const MEASUREMENTS: usize = 25_000;
+
+/// Keys of each class.
+const KEYS: usize = 16;
+
+/// Bytes of a message, and of its fixed value, in which five bits of eight are set.
+const MESSAGE: usize = 64;
+const FIXED: u8 = b'm';
+
+/// Comparisons that are timed at once: one alone is a few steps of the clock.
+const COMPARISONS: usize = 8;
+
+/// Characters of a client's secret.
+const SECRET: usize = 40;
+
+fn main() -> io::Result<ExitCode> {
+    let measuring = std::env::args().any(|argument| argument == "--bench");
+    let measurements = match std::env::var("GRANTD_TIMING_MEASUREMENTS") {
+        Ok(number) => number.parse().map_err(failed)?,
+        Err(_) => MEASUREMENTS,
+    };
+    let mut bench = Bench {
+        #[expect(clippy::disallowed_methods, reason = "classes and inputs")]
+        random: SystemRandom::new(),
+        measurements: if measuring { measurements } else { 20 },
+        judging: measuring,
+        sound: true,
+    };
+    writeln!(
+        io::stdout(),
+        "{:<52} {:>9} {:>7} {:>7} {:>8}",
+        "fixed against random",
+        "measured",
+        "ns",
+        "|t|",
+        "must be"
+    )?;
+    bench.batches()?;
+    bench.secrets()?;
+    Ok(if bench.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Bench {
+    random: SystemRandom,
+    measurements: usize,
+    judging: bool,
+    sound: bool,
+}
+
+impl Bench {
+    /// Eight RSA-2048 signatures.
+    fn batches(&mut self) -> io::Result<()> {
+        let fixed = generate()?;
+        let Some(key) = BatchKey::new(&fixed) else {
+            self.sound &= !self.judging;
+            return writeln!(io::stdout(), "no batches: this CPU has no AVX-512 IFMA");
+        };
+        let random = self.random.clone();
+        let messages = |class, messages: &mut [[u8; MESSAGE]; BATCH]| {
+            random.fill(messages.as_flattened_mut()).map_err(failed)?;
+            choose(class, &[FIXED; MESSAGE * BATCH], messages.as_flattened_mut());
+            io::Result::Ok(())
+        };
+        let mut input = [[0; MESSAGE]; BATCH];
+        self.run("batch, messages", Wanted::Silence, self.measurements, |class| {
+            messages(class, &mut input)?;
+            Ok(timed(|| sign(&key, &input)))
+        })?;
+        self.run(
+            "batch, messages; planted: skips zero bits",
+            Wanted::Leak,
+            self.measurements / 2,
+            |class| {
+                messages(class, &mut input)?;
+                Ok(timed(|| {
+                    sign(&key, &input);
+                    multiply_bits(input.as_flattened());
+                }))
+            },
+        )?;
+
+        // Copies of one key are as many objects in as many places as different keys are.
+        let mut keys = Vec::new();
+        for _ in 0..KEYS {
+            keys.push([&*fixed, &*generate()?].map(BatchKey::new));
+        }
+        let key = |class: Class, place: u8| {
+            let pair = &keys[usize::from(place) % KEYS];
+            let [fixed, random] = pair.each_ref().map(Option::as_ref);
+            if class == Class::Fixed { fixed } else { random }
+        };
+        let message = [[FIXED; MESSAGE]; BATCH];
+        self.run("batch, keys", Wanted::Silence, self.measurements, |class| {
+            let mut place = [0];
+            random.fill(&mut place).map_err(failed)?;
+            let key = key(class, place[0]).ok_or_else(|| failed("a key was refused"))?;
+            Ok(timed(|| sign(key, &message)))
+        })
+    }
+
+    /// Hashing what a client presents and comparing it with what is stored: the right secret against
+    /// wrong ones of its length.
+    fn secrets(&mut self) -> io::Result<()> {
+        let random = self.random.clone();
+        let right = [b's'; SECRET];
+        let stored = SecretHash::of(str::from_utf8(&right).map_err(failed)?);
+        let presented = |class, secret: &mut [u8; SECRET]| {
+            random.fill(secret).map_err(failed)?;
+            for byte in &mut *secret {
+                *byte = b'a' + (*byte & 15);
+            }
+            choose(class, &right, secret);
+            io::Result::Ok(())
+        };
+        let count = self.measurements * 8;
+        let mut secret = [0; SECRET];
+        self.run("client secret, right against wrong", Wanted::Silence, count, |class| {
+            presented(class, &mut secret)?;
+            let secret = str::from_utf8(&secret).map_err(failed)?;
+            Ok(timed(|| {
+                for _ in 0..COMPARISONS {
+                    black_box(SecretHash::of(black_box(secret)).ct_eq(&stored));
+                }
+            }))
+        })?;
+        self.run(
+            "client secret; planted: stops at the first difference",
+            Wanted::Leak,
+            count,
+            |class| {
+                presented(class, &mut secret)?;
+                Ok(timed(|| {
+                    for _ in 0..COMPARISONS {
+                        black_box(SecretHash::of(str::from_utf8(black_box(&secret)).unwrap_or("")));
+                        black_box(black_box(&secret).iter().eq(black_box(&right)));
+                    }
+                }))
+            },
+        )
+    }
+
+    fn run(
+        &mut self,
+        name: &str,
+        wanted: Wanted,
+        count: usize,
+        mut measure: impl FnMut(Class) -> io::Result<u64>,
+    ) -> io::Result<()> {
+        let mut times = Times::default();
+        // The first ones bring code and data into the caches.
+        for number in 0..count + count / 20 {
+            let mut coin = [0];
+            self.random.fill(&mut coin).map_err(failed)?;
+            let class = if coin[0] & 1 == 0 { Class::Fixed } else { Class::Random };
+            let time = measure(class)?;
+            if number >= count / 20 {
+                times.push(class, time);
+            }
+        }
+        if !self.judging {
+            return writeln!(io::stdout(), "{name:<52} {count:>9} not judged");
+        }
+        let (t, median) = (times.largest_t(), times.median());
+        let (sound, bound) = match wanted {
+            Wanted::Silence => (t < LEAK, format!("< {LEAK}")),
+            Wanted::Leak => (t > PLAIN, format!("> {PLAIN}")),
+        };
+        self.sound &= sound;
+        let verdict = if sound { "" } else { "  IT IS NOT" };
+        writeln!(io::stdout(), "{name:<52} {count:>9} {median:>7} {t:>7.2} {bound:>8}{verdict}")
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Wanted {
+    Silence,
+    Leak,
+}
+
+/// Overwrites what is random with what is fixed, if that is the class; by the same steps if not.
+fn choose(class: Class, fixed: &[u8], random: &mut [u8]) {
+    let keep = black_box(if class == Class::Fixed { 0 } else { u8::MAX });
+    for (random, fixed) in random.iter_mut().zip(fixed) {
+        *random = (*random & keep) | (fixed & !keep);
+    }
+}
+
+/// Nanoseconds.
+fn timed(run: impl FnOnce()) -> u64 {
+    let start = Clock::instant();
+    run();
+    start.elapsed().as_nanos() as u64
+}
+
+fn sign(key: &BatchKey, messages: &[[u8; MESSAGE]; BATCH]) {
+    let mut signatures = [[0; 512]; BATCH];
+    let messages = black_box(messages).each_ref().map(|message| &message[..]);
+    let passed = key.sign(&messages, black_box(&mut signatures));
+    assert_eq!(passed, [true; BATCH]);
+}
+
+/// What square-and-multiply would do in addition, by a secret that is the message: a product of 1024
+/// bits for every bit that is set, of as many bits as the exponents of both primes have.
+fn multiply_bits(secret: &[u8]) {
+    for bit in secret[..256].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1)) {
+        if bit == 1 {
+            black_box(product(black_box(&[u64::MAX; 16]), black_box(&[u64::MAX; 16])));
+        }
+    }
+}
+
+fn product(a: &[u64; 16], b: &[u64; 16]) -> [u64; 32] {
+    let mut product = [0; 32];
+    for (i, a) in a.iter().enumerate() {
+        let mut carry = 0;
+        for (j, b) in b.iter().enumerate() {
+            let sum = u128::from(*a) * u128::from(*b) + u128::from(product[i + j]) + carry;
+            product[i + j] = sum as u64;
+            carry = sum >> 64;
+        }
+        product[i + 16] = carry as u64;
+    }
+    product
+}
+
+fn generate() -> io::Result<Vec<u8>> {
+    let pair = KeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
+    Ok(pair.as_der().map_err(failed)?.as_ref().to_vec())
+}
+
+fn failed(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
+}
