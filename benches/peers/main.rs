@@ -9,6 +9,9 @@
 //! `docs/peers.svg`. With `--test`, or run by `cargo test`, there is one short round, the chart goes
 //! into the target directory, and only what the answers say is checked. The other servers come from
 //! npm and PyPI into the target directory. Needs Linux and two cores.
+//!
+//! On a machine that others use, `nice -n -20` keeps them away. `chrt -f` does not do: Node.js
+//! then takes the whole core and never listens.
 
 #![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
 

@@ -11,6 +11,9 @@ use grantd::config::Config;
 use crate::client::Client;
 use crate::cores;
 
+/// Looks at a server that starts, every 20 ms: a minute's worth.
+const STARTING: u32 = 3000;
+
 /// A process that listens. It ends with this value.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
@@ -22,12 +25,15 @@ impl Service {
     pub(crate) fn start(mut command: Command, address: SocketAddr) -> Self {
         let process = command.stdout(Stdio::null()).spawn().unwrap();
         let mut service = Self { address, process };
-        while Client::connect(address).is_err() {
+        for _ in 0..STARTING {
+            if Client::connect(address).is_ok() {
+                return service;
+            }
             let ended = service.process.try_wait().unwrap();
             assert!(ended.is_none(), "{command:?} did not start");
             sleep(Duration::from_millis(20));
         }
-        service
+        panic!("{command:?} runs but does not listen: is the core busy with real-time work?");
     }
 
     /// The program with one worker on the measured core, its log to nowhere.
