@@ -143,6 +143,9 @@ pub async fn issue<'r, 's: 'r>(
         });
     }
 
+    if !context.engine.has_room() {
+        return Err(refused(Cause::Overloaded));
+    }
     let mut token_id = TokenId::default();
     context.random.fill(&mut token_id).map_err(|_| refused(Cause::NoEntropy))?;
     let expires_at = now + u64::from(client.token_lifetime);
