@@ -87,7 +87,8 @@ fn store(directory: &Path, bits: u16, times: KeyTimes) -> Result<SigningKey, Fau
         .and_then(|document| document.to_pem(PEM_LABEL, LineEnding::LF))
         .map_err(|_| fault("the key could not be encoded"))?;
 
-    whole_file::create_directory(directory).map_err(|error| fault(&format!("cannot be created: {error}")))?;
+    whole_file::create_directory(directory)
+        .map_err(|error| fault(&format!("cannot be created: {error}")))?;
     let file = directory.join(format!("{}.pem", key.key_id()));
     let KeyTimes { published_at, signs_from } = times;
     let text = Zeroizing::new(format!(
