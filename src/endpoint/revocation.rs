@@ -35,7 +35,7 @@ pub async fn revoke<'s>(
     if known.client.id != client.id {
         return Err(refused(Cause::TokenNotOwn));
     }
-    // First: what is forgotten now cannot be handed out while the disk is waited for.
+    // First, so that it is not handed out while the disk is waited for.
     if let Some(reuse) = &client.token_reuse {
         reuse.forget();
     }

@@ -6,14 +6,14 @@
 //! what is answered now and what is true after a restart are the same.
 
 mod ledger;
+mod revoked;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
 
@@ -25,6 +25,7 @@ use tracing::error;
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::store::revocations::ledger::{Ledger, Row};
+use crate::store::revocations::revoked::Revoked;
 
 /// Under what a token is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,16 +38,21 @@ pub enum RevocationKey {
 
 impl RevocationKey {
     /// The key of `token`, whose `jti` this is.
-    pub fn of(token: &str, jti: Option<&str>) -> Self {
+    pub fn of(token: &[u8], jti: Option<&str>) -> Self {
         jti.and_then(decode).map_or_else(
             || {
-                let signing_input = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
-                let mut hash = [0; 32];
-                hash.copy_from_slice(digest(&SHA256, signing_input.as_bytes()).as_ref());
-                Self::SigningInput(hash)
+                let end = token.iter().rposition(|&byte| byte == b'.').unwrap_or(token.len());
+                Self::of_signing_input(&token[..end])
             },
             Self::TokenId,
         )
+    }
+
+    /// The key of a token without a `jti`, by all of it but its signature.
+    pub fn of_signing_input(signing_input: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, signing_input).as_ref());
+        Self::SigningInput(hash)
     }
 
     /// Random or a hash, all of it: any byte spreads keys evenly.
@@ -329,55 +335,6 @@ impl Slot {
     }
 }
 
-/// The rows in memory: in shards, so that a look-up seldom meets a lock that is held.
-#[derive(Default)]
-struct Revoked {
-    shards: [RwLock<HashMap<RevocationKey, u64>>; SHARDS],
-    len: AtomicUsize,
-}
-
-impl Revoked {
-    fn shard(&self, key: &RevocationKey) -> &RwLock<HashMap<RevocationKey, u64>> {
-        &self.shards[usize::from(key.first_byte()) % SHARDS]
-    }
-
-    fn contains(&self, key: &RevocationKey) -> bool {
-        let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
-        shard.contains_key(key)
-    }
-
-    fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
-    }
-
-    fn insert(&self, rows: impl IntoIterator<Item = Row>) {
-        for Row { key, expires_at } in rows {
-            let mut shard = self.shard(&key).write().unwrap_or_else(PoisonError::into_inner);
-            if shard.insert(key, expires_at).is_none() {
-                self.len.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn forget_ended(&self, now: u64) {
-        for shard in &self.shards {
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            let before = shard.len();
-            shard.retain(|&key, &mut expires_at| !Row { key, expires_at }.is_over(now));
-            self.len.fetch_sub(before - shard.len(), Ordering::Relaxed);
-        }
-    }
-
-    fn for_each(&self, mut take: impl FnMut(Row)) {
-        for shard in &self.shards {
-            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            shard.iter().for_each(|(&key, &expires_at)| take(Row { key, expires_at }));
-        }
-    }
-}
-
-/// So that a look-up seldom meets the lock that a purge holds.
-const SHARDS: usize = 16;
 /// Revocations that may wait for the disk, some hundred bytes each.
 const MAX_WAITING: usize = 10_000;
 
@@ -422,13 +379,13 @@ mod tests {
 
     #[test]
     fn a_key_is_the_tokens_id_or_the_hash_of_what_is_signed() {
-        let id = RevocationKey::of("a.b.c", Some("kGGv6zFBu5FLUEcBWPGsQw"));
+        let id = RevocationKey::of(b"a.b.c", Some("kGGv6zFBu5FLUEcBWPGsQw"));
         assert!(matches!(id, RevocationKey::TokenId([0x90, 0x61, ..])));
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, b"a.b").as_ref());
         // No id, one of other length, and one that is not written as we do.
         for jti in [None, Some("x"), Some("kGGv6zFBu5FLUEcBWPGsQx"), Some("not/base64url")] {
-            assert_eq!(RevocationKey::of("a.b.c", jti), RevocationKey::SigningInput(hash));
+            assert_eq!(RevocationKey::of(b"a.b.c", jti), RevocationKey::SigningInput(hash));
         }
     }
 

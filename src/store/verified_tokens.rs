@@ -40,7 +40,7 @@ impl VerifiedTokens {
             return keys.is_published(&known.key_id, now).then_some(known);
         }
         let (claims, key_id) = jwt::verify(token, keys, now)?;
-        let revocation_key = RevocationKey::of(token, claims.jti.as_deref());
+        let revocation_key = RevocationKey::of(token.as_bytes(), claims.jti.as_deref());
         let verified = Arc::new(VerifiedToken { claims, key_id: key_id.into(), revocation_key });
         if token.len() <= MAX_TOKEN_BYTES {
             self.shard(&hash).keep(hash, Arc::clone(&verified));
@@ -107,7 +107,7 @@ mod tests {
 
     fn token(name: &str) -> Arc<VerifiedToken> {
         let claims = serde_json::from_str(r#"{"exp": 1, "client_id": "c", "scope": "s"}"#).unwrap();
-        let revocation_key = RevocationKey::of("a.b.c", None);
+        let revocation_key = RevocationKey::of(b"a.b.c", None);
         Arc::new(VerifiedToken { claims, key_id: name.into(), revocation_key })
     }
 

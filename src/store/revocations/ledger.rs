@@ -19,7 +19,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tracing::warn;
 
 use crate::fault::Fault;
-use crate::store::revocations::{RevocationKey, Revoked, decode};
+use crate::store::revocations::revoked::Revoked;
+use crate::store::revocations::{RevocationKey, decode};
 use crate::store::whole_file::{self, Lock};
 
 /// A token that was revoked.
