@@ -4,6 +4,8 @@
 pub mod bearer;
 pub mod connect;
 pub mod firstvision;
+pub mod introspection;
+pub mod revocation;
 pub mod vision;
 
 use std::borrow::Cow;

@@ -1,6 +1,8 @@
 //! One file per endpoint: the story of one request, from values to values.
 
+pub mod introspection;
 pub mod metadata;
+pub mod revocation;
 pub mod token;
 pub mod validate;
 
@@ -12,7 +14,9 @@ use arc_swap::ArcSwap;
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::signing::engine::Engine;
+use crate::store::revocations::Revocations;
 use crate::store::snapshot::Snapshot;
+use crate::store::verified_tokens::VerifiedTokens;
 
 /// What every endpoint works with. One for the process.
 pub struct Context {
@@ -20,6 +24,10 @@ pub struct Context {
     pub snapshot: ArcSwap<Snapshot>,
     /// What signs.
     pub engine: Engine,
+    /// Tokens that are good no longer.
+    pub revocations: Revocations,
+    /// Tokens whose signature need not be checked again.
+    pub verified: VerifiedTokens,
     /// Wall-clock time.
     pub clock: Clock,
     /// Unpredictable bytes.

@@ -16,6 +16,7 @@
 //! let config = Config {
 //!     clients: directory.join("clients.json"),
 //!     keys: directory.join("keys"),
+//!     state: directory.join("state"),
 //!     ..Config::default()
 //! };
 //! let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -55,7 +56,9 @@ use crate::random::Random;
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
 use crate::store::key_directory;
+use crate::store::revocations::Revocations;
 use crate::store::snapshot::{Snapshot, Sources, demo_clients};
+use crate::store::verified_tokens::VerifiedTokens;
 use crate::telemetry::metrics::Metrics;
 
 /// Serves on `listener` until `shutdown` completes and every connection has had its time to end.
@@ -108,6 +111,9 @@ impl Server {
             let demo = demo.into_iter().map(str::to_owned).collect();
             return Err(StartError::DemoClients(demo));
         }
+        let revocations =
+            Revocations::open(&config.state, config.limits.revocations, clock.clone())
+                .map_err(|fault| StartError::Files(vec![fault]))?;
         let retention = sources.retention(&clients);
         if keys.is_empty() {
             let now = clock.unix_seconds();
@@ -133,8 +139,14 @@ impl Server {
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads = config.workers, "signing");
         let snapshot = Snapshot { clients, keys, issuer };
-        let context =
-            Arc::new(Context { snapshot: ArcSwap::from_pointee(snapshot), engine, clock, random });
+        let context = Arc::new(Context {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            engine,
+            revocations,
+            verified: VerifiedTokens::default(),
+            clock,
+            random,
+        });
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         metrics.name_signer(&signer);
         let service = Service::new(Arc::clone(&context), Arc::clone(&metrics), config)

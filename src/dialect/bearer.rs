@@ -59,7 +59,7 @@ fn try_validate<'s>(
 fn challenge(cause: Cause) -> Option<&'static str> {
     match cause {
         Cause::BearerMissing | Cause::TokenMissing => Some("Bearer realm=\"grantd\""),
-        Cause::TokenExpired | Cause::TokenInvalid => {
+        Cause::TokenExpired | Cause::TokenInvalid | Cause::TokenRevoked => {
             Some("Bearer realm=\"grantd\", error=\"invalid_token\"")
         }
         Cause::TokenScope => Some("Bearer realm=\"grantd\", error=\"insufficient_scope\""),

@@ -61,13 +61,13 @@ async fn try_token<'s>(
 
 /// A body whose encoding is known.
 #[expect(clippy::large_enum_variant, reason = "one for each request, in place")]
-enum Form {
+pub(super) enum Form {
     Urlencoded(Bytes),
     Multipart(Parts),
 }
 
 impl Form {
-    fn read(head: &RequestHead<'_>, body: Bytes) -> Result<Self, Cause> {
+    pub(super) fn read(head: &RequestHead<'_>, body: Bytes) -> Result<Self, Cause> {
         let content_type = head.content_type.unwrap_or_default();
         if content_type.is_empty() && body.is_empty() {
             return Ok(Self::Urlencoded(body));
@@ -87,7 +87,7 @@ impl Form {
         }
     }
 
-    fn parameters(&self, max_parameters: usize) -> Result<Parameters<'_>, FormError> {
+    pub(super) fn parameters(&self, max_parameters: usize) -> Result<Parameters<'_>, FormError> {
         match self {
             Self::Urlencoded(body) => urlencoded::parse(body, max_parameters),
             Self::Multipart(parts) => parts.parameters(),
@@ -106,13 +106,13 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         // Nobody asks for these of a form.
         Cause::ContentTypeMissing
         | Cause::ContentTypeNotAllowed(_)
-        | Cause::FieldMissing
         | Cause::FieldTooLong
         | Cause::FieldValue
         | Cause::Form(
             FormError::Empty | FormError::JsonShape | FormError::JsonSyntax | FormError::JsonType,
         ) => (400, INVALID_REQUEST, "The request is malformed."),
         Cause::ContentEncoding => (415, INVALID_REQUEST, "A compressed body is not accepted."),
+        Cause::FieldMissing => (400, INVALID_REQUEST, "A required parameter is missing."),
         Cause::HeadTooLarge => (431, INVALID_REQUEST, "The header fields are too large."),
         Cause::Host => (400, INVALID_REQUEST, "Exactly one valid Host header is required."),
         Cause::MediaType => (
@@ -197,7 +197,12 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
             (401, INVALID_REQUEST, "Send the token as Authorization: Bearer.")
         }
         Cause::TokenExpired => (401, INVALID_TOKEN, "The token has expired."),
-        Cause::TokenInvalid => (401, INVALID_TOKEN, "The token is not valid here."),
+        Cause::TokenInvalid | Cause::TokenRevoked => {
+            (401, INVALID_TOKEN, "The token is not valid here.")
+        }
+        Cause::TokenNotOwn => {
+            (400, "unauthorized_client", "The token was issued to another client.")
+        }
         Cause::TokenScope => {
             (403, "insufficient_scope", "The token lacks a scope that this needs.")
         }
@@ -221,7 +226,10 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "server_error", "The server failed; its log says why.")
         }
-        Cause::NoSigningKey | Cause::Overloaded => {
+        Cause::NoSigningKey
+        | Cause::Overloaded
+        | Cause::RevocationNotWritten
+        | Cause::RevocationsFull => {
             (503, "temporarily_unavailable", "The server is busy; try again shortly.")
         }
     };

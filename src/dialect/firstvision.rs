@@ -150,6 +150,8 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::ScopeMissing
         | Cause::SecretNotCurrent
         | Cause::TokenInvalid
+        | Cause::TokenNotOwn
+        | Cause::TokenRevoked
         | Cause::TokenScope
         | Cause::UnknownClient
         | Cause::UnsupportedAuthentication
@@ -177,7 +179,10 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "AGT500ISE", "Internal server error")
         }
-        Cause::NoSigningKey | Cause::Overloaded => (503, "AGT503SU", "Service is unavailable"),
+        Cause::NoSigningKey
+        | Cause::Overloaded
+        | Cause::RevocationNotWritten
+        | Cause::RevocationsFull => (503, "AGT503SU", "Service is unavailable"),
     }
 }
 

@@ -183,7 +183,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
     match cause {
         Cause::TokenMissing => (400, "240002", "Authorization header is missing"),
         Cause::BearerMissing => (400, "240003", "Bearer token is missing"),
-        Cause::TokenInvalid => (400, "240004", "Bearer token is not valid"),
+        Cause::TokenInvalid | Cause::TokenRevoked => (400, "240004", "Bearer token is not valid"),
         Cause::BodyAborted
         | Cause::Host
         | Cause::TransferEncoding
@@ -228,6 +228,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::Scope(_)
         | Cause::ScopeMissing
         | Cause::SecretNotCurrent
+        | Cause::TokenNotOwn
         | Cause::TokenScope
         | Cause::UnknownClient
         | Cause::UnsupportedAuthentication
@@ -247,7 +248,10 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "250001", "Internal error")
         }
-        Cause::NoSigningKey | Cause::Overloaded => (503, "250301", "Service is unavailable"),
+        Cause::NoSigningKey
+        | Cause::Overloaded
+        | Cause::RevocationNotWritten
+        | Cause::RevocationsFull => (503, "250301", "Service is unavailable"),
     }
 }
 

@@ -11,6 +11,10 @@ use crate::store::snapshot::Snapshot;
 
 /// Where the token endpoint is, below the issuer.
 pub const TOKEN_PATH: &str = "/connect/token";
+/// Where the introspection endpoint is, below the issuer.
+pub const INTROSPECTION_PATH: &str = "/connect/introspect";
+/// Where the revocation endpoint is, below the issuer.
+pub const REVOCATION_PATH: &str = "/connect/revocation";
 /// Where the key set is, below the issuer.
 pub const JWKS_PATH: &str = "/.well-known/openid-configuration/jwks";
 
@@ -46,12 +50,18 @@ pub fn etag_matches(if_none_match: &str, etag: &str) -> bool {
 /// 3: only what works is in it.
 pub fn server_metadata(snapshot: &Snapshot) -> Document {
     let issuer = &snapshot.issuer;
+    // The same at each: who may ask for a token may ask about one.
+    let auth_methods = AuthMethod::ALL.map(AuthMethod::as_str);
     let body = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.join(TOKEN_PATH),
         "jwks_uri": issuer.join(JWKS_PATH),
         "grant_types_supported": [CLIENT_CREDENTIALS],
-        "token_endpoint_auth_methods_supported": AuthMethod::ALL.map(AuthMethod::as_str),
+        "token_endpoint_auth_methods_supported": auth_methods,
+        "introspection_endpoint": issuer.join(INTROSPECTION_PATH),
+        "introspection_endpoint_auth_methods_supported": auth_methods,
+        "revocation_endpoint": issuer.join(REVOCATION_PATH),
+        "revocation_endpoint_auth_methods_supported": auth_methods,
         "response_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::endpoint::Context;
 use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
+use crate::jose::jws::SigningInput;
 use crate::oauth::client::{ContentType, RateLimit, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{Grant, GrantRequest};
 use crate::oauth::reuse::Kind;
 use crate::signing::engine::SignError;
+use crate::store::revocations::RevocationKey;
 use crate::store::snapshot::Snapshot;
 
 /// A request for a token, in no dialect any more.
@@ -131,7 +133,11 @@ pub async fn issue<'r, 's: 'r>(
     let kind =
         Kind { profile, key_id: key.key_id(), scope: &grant.scope, resources: &grant.resources };
     let reuse = client.token_reuse.as_ref();
-    if let Some(expires_at) = reuse.and_then(|reuse| reuse.find(&kind, now, &mut buffer)) {
+    let begin = buffer.len();
+    let found = reuse.and_then(|reuse| reuse.find(&kind, now, &mut buffer));
+    if let Some(expires_at) = found
+        && !is_revoked(context, profile, || RevocationKey::of(&buffer[begin..], None))
+    {
         return Ok(Issued {
             buffer,
             scope: grant.scope,
@@ -148,13 +154,15 @@ pub async fn issue<'r, 's: 'r>(
     }
     let mut token_id = TokenId::default();
     context.random.fill(&mut token_id).map_err(|_| refused(Cause::NoEntropy))?;
-    let expires_at = now + u64::from(client.token_lifetime);
-    let begin = buffer.len();
-    let token = match profile {
-        TokenProfile::AtJwt => mint_at_jwt(&grant, issuer, key, now, &token_id, buffer),
-        TokenProfile::Vision => mint_vision(&grant, expires_at, buffer),
+    buffer.truncate(begin);
+    let (token, lifetime) = match profile {
+        TokenProfile::AtJwt => mint_at_jwt(&grant, issuer, key, now, &token_id, buffer)
+            .map(|token| (token, client.token_lifetime))
+            .map_err(|_| Cause::Internal),
+        TokenProfile::Vision => mint_unrevoked(context, &grant, now, buffer),
     }
-    .map_err(|_| refused(Cause::Internal))?;
+    .map_err(refused)?;
+    let expires_at = now + u64::from(lifetime);
     let signed = context.engine.sign(Arc::clone(key), token).await.map_err(|error| {
         refused(match error {
             SignError::QueueFull => Cause::Overloaded,
@@ -167,7 +175,7 @@ pub async fn issue<'r, 's: 'r>(
 
     Ok(Issued {
         buffer: signed.buffer,
-        lifetime: client.token_lifetime,
+        lifetime,
         expires_at,
         client_id: &client.id,
         is_reused: reuse.map(|_| false),
@@ -175,3 +183,40 @@ pub async fn issue<'r, 's: 'r>(
         scope: grant.scope,
     })
 }
+
+/// A `vision` token and how long it lives, in seconds. Such a token has no id, so that all of one
+/// second are the same: if one of them was revoked, the next lives a second less.
+fn mint_unrevoked(
+    context: &Context,
+    grant: &Grant<'_>,
+    now: u64,
+    mut buffer: Vec<u8>,
+) -> Result<(SigningInput, u32), Cause> {
+    let longest = grant.client.token_lifetime;
+    for lifetime in (longest.saturating_sub(MAX_SHORTENED).max(1)..=longest).rev() {
+        let token = mint_vision(grant, now + u64::from(lifetime), buffer);
+        let token = token.map_err(|_| Cause::Internal)?;
+        let key = || RevocationKey::of_signing_input(token.as_bytes());
+        if !is_revoked(context, TokenProfile::Vision, key) {
+            return Ok((token, lifetime));
+        }
+        buffer = token.discard();
+    }
+    // In a second it is another token.
+    Err(Cause::Overloaded)
+}
+
+/// Whether a token that is about to be handed out was revoked when it was handed out before. One
+/// with an id of its own cannot have been: revoking it makes its client's kept ones forgotten.
+fn is_revoked(
+    context: &Context,
+    profile: TokenProfile,
+    key: impl FnOnce() -> RevocationKey,
+) -> bool {
+    profile == TokenProfile::Vision
+        && !context.revocations.is_empty()
+        && context.revocations.contains(&key())
+}
+
+/// By how many seconds a token may be shorter than its client's are.
+const MAX_SHORTENED: u32 = 15;

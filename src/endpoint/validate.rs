@@ -1,13 +1,16 @@
 //! Is this access token good? For resource servers, for nginx `auth_request`, and for the client
 //! that holds it.
 
+use std::sync::Arc;
+
 use crate::endpoint::Context;
 use crate::endpoint::token::Refused;
-use crate::jose::jwt::{self, Claims};
+use crate::jose::jwt::Claims;
 use crate::oauth::client::Client;
 use crate::oauth::client_authentication::{Authorization, Credentials};
 use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
+use crate::store::verified_tokens::VerifiedToken;
 
 /// What a resource needs of a token.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,18 +55,23 @@ pub fn bearer<'s>(
         return Err(Cause::BearerMissing.into());
     }
 
-    let (claims, client) = current(context, snapshot, token)?;
-    let refused = |cause| Refused { cause, client_id: Some(&*client.id) };
+    let current = unbound(context, snapshot, token)?;
+    let refused = |cause| Refused { cause, client_id: Some(&*current.client.id) };
     if let Some(audience) = needs.audience
-        && !is_for(&claims, client, audience, snapshot.issuer.as_str())
+        && !current.is_for(audience, snapshot.issuer.as_str())
     {
         return Err(refused(Cause::TokenInvalid));
     }
+    let claims = &current.token.claims;
     let granted = |needed: &str| claims.scope.split(' ').any(|scope| scope == needed);
     if needs.scope.is_some_and(|scope| !scope.split(' ').all(granted)) {
         return Err(refused(Cause::TokenScope));
     }
-    Ok(Validated { client_id: &client.id, scope: claims.scope, expires_at: claims.exp })
+    Ok(Validated {
+        client_id: &current.client.id,
+        scope: claims.scope.clone(),
+        expires_at: claims.exp,
+    })
 }
 
 /// Whether `token` is good and belongs to the client that asks, and which client that is.
@@ -77,39 +85,99 @@ pub fn own_token<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
-    let registered = snapshot.clients.get(credentials.client_id());
-    let client = credentials
-        .verify(registered, context.clock.unix_seconds())
-        .map_err(|cause| Refused { cause, client_id: registered.map(|client| &*client.id) })?;
-    let valid = current(context, snapshot, token).is_ok_and(|(_, holder)| holder.id == client.id);
+    let client = authenticate(context, snapshot, credentials)?;
+    let valid = unbound(context, snapshot, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
 }
 
-/// The claims of a token that we have signed, whose time is not over and whose client may still
-/// have one.
-fn current<'s>(
+/// The client that asks, if it is who it claims to be.
+///
+/// # Errors
+///
+/// [`Refused`].
+pub(super) fn authenticate<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    credentials: &Credentials<'_>,
+) -> Result<&'s Client, Refused<'s>> {
+    let registered = snapshot.clients.get(credentials.client_id());
+    credentials
+        .verify(registered, context.clock.unix_seconds())
+        .map_err(|cause| Refused { cause, client_id: registered.map(|client| &*client.id) })
+}
+
+/// A token that we have signed, and the client that it was issued to.
+pub(super) struct Signed<'s> {
+    pub(super) token: Arc<VerifiedToken>,
+    pub(super) client: &'s Client,
+}
+
+impl Signed<'_> {
+    /// When it was issued, in Unix seconds. One that does not say was issued a lifetime before its
+    /// end, as far as anybody knows.
+    pub(super) fn issued_at(&self) -> u64 {
+        let Claims { iat, exp, .. } = self.token.claims;
+        iat.unwrap_or_else(|| exp.saturating_sub(self.client.token_lifetime.into()))
+    }
+
+    /// Whether it is for `audience`. One that names nobody is for its client's.
+    pub(super) fn is_for(&self, audience: &str, issuer: &str) -> bool {
+        match &self.token.claims.aud {
+            Some(named) => named.contains(audience),
+            None if self.client.audience.is_empty() => audience == issuer,
+            None => self.client.audience.iter().any(|one| **one == *audience),
+        }
+    }
+}
+
+/// The token, if a published key of ours has signed it in our name for a client that is registered.
+/// Whether it is still good, or good already, is not looked at.
+pub(super) fn signed<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     token: &str,
-) -> Result<(Claims, &'s Client), Cause> {
+    now: u64,
+) -> Result<Signed<'s>, Cause> {
+    let token = context.verified.verify(token, &snapshot.keys, now).ok_or(Cause::TokenInvalid)?;
+    let Claims { client_id, iss, .. } = &token.claims;
+    let client = snapshot.clients.get(client_id).ok_or(Cause::TokenInvalid)?;
+    if iss.as_deref().is_some_and(|issuer| issuer != snapshot.issuer.as_str()) {
+        return Err(Cause::TokenInvalid);
+    }
+    Ok(Signed { token, client })
+}
+
+/// The token, if it is good: [`signed`], in its time, not revoked, of a client that may still have
+/// one.
+pub(super) fn current<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    token: &str,
+) -> Result<Signed<'s>, Cause> {
     let now = context.clock.unix_seconds();
-    let claims = jwt::verify(token, &snapshot.keys, now).ok_or(Cause::TokenInvalid)?;
-    let client = snapshot.clients.get(&claims.client_id).ok_or(Cause::TokenInvalid)?;
-    let foreign = claims.iss.as_deref().is_some_and(|issuer| issuer != snapshot.issuer.as_str());
-    if foreign || claims.cnf.is_some() || !client.enabled {
+    let signed = signed(context, snapshot, token, now)?;
+    let claims = &signed.token.claims;
+    if !signed.client.enabled || claims.nbf.is_some_and(|begin| begin > now) {
         return Err(Cause::TokenInvalid);
     }
     if claims.exp <= now {
         return Err(Cause::TokenExpired);
     }
-    Ok((claims, client))
+    if signed.issued_at() < signed.client.not_before
+        || context.revocations.contains(&signed.token.revocation_key)
+    {
+        return Err(Cause::TokenRevoked);
+    }
+    Ok(signed)
 }
 
-/// A token that names no audience is for its client's.
-fn is_for(claims: &Claims, client: &Client, audience: &str, issuer: &str) -> bool {
-    match &claims.aud {
-        Some(named) => named.contains(audience),
-        None if client.audience.is_empty() => audience == issuer,
-        None => client.audience.iter().any(|one| **one == *audience),
-    }
+/// The token, if it is good by itself: one that is bound to a key or certificate is no bearer token
+/// (RFC 7800).
+fn unbound<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    token: &str,
+) -> Result<Signed<'s>, Cause> {
+    let current = current(context, snapshot, token)?;
+    if current.token.claims.cnf.is_some() { Err(Cause::TokenInvalid) } else { Ok(current) }
 }

@@ -4,7 +4,7 @@ use hyper::Method;
 
 use crate::config::{Dialect, RouteSetting};
 use crate::dialect::vision::Version;
-use crate::endpoint::metadata::{JWKS_PATH, TOKEN_PATH};
+use crate::endpoint::metadata::{INTROSPECTION_PATH, JWKS_PATH, REVOCATION_PATH, TOKEN_PATH};
 
 /// Who answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub(crate) enum Route<'r> {
     FirstvisionToken(Option<&'r str>),
     /// `GET /connect/validate`
     Validate,
+    /// `POST /connect/introspect`
+    Introspection,
+    /// `POST /connect/revocation`
+    Revocation,
     /// Both discovery documents
     ServerMetadata,
     /// The key set
@@ -47,6 +51,8 @@ impl<'r> Route<'r> {
             "/v2/api/oauth/token" => Self::VisionToken(Version::V2),
             "/v1/api/oauth/validateToken" => Self::VisionValidate,
             "/connect/validate" => Self::Validate,
+            INTROSPECTION_PATH => Self::Introspection,
+            REVOCATION_PATH => Self::Revocation,
             JWKS_PATH | "/.well-known/jwks.json" => Self::KeySet,
             OAUTH_METADATA_PATH | "/.well-known/openid-configuration" => Self::ServerMetadata,
             _ if is_below(path, "/v1/api") || is_below(path, "/v2/api") => {
@@ -75,9 +81,12 @@ impl<'r> Route<'r> {
     /// In whose words requests are refused here.
     pub(crate) fn dialect(self) -> Dialect {
         match self {
-            Self::ConnectToken | Self::Validate | Self::ServerMetadata | Self::KeySet => {
-                Dialect::Connect
-            }
+            Self::ConnectToken
+            | Self::Validate
+            | Self::Introspection
+            | Self::Revocation
+            | Self::ServerMetadata
+            | Self::KeySet => Dialect::Connect,
             Self::VisionToken(_) | Self::VisionValidate => Dialect::Vision,
             Self::FirstvisionToken(_) => Dialect::Firstvision,
             Self::Unknown(dialect) => dialect,
@@ -93,6 +102,8 @@ impl<'r> Route<'r> {
             Self::VisionValidate => "vision_validate_token",
             Self::FirstvisionToken(_) => "firstvision_token",
             Self::Validate => "validate",
+            Self::Introspection => "introspect",
+            Self::Revocation => "revocation",
             Self::ServerMetadata => "metadata",
             Self::KeySet => "jwks",
             Self::Unknown(_) => "unknown",
@@ -103,6 +114,8 @@ impl<'r> Route<'r> {
     pub(crate) fn success(self) -> &'static str {
         match self {
             Self::ConnectToken | Self::VisionToken(_) | Self::FirstvisionToken(_) => "issued",
+            Self::Introspection => "introspected",
+            Self::Revocation => "revoked",
             Self::VisionValidate
             | Self::Validate
             | Self::ServerMetadata
@@ -114,7 +127,11 @@ impl<'r> Route<'r> {
     /// For the `Allow` header. A token is never issued to `HEAD`: its answer would be lost.
     pub(crate) fn methods(self) -> &'static str {
         match self {
-            Self::ConnectToken | Self::VisionToken(_) | Self::VisionValidate => "POST",
+            Self::ConnectToken
+            | Self::VisionToken(_)
+            | Self::VisionValidate
+            | Self::Introspection
+            | Self::Revocation => "POST",
             Self::FirstvisionToken(_) => "GET",
             Self::Validate | Self::ServerMetadata | Self::KeySet | Self::Unknown(_) => "GET, HEAD",
         }

@@ -18,7 +18,9 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{Config, Dialect, Limits, RouteSetting};
-use crate::dialect::{Answer, Outcome, RequestHead, bearer, connect, firstvision, vision};
+use crate::dialect::{
+    Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, vision,
+};
 use crate::endpoint::Context;
 use crate::endpoint::metadata::{self, Document};
 use crate::endpoint::token::{Refused, Served};
@@ -116,6 +118,8 @@ impl Service {
                 firstvision::token(context, snapshot, path_scope, &head, body).await
             }
             Route::Validate => bearer::validate(context, snapshot, &head),
+            Route::Introspection => introspection::introspect(context, snapshot, &head, body),
+            Route::Revocation => revocation::revoke(context, snapshot, &head, body).await,
             Route::ServerMetadata => publish(metadata::server_metadata(snapshot), &request.headers),
             Route::KeySet => {
                 let now = context.clock.unix_seconds();

@@ -60,6 +60,12 @@ impl SigningInput {
         &self.buffer[self.token.clone()]
     }
 
+    /// Takes the token away again and gives back what stood before it.
+    pub fn discard(mut self) -> Vec<u8> {
+        self.buffer.truncate(self.token.start);
+        self.buffer
+    }
+
     /// Appends the signature and gives the whole buffer back.
     pub fn finish(self, signature: &[u8]) -> Vec<u8> {
         let mut buffer = self.buffer;
@@ -86,5 +92,7 @@ mod tests {
         let input = writer.finish().unwrap();
         assert_eq!(input.as_bytes(), b"aGVhZGVy.cGF5bG9hZA");
         assert_eq!(input.finish(b"sig"), b"{\"t\":\"aGVhZGVy.cGF5bG9hZA.c2ln");
+        let input = PayloadWriter::begin(b"{\"t\":\"".to_vec(), "aGVhZGVy").finish().unwrap();
+        assert_eq!(input.discard(), b"{\"t\":\"");
     }
 }

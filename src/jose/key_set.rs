@@ -152,6 +152,11 @@ impl KeySet {
         self.keys.iter().map(move |key| (&**key, key.times.state(&all, &self.retention, now)))
     }
 
+    /// Whether the key of this id is one that verifiers need at `now`.
+    pub fn is_published(&self, key_id: &str, now: u64) -> bool {
+        self.states(now).any(|(key, state)| key.key_id == key_id && state != KeyState::Gone)
+    }
+
     /// The public keys that verifiers need at `now`, as a JWK Set document.
     pub fn to_jwks(&self, now: u64) -> String {
         let keys: Vec<_> = self

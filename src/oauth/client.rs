@@ -32,6 +32,10 @@ pub struct Client {
     pub default_scopes: Option<ScopeSet>,
     /// Who its tokens are for; empty: the issuer itself.
     pub audience: Box<[Box<str>]>,
+    /// Whose tokens it may ask about, by their audience, beside its own (RFC 7662).
+    pub introspects: Box<[Box<str>]>,
+    /// Its tokens issued before this are revoked, in Unix seconds; 0: none.
+    pub not_before: u64,
     /// How long its tokens live, in seconds; at least 1.
     pub token_lifetime: u32,
     /// The profile of its tokens; `None`: the dialect's own.

@@ -78,6 +78,10 @@ pub enum Cause {
     // A token that is presented.
     /// There is an `Authorization` header, but no bearer token in it.
     BearerMissing,
+    /// The token was issued to another client than the one that wants it revoked.
+    TokenNotOwn,
+    /// The token was revoked, or issued before its client's `not_before`.
+    TokenRevoked,
     /// The token lacks a scope that was asked for.
     TokenScope,
     /// The token's time is over.
@@ -112,6 +116,10 @@ pub enum Cause {
     NoSigningKey,
     /// More is asked for than can be signed.
     Overloaded,
+    /// The disk did not take a revocation.
+    RevocationNotWritten,
+    /// As many tokens are revoked as the limit allows.
+    RevocationsFull,
     /// The signer gave no signature.
     SigningFailed,
 }
@@ -125,6 +133,7 @@ impl Cause {
                 | Self::TokenExpired
                 | Self::TokenInvalid
                 | Self::TokenMissing
+                | Self::TokenRevoked
                 | Self::TokenScope
         )
     }
@@ -134,6 +143,8 @@ impl Cause {
         match self {
             Self::RateLimited(seconds) => Some(seconds),
             Self::NoSigningKey | Self::Overloaded => Some(1),
+            Self::RevocationNotWritten => Some(5),
+            Self::RevocationsFull => Some(60),
             _ => None,
         }
     }
@@ -184,6 +195,8 @@ impl Cause {
             Self::UnsupportedAuthentication => "unsupported_authentication",
             Self::WrongSecret => "wrong_secret",
             Self::BearerMissing => "bearer_missing",
+            Self::TokenNotOwn => "token_not_own",
+            Self::TokenRevoked => "token_revoked",
             Self::TokenScope => "token_scope",
             Self::TokenExpired => "token_expired",
             Self::TokenInvalid => "token_invalid",
@@ -200,6 +213,8 @@ impl Cause {
             Self::NoEntropy => "no_entropy",
             Self::NoSigningKey => "no_signing_key",
             Self::Overloaded => "overloaded",
+            Self::RevocationNotWritten => "revocation_not_written",
+            Self::RevocationsFull => "revocations_full",
             Self::SigningFailed => "signing_failed",
         }
     }

@@ -27,13 +27,15 @@ pub struct Kind<'a> {
 /// The tokens of one client that may be handed out again.
 pub struct Reuse {
     seconds: u64,
+    not_before: u64,
     kept: Mutex<Vec<Kept>>,
 }
 
 impl Reuse {
-    /// A token may be handed out again until it is `seconds` old.
-    pub fn new(seconds: u32) -> Self {
-        Self { seconds: seconds.into(), kept: Mutex::default() }
+    /// A token may be handed out again until it is `seconds` old, but not if it was issued before
+    /// `not_before` (Unix seconds): such a one is revoked.
+    pub fn new(seconds: u32, not_before: u64) -> Self {
+        Self { seconds: seconds.into(), not_before, kept: Mutex::default() }
     }
 
     /// Appends a token of this kind to `buffer` if there is one at `now` (Unix seconds), and says
@@ -59,12 +61,20 @@ impl Reuse {
             expires_at,
             token: Zeroizing::new(token.to_vec()),
         };
+        if now < self.not_before {
+            return;
+        }
         let mut kept = self.kept();
         kept.retain(|kept| kept.is_current(now) && !kept.is(kind));
         if kept.len() >= MAX_KEPT {
             kept.remove(0);
         }
         kept.push(made);
+    }
+
+    /// Forgets every token: one of them was revoked.
+    pub fn forget(&self) {
+        self.kept().clear();
     }
 
     /// Whole between any two statements, so a panic elsewhere cannot have broken it.
@@ -122,13 +132,20 @@ mod tests {
 
     #[test]
     fn the_same_token_for_the_same_wish_in_its_time() {
-        let reuse = Reuse::new(60);
+        let reuse = Reuse::new(60, 0);
         assert_eq!(find(&reuse, &KIND, 1000), None);
         reuse.keep(&KIND, 1000, 4600, b"token");
         let token = Some((4600, b"before token".to_vec()));
         for (now, expected) in [(999, &None), (1000, &token), (1059, &token), (1060, &None)] {
             assert_eq!(&find(&reuse, &KIND, now), expected, "{now}");
         }
+        let other = Reuse::new(60, 1001);
+        other.keep(&KIND, 1000, 4600, b"revoked");
+        assert_eq!(find(&other, &KIND, 1000), None);
+        other.keep(&KIND, 1001, 4600, b"token");
+        assert_eq!(find(&other, &KIND, 1001), token);
+        other.forget();
+        assert_eq!(find(&other, &KIND, 1001), None);
         for other in [
             Kind { profile: TokenProfile::Vision, ..KIND },
             Kind { key_id: "l", ..KIND },
@@ -142,7 +159,7 @@ mod tests {
 
     #[test]
     fn never_in_the_last_tenth_of_its_life() {
-        let reuse = Reuse::new(3600);
+        let reuse = Reuse::new(3600, 0);
         reuse.keep(&KIND, 1000, 1100, b"token");
         assert!(find(&reuse, &KIND, 1089).is_some());
         assert_eq!(find(&reuse, &KIND, 1090), None);
@@ -150,7 +167,7 @@ mod tests {
 
     #[test]
     fn keeps_a_bounded_number_and_the_newest_of_a_kind() {
-        let reuse = Reuse::new(60);
+        let reuse = Reuse::new(60, 0);
         let scopes: Vec<_> = (0..=MAX_KEPT).map(|number| number.to_string()).collect();
         for scope in &scopes {
             reuse.keep(&Kind { scope, ..KIND }, 1000, 4600, scope.as_bytes());

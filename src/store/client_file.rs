@@ -184,7 +184,8 @@ mod tests {
    "claims": {"sub": "hunter2"}},
   {"client_id": "c", "enabled": 1, "hunter": 2},
   {"client_id": "d"}, {"client_id": "d"}, {"client_id": ""},
-  {"client_id": "e", "token_reuse": 3601, "server_timing": "hunter2"}
+  {"client_id": "e", "token_reuse": 3601, "server_timing": "hunter2"},
+  {"client_id": "f", "introspects": [""], "not_before": "hunter2"}
 ]}"#;
         let found = faults(text);
         let expected = [
@@ -200,6 +201,8 @@ mod tests {
             "clients.json:10: clients[5].client_id: must be one or more printable",
             "clients.json:11: clients[6].token_reuse: must be a number of seconds",
             "clients.json:11: clients[6].server_timing: must be true or false",
+            "clients.json:12: clients[7].introspects: must not hold an empty",
+            "clients.json:12: clients[7].not_before: must be a time in Unix seconds",
         ];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {

@@ -87,7 +87,8 @@ fn store(directory: &Path, bits: u16, times: KeyTimes) -> Result<SigningKey, Fau
         .and_then(|document| document.to_pem(PEM_LABEL, LineEnding::LF))
         .map_err(|_| fault("the key could not be encoded"))?;
 
-    create_directory(directory).map_err(|error| fault(&format!("cannot be created: {error}")))?;
+    whole_file::create_directory(directory)
+        .map_err(|error| fault(&format!("cannot be created: {error}")))?;
     let file = directory.join(format!("{}.pem", key.key_id()));
     let KeyTimes { published_at, signs_from } = times;
     let text = Zeroizing::new(format!(
@@ -158,15 +159,6 @@ fn time(file: &Path, text: &str, name: &str) -> Result<u64, Fault> {
         }
     }
     Ok(0)
-}
-
-/// The directory is its owner's alone.
-fn create_directory(directory: &Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
 }
 
 const PUBLISHED_AT: &str = "Published-At";

@@ -33,28 +33,62 @@ pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
     sync_directory(path)
 }
 
+/// Creates `directory` and what is missing above it, its owner's alone, on disk when this returns.
+/// One that exists stays as it is.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn create_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)?;
+    sync_directory(directory)
+}
+
+/// Keeps every other process from editing a file until it is dropped.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file unlocks it anyway, unless a child still has it open.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Holds off every other process that edits `path` until the lock is dropped.
 ///
 /// # Errors
 ///
 /// The operating system's.
-pub fn lock(path: &Path) -> io::Result<impl Drop> {
-    struct Lock(File);
-
-    impl Drop for Lock {
-        fn drop(&mut self) {
-            // Closing the file unlocks it anyway.
-            let _ = self.0.unlock();
-        }
-    }
-
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    // A file of its own: the target is replaced by renaming, which would leave a lock on it behind.
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(PathBuf::from(name))?;
+pub fn lock(path: &Path) -> io::Result<Lock> {
+    let file = open_lock(path)?;
     file.lock()?;
     Ok(Lock(file))
+}
+
+/// The same without waiting.
+///
+/// # Errors
+///
+/// `WouldBlock` if another process has the lock, or the operating system's.
+pub fn try_lock(path: &Path) -> io::Result<Lock> {
+    let file = open_lock(path)?;
+    file.try_lock()?;
+    Ok(Lock(file))
+}
+
+/// A file of its own: the target is replaced by renaming, which would leave a lock on it behind.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    OpenOptions::new().create(true).truncate(false).write(true).open(PathBuf::from(name))
 }
 
 /// tempfile creates with mode 0600.

@@ -31,6 +31,12 @@ fn expected(issuer: &str, base: &str) -> Value {
         "jwks_uri": format!("{base}/.well-known/openid-configuration/jwks"),
         "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "introspection_endpoint": format!("{base}/connect/introspect"),
+        "introspection_endpoint_auth_methods_supported":
+            ["client_secret_basic", "client_secret_post"],
+        "revocation_endpoint": format!("{base}/connect/revocation"),
+        "revocation_endpoint_auth_methods_supported":
+            ["client_secret_basic", "client_secret_post"],
         "response_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],

@@ -61,6 +61,7 @@ fn the_first_command_serves() {
             ("GRANTD_LOG_FORMAT", "json"),
         ])
         .env("GRANTD_KEYS", keys.path().join("keys"))
+        .env("GRANTD_STATE", keys.path().join("state"))
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

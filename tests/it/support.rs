@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod library;
 pub(crate) mod program;
 pub(crate) mod sibling;
+pub(crate) mod status;
 pub(crate) mod token;
 
 pub(crate) use form::{ENCODINGS, Encoding};

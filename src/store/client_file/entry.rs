@@ -35,6 +35,10 @@ struct ClientEntry<'a> {
     #[serde(borrow)]
     audience: Option<&'a RawValue>,
     #[serde(borrow)]
+    introspects: Option<&'a RawValue>,
+    #[serde(borrow)]
+    not_before: Option<&'a RawValue>,
+    #[serde(borrow)]
     token_lifetime: Option<&'a RawValue>,
     #[serde(borrow)]
     token_profile: Option<&'a RawValue>,
@@ -109,13 +113,11 @@ impl<'t> Reader<'t> {
         {
             self.fault(raw, at("default_scopes"), "names a scope that is not in `scopes`");
         }
-        let audience: Vec<Box<str>> =
-            self.value(entry.audience, at("audience"), "a list of strings").unwrap_or_default();
-        if let Some(raw) = entry.audience
-            && audience.iter().any(|audience| audience.is_empty())
-        {
-            self.fault(raw, at("audience"), "must not hold an empty string");
-        }
+        let audience = self.audiences(entry.audience, at("audience"));
+        let introspects = self.audiences(entry.introspects, at("introspects"));
+        let not_before = self
+            .value(entry.not_before, at("not_before"), "a time in Unix seconds")
+            .unwrap_or_default();
         let token_lifetime = self
             .value(entry.token_lifetime, at("token_lifetime"), LIFETIME)
             .unwrap_or(DEFAULT_LIFETIME);
@@ -146,11 +148,13 @@ impl<'t> Reader<'t> {
             scopes,
             default_scopes,
             audience: audience.into(),
+            introspects: introspects.into(),
+            not_before,
             token_lifetime,
             token_profile,
             content_type,
             rate_limit,
-            token_reuse: token_reuse.map(Reuse::new),
+            token_reuse: token_reuse.map(|seconds| Reuse::new(seconds, not_before)),
             server_timing,
             extra_claims: extra_claims.into(),
         })
@@ -202,6 +206,16 @@ impl<'t> Reader<'t> {
             self.fault(raw, at, "must hold scope tokens (RFC 6749, section 3.3), each once");
         }
         scopes
+    }
+
+    fn audiences(&mut self, raw: Option<&'t RawValue>, at: Place) -> Vec<Box<str>> {
+        let audiences: Vec<Box<str>> = self.value(raw, at, "a list of strings").unwrap_or_default();
+        if let Some(raw) = raw
+            && audiences.iter().any(|audience| audience.is_empty())
+        {
+            self.fault(raw, at, "must not hold an empty string");
+        }
+        audiences
     }
 
     fn token_profile(&mut self, raw: Option<&'t RawValue>, at: Place) -> Option<TokenProfile> {

@@ -208,6 +208,16 @@ impl Connection {
         self.read_answer_to("POST")
     }
 
+    /// Reads one answer, unless the server closes before it is there.
+    pub(crate) fn read_if_answered(&mut self) -> Option<Response> {
+        while find(&self.unread, b"\r\n\r\n").is_none() {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.read_answer())
+    }
+
     /// Reads one answer. Interim ones are answers too: `100 Continue` has status 100.
     #[track_caller]
     pub(crate) fn read_answer_to(&mut self, method: &str) -> Response {

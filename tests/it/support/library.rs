@@ -21,7 +21,7 @@ pub(crate) struct Library {
     pub(crate) clock: ManualClock,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    _home: Home,
+    pub(crate) home: Home,
 }
 
 impl Library {
@@ -36,6 +36,7 @@ impl Library {
         let config = Config {
             clients: home.clients(),
             keys: home.keys(),
+            state: home.path("state"),
             issuer: Some(issuer.parse().expect("an issuer")),
             allow_demo_clients: true,
             workers: 1,
@@ -60,7 +61,7 @@ impl Library {
                 server.serve(vec![listener], None, stopped).await;
             });
         });
-        Self { address, clock: manual, stop: Some(stop), thread: Some(thread), _home: home }
+        Self { address, clock: manual, stop: Some(stop), thread: Some(thread), home }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 
 use serde_json::Value;
@@ -38,8 +38,28 @@ impl Program {
 
     /// The same with these environment variables.
     pub(crate) fn start_with(home: Home, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let command = home.command(&[]);
+        Self::start_command(home, command, arguments, variables)
+    }
+
+    /// Starts one that can make no file longer than some hundred bytes, as on a full disk.
+    pub(crate) fn start_without_room(home: Home, arguments: &[&str]) -> Self {
+        let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"";
+        let command = home.command(&[]);
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(script).arg(command.get_program()).env_clear();
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.current_dir(command.get_current_dir().expect("a home"));
+        Self::start_command(home, shell, arguments, &[])
+    }
+
+    fn start_command(
+        home: Home,
+        mut command: Command,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let addresses = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let mut command = home.command(&[]);
         command.arg("serve").args(addresses).args(arguments);
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "2"]);
@@ -101,7 +121,7 @@ impl Program {
         self.metric(r#"grantd_requests_total{cause="",outcome="issued",route="token"}"#)
     }
 
-    /// Ends it and gives back what it was started in.
+    /// Ends it at once, as kill -9 does, and gives back what it was started in.
     pub(crate) fn into_home(self) -> Home {
         let Self { home, .. } = self;
         home
@@ -109,8 +129,17 @@ impl Program {
 
     /// Sends the signal that asks a process to end.
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends the signal that ends a process wherever it stands.
+    pub(crate) fn kill(&self) {
+        self.signal("-KILL");
+    }
+
+    fn signal(&self, signal: &str) {
         let pid = self.child.0.id().to_string();
-        let status = std::process::Command::new("kill").args(["-TERM", &pid]).status();
+        let status = Command::new("kill").args([signal, &pid]).status();
         assert!(status.expect("kill runs").success());
     }
 

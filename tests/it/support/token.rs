@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use ring::rand::SystemRandom;
+use ring::signature::{
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+};
 use serde_json::Value;
 
-use crate::support::{Request, Response};
+use crate::support::{Request, Response, home};
 
 /// A token whose signature is right.
 #[derive(Debug)]
@@ -51,4 +55,21 @@ impl Token {
             .expect("a signature by the published key");
         Self { header_text, claims_text, header, claims }
     }
+}
+
+/// A token of any claims that the servers' key has signed, as no server of ours would.
+pub(crate) fn sign(claims: &Value) -> String {
+    let (name, pem) = home::signing_key();
+    let lines = pem.lines().filter(|line| !line.starts_with("-----"));
+    let document = STANDARD.decode(lines.collect::<String>()).expect("base64");
+    let key = RsaKeyPair::from_pkcs8(&document).expect("a key");
+    let kid = name.trim_end_matches(".pem");
+    let header = format!(r#"{{"alg":"RS256","kid":"{kid}","typ":"at+jwt"}}"#);
+    let [header, claims] = [header, claims.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part));
+    let signed = format!("{header}.{claims}");
+    let mut signature = vec![0; key.public().modulus_len()];
+    #[expect(clippy::disallowed_methods, reason = "blinding only: the signature has one value")]
+    let random = SystemRandom::new();
+    key.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature).expect("a signature");
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }

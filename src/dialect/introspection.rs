@@ -1,0 +1,43 @@
+//! `POST /connect/introspect` (RFC 7662), in the forms and errors of `POST /connect/token`.
+
+use bytes::Bytes;
+
+use crate::dialect::connect::{Form, refuse};
+use crate::dialect::{Answer, Outcome, RequestHead};
+use crate::endpoint::Context;
+use crate::endpoint::introspection;
+use crate::endpoint::token::{Refused, Served};
+use crate::oauth::client_authentication::Credentials;
+use crate::oauth::error::Cause;
+use crate::store::snapshot::Snapshot;
+
+/// Answers one question about a token.
+pub fn introspect<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    body: Bytes,
+) -> Outcome<'s> {
+    let answered = try_introspect(context, snapshot, head, body);
+    Outcome::of(answered, |cause| refuse(cause, head))
+}
+
+fn try_introspect<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    body: Bytes,
+) -> Result<(Answer, Served<'s>), Refused<'s>> {
+    let form = Form::read(head, body)?;
+    let parameters = form.parameters(head.max_parameters)?;
+    head.check_query(&parameters)?;
+    // `token_type_hint` is for servers that have to search (RFC 7662, section 2.1).
+    let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
+    let credentials = Credentials::read(head.authorization, &parameters)?;
+    let (told, client_id) = introspection::introspect(context, snapshot, &credentials, token)?;
+    let body = match told {
+        Some(told) => Bytes::from(serde_json::to_vec(&told).map_err(|_| Cause::Internal)?),
+        None => Bytes::from_static(b"{\"active\":false}"),
+    };
+    Ok((Answer::private_json(200, body), Served { client_id, is_reused: false }))
+}

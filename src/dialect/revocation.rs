@@ -1,0 +1,42 @@
+//! `POST /connect/revocation` (RFC 7009), in the forms and errors of `POST /connect/token`.
+
+use bytes::Bytes;
+
+use crate::dialect::connect::{Form, refuse};
+use crate::dialect::{Answer, Outcome, RequestHead};
+use crate::endpoint::Context;
+use crate::endpoint::revocation;
+use crate::endpoint::token::{Refused, Served};
+use crate::oauth::client_authentication::Credentials;
+use crate::oauth::error::Cause;
+use crate::store::snapshot::Snapshot;
+
+/// Answers one wish to have a token revoked.
+pub async fn revoke<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    body: Bytes,
+) -> Outcome<'s> {
+    let answered = try_revoke(context, snapshot, head, body).await;
+    Outcome::of(answered, |cause| refuse(cause, head))
+}
+
+async fn try_revoke<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    body: Bytes,
+) -> Result<(Answer, Served<'s>), Refused<'s>> {
+    let form = Form::read(head, body)?;
+    let parameters = form.parameters(head.max_parameters)?;
+    head.check_query(&parameters)?;
+    // Every token here is an access token: `token_type_hint` has nothing to choose from, and an
+    // unknown one may be ignored (RFC 7009, section 2.1).
+    let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
+    let credentials = Credentials::read(head.authorization, &parameters)?;
+    let client_id = revocation::revoke(context, snapshot, &credentials, token).await?;
+    let mut answer = Answer::empty(200);
+    answer.push_header("cache-control", "no-store");
+    Ok((answer, Served { client_id, is_reused: false }))
+}

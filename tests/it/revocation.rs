@@ -1,0 +1,385 @@
+//! `POST /connect/revocation` (RFC 7009): what is revoked stays revoked, whatever happens to the
+//! process, and nothing else is.
+
+use std::collections::HashSet;
+use std::fs;
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+
+use crate::support::command::run;
+use crate::support::home::secret_of;
+use crate::support::status::{
+    INTROSPECT, ISSUER, REVOKE, SAME_ISSUER, about, assert_revoked, home, introspect, is_active,
+    revoke, token_of, validate, validate_token, vision_token_of,
+};
+use crate::support::token::sign;
+use crate::support::{Connection, ENCODINGS, Encoding, Home, Library, Program, Request, Response};
+
+const NOW: u64 = 1_750_384_800;
+
+fn start() -> Library {
+    Library::start(home(), ISSUER, NOW)
+}
+
+fn rows(home: &Home) -> Vec<String> {
+    let text = fs::read_to_string(home.path("state/revocations")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_revoked_token_is_refused_at_once_everywhere() {
+    let library = start();
+    for (step, encoding) in (0..).zip(ENCODINGS) {
+        // Tokens without an id are the same if they are of the same second.
+        library.clock.set(NOW + step);
+        for take in [token_of, vision_token_of] {
+            let token = take(library.address, "timed");
+            // Its signature is known to be right from here on.
+            assert!(is_active(library.address, "timed", &token));
+            assert_eq!(validate(library.address, &token).status, 204);
+            assert_eq!(validate_token(library.address, "timed", &token), true);
+
+            let request = about(REVOKE, encoding, "timed", &[("token", &token)]);
+            let response = request.send(library.address);
+            assert_revoked(&response);
+            assert_eq!(response.header("cache-control"), Some("no-store"));
+
+            assert!(!is_active(library.address, "timed", &token));
+            assert!(!is_active(library.address, "resource-issuer", &token));
+            assert_eq!(validate_token(library.address, "timed", &token), false);
+            let response = validate(library.address, &token);
+            assert_eq!(response.status, 401);
+            let challenge = "Bearer realm=\"grantd\", error=\"invalid_token\"";
+            assert_eq!(response.header("www-authenticate"), Some(challenge));
+            // Once more is once.
+            assert_revoked(&request.send(library.address));
+        }
+    }
+    // Nobody else's token, and no other of the same client.
+    library.clock.set(NOW + 2);
+    for take in [token_of, vision_token_of] {
+        assert!(is_active(library.address, "timed", &take(library.address, "timed")));
+    }
+    let rows = rows(&library.home);
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    let begins = |begin: &str| rows.iter().filter(|row| row.starts_with(begin)).count();
+    assert_eq!(begins(&format!("{} jti:", NOW + 3600)), 1);
+    assert_eq!(begins(&format!("{} sha256:", NOW + 3601)), 1);
+}
+
+#[test]
+fn what_is_no_good_token_needs_no_revocation() {
+    let library = start();
+    let good = token_of(library.address, "timed");
+    let expired = sign(&json!({
+        "iss": ISSUER, "exp": NOW, "client_id": "timed", "iat": NOW - 60, "scope": "read",
+    }));
+    let of_other = sign(&json!({
+        "iss": ISSUER, "exp": NOW, "client_id": "reuser", "iat": NOW - 60, "scope": "read",
+    }));
+    for encoding in ENCODINGS {
+        for token in ["x", "a.b.c", &*format!("{good}A"), &*expired, &*of_other] {
+            let request = about(REVOKE, encoding, "timed", &[("token", token)]);
+            assert_revoked(&request.send(library.address));
+        }
+    }
+    assert!(is_active(library.address, "timed", &good));
+    assert_eq!(rows(&library.home), [] as [&str; 0]);
+}
+
+#[test]
+fn a_token_whose_time_is_to_come_is_revoked_before_it() {
+    let library = start();
+    let token = sign(&json!({
+        "iss": ISSUER, "exp": NOW + 60, "nbf": NOW + 10, "client_id": "timed", "iat": NOW,
+        "scope": "read",
+    }));
+    assert_revoked(&revoke(library.address, "timed", &token));
+    library.clock.set(NOW + 10);
+    assert!(!is_active(library.address, "timed", &token));
+}
+
+#[test]
+fn another_clients_token_is_refused_and_stays_good() {
+    let library = start();
+    for take in [token_of, vision_token_of] {
+        let token = take(library.address, "timed");
+        for encoding in ENCODINGS {
+            // One that may ask about the token, too, may not revoke it.
+            for client in ["reuser", "resource-issuer"] {
+                let request = about(REVOKE, encoding, client, &[("token", &token)]);
+                request.send(library.address).assert_refused(400, "unauthorized_client");
+            }
+        }
+        assert!(is_active(library.address, "timed", &token));
+    }
+}
+
+#[test]
+fn a_hint_is_ignored() {
+    let library = start();
+    for encoding in ENCODINGS {
+        for hint in ["access_token", "refresh_token", "unknown", ""] {
+            let token = token_of(library.address, "timed");
+            let parameters = [("token_type_hint", hint), ("token", &token)];
+            assert_revoked(&about(REVOKE, encoding, "timed", &parameters).send(library.address));
+            assert!(!is_active(library.address, "timed", &token), "{hint}");
+        }
+    }
+}
+
+#[test]
+fn a_revoked_token_is_not_handed_out_again() {
+    let library = start();
+    for take in [token_of, vision_token_of] {
+        let mut seen = HashSet::new();
+        // In the same second, in which all tokens without an id are the same by themselves.
+        for _ in 0..4 {
+            let token = take(library.address, "reuser");
+            assert!(seen.insert(token.clone()));
+            assert_eq!(take(library.address, "reuser"), token);
+            assert!(is_active(library.address, "reuser", &token));
+            assert_revoked(&revoke(library.address, "reuser", &token));
+            assert!(!is_active(library.address, "reuser", &token));
+        }
+    }
+    // Nor one that is not kept, as long as there is another to be had.
+    for lived_less in 0..16 {
+        let token = vision_token_of(library.address, "timed");
+        let told = introspect(library.address, "timed", &token).json();
+        assert_eq!(told["exp"], json!(NOW + 3600 - lived_less));
+        assert_revoked(&revoke(library.address, "timed", &token));
+    }
+    let pair = format!("timed:{}", secret_of("timed"));
+    let request =
+        Request::get("/v1/getAccessToken/read").header("Content-Type", "application/json");
+    let refused = request.basic(&pair).send(library.address);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    library.clock.set(NOW + 1);
+    assert!(is_active(library.address, "timed", &vision_token_of(library.address, "timed")));
+}
+
+#[test]
+fn an_hour_after_its_time_a_revocation_is_forgotten() {
+    let library = start();
+    let token = token_of(library.address, "timed");
+    assert_revoked(&revoke(library.address, "timed", &token));
+    // A clock that was set forward and back again makes it no better.
+    library.clock.set(NOW + 3600 + 3599);
+    assert_revoked(&revoke(library.address, "timed", &token_of(library.address, "timed")));
+    library.clock.set(NOW);
+    assert!(!is_active(library.address, "timed", &token));
+}
+
+#[test]
+fn a_revocation_survives_kill_9_and_a_restart() {
+    let mut server = Program::start(home(), &SAME_ISSUER);
+    let tokens: Vec<_> = (0..4).map(|_| token_of(server.address, "timed")).collect();
+    let vision = vision_token_of(server.address, "one-audience");
+    assert_revoked(&revoke(server.address, "timed", &tokens[0]));
+    assert_revoked(&revoke(server.address, "one-audience", &vision));
+
+    let check = |server: &Program, revoked: usize| {
+        for (index, token) in tokens.iter().enumerate() {
+            assert_eq!(is_active(server.address, "timed", token), index >= revoked, "{index}");
+        }
+        assert!(!is_active(server.address, "one-audience", &vision));
+    };
+    check(&server, 1);
+    server = Program::start(server.into_home(), &SAME_ISSUER);
+    check(&server, 1);
+    assert_revoked(&revoke(server.address, "timed", &tokens[1]));
+    server.terminate();
+    assert!(server.wait().success());
+    server = Program::start(server.into_home(), &SAME_ISSUER);
+    check(&server, 2);
+    assert_revoked(&revoke(server.address, "timed", &tokens[2]));
+    check(&server, 3);
+    assert_eq!(rows(&server.home).len(), 4);
+}
+
+#[test]
+fn whatever_was_acknowledged_when_it_was_killed_is_there() {
+    let server = Program::start(home(), &SAME_ISSUER);
+    let tokens: Vec<_> = (0..200).map(|_| token_of(server.address, "timed")).collect();
+    let acknowledged = Mutex::new(HashSet::new());
+    std::thread::scope(|scope| {
+        for part in tokens.chunks(25) {
+            let (server, acknowledged) = (&server, &acknowledged);
+            scope.spawn(move || {
+                let mut connection = Connection::open(server.address);
+                for token in part {
+                    let request = about(REVOKE, Encoding::Urlencoded, "timed", &[("token", token)]);
+                    connection.send_if_open(&request.to_bytes());
+                    let Some(answer) = connection.read_if_answered() else { return };
+                    assert_revoked(&answer);
+                    let mut acknowledged = acknowledged.lock().unwrap();
+                    acknowledged.insert(token.clone());
+                    if acknowledged.len() == 60 {
+                        server.kill();
+                    }
+                }
+            });
+        }
+    });
+    let acknowledged = acknowledged.into_inner().unwrap();
+    assert!((60..200).contains(&acknowledged.len()), "{}", acknowledged.len());
+    let server = Program::start(server.into_home(), &SAME_ISSUER);
+    let left = tokens.iter().filter(|token| is_active(server.address, "timed", token));
+    let left: Vec<_> = left.collect();
+    assert!(left.iter().all(|token| !acknowledged.contains(*token)));
+    assert!(!left.is_empty(), "it was killed too late to tell");
+}
+
+#[test]
+fn a_torn_last_line_is_left_out_and_said() {
+    let server = Program::start(home(), &SAME_ISSUER);
+    let tokens: Vec<_> = (0..3).map(|_| token_of(server.address, "timed")).collect();
+    assert_revoked(&revoke(server.address, "timed", &tokens[0]));
+    let home = server.into_home();
+    let whole = fs::read_to_string(home.path("state/revocations")).unwrap();
+    // A line that is whole but for its end was not acknowledged either.
+    for torn in ["1", "1790000000 jti:kGGv6zF", "1790000000 jti:kGGv6zFBu5FLUEcBWPGsQw"] {
+        home.write("state/revocations", &format!("{whole}{torn}"));
+        let checked = run(home.command(&["check"]));
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+    }
+    let server = Program::start(home, &SAME_ISSUER);
+    let line = server.log.wait_for(|line| line["level"] == "WARN" && line["file"].is_string());
+    assert_eq!(line["line"], 2);
+    assert!(!is_active(server.address, "timed", &tokens[0]));
+    assert!(is_active(server.address, "timed", &tokens[1]));
+    assert_revoked(&revoke(server.address, "timed", &tokens[1]));
+    assert_eq!(rows(&server.home).len(), 2);
+    let server = Program::start(server.into_home(), &SAME_ISSUER);
+    assert!(!is_active(server.address, "timed", &tokens[0]));
+    assert!(!is_active(server.address, "timed", &tokens[1]));
+    assert!(is_active(server.address, "timed", &tokens[2]));
+}
+
+#[test]
+fn any_other_corruption_is_a_fault_with_file_and_line() {
+    let home = home();
+    fs::create_dir(home.path("state")).unwrap();
+    let good = "1790000000 jti:kGGv6zFBu5FLUEcBWPGsQw\n";
+    for bad in [
+        "",
+        "1790000000",
+        "1790000000 jti:kGGv6zFBu5FLUEcBWPGsQ",
+        "1790000000 jti:kGGv6zFBu5FLUEcBWPGsQw ",
+        "1790000000 sha256:kGGv6zFBu5FLUEcBWPGsQw",
+        "1790000000 other:kGGv6zFBu5FLUEcBWPGsQw",
+        "x jti:kGGv6zFBu5FLUEcBWPGsQw",
+        "\0\0\0\0",
+    ] {
+        home.write("state/revocations", &format!("{good}{bad}\n{good}"));
+        for command in ["serve", "check"] {
+            let ended = run(home.command(&[command, "--listen", "127.0.0.1:0"]));
+            assert_eq!(ended.code, Some(1), "{bad}");
+            let says = "state/revocations:2: is no revocation; restore the file";
+            assert!(ended.stderr.contains(says), "{}", ended.stderr);
+        }
+    }
+}
+
+#[test]
+fn two_servers_do_not_share_what_they_remember() {
+    let first = Program::start(home(), &SAME_ISSUER);
+    let second = run(first.home.command(&["serve", "--listen", "127.0.0.1:0"]));
+    assert_eq!(second.code, Some(1));
+    let says = "state: is in use by another process; stop that or choose another --state";
+    assert!(second.stderr.contains(says), "{}", second.stderr);
+}
+
+#[track_caller]
+fn assert_unavailable(response: &Response, seconds: &str) {
+    response.assert_refused(503, "temporarily_unavailable");
+    assert_eq!(response.header("retry-after"), Some(seconds));
+}
+
+#[test]
+fn what_cannot_be_written_is_never_acknowledged() {
+    // Nobody can make a directory there, whoever runs the tests.
+    let arguments = [&SAME_ISSUER[..], &["--state", "/proc/grantd-state"]].concat();
+    let server = Program::start(home(), &arguments);
+    let warning = server.log.wait_for(|line| line["level"] == "WARN" && line["error"].is_string());
+    assert_eq!(warning["directory"], "/proc/grantd-state");
+    let token = token_of(server.address, "timed");
+    let request = about(REVOKE, Encoding::Urlencoded, "timed", &[("token", &token)]);
+    assert_unavailable(&server.ask(&request.header("X-Request-Id", "one")), "5");
+    assert_eq!(server.log.of_request("one")["cause"], "revocation_not_written");
+    assert!(is_active(server.address, "timed", &token));
+    // What needs no row is fine.
+    assert_revoked(&revoke(server.address, "timed", "x"));
+}
+
+#[test]
+fn a_directory_that_becomes_writable_is_used_from_then_on() {
+    let home = home();
+    fs::create_dir(home.path("state")).unwrap();
+    let server = Program::start(home, &SAME_ISSUER);
+    let [one, two] = [(); 2].map(|()| token_of(server.address, "timed"));
+    assert_revoked(&revoke(server.address, "timed", &one));
+    // Whoever clears it away takes the file from under the server: it makes it anew, in full.
+    fs::remove_dir_all(server.home.path("state")).unwrap();
+    server.home.write("state", "in the way");
+    assert_unavailable(&revoke(server.address, "timed", &two), "5");
+    assert!(!is_active(server.address, "timed", &one));
+    assert!(is_active(server.address, "timed", &two));
+    fs::remove_file(server.home.path("state")).unwrap();
+    assert_revoked(&revoke(server.address, "timed", &two));
+    assert_eq!(rows(&server.home).len(), 2);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_that_was_acknowledged() {
+    let server = Program::start_without_room(home(), &SAME_ISSUER);
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let token = token_of(server.address, "timed");
+        let response = revoke(server.address, "timed", &token);
+        if response.status == 503 {
+            assert_unavailable(&response, "5");
+            break token;
+        }
+        assert_revoked(&response);
+        acknowledged.push(token);
+        assert!(acknowledged.len() < 100, "the disk was never full");
+    };
+    assert!(!acknowledged.is_empty());
+    // Again, now that the end of the file is torn: the whole file fits no better.
+    assert_unavailable(&revoke(server.address, "timed", &refused), "5");
+    let check = |server: &Program| {
+        for token in &acknowledged {
+            assert!(!is_active(server.address, "timed", token));
+        }
+        assert!(is_active(server.address, "timed", &refused));
+    };
+    check(&server);
+    let server = Program::start(server.into_home(), &SAME_ISSUER);
+    check(&server);
+    assert_revoked(&revoke(server.address, "timed", &refused));
+    assert_eq!(rows(&server.home).len(), acknowledged.len() + 1);
+}
+
+#[test]
+fn beyond_the_limit_nothing_is_forgotten() {
+    let home = home();
+    home.write("grantd.toml", "[limits]\nrevocations = 2\n");
+    let arguments = [&SAME_ISSUER[..], &["--config", "grantd.toml"]].concat();
+    let server = Program::start(home, &arguments);
+    let tokens: Vec<_> = (0..3).map(|_| token_of(server.address, "timed")).collect();
+    assert_revoked(&revoke(server.address, "timed", &tokens[0]));
+    assert_revoked(&revoke(server.address, "timed", &tokens[1]));
+    let request = about(REVOKE, Encoding::Urlencoded, "timed", &[("token", &tokens[2])]);
+    assert_unavailable(&server.ask(&request.header("X-Request-Id", "three")), "60");
+    assert_eq!(server.log.of_request("three")["cause"], "revocations_full");
+    // What is there already takes no room.
+    assert_revoked(&revoke(server.address, "timed", &tokens[1]));
+    for (token, is_good) in tokens.iter().zip([false, false, true]) {
+        assert_eq!(is_active(server.address, "timed", token), is_good);
+    }
+    let told: Value = introspect(server.address, "timed", &tokens[2]).json();
+    assert_eq!(told["active"], true, "{INTROSPECT}");
+}

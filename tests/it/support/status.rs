@@ -1,0 +1,120 @@
+//! What the tests of introspection and revocation share: clients that may ask about tokens, tokens,
+//! and the questions.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::support::home::{hash_of, registry, secret_of};
+use crate::support::{Encoding, Home, Request, Response, request_of};
+
+pub(crate) const INTROSPECT: &str = "/connect/introspect";
+pub(crate) const REVOKE: &str = "/connect/revocation";
+pub(crate) const ISSUER: &str = "https://auth.example";
+/// What a server of [`home`] needs to be the same after a restart.
+pub(crate) const SAME_ISSUER: [&str; 3] = ["--issuer", ISSUER, "--allow-demo-clients"];
+
+/// All that is told of a token that is not good.
+pub(crate) const INACTIVE: &str = r#"{"active":false}"#;
+
+/// With a client of each kind: `resource-one`, which may ask about tokens for one audience,
+/// `resource-issuer`, which may ask about those for the issuer, and `cut-off`, whose tokens count
+/// only from `not_before` on.
+pub(crate) fn home_with(not_before: u64) -> Home {
+    let home = Home::new();
+    let mut document: Value = serde_json::from_str(&registry()).unwrap();
+    let client = |id: &str| {
+        json!({
+            "client_id": id,
+            "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
+            "scopes": ["read"],
+            "default_scopes": ["read"],
+        })
+    };
+    let mut one = client("resource-one");
+    one["introspects"] = json!(["https://api.example/none", "https://api.example/one"]);
+    let mut issuer = client("resource-issuer");
+    issuer["introspects"] = json!([ISSUER]);
+    let mut cut_off = client("cut-off");
+    cut_off["not_before"] = json!(not_before);
+    cut_off["token_reuse"] = json!(600);
+    document["clients"].as_array_mut().unwrap().extend([one, issuer, cut_off]);
+    home.write("clients.json", &document.to_string());
+    home
+}
+
+pub(crate) fn home() -> Home {
+    home_with(0)
+}
+
+/// A question of `client`, with its secret in the form.
+pub(crate) fn about(
+    path: &str,
+    encoding: Encoding,
+    client: &str,
+    parameters: &[(&str, &str)],
+) -> Request {
+    let secret = secret_of(client);
+    let credentials = [("client_id", client), ("client_secret", &*secret)];
+    Request::new("POST", path).form(encoding, &[&credentials, parameters].concat())
+}
+
+pub(crate) fn introspect(address: SocketAddr, client: &str, token: &str) -> Response {
+    about(INTROSPECT, Encoding::Urlencoded, client, &[("token", token)]).send(address)
+}
+
+/// Whether `client` is told that its token is good.
+#[track_caller]
+pub(crate) fn is_active(address: SocketAddr, client: &str, token: &str) -> bool {
+    let response = introspect(address, client, token);
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.text() != INACTIVE
+}
+
+pub(crate) fn revoke(address: SocketAddr, client: &str, token: &str) -> Response {
+    about(REVOKE, Encoding::Urlencoded, client, &[("token", token)]).send(address)
+}
+
+#[track_caller]
+pub(crate) fn assert_revoked(response: &Response) {
+    assert_eq!((response.status, response.text()), (200, ""));
+}
+
+#[track_caller]
+fn access_token(response: &Response) -> String {
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()["access_token"].as_str().expect("a token").to_owned()
+}
+
+/// A token for `client`, with an id of its own.
+#[track_caller]
+pub(crate) fn token_of(address: SocketAddr, client: &str) -> String {
+    let secret = secret_of(client);
+    let request = Request::token(Encoding::Urlencoded, &request_of(client, &secret, &[]));
+    access_token(&request.send(address))
+}
+
+/// A token for `client` that names neither itself nor its audience.
+#[track_caller]
+pub(crate) fn vision_token_of(address: SocketAddr, client: &str) -> String {
+    let request = Request::get("/v1/getAccessToken/read")
+        .header("Content-Type", "application/json")
+        .basic(&format!("{client}:{}", secret_of(client)));
+    access_token(&request.send(address))
+}
+
+/// What `GET /connect/validate` says of a token.
+pub(crate) fn validate(address: SocketAddr, token: &str) -> Response {
+    let request = Request::get("/connect/validate");
+    request.header("Authorization", format!("Bearer {token}")).send(address)
+}
+
+/// What `validateToken` says of a token of `client`.
+#[track_caller]
+pub(crate) fn validate_token(address: SocketAddr, client: &str, token: &str) -> Value {
+    let body = json!({ "token": token, "client_id": client, "client_secret": secret_of(client) });
+    let request = Request::new("POST", "/v1/api/oauth/validateToken");
+    let response = request.typed_body("application/json", body.to_string()).send(address);
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()["valid"].clone()
+}
