@@ -322,6 +322,9 @@ pub struct Limits {
     /// Tokens that may wait for a signature.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub signing_queue: usize,
+    /// Assertions and proofs of possession that are remembered, so that each is used once.
+    #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
+    pub replay_entries: usize,
     /// Seconds from the end signal in which clients are let finish.
     #[serde(deserialize_with = "number::<_, _, 0, LONG>")]
     pub drain_seconds: u64,
@@ -340,6 +343,7 @@ impl Default for Limits {
             idle_seconds: 75,
             connections: 10_000,
             signing_queue: 256,
+            replay_entries: 100_000,
             drain_seconds: 10,
         }
     }

@@ -1,5 +1,6 @@
 //! One file per endpoint: the story of one request, from values to values.
 
+pub mod authentication;
 pub mod metadata;
 pub mod token;
 pub mod validate;
@@ -12,6 +13,7 @@ use arc_swap::ArcSwap;
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::signing::engine::Engine;
+use crate::store::replay::ReplayGuard;
 use crate::store::snapshot::Snapshot;
 
 /// What every endpoint works with. One for the process.
@@ -24,6 +26,8 @@ pub struct Context {
     pub clock: Clock,
     /// Unpredictable bytes.
     pub random: Random,
+    /// What may be used once, and was.
+    pub replay: ReplayGuard,
 }
 
 impl Context {

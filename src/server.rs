@@ -55,6 +55,7 @@ use crate::random::Random;
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
 use crate::store::key_directory;
+use crate::store::replay::ReplayGuard;
 use crate::store::snapshot::{Snapshot, Sources, demo_clients};
 use crate::telemetry::metrics::Metrics;
 
@@ -133,8 +134,9 @@ impl Server {
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads = config.workers, "signing");
         let snapshot = Snapshot { clients, keys, issuer };
-        let context =
-            Arc::new(Context { snapshot: ArcSwap::from_pointee(snapshot), engine, clock, random });
+        let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
+        let snapshot = ArcSwap::from_pointee(snapshot);
+        let context = Arc::new(Context { snapshot, engine, clock, random, replay });
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         metrics.name_signer(&signer);
         let service = Service::new(Arc::clone(&context), Arc::clone(&metrics), config)

@@ -186,7 +186,8 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
             "The client authentication method is not supported.",
         ),
         // One text for all that depends on what is registered: it tells nothing about it.
-        Cause::AuthMethodNotAllowed
+        Cause::Assertion(_)
+        | Cause::AuthMethodNotAllowed
         | Cause::ClientDisabled
         | Cause::SecretNotCurrent
         | Cause::UnknownClient
@@ -221,7 +222,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "server_error", "The server failed; its log says why.")
         }
-        Cause::NoSigningKey | Cause::Overloaded => {
+        Cause::NoSigningKey | Cause::Overloaded | Cause::ReplayGuardFull => {
             (503, "temporarily_unavailable", "The server is busy; try again shortly.")
         }
     };

@@ -142,7 +142,8 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::Target
         | Cause::TransferEncoding => (400, "AGT400BR", "Payload is not valid"),
         Cause::AuthenticationMissing => (400, "AGT400BR", "Authorization header is missing"),
-        Cause::AuthMethodNotAllowed
+        Cause::Assertion(_)
+        | Cause::AuthMethodNotAllowed
         | Cause::ClientDisabled
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization
@@ -177,7 +178,9 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "AGT500ISE", "Internal server error")
         }
-        Cause::NoSigningKey | Cause::Overloaded => (503, "AGT503SU", "Service is unavailable"),
+        Cause::NoSigningKey | Cause::Overloaded | Cause::ReplayGuardFull => {
+            (503, "AGT503SU", "Service is unavailable")
+        }
     }
 }
 

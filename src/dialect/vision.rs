@@ -221,7 +221,8 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
             (400, "240009", "A required field is missing")
         }
         Cause::FieldTooLong => (400, "240010", "A field is too long"),
-        Cause::AuthMethodNotAllowed
+        Cause::Assertion(_)
+        | Cause::AuthMethodNotAllowed
         | Cause::ClientDisabled
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization
@@ -247,7 +248,9 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "250001", "Internal error")
         }
-        Cause::NoSigningKey | Cause::Overloaded => (503, "250301", "Service is unavailable"),
+        Cause::NoSigningKey | Cause::Overloaded | Cause::ReplayGuardFull => {
+            (503, "250301", "Service is unavailable")
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use serde_json::json;
 
+use crate::jose::public_key::Algorithm;
 use crate::oauth::client::AuthMethod;
 use crate::oauth::grant::CLIENT_CREDENTIALS;
 use crate::store::snapshot::Snapshot;
@@ -52,6 +53,7 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
         "jwks_uri": issuer.join(JWKS_PATH),
         "grant_types_supported": [CLIENT_CREDENTIALS],
         "token_endpoint_auth_methods_supported": AuthMethod::ALL.map(AuthMethod::as_str),
+        "token_endpoint_auth_signing_alg_values_supported": Algorithm::ALL.map(Algorithm::as_str),
         "response_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],

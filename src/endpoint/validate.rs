@@ -2,6 +2,8 @@
 //! that holds it.
 
 use crate::endpoint::Context;
+use crate::endpoint::authentication::authenticate;
+use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::token::Refused;
 use crate::jose::jwt::{self, Claims};
 use crate::oauth::client::Client;
@@ -77,10 +79,7 @@ pub fn own_token<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
-    let registered = snapshot.clients.get(credentials.client_id());
-    let client = credentials
-        .verify(registered, context.clock.unix_seconds())
-        .map_err(|cause| Refused { cause, client_id: registered.map(|client| &*client.id) })?;
+    let client = authenticate(context, snapshot, credentials, TOKEN_PATH)?;
     let valid = current(context, snapshot, token).is_ok_and(|(_, holder)| holder.id == client.id);
     Ok((valid, &client.id))
 }
