@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grantd::form::parameters::Parameters;
 use grantd::oauth::client::{Client, Registry};
+use grantd::oauth::client_assertion::Expected;
 use grantd::oauth::client_authentication::{Authorization, Credentials};
 use grantd::oauth::error::Cause;
 use grantd::store::client_file;
@@ -63,7 +64,10 @@ fn authenticate<'c>(
     parameters: &Parameters<'_>,
 ) -> Result<&'c Client, Cause> {
     let credentials = Credentials::read(authorization, parameters)?;
-    credentials.verify(clients.get(credentials.client_id()), NOW)
+    let expected =
+        Expected { now: NOW, started_at: 0, issuer: "https://auth.example", endpoints: [""; 2] };
+    let verified = credentials.verify(clients.get(credentials.client_id()), &expected)?;
+    Ok(verified.client)
 }
 
 fn post<'a>(id: &'a str, secret: &'a str) -> Parameters<'a> {

@@ -325,6 +325,9 @@ pub struct Limits {
     /// Tokens that may be revoked at a time, until theirs is over.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub revocations: usize,
+    /// Assertions and proofs of possession that are remembered, so that each is used once.
+    #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
+    pub replay_entries: usize,
     /// Seconds from the end signal in which clients are let finish.
     #[serde(deserialize_with = "number::<_, _, 0, LONG>")]
     pub drain_seconds: u64,
@@ -344,6 +347,7 @@ impl Default for Limits {
             connections: 10_000,
             signing_queue: 256,
             revocations: 1_000_000,
+            replay_entries: 100_000,
             drain_seconds: 10,
         }
     }

@@ -1,5 +1,6 @@
 //! One file per endpoint: the story of one request, from values to values.
 
+pub mod authentication;
 pub mod introspection;
 pub mod metadata;
 pub mod revocation;
@@ -14,6 +15,7 @@ use arc_swap::ArcSwap;
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::signing::engine::Engine;
+use crate::store::replay::ReplayGuard;
 use crate::store::revocations::Revocations;
 use crate::store::snapshot::Snapshot;
 use crate::store::verified_tokens::VerifiedTokens;
@@ -32,6 +34,8 @@ pub struct Context {
     pub clock: Clock,
     /// Unpredictable bytes.
     pub random: Random,
+    /// What may be used once, and was.
+    pub replay: ReplayGuard,
 }
 
 impl Context {

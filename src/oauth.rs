@@ -3,6 +3,7 @@
 //! Pure: values in, values out. No socket, file or clock is named on this floor.
 
 pub mod client;
+pub mod client_assertion;
 pub mod client_authentication;
 pub mod client_secret;
 pub mod error;

@@ -56,6 +56,7 @@ use crate::random::Random;
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
 use crate::store::key_directory;
+use crate::store::replay::ReplayGuard;
 use crate::store::revocations::Revocations;
 use crate::store::snapshot::{Snapshot, Sources, demo_clients};
 use crate::store::verified_tokens::VerifiedTokens;
@@ -139,6 +140,7 @@ impl Server {
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads = config.workers, "signing");
         let snapshot = Snapshot { clients, keys, issuer };
+        let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
         let context = Arc::new(Context {
             snapshot: ArcSwap::from_pointee(snapshot),
             engine,
@@ -146,6 +148,7 @@ impl Server {
             verified: VerifiedTokens::default(),
             clock,
             random,
+            replay,
         });
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         metrics.name_signer(&signer);

@@ -1,7 +1,9 @@
-//! Where clients, keys and revocations are kept, and the snapshot of them that requests read.
+//! Where clients, keys and revocations are kept, the snapshot of them that requests read, and what
+//! may be used once.
 
 pub mod client_file;
 pub mod key_directory;
+pub mod replay;
 pub mod revocations;
 pub mod snapshot;
 pub mod verified_tokens;

@@ -1,7 +1,8 @@
 //! `grantd client`: registers clients and shows them.
 
+use std::fs;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,6 +11,8 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::cli::{CliError, cannot, print};
+use crate::fault::Fault;
+use crate::jose::public_key;
 use crate::oauth::client::{AuthMethod, is_vschar};
 use crate::oauth::client_secret::SecretHash;
 use crate::random::Random;
@@ -64,6 +67,9 @@ pub(super) struct AddArgs {
     /// How it may authenticate; may be repeated [default: client_secret_basic, client_secret_post].
     #[arg(long = "method", value_name = "METHOD")]
     methods: Vec<AuthMethod>,
+    /// A JWK Set with the public keys that it signs with; it is copied into the registry.
+    #[arg(long, value_name = "FILE")]
+    jwks: Option<PathBuf>,
     /// Read the secret from standard input instead of making one.
     #[arg(long)]
     secret_stdin: bool,
@@ -78,16 +84,28 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
 }
 
 fn add(args: AddArgs) -> Result<(), CliError> {
-    let secret = if args.secret_stdin { read_secret()? } else { make_secret()? };
-    let methods = if args.methods.is_empty() { AuthMethod::ALL.to_vec() } else { args.methods };
+    let methods = if args.methods.is_empty() { AuthMethod::DEFAULT.to_vec() } else { args.methods };
+    let has_secret = methods.iter().any(|method| AuthMethod::DEFAULT.contains(method));
+    if args.secret_stdin && !has_secret {
+        return Err(CliError(
+            "--secret-stdin: no --method of this client takes a secret".to_owned(),
+        ));
+    }
+    let secret = match (has_secret, args.secret_stdin) {
+        (false, _) => None,
+        (true, true) => Some(read_secret()?),
+        (true, false) => Some(make_secret()?),
+    };
+    let jwks = args.jwks.as_deref().map(read_jwks).transpose()?;
     let client = NewClient {
         client_id: args.id.clone(),
         enabled: true,
-        secrets: vec![NewSecret {
+        secrets: Vec::from_iter(secret.as_ref().map(|secret| NewSecret {
             label: "first".to_owned(),
-            hash: SecretHash::of(&secret).to_stored(),
-        }],
+            hash: SecretHash::of(secret).to_stored(),
+        })),
         auth_methods: methods.into_iter().map(AuthMethod::as_str).collect(),
+        jwks,
         default_scopes: args.scopes.clone(),
         scopes: args.scopes,
         audience: args.audiences,
@@ -102,10 +120,9 @@ fn add(args: AddArgs) -> Result<(), CliError> {
     whole_file::replace(file, changed.as_bytes())
         .map_err(|error| cannot("written", file, &error))?;
 
-    if args.secret_stdin {
-        print(json!({ "client_id": args.id }))
-    } else {
-        print(json!({ "client_id": args.id, "client_secret": *secret }))
+    match secret.filter(|_| !args.secret_stdin) {
+        None => print(json!({ "client_id": args.id })),
+        Some(secret) => print(json!({ "client_id": args.id, "client_secret": *secret })),
     }
 }
 
@@ -139,6 +156,19 @@ fn entries(file: &FileArg) -> Result<Vec<Map<String, Value>>, CliError> {
     let text = client_file::read(&file.clients)?;
     client_file::parse(&file.clients, &text)?;
     Ok(client_file::entries(&file.clients, &text)?)
+}
+
+/// The set as it stands in `file`.
+fn read_jwks(file: &Path) -> Result<Value, CliError> {
+    let text = fs::read_to_string(file).map_err(|error| cannot("read", file, &error))?;
+    public_key::parse_set(&text).map_err(|problem| {
+        let fault = Fault::new(file, problem.problem);
+        match problem.index {
+            Some(index) => fault.in_field(format!("keys[{index}]")),
+            None => fault,
+        }
+    })?;
+    serde_json::from_str(&text).map_err(|error| CliError(error.to_string()))
 }
 
 /// 256 random bits.

@@ -186,7 +186,8 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
             "The client authentication method is not supported.",
         ),
         // One text for all that depends on what is registered: it tells nothing about it.
-        Cause::AuthMethodNotAllowed
+        Cause::Assertion(_)
+        | Cause::AuthMethodNotAllowed
         | Cause::ClientDisabled
         | Cause::SecretNotCurrent
         | Cause::UnknownClient
@@ -228,6 +229,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         }
         Cause::NoSigningKey
         | Cause::Overloaded
+        | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull => {
             (503, "temporarily_unavailable", "The server is busy; try again shortly.")

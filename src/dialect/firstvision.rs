@@ -142,7 +142,8 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::Target
         | Cause::TransferEncoding => (400, "AGT400BR", "Payload is not valid"),
         Cause::AuthenticationMissing => (400, "AGT400BR", "Authorization header is missing"),
-        Cause::AuthMethodNotAllowed
+        Cause::Assertion(_)
+        | Cause::AuthMethodNotAllowed
         | Cause::ClientDisabled
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization
@@ -181,6 +182,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         }
         Cause::NoSigningKey
         | Cause::Overloaded
+        | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull => (503, "AGT503SU", "Service is unavailable"),
     }

@@ -221,7 +221,8 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
             (400, "240009", "A required field is missing")
         }
         Cause::FieldTooLong => (400, "240010", "A field is too long"),
-        Cause::AuthMethodNotAllowed
+        Cause::Assertion(_)
+        | Cause::AuthMethodNotAllowed
         | Cause::ClientDisabled
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization
@@ -250,6 +251,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         }
         Cause::NoSigningKey
         | Cause::Overloaded
+        | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull => (503, "250301", "Service is unavailable"),
     }

@@ -4,8 +4,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::endpoint::Context;
+use crate::endpoint::authentication::authenticate;
+use crate::endpoint::metadata::INTROSPECTION_PATH;
 use crate::endpoint::token::Refused;
-use crate::endpoint::validate::{authenticate, current};
+use crate::endpoint::validate::current;
 use crate::jose::jwt::Audience;
 use crate::oauth::client_authentication::Credentials;
 use crate::store::snapshot::Snapshot;
@@ -41,7 +43,7 @@ pub fn introspect<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(Option<Introspection>, &'s str), Refused<'s>> {
-    let caller = authenticate(context, snapshot, credentials)?;
+    let caller = authenticate(context, snapshot, credentials, INTROSPECTION_PATH)?;
     let issuer = snapshot.issuer.as_str();
     let told = current(context, snapshot, token).ok().filter(|known| {
         let is_own = known.client.id == caller.id;

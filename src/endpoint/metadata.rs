@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use serde_json::json;
 
+use crate::jose::public_key::Algorithm;
 use crate::oauth::client::AuthMethod;
 use crate::oauth::grant::CLIENT_CREDENTIALS;
 use crate::store::snapshot::Snapshot;
@@ -52,16 +53,20 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
     let issuer = &snapshot.issuer;
     // The same at each: who may ask for a token may ask about one.
     let auth_methods = AuthMethod::ALL.map(AuthMethod::as_str);
+    let algorithms = Algorithm::ALL.map(Algorithm::as_str);
     let body = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.join(TOKEN_PATH),
         "jwks_uri": issuer.join(JWKS_PATH),
         "grant_types_supported": [CLIENT_CREDENTIALS],
         "token_endpoint_auth_methods_supported": auth_methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "introspection_endpoint": issuer.join(INTROSPECTION_PATH),
         "introspection_endpoint_auth_methods_supported": auth_methods,
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
         "revocation_endpoint": issuer.join(REVOCATION_PATH),
         "revocation_endpoint_auth_methods_supported": auth_methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         "response_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],

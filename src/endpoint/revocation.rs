@@ -1,8 +1,10 @@
 //! A client gives one of its tokens up (RFC 7009).
 
 use crate::endpoint::Context;
+use crate::endpoint::authentication::authenticate;
+use crate::endpoint::metadata::REVOCATION_PATH;
 use crate::endpoint::token::Refused;
-use crate::endpoint::validate::{authenticate, signed};
+use crate::endpoint::validate::signed;
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
 use crate::store::revocations::RevokeError;
@@ -21,7 +23,7 @@ pub async fn revoke<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<&'s str, Refused<'s>> {
-    let client = authenticate(context, snapshot, credentials)?;
+    let client = authenticate(context, snapshot, credentials, REVOCATION_PATH)?;
     let refused = |cause| Refused { cause, client_id: Some(&*client.id) };
     let now = context.clock.unix_seconds();
     let known = signed(context, snapshot, token, now).ok();

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::endpoint::Context;
+use crate::endpoint::authentication::authenticate;
+use crate::endpoint::metadata::TOKEN_PATH;
 use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
 use crate::jose::jws::SigningInput;
 use crate::oauth::client::{ContentType, RateLimit, TokenProfile};
@@ -108,7 +110,7 @@ pub async fn issue<'r, 's: 'r>(
     let is_timed = registered.is_some_and(|client| client.server_timing);
     let parsed = is_timed.then(Clock::instant);
 
-    let client = request.credentials.verify(registered, now).map_err(refused)?;
+    let client = authenticate(context, snapshot, &request.credentials, TOKEN_PATH)?;
     // Only now: nobody but the client itself can use up its budget.
     client
         .rate_limit

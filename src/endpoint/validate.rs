@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use crate::endpoint::Context;
+use crate::endpoint::authentication::authenticate;
+use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::token::Refused;
 use crate::jose::jwt::Claims;
 use crate::oauth::client::Client;
@@ -85,25 +87,9 @@ pub fn own_token<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
-    let client = authenticate(context, snapshot, credentials)?;
+    let client = authenticate(context, snapshot, credentials, TOKEN_PATH)?;
     let valid = unbound(context, snapshot, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
-}
-
-/// The client that asks, if it is who it claims to be.
-///
-/// # Errors
-///
-/// [`Refused`].
-pub(super) fn authenticate<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
-    credentials: &Credentials<'_>,
-) -> Result<&'s Client, Refused<'s>> {
-    let registered = snapshot.clients.get(credentials.client_id());
-    credentials
-        .verify(registered, context.clock.unix_seconds())
-        .map_err(|cause| Refused { cause, client_id: registered.map(|client| &*client.id) })
 }
 
 /// A token that we have signed, and the client that it was issued to.

@@ -7,11 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use pkcs8::der::SecretDocument;
-use ring::digest::{SHA256, digest};
 use ring::rsa::{KeyPair, PublicKeyComponents};
 use serde_json::json;
 
 use crate::jose::key_life::{KeyState, KeyTimes, Retention};
+use crate::jose::public_key::{Thumbprint, sha256};
 
 /// One RSA signing key with everything about it that a token needs, made once.
 pub struct SigningKey {
@@ -41,7 +41,7 @@ impl SigningKey {
         let public = PublicKeyComponents::<Vec<u8>>::from(ring.public());
         let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
         let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));
-        let key_id = thumbprint(&modulus, &exponent);
+        let key_id = URL_SAFE_NO_PAD.encode(thumbprint(&modulus, &exponent));
         // RFC 9068, section 2.1. `kid` is base64url: nothing in it needs escaping.
         let at_jwt_header =
             URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"RS256","kid":"{key_id}","typ":"at+jwt"}}"#));
@@ -179,13 +179,12 @@ impl KeySet {
 }
 
 /// RFC 7638, section 3: SHA-256 over the required members in alphabetical order.
-fn thumbprint(modulus: &str, exponent: &str) -> String {
-    let members = format!(r#"{{"e":"{exponent}","kty":"RSA","n":"{modulus}"}}"#);
-    URL_SAFE_NO_PAD.encode(digest(&SHA256, members.as_bytes()))
+pub(super) fn thumbprint(modulus: &str, exponent: &str) -> Thumbprint {
+    sha256(format!(r#"{{"e":"{exponent}","kty":"RSA","n":"{modulus}"}}"#).as_bytes())
 }
 
 /// RFC 7518, section 2: Base64urlUInt takes the least octets that hold the number.
-fn without_leading_zeros(number: &[u8]) -> &[u8] {
+pub(super) fn without_leading_zeros(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|&&byte| byte == 0).count();
     &number[zeros..]
 }
@@ -198,7 +197,8 @@ mod tests {
     fn thumbprint_is_the_one_in_the_rfc() {
         // The example of RFC 7638, section 3.1.
         let modulus = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
-        assert_eq!(thumbprint(modulus, "AQAB"), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        let thumbprint = URL_SAFE_NO_PAD.encode(thumbprint(modulus, "AQAB"));
+        assert_eq!(thumbprint, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
     }
 
     #[test]

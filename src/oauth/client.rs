@@ -11,6 +11,7 @@ use std::time::Duration;
 use governor::clock::Clock as _;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
+use crate::jose::public_key::{Algorithm, PublicKey};
 use crate::oauth::client_secret::ClientSecret;
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
@@ -26,6 +27,10 @@ pub struct Client {
     pub secrets: Box<[ClientSecret]>,
     /// How it may authenticate.
     pub auth_methods: AuthMethods,
+    /// The public keys of what it signs.
+    pub keys: Box<[PublicKey]>,
+    /// The one algorithm of its assertions; `None`: any that goes with its keys.
+    pub assertion_algorithm: Option<Algorithm>,
     /// What it may ask for. A client with no scope at all may not use the grant.
     pub scopes: ScopeSet,
     /// What it gets when it asks for nothing; `None`: it has to ask.
@@ -136,17 +141,24 @@ pub enum AuthMethod {
     ClientSecretBasic,
     /// `client_id` and `client_secret` in the body.
     ClientSecretPost,
+    /// A JWT signed with the client's private key.
+    PrivateKeyJwt,
 }
 
 impl AuthMethod {
     /// Every method there is.
-    pub const ALL: [Self; 2] = [Self::ClientSecretBasic, Self::ClientSecretPost];
+    pub const ALL: [Self; 3] =
+        [Self::ClientSecretBasic, Self::ClientSecretPost, Self::PrivateKeyJwt];
+
+    /// Those of a client that is registered for none by name.
+    pub const DEFAULT: [Self; 2] = [Self::ClientSecretBasic, Self::ClientSecretPost];
 
     /// The registered name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ClientSecretBasic => "client_secret_basic",
             Self::ClientSecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
         }
     }
 }

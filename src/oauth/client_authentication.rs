@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client::{AuthMethod, Client, is_vschar};
+use crate::oauth::client_assertion::{AssertionError, ClientAssertion, Expected, JWT_BEARER};
 use crate::oauth::client_secret::SecretHash;
 use crate::oauth::error::Cause;
 
@@ -47,7 +48,7 @@ impl fmt::Debug for Authorization<'_> {
 /// A client's claim to be itself, not verified yet.
 pub struct Credentials<'a> {
     client_id: Cow<'a, str>,
-    client_secret: Secret<'a>,
+    proof: Proof<'a>,
     method: AuthMethod,
 }
 
@@ -63,9 +64,9 @@ impl<'a> Credentials<'a> {
     ) -> Result<Self, Cause> {
         let body_id = parameters.get("client_id");
         let body_secret = parameters.get("client_secret");
-        let assertion = parameters.get("client_assertion").is_some();
-        let methods =
-            [authorization.is_present(), body_secret.is_some(), assertion].map(usize::from);
+        let assertion = parameters.get("client_assertion");
+        let methods = [authorization.is_present(), body_secret.is_some(), assertion.is_some()]
+            .map(usize::from);
         if methods.iter().sum::<usize>() > 1 {
             return Err(Cause::SeveralAuthentications);
         }
@@ -79,8 +80,11 @@ impl<'a> Credentials<'a> {
                 }
                 Ok(basic)
             }
-            Authorization::Absent if assertion => Err(Cause::UnsupportedAuthentication),
             Authorization::Absent => {
+                if let Some(assertion) = assertion {
+                    let assertion_type = parameters.get("client_assertion_type");
+                    return Self::read_assertion(assertion, assertion_type, body_id);
+                }
                 let (Some(id), Some(secret)) = (body_id, body_secret) else {
                     return Err(Cause::AuthenticationMissing);
                 };
@@ -89,7 +93,7 @@ impl<'a> Credentials<'a> {
                 }
                 Ok(Self {
                     client_id: Cow::Borrowed(id),
-                    client_secret: Secret::Borrowed(secret),
+                    proof: Proof::Secret(Secret::Borrowed(secret)),
                     method: AuthMethod::ClientSecretPost,
                 })
             }
@@ -119,8 +123,28 @@ impl<'a> Credentials<'a> {
         }
         Ok(Self {
             client_id: Cow::Owned(id.into_owned()),
-            client_secret: Secret::Owned(Zeroizing::new(secret.into_owned())),
+            proof: Proof::Secret(Secret::Owned(Zeroizing::new(secret.into_owned()))),
             method: AuthMethod::ClientSecretBasic,
+        })
+    }
+
+    /// `client_assertion` of the one type that there is (RFC 7521, section 4.2).
+    fn read_assertion(
+        assertion: &'a str,
+        assertion_type: Option<&str>,
+        body_id: Option<&str>,
+    ) -> Result<Self, Cause> {
+        if assertion_type != Some(JWT_BEARER) {
+            return Err(Cause::UnsupportedAuthentication);
+        }
+        let assertion = ClientAssertion::read(assertion)?;
+        if body_id.is_some_and(|id| id != assertion.client_id()) {
+            return Err(AssertionError::ClientId.into());
+        }
+        Ok(Self {
+            client_id: Cow::Owned(assertion.client_id().to_owned()),
+            proof: Proof::Assertion(assertion),
+            method: AuthMethod::PrivateKeyJwt,
         })
     }
 
@@ -131,17 +155,41 @@ impl<'a> Credentials<'a> {
 
     /// Whether the claim is true of `registered`, the client of this id, if there is one.
     ///
-    /// An unknown client and a wrong secret take the same steps: one hash, one comparison.
-    ///
     /// # Errors
     ///
     /// The [`Cause`]; every one of them must look the same to the caller.
     pub fn verify<'c>(
         &self,
         registered: Option<&'c Client>,
+        expected: &Expected<'_>,
+    ) -> Result<Verified<'c, '_>, Cause> {
+        let (client, single_use) = match &self.proof {
+            Proof::Secret(secret) => {
+                (Self::verify_secret(secret.as_str(), registered, expected.now)?, None)
+            }
+            Proof::Assertion(assertion) => {
+                let until = assertion.check(expected)?;
+                let client = registered.ok_or(Cause::UnknownClient)?;
+                assertion.verify(&client.keys, client.assertion_algorithm)?;
+                (client, Some(SingleUse { token_id: assertion.token_id(), until }))
+            }
+        };
+        if !client.enabled {
+            return Err(Cause::ClientDisabled);
+        }
+        if !client.auth_methods.contains(self.method) {
+            return Err(Cause::AuthMethodNotAllowed);
+        }
+        Ok(Verified { client, single_use })
+    }
+
+    /// An unknown client and a wrong secret take the same steps: one hash, one comparison.
+    fn verify_secret<'c>(
+        secret: &str,
+        registered: Option<&'c Client>,
         now: u64,
     ) -> Result<&'c Client, Cause> {
-        let given = SecretHash::of(self.client_secret.as_str());
+        let given = SecretHash::of(secret);
         let Some(client) = registered else {
             // The result is known; the time it takes must not be.
             let _ = std::hint::black_box(given.ct_eq(&SecretHash::unmatchable()));
@@ -161,20 +209,39 @@ impl<'a> Credentials<'a> {
         if !bool::from(matches_current) {
             return Err(Cause::SecretNotCurrent);
         }
-        if !client.enabled {
-            return Err(Cause::ClientDisabled);
-        }
-        if !client.auth_methods.contains(self.method) {
-            return Err(Cause::AuthMethodNotAllowed);
-        }
         Ok(client)
     }
+}
+
+/// A claim that is true.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "what is good for one use must be used up"]
+pub struct Verified<'c, 'p> {
+    /// Who it is.
+    pub client: &'c Client,
+    /// What has proven it, if that is good for one use.
+    pub single_use: Option<SingleUse<'p>>,
+}
+
+/// A proof that must not be accepted again.
+#[derive(Clone, Copy, Debug)]
+pub struct SingleUse<'p> {
+    /// Its name, unique for its client.
+    pub token_id: &'p str,
+    /// From when on nobody accepts it anyway, in Unix seconds.
+    pub until: u64,
 }
 
 impl fmt::Debug for Credentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("method", &self.method).finish_non_exhaustive()
     }
+}
+
+/// What is to prove the claim.
+enum Proof<'a> {
+    Secret(Secret<'a>),
+    Assertion(ClientAssertion<'a>),
 }
 
 /// A secret in clear: the body's own bytes, or a decoded copy that is wiped after use.
@@ -198,8 +265,12 @@ mod tests {
 
     fn basic(pair: &str) -> Result<(String, String), Cause> {
         let header = format!("bAsIc {}", STANDARD.encode(pair));
-        Credentials::read(Authorization::Present(header.as_bytes()), &Parameters::default())
-            .map(|read| (read.client_id.to_string(), read.client_secret.as_str().to_owned()))
+        Credentials::read(Authorization::Present(header.as_bytes()), &Parameters::default()).map(
+            |read| {
+                let Proof::Secret(secret) = &read.proof else { panic!("not by a secret") };
+                (read.client_id.to_string(), secret.as_str().to_owned())
+            },
+        )
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use crate::form::parameters::FormError;
 use crate::oauth::client::ContentType;
+use crate::oauth::client_assertion::AssertionError;
 use crate::oauth::scope::ScopeError;
 
 /// Why nothing was issued.
@@ -52,6 +53,8 @@ pub enum Cause {
     ParameterInQuery,
 
     // The client.
+    /// The client's assertion is refused.
+    Assertion(AssertionError),
     /// Nothing that identifies the client, or no proof with it.
     AuthenticationMissing,
     /// The client may not authenticate this way.
@@ -116,6 +119,8 @@ pub enum Cause {
     NoSigningKey,
     /// More is asked for than can be signed.
     Overloaded,
+    /// There is no room to remember what was used, so that nothing is used twice.
+    ReplayGuardFull,
     /// The disk did not take a revocation.
     RevocationNotWritten,
     /// As many tokens are revoked as the limit allows.
@@ -142,7 +147,7 @@ impl Cause {
     pub fn retry_after(self) -> Option<u32> {
         match self {
             Self::RateLimited(seconds) => Some(seconds),
-            Self::NoSigningKey | Self::Overloaded => Some(1),
+            Self::NoSigningKey | Self::Overloaded | Self::ReplayGuardFull => Some(1),
             Self::RevocationNotWritten => Some(5),
             Self::RevocationsFull => Some(60),
             _ => None,
@@ -183,6 +188,14 @@ impl Cause {
             Self::FieldTooLong => "field_too_long",
             Self::MediaType => "media_type",
             Self::ParameterInQuery => "parameter_in_query",
+            Self::Assertion(AssertionError::Algorithm) => "assertion_algorithm",
+            Self::Assertion(AssertionError::Audience) => "assertion_audience",
+            Self::Assertion(AssertionError::BeforeStart) => "assertion_before_start",
+            Self::Assertion(AssertionError::ClientId) => "assertion_client_id",
+            Self::Assertion(AssertionError::Malformed) => "assertion_malformed",
+            Self::Assertion(AssertionError::Replayed) => "assertion_replayed",
+            Self::Assertion(AssertionError::Signature) => "assertion_signature",
+            Self::Assertion(AssertionError::Time) => "assertion_time",
             Self::AuthenticationMissing => "authentication_missing",
             Self::AuthMethodNotAllowed => "auth_method_not_allowed",
             Self::CredentialCharacters => "credential_characters",
@@ -213,6 +226,7 @@ impl Cause {
             Self::NoEntropy => "no_entropy",
             Self::NoSigningKey => "no_signing_key",
             Self::Overloaded => "overloaded",
+            Self::ReplayGuardFull => "replay_guard_full",
             Self::RevocationNotWritten => "revocation_not_written",
             Self::RevocationsFull => "revocations_full",
             Self::SigningFailed => "signing_failed",
@@ -223,6 +237,12 @@ impl Cause {
 impl From<FormError> for Cause {
     fn from(error: FormError) -> Self {
         Self::Form(error)
+    }
+}
+
+impl From<AssertionError> for Cause {
+    fn from(error: AssertionError) -> Self {
+        Self::Assertion(error)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Reading finds every fault, each with its line and field and never with a value, since the value
 //! may be a secret in the wrong place. Adding a client changes nothing else in the text.
 
+mod asymmetric;
 mod entry;
 
 use std::path::Path;
@@ -80,6 +81,9 @@ pub struct NewClient {
     pub secrets: Vec<NewSecret>,
     /// See [`Client::auth_methods`].
     pub auth_methods: Vec<&'static str>,
+    /// A JWK Set, or the path of a file that holds one, from where the registry is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<Value>,
     /// See [`Client::scopes`].
     pub scopes: Vec<String>,
     /// See [`Client::default_scopes`].
@@ -237,6 +241,7 @@ mod tests {
             enabled: true,
             secrets: Vec::new(),
             auth_methods: vec!["client_secret_post"],
+            jwks: None,
             scopes: vec!["s".to_owned()],
             default_scopes: vec!["s".to_owned()],
             audience: Vec::new(),

@@ -10,6 +10,7 @@
 mod support;
 
 mod admin;
+mod assertion;
 mod cli;
 mod cli_client;
 mod cli_key;

@@ -29,7 +29,7 @@ fn addressed(block: &str, program: &Program) -> String {
 }
 
 /// The interpreter with the clients that `tests/run` installs.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/bin/python");
     assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
     python
@@ -37,7 +37,7 @@ fn python() -> PathBuf {
 
 /// Runs `command` and gives what it printed.
 #[track_caller]
-fn succeed(command: &mut Command) -> String {
+pub(crate) fn succeed(command: &mut Command) -> String {
     let output = command.output().expect("it starts");
     let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
     assert!(output.status.success(), "{command:?}\n{out}\n{err}");

@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod library;
 pub(crate) mod program;
 pub(crate) mod sibling;
+pub(crate) mod signer;
 pub(crate) mod status;
 pub(crate) mod token;
 
@@ -15,6 +16,7 @@ pub(crate) use home::Home;
 pub(crate) use http::{Connection, Request, Response};
 pub(crate) use library::Library;
 pub(crate) use program::Program;
+pub(crate) use signer::Signer;
 pub(crate) use token::Token;
 
 use std::time::Duration;

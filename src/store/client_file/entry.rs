@@ -1,6 +1,7 @@
 //! One client's entry: text into a [`Client`] whose every value is right.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,9 +11,7 @@ use super::{offset_in, structure_problem};
 use crate::config::line_of;
 use crate::fault::Fault;
 use crate::issuer::RESERVED_CLAIMS;
-use crate::oauth::client::{
-    AuthMethod, AuthMethods, Client, ContentType, RateLimit, TokenProfile, is_vschar,
-};
+use crate::oauth::client::{AuthMethod, AuthMethods, Client, ContentType, RateLimit, is_vschar};
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
@@ -28,6 +27,10 @@ struct ClientEntry<'a> {
     secrets: Option<&'a RawValue>,
     #[serde(borrow)]
     auth_methods: Option<&'a RawValue>,
+    #[serde(borrow)]
+    jwks: Option<&'a RawValue>,
+    #[serde(borrow)]
+    token_endpoint_auth_signing_alg: Option<&'a RawValue>,
     #[serde(borrow)]
     scopes: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -106,6 +109,10 @@ impl<'t> Reader<'t> {
         let enabled = self.value(entry.enabled, at("enabled"), "true or false").unwrap_or(true);
         let secrets = self.secrets(entry.secrets, at("secrets"));
         let auth_methods = self.auth_methods(entry.auth_methods, at("auth_methods"));
+        let keys = self.public_keys(entry.jwks, at("jwks"));
+        let signing_alg = at("token_endpoint_auth_signing_alg");
+        let assertion_algorithm = self.named(entry.token_endpoint_auth_signing_alg, signing_alg);
+        self.check_needs(entry.auth_methods, at("auth_methods"), auth_methods, entry.jwks);
         let scopes = self.scopes(entry.scopes, at("scopes")).unwrap_or_default();
         let default_scopes = self.scopes(entry.default_scopes, at("default_scopes"));
         if let (Some(raw), Some(default)) = (entry.default_scopes, &default_scopes)
@@ -126,7 +133,7 @@ impl<'t> Reader<'t> {
         {
             self.fault(raw, at("token_lifetime"), format!("must be {LIFETIME}"));
         }
-        let token_profile = self.token_profile(entry.token_profile, at("token_profile"));
+        let token_profile = self.named(entry.token_profile, at("token_profile"));
         let content_type = self.content_type(entry.content_type, at("content_type"));
         let rate_limit = self.rate_limit(entry.rate_limit, at("rate_limit"));
         let token_reuse = self.value(entry.token_reuse, at("token_reuse"), REUSE);
@@ -145,6 +152,8 @@ impl<'t> Reader<'t> {
             enabled,
             secrets: secrets.into(),
             auth_methods,
+            keys: keys.into(),
+            assertion_algorithm,
             scopes,
             default_scopes,
             audience: audience.into(),
@@ -186,7 +195,7 @@ impl<'t> Reader<'t> {
     }
 
     fn auth_methods(&mut self, raw: Option<&'t RawValue>, at: Place) -> AuthMethods {
-        let Some(raw) = raw else { return AuthMethods::from_iter(AuthMethod::ALL) };
+        let Some(raw) = raw else { return AuthMethods::from_iter(AuthMethod::DEFAULT) };
         let names: Vec<String> = self.value(Some(raw), at, "a list of strings").unwrap_or_default();
         let mut methods = Vec::new();
         for name in names {
@@ -218,7 +227,11 @@ impl<'t> Reader<'t> {
         audiences
     }
 
-    fn token_profile(&mut self, raw: Option<&'t RawValue>, at: Place) -> Option<TokenProfile> {
+    /// One of a few values that have names.
+    fn named<T>(&mut self, raw: Option<&'t RawValue>, at: Place) -> Option<T>
+    where
+        T: FromStr<Err = &'static str>,
+    {
         let name: String = self.value(raw, at, "a string")?;
         name.parse()
             .map_err(|expected| {
@@ -265,7 +278,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Reads one field. A fault says what it must be; what it is may be a secret.
-    fn value<T: Deserialize<'t>>(
+    pub(super) fn value<T: Deserialize<'t>>(
         &mut self,
         raw: Option<&'t RawValue>,
         at: Place,

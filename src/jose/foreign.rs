@@ -1,0 +1,192 @@
+//! JWTs that others have signed: assertions and proofs (RFC 7515, RFC 7519).
+//!
+//! Reading verifies nothing. It is strict, so that what is verified later is what was read: one
+//! spelling of everything, no name twice, nothing in the header that would choose another key.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::jose::public_key::{Algorithm, PublicKey};
+
+/// A JWT whose signature nobody has looked at yet.
+pub struct ForeignJwt<'a> {
+    signed: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+    header: Header,
+}
+
+impl<'a> ForeignJwt<'a> {
+    /// Takes a compact serialization apart and reads its header. `None` if it cannot be one that is
+    /// accepted here: over-long, not of three parts, or with a header that points elsewhere.
+    pub fn read(text: &'a str) -> Option<Self> {
+        // Before anything is decoded: a megabyte of dots costs a comparison.
+        if text.len() > MAX_BYTES {
+            return None;
+        }
+        let (signed, signature) = text.rsplit_once('.')?;
+        let (header, payload) = signed.split_once('.')?;
+        if payload.contains('.') || signature.is_empty() {
+            return None;
+        }
+        let header: Header = parse(header)?;
+        // RFC 7515, section 4.1: each of these would have us take a key from elsewhere, or is an
+        // extension that must be understood.
+        if header.jku || header.x5u || header.x5c || header.crit || header.b64 {
+            return None;
+        }
+        Some(Self { signed, payload, signature, header })
+    }
+
+    /// The claims, not verified yet. `None` if they are not a JSON object of this shape.
+    pub fn claims<T: DeserializeOwned>(&self) -> Option<T> {
+        parse(self.payload)
+    }
+
+    /// The algorithm that it names; `None` if that is none that is verified here.
+    pub fn algorithm(&self) -> Option<Algorithm> {
+        self.header.alg.parse().ok()
+    }
+
+    /// Its type.
+    pub fn token_type(&self) -> Option<&str> {
+        self.header.typ.as_deref()
+    }
+
+    /// The key that it brings along, as JSON. Only a proof of possession may.
+    pub fn embedded_key(&self) -> Option<&Value> {
+        self.header.jwk.as_ref()
+    }
+
+    /// Whether one of `keys` has signed it with `algorithm`. Its `kid` chooses, if it has one.
+    pub fn is_signed_by(&self, keys: &[PublicKey], algorithm: Algorithm) -> bool {
+        keys.iter()
+            .filter(|key| key.is_for(algorithm, self.header.kid.as_deref()))
+            .any(|key| key.verifies(algorithm, self.signed, self.signature))
+    }
+
+    /// Whether `key`, which it brought along, has signed it with `algorithm`.
+    pub fn is_signed_by_embedded(&self, key: &PublicKey, algorithm: Algorithm) -> bool {
+        key.is_for(algorithm, None) && key.verifies(algorithm, self.signed, self.signature)
+    }
+}
+
+/// An assertion is a credential.
+impl fmt::Debug for ForeignJwt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ForeignJwt(…)")
+    }
+}
+
+/// A time in claims: seconds since 1970, a fraction is dropped (RFC 7519, section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NumericDate(pub u64);
+
+impl<'de> Deserialize<'de> for NumericDate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = serde_json::Number::deserialize(deserializer)?;
+        let fraction = || number.as_f64().filter(|seconds| (0.0..1e12).contains(seconds));
+        number
+            .as_u64()
+            .filter(|seconds| *seconds < 1_000_000_000_000)
+            .or_else(|| fraction().map(|seconds| seconds as u64))
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("not a time"))
+    }
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    typ: Option<String>,
+    jwk: Option<Value>,
+    #[serde(default, deserialize_with = "presence")]
+    jku: bool,
+    #[serde(default, deserialize_with = "presence")]
+    x5u: bool,
+    #[serde(default, deserialize_with = "presence")]
+    x5c: bool,
+    #[serde(default, deserialize_with = "presence")]
+    crit: bool,
+    #[serde(default, deserialize_with = "presence")]
+    b64: bool,
+}
+
+/// That a member is there, whatever it is.
+fn presence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
+fn parse<T: DeserializeOwned>(encoded: &str) -> Option<T> {
+    let json = URL_SAFE_NO_PAD.decode(encoded).ok()?;
+    // A structure would also be read from an array.
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    serde_json::from_slice(&json).ok()
+}
+
+/// An assertion with an RSA-4096 signature has less than 2 KiB.
+const MAX_BYTES: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(header: &str) -> String {
+        format!("{}.e30.AA", URL_SAFE_NO_PAD.encode(header))
+    }
+
+    #[test]
+    fn reads_nothing_that_points_elsewhere() {
+        assert!(ForeignJwt::read(&jwt(r#"{"alg":"RS256","new":1}"#)).is_some());
+        for header in [
+            "",
+            "[]",
+            "{}",
+            r#"{"alg":null}"#,
+            r#"{"alg":"RS256","alg":"none"}"#,
+            r#"{"alg":"RS256","jku":"https://a"}"#,
+            r#"{"alg":"RS256","jku":null}"#,
+            r#"{"alg":"RS256","x5u":"https://a"}"#,
+            r#"{"alg":"RS256","x5c":[]}"#,
+            r#"{"alg":"RS256","crit":["b64"],"b64":false}"#,
+            r#"{"alg":"RS256","crit":[]}"#,
+            r#"{"alg":"RS256","kid":1}"#,
+        ] {
+            assert!(ForeignJwt::read(&jwt(header)).is_none(), "{header}");
+        }
+        let good = jwt(r#"{"alg":"RS256"}"#);
+        let long = format!("{}{good}", "A".repeat(MAX_BYTES));
+        let dots = ".".repeat(MAX_BYTES);
+        for text in
+            ["", ".", "..", "a.b.c", &long, &dots, &format!("{good}."), &good[..good.len() - 2]]
+        {
+            assert!(ForeignJwt::read(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_no_algorithm_that_is_not_verified() {
+        for name in ["none", "None", "HS256", "RS512", "ES384", "rs256", ""] {
+            let text = jwt(&format!(r#"{{"alg":"{name}"}}"#));
+            assert_eq!(ForeignJwt::read(&text).unwrap().algorithm(), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_number() {
+        let date = |text| serde_json::from_str::<NumericDate>(text).ok().map(|date| date.0);
+        assert_eq!(date("5"), Some(5));
+        assert_eq!(date("5.9"), Some(5));
+        for bad in ["\"5\"", "-1", "-0.5", "1e300", "18446744073709551615", "true", "null", "[]"] {
+            assert_eq!(date(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Other people's public keys as JSON Web Keys (RFC 7517, RFC 7518 section 6, RFC 8037), and the
+//! four algorithms that are verified with them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
+use ring::digest::{SHA256, digest};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use crate::jose::key_set::{thumbprint, without_leading_zeros};
+
+/// SHA-256 of a key (RFC 7638) or of a certificate (RFC 8705, section 3.1).
+pub type Thumbprint = [u8; 32];
+
+/// An asymmetric signature algorithm (RFC 7518, section 3.1; RFC 8037, section 3.1). There is no
+/// `none` and no HMAC here, so that nothing can ask for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl Algorithm {
+    /// Every algorithm there is.
+    pub const ALL: [Self; 4] = [Self::Rs256, Self::Ps256, Self::Es256, Self::EdDsa];
+
+    /// The registered name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Ps256 => "PS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Self::Rs256 | Self::Ps256 => Kind::Rsa,
+            Self::Es256 => Kind::P256,
+            Self::EdDsa => Kind::Ed25519,
+        }
+    }
+
+    fn of_library(self) -> jsonwebtoken::Algorithm {
+        match self {
+            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
+            Self::Ps256 => jsonwebtoken::Algorithm::PS256,
+            Self::Es256 => jsonwebtoken::Algorithm::ES256,
+            Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+        }
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name);
+        found.ok_or("\"RS256\", \"PS256\", \"ES256\" or \"EdDSA\"")
+    }
+}
+
+/// A public key of somebody else.
+pub struct PublicKey {
+    key_id: Option<Box<str>>,
+    kind: Kind,
+    /// The one algorithm that it is for, if its owner says so (RFC 7517, section 4.4).
+    algorithm: Option<Algorithm>,
+    verifier: DecodingKey,
+    thumbprint: Thumbprint,
+}
+
+impl PublicKey {
+    /// Reads one JWK.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words that hold nothing of it.
+    pub fn parse(jwk: &str) -> Result<Self, KeyProblem> {
+        // A structure would also be read from an array.
+        let is_object = jwk.trim_ascii_start().starts_with('{');
+        let members: Option<Members> =
+            if is_object { serde_json::from_str(jwk).ok() } else { None };
+        let members = members.ok_or("is not a JSON Web Key")?;
+        if members.k.is_some() || members.kty == "oct" {
+            return Err("is a symmetric key; only public keys belong here");
+        }
+        if members.holds_private() {
+            return Err("holds members of a private key; keep that one where it signs");
+        }
+        let mut key = match (members.kty.as_str(), members.crv.as_deref()) {
+            ("RSA", _) => Self::rsa(&bytes(members.n)?, &bytes(members.e)?)?,
+            ("EC", Some("P-256")) => Self::p256(&bytes(members.x)?, &bytes(members.y)?)?,
+            ("OKP", Some("Ed25519")) => Self::ed25519(&bytes(members.x)?)?,
+            _ => return Err("is of no type that is verified here: RSA, EC P-256, OKP Ed25519"),
+        };
+        if members.key_use.is_some_and(|key_use| key_use != "sig") {
+            return Err("is not for signatures: its `use` must be \"sig\"");
+        }
+        if let Some(name) = members.alg {
+            let algorithm = name.parse().ok().filter(|alg: &Algorithm| alg.kind() == key.kind);
+            key.algorithm = Some(algorithm.ok_or("has an `alg` that does not go with its type")?);
+        }
+        key.key_id = members.kid.map(Into::into);
+        Ok(key)
+    }
+
+    /// An RSA key of a big-endian modulus and exponent.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, KeyProblem> {
+        let (n, e) = (without_leading_zeros(modulus), without_leading_zeros(exponent));
+        let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
+        if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
+            return Err("is an RSA key of fewer than 2048 or more than 4096 bits");
+        }
+        // An even one is none, 1 signs nothing, and a long one only costs the verifier time.
+        let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte & 1 == 1);
+        if !is_odd(n) || !is_odd(e) || e == [1] || e.len() > 4 {
+            return Err("has a modulus or an exponent that no RSA key has");
+        }
+        let [n64, e64] = [n, e].map(|number| URL_SAFE_NO_PAD.encode(number));
+        let verifier = DecodingKey::from_rsa_raw_components(n, e);
+        Ok(Self::new(Kind::Rsa, verifier, thumbprint(&n64, &e64)))
+    }
+
+    /// A key on P-256 of its point's coordinates.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn p256(x: &[u8], y: &[u8]) -> Result<Self, KeyProblem> {
+        let point = [&[4], x, y].concat();
+        let is_on_curve = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point).is_ok();
+        if x.len() != 32 || y.len() != 32 || !is_on_curve {
+            return Err("is no point of P-256");
+        }
+        let [x, y] = [x, y].map(|coordinate| URL_SAFE_NO_PAD.encode(coordinate));
+        let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
+        Ok(Self::new(Kind::P256, DecodingKey::from_ec_der(&point), sha256(members.as_bytes())))
+    }
+
+    /// An Ed25519 key.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn ed25519(x: &[u8]) -> Result<Self, KeyProblem> {
+        if x.len() != 32 {
+            return Err("is no Ed25519 key: it must have 32 bytes");
+        }
+        let encoded = URL_SAFE_NO_PAD.encode(x);
+        let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{encoded}"}}"#);
+        Ok(Self::new(Kind::Ed25519, DecodingKey::from_ed_der(x), sha256(members.as_bytes())))
+    }
+
+    fn new(kind: Kind, verifier: DecodingKey, thumbprint: Thumbprint) -> Self {
+        Self { key_id: None, kind, algorithm: None, verifier, thumbprint }
+    }
+
+    /// Whether it may be the key of a signature with these two in its header.
+    pub fn is_for(&self, algorithm: Algorithm, key_id: Option<&str>) -> bool {
+        self.kind == algorithm.kind()
+            && self.algorithm.is_none_or(|own| own == algorithm)
+            && key_id.is_none_or(|key_id| self.key_id.as_deref() == Some(key_id))
+    }
+
+    /// Whether `signature`, in base64url, is this key's of `message`.
+    pub fn verifies(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
+        self.kind == algorithm.kind()
+            && jsonwebtoken::crypto::verify(
+                signature,
+                message.as_bytes(),
+                &self.verifier,
+                algorithm.of_library(),
+            )
+            .unwrap_or(false)
+    }
+
+    /// The key's name by its contents (RFC 7638).
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.thumbprint
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublicKey").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with a key, to be said behind its name.
+pub type KeyProblem = &'static str;
+
+/// What is wrong with a JWK Set, and which part of its text that is.
+#[derive(Debug)]
+pub struct SetProblem<'t> {
+    /// The key at fault or, with the problem as whole, the set.
+    pub part: &'t str,
+    /// Which key, counted from 0.
+    pub index: Option<usize>,
+    /// What is wrong.
+    pub problem: KeyProblem,
+}
+
+/// Reads a JWK Set (RFC 7517, section 5).
+///
+/// # Errors
+///
+/// The first [`SetProblem`].
+pub fn parse_set(text: &str) -> Result<Vec<PublicKey>, SetProblem<'_>> {
+    #[derive(Deserialize)]
+    struct Set<'a> {
+        #[serde(borrow)]
+        keys: Vec<&'a RawValue>,
+    }
+    let whole = |problem| SetProblem { part: text, index: None, problem };
+    let set: Set<'_> =
+        serde_json::from_str(text).map_err(|_| whole("must be a JWK Set: {\"keys\": [{…}, …]}"))?;
+    if set.keys.is_empty() {
+        return Err(whole("is a JWK Set without a key"));
+    }
+    let keys = set.keys.iter().map(|raw| raw.get()).enumerate();
+    keys.map(|(index, part)| {
+        PublicKey::parse(part).map_err(|problem| SetProblem { part, index: Some(index), problem })
+    })
+    .collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Rsa,
+    P256,
+    Ed25519,
+}
+
+/// Members that are known; others are ignored (RFC 7517, section 4).
+#[derive(Deserialize)]
+struct Members {
+    kty: String,
+    crv: Option<String>,
+    alg: Option<String>,
+    kid: Option<String>,
+    #[serde(rename = "use")]
+    key_use: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    // What no public key has. The values are not even kept.
+    k: Option<IgnoredAny>,
+    d: Option<IgnoredAny>,
+    p: Option<IgnoredAny>,
+    q: Option<IgnoredAny>,
+    dp: Option<IgnoredAny>,
+    dq: Option<IgnoredAny>,
+    qi: Option<IgnoredAny>,
+    oth: Option<IgnoredAny>,
+}
+
+impl Members {
+    fn holds_private(&self) -> bool {
+        [self.d, self.p, self.q, self.dp, self.dq, self.qi, self.oth].iter().any(Option::is_some)
+    }
+}
+
+fn bytes(member: Option<String>) -> Result<Vec<u8>, KeyProblem> {
+    let member = member.ok_or("lacks a member that its type must have")?;
+    URL_SAFE_NO_PAD.decode(member).map_err(|_| "has a member that is not base64url without padding")
+}
+
+/// SHA-256.
+pub fn sha256(bytes: &[u8]) -> Thumbprint {
+    let mut hash = Thumbprint::default();
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+const MIN_RSA_BITS: usize = 2048;
+const MAX_RSA_BITS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 7515, appendix A.3, and of RFC 8037, appendix A.2.
+    const P256: &str = r#"{"kty":"EC","crv":"P-256",
+        "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+    const ED25519: &str = r#"{"kty":"OKP","crv":"Ed25519",
+        "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"k","alg":"EdDSA"}"#;
+
+    #[test]
+    fn the_thumbprint_is_the_one_in_the_rfc() {
+        // RFC 8037, appendix A.3.
+        let key = PublicKey::parse(ED25519).unwrap();
+        let thumbprint = URL_SAFE_NO_PAD.encode(key.thumbprint());
+        assert_eq!(thumbprint, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+
+    #[test]
+    fn a_signature_of_the_rfc_verifies_with_its_own_key_and_algorithm_only() {
+        // RFC 8037, appendix A.4.
+        let message = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+        let signature = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+        let key = PublicKey::parse(ED25519).unwrap();
+        assert!(key.verifies(Algorithm::EdDsa, message, signature));
+        assert!(!key.verifies(Algorithm::EdDsa, "eyJhbGciOiJFZERTQSJ9.", signature));
+        assert!(!key.verifies(Algorithm::Es256, message, signature));
+        assert!(!key.verifies(Algorithm::EdDsa, message, ""));
+        assert!(key.is_for(Algorithm::EdDsa, None));
+        assert!(key.is_for(Algorithm::EdDsa, Some("k")));
+        assert!(!key.is_for(Algorithm::EdDsa, Some("l")));
+        assert!(!key.is_for(Algorithm::Rs256, None));
+    }
+
+    #[test]
+    fn refuses_what_is_no_public_key_for_signatures() {
+        assert!(PublicKey::parse(P256).is_ok());
+        let with = |more: &str| P256.replacen('{', &format!("{{{more},"), 1);
+        for (jwk, problem) in [
+            (with(r#""d":"AA""#), "private"),
+            (with(r#""d":"""#), "private"),
+            (with(r#""k":"AA""#), "symmetric"),
+            (r#"{"kty":"oct","k":"AA"}"#.to_owned(), "symmetric"),
+            (r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#.to_owned(), "fewer than 2048"),
+            (r#"{"kty":"RSA","n":"AQAB"}"#.to_owned(), "lacks a member"),
+            (r#"{"kty":"RSA","n":"","e":""}"#.to_owned(), "fewer than 2048"),
+            (P256.replace("f83O", "f83P"), "no point"),
+            (P256.replace("f83O", ""), "no point"),
+            (P256.replace("P-256", "P-521"), "no type"),
+            (ED25519.replace("11qY", ""), "32 bytes"),
+            (ED25519.replace("11qY", "1+qY"), "base64url"),
+            (ED25519.replace("EdDSA", "RS256"), "`alg`"),
+            (ED25519.replace("EdDSA", "HS256"), "`alg`"),
+            (with(r#""use":"enc""#), "`use`"),
+            (with(r#""kty":"EC""#), "not a JSON Web Key"),
+            ("[]".to_owned(), "not a JSON Web Key"),
+        ] {
+            let found = PublicKey::parse(&jwk).unwrap_err();
+            assert!(found.contains(problem), "{found} is not {problem}: {jwk}");
+        }
+        for (n, e) in [(&[0xFF; 256][..], &[1][..]), (&[0xFF; 256], &[2]), (&[0xFE; 256], &[3])] {
+            assert!(PublicKey::rsa(n, e).is_err());
+        }
+        assert!(PublicKey::rsa(&[0xFF; 256], &[1, 0, 1]).is_ok());
+        assert!(PublicKey::rsa(&[0xFF; 513], &[1, 0, 1]).is_err());
+        assert!(PublicKey::rsa(&[0x7F; 256], &[1, 0, 1]).is_err());
+    }
+
+    #[test]
+    fn a_problem_of_a_set_says_where() {
+        let text = format!(r#"{{"keys": [{P256}, {{"kty":"oct"}}]}}"#);
+        let problem = parse_set(&text).unwrap_err();
+        assert_eq!((problem.index, problem.part), (Some(1), r#"{"kty":"oct"}"#));
+        for text in ["", "{}", "[]", r#"{"keys":[]}"#, r#"{"keys":{}}"#] {
+            assert_eq!(parse_set(text).unwrap_err().index, None, "{text}");
+        }
+        assert_eq!(parse_set(&format!(r#"{{"keys":[{P256}], "more": 1}}"#)).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,64 @@
+//! What a client registers to prove itself without a secret: its public keys.
+
+use std::path::Path;
+
+use serde_json::value::RawValue;
+
+use super::entry::{Place, Reader};
+use super::offset_in;
+use crate::config::line_of;
+use crate::fault::Fault;
+use crate::jose::public_key::{self, PublicKey, SetProblem};
+use crate::oauth::client::{AuthMethod, AuthMethods};
+
+impl<'t> Reader<'t> {
+    /// `jwks`: a JWK Set, or the path of a file that holds one, from where the registry is.
+    pub(super) fn public_keys(&mut self, raw: Option<&'t RawValue>, at: Place) -> Vec<PublicKey> {
+        let Some(raw) = raw else { return Vec::new() };
+        if !raw.get().starts_with('"') {
+            return public_key::parse_set(raw.get()).unwrap_or_else(|problem| {
+                let line = line_of(self.text, offset_in(self.text, problem.part));
+                self.key_fault(self.file, line, at, &problem);
+                Vec::new()
+            });
+        }
+        let Some(name) = self.value::<String>(Some(raw), at, "a JWK Set or a path") else {
+            return Vec::new();
+        };
+        let file = self.file.parent().unwrap_or(Path::new("")).join(name);
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) => {
+                // The path is not shown: it may be a secret in the wrong place.
+                self.fault(raw, at, format!("names a file that cannot be read: {error}"));
+                return Vec::new();
+            }
+        };
+        public_key::parse_set(&text).unwrap_or_else(|problem| {
+            let line = line_of(&text, offset_in(&text, problem.part));
+            self.key_fault(&file, line, at, &problem);
+            Vec::new()
+        })
+    }
+
+    /// Whoever may authenticate by a key must have registered one.
+    pub(super) fn check_needs(
+        &mut self,
+        raw: Option<&'t RawValue>,
+        at: Place,
+        methods: AuthMethods,
+        keys: Option<&'t RawValue>,
+    ) {
+        if let (Some(raw), None) = (raw, keys)
+            && methods.contains(AuthMethod::PrivateKeyJwt)
+        {
+            self.fault(raw, at, "holds private_key_jwt, which needs the client's `jwks`");
+        }
+    }
+
+    fn key_fault(&mut self, file: &Path, line: usize, at: Place, problem: &SetProblem<'_>) {
+        let key = problem.index.map(|index| format!(".keys[{index}]")).unwrap_or_default();
+        let field = format!("clients[{}].{}{key}", at.index, at.field);
+        self.faults.push(Fault::new(file, problem.problem).at_line(line).in_field(field));
+    }
+}

@@ -1,0 +1,648 @@
+//! `private_key_jwt` (RFC 7521, RFC 7523): every rule, and what an attacker would send.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use grantd::clock::Clock;
+use serde_json::{Value, json};
+
+use crate::readme::{python, succeed};
+use crate::support::command::run;
+use crate::support::home::{hash_of, secret_of};
+use crate::support::{
+    ENCODINGS, Encoding, Home, Library, Program, Request, Response, Signer, Token,
+};
+
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const ISSUER: &str = "https://auth.example";
+const START: u64 = 1_750_384_800;
+/// When most requests are made: long enough after the start for assertions without `iat`.
+const NOW: u64 = START + 1000;
+
+/// With one client for each of `clients`: its id, and what is registered beside its scope.
+fn home_of(clients: &[(&str, Value)]) -> Home {
+    let entries: Vec<_> = clients
+        .iter()
+        .map(|(id, more)| {
+            let mut entry = json!({
+                "client_id": id,
+                "auth_methods": ["private_key_jwt"],
+                "scopes": ["read"],
+                "default_scopes": ["read"],
+            });
+            entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            entry
+        })
+        .collect();
+    let home = Home::new();
+    home.write("clients.json", &format!("{:#}", json!({ "clients": entries })));
+    home
+}
+
+/// A library server at [`NOW`] whose client `c` has the key of `signer`.
+fn library(signer: &Signer) -> Library {
+    let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(NOW);
+    library
+}
+
+/// An id that no other assertion of this process has.
+fn unique() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("id-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn claims(client: &str, audience: &str, now: u64) -> Value {
+    json!({
+        "iss": client, "sub": client, "aud": audience, "jti": unique(), "iat": now, "exp": now + 60,
+    })
+}
+
+/// `claims` with these members changed; null takes a member away.
+fn changed(mut claims: Value, changes: &Value) -> Value {
+    let members = claims.as_object_mut().unwrap();
+    for (name, value) in changes.as_object().unwrap() {
+        if value.is_null() {
+            members.shift_remove(name);
+        } else {
+            members.insert(name.clone(), value.clone());
+        }
+    }
+    claims
+}
+
+fn header(signer: &Signer) -> Value {
+    json!({ "alg": signer.algorithm, "typ": "JWT" })
+}
+
+fn request(encoding: Encoding, assertion: &str, more: &[(&str, &str)]) -> Request {
+    let own = [
+        ("grant_type", "client_credentials"),
+        ("client_assertion_type", JWT_BEARER),
+        ("client_assertion", assertion),
+    ];
+    Request::token(encoding, &[&own[..], more].concat())
+}
+
+fn ask(address: SocketAddr, assertion: &str) -> Response {
+    request(Encoding::Urlencoded, assertion, &[]).send(address)
+}
+
+/// A program of client `c` in which some time has passed since its start.
+fn program(signer: &Signer, toml: &str) -> Program {
+    let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
+    home.write("grantd.toml", toml);
+    let program = Program::start(home, &["--config", "grantd.toml"]);
+    let start = now();
+    while now() <= start {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    program
+}
+
+fn now() -> u64 {
+    Clock::system().unix_seconds()
+}
+
+#[test]
+fn every_algorithm_in_both_encodings_to_the_issuer_and_to_the_endpoint() {
+    let signers = Signer::all();
+    let clients: Vec<_> =
+        signers.iter().map(|signer| (signer.algorithm, json!({ "jwks": signer.jwks() }))).collect();
+    let library = Library::start(home_of(&clients), ISSUER, START);
+    library.clock.set(NOW);
+    for signer in &signers {
+        for encoding in ENCODINGS {
+            for audience in [ISSUER, "https://auth.example/connect/token"] {
+                for with_id in [false, true] {
+                    let claims = claims(signer.algorithm, audience, NOW);
+                    let assertion = signer.sign(&header(signer), &claims);
+                    let id: &[_] = &[("client_id", signer.algorithm)];
+                    let more = if with_id { id } else { &[] };
+                    let answer = request(encoding, &assertion, more).send(library.address);
+                    let token = Token::verified(&answer, library.address);
+                    assert_eq!(token.claims["sub"], signer.algorithm);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_claims_and_the_header_must_say() {
+    let signer = Signer::es256();
+    let other = Signer::es256();
+    let server = program(&signer, "");
+    let issuer = server.issuer.clone();
+    let refuse = |assertion: &str, cause: &str, what: &str| {
+        for encoding in ENCODINGS {
+            let id = unique();
+            let request = request(encoding, assertion, &[]).header("X-Request-Id", id.as_str());
+            let answer = server.ask(&request);
+            answer.assert_refused(400, "invalid_client");
+            assert_eq!(
+                answer.json()["error_description"],
+                "Client authentication failed.",
+                "{what}"
+            );
+            assert_eq!(server.log.of_request(&id)["cause"], cause, "{what}");
+        }
+    };
+
+    let endpoint = format!("{issuer}/connect/token");
+    let text = |number: u64| number.to_string();
+    for (changes, cause) in [
+        (json!({ "iss": "d" }), "assertion_malformed"),
+        (json!({ "sub": "d" }), "assertion_malformed"),
+        (json!({ "iss": null }), "assertion_malformed"),
+        (json!({ "sub": null }), "assertion_malformed"),
+        (json!({ "iss": "", "sub": "" }), "assertion_malformed"),
+        (json!({ "iss": 5, "sub": 5 }), "assertion_malformed"),
+        (json!({ "iss": "d", "sub": "d" }), "unknown_client"),
+        (json!({ "iss": "C", "sub": "C" }), "unknown_client"),
+        (json!({ "aud": null }), "assertion_malformed"),
+        (json!({ "aud": "" }), "assertion_audience"),
+        (json!({ "aud": format!("{issuer}/") }), "assertion_audience"),
+        (json!({ "aud": format!("{endpoint}/") }), "assertion_audience"),
+        (json!({ "aud": "https://other.example" }), "assertion_audience"),
+        (json!({ "aud": format!("{issuer}.evil.example/connect/token") }), "assertion_audience"),
+        (json!({ "aud": [issuer, endpoint] }), "assertion_audience"),
+        (json!({ "aud": [issuer, "https://other.example"] }), "assertion_audience"),
+        (json!({ "aud": [issuer] }), "assertion_audience"),
+        (json!({ "aud": { "a": issuer } }), "assertion_audience"),
+        (json!({ "exp": null }), "assertion_malformed"),
+        (json!({ "exp": text(now() + 60) }), "assertion_malformed"),
+        (json!({ "exp": -1 }), "assertion_malformed"),
+        (json!({ "exp": 1e300 }), "assertion_malformed"),
+        (json!({ "exp": u64::MAX }), "assertion_malformed"),
+        (json!({ "exp": true }), "assertion_malformed"),
+        (json!({ "exp": now() - 1 }), "assertion_time"),
+        (json!({ "exp": now() + 3600, "iat": null }), "assertion_time"),
+        (json!({ "iat": now() - 301, "exp": now() + 3600 }), "assertion_time"),
+        (json!({ "iat": now() + 60 }), "assertion_time"),
+        (json!({ "iat": u64::MAX }), "assertion_malformed"),
+        (json!({ "iat": text(now()) }), "assertion_malformed"),
+        (json!({ "nbf": now() + 60 }), "assertion_time"),
+        (json!({ "nbf": "0" }), "assertion_malformed"),
+        (json!({ "jti": null }), "assertion_malformed"),
+        (json!({ "jti": "" }), "assertion_malformed"),
+        (json!({ "jti": 5 }), "assertion_malformed"),
+    ] {
+        let claims = changed(claims("c", &issuer, now()), &changes);
+        refuse(&signer.sign(&header(&signer), &claims), cause, &changes.to_string());
+    }
+
+    let good = || claims("c", &issuer, now());
+    for (changes, cause) in [
+        (json!({ "alg": "none" }), "assertion_algorithm"),
+        (json!({ "alg": "None" }), "assertion_algorithm"),
+        (json!({ "alg": "HS256" }), "assertion_algorithm"),
+        (json!({ "alg": "ES384" }), "assertion_algorithm"),
+        (json!({ "alg": "RS256" }), "assertion_signature"),
+        (json!({ "alg": "EdDSA" }), "assertion_signature"),
+        (json!({ "alg": null }), "assertion_malformed"),
+        (json!({ "alg": ["ES256"] }), "assertion_malformed"),
+        (json!({ "jwk": other.jwk() }), "assertion_malformed"),
+        (json!({ "jwk": signer.jwk() }), "assertion_malformed"),
+        (json!({ "jku": "https://evil.example/jwks" }), "assertion_malformed"),
+        (json!({ "x5u": "https://evil.example/cert" }), "assertion_malformed"),
+        (json!({ "x5c": ["AA"] }), "assertion_malformed"),
+        (json!({ "crit": ["exp"] }), "assertion_malformed"),
+        (json!({ "crit": ["b64"], "b64": false }), "assertion_malformed"),
+        (json!({ "kid": "unknown" }), "assertion_signature"),
+        (json!({ "kid": 1 }), "assertion_malformed"),
+    ] {
+        let header = changed(header(&signer), &changes);
+        refuse(&signer.sign(&header, &good()), cause, &header.to_string());
+    }
+    refuse(&other.sign(&header(&other), &good()), "assertion_signature", "another's key");
+
+    let assertion = signer.sign(&header(&signer), &good());
+    let [head, payload, signature] =
+        <[&str; 3]>::try_from(assertion.split('.').collect::<Vec<_>>()).unwrap();
+    let other_claims = URL_SAFE_NO_PAD.encode(good().to_string());
+    // HMAC with what everyone knows of the key.
+    let hmac_header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+    let public = signer.jwk().to_string();
+    let hmac_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, public.as_bytes());
+    let hmac = ring::hmac::sign(&hmac_key, format!("{hmac_header}.{payload}").as_bytes());
+    let repeated = format!(r#"{{"iss":"d",{}"#, good().to_string().trim_start_matches('{'));
+    for (assertion, cause) in [
+        (format!("{head}.{other_claims}.{signature}"), "assertion_signature"),
+        (format!("{head}.{payload}."), "assertion_malformed"),
+        (format!("{head}.{payload}"), "assertion_malformed"),
+        (format!("{head}.{payload}.{signature}."), "assertion_malformed"),
+        (format!("{head}.{payload}.{signature}="), "assertion_signature"),
+        (format!("{head}.{payload}.AA"), "assertion_signature"),
+        (
+            format!("{hmac_header}.{payload}.{}", URL_SAFE_NO_PAD.encode(hmac)),
+            "assertion_algorithm",
+        ),
+        (format!("..{signature}"), "assertion_malformed"),
+        (".".repeat(10_000), "assertion_malformed"),
+        ("A".repeat(10_000), "assertion_malformed"),
+        (format!("{head}.{}.{signature}", "A".repeat(8_000)), "assertion_malformed"),
+        (
+            signer.sign_text(r#"{"alg":"ES256","alg":"ES256"}"#, &good().to_string()),
+            "assertion_malformed",
+        ),
+        (signer.sign_text(&header(&signer).to_string(), &repeated), "assertion_malformed"),
+        (signer.sign_text(&header(&signer).to_string(), "[]"), "assertion_malformed"),
+        (
+            signer.sign_text(
+                r#"["ES256",null,null,null,false,false,false,false,false]"#,
+                &good().to_string(),
+            ),
+            "assertion_malformed",
+        ),
+    ] {
+        refuse(&assertion, cause, &assertion[..assertion.len().min(60)]);
+    }
+    // Nothing of that has used the good one up.
+    assert_eq!(ask(server.address, &assertion).status, 200);
+}
+
+#[test]
+fn the_times_to_the_second() {
+    let signer = Signer::eddsa();
+    let library = library(&signer);
+    let answer = |changes: &Value, at: u64| {
+        let claims = changed(claims("c", ISSUER, NOW), changes);
+        library.clock.set(at);
+        ask(library.address, &signer.sign(&header(&signer), &claims)).status == 200
+    };
+    let hour = json!({ "exp": NOW + 3600 });
+    let no_iat = json!({ "iat": null, "exp": NOW + 300 });
+    let fraction = json!({ "exp": NOW as f64 + 60.5, "iat": NOW as f64 + 0.5 });
+    for (changes, at, accepted) in [
+        // `exp` has no skew.
+        (&json!({}), NOW + 59, true),
+        (&json!({}), NOW + 60, false),
+        (&fraction, NOW + 59, true),
+        // The end of an assertion for an hour is five minutes after it was signed.
+        (&hour, NOW + 299, true),
+        (&hour, NOW + 300, false),
+        // A clock may be ten seconds ahead.
+        (&hour, NOW - 10, true),
+        (&hour, NOW - 11, false),
+        (&json!({ "nbf": NOW + 10, "exp": NOW + 3600 }), NOW, true),
+        (&json!({ "nbf": NOW + 11, "exp": NOW + 3600 }), NOW, false),
+        // Without `iat`, `exp` alone says how long.
+        (&no_iat, NOW, true),
+        (&no_iat, NOW - 1, false),
+        (&no_iat, NOW + 299, true),
+        (&no_iat, NOW + 300, false),
+    ] {
+        assert_eq!(answer(changes, at), accepted, "{changes} at {at}");
+    }
+}
+
+#[test]
+fn one_use_in_whatever_encoding_and_by_how_many_at_once() {
+    let signer = Signer::es256();
+    let server = program(&signer, "");
+    for _ in 0..5 {
+        let assertion = signer.sign(&header(&signer), &claims("c", &server.issuer, now()));
+        let granted: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16)
+                .map(|number| {
+                    let request = request(ENCODINGS[number % 2], &assertion, &[]);
+                    let server = &server;
+                    scope.spawn(move || {
+                        let answer = server.ask(&request);
+                        if answer.status != 200 {
+                            answer.assert_refused(400, "invalid_client");
+                        }
+                        usize::from(answer.status == 200)
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(granted, 1);
+    }
+    let refused =
+        r#"grantd_requests_total{cause="assertion_replayed",outcome="refused",route="token"}"#;
+    assert_eq!(server.metric(refused), 5 * 15);
+}
+
+#[test]
+fn the_same_id_from_another_client_is_another_id() {
+    let signer = Signer::es256();
+    let clients = ["a", "b"].map(|id| (id, json!({ "jwks": signer.jwks() })));
+    let library = Library::start(home_of(&clients), ISSUER, START);
+    library.clock.set(NOW);
+    let ask_as = |client: &str| {
+        let claims = changed(claims(client, ISSUER, NOW), &json!({ "jti": "same" }));
+        ask(library.address, &signer.sign(&header(&signer), &claims)).status
+    };
+    assert_eq!([ask_as("a"), ask_as("b"), ask_as("a"), ask_as("b")], [200, 200, 400, 400]);
+}
+
+#[test]
+fn no_step_of_the_clock_opens_a_replay() {
+    let signer = Signer::es256();
+    let library = library(&signer);
+    let used = signer.sign(&header(&signer), &claims("c", ISSUER, NOW));
+    assert_eq!(ask(library.address, &used).status, 200);
+    let mut time = vec![NOW - 3600, NOW - 5, NOW, NOW + 59, NOW + 3600, NOW, NOW + 59];
+    time.extend((0..20).map(|step| NOW + step * 3));
+    for at in time {
+        library.clock.set(at);
+        ask(library.address, &used).assert_refused(400, "invalid_client");
+        if at == NOW + 3600 {
+            // Makes room for others, and so forgets the first.
+            let later = signer.sign(&header(&signer), &claims("c", ISSUER, at));
+            assert_eq!(ask(library.address, &later).status, 200);
+        }
+    }
+    // After all of that, a new one is as good as ever.
+    library.clock.set(NOW + 100);
+    let fresh = signer.sign(&header(&signer), &claims("c", ISSUER, NOW + 100));
+    assert_eq!(ask(library.address, &fresh).status, 200);
+}
+
+#[test]
+fn nothing_from_before_the_start() {
+    let signer = Signer::es256();
+    let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(START + 5);
+    let answer = |changes: &Value| {
+        let claims = changed(claims("c", ISSUER, START + 1), changes);
+        ask(library.address, &signer.sign(&header(&signer), &claims)).status
+    };
+    // The same second may be before it; without `iat`, it may have been signed 300 s before its end.
+    assert_eq!(answer(&json!({ "iat": START - 1 })), 400);
+    assert_eq!(answer(&json!({ "iat": START })), 400);
+    assert_eq!(answer(&json!({ "iat": null, "exp": START + 300 })), 400);
+    assert_eq!(answer(&json!({})), 200);
+    assert_eq!(answer(&json!({ "iat": null, "exp": START + 301 })), 200);
+}
+
+#[test]
+fn a_full_guard_accepts_nothing_new_and_forgets_nothing() {
+    let signer = Signer::es256();
+    let server = program(&signer, "[limits]\nreplay_entries = 2");
+    let sign = || signer.sign(&header(&signer), &claims("c", &server.issuer, now()));
+    let first = sign();
+    assert_eq!(ask(server.address, &first).status, 200);
+    assert_eq!(ask(server.address, &sign()).status, 200);
+    for encoding in ENCODINGS {
+        let answer = server.ask(&request(encoding, &sign(), &[]));
+        answer.assert_refused(503, "temporarily_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    ask(server.address, &first).assert_refused(400, "invalid_client");
+    // Who needs no memory is served.
+    let known = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
+    server.ask(&known.basic("c:x")).assert_refused(401, "invalid_client");
+}
+
+#[test]
+fn keys_are_chosen_by_kid_and_by_what_is_registered() {
+    let [rs256, ps256, es256, eddsa] = Signer::all();
+    let named = |signer: &Signer, more: Value| changed(signer.jwk(), &more);
+    let keys = json!({ "keys": [
+        named(&es256, json!({ "kid": "one" })),
+        named(&eddsa, json!({ "kid": "two", "use": "sig" })),
+        named(&rs256, json!({ "alg": "RS256" })),
+    ] });
+    let registered = json!({ "jwks": keys, "token_endpoint_auth_signing_alg": "ES256" });
+    let secret = json!({
+        "jwks": keys, "auth_methods": ["client_secret_post"],
+        "secrets": [{ "label": "a", "hash": hash_of(&secret_of("s")) }],
+    });
+    let disabled = json!({ "jwks": keys, "enabled": false });
+    let clients =
+        [("any", json!({ "jwks": keys })), ("es", registered), ("s", secret), ("off", disabled)];
+    let home = home_of(&clients);
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(NOW);
+    let answer = |client: &str, signer: &Signer, kid: Value| {
+        let header = changed(header(signer), &json!({ "kid": kid }));
+        let answer = ask(library.address, &signer.sign(&header, &claims(client, ISSUER, NOW)));
+        if answer.status != 200 {
+            answer.assert_refused(400, "invalid_client");
+        }
+        answer.status == 200
+    };
+    for (client, signer, kid, granted) in [
+        ("any", &es256, json!("one"), true),
+        ("any", &es256, json!("two"), false),
+        ("any", &es256, json!(null), true),
+        ("any", &eddsa, json!("two"), true),
+        ("any", &rs256, json!(null), true),
+        // A key without a name is not the one of that name.
+        ("any", &rs256, json!("one"), false),
+        // It is for the other algorithm.
+        ("any", &ps256, json!(null), false),
+        ("es", &es256, json!(null), true),
+        ("es", &eddsa, json!(null), false),
+        ("es", &rs256, json!(null), false),
+        // The method is registered too.
+        ("s", &es256, json!(null), false),
+        ("off", &es256, json!(null), false),
+    ] {
+        assert_eq!(answer(client, signer, kid.clone()), granted, "{client} {kid}");
+    }
+    // Nor does a key's owner get in by a secret.
+    let secret = secret_of("any");
+    for encoding in ENCODINGS {
+        let own = crate::support::request_of("any", &secret, &[]);
+        Request::token(encoding, &own).send(library.address).assert_refused(400, "invalid_client");
+    }
+}
+
+#[test]
+fn an_unknown_client_and_a_wrong_signature_look_alike() {
+    let signer = Signer::es256();
+    let library = library(&signer);
+    let stranger = Signer::es256();
+    for encoding in ENCODINGS {
+        let [known, unknown] = ["c", "d"].map(|client| {
+            let assertion = stranger.sign(&header(&stranger), &claims(client, ISSUER, NOW));
+            request(encoding, &assertion, &[]).send(library.address)
+        });
+        known.assert_refused(400, "invalid_client");
+        assert_eq!(known.without_id_and_date(), unknown.without_id_and_date());
+    }
+}
+
+#[test]
+fn one_way_to_authenticate_at_a_time_and_of_the_one_type() {
+    let signer = Signer::es256();
+    let library = library(&signer);
+    let sign = || signer.sign(&header(&signer), &claims("c", ISSUER, NOW));
+    let address = library.address;
+    for encoding in ENCODINGS {
+        let assertion = sign();
+        let beside_secret = request(encoding, &assertion, &[("client_secret", "s")]);
+        beside_secret.send(address).assert_refused(400, "invalid_request");
+        let beside_basic = request(encoding, &assertion, &[]).basic("c:s");
+        beside_basic.send(address).assert_refused(400, "invalid_request");
+        let beside_other = request(encoding, &assertion, &[("client_id", "d")]);
+        beside_other.send(address).assert_refused(400, "invalid_client");
+        let twice = request(encoding, &assertion, &[("client_assertion", &assertion)]);
+        twice.send(address).assert_refused(400, "invalid_request");
+
+        let grant = ("grant_type", "client_credentials");
+        let saml = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer";
+        for own in [
+            vec![grant, ("client_assertion", &assertion)],
+            vec![grant, ("client_assertion", &assertion), ("client_assertion_type", saml)],
+            vec![grant, ("client_assertion_type", JWT_BEARER)],
+            vec![grant, ("client_assertion_type", JWT_BEARER), ("client_id", "c")],
+        ] {
+            Request::token(encoding, &own).send(address).assert_refused(400, "invalid_client");
+        }
+        let in_query = format!("/connect/token?client_assertion={assertion}");
+        let in_query = Request::token(encoding, &[grant]).with_target(&in_query);
+        in_query.send(address).assert_refused(400, "invalid_request");
+        // None of these has used it up.
+        assert_eq!(request(encoding, &assertion, &[]).send(address).status, 200);
+    }
+}
+
+#[test]
+fn no_assertion_reaches_the_log() {
+    let signer = Signer::es256();
+    let server = program(&signer, "[log]\nlevel = \"debug\"");
+    let good = signer.sign(&header(&signer), &claims("c", &server.issuer, now()));
+    let bad = Signer::es256().sign(&header(&signer), &claims("c", &server.issuer, now()));
+    for (assertion, status) in [(&good, 200), (&good, 400), (&bad, 400)] {
+        assert_eq!(ask(server.address, assertion).status, status);
+    }
+    let log = std::sync::Arc::clone(&server.log);
+    server.terminate();
+    let text = log.to_the_end();
+    assert!(text.contains("assertion_signature"), "{text}");
+    for part in good.split('.').chain(bad.split('.')).skip(1) {
+        assert!(!text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn a_registry_holds_only_public_keys_that_can_be_used() {
+    let [rs256, _, es256, _] = Signer::all();
+    let private = changed(es256.jwk(), &json!({ "d": "hunter2" }));
+    let weak = json!({ "kty": "RSA", "e": "AQAB", "n": URL_SAFE_NO_PAD.encode([0xFF; 128]) });
+    let symmetric = json!({ "kty": "oct", "k": "hunter2" });
+    let set = |key: &Value| json!({ "keys": [rs256.jwk(), key] });
+    for (jwks, says) in [
+        (set(&private), "clients[0].jwks.keys[1]: holds members of a private key"),
+        (set(&symmetric), "clients[0].jwks.keys[1]: is a symmetric key"),
+        (set(&weak), "clients[0].jwks.keys[1]: is an RSA key of fewer than 2048"),
+        (json!({ "keys": [] }), "clients[0].jwks: is a JWK Set without a key"),
+        (json!({ "hunter2": [] }), "clients[0].jwks: must be a JWK Set"),
+        (json!(["hunter2"]), "clients[0].jwks: must be a JWK Set"),
+        (json!("hunter2"), "clients[0].jwks: names a file that cannot be read"),
+    ] {
+        let inline = home_of(&[("c", json!({ "jwks": jwks }))]);
+        let ended = run(inline.command(&["check"]));
+        ended.assert_error(1, &["clients.json:", says]);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+        // The line of the key, which stands on lines of its own.
+        let text = std::fs::read_to_string(inline.clients()).unwrap();
+        let place = ended.stderr.split("clients.json:").nth(1).unwrap();
+        let line: usize = place.split(':').next().unwrap().parse().unwrap();
+        let there = text.lines().nth(line - 1).unwrap();
+        assert!(there.contains('{') || there.contains("\"jwks\""), "{line}: {there}");
+
+        if jwks.is_string() {
+            continue;
+        }
+        let filed = home_of(&[("c", json!({ "jwks": "keys-of-c.json" }))]);
+        filed.write("keys-of-c.json", &jwks.to_string());
+        let ended = run(filed.command(&["check"]));
+        ended.assert_error(1, &["keys-of-c.json:1: ", says]);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    }
+    for (more, says) in [
+        (json!({}), "clients[0].auth_methods: holds private_key_jwt, which needs"),
+        (
+            json!({ "jwks": es256.jwks(), "token_endpoint_auth_signing_alg": "hunter2" }),
+            "clients[0].token_endpoint_auth_signing_alg: must be \"RS256\"",
+        ),
+    ] {
+        let ended = run(home_of(&[("c", more)]).command(&["check"]));
+        ended.assert_error(1, &["clients.json:", says]);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn keys_may_stand_in_a_file_beside_the_registry() {
+    let signer = Signer::es256();
+    let home = home_of(&[("c", json!({ "jwks": "keys-of-c.json" }))]);
+    home.write("keys-of-c.json", &signer.jwks().to_string());
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(NOW);
+    let assertion = signer.sign(&header(&signer), &claims("c", ISSUER, NOW));
+    assert_eq!(ask(library.address, &assertion).status, 200);
+}
+
+#[test]
+fn a_client_is_added_with_its_keys_and_without_a_secret() {
+    let signer = Signer::rs256();
+    let home = Home::new();
+    home.write("jwks.json", &signer.jwks().to_string());
+    let mut add = home.command(&["client", "add", "--id", "new", "--scope", "read"]);
+    add.args(["--method", "private_key_jwt", "--jwks", "jwks.json"]);
+    assert_eq!(run(&mut add).assert_fine(), "{\"client_id\":\"new\"}\n");
+    let shown = run(home.command(&["client", "show", "--id", "new"]));
+    let shown: Value = serde_json::from_str(shown.assert_fine()).unwrap();
+    assert_eq!(shown["secrets"], json!([]));
+    assert_eq!(shown["auth_methods"], json!(["private_key_jwt"]));
+    assert_eq!(shown["jwks"], signer.jwks());
+
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(NOW);
+    let assertion = signer.sign(&header(&signer), &claims("new", ISSUER, NOW));
+    assert_eq!(ask(library.address, &assertion).status, 200);
+
+    let home = Home::new();
+    home.write("private.json", &json!({ "keys": [{ "kty": "oct", "k": "hunter2" }] }).to_string());
+    home.write("text.json", "\"hunter2\"");
+    let before = std::fs::read_to_string(home.clients()).unwrap();
+    let base = ["client", "add", "--id", "new", "--method", "private_key_jwt"];
+    for (more, says) in [
+        (&["--jwks", "private.json"][..], "private.json: keys[0]: is a symmetric key"),
+        (&["--jwks", "text.json"], "text.json: must be a JWK Set"),
+        (&["--jwks", "none.json"], "none.json: cannot be read"),
+        (&[], "private_key_jwt, which needs"),
+        (&["--secret-stdin"], "no --method of this client takes a secret"),
+    ] {
+        let ended = run(home.command(&base).args(more));
+        ended.assert_error(1, &[says]);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+        assert_eq!(std::fs::read_to_string(home.clients()).unwrap(), before);
+    }
+}
+
+/// A library that clients use: it signs for an hour.
+#[test]
+fn authlib_authenticates() {
+    let signer = Signer::rs256();
+    let server = program(&signer, "");
+    let url = format!("{}/connect/token", server.issuer);
+    let script = r#"
+import sys
+from authlib.integrations.requests_client import OAuth2Session
+from authlib.oauth2.rfc7523 import PrivateKeyJWT
+
+url, key = sys.argv[1:]
+session = OAuth2Session("c", key, token_endpoint_auth_method="private_key_jwt")
+session.register_client_auth_method(PrivateKeyJWT(url))
+for _ in range(2):
+    print(session.fetch_token(url, grant_type="client_credentials")["scope"])
+"#;
+    let printed = succeed(Command::new(python()).args(["-c", script, &url, &signer.pem()]));
+    assert_eq!(printed, "read\nread\n");
+    assert_eq!(server.issued(), 2);
+}
