@@ -95,8 +95,8 @@ impl Revocations {
     ///
     /// # Errors
     ///
-    /// The [`Fault`]: the directory is another process's, or what stands there cannot be read.
-    /// Tokens that were revoked must not become good by a fault.
+    /// The [`Fault`]: what stands there cannot be read. Tokens that were revoked must not become
+    /// good by a fault.
     pub fn open(directory: &Path, limit: usize, clock: Clock) -> Result<Self, Fault> {
         let now = clock.unix_seconds();
         let (ledger, rows) = Ledger::open(directory)?;
