@@ -73,7 +73,7 @@ impl Contestant {
     /// Signatures or answers a second.
     pub(crate) fn rate(&self, plan: &Plan, keys: &Path) -> f64 {
         match &self.way {
-            Way::Library(signer) => raw::rate(signer, plan.raw_seconds, keys),
+            Way::Library(signer) => raw::alone(signer, plan.raw_seconds, keys).rate,
             Way::OpenSsl => open_ssl_rate(plan.open_ssl_seconds),
             Way::Server { .. } => wrk::rate(&self.load(32, plan.load_seconds)),
         }

@@ -10,7 +10,8 @@
 //! into the target directory, and only what the answers say is checked. The other servers come from
 //! npm and PyPI into the target directory. Needs Linux and two cores.
 //!
-//! On a machine that others use, `nice -n -20` keeps them away. `chrt -f` does not do: Node.js
+//! The report says which share of its core ring alone had: with much less than all of it, the
+//! figures mean nothing. `chrt -r 50` in front keeps others away; `chrt -f` does not do, for Node.js
 //! then takes the whole core and never listens.
 
 #![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
@@ -132,13 +133,15 @@ fn measure(plan: &Plan) -> Report {
     let row = |contestant: Contestant| Row { contestant, samples: vec![] };
     let mut rows: Vec<Row> = contestants.into_iter().map(row).collect();
     let mut latencies = vec![];
-    let ring_alone = || raw::rate(contestants::RING, plan.ring_seconds, &config.keys);
+    let ring_alone = || raw::alone(contestants::RING, plan.ring_seconds, &config.keys);
+    let mut shares = vec![];
     for round in 1..=plan.rounds {
         let mut before = ring_alone();
         let mut between_ring = |measured: &mut dyn FnMut() -> f64| {
             let rate = measured();
             let after = ring_alone();
-            let ring = f64::midpoint(before, after);
+            let ring = f64::midpoint(before.rate, after.rate);
+            shares.push(after.share);
             before = after;
             Sample { rate, ring }
         };
@@ -152,7 +155,7 @@ fn measure(plan: &Plan) -> Report {
         }
     }
     bar.finish_and_clear();
-    Report { rounds: plan.rounds, rows, latencies }
+    Report { rounds: plan.rounds, rows, latencies, shares }
 }
 
 /// On standard error, and only if that is a terminal.

@@ -12,6 +12,9 @@ const REUSE_GOAL: f64 = 0.6;
 /// Times one signature, by one answer when nobody else asks.
 const LATENCY_GOAL: f64 = 1.15;
 
+/// Of a core, by ring alone: below, others use it.
+const SHARE_GOAL: f64 = 0.9;
+
 /// One measurement and ring alone beside it.
 pub(crate) struct Sample {
     /// A second.
@@ -61,6 +64,8 @@ pub(crate) struct Report {
     /// grantd's answers over one connection, as one answer after the other would come if each took
     /// the median: one for each round.
     pub(crate) latencies: Vec<Sample>,
+    /// Of the core that ring alone had, beside each measurement.
+    pub(crate) shares: Vec<f64>,
 }
 
 impl Report {
@@ -106,7 +111,13 @@ impl fmt::Display for Report {
              {:.2} signatures of {}; goal: {LATENCY_GOAL} or less",
             self.latency(single),
             single.contestant.name,
-        )
+        )?;
+        let share = Spread::of(self.shares.iter().copied());
+        writeln!(f, "ring alone had {share:.2} of its core; goal: {SHARE_GOAL} or more")?;
+        if share.median < SHARE_GOAL {
+            writeln!(f, "Others used that core too, so no figure here means anything.")?;
+        }
+        Ok(())
     }
 }
 

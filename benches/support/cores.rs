@@ -8,10 +8,11 @@ pub(crate) const MEASURED: &str = "0";
 /// The core of the load.
 pub(crate) const LOAD: &str = "1";
 
-/// `program` on this core and no other, as all that it starts.
+/// `program` on this core and no other, as all that it starts. It is told to end when this bench is
+/// killed.
 pub(crate) fn on(core: &str, program: &str) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", core, program]).stdin(Stdio::null());
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "taskset", "-c", core, program]).stdin(Stdio::null());
     command
 }
 

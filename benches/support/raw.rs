@@ -1,5 +1,6 @@
 //! Signatures with nothing around them, by a process of its own on the measured core.
 
+use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -21,23 +22,37 @@ const MESSAGE: [u8; 470] = [b'x'; 470];
 
 type Signatures = [[u8; MAX_SIGNATURE_BYTES]; BATCH];
 
-/// Signatures a second by `ring`, `aws-lc` or `batch`, with the first of `keys`.
-pub(crate) fn rate(signer: &str, seconds: f64, keys: &Path) -> f64 {
+/// What a library did alone.
+pub(crate) struct Alone {
+    /// Signatures a second.
+    pub(crate) rate: f64,
+    /// Of the time that it wanted the core: how much it had. Others took the rest.
+    pub(crate) share: f64,
+}
+
+/// Signatures by `ring`, `aws-lc` or `batch` for some seconds, with the first of `keys`.
+pub(crate) fn alone(signer: &str, seconds: f64, keys: &Path) -> Alone {
     let mut command = cores::this_bench();
     command.args([SIGN, signer, &seconds.to_string()]).arg(keys);
     let output = command.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "signing failed");
-    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    let output = String::from_utf8(output.stdout).unwrap();
+    let mut figures = output.split_whitespace().map(|figure| figure.parse().unwrap());
+    Alone { rate: figures.next().unwrap(), share: figures.next().unwrap() }
 }
 
-/// Whether this process was started by [`rate`]; if so, its work is done by now.
+/// Whether this process was started by [`alone`]; if so, its work is done by now.
 pub(crate) fn is_child(arguments: &[String]) -> bool {
     let [mode, signer, seconds, keys] = arguments else { return false };
     if mode != SIGN {
         return false;
     }
     let seconds = Duration::from_secs_f64(seconds.parse().unwrap());
-    println!("{}", sign_for(seconds, signer, Path::new(keys)));
+    let rate = sign_for(seconds, signer, Path::new(keys));
+    let times = fs::read_to_string("/proc/self/schedstat").unwrap();
+    let mut times = times.split(' ').map(|time| time.trim().parse::<f64>().unwrap());
+    let (ran, waited) = (times.next().unwrap(), times.next().unwrap());
+    println!("{rate} {}", ran / (ran + waited));
     true
 }
 
