@@ -300,7 +300,7 @@ pub(super) fn square_20(x: &[Cell<Lanes>; 20], n: &[Cell<Lanes>; 20], k0: Lanes)
     acc[0] = _mm512_set1_epi64((LIMB_MASK << 1 | 1) as i64);
     each!(I in [0 1 2 3 4 5 6 7 8 9] {
         let limb = x[I].get();
-        if I > 0 {
+        if I != 0 {
             acc[2 * I] = _mm512_add_epi64(acc[2 * I], acc[2 * I]);
         }
         acc[2 * I + 1] = _mm512_add_epi64(acc[2 * I + 1], acc[2 * I + 1]);
