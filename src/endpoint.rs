@@ -1,6 +1,7 @@
 //! One file per endpoint: the story of one request, from values to values.
 
 pub mod authentication;
+pub mod confirmation;
 pub mod metadata;
 pub mod token;
 pub mod validate;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
+use crate::oauth::dpop::Nonces;
 use crate::random::Random;
 use crate::signing::engine::Engine;
 use crate::store::replay::ReplayGuard;
@@ -28,6 +30,8 @@ pub struct Context {
     pub random: Random,
     /// What may be used once, and was.
     pub replay: ReplayGuard,
+    /// What makes nonces for proofs of possession, where they are asked for.
+    pub nonces: Option<Nonces>,
 }
 
 impl Context {

@@ -47,18 +47,25 @@ pub fn etag_matches(if_none_match: &str, etag: &str) -> bool {
 /// 3: only what works is in it.
 pub fn server_metadata(snapshot: &Snapshot) -> Document {
     let issuer = &snapshot.issuer;
-    let body = json!({
+    let by_certificate = snapshot.has_certificates;
+    let methods = AuthMethod::ALL.into_iter();
+    let methods = methods.filter(|method| by_certificate || !method.is_by_certificate());
+    let mut document = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.join(TOKEN_PATH),
         "jwks_uri": issuer.join(JWKS_PATH),
         "grant_types_supported": [CLIENT_CREDENTIALS],
-        "token_endpoint_auth_methods_supported": AuthMethod::ALL.map(AuthMethod::as_str),
+        "token_endpoint_auth_methods_supported": methods.map(AuthMethod::as_str).collect::<Vec<_>>(),
         "token_endpoint_auth_signing_alg_values_supported": Algorithm::ALL.map(Algorithm::as_str),
+        "dpop_signing_alg_values_supported": Algorithm::ALL.map(Algorithm::as_str),
         "response_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
     });
-    Document::new(body.to_string(), snapshot.keys.max_age())
+    if by_certificate {
+        document["tls_client_certificate_bound_access_tokens"] = true.into();
+    }
+    Document::new(document.to_string(), snapshot.keys.max_age())
 }
 
 /// The public keys at `now` (Unix seconds).
