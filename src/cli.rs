@@ -125,6 +125,9 @@ impl ServeArgs {
             signer: self.signer,
             allow_demo_clients: self.allow_demo_clients.then_some(true),
             jwks_max_age: None,
+            trusted_proxies: None,
+            client_certificate: None,
+            dpop_nonce: None,
             routes: Vec::new(),
             limits: None,
             log: Some(Log {

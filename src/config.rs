@@ -1,6 +1,7 @@
 //! What the server is told: from flags, environment, a TOML file and defaults, resolved once.
 
 mod address;
+mod proxy;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,6 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 pub use crate::config::address::{ConfigError, IssuerUrl, ListenAddr};
+pub use crate::config::proxy::{ClientCertificateHeaders, TrustedProxy};
 use crate::fault::Fault;
 
 /// Everything that `serve` needs, resolved: nothing optional is left but what may truly be absent.
@@ -35,6 +37,12 @@ pub struct Config {
     pub allow_demo_clients: bool,
     /// How long a fetched key set may be used, in seconds.
     pub jwks_max_age: u64,
+    /// Who may state a client's certificate.
+    pub trusted_proxies: Vec<TrustedProxy>,
+    /// In which headers they do.
+    pub client_certificate: ClientCertificateHeaders,
+    /// Whether a proof of possession must have a nonce of this server (RFC 9449, section 8).
+    pub dpop_nonce: bool,
     /// Token routes beside the documented ones.
     pub routes: Vec<RouteSetting>,
     /// What one client may cost.
@@ -56,6 +64,9 @@ impl Default for Config {
             signer: SignerChoice::Auto,
             allow_demo_clients: false,
             jwks_max_age: 300,
+            trusted_proxies: Vec::new(),
+            client_certificate: ClientCertificateHeaders::default(),
+            dpop_nonce: false,
             routes: Vec::new(),
             limits: Limits::default(),
             log: Log::default(),
@@ -64,10 +75,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether nobody but this machine can reach the server or is sent to it: what the demo
-    /// clients, whose secrets everyone knows, may be served on.
+    /// Whether nobody but this machine can reach the server or is sent to it, not through a proxy
+    /// either: what the demo clients, whose secrets everyone knows, may be served on.
     pub fn is_local(&self) -> bool {
-        self.listen.iter().all(ListenAddr::is_local)
+        self.trusted_proxies.is_empty()
+            && self.listen.iter().all(ListenAddr::is_local)
             && self.issuer.as_ref().is_none_or(IssuerUrl::is_local)
     }
 }
@@ -99,6 +111,12 @@ pub struct Settings {
     /// See [`Config::jwks_max_age`].
     #[serde(default, deserialize_with = "some_number::<_, _, 1, 86_400>")]
     pub jwks_max_age: Option<u64>,
+    /// See [`Config::trusted_proxies`].
+    pub trusted_proxies: Option<Vec<TrustedProxy>>,
+    /// See [`Config::client_certificate`].
+    pub client_certificate: Option<ClientCertificateHeaders>,
+    /// See [`Config::dpop_nonce`].
+    pub dpop_nonce: Option<bool>,
     /// See [`Config::routes`]; in the file, each is a `[[route]]`.
     #[serde(default, rename = "route")]
     pub routes: Vec<RouteSetting>,
@@ -143,6 +161,9 @@ impl Settings {
             signer: self.signer.or(others.signer),
             allow_demo_clients: self.allow_demo_clients.or(others.allow_demo_clients),
             jwks_max_age: self.jwks_max_age.or(others.jwks_max_age),
+            trusted_proxies: self.trusted_proxies.or(others.trusted_proxies),
+            client_certificate: self.client_certificate.or(others.client_certificate),
+            dpop_nonce: self.dpop_nonce.or(others.dpop_nonce),
             routes: if self.routes.is_empty() { others.routes } else { self.routes },
             limits: self.limits.or(others.limits),
             log: self.log.or(others.log),
@@ -167,6 +188,9 @@ impl Settings {
             signer: self.signer.unwrap_or(default.signer),
             allow_demo_clients: self.allow_demo_clients.unwrap_or(default.allow_demo_clients),
             jwks_max_age: self.jwks_max_age.unwrap_or(default.jwks_max_age),
+            trusted_proxies: self.trusted_proxies.unwrap_or_default(),
+            client_certificate: self.client_certificate.unwrap_or_default(),
+            dpop_nonce: self.dpop_nonce.unwrap_or(default.dpop_nonce),
             routes: self.routes,
             limits: self.limits.unwrap_or(default.limits),
             log: self.log.unwrap_or(default.log),

@@ -18,7 +18,8 @@ use crate::config::Dialect;
 use crate::endpoint::token::{Issued, Phases, Refused, Served};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
-use crate::oauth::client_authentication::Authorization;
+use crate::oauth::client_authentication::{Authorization, Credentials};
+use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 
 /// What a dialect sees of a request beside its body.
@@ -26,6 +27,10 @@ use crate::oauth::error::Cause;
 pub struct RequestHead<'a> {
     /// The `Authorization` header.
     pub authorization: Authorization<'a>,
+    /// The client's certificate as a trusted proxy that has verified it states it.
+    pub certificate: Option<&'a [u8]>,
+    /// The `DPoP` header.
+    pub dpop: DpopHeader<'a>,
     /// The `Content-Type` header.
     pub content_type: Option<&'a [u8]>,
     /// The path, as sent.
@@ -41,6 +46,15 @@ pub struct RequestHead<'a> {
 }
 
 impl RequestHead<'_> {
+    /// The one way in which this request authenticates, by `parameters` or by what is in the head.
+    ///
+    /// # Errors
+    ///
+    /// See [`Credentials::read`].
+    fn credentials<'p>(&self, parameters: &'p Parameters<'_>) -> Result<Credentials<'p>, Cause> {
+        Credentials::read_with_certificate(self.authorization, self.certificate, parameters)
+    }
+
     /// Credentials never go into a URI, where every log on the way keeps them (RFC 6749, section
     /// 2.3.1); and what is in the body may not be in the query again.
     ///

@@ -1,6 +1,7 @@
 //! One file per endpoint: the story of one request, from values to values.
 
 pub mod authentication;
+pub mod confirmation;
 pub mod introspection;
 pub mod metadata;
 pub mod revocation;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
+use crate::oauth::dpop::Nonces;
 use crate::random::Random;
 use crate::signing::engine::Engine;
 use crate::store::replay::ReplayGuard;
@@ -36,6 +38,8 @@ pub struct Context {
     pub random: Random,
     /// What may be used once, and was.
     pub replay: ReplayGuard,
+    /// What makes nonces for proofs of possession, where they are asked for.
+    pub nonces: Option<Nonces>,
 }
 
 impl Context {

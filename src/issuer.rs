@@ -65,6 +65,9 @@ pub fn mint_at_jwt(
     payload.write_all(&encoded[..length])?;
     payload.write_all(b"\",\"scope\":")?;
     write_string(&mut payload, &grant.scope)?;
+    if !grant.confirmation.is_empty() {
+        write!(payload, ",\"cnf\":{}", grant.confirmation.to_json())?;
+    }
     payload.write_all(client.extra_claims.as_bytes())?;
     payload.write_all(b"}")?;
     payload.finish()

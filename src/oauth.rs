@@ -5,7 +5,10 @@
 pub mod client;
 pub mod client_assertion;
 pub mod client_authentication;
+pub mod client_certificate;
 pub mod client_secret;
+pub mod confirmation;
+pub mod dpop;
 pub mod error;
 pub mod grant;
 pub mod reuse;

@@ -52,7 +52,8 @@ use crate::http::admin::Admin;
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
 use crate::jose::key_set::KeySet;
-use crate::random::Random;
+use crate::oauth::dpop::Nonces;
+use crate::random::{NoEntropy, Random};
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
 use crate::store::key_directory;
@@ -139,21 +140,31 @@ impl Server {
         }
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads = config.workers, "signing");
-        let snapshot = Snapshot { clients, keys, issuer };
+        let has_certificates = !config.trusted_proxies.is_empty();
+        let snapshot = Snapshot { clients, keys, issuer, has_certificates };
         let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
+        let snapshot = ArcSwap::from_pointee(snapshot);
+        let nonces = if config.dpop_nonce {
+            let mut key = [0; 32];
+            random.fill(&mut key).map_err(no_entropy)?;
+            Some(Nonces::new(&key))
+        } else {
+            None
+        };
         let context = Arc::new(Context {
-            snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot,
             engine,
             revocations,
             verified: VerifiedTokens::default(),
             clock,
             random,
             replay,
+            nonces,
         });
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         metrics.name_signer(&signer);
-        let service = Service::new(Arc::clone(&context), Arc::clone(&metrics), config)
-            .map_err(|_| io::Error::other("the operating system has no random bytes"))?;
+        let service =
+            Service::new(Arc::clone(&context), Arc::clone(&metrics), config).map_err(no_entropy)?;
         let connections = Connections::new(config.limits.clone(), Arc::clone(&metrics));
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
         let admin_connections = Connections::new(config.limits.clone(), unseen);
@@ -289,6 +300,10 @@ impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
         Self::System(error)
     }
+}
+
+fn no_entropy(_: NoEntropy) -> io::Error {
+    io::Error::other("the operating system has no random bytes")
 }
 
 /// The issuer as configured, or `http://` and the first TCP address.

@@ -15,7 +15,7 @@ use crate::form::multipart::Parts;
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::TokenProfile;
-use crate::oauth::client_authentication::Credentials;
+use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
 use crate::oauth::scope::ScopeError;
@@ -29,7 +29,13 @@ pub async fn token<'s>(
     body: Bytes,
 ) -> Outcome<'s> {
     let answered = try_token(context, snapshot, head, body).await;
-    Outcome::of(answered, |cause| refuse(cause, head))
+    Outcome::of(answered, |cause| {
+        let mut answer = refuse(cause, head);
+        if cause == DpopError::Nonce.into() {
+            push_nonce(context, &mut answer);
+        }
+        answer
+    })
 }
 
 async fn try_token<'s>(
@@ -43,7 +49,9 @@ async fn try_token<'s>(
     head.check_query(&parameters)?;
     let request = TokenRequest {
         grant: GrantRequest::read(&parameters)?,
-        credentials: Credentials::read(head.authorization, &parameters)?,
+        credentials: head.credentials(&parameters)?,
+        certificate: head.certificate,
+        dpop: head.dpop,
         content_type: None,
         profile: TokenProfile::AtJwt,
         received: head.received,
@@ -51,12 +59,25 @@ async fn try_token<'s>(
     let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
     // Scope tokens have no character that JSON escapes.
     let (lifetime, scope) = (issued.lifetime, &issued.scope);
+    let token_type = issued.confirmation.token_type();
     write!(
         issued.buffer,
-        "\",\"expires_in\":{lifetime},\"token_type\":\"Bearer\",\"scope\":\"{scope}\"}}"
+        "\",\"expires_in\":{lifetime},\"token_type\":\"{token_type}\",\"scope\":\"{scope}\"}}"
     )
     .map_err(|_| Cause::Internal)?;
-    Ok(Answer::with_token(issued))
+    let has_proof = issued.confirmation.key.is_some();
+    let (mut answer, served) = Answer::with_token(issued);
+    if has_proof {
+        push_nonce(context, &mut answer);
+    }
+    Ok((answer, served))
+}
+
+/// Says which nonce the client's next proof must have, where one is asked for.
+fn push_nonce(context: &Context, answer: &mut Answer) {
+    if let Some(nonces) = &context.nonces {
+        answer.push_header("dpop-nonce", nonces.current(context.clock.unix_seconds()));
+    }
 }
 
 /// A body whose encoding is known.
@@ -164,6 +185,9 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::AuthenticationMissing => {
             (400, INVALID_CLIENT, "Send client_id and client_secret, in the body or by HTTP Basic.")
         }
+        Cause::CertificateMissing => {
+            (400, INVALID_REQUEST, "The client's tokens need its TLS client certificate.")
+        }
         Cause::CredentialCharacters => (
             400,
             INVALID_REQUEST,
@@ -188,6 +212,8 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         // One text for all that depends on what is registered: it tells nothing about it.
         Cause::Assertion(_)
         | Cause::AuthMethodNotAllowed
+        | Cause::CertificateMismatch
+        | Cause::CertificateUnreadable
         | Cause::ClientDisabled
         | Cause::SecretNotCurrent
         | Cause::UnknownClient
@@ -206,6 +232,12 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         }
         Cause::TokenScope => {
             (403, "insufficient_scope", "The token lacks a scope that this needs.")
+        }
+        Cause::Dpop(DpopError::Nonce) => {
+            (400, "use_dpop_nonce", "The DPoP proof must have the nonce of DPoP-Nonce.")
+        }
+        Cause::Dpop(_) => {
+            (400, "invalid_dpop_proof", "One valid and unused DPoP proof is required.")
         }
         Cause::RateLimited(_) => {
             (429, INVALID_REQUEST, "The client asks too often; wait for Retry-After seconds.")

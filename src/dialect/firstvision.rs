@@ -17,6 +17,7 @@ use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::{ContentType, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
+use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{CLIENT_CREDENTIALS, GrantRequest};
 use crate::store::snapshot::Snapshot;
@@ -54,6 +55,9 @@ async fn try_token<'s>(
             resources: SmallVec::new(),
         },
         credentials: Credentials::read(head.authorization, &nothing)?,
+        certificate: head.certificate,
+        // These services know bearer tokens only.
+        dpop: DpopHeader::Absent,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
         received: head.received,
@@ -144,7 +148,11 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::AuthenticationMissing => (400, "AGT400BR", "Authorization header is missing"),
         Cause::Assertion(_)
         | Cause::AuthMethodNotAllowed
+        | Cause::CertificateMismatch
+        | Cause::CertificateMissing
+        | Cause::CertificateUnreadable
         | Cause::ClientDisabled
+        | Cause::Dpop(_)
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization
         | Cause::Scope(_)

@@ -17,6 +17,7 @@ use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::{ContentType, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
+use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
 use crate::store::snapshot::Snapshot;
@@ -68,6 +69,9 @@ async fn try_token<'s>(
     let request = TokenRequest {
         grant: GrantRequest { scope: scope.as_deref(), ..GrantRequest::read(&parameters)? },
         credentials: Credentials::read(head.authorization, &parameters)?,
+        certificate: head.certificate,
+        // These services know bearer tokens only.
+        dpop: DpopHeader::Absent,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
         received: head.received,
@@ -223,7 +227,11 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::FieldTooLong => (400, "240010", "A field is too long"),
         Cause::Assertion(_)
         | Cause::AuthMethodNotAllowed
+        | Cause::CertificateMismatch
+        | Cause::CertificateMissing
+        | Cause::CertificateUnreadable
         | Cause::ClientDisabled
+        | Cause::Dpop(_)
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization
         | Cause::Scope(_)

@@ -51,10 +51,13 @@ pub fn etag_matches(if_none_match: &str, etag: &str) -> bool {
 /// 3: only what works is in it.
 pub fn server_metadata(snapshot: &Snapshot) -> Document {
     let issuer = &snapshot.issuer;
+    let by_certificate = snapshot.has_certificates;
+    let methods = AuthMethod::ALL.into_iter();
+    let methods = methods.filter(|method| by_certificate || !method.is_by_certificate());
     // The same at each: who may ask for a token may ask about one.
-    let auth_methods = AuthMethod::ALL.map(AuthMethod::as_str);
+    let auth_methods: Vec<_> = methods.map(AuthMethod::as_str).collect();
     let algorithms = Algorithm::ALL.map(Algorithm::as_str);
-    let body = json!({
+    let mut document = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.join(TOKEN_PATH),
         "jwks_uri": issuer.join(JWKS_PATH),
@@ -67,11 +70,15 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
         "revocation_endpoint": issuer.join(REVOCATION_PATH),
         "revocation_endpoint_auth_methods_supported": auth_methods,
         "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
+        "dpop_signing_alg_values_supported": algorithms,
         "response_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
     });
-    Document::new(body.to_string(), snapshot.keys.max_age())
+    if by_certificate {
+        document["tls_client_certificate_bound_access_tokens"] = true.into();
+    }
+    Document::new(document.to_string(), snapshot.keys.max_age())
 }
 
 /// The public keys at `now` (Unix seconds).

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
+use crate::endpoint::confirmation::confirm;
 use crate::endpoint::metadata::TOKEN_PATH;
 use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
 use crate::jose::jws::SigningInput;
 use crate::oauth::client::{ContentType, RateLimit, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
+use crate::oauth::confirmation::Confirmation;
+use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{Grant, GrantRequest};
 use crate::oauth::reuse::Kind;
@@ -24,6 +27,10 @@ use crate::store::snapshot::Snapshot;
 pub struct TokenRequest<'a> {
     /// Who asks.
     pub credentials: Credentials<'a>,
+    /// The client's certificate as a trusted proxy states it.
+    pub certificate: Option<&'a [u8]>,
+    /// Its proof of possession of a key.
+    pub dpop: DpopHeader<'a>,
     /// For what.
     pub grant: GrantRequest<'a>,
     /// How it is sent, where the client is registered for one way.
@@ -45,6 +52,8 @@ pub struct Issued<'r, 's> {
     pub lifetime: u32,
     /// The token's `exp`, in Unix seconds.
     pub expires_at: u64,
+    /// To what it is bound.
+    pub confirmation: Confirmation,
     /// To which client.
     pub client_id: &'s str,
     /// Whether it was handed out before; `None`: the client's tokens never are.
@@ -121,7 +130,9 @@ pub async fn issue<'r, 's: 'r>(
         return Err(refused(Cause::ContentTypeNotAllowed(client.content_type)));
     }
     let issuer = snapshot.issuer.as_str();
-    let grant = Grant::decide(client, &request.grant, issuer).map_err(refused)?;
+    let mut grant = Grant::decide(client, &request.grant, issuer).map_err(refused)?;
+    grant.confirmation = confirm(context, snapshot, client, request).map_err(refused)?;
+    let confirmation = grant.confirmation;
     let decided = Clock::instant();
     let phases = |queue, sign| {
         parsed.map(|parsed| {
@@ -131,9 +142,14 @@ pub async fn issue<'r, 's: 'r>(
     };
 
     let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
-    let profile = client.token_profile.unwrap_or(request.profile);
-    let kind =
-        Kind { profile, key_id: key.key_id(), scope: &grant.scope, resources: &grant.resources };
+    // The other profile cannot say what a token is bound to.
+    let profile = if confirmation.is_empty() {
+        client.token_profile.unwrap_or(request.profile)
+    } else {
+        TokenProfile::AtJwt
+    };
+    let (scope, resources) = (&*grant.scope, &*grant.resources);
+    let kind = Kind { profile, key_id: key.key_id(), scope, resources, confirmation };
     let reuse = client.token_reuse.as_ref();
     let begin = buffer.len();
     let found = reuse.and_then(|reuse| reuse.find(&kind, now, &mut buffer));
@@ -145,6 +161,7 @@ pub async fn issue<'r, 's: 'r>(
             scope: grant.scope,
             lifetime: u32::try_from(expires_at - now).unwrap_or(client.token_lifetime),
             expires_at,
+            confirmation,
             client_id: &client.id,
             is_reused: Some(true),
             phases: phases(Duration::ZERO, Duration::ZERO),
@@ -179,6 +196,7 @@ pub async fn issue<'r, 's: 'r>(
         buffer: signed.buffer,
         lifetime,
         expires_at,
+        confirmation,
         client_id: &client.id,
         is_reused: reuse.map(|_| false),
         phases: phases(signed.taken - decided, signed.done - signed.taken),

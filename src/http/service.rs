@@ -9,15 +9,17 @@ use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
-    IF_NONE_MATCH, RETRY_AFTER, TRANSFER_ENCODING,
+    AUTHORIZATION, AsHeaderName, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue, IF_NONE_MATCH, RETRY_AFTER, TRANSFER_ENCODING,
 };
 use hyper::http::request;
 use hyper::{Request, Response, StatusCode, Version};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Config, Dialect, Limits, RouteSetting};
+use crate::config::{
+    ClientCertificateHeaders, Config, Dialect, Limits, RouteSetting, TrustedProxy,
+};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, vision,
 };
@@ -26,9 +28,11 @@ use crate::endpoint::metadata::{self, Document};
 use crate::endpoint::token::{Refused, Served};
 use crate::http::body;
 pub use crate::http::connection::Arrival;
+use crate::http::listener::Peer;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
 use crate::http::route::Route;
 use crate::oauth::client_authentication::Authorization;
+use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::random::NoEntropy;
 use crate::store::snapshot::Snapshot;
@@ -40,6 +44,8 @@ pub struct Service {
     metrics: Arc<Metrics>,
     limits: Limits,
     routes: Vec<RouteSetting>,
+    trusted_proxies: Vec<TrustedProxy>,
+    certificate_headers: ClientCertificateHeaders,
     request_ids: RequestIds,
 }
 
@@ -57,7 +63,17 @@ impl Service {
     ) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
         let (limits, routes) = (config.limits.clone(), config.routes.clone());
-        Ok(Self { context, metrics, limits, routes, request_ids })
+        let trusted_proxies = config.trusted_proxies.clone();
+        let certificate_headers = config.client_certificate.clone();
+        Ok(Self {
+            context,
+            metrics,
+            limits,
+            routes,
+            trusted_proxies,
+            certificate_headers,
+            request_ids,
+        })
     }
 
     /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
@@ -136,24 +152,25 @@ impl Service {
         request: &'r request::Parts,
         arrival: Arrival,
     ) -> RequestHead<'r> {
-        let mut authorizations = request.headers.get_all(AUTHORIZATION).iter();
-        let authorization = match (authorizations.next(), authorizations.next()) {
-            (None, _) => Authorization::Absent,
-            (Some(value), None) => Authorization::Present(value.as_bytes()),
-            (Some(_), Some(_)) => Authorization::Repeated,
+        let authorization = match single(&request.headers, AUTHORIZATION) {
+            Ok(None) => Authorization::Absent,
+            Ok(Some(value)) => Authorization::Present(value),
+            Err(Repeated) => Authorization::Repeated,
         };
-        let mut content_types = request.headers.get_all(CONTENT_TYPE).iter();
-        let content_type = match (content_types.next(), content_types.next()) {
-            (None, _) => None,
-            (Some(value), None) => Some(value.as_bytes()),
-            // Two are one too many to choose from: no type at all is read as neither.
-            (Some(_), Some(_)) => Some(&b","[..]),
+        let dpop = match single(&request.headers, "dpop") {
+            Ok(None) => DpopHeader::Absent,
+            Ok(Some(value)) => DpopHeader::Present(value),
+            Err(Repeated) => DpopHeader::Repeated,
         };
+        // Two are one too many to choose from: no type at all is read as neither.
+        let content_type = single(&request.headers, CONTENT_TYPE).unwrap_or(Some(&b","[..]));
         let is_vision = route.dialect() == Dialect::Vision;
         let client_header =
             |(name, _)| if is_vision { Some(request.headers.get(name)?.as_bytes()) } else { None };
         RequestHead {
             authorization,
+            certificate: self.certificate(&request.headers, arrival.peer),
+            dpop,
             content_type,
             path: request.uri.path(),
             client_headers: vision::CLIENT_HEADERS.map(client_header),
@@ -161,6 +178,22 @@ impl Service {
             max_parameters: self.limits.form_parts,
             received: arrival.first_byte,
         }
+    }
+
+    /// The client's certificate, if the peer is a trusted proxy that has verified it.
+    fn certificate<'r>(&self, headers: &'r HeaderMap, peer: Peer) -> Option<&'r [u8]> {
+        let address = match peer {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix => None,
+        };
+        if !self.trusted_proxies.iter().any(|proxy| proxy.is(address)) {
+            return None;
+        }
+        let ClientCertificateHeaders { verify_header, certificate_header } =
+            &self.certificate_headers;
+        let is_verified = single(headers, verify_header).ok().flatten() == Some(b"SUCCESS");
+        let certificate = single(headers, certificate_header).ok().flatten();
+        certificate.filter(|certificate| is_verified && !certificate.is_empty())
     }
 
     /// What can be said before the body is read.
@@ -232,6 +265,18 @@ impl std::fmt::Debug for Service {
         f.debug_struct("Service").field("context", &self.context).finish_non_exhaustive()
     }
 }
+
+/// The value of a field that may stand there once.
+fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&[u8]>, Repeated> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value.map(HeaderValue::as_bytes)),
+        (_, Some(_)) => Err(Repeated),
+    }
+}
+
+/// A field is there twice or more.
+struct Repeated;
 
 /// RFC 9112, section 3.2: one `Host`, no more and no less, and a host in it.
 fn check_host(request: &request::Parts) -> Result<(), Cause> {

@@ -12,6 +12,7 @@ use governor::clock::Clock as _;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::jose::public_key::{Algorithm, PublicKey};
+use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::ClientSecret;
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
@@ -31,6 +32,12 @@ pub struct Client {
     pub keys: Box<[PublicKey]>,
     /// The one algorithm of its assertions; `None`: any that goes with its keys.
     pub assertion_algorithm: Option<Algorithm>,
+    /// The one name by which its certificates are known.
+    pub certificate_subject: Option<CertificateSubject>,
+    /// Whether its tokens are bound to the certificate with which it asks for them.
+    pub has_certificate_bound_tokens: bool,
+    /// Whether its tokens must be bound to a key (DPoP).
+    pub has_dpop_bound_tokens: bool,
     /// What it may ask for. A client with no scope at all may not use the grant.
     pub scopes: ScopeSet,
     /// What it gets when it asks for nothing; `None`: it has to ask.
@@ -143,12 +150,26 @@ pub enum AuthMethod {
     ClientSecretPost,
     /// A JWT signed with the client's private key.
     PrivateKeyJwt,
+    /// A certificate with the client's registered subject, from an authority that the proxy trusts.
+    TlsClientAuth,
+    /// A certificate with one of the client's registered keys.
+    SelfSignedTlsClientAuth,
 }
 
 impl AuthMethod {
     /// Every method there is.
-    pub const ALL: [Self; 3] =
-        [Self::ClientSecretBasic, Self::ClientSecretPost, Self::PrivateKeyJwt];
+    pub const ALL: [Self; 5] = [
+        Self::ClientSecretBasic,
+        Self::ClientSecretPost,
+        Self::PrivateKeyJwt,
+        Self::TlsClientAuth,
+        Self::SelfSignedTlsClientAuth,
+    ];
+
+    /// Whether it needs a proxy that states the client's certificate.
+    pub fn is_by_certificate(self) -> bool {
+        matches!(self, Self::TlsClientAuth | Self::SelfSignedTlsClientAuth)
+    }
 
     /// Those of a client that is registered for none by name.
     pub const DEFAULT: [Self; 2] = [Self::ClientSecretBasic, Self::ClientSecretPost];
@@ -159,6 +180,8 @@ impl AuthMethod {
             Self::ClientSecretBasic => "client_secret_basic",
             Self::ClientSecretPost => "client_secret_post",
             Self::PrivateKeyJwt => "private_key_jwt",
+            Self::TlsClientAuth => "tls_client_auth",
+            Self::SelfSignedTlsClientAuth => "self_signed_tls_client_auth",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client::{AuthMethod, Client, is_vschar};
 use crate::oauth::client_assertion::{AssertionError, ClientAssertion, Expected, JWT_BEARER};
+use crate::oauth::client_certificate::ClientCertificate;
 use crate::oauth::client_secret::SecretHash;
 use crate::oauth::error::Cause;
 
@@ -49,7 +50,6 @@ impl fmt::Debug for Authorization<'_> {
 pub struct Credentials<'a> {
     client_id: Cow<'a, str>,
     proof: Proof<'a>,
-    method: AuthMethod,
 }
 
 impl<'a> Credentials<'a> {
@@ -60,6 +60,21 @@ impl<'a> Credentials<'a> {
     /// The [`Cause`], if there is none, more than one, or one that cannot be read.
     pub fn read(
         authorization: Authorization<'_>,
+        parameters: &'a Parameters<'_>,
+    ) -> Result<Self, Cause> {
+        Self::read_with_certificate(authorization, None, parameters)
+    }
+
+    /// The same for a request that came with a client certificate, as a trusted proxy states it.
+    /// The certificate counts where nothing else is there: a client that has a secret may also show
+    /// a certificate, so that its token is bound to it (RFC 8705, section 3).
+    ///
+    /// # Errors
+    ///
+    /// As above, and [`Cause::CertificateUnreadable`].
+    pub fn read_with_certificate(
+        authorization: Authorization<'_>,
+        certificate: Option<&[u8]>,
         parameters: &'a Parameters<'_>,
     ) -> Result<Self, Cause> {
         let body_id = parameters.get("client_id");
@@ -85,17 +100,19 @@ impl<'a> Credentials<'a> {
                     let assertion_type = parameters.get("client_assertion_type");
                     return Self::read_assertion(assertion, assertion_type, body_id);
                 }
-                let (Some(id), Some(secret)) = (body_id, body_secret) else {
-                    return Err(Cause::AuthenticationMissing);
-                };
-                if !is_vschar(id) || !is_vschar(secret) {
+                let id = body_id.ok_or(Cause::AuthenticationMissing)?;
+                if !is_vschar(id) || !body_secret.is_none_or(is_vschar) {
                     return Err(Cause::CredentialCharacters);
                 }
-                Ok(Self {
-                    client_id: Cow::Borrowed(id),
-                    proof: Proof::Secret(Secret::Borrowed(secret)),
-                    method: AuthMethod::ClientSecretPost,
-                })
+                let proof = match (body_secret, certificate) {
+                    (Some(secret), _) => Proof::Post(Secret::Borrowed(secret)),
+                    (None, Some(stated)) => {
+                        let read = ClientCertificate::read(stated);
+                        Proof::Certificate(Box::new(read.ok_or(Cause::CertificateUnreadable)?))
+                    }
+                    (None, None) => return Err(Cause::AuthenticationMissing),
+                };
+                Ok(Self { client_id: Cow::Borrowed(id), proof })
             }
         }
     }
@@ -123,8 +140,7 @@ impl<'a> Credentials<'a> {
         }
         Ok(Self {
             client_id: Cow::Owned(id.into_owned()),
-            proof: Proof::Secret(Secret::Owned(Zeroizing::new(secret.into_owned()))),
-            method: AuthMethod::ClientSecretBasic,
+            proof: Proof::Basic(Secret::Owned(Zeroizing::new(secret.into_owned()))),
         })
     }
 
@@ -143,8 +159,7 @@ impl<'a> Credentials<'a> {
         }
         Ok(Self {
             client_id: Cow::Owned(assertion.client_id().to_owned()),
-            proof: Proof::Assertion(assertion),
-            method: AuthMethod::PrivateKeyJwt,
+            proof: Proof::Assertion(Box::new(assertion)),
         })
     }
 
@@ -163,24 +178,50 @@ impl<'a> Credentials<'a> {
         registered: Option<&'c Client>,
         expected: &Expected<'_>,
     ) -> Result<Verified<'c, '_>, Cause> {
-        let (client, single_use) = match &self.proof {
-            Proof::Secret(secret) => {
-                (Self::verify_secret(secret.as_str(), registered, expected.now)?, None)
+        let mut single_use = None;
+        let (client, method) = match &self.proof {
+            Proof::Basic(secret) | Proof::Post(secret) => {
+                let client = Self::verify_secret(secret.as_str(), registered, expected.now)?;
+                let is_basic = matches!(self.proof, Proof::Basic(_));
+                let post = AuthMethod::ClientSecretPost;
+                (client, if is_basic { AuthMethod::ClientSecretBasic } else { post })
+            }
+            Proof::Certificate(certificate) => {
+                let client = registered.ok_or(Cause::UnknownClient)?;
+                (client, Self::verify_certificate(certificate, client)?)
             }
             Proof::Assertion(assertion) => {
                 let until = assertion.check(expected)?;
                 let client = registered.ok_or(Cause::UnknownClient)?;
                 assertion.verify(&client.keys, client.assertion_algorithm)?;
-                (client, Some(SingleUse { token_id: assertion.token_id(), until }))
+                single_use = Some(SingleUse { token_id: assertion.token_id(), until });
+                (client, AuthMethod::PrivateKeyJwt)
             }
         };
         if !client.enabled {
             return Err(Cause::ClientDisabled);
         }
-        if !client.auth_methods.contains(self.method) {
+        if !client.auth_methods.contains(method) {
             return Err(Cause::AuthMethodNotAllowed);
         }
         Ok(Verified { client, single_use })
+    }
+
+    /// In which of the two ways the certificate is the client's (RFC 8705, sections 2.1 and 2.2).
+    fn verify_certificate(
+        certificate: &ClientCertificate,
+        client: &Client,
+    ) -> Result<AuthMethod, Cause> {
+        let by = |method| client.auth_methods.contains(method);
+        let subject = client.certificate_subject.as_ref();
+        let [by_name, by_key] = [AuthMethod::TlsClientAuth, AuthMethod::SelfSignedTlsClientAuth];
+        if by(by_name) && subject.is_some_and(|subject| certificate.is_for(subject)) {
+            Ok(by_name)
+        } else if by(by_key) && certificate.has_key_of(&client.keys) {
+            Ok(by_key)
+        } else {
+            Err(Cause::CertificateMismatch)
+        }
     }
 
     /// An unknown client and a wrong secret take the same steps: one hash, one comparison.
@@ -234,14 +275,27 @@ pub struct SingleUse<'p> {
 
 impl fmt::Debug for Credentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("method", &self.method).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("proof", &self.proof.name()).finish_non_exhaustive()
     }
 }
 
 /// What is to prove the claim.
 enum Proof<'a> {
-    Secret(Secret<'a>),
-    Assertion(ClientAssertion<'a>),
+    Assertion(Box<ClientAssertion<'a>>),
+    Basic(Secret<'a>),
+    Certificate(Box<ClientCertificate>),
+    Post(Secret<'a>),
+}
+
+impl Proof<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Assertion(_) => "Assertion",
+            Self::Basic(_) => "Basic",
+            Self::Certificate(_) => "Certificate",
+            Self::Post(_) => "Post",
+        }
+    }
 }
 
 /// A secret in clear: the body's own bytes, or a decoded copy that is wiped after use.
@@ -267,7 +321,7 @@ mod tests {
         let header = format!("bAsIc {}", STANDARD.encode(pair));
         Credentials::read(Authorization::Present(header.as_bytes()), &Parameters::default()).map(
             |read| {
-                let Proof::Secret(secret) = &read.proof else { panic!("not by a secret") };
+                let Proof::Basic(secret) = &read.proof else { panic!("not by Basic") };
                 (read.client_id.to_string(), secret.as_str().to_owned())
             },
         )
@@ -292,6 +346,6 @@ mod tests {
         let parameters = Parameters::default();
         let credentials = Credentials::read(authorization, &parameters).unwrap();
         let shown = format!("{authorization:?} {credentials:?}");
-        assert_eq!(shown, "Present(…) Credentials { method: ClientSecretBasic, .. }");
+        assert_eq!(shown, "Present(…) Credentials { proof: \"Basic\", .. }");
     }
 }

@@ -7,6 +7,7 @@
 use crate::form::parameters::FormError;
 use crate::oauth::client::ContentType;
 use crate::oauth::client_assertion::AssertionError;
+use crate::oauth::dpop::DpopError;
 use crate::oauth::scope::ScopeError;
 
 /// Why nothing was issued.
@@ -61,6 +62,12 @@ pub enum Cause {
     AuthMethodNotAllowed,
     /// `client_id` or `client_secret` in the body has characters outside %x20-7E.
     CredentialCharacters,
+    /// The client's tokens are bound to a certificate, and it has shown none.
+    CertificateMissing,
+    /// The certificate is none of the client's.
+    CertificateMismatch,
+    /// A trusted proxy has stated a certificate that cannot be read.
+    CertificateUnreadable,
     /// The client is disabled.
     ClientDisabled,
     /// `client_id` in the body is not the one in `Authorization`.
@@ -95,6 +102,8 @@ pub enum Cause {
     TokenMissing,
 
     // The grant.
+    /// The proof of possession is refused.
+    Dpop(DpopError),
     /// The client has used up its budget; this many seconds refill it.
     RateLimited(u32),
     /// The client may not use this grant.
@@ -198,6 +207,9 @@ impl Cause {
             Self::Assertion(AssertionError::Time) => "assertion_time",
             Self::AuthenticationMissing => "authentication_missing",
             Self::AuthMethodNotAllowed => "auth_method_not_allowed",
+            Self::CertificateMissing => "certificate_missing",
+            Self::CertificateMismatch => "certificate_mismatch",
+            Self::CertificateUnreadable => "certificate_unreadable",
             Self::CredentialCharacters => "credential_characters",
             Self::ClientDisabled => "client_disabled",
             Self::ClientIdMismatch => "client_id_mismatch",
@@ -214,6 +226,15 @@ impl Cause {
             Self::TokenExpired => "token_expired",
             Self::TokenInvalid => "token_invalid",
             Self::TokenMissing => "token_missing",
+            Self::Dpop(DpopError::Algorithm) => "dpop_algorithm",
+            Self::Dpop(DpopError::Key) => "dpop_key",
+            Self::Dpop(DpopError::Malformed) => "dpop_malformed",
+            Self::Dpop(DpopError::Missing) => "dpop_missing",
+            Self::Dpop(DpopError::Nonce) => "dpop_nonce",
+            Self::Dpop(DpopError::Replayed) => "dpop_replayed",
+            Self::Dpop(DpopError::Signature) => "dpop_signature",
+            Self::Dpop(DpopError::Target) => "dpop_target",
+            Self::Dpop(DpopError::Time) => "dpop_time",
             Self::RateLimited(_) => "rate_limited",
             Self::GrantNotAllowed => "grant_not_allowed",
             Self::GrantTypeMissing => "grant_type_missing",
@@ -243,6 +264,12 @@ impl From<FormError> for Cause {
 impl From<AssertionError> for Cause {
     fn from(error: AssertionError) -> Self {
         Self::Assertion(error)
+    }
+}
+
+impl From<DpopError> for Cause {
+    fn from(error: DpopError) -> Self {
+        Self::Dpop(error)
     }
 }
 

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::form::parameters::Parameters;
 use crate::oauth::client::Client;
+use crate::oauth::confirmation::Confirmation;
 use crate::oauth::error::Cause;
 use crate::oauth::scope;
 
@@ -44,10 +45,12 @@ pub struct Grant<'a> {
     pub scope: Cow<'a, str>,
     /// The audiences it asked for (RFC 8707); empty: the client's own.
     pub resources: SmallVec<[&'a str; 2]>,
+    /// To what its token is bound.
+    pub confirmation: Confirmation,
 }
 
 impl<'a> Grant<'a> {
-    /// Decides `request` for `client`, which has authenticated.
+    /// Decides `request` for `client`, which has authenticated. The token is bound to nothing yet.
     ///
     /// # Errors
     ///
@@ -84,7 +87,7 @@ impl<'a> Grant<'a> {
                 resources.push(resource);
             }
         }
-        Ok(Self { client, scope, resources })
+        Ok(Self { client, scope, resources, confirmation: Confirmation::default() })
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
 use crate::oauth::client::TokenProfile;
+use crate::oauth::confirmation::Confirmation;
 
 /// All that must be equal for a token to be what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Kind<'a> {
     pub scope: &'a str,
     /// The audiences that were asked for.
     pub resources: &'a [&'a str],
+    /// To what it is bound.
+    pub confirmation: Confirmation,
 }
 
 /// The tokens of one client that may be handed out again.
@@ -56,6 +59,7 @@ impl Reuse {
             key_id: kind.key_id.into(),
             scope: kind.scope.into(),
             resources: kind.resources.iter().map(|resource| (*resource).into()).collect(),
+            confirmation: kind.confirmation,
             issued_at: now,
             reused_until: now + self.seconds.min(useful),
             expires_at,
@@ -94,6 +98,7 @@ struct Kept {
     key_id: Box<str>,
     scope: Box<str>,
     resources: Box<[Box<str>]>,
+    confirmation: Confirmation,
     issued_at: u64,
     reused_until: u64,
     expires_at: u64,
@@ -108,6 +113,7 @@ impl Kept {
 
     fn is(&self, kind: &Kind<'_>) -> bool {
         self.profile == kind.profile
+            && self.confirmation == kind.confirmation
             && *self.scope == *kind.scope
             && *self.key_id == *kind.key_id
             && self.resources.iter().map(|resource| &**resource).eq(kind.resources.iter().copied())
@@ -121,8 +127,13 @@ const MAX_KEPT: usize = 16;
 mod tests {
     use super::*;
 
-    const KIND: Kind<'_> =
-        Kind { profile: TokenProfile::AtJwt, key_id: "k", scope: "a b", resources: &["r"] };
+    const KIND: Kind<'_> = Kind {
+        profile: TokenProfile::AtJwt,
+        key_id: "k",
+        scope: "a b",
+        resources: &["r"],
+        confirmation: Confirmation { certificate: None, key: None },
+    };
 
     fn find(reuse: &Reuse, kind: &Kind<'_>, now: u64) -> Option<(u64, Vec<u8>)> {
         let mut buffer = b"before ".to_vec();
@@ -152,6 +163,8 @@ mod tests {
             Kind { scope: "a", ..KIND },
             Kind { resources: &[], ..KIND },
             Kind { resources: &["r", "s"], ..KIND },
+            Kind { confirmation: Confirmation { certificate: Some([0; 32]), key: None }, ..KIND },
+            Kind { confirmation: Confirmation { certificate: None, key: Some([0; 32]) }, ..KIND },
         ] {
             assert_eq!(find(&reuse, &other, 1000), None, "{other:?}");
         }

@@ -4,6 +4,7 @@
 //! may be a secret in the wrong place. Adding a client changes nothing else in the text.
 
 mod asymmetric;
+mod certificate;
 mod entry;
 
 use std::path::Path;

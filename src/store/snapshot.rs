@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub keys: KeySet,
     /// In whose name.
     pub issuer: IssuerUrl,
+    /// Whether there is a proxy that may state client certificates.
+    pub has_certificates: bool,
 }
 
 /// Where a snapshot comes from.

@@ -41,18 +41,25 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// Whoever may authenticate by a key must have registered one.
+    /// Whoever may authenticate by a key or a name must have registered one.
     pub(super) fn check_needs(
         &mut self,
         raw: Option<&'t RawValue>,
         at: Place,
         methods: AuthMethods,
-        keys: Option<&'t RawValue>,
+        has_keys: bool,
+        has_subject: bool,
     ) {
-        if let (Some(raw), None) = (raw, keys)
-            && methods.contains(AuthMethod::PrivateKeyJwt)
-        {
-            self.fault(raw, at, "holds private_key_jwt, which needs the client's `jwks`");
+        let Some(raw) = raw else { return };
+        for (method, is_there, needs) in [
+            (AuthMethod::PrivateKeyJwt, has_keys, "the client's `jwks`"),
+            (AuthMethod::SelfSignedTlsClientAuth, has_keys, "the client's `jwks`"),
+            (AuthMethod::TlsClientAuth, has_subject, "one of the fields `tls_client_auth_…`"),
+        ] {
+            if methods.contains(method) && !is_there {
+                let method = method.as_str();
+                self.fault(raw, at, format!("holds {method}, which needs {needs}"));
+            }
         }
     }
 

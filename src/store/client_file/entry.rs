@@ -32,6 +32,20 @@ struct ClientEntry<'a> {
     #[serde(borrow)]
     token_endpoint_auth_signing_alg: Option<&'a RawValue>,
     #[serde(borrow)]
+    tls_client_auth_subject_dn: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tls_client_auth_san_dns: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tls_client_auth_san_uri: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tls_client_auth_san_ip: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tls_client_auth_san_email: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tls_client_certificate_bound_access_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    dpop_bound_access_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
     scopes: Option<&'a RawValue>,
     #[serde(borrow)]
     default_scopes: Option<&'a RawValue>,
@@ -112,7 +126,29 @@ impl<'t> Reader<'t> {
         let keys = self.public_keys(entry.jwks, at("jwks"));
         let signing_alg = at("token_endpoint_auth_signing_alg");
         let assertion_algorithm = self.named(entry.token_endpoint_auth_signing_alg, signing_alg);
-        self.check_needs(entry.auth_methods, at("auth_methods"), auth_methods, entry.jwks);
+        let subjects = [
+            entry.tls_client_auth_subject_dn,
+            entry.tls_client_auth_san_dns,
+            entry.tls_client_auth_san_uri,
+            entry.tls_client_auth_san_ip,
+            entry.tls_client_auth_san_email,
+        ];
+        let certificate_subject = self.certificate_subject(subjects, index);
+        let (has_keys, has_subject) = (entry.jwks.is_some(), certificate_subject.is_some());
+        self.check_needs(
+            entry.auth_methods,
+            at("auth_methods"),
+            auth_methods,
+            has_keys,
+            has_subject,
+        );
+        let mut is_set = |raw, field| self.value(raw, at(field), "true or false").unwrap_or(false);
+        let has_certificate_bound_tokens = is_set(
+            entry.tls_client_certificate_bound_access_tokens,
+            "tls_client_certificate_bound_access_tokens",
+        );
+        let has_dpop_bound_tokens =
+            is_set(entry.dpop_bound_access_tokens, "dpop_bound_access_tokens");
         let scopes = self.scopes(entry.scopes, at("scopes")).unwrap_or_default();
         let default_scopes = self.scopes(entry.default_scopes, at("default_scopes"));
         if let (Some(raw), Some(default)) = (entry.default_scopes, &default_scopes)
@@ -154,6 +190,9 @@ impl<'t> Reader<'t> {
             auth_methods,
             keys: keys.into(),
             assertion_algorithm,
+            certificate_subject,
+            has_certificate_bound_tokens,
+            has_dpop_bound_tokens,
             scopes,
             default_scopes,
             audience: audience.into(),

@@ -11,6 +11,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 /// A key and the algorithm it signs with.
@@ -81,6 +82,17 @@ impl Signer {
     /// A set of this key alone.
     pub(crate) fn jwks(&self) -> Value {
         json!({ "keys": [self.jwk()] })
+    }
+
+    /// RFC 7638: the required members in alphabetical order.
+    pub(crate) fn thumbprint(&self) -> String {
+        let jwk = self.jwk();
+        let mut names: Vec<_> = jwk.as_object().unwrap().keys().collect();
+        names.sort();
+        let members: Vec<_> =
+            names.iter().map(|name| format!("\"{name}\":{}", jwk[*name])).collect();
+        let text = format!("{{{}}}", members.join(","));
+        URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
     }
 
     /// The private key of an RSA signer, as a program takes it.

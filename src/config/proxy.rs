@@ -1,0 +1,135 @@
+//! Whom to believe what they say about a client's TLS connection.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::config::ConfigError;
+
+/// A peer that is a proxy in front of this server: an address, a network, or whoever comes through
+/// a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum TrustedProxy {
+    /// Every address with these first bits.
+    Network(IpAddr, u8),
+    /// Unix sockets.
+    Unix,
+}
+
+impl TrustedProxy {
+    /// Whether a peer is this one. `None` is the other end of a Unix socket.
+    pub fn is(self, peer: Option<IpAddr>) -> bool {
+        match (self, peer.map(|peer| peer.to_canonical())) {
+            (Self::Unix, None) => true,
+            (Self::Network(IpAddr::V4(network), bits), Some(IpAddr::V4(peer))) => {
+                let differing = u32::from(network) ^ u32::from(peer);
+                u32::from(bits) <= differing.leading_zeros()
+            }
+            (Self::Network(IpAddr::V6(network), bits), Some(IpAddr::V6(peer))) => {
+                let differing = u128::from(network) ^ u128::from(peer);
+                u32::from(bits) <= differing.leading_zeros()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for TrustedProxy {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
+        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
+        let address: IpAddr = address.parse().map_err(|_| NOT_A_PROXY)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            Some(bits) => bits.parse().ok().filter(|bits| *bits <= most).ok_or(NOT_A_PROXY)?,
+            None => most,
+        };
+        let network = Self::Network(address, bits);
+        // Bits behind the mask are a slip: which network was meant?
+        let rest = match address {
+            IpAddr::V4(address) => {
+                u128::from(u32::from(address).checked_shl(bits.into()).unwrap_or(0))
+            }
+            IpAddr::V6(address) => u128::from(address).checked_shl(bits.into()).unwrap_or(0),
+        };
+        if rest == 0 { Ok(network) } else { Err(NOT_A_PROXY) }
+    }
+}
+
+impl TryFrom<String> for TrustedProxy {
+    type Error = ConfigError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+const NOT_A_PROXY: ConfigError =
+    ConfigError("a trusted proxy is an address, a network as in 10.0.0.0/8, or \"unix\"");
+
+/// The headers in which a trusted proxy states the client's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientCertificateHeaders {
+    /// `SUCCESS` if the proxy has verified the certificate; nginx: `$ssl_client_verify`.
+    #[serde(deserialize_with = "header_name")]
+    pub verify_header: String,
+    /// The certificate as URL-encoded PEM; nginx: `$ssl_client_escaped_cert`.
+    #[serde(deserialize_with = "header_name")]
+    pub certificate_header: String,
+}
+
+impl Default for ClientCertificateHeaders {
+    fn default() -> Self {
+        Self {
+            verify_header: "X-Client-Cert-Verify".to_owned(),
+            certificate_header: "X-Client-Cert".to_owned(),
+        }
+    }
+}
+
+/// RFC 9110, section 5.1: a token.
+fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if !name.is_empty() && name.bytes().all(allowed) {
+        Ok(name)
+    } else {
+        Err(D::Error::custom("must be the name of a header field"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_its_addresses_only() {
+        let peer = |text: &str| Some(text.parse().unwrap());
+        for (proxy, inside, outside) in [
+            ("127.0.0.1", "127.0.0.1", "127.0.0.2"),
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
+            ("10.1.2.0/23", "::ffff:10.1.3.9", "10.1.4.0"),
+            ("fd00::/8", "fdff::1", "fe00::1"),
+            ("::1", "::1", "::2"),
+            ("0.0.0.0/0", "192.0.2.1", "::1"),
+        ] {
+            let proxy: TrustedProxy = proxy.parse().unwrap();
+            assert!(proxy.is(peer(inside)), "{inside}");
+            assert!(!proxy.is(peer(outside)), "{outside}");
+            assert!(!proxy.is(None));
+        }
+        assert!(TrustedProxy::Unix.is(None));
+        assert!(!TrustedProxy::Unix.is(peer("127.0.0.1")));
+        for bad in ["", "unix:/a", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "::/129", "a", "*"] {
+            assert!(bad.parse::<TrustedProxy>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! To what is this client's token bound?
+
+use crate::endpoint::Context;
+use crate::endpoint::metadata::TOKEN_PATH;
+use crate::endpoint::token::TokenRequest;
+use crate::oauth::client::Client;
+use crate::oauth::client_certificate::ClientCertificate;
+use crate::oauth::confirmation::Confirmation;
+use crate::oauth::dpop::{DpopError, DpopHeader, ExpectedProof, Proof};
+use crate::oauth::error::Cause;
+use crate::store::replay::{Owner, ReplayError};
+use crate::store::snapshot::Snapshot;
+
+/// The certificate and the key that `client`, which has authenticated, has shown with `request`, as
+/// far as its tokens are bound to them. A proof of possession is used up.
+///
+/// # Errors
+///
+/// The [`Cause`]: something is missing, or a proof is not right.
+pub fn confirm(
+    context: &Context,
+    snapshot: &Snapshot,
+    client: &Client,
+    request: &TokenRequest<'_>,
+) -> Result<Confirmation, Cause> {
+    let certificate = if client.has_certificate_bound_tokens {
+        let stated = request.certificate.ok_or(Cause::CertificateMissing)?;
+        let read = ClientCertificate::read(stated).ok_or(Cause::CertificateUnreadable)?;
+        Some(read.thumbprint())
+    } else {
+        None
+    };
+    let proof = match request.dpop {
+        DpopHeader::Absent if client.has_dpop_bound_tokens => return Err(DpopError::Missing.into()),
+        DpopHeader::Absent => return Ok(Confirmation { certificate, key: None }),
+        DpopHeader::Repeated => return Err(DpopError::Malformed.into()),
+        DpopHeader::Present(proof) => proof,
+    };
+
+    let now = context.clock.unix_seconds();
+    let expected = ExpectedProof {
+        method: "POST",
+        url: &snapshot.issuer.join(TOKEN_PATH),
+        now,
+        started_at: context.replay.started_at(),
+        nonces: context.nonces.as_ref(),
+    };
+    let proof = Proof::verify(proof, &expected)?;
+    let owner = Owner::Key(&proof.thumbprint);
+    context.replay.spend(owner, &proof.token_id, proof.until, now).map_err(
+        |error| match error {
+            ReplayError::Forgotten => DpopError::Time.into(),
+            ReplayError::Full => Cause::ReplayGuardFull,
+            ReplayError::Used => DpopError::Replayed.into(),
+        },
+    )?;
+    Ok(Confirmation { certificate, key: Some(proof.thumbprint) })
+}

@@ -1,0 +1,221 @@
+//! Client certificates, as a proxy states them in a header (RFC 8705).
+//!
+//! The proxy has had the TLS connection and has verified the certificate. What is left is to read
+//! whose it is.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+
+use pkcs8::der::asn1::{ObjectIdentifier, UintRef};
+use pkcs8::der::{Decode, Document, Encode, Reader, SliceReader, Tag, Tagged};
+use x509_cert::Certificate;
+use x509_cert::attr::AttributeTypeAndValue;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::name::Name;
+use x509_cert::spki::SubjectPublicKeyInfoRef;
+
+use crate::form::urlencoded;
+use crate::jose::public_key::{PublicKey, Thumbprint, sha256};
+
+/// A certificate that a trusted proxy has verified.
+pub struct ClientCertificate {
+    certificate: Certificate,
+    der: Document,
+}
+
+impl ClientCertificate {
+    /// Reads a URL-encoded PEM, as nginx writes `$ssl_client_escaped_cert`. `None` if it is
+    /// anything else.
+    pub fn read(header: &[u8]) -> Option<Self> {
+        let pem = urlencoded::decode_path(std::str::from_utf8(header).ok()?)?;
+        let (label, der) = Document::from_pem(pem.trim()).ok()?;
+        if label != "CERTIFICATE" {
+            return None;
+        }
+        let certificate = Certificate::from_der(der.as_bytes()).ok()?;
+        Some(Self { certificate, der })
+    }
+
+    /// `x5t#S256`: the SHA-256 of the whole certificate (RFC 8705, section 3.1).
+    pub fn thumbprint(&self) -> Thumbprint {
+        sha256(self.der.as_bytes())
+    }
+
+    /// Whether it is for `subject`, exactly.
+    pub fn is_for(&self, subject: &CertificateSubject) -> bool {
+        let content = self.certificate.tbs_certificate();
+        if let CertificateSubject::Dn(registered) = subject {
+            return distinguished_name(content.subject()) == **registered;
+        }
+        // One that cannot be read, or is there twice, names nobody.
+        let Ok(Some((_, SubjectAltName(names)))) = content.get_extension() else { return false };
+        names.iter().any(|name| match (subject, name) {
+            (CertificateSubject::Dns(registered), GeneralName::DnsName(name))
+            | (CertificateSubject::Email(registered), GeneralName::Rfc822Name(name))
+            | (CertificateSubject::Uri(registered), GeneralName::UniformResourceIdentifier(name)) => {
+                name.as_str() == &**registered
+            }
+            (CertificateSubject::Ip(registered), GeneralName::IpAddress(name)) => {
+                name.as_bytes() == &**registered
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether its public key is one of `keys`.
+    pub fn has_key_of(&self, keys: &[PublicKey]) -> bool {
+        let own = self.public_key().map(|key| key.thumbprint());
+        own.is_some_and(|own| keys.iter().any(|key| key.thumbprint() == own))
+    }
+
+    /// `None` if it is of no type that is known here.
+    fn public_key(&self) -> Option<PublicKey> {
+        let info = self.certificate.tbs_certificate().subject_public_key_info();
+        let info = info.to_der().ok()?;
+        let info = SubjectPublicKeyInfoRef::from_der(&info).ok()?;
+        let key = info.subject_public_key.as_bytes()?;
+        match info.algorithm.oid {
+            RSA => {
+                let (n, e) = SliceReader::new(key)
+                    .ok()?
+                    .sequence(|numbers| {
+                        Ok::<_, pkcs8::der::Error>((
+                            UintRef::decode(numbers)?,
+                            UintRef::decode(numbers)?,
+                        ))
+                    })
+                    .ok()?;
+                PublicKey::rsa(n.as_bytes(), e.as_bytes()).ok()
+            }
+            EC if info.algorithm.parameters_oid().ok()? == P256 => {
+                let point = key.strip_prefix(&[4]).filter(|point| point.len() == 64)?;
+                PublicKey::p256(&point[..32], &point[32..]).ok()
+            }
+            ED25519 => PublicKey::ed25519(key).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientCertificate(…)")
+    }
+}
+
+/// The one name by which a client's certificates are known (RFC 8705, section 2.1.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSubject {
+    /// The subject's distinguished name as text (RFC 4514), as nginx writes `$ssl_client_s_dn`.
+    Dn(Box<str>),
+    /// A DNS name.
+    Dns(Box<str>),
+    /// A URI.
+    Uri(Box<str>),
+    /// The 4 or 16 bytes of an IP address.
+    Ip(Box<[u8]>),
+    /// An email address.
+    Email(Box<str>),
+}
+
+/// RFC 4514, with OpenSSL's short names and its text as it is, not as escaped bytes: what nginx and
+/// `openssl x509 -subject -nameopt RFC2253,-esc_msb` write.
+fn distinguished_name(name: &Name) -> String {
+    // The last comes first, and so within a set of several.
+    let entries: Vec<_> = name
+        .iter_rdn()
+        .flat_map(|set| set.iter().enumerate().map(|(index, entry)| (index, entry)))
+        .collect();
+    let mut text = String::new();
+    for (position, (index, entry)) in entries.iter().enumerate().rev() {
+        write_entry(&mut text, entry);
+        if position > 0 {
+            text.push(if *index > 0 { '+' } else { ',' });
+        }
+    }
+    text
+}
+
+fn write_entry(text: &mut String, entry: &AttributeTypeAndValue) {
+    let oid = entry.oid.to_string();
+    let known = SHORT_NAMES.iter().find(|(known, _)| *known == oid);
+    let value = known.and_then(|(_, name)| Some((*name, string_of(entry)?)));
+    if let Some((name, value)) = value {
+        text.push_str(name);
+        text.push('=');
+        write_escaped(text, &value);
+        return;
+    }
+    // What cannot be shown as text is shown as its encoding.
+    text.push_str(known.map_or(&*oid, |(_, name)| name));
+    text.push_str("=#");
+    for byte in entry.value.to_der().unwrap_or_default() {
+        // Writing to memory cannot fail.
+        let _ = write!(text, "{byte:02X}");
+    }
+}
+
+fn string_of(entry: &AttributeTypeAndValue) -> Option<Cow<'_, str>> {
+    let bytes = entry.value.value();
+    match entry.value.tag() {
+        Tag::Utf8String
+        | Tag::PrintableString
+        | Tag::Ia5String
+        | Tag::NumericString
+        | Tag::VisibleString => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        // Latin-1, as everyone reads it.
+        Tag::TeletexString => Some(bytes.iter().map(|byte| char::from(*byte)).collect()),
+        Tag::BmpString => {
+            let units = bytes.chunks(2).map(|pair| match pair {
+                [high, low] => u16::from_be_bytes([*high, *low]),
+                _ => 0xD800,
+            });
+            char::decode_utf16(units).collect::<Result<String, _>>().ok().map(Cow::Owned)
+        }
+        _ => None,
+    }
+}
+
+fn write_escaped(text: &mut String, value: &str) {
+    let last = value.chars().count().wrapping_sub(1);
+    for (index, c) in value.chars().enumerate() {
+        match c {
+            ',' | '+' | '"' | '\\' | '<' | '>' | ';' => text.extend(['\\', c]),
+            ' ' if index == 0 || index == last => text.extend(['\\', c]),
+            '#' if index == 0 => text.extend(['\\', c]),
+            '\0'..='\x1F' | '\x7F' => {
+                // Writing to memory cannot fail.
+                let _ = write!(text, "\\{:02X}", c as u32);
+            }
+            c => text.push(c),
+        }
+    }
+}
+
+/// Those of the attributes that certificates have, as OpenSSL writes them.
+const SHORT_NAMES: [(&str, &str); 18] = [
+    ("2.5.4.3", "CN"),
+    ("2.5.4.4", "SN"),
+    ("2.5.4.5", "serialNumber"),
+    ("2.5.4.6", "C"),
+    ("2.5.4.7", "L"),
+    ("2.5.4.8", "ST"),
+    ("2.5.4.9", "street"),
+    ("2.5.4.10", "O"),
+    ("2.5.4.11", "OU"),
+    ("2.5.4.12", "title"),
+    ("2.5.4.15", "businessCategory"),
+    ("2.5.4.17", "postalCode"),
+    ("2.5.4.42", "GN"),
+    ("2.5.4.43", "initials"),
+    ("2.5.4.97", "organizationIdentifier"),
+    ("0.9.2342.19200300.100.1.1", "UID"),
+    ("0.9.2342.19200300.100.1.25", "DC"),
+    ("1.2.840.113549.1.9.1", "emailAddress"),
+];
+
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");

@@ -1,0 +1,325 @@
+//! Tokens bound to a key that the client proves to hold (DPoP, RFC 9449).
+
+use serde_json::{Value, json};
+
+use crate::support::home::{hash_of, secret_of};
+use crate::support::{
+    ENCODINGS, Encoding, Home, Library, Program, Request, Response, Signer, Token, request_of,
+};
+
+const ISSUER: &str = "https://auth.example";
+const URL: &str = "https://auth.example/connect/token";
+const START: u64 = 1_750_384_800;
+const NOW: u64 = START + 1000;
+
+fn home() -> Home {
+    let client = |id: &str, more: Value| {
+        let mut client = json!({
+            "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
+            "scopes": ["read"], "default_scopes": ["read"],
+        });
+        client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        client
+    };
+    let home = Home::new();
+    let clients = json!({ "clients": [
+        client("may", json!({})),
+        client("must", json!({ "dpop_bound_access_tokens": true })),
+        client("reuser", json!({ "token_reuse": 600 })),
+    ]});
+    home.write("clients.json", &clients.to_string());
+    home
+}
+
+fn library() -> Library {
+    let library = Library::start(home(), ISSUER, START);
+    library.clock.set(NOW);
+    library
+}
+
+fn unique() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("proof-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn header(signer: &Signer) -> Value {
+    json!({ "typ": "dpop+jwt", "alg": signer.algorithm, "jwk": signer.jwk() })
+}
+
+fn claims(now: u64) -> Value {
+    json!({ "jti": unique(), "htm": "POST", "htu": URL, "iat": now })
+}
+
+fn changed(mut value: Value, changes: &Value) -> Value {
+    let members = value.as_object_mut().unwrap();
+    for (name, change) in changes.as_object().unwrap() {
+        if change.is_null() {
+            members.shift_remove(name);
+        } else {
+            members.insert(name.clone(), change.clone());
+        }
+    }
+    value
+}
+
+fn proof(signer: &Signer, now: u64) -> String {
+    signer.sign(&header(signer), &claims(now))
+}
+
+fn request(encoding: Encoding, client: &str) -> Request {
+    Request::token(encoding, &request_of(client, &secret_of(client), &[]))
+}
+
+fn ask(library: &Library, client: &str, proof: &str) -> Response {
+    request(Encoding::Urlencoded, client).header("DPoP", proof).send(library.address)
+}
+
+#[test]
+fn a_token_is_bound_to_the_key_of_the_proof() {
+    let library = library();
+    for signer in Signer::all() {
+        for encoding in ENCODINGS {
+            for client in ["may", "must"] {
+                let request = request(encoding, client).header("DPoP", proof(&signer, NOW));
+                let answer = request.send(library.address);
+                let token = Token::verified(&answer, library.address);
+                assert_eq!(answer.json()["token_type"], "DPoP");
+                assert_eq!(token.claims["cnf"], json!({ "jkt": signer.thumbprint() }));
+                assert_eq!(token.header["typ"], "at+jwt");
+                assert_eq!(answer.header("dpop-nonce"), None);
+
+                // As a plain bearer token it is none.
+                let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
+                let validate = Request::get("/connect/validate").header("Authorization", bearer);
+                assert_eq!(validate.send(library.address).status, 401);
+            }
+        }
+    }
+}
+
+#[test]
+fn whoever_must_prove_must_and_others_may() {
+    let library = library();
+    for encoding in ENCODINGS {
+        let without = request(encoding, "must").send(library.address);
+        without.assert_refused(400, "invalid_dpop_proof");
+        let without = request(encoding, "may").send(library.address);
+        assert_eq!(without.json()["token_type"], "Bearer");
+        assert_eq!(Token::verified(&without, library.address).claims.get("cnf"), None);
+    }
+    // Services that know bearer tokens only give it none.
+    let secret = secret_of("must");
+    let body = json!({
+        "grant_type": "client_credentials", "scope": "read",
+        "client_id": "must", "client_secret": secret,
+    });
+    let vision = Request::new("POST", "/v1/api/oauth/token")
+        .typed_body("application/json", body.to_string())
+        .header("DPoP", proof(&Signer::es256(), NOW));
+    assert_eq!(vision.send(library.address).status, 401);
+    let firstvision = Request::get("/v1/getAccessToken?scope=read")
+        .header("Content-Type", "application/json")
+        .basic(&format!("must:{secret}"));
+    assert_eq!(firstvision.send(library.address).status, 401);
+}
+
+#[test]
+fn what_a_proof_must_say() {
+    let library = library();
+    let signer = Signer::es256();
+    let other = Signer::es256();
+    let private = changed(signer.jwk(), &json!({ "d": "AA" }));
+    let weak = json!({ "kty": "RSA", "e": "AQAB", "n": "_____w" });
+    let mut proofs = Vec::new();
+    for changes in [
+        json!({ "typ": null }),
+        json!({ "typ": "JWT" }),
+        json!({ "typ": "at+jwt" }),
+        json!({ "alg": "none" }),
+        json!({ "alg": "HS256" }),
+        json!({ "alg": "RS256" }),
+        json!({ "alg": null }),
+        json!({ "jwk": null }),
+        json!({ "jwk": "AA" }),
+        json!({ "jwk": other.jwk() }),
+        json!({ "jwk": private }),
+        json!({ "jwk": weak }),
+        json!({ "jwk": { "kty": "oct", "k": "AA" } }),
+        json!({ "jku": "https://evil.example" }),
+        json!({ "crit": ["exp"] }),
+    ] {
+        let header = changed(header(&signer), &changes);
+        proofs.push((changes.to_string(), signer.sign(&header, &claims(NOW))));
+    }
+    for changes in [
+        json!({ "jti": null }),
+        json!({ "jti": "" }),
+        json!({ "jti": 5 }),
+        json!({ "htm": null }),
+        json!({ "htm": "GET" }),
+        json!({ "htm": "post" }),
+        json!({ "htu": null }),
+        json!({ "htu": ISSUER }),
+        json!({ "htu": "/connect/token" }),
+        json!({ "htu": "http://auth.example/connect/token" }),
+        json!({ "htu": "https://evil.example/connect/token" }),
+        json!({ "htu": "https://auth.example/connect/token/" }),
+        json!({ "htu": "https://auth.example/connect/introspect" }),
+        json!({ "iat": null }),
+        json!({ "iat": NOW.to_string() }),
+        json!({ "iat": NOW - 11 }),
+        json!({ "iat": NOW + 11 }),
+        json!({ "iat": -1 }),
+    ] {
+        let claims = changed(claims(NOW), &changes);
+        proofs.push((changes.to_string(), signer.sign(&header(&signer), &claims)));
+    }
+    let good = proof(&signer, NOW);
+    let last = good.rfind('.').unwrap();
+    proofs.extend([
+        ("no signature".to_owned(), good[..=last].to_owned()),
+        ("two parts".to_owned(), good[..last].to_owned()),
+        ("empty".to_owned(), String::new()),
+        ("dots".to_owned(), ".".repeat(8000)),
+        ("two in one".to_owned(), format!("{good}, {good}")),
+    ]);
+    for (what, proof) in &proofs {
+        for encoding in ENCODINGS {
+            let request = request(encoding, "may").header("DPoP", proof.as_str());
+            let answer = request.send(library.address);
+            assert_eq!(answer.status, 400, "{what}: {}", answer.text());
+            answer.assert_refused(400, "invalid_dpop_proof");
+        }
+    }
+    let twice = request(Encoding::Multipart, "may")
+        .header("DPoP", proof(&signer, NOW))
+        .header("DPoP", proof(&signer, NOW));
+    twice.send(library.address).assert_refused(400, "invalid_dpop_proof");
+
+    for changes in [
+        json!({ "htu": "HTTPS://Auth.Example:443/connect/./token" }),
+        json!({ "htu": "https://auth.example/connect/token?a=b#c" }),
+        json!({ "iat": NOW - 10 }),
+        json!({ "iat": NOW + 10 }),
+    ] {
+        let claims = changed(claims(NOW), &changes);
+        let answer = ask(&library, "may", &signer.sign(&header(&signer), &claims));
+        assert_eq!(answer.status, 200, "{changes}: {}", answer.text());
+    }
+}
+
+#[test]
+fn one_use_of_each_proof_by_how_many_at_once_and_after_the_client_is_known() {
+    let library = library();
+    let signer = Signer::eddsa();
+    let good = proof(&signer, NOW);
+    // Whoever is not authenticated uses nothing up.
+    let wrong = Request::token(Encoding::Urlencoded, &request_of("may", "wrong", &[]));
+    let wrong = wrong.header("DPoP", good.as_str()).send(library.address);
+    wrong.assert_refused(400, "invalid_client");
+    let granted: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|number| {
+                let request = request(ENCODINGS[number % 2], "may").header("DPoP", good.as_str());
+                let address = library.address;
+                scope.spawn(move || {
+                    let answer = request.send(address);
+                    if answer.status != 200 {
+                        answer.assert_refused(400, "invalid_dpop_proof");
+                    }
+                    usize::from(answer.status == 200)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(granted, 1);
+    for at in [NOW + 10, NOW + 3600, NOW, NOW - 3600, NOW + 5] {
+        library.clock.set(at);
+        ask(&library, "may", &good).assert_refused(400, "invalid_dpop_proof");
+    }
+    // The same id of another key is another id.
+    library.clock.set(NOW);
+    let same = changed(claims(NOW), &json!({ "jti": "same" }));
+    let [one, two] = [Signer::es256(), Signer::es256()].map(|s| s.sign(&header(&s), &same));
+    assert_eq!(ask(&library, "may", &one).status, 200);
+    assert_eq!(ask(&library, "may", &two).status, 200);
+    ask(&library, "may", &two).assert_refused(400, "invalid_dpop_proof");
+}
+
+#[test]
+fn a_proof_from_before_the_start_is_refused() {
+    let library = Library::start(home(), ISSUER, START);
+    library.clock.set(START + 2);
+    let signer = Signer::es256();
+    ask(&library, "may", &proof(&signer, START)).assert_refused(400, "invalid_dpop_proof");
+    assert_eq!(ask(&library, "may", &proof(&signer, START + 1)).status, 200);
+}
+
+#[test]
+fn a_token_is_handed_out_again_to_the_same_key_only() {
+    let library = library();
+    let [one, two] = [Signer::es256(), Signer::es256()];
+    let token = |signer: Option<&Signer>| {
+        let request = request(Encoding::Urlencoded, "reuser");
+        let request = match signer {
+            Some(signer) => request.header("DPoP", proof(signer, NOW)),
+            None => request,
+        };
+        let answer = request.send(library.address);
+        let token_type = if signer.is_some() { "DPoP" } else { "Bearer" };
+        assert_eq!(answer.json()["token_type"], token_type);
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    };
+    let [first, second, bearer] = [token(Some(&one)), token(Some(&two)), token(None)];
+    assert_ne!(first, second);
+    assert_ne!(first, bearer);
+    let again = [token(Some(&one)), token(Some(&two)), token(None)];
+    assert_eq!(again, [first, second, bearer]);
+}
+
+#[test]
+fn a_nonce_is_asked_for_handed_out_and_good_for_a_while() {
+    let home = home();
+    home.write("grantd.toml", "dpop_nonce = true\nissuer = \"https://auth.example\"");
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let now = || grantd::clock::Clock::system().unix_seconds();
+    let start = now();
+    while now() <= start {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let signer = Signer::es256();
+    let with = |nonce: Value| {
+        let claims = changed(claims(now()), &json!({ "nonce": nonce }));
+        signer.sign(&header(&signer), &claims)
+    };
+    for encoding in ENCODINGS {
+        let ask = |proof: &str| server.ask(&request(encoding, "must").header("DPoP", proof));
+        let told = |answer: &Response| answer.header("dpop-nonce").map(str::to_owned);
+        for nonce in [json!(null), json!(""), json!("made-up"), json!("AAAAAAAAAAAAAAAAAAAAAA")] {
+            let answer = ask(&with(nonce));
+            answer.assert_refused(400, "use_dpop_nonce");
+            let nonce = told(&answer).expect("a nonce");
+            // What was refused for its nonce was not used up; a new proof with it is good.
+            let answer = ask(&with(json!(nonce)));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert!(told(&answer).is_some());
+        }
+        // Whatever else is wrong is said first.
+        let answer = ask("a.b.c");
+        answer.assert_refused(400, "invalid_dpop_proof");
+        assert_eq!(told(&answer), None);
+        // Who proves nothing needs no nonce.
+        let plain = server.ask(&request(encoding, "may"));
+        assert_eq!((plain.status, told(&plain)), (200, None));
+    }
+}
+
+#[test]
+fn metadata_names_the_algorithms() {
+    let library = library();
+    let document = Request::get("/.well-known/oauth-authorization-server").send(library.address);
+    let algorithms = &document.json()["dpop_signing_alg_values_supported"];
+    assert_eq!(algorithms, &json!(["RS256", "PS256", "ES256", "EdDSA"]));
+}

@@ -1,0 +1,355 @@
+//! Client certificates behind a proxy, and tokens bound to them (RFC 8705).
+//!
+//! The certificates were made by `openssl req -x509`; the names here are what
+//! `openssl x509 -subject -nameopt RFC2253,-esc_msb` says of them, and the keys and hashes are
+//! openssl's too.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use crate::support::command::run;
+use crate::support::form::percent_encode;
+use crate::support::home::{hash_of, secret_of};
+use crate::support::{ENCODINGS, Encoding, Home, Program, Request, Response, Token, request_of};
+
+const ODD: &str = include_str!("certificates/odd.pem");
+const RSA: &str = include_str!("certificates/rsa.pem");
+const ED25519: &str = include_str!("certificates/ed25519.pem");
+const P384: &str = include_str!("certificates/p384.pem");
+
+/// Every escape there is, a set of two, text beyond ASCII and an attribute without a name.
+const ODD_NAME: &str = r##"2.3.4=#0C07756E6B6E6F776E,emailAddress=ops@client.example,CN=\ padded\ ,OU=\#first+serialNumber=12345,O=Müller\, Söhne \+ Co. \<x\; y=z\> \\\"q\",DC=example,C=DE"##;
+const ODD_HASH: &str = "a1f0241c2a08977476f6ad7b1c97910b30e9d1182b443b0978ebf7a740bf44f3";
+
+fn odd_key() -> Value {
+    json!({
+        "kty": "EC", "crv": "P-256",
+        "x": "zX3GV0mtUoJNbcPBgcp_sqVZw9CnjVB5Jcgc_S8yr8s",
+        "y": "Mhkz3y9hxLWPtEP9o7SLLlSjaAsv-hutaZpaWqqbWU8",
+    })
+}
+
+fn ed25519_key() -> Value {
+    json!({ "kty": "OKP", "crv": "Ed25519", "x": "VnzkxvifBHliwX-XoI4jLgLqKm4ylSY4WE196Lcxdr8" })
+}
+
+fn rsa_key() -> Value {
+    json!({
+        "kty": "RSA", "e": "AQAB",
+        "n": "wc967anmNnOW_mUF68oWzW24maQOIgrDSC0CinniE2W1XTHhZTN27AMYuoAbWcDh5-vk3f3jdvwCnInxCoq9\
+              csmwh7NLV8bkVzStMEEmc4IsNZXXu_zEBFrHbmI7POpno1SNNgYKlRueYRNs1qP3PhnLC3hVBX1bI6hDO1Be\
+              FxgJ1rtJmHcfd66JVehwMwZgARKFWckGnlHFm4mbuvoaZl_7ZlTw5lrzjhe03bihyWaKJ3bWVufafPJykmLc\
+              tQvy1aX_wM5j3is3zHI3dPSUPgyJPlALR1GiiI0kphiKbdNLOB9avlRzxFZ0XN6bFXv0tsH0UeoqcQgOR68U\
+              VWp22w",
+    })
+}
+
+/// One client for each way to be known by a certificate.
+fn home(toml: &str) -> Home {
+    let by_name = |id: &str, field: &str, value: &str| {
+        json!({
+            "client_id": id, "auth_methods": ["tls_client_auth"], field: value,
+            "scopes": ["read"], "default_scopes": ["read"],
+        })
+    };
+    let by_keys = |id: &str, keys: &[Value]| {
+        json!({
+            "client_id": id, "auth_methods": ["self_signed_tls_client_auth"],
+            "jwks": { "keys": keys }, "scopes": ["read"], "default_scopes": ["read"],
+        })
+    };
+    let with_secret = |id: &str, more: Value| {
+        let mut client = json!({
+            "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
+            "scopes": ["read"], "default_scopes": ["read"],
+        });
+        client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        client
+    };
+    let mut off = by_name("off", "tls_client_auth_subject_dn", ODD_NAME);
+    off["enabled"] = false.into();
+    let mut bound = by_name("bound", "tls_client_auth_san_dns", "client.example");
+    bound["tls_client_certificate_bound_access_tokens"] = true.into();
+    let clients = json!({ "clients": [
+        by_name("dn", "tls_client_auth_subject_dn", ODD_NAME),
+        by_name("plain", "tls_client_auth_subject_dn", "CN=ed25519,O=Example,C=DE"),
+        by_name("dns", "tls_client_auth_san_dns", "client.example"),
+        by_name("dns2", "tls_client_auth_san_dns", "second.example"),
+        by_name("uri", "tls_client_auth_san_uri", "spiffe://client.example/a"),
+        by_name("ip4", "tls_client_auth_san_ip", "192.0.2.7"),
+        by_name("ip6", "tls_client_auth_san_ip", "2001:0db8:0::7"),
+        by_name("email", "tls_client_auth_san_email", "ops@client.example"),
+        by_name("turned", "tls_client_auth_subject_dn", "C=DE,O=Example,CN=ed25519"),
+        by_name("upper", "tls_client_auth_san_dns", "CLIENT.example"),
+        by_name("part", "tls_client_auth_san_dns", "lient.example"),
+        by_name("as-uri", "tls_client_auth_san_uri", "client.example"),
+        by_name("as-dns", "tls_client_auth_san_dns", "192.0.2.7"),
+        by_keys("keys", &[rsa_key(), ed25519_key(), odd_key()]),
+        by_keys("other-key", &[rsa_key()]),
+        off,
+        bound,
+        with_secret("secret", json!({})),
+        with_secret("bound-secret", json!({
+            "tls_client_certificate_bound_access_tokens": true, "token_reuse": 60,
+        })),
+    ]});
+    let home = Home::new();
+    home.write("clients.json", &clients.to_string());
+    home.write("grantd.toml", toml);
+    home
+}
+
+fn program(toml: &str) -> Program {
+    Program::start(home(toml), &["--config", "grantd.toml"])
+}
+
+/// As nginx writes `$ssl_client_escaped_cert`.
+fn escaped(pem: &str) -> String {
+    percent_encode(pem.as_bytes()).replace('+', "%20")
+}
+
+fn request(encoding: Encoding, client: &str) -> Request {
+    Request::token(encoding, &[("grant_type", "client_credentials"), ("client_id", client)])
+}
+
+fn with(request: Request, pem: &str) -> Request {
+    request.header("X-Client-Cert-Verify", "SUCCESS").header("X-Client-Cert", escaped(pem))
+}
+
+const TRUSTING: &str = "trusted_proxies = [\"127.0.0.0/8\"]";
+
+#[test]
+fn a_certificate_is_known_by_its_one_registered_name_or_by_its_key() {
+    let server = program(TRUSTING);
+    for (client, pem, is_its) in [
+        ("dn", ODD, true),
+        ("dn", ED25519, false),
+        ("plain", ED25519, true),
+        ("plain", ODD, false),
+        ("dns", ODD, true),
+        ("dns2", ODD, true),
+        ("uri", ODD, true),
+        ("ip4", ODD, true),
+        ("ip6", ODD, true),
+        ("email", ODD, true),
+        ("dns", ED25519, false),
+        // Exactly: no other order, case, part or kind of name.
+        ("turned", ED25519, false),
+        ("upper", ODD, false),
+        ("part", ODD, false),
+        ("as-uri", ODD, false),
+        ("as-dns", ODD, false),
+        ("keys", ODD, true),
+        ("keys", RSA, true),
+        ("keys", ED25519, true),
+        ("keys", P384, false),
+        ("other-key", ODD, false),
+        // A certificate is not registered for these.
+        ("secret", ODD, false),
+        ("off", ODD, false),
+        ("nobody", ODD, false),
+    ] {
+        for encoding in ENCODINGS {
+            let answer = server.ask(&with(request(encoding, client), pem));
+            if is_its {
+                let token = Token::verified(&answer, server.address);
+                assert_eq!(token.claims["sub"], client);
+                assert_eq!(token.claims.get("cnf"), None);
+            } else {
+                answer.assert_refused(400, "invalid_client");
+                let text = &answer.json()["error_description"];
+                assert_eq!(text, "Client authentication failed.", "{client}");
+            }
+        }
+    }
+    // An assertion's client has no other way in, and the id must be there.
+    let nobody = [("grant_type", "client_credentials")];
+    let answer = server.ask(&with(Request::token(Encoding::Urlencoded, &nobody), ODD));
+    answer.assert_refused(400, "invalid_client");
+}
+
+#[test]
+fn only_success_counts_and_only_one_readable_certificate() {
+    let server = program(TRUSTING);
+    let base = |encoding| request(encoding, "dns");
+    for encoding in ENCODINGS {
+        let bare = || base(encoding).header("X-Client-Cert", escaped(ODD));
+        let verified = || base(encoding).header("X-Client-Cert-Verify", "SUCCESS");
+        let requests = [
+            base(encoding),
+            bare(),
+            verified(),
+            bare().header("X-Client-Cert-Verify", "NONE"),
+            bare().header("X-Client-Cert-Verify", "FAILED:self-signed certificate"),
+            bare().header("X-Client-Cert-Verify", "success"),
+            bare().header("X-Client-Cert-Verify", "SUCCESS, SUCCESS"),
+            bare().header("X-Client-Cert-Verify", "SUCCESS").header("X-Client-Cert-Verify", "NONE"),
+            with(base(encoding), ODD).header("X-Client-Cert", escaped(ED25519)),
+            verified().header("X-Client-Cert", ""),
+            verified().header("X-Client-Cert", "client.example"),
+            verified().header("X-Client-Cert", "%zz"),
+            verified().header("X-Client-Cert", "%FF"),
+            with(base(encoding), &ODD.replace("CERTIFICATE", "PUBLIC KEY")),
+            with(base(encoding), &ODD[..ODD.len() - 60]),
+            with(base(encoding), &[ED25519, ODD].concat()),
+            with(base(encoding), &ODD.replacen("MII", "AAA", 1)),
+        ];
+        for (index, request) in requests.iter().enumerate() {
+            let answer = server.ask(request);
+            assert_eq!(answer.status, 400, "{index}: {}", answer.text());
+            answer.assert_refused(400, "invalid_client");
+        }
+        assert_eq!(server.ask(&with(base(encoding), ODD)).status, 200);
+    }
+}
+
+#[test]
+fn nobody_but_a_trusted_proxy_is_believed() {
+    for toml in ["", "trusted_proxies = []", "trusted_proxies = [\"10.0.0.0/8\", \"unix\"]"] {
+        let server = program(toml);
+        for encoding in ENCODINGS {
+            let answer = server.ask(&with(request(encoding, "dns"), ODD));
+            answer.assert_refused(400, "invalid_client");
+        }
+    }
+    let home = home("trusted_proxies = [\"unix\"]");
+    let path = home.path("socket");
+    let listen = format!("unix:{}", path.display());
+    let server = Program::start(home, &["--config", "grantd.toml", "--listen", &listen]);
+    let request = with(request(Encoding::Urlencoded, "dns"), ODD);
+    server.ask(&request).assert_refused(400, "invalid_client");
+    let mut socket = UnixStream::connect(path).unwrap();
+    let mut text = String::new();
+    socket.write_all(&request.header("Connection", "close").to_bytes()).unwrap();
+    socket.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+}
+
+#[test]
+fn the_headers_have_the_names_that_the_operator_gives_them() {
+    let server = program(
+        "trusted_proxies = [\"127.0.0.1\"]\n[client_certificate]\nverify_header = \"X-V\"\n\
+         certificate_header = \"X-C\"",
+    );
+    let base = || request(Encoding::Multipart, "dns");
+    server.ask(&with(base(), ODD)).assert_refused(400, "invalid_client");
+    let own = base().header("x-v", "SUCCESS").header("X-C", escaped(ODD));
+    assert_eq!(server.ask(&own).status, 200);
+}
+
+#[test]
+fn a_token_is_bound_to_the_certificate() {
+    let server = program(TRUSTING);
+    let hash = (0..32).map(|at| u8::from_str_radix(&ODD_HASH[at * 2..at * 2 + 2], 16).unwrap());
+    let expected = URL_SAFE_NO_PAD.encode(hash.collect::<Vec<_>>());
+    let secret = secret_of("bound-secret");
+    for encoding in ENCODINGS {
+        let by_certificate = with(request(encoding, "bound"), ODD);
+        let own = request_of("bound-secret", &secret, &[]);
+        let by_secret = Request::token(encoding, &own);
+        for request in [by_certificate, with(by_secret.clone(), ODD)] {
+            let answer = server.ask(&request);
+            let token = Token::verified(&answer, server.address);
+            assert_eq!(token.claims["cnf"], json!({ "x5t#S256": expected }));
+            // RFC 8705, section 3: it is sent as a bearer token all the same.
+            assert_eq!(answer.json()["token_type"], "Bearer");
+
+            // Without the certificate it is none.
+            let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
+            let validate = Request::get("/connect/validate").header("Authorization", bearer);
+            assert_eq!(server.ask(&validate).status, 401);
+        }
+        server.ask(&by_secret).assert_refused(400, "invalid_request");
+    }
+    // A token that is handed out again goes to the same certificate only.
+    let own = request_of("bound-secret", &secret, &[]);
+    let ask = |pem: &str| server.ask(&with(Request::token(Encoding::Urlencoded, &own), pem));
+    let token = |answer: &Response| answer.json()["access_token"].as_str().unwrap().to_owned();
+    let [first, other, again] = [ask(ODD), ask(ED25519), ask(ODD)];
+    assert_eq!(token(&first), token(&again));
+    assert_ne!(token(&first), token(&other));
+    assert_eq!(again.header("x-token-reuse"), Some("reused"));
+    assert_eq!(other.header("x-token-reuse"), Some("fresh"));
+}
+
+#[test]
+fn metadata_says_so_only_where_a_proxy_is_trusted() {
+    let document = |toml: &str| {
+        let server = program(toml);
+        server.ask(&Request::get("/.well-known/oauth-authorization-server")).json()
+    };
+    let on = document(TRUSTING);
+    assert_eq!(
+        on["token_endpoint_auth_methods_supported"],
+        json!([
+            "client_secret_basic",
+            "client_secret_post",
+            "private_key_jwt",
+            "tls_client_auth",
+            "self_signed_tls_client_auth",
+        ])
+    );
+    assert_eq!(on["tls_client_certificate_bound_access_tokens"], true);
+    let off = document("");
+    let methods = off["token_endpoint_auth_methods_supported"].to_string();
+    assert!(!methods.contains("tls"), "{methods}");
+    assert_eq!(off.get("tls_client_certificate_bound_access_tokens"), None);
+}
+
+#[test]
+fn the_registry_and_the_configuration_are_checked() {
+    let client = |more: Value| {
+        let mut entry = json!({ "client_id": "c" });
+        entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "clients": [entry] }).to_string()
+    };
+    for (more, says) in [
+        (
+            json!({ "auth_methods": ["tls_client_auth"] }),
+            "clients[0].auth_methods: holds tls_client_auth, which needs one of the fields",
+        ),
+        (
+            json!({ "auth_methods": ["self_signed_tls_client_auth"] }),
+            "clients[0].auth_methods: holds self_signed_tls_client_auth, which needs",
+        ),
+        (
+            json!({ "tls_client_auth_san_dns": "a", "tls_client_auth_san_uri": "hunter2" }),
+            "clients[0].tls_client_auth_san_uri: is one subject too many",
+        ),
+        (
+            json!({ "tls_client_auth_san_ip": "hunter2" }),
+            "clients[0].tls_client_auth_san_ip: must be an IP address",
+        ),
+        (
+            json!({ "tls_client_auth_subject_dn": "" }),
+            "clients[0].tls_client_auth_subject_dn: must not be empty",
+        ),
+        (
+            json!({ "tls_client_certificate_bound_access_tokens": "hunter2" }),
+            "clients[0].tls_client_certificate_bound_access_tokens: must be true or false",
+        ),
+    ] {
+        let home = Home::new();
+        home.write("clients.json", &client(more));
+        let ended = run(home.command(&["check"]));
+        ended.assert_error(1, &["clients.json:1: ", says]);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    }
+    for (toml, says) in [
+        ("trusted_proxies = [\"10.0.0.1/8\"]", "a trusted proxy is an address, a network"),
+        ("[client_certificate]\nverify_header = \"a b\"", "must be the name of a header field"),
+    ] {
+        let home = home(toml);
+        run(home.command(&["check", "--config", "grantd.toml"])).assert_error(1, &[says]);
+    }
+    // Whom a proxy serves is not known: the demo clients are for this machine alone.
+    let home = Home::new();
+    home.write("grantd.toml", TRUSTING);
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let ended = run(home.command(&serve).args(["--config", "grantd.toml"]));
+    ended.assert_error(1, &["the demo clients"]);
+}
