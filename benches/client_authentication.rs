@@ -63,7 +63,8 @@ fn authenticate<'c>(
     parameters: &Parameters<'_>,
 ) -> Result<&'c Client, Cause> {
     let credentials = Credentials::read(authorization, parameters)?;
-    credentials.verify(clients.get(credentials.client_id()), NOW)
+    let registered = clients.get(credentials.client_id());
+    credentials.verify(registered, credentials.find_secret(registered, NOW), NOW)
 }
 
 fn post<'a>(id: &'a str, secret: &'a str) -> Parameters<'a> {

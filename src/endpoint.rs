@@ -1,5 +1,6 @@
 //! One file per endpoint: the story of one request, from values to values.
 
+pub mod authentication;
 pub mod metadata;
 pub mod token;
 pub mod validate;
@@ -12,6 +13,8 @@ use arc_swap::ArcSwap;
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::signing::engine::Engine;
+use crate::store::password_pool::PasswordPool;
+use crate::store::secret_uses::SecretUses;
 use crate::store::snapshot::Snapshot;
 
 /// What every endpoint works with. One for the process.
@@ -20,6 +23,10 @@ pub struct Context {
     pub snapshot: ArcSwap<Snapshot>,
     /// What signs.
     pub engine: Engine,
+    /// What computes slow hashes of secrets.
+    pub passwords: PasswordPool,
+    /// When which secret was used last.
+    pub secret_uses: SecretUses,
     /// Wall-clock time.
     pub clock: Clock,
     /// Unpredictable bytes.

@@ -5,7 +5,9 @@
 pub mod client;
 pub mod client_authentication;
 pub mod client_secret;
+pub mod decoy;
 pub mod error;
 pub mod grant;
+pub mod password_hash;
 pub mod reuse;
 pub mod scope;

@@ -55,6 +55,8 @@ use crate::random::Random;
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
 use crate::store::key_directory;
+use crate::store::password_pool::PasswordPool;
+use crate::store::secret_uses::SecretUses;
 use crate::store::snapshot::{Snapshot, Sources, demo_clients};
 use crate::telemetry::metrics::Metrics;
 
@@ -132,9 +134,17 @@ impl Server {
         }
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads = config.workers, "signing");
-        let snapshot = Snapshot { clients, keys, issuer };
-        let context =
-            Arc::new(Context { snapshot: ArcSwap::from_pointee(snapshot), engine, clock, random });
+        let (threads, capacity) = (config.limits.password_threads, config.limits.password_queue);
+        let passwords = PasswordPool::start(threads, capacity, &random)?;
+        let snapshot = ArcSwap::from_pointee(Snapshot::new(clients, keys, issuer));
+        let context = Arc::new(Context {
+            snapshot,
+            engine,
+            passwords,
+            secret_uses: SecretUses::default(),
+            clock,
+            random,
+        });
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         metrics.name_signer(&signer);
         let service = Service::new(Arc::clone(&context), Arc::clone(&metrics), config)

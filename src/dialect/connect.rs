@@ -221,7 +221,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "server_error", "The server failed; its log says why.")
         }
-        Cause::NoSigningKey | Cause::Overloaded => {
+        Cause::NoSigningKey | Cause::Overloaded | Cause::PasswordQueueFull => {
             (503, "temporarily_unavailable", "The server is busy; try again shortly.")
         }
     };

@@ -177,7 +177,9 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "AGT500ISE", "Internal server error")
         }
-        Cause::NoSigningKey | Cause::Overloaded => (503, "AGT503SU", "Service is unavailable"),
+        Cause::NoSigningKey | Cause::Overloaded | Cause::PasswordQueueFull => {
+            (503, "AGT503SU", "Service is unavailable")
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::endpoint::Context;
+use crate::endpoint::authentication::authenticate;
 use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
 use crate::oauth::client::{ContentType, RateLimit, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
@@ -106,7 +107,8 @@ pub async fn issue<'r, 's: 'r>(
     let is_timed = registered.is_some_and(|client| client.server_timing);
     let parsed = is_timed.then(Clock::instant);
 
-    let client = request.credentials.verify(registered, now).map_err(refused)?;
+    let client =
+        authenticate(context, snapshot, &request.credentials, now).await.map_err(refused)?;
     // Only now: nobody but the client itself can use up its budget.
     client
         .rate_limit

@@ -2,6 +2,7 @@
 //! that holds it.
 
 use crate::endpoint::Context;
+use crate::endpoint::authentication::authenticate;
 use crate::endpoint::token::Refused;
 use crate::jose::jwt::{self, Claims};
 use crate::oauth::client::Client;
@@ -71,15 +72,16 @@ pub fn bearer<'s>(
 /// # Errors
 ///
 /// [`Refused`], if the client is not who it claims to be.
-pub fn own_token<'s>(
+pub async fn own_token<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
     let registered = snapshot.clients.get(credentials.client_id());
-    let client = credentials
-        .verify(registered, context.clock.unix_seconds())
+    let now = context.clock.unix_seconds();
+    let client = authenticate(context, snapshot, credentials, now)
+        .await
         .map_err(|cause| Refused { cause, client_id: registered.map(|client| &*client.id) })?;
     let valid = current(context, snapshot, token).is_ok_and(|(_, holder)| holder.id == client.id);
     Ok((valid, &client.id))

@@ -111,7 +111,7 @@ impl Service {
             Route::VisionToken(version) => {
                 vision::token(context, snapshot, version, &head, body).await
             }
-            Route::VisionValidate => vision::validate_token(context, snapshot, &head, &body),
+            Route::VisionValidate => vision::validate_token(context, snapshot, &head, &body).await,
             Route::FirstvisionToken(path_scope) => {
                 firstvision::token(context, snapshot, path_scope, &head, body).await
             }

@@ -112,6 +112,8 @@ pub enum Cause {
     NoSigningKey,
     /// More is asked for than can be signed.
     Overloaded,
+    /// More secrets are to be hashed than there is time for.
+    PasswordQueueFull,
     /// The signer gave no signature.
     SigningFailed,
 }
@@ -133,7 +135,7 @@ impl Cause {
     pub fn retry_after(self) -> Option<u32> {
         match self {
             Self::RateLimited(seconds) => Some(seconds),
-            Self::NoSigningKey | Self::Overloaded => Some(1),
+            Self::NoSigningKey | Self::Overloaded | Self::PasswordQueueFull => Some(1),
             _ => None,
         }
     }
@@ -200,6 +202,7 @@ impl Cause {
             Self::NoEntropy => "no_entropy",
             Self::NoSigningKey => "no_signing_key",
             Self::Overloaded => "overloaded",
+            Self::PasswordQueueFull => "password_queue_full",
             Self::SigningFailed => "signing_failed",
         }
     }
