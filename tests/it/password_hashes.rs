@@ -28,7 +28,7 @@ fn mixed_home() -> Home {
     let mut document: Value = serde_json::from_str(&registry()).unwrap();
     let clients = document["clients"].as_array_mut().unwrap();
     clients
-        .extend(HASHES.map(|(id, hash)| slow_client(id, json!([{ "label": "a", "hash": hash }]))));
+        .extend(HASHES.map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }]))));
     home.write("clients.json", &document.to_string());
     home
 }
@@ -38,13 +38,13 @@ fn slow_home(hashes: &[(&str, &str)]) -> Home {
     let home = Home::new();
     let clients: Vec<_> = hashes
         .iter()
-        .map(|(id, hash)| slow_client(id, json!([{ "label": "a", "hash": hash }])))
+        .map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }])))
         .collect();
     home.write("clients.json", &json!({ "clients": clients }).to_string());
     home
 }
 
-fn slow_client(id: &str, secrets: Value) -> Value {
+fn slow_client(id: &str, secrets: &Value) -> Value {
     json!({ "client_id": id, "secrets": secrets, "scopes": ["read"], "default_scopes": ["read"] })
 }
 
@@ -150,7 +150,7 @@ fn several_secrets_are_each_accepted_in_their_own_time() {
         { "label": "imported", "hash": HASHES[2].1 },
     ]);
     let over = json!([{ "label": "old", "hash": HASHES[0].1, "expires_at": past }]);
-    let clients = [slow_client("several", secrets), slow_client("over", over)];
+    let clients = [slow_client("several", &secrets), slow_client("over", &over)];
     home.write("clients.json", &json!({ "clients": clients }).to_string());
     let server = Program::start(home, &[]);
 
@@ -177,7 +177,7 @@ fn a_full_pool_says_come_back_and_holds_up_nobody_else() {
     let home = Home::new();
     let mut document: Value = serde_json::from_str(&registry()).unwrap();
     let clients = document["clients"].as_array_mut().unwrap();
-    clients.push(slow_client("slow", json!([{ "label": "a", "hash": SLOW }])));
+    clients.push(slow_client("slow", &json!([{ "label": "a", "hash": SLOW }])));
     home.write("clients.json", &document.to_string());
     home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 2\n");
     let server = Program::start(home, &["--config", "grantd.toml"]);

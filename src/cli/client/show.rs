@@ -68,9 +68,9 @@ fn text_of(file: &FileArg) -> Result<String, CliError> {
     Ok(text)
 }
 
-fn entries<'t>(
+fn entries(
     file: &FileArg,
-    text: &'t str,
+    text: &str,
 ) -> Result<impl Iterator<Item = Map<String, Value>>, CliError> {
     let entries = edit::entries(text)
         .map_err(|error| CliError(format!("{}: {error}", file.clients.display())))?;
