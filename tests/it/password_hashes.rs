@@ -75,9 +75,6 @@ fn each_kind_is_computed_once_for_a_right_secret_and_each_time_for_a_wrong_one()
         assert_eq!(computed(&server), before + 3, "{id}");
         // What was right stays known.
         assert_eq!(ask(&server, ENCODINGS[0], id, SECRET).status, 200);
-        // And it is known for this client alone.
-        let others = HASHES.iter().filter(|(other, _)| *other != id);
-        assert_eq!(others.count(), 2);
     }
     assert_eq!(computed(&server), 9);
     // Nobody with a fast hash waits for a slow one.
@@ -193,9 +190,7 @@ fn a_full_pool_says_come_back_and_holds_up_nobody_else() {
         while server.metric("grantd_password_queue ") < 2 {
             thread::yield_now();
         }
-        let before = computed(server);
         assert_eq!(server.ask(&Request::token(ENCODINGS[0], &DEMO)).status, 200);
-        assert!(before < 8);
         asking.into_iter().map(|asking| asking.join().unwrap()).collect::<Vec<_>>()
     });
     let (full, refused): (Vec<_>, Vec<_>) =
