@@ -6,21 +6,32 @@
 #![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
 
 use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use grantd::clock::Clock;
 use grantd::form::parameters::Parameters;
 use grantd::oauth::client::{Client, Registry};
 use grantd::oauth::client_assertion::Expected;
 use grantd::oauth::client_authentication::{Authorization, Credentials};
+use grantd::oauth::client_secret::FastHash;
 use grantd::oauth::error::Cause;
+use grantd::oauth::password_hash::{PasswordHash, Work};
+use grantd::random::Random;
+use grantd::server::{Arrival, Peer, Server};
 use grantd::store::client_file;
+use http_body_util::Full;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use hyper::{Request, StatusCode};
+use tokio::runtime::Builder;
 
 #[path = "support/demo.rs"]
 mod demo;
 
-criterion_group!(client_authentication, methods);
+criterion_group!(client_authentication, methods, second_request);
 criterion_main!(client_authentication);
 
 const ID: &str = "demo-client";
@@ -58,6 +69,47 @@ fn methods(c: &mut Criterion) {
     group.finish();
 }
 
+/// Whole requests for a token, without a socket. The slow hash is computed before the first is
+/// measured, and only once: the two must take the same.
+fn second_request(c: &mut Criterion) {
+    let (_directory, config) = demo::demo();
+    let work = Work::ARGON2ID;
+    let slow = PasswordHash::of(SECRET, work, [7; 16]).unwrap();
+    let registry = serde_json::json!({ "clients": [
+        { "client_id": "fast", "scopes": ["external-api"],
+          "secrets": [{ "label": "a", "hash": FastHash::of(SECRET).to_stored() }] },
+        { "client_id": "slow", "scopes": ["external-api"],
+          "secrets": [{ "label": "a", "hash": slow.as_stored() }] },
+    ] });
+    std::fs::write(&config.clients, registry.to_string()).unwrap();
+    let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+
+    let mut group = c.benchmark_group("second request");
+    for (name, id) in [("sha256", "fast"), ("argon2id", "slow")] {
+        let body = Bytes::from(format!(
+            "client_id={id}&client_secret={SECRET}&grant_type=client_credentials&scope=external-api"
+        ));
+        let ask = || {
+            let request = Request::post("/connect/token")
+                .header(HOST, "127.0.0.1")
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header(CONTENT_LENGTH, body.len())
+                .body(Full::new(body.clone()))
+                .unwrap();
+            let peer = Peer::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)));
+            let arrival = Arrival { peer, first_byte: Clock::instant() };
+            let answer = runtime.block_on(server.service().respond(request, arrival));
+            assert_eq!(answer.status(), StatusCode::OK);
+        };
+        let begin = Clock::instant();
+        ask();
+        println!("{name}: the first request took {:?}", Clock::instant() - begin);
+        group.bench_function(name, |bencher| bencher.iter(ask));
+    }
+    group.finish();
+}
+
 fn authenticate<'c>(
     clients: &'c Registry,
     authorization: Authorization<'_>,
@@ -66,7 +118,9 @@ fn authenticate<'c>(
     let credentials = Credentials::read(authorization, parameters)?;
     let expected =
         Expected { now: NOW, started_at: 0, issuer: "https://auth.example", endpoints: [""; 2] };
-    let verified = credentials.verify(clients.get(credentials.client_id()), &expected)?;
+    let registered = clients.get(credentials.client_id());
+    let secret = credentials.find_secret(registered, NOW);
+    let verified = credentials.verify(registered, secret, &expected)?;
     Ok(verified.client)
 }
 

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use grantd::clock::Clock;
-use grantd::oauth::client_secret::SecretHash;
+use grantd::oauth::client_secret::FastHash;
 use grantd::signing::batch::{BATCH, BatchKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
@@ -145,7 +145,7 @@ impl Bench {
     fn secrets(&mut self) -> io::Result<()> {
         let random = self.random.clone();
         let right = [b's'; SECRET];
-        let stored = SecretHash::of(str::from_utf8(&right).map_err(failed)?);
+        let stored = FastHash::of(str::from_utf8(&right).map_err(failed)?);
         let presented = |class, secret: &mut [u8; SECRET]| {
             random.fill(secret).map_err(failed)?;
             for byte in &mut *secret {
@@ -161,7 +161,7 @@ impl Bench {
             let secret = str::from_utf8(&secret).map_err(failed)?;
             Ok(timed(|| {
                 for _ in 0..COMPARISONS {
-                    black_box(SecretHash::of(black_box(secret)).ct_eq(&stored));
+                    black_box(FastHash::of(black_box(secret)).ct_eq(&stored));
                 }
             }))
         })?;
@@ -173,7 +173,7 @@ impl Bench {
                 presented(class, &mut secret)?;
                 Ok(timed(|| {
                     for _ in 0..COMPARISONS {
-                        black_box(SecretHash::of(str::from_utf8(black_box(&secret)).unwrap_or("")));
+                        black_box(FastHash::of(str::from_utf8(black_box(&secret)).unwrap_or("")));
                         black_box(black_box(&secret).iter().eq(black_box(&right)));
                     }
                 }))

@@ -5,8 +5,11 @@
 
 mod check;
 mod client;
+mod http_client;
 mod key;
+mod secret;
 mod serve;
+mod token;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -28,6 +31,7 @@ pub fn run() -> ExitCode {
         Command::Client(command) => client::run(command),
         Command::Key(command) => key::run(command),
         Command::Check(args) => check::run(args),
+        Command::Token(args) => token::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,6 +67,8 @@ enum Command {
     Key(key::KeyCommand),
     /// Validate everything that `serve` would load.
     Check(ServeArgs),
+    /// Ask a running server for a token, as a client does.
+    Token(token::TokenArgs),
 }
 
 /// Flags win over `GRANTD_*` in the environment, which wins over the file, which wins over defaults.

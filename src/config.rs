@@ -60,7 +60,7 @@ impl Default for Config {
             keys: "keys".into(),
             state: "state".into(),
             issuer: None,
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers: cores(),
             signer: SignerChoice::Auto,
             allow_demo_clients: false,
             jwks_max_age: 300,
@@ -346,6 +346,12 @@ pub struct Limits {
     /// Tokens that may wait for a signature.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub signing_queue: usize,
+    /// Secrets whose slow hash may wait to be computed.
+    #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
+    pub password_queue: usize,
+    /// Threads that compute slow hashes of secrets, each with as much memory as a hash asks for.
+    #[serde(deserialize_with = "number::<_, _, 1, MAX_WORKERS>")]
+    pub password_threads: usize,
     /// Tokens that may be revoked at a time, until theirs is over.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub revocations: usize,
@@ -370,11 +376,18 @@ impl Default for Limits {
             idle_seconds: 75,
             connections: 10_000,
             signing_queue: 256,
+            password_queue: 64,
+            // Signatures go on meanwhile.
+            password_threads: (cores() / 2).max(1),
             revocations: 1_000_000,
             replay_entries: 100_000,
             drain_seconds: 10,
         }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Limits {

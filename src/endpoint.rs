@@ -17,8 +17,10 @@ use crate::clock::Clock;
 use crate::oauth::dpop::Nonces;
 use crate::random::Random;
 use crate::signing::engine::Engine;
+use crate::store::password_pool::PasswordPool;
 use crate::store::replay::ReplayGuard;
 use crate::store::revocations::Revocations;
+use crate::store::secret_uses::SecretUses;
 use crate::store::snapshot::Snapshot;
 use crate::store::verified_tokens::VerifiedTokens;
 
@@ -28,6 +30,10 @@ pub struct Context {
     pub snapshot: ArcSwap<Snapshot>,
     /// What signs.
     pub engine: Engine,
+    /// What computes slow hashes of secrets.
+    pub passwords: PasswordPool,
+    /// When which secret was used last.
+    pub secret_uses: SecretUses,
     /// Tokens that are good no longer.
     pub revocations: Revocations,
     /// Tokens whose signature need not be checked again.

@@ -57,8 +57,10 @@ use crate::random::{NoEntropy, Random};
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
 use crate::store::key_directory;
+use crate::store::password_pool::PasswordPool;
 use crate::store::replay::ReplayGuard;
 use crate::store::revocations::Revocations;
+use crate::store::secret_uses::SecretUses;
 use crate::store::snapshot::{Snapshot, Sources, demo_clients};
 use crate::store::verified_tokens::VerifiedTokens;
 use crate::telemetry::metrics::Metrics;
@@ -140,8 +142,10 @@ impl Server {
         }
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads = config.workers, "signing");
+        let (threads, capacity) = (config.limits.password_threads, config.limits.password_queue);
+        let passwords = PasswordPool::start(threads, capacity, &random)?;
         let has_certificates = !config.trusted_proxies.is_empty();
-        let snapshot = Snapshot { clients, keys, issuer, has_certificates };
+        let snapshot = Snapshot::new(clients, keys, issuer, has_certificates);
         let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
         let snapshot = ArcSwap::from_pointee(snapshot);
         let nonces = if config.dpop_nonce {
@@ -154,6 +158,8 @@ impl Server {
         let context = Arc::new(Context {
             snapshot,
             engine,
+            passwords,
+            secret_uses: SecretUses::default(),
             revocations,
             verified: VerifiedTokens::default(),
             clock,

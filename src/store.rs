@@ -3,8 +3,11 @@
 
 pub mod client_file;
 pub mod key_directory;
+pub mod password_pool;
 pub mod replay;
 pub mod revocations;
+pub mod secret_uses;
 pub mod snapshot;
+pub mod verdicts;
 pub mod verified_tokens;
 pub mod whole_file;

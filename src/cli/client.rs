@@ -1,22 +1,22 @@
-//! `grantd client`: registers clients and shows them.
+//! `grantd client`: registers clients, changes them and shows them.
+
+mod import;
+mod rotate;
+mod show;
 
 use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
-use zeroize::Zeroizing;
+use serde_json::{Value, json};
 
+use crate::cli::secret::{self, HashKind};
 use crate::cli::{CliError, cannot, print};
+use crate::config::ListenAddr;
 use crate::fault::Fault;
 use crate::jose::public_key;
-use crate::oauth::client::{AuthMethod, is_vschar};
-use crate::oauth::client_secret::SecretHash;
-use crate::random::Random;
-use crate::store::client_file::{self, NewClient, NewSecret};
+use crate::oauth::client::AuthMethod;
+use crate::store::client_file::{self, NewClient, NewSecret, edit};
 use crate::store::whole_file;
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +35,47 @@ pub(super) enum ClientCommand {
         /// Its client_id.
         #[arg(long, value_name = "ID")]
         id: String,
+        /// Ask the server whose admin listener is here how each secret is used.
+        #[arg(long, value_name = "ADDRESS")]
+        admin: Option<ListenAddr>,
+    },
+    /// Let a client authenticate again.
+    Enable {
+        #[command(flatten)]
+        file: FileArg,
+        /// Its client_id.
+        #[arg(long, value_name = "ID")]
+        id: String,
+    },
+    /// Refuse a client like one with a wrong secret, until it is enabled again.
+    Disable {
+        #[command(flatten)]
+        file: FileArg,
+        /// Its client_id.
+        #[arg(long, value_name = "ID")]
+        id: String,
+    },
+    /// Take a client out of the registry.
+    Remove {
+        #[command(flatten)]
+        file: FileArg,
+        /// Its client_id.
+        #[arg(long, value_name = "ID")]
+        id: String,
+    },
+    /// Add a secret to a client and print it, once. The old ones stay valid unless told otherwise.
+    RotateSecret(rotate::RotateArgs),
+    /// End one of a client's secrets.
+    ExpireSecret(rotate::ExpireArgs),
+    /// Register many clients, all or none: one entry as in the registry on each line.
+    ///
+    /// An entry may have its secret in clear as `client_secret`; it is hashed.
+    Import {
+        #[command(flatten)]
+        file: FileArg,
+        /// JSON Lines; - is standard input.
+        #[arg(value_name = "FILE")]
+        from: PathBuf,
     },
 }
 
@@ -73,13 +114,53 @@ pub(super) struct AddArgs {
     /// Read the secret from standard input instead of making one.
     #[arg(long)]
     secret_stdin: bool,
+    /// What is kept of the secret [default: sha256; argon2id if it has fewer than 32 characters].
+    #[arg(long, value_name = "HASH")]
+    hash: Option<HashKind>,
 }
 
 pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
     match command {
         ClientCommand::Add(args) => add(args),
-        ClientCommand::List { file } => list(&file),
-        ClientCommand::Show { file, id } => show(&file, &id),
+        ClientCommand::List { file } => show::list(&file),
+        ClientCommand::Show { file, id, admin } => show::show(&file, &id, admin.as_ref()),
+        ClientCommand::Enable { file, id } => {
+            file.edit(|path, text| edit::set_enabled(path, text, &id, true))
+        }
+        ClientCommand::Disable { file, id } => {
+            file.edit(|path, text| edit::set_enabled(path, text, &id, false))
+        }
+        ClientCommand::Remove { file, id } => file.edit(|path, text| edit::remove(path, text, &id)),
+        ClientCommand::RotateSecret(args) => rotate::rotate_secret(&args),
+        ClientCommand::ExpireSecret(args) => rotate::expire_secret(&args),
+        ClientCommand::Import { file, from } => import::import(&file, &from),
+    }
+}
+
+impl FileArg {
+    /// Changes the file as `change` says; nobody else does meanwhile.
+    fn edit(
+        &self,
+        change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
+    ) -> Result<(), CliError> {
+        self.edit_or_create(|path, text| match text {
+            Some(text) => change(path, text),
+            // For the fault that says so.
+            None => change(path, &client_file::read(path).map_err(|fault| vec![fault])?),
+        })
+    }
+
+    /// The same where there need not be a file.
+    fn edit_or_create(
+        &self,
+        change: impl FnOnce(&Path, Option<&str>) -> Result<String, Vec<Fault>>,
+    ) -> Result<(), CliError> {
+        let file = &self.clients;
+        let _lock = whole_file::lock(file).map_err(|error| cannot("locked", file, &error))?;
+        let text = if file.exists() { Some(client_file::read(file)?) } else { None };
+        let changed = change(file, text.as_deref())?;
+        whole_file::replace(file, changed.as_bytes())
+            .map_err(|error| cannot("written", file, &error))
     }
 }
 
@@ -93,17 +174,15 @@ fn add(args: AddArgs) -> Result<(), CliError> {
     }
     let secret = match (has_secret, args.secret_stdin) {
         (false, _) => None,
-        (true, true) => Some(read_secret()?),
-        (true, false) => Some(make_secret()?),
+        (true, true) => Some(secret::read()?),
+        (true, false) => Some(secret::make()?),
     };
+    let hash = secret.as_ref().map(|secret| secret::hash(secret, args.hash)).transpose()?;
     let jwks = args.jwks.as_deref().map(read_jwks).transpose()?;
     let client = NewClient {
         client_id: args.id.clone(),
         enabled: true,
-        secrets: Vec::from_iter(secret.as_ref().map(|secret| NewSecret {
-            label: "first".to_owned(),
-            hash: SecretHash::of(secret).to_stored(),
-        })),
+        secrets: Vec::from_iter(hash.map(|hash| NewSecret { label: FIRST_LABEL.to_owned(), hash })),
         auth_methods: methods.into_iter().map(AuthMethod::as_str).collect(),
         jwks,
         default_scopes: args.scopes.clone(),
@@ -112,50 +191,11 @@ fn add(args: AddArgs) -> Result<(), CliError> {
         token_lifetime: args.lifetime,
         claims: args.claims.into_iter().map(|(name, value)| (name, value.into())).collect(),
     };
-
-    let file = &args.file.clients;
-    let _lock = whole_file::lock(file).map_err(|error| cannot("locked", file, &error))?;
-    let text = if file.exists() { Some(client_file::read(file)?) } else { None };
-    let changed = client_file::append(file, text.as_deref(), &client)?;
-    whole_file::replace(file, changed.as_bytes())
-        .map_err(|error| cannot("written", file, &error))?;
-
-    match secret.filter(|_| !args.secret_stdin) {
+    args.file.edit_or_create(|path, text| client_file::append(path, text, &client))?;
+    match secret {
+        Some(secret) => print_secret(&args.id, &secret, args.secret_stdin),
         None => print(json!({ "client_id": args.id })),
-        Some(secret) => print(json!({ "client_id": args.id, "client_secret": *secret })),
     }
-}
-
-fn list(file: &FileArg) -> Result<(), CliError> {
-    for entry in entries(file)? {
-        let shown = ["client_id", "enabled", "scopes", "token_lifetime"]
-            .into_iter()
-            .filter_map(|field| Some((field.to_owned(), entry.get(field)?.clone())));
-        print(Value::Object(shown.collect()))?;
-    }
-    Ok(())
-}
-
-fn show(file: &FileArg, id: &str) -> Result<(), CliError> {
-    let entries = entries(file)?;
-    let found = entries.into_iter().find(|entry| entry.get("client_id").is_some_and(|i| i == id));
-    let Some(mut entry) = found else {
-        let file = file.clients.display();
-        return Err(CliError(format!("{file}: has no such client; see `grantd client list`")));
-    };
-    if let Some(Value::Array(secrets)) = entry.get_mut("secrets") {
-        for secret in secrets.iter_mut().filter_map(Value::as_object_mut) {
-            secret.remove("hash");
-        }
-    }
-    print(format_args!("{:#}", Value::Object(entry)))
-}
-
-/// The entries of a file without faults.
-fn entries(file: &FileArg) -> Result<Vec<Map<String, Value>>, CliError> {
-    let text = client_file::read(&file.clients)?;
-    client_file::parse(&file.clients, &text)?;
-    Ok(client_file::entries(&file.clients, &text)?)
 }
 
 /// The set as it stands in `file`.
@@ -171,33 +211,17 @@ fn read_jwks(file: &Path) -> Result<Value, CliError> {
     serde_json::from_str(&text).map_err(|error| CliError(error.to_string()))
 }
 
-/// 256 random bits.
-fn make_secret() -> Result<Zeroizing<String>, CliError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    Random::system()
-        .fill(&mut *bytes)
-        .map_err(|_| CliError("the operating system has no random bytes".to_owned()))?;
-    Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes)))
+/// Tells a secret that was made, once; one that was given is known.
+fn print_secret(id: &str, secret: &str, is_given: bool) -> Result<(), CliError> {
+    if is_given {
+        print(json!({ "client_id": id }))
+    } else {
+        print(json!({ "client_id": id, "client_secret": secret }))
+    }
 }
 
-/// Standard input up to its end, without the line break that a shell puts there.
-fn read_secret() -> Result<Zeroizing<String>, CliError> {
-    let mut text = Zeroizing::new(String::new());
-    io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| CliError(format!("the secret cannot be read: {error}")))?;
-    let secret = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
-    if !is_vschar(&secret) {
-        return Err(CliError("the secret must be printable ASCII characters".to_owned()));
-    }
-    if secret.len() < SecretHash::MIN_SECRET_CHARS {
-        return Err(CliError(format!(
-            "the secret has fewer than {} characters; leave out --secret-stdin and one is made",
-            SecretHash::MIN_SECRET_CHARS
-        )));
-    }
-    Ok(secret)
-}
+/// What a client's first secret is called.
+const FIRST_LABEL: &str = "first";
 
 fn parse_claim(argument: &str) -> Result<(String, String), &'static str> {
     let (name, value) = argument.split_once('=').ok_or("a claim is written NAME=VALUE")?;

@@ -261,6 +261,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         }
         Cause::NoSigningKey
         | Cause::Overloaded
+        | Cause::PasswordQueueFull
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull => {

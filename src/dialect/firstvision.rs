@@ -190,6 +190,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         }
         Cause::NoSigningKey
         | Cause::Overloaded
+        | Cause::PasswordQueueFull
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull => (503, "AGT503SU", "Service is unavailable"),

@@ -12,17 +12,17 @@ use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 
 /// Answers one question about a token.
-pub fn introspect<'s>(
+pub async fn introspect<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Outcome<'s> {
-    let answered = try_introspect(context, snapshot, head, body);
+    let answered = try_introspect(context, snapshot, head, body).await;
     Outcome::of(answered, |cause| refuse(cause, head))
 }
 
-fn try_introspect<'s>(
+async fn try_introspect<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     head: &RequestHead<'_>,
@@ -34,7 +34,8 @@ fn try_introspect<'s>(
     // `token_type_hint` is for servers that have to search (RFC 7662, section 2.1).
     let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
     let credentials = Credentials::read(head.authorization, &parameters)?;
-    let (told, client_id) = introspection::introspect(context, snapshot, &credentials, token)?;
+    let (told, client_id) =
+        introspection::introspect(context, snapshot, &credentials, token).await?;
     let body = match told {
         Some(told) => Bytes::from(serde_json::to_vec(&told).map_err(|_| Cause::Internal)?),
         None => Bytes::from_static(b"{\"active\":false}"),

@@ -90,13 +90,13 @@ async fn try_token<'s>(
 }
 
 /// Answers whether a token is valid for the client that asks.
-pub fn validate_token<'s>(
+pub async fn validate_token<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     head: &RequestHead<'_>,
     body: &[u8],
 ) -> Outcome<'s> {
-    let answered = try_validate(context, snapshot, head, body);
+    let answered = try_validate(context, snapshot, head, body).await;
     Outcome::of(answered, |cause| match classify(cause) {
         // This service has a code of its own for this one failure.
         (401, _, _) => error(401, "140106", "Invalid client credentials", head),
@@ -104,7 +104,7 @@ pub fn validate_token<'s>(
     })
 }
 
-fn try_validate<'s>(
+async fn try_validate<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     head: &RequestHead<'_>,
@@ -113,7 +113,7 @@ fn try_validate<'s>(
     let (parameters, _) = read(head, body, &VALIDATE_FIELDS)?;
     let credentials = Credentials::read(head.authorization, &parameters)?;
     let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
-    let (valid, client_id) = validate::own_token(context, snapshot, &credentials, token)?;
+    let (valid, client_id) = validate::own_token(context, snapshot, &credentials, token).await?;
     let body = json!({ "valid": valid }).to_string();
     Ok((Answer::private_json(200, body), Served { client_id, is_reused: false }))
 }
@@ -259,6 +259,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         }
         Cause::NoSigningKey
         | Cause::Overloaded
+        | Cause::PasswordQueueFull
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull => (503, "250301", "Service is unavailable"),

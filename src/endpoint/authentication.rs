@@ -6,7 +6,9 @@ use crate::endpoint::token::Refused;
 use crate::oauth::client::Client;
 use crate::oauth::client_assertion::{AssertionError, Expected};
 use crate::oauth::client_authentication::{Credentials, SingleUse};
+use crate::oauth::client_secret::ClientSecret;
 use crate::oauth::error::Cause;
+use crate::store::password_pool::QueueFull;
 use crate::store::replay::{Owner, ReplayError};
 use crate::store::snapshot::Snapshot;
 
@@ -15,8 +17,8 @@ use crate::store::snapshot::Snapshot;
 ///
 /// # Errors
 ///
-/// [`Refused`].
-pub fn authenticate<'s>(
+/// [`Refused`]. Whether the client is unknown or its secret wrong, the same work was done.
+pub async fn authenticate<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     credentials: &Credentials<'_>,
@@ -27,13 +29,21 @@ pub fn authenticate<'s>(
     let refused = |cause| Refused { cause, client_id };
 
     let now = context.clock.unix_seconds();
+    let mut secret = credentials.find_secret(registered, now);
+    if let Some(given) = credentials.client_secret()
+        && secret.is_none()
+        && !snapshot.decoys.are_fast()
+    {
+        let found = find_slow_secret(context, snapshot, registered, credentials, given, now);
+        secret = found.await.map_err(refused)?;
+    }
     let expected = Expected {
         now,
         started_at: context.replay.started_at(),
         issuer: snapshot.issuer.as_str(),
         endpoints: [TOKEN_PATH, endpoint],
     };
-    let verified = credentials.verify(registered, &expected).map_err(refused)?;
+    let verified = credentials.verify(registered, secret, &expected).map_err(refused)?;
     if let Some(SingleUse { token_id, until }) = verified.single_use {
         let owner = Owner::Client(&verified.client.id);
         context.replay.spend(owner, token_id, until, now).map_err(|error| {
@@ -44,5 +54,43 @@ pub fn authenticate<'s>(
             })
         })?;
     }
+    if let Some(secret) = secret {
+        context.secret_uses.record(verified.client, secret, now);
+    }
     Ok(verified.client)
+}
+
+/// Which of the client's secrets was given, as slow hashes tell. For an unknown client as many are
+/// computed as for a known one, whatever was given.
+async fn find_slow_secret<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    registered: Option<&'s Client>,
+    credentials: &Credentials<'_>,
+    given: &str,
+    now: u64,
+) -> Result<Option<&'s ClientSecret>, Cause> {
+    let client_id = credentials.client_id();
+    let is_of = |hash| context.passwords.is_of(hash, client_id, given, &snapshot.verdicts);
+    let full = |QueueFull| Cause::PasswordQueueFull;
+
+    // For everybody, since it takes time of its own.
+    let decoys = snapshot.decoys.hashes(context.passwords.keyed(client_id));
+    let Some(client) = registered else {
+        for hash in decoys {
+            is_of(hash).await.map_err(full)?;
+        }
+        return Ok(None);
+    };
+    let mut found = None;
+    for secret in &client.secrets {
+        let Some(hash) = secret.hash.as_slow() else { continue };
+        if is_of(hash).await.map_err(full)? {
+            if secret.is_current(now) {
+                return Ok(Some(secret));
+            }
+            found = Some(secret);
+        }
+    }
+    Ok(found)
 }

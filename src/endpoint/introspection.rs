@@ -37,13 +37,13 @@ pub struct Introspection {
 /// # Errors
 ///
 /// [`Refused`], if the client is not who it claims to be.
-pub fn introspect<'s>(
+pub async fn introspect<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(Option<Introspection>, &'s str), Refused<'s>> {
-    let caller = authenticate(context, snapshot, credentials, INTROSPECTION_PATH)?;
+    let caller = authenticate(context, snapshot, credentials, INTROSPECTION_PATH).await?;
     let issuer = snapshot.issuer.as_str();
     let told = current(context, snapshot, token).ok().filter(|known| {
         let is_own = known.client.id == caller.id;

@@ -23,7 +23,7 @@ pub async fn revoke<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<&'s str, Refused<'s>> {
-    let client = authenticate(context, snapshot, credentials, REVOCATION_PATH)?;
+    let client = authenticate(context, snapshot, credentials, REVOCATION_PATH).await?;
     let refused = |cause| Refused { cause, client_id: Some(&*client.id) };
     let now = context.clock.unix_seconds();
     let known = signed(context, snapshot, token, now).ok();

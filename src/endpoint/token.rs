@@ -119,7 +119,7 @@ pub async fn issue<'r, 's: 'r>(
     let is_timed = registered.is_some_and(|client| client.server_timing);
     let parsed = is_timed.then(Clock::instant);
 
-    let client = authenticate(context, snapshot, &request.credentials, TOKEN_PATH)?;
+    let client = authenticate(context, snapshot, &request.credentials, TOKEN_PATH).await?;
     // Only now: nobody but the client itself can use up its budget.
     client
         .rate_limit

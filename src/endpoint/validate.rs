@@ -81,13 +81,13 @@ pub fn bearer<'s>(
 /// # Errors
 ///
 /// [`Refused`], if the client is not who it claims to be.
-pub fn own_token<'s>(
+pub async fn own_token<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
-    let client = authenticate(context, snapshot, credentials, TOKEN_PATH)?;
+    let client = authenticate(context, snapshot, credentials, TOKEN_PATH).await?;
     let valid = unbound(context, snapshot, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
 }

@@ -45,6 +45,21 @@ pub fn decode_path(segment: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(decode_bytes(segment.as_bytes(), b'+')?).ok().map(Cow::Owned)
 }
 
+/// Encodes a value for a form or a segment of a path: all but unreserved characters as `%xx` (RFC
+/// 3986, section 2.3).
+pub fn encode(value: &str) -> String {
+    let mut encoded = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let digit = |half: u8| char::from(b"0123456789ABCDEF"[usize::from(half)]);
+            encoded.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+    encoded
+}
+
 /// Triplets must be whole, and the decoded text UTF-8.
 ///
 /// Decoding the body in one piece gives the same verdict as decoding each value: `&` and `=` are

@@ -8,8 +8,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
 
 use crate::endpoint::Context;
+use crate::form::urlencoded;
 use crate::telemetry::metrics::Metrics;
 
 /// Answers operators.
@@ -34,7 +36,10 @@ impl Admin {
             "/livez" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
-            _ => plain(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n"),
+            path => match path.strip_prefix("/clients/").and_then(urlencoded::decode_path) {
+                Some(id) => self.client(&id),
+                None => plain(StatusCode::NOT_FOUND, ROUTES),
+            },
         }
     }
 
@@ -49,14 +54,45 @@ impl Admin {
         }
     }
 
+    /// How a client's secrets are used, for whoever wants to know when an old one can go.
+    fn client(&self, id: &str) -> Response<Full<Bytes>> {
+        let snapshot = self.context.snapshot();
+        let Some(client) = snapshot.clients.get(id) else {
+            return json(StatusCode::NOT_FOUND, &json!({ "error": "no such client" }));
+        };
+        let secrets: Vec<_> = client
+            .secrets
+            .iter()
+            .map(|secret| {
+                let used = self.context.secret_uses.of(&client.id, &secret.label);
+                json!({
+                    "label": secret.label,
+                    "not_before": secret.not_before,
+                    "expires_at": secret.expires_at,
+                    "uses": used.as_ref().map_or(0, |used| used.count()),
+                    "last_used": used.as_ref().map(|used| used.last()),
+                })
+            })
+            .collect();
+        let shown =
+            json!({ "client_id": client.id, "enabled": client.enabled, "secrets": secrets });
+        json(StatusCode::OK, &shown)
+    }
+
     fn metrics(&self) -> Response<Full<Bytes>> {
         let waiting = i64::try_from(self.context.engine.waiting()).unwrap_or(i64::MAX);
         self.metrics.signing_queue.set(waiting);
         self.metrics.signing_faults.set(self.context.engine.faults().into());
+        self.metrics.password_hashes.set(self.context.passwords.computed());
+        let waiting = i64::try_from(self.context.passwords.waiting()).unwrap_or(i64::MAX);
+        self.metrics.password_queue.set(waiting);
         let clients = i64::try_from(self.context.snapshot().clients.len()).unwrap_or(i64::MAX);
         self.metrics.clients.set(clients);
         match self.metrics.to_text() {
-            Ok(text) => {
+            Ok(mut text) => {
+                text.push_str(
+                    &self.context.secret_uses.to_metrics(&self.context.snapshot().clients),
+                );
                 let mut response = plain(StatusCode::OK, text);
                 let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, format);
@@ -71,6 +107,14 @@ impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admin").field("is_ready", &self.is_ready).finish_non_exhaustive()
     }
+}
+
+const ROUTES: &str = "here are /livez, /readyz, /metrics and /clients/{id}\n";
+
+fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+    let mut response = plain(status, value.to_string());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {

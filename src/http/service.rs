@@ -129,12 +129,12 @@ impl Service {
             Route::VisionToken(version) => {
                 vision::token(context, snapshot, version, &head, body).await
             }
-            Route::VisionValidate => vision::validate_token(context, snapshot, &head, &body),
+            Route::VisionValidate => vision::validate_token(context, snapshot, &head, &body).await,
             Route::FirstvisionToken(path_scope) => {
                 firstvision::token(context, snapshot, path_scope, &head, body).await
             }
             Route::Validate => bearer::validate(context, snapshot, &head),
-            Route::Introspection => introspection::introspect(context, snapshot, &head, body),
+            Route::Introspection => introspection::introspect(context, snapshot, &head, body).await,
             Route::Revocation => revocation::revoke(context, snapshot, &head, body).await,
             Route::ServerMetadata => publish(metadata::server_metadata(snapshot), &request.headers),
             Route::KeySet => {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use crate::form::parameters::Parameters;
@@ -13,7 +13,7 @@ use crate::form::urlencoded;
 use crate::oauth::client::{AuthMethod, Client, is_vschar};
 use crate::oauth::client_assertion::{AssertionError, ClientAssertion, Expected, JWT_BEARER};
 use crate::oauth::client_certificate::ClientCertificate;
-use crate::oauth::client_secret::SecretHash;
+use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash};
 use crate::oauth::error::Cause;
 
 /// The `Authorization` header of a request.
@@ -168,7 +168,45 @@ impl<'a> Credentials<'a> {
         &self.client_id
     }
 
-    /// Whether the claim is true of `registered`, the client of this id, if there is one.
+    /// The secret in clear, for the slow hashes; `None` if the client proves itself by another way.
+    pub fn client_secret(&self) -> Option<&str> {
+        match &self.proof {
+            Proof::Basic(secret) | Proof::Post(secret) => Some(secret.as_str()),
+            Proof::Assertion(_) | Proof::Certificate(_) => None,
+        }
+    }
+
+    /// Which of the secrets of `registered`, the client of this id, was given, as far as fast hashes
+    /// tell: one that is accepted at `now` before one that is not.
+    ///
+    /// An unknown client and a wrong secret take the same steps: one hash, one comparison.
+    pub fn find_secret<'c>(
+        &self,
+        registered: Option<&'c Client>,
+        now: u64,
+    ) -> Option<&'c ClientSecret> {
+        let given = FastHash::of(self.client_secret()?);
+        let Some(client) = registered else {
+            // The result is known; the time it takes must not be.
+            let _ = std::hint::black_box(given.ct_eq(&FastHash::unmatchable()));
+            return None;
+        };
+        // Every secret is compared, whichever it was.
+        let (mut found, mut found_current) = (NONE, NONE);
+        for (index, secret) in (0..NONE).zip(&client.secrets) {
+            let SecretHash::Fast(hash) = &secret.hash else { continue };
+            let equal = given.ct_eq(hash);
+            found.conditional_assign(&index, equal);
+            let is_current = Choice::from(u8::from(secret.is_current(now)));
+            found_current.conditional_assign(&index, equal & is_current);
+        }
+        [found_current, found]
+            .into_iter()
+            .find_map(|index| client.secrets.get(usize::try_from(index).ok()?))
+    }
+
+    /// Whether the claim is true of `registered`, the client of this id, if there is one, when
+    /// `secret` is the one of its secrets that was given.
     ///
     /// # Errors
     ///
@@ -176,12 +214,17 @@ impl<'a> Credentials<'a> {
     pub fn verify<'c>(
         &self,
         registered: Option<&'c Client>,
+        secret: Option<&ClientSecret>,
         expected: &Expected<'_>,
     ) -> Result<Verified<'c, '_>, Cause> {
         let mut single_use = None;
         let (client, method) = match &self.proof {
-            Proof::Basic(secret) | Proof::Post(secret) => {
-                let client = Self::verify_secret(secret.as_str(), registered, expected.now)?;
+            Proof::Basic(_) | Proof::Post(_) => {
+                let client = registered.ok_or(Cause::UnknownClient)?;
+                let secret = secret.ok_or(Cause::WrongSecret)?;
+                if !secret.is_current(expected.now) {
+                    return Err(Cause::SecretNotCurrent);
+                }
                 let is_basic = matches!(self.proof, Proof::Basic(_));
                 let post = AuthMethod::ClientSecretPost;
                 (client, if is_basic { AuthMethod::ClientSecretBasic } else { post })
@@ -223,35 +266,6 @@ impl<'a> Credentials<'a> {
             Err(Cause::CertificateMismatch)
         }
     }
-
-    /// An unknown client and a wrong secret take the same steps: one hash, one comparison.
-    fn verify_secret<'c>(
-        secret: &str,
-        registered: Option<&'c Client>,
-        now: u64,
-    ) -> Result<&'c Client, Cause> {
-        let given = SecretHash::of(secret);
-        let Some(client) = registered else {
-            // The result is known; the time it takes must not be.
-            let _ = std::hint::black_box(given.ct_eq(&SecretHash::unmatchable()));
-            return Err(Cause::UnknownClient);
-        };
-
-        let mut matches = Choice::from(0);
-        let mut matches_current = Choice::from(0);
-        for secret in &client.secrets {
-            let equal = given.ct_eq(&secret.hash);
-            matches |= equal;
-            matches_current |= equal & Choice::from(u8::from(secret.is_current(now)));
-        }
-        if !bool::from(matches) {
-            return Err(Cause::WrongSecret);
-        }
-        if !bool::from(matches_current) {
-            return Err(Cause::SecretNotCurrent);
-        }
-        Ok(client)
-    }
 }
 
 /// A claim that is true.
@@ -272,6 +286,8 @@ pub struct SingleUse<'p> {
     /// From when on nobody accepts it anyway, in Unix seconds.
     pub until: u64,
 }
+/// No index: no client has this many secrets.
+const NONE: u32 = u32::MAX;
 
 impl fmt::Debug for Credentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,11 +1,15 @@
 //! Client secrets, as hashes: what was registered is never kept.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use subtle::{Choice, ConstantTimeEq};
+
+use crate::oauth::password_hash::PasswordHash;
 
 /// One of a client's secrets and the time in which it is accepted.
 #[derive(Clone, Debug)]
@@ -18,6 +22,8 @@ pub struct ClientSecret {
     pub not_before: Option<u64>,
     /// Accepted until here, exclusively (Unix seconds).
     pub expires_at: Option<u64>,
+    /// How it is used; nothing is there before it is used once.
+    pub used: OnceLock<Arc<SecretUse>>,
 }
 
 impl ClientSecret {
@@ -28,17 +34,89 @@ impl ClientSecret {
     }
 }
 
-/// `$sha256$<base64url>`: one SHA-256, for secrets too long to be guessed.
+/// How often a secret was used, and when last.
+#[derive(Debug, Default)]
+pub struct SecretUse {
+    count: AtomicU64,
+    last: AtomicU64,
+}
+
+impl SecretUse {
+    /// Counts one use at `now` (Unix seconds).
+    pub fn record(&self, now: u64) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// How often it was used.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// When it was used last (Unix seconds).
+    pub fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+}
+
+/// What is kept of a secret.
 ///
-/// 32 characters at least, so that guessing means trying keys, not words; what is shorter needs a
-/// slow hash.
+/// 32 characters at least are taken to be random, so that guessing means trying keys and not words:
+/// one SHA-256 protects them. What is shorter needs a slow hash.
 #[derive(Clone)]
-pub struct SecretHash([u8; SHA256_OUTPUT_LEN]);
+pub enum SecretHash {
+    /// `$sha256$<base64url>`: one SHA-256.
+    Fast(FastHash),
+    /// Anything that takes long.
+    Slow(Arc<PasswordHash>),
+}
 
 impl SecretHash {
-    /// The least length of a secret that this hash protects, in characters.
+    /// The least length of a secret that a fast hash protects, in characters.
     pub const MIN_SECRET_CHARS: usize = 32;
 
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    ///
+    /// What it must be instead; nothing of what it is.
+    pub fn parse(stored: &str) -> Result<Self, &'static str> {
+        match FastHash::parse(stored) {
+            Some(hash) => Ok(Self::Fast(hash)),
+            None if stored.starts_with(PREFIX) => Err("$sha256$ and 43 characters of base64url"),
+            None => PasswordHash::parse(stored).map(|hash| Self::Slow(Arc::new(hash))),
+        }
+    }
+
+    /// The stored form.
+    pub fn to_stored(&self) -> String {
+        match self {
+            Self::Fast(hash) => hash.to_stored(),
+            Self::Slow(hash) => hash.as_stored().to_owned(),
+        }
+    }
+
+    /// It, if it is slow.
+    pub fn as_slow(&self) -> Option<&Arc<PasswordHash>> {
+        match self {
+            Self::Fast(_) => None,
+            Self::Slow(hash) => Some(hash),
+        }
+    }
+}
+
+/// A hash of a weak secret can be searched for, so it is not shown either.
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash(…)")
+    }
+}
+
+/// One SHA-256.
+#[derive(Clone)]
+pub struct FastHash([u8; SHA256_OUTPUT_LEN]);
+
+impl FastHash {
     /// Hashes a secret.
     pub fn of(secret: &str) -> Self {
         let mut hash = [0; SHA256_OUTPUT_LEN];
@@ -64,16 +142,15 @@ impl SecretHash {
     }
 }
 
-impl ConstantTimeEq for SecretHash {
+impl ConstantTimeEq for FastHash {
     fn ct_eq(&self, other: &Self) -> Choice {
         self.0.ct_eq(&other.0)
     }
 }
 
-/// A hash of a weak secret can be searched for, so it is not shown either.
-impl fmt::Debug for SecretHash {
+impl fmt::Debug for FastHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretHash(…)")
+        f.write_str("FastHash(…)")
     }
 }
 
@@ -85,27 +162,35 @@ mod tests {
 
     #[test]
     fn stored_form_round_trips() {
-        let hash = SecretHash::of("abc");
-        assert_eq!(hash.to_stored(), "$sha256$ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
-        let read = SecretHash::parse(&hash.to_stored()).unwrap();
-        assert!(bool::from(read.ct_eq(&hash)));
+        let stored = "$sha256$ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0";
+        assert_eq!(FastHash::of("abc").to_stored(), stored);
+        let SecretHash::Fast(read) = SecretHash::parse(stored).unwrap() else { panic!("fast") };
+        assert!(bool::from(read.ct_eq(&FastHash::of("abc"))));
+        assert!(!bool::from(read.ct_eq(&FastHash::of("abd"))));
+        let slow = "$2b$05$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
+        assert_eq!(SecretHash::parse(slow).unwrap().to_stored(), slow);
         for other in ["", "$sha256$", "$sha256$AAAA", "sha256$x", "$argon2id$v=19$"] {
-            assert!(SecretHash::parse(other).is_none(), "{other}");
+            assert!(SecretHash::parse(other).is_err(), "{other}");
         }
     }
 
     #[test]
     fn debug_shows_no_hash() {
-        assert_eq!(format!("{:?}", SecretHash::of("abc")), "SecretHash(…)");
+        let fast = FastHash::of("abc");
+        assert_eq!(
+            format!("{fast:?} {:?}", SecretHash::Fast(fast.clone())),
+            "FastHash(…) SecretHash(…)"
+        );
     }
 
     #[test]
     fn is_current_within_its_time() {
         let secret = |not_before, expires_at| ClientSecret {
             label: "a".into(),
-            hash: SecretHash::unmatchable(),
+            hash: SecretHash::Fast(FastHash::unmatchable()),
             not_before,
             expires_at,
+            used: OnceLock::new(),
         };
         assert!(secret(None, None).is_current(0));
         assert!(secret(Some(5), Some(7)).is_current(5));

@@ -128,6 +128,8 @@ pub enum Cause {
     NoSigningKey,
     /// More is asked for than can be signed.
     Overloaded,
+    /// More secrets are to be hashed than there is time for.
+    PasswordQueueFull,
     /// There is no room to remember what was used, so that nothing is used twice.
     ReplayGuardFull,
     /// The disk did not take a revocation.
@@ -156,7 +158,10 @@ impl Cause {
     pub fn retry_after(self) -> Option<u32> {
         match self {
             Self::RateLimited(seconds) => Some(seconds),
-            Self::NoSigningKey | Self::Overloaded | Self::ReplayGuardFull => Some(1),
+            Self::NoSigningKey
+            | Self::Overloaded
+            | Self::PasswordQueueFull
+            | Self::ReplayGuardFull => Some(1),
             Self::RevocationNotWritten => Some(5),
             Self::RevocationsFull => Some(60),
             _ => None,
@@ -247,6 +252,7 @@ impl Cause {
             Self::NoEntropy => "no_entropy",
             Self::NoSigningKey => "no_signing_key",
             Self::Overloaded => "overloaded",
+            Self::PasswordQueueFull => "password_queue_full",
             Self::ReplayGuardFull => "replay_guard_full",
             Self::RevocationNotWritten => "revocation_not_written",
             Self::RevocationsFull => "revocations_full",

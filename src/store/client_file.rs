@@ -1,10 +1,11 @@
 //! `clients.json`: the client registry as a file.
 //!
 //! Reading finds every fault, each with its line and field and never with a value, since the value
-//! may be a secret in the wrong place. Adding a client changes nothing else in the text.
+//! may be a secret in the wrong place. Adding clients changes nothing else in the text.
 
 mod asymmetric;
 mod certificate;
+pub mod edit;
 mod entry;
 
 use std::path::Path;
@@ -14,7 +15,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::fault::Fault;
-use crate::oauth::client::Registry;
+use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::entry::{Place, Reader};
 
 /// Reads the registry from `file`.
@@ -45,30 +46,19 @@ pub fn read(file: &Path) -> Result<String, Fault> {
 pub fn parse(file: &Path, text: &str) -> Result<Registry, Vec<Fault>> {
     let document: Document<'_> =
         serde_json::from_str(text).map_err(|error| vec![document_fault(file, &error)])?;
-    let mut reader = Reader { file, text, faults: Vec::new() };
+    let mut reader = Reader { file, text, first_line: 1, faults: Vec::new() };
     let mut registry = Registry::with_capacity(document.clients.len());
     for (index, raw) in document.clients.iter().copied().enumerate() {
-        let Some(client) = reader.client(index, raw) else { continue };
+        let Some(client) = reader.client(Some(index), raw) else { continue };
         if !registry.insert(client) {
-            reader.fault(raw, Place { index, field: "client_id" }, "is registered twice");
+            reader.fault(
+                raw,
+                Place { index: Some(index), field: "client_id" },
+                "is registered twice",
+            );
         }
     }
     if reader.faults.is_empty() { Ok(registry) } else { Err(reader.faults) }
-}
-
-/// The entry of one client as it stands in the file, with its fields in their order.
-///
-/// # Errors
-///
-/// The file's first fault.
-pub fn entries(file: &Path, text: &str) -> Result<Vec<Map<String, Value>>, Fault> {
-    #[derive(Deserialize)]
-    struct Entries {
-        clients: Vec<Map<String, Value>>,
-    }
-    let entries: Entries =
-        serde_json::from_str(text).map_err(|error| document_fault(file, &error))?;
-    Ok(entries.clients)
 }
 
 /// A new client as it is written into the file.
@@ -113,6 +103,22 @@ pub struct NewSecret {
 ///
 /// Every fault of the text as it was, and of the text as it would be.
 pub fn append(file: &Path, text: Option<&str>, client: &NewClient) -> Result<String, Vec<Fault>> {
+    let entry = serde_json::to_string_pretty(client)
+        .map_err(|error| vec![Fault::new(file, error.to_string())])?
+        .replace('\n', "\n    ");
+    append_entries(file, text, &[&entry])
+}
+
+/// The same with any number of entries, which are written as they are.
+///
+/// # Errors
+///
+/// Every fault of the text as it was, and of the text as it would be.
+pub fn append_entries(
+    file: &Path,
+    text: Option<&str>,
+    entries: &[impl AsRef<str>],
+) -> Result<String, Vec<Fault>> {
     #[derive(Deserialize)]
     struct Outline<'a> {
         #[serde(borrow)]
@@ -123,18 +129,33 @@ pub fn append(file: &Path, text: Option<&str>, client: &NewClient) -> Result<Str
     parse(file, text)?;
     let outline: Outline<'_> =
         serde_json::from_str(text).map_err(|error| vec![document_fault(file, &error)])?;
-
-    let entry = serde_json::to_string_pretty(client)
-        .map_err(|error| vec![Fault::new(file, error.to_string())])?
-        .replace('\n', "\n    ");
     let list = outline.clients.get();
     let list_end = offset_in(text, list) + list.len() - 1;
     let (before, after) = text.split_at(list_end);
     let before = before.trim_end();
-    let comma = if before.ends_with('[') { "" } else { "," };
-    let changed = format!("{before}{comma}\n    {entry}\n  {after}");
+    let added: usize = entries.iter().map(|entry| entry.as_ref().len() + ",\n    ".len()).sum();
+    let mut changed = String::with_capacity(text.len() + added + "\n  ".len());
+    changed.push_str(before);
+    let mut comma = if before.ends_with('[') { "" } else { "," };
+    for entry in entries {
+        changed.extend([comma, "\n    ", entry.as_ref()]);
+        comma = ",";
+    }
+    changed.extend(["\n  ", after]);
     parse(file, &changed)?;
     Ok(changed)
+}
+
+/// Reads one entry that stands in line `line` of `file`.
+///
+/// # Errors
+///
+/// Every fault in it.
+pub fn check_entry(file: &Path, line: usize, entry: &str) -> Result<Client, Vec<Fault>> {
+    let raw = serde_json::from_str(entry)
+        .map_err(|_| vec![Fault::new(file, "is not valid JSON here").at_line(line)])?;
+    let mut reader = Reader { file, text: entry, first_line: line, faults: Vec::new() };
+    reader.client(None, raw).ok_or(reader.faults)
 }
 
 #[derive(Deserialize)]

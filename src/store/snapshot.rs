@@ -2,6 +2,7 @@
 //! and swapped together, so that no request ever sees half of a change.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
@@ -10,7 +11,9 @@ use crate::fault::Fault;
 use crate::jose::key_life::Retention;
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::oauth::client::Registry;
-use crate::oauth::client_secret::{ClientSecret, SecretHash};
+use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash};
+use crate::oauth::decoy::Decoys;
+use crate::store::verdicts::Verdicts;
 use crate::store::{client_file, key_directory};
 
 /// Everything that a request may read.
@@ -24,6 +27,18 @@ pub struct Snapshot {
     pub issuer: IssuerUrl,
     /// Whether there is a proxy that may state client certificates.
     pub has_certificates: bool,
+    /// What is done for clients that nobody knows.
+    pub decoys: Decoys,
+    /// Secrets whose slow hash was right, as long as this snapshot lives.
+    pub verdicts: Arc<Verdicts>,
+}
+
+impl Snapshot {
+    /// A snapshot of these, in which no secret was seen yet.
+    pub fn new(clients: Registry, keys: KeySet, issuer: IssuerUrl, has_certificates: bool) -> Self {
+        let decoys = Decoys::of(&clients);
+        Self { clients, keys, issuer, has_certificates, decoys, verdicts: Arc::default() }
+    }
 }
 
 /// Where a snapshot comes from.
@@ -65,9 +80,11 @@ impl Sources {
 
 /// The demo clients among `clients`, known by the hashes of the secrets that everyone knows.
 pub fn demo_clients(clients: &Registry) -> Vec<&str> {
-    let known: Vec<_> = DEMO_HASHES.into_iter().filter_map(SecretHash::parse).collect();
-    let is_demo =
-        |secret: &ClientSecret| known.iter().any(|hash| bool::from(hash.ct_eq(&secret.hash)));
+    let known: Vec<_> = DEMO_HASHES.into_iter().filter_map(FastHash::parse).collect();
+    let is_demo = |secret: &ClientSecret| match &secret.hash {
+        SecretHash::Fast(hash) => known.iter().any(|known| bool::from(known.ct_eq(hash))),
+        SecretHash::Slow(_) => false,
+    };
     let mut found: Vec<_> = clients
         .iter()
         .filter(|client| client.secrets.iter().any(is_demo))

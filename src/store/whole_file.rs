@@ -1,6 +1,6 @@
 //! Files that are replaced whole or not at all, whatever happens in between.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,15 +8,17 @@ use tempfile::NamedTempFile;
 
 /// Replaces `path` with `contents`, on disk when this returns.
 ///
-/// The new file has the permissions of the one it replaces; a new one can be read by its owner
-/// only.
+/// The new file has the owner and permissions of the one it replaces; a new one can be read by its
+/// owner only. A link stays, and what it names is replaced.
 ///
 /// # Errors
 ///
 /// The operating system's; the old file is untouched then.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut file = write_beside(path, contents)?;
     if let Ok(metadata) = std::fs::metadata(path) {
+        keep_owner(file.as_file(), &metadata)?;
         file.as_file_mut().set_permissions(metadata.permissions())?;
     }
     file.persist(path)?;
@@ -89,6 +91,21 @@ fn open_lock(path: &Path) -> io::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     OpenOptions::new().create(true).truncate(false).write(true).open(PathBuf::from(name))
+}
+
+/// Who edits as root must not take the file from the server that reads it.
+fn keep_owner(file: &File, old: &Metadata) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let new = file.metadata()?;
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            fchown(file, Some(old.uid()), Some(old.gid()))?;
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (file, old);
+    Ok(())
 }
 
 /// tempfile creates with mode 0600.

@@ -26,6 +26,10 @@ pub struct Metrics {
     signer: IntGaugeVec,
     /// Signatures that failed their check and were made again.
     pub signing_faults: IntGauge,
+    /// Slow hashes of secrets that were computed.
+    pub password_hashes: IntGauge,
+    /// Secrets that wait for their slow hash.
+    pub password_queue: IntGauge,
     /// Registered clients.
     pub clients: IntGauge,
     lost_log_lines: IntGauge,
@@ -68,6 +72,14 @@ impl Metrics {
                 "grantd_signing_faults",
                 "Signatures since the start that failed their check and were made again.",
             )?,
+            password_hashes: IntGauge::new(
+                "grantd_password_hashes",
+                "Slow hashes of secrets computed since the start.",
+            )?,
+            password_queue: IntGauge::new(
+                "grantd_password_queue",
+                "Secrets that wait for their slow hash.",
+            )?,
             clients: IntGauge::new("grantd_clients", "Registered clients.")?,
             lost_log_lines: IntGauge::new(
                 "grantd_log_lines_lost",
@@ -76,7 +88,7 @@ impl Metrics {
             log: OnceLock::new(),
             registry: Registry::new(),
         };
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.seconds.clone()),
             Box::new(metrics.connections.clone()),
@@ -84,6 +96,8 @@ impl Metrics {
             Box::new(metrics.signing_queue.clone()),
             Box::new(metrics.signer.clone()),
             Box::new(metrics.signing_faults.clone()),
+            Box::new(metrics.password_hashes.clone()),
+            Box::new(metrics.password_queue.clone()),
             Box::new(metrics.clients.clone()),
             Box::new(metrics.lost_log_lines.clone()),
         ];

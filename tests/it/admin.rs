@@ -23,10 +23,17 @@ fn a_serving_process_is_alive_and_ready() {
 #[test]
 fn nothing_else_is_there_and_nothing_can_be_changed() {
     let server = Program::shared();
-    for path in ["/", "/connect/token", "/.well-known/openid-configuration", "/livez/"] {
+    for path in [
+        "/",
+        "/connect/token",
+        "/.well-known/openid-configuration",
+        "/livez/",
+        "/clients",
+        "/clients/%zz",
+    ] {
         let answer = Request::get(path).send(server.admin);
         assert_eq!(answer.status, 404, "{path}");
-        assert_eq!(answer.text(), "here are /livez, /readyz and /metrics\n");
+        assert_eq!(answer.text(), "here are /livez, /readyz, /metrics and /clients/{id}\n");
     }
     for path in ["/livez", "/metrics", "/connect/token"] {
         let answer = Request::new("POST", path).body("x").send(server.admin);

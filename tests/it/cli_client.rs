@@ -84,9 +84,8 @@ fn a_secret_that_cannot_be_used_is_refused_and_not_repeated() {
     let home = Home::new();
     let before = fs::read(home.clients()).unwrap();
     for (secret, says) in [
-        ("hunter2-hunter2-hunter2-hunter2", "fewer than 32 characters"),
-        ("", "fewer than 32 characters"),
-        ("\n", "fewer than 32 characters"),
+        ("", "is empty"),
+        ("\n", "is empty"),
         ("hunter2-hunter2\nhunter2-hunter2-hunter2-hunter2", "printable ASCII"),
         ("hünter2-hunter2-hunter2-hunter2-hunter2", "printable ASCII"),
     ] {
@@ -96,8 +95,35 @@ fn a_secret_that_cannot_be_used_is_refused_and_not_repeated() {
         assert!(!ended.stderr.contains("unter2"), "{}", ended.stderr);
     }
     let mut command = home.command(&["client", "add", "--id", "new", "--secret-stdin"]);
-    run_with_input(&mut command, &"x".repeat(32)).assert_fine();
-    assert_ne!(fs::read(home.clients()).unwrap(), before);
+    let short = run_with_input(command.args(["--hash", "sha256"]), "hunter2");
+    short.assert_error(1, &["grantd: the secret has fewer than 32 characters"]);
+    assert!(!short.stderr.contains("hunter2"), "{}", short.stderr);
+    assert_eq!(fs::read(home.clients()).unwrap(), before);
+}
+
+#[test]
+fn a_secret_is_kept_as_its_length_calls_for_or_as_asked() {
+    let home = Home::new();
+    let (long, short) = ("x".repeat(32), "x".repeat(31));
+    for (id, secret, arguments, begins) in [
+        ("long", &long, &[][..], "$sha256$"),
+        ("short", &short, &[], "$argon2id$v=19$m=19456,t=2,p=1$"),
+        ("slow", &long, &["--hash", "argon2id"], "$argon2id$v=19$m=19456,t=2,p=1$"),
+        ("rounds", &short, &["--hash", "pbkdf2-sha256"], "$pbkdf2-sha256$i=600000,l=32$"),
+    ] {
+        let mut command = home.command(&["client", "add", "--id", id, "--secret-stdin"]);
+        run_with_input(command.args(["--scope", "read"]).args(arguments), secret).assert_fine();
+        let registry: Value =
+            serde_json::from_str(&fs::read_to_string(home.clients()).unwrap()).unwrap();
+        let added = registry["clients"].as_array().unwrap().last().unwrap();
+        let hash = added["secrets"][0]["hash"].as_str().unwrap();
+        assert!(hash.starts_with(begins), "{id}: {hash}");
+    }
+    let server = Program::start(home, &[]);
+    for (id, secret) in [("long", &long), ("short", &short), ("slow", &long), ("rounds", &short)] {
+        let answer = server.ask(&Request::token(ENCODINGS[0], &request_of(id, secret, &[])));
+        assert_eq!(answer.status, 200, "{id}: {}", answer.text());
+    }
 }
 
 #[test]
@@ -194,4 +220,219 @@ fn list_and_show_hold_no_secret_and_no_hash() {
     let unknown = run(home.command(&["client", "show", "--id", "nobody"]));
     unknown
         .assert_error(1, &["grantd: clients.json: has no such client; see `grantd client list`"]);
+}
+
+fn client(home: &Home, arguments: &[&str]) -> Ended {
+    run(home.command(&["client"]).args(arguments))
+}
+
+/// What the registry's text would be if `from` were `to`.
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert_eq!(text.matches(from).count(), 1, "{from}");
+    text.replace(from, to)
+}
+
+#[test]
+fn edits_change_what_they_name_and_no_other_byte() {
+    let home = Home::new();
+    let before = "{ \"clients\" : [\n\t{\"scopes\":[ ],   \"client_id\":\"b\"},\r\n\
+                  {\"client_id\":\"a\",  \"enabled\" :true}\n\n  ]\n\n}\n\n";
+    home.write("clients.json", before);
+    let text = || fs::read_to_string(home.clients()).unwrap();
+    assert_eq!(client(&home, &["disable", "--id", "a"]).assert_fine(), "");
+    let disabled = replaced(before, "\"enabled\" :true", "\"enabled\" :false");
+    assert_eq!(text(), disabled);
+    client(&home, &["enable", "--id", "a"]).assert_fine();
+    assert_eq!(text(), before);
+    client(&home, &["disable", "--id", "b"]).assert_fine();
+    assert_eq!(text(), replaced(before, "\"b\"}", "\"b\",   \"enabled\": false}"));
+    client(&home, &["remove", "--id", "b"]).assert_fine();
+    assert_eq!(
+        text(),
+        "{ \"clients\" : [\n\t{\"client_id\":\"a\",  \"enabled\" :true}\n\n  ]\n\n}\n\n"
+    );
+
+    let kept = text();
+    for arguments in [
+        &["disable", "--id", "nobody"][..],
+        &["enable", "--id", "nobody"],
+        &["remove", "--id", "nobody"],
+        &["rotate-secret", "--id", "nobody"],
+        &["expire-secret", "--id", "nobody", "--label", "x"],
+    ] {
+        let says = "grantd: clients.json: has no such client; see `grantd client list`";
+        client(&home, arguments).assert_error(1, &[says]);
+    }
+    client(&home, &["expire-secret", "--id", "a", "--label", "x"])
+        .assert_error(1, &["no secret of this label"]);
+    assert_eq!(text(), kept);
+}
+
+#[test]
+fn a_disabled_client_gets_nothing_until_it_is_enabled() {
+    let home = Home::new();
+    client(&home, &["disable", "--id", "demo-client"]).assert_fine();
+    let ask = |server: &Program| server.ask(&Request::token(ENCODINGS[0], &crate::support::DEMO));
+    let server = Program::start(home, &[]);
+    ask(&server).assert_refused(400, "invalid_client");
+    let home = server.into_home();
+    client(&home, &["enable", "--id", "demo-client"]).assert_fine();
+    assert_eq!(ask(&Program::start(home, &[])).status, 200);
+}
+
+#[test]
+fn a_rotated_secret_is_valid_beside_the_old_one_until_that_is_ended() {
+    let home = Home::new();
+    let rotate = |home: &Home, more: &[&str]| {
+        let ended =
+            run(home.command(&["client", "rotate-secret", "--id", "demo-client"]).args(more));
+        let printed: Value = serde_json::from_str(ended.assert_fine()).unwrap();
+        assert_eq!(printed["client_id"], "demo-client");
+        printed["client_secret"].as_str().unwrap().to_owned()
+    };
+    let labels = |home: &Home| {
+        let show = client(home, &["show", "--id", "demo-client"]);
+        let shown: Value = serde_json::from_str(show.assert_fine()).unwrap();
+        let secrets = shown["secrets"].as_array().unwrap().clone();
+        secrets
+            .iter()
+            .map(|secret| secret["label"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let second = rotate(&home, &["--label", "second"]);
+    let third = rotate(&home, &[]);
+    let fourth = rotate(&home, &["--keep-old"]);
+    let labels = labels(&home);
+    assert_eq!(labels[..2], ["demo", "second"]);
+    assert_eq!((labels.len(), labels[2].len()), (4, "2026-01-01".len()));
+    assert_ne!(labels[3], labels[2], "a label is there once");
+    let before = fs::read(home.clients()).unwrap();
+    client(&home, &["rotate-secret", "--id", "demo-client", "--label", "second"])
+        .assert_error(1, &["two secrets of the same label"]);
+    client(&home, &["rotate-secret", "--id", "a", "--keep-old", "--expire-old", "1"])
+        .assert_error(2, &["cannot be used with"]);
+    assert_eq!(fs::read(home.clients()).unwrap(), before);
+
+    let status = |server: &Program, secret: &str| {
+        let request = Request::token(ENCODINGS[0], &request_of("demo-client", secret, &[]));
+        server.ask(&request).status
+    };
+    let first = "demo-secret-for-local-use-only-0001";
+    let server = Program::start(home, &[]);
+    for secret in [first, &second, &third, &fourth] {
+        assert_eq!(status(&server, secret), 200);
+    }
+    let home = server.into_home();
+    client(&home, &["expire-secret", "--id", "demo-client", "--label", "second"]).assert_fine();
+    let server = Program::start(home, &[]);
+    for (secret, expected) in [(first, 200), (&second, 400), (&third, 200), (&fourth, 200)] {
+        assert_eq!(status(&server, secret), expected);
+    }
+    let home = server.into_home();
+    let fifth = rotate(&home, &["--expire-old", "0"]);
+    let server = Program::start(home, &[]);
+    for (secret, expected) in [(first, 400), (&second, 400), (&fourth, 400), (&fifth, 200)] {
+        assert_eq!(status(&server, secret), expected);
+    }
+    let home = server.into_home();
+    let mut command = home.command(&["client", "rotate-secret", "--id", "demo-client"]);
+    let given = run_with_input(command.args(["--secret-stdin", "--expire-old", "3600"]), "short");
+    assert_eq!(given.assert_fine(), "{\"client_id\":\"demo-client\"}\n");
+    let server = Program::start(home, &[]);
+    for (secret, expected) in [(&*fifth, 200), ("short", 200), (&fourth, 400)] {
+        assert_eq!(status(&server, secret), expected);
+    }
+}
+
+#[test]
+fn an_import_registers_every_line_or_none() {
+    let home = Home::new();
+    let lines = [
+        r#"{"client_id":"plain","client_secret":"a-secret-of-32-characters-or-more","scopes":["read"],"default_scopes":["read"]}"#.to_owned(),
+        String::new(),
+        r#"{"client_secret":"short","client_id":"short","scopes":["read"],"default_scopes":["read"]}"#.to_owned(),
+        format!(r#"  {{"client_id":"hashed", "secrets":[{{"label":"a","hash":"{}"}}],"scopes":["read"],"default_scopes":["read"]}} "#, hash_of(LONG_SECRET)),
+    ];
+    let before = fs::read_to_string(home.clients()).unwrap();
+    home.write("clients.jsonl", &lines.join("\n"));
+    assert_eq!(client(&home, &["import", "clients.jsonl"]).assert_fine(), "{\"imported\":3}\n");
+    let after = fs::read_to_string(home.clients()).unwrap();
+    let kept = before.trim_end().trim_end_matches(['}', ']', ' ', '\n']);
+    assert!(after.starts_with(kept), "the rest stays");
+    assert!(after.contains(&format!("    {}\n", lines[3].trim())), "a line is written as it is");
+    for secret in ["a-secret-of-32-characters-or-more", "\"short\"}", "client_secret\""] {
+        assert!(
+            !after.contains(&format!("\"client_secret\":{secret}"))
+                && !after.contains("client_secret\":"),
+            "{secret}"
+        );
+    }
+    assert!(after.contains("$argon2id$v=19$m=19456,t=2,p=1$"));
+
+    let again = run_with_input(home.command(&["client", "import", "-"]), &lines[0]);
+    again.assert_error(1, &["client_id: is registered twice"]);
+    assert_eq!(fs::read_to_string(home.clients()).unwrap(), after);
+
+    let server = Program::start(home, &[]);
+    for (id, secret) in [
+        ("plain", "a-secret-of-32-characters-or-more"),
+        ("short", "short"),
+        ("hashed", LONG_SECRET),
+    ] {
+        let answer = server.ask(&Request::token(ENCODINGS[0], &request_of(id, secret, &[])));
+        assert_eq!(answer.status, 200, "{id}: {}", answer.text());
+    }
+}
+
+#[test]
+fn an_import_with_faults_names_their_lines_and_changes_nothing() {
+    let home = Home::new();
+    let before = fs::read(home.clients()).unwrap();
+    let lines = [
+        r#"{"client_id":"a"}"#,
+        r#"{"client_id":"b","scopes":["x y"],"client_secret":"hunter2"}"#,
+        r#"{"client_id":"a"}"#,
+        r#"{"client_id":"c","hunter":2}"#,
+        r#"{"client_id":"d","client_secret":"hünter2"}"#,
+        r#"{"client_id":"e","client_secret":["hunter2"]}"#,
+        r#"{"client_id":"f","#,
+        r#"["hunter2"]"#,
+    ];
+    let ended = run_with_input(home.command(&["client", "import", "-"]), &lines.join("\n"));
+    ended.assert_error(
+        1,
+        &[
+            "standard input:2: scopes: must hold scope tokens",
+            "standard input:3: client_id: is registered on line 1 too",
+            "standard input:4: unknown field `hunter`",
+            "standard input:5: client_secret: must be printable ASCII",
+            "standard input:6: must be an object whose client_secret",
+            "standard input:7: is not valid JSON here",
+            "standard input:8: must be an object",
+        ],
+    );
+    assert_eq!(ended.stderr.lines().count(), 7, "{}", ended.stderr);
+    assert!(!ended.stderr.contains("unter2"), "{}", ended.stderr);
+    assert_eq!(fs::read(home.clients()).unwrap(), before);
+}
+
+#[test]
+fn edits_at_the_same_time_are_all_there() {
+    let home = Home::new();
+    std::thread::scope(|scope| {
+        for index in 0..4 {
+            let home = &home;
+            scope.spawn(move || {
+                let label = format!("label-{index}");
+                let id = "demo-client";
+                client(home, &["rotate-secret", "--id", id, "--label", &label]).assert_fine();
+                add(home, &["--id", &format!("new-{index}")]).assert_fine();
+            });
+        }
+    });
+    let text = fs::read_to_string(home.clients()).unwrap();
+    for index in 0..4 {
+        assert!(text.contains(&format!("\"label-{index}\"")), "{index}");
+        assert!(text.contains(&format!("\"new-{index}\"")), "{index}");
+    }
 }

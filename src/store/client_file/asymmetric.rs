@@ -25,7 +25,7 @@ impl<'t> Reader<'t> {
         let Some(name) = self.value::<String>(Some(raw), at, "a JWK Set or a path") else {
             return Vec::new();
         };
-        let file = self.file.parent().unwrap_or(Path::new("")).join(name);
+        let file = self.file.parent().unwrap_or_else(|| Path::new("")).join(name);
         let text = match std::fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) => {
@@ -65,7 +65,7 @@ impl<'t> Reader<'t> {
 
     fn key_fault(&mut self, file: &Path, line: usize, at: Place, problem: &SetProblem<'_>) {
         let key = problem.index.map(|index| format!(".keys[{index}]")).unwrap_or_default();
-        let field = format!("clients[{}].{}{key}", at.index, at.field);
+        let field = format!("{at}{key}");
         self.faults.push(Fault::new(file, problem.problem).at_line(line).in_field(field));
     }
 }

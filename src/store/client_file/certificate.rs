@@ -13,7 +13,7 @@ impl<'t> Reader<'t> {
     pub(super) fn certificate_subject(
         &mut self,
         fields: SubjectFields<'t>,
-        index: usize,
+        index: Option<usize>,
     ) -> Option<CertificateSubject> {
         let mut subject = None;
         for (raw, field) in fields.into_iter().zip(FIELDS) {

@@ -1,7 +1,9 @@
 //! One client's entry: text into a [`Client`] whose every value is right.
 
+use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -88,28 +90,42 @@ struct SecretEntry<'a> {
     expires_at: Option<u64>,
 }
 
-/// A field of the client at `index`, to be written out only if it is at fault.
+/// A field of the client at `index`, if it is one of a list, to be written out only if it is at fault.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
-    pub(super) index: usize,
+    pub(super) index: Option<usize>,
     pub(super) field: &'static str,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(index) = self.index {
+            write!(f, "clients[{index}].")?;
+        }
+        f.write_str(self.field)
+    }
 }
 
 pub(super) struct Reader<'t> {
     pub(super) file: &'t Path,
     pub(super) text: &'t str,
+    /// The line of the file on which the text begins.
+    pub(super) first_line: usize,
     pub(super) faults: Vec<Fault>,
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn client(&mut self, index: usize, raw: &'t RawValue) -> Option<Client> {
+    pub(super) fn client(&mut self, index: Option<usize>, raw: &'t RawValue) -> Option<Client> {
         let faults_before = self.faults.len();
         let entry: ClientEntry<'_> = match serde_json::from_str(raw.get()) {
             Ok(entry) => entry,
             Err(error) => {
-                let line = line_of(self.text, offset_in(self.text, raw.get())) + error.line() - 1;
-                let fault = Fault::new(self.file, structure_problem(&error));
-                self.faults.push(fault.at_line(line).in_field(format!("clients[{index}]")));
+                let line = self.line_of(raw) + error.line() - 1;
+                let fault = Fault::new(self.file, structure_problem(&error)).at_line(line);
+                self.faults.push(match index {
+                    Some(index) => fault.in_field(format!("clients[{index}]")),
+                    None => fault,
+                });
                 return None;
             }
         };
@@ -214,11 +230,16 @@ impl<'t> Reader<'t> {
             .unwrap_or_default();
         let mut secrets: Vec<ClientSecret> = Vec::with_capacity(entries.len());
         for entry in entries {
-            let stored: Option<String> = self.value(Some(entry.hash), at, "$sha256$<base64url>");
-            let Some(hash) = stored.as_deref().and_then(SecretHash::parse) else {
-                let problem = "holds a hash that is not $sha256$<base64url>";
-                self.fault(entry.hash, at, problem);
+            let Some(stored) = self.value::<String>(Some(entry.hash), at, "a hash in a string")
+            else {
                 continue;
+            };
+            let hash = match SecretHash::parse(&stored) {
+                Ok(hash) => hash,
+                Err(expected) => {
+                    self.fault(entry.hash, at, format!("holds a hash that is not {expected}"));
+                    continue;
+                }
             };
             if secrets.iter().any(|secret| *secret.label == *entry.label) {
                 self.fault(entry.hash, at, "has two secrets of the same label");
@@ -228,6 +249,7 @@ impl<'t> Reader<'t> {
                 hash,
                 not_before: entry.not_before,
                 expires_at: entry.expires_at,
+                used: OnceLock::new(),
             });
         }
         secrets
@@ -330,9 +352,13 @@ impl<'t> Reader<'t> {
     }
 
     pub(super) fn fault(&mut self, raw: &RawValue, at: Place, problem: impl Into<String>) {
-        let line = line_of(self.text, offset_in(self.text, raw.get()));
-        let field = format!("clients[{}].{}", at.index, at.field);
+        let field = at.to_string();
+        let line = self.line_of(raw);
         self.faults.push(Fault::new(self.file, problem).at_line(line).in_field(field));
+    }
+
+    fn line_of(&self, raw: &RawValue) -> usize {
+        line_of(self.text, offset_in(self.text, raw.get())) + self.first_line - 1
     }
 }
 

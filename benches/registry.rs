@@ -1,0 +1,87 @@
+//! How large may a registry be?
+//!
+//! A registry of a million clients is written, a server is made of it, and what that takes is
+//! printed: time from the file to a server that could serve, resident memory at its peak and once it
+//! has settled, and the time of one look-up. `GRANTD_BENCH_CLIENTS` sets another size.
+
+#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Duration;
+
+use grantd::clock::Clock;
+use grantd::random::Random;
+use grantd::server::Server;
+use grantd::store::client_file;
+
+#[path = "support/demo.rs"]
+mod demo;
+
+fn main() {
+    // In test mode a few are enough to see that it works.
+    let is_test = !std::env::args().any(|argument| argument == "--bench");
+    let given = std::env::var("GRANTD_BENCH_CLIENTS").ok();
+    let clients = given.map_or(if is_test { 1000 } else { 1_000_000 }, |n| n.parse().unwrap());
+    let (_directory, config) = demo::demo();
+    let bytes = write_registry(&config.clients, clients);
+    // A key, so that making one is not counted.
+    drop(Server::new(&demo::demo().1, Clock::system(), Random::system()));
+
+    let before = memory("VmRSS");
+    let begin = Clock::instant();
+    let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
+    let start = Clock::instant() - begin;
+    let (settled, peak) = (memory("VmRSS"), memory("VmHWM"));
+    println!("clients: {clients}, file: {} MB", bytes >> 20);
+    println!("start: {:.2} s", start.as_secs_f64());
+    println!("memory: {settled} MB settled, {peak} MB at its peak, {before} MB before");
+    drop(server);
+
+    let registry = client_file::load(&config.clients).unwrap();
+    println!("look-up: {} ns", look_up(&registry, clients).as_nanos());
+}
+
+/// As many clients as operators have: a secret, two scopes, an audience, a claim.
+fn write_registry(file: &std::path::Path, clients: usize) -> usize {
+    let mut text = String::from("{\"clients\": [\n");
+    for index in 0..clients {
+        let comma = if index == 0 { "" } else { ",\n" };
+        // 43 characters of base64url whose last has no bits to spare.
+        write!(
+            text,
+            "{comma}{{\"client_id\":\"client-{index:08}\",\"enabled\":true,\"secrets\":[{{\
+             \"label\":\"first\",\"hash\":\"$sha256${index:042}A\"}}],\
+             \"auth_methods\":[\"client_secret_basic\",\"client_secret_post\"],\
+             \"scopes\":[\"external-api\",\"orders.read\"],\"default_scopes\":[\"external-api\"],\
+             \"audience\":[\"https://api.example/orders\"],\"token_lifetime\":3600,\
+             \"claims\":{{\"tenant\":\"tenant-{:04}\"}}}}",
+            index % 1000
+        )
+        .unwrap();
+    }
+    text.push_str("\n]}\n");
+    std::fs::write(file, &text).unwrap();
+    text.len()
+}
+
+/// The mean of many look-ups in an order that no cache foresees.
+fn look_up(registry: &grantd::oauth::client::Registry, clients: usize) -> Duration {
+    let count: u32 = 1_000_000;
+    let ids: Vec<String> = (0..count as usize)
+        .map(|index| format!("client-{:08}", (index * 7_368_787) % clients))
+        .collect();
+    let begin = Clock::instant();
+    for id in &ids {
+        assert!(registry.get(black_box(id)).is_some());
+    }
+    (Clock::instant() - begin) / count
+}
+
+/// A figure of this process in MiB; 0 where there is no procfs.
+fn memory(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) >> 10
+}

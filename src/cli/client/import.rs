@@ -1,0 +1,156 @@
+//! Many clients at once: each line of the input is one entry, and either all of them are registered
+//! or none is.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{FIRST_LABEL, FileArg};
+use crate::cli::secret;
+use crate::cli::{CliError, cannot, print};
+use crate::fault::Fault;
+use crate::store::client_file::{self, NewSecret, edit};
+
+pub(super) fn import(file: &FileArg, from: &Path) -> Result<(), CliError> {
+    let (name, text) = read(from)?;
+    let lines = read_lines(name, &text)?;
+    let entries = hash_secrets(name, lines)?;
+    drop(text);
+    file.edit_or_create(|path, text| client_file::append_entries(path, text, &entries))?;
+    print(json!({ "imported": entries.len() }))
+}
+
+/// The input and what it is called in faults. It may hold secrets.
+fn read(from: &Path) -> Result<(&Path, Zeroizing<String>), CliError> {
+    let mut text = Zeroizing::new(String::new());
+    if from == Path::new("-") {
+        let name = Path::new("standard input");
+        io::stdin().read_to_string(&mut text).map_err(|error| cannot("read", name, &error))?;
+        return Ok((name, text));
+    }
+    *text = std::fs::read_to_string(from).map_err(|error| cannot("read", from, &error))?;
+    Ok((from, text))
+}
+
+/// One client of the input.
+struct Line {
+    number: usize,
+    entry: String,
+    secret: Option<Zeroizing<String>>,
+}
+
+/// Every line, checked as the registry would.
+fn read_lines(file: &Path, text: &str) -> Result<Vec<Line>, CliError> {
+    let progress = Progress::start("checked", text.lines().count());
+    let mut lines = Vec::new();
+    let mut ids: HashMap<Box<str>, usize> = HashMap::new();
+    let mut faults = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        progress.step();
+        if line.trim().is_empty() {
+            continue;
+        }
+        match read_line(file, number, line) {
+            Ok((id, line)) => {
+                if let Some(first) = ids.insert(id, number) {
+                    let problem = format!("is registered on line {first} too");
+                    faults.push(Fault::new(file, problem).at_line(number).in_field("client_id"));
+                }
+                lines.push(line);
+            }
+            Err(found) => faults.extend(found),
+        }
+        // Whoever has this many has one, many times over.
+        if faults.len() >= MAX_FAULTS {
+            faults.push(Fault::new(file, "has more faults; the rest was not looked at"));
+            break;
+        }
+    }
+    progress.end();
+    if faults.is_empty() { Ok(lines) } else { Err(faults.into()) }
+}
+
+const MAX_FAULTS: usize = 100;
+
+fn read_line(file: &Path, number: usize, line: &str) -> Result<(Box<str>, Line), Vec<Fault>> {
+    let fault = |problem: &str| vec![Fault::new(file, problem).at_line(number)];
+    let plain = edit::take_client_secret(line).map_err(|error| {
+        fault(if error.is_data() {
+            "must be an object whose client_secret, if it has one, is a string"
+        } else {
+            "is not valid JSON here"
+        })
+    })?;
+    let client = client_file::check_entry(file, number, plain.entry.trim())?;
+    let secret = plain.secret.map(Zeroizing::new);
+    if let Some(secret) = &secret {
+        let in_field = |problem| fault(problem).into_iter().map(|f| f.in_field("client_secret"));
+        secret::check(secret).map_err(|problem| in_field(problem).collect::<Vec<_>>())?;
+        if client.secrets.iter().any(|known| *known.label == *FIRST_LABEL) {
+            return Err(in_field("would be a second secret of the label \"first\"").collect());
+        }
+    }
+    Ok((client.id, Line { number, entry: plain.entry.trim().to_owned(), secret }))
+}
+
+/// The entries with the hashes of their secrets. Slow hashes take as many threads as there are.
+fn hash_secrets(file: &Path, lines: Vec<Line>) -> Result<Vec<String>, CliError> {
+    let progress = Progress::start("hashed", lines.len());
+    let lines: Vec<_> = lines.into_iter().map(Mutex::new).collect();
+    let next = AtomicUsize::new(0);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let work = || -> Result<(), CliError> {
+        while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut line = line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            hash_secret(file, &mut line)?;
+            progress.step();
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| Err(CliError("hashing failed".to_owned())))
+        })
+    })?;
+    progress.end();
+    let line_of = |line: Mutex<Line>| line.into_inner().unwrap_or_else(|error| error.into_inner());
+    Ok(lines.into_iter().map(|line| line_of(line).entry).collect())
+}
+
+fn hash_secret(file: &Path, line: &mut Line) -> Result<(), CliError> {
+    let Some(secret) = line.secret.take() else { return Ok(()) };
+    let new = NewSecret { label: FIRST_LABEL.to_owned(), hash: secret::hash(&secret, None)? };
+    line.entry = edit::with_secret(&line.entry, &new)
+        .map_err(|_| Fault::new(file, "takes no secret").at_line(line.number))?;
+    Ok(())
+}
+
+/// A bar on standard error, if that is a terminal.
+struct Progress(ProgressBar);
+
+impl Progress {
+    fn start(done: &str, total: usize) -> Self {
+        let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX));
+        let template = format!("{{bar:40}} {{human_pos}} of {{human_len}} {done}, {{eta}} left");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    fn step(&self) {
+        self.0.inc(1);
+    }
+
+    fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,139 @@
+//! A new secret beside the old ones, and the end of an old one.
+
+use std::collections::HashSet;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{FileArg, print_secret};
+use crate::cli::CliError;
+use crate::cli::client::show::entry_of;
+use crate::cli::secret::{self, HashKind};
+use crate::clock::Clock;
+use crate::store::client_file::{NewSecret, edit};
+
+#[derive(Args, Debug)]
+pub(crate) struct RotateArgs {
+    #[command(flatten)]
+    file: FileArg,
+    /// The client's client_id.
+    #[arg(long, value_name = "ID")]
+    id: String,
+    /// What the new secret is called [default: today's date].
+    #[arg(long, value_name = "LABEL")]
+    label: Option<String>,
+    /// Let the old secrets end in so many seconds.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "keep_old")]
+    expire_old: Option<u64>,
+    /// Let the old secrets be valid until they are told otherwise; the default.
+    #[arg(long)]
+    keep_old: bool,
+    /// Read the secret from standard input instead of making one.
+    #[arg(long)]
+    secret_stdin: bool,
+    /// What is kept of the secret [default: sha256; argon2id if it has fewer than 32 characters].
+    #[arg(long, value_name = "HASH")]
+    hash: Option<HashKind>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExpireArgs {
+    #[command(flatten)]
+    file: FileArg,
+    /// The client's client_id.
+    #[arg(long, value_name = "ID")]
+    id: String,
+    /// Which of its secrets.
+    #[arg(long, value_name = "LABEL")]
+    label: String,
+    /// In so many seconds.
+    #[arg(long = "in", value_name = "SECONDS", default_value_t = 0)]
+    seconds: u64,
+}
+
+pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
+    let now = Clock::system().unix_seconds();
+    let secret = if args.secret_stdin { secret::read()? } else { secret::make()? };
+    let hash = secret::hash(&secret, args.hash)?;
+    let old_until = args.expire_old.map(|seconds| now.saturating_add(seconds));
+    args.file.edit(|path, text| {
+        let label = match &args.label {
+            Some(label) => label.clone(),
+            None => free_label(&date(now), &labels(text, &args.id)),
+        };
+        edit::add_secret(path, text, &args.id, &NewSecret { label, hash }, old_until)
+    })?;
+    print_secret(&args.id, &secret, args.secret_stdin)
+}
+
+pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
+    let until = Clock::system().unix_seconds().saturating_add(args.seconds);
+    args.file.edit(|path, text| edit::expire_secret(path, text, &args.id, &args.label, until))
+}
+
+/// The labels of the client's secrets; none if anything is wrong, which the edit will say.
+fn labels(text: &str, id: &str) -> HashSet<String> {
+    let entry = entry_of(text, id).unwrap_or_default();
+    let secrets = entry.get("secrets").and_then(Value::as_array);
+    let labels = secrets.into_iter().flatten().filter_map(|secret| secret["label"].as_str());
+    labels.map(str::to_owned).collect()
+}
+
+/// `date`, or `date` and the first number that makes it a new label.
+fn free_label(date: &str, taken: &HashSet<String>) -> String {
+    let numbered = (2..=taken.len() + 1).map(|number| format!("{date}-{number}"));
+    let mut labels = std::iter::once(date.to_owned()).chain(numbered);
+    labels.find(|label| !taken.contains(label)).unwrap_or_else(|| date.to_owned())
+}
+
+/// `YYYY-MM-DD`, in UTC.
+fn date(unix_seconds: u64) -> String {
+    let mut days = unix_seconds / 86_400;
+    let mut year = 1970;
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year:04}-{month:02}-{:02}", days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (978_307_199, "2000-12-31"),
+            (1_709_164_800, "2024-02-29"),
+            (1_790_000_000, "2026-09-21"),
+            (4_107_542_400, "2100-03-01"),
+        ] {
+            assert_eq!(date(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn a_label_is_new() {
+        let taken = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
+        assert_eq!(free_label("d", &taken(&[])), "d");
+        assert_eq!(free_label("d", &taken(&["d"])), "d-2");
+        assert_eq!(free_label("d", &taken(&["d", "d-2", "x"])), "d-3");
+        assert_eq!(free_label("d", &taken(&["d", "d-3"])), "d-2");
+    }
+}

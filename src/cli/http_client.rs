@@ -1,0 +1,188 @@
+//! One HTTP/1.1 request to a running server, over TCP or a Unix socket.
+//!
+//! No TLS: a command that asks a server on this machine or in front of its proxy needs none, and
+//! curl is there for the rest.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+
+use crate::cli::CliError;
+use crate::config::ListenAddr;
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// `host:port`, and what the URL says of it.
+    Tcp { address: String, host: String },
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// A listener's address.
+    pub(super) fn of_listener(address: &ListenAddr) -> Self {
+        match address {
+            ListenAddr::Tcp(address) => {
+                Self::Tcp { address: address.clone(), host: address.clone() }
+            }
+            ListenAddr::Unix(path) => Self::Unix(path.clone()),
+        }
+    }
+
+    /// The server and the path and query of a URL.
+    pub(super) fn of_url(url: &str) -> Result<(Self, String), CliError> {
+        if let Some(path) = url.strip_prefix("unix:") {
+            return Ok((Self::Unix(path.into()), "/".to_owned()));
+        }
+        if url.starts_with("https://") {
+            return Err(CliError(
+                "https is not spoken here: ask the server's own address by http://, or use curl"
+                    .to_owned(),
+            ));
+        }
+        let bad = || CliError("the URL must be http://host[:port][/path] or unix:/path".to_owned());
+        let uri: Uri = url.parse().map_err(|_| bad())?;
+        let authority = uri.authority().ok_or_else(bad)?;
+        if uri.scheme_str() != Some("http") || authority.as_str().contains('@') {
+            return Err(bad());
+        }
+        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        Ok((Self::Tcp { address, host: authority.to_string() }, path.to_owned()))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { address, .. } => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What is asked.
+pub(super) struct Request<'a> {
+    method: Method,
+    path: &'a str,
+    form: Option<Bytes>,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, form: None }
+    }
+
+    /// A form-encoded body.
+    pub(super) fn post(path: &'a str, form: impl Into<Bytes>) -> Self {
+        Self { method: Method::POST, path, form: Some(form.into()) }
+    }
+}
+
+/// What is answered.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Bytes,
+}
+
+/// Asks, and waits for the answer so long at most.
+pub(super) fn send(
+    target: &Target,
+    request: Request<'_>,
+    patience: Duration,
+) -> Result<Answer, CliError> {
+    let cannot = |what: &dyn fmt::Display| CliError(format!("{target}: {what}"));
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| cannot(&format_args!("no sockets: {error}")))?;
+    let exchanged =
+        runtime.block_on(async { timeout(patience, connect_and_exchange(target, request)).await });
+    match exchanged {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => {
+            Err(cannot(&format_args!("cannot be asked: {error}; is the server running there?")))
+        }
+        Err(_elapsed) => {
+            let seconds = patience.as_secs();
+            Err(cannot(&format_args!("has not answered in {seconds} seconds")))
+        }
+    }
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn connect_and_exchange(target: &Target, request: Request<'_>) -> Result<Answer, AnyError> {
+    match target {
+        Target::Tcp { address, host } => {
+            exchange(TcpStream::connect(address).await?, host, request).await
+        }
+        #[cfg(unix)]
+        Target::Unix(path) => {
+            exchange(tokio::net::UnixStream::connect(path).await?, "localhost", request).await
+        }
+        #[cfg(not(unix))]
+        Target::Unix(_) => Err("there are no Unix sockets here".into()),
+    }
+}
+
+async fn exchange<S>(stream: S, host: &str, request: Request<'_>) -> Result<Answer, AnyError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with the runtime; what it would say, the answer says too.
+    tokio::spawn(connection);
+    let mut built =
+        hyper::Request::builder().method(request.method).uri(request.path).header(HOST, host);
+    if request.form.is_some() {
+        built = built.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+    }
+    let answer =
+        sender.send_request(built.body(Full::new(request.form.unwrap_or_default()))?).await?;
+    let status = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await?.to_bytes();
+    Ok(Answer { status, body })
+}
+
+/// Bytes.
+const MAX_ANSWER: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let tcp = |address: &str, host: &str, path: &str| {
+            let target = Target::Tcp { address: address.to_owned(), host: host.to_owned() };
+            Some((target, path.to_owned()))
+        };
+        for (url, expected) in [
+            ("http://a", tcp("a:80", "a", "/")),
+            ("http://a:8080/x?y=z", tcp("a:8080", "a:8080", "/x?y=z")),
+            ("http://[::1]:8080", tcp("[::1]:8080", "[::1]:8080", "/")),
+            ("unix:/run/a", Some((Target::Unix("/run/a".into()), "/".to_owned()))),
+            ("https://a", None),
+            ("http://user:hunter2@a", None),
+            ("ftp://a", None),
+            ("a:80", None),
+            ("/x", None),
+            ("", None),
+        ] {
+            assert_eq!(Target::of_url(url).ok(), expected, "{url}");
+        }
+    }
+}

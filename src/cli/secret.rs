@@ -1,0 +1,97 @@
+//! Secrets on the command line: made here or read from standard input, and hashed.
+
+use std::env::VarError;
+use std::io::{self, Read};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::ValueEnum;
+use zeroize::Zeroizing;
+
+use crate::cli::CliError;
+use crate::oauth::client::is_vschar;
+use crate::oauth::client_secret::{FastHash, SecretHash};
+use crate::oauth::password_hash::{PasswordHash, Work};
+use crate::random::{NoEntropy, Random};
+
+/// The hashes that new secrets can have.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum HashKind {
+    /// One SHA-256, for secrets of 32 characters or more.
+    Sha256,
+    /// argon2id with 19 MiB and 2 passes.
+    Argon2id,
+    /// PBKDF2 with 600000 rounds of HMAC-SHA-256.
+    Pbkdf2Sha256,
+}
+
+/// What is to be kept of `secret`: as asked, or what its length calls for.
+pub(super) fn hash(secret: &str, kind: Option<HashKind>) -> Result<String, CliError> {
+    let is_long = secret.len() >= SecretHash::MIN_SECRET_CHARS;
+    let kind = kind.unwrap_or(if is_long { HashKind::Sha256 } else { HashKind::Argon2id });
+    let work = match kind {
+        HashKind::Sha256 if is_long => return Ok(FastHash::of(secret).to_stored()),
+        HashKind::Sha256 => {
+            return Err(CliError(format!(
+                "the secret has fewer than {} characters, which sha256 does not protect: leave out \
+                 --hash, or leave out --secret-stdin and one is made",
+                SecretHash::MIN_SECRET_CHARS
+            )));
+        }
+        HashKind::Argon2id => Work::ARGON2ID,
+        HashKind::Pbkdf2Sha256 => Work::PBKDF2_SHA256,
+    };
+    let mut salt = [0; 16];
+    Random::system().fill(&mut salt).map_err(no_entropy)?;
+    PasswordHash::of(secret, work, salt)
+        .map(|hash| hash.as_stored().to_owned())
+        .ok_or_else(|| CliError("the secret cannot be hashed; there may be no memory".to_owned()))
+}
+
+/// 256 random bits.
+pub(super) fn make() -> Result<Zeroizing<String>, CliError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    Random::system().fill(&mut *bytes).map_err(no_entropy)?;
+    Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes)))
+}
+
+/// This environment variable, if it is there, or else standard input.
+pub(super) fn from_environment_or_stdin(variable: &str) -> Result<Zeroizing<String>, CliError> {
+    match std::env::var(variable) {
+        Ok(secret) => {
+            let secret = Zeroizing::new(secret);
+            check(&secret).map_err(|problem| CliError(format!("{variable}: {problem}")))?;
+            Ok(secret)
+        }
+        Err(VarError::NotPresent) => read(),
+        Err(VarError::NotUnicode(_)) => {
+            Err(CliError(format!("{variable}: must be printable ASCII characters")))
+        }
+    }
+}
+
+/// Standard input up to its end, without the line break that a shell puts there.
+pub(super) fn read() -> Result<Zeroizing<String>, CliError> {
+    let mut text = Zeroizing::new(String::new());
+    io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| CliError(format!("the secret cannot be read: {error}")))?;
+    let secret = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
+    check(&secret).map_err(|problem| CliError(format!("the secret {problem}")))?;
+    Ok(secret)
+}
+
+/// What a client can send (RFC 6749, appendix A.2), and something at all.
+pub(super) fn check(secret: &str) -> Result<(), &'static str> {
+    if secret.is_empty() {
+        Err("is empty: write it to standard input")
+    } else if !is_vschar(secret) {
+        Err("must be printable ASCII characters")
+    } else {
+        Ok(())
+    }
+}
+
+fn no_entropy(NoEntropy: NoEntropy) -> CliError {
+    CliError("the operating system has no random bytes".to_owned())
+}

@@ -1,0 +1,368 @@
+//! Slow hashes of secrets that a person may have chosen: argon2id (RFC 9106), PBKDF2 with
+//! HMAC-SHA-256 (RFC 8018) and bcrypt, in the text forms in which other software keeps them.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+
+use argon2::{Argon2, Params, Version};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::{NO_PAD, STANDARD_NO_PAD};
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+use ring::pbkdf2;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// A stored hash that takes long to compare with, so that guessing takes longer still.
+///
+/// The text forms are those of the PHC string format for argon2id, of passlib and the PHC format
+/// for pbkdf2-sha256, and of OpenBSD for bcrypt:
+///
+/// ```text
+/// $argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>
+/// $pbkdf2-sha256$29000$<salt>$<hash>
+/// $pbkdf2-sha256$i=29000,l=32$<salt>$<hash>
+/// $2b$12$<salt><hash>
+/// ```
+pub struct PasswordHash {
+    stored: Box<str>,
+    work: Work,
+    salt: Box<[u8]>,
+    output: Box<[u8]>,
+}
+
+/// What one comparison costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Work {
+    /// argon2id, version 1.3.
+    Argon2id {
+        /// KiB of memory.
+        memory: u32,
+        /// Passes over it.
+        passes: u32,
+        /// Lanes, which are computed one after the other here.
+        lanes: u32,
+    },
+    /// PBKDF2 with HMAC-SHA-256.
+    Pbkdf2Sha256 {
+        /// Iterations.
+        rounds: u32,
+    },
+    /// bcrypt.
+    Bcrypt {
+        /// The binary logarithm of its rounds.
+        cost: u32,
+    },
+}
+
+impl Work {
+    /// What new argon2id hashes cost: 19 MiB and 2 passes, OWASP's least.
+    pub const ARGON2ID: Self = Self::Argon2id { memory: 19_456, passes: 2, lanes: 1 };
+    /// What new PBKDF2 hashes cost: OWASP's least.
+    pub const PBKDF2_SHA256: Self = Self::Pbkdf2Sha256 { rounds: 600_000 };
+
+    /// Whether one comparison is dear enough to protect anything, and cheap enough that an entry in
+    /// the registry cannot hold the server up: a second or two and 256 MiB at most.
+    fn is_sane(self) -> bool {
+        match self {
+            Self::Argon2id { memory, passes, lanes } => {
+                (1..=16).contains(&lanes)
+                    && (8 * lanes..=MAX_MEMORY).contains(&memory)
+                    && (1..=MAX_MEMORY_PASSES / memory).contains(&passes)
+            }
+            Self::Pbkdf2Sha256 { rounds } => (1000..=5_000_000).contains(&rounds),
+            Self::Bcrypt { cost } => (4..=15).contains(&cost),
+        }
+    }
+
+    /// The hash of `secret` in `output`. `None` if these lengths or costs are not possible, which
+    /// [`PasswordHash::parse`] lets nobody ask for.
+    fn run(self, secret: &str, salt: &[u8], output: &mut [u8]) -> Option<()> {
+        match self {
+            Self::Argon2id { memory, passes, lanes } => {
+                let params = Params::new(memory, passes, lanes, Some(output.len())).ok()?;
+                Argon2::new(argon2::Algorithm::Argon2id, Version::V0x13, params)
+                    .hash_password_into(secret.as_bytes(), salt, output)
+                    .ok()
+            }
+            Self::Pbkdf2Sha256 { rounds } => {
+                let rounds = NonZeroU32::new(rounds)?;
+                let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
+                pbkdf2::derive(algorithm, rounds, salt, secret.as_bytes(), output);
+                Some(())
+            }
+            Self::Bcrypt { cost } => {
+                // It reads 72 bytes and no more, the last of which is the end of the text.
+                let mut text = Zeroizing::new(secret.as_bytes().to_vec());
+                text.push(0);
+                text.truncate(72);
+                let whole = Zeroizing::new(bcrypt::bcrypt(cost, salt.try_into().ok()?, &text));
+                output.copy_from_slice(whole.get(..output.len())?);
+                Some(())
+            }
+        }
+    }
+}
+
+impl PasswordHash {
+    /// Hashes `secret` with `salt`. `None` for bcrypt, which forgets what is behind 72 characters
+    /// and is read only.
+    pub fn of(secret: &str, work: Work, salt: [u8; 16]) -> Option<Self> {
+        let mut output = [0; 32];
+        let (salt64, encode) =
+            (STANDARD_NO_PAD.encode(salt), |output: &[u8]| STANDARD_NO_PAD.encode(output));
+        work.run(secret, &salt, &mut output)?;
+        let stored = match work {
+            Work::Argon2id { memory, passes, lanes } => {
+                let hash = encode(&output);
+                format!("$argon2id$v=19$m={memory},t={passes},p={lanes}${salt64}${hash}")
+            }
+            Work::Pbkdf2Sha256 { rounds } => {
+                format!("$pbkdf2-sha256$i={rounds},l=32${salt64}${}", encode(&output))
+            }
+            Work::Bcrypt { .. } => return None,
+        };
+        Some(Self { stored: stored.into(), work, salt: salt.into(), output: output.into() })
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    ///
+    /// What it must be instead; nothing of what it is.
+    pub fn parse(stored: &str) -> Result<Self, &'static str> {
+        let mut parts = stored.split('$');
+        if parts.next() != Some("") {
+            return Err(EXPECTED);
+        }
+        let (read, expected) = match parts.next() {
+            Some("argon2id") => (read_argon2id(parts), EXPECTED_ARGON2ID),
+            Some("pbkdf2-sha256") => (read_pbkdf2(parts), EXPECTED_PBKDF2),
+            Some("2a" | "2b" | "2y") => (read_bcrypt(parts), EXPECTED_BCRYPT),
+            _ => return Err(EXPECTED),
+        };
+        let (work, salt, output) = read.filter(|(work, ..)| work.is_sane()).ok_or(expected)?;
+        Ok(Self { stored: stored.into(), work, salt: salt.into(), output: output.into() })
+    }
+
+    /// A hash that costs `work` to compare with and that no secret has: as much as a known client's
+    /// takes, for an unknown one.
+    pub fn unmatchable(work: Work) -> Self {
+        let (salt, output) = ([0; 16], if matches!(work, Work::Bcrypt { .. }) { 23 } else { 32 });
+        let stored = format!("{work:?}").into();
+        Self { stored, work, salt: salt.into(), output: vec![0; output].into() }
+    }
+
+    /// The stored form.
+    pub fn as_stored(&self) -> &str {
+        &self.stored
+    }
+
+    /// What a comparison costs.
+    pub fn work(&self) -> Work {
+        self.work
+    }
+
+    /// Whether `secret` has this hash. Takes long: never on an event loop.
+    pub fn is_of(&self, secret: &str) -> bool {
+        let mut output = Zeroizing::new(vec![0; self.output.len()]);
+        self.work.run(secret, &self.salt, &mut output).is_some()
+            && bool::from(output.ct_eq(&self.output))
+    }
+}
+
+/// A hash of a weak secret can be searched for, so it is not shown.
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PasswordHash").field("work", &self.work).finish_non_exhaustive()
+    }
+}
+
+type Read = Option<(Work, Vec<u8>, Vec<u8>)>;
+
+/// `v=19$m=…,t=…,p=…$<salt>$<hash>`
+fn read_argon2id<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
+    parts.next().filter(|version| *version == "v=19")?;
+    let mut costs = parts.next()?.split(',');
+    let mut cost = |name| number(costs.next()?.strip_prefix(name)?);
+    let work = Work::Argon2id { memory: cost("m=")?, passes: cost("t=")?, lanes: cost("p=")? };
+    if costs.next().is_some() {
+        return None;
+    }
+    let [salt, output] = salt_and_output(parts, &STANDARD_NO_PAD)?;
+    Some((work, salt, output))
+}
+
+/// passlib's `<rounds>$<salt>$<hash>` in its own base64, or `i=…,l=…$<salt>$<hash>`.
+fn read_pbkdf2<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
+    let costs = parts.next()?;
+    let Some(costs) = costs.strip_prefix("i=") else {
+        let [salt, output] = salt_and_output(parts, &PASSLIB)?;
+        return Some((Work::Pbkdf2Sha256 { rounds: number(costs)? }, salt, output));
+    };
+    let (rounds, length) = match costs.split_once(",l=") {
+        Some((rounds, length)) => (number(rounds)?, Some(number(length)?)),
+        None => (number(costs)?, None),
+    };
+    let [salt, output] = salt_and_output(parts, &STANDARD_NO_PAD)?;
+    if length.is_some_and(|length| usize::try_from(length) != Ok(output.len())) {
+        return None;
+    }
+    Some((Work::Pbkdf2Sha256 { rounds }, salt, output))
+}
+
+/// `<cost>$<salt><hash>`: two digits, 22 characters, 31 characters.
+fn read_bcrypt<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
+    let cost = parts.next().filter(|cost| cost.len() == 2)?;
+    let cost = cost.strip_prefix('0').unwrap_or(cost);
+    let (salt, output) = parts.next()?.split_at_checked(22)?;
+    if parts.next().is_some() || output.len() != 31 {
+        return None;
+    }
+    let [salt, output] = [salt, output].map(|text| BCRYPT.decode(text).ok());
+    Some((Work::Bcrypt { cost: number(cost)? }, salt?, output?))
+}
+
+fn salt_and_output<'a>(
+    mut parts: impl Iterator<Item = &'a str>,
+    base64: &GeneralPurpose,
+) -> Option<[Vec<u8>; 2]> {
+    let mut bytes = |lengths: RangeInclusive<usize>| {
+        base64.decode(parts.next()?).ok().filter(|bytes| lengths.contains(&bytes.len()))
+    };
+    let (salt, output) = (bytes(8..=64)?, bytes(16..=64)?);
+    parts.next().is_none().then_some([salt, output])
+}
+
+/// Digits without a sign or a leading zero.
+fn number(text: &str) -> Option<u32> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    if is_plain { text.parse().ok() } else { None }
+}
+
+const PASSLIB: GeneralPurpose = GeneralPurpose::new(&PASSLIB_ALPHABET, NO_PAD);
+/// passlib writes `.` for `+`.
+const PASSLIB_ALPHABET: alphabet::Alphabet = match alphabet::Alphabet::new(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789./",
+) {
+    Ok(alphabet) => alphabet,
+    // A constant: this is looked at when the program is compiled.
+    Err(_) => alphabet::STANDARD,
+};
+/// 16 bytes leave bits in the last character that some writers do not clear.
+const BCRYPT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::BCRYPT,
+    GeneralPurposeConfig::with_decode_allow_trailing_bits(NO_PAD, true),
+);
+
+/// KiB.
+const MAX_MEMORY: u32 = 262_144;
+/// KiB times passes: 64 MiB may be passed 16 times, 256 MiB 4 times.
+const MAX_MEMORY_PASSES: u32 = 1 << 20;
+
+const EXPECTED: &str =
+    "$sha256$<base64url>, or a hash of argon2id, pbkdf2-sha256 or bcrypt as it is usually written";
+const EXPECTED_ARGON2ID: &str = "$argon2id$v=19$m=…,t=…,p=…$<salt>$<hash> with m up to 262144 KiB, \
+                                 m times t up to 1048576 and p up to 16";
+const EXPECTED_PBKDF2: &str =
+    "$pbkdf2-sha256$<rounds>$<salt>$<hash> with 1000 to 5000000 rounds, in passlib's or PHC form";
+const EXPECTED_BCRYPT: &str = "$2b$<cost>$<salt><hash> with a cost from 04 to 15";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by argon2-cffi, passlib and Python's bcrypt of the same secret.
+    const FOREIGN: [&str; 6] = [
+        "$argon2id$v=19$m=8192,t=2,p=1$2FurCrcnJyk+ioKBwUNDxA$gLx2Q2ama6t4N1B6Bi5xRVT7hLyfjqgLIkMFqQREh6s",
+        "$argon2id$v=19$m=65536,t=3,p=4$eM+5FyIkhFBqbY0x5rwXgg$nfdjgqj1GkVl8ilzwGR3wpXvTL4yTvQMVz0MPkL63YA",
+        "$pbkdf2-sha256$29000$hxAi5Ly3thZC6H3vfW.tVQ$lQwrwgKvH0R5Wx4G/bqic1o.ITsPz8fm6TSUU9ZGlkM",
+        "$pbkdf2-sha256$i=29000,l=32$hxAi5Ly3thZC6H3vfW+tVQ$lQwrwgKvH0R5Wx4G/bqic1o+ITsPz8fm6TSUU9ZGlkM",
+        "$2b$05$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m",
+        "$2a$05$kkWxfaJCUREEzpMWhoQyLeOSgeIXW7p/psQncB/LTgU8h6yYcHqbG",
+    ];
+    /// Python's bcrypt of 72 times `x`.
+    const BCRYPT_OF_72: &str = "$2b$05$WYTuree5Hy8jf/bv/rrwPO/9zWOVw7s8TCICKiMC7r2njtPcyYata";
+
+    #[test]
+    fn hashes_of_other_software_are_understood() {
+        for stored in FOREIGN {
+            let hash = PasswordHash::parse(stored).unwrap();
+            assert!(hash.is_of("imported-secret"), "{stored}");
+            assert!(!hash.is_of("imported-secreT"), "{stored}");
+            assert!(!hash.is_of(""), "{stored}");
+            assert_eq!(hash.as_stored(), stored);
+        }
+        let hash = PasswordHash::parse(BCRYPT_OF_72).unwrap();
+        for (length, same) in [(71, false), (72, true), (73, true), (5000, true)] {
+            assert_eq!(hash.is_of(&"x".repeat(length)), same, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_here_is_read_here() {
+        for work in [
+            Work::Argon2id { memory: 64, passes: 1, lanes: 1 },
+            Work::Pbkdf2Sha256 { rounds: 1000 },
+        ] {
+            let made = PasswordHash::of("secret", work, [7; 16]).unwrap();
+            let read = PasswordHash::parse(made.as_stored()).unwrap();
+            assert_eq!(read.work(), work);
+            assert!(read.is_of("secret") && !read.is_of("other"));
+        }
+        assert!(Work::ARGON2ID.is_sane() && Work::PBKDF2_SHA256.is_sane());
+        assert!(PasswordHash::of("secret", Work::Bcrypt { cost: 4 }, [7; 16]).is_none());
+    }
+
+    #[test]
+    fn what_is_dear_or_malformed_is_refused_without_its_value() {
+        let salt = "2FurCrcnJyk+ioKBwUNDxA";
+        let hash = "gLx2Q2ama6t4N1B6Bi5xRVT7hLyfjqgLIkMFqQREh6s";
+        let argon2id = |costs: &str| format!("$argon2id$v=19${costs}${salt}${hash}");
+        assert!(PasswordHash::parse(&argon2id("m=262144,t=4,p=16")).is_ok());
+        for (stored, expected) in [
+            (argon2id("m=262145,t=1,p=1"), EXPECTED_ARGON2ID),
+            (argon2id("m=262144,t=5,p=1"), EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=1000,p=1"), EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=1,p=17"), EXPECTED_ARGON2ID),
+            (argon2id("m=7,t=1,p=1"), EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=0,p=1"), EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=1,p=0"), EXPECTED_ARGON2ID),
+            (argon2id("m=+8192,t=1,p=1"), EXPECTED_ARGON2ID),
+            (argon2id("m=08192,t=1,p=1"), EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=1"), EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=1,p=1,x=1"), EXPECTED_ARGON2ID),
+            (argon2id("t=1,m=8192,p=1"), EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=1,p=1").replace("v=19", "v=16"), EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=1,p=1") + "$", EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=1,p=1").replace(salt, "c2hvcnQ"), EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=1,p=1").replace(hash, "c2hvcnQ"), EXPECTED_ARGON2ID),
+            (argon2id("m=8192,t=1,p=1").replace("argon2id", "argon2i"), EXPECTED),
+            (FOREIGN[2].replace("29000", "999"), EXPECTED_PBKDF2),
+            (FOREIGN[2].replace("29000", "5000001"), EXPECTED_PBKDF2),
+            (FOREIGN[2].replace("29000", ""), EXPECTED_PBKDF2),
+            (FOREIGN[3].replace("l=32", "l=31"), EXPECTED_PBKDF2),
+            (FOREIGN[3].replace('+', "."), EXPECTED_PBKDF2),
+            (FOREIGN[4].replace("$05$", "$03$"), EXPECTED_BCRYPT),
+            (FOREIGN[4].replace("$05$", "$16$"), EXPECTED_BCRYPT),
+            (FOREIGN[4].replace("$05$", "$5$"), EXPECTED_BCRYPT),
+            (FOREIGN[4].replace("$2b$", "$2x$"), EXPECTED),
+            (FOREIGN[4][..59].to_owned(), EXPECTED_BCRYPT),
+            ("hunter2".to_owned(), EXPECTED),
+            (String::new(), EXPECTED),
+        ] {
+            assert_eq!(PasswordHash::parse(&stored).err(), Some(expected), "{stored}");
+        }
+    }
+
+    #[test]
+    fn nothing_matches_the_unmatchable_and_debug_shows_no_hash() {
+        for stored in FOREIGN {
+            let work = PasswordHash::parse(stored).unwrap().work();
+            assert!(!PasswordHash::unmatchable(work).is_of("imported-secret"));
+        }
+        let shown = format!("{:?}", PasswordHash::parse(FOREIGN[4]).unwrap());
+        assert_eq!(shown, "PasswordHash { work: Bcrypt { cost: 5 }, .. }");
+    }
+}

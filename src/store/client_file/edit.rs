@@ -1,0 +1,463 @@
+//! Changes to one client in the registry's text. Every other byte stays as its author wrote it, and
+//! what is new is laid out as its neighbours are.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::{Document, NewSecret, document_fault, offset_in, parse};
+use crate::fault::Fault;
+
+/// The text with this client enabled or disabled.
+///
+/// # Errors
+///
+/// Every fault of the text as it was, and of the text as it would be.
+pub fn set_enabled(
+    file: &Path,
+    text: &str,
+    client_id: &str,
+    enabled: bool,
+) -> Result<String, Vec<Fault>> {
+    change(file, text, client_id, |entry| {
+        Ok(vec![entry.set("enabled", if enabled { "true" } else { "false" })])
+    })
+}
+
+/// The text without this client.
+///
+/// # Errors
+///
+/// Every fault of the text as it was, and of the text as it would be.
+pub fn remove(file: &Path, text: &str, client_id: &str) -> Result<String, Vec<Fault>> {
+    let (clients, index) = find(file, text, client_id)?;
+    apply(file, text, vec![clients.without(index)])
+}
+
+/// The text with one more secret for this client; those it had end at `old_until` (Unix seconds), if
+/// they do not end before it anyway.
+///
+/// # Errors
+///
+/// Every fault of the text as it was, and of the text as it would be.
+pub fn add_secret(
+    file: &Path,
+    text: &str,
+    client_id: &str,
+    secret: &NewSecret,
+    old_until: Option<u64>,
+) -> Result<String, Vec<Fault>> {
+    let internal = |error: serde_json::Error| vec![Fault::new(file, error.to_string())];
+    let [label, hash] = [&secret.label, &secret.hash].map(serde_json::to_string);
+    let new = format!(
+        "{{ \"label\": {}, \"hash\": {} }}",
+        label.map_err(internal)?,
+        hash.map_err(internal)?
+    );
+    change(file, text, client_id, |entry| {
+        let Some(list) = entry.member("secrets") else {
+            return Ok(vec![entry.set("secrets", &format!("[{new}]"))]);
+        };
+        let list = Items::of_list(text, list)?;
+        let mut edits = vec![list.with(&new)];
+        if let Some(until) = old_until {
+            for index in 0..list.items.len() {
+                edits.extend(expire(&Items::of_object(text, list.at(index))?, until)?);
+            }
+        }
+        Ok(edits)
+    })
+}
+
+/// The text in which this client's secret of this label ends at `until` (Unix seconds), if it does
+/// not end before it anyway.
+///
+/// # Errors
+///
+/// Every fault of the text as it was, and of the text as it would be; no such client or label.
+pub fn expire_secret(
+    file: &Path,
+    text: &str,
+    client_id: &str,
+    label: &str,
+    until: u64,
+) -> Result<String, Vec<Fault>> {
+    let mut is_there = false;
+    let changed = change(file, text, client_id, |entry| {
+        let Some(list) = entry.member("secrets") else { return Ok(Vec::new()) };
+        let list = Items::of_list(text, list)?;
+        for index in 0..list.items.len() {
+            let secret = Items::of_object(text, list.at(index))?;
+            let name = secret.member("label").map(serde_json::from_str::<String>).transpose()?;
+            if name.is_some_and(|name| name == label) {
+                is_there = true;
+                return Ok(expire(&secret, until)?.into_iter().collect());
+            }
+        }
+        Ok(Vec::new())
+    })?;
+    if is_there {
+        Ok(changed)
+    } else {
+        let problem = "the client has no secret of this label; see `grantd client show`";
+        Err(vec![Fault::new(file, problem)])
+    }
+}
+
+/// A client's entry on its way from elsewhere, with the secret in clear that it may have.
+pub struct Plain<'t> {
+    /// The entry without it.
+    pub entry: Cow<'t, str>,
+    /// `client_secret`.
+    pub secret: Option<String>,
+}
+
+/// Takes `client_secret` out of an entry.
+///
+/// # Errors
+///
+/// serde_json's, if this is no object or the secret no string.
+pub fn take_client_secret(entry: &str) -> Result<Plain<'_>, serde_json::Error> {
+    let members = Items::of_object(entry, entry.trim())?;
+    let Some(index) = members.names.iter().position(|name| name == "client_secret") else {
+        return Ok(Plain { entry: Cow::Borrowed(entry), secret: None });
+    };
+    let secret = members.member("client_secret").map(serde_json::from_str).transpose()?;
+    Ok(Plain { entry: Cow::Owned(applied(entry, vec![members.without(index)])), secret })
+}
+
+/// An entry with this secret as its last.
+///
+/// # Errors
+///
+/// serde_json's, if this is no entry.
+pub fn with_secret(entry: &str, secret: &NewSecret) -> Result<String, serde_json::Error> {
+    let members = Items::of_object(entry, entry.trim())?;
+    let new = serde_json::to_string(secret)?;
+    let edit = match members.member("secrets") {
+        Some(list) => Items::of_list(entry, list)?.with(&new),
+        None => members.set("secrets", &format!("[{new}]")),
+    };
+    Ok(applied(entry, vec![edit]))
+}
+
+/// Ends a secret at `until`, unless it ends before.
+fn expire(secret: &Items<'_>, until: u64) -> Result<Option<Edit>, serde_json::Error> {
+    let ends = secret.member("expires_at").map(serde_json::from_str::<Option<u64>>).transpose()?;
+    let ends_before = ends.flatten().is_some_and(|end| end <= until);
+    Ok((!ends_before).then(|| secret.set("expires_at", &until.to_string())))
+}
+
+/// What stands instead of the bytes in this range.
+type Edit = (Range<usize>, String);
+
+/// The text after edits that do not overlap, in any order.
+fn applied(text: &str, mut edits: Vec<Edit>) -> String {
+    edits.sort_by_key(|(range, _)| range.start);
+    let mut changed = String::with_capacity(text.len() + 256);
+    let mut done = 0;
+    for (range, new) in edits {
+        changed.push_str(&text[done..range.start]);
+        changed.push_str(&new);
+        done = range.end;
+    }
+    changed.push_str(&text[done..]);
+    changed
+}
+
+fn apply(file: &Path, text: &str, edits: Vec<Edit>) -> Result<String, Vec<Fault>> {
+    let changed = applied(text, edits);
+    parse(file, &changed)?;
+    Ok(changed)
+}
+
+fn change<'t>(
+    file: &Path,
+    text: &'t str,
+    client_id: &str,
+    edits: impl FnOnce(&Items<'t>) -> Result<Vec<Edit>, serde_json::Error>,
+) -> Result<String, Vec<Fault>> {
+    let (clients, index) = find(file, text, client_id)?;
+    let fault = |error: serde_json::Error| vec![document_fault(file, &error)];
+    let entry = Items::of_object(text, clients.at(index)).map_err(fault)?;
+    apply(file, text, edits(&entry).map_err(fault)?)
+}
+
+/// All clients' entries, and which of them has this id.
+fn find<'t>(file: &Path, text: &'t str, id: &str) -> Result<(Items<'t>, usize), Vec<Fault>> {
+    parse(file, text)?;
+    let fault = |error: serde_json::Error| vec![document_fault(file, &error)];
+    let document = Items::of_object(text, text.trim()).map_err(fault)?;
+    let clients =
+        Items::of_list(text, document.member("clients").unwrap_or("[]")).map_err(fault)?;
+    let is_it = |index: &usize| id_of(clients.at(*index)).is_some_and(|found| found == id);
+    let index = (0..clients.items.len()).find(is_it);
+    let index = index.ok_or_else(|| vec![no_such_client(file)])?;
+    Ok((clients, index))
+}
+
+/// What is said where there is no client of an id.
+pub fn no_such_client(file: &Path) -> Fault {
+    Fault::new(file, "has no such client; see `grantd client list`")
+}
+
+/// The `client_id` of an entry, without a look at the rest of it.
+pub fn id_of(entry: &str) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Id<'a> {
+        #[serde(borrow)]
+        client_id: Cow<'a, str>,
+    }
+    serde_json::from_str::<Id<'_>>(entry).ok().map(|id| id.client_id)
+}
+
+/// The entries of a registry's text.
+///
+/// # Errors
+///
+/// serde_json's, if this is no registry.
+pub fn entries(text: &str) -> Result<impl Iterator<Item = &str>, serde_json::Error> {
+    let document: Document<'_> = serde_json::from_str(text)?;
+    Ok(document.clients.into_iter().map(RawValue::get))
+}
+
+/// The members of an object or the elements of a list: where each begins and ends in the text.
+struct Items<'t> {
+    text: &'t str,
+    /// Between the brackets.
+    inside: Range<usize>,
+    /// From the first byte of the name, or of the element, to the last of the value.
+    items: Vec<Range<usize>>,
+    /// Of an object's members.
+    names: Vec<Cow<'t, str>>,
+    values: Vec<&'t str>,
+}
+
+impl<'t> Items<'t> {
+    /// `part` is an object in `text`.
+    fn of_object(text: &'t str, part: &'t str) -> Result<Self, serde_json::Error> {
+        let Members(members) = serde_json::from_str(part)?;
+        let mut object = Self::between_brackets(text, part);
+        for (name, value) in members {
+            let value = value.get();
+            let begin = offset_in(text, value);
+            object.items.push(name_begin(text, begin)..begin + value.len());
+            object.names.push(name);
+            object.values.push(value);
+        }
+        Ok(object)
+    }
+
+    /// `part` is a list in `text`.
+    fn of_list(text: &'t str, part: &'t str) -> Result<Self, serde_json::Error> {
+        let elements: Vec<&RawValue> = serde_json::from_str(part)?;
+        let mut list = Self::between_brackets(text, part);
+        for element in elements.into_iter().map(RawValue::get) {
+            let begin = offset_in(text, element);
+            list.items.push(begin..begin + element.len());
+            list.values.push(element);
+        }
+        Ok(list)
+    }
+
+    fn between_brackets(text: &'t str, part: &'t str) -> Self {
+        let begin = offset_in(text, part);
+        let inside = begin + 1..begin + part.len() - 1;
+        Self { text, inside, items: Vec::new(), names: Vec::new(), values: Vec::new() }
+    }
+
+    fn at(&self, index: usize) -> &'t str {
+        self.values[index]
+    }
+
+    /// The value of the member of this name.
+    fn member(&self, name: &str) -> Option<&'t str> {
+        Some(self.values[self.names.iter().position(|known| known == name)?])
+    }
+
+    /// Sets the member of this name, behind all others if it is new.
+    fn set(&self, name: &str, value: &str) -> Edit {
+        match self.member(name) {
+            Some(old) => {
+                let begin = offset_in(self.text, old);
+                (begin..begin + old.len(), value.to_owned())
+            }
+            None => self.with(&format!("\"{name}\": {value}")),
+        }
+    }
+
+    /// Adds an item behind all others, set off from the last as that is from the one before it.
+    fn with(&self, item: &str) -> Edit {
+        let Some(last) = self.items.last() else {
+            return (self.inside.clone(), item.to_owned());
+        };
+        let gap = match self.items.len() {
+            1 => format!(",{}", &self.text[self.inside.start..last.start]),
+            several => self.text[self.items[several - 2].end..last.start].to_owned(),
+        };
+        (last.end..last.end, format!("{gap}{item}"))
+    }
+
+    /// Takes an item out, with the comma that set it off.
+    fn without(&self, index: usize) -> Edit {
+        let item = &self.items[index];
+        let range = match (index, self.items.get(index + 1)) {
+            (_, Some(next)) => item.start..next.start,
+            (0, None) => item.clone(),
+            (_, None) => self.items[index - 1].end..item.end,
+        };
+        (range, String::new())
+    }
+}
+
+/// Where the name begins whose value begins at `value`: before the colon stands a string, and the
+/// names in a registry have no escapes.
+fn name_begin(text: &str, value: usize) -> usize {
+    let before = text[..value].trim_end().trim_end_matches(':').trim_end();
+    let name = before.strip_suffix('"').unwrap_or(before);
+    name.rfind('"').unwrap_or(value)
+}
+
+/// An object's members in their order.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((name, value)) = map.next_entry::<Cow<'de, str>, _>()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "clients.json";
+
+    fn secret(label: &str) -> NewSecret {
+        let hash = "$sha256$ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0".to_owned();
+        NewSecret { label: label.to_owned(), hash }
+    }
+
+    #[test]
+    fn what_is_new_is_laid_out_as_its_neighbours_are() {
+        let file = Path::new(FILE);
+        for (before, after) in [
+            (
+                r#"{"clients":[{"client_id":"a"}]}"#,
+                r#"{"clients":[{"client_id":"a","enabled": false}]}"#,
+            ),
+            (
+                "{\"clients\": [\n  {\n    \"client_id\": \"a\",\n    \"scopes\": []\n  }\n]}\n",
+                "{\"clients\": [\n  {\n    \"client_id\": \"a\",\n    \"scopes\": [],\n    \"enabled\": false\n  }\n]}\n",
+            ),
+            (
+                "{\"clients\":[{ \"enabled\" :\ttrue , \"client_id\" : \"a\" }]}",
+                "{\"clients\":[{ \"enabled\" :\tfalse , \"client_id\" : \"a\" }]}",
+            ),
+        ] {
+            assert_eq!(set_enabled(file, before, "a", false).unwrap(), after);
+        }
+    }
+
+    #[test]
+    fn a_client_goes_with_one_comma() {
+        let file = Path::new(FILE);
+        let text = "{\"clients\": [ {\"client_id\":\"a\"},\n\n {\"client_id\":\"b\"} , {\"client_id\":\"c\"}\n] }";
+        for (id, after) in [
+            ("a", "{\"clients\": [ {\"client_id\":\"b\"} , {\"client_id\":\"c\"}\n] }"),
+            ("b", "{\"clients\": [ {\"client_id\":\"a\"},\n\n {\"client_id\":\"c\"}\n] }"),
+            ("c", "{\"clients\": [ {\"client_id\":\"a\"},\n\n {\"client_id\":\"b\"}\n] }"),
+        ] {
+            assert_eq!(remove(file, text, id).unwrap(), after);
+        }
+        let one = "{\"clients\": [ {\"client_id\":\"a\"}\n] }";
+        assert_eq!(remove(file, one, "a").unwrap(), "{\"clients\": [ \n] }");
+        let fault = remove(file, one, "b").unwrap_err()[0].to_string();
+        assert_eq!(fault, "clients.json: has no such client; see `grantd client list`");
+    }
+
+    #[test]
+    fn secrets_are_added_and_ended() {
+        let file = Path::new(FILE);
+        let hash = secret("").hash;
+        let new = format!("{{ \"label\": \"new\", \"hash\": \"{hash}\" }}");
+        let old = |more: &str| format!("{{\"label\":\"old\",\"hash\":\"{hash}\"{more}}}");
+        let of = |secrets: &str| format!("{{\"clients\":[{{\"client_id\":\"a\"{secrets}}}]}}");
+        for (before, until, after) in [
+            (of(""), None, of(&format!(",\"secrets\": [{new}]"))),
+            (of(",\"secrets\":[ ]"), None, of(&format!(",\"secrets\":[{new}]"))),
+            (
+                of(&format!(",\"secrets\":[\n {}\n]", old(""))),
+                None,
+                of(&format!(",\"secrets\":[\n {},\n {new}\n]", old(""))),
+            ),
+            (
+                of(&format!(",\"secrets\":[{}]", old(""))),
+                Some(9),
+                of(&format!(",\"secrets\":[{},{new}]", old(",\"expires_at\": 9"))),
+            ),
+            (
+                of(&format!(",\"secrets\":[{}]", old(",\"expires_at\":10"))),
+                Some(9),
+                of(&format!(",\"secrets\":[{},{new}]", old(",\"expires_at\":9"))),
+            ),
+            (
+                of(&format!(",\"secrets\":[{}]", old(",\"expires_at\":8"))),
+                Some(9),
+                of(&format!(",\"secrets\":[{},{new}]", old(",\"expires_at\":8"))),
+            ),
+        ] {
+            assert_eq!(add_secret(file, &before, "a", &secret("new"), until).unwrap(), after);
+        }
+        let text = of(&format!(",\"secrets\":[{}]", old("")));
+        let ended = expire_secret(file, &text, "a", "old", 7).unwrap();
+        assert_eq!(ended, of(&format!(",\"secrets\":[{}]", old(",\"expires_at\": 7"))));
+        assert!(expire_secret(file, &text, "a", "other", 7).is_err());
+        assert!(add_secret(file, &text, "a", &secret("old"), None).is_err(), "two of one label");
+    }
+
+    #[test]
+    fn a_secret_in_clear_is_taken_out_of_an_entry() {
+        for (entry, without) in [
+            (r#"{"client_secret":"s\"s","client_id":"a"}"#, r#"{"client_id":"a"}"#),
+            (r#"{"client_id":"a", "client_secret":"s\"s"}"#, r#"{"client_id":"a"}"#),
+            (
+                r#"{"client_id":"a","client_secret":"s\"s", "x":[{}]}"#,
+                r#"{"client_id":"a","x":[{}]}"#,
+            ),
+        ] {
+            let plain = take_client_secret(entry).unwrap();
+            assert_eq!((&*plain.entry, plain.secret.as_deref()), (without, Some("s\"s")));
+        }
+        let entry = " {\"client_id\":\"a\"}";
+        let plain = take_client_secret(entry).unwrap();
+        assert_eq!((&*plain.entry, plain.secret), (entry, None));
+        let with = with_secret(entry, &secret("first")).unwrap();
+        assert!(with.starts_with(" {\"client_id\":\"a\",\"secrets\": [{\"label\":\"first\""));
+        assert!(take_client_secret("[1]").is_err());
+        assert!(take_client_secret("{\"client_secret\": 5}").is_err());
+    }
+}

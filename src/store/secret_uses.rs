@@ -1,0 +1,162 @@
+//! Which secrets are in use: so that an operator knows when an old one can go.
+//!
+//! Kept in memory, from the start of the process on. A reload keeps it: the figures belong to a
+//! client's id and a secret's label, and not to the registry that was read.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::oauth::client::{Client, Registry};
+use crate::oauth::client_secret::{ClientSecret, SecretUse};
+
+/// The uses of every secret that was used, by client and label.
+#[derive(Default)]
+pub struct SecretUses(Mutex<BTreeMap<Box<str>, Labelled>>);
+
+/// A client's secrets are few.
+type Labelled = Vec<(Box<str>, Arc<SecretUse>)>;
+
+impl SecretUses {
+    /// Counts one successful use of `secret` at `now` (Unix seconds).
+    pub fn record(&self, client: &Client, secret: &ClientSecret, now: u64) {
+        // Looked up once for each secret of a snapshot; from then on it is two additions.
+        secret.used.get_or_init(|| self.enter(&client.id, &secret.label)).record(now);
+    }
+
+    /// How a secret was used. `None`: not at all.
+    pub fn of(&self, client_id: &str, label: &str) -> Option<Arc<SecretUse>> {
+        let uses = self.uses();
+        let (_, used) = uses.get(client_id)?.iter().find(|(known, _)| **known == *label)?;
+        Some(Arc::clone(used))
+    }
+
+    /// Two metrics for each secret that was used and that `clients` still have, in the Prometheus
+    /// text format.
+    pub fn to_metrics(&self, clients: &Registry) -> String {
+        let mut uses = self.uses();
+        uses.retain(|id, labelled| {
+            let client = clients.get(id);
+            let secrets = client.map_or(&[][..], |client| &client.secrets);
+            labelled.retain(|(label, _)| secrets.iter().any(|secret| secret.label == *label));
+            !labelled.is_empty()
+        });
+        let mut text = String::new();
+        for (name, kind, help, value) in METRICS {
+            if !uses.is_empty() {
+                text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+            }
+            for (id, labelled) in &*uses {
+                for (label, used) in labelled {
+                    let (id, label, value) = (Escaped(id), Escaped(label), value(used));
+                    // A string takes everything.
+                    let _ = writeln!(text, "{name}{{client=\"{id}\",label=\"{label}\"}} {value}");
+                }
+            }
+        }
+        text
+    }
+
+    fn enter(&self, client_id: &str, label: &str) -> Arc<SecretUse> {
+        let mut uses = self.uses();
+        let labelled = uses.entry(client_id.into()).or_default();
+        if let Some((_, used)) = labelled.iter().find(|(known, _)| **known == *label) {
+            return Arc::clone(used);
+        }
+        let used = Arc::<SecretUse>::default();
+        labelled.push((label.into(), Arc::clone(&used)));
+        used
+    }
+
+    /// Whole between any two statements, so a panic elsewhere cannot have broken it.
+    fn uses(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Labelled>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for SecretUses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretUses").finish_non_exhaustive()
+    }
+}
+
+/// Name, type, help and value.
+type Metric = (&'static str, &'static str, &'static str, fn(&SecretUse) -> u64);
+
+const METRICS: [Metric; 2] = [
+    (
+        "grantd_secret_uses_total",
+        "counter",
+        "Successful uses of a client's secret since the start.",
+        SecretUse::count,
+    ),
+    (
+        "grantd_secret_last_use_seconds",
+        "gauge",
+        "When a client's secret was used last, in Unix seconds.",
+        SecretUse::last,
+    ),
+];
+
+/// As the value of a label, where three characters have another meaning.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '\\' => f.write_str("\\\\"),
+            '"' => f.write_str("\\\""),
+            '\n' => f.write_str("\\n"),
+            c => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::store::client_file;
+
+    fn registry(ids: &[&str]) -> Registry {
+        let clients: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                serde_json::json!({ "client_id": id, "secrets": [{
+                    "label": "a\"\n", "hash": "$sha256$ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0",
+                }] })
+            })
+            .collect();
+        let text = serde_json::json!({ "clients": clients }).to_string();
+        client_file::parse(Path::new("clients.json"), &text).unwrap()
+    }
+
+    #[test]
+    fn figures_outlive_a_reload_but_not_the_client() {
+        let uses = SecretUses::default();
+        assert_eq!(uses.to_metrics(&registry(&["one"])), "");
+        for now in [5, 7] {
+            // As after a reload: nothing in these clients says that they were used before.
+            let clients = registry(&["one", "t\\wo"]);
+            for id in ["one", "t\\wo"] {
+                let client = clients.get(id).unwrap();
+                uses.record(client, &client.secrets[0], now);
+                uses.record(client, &client.secrets[0], now);
+            }
+        }
+        let used = uses.of("one", "a\"\n").unwrap();
+        assert_eq!((used.count(), used.last()), (4, 7));
+        assert!(uses.of("one", "b").is_none() && uses.of("three", "a\"\n").is_none());
+
+        let text = uses.to_metrics(&registry(&["t\\wo"]));
+        let series = "{client=\"t\\\\wo\",label=\"a\\\"\\n\"}";
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = [
+            format!("grantd_secret_uses_total{series} 4"),
+            format!("grantd_secret_last_use_seconds{series} 7"),
+        ];
+        assert_eq!(lines, expected);
+        assert!(uses.of("one", "a\"\n").is_none(), "it is not registered any more");
+    }
+}

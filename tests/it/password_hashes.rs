@@ -1,0 +1,243 @@
+//! Secrets that were registered elsewhere, with slow hashes: computed once, off the event loop, and
+//! never a sign of who is registered.
+
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::support::home::{registry, secret_of};
+use crate::support::{DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, request_of};
+
+/// Made by argon2-cffi, passlib and Python's bcrypt of [`SECRET`].
+const HASHES: [(&str, &str); 3] = [
+    (
+        "argon",
+        "$argon2id$v=19$m=8192,t=2,p=1$2FurCrcnJyk+ioKBwUNDxA$gLx2Q2ama6t4N1B6Bi5xRVT7hLyfjqgLIkMFqQREh6s",
+    ),
+    (
+        "pbkdf2",
+        "$pbkdf2-sha256$29000$hxAi5Ly3thZC6H3vfW.tVQ$lQwrwgKvH0R5Wx4G/bqic1o.ITsPz8fm6TSUU9ZGlkM",
+    ),
+    ("bcrypt", "$2b$05$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m"),
+];
+const SECRET: &str = "imported-secret";
+
+/// With the usual clients and one for each kind of hash.
+fn mixed_home() -> Home {
+    let home = Home::new();
+    let mut document: Value = serde_json::from_str(&registry()).unwrap();
+    let clients = document["clients"].as_array_mut().unwrap();
+    clients
+        .extend(HASHES.map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }]))));
+    home.write("clients.json", &document.to_string());
+    home
+}
+
+/// With nobody but one client for each kind of hash.
+fn slow_home(hashes: &[(&str, &str)]) -> Home {
+    let home = Home::new();
+    let clients: Vec<_> = hashes
+        .iter()
+        .map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }])))
+        .collect();
+    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home
+}
+
+fn slow_client(id: &str, secrets: &Value) -> Value {
+    json!({ "client_id": id, "secrets": secrets, "scopes": ["read"], "default_scopes": ["read"] })
+}
+
+fn ask(server: &Program, encoding: Encoding, id: &str, secret: &str) -> Response {
+    server.ask(&Request::token(encoding, &request_of(id, secret, &[])))
+}
+
+fn computed(server: &Program) -> u64 {
+    server.metric("grantd_password_hashes ")
+}
+
+#[test]
+fn each_kind_is_computed_once_for_a_right_secret_and_each_time_for_a_wrong_one() {
+    let server = Program::start(mixed_home(), &[]);
+    for (done, (id, _)) in (0..).zip(HASHES) {
+        let before = 3 * done;
+        assert_eq!(computed(&server), before, "{id}");
+        for encoding in ENCODINGS {
+            for _ in 0..3 {
+                let answer = ask(&server, encoding, id, SECRET);
+                assert_eq!(answer.status, 200, "{id}: {}", answer.text());
+                assert_eq!(computed(&server), before + 1, "{id}");
+            }
+        }
+        for wrong in ["imported-secreT", "x"] {
+            ask(&server, ENCODINGS[0], id, wrong).assert_refused(400, "invalid_client");
+        }
+        assert_eq!(computed(&server), before + 3, "{id}");
+        // What was right stays known.
+        assert_eq!(ask(&server, ENCODINGS[0], id, SECRET).status, 200);
+    }
+    assert_eq!(computed(&server), 9);
+    // Nobody with a fast hash waits for a slow one.
+    let demo = server.ask(&Request::token(ENCODINGS[0], &DEMO));
+    assert_eq!(demo.status, 200);
+    ask(&server, ENCODINGS[0], "one-audience", "wrong").assert_refused(400, "invalid_client");
+    assert_eq!(computed(&server), 9);
+}
+
+#[test]
+fn the_same_hash_at_two_clients_is_computed_for_each() {
+    let (_, hash) = HASHES[2];
+    let server = Program::start(slow_home(&[("one", hash), ("two", hash)]), &[]);
+    for (id, hashes) in [("one", 1), ("two", 2), ("one", 2), ("two", 2)] {
+        assert_eq!(ask(&server, ENCODINGS[0], id, SECRET).status, 200);
+        assert_eq!(computed(&server), hashes, "{id}");
+    }
+}
+
+#[test]
+fn an_unknown_client_costs_what_a_known_one_costs() {
+    for kind in HASHES {
+        let server = Program::start(slow_home(&[kind]), &[]);
+        let wrong = ask(&server, ENCODINGS[0], kind.0, "x");
+        assert_eq!(computed(&server), 1);
+        let unknown = ask(&server, ENCODINGS[0], "nobody", SECRET);
+        assert_eq!(computed(&server), 2);
+        wrong.assert_refused(400, "invalid_client");
+        assert_eq!(wrong.without_id_and_date(), unknown.without_id_and_date());
+        // However long the secret is.
+        let long = "x".repeat(10_000);
+        for (id, hashes) in [(kind.0, 3), ("nobody", 4)] {
+            ask(&server, ENCODINGS[0], id, &long).assert_refused(400, "invalid_client");
+            assert_eq!(computed(&server), hashes, "{id}");
+        }
+    }
+}
+
+#[test]
+fn unknown_ids_have_the_costs_of_the_registry_in_its_proportions_and_keep_them() {
+    let home = mixed_home();
+    let document: Value =
+        serde_json::from_str(&std::fs::read_to_string(home.clients()).unwrap()).unwrap();
+    let clients = document["clients"].as_array().unwrap().len();
+    let server = Program::start(home, &[]);
+    let mut slow = 0;
+    let ids: Vec<_> = (0..300).map(|index| format!("nobody-{index}")).collect();
+    for id in &ids {
+        let before = computed(&server);
+        ask(&server, ENCODINGS[0], id, SECRET).assert_refused(400, "invalid_client");
+        let cost = computed(&server) - before;
+        assert!(cost <= 1, "{id}");
+        ask(&server, ENCODINGS[1], id, "other").assert_refused(400, "invalid_client");
+        assert_eq!(computed(&server), before + 2 * cost, "{id} costs the same again");
+        slow += cost;
+    }
+    // 3 of 19 clients are slow, so about 47 of 300: 6 standard deviations of 6.3 either way.
+    assert_eq!(clients, 19, "the expectation is made for these");
+    assert!((9..=85).contains(&slow), "{slow}");
+}
+
+#[test]
+fn several_secrets_are_each_accepted_in_their_own_time() {
+    let home = Home::new();
+    let past = 1;
+    let fast = crate::support::home::hash_of(&secret_of("several"));
+    let secrets = json!([
+        { "label": "old", "hash": HASHES[0].1, "expires_at": past },
+        { "label": "new", "hash": fast },
+        { "label": "imported", "hash": HASHES[2].1 },
+    ]);
+    let over = json!([{ "label": "old", "hash": HASHES[0].1, "expires_at": past }]);
+    let clients = [slow_client("several", &secrets), slow_client("over", &over)];
+    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    let server = Program::start(home, &[]);
+
+    assert_eq!(ask(&server, ENCODINGS[0], "several", &secret_of("several")).status, 200);
+    assert_eq!(computed(&server), 0, "a fast secret needs no slow hash");
+    // The first hash is right but over; the third is right too.
+    assert_eq!(ask(&server, ENCODINGS[0], "several", SECRET).status, 200);
+    assert_eq!(computed(&server), 2);
+    ask(&server, ENCODINGS[0], "over", SECRET).assert_refused(400, "invalid_client");
+    ask(&server, ENCODINGS[0], "over", "x").assert_refused(400, "invalid_client");
+    let cause = |cause: &str| {
+        server.metric(&format!(
+            r#"grantd_requests_total{{cause="{cause}",outcome="refused",route="token"}}"#
+        ))
+    };
+    assert_eq!((cause("secret_not_current"), cause("wrong_secret")), (1, 1));
+}
+
+/// One hash here takes a second or so: long enough to see what happens meanwhile.
+const SLOW: &str = "$2b$14$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
+
+#[test]
+fn a_full_pool_says_come_back_and_holds_up_nobody_else() {
+    let home = Home::new();
+    let mut document: Value = serde_json::from_str(&registry()).unwrap();
+    let clients = document["clients"].as_array_mut().unwrap();
+    clients.push(slow_client("slow", &json!([{ "label": "a", "hash": SLOW }])));
+    home.write("clients.json", &document.to_string());
+    home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 2\n");
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+
+    let answers = thread::scope(|scope| {
+        let server = &server;
+        let asking: Vec<_> = (0..8)
+            .map(|index| {
+                scope.spawn(move || ask(server, ENCODINGS[0], "slow", &format!("wrong-{index}")))
+            })
+            .collect();
+        // Whoever has a fast hash gets tokens while the pool is busy.
+        while server.metric("grantd_password_queue ") < 2 {
+            thread::yield_now();
+        }
+        assert_eq!(server.ask(&Request::token(ENCODINGS[0], &DEMO)).status, 200);
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect::<Vec<_>>()
+    });
+    let (full, refused): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| answer.status == 503);
+    assert!(!full.is_empty() && refused.len() >= 3, "{} and {}", full.len(), refused.len());
+    for answer in full {
+        answer.assert_refused(503, "temporarily_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    for answer in &refused {
+        answer.assert_refused(400, "invalid_client");
+    }
+    assert_eq!(computed(&server), refused.len() as u64);
+    assert_eq!(server.metric("grantd_password_queue "), 0);
+}
+
+#[test]
+fn many_at_once_with_the_same_secret_wait_for_one_hash() {
+    let home = slow_home(&[("argon", HASHES[0].1)]);
+    home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 1\n");
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    thread::scope(|scope| {
+        let asking: Vec<_> = (0..16)
+            .map(|_| scope.spawn(|| ask(&server, ENCODINGS[0], "argon", SECRET).status))
+            .collect();
+        for asking in asking {
+            assert_eq!(asking.join().unwrap(), 200);
+        }
+    });
+    assert_eq!(computed(&server), 1);
+}
+
+#[test]
+fn a_hash_that_could_hold_the_server_up_is_refused_at_the_start() {
+    for (hash, expected) in [
+        ("$2b$31$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m", "a cost from 04 to 15"),
+        (
+            "$argon2id$v=19$m=4194304,t=2,p=1$2FurCrcnJyk+ioKBwUNDxA$gLx2Q2ama6t4N1B6Bi5xRVT7hLyfjqgLIkMFqQREh6s",
+            "m up to 262144 KiB",
+        ),
+        ("$pbkdf2-sha256$99999999$hxAi5Ly3thZC6H3vfW.tVQ$hunter2", "1000 to 5000000 rounds"),
+        ("hunter2", "argon2id, pbkdf2-sha256 or bcrypt"),
+    ] {
+        let home = slow_home(&[("a", hash)]);
+        let checked = crate::support::command::run(home.command(&["check"]));
+        let place = "clients.json:1: clients[0].secrets: holds a hash that is not $";
+        checked.assert_error(1, &[place, expected]);
+        assert!(!checked.stderr.contains(&hash[hash.len() - 7..]), "{}", checked.stderr);
+    }
+}

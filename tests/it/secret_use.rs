@@ -1,0 +1,91 @@
+//! When which secret was used last, as operators see it: in the metrics and of one client.
+
+use serde_json::{Value, json};
+
+use crate::support::command::run;
+use crate::support::home::{hash_of, secret_of};
+use crate::support::{ENCODINGS, Home, Program, Request, request_of};
+
+fn home() -> Home {
+    let home = Home::new();
+    let secrets = json!([
+        { "label": "old", "hash": hash_of(&secret_of("old")) },
+        { "label": "new", "hash": hash_of(&secret_of("new")), "not_before": 1 },
+    ]);
+    let client = json!({
+        "client_id": "a b/c", "secrets": secrets, "scopes": ["read"], "default_scopes": ["read"],
+    });
+    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    home
+}
+
+fn shown(server: &Program) -> Value {
+    let answer = Request::get("/clients/a%20b%2Fc").send(server.admin);
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    assert!(!answer.text().contains("$sha256$"), "{}", answer.text());
+    answer.json()
+}
+
+#[test]
+fn each_successful_use_is_counted_by_label() {
+    let server = Program::start(home(), &[]);
+    assert!(!server.metrics().contains("grantd_secret_"), "nothing was used");
+    assert_eq!(
+        shown(&server),
+        json!({ "client_id": "a b/c", "enabled": true, "secrets": [
+            { "label": "old", "not_before": null, "expires_at": null, "uses": 0, "last_used": null },
+            { "label": "new", "not_before": 1, "expires_at": null, "uses": 0, "last_used": null },
+        ] })
+    );
+    let ask = |secret: &str, status: u16| {
+        for encoding in ENCODINGS {
+            let request = Request::token(encoding, &request_of("a b/c", secret, &[]));
+            assert_eq!(server.ask(&request).status, status);
+        }
+    };
+    ask(&secret_of("new"), 200);
+    ask("wrong", 400);
+    let uses = |label: &str| {
+        server.metric(&format!(r#"grantd_secret_uses_total{{client="a b/c",label="{label}"}}"#))
+    };
+    assert_eq!((uses("old"), uses("new")), (0, 2));
+    assert!(!server.metrics().contains(r#"label="old""#), "only what was used");
+    ask(&secret_of("old"), 200);
+    ask(&secret_of("old"), 200);
+    assert_eq!((uses("old"), uses("new")), (4, 2));
+
+    let secrets = &shown(&server)["secrets"];
+    assert_eq!((&secrets[0]["uses"], &secrets[1]["uses"]), (&json!(4), &json!(2)));
+    let last = secrets[0]["last_used"].as_u64().unwrap();
+    let series = r#"grantd_secret_last_use_seconds{client="a b/c",label="old"}"#;
+    assert_eq!(server.metric(series), last);
+    // Later than when this was written, and no more than the two clocks' seconds apart.
+    assert!(last > 1_760_000_000 && last >= secrets[1]["last_used"].as_u64().unwrap());
+
+    // `client show` asks for the same.
+    let admin = server.admin.to_string();
+    let arguments = ["client", "show", "--id", "a b/c", "--admin", &admin];
+    let show: Value =
+        serde_json::from_str(run(server.home.command(&arguments)).assert_fine()).unwrap();
+    assert_eq!(
+        show["secrets"],
+        json!([
+            { "label": "old", "uses": 4, "last_used": last },
+            { "label": "new", "not_before": 1, "uses": 2, "last_used": secrets[1]["last_used"] },
+        ])
+    );
+}
+
+#[test]
+fn who_is_not_registered_has_no_figures_and_the_public_has_none_at_all() {
+    let server = Program::shared();
+    for id in ["nobody", ""] {
+        let answer = Request::get(&format!("/clients/{id}")).send(server.admin);
+        assert_eq!((answer.status, answer.json()), (404, json!({ "error": "no such client" })));
+    }
+    server.ask(&Request::get("/clients/demo-client")).assert_refused(404, "invalid_request");
+    let admin = server.address.to_string();
+    let arguments = ["client", "show", "--id", "demo-client", "--admin", &admin];
+    run(server.home.command(&arguments))
+        .assert_error(1, &[&format!("grantd: {admin}: answered 404"), "admin listener"]);
+}
