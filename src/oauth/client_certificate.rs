@@ -123,10 +123,7 @@ pub enum CertificateSubject {
 /// `openssl x509 -subject -nameopt RFC2253,-esc_msb` write.
 fn distinguished_name(name: &Name) -> String {
     // The last comes first, and so within a set of several.
-    let entries: Vec<_> = name
-        .iter_rdn()
-        .flat_map(|set| set.iter().enumerate().map(|(index, entry)| (index, entry)))
-        .collect();
+    let entries: Vec<_> = name.iter_rdn().flat_map(|set| set.iter().enumerate()).collect();
     let mut text = String::new();
     for (position, (index, entry)) in entries.iter().enumerate().rev() {
         write_entry(&mut text, entry);

@@ -25,7 +25,10 @@ impl<'t> Reader<'t> {
         let Some(name) = self.value::<String>(Some(raw), at, "a JWK Set or a path") else {
             return Vec::new();
         };
-        let file = self.file.parent().unwrap_or(Path::new("")).join(name);
+        let file = self
+            .file
+            .parent()
+            .map_or_else(|| name.clone().into(), |directory| directory.join(&name));
         let text = match std::fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) => {
