@@ -1,0 +1,107 @@
+//! Where a client's keys stand, and how they get there.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::{ISSUER, NOW, START, ask, changed, claims, header, home_of};
+use crate::support::command::run;
+use crate::support::{Home, Library, Signer};
+
+#[test]
+fn a_registry_holds_only_public_keys_that_can_be_used() {
+    let [rs256, _, es256, _] = Signer::all();
+    let private = changed(es256.jwk(), &json!({ "d": "hunter2" }));
+    let weak = json!({ "kty": "RSA", "e": "AQAB", "n": URL_SAFE_NO_PAD.encode([0xFF; 128]) });
+    let symmetric = json!({ "kty": "oct", "k": "hunter2" });
+    let set = |key: &Value| json!({ "keys": [rs256.jwk(), key] });
+    for (jwks, says) in [
+        (set(&private), "clients[0].jwks.keys[1]: holds members of a private key"),
+        (set(&symmetric), "clients[0].jwks.keys[1]: is a symmetric key"),
+        (set(&weak), "clients[0].jwks.keys[1]: is an RSA key of fewer than 2048"),
+        (json!({ "keys": [] }), "clients[0].jwks: is a JWK Set without a key"),
+        (json!({ "hunter2": [] }), "clients[0].jwks: must be a JWK Set"),
+        (json!(["hunter2"]), "clients[0].jwks: must be a JWK Set"),
+        (json!("hunter2"), "clients[0].jwks: names a file that cannot be read"),
+    ] {
+        let inline = home_of(&[("c", json!({ "jwks": jwks }))]);
+        let ended = run(inline.command(&["check"]));
+        ended.assert_error(1, &["clients.json:", says]);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+        // The line of the key, which stands on lines of its own.
+        let text = std::fs::read_to_string(inline.clients()).unwrap();
+        let place = ended.stderr.split("clients.json:").nth(1).unwrap();
+        let line: usize = place.split(':').next().unwrap().parse().unwrap();
+        let there = text.lines().nth(line - 1).unwrap();
+        assert!(there.contains('{') || there.contains("\"jwks\""), "{line}: {there}");
+
+        if jwks.is_string() {
+            continue;
+        }
+        let filed = home_of(&[("c", json!({ "jwks": "keys-of-c.json" }))]);
+        filed.write("keys-of-c.json", &jwks.to_string());
+        let ended = run(filed.command(&["check"]));
+        ended.assert_error(1, &["keys-of-c.json:1: ", says]);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    }
+    for (more, says) in [
+        (json!({}), "clients[0].auth_methods: holds private_key_jwt, which needs"),
+        (
+            json!({ "jwks": es256.jwks(), "token_endpoint_auth_signing_alg": "hunter2" }),
+            "clients[0].token_endpoint_auth_signing_alg: must be \"RS256\"",
+        ),
+    ] {
+        let ended = run(home_of(&[("c", more)]).command(&["check"]));
+        ended.assert_error(1, &["clients.json:", says]);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn keys_may_stand_in_a_file_beside_the_registry() {
+    let signer = Signer::es256();
+    let home = home_of(&[("c", json!({ "jwks": "keys-of-c.json" }))]);
+    home.write("keys-of-c.json", &signer.jwks().to_string());
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(NOW);
+    let assertion = signer.sign(&header(&signer), &claims("c", ISSUER, NOW));
+    assert_eq!(ask(library.address, &assertion).status, 200);
+}
+
+#[test]
+fn a_client_is_added_with_its_keys_and_without_a_secret() {
+    let signer = Signer::rs256();
+    let home = Home::new();
+    home.write("jwks.json", &signer.jwks().to_string());
+    let mut add = home.command(&["client", "add", "--id", "new", "--scope", "read"]);
+    add.args(["--method", "private_key_jwt", "--jwks", "jwks.json"]);
+    assert_eq!(run(&mut add).assert_fine(), "{\"client_id\":\"new\"}\n");
+    let shown = run(home.command(&["client", "show", "--id", "new"]));
+    let shown: Value = serde_json::from_str(shown.assert_fine()).unwrap();
+    assert_eq!(shown["secrets"], json!([]));
+    assert_eq!(shown["auth_methods"], json!(["private_key_jwt"]));
+    assert_eq!(shown["jwks"], signer.jwks());
+
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(NOW);
+    let assertion = signer.sign(&header(&signer), &claims("new", ISSUER, NOW));
+    assert_eq!(ask(library.address, &assertion).status, 200);
+
+    let home = Home::new();
+    home.write("private.json", &json!({ "keys": [{ "kty": "oct", "k": "hunter2" }] }).to_string());
+    home.write("text.json", "\"hunter2\"");
+    let before = std::fs::read_to_string(home.clients()).unwrap();
+    let base = ["client", "add", "--id", "new", "--method", "private_key_jwt"];
+    for (more, says) in [
+        (&["--jwks", "private.json"][..], "private.json: keys[0]: is a symmetric key"),
+        (&["--jwks", "text.json"], "text.json: must be a JWK Set"),
+        (&["--jwks", "none.json"], "none.json: cannot be read"),
+        (&[], "private_key_jwt, which needs"),
+        (&["--secret-stdin"], "no --method of this client takes a secret"),
+    ] {
+        let ended = run(home.command(&base).args(more));
+        ended.assert_error(1, &[says]);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+        assert_eq!(std::fs::read_to_string(home.clients()).unwrap(), before);
+    }
+}
