@@ -173,13 +173,13 @@ fn clock_and_random_bytes_decide_everything_about_a_token() {
         // The first of the counted words names the process; two make a token's id.
         assert_eq!(
             first.claims_text,
-            r#"{"iss":"https://auth.example","exp":1790003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1790000000,"jti":"AAAAAAAAAAIAAAAAAAAAAw","scope":"external-api"}"#
+            r#"{"iss":"https://auth.example","exp":1790003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1790000000,"jti":"AAAAAAAAAAYAAAAAAAAABw","scope":"external-api"}"#
         );
         server.clock.set(1_800_000_000);
         let second = Token::verified(&ask(), server.address);
         assert_eq!(
             second.claims_text,
-            r#"{"iss":"https://auth.example","exp":1800003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1800000000,"jti":"AAAAAAAAAAQAAAAAAAAABQ","scope":"external-api"}"#
+            r#"{"iss":"https://auth.example","exp":1800003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1800000000,"jti":"AAAAAAAAAAgAAAAAAAAACQ","scope":"external-api"}"#
         );
     }
 }
