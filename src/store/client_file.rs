@@ -90,7 +90,7 @@ pub struct NewClient {
 /// A secret as it is written into the file.
 #[derive(Debug, Serialize)]
 pub struct NewSecret {
-    /// See [`ClientSecret::label`].
+    /// See [`crate::oauth::client_secret::ClientSecret::label`].
     pub label: String,
     /// The stored form of its hash.
     pub hash: String,
