@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::Instant;
 
 use crate::support::http::{count_answers, find};
 use crate::support::{
@@ -278,6 +279,7 @@ fn slow_bodies_in_every_place_keep_no_honest_client_out_for_long() {
     for encoding in ENCODINGS {
         // The way it goes for a client that does what `Retry-After` says.
         let request = Request::token(encoding, &DEMO).to_bytes();
+        let started = Instant::now();
         let answer = loop {
             let mut connection = Connection::open(server.address);
             connection.send_if_open(&request);
@@ -291,6 +293,7 @@ fn slow_bodies_in_every_place_keep_no_honest_client_out_for_long() {
                 assert!(find(&said, b"retry-after: 1\r\n").is_some());
                 assert!(said.ends_with(br#"{"error":"temporarily_unavailable"}"#));
             }
+            assert!(started.elapsed() < GUARD, "the places never become free");
             std::thread::yield_now();
         };
         assert_eq!(count_answers(&answer), 1);
