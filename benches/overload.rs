@@ -17,50 +17,52 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
+use std::process::{Command, ExitCode};
 
 use client::Client;
 use grantd::clock::Clock;
-use grantd::config::{Config, Limits};
+use grantd::config::Limits;
 use grantd::jose::key_life::Retention;
 use grantd::signing::batch::{BATCH, BatchKey};
-use grantd::signing::single::MAX_SIGNATURE_BYTES;
 use grantd::store::key_directory;
 use oha::{Answer, Load};
 use probe::Probe;
+use raw::Alone;
 use request::URLENCODED;
-use ring::rand::SystemRandom;
-use ring::signature::RSA_PKCS1_SHA256;
+use service::Service;
+use spread::Spread;
 
 #[path = "support/client.rs"]
 mod client;
+#[path = "support/cores.rs"]
+mod cores;
 #[path = "support/demo.rs"]
 mod demo;
 #[path = "support/oha.rs"]
 mod oha;
 #[path = "support/probe.rs"]
 mod probe;
+#[path = "support/raw.rs"]
+mod raw;
 #[expect(dead_code, reason = "how a form is written makes no difference to a queue")]
 #[path = "support/request.rs"]
 mod request;
+#[path = "support/service.rs"]
+mod service;
+#[path = "support/spread.rs"]
+mod spread;
 #[path = "support/token.rs"]
 mod token;
+#[path = "support/wrk.rs"]
+mod wrk;
 
 const ROUNDS: usize = 5;
-const SERVED: &str = "0";
-const LOADED: &str = "1";
-/// The first argument of the process that times batches.
-const SIGN: &str = "sign";
+/// Of signing alone.
+const SIGN_SECONDS: f64 = 0.3;
 /// The first argument of this program once it is on the load's core, where all it starts stays too.
 const ASK: &str = "ask";
-/// As long as the signing input of the demo client's token.
-const MESSAGE: [u8; 470] = [b'x'; 470];
-
 /// At half of saturation; more than ever are under way.
 const FEW: usize = 64;
 /// Beyond saturation: twice the queue, so that it overflows while it is full.
@@ -77,28 +79,30 @@ const GOAL_BATCHES: f64 = 4.0;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if raw::is_child(&arguments) {
+        return ExitCode::SUCCESS;
+    }
     match &arguments[..] {
-        [mode, keys] if mode == SIGN => {
-            println!("{}", time_of_batch(Path::new(keys)));
-            ExitCode::SUCCESS
-        }
         [mode, arguments @ ..] if mode == ASK => ask(arguments),
         _ => {
-            let mut this = on(LOADED, &std::env::current_exe().unwrap());
+            let mut this =
+                cores::on(cores::LOAD, std::env::current_exe().unwrap().to_str().unwrap());
             let error = this.arg(ASK).args(arguments).exec();
-            eprintln!("overload: taskset: {error}: apt-get install util-linux");
+            eprintln!("overload: setpriv: {error}: apt-get install util-linux");
             ExitCode::FAILURE
         }
     }
 }
 
 fn ask(arguments: &[String]) -> ExitCode {
-    for (tool, source) in [("wrk".into(), "apt-get install wrk"), (oha::program(), "tests/run")] {
-        let mut version = Command::new(&tool);
-        if version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-            eprintln!("overload: {} is missing: {source}", tool.display());
-            return ExitCode::FAILURE;
-        }
+    let missing = cores::missing(&[("wrk", "wrk"), ("taskset", "util-linux")]);
+    if !missing.is_empty() {
+        eprintln!("overload: something is missing: apt-get install {}", missing.join(" "));
+        return ExitCode::FAILURE;
+    }
+    if !cores::can_run(&oha::program()) {
+        eprintln!("overload: oha is missing: run tests/run");
+        return ExitCode::FAILURE;
     }
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     if has("--bench") && !has("--test") {
@@ -115,6 +119,8 @@ fn ask(arguments: &[String]) -> ExitCode {
 struct Round {
     /// A batch of eight signatures, alone.
     batch: f64,
+    /// Of its core, that signing alone had.
+    share: f64,
     /// Tokens a second in a closed loop.
     saturation: f64,
     half: Waits,
@@ -182,50 +188,30 @@ impl Waits {
 }
 
 fn measure(rounds: usize, find_seconds: u64, seconds: f64, timed: bool) -> Vec<Round> {
+    let _awake = cores::Awake::start();
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
     key_directory::generate(&config.keys, 2048, &retention, now).unwrap();
-    let server = Server::start(&config, directory.path());
+    let server = Server(Service::grantd(&config, directory.path(), "auto"));
     server.verify_one();
     // Connections, the log's thread and the processor's clock are warm after this.
     server.saturate(1);
     (0..rounds).map(|_| server.round(&config.keys, find_seconds, seconds, timed)).collect()
 }
 
-/// The program on one core, its log to nowhere.
-struct Server {
-    process: Child,
-    address: SocketAddr,
-}
+struct Server(Service);
 
 impl Server {
-    fn start(config: &Config, directory: &Path) -> Self {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let mut command = on(SERVED, Path::new(env!("CARGO_BIN_EXE_grantd")));
-        command.args(["serve", "--workers", "1", "--signer", "auto"]);
-        command.args(["--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0"]);
-        command.args(["--log-format", "json", "--log-level", "info"]);
-        command.arg("--clients").arg(&config.clients).arg("--keys").arg(&config.keys);
-        command.arg("--state").arg(&config.state).current_dir(directory);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut server = Self { process: command.spawn().unwrap(), address };
-        while Client::connect(address).is_err() {
-            assert!(server.process.try_wait().unwrap().is_none(), "the server did not start");
-            sleep(Duration::from_millis(20));
-        }
-        server
-    }
-
     fn round(&self, keys: &Path, find_seconds: u64, seconds: f64, timed: bool) -> Round {
-        let mut sign = on(SERVED, &std::env::current_exe().unwrap());
-        let output = sign.arg(SIGN).arg(keys).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "signing failed");
-        let batch: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        let can_batch = BatchKey::new(key_directory::load(keys).unwrap()[0].document()).is_some();
+        let signer = if can_batch { "batch" } else { "ring" };
+        let Alone { rate, share } = raw::alone(signer, SIGN_SECONDS, keys);
+        let batch = BATCH as f64 / rate;
 
         let saturation = self.saturate(find_seconds);
         let load = |connections, rate| Load {
-            address: self.address,
+            address: self.0.address,
             payload: &URLENCODED,
             connections,
             rate,
@@ -252,6 +238,7 @@ impl Server {
         let over_connect = longest(|answer| answer.connect) * 1e3;
         Round {
             batch: batch * 1e3,
+            share,
             saturation,
             half,
             half_sent,
@@ -271,7 +258,7 @@ impl Server {
     fn burst(&self) -> usize {
         let request = client::post(URLENCODED.content_type, URLENCODED.body);
         let mut probes: Vec<Probe> =
-            (0..MANY).map(|_| Probe::connect(self.address).unwrap()).collect();
+            (0..MANY).map(|_| Probe::connect(self.0.address).unwrap()).collect();
         self.signal("-STOP");
         for probe in &mut probes {
             probe.send(&request);
@@ -291,13 +278,13 @@ impl Server {
     }
 
     fn signal(&self, signal: &str) {
-        let kill = Command::new("kill").args([signal, &self.process.id().to_string()]).status();
+        let kill = Command::new("kill").args([signal, &self.0.process.id().to_string()]).status();
         assert!(kill.unwrap().success());
     }
 
     /// Panics unless the server gives out a token that its key set verifies.
     fn verify_one(&self) {
-        let mut client = Client::connect(self.address).unwrap();
+        let mut client = Client::connect(self.0.address).unwrap();
         let key_set = client.exchange(client::GET_KEY_SET).to_vec();
         let request = client::post(URLENCODED.content_type, URLENCODED.body);
         token::verify(client.exchange(&request), &key_set, "demo-client");
@@ -305,72 +292,13 @@ impl Server {
 
     /// Tokens a second when 64 clients ask again as soon as they have been answered.
     fn saturate(&self, seconds: u64) -> f64 {
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
-        let mut wrk = Command::new("wrk");
-        wrk.args(["-t1", "-c64", &format!("-d{seconds}s"), "-s"]);
-        wrk.arg(scripts.join(URLENCODED.name).with_extension("lua"));
-        wrk.arg(format!("http://{}/connect/token", self.address));
-        let output = wrk.stderr(Stdio::inherit()).output().unwrap();
-        let report = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success() && !report.contains("Non-2xx"), "wrk failed: {report}");
-        let rate = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")).unwrap();
-        rate.trim().parse().unwrap()
+        wrk::rate(&wrk::load(self.0.address, &URLENCODED, 64, seconds))
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It has nothing to lose.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// `program` on this core and no other.
-fn on(core: &str, program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", core]).arg(program).stdin(Stdio::null());
-    command
-}
-
-/// Seconds for eight signatures at once, or with ring where the processor has no batches: the median
-/// of many.
-fn time_of_batch(keys: &Path) -> f64 {
-    const TURNS: usize = 200;
-    let keys = key_directory::load(keys).unwrap();
-    let batch = BatchKey::new(keys[0].document());
-    #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
-    let random = SystemRandom::new();
-    let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
-    let length = keys[0].ring().public().modulus_len();
-    let mut times: Vec<f64> = (0..TURNS)
-        .map(|_| {
-            let start = Clock::instant();
-            match &batch {
-                Some(batch) => {
-                    assert_eq!(batch.sign(&[&MESSAGE[..]; BATCH], &mut signatures), [true; BATCH]);
-                }
-                None => {
-                    for signature in &mut signatures {
-                        let signature = &mut signature[..length];
-                        let ring = keys[0].ring();
-                        ring.sign(&RSA_PKCS1_SHA256, &random, &MESSAGE, signature).unwrap();
-                    }
-                }
-            }
-            start.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }
 
 fn print(rounds: &[Round]) {
     let row = |name: &str, digits: usize, goal: &str, value: &dyn Fn(&Round) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (values[0], values[values.len() - 1]);
-        let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
+        let Spread { median, min, max } = Spread::of(rounds.iter().map(value));
         let spread = format!("({min:.digits$} - {max:.digits$})");
         println!("{name:<42} {median:>8.digits$}  {spread:<20} {goal}");
     };
@@ -380,6 +308,7 @@ fn print(rounds: &[Round]) {
     );
     println!();
     row("a batch of eight alone, ms", 2, "", &|it| it.batch);
+    row("of its core, that this had", 3, "", &|it| it.share);
     row("saturation, tokens a second", 0, "", &|it| it.saturation);
 
     println!("\nhalf of saturation, {FEW} connections; waits since a request was due");

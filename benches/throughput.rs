@@ -86,6 +86,7 @@ impl Pair {
 type Measured = [(String, Vec<Pair>); 3];
 
 fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
+    let _awake = cores::Awake::start();
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();

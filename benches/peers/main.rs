@@ -116,6 +116,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(plan: &Plan) -> Report {
+    let _awake = cores::Awake::start();
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
