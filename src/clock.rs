@@ -37,6 +37,14 @@ impl Clock {
         }
     }
 
+    /// Microseconds since then by the machine's clock: for what is told, not for what is decided.
+    pub fn unix_micros() -> u64 {
+        #[expect(clippy::disallowed_methods, reason = "the one door")]
+        let now = SystemTime::now();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// A monotonic instant for deadlines and durations; no clock step moves it.
     pub fn instant() -> Instant {
         #[expect(clippy::disallowed_methods, reason = "the one door")]
@@ -64,4 +72,47 @@ impl fmt::Debug for ManualClock {
 enum Source {
     System,
     Manual(Arc<AtomicU64>),
+}
+
+/// `YYYY-MM-DD`, in UTC.
+pub fn date(unix_seconds: u64) -> String {
+    let mut days = unix_seconds / 86_400;
+    let mut year = 1970;
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year:04}-{month:02}-{:02}", days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (978_307_199, "2000-12-31"),
+            (1_709_164_800, "2024-02-29"),
+            (1_790_000_000, "2026-09-21"),
+            (4_107_542_400, "2100-03-01"),
+        ] {
+            assert_eq!(date(seconds), expected);
+        }
+    }
 }

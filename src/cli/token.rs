@@ -8,12 +8,10 @@ use clap::Args;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::{Map, Value, json};
-use zeroize::Zeroizing;
 
 use crate::cli::http_client::{Answer, Request, Target, send};
 use crate::cli::{CliError, print, secret};
 use crate::endpoint::metadata::{JWKS_PATH, TOKEN_PATH};
-use crate::form::urlencoded;
 
 /// The secret is read from `GRANTD_CLIENT_SECRET`, or else from standard input.
 #[derive(Args, Debug)]
@@ -50,13 +48,14 @@ pub(super) fn run(args: &TokenArgs) -> Result<(), CliError> {
 }
 
 fn form(args: &TokenArgs, secret: &str) -> String {
-    let mut form = Zeroizing::new("grant_type=client_credentials".to_owned());
-    let scope = args.scope.as_deref().map(|scope| ("scope", scope));
-    let fields = [("client_id", &*args.client_id), ("client_secret", secret)];
-    for (name, value) in fields.into_iter().chain(scope) {
-        form.extend(["&", name, "=", &*Zeroizing::new(urlencoded::encode(value))]);
-    }
-    std::mem::take(&mut *form)
+    let mut fields = vec![
+        ("grant_type", "client_credentials"),
+        ("client_id", &args.client_id),
+        ("client_secret", secret),
+    ];
+    fields.extend(args.scope.as_deref().map(|scope| ("scope", scope)));
+    // Text can always be written.
+    serde_urlencoded::to_string(fields).unwrap_or_default()
 }
 
 /// The token, or in the server's words why there is none.

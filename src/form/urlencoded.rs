@@ -1,12 +1,11 @@
 //! `application/x-www-form-urlencoded` (URL Standard, section 5; RFC 6749, appendix B).
 //!
-//! The parser underneath replaces bad UTF-8 silently and lets `%zz` through as it stands. Both are
-//! refused here first, on the raw bytes, so that what it then decodes is exactly what was sent.
+//! Parsers elsewhere replace bad UTF-8 silently and let `%zz` through as it stands. Both are refused
+//! here, so that what a client is known by is exactly what it sent.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use memchr::{memchr, memchr_iter};
 
 use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 
@@ -19,22 +18,46 @@ pub fn parse(input: &[u8], max_parameters: usize) -> Result<Parameters<'_>, Form
     if input.starts_with(BYTE_ORDER_MARK) {
         return Err(FormError::ByteOrderMark);
     }
-    let pairs = input.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).count();
-    if pairs > max_parameters {
+    // No more than one pair more than there are separators; only then is it worth counting.
+    let pairs = || Pairs { rest: input };
+    if memchr_iter(b'&', input).count() >= max_parameters && pairs().count() > max_parameters {
         return Err(FormError::TooMany);
     }
     check_encoding(input)?;
-    // What the checks above let through can only fail in `Parameters::push`.
-    serde_urlencoded::from_bytes(input).map_err(|_repeated| FormError::Repeated)
+    let mut parameters = Parameters::default();
+    for (name, value) in pairs() {
+        parameters.push(text(name)?, text(value)?)?;
+    }
+    Ok(parameters)
+}
+
+/// Names and values as they were sent, without what stands between them.
+struct Pairs<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let [b'&', rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+        if self.rest.is_empty() {
+            return None;
+        }
+        let end = memchr(b'&', self.rest).unwrap_or(self.rest.len());
+        let (pair, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        let (name, value) = pair.split_at(memchr(b'=', pair).unwrap_or(end));
+        Some((name, value.get(1..).unwrap_or_default()))
+    }
 }
 
 /// Decodes one form-encoded value: `+` and `%xx`. `None` if a triplet is bad or the result is not
 /// UTF-8.
 pub fn decode(value: &str) -> Option<Cow<'_, str>> {
-    if !value.contains(['%', '+']) {
-        return Some(Cow::Borrowed(value));
-    }
-    String::from_utf8(decode_bytes(value.as_bytes(), b' ')?).ok().map(Cow::Owned)
+    text(value.as_bytes()).ok()
 }
 
 /// Decodes one segment of a path, where `+` is itself (RFC 3986, section 2.1). `None` as above.
@@ -60,12 +83,22 @@ pub fn encode(value: &str) -> String {
     encoded
 }
 
+/// A name or a value, decoded where it has to be.
+fn text(encoded: &[u8]) -> Result<Cow<'_, str>, FormError> {
+    // Short as a rule: all bytes at once are quicker than looking for the first.
+    if !encoded.iter().fold(false, |any, byte| any | matches!(byte, b'%' | b'+')) {
+        return std::str::from_utf8(encoded).map(Cow::Borrowed).map_err(|_| FormError::NotUtf8);
+    }
+    let decoded = decode_bytes(encoded, b' ').ok_or(FormError::PercentEncoding)?;
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| FormError::NotUtf8)
+}
+
 /// Triplets must be whole, and the decoded text UTF-8.
 ///
 /// Decoding the body in one piece gives the same verdict as decoding each value: `&` and `=` are
 /// ASCII, so no UTF-8 sequence reaches across them.
 fn check_encoding(input: &[u8]) -> Result<(), FormError> {
-    if !input.contains(&b'%') {
+    if memchr(b'%', input).is_none() {
         return std::str::from_utf8(input).map(|_| ()).map_err(|_| FormError::NotUtf8);
     }
     let decoded = decode_bytes(input, b' ').ok_or(FormError::PercentEncoding)?;
@@ -96,62 +129,6 @@ fn hex_digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).map(|digit| digit as u8)
 }
 
-impl<'de> Deserialize<'de> for Parameters<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Pairs)
-    }
-}
-
-struct Pairs;
-
-impl<'de> Visitor<'de> for Pairs {
-    type Value = Parameters<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("form parameters")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut parameters = Parameters::default();
-        while let Some((Text(name), Text(value))) = map.next_entry()? {
-            parameters.push(name, value).map_err(|_| M::Error::custom("repeated"))?;
-        }
-        Ok(parameters)
-    }
-}
-
-/// Text that stays borrowed where the decoder had nothing to change; serde's own `Cow` always
-/// copies.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-
-            fn visit_string<E: Error>(self, text: String) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text)))
-            }
-        }
-
-        deserializer.deserialize_str(TextVisitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_the_parser_would_let_through() {
+    fn refuses_what_other_parsers_let_through() {
         for (body, error) in [
             (&b"a=%zz"[..], FormError::PercentEncoding),
             (b"a=%4", FormError::PercentEncoding),
@@ -184,5 +161,22 @@ mod tests {
         }
         assert_eq!(parse(b"a&b&c", 2).err(), Some(FormError::TooMany));
         assert!(parse(b"&a&&b&", 2).is_ok());
+    }
+
+    #[test]
+    fn reads_what_a_well_known_library_has_written() {
+        use proptest::prelude::*;
+
+        proptest!(|(values in prop::collection::vec(".{0,20}", 0..8))| {
+            let names: Vec<_> = (0..values.len()).map(|number| format!("{number} é&=+%")).collect();
+            let pairs: Vec<_> = names.iter().zip(&values).collect();
+            let written = serde_urlencoded::to_string(&pairs).unwrap();
+            let read = parse(written.as_bytes(), 8).unwrap();
+            prop_assert!(read.names().eq(&names), "{written}");
+            for (name, value) in pairs {
+                let expected = Some(value.as_str()).filter(|value| !value.is_empty());
+                prop_assert_eq!(read.get(name), expected, "{}", written);
+            }
+        });
     }
 }

@@ -5,23 +5,25 @@
 //! {"timestamp":"2026-01-31T23:59:59.000001Z","level":"INFO","status":200,"target":"grantd::request"}
 //! ```
 
+use std::cell::Cell;
 use std::fmt::{self, Debug, Write};
+use std::mem;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Writes events; `T` tells the time.
-pub(super) struct JsonLine<T>(pub(super) T);
+use crate::clock::{self, Clock};
 
-impl<S, N, T> FormatEvent<S, N> for JsonLine<T>
+/// Writes events.
+pub(super) struct JsonLine;
+
+impl<S, N> FormatEvent<S, N> for JsonLine
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     N: for<'w> FormatFields<'w> + 'static,
-    T: FormatTime,
 {
     fn format_event(
         &self,
@@ -29,100 +31,145 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        out.write_str("{\"timestamp\":\"")?;
-        self.0.format_time(&mut out)?;
-        out.write_str("\",\"level\":\"")?;
-        out.write_str(event.metadata().level().as_str())?;
-        out.write_str("\"")?;
-        let mut members = Members { out, result: Ok(()) };
-        event.record(&mut members);
-        members.text("target", event.metadata().target())?;
-        members.result?;
-        members.out.write_str("}\n")
+        let scratch = SCRATCH.take();
+        let mut line = Line { text: scratch.line, result: Ok(()) };
+        line.text.clear();
+        line.text.push_str("{\"timestamp\":\"");
+        let second = line.push_time(scratch.second, Clock::unix_micros());
+        line.text.push_str("\",\"level\":\"");
+        line.text.push_str(event.metadata().level().as_str());
+        line.text.push('"');
+        event.record(&mut line);
+        line.push_text("target", event.metadata().target());
+        line.text.push_str("}\n");
+        let result = line.result.and_then(|()| out.write_str(&line.text));
+        SCRATCH.set(Scratch { line: line.text, second });
+        result
     }
 }
 
-/// Writes fields as members, each with its leading comma.
-struct Members<'w> {
-    out: Writer<'w>,
+/// What one line leaves to the next on its thread.
+#[derive(Default)]
+struct Scratch {
+    /// Memory.
+    line: String,
+    second: Second,
+}
+
+/// The last second that was told, since 1970, and its text up to the fraction: there are thousands of
+/// lines in each.
+#[derive(Default)]
+struct Second {
+    number: Option<u64>,
+    text: String,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// A line on its way. Fields become members, each with its leading comma.
+struct Line {
+    text: String,
     /// The first failure; visitors cannot return one.
     result: fmt::Result,
 }
 
-impl Members<'_> {
+impl Line {
+    /// As RFC 3339 has it, with microseconds, in UTC.
+    fn push_time(&mut self, mut known: Second, unix_micros: u64) -> Second {
+        let (number, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
+        if known.number != Some(number) {
+            let (hour, minute, second) = (number / 3600 % 24, number / 60 % 60, number % 60);
+            let date = clock::date(number);
+            let text = format!("{date}T{hour:02}:{minute:02}:{second:02}.");
+            known = Second { number: Some(number), text };
+        }
+        self.text.push_str(&known.text);
+        // A leading one keeps the zeros behind it.
+        self.text.push_str(&itoa::Buffer::new().format(1_000_000 + micros)[1..]);
+        self.text.push('Z');
+        known
+    }
+
     /// Names are identifiers of this program's source: nothing in them needs escaping.
-    fn name(&mut self, name: &str) -> fmt::Result {
-        self.out.write_str(",\"")?;
-        self.out.write_str(name)?;
-        self.out.write_str("\":")
+    fn push_name(&mut self, name: &str) {
+        self.text.push_str(",\"");
+        self.text.push_str(name);
+        self.text.push_str("\":");
     }
 
-    fn text(&mut self, name: &str, value: &str) -> fmt::Result {
-        self.name(name)?;
-        self.out.write_str("\"")?;
-        Escaped(&mut self.out).write_str(value)?;
-        self.out.write_str("\"")
+    fn push_text(&mut self, name: &str, value: &str) {
+        self.push_name(name);
+        self.text.push('"');
+        push_escaped(&mut self.text, value);
+        self.text.push('"');
     }
 
-    fn plain(&mut self, name: &str, value: impl fmt::Display) -> fmt::Result {
-        self.name(name)?;
-        write!(self.out, "{value}")
-    }
-
-    fn debug(&mut self, name: &str, value: &dyn Debug) -> fmt::Result {
-        self.name(name)?;
-        self.out.write_str("\"")?;
-        write!(Escaped(&mut self.out), "{value:?}")?;
-        self.out.write_str("\"")
+    fn push_number(&mut self, name: &str, value: impl itoa::Integer) {
+        self.push_name(name);
+        self.text.push_str(itoa::Buffer::new().format(value));
     }
 }
 
-impl Visit for Members<'_> {
+impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.result = self.result.and_then(|()| self.text(field.name(), value));
+        self.push_text(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.result = self.result.and_then(|()| self.plain(field.name(), value));
+        self.push_name(field.name());
+        self.text.push_str(if value { "true" } else { "false" });
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.result = self.result.and_then(|()| self.plain(field.name(), value));
+        self.push_number(field.name(), value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.result = self.result.and_then(|()| self.plain(field.name(), value));
+        self.push_number(field.name(), value);
     }
 
     /// Everything else is text: what `?` and `%` mark, errors, and numbers that JSON's readers
     /// would round.
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.result = self.result.and_then(|()| self.debug(field.name(), value));
+        self.push_name(field.name());
+        self.text.push('"');
+        let written = write!(Escaped(&mut self.text), "{value:?}");
+        self.result = mem::replace(&mut self.result, Ok(())).and(written);
+        self.text.push('"');
     }
 }
 
 /// Escapes text for a JSON string (RFC 8259, section 7), on its way.
-struct Escaped<'a, 'w>(&'a mut Writer<'w>);
+struct Escaped<'a>(&'a mut String);
 
-impl Write for Escaped<'_, '_> {
+impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut plain = 0;
-        // All that needs escaping is ASCII, and no byte of a longer character looks like it.
-        for (at, byte) in text.bytes().enumerate() {
-            if byte >= b' ' && byte != b'"' && byte != b'\\' {
-                continue;
-            }
-            self.0.write_str(&text[plain..at])?;
-            plain = at + 1;
-            match byte {
-                b'"' => self.0.write_str("\\\"")?,
-                b'\\' => self.0.write_str("\\\\")?,
-                b'\n' => self.0.write_str("\\n")?,
-                _ => write!(self.0, "\\u{byte:04x}")?,
-            }
-        }
-        self.0.write_str(&text[plain..])
+        push_escaped(self.0, text);
+        Ok(())
     }
+}
+
+fn push_escaped(out: &mut String, text: &str) {
+    let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    // Looks at all bytes even after the first special one: that takes vectors of them at a time.
+    if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+        return out.push_str(text);
+    }
+    let mut plain = 0;
+    // All that needs escaping is ASCII, and no byte of a longer character looks like it.
+    for (at, byte) in text.bytes().enumerate().filter(|(_, byte)| is_special(*byte)) {
+        out.push_str(&text[plain..at]);
+        plain = at + 1;
+        match byte {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            _ => out.push_str(&format!("\\u{byte:04x}")),
+        }
+    }
+    out.push_str(&text[plain..]);
 }
 
 #[cfg(test)]
@@ -148,20 +195,12 @@ mod tests {
         }
     }
 
-    struct Noon;
-
-    impl FormatTime for Noon {
-        fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
-            out.write_str("noon")
-        }
-    }
-
     #[test]
     fn every_value_comes_back_from_a_json_parser() {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
-            .event_format(JsonLine(Noon))
+            .event_format(JsonLine)
             .with_writer(move || writer.clone())
             .finish();
         let odd = "\"quoted\" \\ \u{0}\u{1f}\n\r\t\u{7f} é \u{2028} 🦀";
@@ -174,8 +213,13 @@ mod tests {
             tracing::info!("no field");
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let read: Vec<Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        // The time comes first, for whoever sorts lines.
+        let timeless = |line: &str| {
+            let (time, rest) = line.strip_prefix("{\"timestamp\":\"").unwrap().split_at(27);
+            assert!(time.ends_with('Z'), "{time}");
+            serde_json::from_str(&format!("{{\"timestamp\":\"noon{rest}")).unwrap()
+        };
+        let read: Vec<Value> = text.lines().map(timeless).collect();
         let expected = json!({
             "timestamp": "noon", "level": "WARN", "message": format!("said {odd}"), "odd": odd,
             "yes": true, "count": u64::MAX, "below": i64::MIN, "half": "0.5", "display": odd,
@@ -185,7 +229,20 @@ mod tests {
             "timestamp": "noon", "level": "INFO", "message": "no field", "target": module_path!(),
         });
         assert_eq!(read, [expected, second]);
-        // One event, one line, and the time first, for whoever sorts lines.
-        assert!(text.lines().all(|line| line.starts_with("{\"timestamp\":\"noon\",\"level\":")));
+    }
+
+    #[test]
+    fn a_time_is_told_to_the_microsecond() {
+        let mut known = Second::default();
+        for (micros, expected) in [
+            (1, "1970-01-01T00:00:00.000001Z"),
+            (951_868_799_999_999, "2000-02-29T23:59:59.999999Z"),
+            (951_868_800_000_000, "2000-03-01T00:00:00.000000Z"),
+            (951_868_800_020_300, "2000-03-01T00:00:00.020300Z"),
+        ] {
+            let mut line = Line { text: String::new(), result: Ok(()) };
+            known = line.push_time(known, micros);
+            assert_eq!(line.text, expected);
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal, stderr};
 
 use tracing::{Level, Subscriber};
-use tracing_subscriber::fmt::time::SystemTime;
 
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::telemetry::json_line::JsonLine;
@@ -42,6 +41,6 @@ pub fn install(log: &Log) -> io::Result<(LogQueue, LogWriter)> {
 
 /// One JSON object a line, into `queue`.
 pub fn json_lines(queue: LogQueue, level: Level) -> impl Subscriber + Send + Sync {
-    let builder = tracing_subscriber::fmt().event_format(JsonLine(SystemTime));
+    let builder = tracing_subscriber::fmt().event_format(JsonLine);
     builder.with_max_level(level).with_writer(queue).finish()
 }

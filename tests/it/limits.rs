@@ -3,7 +3,8 @@
 use std::io::ErrorKind;
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::Instant;
+
+use grantd::clock::Clock;
 
 use crate::support::http::{count_answers, find};
 use crate::support::{
@@ -279,7 +280,7 @@ fn slow_bodies_in_every_place_keep_no_honest_client_out_for_long() {
     for encoding in ENCODINGS {
         // The way it goes for a client that does what `Retry-After` says.
         let request = Request::token(encoding, &DEMO).to_bytes();
-        let started = Instant::now();
+        let started = Clock::instant();
         let answer = loop {
             let mut connection = Connection::open(server.address);
             connection.send_if_open(&request);

@@ -9,7 +9,7 @@ use super::{FileArg, print_secret};
 use crate::cli::CliError;
 use crate::cli::client::show::entry_of;
 use crate::cli::secret::{self, HashKind};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::store::client_file::{NewSecret, edit};
 
 #[derive(Args, Debug)]
@@ -59,7 +59,7 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
     args.file.edit(|path, text| {
         let label = match &args.label {
             Some(label) => label.clone(),
-            None => free_label(&date(now), &labels(text, &args.id)),
+            None => free_label(&clock::date(now), &labels(text, &args.id)),
         };
         edit::add_secret(path, text, &args.id, &NewSecret { label, hash }, old_until)
     })?;
@@ -86,47 +86,9 @@ fn free_label(date: &str, taken: &HashSet<String>) -> String {
     labels.find(|label| !taken.contains(label)).unwrap_or_else(|| date.to_owned())
 }
 
-/// `YYYY-MM-DD`, in UTC.
-fn date(unix_seconds: u64) -> String {
-    let mut days = unix_seconds / 86_400;
-    let mut year = 1970;
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    while days >= 365 + u64::from(is_leap(year)) {
-        days -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(is_leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    format!("{year:04}-{month:02}-{:02}", days + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, expected) in [
-            (0, "1970-01-01"),
-            (951_782_399, "2000-02-28"),
-            (951_782_400, "2000-02-29"),
-            (978_307_199, "2000-12-31"),
-            (1_709_164_800, "2024-02-29"),
-            (1_790_000_000, "2026-09-21"),
-            (4_107_542_400, "2100-03-01"),
-        ] {
-            assert_eq!(date(seconds), expected);
-        }
-    }
 
     #[test]
     fn a_label_is_new() {
