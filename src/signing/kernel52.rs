@@ -51,38 +51,38 @@ macro_rules! high {
 }
 
 /// The rows of a Montgomery product's lowest window: adds `a * b[i]` and the multiple of `n` that
-/// clears column `i`, for each row `i`. `$also` runs with each row, which it knows as `I`, and its
-/// `$multiplier` of `n`, which higher windows need again.
+/// clears column `i`, for each row `i`. `$also` runs with each `$row` and its `$multiplier` of `n`, which higher
+/// windows need again.
 macro_rules! product_low {
-    ($acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $also:block) => {
+    ($acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $row:ident, $also:block) => {
         let mut digit = $b[0];
         low!($acc[0], $a[0], digit);
         let mut $multiplier = _mm512_madd52lo_epu64($k0, $acc[0], $k0);
-        each!(I in $rows {
-            let next_digit = $b[(I + 1) % $w];
-            low!($acc[I + 1], $a[1], digit);
+        each!($row in $rows {
+            let next_digit = $b[($row + 1) % $w];
+            low!($acc[$row + 1], $a[1], digit);
             end_pass!();
-            high!($acc[I + 1], $a[0], digit);
+            high!($acc[$row + 1], $a[0], digit);
             end_pass!();
-            if I + 1 < $w {
-                low!($acc[I + 1], $a[0], next_digit);
+            if $row + 1 < $w {
+                low!($acc[$row + 1], $a[0], next_digit);
             }
-            let carry = _mm512_srli_epi64::<LIMB_BITS>($acc[I]);
-            $acc[I + 1] = _mm512_add_epi64($acc[I + 1], carry);
-            low!($acc[I + 1], $n[1], $multiplier);
+            let carry = _mm512_srli_epi64::<LIMB_BITS>($acc[$row]);
+            $acc[$row + 1] = _mm512_add_epi64($acc[$row + 1], carry);
+            low!($acc[$row + 1], $n[1], $multiplier);
             end_pass!();
-            high!($acc[I + 1], $n[0], $multiplier);
+            high!($acc[$row + 1], $n[0], $multiplier);
             end_pass!();
-            each!(J in $rows { if J >= 2 && J < 8 { low!($acc[I + J], $a[J], digit); } });
+            each!(J in $rows { if J >= 2 && J < 8 { low!($acc[$row + J], $a[J], digit); } });
             end_pass!();
-            let next_multiplier = _mm512_madd52lo_epu64($k0, $acc[I + 1], $k0);
-            each!(J in $rows { if J >= 8 { low!($acc[I + J], $a[J], digit); } });
+            let next_multiplier = _mm512_madd52lo_epu64($k0, $acc[$row + 1], $k0);
+            each!(J in $rows { if J >= 8 { low!($acc[$row + J], $a[J], digit); } });
             end_pass!();
-            each!(J in $rows { if J >= 1 { high!($acc[I + J + 1], $a[J], digit); } });
+            each!(J in $rows { if J >= 1 { high!($acc[$row + J + 1], $a[J], digit); } });
             end_pass!();
-            each!(J in $rows { if J >= 2 { low!($acc[I + J], $n[J], $multiplier); } });
+            each!(J in $rows { if J >= 2 { low!($acc[$row + J], $n[J], $multiplier); } });
             end_pass!();
-            each!(J in $rows { if J >= 1 { high!($acc[I + J + 1], $n[J], $multiplier); } });
+            each!(J in $rows { if J >= 1 { high!($acc[$row + J + 1], $n[J], $multiplier); } });
             end_pass!();
             $also
             digit = next_digit;
@@ -92,25 +92,24 @@ macro_rules! product_low {
     };
 }
 
-/// The rows of a reduction's lowest window; [`product_low`] without the product. `$also` runs
-/// with each row, whose number it knows as `I`.
+/// The rows of a reduction's lowest window; [`product_low`] without the product.
 macro_rules! reduce_low {
-    ($acc:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $also:block) => {
+    ($acc:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $row:ident, $also:block) => {
         let mut $multiplier = _mm512_madd52lo_epu64($k0, $acc[0], $k0);
-        each!(I in $rows {
-            let carry = _mm512_srli_epi64::<LIMB_BITS>($acc[I]);
-            $acc[I + 1] = _mm512_add_epi64($acc[I + 1], carry);
-            low!($acc[I + 1], $n[1], $multiplier);
+        each!($row in $rows {
+            let carry = _mm512_srli_epi64::<LIMB_BITS>($acc[$row]);
+            $acc[$row + 1] = _mm512_add_epi64($acc[$row + 1], carry);
+            low!($acc[$row + 1], $n[1], $multiplier);
             end_pass!();
-            high!($acc[I + 1], $n[0], $multiplier);
+            high!($acc[$row + 1], $n[0], $multiplier);
             end_pass!();
-            each!(J in $rows { if J >= 2 && J < 8 { low!($acc[I + J], $n[J], $multiplier); } });
+            each!(J in $rows { if J >= 2 && J < 8 { low!($acc[$row + J], $n[J], $multiplier); } });
             end_pass!();
-            let next_multiplier = _mm512_madd52lo_epu64($k0, $acc[I + 1], $k0);
-            each!(J in $rows { if J >= 8 { low!($acc[I + J], $n[J], $multiplier); } });
+            let next_multiplier = _mm512_madd52lo_epu64($k0, $acc[$row + 1], $k0);
+            each!(J in $rows { if J >= 8 { low!($acc[$row + J], $n[J], $multiplier); } });
             end_pass!();
             $also
-            each!(J in $rows { if J >= 1 { high!($acc[I + J + 1], $n[J], $multiplier); } });
+            each!(J in $rows { if J >= 1 { high!($acc[$row + J + 1], $n[J], $multiplier); } });
             end_pass!();
             $multiplier = next_multiplier;
         });
@@ -143,7 +142,7 @@ macro_rules! windows {
             k0: Lanes,
         ) {
             let mut acc = *t;
-            product_low!(acc, a, b, n, k0, $w, $rows, multiplier, {
+            product_low!(acc, a, b, n, k0, $w, $rows, multiplier, I, {
                 multipliers[I] = multiplier;
             });
             *t = acc;
@@ -176,7 +175,7 @@ macro_rules! windows {
             k0: Lanes,
         ) {
             let mut acc = *t;
-            reduce_low!(acc, n, k0, $w, $rows, multiplier, {
+            reduce_low!(acc, n, k0, $w, $rows, multiplier, I, {
                 multipliers[I] = multiplier;
             });
             *t = acc;
@@ -242,7 +241,7 @@ pub(super) fn rectangle(
 pub(super) fn product_20(x: &[Cell<Lanes>; 20], b: &[Lanes; 20], n: &[Cell<Lanes>; 20], k0: Lanes) {
     let mut acc = [_mm512_setzero_si512(); 40];
     acc[..20].fill(_mm512_set1_epi64(LIMB_MASK as i64));
-    product_low!(acc, x, b, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {});
+    product_low!(acc, x, b, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, I, {});
     let mut carry = _mm512_setzero_si512();
     each!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
         let sum = _mm512_add_epi64(acc[20 + I], carry);
@@ -308,7 +307,7 @@ pub(super) fn square_20(x: &[Cell<Lanes>; 20], n: &[Cell<Lanes>; 20], k0: Lanes)
         acc[2 * I + 1] = _mm512_madd52hi_epu64(acc[2 * I + 1], limb, limb);
     });
     end_pass!();
-    reduce_low!(acc, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, {
+    reduce_low!(acc, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, I, {
         let column = parked[I].get();
         let doubled = _mm512_add_epi64(column, column);
         let limb = x[(I + W) / 2].get();
