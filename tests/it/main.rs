@@ -15,6 +15,7 @@ mod cli;
 mod cli_client;
 mod cli_key;
 mod cli_token;
+mod clients;
 mod dialects;
 mod dpop;
 mod firstvision;

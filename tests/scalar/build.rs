@@ -62,7 +62,9 @@ fn scalar(path: &Path, text: &str) -> io::Result<String> {
     let mut scalar = String::new();
     if text.contains("macro_rules! each") && !text.contains(UNROLLED) {
         let place = path.display();
-        return Err(io::Error::other(format!("{place}: `each!` unrolls in a way that is new here")));
+        return Err(io::Error::other(format!(
+            "{place}: `each!` unrolls in a way that is new here"
+        )));
     }
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.replace("std::arch::x86_64", "crate::scalar").replace(UNROLLED, LOOP);
