@@ -27,8 +27,8 @@ const FLOORS: [(&str, u8); 18] = [
 ];
 
 /// The few edges within one floor; none of them goes back.
-const SIDEWAYS: [(&str, &str); 3] =
-    [("store", "issuer"), ("config", "fault"), ("telemetry", "config")];
+const SIDEWAYS: [(&str, &str); 4] =
+    [("store", "issuer"), ("config", "fault"), ("telemetry", "clock"), ("telemetry", "config")];
 
 /// The rules, the parsers and the tokens are pure: nothing from outside but what is passed in.
 const PURE: [&str; 3] = ["form", "jose", "oauth"];
