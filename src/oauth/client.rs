@@ -240,8 +240,8 @@ impl Registry {
     }
 
     /// Adds a client. `false` if its id was there already; the first one stays.
-    pub fn insert(&mut self, client: Client) -> bool {
-        self.0.insert(ById(Box::new(client)))
+    pub fn insert(&mut self, client: Box<Client>) -> bool {
+        self.0.insert(ById(client))
     }
 
     /// The client of this id.

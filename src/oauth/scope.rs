@@ -7,12 +7,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// A set of scope tokens in the order they were registered. May be empty.
 ///
-/// Kept as one string: a registry of a million clients holds a million of these.
+/// Kept as one string that clones share: a registry of a million clients holds a million of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScopeSet(Box<str>);
+pub struct ScopeSet(Arc<str>);
 
 impl ScopeSet {
     /// Takes tokens that follow the grammar. `None` if one does not, or stands there twice.

@@ -8,7 +8,11 @@ mod certificate;
 pub mod edit;
 mod entry;
 
+use std::mem::take;
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread::{self, available_parallelism};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -46,20 +50,55 @@ pub fn read(file: &Path) -> Result<String, Fault> {
 pub fn parse(file: &Path, text: &str) -> Result<Registry, Vec<Fault>> {
     let document: Document<'_> =
         serde_json::from_str(text).map_err(|error| vec![document_fault(file, &error)])?;
-    let mut reader = Reader { file, text, first_line: 1, faults: Vec::new() };
     let mut registry = Registry::with_capacity(document.clients.len());
-    for (index, raw) in document.clients.iter().copied().enumerate() {
-        let Some(client) = reader.client(Some(index), raw) else { continue };
-        if !registry.insert(client) {
-            reader.fault(
-                raw,
-                Place { index: Some(index), field: "client_id" },
-                "is registered twice",
-            );
+    let mut reader = Reader::new(file, text, 1);
+    for (index, (raw, client)) in in_parallel(file, text, &document.clients).enumerate() {
+        match client {
+            Ok(client) => {
+                if !registry.insert(client) {
+                    let at = Place { index: Some(index), field: "client_id" };
+                    reader.fault(raw, at, "is registered twice");
+                }
+            }
+            Err(faults) => reader.faults.extend(faults),
         }
     }
     if reader.faults.is_empty() { Ok(registry) } else { Err(reader.faults) }
 }
+
+/// A client, or all that is wrong with its entry.
+type Read = Result<Box<Client>, Vec<Fault>>;
+
+/// Reads `entries` on every processor, and gives each with what came of it, in order.
+fn in_parallel<'t>(
+    file: &Path,
+    text: &'t str,
+    entries: &[&'t RawValue],
+) -> impl Iterator<Item = (&'t RawValue, Read)> {
+    let threads = available_parallelism().map_or(1, NonZero::get);
+    let length = entries.len().div_ceil(threads).max(WORTH_A_THREAD);
+    let read = |(number, part): (usize, &[&'t RawValue])| -> Vec<_> {
+        let mut reader = Reader::new(file, text, 1);
+        let numbered = (number * length..).zip(part);
+        let read = numbered.map(|(index, raw)| {
+            let client = reader.client(Some(index), raw).map(Box::new);
+            (*raw, client.ok_or_else(|| take(&mut reader.faults)))
+        });
+        read.collect()
+    };
+    let mut parts = entries.chunks(length).enumerate();
+    let first = parts.next();
+    thread::scope(|scope| {
+        let others: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
+        let mut all = vec![first.map(read).unwrap_or_default()];
+        // A panic there is a panic here.
+        all.extend(others.into_iter().map(|it| it.join().unwrap_or_else(|it| resume_unwind(it))));
+        all.into_iter().flatten()
+    })
+}
+
+/// So many clients at least, or starting a thread takes longer than reading them.
+const WORTH_A_THREAD: usize = 1000;
 
 /// A new client as it is written into the file.
 #[derive(Debug, Serialize)]
@@ -154,7 +193,7 @@ pub fn append_entries(
 pub fn check_entry(file: &Path, line: usize, entry: &str) -> Result<Client, Vec<Fault>> {
     let raw = serde_json::from_str(entry)
         .map_err(|_| vec![Fault::new(file, "is not valid JSON here").at_line(line)])?;
-    let mut reader = Reader { file, text: entry, first_line: line, faults: Vec::new() };
+    let mut reader = Reader::new(file, entry, line);
     reader.client(None, raw).ok_or(reader.faults)
 }
 

@@ -1,5 +1,7 @@
 //! One client's entry: text into a [`Client`] whose every value is right.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -83,12 +85,17 @@ struct RateLimitEntry {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SecretEntry<'a> {
-    label: String,
+    #[serde(borrow)]
+    label: Cow<'a, str>,
     #[serde(borrow)]
     hash: &'a RawValue,
     not_before: Option<u64>,
     expires_at: Option<u64>,
 }
+
+/// Text that is copied only if it has to be unescaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A field of the client at `index`, if it is one of a list, to be written out only if it is at fault.
 #[derive(Clone, Copy)]
@@ -112,9 +119,17 @@ pub(super) struct Reader<'t> {
     /// The line of the file on which the text begins.
     pub(super) first_line: usize,
     pub(super) faults: Vec<Fault>,
+    /// What has been read of these fields, by their text: most clients have what others have.
+    scopes: HashMap<&'t str, ScopeSet>,
+    auth_methods: HashMap<&'t str, AuthMethods>,
 }
 
 impl<'t> Reader<'t> {
+    pub(super) fn new(file: &'t Path, text: &'t str, first_line: usize) -> Self {
+        let (scopes, auth_methods) = (HashMap::new(), HashMap::new());
+        Self { file, text, first_line, faults: Vec::new(), scopes, auth_methods }
+    }
+
     pub(super) fn client(&mut self, index: Option<usize>, raw: &'t RawValue) -> Option<Client> {
         let faults_before = self.faults.len();
         let entry: ClientEntry<'_> = match serde_json::from_str(raw.get()) {
@@ -230,10 +245,8 @@ impl<'t> Reader<'t> {
             .unwrap_or_default();
         let mut secrets: Vec<ClientSecret> = Vec::with_capacity(entries.len());
         for entry in entries {
-            let Some(stored) = self.value::<String>(Some(entry.hash), at, "a hash in a string")
-            else {
-                continue;
-            };
+            let expected = "a hash in a string";
+            let Some(Text(stored)) = self.value(Some(entry.hash), at, expected) else { continue };
             let hash = match SecretHash::parse(&stored) {
                 Ok(hash) => hash,
                 Err(expected) => {
@@ -257,6 +270,10 @@ impl<'t> Reader<'t> {
 
     fn auth_methods(&mut self, raw: Option<&'t RawValue>, at: Place) -> AuthMethods {
         let Some(raw) = raw else { return AuthMethods::from_iter(AuthMethod::DEFAULT) };
+        if let Some(known) = self.auth_methods.get(raw.get()) {
+            return *known;
+        }
+        let faults_before = self.faults.len();
         let names: Vec<String> = self.value(Some(raw), at, "a list of strings").unwrap_or_default();
         let mut methods = Vec::new();
         for name in names {
@@ -265,15 +282,27 @@ impl<'t> Reader<'t> {
                 Err(unknown) => self.fault(raw, at, format!("names what is {unknown}")),
             }
         }
-        AuthMethods::from_iter(methods)
+        let methods = AuthMethods::from_iter(methods);
+        if self.faults.len() == faults_before {
+            self.auth_methods.insert(raw.get(), methods);
+        }
+        methods
     }
 
     fn scopes(&mut self, raw: Option<&'t RawValue>, at: Place) -> Option<ScopeSet> {
         let raw = raw?;
+        if let Some(known) = self.scopes.get(raw.get()) {
+            return Some(known.clone());
+        }
         let tokens: Vec<String> = self.value(Some(raw), at, "a list of strings")?;
         let scopes = ScopeSet::from_tokens(&tokens);
-        if scopes.is_none() {
-            self.fault(raw, at, "must hold scope tokens (RFC 6749, section 3.3), each once");
+        match &scopes {
+            Some(scopes) => {
+                self.scopes.insert(raw.get(), scopes.clone());
+            }
+            None => {
+                self.fault(raw, at, "must hold scope tokens (RFC 6749, section 3.3), each once");
+            }
         }
         scopes
     }
