@@ -7,9 +7,9 @@ use std::path::Path;
 
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 #[cfg(unix)]
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use crate::config::ListenAddr;
 
@@ -31,14 +31,14 @@ impl Listener {
     /// The operating system's.
     pub async fn bind(address: &ListenAddr) -> io::Result<Self> {
         match address {
-            ListenAddr::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            ListenAddr::Tcp(address) => bind_tcp(address).await.map(Self::Tcp),
             #[cfg(unix)]
             ListenAddr::Unix(path) => {
                 let stale = || std::os::unix::net::UnixStream::connect(path).is_err();
-                match UnixListener::bind(path) {
+                match bind_unix(path) {
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse && stale() => {
                         std::fs::remove_file(path)?;
-                        UnixListener::bind(path)
+                        bind_unix(path)
                     }
                     bound => bound,
                 }
@@ -81,6 +81,33 @@ impl Listener {
         }
     }
 }
+
+/// As tokio's own `bind`, but with room for more who wait to be accepted.
+async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
+    let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart must not wait for the last connections' ends. On Windows it would mean more.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        result = socket.bind(address).and_then(|()| socket.listen(BACKLOG));
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+#[cfg(unix)]
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    socket.listen(BACKLOG)
+}
+
+/// How many may wait to be accepted, if the system has no lower limit. The usual 128 are few for
+/// proxies and load testers that open all their connections at once: each one more waits a second.
+const BACKLOG: u32 = 4096;
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {

@@ -229,6 +229,22 @@ fn a_client_that_does_not_read_its_answers_is_cut_off() {
     assert_eq!(answer.status, 200);
 }
 
+/// Whoever finds no place among those that wait to be accepted has to knock again, seconds later.
+#[cfg(target_os = "linux")]
+#[test]
+fn hundreds_that_come_at_once_find_a_place_to_wait() {
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let many = most.trim().parse::<usize>().unwrap().min(300);
+    let server = Program::configured("");
+    server.stop();
+    // Connected by the kernel, so however slow the machine is.
+    let mut waiting: Vec<_> = (0..many).map(|_| Connection::open(server.address)).collect();
+    server.go_on();
+    for connection in &mut waiting {
+        assert_eq!(connection.ask(&Request::get("/.well-known/jwks.json")).status, 200);
+    }
+}
+
 const SHED: &str = "grantd_connections_shed_total";
 
 #[test]

@@ -137,6 +137,15 @@ impl Program {
         self.signal("-KILL");
     }
 
+    /// Lets it stand still until [`Program::go_on`].
+    pub(crate) fn stop(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
     fn signal(&self, signal: &str) {
         let pid = self.child.0.id().to_string();
         let status = Command::new("kill").args([signal, &pid]).status();
