@@ -59,7 +59,7 @@ fn the_oauth2_crate_behind_nginx() {
     let server = Program::start(Home::new(), &[]);
     let nginx = Nginx::before(server.address);
     let url = |path: &str| format!("https://localhost:{}{path}", nginx.port);
-    let http = |request: HttpRequest| exchange(&nginx, request);
+    let http = |request: HttpRequest| exchange(&nginx, &request);
     for (auth_type, (_, id)) in
         [AuthType::BasicAuth, AuthType::RequestBody].into_iter().zip(METHODS)
     {
@@ -90,7 +90,7 @@ fn the_oauth2_crate_behind_nginx() {
 }
 
 /// What the crate wants sent, sent by curl, which trusts the proxy's certificate and no other.
-fn exchange(nginx: &Nginx, request: HttpRequest) -> Result<HttpResponse, io::Error> {
+fn exchange(nginx: &Nginx, request: &HttpRequest) -> Result<HttpResponse, io::Error> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--include", "--http1.1", "--data-binary", "@-"]);
     curl.arg("--cacert").arg(nginx.certificate()).arg("--request").arg(request.method().as_str());
