@@ -31,7 +31,7 @@ pub(crate) fn svg(report: &Report) -> String {
         report.rows.iter().partition(|row| row.contestant.signs);
     let panels = [
         ("A signature for each answer", signing),
-        ("No signature in the answer: the token of before, or none (another scale)", unsigned),
+        ("No signature made for the answer (another scale)", unsigned),
     ];
     let rows = i32::try_from(report.rows.len()).unwrap();
     let height = TITLE + 2 * (HEADING + TICKS) + rows * ROW;

@@ -22,6 +22,8 @@ pub(crate) const AWS_LC: &str = "aws-lc-rs";
 pub(crate) const BATCH: &str = "eight at once, as grantd signs";
 pub(crate) const AUTO: &str = "grantd";
 pub(crate) const REUSE: &str = "grantd, token_reuse";
+pub(crate) const VALIDATE: &str = "grantd, /connect/validate";
+pub(crate) const INTROSPECT: &str = "grantd, /connect/introspect";
 pub(crate) const EMPTY: &str = "hyper, 900 bytes and nothing else";
 pub(crate) const OIDC_PROVIDER: &str = "oidc-provider";
 
@@ -55,7 +57,17 @@ pub(crate) struct Contestant {
 enum Way {
     Library(&'static str),
     OpenSsl,
-    Server { service: Rc<Service>, payload: Payload, answer: Answer, warm_up: u64 },
+    Server {
+        service: Rc<Service>,
+        payload: Payload,
+        answer: Answer,
+        warm_up: u64,
+    },
+    /// Questions about one token, by a script of this name.
+    Status {
+        service: Rc<Service>,
+        script: &'static str,
+    },
 }
 
 /// What a good answer is.
@@ -76,6 +88,7 @@ impl Contestant {
             Way::Library(signer) => raw::alone(signer, plan.raw_seconds, keys).rate,
             Way::OpenSsl => open_ssl_rate(plan.open_ssl_seconds),
             Way::Server { .. } => wrk::rate(&self.load(32, plan.load_seconds)),
+            Way::Status { service, script } => status_rate(service, script, plan.load_seconds),
         }
     }
 
@@ -149,6 +162,10 @@ pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     all.push(authlib());
     all.push(empty());
     all.push(reuse(config, directory));
+    all.extend([(VALIDATE, "validate"), (INTROSPECT, "introspect")].map(|(name, script)| {
+        let way = Way::Status { service: Rc::clone(&auto), script };
+        Contestant { name, version: String::new(), kind: Kind::Grantd, signs: false, way }
+    }));
     all
 }
 
@@ -226,6 +243,21 @@ pub(crate) fn is_child(arguments: &[String]) -> bool {
         empty_service::serve(TcpListener::bind(address).await.unwrap()).await;
     });
     true
+}
+
+/// Answers a second about one good token.
+fn status_rate(service: &Service, script: &str, seconds: u64) -> f64 {
+    let mut client = Client::connect(service.address).unwrap();
+    let request = client::post(URLENCODED.content_type, URLENCODED.body);
+    let answer: Value = serde_json::from_slice(client.exchange(&request)).unwrap();
+    let token = answer["access_token"].as_str().unwrap();
+    let form = format!("{}&token={token}", URLENCODED.body);
+    let request = client::post_to("/connect/introspect", URLENCODED.content_type, &form);
+    assert!(client.exchange(&request).starts_with(b"{\"active\":true,"));
+    let path = format!("/connect/{script}");
+    let mut wrk = wrk::command(service.address, script, &path, 32, seconds);
+    wrk.env("TOKEN", token);
+    wrk::rate(&wrk::report(wrk))
 }
 
 /// Private operations a second by OpenSSL's own bench, with a key that it brings.

@@ -37,9 +37,14 @@ impl Client {
 
 /// A token request with this body.
 pub(crate) fn post(content_type: &str, body: &str) -> Vec<u8> {
+    post_to("/connect/token", content_type, body)
+}
+
+/// A request with this body.
+pub(crate) fn post_to(path: &str, content_type: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "POST /connect/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     )
     .into_bytes()

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::cores;
 use crate::request::Payload;
@@ -15,13 +15,28 @@ pub(crate) fn load(
     connections: u32,
     seconds: u64,
 ) -> String {
+    report(command(address, payload.name, "/connect/token", connections, seconds))
+}
+
+/// Load by the script of this name in `benches/load`.
+pub(crate) fn command(
+    address: SocketAddr,
+    script: &str,
+    path: &str,
+    connections: u32,
+    seconds: u64,
+) -> Command {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
     let mut wrk = cores::on(cores::LOAD, "wrk");
     wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"]);
     // A machine that others use can stand still for longer than wrk's own two seconds.
-    wrk.args(["--timeout", "10s", "-s"]);
-    wrk.arg(scripts.join(payload.name).with_extension("lua"));
-    wrk.arg(format!("http://{address}/connect/token"));
+    wrk.args(["--timeout", "10s", "-s"]).arg(scripts.join(script).with_extension("lua"));
+    wrk.arg(format!("http://{address}{path}"));
+    wrk
+}
+
+/// Runs it. Panics as [`load`] does.
+pub(crate) fn report(mut wrk: Command) -> String {
     let output = wrk.stderr(Stdio::inherit()).output().unwrap();
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "wrk failed: {report}");
