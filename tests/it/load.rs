@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Program, TOKEN};
+use crate::support::{DEMO, Encoding, Program, Request, TOKEN};
 
 const ENCODINGS: [&str; 2] = ["urlencoded", "multipart"];
 
@@ -56,6 +57,28 @@ fn only_tokens(script: &str, more: &[&str], statuses: fn(&str) -> Statuses) {
         let counted = statuses["200"];
         let issued = program.issued() - before;
         assert!(0 < counted && counted <= issued, "{counted} of {issued}\n{report}");
+    }
+}
+
+/// wrk's scripts that ask about one token: all answers are good ones, and the server counts them.
+#[test]
+fn questions_about_a_token() {
+    let program = Program::start(crate::support::Home::new(), &[]);
+    let answer = program.ask(&Request::token(Encoding::Urlencoded, &DEMO));
+    let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+    for (script, outcome) in [("validate", "served"), ("introspect", "introspected")] {
+        let mut wrk = Command::new("wrk");
+        wrk.args(["-t1", "-c4", "-d1s", "-s"]);
+        wrk.arg(root().join("benches/load").join(script).with_extension("lua"));
+        wrk.arg(format!("http://{}/connect/{script}", program.address));
+        let (output, text) = output(wrk.env("TOKEN", answer["access_token"].as_str().unwrap()));
+        assert!(output.status.success(), "{text}");
+        assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
+        let good = format!(r#"outcome="{outcome}",route="{script}"}}"#);
+        let metrics = program.metrics();
+        let counted =
+            metrics.lines().find_map(|line| line.split_once(&good)?.1.trim().parse().ok());
+        assert!(counted.is_some_and(|count: u64| count > 0), "{metrics}");
     }
 }
 
