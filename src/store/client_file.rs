@@ -12,7 +12,7 @@ use std::mem::take;
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::thread::{self, available_parallelism};
+use std::thread::{self, Builder, available_parallelism};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -89,10 +89,15 @@ fn in_parallel<'t>(
     let mut parts = entries.chunks(length).enumerate();
     let first = parts.next();
     thread::scope(|scope| {
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
+        let start = |part| Builder::new().spawn_scoped(scope, move || read(part)).map_err(|_| part);
+        let others: Vec<_> = parts.map(start).collect();
         let mut all = vec![first.map(read).unwrap_or_default()];
-        // A panic there is a panic here.
-        all.extend(others.into_iter().map(|it| it.join().unwrap_or_else(|it| resume_unwind(it))));
+        all.extend(others.into_iter().map(|other| match other {
+            // A panic there is a panic here.
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // The system grants no more threads.
+            Err(part) => read(part),
+        }));
         all.into_iter().flatten()
     })
 }
@@ -292,6 +297,30 @@ mod tests {
             let found = faults(text);
             assert_eq!(found.len(), 1, "{found:?}");
             assert!(found[0].starts_with(expected), "{} is not {expected}", found[0]);
+        }
+    }
+
+    #[test]
+    fn a_registry_that_several_threads_read_is_one() {
+        let count = 4 * WORTH_A_THREAD;
+        let mut entries: Vec<_> = (0..count)
+            .map(|number| format!(r#"{{"client_id": "c{number}", "scopes": ["read"]}}"#))
+            .collect();
+        let text = |entries: &[String]| format!("{{\"clients\": [\n{}]}}", entries.join(",\n"));
+        let registry = parse(Path::new("clients.json"), &text(&entries)).unwrap();
+        assert_eq!(registry.len(), count);
+        assert!((0..count).all(|number| registry.get(&format!("c{number}")).is_some()));
+
+        // Faults keep their order, lines and places wherever they were found.
+        entries[1] = r#"{"client_id": ""}"#.to_owned();
+        entries[count / 2] = r#"{"client_id": "c0"}"#.to_owned();
+        entries[count - 1] = r#"{"client_id": "last", "scopes": [""]}"#.to_owned();
+        let found = faults(&text(&entries));
+        let expected = [(1, "client_id"), (count / 2, "client_id"), (count - 1, "scopes")];
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, (index, field)) in found.iter().zip(expected) {
+            let place = format!("clients.json:{}: clients[{index}].{field}: ", index + 2);
+            assert!(found.starts_with(&place), "{found} is not at {place}");
         }
     }
 
