@@ -5,6 +5,7 @@ pub mod confirmation;
 pub mod introspection;
 pub mod metadata;
 pub mod revocation;
+pub mod single_use;
 pub mod token;
 pub mod validate;
 

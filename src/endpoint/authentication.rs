@@ -2,14 +2,15 @@
 
 use crate::endpoint::Context;
 use crate::endpoint::metadata::TOKEN_PATH;
+use crate::endpoint::single_use::{SingleUse, use_up};
 use crate::endpoint::token::Refused;
 use crate::oauth::client::Client;
 use crate::oauth::client_assertion::{AssertionError, Expected};
-use crate::oauth::client_authentication::{Credentials, SingleUse};
+use crate::oauth::client_authentication::Credentials;
 use crate::oauth::client_secret::ClientSecret;
 use crate::oauth::error::Cause;
 use crate::store::password_pool::QueueFull;
-use crate::store::replay::{Owner, ReplayError};
+use crate::store::replay::Owner;
 use crate::store::snapshot::Snapshot;
 
 /// The registered client that `credentials` prove. `endpoint` is the path that was called, below
@@ -44,15 +45,15 @@ pub async fn authenticate<'s>(
         endpoints: [TOKEN_PATH, endpoint],
     };
     let verified = credentials.verify(registered, secret, &expected).map_err(refused)?;
-    if let Some(SingleUse { token_id, until }) = verified.single_use {
-        let owner = Owner::Client(&verified.client.id);
-        context.replay.spend(owner, token_id, until, now).map_err(|error| {
-            refused(match error {
-                ReplayError::Forgotten => AssertionError::Time.into(),
-                ReplayError::Full => Cause::ReplayGuardFull,
-                ReplayError::Used => AssertionError::Replayed.into(),
-            })
-        })?;
+    if let Some(assertion) = verified.assertion {
+        let single_use = SingleUse {
+            owner: Owner::Client(&verified.client.id),
+            token_id: assertion.token_id,
+            signed_at: assertion.signed_at,
+            until: assertion.until,
+        };
+        let unusable = [AssertionError::Replayed.into(), AssertionError::Time.into()];
+        use_up(context, single_use, now, unusable).await.map_err(refused)?;
     }
     if let Some(secret) = secret {
         context.secret_uses.record(verified.client, secret, now);

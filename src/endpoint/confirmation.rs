@@ -2,13 +2,14 @@
 
 use crate::endpoint::Context;
 use crate::endpoint::metadata::TOKEN_PATH;
+use crate::endpoint::single_use::{SingleUse, use_up};
 use crate::endpoint::token::TokenRequest;
 use crate::oauth::client::Client;
 use crate::oauth::client_certificate::ClientCertificate;
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::dpop::{DpopError, DpopHeader, ExpectedProof, Proof};
 use crate::oauth::error::Cause;
-use crate::store::replay::{Owner, ReplayError};
+use crate::store::replay::Owner;
 use crate::store::snapshot::Snapshot;
 
 /// The certificate and the key that `client`, which has authenticated, has shown with `request`, as
@@ -17,7 +18,7 @@ use crate::store::snapshot::Snapshot;
 /// # Errors
 ///
 /// The [`Cause`]: something is missing, or a proof is not right.
-pub fn confirm(
+pub async fn confirm(
     context: &Context,
     snapshot: &Snapshot,
     client: &Client,
@@ -46,13 +47,13 @@ pub fn confirm(
         nonces: context.nonces.as_ref(),
     };
     let proof = Proof::verify(proof, &expected)?;
-    let owner = Owner::Key(&proof.thumbprint);
-    context.replay.spend(owner, &proof.token_id, proof.until, now).map_err(
-        |error| match error {
-            ReplayError::Forgotten => DpopError::Time.into(),
-            ReplayError::Full => Cause::ReplayGuardFull,
-            ReplayError::Used => DpopError::Replayed.into(),
-        },
-    )?;
+    let single_use = SingleUse {
+        owner: Owner::Key(&proof.thumbprint),
+        token_id: &proof.token_id,
+        signed_at: proof.issued_at,
+        until: proof.until,
+    };
+    let unusable = [DpopError::Replayed.into(), DpopError::Time.into()];
+    use_up(context, single_use, now, unusable).await?;
     Ok(Confirmation { certificate, key: Some(proof.thumbprint) })
 }

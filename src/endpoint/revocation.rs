@@ -7,7 +7,6 @@ use crate::endpoint::token::Refused;
 use crate::endpoint::validate::signed;
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
-use crate::store::revocations::RevokeError;
 use crate::store::snapshot::Snapshot;
 
 /// Makes sure that `token` is good no longer, and says which client has asked. There is nothing to
@@ -42,12 +41,6 @@ pub async fn revoke<'s>(
         reuse.forget();
     }
     let revoked = context.revocations.revoke(known.token.revocation_key, known.token.claims.exp);
-    revoked.await.map_err(|error| {
-        refused(match error {
-            RevokeError::Full => Cause::RevocationsFull,
-            RevokeError::NotWritten => Cause::RevocationNotWritten,
-            RevokeError::Overloaded => Cause::Overloaded,
-        })
-    })?;
+    revoked.await.map_err(|error| refused(error.into()))?;
     Ok(&client.id)
 }

@@ -131,7 +131,7 @@ pub async fn issue<'r, 's: 'r>(
     }
     let issuer = snapshot.issuer.as_str();
     let mut grant = Grant::decide(client, &request.grant, issuer).map_err(refused)?;
-    grant.confirmation = confirm(context, snapshot, client, request).map_err(refused)?;
+    grant.confirmation = confirm(context, snapshot, client, request).await.map_err(refused)?;
     let confirmation = grant.confirmation;
     let decided = Clock::instant();
     let phases = |queue, sign| {

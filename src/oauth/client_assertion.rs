@@ -59,19 +59,12 @@ impl<'a> ClientAssertion<'a> {
         &self.client_id
     }
 
-    /// Its `jti`: good for one use.
-    pub fn token_id(&self) -> &str {
-        &self.token_id
-    }
-
     /// Whether it is what `expected` asks for. What this says is the same for every client.
-    ///
-    /// Gives the time from which it is refused (Unix seconds): it must be remembered until then.
     ///
     /// # Errors
     ///
     /// The [`AssertionError`].
-    pub fn check(&self, expected: &Expected<'_>) -> Result<u64, AssertionError> {
+    pub fn check(&self, expected: &Expected<'_>) -> Result<Accepted<'_>, AssertionError> {
         if !expected.is_meant_by(&self.audience) {
             return Err(AssertionError::Audience);
         }
@@ -89,7 +82,7 @@ impl<'a> ClientAssertion<'a> {
         if signed_at <= expected.started_at {
             return Err(AssertionError::BeforeStart);
         }
-        Ok(until)
+        Ok(Accepted { token_id: &self.token_id, signed_at, until })
     }
 
     /// Whether one of the client's own keys has signed it, with the algorithm that is registered
@@ -119,6 +112,17 @@ impl fmt::Debug for ClientAssertion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientAssertion(…)")
     }
+}
+
+/// An assertion whose claims are right. It is good for one use, and must be remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted<'a> {
+    /// Its `jti`, unique for its client.
+    pub token_id: &'a str,
+    /// When it was signed, as far as it says, in Unix seconds.
+    pub signed_at: u64,
+    /// From when on it is refused anyway, in Unix seconds.
+    pub until: u64,
 }
 
 /// What an assertion must say, and when.

@@ -11,7 +11,9 @@ use zeroize::Zeroizing;
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client::{AuthMethod, Client, is_vschar};
-use crate::oauth::client_assertion::{AssertionError, ClientAssertion, Expected, JWT_BEARER};
+use crate::oauth::client_assertion::{
+    Accepted, AssertionError, ClientAssertion, Expected, JWT_BEARER,
+};
 use crate::oauth::client_certificate::ClientCertificate;
 use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash};
 use crate::oauth::error::Cause;
@@ -217,7 +219,7 @@ impl<'a> Credentials<'a> {
         secret: Option<&ClientSecret>,
         expected: &Expected<'_>,
     ) -> Result<Verified<'c, '_>, Cause> {
-        let mut single_use = None;
+        let mut used = None;
         let (client, method) = match &self.proof {
             Proof::Basic(_) | Proof::Post(_) => {
                 let client = registered.ok_or(Cause::UnknownClient)?;
@@ -234,10 +236,10 @@ impl<'a> Credentials<'a> {
                 (client, Self::verify_certificate(certificate, client)?)
             }
             Proof::Assertion(assertion) => {
-                let until = assertion.check(expected)?;
+                let accepted = assertion.check(expected)?;
                 let client = registered.ok_or(Cause::UnknownClient)?;
                 assertion.verify(&client.keys, client.assertion_algorithm)?;
-                single_use = Some(SingleUse { token_id: assertion.token_id(), until });
+                used = Some(accepted);
                 (client, AuthMethod::PrivateKeyJwt)
             }
         };
@@ -247,7 +249,7 @@ impl<'a> Credentials<'a> {
         if !client.auth_methods.contains(method) {
             return Err(Cause::AuthMethodNotAllowed);
         }
-        Ok(Verified { client, single_use })
+        Ok(Verified { client, assertion: used })
     }
 
     /// In which of the two ways the certificate is the client's (RFC 8705, sections 2.1 and 2.2).
@@ -274,17 +276,8 @@ impl<'a> Credentials<'a> {
 pub struct Verified<'c, 'p> {
     /// Who it is.
     pub client: &'c Client,
-    /// What has proven it, if that is good for one use.
-    pub single_use: Option<SingleUse<'p>>,
-}
-
-/// A proof that must not be accepted again.
-#[derive(Clone, Copy, Debug)]
-pub struct SingleUse<'p> {
-    /// Its name, unique for its client.
-    pub token_id: &'p str,
-    /// From when on nobody accepts it anyway, in Unix seconds.
-    pub until: u64,
+    /// The assertion that has proven it, which is good for one use.
+    pub assertion: Option<Accepted<'p>>,
 }
 /// No index: no client has this many secrets.
 const NONE: u32 = u32::MAX;

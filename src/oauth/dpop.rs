@@ -46,6 +46,8 @@ pub struct Proof {
     pub thumbprint: Thumbprint,
     /// Its `jti`: good for one use.
     pub token_id: String,
+    /// When it was made, as it says, in Unix seconds.
+    pub issued_at: u64,
     /// From when on nobody accepts it anyway, in Unix seconds.
     pub until: u64,
 }
@@ -86,7 +88,7 @@ impl Proof {
             return Err(DpopError::Nonce);
         }
         let until = issued_at + SKEW + 1;
-        Ok(Self { thumbprint: key.thumbprint(), token_id: claims.jti, until })
+        Ok(Self { thumbprint: key.thumbprint(), token_id: claims.jti, issued_at, until })
     }
 }
 

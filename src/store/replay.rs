@@ -35,19 +35,12 @@ impl ReplayGuard {
         self.started_at
     }
 
-    /// Uses `token_id`, which `owner` has made and nobody accepts from `until` on (Unix seconds).
+    /// Uses what has this key ([`Owner::key_of`]) and nobody accepts from `until` on (Unix seconds).
     ///
     /// # Errors
     ///
     /// [`ReplayError`]: it must not be accepted now.
-    pub fn spend(
-        &self,
-        owner: Owner<'_>,
-        token_id: &str,
-        until: u64,
-        now: u64,
-    ) -> Result<(), ReplayError> {
-        let key = key_of(owner, token_id);
+    pub fn spend(&self, key: Key, until: u64, now: u64) -> Result<(), ReplayError> {
         // Whole between any two statements, so a panic elsewhere cannot have broken it.
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.forget(now);
@@ -111,22 +104,25 @@ impl Used {
     }
 }
 
-/// 128 bits of a hash: whoever finds two that are equal keeps only itself out.
-type Key = [u8; 16];
+/// A hash of the owner and its id: whoever finds two that are equal keeps only itself out.
+pub type Key = [u8; 32];
 
-fn key_of(owner: Owner<'_>, token_id: &str) -> Key {
-    let (kind, owner) = match owner {
-        Owner::Client(id) => (b'c', id.as_bytes()),
-        Owner::Key(thumbprint) => (b'k', thumbprint),
-    };
-    let mut hash = Context::new(&SHA256);
-    hash.update(&[kind]);
-    hash.update(&(owner.len() as u64).to_be_bytes());
-    hash.update(owner);
-    hash.update(token_id.as_bytes());
-    let mut key = Key::default();
-    key.copy_from_slice(&hash.finish().as_ref()[..16]);
-    key
+impl Owner<'_> {
+    /// What the owner has made under this id.
+    pub fn key_of(self, token_id: &str) -> Key {
+        let (kind, owner) = match self {
+            Self::Client(id) => (b'c', id.as_bytes()),
+            Self::Key(thumbprint) => (b'k', thumbprint),
+        };
+        let mut hash = Context::new(&SHA256);
+        hash.update(&[kind]);
+        hash.update(&(owner.len() as u64).to_be_bytes());
+        hash.update(owner);
+        hash.update(token_id.as_bytes());
+        let mut key = Key::default();
+        key.copy_from_slice(hash.finish().as_ref());
+        key
+    }
 }
 
 #[cfg(test)]
@@ -138,14 +134,14 @@ mod tests {
     #[test]
     fn once_for_each_owner_and_id() {
         let guard = ReplayGuard::new(10, 0);
-        assert_eq!(guard.spend(A, "1", 200, 100), Ok(()));
-        assert_eq!(guard.spend(A, "1", 200, 199), Err(ReplayError::Used));
-        assert_eq!(guard.spend(A, "1", 300, 199), Err(ReplayError::Used));
-        assert_eq!(guard.spend(A, "2", 200, 100), Ok(()));
-        assert_eq!(guard.spend(Owner::Client("b"), "1", 200, 100), Ok(()));
-        assert_eq!(guard.spend(Owner::Key(b"a"), "1", 200, 100), Ok(()));
+        assert_eq!(guard.spend(A.key_of("1"), 200, 100), Ok(()));
+        assert_eq!(guard.spend(A.key_of("1"), 200, 199), Err(ReplayError::Used));
+        assert_eq!(guard.spend(A.key_of("1"), 300, 199), Err(ReplayError::Used));
+        assert_eq!(guard.spend(A.key_of("2"), 200, 100), Ok(()));
+        assert_eq!(guard.spend(Owner::Client("b").key_of("1"), 200, 100), Ok(()));
+        assert_eq!(guard.spend(Owner::Key(b"a").key_of("1"), 200, 100), Ok(()));
         // The border between owner and id cannot be moved.
-        assert_eq!(guard.spend(Owner::Client("a1"), "", 200, 100), Ok(()));
+        assert_eq!(guard.spend(Owner::Client("a1").key_of(""), 200, 100), Ok(()));
     }
 
     #[test]
@@ -156,7 +152,7 @@ mod tests {
                 .map(|_| {
                     scope.spawn(|| {
                         let ids = (0..100).map(|id| id.to_string());
-                        ids.filter(|id| guard.spend(A, id, 200, 100).is_ok()).count()
+                        ids.filter(|id| guard.spend(A.key_of(id), 200, 100).is_ok()).count()
                     })
                 })
                 .collect();
@@ -168,27 +164,27 @@ mod tests {
     #[test]
     fn full_is_full_until_something_ends() {
         let guard = ReplayGuard::new(2, 0);
-        assert_eq!(guard.spend(A, "1", 200, 100), Ok(()));
-        assert_eq!(guard.spend(A, "2", 300, 100), Ok(()));
-        assert_eq!(guard.spend(A, "3", 400, 199), Err(ReplayError::Full));
-        assert_eq!(guard.spend(A, "1", 200, 199), Err(ReplayError::Used));
-        assert_eq!(guard.spend(A, "3", 400, 200), Ok(()));
-        assert_eq!(guard.spend(A, "4", 400, 200), Err(ReplayError::Full));
+        assert_eq!(guard.spend(A.key_of("1"), 200, 100), Ok(()));
+        assert_eq!(guard.spend(A.key_of("2"), 300, 100), Ok(()));
+        assert_eq!(guard.spend(A.key_of("3"), 400, 199), Err(ReplayError::Full));
+        assert_eq!(guard.spend(A.key_of("1"), 200, 199), Err(ReplayError::Used));
+        assert_eq!(guard.spend(A.key_of("3"), 400, 200), Ok(()));
+        assert_eq!(guard.spend(A.key_of("4"), 400, 200), Err(ReplayError::Full));
     }
 
     #[test]
     fn no_step_of_the_clock_makes_anything_fresh() {
         let guard = ReplayGuard::new(10, 0);
-        assert_eq!(guard.spend(A, "1", 1300, 1000), Ok(()));
+        assert_eq!(guard.spend(A.key_of("1"), 1300, 1000), Ok(()));
         // An hour back, and slowly forward again.
         for now in [0, 1000, 1299] {
-            assert_eq!(guard.spend(A, "1", 1300, now), Err(ReplayError::Used));
+            assert_eq!(guard.spend(A.key_of("1"), 1300, now), Err(ReplayError::Used));
         }
         // An hour forward, where something else is used, and back.
-        assert_eq!(guard.spend(A, "2", 4900, 4600), Ok(()));
-        assert_eq!(guard.spend(A, "1", 1300, 1000), Err(ReplayError::Forgotten));
-        assert_eq!(guard.spend(A, "2", 4900, 1000), Err(ReplayError::Used));
+        assert_eq!(guard.spend(A.key_of("2"), 4900, 4600), Ok(()));
+        assert_eq!(guard.spend(A.key_of("1"), 1300, 1000), Err(ReplayError::Forgotten));
+        assert_eq!(guard.spend(A.key_of("2"), 4900, 1000), Err(ReplayError::Used));
         // What cannot have been used then goes on.
-        assert_eq!(guard.spend(A, "3", 1301, 1001), Ok(()));
+        assert_eq!(guard.spend(A.key_of("3"), 1301, 1001), Ok(()));
     }
 }

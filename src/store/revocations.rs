@@ -24,6 +24,7 @@ use tracing::error;
 
 use crate::clock::Clock;
 use crate::fault::Fault;
+use crate::oauth::error::Cause;
 use crate::store::revocations::ledger::{Ledger, Row};
 use crate::store::revocations::revoked::Revoked;
 
@@ -77,6 +78,16 @@ pub enum RevokeError {
     Overloaded,
     /// The disk did not take it.
     NotWritten,
+}
+
+impl From<RevokeError> for Cause {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::Full => Self::RevocationsFull,
+            RevokeError::NotWritten => Self::RevocationNotWritten,
+            RevokeError::Overloaded => Self::Overloaded,
+        }
+    }
 }
 
 /// All revoked tokens whose time is not over.

@@ -387,6 +387,24 @@ fn nothing_from_before_the_start() {
 }
 
 #[test]
+fn a_use_by_a_client_whose_clock_is_ahead_outlives_a_restart() {
+    let signer = Signer::es256();
+    let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(NOW);
+    let [used, fresh] =
+        [(); 2].map(|()| signer.sign(&header(&signer), &claims("c", ISSUER, NOW + 8)));
+    assert_eq!(ask(library.address, &used).status, 200);
+    // On the disk too it is one use.
+    ask(library.address, &used).assert_refused(400, "invalid_client");
+
+    let library = library.restart(ISSUER, NOW + 1);
+    library.clock.set(NOW + 2);
+    ask(library.address, &used).assert_refused(400, "invalid_client");
+    assert_eq!(ask(library.address, &fresh).status, 200);
+}
+
+#[test]
 fn a_full_guard_accepts_nothing_new_and_forgets_nothing() {
     let signer = Signer::es256();
     let server = program(&signer, "[limits]\nreplay_entries = 2");

@@ -258,6 +258,18 @@ fn a_proof_from_before_the_start_is_refused() {
 }
 
 #[test]
+fn a_proof_of_a_client_whose_clock_is_ahead_is_used_up_across_a_restart() {
+    let library = library();
+    let signer = Signer::es256();
+    let ahead = proof(&signer, NOW + 8);
+    assert_eq!(ask(&library, "may", &ahead).status, 200);
+    let library = library.restart(ISSUER, NOW + 1);
+    library.clock.set(NOW + 2);
+    ask(&library, "may", &ahead).assert_refused(400, "invalid_dpop_proof");
+    assert_eq!(ask(&library, "may", &proof(&signer, NOW + 2)).status, 200);
+}
+
+#[test]
 fn a_token_is_handed_out_again_to_the_same_key_only() {
     let library = library();
     let [one, two] = [Signer::es256(), Signer::es256()];

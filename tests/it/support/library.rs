@@ -63,12 +63,23 @@ impl Library {
         });
         Self { address, clock: manual, stop: Some(stop), thread: Some(thread), home }
     }
+
+    /// Ends it and starts another in the same home.
+    pub(crate) fn restart(mut self, issuer: &str, now: u64) -> Self {
+        self.end();
+        let home = std::mem::replace(&mut self.home, Home::without_key());
+        Self::start(home, issuer, now)
+    }
+
+    fn end(&mut self) {
+        self.stop.take();
+        let ended = self.thread.take().is_none_or(|thread| thread.join().is_ok());
+        assert!(ended || std::thread::panicking(), "the server panicked");
+    }
 }
 
 impl Drop for Library {
     fn drop(&mut self) {
-        self.stop.take();
-        let ended = self.thread.take().is_none_or(|thread| thread.join().is_ok());
-        assert!(ended || std::thread::panicking(), "the server panicked");
+        self.end();
     }
 }
