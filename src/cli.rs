@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod http_client;
 mod key;
+mod reload;
 mod secret;
 mod serve;
 mod token;

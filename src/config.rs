@@ -15,7 +15,7 @@ pub use crate::config::proxy::{ClientCertificateHeaders, TrustedProxy};
 use crate::fault::Fault;
 
 /// Everything that `serve` needs, resolved: nothing optional is left but what may truly be absent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where requests are answered.
     pub listen: Vec<ListenAddr>,
@@ -75,6 +75,40 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Takes over from `running` what a process cannot change while it runs, and names those of them
+    /// that are different here.
+    pub fn hold_back(&mut self, running: &Self) -> Vec<&'static str> {
+        let mut held_back = Vec::new();
+        macro_rules! hold_back {
+            ($($setting:ident $(. $part:ident)?),*) => {$(
+                if self.$setting$(.$part)? != running.$setting$(.$part)? {
+                    self.$setting$(.$part)?.clone_from(&running.$setting$(.$part)?);
+                    held_back.push(concat!(stringify!($setting) $(, ".", stringify!($part))?));
+                }
+            )*};
+        }
+        hold_back!(
+            listen,
+            admin_listen,
+            state,
+            workers,
+            signer,
+            log,
+            limits.header_bytes,
+            limits.header_seconds,
+            limits.write_stall_seconds,
+            limits.idle_seconds,
+            limits.connections,
+            limits.signing_queue,
+            limits.password_queue,
+            limits.password_threads,
+            limits.revocations,
+            limits.replay_entries,
+            limits.drain_seconds
+        );
+        held_back
+    }
+
     /// Whether nobody but this machine can reach the server or is sent to it, not through a proxy
     /// either: what the demo clients, whose secrets everyone knows, may be served on.
     pub fn is_local(&self) -> bool {
@@ -443,6 +477,19 @@ pub fn line_of(text: &str, offset: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_process_cannot_change_is_held_back_and_named() {
+        let running = Config::default();
+        let mut next = Config { workers: running.workers + 1, jwks_max_age: 7, ..running.clone() };
+        next.limits.idle_seconds += 1;
+        next.limits.body_bytes += 1;
+        assert_eq!(next.hold_back(&running), ["workers", "limits.idle_seconds"]);
+        assert_eq!((next.workers, next.jwks_max_age), (running.workers, 7));
+        assert_eq!(next.limits.idle_seconds, running.limits.idle_seconds);
+        assert_eq!(next.limits.body_bytes, running.limits.body_bytes + 1);
+        assert_eq!(next.hold_back(&running), [] as [&str; 0]);
+    }
 
     #[test]
     fn flags_win_over_file_and_file_over_defaults() {

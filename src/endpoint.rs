@@ -45,14 +45,19 @@ pub struct Context {
     pub random: Random,
     /// What may be used once, and was.
     pub replay: ReplayGuard,
-    /// What makes nonces for proofs of possession, where they are asked for.
-    pub nonces: Option<Nonces>,
+    /// What makes nonces for proofs of possession.
+    pub nonces: Nonces,
 }
 
 impl Context {
     /// The snapshot that one request reads from beginning to end.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// What makes nonces, if proofs of possession must have one under this snapshot.
+    pub fn nonces(&self, snapshot: &Snapshot) -> Option<&Nonces> {
+        snapshot.config.dpop_nonce.then_some(&self.nonces)
     }
 }
 

@@ -33,18 +33,22 @@
 //! # }
 //! ```
 
+mod reload;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::config::{Config, IssuerUrl, ListenAddr, SignerChoice};
+use crate::config::{Config, IssuerUrl, SignerChoice};
 use crate::endpoint::Context;
 use crate::fault::Fault;
 use crate::http::accept::Connections;
@@ -54,6 +58,8 @@ pub use crate::http::service::{Arrival, Service};
 use crate::jose::key_set::KeySet;
 use crate::oauth::dpop::Nonces;
 use crate::random::{NoEntropy, Random};
+use crate::server::reload::Loaded;
+pub use crate::server::reload::{Reloaded, Reloader};
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
 use crate::store::key_directory;
@@ -61,7 +67,7 @@ use crate::store::password_pool::PasswordPool;
 use crate::store::replay::ReplayGuard;
 use crate::store::revocations::Revocations;
 use crate::store::secret_uses::SecretUses;
-use crate::store::snapshot::{Snapshot, Sources, demo_clients};
+use crate::store::snapshot::{Snapshot, Sources};
 use crate::store::verified_tokens::VerifiedTokens;
 use crate::telemetry::metrics::Metrics;
 
@@ -101,24 +107,11 @@ impl Server {
     ///
     /// [`StartError`].
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
-        let issuer = issuer_of(config)?;
-        let sources = Sources {
-            clients: config.clients.clone(),
-            keys: config.keys.clone(),
-            jwks_max_age: config.jwks_max_age,
-        };
-        let (clients, mut keys) = sources.load().map_err(StartError::Files)?;
-
-        let demo = demo_clients(&clients);
-        let is_allowed = config.allow_demo_clients || config.is_local();
-        if !demo.is_empty() && !is_allowed {
-            let demo = demo.into_iter().map(str::to_owned).collect();
-            return Err(StartError::DemoClients(demo));
-        }
+        let Loaded { clients, mut keys, issuer } = Loaded::read(config)?;
         let revocations =
             Revocations::open(&config.state, config.limits.revocations, clock.clone())
                 .map_err(|fault| StartError::Files(vec![fault]))?;
-        let retention = sources.retention(&clients);
+        let retention = Sources::of(config).retention(&clients);
         if keys.is_empty() {
             let now = clock.unix_seconds();
             let key = key_directory::generate(&config.keys, FIRST_KEY_BITS, &retention, now)
@@ -144,17 +137,12 @@ impl Server {
         info!(%signer, threads = config.workers, "signing");
         let (threads, capacity) = (config.limits.password_threads, config.limits.password_queue);
         let passwords = PasswordPool::start(threads, capacity, &random)?;
-        let has_certificates = !config.trusted_proxies.is_empty();
-        let snapshot = Snapshot::new(clients, keys, issuer, has_certificates);
+        let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
         let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
         let snapshot = ArcSwap::from_pointee(snapshot);
-        let nonces = if config.dpop_nonce {
-            let mut key = [0; 32];
-            random.fill(&mut key).map_err(no_entropy)?;
-            Some(Nonces::new(&key))
-        } else {
-            None
-        };
+        let mut nonce_key = Zeroizing::new([0; 32]);
+        random.fill(&mut *nonce_key).map_err(no_entropy)?;
+        let nonces = Nonces::new(&nonce_key);
         let context = Arc::new(Context {
             snapshot,
             engine,
@@ -170,7 +158,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         metrics.name_signer(&signer);
         let service =
-            Service::new(Arc::clone(&context), Arc::clone(&metrics), config).map_err(no_entropy)?;
+            Service::new(Arc::clone(&context), Arc::clone(&metrics)).map_err(no_entropy)?;
         let connections = Connections::new(config.limits.clone(), Arc::clone(&metrics));
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
         let admin_connections = Connections::new(config.limits.clone(), unseen);
@@ -185,6 +173,11 @@ impl Server {
     /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// What makes this server read its files again.
+    pub fn reloader(&self) -> Reloader {
+        Reloader::new(Arc::clone(&self.context), Arc::clone(&self.metrics))
     }
 
     /// The issuer's URL.
@@ -265,6 +258,8 @@ pub enum StartError {
     Files(Vec<Fault>),
     /// Batches were asked for, and this processor or a key does not allow them.
     NoBatches,
+    /// The directory holds no key any more, and one that signs is made at the first start only.
+    NoKeys(PathBuf),
     /// There is no address to make the issuer's URL of.
     NoIssuer,
     /// The operating system refused something.
@@ -291,6 +286,10 @@ impl fmt::Display for StartError {
                 "--signer batch: this processor has no AVX-512 IFMA, or a key is not of two primes \
                  of 1024, 1536 or 2048 bits: use --signer auto",
             ),
+            Self::NoKeys(directory) => {
+                let directory = directory.display();
+                write!(f, "{directory}: holds no signing key: `grantd key generate` makes one")
+            }
             Self::NoIssuer => f.write_str(
                 "there is no TCP address to make the issuer's URL of: pass --issuer with the URL \
                  that clients use",
@@ -310,19 +309,6 @@ impl From<io::Error> for StartError {
 
 fn no_entropy(_: NoEntropy) -> io::Error {
     io::Error::other("the operating system has no random bytes")
-}
-
-/// The issuer as configured, or `http://` and the first TCP address.
-fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
-    if let Some(issuer) = &config.issuer {
-        return Ok(issuer.clone());
-    }
-    let first = config.listen.iter().find_map(|address| match address {
-        ListenAddr::Tcp(address) => Some(address),
-        ListenAddr::Unix(_) => None,
-    });
-    let address = first.ok_or(StartError::NoIssuer)?;
-    format!("http://{address}").parse().map_err(|_| StartError::NoIssuer)
 }
 
 /// The size that the documented tokens have.

@@ -1,7 +1,9 @@
 //! Where clients, keys and revocations are kept, the snapshot of them that requests read, and what
 //! may be used once.
 
+pub mod changes;
 pub mod client_file;
+pub mod file_watch;
 pub mod key_directory;
 pub mod password_pool;
 pub mod replay;

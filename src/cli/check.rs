@@ -6,11 +6,7 @@ use crate::store::snapshot::{Sources, demo_clients};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
-    let sources = Sources {
-        clients: config.clients.clone(),
-        keys: config.keys.clone(),
-        jwks_max_age: config.jwks_max_age,
-    };
+    let sources = Sources::of(&config);
     let (clients, keys) = sources.load()?;
     Revocations::check(&config.state)?;
 

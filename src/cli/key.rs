@@ -81,11 +81,7 @@ impl KeyArgs {
     fn resolve(self) -> Result<(Config, Retention), CliError> {
         let Self { keys, config } = self;
         let config = ServeArgs { keys, config, ..ServeArgs::default() }.resolve()?;
-        let sources = Sources {
-            clients: config.clients.clone(),
-            keys: config.keys.clone(),
-            jwks_max_age: config.jwks_max_age,
-        };
+        let sources = Sources::of(&config);
         // Keys can be made before there are clients; then no token lives yet.
         let clients = if config.clients.exists() {
             client_file::load(&config.clients)?

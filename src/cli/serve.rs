@@ -5,6 +5,7 @@ use std::io;
 use tokio::runtime::Builder;
 use tracing::info;
 
+use crate::cli::reload::Source;
 use crate::cli::{CliError, ServeArgs};
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddr};
@@ -14,7 +15,7 @@ use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::logging;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
-    let config = args.resolve()?;
+    let config = args.clone().resolve()?;
     let (log, _writer) =
         logging::install(&config.log).map_err(|error| CliError(format!("no log: {error}")))?;
     // One thread needs none of what several need to share their work.
@@ -30,10 +31,11 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
-    runtime.block_on(serve(config, log))
+    runtime.block_on(serve(args, config, log))
 }
 
-async fn serve(mut config: Config, log: LogQueue) -> Result<(), CliError> {
+async fn serve(args: ServeArgs, mut config: Config, log: LogQueue) -> Result<(), CliError> {
+    let as_configured = config.listen.clone();
     let mut listeners = Vec::new();
     for address in &mut config.listen {
         let listener = bind(address).await?;
@@ -46,6 +48,7 @@ async fn serve(mut config: Config, log: LogQueue) -> Result<(), CliError> {
     let admin = bind(&config.admin_listen).await?;
     let admin_address = admin.address().map_err(|error| CliError(error.to_string()))?;
 
+    let source = Source::new(args, as_configured, config.listen.clone());
     let stop = stop_signal().map_err(|error| CliError(format!("no signals: {error}")))?;
     let server = Server::new(&config, Clock::system(), Random::system())
         .map_err(|error| CliError(error.to_string()))?;
@@ -54,7 +57,9 @@ async fn serve(mut config: Config, log: LogQueue) -> Result<(), CliError> {
         let issuer = server.issuer();
         info!(%address, %issuer, admin = %admin_address, workers = config.workers, "serving");
     }
+    let reloads = tokio::spawn(source.reload(server.reloader())?);
     server.serve(listeners, Some(admin), stop).await;
+    reloads.abort();
     Ok(())
 }
 

@@ -32,7 +32,7 @@ pub async fn token<'s>(
     Outcome::of(answered, |cause| {
         let mut answer = refuse(cause, head);
         if cause == DpopError::Nonce.into() {
-            push_nonce(context, &mut answer);
+            push_nonce(context, snapshot, &mut answer);
         }
         answer
     })
@@ -68,14 +68,14 @@ async fn try_token<'s>(
     let has_proof = issued.confirmation.key.is_some();
     let (mut answer, served) = Answer::with_token(issued);
     if has_proof {
-        push_nonce(context, &mut answer);
+        push_nonce(context, snapshot, &mut answer);
     }
     Ok((answer, served))
 }
 
 /// Says which nonce the client's next proof must have, where one is asked for.
-fn push_nonce(context: &Context, answer: &mut Answer) {
-    if let Some(nonces) = &context.nonces {
+fn push_nonce(context: &Context, snapshot: &Snapshot, answer: &mut Answer) {
+    if let Some(nonces) = context.nonces(snapshot) {
         answer.push_header("dpop-nonce", nonces.current(context.clock.unix_seconds()));
     }
 }

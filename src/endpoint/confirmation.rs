@@ -44,7 +44,7 @@ pub async fn confirm(
         url: &snapshot.issuer.join(TOKEN_PATH),
         now,
         started_at: context.replay.started_at(),
-        nonces: context.nonces.as_ref(),
+        nonces: context.nonces(snapshot),
     };
     let proof = Proof::verify(proof, &expected)?;
     let single_use = SingleUse {

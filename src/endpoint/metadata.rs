@@ -51,7 +51,7 @@ pub fn etag_matches(if_none_match: &str, etag: &str) -> bool {
 /// 3: only what works is in it.
 pub fn server_metadata(snapshot: &Snapshot) -> Document {
     let issuer = &snapshot.issuer;
-    let by_certificate = snapshot.has_certificates;
+    let by_certificate = snapshot.has_certificates();
     let methods = AuthMethod::ALL.into_iter();
     let methods = methods.filter(|method| by_certificate || !method.is_by_certificate());
     // The same at each: who may ask for a token may ask about one.

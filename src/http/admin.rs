@@ -88,6 +88,8 @@ impl Admin {
         self.metrics.password_queue.set(waiting);
         let clients = i64::try_from(self.context.snapshot().clients.len()).unwrap_or(i64::MAX);
         self.metrics.clients.set(clients);
+        let revocations = i64::try_from(self.context.revocations.len()).unwrap_or(i64::MAX);
+        self.metrics.revocations.set(revocations);
         match self.metrics.to_text() {
             Ok(mut text) => {
                 text.push_str(

@@ -17,9 +17,7 @@ use hyper::{Request, Response, StatusCode, Version};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::config::{
-    ClientCertificateHeaders, Config, Dialect, Limits, RouteSetting, TrustedProxy,
-};
+use crate::config::{ClientCertificateHeaders, Config, Dialect, Limits};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, vision,
 };
@@ -42,38 +40,18 @@ use crate::telemetry::metrics::Metrics;
 pub struct Service {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
-    limits: Limits,
-    routes: Vec<RouteSetting>,
-    trusted_proxies: Vec<TrustedProxy>,
-    certificate_headers: ClientCertificateHeaders,
     request_ids: RequestIds,
 }
 
 impl Service {
-    /// A service that answers from `context`, counts into `metrics` and takes its limits and routes
-    /// from `config`.
+    /// A service that answers from `context` and counts into `metrics`.
     ///
     /// # Errors
     ///
     /// [`NoEntropy`], since request ids must differ between processes.
-    pub fn new(
-        context: Arc<Context>,
-        metrics: Arc<Metrics>,
-        config: &Config,
-    ) -> Result<Self, NoEntropy> {
+    pub fn new(context: Arc<Context>, metrics: Arc<Metrics>) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
-        let (limits, routes) = (config.limits.clone(), config.routes.clone());
-        let trusted_proxies = config.trusted_proxies.clone();
-        let certificate_headers = config.client_certificate.clone();
-        Ok(Self {
-            context,
-            metrics,
-            limits,
-            routes,
-            trusted_proxies,
-            certificate_headers,
-            request_ids,
-        })
+        Ok(Self { context, metrics, request_ids })
     }
 
     /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
@@ -85,11 +63,11 @@ impl Service {
         let (head, body) = request.into_parts();
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
-        let route = Route::of(head.uri.path(), snapshot.issuer.path(), &self.routes);
+        let route = Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.routes);
 
         let answered = AssertUnwindSafe(self.answer(&snapshot, route, &head, body, arrival));
         let outcome = answered.catch_unwind().await.unwrap_or_else(|_panic| {
-            refuse(Cause::Internal, &self.head_of(route, &head, arrival), route)
+            refuse(Cause::Internal, &head_of(&snapshot.config, route, &head, arrival), route)
         });
 
         self.record(&head, route, &outcome, &request_id, arrival);
@@ -111,14 +89,14 @@ impl Service {
     where
         B: Body<Data = Bytes>,
     {
-        let deadline = (arrival.first_byte + self.limits.request_time()).into();
-        let mut head = self.head_of(route, request, arrival);
-        if let Err(cause) = self.check(route, request) {
+        let limits = &snapshot.config.limits;
+        let deadline = (arrival.first_byte + limits.request_time()).into();
+        let mut head = head_of(&snapshot.config, route, request, arrival);
+        if let Err(cause) = check(limits, route, request) {
             body::discard(&request.headers, body, deadline).await;
             return refuse(cause, &head, route);
         }
-        let limit = self.limits.body_bytes;
-        let body = match body::collect(&request.headers, body, limit, deadline).await {
+        let body = match body::collect(&request.headers, body, limits.body_bytes, deadline).await {
             Ok(body) => body,
             Err(cause) => return refuse(cause, &head, route),
         };
@@ -143,81 +121,6 @@ impl Service {
             }
             // `check` has refused it.
             Route::Unknown(_) => refuse(Cause::NotFound, &head, route),
-        }
-    }
-
-    fn head_of<'r>(
-        &self,
-        route: Route<'_>,
-        request: &'r request::Parts,
-        arrival: Arrival,
-    ) -> RequestHead<'r> {
-        let authorization = match single(&request.headers, AUTHORIZATION) {
-            Ok(None) => Authorization::Absent,
-            Ok(Some(value)) => Authorization::Present(value),
-            Err(Repeated) => Authorization::Repeated,
-        };
-        let dpop = match single(&request.headers, "dpop") {
-            Ok(None) => DpopHeader::Absent,
-            Ok(Some(value)) => DpopHeader::Present(value),
-            Err(Repeated) => DpopHeader::Repeated,
-        };
-        // Two are one too many to choose from: no type at all is read as neither.
-        let content_type = single(&request.headers, CONTENT_TYPE).unwrap_or(Some(&b","[..]));
-        let is_vision = route.dialect() == Dialect::Vision;
-        let client_header =
-            |(name, _)| if is_vision { Some(request.headers.get(name)?.as_bytes()) } else { None };
-        RequestHead {
-            authorization,
-            certificate: self.certificate(&request.headers, arrival.peer),
-            dpop,
-            content_type,
-            path: request.uri.path(),
-            client_headers: vision::CLIENT_HEADERS.map(client_header),
-            query: request.uri.query(),
-            max_parameters: self.limits.form_parts,
-            received: arrival.first_byte,
-        }
-    }
-
-    /// The client's certificate, if the peer is a trusted proxy that has verified it.
-    fn certificate<'r>(&self, headers: &'r HeaderMap, peer: Peer) -> Option<&'r [u8]> {
-        let address = match peer {
-            Peer::Tcp(address) => Some(address.ip()),
-            Peer::Unix => None,
-        };
-        if !self.trusted_proxies.iter().any(|proxy| proxy.is(address)) {
-            return None;
-        }
-        let ClientCertificateHeaders { verify_header, certificate_header } =
-            &self.certificate_headers;
-        let is_verified = single(headers, verify_header).ok().flatten() == Some(b"SUCCESS");
-        let certificate = single(headers, certificate_header).ok().flatten();
-        certificate.filter(|certificate| is_verified && !certificate.is_empty())
-    }
-
-    /// What can be said before the body is read.
-    fn check(&self, route: Route<'_>, request: &request::Parts) -> Result<(), Cause> {
-        let headers = &request.headers;
-        let line = request.method.as_str().len() + uri_length(request) + "  HTTP/1.1\r\n".len();
-        let fields: usize = headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
-            .sum();
-        if headers.len() > self.limits.header_fields || line + fields > self.limits.header_bytes {
-            return Err(Cause::HeadTooLarge);
-        }
-        check_host(request)?;
-        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        if let Some(coding) = codings.next()
-            && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
-        {
-            return Err(Cause::TransferEncoding);
-        }
-        match route {
-            Route::Unknown(_) => Err(Cause::NotFound),
-            _ if route.allows(&request.method) => Ok(()),
-            _ => Err(Cause::MethodNotAllowed),
         }
     }
 
@@ -263,6 +166,80 @@ impl Service {
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service").field("context", &self.context).finish_non_exhaustive()
+    }
+}
+
+fn head_of<'r>(
+    config: &Config,
+    route: Route<'_>,
+    request: &'r request::Parts,
+    arrival: Arrival,
+) -> RequestHead<'r> {
+    let authorization = match single(&request.headers, AUTHORIZATION) {
+        Ok(None) => Authorization::Absent,
+        Ok(Some(value)) => Authorization::Present(value),
+        Err(Repeated) => Authorization::Repeated,
+    };
+    let dpop = match single(&request.headers, "dpop") {
+        Ok(None) => DpopHeader::Absent,
+        Ok(Some(value)) => DpopHeader::Present(value),
+        Err(Repeated) => DpopHeader::Repeated,
+    };
+    // Two are one too many to choose from: no type at all is read as neither.
+    let content_type = single(&request.headers, CONTENT_TYPE).unwrap_or(Some(&b","[..]));
+    let is_vision = route.dialect() == Dialect::Vision;
+    let client_header =
+        |(name, _)| if is_vision { Some(request.headers.get(name)?.as_bytes()) } else { None };
+    RequestHead {
+        authorization,
+        certificate: certificate(config, &request.headers, arrival.peer),
+        dpop,
+        content_type,
+        path: request.uri.path(),
+        client_headers: vision::CLIENT_HEADERS.map(client_header),
+        query: request.uri.query(),
+        max_parameters: config.limits.form_parts,
+        received: arrival.first_byte,
+    }
+}
+
+/// The client's certificate, if the peer is a trusted proxy that has verified it.
+fn certificate<'r>(config: &Config, headers: &'r HeaderMap, peer: Peer) -> Option<&'r [u8]> {
+    let address = match peer {
+        Peer::Tcp(address) => Some(address.ip()),
+        Peer::Unix => None,
+    };
+    if !config.trusted_proxies.iter().any(|proxy| proxy.is(address)) {
+        return None;
+    }
+    let ClientCertificateHeaders { verify_header, certificate_header } = &config.client_certificate;
+    let is_verified = single(headers, verify_header).ok().flatten() == Some(b"SUCCESS");
+    let certificate = single(headers, certificate_header).ok().flatten();
+    certificate.filter(|certificate| is_verified && !certificate.is_empty())
+}
+
+/// What can be said before the body is read.
+fn check(limits: &Limits, route: Route<'_>, request: &request::Parts) -> Result<(), Cause> {
+    let headers = &request.headers;
+    let line = request.method.as_str().len() + uri_length(request) + "  HTTP/1.1\r\n".len();
+    let fields: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
+        .sum();
+    if headers.len() > limits.header_fields || line + fields > limits.header_bytes {
+        return Err(Cause::HeadTooLarge);
+    }
+    check_host(request)?;
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
+    {
+        return Err(Cause::TransferEncoding);
+    }
+    match route {
+        Route::Unknown(_) => Err(Cause::NotFound),
+        _ if route.allows(&request.method) => Ok(()),
+        _ => Err(Cause::MethodNotAllowed),
     }
 }
 

@@ -133,6 +133,17 @@ impl KeySet {
         Self { keys: keys.into_iter().map(Arc::new).collect(), retention }
     }
 
+    /// Other keys after these, which remain the same values where they are the same keys.
+    pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention) -> Self {
+        let known = |key: &SigningKey| {
+            let same =
+                |known: &&Arc<SigningKey>| known.key_id == key.key_id && known.times == key.times;
+            self.keys.iter().find(same).cloned()
+        };
+        let keys = keys.into_iter().map(|key| known(&key).unwrap_or_else(|| Arc::new(key)));
+        Self { keys: keys.collect(), retention }
+    }
+
     /// The key that signs at `now`: of those whose time has come, the one whose time came last.
     pub fn signing_key(&self, now: u64) -> Option<&Arc<SigningKey>> {
         self.keys

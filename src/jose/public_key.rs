@@ -83,6 +83,14 @@ pub struct PublicKey {
     thumbprint: Thumbprint,
 }
 
+/// The same key under the same name, for the same use.
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { key_id, kind: _, algorithm, verifier: _, thumbprint } = self;
+        *key_id == other.key_id && *algorithm == other.algorithm && *thumbprint == other.thumbprint
+    }
+}
+
 impl PublicKey {
     /// Reads one JWK.
     ///

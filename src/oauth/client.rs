@@ -6,6 +6,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::Clock as _;
@@ -57,22 +58,80 @@ pub struct Client {
     /// How often it may ask; `None`: as often as it likes.
     pub rate_limit: Option<RateLimit>,
     /// Its tokens that may be handed out again; `None`: each is made anew.
-    pub token_reuse: Option<Reuse>,
+    pub token_reuse: Option<Arc<Reuse>>,
     /// Whether its answers say how long each part took.
     pub server_timing: bool,
     /// Static claims as members of a JSON object, each with its leading comma: `,"k":"v"`.
     pub extra_claims: Box<str>,
 }
 
+impl Client {
+    /// Whether the same is registered of both, whatever either has done since.
+    pub fn is_registered_as(&self, other: &Self) -> bool {
+        // Named one by one, so that nothing new is left out.
+        let Self {
+            id,
+            enabled,
+            secrets,
+            auth_methods,
+            keys,
+            assertion_algorithm,
+            certificate_subject,
+            has_certificate_bound_tokens,
+            has_dpop_bound_tokens,
+            scopes,
+            default_scopes,
+            audience,
+            introspects,
+            not_before,
+            token_lifetime,
+            token_profile,
+            content_type,
+            rate_limit,
+            token_reuse,
+            server_timing,
+            extra_claims,
+        } = self;
+        *id == other.id
+            && *enabled == other.enabled
+            && *secrets == other.secrets
+            && *auth_methods == other.auth_methods
+            && *keys == other.keys
+            && *assertion_algorithm == other.assertion_algorithm
+            && *certificate_subject == other.certificate_subject
+            && *has_certificate_bound_tokens == other.has_certificate_bound_tokens
+            && *has_dpop_bound_tokens == other.has_dpop_bound_tokens
+            && *scopes == other.scopes
+            && *default_scopes == other.default_scopes
+            && *audience == other.audience
+            && *introspects == other.introspects
+            && *not_before == other.not_before
+            && *token_lifetime == other.token_lifetime
+            && *token_profile == other.token_profile
+            && *content_type == other.content_type
+            && *rate_limit == other.rate_limit
+            && *token_reuse == other.token_reuse
+            && *server_timing == other.server_timing
+            && *extra_claims == other.extra_claims
+    }
+}
+
 /// A budget of requests that refills evenly (GCRA, as ATM cells are policed).
-pub struct RateLimit(Box<DefaultDirectRateLimiter>);
+#[derive(Clone)]
+pub struct RateLimit(Arc<Budget>);
+
+struct Budget {
+    limiter: DefaultDirectRateLimiter,
+    quota: Quota,
+}
 
 impl RateLimit {
     /// `requests` at once, and as many more in every `seconds`. `None` if either is 0.
     pub fn new(requests: u32, seconds: u32) -> Option<Self> {
         let requests = NonZeroU32::new(requests)?;
         let quota = Quota::with_period(Duration::from_secs(seconds.into()) / requests.get())?;
-        Some(Self(Box::new(RateLimiter::direct(quota.allow_burst(requests)))))
+        let quota = quota.allow_burst(requests);
+        Some(Self(Arc::new(Budget { limiter: RateLimiter::direct(quota), quota })))
     }
 
     /// Takes one request out of the budget.
@@ -81,10 +140,18 @@ impl RateLimit {
     ///
     /// How many seconds to wait, at least 1, if there is none left.
     pub fn take(&self) -> Result<(), u32> {
-        self.0.check().map_err(|not_until| {
-            let wait = not_until.wait_time_from(self.0.clock().now()).as_secs();
+        let limiter = &self.0.limiter;
+        limiter.check().map_err(|not_until| {
+            let wait = not_until.wait_time_from(limiter.clock().now()).as_secs();
             u32::try_from(wait).unwrap_or(u32::MAX).saturating_add(1)
         })
+    }
+}
+
+/// As it is registered, however much of it is left.
+impl PartialEq for RateLimit {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.quota == other.0.quota
     }
 }
 
@@ -247,6 +314,21 @@ impl Registry {
     /// The client of this id.
     pub fn get(&self, client_id: &str) -> Option<&Client> {
         self.0.get(client_id).map(|ById(client)| &**client)
+    }
+
+    /// Goes on where `old` stands: a client that is registered as it was there keeps what is left
+    /// of its budget, and its tokens that may be handed out again.
+    pub fn continue_from(&mut self, old: &Self) {
+        let has_state =
+            |client: &&Client| client.rate_limit.is_some() || client.token_reuse.is_some();
+        for before in old.iter().filter(has_state) {
+            let Some(ById(mut client)) = self.0.take(&*before.id) else { continue };
+            if client.is_registered_as(before) {
+                client.rate_limit.clone_from(&before.rate_limit);
+                client.token_reuse.clone_from(&before.token_reuse);
+            }
+            self.0.insert(ById(client));
+        }
     }
 
     /// Every client, in no order.

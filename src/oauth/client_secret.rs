@@ -34,6 +34,17 @@ impl ClientSecret {
     }
 }
 
+/// As it is registered, however it was used.
+impl PartialEq for ClientSecret {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { label, hash, not_before, expires_at, used: _ } = self;
+        *label == other.label
+            && *hash == other.hash
+            && *not_before == other.not_before
+            && *expires_at == other.expires_at
+    }
+}
+
 /// How often a secret was used, and when last.
 #[derive(Debug, Default)]
 pub struct SecretUse {
@@ -63,7 +74,7 @@ impl SecretUse {
 ///
 /// 32 characters at least are taken to be random, so that guessing means trying keys and not words:
 /// one SHA-256 protects them. What is shorter needs a slow hash.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum SecretHash {
     /// `$sha256$<base64url>`: one SHA-256.
     Fast(FastHash),
@@ -112,8 +123,8 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-/// One SHA-256.
-#[derive(Clone)]
+/// One SHA-256. Compared with what is given in constant time; two that are stored need no such care.
+#[derive(Clone, PartialEq, Eq)]
 pub struct FastHash([u8; SHA256_OUTPUT_LEN]);
 
 impl FastHash {

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 /// $pbkdf2-sha256$i=29000,l=32$<salt>$<hash>
 /// $2b$12$<salt><hash>
 /// ```
+#[derive(PartialEq, Eq)]
 pub struct PasswordHash {
     stored: Box<str>,
     work: Work,

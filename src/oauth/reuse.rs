@@ -87,6 +87,13 @@ impl Reuse {
     }
 }
 
+/// As it is registered, whatever is kept.
+impl PartialEq for Reuse {
+    fn eq(&self, other: &Self) -> bool {
+        (self.seconds, self.not_before) == (other.seconds, other.not_before)
+    }
+}
+
 impl fmt::Debug for Reuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reuse").field("seconds", &self.seconds).finish_non_exhaustive()

@@ -20,7 +20,7 @@ use tracing::error;
 
 use crate::clock::Clock;
 use crate::jose::jws::SigningInput;
-use crate::jose::key_set::SigningKey;
+use crate::jose::key_set::{KeySet, SigningKey};
 use crate::signing::batch::{BATCH, BatchKey};
 use crate::signing::delivery::{Debt, Deliveries, Finished};
 pub use crate::signing::delivery::{SignError, Signed};
@@ -65,16 +65,25 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Makes `key` ready to be signed with in batches, which takes some 0.1 s. `false` if it cannot
-    /// be: the CPU lacks AVX-512 IFMA, the key has an unusual shape, or what batches of it make is
-    /// not what ring makes.
+    /// Makes `key` ready to be signed with in batches, which takes some 0.1 s the first time. `false`
+    /// if it cannot be: the CPU lacks AVX-512 IFMA, the key has an unusual shape, or what batches of
+    /// it make is not what ring makes.
     pub fn prepare(&self, key: &SigningKey) -> bool {
+        if self.shared.batched().contains_key(key.key_id()) {
+            return true;
+        }
         let batched = Batched::of(key, self.shared.single);
         let can = batched.is_some();
         if let Some(batched) = batched {
             self.shared.batched().insert(key.key_id().to_owned(), Arc::new(batched));
         }
         can
+    }
+
+    /// Forgets how to sign in batches with every key but these.
+    pub fn keep_only(&self, keys: &KeySet) {
+        let is_kept = |key_id: &str| keys.iter().any(|key| key.key_id() == key_id);
+        self.shared.batched().retain(|key_id, _| is_kept(key_id));
     }
 
     /// Signatures that failed their check before they left, and were made again one at a time.

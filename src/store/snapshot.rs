@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
-use crate::config::IssuerUrl;
+use crate::config::{Config, IssuerUrl};
 use crate::fault::Fault;
 use crate::jose::key_life::Retention;
 use crate::jose::key_set::{KeySet, SigningKey};
@@ -25,8 +25,10 @@ pub struct Snapshot {
     pub keys: KeySet,
     /// In whose name.
     pub issuer: IssuerUrl,
-    /// Whether there is a proxy that may state client certificates.
-    pub has_certificates: bool,
+    /// Under which settings.
+    pub config: Config,
+    /// How many were in force before it, and 1.
+    pub generation: u64,
     /// What is done for clients that nobody knows.
     pub decoys: Decoys,
     /// Secrets whose slow hash was right, as long as this snapshot lives.
@@ -34,10 +36,31 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot of these, in which no secret was seen yet.
-    pub fn new(clients: Registry, keys: KeySet, issuer: IssuerUrl, has_certificates: bool) -> Self {
+    /// The first snapshot of a process, of these, in which no secret was seen yet.
+    pub fn new(clients: Registry, keys: KeySet, issuer: IssuerUrl, config: Config) -> Self {
         let decoys = Decoys::of(&clients);
-        Self { clients, keys, issuer, has_certificates, decoys, verdicts: Arc::default() }
+        let verdicts = Arc::default();
+        Self { clients, keys, issuer, config, generation: 1, decoys, verdicts }
+    }
+
+    /// The one that comes after `old`, whose budgets and kept tokens it goes on with.
+    pub fn after(
+        old: &Self,
+        mut clients: Registry,
+        keys: Vec<SigningKey>,
+        issuer: IssuerUrl,
+        config: Config,
+    ) -> Self {
+        clients.continue_from(&old.clients);
+        let retention = Sources::of(&config).retention(&clients);
+        let keys = old.keys.followed_by(keys, retention);
+        let generation = old.generation + 1;
+        Self { generation, ..Self::new(clients, keys, issuer, config) }
+    }
+
+    /// Whether there is a proxy that may state client certificates.
+    pub fn has_certificates(&self) -> bool {
+        !self.config.trusted_proxies.is_empty()
     }
 }
 
@@ -53,6 +76,15 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Those that `config` names.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            clients: config.clients.clone(),
+            keys: config.keys.clone(),
+            jwks_max_age: config.jwks_max_age,
+        }
+    }
+
     /// Reads everything.
     ///
     /// # Errors

@@ -32,6 +32,12 @@ pub struct Metrics {
     pub password_queue: IntGauge,
     /// Registered clients.
     pub clients: IntGauge,
+    /// Tokens that are revoked and whose time is not over.
+    pub revocations: IntGauge,
+    /// Which snapshot is in force, counted from 1.
+    pub snapshot_generation: IntGauge,
+    reloads: IntCounterVec,
+    reload_refused: IntGauge,
     lost_log_lines: IntGauge,
     log: OnceLock<LogQueue>,
 }
@@ -43,68 +49,66 @@ impl Metrics {
     ///
     /// If two of them had the same name, which the first test of any kind would find.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let requests = IntCounterVec::new(
-            Opts::new("grantd_requests_total", "Requests by route, outcome and cause of refusal."),
-            &["route", "outcome", "cause"],
-        )?;
-        let seconds = HistogramVec::new(
-            HistogramOpts::new("grantd_request_seconds", "Time from head to answer, by route.")
-                .buckets(BUCKETS.to_vec()),
-            &["route"],
-        )?;
-        let metrics = Self {
-            requests,
-            seconds,
-            connections: IntGauge::new("grantd_connections", "Open connections.")?,
-            connections_shed: IntCounter::new(
+        let registry = Registry::new();
+        let gauge = |name, help| registered(&registry, IntGauge::new(name, help)?);
+        let counter = |name, help| registered(&registry, IntCounter::new(name, help)?);
+        let counters = |name, help, labels: &[&str]| {
+            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let seconds = HistogramOpts::new("grantd_request_seconds", "Time from head to answer.");
+        let seconds = HistogramVec::new(seconds.buckets(BUCKETS.to_vec()), &["route"])?;
+        let signer = Opts::new("grantd_signer_info", "What signs tokens: always 1, by its name.");
+        Ok(Self {
+            requests: counters(
+                "grantd_requests_total",
+                "Requests by route, outcome and cause of refusal.",
+                &["route", "outcome", "cause"],
+            )?,
+            seconds: registered(&registry, seconds)?,
+            connections: gauge("grantd_connections", "Open connections.")?,
+            connections_shed: counter(
                 "grantd_connections_shed_total",
                 "Connections closed or refused because there were too many.",
             )?,
-            signing_queue: IntGauge::new(
-                "grantd_signing_queue",
-                "Tokens that wait for a signature.",
-            )?,
-            signer: IntGaugeVec::new(
-                Opts::new("grantd_signer_info", "What signs tokens: always 1, by its name."),
-                &["signer"],
-            )?,
-            signing_faults: IntGauge::new(
+            signing_queue: gauge("grantd_signing_queue", "Tokens that wait for a signature.")?,
+            signer: registered(&registry, IntGaugeVec::new(signer, &["signer"])?)?,
+            signing_faults: gauge(
                 "grantd_signing_faults",
                 "Signatures since the start that failed their check and were made again.",
             )?,
-            password_hashes: IntGauge::new(
+            password_hashes: gauge(
                 "grantd_password_hashes",
                 "Slow hashes of secrets computed since the start.",
             )?,
-            password_queue: IntGauge::new(
+            password_queue: gauge(
                 "grantd_password_queue",
                 "Secrets that wait for their slow hash.",
             )?,
-            clients: IntGauge::new("grantd_clients", "Registered clients.")?,
-            lost_log_lines: IntGauge::new(
+            clients: gauge("grantd_clients", "Registered clients.")?,
+            revocations: gauge(
+                "grantd_revocations",
+                "Revoked tokens whose time is not over, and uses of assertions from the future.",
+            )?,
+            snapshot_generation: gauge(
+                "grantd_snapshot_generation",
+                "Which set of clients, keys and settings is in force: 1 at the start.",
+            )?,
+            reloads: counters(
+                "grantd_reloads_total",
+                "Times that the files were read again, by what came of it.",
+                &["outcome"],
+            )?,
+            reload_refused: gauge(
+                "grantd_reload_refused",
+                "Whether what was read last is wrong, and what was in force before still is.",
+            )?,
+            lost_log_lines: gauge(
                 "grantd_log_lines_lost",
                 "Log lines lost since the start, because their reader was too slow.",
             )?,
             log: OnceLock::new(),
-            registry: Registry::new(),
-        };
-        let collectors: [Box<dyn Collector>; 11] = [
-            Box::new(metrics.requests.clone()),
-            Box::new(metrics.seconds.clone()),
-            Box::new(metrics.connections.clone()),
-            Box::new(metrics.connections_shed.clone()),
-            Box::new(metrics.signing_queue.clone()),
-            Box::new(metrics.signer.clone()),
-            Box::new(metrics.signing_faults.clone()),
-            Box::new(metrics.password_hashes.clone()),
-            Box::new(metrics.password_queue.clone()),
-            Box::new(metrics.clients.clone()),
-            Box::new(metrics.lost_log_lines.clone()),
-        ];
-        for collector in collectors {
-            metrics.registry.register(collector)?;
-        }
-        Ok(metrics)
+            registry,
+        })
     }
 
     /// Names what signs.
@@ -116,6 +120,19 @@ impl Metrics {
     pub fn count(&self, route: &str, outcome: &str, cause: &str, seconds: f64) {
         self.requests.with_label_values(&[route, outcome, cause]).inc();
         self.seconds.with_label_values(&[route]).observe(seconds);
+    }
+
+    /// Counts files that were read again and are right, whether they were different or not.
+    pub fn count_reload(&self, is_different: bool) {
+        let outcome = if is_different { "applied" } else { "unchanged" };
+        self.reloads.with_label_values(&[outcome]).inc();
+        self.reload_refused.set(0);
+    }
+
+    /// Counts files that were read again and are wrong.
+    pub fn count_refused_reload(&self) {
+        self.reloads.with_label_values(&["refused"]).inc();
+        self.reload_refused.set(1);
     }
 
     /// Counts the lines that this log loses. The first one named is the one counted.
@@ -139,6 +156,15 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
+}
+
+/// The same metric, shown from now on.
+fn registered<M>(registry: &Registry, metric: M) -> Result<M, prometheus::Error>
+where
+    M: Collector + Clone + 'static,
+{
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
 }
 
 /// In seconds: a metadata answer takes some 10 µs, an idle server's token 1 ms, a full queue 0.2 s.

@@ -30,6 +30,7 @@ mod multipart;
 mod password_hashes;
 mod properties;
 mod readme;
+mod reload;
 mod reuse;
 mod revocation;
 mod secret_use;

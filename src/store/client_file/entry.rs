@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -233,7 +233,7 @@ impl<'t> Reader<'t> {
             token_profile,
             content_type,
             rate_limit,
-            token_reuse: token_reuse.map(|seconds| Reuse::new(seconds, not_before)),
+            token_reuse: token_reuse.map(|seconds| Arc::new(Reuse::new(seconds, not_before))),
             server_timing,
             extra_claims: extra_claims.into(),
         })

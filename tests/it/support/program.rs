@@ -132,6 +132,19 @@ impl Program {
         self.signal("-TERM");
     }
 
+    /// Sends the signal that asks a process to read its files again.
+    pub(crate) fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    /// The most memory that it holds at this moment, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id()));
+        let status = status.expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Sends the signal that ends a process wherever it stands.
     pub(crate) fn kill(&self) {
         self.signal("-KILL");

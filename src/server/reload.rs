@@ -1,0 +1,153 @@
+//! Reading the files again while requests are answered.
+//!
+//! Everything is read and judged first; then one pointer is swapped. A request sees what was there
+//! before it or what is there after it, and what is wrong changes nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use crate::config::{Config, IssuerUrl, ListenAddr, SignerChoice};
+use crate::endpoint::Context;
+use crate::jose::key_set::SigningKey;
+use crate::oauth::client::Registry;
+use crate::server::StartError;
+use crate::store::changes::Changes;
+use crate::store::snapshot::{Snapshot, Sources, demo_clients};
+use crate::telemetry::metrics::Metrics;
+
+/// Everything that can change while a server runs, read and judged.
+pub(super) struct Loaded {
+    pub(super) clients: Registry,
+    pub(super) keys: Vec<SigningKey>,
+    pub(super) issuer: IssuerUrl,
+}
+
+impl Loaded {
+    /// Reads what `config` names.
+    pub(super) fn read(config: &Config) -> Result<Self, StartError> {
+        let issuer = issuer_of(config)?;
+        let (clients, keys) = Sources::of(config).load().map_err(StartError::Files)?;
+        let demo = demo_clients(&clients);
+        let is_allowed = config.allow_demo_clients || config.is_local();
+        if !demo.is_empty() && !is_allowed {
+            let demo = demo.into_iter().map(str::to_owned).collect();
+            return Err(StartError::DemoClients(demo));
+        }
+        Ok(Self { clients, keys, issuer })
+    }
+}
+
+/// The issuer as configured, or `http://` and the first TCP address.
+fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
+    if let Some(issuer) = &config.issuer {
+        return Ok(issuer.clone());
+    }
+    let first = config.listen.iter().find_map(|address| match address {
+        ListenAddr::Tcp(address) => Some(address),
+        ListenAddr::Unix(_) => None,
+    });
+    let address = first.ok_or(StartError::NoIssuer)?;
+    format!("http://{address}").parse().map_err(|_| StartError::NoIssuer)
+}
+
+/// Makes a running server read its files again.
+#[derive(Debug)]
+pub struct Reloader {
+    context: Arc<Context>,
+    metrics: Arc<Metrics>,
+    /// One at a time.
+    turn: Mutex<()>,
+}
+
+/// What a reload has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// What was read is in force.
+    Applied,
+    /// It is what was in force already.
+    Unchanged,
+}
+
+impl Reloader {
+    pub(super) fn new(context: Arc<Context>, metrics: Arc<Metrics>) -> Self {
+        metrics.snapshot_generation.set(1);
+        Self { context, metrics, turn: Mutex::default() }
+    }
+
+    /// Reads what `config` names and puts it in force, all of it or nothing; logs the difference or
+    /// what was wrong, and counts. Takes as long as a start, so not for a thread that answers
+    /// requests.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: everything is as it was.
+    pub fn reload(&self, config: Config) -> Result<Reloaded, StartError> {
+        // There is nothing in it that a panic could have broken.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let reloaded = self.replace(config);
+        match &reloaded {
+            Ok(reloaded) => self.metrics.count_reload(*reloaded == Reloaded::Applied),
+            Err(error) => self.refused(error),
+        }
+        reloaded
+    }
+
+    /// Logs and counts that what was to be read is wrong, and what is in force remains.
+    pub fn refused(&self, fault: &dyn std::fmt::Display) {
+        self.metrics.count_refused_reload();
+        for fault in fault.to_string().lines() {
+            error!(%fault, "not reloaded: what was read before stays in force");
+        }
+    }
+
+    fn replace(&self, mut config: Config) -> Result<Reloaded, StartError> {
+        let old = self.context.snapshot();
+        let held_back = config.hold_back(&old.config);
+        if !held_back.is_empty() {
+            let settings = held_back.join(", ");
+            warn!(%settings, "these settings need a restart");
+        }
+        let Loaded { clients, keys, issuer } = Loaded::read(&config)?;
+        if keys.is_empty() {
+            return Err(StartError::NoKeys(config.keys));
+        }
+        let new = Snapshot::after(&old, clients, keys, issuer, config);
+        let changes = Changes::between(&old, &new);
+        if changes.is_empty() {
+            info!("read again: nothing has changed");
+            return Ok(Reloaded::Unchanged);
+        }
+
+        let engine = &self.context.engine;
+        let may_batch = matches!(new.config.signer, SignerChoice::Auto | SignerChoice::Batch);
+        let is_batched = may_batch && new.keys.iter().all(|key| engine.prepare(key));
+        if new.config.signer == SignerChoice::Batch && !is_batched {
+            return Err(StartError::NoBatches);
+        }
+        let generation = new.generation;
+        let new = Arc::new(new);
+        self.context.snapshot.store(Arc::clone(&new));
+        engine.keep_only(&new.keys);
+        self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        info!(generation, %changes, "reloaded");
+        retire(old);
+        Ok(Reloaded::Applied)
+    }
+}
+
+/// Waits until no request reads it any more: freeing a million clients would hold up whoever does.
+fn retire(old: Arc<Snapshot>) {
+    for _ in 0..MOST_LOOKS {
+        if Arc::strong_count(&old) == 1 {
+            return;
+        }
+        sleep(BETWEEN_LOOKS);
+    }
+}
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+/// Ten seconds and some: as long as a request may take.
+const MOST_LOOKS: u32 = 1200;

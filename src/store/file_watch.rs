@@ -1,0 +1,54 @@
+//! Noticing that files have changed, by looking: what works on every file system and mount.
+
+use std::fs::{self, Metadata};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// How files looked at one moment; another look at the same ones is equal if none has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(Vec<(PathBuf, Option<Look>)>);
+
+/// When it was written, how long it is, and which file it is.
+type Look = (Option<SystemTime>, u64, u64);
+
+impl Stamp {
+    /// Looks at each of `paths`, and into those that are directories.
+    pub fn of(paths: &[&Path]) -> Self {
+        let mut files = Vec::new();
+        for path in paths {
+            files.push((path.to_path_buf(), look(path)));
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            // Hidden ones are about to become others.
+            let shown =
+                entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+            let mut inside: Vec<_> = shown.map(|entry| entry.path()).collect();
+            inside.sort_unstable();
+            files.extend(inside.into_iter().map(|path| {
+                let seen = look(&path);
+                (path, seen)
+            }));
+        }
+        Self(files)
+    }
+}
+
+fn look(path: &Path) -> Option<Look> {
+    let metadata = fs::metadata(path).ok()?;
+    // A directory changes with each temporary file; what is in it is looked at anyway.
+    let modified = metadata.is_file().then(|| metadata.modified().ok()).flatten();
+    let length = if metadata.is_file() { metadata.len() } else { 0 };
+    Some((modified, length, number(&metadata)))
+}
+
+/// Replaced by another of the same length in the same instant, it has another number.
+fn number(metadata: &Metadata) -> u64 {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::MetadataExt::ino(metadata)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        0
+    }
+}

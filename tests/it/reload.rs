@@ -1,0 +1,264 @@
+//! Files that are read again while requests are answered.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::support::command::{run, run_with_input};
+use crate::support::home::{hash_of, secret_of, set_mode};
+use crate::support::{
+    Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Token, request_of,
+};
+
+fn client(id: &str, more: Value) -> Value {
+    let mut client = json!({
+        "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
+        "scopes": ["read"], "default_scopes": ["read"],
+    });
+    client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    client
+}
+
+fn register(home: &Home, clients: &[Value]) {
+    // As an editor that knows its trade does.
+    let written = home.write("clients.json.new", &json!({ "clients": clients }).to_string());
+    fs::rename(written, home.clients()).unwrap();
+}
+
+fn start(clients: &[Value]) -> Program {
+    let home = Home::new();
+    register(&home, clients);
+    Program::start(home, &[])
+}
+
+/// What the log says was different.
+fn changes(server: &Program, generation: u64) -> String {
+    let is_it =
+        |line: &Value| line["message"] == "reloaded" && line["generation"] == json!(generation);
+    server.log.wait_for(is_it)["changes"].as_str().unwrap().to_owned()
+}
+
+fn reload(server: &Program, generation: u64) -> String {
+    server.hang_up();
+    changes(server, generation)
+}
+
+/// What the log says is wrong with the files.
+fn refusal(server: &Program) -> String {
+    server.hang_up();
+    let line = server.log.wait_for(|line| {
+        line["message"].as_str().is_some_and(|message| message.starts_with("not reloaded"))
+    });
+    line["fault"].as_str().unwrap().to_owned()
+}
+
+fn status(server: &Program, id: &str) -> [u16; 2] {
+    ENCODINGS.map(|encoding| {
+        server.ask(&Request::token(encoding, &request_of(id, &secret_of(id), &[]))).status
+    })
+}
+
+#[test]
+fn a_changed_registry_is_noticed_and_the_log_says_what_is_different() {
+    let server = start(&[client("stays", json!({})), client("goes", json!({}))]);
+    assert_eq!(server.metric("grantd_snapshot_generation"), 1);
+    let add = ["client", "add", "--clients", "clients.json", "--id", "comes", "--secret-stdin"];
+    let mut command = server.home.command(&add);
+    let added = run_with_input(&mut command, &secret_of("comes"));
+    added.assert_fine();
+    assert_eq!(changes(&server, 2), "clients added: comes");
+    assert_eq!(server.metric("grantd_snapshot_generation"), 2);
+
+    let secrets = json!({ "secrets": [
+        { "label": "a", "hash": hash_of(&secret_of("other")) },
+        { "label": "b", "hash": hash_of(&secret_of("stays")) },
+    ] });
+    register(&server.home, &[client("stays", secrets)]);
+    let different = "clients removed: comes, goes; clients changed: stays (~a +b)";
+    assert_eq!(changes(&server, 3), different);
+    assert_eq!(status(&server, "stays"), [200; 2]);
+    assert_eq!(status(&server, "goes"), [400; 2]);
+    register(&server.home, &[client("stays", json!({ "token_lifetime": 60 }))]);
+    assert_eq!(reload(&server, 4), "clients changed: stays (~a -b)");
+    register(&server.home, &[client("stays", json!({ "token_lifetime": 61 }))]);
+    assert_eq!(reload(&server, 5), "clients changed: stays");
+    assert_eq!(server.metric(r#"grantd_reloads_total{outcome="applied"}"#), 4);
+}
+
+#[test]
+fn wrong_files_change_nothing_and_the_log_says_where() {
+    let server = start(&[client("known", json!({}))]);
+    let good = fs::read_to_string(server.home.clients()).unwrap();
+    for (text, fault) in [
+        (&good[..good.len() / 2], "clients.json:1: "),
+        (
+            "{\"clients\":[\n{\"client_id\":\"x\",\"scopes\":3}]}",
+            "clients.json:2: clients[0].scopes: ",
+        ),
+        ("{\"clients\":[\n{\"client_id\":\"x\",\"hush\":3}]}", "clients.json:2: clients[0]"),
+    ] {
+        server.home.write("clients.json", text);
+        let said = refusal(&server);
+        assert!(said.contains("clients.json"), "{said}");
+        server
+            .log
+            .wait_for(|line| line["fault"].as_str().is_some_and(|said| said.starts_with(fault)));
+        assert_eq!(server.metric("grantd_reload_refused"), 1);
+        assert_eq!(status(&server, "known"), [200; 2]);
+    }
+    assert_eq!(server.metric("grantd_snapshot_generation"), 1);
+    register(&server.home, &[client("known", json!({})), client("next", json!({}))]);
+    assert_eq!(reload(&server, 2), "clients added: next");
+    assert_eq!(server.metric("grantd_reload_refused"), 0);
+}
+
+#[test]
+fn wrong_keys_leave_the_old_ones_in_force() {
+    let server = start(&[client("known", json!({}))]);
+    let file = fs::read_dir(server.home.keys()).unwrap().next().unwrap().unwrap().path();
+    let said = |says: &str| {
+        server.hang_up();
+        server.log.wait_for(|line| line["fault"].as_str().is_some_and(|it| it.contains(says)));
+        assert_eq!(status(&server, "known"), [200; 2]);
+    };
+    set_mode(&file, 0o644);
+    said("can be read by everyone");
+    set_mode(&file, 0o600);
+    let pem = fs::read(&file).unwrap();
+    fs::write(&file, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
+    said("is not an unencrypted PKCS#8");
+    fs::remove_file(&file).unwrap();
+    said("holds no signing key");
+    let keys = Request::get("/.well-known/jwks.json").send(server.address);
+    assert_eq!(keys.json()["keys"].as_array().unwrap().len(), 1);
+    fs::write(&file, pem).unwrap();
+    set_mode(&file, 0o600);
+    run(server.home.command(&["key", "generate"])).assert_fine();
+    assert!(changes(&server, 2).starts_with("keys added: "));
+    let keys = Request::get("/.well-known/jwks.json").send(server.address);
+    assert_eq!(keys.json()["keys"].as_array().unwrap().len(), 2);
+    assert_eq!(status(&server, "known"), [200; 2]);
+}
+
+#[test]
+fn settings_are_read_again_but_for_those_that_need_a_restart() {
+    let server = Program::configured("jwks_max_age = 60\n");
+    let request = Request::token(Encoding::Urlencoded, &DEMO);
+    let elsewhere = request.with_target("/elsewhere");
+    assert_eq!(server.ask(&elsewhere).status, 404);
+    let toml = "jwks_max_age = 61\nissuer = \"http://localhost:8\"\n\
+                [[route]]\npath = \"/elsewhere\"\ndialect = \"connect\"\n\
+                [limits]\nbody_bytes = 200\nsigning_queue = 3\n";
+    server.home.write("grantd.toml", toml);
+    assert_eq!(reload(&server, 2), "settings");
+    server.log.wait_for(|line| line["settings"] == "limits.signing_queue");
+    let token = server.ask(&elsewhere);
+    assert_eq!(token.status, 200);
+    assert_eq!(Token::verified(&token, server.address).claims["iss"], "http://localhost:8");
+    let long = Request::token(Encoding::Urlencoded, &[("client_id", "x".repeat(200))]);
+    server.ask(&long).assert_refused(413, "invalid_request");
+    let keys = Request::get("/.well-known/jwks.json").send(server.address);
+    assert_eq!(keys.header("cache-control"), Some("public, max-age=61"));
+
+    server.home.write("grantd.toml", "jwks_max_age = never\n");
+    assert!(refusal(&server).starts_with("grantd.toml:1: "));
+    assert_eq!(server.ask(&elsewhere).status, 200);
+}
+
+#[test]
+fn the_demo_clients_do_not_come_in_by_a_reload() {
+    let home = Home::new();
+    let shipped = fs::read_to_string(home.clients()).unwrap();
+    register(&home, &[client("known", json!({}))]);
+    let server = Program::start(home, &["--issuer", "https://auth.example"]);
+    server.home.write("clients.json", &shipped);
+    assert!(refusal(&server).starts_with("the demo clients"));
+    assert_eq!(status(&server, "known"), [200; 2]);
+}
+
+#[test]
+fn what_a_client_has_used_up_stays_used_up() {
+    let limit = json!({ "rate_limit": { "requests": 2, "seconds": 3600 } });
+    let reuse = json!({ "token_reuse": 600 });
+    let clients = [client("limited", limit), client("reuser", reuse)];
+    let server = start(&clients);
+    let token = || {
+        let secret = secret_of("reuser");
+        let request = request_of("reuser", &secret, &[]);
+        let answer = server.ask(&Request::token(Encoding::Multipart, &request));
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(status(&server, "limited"), [200; 2]);
+    let first = token();
+    register(&server.home, &[&clients[..], &[client("new", json!({}))]].concat());
+    assert_eq!(reload(&server, 2), "clients added: new");
+    assert_eq!(status(&server, "limited"), [429; 2]);
+    assert_eq!(token(), first);
+    let uses = r#"grantd_secret_uses_total{client="reuser",label="a"}"#;
+    assert_eq!(server.metric(uses), 2);
+
+    let limit = json!({ "rate_limit": { "requests": 3, "seconds": 3600 } });
+    let reuse = json!({ "token_reuse": 600, "not_before": 2 });
+    register(&server.home, &[client("limited", limit), client("reuser", reuse)]);
+    assert_eq!(reload(&server, 3), "clients removed: new; clients changed: limited, reuser");
+    assert_eq!(status(&server, "limited"), [200; 2]);
+    assert_ne!(token(), first);
+}
+
+#[test]
+fn a_thousand_signals_under_load_fail_no_request() {
+    let server = start(&[client("known", json!({}))]);
+    let is_over = AtomicBool::new(false);
+    let request =
+        Request::token(Encoding::Urlencoded, &request_of("known", &secret_of("known"), &[]));
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut connection = Connection::open(server.address);
+            let mut asked = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(connection.ask(&request).status, 200);
+                asked += 1;
+            }
+            asked
+        });
+        for round in 0..10 {
+            let lifetime = json!({ "token_lifetime": 100 + round });
+            register(&server.home, &[client("known", lifetime)]);
+            for _ in 0..100 {
+                server.hang_up();
+            }
+        }
+        // The last of them has read what was written last.
+        let last = || server.ask(&request).json()["expires_in"] == 109;
+        while !last() {
+            std::thread::yield_now();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(asking.join().unwrap() > 0);
+    });
+    let reloads = ["applied", "unchanged"]
+        .map(|outcome| server.metric(&format!("grantd_reloads_total{{outcome=\"{outcome}\"}}")));
+    assert!((1..=1010).contains(&(reloads[0] + reloads[1])), "{reloads:?}");
+    assert_eq!(server.metric("grantd_reload_refused"), 0, "a file was read half-written");
+}
+
+#[test]
+fn reloads_take_no_memory_with_them() {
+    let clients: Vec<_> = (0..2000).map(|id| client(&format!("c{id}"), json!({}))).collect();
+    let server = start(&clients);
+    let mut generation = 1;
+    let mut reload_many = |times: u64| {
+        for _ in 0..times {
+            generation += 1;
+            let lifetime = json!({ "token_lifetime": generation });
+            register(&server.home, &[&clients[..], &[client("last", lifetime)]].concat());
+            reload(&server, generation);
+        }
+        server.resident_kib()
+    };
+    let before = reload_many(10);
+    let after = reload_many(60);
+    // One registry of these takes some 1.5 MB: kept, they would be 90.
+    assert!(after < before + 20_000, "{before} KiB have become {after}");
+}
