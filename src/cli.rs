@@ -10,6 +10,7 @@ mod key;
 mod reload;
 mod secret;
 mod serve;
+mod service_manager;
 mod token;
 
 use std::fmt;

@@ -6,6 +6,7 @@ use tokio::runtime::Builder;
 use tracing::info;
 
 use crate::cli::reload::Source;
+use crate::cli::service_manager::{self, Socket};
 use crate::cli::{CliError, ServeArgs};
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddr};
@@ -15,6 +16,9 @@ use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::logging;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
+    let sockets = service_manager::sockets().map_err(|error| {
+        CliError(format!("a socket that was handed over is of no use: {error}"))
+    })?;
     let config = args.clone().resolve()?;
     let (log, _writer) =
         logging::install(&config.log).map_err(|error| CliError(format!("no log: {error}")))?;
@@ -31,22 +35,38 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
-    runtime.block_on(serve(args, config, log))
+    runtime.block_on(serve(args, config, sockets, log))
 }
 
-async fn serve(args: ServeArgs, mut config: Config, log: LogQueue) -> Result<(), CliError> {
+async fn serve(
+    args: ServeArgs,
+    mut config: Config,
+    sockets: Vec<Socket>,
+    log: LogQueue,
+) -> Result<(), CliError> {
     let as_configured = config.listen.clone();
+    let system = |error: io::Error| CliError(error.to_string());
     let mut listeners = Vec::new();
-    for address in &mut config.listen {
+    if !sockets.is_empty() {
+        // Whoever hands sockets over has said where to listen.
+        config.listen.clear();
+    }
+    for socket in sockets {
+        let listener = socket.listen().map_err(system)?;
+        config.listen.push(listener.address().map_err(system)?);
+        listeners.push(listener);
+    }
+    let to_bind = if listeners.is_empty() { &mut config.listen[..] } else { &mut [] };
+    for address in to_bind {
         let listener = bind(address).await?;
         // Port 0 stands for any; others have to be told which it became.
         if matches!(address, ListenAddr::Tcp(address) if address.ends_with(":0")) {
-            *address = listener.address().map_err(|error| CliError(error.to_string()))?;
+            *address = listener.address().map_err(system)?;
         }
         listeners.push(listener);
     }
     let admin = bind(&config.admin_listen).await?;
-    let admin_address = admin.address().map_err(|error| CliError(error.to_string()))?;
+    let admin_address = admin.address().map_err(system)?;
 
     let source = Source::new(args, as_configured, config.listen.clone());
     let stop = stop_signal().map_err(|error| CliError(format!("no signals: {error}")))?;
@@ -58,8 +78,15 @@ async fn serve(args: ServeArgs, mut config: Config, log: LogQueue) -> Result<(),
         info!(%address, %issuer, admin = %admin_address, workers = config.workers, "serving");
     }
     let reloads = tokio::spawn(source.reload(server.reloader())?);
+    let alive = tokio::spawn(service_manager::keep_alive());
+    service_manager::ready();
+    let stop = async {
+        stop.await;
+        service_manager::stopping();
+    };
     server.serve(listeners, Some(admin), stop).await;
     reloads.abort();
+    alive.abort();
     Ok(())
 }
 

@@ -36,6 +36,7 @@ mod revocation;
 mod secret_use;
 mod secrets;
 mod server_timing;
+mod service_manager;
 mod shutdown;
 mod token;
 mod token_cases;

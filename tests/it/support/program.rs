@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 
@@ -39,23 +40,26 @@ impl Program {
     /// The same with these environment variables.
     pub(crate) fn start_with(home: Home, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let command = home.command(&[]);
-        Self::start_command(home, command, arguments, variables)
+        Self::start_command(home, command, Stdio::null(), arguments, variables)
+    }
+
+    /// Starts one on a socket that is open already, as a service manager hands it over.
+    pub(crate) fn start_on(home: Home, socket: OwnedFd, arguments: &[&str]) -> Self {
+        let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        let shell = within_shell(&home, script);
+        Self::start_command(home, shell, socket.into(), arguments, &[])
     }
 
     /// Starts one that can make no file longer than some hundred bytes, as on a full disk.
     pub(crate) fn start_without_room(home: Home, arguments: &[&str]) -> Self {
-        let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"";
-        let command = home.command(&[]);
-        let mut shell = Command::new("/bin/sh");
-        shell.arg("-c").arg(script).arg(command.get_program()).env_clear();
-        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        shell.current_dir(command.get_current_dir().expect("a home"));
-        Self::start_command(home, shell, arguments, &[])
+        let shell = within_shell(&home, "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"");
+        Self::start_command(home, shell, Stdio::null(), arguments, &[])
     }
 
     fn start_command(
         home: Home,
         mut command: Command,
+        stdin: Stdio,
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
@@ -66,7 +70,7 @@ impl Program {
         }
         let mut child = command
             .envs(variables.iter().copied())
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -168,6 +172,16 @@ impl Program {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.0.wait().expect("the program's own child")
     }
+}
+
+/// The program of `home`, started by a script that ends with `exec "$0" "$@"`.
+fn within_shell(home: &Home, script: &str) -> Command {
+    let command = home.command(&[]);
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(script).arg(command.get_program()).env_clear();
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.current_dir(command.get_current_dir().expect("a home"));
+    shell
 }
 
 /// The log of a program, read as it is written so that the pipe never fills.
