@@ -138,6 +138,7 @@ impl ServeArgs {
             dpop_nonce: None,
             routes: Vec::new(),
             limits: None,
+            failures: None,
             log: Some(Log {
                 format: self.log_format.unwrap_or(file_log.format),
                 level: self.log_level.unwrap_or(file_log.level),

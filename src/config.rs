@@ -47,6 +47,8 @@ pub struct Config {
     pub routes: Vec<RouteSetting>,
     /// What one client may cost.
     pub limits: Limits,
+    /// How often authentication may fail.
+    pub failures: FailureLimits,
     /// How to log.
     pub log: Log,
 }
@@ -69,6 +71,7 @@ impl Default for Config {
             dpop_nonce: false,
             routes: Vec::new(),
             limits: Limits::default(),
+            failures: FailureLimits::default(),
             log: Log::default(),
         }
     }
@@ -104,6 +107,7 @@ impl Config {
             limits.password_threads,
             limits.revocations,
             limits.replay_entries,
+            limits.failure_entries,
             limits.drain_seconds
         );
         held_back
@@ -156,6 +160,8 @@ pub struct Settings {
     pub routes: Vec<RouteSetting>,
     /// See [`Config::limits`].
     pub limits: Option<Limits>,
+    /// See [`Config::failures`].
+    pub failures: Option<FailureLimits>,
     /// See [`Config::log`].
     pub log: Option<Log>,
 }
@@ -200,6 +206,7 @@ impl Settings {
             dpop_nonce: self.dpop_nonce.or(others.dpop_nonce),
             routes: if self.routes.is_empty() { others.routes } else { self.routes },
             limits: self.limits.or(others.limits),
+            failures: self.failures.or(others.failures),
             log: self.log.or(others.log),
         }
     }
@@ -227,6 +234,7 @@ impl Settings {
             dpop_nonce: self.dpop_nonce.unwrap_or(default.dpop_nonce),
             routes: self.routes,
             limits: self.limits.unwrap_or(default.limits),
+            failures: self.failures.unwrap_or(default.failures),
             log: self.log.unwrap_or(default.log),
         };
         if config.listen.is_empty() {
@@ -392,6 +400,9 @@ pub struct Limits {
     /// Assertions and proofs of possession that are remembered, so that each is used once.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub replay_entries: usize,
+    /// Clients and sources whose failed authentications are remembered.
+    #[serde(deserialize_with = "number::<_, _, 2, MANY>")]
+    pub failure_entries: usize,
     /// Seconds from the end signal in which clients are let finish.
     #[serde(deserialize_with = "number::<_, _, 0, LONG>")]
     pub drain_seconds: u64,
@@ -415,6 +426,7 @@ impl Default for Limits {
             password_threads: (cores() / 2).max(1),
             revocations: 1_000_000,
             replay_entries: 100_000,
+            failure_entries: 100_000,
             drain_seconds: 10,
         }
     }
@@ -428,6 +440,29 @@ impl Limits {
     /// [`Limits::request_seconds`] as a duration.
     pub fn request_time(&self) -> Duration {
         Duration::from_secs(self.request_seconds)
+    }
+}
+
+/// How often authentication may fail before whoever tries has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FailureLimits {
+    /// Failures to be one client, from one address.
+    #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
+    pub client_failures: u32,
+    /// Failures from one address, whoever it was to be.
+    #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
+    pub source_failures: u32,
+    /// Seconds in which either budget refills.
+    #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
+    pub seconds: u32,
+}
+
+impl Default for FailureLimits {
+    fn default() -> Self {
+        // A deployment with an old secret in twenty processes is not locked out for long, and a
+        // guesser gets one try every two seconds.
+        Self { client_failures: 30, source_failures: 100, seconds: 60 }
     }
 }
 

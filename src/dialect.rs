@@ -21,6 +21,7 @@ use crate::form::urlencoded;
 use crate::oauth::client_authentication::{Authorization, Credentials};
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
+use crate::oauth::source::Source;
 
 /// What a dialect sees of a request beside its body.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,8 @@ pub struct RequestHead<'a> {
     pub dpop: DpopHeader<'a>,
     /// The `Content-Type` header.
     pub content_type: Option<&'a [u8]>,
+    /// From where it comes.
+    pub source: Source,
     /// The path, as sent.
     pub path: &'a str,
     /// The values of [`vision::CLIENT_HEADERS`].
@@ -52,7 +55,9 @@ impl RequestHead<'_> {
     ///
     /// See [`Credentials::read`].
     fn credentials<'p>(&self, parameters: &'p Parameters<'_>) -> Result<Credentials<'p>, Cause> {
-        Credentials::read_with_certificate(self.authorization, self.certificate, parameters)
+        let read =
+            Credentials::read_with_certificate(self.authorization, self.certificate, parameters);
+        Ok(read?.from(self.source))
     }
 
     /// Credentials never go into a URI, where every log on the way keeps them (RFC 6749, section
@@ -108,7 +113,7 @@ impl Answer {
 
     /// The answer with a token, once its dialect has written all of the buffer.
     fn with_token<'s>(issued: Issued<'_, 's>) -> (Self, Served<'s>) {
-        let Issued { buffer, client_id, is_reused, phases, .. } = issued;
+        let Issued { buffer, client_id, is_reused, made, phases, .. } = issued;
         let mut answer = Self::private_json(200, buffer);
         if let Some(is_reused) = is_reused {
             answer.push_header("x-token-reuse", if is_reused { "reused" } else { "fresh" });
@@ -116,7 +121,7 @@ impl Answer {
         if let Some(phases) = phases {
             answer.push_header("server-timing", server_timing(&phases));
         }
-        (answer, Served { client_id, is_reused: is_reused == Some(true) })
+        (answer, Served { client_id, is_reused: is_reused == Some(true), made })
     }
 
     /// A JSON body with this status that no cache may keep (RFC 6749, section 5.1).

@@ -10,19 +10,22 @@ pub mod token;
 pub mod validate;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use zeroize::Zeroizing;
 
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::oauth::dpop::Nonces;
-use crate::random::Random;
+use crate::random::{NoEntropy, Random};
 use crate::signing::engine::Engine;
 use crate::store::password_pool::PasswordPool;
 use crate::store::replay::ReplayGuard;
 use crate::store::revocations::Revocations;
 use crate::store::secret_uses::SecretUses;
 use crate::store::snapshot::Snapshot;
+use crate::store::throttle::Throttle;
 use crate::store::verified_tokens::VerifiedTokens;
 
 /// What every endpoint works with. One for the process.
@@ -41,12 +44,14 @@ pub struct Context {
     pub verified: VerifiedTokens,
     /// Wall-clock time.
     pub clock: Clock,
+    /// Who has failed to authenticate too often.
+    pub throttle: Throttle,
     /// Unpredictable bytes.
     pub random: Random,
     /// What may be used once, and was.
     pub replay: ReplayGuard,
-    /// What makes nonces for proofs of possession.
-    pub nonces: Nonces,
+    /// What makes nonces for proofs of possession, from when on they are asked for.
+    pub nonces: OnceLock<Nonces>,
 }
 
 impl Context {
@@ -57,7 +62,21 @@ impl Context {
 
     /// What makes nonces, if proofs of possession must have one under this snapshot.
     pub fn nonces(&self, snapshot: &Snapshot) -> Option<&Nonces> {
-        snapshot.config.dpop_nonce.then_some(&self.nonces)
+        self.nonces.get().filter(|_| snapshot.config.dpop_nonce)
+    }
+
+    /// Makes ready what a snapshot under `config` will need.
+    ///
+    /// # Errors
+    ///
+    /// [`NoEntropy`].
+    pub fn prepare(&self, config: &Config) -> Result<(), NoEntropy> {
+        if config.dpop_nonce && self.nonces.get().is_none() {
+            let mut key = Zeroizing::new([0; 32]);
+            self.random.fill(&mut *key)?;
+            self.nonces.get_or_init(|| Nonces::new(&key));
+        }
+        Ok(())
     }
 }
 

@@ -3,8 +3,10 @@
 pub mod accept;
 pub mod admin;
 mod body;
+mod client_address;
 mod connection;
 pub mod listener;
 mod request_id;
 mod route;
 pub mod service;
+mod trace_context;

@@ -39,13 +39,12 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::{info, warn};
-use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::config::{Config, IssuerUrl, SignerChoice};
@@ -56,7 +55,6 @@ use crate::http::admin::Admin;
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
 use crate::jose::key_set::KeySet;
-use crate::oauth::dpop::Nonces;
 use crate::random::{NoEntropy, Random};
 use crate::server::reload::Loaded;
 pub use crate::server::reload::{Reloaded, Reloader};
@@ -68,8 +66,10 @@ use crate::store::replay::ReplayGuard;
 use crate::store::revocations::Revocations;
 use crate::store::secret_uses::SecretUses;
 use crate::store::snapshot::{Snapshot, Sources};
+use crate::store::throttle::Throttle;
 use crate::store::verified_tokens::VerifiedTokens;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::refusals::Refusals;
 
 /// Serves on `listener` until `shutdown` completes and every connection has had its time to end.
 ///
@@ -95,6 +95,7 @@ pub async fn run(
 pub struct Server {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
+    refusals: Arc<Refusals>,
     service: Arc<Service>,
     connections: Arc<Connections>,
     admin_connections: Arc<Connections>,
@@ -140,29 +141,31 @@ impl Server {
         let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
         let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
         let snapshot = ArcSwap::from_pointee(snapshot);
-        let mut nonce_key = Zeroizing::new([0; 32]);
-        random.fill(&mut *nonce_key).map_err(no_entropy)?;
-        let nonces = Nonces::new(&nonce_key);
         let context = Arc::new(Context {
             snapshot,
             engine,
             passwords,
             secret_uses: SecretUses::default(),
             revocations,
+            throttle: Throttle::new(config.limits.failure_entries, Clock::instant()),
             verified: VerifiedTokens::default(),
             clock,
             random,
             replay,
-            nonces,
+            nonces: OnceLock::new(),
         });
+        context.prepare(config).map_err(no_entropy)?;
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         metrics.name_signer(&signer);
+        let refusals = Arc::<Refusals>::default();
         let service =
-            Service::new(Arc::clone(&context), Arc::clone(&metrics)).map_err(no_entropy)?;
+            Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
+                .map_err(no_entropy)?;
         let connections = Connections::new(config.limits.clone(), Arc::clone(&metrics));
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
         let admin_connections = Connections::new(config.limits.clone(), unseen);
-        Ok(Self { context, metrics, service: Arc::new(service), connections, admin_connections })
+        let service = Arc::new(service);
+        Ok(Self { context, metrics, refusals, service, connections, admin_connections })
     }
 
     /// What answers requests, for those who bring their own HTTP server: tokens without a socket.
@@ -220,6 +223,7 @@ impl Server {
             let admin = Arc::new(Admin {
                 context: Arc::clone(&self.context),
                 metrics: Arc::clone(&self.metrics),
+                refusals: Arc::clone(&self.refusals),
                 is_ready: Arc::clone(&is_ready),
             });
             let stop = until_dropped(admin_stopped);

@@ -10,6 +10,7 @@ pub mod replay;
 pub mod revocations;
 pub mod secret_uses;
 pub mod snapshot;
+pub mod throttle;
 pub mod verdicts;
 pub mod verified_tokens;
 pub mod whole_file;

@@ -4,3 +4,5 @@ mod json_line;
 pub mod log_queue;
 pub mod logging;
 pub mod metrics;
+pub mod refusals;
+pub mod wasteful;

@@ -80,7 +80,7 @@ pub(super) async fn keep_alive() {
             tell(&[sd_notify::NotifyState::Watchdog]);
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[cfg(target_os = "linux")]

@@ -52,7 +52,7 @@ fn try_validate<'s>(
     answer.push_header("x-client-id", token.client_id.to_owned());
     answer.push_header("x-scope", token.scope);
     answer.push_header("x-token-expires", token.expires_at.to_string());
-    Ok((answer, Served { client_id: token.client_id, is_reused: false }))
+    Ok((answer, Served::to(token.client_id)))
 }
 
 /// RFC 6750, section 3: no error code for a request that brought no token.

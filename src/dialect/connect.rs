@@ -243,6 +243,9 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::RateLimited(_) => {
             (429, INVALID_REQUEST, "The client asks too often; wait for Retry-After seconds.")
         }
+        Cause::Throttled(_) => {
+            (429, INVALID_REQUEST, "Too many failed attempts; wait for Retry-After seconds.")
+        }
         Cause::GrantNotAllowed => {
             (400, "unauthorized_client", "The client may not use this grant type.")
         }

@@ -16,7 +16,6 @@ use crate::form::media_type::MediaType;
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::{ContentType, TokenProfile};
-use crate::oauth::client_authentication::Credentials;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{CLIENT_CREDENTIALS, GrantRequest};
@@ -54,7 +53,7 @@ async fn try_token<'s>(
             scope: scope.as_deref(),
             resources: SmallVec::new(),
         },
-        credentials: Credentials::read(head.authorization, &nothing)?,
+        credentials: head.credentials(&nothing)?,
         certificate: head.certificate,
         // These services know bearer tokens only.
         dpop: DpopHeader::Absent,
@@ -183,7 +182,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::ContentTypeNotAllowed(ContentType::OctetStream) => {
             (415, "AGT415UMT", "Allowed content type for this client is octet-stream")
         }
-        Cause::RateLimited(_) => (429, "AGT429TMR", "Too many requests"),
+        Cause::RateLimited(_) | Cause::Throttled(_) => (429, "AGT429TMR", "Too many requests"),
         Cause::HeadTooLarge => (431, "AGT431HTL", "Header fields are too large"),
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "AGT500ISE", "Internal server error")

@@ -7,7 +7,6 @@ use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
 use crate::endpoint::introspection;
 use crate::endpoint::token::{Refused, Served};
-use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 
@@ -33,12 +32,12 @@ async fn try_introspect<'s>(
     head.check_query(&parameters)?;
     // `token_type_hint` is for servers that have to search (RFC 7662, section 2.1).
     let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
-    let credentials = Credentials::read(head.authorization, &parameters)?;
+    let credentials = head.credentials(&parameters)?;
     let (told, client_id) =
         introspection::introspect(context, snapshot, &credentials, token).await?;
     let body = match told {
         Some(told) => Bytes::from(serde_json::to_vec(&told).map_err(|_| Cause::Internal)?),
         None => Bytes::from_static(b"{\"active\":false}"),
     };
-    Ok((Answer::private_json(200, body), Served { client_id, is_reused: false }))
+    Ok((Answer::private_json(200, body), Served::to(client_id)))
 }

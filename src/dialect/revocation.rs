@@ -7,7 +7,6 @@ use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
 use crate::endpoint::revocation;
 use crate::endpoint::token::{Refused, Served};
-use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 
@@ -34,9 +33,9 @@ async fn try_revoke<'s>(
     // Every token here is an access token: `token_type_hint` has nothing to choose from, and an
     // unknown one may be ignored (RFC 7009, section 2.1).
     let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
-    let credentials = Credentials::read(head.authorization, &parameters)?;
+    let credentials = head.credentials(&parameters)?;
     let client_id = revocation::revoke(context, snapshot, &credentials, token).await?;
     let mut answer = Answer::empty(200);
     answer.push_header("cache-control", "no-store");
-    Ok((answer, Served { client_id, is_reused: false }))
+    Ok((answer, Served::to(client_id)))
 }

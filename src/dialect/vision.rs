@@ -16,7 +16,6 @@ use crate::form::media_type::MediaType;
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::{ContentType, TokenProfile};
-use crate::oauth::client_authentication::Credentials;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
@@ -68,7 +67,7 @@ async fn try_token<'s>(
     };
     let request = TokenRequest {
         grant: GrantRequest { scope: scope.as_deref(), ..GrantRequest::read(&parameters)? },
-        credentials: Credentials::read(head.authorization, &parameters)?,
+        credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
         // These services know bearer tokens only.
         dpop: DpopHeader::Absent,
@@ -111,11 +110,11 @@ async fn try_validate<'s>(
     body: &[u8],
 ) -> Result<(Answer, Served<'s>), Refused<'s>> {
     let (parameters, _) = read(head, body, &VALIDATE_FIELDS)?;
-    let credentials = Credentials::read(head.authorization, &parameters)?;
+    let credentials = head.credentials(&parameters)?;
     let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
     let (valid, client_id) = validate::own_token(context, snapshot, &credentials, token).await?;
     let body = json!({ "valid": valid }).to_string();
-    Ok((Answer::private_json(200, body), Served { client_id, is_reused: false }))
+    Ok((Answer::private_json(200, body), Served::to(client_id)))
 }
 
 /// A JSON object with every one of `fields`, none longer than documented.
@@ -219,7 +218,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::BodyTooLarge => (413, "240008", "Payload is too large"),
         Cause::HeadTooLarge => (431, "240008", "Header fields are too large"),
         Cause::NotFound => (404, "240008", "There is nothing at this path"),
-        Cause::RateLimited(_) => (429, "240008", "Too many requests"),
+        Cause::RateLimited(_) | Cause::Throttled(_) => (429, "240008", "Too many requests"),
         Cause::RequestTimeout => (408, "240008", "The request did not arrive in time"),
         Cause::AuthenticationMissing | Cause::FieldMissing | Cause::GrantTypeMissing => {
             (400, "240009", "A required field is missing")

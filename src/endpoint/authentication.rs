@@ -1,5 +1,6 @@
 //! Is the client who it claims to be? The same question at every endpoint that asks it.
 
+use crate::clock::Clock;
 use crate::endpoint::Context;
 use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::single_use::{SingleUse, use_up};
@@ -29,6 +30,33 @@ pub async fn authenticate<'s>(
     let client_id = registered.map(|client| &*client.id);
     let refused = |cause| Refused { cause, client_id };
 
+    let (named, source) = (credentials.client_id(), credentials.source());
+    let (throttle, limits) = (&context.throttle, &snapshot.config.failures);
+    throttle
+        .check(named, source, limits, Clock::instant())
+        .map_err(|seconds| refused(Cause::Throttled(seconds)))?;
+    match prove(context, snapshot, registered, credentials, endpoint).await {
+        Ok(client) => {
+            throttle.succeeded(named, source);
+            Ok(client)
+        }
+        Err(cause) => {
+            if cause.is_a_guess() {
+                throttle.failed(named, source, limits, Clock::instant());
+            }
+            Err(refused(cause))
+        }
+    }
+}
+
+/// Whether the credentials are those of `registered`, the client that they name, if there is one.
+async fn prove<'s>(
+    context: &Context,
+    snapshot: &'s Snapshot,
+    registered: Option<&'s Client>,
+    credentials: &Credentials<'_>,
+    endpoint: &str,
+) -> Result<&'s Client, Cause> {
     let now = context.clock.unix_seconds();
     let mut secret = credentials.find_secret(registered, now);
     if let Some(given) = credentials.client_secret()
@@ -36,7 +64,7 @@ pub async fn authenticate<'s>(
         && !snapshot.decoys.are_fast()
     {
         let found = find_slow_secret(context, snapshot, registered, credentials, given, now);
-        secret = found.await.map_err(refused)?;
+        secret = found.await?;
     }
     let expected = Expected {
         now,
@@ -44,7 +72,7 @@ pub async fn authenticate<'s>(
         issuer: snapshot.issuer.as_str(),
         endpoints: [TOKEN_PATH, endpoint],
     };
-    let verified = credentials.verify(registered, secret, &expected).map_err(refused)?;
+    let verified = credentials.verify(registered, secret, &expected)?;
     if let Some(assertion) = verified.assertion {
         let single_use = SingleUse {
             owner: Owner::Client(&verified.client.id),
@@ -53,7 +81,7 @@ pub async fn authenticate<'s>(
             until: assertion.until,
         };
         let unusable = [AssertionError::Replayed.into(), AssertionError::Time.into()];
-        use_up(context, single_use, now, unusable).await.map_err(refused)?;
+        use_up(context, single_use, now, unusable).await?;
     }
     if let Some(secret) = secret {
         context.secret_uses.record(verified.client, secret, now);

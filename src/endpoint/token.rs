@@ -58,12 +58,25 @@ pub struct Issued<'r, 's> {
     pub client_id: &'s str,
     /// Whether it was handed out before; `None`: the client's tokens never are.
     pub is_reused: Option<bool>,
+    /// How its making went; `None`: it was made before.
+    pub made: Option<Made>,
     /// How long that took, for a client that is told.
     pub phases: Option<Phases>,
 }
 
+/// A token that was made for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Its `jti`; `None`: tokens of its profile have none.
+    pub token_id: Option<TokenId>,
+    /// How long it lives, in seconds.
+    pub lifetime: u32,
+    /// How long each part of its making took.
+    pub phases: Phases,
+}
+
 /// How long each part of a token's making took.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Phases {
     /// Reading the request.
     pub parse: Duration,
@@ -82,6 +95,15 @@ pub struct Served<'s> {
     pub client_id: &'s str,
     /// Whether the token was handed out before.
     pub is_reused: bool,
+    /// The token that was made for it.
+    pub made: Option<Made>,
+}
+
+impl<'s> Served<'s> {
+    /// A request of this client that made no token.
+    pub fn to(client_id: &'s str) -> Self {
+        Self { client_id, ..Self::default() }
+    }
 }
 
 /// A request that was refused.
@@ -116,8 +138,7 @@ pub async fn issue<'r, 's: 'r>(
     let registered = snapshot.clients.get(request.credentials.client_id());
     let client_id = registered.map(|client| &*client.id);
     let refused = |cause| Refused { cause, client_id };
-    let is_timed = registered.is_some_and(|client| client.server_timing);
-    let parsed = is_timed.then(Clock::instant);
+    let parsed = Clock::instant();
 
     let client = authenticate(context, snapshot, &request.credentials, TOKEN_PATH).await?;
     // Only now: nobody but the client itself can use up its budget.
@@ -134,12 +155,8 @@ pub async fn issue<'r, 's: 'r>(
     grant.confirmation = confirm(context, snapshot, client, request).await.map_err(refused)?;
     let confirmation = grant.confirmation;
     let decided = Clock::instant();
-    let phases = |queue, sign| {
-        parsed.map(|parsed| {
-            let (parse, auth) = (parsed - request.received, decided - parsed);
-            Phases { parse, auth, queue, sign }
-        })
-    };
+    let (parse, auth) = (parsed - request.received, decided - parsed);
+    let told = |phases: Phases| client.server_timing.then_some(phases);
 
     let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
     // The other profile cannot say what a token is bound to.
@@ -164,7 +181,8 @@ pub async fn issue<'r, 's: 'r>(
             confirmation,
             client_id: &client.id,
             is_reused: Some(true),
-            phases: phases(Duration::ZERO, Duration::ZERO),
+            made: None,
+            phases: told(Phases { parse, auth, queue: Duration::ZERO, sign: Duration::ZERO }),
         });
     }
 
@@ -192,6 +210,9 @@ pub async fn issue<'r, 's: 'r>(
         reuse.keep(&kind, now, expires_at, &signed.buffer[begin..]);
     }
 
+    let (queue, sign) = (signed.taken - decided, signed.done - signed.taken);
+    let phases = Phases { parse, auth, queue, sign };
+    let token_id = (profile == TokenProfile::AtJwt).then_some(token_id);
     Ok(Issued {
         buffer: signed.buffer,
         lifetime,
@@ -199,7 +220,8 @@ pub async fn issue<'r, 's: 'r>(
         confirmation,
         client_id: &client.id,
         is_reused: reuse.map(|_| false),
-        phases: phases(signed.taken - decided, signed.done - signed.taken),
+        made: Some(Made { token_id, lifetime, phases }),
+        phases: told(phases),
         scope: grant.scope,
     })
 }

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use crate::endpoint::Context;
 use crate::form::urlencoded;
+use crate::store::throttle::Spent;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::refusals::Refusals;
 
 /// Answers operators.
 pub struct Admin {
@@ -20,6 +22,8 @@ pub struct Admin {
     pub context: Arc<Context>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
+    /// Why it refused.
+    pub refusals: Arc<Refusals>,
     /// Whether it takes requests: not before it listens, and not while it drains.
     pub is_ready: Arc<AtomicBool>,
 }
@@ -36,10 +40,16 @@ impl Admin {
             "/livez" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
-            path => match path.strip_prefix("/clients/").and_then(urlencoded::decode_path) {
-                Some(id) => self.client(&id),
-                None => plain(StatusCode::NOT_FOUND, ROUTES),
-            },
+            path => {
+                let below = |prefix| path.strip_prefix(prefix).and_then(urlencoded::decode_path);
+                if let Some(id) = below("/clients/") {
+                    self.client(&id)
+                } else if let Some(request_id) = below("/explain/") {
+                    self.explain(&request_id)
+                } else {
+                    plain(StatusCode::NOT_FOUND, ROUTES)
+                }
+            }
         }
     }
 
@@ -79,6 +89,16 @@ impl Admin {
         json(StatusCode::OK, &shown)
     }
 
+    /// Why the recent requests of this id were refused.
+    fn explain(&self, request_id: &str) -> Response<Full<Bytes>> {
+        let refusals = self.refusals.of(request_id);
+        if refusals.is_empty() {
+            let error = "no recent refusal has this request id";
+            return json(StatusCode::NOT_FOUND, &json!({ "error": error }));
+        }
+        json(StatusCode::OK, &json!({ "request_id": request_id, "refusals": refusals }))
+    }
+
     fn metrics(&self) -> Response<Full<Bytes>> {
         let waiting = i64::try_from(self.context.engine.waiting()).unwrap_or(i64::MAX);
         self.metrics.signing_queue.set(waiting);
@@ -90,6 +110,8 @@ impl Admin {
         self.metrics.clients.set(clients);
         let revocations = i64::try_from(self.context.revocations.len()).unwrap_or(i64::MAX);
         self.metrics.revocations.set(revocations);
+        let throttle = &self.context.throttle;
+        self.metrics.show_throttled([Spent::Client, Spent::Source].map(|it| throttle.refused(it)));
         match self.metrics.to_text() {
             Ok(mut text) => {
                 text.push_str(
@@ -111,7 +133,8 @@ impl std::fmt::Debug for Admin {
     }
 }
 
-const ROUTES: &str = "here are /livez, /readyz, /metrics and /clients/{id}\n";
+const ROUTES: &str =
+    "here are /livez, /readyz, /metrics, /clients/{id} and /explain/{request-id}\n";
 
 fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     let mut response = plain(status, value.to_string());

@@ -14,6 +14,7 @@ use hyper::header::{
 };
 use hyper::http::request;
 use hyper::{Request, Response, StatusCode, Version};
+use tracing::field::display;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
@@ -23,35 +24,51 @@ use crate::dialect::{
 };
 use crate::endpoint::Context;
 use crate::endpoint::metadata::{self, Document};
-use crate::endpoint::token::{Refused, Served};
+use crate::endpoint::token::{Phases, Refused, Served};
 use crate::http::body;
+use crate::http::client_address::ClientAddress;
 pub use crate::http::connection::Arrival;
 use crate::http::listener::Peer;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
 use crate::http::route::Route;
+use crate::http::trace_context::trace_id;
 use crate::oauth::client_authentication::Authorization;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::random::NoEntropy;
 use crate::store::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::refusals::{Refusal, Refusals};
 
 /// Answers requests, from a socket or from anywhere else.
 pub struct Service {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
+    refusals: Arc<Refusals>,
     request_ids: RequestIds,
 }
 
+/// When and from where a request came, as its peer shows it and as a proxy states it.
+#[derive(Clone, Copy)]
+struct From {
+    arrival: Arrival,
+    address: ClientAddress,
+}
+
 impl Service {
-    /// A service that answers from `context` and counts into `metrics`.
+    /// A service that answers from `context`, counts into `metrics` and keeps in `refusals` why it
+    /// refused.
     ///
     /// # Errors
     ///
     /// [`NoEntropy`], since request ids must differ between processes.
-    pub fn new(context: Arc<Context>, metrics: Arc<Metrics>) -> Result<Self, NoEntropy> {
+    pub fn new(
+        context: Arc<Context>,
+        metrics: Arc<Metrics>,
+        refusals: Arc<Refusals>,
+    ) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
-        Ok(Self { context, metrics, request_ids })
+        Ok(Self { context, metrics, refusals, request_ids })
     }
 
     /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
@@ -64,13 +81,16 @@ impl Service {
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
         let route = Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.routes);
+        let proxies = &snapshot.config.trusted_proxies;
+        let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
+        let from = From { arrival, address };
 
-        let answered = AssertUnwindSafe(self.answer(&snapshot, route, &head, body, arrival));
+        let answered = AssertUnwindSafe(self.answer(&snapshot, route, &head, body, from));
         let outcome = answered.catch_unwind().await.unwrap_or_else(|_panic| {
-            refuse(Cause::Internal, &head_of(&snapshot.config, route, &head, arrival), route)
+            refuse(Cause::Internal, &head_of(&snapshot.config, route, &head, from), route)
         });
 
-        self.record(&head, route, &outcome, &request_id, arrival);
+        self.record(&head, route, &outcome, &request_id, from);
         let mut response = into_response(outcome, request_id);
         if route.dialect() == Dialect::Vision {
             echo_client_headers(&head.headers, response.headers_mut());
@@ -84,14 +104,14 @@ impl Service {
         route: Route<'_>,
         request: &request::Parts,
         body: B,
-        arrival: Arrival,
+        from: From,
     ) -> Outcome<'s>
     where
         B: Body<Data = Bytes>,
     {
         let limits = &snapshot.config.limits;
-        let deadline = (arrival.first_byte + limits.request_time()).into();
-        let mut head = head_of(&snapshot.config, route, request, arrival);
+        let deadline = (from.arrival.first_byte + limits.request_time()).into();
+        let mut head = head_of(&snapshot.config, route, request, from);
         if let Err(cause) = check(limits, route, request) {
             body::discard(&request.headers, body, deadline).await;
             return refuse(cause, &head, route);
@@ -130,13 +150,14 @@ impl Service {
         route: Route<'_>,
         outcome: &Outcome<'_>,
         request_id: &HeaderValue,
-        arrival: Arrival,
+        from: From,
     ) {
+        let From { arrival, address } = from;
         let took = Clock::instant() - arrival.first_byte;
         let request_id = request_id.to_str().unwrap_or_default();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let (outcome_label, cause, client) = match outcome.verdict {
-            Ok(Served { client_id, is_reused: true }) => ("reused", "", client_id),
+            Ok(Served { client_id, is_reused: true, .. }) => ("reused", "", client_id),
             Ok(Served { client_id, .. }) => (route.success(), "", client_id),
             Err(Refused { cause, client_id }) => {
                 ("refused", cause.label(), client_id.unwrap_or_default())
@@ -145,13 +166,33 @@ impl Service {
         let (route, method, status) = (route.label(), head.method.as_str(), outcome.answer.status);
         self.metrics.count(route, outcome_label, cause, took.as_secs_f64());
 
+        if let Ok(Served { made: Some(made), .. }) = outcome.verdict {
+            let Phases { parse, auth, queue, sign } = made.phases;
+            self.metrics.count_phases([parse, auth, queue, sign].map(|it| it.as_secs_f64()));
+            let now = self.context.clock.unix_seconds();
+            self.metrics.wasteful.note(client, made.lifetime, now);
+        }
+        if let Err(Refused { cause: why, .. }) = outcome.verdict {
+            self.refusals.keep(Refusal {
+                request_id: request_id.into(),
+                at: self.context.clock.unix_seconds(),
+                route,
+                status,
+                cause,
+                explanation: why.explanation(),
+                client: client.into(),
+            });
+        }
+
         let peer = arrival.peer;
+        let address = address.forwarded.map(display);
+        let trace_id = trace_id(&head.headers);
         macro_rules! line {
             ($level:ident) => {
                 $level!(
                     target: "grantd::request",
                     request_id, route, method, status, outcome = outcome_label, cause, client,
-                    micros, %peer
+                    micros, %peer, address, trace_id
                 )
             };
         }
@@ -173,7 +214,7 @@ fn head_of<'r>(
     config: &Config,
     route: Route<'_>,
     request: &'r request::Parts,
-    arrival: Arrival,
+    from: From,
 ) -> RequestHead<'r> {
     let authorization = match single(&request.headers, AUTHORIZATION) {
         Ok(None) => Authorization::Absent,
@@ -192,14 +233,15 @@ fn head_of<'r>(
         |(name, _)| if is_vision { Some(request.headers.get(name)?.as_bytes()) } else { None };
     RequestHead {
         authorization,
-        certificate: certificate(config, &request.headers, arrival.peer),
+        certificate: certificate(config, &request.headers, from.arrival.peer),
         dpop,
         content_type,
+        source: from.address.source,
         path: request.uri.path(),
         client_headers: vision::CLIENT_HEADERS.map(client_header),
         query: request.uri.query(),
         max_parameters: config.limits.form_parts,
-        received: arrival.first_byte,
+        received: from.arrival.first_byte,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::oauth::client_assertion::{
 use crate::oauth::client_certificate::ClientCertificate;
 use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash};
 use crate::oauth::error::Cause;
+use crate::oauth::source::Source;
 
 /// The `Authorization` header of a request.
 #[derive(Clone, Copy, Default)]
@@ -52,6 +53,7 @@ impl fmt::Debug for Authorization<'_> {
 pub struct Credentials<'a> {
     client_id: Cow<'a, str>,
     proof: Proof<'a>,
+    source: Source,
 }
 
 impl<'a> Credentials<'a> {
@@ -114,7 +116,7 @@ impl<'a> Credentials<'a> {
                     }
                     (None, None) => return Err(Cause::AuthenticationMissing),
                 };
-                Ok(Self { client_id: Cow::Borrowed(id), proof })
+                Ok(Self { client_id: Cow::Borrowed(id), proof, source: Source::UNKNOWN })
             }
         }
     }
@@ -143,6 +145,7 @@ impl<'a> Credentials<'a> {
         Ok(Self {
             client_id: Cow::Owned(id.into_owned()),
             proof: Proof::Basic(Secret::Owned(Zeroizing::new(secret.into_owned()))),
+            source: Source::UNKNOWN,
         })
     }
 
@@ -162,7 +165,18 @@ impl<'a> Credentials<'a> {
         Ok(Self {
             client_id: Cow::Owned(assertion.client_id().to_owned()),
             proof: Proof::Assertion(Box::new(assertion)),
+            source: Source::UNKNOWN,
         })
+    }
+
+    /// The same, sent from `source`.
+    pub fn from(self, source: Source) -> Self {
+        Self { source, ..self }
+    }
+
+    /// From where they were sent.
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// Who the client claims to be.

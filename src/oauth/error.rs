@@ -106,6 +106,8 @@ pub enum Cause {
     Dpop(DpopError),
     /// The client has used up its budget; this many seconds refill it.
     RateLimited(u32),
+    /// Too many have failed to authenticate as this client, or from there; so many seconds help.
+    Throttled(u32),
     /// The client may not use this grant.
     GrantNotAllowed,
     /// `grant_type` is missing.
@@ -154,10 +156,23 @@ impl Cause {
         )
     }
 
+    /// Whether it may be somebody who guesses.
+    pub fn is_a_guess(self) -> bool {
+        matches!(
+            self,
+            Self::Assertion(AssertionError::Signature)
+                | Self::CertificateMismatch
+                | Self::ClientDisabled
+                | Self::SecretNotCurrent
+                | Self::UnknownClient
+                | Self::WrongSecret
+        )
+    }
+
     /// In how many seconds it is worth asking again, where that is known to help.
     pub fn retry_after(self) -> Option<u32> {
         match self {
-            Self::RateLimited(seconds) => Some(seconds),
+            Self::RateLimited(seconds) | Self::Throttled(seconds) => Some(seconds),
             Self::NoSigningKey
             | Self::Overloaded
             | Self::PasswordQueueFull
@@ -241,6 +256,7 @@ impl Cause {
             Self::Dpop(DpopError::Target) => "dpop_target",
             Self::Dpop(DpopError::Time) => "dpop_time",
             Self::RateLimited(_) => "rate_limited",
+            Self::Throttled(_) => "throttled",
             Self::GrantNotAllowed => "grant_not_allowed",
             Self::GrantTypeMissing => "grant_type_missing",
             Self::GrantTypeUnsupported => "grant_type_unsupported",

@@ -13,7 +13,7 @@ use crate::config::{Config, IssuerUrl, ListenAddr, SignerChoice};
 use crate::endpoint::Context;
 use crate::jose::key_set::SigningKey;
 use crate::oauth::client::Registry;
-use crate::server::StartError;
+use crate::server::{StartError, no_entropy};
 use crate::store::changes::Changes;
 use crate::store::snapshot::{Snapshot, Sources, demo_clients};
 use crate::telemetry::metrics::Metrics;
@@ -127,21 +127,22 @@ impl Reloader {
         if new.config.signer == SignerChoice::Batch && !is_batched {
             return Err(StartError::NoBatches);
         }
+        self.context.prepare(&new.config).map_err(no_entropy)?;
         let generation = new.generation;
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
         engine.keep_only(&new.keys);
         self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
-        retire(old);
+        retire(&old);
         Ok(Reloaded::Applied)
     }
 }
 
 /// Waits until no request reads it any more: freeing a million clients would hold up whoever does.
-fn retire(old: Arc<Snapshot>) {
+fn retire(old: &Arc<Snapshot>) {
     for _ in 0..MOST_LOOKS {
-        if Arc::strong_count(&old) == 1 {
+        if Arc::strong_count(old) == 1 {
             return;
         }
         sleep(BETWEEN_LOOKS);

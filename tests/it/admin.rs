@@ -33,7 +33,10 @@ fn nothing_else_is_there_and_nothing_can_be_changed() {
     ] {
         let answer = Request::get(path).send(server.admin);
         assert_eq!(answer.status, 404, "{path}");
-        assert_eq!(answer.text(), "here are /livez, /readyz, /metrics and /clients/{id}\n");
+        assert_eq!(
+            answer.text(),
+            "here are /livez, /readyz, /metrics, /clients/{id} and /explain/{request-id}\n"
+        );
     }
     for path in ["/livez", "/metrics", "/connect/token"] {
         let answer = Request::new("POST", path).body("x").send(server.admin);

@@ -11,12 +11,13 @@ use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Token, request_of,
 };
 
-fn client(id: &str, more: Value) -> Value {
+fn client(id: &str, more: impl Into<Value>) -> Value {
     let mut client = json!({
         "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
         "scopes": ["read"], "default_scopes": ["read"],
     });
-    client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let Value::Object(more) = more.into() else { panic!("not an object") };
+    client.as_object_mut().unwrap().extend(more);
     client
 }
 
