@@ -56,8 +56,10 @@ print(is_active())
 /// The `oauth2` crate revokes over TLS only, so nginx is in front.
 #[test]
 fn the_oauth2_crate_behind_nginx() {
-    let server = Program::start(Home::new(), &[]);
-    let nginx = Nginx::before(server.address);
+    let home = Home::new();
+    let socket = home.path("socket");
+    let _server = Program::start(home, &["--listen", &format!("unix:{}", socket.display())]);
+    let nginx = Nginx::before(&socket);
     let url = |path: &str| format!("https://localhost:{}{path}", nginx.port);
     let http = |request: HttpRequest| exchange(&nginx, &request);
     for (auth_type, (_, id)) in

@@ -16,6 +16,7 @@ mod cli_client;
 mod cli_key;
 mod cli_token;
 mod clients;
+mod deploy;
 mod dialects;
 mod dpop;
 mod explain;

@@ -130,6 +130,43 @@ pub(crate) struct Response {
 }
 
 impl Response {
+    /// From its status line and fields, without the empty line that ends them.
+    fn of_head(head: &[u8]) -> Self {
+        let head = std::str::from_utf8(head).expect("a head in ASCII");
+        let mut lines = head.split("\r\n");
+        let status_line = lines.next().expect("a status line");
+        let status = status_line
+            .strip_prefix("HTTP/1.1 ")
+            .or_else(|| status_line.strip_prefix("HTTP/1.0 "))
+            .and_then(|rest| rest.get(..3)?.parse().ok())
+            .unwrap_or_else(|| panic!("not a status line: {status_line}"));
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("not a header: {line}")))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        Self { status, headers, body: Vec::new() }
+    }
+
+    /// The first of several that stand one behind the other; none is the answer to `HEAD`.
+    pub(crate) fn take_from(bytes: &mut &[u8]) -> Self {
+        let head_end = find(bytes, b"\r\n\r\n").expect("a whole head");
+        let mut response = Self::of_head(&bytes[..head_end]);
+        let length = if response.has_body() { response.body_length() } else { 0 };
+        let (body, rest) = bytes[head_end + 4..].split_at_checked(length).expect("a whole body");
+        response.body = body.to_vec();
+        *bytes = rest;
+        response
+    }
+
+    fn has_body(&self) -> bool {
+        self.status >= 200 && ![204, 304].contains(&self.status)
+    }
+
+    fn body_length(&self) -> usize {
+        assert_eq!(self.header("transfer-encoding"), None, "answers are never chunked");
+        self.header("content-length").expect("a length").parse().expect("a number")
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
         let value = values.next().map(|(_, value)| value.as_str());
@@ -228,29 +265,15 @@ impl Connection {
             assert!(self.fill(), "the server closed: {:?}", self.unread.escape_ascii().to_string());
         };
         let head: Vec<u8> = self.unread.drain(..head_end + 4).collect();
-        let head = std::str::from_utf8(&head[..head_end]).expect("a head in ASCII");
-        let mut lines = head.split("\r\n");
-        let status_line = lines.next().expect("a status line");
-        let status = status_line
-            .strip_prefix("HTTP/1.1 ")
-            .or_else(|| status_line.strip_prefix("HTTP/1.0 "))
-            .and_then(|rest| rest.get(..3)?.parse().ok())
-            .unwrap_or_else(|| panic!("not a status line: {status_line}"));
-        let headers = lines
-            .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("not a header: {line}")))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-            .collect();
-        let mut response = Response { status, headers, body: Vec::new() };
-        if method != "HEAD" && status >= 200 && ![204, 304].contains(&status) {
+        let mut response = Response::of_head(&head[..head_end]);
+        if method != "HEAD" && response.has_body() {
             response.body = self.read_body(&response);
         }
         response
     }
 
     fn read_body(&mut self, response: &Response) -> Vec<u8> {
-        assert_eq!(response.header("transfer-encoding"), None, "answers are never chunked");
-        let length: usize =
-            response.header("content-length").expect("a length").parse().expect("a number");
+        let length = response.body_length();
         while self.unread.len() < length {
             assert!(self.fill(), "the server closed in the middle of a body");
         }

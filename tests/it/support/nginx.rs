@@ -1,8 +1,8 @@
-//! A real nginx in front of a server, with a certificate of its own.
+//! A real nginx with the shipped site files, in front of a server or of whatever listens there.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -11,74 +11,207 @@ use grantd::clock::Clock;
 use tempfile::TempDir;
 
 use crate::readme::succeed;
-use crate::support::GUARD;
+use crate::support::command::run_with_input;
+use crate::support::{GUARD, Request, Response};
 
 /// A running proxy. It ends with this value.
 pub(crate) struct Nginx {
-    /// Of its listener, which speaks TLS; `localhost` is its certificate's name.
+    /// Of its listener, which speaks TLS; its certificate is for [`NAMES`].
     pub(crate) port: u16,
+    /// Of the listener that does not.
+    pub(crate) plain: SocketAddr,
     directory: TempDir,
     child: Child,
 }
 
+/// Who the server's certificate is for: the site, the API behind it, and this machine.
+const NAMES: &str = "subjectAltName=DNS:auth.example.com,DNS:api.example.com,DNS:localhost";
+
+/// The shipped files, and where each goes below `/etc/nginx`.
+pub(crate) const FILES: [(&str, &str); 5] = [
+    ("grantd.conf", "conf.d"),
+    ("grantd-words.conf", "conf.d"),
+    ("protected-api.conf", "conf.d"),
+    ("grantd-proxy.conf", "snippets"),
+    ("grantd-errors.conf", "snippets"),
+];
+
 impl Nginx {
-    /// Passes everything on to `upstream`.
-    pub(crate) fn before(upstream: SocketAddr) -> Self {
+    /// Passes requests on to whoever listens on `socket`. The API that it protects tells what it
+    /// was told.
+    pub(crate) fn before(socket: &Path) -> Self {
         let directory = TempDir::new().unwrap();
-        let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]);
-        openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
-        openssl.args(["-keyout", "key.pem", "-out", "certificate.pem"]);
-        succeed(openssl.current_dir(directory.path()));
-        // Free at this moment; nginx says so if it is not any more.
-        let port =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let configuration = format!(
-            "daemon off; pid nginx.pid; error_log stderr warn;
-            events {{ }}
-            http {{
-                access_log off;
-                client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-                uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-                server {{
-                    listen 127.0.0.1:{port} ssl;
-                    ssl_certificate certificate.pem;
-                    ssl_certificate_key key.pem;
-                    location / {{ proxy_pass http://{upstream}; }}
-                }}
-            }}"
-        );
-        let file = directory.path().join("nginx.conf");
-        fs::write(&file, configuration).unwrap();
+        let root = directory.path();
+        for name in ["conf.d", "snippets", "grantd", "log"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        make_certificates(&root.join("grantd"));
+        let [port, plain] = free_ports();
+        write_site(root, socket, port, plain);
+        let main = root.join("nginx.conf");
+        fs::write(&main, MAIN.replace("{root}", root.to_str().unwrap())).unwrap();
+
         let mut nginx = Command::new("nginx");
-        nginx.arg("-p").arg(directory.path()).arg("-c").arg(&file).args(["-e", "stderr"]);
+        nginx.arg("-p").arg(root).arg("-c").arg(&main).args(["-e", "stderr"]);
         let child = nginx.stdin(Stdio::null()).spawn().expect("nginx: tests/run installs it");
-        let mut nginx = Self { port, directory, child };
+        let plain = (Ipv4Addr::LOCALHOST, plain).into();
+        let mut nginx = Self { port, plain, directory, child };
+        nginx.wait_until_it_serves();
+        nginx
+    }
+
+    fn wait_until_it_serves(&mut self) {
         let started = Clock::instant();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            let ended = nginx.child.try_wait().unwrap();
+        while TcpStream::connect(self.plain).is_err() {
+            let ended = self.child.try_wait().unwrap();
             assert!(
                 ended.is_none() && started.elapsed() < GUARD,
                 "nginx does not serve: {ended:?}"
             );
             sleep(Duration::from_millis(10));
         }
-        nginx
     }
 
     /// The file with its certificate.
     pub(crate) fn certificate(&self) -> PathBuf {
-        self.directory.path().join("certificate.pem")
+        self.file("grantd/certificate.pem")
     }
-}
 
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // Its workers end only if it is asked.
-        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
+    /// A file in its directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Ends it when it has finished everything, and gives what it has logged of the site.
+    pub(crate) fn into_log(mut self) -> String {
+        self.end("-QUIT");
+        fs::read_to_string(self.file("log/grantd.log")).unwrap()
+    }
+
+    /// Its workers end only if it is asked.
+    fn end(&mut self, signal: &str) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        let asked = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         if !asked.is_ok_and(|status| status.success()) {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
     }
+
+    /// Sends this to the site through TLS.
+    #[track_caller]
+    pub(crate) fn ask(&self, request: &Request) -> Response {
+        self.ask_host("auth.example.com", request, &[])
+    }
+
+    /// The same with the certificate `name`, one of those that [`make_certificates`] makes.
+    #[track_caller]
+    pub(crate) fn ask_as(&self, name: &str, request: &Request) -> Response {
+        let [certificate, key] =
+            ["pem", "key"].map(|kind| self.file(&format!("grantd/{name}.{kind}")));
+        let more = ["-cert", certificate.to_str().unwrap(), "-key", key.to_str().unwrap()];
+        self.ask_host("auth.example.com", request, &more)
+    }
+
+    #[track_caller]
+    pub(crate) fn ask_host(&self, host: &str, request: &Request, more: &[&str]) -> Response {
+        let request = request.clone().without_header("Host").header("Host", host);
+        let request = request.header("Connection", "close").to_bytes();
+        let mut answers = self.exchange(host, std::str::from_utf8(&request).unwrap(), more);
+        let answer = answers.pop().expect("an answer");
+        assert!(answers.is_empty(), "more than one answer: {answers:?}");
+        answer
+    }
+
+    /// Sends exactly this through TLS and gives all answers, up to the end of the connection.
+    #[track_caller]
+    pub(crate) fn exchange(&self, host: &str, text: &str, more: &[&str]) -> Vec<Response> {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["s_client", "-quiet", "-verify_return_error", "-verify_hostname", host]);
+        openssl.args(["-servername", host, "-connect", &format!("127.0.0.1:{}", self.port)]);
+        openssl.arg("-CAfile").arg(self.certificate()).args(more);
+        let ended = run_with_input(openssl, text);
+        let mut rest = ended.stdout.as_bytes();
+        let mut answers = Vec::new();
+        while !rest.is_empty() {
+            answers.push(Response::take_from(&mut rest));
+        }
+        assert!(!answers.is_empty(), "{ended:?}");
+        answers
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.end("-TERM");
+    }
+}
+
+/// What the site files stand in. `user` is for tests that run as root, whose directories nobody
+/// else can read.
+const MAIN: &str = r#"
+daemon off; pid nginx.pid; error_log stderr emerg; user root root;
+events { }
+http {
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    include {root}/conf.d/*.conf;
+    server {
+        listen unix:{root}/api.sock;
+        default_type application/json;
+        return 200 '{"method":"$request_method","client":"$http_x_client_id","scope":"$http_x_scope"}';
+    }
+}
+"#;
+
+/// Writes the site files. Only paths, ports and the API's address are other ones.
+fn write_site(root: &Path, socket: &Path, port: u16, plain: u16) {
+    let path = root.display();
+    let moved = [
+        ("/etc/nginx/", format!("{path}/")),
+        ("/var/log/nginx/", format!("{path}/log/")),
+        ("/run/grantd/grantd.sock", socket.display().to_string()),
+        ("listen 443 ssl;", format!("listen 127.0.0.1:{port} ssl;")),
+        ("listen [::]:443 ssl;", String::new()),
+        ("listen 80;", format!("listen 127.0.0.1:{plain};")),
+        ("listen [::]:80;", String::new()),
+        ("http://127.0.0.1:9000", format!("http://unix:{path}/api.sock")),
+    ];
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx");
+    let texts = FILES.map(|(name, _)| fs::read_to_string(shipped.join(name)).unwrap());
+    for (from, _) in &moved {
+        assert!(texts.iter().any(|text| text.contains(from)), "{from} is nowhere");
+    }
+    for ((name, place), text) in FILES.iter().zip(texts) {
+        let text = moved.iter().fold(text, |text, (from, to)| text.replace(from, to));
+        fs::write(root.join(place).join(name), text).unwrap();
+    }
+}
+
+/// Free at this moment; nginx says so if they are not any more.
+fn free_ports() -> [u16; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// The site's own, a client's with the authority that signed it, and one of nobody's.
+fn make_certificates(directory: &Path) {
+    let make = |name: &str, more: &[&str]| {
+        let [certificate, key] = ["pem", "key"].map(|kind| format!("{name}.{kind}"));
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-nodes", "-days", "2", "-out", &certificate]);
+        openssl.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", &key]);
+        openssl.args(["-subj", &format!("/CN={name}")]).args(more);
+        succeed(openssl.current_dir(directory));
+    };
+    let name = ["-addext", "subjectAltName=DNS:client.example"];
+    let no_authority = ["-addext", "basicConstraints=critical,CA:false"];
+    let signed = ["-CA", "client-ca.pem", "-CAkey", "client-ca.key"];
+    make("certificate", &["-addext", NAMES]);
+    make("client-ca", &[]);
+    make("client", &[&name[..], &no_authority, &signed].concat());
+    make("stranger", &name);
+    fs::rename(directory.join("certificate.key"), directory.join("key.pem")).unwrap();
 }

@@ -1,0 +1,468 @@
+//! The site files in a real nginx, in front of a server with the shipped configuration.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::deploy::configure;
+use crate::support::form::percent_encode;
+use crate::support::home::{self, hash_of, secret_of};
+use crate::support::http::find;
+use crate::support::nginx::Nginx;
+use crate::support::sibling::USER;
+use crate::support::{
+    Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, TOKEN, Token,
+    demo_with, request_of,
+};
+
+const ISSUER: &str = "https://auth.example.com";
+const VISION: &str = "/v1/api/oauth/token";
+const FIRSTVISION: &str = "/v1/getAccessToken/all";
+
+struct Site {
+    server: Program,
+    nginx: Nginx,
+}
+
+impl Site {
+    fn start() -> Self {
+        let home = Home::new();
+        home.write("clients.json", &registry());
+        configure(&home);
+        let socket = home.path("grantd.sock");
+        // Beside the socket on a port, so that an answer can be had without nginx.
+        let listen = format!("unix:{}", socket.display());
+        let arguments = ["--config", "grantd.toml", "--listen", &listen, "--allow-demo-clients"];
+        let server = Program::start(home, &arguments);
+        Self { server, nginx: Nginx::before(&socket) }
+    }
+
+    fn bearer_of(&self, client: &str) -> String {
+        let secret = secret_of(client);
+        let request = Request::token(Encoding::Urlencoded, &request_of(client, &secret, &[]));
+        format!("Bearer {}", token_of(&self.nginx.ask(&request)))
+    }
+}
+
+/// With two clients of the protected API, and one that has a certificate.
+fn registry() -> String {
+    let mut document: Value = serde_json::from_str(&home::registry()).unwrap();
+    let of_api = |id: &str, scope: &str| {
+        json!({
+            "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
+            "scopes": [scope], "default_scopes": [scope], "audience": ["https://api.example.com"],
+        })
+    };
+    document["clients"].as_array_mut().unwrap().extend([
+        of_api("reporting", "reports.read"),
+        of_api("other", "other.read"),
+        json!({
+            "client_id": "certified", "auth_methods": ["tls_client_auth"],
+            "tls_client_auth_san_dns": "client.example",
+            "tls_client_certificate_bound_access_tokens": true,
+            "scopes": ["read"], "default_scopes": ["read"],
+        }),
+    ]);
+    document.to_string()
+}
+
+fn token_of(answer: &Response) -> String {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["access_token"].as_str().unwrap().to_owned()
+}
+
+fn vision() -> Request {
+    let (id, secret) = USER;
+    let body = json!({ "grant_type": "client_credentials", "scope": "all",
+                       "client_id": id, "client_secret": secret });
+    Request::new("POST", VISION).typed_body("application/json", body.to_string())
+}
+
+fn firstvision(target: &str) -> Request {
+    let (id, secret) = USER;
+    let request = Request::get(target).header("Content-Type", "application/json");
+    request.basic(&format!("{id}:{secret}"))
+}
+
+#[test]
+fn every_service_gives_a_token_through_tls() {
+    let site = Site::start();
+    for encoding in ENCODINGS {
+        let answer = site.nginx.ask(&Request::token(encoding, &DEMO));
+        let token = Token::verified(&answer, site.server.address);
+        assert_eq!(token.claims["iss"], ISSUER);
+        assert_eq!(token.claims["aud"], ISSUER);
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+    }
+    let with_body = firstvision("/v1/getAccessToken").body("{scope: [\"all\"]}");
+    for request in [vision(), firstvision(FIRSTVISION), with_body] {
+        let token = Token::verified(&site.nginx.ask(&request), site.server.address);
+        assert_eq!(token.claims["client_id"], USER.0);
+    }
+}
+
+#[test]
+fn metadata_and_keys_are_those_of_the_public_name() {
+    let Site { server, nginx } = Site::start();
+    for path in [
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration/jwks",
+        "/.well-known/jwks.json",
+    ] {
+        let request = Request::get(path);
+        let answer = nginx.ask(&request);
+        assert_eq!((answer.status, &answer.body), (200, &server.ask(&request).body), "{path}");
+        let tag = answer.header("etag").expect("a tag").to_owned();
+        assert_eq!(nginx.ask(&request.header("If-None-Match", tag)).status, 304, "{path}");
+    }
+    let metadata = nginx.ask(&Request::get("/.well-known/openid-configuration")).json();
+    assert_eq!(metadata["issuer"], ISSUER);
+    assert_eq!(metadata["token_endpoint"], format!("{ISSUER}{TOKEN}"));
+    assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
+}
+
+#[test]
+fn plain_http_is_sent_to_tls() {
+    let site = Site::start();
+    let answer = Connection::open(site.nginx.plain)
+        .ask(&Request::token(Encoding::Urlencoded, &DEMO).with_target("/connect/token?a=b"));
+    assert_eq!(answer.status, 308);
+    assert_eq!(answer.header("location"), Some("https://auth.example.com/connect/token?a=b"));
+}
+
+/// Status, body and every header of grantd's refusals, as they come without nginx.
+#[test]
+fn the_refusals_of_grantd_come_through_unchanged() {
+    let Site { server, nginx } = Site::start();
+    let big = "a".repeat(17 * 1024);
+    let wrong = |path: &str| Request::new("POST", path).typed_body("text/plain", "a");
+    let large = |path: &str| {
+        let method = if path == FIRSTVISION { "GET" } else { "POST" };
+        Request::new(method, path).typed_body("application/json", &*big)
+    };
+    let long =
+        |path: &str| Request::get(path).header("A", "a".repeat(9000)).header("B", "b".repeat(9000));
+    let mut requests = vec![
+        (400, Request::token(Encoding::Multipart, &[("client_id", "demo-client")])),
+        (401, Request::token(Encoding::Urlencoded, &DEMO[2..]).basic("demo-client:wrong")),
+        (401, firstvision("/v1/getAccessToken/none")),
+        (401, Request::get("/connect/validate").header("Authorization", "Bearer a.b.c")),
+        (404, Request::get("/connect/nothing")),
+        (404, Request::get("/v1/api/nothing")),
+        (404, Request::get("/v1/getAccessToken/a/b")),
+        (405, Request::get(TOKEN)),
+        (405, Request::new("DELETE", VISION)),
+        (415, firstvision(FIRSTVISION).without_header("Content-Type")),
+        (415, wrong(TOKEN)),
+        (415, wrong(VISION)),
+    ];
+    for path in [TOKEN, VISION, FIRSTVISION] {
+        requests.push((431, long(path)));
+        requests.push((413, large(path)));
+    }
+    for (status, request) in requests {
+        let request = request.header("X-Request-Id", "one");
+        let [direct, through] = [server.ask(&request), nginx.ask(&request)].map(bare);
+        assert_eq!(direct.0, status, "{direct:?}");
+        assert_eq!(through, direct);
+    }
+}
+
+/// An answer without what belongs to the connection and the moment.
+fn bare(answer: Response) -> (u16, Vec<(String, String)>, String) {
+    let text = answer.text().to_owned();
+    let mut headers = answer.headers;
+    headers.retain(|(name, _)| !["date", "server", "connection"].contains(&name.as_str()));
+    headers.sort();
+    (answer.status, headers, text)
+}
+
+/// What nginx refuses itself looks as if grantd had: where that says no more than the code, to the
+/// byte.
+#[test]
+fn the_refusals_of_nginx_are_in_the_words_of_the_route() {
+    let Site { server, nginx } = Site::start();
+    let larger = |path: &str, size: usize| {
+        let method = if path == FIRSTVISION { "GET" } else { "POST" };
+        Request::new(method, path).typed_body("application/json", "a".repeat(size))
+    };
+    let longer = |path: &str, size: usize| Request::get(path).header("A", "a".repeat(size));
+    for path in [VISION, FIRSTVISION] {
+        for (status, over_grantds, over_nginxs) in [
+            (413, larger(path, 17 * 1024), larger(path, 33 * 1024)),
+            (431, longer(path, 16_380), longer(path, 17_000)),
+        ] {
+            let [ours, theirs] = [server.ask(&over_grantds), nginx.ask(&over_nginxs)];
+            assert_eq!((theirs.status, theirs.text()), (status, ours.text()), "{path}");
+            assert_eq!(ours.status, status);
+        }
+    }
+    for (status, request) in [
+        (413, larger(TOKEN, 33 * 1024)),
+        (431, longer(TOKEN, 17_000)),
+        (431, Request::get(&format!("{TOKEN}?{}", "a".repeat(17_000)))),
+        (404, Request::get("/-/error")),
+        (405, Request::new("TRACE", TOKEN)),
+        (400, Request::new("POST", TOKEN).header("Content-Length", "-1")),
+        (400, Request::new("POST", TOKEN).header("Transfer-Encoding", "gzip")),
+    ] {
+        let answer = nginx.ask(&request);
+        answer.assert_refused(status, "invalid_request");
+        assert_eq!(answer.text(), r#"{"error":"invalid_request"}"#);
+    }
+    assert!(server.metrics().contains("grantd_connections"), "it has outlived all this");
+}
+
+/// The text is JSON whatever stands in the path.
+#[test]
+fn nothing_of_a_strange_path_is_told() {
+    let site = Site::start();
+    for path in ["/v1/api/\"", "/v1/api/\\", "/v1/api/{}", "/v1/api/%22", "/v1/api/a?b=\""] {
+        let request = Request::new("POST", path).typed_body("a/b", "a".repeat(33 * 1024));
+        let answer = site.nginx.ask(&request);
+        assert_eq!(answer.status, 413);
+        let told = answer.json();
+        let instance = told.get(0).map(|error| error["instance"].clone());
+        assert!([None, Some(json!("/v1/api/%22")), Some(json!("/v1/api/a"))].contains(&instance));
+    }
+}
+
+#[test]
+fn without_grantd_nginx_says_that_it_is_not_the_clients_fault() {
+    let Site { server, nginx } = Site::start();
+    drop(server);
+    for (request, body) in [
+        (
+            Request::token(Encoding::Urlencoded, &DEMO),
+            json!({ "error": "temporarily_unavailable" }),
+        ),
+        (
+            firstvision(FIRSTVISION),
+            json!({ "errorCode": "AGT503SU", "errorMessage": "Service is unavailable" }),
+        ),
+        (
+            vision(),
+            json!([{
+                "detail": "Please refer to invalid-params for error details",
+                "errorCode": "250301", "instance": VISION,
+                "invalid-params": ["Service is unavailable"], "source": "AGT",
+                "status": 503, "title": "Service Unavailable",
+            }]),
+        ),
+    ] {
+        let answer = nginx.ask(&request);
+        assert_eq!((answer.status, answer.text()), (503, &*body.to_string()));
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert!(answer.header("x-request-id").is_some_and(|id| id.len() == 32), "{answer:?}");
+    }
+    let request = Request::get("/reports/a").header("Authorization", "Bearer a.b.c");
+    let answer = nginx.ask_host("api.example.com", &request, &[]);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+}
+
+/// One id in the answer, in grantd's log and in nginx's; and no query in nginx's.
+#[test]
+fn a_request_has_one_id_everywhere() {
+    let Site { server, nginx } = Site::start();
+    let query = "/connect/token?client_secret=hunter2";
+    let bad = Request::new("POST", query).header("X-Request-Id", "a b");
+    let [given, made, replaced] = [
+        nginx.ask(&Request::token(Encoding::Multipart, &DEMO).header("X-Request-Id", "mine.1")),
+        nginx.ask(&Request::token(Encoding::Multipart, &DEMO)),
+        nginx.ask(&bad),
+    ]
+    .map(|answer| answer.header("x-request-id").unwrap().to_owned());
+    assert_eq!(given, "mine.1");
+    let is_hexadecimal = |id: &str| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(is_hexadecimal(&made) && is_hexadecimal(&replaced), "{made} {replaced}");
+    let ids = [given, made, replaced];
+    for id in &ids {
+        assert_eq!(server.log.of_request(id)["route"], "token");
+    }
+    let log = nginx.into_log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let logged: Vec<_> = lines.iter().map(|line| line["request_id"].as_str().unwrap()).collect();
+    assert_eq!(logged, ids.each_ref());
+    assert!(lines.iter().all(|line| line["path"] == TOKEN), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+}
+
+#[test]
+fn only_a_certificate_that_was_shown_counts() {
+    let Site { server, nginx } = Site::start();
+    let own = [("grant_type", "client_credentials"), ("client_id", "certified")];
+    let pem = std::fs::read(nginx.file("grantd/client.pem")).unwrap();
+    let escaped = percent_encode(&pem).replace('+', "%20");
+    for encoding in ENCODINGS {
+        let request = Request::token(encoding, &own);
+        let forged = request.clone().header("X-Client-Cert-Verify", "SUCCESS");
+        let forged = forged.header("X-Client-Cert", escaped.clone());
+        nginx.ask(&request).assert_refused(400, "invalid_client");
+        nginx.ask(&forged).assert_refused(400, "invalid_client");
+        nginx.ask_as("stranger", &request).assert_refused(400, "invalid_request");
+        nginx.ask_as("stranger", &forged).assert_refused(400, "invalid_request");
+
+        let answer = nginx.ask_as("client", &request);
+        let token = Token::verified(&answer, server.address);
+        assert!(token.claims["cnf"]["x5t#S256"].is_string(), "{:?}", token.claims);
+    }
+}
+
+#[test]
+fn the_protected_api_is_told_who_asks() {
+    let site = Site::start();
+    let bearer = site.bearer_of("reporting");
+    let request = Request::new("POST", "/reports/a").typed_body("text/plain", "a body");
+    let request = request.header("X-Client-Id", "forged").header("X-Scope", "forged");
+    let answer =
+        site.nginx.ask_host("api.example.com", &request.header("Authorization", bearer), &[]);
+    let told = json!({ "method": "POST", "client": "reporting", "scope": "reports.read" });
+    assert_eq!((answer.status, answer.json()), (200, told));
+}
+
+#[test]
+fn the_protected_api_takes_good_tokens_only() {
+    let site = Site::start();
+    let ask = |bearer: Option<&str>| {
+        let request = Request::get("/reports/a");
+        let request = match bearer {
+            Some(bearer) => request.header("Authorization", bearer),
+            None => request,
+        };
+        site.nginx.ask_host("api.example.com", &request, &[])
+    };
+    let realm = "Bearer realm=\"grantd\"";
+    let invalid = format!("{realm}, error=\"invalid_token\"");
+    let scope = format!("{realm}, error=\"insufficient_scope\"");
+    let [reporting, other, elsewhere] =
+        ["reporting", "other", "one-audience"].map(|client| site.bearer_of(client));
+    for (bearer, status, challenge) in [
+        (None, 401, realm),
+        (Some("Bearer a.b.c"), 401, &*invalid),
+        (Some(&*elsewhere), 401, &invalid),
+        (Some(&*other), 403, &scope),
+    ] {
+        let answer = ask(bearer);
+        assert_eq!((answer.status, answer.header("www-authenticate")), (status, Some(challenge)));
+        assert!(answer.json()["error"].is_string());
+    }
+    assert_eq!(ask(Some(&reporting)).status, 200);
+    // Who asks grantd about tokens is nginx alone.
+    let request = Request::get("/-/validate").header("Authorization", reporting);
+    assert_eq!(site.nginx.ask_host("api.example.com", &request, &[]).status, 404);
+}
+
+#[test]
+fn who_asks_too_often_is_told_so_in_the_words_of_the_route() {
+    let site = Site::start();
+    let paths = [TOKEN, VISION, FIRSTVISION];
+    let requests: String = (0..99)
+        .map(|at| format!("TRY {} HTTP/1.1\r\nHost: auth.example.com\r\n\r\n", paths[at % 3]))
+        .chain([format!("GET {TOKEN} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")])
+        .collect();
+    // A hundred may come at once; fifty more each second, which no machine is as slow as.
+    let refused = (0..100).find_map(|_| {
+        let answers = site.nginx.exchange("auth.example.com", &requests, &[]);
+        let of = |path: usize| {
+            let mut own = answers.iter().take(99).skip(path).step_by(3);
+            own.find(|answer| answer.status == 429).cloned()
+        };
+        Some([of(0)?, of(1)?, of(2)?])
+    });
+    let [connect, vision, firstvision] = refused.expect("a limit");
+    connect.assert_refused(429, "invalid_request");
+    assert_eq!(vision.json()[0]["errorCode"], "240008");
+    assert_eq!(vision.json()[0]["status"], 429);
+    assert_eq!(firstvision.json()["errorCode"], "AGT429TMR");
+    for answer in [connect, vision, firstvision] {
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    // Key sets are for everybody, at any rate.
+    assert_eq!(site.nginx.ask(&Request::get("/.well-known/jwks.json")).status, 200);
+}
+
+/// Whatever a caller says about itself, grantd is told what nginx knows.
+#[test]
+fn what_a_proxy_states_cannot_come_from_the_caller() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let socket = directory.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let nginx = Nginx::before(&socket);
+    let upstream = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let head = read_head(&mut connection);
+        connection.write_all(ANSWER).unwrap();
+        head
+    });
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = Request::get("/connect/validate?scope=a%20b")
+        .header("X-Forwarded-For", "192.0.2.1")
+        .header("X-Forwarded-Proto", "gopher")
+        .header("X-Client-Cert-Verify", "SUCCESS")
+        .header("X-Client-Cert", "forged")
+        .header("Upgrade", "h2c")
+        .header("traceparent", trace);
+    assert_eq!(nginx.ask(&request).status, 200);
+    let head = upstream.join().unwrap();
+    let mut lines: Vec<_> =
+        head.lines().filter(|line| !line.starts_with("X-Request-Id: ")).collect();
+    assert_eq!(lines.remove(0), "GET /connect/validate?scope=a%20b HTTP/1.1");
+    lines.sort_unstable();
+    let expected = [
+        "Host: auth.example.com",
+        "X-Client-Cert-Verify: NONE",
+        "X-Forwarded-For: 127.0.0.1",
+        "X-Forwarded-Proto: https",
+        &format!("traceparent: {trace}"),
+    ];
+    assert_eq!(lines, expected);
+}
+
+/// A kept connection that ends under a request costs nobody a token.
+#[test]
+fn a_request_is_sent_again_where_the_connection_has_ended() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let socket = directory.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let nginx = Nginx::before(&socket);
+    let upstream = thread::spawn(move || {
+        let (mut kept, _) = listener.accept().unwrap();
+        read_head(&mut kept);
+        kept.write_all(ANSWER).unwrap();
+        let unanswered = read_head(&mut kept);
+        drop(kept);
+        let (mut next, _) = listener.accept().unwrap();
+        let again = read_head(&mut next);
+        next.write_all(ANSWER).unwrap();
+        (unanswered, again)
+    });
+    let request = Request::token(Encoding::Urlencoded, &demo_with(&[("scope", "external-api")]));
+    assert_eq!(nginx.ask(&Request::get("/")).status, 200);
+    assert_eq!(nginx.ask(&request).status, 200);
+    let (unanswered, again) = upstream.join().unwrap();
+    assert!(unanswered.starts_with("POST /connect/token "), "{unanswered}");
+    assert_eq!(again, unanswered);
+}
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// The head of one request. Its body, if it is short, comes with it.
+fn read_head(connection: &mut UnixStream) -> String {
+    connection.set_read_timeout(Some(crate::support::GUARD)).unwrap();
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(end) = find(&bytes, b"\r\n\r\n") {
+            bytes.truncate(end);
+            return String::from_utf8(bytes).unwrap();
+        }
+        let mut chunk = [0; 4096];
+        let length = connection.read(&mut chunk).unwrap();
+        assert_ne!(length, 0, "nginx has closed");
+        bytes.extend(&chunk[..length]);
+    }
+}

@@ -1,0 +1,56 @@
+//! The units, read by systemd itself.
+
+use std::fs;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::deploy::{shipped, text_of};
+use crate::readme::succeed;
+
+/// systemd finds nothing to complain about. It looks for the program, so the copy names the one
+/// that was built.
+#[test]
+fn the_units_are_valid() {
+    let directory = TempDir::new().unwrap();
+    let installed = "ExecStart=/usr/local/bin/grantd ";
+    let service = text_of("systemd/grantd.service");
+    assert!(service.contains(installed), "{service}");
+    let built = format!("ExecStart={} ", env!("CARGO_BIN_EXE_grantd"));
+    let service = service.replace(installed, &built);
+    for (name, text) in
+        [("grantd.service", service), ("grantd.socket", text_of("systemd/grantd.socket"))]
+    {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no", "./grantd.service", "./grantd.socket"]);
+    let ended = verify.current_dir(directory.path()).output().expect("tests/run installs it");
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success() && !said.contains("grantd."), "{said}");
+}
+
+/// An exposure of at most 2.0 of 10.
+#[test]
+fn the_service_is_hardened() {
+    let mut security = Command::new("systemd-analyze");
+    security.args(["security", "--no-pager", "--offline=true", "--threshold=20"]);
+    let printed = succeed(security.arg(shipped("systemd/grantd.service")));
+    assert!(printed.contains("Overall exposure level for grantd.service"), "{printed}");
+}
+
+#[test]
+fn the_user_can_be_made() {
+    let mut make = Command::new("systemd-sysusers");
+    let printed = make.arg("--dry-run").arg(shipped("systemd/grantd.sysusers")).output().unwrap();
+    assert!(printed.status.success(), "{printed:?}");
+}
+
+/// The service may end in peace: systemd waits longer than it drains.
+#[test]
+fn the_service_has_time_to_drain() {
+    let unit = text_of("systemd/grantd.service");
+    let seconds = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+    let drain = grantd::config::Limits::default().drain_seconds;
+    assert!(seconds.parse::<u64>().unwrap() > drain, "{seconds} > {drain}");
+}
