@@ -139,6 +139,7 @@ impl ServeArgs {
             routes: Vec::new(),
             limits: None,
             failures: None,
+            audit: None,
             log: Some(Log {
                 format: self.log_format.unwrap_or(file_log.format),
                 level: self.log_level.unwrap_or(file_log.level),

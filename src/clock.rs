@@ -74,6 +74,14 @@ enum Source {
     Manual(Arc<AtomicU64>),
 }
 
+/// As RFC 3339 has it, with microseconds, in UTC.
+pub fn date_time(unix_micros: u64) -> String {
+    let (seconds, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
+    let (minutes, second) = (seconds / 60, seconds % 60);
+    let (hour, minute) = (minutes / 60 % 24, minutes % 60);
+    format!("{}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z", date(seconds))
+}
+
 /// `YYYY-MM-DD`, in UTC.
 pub fn date(unix_seconds: u64) -> String {
     let mut days = unix_seconds / 86_400;
@@ -100,6 +108,12 @@ pub fn date(unix_seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_told_to_the_microsecond() {
+        assert_eq!(date_time(1_790_000_000_000_000), "2026-09-21T14:13:20.000000Z");
+        assert_eq!(date_time(86_399_000_042), "1970-01-01T23:59:59.000042Z");
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

@@ -49,6 +49,8 @@ pub struct Config {
     pub limits: Limits,
     /// How often authentication may fail.
     pub failures: FailureLimits,
+    /// Where to write down what was issued, refused and changed; `None`: nowhere.
+    pub audit: Option<PathBuf>,
     /// How to log.
     pub log: Log,
 }
@@ -72,6 +74,7 @@ impl Default for Config {
             routes: Vec::new(),
             limits: Limits::default(),
             failures: FailureLimits::default(),
+            audit: None,
             log: Log::default(),
         }
     }
@@ -96,6 +99,7 @@ impl Config {
             state,
             workers,
             signer,
+            audit,
             log,
             limits.header_bytes,
             limits.header_seconds,
@@ -162,6 +166,8 @@ pub struct Settings {
     pub limits: Option<Limits>,
     /// See [`Config::failures`].
     pub failures: Option<FailureLimits>,
+    /// See [`Config::audit`].
+    pub audit: Option<PathBuf>,
     /// See [`Config::log`].
     pub log: Option<Log>,
 }
@@ -207,6 +213,7 @@ impl Settings {
             routes: if self.routes.is_empty() { others.routes } else { self.routes },
             limits: self.limits.or(others.limits),
             failures: self.failures.or(others.failures),
+            audit: self.audit.or(others.audit),
             log: self.log.or(others.log),
         }
     }
@@ -235,6 +242,7 @@ impl Settings {
             routes: self.routes,
             limits: self.limits.unwrap_or(default.limits),
             failures: self.failures.unwrap_or(default.failures),
+            audit: self.audit,
             log: self.log.unwrap_or(default.log),
         };
         if config.listen.is_empty() {

@@ -27,6 +27,7 @@ use crate::store::secret_uses::SecretUses;
 use crate::store::snapshot::Snapshot;
 use crate::store::throttle::Throttle;
 use crate::store::verified_tokens::VerifiedTokens;
+use crate::telemetry::audit::{Audit, Event};
 
 /// What every endpoint works with. One for the process.
 pub struct Context {
@@ -42,6 +43,8 @@ pub struct Context {
     pub revocations: Revocations,
     /// Tokens whose signature need not be checked again.
     pub verified: VerifiedTokens,
+    /// Who writes down what was done.
+    pub audit: Option<Audit>,
     /// Wall-clock time.
     pub clock: Clock,
     /// Who has failed to authenticate too often.
@@ -58,6 +61,13 @@ impl Context {
     /// The snapshot that one request reads from beginning to end.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Writes this down, where there is somebody who does.
+    pub fn tell(&self, event: &Event<'_>) {
+        if let Some(audit) = &self.audit {
+            audit.tell(event);
+        }
     }
 
     /// What makes nonces, if proofs of possession must have one under this snapshot.

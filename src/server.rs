@@ -68,6 +68,7 @@ use crate::store::secret_uses::SecretUses;
 use crate::store::snapshot::{Snapshot, Sources};
 use crate::store::throttle::Throttle;
 use crate::store::verified_tokens::VerifiedTokens;
+use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 
@@ -141,6 +142,13 @@ impl Server {
         let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
         let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
         let snapshot = ArcSwap::from_pointee(snapshot);
+        let audit = match &config.audit {
+            Some(file) => Some(Audit::to(file).map_err(|error| {
+                let problem = format!("cannot be written: {error}");
+                StartError::Files(vec![Fault::new(file, problem)])
+            })?),
+            None => None,
+        };
         let context = Arc::new(Context {
             snapshot,
             engine,
@@ -148,6 +156,7 @@ impl Server {
             secret_uses: SecretUses::default(),
             revocations,
             throttle: Throttle::new(config.limits.failure_entries, Clock::instant()),
+            audit,
             verified: VerifiedTokens::default(),
             clock,
             random,
@@ -236,7 +245,10 @@ impl Server {
             });
         }
 
+        let issuer = self.issuer();
+        self.context.tell(&Event::Started { issuer: issuer.as_str() });
         shutdown.await;
+        self.context.tell(&Event::Stopping);
         info!("stopping: nothing new is accepted");
         is_ready.store(false, Ordering::Relaxed);
         drop(stop);

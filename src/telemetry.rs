@@ -1,5 +1,6 @@
 //! What operators see: log lines and metrics.
 
+pub mod audit;
 mod json_line;
 pub mod log_queue;
 pub mod logging;

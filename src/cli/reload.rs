@@ -53,8 +53,13 @@ impl Source {
                     _ = looks.tick() => false,
                 };
                 let looking = Arc::clone(&this);
+                let seen = spawn_blocking(move || {
+                    let (source, reloader) = &*looking;
+                    reloader.look_at_keys();
+                    source.look()
+                });
                 // One that panicked has seen nothing new.
-                let seen = spawn_blocking(move || looking.0.look()).await.unwrap_or_default();
+                let seen = seen.await.unwrap_or_else(|_| last.clone());
                 // Half of a file is not read: only what has stood still for a while.
                 let has_settled = seen == last;
                 last = seen.clone();

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::endpoint::Context;
 use crate::form::urlencoded;
 use crate::store::throttle::Spent;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 
@@ -110,6 +111,8 @@ impl Admin {
         self.metrics.clients.set(clients);
         let revocations = i64::try_from(self.context.revocations.len()).unwrap_or(i64::MAX);
         self.metrics.revocations.set(revocations);
+        let lost = self.context.audit.as_ref().map_or(0, Audit::lost_lines);
+        self.metrics.lost_audit_lines.set(i64::try_from(lost).unwrap_or(i64::MAX));
         let throttle = &self.context.throttle;
         self.metrics.show_throttled([Spent::Client, Spent::Source].map(|it| throttle.refused(it)));
         match self.metrics.to_text() {

@@ -124,6 +124,11 @@ impl<'r> Route<'r> {
         }
     }
 
+    /// Whether what is done there is written down: not where everybody may read, or nothing is.
+    pub(crate) fn is_audited(self) -> bool {
+        !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Unknown(_))
+    }
+
     /// For the `Allow` header. A token is never issued to `HEAD`: its answer would be lost.
     pub(crate) fn methods(self) -> &'static str {
         match self {

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::Full;
@@ -37,6 +39,7 @@ use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::random::NoEntropy;
 use crate::store::snapshot::Snapshot;
+use crate::telemetry::audit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::{Refusal, Refusals};
 
@@ -163,6 +166,14 @@ impl Service {
                 ("refused", cause.label(), client_id.unwrap_or_default())
             }
         };
+        let trace_id = trace_id(&head.headers);
+        if self.context.audit.is_some() && route.is_audited() {
+            let address =
+                address.forwarded.map_or_else(|| arrival.peer.to_string(), |ip| ip.to_string());
+            let route = route.label();
+            let about = audit::Request { request_id, route, client, address: &address, trace_id };
+            self.write_down(about, outcome_label, outcome.verdict);
+        }
         let (route, method, status) = (route.label(), head.method.as_str(), outcome.answer.status);
         self.metrics.count(route, outcome_label, cause, took.as_secs_f64());
 
@@ -186,7 +197,6 @@ impl Service {
 
         let peer = arrival.peer;
         let address = address.forwarded.map(display);
-        let trace_id = trace_id(&head.headers);
         macro_rules! line {
             ($level:ident) => {
                 $level!(
@@ -201,6 +211,29 @@ impl Service {
             400.. => line!(warn),
             _ => line!(info),
         }
+    }
+
+    /// For the audit: what became of one request.
+    fn write_down(
+        &self,
+        request: audit::Request<'_>,
+        outcome: &str,
+        verdict: Result<Served<'_>, Refused<'_>>,
+    ) {
+        let event = match verdict {
+            Err(Refused { cause, .. }) => audit::Event::Refused { request, cause: cause.label() },
+            Ok(_) if outcome == "revoked" => audit::Event::Revoked { request },
+            Ok(Served { made, is_reused, .. }) if is_reused || made.is_some() => {
+                let token_id = made.and_then(|made| made.token_id);
+                let jti = token_id.map(|id| URL_SAFE_NO_PAD.encode(id));
+                let issued =
+                    audit::Event::Issued { request, jti: jti.as_deref(), reused: is_reused };
+                return self.context.tell(&issued);
+            }
+            // Nobody has gained or lost anything by it.
+            Ok(_) => return,
+        };
+        self.context.tell(&event);
     }
 }
 

@@ -22,6 +22,8 @@ pub struct SigningKey {
     modulus: String,
     exponent: String,
     times: KeyTimes,
+    /// Before this it does not sign, whatever its times say; in Unix seconds.
+    not_before: u64,
     at_jwt_header: String,
     verifier: DecodingKey,
 }
@@ -55,6 +57,7 @@ impl SigningKey {
             modulus,
             exponent,
             times,
+            not_before: 0,
             at_jwt_header,
             verifier,
         })
@@ -77,7 +80,7 @@ impl SigningKey {
 
     /// When it was published and when it signs.
     pub fn times(&self) -> KeyTimes {
-        self.times
+        KeyTimes { signs_from: self.times.signs_from.max(self.not_before), ..self.times }
     }
 
     /// Length of the modulus, and so of a signature, in bits.
@@ -134,22 +137,30 @@ impl KeySet {
     }
 
     /// Other keys after these, which remain the same values where they are the same keys.
-    pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention) -> Self {
-        let known = |key: &SigningKey| {
-            let same =
-                |known: &&Arc<SigningKey>| known.key_id == key.key_id && known.times == key.times;
-            self.keys.iter().find(same).cloned()
+    ///
+    /// One that was not there before is published only now, whatever its times say: while a key
+    /// that was there can sign, it waits until no copy of the key set is without it.
+    pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: u64) -> Self {
+        let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);
+        let can_sign = keys.iter().filter_map(known).any(|known| known.times().signs_from <= now);
+        let age = self.max_age().max(retention.jwks_max_age);
+        let earliest = if can_sign { now + age + 1 } else { 0 };
+        let followed = |mut key: SigningKey| match known(&key) {
+            Some(known) if known.times == key.times => Arc::clone(known),
+            known => {
+                key.not_before = known.map_or(earliest, |known| known.not_before);
+                Arc::new(key)
+            }
         };
-        let keys = keys.into_iter().map(|key| known(&key).unwrap_or_else(|| Arc::new(key)));
-        Self { keys: keys.collect(), retention }
+        Self { keys: keys.into_iter().map(followed).collect(), retention }
     }
 
     /// The key that signs at `now`: of those whose time has come, the one whose time came last.
     pub fn signing_key(&self, now: u64) -> Option<&Arc<SigningKey>> {
         self.keys
             .iter()
-            .filter(|key| key.times.signs_from <= now)
-            .max_by_key(|key| (key.times.signs_from, &key.key_id))
+            .filter(|key| key.times().signs_from <= now)
+            .max_by_key(|key| (key.times().signs_from, &key.key_id))
     }
 
     /// Every key.
@@ -159,8 +170,8 @@ impl KeySet {
 
     /// Every key with its state at `now`.
     pub fn states(&self, now: u64) -> impl Iterator<Item = (&SigningKey, KeyState)> {
-        let all: Vec<_> = self.keys.iter().map(|key| key.times).collect();
-        self.keys.iter().map(move |key| (&**key, key.times.state(&all, &self.retention, now)))
+        let all: Vec<_> = self.keys.iter().map(|key| key.times()).collect();
+        self.keys.iter().map(move |key| (&**key, key.times().state(&all, &self.retention, now)))
     }
 
     /// Whether the key of this id is one that verifiers need at `now`.

@@ -16,6 +16,7 @@ use crate::oauth::client::Registry;
 use crate::server::{StartError, no_entropy};
 use crate::store::changes::Changes;
 use crate::store::snapshot::{Snapshot, Sources, demo_clients};
+use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::Metrics;
 
 /// Everything that can change while a server runs, read and judged.
@@ -58,8 +59,8 @@ fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
 pub struct Reloader {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
-    /// One at a time.
-    turn: Mutex<()>,
+    /// The key that signed when it was last looked at; whoever holds this reloads.
+    signed_last: Mutex<Option<String>>,
 }
 
 /// What a reload has come to.
@@ -74,7 +75,9 @@ pub enum Reloaded {
 impl Reloader {
     pub(super) fn new(context: Arc<Context>, metrics: Arc<Metrics>) -> Self {
         metrics.snapshot_generation.set(1);
-        Self { context, metrics, turn: Mutex::default() }
+        let now = context.clock.unix_seconds();
+        let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
+        Self { context, metrics, signed_last: Mutex::new(signs) }
     }
 
     /// Reads what `config` names and puts it in force, all of it or nothing; logs the difference or
@@ -85,8 +88,8 @@ impl Reloader {
     ///
     /// [`StartError`]: everything is as it was.
     pub fn reload(&self, config: Config) -> Result<Reloaded, StartError> {
-        // There is nothing in it that a panic could have broken.
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+        let _turn = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
         let reloaded = self.replace(config);
         match &reloaded {
             Ok(reloaded) => self.metrics.count_reload(*reloaded == Reloaded::Applied),
@@ -95,9 +98,25 @@ impl Reloader {
         reloaded
     }
 
+    /// Logs it if another key signs than at the last call. A key's turn comes with time, not with a
+    /// reload.
+    pub fn look_at_keys(&self) {
+        let mut signed_last = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (snapshot, now) = (self.context.snapshot(), self.context.clock.unix_seconds());
+        let signs = snapshot.keys.signing_key(now).map(|key| key.key_id());
+        if signs != signed_last.as_deref()
+            && let Some(kid) = signs
+        {
+            info!(kid, "another key signs");
+            self.context.tell(&Event::Rotated { kid });
+            *signed_last = Some(kid.to_owned());
+        }
+    }
+
     /// Logs and counts that what was to be read is wrong, and what is in force remains.
     pub fn refused(&self, fault: &dyn std::fmt::Display) {
         self.metrics.count_refused_reload();
+        self.context.tell(&Event::ReloadRefused { fault: &fault.to_string() });
         for fault in fault.to_string().lines() {
             error!(%fault, "not reloaded: what was read before stays in force");
         }
@@ -114,7 +133,8 @@ impl Reloader {
         if keys.is_empty() {
             return Err(StartError::NoKeys(config.keys));
         }
-        let new = Snapshot::after(&old, clients, keys, issuer, config);
+        let now = self.context.clock.unix_seconds();
+        let new = Snapshot::after(&old, clients, keys, issuer, config, now);
         let changes = Changes::between(&old, &new);
         if changes.is_empty() {
             info!("read again: nothing has changed");
@@ -134,6 +154,7 @@ impl Reloader {
         engine.keep_only(&new.keys);
         self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
+        self.context.tell(&Event::Reloaded { generation, changes: &changes.to_string() });
         retire(&old);
         Ok(Reloaded::Applied)
     }

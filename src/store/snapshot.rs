@@ -43,17 +43,19 @@ impl Snapshot {
         Self { clients, keys, issuer, config, generation: 1, decoys, verdicts }
     }
 
-    /// The one that comes after `old`, whose budgets and kept tokens it goes on with.
+    /// The one that comes after `old` at `now` (Unix seconds), whose budgets and kept tokens it goes
+    /// on with.
     pub fn after(
         old: &Self,
         mut clients: Registry,
         keys: Vec<SigningKey>,
         issuer: IssuerUrl,
         config: Config,
+        now: u64,
     ) -> Self {
         clients.continue_from(&old.clients);
         let retention = Sources::of(&config).retention(&clients);
-        let keys = old.keys.followed_by(keys, retention);
+        let keys = old.keys.followed_by(keys, retention, now);
         let generation = old.generation + 1;
         Self { generation, ..Self::new(clients, keys, issuer, config) }
     }

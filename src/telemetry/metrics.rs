@@ -44,6 +44,8 @@ pub struct Metrics {
     pub snapshot_generation: IntGauge,
     reloads: IntCounterVec,
     reload_refused: IntGauge,
+    /// Lines that the audit has lost.
+    pub lost_audit_lines: IntGauge,
     lost_log_lines: IntGauge,
     log: OnceLock<LogQueue>,
 }
@@ -125,6 +127,10 @@ impl Metrics {
             reload_refused: gauge(
                 "grantd_reload_refused",
                 "Whether what was read last is wrong, and what was in force before still is.",
+            )?,
+            lost_audit_lines: gauge(
+                "grantd_audit_lines_lost",
+                "Audit lines lost since the start, because the disk was full or too slow.",
             )?,
             lost_log_lines: gauge(
                 "grantd_log_lines_lost",

@@ -11,6 +11,7 @@ mod support;
 
 mod admin;
 mod assertion;
+mod audit;
 mod cli;
 mod cli_client;
 mod cli_key;
@@ -29,6 +30,7 @@ mod load;
 mod metadata;
 mod mtls;
 mod multipart;
+mod night;
 mod password_hashes;
 mod properties;
 mod readme;

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::support::home::secret_of;
 use crate::support::http::exchange_cut_off;
 use crate::support::{
-    DEMO, ENCODINGS, Home, Program, Request, Response, TOKEN, demo_with, demo_without, request_of,
+    DEMO, ENCODINGS, Program, Request, Response, TOKEN, demo_with, demo_without, request_of,
 };
 
 /// As a client might send by mistake in every place that takes text.
@@ -54,7 +54,8 @@ fn refused() -> Vec<(Request, &'static str)> {
 
 #[test]
 fn no_secret_and_no_token_is_logged_or_counted() {
-    let mut server = Program::start(Home::new(), &["--log-level", "debug"]);
+    let mut server = Program::configured("audit = \"audit.jsonl\"\n[log]\nlevel = \"debug\"\n");
+    let mut explained = String::new();
     let mut hidden: Vec<String> = vec![CANARY.to_owned()];
     hidden.extend([CANARY, &format!("demo-client:{CANARY}")].map(|text| STANDARD.encode(text)));
     for (index, (request, cause)) in refused().into_iter().enumerate() {
@@ -65,6 +66,9 @@ fn no_secret_and_no_token_is_logged_or_counted() {
         let line = server.log.of_request(&id);
         assert_eq!((&line["outcome"], &line["cause"]), (&"refused".into(), &cause.into()));
         assert_eq!(line["status"], answer.status);
+        let explanation = Request::get(&format!("/explain/{id}")).send(server.admin);
+        assert_eq!(explanation.json()["refusals"][0]["cause"], cause);
+        explained.push_str(explanation.text());
     }
     for (index, encoding) in ENCODINGS.into_iter().enumerate() {
         let by_header = Request::token(encoding, &[("grant_type", "client_credentials")])
@@ -90,9 +94,12 @@ fn no_secret_and_no_token_is_logged_or_counted() {
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
     let log = server.log.to_the_end();
-    for secret in hidden {
-        assert!(!log.contains(&secret), "the log holds {secret}");
-        assert!(!metrics.contains(&secret), "the metrics hold {secret}");
+    let audit = std::fs::read_to_string(server.home.path("audit.jsonl")).unwrap();
+    for text in [&log, &metrics, &audit, &explained] {
+        assert!(text.contains("demo-client"), "{text}");
+        for secret in &hidden {
+            assert!(!text.contains(secret), "{secret} is in {text}");
+        }
     }
 }
 

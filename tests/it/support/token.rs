@@ -26,6 +26,13 @@ impl Token {
     /// Takes the token from an answer and verifies it with the keys of the server at `address`.
     #[track_caller]
     pub(crate) fn verified(response: &Response, address: SocketAddr) -> Self {
+        let key_set = Request::get("/.well-known/openid-configuration/jwks").send(address).json();
+        Self::verified_with(response, &key_set)
+    }
+
+    /// The same with the keys of a key set that was fetched before.
+    #[track_caller]
+    pub(crate) fn verified_with(response: &Response, key_set: &Value) -> Self {
         assert_eq!(response.status, 200, "{}", response.text());
         let body = response.json();
         let token = body["access_token"].as_str().expect("a token");
@@ -38,7 +45,6 @@ impl Token {
             [&header_text, &claims_text].map(|text| serde_json::from_str(text).expect("JSON"));
         assert_eq!(header["alg"], "RS256");
 
-        let key_set = Request::get("/.well-known/openid-configuration/jwks").send(address).json();
         let keys = key_set["keys"].as_array().expect("keys");
         let key = keys
             .iter()

@@ -1,0 +1,107 @@
+//! What is written down of who was issued what.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    DEMO, Encoding, Home, Program, Request, Token, demo_with, demo_without, request_of,
+};
+
+fn lines(server: &mut Program, file: &str) -> Vec<Value> {
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    let text = fs::read_to_string(server.home.path(file)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn what_was_issued_refused_revoked_and_changed_is_written_down() {
+    let toml = "audit = \"audit.jsonl\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let home = Home::new();
+    home.write("grantd.toml", toml);
+    let mut server = Program::start(home, &["--config", "grantd.toml", "--allow-demo-clients"]);
+    let ask = |request: Request, id: &str| {
+        let request = request.header("X-Request-Id", id).header("X-Forwarded-For", "192.0.2.1");
+        server.ask(&request)
+    };
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let traced = Request::token(Encoding::Multipart, &DEMO)
+        .header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
+    let issued = ask(traced, "issued");
+    let claims = Token::verified(&issued, server.address).claims;
+    let token = issued.json()["access_token"].as_str().unwrap().to_owned();
+    let wrong = request_of("demo-client", "wrong", &[]);
+    assert_eq!(ask(Request::token(Encoding::Urlencoded, &wrong), "refused").status, 400);
+    let revoked = [demo_without(&["grant_type"]), vec![("token", &token)]].concat();
+    let revoke = Request::new("POST", "/connect/revocation").form(Encoding::Urlencoded, &revoked);
+    assert_eq!(ask(revoke, "revoked").status, 200);
+    // Neither gives nobody anything.
+    assert_eq!(ask(Request::get("/nowhere"), "nowhere").status, 404);
+    assert_eq!(ask(Request::get("/.well-known/jwks.json"), "public").status, 200);
+    server.home.write("clients.json", "{");
+    server.hang_up();
+    server.log.wait_for(|line| line["fault"].is_string());
+    server.home.write("clients.json", "{\"clients\":[]}");
+    server.hang_up();
+    server.log.wait_for(|line| line["message"] == "reloaded");
+
+    let issuer = server.issuer.clone();
+    let mut lines = lines(&mut server, "audit.jsonl");
+    for line in &mut lines {
+        let time = line["time"].take();
+        assert!(time.as_str().unwrap().starts_with("20"), "{time}");
+    }
+    let about = |more: Value| {
+        let mut line = json!({ "time": null, "client": "demo-client", "address": "192.0.2.1" });
+        line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        line
+    };
+    let fault = lines[4]["fault"].take();
+    assert!(fault.as_str().unwrap().starts_with("clients.json:1: "), "{fault}");
+    let changes = lines[5]["changes"].take();
+    assert!(changes.as_str().unwrap().starts_with("clients removed: "), "{changes}");
+    let expected = [
+        json!({ "time": null, "event": "started", "issuer": issuer }),
+        about(json!({ "event": "issued", "request_id": "issued", "route": "token",
+                      "jti": claims["jti"], "reused": false, "trace_id": trace })),
+        about(json!({ "event": "refused", "request_id": "refused", "route": "token",
+                      "cause": "wrong_secret" })),
+        about(json!({ "event": "revoked", "request_id": "revoked", "route": "revocation" })),
+        json!({ "time": null, "event": "reload_refused", "fault": null }),
+        json!({ "time": null, "event": "reloaded", "generation": 2, "changes": null }),
+        json!({ "time": null, "event": "stopping" }),
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_file_that_is_rotated_away_is_followed_by_a_new_one() {
+    let mut server = Program::configured("audit = \"audit.jsonl\"\n");
+    let file = server.home.path("audit.jsonl");
+    let written = || fs::read_to_string(&file).unwrap_or_default();
+    let ask = |id: &str| {
+        let request = Request::token(Encoding::Urlencoded, &demo_with(&[]));
+        assert_eq!(server.ask(&request.header("X-Request-Id", id)).status, 200);
+    };
+    ask("first");
+    while !written().contains("first") {
+        std::thread::yield_now();
+    }
+    fs::rename(&file, server.home.path("audit.1")).unwrap();
+    ask("second");
+    let lines = lines(&mut server, "audit.jsonl");
+    assert_eq!(lines[0]["request_id"], "second");
+    let old = fs::read_to_string(server.home.path("audit.1")).unwrap();
+    assert!(old.contains("first") && !old.contains("second"), "{old}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_stops_the_start() {
+    let home = Home::new();
+    home.write("grantd.toml", "audit = \"nowhere/audit.jsonl\"\n");
+    let arguments = ["serve", "--config", "grantd.toml", "--listen", "127.0.0.1:0"];
+    let command = home.command(&[&arguments[..], &["--admin-listen", "127.0.0.1:0"]].concat());
+    let says = ["nowhere/audit.jsonl: cannot be written"];
+    crate::support::command::run(command).assert_error(1, &says);
+}
