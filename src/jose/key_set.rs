@@ -144,7 +144,7 @@ impl KeySet {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);
         let can_sign = keys.iter().filter_map(known).any(|known| known.times().signs_from <= now);
         let age = self.max_age().max(retention.jwks_max_age);
-        let earliest = if can_sign { now + age + 1 } else { 0 };
+        let earliest = if can_sign { now + age + RELOAD_SECONDS } else { 0 };
         let followed = |mut key: SigningKey| match known(&key) {
             Some(known) if known.times == key.times => Arc::clone(known),
             known => {
@@ -199,6 +199,9 @@ impl KeySet {
         self.retention.jwks_max_age
     }
 }
+
+/// No longer than this after its files were read is a key set in force.
+const RELOAD_SECONDS: u64 = 5;
 
 /// RFC 7638, section 3: SHA-256 over the required members in alphabetical order.
 pub(super) fn thumbprint(modulus: &str, exponent: &str) -> Thumbprint {

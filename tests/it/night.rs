@@ -119,7 +119,8 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
         key_ids: Mutex::default(),
         is_over: AtomicBool::new(false),
     };
-    std::thread::scope(|scope| {
+    // It serves until the last of them has its answer.
+    let _server = std::thread::scope(|scope| {
         let dawn = Dawn(&load.is_over);
         for client in 0..2 {
             let load = &load;
@@ -166,7 +167,7 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
         let next = start(server.into_home());
         load.go_on(20);
         drop(dawn);
-        drop(next);
+        next
     });
     assert_eq!(load.key_ids.lock().unwrap().len(), 2, "signed with the old key and the new");
 }
