@@ -21,6 +21,7 @@ mod deploy;
 mod dialects;
 mod dpop;
 mod explain;
+mod faults;
 mod firstvision;
 mod framing;
 mod introspection;

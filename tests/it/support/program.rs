@@ -69,7 +69,12 @@ impl Program {
 
     /// Starts one that can make no file longer than some hundred bytes, as on a full disk.
     pub(crate) fn start_without_room(home: Home, arguments: &[&str]) -> Self {
-        let shell = within_shell(&home, "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"");
+        Self::start_limited(home, "trap '' XFSZ; ulimit -f 1", arguments)
+    }
+
+    /// Starts one under a limit that the shell sets.
+    pub(crate) fn start_limited(home: Home, limit: &str, arguments: &[&str]) -> Self {
+        let shell = within_shell(&home, &format!("{limit}; exec \"$0\" \"$@\""));
         Self::start_command(home, shell, Stdio::null(), arguments, &[])
     }
 

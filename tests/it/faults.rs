@@ -1,0 +1,150 @@
+//! What breaks around a server, and what it does then.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use grantd::clock::Clock;
+use grantd::config::Config;
+use grantd::random::Random;
+use grantd::server::{Arrival, Peer, Server};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame};
+use tokio::runtime::Builder;
+
+use crate::support::{
+    Connection, DEMO, ENCODINGS, Encoding, Home, Library, Program, Request, Token, demo_with,
+};
+
+#[test]
+fn without_file_descriptors_it_serves_whom_it_has_and_then_others_again() {
+    let server = Program::start_limited(Home::new(), "ulimit -n 64", &["--workers", "1"]);
+    let request = Request::token(Encoding::Urlencoded, &DEMO);
+    let begin = Clock::instant();
+    let mut known = Connection::open(server.address);
+    assert_eq!(known.ask(&request).status, 200);
+    let mut crowd: Vec<_> = (0..80).map(|_| Connection::open(server.address)).collect();
+    let complaint = "cannot accept connections; raise the limit of open files";
+    server.log.wait_for(|line| line["message"] == complaint);
+    for _ in 0..20 {
+        assert_eq!(known.ask(&request).status, 200);
+    }
+    // Nobody has waited in vain.
+    let mut last = crowd.pop().unwrap();
+    drop(crowd);
+    assert_eq!(last.ask(&request).status, 200);
+    assert_eq!(Connection::open(server.address).ask(&request).status, 200);
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
+    server.terminate();
+    let complaints = server.log.to_the_end().matches(complaint).count();
+    assert!((1..=seconds + 1).contains(&complaints), "{complaints} in {seconds} s");
+}
+
+#[test]
+fn what_cannot_be_signed_in_time_is_refused_at_once_and_the_rest_is_served() {
+    let home = Home::new();
+    home.write("grantd.toml", "[limits]\nsigning_queue = 1\n");
+    let arguments = ["--config", "grantd.toml", "--signer", "ring", "--workers", "1"];
+    let server = Program::start(home, &arguments);
+    let mut connections: Vec<_> = (0..64)
+        .map(|number| {
+            let mut connection = Connection::open(server.address);
+            connection.send(&Request::token(ENCODINGS[number % 2], &DEMO).to_bytes());
+            connection
+        })
+        .collect();
+    let mut served = 0;
+    for connection in &mut connections {
+        let answer = connection.read_answer();
+        if answer.status == 200 {
+            Token::verified(&answer, server.address);
+            served += 1;
+        } else {
+            answer.assert_refused(503, "temporarily_unavailable");
+            assert_eq!(answer.header("retry-after"), Some("1"));
+        }
+    }
+    assert!((1..64).contains(&served), "{served} of 64");
+    let refused = r#"grantd_requests_total{cause="overloaded",outcome="refused",route="token"}"#;
+    assert_eq!(server.metric(refused), 64 - served);
+}
+
+#[test]
+fn on_a_full_disk_tokens_go_on_and_lost_lines_are_counted() {
+    let home = Home::new();
+    home.write("grantd.toml", "audit = \"audit.jsonl\"\n");
+    let server = Program::start_without_room(home, &["--config", "grantd.toml"]);
+    let long = "x".repeat(40);
+    while server.metric("grantd_audit_lines_lost") == 0 {
+        for encoding in ENCODINGS {
+            let request = Request::token(encoding, &demo_with(&[]));
+            let answer = server.ask(&request.header("X-Request-Id", long.as_str()));
+            assert_eq!(answer.status, 200);
+        }
+    }
+    let whole = std::fs::read_to_string(server.home.path("audit.jsonl")).unwrap();
+    assert!(whole.starts_with("{\"time\":"), "{whole}");
+    assert_eq!(server.metric("grantd_log_lines_lost"), 0);
+}
+
+#[test]
+fn a_clock_that_steps_makes_no_token_that_ends_before_it_begins() {
+    const NOW: u64 = 1_790_000_000;
+    let library = Library::start(Home::new(), "https://auth.example", NOW);
+    for now in [NOW, NOW - 3600, NOW + 3600, NOW] {
+        library.clock.set(now);
+        for encoding in ENCODINGS {
+            let answer = Request::token(encoding, &DEMO).send(library.address);
+            let claims = Token::verified(&answer, library.address).claims;
+            assert_eq!((&claims["iat"], &claims["exp"]), (&now.into(), &(now + 3600).into()));
+        }
+    }
+}
+
+/// A request's body in the hands of another HTTP server, which has a bug.
+struct Panics;
+
+impl Body for Panics {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("on purpose")
+    }
+}
+
+#[test]
+fn a_panic_costs_one_request_and_no_other() {
+    let home = Home::new();
+    let config = Config {
+        clients: home.clients(),
+        keys: home.keys(),
+        state: home.path("state"),
+        workers: 1,
+        ..Config::default()
+    };
+    let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let peer = Peer::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)));
+    let arrival = || Arrival { peer, first_byte: Clock::instant() };
+    let head = || {
+        hyper::Request::post("/connect/token")
+            .header("host", "localhost")
+            .header("content-type", "application/x-www-form-urlencoded")
+    };
+    let broken = head().body(Panics).unwrap();
+    let answer = runtime.block_on(server.service().respond(broken, arrival()));
+    assert_eq!(answer.status(), 500);
+    let text = runtime.block_on(answer.into_body().collect()).unwrap().to_bytes();
+    assert!(text.starts_with(b"{\"error\":\"server_error\""), "{text:?}");
+
+    let body = crate::support::form::encode(Encoding::Urlencoded, &DEMO);
+    let whole = head().body(Full::new(Bytes::from(body))).unwrap();
+    let answer = runtime.block_on(server.service().respond(whole, arrival()));
+    assert_eq!(answer.status(), 200);
+}
