@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod http_client;
 mod key;
+mod live;
 mod reload;
 mod secret;
 mod serve;
@@ -64,7 +65,7 @@ enum Command {
     /// Register clients and show them.
     #[command(subcommand)]
     Client(client::ClientCommand),
-    /// Make signing keys and show where they stand.
+    /// Make signing keys, take them out of use and show where they stand.
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// Validate everything that `serve` would load.
@@ -175,7 +176,15 @@ impl From<Vec<Fault>> for CliError {
 
 /// Writes one line of output; what cannot be written was not done.
 fn print(line: impl fmt::Display) -> Result<(), CliError> {
-    writeln!(io::stdout(), "{line}")
+    print_bytes(format!("{line}\n").as_bytes())
+}
+
+/// Writes what has its line breaks already.
+fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
+    let mut output = io::stdout();
+    output
+        .write_all(bytes)
+        .and_then(|()| output.flush())
         .map_err(|error| CliError(format!("standard output cannot be written: {error}")))
 }
 

@@ -7,7 +7,7 @@ use crate::support::home::{hash_of, secret_of, set_mode, signing_key};
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request};
 
 /// An RSA key of 1024 bits, made for this test and used nowhere.
-const SHORT_KEY: &str = "-----BEGIN PRIVATE KEY-----
+pub(crate) const SHORT_KEY: &str = "-----BEGIN PRIVATE KEY-----
 MIICdgIBADANBgkqhkiG9w0BAQEFAASCAmAwggJcAgEAAoGBAOj9toAbhS6EoEb4
 JX9QHCt+ov+Xv3IQVHLQRpkCh5RsyWqyU4IPKkwXLLyFuGSawNxRwTrzEL7yTNAs
 fgUjbY+XjJulkIU9/iOlgDc6I895ApYe88Ij3t3YuPMyf831ms964jvnPdIpPigR
@@ -26,7 +26,7 @@ WVg7Y1l3KTYgpA==
 ";
 
 /// A key on the curve P-256, made for this test and used nowhere.
-const CURVE_KEY: &str = "-----BEGIN PRIVATE KEY-----
+pub(crate) const CURVE_KEY: &str = "-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgc0wL1tOCyUl0Rf+M
 GiETMKWyxz9VDMvtjYRRa2RU2dyhRANCAAQu1dhtAiH/rmefv/3QshFPb6BAbt87
 rXXCbn6tnrwxn6tIabHebF7bBLyg2tLoPfRKvfamoTSkeZD5EsCP8Lma
@@ -67,6 +67,7 @@ fn usage_errors_exit_with_2() {
         &["client", "add", "--id", "a", "--claim", "no-value"],
         &["client", "add", "--id", "a", "--lifetime", "an hour"],
         &["key", "generate", "--bits", "many"],
+        &["key", "import"],
     ] {
         run(home.command(arguments)).assert_error(2, &["error: "]);
     }

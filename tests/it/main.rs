@@ -24,6 +24,7 @@ mod explain;
 mod firstvision;
 mod framing;
 mod introspection;
+mod key_life;
 mod layers;
 mod limits;
 mod load;
