@@ -5,9 +5,11 @@
 
 mod check;
 mod client;
+mod completions;
 mod http_client;
 mod key;
 mod live;
+mod man;
 mod reload;
 mod secret;
 mod serve;
@@ -35,6 +37,8 @@ pub fn run() -> ExitCode {
         Command::Key(command) => key::run(command),
         Command::Check(args) => check::run(args),
         Command::Token(args) => token::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -72,6 +76,10 @@ enum Command {
     Check(ServeArgs),
     /// Ask a running server for a token, as a client does.
     Token(token::TokenArgs),
+    /// Print what a shell completes of this command line.
+    Completions(completions::CompletionsArgs),
+    /// Print a manual page.
+    Man(man::ManArgs),
 }
 
 /// Flags win over `GRANTD_*` in the environment, which wins over the file, which wins over defaults.
