@@ -5,8 +5,11 @@
 
 mod check;
 mod client;
+mod completions;
 mod http_client;
 mod key;
+mod live;
+mod man;
 mod reload;
 mod secret;
 mod serve;
@@ -34,6 +37,8 @@ pub fn run() -> ExitCode {
         Command::Key(command) => key::run(command),
         Command::Check(args) => check::run(args),
         Command::Token(args) => token::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,13 +69,17 @@ enum Command {
     /// Register clients and show them.
     #[command(subcommand)]
     Client(client::ClientCommand),
-    /// Make signing keys and show where they stand.
+    /// Make signing keys, take them out of use and show where they stand.
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// Validate everything that `serve` would load.
     Check(ServeArgs),
     /// Ask a running server for a token, as a client does.
     Token(token::TokenArgs),
+    /// Print what a shell completes of this command line.
+    Completions(completions::CompletionsArgs),
+    /// Print a manual page.
+    Man(man::ManArgs),
 }
 
 /// Flags win over `GRANTD_*` in the environment, which wins over the file, which wins over defaults.
@@ -175,7 +184,15 @@ impl From<Vec<Fault>> for CliError {
 
 /// Writes one line of output; what cannot be written was not done.
 fn print(line: impl fmt::Display) -> Result<(), CliError> {
-    writeln!(io::stdout(), "{line}")
+    print_bytes(format!("{line}\n").as_bytes())
+}
+
+/// Writes what has its line breaks already.
+fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
+    let mut output = io::stdout();
+    output
+        .write_all(bytes)
+        .and_then(|()| output.flush())
         .map_err(|error| CliError(format!("standard output cannot be written: {error}")))
 }
 

@@ -12,7 +12,8 @@
 //! * [`endpoint`]: the story of one request, from values to values.
 //! * [`issuer`], [`store`]: claims; where clients and keys are kept.
 //! * [`oauth`], [`signing`]: the rules, pure; RSA signatures behind a queue.
-//! * [`form`], [`jose`], [`config`], [`fault`], [`clock`], [`random`], [`telemetry`]: the ground.
+//! * [`form`], [`jose`], [`config`], [`fault`], [`clock`], [`random`], [`tally`],
+//!   [`telemetry`]: the ground.
 
 pub mod cli;
 pub mod clock;
@@ -29,4 +30,5 @@ pub mod random;
 pub mod server;
 pub mod signing;
 pub mod store;
+pub mod tally;
 pub mod telemetry;

@@ -1,17 +1,20 @@
-//! `grantd key`: makes signing keys and shows where they stand.
+//! `grantd key`: makes signing keys, takes them out of use and shows where they stand.
 
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
-use crate::cli::{CliError, ServeArgs, print};
+use crate::cli::{CliError, ServeArgs, cannot, live, print};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::jose::key_life::Retention;
-use crate::jose::key_set::KeySet;
+use crate::config::{Config, ListenAddr};
+use crate::jose::key_life::{KeyTimes, Retention, Retirement};
+use crate::jose::key_set::{KeySet, SigningKey};
+use crate::store::client_file;
+use crate::store::key_directory::{self, Rotated};
 use crate::store::snapshot::Sources;
-use crate::store::{client_file, key_directory};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -20,14 +23,44 @@ pub(super) enum KeyCommand {
     Generate {
         #[command(flatten)]
         keys: KeyArgs,
-        /// Bits of its modulus: 2048, 3072 or 4096.
-        #[arg(long, default_value_t = 2048, value_parser = parse_bits)]
-        bits: u16,
+        #[command(flatten)]
+        size: SizeArg,
+    },
+    /// Make an RSA key that takes over from the one that signs, when every cached key set has it.
+    ///
+    /// Refused while another one waits for that.
+    Rotate {
+        #[command(flatten)]
+        keys: KeyArgs,
+        #[command(flatten)]
+        size: SizeArg,
+    },
+    /// Take out of use the keys that are gone: no token of theirs is valid any more.
+    ///
+    /// A key is renamed to `<kid>.pem.retired`; nothing is lost. A running server notices by itself.
+    Retire {
+        #[command(flatten)]
+        keys: KeyArgs,
+        /// A key to take out too, whatever its state: one that has leaked. The tokens that it has
+        /// signed are worthless as soon as verifiers read the key set again.
+        #[arg(value_name = "KID", value_parser = parse_key_id, allow_hyphen_values = true)]
+        key_id: Option<String>,
+    },
+    /// Take in an RSA key that was made elsewhere, as if it were made now.
+    Import {
+        #[command(flatten)]
+        keys: KeyArgs,
+        /// A PKCS#8 document in PEM; - is standard input.
+        #[arg(value_name = "FILE")]
+        from: PathBuf,
     },
     /// Show every key, one JSON object a line.
     List {
         #[command(flatten)]
         keys: KeyArgs,
+        /// Ask the server whose admin listener is here how often each key was fetched.
+        #[arg(long, value_name = "ADDRESS")]
+        admin: Option<ListenAddr>,
     },
 }
 
@@ -41,41 +74,109 @@ pub(super) struct KeyArgs {
     config: Option<PathBuf>,
 }
 
+#[derive(Args, Debug)]
+pub(super) struct SizeArg {
+    /// Bits of its modulus: 2048, 3072 or 4096.
+    #[arg(long, default_value_t = 2048, value_parser = parse_bits)]
+    bits: u16,
+}
+
 pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
+    let now = Clock::system().unix_seconds();
     match command {
-        KeyCommand::Generate { keys, bits } => generate(keys, bits),
-        KeyCommand::List { keys } => list(keys),
+        KeyCommand::Generate { keys, size } => {
+            let (config, retention) = keys.resolve()?;
+            let key = key_directory::generate(&config.keys, size.bits, &retention, now)?;
+            print(Value::Object(describe(&key)))
+        }
+        KeyCommand::Rotate { keys, size } => rotate(keys, size.bits, now),
+        KeyCommand::Retire { keys, key_id } => retire(keys, key_id.as_deref(), now),
+        KeyCommand::Import { keys, from } => import(keys, &from, now),
+        KeyCommand::List { keys, admin } => list(keys, admin.as_ref(), now),
     }
 }
 
-fn generate(args: KeyArgs, bits: u16) -> Result<(), CliError> {
+fn rotate(args: KeyArgs, bits: u16, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
-    let now = Clock::system().unix_seconds();
-    let key = key_directory::generate(&config.keys, bits, &retention, now)?;
-    let times = key.times();
-    print(json!({
-        "kid": key.key_id(), "bits": key.bits(),
-        "published_at": times.published_at, "signs_from": times.signs_from,
-    }))
+    let Rotated { made, signing, retirement } =
+        key_directory::rotate(&config.keys, bits, &retention, now)?;
+    let Retirement { retires_at, gone_at } = retirement;
+    let mut described = describe(&made);
+    described.insert(
+        "retires".to_owned(),
+        json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at }),
+    );
+    print(Value::Object(described))
 }
 
-fn list(args: KeyArgs) -> Result<(), CliError> {
+fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
-    let keys = KeySet::new(key_directory::load(&config.keys)?, retention);
-    for (key, state) in keys.states(Clock::system().unix_seconds()) {
-        let times = key.times();
+    for retired in key_directory::retire(&config.keys, key_id, &retention, now)? {
         print(json!({
-            "kid": key.key_id(), "bits": key.bits(), "state": state.to_string(),
-            "published_at": times.published_at, "signs_from": times.signs_from,
+            "kid": retired.key_id, "state": retired.state.to_string(), "file": retired.file,
         }))?;
     }
     Ok(())
+}
+
+fn import(args: KeyArgs, from: &Path, now: u64) -> Result<(), CliError> {
+    let (config, retention) = args.resolve()?;
+    let (source, text) = if from == Path::new("-") {
+        let source = Path::new("standard input");
+        let mut text = Zeroizing::new(String::new());
+        io::stdin().read_to_string(&mut text).map_err(|error| cannot("read", source, &error))?;
+        (source, text)
+    } else {
+        (from, key_directory::read(from)?)
+    };
+    let key = key_directory::import(&config.keys, source, &text, &retention, now)?;
+    print(Value::Object(describe(&key)))
+}
+
+fn list(args: KeyArgs, admin: Option<&ListenAddr>, now: u64) -> Result<(), CliError> {
+    let (config, retention) = args.resolve()?;
+    let keys = KeySet::new(key_directory::load(&config.keys)?, retention);
+    let live = admin.map(|admin| live::ask(admin, "/keys", "is an older one")).transpose()?;
+    for (_, mut described) in keys.describe(now) {
+        if let Some(live) = &live {
+            live::add_figures(&mut described, live, "kid", &["fetches", "last_fetch"]);
+        }
+        print(Value::Object(described))?;
+    }
+    Ok(())
+}
+
+/// A key that has just come into the directory.
+fn describe(key: &SigningKey) -> Map<String, Value> {
+    let KeyTimes { published_at, signs_from } = key.times();
+    [
+        ("kid", key.key_id().into()),
+        ("bits", key.bits().into()),
+        ("published_at", published_at.into()),
+        ("signs_from", signs_from.into()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into_iter()
+    .collect()
 }
 
 fn parse_bits(argument: &str) -> Result<u16, String> {
     let bits = argument.parse().ok().filter(|bits| key_directory::KEY_SIZES.contains(bits));
     bits.ok_or_else(|| format!("must be one of {:?}", key_directory::KEY_SIZES))
 }
+
+/// It may begin with a hyphen, and what is no key's name is likely a mistyped flag.
+fn parse_key_id(argument: &str) -> Result<String, String> {
+    let is_base64url = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    if argument.len() == THUMBPRINT_CHARS && argument.bytes().all(is_base64url) {
+        Ok(argument.to_owned())
+    } else {
+        Err("must be a kid, as `grantd key list` shows it".to_owned())
+    }
+}
+
+/// Of 32 bytes in base64url.
+const THUMBPRINT_CHARS: usize = 43;
 
 impl KeyArgs {
     fn resolve(self) -> Result<(Config, Retention), CliError> {

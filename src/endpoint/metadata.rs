@@ -81,7 +81,11 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
     Document::new(document.to_string(), snapshot.keys.max_age())
 }
 
-/// The public keys at `now` (Unix seconds).
+/// The public keys at `now` (Unix seconds). Counts for each of them that it was asked for: a 304
+/// too says that somebody has it.
 pub fn key_set(snapshot: &Snapshot, now: u64) -> Document {
+    for key in snapshot.keys.published(now) {
+        key.fetches().record(now);
+    }
     Document::new(snapshot.keys.to_jwks(now), snapshot.keys.max_age())
 }

@@ -1,5 +1,7 @@
 //! The operators' listener: health and metrics, never on the public one.
 
+mod keys;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,6 +43,7 @@ impl Admin {
             "/livez" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
+            "/keys" => self.keys(),
             path => {
                 let below = |prefix| path.strip_prefix(prefix).and_then(urlencoded::decode_path);
                 if let Some(id) = below("/clients/") {
@@ -100,6 +103,12 @@ impl Admin {
         json(StatusCode::OK, &json!({ "request_id": request_id, "refusals": refusals }))
     }
 
+    /// Where the keys stand, and who has asked for them: whether a new one has come to verifiers.
+    fn keys(&self) -> Response<Full<Bytes>> {
+        let now = self.context.clock.unix_seconds();
+        json(StatusCode::OK, &keys::to_json(&self.context.snapshot().keys, now))
+    }
+
     fn metrics(&self) -> Response<Full<Bytes>> {
         let waiting = i64::try_from(self.context.engine.waiting()).unwrap_or(i64::MAX);
         self.metrics.signing_queue.set(waiting);
@@ -117,9 +126,10 @@ impl Admin {
         self.metrics.show_throttled([Spent::Client, Spent::Source].map(|it| throttle.refused(it)));
         match self.metrics.to_text() {
             Ok(mut text) => {
-                text.push_str(
-                    &self.context.secret_uses.to_metrics(&self.context.snapshot().clients),
-                );
+                let snapshot = self.context.snapshot();
+                text.push_str(&self.context.secret_uses.to_metrics(&snapshot.clients));
+                let now = self.context.clock.unix_seconds();
+                text.push_str(&keys::to_metrics(&snapshot.keys, now));
                 let mut response = plain(StatusCode::OK, text);
                 let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, format);
@@ -137,7 +147,7 @@ impl std::fmt::Debug for Admin {
 }
 
 const ROUTES: &str =
-    "here are /livez, /readyz, /metrics, /clients/{id} and /explain/{request-id}\n";
+    "here are /livez, /readyz, /metrics, /keys, /clients/{id} and /explain/{request-id}\n";
 
 fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     let mut response = plain(status, value.to_string());

@@ -3,7 +3,6 @@
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 
-use crate::jose::key_life::KeyState;
 use crate::jose::key_set::KeySet;
 
 /// The claims of one of our own tokens that decide what it is good for.
@@ -64,10 +63,9 @@ pub fn verify<'k>(token: &str, keys: &'k KeySet, now: u64) -> Option<(Claims, &'
     validation.validate_aud = false;
     validation.required_spec_claims.clear();
 
-    keys.states(now)
-        .filter(|(_, state)| *state != KeyState::Gone)
-        .filter(|(key, _)| header.kid.as_ref().is_none_or(|kid| kid == key.key_id()))
-        .find_map(|(key, _)| {
+    keys.published(now)
+        .filter(|key| header.kid.as_ref().is_none_or(|kid| kid == key.key_id()))
+        .find_map(|key| {
             let verified = decode(token, key.verifier(), &validation).ok()?;
             Some((verified.claims, key.key_id()))
         })

@@ -31,6 +31,22 @@ impl Retention {
     pub fn publish_at(&self, now: u64) -> KeyTimes {
         KeyTimes { published_at: now, signs_from: now + 2 * self.jwks_max_age }
     }
+
+    /// What becomes of a key whose successor signs from `retires_at` on (Unix seconds).
+    pub fn retire_at(&self, retires_at: u64) -> Retirement {
+        let kept_for = self.token_lifetime + self.jwks_max_age;
+        // The time in a file may be any number.
+        Retirement { retires_at, gone_at: retires_at.saturating_add(kept_for) }
+    }
+}
+
+/// The end of a key's life, in Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retirement {
+    /// Signs until here, when its successor begins.
+    pub retires_at: u64,
+    /// In the key set until here: its last token has expired then, and the copies are stale.
+    pub gone_at: u64,
 }
 
 /// Where a key stands.
@@ -66,14 +82,18 @@ impl KeyTimes {
         if self.signs_from > now {
             return KeyState::Published;
         }
-        let successor = all.iter().map(|key| key.signs_from).filter(|&from| from > self.signs_from);
-        match successor.min() {
-            Some(retired_at) if retired_at <= now => {
-                let kept_for = retention.token_lifetime + retention.jwks_max_age;
-                if now < retired_at + kept_for { KeyState::Retiring } else { KeyState::Gone }
-            }
+        match self.retirement(all, retention) {
+            Some(retirement) if retirement.gone_at <= now => KeyState::Gone,
+            Some(retirement) if retirement.retires_at <= now => KeyState::Retiring,
             _ => KeyState::Signing,
         }
+    }
+
+    /// When this key's life ends, or has ended, among `all` keys of the same issuer. `None`: there
+    /// is no successor.
+    pub fn retirement(&self, all: &[Self], retention: &Retention) -> Option<Retirement> {
+        let later = all.iter().map(|key| key.signs_from).filter(|&from| from > self.signs_from);
+        later.min().map(|retires_at| retention.retire_at(retires_at))
     }
 }
 
@@ -100,8 +120,39 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_key_follows_from_the_next_one() {
+        let [first, second, third] =
+            [1_000, 20_000, 30_000].map(|at| KeyTimes { published_at: at, signs_from: at });
+        let all = [third, first, second];
+        let ends = |key: KeyTimes| {
+            let retirement = key.retirement(&all, &RETENTION)?;
+            Some((retirement.retires_at, retirement.gone_at))
+        };
+        assert_eq!(ends(first), Some((20_000, 23_900)));
+        assert_eq!(ends(second), Some((30_000, 33_900)));
+        assert_eq!(ends(third), None);
+        for (now, state) in [
+            (19_999, KeyState::Signing),
+            (20_000, KeyState::Retiring),
+            (23_899, KeyState::Retiring),
+            (23_900, KeyState::Gone),
+        ] {
+            assert_eq!(first.state(&all, &RETENTION, now), state, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_successor_at_the_end_of_time_is_one_too() {
+        let [key, last] = [0, u64::MAX].map(|at| KeyTimes { published_at: 0, signs_from: at });
+        let retirement = key.retirement(&[key, last], &RETENTION).unwrap();
+        assert_eq!((retirement.retires_at, retirement.gone_at), (u64::MAX, u64::MAX));
+        assert_eq!(key.state(&[key, last], &RETENTION, u64::MAX - 1), KeyState::Signing);
+    }
+
+    #[test]
     fn a_lone_key_signs_for_ever() {
         let key = KeyTimes { published_at: 0, signs_from: 0 };
+        assert_eq!(key.retirement(&[key], &RETENTION), None);
         assert_eq!(key.state(&[key], &RETENTION, u64::MAX), KeyState::Signing);
     }
 

@@ -8,10 +8,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use pkcs8::der::SecretDocument;
 use ring::rsa::{KeyPair, PublicKeyComponents};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use crate::jose::key_life::{KeyState, KeyTimes, Retention};
+use crate::jose::key_life::{KeyState, KeyTimes, Retention, Retirement};
 use crate::jose::public_key::{Thumbprint, sha256};
+use crate::tally::Tally;
 
 /// One RSA signing key with everything about it that a token needs, made once.
 pub struct SigningKey {
@@ -26,6 +27,7 @@ pub struct SigningKey {
     not_before: u64,
     at_jwt_header: String,
     verifier: DecodingKey,
+    fetches: Tally,
 }
 
 impl SigningKey {
@@ -60,6 +62,7 @@ impl SigningKey {
             not_before: 0,
             at_jwt_header,
             verifier,
+            fetches: Tally::default(),
         })
     }
 
@@ -101,6 +104,12 @@ impl SigningKey {
     /// The base64url-encoded protected header of an `at+jwt` signed with this key.
     pub fn at_jwt_header(&self) -> &str {
         &self.at_jwt_header
+    }
+
+    /// Answers with a key set that has it, since this process read it: evidence that verifiers can
+    /// have a copy.
+    pub fn fetches(&self) -> &Tally {
+        &self.fetches
     }
 }
 
@@ -170,21 +179,51 @@ impl KeySet {
 
     /// Every key with its state at `now`.
     pub fn states(&self, now: u64) -> impl Iterator<Item = (&SigningKey, KeyState)> {
-        let all: Vec<_> = self.keys.iter().map(|key| key.times()).collect();
+        let all = self.times();
         self.keys.iter().map(move |key| (&**key, key.times().state(&all, &self.retention, now)))
+    }
+
+    /// The keys that verifiers need at `now`.
+    pub fn published(&self, now: u64) -> impl Iterator<Item = &SigningKey> {
+        let published = self.states(now).filter(|(_, state)| *state != KeyState::Gone);
+        published.map(|(key, _)| key)
     }
 
     /// Whether the key of this id is one that verifiers need at `now`.
     pub fn is_published(&self, key_id: &str, now: u64) -> bool {
-        self.states(now).any(|(key, state)| key.key_id == key_id && state != KeyState::Gone)
+        self.published(now).any(|key| key.key_id == key_id)
+    }
+
+    /// Where each key stands at `now`, as operators read it; all times are Unix seconds.
+    pub fn describe(&self, now: u64) -> impl Iterator<Item = (&SigningKey, Map<String, Value>)> {
+        let all = self.times();
+        self.states(now).map(move |(key, state)| {
+            let KeyTimes { published_at, signs_from } = key.times();
+            let mut described = Map::new();
+            let mut say = |name: &str, value: Value| described.insert(name.to_owned(), value);
+            say("kid", key.key_id().into());
+            say("bits", key.bits().into());
+            say("state", state.to_string().into());
+            say("published_at", published_at.into());
+            say("signs_from", signs_from.into());
+            if let Some(end) = key.times().retirement(&all, &self.retention) {
+                let Retirement { retires_at, gone_at } = end;
+                say("retires_at", retires_at.into());
+                say("gone_at", gone_at.into());
+            }
+            (key, described)
+        })
+    }
+
+    fn times(&self) -> Vec<KeyTimes> {
+        self.keys.iter().map(|key| key.times()).collect()
     }
 
     /// The public keys that verifiers need at `now`, as a JWK Set document.
     pub fn to_jwks(&self, now: u64) -> String {
         let keys: Vec<_> = self
-            .states(now)
-            .filter(|(_, state)| *state != KeyState::Gone)
-            .map(|(key, _)| {
+            .published(now)
+            .map(|key| {
                 json!({
                     "kty": "RSA", "use": "sig", "alg": "RS256",
                     "kid": key.key_id, "n": key.modulus, "e": key.exponent,

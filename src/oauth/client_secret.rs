@@ -1,7 +1,6 @@
 //! Client secrets, as hashes: what was registered is never kept.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
@@ -10,6 +9,7 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::oauth::password_hash::PasswordHash;
+use crate::tally::Tally;
 
 /// One of a client's secrets and the time in which it is accepted.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct ClientSecret {
     /// Accepted until here, exclusively (Unix seconds).
     pub expires_at: Option<u64>,
     /// How it is used; nothing is there before it is used once.
-    pub used: OnceLock<Arc<SecretUse>>,
+    pub used: OnceLock<Arc<Tally>>,
 }
 
 impl ClientSecret {
@@ -42,31 +42,6 @@ impl PartialEq for ClientSecret {
             && *hash == other.hash
             && *not_before == other.not_before
             && *expires_at == other.expires_at
-    }
-}
-
-/// How often a secret was used, and when last.
-#[derive(Debug, Default)]
-pub struct SecretUse {
-    count: AtomicU64,
-    last: AtomicU64,
-}
-
-impl SecretUse {
-    /// Counts one use at `now` (Unix seconds).
-    pub fn record(&self, now: u64) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.last.store(now, Ordering::Relaxed);
-    }
-
-    /// How often it was used.
-    pub fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    /// When it was used last (Unix seconds).
-    pub fn last(&self) -> u64 {
-        self.last.load(Ordering::Relaxed)
     }
 }
 

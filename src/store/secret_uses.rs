@@ -8,14 +8,15 @@ use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::oauth::client::{Client, Registry};
-use crate::oauth::client_secret::{ClientSecret, SecretUse};
+use crate::oauth::client_secret::ClientSecret;
+use crate::tally::Tally;
 
 /// The uses of every secret that was used, by client and label.
 #[derive(Default)]
 pub struct SecretUses(Mutex<BTreeMap<Box<str>, Labelled>>);
 
 /// A client's secrets are few.
-type Labelled = Vec<(Box<str>, Arc<SecretUse>)>;
+type Labelled = Vec<(Box<str>, Arc<Tally>)>;
 
 impl SecretUses {
     /// Counts one successful use of `secret` at `now` (Unix seconds).
@@ -25,7 +26,7 @@ impl SecretUses {
     }
 
     /// How a secret was used. `None`: not at all.
-    pub fn of(&self, client_id: &str, label: &str) -> Option<Arc<SecretUse>> {
+    pub fn of(&self, client_id: &str, label: &str) -> Option<Arc<Tally>> {
         let uses = self.uses();
         let (_, used) = uses.get(client_id)?.iter().find(|(known, _)| **known == *label)?;
         Some(Arc::clone(used))
@@ -57,13 +58,13 @@ impl SecretUses {
         text
     }
 
-    fn enter(&self, client_id: &str, label: &str) -> Arc<SecretUse> {
+    fn enter(&self, client_id: &str, label: &str) -> Arc<Tally> {
         let mut uses = self.uses();
         let labelled = uses.entry(client_id.into()).or_default();
         if let Some((_, used)) = labelled.iter().find(|(known, _)| **known == *label) {
             return Arc::clone(used);
         }
-        let used = Arc::<SecretUse>::default();
+        let used = Arc::<Tally>::default();
         labelled.push((label.into(), Arc::clone(&used)));
         used
     }
@@ -81,20 +82,20 @@ impl fmt::Debug for SecretUses {
 }
 
 /// Name, type, help and value.
-type Metric = (&'static str, &'static str, &'static str, fn(&SecretUse) -> u64);
+type Metric = (&'static str, &'static str, &'static str, fn(&Tally) -> u64);
 
 const METRICS: [Metric; 2] = [
     (
         "grantd_secret_uses_total",
         "counter",
         "Successful uses of a client's secret since the start.",
-        SecretUse::count,
+        Tally::count,
     ),
     (
         "grantd_secret_last_use_seconds",
         "gauge",
         "When a client's secret was used last, in Unix seconds.",
-        SecretUse::last,
+        Tally::last,
     ),
 ];
 

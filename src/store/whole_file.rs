@@ -35,6 +35,17 @@ pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
     sync_directory(path)
 }
 
+/// Gives a file another name in its directory, on disk when this returns. A file that has the new
+/// name is replaced.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_directory(to)
+}
+
 /// Creates `directory` and what is missing above it, its owner's alone, on disk when this returns.
 /// One that exists stays as it is.
 ///
@@ -75,7 +86,18 @@ pub fn lock(path: &Path) -> io::Result<Lock> {
     Ok(Lock(file))
 }
 
-/// The same without waiting.
+/// Holds off every other process that adds files to `directory` or takes them away, until the lock
+/// is dropped.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn lock_directory(directory: &Path) -> io::Result<Lock> {
+    // With a separator at its end, the name that is made of it is a hidden one inside.
+    lock(&directory.join(""))
+}
+
+/// The same as [`lock`] without waiting.
 ///
 /// # Errors
 ///

@@ -20,6 +20,9 @@ fn a_serving_process_is_alive_and_ready() {
     }
 }
 
+const ROUTES: &str =
+    "here are /livez, /readyz, /metrics, /keys, /clients/{id} and /explain/{request-id}\n";
+
 #[test]
 fn nothing_else_is_there_and_nothing_can_be_changed() {
     let server = Program::shared();
@@ -29,14 +32,12 @@ fn nothing_else_is_there_and_nothing_can_be_changed() {
         "/.well-known/openid-configuration",
         "/livez/",
         "/clients",
+        "/keys/",
         "/clients/%zz",
     ] {
         let answer = Request::get(path).send(server.admin);
         assert_eq!(answer.status, 404, "{path}");
-        assert_eq!(
-            answer.text(),
-            "here are /livez, /readyz, /metrics, /clients/{id} and /explain/{request-id}\n"
-        );
+        assert_eq!(answer.text(), ROUTES);
     }
     for path in ["/livez", "/metrics", "/connect/token"] {
         let answer = Request::new("POST", path).body("x").send(server.admin);
@@ -47,7 +48,7 @@ fn nothing_else_is_there_and_nothing_can_be_changed() {
 #[test]
 fn the_public_listener_has_none_of_it() {
     let server = Program::shared();
-    for path in ["/livez", "/readyz", "/metrics", "/explain/x"] {
+    for path in ["/livez", "/readyz", "/metrics", "/keys", "/explain/x"] {
         server.ask(&Request::get(path)).assert_refused(404, "invalid_request");
     }
 }

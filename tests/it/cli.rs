@@ -1,13 +1,14 @@
 //! `serve` and `check`: exit codes, and errors that say what, where and what to do.
 
 use std::net::TcpListener;
+use std::process::Command;
 
 use crate::support::command::{Ended, run};
 use crate::support::home::{hash_of, secret_of, set_mode, signing_key};
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request};
 
 /// An RSA key of 1024 bits, made for this test and used nowhere.
-const SHORT_KEY: &str = "-----BEGIN PRIVATE KEY-----
+pub(crate) const SHORT_KEY: &str = "-----BEGIN PRIVATE KEY-----
 MIICdgIBADANBgkqhkiG9w0BAQEFAASCAmAwggJcAgEAAoGBAOj9toAbhS6EoEb4
 JX9QHCt+ov+Xv3IQVHLQRpkCh5RsyWqyU4IPKkwXLLyFuGSawNxRwTrzEL7yTNAs
 fgUjbY+XjJulkIU9/iOlgDc6I895ApYe88Ij3t3YuPMyf831ms964jvnPdIpPigR
@@ -26,7 +27,7 @@ WVg7Y1l3KTYgpA==
 ";
 
 /// A key on the curve P-256, made for this test and used nowhere.
-const CURVE_KEY: &str = "-----BEGIN PRIVATE KEY-----
+pub(crate) const CURVE_KEY: &str = "-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgc0wL1tOCyUl0Rf+M
 GiETMKWyxz9VDMvtjYRRa2RU2dyhRANCAAQu1dhtAiH/rmefv/3QshFPb6BAbt87
 rXXCbn6tnrwxn6tIabHebF7bBLyg2tLoPfRKvfamoTSkeZD5EsCP8Lma
@@ -67,6 +68,11 @@ fn usage_errors_exit_with_2() {
         &["client", "add", "--id", "a", "--claim", "no-value"],
         &["client", "add", "--id", "a", "--lifetime", "an hour"],
         &["key", "generate", "--bits", "many"],
+        &["key", "import"],
+        &["completions"],
+        &["completions", "cmd"],
+        &["man", "frobnicate"],
+        &["man", "key", "frobnicate"],
     ] {
         run(home.command(arguments)).assert_error(2, &["error: "]);
     }
@@ -319,4 +325,67 @@ fn the_environment_reaches_subcommands() {
     assert_eq!(run(list.env("GRANTD_CLIENTS", "other.json")).assert_fine(), "");
     let bad = run(home.command(&["check"]).env("GRANTD_WORKERS", "some"));
     bad.assert_error(2, &["--workers"]);
+}
+
+#[test]
+fn shells_are_told_what_they_can_complete() {
+    let home = Home::new();
+    for (shell, begins) in [
+        ("bash", "_grantd() {"),
+        ("zsh", "#compdef grantd"),
+        ("fish", "# Print an optspec"),
+        ("elvish", "\nuse builtin;"),
+        ("powershell", "\nusing namespace"),
+    ] {
+        let ended = run(home.command(&["completions", shell]));
+        let script = ended.assert_fine();
+        assert!(script.starts_with(begins), "{shell}: {}", &script[..60]);
+        for word in ["serve", "client", "key", "check", "rotate", "retire", "admin-listen"] {
+            assert!(script.contains(word), "{shell} lacks {word}");
+        }
+    }
+    let script = run(home.command(&["completions", "bash"])).stdout;
+    let file = home.write("grantd.bash", &script);
+    let bash = |script: &str| {
+        let mut bash = Command::new("bash");
+        run(bash.args(["--norc", "-c", script, "bash"]).arg(&file))
+    };
+    assert_eq!(bash("bash -n \"$1\"").assert_fine(), "");
+    // What a shell does when somebody presses the key.
+    let completed = bash(
+        ". \"$1\"; COMP_WORDS=(grantd key r); COMP_CWORD=2; _grantd grantd r key; \
+         echo \"${COMPREPLY[@]}\"",
+    );
+    assert_eq!(completed.assert_fine(), "rotate retire\n");
+}
+
+#[test]
+fn there_is_a_manual_page_for_each_command() {
+    let home = Home::new();
+    let page = |command: &[&str]| {
+        run(home.command(&[&["man"], command].concat())).assert_fine().to_owned()
+    };
+    for (command, title, words) in [
+        (&[][..], "grantd", &["grantd\\-key(1)", "GRANTD_LISTEN"][..]),
+        (&["key"], "grantd-key", &["grantd\\-key\\-rotate(1)", "grantd\\-key\\-retire(1)"]),
+        (&["key", "retire"], "grantd-key-retire", &["KID", "GRANTD_KEYS"]),
+        (&["client", "add"], "grantd-client-add", &["\\-\\-secret\\-stdin"]),
+    ] {
+        let text = page(command);
+        // Two lines that keep quotes as they are stand in front of the title.
+        assert!(text.starts_with(".ie ") || text.starts_with(".TH "), "{text}");
+        assert!(text.contains(&format!("\n.TH {title} 1 ")), "{text}");
+        for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS"] {
+            assert!(text.contains(&format!("\n.SH {section}\n")), "{title} lacks {section}");
+        }
+        for word in words {
+            assert!(text.contains(word), "{title} lacks {word}: {text}");
+        }
+        // Every request is one that pages have.
+        for line in text.lines().filter(|line| line.starts_with('.')) {
+            let request = line.split(' ').next().unwrap();
+            let known = [".ie", ".el", ".TH", ".SH", ".TP", ".br", ".IP", ".RS", ".RE", ".PP"];
+            assert!(known.contains(&request), "{line}");
+        }
+    }
 }

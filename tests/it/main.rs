@@ -25,6 +25,7 @@ mod faults;
 mod firstvision;
 mod framing;
 mod introspection;
+mod key_life;
 mod layers;
 mod limits;
 mod load;

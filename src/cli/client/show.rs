@@ -1,11 +1,9 @@
 //! What is registered, without secrets and hashes.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
 
 use super::FileArg;
-use crate::cli::http_client::{Request, Target, send};
+use crate::cli::live::{add_figures, ask};
 use crate::cli::{CliError, print};
 use crate::config::ListenAddr;
 use crate::form::urlencoded;
@@ -26,39 +24,18 @@ pub(super) fn show(file: &FileArg, id: &str, admin: Option<&ListenAddr>) -> Resu
     let text = text_of(file)?;
     let mut entry =
         entry_of(&text, id).ok_or_else(|| CliError::from(edit::no_such_client(&file.clients)))?;
-    let live = admin.map(|admin| live_figures(admin, id)).transpose()?;
+    let path = format!("/clients/{}", urlencoded::encode(id));
+    let live = admin.map(|admin| ask(admin, &path, "has not read this client yet")).transpose()?;
     if let Some(Value::Array(secrets)) = entry.get_mut("secrets") {
         for secret in secrets.iter_mut().filter_map(Value::as_object_mut) {
             // The others keep their places.
             secret.shift_remove("hash");
-            let Some(live) = &live else { continue };
-            let known = live["secrets"].as_array().and_then(|secrets| {
-                secrets.iter().find(|known| Some(&known["label"]) == secret.get("label"))
-            });
-            // Null, where the server has not read this secret yet.
-            for figure in ["uses", "last_used"] {
-                let value = known.map_or(Value::Null, |known| known[figure].clone());
-                secret.insert(figure.to_owned(), value);
+            if let Some(live) = &live {
+                add_figures(secret, &live["secrets"], "label", &["uses", "last_used"]);
             }
         }
     }
     print(format_args!("{:#}", Value::Object(entry)))
-}
-
-/// What the running server knows of its secrets' use.
-fn live_figures(admin: &ListenAddr, id: &str) -> Result<Value, CliError> {
-    let target = Target::of_listener(admin);
-    let path = format!("/clients/{}", urlencoded::encode(id));
-    let answer = send(&target, Request::get(&path), Duration::from_secs(10))?;
-    match answer.status {
-        200 => serde_json::from_slice(&answer.body).map_err(|_| {
-            CliError(format!("{admin}: answered no JSON; is this the admin listener?"))
-        }),
-        status => Err(CliError(format!(
-            "{admin}: answered {status}; either this is not the admin listener, or its server has \
-             not read this client yet"
-        ))),
-    }
 }
 
 /// The text of a file without faults.
