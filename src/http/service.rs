@@ -174,6 +174,7 @@ impl Service {
             let about = audit::Request { request_id, route, client, address: &address, trace_id };
             self.write_down(about, outcome_label, outcome.verdict);
         }
+        let is_validation = route == Route::Validate;
         let (route, method, status) = (route.label(), head.method.as_str(), outcome.answer.status);
         self.metrics.count(route, outcome_label, cause, took.as_secs_f64());
 
@@ -195,6 +196,11 @@ impl Service {
             });
         }
 
+        let (original_method, original_path) = if is_validation && address.forwarded.is_some() {
+            original(&head.headers)
+        } else {
+            (None, None)
+        };
         let peer = arrival.peer;
         let address = address.forwarded.map(display);
         macro_rules! line {
@@ -202,7 +208,7 @@ impl Service {
                 $level!(
                     target: "grantd::request",
                     request_id, route, method, status, outcome = outcome_label, cause, client,
-                    micros, %peer, address, trace_id
+                    micros, %peer, address, trace_id, original_method, original_path
                 )
             };
         }
@@ -316,6 +322,14 @@ fn check(limits: &Limits, route: Route<'_>, request: &request::Parts) -> Result<
         _ if route.allows(&request.method) => Ok(()),
         _ => Err(Cause::MethodNotAllowed),
     }
+}
+
+/// What a proxy was asked for when it asks about the token. Without the query: that is between the
+/// client and the API.
+fn original(headers: &HeaderMap) -> (Option<&str>, Option<&str>) {
+    let field = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let path = field("x-original-uri").map(|uri| uri.split_once('?').map_or(uri, |(path, _)| path));
+    (field("x-original-method"), path)
 }
 
 /// The value of a field that may stand there once.

@@ -4,6 +4,7 @@
 //! spelling of everything, no name twice, nothing in the header that would choose another key.
 
 use std::fmt;
+use std::hint::black_box;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -63,11 +64,18 @@ impl<'a> ForeignJwt<'a> {
         self.header.jwk.as_ref()
     }
 
-    /// Whether one of `keys` has signed it with `algorithm`. Its `kid` chooses, if it has one.
+    /// Whether one of `keys` has signed it with `algorithm`. Its `kid` chooses, if it has one. If
+    /// none comes into question, that takes as long as finding out that one has not.
     pub fn is_signed_by(&self, keys: &[PublicKey], algorithm: Algorithm) -> bool {
-        keys.iter()
-            .filter(|key| key.is_for(algorithm, self.header.kid.as_deref()))
-            .any(|key| key.verifies(algorithm, self.signed, self.signature))
+        let kid = self.header.kid.as_deref();
+        let mut fitting = keys.iter().filter(|key| key.is_for(algorithm, kid)).peekable();
+        if fitting.peek().is_none() {
+            let decoy = PublicKey::decoy(algorithm);
+            // The result is known; the time it takes must not be.
+            black_box(decoy.map(|key| key.verifies(algorithm, self.signed, self.signature)));
+            return false;
+        }
+        fitting.any(|key| key.verifies(algorithm, self.signed, self.signature))
     }
 
     /// Whether `key`, which it brought along, has signed it with `algorithm`.
@@ -177,6 +185,26 @@ mod tests {
         for name in ["none", "None", "HS256", "RS512", "ES384", "rs256", ""] {
             let text = jwt(&format!(r#"{{"alg":"{name}"}}"#));
             assert_eq!(ForeignJwt::read(&text).unwrap().algorithm(), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_asked_about_costs_one_verification() {
+        use crate::jose::public_key::VERIFICATIONS;
+
+        for algorithm in Algorithm::ALL {
+            let text = jwt(&format!(r#"{{"alg":"{}","kid":"k"}}"#, algorithm.as_str()));
+            let jwt = ForeignJwt::read(&text).unwrap();
+            let jwk = r#"{"kty":"EC","crv":"P-256","kid":"k",
+                "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+                "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+            let named = [PublicKey::parse(jwk).unwrap()];
+            let unnamed = [PublicKey::parse(&jwk.replace("\"kid\":\"k\",", "")).unwrap()];
+            for keys in [&[][..], &named, &unnamed] {
+                VERIFICATIONS.set(0);
+                assert!(!jwt.is_signed_by(keys, algorithm));
+                assert_eq!(VERIFICATIONS.get(), 1, "{algorithm:?}");
+            }
         }
     }
 

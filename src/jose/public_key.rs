@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::Engine as _;
@@ -126,6 +127,13 @@ impl PublicKey {
         Ok(key)
     }
 
+    /// A key for `algorithm` whose owner signs nothing here.
+    pub fn decoy(algorithm: Algorithm) -> Option<&'static Self> {
+        static DECOYS: OnceLock<[Option<PublicKey>; 3]> = OnceLock::new();
+        let decoys = DECOYS.get_or_init(|| DECOYS_AS_JWK.map(|jwk| Self::parse(jwk).ok()));
+        decoys.iter().flatten().find(|key| key.kind == algorithm.kind())
+    }
+
     /// An RSA key of a big-endian modulus and exponent.
     ///
     /// # Errors
@@ -190,6 +198,8 @@ impl PublicKey {
 
     /// Whether `signature`, in base64url, is this key's of `message`.
     pub fn verifies(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
+        #[cfg(test)]
+        VERIFICATIONS.set(VERIFICATIONS.get() + 1);
         self.kind == algorithm.kind()
             && jsonwebtoken::crypto::verify(
                 signature,
@@ -204,6 +214,19 @@ impl PublicKey {
     pub fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
     }
+}
+
+/// The examples of RFC 7638, section 3.1, RFC 7517, appendix A.1, and RFC 8037, appendix A.2.
+const DECOYS_AS_JWK: [&str; 3] = [
+    r#"{"kty":"RSA","e":"AQAB","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"}"#,
+    r#"{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#,
+    r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+];
+
+#[cfg(test)]
+thread_local! {
+    /// Signatures that were verified on this thread.
+    pub(crate) static VERIFICATIONS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
 impl fmt::Debug for PublicKey {

@@ -96,13 +96,12 @@ impl<'a> ClientAssertion<'a> {
         keys: &[PublicKey],
         registered: Option<Algorithm>,
     ) -> Result<(), AssertionError> {
-        if registered.is_some_and(|registered| registered != self.algorithm) {
-            return Err(AssertionError::Algorithm);
-        }
-        if self.jwt.is_signed_by(keys, self.algorithm) {
-            Ok(())
-        } else {
-            Err(AssertionError::Signature)
+        let is_other = registered.is_some_and(|registered| registered != self.algorithm);
+        let keys = if is_other { &[] } else { keys };
+        match self.jwt.is_signed_by(keys, self.algorithm) {
+            true => Ok(()),
+            false if is_other => Err(AssertionError::Algorithm),
+            false => Err(AssertionError::Signature),
         }
     }
 }

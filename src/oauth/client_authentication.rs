@@ -251,8 +251,12 @@ impl<'a> Credentials<'a> {
             }
             Proof::Assertion(assertion) => {
                 let accepted = assertion.check(expected)?;
+                // An unknown client takes as long as one that has not signed this.
+                let keys = registered.map_or(&[][..], |client| &client.keys);
+                let algorithm = registered.and_then(|client| client.assertion_algorithm);
+                let verified = assertion.verify(keys, algorithm);
                 let client = registered.ok_or(Cause::UnknownClient)?;
-                assertion.verify(&client.keys, client.assertion_algorithm)?;
+                verified?;
                 used = Some(accepted);
                 (client, AuthMethod::PrivateKeyJwt)
             }

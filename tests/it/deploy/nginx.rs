@@ -317,12 +317,17 @@ fn only_a_certificate_that_was_shown_counts() {
 fn the_protected_api_is_told_who_asks() {
     let site = Site::start();
     let bearer = site.bearer_of("reporting");
-    let request = Request::new("POST", "/reports/a").typed_body("text/plain", "a body");
+    let request = Request::new("POST", "/reports/a?q=1").typed_body("text/plain", "a body");
     let request = request.header("X-Client-Id", "forged").header("X-Scope", "forged");
+    let request = request.header("X-Request-Id", "asked.1");
     let answer =
         site.nginx.ask_host("api.example.com", &request.header("Authorization", bearer), &[]);
     let told = json!({ "method": "POST", "client": "reporting", "scope": "reports.read" });
     assert_eq!((answer.status, answer.json()), (200, told));
+    let line = site.server.log.of_request("asked.1");
+    assert_eq!((&line["route"], &line["client"]), (&json!("validate"), &json!("reporting")));
+    let original = (&line["original_method"], &line["original_path"]);
+    assert_eq!(original, (&json!("POST"), &json!("/reports/a")));
 }
 
 #[test]
