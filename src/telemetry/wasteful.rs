@@ -59,8 +59,9 @@ impl fmt::Debug for Wasteful {
 }
 
 /// Finding the one that goes takes about as long as a signature does for ten times as many.
-const WATCHED: usize = 1024;
-const SHOWN: usize = 10;
+pub const WATCHED: usize = 1024;
+/// As many as a dashboard has room for.
+pub const SHOWN: usize = 10;
 
 #[cfg(test)]
 mod tests {
