@@ -56,7 +56,7 @@ pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
 use crate::jose::key_set::KeySet;
 use crate::random::{NoEntropy, Random};
-use crate::server::reload::Loaded;
+use crate::server::reload::{Loaded, prepare};
 pub use crate::server::reload::{Reloaded, Reloader};
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
@@ -98,6 +98,7 @@ pub struct Server {
     metrics: Arc<Metrics>,
     refusals: Arc<Refusals>,
     service: Arc<Service>,
+    reloader: Arc<Reloader>,
     connections: Arc<Connections>,
     admin_connections: Arc<Connections>,
 }
@@ -124,17 +125,13 @@ impl Server {
         }
 
         let keys = KeySet::new(keys, retention);
-        let may_batch = matches!(config.signer, SignerChoice::Auto | SignerChoice::Batch);
         let single = match (config.signer, keys.signing_key(clock.unix_seconds())) {
             (SignerChoice::AwsLc, _) => Single::AwsLc,
             (SignerChoice::Auto | SignerChoice::Batch, Some(key)) => Single::fastest(key),
             _ => Single::Ring,
         };
         let engine = Engine::start(single, config.workers, config.limits.signing_queue)?;
-        let is_batched = may_batch && keys.iter().all(|key| engine.prepare(key));
-        if config.signer == SignerChoice::Batch && !is_batched {
-            return Err(StartError::NoBatches);
-        }
+        let is_batched = prepare(&engine, &keys, config.signer)?;
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads = config.workers, "signing");
         let (threads, capacity) = (config.limits.password_threads, config.limits.password_queue);
@@ -174,7 +171,8 @@ impl Server {
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
         let admin_connections = Connections::new(config.limits.clone(), unseen);
         let service = Arc::new(service);
-        Ok(Self { context, metrics, refusals, service, connections, admin_connections })
+        let reloader = Arc::new(Reloader::new(Arc::clone(&context), Arc::clone(&metrics)));
+        Ok(Self { context, metrics, refusals, service, reloader, connections, admin_connections })
     }
 
     /// What answers requests, for those who bring their own HTTP server: tokens without a socket.
@@ -188,8 +186,8 @@ impl Server {
     }
 
     /// What makes this server read its files again.
-    pub fn reloader(&self) -> Reloader {
-        Reloader::new(Arc::clone(&self.context), Arc::clone(&self.metrics))
+    pub fn reloader(&self) -> Arc<Reloader> {
+        Arc::clone(&self.reloader)
     }
 
     /// The issuer's URL.

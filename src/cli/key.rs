@@ -97,7 +97,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
 }
 
 fn rotate(args: KeyArgs, bits: u16, now: u64) -> Result<(), CliError> {
-    let (config, retention) = args.resolve()?;
+    let (config, retention) = args.resolve_with_clients()?;
     let Rotated { made, signing, retirement } =
         key_directory::rotate(&config.keys, bits, &retention, now)?;
     let Retirement { retires_at, gone_at } = retirement;
@@ -110,7 +110,7 @@ fn rotate(args: KeyArgs, bits: u16, now: u64) -> Result<(), CliError> {
 }
 
 fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError> {
-    let (config, retention) = args.resolve()?;
+    let (config, retention) = args.resolve_with_clients()?;
     for retired in key_directory::retire(&config.keys, key_id, &retention, now)? {
         print(json!({
             "kid": retired.key_id, "state": retired.state.to_string(), "file": retired.file,
@@ -179,6 +179,19 @@ fn parse_key_id(argument: &str) -> Result<String, String> {
 const THUMBPRINT_CHARS: usize = 43;
 
 impl KeyArgs {
+    /// The same where a registry is needed: without one, nobody knows how long tokens live.
+    fn resolve_with_clients(self) -> Result<(Config, Retention), CliError> {
+        let (config, retention) = self.resolve()?;
+        if config.clients.exists() {
+            return Ok((config, retention));
+        }
+        Err(CliError(format!(
+            "{}: there is no client registry, and so no knowing how long tokens live: run this \
+             where it is, or name the server's configuration with --config",
+            config.clients.display()
+        )))
+    }
+
     fn resolve(self) -> Result<(Config, Retention), CliError> {
         let Self { keys, config } = self;
         let config = ServeArgs { keys, config, ..ServeArgs::default() }.resolve()?;

@@ -14,78 +14,85 @@ use crate::config::{Config, ListenAddr};
 use crate::server::Reloader;
 use crate::store::file_watch::Stamp;
 
-/// Where a server's configuration comes from, each time it is read.
-pub(super) struct Source {
-    args: ServeArgs,
-    /// The addresses as they were written, where a port may be 0.
-    as_configured: Vec<ListenAddr>,
-    /// The addresses that became of them.
-    in_force: Vec<ListenAddr>,
+/// Everything that makes a running server read its files again.
+pub(super) struct Reloads {
+    source: Source,
+    hangups: Hangups,
     /// How the files looked before they were read for the first time.
     at_start: Stamp,
 }
 
-impl Source {
-    /// To be called before the files are read for the first time.
-    pub(super) fn new(
-        args: ServeArgs,
-        as_configured: Vec<ListenAddr>,
-        in_force: Vec<ListenAddr>,
-    ) -> Self {
-        let mut source = Self { args, as_configured, in_force, at_start: Stamp::default() };
-        source.at_start = source.look();
-        source
+impl Reloads {
+    /// To be called before the files are read for the first time. From then on a signal that comes
+    /// too early is not the end of the process.
+    pub(super) fn of(source: Source) -> Result<Self, CliError> {
+        let hangups = Hangups::new().map_err(|error| CliError(format!("no signals: {error}")))?;
+        let at_start = source.look();
+        Ok(Self { source, hangups, at_start })
     }
 
     /// Reloads for ever. Any number of signals that come while it is at it are one.
-    pub(super) fn reload(self, reloader: Reloader) -> Result<impl Future<Output = ()>, CliError> {
-        let mut hangups =
-            Hangups::new().map_err(|error| CliError(format!("no signals: {error}")))?;
-        let mut known = self.at_start.clone();
-        let this = Arc::new((self, reloader));
-        Ok(async move {
-            let mut looks = interval(BETWEEN_LOOKS);
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut last = known.clone();
-            loop {
-                let by_signal = tokio::select! {
-                    () = hangups.next() => true,
-                    _ = looks.tick() => false,
-                };
-                let looking = Arc::clone(&this);
-                let seen = spawn_blocking(move || {
-                    let (source, reloader) = &*looking;
-                    reloader.look_at_keys();
-                    source.look()
-                });
-                // One that panicked has seen nothing new.
-                let seen = seen.await.unwrap_or_else(|_| last.clone());
-                // Half of a file is not read: only what has stood still for a while.
-                let has_settled = seen == last;
-                last = seen.clone();
-                if !by_signal && (seen == known || !has_settled) {
-                    continue;
-                }
-                known = seen;
-                info!(
-                    reason = if by_signal { "SIGHUP" } else { "a file has changed" },
-                    "reading again"
-                );
-                let reading = Arc::clone(&this);
-                let read = spawn_blocking(move || {
-                    let (source, reloader) = &*reading;
-                    match source.resolve() {
-                        // It has logged what was wrong.
-                        Ok(config) => drop(reloader.reload(config)),
-                        Err(error) => reloader.refused(&error.0),
+    pub(super) async fn run(self, reloader: Arc<Reloader>) {
+        let Self { source, mut hangups, at_start: mut known } = self;
+        let this = Arc::new((source, reloader));
+        let mut looks = interval(BETWEEN_LOOKS);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = known.clone();
+        let mut retry_in = None;
+        loop {
+            let by_signal = tokio::select! {
+                () = hangups.next() => true,
+                _ = looks.tick() => false,
+            };
+            let looking = Arc::clone(&this);
+            let seen = spawn_blocking(move || {
+                let (source, reloader) = &*looking;
+                reloader.look_at_keys();
+                source.look()
+            });
+            // One that panicked has seen nothing new.
+            let seen = seen.await.unwrap_or_else(|_| last.clone());
+            // Half of a file is not read: only what has stood still for a while.
+            let has_changed = seen != known && seen == last;
+            last = seen.clone();
+            retry_in = retry_in.map(|looks: u32| looks.saturating_sub(1));
+            let reason = match retry_in {
+                _ if by_signal => "SIGHUP",
+                _ if has_changed => "a file has changed",
+                Some(0) => "what was wrong may have been mended",
+                _ => continue,
+            };
+            known = seen;
+            info!(reason, "reading again");
+            let reading = Arc::clone(&this);
+            let read = spawn_blocking(move || {
+                let (source, reloader) = &*reading;
+                match source.resolve() {
+                    // It has logged what was wrong.
+                    Ok(config) => reloader.reload(config).is_ok(),
+                    Err(error) => {
+                        reloader.refused(&error.0);
+                        false
                     }
-                });
-                // One that panicked has changed nothing.
-                let _ = read.await;
-            }
-        })
+                }
+            });
+            // One that panicked has changed nothing.
+            let is_right = read.await.unwrap_or(false);
+            retry_in = (!is_right).then_some(LOOKS_TO_A_RETRY);
+        }
     }
+}
 
+/// Where a server's configuration comes from, each time it is read.
+pub(super) struct Source {
+    pub(super) args: ServeArgs,
+    /// The addresses as they were written, where a port may be 0.
+    pub(super) as_configured: Vec<ListenAddr>,
+    /// The addresses that became of them.
+    pub(super) in_force: Vec<ListenAddr>,
+}
+
+impl Source {
     fn resolve(&self) -> Result<Config, CliError> {
         let mut config = self.args.clone().resolve()?;
         if config.listen == self.as_configured {
@@ -130,3 +137,5 @@ impl Hangups {
 
 /// What is written at once stands still for so long, and nobody waits much longer for a new client.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// What fails for want of something else, as file descriptors, is tried again after half a minute.
+const LOOKS_TO_A_RETRY: u32 = 30;

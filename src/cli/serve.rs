@@ -5,7 +5,7 @@ use std::io;
 use tokio::runtime::Builder;
 use tracing::info;
 
-use crate::cli::reload::Source;
+use crate::cli::reload::{Reloads, Source};
 use crate::cli::service_manager::{self, Socket};
 use crate::cli::{CliError, ServeArgs};
 use crate::clock::Clock;
@@ -68,7 +68,8 @@ async fn serve(
     let admin = bind(&config.admin_listen).await?;
     let admin_address = admin.address().map_err(system)?;
 
-    let source = Source::new(args, as_configured, config.listen.clone());
+    let in_force = config.listen.clone();
+    let reloads = Reloads::of(Source { args, as_configured, in_force })?;
     let stop = stop_signal().map_err(|error| CliError(format!("no signals: {error}")))?;
     let server = Server::new(&config, Clock::system(), Random::system())
         .map_err(|error| CliError(error.to_string()))?;
@@ -77,7 +78,7 @@ async fn serve(
         let issuer = server.issuer();
         info!(%address, %issuer, admin = %admin_address, workers = config.workers, "serving");
     }
-    let reloads = tokio::spawn(source.reload(server.reloader())?);
+    let reloads = tokio::spawn(reloads.run(server.reloader()));
     let alive = tokio::spawn(service_manager::keep_alive());
     service_manager::ready();
     let stop = async {

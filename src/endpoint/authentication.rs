@@ -32,10 +32,15 @@ pub async fn authenticate<'s>(
 
     let (named, source) = (credentials.client_id(), credentials.source());
     let (throttle, limits) = (&context.throttle, &snapshot.config.failures);
-    throttle
-        .check(named, source, limits, Clock::instant())
-        .map_err(|seconds| refused(Cause::Throttled(seconds)))?;
-    match prove(context, snapshot, registered, credentials, endpoint).await {
+    let may_try = || {
+        let checked = throttle.check(named, source, limits, Clock::instant());
+        checked.map_err(|seconds| refused(Cause::Throttled(seconds)))
+    };
+    may_try()?;
+    let proven = prove(context, snapshot, registered, credentials, endpoint).await;
+    // Others may have failed in the meantime, and this may be one of their many guesses.
+    may_try()?;
+    match proven {
         Ok(client) => {
             throttle.succeeded(named, source);
             Ok(client)

@@ -40,6 +40,10 @@ pub async fn use_up(
     if context.revocations.contains(&on_disk) {
         return Err(replayed);
     }
+    // No client may take the room that revocations need.
+    if signed_at > now && !context.revocations.has_much_room() {
+        return Err(Cause::ReplayGuardFull);
+    }
     context.replay.spend(key, until, now).map_err(|error| match error {
         ReplayError::Forgotten => forgotten,
         ReplayError::Full => Cause::ReplayGuardFull,

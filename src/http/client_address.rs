@@ -31,7 +31,7 @@ impl ClientAddress {
             // Whoever says that it forwards for others may be a proxy that nobody has told us of.
             let is_shared =
                 source.is_known() && FORWARDING.iter().any(|name| headers.contains_key(*name));
-            let source = if is_shared { Source::UNKNOWN } else { source };
+            let source = if is_shared { source.shared() } else { source };
             return Self { forwarded: None, source };
         }
         let fields = headers.get_all(FORWARDED_FOR).iter().rev();
@@ -113,10 +113,13 @@ mod tests {
             ("::1", &[]),
             ("unix", &[]),
             ("10.0.0.1", &[]),
-            ("192.0.2.7", &["203.0.113.9"]),
             ("10.0.0.1", &["127.0.0.1"]),
         ] {
             assert!(!of(peer, fields).source.is_known(), "{peer} {fields:?}");
         }
+        // A field makes nobody unknown.
+        let proxy = of("192.0.2.7", &["203.0.113.9"]).source;
+        assert!(proxy.is_known() && proxy.is_shared());
+        assert_ne!(proxy, of("192.0.2.7", &[]).source);
     }
 }

@@ -26,6 +26,14 @@ pub struct Retention {
 }
 
 impl Retention {
+    /// The longer of both, of each.
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            jwks_max_age: self.jwks_max_age.max(other.jwks_max_age),
+            token_lifetime: self.token_lifetime.max(other.token_lifetime),
+        }
+    }
+
     /// A key made at `now` beside others: it signs only after every cached key set without it has
     /// run out. Twice the age, since a cache may have been filled from another cache.
     pub fn publish_at(&self, now: u64) -> KeyTimes {

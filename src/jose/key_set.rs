@@ -147,17 +147,21 @@ impl KeySet {
 
     /// Other keys after these, which remain the same values where they are the same keys.
     ///
-    /// One that was not there before is published only now, whatever its times say: while a key
-    /// that was there can sign, it waits until no copy of the key set is without it.
+    /// One that was not there before is published only now, whatever its times say: before it takes
+    /// over from a key that was there, it waits until no copy of the key set is without it. One that
+    /// takes over from nobody, since that key signs after it, has nothing to wait for.
     pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: u64) -> Self {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);
-        let can_sign = keys.iter().filter_map(known).any(|known| known.times().signs_from <= now);
+        let times = keys.iter().filter_map(known).map(|known| known.times().signs_from);
+        let signs_since = times.filter(|from| *from <= now).max();
         let age = self.max_age().max(retention.jwks_max_age);
-        let earliest = if can_sign { now + age + RELOAD_SECONDS } else { 0 };
+        let earliest = now + age + RELOAD_SECONDS;
         let followed = |mut key: SigningKey| match known(&key) {
             Some(known) if known.times == key.times => Arc::clone(known),
             known => {
-                key.not_before = known.map_or(earliest, |known| known.not_before);
+                let takes_over = signs_since.is_some_and(|since| key.times.signs_from > since);
+                let fresh = if takes_over { earliest } else { 0 };
+                key.not_before = known.map_or(fresh, |known| known.not_before);
                 Arc::new(key)
             }
         };
@@ -237,6 +241,11 @@ impl KeySet {
     pub fn max_age(&self) -> u64 {
         self.retention.jwks_max_age
     }
+
+    /// How long verifiers may hold on to things.
+    pub fn retention(&self) -> Retention {
+        self.retention
+    }
 }
 
 /// No longer than this after its files were read is a key set in force.
@@ -263,6 +272,43 @@ mod tests {
         let modulus = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
         let thumbprint = URL_SAFE_NO_PAD.encode(thumbprint(modulus, "AQAB"));
         assert_eq!(thumbprint, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    }
+
+    /// Of keys with these times, which signs at `now`.
+    fn signs_at(keys: &KeySet, now: u64) -> u64 {
+        keys.signing_key(now).unwrap().times.signs_from
+    }
+
+    #[test]
+    fn a_key_that_comes_later_takes_over_only_when_every_copy_has_it() {
+        let key = |signs_from: u64| {
+            let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+            let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> =
+                aws_lc_rs::encoding::AsDer::as_der(&pair).unwrap();
+            let document = der.as_ref().to_vec();
+            move || {
+                let times = KeyTimes { published_at: signs_from, signs_from };
+                SigningKey::from_pkcs8(&document, times).unwrap()
+            }
+        };
+        let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
+        let (ancient, first, late) = (key(0), key(1_000), key(5_000));
+        let keys = KeySet::new(vec![first()], retention);
+        // Its file says 5000, but it is read at 9000.
+        let keys = keys.followed_by(vec![ancient(), first(), late()], retention, 9_000);
+        let switch = 9_000 + 300 + RELOAD_SECONDS;
+        assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
+        // Reading it once more does not make it wait again, and no key of the past takes over.
+        let keys = keys.followed_by(vec![late(), first(), ancient()], retention, switch - 1);
+        assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
+        // A process that starts now agrees on who signs.
+        assert_eq!(
+            signs_at(&KeySet::new(vec![ancient(), first(), late()], retention), switch),
+            5_000
+        );
+        // Where nobody else can sign, it does not wait.
+        let alone = keys.followed_by(vec![key(8_000)()], retention, 9_000);
+        assert_eq!(signs_at(&alone, 9_000), 8_000);
     }
 
     #[test]

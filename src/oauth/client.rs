@@ -317,15 +317,17 @@ impl Registry {
     }
 
     /// Goes on where `old` stands: a client that is registered as it was there keeps what is left
-    /// of its budget, and its tokens that may be handed out again.
-    pub fn continue_from(&mut self, old: &Self) {
+    /// of its budget, and, if the issuer is the same, its tokens that may be handed out again.
+    pub fn continue_from(&mut self, old: &Self, same_issuer: bool) {
         let has_state =
             |client: &&Client| client.rate_limit.is_some() || client.token_reuse.is_some();
         for before in old.iter().filter(has_state) {
             let Some(ById(mut client)) = self.0.take(&*before.id) else { continue };
             if client.is_registered_as(before) {
                 client.rate_limit.clone_from(&before.rate_limit);
-                client.token_reuse.clone_from(&before.token_reuse);
+                if same_issuer {
+                    client.token_reuse.clone_from(&before.token_reuse);
+                }
             }
             self.0.insert(ById(client));
         }

@@ -160,7 +160,7 @@ impl Cause {
     pub fn is_a_guess(self) -> bool {
         matches!(
             self,
-            Self::Assertion(AssertionError::Signature)
+            Self::Assertion(AssertionError::Algorithm | AssertionError::Signature)
                 | Self::CertificateMismatch
                 | Self::ClientDisabled
                 | Self::SecretNotCurrent

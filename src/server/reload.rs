@@ -4,16 +4,17 @@
 //! before it or what is there after it, and what is wrong changes nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::sleep;
+use std::thread::{Builder, sleep};
 use std::time::Duration;
 
 use tracing::{error, info, warn};
 
 use crate::config::{Config, IssuerUrl, ListenAddr, SignerChoice};
 use crate::endpoint::Context;
-use crate::jose::key_set::SigningKey;
+use crate::jose::key_set::{KeySet, SigningKey};
 use crate::oauth::client::Registry;
 use crate::server::{StartError, no_entropy};
+use crate::signing::engine::Engine;
 use crate::store::changes::Changes;
 use crate::store::snapshot::{Snapshot, Sources, demo_clients};
 use crate::telemetry::audit::Event;
@@ -142,11 +143,7 @@ impl Reloader {
         }
 
         let engine = &self.context.engine;
-        let may_batch = matches!(new.config.signer, SignerChoice::Auto | SignerChoice::Batch);
-        let is_batched = may_batch && new.keys.iter().all(|key| engine.prepare(key));
-        if new.config.signer == SignerChoice::Batch && !is_batched {
-            return Err(StartError::NoBatches);
-        }
+        prepare(engine, &new.keys, new.config.signer)?;
         self.context.prepare(&new.config).map_err(no_entropy)?;
         let generation = new.generation;
         let new = Arc::new(new);
@@ -155,19 +152,39 @@ impl Reloader {
         self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
         self.context.tell(&Event::Reloaded { generation, changes: &changes.to_string() });
-        retire(&old);
+        retire(old);
         Ok(Reloaded::Applied)
     }
 }
 
-/// Waits until no request reads it any more: freeing a million clients would hold up whoever does.
-fn retire(old: &Arc<Snapshot>) {
-    for _ in 0..MOST_LOOKS {
-        if Arc::strong_count(old) == 1 {
-            return;
-        }
-        sleep(BETWEEN_LOOKS);
+/// Makes the engine sign with `keys` in batches, if it is to and can with all of them. Says whether
+/// it does.
+pub(super) fn prepare(
+    engine: &Engine,
+    keys: &KeySet,
+    signer: SignerChoice,
+) -> Result<bool, StartError> {
+    let may_batch = matches!(signer, SignerChoice::Auto | SignerChoice::Batch);
+    let is_batched = may_batch && keys.iter().all(|key| engine.prepare(key));
+    if signer == SignerChoice::Batch && !is_batched {
+        return Err(StartError::NoBatches);
     }
+    Ok(is_batched)
+}
+
+/// Has a thread of its own wait until no request reads it any more: freeing a million clients would
+/// hold up whoever does.
+fn retire(old: Arc<Snapshot>) {
+    let wait = move || {
+        for _ in 0..MOST_LOOKS {
+            if Arc::strong_count(&old) == 1 {
+                return;
+            }
+            sleep(BETWEEN_LOOKS);
+        }
+    };
+    // Without a thread it is freed here and now.
+    let _ = Builder::new().name("retire".to_owned()).spawn(wait);
 }
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(Vec<(PathBuf, Option<Look>)>);
 
-/// When it was written, how long it is, and which file it is.
-type Look = (Option<SystemTime>, u64, u64);
+/// When it was written, how long it is, and which file it is in which state.
+type Look = (Option<SystemTime>, u64, [i64; 3]);
 
 impl Stamp {
     /// Looks at each of `paths`, and into those that are directories.
@@ -37,18 +37,22 @@ fn look(path: &Path) -> Option<Look> {
     // A directory changes with each temporary file; what is in it is looked at anyway.
     let modified = metadata.is_file().then(|| metadata.modified().ok()).flatten();
     let length = if metadata.is_file() { metadata.len() } else { 0 };
-    Some((modified, length, number(&metadata)))
+    let identity = if metadata.is_file() { identity(&metadata) } else { [0; 3] };
+    Some((modified, length, identity))
 }
 
-/// Replaced by another of the same length in the same instant, it has another number.
-fn number(metadata: &Metadata) -> u64 {
+/// Replaced by another of the same length in the same instant, it has another number; and the time
+/// of its last change of any kind tells when somebody was let read it.
+fn identity(metadata: &Metadata) -> [i64; 3] {
     #[cfg(unix)]
     {
-        std::os::unix::fs::MetadataExt::ino(metadata)
+        use std::os::unix::fs::MetadataExt;
+        let number = i64::from_ne_bytes(metadata.ino().to_ne_bytes());
+        [number, metadata.ctime(), metadata.ctime_nsec()]
     }
     #[cfg(not(unix))]
     {
         let _ = metadata;
-        0
+        [0; 3]
     }
 }

@@ -147,6 +147,11 @@ impl Revocations {
         self.shared.revoked.len()
     }
 
+    /// Whether at least half of the room for rows is left.
+    pub fn has_much_room(&self) -> bool {
+        self.len() < self.shared.limit.div_ceil(2)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -53,8 +53,9 @@ impl Snapshot {
         config: Config,
         now: u64,
     ) -> Self {
-        clients.continue_from(&old.clients);
-        let retention = Sources::of(&config).retention(&clients);
+        clients.continue_from(&old.clients, old.issuer == issuer);
+        // What was handed out under longer times is still out there.
+        let retention = Sources::of(&config).retention(&clients).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, retention, now);
         let generation = old.generation + 1;
         Self { generation, ..Self::new(clients, keys, issuer, config) }

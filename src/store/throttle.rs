@@ -1,17 +1,18 @@
 //! Guessing is slowed: whoever fails to authenticate too often has to wait.
 //!
 //! Two budgets of failures, each of which refills evenly: one for a client's name at one source, and
-//! a larger one for a source whatever it names. Both are looked at before the secret is, so that a
-//! guess beyond them learns nothing. A source at which a client has authenticated before does not
-//! count against that client, and there are no budgets where sources cannot be told apart: nobody is
-//! refused for what others do.
+//! a larger one for a source whatever it names. Both are looked at before the secret is, and again
+//! when it has been, so that guesses beyond them learn nothing, however many come at once. A source
+//! at which a client has authenticated before does not count against that client. Where many share a
+//! source, it has no budget of its own, and a client that is known there none for its name; and
+//! there are no budgets where sources cannot be told apart. So nobody is refused for what others do.
 //!
-//! Requests pay for this only while somebody fails.
+//! Requests pay for this only as long as somebody's failures are not made good.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,8 @@ use crate::oauth::source::Source;
 pub struct Throttle {
     origin: Instant,
     budgets: Mutex<HashMap<u64, Budget>>,
-    /// How many budgets there are, for whoever has no time to ask for the lock.
-    len: AtomicUsize,
+    /// When the last budget will be whole again, for whoever has no time to ask for the lock.
+    whole_from: AtomicU64,
     capacity: usize,
     /// Who has authenticated at which source, each in the one place where it can stand.
     known: Box<[AtomicU64]>,
@@ -47,7 +48,7 @@ impl Throttle {
         Self {
             origin: now,
             budgets: Mutex::default(),
-            len: AtomicUsize::new(0),
+            whole_from: AtomicU64::new(0),
             capacity,
             known: (0..KNOWN).map(|_| AtomicU64::new(0)).collect(),
             refused: Default::default(),
@@ -67,17 +68,19 @@ impl Throttle {
         limits: &FailureLimits,
         now: Instant,
     ) -> Result<(), u32> {
-        if self.len.load(Ordering::Relaxed) == 0 || !source.is_known() {
+        if self.nanos(now) >= self.whole_from.load(Ordering::Relaxed) || !source.is_known() {
             return Ok(());
         }
         let pair = self.hasher.hash_one((client_id, source));
         let budgets = self.budgets();
         let wait =
             |key: u64, failures: u32| budgets.get(&key)?.wait(failures, limits, self.nanos(now));
-        let spent = wait(pair, limits.client_failures).map(|wait| (Spent::Client, wait));
-        let spent = spent.or_else(|| {
+        let is_known = self.is_known(pair);
+        let of_client = wait(pair, limits.client_failures).map(|wait| (Spent::Client, wait));
+        let of_client = of_client.filter(|_| !(is_known && source.is_shared()));
+        let spent = of_client.or_else(|| {
             let wait = wait(self.hasher.hash_one(source), limits.source_failures)?;
-            (!self.is_known(pair)).then_some((Spent::Source, wait))
+            (!is_known && !source.is_shared()).then_some((Spent::Source, wait))
         });
         drop(budgets);
         let Some((spent, wait)) = spent else { return Ok(()) };
@@ -100,9 +103,10 @@ impl Throttle {
             make_room(&mut budgets, now);
         }
         for (key, failures) in keys {
-            budgets.entry(key).or_default().take(failures, limits, now);
+            let budget = budgets.entry(key).or_default();
+            budget.take(failures, limits, now);
+            self.whole_from.fetch_max(budget.0, Ordering::Relaxed);
         }
-        self.len.store(budgets.len(), Ordering::Relaxed);
     }
 
     /// Notes that `client_id` has proven to be it at `source`, which is then no stranger there.
@@ -143,7 +147,7 @@ impl Throttle {
 
 impl fmt::Debug for Throttle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Throttle").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Throttle").field("len", &self.budgets().len()).finish_non_exhaustive()
     }
 }
 
@@ -229,6 +233,22 @@ mod tests {
     }
 
     #[test]
+    fn where_many_share_a_source_only_strangers_wait() {
+        let now = Clock::instant();
+        let throttle = Throttle::new(100, now);
+        let proxy = Source::of_v4(1).shared();
+        let check = |id| throttle.check(id, proxy, &LIMITS, now);
+        throttle.succeeded("known", proxy);
+        for _ in 0..10 {
+            throttle.failed("known", proxy, &LIMITS, now);
+            throttle.failed("guessed", proxy, &LIMITS, now);
+        }
+        assert_eq!((check("known"), check("other")), (Ok(()), Ok(())));
+        assert!(check("guessed").is_err());
+        assert_eq!(throttle.refused(Spent::Source), 0);
+    }
+
+    #[test]
     fn an_unknown_source_is_never_counted() {
         let now = Clock::instant();
         let throttle = Throttle::new(100, now);
@@ -236,7 +256,7 @@ mod tests {
             throttle.failed("a", Source::UNKNOWN, &LIMITS, now);
         }
         assert_eq!(throttle.check("a", Source::UNKNOWN, &LIMITS, now), Ok(()));
-        assert_eq!(throttle.len.load(Ordering::Relaxed), 0);
+        assert!(throttle.budgets().is_empty());
     }
 
     #[test]
@@ -249,7 +269,7 @@ mod tests {
         }
         for address in 0..10_000 {
             throttle.failed("a", Source::of_v6(u128::from(address as u32) << 64), &LIMITS, start);
-            assert!(throttle.len.load(Ordering::Relaxed) <= 100);
+            assert!(throttle.budgets().len() <= 100);
         }
         assert!(throttle.check("worst", worst, &LIMITS, start).is_err());
     }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::support::{
-    DEMO, Encoding, Home, Program, Request, Token, demo_with, demo_without, request_of,
+    DEMO, Encoding, Home, Program, Request, Token, demo_with, demo_without, request_of, wait_until,
 };
 
 fn lines(server: &mut Program, file: &str) -> Vec<Value> {
@@ -85,9 +85,7 @@ fn a_file_that_is_rotated_away_is_followed_by_a_new_one() {
         assert_eq!(server.ask(&request.header("X-Request-Id", id)).status, 200);
     };
     ask("first");
-    while !written().contains("first") {
-        std::thread::yield_now();
-    }
+    wait_until(|| written().contains("first"));
     fs::rename(&file, server.home.path("audit.1")).unwrap();
     ask("second");
     let lines = lines(&mut server, "audit.jsonl");

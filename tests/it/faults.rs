@@ -15,7 +15,7 @@ use hyper::body::{Body, Frame};
 use tokio::runtime::Builder;
 
 use crate::support::{
-    Connection, DEMO, ENCODINGS, Encoding, Home, Library, Program, Request, Token, demo_with,
+    Connection, DEMO, ENCODINGS, Encoding, Home, Library, Program, Request, Token, wait_until,
 };
 
 #[test]
@@ -77,13 +77,14 @@ fn on_a_full_disk_tokens_go_on_and_lost_lines_are_counted() {
     home.write("grantd.toml", "audit = \"audit.jsonl\"\n");
     let server = Program::start_without_room(home, &["--config", "grantd.toml"]);
     let long = "x".repeat(40);
-    while server.metric("grantd_audit_lines_lost") == 0 {
+    wait_until(|| {
         for encoding in ENCODINGS {
-            let request = Request::token(encoding, &demo_with(&[]));
+            let request = Request::token(encoding, &DEMO);
             let answer = server.ask(&request.header("X-Request-Id", long.as_str()));
             assert_eq!(answer.status, 200);
         }
-    }
+        server.metric("grantd_audit_lines_lost") > 0
+    });
     let whole = std::fs::read_to_string(server.home.path("audit.jsonl")).unwrap();
     assert!(whole.starts_with("{\"time\":"), "{whole}");
     assert_eq!(server.metric("grantd_log_lines_lost"), 0);

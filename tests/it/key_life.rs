@@ -505,3 +505,14 @@ fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
+
+#[test]
+fn without_a_registry_nobody_knows_when_a_key_may_go() {
+    let home = Home::new();
+    fs::remove_file(home.clients()).unwrap();
+    for command in ["rotate", "retire"] {
+        key(&home, &[command]).assert_error(1, &["clients.json: there is no client registry"]);
+    }
+    // A first key may come before the first client.
+    key(&home, &["generate"]).assert_fine();
+}

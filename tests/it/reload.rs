@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::command::{run, run_with_input};
 use crate::support::home::{hash_of, secret_of, set_mode};
 use crate::support::{
-    Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Token, request_of,
+    Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Token, request_of, wait_until,
 };
 
 fn client(id: &str, more: impl Into<Value>) -> Value {
@@ -226,21 +226,19 @@ fn a_thousand_signals_under_load_fail_no_request() {
         for round in 0..10 {
             let lifetime = json!({ "token_lifetime": 100 + round });
             register(&server.home, &[client("known", lifetime)]);
-            for _ in 0..100 {
-                server.hang_up();
-            }
+            // What comes while it is busy is one.
+            server.stop();
+            (0..100).for_each(|_| server.hang_up());
+            server.go_on();
         }
         // The last of them has read what was written last.
-        let last = || server.ask(&request).json()["expires_in"] == 109;
-        while !last() {
-            std::thread::yield_now();
-        }
+        wait_until(|| server.ask(&request).json()["expires_in"] == 109);
         is_over.store(true, Ordering::Relaxed);
         assert!(asking.join().unwrap() > 0);
     });
     let reloads = ["applied", "unchanged"]
         .map(|outcome| server.metric(&format!("grantd_reloads_total{{outcome=\"{outcome}\"}}")));
-    assert!((1..=1010).contains(&(reloads[0] + reloads[1])), "{reloads:?}");
+    assert!((1..=40).contains(&(reloads[0] + reloads[1])), "{reloads:?}");
     assert_eq!(server.metric("grantd_reload_refused"), 0, "a file was read half-written");
 }
 

@@ -22,8 +22,20 @@ pub(crate) use token::Token;
 
 use std::time::Duration;
 
+use grantd::clock::Clock;
+
 /// Nothing here takes this long; without it, a test that waits for what never comes would hang.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
+
+/// Waits until it is so, and not for ever.
+#[track_caller]
+pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
+    let begin = Clock::instant();
+    while !is_so() {
+        assert!(begin.elapsed() < GUARD, "it has not come to that");
+        std::thread::yield_now();
+    }
+}
 
 /// The demo client of the shipped registry, with the secret that its documentation names.
 pub(crate) const DEMO: [(&str, &str); 3] = [
