@@ -10,6 +10,7 @@ pub mod token;
 pub mod validate;
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -47,6 +48,8 @@ pub struct Context {
     pub audit: Option<Audit>,
     /// Wall-clock time.
     pub clock: Clock,
+    /// How many Basic pairs were not form-encoded, and were taken as they stand.
+    pub raw_pairs: AtomicU64,
     /// Who has failed to authenticate too often.
     pub throttle: Throttle,
     /// Unpredictable bytes.

@@ -39,7 +39,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -152,6 +152,7 @@ impl Server {
             passwords,
             secret_uses: SecretUses::default(),
             revocations,
+            raw_pairs: AtomicU64::new(0),
             throttle: Throttle::new(config.limits.failure_entries, Clock::instant()),
             audit,
             verified: VerifiedTokens::default(),

@@ -1,5 +1,7 @@
 //! Is the client who it claims to be? The same question at every endpoint that asks it.
 
+use std::sync::atomic::Ordering;
+
 use crate::clock::Clock;
 use crate::endpoint::Context;
 use crate::endpoint::metadata::TOKEN_PATH;
@@ -37,6 +39,9 @@ pub async fn authenticate<'s>(
         checked.map_err(|seconds| refused(Cause::Throttled(seconds)))
     };
     may_try()?;
+    if credentials.is_raw() {
+        context.raw_pairs.fetch_add(1, Ordering::Relaxed);
+    }
     let proven = prove(context, snapshot, registered, credentials, endpoint).await;
     // Others may have failed in the meantime, and this may be one of their many guesses.
     may_try()?;

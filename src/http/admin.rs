@@ -120,6 +120,8 @@ impl Admin {
         self.metrics.clients.set(clients);
         let revocations = i64::try_from(self.context.revocations.len()).unwrap_or(i64::MAX);
         self.metrics.revocations.set(revocations);
+        let raw = self.context.raw_pairs.load(Ordering::Relaxed);
+        self.metrics.raw_pairs.set(i64::try_from(raw).unwrap_or(i64::MAX));
         let lost = self.context.audit.as_ref().map_or(0, Audit::lost_lines);
         self.metrics.lost_audit_lines.set(i64::try_from(lost).unwrap_or(i64::MAX));
         let throttle = &self.context.throttle;

@@ -54,6 +54,7 @@ pub struct Credentials<'a> {
     client_id: Cow<'a, str>,
     proof: Proof<'a>,
     source: Source,
+    is_raw: bool,
 }
 
 impl<'a> Credentials<'a> {
@@ -116,7 +117,12 @@ impl<'a> Credentials<'a> {
                     }
                     (None, None) => return Err(Cause::AuthenticationMissing),
                 };
-                Ok(Self { client_id: Cow::Borrowed(id), proof, source: Source::UNKNOWN })
+                Ok(Self {
+                    client_id: Cow::Borrowed(id),
+                    proof,
+                    source: Source::UNKNOWN,
+                    is_raw: false,
+                })
             }
         }
     }
@@ -137,8 +143,13 @@ impl<'a> Credentials<'a> {
             .map_err(|_| Cause::MalformedAuthorization)?;
         let pair = std::str::from_utf8(&decoded).map_err(|_| Cause::MalformedAuthorization)?;
         let (id, secret) = pair.split_once(':').ok_or(Cause::MalformedAuthorization)?;
-        let [id, secret] =
-            [id, secret].map(|half| urlencoded::decode(half).unwrap_or(Cow::Borrowed(half)));
+        let mut is_raw = false;
+        let [id, secret] = [id, secret].map(|half| {
+            urlencoded::decode(half).unwrap_or_else(|| {
+                is_raw = true;
+                Cow::Borrowed(half)
+            })
+        });
         if id.is_empty() || secret.is_empty() || !is_vschar(&id) || !is_vschar(&secret) {
             return Err(Cause::MalformedAuthorization);
         }
@@ -146,6 +157,7 @@ impl<'a> Credentials<'a> {
             client_id: Cow::Owned(id.into_owned()),
             proof: Proof::Basic(Secret::Owned(Zeroizing::new(secret.into_owned()))),
             source: Source::UNKNOWN,
+            is_raw,
         })
     }
 
@@ -166,12 +178,18 @@ impl<'a> Credentials<'a> {
             client_id: Cow::Owned(assertion.client_id().to_owned()),
             proof: Proof::Assertion(Box::new(assertion)),
             source: Source::UNKNOWN,
+            is_raw: false,
         })
     }
 
     /// The same, sent from `source`.
     pub fn from(self, source: Source) -> Self {
         Self { source, ..self }
+    }
+
+    /// Whether a half of the Basic pair was not form-encoded and was taken as it stands.
+    pub fn is_raw(&self) -> bool {
+        self.is_raw
     }
 
     /// From where they were sent.

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub password_hashes: IntGauge,
     /// Secrets that wait for their slow hash.
     pub password_queue: IntGauge,
+    /// Basic pairs that were not form-encoded.
+    pub raw_pairs: IntGauge,
     /// Registered clients.
     pub clients: IntGauge,
     /// Tokens that are revoked and whose time is not over.
@@ -109,6 +111,10 @@ impl Metrics {
             password_queue: gauge(
                 "grantd_password_queue",
                 "Secrets that wait for their slow hash.",
+            )?,
+            raw_pairs: gauge(
+                "grantd_raw_basic_pairs",
+                "Basic pairs since the start that were not form-encoded and taken as they stand.",
             )?,
             clients: gauge("grantd_clients", "Registered clients.")?,
             revocations: gauge(

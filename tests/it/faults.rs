@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::process::Stdio;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use grantd::clock::Clock;
@@ -12,8 +14,10 @@ use grantd::random::Random;
 use grantd::server::{Arrival, Peer, Server};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
+use serde_json::Value;
 use tokio::runtime::Builder;
 
+use crate::support::command::run;
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Library, Program, Request, Token, wait_until,
 };
@@ -148,4 +152,35 @@ fn a_panic_costs_one_request_and_no_other() {
     let whole = head().body(Full::new(Bytes::from(body))).unwrap();
     let answer = runtime.block_on(server.service().respond(whole, arrival()));
     assert_eq!(answer.status(), 200);
+}
+
+#[test]
+fn whatever_a_killed_command_had_acknowledged_is_there() {
+    let home = Home::new();
+    let mut acknowledged = Vec::new();
+    for number in 0..40 {
+        let id = format!("client-{number}");
+        let mut command = match number % 4 {
+            0 => home.command(&["key", "generate"]),
+            _ => home.command(&["client", "add", "--id", &id, "--scope", "read"]),
+        };
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        // Some end by themselves, most are killed somewhere on their way.
+        std::thread::sleep(Duration::from_micros(number * 400));
+        child.kill().unwrap();
+        let printed = child.wait_with_output().unwrap().stdout;
+        // What was printed was said to be done.
+        let line: Option<Value> = serde_json::from_slice(&printed).ok();
+        let name = line.map(|line| {
+            [&line["client_id"], &line["kid"]].map(|it| it.as_str().map(str::to_owned))
+        });
+        acknowledged.extend(name.into_iter().flatten().flatten());
+    }
+    run(home.command(&["check"])).assert_fine();
+    let clients = run(home.command(&["client", "list"]));
+    let keys = run(home.command(&["key", "list"]));
+    let known = [clients.assert_fine(), keys.assert_fine()].concat();
+    for name in acknowledged {
+        assert!(known.contains(&format!("\"{name}\"")), "{name} is not in {known}");
+    }
 }

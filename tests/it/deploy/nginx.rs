@@ -91,6 +91,8 @@ fn every_service_gives_a_token_through_tls() {
     let site = Site::start();
     for encoding in ENCODINGS {
         let answer = site.nginx.ask(&Request::token(encoding, &DEMO));
+        let line = site.server.log.of_request(answer.header("x-request-id").unwrap());
+        assert_eq!((&line["peer"], &line["address"]), (&json!("unix"), &json!("127.0.0.1")));
         let token = Token::verified(&answer, site.server.address);
         assert_eq!(token.claims["iss"], ISSUER);
         assert_eq!(token.claims["aud"], ISSUER);
