@@ -89,7 +89,7 @@ impl Admin {
             })
             .collect();
         let shown =
-            json!({ "client_id": client.id, "enabled": client.enabled, "secrets": secrets });
+            json!({ "client_id": &*client.id, "enabled": client.enabled, "secrets": secrets });
         json(StatusCode::OK, &shown)
     }
 

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use compact_str::CompactString;
 use governor::clock::Clock as _;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
@@ -22,7 +23,7 @@ use crate::oauth::scope::ScopeSet;
 #[derive(Debug)]
 pub struct Client {
     /// `client_id`: 1 or more characters of %x20-7E (RFC 6749, appendix A.1).
-    pub id: Box<str>,
+    pub id: CompactString,
     /// A client that is not enabled is refused like one with a wrong secret.
     pub enabled: bool,
     /// Its secrets; each is accepted in its own time.

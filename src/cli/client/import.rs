@@ -97,7 +97,7 @@ fn read_line(file: &Path, number: usize, line: &str) -> Result<(Box<str>, Line),
             return Err(in_field("would be a second secret of the label \"first\"").collect());
         }
     }
-    Ok((client.id, Line { number, entry: plain.entry.trim().to_owned(), secret }))
+    Ok((client.id.as_str().into(), Line { number, entry: plain.entry.trim().to_owned(), secret }))
 }
 
 /// The entries with the hashes of their secrets. Slow hashes take as many threads as there are.
