@@ -58,11 +58,11 @@ pub(crate) async fn serve<H, F>(
 {
     let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch), was_full: false });
     let service = service_fn(|request| {
-        let first_byte = watch.begin_serving();
-        let answer = handler(request, Arrival { peer, first_byte });
-        let watch = &watch;
+        let arrival = Arrival { peer, first_byte: watch.begin_serving() };
+        // Called inside: a future that is handed in would be there twice, and moved once more.
+        let (handler, watch) = (&handler, &watch);
         async move {
-            let mut response = answer.await;
+            let mut response = handler(request, arrival).await;
             if watch.is_last_answer.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -72,6 +72,8 @@ pub(crate) async fn serve<H, F>(
     });
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
+        // Answers are small: copying one is cheaper than a list of two pieces is to the kernel.
+        .writev(false)
         // Above our own limit, so that what is over ours is still read, and answered in words.
         .max_buf_size(limits.header_bytes + HEADER_SLACK)
         .serve_connection(io, service);
