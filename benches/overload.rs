@@ -5,7 +5,9 @@
 //! server can keep up (`wrk` in a closed loop finds it), then at four times that rate: what does not
 //! fit into the signing queue has to be refused at once, and what does fit may wait only as long as
 //! the queue is. Waits are given in batches of eight signatures, timed alone on core 0 in the same
-//! round, because machines drift by tens of per cent from minute to minute.
+//! round, because machines drift by tens of per cent from minute to minute. Beside half of the rate
+//! stands how long the same load waits for hyper that does nothing: machines and load generators
+//! make one wait, too.
 //!
 //! `cargo bench --bench overload -- 9` does nine rounds instead of five. With `--test`, or run by
 //! `cargo test`, there is one short round, and only what the answers say is checked. Needs Linux,
@@ -17,6 +19,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
 
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -40,10 +43,15 @@ mod client;
 mod cores;
 #[path = "support/demo.rs"]
 mod demo;
+#[path = "support/empty_server.rs"]
+mod empty_server;
+#[path = "support/empty_service.rs"]
+mod empty_service;
 #[path = "support/oha.rs"]
 mod oha;
 #[path = "support/probe.rs"]
 mod probe;
+#[expect(dead_code, reason = "one core is measured")]
 #[path = "support/raw.rs"]
 mod raw;
 #[expect(dead_code, reason = "how a form is written makes no difference to a queue")]
@@ -79,7 +87,7 @@ const GOAL_BATCHES: f64 = 4.0;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if raw::is_child(&arguments) {
+    if raw::is_child(&arguments) || empty_server::is_child(&arguments) {
         return ExitCode::SUCCESS;
     }
     match &arguments[..] {
@@ -107,9 +115,10 @@ fn ask(arguments: &[String]) -> ExitCode {
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     if has("--bench") && !has("--test") {
         let rounds = arguments.iter().find_map(|argument| argument.parse().ok());
-        print(&measure(rounds.unwrap_or(ROUNDS), 2, 5.0, true));
+        let rounds = rounds.unwrap_or(ROUNDS);
+        print(&measure(&Plan { rounds, find_seconds: 2, seconds: 5.0, timed: true }));
     } else {
-        measure(1, 1, 1.0, false);
+        measure(&Plan { rounds: 1, find_seconds: 1, seconds: 1.0, timed: false });
         println!("overload: few are all answered, too many are refused as they should be");
     }
     ExitCode::SUCCESS
@@ -124,6 +133,8 @@ struct Round {
     /// Tokens a second in a closed loop.
     saturation: f64,
     half: Waits,
+    /// hyper that does nothing, as often asked: what the machine and the load make of it.
+    empty: Waits,
     /// Of what was asked for at half of saturation, sent in time.
     half_sent: f64,
     /// Since they were sent: before that, they waited for one of the connections.
@@ -187,7 +198,15 @@ impl Waits {
     }
 }
 
-fn measure(rounds: usize, find_seconds: u64, seconds: f64, timed: bool) -> Vec<Round> {
+/// How long everything is measured.
+struct Plan {
+    rounds: usize,
+    find_seconds: u64,
+    seconds: f64,
+    timed: bool,
+}
+
+fn measure(plan: &Plan) -> Vec<Round> {
     let _awake = cores::Awake::start();
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
@@ -197,13 +216,15 @@ fn measure(rounds: usize, find_seconds: u64, seconds: f64, timed: bool) -> Vec<R
     server.verify_one();
     // Connections, the log's thread and the processor's clock are warm after this.
     server.saturate(1);
-    (0..rounds).map(|_| server.round(&config.keys, find_seconds, seconds, timed)).collect()
+    let empty = empty_server::start();
+    (0..plan.rounds).map(|_| server.round(empty.address, &config.keys, plan)).collect()
 }
 
 struct Server(Service);
 
 impl Server {
-    fn round(&self, keys: &Path, find_seconds: u64, seconds: f64, timed: bool) -> Round {
+    fn round(&self, empty: SocketAddr, keys: &Path, plan: &Plan) -> Round {
+        let Plan { find_seconds, seconds, timed, .. } = *plan;
         let can_batch = BatchKey::new(key_directory::load(keys).unwrap()[0].document()).is_some();
         let signer = if can_batch { "batch" } else { "ring" };
         let Alone { rate, share } = raw::alone(signer, SIGN_SECONDS, keys);
@@ -223,6 +244,7 @@ impl Server {
         let half = Waits::of(&answers, 200, since_due);
         assert_eq!(half.count, answers.len(), "somebody was refused though there was room");
         let half_sent = below.sent_share(&answers);
+        let empty = Waits::of(&Load { address: empty, ..below }.run(), 200, since_due);
 
         let flood = saturation * 4.0;
         let beyond = load(MANY, if timed { flood } else { flood.max(FLOOD) });
@@ -241,6 +263,7 @@ impl Server {
             share,
             saturation,
             half,
+            empty,
             half_sent,
             admitted,
             admitted_since_due,
@@ -318,6 +341,7 @@ fn print(rounds: &[Round]) {
     row("p99.9, ms", 2, "", &|it| it.half.p999);
     let goal = format!("goal: <= {GOAL_BATCHES}");
     row("p99, batches", 2, &goal, &|it| it.half.p99 / it.batch);
+    row("p99 of hyper doing nothing, ms", 2, "", &|it| it.empty.p99);
 
     println!("\nfour times saturation, {MANY} connections; waits since a request was sent");
     row("sent in time, of what was due", 3, "", &|it| it.over_sent);

@@ -30,6 +30,7 @@ mod client;
 mod cores;
 #[path = "support/demo.rs"]
 mod demo;
+#[expect(dead_code, reason = "one core is measured")]
 #[path = "support/raw.rs"]
 mod raw;
 #[path = "support/request.rs"]

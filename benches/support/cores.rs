@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 pub(crate) const MEASURED: &str = "0";
 /// The core of the load.
 pub(crate) const LOAD: &str = "1";
+/// For what is measured with the load on the same cores.
+pub(crate) const BOTH: &str = "0,1";
 
 /// `program` on this core and no other, as all that it starts. It is told to end when this bench is
 /// killed.
@@ -17,9 +19,9 @@ pub(crate) fn on(core: &str, program: &str) -> Command {
     command
 }
 
-/// This bench again, as a process of its own on the measured core.
-pub(crate) fn this_bench() -> Command {
-    on(MEASURED, std::env::current_exe().unwrap().to_str().unwrap())
+/// This bench again, as a process of its own on this core.
+pub(crate) fn this_bench(core: &str) -> Command {
+    on(core, std::env::current_exe().unwrap().to_str().unwrap())
 }
 
 /// Keeps both cores busy with what gives way to everybody, until it is dropped. A virtual processor

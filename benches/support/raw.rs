@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use grantd::clock::Clock;
@@ -32,16 +32,35 @@ pub(crate) struct Alone {
 
 /// Signatures by `ring`, `aws-lc` or `batch` for some seconds, with the first of `keys`.
 pub(crate) fn alone(signer: &str, seconds: f64, keys: &Path) -> Alone {
-    let mut command = cores::this_bench();
-    command.args([SIGN, signer, &seconds.to_string()]).arg(keys);
-    let output = command.stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "signing failed");
-    let output = String::from_utf8(output.stdout).unwrap();
-    let mut figures = output.split_whitespace().map(|figure| figure.parse().unwrap());
-    Alone { rate: figures.next().unwrap(), share: figures.next().unwrap() }
+    start(cores::MEASURED, signer, seconds, keys).finish()
 }
 
-/// Whether this process was started by [`alone`]; if so, its work is done by now.
+/// The same on both cores at once: signatures a second of the two.
+pub(crate) fn on_both_cores(signer: &str, seconds: f64, keys: &Path) -> f64 {
+    let both = [cores::MEASURED, cores::LOAD].map(|core| start(core, signer, seconds, keys));
+    both.into_iter().map(|signing| signing.finish().rate).sum()
+}
+
+/// A child that signs.
+struct Signing(Child);
+
+fn start(core: &str, signer: &str, seconds: f64, keys: &Path) -> Signing {
+    let mut command = cores::this_bench(core);
+    command.args([SIGN, signer, &seconds.to_string()]).arg(keys).stdout(Stdio::piped());
+    Signing(command.spawn().unwrap())
+}
+
+impl Signing {
+    fn finish(self) -> Alone {
+        let output = self.0.wait_with_output().unwrap();
+        assert!(output.status.success(), "signing failed");
+        let output = String::from_utf8(output.stdout).unwrap();
+        let mut figures = output.split_whitespace().map(|figure| figure.parse().unwrap());
+        Alone { rate: figures.next().unwrap(), share: figures.next().unwrap() }
+    }
+}
+
+/// Whether this process was started by [`start`]; if so, its work is done by now.
 pub(crate) fn is_child(arguments: &[String]) -> bool {
     let [mode, signer, seconds, keys] = arguments else { return false };
     if mode != SIGN {

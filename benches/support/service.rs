@@ -36,11 +36,12 @@ impl Service {
         panic!("{command:?} runs but does not listen: is the core busy with real-time work?");
     }
 
-    /// The program with one worker on the measured core, its log to nowhere.
+    /// The program, its log to nowhere: one worker on the measured core, or two on both.
     pub(crate) fn grantd(config: &Config, directory: &Path, signer: &str) -> Self {
         let address = cores::free_address();
-        let mut command = cores::on(cores::MEASURED, env!("CARGO_BIN_EXE_grantd"));
-        command.args(["serve", "--workers", "1", "--signer", signer]);
+        let core = if config.workers == 1 { cores::MEASURED } else { cores::BOTH };
+        let mut command = cores::on(core, env!("CARGO_BIN_EXE_grantd"));
+        command.args(["serve", "--workers", &config.workers.to_string(), "--signer", signer]);
         command.args(["--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0"]);
         command.args(["--log-format", "json", "--log-level", "info"]).stderr(Stdio::null());
         command.arg("--clients").arg(&config.clients).arg("--keys").arg(&config.keys);

@@ -15,11 +15,12 @@ pub(crate) fn load(
     connections: u32,
     seconds: u64,
 ) -> String {
-    report(command(address, payload.name, "/connect/token", connections, seconds))
+    report(command(cores::LOAD, address, payload.name, "/connect/token", connections, seconds))
 }
 
 /// Load by the script of this name in `benches/load`.
 pub(crate) fn command(
+    core: &str,
     address: SocketAddr,
     script: &str,
     path: &str,
@@ -27,7 +28,7 @@ pub(crate) fn command(
     seconds: u64,
 ) -> Command {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
-    let mut wrk = cores::on(cores::LOAD, "wrk");
+    let mut wrk = cores::on(core, "wrk");
     wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"]);
     // A machine that others use can stand still for longer than wrk's own two seconds.
     wrk.args(["--timeout", "10s", "-s"]).arg(scripts.join(script).with_extension("lua"));

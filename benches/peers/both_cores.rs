@@ -1,0 +1,65 @@
+//! The server with two workers on two cores, which the load generator uses too.
+
+use std::fs;
+use std::path::Path;
+
+use grantd::config::Config;
+
+use crate::request::URLENCODED;
+use crate::service::Service;
+use crate::{Plan, cores, raw, wrk};
+
+/// Enough for a batch on each core and as many again on their way.
+const CONNECTIONS: u32 = 64;
+
+pub(crate) struct BothCores(Service);
+
+/// What one round has found.
+pub(crate) struct Sample {
+    /// Tokens a second.
+    pub(crate) rate: f64,
+    /// Signatures a second, eight at once on each core, with nothing around them.
+    pub(crate) raw: f64,
+    /// Of the two cores' time, what the load generator took.
+    pub(crate) load_share: f64,
+}
+
+impl BothCores {
+    /// `None` if this processor signs no batches.
+    pub(crate) fn start(config: &Config, directory: &Path, can_batch: bool) -> Option<Self> {
+        let config = Config { workers: 2, ..config.clone() };
+        can_batch.then(|| Self(Service::grantd(&config, directory, "auto")))
+    }
+
+    pub(crate) fn measure(&self, plan: &Plan, keys: &Path) -> Sample {
+        let alone = || raw::on_both_cores("batch", plan.raw_seconds, keys);
+        let before = alone();
+        let seconds = plan.load_seconds;
+        let begun = children_seconds();
+        let report = wrk::report(wrk::command(
+            cores::BOTH,
+            self.0.address,
+            URLENCODED.name,
+            "/connect/token",
+            CONNECTIONS,
+            seconds,
+        ));
+        let load_seconds = children_seconds() - begun;
+        let raw = f64::midpoint(before, alone());
+        #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
+        let load_share = load_seconds / 2.0 / seconds as f64;
+        Sample { rate: wrk::rate(&report), raw, load_share }
+    }
+}
+
+/// Processor time of all that this process started and waited for (`proc_pid_stat(5)`).
+fn children_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    // The name may hold anything, but nothing after it holds a bracket.
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks: u32 = fields.split(' ').skip(13).take(2).map(|it| it.parse::<u32>().unwrap()).sum();
+    f64::from(ticks) / TICKS_A_SECOND
+}
+
+/// On every Linux.
+const TICKS_A_SECOND: f64 = 100.0;
