@@ -1,0 +1,122 @@
+//! What is told of a request when it is answered: counts, the audit, one line in the log.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::http::request;
+use tracing::field::display;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::dialect::Outcome;
+use crate::endpoint::token::{Phases, Refused, Served};
+use crate::http::route::Route;
+use crate::http::service::{From, Service};
+use crate::http::trace_context::trace_id;
+use crate::telemetry::audit;
+use crate::telemetry::refusals::Refusal;
+
+impl Service {
+    pub(super) fn record(
+        &self,
+        head: &request::Parts,
+        route: Route<'_>,
+        outcome: &Outcome<'_>,
+        request_id: &HeaderValue,
+        from: From,
+    ) {
+        let From { arrival, address } = from;
+        let took = Clock::instant() - arrival.first_byte;
+        let request_id = request_id.to_str().unwrap_or_default();
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let (outcome_label, cause, client) = match outcome.verdict {
+            Ok(Served { client_id, is_reused: true, .. }) => ("reused", "", client_id),
+            Ok(Served { client_id, .. }) => (route.success(), "", client_id),
+            Err(Refused { cause, client_id }) => {
+                ("refused", cause.label(), client_id.unwrap_or_default())
+            }
+        };
+        let trace_id = trace_id(&head.headers);
+        if self.context.audit.is_some() && route.is_audited() {
+            let address =
+                address.forwarded.map_or_else(|| arrival.peer.to_string(), |ip| ip.to_string());
+            let route = route.label();
+            let about = audit::Request { request_id, route, client, address: &address, trace_id };
+            self.write_down(about, outcome_label, outcome.verdict);
+        }
+        let is_validation = route == Route::Validate;
+        let (route, method, status) = (route.label(), head.method.as_str(), outcome.answer.status);
+        self.metrics.count(route, outcome_label, cause, took.as_secs_f64());
+
+        if let Ok(Served { made: Some(made), .. }) = outcome.verdict {
+            let Phases { parse, auth, queue, sign } = made.phases;
+            self.metrics.count_phases([parse, auth, queue, sign].map(|it| it.as_secs_f64()));
+            let now = self.context.clock.unix_seconds();
+            self.metrics.wasteful.note(client, made.lifetime, now);
+        }
+        if let Err(Refused { cause: why, .. }) = outcome.verdict {
+            self.refusals.keep(Refusal {
+                request_id: request_id.into(),
+                at: self.context.clock.unix_seconds(),
+                route,
+                status,
+                cause,
+                explanation: why.explanation(),
+                client: client.into(),
+            });
+        }
+
+        let (original_method, original_path) = if is_validation && address.forwarded.is_some() {
+            original(&head.headers)
+        } else {
+            (None, None)
+        };
+        let peer = arrival.peer;
+        let address = address.forwarded.map(display);
+        macro_rules! line {
+            ($level:ident) => {
+                $level!(
+                    target: "grantd::request",
+                    request_id, route, method, status, outcome = outcome_label, cause, client,
+                    micros, %peer, address, trace_id, original_method, original_path
+                )
+            };
+        }
+        match status {
+            500.. => line!(error),
+            400.. => line!(warn),
+            _ => line!(info),
+        }
+    }
+
+    /// For the audit: what became of one request.
+    fn write_down(
+        &self,
+        request: audit::Request<'_>,
+        outcome: &str,
+        verdict: Result<Served<'_>, Refused<'_>>,
+    ) {
+        let event = match verdict {
+            Err(Refused { cause, .. }) => audit::Event::Refused { request, cause: cause.label() },
+            Ok(_) if outcome == "revoked" => audit::Event::Revoked { request },
+            Ok(Served { made, is_reused, .. }) if is_reused || made.is_some() => {
+                let token_id = made.and_then(|made| made.token_id);
+                let jti = token_id.map(|id| URL_SAFE_NO_PAD.encode(id));
+                let issued =
+                    audit::Event::Issued { request, jti: jti.as_deref(), reused: is_reused };
+                return self.context.tell(&issued);
+            }
+            // Nobody has gained or lost anything by it.
+            Ok(_) => return,
+        };
+        self.context.tell(&event);
+    }
+}
+
+/// What a proxy was asked for when it asks about the token. Without the query: that is between the
+/// client and the API.
+fn original(headers: &HeaderMap) -> (Option<&str>, Option<&str>) {
+    let field = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let path = field("x-original-uri").map(|uri| uri.split_once('?').map_or(uri, |(path, _)| path));
+    (field("x-original-method"), path)
+}
