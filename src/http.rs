@@ -9,4 +9,3 @@ pub mod listener;
 mod request_id;
 mod route;
 pub mod service;
-mod trace_context;

@@ -6,4 +6,5 @@ pub mod log_queue;
 pub mod logging;
 pub mod metrics;
 pub mod refusals;
+pub mod trace_parent;
 pub mod wasteful;

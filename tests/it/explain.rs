@@ -52,13 +52,16 @@ fn several_refusals_under_one_id_are_all_there_and_others_are_not() {
 fn a_trace_is_carried_into_the_log() {
     let server = Program::shared();
     let trace = "0af7651916cd43dd8448eb211c80319c";
-    for (traceparent, logged) in [
-        (format!("00-{trace}-b7ad6b7169203331-01"), json!(trace)),
-        (format!("00-{trace}-0000000000000000-01"), json!(null)),
-        ("nonsense".to_owned(), json!(null)),
+    let good = format!("00-{trace}-b7ad6b7169203331-01");
+    for (fields, logged) in [
+        (vec![good.clone()], json!(trace)),
+        (vec![good.clone(), good], json!(null)),
+        (vec![format!("00-{trace}-0000000000000000-01")], json!(null)),
+        (vec!["nonsense".to_owned()], json!(null)),
     ] {
         let request = Request::token(Encoding::Multipart, &DEMO);
-        let answer = server.ask(&request.header("traceparent", traceparent));
+        let with_field = |request: Request, field| request.header("traceparent", field);
+        let answer = server.ask(&fields.into_iter().fold(request, with_field));
         assert_eq!(answer.status, 200);
         let line = server.log.of_request(answer.header("x-request-id").unwrap());
         assert_eq!(line["trace_id"], logged);

@@ -11,10 +11,10 @@ use crate::clock::Clock;
 use crate::dialect::Outcome;
 use crate::endpoint::token::{Phases, Refused, Served};
 use crate::http::route::Route;
-use crate::http::service::{From, Service};
-use crate::http::trace_context::trace_id;
+use crate::http::service::{From, Service, single};
 use crate::telemetry::audit;
 use crate::telemetry::refusals::Refusal;
+use crate::telemetry::trace_parent::TraceParent;
 
 impl Service {
     pub(super) fn record(
@@ -36,7 +36,10 @@ impl Service {
                 ("refused", cause.label(), client_id.unwrap_or_default())
             }
         };
-        let trace_id = trace_id(&head.headers);
+        // Whoever sends two of them has said nothing.
+        let caller = single(&head.headers, "traceparent").ok().flatten();
+        let caller = caller.and_then(TraceParent::parse);
+        let trace_id = caller.map(|caller| caller.trace_id);
         if self.context.audit.is_some() && route.is_audited() {
             let address =
                 address.forwarded.map_or_else(|| arrival.peer.to_string(), |ip| ip.to_string());

@@ -1,0 +1,75 @@
+//! The `traceparent` field, by which a request is found again across programs (W3C Trace Context,
+//! section 3.2).
+
+/// What the caller says of the trace that its request belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceParent<'r> {
+    /// The trace: 32 hex digits.
+    pub trace_id: &'r str,
+    /// The caller's own span in it: 16 hex digits.
+    pub parent_id: &'r str,
+    /// Whether the caller records the trace.
+    pub is_sampled: bool,
+}
+
+impl<'r> TraceParent<'r> {
+    /// Reads the field. `None` if it is not valid; such a one is to be ignored.
+    pub fn parse(field: &'r [u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(field).ok()?.split('-');
+        let (version, trace_id, parent_id, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let is_hex = |part: &str, length: usize| {
+            part.len() == length
+                && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+        // A later version may have more parts, the first may not.
+        let is_whole = version != "00" || parts.next().is_none();
+        let is_valid = is_hex(version, 2)
+            && version != "ff"
+            && is_hex(trace_id, 32)
+            && is_hex(parent_id, 16)
+            && is_hex(flags, 2)
+            && is_whole
+            && !is_zero(trace_id)
+            && !is_zero(parent_id);
+        let is_sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & SAMPLED != 0);
+        is_valid.then_some(Self { trace_id, parent_id, is_sampled })
+    }
+}
+
+/// The one flag of the first version.
+const SAMPLED: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_recommendation_allows_is_read() {
+        let (trace_id, parent_id) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+        for (good, is_sampled) in [
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", false),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-fe", false),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff", true),
+            ("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-the-future-holds", true),
+        ] {
+            let expected = TraceParent { trace_id, parent_id, is_sampled };
+            assert_eq!(TraceParent::parse(good.as_bytes()), Some(expected), "{good}");
+        }
+        for bad in [
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0g",
+        ] {
+            assert_eq!(TraceParent::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}
