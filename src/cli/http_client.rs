@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Uri};
+use hyper::{Method, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -89,6 +90,15 @@ impl<'a> Request<'a> {
     pub(super) fn post(path: &'a str, form: impl Into<Bytes>) -> Self {
         Self { method: Method::POST, path, form: Some(form.into()) }
     }
+
+    fn to(self, host: &str) -> hyper::http::Result<hyper::Request<Full<Bytes>>> {
+        let mut built =
+            hyper::Request::builder().method(self.method).uri(self.path).header(HOST, host);
+        if self.form.is_some() {
+            built = built.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        built.body(Full::new(self.form.unwrap_or_default()))
+    }
 }
 
 /// What is answered.
@@ -111,7 +121,7 @@ pub(super) fn send(
     let exchanged =
         runtime.block_on(async { timeout(patience, connect_and_exchange(target, request)).await });
     match exchanged {
-        Ok(Ok(answer)) => Ok(answer),
+        Ok(Ok(answer)) => Ok(Answer { status: answer.status().as_u16(), body: answer.into_body() }),
         Ok(Err(error)) => {
             Err(cannot(&format_args!("cannot be asked: {error}; is the server running there?")))
         }
@@ -122,39 +132,42 @@ pub(super) fn send(
     }
 }
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn connect_and_exchange(target: &Target, request: Request<'_>) -> Result<Answer, AnyError> {
+async fn connect_and_exchange(
+    target: &Target,
+    request: Request<'_>,
+) -> Result<Response<Bytes>, AnyError> {
     match target {
         Target::Tcp { address, host } => {
-            exchange(TcpStream::connect(address).await?, host, request).await
+            exchange(TcpStream::connect(address).await?, request.to(host)?).await
         }
         #[cfg(unix)]
         Target::Unix(path) => {
-            exchange(tokio::net::UnixStream::connect(path).await?, "localhost", request).await
+            let stream = tokio::net::UnixStream::connect(path).await?;
+            exchange(stream, request.to("localhost")?).await
         }
         #[cfg(not(unix))]
         Target::Unix(_) => Err("there are no Unix sockets here".into()),
     }
 }
 
-async fn exchange<S>(stream: S, host: &str, request: Request<'_>) -> Result<Answer, AnyError>
+/// Sends `request` alone on this connection, and waits for all of the answer.
+pub(super) async fn exchange<S>(
+    stream: S,
+    request: hyper::Request<Full<Bytes>>,
+) -> Result<Response<Bytes>, AnyError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the runtime; what it would say, the answer says too.
-    tokio::spawn(connection);
-    let mut built =
-        hyper::Request::builder().method(request.method).uri(request.path).header(HOST, host);
-    if request.form.is_some() {
-        built = built.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-    }
-    let answer =
-        sender.send_request(built.body(Full::new(request.form.unwrap_or_default()))?).await?;
-    let status = answer.status().as_u16();
-    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await?.to_bytes();
-    Ok(Answer { status, body })
+    let answer = async move {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+        Ok(Response::from_parts(head, body))
+    };
+    // What the connection would say of its end, the answer says too.
+    join(answer, connection).await.0
 }
 
 /// Bytes.
