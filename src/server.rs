@@ -71,6 +71,8 @@ use crate::store::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
+#[cfg(feature = "opentelemetry")]
+use crate::telemetry::traces::Traces;
 
 /// Serves on `listener` until `shutdown` completes and every connection has had its time to end.
 ///
@@ -184,6 +186,12 @@ impl Server {
     /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Where the spans of this server go.
+    #[cfg(feature = "opentelemetry")]
+    pub fn traces(&self) -> &Traces {
+        &self.service.traces
     }
 
     /// What makes this server read its files again.

@@ -1,5 +1,6 @@
-//! What operators see: log lines and metrics.
+//! What operators see: log lines, metrics and spans.
 
+pub mod answered;
 pub mod audit;
 mod json_line;
 pub mod log_queue;
@@ -7,4 +8,6 @@ pub mod logging;
 pub mod metrics;
 pub mod refusals;
 pub mod trace_parent;
+#[cfg_attr(not(feature = "opentelemetry"), path = "telemetry/no_traces.rs")]
+pub mod traces;
 pub mod wasteful;

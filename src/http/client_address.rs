@@ -21,10 +21,7 @@ impl ClientAddress {
     /// Reads `X-Forwarded-For` from behind: each entry was written by the hop that the one after it
     /// names, so that what stands in front of the first stranger is only what that stranger says.
     pub(crate) fn of(peer: Peer, headers: &HeaderMap, proxies: &[TrustedProxy]) -> Self {
-        let peer = match peer {
-            Peer::Tcp(address) => Some(address.ip()),
-            Peer::Unix => None,
-        };
+        let peer = peer.address().map(|address| address.ip());
         let is_trusted = |address| proxies.iter().any(|proxy| proxy.is(address));
         if !is_trusted(peer) {
             let source = peer.map_or(Source::UNKNOWN, source_of);

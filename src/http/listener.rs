@@ -141,6 +141,16 @@ pub enum Peer {
     Unix,
 }
 
+impl Peer {
+    /// Its address and port, where it has one.
+    pub(crate) fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(address),
+            Self::Unix => None,
+        }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -38,6 +38,7 @@ use crate::random::NoEntropy;
 use crate::store::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
+use crate::telemetry::traces::Traces;
 
 /// Answers requests, from a socket or from anywhere else.
 pub struct Service {
@@ -45,6 +46,7 @@ pub struct Service {
     metrics: Arc<Metrics>,
     refusals: Arc<Refusals>,
     request_ids: RequestIds,
+    pub(crate) traces: Traces,
 }
 
 /// When and from where a request came, as its peer shows it and as a proxy states it.
@@ -67,7 +69,8 @@ impl Service {
         refusals: Arc<Refusals>,
     ) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
-        Ok(Self { context, metrics, refusals, request_ids })
+        let traces = Traces::default();
+        Ok(Self { context, metrics, refusals, request_ids, traces })
     }
 
     /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
@@ -187,10 +190,7 @@ fn head_of<'r>(
 
 /// The client's certificate, if the peer is a trusted proxy that has verified it.
 fn certificate<'r>(config: &Config, headers: &'r HeaderMap, peer: Peer) -> Option<&'r [u8]> {
-    let address = match peer {
-        Peer::Tcp(address) => Some(address.ip()),
-        Peer::Unix => None,
-    };
+    let address = peer.address().map(|address| address.ip());
     if !config.trusted_proxies.iter().any(|proxy| proxy.is(address)) {
         return None;
     }

@@ -1,4 +1,4 @@
-//! What is told of a request when it is answered: counts, the audit, one line in the log.
+//! What is told of a request when it is answered: counts, the audit, one line in the log, a span.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,6 +12,7 @@ use crate::dialect::Outcome;
 use crate::endpoint::token::{Phases, Refused, Served};
 use crate::http::route::Route;
 use crate::http::service::{From, Service, single};
+use crate::telemetry::answered::Answered;
 use crate::telemetry::audit;
 use crate::telemetry::refusals::Refusal;
 use crate::telemetry::trace_parent::TraceParent;
@@ -51,9 +52,11 @@ impl Service {
         let (route, method, status) = (route.label(), head.method.as_str(), outcome.answer.status);
         self.metrics.count(route, outcome_label, cause, took.as_secs_f64());
 
+        let mut phases = None;
         if let Ok(Served { made: Some(made), .. }) = outcome.verdict {
             let Phases { parse, auth, queue, sign } = made.phases;
             self.metrics.count_phases([parse, auth, queue, sign].map(|it| it.as_secs_f64()));
+            phases = Some([parse, auth, queue, sign]);
             let now = self.context.clock.unix_seconds();
             self.metrics.wasteful.note(client, made.lifetime, now);
         }
@@ -75,6 +78,20 @@ impl Service {
             (None, None)
         };
         let peer = arrival.peer;
+        self.traces.tell(&Answered {
+            request_id,
+            route,
+            method,
+            status,
+            outcome: outcome_label,
+            cause,
+            client,
+            took,
+            phases,
+            peer: peer.address(),
+            address: address.forwarded,
+            caller,
+        });
         let address = address.forwarded.map(display);
         macro_rules! line {
             ($level:ident) => {
