@@ -5,6 +5,8 @@
 
 mod check;
 mod client;
+#[cfg(feature = "opentelemetry")]
+mod collector;
 mod completions;
 mod http_client;
 mod key;

@@ -6,6 +6,8 @@ use crate::store::snapshot::{Sources, demo_clients};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
+    #[cfg(feature = "opentelemetry")]
+    crate::cli::collector::configured()?;
     let sources = Sources::of(&config);
     let (clients, keys) = sources.load()?;
     Revocations::check(&config.state)?;

@@ -5,6 +5,8 @@ use std::io;
 use tokio::runtime::Builder;
 use tracing::info;
 
+#[cfg(feature = "opentelemetry")]
+use crate::cli::collector::Exporting;
 use crate::cli::reload::{Reloads, Source};
 use crate::cli::service_manager::{self, Socket};
 use crate::cli::{CliError, ServeArgs};
@@ -74,6 +76,8 @@ async fn serve(
     let server = Server::new(&config, Clock::system(), Random::system())
         .map_err(|error| CliError(error.to_string()))?;
     server.metrics().watch_log(log);
+    #[cfg(feature = "opentelemetry")]
+    let exporting = Exporting::start(server.traces())?;
     for address in &config.listen {
         let issuer = server.issuer();
         info!(%address, %issuer, admin = %admin_address, workers = config.workers, "serving");
@@ -88,6 +92,10 @@ async fn serve(
     server.serve(listeners, Some(admin), stop).await;
     reloads.abort();
     alive.abort();
+    #[cfg(feature = "opentelemetry")]
+    if let Some(exporting) = exporting {
+        exporting.finish().await;
+    }
     Ok(())
 }
 
