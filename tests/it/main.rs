@@ -33,6 +33,8 @@ mod metadata;
 mod mtls;
 mod multipart;
 mod night;
+#[cfg(feature = "opentelemetry")]
+mod opentelemetry;
 mod password_hashes;
 mod properties;
 mod readme;

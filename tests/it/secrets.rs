@@ -10,10 +10,10 @@ use crate::support::{
 };
 
 /// As a client might send by mistake in every place that takes text.
-const CANARY: &str = "canary-7f3a9c51d2e84b60";
+pub(crate) const CANARY: &str = "canary-7f3a9c51d2e84b60";
 
 /// Requests that are refused at every step on the way, each with the cause that the log is to name.
-fn refused() -> Vec<(Request, &'static str)> {
+pub(crate) fn refused() -> Vec<(Request, &'static str)> {
     let grant = [("grant_type", "client_credentials")];
     let canary = |name: &'static str| [demo_without(&[name]), vec![(name, CANARY)]].concat();
     let mut requests = Vec::new();
@@ -104,7 +104,7 @@ fn no_secret_and_no_token_is_logged_or_counted() {
 }
 
 /// The token and each part of it, any of which would give it away or help to forge one.
-fn parts_of_token(answer: &Response) -> Vec<String> {
+pub(crate) fn parts_of_token(answer: &Response) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let token = answer.json()["access_token"].as_str().unwrap().to_owned();
     let mut parts: Vec<_> = token.split('.').skip(1).map(str::to_owned).collect();

@@ -1,5 +1,7 @@
 //! What the tests share: a server, a client that sends exact bytes, forms, and token verification.
 
+#[cfg(feature = "opentelemetry")]
+pub(crate) mod collector;
 pub(crate) mod command;
 pub(crate) mod form;
 pub(crate) mod home;

@@ -190,8 +190,8 @@ fn write_site(root: &Path, socket: &Path, port: u16, plain: u16) {
     }
 }
 
-/// Free at this moment; nginx says so if they are not any more.
-fn free_ports() -> [u16; 2] {
+/// Free at this moment; whoever is to listen there says so if they are not any more.
+pub(crate) fn free_ports() -> [u16; 2] {
     let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }

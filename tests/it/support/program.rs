@@ -176,6 +176,14 @@ impl Program {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// The names of its threads, as far as the system keeps them.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.child.id()));
+        let threads = threads.expect("a running process").map(|thread| thread.unwrap().path());
+        threads.map(|thread| std::fs::read_to_string(thread.join("comm")).unwrap()).collect()
+    }
+
     /// Sends the signal that ends a process wherever it stands.
     pub(crate) fn kill(&self) {
         self.signal("-KILL");
