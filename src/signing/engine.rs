@@ -257,6 +257,7 @@ impl Shared {
 
             taken.retain(|job| job.debt.is_awaited());
             let now = Clock::instant();
+            let group = if batched.is_some() { GROUP } else { SINGLE_GROUP };
             match batched {
                 Some(batched) => self.sign_together(&batched, &mut taken, now, &random, &mut kept),
                 None => {
@@ -269,7 +270,7 @@ impl Shared {
                     }
                 }
             }
-            if kept.len() >= GROUP || waiting < GROUP_FROM {
+            if kept.len() >= group || waiting < GROUP_FROM {
                 self.deliveries.tell(&mut kept);
             }
         }
@@ -365,8 +366,12 @@ const TRIALS: usize = 5;
 /// So many faults turn batches off.
 const MAX_FAULTS: u32 = 2;
 
-/// How many finished tokens are told of at a time, at most.
-const GROUP: usize = 8;
+/// How many finished tokens are told of at a time, at most: with two batches at a time the event loop
+/// takes the processor half as often as with one, and finds its caches as cold half as often.
+const GROUP: usize = 2 * BATCH;
+
+/// The same of tokens that are signed one at a time, which takes longer.
+const SINGLE_GROUP: usize = 8;
 
 /// Above this many waiting, a token has waited long enough for a few more signatures not to matter.
 const GROUP_FROM: usize = 16;
