@@ -51,7 +51,7 @@ pub struct Service {
 
 /// When and from where a request came, as its peer shows it and as a proxy states it.
 #[derive(Clone, Copy)]
-struct From {
+struct Origin {
     arrival: Arrival,
     address: ClientAddress,
 }
@@ -85,14 +85,14 @@ impl Service {
         let route = Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.routes);
         let proxies = &snapshot.config.trusted_proxies;
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
-        let from = From { arrival, address };
+        let origin = Origin { arrival, address };
 
-        let answered = AssertUnwindSafe(self.answer(&snapshot, route, &head, body, from));
+        let answered = AssertUnwindSafe(self.answer(&snapshot, route, &head, body, origin));
         let outcome = answered.catch_unwind().await.unwrap_or_else(|_panic| {
-            refuse(Cause::Internal, &head_of(&snapshot.config, route, &head, from), route)
+            refuse(Cause::Internal, &head_of(&snapshot.config, route, &head, origin), route)
         });
 
-        self.record(&head, route, &outcome, &request_id, from);
+        self.record(&head, route, &outcome, &request_id, origin);
         let mut response = into_response(outcome, request_id);
         if route.dialect() == Dialect::Vision {
             echo_client_headers(&head.headers, response.headers_mut());
@@ -106,14 +106,14 @@ impl Service {
         route: Route<'_>,
         request: &request::Parts,
         body: B,
-        from: From,
+        origin: Origin,
     ) -> Outcome<'s>
     where
         B: Body<Data = Bytes>,
     {
         let limits = &snapshot.config.limits;
-        let deadline = (from.arrival.first_byte + limits.request_time()).into();
-        let mut head = head_of(&snapshot.config, route, request, from);
+        let deadline = (origin.arrival.first_byte + limits.request_time()).into();
+        let mut head = head_of(&snapshot.config, route, request, origin);
         if let Err(cause) = check(limits, route, request) {
             body::discard(&request.headers, body, deadline).await;
             return refuse(cause, &head, route);
@@ -157,7 +157,7 @@ fn head_of<'r>(
     config: &Config,
     route: Route<'_>,
     request: &'r request::Parts,
-    from: From,
+    origin: Origin,
 ) -> RequestHead<'r> {
     let authorization = match single(&request.headers, AUTHORIZATION) {
         Ok(None) => Authorization::Absent,
@@ -176,15 +176,15 @@ fn head_of<'r>(
         |(name, _)| if is_vision { Some(request.headers.get(name)?.as_bytes()) } else { None };
     RequestHead {
         authorization,
-        certificate: certificate(config, &request.headers, from.arrival.peer),
+        certificate: certificate(config, &request.headers, origin.arrival.peer),
         dpop,
         content_type,
-        source: from.address.source,
+        source: origin.address.source,
         path: request.uri.path(),
         client_headers: vision::CLIENT_HEADERS.map(client_header),
         query: request.uri.query(),
         max_parameters: config.limits.form_parts,
-        received: from.arrival.first_byte,
+        received: origin.arrival.first_byte,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::dialect::Outcome;
 use crate::endpoint::token::{Phases, Refused, Served};
 use crate::http::route::Route;
-use crate::http::service::{From, Service, single};
+use crate::http::service::{Origin, Service, single};
 use crate::telemetry::answered::Answered;
 use crate::telemetry::audit;
 use crate::telemetry::refusals::Refusal;
@@ -24,9 +24,9 @@ impl Service {
         route: Route<'_>,
         outcome: &Outcome<'_>,
         request_id: &HeaderValue,
-        from: From,
+        origin: Origin,
     ) {
-        let From { arrival, address } = from;
+        let Origin { arrival, address } = origin;
         let took = Clock::instant() - arrival.first_byte;
         let request_id = request_id.to_str().unwrap_or_default();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
