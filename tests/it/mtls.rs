@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::support::command::run;
 use crate::support::form::percent_encode;
 use crate::support::home::{hash_of, secret_of};
+use crate::support::status::{INTROSPECT, REVOKE, assert_revoked};
 use crate::support::{ENCODINGS, Encoding, Home, Program, Request, Response, Token, request_of};
 
 const ODD: &str = include_str!("certificates/odd.pem");
@@ -170,6 +171,24 @@ fn a_certificate_is_known_by_its_one_registered_name_or_by_its_key() {
     let nobody = [("grant_type", "client_credentials")];
     let answer = server.ask(&with(Request::token(Encoding::Urlencoded, &nobody), ODD));
     answer.assert_refused(400, "invalid_client");
+}
+
+#[test]
+fn a_certificate_opens_introspection_and_revocation_too() {
+    let server = program(TRUSTING);
+    for encoding in ENCODINGS {
+        let issued = server.ask(&with(request(encoding, "dns"), ODD)).json();
+        let form = [("client_id", "dns"), ("token", issued["access_token"].as_str().unwrap())];
+        let ask = |path| Request::new("POST", path).form(encoding, &form);
+        for path in [INTROSPECT, REVOKE] {
+            server.ask(&ask(path)).assert_refused(400, "invalid_client");
+            server.ask(&with(ask(path), ED25519)).assert_refused(400, "invalid_client");
+        }
+        let told = |server: &Program| server.ask(&with(ask(INTROSPECT), ODD)).json();
+        assert_eq!(told(&server)["active"], true);
+        assert_revoked(&server.ask(&with(ask(REVOKE), ODD)));
+        assert_eq!(told(&server), json!({ "active": false }));
+    }
 }
 
 #[test]
