@@ -39,6 +39,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -228,7 +229,7 @@ impl Server {
             accepting.push(tokio::spawn(async move {
                 let handler = move |request, arrival| {
                     let service = Arc::clone(&service);
-                    async move { service.respond(request, arrival).await }
+                    async move { pin!(service.respond(request, arrival)).await }
                 };
                 connections.accept(listener, handler, stop).await;
             }));

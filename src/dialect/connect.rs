@@ -4,6 +4,7 @@
 //! own. Errors are those of RFC 6749, section 5.2.
 
 use std::io::Write;
+use std::pin::pin;
 
 use bytes::Bytes;
 
@@ -28,7 +29,7 @@ pub async fn token<'s>(
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Outcome<'s> {
-    let answered = try_token(context, snapshot, head, body).await;
+    let answered = pin!(try_token(context, snapshot, head, body)).await;
     Outcome::of(answered, |cause| {
         let mut answer = refuse(cause, head);
         if cause == DpopError::Nonce.into() {
@@ -56,7 +57,8 @@ async fn try_token<'s>(
         profile: TokenProfile::AtJwt,
         received: head.received,
     };
-    let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
+    let issued = pin!(issue(context, snapshot, &request, Answer::begin_token()));
+    let mut issued = issued.await?;
     // Scope tokens have no character that JSON escapes.
     let (lifetime, scope) = (issued.lifetime, &issued.scope);
     let token_type = issued.confirmation.token_type();

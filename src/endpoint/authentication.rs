@@ -1,5 +1,6 @@
 //! Is the client who it claims to be? The same question at every endpoint that asks it.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
@@ -42,7 +43,7 @@ pub async fn authenticate<'s>(
     if credentials.is_raw() {
         context.raw_pairs.fetch_add(1, Ordering::Relaxed);
     }
-    let proven = prove(context, snapshot, registered, credentials, endpoint).await;
+    let proven = pin!(prove(context, snapshot, registered, credentials, endpoint)).await;
     // Others may have failed in the meantime, and this may be one of their many guesses.
     may_try()?;
     match proven {

@@ -1,6 +1,7 @@
 //! The token endpoint (RFC 6749, section 3.2): one decision and one token for every dialect.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -140,7 +141,7 @@ pub async fn issue<'r, 's: 'r>(
     let refused = |cause| Refused { cause, client_id };
     let parsed = Clock::instant();
 
-    let client = authenticate(context, snapshot, &request.credentials, TOKEN_PATH).await?;
+    let client = pin!(authenticate(context, snapshot, &request.credentials, TOKEN_PATH)).await?;
     // Only now: nobody but the client itself can use up its budget.
     client
         .rate_limit

@@ -62,7 +62,7 @@ pub(crate) async fn serve<H, F>(
         // Called inside: a future that is handed in would be there twice, and moved once more.
         let (handler, watch) = (&handler, &watch);
         async move {
-            let mut response = handler(request, arrival).await;
+            let mut response = pin!(handler(request, arrival)).await;
             if watch.is_last_answer.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

@@ -4,6 +4,7 @@ mod record;
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -87,8 +88,8 @@ impl Service {
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
         let origin = Origin { arrival, address };
 
-        let answered = AssertUnwindSafe(self.answer(&snapshot, route, &head, body, origin));
-        let outcome = answered.catch_unwind().await.unwrap_or_else(|_panic| {
+        let answer = pin!(self.answer(&snapshot, route, &head, body, origin));
+        let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
             refuse(Cause::Internal, &head_of(&snapshot.config, route, &head, origin), route)
         });
 
@@ -125,7 +126,7 @@ impl Service {
         head.received = Clock::instant();
         let context = &*self.context;
         match route {
-            Route::ConnectToken => connect::token(context, snapshot, &head, body).await,
+            Route::ConnectToken => pin!(connect::token(context, snapshot, &head, body)).await,
             Route::VisionToken(version) => {
                 vision::token(context, snapshot, version, &head, body).await
             }
