@@ -174,6 +174,9 @@ fn measure(plan: &Plan) -> Report {
     }
     // Nothing idles now, and what only looks busy would keep work on the core where it is.
     drop(awake);
+    if let Some(both_cores) = both_cores.as_ref().filter(|_| plan.warms_up) {
+        both_cores.measure(plan, &config.keys);
+    }
     for round in 1..=plan.rounds {
         bar.set_message(format!("round {round} of {}: on both cores", plan.rounds));
         on_both.extend(both_cores.as_ref().map(|it| it.measure(plan, &config.keys)));

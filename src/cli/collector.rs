@@ -8,7 +8,7 @@ use std::future::Future;
 use std::net::ToSocketAddrs;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -32,7 +32,6 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tracing::field::display;
 use tracing::warn;
 
 use crate::cli::CliError;
@@ -68,7 +67,8 @@ impl Exporting {
     pub(super) fn start(traces: &Traces) -> Result<Option<Self>, CliError> {
         let Some(target) = configured()? else { return Ok(None) };
         let losses = Arc::new(Losses::default());
-        let client = Client { target: target.clone(), runtime: Handle::current() };
+        let (target_of, losses_of) = (target.clone(), Arc::clone(&losses));
+        let client = Client { target: target_of, runtime: Handle::current(), losses: losses_of };
         let otlp = opentelemetry_otlp::SpanExporter::builder().with_http().with_http_client(client);
         let otlp = otlp.build().map_err(|error| CliError(format!("OpenTelemetry: {error}")))?;
         let exporter = Exporter { otlp, target, losses: Arc::clone(&losses) };
@@ -89,6 +89,8 @@ impl Exporting {
         // is counted.
         let _ = spawn_blocking(move || provider.shutdown_with_timeout(LAST_MOMENT)).await;
         let lost = losses.in_all();
+        // What is still under way has nothing to add.
+        *losses.told() = Some(Told { lost: u64::MAX, at: Clock::instant() });
         if lost > 0 {
             warn!(lost, "spans that the collector did not take since the start");
         }
@@ -115,9 +117,11 @@ struct Losses {
     made: AtomicU64,
     /// Those that came out of the queue.
     taken: AtomicU64,
-    /// Those that the collector has.
+    /// Those that the collector has answered for.
     sent: AtomicU64,
     told: Mutex<Option<Told>>,
+    /// Why the last request had no answer. The exporter only says that there was none.
+    error: Mutex<Option<String>>,
 }
 
 /// What the log said last, and when.
@@ -143,13 +147,21 @@ impl Losses {
     /// How many, if there are more and it is time to say so.
     fn to_tell(&self) -> Option<u64> {
         let (lost, at) = (self.so_far(), Clock::instant());
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         let is_new = lost > told.map_or(0, |told| told.lost);
         if !is_new || told.is_some_and(|told| at - told.at < QUIET) {
             return None;
         }
         *told = Some(Told { lost, at });
         Some(lost)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Told>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self) -> MutexGuard<'_, Option<String>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -201,18 +213,11 @@ impl SpanExporter for Exporter {
         }
         losses.taken.fetch_add(spans, Ordering::Relaxed);
         if let Some(lost) = losses.to_tell() {
-            let error = exported.as_ref().err().map(display);
+            let told = losses.error().take();
+            let error = told.or_else(|| exported.as_ref().err().map(ToString::to_string));
             warn!(collector = %target, error, lost, "spans are lost: the collector is down or slow");
         }
         exported
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.otlp.shutdown_with_timeout(timeout)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.otlp.force_flush()
     }
 
     fn set_resource(&mut self, resource: &Resource) {
@@ -220,11 +225,12 @@ impl SpanExporter for Exporter {
     }
 }
 
-/// What the exporter sends through: a connection for each batch.
+/// What the exporter sends through: a connection for each attempt. It makes a few for each batch.
 #[derive(Debug)]
 struct Client {
     target: Target,
     runtime: Handle,
+    losses: Arc<Losses>,
 }
 
 impl Client {
@@ -258,14 +264,18 @@ impl HttpClient for Client {
         'c: 'f,
         Self: 'f,
     {
-        Box::pin(self.send(request))
+        Box::pin(async {
+            let sent = self.send(request).await;
+            *self.losses.error() = sent.as_ref().err().map(ToString::to_string);
+            sent
+        })
     }
 }
 
 /// How many spans may wait: some megabytes at most.
 const QUEUE: usize = 2048;
 
-/// How long the collector may take to answer; the standard's default.
+/// How long the collector may take to answer an attempt; the standard's default.
 const PATIENCE: Duration = OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT;
 
 /// Between two warnings.

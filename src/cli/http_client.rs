@@ -59,7 +59,17 @@ impl Target {
         if uri.scheme_str() != Some("http") || authority.as_str().contains('@') {
             return Err(bad());
         }
-        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+        // There may be none, but not one that is no number.
+        let host = authority.host();
+        let port =
+            match authority.as_str().strip_prefix(host).and_then(|rest| rest.strip_prefix(':')) {
+                Some(_) => authority.port_u16().ok_or_else(bad)?,
+                None => 80,
+            };
+        if host.is_empty() {
+            return Err(bad());
+        }
+        let address = format!("{host}:{port}");
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok((Self::Tcp { address, host: authority.to_string() }, path.to_owned()))
     }

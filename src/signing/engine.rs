@@ -366,7 +366,7 @@ const TRIALS: usize = 5;
 /// So many faults turn batches off.
 const MAX_FAULTS: u32 = 2;
 
-/// How many finished tokens are told of at a time, at most: with two batches at a time the event loop
+/// How many finished tokens are told of at a time, about: with two batches at a time the event loop
 /// takes the processor half as often as with one, and finds its caches as cold half as often.
 const GROUP: usize = 2 * BATCH;
 

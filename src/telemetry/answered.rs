@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::telemetry::trace_parent::TraceParent;
 
-/// What the log line of a request says of it.
+/// What the log line of a request and its span say of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered<'r> {
     /// Its name in the answer and in the log.

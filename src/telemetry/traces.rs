@@ -1,7 +1,9 @@
-//! One span for each answered request, by OpenTelemetry's conventions for HTTP servers.
+//! One span for each answered request, in the words of OpenTelemetry's conventions for HTTP servers
+//! where they fit.
 //!
-//! It says what the log line says and nothing else. Of the target, only the name of its route: a
-//! query may hold a secret, and so may a path that somebody has mistyped.
+//! It says what the log line says, and how long the parts of a token took. Of the target, only the
+//! name of its route, which stands where the conventions want a path: a query may hold a secret, and
+//! so may a path that somebody has mistyped.
 
 use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,8 +12,8 @@ use opentelemetry::trace::{
     Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId,
     TraceState, Tracer as _, TracerProvider as _,
 };
-use opentelemetry::{Context, InstrumentationScope, KeyValue};
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry::{Context, InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
 
 use crate::clock::Clock;
 use crate::telemetry::answered::Answered;
@@ -44,7 +46,7 @@ impl Traces {
         if !span.is_recording() {
             return;
         }
-        span.set_attributes(attributes_of(answered, method));
+        set_attributes(&mut span, answered, method);
         if answered.status >= 500 {
             // The cause is among the attributes.
             span.set_status(Status::error(""));
@@ -73,35 +75,33 @@ fn method_of(answered: &Answered<'_>) -> (&'static str, &'static str) {
     }
 }
 
-fn attributes_of(answered: &Answered<'_>, method: &'static str) -> Vec<KeyValue> {
+fn set_attributes(span: &mut Span, answered: &Answered<'_>, method: &'static str) {
     let &Answered { status, outcome, cause, client, route, peer, phases, .. } = answered;
-    let mut attributes = Vec::with_capacity(MAX_ATTRIBUTES);
-    attributes.extend([
-        KeyValue::new("http.request.method", method),
-        KeyValue::new("http.route", route),
-        KeyValue::new("http.response.status_code", i64::from(status)),
-        KeyValue::new("grantd.request_id", answered.request_id.to_owned()),
-        KeyValue::new("grantd.outcome", outcome),
-    ]);
+    let mut set = |name, value: Value| span.set_attribute(KeyValue::new(name, value));
+    set("http.request.method", method.into());
+    set("http.route", route.into());
+    set("http.response.status_code", i64::from(status).into());
+    set("grantd.request_id", answered.request_id.to_owned().into());
+    set("grantd.outcome", outcome.into());
     if !cause.is_empty() {
-        attributes.push(KeyValue::new("grantd.cause", cause));
+        set("grantd.cause", cause.into());
     }
     if status >= 500 {
-        attributes.push(KeyValue::new("error.type", cause));
+        set("error.type", cause.into());
     }
     if !client.is_empty() {
-        attributes.push(KeyValue::new("grantd.client_id", client.to_owned()));
+        set("grantd.client_id", client.to_owned().into());
     }
     if let Some(address) = answered.address.or_else(|| peer.map(|peer| peer.ip())) {
-        attributes.push(KeyValue::new("client.address", address.to_string()));
+        set("client.address", address.to_string().into());
     }
     if let Some(peer) = peer {
-        attributes.push(KeyValue::new("network.peer.address", peer.ip().to_string()));
-        attributes.push(KeyValue::new("network.peer.port", i64::from(peer.port())));
+        set("network.peer.address", peer.ip().to_string().into());
+        set("network.peer.port", i64::from(peer.port()).into());
     }
-    let phases = PHASES.into_iter().zip(phases.into_iter().flatten());
-    attributes.extend(phases.map(|(name, phase)| KeyValue::new(name, phase.as_secs_f64())));
-    attributes
+    for (name, phase) in PHASES.into_iter().zip(phases.into_iter().flatten()) {
+        set(name, phase.as_secs_f64().into());
+    }
 }
 
 /// What the conventions know as methods.
@@ -111,5 +111,3 @@ const METHODS: [&str; 10] =
 /// In the order of [`Answered::phases`].
 const PHASES: [&str; 4] =
     ["grantd.parse_seconds", "grantd.auth_seconds", "grantd.queue_seconds", "grantd.sign_seconds"];
-
-const MAX_ATTRIBUTES: usize = 15;

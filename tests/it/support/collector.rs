@@ -48,15 +48,16 @@ impl Collector {
         rotel.args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")]);
         rotel.env_clear().current_dir(directory.path()).stdin(Stdio::null());
         rotel.stdout(File::create(directory.path().join("spans")).unwrap());
-        let mut child = rotel.spawn().expect("rotel: tests/run installs it");
+        let child = rotel.spawn().expect("rotel: tests/run installs it");
+        // By its name, which has to be found.
+        let mut collector = Self { endpoint: format!("http://localhost:{http}"), directory, child };
         let begin = Clock::instant();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_err() {
-            let ended = child.try_wait().unwrap();
+            let ended = collector.child.try_wait().unwrap();
             assert!(ended.is_none() && begin.elapsed() < GUARD, "it does not serve: {ended:?}");
             sleep(Duration::from_millis(10));
         }
-        // By its name, which has to be found.
-        Self { endpoint: format!("http://localhost:{http}"), directory, child }
+        collector
     }
 
     fn written(&self) -> String {

@@ -181,7 +181,8 @@ impl Program {
     pub(crate) fn threads(&self) -> Vec<String> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.child.id()));
         let threads = threads.expect("a running process").map(|thread| thread.unwrap().path());
-        threads.map(|thread| std::fs::read_to_string(thread.join("comm")).unwrap()).collect()
+        // One may have ended meanwhile.
+        threads.filter_map(|thread| std::fs::read_to_string(thread.join("comm")).ok()).collect()
     }
 
     /// Sends the signal that ends a process wherever it stands.
