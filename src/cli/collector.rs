@@ -67,8 +67,11 @@ impl Exporting {
     pub(super) fn start(traces: &Traces) -> Result<Option<Self>, CliError> {
         let Some(target) = configured()? else { return Ok(None) };
         let losses = Arc::new(Losses::default());
-        let (target_of, losses_of) = (target.clone(), Arc::clone(&losses));
-        let client = Client { target: target_of, runtime: Handle::current(), losses: losses_of };
+        let client = Client {
+            target: target.clone(),
+            runtime: Handle::current(),
+            losses: Arc::clone(&losses),
+        };
         let otlp = opentelemetry_otlp::SpanExporter::builder().with_http().with_http_client(client);
         let otlp = otlp.build().map_err(|error| CliError(format!("OpenTelemetry: {error}")))?;
         let exporter = Exporter { otlp, target, losses: Arc::clone(&losses) };
@@ -90,7 +93,7 @@ impl Exporting {
         let _ = spawn_blocking(move || provider.shutdown_with_timeout(LAST_MOMENT)).await;
         let lost = losses.in_all();
         // What is still under way has nothing to add.
-        *losses.told() = Some(Told { lost: u64::MAX, at: Clock::instant() });
+        *losses.told() = Some(Told { lost, at: Clock::instant() });
         if lost > 0 {
             warn!(lost, "spans that the collector did not take since the start");
         }

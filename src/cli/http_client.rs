@@ -56,19 +56,14 @@ impl Target {
         let bad = || CliError("the URL must be http://host[:port][/path] or unix:/path".to_owned());
         let uri: Uri = url.parse().map_err(|_| bad())?;
         let authority = uri.authority().ok_or_else(bad)?;
-        if uri.scheme_str() != Some("http") || authority.as_str().contains('@') {
+        let host = authority.host();
+        let is_plain = uri.scheme_str() == Some("http") && !authority.as_str().contains('@');
+        if !is_plain || host.is_empty() {
             return Err(bad());
         }
         // There may be none, but not one that is no number.
-        let host = authority.host();
-        let port =
-            match authority.as_str().strip_prefix(host).and_then(|rest| rest.strip_prefix(':')) {
-                Some(_) => authority.port_u16().ok_or_else(bad)?,
-                None => 80,
-            };
-        if host.is_empty() {
-            return Err(bad());
-        }
+        let has_port = authority.as_str() != host;
+        let port = if has_port { authority.port_u16().ok_or_else(bad)? } else { 80 };
         let address = format!("{host}:{port}");
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok((Self::Tcp { address, host: authority.to_string() }, path.to_owned()))
