@@ -1,10 +1,9 @@
 //! `grantd token`: a client at the command line.
 
-use std::net::TcpListener;
-
 use serde_json::{Value, json};
 
 use crate::support::command::{Ended, run, run_with_input};
+use crate::support::ports::free_port;
 use crate::support::{Home, Program, Token};
 
 const SECRET: &str = "demo-secret-for-local-use-only-0001";
@@ -59,11 +58,11 @@ fn a_server_behind_a_unix_socket_is_asked_too() {
 fn what_goes_wrong_is_said_without_the_secret() {
     let server = Program::shared();
     let url = format!("http://{}", server.address);
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = free_port();
     for (url, more, says) in [
         (&*url, &["--scope", "nope"][..], "refused with 400 invalid_scope"),
         (&format!("{url}/nowhere"), &[], "/nowhere: refused with 404 invalid_request"),
-        (&format!("http://{nobody}"), &[], "is the server running there?"),
+        (&format!("http://127.0.0.1:{nobody}"), &[], "is the server running there?"),
         ("https://127.0.0.1", &[], "https is not spoken here"),
         ("127.0.0.1", &[], "the URL must be http://"),
         ("unix:/nowhere/grantd.sock", &[], "is the server running there?"),

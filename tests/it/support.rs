@@ -8,6 +8,7 @@ pub(crate) mod home;
 pub(crate) mod http;
 pub(crate) mod library;
 pub(crate) mod nginx;
+pub(crate) mod ports;
 pub(crate) mod program;
 pub(crate) mod sibling;
 pub(crate) mod signer;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::readme::{python, succeed};
 use crate::support::GUARD;
-use crate::support::nginx::free_ports;
+use crate::support::ports::free_port;
 
 /// Names the collector to those who send.
 pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -40,7 +40,7 @@ impl Collector {
         let find = "import rotel; print(rotel.__path__[0])";
         let package = succeed(Command::new(python()).args(["-c", find]));
         let directory = TempDir::new().unwrap();
-        let [http, grpc] = free_ports();
+        let [http, grpc] = [free_port(), free_port()];
         let mut rotel = Command::new(format!("{}/rotel-agent", package.trim()));
         rotel.args(["start", "--exporter", "blackhole", "--debug-log", "traces"]);
         rotel.args(["--debug-log-verbosity", "detailed", "--pid-file", "pid", "--log-file", "log"]);

@@ -1,7 +1,7 @@
 //! A real nginx with the shipped site files, in front of a server or of whatever listens there.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::readme::succeed;
 use crate::support::command::run_with_input;
+use crate::support::ports::free_port;
 use crate::support::{GUARD, Request, Response};
 
 /// A running proxy. It ends with this value.
@@ -46,7 +47,7 @@ impl Nginx {
             fs::create_dir(root.join(name)).unwrap();
         }
         make_certificates(&root.join("grantd"));
-        let [port, plain] = free_ports();
+        let [port, plain] = [free_port(), free_port()];
         write_site(root, socket, port, plain);
         let main = root.join("nginx.conf");
         fs::write(&main, MAIN.replace("{root}", root.to_str().unwrap())).unwrap();
@@ -60,9 +61,10 @@ impl Nginx {
         nginx
     }
 
+    /// It writes this file once it has all its listeners.
     fn wait_until_it_serves(&mut self) {
         let started = Clock::instant();
-        while TcpStream::connect(self.plain).is_err() {
+        while !self.file("nginx.pid").exists() {
             let ended = self.child.try_wait().unwrap();
             assert!(
                 ended.is_none() && started.elapsed() < GUARD,
@@ -188,12 +190,6 @@ fn write_site(root: &Path, socket: &Path, port: u16, plain: u16) {
         let text = moved.iter().fold(text, |text, (from, to)| text.replace(from, to));
         fs::write(root.join(place).join(name), text).unwrap();
     }
-}
-
-/// Free at this moment; whoever is to listen there says so if they are not any more.
-pub(crate) fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// The site's own, a client's with the authority that signed it, and one of nobody's.
