@@ -70,7 +70,7 @@ pub fn mint_at_jwt(
     }
     payload.write_all(client.extra_claims.as_bytes())?;
     payload.write_all(b"}")?;
-    payload.finish()
+    Ok(payload.finish())
 }
 
 /// Writes a token as the `vision` and `firstvision` documents show it, at the end of `buffer`.
@@ -91,7 +91,7 @@ pub fn mint_vision(
     write_string(&mut payload, &client.id)?;
     payload.write_all(client.extra_claims.as_bytes())?;
     write!(payload, ",\"exp\":{expires_at}}}")?;
-    payload.finish()
+    Ok(payload.finish())
 }
 
 /// `{"alg":"RS256"}`, the whole header in those documents.

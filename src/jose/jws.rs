@@ -8,13 +8,14 @@ use std::io::{self, Write};
 use std::ops::Range;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, URL_SAFE_NO_PAD};
-use base64::write::EncoderWriter;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Takes the payload's bytes as they are made and appends their base64url to the buffer.
+/// Takes the payload's bytes as they are made. They stand in the buffer until all are there and can
+/// be encoded in one go, which is quicker than piece by piece.
 pub struct PayloadWriter {
-    encoder: EncoderWriter<'static, GeneralPurpose, Vec<u8>>,
+    buffer: Vec<u8>,
     start: usize,
+    payload: usize,
 }
 
 impl PayloadWriter {
@@ -24,27 +25,29 @@ impl PayloadWriter {
         let start = buffer.len();
         buffer.extend_from_slice(encoded_header.as_bytes());
         buffer.push(b'.');
-        Self { encoder: EncoderWriter::new(buffer, &URL_SAFE_NO_PAD), start }
+        Self { payload: buffer.len(), buffer, start }
     }
 
     /// Ends the payload.
-    ///
-    /// # Errors
-    ///
-    /// None in practice: the buffer is memory, and writing to it cannot fail.
-    pub fn finish(mut self) -> io::Result<SigningInput> {
-        let buffer = self.encoder.finish()?;
-        Ok(SigningInput { token: self.start..buffer.len(), buffer })
+    pub fn finish(self) -> SigningInput {
+        let Self { mut buffer, start, payload } = self;
+        let end = buffer.len();
+        buffer.resize(end + encoded_length(end - payload), 0);
+        let (made, encoded) = buffer.split_at_mut(end);
+        let written = URL_SAFE_NO_PAD.encode_slice(&made[payload..], encoded);
+        debug_assert_eq!(written.ok(), Some(encoded.len()));
+        buffer.drain(payload..end);
+        SigningInput { token: start..buffer.len(), buffer }
     }
 }
 
 impl Write for PayloadWriter {
     fn write(&mut self, payload: &[u8]) -> io::Result<usize> {
-        self.encoder.write(payload)
+        self.buffer.write(payload)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.encoder.flush()
+        Ok(())
     }
 }
 
@@ -71,12 +74,16 @@ impl SigningInput {
         let mut buffer = self.buffer;
         buffer.push(b'.');
         let start = buffer.len();
-        // Unpadded base64: four characters for three bytes, rounded up.
-        buffer.resize(start + (signature.len() * 4).div_ceil(3), 0);
+        buffer.resize(start + encoded_length(signature.len()), 0);
         let encoded = URL_SAFE_NO_PAD.encode_slice(signature, &mut buffer[start..]);
         debug_assert_eq!(encoded.ok(), Some(buffer.len() - start));
         buffer
     }
+}
+
+/// Unpadded base64: four characters for three bytes, rounded up.
+fn encoded_length(bytes: usize) -> usize {
+    (bytes * 4).div_ceil(3)
 }
 
 #[cfg(test)]
@@ -89,10 +96,10 @@ mod tests {
         for byte in b"payload" {
             writer.write_all(&[*byte]).unwrap();
         }
-        let input = writer.finish().unwrap();
+        let input = writer.finish();
         assert_eq!(input.as_bytes(), b"aGVhZGVy.cGF5bG9hZA");
         assert_eq!(input.finish(b"sig"), b"{\"t\":\"aGVhZGVy.cGF5bG9hZA.c2ln");
-        let input = PayloadWriter::begin(b"{\"t\":\"".to_vec(), "aGVhZGVy").finish().unwrap();
+        let input = PayloadWriter::begin(b"{\"t\":\"".to_vec(), "aGVhZGVy").finish();
         assert_eq!(input.discard(), b"{\"t\":\"");
     }
 }

@@ -395,7 +395,7 @@ mod tests {
     }
 
     fn input(number: usize) -> SigningInput {
-        PayloadWriter::begin(number.to_string().into_bytes(), "header").finish().unwrap()
+        PayloadWriter::begin(number.to_string().into_bytes(), "header").finish()
     }
 
     /// Some futures are dropped at every stage of their wait; none of the others may be forgotten.
