@@ -5,6 +5,7 @@ pub mod admin;
 mod body;
 mod client_address;
 mod connection;
+pub mod event_loops;
 pub mod listener;
 mod request_id;
 mod route;

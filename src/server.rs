@@ -53,6 +53,7 @@ use crate::endpoint::Context;
 use crate::fault::Fault;
 use crate::http::accept::Connections;
 use crate::http::admin::Admin;
+use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
 use crate::jose::key_set::KeySet;
@@ -104,6 +105,7 @@ pub struct Server {
     reloader: Arc<Reloader>,
     connections: Arc<Connections>,
     admin_connections: Arc<Connections>,
+    threads: Threads,
 }
 
 impl Server {
@@ -171,12 +173,22 @@ impl Server {
         let service =
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
                 .map_err(no_entropy)?;
-        let connections = Connections::new(config.limits.clone(), Arc::clone(&metrics));
+        let (loops, threads) = EventLoops::start(config.workers)?;
+        let connections = Connections::new(config.limits.clone(), Arc::clone(&metrics), loops);
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let admin_connections = Connections::new(config.limits.clone(), unseen);
+        let admin_connections = Connections::new(config.limits.clone(), unseen, EventLoops::one());
         let service = Arc::new(service);
         let reloader = Arc::new(Reloader::new(Arc::clone(&context), Arc::clone(&metrics)));
-        Ok(Self { context, metrics, refusals, service, reloader, connections, admin_connections })
+        Ok(Self {
+            context,
+            metrics,
+            refusals,
+            service,
+            reloader,
+            connections,
+            admin_connections,
+            threads,
+        })
     }
 
     /// What answers requests, for those who bring their own HTTP server: tokens without a socket.
@@ -269,6 +281,7 @@ impl Server {
             left => warn!(left, "stopped; the drain time was over before these had finished"),
         }
         drop(stop_admin);
+        drop(self.threads);
     }
 }
 

@@ -24,16 +24,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.clone().resolve()?;
     let (log, _writer) =
         logging::install(&config.log).map_err(|error| CliError(format!("no log: {error}")))?;
-    // One thread needs none of what several need to share their work.
-    let mut runtime = match config.workers {
-        1 => Builder::new_current_thread(),
-        several => {
-            let mut runtime = Builder::new_multi_thread();
-            runtime.worker_threads(several).thread_name("event-loop");
-            runtime
-        }
-    };
-    let runtime = runtime
+    let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;

@@ -20,13 +20,15 @@ use tracing::{debug, error};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::http::connection::{self, Arrival, Phase, Watch};
-use crate::http::listener::{Listener, Peer, Stream};
+use crate::http::event_loops::EventLoops;
+use crate::http::listener::{Accepted, Listener, Peer};
 use crate::telemetry::metrics::Metrics;
 
 /// All connections of a server.
 pub(crate) struct Connections {
     limits: Limits,
     metrics: Arc<Metrics>,
+    loops: Arc<EventLoops>,
     open: Mutex<HashMap<u64, Arc<Watch>>>,
     next: AtomicU64,
     is_draining: Arc<AtomicBool>,
@@ -34,10 +36,11 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>, loops: Arc<EventLoops>) -> Arc<Self> {
         Arc::new(Self {
             limits,
             metrics,
+            loops,
             open: Mutex::default(),
             next: AtomicU64::new(0),
             is_draining: Arc::default(),
@@ -64,7 +67,7 @@ impl Connections {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, handler.clone()),
+                Ok((accepted, peer)) => self.admit(accepted, peer, handler.clone()),
                 Err(error) if is_the_clients(&error) => debug!(%error, "a connection was lost"),
                 Err(error) => {
                     // Most likely there are no file descriptors left. The connections that hold
@@ -105,7 +108,7 @@ impl Connections {
         }
     }
 
-    fn admit<H, F>(self: &Arc<Self>, stream: Stream, peer: Peer, handler: H)
+    fn admit<H, F>(self: &Arc<Self>, accepted: Accepted, peer: Peer, handler: H)
     where
         H: Fn(Request<Incoming>, Arrival) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -120,7 +123,7 @@ impl Connections {
                     open.remove(&id);
                 }
                 None => {
-                    tokio::spawn(connection::turn_away(stream));
+                    tokio::spawn(connection::turn_away(accepted.here()));
                     return;
                 }
             }
@@ -131,12 +134,14 @@ impl Connections {
         drop(open);
 
         self.metrics.connections.inc();
-        let connections = Arc::clone(self);
-        tokio::spawn(async move {
-            // Dropped even if serving panics.
-            let _place = Place { id, connections: &connections };
-            connection::serve(stream, peer, watch, &connections.limits, handler).await;
+        // Dropped even if serving panics, or never begins.
+        let place = Place { id, connections: Arc::clone(self) };
+        let served = self.loops.serve(accepted, move |stream| async move {
+            connection::serve(stream, peer, watch, &place.connections.limits, handler).await;
         });
+        if let Err(error) = served {
+            debug!(%error, "a connection was lost");
+        }
     }
 
     /// The map is whole between any two statements, so a panic elsewhere cannot have broken it.
@@ -174,12 +179,12 @@ impl fmt::Debug for Connections {
 }
 
 /// A connection's place among the open ones, given up when it ends.
-struct Place<'c> {
+struct Place {
     id: u64,
-    connections: &'c Connections,
+    connections: Arc<Connections>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.connections.metrics.connections.dec();
         let mut open = self.connections.lock();

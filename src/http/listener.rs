@@ -64,19 +64,19 @@ impl Listener {
         }
     }
 
-    pub(crate) async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    pub(crate) async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 // An answer is one write: waiting for more would only delay it. A socket that
                 // refuses is one that its client has closed, which reading will find.
                 let _ = stream.set_nodelay(true);
-                Ok((Box::new(stream), Peer::Tcp(peer)))
+                Ok((Accepted::Tcp(stream), Peer::Tcp(peer)))
             }
             #[cfg(unix)]
             Self::Unix(listener) => {
                 let (stream, _unnamed) = listener.accept().await?;
-                Ok((Box::new(stream), Peer::Unix))
+                Ok((Accepted::Unix(stream), Peer::Unix))
             }
         }
     }
@@ -119,6 +119,51 @@ impl From<TcpListener> for Listener {
 impl From<UnixListener> for Listener {
     fn from(listener: UnixListener) -> Self {
         Self::Unix(listener)
+    }
+}
+
+/// A connection that no event loop serves yet. The one that has accepted it watches it already.
+pub(crate) enum Accepted {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+impl Accepted {
+    /// To be served where it was accepted.
+    pub(crate) fn here(self) -> Stream {
+        match self {
+            Self::Tcp(stream) => Box::new(stream),
+            #[cfg(unix)]
+            Self::Unix(stream) => Box::new(stream),
+        }
+    }
+
+    /// To be served on another event loop.
+    pub(crate) fn leave(self) -> io::Result<OnItsWay> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(OnItsWay::Tcp),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.into_std().map(OnItsWay::Unix),
+        }
+    }
+}
+
+/// A connection between two event loops.
+pub(crate) enum OnItsWay {
+    Tcp(std::net::TcpStream),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl OnItsWay {
+    /// Watched by the event loop that calls this from now on.
+    pub(crate) fn arrive(self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(stream) => TcpStream::from_std(stream).map(|it| Accepted::Tcp(it).here()),
+            #[cfg(unix)]
+            Self::Unix(stream) => UnixStream::from_std(stream).map(|it| Accepted::Unix(it).here()),
+        }
     }
 }
 
