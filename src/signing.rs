@@ -10,6 +10,7 @@ pub mod engine;
 mod kernel52;
 #[cfg(target_arch = "x86_64")]
 mod mont52;
+mod queue;
 #[cfg(target_arch = "x86_64")]
 mod radix52;
 pub mod single;

@@ -7,6 +7,7 @@
 //! when it is polled, which is on the event loop, where waking is cheap.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -31,8 +32,11 @@ pub enum SignError {
     Failed,
 }
 
-/// Those whose results are there, but who have not been told.
-pub(super) struct Deliveries(Mutex<Vec<Finished>>);
+/// For each event loop, those of its futures whose results are there, but who have not been told.
+pub(super) struct Deliveries(Vec<Inbox>);
+
+#[derive(Default)]
+struct Inbox(Mutex<Vec<Finished>>);
 
 /// Somebody to wake, and the slot that says whether it still waits.
 pub(super) struct Finished {
@@ -41,20 +45,33 @@ pub(super) struct Finished {
 }
 
 impl Deliveries {
-    pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self(Mutex::new(Vec::with_capacity(capacity)))
+    pub(super) fn new(event_loops: usize) -> Self {
+        Self((0..event_loops).map(|_| Inbox::default()).collect())
     }
 
-    /// A result that is owed, and the future that waits for it.
+    /// A result that is owed, and the future that waits for it on this thread.
     pub(super) fn promise(&self) -> (Debt, Delivery<'_>) {
-        let slot = Arc::new(Slot(Mutex::new(State::Waiting(None))));
-        (Debt(Arc::clone(&slot)), Delivery { slot, deliveries: self })
+        self.promise_to(number_of_this_thread() % self.0.len())
     }
 
-    /// Wakes one of `kept`, which will wake the others.
+    /// The same for a future of this event loop.
+    pub(super) fn promise_to(&self, event_loop: usize) -> (Debt, Delivery<'_>) {
+        let slot = Arc::new(Slot { state: Mutex::new(State::Waiting(None)), event_loop });
+        (Debt(Arc::clone(&slot)), Delivery { slot, inbox: &self.0[event_loop] })
+    }
+
+    /// Wakes one of `kept` on each event loop, which will wake the others.
     pub(super) fn tell(&self, kept: &mut Vec<Finished>) {
-        let mut leader = kept.pop();
-        self.finished().append(kept);
+        for (index, inbox) in self.0.iter().enumerate() {
+            inbox.tell(kept.extract_if(.., |it| it.slot.event_loop == index));
+        }
+    }
+}
+
+impl Inbox {
+    fn tell(&self, mut kept: impl Iterator<Item = Finished>) {
+        let mut leader = kept.next();
+        self.finished().extend(kept);
         // Only now: whoever still waits at this point will be polled or dropped after it, and either
         // way see to those that have just been put down.
         while let Some(Finished { slot, waker }) = leader {
@@ -79,8 +96,19 @@ impl Deliveries {
     }
 }
 
+/// Counted from 0 in the order in which threads first ask.
+fn number_of_this_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|number| *number)
+}
+
 /// Where a signing thread leaves a result for the future that waits for it.
-struct Slot(Mutex<State>);
+struct Slot {
+    state: Mutex<State>,
+    /// Its number. A future that has gone to another is only woken less cheaply.
+    event_loop: usize,
+}
 
 enum State {
     /// For the signature.
@@ -110,7 +138,7 @@ impl Slot {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,6 +149,11 @@ impl Debt {
     /// Whether anybody still waits.
     pub(super) fn is_awaited(&self) -> bool {
         self.0.is_awaited()
+    }
+
+    /// By number, the event loop of whoever waits.
+    pub(super) fn event_loop(&self) -> usize {
+        self.0.event_loop
     }
 
     /// Leaves the result, and says whom to tell.
@@ -141,7 +174,7 @@ impl Drop for Debt {
 /// Completes with what was promised.
 pub(super) struct Delivery<'d> {
     slot: Arc<Slot>,
-    deliveries: &'d Deliveries,
+    inbox: &'d Inbox,
 }
 
 impl Future for Delivery<'_> {
@@ -152,7 +185,7 @@ impl Future for Delivery<'_> {
         match std::mem::replace(&mut *state, State::Closed) {
             State::Filled(result) => {
                 drop(state);
-                self.deliveries.wake_all();
+                self.inbox.wake_all();
                 Poll::Ready(result)
             }
             State::Waiting(_) => {
@@ -168,7 +201,7 @@ impl Drop for Delivery<'_> {
     fn drop(&mut self) {
         let state = std::mem::replace(&mut *self.slot.state(), State::Closed);
         if matches!(state, State::Filled(_)) {
-            self.deliveries.wake_all();
+            self.inbox.wake_all();
         }
     }
 }

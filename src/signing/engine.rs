@@ -7,7 +7,7 @@
 //! Messages that wait for the same key are signed together, eight at a time, where the processor can
 //! and so many wait that it pays.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,8 +22,9 @@ use crate::clock::Clock;
 use crate::jose::jws::SigningInput;
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::signing::batch::{BATCH, BatchKey};
-use crate::signing::delivery::{Debt, Deliveries, Finished};
+use crate::signing::delivery::{Deliveries, Finished};
 pub use crate::signing::delivery::{SignError, Signed};
+use crate::signing::queue::{Job, Queue};
 use crate::signing::single::{MAX_SIGNATURE_BYTES, Single, blinding};
 
 /// Signs on its own threads until it is dropped.
@@ -41,13 +42,13 @@ impl Engine {
     /// The operating system's, if it grants no more threads.
     pub fn start(single: Single, threads: usize, capacity: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue {
-                jobs: VecDeque::with_capacity(capacity),
+            waiting: Mutex::new(Waiting {
+                queue: Queue::new(threads, capacity),
                 idle_threads: 0,
                 closed: false,
             }),
             arrival: Condvar::new(),
-            deliveries: Deliveries::with_capacity(threads * GROUP),
+            deliveries: Deliveries::new(threads),
             batched: Mutex::default(),
             faults: AtomicU32::new(0),
             capacity,
@@ -59,7 +60,7 @@ impl Engine {
             let builder = thread::Builder::new().name(format!("sign-{index}"));
             engine.threads.push(builder.spawn(move || {
                 step_back();
-                shared.work();
+                shared.work(index);
             })?);
         }
         Ok(engine)
@@ -121,13 +122,13 @@ impl Engine {
 
     /// How many tokens wait at this moment.
     pub fn waiting(&self) -> usize {
-        self.shared.queue().jobs.len()
+        self.shared.waiting().queue.length()
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.queue().closed = true;
+        self.shared.waiting().closed = true;
         self.shared.arrival.notify_all();
         for thread in self.threads.drain(..) {
             // A thread that panicked has nothing left to say.
@@ -144,7 +145,7 @@ impl fmt::Debug for Engine {
 
 struct Shared {
     /// Held for a push or a pop, never while signing.
-    queue: Mutex<Queue>,
+    waiting: Mutex<Waiting>,
     arrival: Condvar,
     deliveries: Deliveries,
     /// By `kid`.
@@ -154,17 +155,11 @@ struct Shared {
     single: Single,
 }
 
-struct Queue {
-    jobs: VecDeque<Job>,
+struct Waiting {
+    queue: Queue,
     /// Threads that wait for a job. Waking costs a system call even if nobody sleeps.
     idle_threads: usize,
     closed: bool,
-}
-
-struct Job {
-    key: Arc<SigningKey>,
-    input: SigningInput,
-    debt: Debt,
 }
 
 /// A key that batches were found to be right for.
@@ -205,55 +200,52 @@ impl Batched {
 
 impl Shared {
     fn push(&self, job: Job) -> Result<(), SignError> {
-        let mut queue = self.queue();
-        if queue.jobs.len() >= self.capacity {
+        let mut waiting = self.waiting();
+        if waiting.queue.length() >= self.capacity {
             return Err(SignError::QueueFull);
         }
-        queue.jobs.push_back(job);
-        let is_awaited = queue.idle_threads > 0;
-        drop(queue);
+        waiting.queue.push(job);
+        let is_awaited = waiting.idle_threads > 0;
+        drop(waiting);
         if is_awaited {
             self.arrival.notify_one();
         }
         Ok(())
     }
 
-    /// Signs until the engine is closed and the queue is empty.
-    fn work(&self) {
+    /// Signs until the engine is closed and the queue is empty, those of `event_loop` first.
+    fn work(&self, event_loop: usize) {
         let random = blinding();
         let mut taken: Vec<Job> = Vec::with_capacity(BATCH);
         let mut kept = Vec::with_capacity(GROUP);
         // The key of the last job, and what it takes to sign with it in batches.
         let mut known: Option<(Arc<SigningKey>, Option<Arc<Batched>>)> = None;
         loop {
-            let mut queue = self.queue();
-            while queue.jobs.is_empty() {
+            let mut waiting = self.waiting();
+            while waiting.queue.length() == 0 {
                 if !kept.is_empty() {
-                    drop(queue);
+                    drop(waiting);
                     self.deliveries.tell(&mut kept);
-                    queue = self.queue();
-                } else if queue.closed {
+                    waiting = self.waiting();
+                } else if waiting.closed {
                     return;
                 } else {
-                    queue.idle_threads += 1;
-                    queue = self.arrival.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                    queue.idle_threads -= 1;
+                    waiting.idle_threads += 1;
+                    waiting = self.arrival.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                    waiting.idle_threads -= 1;
                 }
             }
-            let batched = queue.jobs.front().and_then(|first| match &known {
-                Some((key, batched)) if Arc::ptr_eq(key, &first.key) => batched.clone(),
-                _ => None,
+            let batched = known.as_ref().filter(|_| self.may_batch()).and_then(|(key, batched)| {
+                let batched = batched.as_ref()?;
+                let queue = &mut waiting.queue;
+                queue.take_batch(event_loop, key, batched.pays_from, &mut taken).then_some(batched)
             });
-            let of_this_key =
-                |job: &&Job| known.as_ref().is_some_and(|k| Arc::ptr_eq(&k.0, &job.key));
-            let together = match &batched {
-                Some(_) => queue.jobs.iter().take(BATCH).take_while(of_this_key).count(),
-                None => 1,
-            };
-            let batched = batched.filter(|it| self.may_batch() && together >= it.pays_from);
-            taken.extend(queue.jobs.drain(..if batched.is_some() { together } else { 1 }));
-            let waiting = queue.jobs.len();
-            drop(queue);
+            let batched = batched.cloned();
+            if batched.is_none() {
+                taken.extend(waiting.queue.take_first(event_loop));
+            }
+            let left = waiting.queue.length();
+            drop(waiting);
 
             taken.retain(|job| job.debt.is_awaited());
             let now = Clock::instant();
@@ -262,7 +254,7 @@ impl Shared {
                 Some(batched) => self.sign_together(&batched, &mut taken, now, &random, &mut kept),
                 None => {
                     if let Some(job) = taken.pop() {
-                        if known.as_ref().is_none_or(|(key, _)| !Arc::ptr_eq(key, &job.key)) {
+                        if known.as_ref().is_none_or(|(key, _)| !job.is_of(key)) {
                             let batched = self.batched().get(job.key.key_id()).cloned();
                             known = Some((Arc::clone(&job.key), batched));
                         }
@@ -270,7 +262,7 @@ impl Shared {
                     }
                 }
             }
-            if kept.len() >= group || waiting < GROUP_FROM {
+            if kept.len() >= group || left < GROUP_FROM {
                 self.deliveries.tell(&mut kept);
             }
         }
@@ -338,8 +330,8 @@ impl Shared {
     }
 
     /// Whole between any two statements, so a panic elsewhere cannot have broken them.
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn batched(&self) -> MutexGuard<'_, HashMap<String, Arc<Batched>>> {
