@@ -2,9 +2,9 @@
 //!
 //! On a busy machine the way back costs more than the way there: each finished token wakes the event
 //! loop, which takes the processor from the signing thread, finds one token and gives it back. So
-//! where many wait, finished tokens are kept until there are some of them: two batches, or eight
-//! made one at a time. Only one of their futures is woken from here, and that one wakes the others
-//! when it is polled, which is on the event loop, where waking is cheap.
+//! where many wait, finished tokens are kept until there are some of them: three batches, or eight
+//! made one at a time. On each event loop only one of their futures is woken from here, and that one
+//! wakes the others when it is polled, which is where waking is cheap.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
