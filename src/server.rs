@@ -109,7 +109,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads every file, makes a key if there is none, and starts the signing threads.
+    /// Reads every file, makes a key if there is none, and starts its threads.
     ///
     /// # Errors
     ///
