@@ -23,7 +23,7 @@ use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 pub struct Parts {
     /// All names, one after the other: one allocation instead of one for each.
     names: String,
-    entries: SmallVec<[(Range<usize>, Bytes); 8]>,
+    entries: SmallVec<[(Range<usize>, Bytes); 5]>,
 }
 
 impl Parts {

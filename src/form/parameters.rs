@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 /// (`resource` may repeat, RFC 8707 section 2), and one without a value counts as not sent.
 #[derive(Default)]
 pub struct Parameters<'a> {
-    /// A token request has three to five parameters: eight fit without touching the heap.
-    entries: SmallVec<[(Cow<'a, str>, Cow<'a, str>); 8]>,
+    /// A token request has three to five parameters: five fit without touching the heap.
+    entries: SmallVec<[(Cow<'a, str>, Cow<'a, str>); 5]>,
 }
 
 impl<'a> Parameters<'a> {
