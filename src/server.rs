@@ -39,7 +39,6 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -239,11 +238,7 @@ impl Server {
             let service = Arc::clone(&self.service);
             let stop = until_dropped(stopped.clone());
             accepting.push(tokio::spawn(async move {
-                let handler = move |request, arrival| {
-                    let service = Arc::clone(&service);
-                    async move { pin!(service.respond(request, arrival)).await }
-                };
-                connections.accept(listener, handler, stop).await;
+                connections.accept(listener, service, stop).await;
             }));
         }
         let (stop_admin, admin_stopped) = watch::channel(());
@@ -256,13 +251,7 @@ impl Server {
                 is_ready: Arc::clone(&is_ready),
             });
             let stop = until_dropped(admin_stopped);
-            tokio::spawn(async move {
-                let handler = move |request, _arrival| {
-                    let admin = Arc::clone(&admin);
-                    async move { admin.respond(&request) }
-                };
-                connections.accept(listener, handler, stop).await;
-            });
+            tokio::spawn(async move { connections.accept(listener, admin, stop).await });
         }
 
         let issuer = self.issuer();

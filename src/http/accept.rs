@@ -9,17 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::{Request, Response};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error};
 
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::http::connection::{self, Arrival, Phase, Watch};
+use crate::http::connection::{self, Handler, Phase, Watch};
 use crate::http::event_loops::EventLoops;
 use crate::http::listener::{Accepted, Listener, Peer};
 use crate::telemetry::metrics::Metrics;
@@ -49,15 +45,12 @@ impl Connections {
     }
 
     /// Accepts and serves until `stop`.
-    pub(crate) async fn accept<H, F>(
+    pub(crate) async fn accept(
         self: &Arc<Self>,
         listener: Listener,
-        handler: H,
+        handler: Arc<impl Handler>,
         stop: impl Future<Output = ()>,
-    ) where
-        H: Fn(Request<Incoming>, Arrival) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
-    {
+    ) {
         let mut stop = pin!(stop);
         let mut last_complaint: Option<Instant> = None;
         loop {
@@ -67,7 +60,7 @@ impl Connections {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((accepted, peer)) => self.admit(accepted, peer, handler.clone()),
+                Ok((accepted, peer)) => self.admit(accepted, peer, Arc::clone(&handler)),
                 Err(error) if is_the_clients(&error) => debug!(%error, "a connection was lost"),
                 Err(error) => {
                     // Most likely there are no file descriptors left. The connections that hold
@@ -108,11 +101,7 @@ impl Connections {
         }
     }
 
-    fn admit<H, F>(self: &Arc<Self>, accepted: Accepted, peer: Peer, handler: H)
-    where
-        H: Fn(Request<Incoming>, Arrival) -> F + Send + Sync + 'static,
-        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
-    {
+    fn admit(self: &Arc<Self>, accepted: Accepted, peer: Peer, handler: Arc<impl Handler>) {
         let mut open = self.lock();
         if open.len() >= self.limits.connections {
             self.metrics.connections_shed.inc();
@@ -137,7 +126,7 @@ impl Connections {
         // Dropped even if serving panics, or never begins.
         let place = Place { id, connections: Arc::clone(self) };
         let served = self.loops.serve(accepted, move |stream| async move {
-            connection::serve(stream, peer, watch, &place.connections.limits, handler).await;
+            connection::serve(stream, peer, watch, &place.connections.limits, &*handler).await;
         });
         if let Err(error) = served {
             debug!(%error, "a connection was lost");

@@ -2,6 +2,7 @@
 
 mod keys;
 
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::endpoint::Context;
 use crate::form::urlencoded;
+use crate::http::connection::{Arrival, Handler};
 use crate::store::throttle::Spent;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
@@ -29,6 +31,16 @@ pub struct Admin {
     pub refusals: Arc<Refusals>,
     /// Whether it takes requests: not before it listens, and not while it drains.
     pub is_ready: Arc<AtomicBool>,
+}
+
+impl Handler for Admin {
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        _arrival: Arrival,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send {
+        ready(self.respond(&request))
+    }
 }
 
 impl Admin {

@@ -21,6 +21,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -45,30 +46,35 @@ pub struct Arrival {
     pub first_byte: Instant,
 }
 
+/// What answers the requests of connections.
+pub(crate) trait Handler: Send + Sync + 'static {
+    /// The answer to one request.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        arrival: Arrival,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
 /// Serves requests on `stream` until either side ends it.
-pub(crate) async fn serve<H, F>(
+pub(crate) async fn serve(
     stream: Stream,
     peer: Peer,
     watch: Arc<Watch>,
     limits: &Limits,
-    handler: H,
-) where
-    H: Fn(Request<Incoming>, Arrival) -> F,
-    F: Future<Output = Response<Full<Bytes>>>,
-{
+    handler: &impl Handler,
+) {
     let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch), was_full: false });
     let service = service_fn(|request| {
         let arrival = Arrival { peer, first_byte: watch.begin_serving() };
-        // Called inside: a future that is handed in would be there twice, and moved once more.
-        let (handler, watch) = (&handler, &watch);
-        async move {
-            let mut response = pin!(handler(request, arrival)).await;
+        let watch = &watch;
+        handler.handle(request, arrival).map(|mut response| {
             if watch.is_last_answer.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             watch.enter(Phase::Writing);
             Ok::<_, Infallible>(response)
-        }
+        })
     });
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)

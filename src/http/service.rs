@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::Full;
-use hyper::body::Body;
+use hyper::body::{Body, Incoming};
 use hyper::header::{
     AUTHORIZATION, AsHeaderName, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     HeaderValue, IF_NONE_MATCH, RETRY_AFTER, TRANSFER_ENCODING,
@@ -29,6 +29,7 @@ use crate::endpoint::token::Served;
 use crate::http::body;
 use crate::http::client_address::ClientAddress;
 pub use crate::http::connection::Arrival;
+use crate::http::connection::Handler;
 use crate::http::listener::Peer;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
 use crate::http::route::Route;
@@ -51,7 +52,6 @@ pub struct Service {
 }
 
 /// When and from where a request came, as its peer shows it and as a proxy states it.
-#[derive(Clone, Copy)]
 struct Origin {
     arrival: Arrival,
     address: ClientAddress,
@@ -76,11 +76,28 @@ impl Service {
 
     /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
     /// the log.
-    pub async fn respond<B>(&self, request: Request<B>, arrival: Arrival) -> Response<Full<Bytes>>
+    pub fn respond<B>(
+        &self,
+        request: Request<B>,
+        arrival: Arrival,
+    ) -> impl Future<Output = Response<Full<Bytes>>>
     where
         B: Body<Data = Bytes>,
     {
+        // Whatever an `async fn` takes apart is in its future twice.
         let (head, body) = request.into_parts();
+        self.respond_to(head, body, arrival)
+    }
+
+    async fn respond_to<B>(
+        &self,
+        head: request::Parts,
+        body: B,
+        arrival: Arrival,
+    ) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+    {
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
         let route = Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.routes);
@@ -88,12 +105,12 @@ impl Service {
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
         let origin = Origin { arrival, address };
 
-        let answer = pin!(self.answer(&snapshot, route, &head, body, origin));
+        let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
-            refuse(Cause::Internal, &head_of(&snapshot.config, route, &head, origin), route)
+            refuse(Cause::Internal, &head_of(&snapshot.config, route, &head, &origin), route)
         });
 
-        self.record(&head, route, &outcome, &request_id, origin);
+        self.record(&head, route, &outcome, &request_id, &origin);
         let mut response = into_response(outcome, request_id);
         if route.dialect() == Dialect::Vision {
             echo_client_headers(&head.headers, response.headers_mut());
@@ -107,7 +124,7 @@ impl Service {
         route: Route<'_>,
         request: &request::Parts,
         body: B,
-        origin: Origin,
+        origin: &Origin,
     ) -> Outcome<'s>
     where
         B: Body<Data = Bytes>,
@@ -148,6 +165,16 @@ impl Service {
     }
 }
 
+impl Handler for Service {
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        arrival: Arrival,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send {
+        self.respond(request, arrival)
+    }
+}
+
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service").field("context", &self.context).finish_non_exhaustive()
@@ -158,7 +185,7 @@ fn head_of<'r>(
     config: &Config,
     route: Route<'_>,
     request: &'r request::Parts,
-    origin: Origin,
+    origin: &Origin,
 ) -> RequestHead<'r> {
     let authorization = match single(&request.headers, AUTHORIZATION) {
         Ok(None) => Authorization::Absent,

@@ -24,9 +24,9 @@ impl Service {
         route: Route<'_>,
         outcome: &Outcome<'_>,
         request_id: &HeaderValue,
-        origin: Origin,
+        origin: &Origin,
     ) {
-        let Origin { arrival, address } = origin;
+        let &Origin { arrival, address } = origin;
         let took = Clock::instant() - arrival.first_byte;
         let request_id = request_id.to_str().unwrap_or_default();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
