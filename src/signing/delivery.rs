@@ -71,7 +71,9 @@ impl Deliveries {
 impl Inbox {
     fn tell(&self, mut kept: impl Iterator<Item = Finished>) {
         let mut leader = kept.next();
-        self.finished().extend(kept);
+        if leader.is_some() {
+            self.finished().extend(kept);
+        }
         // Only now: whoever still waits at this point will be polled or dropped after it, and either
         // way see to those that have just been put down.
         while let Some(Finished { slot, waker }) = leader {
@@ -96,7 +98,8 @@ impl Inbox {
     }
 }
 
-/// Counted from 0 in the order in which threads first ask.
+/// Counted from 0 in the order in which threads first ask: one for each event loop, where there is
+/// one server.
 fn number_of_this_thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));

@@ -41,6 +41,7 @@ impl Engine {
     ///
     /// The operating system's, if it grants no more threads.
     pub fn start(single: Single, threads: usize, capacity: usize) -> io::Result<Self> {
+        let threads = threads.max(1);
         let shared = Arc::new(Shared {
             waiting: Mutex::new(Waiting {
                 queue: Queue::new(threads, capacity),
@@ -52,7 +53,7 @@ impl Engine {
             batched: Mutex::default(),
             faults: AtomicU32::new(0),
             capacity,
-            threads,
+            keep_from: (KEEP_FROM * threads).min(capacity / 2),
             single,
         });
         let mut engine = Self { shared, threads: Vec::with_capacity(threads) };
@@ -153,7 +154,8 @@ struct Shared {
     batched: Mutex<HashMap<String, Arc<Batched>>>,
     faults: AtomicU32,
     capacity: usize,
-    threads: usize,
+    /// See [`KEEP_FROM`].
+    keep_from: usize,
     single: Single,
 }
 
@@ -264,7 +266,7 @@ impl Shared {
                     }
                 }
             }
-            if kept.len() >= group || left < GROUP_FROM * self.threads {
+            if kept.len() >= group || left < self.keep_from {
                 self.deliveries.tell(&mut kept);
             }
         }
@@ -369,7 +371,7 @@ const SINGLE_GROUP: usize = 8;
 
 /// With so many waiting for each thread, a token has waited long enough for a few more signatures not
 /// to matter, and all threads have something to do until those come back that are told.
-const GROUP_FROM: usize = 2 * BATCH;
+const KEEP_FROM: usize = 2 * BATCH;
 
 #[cfg(test)]
 mod tests {

@@ -71,16 +71,21 @@ impl Queue {
             return false;
         }
         let of_key = |jobs: &VecDeque<Job>| jobs.iter().take(BATCH).take_while(is_of_key).count();
-        if self.jobs.iter().map(of_key).sum::<usize>() < least {
-            return false;
-        }
+        let mut found = 0;
+        let is_enough = self.in_turn(event_loop).any(|index| {
+            found += of_key(&self.jobs[index]);
+            found >= least
+        });
         for index in self.in_turn(event_loop) {
+            if !is_enough || taken.len() == BATCH {
+                break;
+            }
             let jobs = &mut self.jobs[index];
             let count = of_key(jobs).min(BATCH - taken.len());
             taken.extend(jobs.drain(..count));
             self.length -= count;
         }
-        true
+        is_enough
     }
 
     fn in_turn(&self, event_loop: usize) -> impl Iterator<Item = usize> + use<> {
