@@ -30,7 +30,7 @@ pub struct Config {
     pub state: PathBuf,
     /// The issuer's URL; `None`: made from the address it listens on.
     pub issuer: Option<IssuerUrl>,
-    /// Event-loop threads, and signing threads beside them.
+    /// Event loops, each with its own connections, and signing threads beside them.
     pub workers: usize,
     /// What signs.
     pub signer: SignerChoice,

@@ -1,6 +1,8 @@
 //! The server as a library: settings in, a running token server out.
 //!
-//! It installs nothing global: no subscriber, recorder, panic hook or signal handler.
+//! It installs nothing global: no subscriber, recorder, panic hook or signal handler. Of its event
+//! loops ([`Config::workers`]) the first is where [`Server::serve`] is polled; the others are threads
+//! of its own, which end with it, and with them the connections that they serve.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -104,6 +106,7 @@ pub struct Server {
     reloader: Arc<Reloader>,
     connections: Arc<Connections>,
     admin_connections: Arc<Connections>,
+    loops: Arc<EventLoops>,
     threads: Threads,
 }
 
@@ -173,7 +176,8 @@ impl Server {
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
                 .map_err(no_entropy)?;
         let (loops, threads) = EventLoops::start(config.workers)?;
-        let connections = Connections::new(config.limits.clone(), Arc::clone(&metrics), loops);
+        let connections =
+            Connections::new(config.limits.clone(), Arc::clone(&metrics), Arc::clone(&loops));
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
         let admin_connections = Connections::new(config.limits.clone(), unseen, EventLoops::one());
         let service = Arc::new(service);
@@ -186,6 +190,7 @@ impl Server {
             reloader,
             connections,
             admin_connections,
+            loops,
             threads,
         })
     }
@@ -209,6 +214,11 @@ impl Server {
     /// What makes this server read its files again.
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
+    }
+
+    /// Where connections are served.
+    pub(crate) fn event_loops(&self) -> Arc<EventLoops> {
+        Arc::clone(&self.loops)
     }
 
     /// The issuer's URL.

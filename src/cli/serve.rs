@@ -74,7 +74,7 @@ async fn serve(
         info!(%address, %issuer, admin = %admin_address, workers = config.workers, "serving");
     }
     let reloads = tokio::spawn(reloads.run(server.reloader()));
-    let alive = tokio::spawn(service_manager::keep_alive());
+    let alive = tokio::spawn(service_manager::keep_alive(server.event_loops()));
     service_manager::ready();
     let stop = async {
         stop.await;

@@ -4,8 +4,10 @@
 //! Without systemd nothing here does anything.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::http::event_loops::EventLoops;
 use crate::server::Listener;
 
 /// The sockets that were handed over (`LISTEN_FDS`), none if none were. They stay open while one
@@ -70,13 +72,14 @@ pub(super) fn stopping() {
     tell(&[sd_notify::NotifyState::Stopping]);
 }
 
-/// Says for ever that this thread is alive, twice as often as it has to be said.
-pub(super) async fn keep_alive() {
+/// Says that all event loops are alive for as long as they are, twice as often as it has to be said.
+pub(super) async fn keep_alive(loops: Arc<EventLoops>) {
     #[cfg(target_os = "linux")]
     if let Some(at_most) = sd_notify::watchdog_enabled() {
         let mut ticks = tokio::time::interval((at_most / 2).max(LEAST_INTERVAL));
         loop {
             ticks.tick().await;
+            loops.turn().await;
             tell(&[sd_notify::NotifyState::Watchdog]);
         }
     }
