@@ -35,8 +35,9 @@ pub async fn authenticate<'s>(
 
     let (named, source) = (credentials.client_id(), credentials.source());
     let (throttle, limits) = (&context.throttle, &snapshot.config.failures);
+    let begin = Clock::instant();
     let may_try = || {
-        let checked = throttle.check(named, source, limits, Clock::instant());
+        let checked = throttle.check(named, source, limits, begin);
         checked.map_err(|seconds| refused(Cause::Throttled(seconds)))
     };
     may_try()?;

@@ -136,12 +136,10 @@ pub async fn issue<'r, 's: 'r>(
     mut buffer: Vec<u8>,
 ) -> Result<Issued<'r, 's>, Refused<'s>> {
     let now = context.clock.unix_seconds();
-    let registered = snapshot.clients.get(request.credentials.client_id());
-    let client_id = registered.map(|client| &*client.id);
-    let refused = |cause| Refused { cause, client_id };
     let parsed = Clock::instant();
 
     let client = pin!(authenticate(context, snapshot, &request.credentials, TOKEN_PATH)).await?;
+    let refused = |cause| Refused { cause, client_id: Some(&*client.id) };
     // Only now: nobody but the client itself can use up its budget.
     client
         .rate_limit
