@@ -1,8 +1,8 @@
 //! The way of spans to an OpenTelemetry collector, as OTLP over HTTP.
 //!
 //! They wait in the SDK's bounded queue, which loses what it has no room for. Its own thread takes
-//! them out and encodes them; what it sends goes through the event loop that accepts, so that
-//! there is none beside the server's. No TLS: a collector on this machine or in its network passes them on.
+//! them out and encodes them; what it sends goes through the event loop that accepts, so that there
+//! is none beside the server's. No TLS: a collector on this machine or in its network passes them on.
 
 use std::future::Future;
 use std::net::ToSocketAddrs;

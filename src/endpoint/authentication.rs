@@ -35,6 +35,7 @@ pub async fn authenticate<'s>(
 
     let (named, source) = (credentials.client_id(), credentials.source());
     let (throttle, limits) = (&context.throttle, &snapshot.config.failures);
+    // Of both looks: to take a later one for the second would only make it milder.
     let begin = Clock::instant();
     let may_try = || {
         let checked = throttle.check(named, source, limits, begin);

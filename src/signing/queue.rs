@@ -65,27 +65,26 @@ impl Queue {
         least: usize,
         taken: &mut Vec<Job>,
     ) -> bool {
-        let is_of_key = |job: &&Job| job.is_of(key);
-        let fronts = self.in_turn(event_loop).filter_map(|index| self.jobs[index].front());
-        if !fronts.take(1).all(|first| is_of_key(&first)) {
-            return false;
-        }
-        let of_key = |jobs: &VecDeque<Job>| jobs.iter().take(BATCH).take_while(is_of_key).count();
+        let next = |jobs: &VecDeque<Job>, most: usize| {
+            jobs.iter().take(most).take_while(|job| job.is_of(key)).count()
+        };
+        let mut fronts = self.in_turn(event_loop).filter_map(|index| self.jobs[index].front());
+        let is_first = fronts.next().is_some_and(|first| first.is_of(key));
         let mut found = 0;
         let is_enough = self.in_turn(event_loop).any(|index| {
-            found += of_key(&self.jobs[index]);
-            found >= least
+            found += next(&self.jobs[index], BATCH);
+            found.min(BATCH) >= least
         });
+        if !is_first || !is_enough {
+            return false;
+        }
         for index in self.in_turn(event_loop) {
-            if !is_enough || taken.len() == BATCH {
-                break;
-            }
             let jobs = &mut self.jobs[index];
-            let count = of_key(jobs).min(BATCH - taken.len());
+            let count = next(jobs, BATCH - taken.len());
             taken.extend(jobs.drain(..count));
             self.length -= count;
         }
-        is_enough
+        true
     }
 
     fn in_turn(&self, event_loop: usize) -> impl Iterator<Item = usize> + use<> {
@@ -140,7 +139,7 @@ mod tests {
         let of =
             |event_loop| ["a", "b", "c", "d", "e", "f"].map(|header| (event_loop, &key, header));
         let mut queue = queue(&[of(0), of(1)].concat());
-        assert_eq!(batch(&mut queue, 1, &key, 13), None);
+        assert_eq!(batch(&mut queue, 1, &key, BATCH + 1), None, "it never pays");
         assert_eq!(queue.length(), 12);
         assert_eq!(batch(&mut queue, 1, &key, 8).unwrap(), "a.b.c.d.e.f.a.b.");
         assert_eq!(queue.take_first(1).unwrap().input.as_bytes(), b"c.");
