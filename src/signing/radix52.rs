@@ -81,27 +81,26 @@ pub(super) fn product<const L: usize, const D: usize>(a: &[u64; L], b: &[u64; L]
 
 /// Reads a big-endian number that fits into `L` limbs.
 pub(super) fn from_be_bytes<const L: usize>(bytes: &[u8]) -> [u64; L] {
-    let mut limbs = [0; L];
-    for (place, byte) in bytes.iter().rev().enumerate() {
-        let (limb, shift) = (place * 8 / LIMB_BITS as usize, place * 8 % LIMB_BITS as usize);
-        let wide = u128::from(*byte) << shift;
-        if limb < L {
-            limbs[limb] |= wide as u64 & LIMB_MASK;
-        }
-        if limb + 1 < L {
-            limbs[limb + 1] |= (wide >> LIMB_BITS) as u64;
-        }
-    }
-    limbs
+    std::array::from_fn(|limb| {
+        let bit = limb * LIMB_BITS as usize;
+        // A limb begins 0 or 4 bits into a byte, so that eight bytes hold it.
+        let rest = &bytes[..bytes.len().saturating_sub(bit / 8)];
+        let window = match rest.last_chunk() {
+            Some(window) => u64::from_be_bytes(*window),
+            None => rest.iter().fold(0, |window, byte| window << 8 | u64::from(*byte)),
+        };
+        window >> (bit % 8) & LIMB_MASK
+    })
 }
 
 /// Writes a number into all of `bytes`, big-endian. What does not fit is cut off at the top.
 pub(super) fn to_be_bytes(limbs: &[u64], bytes: &mut [u8]) {
-    for (place, byte) in bytes.iter_mut().rev().enumerate() {
-        let (limb, shift) = (place * 8 / LIMB_BITS as usize, place * 8 % LIMB_BITS as usize);
-        let low = limbs.get(limb).copied().unwrap_or_default();
-        let high = limbs.get(limb + 1).copied().unwrap_or_default();
-        *byte = (low >> shift | high << (LIMB_BITS as usize - shift)) as u8;
+    for (place, bytes) in bytes.rchunks_mut(8).enumerate() {
+        let (first, shift) = (place * 64 / LIMB_BITS as usize, place as u32 * 64 % LIMB_BITS);
+        let limb = |i| limbs.get(first + i).copied().unwrap_or_default();
+        let third = limb(2).checked_shl(2 * LIMB_BITS - shift).unwrap_or_default();
+        let word = limb(0) >> shift | limb(1) << (LIMB_BITS - shift) | third;
+        bytes.copy_from_slice(&word.to_be_bytes()[8 - bytes.len()..]);
     }
 }
 
@@ -117,6 +116,11 @@ mod tests {
         let mut back = vec![0; 256];
         to_be_bytes(&limbs, &mut back);
         assert_eq!(back, bytes);
+        // Neither a whole number of words nor of limbs, with room above.
+        let limbs = from_be_bytes::<3>(&bytes[..13]);
+        let mut back = [1; 15];
+        to_be_bytes(&limbs, &mut back);
+        assert_eq!((&back[..2], &back[2..]), (&[0, 0][..], &bytes[..13]));
     }
 
     #[test]
