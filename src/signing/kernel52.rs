@@ -1,9 +1,10 @@
 //! The multiplications of `mont52`, row by row. Its documentation says why they are right; this file
 //! is about keeping sums in registers and both multipliers busy.
 //!
-//! There are 32 registers: 20 sums leave no room for operands, so the multiplications take these
-//! from memory, each where it needs it, and a function is little more than its multiplications.
-//! Three things make the compiler write that:
+//! There are 32 registers: 20 sums, and room for little else. Whoever shares the core (a neighbour on
+//! its other hyperthread) shares the ports that load, so rows are worked in pairs: a limb is loaded
+//! once for the four halves that it adds to both. Four things make the compiler write that, and a
+//! function is little more than its multiplications:
 //!
 //! * Rows and columns are unrolled by macros and not by loops, so that column numbers are known
 //!   where the code is compiled: the accumulators then are registers, and the shift by one limb
@@ -11,8 +12,10 @@
 //!   moves what stands between them.
 //! * Operands are in [`Cell`]s, and `end_pass!` stands between the passes over them. Otherwise each
 //!   limb would be loaded once, early, for all passes, and the accumulators be spilled.
-//! * What the next row waits for comes first, a few multiplications apart, and every pass goes over
-//!   all columns in turn, so that no sum is needed before it is there.
+//! * What the next pair of rows waits for is begun while this one's long passes run, a step at a
+//!   time: the multiplier of `n` for a row needs the sum of everything below it.
+//! * A pass goes over four columns, and the next use of a sum is several multiplications away. The
+//!   last carries, each waiting for the one before, start as soon as the lowest columns are done.
 
 use std::arch::x86_64::{
     _mm512_add_epi64, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_set1_epi64,
@@ -27,6 +30,15 @@ use crate::signing::radix52::{LIMB_BITS, LIMB_MASK};
 /// Repeats a block with a constant that counts.
 macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => { $( { const $row: usize = $number; $body } )* };
+}
+
+/// Repeats a block for the columns of a window of `$w` limbs.
+macro_rules! each_column {
+    ($column:ident below $w:expr, $body:block) => {
+        each!($column in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
+            if $column < $w $body
+        })
+    };
 }
 
 /// Ends a pass: what was read from a [`Cell`] before counts as changed. It is no instruction.
@@ -50,156 +62,355 @@ macro_rules! high {
     };
 }
 
-/// The rows of a Montgomery product's lowest window: adds `a * b[i]` and the multiple of `n` that
-/// clears column `i`, for each row `i`. `$also` runs with each `$row` and its `$multiplier` of `n`, which higher
-/// windows need again.
+/// Adds the products of some limbs of `$x`, which has `$w`, with the digits of rows `$row` and, if
+/// there is one, `$row + 1`.
+macro_rules! pair {
+    ($acc:ident, $x:ident, $digits:ident, $row:ident, $w:expr, $limbs:tt) => {
+        each!(J in $limbs { if J < $w { low!($acc[$row + J], $x[J], $digits[$row]); } });
+        each!(J in $limbs { if J < $w { high!($acc[$row + J + 1], $x[J], $digits[$row]); } });
+        each!(J in $limbs {
+            if J < $w && $row + 1 < $w { low!($acc[$row + J + 1], $x[J], $digits[$row + 1]); }
+        });
+        each!(J in $limbs {
+            if J < $w && $row + 1 < $w { high!($acc[$row + J + 2], $x[J], $digits[$row + 1]); }
+        });
+        end_pass!();
+    };
+}
+
+/// [`pair`] over all limbs.
+macro_rules! whole_pair {
+    ($acc:ident, $x:ident, $digits:ident, $row:ident, $w:expr) => {
+        pair!($acc, $x, $digits, $row, $w, [0 1 2 3]);
+        pair!($acc, $x, $digits, $row, $w, [4 5 6 7]);
+        pair!($acc, $x, $digits, $row, $w, [8 9 10 11]);
+        pair!($acc, $x, $digits, $row, $w, [12 13 14 15]);
+        pair!($acc, $x, $digits, $row, $w, [16 17 18 19]);
+    };
+}
+
+/// Adds what the multiplier of `n` for the next row waits for: all that limbs 0 and 1 of `$x` add to
+/// the column after `$row`, but for the low half that clears column `$row`.
+macro_rules! urgent {
+    ($acc:ident, $x:ident, $digits:ident, $row:expr) => {
+        high!($acc[$row + 1], $x[0], $digits[$row]);
+        low!($acc[$row + 1], $x[1], $digits[$row]);
+        end_pass!();
+    };
+}
+
+/// Adds what else limbs 0 to 3 add, which the rows after the next wait for.
+macro_rules! soon {
+    ($acc:ident, $x:ident, $digits:ident, $row:expr) => {
+        high!($acc[$row + 2], $x[1], $digits[$row]);
+        low!($acc[$row + 2], $x[2], $digits[$row]);
+        high!($acc[$row + 3], $x[2], $digits[$row]);
+        low!($acc[$row + 3], $x[3], $digits[$row]);
+        high!($acc[$row + 4], $x[3], $digits[$row]);
+        end_pass!();
+    };
+}
+
+/// Carries from column `$row` into the next.
+macro_rules! carry {
+    ($acc:ident, $row:expr) => {
+        $acc[$row + 1] =
+            _mm512_add_epi64($acc[$row + 1], _mm512_srli_epi64::<LIMB_BITS>($acc[$row]))
+    };
+}
+
+/// The beginning of rows `$row` and `$row + 1` of a reduction, as far as there are such rows, in
+/// five steps: their multipliers, and what limbs 0 to 3 of `n` add.
+macro_rules! begin_reduction {
+    (1, $acc:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        if $row < $w {
+            $m[$row] = _mm512_madd52lo_epu64($k0, $acc[$row], $k0);
+        }
+    };
+    (2, $acc:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        if $row < $w {
+            carry!($acc, $row);
+            urgent!($acc, $n, $m, $row);
+        }
+    };
+    (3, $acc:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        begin_reduction!(1, $acc, $n, $k0, $m, $row + 1, $w)
+    };
+    (4, $acc:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        if $row < $w {
+            soon!($acc, $n, $m, $row);
+        }
+        begin_reduction!(2, $acc, $n, $k0, $m, $row + 1, $w)
+    };
+    (5, $acc:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        if $row + 1 < $w {
+            soon!($acc, $n, $m, $row + 1);
+        }
+    };
+}
+
+/// The rest of all rows of a reduction whose first two have begun. Each pair begins the next one.
+///
+/// `$bring!(step, row)` makes the two columns that a pair adds to first ready, in steps 0 to 3.
+/// `$finish!([..])` takes columns that are done, counted from the first that is not cleared.
+macro_rules! reduce {
+    ($acc:ident, $n:ident, $k0:ident, $m:ident, $w:expr, $pairs:tt, $row:ident, $bring:ident, $finish:ident) => {
+        each!($row in $pairs {
+            begin_reduction!(1, $acc, $n, $k0, $m, $row + 2, $w);
+            $bring!(0, $row);
+            pair!($acc, $n, $m, $row, $w, [4 5 6 7]);
+            if $row + 2 >= $w { $finish!([0 1 2 3 4 5]); }
+            begin_reduction!(2, $acc, $n, $k0, $m, $row + 2, $w);
+            $bring!(1, $row);
+            pair!($acc, $n, $m, $row, $w, [8 9 10 11]);
+            if $row + 2 >= $w { $finish!([6 7 8 9]); }
+            $bring!(2, $row);
+            begin_reduction!(3, $acc, $n, $k0, $m, $row + 2, $w);
+            pair!($acc, $n, $m, $row, $w, [12 13 14 15]);
+            if $row + 2 >= $w { $finish!([10 11 12 13]); }
+            $bring!(3, $row);
+            begin_reduction!(4, $acc, $n, $k0, $m, $row + 2, $w);
+            pair!($acc, $n, $m, $row, $w, [16 17 18 19]);
+            begin_reduction!(5, $acc, $n, $k0, $m, $row + 2, $w);
+        });
+        $finish!([14 15 16 17 18 19]);
+    };
+}
+
+/// The beginning of rows `$row` and `$row + 1` of a Montgomery product, as far as there are such
+/// rows, in six steps: as [`begin_reduction`], and what limbs 0 to 3 of `a` add.
+macro_rules! begin_product {
+    (1, $acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        if $row < $w {
+            low!($acc[$row], $a[0], $b[$row]);
+            begin_reduction!(1, $acc, $n, $k0, $m, $row, $w);
+            end_pass!();
+        }
+    };
+    (2, $acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        if $row < $w {
+            urgent!($acc, $a, $b, $row);
+        }
+        if $row + 1 < $w {
+            low!($acc[$row + 1], $a[0], $b[$row + 1]);
+            end_pass!();
+        }
+    };
+    (3, $acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        begin_reduction!(2, $acc, $n, $k0, $m, $row, $w);
+        if $row < $w {
+            soon!($acc, $a, $b, $row);
+        }
+    };
+    (4, $acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        begin_reduction!(3, $acc, $n, $k0, $m, $row, $w);
+        if $row + 1 < $w {
+            urgent!($acc, $a, $b, $row + 1);
+        }
+    };
+    (5, $acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        if $row + 1 < $w {
+            soon!($acc, $a, $b, $row + 1);
+        }
+        begin_reduction!(4, $acc, $n, $k0, $m, $row, $w);
+    };
+    (6, $acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
+        begin_reduction!(5, $acc, $n, $k0, $m, $row, $w);
+    };
+}
+
+/// The rows of a Montgomery product's lowest window: adds `a * b[i]` and the multiple `m[i]` of `n`
+/// that clears column `i`, for each row `i`. `$bring` and `$finish` as in [`reduce`], in one step.
 macro_rules! product_low {
-    ($acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $row:ident, $also:block) => {
-        let mut digit = $b[0];
-        low!($acc[0], $a[0], digit);
-        let mut $multiplier = _mm512_madd52lo_epu64($k0, $acc[0], $k0);
-        each!($row in $rows {
-            let next_digit = $b[($row + 1) % $w];
-            low!($acc[$row + 1], $a[1], digit);
-            end_pass!();
-            high!($acc[$row + 1], $a[0], digit);
-            end_pass!();
-            if $row + 1 < $w {
-                low!($acc[$row + 1], $a[0], next_digit);
+    ($acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $w:expr, $pairs:tt, $row:ident, $bring:ident, $finish:ident) => {
+        begin_product!(1, $acc, $a, $b, $n, $k0, $m, 0, $w);
+        begin_product!(2, $acc, $a, $b, $n, $k0, $m, 0, $w);
+        begin_product!(3, $acc, $a, $b, $n, $k0, $m, 0, $w);
+        begin_product!(4, $acc, $a, $b, $n, $k0, $m, 0, $w);
+        begin_product!(5, $acc, $a, $b, $n, $k0, $m, 0, $w);
+        begin_product!(6, $acc, $a, $b, $n, $k0, $m, 0, $w);
+        each!($row in $pairs {
+            begin_product!(1, $acc, $a, $b, $n, $k0, $m, $row + 2, $w);
+            pair!($acc, $a, $b, $row, $w, [4 5 6 7]);
+            begin_product!(2, $acc, $a, $b, $n, $k0, $m, $row + 2, $w);
+            pair!($acc, $a, $b, $row, $w, [8 9 10 11]);
+            begin_product!(3, $acc, $a, $b, $n, $k0, $m, $row + 2, $w);
+            $bring!($row);
+            pair!($acc, $a, $b, $row, $w, [12 13 14 15]);
+            begin_product!(4, $acc, $a, $b, $n, $k0, $m, $row + 2, $w);
+            pair!($acc, $a, $b, $row, $w, [16 17 18 19]);
+            pair!($acc, $n, $m, $row, $w, [4 5 6 7]);
+            if $row + 2 >= $w { $finish!([0 1 2 3 4 5]); }
+            begin_product!(5, $acc, $a, $b, $n, $k0, $m, $row + 2, $w);
+            pair!($acc, $n, $m, $row, $w, [8 9 10 11]);
+            if $row + 2 >= $w { $finish!([6 7 8 9]); }
+            begin_product!(6, $acc, $a, $b, $n, $k0, $m, $row + 2, $w);
+            pair!($acc, $n, $m, $row, $w, [12 13 14 15]);
+            if $row + 2 >= $w { $finish!([10 11 12 13]); }
+            pair!($acc, $n, $m, $row, $w, [16 17 18 19]);
+        });
+        $finish!([14 15 16 17 18 19]);
+    };
+}
+
+/// Repeats a block for `$first` and, if it is below `$end`, the number after it.
+macro_rules! each_of_pair {
+    ($number:ident from $first:expr, below $end:expr, $body:block) => {{
+        let $number = $first;
+        $body
+    }
+    if $first + 1 < $end {
+        let $number = $first + 1;
+        $body
+    }};
+}
+
+/// Puts columns that are done back, counted from column `$w` and as far as there are such.
+macro_rules! put_upper {
+    ($t:ident, $acc:ident, $w:expr, $columns:tt) => {
+        each!(C in $columns {
+            if C < $w {
+                let column = $w + C;
+                $t[column].set($acc[column]);
             }
-            let carry = _mm512_srli_epi64::<LIMB_BITS>($acc[$row]);
-            $acc[$row + 1] = _mm512_add_epi64($acc[$row + 1], carry);
-            low!($acc[$row + 1], $n[1], $multiplier);
-            end_pass!();
-            high!($acc[$row + 1], $n[0], $multiplier);
-            end_pass!();
-            each!(J in $rows { if J >= 2 && J < 8 { low!($acc[$row + J], $a[J], digit); } });
-            end_pass!();
-            let next_multiplier = _mm512_madd52lo_epu64($k0, $acc[$row + 1], $k0);
-            each!(J in $rows { if J >= 8 { low!($acc[$row + J], $a[J], digit); } });
-            end_pass!();
-            each!(J in $rows { if J >= 1 { high!($acc[$row + J + 1], $a[J], digit); } });
-            end_pass!();
-            each!(J in $rows { if J >= 2 { low!($acc[$row + J], $n[J], $multiplier); } });
-            end_pass!();
-            each!(J in $rows { if J >= 1 { high!($acc[$row + J + 1], $n[J], $multiplier); } });
-            end_pass!();
-            $also
-            digit = next_digit;
-            $multiplier = next_multiplier;
-        });
-        let _ = (digit, $multiplier);
-    };
-}
-
-/// The rows of a reduction's lowest window; [`product_low`] without the product.
-macro_rules! reduce_low {
-    ($acc:ident, $n:ident, $k0:ident, $w:literal, $rows:tt, $multiplier:ident, $row:ident, $also:block) => {
-        let mut $multiplier = _mm512_madd52lo_epu64($k0, $acc[0], $k0);
-        each!($row in $rows {
-            let carry = _mm512_srli_epi64::<LIMB_BITS>($acc[$row]);
-            $acc[$row + 1] = _mm512_add_epi64($acc[$row + 1], carry);
-            low!($acc[$row + 1], $n[1], $multiplier);
-            end_pass!();
-            high!($acc[$row + 1], $n[0], $multiplier);
-            end_pass!();
-            each!(J in $rows { if J >= 2 && J < 8 { low!($acc[$row + J], $n[J], $multiplier); } });
-            end_pass!();
-            let next_multiplier = _mm512_madd52lo_epu64($k0, $acc[$row + 1], $k0);
-            each!(J in $rows { if J >= 8 { low!($acc[$row + J], $n[J], $multiplier); } });
-            end_pass!();
-            $also
-            each!(J in $rows { if J >= 1 { high!($acc[$row + J + 1], $n[J], $multiplier); } });
-            end_pass!();
-            $multiplier = next_multiplier;
-        });
-        let _ = $multiplier;
-    };
-}
-
-/// One row over all columns of a window: adds `$x * $digit`.
-macro_rules! row {
-    ($acc:ident, $x:ident, $digit:expr, $row:ident, $columns:tt) => {
-        each!(J in $columns { low!($acc[$row + J], $x[J], $digit); });
-        end_pass!();
-        each!(J in $columns { high!($acc[$row + J + 1], $x[J], $digit); });
-        end_pass!();
+        })
     };
 }
 
 /// The windows of `$w` limbs that longer numbers are cut into. Each covers `2 * $w` columns, which
-/// it takes from memory and puts back: loads and stores compete with no multiplication.
+/// it takes from memory when it comes to them and puts back when they are done.
 macro_rules! windows {
-    ($product_low:ident, $product_high:ident, $reduce_low:ident, $reduce_high:ident, $w:literal, $rows:tt) => {
+    ($product_low:ident, $product_high:ident, $reduce_low:ident, $reduce_high:ident, $w:literal, $pairs:tt) => {
+        /// The lower half of `t` is used up.
         #[target_feature(enable = "avx512f,avx512ifma")]
         #[inline(never)]
         pub(super) fn $product_low(
-            t: &mut [Lanes; 2 * $w],
+            t: &[Cell<Lanes>; 2 * $w],
             multipliers: &mut [Lanes; $w],
             a: &[Cell<Lanes>; $w],
             b: &[Lanes; $w],
             n: &[Cell<Lanes>; $w],
             k0: Lanes,
         ) {
-            let mut acc = *t;
-            product_low!(acc, a, b, n, k0, $w, $rows, multiplier, I, {
-                multipliers[I] = multiplier;
-            });
-            *t = acc;
+            let (mut acc, mut m) = ([_mm512_setzero_si512(); 2 * $w], [_mm512_setzero_si512(); $w]);
+            each_column!(C below $w, { acc[C] = t[C].get(); });
+            macro_rules! bring {
+                ($row:ident) => {
+                    each_of_pair!(column from $row + $w, below 2 * $w, { acc[column] = t[column].get(); });
+                    each_of_pair!(row from $row, below $w, { multipliers[row] = m[row]; });
+                };
+            }
+            macro_rules! finish {
+                ($columns:tt) => { put_upper!(t, acc, $w, $columns) };
+            }
+            product_low!(acc, a, b, n, k0, m, $w, $pairs, I, bring, finish);
         }
 
         #[target_feature(enable = "avx512f,avx512ifma")]
         #[inline(never)]
         pub(super) fn $product_high(
-            t: &mut [Lanes; 2 * $w],
+            t: &[Cell<Lanes>; 2 * $w],
             multipliers: &[Lanes; $w],
             a: &[Cell<Lanes>; $w],
             b: &[Lanes; $w],
             n: &[Cell<Lanes>; $w],
         ) {
-            let mut acc = *t;
-            each!(I in $rows {
-                let (digit, multiplier) = (b[I], multipliers[I]);
-                row!(acc, a, digit, I, $rows);
-                row!(acc, n, multiplier, I, $rows);
+            let mut acc = [_mm512_setzero_si512(); 2 * $w];
+            each_column!(C below $w, { acc[C] = t[C].get(); });
+            each!(I in $pairs {
+                each_of_pair!(column from I + $w, below 2 * $w, { acc[column] = t[column].get(); });
+                whole_pair!(acc, a, b, I, $w);
+                whole_pair!(acc, n, multipliers, I, $w);
+                each_of_pair!(column from I, below $w, { t[column].set(acc[column]); });
             });
-            *t = acc;
+            put_upper!(t, acc, $w, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19]);
         }
 
+        /// The lower half of `t` is used up.
         #[target_feature(enable = "avx512f,avx512ifma")]
         #[inline(never)]
         pub(super) fn $reduce_low(
-            t: &mut [Lanes; 2 * $w],
+            t: &[Cell<Lanes>; 2 * $w],
             multipliers: &mut [Lanes; $w],
             n: &[Cell<Lanes>; $w],
             k0: Lanes,
         ) {
-            let mut acc = *t;
-            reduce_low!(acc, n, k0, $w, $rows, multiplier, I, {
-                multipliers[I] = multiplier;
-            });
-            *t = acc;
+            let (mut acc, mut m) = ([_mm512_setzero_si512(); 2 * $w], [_mm512_setzero_si512(); $w]);
+            each_column!(C below $w, { acc[C] = t[C].get(); });
+            macro_rules! bring {
+                (2, $row:ident) => {
+                    each_of_pair!(column from $row + $w, below 2 * $w, { acc[column] = t[column].get(); });
+                    each_of_pair!(row from $row, below $w, { multipliers[row] = m[row]; });
+                };
+                ($step:literal, $row:ident) => {};
+            }
+            macro_rules! finish {
+                ($columns:tt) => { put_upper!(t, acc, $w, $columns) };
+            }
+            begin_reduction!(1, acc, n, k0, m, 0, $w);
+            begin_reduction!(2, acc, n, k0, m, 0, $w);
+            begin_reduction!(3, acc, n, k0, m, 0, $w);
+            begin_reduction!(4, acc, n, k0, m, 0, $w);
+            begin_reduction!(5, acc, n, k0, m, 0, $w);
+            reduce!(acc, n, k0, m, $w, $pairs, I, bring, finish);
         }
 
         #[target_feature(enable = "avx512f,avx512ifma")]
         #[inline(never)]
         pub(super) fn $reduce_high(
-            t: &mut [Lanes; 2 * $w],
+            t: &[Cell<Lanes>; 2 * $w],
             multipliers: &[Lanes; $w],
             n: &[Cell<Lanes>; $w],
         ) {
-            let mut acc = *t;
-            each!(I in $rows {
-                let multiplier = multipliers[I];
-                row!(acc, n, multiplier, I, $rows);
+            let mut acc = [_mm512_setzero_si512(); 2 * $w];
+            each_column!(C below $w, { acc[C] = t[C].get(); });
+            each!(I in $pairs {
+                each_of_pair!(column from I + $w, below 2 * $w, { acc[column] = t[column].get(); });
+                whole_pair!(acc, n, multipliers, I, $w);
+                each_of_pair!(column from I, below $w, { t[column].set(acc[column]); });
             });
-            *t = acc;
+            put_upper!(t, acc, $w, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19]);
         }
     };
 }
 
-windows!(product_low_15, product_high_15, reduce_low_15, reduce_high_15, 15, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
-windows!(product_low_20, product_high_20, reduce_low_20, reduce_high_20, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19]);
+windows!(product_low_15, product_high_15, reduce_low_15, reduce_high_15, 15, [0 2 4 6 8 10 12 14]);
+windows!(product_low_20, product_high_20, reduce_low_20, reduce_high_20, 20, [0 2 4 6 8 10 12 14 16 18]);
+
+/// Adds the cross products of limbs `$row` and `$row + 1` of `$x` with the limbs above them, as far as
+/// they reach columns below `$end`.
+macro_rules! cross_pair {
+    ($acc:ident, $x:ident, $row:expr, $w:expr, $end:expr) => {
+        let digits = [$x[$row].get(), $x[$row + 1].get()];
+        cross_pair!($acc, $x, digits, $row, $w, $end, [1 2 3 4]);
+        cross_pair!($acc, $x, digits, $row, $w, $end, [5 6 7 8]);
+        cross_pair!($acc, $x, digits, $row, $w, $end, [9 10 11 12]);
+        cross_pair!($acc, $x, digits, $row, $w, $end, [13 14 15 16 17 18 19]);
+    };
+    ($acc:ident, $x:ident, $digits:ident, $row:expr, $w:expr, $end:expr, $limbs:tt) => {
+        each!(J in $limbs {
+            if $row < J && J < $w && $row + J < $end {
+                low!($acc[$row + J], $x[J], $digits[0]);
+            }
+        });
+        each!(J in $limbs {
+            if $row + 1 < J && J < $w && $row + J + 2 < $end {
+                high!($acc[$row + J + 2], $x[J], $digits[1]);
+            }
+        });
+        each!(J in $limbs {
+            if $row < J && J < $w && $row + J + 1 < $end {
+                high!($acc[$row + J + 1], $x[J], $digits[0]);
+            }
+        });
+        each!(J in $limbs {
+            if $row + 1 < J && J < $w && $row + J + 1 < $end {
+                low!($acc[$row + J + 1], $x[J], $digits[1]);
+            }
+        });
+        end_pass!();
+    };
+}
 
 /// Limbs in a block of a square's cross products.
 pub(super) const BLOCK: usize = 10;
@@ -207,121 +418,143 @@ pub(super) const BLOCK: usize = 10;
 /// Adds the cross products `a[i] * a[j]`, `i < j`, of one block.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn triangle(t: &mut [Lanes; 2 * BLOCK], a: &[Cell<Lanes>; BLOCK]) {
-    let mut acc = *t;
-    each!(I in [0 1 2 3 4 5 6 7 8] {
-        let digit = a[I].get();
-        each!(J in [1 2 3 4 5 6 7 8 9] { if I < J { low!(acc[I + J], a[J], digit); } });
-        end_pass!();
-        each!(J in [1 2 3 4 5 6 7 8 9] { if I < J { high!(acc[I + J + 1], a[J], digit); } });
-        end_pass!();
-    });
-    *t = acc;
+pub(super) fn triangle(t: &[Cell<Lanes>; 2 * BLOCK], a: &[Cell<Lanes>; BLOCK]) {
+    let mut acc = [_mm512_setzero_si512(); 2 * BLOCK];
+    each_column!(C below 2 * BLOCK, { acc[C] = t[C].get(); });
+    each!(I in [0 2 4 6 8] { cross_pair!(acc, a, I, BLOCK, 2 * BLOCK); });
+    each_column!(C below 2 * BLOCK, { t[C].set(acc[C]); });
 }
 
 /// Adds the products of all limbs of `a` with all limbs of `b`.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
 pub(super) fn rectangle(
-    t: &mut [Lanes; 2 * BLOCK],
+    t: &[Cell<Lanes>; 2 * BLOCK],
     a: &[Cell<Lanes>; BLOCK],
     b: &[Cell<Lanes>; BLOCK],
 ) {
-    let mut acc = *t;
-    each!(I in [0 1 2 3 4 5 6 7 8 9] {
-        let digit = a[I].get();
-        row!(acc, b, digit, I, [0 1 2 3 4 5 6 7 8 9]);
+    let (mut acc, mut digits) =
+        ([_mm512_setzero_si512(); 2 * BLOCK], [_mm512_setzero_si512(); BLOCK]);
+    each_column!(C below 2 * BLOCK, { acc[C] = t[C].get(); });
+    each!(I in [0 2 4 6 8] {
+        each_of_pair!(row from I, below BLOCK, { digits[row] = a[row].get(); });
+        whole_pair!(acc, b, digits, I, BLOCK);
     });
-    *t = acc;
+    each_column!(C below 2 * BLOCK, { t[C].set(acc[C]); });
+}
+
+/// Lets each column that is done carry into the next and leave as a limb of `$x`.
+macro_rules! carry_out {
+    ($acc:ident, $carry:ident, $x:ident, $columns:tt) => {
+        each!(C in $columns {
+            let sum = _mm512_add_epi64($acc[W + C], $carry);
+            $carry = _mm512_srli_epi64::<LIMB_BITS>(sum);
+            $x[C].set(sum);
+        });
+        end_pass!();
+    };
 }
 
 /// The product of 20 limbs, whose columns all fit into registers.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
 pub(super) fn product_20(x: &[Cell<Lanes>; 20], b: &[Lanes; 20], n: &[Cell<Lanes>; 20], k0: Lanes) {
-    let mut acc = [_mm512_setzero_si512(); 40];
-    acc[..20].fill(_mm512_set1_epi64(LIMB_MASK as i64));
-    product_low!(acc, x, b, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, I, {});
+    const W: usize = 20;
+    let mut acc = [_mm512_setzero_si512(); 2 * W];
+    acc[..W].fill(_mm512_set1_epi64(LIMB_MASK as i64));
+    let mut m = [_mm512_setzero_si512(); W];
     let mut carry = _mm512_setzero_si512();
-    each!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
-        let sum = _mm512_add_epi64(acc[20 + I], carry);
-        carry = _mm512_srli_epi64::<LIMB_BITS>(sum);
-        x[I].set(sum);
-    });
+    macro_rules! bring {
+        ($row:ident) => {};
+    }
+    macro_rules! finish {
+        ($columns:tt) => {
+            carry_out!(acc, carry, x, $columns)
+        };
+    }
+    product_low!(acc, x, b, n, k0, m, W, [0 2 4 6 8 10 12 14 16 18], I, bring, finish);
     let _ = carry;
+}
+
+/// Doubles columns `2 * $limb` and `2 * $limb + 1` and adds the square of limb `$limb` of `$x`.
+macro_rules! double_and_square {
+    ($acc:ident, $x:ident, $limb:expr) => {
+        let limb = $x[$limb].get();
+        let doubled = _mm512_add_epi64($acc[2 * $limb], $acc[2 * $limb]);
+        $acc[2 * $limb] = _mm512_madd52lo_epu64(doubled, limb, limb);
+        let doubled = _mm512_add_epi64($acc[2 * $limb + 1], $acc[2 * $limb + 1]);
+        $acc[2 * $limb + 1] = _mm512_madd52hi_epu64(doubled, limb, limb);
+    };
+}
+
+/// Adds the cross products of limb `$row + $k` to columns `$row + 20` and `$row + 21`, which it
+/// shares with three other limbs; one more and one less belong to the limbs before and after.
+macro_rules! cross_columns {
+    ($acc:ident, $x:ident, $row:ident, [$($k:literal)*]) => {
+        $(
+            let digit = $x[($row + $k) % 20].get();
+            if $row + $k < 19 - $k {
+                high!($acc[$row + 20], $x[19 - $k], digit);
+            }
+            if $k >= 1 && $row + $k < 20 - $k {
+                low!($acc[$row + 20], $x[(20 - $k) % 20], digit);
+                high!($acc[$row + 21], $x[(20 - $k) % 20], digit);
+            }
+            if $k >= 2 && $row + $k < 21 - $k {
+                low!($acc[$row + 21], $x[(21 - $k) % 20], digit);
+            }
+        )*
+        end_pass!();
+    };
 }
 
 /// The square of 20 limbs, the one that counts most: nearly all of a 2048-bit signature.
 ///
-/// First the upper 20 columns of the cross products, which are parked in memory; then the lower 20,
-/// which stay in registers and are reduced at once, each row taking up one parked column, doubled
-/// and with its part of the diagonal.
+/// The lower 20 columns of the cross products come first, row by row, and are doubled as soon as
+/// they are done, so that the reduction begins early. The upper ones come in pairs, each between
+/// the passes of the two rows that first add to it: there is never a sum that has to wait in memory.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
 pub(super) fn square_20(x: &[Cell<Lanes>; 20], n: &[Cell<Lanes>; 20], k0: Lanes) {
     const W: usize = 20;
-    let mut upper = [_mm512_setzero_si512(); W];
-    each!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
-        let digit = x[I].get();
-        each!(J in [2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
-            if I < J && I + J >= W {
-                low!(upper[I + J - W], x[J], digit);
-            }
-        });
-        end_pass!();
-        each!(J in [2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
-            if I < J && I + J + 1 >= W {
-                high!(upper[I + J + 1 - W], x[J], digit);
-            }
-        });
-        end_pass!();
-    });
-    let parked = upper.map(Cell::new);
-    let parked = black_box(&parked);
-
-    let mut acc = [_mm512_set1_epi64(LIMB_MASK as i64); 2 * W];
-    each!(I in [0 1 2 3 4 5 6 7 8 9] {
-        let digit = x[I].get();
-        each!(J in [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
-            if I < J && I + J < W {
-                low!(acc[I + J], x[J], digit);
-            }
-        });
-        end_pass!();
-        each!(J in [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
-            if I < J && I + J + 1 < W {
-                high!(acc[I + J + 1], x[J], digit);
-            }
-        });
-        end_pass!();
-    });
+    let mut acc = [_mm512_setzero_si512(); 2 * W];
+    acc[..W].fill(_mm512_set1_epi64(LIMB_MASK as i64));
+    let mut m = [_mm512_setzero_si512(); W];
+    cross_pair!(acc, x, 0, W, W);
     // Not doubled, and with the 1 that it lacks.
     acc[0] = _mm512_set1_epi64((LIMB_MASK << 1 | 1) as i64);
-    each!(I in [0 1 2 3 4 5 6 7 8 9] {
-        let limb = x[I].get();
-        if I != 0 {
-            acc[2 * I] = _mm512_add_epi64(acc[2 * I], acc[2 * I]);
-        }
-        acc[2 * I + 1] = _mm512_add_epi64(acc[2 * I + 1], acc[2 * I + 1]);
-        acc[2 * I] = _mm512_madd52lo_epu64(acc[2 * I], limb, limb);
-        acc[2 * I + 1] = _mm512_madd52hi_epu64(acc[2 * I + 1], limb, limb);
-    });
+    low!(acc[0], x[0], x[0].get());
+    acc[1] = _mm512_add_epi64(acc[1], acc[1]);
+    high!(acc[1], x[0], x[0].get());
+    double_and_square!(acc, x, 1);
     end_pass!();
-    reduce_low!(acc, n, k0, 20, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19], multiplier, I, {
-        let column = parked[I].get();
-        let doubled = _mm512_add_epi64(column, column);
-        let limb = x[(I + W) / 2].get();
-        acc[I + W] = if I.is_multiple_of(2) {
-            _mm512_madd52lo_epu64(doubled, limb, limb)
-        } else {
-            _mm512_madd52hi_epu64(doubled, limb, limb)
-        };
-    });
+    begin_reduction!(1, acc, n, k0, m, 0, W);
+    cross_pair!(acc, x, 2, W, W);
+    begin_reduction!(2, acc, n, k0, m, 0, W);
+    cross_pair!(acc, x, 4, W, W);
+    begin_reduction!(3, acc, n, k0, m, 0, W);
+    double_and_square!(acc, x, 2);
+    cross_pair!(acc, x, 6, W, W);
+    begin_reduction!(4, acc, n, k0, m, 0, W);
+    cross_pair!(acc, x, 8, W, W);
+    each!(I in [3 4 5 6 7 8 9] { double_and_square!(acc, x, I); });
+    end_pass!();
+    begin_reduction!(5, acc, n, k0, m, 0, W);
     let mut carry = _mm512_set1_epi64(-1);
-    each!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
-        let sum = _mm512_add_epi64(acc[W + I], carry);
-        carry = _mm512_srli_epi64::<LIMB_BITS>(sum);
-        x[I].set(sum);
-    });
+    macro_rules! bring {
+        (0, $row:ident) => { cross_columns!(acc, x, $row, [0 1 2]) };
+        (1, $row:ident) => { cross_columns!(acc, x, $row, [3 4 5]) };
+        (2, $row:ident) => { cross_columns!(acc, x, $row, [6 7 8]) };
+        (3, $row:ident) => {
+            cross_columns!(acc, x, $row, [9 10]);
+            double_and_square!(acc, x, ($row + W) / 2);
+        };
+    }
+    macro_rules! finish {
+        ($columns:tt) => {
+            carry_out!(acc, carry, x, $columns)
+        };
+    }
+    reduce!(acc, n, k0, m, W, [0 2 4 6 8 10 12 14 16 18], I, bring, finish);
     let _ = carry;
 }

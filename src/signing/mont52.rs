@@ -91,7 +91,7 @@ type Columns<const L: usize> = [[Lanes; L]; 2];
 /// `2 * $w` columns of `t` from window `$window` on. The callers' loops end before `t` does.
 macro_rules! window {
     ($t:ident, $w:literal, $window:expr) => {
-        match $t[$window * $w..].first_chunk_mut::<{ 2 * $w }>() {
+        match $t[$window * $w..].first_chunk::<{ 2 * $w }>() {
             Some(columns) => columns,
             None => break,
         }
@@ -155,7 +155,7 @@ impl<const L: usize> Modulus<L> {
     fn multiply_in_windows(&self, x: &mut [Lanes; L], by: &[Lanes; L]) {
         let mut t: Columns<L> =
             [[_mm512_set1_epi64(LIMB_MASK as i64); L], [_mm512_setzero_si512(); L]];
-        let columns = t.as_flattened_mut();
+        let columns = cells(t.as_flattened_mut());
         macro_rules! run {
             ($low:ident, $high:ident, $w:literal) => {{
                 let mut multipliers = [_mm512_setzero_si512(); $w];
@@ -193,7 +193,7 @@ impl<const L: usize> Modulus<L> {
     fn square_in_blocks(&self, x: &mut [Lanes; L]) {
         let mut t: Columns<L> =
             [[_mm512_set1_epi64(LIMB_MASK as i64); L], [_mm512_setzero_si512(); L]];
-        let columns = t.as_flattened_mut();
+        let columns = cells(t.as_flattened_mut());
         let (blocks, _) = cells(x).as_chunks::<BLOCK>();
         for (i, a) in blocks.iter().enumerate() {
             triangle(window!(columns, 10, 2 * i), a);
@@ -201,7 +201,7 @@ impl<const L: usize> Modulus<L> {
                 rectangle(window!(columns, 10, i + j), a, b);
             }
         }
-        for (pair, a) in columns.as_chunks_mut::<2>().0.iter_mut().zip(&*x) {
+        for (pair, a) in t.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().zip(&*x) {
             pair[0] = _mm512_madd52lo_epu64(_mm512_add_epi64(pair[0], pair[0]), *a, *a);
             pair[1] = _mm512_madd52hi_epu64(_mm512_add_epi64(pair[1], pair[1]), *a, *a);
         }
@@ -213,7 +213,7 @@ impl<const L: usize> Modulus<L> {
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline]
     fn reduce_square(&self, t: &mut Columns<L>) -> [Lanes; L] {
-        let columns = t.as_flattened_mut();
+        let columns = cells(t.as_flattened_mut());
         macro_rules! run {
             ($low:ident, $high:ident, $w:literal) => {{
                 let mut multipliers = [_mm512_setzero_si512(); $w];
