@@ -346,12 +346,26 @@ pub(super) fn equal<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> u8 {
 pub(super) fn select<const L: usize>(table: &[[Lanes; L]], digit: u64, chosen: &mut [Lanes; L]) {
     // Opaque, or the compiler knows that all lanes are alike and may branch on one of them.
     let digit = black_box(_mm512_set1_epi64(digit as i64));
-    for (part, chosen) in chosen.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-        let mut acc = [_mm512_setzero_si512(); BLOCK];
-        let mut number = _mm512_setzero_si512();
+    if L.is_multiple_of(20) {
+        select_parts::<L, 20>(table, digit, chosen);
+    } else {
+        select_parts::<L, 15>(table, digit, chosen);
+    }
+}
+
+/// [`select`] in parts of `W` limbs, which stay in registers while the table passes by.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline]
+fn select_parts<const L: usize, const W: usize>(
+    table: &[[Lanes; L]],
+    digit: Lanes,
+    chosen: &mut [Lanes; L],
+) {
+    for (part, chosen) in chosen.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+        let (mut acc, mut number) = ([_mm512_setzero_si512(); W], _mm512_setzero_si512());
         for entry in table {
             let this = _mm512_cmpeq_epi64_mask(number, digit);
-            if let Some(entry) = entry[part * BLOCK..].first_chunk::<BLOCK>() {
+            if let Some(entry) = entry[part * W..].first_chunk::<W>() {
                 for (acc, limb) in acc.iter_mut().zip(entry) {
                     *acc = _mm512_mask_mov_epi64(*acc, this, *limb);
                 }
