@@ -11,6 +11,11 @@
 //! before: a fault in a residue, a table, an exponent, a half or the recombination, or in the key's
 //! private parts, can only make a lane fail. The check uses `n` and `e` alone, which stand on their
 //! own in the key and are held against `p q` when it is loaded.
+//!
+//! # What is wiped
+//!
+//! Whatever a batch keeps for longer than one product: moduli, tables, powers, halves, and what the
+//! recombination makes of them. The scratch of a single product is left to the next one.
 
 use std::arch::x86_64::{
     _mm256_extract_epi64, _mm512_castsi512_si256, _mm512_extracti64x4_epi64, _mm512_set_epi64,
@@ -57,7 +62,10 @@ impl<const L: usize, const D: usize> PrivateKey<L, D> {
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn sign(&self, messages: &[[u64; D]; LANES]) -> ([[u64; D]; LANES], u8) {
         let message = gather(messages);
-        let mut halves = [power(&self.p, &message), power(&self.q, &message)];
+        let mut halves = [[_mm512_setzero_si512(); L]; 2];
+        for (prime, half) in [&self.p, &self.q].into_iter().zip(&mut halves) {
+            power(prime, &message, half);
+        }
         let signature = self.recombine(&halves);
         halves.zeroize();
         let passed = self.check(&signature, &message);
@@ -71,13 +79,15 @@ impl<const L: usize, const D: usize> PrivateKey<L, D> {
         let p = Modulus::new(&self.p.modulus);
         // Both primes have the same length, so sq < q < 2 p, and the difference is below 3 p.
         let mut difference = p.difference(sp, sq);
-        let inverse = p.enter(&broadcast(&self.q_inverse));
+        let mut inverse = p.enter(&broadcast(&self.q_inverse));
+        let mut q = broadcast(&self.q.modulus.n);
         let mut quotient = p.canonical(&p.product(&difference, &inverse));
         fault::strike(fault::Place::Quotient, &mut quotient);
-        let mut signature = multiply_add(&quotient, &broadcast(&self.q.modulus.n), sq);
+        let mut signature = multiply_add(&quotient, &q, sq);
         fault::strike(fault::Place::Signature, &mut signature);
-        difference.zeroize();
-        quotient.zeroize();
+        for secret in [&mut difference, &mut inverse, &mut q, &mut quotient] {
+            secret.zeroize();
+        }
         signature
     }
 
@@ -101,34 +111,39 @@ impl<const L: usize, const D: usize> PrivateKey<L, D> {
     }
 }
 
-/// `message^exponent mod prime`, below the prime.
+/// Leaves `message^exponent mod prime` in `power`, below the prime.
 ///
 /// Windows of fixed width from the top: the same squarings, products and table reads for every
-/// exponent of the prime's length. One prime after the other: two tables would not leave the
-/// first-level cache to anybody else, and a square's first multiplications begin while the last
-/// carries of the one before run anyway.
+/// exponent of the prime's length. One prime after the other: the tables of both (each of 20 KiB for
+/// primes of 1024 bits) would fill the first-level cache, and a square's first multiplications begin
+/// while the last carries of the one before run anyway.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-fn power<const L: usize, const D: usize>(prime: &Prime<L>, message: &[Lanes; D]) -> [Lanes; L] {
+fn power<const L: usize, const D: usize>(
+    prime: &Prime<L>,
+    message: &[Lanes; D],
+    power: &mut [Lanes; L],
+) {
     let zero = [_mm512_setzero_si512(); L];
     let modulus = Modulus::new(&prime.modulus);
     let mut table = [zero; 1 << WINDOW_BITS];
     fill(&mut table, &modulus, message);
     let windows = prime.bits.div_ceil(WINDOW_BITS);
-    let (mut power, mut factor) = (zero, zero);
-    select(&table, digit(&prime.exponent, windows - 1), &mut power);
+    let mut factor = zero;
+    select(&table, digit(&prime.exponent, windows - 1), power);
     for window in (0..windows - 1).rev() {
         for _ in 0..WINDOW_BITS {
-            modulus.square(&mut power);
+            modulus.square(power);
         }
         select(&table, digit(&prime.exponent, window), &mut factor);
-        modulus.multiply(&mut power, &factor);
+        modulus.multiply(power, &factor);
     }
+    let mut left = modulus.leave(power);
+    *power = modulus.canonical(&left);
     table.zeroize();
     factor.zeroize();
-    power = modulus.canonical(&modulus.leave(&power));
-    fault::strike(fault::Place::Half, &mut power);
-    power
+    left.zeroize();
+    fault::strike(fault::Place::Half, power);
 }
 
 /// The powers of `message` from 0 on, in the Montgomery domain.

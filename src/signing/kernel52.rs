@@ -1,21 +1,23 @@
 //! The multiplications of `mont52`, row by row. Its documentation says why they are right; this file
 //! is about keeping sums in registers and both multipliers busy.
 //!
-//! There are 32 registers: 20 sums, and room for little else. Whoever shares the core (a neighbour on
-//! its other hyperthread) shares the ports that load, so rows are worked in pairs: a limb is loaded
-//! once for the four halves that it adds to both. Four things make the compiler write that, and a
-//! function is little more than its multiplications:
+//! A row is all limbs of one number times one limb of the other, its digit. Rows are worked in pairs,
+//! and a pair in passes of four limbs: from the fifth on, a limb is loaded once for the four halves
+//! that it adds to both rows. There are 32 registers, 20 for sums and the rest for little else, and
+//! whoever shares the core, a neighbour on its other hyperthread, shares the ports that load.
+//!
+//! A function should be little more than its multiplications. What makes the compiler write that:
 //!
 //! * Rows and columns are unrolled by macros and not by loops, so that column numbers are known
 //!   where the code is compiled: the accumulators then are registers, and the shift by one limb
 //!   after every row is a renaming. Loops are unrolled too, but later, and meanwhile the compiler
 //!   moves what stands between them.
-//! * Operands are in [`Cell`]s, and `end_pass!` stands between the passes over them. Otherwise each
-//!   limb would be loaded once, early, for all passes, and the accumulators be spilled.
-//! * What the next pair of rows waits for is begun while this one's long passes run, a step at a
-//!   time: the multiplier of `n` for a row needs the sum of everything below it.
-//! * A pass goes over four columns, and the next use of a sum is several multiplications away. The
-//!   last carries, each waiting for the one before, start as soon as the lowest columns are done.
+//! * The limbs that passes go over are in [`Cell`]s, and `end_pass!` stands between the passes.
+//!   Otherwise each limb would be loaded once, early, for all passes, and the accumulators be spilled.
+//! * What the next pair of rows waits for is begun while this one's passes run, a step at a time: the
+//!   multiplier of `n` for a row needs the sum of everything below it.
+//! * The next use of a sum is several multiplications away. The last carries, each waiting for the
+//!   one before, start as soon as the lowest columns are done.
 
 use std::arch::x86_64::{
     _mm512_add_epi64, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_set1_epi64,
@@ -62,8 +64,8 @@ macro_rules! high {
     };
 }
 
-/// Adds the products of some limbs of `$x`, which has `$w`, with the digits of rows `$row` and, if
-/// there is one, `$row + 1`.
+/// Adds the products of some of the `$w` limbs of `$x` with the digits of rows `$row` and, if there
+/// are so many rows, `$row + 1`.
 macro_rules! pair {
     ($acc:ident, $x:ident, $digits:ident, $row:ident, $w:expr, $limbs:tt) => {
         each!(J in $limbs { if J < $w { low!($acc[$row + J], $x[J], $digits[$row]); } });
@@ -89,8 +91,8 @@ macro_rules! whole_pair {
     };
 }
 
-/// Adds what the multiplier of `n` for the next row waits for: all that limbs 0 and 1 of `$x` add to
-/// the column after `$row`, but for the low half that clears column `$row`.
+/// Adds what limbs 0 and 1 of `$x` add to the column after `$row`: the next row's multiplier of `n`
+/// waits for it.
 macro_rules! urgent {
     ($acc:ident, $x:ident, $digits:ident, $row:expr) => {
         high!($acc[$row + 1], $x[0], $digits[$row]);
@@ -99,7 +101,7 @@ macro_rules! urgent {
     };
 }
 
-/// Adds what else limbs 0 to 3 add, which the rows after the next wait for.
+/// Adds what limbs 1 to 3 add above that.
 macro_rules! soon {
     ($acc:ident, $x:ident, $digits:ident, $row:expr) => {
         high!($acc[$row + 2], $x[1], $digits[$row]);
@@ -120,7 +122,8 @@ macro_rules! carry {
 }
 
 /// The beginning of rows `$row` and `$row + 1` of a reduction, as far as there are such rows, in
-/// five steps: their multipliers, and what limbs 0 to 3 of `n` add.
+/// five steps, of which the first needs column `$row` complete: their multipliers, and what limbs 0
+/// to 3 of `n` add, but for the low half of limb 0, which would only clear the column.
 macro_rules! begin_reduction {
     (1, $acc:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
         if $row < $w {
@@ -151,8 +154,13 @@ macro_rules! begin_reduction {
 
 /// The rest of all rows of a reduction whose first two have begun. Each pair begins the next one.
 ///
-/// `$bring!(step, row)` makes the two columns that a pair adds to first ready, in steps 0 to 3.
-/// `$finish!([..])` takes columns that are done, counted from the first that is not cleared.
+/// `$bring!(step, row)` runs in steps 0 to 3 and has columns `row + $w` and `row + $w + 1`, to which no
+/// earlier row adds, ready by step 2 for 15 limbs and by step 3 for 20. The multipliers of both rows
+/// are known by then.
+///
+/// `$finish!([..])` takes columns that are done, counted from column `$w`. In the last pair, where `row`
+/// is at least `$w - 2`, limb `j` adds to nothing below column `$w + j - 2`: after limbs 4 to 7 the
+/// first six columns are done.
 macro_rules! reduce {
     ($acc:ident, $n:ident, $k0:ident, $m:ident, $w:expr, $pairs:tt, $row:ident, $bring:ident, $finish:ident) => {
         each!($row in $pairs {
@@ -178,7 +186,7 @@ macro_rules! reduce {
 }
 
 /// The beginning of rows `$row` and `$row + 1` of a Montgomery product, as far as there are such
-/// rows, in six steps: as [`begin_reduction`], and what limbs 0 to 3 of `a` add.
+/// rows, in six steps: what limbs 0 to 3 of `a` add, and [`begin_reduction`].
 macro_rules! begin_product {
     (1, $acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
         if $row < $w {
@@ -253,7 +261,8 @@ macro_rules! product_low {
     };
 }
 
-/// Repeats a block for `$first` and, if it is below `$end`, the number after it.
+/// Repeats a block for `$first` and, if it is below `$end`, the number after it. (Not a constant:
+/// where `each!` is made a loop, to be checked as plain code, `$first` counts.)
 macro_rules! each_of_pair {
     ($number:ident from $first:expr, below $end:expr, $body:block) => {{
         let $number = $first;
@@ -443,11 +452,12 @@ pub(super) fn rectangle(
     each_column!(C below 2 * BLOCK, { t[C].set(acc[C]); });
 }
 
-/// Lets each column that is done carry into the next and leave as a limb of `$x`.
+/// Lets each column that is done carry into the next and leave as a limb of `$x`: by then nothing
+/// reads `$x` but limbs 18 and 19 in a square, which leave last.
 macro_rules! carry_out {
-    ($acc:ident, $carry:ident, $x:ident, $columns:tt) => {
+    ($acc:ident, $carry:ident, $x:ident, $w:expr, $columns:tt) => {
         each!(C in $columns {
-            let sum = _mm512_add_epi64($acc[W + C], $carry);
+            let sum = _mm512_add_epi64($acc[$w + C], $carry);
             $carry = _mm512_srli_epi64::<LIMB_BITS>(sum);
             $x[C].set(sum);
         });
@@ -469,7 +479,7 @@ pub(super) fn product_20(x: &[Cell<Lanes>; 20], b: &[Lanes; 20], n: &[Cell<Lanes
     }
     macro_rules! finish {
         ($columns:tt) => {
-            carry_out!(acc, carry, x, $columns)
+            carry_out!(acc, carry, x, W, $columns)
         };
     }
     product_low!(acc, x, b, n, k0, m, W, [0 2 4 6 8 10 12 14 16 18], I, bring, finish);
@@ -487,21 +497,24 @@ macro_rules! double_and_square {
     };
 }
 
-/// Adds the cross products of limb `$row + $k` to columns `$row + 20` and `$row + 21`, which it
-/// shares with three other limbs; one more and one less belong to the limbs before and after.
+/// Adds to columns `$row + 20` and `$row + 21` the cross products whose lower limb is `$row + $k`: with
+/// limb `19 - $k` the high half, with `20 - $k` both, with `21 - $k` the low half. The other halves
+/// belong to the pairs of columns before and after.
 macro_rules! cross_columns {
     ($acc:ident, $x:ident, $row:ident, [$($k:literal)*]) => {
         $(
-            let digit = $x[($row + $k) % 20].get();
-            if $row + $k < 19 - $k {
-                high!($acc[$row + 20], $x[19 - $k], digit);
-            }
-            if $k >= 1 && $row + $k < 20 - $k {
-                low!($acc[$row + 20], $x[(20 - $k) % 20], digit);
-                high!($acc[$row + 21], $x[(20 - $k) % 20], digit);
-            }
-            if $k >= 2 && $row + $k < 21 - $k {
-                low!($acc[$row + 21], $x[(21 - $k) % 20], digit);
+            if $row + $k < 21 - $k && $row + $k < 20 {
+                let digit = $x[$row + $k].get();
+                if $row + $k < 19 - $k {
+                    high!($acc[$row + 20], $x[19 - $k], digit);
+                }
+                if $k >= 1 && $row + $k < 20 - $k {
+                    low!($acc[$row + 20], $x[20 - $k], digit);
+                    high!($acc[$row + 21], $x[20 - $k], digit);
+                }
+                if $k >= 2 && $row + $k < 21 - $k {
+                    low!($acc[$row + 21], $x[21 - $k], digit);
+                }
             }
         )*
         end_pass!();
@@ -510,9 +523,10 @@ macro_rules! cross_columns {
 
 /// The square of 20 limbs, the one that counts most: nearly all of a 2048-bit signature.
 ///
-/// The lower 20 columns of the cross products come first, row by row, and are doubled as soon as
-/// they are done, so that the reduction begins early. The upper ones come in pairs, each between
-/// the passes of the two rows that first add to it: there is never a sum that has to wait in memory.
+/// The lower 20 columns of the cross products come first, in pairs of rows; the lowest six are doubled
+/// as soon as they are done, so that the reduction begins early, the others before it reaches them.
+/// The upper ones come in pairs of columns, each between the passes of the rows that first add to
+/// it: there is never a sum that has to wait in memory.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
 pub(super) fn square_20(x: &[Cell<Lanes>; 20], n: &[Cell<Lanes>; 20], k0: Lanes) {
@@ -552,7 +566,7 @@ pub(super) fn square_20(x: &[Cell<Lanes>; 20], n: &[Cell<Lanes>; 20], k0: Lanes)
     }
     macro_rules! finish {
         ($columns:tt) => {
-            carry_out!(acc, carry, x, $columns)
+            carry_out!(acc, carry, x, W, $columns)
         };
     }
     reduce!(acc, n, k0, m, W, [0 2 4 6 8 10 12 14 16 18], I, bring, finish);

@@ -80,7 +80,7 @@ fn normalize<const L: usize>(t: &[Lanes; L], mut carry: Lanes) -> [Lanes; L] {
     normal
 }
 
-/// What `kernel52` reads over and over, as it wants it.
+/// Limbs in cells, as `kernel52` wants them.
 fn cells(limbs: &mut [Lanes]) -> &[Cell<Lanes>] {
     Cell::from_mut(limbs).as_slice_of_cells()
 }
@@ -114,6 +114,7 @@ impl<const L: usize> Drop for Modulus<L> {
         for limb in &mut self.n {
             limb.get_mut().zeroize();
         }
+        self.k0.zeroize();
         self.r2.zeroize();
         self.r3.zeroize();
     }
@@ -123,6 +124,7 @@ impl<const L: usize> Modulus<L> {
     /// Copies a modulus into every lane.
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn new(limbs: &ModulusLimbs<L>) -> Self {
+        const { assert!(L.is_multiple_of(20) || L.is_multiple_of(30), "windows and blocks fit") };
         Self {
             n: broadcast(&limbs.n).map(Cell::new),
             k0: _mm512_set1_epi64(limbs.k0 as i64),

@@ -93,11 +93,13 @@ pub(super) fn from_be_bytes<const L: usize>(bytes: &[u8]) -> [u64; L] {
     })
 }
 
-/// Writes a number into all of `bytes`, big-endian. What does not fit is cut off at the top.
+/// Writes a number in normal limbs into all of `bytes`, big-endian. What does not fit is cut off at
+/// the top.
 pub(super) fn to_be_bytes(limbs: &[u64], bytes: &mut [u8]) {
     for (place, bytes) in bytes.rchunks_mut(8).enumerate() {
         let (first, shift) = (place * 64 / LIMB_BITS as usize, place as u32 * 64 % LIMB_BITS);
         let limb = |i| limbs.get(first + i).copied().unwrap_or_default();
+        // Where more than 40 bits of the first limb are behind, 64 bits span three.
         let third = limb(2).checked_shl(2 * LIMB_BITS - shift).unwrap_or_default();
         let word = limb(0) >> shift | limb(1) << (LIMB_BITS - shift) | third;
         bytes.copy_from_slice(&word.to_be_bytes()[8 - bytes.len()..]);
@@ -116,16 +118,23 @@ mod tests {
         let mut back = vec![0; 256];
         to_be_bytes(&limbs, &mut back);
         assert_eq!(back, bytes);
-        // Neither a whole number of words nor of limbs, with room above.
-        let limbs = from_be_bytes::<3>(&bytes[..13]);
-        let mut back = [1; 15];
+        for length in 0..=40 {
+            let limbs = from_be_bytes::<7>(&bytes[..length]);
+            let mut back = [1; 45];
+            to_be_bytes(&limbs, &mut back);
+            assert_eq!(
+                (&back[..45 - length], &back[45 - length..]),
+                (&[0; 45][length..], &bytes[..length])
+            );
+        }
+        // Cut off at the top.
+        let mut back = [0; 5];
         to_be_bytes(&limbs, &mut back);
-        assert_eq!((&back[..2], &back[2..]), (&[0, 0][..], &bytes[..13]));
+        assert_eq!(back, bytes[251..]);
     }
 
     #[test]
     fn powers_of_two_are_reduced() {
-        // 2^104 = 3 * 6760803201217259503457555972437 + 1 * (2^104 mod n) for a modulus of two limbs.
         let n = (1u128 << 103) + 12_345;
         let limbs = [n as u64 & LIMB_MASK, (n >> LIMB_BITS) as u64];
         let modulus = ModulusLimbs::new(limbs);

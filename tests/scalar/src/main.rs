@@ -31,7 +31,6 @@ macro_rules! is_x86_feature_detected {
 
 #[cfg_attr(not(test), expect(dead_code, reason = "the signer's tests use the rest"))]
 #[expect(unused_unsafe, unreachable_pub, reason = "neither is so where the source belongs")]
-#[expect(clippy::manual_range_contains, reason = "of constants, unrolled")]
 mod signing {
     include!(concat!(env!("OUT_DIR"), "/signing/modules.rs"));
 
