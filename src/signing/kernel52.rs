@@ -503,7 +503,7 @@ macro_rules! double_and_square {
 macro_rules! cross_columns {
     ($acc:ident, $x:ident, $row:ident, [$($k:literal)*]) => {
         $(
-            if $row + $k < 21 - $k && $row + $k < 20 {
+            if $row + $k < 21 - $k {
                 let digit = $x[$row + $k].get();
                 if $row + $k < 19 - $k {
                     high!($acc[$row + 20], $x[19 - $k], digit);
@@ -512,7 +512,7 @@ macro_rules! cross_columns {
                     low!($acc[$row + 20], $x[20 - $k], digit);
                     high!($acc[$row + 21], $x[20 - $k], digit);
                 }
-                if $k >= 2 && $row + $k < 21 - $k {
+                if $k >= 2 {
                     low!($acc[$row + 21], $x[21 - $k], digit);
                 }
             }
