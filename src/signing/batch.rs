@@ -150,9 +150,9 @@ pub(super) mod ifma {
 
     /// A key of each size there is code for.
     pub(in crate::signing) enum Key {
-        Rsa2048(Box<PrivateKey<20, 40>>),
-        Rsa3072(Box<PrivateKey<30, 60>>),
-        Rsa4096(Box<PrivateKey<40, 80>>),
+        Rsa2048(Box<PrivateKey<20>>),
+        Rsa3072(Box<PrivateKey<30>>),
+        Rsa4096(Box<PrivateKey<40>>),
     }
 
     impl Key {
@@ -168,9 +168,9 @@ pub(super) mod ifma {
             let numbers = Numbers::from_der(info.private_key.as_bytes()).ok()?;
             let bytes = numbers.n.len();
             let key = match bytes {
-                256 => Self::Rsa2048(Box::new(numbers.key()?)),
-                384 => Self::Rsa3072(Box::new(numbers.key()?)),
-                512 => Self::Rsa4096(Box::new(numbers.key()?)),
+                256 => Self::Rsa2048(Box::new(numbers.key::<20, 40>()?)),
+                384 => Self::Rsa3072(Box::new(numbers.key::<30, 60>()?)),
+                512 => Self::Rsa4096(Box::new(numbers.key::<40, 80>()?)),
                 _ => return None,
             };
             Some((key, bytes))
@@ -184,20 +184,21 @@ pub(super) mod ifma {
             signatures: &mut [[u8; MAX_SIGNATURE_BYTES]; BATCH],
         ) -> [bool; BATCH] {
             match self {
-                Self::Rsa2048(key) => sign(key, encoded, bytes, signatures),
-                Self::Rsa3072(key) => sign(key, encoded, bytes, signatures),
-                Self::Rsa4096(key) => sign(key, encoded, bytes, signatures),
+                Self::Rsa2048(key) => sign::<20, 40>(key, encoded, bytes, signatures),
+                Self::Rsa3072(key) => sign::<30, 60>(key, encoded, bytes, signatures),
+                Self::Rsa4096(key) => sign::<40, 80>(key, encoded, bytes, signatures),
             }
         }
     }
 
     fn sign<const L: usize, const D: usize>(
-        key: &PrivateKey<L, D>,
+        key: &PrivateKey<L>,
         encoded: &[[u8; MAX_SIGNATURE_BYTES]; BATCH],
         bytes: usize,
         signatures: &mut [[u8; MAX_SIGNATURE_BYTES]; BATCH],
     ) -> [bool; BATCH] {
-        let messages = encoded.each_ref().map(|message| from_be_bytes(&message[..bytes]));
+        let number = |message: &[u8; _]| from_be_bytes::<D>(&message[..bytes]);
+        let messages = encoded.each_ref().map(number);
         #[expect(
             unsafe_code,
             reason = "the one way into code for a CPU that has more than the target"
@@ -250,7 +251,7 @@ pub(super) mod ifma {
         }
 
         /// The key, if its numbers have the sizes and the relations that the arithmetic builds on.
-        fn key<const L: usize, const D: usize>(&self) -> Option<PrivateKey<L, D>> {
+        fn key<const L: usize, const D: usize>(&self) -> Option<PrivateKey<L>> {
             let half = self.n.len() / 2;
             let whole_and_odd = |number: &[u8], length: usize| {
                 number.len() == length
@@ -268,19 +269,19 @@ pub(super) mod ifma {
             if !fits {
                 return None;
             }
-            let prime = |number: usize| Prime {
-                modulus: ModulusLimbs::new(from_be_bytes(self.primes[number])),
-                exponent: from_be_bytes(self.exponents[number]),
-                bits: half * 8,
+            let prime = |number: usize| {
+                let modulus = ModulusLimbs::new(from_be_bytes(self.primes[number]));
+                let exponent = from_be_bytes(self.exponents[number]);
+                Prime { check: modulus.clone(), modulus, exponent, bits: half * 8 }
             };
             let key = PrivateKey {
                 p: prime(0),
                 q: prime(1),
                 q_inverse: from_be_bytes(self.q_inverse),
-                n: ModulusLimbs::new(from_be_bytes(self.n)),
                 e: self.e,
             };
-            (product(&key.p.modulus.n, &key.q.modulus.n) == key.n.n).then_some(key)
+            let n: [u64; D] = from_be_bytes(self.n);
+            (product(&key.p.check.n, &key.q.check.n) == n).then_some(key)
         }
     }
 }

@@ -5,12 +5,13 @@
 //!
 //! Whoever sees one signature that is right modulo `p` and wrong modulo `q` computes
 //! `gcd(s^e - m, n) = p` (Boneh, DeMillo and Lipton, "On the importance of checking cryptographic
-//! protocols for faults", 1997). So `s^e mod n` is formed from the very limbs that leave, after the
-//! recombination, and compared with the message's limbs as they came in. As `s < n` and raising to
-//! `e` permutes the residues, equality means that `s` is the one right signature, whatever happened
-//! before: a fault in a residue, a table, an exponent, a half or the recombination, or in the key's
-//! private parts, can only make a lane fail. The check uses `n` and `e` alone, which stand on their
-//! own in the key and are held against `p q` when it is loaded.
+//! protocols for faults", 1997). So `s^e` is formed from the very limbs that leave, after the
+//! recombination, and compared with the message's limbs as they came in: modulo `p` and modulo `q`,
+//! which says the same as modulo `n = p q` and takes half the multiplications. As `s < n` and raising
+//! to `e` permutes the residues, equality means that `s` is the one right signature, whatever happened
+//! before: a fault in a residue, a table, an exponent, a half or the recombination, or in what the key
+//! signs with, can only make a lane fail. The check has primes of its own for that, copied when the
+//! key was held against `n`, and takes the message's residues anew.
 //!
 //! # What is wiped
 //!
@@ -39,28 +40,32 @@ const WINDOW_BITS: usize = 4;
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(super) struct Prime<const L: usize> {
     pub(super) modulus: ModulusLimbs<L>,
+    /// The same, for the check alone.
+    pub(super) check: ModulusLimbs<L>,
     /// `d mod (prime - 1)`.
     pub(super) exponent: [u64; L],
     /// Bits of the prime, and so at most of the exponent.
     pub(super) bits: usize,
 }
 
-/// A private key of two primes of `L` limbs, `D = 2 L`.
+/// A private key of two primes of `L` limbs.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub(super) struct PrivateKey<const L: usize, const D: usize> {
+pub(super) struct PrivateKey<const L: usize> {
     pub(super) p: Prime<L>,
     pub(super) q: Prime<L>,
     /// `1/q mod p`.
     pub(super) q_inverse: [u64; L],
-    pub(super) n: ModulusLimbs<D>,
     pub(super) e: u64,
 }
 
-impl<const L: usize, const D: usize> PrivateKey<L, D> {
-    /// The signature representatives of `messages`, all below `n`, and the lanes in which the check
-    /// passed, one bit each. What stands in the other lanes must not leave.
+impl<const L: usize> PrivateKey<L> {
+    /// The signature representatives of `messages`, numbers of `D = 2 L` limbs below `n`, and the lanes
+    /// in which the check passed, one bit each. What stands in the other lanes must not leave.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn sign(&self, messages: &[[u64; D]; LANES]) -> ([[u64; D]; LANES], u8) {
+    pub(super) fn sign<const D: usize>(
+        &self,
+        messages: &[[u64; D]; LANES],
+    ) -> ([[u64; D]; LANES], u8) {
         let message = gather(messages);
         let mut halves = [[_mm512_setzero_si512(); L]; 2];
         for (prime, half) in [&self.p, &self.q].into_iter().zip(&mut halves) {
@@ -68,13 +73,15 @@ impl<const L: usize, const D: usize> PrivateKey<L, D> {
         }
         let signature = self.recombine(&halves);
         halves.zeroize();
-        let passed = self.check(&signature, &message);
+        let passed = [&self.p, &self.q]
+            .into_iter()
+            .fold(u8::MAX, |passed, prime| passed & check(prime, self.e, &signature, &message));
         (scatter(&signature), passed)
     }
 
     /// Garner's recombination, `s = sq + q ((sp - sq) / q mod p)`, below `n`.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    fn recombine(&self, halves: &[[Lanes; L]; 2]) -> [Lanes; D] {
+    fn recombine<const D: usize>(&self, halves: &[[Lanes; L]; 2]) -> [Lanes; D] {
         let [sp, sq] = halves;
         let p = Modulus::new(&self.p.modulus);
         // Both primes have the same length, so sq < q < 2 p, and the difference is below 3 p.
@@ -89,25 +96,6 @@ impl<const L: usize, const D: usize> PrivateKey<L, D> {
             secret.zeroize();
         }
         signature
-    }
-
-    /// The lanes in which `signature^e mod n` is `message`.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn check(&self, signature: &[Lanes; D], message: &[Lanes; D]) -> u8 {
-        let n = Modulus::new(&self.n);
-        let base = n.enter(signature);
-        let mut power = base;
-        // From the bit below the top down to bit 1; e is odd, and the last factor, being outside
-        // the Montgomery domain, takes the product out of it.
-        for bit in (1..self.e.ilog2()).rev() {
-            n.square(&mut power);
-            if self.e >> bit & 1 == 1 {
-                power = n.product(&power, &base);
-            }
-        }
-        n.square(&mut power);
-        power = n.product(&power, signature);
-        equal(&n.canonical(&power), message)
     }
 }
 
@@ -153,10 +141,7 @@ fn fill<const L: usize, const D: usize>(
     modulus: &Modulus<L>,
     message: &[Lanes; D],
 ) {
-    let (mut low, mut high) = ([_mm512_setzero_si512(); L], [_mm512_setzero_si512(); L]);
-    low.copy_from_slice(&message[..L]);
-    high.copy_from_slice(&message[L..]);
-    let mut base = modulus.enter_wide(&low, &high);
+    let mut base = enter(modulus, message);
     fault::strike(fault::Place::Residue, &mut base);
     table[0] = modulus.one();
     table[1] = base;
@@ -170,6 +155,47 @@ fn fill<const L: usize, const D: usize>(
     }
     base.zeroize();
     fault::strike(fault::Place::Table, table.as_flattened_mut());
+}
+
+/// The lanes in which `signature^e` and `message` are the same modulo the prime.
+#[target_feature(enable = "avx512f,avx512ifma")]
+#[inline(never)]
+fn check<const L: usize, const D: usize>(
+    prime: &Prime<L>,
+    e: u64,
+    signature: &[Lanes; D],
+    message: &[Lanes; D],
+) -> u8 {
+    let modulus = Modulus::new(&prime.check);
+    let mut base = enter(&modulus, signature);
+    let mut power = base;
+    for bit in (0..e.ilog2()).rev() {
+        modulus.square(&mut power);
+        if e >> bit & 1 == 1 {
+            modulus.multiply(&mut power, &base);
+        }
+    }
+    let mut expected = enter(&modulus, message);
+    // At most 6 times the prime, so that out of the Montgomery domain it is at most the prime.
+    let mut difference = modulus.difference(&expected, &modulus.canonical(&power));
+    let mut residue = modulus.canonical(&modulus.leave(&difference));
+    let equal = equal(&residue, &[_mm512_setzero_si512(); L]);
+    for secret in [&mut base, &mut power, &mut expected, &mut difference, &mut residue] {
+        secret.zeroize();
+    }
+    equal
+}
+
+/// The residue of a number of `D = 2 L` limbs, in the Montgomery domain, below four times the modulus.
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn enter<const L: usize, const D: usize>(
+    modulus: &Modulus<L>,
+    number: &[Lanes; D],
+) -> [Lanes; L] {
+    let (mut low, mut high) = ([_mm512_setzero_si512(); L], [_mm512_setzero_si512(); L]);
+    low.copy_from_slice(&number[..L]);
+    high.copy_from_slice(&number[L..]);
+    modulus.enter_wide(&low, &high)
 }
 
 /// Window number `window` of an exponent, counted from the least significant.

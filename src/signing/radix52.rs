@@ -12,7 +12,7 @@ pub(super) const LIMB_BITS: u32 = 52;
 pub(super) const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 
 /// A modulus and what Montgomery reduction by it needs, with `R = 2^(52 L)`.
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(super) struct ModulusLimbs<const L: usize> {
     pub(super) n: [u64; L],
     /// `-1/n mod 2^52`.

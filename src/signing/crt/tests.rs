@@ -130,8 +130,8 @@ fn arithmetic_matches_plain_arithmetic_at_the_edges() {
 
 #[test]
 fn edge_messages_are_signed() {
-    fn run<const L: usize, const D: usize>(key: &PrivateKey<L, D>) {
-        let n = &key.n.n;
+    fn run<const L: usize, const D: usize>(key: &PrivateKey<L>) {
+        let n: &[u64; D] = &product(&key.p.modulus.n, &key.q.modulus.n);
         let mut small = number::<L>(3);
         small[L - 1] = 1;
         let p_multiple = product(&key.p.modulus.n, &small);
@@ -163,9 +163,51 @@ fn edge_messages_are_signed() {
     for size in [KeySize::Rsa2048, KeySize::Rsa3072, KeySize::Rsa4096] {
         let pair = KeyPair::generate(size).unwrap();
         match Key::from_pkcs8(pair.as_der().unwrap().as_ref()).unwrap().0 {
-            Key::Rsa2048(key) => run(&key),
-            Key::Rsa3072(key) => run(&key),
-            Key::Rsa4096(key) => run(&key),
+            Key::Rsa2048(key) => run::<20, 40>(&key),
+            Key::Rsa3072(key) => run::<30, 60>(&key),
+            Key::Rsa4096(key) => run::<40, 80>(&key),
         }
     }
+}
+
+/// Whatever flips in what a key signs with, or in what it checks with.
+#[test]
+fn a_bit_that_flipped_in_the_key_lets_no_lane_pass() {
+    type Numbers = fn(&mut PrivateKey<20>) -> Vec<&mut u64>;
+    let of_key: Numbers = |key| {
+        let numbers = [&mut key.p, &mut key.q].map(|prime| {
+            let moduli = [&mut prime.modulus, &mut prime.check].into_iter();
+            let moduli = moduli.flat_map(|it| {
+                it.n.iter_mut().chain(&mut it.r2).chain(&mut it.r3).chain([&mut it.k0])
+            });
+            moduli.chain(&mut prime.exponent)
+        });
+        numbers.into_iter().flatten().chain(&mut key.q_inverse).collect()
+    };
+    if !able() {
+        // `batch_key` in the batch's own tests asserts that there are no batches then.
+        eprintln!("this CPU has no AVX-512 IFMA: its arithmetic cannot be run here");
+        return;
+    }
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let document = pair.as_der().unwrap();
+    let Some((Key::Rsa2048(mut key), _)) = Key::from_pkcs8(document.as_ref()) else { panic!() };
+    let messages: [[u64; 40]; LANES] = std::array::from_fn(|lane| {
+        let limb = |limb| (2 * lane as u64 + 3).wrapping_pow(limb as u32 + 1) & LIMB_MASK;
+        std::array::from_fn(|i| if i < 39 { limb(i) } else { 0 })
+    });
+    #[expect(unsafe_code, reason = "only called where the CPU was asked")]
+    // SAFETY: `able` was asked.
+    let passed = |key: &PrivateKey<20>| unsafe { key.sign(&messages) }.1;
+    assert_eq!(passed(&key), u8::MAX);
+    let count = of_key(&mut key).len();
+    assert_eq!(count, 2 * (2 * 61 + 20) + 20);
+    for number in 0..count {
+        // The highest limb of a prime or an exponent has 36 bits.
+        let bit = 1 << (number * 7 % 36);
+        *of_key(&mut key)[number] ^= bit;
+        assert_eq!(passed(&key), 0, "bit {bit:x} of number {number}");
+        *of_key(&mut key)[number] ^= bit;
+    }
+    assert_eq!(passed(&key), u8::MAX);
 }

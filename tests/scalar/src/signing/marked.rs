@@ -16,7 +16,7 @@ const PRIME_BYTES: usize = 128;
 /// Prepares the key and signs a batch, all of it from marked numbers. What comes out may be known.
 pub(crate) fn sign(document: &[u8]) -> Result<(), Box<dyn Error>> {
     let key = key(document)?;
-    let messages = std::array::from_fn(|lane| {
+    let messages: [[u64; WHOLE]; _] = std::array::from_fn(|lane| {
         std::array::from_fn(|limb| {
             let limb = if limb + 1 < WHOLE { limb as u64 } else { 0 };
             limb.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(lane as u32) >> 12
@@ -70,7 +70,7 @@ pub(crate) fn index(document: &[u8]) -> Result<(), Box<dyn Error>> {
 ///
 /// Out of this check: how the document is parsed and its numbers are held against each other, once,
 /// when a key is loaded.
-fn key(document: &[u8]) -> Result<PrivateKey<HALF, WHOLE>, Box<dyn Error>> {
+fn key(document: &[u8]) -> Result<PrivateKey<HALF>, Box<dyn Error>> {
     let Some((Key::Rsa2048(key), _)) = Key::from_pkcs8(document) else {
         return Err("the file holds no RSA-2048 key: make one with `generate`".into());
     };
@@ -78,17 +78,14 @@ fn key(document: &[u8]) -> Result<PrivateKey<HALF, WHOLE>, Box<dyn Error>> {
         p: prime(&key.p),
         q: prime(&key.q),
         q_inverse: marked(&key.q_inverse),
-        n: ModulusLimbs::new(key.n.n),
         e: key.e,
     })
 }
 
 fn prime(known: &Prime<HALF>) -> Prime<HALF> {
-    Prime {
-        modulus: ModulusLimbs::new(marked(&known.modulus.n)),
-        exponent: marked(&known.exponent),
-        bits: known.bits,
-    }
+    let modulus = ModulusLimbs::new(marked(&known.modulus.n));
+    let exponent = marked(&known.exponent);
+    Prime { check: modulus.clone(), modulus, exponent, bits: known.bits }
 }
 
 fn marked(known: &[u64; HALF]) -> [u64; HALF] {
