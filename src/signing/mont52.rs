@@ -343,37 +343,41 @@ pub(super) fn equal<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> u8 {
 }
 
 /// Copies entry `digit` of a table into `chosen`, reading every entry whole.
+///
+/// Limb by limb: one of each four entries by the digit's lower two bits, then one of these four by
+/// the upper two. So six masks do for the whole table, and the first limbs are there long before the
+/// last.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn select<const L: usize>(table: &[[Lanes; L]], digit: u64, chosen: &mut [Lanes; L]) {
+pub(super) fn select<const L: usize>(
+    table: &[[Lanes; L]; 16],
+    digit: u64,
+    chosen: &mut [Lanes; L],
+) {
     // Opaque, or the compiler knows that all lanes are alike and may branch on one of them.
-    let digit = black_box(_mm512_set1_epi64(digit as i64));
-    if L.is_multiple_of(20) {
-        select_parts::<L, 20>(table, digit, chosen);
-    } else {
-        select_parts::<L, 15>(table, digit, chosen);
+    let (lower, upper) = (masks(black_box(digit & 3)), masks(black_box(digit >> 2)));
+    for (limb, chosen) in chosen.iter_mut().enumerate() {
+        let entry = |number: usize| table[number][limb];
+        let one_of = |first: usize| {
+            let four = [entry(first), entry(first + 1), entry(first + 2), entry(first + 3)];
+            one_of_four(&four, &lower)
+        };
+        *chosen = one_of_four(&[one_of(0), one_of(4), one_of(8), one_of(12)], &upper);
     }
 }
 
-/// [`select`] in parts of `W` limbs, which stay in registers while the table passes by.
+/// The one that has a mask, or the first.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
-fn select_parts<const L: usize, const W: usize>(
-    table: &[[Lanes; L]],
-    digit: Lanes,
-    chosen: &mut [Lanes; L],
-) {
-    for (part, chosen) in chosen.as_chunks_mut::<W>().0.iter_mut().enumerate() {
-        let (mut acc, mut number) = ([_mm512_setzero_si512(); W], _mm512_setzero_si512());
-        for entry in table {
-            let this = _mm512_cmpeq_epi64_mask(number, digit);
-            if let Some(entry) = entry[part * W..].first_chunk::<W>() {
-                for (acc, limb) in acc.iter_mut().zip(entry) {
-                    *acc = _mm512_mask_mov_epi64(*acc, this, *limb);
-                }
-            }
-            number = _mm512_add_epi64(number, _mm512_set1_epi64(1));
-        }
-        *chosen = acc;
+fn one_of_four(four: &[Lanes; 4], masks: &[u8; 3]) -> Lanes {
+    let mut one = four[0];
+    for (other, mask) in four[1..].iter().zip(masks) {
+        one = _mm512_mask_mov_epi64(one, *mask, *other);
     }
+    one
+}
+
+/// For 1, 2 and 3, all ones if that is the digit; without asking.
+fn masks(digit: u64) -> [u8; 3] {
+    [1, 2, 3].map(|number| ((number ^ digit).wrapping_sub(1) >> 56) as u8)
 }
