@@ -31,11 +31,10 @@ pub fn parse(input: &[u8], max_parameters: usize) -> Result<Parameters<'_>, Form
         }
         return Ok(parameters);
     }
-    // An ordinary request: nothing to decode, and all of it is text or none.
-    let input = std::str::from_utf8(input).map_err(|_| FormError::NotUtf8)?;
-    for pair in input.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        parameters.push(Cow::Borrowed(name), Cow::Borrowed(value))?;
+    // An ordinary request: nothing to decode.
+    let plain = |bytes| std::str::from_utf8(bytes).map_err(|_| FormError::NotUtf8);
+    for (name, value) in pairs() {
+        parameters.push(plain(name)?.into(), plain(value)?.into())?;
     }
     Ok(parameters)
 }

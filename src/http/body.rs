@@ -3,6 +3,7 @@
 use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::Body;
@@ -35,7 +36,7 @@ where
     }
 
     let mut body = pin!(body);
-    let whole = timeout_at(deadline, async {
+    let read = async {
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
         while let Some(frame) = body.as_mut().frame().await {
@@ -51,9 +52,15 @@ where
             }
         }
         Ok(if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() })
-    })
-    .await
-    .unwrap_or(Err(Cause::RequestTimeout));
+    };
+    let whole = {
+        let mut read = pin!(read);
+        // Nearly every body comes with its headers, and needs no timer.
+        match read.as_mut().now_or_never() {
+            Some(whole) => whole,
+            None => timeout_at(deadline, read).await.unwrap_or(Err(Cause::RequestTimeout)),
+        }
+    };
 
     if whole == Err(Cause::BodyTooLarge) {
         drain(body, deadline).await;
