@@ -73,8 +73,8 @@ const SIGN_SECONDS: f64 = 0.3;
 const ASK: &str = "ask";
 /// At half of saturation; more than ever are under way.
 const FEW: usize = 64;
-/// Beyond saturation: twice the queue, so that it overflows while it is full.
-const MANY: usize = 512;
+/// Beyond saturation: twice the queue, nearly, so that it overflows while it is full.
+const MANY: usize = 1000;
 
 /// Requests a second where nothing is timed: fewer than the queue has places for, and more than
 /// connections, of which each answer but the first counts.

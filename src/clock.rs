@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the wall-clock time, in whole seconds since the Unix epoch.
 #[derive(Clone, Debug)]
@@ -43,6 +43,18 @@ impl Clock {
         let now = SystemTime::now();
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// How long the calling thread has run: not how long it has existed. `None` where the system does
+    /// not tell.
+    pub fn thread_time() -> Option<Duration> {
+        #[cfg(target_os = "linux")]
+        {
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            Duration::try_from(time).ok()
+        }
+        #[cfg(not(target_os = "linux"))]
+        None
     }
 
     /// A monotonic instant for deadlines and durations; no clock step moves it.

@@ -13,4 +13,5 @@ mod mont52;
 mod queue;
 #[cfg(target_arch = "x86_64")]
 mod radix52;
+mod room;
 pub mod single;

@@ -37,7 +37,7 @@ pub struct Limits {
     /// Connections at a time.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub connections: usize,
-    /// Tokens that may wait for a signature.
+    /// Tokens that may wait for a signature; fewer, where signing has not its processors to itself.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub signing_queue: usize,
     /// Secrets whose slow hash may wait to be computed.
@@ -72,7 +72,7 @@ impl Default for Limits {
             write_stall_seconds: 10,
             idle_seconds: 75,
             connections: 10_000,
-            signing_queue: 256,
+            signing_queue: 512,
             password_queue: 64,
             // Signatures go on meanwhile.
             password_threads: (cores() / 2).max(1),

@@ -188,10 +188,7 @@ fn check<const L: usize, const D: usize>(
 
 /// The residue of a number of `D = 2 L` limbs, in the Montgomery domain, below four times the modulus.
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn enter<const L: usize, const D: usize>(
-    modulus: &Modulus<L>,
-    number: &[Lanes; D],
-) -> [Lanes; L] {
+fn enter<const L: usize, const D: usize>(modulus: &Modulus<L>, number: &[Lanes; D]) -> [Lanes; L] {
     let (mut low, mut high) = ([_mm512_setzero_si512(); L], [_mm512_setzero_si512(); L]);
     low.copy_from_slice(&number[..L]);
     high.copy_from_slice(&number[L..]);

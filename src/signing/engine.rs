@@ -25,6 +25,7 @@ use crate::signing::batch::{BATCH, BatchKey};
 use crate::signing::delivery::{Deliveries, Finished};
 pub use crate::signing::delivery::{SignError, Signed};
 use crate::signing::queue::{Job, Queue};
+use crate::signing::room::{Room, Window};
 use crate::signing::single::{MAX_SIGNATURE_BYTES, Single, blinding};
 
 /// Signs on its own threads until it is dropped.
@@ -35,7 +36,7 @@ pub struct Engine {
 
 impl Engine {
     /// Starts `threads` threads that sign with `single`, in front of which at most `capacity` tokens
-    /// wait. Keys that [`Engine::prepare`] has been shown are signed with in batches too.
+    /// wait: fewer, where the threads have only a share of their processors. Keys that [`Engine::prepare`] has been shown are signed with in batches too.
     ///
     /// # Errors
     ///
@@ -45,6 +46,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             waiting: Mutex::new(Waiting {
                 queue: Queue::new(threads, capacity),
+                room: Room::new(threads, capacity),
                 idle_threads: 0,
                 closed: false,
             }),
@@ -52,7 +54,6 @@ impl Engine {
             deliveries: Deliveries::new(threads),
             batched: Mutex::default(),
             faults: AtomicU32::new(0),
-            capacity,
             keep_from: (KEEP_FROM * threads).min(capacity / 2),
             single,
         });
@@ -119,7 +120,7 @@ impl Engine {
     /// Whether one more token may wait. The next moment may say otherwise, and [`Engine::sign`] does
     /// then; asking first spares who is refused the way there.
     pub fn has_room(&self) -> bool {
-        self.waiting() < self.shared.capacity
+        self.shared.waiting().has_room()
     }
 
     /// How many tokens wait at this moment.
@@ -153,7 +154,6 @@ struct Shared {
     /// By `kid`.
     batched: Mutex<HashMap<String, Arc<Batched>>>,
     faults: AtomicU32,
-    capacity: usize,
     /// See [`KEEP_FROM`].
     keep_from: usize,
     single: Single,
@@ -161,9 +161,16 @@ struct Shared {
 
 struct Waiting {
     queue: Queue,
+    room: Room,
     /// Threads that wait for a job. Waking costs a system call even if nobody sleeps.
     idle_threads: usize,
     closed: bool,
+}
+
+impl Waiting {
+    fn has_room(&self) -> bool {
+        self.queue.length() < self.room.open()
+    }
 }
 
 /// A key that batches were found to be right for.
@@ -205,7 +212,7 @@ impl Batched {
 impl Shared {
     fn push(&self, job: Job) -> Result<(), SignError> {
         let mut waiting = self.waiting();
-        if waiting.queue.length() >= self.capacity {
+        if !waiting.has_room() {
             return Err(SignError::QueueFull);
         }
         waiting.queue.push(job);
@@ -224,8 +231,13 @@ impl Shared {
         let mut kept = Vec::with_capacity(GROUP);
         // The key of the last job, and what it takes to sign with it in batches.
         let mut known: Option<(Arc<SigningKey>, Option<Arc<Batched>>)> = None;
+        let mut window = Window::first();
         loop {
+            let share = window.end();
             let mut waiting = self.waiting();
+            if let Some(share) = share {
+                waiting.room.measured(event_loop, share);
+            }
             while waiting.queue.length() == 0 {
                 if !kept.is_empty() {
                     drop(waiting);
@@ -234,9 +246,11 @@ impl Shared {
                 } else if waiting.closed {
                     return;
                 } else {
+                    waiting.room.idle(event_loop);
                     waiting.idle_threads += 1;
                     waiting = self.arrival.wait(waiting).unwrap_or_else(PoisonError::into_inner);
                     waiting.idle_threads -= 1;
+                    window = Window::first();
                 }
             }
             let batched = known.as_ref().filter(|_| self.may_batch()).and_then(|(key, batched)| {

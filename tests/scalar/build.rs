@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// Not of the batch signer: they queue what is to be signed, and sign it by a library.
-const OTHERS: [&str; 4] = ["delivery", "engine", "queue", "single"];
+const OTHERS: [&str; 5] = ["delivery", "engine", "queue", "room", "single"];
 
 /// What must not be left: it would run the machine's vectors after all.
 const REMNANTS: [&str; 4] = ["target_feature", "std::arch", "core::arch", "asm!"];
