@@ -338,3 +338,74 @@ const HEAD_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
 const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/json\r\ncache-control: no-store\r\nconnection: close\r\n\
     retry-after: 1\r\ncontent-length: 35\r\n\r\n{\"error\":\"temporarily_unavailable\"}";
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::runtime::Builder;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// Counts, with each request, the clients that have an answer by then.
+    struct Looking {
+        clients: Vec<TcpStream>,
+        requests: AtomicUsize,
+        answers: AtomicUsize,
+    }
+
+    impl Looking {
+        fn answered(&self) -> usize {
+            self.clients.iter().filter(|client| client.peek(&mut [0]).is_ok()).count()
+        }
+    }
+
+    impl Handler for Looking {
+        fn handle(
+            &self,
+            _request: Request<Incoming>,
+            _arrival: Arrival,
+        ) -> impl Future<Output = Response<Full<Bytes>>> + Send {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            self.answers.fetch_add(self.answered(), Ordering::Relaxed);
+            ready(Response::default())
+        }
+    }
+
+    #[test]
+    fn the_first_answer_of_a_turn_leaves_when_the_last_request_is_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (clients, servers): (Vec<_>, Vec<_>) = (0..3)
+            .map(|_| {
+                let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+                let (server, address) = listener.accept().unwrap();
+                client.set_nonblocking(true).unwrap();
+                server.set_nonblocking(true).unwrap();
+                (client, (server, Peer::Tcp(address)))
+            })
+            .unzip();
+        let (requests, answers) = Default::default();
+        let looking = Arc::new(Looking { clients, requests, answers });
+        let begin = Clock::instant();
+        Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            for (stream, peer) in servers {
+                let stream = Box::new(tokio::net::TcpStream::from_std(stream).unwrap());
+                let limits = Limits::default();
+                let watch = Arc::new(Watch::new(&limits, Arc::default()));
+                let looking = Arc::clone(&looking);
+                tokio::spawn(async move { serve(stream, peer, watch, &limits, &*looking).await });
+            }
+            while looking.answered() < 3 {
+                assert!(begin.elapsed() < Duration::from_secs(60), "somebody waits");
+                yield_now().await;
+            }
+        });
+        assert_eq!(looking.requests.load(Ordering::Relaxed), 3);
+        assert_eq!(looking.answers.load(Ordering::Relaxed), 0);
+    }
+}

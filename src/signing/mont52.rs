@@ -18,8 +18,8 @@
 //! Let `L` be the number of limbs. A column of `a * b + m * n` gets one low and one high half from
 //! each of at most `L` limb products of `a * b` and as many of `m * n`: below `4 * L * 2^52`. (The
 //! square forms each cross product once and doubles the column: the same sum.) One carry comes in
-//! from the column below it, itself below `2^12`. The longest number here has 80 limbs, so a column
-//! stays below `2^(52 + 9)`, far from 2^64, and is carried exactly once: when its row is reduced (the
+//! from the column below it, itself below `2^12`. No modulus here has more than 40 limbs, so a column
+//! stays below `2^(52 + 8)`, far from 2^64, and is carried exactly once: when its row is reduced (the
 //! lower `L` columns), or at the end (the upper ones). Nothing need be masked off then: a
 //! multiplication reads 52 bits of each limb and no more, and what is above has been carried.
 //!
@@ -42,9 +42,9 @@
 //! exponentiation needs no final subtractions", Electronics Letters 35, 1999) and Gueron ("Enhanced
 //! Montgomery multiplication", CHES 2002) observe that `R > 4 n` and `a, b < 2 n` give a result below
 //! `2 n` again. The moduli here leave much more room: `2^16 n < R` at least (1024 bits in 1040, 1536 in
-//! 1560, 2048 in 2080, 3072 in 3120, 4096 in 4160). For `a < x n` and `b < y n` the result is below
-//! `(x y n / R + 1) n`, so whatever has `x y <= 2^16` comes out below `2 n`, and for `b = 1` it comes
-//! out at most `n`. Only [`Modulus::canonical`] subtracts, once, where a unique residue is needed.
+//! 1560, 2048 in 2080). For `a < x n` and `b < y n` the result is below `(x y n / R + 1) n`, so whatever
+//! has `x y <= 2^16` comes out below `2 n`, and for `b = 1` it comes out at most `n`. Only
+//! [`Modulus::canonical`] subtracts, once, where a unique residue is needed.
 
 use std::arch::x86_64::{
     __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi64_mask, _mm512_cmplt_epi64_mask,

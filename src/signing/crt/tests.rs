@@ -173,8 +173,7 @@ fn edge_messages_are_signed() {
 /// Whatever flips in what a key signs with, or in what it checks with.
 #[test]
 fn a_bit_that_flipped_in_the_key_lets_no_lane_pass() {
-    type Numbers = fn(&mut PrivateKey<20>) -> Vec<&mut u64>;
-    let of_key: Numbers = |key| {
+    fn of_key(key: &mut PrivateKey<20>) -> Vec<&mut u64> {
         let numbers = [&mut key.p, &mut key.q].map(|prime| {
             let moduli = [&mut prime.modulus, &mut prime.check].into_iter();
             let moduli = moduli.flat_map(|it| {
@@ -183,7 +182,8 @@ fn a_bit_that_flipped_in_the_key_lets_no_lane_pass() {
             moduli.chain(&mut prime.exponent)
         });
         numbers.into_iter().flatten().chain(&mut key.q_inverse).collect()
-    };
+    }
+
     if !able() {
         // `batch_key` in the batch's own tests asserts that there are no batches then.
         eprintln!("this CPU has no AVX-512 IFMA: its arithmetic cannot be run here");
