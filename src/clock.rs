@@ -47,7 +47,7 @@ impl Clock {
 
     /// How long the calling thread has run: not how long it has existed. `None` where the system does
     /// not tell.
-    pub fn thread_time() -> Option<Duration> {
+    pub(crate) fn thread_time() -> Option<Duration> {
         #[cfg(target_os = "linux")]
         {
             let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);

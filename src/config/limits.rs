@@ -37,7 +37,8 @@ pub struct Limits {
     /// Connections at a time.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub connections: usize,
-    /// Tokens that may wait for a signature; fewer, where signing has not its processors to itself.
+    /// Tokens that may wait for a signature: half as many until signing has been busy for some
+    /// milliseconds, and fewer where it does not have its processors to itself.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub signing_queue: usize,
     /// Secrets whose slow hash may wait to be computed.

@@ -23,18 +23,15 @@ pub fn parse(input: &[u8], max_parameters: usize) -> Result<Parameters<'_>, Form
     if memchr_iter(b'&', input).count() >= max_parameters && pairs().count() > max_parameters {
         return Err(FormError::TooMany);
     }
-    let mut parameters = Parameters::default();
+    // All of it is text before any of it is a parameter, as in the other encoding.
     if memchr2(b'%', b'+', input).is_some() {
         check_encoding(input)?;
-        for (name, value) in pairs() {
-            parameters.push(text(name)?, text(value)?)?;
-        }
-        return Ok(parameters);
+    } else {
+        std::str::from_utf8(input).map_err(|_| FormError::NotUtf8)?;
     }
-    // An ordinary request: nothing to decode.
-    let plain = |bytes| std::str::from_utf8(bytes).map_err(|_| FormError::NotUtf8);
+    let mut parameters = Parameters::default();
     for (name, value) in pairs() {
-        parameters.push(plain(name)?.into(), plain(value)?.into())?;
+        parameters.push(text(name)?, text(value)?)?;
     }
     Ok(parameters)
 }

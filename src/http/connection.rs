@@ -11,10 +11,10 @@
 //! Changing the phase is a store into memory. The one timer a connection has wakes rarely, looks
 //! whether the phase it was set for has ended, and sleeps on.
 //!
-//! An answer that is there in the turn of the event loop in which its request was read leaves at the
-//! end of that turn, behind all other connections that had something to read. So a busy loop's
-//! answers leave one right after the other, and whoever waits for them on this machine, a proxy or a
-//! load tester, is woken for many at once: waking costs the kernel as much as sending.
+//! An answer that is there as soon as its request is read leaves a little later, when all other
+//! connections that had something to read have had their turn. So a busy loop's answers leave one
+//! right after the other, and whoever waits for them on this machine, a proxy or a load tester, is
+//! woken for many at once: waking costs the kernel as much as sending.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -102,7 +102,12 @@ pub(crate) async fn serve(
                 }
                 alarm.as_mut().reset(watch.next_look().into());
             }
-            () = watch.evicted.notified() => return,
+            () = watch.evicted.notified() => {
+                // An answer that waits for the next turn has its turn now.
+                watch.has_read.store(false, Ordering::Relaxed);
+                let _ = (&mut connection).now_or_never();
+                return;
+            }
         }
     };
     if expired == Phase::Head {
@@ -125,7 +130,8 @@ pub(crate) struct Watch {
     deadline: AtomicU64,
     /// When the first byte of the present request was read.
     first_byte: AtomicU64,
-    /// Whether bytes were read in this turn, and an answer to them has to wait for the next.
+    /// Whether bytes were read in this turn of the connection, and an answer to them has to wait for
+    /// its next.
     has_read: AtomicBool,
     origin: Instant,
     times: Times,
@@ -246,8 +252,12 @@ impl Watch {
     }
 
     fn on_read(&self) {
-        self.has_read.store(true, Ordering::Relaxed);
-        if self.phase() == Phase::Idle {
+        let phase = self.phase();
+        // What comes behind a request that is answered already does not hold the answer up again.
+        if phase != Phase::Writing {
+            self.has_read.store(true, Ordering::Relaxed);
+        }
+        if phase == Phase::Idle {
             let now = self.now();
             self.first_byte.store(now, Ordering::Relaxed);
             self.enter_at(Phase::Head, now);

@@ -11,7 +11,8 @@
 //! to `e` permutes the residues, equality means that `s` is the one right signature, whatever happened
 //! before: a fault in a residue, a table, an exponent, a half or the recombination, or in what the key
 //! signs with, can only make a lane fail. The check has primes of its own for that, copied when the
-//! key was held against `n`, and takes the message's residues anew.
+//! key was held against `n`, and takes the message's residues anew. (A fault before that copy is found
+//! when the key's first batches are compared with ring's.)
 //!
 //! # What is wiped
 //!
@@ -19,14 +20,14 @@
 //! recombination makes of them. The scratch of a single product is left to the next one.
 
 use std::arch::x86_64::{
-    _mm256_extract_epi64, _mm512_castsi512_si256, _mm512_extracti64x4_epi64, _mm512_set_epi64,
-    _mm512_setzero_si512,
+    _mm256_extract_epi64, _mm512_and_si512, _mm512_castsi512_si256, _mm512_extracti64x4_epi64,
+    _mm512_set_epi64, _mm512_set1_epi64, _mm512_setzero_si512,
 };
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::signing::mont52::{Lanes, Modulus, broadcast, equal, multiply_add, select};
-use crate::signing::radix52::ModulusLimbs;
+use crate::signing::radix52::{LIMB_MASK, ModulusLimbs};
 
 /// Numbers worked on at once.
 pub(super) const LANES: usize = 8;
@@ -175,12 +176,14 @@ fn check<const L: usize, const D: usize>(
             modulus.multiply(&mut power, &base);
         }
     }
+    power = modulus.canonical(&power);
     let mut expected = enter(&modulus, message);
-    // At most 6 times the prime, so that out of the Montgomery domain it is at most the prime.
-    let mut difference = modulus.difference(&expected, &modulus.canonical(&power));
-    let mut residue = modulus.canonical(&modulus.leave(&difference));
-    let equal = equal(&residue, &[_mm512_setzero_si512(); L]);
-    for secret in [&mut base, &mut power, &mut expected, &mut difference, &mut residue] {
+    // Below 6 times the prime, so that out of the Montgomery domain it is at most the prime: just that
+    // where all is well.
+    let mut difference = modulus.difference(&expected, &power);
+    let mut left = modulus.leave(&difference);
+    let equal = equal(&modulus.canonical(&left), &[_mm512_setzero_si512(); L]);
+    for secret in [&mut base, &mut power, &mut expected, &mut difference, &mut left] {
         secret.zeroize();
     }
     equal
@@ -213,12 +216,13 @@ fn gather<const D: usize>(numbers: &[[u64; D]; LANES]) -> [Lanes; D] {
     lanes
 }
 
-/// Eight numbers out of lanes.
+/// Eight numbers out of lanes: 52 bits of each limb, which is what the check has read.
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn scatter<const D: usize>(lanes: &[Lanes; D]) -> [[u64; D]; LANES] {
-    let mut numbers = [[0; D]; LANES];
+    let (mut numbers, mask) = ([[0; D]; LANES], _mm512_set1_epi64(LIMB_MASK as i64));
     for (i, lanes) in lanes.iter().enumerate() {
-        let halves = [_mm512_castsi512_si256(*lanes), _mm512_extracti64x4_epi64::<1>(*lanes)];
+        let lanes = _mm512_and_si512(*lanes, mask);
+        let halves = [_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64::<1>(lanes)];
         for (half, numbers) in halves.into_iter().zip(numbers.chunks_exact_mut(4)) {
             numbers[0][i] = _mm256_extract_epi64::<0>(half) as u64;
             numbers[1][i] = _mm256_extract_epi64::<1>(half) as u64;

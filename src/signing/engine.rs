@@ -36,8 +36,9 @@ pub struct Engine {
 
 impl Engine {
     /// Starts `threads` threads that sign with `single`, in front of which at most `capacity` tokens
-    /// wait; fewer, where the threads have only a share of their processors. Keys that
-    /// [`Engine::prepare`] has been shown are signed with in batches too.
+    /// wait: half as many until the threads have been busy for some milliseconds, and fewer where they
+    /// have only a share of their processors. Keys that [`Engine::prepare`] has been shown are signed
+    /// with in batches too.
     ///
     /// # Errors
     ///

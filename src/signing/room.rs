@@ -1,8 +1,8 @@
 //! How many tokens may wait.
 //!
-//! Who is let into the queue is to wait no longer than a full queue takes to sign where signing has
-//! its processors to itself. It rarely has: the event loop goes first, and under overload it has all
-//! the refusals to tell. A queue of the same length then takes twice or three times as long. So signing
+//! A token that is let in should wait no longer than a full queue would take if signing had its
+//! processors to itself. It rarely has: the event loop goes first, and under overload it has all the
+//! refusals to tell. A queue of the same length then takes twice or three times as long. So signing
 //! threads measure what share of their time they do run while others wait for them. The square of that
 //! share of the queue is open: a share of it would do if all waited equally long, but the smaller the
 //! share, the more it swings.
@@ -35,7 +35,8 @@ impl Room {
     /// stands still for a moment: after the first, each counts for a quarter.
     pub(super) fn measured(&mut self, thread: usize, share: usize) {
         let share = share.min(WHOLE);
-        self.shares[thread] = Some(self.shares[thread].map_or(share, |old| (3 * old + share) / 4));
+        self.shares[thread] =
+            Some(self.shares[thread].map_or(share, |old| (3 * old + share).div_ceil(4)));
         self.count();
     }
 
@@ -49,7 +50,7 @@ impl Room {
     fn count(&mut self) {
         let sum: usize = self.shares.iter().map(|share| share.unwrap_or(UNKNOWN)).sum();
         let share = sum / self.shares.len();
-        let open = self.capacity * share * share / (WHOLE * WHOLE);
+        let open = self.capacity * share / WHOLE * share / WHOLE;
         self.open = open.max(self.capacity / LEAST).max(1);
     }
 }
@@ -72,14 +73,15 @@ impl Window {
     }
 
     /// The share of its time that this thread ran, in thousandths, once the window is long enough;
-    /// another one begins then. Where the system does not tell, there is none.
+    /// another one begins then. Where the system does not tell, all of it.
     pub(super) fn end(&mut self) -> Option<usize> {
         let took = Clock::instant().duration_since(self.since);
         if took < self.length {
             return None;
         }
-        let before = std::mem::replace(self, Self::of(NEXT)).ran?;
-        let ran = self.ran?.saturating_sub(before);
+        let before = std::mem::replace(self, Self::of(NEXT)).ran;
+        let (Some(before), Some(now)) = (before, self.ran) else { return Some(WHOLE) };
+        let ran = now.saturating_sub(before);
         usize::try_from(ran.as_nanos() * WHOLE as u128 / took.as_nanos()).ok()
     }
 }
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_of_the_time_opens_a_share_of_the_queue() {
+    fn the_square_of_the_share_is_open() {
         let mut room = Room::new(2, 400);
         assert_eq!(room.open(), 200, "nothing is known");
         room.measured(0, 1001);
@@ -124,8 +126,7 @@ mod tests {
     fn a_thread_that_sleeps_has_no_share() {
         let mut window = Window::first();
         std::thread::sleep(20 * NEXT);
-        let asleep = window.end();
-        assert_eq!(asleep.is_some(), cfg!(target_os = "linux"));
-        assert!(asleep.unwrap_or_default() < WHOLE / 2, "{asleep:?}");
+        let asleep = window.end().unwrap();
+        assert_eq!(asleep < WHOLE / 2, cfg!(target_os = "linux"), "{asleep}");
     }
 }

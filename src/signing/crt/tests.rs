@@ -3,7 +3,7 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 
 use super::*;
 use crate::signing::batch::ifma::{Key, able};
-use crate::signing::radix52::{LIMB_MASK, double, product};
+use crate::signing::radix52::{double, product};
 
 /// `x + y mod n`, for `x, y < n`; plain, and slow.
 fn add<const L: usize>(x: &[u64; L], y: &[u64; L], n: &[u64; L]) -> [u64; L] {
