@@ -26,16 +26,13 @@ use std::arch::x86_64::{
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::signing::mont52::{Lanes, Modulus, broadcast, equal, multiply_add, select};
+use crate::signing::mont52::{
+    Lanes, Modulus, Table, WINDOW_BITS, broadcast, equal, multiply_add, select,
+};
 use crate::signing::radix52::{LIMB_MASK, ModulusLimbs};
 
 /// Numbers worked on at once.
 pub(super) const LANES: usize = 8;
-
-/// Bits of the exponent that one table entry stands for. 5 would save a fifth of the products and
-/// read twice the entries for each: measured no faster for primes of 1024 bits, and slower for longer
-/// ones, whose table would leave the first-level cache.
-const WINDOW_BITS: usize = 4;
 
 /// One prime with what belongs to it, in limbs of 52 bits.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -115,16 +112,13 @@ fn power<const L: usize, const D: usize>(
 ) {
     let zero = [_mm512_setzero_si512(); L];
     let modulus = Modulus::new(&prime.modulus);
-    let mut table = [zero; 1 << WINDOW_BITS];
+    let mut table: Table<L> = [zero; _];
     fill(&mut table, &modulus, message);
     let windows = prime.bits.div_ceil(WINDOW_BITS);
     let mut factor = zero;
     select(&table, digit(&prime.exponent, windows - 1), power);
     for window in (0..windows - 1).rev() {
-        for _ in 0..WINDOW_BITS {
-            modulus.square(power);
-        }
-        select(&table, digit(&prime.exponent, window), &mut factor);
+        modulus.square_and_choose(power, &table, digit(&prime.exponent, window), &mut factor);
         modulus.multiply(power, &factor);
     }
     let mut left = modulus.leave(power);
@@ -138,7 +132,7 @@ fn power<const L: usize, const D: usize>(
 /// The powers of `message` from 0 on, in the Montgomery domain.
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn fill<const L: usize, const D: usize>(
-    table: &mut [[Lanes; L]],
+    table: &mut Table<L>,
     modulus: &Modulus<L>,
     message: &[Lanes; D],
 ) {

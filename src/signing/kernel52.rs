@@ -20,14 +20,39 @@
 //!   one before, start as soon as the lowest columns are done.
 
 use std::arch::x86_64::{
-    _mm512_add_epi64, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_set1_epi64,
-    _mm512_setzero_si512, _mm512_srli_epi64,
+    _mm512_add_epi64, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_mask_mov_epi64,
+    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_srli_epi64,
 };
 use std::cell::Cell;
 use std::hint::black_box;
 
+use zeroize::Zeroize;
+
 use crate::signing::mont52::Lanes;
 use crate::signing::radix52::{LIMB_BITS, LIMB_MASK};
+
+/// A limb that eight numbers share. A load of its eight bytes copies it to all lanes, and slows the
+/// multiplications around it less than a load of a whole vector. A [`Cell`] as other limbs are;
+/// nothing writes to it.
+pub(super) struct Shared(Cell<u64>);
+
+impl Shared {
+    pub(super) fn new(limb: u64) -> Self {
+        Self(Cell::new(limb))
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn get(&self) -> Lanes {
+        _mm512_set1_epi64(self.0.get() as i64)
+    }
+}
+
+impl Zeroize for Shared {
+    fn zeroize(&mut self) {
+        self.0.get_mut().zeroize();
+    }
+}
 
 /// Repeats a block with a constant that counts.
 macro_rules! each {
@@ -298,7 +323,7 @@ macro_rules! windows {
             multipliers: &mut [Lanes; $w],
             a: &[Cell<Lanes>; $w],
             b: &[Lanes; $w],
-            n: &[Cell<Lanes>; $w],
+            n: &[Shared; $w],
             k0: Lanes,
         ) {
             let (mut acc, mut m) = ([_mm512_setzero_si512(); 2 * $w], [_mm512_setzero_si512(); $w]);
@@ -322,7 +347,7 @@ macro_rules! windows {
             multipliers: &[Lanes; $w],
             a: &[Cell<Lanes>; $w],
             b: &[Lanes; $w],
-            n: &[Cell<Lanes>; $w],
+            n: &[Shared; $w],
         ) {
             let mut acc = [_mm512_setzero_si512(); 2 * $w];
             each_column!(C below $w, { acc[C] = t[C].get(); });
@@ -341,7 +366,7 @@ macro_rules! windows {
         pub(super) fn $reduce_low(
             t: &[Cell<Lanes>; 2 * $w],
             multipliers: &mut [Lanes; $w],
-            n: &[Cell<Lanes>; $w],
+            n: &[Shared; $w],
             k0: Lanes,
         ) {
             let (mut acc, mut m) = ([_mm512_setzero_si512(); 2 * $w], [_mm512_setzero_si512(); $w]);
@@ -369,7 +394,7 @@ macro_rules! windows {
         pub(super) fn $reduce_high(
             t: &[Cell<Lanes>; 2 * $w],
             multipliers: &[Lanes; $w],
-            n: &[Cell<Lanes>; $w],
+            n: &[Shared; $w],
         ) {
             let mut acc = [_mm512_setzero_si512(); 2 * $w];
             each_column!(C below $w, { acc[C] = t[C].get(); });
@@ -468,7 +493,7 @@ macro_rules! carry_out {
 /// The product of 20 limbs, whose columns all fit into registers.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn product_20(x: &[Cell<Lanes>; 20], b: &[Lanes; 20], n: &[Cell<Lanes>; 20], k0: Lanes) {
+pub(super) fn product_20(x: &[Cell<Lanes>; 20], b: &[Lanes; 20], n: &[Shared; 20], k0: Lanes) {
     const W: usize = 20;
     let mut acc = [_mm512_setzero_si512(); 2 * W];
     acc[..W].fill(_mm512_set1_epi64(LIMB_MASK as i64));
@@ -527,10 +552,35 @@ macro_rules! cross_columns {
 /// as soon as they are done, so that the reduction begins early, the others before it reaches them.
 /// The upper ones come in pairs of columns, each between the passes of the rows that first add to
 /// it: there is never a sum that has to wait in memory.
+///
+/// On the way, it copies to `chosen` the one of `entries` whose mask is all ones, if there is one. A copy
+/// under a mask is a load and a store and keeps no multiplier from its work. (Only while it is written
+/// like this: several under one store, which are fewer stores, are blended where multiplications are
+/// made.) All is copied by the middle of the reduction: who reads it next finds it in the cache, and not
+/// in stores under way, whatever their masks.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
-pub(super) fn square_20(x: &[Cell<Lanes>; 20], n: &[Cell<Lanes>; 20], k0: Lanes) {
+pub(super) fn square_20<const N: usize>(
+    x: &[Cell<Lanes>; 20],
+    n: &[Shared; 20],
+    k0: Lanes,
+    entries: &[[Lanes; 20]; N],
+    masks: &[u8; N],
+    chosen: &[Cell<Lanes>; 20],
+) {
     const W: usize = 20;
+    macro_rules! choose {
+        ($point:expr) => {
+            let (entry, first) = ($point / 5, $point % 5 * 4);
+            if entry < N {
+                each!(J in [0 1 2 3] {
+                    let (limb, new) = (&chosen[first + J], entries[entry][first + J]);
+                    limb.set(_mm512_mask_mov_epi64(limb.get(), masks[entry], new));
+                });
+                end_pass!();
+            }
+        };
+    }
     let mut acc = [_mm512_setzero_si512(); 2 * W];
     acc[..W].fill(_mm512_set1_epi64(LIMB_MASK as i64));
     let mut m = [_mm512_setzero_si512(); W];
@@ -556,12 +606,22 @@ pub(super) fn square_20(x: &[Cell<Lanes>; 20], n: &[Cell<Lanes>; 20], k0: Lanes)
     begin_reduction!(5, acc, n, k0, m, 0, W);
     let mut carry = _mm512_set1_epi64(-1);
     macro_rules! bring {
-        (0, $row:ident) => { cross_columns!(acc, x, $row, [0 1 2]) };
-        (1, $row:ident) => { cross_columns!(acc, x, $row, [3 4 5]) };
-        (2, $row:ident) => { cross_columns!(acc, x, $row, [6 7 8]) };
+        (0, $row:ident) => {
+            cross_columns!(acc, x, $row, [0 1 2]);
+            choose!(2 * $row);
+        };
+        (1, $row:ident) => {
+            cross_columns!(acc, x, $row, [3 4 5]);
+            choose!(2 * $row + 1);
+        };
+        (2, $row:ident) => {
+            cross_columns!(acc, x, $row, [6 7 8]);
+            choose!(2 * $row + 2);
+        };
         (3, $row:ident) => {
             cross_columns!(acc, x, $row, [9 10]);
             double_and_square!(acc, x, ($row + W) / 2);
+            choose!(2 * $row + 3);
         };
     }
     macro_rules! finish {
