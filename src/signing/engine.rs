@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -65,7 +66,11 @@ impl Engine {
             let builder = thread::Builder::new().name(format!("sign-{index}"));
             engine.threads.push(builder.spawn(move || {
                 step_back();
-                shared.work(index);
+                let mut kept = Vec::with_capacity(GROUP);
+                // What was taken and not signed is told so while it is dropped; all else goes on.
+                while catch_unwind(AssertUnwindSafe(|| shared.work(index, &mut kept))).is_err() {
+                    error!("a bug: a signing thread panicked, and begins anew");
+                }
             })?);
         }
         Ok(engine)
@@ -136,7 +141,7 @@ impl Drop for Engine {
         self.shared.waiting().closed = true;
         self.shared.arrival.notify_all();
         for thread in self.threads.drain(..) {
-            // A thread that panicked has nothing left to say.
+            // Panics end before a thread does.
             let _ = thread.join();
         }
     }
@@ -226,11 +231,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Signs until the engine is closed and the queue is empty, those of `event_loop` first.
-    fn work(&self, event_loop: usize) {
+    /// Signs until the engine is closed and the queue is empty, those of `event_loop` first. `kept` are
+    /// those that are signed and have not been told.
+    fn work(&self, event_loop: usize, kept: &mut Vec<Finished>) {
         let random = blinding();
         let mut taken: Vec<Job> = Vec::with_capacity(BATCH);
-        let mut kept = Vec::with_capacity(GROUP);
         // The key of the last job, and what it takes to sign with it in batches.
         let mut known: Option<(Arc<SigningKey>, Option<Arc<Batched>>)> = None;
         let mut window = Window::first();
@@ -243,7 +248,7 @@ impl Shared {
             while waiting.queue.length() == 0 {
                 if !kept.is_empty() {
                     drop(waiting);
-                    self.deliveries.tell(&mut kept);
+                    self.deliveries.tell(kept);
                     waiting = self.waiting();
                 } else if waiting.closed {
                     return;
@@ -271,19 +276,19 @@ impl Shared {
             let now = Clock::instant();
             let group = if batched.is_some() { GROUP } else { SINGLE_GROUP };
             match batched {
-                Some(batched) => self.sign_together(&batched, &mut taken, now, &random, &mut kept),
+                Some(batched) => self.sign_together(&batched, &mut taken, now, &random, kept),
                 None => {
                     if let Some(job) = taken.pop() {
                         if known.as_ref().is_none_or(|(key, _)| !job.is_of(key)) {
                             let batched = self.batched().get(job.key.key_id()).cloned();
                             known = Some((Arc::clone(&job.key), batched));
                         }
-                        self.sign_alone(job, now, &random, &mut kept);
+                        self.sign_alone(job, now, &random, kept);
                     }
                 }
             }
             if kept.len() >= group || left < self.keep_from {
-                self.deliveries.tell(&mut kept);
+                self.deliveries.tell(kept);
             }
         }
     }
@@ -391,6 +396,9 @@ const KEEP_FROM: usize = 2 * BATCH;
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Wake, Waker};
     use std::time::Duration;
 
     use tokio::runtime::Builder;
@@ -442,6 +450,32 @@ mod tests {
             }
         });
         assert!(signed > 0);
+    }
+
+    /// Wakes nobody, and says that it was asked to.
+    struct Unwilling(AtomicBool);
+
+    impl Wake for Unwilling {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+            panic!("planted");
+        }
+    }
+
+    #[test]
+    fn a_signing_thread_that_panicked_signs_on() {
+        let engine = Engine::start(Single::Ring, 1, 64).unwrap();
+        let key = key();
+        let unwilling = Arc::new(Unwilling(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&unwilling));
+        let (debt, delivery) = engine.shared.deliveries.promise();
+        let mut unwoken = pin!(delivery);
+        assert!(unwoken.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        engine.shared.push(Job { key: Arc::clone(&key), input: input(1), debt }).unwrap();
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let signed = runtime.block_on(engine.sign(Arc::clone(&key), input(2)));
+        assert!(signed.is_ok() && unwilling.0.load(Ordering::Relaxed));
+        assert!(unwoken.poll(&mut Context::from_waker(Waker::noop())).is_ready());
     }
 
     /// A lane whose check fails is signed again, singly; after the second such fault nothing is
