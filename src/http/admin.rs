@@ -124,6 +124,8 @@ impl Admin {
     fn metrics(&self) -> Response<Full<Bytes>> {
         let waiting = i64::try_from(self.context.engine.waiting()).unwrap_or(i64::MAX);
         self.metrics.signing_queue.set(waiting);
+        let open = i64::try_from(self.context.engine.open()).unwrap_or(i64::MAX);
+        self.metrics.signing_queue_open.set(open);
         self.metrics.signing_faults.set(self.context.engine.faults().into());
         self.metrics.password_hashes.set(self.context.passwords.computed());
         let waiting = i64::try_from(self.context.passwords.waiting()).unwrap_or(i64::MAX);

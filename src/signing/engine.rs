@@ -134,6 +134,11 @@ impl Engine {
     pub fn waiting(&self) -> usize {
         self.shared.waiting().queue.length()
     }
+
+    /// How many tokens may wait at this moment.
+    pub fn open(&self) -> usize {
+        self.shared.waiting().room.open()
+    }
 }
 
 impl Drop for Engine {

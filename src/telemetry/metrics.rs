@@ -29,6 +29,8 @@ pub struct Metrics {
     pub connections_shed: IntCounter,
     /// Tokens that wait for a signature.
     pub signing_queue: IntGauge,
+    /// Tokens that may wait for a signature.
+    pub signing_queue_open: IntGauge,
     signer: IntGaugeVec,
     /// Signatures that failed their check and were made again.
     pub signing_faults: IntGauge,
@@ -99,6 +101,11 @@ impl Metrics {
                 "Connections closed or refused because there were too many.",
             )?,
             signing_queue: gauge("grantd_signing_queue", "Tokens that wait for a signature.")?,
+            signing_queue_open: gauge(
+                "grantd_signing_queue_open",
+                "Tokens that may wait for a signature: fewer the busier the processors are with \
+                 other things.",
+            )?,
             signer: registered(&registry, IntGaugeVec::new(signer, &["signer"])?)?,
             signing_faults: gauge(
                 "grantd_signing_faults",
