@@ -67,7 +67,8 @@ impl Engine {
             engine.threads.push(builder.spawn(move || {
                 step_back();
                 let mut kept = Vec::with_capacity(GROUP);
-                // What was taken and not signed is told so while it is dropped; all else goes on.
+                // Jobs that it had taken are dropped, and so told that they failed. `Shared` and `kept`
+                // are whole between any two statements: nothing else is lost.
                 while catch_unwind(AssertUnwindSafe(|| shared.work(index, &mut kept))).is_err() {
                     error!("a bug: a signing thread panicked, and begins anew");
                 }
@@ -146,7 +147,7 @@ impl Drop for Engine {
         self.shared.waiting().closed = true;
         self.shared.arrival.notify_all();
         for thread in self.threads.drain(..) {
-            // Panics end before a thread does.
+            // A panic was caught and logged inside the thread.
             let _ = thread.join();
         }
     }
@@ -403,7 +404,7 @@ const KEEP_FROM: usize = 2 * BATCH;
 mod tests {
     use std::pin::pin;
     use std::sync::atomic::AtomicBool;
-    use std::task::{Context, Wake, Waker};
+    use std::task::{Context, Poll, Wake, Waker};
     use std::time::Duration;
 
     use tokio::runtime::Builder;
@@ -480,7 +481,8 @@ mod tests {
         let runtime = Builder::new_current_thread().build().unwrap();
         let signed = runtime.block_on(engine.sign(Arc::clone(&key), input(2)));
         assert!(signed.is_ok() && unwilling.0.load(Ordering::Relaxed));
-        assert!(unwoken.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        let told = unwoken.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(told, Poll::Ready(Ok(_))), "{told:?}");
     }
 
     /// A lane whose check fails is signed again, singly; after the second such fault nothing is

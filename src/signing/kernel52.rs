@@ -569,6 +569,7 @@ pub(super) fn square_20<const N: usize>(
     chosen: &[Cell<Lanes>; 20],
 ) {
     const W: usize = 20;
+    const { assert!(N <= 4, "the middle of the reduction is 20 points away, 5 for each entry") };
     macro_rules! choose {
         ($point:expr) => {
             let (entry, first) = ($point / 5, $point % 5 * 4);

@@ -126,7 +126,7 @@ impl<const L: usize> Drop for Modulus<L> {
 }
 
 impl<const L: usize> Modulus<L> {
-    /// Copies a modulus into every lane.
+    /// Prepares a modulus for all lanes.
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn new(limbs: &ModulusLimbs<L>) -> Self {
         const { assert!(L.is_multiple_of(20) || L.is_multiple_of(30), "windows and blocks fit") };
@@ -190,6 +190,7 @@ impl<const L: usize> Modulus<L> {
     #[inline]
     pub(super) fn square(&self, x: &mut [Lanes; L]) {
         match (cells(x).first_chunk(), self.n.first_chunk()) {
+            // With nothing to choose from, nothing is copied to where the choice would go.
             (Some(x), Some(n)) if L == 20 => square_20(x, n, self.k0, &[], &[], x),
             _ => self.square_in_blocks(x),
         }
@@ -206,14 +207,16 @@ impl<const L: usize> Modulus<L> {
         chosen: &mut [Lanes; L],
     ) {
         const ENTRIES: usize = (1 << WINDOW_BITS) / WINDOW_BITS;
-        let (table_20, _) = table.as_flattened().as_chunks::<20>();
+        const { assert!(ENTRIES * WINDOW_BITS == 1 << WINDOW_BITS, "no entry is left out") };
         match (cells(x).first_chunk(), self.n.first_chunk(), cells(chosen).first_chunk()) {
             (Some(x), Some(n), Some(chosen)) if L == 20 => {
+                // Opaque, as in `select`.
                 let digit = black_box(digit);
                 let masks: [u8; 1 << WINDOW_BITS] =
                     array::from_fn(|number| mask(number as u64, digit));
                 let (masks, _) = masks.as_chunks::<ENTRIES>();
-                for (entries, masks) in table_20.as_chunks::<ENTRIES>().0.iter().zip(masks) {
+                let (table, _) = table.as_flattened().as_chunks::<20>();
+                for (entries, masks) in table.as_chunks::<ENTRIES>().0.iter().zip(masks) {
                     square_20(x, n, self.k0, entries, masks, chosen);
                 }
             }
@@ -386,6 +389,7 @@ pub(super) fn equal<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> u8 {
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
 pub(super) fn select<const L: usize>(table: &Table<L>, digit: u64, chosen: &mut [Lanes; L]) {
+    const { assert!(WINDOW_BITS == 4, "four by four entries") };
     // Opaque, or the compiler knows that all lanes are alike and may branch on one of them.
     let (lower, upper) = (masks(black_box(digit & 3)), masks(black_box(digit >> 2)));
     for (limb, chosen) in chosen.iter_mut().enumerate() {

@@ -103,8 +103,8 @@ impl Metrics {
             signing_queue: gauge("grantd_signing_queue", "Tokens that wait for a signature.")?,
             signing_queue_open: gauge(
                 "grantd_signing_queue_open",
-                "Tokens that may wait for a signature: fewer the busier the processors are with \
-                 other things.",
+                "Tokens that may wait for a signature: all that limits.signing_queue allows when \
+                 signing has its processors to itself, half of it while nothing is signed.",
             )?,
             signer: registered(&registry, IntGaugeVec::new(signer, &["signer"])?)?,
             signing_faults: gauge(
