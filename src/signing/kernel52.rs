@@ -553,11 +553,11 @@ macro_rules! cross_columns {
 /// The upper ones come in pairs of columns, each between the passes of the rows that first add to
 /// it: there is never a sum that has to wait in memory.
 ///
-/// On the way, it copies to `chosen` the one of `entries` whose mask is all ones, if there is one. A copy
-/// under a mask is a load and a store and keeps no multiplier from its work. (Only while it is written
-/// like this: several under one store, which are fewer stores, are blended where multiplications are
-/// made.) All is copied by the middle of the reduction: who reads it next finds it in the cache, and not
-/// in stores under way, whatever their masks.
+/// On the way, it copies to `chosen` the one of `entries` whose mask is all ones, if there is one. The
+/// compiler makes a load and a masked store of each copy, and neither keeps a multiplier from its work;
+/// blends of several entries, for fewer stores, would be made where multiplications are. All is copied
+/// by the middle of the reduction: who reads it next finds it in the cache, and not in stores under way,
+/// whatever their masks.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline(never)]
 pub(super) fn square_20<const N: usize>(
