@@ -34,9 +34,9 @@ use crate::signing::radix52::LIMB_BITS;
 /// A limb that eight numbers share. A load of its eight bytes copies it to all lanes, and slows the
 /// multiplications around it less than a load of a whole vector. A [`Cell`] as other limbs are;
 /// nothing writes to it.
-pub(super) struct Shared(Cell<u64>);
+pub(super) struct SharedLimb(Cell<u64>);
 
-impl Shared {
+impl SharedLimb {
     pub(super) fn new(limb: u64) -> Self {
         Self(Cell::new(limb))
     }
@@ -48,7 +48,7 @@ impl Shared {
     }
 }
 
-impl Zeroize for Shared {
+impl Zeroize for SharedLimb {
     fn zeroize(&mut self) {
         self.0.get_mut().zeroize();
     }
@@ -323,7 +323,7 @@ macro_rules! windows {
             multipliers: &mut [Lanes; $w],
             a: &[Cell<Lanes>; $w],
             b: &[Lanes; $w],
-            n: &[Shared; $w],
+            n: &[SharedLimb; $w],
             k0: Lanes,
         ) {
             let (mut acc, mut m) = ([_mm512_setzero_si512(); 2 * $w], [_mm512_setzero_si512(); $w]);
@@ -347,7 +347,7 @@ macro_rules! windows {
             multipliers: &[Lanes; $w],
             a: &[Cell<Lanes>; $w],
             b: &[Lanes; $w],
-            n: &[Shared; $w],
+            n: &[SharedLimb; $w],
         ) {
             let mut acc = [_mm512_setzero_si512(); 2 * $w];
             each_column!(C below $w, { acc[C] = t[C].get(); });
@@ -366,7 +366,7 @@ macro_rules! windows {
         pub(super) fn $reduce_low(
             t: &[Cell<Lanes>; 2 * $w],
             multipliers: &mut [Lanes; $w],
-            n: &[Shared; $w],
+            n: &[SharedLimb; $w],
             k0: Lanes,
         ) {
             let (mut acc, mut m) = ([_mm512_setzero_si512(); 2 * $w], [_mm512_setzero_si512(); $w]);
@@ -394,7 +394,7 @@ macro_rules! windows {
         pub(super) fn $reduce_high(
             t: &[Cell<Lanes>; 2 * $w],
             multipliers: &[Lanes; $w],
-            n: &[Shared; $w],
+            n: &[SharedLimb; $w],
         ) {
             let mut acc = [_mm512_setzero_si512(); 2 * $w];
             each_column!(C below $w, { acc[C] = t[C].get(); });

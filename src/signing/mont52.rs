@@ -58,8 +58,9 @@ use std::hint::black_box;
 use zeroize::Zeroize;
 
 use crate::signing::kernel52::{
-    BLOCK, Shared, product_20, product_high_15, product_high_20, product_low_15, product_low_20,
-    rectangle, reduce_high_15, reduce_high_20, reduce_low_15, reduce_low_20, square_20, triangle,
+    BLOCK, SharedLimb, product_20, product_high_15, product_high_20, product_low_15,
+    product_low_20, rectangle, reduce_high_15, reduce_high_20, reduce_low_15, reduce_low_20,
+    square_20, triangle,
 };
 use crate::signing::radix52::{LIMB_BITS, LIMB_MASK, ModulusLimbs};
 
@@ -108,7 +109,7 @@ macro_rules! window {
 
 /// One modulus for all eight lanes, with what reduction by it needs.
 pub(super) struct Modulus<const L: usize> {
-    n: [Shared; L],
+    n: [SharedLimb; L],
     k0: Lanes,
     /// `R^2 mod n` and `R^3 mod n`.
     r2: [Lanes; L],
@@ -131,7 +132,7 @@ impl<const L: usize> Modulus<L> {
     pub(super) fn new(limbs: &ModulusLimbs<L>) -> Self {
         const { assert!(L.is_multiple_of(20) || L.is_multiple_of(30), "windows and blocks fit") };
         Self {
-            n: limbs.n.map(Shared::new),
+            n: limbs.n.map(SharedLimb::new),
             k0: _mm512_set1_epi64(limbs.k0 as i64),
             r2: broadcast(&limbs.r2),
             r3: broadcast(&limbs.r3),

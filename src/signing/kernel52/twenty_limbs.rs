@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 use std::cell::Cell;
 use std::hint::black_box;
 
-use crate::signing::kernel52::Shared;
+use crate::signing::kernel52::SharedLimb;
 use crate::signing::mont52::Lanes;
 use crate::signing::radix52::{LIMB_BITS, LIMB_MASK};
 
@@ -31,7 +31,7 @@ macro_rules! carry_out {
 pub(in crate::signing) fn product_20(
     x: &[Cell<Lanes>; 20],
     b: &[Lanes; 20],
-    n: &[Shared; 20],
+    n: &[SharedLimb; 20],
     k0: Lanes,
 ) {
     const W: usize = 20;
@@ -102,7 +102,7 @@ macro_rules! cross_columns {
 #[inline(never)]
 pub(in crate::signing) fn square_20<const N: usize>(
     x: &[Cell<Lanes>; 20],
-    n: &[Shared; 20],
+    n: &[SharedLimb; 20],
     k0: Lanes,
     entries: &[[Lanes; 20]; N],
     masks: &[u8; N],
