@@ -57,7 +57,7 @@ impl Engine {
             deliveries: Deliveries::new(threads),
             batched: Mutex::default(),
             faults: AtomicU32::new(0),
-            keep_from: (KEEP_FROM * threads).min(capacity / 2),
+            keep_from: KEEP_FROM * threads,
             single,
         });
         let mut engine = Self { shared, threads: Vec::with_capacity(threads) };
@@ -275,7 +275,7 @@ impl Shared {
             if batched.is_none() {
                 taken.extend(waiting.queue.take_first(event_loop));
             }
-            let left = waiting.queue.length();
+            let are_many = waiting.queue.length() >= self.keep_from.min(waiting.room.open() / 2);
             drop(waiting);
 
             taken.retain(|job| job.debt.is_awaited());
@@ -293,7 +293,7 @@ impl Shared {
                     }
                 }
             }
-            if kept.len() >= group || left < self.keep_from {
+            if kept.len() >= group || !are_many {
                 self.deliveries.tell(kept);
             }
         }
@@ -396,8 +396,9 @@ const GROUP: usize = 3 * BATCH;
 /// The same of tokens that are signed one at a time, which takes longer.
 const SINGLE_GROUP: usize = 8;
 
-/// With so many waiting for each thread, a token has waited long enough for a few more signatures not
-/// to matter, and all threads have something to do until those come back that are told.
+/// With so many waiting for each thread, or half as many as may wait, a token has waited long enough for
+/// a few more signatures not to matter, and all threads have something to do until those come back that
+/// are told.
 const KEEP_FROM: usize = 2 * BATCH;
 
 #[cfg(test)]
