@@ -118,9 +118,13 @@ impl Config {
         held_back
     }
 
-    /// Whether nobody but this machine can reach the server or is sent to it, not through a proxy
-    /// either: what the demo clients, whose secrets everyone knows, may be served on.
-    pub fn is_local(&self) -> bool {
+    /// Whether the demo secrets, which are public, may be used: if only this machine can reach the
+    /// server and is sent to it, not through a proxy either, or if the operator says so.
+    pub fn allows_demo_secrets(&self) -> bool {
+        self.allow_demo_clients || self.is_local()
+    }
+
+    fn is_local(&self) -> bool {
         self.trusted_proxies.is_empty()
             && self.listen.iter().all(ListenAddr::is_local)
             && self.issuer.as_ref().is_none_or(IssuerUrl::is_local)

@@ -19,9 +19,9 @@ use crate::endpoint::token::{Issued, Phases, Refused, Served};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client_authentication::{Authorization, Credentials};
+use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
-use crate::oauth::source::Source;
 
 /// What a dialect sees of a request beside its body.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +34,8 @@ pub struct RequestHead<'a> {
     pub dpop: DpopHeader<'a>,
     /// The `Content-Type` header.
     pub content_type: Option<&'a [u8]>,
-    /// From where it comes.
-    pub source: Source,
+    /// The network that it comes from.
+    pub network: ClientNetwork,
     /// The path, as sent.
     pub path: &'a str,
     /// The values of [`vision::CLIENT_HEADERS`].
@@ -57,7 +57,7 @@ impl RequestHead<'_> {
     fn credentials<'p>(&self, parameters: &'p Parameters<'_>) -> Result<Credentials<'p>, Cause> {
         let read =
             Credentials::read_with_certificate(self.authorization, self.certificate, parameters);
-        Ok(read?.from(self.source))
+        Ok(read?.from(self.network))
     }
 
     /// Credentials never go into a URI, where every log on the way keeps them (RFC 6749, section

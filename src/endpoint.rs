@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::oauth::decoy::DecoyKey;
 use crate::oauth::dpop::Nonces;
 use crate::random::{NoEntropy, Random};
 use crate::signing::engine::Engine;
@@ -38,6 +39,8 @@ pub struct Context {
     pub engine: Engine,
     /// What computes slow hashes of secrets.
     pub passwords: PasswordPool,
+    /// What says which kind of client an unknown id stands for.
+    pub decoy_key: DecoyKey,
     /// When which secret was used last.
     pub secret_uses: SecretUses,
     /// Tokens that are good no longer.

@@ -63,7 +63,6 @@ use crate::server::reload::{Loaded, prepare};
 pub use crate::server::reload::{Reloaded, Reloader};
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
-use crate::store::key_directory;
 use crate::store::password_pool::PasswordPool;
 use crate::store::replay::ReplayGuard;
 use crate::store::revocations::Revocations;
@@ -71,6 +70,7 @@ use crate::store::secret_uses::SecretUses;
 use crate::store::snapshot::{Snapshot, Sources};
 use crate::store::throttle::Throttle;
 use crate::store::verified_tokens::VerifiedTokens;
+use crate::store::{decoy_key, key_directory};
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
@@ -143,6 +143,8 @@ impl Server {
         info!(%signer, threads = config.workers, "signing");
         let (threads, capacity) = (config.limits.password_threads, config.limits.password_queue);
         let passwords = PasswordPool::start(threads, capacity, &random)?;
+        let decoy_key = decoy_key::open(&config.state, &random)
+            .map_err(|fault| StartError::Files(vec![fault]))?;
         let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
         let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
         let snapshot = ArcSwap::from_pointee(snapshot);
@@ -157,6 +159,7 @@ impl Server {
             snapshot,
             engine,
             passwords,
+            decoy_key,
             secret_uses: SecretUses::default(),
             revocations,
             raw_pairs: AtomicU64::new(0),

@@ -3,6 +3,7 @@
 
 pub mod changes;
 pub mod client_file;
+pub mod decoy_key;
 pub mod file_watch;
 pub mod key_directory;
 pub mod password_pool;

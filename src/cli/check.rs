@@ -1,6 +1,7 @@
 //! `grantd check`: would `serve` start?
 
 use crate::cli::{CliError, ServeArgs, print};
+use crate::store::decoy_key;
 use crate::store::revocations::Revocations;
 use crate::store::snapshot::{Sources, demo_clients};
 
@@ -11,6 +12,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let sources = Sources::of(&config);
     let (clients, keys) = sources.load()?;
     Revocations::check(&config.state)?;
+    decoy_key::check(&config.state)?;
 
     let file = config.clients.display();
     let demo = demo_clients(&clients);

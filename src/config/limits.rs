@@ -92,25 +92,28 @@ impl Limits {
     }
 }
 
-/// How often authentication may fail before whoever tries has to wait.
+/// How often authentication may fail before further attempts are refused for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FailureLimits {
-    /// Failures to be one client, from one address.
+    /// Failures to be one client, from one client network.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub client_failures: u32,
-    /// Failures from one address, whoever it was to be.
+    /// Failures from one client network, whichever client it was to be.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub source_failures: u32,
     /// Seconds in which either budget refills.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub seconds: u32,
+    /// By how much both are wider where many clients share a network.
+    #[serde(deserialize_with = "number::<_, _, 1, 1_000>")]
+    pub shared_factor: u32,
 }
 
 impl Default for FailureLimits {
     fn default() -> Self {
         // A deployment with an old secret in twenty processes is not locked out for long, and a
         // guesser gets one try every two seconds.
-        Self { client_failures: 30, source_failures: 100, seconds: 60 }
+        Self { client_failures: 30, source_failures: 100, seconds: 60, shared_factor: 10 }
     }
 }

@@ -218,6 +218,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         | Cause::CertificateMismatch
         | Cause::CertificateUnreadable
         | Cause::ClientDisabled
+        | Cause::DemoSecret
         | Cause::SecretNotCurrent
         | Cause::UnknownClient
         | Cause::WrongSecret => {
@@ -245,7 +246,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::RateLimited(_) => {
             (429, INVALID_REQUEST, "The client asks too often; wait for Retry-After seconds.")
         }
-        Cause::Throttled(_) => {
+        Cause::PasswordQueueShare | Cause::Throttled(_) => {
             (429, INVALID_REQUEST, "Too many failed attempts; wait for Retry-After seconds.")
         }
         Cause::GrantNotAllowed => {

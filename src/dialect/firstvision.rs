@@ -151,6 +151,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::CertificateMissing
         | Cause::CertificateUnreadable
         | Cause::ClientDisabled
+        | Cause::DemoSecret
         | Cause::Dpop(_)
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization
@@ -182,7 +183,9 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::ContentTypeNotAllowed(ContentType::OctetStream) => {
             (415, "AGT415UMT", "Allowed content type for this client is octet-stream")
         }
-        Cause::RateLimited(_) | Cause::Throttled(_) => (429, "AGT429TMR", "Too many requests"),
+        Cause::PasswordQueueShare | Cause::RateLimited(_) | Cause::Throttled(_) => {
+            (429, "AGT429TMR", "Too many requests")
+        }
         Cause::HeadTooLarge => (431, "AGT431HTL", "Header fields are too large"),
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "AGT500ISE", "Internal server error")

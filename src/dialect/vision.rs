@@ -218,7 +218,9 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::BodyTooLarge => (413, "240008", "Payload is too large"),
         Cause::HeadTooLarge => (431, "240008", "Header fields are too large"),
         Cause::NotFound => (404, "240008", "There is nothing at this path"),
-        Cause::RateLimited(_) | Cause::Throttled(_) => (429, "240008", "Too many requests"),
+        Cause::PasswordQueueShare | Cause::RateLimited(_) | Cause::Throttled(_) => {
+            (429, "240008", "Too many requests")
+        }
         Cause::RequestTimeout => (408, "240008", "The request did not arrive in time"),
         Cause::AuthenticationMissing | Cause::FieldMissing | Cause::GrantTypeMissing => {
             (400, "240009", "A required field is missing")
@@ -230,6 +232,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::CertificateMissing
         | Cause::CertificateUnreadable
         | Cause::ClientDisabled
+        | Cause::DemoSecret
         | Cause::Dpop(_)
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization

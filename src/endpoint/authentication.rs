@@ -11,11 +11,13 @@ use crate::endpoint::token::Refused;
 use crate::oauth::client::Client;
 use crate::oauth::client_assertion::{AssertionError, Expected};
 use crate::oauth::client_authentication::Credentials;
-use crate::oauth::client_secret::ClientSecret;
+use crate::oauth::client_secret::{ClientSecret, FastHash, is_demo_secret};
+use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
-use crate::store::password_pool::QueueFull;
+use crate::store::password_pool::{Comparison, Turn};
 use crate::store::replay::Owner;
 use crate::store::snapshot::Snapshot;
+use crate::store::throttle::Attempt;
 
 /// The registered client that `credentials` prove. `endpoint` is the path that was called, below
 /// the issuer: an assertion may be made out to it.
@@ -29,110 +31,133 @@ pub async fn authenticate<'s>(
     credentials: &Credentials<'_>,
     endpoint: &str,
 ) -> Result<&'s Client, Refused<'s>> {
-    let registered = snapshot.clients.get(credentials.client_id());
-    let client_id = registered.map(|client| &*client.id);
-    let refused = |cause| Refused { cause, client_id };
+    let client_id = credentials.client_id();
+    let registered = snapshot.clients.get(client_id);
+    let refused = |cause| Refused { cause, client_id: registered.map(|client| &*client.id) };
+    let throttled = |seconds| refused(Cause::Throttled(seconds));
 
-    let (named, source) = (credentials.client_id(), credentials.source());
-    let (throttle, limits) = (&context.throttle, &snapshot.config.failures);
-    // Of both looks: to take a later one for the second would only make it milder.
+    // For every id, since it takes time of its own.
+    let decoy = snapshot.decoys.kind(&context.decoy_key, client_id);
+    let is_guessable = registered.map_or(decoy.is_guessable(), Client::is_guessable);
+    let (network, limits) = (credentials.network(), &snapshot.config.failures);
+    // Until the first wait, this is the time: a later one would only be milder.
     let begin = Clock::instant();
-    let may_try = || {
-        let checked = throttle.check(named, source, limits, begin);
-        checked.map_err(|seconds| refused(Cause::Throttled(seconds)))
-    };
-    may_try()?;
+    let mut attempt = context
+        .throttle
+        .begin(client_id, network, is_guessable, limits, begin)
+        .map_err(throttled)?;
     if credentials.is_raw() {
         context.raw_pairs.fetch_add(1, Ordering::Relaxed);
     }
-    let proven = pin!(prove(context, snapshot, registered, credentials, endpoint)).await;
-    // Others may have failed in the meantime, and this may be one of their many guesses.
-    may_try()?;
-    match proven {
-        Ok(client) => {
-            throttle.succeeded(named, source);
-            Ok(client)
-        }
-        Err(cause) => {
-            if cause.is_a_guess() {
-                throttle.failed(named, source, limits, Clock::instant());
-            }
-            Err(refused(cause))
-        }
-    }
+    let claim = Claim { snapshot, credentials, registered, decoy, endpoint };
+    let proven = pin!(claim.prove(context, &mut attempt)).await;
+    let now = if attempt.has_paid() { Clock::instant() } else { begin };
+    let told = match proven {
+        Ok(_) => attempt.was_right(now),
+        // It found no unit to take.
+        Err(Cause::Throttled(_)) => Ok(()),
+        Err(cause) if cause.costs_no_attempt() => attempt.was_no_guess(now),
+        Err(_) => attempt.was_wrong(now),
+    };
+    told.map_err(throttled)?;
+    proven.map_err(refused)
 }
 
-/// Whether the credentials are those of `registered`, the client that they name, if there is one.
-async fn prove<'s>(
-    context: &Context,
+/// What a request claims, and what decides whether it is true.
+struct Claim<'c, 's> {
     snapshot: &'s Snapshot,
+    credentials: &'c Credentials<'c>,
+    /// The client of the id that it names, if there is one.
     registered: Option<&'s Client>,
-    credentials: &Credentials<'_>,
-    endpoint: &str,
-) -> Result<&'s Client, Cause> {
-    let now = context.clock.unix_seconds();
-    let mut secret = credentials.find_secret(registered, now);
-    if let Some(given) = credentials.client_secret()
-        && secret.is_none()
-        && !snapshot.decoys.are_fast()
-    {
-        let found = find_slow_secret(context, snapshot, registered, credentials, given, now);
-        secret = found.await?;
-    }
-    let expected = Expected {
-        now,
-        started_at: context.replay.started_at(),
-        issuer: snapshot.issuer.as_str(),
-        endpoints: [TOKEN_PATH, endpoint],
-    };
-    let verified = credentials.verify(registered, secret, &expected)?;
-    if let Some(assertion) = verified.assertion {
-        let single_use = SingleUse {
-            owner: Owner::Client(&verified.client.id),
-            token_id: assertion.token_id,
-            signed_at: assertion.signed_at,
-            until: assertion.until,
+    /// What the id costs if there is none.
+    decoy: &'s Kind,
+    endpoint: &'c str,
+}
+
+impl<'s> Claim<'_, 's> {
+    /// Whether the claim is true.
+    async fn prove(
+        &self,
+        context: &Context,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<&'s Client, Cause> {
+        let Self { snapshot, credentials, registered, decoy, endpoint } = *self;
+        let now = context.clock.unix_seconds();
+        let mut secret = None;
+        if let Some(given) = credentials.client_secret() {
+            let hash = FastHash::of(given);
+            secret = Credentials::find_secret(&hash, registered, now);
+            if secret.is_none() && !snapshot.decoys.are_fast() {
+                secret = self.find_slow_secret(context, attempt, given, now).await?;
+            }
+            if !snapshot.allows_demo_secrets && bool::from(is_demo_secret(&hash)) {
+                return Err(Cause::DemoSecret);
+            }
+        }
+        let expected = Expected {
+            now,
+            started_at: context.replay.started_at(),
+            issuer: snapshot.issuer.as_str(),
+            endpoints: [TOKEN_PATH, endpoint],
         };
-        let unusable = [AssertionError::Replayed.into(), AssertionError::Time.into()];
-        use_up(context, single_use, now, unusable).await?;
-    }
-    if let Some(secret) = secret {
-        context.secret_uses.record(verified.client, secret, now);
-    }
-    Ok(verified.client)
-}
-
-/// Which of the client's secrets was given, as slow hashes tell. For an unknown client as many are
-/// computed as for a known one, whatever was given.
-async fn find_slow_secret<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
-    registered: Option<&'s Client>,
-    credentials: &Credentials<'_>,
-    given: &str,
-    now: u64,
-) -> Result<Option<&'s ClientSecret>, Cause> {
-    let client_id = credentials.client_id();
-    let is_of = |hash| context.passwords.is_of(hash, client_id, given, &snapshot.verdicts);
-    let full = |QueueFull| Cause::PasswordQueueFull;
-
-    // For everybody, since it takes time of its own.
-    let decoys = snapshot.decoys.hashes(context.passwords.keyed(client_id));
-    let Some(client) = registered else {
-        for hash in decoys {
-            is_of(hash).await.map_err(full)?;
+        let verified = credentials.verify(registered, secret, decoy, &expected)?;
+        if let Some(assertion) = verified.assertion {
+            let single_use = SingleUse {
+                owner: Owner::Client(&verified.client.id),
+                token_id: assertion.token_id,
+                signed_at: assertion.signed_at,
+                until: assertion.until,
+            };
+            let unusable = [AssertionError::Replayed.into(), AssertionError::Time.into()];
+            use_up(context, single_use, now, unusable).await?;
         }
-        return Ok(None);
-    };
-    let mut found = None;
-    for secret in &client.secrets {
-        let Some(hash) = secret.hash.as_slow() else { continue };
-        if is_of(hash).await.map_err(full)? {
-            if secret.is_current(now) {
-                return Ok(Some(secret));
+        if let Some(secret) = secret {
+            context.secret_uses.record(verified.client, secret, now);
+        }
+        Ok(verified.client)
+    }
+
+    /// Which of the client's secrets was given, as slow hashes tell. For an unknown client as many
+    /// are computed as for a client of its decoy's kind.
+    async fn find_slow_secret(
+        &self,
+        context: &Context,
+        attempt: &mut Attempt<'_>,
+        given: &str,
+        now: u64,
+    ) -> Result<Option<&'s ClientSecret>, Cause> {
+        let client_id = self.credentials.client_id();
+        let (is_known, pair) = (attempt.is_known(), attempt.pair());
+        let is_shared = self.credentials.network().is_shared();
+        // A client that is known is a source of its own; so is one whose network is shared.
+        let source = if is_known || is_shared { pair } else { attempt.network_key() };
+        let turn = Turn { source, is_known };
+        let mut is_of = async |hash| -> Result<bool, Cause> {
+            let comparison = Comparison { client_id, hash, secret: given };
+            let name = context.passwords.attempt(comparison);
+            if context.passwords.was_right(&name) {
+                return Ok(true);
             }
-            found = Some(secret);
+            attempt.take(Clock::instant()).map_err(Cause::Throttled)?;
+            Ok(context.passwords.compute(name, comparison, turn).await?)
+        };
+
+        let Some(client) = self.registered else {
+            for hash in &self.decoy.hashes {
+                is_of(hash).await?;
+            }
+            return Ok(None);
+        };
+        let mut found = None;
+        for secret in &client.secrets {
+            let Some(hash) = secret.hash.as_slow() else { continue };
+            if is_of(hash).await? {
+                if secret.is_current(now) {
+                    return Ok(Some(secret));
+                }
+                found = Some(secret);
+            }
         }
+        Ok(found)
     }
-    Ok(found)
 }

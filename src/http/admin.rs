@@ -139,7 +139,7 @@ impl Admin {
         let lost = self.context.audit.as_ref().map_or(0, Audit::lost_lines);
         self.metrics.lost_audit_lines.set(i64::try_from(lost).unwrap_or(i64::MAX));
         let throttle = &self.context.throttle;
-        self.metrics.show_throttled([Spent::Client, Spent::Source].map(|it| throttle.refused(it)));
+        self.metrics.show_throttled([Spent::Client, Spent::Network].map(|it| throttle.refused(it)));
         match self.metrics.to_text() {
             Ok(mut text) => {
                 let snapshot = self.context.snapshot();

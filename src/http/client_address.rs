@@ -1,4 +1,4 @@
-//! Who is at the far end: the peer itself, or whom a trusted proxy says that it speaks for.
+//! Who is at the far end: the peer itself, or the client that a trusted proxy says it speaks for.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,61 +6,77 @@ use hyper::header::HeaderMap;
 
 use crate::config::TrustedProxy;
 use crate::http::listener::Peer;
-use crate::oauth::source::Source;
+use crate::oauth::client_network::ClientNetwork;
 
 /// Where a request comes from.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientAddress {
     /// The client's own address, where a trusted proxy stands before it and has stated one.
     pub(crate) forwarded: Option<IpAddr>,
-    /// Against what its failures count.
-    pub(crate) source: Source,
+    /// What its failures count for.
+    pub(crate) network: ClientNetwork,
+    /// Whether the peer sends forwarding fields and is not trusted: perhaps a proxy that the
+    /// configuration does not name, perhaps a client that would like to be taken for one.
+    pub(crate) is_undeclared_proxy: bool,
 }
 
 impl ClientAddress {
     /// Reads `X-Forwarded-For` from behind: each entry was written by the hop that the one after it
-    /// names, so that what stands in front of the first stranger is only what that stranger says.
+    /// names, so what stands in front of the first address that is not trusted proves nothing.
     pub(crate) fn of(peer: Peer, headers: &HeaderMap, proxies: &[TrustedProxy]) -> Self {
-        let peer = peer.address().map(|address| address.ip());
+        let mut hop = peer.address().map(|address| address.ip().to_canonical());
         let is_trusted = |address| proxies.iter().any(|proxy| proxy.is(address));
-        if !is_trusted(peer) {
-            let source = peer.map_or(Source::UNKNOWN, source_of);
-            // Whoever says that it forwards for others may be a proxy that nobody has told us of.
-            let is_shared =
-                source.is_known() && FORWARDING.iter().any(|name| headers.contains_key(*name));
-            let source = if is_shared { source.shared() } else { source };
-            return Self { forwarded: None, source };
+        if !is_trusted(hop) {
+            let is_undeclared_proxy = headers.keys().any(|name| is_forwarding(name.as_str()));
+            let is_local = hop.is_none_or(|address| address.is_loopback());
+            let network = network_of(hop);
+            let network = if is_undeclared_proxy || is_local { network.shared() } else { network };
+            return Self { forwarded: None, network, is_undeclared_proxy };
         }
         let fields = headers.get_all(FORWARDED_FOR).iter().rev();
         let entries = fields.flat_map(|field| field.to_str().unwrap_or_default().rsplit(','));
         for entry in entries {
-            // What cannot be read was not written by a proxy that we know how to believe.
+            // The hop before wrote this, and it is no address: the chain ends there.
             let Some(address) = read(entry.trim()) else { break };
             if !is_trusted(Some(address)) {
-                return Self { forwarded: Some(address), source: source_of(address) };
+                let network = network_of(Some(address));
+                return Self { forwarded: Some(address), network, is_undeclared_proxy: false };
             }
+            hop = Some(address);
         }
-        Self::default()
+        let network = network_of(hop).shared();
+        Self { forwarded: None, network, is_undeclared_proxy: false }
     }
 }
 
-/// An address, perhaps with a port.
+/// An address, perhaps with a port; an IPv6 address may stand in brackets without one.
 fn read(entry: &str) -> Option<IpAddr> {
-    let address = entry.parse().or_else(|_| entry.parse().map(|socket: SocketAddr| socket.ip()));
-    Some(address.ok()?.to_canonical())
+    let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = match bare {
+        Some(bare) => bare.parse().ok().map(IpAddr::V6),
+        None => entry.parse().ok().or_else(|| {
+            let socket: SocketAddr = entry.parse().ok()?;
+            Some(socket.ip())
+        }),
+    };
+    address.map(|address| address.to_canonical())
 }
 
-/// This machine's own address is everybody's who comes through something that runs here.
-fn source_of(address: IpAddr) -> Source {
-    match address.to_canonical() {
-        own if own.is_loopback() => Source::UNKNOWN,
-        IpAddr::V4(address) => Source::of_v4(address.into()),
-        IpAddr::V6(address) => Source::of_v6(address.into()),
+/// `None` is the other end of a Unix socket.
+fn network_of(address: Option<IpAddr>) -> ClientNetwork {
+    match address {
+        None => ClientNetwork::UNIX,
+        Some(IpAddr::V4(address)) => ClientNetwork::of_v4(address.into()),
+        Some(IpAddr::V6(address)) => ClientNetwork::of_v6(address.into()),
     }
+}
+
+/// Whether only a proxy sends a field of this name.
+fn is_forwarding(name: &str) -> bool {
+    matches!(name, FORWARDED_FOR | "forwarded" | "x-real-ip")
 }
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
-const FORWARDING: [&str; 3] = [FORWARDED_FOR, "forwarded", "x-real-ip"];
 
 #[cfg(test)]
 mod tests {
@@ -83,11 +99,16 @@ mod tests {
         for (peer, fields, client) in [
             ("10.0.0.1", &["192.0.2.1"][..], Some("192.0.2.1")),
             ("unix", &["192.0.2.1"], Some("192.0.2.1")),
+            ("unix", &["127.0.0.1"], Some("127.0.0.1")),
             ("10.0.0.1", &["203.0.113.9, 192.0.2.1, 10.1.1.1"], Some("192.0.2.1")),
             ("10.0.0.1", &["203.0.113.9", "192.0.2.1:4711", "10.1.1.1"], Some("192.0.2.1")),
             ("10.0.0.1", &["[2001:db8::1]:80"], Some("2001:db8::1")),
+            ("10.0.0.1", &["[2001:db8::1]"], Some("2001:db8::1")),
+            ("10.0.0.1", &["[::ffff:192.0.2.1]"], Some("192.0.2.1")),
             ("10.0.0.1", &["::ffff:192.0.2.1"], Some("192.0.2.1")),
-            ("10.0.0.1", &["192.0.2.1, nobody"], None),
+            ("10.0.0.1", &["[192.0.2.1]"], None),
+            ("10.0.0.1", &["[2001:db8::1"], None),
+            ("10.0.0.1", &["192.0.2.1, unknown"], None),
             ("10.0.0.1", &["10.0.0.2"], None),
             ("10.0.0.1", &[], None),
             // Only a proxy is believed.
@@ -99,24 +120,45 @@ mod tests {
     }
 
     #[test]
-    fn only_an_address_of_ones_own_is_a_source() {
-        assert!(of("192.0.2.7", &[]).source.is_known());
-        assert_eq!(of("192.0.2.7", &[]).source, of("10.0.0.1", &["192.0.2.7"]).source);
-        assert_ne!(of("192.0.2.7", &[]).source, of("192.0.2.8", &[]).source);
-        assert_eq!(of("2001:db8::1", &[]).source, of("2001:db8::2", &[]).source);
-        assert_ne!(of("2001:db8::1", &[]).source, of("2001:db8:0:1::1", &[]).source);
-        for (peer, fields) in [
-            ("127.0.0.1", &[][..]),
-            ("::1", &[]),
-            ("unix", &[]),
-            ("10.0.0.1", &[]),
-            ("10.0.0.1", &["127.0.0.1"]),
+    fn a_client_has_a_network_of_its_own_and_those_behind_a_hop_share_one() {
+        let network = |peer, fields: &[&'static str]| of(peer, fields).network;
+        assert!(!network("192.0.2.7", &[]).is_shared());
+        assert_eq!(network("192.0.2.7", &[]), network("10.0.0.1", &["192.0.2.7"]));
+        assert_ne!(network("192.0.2.7", &[]), network("192.0.2.8", &[]));
+        assert_eq!(network("2001:db8::1", &[]), network("2001:db8::2", &[]));
+        assert_ne!(network("2001:db8::1", &[]), network("2001:db8:0:1::1", &[]));
+        assert!(!network("unix", &["127.0.0.1"]).is_shared());
+
+        let hop = |address: &str| network_of(address.parse().ok()).shared();
+        for (peer, fields, nearest) in [
+            ("127.0.0.1", &[][..], "127.0.0.1"),
+            ("127.0.0.1", &["192.0.2.1"], "127.0.0.1"),
+            ("::1", &[], "::1"),
+            ("unix", &[], "unix"),
+            ("unix", &["unknown"], "unix"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["10.0.0.2"], "10.0.0.2"),
+            ("10.0.0.1", &["192.0.2.1, unknown, 10.0.0.2"], "10.0.0.2"),
+            ("192.0.2.7", &["203.0.113.9"], "192.0.2.7"),
         ] {
-            assert!(!of(peer, fields).source.is_known(), "{peer} {fields:?}");
+            assert_eq!(network(peer, fields), hop(nearest), "{peer} {fields:?}");
         }
-        // A field makes nobody unknown.
-        let proxy = of("192.0.2.7", &["203.0.113.9"]).source;
-        assert!(proxy.is_known() && proxy.is_shared());
-        assert_ne!(proxy, of("192.0.2.7", &[]).source);
+    }
+
+    #[test]
+    fn forwarding_fields_of_a_peer_that_is_not_trusted_are_noticed() {
+        for (peer, name, is_noticed) in [
+            ("192.0.2.7", "x-forwarded-for", true),
+            ("192.0.2.7", "forwarded", true),
+            ("127.0.0.1", "x-real-ip", true),
+            ("192.0.2.7", "x-forwarded-proto", false),
+            ("10.0.0.1", "x-real-ip", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static("x"));
+            let peer = Peer::Tcp(SocketAddr::new(peer.parse().unwrap(), 1));
+            let address = ClientAddress::of(peer, &headers, &["10.0.0.0/8".parse().unwrap()]);
+            assert_eq!(address.is_undeclared_proxy, is_noticed, "{name}");
+        }
     }
 }

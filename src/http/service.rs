@@ -5,7 +5,7 @@ mod record;
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -17,6 +17,7 @@ use hyper::header::{
 };
 use hyper::http::request;
 use hyper::{Request, Response, StatusCode, Version};
+use tracing::warn;
 
 use crate::clock::Clock;
 use crate::config::{ClientCertificateHeaders, Config, Dialect, Limits};
@@ -48,6 +49,7 @@ pub struct Service {
     metrics: Arc<Metrics>,
     refusals: Arc<Refusals>,
     request_ids: RequestIds,
+    warned_of_proxy: Once,
     pub(crate) traces: Traces,
 }
 
@@ -71,7 +73,7 @@ impl Service {
     ) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
         let traces = Traces::default();
-        Ok(Self { context, metrics, refusals, request_ids, traces })
+        Ok(Self { context, metrics, refusals, request_ids, warned_of_proxy: Once::new(), traces })
     }
 
     /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
@@ -103,6 +105,9 @@ impl Service {
         let route = Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.routes);
         let proxies = &snapshot.config.trusted_proxies;
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
+        if address.is_undeclared_proxy {
+            self.note_undeclared_proxy(arrival.peer);
+        }
         let origin = Origin { arrival, address };
 
         let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
@@ -116,6 +121,17 @@ impl Service {
             echo_client_headers(&head.headers, response.headers_mut());
         }
         response
+    }
+
+    fn note_undeclared_proxy(&self, peer: Peer) {
+        self.metrics.untrusted_forwarding.inc();
+        self.warned_of_proxy.call_once(|| {
+            warn!(
+                %peer,
+                "forwarding fields from a peer that trusted_proxies does not name: failed attempts \
+                 count for its address and not for its clients'; if it is a proxy, name it"
+            );
+        });
     }
 
     async fn answer<'s, B>(
@@ -207,7 +223,7 @@ fn head_of<'r>(
         certificate: certificate(config, &request.headers, origin.arrival.peer),
         dpop,
         content_type,
-        source: origin.address.source,
+        network: origin.address.network,
         path: request.uri.path(),
         client_headers: vision::CLIENT_HEADERS.map(client_header),
         query: request.uri.query(),

@@ -21,7 +21,7 @@ pub type Thumbprint = [u8; 32];
 
 /// An asymmetric signature algorithm (RFC 7518, section 3.1; RFC 8037, section 3.1). There is no
 /// `none` and no HMAC here, so that nothing can ask for one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
@@ -47,11 +47,12 @@ impl Algorithm {
         }
     }
 
-    fn kind(self) -> Kind {
+    /// Whether it goes with keys of this shape.
+    fn fits(self, shape: KeyShape) -> bool {
         match self {
-            Self::Rs256 | Self::Ps256 => Kind::Rsa,
-            Self::Es256 => Kind::P256,
-            Self::EdDsa => Kind::Ed25519,
+            Self::Rs256 | Self::Ps256 => matches!(shape, KeyShape::Rsa { .. }),
+            Self::Es256 => shape == KeyShape::P256,
+            Self::EdDsa => shape == KeyShape::Ed25519,
         }
     }
 
@@ -77,7 +78,7 @@ impl FromStr for Algorithm {
 /// A public key of somebody else.
 pub struct PublicKey {
     key_id: Option<Box<str>>,
-    kind: Kind,
+    shape: KeyShape,
     /// The one algorithm that it is for, if its owner says so (RFC 7517, section 4.4).
     algorithm: Option<Algorithm>,
     verifier: DecodingKey,
@@ -87,7 +88,7 @@ pub struct PublicKey {
 /// The same key under the same name, for the same use.
 impl PartialEq for PublicKey {
     fn eq(&self, other: &Self) -> bool {
-        let Self { key_id, kind: _, algorithm, verifier: _, thumbprint } = self;
+        let Self { key_id, shape: _, algorithm, verifier: _, thumbprint } = self;
         *key_id == other.key_id && *algorithm == other.algorithm && *thumbprint == other.thumbprint
     }
 }
@@ -120,7 +121,7 @@ impl PublicKey {
             return Err("is not for signatures: its `use` must be \"sig\"");
         }
         if let Some(name) = members.alg {
-            let algorithm = name.parse().ok().filter(|alg: &Algorithm| alg.kind() == key.kind);
+            let algorithm = name.parse().ok().filter(|alg: &Algorithm| alg.fits(key.shape));
             key.algorithm = Some(algorithm.ok_or("has an `alg` that does not go with its type")?);
         }
         key.key_id = members.kid.map(Into::into);
@@ -131,7 +132,22 @@ impl PublicKey {
     pub fn decoy(algorithm: Algorithm) -> Option<&'static Self> {
         static DECOYS: OnceLock<[Option<PublicKey>; 3]> = OnceLock::new();
         let decoys = DECOYS.get_or_init(|| DECOYS_AS_JWK.map(|jwk| Self::parse(jwk).ok()));
-        decoys.iter().flatten().find(|key| key.kind == algorithm.kind())
+        decoys.iter().flatten().find(|key| algorithm.fits(key.shape))
+    }
+
+    /// A key that costs what keys of this shape for this algorithm cost, and whose owner signs
+    /// nothing here.
+    pub fn like(shape: KeyShape, algorithm: Option<Algorithm>) -> Option<Self> {
+        let mut key = match shape {
+            KeyShape::Rsa { bits, exponent } => {
+                let modulus = odd_number(bits.into());
+                Self::rsa(&modulus, &exponent.to_be_bytes()).ok()?
+            }
+            KeyShape::P256 => Self::parse(DECOYS_AS_JWK[1]).ok()?,
+            KeyShape::Ed25519 => Self::parse(DECOYS_AS_JWK[2]).ok()?,
+        };
+        key.algorithm = algorithm;
+        Some(key)
     }
 
     /// An RSA key of a big-endian modulus and exponent.
@@ -152,7 +168,10 @@ impl PublicKey {
         }
         let [n64, e64] = [n, e].map(|number| URL_SAFE_NO_PAD.encode(number));
         let verifier = DecodingKey::from_rsa_raw_components(n, e);
-        Ok(Self::new(Kind::Rsa, verifier, thumbprint(&n64, &e64)))
+        let exponent = e.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        // At most 4096.
+        let shape = KeyShape::Rsa { bits: bits as u16, exponent };
+        Ok(Self::new(shape, verifier, thumbprint(&n64, &e64)))
     }
 
     /// A key on P-256 of its point's coordinates.
@@ -168,7 +187,7 @@ impl PublicKey {
         }
         let [x, y] = [x, y].map(|coordinate| URL_SAFE_NO_PAD.encode(coordinate));
         let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-        Ok(Self::new(Kind::P256, DecodingKey::from_ec_der(&point), sha256(members.as_bytes())))
+        Ok(Self::new(KeyShape::P256, DecodingKey::from_ec_der(&point), sha256(members.as_bytes())))
     }
 
     /// An Ed25519 key.
@@ -182,25 +201,38 @@ impl PublicKey {
         }
         let encoded = URL_SAFE_NO_PAD.encode(x);
         let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{encoded}"}}"#);
-        Ok(Self::new(Kind::Ed25519, DecodingKey::from_ed_der(x), sha256(members.as_bytes())))
+        Ok(Self::new(KeyShape::Ed25519, DecodingKey::from_ed_der(x), sha256(members.as_bytes())))
     }
 
-    fn new(kind: Kind, verifier: DecodingKey, thumbprint: Thumbprint) -> Self {
-        Self { key_id: None, kind, algorithm: None, verifier, thumbprint }
+    fn new(shape: KeyShape, verifier: DecodingKey, thumbprint: Thumbprint) -> Self {
+        Self { key_id: None, shape, algorithm: None, verifier, thumbprint }
     }
 
-    /// Whether it may be the key of a signature with these two in its header.
-    pub fn is_for(&self, algorithm: Algorithm, key_id: Option<&str>) -> bool {
-        self.kind == algorithm.kind()
-            && self.algorithm.is_none_or(|own| own == algorithm)
-            && key_id.is_none_or(|key_id| self.key_id.as_deref() == Some(key_id))
+    /// What a verification with it costs.
+    pub fn shape(&self) -> KeyShape {
+        self.shape
+    }
+
+    /// The one algorithm that it is for, if its owner says so.
+    pub fn algorithm(&self) -> Option<Algorithm> {
+        self.algorithm
+    }
+
+    /// Its name, if its owner has given it one.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
+    /// Whether it may be the key of a signature by this algorithm.
+    pub fn is_for(&self, algorithm: Algorithm) -> bool {
+        algorithm.fits(self.shape) && self.algorithm.is_none_or(|own| own == algorithm)
     }
 
     /// Whether `signature`, in base64url, is this key's of `message`.
     pub fn verifies(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
         #[cfg(test)]
         VERIFICATIONS.set(VERIFICATIONS.get() + 1);
-        self.kind == algorithm.kind()
+        algorithm.fits(self.shape)
             && jsonwebtoken::crypto::verify(
                 signature,
                 message.as_bytes(),
@@ -231,7 +263,7 @@ thread_local! {
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublicKey").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("PublicKey").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
@@ -273,11 +305,34 @@ pub fn parse_set(text: &str) -> Result<Vec<PublicKey>, SetProblem<'_>> {
     .collect()
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Rsa,
+/// The type of a key and its size: what a verification with it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyShape {
+    /// RSA.
+    Rsa {
+        /// Bits of the modulus.
+        bits: u16,
+        /// The public exponent.
+        exponent: u32,
+    },
+    /// ECDSA on P-256.
     P256,
+    /// Ed25519.
     Ed25519,
+}
+
+/// An odd number of so many bits, always the same, whose factors are not known.
+fn odd_number(bits: usize) -> Vec<u8> {
+    let hashes = (0..bits.div_ceil(256)).flat_map(|block| sha256(&block.to_be_bytes()));
+    let mut number: Vec<u8> = hashes.take(bits.div_ceil(8)).collect();
+    let top_bit = (bits - 1) % 8;
+    if let Some(first) = number.first_mut() {
+        *first = *first & ((1 << top_bit) - 1) | 1 << top_bit;
+    }
+    if let Some(last) = number.last_mut() {
+        *last |= 1;
+    }
+    number
 }
 
 /// Members that are known; others are ignored (RFC 7517, section 4).
@@ -354,10 +409,8 @@ mod tests {
         assert!(!key.verifies(Algorithm::EdDsa, "eyJhbGciOiJFZERTQSJ9.", signature));
         assert!(!key.verifies(Algorithm::Es256, message, signature));
         assert!(!key.verifies(Algorithm::EdDsa, message, ""));
-        assert!(key.is_for(Algorithm::EdDsa, None));
-        assert!(key.is_for(Algorithm::EdDsa, Some("k")));
-        assert!(!key.is_for(Algorithm::EdDsa, Some("l")));
-        assert!(!key.is_for(Algorithm::Rs256, None));
+        assert!(key.is_for(Algorithm::EdDsa) && !key.is_for(Algorithm::Rs256));
+        assert_eq!(key.key_id(), Some("k"));
     }
 
     #[test]
@@ -403,5 +456,17 @@ mod tests {
             assert_eq!(parse_set(text).unwrap_err().index, None, "{text}");
         }
         assert_eq!(parse_set(&format!(r#"{{"keys":[{P256}], "more": 1}}"#)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_decoy_is_like_the_key_it_stands_for() {
+        for (bits, exponent) in [(2048, 65_537), (2049, 3), (3072, 65_537), (4096, 0x0100_0001)] {
+            let shape = KeyShape::Rsa { bits, exponent };
+            let key = PublicKey::like(shape, Some(Algorithm::Ps256)).unwrap();
+            assert_eq!((key.shape(), key.algorithm()), (shape, Some(Algorithm::Ps256)));
+        }
+        for shape in [KeyShape::P256, KeyShape::Ed25519] {
+            assert_eq!(PublicKey::like(shape, None).unwrap().shape(), shape);
+        }
     }
 }

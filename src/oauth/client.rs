@@ -67,6 +67,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// Whether it has a secret that can be found by trying: one that a slow hash protects.
+    pub fn is_guessable(&self) -> bool {
+        self.secrets.iter().any(|secret| secret.hash.as_slow().is_some())
+    }
+
     /// Whether the same is registered of both, whatever either has done since.
     pub fn is_registered_as(&self, other: &Self) -> bool {
         // Named one by one, so that nothing new is left out.

@@ -15,9 +15,10 @@ use crate::oauth::client_assertion::{
     Accepted, AssertionError, ClientAssertion, Expected, JWT_BEARER,
 };
 use crate::oauth::client_certificate::ClientCertificate;
+use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash};
+use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
-use crate::oauth::source::Source;
 
 /// The `Authorization` header of a request.
 #[derive(Clone, Copy, Default)]
@@ -53,7 +54,7 @@ impl fmt::Debug for Authorization<'_> {
 pub struct Credentials<'a> {
     client_id: Cow<'a, str>,
     proof: Proof<'a>,
-    source: Source,
+    network: ClientNetwork,
     is_raw: bool,
 }
 
@@ -120,7 +121,7 @@ impl<'a> Credentials<'a> {
                 Ok(Self {
                     client_id: Cow::Borrowed(id),
                     proof,
-                    source: Source::UNKNOWN,
+                    network: ClientNetwork::UNIX,
                     is_raw: false,
                 })
             }
@@ -156,7 +157,7 @@ impl<'a> Credentials<'a> {
         Ok(Self {
             client_id: Cow::Owned(id.into_owned()),
             proof: Proof::Basic(Secret::Owned(Zeroizing::new(secret.into_owned()))),
-            source: Source::UNKNOWN,
+            network: ClientNetwork::UNIX,
             is_raw,
         })
     }
@@ -177,14 +178,14 @@ impl<'a> Credentials<'a> {
         Ok(Self {
             client_id: Cow::Owned(assertion.client_id().to_owned()),
             proof: Proof::Assertion(Box::new(assertion)),
-            source: Source::UNKNOWN,
+            network: ClientNetwork::UNIX,
             is_raw: false,
         })
     }
 
-    /// The same, sent from `source`.
-    pub fn from(self, source: Source) -> Self {
-        Self { source, ..self }
+    /// The same, sent from `network`.
+    pub fn from(self, network: ClientNetwork) -> Self {
+        Self { network, ..self }
     }
 
     /// Whether a half of the Basic pair was not form-encoded and was taken as it stands.
@@ -192,9 +193,9 @@ impl<'a> Credentials<'a> {
         self.is_raw
     }
 
-    /// From where they were sent.
-    pub fn source(&self) -> Source {
-        self.source
+    /// The network that they were sent from.
+    pub fn network(&self) -> ClientNetwork {
+        self.network
     }
 
     /// Who the client claims to be.
@@ -210,16 +211,15 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// Which of the secrets of `registered`, the client of this id, was given, as far as fast hashes
-    /// tell: one that is accepted at `now` before one that is not.
+    /// Which of the secrets of `registered`, the client of this id, has the hash `given`: one that is
+    /// accepted at `now` before one that is not.
     ///
     /// An unknown client and a wrong secret take the same steps: one hash, one comparison.
     pub fn find_secret<'c>(
-        &self,
+        given: &FastHash,
         registered: Option<&'c Client>,
         now: u64,
     ) -> Option<&'c ClientSecret> {
-        let given = FastHash::of(self.client_secret()?);
         let Some(client) = registered else {
             // The result is known; the time it takes must not be.
             let _ = std::hint::black_box(given.ct_eq(&FastHash::unmatchable()));
@@ -240,7 +240,8 @@ impl<'a> Credentials<'a> {
     }
 
     /// Whether the claim is true of `registered`, the client of this id, if there is one, when
-    /// `secret` is the one of its secrets that was given.
+    /// `secret` is the one of its secrets that was given. If there is none, this costs what it costs
+    /// for a client of the kind `decoy`.
     ///
     /// # Errors
     ///
@@ -249,6 +250,7 @@ impl<'a> Credentials<'a> {
         &self,
         registered: Option<&'c Client>,
         secret: Option<&ClientSecret>,
+        decoy: &Kind,
         expected: &Expected<'_>,
     ) -> Result<Verified<'c, '_>, Cause> {
         let mut used = None;
@@ -269,9 +271,10 @@ impl<'a> Credentials<'a> {
             }
             Proof::Assertion(assertion) => {
                 let accepted = assertion.check(expected)?;
-                // An unknown client takes as long as one that has not signed this.
-                let keys = registered.map_or(&[][..], |client| &client.keys);
-                let algorithm = registered.and_then(|client| client.assertion_algorithm);
+                let (keys, algorithm) = match registered {
+                    Some(client) => (&client.keys, client.assertion_algorithm),
+                    None => (&decoy.keys, decoy.assertion_algorithm),
+                };
                 let verified = assertion.verify(keys, algorithm);
                 let client = registered.ok_or(Cause::UnknownClient)?;
                 verified?;

@@ -72,6 +72,8 @@ pub enum Cause {
     ClientDisabled,
     /// `client_id` in the body is not the one in `Authorization`.
     ClientIdMismatch,
+    /// The secret is one of the demo secrets, which are public.
+    DemoSecret,
     /// `Authorization` cannot be read as Basic credentials.
     MalformedAuthorization,
     /// The client has secrets, but none of them is valid at this time.
@@ -132,6 +134,8 @@ pub enum Cause {
     Overloaded,
     /// More secrets are to be hashed than there is time for.
     PasswordQueueFull,
+    /// One client network has as many secrets to be hashed as it may.
+    PasswordQueueShare,
     /// There is no room to remember what was used, so that nothing is used twice.
     ReplayGuardFull,
     /// The disk did not take a revocation.
@@ -156,17 +160,11 @@ impl Cause {
         )
     }
 
-    /// Whether it may be somebody who guesses.
-    pub fn is_a_guess(self) -> bool {
-        matches!(
-            self,
-            Self::Assertion(AssertionError::Algorithm | AssertionError::Signature)
-                | Self::CertificateMismatch
-                | Self::ClientDisabled
-                | Self::SecretNotCurrent
-                | Self::UnknownClient
-                | Self::WrongSecret
-        )
+    /// Whether a client that is refused for this keeps its attempt: not where the answer would be
+    /// the same for every client, or where an assertion was right and came twice.
+    pub fn costs_no_attempt(self) -> bool {
+        use AssertionError::{Audience, BeforeStart, Malformed, Replayed, Time};
+        matches!(self, Self::Assertion(Audience | BeforeStart | Malformed | Replayed | Time))
     }
 
     /// In how many seconds it is worth asking again, where that is known to help.
@@ -176,6 +174,7 @@ impl Cause {
             Self::NoSigningKey
             | Self::Overloaded
             | Self::PasswordQueueFull
+            | Self::PasswordQueueShare
             | Self::ReplayGuardFull => Some(1),
             Self::RevocationNotWritten => Some(5),
             Self::RevocationsFull => Some(60),
@@ -233,6 +232,7 @@ impl Cause {
             Self::CredentialCharacters => "credential_characters",
             Self::ClientDisabled => "client_disabled",
             Self::ClientIdMismatch => "client_id_mismatch",
+            Self::DemoSecret => "demo_secret",
             Self::MalformedAuthorization => "malformed_authorization",
             Self::SecretNotCurrent => "secret_not_current",
             Self::SeveralAuthentications => "several_authentications",
@@ -269,6 +269,7 @@ impl Cause {
             Self::NoSigningKey => "no_signing_key",
             Self::Overloaded => "overloaded",
             Self::PasswordQueueFull => "password_queue_full",
+            Self::PasswordQueueShare => "password_queue_share",
             Self::ReplayGuardFull => "replay_guard_full",
             Self::RevocationNotWritten => "revocation_not_written",
             Self::RevocationsFull => "revocations_full",

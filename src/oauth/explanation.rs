@@ -52,6 +52,10 @@ impl Cause {
                 "The proxy's certificate field holds no URL-encoded PEM certificate."
             }
             Self::ClientDisabled => "The client is disabled; `grantd client enable` undoes that.",
+            Self::DemoSecret => {
+                "The secret is one of the demo secrets, which are public, and others can reach \
+                 this server: give the client another one."
+            }
             Self::ClientIdMismatch => "client_id in the body is not the one in Authorization.",
             Self::MalformedAuthorization => "Authorization holds no Basic pair that can be read.",
             Self::SecretNotCurrent => {
@@ -79,7 +83,7 @@ impl Cause {
             Self::RateLimited(_) => "The client has used up its rate_limit.",
             Self::Throttled(_) => {
                 "Too many attempts to authenticate have failed, as this client or from this \
-                 address; see [failures]."
+                 client network; see [failures]."
             }
             Self::GrantNotAllowed => "The client is registered for no scope at all.",
             Self::GrantTypeMissing => "grant_type is missing.",
@@ -98,6 +102,10 @@ impl Cause {
             Self::Overloaded => "More tokens were asked for than can be signed.",
             Self::PasswordQueueFull => {
                 "More secrets with slow hashes were to be checked than limits.password_queue."
+            }
+            Self::PasswordQueueShare => {
+                "This client network, or this client where many share a network, has an eighth of \
+                 limits.password_queue waiting."
             }
             Self::ReplayGuardFull => {
                 "As many assertions and proofs are remembered as limits.replay_entries."

@@ -33,8 +33,7 @@ impl Loaded {
         let issuer = issuer_of(config)?;
         let (clients, keys) = Sources::of(config).load().map_err(StartError::Files)?;
         let demo = demo_clients(&clients);
-        let is_allowed = config.allow_demo_clients || config.is_local();
-        if !demo.is_empty() && !is_allowed {
+        if !demo.is_empty() && !config.allows_demo_secrets() {
             let demo = demo.into_iter().map(str::to_owned).collect();
             return Err(StartError::DemoClients(demo));
         }
@@ -149,6 +148,7 @@ impl Reloader {
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
         engine.keep_only(&new.keys);
+        self.context.passwords.keep_only(&new.clients);
         self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
         self.context.tell(&Event::Reloaded { generation, changes: &changes.to_string() });

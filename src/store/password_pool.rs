@@ -1,8 +1,16 @@
 //! Threads that compute slow hashes of secrets, behind a bounded queue.
 //!
-//! A slow hash takes a tenth of a second by design. On the event loop it would hold up everybody
-//! else, so it runs here; and since anybody can ask for one, what does not fit is refused at once.
-//! Whoever asks for what is being computed already waits for the same result and takes no place.
+//! A slow hash takes a tenth of a second by design. On the event loop it would hold up all other
+//! requests, so it runs here. Every caller can ask for one, so the queue is shared out:
+//!
+//! - A source (a client network, or a client where many share a network) may hold an eighth of the
+//!   places.
+//! - Sources take turns.
+//! - A client that was right at its network before goes first, and where the queue is full it takes
+//!   the place of one that was not.
+//!
+//! What does not fit is refused at once. A request for a hash that is being computed already waits
+//! for the same result and takes no place.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -14,12 +22,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 
+use compact_str::CompactString;
 use ring::hmac;
 use zeroize::Zeroizing;
 
+use crate::oauth::client::Registry;
+use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
 use crate::random::Random;
-use crate::store::verdicts::{Attempt, Verdicts};
+use crate::store::verdicts::{Attempt, Verdict, Verdicts};
 
 /// Computes until it is dropped.
 pub struct PasswordPool {
@@ -28,9 +39,43 @@ pub struct PasswordPool {
     key: hmac::Key,
 }
 
-/// The queue is full: more is asked for than the machine can compute.
+/// Why a hash is not computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueFull;
+pub enum NoRoom {
+    /// The source holds all the places that it may.
+    Share,
+    /// The queue is full: more is asked for than the machine can compute.
+    Full,
+}
+
+impl From<NoRoom> for Cause {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Share => Self::PasswordQueueShare,
+            NoRoom::Full => Self::PasswordQueueFull,
+        }
+    }
+}
+
+/// A secret that is given for a client, to be compared with one stored hash.
+#[derive(Clone, Copy)]
+pub struct Comparison<'a> {
+    /// The client that is named.
+    pub client_id: &'a str,
+    /// What was registered.
+    pub hash: &'a Arc<PasswordHash>,
+    /// What was given.
+    pub secret: &'a str,
+}
+
+/// Whose turn a comparison takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Where it comes from, as a number.
+    pub source: u64,
+    /// Whether the client was right at its network before.
+    pub is_known: bool,
+}
 
 impl PasswordPool {
     /// Starts `threads` threads, in front of which at most `capacity` secrets wait.
@@ -46,6 +91,7 @@ impl PasswordPool {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             arrival: Condvar::new(),
+            verdicts: Verdicts::default(),
             computed: AtomicI64::new(0),
             capacity,
         });
@@ -59,52 +105,9 @@ impl PasswordPool {
         Ok(pool)
     }
 
-    /// Whether `secret`, given for `client_id`, has this hash: from `verdicts` if it was right
-    /// before, else computed and, if it is right, kept there.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueFull`].
-    pub async fn is_of(
-        &self,
-        hash: &Arc<PasswordHash>,
-        client_id: &str,
-        secret: &str,
-        verdicts: &Arc<Verdicts>,
-    ) -> Result<bool, QueueFull> {
-        let attempt = self.attempt(hash, client_id, secret);
-        if verdicts.is_right(&attempt) {
-            return Ok(true);
-        }
-        let job = || Job {
-            attempt,
-            hash: Arc::clone(hash),
-            secret: Zeroizing::new(secret.to_owned()),
-            verdicts: Arc::clone(verdicts),
-        };
-        Ok(self.shared.ask(attempt, job)?.await)
-    }
-
-    /// A number that always is the same for the same text in this process and that nobody else can
-    /// tell.
-    pub fn keyed(&self, text: &str) -> u64 {
-        let tag = hmac::sign(&self.key, text.as_bytes());
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&tag.as_ref()[..8]);
-        u64::from_le_bytes(bytes)
-    }
-
-    /// How many secrets wait at this moment.
-    pub fn waiting(&self) -> usize {
-        self.shared.queue().jobs.len()
-    }
-
-    /// How many hashes were computed since the start.
-    pub fn computed(&self) -> i64 {
-        self.shared.computed.load(Ordering::Relaxed)
-    }
-
-    fn attempt(&self, hash: &PasswordHash, client_id: &str, secret: &str) -> Attempt {
+    /// The name under which the pool knows this comparison.
+    pub fn attempt(&self, comparison: Comparison<'_>) -> Attempt {
+        let Comparison { client_id, hash, secret } = comparison;
         let mut hmac = hmac::Context::with_key(&self.key);
         for text in [hash.as_stored(), client_id, secret] {
             // With its length, so that no two lists of texts are the same bytes.
@@ -114,6 +117,46 @@ impl PasswordPool {
         let mut attempt = Attempt::default();
         attempt.copy_from_slice(hmac.sign().as_ref());
         attempt
+    }
+
+    /// Whether the secret was right before.
+    pub fn was_right(&self, attempt: &Attempt) -> bool {
+        self.shared.verdicts.is_right(attempt)
+    }
+
+    /// Whether the secret has the hash: computed and, if it is right, remembered.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`].
+    pub async fn compute(
+        &self,
+        attempt: Attempt,
+        comparison: Comparison<'_>,
+        turn: Turn,
+    ) -> Result<bool, NoRoom> {
+        let job = || Job {
+            attempt,
+            client_id: comparison.client_id.into(),
+            hash: Arc::clone(comparison.hash),
+            secret: Zeroizing::new(comparison.secret.to_owned()),
+        };
+        self.shared.ask(attempt, turn, job)?.await
+    }
+
+    /// Forgets every secret that no client of `clients` has.
+    pub fn keep_only(&self, clients: &Registry) {
+        self.shared.verdicts.keep_only(clients);
+    }
+
+    /// How many secrets wait at this moment.
+    pub fn waiting(&self) -> usize {
+        self.shared.queue().waiting
+    }
+
+    /// How many hashes were computed since the start.
+    pub fn computed(&self) -> i64 {
+        self.shared.computed.load(Ordering::Relaxed)
     }
 }
 
@@ -137,54 +180,59 @@ impl fmt::Debug for PasswordPool {
 struct Shared {
     queue: Mutex<Queue>,
     arrival: Condvar,
+    verdicts: Verdicts,
     computed: AtomicI64,
     capacity: usize,
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    /// What is waiting or being computed, and for whom.
-    answers: HashMap<Attempt, Arc<Answer>>,
-    is_closed: bool,
-}
-
 struct Job {
     attempt: Attempt,
+    client_id: CompactString,
     hash: Arc<PasswordHash>,
     secret: Zeroizing<String>,
-    verdicts: Arc<Verdicts>,
 }
 
 impl Shared {
-    fn ask(&self, attempt: Attempt, job: impl FnOnce() -> Job) -> Result<Waiting, QueueFull> {
+    fn ask(
+        &self,
+        attempt: Attempt,
+        turn: Turn,
+        job: impl FnOnce() -> Job,
+    ) -> Result<Waiting, NoRoom> {
         let mut queue = self.queue();
         if let Some(answer) = queue.answers.get(&attempt) {
             return Ok(Waiting(Arc::clone(answer)));
         }
-        if queue.jobs.len() >= self.capacity {
-            return Err(QueueFull);
+        let share = (self.capacity / SHARES).max(1);
+        if queue.lane(turn.is_known).held_by(turn.source) >= share {
+            return Err(NoRoom::Share);
+        }
+        if queue.waiting >= self.capacity {
+            let evicted = if turn.is_known { queue.evict() } else { None };
+            evicted.ok_or(NoRoom::Full)?.give(Err(NoRoom::Full));
         }
         let answer = Arc::<Answer>::default();
         queue.answers.insert(attempt, Arc::clone(&answer));
-        queue.jobs.push_back(job());
+        queue.lane(turn.is_known).push(turn.source, job());
+        queue.waiting += 1;
         self.arrival.notify_one();
         Ok(Waiting(answer))
     }
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            // Whoever waits is told something even if a hash should panic.
+            // The requests that wait are answered even if a hash should panic.
             let hashed = AssertUnwindSafe(|| job.hash.is_of(&job.secret));
             let is_right = catch_unwind(hashed).unwrap_or(false);
             self.computed.fetch_add(1, Ordering::Relaxed);
+            let Job { attempt, client_id, hash, secret: _ } = job;
             if is_right {
-                job.verdicts.remember(job.attempt);
+                self.verdicts.remember(Verdict { attempt, client_id, hash });
             }
-            // Only now: whoever asks from here on finds the verdict.
-            let answer = self.queue().answers.remove(&job.attempt);
+            // Only now: a request that comes later finds the verdict.
+            let answer = self.queue().answers.remove(&attempt);
             if let Some(answer) = answer {
-                answer.give(is_right);
+                answer.give(Ok(is_right));
             }
         }
     }
@@ -195,7 +243,7 @@ impl Shared {
             if queue.is_closed {
                 return None;
             }
-            if let Some(job) = queue.jobs.pop_front() {
+            if let Some(job) = queue.take() {
                 return Some(job);
             }
             queue = self.arrival.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -208,20 +256,100 @@ impl Shared {
     }
 }
 
-/// Where a thread leaves a verdict for all who wait for it.
+/// A source may hold one place in so many.
+const SHARES: usize = 8;
+
+#[derive(Default)]
+struct Queue {
+    known: Lane,
+    unknown: Lane,
+    /// Jobs in both lanes.
+    waiting: usize,
+    /// What is waiting or being computed, and for which requests.
+    answers: HashMap<Attempt, Arc<Answer>>,
+    is_closed: bool,
+}
+
+impl Queue {
+    fn lane(&mut self, is_known: bool) -> &mut Lane {
+        if is_known { &mut self.known } else { &mut self.unknown }
+    }
+
+    fn take(&mut self) -> Option<Job> {
+        let job = self.known.pop().or_else(|| self.unknown.pop())?;
+        self.waiting -= 1;
+        Some(job)
+    }
+
+    /// Makes room for a client that is known, and says which requests have to be told.
+    fn evict(&mut self) -> Option<Arc<Answer>> {
+        let job = self.unknown.pop_newest()?;
+        self.waiting -= 1;
+        self.answers.remove(&job.attempt)
+    }
+}
+
+/// Jobs of several sources, which take turns.
+#[derive(Default)]
+struct Lane {
+    jobs: HashMap<u64, VecDeque<Job>>,
+    /// The sources that have jobs here, each once.
+    turns: VecDeque<u64>,
+}
+
+impl Lane {
+    fn held_by(&self, source: u64) -> usize {
+        self.jobs.get(&source).map_or(0, VecDeque::len)
+    }
+
+    fn push(&mut self, source: u64, job: Job) {
+        let jobs = self.jobs.entry(source).or_default();
+        if jobs.is_empty() {
+            self.turns.push_back(source);
+        }
+        jobs.push_back(job);
+    }
+
+    /// The oldest job of the source whose turn it is.
+    fn pop(&mut self) -> Option<Job> {
+        let source = self.turns.pop_front()?;
+        let jobs = self.jobs.get_mut(&source)?;
+        let job = jobs.pop_front();
+        if jobs.is_empty() {
+            self.jobs.remove(&source);
+        } else {
+            self.turns.push_back(source);
+        }
+        job
+    }
+
+    /// The newest job of the source whose turn is last.
+    fn pop_newest(&mut self) -> Option<Job> {
+        let source = *self.turns.back()?;
+        let jobs = self.jobs.get_mut(&source)?;
+        let job = jobs.pop_back();
+        if jobs.is_empty() {
+            self.jobs.remove(&source);
+            self.turns.pop_back();
+        }
+        job
+    }
+}
+
+/// Where a thread leaves a verdict for all requests that wait for it.
 #[derive(Default)]
 struct Answer(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    is_right: Option<bool>,
+    verdict: Option<Result<bool, NoRoom>>,
     wakers: Vec<Waker>,
 }
 
 impl Answer {
-    fn give(&self, is_right: bool) {
+    fn give(&self, verdict: Result<bool, NoRoom>) {
         let mut state = self.state();
-        state.is_right = Some(is_right);
+        state.verdict = Some(verdict);
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
@@ -236,16 +364,90 @@ impl Answer {
 struct Waiting(Arc<Answer>);
 
 impl Future for Waiting {
-    type Output = bool;
+    type Output = Result<bool, NoRoom>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.0.state();
-        if let Some(is_right) = state.is_right {
-            return Poll::Ready(is_right);
+        if let Some(verdict) = state.verdict {
+            return Poll::Ready(verdict);
         }
         if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
             state.wakers.push(cx.waker().clone());
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::password_hash::Work;
+
+    fn job(number: u8) -> Job {
+        Job {
+            attempt: [number; 32],
+            client_id: CompactString::const_new("a"),
+            hash: Arc::new(PasswordHash::unmatchable(Work::PBKDF2_SHA256)),
+            secret: Zeroizing::new(String::new()),
+        }
+    }
+
+    /// A queue that no thread empties.
+    fn shared(capacity: usize) -> Shared {
+        Shared {
+            queue: Mutex::default(),
+            arrival: Condvar::new(),
+            verdicts: Verdicts::default(),
+            computed: AtomicI64::new(0),
+            capacity,
+        }
+    }
+
+    fn ask(shared: &Shared, source: u64, is_known: bool, number: u8) -> Result<Waiting, NoRoom> {
+        shared.ask([number; 32], Turn { source, is_known }, || job(number))
+    }
+
+    fn order(shared: &Shared) -> Vec<u8> {
+        let mut queue = shared.queue();
+        std::iter::from_fn(|| Some(queue.take()?.attempt[0])).collect()
+    }
+
+    #[test]
+    fn sources_take_turns_and_known_clients_go_first() {
+        let shared = shared(80);
+        for (source, is_known, number) in
+            [(1, false, 10), (1, false, 11), (1, false, 12), (2, false, 20), (3, true, 30)]
+        {
+            assert!(ask(&shared, source, is_known, number).is_ok());
+        }
+        assert_eq!(shared.queue().waiting, 5);
+        assert_eq!(order(&shared), [30, 10, 20, 11, 12]);
+        assert_eq!(shared.queue().waiting, 0);
+    }
+
+    #[test]
+    fn a_source_holds_its_share_and_no_more() {
+        let shared = shared(16);
+        assert!(ask(&shared, 1, false, 1).is_ok() && ask(&shared, 1, false, 2).is_ok());
+        assert_eq!(ask(&shared, 1, false, 3).err(), Some(NoRoom::Share));
+        // What is asked for already takes no place.
+        assert!(ask(&shared, 1, false, 2).is_ok());
+        assert!(ask(&shared, 2, false, 4).is_ok());
+    }
+
+    #[test]
+    fn a_known_client_takes_the_place_of_an_unknown_one() {
+        let shared = shared(4);
+        let waiting: Vec<_> = (1..=4).map(|at| ask(&shared, at, false, at as u8)).collect();
+        assert_eq!(ask(&shared, 5, false, 5).err(), Some(NoRoom::Full));
+        assert!(ask(&shared, 6, true, 6).is_ok());
+        let mut told = waiting.into_iter().map(|waiting| waiting.unwrap().0.state().verdict);
+        assert!(told.by_ref().take(3).all(|verdict| verdict.is_none()));
+        assert_eq!(told.next().unwrap(), Some(Err(NoRoom::Full)));
+        for number in 7..=9 {
+            assert!(ask(&shared, number, true, number as u8).is_ok());
+        }
+        assert_eq!(ask(&shared, 10, true, 10).err(), Some(NoRoom::Full));
+        assert_eq!(order(&shared), [6, 7, 8, 9]);
     }
 }

@@ -2,18 +2,14 @@
 //! and swapped together, so that no request ever sees half of a change.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use subtle::ConstantTimeEq;
 
 use crate::config::{Config, IssuerUrl};
 use crate::fault::Fault;
 use crate::jose::key_life::Retention;
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::oauth::client::Registry;
-use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash};
+use crate::oauth::client_secret::{ClientSecret, SecretHash, is_demo_secret};
 use crate::oauth::decoy::Decoys;
-use crate::store::verdicts::Verdicts;
 use crate::store::{client_file, key_directory};
 
 /// Everything that a request may read.
@@ -29,18 +25,18 @@ pub struct Snapshot {
     pub config: Config,
     /// How many were in force before it, and 1.
     pub generation: u64,
-    /// What is done for clients that nobody knows.
+    /// What unknown client ids cost.
     pub decoys: Decoys,
-    /// Secrets whose slow hash was right, as long as this snapshot lives.
-    pub verdicts: Arc<Verdicts>,
+    /// Whether the demo secrets, which are public, may be used.
+    pub allows_demo_secrets: bool,
 }
 
 impl Snapshot {
-    /// The first snapshot of a process, of these, in which no secret was seen yet.
+    /// The first snapshot of a process.
     pub fn new(clients: Registry, keys: KeySet, issuer: IssuerUrl, config: Config) -> Self {
         let decoys = Decoys::of(&clients);
-        let verdicts = Arc::default();
-        Self { clients, keys, issuer, config, generation: 1, decoys, verdicts }
+        let allows_demo_secrets = config.allows_demo_secrets();
+        Self { clients, keys, issuer, config, generation: 1, decoys, allows_demo_secrets }
     }
 
     /// The one that comes after `old` at `now` (Unix seconds), whose budgets and kept tokens it goes
@@ -115,9 +111,8 @@ impl Sources {
 
 /// The demo clients among `clients`, known by the hashes of the secrets that everyone knows.
 pub fn demo_clients(clients: &Registry) -> Vec<&str> {
-    let known: Vec<_> = DEMO_HASHES.into_iter().filter_map(FastHash::parse).collect();
     let is_demo = |secret: &ClientSecret| match &secret.hash {
-        SecretHash::Fast(hash) => known.iter().any(|known| bool::from(known.ct_eq(hash))),
+        SecretHash::Fast(hash) => bool::from(is_demo_secret(hash)),
         SecretHash::Slow(_) => false,
     };
     let mut found: Vec<_> = clients
@@ -128,9 +123,3 @@ pub fn demo_clients(clients: &Registry) -> Vec<&str> {
     found.sort_unstable();
     found
 }
-
-/// Of `demo-client` and `vision-api-user` in the shipped `clients.json`.
-const DEMO_HASHES: [&str; 2] = [
-    "$sha256$mxOTOIm6pc7brYcgi3w5YYlRKOJ8fFGZgwrRQFsU4Vc",
-    "$sha256$jjK4bxg0LeMn8TlcVd5F6xNFSd2XfDdufIqFLoPTp7Y",
-];

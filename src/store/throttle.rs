@@ -1,13 +1,16 @@
-//! Guessing is slowed: whoever fails to authenticate too often has to wait.
+//! Guessing is slowed: each attempt to authenticate needs a unit of two budgets.
 //!
-//! Two budgets of failures, each of which refills evenly: one for a client's name at one source, and
-//! a larger one for a source whatever it names. Both are looked at before the secret is, and again
-//! when it has been, so that guesses beyond them learn nothing, however many come at once. A source
-//! at which a client has authenticated before does not count against that client. Where many share a
-//! source, it has no budget of its own, and a client that is known there none for its name; and
-//! there are no budgets where sources cannot be told apart. So nobody is refused for what others do.
+//! One budget is that of a client at a [`ClientNetwork`], the other that of the network. An attempt
+//! has its units before it is told whether it was right, and gets them back if it was. So no answer
+//! says anything about a secret unless a unit was paid for it, however many attempts run at once.
+//! Without a unit, nothing is looked at.
 //!
-//! Requests pay for this only as long as somebody's failures are not made good.
+//! A client that was right at a network in the last day is held to its own budget there alone, so
+//! that its neighbours do not lock it out. Where many share a network, both budgets are wider
+//! ([`FailureLimits::shared_factor`]), and a client whose secrets cannot be guessed has none.
+//!
+//! While every budget is full, an attempt takes no lock: taking a unit and giving it back would
+//! change nothing.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,17 +20,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::FailureLimits;
-use crate::oauth::source::Source;
+use crate::oauth::client_network::ClientNetwork;
 
-/// Counts failures.
+/// All budgets of failed attempts.
 pub struct Throttle {
     origin: Instant,
     budgets: Mutex<HashMap<u64, Budget>>,
-    /// When the last budget will be whole again, for whoever has no time to ask for the lock.
-    whole_from: AtomicU64,
+    /// No budget is below full from here on, in nanoseconds after `origin`.
+    full_from: AtomicU64,
     capacity: usize,
-    /// Who has authenticated at which source, each in the one place where it can stand.
-    known: Box<[AtomicU64]>,
+    known: Known,
     refused: [AtomicU64; 2],
     hasher: RandomState,
 }
@@ -35,108 +37,70 @@ pub struct Throttle {
 /// Which budget is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
-    /// That of the client's name at this source.
+    /// That of the client at its network.
     Client,
-    /// That of the source.
-    Source,
+    /// That of the network.
+    Network,
 }
 
 impl Throttle {
-    /// One that has seen nothing at `now`, and remembers failures of up to `capacity` clients and
-    /// sources. Each takes some 40 bytes.
+    /// A throttle that has seen nothing at `now`, and remembers failures of up to `capacity` clients
+    /// and networks. Each takes some 40 bytes.
     pub fn new(capacity: usize, now: Instant) -> Self {
         Self {
             origin: now,
             budgets: Mutex::default(),
-            whole_from: AtomicU64::new(0),
+            full_from: AtomicU64::new(0),
             capacity,
-            known: (0..KNOWN).map(|_| AtomicU64::new(0)).collect(),
+            known: Known((0..KNOWN).map(|_| AtomicU64::new(0)).collect()),
             refused: Default::default(),
             hasher: RandomState::new(),
         }
     }
 
-    /// Whether `client_id` may try to authenticate from `source`.
+    /// Begins an attempt to authenticate as `client_id` from `network`. `is_guessable`: whether the
+    /// client has a secret that is short enough to be found by trying.
     ///
     /// # Errors
     ///
-    /// In how many seconds it may, at least 1.
-    pub fn check(
+    /// A budget is used up: the seconds until it has a unit again, at least 1.
+    pub fn begin(
         &self,
         client_id: &str,
-        source: Source,
+        network: ClientNetwork,
+        is_guessable: bool,
         limits: &FailureLimits,
         now: Instant,
-    ) -> Result<(), u32> {
-        if self.nanos(now) >= self.whole_from.load(Ordering::Relaxed) || !source.is_known() {
-            return Ok(());
-        }
-        let pair = self.hasher.hash_one((client_id, source));
-        let budgets = self.budgets();
-        let wait =
-            |key: u64, failures: u32| budgets.get(&key)?.wait(failures, limits, self.nanos(now));
-        let is_known = self.is_known(pair);
-        let of_client = wait(pair, limits.client_failures).map(|wait| (Spent::Client, wait));
-        let of_client = of_client.filter(|_| !(is_known && source.is_shared()));
-        let spent = of_client.or_else(|| {
-            let wait = wait(self.hasher.hash_one(source), limits.source_failures)?;
-            (!is_known && !source.is_shared()).then_some((Spent::Source, wait))
-        });
-        drop(budgets);
-        let Some((spent, wait)) = spent else { return Ok(()) };
-        self.refused[spent as usize].fetch_add(1, Ordering::Relaxed);
-        Err(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1))
+    ) -> Result<Attempt<'_>, u32> {
+        let factor = if network.is_shared() { limits.shared_factor } else { 1 };
+        let rates = [limits.client_failures, limits.source_failures]
+            .map(|failures| Rate::new(failures.saturating_mul(factor), limits.seconds));
+        let is_free = network.is_shared() && !is_guessable;
+        let pair = if is_free { 0 } else { self.hasher.hash_one((client_id, network)) };
+        let is_known = !is_free && self.known.contains(pair, self.hours(now));
+        let attempt =
+            Attempt { throttle: self, pair, network, is_known, is_free, rates, taken: None };
+        attempt.check(now).map(|()| attempt)
     }
 
-    /// Notes that whoever named `client_id` has not proven to be it.
-    pub fn failed(&self, client_id: &str, source: Source, limits: &FailureLimits, now: Instant) {
-        if !source.is_known() {
-            return;
-        }
-        let (pair, now) = (self.hasher.hash_one((client_id, source)), self.nanos(now));
-        let keys = [
-            (pair, limits.client_failures),
-            (self.hasher.hash_one(source), limits.source_failures),
-        ];
-        let mut budgets = self.budgets();
-        if budgets.len() + keys.len() > self.capacity {
-            make_room(&mut budgets, now);
-        }
-        for (key, failures) in keys {
-            let budget = budgets.entry(key).or_default();
-            budget.take(failures, limits, now);
-            self.whole_from.fetch_max(budget.0, Ordering::Relaxed);
-        }
-    }
-
-    /// Notes that `client_id` has proven to be it at `source`, which is then no stranger there.
-    pub fn succeeded(&self, client_id: &str, source: Source) {
-        if source.is_known() {
-            let pair = self.hasher.hash_one((client_id, source));
-            let place = self.place_of(pair);
-            // Most often it stands there already, and a store would take the line from other cores.
-            if place.load(Ordering::Relaxed) != pair {
-                place.store(pair, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// How many requests were refused for want of this budget.
+    /// How many attempts were refused for want of this budget.
     pub fn refused(&self, spent: Spent) -> u64 {
         self.refused[spent as usize].load(Ordering::Relaxed)
     }
 
-    fn is_known(&self, pair: u64) -> bool {
-        self.place_of(pair).load(Ordering::Relaxed) == pair
-    }
-
-    fn place_of(&self, pair: u64) -> &AtomicU64 {
-        // The remainder is below the length, which is a power of two.
-        &self.known[usize::try_from(pair % KNOWN as u64).unwrap_or(0)]
+    fn refuse(&self, (spent, wait): (Spent, Duration)) -> u32 {
+        self.refused[spent as usize].fetch_add(1, Ordering::Relaxed);
+        u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
     }
 
     fn nanos(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Hours since the start, counted from 1.
+    fn hours(&self, now: Instant) -> u16 {
+        // 65,536 hours are seven years; wrapping then makes one hour a day ago.
+        (now.saturating_duration_since(self.origin).as_secs() / 3600 + 1) as u16
     }
 
     /// Whole between any two statements, so a panic elsewhere cannot have broken it.
@@ -151,32 +115,191 @@ impl fmt::Debug for Throttle {
     }
 }
 
-/// Failures that have not been made good by time yet: when the last of them will have been, in
-/// nanoseconds (the theoretical arrival time of GCRA).
+/// One attempt to authenticate, from its beginning until it is known whether it was right.
+///
+/// One that is dropped before has not been told anything; what it has taken stays taken.
+#[derive(Debug)]
+#[must_use = "an attempt was right or wrong"]
+pub struct Attempt<'t> {
+    throttle: &'t Throttle,
+    pair: u64,
+    network: ClientNetwork,
+    is_known: bool,
+    /// Whether it is held to no budget at all.
+    is_free: bool,
+    /// Of the client's budget and of the network's.
+    rates: [Rate; 2],
+    /// When each budget would be full again, just after this attempt took its units.
+    taken: Option<[u64; 2]>,
+}
+
+impl Attempt<'_> {
+    /// Whether the client was right at this network in the last day.
+    pub fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// The client and its network, as a number that is the same for each of its attempts.
+    pub fn pair(&self) -> u64 {
+        self.pair
+    }
+
+    /// The network, as such a number.
+    pub fn network_key(&self) -> u64 {
+        self.throttle.hasher.hash_one(self.network)
+    }
+
+    /// Whether it has taken its units already.
+    pub fn has_paid(&self) -> bool {
+        self.taken.is_some()
+    }
+
+    /// Takes the units now: to be called before anything that takes time or room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Throttle::begin`]: others have used the budget up since.
+    pub fn take(&mut self, now: Instant) -> Result<(), u32> {
+        if self.is_free || self.taken.is_some() {
+            return Ok(());
+        }
+        let throttle = self.throttle;
+        let now = throttle.nanos(now);
+        let mut budgets = throttle.budgets();
+        if let Some(spent) = self.spent(&budgets, now) {
+            drop(budgets);
+            return Err(throttle.refuse(spent));
+        }
+        if budgets.len() + 2 > throttle.capacity {
+            make_room(&mut budgets, now);
+        }
+        let [client, network] = self.rates;
+        let taken = [(self.pair, client), (self.network_key(), network)].map(|(key, rate)| {
+            let budget = budgets.entry(key).or_default();
+            budget.take(rate, now);
+            budget.0
+        });
+        drop(budgets);
+        throttle.full_from.fetch_max(taken[0].max(taken[1]), Ordering::Relaxed);
+        self.taken = Some(taken);
+        Ok(())
+    }
+
+    /// The client has proven to be who it claims to be: its units are given back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Throttle::begin`]: others have used the budget up since, and this may be one of their
+    /// many guesses.
+    pub fn was_right(self, now: Instant) -> Result<(), u32> {
+        let throttle = self.throttle;
+        match self.taken {
+            Some(taken) => self.give_back(taken, throttle.nanos(now)),
+            None => self.check(now)?,
+        }
+        if !self.is_free {
+            throttle.known.insert(self.pair, throttle.hours(now));
+        }
+        Ok(())
+    }
+
+    /// The client has not: its units stay taken.
+    ///
+    /// # Errors
+    ///
+    /// As [`Throttle::begin`]: others have used the budget up since.
+    pub fn was_wrong(mut self, now: Instant) -> Result<(), u32> {
+        self.take(now)
+    }
+
+    /// Nothing of the client's was looked at, and the answer is the same for every client.
+    ///
+    /// # Errors
+    ///
+    /// As [`Throttle::begin`]: others have used the budget up since.
+    pub fn was_no_guess(self, now: Instant) -> Result<(), u32> {
+        match self.taken {
+            Some(taken) => {
+                self.give_back(taken, self.throttle.nanos(now));
+                Ok(())
+            }
+            None => self.check(now),
+        }
+    }
+
+    /// Whether there is a unit.
+    fn check(&self, now: Instant) -> Result<(), u32> {
+        let throttle = self.throttle;
+        let now = throttle.nanos(now);
+        if self.is_free || now >= throttle.full_from.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let spent = self.spent(&throttle.budgets(), now);
+        spent.map_or(Ok(()), |spent| Err(throttle.refuse(spent)))
+    }
+
+    /// Which budget is used up at `now`, and for how long.
+    fn spent(&self, budgets: &HashMap<u64, Budget>, now: u64) -> Option<(Spent, Duration)> {
+        let wait = |key: u64, rate: Rate| budgets.get(&key)?.wait(rate, now);
+        let [client, network] = self.rates;
+        let of_client = wait(self.pair, client).map(|wait| (Spent::Client, wait));
+        let of_network = || Some((Spent::Network, wait(self.network_key(), network)?));
+        of_client.or_else(|| if self.is_known { None } else { of_network() })
+    }
+
+    fn give_back(&self, taken: [u64; 2], now: u64) {
+        let mut budgets = self.throttle.budgets();
+        let keys = [self.pair, self.network_key()];
+        for ((key, rate), taken) in keys.into_iter().zip(self.rates).zip(taken) {
+            if let Some(budget) = budgets.get_mut(&key) {
+                budget.give_back(rate, taken, now);
+            }
+        }
+    }
+}
+
+/// How many units a budget holds, and how long each takes to come back.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    units: u64,
+    /// In nanoseconds.
+    each: u64,
+}
+
+impl Rate {
+    fn new(units: u32, seconds: u32) -> Self {
+        let units = u64::from(units.max(1));
+        Self { units, each: u64::from(seconds) * 1_000_000_000 / units }
+    }
+}
+
+/// A budget that refills evenly: when it will be full again, in nanoseconds (the theoretical arrival
+/// time of GCRA).
 #[derive(Clone, Copy, Debug, Default)]
 struct Budget(u64);
 
 impl Budget {
-    /// How long it is until one more failure is allowed; `None`: it is now.
-    fn wait(self, failures: u32, limits: &FailureLimits, now: u64) -> Option<Duration> {
-        let all_but_one = each(failures, limits) * u64::from(failures.saturating_sub(1));
+    /// How long it is until there is a unit; `None`: there is one now.
+    fn wait(self, rate: Rate, now: u64) -> Option<Duration> {
+        let all_but_one = rate.each * (rate.units - 1);
         let wait = self.0.saturating_sub(now).checked_sub(all_but_one)?;
         (wait > 0).then(|| Duration::from_nanos(wait))
     }
 
-    fn take(&mut self, failures: u32, limits: &FailureLimits, now: u64) {
-        let most = now.saturating_add(each(failures, limits) * u64::from(failures));
-        // Those that were under way when the budget ended take no more than all of it.
-        self.0 = self.0.max(now).saturating_add(each(failures, limits)).min(most);
+    fn take(&mut self, rate: Rate, now: u64) {
+        // A client that is known takes from its network's budget too, but no more than there is.
+        let most = now.saturating_add(rate.each * rate.units);
+        self.0 = self.0.max(now).saturating_add(rate.each).min(most);
+    }
+
+    /// Gives back a unit after whose taking the budget stood at `taken`. What time has given back
+    /// since is not given twice.
+    fn give_back(&mut self, rate: Rate, taken: u64, now: u64) {
+        self.0 = self.0.saturating_sub(rate.each.min(taken.saturating_sub(now)));
     }
 }
 
-/// How long it takes to make one failure good, in nanoseconds.
-fn each(failures: u32, limits: &FailureLimits) -> u64 {
-    u64::from(limits.seconds) * 1_000_000_000 / u64::from(failures.max(1))
-}
-
-/// Forgets what time has made good; and if that is too little, the half that is nearest to it.
+/// Forgets the budgets that are full; and if that is too little, the half that is nearest to it.
 fn make_room(budgets: &mut HashMap<u64, Budget>, now: u64) {
     budgets.retain(|_, budget| budget.0 > now);
     let mut ends: Vec<_> = budgets.values().map(|budget| budget.0).collect();
@@ -188,8 +311,35 @@ fn make_room(budgets: &mut HashMap<u64, Budget>, now: u64) {
     }
 }
 
-/// Clients that are known at a source; a power of two. Half a mebibyte.
+/// The clients that were right, each at its network, and in which hour they were last. A
+/// direct-mapped cache: a pair has one place, and the low bits of a pair are its place.
+struct Known(Box<[AtomicU64]>);
+
+impl Known {
+    fn contains(&self, pair: u64, hour: u16) -> bool {
+        let entry = self.place_of(pair).load(Ordering::Relaxed);
+        let age = hour.wrapping_sub(entry as u16);
+        entry & !HOUR == pair & !HOUR && entry & HOUR != 0 && age < 24
+    }
+
+    fn insert(&self, pair: u64, hour: u16) {
+        let entry = pair & !HOUR | u64::from(hour);
+        let place = self.place_of(pair);
+        // A store would take the cache line from other cores; most often it would change nothing.
+        if place.load(Ordering::Relaxed) != entry {
+            place.store(entry, Ordering::Relaxed);
+        }
+    }
+
+    fn place_of(&self, pair: u64) -> &AtomicU64 {
+        &self.0[(pair & HOUR) as usize]
+    }
+}
+
+/// Half a mebibyte of places.
 const KNOWN: usize = 1 << 16;
+/// The bits of an entry that hold the hour, and of a pair that say its place.
+const HOUR: u64 = KNOWN as u64 - 1;
 
 #[cfg(test)]
 mod tests {
@@ -197,80 +347,140 @@ mod tests {
     use crate::clock::Clock;
 
     const LIMITS: FailureLimits =
-        FailureLimits { client_failures: 3, source_failures: 6, seconds: 60 };
+        FailureLimits { client_failures: 3, source_failures: 6, seconds: 60, shared_factor: 2 };
+
+    struct Fixture {
+        throttle: Throttle,
+        start: Instant,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let start = Clock::instant();
+            Self { throttle: Throttle::new(100, start), start }
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        fn begin(&self, id: &str, network: ClientNetwork, at: u64) -> Result<Attempt<'_>, u32> {
+            self.throttle.begin(id, network, true, &LIMITS, self.at(at))
+        }
+
+        fn check(&self, id: &str, network: ClientNetwork, at: u64) -> Result<(), u32> {
+            self.begin(id, network, at).map(drop)
+        }
+
+        fn fail(&self, id: &str, network: ClientNetwork) -> Result<(), u32> {
+            self.begin(id, network, 0)?.was_wrong(self.start)
+        }
+
+        fn succeed(&self, id: &str, network: ClientNetwork, at: u64) -> Result<(), u32> {
+            self.begin(id, network, at)?.was_right(self.at(at))
+        }
+    }
 
     #[test]
     fn a_budget_is_used_up_by_failures_and_refills_evenly() {
-        let start = Clock::instant();
-        let throttle = Throttle::new(100, start);
-        let (here, there) = (Source::of_v4(1), Source::of_v4(2));
-        let check = |id, source, seconds| {
-            throttle.check(id, source, &LIMITS, start + Duration::from_secs(seconds))
-        };
-        let fail = |id, source| throttle.failed(id, source, &LIMITS, start);
+        let fixture = Fixture::new();
+        let (here, there) = (ClientNetwork::of_v4(1), ClientNetwork::of_v4(2));
+        let check = |id, network, at| fixture.check(id, network, at);
         for _ in 0..3 {
-            assert_eq!(check("a", here, 0), Ok(()));
-            fail("a", here);
+            assert_eq!(fixture.fail("a", here), Ok(()));
         }
-        assert_eq!(check("a", here, 0), Err(21));
+        assert_eq!(fixture.fail("a", here), Err(21));
         assert_eq!(check("a", here, 19), Err(2));
         assert_eq!(check("a", here, 20), Ok(()));
-        assert_eq!(throttle.refused(Spent::Client), 2);
-        // Neither another client at this source nor this client elsewhere has done anything.
+        assert_eq!(fixture.throttle.refused(Spent::Client), 2);
+        // Neither another client at this network nor this client elsewhere has done anything.
         assert_eq!(check("b", here, 0), Ok(()));
         assert_eq!(check("a", there, 0), Ok(()));
 
-        throttle.succeeded("known", here);
+        assert_eq!(fixture.succeed("known", here, 0), Ok(()));
         for _ in 0..3 {
-            fail("b", here);
+            assert_eq!(fixture.fail("b", here), Ok(()));
         }
-        // One source, whomever it names; but not who has been right there.
+        // One network, whichever client it names; but not one that was right there.
         assert_eq!(check("c", here, 0), Err(11));
         assert_eq!(check("known", here, 0), Ok(()));
         assert_eq!(check("c", there, 0), Ok(()));
-        assert_eq!(throttle.refused(Spent::Source), 1);
-        assert_eq!(check("a", Source::UNKNOWN, 0), Ok(()));
+        assert_eq!(fixture.throttle.refused(Spent::Network), 1);
     }
 
     #[test]
-    fn where_many_share_a_source_only_strangers_wait() {
-        let now = Clock::instant();
-        let throttle = Throttle::new(100, now);
-        let proxy = Source::of_v4(1).shared();
-        let check = |id| throttle.check(id, proxy, &LIMITS, now);
-        throttle.succeeded("known", proxy);
-        for _ in 0..10 {
-            throttle.failed("known", proxy, &LIMITS, now);
-            throttle.failed("guessed", proxy, &LIMITS, now);
+    fn attempts_at_the_same_time_pay_before_they_are_told() {
+        let fixture = Fixture::new();
+        let here = ClientNetwork::of_v4(1);
+        let mut attempts: Vec<_> = (0..5).map(|_| fixture.begin("a", here, 0).unwrap()).collect();
+        let taken = attempts.iter_mut().map(|attempt| attempt.take(fixture.start));
+        assert_eq!(taken.collect::<Vec<_>>(), [Ok(()), Ok(()), Ok(()), Err(21), Err(21)]);
+        // Without a unit, one that was right is told as little as one that was wrong.
+        assert_eq!(attempts.pop().unwrap().was_right(fixture.start), Err(21));
+        assert_eq!(attempts.pop().unwrap().was_wrong(fixture.start), Err(21));
+        // One that had a unit and was right gives it back; one that is dropped does not.
+        assert_eq!(attempts.pop().unwrap().was_right(fixture.start), Ok(()));
+        drop(attempts);
+        assert_eq!(fixture.fail("a", here), Ok(()));
+        assert_eq!(fixture.fail("a", here), Err(21));
+    }
+
+    #[test]
+    fn a_unit_that_time_has_given_back_is_not_given_back_again() {
+        let fixture = Fixture::new();
+        let here = ClientNetwork::of_v4(1);
+        let mut slow = fixture.begin("a", here, 0).unwrap();
+        assert_eq!(slow.take(fixture.start), Ok(()));
+        // It takes 20 s and more; meanwhile its unit has come back, and others fail.
+        for _ in 0..3 {
+            let attempt = fixture.begin("a", here, 30).unwrap();
+            assert_eq!(attempt.was_wrong(fixture.at(30)), Ok(()));
         }
-        assert_eq!((check("known"), check("other")), (Ok(()), Ok(())));
-        assert!(check("guessed").is_err());
-        assert_eq!(throttle.refused(Spent::Source), 0);
+        assert_eq!(slow.was_right(fixture.at(30)), Ok(()));
+        assert_eq!(fixture.check("a", here, 30), Err(21));
     }
 
     #[test]
-    fn an_unknown_source_is_never_counted() {
-        let now = Clock::instant();
-        let throttle = Throttle::new(100, now);
+    fn where_many_share_a_network_budgets_are_wide_and_random_secrets_have_none() {
+        let fixture = Fixture::new();
+        let proxy = ClientNetwork::of_v4(1).shared();
+        assert_eq!(fixture.succeed("known", proxy, 0), Ok(()));
+        for _ in 0..6 {
+            assert_eq!(fixture.fail("known", proxy), Ok(()));
+            assert_eq!(fixture.fail("guessed", proxy), Ok(()));
+        }
+        assert!(fixture.check("known", proxy, 0).is_err());
+        assert!(fixture.check("other", proxy, 0).is_err());
         for _ in 0..100 {
-            throttle.failed("a", Source::UNKNOWN, &LIMITS, now);
+            let attempt = fixture.throttle.begin("random", proxy, false, &LIMITS, fixture.start);
+            assert_eq!(attempt.unwrap().was_wrong(fixture.start), Ok(()));
         }
-        assert_eq!(throttle.check("a", Source::UNKNOWN, &LIMITS, now), Ok(()));
-        assert!(throttle.budgets().is_empty());
+        // The same address without forwarding fields is a network of its own.
+        assert_eq!(fixture.check("other", ClientNetwork::of_v4(1), 0), Ok(()));
+    }
+
+    #[test]
+    fn who_was_right_is_known_for_a_day() {
+        let fixture = Fixture::new();
+        let here = ClientNetwork::of_v4(1);
+        const DAY: u64 = 86_400;
+        assert_eq!(fixture.succeed("a", here, 7), Ok(()));
+        let is_known = |at| fixture.begin("a", here, at).unwrap().is_known();
+        assert!(is_known(7) && is_known(DAY - 3600) && !is_known(DAY + 7));
+        assert!(!fixture.begin("b", here, 7).unwrap().is_known());
     }
 
     #[test]
     fn what_it_remembers_is_bounded_and_the_worst_stay() {
-        let start = Clock::instant();
-        let throttle = Throttle::new(100, start);
-        let worst = Source::of_v4(7);
+        let fixture = Fixture::new();
+        let worst = ClientNetwork::of_v4(7);
         for _ in 0..3 {
-            throttle.failed("worst", worst, &LIMITS, start);
+            assert_eq!(fixture.fail("worst", worst), Ok(()));
         }
-        for address in 0..10_000 {
-            throttle.failed("a", Source::of_v6(u128::from(address as u32) << 64), &LIMITS, start);
-            assert!(throttle.budgets().len() <= 100);
+        for address in 0..10_000_u128 {
+            assert_eq!(fixture.fail("a", ClientNetwork::of_v6(address << 64)), Ok(()));
+            assert!(fixture.throttle.budgets().len() <= 100);
         }
-        assert!(throttle.check("worst", worst, &LIMITS, start).is_err());
+        assert!(fixture.check("worst", worst, 0).is_err());
     }
 }

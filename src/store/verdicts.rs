@@ -1,11 +1,17 @@
-//! Which secrets were right: a slow hash is computed once for each, and then remembered.
+//! Secrets that were right: a slow hash is computed once for each, and then remembered.
 //!
 //! What is kept is neither the secret nor its hash but a keyed hash of both (see
-//! [`crate::store::password_pool`]); without the key, which only this process has ever had, nobody
-//! can try secrets on it. Only right ones are kept: wrong ones are without number.
+//! [`crate::store::password_pool`]), whose key only this process has ever had: nothing else can try
+//! secrets on it. Only right secrets are kept; the number of wrong ones has no bound.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use compact_str::CompactString;
+
+use crate::oauth::client::Registry;
+use crate::oauth::decoy::slow_hashes;
+use crate::oauth::password_hash::PasswordHash;
 
 /// A keyed hash of a client's id, a stored hash and a secret that was given for it.
 pub type Attempt = [u8; 32];
@@ -22,30 +28,57 @@ const WAYS: usize = 16;
 
 #[derive(Default)]
 struct Set {
-    right: Vec<Attempt>,
+    right: Vec<Verdict>,
     oldest: usize,
+}
+
+/// An attempt that was right, and which secret of which client that was.
+pub struct Verdict {
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Of this client.
+    pub client_id: CompactString,
+    /// With this stored hash.
+    pub hash: Arc<PasswordHash>,
+}
+
+impl Verdict {
+    /// Whether the client still has the secret.
+    fn is_of(&self, clients: &Registry) -> bool {
+        let client = clients.get(&self.client_id);
+        client.is_some_and(|client| slow_hashes(client).any(|hash| **hash == *self.hash))
+    }
 }
 
 impl Verdicts {
     /// Whether this attempt was right before.
     pub fn is_right(&self, attempt: &Attempt) -> bool {
-        // Not in constant time: nobody can choose what a keyed hash begins with.
-        self.set(attempt).right.contains(attempt)
+        // Not in constant time: no caller can choose what a keyed hash begins with.
+        self.set(attempt).right.iter().any(|verdict| verdict.attempt == *attempt)
     }
 
     /// Remembers an attempt that was right.
-    pub fn remember(&self, attempt: Attempt) {
-        let mut set = self.set(&attempt);
-        if set.right.contains(&attempt) {
+    pub fn remember(&self, verdict: Verdict) {
+        let mut set = self.set(&verdict.attempt);
+        if set.right.iter().any(|known| known.attempt == verdict.attempt) {
             return;
         }
         if set.right.len() < WAYS {
-            set.right.push(attempt);
+            set.right.push(verdict);
             return;
         }
         let oldest = set.oldest;
-        set.right[oldest] = attempt;
+        set.right[oldest] = verdict;
         set.oldest = (oldest + 1) % WAYS;
+    }
+
+    /// Forgets every secret that no client of `clients` has.
+    pub fn keep_only(&self, clients: &Registry) {
+        for set in &self.0 {
+            let mut set = locked(set);
+            set.right.retain(|verdict| verdict.is_of(clients));
+            set.oldest = 0;
+        }
     }
 
     /// How many are remembered.
@@ -84,26 +117,34 @@ impl fmt::Debug for Verdicts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oauth::password_hash::Work;
 
     #[test]
     fn new_ones_take_the_place_of_the_oldest_and_never_more() {
         let verdicts = Verdicts::default();
         assert!(verdicts.is_empty());
+        let hash = Arc::new(PasswordHash::unmatchable(Work::PBKDF2_SHA256));
         let attempt = |number: u64| {
             let mut attempt = [0; 32];
             attempt[..8].copy_from_slice(&number.to_le_bytes());
             attempt
         };
+        let remember = |number| {
+            let (client_id, hash) = (CompactString::const_new("a"), Arc::clone(&hash));
+            verdicts.remember(Verdict { attempt: attempt(number), client_id, hash });
+        };
         let count = CAPACITY as u64;
-        (0..count).for_each(|number| verdicts.remember(attempt(number)));
+        (0..count).for_each(remember);
         assert!((0..count).all(|number| verdicts.is_right(&attempt(number))));
-        verdicts.remember(attempt(0));
+        remember(0);
         assert_eq!(verdicts.len(), CAPACITY);
 
-        verdicts.remember(attempt(count));
+        remember(count);
         assert_eq!(verdicts.len(), CAPACITY);
         assert!(verdicts.is_right(&attempt(count)) && !verdicts.is_right(&attempt(0)));
         assert!((1..count).all(|number| verdicts.is_right(&attempt(number))));
-        assert!(!Verdicts::default().is_right(&attempt(1)), "a new snapshot knows nothing");
+
+        verdicts.keep_only(&Registry::default());
+        assert!(verdicts.is_empty());
     }
 }

@@ -20,6 +20,8 @@ pub struct Metrics {
     seconds: HistogramVec,
     phases: [Histogram; 4],
     throttled: IntGaugeVec,
+    /// Requests with forwarding fields from peers that are not trusted to send them.
+    pub untrusted_forwarding: IntCounter,
     wasted: IntGaugeVec,
     /// Which clients ask for more tokens than they need.
     pub wasteful: Wasteful,
@@ -88,6 +90,10 @@ impl Metrics {
                 "grantd_throttled_total",
                 "Requests refused since the start for failed ones before, by whose budget it was.",
                 "budget",
+            )?,
+            untrusted_forwarding: counter(
+                "grantd_untrusted_forwarding_total",
+                "Requests with forwarding fields from a peer that trusted_proxies does not name.",
             )?,
             wasted: gauges(
                 "grantd_wasteful_tokens_total",

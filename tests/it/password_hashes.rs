@@ -6,7 +6,9 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::support::home::{registry, secret_of};
-use crate::support::{DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, request_of};
+use crate::support::{
+    DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, request_of, wait_until,
+};
 
 /// Made by argon2-cffi, passlib and Python's bcrypt of [`SECRET`].
 const HASHES: [(&str, &str); 3] = [
@@ -136,6 +138,42 @@ fn unknown_ids_have_the_costs_of_the_registry_in_its_proportions_and_keep_them()
     assert!((9..=85).contains(&slow), "{slow}");
 }
 
+/// The ids of which each costs a slow hash.
+fn slow_ids(server: &Program, ids: &[String]) -> Vec<bool> {
+    let costs = |id| {
+        let before = computed(server);
+        ask(server, ENCODINGS[0], id, "x").assert_refused(400, "invalid_client");
+        computed(server) > before
+    };
+    ids.iter().map(|id| costs(id)).collect()
+}
+
+#[test]
+fn an_unknown_id_keeps_its_cost_over_restarts_and_changes_of_the_registry() {
+    let ids: Vec<_> = (0..100).map(|index| format!("unknown-{index}")).collect();
+    let server = Program::start(mixed_home(), &[]);
+    let before = slow_ids(&server, &ids);
+    let slow = before.iter().filter(|is_slow| **is_slow).count();
+    assert!((1..=40).contains(&slow), "{slow}");
+
+    // A restart, after kill -9.
+    let server = Program::start(server.into_home(), &[]);
+    assert_eq!(slow_ids(&server, &ids), before);
+
+    // One client more: only the border between the kinds moves, by 3/19 - 3/20 of all ids.
+    let text = std::fs::read_to_string(server.home.clients()).unwrap();
+    let mut document: Value = serde_json::from_str(&text).unwrap();
+    let fast = crate::support::home::hash_of(&secret_of("more"));
+    let more = slow_client("more", &json!([{ "label": "a", "hash": fast }]));
+    document["clients"].as_array_mut().unwrap().push(more);
+    server.home.write("clients.json", &document.to_string());
+    server.hang_up();
+    wait_until(|| server.metric("grantd_snapshot_generation ") == 2);
+    let after = slow_ids(&server, &ids);
+    let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+    assert!(moved <= 6, "{moved} of 100 cost something else");
+}
+
 #[test]
 fn several_secrets_are_each_accepted_in_their_own_time() {
     let home = Home::new();
@@ -174,19 +212,17 @@ fn a_full_pool_says_come_back_and_holds_up_nobody_else() {
     let home = Home::new();
     let mut document: Value = serde_json::from_str(&registry()).unwrap();
     let clients = document["clients"].as_array_mut().unwrap();
-    clients.push(slow_client("slow", &json!([{ "label": "a", "hash": SLOW }])));
+    let slow: Vec<_> = (0..8).map(|index| format!("slow-{index}")).collect();
+    clients.extend(slow.iter().map(|id| slow_client(id, &json!([{ "label": "a", "hash": SLOW }]))));
     home.write("clients.json", &document.to_string());
     home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 2\n");
     let server = Program::start(home, &["--config", "grantd.toml"]);
 
     let answers = thread::scope(|scope| {
         let server = &server;
-        let asking: Vec<_> = (0..8)
-            .map(|index| {
-                scope.spawn(move || ask(server, ENCODINGS[0], "slow", &format!("wrong-{index}")))
-            })
-            .collect();
-        // Whoever has a fast hash gets tokens while the pool is so busy that it turns one away.
+        let asking: Vec<_> =
+            slow.iter().map(|id| scope.spawn(move || ask(server, ENCODINGS[0], id, "x"))).collect();
+        // A client with a fast hash gets tokens while the pool is so busy that it turns one away.
         while !asking.iter().any(thread::ScopedJoinHandle::is_finished) {
             thread::yield_now();
         }
@@ -205,6 +241,61 @@ fn a_full_pool_says_come_back_and_holds_up_nobody_else() {
     }
     assert_eq!(computed(&server), refused.len() as u64);
     assert_eq!(server.metric("grantd_password_queue "), 0);
+}
+
+#[test]
+fn a_client_holds_its_share_of_the_pool_and_no_more() {
+    let home = slow_home(&[("slow", SLOW)]);
+    home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 16\n");
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let answers = thread::scope(|scope| {
+        let server = &server;
+        let ask = |index| move || ask(server, ENCODINGS[0], "slow", &format!("wrong-{index}"));
+        let asking: Vec<_> = (0..8).map(|index| scope.spawn(ask(index))).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect::<Vec<_>>()
+    });
+    let (over, refused): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| answer.status == 429);
+    // One is computed, an eighth of the queue waits.
+    assert!((2..=5).contains(&refused.len()), "{} and {}", over.len(), refused.len());
+    for answer in over {
+        answer.assert_refused(429, "invalid_request");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+}
+
+#[test]
+fn a_right_secret_is_remembered_over_reloads_until_its_hash_or_its_client_goes() {
+    let server = Program::start(slow_home(&HASHES), &[]);
+    let reload = |hashes: &[(&str, &str)]| {
+        let generation = server.metric("grantd_snapshot_generation ");
+        let clients: Vec<_> = hashes
+            .iter()
+            .map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }])))
+            .collect();
+        server.home.write("clients.json", &json!({ "clients": clients }).to_string());
+        server.hang_up();
+        wait_until(|| server.metric("grantd_snapshot_generation ") > generation);
+    };
+    let argon = HASHES[0];
+    let right = |hashes| {
+        assert_eq!(ask(&server, ENCODINGS[0], argon.0, SECRET).status, 200);
+        assert_eq!(computed(&server), hashes);
+    };
+    right(1);
+    reload(&[argon, HASHES[2]]);
+    right(1);
+    // Its client goes and comes again.
+    reload(&[HASHES[2]]);
+    ask(&server, ENCODINGS[0], argon.0, SECRET).assert_refused(400, "invalid_client");
+    assert_eq!(computed(&server), 2, "as much as the one client that is left costs");
+    reload(&HASHES);
+    right(3);
+    // Its hash goes and comes again.
+    reload(&[(argon.0, HASHES[1].1)]);
+    right(4);
+    reload(&[argon]);
+    right(5);
 }
 
 #[test]

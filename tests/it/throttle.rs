@@ -1,9 +1,14 @@
-//! Guessing is slowed, and nobody is locked out by what others do.
+//! Guessing is slowed, and no client is locked out by what others do.
 
-use serde_json::json;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
-use crate::support::home::secret_of;
-use crate::support::{ENCODINGS, Encoding, Home, Program, Request, Response, request_of};
+use serde_json::{Value, json};
+
+use crate::support::home::{registry, secret_of};
+use crate::support::{
+    Connection, ENCODINGS, Encoding, Home, Program, Request, Response, request_of, wait_until,
+};
 
 /// Trusts loopback to say who is asking, and has small budgets.
 const TOML: &str = "trusted_proxies = [\"127.0.0.1\"]\n\
@@ -85,23 +90,269 @@ fn an_address_that_names_many_clients_waits_but_not_for_those_it_is_known_as() {
     assert_eq!((throttled(&server, "client"), throttled(&server, "address")), (0, 4));
 }
 
+/// A client whose secret is short, beside those of the usual registry.
+fn home_with_slow(toml: &str) -> Home {
+    let home = Home::new();
+    let mut document: Value = serde_json::from_str(&registry()).unwrap();
+    let clients = document["clients"].as_array_mut().unwrap();
+    let slow = |id: &str| {
+        json!({ "client_id": id, "secrets": [{ "label": "a", "hash": SLOW_HASH }],
+                "scopes": ["read"], "default_scopes": ["read"] })
+    };
+    clients.extend([slow("slow"), slow("other-slow")]);
+    home.write("clients.json", &document.to_string());
+    home.write("grantd.toml", toml);
+    home
+}
+
+/// The bcrypt hash of [`SLOW_SECRET`], at the lowest cost.
+const SLOW_HASH: &str = "$2b$04$TnE0l4bsgWyWTvjvvWPBke0IY9saIoaUKTCQv02BbpW.kmTM.H9Za";
+const SLOW_SECRET: &str = "imported-secret";
+
+/// What a peer that trusts nobody's word sees of a request: plain, or with one forwarding field.
+const UNDECLARED: [Option<(&str, &str)>; 5] = [
+    None,
+    Some(("X-Forwarded-For", "192.0.2.1")),
+    Some(("Forwarded", "for=192.0.2.1")),
+    Some(("X-Real-IP", "x")),
+    Some(("X-Real-IP", "192.0.2.1")),
+];
+
 #[test]
-fn where_many_share_an_address_nobody_waits() {
-    let server = Program::configured("[failures]\nclient_failures = 1\nsource_failures = 1\n");
-    for more in [None, Some("192.0.2.1")] {
-        for _ in 0..3 {
-            let form = request_of("post-only", "wrong", &[]);
-            let mut request = Request::token(Encoding::Urlencoded, &form);
-            if let Some(address) = more {
-                // Nobody has said that this one may speak for others.
-                request = request.header("X-Forwarded-For", address);
-            }
-            server.ask(&request).assert_refused(400, "invalid_client");
+fn where_many_share_a_network_budgets_are_wider_and_random_secrets_have_none() {
+    let toml = "[failures]\nclient_failures = 2\nsource_failures = 3\nseconds = 3600\n\
+                shared_factor = 2\n";
+    for more in UNDECLARED {
+        let server = Program::start(home_with_slow(toml), &["--config", "grantd.toml"]);
+        let ask = |client: &str, secret: &str| {
+            let form = request_of(client, secret, &[]);
+            let request = Request::token(Encoding::Urlencoded, &form);
+            let request = match more {
+                Some((name, value)) => request.header(name, value),
+                None => request,
+            };
+            server.ask(&request)
+        };
+        assert_eq!(ask("other-slow", SLOW_SECRET).status, 200, "{more:?}");
+        for _ in 0..4 {
+            ask("slow", "wrong").assert_refused(400, "invalid_client");
         }
-        let right = secret_of("post-only");
-        let request = Request::token(Encoding::Urlencoded, &request_of("post-only", &right, &[]));
-        assert_eq!(server.ask(&request).status, 200);
+        ask("slow", "wrong").assert_refused(429, "invalid_request");
+        ask("slow", SLOW_SECRET).assert_refused(429, "invalid_request");
+        // Neither a neighbour that was right there nor one whose secret cannot be guessed waits.
+        assert_eq!(ask("other-slow", SLOW_SECRET).status, 200, "{more:?}");
+        for _ in 0..20 {
+            ask("post-only", "wrong").assert_refused(400, "invalid_client");
+        }
+        let last = ask("post-only", &secret_of("post-only"));
+        assert_eq!(last.status, 200);
+
+        server.log.of_request(last.header("x-request-id").unwrap());
+        let forwarded = u64::from(more.is_some());
+        assert_eq!(server.metric("grantd_untrusted_forwarding_total "), 29 * forwarded);
+        let warnings = server.log.count(|line| {
+            line["message"].as_str().is_some_and(|text| text.starts_with("forwarding fields from"))
+        });
+        assert_eq!(warnings as u64, forwarded, "{more:?}");
     }
+}
+
+#[test]
+fn unknown_ids_are_held_to_what_their_decoys_are_held_to() {
+    let home = Home::new();
+    let client = json!({ "client_id": "slow", "secrets": [{ "label": "a", "hash": SLOW_HASH }],
+                         "scopes": ["read"], "default_scopes": ["read"] });
+    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    home.write(
+        "grantd.toml",
+        "[failures]\nclient_failures = 1\nseconds = 3600\nshared_factor = 3\n",
+    );
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    for id in ["slow", "unknown"] {
+        let ask = || server.ask(&Request::token(ENCODINGS[0], &request_of(id, "wrong", &[])));
+        for _ in 0..3 {
+            ask().assert_refused(400, "invalid_client");
+        }
+        ask().assert_refused(429, "invalid_request");
+    }
+}
+
+/// Every question that takes a client's secret, with this one.
+fn questions(client: &str, secret: &str) -> Vec<Request> {
+    let form = request_of(client, secret, &[]);
+    let mut about = form.clone();
+    about.push(("token", "a.b.c"));
+    let basic = format!("{client}:{secret}");
+    let mut questions = Vec::new();
+    for encoding in ENCODINGS {
+        let grant = [("grant_type", "client_credentials")];
+        questions.extend([
+            Request::token(encoding, &form),
+            Request::token(encoding, &grant).basic(&basic),
+            Request::new("POST", "/connect/introspect").form(encoding, &about),
+            Request::new("POST", "/connect/revocation").form(encoding, &about),
+        ]);
+    }
+    let json = |path: &str, more: Value| {
+        let mut body = json!({ "client_id": client, "client_secret": secret });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Request::new("POST", path).typed_body("application/json", body.to_string())
+    };
+    let grant = json!({ "grant_type": "client_credentials", "scope": "read" });
+    questions.extend([
+        json("/v1/api/oauth/token", grant.clone()),
+        json("/v2/api/oauth/token?appContext=aplus", grant),
+        json("/v1/api/oauth/validateToken", json!({ "token": "a.b.c" })),
+        Request::get("/v1/getAccessToken/read")
+            .header("Content-Type", "application/json")
+            .basic(&basic),
+    ]);
+    questions
+}
+
+/// With the queue of hashes held full, neither a guess nor the right secret is told from the other
+/// without a unit of the budget.
+#[test]
+fn a_full_queue_is_no_oracle() {
+    let toml = "trusted_proxies = [\"127.0.0.1\"]\n\
+                [failures]\nclient_failures = 30\nsource_failures = 100\nseconds = 3600\n\
+                [limits]\npassword_threads = 1\npassword_queue = 1\n";
+    let home = home_with_slow(toml);
+    let text = std::fs::read_to_string(home.clients()).unwrap();
+    let mut document: Value = serde_json::from_str(&text).unwrap();
+    // A hash that takes a second or so, for those that hold the queue full.
+    let holder = |id: String| {
+        let hash = SLOW_HASH.replace("$04$", "$14$");
+        json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }] })
+    };
+    let holders = (0..HOLDERS).map(|index| holder(format!("holder-{index}")));
+    document["clients"].as_array_mut().unwrap().extend(holders);
+    home.write("clients.json", &document.to_string());
+    let arguments = ["--config", "grantd.toml", "--allow-demo-clients"];
+    let server = Program::start(home, &arguments);
+    let from =
+        |address: &str, request: Request| server.ask(&request.header("X-Forwarded-For", address));
+    let right = || questions("slow", SLOW_SECRET);
+    // It has logged in from there before: its secret is remembered.
+    assert_eq!(from("192.0.2.1", right().remove(0)).status, 200);
+
+    let is_over = AtomicBool::new(false);
+    let answers = thread::scope(|scope| {
+        for index in 0..HOLDERS {
+            let (server, is_over) = (&server, &is_over);
+            scope.spawn(move || {
+                let (id, address) = (format!("holder-{index}"), format!("198.51.100.{index}"));
+                for guess in 0..1000 {
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let secret = format!("guess-{guess}");
+                    let form = request_of(&id, &secret, &[]);
+                    let request = Request::token(ENCODINGS[0], &form);
+                    server.ask(&request.header("X-Forwarded-For", &*address));
+                }
+            });
+        }
+        let mut answers = Vec::new();
+        while answers.len() < 300 {
+            let secret = format!("wrong-{}", answers.len());
+            let question = questions("slow", &secret).swap_remove(answers.len() % 12);
+            answers.push(from("192.0.2.1", question));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        answers
+    });
+    let paid = answers.iter().filter(|answer| answer.status != 429).count();
+    assert!(paid <= 30, "{paid} guesses were answered");
+    let before = throttled(&server, "client");
+    for (wrong, right) in questions("slow", "wrong").into_iter().zip(right()) {
+        let [wrong, right] = [wrong, right].map(|it| from("192.0.2.1", it));
+        assert_eq!(wrong.status, 429, "{}", wrong.text());
+        assert_eq!(wrong.without_id_and_date(), right.without_id_and_date());
+    }
+    assert_eq!(throttled(&server, "client"), before + 24);
+    // From elsewhere, the right secret is right.
+    assert_eq!(from("192.0.2.2", right().remove(0)).status, 200);
+}
+
+/// Clients that hold the queue full.
+const HOLDERS: usize = 4;
+
+/// Of [`SLOW_SECRET`] too, and takes some 30 ms.
+const SLOWER_HASH: &str = "$2b$09$TnE0l4bsgWyWTvjvvWPBkeHPze7qdacHRcR/9xRNrZTNoH123VJ.m";
+const LOGINS: usize = 40;
+
+/// One address, and then two hundred, guess over 70 connections, so that the queue of hashes is as
+/// full as they can make it. How many first logins of clients elsewhere succeed meanwhile, and how
+/// many of clients that were right there before and whose secrets are not remembered?
+fn logins_under_a_flood(addresses: usize) -> [usize; 2] {
+    let home = Home::new();
+    let client = |id: String, hash: &str| {
+        json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }],
+                "scopes": ["read"], "default_scopes": ["read"] })
+    };
+    let registry = |hash_of_known: &str| {
+        let new = (0..LOGINS).map(|index| client(format!("new-{index}"), SLOWER_HASH));
+        let known = (0..LOGINS).map(|index| client(format!("known-{index}"), hash_of_known));
+        let clients: Vec<_> = new.chain(known).collect();
+        json!({ "clients": clients }).to_string()
+    };
+    home.write("clients.json", &registry(SLOW_HASH));
+    home.write("grantd.toml", "trusted_proxies = [\"127.0.0.1\"]\n");
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let log_in = |kind: &str, index: usize| {
+        let id = format!("{kind}-{index}");
+        let answer = ask(&server, &format!("203.0.113.{index}"), &id, SLOW_SECRET);
+        usize::from(answer.status == 200)
+    };
+    assert_eq!((0..LOGINS).map(|index| log_in("known", index)).sum::<usize>(), LOGINS);
+    // Their secrets are stored anew, so that none is remembered.
+    server.home.write("clients.json", &registry(SLOWER_HASH));
+    server.hang_up();
+    wait_until(|| server.metric("grantd_snapshot_generation ") == 2);
+
+    let is_over = AtomicBool::new(false);
+    let guesses = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..70 {
+            let (server, is_over, guesses) = (&server, &is_over, &guesses);
+            scope.spawn(move || {
+                let mut connection = Connection::open(server.address);
+                while !is_over.load(Ordering::Relaxed) {
+                    let guess = guesses.fetch_add(1, Ordering::Relaxed);
+                    if guess > 200_000 {
+                        return;
+                    }
+                    let (id, secret) = (format!("new-{}", guess % LOGINS), format!("{guess}"));
+                    let form = request_of(&id, &secret, &[]);
+                    let address = format!("198.51.{}.1", guess % addresses);
+                    let request = Request::token(ENCODINGS[0], &form);
+                    connection.ask(&request.header("X-Forwarded-For", address));
+                }
+            });
+        }
+        wait_until(|| guesses.load(Ordering::Relaxed) > 140);
+        let succeeded = ["new", "known"].map(|kind| {
+            let log_in = &log_in;
+            let logins: Vec<_> =
+                (0..LOGINS).map(|index| scope.spawn(move || log_in(kind, index))).collect();
+            logins.into_iter().map(|login| login.join().unwrap()).sum()
+        });
+        is_over.store(true, Ordering::Relaxed);
+        succeeded
+    })
+}
+
+#[test]
+fn a_flood_from_one_address_holds_up_no_login_from_elsewhere() {
+    let [new, known] = logins_under_a_flood(1);
+    assert!(new >= 38 && known >= 38, "{new} and {known} of {LOGINS}");
+}
+
+#[test]
+fn a_flood_from_many_addresses_holds_up_no_client_that_is_known() {
+    let [_, known] = logins_under_a_flood(200);
+    assert!(known >= 38, "{known} of {LOGINS}");
 }
 
 #[test]

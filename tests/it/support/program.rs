@@ -264,6 +264,13 @@ impl Log {
         found(&lines).unwrap_or_else(|| panic!("no such line in {:#?}", lines.lines))
     }
 
+    /// How many lines there are by now that `is_it` accepts.
+    pub(crate) fn count(&self, is_it: impl Fn(&Value) -> bool) -> usize {
+        let lines = self.lines.lock().unwrap();
+        let parsed = lines.lines.iter().filter_map(|line| serde_json::from_str(line).ok());
+        parsed.filter(is_it).count()
+    }
+
     /// The line about the request of this id.
     pub(crate) fn of_request(&self, id: &str) -> Value {
         self.wait_for(|line| line["request_id"] == id)

@@ -49,6 +49,6 @@ pub(crate) fn exhausted() -> Library {
         home(),
         "https://auth.example",
         1_750_384_800,
-        grantd::random::Random::limited(2),
+        grantd::random::Random::limited(3),
     )
 }

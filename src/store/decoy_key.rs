@@ -1,0 +1,95 @@
+//! The file of the key that says what unknown client ids cost. It outlives restarts, so that an id
+//! that was slow to refuse yesterday is slow today.
+//!
+//! ```text
+//! grantd-decoy-key-1 kGGv6zFBu5FLUEcBWPGsQ9wQ2dQ4nbH1qf4mTnE0l4b
+//! ```
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::fault::Fault;
+use crate::oauth::decoy::DecoyKey;
+use crate::random::Random;
+use crate::store::whole_file;
+
+/// Reads the key from the state directory `directory`, or makes one. If it cannot be written, that
+/// is logged, and the key lasts as long as the process.
+///
+/// # Errors
+///
+/// The [`Fault`]: what stands there is no key, or there are no random bytes for one.
+pub fn open(directory: &Path, random: &Random) -> Result<DecoyKey, Fault> {
+    let path = path_in(directory);
+    if let Some(key) = read(&path)? {
+        return Ok(key);
+    }
+    let mut bytes = Bytes::default();
+    random
+        .fill(&mut *bytes)
+        .map_err(|_| Fault::new(&path, "the operating system has no random bytes"))?;
+    let text = Zeroizing::new(format!("{PREFIX}{}\n", URL_SAFE_NO_PAD.encode(*bytes)));
+    match create(directory, &path, text.as_bytes()) {
+        Ok(()) => Ok(DecoyKey::new(&bytes)),
+        // Another process that starts at the same time was first.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Ok(read(&path)?.unwrap_or_else(|| DecoyKey::new(&bytes)))
+        }
+        Err(error) => {
+            let path = path.display();
+            warn!(%path, %error, "cannot be written: unknown client ids change their cost at a restart");
+            Ok(DecoyKey::new(&bytes))
+        }
+    }
+}
+
+/// Reads the key as [`open`] would, and changes nothing.
+///
+/// # Errors
+///
+/// The [`Fault`].
+pub fn check(directory: &Path) -> Result<(), Fault> {
+    read(&path_in(directory)).map(drop)
+}
+
+fn create(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    whole_file::create_directory(directory)?;
+    whole_file::create(path, text)
+}
+
+/// `None` if there is no file.
+fn read(path: &Path) -> Result<Option<DecoyKey>, Fault> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Fault::new(path, format!("cannot be read: {error}"))),
+    };
+    parse(&text).map(Some).ok_or_else(|| {
+        Fault::new(path, "is not the key of decoys; delete it, and the next start makes one")
+    })
+}
+
+fn parse(text: &str) -> Option<DecoyKey> {
+    let encoded = text.trim_end().strip_prefix(PREFIX)?;
+    let decoded = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).ok()?);
+    let mut bytes = Bytes::default();
+    if decoded.len() != bytes.len() {
+        return None;
+    }
+    bytes.copy_from_slice(&decoded);
+    Some(DecoyKey::new(&bytes))
+}
+
+fn path_in(directory: &Path) -> PathBuf {
+    directory.join("decoy.key")
+}
+
+type Bytes = Zeroizing<[u8; DecoyKey::BYTES]>;
+
+const PREFIX: &str = "grantd-decoy-key-1 ";
