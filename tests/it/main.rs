@@ -32,6 +32,7 @@ mod load;
 mod metadata;
 mod mtls;
 mod multipart;
+mod names;
 mod night;
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
