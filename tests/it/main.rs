@@ -40,6 +40,7 @@ mod password_hashes;
 mod properties;
 mod readme;
 mod reload;
+mod request_log;
 mod reuse;
 mod revocation;
 mod secret_use;
