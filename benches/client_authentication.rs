@@ -117,7 +117,7 @@ fn authenticate<'c>(
 ) -> Result<&'c Client, Cause> {
     let credentials = Credentials::read(authorization, parameters)?;
     let expected =
-        Expected { now: NOW, started_at: 0, issuer: "https://auth.example", endpoints: [""; 2] };
+        Expected { now: NOW, started_at: 0, issuer: "https://auth.example", endpoints: None };
     let registered = clients.get(credentials.client_id());
     let secret = credentials.find_secret(registered, NOW);
     let verified = credentials.verify(registered, secret, &expected)?;

@@ -147,6 +147,7 @@ impl ServeArgs {
             trusted_proxies: None,
             client_certificate: None,
             dpop_nonce: None,
+            assertion_audience: None,
             routes: Vec::new(),
             limits: None,
             failures: None,

@@ -44,6 +44,8 @@ pub struct Config {
     pub client_certificate: ClientCertificateHeaders,
     /// Whether a proof of possession must have a nonce of this server (RFC 9449, section 8).
     pub dpop_nonce: bool,
+    /// What the assertions of clients may name as their audience.
+    pub assertion_audience: AssertionAudience,
     /// Token routes beside the documented ones.
     pub routes: Vec<RouteSetting>,
     /// What one client may cost.
@@ -72,6 +74,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             client_certificate: ClientCertificateHeaders::default(),
             dpop_nonce: false,
+            assertion_audience: AssertionAudience::default(),
             routes: Vec::new(),
             limits: Limits::default(),
             failures: FailureLimits::default(),
@@ -160,6 +163,8 @@ pub struct Settings {
     pub client_certificate: Option<ClientCertificateHeaders>,
     /// See [`Config::dpop_nonce`].
     pub dpop_nonce: Option<bool>,
+    /// See [`Config::assertion_audience`].
+    pub assertion_audience: Option<AssertionAudience>,
     /// See [`Config::routes`]; in the file, each is a `[[route]]`.
     #[serde(default, rename = "route")]
     pub routes: Vec<RouteSetting>,
@@ -211,6 +216,7 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.or(others.trusted_proxies),
             client_certificate: self.client_certificate.or(others.client_certificate),
             dpop_nonce: self.dpop_nonce.or(others.dpop_nonce),
+            assertion_audience: self.assertion_audience.or(others.assertion_audience),
             routes: if self.routes.is_empty() { others.routes } else { self.routes },
             limits: self.limits.or(others.limits),
             failures: self.failures.or(others.failures),
@@ -240,6 +246,7 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.unwrap_or_default(),
             client_certificate: self.client_certificate.unwrap_or_default(),
             dpop_nonce: self.dpop_nonce.unwrap_or(default.dpop_nonce),
+            assertion_audience: self.assertion_audience.unwrap_or(default.assertion_audience),
             routes: self.routes,
             limits: self.limits.unwrap_or(default.limits),
             failures: self.failures.unwrap_or(default.failures),
@@ -345,6 +352,18 @@ impl TryFrom<String> for Dialect {
     fn try_from(name: String) -> Result<Self, Self::Error> {
         name.parse()
     }
+}
+
+/// What a client's assertion (RFC 7523) may name as its one audience.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AssertionAudience {
+    /// The issuer, or the URL of the endpoint that was called or of the token endpoint; a string, or
+    /// an array of one.
+    #[default]
+    Endpoint,
+    /// The issuer as a string (RFC 7523bis, FAPI 2.0).
+    Issuer,
 }
 
 /// What signs tokens.

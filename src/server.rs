@@ -58,6 +58,7 @@ use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
 use crate::jose::key_set::KeySet;
+use crate::oauth::client_assertion::AudienceForm;
 use crate::random::{NoEntropy, Random};
 use crate::server::reload::{Loaded, prepare};
 pub use crate::server::reload::{Reloaded, Reloader};
@@ -153,12 +154,16 @@ impl Server {
             })?),
             None => None,
         };
+        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        metrics.name_signer(&signer);
+        let audience_forms = AudienceForm::ALL.map(AudienceForm::label);
         let context = Arc::new(Context {
             snapshot,
             engine,
             passwords,
             secret_uses: SecretUses::default(),
             revocations,
+            assertion_audiences: metrics.assertion_audiences(audience_forms),
             raw_pairs: AtomicU64::new(0),
             throttle: Throttle::new(config.limits.failure_entries, Clock::instant()),
             audit,
@@ -169,8 +174,6 @@ impl Server {
             nonces: OnceLock::new(),
         });
         context.prepare(config).map_err(no_entropy)?;
-        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        metrics.name_signer(&signer);
         let refusals = Arc::<Refusals>::default();
         let service =
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
