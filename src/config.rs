@@ -22,6 +22,8 @@ pub struct Config {
     pub listen: Vec<ListenAddr>,
     /// Where operators ask: health and metrics.
     pub admin_listen: ListenAddr,
+    /// The file with the token by which other machines ask there; `None`: they may not.
+    pub admin_token_file: Option<PathBuf>,
     /// The client registry.
     pub clients: PathBuf,
     /// The directory of signing keys.
@@ -63,6 +65,7 @@ impl Default for Config {
         Self {
             listen: vec![ListenAddr::Tcp("127.0.0.1:8080".to_owned())],
             admin_listen: ListenAddr::Tcp("127.0.0.1:8081".to_owned()),
+            admin_token_file: None,
             clients: "clients.json".into(),
             keys: "keys".into(),
             state: "state".into(),
@@ -139,6 +142,8 @@ pub struct Settings {
     pub listen: Option<Vec<ListenAddr>>,
     /// See [`Config::admin_listen`].
     pub admin_listen: Option<ListenAddr>,
+    /// See [`Config::admin_token_file`].
+    pub admin_token_file: Option<PathBuf>,
     /// See [`Config::clients`].
     pub clients: Option<PathBuf>,
     /// See [`Config::keys`].
@@ -205,6 +210,7 @@ impl Settings {
         Self {
             listen: self.listen.or(others.listen),
             admin_listen: self.admin_listen.or(others.admin_listen),
+            admin_token_file: self.admin_token_file.or(others.admin_token_file),
             clients: self.clients.or(others.clients),
             keys: self.keys.or(others.keys),
             state: self.state.or(others.state),
@@ -235,6 +241,7 @@ impl Settings {
         let config = Config {
             listen: self.listen.unwrap_or(default.listen),
             admin_listen: self.admin_listen.unwrap_or(default.admin_listen),
+            admin_token_file: self.admin_token_file,
             clients: self.clients.unwrap_or(default.clients),
             keys: self.keys.unwrap_or(default.keys),
             state: self.state.unwrap_or(default.state),

@@ -118,7 +118,7 @@ impl Server {
     ///
     /// [`StartError`].
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
-        let Loaded { clients, mut keys, issuer } = Loaded::read(config)?;
+        let Loaded { clients, mut keys, admin_token, issuer } = Loaded::read(config)?;
         let revocations =
             Revocations::open(&config.state, config.limits.revocations, clock.clone())
                 .map_err(|fault| StartError::Files(vec![fault]))?;
@@ -145,6 +145,7 @@ impl Server {
         let (threads, capacity) = (config.limits.password_threads, config.limits.password_queue);
         let passwords = PasswordPool::start(threads, capacity, &random)?;
         let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
+        let snapshot = Snapshot { admin_token, ..snapshot };
         let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
         let snapshot = ArcSwap::from_pointee(snapshot);
         let audit = match &config.audit {

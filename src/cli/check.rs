@@ -4,14 +4,14 @@ use crate::cli::{CliError, ServeArgs, print};
 use crate::config::AssertionAudience;
 use crate::oauth::client::{AuthMethod, Registry};
 use crate::store::revocations::Revocations;
-use crate::store::snapshot::{Sources, demo_clients};
+use crate::store::snapshot::{Contents, Sources, demo_clients};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
     let sources = Sources::of(&config);
-    let (clients, keys) = sources.load()?;
+    let Contents { clients, keys, .. } = sources.load()?;
     Revocations::check(&config.state)?;
 
     let file = config.clients.display();
@@ -25,6 +25,13 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     }
     if clients.is_empty() {
         print(format_args!("warning: {file}: no client is registered; see `grantd client add`"))?;
+    }
+    if !config.admin_listen.is_local() && config.admin_token_file.is_none() {
+        print(format_args!(
+            "warning: admin_listen: {}: other machines, e.g. Prometheus, get 401 from everything but \
+             /livez and /readyz; set admin_token_file, or listen on 127.0.0.1",
+            config.admin_listen
+        ))?;
     }
     if let Some(note) = about_assertions(&clients, config.assertion_audience) {
         print(format_args!("note: {note}"))?;

@@ -256,7 +256,10 @@ fn check(limits: &Limits, route: Route<'_>, request: &request::Parts) -> Result<
 }
 
 /// The value of a field that may stand there once.
-fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&[u8]>, Repeated> {
+pub(super) fn single(
+    headers: &HeaderMap,
+    name: impl AsHeaderName,
+) -> Result<Option<&[u8]>, Repeated> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (value, None) => Ok(value.map(HeaderValue::as_bytes)),
@@ -265,7 +268,7 @@ fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&[u8]>,
 }
 
 /// A field is there twice or more.
-struct Repeated;
+pub(super) struct Repeated;
 
 /// RFC 9112, section 3.2: one `Host`, no more and no less, and a host in it.
 fn check_host(request: &request::Parts) -> Result<(), Cause> {
