@@ -18,6 +18,7 @@ use grantd::oauth::client::{Client, Registry};
 use grantd::oauth::client_assertion::Expected;
 use grantd::oauth::client_authentication::{Authorization, Credentials};
 use grantd::oauth::client_secret::FastHash;
+use grantd::oauth::decoy::{DecoyKey, Decoys, Kind};
 use grantd::oauth::error::Cause;
 use grantd::oauth::password_hash::{PasswordHash, Work};
 use grantd::random::Random;
@@ -43,6 +44,8 @@ const NOW: u64 = 1_790_000_000;
 fn methods(c: &mut Criterion) {
     let (_directory, config) = demo::demo();
     let clients = client_file::load(&config.clients).unwrap();
+    let decoys = Decoys::of(&clients);
+    let decoy = decoys.kind(&DecoyKey::new(&[7; DecoyKey::BYTES]), "x");
     let none = Parameters::default();
     let basic = format!("Basic {}", STANDARD.encode(format!("{ID}:{SECRET}")));
     // RFC 6749, section 2.3.1 has both halves form-encoded.
@@ -61,7 +64,7 @@ fn methods(c: &mut Criterion) {
     for (name, authorization, parameters, expected) in attempts {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let client = authenticate(&clients, black_box(authorization), parameters);
+                let client = authenticate(&clients, decoy, black_box(authorization), parameters);
                 assert_eq!(client.map(|client| &*client.id), expected);
             });
         });
@@ -112,15 +115,17 @@ fn second_request(c: &mut Criterion) {
 
 fn authenticate<'c>(
     clients: &'c Registry,
+    decoy: &Kind,
     authorization: Authorization<'_>,
     parameters: &Parameters<'_>,
 ) -> Result<&'c Client, Cause> {
     let credentials = Credentials::read(authorization, parameters)?;
     let expected =
-        Expected { now: NOW, started_at: 0, issuer: "https://auth.example", endpoints: [""; 2] };
+        Expected { now: NOW, started_at: 0, issuer: "https://auth.example", endpoints: None };
     let registered = clients.get(credentials.client_id());
-    let secret = credentials.find_secret(registered, NOW);
-    let verified = credentials.verify(registered, secret, &expected)?;
+    let given = FastHash::of(credentials.client_secret().unwrap_or_default());
+    let secret = Credentials::find_secret(&given, registered, NOW);
+    let verified = credentials.verify(registered, secret, decoy, &expected)?;
     Ok(verified.client)
 }
 

@@ -96,6 +96,9 @@ struct ServeArgs {
     /// Where operators ask for health and metrics [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS", env = "GRANTD_ADMIN_LISTEN")]
     admin_listen: Option<ListenAddr>,
+    /// The file with the token by which other machines may ask there.
+    #[arg(long, value_name = "FILE", env = "GRANTD_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
     /// The client registry [default: clients.json].
     #[arg(long, value_name = "FILE", env = "GRANTD_CLIENTS")]
     clients: Option<PathBuf>,
@@ -136,6 +139,7 @@ impl ServeArgs {
         let flags = Settings {
             listen: self.listen,
             admin_listen: self.admin_listen,
+            admin_token_file: self.admin_token_file,
             clients: self.clients,
             keys: self.keys,
             state: self.state,
@@ -147,6 +151,7 @@ impl ServeArgs {
             trusted_proxies: None,
             client_certificate: None,
             dpop_nonce: None,
+            assertion_audience: None,
             routes: Vec::new(),
             limits: None,
             failures: None,

@@ -22,6 +22,8 @@ pub struct Config {
     pub listen: Vec<ListenAddr>,
     /// Where operators ask: health and metrics.
     pub admin_listen: ListenAddr,
+    /// The file with the token by which other machines ask there; `None`: they may not.
+    pub admin_token_file: Option<PathBuf>,
     /// The client registry.
     pub clients: PathBuf,
     /// The directory of signing keys.
@@ -44,6 +46,8 @@ pub struct Config {
     pub client_certificate: ClientCertificateHeaders,
     /// Whether a proof of possession must have a nonce of this server (RFC 9449, section 8).
     pub dpop_nonce: bool,
+    /// What the assertions of clients may name as their audience.
+    pub assertion_audience: AssertionAudience,
     /// Token routes beside the documented ones.
     pub routes: Vec<RouteSetting>,
     /// What one client may cost.
@@ -61,6 +65,7 @@ impl Default for Config {
         Self {
             listen: vec![ListenAddr::Tcp("127.0.0.1:8080".to_owned())],
             admin_listen: ListenAddr::Tcp("127.0.0.1:8081".to_owned()),
+            admin_token_file: None,
             clients: "clients.json".into(),
             keys: "keys".into(),
             state: "state".into(),
@@ -72,6 +77,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             client_certificate: ClientCertificateHeaders::default(),
             dpop_nonce: false,
+            assertion_audience: AssertionAudience::default(),
             routes: Vec::new(),
             limits: Limits::default(),
             failures: FailureLimits::default(),
@@ -140,6 +146,8 @@ pub struct Settings {
     pub listen: Option<Vec<ListenAddr>>,
     /// See [`Config::admin_listen`].
     pub admin_listen: Option<ListenAddr>,
+    /// See [`Config::admin_token_file`].
+    pub admin_token_file: Option<PathBuf>,
     /// See [`Config::clients`].
     pub clients: Option<PathBuf>,
     /// See [`Config::keys`].
@@ -164,6 +172,8 @@ pub struct Settings {
     pub client_certificate: Option<ClientCertificateHeaders>,
     /// See [`Config::dpop_nonce`].
     pub dpop_nonce: Option<bool>,
+    /// See [`Config::assertion_audience`].
+    pub assertion_audience: Option<AssertionAudience>,
     /// See [`Config::routes`]; in the file, each is a `[[route]]`.
     #[serde(default, rename = "route")]
     pub routes: Vec<RouteSetting>,
@@ -204,6 +214,7 @@ impl Settings {
         Self {
             listen: self.listen.or(others.listen),
             admin_listen: self.admin_listen.or(others.admin_listen),
+            admin_token_file: self.admin_token_file.or(others.admin_token_file),
             clients: self.clients.or(others.clients),
             keys: self.keys.or(others.keys),
             state: self.state.or(others.state),
@@ -215,6 +226,7 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.or(others.trusted_proxies),
             client_certificate: self.client_certificate.or(others.client_certificate),
             dpop_nonce: self.dpop_nonce.or(others.dpop_nonce),
+            assertion_audience: self.assertion_audience.or(others.assertion_audience),
             routes: if self.routes.is_empty() { others.routes } else { self.routes },
             limits: self.limits.or(others.limits),
             failures: self.failures.or(others.failures),
@@ -233,6 +245,7 @@ impl Settings {
         let config = Config {
             listen: self.listen.unwrap_or(default.listen),
             admin_listen: self.admin_listen.unwrap_or(default.admin_listen),
+            admin_token_file: self.admin_token_file,
             clients: self.clients.unwrap_or(default.clients),
             keys: self.keys.unwrap_or(default.keys),
             state: self.state.unwrap_or(default.state),
@@ -244,6 +257,7 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.unwrap_or_default(),
             client_certificate: self.client_certificate.unwrap_or_default(),
             dpop_nonce: self.dpop_nonce.unwrap_or(default.dpop_nonce),
+            assertion_audience: self.assertion_audience.unwrap_or(default.assertion_audience),
             routes: self.routes,
             limits: self.limits.unwrap_or(default.limits),
             failures: self.failures.unwrap_or(default.failures),
@@ -349,6 +363,18 @@ impl TryFrom<String> for Dialect {
     fn try_from(name: String) -> Result<Self, Self::Error> {
         name.parse()
     }
+}
+
+/// What a client's assertion (RFC 7523) may name as its one audience.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AssertionAudience {
+    /// The issuer, or the URL of the endpoint that was called or of the token endpoint; a string, or
+    /// an array of one.
+    #[default]
+    Endpoint,
+    /// The issuer as a string (RFC 7523bis, FAPI 2.0).
+    Issuer,
 }
 
 /// What signs tokens.

@@ -38,6 +38,8 @@ pub struct RequestHead<'a> {
     pub network: ClientNetwork,
     /// The path, as sent.
     pub path: &'a str,
+    /// The path below the issuer: what was called, where a client names it in what it signs.
+    pub endpoint: &'a str,
     /// The values of [`vision::CLIENT_HEADERS`].
     pub client_headers: [Option<&'a [u8]>; 4],
     /// The query, without its question mark.

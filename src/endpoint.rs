@@ -30,6 +30,7 @@ use crate::store::snapshot::Snapshot;
 use crate::store::throttle::Throttle;
 use crate::store::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
+use crate::telemetry::metrics::AssertionAudiences;
 
 /// What every endpoint works with. One for the process.
 pub struct Context {
@@ -51,6 +52,8 @@ pub struct Context {
     pub audit: Option<Audit>,
     /// Wall-clock time.
     pub clock: Clock,
+    /// How the assertions that have authenticated name this server.
+    pub assertion_audiences: AssertionAudiences,
     /// How many Basic pairs were not form-encoded, and were taken as they stand.
     pub raw_pairs: AtomicU64,
     /// Who has failed to authenticate too often.

@@ -58,6 +58,7 @@ use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
 use crate::jose::key_set::KeySet;
+use crate::oauth::client_assertion::AudienceForm;
 use crate::random::{NoEntropy, Random};
 use crate::server::reload::{Loaded, prepare};
 pub use crate::server::reload::{Reloaded, Reloader};
@@ -117,7 +118,7 @@ impl Server {
     ///
     /// [`StartError`].
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
-        let Loaded { clients, mut keys, issuer } = Loaded::read(config)?;
+        let Loaded { clients, mut keys, admin_token, issuer } = Loaded::read(config)?;
         let revocations =
             Revocations::open(&config.state, config.limits.revocations, clock.clone())
                 .map_err(|fault| StartError::Files(vec![fault]))?;
@@ -146,6 +147,7 @@ impl Server {
         let decoy_key = decoy_key::open(&config.state, &random)
             .map_err(|fault| StartError::Files(vec![fault]))?;
         let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
+        let snapshot = Snapshot { admin_token, ..snapshot };
         let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
         let snapshot = ArcSwap::from_pointee(snapshot);
         let audit = match &config.audit {
@@ -155,6 +157,9 @@ impl Server {
             })?),
             None => None,
         };
+        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        metrics.name_signer(&signer);
+        let audience_forms = AudienceForm::ALL.map(AudienceForm::label);
         let context = Arc::new(Context {
             snapshot,
             engine,
@@ -162,6 +167,7 @@ impl Server {
             decoy_key,
             secret_uses: SecretUses::default(),
             revocations,
+            assertion_audiences: metrics.assertion_audiences(audience_forms),
             raw_pairs: AtomicU64::new(0),
             throttle: Throttle::new(config.limits.failure_entries, Clock::instant()),
             audit,
@@ -172,8 +178,6 @@ impl Server {
             nonces: OnceLock::new(),
         });
         context.prepare(config).map_err(no_entropy)?;
-        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        metrics.name_signer(&signer);
         let refusals = Arc::<Refusals>::default();
         let service =
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))

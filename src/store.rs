@@ -1,6 +1,7 @@
 //! Where clients, keys and revocations are kept, the snapshot of them that requests read, and what
 //! may be used once.
 
+pub mod admin_token;
 pub mod changes;
 pub mod client_file;
 pub mod decoy_key;

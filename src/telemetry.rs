@@ -2,6 +2,7 @@
 
 pub mod answered;
 pub mod audit;
+pub mod excerpt;
 mod json_line;
 pub mod log_queue;
 pub mod logging;

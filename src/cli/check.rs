@@ -1,16 +1,18 @@
 //! `grantd check`: would `serve` start?
 
 use crate::cli::{CliError, ServeArgs, print};
+use crate::config::AssertionAudience;
+use crate::oauth::client::{AuthMethod, Registry};
 use crate::store::decoy_key;
 use crate::store::revocations::Revocations;
-use crate::store::snapshot::{Sources, demo_clients};
+use crate::store::snapshot::{Contents, Sources, demo_clients};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
     let sources = Sources::of(&config);
-    let (clients, keys) = sources.load()?;
+    let Contents { clients, keys, .. } = sources.load()?;
     Revocations::check(&config.state)?;
     decoy_key::check(&config.state)?;
 
@@ -26,9 +28,43 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     if clients.is_empty() {
         print(format_args!("warning: {file}: no client is registered; see `grantd client add`"))?;
     }
+    if !config.admin_listen.is_local() && config.admin_token_file.is_none() {
+        print(format_args!(
+            "warning: admin_listen: {}: other machines, e.g. Prometheus, get 401 from everything but \
+             /livez and /readyz; set admin_token_file, or listen on 127.0.0.1",
+            config.admin_listen
+        ))?;
+    }
+    if let Some(note) = about_assertions(&clients, config.assertion_audience) {
+        print(format_args!("note: {note}"))?;
+    }
     if keys.is_empty() {
         let directory = config.keys.display();
         print(format_args!("note: {directory}: holds no key; `serve` will make one"))?;
     }
     print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys.len()))
+}
+
+/// Which clients `assertion_audience` concerns, and what it asks of them. `None` if no client signs
+/// assertions.
+fn about_assertions(clients: &Registry, audience: AssertionAudience) -> Option<String> {
+    let by_assertion = AuthMethod::PrivateKeyJwt;
+    let signs = clients.iter().filter(|client| client.auth_methods.contains(by_assertion));
+    let mut ids: Vec<_> = signs.map(|client| &*client.id).collect();
+    if ids.is_empty() {
+        return None;
+    }
+    ids.sort_unstable();
+    let ids = ids.join(", ");
+    Some(match audience {
+        AssertionAudience::Issuer => format!(
+            "assertion_audience = \"issuer\" refuses an assertion whose aud is an endpoint's URL or \
+             an array; it concerns these clients of private_key_jwt: {ids}"
+        ),
+        AssertionAudience::Endpoint => format!(
+            "assertion_audience = \"issuer\" is not set, as RFC 7523bis and FAPI 2.0 ask; with it, \
+             these clients of private_key_jwt need the issuer as aud, as a string: {ids}; \
+             grantd_assertion_audiences_total counts what they send"
+        ),
+    })
 }

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::cli::live::AdminArgs;
 use crate::cli::secret::{self, HashKind};
 use crate::cli::{CliError, cannot, print};
-use crate::config::ListenAddr;
 use crate::fault::Fault;
 use crate::jose::public_key;
 use crate::oauth::client::AuthMethod;
@@ -35,9 +35,8 @@ pub(super) enum ClientCommand {
         /// Its client_id.
         #[arg(long, value_name = "ID")]
         id: String,
-        /// Ask the server whose admin listener is here how each secret is used.
-        #[arg(long, value_name = "ADDRESS")]
-        admin: Option<ListenAddr>,
+        #[command(flatten)]
+        server: AdminArgs,
     },
     /// Let a client authenticate again.
     Enable {
@@ -123,7 +122,7 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
     match command {
         ClientCommand::Add(args) => add(args),
         ClientCommand::List { file } => show::list(&file),
-        ClientCommand::Show { file, id, admin } => show::show(&file, &id, admin.as_ref()),
+        ClientCommand::Show { file, id, server } => show::show(&file, &id, &server),
         ClientCommand::Enable { file, id } => {
             file.edit(|path, text| edit::set_enabled(path, text, &id, true))
         }

@@ -11,13 +11,14 @@ use bytes::Bytes;
 use futures_util::future::join;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::cli::CliError;
 use crate::config::ListenAddr;
@@ -84,16 +85,22 @@ pub(super) struct Request<'a> {
     method: Method,
     path: &'a str,
     form: Option<Bytes>,
+    bearer: Option<Zeroizing<String>>,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn get(path: &'a str) -> Self {
-        Self { method: Method::GET, path, form: None }
+        Self { method: Method::GET, path, form: None, bearer: None }
     }
 
     /// A form-encoded body.
     pub(super) fn post(path: &'a str, form: impl Into<Bytes>) -> Self {
-        Self { method: Method::POST, path, form: Some(form.into()) }
+        Self { method: Method::POST, path, form: Some(form.into()), bearer: None }
+    }
+
+    /// The same with a token (RFC 6750), if there is one.
+    pub(super) fn with_bearer(self, bearer: Option<Zeroizing<String>>) -> Self {
+        Self { bearer, ..self }
     }
 
     fn to(self, host: &str) -> hyper::http::Result<hyper::Request<Full<Bytes>>> {
@@ -101,6 +108,12 @@ impl<'a> Request<'a> {
             hyper::Request::builder().method(self.method).uri(self.path).header(HOST, host);
         if self.form.is_some() {
             built = built.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        if let Some(bearer) = self.bearer {
+            let field = Zeroizing::new(format!("Bearer {}", *bearer));
+            let mut field = HeaderValue::from_str(&field)?;
+            field.set_sensitive(true);
+            built = built.header(AUTHORIZATION, field);
         }
         built.body(Full::new(self.form.unwrap_or_default()))
     }

@@ -7,9 +7,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use crate::cli::{CliError, ServeArgs, cannot, live, print};
+use crate::cli::live::{self, AdminArgs};
+use crate::cli::{CliError, ServeArgs, cannot, print};
 use crate::clock::Clock;
-use crate::config::{Config, ListenAddr};
+use crate::config::Config;
 use crate::jose::key_life::{KeyTimes, Retention, Retirement};
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::store::client_file;
@@ -58,9 +59,8 @@ pub(super) enum KeyCommand {
     List {
         #[command(flatten)]
         keys: KeyArgs,
-        /// Ask the server whose admin listener is here how often each key was fetched.
-        #[arg(long, value_name = "ADDRESS")]
-        admin: Option<ListenAddr>,
+        #[command(flatten)]
+        server: AdminArgs,
     },
 }
 
@@ -92,7 +92,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
         KeyCommand::Rotate { keys, size } => rotate(keys, size.bits, now),
         KeyCommand::Retire { keys, key_id } => retire(keys, key_id.as_deref(), now),
         KeyCommand::Import { keys, from } => import(keys, &from, now),
-        KeyCommand::List { keys, admin } => list(keys, admin.as_ref(), now),
+        KeyCommand::List { keys, server } => list(keys, &server, now),
     }
 }
 
@@ -133,10 +133,10 @@ fn import(args: KeyArgs, from: &Path, now: u64) -> Result<(), CliError> {
     print(Value::Object(describe(&key)))
 }
 
-fn list(args: KeyArgs, admin: Option<&ListenAddr>, now: u64) -> Result<(), CliError> {
+fn list(args: KeyArgs, server: &AdminArgs, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
     let keys = KeySet::new(key_directory::load(&config.keys)?, retention);
-    let live = admin.map(|admin| live::ask(admin, "/keys", "is an older one")).transpose()?;
+    let live = server.ask("/keys", "is an older one")?;
     for (_, mut described) in keys.describe(now) {
         if let Some(live) = &live {
             live::add_figures(&mut described, live, "kid", &["fetches", "last_fetch"]);

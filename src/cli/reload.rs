@@ -107,6 +107,7 @@ impl Source {
         let mut paths: Vec<&Path> = self.args.config.as_deref().into_iter().collect();
         if let Some(config) = &config {
             paths.extend([&*config.clients, &*config.keys]);
+            paths.extend(config.admin_token_file.as_deref());
         }
         Stamp::of(&paths)
     }

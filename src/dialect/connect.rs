@@ -50,6 +50,7 @@ async fn try_token<'s>(
     head.check_query(&parameters)?;
     let request = TokenRequest {
         grant: GrantRequest::read(&parameters)?,
+        endpoint: head.endpoint,
         credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
         dpop: head.dpop,

@@ -53,6 +53,7 @@ async fn try_token<'s>(
             scope: scope.as_deref(),
             resources: SmallVec::new(),
         },
+        endpoint: head.endpoint,
         credentials: head.credentials(&nothing)?,
         certificate: head.certificate,
         // These services know bearer tokens only.

@@ -34,7 +34,7 @@ async fn try_introspect<'s>(
     let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
     let credentials = head.credentials(&parameters)?;
     let (told, client_id) =
-        introspection::introspect(context, snapshot, &credentials, token).await?;
+        introspection::introspect(context, snapshot, &credentials, head.endpoint, token).await?;
     let body = match told {
         Some(told) => Bytes::from(serde_json::to_vec(&told).map_err(|_| Cause::Internal)?),
         None => Bytes::from_static(b"{\"active\":false}"),

@@ -34,7 +34,8 @@ async fn try_revoke<'s>(
     // unknown one may be ignored (RFC 7009, section 2.1).
     let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
     let credentials = head.credentials(&parameters)?;
-    let client_id = revocation::revoke(context, snapshot, &credentials, token).await?;
+    let client_id =
+        revocation::revoke(context, snapshot, &credentials, head.endpoint, token).await?;
     let mut answer = Answer::empty(200);
     answer.push_header("cache-control", "no-store");
     Ok((answer, Served::to(client_id)))

@@ -67,6 +67,7 @@ async fn try_token<'s>(
     };
     let request = TokenRequest {
         grant: GrantRequest { scope: scope.as_deref(), ..GrantRequest::read(&parameters)? },
+        endpoint: head.endpoint,
         credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
         // These services know bearer tokens only.
@@ -112,7 +113,8 @@ async fn try_validate<'s>(
     let (parameters, _) = read(head, body, &VALIDATE_FIELDS)?;
     let credentials = head.credentials(&parameters)?;
     let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
-    let (valid, client_id) = validate::own_token(context, snapshot, &credentials, token).await?;
+    let (valid, client_id) =
+        validate::own_token(context, snapshot, &credentials, head.endpoint, token).await?;
     let body = json!({ "valid": valid }).to_string();
     Ok((Answer::private_json(200, body), Served::to(client_id)))
 }

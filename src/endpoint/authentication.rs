@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
+use crate::config::AssertionAudience;
 use crate::endpoint::Context;
 use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::single_use::{SingleUse, use_up};
@@ -98,7 +99,10 @@ impl<'s> Claim<'_, 's> {
             now,
             started_at: context.replay.started_at(),
             issuer: snapshot.issuer.as_str(),
-            endpoints: [TOKEN_PATH, endpoint],
+            endpoints: match snapshot.config.assertion_audience {
+                AssertionAudience::Endpoint => Some([TOKEN_PATH, endpoint]),
+                AssertionAudience::Issuer => None,
+            },
         };
         let verified = credentials.verify(registered, secret, decoy, &expected)?;
         if let Some(assertion) = verified.assertion {
@@ -110,6 +114,7 @@ impl<'s> Claim<'_, 's> {
             };
             let unusable = [AssertionError::Replayed.into(), AssertionError::Time.into()];
             use_up(context, single_use, now, unusable).await?;
+            context.assertion_audiences.count(assertion.audience.label());
         }
         if let Some(secret) = secret {
             context.secret_uses.record(verified.client, secret, now);

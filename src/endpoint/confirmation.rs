@@ -1,7 +1,6 @@
 //! To what is this client's token bound?
 
 use crate::endpoint::Context;
-use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::single_use::{SingleUse, use_up};
 use crate::endpoint::token::TokenRequest;
 use crate::oauth::client::Client;
@@ -41,7 +40,7 @@ pub async fn confirm(
     let now = context.clock.unix_seconds();
     let expected = ExpectedProof {
         method: "POST",
-        url: &snapshot.issuer.join(TOKEN_PATH),
+        url: &snapshot.issuer.join(request.endpoint),
         now,
         started_at: context.replay.started_at(),
         nonces: context.nonces(snapshot),

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
-use crate::endpoint::metadata::INTROSPECTION_PATH;
 use crate::endpoint::token::Refused;
 use crate::endpoint::validate::current;
 use crate::jose::jwt::Audience;
@@ -30,7 +29,7 @@ pub struct Introspection {
     cnf: Option<Value>,
 }
 
-/// What `token` says, and which client has asked. `None` is all that a client is told of a token
+/// What `token` says, and which client has asked at `endpoint`. `None` is all that a client is told of a token
 /// that is not good, or neither its own nor for an audience that it is registered to ask for: by
 /// the difference, it could try out tokens that it found (RFC 7662, section 4).
 ///
@@ -41,9 +40,10 @@ pub async fn introspect<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     credentials: &Credentials<'_>,
+    endpoint: &str,
     token: &str,
 ) -> Result<(Option<Introspection>, &'s str), Refused<'s>> {
-    let caller = authenticate(context, snapshot, credentials, INTROSPECTION_PATH).await?;
+    let caller = authenticate(context, snapshot, credentials, endpoint).await?;
     let issuer = snapshot.issuer.as_str();
     let told = current(context, snapshot, token).ok().filter(|known| {
         let is_own = known.client.id == caller.id;

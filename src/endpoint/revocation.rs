@@ -2,14 +2,13 @@
 
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
-use crate::endpoint::metadata::REVOCATION_PATH;
 use crate::endpoint::token::Refused;
 use crate::endpoint::validate::signed;
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 
-/// Makes sure that `token` is good no longer, and says which client has asked. There is nothing to
+/// Makes sure that `token` is good no longer, and says which client has asked at `endpoint`. There is nothing to
 /// do for one that is not good anyway (RFC 7009, section 2.2).
 ///
 /// # Errors
@@ -20,9 +19,10 @@ pub async fn revoke<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     credentials: &Credentials<'_>,
+    endpoint: &str,
     token: &str,
 ) -> Result<&'s str, Refused<'s>> {
-    let client = authenticate(context, snapshot, credentials, REVOCATION_PATH).await?;
+    let client = authenticate(context, snapshot, credentials, endpoint).await?;
     let refused = |cause| Refused { cause, client_id: Some(&*client.id) };
     let now = context.clock.unix_seconds();
     let known = signed(context, snapshot, token, now).ok();

@@ -9,7 +9,6 @@ use crate::clock::Clock;
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
 use crate::endpoint::confirmation::confirm;
-use crate::endpoint::metadata::TOKEN_PATH;
 use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
 use crate::jose::jws::SigningInput;
 use crate::oauth::client::{ContentType, RateLimit, TokenProfile};
@@ -26,6 +25,8 @@ use crate::store::snapshot::Snapshot;
 /// A request for a token, in no dialect any more.
 #[derive(Debug)]
 pub struct TokenRequest<'a> {
+    /// The path that was called, below the issuer.
+    pub endpoint: &'a str,
     /// Who asks.
     pub credentials: Credentials<'a>,
     /// The client's certificate as a trusted proxy states it.
@@ -138,7 +139,8 @@ pub async fn issue<'r, 's: 'r>(
     let now = context.clock.unix_seconds();
     let parsed = Clock::instant();
 
-    let client = pin!(authenticate(context, snapshot, &request.credentials, TOKEN_PATH)).await?;
+    let TokenRequest { endpoint, credentials, .. } = request;
+    let client = pin!(authenticate(context, snapshot, credentials, endpoint)).await?;
     let refused = |cause| Refused { cause, client_id: Some(&*client.id) };
     // Only now: nobody but the client itself can use up its budget.
     client

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
-use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::token::Refused;
 use crate::jose::jwt::Claims;
 use crate::oauth::client::Client;
@@ -76,7 +75,8 @@ pub fn bearer<'s>(
     })
 }
 
-/// Whether `token` is good and belongs to the client that asks, and which client that is.
+/// Whether `token` is good and belongs to the client that asks at `endpoint`, and which client that
+/// is.
 ///
 /// # Errors
 ///
@@ -85,9 +85,10 @@ pub async fn own_token<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     credentials: &Credentials<'_>,
+    endpoint: &str,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
-    let client = authenticate(context, snapshot, credentials, TOKEN_PATH).await?;
+    let client = authenticate(context, snapshot, credentials, endpoint).await?;
     let valid = unbound(context, snapshot, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
 }

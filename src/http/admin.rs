@@ -1,5 +1,6 @@
 //! The operators' listener: health and metrics, never on the public one.
 
+mod gate;
 mod keys;
 
 use std::future::{Future, ready};
@@ -9,13 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::endpoint::Context;
 use crate::form::urlencoded;
+use crate::http::admin::gate::Closed;
 use crate::http::connection::{Arrival, Handler};
+use crate::http::listener::Peer;
 use crate::store::throttle::Spent;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
@@ -37,23 +40,31 @@ impl Handler for Admin {
     fn handle(
         &self,
         request: Request<Incoming>,
-        _arrival: Arrival,
+        arrival: Arrival,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send {
-        ready(self.respond(&request))
+        ready(self.respond(&request, arrival.peer))
     }
 }
 
 impl Admin {
-    /// Answers one request.
-    pub fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if ![Method::GET, Method::HEAD].contains(request.method()) {
+    /// Answers one request. Everyone may know whether the server is up.
+    pub fn respond(&self, request: &Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+        let is_read = [Method::GET, Method::HEAD].contains(request.method());
+        match request.uri().path() {
+            "/livez" if is_read => return plain(StatusCode::OK, "ok\n"),
+            "/readyz" if is_read => return self.readiness(),
+            _ => {}
+        }
+        let snapshot = self.context.snapshot();
+        if let Err(closed) = gate::admit(request, peer, snapshot.admin_token.as_ref()) {
+            return refuse(closed);
+        }
+        if !is_read {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         match request.uri().path() {
-            "/livez" => plain(StatusCode::OK, "ok\n"),
-            "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
             "/keys" => self.keys(),
             path => {
@@ -164,6 +175,23 @@ impl std::fmt::Debug for Admin {
 
 const ROUTES: &str =
     "here are /livez, /readyz, /metrics, /keys, /clients/{id} and /explain/{request-id}\n";
+
+fn refuse(closed: Closed) -> Response<Full<Bytes>> {
+    match closed {
+        Closed::Token => {
+            let mut response = plain(StatusCode::UNAUTHORIZED, TOKEN_NEEDED);
+            let challenge = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            response
+        }
+        Closed::Host => plain(StatusCode::MISDIRECTED_REQUEST, OTHER_HOST),
+    }
+}
+
+const TOKEN_NEEDED: &str = "other machines need the token of admin_token_file, as Authorization: \
+                            Bearer, for all but /livez and /readyz\n";
+const OTHER_HOST: &str = "ask by an IP address or localhost, or with the token of \
+                          admin_token_file as Authorization: Bearer\n";
 
 fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     let mut response = plain(status, value.to_string());

@@ -39,7 +39,7 @@ impl<'r> Route<'r> {
         if path.strip_prefix(OAUTH_METADATA_PATH).is_some_and(|rest| rest == issuer_path) {
             return Self::ServerMetadata;
         }
-        let path = path.strip_prefix(issuer_path).unwrap_or(path);
+        let path = below_issuer(path, issuer_path);
         let own = settings.iter().find_map(|route| match (route.dialect, &*route.path) {
             (Dialect::Connect, own) => (path == own).then_some(Self::ConnectToken),
             (Dialect::Vision, own) => (path == own).then_some(Self::VisionToken(Version::V1)),
@@ -145,6 +145,12 @@ impl<'r> Route<'r> {
     pub(crate) fn allows(self, method: &Method) -> bool {
         self.methods().split(", ").any(|allowed| allowed == method.as_str())
     }
+}
+
+/// The path below the issuer, whose own path proxies may leave in front of it: with it, the issuer's
+/// URL becomes the URL that was called.
+pub(crate) fn below_issuer<'r>(path: &'r str, issuer_path: &str) -> &'r str {
+    path.strip_prefix(issuer_path).unwrap_or(path)
 }
 
 fn is_below(path: &str, parent: &str) -> bool {

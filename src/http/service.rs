@@ -33,7 +33,7 @@ pub use crate::http::connection::Arrival;
 use crate::http::connection::Handler;
 use crate::http::listener::Peer;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
-use crate::http::route::Route;
+use crate::http::route::{Route, below_issuer};
 use crate::oauth::client_authentication::Authorization;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
@@ -112,7 +112,7 @@ impl Service {
 
         let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
-            refuse(Cause::Internal, &head_of(&snapshot.config, route, &head, &origin), route)
+            refuse(Cause::Internal, &head_of(&snapshot, route, &head, &origin), route)
         });
 
         self.record(&head, route, &outcome, &request_id, &origin);
@@ -147,7 +147,7 @@ impl Service {
     {
         let limits = &snapshot.config.limits;
         let deadline = (origin.arrival.first_byte + limits.request_time()).into();
-        let mut head = head_of(&snapshot.config, route, request, origin);
+        let mut head = head_of(snapshot, route, request, origin);
         if let Err(cause) = check(limits, route, request) {
             body::discard(&request.headers, body, deadline).await;
             return refuse(cause, &head, route);
@@ -198,11 +198,12 @@ impl std::fmt::Debug for Service {
 }
 
 fn head_of<'r>(
-    config: &Config,
+    snapshot: &Snapshot,
     route: Route<'_>,
     request: &'r request::Parts,
     origin: &Origin,
 ) -> RequestHead<'r> {
+    let config = &snapshot.config;
     let authorization = match single(&request.headers, AUTHORIZATION) {
         Ok(None) => Authorization::Absent,
         Ok(Some(value)) => Authorization::Present(value),
@@ -225,6 +226,7 @@ fn head_of<'r>(
         content_type,
         network: origin.address.network,
         path: request.uri.path(),
+        endpoint: below_issuer(request.uri.path(), snapshot.issuer.path()),
         client_headers: vision::CLIENT_HEADERS.map(client_header),
         query: request.uri.query(),
         max_parameters: config.limits.form_parts,
@@ -270,7 +272,10 @@ fn check(limits: &Limits, route: Route<'_>, request: &request::Parts) -> Result<
 }
 
 /// The value of a field that may stand there once.
-fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&[u8]>, Repeated> {
+pub(super) fn single(
+    headers: &HeaderMap,
+    name: impl AsHeaderName,
+) -> Result<Option<&[u8]>, Repeated> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (value, None) => Ok(value.map(HeaderValue::as_bytes)),
@@ -279,7 +284,7 @@ fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&[u8]>,
 }
 
 /// A field is there twice or more.
-struct Repeated;
+pub(super) struct Repeated;
 
 /// RFC 9112, section 3.2: one `Host`, no more and no less, and a host in it.
 fn check_host(request: &request::Parts) -> Result<(), Cause> {

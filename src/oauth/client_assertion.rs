@@ -17,7 +17,7 @@ pub struct ClientAssertion<'a> {
     algorithm: Algorithm,
     client_id: String,
     token_id: String,
-    audience: String,
+    audience: Audience,
     expires_at: u64,
     issued_at: Option<u64>,
     not_before: Option<u64>,
@@ -40,8 +40,7 @@ impl<'a> ClientAssertion<'a> {
         if claims.iss != claims.sub || claims.iss.is_empty() || claims.jti.is_empty() {
             return Err(AssertionError::Malformed);
         }
-        // RFC 7523bis: one audience, as a string, so that no other server could use it here.
-        let Value::String(audience) = claims.aud else { return Err(AssertionError::Audience) };
+        let audience = Audience::read(claims.aud).ok_or(AssertionError::Audience)?;
         Ok(Self {
             jwt,
             algorithm,
@@ -65,9 +64,7 @@ impl<'a> ClientAssertion<'a> {
     ///
     /// The [`AssertionError`].
     pub fn check(&self, expected: &Expected<'_>) -> Result<Accepted<'_>, AssertionError> {
-        if !expected.is_meant_by(&self.audience) {
-            return Err(AssertionError::Audience);
-        }
+        let form = self.audience_form(expected).ok_or(AssertionError::Audience)?;
         let now = expected.now;
         let is_ahead = |time: u64| time > now + SKEW;
         // Without `iat`, it counts as signed as early as its end allows.
@@ -82,7 +79,24 @@ impl<'a> ClientAssertion<'a> {
         if signed_at <= expected.started_at {
             return Err(AssertionError::BeforeStart);
         }
-        Ok(Accepted { token_id: &self.token_id, signed_at, until })
+        Ok(Accepted { token_id: &self.token_id, signed_at, until, audience: form })
+    }
+
+    /// How its audience names this server; `None` if it does not in a way that is accepted.
+    fn audience_form(&self, expected: &Expected<'_>) -> Option<AudienceForm> {
+        let form = expected.form_of(&self.audience)?;
+        let is_strict = expected.endpoints.is_none() || self.is_of_the_strict_type();
+        (form == AudienceForm::Issuer || !is_strict).then_some(form)
+    }
+
+    /// Whether its header names the type of RFC 7523bis, whose audience is the issuer alone. Media
+    /// types are compared without regard to case, with or without `application/` (RFC 7515, section
+    /// 4.1.9).
+    fn is_of_the_strict_type(&self) -> bool {
+        let named = self.jwt.token_type().unwrap_or_default();
+        let (prefix, rest) = named.split_at_checked(APPLICATION.len()).unwrap_or_default();
+        let subtype = if prefix.eq_ignore_ascii_case(APPLICATION) { rest } else { named };
+        subtype.eq_ignore_ascii_case(STRICT_TYPE)
     }
 
     /// Whether one of the client's own keys has signed it, with the algorithm that is registered
@@ -122,6 +136,8 @@ pub struct Accepted<'a> {
     pub signed_at: u64,
     /// From when on it is refused anyway, in Unix seconds.
     pub until: u64,
+    /// How its audience names this server.
+    pub audience: AudienceForm,
 }
 
 /// What an assertion must say, and when.
@@ -133,15 +149,65 @@ pub struct Expected<'a> {
     pub started_at: u64,
     /// The issuer's URL.
     pub issuer: &'a str,
-    /// The paths of the token endpoint and of the endpoint that was called, below the issuer.
-    pub endpoints: [&'a str; 2],
+    /// The paths of the token endpoint and of the endpoint that was called, below the issuer: their
+    /// URLs are accepted as audiences. `None`: only the issuer is, as a string (RFC 7523bis).
+    pub endpoints: Option<[&'a str; 2]>,
 }
 
 impl Expected<'_> {
-    /// Whether an audience means this server: by its issuer or by one of the endpoints' URLs.
-    fn is_meant_by(&self, audience: &str) -> bool {
-        let below = audience.strip_prefix(self.issuer.trim_end_matches('/'));
-        audience == self.issuer || below.is_some_and(|path| self.endpoints.contains(&path))
+    /// How `audience` names this server, by its issuer or by one of the endpoints' URLs.
+    fn form_of(&self, audience: &Audience) -> Option<AudienceForm> {
+        if audience.name == self.issuer {
+            let is_array = audience.is_array;
+            return Some(if is_array { AudienceForm::IssuerArray } else { AudienceForm::Issuer });
+        }
+        let path = audience.name.strip_prefix(self.issuer.trim_end_matches('/'))?;
+        self.endpoints?.contains(&path).then_some(AudienceForm::Endpoint)
+    }
+}
+
+/// The sole audience of an assertion: of several, another server could use it here.
+struct Audience {
+    name: String,
+    is_array: bool,
+}
+
+impl Audience {
+    /// A string, or an array of exactly one, as some libraries write it.
+    fn read(aud: Value) -> Option<Self> {
+        match aud {
+            Value::String(name) => Some(Self { name, is_array: false }),
+            Value::Array(names) => match <[Value; 1]>::try_from(names) {
+                Ok([Value::String(name)]) => Some(Self { name, is_array: true }),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// How an assertion's audience names this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AudienceForm {
+    /// By its issuer, as a string.
+    Issuer,
+    /// By its issuer, in an array.
+    IssuerArray,
+    /// By the URL of an endpoint.
+    Endpoint,
+}
+
+impl AudienceForm {
+    /// Every form.
+    pub const ALL: [Self; 3] = [Self::Issuer, Self::IssuerArray, Self::Endpoint];
+
+    /// The name in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuer",
+            Self::IssuerArray => "issuer_array",
+            Self::Endpoint => "endpoint",
+        }
     }
 }
 
@@ -176,6 +242,9 @@ struct Claims {
     iat: Option<NumericDate>,
     nbf: Option<NumericDate>,
 }
+
+const APPLICATION: &str = "application/";
+const STRICT_TYPE: &str = "client-authentication+jwt";
 
 /// How far a client's clock may be ahead, in seconds.
 pub const SKEW: u64 = 10;

@@ -144,8 +144,9 @@ fn of_assertion(error: AssertionError) -> &'static str {
             "The assertion's algorithm is none that is taken, or not the client's registered one."
         }
         AssertionError::Audience => {
-            "The assertion's aud is not the issuer or the endpoint's URL, as one string: is issuer \
-             the URL that clients use?"
+            "The assertion's aud is not the issuer or the endpoint's URL alone: is issuer the URL \
+             that clients use? With assertion_audience = \"issuer\", or of the type \
+             client-authentication+jwt, only the issuer as one string is taken."
         }
         AssertionError::BeforeStart => {
             "The assertion was signed before this process started, which cannot know whether it \

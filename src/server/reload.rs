@@ -13,10 +13,11 @@ use crate::config::{Config, IssuerUrl, ListenAddr, SignerChoice};
 use crate::endpoint::Context;
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::oauth::client::Registry;
+use crate::oauth::client_secret::FastHash;
 use crate::server::{StartError, no_entropy};
 use crate::signing::engine::Engine;
 use crate::store::changes::Changes;
-use crate::store::snapshot::{Snapshot, Sources, demo_clients};
+use crate::store::snapshot::{Contents, Snapshot, Sources, demo_clients};
 use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::Metrics;
 
@@ -24,6 +25,7 @@ use crate::telemetry::metrics::Metrics;
 pub(super) struct Loaded {
     pub(super) clients: Registry,
     pub(super) keys: Vec<SigningKey>,
+    pub(super) admin_token: Option<FastHash>,
     pub(super) issuer: IssuerUrl,
 }
 
@@ -31,13 +33,14 @@ impl Loaded {
     /// Reads what `config` names.
     pub(super) fn read(config: &Config) -> Result<Self, StartError> {
         let issuer = issuer_of(config)?;
-        let (clients, keys) = Sources::of(config).load().map_err(StartError::Files)?;
+        let contents = Sources::of(config).load().map_err(StartError::Files)?;
+        let Contents { clients, keys, admin_token } = contents;
         let demo = demo_clients(&clients);
         if !demo.is_empty() && !config.allows_demo_secrets() {
             let demo = demo.into_iter().map(str::to_owned).collect();
             return Err(StartError::DemoClients(demo));
         }
-        Ok(Self { clients, keys, issuer })
+        Ok(Self { clients, keys, admin_token, issuer })
     }
 }
 
@@ -129,12 +132,13 @@ impl Reloader {
             let settings = held_back.join(", ");
             warn!(%settings, "these settings need a restart");
         }
-        let Loaded { clients, keys, issuer } = Loaded::read(&config)?;
+        let Loaded { clients, keys, admin_token, issuer } = Loaded::read(&config)?;
         if keys.is_empty() {
             return Err(StartError::NoKeys(config.keys));
         }
         let now = self.context.clock.unix_seconds();
         let new = Snapshot::after(&old, clients, keys, issuer, config, now);
+        let new = Snapshot { admin_token, ..new };
         let changes = Changes::between(&old, &new);
         if changes.is_empty() {
             info!("read again: nothing has changed");

@@ -16,6 +16,7 @@ pub struct Changes {
     keys_added: Vec<String>,
     keys_removed: Vec<String>,
     has_other_settings: bool,
+    has_other_admin_token: bool,
 }
 
 impl Changes {
@@ -45,6 +46,7 @@ impl Changes {
             keys_added: keys(new, old),
             keys_removed: keys(old, new),
             has_other_settings: old.config != new.config || old.issuer != new.issuer,
+            has_other_admin_token: old.admin_token != new.admin_token,
         }
     }
 
@@ -74,6 +76,10 @@ impl fmt::Display for Changes {
         }
         if self.has_other_settings {
             write!(f, "{separator}settings")?;
+            separator = "; ";
+        }
+        if self.has_other_admin_token {
+            write!(f, "{separator}admin token")?;
         }
         Ok(())
     }

@@ -8,9 +8,9 @@ use crate::fault::Fault;
 use crate::jose::key_life::Retention;
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::oauth::client::Registry;
-use crate::oauth::client_secret::{ClientSecret, SecretHash, is_demo_secret};
+use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash, is_demo_secret};
 use crate::oauth::decoy::Decoys;
-use crate::store::{client_file, key_directory};
+use crate::store::{admin_token, client_file, key_directory};
 
 /// Everything that a request may read.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub issuer: IssuerUrl,
     /// Under which settings.
     pub config: Config,
+    /// The hash of the token that opens the admin listener to other machines, if there is one.
+    pub admin_token: Option<FastHash>,
     /// How many were in force before it, and 1.
     pub generation: u64,
     /// What unknown client ids cost.
@@ -32,11 +34,20 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The first snapshot of a process.
+    /// The first snapshot of a process. Without an admin token, which is a field to be set.
     pub fn new(clients: Registry, keys: KeySet, issuer: IssuerUrl, config: Config) -> Self {
         let decoys = Decoys::of(&clients);
         let allows_demo_secrets = config.allows_demo_secrets();
-        Self { clients, keys, issuer, config, generation: 1, decoys, allows_demo_secrets }
+        Self {
+            clients,
+            keys,
+            issuer,
+            config,
+            admin_token: None,
+            generation: 1,
+            decoys,
+            allows_demo_secrets,
+        }
     }
 
     /// The one that comes after `old` at `now` (Unix seconds), whose budgets and kept tokens it goes
@@ -70,8 +81,21 @@ pub struct Sources {
     pub clients: PathBuf,
     /// The directory of keys.
     pub keys: PathBuf,
+    /// The file with the admin listener's token, if there is to be one.
+    pub admin_token_file: Option<PathBuf>,
     /// How long a fetched key set may be used, in seconds.
     pub jwks_max_age: u64,
+}
+
+/// What stands in the files.
+#[derive(Debug)]
+pub struct Contents {
+    /// The client registry.
+    pub clients: Registry,
+    /// The keys, whatever their state.
+    pub keys: Vec<SigningKey>,
+    /// The hash of the admin listener's token.
+    pub admin_token: Option<FastHash>,
 }
 
 impl Sources {
@@ -80,6 +104,7 @@ impl Sources {
         Self {
             clients: config.clients.clone(),
             keys: config.keys.clone(),
+            admin_token_file: config.admin_token_file.clone(),
             jwks_max_age: config.jwks_max_age,
         }
     }
@@ -89,14 +114,22 @@ impl Sources {
     /// # Errors
     ///
     /// Every fault in every file.
-    pub fn load(&self) -> Result<(Registry, Vec<SigningKey>), Vec<Fault>> {
-        match (client_file::load(&self.clients), key_directory::load(&self.keys)) {
-            (Ok(clients), Ok(keys)) => Ok((clients, keys)),
-            (clients, keys) => {
-                let faults = [clients.err(), keys.err()];
+    pub fn load(&self) -> Result<Contents, Vec<Fault>> {
+        let (clients, keys) = (client_file::load(&self.clients), key_directory::load(&self.keys));
+        match (clients, keys, self.admin_token()) {
+            (Ok(clients), Ok(keys), Ok(admin_token)) => Ok(Contents { clients, keys, admin_token }),
+            (clients, keys, admin_token) => {
+                let token_fault = admin_token.err().map(|fault| vec![fault]);
+                let faults = [clients.err(), keys.err(), token_fault];
                 Err(faults.into_iter().flatten().flatten().collect())
             }
         }
+    }
+
+    /// Only a hash of the token is kept.
+    fn admin_token(&self) -> Result<Option<FastHash>, Fault> {
+        let file = self.admin_token_file.as_deref();
+        file.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose()
     }
 
     /// How long verifiers may hold on to things, given who is registered.

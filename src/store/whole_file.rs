@@ -155,14 +155,23 @@ fn directory_of(path: &Path) -> &Path {
 
 /// Whether a file with these permissions can be read by everyone on the machine.
 pub fn is_world_readable(permissions: &Permissions) -> bool {
+    has_any_of(permissions, 0o007)
+}
+
+/// Whether a file with these permissions is not its owner's alone.
+pub fn is_shared(permissions: &Permissions) -> bool {
+    has_any_of(permissions, 0o077)
+}
+
+fn has_any_of(permissions: &Permissions, mode: u32) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        permissions.mode() & 0o007 != 0
+        permissions.mode() & mode != 0
     }
     #[cfg(not(unix))]
     {
-        let _ = permissions;
+        let _ = (permissions, mode);
         false
     }
 }

@@ -42,6 +42,7 @@ pub struct Metrics {
     pub password_queue: IntGauge,
     /// Basic pairs that were not form-encoded.
     pub raw_pairs: IntGauge,
+    assertion_audiences: AssertionAudiences,
     /// Registered clients.
     pub clients: IntGauge,
     /// Tokens that are revoked and whose time is not over.
@@ -129,6 +130,12 @@ impl Metrics {
                 "grantd_raw_basic_pairs",
                 "Basic pairs since the start that were not form-encoded and taken as they stand.",
             )?,
+            assertion_audiences: AssertionAudiences(counters(
+                "grantd_assertion_audiences_total",
+                "Client assertions that have authenticated, by what their aud names and how: with \
+                 assertion_audience = \"issuer\", only the form issuer is accepted.",
+                &["form"],
+            )?),
             clients: gauge("grantd_clients", "Registered clients.")?,
             revocations: gauge(
                 "grantd_revocations",
@@ -163,6 +170,15 @@ impl Metrics {
     /// Names what signs.
     pub fn name_signer(&self, signer: &str) {
         self.signer.with_label_values(&[signer]).set(1);
+    }
+
+    /// What counts the audiences of assertions, which can have these forms.
+    pub fn assertion_audiences<const N: usize>(&self, forms: [&str; N]) -> AssertionAudiences {
+        for form in forms {
+            // From now on there is a zero to compare with.
+            self.assertion_audiences.0.with_label_values(&[form]);
+        }
+        self.assertion_audiences.clone()
     }
 
     /// Counts a request that was answered `seconds` after its first byte.
@@ -225,6 +241,17 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// How often an assertion that has authenticated had an audience of each form.
+#[derive(Clone, Debug)]
+pub struct AssertionAudiences(IntCounterVec);
+
+impl AssertionAudiences {
+    /// Counts one.
+    pub fn count(&self, form: &str) {
+        self.0.with_label_values(&[form]).inc();
     }
 }
 

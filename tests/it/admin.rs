@@ -1,5 +1,7 @@
 //! The operators' listener.
 
+mod gate;
+
 use crate::support::home::{SIGNER, signing_key};
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, demo_without};
 

@@ -102,6 +102,48 @@ fn a_secret_that_cannot_be_used_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn sha256_protects_no_secret_of_fewer_than_32_characters() {
+    let home = Home::new();
+    let (long, short) = ("hunter2-".repeat(4), "hunter2-".repeat(4)[1..].to_owned());
+    let before = fs::read(home.clients()).unwrap();
+    let says = "grantd: the secret has fewer than 32 characters, which sha256 does not protect";
+    let commands = [
+        &["client", "add", "--id", "new"][..],
+        &["client", "rotate-secret", "--id", "demo-client"],
+    ];
+    for command in commands {
+        let with = |secret: &str| {
+            let mut command = home.command(command);
+            run_with_input(command.args(["--secret-stdin", "--hash", "sha256"]), secret)
+        };
+        for secret in [&short[..], "h", &format!("{short}\r\n")] {
+            let refused = with(secret);
+            refused.assert_error(1, &[says, "leave out --hash"]);
+            assert!(!refused.stderr.contains("unter2"), "{}", refused.stderr);
+            assert_eq!(fs::read(home.clients()).unwrap(), before, "{command:?}");
+        }
+    }
+    for command in commands {
+        let mut command = home.command(command);
+        run_with_input(command.args(["--secret-stdin", "--hash", "sha256"]), &long).assert_fine();
+    }
+    // An import is not asked which hash: the length of each secret decides.
+    let line = |id: &str, secret: &str| json!({ "client_id": id, "client_secret": secret });
+    let lines = format!("{}\n{}", line("is-short", &short), line("is-long", &long));
+    let with_hash = ["client", "import", "--hash", "sha256", "-"];
+    run_with_input(home.command(&with_hash), &lines).assert_error(2, &["--hash"]);
+    run_with_input(home.command(&["client", "import", "-"]), &lines).assert_fine();
+    let text = fs::read_to_string(home.clients()).unwrap();
+    let registry: Value = serde_json::from_str(&text).unwrap();
+    for (id, begins) in [("is-short", "$argon2id$"), ("is-long", "$sha256$"), ("new", "$sha256$")] {
+        let mut clients = registry["clients"].as_array().unwrap().iter();
+        let client = clients.find(|client| client["client_id"] == id).unwrap();
+        let hash = client["secrets"][0]["hash"].as_str().unwrap();
+        assert!(hash.starts_with(begins), "{id}: {hash}");
+    }
+}
+
+#[test]
 fn a_secret_is_kept_as_its_length_calls_for_or_as_asked() {
     let home = Home::new();
     let (long, short) = ("x".repeat(32), "x".repeat(31));

@@ -36,6 +36,7 @@ fn the_configuration_is_valid() {
     configure(&home);
     let printed = succeed(&mut home.command(&["check", "--config", "grantd.toml"]));
     assert!(printed.contains("ok: clients:"), "{printed}");
+    assert!(text_of("grantd.toml").contains("\nassertion_audience = \"issuer\"\n"));
 }
 
 /// The same socket, addresses and names everywhere: each file was tried with others of its kind.

@@ -210,6 +210,52 @@ fn what_a_proof_must_say() {
 }
 
 #[test]
+fn a_proof_is_for_the_path_that_was_called() {
+    let home = home();
+    home.write(
+        "grantd.toml",
+        "issuer = \"https://auth.example/tenant\"\n\
+         [[route]]\npath = \"/api/connect/token\"\ndialect = \"connect\"\n\
+         [[route]]\npath = \"/o/token\"\ndialect = \"connect\"\n",
+    );
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let now = || grantd::clock::Clock::system().unix_seconds();
+    let start = now();
+    while now() <= start {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let signer = Signer::es256();
+    let paths = ["/connect/token", "/api/connect/token", "/o/token"];
+    for encoding in ENCODINGS {
+        for called in paths {
+            for proven in paths {
+                let url = format!("https://auth.example/tenant{proven}");
+                // Below the issuer's path, it is the same URL.
+                for target in [called.to_owned(), format!("/tenant{called}")] {
+                    let claims = changed(claims(now()), &json!({ "htu": url }));
+                    let proof = signer.sign(&header(&signer), &claims);
+                    let request = request(encoding, "must").header("DPoP", proof);
+                    let answer = server.ask(&request.with_target(&target));
+                    if called == proven {
+                        assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+                        assert_eq!(answer.json()["token_type"], "DPoP");
+                    } else {
+                        answer.assert_refused(400, "invalid_dpop_proof");
+                    }
+                }
+            }
+        }
+        for url in ["https://auth.example/o/token", "https://auth.example/tenant/tenant/o/token"] {
+            let claims = changed(claims(now()), &json!({ "htu": url }));
+            let proof = signer.sign(&header(&signer), &claims);
+            let request = request(encoding, "must").header("DPoP", proof);
+            let answer = server.ask(&request.with_target("/tenant/o/token"));
+            answer.assert_refused(400, "invalid_dpop_proof");
+        }
+    }
+}
+
+#[test]
 fn one_use_of_each_proof_by_how_many_at_once_and_after_the_client_is_known() {
     let library = library();
     let signer = Signer::eddsa();

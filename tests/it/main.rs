@@ -32,6 +32,7 @@ mod load;
 mod metadata;
 mod mtls;
 mod multipart;
+mod names;
 mod night;
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
@@ -39,6 +40,7 @@ mod password_hashes;
 mod properties;
 mod readme;
 mod reload;
+mod request_log;
 mod reuse;
 mod revocation;
 mod secret_use;

@@ -3,9 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::FileArg;
-use crate::cli::live::{add_figures, ask};
+use crate::cli::live::{AdminArgs, add_figures};
 use crate::cli::{CliError, print};
-use crate::config::ListenAddr;
 use crate::form::urlencoded;
 use crate::store::client_file::{self, edit};
 
@@ -20,12 +19,12 @@ pub(super) fn list(file: &FileArg) -> Result<(), CliError> {
     Ok(())
 }
 
-pub(super) fn show(file: &FileArg, id: &str, admin: Option<&ListenAddr>) -> Result<(), CliError> {
+pub(super) fn show(file: &FileArg, id: &str, server: &AdminArgs) -> Result<(), CliError> {
     let text = text_of(file)?;
     let mut entry =
         entry_of(&text, id).ok_or_else(|| CliError::from(edit::no_such_client(&file.clients)))?;
     let path = format!("/clients/{}", urlencoded::encode(id));
-    let live = admin.map(|admin| ask(admin, &path, "has not read this client yet")).transpose()?;
+    let live = server.ask(&path, "has not read this client yet")?;
     if let Some(Value::Array(secrets)) = entry.get_mut("secrets") {
         for secret in secrets.iter_mut().filter_map(Value::as_object_mut) {
             // The others keep their places.

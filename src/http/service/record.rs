@@ -1,7 +1,10 @@
 //! What is told of a request when it is answered: counts, the audit, one line in the log, a span.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::Method;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::http::request;
 use tracing::field::display;
@@ -14,6 +17,7 @@ use crate::http::route::Route;
 use crate::http::service::{Origin, Service, single};
 use crate::telemetry::answered::Answered;
 use crate::telemetry::audit;
+use crate::telemetry::excerpt::excerpt;
 use crate::telemetry::refusals::Refusal;
 use crate::telemetry::trace_parent::TraceParent;
 
@@ -49,7 +53,7 @@ impl Service {
             self.write_down(about, outcome_label, outcome.verdict);
         }
         let is_validation = route == Route::Validate;
-        let (route, method, status) = (route.label(), head.method.as_str(), outcome.answer.status);
+        let (route, method, status) = (route.label(), shown(&head.method), outcome.answer.status);
         self.metrics.count(route, outcome_label, cause, took.as_secs_f64());
 
         let mut phases = None;
@@ -77,6 +81,8 @@ impl Service {
         } else {
             (None, None)
         };
+        let (original_method, original_path) =
+            (original_method.as_deref(), original_path.as_deref());
         let peer = arrival.peer;
         self.traces.tell(&Answered {
             request_id,
@@ -133,10 +139,22 @@ impl Service {
     }
 }
 
+/// The method, or its beginning: a client may make up one that is as long as a head may be.
+fn shown(method: &Method) -> &str {
+    let method = method.as_str();
+    // All of it is ASCII (RFC 9110, section 5.6.2); `None` if it is shorter.
+    method.get(..METHOD_BYTES).unwrap_or(method)
+}
+
 /// What a proxy was asked for when it asks about the token. Without the query: that is between the
 /// client and the API.
-fn original(headers: &HeaderMap) -> (Option<&str>, Option<&str>) {
-    let field = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let path = field("x-original-uri").map(|uri| uri.split_once('?').map_or(uri, |(path, _)| path));
-    (field("x-original-method"), path)
+fn original(headers: &HeaderMap) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+    let field = |name| headers.get(name).map(HeaderValue::as_bytes);
+    let method = field("x-original-method");
+    let path = field("x-original-uri").and_then(|uri| uri.split(|byte| *byte == b'?').next());
+    (method.map(|method| excerpt(method, METHOD_BYTES)), path.map(|path| excerpt(path, PATH_BYTES)))
 }
+
+/// The longest registered method has 17.
+const METHOD_BYTES: usize = 32;
+const PATH_BYTES: usize = 128;

@@ -150,6 +150,9 @@ impl<'t> Reader<'t> {
         if id.is_empty() || !is_vschar(&id) {
             let problem = "must be one or more printable ASCII characters";
             self.fault(entry.client_id, at("client_id"), problem);
+        } else if has_outer_space(&id) {
+            let problem = "must not begin or end with a space: it would look the same without";
+            self.fault(entry.client_id, at("client_id"), problem);
         }
         let enabled = self.value(entry.enabled, at("enabled"), "true or false").unwrap_or(true);
         let secrets = self.secrets(entry.secrets, at("secrets"));
@@ -254,6 +257,9 @@ impl<'t> Reader<'t> {
                     continue;
                 }
             };
+            if has_outer_space(&entry.label) {
+                self.fault(entry.hash, at, "has a label that begins or ends with a space");
+            }
             if secrets.iter().any(|secret| *secret.label == *entry.label) {
                 self.fault(entry.hash, at, "has two secrets of the same label");
             }
@@ -309,10 +315,13 @@ impl<'t> Reader<'t> {
 
     fn audiences(&mut self, raw: Option<&'t RawValue>, at: Place) -> Vec<Box<str>> {
         let audiences: Vec<Box<str>> = self.value(raw, at, "a list of strings").unwrap_or_default();
-        if let Some(raw) = raw
-            && audiences.iter().any(|audience| audience.is_empty())
-        {
-            self.fault(raw, at, "must not hold an empty string");
+        if let Some(raw) = raw {
+            if audiences.iter().any(|audience| audience.is_empty()) {
+                self.fault(raw, at, "must not hold an empty string");
+            }
+            if audiences.iter().any(|audience| has_outer_space(audience)) {
+                self.fault(raw, at, "must not hold a string that begins or ends with a space");
+            }
         }
         audiences
     }
@@ -389,6 +398,12 @@ impl<'t> Reader<'t> {
     fn line_of(&self, raw: &RawValue) -> usize {
         line_of(self.text, offset_in(self.text, raw.get())) + self.first_line - 1
     }
+}
+
+/// Two names that differ by an outer space look the same, and are the same in a header field
+/// (`X-Client-Id`), whose readers drop it (RFC 9110, section 5.5).
+fn has_outer_space(name: &str) -> bool {
+    name.trim() != name
 }
 
 const DEFAULT_LIFETIME: u32 = 3600;

@@ -85,8 +85,10 @@ impl Program {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        let addresses = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        command.arg("serve").args(addresses).args(arguments);
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
+        if !arguments.contains(&"--admin-listen") {
+            command.args(["--admin-listen", "127.0.0.1:0"]);
+        }
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "2"]);
         }
@@ -100,11 +102,13 @@ impl Program {
         let log = Log::of(child.stderr.take().expect("a pipe"));
         let line = log.wait_for(|line| line["message"] == "serving");
         let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("{line}")).to_owned();
-        let admin = text("admin").parse().expect("an address");
         // On a Unix socket, there is no address to ask at.
-        let address = text("address");
-        let unix = address.starts_with("unix:").then(|| SocketAddr::from(([0; 4], 0)));
-        let address = unix.unwrap_or_else(|| address.parse().expect("an address"));
+        let address = |name: &str| {
+            let address = text(name);
+            let unix = address.starts_with("unix:").then(|| SocketAddr::from(([0; 4], 0)));
+            unix.unwrap_or_else(|| address.parse().expect("an address"))
+        };
+        let (address, admin) = (address("address"), address("admin"));
         let issuer = text("issuer");
         let child = Running { child, log: Arc::clone(&log) };
         Self { address, admin, issuer, log, home, child }

@@ -1,0 +1,54 @@
+//! The file with the token that opens the admin listener to other machines.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::fault::Fault;
+use crate::store::whole_file;
+
+/// Reads the token from `file`, which must be its owner's alone. A line break at its end is not part
+/// of it.
+///
+/// # Errors
+///
+/// The [`Fault`], without anything of what the file holds.
+pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
+    let bytes = read_private(file)?;
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
+    let token = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end_matches(['\r', '\n']);
+    let is_printable = token.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_printable && (MIN_CHARS..=MAX_CHARS).contains(&token.len()) {
+        return Ok(Zeroizing::new(token.to_owned()));
+    }
+    let problem = format!(
+        "must hold one line of {MIN_CHARS} to {MAX_CHARS} printable ASCII characters without \
+         spaces, as `openssl rand -hex 32` makes it"
+    );
+    Err(Fault::new(file, problem))
+}
+
+/// What is in `file`, as far as a token and its line break may reach.
+fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let unreadable = |error: io::Error| Fault::new(file, format!("cannot be read: {error}"));
+    let opened = File::open(file).map_err(unreadable)?;
+    let metadata = opened.metadata().map_err(unreadable)?;
+    if whole_file::is_shared(&metadata.permissions()) {
+        let problem = "is not its owner's alone: run chmod 600 on it, and put another token into it \
+                       if others should not have read it";
+        return Err(Fault::new(file, problem));
+    }
+    // Never grows, and so leaves no copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MAX_CHARS));
+    let limit = u64::try_from(MAX_CHARS + MARGIN).unwrap_or(u64::MAX);
+    opened.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+const MIN_CHARS: usize = 32;
+/// A request's head must have room for it.
+const MAX_CHARS: usize = 1024;
+/// For a byte order mark, line breaks, and one character too many.
+const MARGIN: usize = 16;

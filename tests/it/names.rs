@@ -1,0 +1,98 @@
+//! Names that look the same must not be two: spaces around a client's id, a label or an audience.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::command::{run, run_with_input};
+use crate::support::home::{hash_of, secret_of};
+use crate::support::{DEMO, ENCODINGS, Encoding, Home, Program, Request, request_of};
+
+/// The registry's own words for each field.
+const ID: &str = "client_id: must not begin or end with a space";
+const LABEL: &str = "secrets: has a label that begins or ends with a space";
+const AUDIENCE: &str = "audience: must not hold a string that begins or ends with a space";
+const INTROSPECTS: &str = "introspects: must not hold a string that begins or ends with a space";
+
+/// Entries beside `admin`, each with what is wrong with it.
+fn look_alikes() -> Vec<(Value, &'static str)> {
+    let label = |label: &str| json!([{ "label": label, "hash": hash_of(&secret_of("a")) }]);
+    vec![
+        (json!({ "client_id": "admin " }), ID),
+        (json!({ "client_id": " admin" }), ID),
+        (json!({ "client_id": " " }), ID),
+        (json!({ "client_id": "other", "secrets": label("first ") }), LABEL),
+        (json!({ "client_id": "other", "secrets": label("\tfirst") }), LABEL),
+        (json!({ "client_id": "other", "audience": ["https://api.example "] }), AUDIENCE),
+        (json!({ "client_id": "other", "audience": ["a", "\u{a0}b"] }), AUDIENCE),
+        (json!({ "client_id": "other", "introspects": [" https://api.example"] }), INTROSPECTS),
+    ]
+}
+
+fn register(home: &Home, clients: &[Value]) {
+    home.write("clients.json", &json!({ "clients": clients }).to_string());
+}
+
+#[test]
+fn the_registry_takes_no_name_with_outer_spaces() {
+    let home = Home::new();
+    let admin = json!({ "client_id": "admin" });
+    for (entry, says) in look_alikes() {
+        register(&home, &[admin.clone(), entry]);
+        let says = format!("grantd: clients.json:1: clients[1].{says}");
+        run(home.command(&["check"])).assert_error(1, &[&says]);
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        run(home.command(&serve)).assert_error(1, &[&says]);
+    }
+    // Inside, a space shows.
+    register(&home, &[admin, json!({ "client_id": "ad min", "audience": ["a b"] })]);
+    run(home.command(&["check"])).assert_fine();
+}
+
+#[test]
+fn no_command_writes_one() {
+    let home = Home::new();
+    register(&home, &[json!({ "client_id": "admin" })]);
+    let before = fs::read(home.clients()).unwrap();
+    for (arguments, says) in [
+        (&["add", "--id", "admin "][..], ID),
+        (&["add", "--id", " admin"], ID),
+        (&["add", "--id", "other", "--audience", "https://api.example "], AUDIENCE),
+        (&["rotate-secret", "--id", "admin", "--label", "first "], LABEL),
+    ] {
+        let ended = run(home.command(&["client"]).args(arguments));
+        ended.assert_error(1, &["grantd: clients.json:", says]);
+        assert_eq!(fs::read(home.clients()).unwrap(), before, "{arguments:?}");
+    }
+    for (entry, says) in look_alikes() {
+        let ended = run_with_input(home.command(&["client", "import", "-"]), &entry.to_string());
+        ended.assert_error(1, &["grantd: standard input:1: ", says]);
+        assert_eq!(fs::read(home.clients()).unwrap(), before, "{entry}");
+    }
+}
+
+#[test]
+fn a_reload_keeps_it_out_and_a_request_with_one_names_no_client() {
+    let server = Program::start(Home::new(), &[]);
+    for id in ["demo-client ", " demo-client"] {
+        for encoding in ENCODINGS {
+            let answer = server.ask(&Request::token(encoding, &request_of(id, DEMO[1].1, &[])));
+            answer.assert_refused(400, "invalid_client");
+            let line = server.log.of_request(answer.header("x-request-id").unwrap());
+            assert_eq!((&line["cause"], &line["client"]), (&json!("unknown_client"), &json!("")));
+        }
+        let basic = Request::token(Encoding::Urlencoded, &[DEMO[2]]);
+        let answer = server.ask(&basic.basic(&format!("{id}:{}", DEMO[1].1)));
+        answer.assert_refused(401, "invalid_client");
+    }
+    let registry = fs::read_to_string(server.home.clients()).unwrap();
+    let twin =
+        registry.replacen("\"client_id\": \"no-scope\"", "\"client_id\": \"demo-client \"", 1);
+    assert_ne!(registry, twin);
+    server.home.write("clients.json", &twin);
+    server.hang_up();
+    let is_it = |line: &Value| line["fault"].as_str().is_some_and(|fault| fault.contains(ID));
+    server.log.wait_for(is_it);
+    let good = server.ask(&Request::token(Encoding::Urlencoded, &DEMO));
+    assert_eq!(good.status, 200, "{}", good.text());
+}
