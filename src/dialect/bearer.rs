@@ -17,17 +17,17 @@ pub fn validate<'s>(
     snapshot: &'s Snapshot,
     head: &RequestHead<'_>,
 ) -> Outcome<'s> {
-    let query = head.query.unwrap_or_default().as_bytes();
-    let (query, dialect) = match urlencoded::parse(query, head.max_parameters) {
-        Ok(query) => {
-            let dialect = query.get("dialect").map_or(Ok(Dialect::Connect), str::parse);
-            (Ok(query), dialect.map_err(|_unknown| Cause::FieldValue))
-        }
-        Err(error) => (Err(Cause::from(error)), Ok(Dialect::Connect)),
+    let query = urlencoded::parse(head.query.unwrap_or_default().as_bytes(), head.max_parameters);
+    let query = query.map_err(Cause::from);
+    let dialect = match &query {
+        Ok(query) => query.get("dialect").map_or(Ok(Dialect::Connect), str::parse),
+        Err(_) => Ok(Dialect::Connect),
     };
+    let dialect = dialect.map_err(|_unknown| Cause::Question);
     let words = dialect.unwrap_or(Dialect::Connect);
     let answered = query
         .and_then(|query| dialect.map(|_| query))
+        .and_then(|query| check_question(head, &query).map(|()| query))
         .map_err(Refused::from)
         .and_then(|query| try_validate(context, snapshot, head, &query));
     Outcome::of(answered, |cause| {
@@ -38,6 +38,18 @@ pub fn validate<'s>(
         answer
     })
 }
+
+/// A question that is mistyped must not be taken for one that asks for less.
+fn check_question(head: &RequestHead<'_>, query: &Parameters<'_>) -> Result<(), Cause> {
+    let is_meant = |name: &str| {
+        QUESTION.contains(&name) && query.get(name).is_some_and(|value| !value.trim().is_empty())
+    };
+    let is_bare = head.query.is_some() && query.is_empty();
+    if is_bare || !query.names().all(is_meant) { Err(Cause::Question) } else { Ok(()) }
+}
+
+/// The parameters of a question.
+const QUESTION: [&str; 3] = ["scope", "audience", "dialect"];
 
 fn try_validate<'s>(
     context: &Context,

@@ -186,6 +186,11 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::ParameterInQuery => {
             (400, INVALID_REQUEST, "Parameters belong in the body, not in the query.")
         }
+        Cause::Question => (
+            400,
+            INVALID_REQUEST,
+            "The query may hold scope, audience and dialect, each with a value.",
+        ),
         Cause::AuthenticationMissing => {
             (400, INVALID_CLIENT, "Send client_id and client_secret, in the body or by HTTP Basic.")
         }

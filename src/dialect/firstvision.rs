@@ -142,6 +142,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::GrantTypeUnsupported
         | Cause::Host
         | Cause::ParameterInQuery
+        | Cause::Question
         | Cause::SeveralAuthentications
         | Cause::Target
         | Cause::TransferEncoding => (400, "AGT400BR", "Payload is not valid"),

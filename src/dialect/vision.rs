@@ -215,6 +215,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::Form(FormError::JsonType)
         | Cause::GrantTypeUnsupported
         | Cause::ParameterInQuery
+        | Cause::Question
         | Cause::SeveralAuthentications
         | Cause::Target => (400, "240008", "Argument is not valid"),
         Cause::BodyTooLarge => (413, "240008", "Payload is too large"),

@@ -65,7 +65,7 @@ pub fn bearer<'s>(
     }
     let claims = &current.token.claims;
     let granted = |needed: &str| claims.scope.split(' ').any(|scope| scope == needed);
-    if needs.scope.is_some_and(|scope| !scope.split(' ').all(granted)) {
+    if needs.scope.is_some_and(|scope| !scope.split_ascii_whitespace().all(granted)) {
         return Err(refused(Cause::TokenScope));
     }
     Ok(Validated {

@@ -1,6 +1,7 @@
 //! Collecting a request's body under its limits.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -8,8 +9,10 @@ use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::Body;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
+use crate::clock::Clock;
 use crate::oauth::error::Cause;
 
 /// Reads the whole body, which may have `limit` bytes and take until `deadline`.
@@ -84,6 +87,21 @@ where
     }
 }
 
+/// The same in the background, for a moment, while the answer leaves already.
+pub(crate) fn linger<B>(headers: &HeaderMap, body: B)
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    if body.is_end_stream() || headers.contains_key(EXPECT) {
+        return;
+    }
+    // Without a runtime there is no socket that could be reset.
+    if let Ok(runtime) = Handle::try_current() {
+        let deadline = (Clock::instant() + LINGERING).into();
+        runtime.spawn(async move { drain(pin!(body), deadline).await });
+    }
+}
+
 async fn drain<B>(mut body: std::pin::Pin<&mut B>, deadline: Instant)
 where
     B: Body<Data = Bytes>,
@@ -100,6 +118,8 @@ where
     })
     .await;
 }
+
+const LINGERING: Duration = Duration::from_millis(500);
 
 /// Beyond this a client is not confused but hostile.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;

@@ -34,6 +34,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use memchr::memchr_iter;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
@@ -69,7 +70,7 @@ pub(crate) async fn serve(
     limits: &Limits,
     handler: &impl Handler,
 ) {
-    let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch), was_full: false });
+    let io = Watched { stream, watch: Arc::clone(&watch), was_full: false, head: Head::default() };
     let service = service_fn(|request| {
         let arrival = Arrival { peer, first_byte: watch.begin_serving() };
         let watch = &watch;
@@ -81,21 +82,37 @@ pub(crate) async fn serve(
             Ok::<_, Infallible>(response)
         })
     });
-    let mut connection = http1::Builder::new()
-        .header_read_timeout(None)
-        // Above our own limit, so that what is over ours is still read, and answered in words.
-        .max_buf_size(limits.header_bytes + HEADER_SLACK)
-        .serve_connection(io, service);
+    let mut builder = http1::Builder::new();
+    // Above our own limit, so that what is over ours is still read, and answered in words.
+    let head_bytes = limits.header_bytes.max(VALIDATE_HEAD_BYTES);
+    builder.header_read_timeout(None).max_buf_size(head_bytes + HEADER_SLACK);
+    let mut connection = builder.serve_connection(TokioIo::new(io), &service);
 
     let mut alarm = pin!(sleep_until(watch.next_look().into()));
     let expired = loop {
         tokio::select! {
             biased;
             // A connection that breaks has nobody left to tell.
-            _ = poll_fn(|cx| {
+            is_over = poll_fn(|cx| {
                 watch.has_read.store(false, Ordering::Relaxed);
-                Pin::new(&mut connection).poll(cx)
-            }) => return,
+                match Pin::new(&mut connection).poll(cx) {
+                    Poll::Ready(_) => Poll::Ready(true),
+                    Poll::Pending if watch.has_large_head.load(Ordering::Relaxed) => {
+                        Poll::Ready(false)
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
+            }) => {
+                if is_over {
+                    return;
+                }
+                watch.has_large_head.store(false, Ordering::Relaxed);
+                let parts = connection.into_parts();
+                let mut io = parts.io.into_inner();
+                io.head.give_to_another(&parts.read_buf);
+                builder.max_headers(limits.header_fields.max(LARGE_HEAD_FIELDS));
+                connection = builder.serve_connection(TokioIo::new(io), &service);
+            }
             () = alarm.as_mut() => {
                 if watch.deadline() <= Clock::instant() {
                     break watch.phase();
@@ -133,6 +150,8 @@ pub(crate) struct Watch {
     /// Whether bytes were read in this turn of the connection, and an answer to them has to wait for
     /// its next.
     has_read: AtomicBool,
+    /// Whether the present head has more fields than hyper takes without being told.
+    has_large_head: AtomicBool,
     origin: Instant,
     times: Times,
     is_last_answer: Arc<AtomicBool>,
@@ -176,6 +195,7 @@ impl Watch {
             deadline: AtomicU64::new(times.idle),
             first_byte: AtomicU64::new(0),
             has_read: AtomicBool::new(false),
+            has_large_head: AtomicBool::new(false),
             origin: Clock::instant(),
             times,
             is_last_answer,
@@ -285,6 +305,50 @@ struct Watched {
     watch: Arc<Watch>,
     /// Whether the last bytes found the socket full.
     was_full: bool,
+    head: Head,
+}
+
+/// How many lines the present head has, and what hyper has not been given of it.
+///
+/// hyper takes 100 fields without a heap allocation for each request. A head that has more goes to
+/// another hyper, which is told to take more.
+#[derive(Default)]
+struct Head {
+    lines: usize,
+    held: Vec<u8>,
+    takes_more: bool,
+}
+
+impl Head {
+    /// Whether these bytes, read where a head may go on, make it a large one.
+    fn is_made_large_by(&mut self, bytes: &[u8], begins: bool) -> bool {
+        if self.takes_more {
+            return false;
+        }
+        if begins {
+            self.lines = 0;
+        }
+        self.lines += memchr_iter(b'\n', bytes).count();
+        // The request line, and an empty one at the end, are no fields.
+        self.lines > DEFAULT_FIELDS + 2
+    }
+
+    /// What one hyper has read of the head goes in front of what it was not given.
+    fn give_to_another(&mut self, read: &[u8]) {
+        self.held.splice(..0, read.iter().copied());
+        self.takes_more = true;
+    }
+
+    /// Moves held bytes into `buffer`. Whether there were any.
+    fn fill(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let length = self.held.len().min(buffer.remaining());
+        let is_held = self.takes_more && length > 0;
+        if is_held {
+            buffer.put_slice(&self.held[..length]);
+            self.held.drain(..length);
+        }
+        is_held
+    }
 }
 
 impl AsyncRead for Watched {
@@ -293,10 +357,24 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.head.fill(buffer) {
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.watch.on_read();
+        if buffer.filled().len() == before {
+            return poll;
+        }
+        let phase = self.watch.phase();
+        self.watch.on_read();
+        if matches!(phase, Phase::Idle | Phase::Head) {
+            let (begins, bytes) = (phase == Phase::Idle, &buffer.filled()[before..]);
+            if self.head.is_made_large_by(bytes, begins) {
+                self.head.held = bytes.to_vec();
+                buffer.set_filled(before);
+                self.watch.has_large_head.store(true, Ordering::Relaxed);
+                return Poll::Pending;
+            }
         }
         poll
     }
@@ -333,6 +411,16 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+/// Fields and bytes that the head of a question about a token may have: it may be a copy of a head
+/// that was sent to an API.
+pub(crate) const VALIDATE_HEAD_FIELDS: usize = 128;
+pub(crate) const VALIDATE_HEAD_BYTES: usize = 32 * 1024;
+
+/// Fields that hyper takes without being told to take more.
+const DEFAULT_FIELDS: usize = 100;
+/// Fields that are still read, and answered in words.
+const LARGE_HEAD_FIELDS: usize = 256;
 
 /// Bytes of headers beyond our own limit that hyper still takes in.
 const HEADER_SLACK: usize = 8 * 1024;

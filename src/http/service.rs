@@ -30,7 +30,7 @@ use crate::endpoint::token::Served;
 use crate::http::body;
 use crate::http::client_address::ClientAddress;
 pub use crate::http::connection::Arrival;
-use crate::http::connection::Handler;
+use crate::http::connection::{Handler, VALIDATE_HEAD_BYTES, VALIDATE_HEAD_FIELDS};
 use crate::http::listener::Peer;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
 use crate::http::route::{Route, below_issuer};
@@ -50,6 +50,7 @@ pub struct Service {
     refusals: Arc<Refusals>,
     request_ids: RequestIds,
     warned_of_proxy: Once,
+    warned_of_no_question: Once,
     pub(crate) traces: Traces,
 }
 
@@ -73,7 +74,15 @@ impl Service {
     ) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
         let traces = Traces::default();
-        Ok(Self { context, metrics, refusals, request_ids, warned_of_proxy: Once::new(), traces })
+        Ok(Self {
+            context,
+            metrics,
+            refusals,
+            request_ids,
+            warned_of_proxy: Once::new(),
+            warned_of_no_question: Once::new(),
+            traces,
+        })
     }
 
     /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
@@ -84,7 +93,7 @@ impl Service {
         arrival: Arrival,
     ) -> impl Future<Output = Response<Full<Bytes>>>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Send + 'static,
     {
         // Whatever an `async fn` takes apart is in its future twice.
         let (head, body) = request.into_parts();
@@ -98,7 +107,7 @@ impl Service {
         arrival: Arrival,
     ) -> Response<Full<Bytes>>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Send + 'static,
     {
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
@@ -109,6 +118,15 @@ impl Service {
             self.note_undeclared_proxy(arrival.peer);
         }
         let origin = Origin { arrival, address };
+        if route == Route::Validate && head.uri.query().is_none() {
+            self.warned_of_no_question.call_once(|| {
+                warn!(
+                    "/connect/validate was asked without a question: every token of this issuer is \
+                     good there; say ?scope= or ?audience="
+                );
+            });
+        }
+        let leaves_body_unread = route == Route::Validate && !body.is_end_stream();
 
         let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
@@ -117,6 +135,9 @@ impl Service {
 
         self.record(&head, route, &outcome, &request_id, &origin);
         let mut response = into_response(outcome, request_id);
+        if leaves_body_unread {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if route.dialect() == Dialect::Vision {
             echo_client_headers(&head.headers, response.headers_mut());
         }
@@ -143,12 +164,21 @@ impl Service {
         origin: &Origin,
     ) -> Outcome<'s>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Send + 'static,
     {
         let limits = &snapshot.config.limits;
         let deadline = (origin.arrival.first_byte + limits.request_time()).into();
         let mut head = head_of(snapshot, route, request, origin);
-        if let Err(cause) = check(limits, route, request) {
+        let checked = check(limits, route, request);
+        if route == Route::Validate {
+            // The body is the business of the API that the token is for.
+            body::linger(&request.headers, body);
+            return match checked {
+                Ok(()) => bearer::validate(&self.context, snapshot, &head),
+                Err(cause) => refuse(cause, &head, route),
+            };
+        }
+        if let Err(cause) = checked {
             body::discard(&request.headers, body, deadline).await;
             return refuse(cause, &head, route);
         }
@@ -167,7 +197,6 @@ impl Service {
             Route::FirstvisionToken(path_scope) => {
                 firstvision::token(context, snapshot, path_scope, &head, body).await
             }
-            Route::Validate => bearer::validate(context, snapshot, &head),
             Route::Introspection => introspection::introspect(context, snapshot, &head, body).await,
             Route::Revocation => revocation::revoke(context, snapshot, &head, body).await,
             Route::ServerMetadata => publish(metadata::server_metadata(snapshot), &request.headers),
@@ -175,8 +204,8 @@ impl Service {
                 let now = context.clock.unix_seconds();
                 publish(metadata::key_set(snapshot, now), &request.headers)
             }
-            // `check` has refused it.
-            Route::Unknown(_) => refuse(Cause::NotFound, &head, route),
+            // `check` has refused it, or it was answered without a body.
+            Route::Unknown(_) | Route::Validate => refuse(Cause::NotFound, &head, route),
         }
     }
 }
@@ -254,7 +283,12 @@ fn check(limits: &Limits, route: Route<'_>, request: &request::Parts) -> Result<
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
         .sum();
-    if headers.len() > limits.header_fields || line + fields > limits.header_bytes {
+    let (mut most_fields, mut most_bytes) = (limits.header_fields, limits.header_bytes);
+    if route == Route::Validate {
+        most_fields = most_fields.max(VALIDATE_HEAD_FIELDS);
+        most_bytes = most_bytes.max(VALIDATE_HEAD_BYTES);
+    }
+    if headers.len() > most_fields || line + fields > most_bytes {
         return Err(Cause::HeadTooLarge);
     }
     check_host(request)?;

@@ -52,6 +52,8 @@ pub enum Cause {
     MediaType,
     /// A parameter that belongs in the body stands in the query, or in both.
     ParameterInQuery,
+    /// What is asked about a token is none of the documented questions.
+    Question,
 
     // The client.
     /// The client's assertion is refused.
@@ -216,6 +218,7 @@ impl Cause {
             Self::FieldTooLong => "field_too_long",
             Self::MediaType => "media_type",
             Self::ParameterInQuery => "parameter_in_query",
+            Self::Question => "question",
             Self::Assertion(AssertionError::Algorithm) => "assertion_algorithm",
             Self::Assertion(AssertionError::Audience) => "assertion_audience",
             Self::Assertion(AssertionError::BeforeStart) => "assertion_before_start",

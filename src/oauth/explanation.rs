@@ -33,6 +33,10 @@ impl Cause {
                 "A token parameter stood in the URI, where every log on the way keeps it. If it \
                  was a secret, rotate it."
             }
+            Self::Question => {
+                "The query of /connect/validate may hold scope, audience and dialect, each once and \
+                 with a value, and nothing else; nothing was checked."
+            }
             Self::Assertion(error) => of_assertion(error),
             Self::AuthenticationMissing => "The request names no client, or proves nothing.",
             Self::AuthMethodNotAllowed => {

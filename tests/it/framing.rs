@@ -276,6 +276,35 @@ fn a_refused_message_takes_what_follows_with_it() {
     assert_eq!(server.issued(), 0);
 }
 
+/// What `/connect/validate` does not read is no request.
+#[test]
+fn a_body_that_is_not_read_is_no_message() {
+    let server = Program::start(Home::new(), &[]);
+    let good = String::from_utf8(Request::token(Encoding::Urlencoded, &DEMO).to_bytes()).unwrap();
+    let chunk = format!("{:x}\r\n{good}\r\n0\r\n\r\n", good.len());
+    let ask = |method: &str, headers: &str, body: &str| {
+        format!("{method} /connect/validate HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n{body}")
+    };
+    let length = format!("Content-Length: {}", good.len());
+    for payload in [
+        ask("GET", &length, &good),
+        ask("GET", &length, &(good.clone() + &good)),
+        ask("HEAD", &length, &(good.clone() + &good)),
+        ask("POST", &length, &(good.clone() + &good)),
+        ask("GET", &format!("{length}\r\nExpect: 100-continue"), &good),
+        ask("GET", "Content-Length: 1", &good),
+        ask("GET", "Transfer-Encoding: chunked", &chunk),
+        ask("GET", "Transfer-Encoding: chunked", &(chunk.clone() + &good)),
+        ask("GET", "Transfer-Encoding: chunked", &good),
+        ask("GET", "Transfer-Encoding: chunked, chunked", &chunk),
+    ] {
+        let said = exchange(server.address, payload.as_bytes());
+        assert_eq!(count_answers(&said), 1, "{payload} => {}", said.escape_ascii());
+        assert!(find(&said, b"connection: close").is_some(), "{}", said.escape_ascii());
+    }
+    assert_eq!(server.issued(), 0);
+}
+
 #[test]
 fn head_and_options_issue_nothing() {
     let server = Program::start(Home::new(), &[]);

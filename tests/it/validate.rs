@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::support::sibling::{USER, home};
-use crate::support::{DEMO, Encoding, Library, Request, Response};
+use crate::support::{Connection, DEMO, Encoding, Home, Library, Program, Request, Response};
 
 const NOW: u64 = 1_750_384_800;
 const PATH: &str = "/connect/validate";
@@ -88,7 +88,152 @@ fn every_refusal_has_its_challenge() {
     library.clock.set(NOW + 3600);
     let response = ask(&library, "", &at_jwt);
     assert_eq!((response.status, response.header("www-authenticate")), (401, invalid));
-    assert_eq!(ask(&library, "?dialect=other", &at_jwt).status, 400);
+}
+
+#[test]
+fn a_mistyped_question_never_opens() {
+    let library = start();
+    for bearer in bearers(&library) {
+        for query in [
+            "?",
+            "?&",
+            "?scope",
+            "?scope=",
+            "?scope=%20",
+            "?scope=+",
+            "?audience=",
+            "?dialect=",
+            "?dialect=other",
+            "?Scope=all",
+            "?scopes=all",
+            "?scop=all",
+            "?aud=https://auth.example",
+            "?dialect=connect&x",
+            "?dialect=connect&=x",
+            "?scope=all&scope=all",
+            "?scope=%zz",
+            "?scope%3Dall",
+            "?scope=external-api&resource=a",
+        ] {
+            let answer = ask(&library, query, &bearer);
+            answer.assert_refused(400, "invalid_request");
+        }
+        for dialect in ["vision", "firstvision"] {
+            let answer = ask(&library, &format!("?dialect={dialect}&scop=all"), &bearer);
+            assert_eq!(answer.status, 400, "{dialect}");
+        }
+    }
+    let [at_jwt, _] = bearers(&library);
+    // Outer and repeated spaces are no part of a scope.
+    assert_eq!(ask(&library, "?scope=+external-api++", &at_jwt).status, 204);
+}
+
+#[test]
+fn a_question_without_a_query_is_any_token_and_is_logged_once() {
+    let server = Program::start(Home::new(), &[]);
+    let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).json();
+    let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
+    let ask = |query: &str| {
+        let request = Request::get(&format!("{PATH}{query}")).header("Authorization", &*bearer);
+        let answer = server.ask(&request);
+        server.log.of_request(answer.header("x-request-id").unwrap());
+        answer.status
+    };
+    let warnings = || {
+        server.log.count(|line| {
+            line["message"].as_str().is_some_and(|text| text.contains("without a question"))
+        })
+    };
+    assert_eq!((ask("?scope=external-api"), warnings()), (204, 0));
+    assert_eq!((ask(""), ask(""), warnings()), (204, 204, 1));
+}
+
+/// A body is the business of the API, and its announcement is a copy of what was sent there.
+#[test]
+fn an_answer_does_not_wait_for_a_body() {
+    let server = Program::shared();
+    let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).json();
+    let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
+    for headers in [
+        "Content-Length: 1",
+        "Content-Length: 1000000000",
+        "Content-Length: 5\r\nExpect: 100-continue",
+        "Content-Length: 100\r\nContent-Encoding: gzip",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Encoding: br",
+    ] {
+        for (bearer, status) in [(&*bearer, 204), ("Bearer x", 401)] {
+            let mut connection = Connection::open(server.address);
+            let head = format!(
+                "GET {PATH} HTTP/1.1\r\nHost: a\r\nAuthorization: {bearer}\r\n{headers}\r\n\r\n"
+            );
+            connection.send(head.as_bytes());
+            let answer = connection.read_answer();
+            assert_eq!(answer.status, status, "{headers}");
+            assert_eq!(answer.header("connection"), Some("close"), "{headers}");
+            connection.assert_closes();
+        }
+    }
+    // Without a body the connection stays.
+    let mut connection = Connection::open(server.address);
+    for headers in ["", "Content-Length: 0\r\n", "Content-Encoding: gzip\r\n"] {
+        let head =
+            format!("GET {PATH} HTTP/1.1\r\nHost: a\r\nAuthorization: {bearer}\r\n{headers}\r\n");
+        connection.send(head.as_bytes());
+        let answer = connection.read_answer();
+        assert_eq!((answer.status, answer.header("connection")), (204, None), "{headers}");
+    }
+    // A long body does not keep its client from reading the answer.
+    let request = Request::get(PATH).header("Authorization", &*bearer).body("a".repeat(600_000));
+    assert_eq!(server.ask(&request).status, 204);
+}
+
+#[test]
+fn a_question_may_have_the_head_of_another_request() {
+    let server = Program::shared();
+    let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).json();
+    let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
+    let with_fields = |count: usize, length: usize| {
+        let base = Request::get(PATH).header("Authorization", &*bearer);
+        // Host and Authorization are there.
+        let value = "v".repeat(length);
+        (2..count).fold(base, |request, at| request.header(&format!("X-{at}"), &*value))
+    };
+    for (count, length, status) in [
+        (64, 1, 204),
+        (65, 1, 204),
+        (99, 1, 204),
+        (100, 1, 204),
+        (101, 1, 204),
+        (128, 1, 204),
+        (129, 1, 431),
+        (200, 1, 431),
+        (10, 3900, 204),
+        (11, 3900, 431),
+    ] {
+        let request = with_fields(count, length);
+        assert_eq!(server.ask(&request).status, status, "{count} fields of {length}");
+        // Byte by byte it is the same head; and the connection serves what follows.
+        let bytes = request.to_bytes();
+        let mut connection = Connection::open(server.address);
+        let (first, rest) = bytes.split_at(bytes.len() / 2);
+        connection.send(first);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        connection.send(rest);
+        assert_eq!(connection.read_answer_to("GET").status, status, "{count} fields");
+        if status == 204 {
+            assert_eq!(connection.ask(&request).status, 204);
+            let demo = Request::token(Encoding::Multipart, &DEMO);
+            assert_eq!(connection.ask(&demo).status, 200);
+            assert_eq!(connection.ask(&request).status, 204);
+        }
+    }
+    // Elsewhere the limits are as they were, and told in words.
+    for count in [65, 100, 101, 200] {
+        let base = Request::token(Encoding::Urlencoded, &DEMO);
+        let request = (0..count).fold(base, |request, at| request.header(&format!("X-{at}"), "v"));
+        server.ask(&request).assert_refused(431, "invalid_request");
+    }
 }
 
 #[test]
