@@ -17,6 +17,7 @@ use hyper::header::{
 };
 use hyper::http::request;
 use hyper::{Request, Response, StatusCode, Version};
+use tracing::warn;
 
 use crate::clock::Clock;
 use crate::config::{ClientCertificateHeaders, Config, Dialect, Limits};
@@ -34,10 +35,12 @@ use crate::http::listener::Peer;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
 use crate::http::route::Route;
 use crate::oauth::client_authentication::Authorization;
+use crate::oauth::client_certificate::{ShownCertificate, Verification};
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::random::NoEntropy;
 use crate::store::snapshot::Snapshot;
+use crate::telemetry::hourly::{Hourly, escaped};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::traces::Traces;
@@ -48,6 +51,8 @@ pub struct Service {
     metrics: Arc<Metrics>,
     refusals: Arc<Refusals>,
     request_ids: RequestIds,
+    /// Self-signed certificates that were warned of.
+    authorities: Hourly,
     pub(crate) traces: Traces,
 }
 
@@ -70,8 +75,8 @@ impl Service {
         refusals: Arc<Refusals>,
     ) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
-        let traces = Traces::default();
-        Ok(Self { context, metrics, refusals, request_ids, traces })
+        let (authorities, traces) = (Hourly::default(), Traces::default());
+        Ok(Self { context, metrics, refusals, request_ids, authorities, traces })
     }
 
     /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
@@ -107,7 +112,9 @@ impl Service {
 
         let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
-            refuse(Cause::Internal, &head_of(&snapshot.config, route, &head, &origin), route)
+            let limits = &snapshot.config.limits;
+            let head = head_of(limits, route, &head, &origin, &ShownCertificate::Absent);
+            refuse(Cause::Internal, &head, route)
         });
 
         self.record(&head, route, &outcome, &request_id, &origin);
@@ -116,6 +123,23 @@ impl Service {
             echo_client_headers(&head.headers, response.headers_mut());
         }
         response
+    }
+
+    /// Counts a self-signed certificate that the proxy takes for an authority, and warns of each
+    /// once an hour.
+    fn warn_of_authority(&self, shown: &ShownCertificate) {
+        let ShownCertificate::Present(certificate) = shown else { return };
+        let Some(subject) = certificate.authority() else { return };
+        self.metrics.self_signed_certificates.inc();
+        let now = self.context.clock.unix_seconds();
+        if self.authorities.is_due(certificate.thumbprint(), now) {
+            let subject = escaped(subject);
+            warn!(
+                subject,
+                "a client's self-signed certificate stands in the proxy's CA file, where it is an \
+                 authority for every client's name: take it out, and register its key in jwks"
+            );
+        }
     }
 
     async fn answer<'s, B>(
@@ -131,7 +155,9 @@ impl Service {
     {
         let limits = &snapshot.config.limits;
         let deadline = (origin.arrival.first_byte + limits.request_time()).into();
-        let mut head = head_of(&snapshot.config, route, request, origin);
+        let certificate = certificate(&snapshot.config, &request.headers, origin.arrival.peer);
+        self.warn_of_authority(&certificate);
+        let mut head = head_of(limits, route, request, origin, &certificate);
         if let Err(cause) = check(limits, route, request) {
             body::discard(&request.headers, body, deadline).await;
             return refuse(cause, &head, route);
@@ -182,10 +208,11 @@ impl std::fmt::Debug for Service {
 }
 
 fn head_of<'r>(
-    config: &Config,
+    limits: &Limits,
     route: Route<'_>,
     request: &'r request::Parts,
     origin: &Origin,
+    certificate: &'r ShownCertificate,
 ) -> RequestHead<'r> {
     let authorization = match single(&request.headers, AUTHORIZATION) {
         Ok(None) => Authorization::Absent,
@@ -204,28 +231,34 @@ fn head_of<'r>(
         |(name, _)| if is_vision { Some(request.headers.get(name)?.as_bytes()) } else { None };
     RequestHead {
         authorization,
-        certificate: certificate(config, &request.headers, origin.arrival.peer),
+        certificate,
         dpop,
         content_type,
         source: origin.address.source,
         path: request.uri.path(),
         client_headers: vision::CLIENT_HEADERS.map(client_header),
         query: request.uri.query(),
-        max_parameters: config.limits.form_parts,
+        max_parameters: limits.form_parts,
         received: origin.arrival.first_byte,
     }
 }
 
-/// The client's certificate, if the peer is a trusted proxy that has verified it.
-fn certificate<'r>(config: &Config, headers: &'r HeaderMap, peer: Peer) -> Option<&'r [u8]> {
+/// The client's certificate, if the peer is a trusted proxy that states one and how far it has
+/// verified it.
+fn certificate(config: &Config, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
+    let ClientCertificateHeaders { verify_header, certificate_header } = &config.client_certificate;
+    let stated = |name| single(headers, name).ok().flatten();
+    let Some(certificate) = stated(certificate_header).filter(|stated| !stated.is_empty()) else {
+        return ShownCertificate::Absent;
+    };
     let address = peer.address().map(|address| address.ip());
     if !config.trusted_proxies.iter().any(|proxy| proxy.is(address)) {
-        return None;
+        return ShownCertificate::Absent;
     }
-    let ClientCertificateHeaders { verify_header, certificate_header } = &config.client_certificate;
-    let is_verified = single(headers, verify_header).ok().flatten() == Some(b"SUCCESS");
-    let certificate = single(headers, certificate_header).ok().flatten();
-    certificate.filter(|certificate| is_verified && !certificate.is_empty())
+    let verification = stated(verify_header).and_then(Verification::read);
+    verification.map_or(ShownCertificate::Absent, |verification| {
+        ShownCertificate::read(certificate, verification)
+    })
 }
 
 /// What can be said before the body is read.

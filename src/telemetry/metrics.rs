@@ -40,6 +40,8 @@ pub struct Metrics {
     pub password_queue: IntGauge,
     /// Basic pairs that were not form-encoded.
     pub raw_pairs: IntGauge,
+    /// Self-signed certificates that a proxy takes for authorities.
+    pub self_signed_certificates: IntCounter,
     /// Registered clients.
     pub clients: IntGauge,
     /// Tokens that are revoked and whose time is not over.
@@ -122,6 +124,10 @@ impl Metrics {
             raw_pairs: gauge(
                 "grantd_raw_basic_pairs",
                 "Basic pairs since the start that were not form-encoded and taken as they stand.",
+            )?,
+            self_signed_certificates: counter(
+                "grantd_self_signed_certificates_total",
+                "Requests with a self-signed certificate that stands in the proxy's CA file.",
             )?,
             clients: gauge("grantd_clients", "Registered clients.")?,
             revocations: gauge(

@@ -2,8 +2,12 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::deploy::configure;
@@ -28,15 +32,21 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
+        Self::trusting(&[])
+    }
+
+    /// With these certificates of clients in the file of authorities, too.
+    fn trusting(clients: &[&str]) -> Self {
         let home = Home::new();
-        home.write("clients.json", &registry());
         configure(&home);
         let socket = home.path("grantd.sock");
+        let nginx = Nginx::trusting(&socket, clients);
+        home.write("clients.json", &registry(&nginx));
         // Beside the socket on a port, so that an answer can be had without nginx.
         let listen = format!("unix:{}", socket.display());
         let arguments = ["--config", "grantd.toml", "--listen", &listen, "--allow-demo-clients"];
         let server = Program::start(home, &arguments);
-        Self { server, nginx: Nginx::before(&socket) }
+        Self { server, nginx }
     }
 
     fn bearer_of(&self, client: &str) -> String {
@@ -46,8 +56,9 @@ impl Site {
     }
 }
 
-/// With two clients of the protected API, and one that has a certificate.
-fn registry() -> String {
+/// With two clients of the protected API, and those that have a certificate: by its name, by its
+/// key, and only to bind tokens to it.
+fn registry(nginx: &Nginx) -> String {
     let mut document: Value = serde_json::from_str(&home::registry()).unwrap();
     let of_api = |id: &str, scope: &str| {
         json!({
@@ -64,8 +75,29 @@ fn registry() -> String {
             "tls_client_certificate_bound_access_tokens": true,
             "scopes": ["read"], "default_scopes": ["read"],
         }),
+        json!({
+            "client_id": "self-signed", "auth_methods": ["self_signed_tls_client_auth"],
+            "jwks": { "keys": [public_key(&nginx.file("grantd/self-signed.key"))] },
+            "tls_client_certificate_bound_access_tokens": true,
+            "scopes": ["read"], "default_scopes": ["read"],
+        }),
+        json!({
+            "client_id": "bound", "secrets": [{ "label": "a", "hash": hash_of(&secret_of("bound")) }],
+            "tls_client_certificate_bound_access_tokens": true,
+            "scopes": ["read"], "default_scopes": ["read"],
+        }),
     ]);
     document.to_string()
+}
+
+/// A P-256 key as a JWK: the coordinates are the end of what openssl writes.
+fn public_key(private: &Path) -> Value {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(private);
+    let written = openssl.output().unwrap().stdout;
+    let (x, y) = written[written.len() - 64..].split_at(32);
+    let [x, y] = [x, y].map(|number| URL_SAFE_NO_PAD.encode(number));
+    json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y })
 }
 
 fn token_of(answer: &Response) -> String {
@@ -297,22 +329,110 @@ fn a_request_has_one_id_everywhere() {
 #[test]
 fn only_a_certificate_that_was_shown_counts() {
     let Site { server, nginx } = Site::start();
-    let own = [("grant_type", "client_credentials"), ("client_id", "certified")];
     let pem = std::fs::read(nginx.file("grantd/client.pem")).unwrap();
     let escaped = percent_encode(&pem).replace('+', "%20");
     for encoding in ENCODINGS {
-        let request = Request::token(encoding, &own);
+        let request = of_certified("certified", encoding);
         let forged = request.clone().header("X-Client-Cert-Verify", "SUCCESS");
         let forged = forged.header("X-Client-Cert", escaped.clone());
-        nginx.ask(&request).assert_refused(400, "invalid_client");
-        nginx.ask(&forged).assert_refused(400, "invalid_client");
-        nginx.ask_as("stranger", &request).assert_refused(400, "invalid_request");
-        nginx.ask_as("stranger", &forged).assert_refused(400, "invalid_request");
-
-        let answer = nginx.ask_as("client", &request);
-        let token = Token::verified(&answer, server.address);
-        assert!(token.claims["cnf"]["x5t#S256"].is_string(), "{:?}", token.claims);
+        for request in [&request, &forged] {
+            nginx.ask(request).assert_refused(400, "invalid_client");
+            nginx.ask_as("stranger", request).assert_refused(400, "invalid_client");
+        }
+        assert_bound(&nginx.ask_as("client", &request), &server);
     }
+}
+
+/// The request of a client that has nothing but its certificate.
+fn of_certified(client: &str, encoding: Encoding) -> Request {
+    Request::token(encoding, &[("grant_type", "client_credentials"), ("client_id", client)])
+}
+
+#[track_caller]
+fn assert_bound(answer: &Response, server: &Program) {
+    let token = Token::verified(answer, server.address);
+    assert!(token.claims["cnf"]["x5t#S256"].is_string(), "{:?}", token.claims);
+}
+
+/// A certificate as openssl makes it is an authority. Its owner can sign for anybody, which must not
+/// count; and it needs no place among the authorities.
+#[test]
+fn a_self_signed_client_is_itself_and_no_other() {
+    let Site { server, nginx } = Site::start();
+    let chain = nginx.file("grantd/self-signed.pem");
+    let [alone, with_chain] = [&[][..], &["-cert_chain", chain.to_str().unwrap()]];
+    let secret = secret_of("bound");
+    for version in ["-tls1_2", "-tls1_3"] {
+        for encoding in ENCODINGS {
+            let ask = |certificate: &str, client: &str, more: &[&str]| {
+                let request = of_certified(client, encoding);
+                nginx.ask_with(certificate, &request, &[&[version], more].concat())
+            };
+            assert_bound(&ask("client", "certified", alone), &server);
+            assert_bound(&ask("self-signed", "self-signed", alone), &server);
+            assert_bound(&ask("self-signed", "self-signed", with_chain), &server);
+            let bound = Request::token(encoding, &request_of("bound", &secret, &[]));
+            assert_bound(&nginx.ask_with("client", &bound, &[version]), &server);
+            for (certificate, more) in [
+                ("forged", alone),
+                ("forged", with_chain),
+                ("self-signed", alone),
+                ("stranger", alone),
+            ] {
+                ask(certificate, "certified", more).assert_refused(400, "invalid_client");
+                if certificate != "self-signed" {
+                    ask(certificate, "self-signed", more).assert_refused(400, "invalid_client");
+                }
+                let more = [&[version], more].concat();
+                let answer = nginx.ask_with(certificate, &bound, &more);
+                answer.assert_refused(400, "invalid_request");
+            }
+        }
+    }
+    assert_eq!(server.metric("grantd_self_signed_certificates_total"), 0);
+}
+
+/// What a handshake has verified goes with its session.
+#[test]
+fn a_resumed_session_is_worth_what_its_first_was() {
+    let Site { server, nginx } = Site::start();
+    let session = nginx.file("session");
+    let session = session.to_str().unwrap();
+    for version in ["-tls1_2", "-tls1_3"] {
+        for (certificate, client, is_in) in [
+            ("client", "certified", true),
+            ("self-signed", "self-signed", true),
+            ("forged", "certified", false),
+            ("self-signed", "certified", false),
+        ] {
+            let request = of_certified(client, Encoding::Urlencoded);
+            for resume in ["-sess_out", "-sess_in"] {
+                let answer = nginx.ask_with(certificate, &request, &[version, resume, session]);
+                if is_in {
+                    assert_bound(&answer, &server);
+                } else {
+                    answer.assert_refused(400, "invalid_client");
+                }
+            }
+        }
+    }
+}
+
+/// Those who have put a client's certificate among the authorities keep their clients, and are told.
+#[test]
+fn a_client_among_the_authorities_stays_in_and_is_warned_of() {
+    let Site { server, nginx } = Site::trusting(&["self-signed"]);
+    for encoding in ENCODINGS {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let request = of_certified("self-signed", encoding);
+            assert_bound(&nginx.ask_with("self-signed", &request, &[version]), &server);
+            let request = of_certified("certified", encoding);
+            assert_bound(&nginx.ask_with("client", &request, &[version]), &server);
+        }
+    }
+    assert_eq!(server.metric("grantd_self_signed_certificates_total"), 4);
+    let line = server.log.wait_for(|line| line["subject"] == "CN=self-signed");
+    assert_eq!(line["level"], "WARN");
 }
 
 #[test]

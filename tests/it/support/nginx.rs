@@ -41,12 +41,21 @@ impl Nginx {
     /// Passes requests on to whoever listens on `socket`. The API that it protects tells what it
     /// was told.
     pub(crate) fn before(socket: &Path) -> Self {
+        Self::trusting(socket, &[])
+    }
+
+    /// The same with these certificates of clients in the file of authorities, too.
+    pub(crate) fn trusting(socket: &Path, clients: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
         for name in ["conf.d", "snippets", "grantd", "log"] {
             fs::create_dir(root.join(name)).unwrap();
         }
         make_certificates(&root.join("grantd"));
+        let file = |name: &str| root.join(format!("grantd/{name}.pem"));
+        let authorities = ["client-ca"].iter().chain(clients);
+        let authorities = authorities.map(|name| fs::read_to_string(file(name)).unwrap());
+        fs::write(file("client-ca"), authorities.collect::<String>()).unwrap();
         let [port, plain] = [free_port(), free_port()];
         write_site(root, socket, port, plain);
         let main = root.join("nginx.conf");
@@ -111,10 +120,16 @@ impl Nginx {
     /// The same with the certificate `name`, one of those that [`make_certificates`] makes.
     #[track_caller]
     pub(crate) fn ask_as(&self, name: &str, request: &Request) -> Response {
+        self.ask_with(name, request, &[])
+    }
+
+    /// The same with more arguments for `openssl s_client`.
+    #[track_caller]
+    pub(crate) fn ask_with(&self, name: &str, request: &Request, more: &[&str]) -> Response {
         let [certificate, key] =
             ["pem", "key"].map(|kind| self.file(&format!("grantd/{name}.{kind}")));
-        let more = ["-cert", certificate.to_str().unwrap(), "-key", key.to_str().unwrap()];
-        self.ask_host("auth.example.com", request, &more)
+        let own = ["-cert", certificate.to_str().unwrap(), "-key", key.to_str().unwrap()];
+        self.ask_host("auth.example.com", request, &[&own, more].concat())
     }
 
     #[track_caller]
@@ -192,7 +207,9 @@ fn write_site(root: &Path, socket: &Path, port: u16, plain: u16) {
     }
 }
 
-/// The site's own, a client's with the authority that signed it, and one of nobody's.
+/// The site's own, a client's with the authority that signed it, one that a client has signed
+/// itself, one that this client has forged for the first, and one of nobody's. Without extensions
+/// of ours they are as openssl makes them, which is as authorities.
 fn make_certificates(directory: &Path) {
     let make = |name: &str, more: &[&str]| {
         let [certificate, key] = ["pem", "key"].map(|kind| format!("{name}.{kind}"));
@@ -204,10 +221,16 @@ fn make_certificates(directory: &Path) {
     };
     let name = ["-addext", "subjectAltName=DNS:client.example"];
     let no_authority = ["-addext", "basicConstraints=critical,CA:false"];
-    let signed = ["-CA", "client-ca.pem", "-CAkey", "client-ca.key"];
+    let leaf = |leaf: &str, authority: &str| {
+        let [certificate, key] = ["pem", "key"].map(|kind| format!("{authority}.{kind}"));
+        let signed = ["-CA", &*certificate, "-CAkey", &*key];
+        make(leaf, &[&name[..], &no_authority, &signed].concat());
+    };
     make("certificate", &["-addext", NAMES]);
     make("client-ca", &[]);
-    make("client", &[&name[..], &no_authority, &signed].concat());
+    leaf("client", "client-ca");
+    make("self-signed", &[]);
+    leaf("forged", "self-signed");
     make("stranger", &name);
     fs::rename(directory.join("certificate.key"), directory.join("key.pem")).unwrap();
 }
