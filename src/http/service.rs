@@ -20,7 +20,7 @@ use hyper::{Request, Response, StatusCode, Version};
 use tracing::warn;
 
 use crate::clock::Clock;
-use crate::config::{ClientCertificateHeaders, Config, Dialect, Limits};
+use crate::config::{ClientCertificates, Config, Dialect, Limits};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, vision,
 };
@@ -243,16 +243,16 @@ fn head_of<'r>(
     }
 }
 
-/// The client's certificate, if the peer is a trusted proxy that states one and how far it has
-/// verified it.
+/// The client's certificate, if the peer is a proxy that is believed about certificates, and states
+/// one and how far it has verified it.
 fn certificate(config: &Config, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
-    let ClientCertificateHeaders { verify_header, certificate_header } = &config.client_certificate;
+    let ClientCertificates { verify_header, certificate_header, .. } = &config.client_certificate;
     let stated = |name| single(headers, name).ok().flatten();
     let Some(certificate) = stated(certificate_header).filter(|stated| !stated.is_empty()) else {
         return ShownCertificate::Absent;
     };
     let address = peer.address().map(|address| address.ip());
-    if !config.trusted_proxies.iter().any(|proxy| proxy.is(address)) {
+    if !config.certificate_proxies().any(|proxy| proxy.is(address)) {
         return ShownCertificate::Absent;
     }
     let verification = stated(verify_header).and_then(Verification::read);

@@ -43,8 +43,9 @@ impl Cause {
             }
             Self::CertificateMissing => {
                 "The client's tokens are bound to a certificate, and no trusted proxy has stated \
-                 one that counts for it: did the client connect with it, does trusted_proxies name \
-                 the proxy, and is the key of a self-signed one registered in jwks, for \
+                 one that counts for it: did the client connect with it, does \
+                 client_certificate.proxies (or trusted_proxies, by its single address) name the \
+                 proxy, and is the key of a self-signed one registered in jwks, for \
                  self_signed_tls_client_auth?"
             }
             Self::CertificateMismatch => {

@@ -15,7 +15,9 @@ use crate::support::command::run;
 use crate::support::form::percent_encode;
 use crate::support::home::{hash_of, secret_of};
 use crate::support::status::{INTROSPECT, REVOKE, assert_revoked};
-use crate::support::{ENCODINGS, Encoding, Home, Program, Request, Response, Token, request_of};
+use crate::support::{
+    ENCODINGS, Encoding, Home, Program, Request, Response, Token, request_of, wait_until,
+};
 
 const ODD: &str = include_str!("certificates/odd.pem");
 const RSA: &str = include_str!("certificates/rsa.pem");
@@ -155,7 +157,7 @@ const UNVERIFIED: [&str; 11] = [
     "NONE",
 ];
 
-const TRUSTING: &str = "trusted_proxies = [\"127.0.0.0/8\"]";
+const TRUSTING: &str = "trusted_proxies = [\"127.0.0.1\"]";
 
 #[test]
 fn a_certificate_is_known_by_its_one_registered_name_or_by_its_key() {
@@ -393,7 +395,13 @@ fn a_self_signed_certificate_in_the_ca_file_is_counted_and_warned_of() {
 
 #[test]
 fn nobody_but_a_trusted_proxy_is_believed() {
-    for toml in ["", "trusted_proxies = []", "trusted_proxies = [\"10.0.0.0/8\", \"unix\"]"] {
+    for toml in [
+        "",
+        "trusted_proxies = []",
+        "trusted_proxies = [\"10.0.0.1\", \"unix\"]",
+        "trusted_proxies = [\"127.0.0.1\"]\n[client_certificate]\nproxies = []",
+        "trusted_proxies = [\"127.0.0.0/8\"]\n[client_certificate]\nproxies = [\"127.0.0.2\"]",
+    ] {
         let server = program(toml);
         for encoding in ENCODINGS {
             let answer = server.ask(&with(request(encoding, "dns"), ODD));
@@ -411,6 +419,89 @@ fn nobody_but_a_trusted_proxy_is_believed() {
     socket.write_all(&request.header("Connection", "close").to_bytes()).unwrap();
     socket.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+}
+
+/// Every host of a network could be any client: what was trusted for addresses alone must not count
+/// for certificates, and a start must not cut clients off without a word.
+#[test]
+fn certificates_come_from_single_proxies_unless_a_network_is_named_on_purpose() {
+    const WORD: &str = "client_certificate.proxies is not set";
+    let serve = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let serve = [&["serve", "--config", "grantd.toml"][..], &serve].concat();
+    let check = ["check", "--config", "grantd.toml"];
+    for toml in [
+        "trusted_proxies = [\"127.0.0.0/8\"]",
+        "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/31\"]",
+        "trusted_proxies = [\"unix\", \"fd00::/127\"]\n[client_certificate]\nverify_header = \"X-V\"",
+    ] {
+        let home = home(toml);
+        run(home.command(&serve)).assert_error(1, &[WORD, "(as-dns, as-uri, bound, "]);
+        run(home.command(&check)).assert_error(1, &[WORD, "more)"]);
+        // Where no client needs a certificate, nothing is cut off.
+        home.write("clients.json", r#"{"clients":[]}"#);
+        assert!(run(home.command(&check)).assert_fine().contains("ok: "));
+    }
+    // A client that only binds its tokens would be cut off as well.
+    let toml = "trusted_proxies = [\"127.0.0.0/8\"]";
+    let home_of = |client: Value| {
+        let home = home(toml);
+        home.write("clients.json", &json!({ "clients": [client] }).to_string());
+        home
+    };
+    let mut client = json!({ "client_id": "c" });
+    assert_eq!(run(home_of(client.clone()).command(&check)).code, Some(0));
+    client["tls_client_certificate_bound_access_tokens"] = true.into();
+    run(home_of(client).command(&check)).assert_error(1, &[WORD, "(c)"]);
+
+    for (toml, warns) in [
+        ("trusted_proxies = [\"127.0.0.1/32\"]", None),
+        ("[client_certificate]\nproxies = [\"127.0.0.1\"]", None),
+        (
+            "trusted_proxies = [\"127.0.0.0/8\"]\n[client_certificate]\nproxies = [\"127.0.0.1\"]",
+            None,
+        ),
+        ("[client_certificate]\nproxies = [\"127.0.0.0/8\"]", Some("holds a network")),
+    ] {
+        let home = home(toml);
+        let checked = run(home.command(&check));
+        let printed = checked.assert_fine();
+        assert_eq!(printed.contains("warning: client_certificate.proxies"), warns.is_some());
+        assert!(warns.is_none_or(|warns| printed.contains(warns)), "{printed}");
+        let server = Program::start(home, &["--config", "grantd.toml"]);
+        let answer = server.ask(&with(request(Encoding::Urlencoded, "dns"), ODD));
+        assert_eq!(answer.status, 200, "{toml}");
+    }
+    let printed = run(home("").command(&check));
+    assert!(printed.assert_fine().contains("no proxy may state certificates"), "{printed:?}");
+}
+
+/// What a start would refuse, a reload refuses too, whichever of the files has changed.
+#[test]
+fn a_reload_that_would_cut_certificate_clients_off_changes_nothing() {
+    let home = home(TRUSTING);
+    let clients = std::fs::read_to_string(home.clients()).unwrap();
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let is_in = || server.ask(&with(request(Encoding::Urlencoded, "dns"), ODD)).status == 200;
+    let says =
+        |line: &Value, word: &str| line["fault"].as_str().is_some_and(|it| it.contains(word));
+    server.home.write("grantd.toml", "trusted_proxies = [\"127.0.0.0/8\"]");
+    server.hang_up();
+    server.log.wait_for(|line| says(line, "client_certificate.proxies"));
+    assert!(is_in());
+
+    // With nobody to cut off it is in force, until somebody comes who would be.
+    server.home.write("clients.json", r#"{"clients":[]}"#);
+    server.hang_up();
+    wait_until(|| server.metric("grantd_clients") == 0);
+    let refused = server.metric("grantd_reloads_total{outcome=\"refused\"}");
+    server.home.write("clients.json", &clients);
+    server.hang_up();
+    wait_until(|| server.metric("grantd_reloads_total{outcome=\"refused\"}") > refused);
+    assert_eq!(server.metric("grantd_clients"), 0);
+    server.home.write("grantd.toml", "[client_certificate]\nproxies = [\"127.0.0.0/8\"]");
+    server.hang_up();
+    wait_until(|| server.metric("grantd_clients") > 0);
+    assert!(is_in());
 }
 
 #[test]
@@ -461,7 +552,7 @@ fn a_token_is_bound_to_the_certificate() {
 }
 
 #[test]
-fn metadata_says_so_only_where_a_proxy_is_trusted() {
+fn metadata_says_so_only_where_a_proxy_states_certificates() {
     let document = |toml: &str| {
         let server = program(toml);
         server.ask(&Request::get("/.well-known/oauth-authorization-server")).json()
@@ -478,10 +569,20 @@ fn metadata_says_so_only_where_a_proxy_is_trusted() {
         ])
     );
     assert_eq!(on["tls_client_certificate_bound_access_tokens"], true);
-    let off = document("");
-    let methods = off["token_endpoint_auth_methods_supported"].to_string();
+    for toml in ["", "trusted_proxies = [\"127.0.0.1\"]\n[client_certificate]\nproxies = []"] {
+        let off = document(toml);
+        let methods = off["token_endpoint_auth_methods_supported"].to_string();
+        assert!(!methods.contains("tls"), "{methods}");
+        assert_eq!(off.get("tls_client_certificate_bound_access_tokens"), None);
+    }
+    let named = document("[client_certificate]\nproxies = [\"unix\"]");
+    assert_eq!(named["tls_client_certificate_bound_access_tokens"], true);
+    let home = Home::new();
+    home.write("grantd.toml", "trusted_proxies = [\"127.0.0.0/8\"]");
+    let server = Program::start(home, &["--config", "grantd.toml", "--allow-demo-clients"]);
+    let request = Request::get("/.well-known/openid-configuration");
+    let methods = server.ask(&request).json()["token_endpoint_auth_methods_supported"].to_string();
     assert!(!methods.contains("tls"), "{methods}");
-    assert_eq!(off.get("tls_client_certificate_bound_access_tokens"), None);
 }
 
 #[test]
@@ -526,6 +627,7 @@ fn the_registry_and_the_configuration_are_checked() {
     for (toml, says) in [
         ("trusted_proxies = [\"10.0.0.1/8\"]", "a trusted proxy is an address, a network"),
         ("[client_certificate]\nverify_header = \"a b\"", "must be the name of a header field"),
+        ("[client_certificate]\nproxies = [\"10.0.0.1/8\"]", "a trusted proxy is an address"),
     ] {
         let home = home(toml);
         run(home.command(&["check", "--config", "grantd.toml"])).assert_error(1, &[says]);
