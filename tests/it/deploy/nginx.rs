@@ -11,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::deploy::configure;
+use crate::readme::succeed;
 use crate::support::form::percent_encode;
 use crate::support::home::{self, hash_of, secret_of};
 use crate::support::http::find;
@@ -158,13 +159,92 @@ fn metadata_and_keys_are_those_of_the_public_name() {
     assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
 }
 
+/// A secret that is sent in clear must not work.
 #[test]
-fn plain_http_is_sent_to_tls() {
+fn without_tls_there_is_nothing_but_the_challenges_of_a_certificate_authority() {
+    let Site { server, nginx } = Site::start();
+    std::fs::create_dir_all(nginx.file("html/.well-known/acme-challenge")).unwrap();
+    std::fs::write(nginx.file("html/.well-known/acme-challenge/a"), "proof").unwrap();
+    std::fs::write(nginx.file("html/index.html"), "a site").unwrap();
+    let ask = |request: &Request| Connection::open(nginx.plain).ask(request);
+    let token = Request::token(Encoding::Urlencoded, &DEMO);
+    let mut refused = vec![ask(&token), ask(&Request::get("/.well-known/jwks.json"))];
+    for target in [
+        "/connect/token?a=b",
+        "http://auth.example.com/connect/token",
+        "/.well-known/acme-challenge/../../connect/token",
+        "/.well-known/acme-challenge/%2e%2e/%2e%2e/connect/token",
+    ] {
+        refused.push(ask(&token.clone().with_target(target)));
+    }
+    refused.push(ask(&Request::get("/index.html")));
+    for answer in refused {
+        answer.assert_refused(404, "invalid_request");
+        assert_eq!((answer.header("location"), answer.header(HSTS)), (None, None));
+    }
+    assert_eq!(ask(&vision()).json()[0]["errorCode"], "240008");
+    assert_eq!(ask(&firstvision(FIRSTVISION)).json()["errorCode"], "AGT404NF");
+    let challenge = ask(&Request::get("/.well-known/acme-challenge/a"));
+    assert_eq!((challenge.status, challenge.text()), (200, "proof"));
+    assert_eq!(ask(&Request::get("/.well-known/acme-challenge/b")).status, 404);
+    assert_eq!(server.metric("grantd_requests_total"), 0);
+}
+
+const HSTS: &str = "strict-transport-security";
+
+#[test]
+fn every_answer_through_tls_says_that_the_name_is_for_tls_alone() {
+    let Site { server, nginx } = Site::start();
+    let api = |path: &str| nginx.ask_host("api.example.com", &Request::get(path), &[]);
+    let mut answers = vec![
+        (200, nginx.ask(&Request::token(Encoding::Urlencoded, &DEMO))),
+        (400, nginx.ask(&Request::token(Encoding::Urlencoded, &[("a", "b")]))),
+        (404, nginx.ask(&Request::get("/connect/nothing"))),
+        (404, nginx.ask(&Request::get("/-/error"))),
+        (405, nginx.ask(&Request::new("TRACE", TOKEN))),
+        (413, nginx.ask(&Request::new("POST", TOKEN).body("a".repeat(33 * 1024)))),
+        (401, api("/reports/a")),
+        (404, api("/")),
+    ];
+    drop(server);
+    answers.push((503, nginx.ask(&Request::get("/.well-known/jwks.json"))));
+    answers.push((503, api("/reports/a")));
+    for (status, answer) in answers {
+        assert_eq!((answer.status, answer.header(HSTS)), (status, Some("max-age=31536000")));
+    }
+}
+
+#[test]
+fn a_token_comes_through_http_2() {
+    let Site { server, nginx } = Site::start();
+    let port = nginx.port;
+    for version in ["--http2", "--http1.1"] {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail-with-body", version, "--cacert"]);
+        curl.arg(nginx.certificate());
+        curl.args(["--resolve", &format!("auth.example.com:{port}:127.0.0.1")]);
+        for (name, value) in DEMO {
+            curl.args(["--data-urlencode", &format!("{name}={value}")]);
+        }
+        curl.args(["--write-out", "\n%{http_version}"]);
+        curl.arg(format!("https://auth.example.com:{port}{TOKEN}"));
+        let printed = succeed(&mut curl);
+        let (body, spoken) = printed.rsplit_once('\n').unwrap();
+        assert_eq!(spoken, if version == "--http2" { "2" } else { "1.1" });
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["token_type"], "Bearer");
+    }
+    assert_eq!(server.issued(), 2);
+}
+
+/// On a connection to another name the client's certificate was not asked for. A client that shares
+/// connections opens another when it is told so (RFC 9110, section 15.5.20).
+#[test]
+fn a_connection_for_another_name_is_misdirected() {
     let site = Site::start();
-    let answer = Connection::open(site.nginx.plain)
-        .ask(&Request::token(Encoding::Urlencoded, &DEMO).with_target("/connect/token?a=b"));
-    assert_eq!(answer.status, 308);
-    assert_eq!(answer.header("location"), Some("https://auth.example.com/connect/token?a=b"));
+    let text = "GET /connect/token HTTP/1.1\r\nHost: auth.example.com\r\nConnection: close\r\n\r\n";
+    let answers = site.nginx.exchange("api.example.com", text, &[]);
+    assert_eq!((answers.len(), answers[0].status), (1, 421));
 }
 
 /// Status, body and every header of grantd's refusals, as they come without nginx.
@@ -209,7 +289,7 @@ fn the_refusals_of_grantd_come_through_unchanged() {
 fn bare(answer: Response) -> (u16, Vec<(String, String)>, String) {
     let text = answer.text().to_owned();
     let mut headers = answer.headers;
-    headers.retain(|(name, _)| !["date", "server", "connection"].contains(&name.as_str()));
+    headers.retain(|(name, _)| !["date", "server", "connection", HSTS].contains(&name.as_str()));
     headers.sort();
     (answer.status, headers, text)
 }
@@ -511,6 +591,96 @@ fn who_asks_too_often_is_told_so_in_the_words_of_the_route() {
     }
     // Key sets are for everybody, at any rate.
     assert_eq!(site.nginx.ask(&Request::get("/.well-known/jwks.json")).status, 200);
+}
+
+/// nginx sees paths decoded and resolved, grantd as they are sent: the rate must go by the latter.
+#[test]
+fn no_way_of_writing_a_path_passes_the_rate() {
+    let directory = tempfile::TempDir::new().unwrap();
+    // Without grantd: whatever is let through is refused at once.
+    let nginx = Nginx::before(&directory.path().join("socket"));
+    let answers = |path: &str, connection: &str| -> Vec<u16> {
+        let ask = |path: &str, connection: &str| {
+            format!(
+                "GET {path} HTTP/1.1\r\nHost: auth.example.com\r\nConnection: {connection}\r\n\r\n"
+            )
+        };
+        let text = ask(TOKEN, "keep-alive").repeat(150) + &ask(path, "keep-alive").repeat(30);
+        let answers = nginx.exchange("auth.example.com", &(text + &ask(path, connection)), &[]);
+        answers[150..].iter().map(|answer| answer.status).collect()
+    };
+    for path in [
+        TOKEN,
+        "/connect/token?a",
+        "/connect/token#a",
+        "//connect/token",
+        "/connect/./token",
+        "/connect/%74oken",
+        "http://auth.example.com/connect/token",
+        "http://auth.example.com/v1/getAccessToken/a",
+        "/v2/api/oauth/token",
+        FIRSTVISION,
+        "/v1/getAccessToken",
+        "/v1/getAccessToken/",
+        "/v1/getAccessToken/x%2Fy",
+        "/v1/getAccessToken/%2e%2e",
+        "/v1/getAccessToken/..",
+        "/v1/getAccessToken/..%2F..%2F.well-known%2Fjwks.json",
+        "/v1/getAccessToken/%2e%2e%2f%2e%2e%2fconnect%2fvalidate",
+        "/v1/getAccessToken/../../.well-known/jwks.json",
+        "/v1/getAccessToken/x/../../../connect/introspect",
+        // Routes of the operator's own, and below an issuer's path.
+        "/api/connect/token",
+        "/o/token/",
+        "/tenant/connect/token",
+        "/tenant/.well-known/jwks.json",
+        "/connect/validate/..%2Ftoken",
+        "/connect/validate/",
+        "/connect/validat%65",
+        "/.well-known/jwks.json/",
+        "/.well-known/jwksXjson",
+        "/CONNECT/validate",
+    ] {
+        let is_limited = (0..100).any(|_| answers(path, "close").contains(&429));
+        assert!(is_limited, "{path} is not held to the rate");
+    }
+    for path in [
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration/jwks",
+        "/.well-known/jwks.json?a",
+        "http://auth.example.com/.well-known/jwks.json",
+        "/connect/validate?scope=a",
+        // These have a rate of their own, which is far from this.
+        "/connect/introspect",
+        "/connect/revocation",
+        "/v1/api/oauth/validateToken",
+    ] {
+        let statuses = answers(path, "close");
+        assert!(statuses.iter().all(|status| *status == 503), "{path}: {statuses:?}");
+    }
+}
+
+#[test]
+fn questions_about_tokens_have_a_wide_rate() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let nginx = Nginx::before(&directory.path().join("socket"));
+    let refused = |path: &str| {
+        let ask = |connection: &str| {
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: auth.example.com\r\nConnection: {connection}\r\nContent-Length: 0\r\n\r\n"
+            )
+        };
+        let text = ask("keep-alive").repeat(900) + &ask("close");
+        let answers = nginx.exchange("auth.example.com", &text, &[]);
+        answers.into_iter().find(|answer| answer.status == 429)
+    };
+    let first = |path: &str| (0..50).find_map(|_| refused(path)).expect("a limit");
+    first("/connect/introspect").assert_refused(429, "invalid_request");
+    first("/connect/revocation").assert_refused(429, "invalid_request");
+    assert_eq!(first("/v1/api/oauth/validateToken").json()[0]["status"], 429);
+    // It is another budget than that of tokens.
+    assert_eq!(nginx.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 503);
 }
 
 /// Whatever a caller says about itself, grantd is told what nginx knows.

@@ -48,7 +48,7 @@ impl Nginx {
     pub(crate) fn trusting(socket: &Path, clients: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
-        for name in ["conf.d", "snippets", "grantd", "log"] {
+        for name in ["conf.d", "snippets", "grantd", "log", "html"] {
             fs::create_dir(root.join(name)).unwrap();
         }
         make_certificates(&root.join("grantd"));
@@ -57,7 +57,7 @@ impl Nginx {
         let authorities = authorities.map(|name| fs::read_to_string(file(name)).unwrap());
         fs::write(file("client-ca"), authorities.collect::<String>()).unwrap();
         let [port, plain] = [free_port(), free_port()];
-        write_site(root, socket, port, plain);
+        write_site(root, socket, [port, plain]);
         let main = root.join("nginx.conf");
         fs::write(&main, MAIN.replace("{root}", root.to_str().unwrap())).unwrap();
 
@@ -184,14 +184,15 @@ http {
 "#;
 
 /// Writes the site files. Only paths, ports and the API's address are other ones.
-fn write_site(root: &Path, socket: &Path, port: u16, plain: u16) {
+fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2]) {
     let path = root.display();
     let moved = [
         ("/etc/nginx/", format!("{path}/")),
         ("/var/log/nginx/", format!("{path}/log/")),
         ("/run/grantd/grantd.sock", socket.display().to_string()),
-        ("listen 443 ssl;", format!("listen 127.0.0.1:{port} ssl;")),
-        ("listen [::]:443 ssl;", String::new()),
+        ("/var/www/html", format!("{path}/html")),
+        ("listen 443 ssl http2;", format!("listen 127.0.0.1:{port} ssl http2;")),
+        ("listen [::]:443 ssl http2;", String::new()),
         ("listen 80;", format!("listen 127.0.0.1:{plain};")),
         ("listen [::]:80;", String::new()),
         ("http://127.0.0.1:9000", format!("http://unix:{path}/api.sock")),
