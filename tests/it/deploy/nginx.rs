@@ -564,6 +564,117 @@ fn the_protected_api_takes_good_tokens_only() {
     assert_eq!(site.nginx.ask_host("api.example.com", &request, &[]).status, 404);
 }
 
+/// What belongs to the caller's request to the API is not grantd's to refuse.
+#[test]
+fn a_question_to_grantd_has_nothing_of_the_callers_request() {
+    let site = Site::start();
+    let bearer = site.bearer_of("reporting");
+    let ask = |request: Request| {
+        let request = request.header("Authorization", &*bearer).without_header("Host");
+        let request = request.header("Host", "api.example.com").header("Connection", "close");
+        let text = String::from_utf8(request.to_bytes()).unwrap();
+        let answers = site.nginx.exchange("api.example.com", &text, &[]);
+        // The last one: before it, one may say that the body may come.
+        answers.last().unwrap().clone()
+    };
+    let upload = || Request::new("POST", "/reports/a").typed_body("text/plain", "a body");
+    let many = (0..150).fold(upload(), |request, at| request.header(&format!("X-{at}"), "a"));
+    for request in [
+        upload().header("Content-Encoding", "gzip"),
+        upload().header("Expect", "100-continue"),
+        upload().header("DPoP", "a").header("DPoP", "b"),
+        upload().header("X-Client-Cert", "a").header("X-Original-URI", "b"),
+        Request::get(&format!("/reports/{}", "a".repeat(7000))),
+        Request::get(&format!("/reports/a?{}", "a".repeat(7000))),
+        many,
+    ] {
+        let answer = ask(request);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json()["client"], "reporting");
+    }
+    let text = format!(
+        "POST /reports/a HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n\
+         Authorization: {bearer}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+    );
+    assert_eq!(site.nginx.exchange("api.example.com", &text, &[])[0].status, 200);
+    // Two are not one: nginx does not choose.
+    let two = upload().header("Authorization", &*bearer);
+    assert_eq!(ask(two).status, 400);
+}
+
+#[test]
+fn grantd_is_told_of_the_callers_request_what_it_needs() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let socket = directory.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let nginx = Nginx::before(&socket);
+    let upstream = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let head = read_head(&mut connection);
+        connection.write_all(ANSWER).unwrap();
+        head
+    });
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = Request::new("PUT", "/reports/a%20b?secret=c")
+        .typed_body("text/plain", "a body")
+        .header("Authorization", "Bearer a.b.c")
+        .header("Content-Encoding", "gzip")
+        .header("X-Forwarded-For", "192.0.2.1")
+        .header("X-Original-Method", "forged")
+        .header("X-Request-Id", "one")
+        .header("traceparent", trace);
+    assert_eq!(nginx.ask_host("api.example.com", &request, &[]).status, 200);
+    let head = upstream.join().unwrap();
+    let mut lines: Vec<_> = head.lines().collect();
+    let question =
+        "GET /connect/validate?scope=reports.read&audience=https://api.example.com HTTP/1.1";
+    assert_eq!(lines.remove(0), question);
+    lines.sort_unstable();
+    let expected = [
+        "Authorization: Bearer a.b.c",
+        "Host: api.example.com",
+        "X-Client-Cert-Verify: NONE",
+        "X-Forwarded-For: 127.0.0.1",
+        "X-Forwarded-Proto: https",
+        "X-Original-Method: PUT",
+        "X-Original-URI: /reports/a%20b",
+        "X-Request-Id: one",
+        &format!("traceparent: {trace}"),
+    ];
+    assert_eq!(lines, expected);
+}
+
+/// A question that grantd cannot read stays so: it is no use to come back in a second.
+#[test]
+fn a_fault_of_the_question_is_not_called_unavailable() {
+    let site = Site::start();
+    let bearer = site.bearer_of("reporting");
+    let Site { server, nginx } = site;
+    let needs = "scope=reports.read&audience=https://api.example.com";
+    let asked = "grantd/connect/validate?$grantd_needs";
+    let socket = server.home.path("grantd.sock");
+    let request = Request::get("/reports/a").header("Authorization", bearer);
+    for (from, to, status) in [
+        (needs, "scope=reports.read&scope=other.read", 500),
+        (needs, "scope=%zz", 500),
+        (asked, "grantd/connect/validat?$grantd_needs", 500),
+        (asked, "grantd/connect/token", 500),
+        (needs, "scope=reports.read", 200),
+    ] {
+        let nginx = Nginx::edited(&socket, &[(from, to)]);
+        let answer = nginx.ask_host("api.example.com", &request, &[]);
+        assert_eq!(answer.status, status, "{to}: {}", answer.text());
+        if status == 500 {
+            assert_eq!(answer.json(), json!({ "error": "server_error" }));
+            assert_eq!(answer.header("retry-after"), None);
+        }
+    }
+    drop(server);
+    let answer = nginx.ask_host("api.example.com", &request, &[]);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(answer.json(), json!({ "error": "temporarily_unavailable" }));
+}
+
 #[test]
 fn who_asks_too_often_is_told_so_in_the_words_of_the_route() {
     let site = Site::start();

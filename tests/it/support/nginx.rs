@@ -46,6 +46,15 @@ impl Nginx {
 
     /// The same with these certificates of clients in the file of authorities, too.
     pub(crate) fn trusting(socket: &Path, clients: &[&str]) -> Self {
+        Self::start(socket, clients, &[])
+    }
+
+    /// The same with each of these texts in the site files replaced by another.
+    pub(crate) fn edited(socket: &Path, edits: &[(&str, &str)]) -> Self {
+        Self::start(socket, &[], edits)
+    }
+
+    fn start(socket: &Path, clients: &[&str], edits: &[(&str, &str)]) -> Self {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
         for name in ["conf.d", "snippets", "grantd", "log", "html"] {
@@ -57,7 +66,7 @@ impl Nginx {
         let authorities = authorities.map(|name| fs::read_to_string(file(name)).unwrap());
         fs::write(file("client-ca"), authorities.collect::<String>()).unwrap();
         let [port, plain] = [free_port(), free_port()];
-        write_site(root, socket, [port, plain]);
+        write_site(root, socket, [port, plain], edits);
         let main = root.join("nginx.conf");
         fs::write(&main, MAIN.replace("{root}", root.to_str().unwrap())).unwrap();
 
@@ -184,9 +193,9 @@ http {
 "#;
 
 /// Writes the site files. Only paths, ports and the API's address are other ones.
-fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2]) {
+fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&str, &str)]) {
     let path = root.display();
-    let moved = [
+    let mut moved = vec![
         ("/etc/nginx/", format!("{path}/")),
         ("/var/log/nginx/", format!("{path}/log/")),
         ("/run/grantd/grantd.sock", socket.display().to_string()),
@@ -197,6 +206,7 @@ fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2]) {
         ("listen [::]:80;", String::new()),
         ("http://127.0.0.1:9000", format!("http://unix:{path}/api.sock")),
     ];
+    moved.extend(edits.iter().map(|(from, to)| (*from, (*to).to_owned())));
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx");
     let texts = FILES.map(|(name, _)| fs::read_to_string(shipped.join(name)).unwrap());
     for (from, _) in &moved {
