@@ -246,15 +246,15 @@ fn head_of<'r>(
 /// The client's certificate, if the peer is a proxy that is believed about certificates, and states
 /// one and how far it has verified it.
 fn certificate(config: &Config, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
+    let address = peer.address().map(|address| address.ip());
+    if !config.certificate_proxies().any(|proxy| proxy.is(address)) {
+        return ShownCertificate::Absent;
+    }
     let ClientCertificates { verify_header, certificate_header, .. } = &config.client_certificate;
     let stated = |name| single(headers, name).ok().flatten();
     let Some(certificate) = stated(certificate_header).filter(|stated| !stated.is_empty()) else {
         return ShownCertificate::Absent;
     };
-    let address = peer.address().map(|address| address.ip());
-    if !config.certificate_proxies().any(|proxy| proxy.is(address)) {
-        return ShownCertificate::Absent;
-    }
     let verification = stated(verify_header).and_then(Verification::read);
     verification.map_or(ShownCertificate::Absent, |verification| {
         ShownCertificate::read(certificate, verification)
