@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use crate::config::address::{ConfigError, IssuerUrl, ListenAddr};
 pub use crate::config::limits::{FailureLimits, Limits};
-pub use crate::config::proxy::{ClientCertificateHeaders, TrustedProxy};
+pub use crate::config::proxy::{ClientCertificates, TrustedProxy};
 use crate::fault::Fault;
 
 /// Everything that `serve` needs, resolved: nothing optional is left but what may truly be absent.
@@ -40,10 +40,10 @@ pub struct Config {
     pub allow_demo_clients: bool,
     /// How long a fetched key set may be used, in seconds.
     pub jwks_max_age: u64,
-    /// Who may state a client's certificate.
+    /// The proxies that are believed about a client's address.
     pub trusted_proxies: Vec<TrustedProxy>,
-    /// In which headers they do.
-    pub client_certificate: ClientCertificateHeaders,
+    /// Who may state a client's certificate, and how.
+    pub client_certificate: ClientCertificates,
     /// Whether a proof of possession must have a nonce of this server (RFC 9449, section 8).
     pub dpop_nonce: bool,
     /// What the assertions of clients may name as their audience.
@@ -75,7 +75,7 @@ impl Default for Config {
             allow_demo_clients: false,
             jwks_max_age: 300,
             trusted_proxies: Vec::new(),
-            client_certificate: ClientCertificateHeaders::default(),
+            client_certificate: ClientCertificates::default(),
             dpop_nonce: false,
             assertion_audience: AssertionAudience::default(),
             routes: Vec::new(),
@@ -124,6 +124,20 @@ impl Config {
         held_back
     }
 
+    /// The proxies that are believed about client certificates.
+    pub fn certificate_proxies(&self) -> impl Iterator<Item = TrustedProxy> {
+        let named = self.client_certificate.proxies.as_deref();
+        let proxies = named.unwrap_or(&self.trusted_proxies).iter().copied();
+        proxies.filter(move |proxy| named.is_some() || proxy.is_single())
+    }
+
+    /// Whether a network is trusted that certificates are not taken from, for want of
+    /// [`ClientCertificates::proxies`].
+    pub fn leaves_out_a_network(&self) -> bool {
+        self.client_certificate.proxies.is_none()
+            && self.trusted_proxies.iter().any(|proxy| !proxy.is_single())
+    }
+
     /// Whether the demo secrets, which are public, may be used: if only this machine can reach the
     /// server and is sent to it, not through a proxy either, or if the operator says so.
     pub fn allows_demo_secrets(&self) -> bool {
@@ -132,6 +146,7 @@ impl Config {
 
     fn is_local(&self) -> bool {
         self.trusted_proxies.is_empty()
+            && self.certificate_proxies().next().is_none()
             && self.listen.iter().all(ListenAddr::is_local)
             && self.issuer.as_ref().is_none_or(IssuerUrl::is_local)
     }
@@ -169,7 +184,7 @@ pub struct Settings {
     /// See [`Config::trusted_proxies`].
     pub trusted_proxies: Option<Vec<TrustedProxy>>,
     /// See [`Config::client_certificate`].
-    pub client_certificate: Option<ClientCertificateHeaders>,
+    pub client_certificate: Option<ClientCertificates>,
     /// See [`Config::dpop_nonce`].
     pub dpop_nonce: Option<bool>,
     /// See [`Config::assertion_audience`].

@@ -19,6 +19,7 @@ use crate::endpoint::token::{Issued, Phases, Refused, Served};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client_authentication::{Authorization, Credentials};
+use crate::oauth::client_certificate::ShownCertificate;
 use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
@@ -28,8 +29,8 @@ use crate::oauth::error::Cause;
 pub struct RequestHead<'a> {
     /// The `Authorization` header.
     pub authorization: Authorization<'a>,
-    /// The client's certificate as a trusted proxy that has verified it states it.
-    pub certificate: Option<&'a [u8]>,
+    /// The client's certificate.
+    pub certificate: &'a ShownCertificate,
     /// The `DPoP` header.
     pub dpop: DpopHeader<'a>,
     /// The `Content-Type` header.
@@ -50,13 +51,16 @@ pub struct RequestHead<'a> {
     pub received: Instant,
 }
 
-impl RequestHead<'_> {
+impl<'r> RequestHead<'r> {
     /// The one way in which this request authenticates, by `parameters` or by what is in the head.
     ///
     /// # Errors
     ///
     /// See [`Credentials::read`].
-    fn credentials<'p>(&self, parameters: &'p Parameters<'_>) -> Result<Credentials<'p>, Cause> {
+    fn credentials<'p>(&self, parameters: &'p Parameters<'_>) -> Result<Credentials<'p>, Cause>
+    where
+        'r: 'p,
+    {
         let read =
             Credentials::read_with_certificate(self.authorization, self.certificate, parameters);
         Ok(read?.from(self.network))

@@ -60,6 +60,7 @@ pub use crate::http::service::{Arrival, Service};
 use crate::jose::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::{NoEntropy, Random};
+pub(crate) use crate::server::reload::check_certificate_proxies;
 use crate::server::reload::{Loaded, prepare};
 pub use crate::server::reload::{Reloaded, Reloader};
 use crate::signing::engine::Engine;
@@ -295,6 +296,8 @@ impl Server {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
+    /// A trusted network is not believed about certificates, which these clients need.
+    CertificateProxies(String),
     /// The demo clients, whose secrets everyone knows, would be served to others.
     DemoClients(Vec<String>),
     /// Faults in files.
@@ -312,6 +315,13 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::CertificateProxies(clients) => write!(
+                f,
+                "client_certificate.proxies is not set, and certificates are not taken from the \
+                 networks in trusted_proxies, where every host could be any client: clients that \
+                 need them ({clients}) would be cut off. Under [client_certificate], set proxies to \
+                 the addresses of the proxies that verify certificates, or to \"unix\""
+            ),
             Self::DemoClients(ids) => write!(
                 f,
                 "the demo clients ({}) have secrets that everyone knows and others could reach \

@@ -3,6 +3,7 @@
 pub mod answered;
 pub mod audit;
 pub mod excerpt;
+pub mod hourly;
 mod json_line;
 pub mod log_queue;
 pub mod logging;

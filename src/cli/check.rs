@@ -1,11 +1,12 @@
 //! `grantd check`: would `serve` start?
 
 use crate::cli::{CliError, ServeArgs, print};
-use crate::config::AssertionAudience;
+use crate::config::{AssertionAudience, Config};
 use crate::oauth::client::{AuthMethod, Registry};
+use crate::server::check_certificate_proxies;
 use crate::store::decoy_key;
 use crate::store::revocations::Revocations;
-use crate::store::snapshot::{Contents, Sources, demo_clients};
+use crate::store::snapshot::{Contents, Sources, certificate_clients, demo_clients};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
@@ -15,6 +16,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let Contents { clients, keys, .. } = sources.load()?;
     Revocations::check(&config.state)?;
     decoy_key::check(&config.state)?;
+    check_certificate_proxies(&config, &clients).map_err(|error| CliError(error.to_string()))?;
 
     let file = config.clients.display();
     let demo = demo_clients(&clients);
@@ -25,6 +27,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
             demo.join(", ")
         ))?;
     }
+    warn_of_certificate_proxies(&config, &clients)?;
     if clients.is_empty() {
         print(format_args!("warning: {file}: no client is registered; see `grantd client add`"))?;
     }
@@ -67,4 +70,27 @@ fn about_assertions(clients: &Registry, audience: AssertionAudience) -> Option<S
              grantd_assertion_audiences_total counts what they send"
         ),
     })
+}
+
+/// Who states certificates, beside clients that need one: no proxy, or too many hosts.
+fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), CliError> {
+    let needing = certificate_clients(clients);
+    if needing.is_empty() {
+        return Ok(());
+    }
+    let needing = needing.join(", ");
+    let mut proxies = config.certificate_proxies().peekable();
+    if proxies.peek().is_none() {
+        return print(format_args!(
+            "warning: client_certificate.proxies: no proxy may state certificates, which some \
+             clients need ({needing}); list its address there or in trusted_proxies"
+        ));
+    }
+    if proxies.all(|proxy| proxy.is_single()) {
+        return Ok(());
+    }
+    print(format_args!(
+        "warning: client_certificate.proxies: holds a network, and every host in it can be any \
+         client with a certificate ({needing}); list the addresses of the proxies"
+    ))
 }

@@ -1,4 +1,4 @@
-//! Whom to believe what they say about a client's TLS connection.
+//! Which proxies are believed about a client's address and its TLS connection.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -20,6 +20,15 @@ pub enum TrustedProxy {
 }
 
 impl TrustedProxy {
+    /// Whether this is one address or a socket of this machine, and no network of many hosts.
+    pub fn is_single(self) -> bool {
+        match self {
+            Self::Network(IpAddr::V4(_), bits) => bits == 32,
+            Self::Network(IpAddr::V6(_), bits) => bits == 128,
+            Self::Unix => true,
+        }
+    }
+
     /// Whether a peer is this one. `None` is the other end of a Unix socket.
     pub fn is(self, peer: Option<IpAddr>) -> bool {
         match (self, peer.map(|peer| peer.to_canonical())) {
@@ -74,11 +83,14 @@ impl TryFrom<String> for TrustedProxy {
 const NOT_A_PROXY: ConfigError =
     ConfigError("a trusted proxy is an address, a network as in 10.0.0.0/8, or \"unix\"");
 
-/// The headers in which a trusted proxy states the client's certificate.
+/// Who states a client's certificate, and in which headers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ClientCertificateHeaders {
-    /// `SUCCESS` if the proxy has verified the certificate; nginx: `$ssl_client_verify`.
+pub struct ClientCertificates {
+    /// The proxies that are believed; `None`: those of the trusted ones that are a single address
+    /// or a socket. Every host of a network that stands here can be any client with a certificate.
+    pub proxies: Option<Vec<TrustedProxy>>,
+    /// What the proxy has verified; nginx: `$ssl_client_verify`.
     #[serde(deserialize_with = "header_name")]
     pub verify_header: String,
     /// The certificate as URL-encoded PEM; nginx: `$ssl_client_escaped_cert`.
@@ -86,9 +98,10 @@ pub struct ClientCertificateHeaders {
     pub certificate_header: String,
 }
 
-impl Default for ClientCertificateHeaders {
+impl Default for ClientCertificates {
     fn default() -> Self {
         Self {
+            proxies: None,
             verify_header: "X-Client-Cert-Verify".to_owned(),
             certificate_header: "X-Client-Cert".to_owned(),
         }
@@ -125,6 +138,16 @@ mod tests {
             assert!(proxy.is(peer(inside)), "{inside}");
             assert!(!proxy.is(peer(outside)), "{outside}");
             assert!(!proxy.is(None));
+        }
+        for (proxy, is_single) in [
+            ("unix", true),
+            ("10.0.0.1", true),
+            ("10.0.0.1/32", true),
+            ("10.0.0.0/31", false),
+            ("::1/128", true),
+            ("fd00::/127", false),
+        ] {
+            assert_eq!(proxy.parse::<TrustedProxy>().unwrap().is_single(), is_single, "{proxy}");
         }
         assert!(TrustedProxy::Unix.is(None));
         assert!(!TrustedProxy::Unix.is(peer("127.0.0.1")));

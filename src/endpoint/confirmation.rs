@@ -4,7 +4,6 @@ use crate::endpoint::Context;
 use crate::endpoint::single_use::{SingleUse, use_up};
 use crate::endpoint::token::TokenRequest;
 use crate::oauth::client::Client;
-use crate::oauth::client_certificate::ClientCertificate;
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::dpop::{DpopError, DpopHeader, ExpectedProof, Proof};
 use crate::oauth::error::Cause;
@@ -24,9 +23,9 @@ pub async fn confirm(
     request: &TokenRequest<'_>,
 ) -> Result<Confirmation, Cause> {
     let certificate = if client.has_certificate_bound_tokens {
-        let stated = request.certificate.ok_or(Cause::CertificateMissing)?;
-        let read = ClientCertificate::read(stated).ok_or(Cause::CertificateUnreadable)?;
-        Some(read.thumbprint())
+        let shown = request.certificate.get()?;
+        let thumbprint = shown.and_then(|certificate| certificate.thumbprint_for(client));
+        Some(thumbprint.ok_or(Cause::CertificateMissing)?)
     } else {
         None
     };

@@ -13,6 +13,7 @@ use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
 use crate::jose::jws::SigningInput;
 use crate::oauth::client::{ContentType, RateLimit, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
+use crate::oauth::client_certificate::ShownCertificate;
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
@@ -29,8 +30,8 @@ pub struct TokenRequest<'a> {
     pub endpoint: &'a str,
     /// Who asks.
     pub credentials: Credentials<'a>,
-    /// The client's certificate as a trusted proxy states it.
-    pub certificate: Option<&'a [u8]>,
+    /// The client's certificate.
+    pub certificate: &'a ShownCertificate,
     /// Its proof of possession of a key.
     pub dpop: DpopHeader<'a>,
     /// For what.

@@ -20,7 +20,7 @@ use hyper::{Request, Response, StatusCode, Version};
 use tracing::warn;
 
 use crate::clock::Clock;
-use crate::config::{ClientCertificateHeaders, Config, Dialect, Limits};
+use crate::config::{ClientCertificates, Config, Dialect, Limits};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, vision,
 };
@@ -35,10 +35,12 @@ use crate::http::listener::Peer;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
 use crate::http::route::{Route, below_issuer};
 use crate::oauth::client_authentication::Authorization;
+use crate::oauth::client_certificate::{ShownCertificate, Verification};
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::random::NoEntropy;
 use crate::store::snapshot::Snapshot;
+use crate::telemetry::hourly::{Hourly, escaped};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::traces::Traces;
@@ -51,6 +53,8 @@ pub struct Service {
     request_ids: RequestIds,
     warned_of_proxy: Once,
     warned_of_no_question: Once,
+    /// Self-signed certificates that were warned of.
+    authorities: Hourly,
     pub(crate) traces: Traces,
 }
 
@@ -73,7 +77,6 @@ impl Service {
         refusals: Arc<Refusals>,
     ) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
-        let traces = Traces::default();
         Ok(Self {
             context,
             metrics,
@@ -81,7 +84,8 @@ impl Service {
             request_ids,
             warned_of_proxy: Once::new(),
             warned_of_no_question: Once::new(),
-            traces,
+            authorities: Hourly::default(),
+            traces: Traces::default(),
         })
     }
 
@@ -130,7 +134,8 @@ impl Service {
 
         let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
-            refuse(Cause::Internal, &head_of(&snapshot, route, &head, &origin), route)
+            let head = head_of(&snapshot, route, &head, &origin, &ShownCertificate::Absent);
+            refuse(Cause::Internal, &head, route)
         });
 
         self.record(&head, route, &outcome, &request_id, &origin);
@@ -155,6 +160,23 @@ impl Service {
         });
     }
 
+    /// Counts a self-signed certificate that the proxy takes for an authority, and warns of each
+    /// once an hour.
+    fn warn_of_authority(&self, shown: &ShownCertificate) {
+        let ShownCertificate::Present(certificate) = shown else { return };
+        let Some(subject) = certificate.authority() else { return };
+        self.metrics.self_signed_certificates.inc();
+        let now = self.context.clock.unix_seconds();
+        if self.authorities.is_due(certificate.thumbprint(), now) {
+            let subject = escaped(subject);
+            warn!(
+                subject,
+                "a client's self-signed certificate stands in the proxy's CA file, where it is an \
+                 authority for every client's name: take it out, and register its key in jwks"
+            );
+        }
+    }
+
     async fn answer<'s, B>(
         &self,
         snapshot: &'s Snapshot,
@@ -168,7 +190,9 @@ impl Service {
     {
         let limits = &snapshot.config.limits;
         let deadline = (origin.arrival.first_byte + limits.request_time()).into();
-        let mut head = head_of(snapshot, route, request, origin);
+        let certificate = certificate(&snapshot.config, &request.headers, origin.arrival.peer);
+        self.warn_of_authority(&certificate);
+        let mut head = head_of(snapshot, route, request, origin, &certificate);
         let checked = check(limits, route, request);
         if route == Route::Validate {
             // The body is the business of the API that the token is for.
@@ -231,6 +255,7 @@ fn head_of<'r>(
     route: Route<'_>,
     request: &'r request::Parts,
     origin: &Origin,
+    certificate: &'r ShownCertificate,
 ) -> RequestHead<'r> {
     let config = &snapshot.config;
     let authorization = match single(&request.headers, AUTHORIZATION) {
@@ -250,7 +275,7 @@ fn head_of<'r>(
         |(name, _)| if is_vision { Some(request.headers.get(name)?.as_bytes()) } else { None };
     RequestHead {
         authorization,
-        certificate: certificate(config, &request.headers, origin.arrival.peer),
+        certificate,
         dpop,
         content_type,
         network: origin.address.network,
@@ -263,16 +288,22 @@ fn head_of<'r>(
     }
 }
 
-/// The client's certificate, if the peer is a trusted proxy that has verified it.
-fn certificate<'r>(config: &Config, headers: &'r HeaderMap, peer: Peer) -> Option<&'r [u8]> {
+/// The client's certificate, if the peer is a proxy that is believed about certificates, and states
+/// one and how far it has verified it.
+fn certificate(config: &Config, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
     let address = peer.address().map(|address| address.ip());
-    if !config.trusted_proxies.iter().any(|proxy| proxy.is(address)) {
-        return None;
+    if !config.certificate_proxies().any(|proxy| proxy.is(address)) {
+        return ShownCertificate::Absent;
     }
-    let ClientCertificateHeaders { verify_header, certificate_header } = &config.client_certificate;
-    let is_verified = single(headers, verify_header).ok().flatten() == Some(b"SUCCESS");
-    let certificate = single(headers, certificate_header).ok().flatten();
-    certificate.filter(|certificate| is_verified && !certificate.is_empty())
+    let ClientCertificates { verify_header, certificate_header, .. } = &config.client_certificate;
+    let stated = |name| single(headers, name).ok().flatten();
+    let Some(certificate) = stated(certificate_header).filter(|stated| !stated.is_empty()) else {
+        return ShownCertificate::Absent;
+    };
+    let verification = stated(verify_header).and_then(Verification::read);
+    verification.map_or(ShownCertificate::Absent, |verification| {
+        ShownCertificate::read(certificate, verification)
+    })
 }
 
 /// What can be said before the body is read.

@@ -72,6 +72,13 @@ impl Client {
         self.secrets.iter().any(|secret| secret.hash.as_slow().is_some())
     }
 
+    /// Whether it needs a proxy that states its certificate, for its authentication or its tokens.
+    pub fn needs_certificate(&self) -> bool {
+        let is_by_certificate =
+            |method: &AuthMethod| method.is_by_certificate() && self.auth_methods.contains(*method);
+        self.has_certificate_bound_tokens || AuthMethod::ALL.iter().any(is_by_certificate)
+    }
+
     /// Whether the same is registered of both, whatever either has done since.
     pub fn is_registered_as(&self, other: &Self) -> bool {
         // Named one by one, so that nothing new is left out.

@@ -14,7 +14,7 @@ use crate::oauth::client::{AuthMethod, Client, is_vschar};
 use crate::oauth::client_assertion::{
     Accepted, AssertionError, ClientAssertion, Expected, JWT_BEARER,
 };
-use crate::oauth::client_certificate::ClientCertificate;
+use crate::oauth::client_certificate::{ClientCertificate, ShownCertificate};
 use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash};
 use crate::oauth::decoy::Kind;
@@ -68,19 +68,19 @@ impl<'a> Credentials<'a> {
         authorization: Authorization<'_>,
         parameters: &'a Parameters<'_>,
     ) -> Result<Self, Cause> {
-        Self::read_with_certificate(authorization, None, parameters)
+        Self::read_with_certificate(authorization, &ShownCertificate::Absent, parameters)
     }
 
-    /// The same for a request that came with a client certificate, as a trusted proxy states it.
-    /// The certificate counts where nothing else is there: a client that has a secret may also show
-    /// a certificate, so that its token is bound to it (RFC 8705, section 3).
+    /// The same for a request that came with a client certificate. It counts where nothing else is
+    /// there: a client that has a secret may also show a certificate, so that its token is bound to
+    /// it (RFC 8705, section 3).
     ///
     /// # Errors
     ///
     /// As above, and [`Cause::CertificateUnreadable`].
     pub fn read_with_certificate(
         authorization: Authorization<'_>,
-        certificate: Option<&[u8]>,
+        certificate: &'a ShownCertificate,
         parameters: &'a Parameters<'_>,
     ) -> Result<Self, Cause> {
         let body_id = parameters.get("client_id");
@@ -110,13 +110,12 @@ impl<'a> Credentials<'a> {
                 if !is_vschar(id) || !body_secret.is_none_or(is_vschar) {
                     return Err(Cause::CredentialCharacters);
                 }
-                let proof = match (body_secret, certificate) {
-                    (Some(secret), _) => Proof::Post(Secret::Borrowed(secret)),
-                    (None, Some(stated)) => {
-                        let read = ClientCertificate::read(stated);
-                        Proof::Certificate(Box::new(read.ok_or(Cause::CertificateUnreadable)?))
+                let proof = match body_secret {
+                    Some(secret) => Proof::Post(Secret::Borrowed(secret)),
+                    None => {
+                        let shown = certificate.get()?;
+                        Proof::Certificate(shown.ok_or(Cause::AuthenticationMissing)?)
                     }
-                    (None, None) => return Err(Cause::AuthenticationMissing),
                 };
                 Ok(Self {
                     client_id: Cow::Borrowed(id),
@@ -331,7 +330,7 @@ impl fmt::Debug for Credentials<'_> {
 enum Proof<'a> {
     Assertion(Box<ClientAssertion<'a>>),
     Basic(Secret<'a>),
-    Certificate(Box<ClientCertificate>),
+    Certificate(&'a ClientCertificate),
     Post(Secret<'a>),
 }
 

@@ -1,15 +1,15 @@
 //! Client certificates, as a proxy states them in a header (RFC 8705).
 //!
-//! The proxy has had the TLS connection and has verified the certificate. What is left is to read
-//! whose it is.
+//! The proxy has had the TLS connection and says how far it has verified the certificate. What is
+//! left is to read whose it is.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use pkcs8::der::asn1::{ObjectIdentifier, UintRef};
 use pkcs8::der::{Decode, Document, Encode, Reader, SliceReader, Tag, Tagged};
-use x509_cert::Certificate;
 use x509_cert::attr::AttributeTypeAndValue;
+use x509_cert::certificate::{Certificate, TbsCertificate};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
@@ -17,84 +17,180 @@ use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 use crate::form::urlencoded;
 use crate::jose::public_key::{PublicKey, Thumbprint, sha256};
+use crate::oauth::client::{AuthMethod, Client};
+use crate::oauth::error::Cause;
 
-/// A certificate that a trusted proxy has verified.
+/// What a proxy has verified of a client's certificate. In either case the TLS handshake has shown
+/// that the client holds its private key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// It was issued by an authority that the proxy trusts: its names count, and so does its key.
+    Trusted,
+    /// It is self-signed and no authority of the proxy's: its names are only claimed, and its key
+    /// counts where it is registered.
+    SelfSigned,
+}
+
+impl Verification {
+    /// Reads what nginx writes as `$ssl_client_verify`. `None` is as good as no certificate: a
+    /// prefix of `FAILED:` will not do, since one that is forged is a `self-signed certificate in
+    /// certificate chain`.
+    pub fn read(header: &[u8]) -> Option<Self> {
+        match header {
+            b"SUCCESS" => Some(Self::Trusted),
+            // OpenSSL 3 and 1.1.
+            b"FAILED:self-signed certificate" | b"FAILED:self signed certificate" => {
+                Some(Self::SelfSigned)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What a request shows of its client's certificate.
+#[derive(Debug, Default)]
+pub enum ShownCertificate {
+    /// No trusted proxy states one that it has verified.
+    #[default]
+    Absent,
+    /// A trusted proxy states something that is no certificate.
+    Unreadable,
+    /// It was read.
+    Present(Box<ClientCertificate>),
+}
+
+impl ShownCertificate {
+    /// Reads a URL-encoded PEM, as nginx writes `$ssl_client_escaped_cert`.
+    pub fn read(header: &[u8], verification: Verification) -> Self {
+        let read = ClientCertificate::read(header, verification);
+        read.map_or(Self::Unreadable, |certificate| Self::Present(Box::new(certificate)))
+    }
+
+    /// The certificate, where one is needed; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::CertificateUnreadable`].
+    pub fn get(&self) -> Result<Option<&ClientCertificate>, Cause> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Unreadable => Err(Cause::CertificateUnreadable),
+            Self::Present(certificate) => Ok(Some(certificate)),
+        }
+    }
+}
+
+/// A client's certificate and what a trusted proxy has verified of it. All that can be asked is read
+/// at once, so that a client that is not registered costs as much as one that is.
 pub struct ClientCertificate {
-    certificate: Certificate,
-    der: Document,
+    verification: Verification,
+    /// See [`distinguished_name`].
+    subject: String,
+    is_self_issued: bool,
+    alternative_names: Vec<CertificateSubject>,
+    /// `None` if the key is of no type that is known here.
+    key: Option<Thumbprint>,
+    thumbprint: Thumbprint,
 }
 
 impl ClientCertificate {
-    /// Reads a URL-encoded PEM, as nginx writes `$ssl_client_escaped_cert`. `None` if it is
-    /// anything else.
-    pub fn read(header: &[u8]) -> Option<Self> {
+    fn read(header: &[u8], verification: Verification) -> Option<Self> {
         let pem = urlencoded::decode_path(std::str::from_utf8(header).ok()?)?;
         let (label, der) = Document::from_pem(pem.trim()).ok()?;
         if label != "CERTIFICATE" {
             return None;
         }
         let certificate = Certificate::from_der(der.as_bytes()).ok()?;
-        Some(Self { certificate, der })
-    }
-
-    /// `x5t#S256`: the SHA-256 of the whole certificate (RFC 8705, section 3.1).
-    pub fn thumbprint(&self) -> Thumbprint {
-        sha256(self.der.as_bytes())
-    }
-
-    /// Whether it is for `subject`, exactly.
-    pub fn is_for(&self, subject: &CertificateSubject) -> bool {
-        let content = self.certificate.tbs_certificate();
-        if let CertificateSubject::Dn(registered) = subject {
-            return distinguished_name(content.subject()) == **registered;
-        }
-        // One that cannot be read, or is there twice, names nobody.
-        let Ok(Some((_, SubjectAltName(names)))) = content.get_extension() else { return false };
-        names.iter().any(|name| match (subject, name) {
-            (CertificateSubject::Dns(registered), GeneralName::DnsName(name))
-            | (CertificateSubject::Email(registered), GeneralName::Rfc822Name(name))
-            | (CertificateSubject::Uri(registered), GeneralName::UniformResourceIdentifier(name)) => {
-                name.as_str() == &**registered
-            }
-            (CertificateSubject::Ip(registered), GeneralName::IpAddress(name)) => {
-                name.as_bytes() == &**registered
-            }
-            _ => false,
+        let content = certificate.tbs_certificate();
+        let [subject, issuer] =
+            [content.subject(), content.issuer()].map(|name| name.to_der().ok());
+        Some(Self {
+            verification,
+            subject: distinguished_name(content.subject()),
+            is_self_issued: subject.is_some() && subject == issuer,
+            alternative_names: alternative_names(content),
+            key: public_key(content).map(|key| key.thumbprint()),
+            thumbprint: sha256(der.as_bytes()),
         })
+    }
+
+    /// Whether an authority has issued it for `subject`, exactly.
+    pub fn is_for(&self, subject: &CertificateSubject) -> bool {
+        self.verification == Verification::Trusted
+            && match subject {
+                CertificateSubject::Dn(registered) => self.subject == **registered,
+                other => self.alternative_names.contains(other),
+            }
     }
 
     /// Whether its public key is one of `keys`.
     pub fn has_key_of(&self, keys: &[PublicKey]) -> bool {
-        let own = self.public_key().map(|key| key.thumbprint());
-        own.is_some_and(|own| keys.iter().any(|key| key.thumbprint() == own))
+        self.key.is_some_and(|own| keys.iter().any(|key| key.thumbprint() == own))
     }
 
-    /// `None` if it is of no type that is known here.
-    fn public_key(&self) -> Option<PublicKey> {
-        let info = self.certificate.tbs_certificate().subject_public_key_info();
-        let info = info.to_der().ok()?;
-        let info = SubjectPublicKeyInfoRef::from_der(&info).ok()?;
-        let key = info.subject_public_key.as_bytes()?;
-        match info.algorithm.oid {
-            RSA => {
-                let (n, e) = SliceReader::new(key)
-                    .ok()?
-                    .sequence(|numbers| {
-                        Ok::<_, pkcs8::der::Error>((
-                            UintRef::decode(numbers)?,
-                            UintRef::decode(numbers)?,
-                        ))
-                    })
-                    .ok()?;
-                PublicKey::rsa(n.as_bytes(), e.as_bytes()).ok()
+    /// `x5t#S256`, to which a token of `client` is bound: the SHA-256 of the whole certificate
+    /// (RFC 8705, section 3.1). `None` if it is self-signed and not registered for the client.
+    pub fn thumbprint_for(&self, client: &Client) -> Option<Thumbprint> {
+        let counts = match self.verification {
+            Verification::Trusted => true,
+            Verification::SelfSigned => {
+                client.auth_methods.contains(AuthMethod::SelfSignedTlsClientAuth)
+                    && self.has_key_of(&client.keys)
             }
-            EC if info.algorithm.parameters_oid().ok()? == P256 => {
-                let point = key.strip_prefix(&[4]).filter(|point| point.len() == 64)?;
-                PublicKey::p256(&point[..32], &point[32..]).ok()
+        };
+        counts.then_some(self.thumbprint)
+    }
+
+    /// The subject, if this is a self-signed certificate that the proxy takes for an authority: its
+    /// owner can issue certificates for every client.
+    pub fn authority(&self) -> Option<&str> {
+        let is_authority = self.verification == Verification::Trusted && self.is_self_issued;
+        is_authority.then_some(&*self.subject)
+    }
+
+    /// The SHA-256 of the whole certificate.
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.thumbprint
+    }
+}
+
+/// Those of its names that a client can be registered by. An extension that cannot be read, or is
+/// there twice, names nobody.
+fn alternative_names(content: &TbsCertificate) -> Vec<CertificateSubject> {
+    let Ok(Some((_, SubjectAltName(names)))) = content.get_extension() else { return Vec::new() };
+    let names = names.iter().filter_map(|name| {
+        Some(match name {
+            GeneralName::DnsName(name) => CertificateSubject::Dns(name.as_str().into()),
+            GeneralName::Rfc822Name(name) => CertificateSubject::Email(name.as_str().into()),
+            GeneralName::UniformResourceIdentifier(name) => {
+                CertificateSubject::Uri(name.as_str().into())
             }
-            ED25519 => PublicKey::ed25519(key).ok(),
-            _ => None,
+            GeneralName::IpAddress(name) => CertificateSubject::Ip(name.as_bytes().into()),
+            _ => return None,
+        })
+    });
+    names.collect()
+}
+
+/// `None` if it is of no type that is known here.
+fn public_key(content: &TbsCertificate) -> Option<PublicKey> {
+    let info = content.subject_public_key_info().to_der().ok()?;
+    let info = SubjectPublicKeyInfoRef::from_der(&info).ok()?;
+    let key = info.subject_public_key.as_bytes()?;
+    match info.algorithm.oid {
+        RSA => {
+            let numbers = SliceReader::new(key).ok()?.sequence(|numbers| {
+                Ok::<_, pkcs8::der::Error>((UintRef::decode(numbers)?, UintRef::decode(numbers)?))
+            });
+            let (n, e) = numbers.ok()?;
+            PublicKey::rsa(n.as_bytes(), e.as_bytes()).ok()
         }
+        EC if info.algorithm.parameters_oid().ok()? == P256 => {
+            let point = key.strip_prefix(&[4]).filter(|point| point.len() == 64)?;
+            PublicKey::p256(&point[..32], &point[32..]).ok()
+        }
+        ED25519 => PublicKey::ed25519(key).ok(),
+        _ => None,
     }
 }
 

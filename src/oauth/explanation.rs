@@ -47,10 +47,14 @@ impl Cause {
             }
             Self::CertificateMissing => {
                 "The client's tokens are bound to a certificate, and no trusted proxy has stated \
-                 one: did the client connect with it, and does trusted_proxies name the proxy?"
+                 one that counts for it: did the client connect with it, does \
+                 client_certificate.proxies (or trusted_proxies, by its single address) name the \
+                 proxy, and is the key of a self-signed one registered in jwks, for \
+                 self_signed_tls_client_auth?"
             }
             Self::CertificateMismatch => {
-                "The certificate has neither the client's registered name nor one of its keys."
+                "The certificate has neither the client's registered name nor one of its keys; the \
+                 name of one that is self-signed does not count."
             }
             Self::CertificateUnreadable => {
                 "The proxy's certificate field holds no URL-encoded PEM certificate."

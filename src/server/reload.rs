@@ -17,7 +17,7 @@ use crate::oauth::client_secret::FastHash;
 use crate::server::{StartError, no_entropy};
 use crate::signing::engine::Engine;
 use crate::store::changes::Changes;
-use crate::store::snapshot::{Contents, Snapshot, Sources, demo_clients};
+use crate::store::snapshot::{Contents, Snapshot, Sources, certificate_clients, demo_clients};
 use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::Metrics;
 
@@ -40,7 +40,29 @@ impl Loaded {
             let demo = demo.into_iter().map(str::to_owned).collect();
             return Err(StartError::DemoClients(demo));
         }
+        check_certificate_proxies(config, &clients)?;
         Ok(Self { clients, keys, admin_token, issuer })
+    }
+}
+
+/// Certificates were once taken from every trusted network: a client that would be cut off without
+/// a word is a reason not to start.
+///
+/// # Errors
+///
+/// [`StartError::CertificateProxies`].
+pub(crate) fn check_certificate_proxies(
+    config: &Config,
+    clients: &Registry,
+) -> Result<(), StartError> {
+    if !config.leaves_out_a_network() {
+        return Ok(());
+    }
+    let needing = certificate_clients(clients);
+    if needing.is_empty() {
+        Ok(())
+    } else {
+        Err(StartError::CertificateProxies(needing.join(", ")))
     }
 }
 

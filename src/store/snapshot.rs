@@ -70,7 +70,7 @@ impl Snapshot {
 
     /// Whether there is a proxy that may state client certificates.
     pub fn has_certificates(&self) -> bool {
-        !self.config.trusted_proxies.is_empty()
+        self.config.certificate_proxies().next().is_some()
     }
 }
 
@@ -156,3 +156,20 @@ pub fn demo_clients(clients: &Registry) -> Vec<&str> {
     found.sort_unstable();
     found
 }
+
+/// The clients that need a proxy which states their certificates: the first few in order, and how
+/// many more there are.
+pub fn certificate_clients(clients: &Registry) -> Vec<String> {
+    let needing = clients.iter().filter(|client| client.needs_certificate());
+    let mut ids: Vec<_> = needing.map(|client| client.id.to_string()).collect();
+    ids.sort_unstable();
+    if ids.len() > NAMED {
+        let more = ids.len() - NAMED;
+        ids.truncate(NAMED);
+        ids.push(format!("and {more} more"));
+    }
+    ids
+}
+
+/// As many as fit into a line.
+const NAMED: usize = 5;

@@ -43,6 +43,8 @@ pub struct Metrics {
     /// Basic pairs that were not form-encoded.
     pub raw_pairs: IntGauge,
     assertion_audiences: AssertionAudiences,
+    /// Self-signed certificates that a proxy takes for authorities.
+    pub self_signed_certificates: IntCounter,
     /// Registered clients.
     pub clients: IntGauge,
     /// Tokens that are revoked and whose time is not over.
@@ -136,6 +138,10 @@ impl Metrics {
                  assertion_audience = \"issuer\", only the form issuer is accepted.",
                 &["form"],
             )?),
+            self_signed_certificates: counter(
+                "grantd_self_signed_certificates_total",
+                "Requests with a self-signed certificate that stands in the proxy's CA file.",
+            )?,
             clients: gauge("grantd_clients", "Registered clients.")?,
             revocations: gauge(
                 "grantd_revocations",

@@ -15,7 +15,9 @@ use crate::support::command::run;
 use crate::support::form::percent_encode;
 use crate::support::home::{hash_of, secret_of};
 use crate::support::status::{INTROSPECT, REVOKE, assert_revoked};
-use crate::support::{ENCODINGS, Encoding, Home, Program, Request, Response, Token, request_of};
+use crate::support::{
+    ENCODINGS, Encoding, Home, Program, Request, Response, Token, request_of, wait_until,
+};
 
 const ODD: &str = include_str!("certificates/odd.pem");
 const RSA: &str = include_str!("certificates/rsa.pem");
@@ -93,6 +95,18 @@ fn home(toml: &str) -> Home {
         by_keys("other-key", &[rsa_key()]),
         off,
         bound,
+        with_secret("bound-own", json!({
+            "tls_client_certificate_bound_access_tokens": true,
+            "auth_methods": [
+                "client_secret_basic", "client_secret_post", "self_signed_tls_client_auth",
+            ],
+            "jwks": { "keys": [odd_key()] },
+        })),
+        with_secret("bound-by-jwt", json!({
+            "tls_client_certificate_bound_access_tokens": true,
+            "auth_methods": ["client_secret_post", "private_key_jwt"],
+            "jwks": { "keys": [odd_key()] },
+        })),
         with_secret("secret", json!({})),
         with_secret("bound-secret", json!({
             "tls_client_certificate_bound_access_tokens": true, "token_reuse": 60,
@@ -118,10 +132,32 @@ fn request(encoding: Encoding, client: &str) -> Request {
 }
 
 fn with(request: Request, pem: &str) -> Request {
-    request.header("X-Client-Cert-Verify", "SUCCESS").header("X-Client-Cert", escaped(pem))
+    stated(request, "SUCCESS", pem)
 }
 
-const TRUSTING: &str = "trusted_proxies = [\"127.0.0.0/8\"]";
+/// A request whose proxy says this of its certificate.
+fn stated(request: Request, verified: &str, pem: &str) -> Request {
+    request.header("X-Client-Cert-Verify", verified).header("X-Client-Cert", escaped(pem))
+}
+
+/// What nginx says of a self-signed certificate that is in nobody's CA file, with OpenSSL 3 and 1.1.
+const SELF_SIGNED: [&str; 2] = ["FAILED:self-signed certificate", "FAILED:self signed certificate"];
+/// What is much the same to a careless reader. The first two are said of a forged leaf.
+const UNVERIFIED: [&str; 11] = [
+    "FAILED:self-signed certificate in certificate chain",
+    "FAILED:self signed certificate in certificate chain",
+    "FAILED:unable to verify the first certificate",
+    "FAILED:unable to get local issuer certificate",
+    "FAILED:certificate has expired",
+    "FAILED:Self-signed certificate",
+    "FAILED:self-signed certificate, SUCCESS",
+    "FAILED: self-signed certificate",
+    "FAILED",
+    "self-signed certificate",
+    "NONE",
+];
+
+const TRUSTING: &str = "trusted_proxies = [\"127.0.0.1\"]";
 
 #[test]
 fn a_certificate_is_known_by_its_one_registered_name_or_by_its_key() {
@@ -203,7 +239,8 @@ fn only_success_counts_and_only_one_readable_certificate() {
             bare(),
             verified(),
             bare().header("X-Client-Cert-Verify", "NONE"),
-            bare().header("X-Client-Cert-Verify", "FAILED:self-signed certificate"),
+            bare().header("X-Client-Cert-Verify", SELF_SIGNED[0]),
+            bare().header("X-Client-Cert-Verify", SELF_SIGNED[1]),
             bare().header("X-Client-Cert-Verify", "success"),
             bare().header("X-Client-Cert-Verify", "SUCCESS, SUCCESS"),
             bare().header("X-Client-Cert-Verify", "SUCCESS").header("X-Client-Cert-Verify", "NONE"),
@@ -226,9 +263,145 @@ fn only_success_counts_and_only_one_readable_certificate() {
     }
 }
 
+/// A certificate of nobody's authority is as good as its registered key, and says no name.
+#[test]
+fn a_self_signed_certificate_counts_by_its_registered_key_alone() {
+    let server = program(TRUSTING);
+    for encoding in ENCODINGS {
+        for (client, pem, is_its) in [
+            ("keys", ODD, true),
+            ("keys", RSA, true),
+            ("keys", ED25519, true),
+            ("keys", P384, false),
+            ("other-key", ODD, false),
+            ("dn", ODD, false),
+            ("plain", ED25519, false),
+            ("dns", ODD, false),
+            ("uri", ODD, false),
+            ("ip4", ODD, false),
+            ("email", ODD, false),
+            ("bound", ODD, false),
+            ("bound-by-jwt", ODD, false),
+            ("nobody", ODD, false),
+        ] {
+            for verified in SELF_SIGNED {
+                let answer = server.ask(&stated(request(encoding, client), verified, pem));
+                if is_its {
+                    assert_eq!(Token::verified(&answer, server.address).claims["sub"], client);
+                } else {
+                    answer.assert_refused(400, "invalid_client");
+                    let text = &answer.json()["error_description"];
+                    assert_eq!(text, "Client authentication failed.", "{client}");
+                }
+            }
+        }
+        for verified in UNVERIFIED {
+            for (client, pem) in [("keys", ODD), ("dns", ODD), ("plain", ED25519)] {
+                let answer = server.ask(&stated(request(encoding, client), verified, pem));
+                answer.assert_refused(400, "invalid_client");
+            }
+        }
+
+        // The same at the other endpoints that ask who is there.
+        let issued = server.ask(&with(request(encoding, "keys"), ODD)).json();
+        let token = issued["access_token"].as_str().unwrap();
+        for path in [INTROSPECT, REVOKE] {
+            let ask = |client| {
+                let form = [("client_id", client), ("token", token)];
+                Request::new("POST", path).form(encoding, &form)
+            };
+            for verified in UNVERIFIED {
+                let answer = server.ask(&stated(ask("keys"), verified, ODD));
+                answer.assert_refused(400, "invalid_client");
+            }
+            for verified in SELF_SIGNED {
+                let answer = server.ask(&stated(ask("dns"), verified, ODD));
+                answer.assert_refused(400, "invalid_client");
+                assert_eq!(server.ask(&stated(ask("keys"), verified, ODD)).status, 200);
+            }
+        }
+    }
+}
+
+/// RFC 8705, section 3: however the client has authenticated.
+#[test]
+fn a_token_is_bound_to_a_self_signed_certificate_whose_key_is_registered_for_it() {
+    let server = program(TRUSTING);
+    let requests = |client: &str| {
+        let secret = secret_of(client);
+        let json = json!({ "grant_type": "client_credentials", "scope": "read",
+                           "client_id": client, "client_secret": secret });
+        let vision = Request::new("POST", "/v1/api/oauth/token");
+        let firstvision = Request::get("/v1/getAccessToken/read");
+        let firstvision = firstvision.header("Content-Type", "application/json");
+        [
+            Request::token(Encoding::Urlencoded, &request_of(client, &secret, &[])),
+            Request::token(Encoding::Multipart, &request_of(client, &secret, &[])),
+            vision.typed_body("application/json", json.to_string()),
+            firstvision.basic(&format!("{client}:{secret}")),
+        ]
+    };
+    for request in requests("bound-own") {
+        for verified in SELF_SIGNED {
+            let answer = server.ask(&stated(request.clone(), verified, ODD));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+            let payload = token.split('.').nth(1).unwrap();
+            let claims: Value =
+                serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+            assert!(claims["cnf"]["x5t#S256"].is_string(), "{claims}");
+            let answer = server.ask(&stated(request.clone(), verified, ED25519));
+            assert!([400, 401].contains(&answer.status), "{}", answer.text());
+        }
+        for verified in UNVERIFIED {
+            let answer = server.ask(&stated(request.clone(), verified, ODD));
+            assert!([400, 401].contains(&answer.status), "{}", answer.text());
+        }
+    }
+    // A key that is registered for assertions, or none.
+    for request in
+        requests("bound-secret").into_iter().chain(requests("bound-by-jwt").into_iter().take(2))
+    {
+        for verified in SELF_SIGNED {
+            let answer = server.ask(&stated(request.clone(), verified, ODD));
+            assert!([400, 401].contains(&answer.status), "{}", answer.text());
+        }
+        assert_eq!(server.ask(&with(request, ODD)).status, 200);
+    }
+}
+
+#[test]
+fn a_self_signed_certificate_in_the_ca_file_is_counted_and_warned_of() {
+    const SERIES: &str = "grantd_self_signed_certificates_total";
+    let mut server = program(TRUSTING);
+    let ask = |pem| server.ask(&with(request(Encoding::Urlencoded, "keys"), pem)).status;
+    assert_eq!([ask(ODD), ask(ED25519), ask(ED25519), ask(P384)], [200, 200, 200, 400]);
+    let own = request(Encoding::Urlencoded, "keys");
+    assert_eq!(server.ask(&stated(own, SELF_SIGNED[0], RSA)).status, 200);
+    assert_eq!(server.metric(SERIES), 4);
+    server.terminate();
+    assert!(server.wait().success());
+    let log = server.log.to_the_end();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let warned: Vec<_> = lines.filter(|line| line["subject"].is_string()).collect();
+    assert_eq!(warned.len(), 3, "{warned:?}");
+    for line in &warned {
+        assert_eq!(line["level"], "WARN");
+        assert!(line["message"].as_str().unwrap().contains("take it out"), "{line}");
+        assert!(line["subject"].as_str().unwrap().len() <= 128, "{line}");
+    }
+    assert_eq!(warned[1]["subject"], "CN=ed25519,O=Example,C=DE");
+}
+
 #[test]
 fn nobody_but_a_trusted_proxy_is_believed() {
-    for toml in ["", "trusted_proxies = []", "trusted_proxies = [\"10.0.0.0/8\", \"unix\"]"] {
+    for toml in [
+        "",
+        "trusted_proxies = []",
+        "trusted_proxies = [\"10.0.0.1\", \"unix\"]",
+        "trusted_proxies = [\"127.0.0.1\"]\n[client_certificate]\nproxies = []",
+        "trusted_proxies = [\"127.0.0.0/8\"]\n[client_certificate]\nproxies = [\"127.0.0.2\"]",
+    ] {
         let server = program(toml);
         for encoding in ENCODINGS {
             let answer = server.ask(&with(request(encoding, "dns"), ODD));
@@ -246,6 +419,89 @@ fn nobody_but_a_trusted_proxy_is_believed() {
     socket.write_all(&request.header("Connection", "close").to_bytes()).unwrap();
     socket.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+}
+
+/// Every host of a network could be any client: what was trusted for addresses alone must not count
+/// for certificates, and a start must not cut clients off without a word.
+#[test]
+fn certificates_come_from_single_proxies_unless_a_network_is_named_on_purpose() {
+    const WORD: &str = "client_certificate.proxies is not set";
+    let serve = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let serve = [&["serve", "--config", "grantd.toml"][..], &serve].concat();
+    let check = ["check", "--config", "grantd.toml"];
+    for toml in [
+        "trusted_proxies = [\"127.0.0.0/8\"]",
+        "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/31\"]",
+        "trusted_proxies = [\"unix\", \"fd00::/127\"]\n[client_certificate]\nverify_header = \"X-V\"",
+    ] {
+        let home = home(toml);
+        run(home.command(&serve)).assert_error(1, &[WORD, "(as-dns, as-uri, bound, "]);
+        run(home.command(&check)).assert_error(1, &[WORD, "more)"]);
+        // Where no client needs a certificate, nothing is cut off.
+        home.write("clients.json", r#"{"clients":[]}"#);
+        assert!(run(home.command(&check)).assert_fine().contains("ok: "));
+    }
+    // A client that only binds its tokens would be cut off as well.
+    let toml = "trusted_proxies = [\"127.0.0.0/8\"]";
+    let home_of = |client: Value| {
+        let home = home(toml);
+        home.write("clients.json", &json!({ "clients": [client] }).to_string());
+        home
+    };
+    let mut client = json!({ "client_id": "c" });
+    assert_eq!(run(home_of(client.clone()).command(&check)).code, Some(0));
+    client["tls_client_certificate_bound_access_tokens"] = true.into();
+    run(home_of(client).command(&check)).assert_error(1, &[WORD, "(c)"]);
+
+    for (toml, warns) in [
+        ("trusted_proxies = [\"127.0.0.1/32\"]", None),
+        ("[client_certificate]\nproxies = [\"127.0.0.1\"]", None),
+        (
+            "trusted_proxies = [\"127.0.0.0/8\"]\n[client_certificate]\nproxies = [\"127.0.0.1\"]",
+            None,
+        ),
+        ("[client_certificate]\nproxies = [\"127.0.0.0/8\"]", Some("holds a network")),
+    ] {
+        let home = home(toml);
+        let checked = run(home.command(&check));
+        let printed = checked.assert_fine();
+        assert_eq!(printed.contains("warning: client_certificate.proxies"), warns.is_some());
+        assert!(warns.is_none_or(|warns| printed.contains(warns)), "{printed}");
+        let server = Program::start(home, &["--config", "grantd.toml"]);
+        let answer = server.ask(&with(request(Encoding::Urlencoded, "dns"), ODD));
+        assert_eq!(answer.status, 200, "{toml}");
+    }
+    let printed = run(home("").command(&check));
+    assert!(printed.assert_fine().contains("no proxy may state certificates"), "{printed:?}");
+}
+
+/// What a start would refuse, a reload refuses too, whichever of the files has changed.
+#[test]
+fn a_reload_that_would_cut_certificate_clients_off_changes_nothing() {
+    let home = home(TRUSTING);
+    let clients = std::fs::read_to_string(home.clients()).unwrap();
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let is_in = || server.ask(&with(request(Encoding::Urlencoded, "dns"), ODD)).status == 200;
+    let says =
+        |line: &Value, word: &str| line["fault"].as_str().is_some_and(|it| it.contains(word));
+    server.home.write("grantd.toml", "trusted_proxies = [\"127.0.0.0/8\"]");
+    server.hang_up();
+    server.log.wait_for(|line| says(line, "client_certificate.proxies"));
+    assert!(is_in());
+
+    // With nobody to cut off it is in force, until somebody comes who would be.
+    server.home.write("clients.json", r#"{"clients":[]}"#);
+    server.hang_up();
+    wait_until(|| server.metric("grantd_clients") == 0);
+    let refused = server.metric("grantd_reloads_total{outcome=\"refused\"}");
+    server.home.write("clients.json", &clients);
+    server.hang_up();
+    wait_until(|| server.metric("grantd_reloads_total{outcome=\"refused\"}") > refused);
+    assert_eq!(server.metric("grantd_clients"), 0);
+    server.home.write("grantd.toml", "[client_certificate]\nproxies = [\"127.0.0.0/8\"]");
+    server.hang_up();
+    wait_until(|| server.metric("grantd_clients") > 0);
+    assert!(is_in());
 }
 
 #[test]
@@ -296,7 +552,7 @@ fn a_token_is_bound_to_the_certificate() {
 }
 
 #[test]
-fn metadata_says_so_only_where_a_proxy_is_trusted() {
+fn metadata_says_so_only_where_a_proxy_states_certificates() {
     let document = |toml: &str| {
         let server = program(toml);
         server.ask(&Request::get("/.well-known/oauth-authorization-server")).json()
@@ -313,10 +569,20 @@ fn metadata_says_so_only_where_a_proxy_is_trusted() {
         ])
     );
     assert_eq!(on["tls_client_certificate_bound_access_tokens"], true);
-    let off = document("");
-    let methods = off["token_endpoint_auth_methods_supported"].to_string();
+    for toml in ["", "trusted_proxies = [\"127.0.0.1\"]\n[client_certificate]\nproxies = []"] {
+        let off = document(toml);
+        let methods = off["token_endpoint_auth_methods_supported"].to_string();
+        assert!(!methods.contains("tls"), "{methods}");
+        assert_eq!(off.get("tls_client_certificate_bound_access_tokens"), None);
+    }
+    let named = document("[client_certificate]\nproxies = [\"unix\"]");
+    assert_eq!(named["tls_client_certificate_bound_access_tokens"], true);
+    let home = Home::new();
+    home.write("grantd.toml", "trusted_proxies = [\"127.0.0.0/8\"]");
+    let server = Program::start(home, &["--config", "grantd.toml", "--allow-demo-clients"]);
+    let request = Request::get("/.well-known/openid-configuration");
+    let methods = server.ask(&request).json()["token_endpoint_auth_methods_supported"].to_string();
     assert!(!methods.contains("tls"), "{methods}");
-    assert_eq!(off.get("tls_client_certificate_bound_access_tokens"), None);
 }
 
 #[test]
@@ -361,6 +627,7 @@ fn the_registry_and_the_configuration_are_checked() {
     for (toml, says) in [
         ("trusted_proxies = [\"10.0.0.1/8\"]", "a trusted proxy is an address, a network"),
         ("[client_certificate]\nverify_header = \"a b\"", "must be the name of a header field"),
+        ("[client_certificate]\nproxies = [\"10.0.0.1/8\"]", "a trusted proxy is an address"),
     ] {
         let home = home(toml);
         run(home.command(&["check", "--config", "grantd.toml"])).assert_error(1, &[says]);

@@ -2,11 +2,16 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::deploy::configure;
+use crate::readme::succeed;
 use crate::support::form::percent_encode;
 use crate::support::home::{self, hash_of, secret_of};
 use crate::support::http::find;
@@ -28,15 +33,21 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
+        Self::trusting(&[])
+    }
+
+    /// With these certificates of clients in the file of authorities, too.
+    fn trusting(clients: &[&str]) -> Self {
         let home = Home::new();
-        home.write("clients.json", &registry());
         configure(&home);
         let socket = home.path("grantd.sock");
+        let nginx = Nginx::trusting(&socket, clients);
+        home.write("clients.json", &registry(&nginx));
         // Beside the socket on a port, so that an answer can be had without nginx.
         let listen = format!("unix:{}", socket.display());
         let arguments = ["--config", "grantd.toml", "--listen", &listen, "--allow-demo-clients"];
         let server = Program::start(home, &arguments);
-        Self { server, nginx: Nginx::before(&socket) }
+        Self { server, nginx }
     }
 
     fn bearer_of(&self, client: &str) -> String {
@@ -46,8 +57,9 @@ impl Site {
     }
 }
 
-/// With two clients of the protected API, and one that has a certificate.
-fn registry() -> String {
+/// With two clients of the protected API, and those that have a certificate: by its name, by its
+/// key, and only to bind tokens to it.
+fn registry(nginx: &Nginx) -> String {
     let mut document: Value = serde_json::from_str(&home::registry()).unwrap();
     let of_api = |id: &str, scope: &str| {
         json!({
@@ -64,8 +76,29 @@ fn registry() -> String {
             "tls_client_certificate_bound_access_tokens": true,
             "scopes": ["read"], "default_scopes": ["read"],
         }),
+        json!({
+            "client_id": "self-signed", "auth_methods": ["self_signed_tls_client_auth"],
+            "jwks": { "keys": [public_key(&nginx.file("grantd/self-signed.key"))] },
+            "tls_client_certificate_bound_access_tokens": true,
+            "scopes": ["read"], "default_scopes": ["read"],
+        }),
+        json!({
+            "client_id": "bound", "secrets": [{ "label": "a", "hash": hash_of(&secret_of("bound")) }],
+            "tls_client_certificate_bound_access_tokens": true,
+            "scopes": ["read"], "default_scopes": ["read"],
+        }),
     ]);
     document.to_string()
+}
+
+/// A P-256 key as a JWK: the coordinates are the end of what openssl writes.
+fn public_key(private: &Path) -> Value {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(private);
+    let written = openssl.output().unwrap().stdout;
+    let (x, y) = written[written.len() - 64..].split_at(32);
+    let [x, y] = [x, y].map(|number| URL_SAFE_NO_PAD.encode(number));
+    json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y })
 }
 
 fn token_of(answer: &Response) -> String {
@@ -126,13 +159,92 @@ fn metadata_and_keys_are_those_of_the_public_name() {
     assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
 }
 
+/// A secret that is sent in clear must not work.
 #[test]
-fn plain_http_is_sent_to_tls() {
+fn without_tls_there_is_nothing_but_the_challenges_of_a_certificate_authority() {
+    let Site { server, nginx } = Site::start();
+    std::fs::create_dir_all(nginx.file("html/.well-known/acme-challenge")).unwrap();
+    std::fs::write(nginx.file("html/.well-known/acme-challenge/a"), "proof").unwrap();
+    std::fs::write(nginx.file("html/index.html"), "a site").unwrap();
+    let ask = |request: &Request| Connection::open(nginx.plain).ask(request);
+    let token = Request::token(Encoding::Urlencoded, &DEMO);
+    let mut refused = vec![ask(&token), ask(&Request::get("/.well-known/jwks.json"))];
+    for target in [
+        "/connect/token?a=b",
+        "http://auth.example.com/connect/token",
+        "/.well-known/acme-challenge/../../connect/token",
+        "/.well-known/acme-challenge/%2e%2e/%2e%2e/connect/token",
+    ] {
+        refused.push(ask(&token.clone().with_target(target)));
+    }
+    refused.push(ask(&Request::get("/index.html")));
+    for answer in refused {
+        answer.assert_refused(404, "invalid_request");
+        assert_eq!((answer.header("location"), answer.header(HSTS)), (None, None));
+    }
+    assert_eq!(ask(&vision()).json()[0]["errorCode"], "240008");
+    assert_eq!(ask(&firstvision(FIRSTVISION)).json()["errorCode"], "AGT404NF");
+    let challenge = ask(&Request::get("/.well-known/acme-challenge/a"));
+    assert_eq!((challenge.status, challenge.text()), (200, "proof"));
+    assert_eq!(ask(&Request::get("/.well-known/acme-challenge/b")).status, 404);
+    assert_eq!(server.metric("grantd_requests_total"), 0);
+}
+
+const HSTS: &str = "strict-transport-security";
+
+#[test]
+fn every_answer_through_tls_says_that_the_name_is_for_tls_alone() {
+    let Site { server, nginx } = Site::start();
+    let api = |path: &str| nginx.ask_host("api.example.com", &Request::get(path), &[]);
+    let mut answers = vec![
+        (200, nginx.ask(&Request::token(Encoding::Urlencoded, &DEMO))),
+        (400, nginx.ask(&Request::token(Encoding::Urlencoded, &[("a", "b")]))),
+        (404, nginx.ask(&Request::get("/connect/nothing"))),
+        (404, nginx.ask(&Request::get("/-/error"))),
+        (405, nginx.ask(&Request::new("TRACE", TOKEN))),
+        (413, nginx.ask(&Request::new("POST", TOKEN).body("a".repeat(33 * 1024)))),
+        (401, api("/reports/a")),
+        (404, api("/")),
+    ];
+    drop(server);
+    answers.push((503, nginx.ask(&Request::get("/.well-known/jwks.json"))));
+    answers.push((503, api("/reports/a")));
+    for (status, answer) in answers {
+        assert_eq!((answer.status, answer.header(HSTS)), (status, Some("max-age=31536000")));
+    }
+}
+
+#[test]
+fn a_token_comes_through_http_2() {
+    let Site { server, nginx } = Site::start();
+    let port = nginx.port;
+    for version in ["--http2", "--http1.1"] {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail-with-body", version, "--cacert"]);
+        curl.arg(nginx.certificate());
+        curl.args(["--resolve", &format!("auth.example.com:{port}:127.0.0.1")]);
+        for (name, value) in DEMO {
+            curl.args(["--data-urlencode", &format!("{name}={value}")]);
+        }
+        curl.args(["--write-out", "\n%{http_version}"]);
+        curl.arg(format!("https://auth.example.com:{port}{TOKEN}"));
+        let printed = succeed(&mut curl);
+        let (body, spoken) = printed.rsplit_once('\n').unwrap();
+        assert_eq!(spoken, if version == "--http2" { "2" } else { "1.1" });
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["token_type"], "Bearer");
+    }
+    assert_eq!(server.issued(), 2);
+}
+
+/// On a connection to another name the client's certificate was not asked for. A client that shares
+/// connections opens another when it is told so (RFC 9110, section 15.5.20).
+#[test]
+fn a_connection_for_another_name_is_misdirected() {
     let site = Site::start();
-    let answer = Connection::open(site.nginx.plain)
-        .ask(&Request::token(Encoding::Urlencoded, &DEMO).with_target("/connect/token?a=b"));
-    assert_eq!(answer.status, 308);
-    assert_eq!(answer.header("location"), Some("https://auth.example.com/connect/token?a=b"));
+    let text = "GET /connect/token HTTP/1.1\r\nHost: auth.example.com\r\nConnection: close\r\n\r\n";
+    let answers = site.nginx.exchange("api.example.com", text, &[]);
+    assert_eq!((answers.len(), answers[0].status), (1, 421));
 }
 
 /// Status, body and every header of grantd's refusals, as they come without nginx.
@@ -177,7 +289,7 @@ fn the_refusals_of_grantd_come_through_unchanged() {
 fn bare(answer: Response) -> (u16, Vec<(String, String)>, String) {
     let text = answer.text().to_owned();
     let mut headers = answer.headers;
-    headers.retain(|(name, _)| !["date", "server", "connection"].contains(&name.as_str()));
+    headers.retain(|(name, _)| !["date", "server", "connection", HSTS].contains(&name.as_str()));
     headers.sort();
     (answer.status, headers, text)
 }
@@ -297,22 +409,110 @@ fn a_request_has_one_id_everywhere() {
 #[test]
 fn only_a_certificate_that_was_shown_counts() {
     let Site { server, nginx } = Site::start();
-    let own = [("grant_type", "client_credentials"), ("client_id", "certified")];
     let pem = std::fs::read(nginx.file("grantd/client.pem")).unwrap();
     let escaped = percent_encode(&pem).replace('+', "%20");
     for encoding in ENCODINGS {
-        let request = Request::token(encoding, &own);
+        let request = of_certified("certified", encoding);
         let forged = request.clone().header("X-Client-Cert-Verify", "SUCCESS");
         let forged = forged.header("X-Client-Cert", escaped.clone());
-        nginx.ask(&request).assert_refused(400, "invalid_client");
-        nginx.ask(&forged).assert_refused(400, "invalid_client");
-        nginx.ask_as("stranger", &request).assert_refused(400, "invalid_request");
-        nginx.ask_as("stranger", &forged).assert_refused(400, "invalid_request");
-
-        let answer = nginx.ask_as("client", &request);
-        let token = Token::verified(&answer, server.address);
-        assert!(token.claims["cnf"]["x5t#S256"].is_string(), "{:?}", token.claims);
+        for request in [&request, &forged] {
+            nginx.ask(request).assert_refused(400, "invalid_client");
+            nginx.ask_as("stranger", request).assert_refused(400, "invalid_client");
+        }
+        assert_bound(&nginx.ask_as("client", &request), &server);
     }
+}
+
+/// The request of a client that has nothing but its certificate.
+fn of_certified(client: &str, encoding: Encoding) -> Request {
+    Request::token(encoding, &[("grant_type", "client_credentials"), ("client_id", client)])
+}
+
+#[track_caller]
+fn assert_bound(answer: &Response, server: &Program) {
+    let token = Token::verified(answer, server.address);
+    assert!(token.claims["cnf"]["x5t#S256"].is_string(), "{:?}", token.claims);
+}
+
+/// A certificate as openssl makes it is an authority. Its owner can sign for anybody, which must not
+/// count; and it needs no place among the authorities.
+#[test]
+fn a_self_signed_client_is_itself_and_no_other() {
+    let Site { server, nginx } = Site::start();
+    let chain = nginx.file("grantd/self-signed.pem");
+    let [alone, with_chain] = [&[][..], &["-cert_chain", chain.to_str().unwrap()]];
+    let secret = secret_of("bound");
+    for version in ["-tls1_2", "-tls1_3"] {
+        for encoding in ENCODINGS {
+            let ask = |certificate: &str, client: &str, more: &[&str]| {
+                let request = of_certified(client, encoding);
+                nginx.ask_with(certificate, &request, &[&[version], more].concat())
+            };
+            assert_bound(&ask("client", "certified", alone), &server);
+            assert_bound(&ask("self-signed", "self-signed", alone), &server);
+            assert_bound(&ask("self-signed", "self-signed", with_chain), &server);
+            let bound = Request::token(encoding, &request_of("bound", &secret, &[]));
+            assert_bound(&nginx.ask_with("client", &bound, &[version]), &server);
+            for (certificate, more) in [
+                ("forged", alone),
+                ("forged", with_chain),
+                ("self-signed", alone),
+                ("stranger", alone),
+            ] {
+                ask(certificate, "certified", more).assert_refused(400, "invalid_client");
+                if certificate != "self-signed" {
+                    ask(certificate, "self-signed", more).assert_refused(400, "invalid_client");
+                }
+                let more = [&[version], more].concat();
+                let answer = nginx.ask_with(certificate, &bound, &more);
+                answer.assert_refused(400, "invalid_request");
+            }
+        }
+    }
+    assert_eq!(server.metric("grantd_self_signed_certificates_total"), 0);
+}
+
+/// What a handshake has verified goes with its session.
+#[test]
+fn a_resumed_session_is_worth_what_its_first_was() {
+    let Site { server, nginx } = Site::start();
+    let session = nginx.file("session");
+    let session = session.to_str().unwrap();
+    for version in ["-tls1_2", "-tls1_3"] {
+        for (certificate, client, is_in) in [
+            ("client", "certified", true),
+            ("self-signed", "self-signed", true),
+            ("forged", "certified", false),
+            ("self-signed", "certified", false),
+        ] {
+            let request = of_certified(client, Encoding::Urlencoded);
+            for resume in ["-sess_out", "-sess_in"] {
+                let answer = nginx.ask_with(certificate, &request, &[version, resume, session]);
+                if is_in {
+                    assert_bound(&answer, &server);
+                } else {
+                    answer.assert_refused(400, "invalid_client");
+                }
+            }
+        }
+    }
+}
+
+/// Those who have put a client's certificate among the authorities keep their clients, and are told.
+#[test]
+fn a_client_among_the_authorities_stays_in_and_is_warned_of() {
+    let Site { server, nginx } = Site::trusting(&["self-signed"]);
+    for encoding in ENCODINGS {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let request = of_certified("self-signed", encoding);
+            assert_bound(&nginx.ask_with("self-signed", &request, &[version]), &server);
+            let request = of_certified("certified", encoding);
+            assert_bound(&nginx.ask_with("client", &request, &[version]), &server);
+        }
+    }
+    assert_eq!(server.metric("grantd_self_signed_certificates_total"), 4);
+    let line = server.log.wait_for(|line| line["subject"] == "CN=self-signed");
+    assert_eq!(line["level"], "WARN");
 }
 
 #[test]
@@ -364,6 +564,117 @@ fn the_protected_api_takes_good_tokens_only() {
     assert_eq!(site.nginx.ask_host("api.example.com", &request, &[]).status, 404);
 }
 
+/// What belongs to the caller's request to the API is not grantd's to refuse.
+#[test]
+fn a_question_to_grantd_has_nothing_of_the_callers_request() {
+    let site = Site::start();
+    let bearer = site.bearer_of("reporting");
+    let ask = |request: Request| {
+        let request = request.header("Authorization", &*bearer).without_header("Host");
+        let request = request.header("Host", "api.example.com").header("Connection", "close");
+        let text = String::from_utf8(request.to_bytes()).unwrap();
+        let answers = site.nginx.exchange("api.example.com", &text, &[]);
+        // The last one: before it, one may say that the body may come.
+        answers.last().unwrap().clone()
+    };
+    let upload = || Request::new("POST", "/reports/a").typed_body("text/plain", "a body");
+    let many = (0..150).fold(upload(), |request, at| request.header(&format!("X-{at}"), "a"));
+    for request in [
+        upload().header("Content-Encoding", "gzip"),
+        upload().header("Expect", "100-continue"),
+        upload().header("DPoP", "a").header("DPoP", "b"),
+        upload().header("X-Client-Cert", "a").header("X-Original-URI", "b"),
+        Request::get(&format!("/reports/{}", "a".repeat(7000))),
+        Request::get(&format!("/reports/a?{}", "a".repeat(7000))),
+        many,
+    ] {
+        let answer = ask(request);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json()["client"], "reporting");
+    }
+    let text = format!(
+        "POST /reports/a HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n\
+         Authorization: {bearer}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+    );
+    assert_eq!(site.nginx.exchange("api.example.com", &text, &[])[0].status, 200);
+    // Two are not one: nginx does not choose.
+    let two = upload().header("Authorization", &*bearer);
+    assert_eq!(ask(two).status, 400);
+}
+
+#[test]
+fn grantd_is_told_of_the_callers_request_what_it_needs() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let socket = directory.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let nginx = Nginx::before(&socket);
+    let upstream = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let head = read_head(&mut connection);
+        connection.write_all(ANSWER).unwrap();
+        head
+    });
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = Request::new("PUT", "/reports/a%20b?secret=c")
+        .typed_body("text/plain", "a body")
+        .header("Authorization", "Bearer a.b.c")
+        .header("Content-Encoding", "gzip")
+        .header("X-Forwarded-For", "192.0.2.1")
+        .header("X-Original-Method", "forged")
+        .header("X-Request-Id", "one")
+        .header("traceparent", trace);
+    assert_eq!(nginx.ask_host("api.example.com", &request, &[]).status, 200);
+    let head = upstream.join().unwrap();
+    let mut lines: Vec<_> = head.lines().collect();
+    let question =
+        "GET /connect/validate?scope=reports.read&audience=https://api.example.com HTTP/1.1";
+    assert_eq!(lines.remove(0), question);
+    lines.sort_unstable();
+    let expected = [
+        "Authorization: Bearer a.b.c",
+        "Host: api.example.com",
+        "X-Client-Cert-Verify: NONE",
+        "X-Forwarded-For: 127.0.0.1",
+        "X-Forwarded-Proto: https",
+        "X-Original-Method: PUT",
+        "X-Original-URI: /reports/a%20b",
+        "X-Request-Id: one",
+        &format!("traceparent: {trace}"),
+    ];
+    assert_eq!(lines, expected);
+}
+
+/// A question that grantd cannot read stays so: it is no use to come back in a second.
+#[test]
+fn a_fault_of_the_question_is_not_called_unavailable() {
+    let site = Site::start();
+    let bearer = site.bearer_of("reporting");
+    let Site { server, nginx } = site;
+    let needs = "scope=reports.read&audience=https://api.example.com";
+    let asked = "grantd/connect/validate?$grantd_needs";
+    let socket = server.home.path("grantd.sock");
+    let request = Request::get("/reports/a").header("Authorization", bearer);
+    for (from, to, status) in [
+        (needs, "scope=reports.read&scope=other.read", 500),
+        (needs, "scope=%zz", 500),
+        (asked, "grantd/connect/validat?$grantd_needs", 500),
+        (asked, "grantd/connect/token", 500),
+        (needs, "scope=reports.read", 200),
+    ] {
+        let nginx = Nginx::edited(&socket, &[(from, to)]);
+        let answer = nginx.ask_host("api.example.com", &request, &[]);
+        assert_eq!(answer.status, status, "{to}: {}", answer.text());
+        if status == 500 {
+            assert_eq!(answer.json(), json!({ "error": "server_error" }));
+            assert_eq!(answer.header("retry-after"), None);
+        }
+    }
+    drop(server);
+    let answer = nginx.ask_host("api.example.com", &request, &[]);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(answer.json(), json!({ "error": "temporarily_unavailable" }));
+}
+
 #[test]
 fn who_asks_too_often_is_told_so_in_the_words_of_the_route() {
     let site = Site::start();
@@ -391,6 +702,96 @@ fn who_asks_too_often_is_told_so_in_the_words_of_the_route() {
     }
     // Key sets are for everybody, at any rate.
     assert_eq!(site.nginx.ask(&Request::get("/.well-known/jwks.json")).status, 200);
+}
+
+/// nginx sees paths decoded and resolved, grantd as they are sent: the rate must go by the latter.
+#[test]
+fn no_way_of_writing_a_path_passes_the_rate() {
+    let directory = tempfile::TempDir::new().unwrap();
+    // Without grantd: whatever is let through is refused at once.
+    let nginx = Nginx::before(&directory.path().join("socket"));
+    let answers = |path: &str, connection: &str| -> Vec<u16> {
+        let ask = |path: &str, connection: &str| {
+            format!(
+                "GET {path} HTTP/1.1\r\nHost: auth.example.com\r\nConnection: {connection}\r\n\r\n"
+            )
+        };
+        let text = ask(TOKEN, "keep-alive").repeat(150) + &ask(path, "keep-alive").repeat(30);
+        let answers = nginx.exchange("auth.example.com", &(text + &ask(path, connection)), &[]);
+        answers[150..].iter().map(|answer| answer.status).collect()
+    };
+    for path in [
+        TOKEN,
+        "/connect/token?a",
+        "/connect/token#a",
+        "//connect/token",
+        "/connect/./token",
+        "/connect/%74oken",
+        "http://auth.example.com/connect/token",
+        "http://auth.example.com/v1/getAccessToken/a",
+        "/v2/api/oauth/token",
+        FIRSTVISION,
+        "/v1/getAccessToken",
+        "/v1/getAccessToken/",
+        "/v1/getAccessToken/x%2Fy",
+        "/v1/getAccessToken/%2e%2e",
+        "/v1/getAccessToken/..",
+        "/v1/getAccessToken/..%2F..%2F.well-known%2Fjwks.json",
+        "/v1/getAccessToken/%2e%2e%2f%2e%2e%2fconnect%2fvalidate",
+        "/v1/getAccessToken/../../.well-known/jwks.json",
+        "/v1/getAccessToken/x/../../../connect/introspect",
+        // Routes of the operator's own, and below an issuer's path.
+        "/api/connect/token",
+        "/o/token/",
+        "/tenant/connect/token",
+        "/tenant/.well-known/jwks.json",
+        "/connect/validate/..%2Ftoken",
+        "/connect/validate/",
+        "/connect/validat%65",
+        "/.well-known/jwks.json/",
+        "/.well-known/jwksXjson",
+        "/CONNECT/validate",
+    ] {
+        let is_limited = (0..100).any(|_| answers(path, "close").contains(&429));
+        assert!(is_limited, "{path} is not held to the rate");
+    }
+    for path in [
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration/jwks",
+        "/.well-known/jwks.json?a",
+        "http://auth.example.com/.well-known/jwks.json",
+        "/connect/validate?scope=a",
+        // These have a rate of their own, which is far from this.
+        "/connect/introspect",
+        "/connect/revocation",
+        "/v1/api/oauth/validateToken",
+    ] {
+        let statuses = answers(path, "close");
+        assert!(statuses.iter().all(|status| *status == 503), "{path}: {statuses:?}");
+    }
+}
+
+#[test]
+fn questions_about_tokens_have_a_wide_rate() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let nginx = Nginx::before(&directory.path().join("socket"));
+    let refused = |path: &str| {
+        let ask = |connection: &str| {
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: auth.example.com\r\nConnection: {connection}\r\nContent-Length: 0\r\n\r\n"
+            )
+        };
+        let text = ask("keep-alive").repeat(900) + &ask("close");
+        let answers = nginx.exchange("auth.example.com", &text, &[]);
+        answers.into_iter().find(|answer| answer.status == 429)
+    };
+    let first = |path: &str| (0..50).find_map(|_| refused(path)).expect("a limit");
+    first("/connect/introspect").assert_refused(429, "invalid_request");
+    first("/connect/revocation").assert_refused(429, "invalid_request");
+    assert_eq!(first("/v1/api/oauth/validateToken").json()[0]["status"], 429);
+    // It is another budget than that of tokens.
+    assert_eq!(nginx.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 503);
 }
 
 /// Whatever a caller says about itself, grantd is told what nginx knows.

@@ -41,14 +41,32 @@ impl Nginx {
     /// Passes requests on to whoever listens on `socket`. The API that it protects tells what it
     /// was told.
     pub(crate) fn before(socket: &Path) -> Self {
+        Self::trusting(socket, &[])
+    }
+
+    /// The same with these certificates of clients in the file of authorities, too.
+    pub(crate) fn trusting(socket: &Path, clients: &[&str]) -> Self {
+        Self::start(socket, clients, &[])
+    }
+
+    /// The same with each of these texts in the site files replaced by another.
+    pub(crate) fn edited(socket: &Path, edits: &[(&str, &str)]) -> Self {
+        Self::start(socket, &[], edits)
+    }
+
+    fn start(socket: &Path, clients: &[&str], edits: &[(&str, &str)]) -> Self {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
-        for name in ["conf.d", "snippets", "grantd", "log"] {
+        for name in ["conf.d", "snippets", "grantd", "log", "html"] {
             fs::create_dir(root.join(name)).unwrap();
         }
         make_certificates(&root.join("grantd"));
+        let file = |name: &str| root.join(format!("grantd/{name}.pem"));
+        let authorities = ["client-ca"].iter().chain(clients);
+        let authorities = authorities.map(|name| fs::read_to_string(file(name)).unwrap());
+        fs::write(file("client-ca"), authorities.collect::<String>()).unwrap();
         let [port, plain] = [free_port(), free_port()];
-        write_site(root, socket, port, plain);
+        write_site(root, socket, [port, plain], edits);
         let main = root.join("nginx.conf");
         fs::write(&main, MAIN.replace("{root}", root.to_str().unwrap())).unwrap();
 
@@ -111,10 +129,16 @@ impl Nginx {
     /// The same with the certificate `name`, one of those that [`make_certificates`] makes.
     #[track_caller]
     pub(crate) fn ask_as(&self, name: &str, request: &Request) -> Response {
+        self.ask_with(name, request, &[])
+    }
+
+    /// The same with more arguments for `openssl s_client`.
+    #[track_caller]
+    pub(crate) fn ask_with(&self, name: &str, request: &Request, more: &[&str]) -> Response {
         let [certificate, key] =
             ["pem", "key"].map(|kind| self.file(&format!("grantd/{name}.{kind}")));
-        let more = ["-cert", certificate.to_str().unwrap(), "-key", key.to_str().unwrap()];
-        self.ask_host("auth.example.com", request, &more)
+        let own = ["-cert", certificate.to_str().unwrap(), "-key", key.to_str().unwrap()];
+        self.ask_host("auth.example.com", request, &[&own, more].concat())
     }
 
     #[track_caller]
@@ -169,18 +193,20 @@ http {
 "#;
 
 /// Writes the site files. Only paths, ports and the API's address are other ones.
-fn write_site(root: &Path, socket: &Path, port: u16, plain: u16) {
+fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&str, &str)]) {
     let path = root.display();
-    let moved = [
+    let mut moved = vec![
         ("/etc/nginx/", format!("{path}/")),
         ("/var/log/nginx/", format!("{path}/log/")),
         ("/run/grantd/grantd.sock", socket.display().to_string()),
-        ("listen 443 ssl;", format!("listen 127.0.0.1:{port} ssl;")),
-        ("listen [::]:443 ssl;", String::new()),
+        ("/var/www/html", format!("{path}/html")),
+        ("listen 443 ssl http2;", format!("listen 127.0.0.1:{port} ssl http2;")),
+        ("listen [::]:443 ssl http2;", String::new()),
         ("listen 80;", format!("listen 127.0.0.1:{plain};")),
         ("listen [::]:80;", String::new()),
         ("http://127.0.0.1:9000", format!("http://unix:{path}/api.sock")),
     ];
+    moved.extend(edits.iter().map(|(from, to)| (*from, (*to).to_owned())));
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx");
     let texts = FILES.map(|(name, _)| fs::read_to_string(shipped.join(name)).unwrap());
     for (from, _) in &moved {
@@ -192,7 +218,9 @@ fn write_site(root: &Path, socket: &Path, port: u16, plain: u16) {
     }
 }
 
-/// The site's own, a client's with the authority that signed it, and one of nobody's.
+/// The site's own, a client's with the authority that signed it, one that a client has signed
+/// itself, one that this client has forged for the first, and one of nobody's. Without extensions
+/// of ours they are as openssl makes them, which is as authorities.
 fn make_certificates(directory: &Path) {
     let make = |name: &str, more: &[&str]| {
         let [certificate, key] = ["pem", "key"].map(|kind| format!("{name}.{kind}"));
@@ -204,10 +232,16 @@ fn make_certificates(directory: &Path) {
     };
     let name = ["-addext", "subjectAltName=DNS:client.example"];
     let no_authority = ["-addext", "basicConstraints=critical,CA:false"];
-    let signed = ["-CA", "client-ca.pem", "-CAkey", "client-ca.key"];
+    let leaf = |leaf: &str, authority: &str| {
+        let [certificate, key] = ["pem", "key"].map(|kind| format!("{authority}.{kind}"));
+        let signed = ["-CA", &*certificate, "-CAkey", &*key];
+        make(leaf, &[&name[..], &no_authority, &signed].concat());
+    };
     make("certificate", &["-addext", NAMES]);
     make("client-ca", &[]);
-    make("client", &[&name[..], &no_authority, &signed].concat());
+    leaf("client", "client-ca");
+    make("self-signed", &[]);
+    leaf("forged", "self-signed");
     make("stranger", &name);
     fs::rename(directory.join("certificate.key"), directory.join("key.pem")).unwrap();
 }
