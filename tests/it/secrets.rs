@@ -3,10 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::support::home::secret_of;
+use serde_json::json;
+
+use crate::support::home::{hash_of, secret_of};
 use crate::support::http::exchange_cut_off;
+use crate::support::sibling::USER;
 use crate::support::{
-    DEMO, ENCODINGS, Program, Request, Response, TOKEN, demo_with, demo_without, request_of,
+    DEMO, ENCODINGS, Home, Program, Request, Response, TOKEN, demo_with, demo_without, request_of,
 };
 
 /// As a client might send by mistake in every place that takes text.
@@ -133,6 +136,64 @@ fn the_id_in_the_answer_finds_the_line_that_says_why() {
             assert_eq!((&line["route"], &line["method"]), (&"token".into(), &"POST".into()));
             assert_eq!(line["status"], 400);
             assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+        }
+    }
+}
+
+/// Of the two demo secrets, made by argon2-cffi and Python's bcrypt.
+const ARGON2ID_OF_A_DEMO_SECRET: &str = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$WlgTyfM0yd2r4AqxcM7JFBPa0f5wyzzM+09iDZh1Pts";
+const BCRYPT_OF_A_DEMO_SECRET: &str =
+    "$2b$04$TnE0l4bsgWyWTvjvvWPBke6KZ2NVrdtsTO4UyIBFZ8pVlY/1pwPxO";
+
+/// A demo secret is public under whatever hash it is stored.
+#[test]
+fn a_demo_secret_is_refused_wherever_the_demo_clients_may_not_be_served() {
+    let clients = [
+        ("fast", hash_of("abcdefghizklmnopponommnshfghzxxs")),
+        ("argon", ARGON2ID_OF_A_DEMO_SECRET.to_owned()),
+        ("bcrypt", BCRYPT_OF_A_DEMO_SECRET.to_owned()),
+        ("other", hash_of(&secret_of("other"))),
+    ];
+    let secret = |id: &str| match id {
+        "argon" => DEMO[1].1.to_owned(),
+        "other" => secret_of("other"),
+        _ => USER.1.to_owned(),
+    };
+    // What is stored as SHA-256 is found at the start already.
+    let start = |ids: &[&str], toml: &str, arguments: &[&str]| {
+        let home = Home::new();
+        let stored = clients.iter().filter(|(id, _)| ids.contains(id)).map(|(id, hash)| {
+            json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }],
+                    "scopes": ["read"], "default_scopes": ["read"] })
+        });
+        let stored: Vec<_> = stored.collect();
+        home.write("clients.json", &json!({ "clients": stored }).to_string());
+        home.write("grantd.toml", toml);
+        Program::start(home, &[&["--config", "grantd.toml"], arguments].concat())
+    };
+    let statuses = |server: &Program, id: &str| -> Vec<(u16, Vec<u8>)> {
+        let asked = crate::throttle::questions(id, &secret(id)).into_iter();
+        asked.map(|question| server.ask(&question)).map(|it| (it.status, it.body)).collect()
+    };
+    let is_public = "issuer = \"https://auth.example\"\n";
+    let slow = ["argon", "bcrypt", "other"];
+    let server = start(&slow, is_public, &[]);
+    for id in ["argon", "bcrypt"] {
+        let refused = statuses(&server, id);
+        let wrong = crate::throttle::questions(id, "wrong").into_iter();
+        let wrong: Vec<_> =
+            wrong.map(|it| server.ask(&it)).map(|it| (it.status, it.body)).collect();
+        assert_eq!(refused, wrong, "{id}");
+        let counted =
+            r#"grantd_requests_total{cause="demo_secret",outcome="refused",route="token"}"#;
+        assert!(server.metric(counted) >= 4, "{id}");
+    }
+    assert_eq!(statuses(&server, "other")[0].0, 200);
+    // Where they may be served, they are right.
+    for (toml, arguments) in [("", &[][..]), (is_public, &["--allow-demo-clients"])] {
+        let server = start(&["fast", "argon", "bcrypt"], toml, arguments);
+        for id in ["fast", "argon", "bcrypt"] {
+            assert_eq!(statuses(&server, id)[0].0, 200, "{id}");
         }
     }
 }

@@ -178,7 +178,7 @@ fn unknown_ids_are_held_to_what_their_decoys_are_held_to() {
 }
 
 /// Every question that takes a client's secret, with this one.
-fn questions(client: &str, secret: &str) -> Vec<Request> {
+pub(crate) fn questions(client: &str, secret: &str) -> Vec<Request> {
     let form = request_of(client, secret, &[]);
     let mut about = form.clone();
     about.push(("token", "a.b.c"));

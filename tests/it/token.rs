@@ -170,16 +170,16 @@ fn clock_and_random_bytes_decide_everything_about_a_token() {
         let server = Library::start(Home::new(), "https://auth.example", 1_790_000_000);
         let ask = || Request::token(encoding, &DEMO).send(server.address);
         let first = Token::verified(&ask(), server.address);
-        // The first of the counted words names the process; two make a token's id.
+        // The first nine of the counted words are keys and the process's name; two make a token's id.
         assert_eq!(
             first.claims_text,
-            r#"{"iss":"https://auth.example","exp":1790003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1790000000,"jti":"AAAAAAAAAAYAAAAAAAAABw","scope":"external-api"}"#
+            r#"{"iss":"https://auth.example","exp":1790003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1790000000,"jti":"AAAAAAAAAAoAAAAAAAAACw","scope":"external-api"}"#
         );
         server.clock.set(1_800_000_000);
         let second = Token::verified(&ask(), server.address);
         assert_eq!(
             second.claims_text,
-            r#"{"iss":"https://auth.example","exp":1800003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1800000000,"jti":"AAAAAAAAAAgAAAAAAAAACQ","scope":"external-api"}"#
+            r#"{"iss":"https://auth.example","exp":1800003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1800000000,"jti":"AAAAAAAAAAwAAAAAAAAADQ","scope":"external-api"}"#
         );
     }
 }
