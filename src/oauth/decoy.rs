@@ -151,3 +151,96 @@ impl fmt::Debug for Decoys {
         f.debug_struct("Decoys").field("kinds", &self.kinds.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::store::client_file;
+
+    fn registry(clients: &[Value]) -> Registry {
+        let text = json!({ "clients": clients }).to_string();
+        client_file::parse(Path::new("clients.json"), &text).unwrap()
+    }
+
+    fn fast(id: usize) -> Value {
+        json!({ "client_id": format!("fast-{id}") })
+    }
+
+    fn slow(id: usize) -> Value {
+        let hash = "$2b$05$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
+        json!({ "client_id": format!("slow-{id}"), "secrets": [{ "label": "a", "hash": hash }] })
+    }
+
+    fn signing(id: usize) -> Value {
+        let rsa = |bits: u16, more: Value| {
+            use base64::Engine as _;
+            let modulus = [vec![0x81; usize::from(bits / 8)]].concat();
+            let n = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(modulus);
+            let mut jwk = json!({ "kty": "RSA", "e": "AQAB", "n": n });
+            jwk.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            jwk
+        };
+        json!({
+            "client_id": format!("signing-{id}"), "auth_methods": ["private_key_jwt"],
+            "token_endpoint_auth_signing_alg": "PS256",
+            "jwks": { "keys": [rsa(4096, json!({ "kid": "a" })), rsa(2048, json!({ "alg": "PS256" }))] },
+        })
+    }
+
+    fn key() -> DecoyKey {
+        DecoyKey::new(&[7; DecoyKey::BYTES])
+    }
+
+    /// Which of the three kinds above each of 1000 unknown ids stands for.
+    fn kinds(clients: &Registry) -> Vec<(bool, bool)> {
+        let decoys = Decoys::of(clients);
+        let kind_of = |id: usize| {
+            let kind = decoys.kind(&key(), &format!("unknown-{id}"));
+            (kind.is_guessable(), !kind.keys.is_empty())
+        };
+        (0..1000).map(kind_of).collect()
+    }
+
+    #[test]
+    fn a_decoy_costs_what_its_clients_cost() {
+        let decoys = Decoys::of(&registry(&[signing(1)]));
+        let kind = decoys.kind(&key(), "unknown");
+        let shapes: Vec<_> = kind.keys.iter().map(|key| (key.shape(), key.algorithm())).collect();
+        let rsa = |bits| KeyShape::Rsa { bits, exponent: 65_537 };
+        assert_eq!(shapes, [(rsa(4096), None), (rsa(2048), Some(Algorithm::Ps256))]);
+        assert_eq!(kind.assertion_algorithm, Some(Algorithm::Ps256));
+        assert!(!kind.is_guessable() && decoys.are_fast());
+
+        let decoys = Decoys::of(&registry(&[slow(1)]));
+        assert_eq!(decoys.kind(&key(), "unknown").hashes[0].work(), Work::Bcrypt { cost: 5 });
+        assert!(!decoys.are_fast());
+        let nothing = Decoys::of(&Registry::default());
+        assert!(nothing.are_fast() && nothing.kind(&key(), "unknown").keys.is_empty());
+    }
+
+    #[test]
+    fn unknown_ids_stand_for_kinds_in_the_registrys_proportions_and_keep_theirs() {
+        let mut clients: Vec<_> = (0..50).map(fast).chain((0..30).map(slow)).collect();
+        clients.extend((0..20).map(signing));
+        let before = kinds(&registry(&clients));
+        let count = |kind| before.iter().filter(|it| **it == kind).count();
+        // 500, 300 and 200 are expected, with a standard deviation of at most 16.
+        for (kind, expected) in [((false, false), 500), ((true, false), 300), ((false, true), 200)]
+        {
+            assert!(count(kind).abs_diff(expected) < 80, "{kind:?}: {}", count(kind));
+        }
+        assert_eq!(kinds(&registry(&clients)), before);
+        // One client in a hundred more moves each border by at most one part in a hundred.
+        for more in [fast(100), slow(100), signing(100)] {
+            clients.push(more);
+            let after = kinds(&registry(&clients));
+            let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
+            assert!(moved.count() < 40);
+            clients.pop();
+        }
+    }
+}
