@@ -39,7 +39,7 @@ pub async fn authenticate<'s>(
 
     // For every id, since it takes time of its own.
     let decoy = snapshot.decoys.kind(&context.decoy_key, client_id);
-    let is_guessable = registered.map_or(decoy.is_guessable(), Client::is_guessable);
+    let is_guessable = registered.map_or_else(|| decoy.is_guessable(), Client::is_guessable);
     let (network, limits) = (credentials.network(), &snapshot.config.failures);
     // Until the first wait, this is the time: a later one would only be milder.
     let begin = Clock::instant();
