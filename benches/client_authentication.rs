@@ -125,7 +125,7 @@ fn authenticate<'c>(
     let registered = clients.get(credentials.client_id());
     let given = FastHash::of(credentials.client_secret().unwrap_or_default());
     let secret = Credentials::find_secret(&given, registered, NOW);
-    let verified = credentials.verify(registered, secret, decoy, &expected)?;
+    let verified = credentials.verify(registered, secret, Some(decoy), &expected)?;
     Ok(verified.client)
 }
 

@@ -56,7 +56,7 @@ pub struct Context {
     pub assertion_audiences: AssertionAudiences,
     /// How many Basic pairs were not form-encoded, and were taken as they stand.
     pub raw_pairs: AtomicU64,
-    /// Who has failed to authenticate too often.
+    /// Budgets of failed attempts to authenticate.
     pub throttle: Throttle,
     /// Unpredictable bytes.
     pub random: Random,

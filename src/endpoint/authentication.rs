@@ -1,6 +1,8 @@
 //! Is the client who it claims to be? The same question at every endpoint that asks it.
 
+use std::hint::black_box;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
@@ -15,6 +17,7 @@ use crate::oauth::client_authentication::Credentials;
 use crate::oauth::client_secret::{ClientSecret, FastHash, is_demo_secret};
 use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
+use crate::oauth::password_hash::PasswordHash;
 use crate::store::password_pool::{Comparison, Turn};
 use crate::store::replay::Owner;
 use crate::store::snapshot::Snapshot;
@@ -34,12 +37,18 @@ pub async fn authenticate<'s>(
 ) -> Result<&'s Client, Refused<'s>> {
     let client_id = credentials.client_id();
     let registered = snapshot.clients.get(client_id);
-    let refused = |cause| Refused { cause, client_id: registered.map(|client| &*client.id) };
+    let kind = || snapshot.decoys.kind(&context.decoy_key, client_id);
+    let decoy = registered.is_none().then(kind);
+    let refused = |cause| {
+        if registered.is_some() {
+            // The result is not needed; a refusal must take the same time for every id.
+            black_box(kind());
+        }
+        Refused { cause, client_id: registered.map(|client| &*client.id) }
+    };
     let throttled = |seconds| refused(Cause::Throttled(seconds));
-
-    // For every id, since it takes time of its own.
-    let decoy = snapshot.decoys.kind(&context.decoy_key, client_id);
-    let is_guessable = registered.map_or_else(|| decoy.is_guessable(), Client::is_guessable);
+    let is_guessable =
+        registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
     let (network, limits) = (credentials.network(), &snapshot.config.failures);
     // Until the first wait, this is the time: a later one would only be milder.
     let begin = Clock::instant();
@@ -71,7 +80,7 @@ struct Claim<'c, 's> {
     /// The client of the id that it names, if there is one.
     registered: Option<&'s Client>,
     /// What the id costs if there is none.
-    decoy: &'s Kind,
+    decoy: Option<&'s Kind>,
     endpoint: &'c str,
 }
 
@@ -137,18 +146,27 @@ impl<'s> Claim<'_, 's> {
         // A client that is known is a source of its own; so is one whose network is shared.
         let source = if is_known || is_shared { pair } else { attempt.network_key() };
         let turn = Turn { source, is_known };
-        let mut is_of = async |hash| -> Result<bool, Cause> {
-            let comparison = Comparison { client_id, hash, secret: given };
-            let name = context.passwords.attempt(comparison);
+        let compare = |hash: &'s Arc<PasswordHash>| Comparison { client_id, hash, secret: given };
+        // What is remembered needs no other hash to be computed first.
+        for secret in self.registered.iter().flat_map(|client| &client.secrets) {
+            if let Some(hash) = secret.hash.as_slow()
+                && secret.is_current(now)
+                && context.passwords.was_right(&context.passwords.attempt(compare(hash)))
+            {
+                return Ok(Some(secret));
+            }
+        }
+        let mut is_of = async |hash: &'s Arc<PasswordHash>| -> Result<bool, Cause> {
+            let name = context.passwords.attempt(compare(hash));
             if context.passwords.was_right(&name) {
                 return Ok(true);
             }
             attempt.take(Clock::instant()).map_err(Cause::Throttled)?;
-            Ok(context.passwords.compute(name, comparison, turn).await?)
+            Ok(context.passwords.compute(name, compare(hash), turn).await?)
         };
 
         let Some(client) = self.registered else {
-            for hash in &self.decoy.hashes {
+            for hash in self.decoy.iter().flat_map(|decoy| &decoy.hashes) {
                 is_of(hash).await?;
             }
             return Ok(None);

@@ -87,7 +87,7 @@ where
     }
 }
 
-/// The same in the background, for a moment, while the answer leaves already.
+/// Reads and forgets a body in the background for a moment, so that the answer leaves at once.
 pub(crate) fn linger<B>(headers: &HeaderMap, body: B)
 where
     B: Body<Data = Bytes> + Send + 'static,

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -71,13 +71,16 @@ pub(crate) async fn serve(
     handler: &impl Handler,
 ) {
     let io = Watched { stream, watch: Arc::clone(&watch), was_full: false, head: Head::default() };
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let arrival = Arrival { peer, first_byte: watch.begin_serving() };
         let watch = &watch;
-        handler.handle(request, arrival).map(|mut response| {
+        let has_body = !request.body().is_end_stream();
+        handler.handle(request, arrival).map(move |mut response| {
             if watch.is_last_answer.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
+            let is_last = response.headers().contains_key(CONNECTION);
+            watch.expects_head.store(!has_body && !is_last, Ordering::Relaxed);
             watch.enter(Phase::Writing);
             Ok::<_, Infallible>(response)
         })
@@ -150,6 +153,9 @@ pub(crate) struct Watch {
     /// Whether bytes were read in this turn of the connection, and an answer to them has to wait for
     /// its next.
     has_read: AtomicBool,
+    /// Whether what is read next is a head for certain: not the rest of a body that was not read,
+    /// nor what follows the last answer.
+    expects_head: AtomicBool,
     /// Whether the present head has more fields than hyper takes without being told.
     has_large_head: AtomicBool,
     origin: Instant,
@@ -195,6 +201,7 @@ impl Watch {
             deadline: AtomicU64::new(times.idle),
             first_byte: AtomicU64::new(0),
             has_read: AtomicBool::new(false),
+            expects_head: AtomicBool::new(true),
             has_large_head: AtomicBool::new(false),
             origin: Clock::instant(),
             times,
@@ -308,10 +315,10 @@ struct Watched {
     head: Head,
 }
 
-/// How many lines the present head has, and what hyper has not been given of it.
+/// Counts the lines of the present head, and keeps what hyper has not read yet.
 ///
-/// hyper takes 100 fields without a heap allocation for each request. A head that has more goes to
-/// another hyper, which is told to take more.
+/// hyper parses up to 100 fields without a heap allocation. For a larger head the connection goes on
+/// in a second parser that takes more.
 #[derive(Default)]
 struct Head {
     lines: usize,
@@ -367,7 +374,8 @@ impl AsyncRead for Watched {
         }
         let phase = self.watch.phase();
         self.watch.on_read();
-        if matches!(phase, Phase::Idle | Phase::Head) {
+        let is_head = self.watch.expects_head.load(Ordering::Relaxed);
+        if is_head && matches!(phase, Phase::Idle | Phase::Head) {
             let (begins, bytes) = (phase == Phase::Idle, &buffer.filled()[before..]);
             if self.head.is_made_large_by(bytes, begins) {
                 self.head.held = bytes.to_vec();

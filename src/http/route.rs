@@ -124,6 +124,11 @@ impl<'r> Route<'r> {
         }
     }
 
+    /// Whether a client proves there who it is.
+    pub(crate) fn authenticates(self) -> bool {
+        !matches!(self, Self::KeySet | Self::ServerMetadata | Self::Unknown(_) | Self::Validate)
+    }
+
     /// Whether what is done there is written down: not where everybody may read, or nothing is.
     pub(crate) fn is_audited(self) -> bool {
         !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Unknown(_))

@@ -40,7 +40,8 @@ use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::random::NoEntropy;
 use crate::store::snapshot::Snapshot;
-use crate::telemetry::hourly::{Hourly, escaped};
+use crate::telemetry::excerpt::excerpt;
+use crate::telemetry::hourly::Hourly;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::traces::Traces;
@@ -168,7 +169,7 @@ impl Service {
         self.metrics.self_signed_certificates.inc();
         let now = self.context.clock.unix_seconds();
         if self.authorities.is_due(certificate.thumbprint(), now) {
-            let subject = escaped(subject);
+            let subject = &*excerpt(subject.as_bytes(), MOST_SUBJECT_BYTES);
             warn!(
                 subject,
                 "a client's self-signed certificate stands in the proxy's CA file, where it is an \
@@ -190,7 +191,11 @@ impl Service {
     {
         let limits = &snapshot.config.limits;
         let deadline = (origin.arrival.first_byte + limits.request_time()).into();
-        let certificate = certificate(&snapshot.config, &request.headers, origin.arrival.peer);
+        let certificate = if route.authenticates() {
+            certificate(&snapshot.config, &request.headers, origin.arrival.peer)
+        } else {
+            ShownCertificate::Absent
+        };
         self.warn_of_authority(&certificate);
         let mut head = head_of(snapshot, route, request, origin, &certificate);
         let checked = check(limits, route, request);
@@ -445,3 +450,6 @@ fn leaves_bytes_unread(cause: Cause) -> bool {
             | Cause::TransferEncoding
     )
 }
+
+/// Of a certificate's subject, in the log.
+const MOST_SUBJECT_BYTES: usize = 128;

@@ -249,7 +249,7 @@ impl<'a> Credentials<'a> {
         &self,
         registered: Option<&'c Client>,
         secret: Option<&ClientSecret>,
-        decoy: &Kind,
+        decoy: Option<&Kind>,
         expected: &Expected<'_>,
     ) -> Result<Verified<'c, '_>, Cause> {
         let mut used = None;
@@ -271,8 +271,9 @@ impl<'a> Credentials<'a> {
             Proof::Assertion(assertion) => {
                 let accepted = assertion.check(expected)?;
                 let (keys, algorithm) = match registered {
-                    Some(client) => (&client.keys, client.assertion_algorithm),
-                    None => (&decoy.keys, decoy.assertion_algorithm),
+                    Some(client) => (&*client.keys, client.assertion_algorithm),
+                    None => decoy
+                        .map_or((&[][..], None), |decoy| (&*decoy.keys, decoy.assertion_algorithm)),
                 };
                 let verified = assertion.verify(keys, algorithm);
                 let client = registered.ok_or(Cause::UnknownClient)?;

@@ -102,12 +102,10 @@ impl ClientCertificate {
         }
         let certificate = Certificate::from_der(der.as_bytes()).ok()?;
         let content = certificate.tbs_certificate();
-        let [subject, issuer] =
-            [content.subject(), content.issuer()].map(|name| name.to_der().ok());
         Some(Self {
             verification,
             subject: distinguished_name(content.subject()),
-            is_self_issued: subject.is_some() && subject == issuer,
+            is_self_issued: content.subject() == content.issuer(),
             alternative_names: alternative_names(content),
             key: public_key(content).map(|key| key.thumbprint()),
             thumbprint: sha256(der.as_bytes()),
@@ -155,7 +153,7 @@ impl ClientCertificate {
 }
 
 /// Those of its names that a client can be registered by. An extension that cannot be read, or is
-/// there twice, names nobody.
+/// there twice, names no client.
 fn alternative_names(content: &TbsCertificate) -> Vec<CertificateSubject> {
     let Ok(Some((_, SubjectAltName(names)))) = content.get_extension() else { return Vec::new() };
     let names = names.iter().filter_map(|name| {

@@ -160,7 +160,7 @@ pub fn demo_clients(clients: &Registry) -> Vec<&str> {
 /// The clients that need a proxy which states their certificates: the first few in order, and how
 /// many more there are.
 pub fn certificate_clients(clients: &Registry) -> Vec<String> {
-    let needing = clients.iter().filter(|client| client.needs_certificate());
+    let needing = clients.iter().filter(|client| client.enabled && client.needs_certificate());
     let mut ids: Vec<_> = needing.map(|client| client.id.to_string()).collect();
     ids.sort_unstable();
     if ids.len() > NAMED {

@@ -59,7 +59,7 @@ impl Throttle {
     }
 
     /// Begins an attempt to authenticate as `client_id` from `network`. `is_guessable`: whether the
-    /// client has a secret that is short enough to be found by trying.
+    /// client has a secret that only a slow hash protects.
     ///
     /// # Errors
     ///
@@ -129,8 +129,8 @@ pub struct Attempt<'t> {
     is_free: bool,
     /// Of the client's budget and of the network's.
     rates: [Rate; 2],
-    /// When each budget would be full again, just after this attempt took its units.
-    taken: Option<[u64; 2]>,
+    /// What it has taken of either.
+    taken: Option<[Taken; 2]>,
 }
 
 impl Attempt<'_> {
@@ -174,13 +174,11 @@ impl Attempt<'_> {
             make_room(&mut budgets, now);
         }
         let [client, network] = self.rates;
-        let taken = [(self.pair, client), (self.network_key(), network)].map(|(key, rate)| {
-            let budget = budgets.entry(key).or_default();
-            budget.take(rate, now);
-            budget.0
-        });
+        let taken = [(self.pair, client), (self.network_key(), network)]
+            .map(|(key, rate)| budgets.entry(key).or_default().take(rate, now));
         drop(budgets);
-        throttle.full_from.fetch_max(taken[0].max(taken[1]), Ordering::Relaxed);
+        let full_at = taken[0].full_at.max(taken[1].full_at);
+        throttle.full_from.fetch_max(full_at, Ordering::Relaxed);
         self.taken = Some(taken);
         Ok(())
     }
@@ -212,7 +210,7 @@ impl Attempt<'_> {
         self.take(now)
     }
 
-    /// Nothing of the client's was looked at, and the answer is the same for every client.
+    /// The refusal says nothing about a secret or a key: the units are given back.
     ///
     /// # Errors
     ///
@@ -247,15 +245,23 @@ impl Attempt<'_> {
         of_client.or_else(|| if self.is_known { None } else { of_network() })
     }
 
-    fn give_back(&self, taken: [u64; 2], now: u64) {
+    fn give_back(&self, taken: [Taken; 2], now: u64) {
         let mut budgets = self.throttle.budgets();
-        let keys = [self.pair, self.network_key()];
-        for ((key, rate), taken) in keys.into_iter().zip(self.rates).zip(taken) {
+        for (key, taken) in [self.pair, self.network_key()].into_iter().zip(taken) {
             if let Some(budget) = budgets.get_mut(&key) {
-                budget.give_back(rate, taken, now);
+                budget.give_back(taken, now);
             }
         }
     }
+}
+
+/// What an attempt has taken of a budget.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    /// When the budget would be full again, just after, in nanoseconds.
+    full_at: u64,
+    /// In nanoseconds; less than a unit where less was left.
+    amount: u64,
 }
 
 /// How many units a budget holds, and how long each takes to come back.
@@ -286,16 +292,17 @@ impl Budget {
         (wait > 0).then(|| Duration::from_nanos(wait))
     }
 
-    fn take(&mut self, rate: Rate, now: u64) {
+    fn take(&mut self, rate: Rate, now: u64) -> Taken {
+        let before = self.0.max(now);
         // A client that is known takes from its network's budget too, but no more than there is.
         let most = now.saturating_add(rate.each * rate.units);
-        self.0 = self.0.max(now).saturating_add(rate.each).min(most);
+        self.0 = before.saturating_add(rate.each).min(most).max(before);
+        Taken { full_at: self.0, amount: self.0 - before }
     }
 
-    /// Gives back a unit after whose taking the budget stood at `taken`. What time has given back
-    /// since is not given twice.
-    fn give_back(&mut self, rate: Rate, taken: u64, now: u64) {
-        self.0 = self.0.saturating_sub(rate.each.min(taken.saturating_sub(now)));
+    /// What time has given back since is not given twice.
+    fn give_back(&mut self, taken: Taken, now: u64) {
+        self.0 = self.0.saturating_sub(taken.amount.min(taken.full_at.saturating_sub(now)));
     }
 }
 
@@ -438,6 +445,23 @@ mod tests {
         }
         assert_eq!(slow.was_right(fixture.at(30)), Ok(()));
         assert_eq!(fixture.check("a", here, 30), Err(21));
+    }
+
+    #[test]
+    fn a_right_login_gives_back_what_it_took_and_no_more() {
+        let fixture = Fixture::new();
+        let here = ClientNetwork::of_v4(1);
+        assert_eq!(fixture.succeed("known", here, 0), Ok(()));
+        for id in ["a", "b", "c", "d", "e", "f"] {
+            assert_eq!(fixture.fail(id, here), Ok(()));
+        }
+        assert_eq!(fixture.check("g", here, 0), Err(11));
+        for _ in 0..10 {
+            let mut attempt = fixture.begin("known", here, 0).unwrap();
+            assert_eq!(attempt.take(fixture.start), Ok(()));
+            assert_eq!(attempt.was_right(fixture.start), Ok(()));
+        }
+        assert_eq!(fixture.check("g", here, 0), Err(11));
     }
 
     #[test]

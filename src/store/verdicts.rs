@@ -75,9 +75,11 @@ impl Verdicts {
     /// Forgets every secret that no client of `clients` has.
     pub fn keep_only(&self, clients: &Registry) {
         for set in &self.0 {
-            let mut set = locked(set);
-            set.right.retain(|verdict| verdict.is_of(clients));
+            let set = &mut *locked(set);
+            // The oldest first again: only a full set has begun anywhere else.
+            set.right.rotate_left(set.oldest);
             set.oldest = 0;
+            set.right.retain(|verdict| verdict.is_of(clients));
         }
     }
 

@@ -30,22 +30,6 @@ impl Hourly {
 /// Things in an hour.
 const MOST: usize = 64;
 
-/// The beginning of a text from outside, for a line of the log: at most 128 bytes, and nothing in it
-/// that a terminal would not show.
-pub fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for shown in text.chars().map(|c| c.escape_debug().to_string()) {
-        if escaped.len() + shown.len() > LONGEST {
-            break;
-        }
-        escaped.push_str(&shown);
-    }
-    escaped
-}
-
-/// In bytes.
-const LONGEST: usize = 128;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,11 +44,5 @@ mod tests {
         }
         let due = |thing: u8| hourly.is_due([thing; 32], 0);
         assert_eq!((0..=255).filter(|thing| due(*thing)).count(), MOST);
-    }
-
-    #[test]
-    fn a_text_is_cut_and_shows_no_control_characters() {
-        assert_eq!(escaped("CN=\u{202E}a\n"), "CN=\\u{202e}a\\n");
-        assert_eq!(escaped(&"ü".repeat(100)), "ü".repeat(64));
     }
 }

@@ -91,7 +91,7 @@ impl Metrics {
             phases: PHASES.map(|phase| phases.with_label_values(&[phase])),
             throttled: gauges(
                 "grantd_throttled_total",
-                "Requests refused since the start for failed ones before, by whose budget it was.",
+                "Requests refused because of earlier authentication failures, by exhausted budget.",
                 "budget",
             )?,
             untrusted_forwarding: counter(
@@ -201,7 +201,7 @@ impl Metrics {
         }
     }
 
-    /// Shows how many requests were refused for failed ones before: of their client, of their source.
+    /// Shows how many requests were refused for want of the client's budget and of its network's.
     pub fn show_throttled(&self, [client, address]: [u64; 2]) {
         for (budget, refused) in [("client", client), ("address", address)] {
             let refused = i64::try_from(refused).unwrap_or(i64::MAX);

@@ -305,6 +305,45 @@ fn a_body_that_is_not_read_is_no_message() {
     assert_eq!(server.issued(), 0);
 }
 
+/// Nor is it one when it comes after the answer, however much it looks like a head of many lines.
+#[test]
+fn a_body_that_comes_after_the_answer_is_no_message() {
+    let server = Program::start(Home::new(), &[]);
+    let good = Request::token(Encoding::Urlencoded, &DEMO).to_bytes();
+    let many = Request::get("/connect/validate");
+    let many = (0..110).fold(many, |request, at| request.header(&format!("X-{at}"), "v"));
+    for first in ["Content-Length: 20000", "Transfer-Encoding: chunked"] {
+        for start in [vec![], vec![b'a'; 9000]] {
+            for lines in
+                ["\r\n".repeat(110).into_bytes(), "a\n".repeat(110).into_bytes(), many.to_bytes()]
+            {
+                let mut connection = Connection::open(server.address);
+                let head = format!("GET /connect/validate HTTP/1.1\r\nHost: a\r\n{first}\r\n\r\n");
+                connection.send(&[head.into_bytes(), start.clone()].concat());
+                assert_eq!(connection.read_answer().status, 401);
+                connection.send_if_open(&lines);
+                connection.send_if_open(&good);
+                connection.finish_sending();
+                connection.assert_closes();
+            }
+        }
+    }
+    // Elsewhere, too: more than a mebibyte is not read.
+    for (method, path) in [("POST", "/nothing"), ("PUT", TOKEN), ("POST", TOKEN)] {
+        let mut connection = Connection::open(server.address);
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n");
+        connection.send(head.as_bytes());
+        connection.send_if_open(&vec![b'a'; 1_100_000]);
+        connection.send_if_open(&"\r\n".repeat(110).into_bytes());
+        connection.send_if_open(&good);
+        connection.finish_sending();
+        let said = connection.read_to_end();
+        assert!(count_answers(&said) <= 1, "{}", said.escape_ascii());
+    }
+    assert_eq!(server.issued(), 0);
+}
+
 #[test]
 fn head_and_options_issue_nothing() {
     let server = Program::start(Home::new(), &[]);

@@ -140,7 +140,7 @@ fn stated(request: Request, verified: &str, pem: &str) -> Request {
     request.header("X-Client-Cert-Verify", verified).header("X-Client-Cert", escaped(pem))
 }
 
-/// What nginx says of a self-signed certificate that is in nobody's CA file, with OpenSSL 3 and 1.1.
+/// What nginx says of a self-signed certificate that is in no CA file, with OpenSSL 3 and 1.1.
 const SELF_SIGNED: [&str; 2] = ["FAILED:self-signed certificate", "FAILED:self signed certificate"];
 /// What is much the same to a careless reader. The first two are said of a forged leaf.
 const UNVERIFIED: [&str; 11] = [
@@ -263,7 +263,7 @@ fn only_success_counts_and_only_one_readable_certificate() {
     }
 }
 
-/// A certificate of nobody's authority is as good as its registered key, and says no name.
+/// A certificate of no known authority is as good as its registered key, and says no name.
 #[test]
 fn a_self_signed_certificate_counts_by_its_registered_key_alone() {
     let server = program(TRUSTING);
@@ -489,7 +489,7 @@ fn a_reload_that_would_cut_certificate_clients_off_changes_nothing() {
     server.log.wait_for(|line| says(line, "client_certificate.proxies"));
     assert!(is_in());
 
-    // With nobody to cut off it is in force, until somebody comes who would be.
+    // With no client to cut off it is in force, until one is registered.
     server.home.write("clients.json", r#"{"clients":[]}"#);
     server.hang_up();
     wait_until(|| server.metric("grantd_clients") == 0);

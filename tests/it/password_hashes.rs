@@ -204,6 +204,22 @@ fn several_secrets_are_each_accepted_in_their_own_time() {
     assert_eq!((cause("secret_not_current"), cause("wrong_secret")), (1, 1));
 }
 
+#[test]
+fn a_secret_that_is_remembered_is_found_before_others_are_computed() {
+    let home = Home::new();
+    let secrets = json!([
+        { "label": "old", "hash": HASHES[1].1.replace("29000$hxAi", "29000$hxAj") },
+        { "label": "new", "hash": HASHES[2].1 },
+    ]);
+    let clients = json!({ "clients": [slow_client("rotating", &secrets)] });
+    home.write("clients.json", &clients.to_string());
+    let server = Program::start(home, &[]);
+    for _ in 0..10 {
+        assert_eq!(ask(&server, ENCODINGS[0], "rotating", SECRET).status, 200);
+        assert_eq!(computed(&server), 2);
+    }
+}
+
 /// One hash here takes a second or so: long enough to see what happens meanwhile.
 const SLOW: &str = "$2b$14$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
 

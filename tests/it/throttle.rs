@@ -109,7 +109,7 @@ fn home_with_slow(toml: &str) -> Home {
 const SLOW_HASH: &str = "$2b$04$TnE0l4bsgWyWTvjvvWPBke0IY9saIoaUKTCQv02BbpW.kmTM.H9Za";
 const SLOW_SECRET: &str = "imported-secret";
 
-/// What a peer that trusts nobody's word sees of a request: plain, or with one forwarding field.
+/// What a server that trusts no proxy sees of a request: plain, or with one forwarding field.
 const UNDECLARED: [Option<(&str, &str)>; 5] = [
     None,
     Some(("X-Forwarded-For", "192.0.2.1")),
@@ -241,11 +241,13 @@ fn a_full_queue_is_no_oracle() {
         for index in 0..HOLDERS {
             let (server, is_over) = (&server, &is_over);
             scope.spawn(move || {
-                let (id, address) = (format!("holder-{index}"), format!("198.51.100.{index}"));
-                for guess in 0..1000 {
+                let id = format!("holder-{index}");
+                // Always from elsewhere, or their own budgets would end.
+                for guess in 0..60_000 {
                     if is_over.load(Ordering::Relaxed) {
                         return;
                     }
+                    let address = format!("198.{index}.{}.{}", guess / 250, guess % 250);
                     let secret = format!("guess-{guess}");
                     let form = request_of(&id, &secret, &[]);
                     let request = Request::token(ENCODINGS[0], &form);
@@ -253,24 +255,33 @@ fn a_full_queue_is_no_oracle() {
                 }
             });
         }
+        wait_until(|| server.metric("grantd_password_queue ") == 1);
         let mut answers = Vec::new();
-        while answers.len() < 300 {
-            let secret = format!("wrong-{}", answers.len());
-            let question = questions("slow", &secret).swap_remove(answers.len() % 12);
-            answers.push(from("192.0.2.1", question));
+        // Where it is not known, and where it is.
+        for address in ["192.0.2.7", "192.0.2.1"] {
+            let guess = |at: usize| {
+                let question = questions("slow", &format!("{address}-{at}")).swap_remove(at % 12);
+                from(address, question)
+            };
+            answers.push((0..300).map(guess).collect::<Vec<_>>());
         }
         is_over.store(true, Ordering::Relaxed);
         answers
     });
-    let paid = answers.iter().filter(|answer| answer.status != 429).count();
-    assert!(paid <= 30, "{paid} guesses were answered");
-    let before = throttled(&server, "client");
-    for (wrong, right) in questions("slow", "wrong").into_iter().zip(right()) {
-        let [wrong, right] = [wrong, right].map(|it| from("192.0.2.1", it));
-        assert_eq!(wrong.status, 429, "{}", wrong.text());
-        assert_eq!(wrong.without_id_and_date(), right.without_id_and_date());
+    for answers in &answers {
+        let paid = answers.iter().filter(|answer| answer.status != 429).count();
+        assert!(paid <= 30, "{paid} guesses were answered");
     }
-    assert_eq!(throttled(&server, "client"), before + 24);
+    assert!(answers[0].iter().any(|answer| answer.status == 503), "the queue was never full");
+    let before = throttled(&server, "client");
+    for address in ["192.0.2.1", "192.0.2.7"] {
+        for (wrong, right) in questions("slow", "wrong").into_iter().zip(right()) {
+            let [wrong, right] = [wrong, right].map(|it| from(address, it));
+            assert_eq!(wrong.status, 429, "{}", wrong.text());
+            assert_eq!(wrong.without_id_and_date(), right.without_id_and_date());
+        }
+    }
+    assert_eq!(throttled(&server, "client"), before + 48);
     // From elsewhere, the right secret is right.
     assert_eq!(from("192.0.2.2", right().remove(0)).status, 200);
 }

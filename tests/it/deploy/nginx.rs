@@ -434,7 +434,7 @@ fn assert_bound(answer: &Response, server: &Program) {
     assert!(token.claims["cnf"]["x5t#S256"].is_string(), "{:?}", token.claims);
 }
 
-/// A certificate as openssl makes it is an authority. Its owner can sign for anybody, which must not
+/// A certificate as openssl makes it is an authority. Its owner can sign in any name, which must not
 /// count; and it needs no place among the authorities.
 #[test]
 fn a_self_signed_client_is_itself_and_no_other() {

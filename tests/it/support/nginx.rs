@@ -219,7 +219,7 @@ fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&st
 }
 
 /// The site's own, a client's with the authority that signed it, one that a client has signed
-/// itself, one that this client has forged for the first, and one of nobody's. Without extensions
+/// itself, one that this client has forged for the first, and one of no authority. Without extensions
 /// of ours they are as openssl makes them, which is as authorities.
 fn make_certificates(directory: &Path) {
     let make = |name: &str, more: &[&str]| {
