@@ -1,7 +1,7 @@
 //! `grantd check`: would `serve` start?
 
 use crate::cli::{CliError, ServeArgs, print};
-use crate::config::{AssertionAudience, Config};
+use crate::config::{AssertionAudience, Config, ListenAddr};
 use crate::oauth::client::{AuthMethod, Registry};
 use crate::server::check_certificate_proxies;
 use crate::store::decoy_key;
@@ -44,6 +44,9 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     if keys.is_empty() {
         let directory = config.keys.display();
         print(format_args!("note: {directory}: holds no key; `serve` will make one"))?;
+    }
+    for warning in about_upgrades(&config, &clients) {
+        print(warning)?;
     }
     print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys.len()))
 }
@@ -93,4 +96,20 @@ fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<()
         "warning: client_certificate.proxies: holds a network, and every host in it can be any \
          client with a certificate ({needing}); list the addresses of the proxies"
     ))
+}
+
+/// What counts otherwise than it did, where that may surprise.
+fn about_upgrades(config: &Config, clients: &Registry) -> Vec<&'static str> {
+    let is_behind_a_proxy = config.trusted_proxies.is_empty()
+        && config.listen.iter().all(ListenAddr::is_local)
+        && config.issuer.as_ref().is_some_and(|issuer| !issuer.is_local());
+    let has_remapped_proofs =
+        !config.routes.is_empty() && clients.iter().any(|client| client.has_dpop_bound_tokens);
+    let behind_a_proxy = "warning: trusted_proxies: is empty, and the issuer is not on this \
+                          machine: failed attempts of all its clients count for the proxy's \
+                          address; name it";
+    let remapped_proofs = "note: route: a DPoP proof that is sent to a [[route]] names its URL as \
+                           htu, not that of /connect/token";
+    let all = [(is_behind_a_proxy, behind_a_proxy), (has_remapped_proofs, remapped_proofs)];
+    all.into_iter().filter_map(|(applies, text)| applies.then_some(text)).collect()
 }

@@ -44,8 +44,8 @@ fn check_question(head: &RequestHead<'_>, query: &Parameters<'_>) -> Result<(), 
     let is_meant = |name: &str| {
         QUESTION.contains(&name) && query.get(name).is_some_and(|value| !value.trim().is_empty())
     };
-    let is_bare = head.query.is_some() && query.is_empty();
-    if is_bare || !query.names().all(is_meant) { Err(Cause::Question) } else { Ok(()) }
+    let has_gap = head.query.is_some_and(|query| query.split('&').any(str::is_empty));
+    if has_gap || !query.names().all(is_meant) { Err(Cause::Question) } else { Ok(()) }
 }
 
 /// The parameters of a question.

@@ -145,7 +145,8 @@ impl<'s> Claim<'_, 's> {
         let is_shared = self.credentials.network().is_shared();
         // A client that is known is a source of its own; so is one whose network is shared.
         let source = if is_known || is_shared { pair } else { attempt.network_key() };
-        let turn = Turn { source, is_known };
+        let shared_network = is_shared.then(|| attempt.network_key());
+        let turn = Turn { source, shared_network, is_known };
         let compare = |hash: &'s Arc<PasswordHash>| Comparison { client_id, hash, secret: given };
         // What is remembered needs no other hash to be computed first.
         for secret in self.registered.iter().flat_map(|client| &client.secrets) {

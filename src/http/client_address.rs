@@ -34,10 +34,11 @@ impl ClientAddress {
             return Self { forwarded: None, network, is_undeclared_proxy };
         }
         let fields = headers.get_all(FORWARDED_FOR).iter().rev();
-        let entries = fields.flat_map(|field| field.to_str().unwrap_or_default().rsplit(','));
+        // Each entry by itself: what a client has put in front must not hide what a proxy added.
+        let entries = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
         for entry in entries {
             // The hop before wrote this, and it is no address: the chain ends there.
-            let Some(address) = read(entry.trim()) else { break };
+            let Some(address) = std::str::from_utf8(entry).ok().and_then(read) else { break };
             if !is_trusted(Some(address)) {
                 let network = network_of(Some(address));
                 return Self { forwarded: Some(address), network, is_undeclared_proxy: false };
@@ -51,6 +52,7 @@ impl ClientAddress {
 
 /// An address, perhaps with a port; an IPv6 address may stand in brackets without one.
 fn read(entry: &str) -> Option<IpAddr> {
+    let entry = entry.trim();
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address = match bare {
         Some(bare) => bare.parse().ok().map(IpAddr::V6),
@@ -84,11 +86,11 @@ mod tests {
 
     use super::*;
 
-    fn of(peer: &str, fields: &[&'static str]) -> ClientAddress {
+    fn of(peer: &str, fields: &[&str]) -> ClientAddress {
         let proxies = ["10.0.0.0/8", "unix"].map(|proxy| proxy.parse().unwrap());
         let mut headers = HeaderMap::new();
         for field in fields {
-            headers.append(FORWARDED_FOR, HeaderValue::from_static(field));
+            headers.append(FORWARDED_FOR, HeaderValue::from_bytes(field.as_bytes()).unwrap());
         }
         let peer = peer.parse().map_or(Peer::Unix, |ip| Peer::Tcp(SocketAddr::new(ip, 1)));
         ClientAddress::of(peer, &headers, &proxies)
@@ -108,6 +110,9 @@ mod tests {
             ("10.0.0.1", &["::ffff:192.0.2.1"], Some("192.0.2.1")),
             ("10.0.0.1", &["[192.0.2.1]"], None),
             ("10.0.0.1", &["[2001:db8::1"], None),
+            ("10.0.0.1", &["\u{e9}, 192.0.2.1"], Some("192.0.2.1")),
+            ("10.0.0.1", &["\u{e9}", "192.0.2.1"], Some("192.0.2.1")),
+            ("10.0.0.1", &["192.0.2.1, \u{e9}"], None),
             ("10.0.0.1", &["192.0.2.1, unknown"], None),
             ("10.0.0.1", &["10.0.0.2"], None),
             ("10.0.0.1", &[], None),
@@ -121,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_client_has_a_network_of_its_own_and_those_behind_a_hop_share_one() {
-        let network = |peer, fields: &[&'static str]| of(peer, fields).network;
+        let network = |peer, fields: &[&str]| of(peer, fields).network;
         assert!(!network("192.0.2.7", &[]).is_shared());
         assert_eq!(network("192.0.2.7", &[]), network("10.0.0.1", &["192.0.2.7"]));
         assert_ne!(network("192.0.2.7", &[]), network("192.0.2.8", &[]));

@@ -113,7 +113,7 @@ impl Cause {
             }
             Self::PasswordQueueShare => {
                 "This client network, or this client where many share a network, has an eighth of \
-                 limits.password_queue waiting."
+                 limits.password_queue waiting; or a shared network has a quarter."
             }
             Self::ReplayGuardFull => {
                 "As many assertions and proofs are remembered as limits.replay_entries."

@@ -4,7 +4,7 @@
 //! requests, so it runs here. Every caller can ask for one, so the queue is shared out:
 //!
 //! - A source (a client network, or a client where many share a network) may hold an eighth of the
-//!   places.
+//!   places, and a network that many share a quarter.
 //! - Sources take turns.
 //! - A client that was right at its network before goes first, and where the queue is full it takes
 //!   the place of one that was not.
@@ -73,6 +73,8 @@ pub struct Comparison<'a> {
 pub struct Turn {
     /// Where it comes from, as a number.
     pub source: u64,
+    /// The network, as a number, where many sources share it.
+    pub shared_network: Option<u64>,
     /// Whether the client was right at its network before.
     pub is_known: bool,
 }
@@ -137,6 +139,7 @@ impl PasswordPool {
     ) -> Result<bool, NoRoom> {
         let job = || Job {
             attempt,
+            turn,
             client_id: comparison.client_id.into(),
             hash: Arc::clone(comparison.hash),
             secret: Zeroizing::new(comparison.secret.to_owned()),
@@ -187,6 +190,7 @@ struct Shared {
 
 struct Job {
     attempt: Attempt,
+    turn: Turn,
     client_id: CompactString,
     hash: Arc<PasswordHash>,
     secret: Zeroizing<String>,
@@ -203,8 +207,11 @@ impl Shared {
         if let Some(answer) = queue.answers.get(&attempt) {
             return Ok(Waiting(Arc::clone(answer)));
         }
-        let share = (self.capacity / SHARES).max(1);
-        if queue.lane(turn.is_known).held_by(turn.source) >= share {
+        let [share, network_share] =
+            [SHARES, NETWORK_SHARES].map(|shares| (self.capacity / shares).max(1));
+        if queue.lane(turn.is_known).held_by(turn.source) >= share
+            || queue.held_by_network(turn) >= network_share
+        {
             return Err(NoRoom::Share);
         }
         if queue.waiting >= self.capacity {
@@ -213,8 +220,7 @@ impl Shared {
         }
         let answer = Arc::<Answer>::default();
         queue.answers.insert(attempt, Arc::clone(&answer));
-        queue.lane(turn.is_known).push(turn.source, job());
-        queue.waiting += 1;
+        queue.push(job());
         self.arrival.notify_one();
         Ok(Waiting(answer))
     }
@@ -225,7 +231,7 @@ impl Shared {
             let hashed = AssertUnwindSafe(|| job.hash.is_of(&job.secret));
             let is_right = catch_unwind(hashed).unwrap_or(false);
             self.computed.fetch_add(1, Ordering::Relaxed);
-            let Job { attempt, client_id, hash, secret: _ } = job;
+            let Job { attempt, client_id, hash, .. } = job;
             if is_right {
                 self.verdicts.remember(Verdict { attempt, client_id, hash });
             }
@@ -256,8 +262,9 @@ impl Shared {
     }
 }
 
-/// A source may hold one place in so many.
+/// A source may hold one place in so many, and a network that many share one in so many.
 const SHARES: usize = 8;
+const NETWORK_SHARES: usize = 4;
 
 #[derive(Default)]
 struct Queue {
@@ -265,6 +272,8 @@ struct Queue {
     unknown: Lane,
     /// Jobs in both lanes.
     waiting: usize,
+    /// Jobs of each network that many share, without those of clients that are known.
+    by_network: HashMap<u64, usize>,
     /// What is waiting or being computed, and for which requests.
     answers: HashMap<Attempt, Arc<Answer>>,
     is_closed: bool,
@@ -275,17 +284,46 @@ impl Queue {
         if is_known { &mut self.known } else { &mut self.unknown }
     }
 
+    /// The shared network that a job counts for.
+    fn network(turn: Turn) -> Option<u64> {
+        turn.shared_network.filter(|_| !turn.is_known)
+    }
+
+    fn held_by_network(&self, turn: Turn) -> usize {
+        Self::network(turn).and_then(|network| self.by_network.get(&network)).map_or(0, |it| *it)
+    }
+
+    fn push(&mut self, job: Job) {
+        self.waiting += 1;
+        if let Some(network) = Self::network(job.turn) {
+            *self.by_network.entry(network).or_default() += 1;
+        }
+        self.lane(job.turn.is_known).push(job.turn.source, job);
+    }
+
     fn take(&mut self) -> Option<Job> {
         let job = self.known.pop().or_else(|| self.unknown.pop())?;
-        self.waiting -= 1;
+        self.left(&job);
         Some(job)
     }
 
     /// Makes room for a client that is known, and says which requests have to be told.
     fn evict(&mut self) -> Option<Arc<Answer>> {
         let job = self.unknown.pop_newest()?;
-        self.waiting -= 1;
+        self.left(&job);
         self.answers.remove(&job.attempt)
+    }
+
+    fn left(&mut self, job: &Job) {
+        self.waiting -= 1;
+        if let Some(network) = Self::network(job.turn)
+            && let Some(held) = self.by_network.get_mut(&network)
+        {
+            *held -= 1;
+            if *held == 0 {
+                self.by_network.remove(&network);
+            }
+        }
     }
 }
 
@@ -383,9 +421,10 @@ mod tests {
     use super::*;
     use crate::oauth::password_hash::Work;
 
-    fn job(number: u8) -> Job {
+    fn job(number: u8, turn: Turn) -> Job {
         Job {
             attempt: [number; 32],
+            turn,
             client_id: CompactString::const_new("a"),
             hash: Arc::new(PasswordHash::unmatchable(Work::PBKDF2_SHA256)),
             secret: Zeroizing::new(String::new()),
@@ -404,7 +443,8 @@ mod tests {
     }
 
     fn ask(shared: &Shared, source: u64, is_known: bool, number: u8) -> Result<Waiting, NoRoom> {
-        shared.ask([number; 32], Turn { source, is_known }, || job(number))
+        let turn = Turn { source, shared_network: None, is_known };
+        shared.ask([number; 32], turn, || job(number, turn))
     }
 
     fn order(shared: &Shared) -> Vec<u8> {
@@ -433,6 +473,23 @@ mod tests {
         // What is asked for already takes no place.
         assert!(ask(&shared, 1, false, 2).is_ok());
         assert!(ask(&shared, 2, false, 4).is_ok());
+    }
+
+    #[test]
+    fn a_shared_network_holds_its_share_but_for_clients_that_are_known() {
+        let shared = shared(16);
+        let ask = |source: u8, network, is_known| {
+            let turn = Turn { source: source.into(), shared_network: Some(network), is_known };
+            shared.ask([source; 32], turn, || job(source, turn)).err()
+        };
+        for source in 0..4 {
+            assert_eq!(ask(source, 1, false), None);
+        }
+        assert_eq!(ask(4, 1, false), Some(NoRoom::Share));
+        assert_eq!((ask(5, 2, false), ask(6, 1, true)), (None, None));
+        assert_eq!(order(&shared).len(), 6);
+        assert!(shared.queue().by_network.is_empty());
+        assert_eq!(ask(4, 1, false), None);
     }
 
     #[test]

@@ -389,3 +389,27 @@ fn there_is_a_manual_page_for_each_command() {
         }
     }
 }
+
+#[test]
+fn check_says_what_counts_otherwise_than_it_did() {
+    const PROXY: &str = "warning: trusted_proxies: is empty";
+    const ROUTE: &str = "note: route: a DPoP proof";
+    let public = "issuer = \"https://auth.example\"\n";
+    let route = "[[route]]\npath = \"/token\"\ndialect = \"connect\"\n";
+    for (toml, bound, says, says_not) in [
+        (public.to_owned(), false, vec![PROXY], vec![ROUTE]),
+        (format!("{public}trusted_proxies = [\"unix\"]\n{route}"), true, vec![ROUTE], vec![PROXY]),
+        (route.to_owned(), false, vec![], vec![PROXY, ROUTE]),
+    ] {
+        let home = Home::new();
+        let client = serde_json::json!({
+            "client_id": "a", "scopes": ["read"], "dpop_bound_access_tokens": bound,
+        });
+        home.write("clients.json", &serde_json::json!({ "clients": [client] }).to_string());
+        home.write("grantd.toml", &toml);
+        let checked = run(home.command(&["check", "--config", "grantd.toml"]));
+        let told = checked.assert_fine();
+        assert!(says.iter().all(|text| told.contains(text)), "{told}");
+        assert!(!says_not.iter().any(|text| told.contains(text)), "{told}");
+    }
+}

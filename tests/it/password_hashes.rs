@@ -223,6 +223,10 @@ fn a_secret_that_is_remembered_is_found_before_others_are_computed() {
 /// One hash here takes a second or so: long enough to see what happens meanwhile.
 const SLOW: &str = "$2b$14$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
 
+/// Each client comes from an address of its own, or the share of one would end first.
+const FULL_POOL: &str = "trusted_proxies = [\"127.0.0.1\"]\n\
+                         [limits]\npassword_threads = 1\npassword_queue = 2\n";
+
 #[test]
 fn a_full_pool_says_come_back_and_holds_up_nobody_else() {
     let home = Home::new();
@@ -231,13 +235,17 @@ fn a_full_pool_says_come_back_and_holds_up_nobody_else() {
     let slow: Vec<_> = (0..8).map(|index| format!("slow-{index}")).collect();
     clients.extend(slow.iter().map(|id| slow_client(id, &json!([{ "label": "a", "hash": SLOW }]))));
     home.write("clients.json", &document.to_string());
-    home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 2\n");
-    let server = Program::start(home, &["--config", "grantd.toml"]);
+    home.write("grantd.toml", FULL_POOL);
+    let server = Program::start(home, &["--config", "grantd.toml", "--allow-demo-clients"]);
 
     let answers = thread::scope(|scope| {
         let server = &server;
+        let ask_from = |at: usize, id: &String| {
+            let request = Request::token(ENCODINGS[0], &request_of(id, "x", &[]));
+            server.ask(&request.header("X-Forwarded-For", format!("192.0.2.{at}")))
+        };
         let asking: Vec<_> =
-            slow.iter().map(|id| scope.spawn(move || ask(server, ENCODINGS[0], id, "x"))).collect();
+            slow.iter().enumerate().map(|(at, id)| scope.spawn(move || ask_from(at, id))).collect();
         // A client with a fast hash gets tokens while the pool is so busy that it turns one away.
         while !asking.iter().any(thread::ScopedJoinHandle::is_finished) {
             thread::yield_now();

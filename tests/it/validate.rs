@@ -97,6 +97,9 @@ fn a_mistyped_question_never_opens() {
         for query in [
             "?",
             "?&",
+            "?scope=external-api&",
+            "?&scope=external-api",
+            "?scope=external-api&&audience=https://auth.example",
             "?scope",
             "?scope=",
             "?scope=%20",
