@@ -40,7 +40,7 @@ pub struct Context {
     pub engine: Engine,
     /// What computes slow hashes of secrets.
     pub passwords: PasswordPool,
-    /// What says which kind of client an unknown id stands for.
+    /// The key that says which kind of client an unknown id stands for.
     pub decoy_key: DecoyKey,
     /// When which secret was used last.
     pub secret_uses: SecretUses,

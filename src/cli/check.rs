@@ -98,7 +98,7 @@ fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<()
     ))
 }
 
-/// What counts otherwise than it did, where that may surprise.
+/// Warnings about settings whose meaning an upgrade changes.
 fn about_upgrades(config: &Config, clients: &Registry) -> Vec<&'static str> {
     let is_behind_a_proxy = config.trusted_proxies.is_empty()
         && config.listen.iter().all(ListenAddr::is_local)

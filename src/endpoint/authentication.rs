@@ -73,13 +73,13 @@ pub async fn authenticate<'s>(
     proven.map_err(refused)
 }
 
-/// What a request claims, and what decides whether it is true.
+/// The claim of one request, with everything that decides whether it is true.
 struct Claim<'c, 's> {
     snapshot: &'s Snapshot,
     credentials: &'c Credentials<'c>,
     /// The client of the id that it names, if there is one.
     registered: Option<&'s Client>,
-    /// What the id costs if there is none.
+    /// The kind of client whose cost the id has if there is none.
     decoy: Option<&'s Kind>,
     endpoint: &'c str,
 }

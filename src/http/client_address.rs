@@ -13,7 +13,7 @@ use crate::oauth::client_network::ClientNetwork;
 pub(crate) struct ClientAddress {
     /// The client's own address, where a trusted proxy stands before it and has stated one.
     pub(crate) forwarded: Option<IpAddr>,
-    /// What its failures count for.
+    /// The network that its failures count for.
     pub(crate) network: ClientNetwork,
     /// Whether the peer sends forwarding fields and is not trusted: perhaps a proxy that the
     /// configuration does not name, perhaps a client that would like to be taken for one.

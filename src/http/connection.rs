@@ -340,7 +340,7 @@ impl Head {
         self.lines > DEFAULT_FIELDS + 2
     }
 
-    /// What one hyper has read of the head goes in front of what it was not given.
+    /// Puts the part of the head that one parser has read in front of the part that was held back.
     fn give_to_another(&mut self, read: &[u8]) {
         self.held.splice(..0, read.iter().copied());
         self.takes_more = true;

@@ -208,7 +208,7 @@ impl PublicKey {
         Self { key_id: None, shape, algorithm: None, verifier, thumbprint }
     }
 
-    /// What a verification with it costs.
+    /// Its type and size, which decide what a verification costs.
     pub fn shape(&self) -> KeyShape {
         self.shape
     }
