@@ -1,0 +1,136 @@
+//! The socket below hyper: it tells the watch what comes and goes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use memchr::memchr_iter;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::http::connection::watch::{Phase, Watch};
+use crate::http::listener::Stream;
+
+/// A socket that reports to its watch.
+pub(super) struct Watched {
+    pub(super) stream: Stream,
+    watch: Arc<Watch>,
+    /// Whether the last bytes found the socket full.
+    was_full: bool,
+    pub(super) head: Head,
+}
+
+impl Watched {
+    pub(super) fn new(stream: Stream, watch: Arc<Watch>) -> Self {
+        Self { stream, watch, was_full: false, head: Head::default() }
+    }
+}
+
+/// Counts the lines of the present head, and keeps what hyper has not read yet.
+///
+/// hyper parses up to 100 fields without a heap allocation. For a larger head the connection goes on
+/// in a second parser that takes more.
+#[derive(Default)]
+pub(super) struct Head {
+    lines: usize,
+    held: Vec<u8>,
+    takes_more: bool,
+}
+
+impl Head {
+    /// Whether these bytes, read where a head may go on, make it a large one.
+    fn is_made_large_by(&mut self, bytes: &[u8], begins: bool) -> bool {
+        if self.takes_more {
+            return false;
+        }
+        if begins {
+            self.lines = 0;
+        }
+        self.lines += memchr_iter(b'\n', bytes).count();
+        // The request line, and an empty one at the end, are no fields.
+        self.lines > DEFAULT_FIELDS + 2
+    }
+
+    /// Puts the part of the head that one parser has read in front of the part that was held back.
+    pub(super) fn give_to_another(&mut self, read: &[u8]) {
+        self.held.splice(..0, read.iter().copied());
+        self.takes_more = true;
+    }
+
+    /// Moves held bytes into `buffer`. Whether there were any.
+    fn fill(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let length = self.held.len().min(buffer.remaining());
+        let is_held = self.takes_more && length > 0;
+        if is_held {
+            buffer.put_slice(&self.held[..length]);
+            self.held.drain(..length);
+        }
+        is_held
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.head.fill(buffer) {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() == before {
+            return poll;
+        }
+        let phase = self.watch.phase();
+        self.watch.on_read();
+        let is_head = self.watch.expects_head.load(Ordering::Relaxed);
+        if is_head && matches!(phase, Phase::Idle | Phase::Head) {
+            let (begins, bytes) = (phase == Phase::Idle, &buffer.filled()[before..]);
+            if self.head.is_made_large_by(bytes, begins) {
+                self.head.held = bytes.to_vec();
+                buffer.set_filled(before);
+                self.watch.has_large_head.store(true, Ordering::Relaxed);
+                return Poll::Pending;
+            }
+        }
+        poll
+    }
+}
+
+/// Takes one piece at a time: to copy an answer costs less than the kernel's way with two.
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.watch.has_read.load(Ordering::Relaxed) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if poll.is_ready() && self.was_full {
+            self.watch.on_progress();
+        }
+        self.was_full = poll.is_pending();
+        poll
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_flush(cx);
+        if poll.is_ready() {
+            self.watch.on_flushed();
+        }
+        poll
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Fields that hyper takes without being told to take more.
+const DEFAULT_FIELDS: usize = 100;
