@@ -12,7 +12,8 @@
 //! What does not fit is refused at once. A request for a hash that is being computed already waits
 //! for the same result and takes no place.
 
-use std::collections::{HashMap, VecDeque};
+mod queue;
+
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +31,7 @@ use crate::oauth::client::Registry;
 use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
 use crate::random::Random;
+use crate::store::password_pool::queue::Queue;
 use crate::store::verdicts::{Attempt, Verdict, Verdicts};
 
 /// Computes until it is dropped.
@@ -202,27 +204,23 @@ impl Shared {
         attempt: Attempt,
         turn: Turn,
         job: impl FnOnce() -> Job,
-    ) -> Result<Waiting, NoRoom> {
+    ) -> Result<Waiting<'_>, NoRoom> {
         let mut queue = self.queue();
-        if let Some(answer) = queue.answers.get(&attempt) {
-            return Ok(Waiting(Arc::clone(answer)));
+        if let Some(answer) = queue.join(&attempt) {
+            return Ok(Waiting { shared: self, attempt, answer });
         }
         let [share, network_share] =
             [SHARES, NETWORK_SHARES].map(|shares| (self.capacity / shares).max(1));
-        if queue.lane(turn.is_known).held_by(turn.source) >= share
-            || queue.held_by_network(turn) >= network_share
-        {
+        if queue.held_by_source(turn) >= share || queue.held_by_network(turn) >= network_share {
             return Err(NoRoom::Share);
         }
         if queue.waiting >= self.capacity {
             let evicted = if turn.is_known { queue.evict() } else { None };
             evicted.ok_or(NoRoom::Full)?.give(Err(NoRoom::Full));
         }
-        let answer = Arc::<Answer>::default();
-        queue.answers.insert(attempt, Arc::clone(&answer));
-        queue.push(job());
+        let answer = queue.push(job());
         self.arrival.notify_one();
-        Ok(Waiting(answer))
+        Ok(Waiting { shared: self, attempt, answer })
     }
 
     fn work(&self) {
@@ -236,7 +234,7 @@ impl Shared {
                 self.verdicts.remember(Verdict { attempt, client_id, hash });
             }
             // Only now: a request that comes later finds the verdict.
-            let answer = self.queue().answers.remove(&attempt);
+            let answer = self.queue().finish(&attempt);
             if let Some(answer) = answer {
                 answer.give(Ok(is_right));
             }
@@ -266,114 +264,6 @@ impl Shared {
 const SHARES: usize = 8;
 const NETWORK_SHARES: usize = 4;
 
-#[derive(Default)]
-struct Queue {
-    known: Lane,
-    unknown: Lane,
-    /// Jobs in both lanes.
-    waiting: usize,
-    /// Jobs of each network that many share, without those of clients that are known.
-    by_network: HashMap<u64, usize>,
-    /// What is waiting or being computed, and for which requests.
-    answers: HashMap<Attempt, Arc<Answer>>,
-    is_closed: bool,
-}
-
-impl Queue {
-    fn lane(&mut self, is_known: bool) -> &mut Lane {
-        if is_known { &mut self.known } else { &mut self.unknown }
-    }
-
-    /// The shared network that a job counts for.
-    fn network(turn: Turn) -> Option<u64> {
-        turn.shared_network.filter(|_| !turn.is_known)
-    }
-
-    fn held_by_network(&self, turn: Turn) -> usize {
-        Self::network(turn).and_then(|network| self.by_network.get(&network)).map_or(0, |it| *it)
-    }
-
-    fn push(&mut self, job: Job) {
-        self.waiting += 1;
-        if let Some(network) = Self::network(job.turn) {
-            *self.by_network.entry(network).or_default() += 1;
-        }
-        self.lane(job.turn.is_known).push(job.turn.source, job);
-    }
-
-    fn take(&mut self) -> Option<Job> {
-        let job = self.known.pop().or_else(|| self.unknown.pop())?;
-        self.left(&job);
-        Some(job)
-    }
-
-    /// Makes room for a client that is known, and says which requests have to be told.
-    fn evict(&mut self) -> Option<Arc<Answer>> {
-        let job = self.unknown.pop_newest()?;
-        self.left(&job);
-        self.answers.remove(&job.attempt)
-    }
-
-    fn left(&mut self, job: &Job) {
-        self.waiting -= 1;
-        if let Some(network) = Self::network(job.turn)
-            && let Some(held) = self.by_network.get_mut(&network)
-        {
-            *held -= 1;
-            if *held == 0 {
-                self.by_network.remove(&network);
-            }
-        }
-    }
-}
-
-/// Jobs of several sources, which take turns.
-#[derive(Default)]
-struct Lane {
-    jobs: HashMap<u64, VecDeque<Job>>,
-    /// The sources that have jobs here, each once.
-    turns: VecDeque<u64>,
-}
-
-impl Lane {
-    fn held_by(&self, source: u64) -> usize {
-        self.jobs.get(&source).map_or(0, VecDeque::len)
-    }
-
-    fn push(&mut self, source: u64, job: Job) {
-        let jobs = self.jobs.entry(source).or_default();
-        if jobs.is_empty() {
-            self.turns.push_back(source);
-        }
-        jobs.push_back(job);
-    }
-
-    /// The oldest job of the source whose turn it is.
-    fn pop(&mut self) -> Option<Job> {
-        let source = self.turns.pop_front()?;
-        let jobs = self.jobs.get_mut(&source)?;
-        let job = jobs.pop_front();
-        if jobs.is_empty() {
-            self.jobs.remove(&source);
-        } else {
-            self.turns.push_back(source);
-        }
-        job
-    }
-
-    /// The newest job of the source whose turn is last.
-    fn pop_newest(&mut self) -> Option<Job> {
-        let source = *self.turns.back()?;
-        let jobs = self.jobs.get_mut(&source)?;
-        let job = jobs.pop_back();
-        if jobs.is_empty() {
-            self.jobs.remove(&source);
-            self.turns.pop_back();
-        }
-        job
-    }
-}
-
 /// Where a thread leaves a verdict for all requests that wait for it.
 #[derive(Default)]
 struct Answer(Mutex<State>);
@@ -398,14 +288,26 @@ impl Answer {
     }
 }
 
-/// Completes with the verdict.
-struct Waiting(Arc<Answer>);
+/// Completes with the verdict. A secret that no request waits for any more leaves the queue.
+struct Waiting<'p> {
+    shared: &'p Shared,
+    attempt: Attempt,
+    answer: Arc<Answer>,
+}
 
-impl Future for Waiting {
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.answer.state().verdict.is_none() {
+            self.shared.queue().leave(&self.attempt, &self.answer);
+        }
+    }
+}
+
+impl Future for Waiting<'_> {
     type Output = Result<bool, NoRoom>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.0.state();
+        let mut state = self.answer.state();
         if let Some(verdict) = state.verdict {
             return Poll::Ready(verdict);
         }
@@ -419,6 +321,8 @@ impl Future for Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::mem::forget;
+
     use crate::oauth::password_hash::Work;
 
     fn job(number: u8, turn: Turn) -> Job {
@@ -442,7 +346,12 @@ mod tests {
         }
     }
 
-    fn ask(shared: &Shared, source: u64, is_known: bool, number: u8) -> Result<Waiting, NoRoom> {
+    fn ask(
+        shared: &Shared,
+        source: u64,
+        is_known: bool,
+        number: u8,
+    ) -> Result<Waiting<'_>, NoRoom> {
         let turn = Turn { source, shared_network: None, is_known };
         shared.ask([number; 32], turn, || job(number, turn))
     }
@@ -458,7 +367,7 @@ mod tests {
         for (source, is_known, number) in
             [(1, false, 10), (1, false, 11), (1, false, 12), (2, false, 20), (3, true, 30)]
         {
-            assert!(ask(&shared, source, is_known, number).is_ok());
+            forget(ask(&shared, source, is_known, number).unwrap());
         }
         assert_eq!(shared.queue().waiting, 5);
         assert_eq!(order(&shared), [30, 10, 20, 11, 12]);
@@ -468,11 +377,38 @@ mod tests {
     #[test]
     fn a_source_holds_its_share_and_no_more() {
         let shared = shared(16);
-        assert!(ask(&shared, 1, false, 1).is_ok() && ask(&shared, 1, false, 2).is_ok());
+        let waiting = [1, 2].map(|number| ask(&shared, 1, false, number).unwrap());
         assert_eq!(ask(&shared, 1, false, 3).err(), Some(NoRoom::Share));
         // What is asked for already takes no place.
         assert!(ask(&shared, 1, false, 2).is_ok());
         assert!(ask(&shared, 2, false, 4).is_ok());
+        drop(waiting);
+        assert!(ask(&shared, 1, false, 3).is_ok());
+    }
+
+    #[test]
+    fn a_secret_leaves_the_queue_with_the_last_request_for_it() {
+        let shared = shared(16);
+        let [first, second] = [(); 2].map(|()| ask(&shared, 1, false, 1).unwrap());
+        forget(ask(&shared, 1, false, 2).unwrap());
+        drop(first);
+        assert_eq!(shared.queue().waiting, 2);
+        drop(second);
+        assert_eq!(shared.queue().waiting, 1);
+        assert_eq!(order(&shared), [2]);
+        // One that a thread has stays until it is computed, for those who ask meanwhile.
+        let left = ask(&shared, 1, false, 3).unwrap();
+        assert!(shared.queue().take().is_some());
+        drop(left);
+        let joined = ask(&shared, 1, false, 3).unwrap();
+        assert_eq!(shared.queue().waiting, 0);
+        assert!(shared.queue().finish(&joined.attempt).is_some());
+        // An old request does not count for a new one of the same secret.
+        let new = ask(&shared, 1, false, 3).unwrap();
+        drop(joined);
+        assert_eq!(shared.queue().waiting, 1);
+        drop(new);
+        assert_eq!(shared.queue().waiting, 0);
     }
 
     #[test]
@@ -480,7 +416,7 @@ mod tests {
         let shared = shared(16);
         let ask = |source: u8, network, is_known| {
             let turn = Turn { source: source.into(), shared_network: Some(network), is_known };
-            shared.ask([source; 32], turn, || job(source, turn)).err()
+            shared.ask([source; 32], turn, || job(source, turn)).map(forget).err()
         };
         for source in 0..4 {
             assert_eq!(ask(source, 1, false), None);
@@ -488,23 +424,31 @@ mod tests {
         assert_eq!(ask(4, 1, false), Some(NoRoom::Share));
         assert_eq!((ask(5, 2, false), ask(6, 1, true)), (None, None));
         assert_eq!(order(&shared).len(), 6);
-        assert!(shared.queue().by_network.is_empty());
+        assert_eq!(
+            shared.queue().held_by_network(Turn {
+                source: 4,
+                shared_network: Some(1),
+                is_known: false
+            }),
+            0
+        );
         assert_eq!(ask(4, 1, false), None);
     }
 
     #[test]
     fn a_known_client_takes_the_place_of_an_unknown_one() {
         let shared = shared(4);
-        let waiting: Vec<_> = (1..=4).map(|at| ask(&shared, at, false, at as u8)).collect();
-        assert_eq!(ask(&shared, 5, false, 5).err(), Some(NoRoom::Full));
-        assert!(ask(&shared, 6, true, 6).is_ok());
-        let mut told = waiting.into_iter().map(|waiting| waiting.unwrap().0.state().verdict);
+        let ask = |source, is_known| ask(&shared, source, is_known, source as u8);
+        let waiting: Vec<_> = (1..=4).map(|at| ask(at, false).unwrap()).collect();
+        assert_eq!(ask(5, false).err(), Some(NoRoom::Full));
+        forget(ask(6, true).unwrap());
+        let mut told = waiting.iter().map(|waiting| waiting.answer.state().verdict);
         assert!(told.by_ref().take(3).all(|verdict| verdict.is_none()));
         assert_eq!(told.next().unwrap(), Some(Err(NoRoom::Full)));
         for number in 7..=9 {
-            assert!(ask(&shared, number, true, number as u8).is_ok());
+            forget(ask(number, true).unwrap());
         }
-        assert_eq!(ask(&shared, 10, true, 10).err(), Some(NoRoom::Full));
+        assert_eq!(ask(10, true).err(), Some(NoRoom::Full));
         assert_eq!(order(&shared), [6, 7, 8, 9]);
     }
 }
