@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 use crate::endpoint::Context;
 use crate::form::urlencoded;
 use crate::http::admin::gate::Closed;
-use crate::http::connection::{Arrival, Handler};
+use crate::http::connection::{Arrival, Handler, Received};
 use crate::http::listener::Peer;
 use crate::store::throttle::Spent;
 use crate::telemetry::audit::Audit;
@@ -39,7 +38,7 @@ pub struct Admin {
 impl Handler for Admin {
     fn handle(
         &self,
-        request: Request<Incoming>,
+        request: Request<Received>,
         arrival: Arrival,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send {
         ready(self.respond(&request, arrival.peer))
@@ -48,7 +47,7 @@ impl Handler for Admin {
 
 impl Admin {
     /// Answers one request. Everyone may know whether the server is up.
-    pub fn respond(&self, request: &Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+    pub fn respond<B>(&self, request: &Request<B>, peer: Peer) -> Response<Full<Bytes>> {
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
         match request.uri().path() {
             "/livez" if is_read => return plain(StatusCode::OK, "ok\n"),

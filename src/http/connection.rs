@@ -21,16 +21,16 @@ mod watch;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::Full;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -59,9 +59,39 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// The answer to one request.
     fn handle(
         &self,
-        request: Request<Incoming>,
+        request: Request<Received>,
         arrival: Arrival,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
+/// The body of a request that tells the watch when it is whole.
+pub(crate) struct Received {
+    body: Incoming,
+    watch: Arc<Watch>,
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let poll = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(poll, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.watch.has_whole_request.store(true, Ordering::Relaxed);
+        }
+        poll
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Serves requests on `stream` until either side ends it.
@@ -77,8 +107,14 @@ pub(crate) async fn serve(
         let arrival = Arrival { peer, first_byte: watch.begin_serving() };
         let watch = &watch;
         let has_body = !request.body().is_end_stream();
+        watch.has_whole_request.store(!has_body, Ordering::Relaxed);
+        let request = request.map(|body| Received { body, watch: Arc::clone(watch) });
         handler.handle(request, arrival).map(move |mut response| {
-            if watch.is_last_answer.load(Ordering::Relaxed) {
+            // What is left of a body is no request, and after the end of sending comes none.
+            let is_last = watch.is_last_answer.load(Ordering::Relaxed)
+                || watch.has_ended.load(Ordering::Relaxed)
+                || !watch.has_whole_request.load(Ordering::Relaxed);
+            if is_last {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             let is_last = response.headers().contains_key(CONNECTION);
@@ -195,7 +231,7 @@ mod tests {
     impl Handler for Looking {
         fn handle(
             &self,
-            _request: Request<Incoming>,
+            _request: Request<Received>,
             _arrival: Arrival,
         ) -> impl Future<Output = Response<Full<Bytes>>> + Send {
             self.requests.fetch_add(1, Ordering::Relaxed);

@@ -1,11 +1,18 @@
 //! Sockets to listen on: TCP and Unix.
 
 use std::fmt;
+#[cfg(unix)]
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::pin::Pin;
 
 use smallvec::SmallVec;
+#[cfg(unix)]
+use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 #[cfg(unix)]
@@ -170,12 +177,50 @@ impl OnItsWay {
 /// Both kinds of connection behind one pointer.
 pub(crate) type Stream = Box<dyn Socket>;
 
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Completes when the other end has reset the connection, even where it had ended its sending
+    /// side before. Never completes where the system cannot tell.
+    fn reset(&self) -> Reset;
+}
 
-impl Socket for TcpStream {}
+/// See [`Socket::reset`].
+pub(crate) type Reset = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+#[cfg(not(unix))]
+impl Socket for TcpStream {
+    fn reset(&self) -> Reset {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// A second descriptor is watched, since the connection reads and writes on the first.
+#[cfg(unix)]
+macro_rules! watch_for_reset {
+    ($socket:ty, $std:ty) => {
+        impl Socket for $socket {
+            fn reset(&self) -> Reset {
+                let second = self.as_fd().try_clone_to_owned().map(<$std>::from);
+                let second = second.and_then(<$socket>::from_std);
+                Box::pin(async move {
+                    // Without a descriptor to spare, the answer's write tells.
+                    let Ok(socket) = second else { return pending().await };
+                    while let Ok(ready) = socket.ready(Interest::WRITABLE).await {
+                        if ready.is_write_closed() {
+                            return;
+                        }
+                        let wait_for_more = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                        let _ = socket.try_io(Interest::WRITABLE, wait_for_more);
+                    }
+                })
+            }
+        }
+    };
+}
 
 #[cfg(unix)]
-impl Socket for UnixStream {}
+watch_for_reset!(TcpStream, std::net::TcpStream);
+#[cfg(unix)]
+watch_for_reset!(UnixStream, std::os::unix::net::UnixStream);
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Once};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::Full;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{
     AUTHORIZATION, AsHeaderName, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     HeaderValue, IF_NONE_MATCH, RETRY_AFTER, TRANSFER_ENCODING,
@@ -30,7 +30,7 @@ use crate::endpoint::token::Served;
 use crate::http::body;
 use crate::http::client_address::ClientAddress;
 pub use crate::http::connection::Arrival;
-use crate::http::connection::{Handler, VALIDATE_HEAD_BYTES, VALIDATE_HEAD_FIELDS};
+use crate::http::connection::{Handler, Received, VALIDATE_HEAD_BYTES, VALIDATE_HEAD_FIELDS};
 use crate::http::listener::Peer;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
 use crate::http::route::{Route, below_issuer};
@@ -57,6 +57,30 @@ pub struct Service {
     /// Self-signed certificates that were warned of.
     authorities: Hourly,
     pub(crate) traces: Traces,
+}
+
+/// What is told of a request, however it ends.
+#[derive(Clone, Copy)]
+struct About<'r> {
+    head: &'r request::Parts,
+    route: Route<'r>,
+    request_id: &'r HeaderValue,
+    origin: &'r Origin,
+}
+
+/// A request that is being served. If it is dropped before its answer, it is told as abandoned.
+struct Unanswered<'r> {
+    service: &'r Service,
+    about: About<'r>,
+    is_answered: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.service.record_abandoned(self.about);
+        }
+    }
 }
 
 /// When and from where a request came, as its peer shows it and as a proxy states it.
@@ -131,19 +155,18 @@ impl Service {
                 );
             });
         }
-        let leaves_body_unread = route == Route::Validate && !body.is_end_stream();
-
+        let about = About { head: &head, route, request_id: &request_id, origin: &origin };
+        let mut unanswered = Unanswered { service: self, about, is_answered: false };
         let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
             let head = head_of(&snapshot, route, &head, &origin, &ShownCertificate::Absent);
             refuse(Cause::Internal, &head, route)
         });
+        unanswered.is_answered = true;
+        drop(unanswered);
 
-        self.record(&head, route, &outcome, &request_id, &origin);
+        self.record(about, &outcome);
         let mut response = into_response(outcome, request_id);
-        if leaves_body_unread {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         if route.dialect() == Dialect::Vision {
             echo_client_headers(&head.headers, response.headers_mut());
         }
@@ -242,7 +265,7 @@ impl Service {
 impl Handler for Service {
     fn handle(
         &self,
-        request: Request<Incoming>,
+        request: Request<Received>,
         arrival: Arrival,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send {
         self.respond(request, arrival)

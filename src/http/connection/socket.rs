@@ -10,7 +10,7 @@ use memchr::memchr_iter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http::connection::watch::{Phase, Watch};
-use crate::http::listener::Stream;
+use crate::http::listener::{Reset, Stream};
 
 /// A socket that reports to its watch.
 pub(super) struct Watched {
@@ -19,11 +19,33 @@ pub(super) struct Watched {
     /// Whether the last bytes found the socket full.
     was_full: bool,
     pub(super) head: Head,
+    /// From the end of what the client sends until the answer is out: the end of the connection.
+    reset: Option<Reset>,
 }
 
 impl Watched {
     pub(super) fn new(stream: Stream, watch: Arc<Watch>) -> Self {
-        Self { stream, watch, was_full: false, head: Head::default() }
+        Self { stream, watch, was_full: false, head: Head::default(), reset: None }
+    }
+
+    /// The client sends no more. While a request is served, hyper would take that for the end of the
+    /// connection and drop the request: so it learns of it later, or of a reset.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let watch = &self.watch;
+        if !matches!(watch.phase(), Phase::Serving | Phase::Writing) {
+            return Poll::Ready(Ok(()));
+        }
+        if !watch.has_ended.swap(true, Ordering::Relaxed) {
+            // The service may not have looked at a body yet that is there: it has its turn first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !watch.has_whole_request.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let stream = &*self.stream;
+        let reset = self.reset.get_or_insert_with(|| stream.reset());
+        reset.as_mut().poll(cx).map(|()| Err(io::ErrorKind::ConnectionReset.into()))
     }
 }
 
@@ -82,7 +104,7 @@ impl AsyncRead for Watched {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() == before {
-            return poll;
+            return if let Poll::Ready(Ok(())) = poll { self.poll_end(cx) } else { poll };
         }
         let phase = self.watch.phase();
         self.watch.on_read();

@@ -23,6 +23,10 @@ pub(crate) struct Watch {
     /// Whether what is read next is a head for certain: not the rest of a body that was not read,
     /// nor what follows the last answer.
     pub(super) expects_head: AtomicBool,
+    /// Whether all of the present request was read.
+    pub(super) has_whole_request: AtomicBool,
+    /// Whether the client has ended its sending side.
+    pub(super) has_ended: AtomicBool,
     /// Whether the present head has more fields than hyper takes without being told.
     pub(super) has_large_head: AtomicBool,
     origin: Instant,
@@ -69,6 +73,8 @@ impl Watch {
             first_byte: AtomicU64::new(0),
             has_read: AtomicBool::new(false),
             expects_head: AtomicBool::new(true),
+            has_whole_request: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
             has_large_head: AtomicBool::new(false),
             origin: Clock::instant(),
             times,

@@ -6,7 +6,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderValue};
-use hyper::http::request;
 use tracing::field::display;
 use tracing::{error, info, warn};
 
@@ -14,7 +13,7 @@ use crate::clock::Clock;
 use crate::dialect::Outcome;
 use crate::endpoint::token::{Phases, Refused, Served};
 use crate::http::route::Route;
-use crate::http::service::{Origin, Service, single};
+use crate::http::service::{About, Origin, Service, single};
 use crate::telemetry::answered::Answered;
 use crate::telemetry::audit;
 use crate::telemetry::excerpt::excerpt;
@@ -22,14 +21,27 @@ use crate::telemetry::refusals::Refusal;
 use crate::telemetry::trace_parent::TraceParent;
 
 impl Service {
-    pub(super) fn record(
-        &self,
-        head: &request::Parts,
-        route: Route<'_>,
-        outcome: &Outcome<'_>,
-        request_id: &HeaderValue,
-        origin: &Origin,
-    ) {
+    /// Its client has left, or its time is over, before there was an answer.
+    pub(super) fn record_abandoned(&self, about: About<'_>) {
+        let About { head, route, request_id, origin } = about;
+        let took = Clock::instant() - origin.arrival.first_byte;
+        let outcome = "abandoned";
+        self.metrics.count(route.label(), outcome, "", took.as_secs_f64());
+        warn!(
+            target: "grantd::request",
+            request_id = request_id.to_str().unwrap_or_default(),
+            route = route.label(),
+            method = shown(&head.method),
+            outcome,
+            micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            peer = %origin.arrival.peer,
+            address = origin.address.forwarded.map(display),
+            "the connection ended before the answer"
+        );
+    }
+
+    pub(super) fn record(&self, about: About<'_>, outcome: &Outcome<'_>) {
+        let About { head, route, request_id, origin } = about;
         let &Origin { arrival, address } = origin;
         let took = Clock::instant() - arrival.first_byte;
         let request_id = request_id.to_str().unwrap_or_default();
