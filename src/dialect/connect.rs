@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
 use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
-use crate::form::media_type::MediaType;
+use crate::form::media_type::{Charset, MediaType};
 use crate::form::multipart::Parts;
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
@@ -83,9 +83,14 @@ fn push_nonce(context: &Context, snapshot: &Snapshot, answer: &mut Answer) {
     }
 }
 
-/// A body whose encoding is known.
+/// A body whose encoding is known, and the charset that it is labelled with.
+pub(super) struct Form {
+    encoded: Encoded,
+    charset: Charset,
+}
+
 #[expect(clippy::large_enum_variant, reason = "one for each request, in place")]
-pub(super) enum Form {
+enum Encoded {
     Urlencoded(Bytes),
     Multipart(Parts),
 }
@@ -95,29 +100,50 @@ impl Form {
         let content_type = head.content_type.unwrap_or_default();
         // What nearly everybody sends needs no parser.
         if content_type == URLENCODED.as_bytes() || content_type.is_empty() && body.is_empty() {
-            return Ok(Self::Urlencoded(body));
+            return Ok(Self { encoded: Encoded::Urlencoded(body), charset: Charset::Utf8 });
         }
         let content_type = std::str::from_utf8(content_type).map_err(|_| Cause::MediaType)?;
         let media_type = MediaType::parse(content_type).ok_or(Cause::MediaType)?;
-        if !media_type.is_utf8() {
+        let charset = media_type.charset();
+        if charset == Charset::Other {
             return Err(Cause::Charset);
         }
-        if media_type.is(URLENCODED) {
-            Ok(Self::Urlencoded(body))
+        let encoded = if media_type.is(URLENCODED) {
+            Encoded::Urlencoded(body)
         } else if media_type.is("multipart/form-data") {
+            if is_object(&body) {
+                return Err(FormError::Object.into());
+            }
             let boundary = media_type.boundary.as_deref().unwrap_or_default();
-            Ok(Self::Multipart(Parts::read(body, boundary, head.max_parameters)?))
+            Encoded::Multipart(Parts::read(body, boundary, head.max_parameters)?)
         } else {
-            Err(Cause::MediaType)
-        }
+            return Err(Cause::MediaType);
+        };
+        Ok(Self { encoded, charset })
     }
 
-    pub(super) fn parameters(&self, max_parameters: usize) -> Result<Parameters<'_>, FormError> {
-        match self {
-            Self::Urlencoded(body) => urlencoded::parse(body, max_parameters),
-            Self::Multipart(parts) => parts.parameters(),
+    pub(super) fn parameters(&self, max_parameters: usize) -> Result<Parameters<'_>, Cause> {
+        let parameters = match &self.encoded {
+            Encoded::Urlencoded(body) if is_object(body) => Err(FormError::Object),
+            Encoded::Urlencoded(body) => urlencoded::parse(body, max_parameters),
+            Encoded::Multipart(parts) => parts.parameters(),
+        };
+        let is_ascii = match &parameters {
+            Ok(parameters) => self.charset == Charset::Utf8 || parameters.are_ascii(),
+            Err(error) => *error != FormError::NotUtf8,
+        };
+        if !self.charset.fits(is_ascii) {
+            return Err(Cause::Charset);
         }
+        Ok(parameters?)
     }
+}
+
+/// Whether the body looks like a JSON object, which no form does.
+fn is_object(body: &[u8]) -> bool {
+    body.first().is_some_and(|&first| first == b'{' || first.is_ascii_whitespace())
+        && body.trim_ascii().starts_with(b"{")
+        && body.trim_ascii().ends_with(b"}")
 }
 
 /// What a caller is told. The texts are constants: nothing from the request is in them.
@@ -127,17 +153,21 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     let (status, error, description) = match cause {
         Cause::BodyAborted => (400, INVALID_REQUEST, "The body ended before its announced length."),
         Cause::BodyTooLarge => (413, INVALID_REQUEST, "The body is too large."),
-        Cause::Charset => (415, INVALID_REQUEST, "The body's charset must be UTF-8."),
+        Cause::Charset => (
+            415,
+            INVALID_REQUEST,
+            "The body's charset must be UTF-8; other labels are taken over ASCII text alone.",
+        ),
         // Nobody asks for these of a form.
         Cause::ContentTypeMissing
         | Cause::ContentTypeNotAllowed(_)
-        | Cause::FieldTooLong
+        | Cause::FieldTooLong(_)
         | Cause::FieldValue
         | Cause::Form(
             FormError::Empty | FormError::JsonShape | FormError::JsonSyntax | FormError::JsonType,
         ) => (400, INVALID_REQUEST, "The request is malformed."),
         Cause::ContentEncoding => (415, INVALID_REQUEST, "A compressed body is not accepted."),
-        Cause::FieldMissing => (400, INVALID_REQUEST, "A required parameter is missing."),
+        Cause::FieldMissing(_) => (400, INVALID_REQUEST, "A required parameter is missing."),
         Cause::HeadTooLarge => (431, INVALID_REQUEST, "The header fields are too large."),
         Cause::Host => (400, INVALID_REQUEST, "Exactly one valid Host header is required."),
         Cause::MediaType => (
@@ -148,23 +178,25 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::MethodNotAllowed => {
             (405, INVALID_REQUEST, "The method is not allowed here; see the Allow header.")
         }
-        Cause::NotFound => (404, INVALID_REQUEST, "There is nothing at this path."),
+        Cause::NotFound => (404, INVALID_REQUEST, NOT_FOUND),
         Cause::RequestTimeout => (408, INVALID_REQUEST, "The request did not arrive in time."),
         Cause::TransferEncoding => {
             (400, INVALID_REQUEST, "The only transfer coding accepted is a single chunked.")
         }
-        Cause::Form(FormError::Boundary) => {
-            (400, INVALID_REQUEST, "The multipart boundary must be 1 to 70 valid characters.")
-        }
+        Cause::Form(FormError::Boundary) => (400, INVALID_REQUEST, BOUNDARY),
         Cause::Form(FormError::ByteOrderMark) => {
             (400, INVALID_REQUEST, "The body must not begin with a byte order mark.")
         }
-        Cause::Form(FormError::FileName) => {
-            (400, INVALID_REQUEST, "The form's parts must be plain fields, not files.")
-        }
+        Cause::Form(FormError::FileName) => (400, INVALID_REQUEST, FILE_NAME),
         Cause::Form(FormError::NotUtf8) => {
             (400, INVALID_REQUEST, "Names and values must be valid UTF-8.")
         }
+        Cause::Form(FormError::Object) => (
+            400,
+            INVALID_REQUEST,
+            "The body is JSON, but its Content-Type says a form: send multipart/form-data or \
+             application/x-www-form-urlencoded.",
+        ),
         Cause::Form(FormError::PartCharset) => {
             (400, INVALID_REQUEST, "The charset of every part must be UTF-8.")
         }
@@ -294,6 +326,12 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     answer
 }
 
+const BOUNDARY: &str = "The multipart boundary must be 1 to 70 valid characters, in quotes if \
+    one of ( ) , / : = ? or a space is among them.";
+const FILE_NAME: &str = "The form's parts must be plain fields without a file name: with Python's \
+    requests, files={'client_id': (None, 'value')}; with curl, -F client_id=value.";
+const NOT_FOUND: &str = "There is nothing at this path. Tokens come from POST /connect/token, \
+    POST /v1/api/oauth/token and GET /v1/getAccessToken, below the path of the issuer.";
 const URLENCODED: &str = "application/x-www-form-urlencoded";
 const INVALID_REQUEST: &str = "invalid_request";
 const INVALID_CLIENT: &str = "invalid_client";

@@ -41,7 +41,7 @@ async fn try_token<'s>(
     head: &RequestHead<'_>,
     body: &[u8],
 ) -> Result<(Answer, Served<'s>), Refused<'s>> {
-    let content_type = content_type(head)?;
+    let content_type = content_type(head, body)?;
     let scope = scope(path_scope, head, body)?;
     if !head.authorization.is_present() {
         return Err(Cause::AuthenticationMissing.into());
@@ -71,11 +71,11 @@ async fn try_token<'s>(
 }
 
 /// Which type it is matters only once the client is known.
-fn content_type(head: &RequestHead<'_>) -> Result<ContentType, Cause> {
+fn content_type(head: &RequestHead<'_>, body: &[u8]) -> Result<ContentType, Cause> {
     let value = head.content_type.filter(|value| !value.is_empty());
     let value = std::str::from_utf8(value.ok_or(Cause::ContentTypeMissing)?).unwrap_or_default();
     let Some(media_type) = MediaType::parse(value) else { return Ok(ContentType::Other) };
-    if !media_type.is_utf8() {
+    if !media_type.charset().fits(body.is_ascii()) {
         return Err(Cause::Charset);
     }
     Ok(ContentType::of(media_type.essence()))
@@ -111,7 +111,7 @@ fn scope<'r>(
     }
     let too_long = |token: &str| token.chars().count() > MAX_SCOPE_CHARS;
     if scope.as_deref().is_some_and(|scope| scope.split(' ').any(too_long)) {
-        return Err(Cause::FieldTooLong);
+        return Err(Cause::FieldTooLong("scope"));
     }
     Ok(scope)
 }
@@ -134,9 +134,9 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::BodyAborted
         | Cause::ClientIdMismatch
         | Cause::CredentialCharacters
-        | Cause::FieldMissing
+        | Cause::FieldMissing(_)
         | Cause::FieldValue
-        | Cause::FieldTooLong
+        | Cause::FieldTooLong(_)
         | Cause::Form(_)
         | Cause::GrantTypeMissing
         | Cause::GrantTypeUnsupported
@@ -171,7 +171,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
             (401, "AGT401UA", "Access token is missing in request")
         }
         Cause::TokenExpired => (401, "AGT401UA", "Access token has expired"),
-        Cause::NotFound => (404, "AGT404NF", "There is nothing at this path"),
+        Cause::NotFound => (404, "AGT404NF", NOT_FOUND),
         Cause::MethodNotAllowed => (405, "AGT405MNA", "Method is not allowed"),
         Cause::RequestTimeout => (408, "AGT408RT", "The request did not arrive in time"),
         Cause::BodyTooLarge => (413, "AGT413PTL", "Payload is too large"),
@@ -203,3 +203,6 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
 
 /// Of each scope token.
 const MAX_SCOPE_CHARS: usize = 50;
+
+const NOT_FOUND: &str = "There is nothing at this path; tokens come from GET /v1/getAccessToken, \
+    POST /connect/token and POST /v1/api/oauth/token";

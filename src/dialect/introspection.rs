@@ -31,7 +31,7 @@ async fn try_introspect<'s>(
     let parameters = form.parameters(head.max_parameters)?;
     head.check_query(&parameters)?;
     // `token_type_hint` is for servers that have to search (RFC 7662, section 2.1).
-    let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
+    let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
     let credentials = head.credentials(&parameters)?;
     let (told, client_id) =
         introspection::introspect(context, snapshot, &credentials, head.endpoint, token).await?;

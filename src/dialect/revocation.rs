@@ -32,7 +32,7 @@ async fn try_revoke<'s>(
     head.check_query(&parameters)?;
     // Every token here is an access token: `token_type_hint` has nothing to choose from, and an
     // unknown one may be ignored (RFC 7009, section 2.1).
-    let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
+    let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
     let credentials = head.credentials(&parameters)?;
     let client_id =
         revocation::revoke(context, snapshot, &credentials, head.endpoint, token).await?;

@@ -12,7 +12,7 @@ use crate::endpoint::Context;
 use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
 use crate::endpoint::validate;
 use crate::form::json;
-use crate::form::media_type::MediaType;
+use crate::form::media_type::{Charset, MediaType};
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::{ContentType, TokenProfile};
@@ -112,7 +112,7 @@ async fn try_validate<'s>(
 ) -> Result<(Answer, Served<'s>), Refused<'s>> {
     let (parameters, _) = read(head, body, &VALIDATE_FIELDS)?;
     let credentials = head.credentials(&parameters)?;
-    let token = parameters.get("token").ok_or(Cause::FieldMissing)?;
+    let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
     let (valid, client_id) =
         validate::own_token(context, snapshot, &credentials, head.endpoint, token).await?;
     let body = json!({ "valid": valid }).to_string();
@@ -134,17 +134,24 @@ fn read<'b>(
     if content_type == ContentType::Other {
         return Err(Cause::MediaType);
     }
-    if !media_type.is_utf8() {
+    let charset = media_type.charset();
+    if charset == Charset::Other {
         return Err(Cause::Charset);
     }
 
     let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
-    let parameters = json::parse(body, &names, head.max_parameters)?;
+    let parameters = match json::parse(body, &names, head.max_parameters) {
+        Err(FormError::NotUtf8) if charset == Charset::Ascii => return Err(Cause::Charset),
+        read => read?,
+    };
+    if !charset.fits(parameters.are_ascii()) {
+        return Err(Cause::Charset);
+    }
     head.check_query(&parameters)?;
     for (name, max_length) in fields {
-        let value = parameters.get(name).ok_or(Cause::FieldMissing)?;
+        let value = parameters.get(name).ok_or(Cause::FieldMissing(name))?;
         if value.chars().count() > *max_length {
-            return Err(Cause::FieldTooLong);
+            return Err(Cause::FieldTooLong(name));
         }
     }
     Ok((parameters, content_type))
@@ -161,7 +168,7 @@ fn check_client_headers(head: &RequestHead<'_>) -> Result<(), Cause> {
 
 fn app_context(head: &RequestHead<'_>) -> Result<&'static str, Cause> {
     let query = urlencoded::parse(head.query.unwrap_or_default().as_bytes(), head.max_parameters)?;
-    let given = query.get("appContext").ok_or(Cause::FieldMissing)?;
+    let given = query.get("appContext").ok_or(Cause::FieldMissing("appContext"))?;
     let known = APP_CONTEXTS.into_iter().find(|known| *known == given);
     known.ok_or(Cause::FieldValue)
 }
@@ -179,7 +186,11 @@ fn qualify(scope: &str, app_context: &str) -> String {
 /// What a caller is told.
 pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     let (status, code, text) = classify(cause);
-    error(status, code, text, head)
+    let text = match cause.field() {
+        Some(field) => Cow::Owned(format!("{text}: {field}")),
+        None => Cow::Borrowed(text),
+    };
+    error(status, code, &text, head)
 }
 
 /// Every cause's status, code and text. The texts are constants: nothing from the request is in
@@ -196,6 +207,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
             FormError::Boundary
             | FormError::FileName
             | FormError::JsonShape
+            | FormError::Object
             | FormError::PartCharset
             | FormError::PartHeaders
             | FormError::Repeated
@@ -220,15 +232,15 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::Target => (400, "240008", "Argument is not valid"),
         Cause::BodyTooLarge => (413, "240008", "Payload is too large"),
         Cause::HeadTooLarge => (431, "240008", "Header fields are too large"),
-        Cause::NotFound => (404, "240008", "There is nothing at this path"),
+        Cause::NotFound => (404, "240008", NOT_FOUND),
         Cause::PasswordQueueShare | Cause::RateLimited(_) | Cause::Throttled(_) => {
             (429, "240008", "Too many requests")
         }
         Cause::RequestTimeout => (408, "240008", "The request did not arrive in time"),
-        Cause::AuthenticationMissing | Cause::FieldMissing | Cause::GrantTypeMissing => {
+        Cause::AuthenticationMissing | Cause::FieldMissing(_) | Cause::GrantTypeMissing => {
             (400, "240009", "A required field is missing")
         }
-        Cause::FieldTooLong => (400, "240010", "A field is too long"),
+        Cause::FieldTooLong(_) => (400, "240010", "A field is too long"),
         Cause::Assertion(_)
         | Cause::AuthMethodNotAllowed
         | Cause::CertificateMismatch
@@ -291,5 +303,8 @@ const TOKEN_FIELDS: [(&str, usize); 4] =
 
 const VALIDATE_FIELDS: [(&str, usize); 3] =
     [("token", usize::MAX), ("client_id", 60), ("client_secret", 100)];
+
+const NOT_FOUND: &str = "There is nothing at this path; tokens come from POST /v1/api/oauth/token, \
+    POST /connect/token and GET /v1/getAccessToken";
 
 const APP_CONTEXTS: [&str; 2] = ["firstvision", "aplus"];

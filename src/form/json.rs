@@ -63,7 +63,10 @@ fn join_tokens(value: Value<'_>) -> Option<String> {
         Value::Other => None,
         Value::List(values) => {
             let tokens = values.into_iter().map(|value| match value {
-                Value::Text(token) if !token.contains(' ') => Some(token),
+                Value::Text(token) => {
+                    let token = token.trim_matches(' ').to_owned();
+                    (!token.contains(' ')).then_some(token)
+                }
                 _ => None,
             });
             Some(tokens.collect::<Option<Vec<_>>>()?.join(" "))

@@ -14,11 +14,25 @@ pub struct MediaType<'a> {
     /// `boundary`, of `multipart/form-data`.
     pub boundary: Option<Cow<'a, str>>,
     /// `charset`.
-    pub charset: Option<Cow<'a, str>>,
+    charset: Option<Cow<'a, str>>,
+}
+
+/// What a `charset` says about text: it is a label, and text is UTF-8 under every one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charset {
+    /// UTF-8, or nothing at all.
+    Utf8,
+    /// One that agrees with UTF-8 on ASCII alone: ISO 8859-1, its superset windows-1252, and ASCII
+    /// itself. Apache's HttpClient labels forms so by default.
+    Ascii,
+    /// Any other.
+    Other,
 }
 
 impl<'a> MediaType<'a> {
-    /// Reads a header value. `None` if it is not a media type, or names a parameter twice.
+    /// Reads a header value. `None` if it is not a media type, or names a parameter twice. A boundary
+    /// that is neither a token nor a quoted string is read as an empty one, so that the form names
+    /// the fault.
     pub fn parse(value: &'a str) -> Option<Self> {
         let (essence, mut rest) = value.split_at(value.find(';').unwrap_or(value.len()));
         let essence = essence.trim_matches(OWS);
@@ -38,10 +52,17 @@ impl<'a> MediaType<'a> {
             if !is_token(name) {
                 return None;
             }
-            let (value, after) = read_value(value)?;
+            let is_boundary = name.eq_ignore_ascii_case("boundary");
+            let (value, after) = match read_value(value) {
+                Some(read) => read,
+                None if is_boundary => {
+                    (Cow::Borrowed(""), &value[value.find(';').unwrap_or(value.len())..])
+                }
+                None => return None,
+            };
             rest = after.trim_start_matches(OWS);
 
-            let slot = if name.eq_ignore_ascii_case("boundary") {
+            let slot = if is_boundary {
                 &mut media_type.boundary
             } else if name.eq_ignore_ascii_case("charset") {
                 &mut media_type.charset
@@ -65,11 +86,26 @@ impl<'a> MediaType<'a> {
         self.essence.eq_ignore_ascii_case(essence)
     }
 
-    /// Whether the text in the body is UTF-8: said so, or left unsaid, or a subset of it.
-    pub fn is_utf8(&self) -> bool {
-        self.charset.as_deref().is_none_or(|charset| {
-            ["utf-8", "utf8", "us-ascii"].iter().any(|name| charset.eq_ignore_ascii_case(name))
-        })
+    /// Which charset the text is labelled with.
+    pub fn charset(&self) -> Charset {
+        let Some(label) = self.charset.as_deref() else { return Charset::Utf8 };
+        let is_one_of =
+            |labels: &[&str]| labels.iter().any(|known| label.eq_ignore_ascii_case(known));
+        if is_one_of(&UTF_8_LABELS) {
+            Charset::Utf8
+        } else if is_one_of(&ASCII_LABELS) {
+            Charset::Ascii
+        } else {
+            Charset::Other
+        }
+    }
+}
+
+impl Charset {
+    /// Whether text with this label can be read as UTF-8. `is_ascii`: whether it is ASCII alone once
+    /// all encodings are undone.
+    pub fn fits(self, is_ascii: bool) -> bool {
+        self == Self::Utf8 || self == Self::Ascii && is_ascii
     }
 }
 
@@ -103,6 +139,39 @@ pub(crate) fn is_token(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
+const UTF_8_LABELS: [&str; 2] = ["utf-8", "utf8"];
+
+/// Of windows-1252 in the Encoding Standard, where ISO 8859-1 and ASCII are labels of it too; and
+/// the names that IANA has for them.
+const ASCII_LABELS: [&str; 26] = [
+    "ansi_x3.4-1968",
+    "ansi_x3.4-1986",
+    "ascii",
+    "cp1252",
+    "cp367",
+    "cp819",
+    "csascii",
+    "csisolatin1",
+    "cswindows1252",
+    "ibm367",
+    "ibm819",
+    "iso-8859-1",
+    "iso-ir-100",
+    "iso-ir-6",
+    "iso646-us",
+    "iso8859-1",
+    "iso88591",
+    "iso_646.irv:1991",
+    "iso_8859-1",
+    "iso_8859-1:1987",
+    "l1",
+    "latin1",
+    "us",
+    "us-ascii",
+    "windows-1252",
+    "x-cp1252",
+];
+
 /// Optional white space (RFC 9110, section 5.6.3).
 pub(crate) const OWS: [char; 2] = [' ', '\t'];
 
@@ -113,7 +182,8 @@ mod tests {
     #[test]
     fn reads_what_clients_send() {
         let plain = MediaType::parse("application/x-www-form-urlencoded").unwrap();
-        assert!(plain.is("application/x-www-form-urlencoded") && plain.is_utf8());
+        assert!(plain.is("application/x-www-form-urlencoded"));
+        assert_eq!(plain.charset(), Charset::Utf8);
 
         let curl = MediaType::parse("multipart/form-data; boundary=----1x").unwrap();
         assert_eq!(curl.boundary.as_deref(), Some("----1x"));
@@ -121,10 +191,36 @@ mod tests {
         let quoted =
             MediaType::parse("Multipart/Form-Data ;charset=\"UTF-8\"; boundary=\"a;\\\"b\";");
         let quoted = quoted.unwrap();
-        assert!(quoted.is("multipart/form-data") && quoted.is_utf8());
+        assert!(quoted.is("multipart/form-data"));
+        assert_eq!(quoted.charset(), Charset::Utf8);
         assert_eq!(quoted.boundary.as_deref(), Some("a;\"b"));
 
-        assert!(!MediaType::parse("text/plain; charset=utf-16").unwrap().is_utf8());
+        for (label, charset) in [
+            ("UTF8", Charset::Utf8),
+            ("\"ISO-8859-1\"", Charset::Ascii),
+            ("us-ascii", Charset::Ascii),
+            ("Windows-1252", Charset::Ascii),
+            ("latin1", Charset::Ascii),
+            ("utf-16", Charset::Other),
+            ("iso-8859-15", Charset::Other),
+            ("\"\"", Charset::Other),
+        ] {
+            let value = format!("text/plain; charset={label}");
+            assert_eq!(MediaType::parse(&value).unwrap().charset(), charset, "{label}");
+        }
+    }
+
+    #[test]
+    fn a_boundary_that_needs_quotes_is_read_as_empty() {
+        for value in [
+            "multipart/form-data; boundary=----=_Part_1",
+            "multipart/form-data; boundary=a/b; charset=utf-8",
+            "multipart/form-data; boundary=; charset=utf-8",
+        ] {
+            let media_type = MediaType::parse(value).unwrap();
+            assert_eq!(media_type.boundary.as_deref(), Some(""), "{value}");
+            assert_eq!(media_type.charset(), Charset::Utf8);
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use memchr::memmem;
 use multer::{Field, Multipart};
 use smallvec::SmallVec;
 
-use crate::form::media_type::{MediaType, OWS, is_token, read_value};
+use crate::form::media_type::{Charset, MediaType, OWS, is_token, read_value};
 use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 
 /// The parts of one body. It owns what [`Parts::parameters`] borrows.
@@ -52,9 +52,14 @@ impl Parts {
                 return Err(FormError::TooMany);
             }
             let start = parts.names.len();
+            let charset = part_charset(&field)?;
             parts.names.push_str(&part_name(&field)?);
             let name = start..parts.names.len();
-            parts.entries.push((name, part_value(&mut field)?));
+            let value = part_value(&mut field)?;
+            if !charset.fits(value.is_ascii()) {
+                return Err(FormError::PartCharset);
+            }
+            parts.entries.push((name, value));
         }
         Ok(parts)
     }
@@ -100,31 +105,34 @@ fn part_value(field: &mut Field<'static>) -> Result<Bytes, FormError> {
     }
 }
 
-/// The name of a part, from its own header and nowhere else. A part that is a file, or is not in
-/// UTF-8, or has an encoding of its own, is refused.
-fn part_name<'f>(field: &'f Field<'static>) -> Result<Cow<'f, str>, FormError> {
-    let text = |name: &str| -> Result<Option<&'f str>, FormError> {
-        let Some(value) = field.headers().get(name) else { return Ok(None) };
-        std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| FormError::NotUtf8)
-    };
-
-    if let Some(content_type) = text("content-type")? {
-        let media_type = MediaType::parse(content_type).ok_or(FormError::PartHeaders)?;
-        if !media_type.is_utf8() {
-            return Err(FormError::PartCharset);
-        }
+/// The charset that a part's text is labelled with. An empty type is as none.
+fn part_charset(field: &Field<'static>) -> Result<Charset, FormError> {
+    let content_type = part_header(field, "content-type")?.unwrap_or_default();
+    if content_type.trim_matches(OWS).is_empty() {
+        return Ok(Charset::Utf8);
     }
+    MediaType::parse(content_type).map(|read| read.charset()).ok_or(FormError::PartHeaders)
+}
+
+/// The name of a part, from its own header and nowhere else. A part that is a file, or has an
+/// encoding of its own, is refused.
+fn part_name<'f>(field: &'f Field<'static>) -> Result<Cow<'f, str>, FormError> {
     // RFC 7578, section 4.7: deprecated, and nothing here would decode it.
-    if text("content-transfer-encoding")?.is_some_and(|encoding| {
+    if part_header(field, "content-transfer-encoding")?.is_some_and(|encoding| {
         !["7bit", "8bit", "binary"].iter().any(|plain| encoding.eq_ignore_ascii_case(plain))
     }) {
         return Err(FormError::PartHeaders);
     }
-    let disposition = text("content-disposition")?.ok_or(FormError::PartHeaders)?;
-    disposition_name(disposition)
+    let disposition = part_header(field, "content-disposition")?;
+    disposition_name(disposition.ok_or(FormError::PartHeaders)?)
 }
 
-/// RFC 7578, section 4.2: `form-data; name="…"`, and no `filename`.
+fn part_header<'f>(field: &'f Field<'static>, name: &str) -> Result<Option<&'f str>, FormError> {
+    let Some(value) = field.headers().get(name) else { return Ok(None) };
+    std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| FormError::NotUtf8)
+}
+
+/// RFC 7578, section 4.2: `form-data; name="…"`, and no `filename`. A `;` may end it.
 fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
     let (kind, mut rest) = disposition.split_at(disposition.find(';').unwrap_or(disposition.len()));
     if !kind.trim_matches(OWS).eq_ignore_ascii_case("form-data") {
@@ -133,6 +141,11 @@ fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
 
     let mut found = None;
     while let Some(parameter) = rest.strip_prefix(';') {
+        let parameter = parameter.trim_start_matches(OWS);
+        if parameter.is_empty() || parameter.starts_with(';') {
+            rest = parameter;
+            continue;
+        }
         let (name, value) = parameter.split_once('=').ok_or(FormError::PartHeaders)?;
         let name = name.trim_matches(OWS);
         if !is_token(name) {

@@ -53,6 +53,11 @@ impl<'a> Parameters<'a> {
         self.entries.iter().map(|(name, _)| name.as_ref())
     }
 
+    /// Whether every byte of every name and value is below 0x80.
+    pub fn are_ascii(&self) -> bool {
+        self.entries.iter().all(|(name, value)| name.is_ascii() && value.is_ascii())
+    }
+
     /// How many parameters were sent.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -91,7 +96,9 @@ pub enum FormError {
     JsonType,
     /// A value or name is not UTF-8.
     NotUtf8,
-    /// A part declares another charset than UTF-8.
+    /// The body of a form is a JSON object.
+    Object,
+    /// A part is labelled with a charset that its text is not known to be in.
     PartCharset,
     /// A part's headers cannot be read, or do not say `form-data` with one name.
     PartHeaders,

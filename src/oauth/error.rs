@@ -43,11 +43,11 @@ pub enum Cause {
     /// There is no `Content-Type`, where one is required.
     ContentTypeMissing,
     /// A field that is required is missing or empty.
-    FieldMissing,
+    FieldMissing(&'static str),
     /// A field or header has a value that is none of those documented.
     FieldValue,
     /// A field is longer than documented.
-    FieldTooLong,
+    FieldTooLong(&'static str),
     /// The body is of no type that is read here, or of none.
     MediaType,
     /// A parameter that belongs in the body stands in the query, or in both.
@@ -169,6 +169,15 @@ impl Cause {
         matches!(self, Self::Assertion(Audience | BeforeStart | Malformed | Replayed | Time))
     }
 
+    /// The field that is at fault, where it is one that the route documents.
+    pub fn field(self) -> Option<&'static str> {
+        match self {
+            Self::FieldMissing(field) | Self::FieldTooLong(field) => Some(field),
+            Self::GrantTypeMissing | Self::GrantTypeUnsupported => Some("grant_type"),
+            _ => None,
+        }
+    }
+
     /// In how many seconds it is worth asking again, where that is known to help.
     pub fn retry_after(self) -> Option<u32> {
         match self {
@@ -205,6 +214,7 @@ impl Cause {
             Self::Form(FormError::JsonSyntax) => "json_syntax",
             Self::Form(FormError::JsonType) => "json_type",
             Self::Form(FormError::NotUtf8) => "not_utf8",
+            Self::Form(FormError::Object) => "json_in_form",
             Self::Form(FormError::PartCharset) => "multipart_charset",
             Self::Form(FormError::PartHeaders) => "multipart_headers",
             Self::Form(FormError::PercentEncoding) => "percent_encoding",
@@ -213,9 +223,9 @@ impl Cause {
             Self::Form(FormError::Unclosed) => "multipart_unclosed",
             Self::ContentTypeNotAllowed(_) => "content_type_not_allowed",
             Self::ContentTypeMissing => "content_type_missing",
-            Self::FieldMissing => "field_missing",
+            Self::FieldMissing(_) => "field_missing",
             Self::FieldValue => "field_value",
-            Self::FieldTooLong => "field_too_long",
+            Self::FieldTooLong(_) => "field_too_long",
             Self::MediaType => "media_type",
             Self::ParameterInQuery => "parameter_in_query",
             Self::Question => "question",

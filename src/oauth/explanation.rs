@@ -19,15 +19,15 @@ impl Cause {
             Self::NotFound => "Nothing is at this path; a [[route]] can put a token service there.",
             Self::RequestTimeout => "The request was not whole within limits.request_seconds.",
             Self::TransferEncoding => "The only transfer coding that is taken is one chunked.",
-            Self::Charset => "The body's charset is not UTF-8.",
+            Self::Charset => "The body's charset is not UTF-8, and there is more than ASCII in it.",
             Self::Form(error) => of_form(error),
             Self::ContentTypeNotAllowed(_) => {
                 "The client is registered for another content_type than it has sent."
             }
             Self::ContentTypeMissing => "This route wants a Content-Type, and there was none.",
-            Self::FieldMissing => "A required field is missing or empty.",
+            Self::FieldMissing(_) => "A required field is missing or empty.",
             Self::FieldValue => "A field or header has none of its documented values.",
-            Self::FieldTooLong => "A field is longer than documented.",
+            Self::FieldTooLong(_) => "A field is longer than documented.",
             Self::MediaType => "The body's type is none that this route reads.",
             Self::ParameterInQuery => {
                 "A token parameter stood in the URI, where every log on the way keeps it. If it \
@@ -129,7 +129,9 @@ impl Cause {
 
 fn of_form(error: FormError) -> &'static str {
     match error {
-        FormError::Boundary => "The multipart boundary is missing, empty or too long.",
+        FormError::Boundary => {
+            "The multipart boundary is missing, empty, too long, or lacks its quotes."
+        }
         FormError::ByteOrderMark => "The body begins with a byte order mark.",
         FormError::Empty => "The body is empty.",
         FormError::FileName => "A part has a file name; only plain fields are taken.",
@@ -137,7 +139,10 @@ fn of_form(error: FormError) -> &'static str {
         FormError::JsonSyntax => "The body is not JSON.",
         FormError::JsonType => "A JSON field has another type than documented.",
         FormError::NotUtf8 => "A value is not UTF-8.",
-        FormError::PartCharset => "A part's charset is not UTF-8.",
+        FormError::Object => "The body is JSON, but its Content-Type says a form.",
+        FormError::PartCharset => {
+            "A part's charset is not UTF-8, and there is more than ASCII in it."
+        }
         FormError::PartHeaders => "A part's head cannot be read, or is ambiguous.",
         FormError::PercentEncoding => "A percent sign is not followed by two hex digits.",
         FormError::Repeated => "A parameter is there twice.",

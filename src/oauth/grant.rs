@@ -66,7 +66,9 @@ impl<'a> Grant<'a> {
         if client.scopes.is_empty() {
             return Err(Cause::GrantNotAllowed);
         }
-        let scope = match (request.scope, &client.default_scopes) {
+        // Spaces alone are an empty value, which counts as none.
+        let requested = request.scope.filter(|scope| !scope.trim_matches(' ').is_empty());
+        let scope = match (requested, &client.default_scopes) {
             (Some(requested), _) => scope::grant(requested, &client.scopes)?,
             (None, Some(default)) if !default.is_empty() => Cow::Borrowed(default.as_str()),
             (None, _) => return Err(Cause::ScopeMissing),

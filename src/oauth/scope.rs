@@ -72,27 +72,32 @@ pub enum ScopeError {
 }
 
 /// Grants `requested` to a client that may have `allowed`: all of it or nothing, each token once,
-/// in the order asked.
+/// in the order asked. Spaces around it and several between two tokens count for nothing.
 ///
 /// # Errors
 ///
-/// [`ScopeError`], for the first token that cannot be granted.
+/// [`ScopeError`], for the first token that cannot be granted, or if there is none.
 pub fn grant<'r>(requested: &'r str, allowed: &ScopeSet) -> Result<Cow<'r, str>, ScopeError> {
-    let mut repeated = false;
-    for (index, token) in requested.split(' ').enumerate() {
+    let requested = requested.trim_matches(' ');
+    let tokens = || requested.split(' ').filter(|token| !token.is_empty());
+    let mut is_exact = !requested.contains("  ");
+    for (index, token) in tokens().enumerate() {
         if !is_scope_token(token) {
             return Err(ScopeError::Malformed);
         }
         if !allowed.contains(token) {
             return Err(ScopeError::NotAllowed);
         }
-        repeated |= requested.split(' ').take(index).any(|seen| seen == token);
+        is_exact &= !tokens().take(index).any(|seen| seen == token);
     }
-    if !repeated {
+    if requested.is_empty() {
+        return Err(ScopeError::Malformed);
+    }
+    if is_exact {
         return Ok(Cow::Borrowed(requested));
     }
     let mut once: Vec<&str> = Vec::new();
-    for token in requested.split(' ') {
+    for token in tokens() {
         if !once.contains(&token) {
             once.push(token);
         }
@@ -115,7 +120,10 @@ mod tests {
         assert_eq!(grant("edit all edit", &allowed), Ok("edit all".into()));
         assert_eq!(grant("All", &allowed), Err(ScopeError::NotAllowed));
         assert_eq!(grant("all write", &allowed), Err(ScopeError::NotAllowed));
-        for malformed in ["", " ", " all", "all ", "all  edit", "all\nedit", "a\"", "a\\", "é"] {
+        for spaced in [" all edit", "all edit ", "  all   edit  "] {
+            assert_eq!(grant(spaced, &allowed), Ok("all edit".into()), "{spaced:?}");
+        }
+        for malformed in ["", " ", "all\nedit", "all\t", "\u{a0}all", "a\"", "a\\", "é"] {
             assert_eq!(grant(malformed, &allowed), Err(ScopeError::Malformed), "{malformed:?}");
         }
     }

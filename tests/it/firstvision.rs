@@ -213,7 +213,12 @@ fn every_refusal_of_a_message_has_its_code() {
     }
     for path in ["/v1/getAccessToken/", "/v1/getAccessToken/a/b"] {
         let response = program.ask(&get(path));
-        assert_error(&response, 404, "AGT404NF", "There is nothing at this path");
+        assert_error(
+            &response,
+            404,
+            "AGT404NF",
+            "There is nothing at this path; tokens come from GET /v1/getAccessToken, POST /connect/token and POST /v1/api/oauth/token",
+        );
     }
     let response = program.ask(&get(PATH).body(" ".repeat(16 * 1024 + 1)));
     assert_error(&response, 413, "AGT413PTL", "Payload is too large");

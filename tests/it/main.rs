@@ -16,6 +16,7 @@ mod cli;
 mod cli_client;
 mod cli_key;
 mod cli_token;
+mod client_habits;
 mod clients;
 mod deploy;
 mod dialects;

@@ -244,10 +244,8 @@ fn there_is_nothing_at_other_paths() {
         for method in ["GET", "POST"] {
             let answer = server.ask(&Request::new(method, path));
             answer.assert_refused(404, "invalid_request");
-            assert_eq!(
-                answer.text(),
-                r#"{"error":"invalid_request","error_description":"There is nothing at this path."}"#
-            );
+            let description = answer.json()["error_description"].to_string();
+            assert!(description.contains("There is nothing at this path."), "{description}");
         }
     }
 }

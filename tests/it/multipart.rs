@@ -63,8 +63,8 @@ fn a_part_with_a_file_name_is_refused() {
     ] {
         let part = part(&format!("Content-Disposition: {disposition}"), "external-api");
         for answer in assert_part_refused(&part) {
-            let description = "The form's parts must be plain fields, not files.";
-            assert_eq!(answer.json()["error_description"], description, "{disposition}");
+            let description = answer.json()["error_description"].to_string();
+            assert!(description.contains("without a file name"), "{disposition}: {description}");
         }
     }
 }
@@ -92,7 +92,7 @@ fn no_name_comes_out_of_a_file_name() {
 
 #[test]
 fn a_part_is_in_utf_8() {
-    for charset in ["utf-16", "iso-8859-1", "\"windows-1252\"", "UTF-7"] {
+    for charset in ["utf-16", "iso-8859-15", "\"windows-1251\"", "UTF-7"] {
         let headers = format!(
             "Content-Disposition: form-data; name=\"x\"\r\nContent-Type: text/plain; charset={charset}"
         );
@@ -106,7 +106,7 @@ fn a_part_is_in_utf_8() {
             format!("Content-Disposition: form-data; name=\"x\"\r\nContent-Type: {content_type}");
         assert_granted(&ask(closed(&(demo() + &part(&headers, "é")))));
     }
-    for content_type in ["", "text", "text/plain; charset", "text/plain; charset=utf-8; charset=x"]
+    for content_type in ["text", "text/plain; charset", ";", "text/plain; charset=utf-8; charset=x"]
     {
         let headers =
             format!("Content-Disposition: form-data; name=\"x\"\r\nContent-Type: {content_type}");
@@ -166,7 +166,6 @@ fn a_part_says_form_data_and_one_name() {
         "Content-Disposition: form-data; name",
         "Content-Disposition: form-data; name=\"x\" y",
         "Content-Disposition: form-data; name=a b",
-        "Content-Disposition: form-data; name=\"x\";",
         "Content-Disposition form-data; name=\"x\"",
         "Content-Disposition : form-data; name=\"x\"",
         "Content-Disposition: form-data; name=\"x\"\r\nContent-Transfer-Encoding: base64",
@@ -233,17 +232,17 @@ fn a_boundary_has_1_to_70_characters() {
         (type_of("\"x \""), "x "),
         (type_of("\"x@y\""), "x@y"),
         (type_of("\"x\ty\""), "x\ty"),
+        (type_of(""), "a"),
+        (type_of("a/b"), "a/b"),
     ] {
         let answer = send(&content_type, body(raw));
         answer.assert_refused(400, "invalid_request");
-        let description = "The multipart boundary must be 1 to 70 valid characters.";
+        let description = "The multipart boundary must be 1 to 70 valid characters, in quotes if \
+                           one of ( ) , / : = ? or a space is among them.";
         assert_eq!(answer.json()["error_description"], description, "{content_type}");
     }
-    for content_type in
-        ["multipart/form-data; boundary=", "multipart/form-data; boundary=a;boundary=b"]
-    {
-        send(content_type, body("a")).assert_refused(415, "invalid_request");
-    }
+    let twice = "multipart/form-data; boundary=a;boundary=b";
+    send(twice, body("a")).assert_refused(415, "invalid_request");
 }
 
 #[test]

@@ -228,7 +228,7 @@ fn a_charset_other_than_utf_8() {
             let body = crate::support::form::encode(encoding, &DEMO);
             server.ask(&Request::new("POST", TOKEN).typed_body(&content_type, body))
         };
-        for charset in ["utf-16", "iso-8859-1", "\"windows-1252\"", "utf-7", "nonsense"] {
+        for charset in ["utf-16", "iso-8859-15", "\"windows-1251\"", "utf-7", "nonsense"] {
             ask(charset).assert_refused(415, "invalid_request");
         }
         for charset in ["utf-8", "UTF-8", "\"utf-8\""] {

@@ -108,7 +108,7 @@ fn a_wrong_secret_gets_the_documented_error() {
         json!({ "client_id": "nobody" }),
         json!({ "scope": "All" }),
         json!({ "scope": "external-api" }),
-        json!({ "scope": "all  edit" }),
+        json!({ "scope": "all\tedit" }),
         json!({ "scope": "all\n" }),
     ] {
         let response = program.ask(&post(TOKEN, body(&changes)));

@@ -285,6 +285,12 @@ impl Connection {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);
     }
 
+    /// Waits until something is there, and leaves it unread: what is closed then is reset.
+    pub(crate) fn wait_for_bytes(&self) {
+        let peeked = self.stream.peek(&mut [0]).expect("bytes of the server");
+        assert_eq!(peeked, 1, "the server closed");
+    }
+
     /// What the server sends from here until it closes.
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill() {}

@@ -1,0 +1,449 @@
+//! What client libraries send by default, and what they are told where it cannot be taken.
+
+use serde_json::{Value, json};
+
+use crate::support::sibling::{self, USER};
+use crate::support::{
+    Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, TOKEN, Token,
+    demo_with, form, request_of, wait_until,
+};
+
+/// Labels of charsets that agree with UTF-8 on ASCII.
+const ASCII_LABELS: [&str; 6] =
+    ["ISO-8859-1", "iso-8859-1", "\"windows-1252\"", "US-ASCII", "latin1", "cp1252"];
+const OTHER_LABELS: [&str; 5] = ["utf-16", "utf-7", "iso-8859-15", "shift_jis", "\"\""];
+
+const VISION: &str = "/v1/api/oauth/token";
+const FIRSTVISION: &str = "/v1/getAccessToken";
+
+fn vision_body(secret: &str, scope: &str) -> String {
+    json!({
+        "grant_type": "client_credentials",
+        "scope": scope,
+        "client_id": USER.0,
+        "client_secret": secret,
+    })
+    .to_string()
+}
+
+fn vision(content_type: &str, body: impl Into<Vec<u8>>) -> Request {
+    Request::new("POST", VISION).typed_body(content_type, body)
+}
+
+fn firstvision(target: &str, content_type: &str) -> Request {
+    let (user, secret) = USER;
+    Request::get(target).header("Content-Type", content_type).basic(&format!("{user}:{secret}"))
+}
+
+fn description(answer: &Response) -> String {
+    answer.json()["error_description"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_charset_is_a_label_over_ascii() {
+    let server = Program::start(sibling::home(), &[]);
+    for label in ASCII_LABELS.into_iter().chain(["utf-8", "UTF8"]) {
+        for encoding in ENCODINGS {
+            let content_type = format!("{}; charset={label}", encoding.content_type());
+            let body = form::encode(encoding, &DEMO);
+            let answer = server.ask(&Request::new("POST", TOKEN).typed_body(&content_type, body));
+            assert_eq!(answer.status, 200, "{label}: {}", answer.text());
+        }
+        let json = format!("application/json; charset={label}");
+        let answer = server.ask(&vision(&json, vision_body(USER.1, "all")));
+        assert_eq!(answer.status, 200, "{label}: {}", answer.text());
+        // Without a body, in the query, in the path, and with a body.
+        for target in [format!("{FIRSTVISION}?scope=all"), format!("{FIRSTVISION}/all")] {
+            assert_eq!(server.ask(&firstvision(&target, &json)).status, 200, "{label}");
+        }
+        let with_body = firstvision(FIRSTVISION, &json).body(r#"{scope: ["all"]}"#);
+        assert_eq!(server.ask(&with_body).status, 200, "{label}");
+    }
+}
+
+#[test]
+fn a_label_of_another_charset_is_refused() {
+    let server = Program::start(sibling::home(), &[]);
+    for label in OTHER_LABELS {
+        for encoding in ENCODINGS {
+            let content_type = format!("{}; charset={label}", encoding.content_type());
+            let body = form::encode(encoding, &DEMO);
+            let request = Request::new("POST", TOKEN).typed_body(&content_type, body);
+            server.ask(&request).assert_refused(415, "invalid_request");
+        }
+        let json = format!("application/json; charset={label}");
+        let answer = server.ask(&vision(&json, vision_body(USER.1, "all")));
+        assert_eq!(answer.json()[0]["errorCode"], "241501", "{label}");
+        for request in [
+            firstvision(&format!("{FIRSTVISION}?scope=all"), &json),
+            firstvision(FIRSTVISION, &json).body(r#"{scope: ["all"]}"#),
+        ] {
+            let answer = server.ask(&request);
+            assert_eq!(answer.json()["errorCode"], "AGT415UMT", "{label}: {}", answer.text());
+        }
+    }
+}
+
+/// Under a label that agrees with UTF-8 on ASCII alone, other text could be read in two ways.
+#[test]
+fn a_label_over_more_than_ascii_is_refused() {
+    let server = Program::start(sibling::home(), &[]);
+    for label in ASCII_LABELS {
+        for (encoding, value) in [
+            (Encoding::Urlencoded, &b"%E9"[..]),
+            (Encoding::Urlencoded, b"%C3%A9"),
+            (Encoding::Urlencoded, b"\xC3\xA9"),
+            (Encoding::Urlencoded, b"\xE9"),
+            (Encoding::Multipart, b"\xC3\xA9"),
+            (Encoding::Multipart, b"\xE9"),
+        ] {
+            let marked = form::encode(encoding, &demo_with(&[("note", "MARK")]));
+            let at = crate::support::http::find(&marked, b"MARK").unwrap();
+            let body = [&marked[..at], value, &marked[at + 4..]].concat();
+            let content_type = format!("{}; charset={label}", encoding.content_type());
+            let request = Request::new("POST", TOKEN).typed_body(&content_type, body);
+            server.ask(&request).assert_refused(415, "invalid_request");
+        }
+        let json = format!("application/json; charset={label}");
+        for scope in ["all \u{e9}", "all"] {
+            let note = if scope == "all" { "\\u00e9" } else { "" };
+            let body =
+                vision_body(USER.1, scope).replacen('{', &format!("{{\"note\":\"{note}\","), 1);
+            assert_eq!(
+                server.ask(&vision(&json, body)).json()[0]["errorCode"],
+                "241501",
+                "{label}"
+            );
+        }
+        let body = "{scope: [\"all\"], \"note\": \"\u{e9}\"}";
+        let answer = server.ask(&firstvision(FIRSTVISION, &json).body(body));
+        assert_eq!(answer.json()["errorCode"], "AGT415UMT", "{label}: {}", answer.text());
+    }
+}
+
+/// A part of the demo client's form, the others plain: its header lines and its value.
+fn with_part(headers: &str, value: &[u8]) -> Request {
+    let mut body = b"--X\r\n".to_vec();
+    for (name, value) in DEMO {
+        let part =
+            format!("Content-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n--X\r\n");
+        body.extend(part.bytes());
+    }
+    body.extend([headers.as_bytes(), b"\r\n\r\n", value, b"\r\n--X--\r\n"].concat());
+    Request::new("POST", TOKEN).typed_body("multipart/form-data; boundary=X", body)
+}
+
+const NOTE: &str = "Content-Disposition: form-data; name=\"note\"";
+
+#[test]
+fn parts_may_have_labels_empty_types_and_a_last_semicolon() {
+    let server = Program::shared();
+    let mut heads: Vec<_> = ASCII_LABELS
+        .into_iter()
+        .map(|label| format!("{NOTE}\r\nContent-Type: text/plain; charset={label}"))
+        .collect();
+    heads.extend([
+        format!("{NOTE};"),
+        format!("{NOTE} ; "),
+        "Content-Disposition: form-data; ; name=note".to_owned(),
+        format!("{NOTE}\r\nContent-Type:"),
+        format!("{NOTE}\r\nContent-Type:  "),
+        format!("Content-Type: \r\n{NOTE};"),
+    ]);
+    for head in heads {
+        let answer = server.ask(&with_part(&head, b"x"));
+        assert_eq!(answer.status, 200, "{head}: {}", answer.text());
+    }
+    for label in ASCII_LABELS {
+        let head = format!("{NOTE}\r\nContent-Type: text/plain; charset={label}");
+        for value in [&b"\xE9"[..], b"\xC3\xA9"] {
+            let answer = server.ask(&with_part(&head, value));
+            answer.assert_refused(400, "invalid_request");
+            assert!(description(&answer).contains("charset of every part"), "{}", answer.text());
+        }
+    }
+    for label in OTHER_LABELS {
+        let head = format!("{NOTE}\r\nContent-Type: text/plain; charset={label}");
+        server.ask(&with_part(&head, b"x")).assert_refused(400, "invalid_request");
+    }
+    for head in ["Content-Disposition: form-data;;", "Content-Disposition: form-data; name=a; =b"] {
+        server.ask(&with_part(head, b"x")).assert_refused(400, "invalid_request");
+    }
+}
+
+#[test]
+fn a_boundary_without_its_quotes_is_named() {
+    let server = Program::shared();
+    for boundary in ["----=_Part_1", "a/b", "x?y; charset=utf-8", "(x)"] {
+        let name = boundary.split(';').next().unwrap();
+        let body = format!("--{name}\r\n{NOTE}\r\n\r\nx\r\n--{name}--\r\n");
+        let content_type = format!("multipart/form-data; boundary={boundary}");
+        let request = Request::new("POST", TOKEN).typed_body(&content_type, body);
+        let answer = server.ask(&request);
+        answer.assert_refused(400, "invalid_request");
+        assert!(description(&answer).contains("boundary"), "{}", answer.text());
+        assert!(description(&answer).contains("quotes"), "{}", answer.text());
+    }
+    let body = String::from_utf8(form::encode(Encoding::Multipart, &DEMO)).unwrap();
+    let body = body.replace("----grantd-7MA4YWxkTrZu0gW", "----=_Part_1");
+    let quoted = "multipart/form-data; boundary=\"----=_Part_1\"";
+    let answer = server.ask(&Request::new("POST", TOKEN).typed_body(quoted, body));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[test]
+fn json_under_the_type_of_a_form_is_called_json() {
+    let server = Program::shared();
+    let json = serde_json::to_string(&std::collections::BTreeMap::from(DEMO)).unwrap();
+    let pretty = format!(" \r\n{}\n", json.replace(',', ",\n  "));
+    for path in [TOKEN, "/connect/introspect", "/connect/revocation"] {
+        for encoding in ENCODINGS {
+            for body in [&json, &pretty, "{}"] {
+                let request = Request::new("POST", path).typed_body(encoding.content_type(), body);
+                let answer = server.ask(&request);
+                answer.assert_refused(400, "invalid_request");
+                assert!(description(&answer).contains("The body is JSON"), "{}", answer.text());
+            }
+        }
+    }
+    // A form that mentions braces is a form.
+    let form = [form::encode(Encoding::Urlencoded, &DEMO), b"&note={}".to_vec()].concat();
+    let request = Request::new("POST", TOKEN).typed_body(Encoding::Urlencoded.content_type(), form);
+    assert_eq!(server.ask(&request).status, 200);
+}
+
+#[test]
+fn a_file_part_is_told_how_to_be_a_field() {
+    let server = Program::shared();
+    for head in [
+        format!("{NOTE}; filename=\"note\""),
+        format!("{NOTE}; filename=note\r\nContent-Type: application/octet-stream"),
+        format!("{NOTE}; filename*=UTF-8''note"),
+    ] {
+        let answer = server.ask(&with_part(&head, b"x"));
+        answer.assert_refused(400, "invalid_request");
+        assert!(description(&answer).contains("(None, 'value')"), "{}", answer.text());
+    }
+}
+
+#[test]
+fn spaces_around_and_between_scopes_count_for_nothing() {
+    let server = Program::start(sibling::home(), &[]);
+    let granted = |answer: &Response| {
+        let token = Token::verified(answer, server.address);
+        token.claims["scope"].as_str().unwrap().to_owned()
+    };
+    for scope in [" all edit", "all edit ", "  all   edit  "] {
+        for encoding in ENCODINGS {
+            let (client, secret) = USER;
+            let parameters = [
+                ("grant_type", "client_credentials"),
+                ("client_id", client),
+                ("client_secret", secret),
+                ("scope", scope),
+            ];
+            let answer = server.ask(&Request::token(encoding, &parameters));
+            assert_eq!(answer.json()["scope"], "all edit", "{scope:?}: {}", answer.text());
+            assert_eq!(granted(&answer), "all edit");
+        }
+        let json = "application/json";
+        assert_eq!(granted(&server.ask(&vision(json, vision_body(USER.1, scope)))), "all edit");
+        let encoded = scope.replace(' ', "%20");
+        for request in [
+            firstvision(&format!("{FIRSTVISION}?scope={encoded}"), json),
+            firstvision(&format!("{FIRSTVISION}/{encoded}"), json),
+            firstvision(FIRSTVISION, json).body(r#"{"scope": [" all", "edit "]}"#),
+        ] {
+            assert_eq!(granted(&server.ask(&request)), "all edit", "{scope:?}");
+        }
+    }
+    // Spaces alone are an empty value, and so the client's default.
+    for encoding in ENCODINGS {
+        let answer = server.ask(&Request::token(encoding, &demo_with(&[("scope", "  ")])));
+        assert_eq!(answer.json()["scope"], "external-api", "{}", answer.text());
+    }
+    for scope in ["external-api\t", "\u{a0}external-api", "external-api\r\n"] {
+        let request = Request::token(Encoding::Urlencoded, &demo_with(&[("scope", scope)]));
+        server.ask(&request).assert_refused(400, "invalid_scope");
+    }
+}
+
+#[test]
+fn vision_names_the_field_that_is_missing_or_too_long() {
+    let server = Program::start(sibling::home(), &[]);
+    let told = |answer: &Response, code: &str| {
+        let error = answer.json()[0].clone();
+        assert_eq!(error["errorCode"], code, "{error}");
+        error["invalid-params"][0].as_str().unwrap().to_owned()
+    };
+    let whole: Value = serde_json::from_str(&vision_body(USER.1, "all")).unwrap();
+    for field in ["grant_type", "scope", "client_id", "client_secret"] {
+        let (mut missing, mut long) = (whole.clone(), whole.clone());
+        missing[field] = "".into();
+        long[field] = "x".repeat(101).into();
+        for (body, code) in [(missing, "240009"), (long, "240010")] {
+            let answer = server.ask(&vision("application/json", body.to_string()));
+            assert!(told(&answer, code).ends_with(&format!(": {field}")), "{}", answer.text());
+        }
+    }
+    let body = vision_body(USER.1, "all");
+    let no_context =
+        Request::new("POST", "/v2/api/oauth/token").typed_body("application/json", body);
+    assert!(told(&server.ask(&no_context), "240009").ends_with(": appContext"));
+    let no_token = Request::new("POST", "/v1/api/oauth/validateToken")
+        .typed_body("application/json", r#"{"client_id":"a","client_secret":"b"}"#);
+    assert!(told(&server.ask(&no_token), "240009").ends_with(": token"));
+}
+
+#[test]
+fn what_is_not_there_is_told_where_tokens_are() {
+    let server = Program::shared();
+    for path in ["/connect/token/", "/oauth/token", "/oauth2/token", "/token", "/"] {
+        for request in
+            [Request::get(path), Request::token(Encoding::Urlencoded, &DEMO).with_target(path)]
+        {
+            let answer = server.ask(&request);
+            answer.assert_refused(404, "invalid_request");
+            for documented in [TOKEN, VISION, FIRSTVISION] {
+                assert!(description(&answer).contains(documented), "{path}: {}", answer.text());
+            }
+        }
+    }
+    for path in
+        ["/v1/api/oauth/tokens", "/v2/api/token", "/v1/getAccessToken/", "/v1/getAccessToken/a/b"]
+    {
+        let answer = server.ask(&Request::get(path));
+        assert_eq!(answer.status, 404);
+        for documented in [TOKEN, VISION, FIRSTVISION] {
+            assert!(answer.text().contains(documented), "{path}: {}", answer.text());
+        }
+    }
+}
+
+/// Whole requests, one for each encoding and dialect.
+fn whole_requests() -> Vec<Request> {
+    let mut requests: Vec<_> = ENCODINGS.map(|encoding| Request::token(encoding, &DEMO)).into();
+    requests.extend([
+        vision("application/json", vision_body(USER.1, "all")),
+        firstvision(&format!("{FIRSTVISION}?scope=all"), "application/json"),
+        Request::get("/.well-known/openid-configuration"),
+    ]);
+    requests
+}
+
+#[test]
+fn a_client_that_ends_its_sending_side_gets_its_answer() {
+    let server = Program::start(sibling::home(), &[]);
+    for request in whole_requests() {
+        let chunked = request.to_chunked_bytes(7);
+        let kinds =
+            [Some(request.to_bytes()), (!request.body_bytes().is_empty()).then_some(chunked)];
+        for bytes in kinds.into_iter().flatten() {
+            // The end may arrive with the request, or while it is served.
+            for _ in 0..20 {
+                let mut connection = Connection::open(server.address);
+                connection.send(&bytes);
+                connection.finish_sending();
+                let answer = connection.read_if_answered().expect("an answer");
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                connection.assert_closes();
+            }
+        }
+    }
+    // Pipelined ones too, each of them.
+    let one = Request::token(Encoding::Urlencoded, &DEMO).to_bytes();
+    let mut connection = Connection::open(server.address);
+    connection.send(&one.repeat(3));
+    connection.finish_sending();
+    for _ in 0..3 {
+        assert_eq!(connection.read_answer().status, 200);
+    }
+    connection.assert_closes();
+}
+
+/// A hash takes a second or so, and there is one thread for all of them.
+const SLOW: &str = "$2b$14$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
+
+#[test]
+fn a_client_that_resets_its_connection_loses_its_place_in_the_queue() {
+    let home = Home::new();
+    let clients = ["first", "second", "left", "ended"].map(|id| {
+        json!({
+            "client_id": id,
+            "secrets": [{ "label": "a", "hash": SLOW }],
+            "scopes": ["read"],
+            "default_scopes": ["read"],
+        })
+    });
+    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.write("grantd.toml", "[limits]\npassword_threads = 1\n");
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let ask = |id: &str| {
+        let request = Request::token(Encoding::Urlencoded, &request_of(id, "x", &[]));
+        request.header("X-Request-Id", id).to_bytes()
+    };
+    let waiting = || server.metric("grantd_password_queue ");
+    let [mut first, mut second] = [(); 2].map(|()| Connection::open(server.address));
+    first.send(&ask("first"));
+    second.send(&ask("second"));
+    // One is computed, the other waits.
+    wait_until(|| waiting() == 1 && waiting() == 1);
+    for (place, id) in ["left", "ended"].into_iter().enumerate() {
+        // The answer to the first of two requests stays unread: so the end is a reset.
+        let mut connection = Connection::open(server.address);
+        let keys = Request::get("/.well-known/jwks.json").to_bytes();
+        connection.send(&[keys, ask(id)].concat());
+        connection.wait_for_bytes();
+        wait_until(|| waiting() == 2);
+        if place == 1 {
+            connection.finish_sending();
+        }
+        drop(connection);
+        assert_eq!(server.log.of_request(id)["outcome"], "abandoned");
+        wait_until(|| waiting() <= 1);
+    }
+    for mut connection in [first, second] {
+        connection.read_answer().assert_refused(400, "invalid_client");
+    }
+    assert_eq!(server.metric("grantd_password_hashes "), 2);
+}
+
+#[test]
+fn a_refusal_before_the_body_says_that_it_closes() {
+    let server = Program::start(sibling::home(), &[]);
+    let demo = Request::token(Encoding::Urlencoded, &DEMO);
+    let vision = vision("application/json", vision_body(USER.1, "all"));
+    let padded = |request: &Request| request.clone().body(vec![b'x'; 20_000]);
+    for (request, status) in [
+        (demo.clone().with_target("/oauth/token"), 404),
+        (vision.clone().with_target("/v1/api/nothing"), 404),
+        (demo.clone().with_target("/v1/getAccessToken/"), 404),
+        (demo.clone().with_target("/v1/getAccessToken"), 405),
+        (demo.clone().with_target("/.well-known/openid-configuration"), 405),
+        (demo.clone().header("Content-Encoding", "gzip"), 415),
+        (vision.clone().header("Content-Encoding", "br"), 415),
+        (padded(&demo), 413),
+        (padded(&vision), 413),
+        (demo.clone().header("X-Long", "x".repeat(17_000)), 431),
+    ] {
+        let mut connection = Connection::open(server.address);
+        connection.send(&request.header("Expect", "100-continue").head());
+        let answer = connection.read_answer();
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(answer.header("connection"), Some("close"), "{}", answer.text());
+        connection.assert_closes();
+    }
+    // A body that is there does not end the connection.
+    let mut connection = Connection::open(server.address);
+    for _ in 0..2 {
+        let answer = connection.ask(&demo.clone().with_target("/oauth/token"));
+        assert_eq!((answer.status, answer.header("connection")), (404, None));
+    }
+    // One that is longer than is read and forgotten does, and the answer says so.
+    let mut connection = Connection::open(server.address);
+    let long = demo.with_target("/oauth/token").body(vec![b'x'; 3 << 20]);
+    connection.send_if_open(&long.to_bytes());
+    if let Some(answer) = connection.read_if_answered() {
+        assert_eq!((answer.status, answer.header("connection")), (404, Some("close")));
+    }
+}
