@@ -98,32 +98,47 @@ impl PublicKey {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words that hold nothing of it.
-    pub fn parse(jwk: &str) -> Result<Self, KeyProblem> {
+    /// Why it verifies nothing here, in words that hold nothing of it.
+    pub fn parse(jwk: &str) -> Result<Self, Unusable> {
+        use Unusable::{Faulty, ForOtherUse};
+
         // A structure would also be read from an array.
         let is_object = jwk.trim_ascii_start().starts_with('{');
         let members: Option<Members> =
             if is_object { serde_json::from_str(jwk).ok() } else { None };
-        let members = members.ok_or("is not a JSON Web Key")?;
+        let members = members.ok_or(Faulty("is not a JSON Web Key"))?;
         if members.k.is_some() || members.kty == "oct" {
-            return Err("is a symmetric key; only public keys belong here");
+            return Err(Faulty("is a symmetric key; only public keys belong here"));
         }
         if members.holds_private() {
-            return Err("holds members of a private key; keep that one where it signs");
+            return Err(Faulty("holds members of a private key; keep that one where it signs"));
         }
+        if members.key_use.is_some_and(|key_use| key_use != "sig") {
+            return Err(ForOtherUse("is not for signatures: its `use` is not \"sig\""));
+        }
+        let can_verify = |operations: &Vec<String>| operations.iter().any(|it| it == "verify");
+        if !members.key_ops.as_ref().is_none_or(can_verify) {
+            return Err(ForOtherUse("is not for signatures: its `key_ops` has no \"verify\""));
+        }
+        let algorithm = match members.alg.as_deref().map(str::parse::<Algorithm>) {
+            None => None,
+            Some(Ok(algorithm)) => Some(algorithm),
+            Some(Err(_)) => return Err(ForOtherUse("has an `alg` that is not verified here")),
+        };
         let mut key = match (members.kty.as_str(), members.crv.as_deref()) {
             ("RSA", _) => Self::rsa(&bytes(members.n)?, &bytes(members.e)?)?,
             ("EC", Some("P-256")) => Self::p256(&bytes(members.x)?, &bytes(members.y)?)?,
             ("OKP", Some("Ed25519")) => Self::ed25519(&bytes(members.x)?)?,
-            _ => return Err("is of no type that is verified here: RSA, EC P-256, OKP Ed25519"),
+            _ => {
+                return Err(ForOtherUse(
+                    "is of a type that is not verified here; RSA, EC P-256 and OKP Ed25519 are",
+                ));
+            }
         };
-        if members.key_use.is_some_and(|key_use| key_use != "sig") {
-            return Err("is not for signatures: its `use` must be \"sig\"");
+        if algorithm.is_some_and(|algorithm| !algorithm.fits(key.shape)) {
+            return Err(Faulty("has an `alg` that does not go with its type"));
         }
-        if let Some(name) = members.alg {
-            let algorithm = name.parse().ok().filter(|alg: &Algorithm| alg.fits(key.shape));
-            key.algorithm = Some(algorithm.ok_or("has an `alg` that does not go with its type")?);
-        }
+        key.algorithm = algorithm;
         key.key_id = members.kid.map(Into::into);
         Ok(key)
     }
@@ -270,6 +285,21 @@ impl fmt::Debug for PublicKey {
 /// What is wrong with a key, to be said behind its name.
 pub type KeyProblem = &'static str;
 
+/// Why a key verifies no signature here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is in order, and for something else: a set may hold it.
+    ForOtherUse(KeyProblem),
+    /// It is none, or must not be where it is.
+    Faulty(KeyProblem),
+}
+
+impl From<KeyProblem> for Unusable {
+    fn from(problem: KeyProblem) -> Self {
+        Self::Faulty(problem)
+    }
+}
+
 /// What is wrong with a JWK Set, and which part of its text that is.
 #[derive(Debug)]
 pub struct SetProblem<'t> {
@@ -281,12 +311,21 @@ pub struct SetProblem<'t> {
     pub problem: KeyProblem,
 }
 
-/// Reads a JWK Set (RFC 7517, section 5).
+/// The keys of a JWK Set.
+#[derive(Debug)]
+pub struct JwkSet<'t> {
+    /// Those that verify signatures here.
+    pub keys: Vec<PublicKey>,
+    /// Those that do not, each with the reason.
+    pub skipped: Vec<SetProblem<'t>>,
+}
+
+/// Reads a JWK Set (RFC 7517, section 5). Keys for other uses are skipped.
 ///
 /// # Errors
 ///
-/// The first [`SetProblem`].
-pub fn parse_set(text: &str) -> Result<Vec<PublicKey>, SetProblem<'_>> {
+/// The first [`SetProblem`]; that all are skipped is one.
+pub fn parse_set(text: &str) -> Result<JwkSet<'_>, SetProblem<'_>> {
     #[derive(Deserialize)]
     struct Set<'a> {
         #[serde(borrow)]
@@ -298,11 +337,19 @@ pub fn parse_set(text: &str) -> Result<Vec<PublicKey>, SetProblem<'_>> {
     if set.keys.is_empty() {
         return Err(whole("is a JWK Set without a key"));
     }
-    let keys = set.keys.iter().map(|raw| raw.get()).enumerate();
-    keys.map(|(index, part)| {
-        PublicKey::parse(part).map_err(|problem| SetProblem { part, index: Some(index), problem })
-    })
-    .collect()
+    let mut read = JwkSet { keys: Vec::new(), skipped: Vec::new() };
+    for (index, part) in set.keys.iter().map(|raw| raw.get()).enumerate() {
+        let problem = |problem| SetProblem { part, index: Some(index), problem };
+        match PublicKey::parse(part) {
+            Ok(key) => read.keys.push(key),
+            Err(Unusable::ForOtherUse(reason)) => read.skipped.push(problem(reason)),
+            Err(Unusable::Faulty(reason)) => return Err(problem(reason)),
+        }
+    }
+    if read.keys.is_empty() {
+        return Err(whole("holds no key that verifies signatures: RSA, EC P-256 or OKP Ed25519"));
+    }
+    Ok(read)
 }
 
 /// The type of a key and its size: what a verification with it costs.
@@ -344,6 +391,7 @@ struct Members {
     kid: Option<String>,
     #[serde(rename = "use")]
     key_use: Option<String>,
+    key_ops: Option<Vec<String>>,
     n: Option<String>,
     e: Option<String>,
     x: Option<String>,
@@ -357,11 +405,14 @@ struct Members {
     dq: Option<IgnoredAny>,
     qi: Option<IgnoredAny>,
     oth: Option<IgnoredAny>,
+    #[serde(rename = "priv")]
+    private: Option<IgnoredAny>,
 }
 
 impl Members {
     fn holds_private(&self) -> bool {
-        [self.d, self.p, self.q, self.dp, self.dq, self.qi, self.oth].iter().any(Option::is_some)
+        let Self { d, p, q, dp, dq, qi, oth, private, .. } = self;
+        [d, p, q, dp, dq, qi, oth, private].iter().any(|member| member.is_some())
     }
 }
 
@@ -427,16 +478,16 @@ mod tests {
             (r#"{"kty":"RSA","n":"","e":""}"#.to_owned(), "fewer than 2048"),
             (P256.replace("f83O", "f83P"), "no point"),
             (P256.replace("f83O", ""), "no point"),
-            (P256.replace("P-256", "P-521"), "no type"),
+            (r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"AA","priv":"AA"}"#.to_owned(), "private"),
             (ED25519.replace("11qY", ""), "32 bytes"),
             (ED25519.replace("11qY", "1+qY"), "base64url"),
             (ED25519.replace("EdDSA", "RS256"), "`alg`"),
-            (ED25519.replace("EdDSA", "HS256"), "`alg`"),
-            (with(r#""use":"enc""#), "`use`"),
             (with(r#""kty":"EC""#), "not a JSON Web Key"),
             ("[]".to_owned(), "not a JSON Web Key"),
         ] {
-            let found = PublicKey::parse(&jwk).unwrap_err();
+            let Unusable::Faulty(found) = PublicKey::parse(&jwk).unwrap_err() else {
+                panic!("not refused: {jwk}")
+            };
             assert!(found.contains(problem), "{found} is not {problem}: {jwk}");
         }
         for (n, e) in [(&[0xFF; 256][..], &[1][..]), (&[0xFF; 256], &[2]), (&[0xFE; 256], &[3])] {
@@ -455,7 +506,31 @@ mod tests {
         for text in ["", "{}", "[]", r#"{"keys":[]}"#, r#"{"keys":{}}"#] {
             assert_eq!(parse_set(text).unwrap_err().index, None, "{text}");
         }
-        assert_eq!(parse_set(&format!(r#"{{"keys":[{P256}], "more": 1}}"#)).unwrap().len(), 1);
+        assert_eq!(parse_set(&format!(r#"{{"keys":[{P256}], "more": 1}}"#)).unwrap().keys.len(), 1);
+    }
+
+    #[test]
+    fn keys_for_other_uses_are_skipped_and_named() {
+        let others = [
+            (r#"{"kty":"OKP","crv":"X25519","x":"AA"}"#.to_owned(), "type"),
+            (r#"{"kty":"EC","crv":"P-521","x":"AA","y":"AA"}"#.to_owned(), "type"),
+            (r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"AA"}"#.to_owned(), "`alg`"),
+            (r#"{"kty":"RSA","alg":"RSA-OAEP-256","n":"AA","e":"AQAB"}"#.to_owned(), "`alg`"),
+            (ED25519.replace("EdDSA", "HS256"), "`alg`"),
+            (P256.replacen('{', r#"{"use":"enc","#, 1), "`use`"),
+            (P256.replacen('{', r#"{"key_ops":["deriveKey"],"#, 1), "`key_ops`"),
+        ];
+        let all: Vec<_> = others.iter().map(|(jwk, _)| jwk.as_str()).collect();
+        let text = format!(r#"{{"keys":[{},{P256}]}}"#, all.join(","));
+        let set = parse_set(&text).unwrap();
+        assert_eq!((set.keys.len(), set.skipped.len()), (1, others.len()));
+        for (index, (skipped, (jwk, reason))) in set.skipped.iter().zip(&others).enumerate() {
+            assert_eq!((skipped.index, skipped.part), (Some(index), jwk.as_str()));
+            assert!(skipped.problem.contains(reason), "{}: {jwk}", skipped.problem);
+        }
+        let none = format!(r#"{{"keys":[{}]}}"#, all.join(","));
+        let problem = parse_set(&none).unwrap_err();
+        assert!(problem.index.is_none() && problem.problem.contains("no key that verifies"));
     }
 
     #[test]

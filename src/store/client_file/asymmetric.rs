@@ -16,11 +16,13 @@ impl<'t> Reader<'t> {
     pub(super) fn public_keys(&mut self, raw: Option<&'t RawValue>, at: Place) -> Vec<PublicKey> {
         let Some(raw) = raw else { return Vec::new() };
         if !raw.get().starts_with('"') {
-            return public_key::parse_set(raw.get()).unwrap_or_else(|problem| {
-                let line = line_of(self.text, offset_in(self.text, problem.part));
-                self.key_fault(self.file, line, at, &problem);
-                Vec::new()
-            });
+            return public_key::parse_set(raw.get()).map(|set| set.keys).unwrap_or_else(
+                |problem| {
+                    let line = line_of(self.text, offset_in(self.text, problem.part));
+                    self.key_fault(self.file, line, at, &problem);
+                    Vec::new()
+                },
+            );
         }
         let Some(name) = self.value::<String>(Some(raw), at, "a JWK Set or a path") else {
             return Vec::new();
@@ -34,7 +36,7 @@ impl<'t> Reader<'t> {
                 return Vec::new();
             }
         };
-        public_key::parse_set(&text).unwrap_or_else(|problem| {
+        public_key::parse_set(&text).map(|set| set.keys).unwrap_or_else(|problem| {
             let line = line_of(&text, offset_in(&text, problem.part));
             self.key_fault(&file, line, at, &problem);
             Vec::new()

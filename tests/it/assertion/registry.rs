@@ -68,6 +68,31 @@ fn keys_may_stand_in_a_file_beside_the_registry() {
     assert_eq!(ask(library.address, &assertion).status, 200);
 }
 
+/// A key set that a client publishes is for more than one server.
+#[test]
+fn keys_for_other_uses_are_no_fault_of_a_set() {
+    let [rs256, ps256, es256, eddsa] = Signer::all();
+    let further = [
+        json!({ "kty": "OKP", "crv": "X25519", "x": "3p7bfXt9wbTTW2HC7OQ1Nz-DQ8hbeGdNrfx-FG-IK08" }),
+        json!({ "kty": "EC", "crv": "P-521", "x": "AA", "y": "AA" }),
+        json!({ "kty": "AKP", "alg": "ML-DSA-65", "pub": "AA" }),
+        changed(rs256.jwk(), &json!({ "alg": "RSA-OAEP", "use": "enc", "kid": "enc" })),
+        changed(rs256.jwk(), &json!({ "alg": "RSA-OAEP-256", "kid": "oaep" })),
+    ];
+    for signer in [rs256, ps256, es256, eddsa] {
+        let mut keys = further.to_vec();
+        keys.insert(2, signer.jwk());
+        let home = home_of(&[("c", json!({ "jwks": { "keys": keys } }))]);
+        let library = Library::start(home, ISSUER, START);
+        library.clock.set(NOW);
+        let assertion = signer.sign(&header(&signer), &claims("c", ISSUER, NOW));
+        assert_eq!(ask(library.address, &assertion).status, 200);
+    }
+    let none = home_of(&[("c", json!({ "jwks": { "keys": further } }))]);
+    let ended = run(none.command(&["check"]));
+    ended.assert_error(1, &["clients.json:", "clients[0].jwks: holds no key that verifies"]);
+}
+
 #[test]
 fn a_client_is_added_with_its_keys_and_without_a_secret() {
     let signer = Signer::rs256();
