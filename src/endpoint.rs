@@ -54,7 +54,7 @@ pub struct Context {
     pub clock: Clock,
     /// How the assertions that have authenticated name this server.
     pub assertion_audiences: AssertionAudiences,
-    /// How many Basic pairs were not form-encoded, and were taken as they stand.
+    /// How many Basic pairs were right as they stand, and not form-decoded.
     pub raw_pairs: AtomicU64,
     /// Budgets of failed attempts to authenticate.
     pub throttle: Throttle,

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::AssertionAudience;
@@ -35,42 +36,104 @@ pub async fn authenticate<'s>(
     credentials: &Credentials<'_>,
     endpoint: &str,
 ) -> Result<&'s Client, Refused<'s>> {
-    let client_id = credentials.client_id();
-    let registered = snapshot.clients.get(client_id);
-    let kind = || snapshot.decoys.kind(&context.decoy_key, client_id);
-    let decoy = registered.is_none().then(kind);
-    let refused = |cause| {
-        if registered.is_some() {
-            // The result is not needed; a refusal must take the same time for every id.
-            black_box(kind());
+    let begin = |credentials| Try::begin(context, snapshot, credentials, endpoint);
+    let mut first = begin(credentials)?;
+    let Some(raw) = credentials.as_it_stands() else {
+        let proven = pin!(first.prove()).await;
+        return first.settle(proven);
+    };
+    // Both must have a unit to take before either is looked at.
+    let second = begin(raw)?;
+    let right_before = second.claim.is_remembered(context);
+    pin!(either(if right_before { [second, first] } else { [first, second] })).await
+}
+
+/// The client that one of two readings of the same pair proves. Each is charged to the client that
+/// it names; if one is right, neither was a guess.
+async fn either<'s>([mut first, mut second]: [Try<'_, 's>; 2]) -> Result<&'s Client, Refused<'s>> {
+    let cause = match first.prove().await {
+        // Throttled, or no room to find out.
+        Err(cause) if cause.retry_after().is_none() => cause,
+        proven => return first.settle(proven),
+    };
+    let wrong = first.refused(cause);
+    let now = Clock::instant();
+    first.attempt.take(now).map_err(|seconds| first.refused(Cause::Throttled(seconds)))?;
+    let proven = second.prove().await;
+    match second.settle(proven) {
+        Ok(client) => {
+            // It has paid, so there is nothing to be refused for.
+            let _ = first.attempt.was_no_guess(Clock::instant());
+            Ok(client)
         }
-        Refused { cause, client_id: registered.map(|client| &*client.id) }
-    };
-    let throttled = |seconds| refused(Cause::Throttled(seconds));
-    let is_guessable =
-        registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
-    let (network, limits) = (credentials.network(), &snapshot.config.failures);
-    // Until the first wait, this is the time: a later one would only be milder.
-    let begin = Clock::instant();
-    let mut attempt = context
-        .throttle
-        .begin(client_id, network, is_guessable, limits, begin)
-        .map_err(throttled)?;
-    if credentials.is_raw() {
-        context.raw_pairs.fetch_add(1, Ordering::Relaxed);
+        // The log gets the reading that says more.
+        Err(Refused { cause: Cause::UnknownClient | Cause::WrongSecret, client_id })
+            if wrong.client_id.is_some() || client_id.is_none() =>
+        {
+            Err(wrong)
+        }
+        refused => refused,
     }
-    let claim = Claim { snapshot, credentials, registered, decoy, endpoint };
-    let proven = pin!(claim.prove(context, &mut attempt)).await;
-    let now = if attempt.has_paid() { Clock::instant() } else { begin };
-    let told = match proven {
-        Ok(_) => attempt.was_right(now),
-        // It found no unit to take.
-        Err(Cause::Throttled(_)) => Ok(()),
-        Err(cause) if cause.costs_no_attempt() => attempt.was_no_guess(now),
-        Err(_) => attempt.was_wrong(now),
-    };
-    told.map_err(throttled)?;
-    proven.map_err(refused)
+}
+
+/// One attempt to authenticate.
+struct Try<'c, 's> {
+    context: &'c Context,
+    claim: Claim<'c, 's>,
+    attempt: Attempt<'c>,
+    begin: Instant,
+}
+
+impl<'c, 's> Try<'c, 's> {
+    /// An attempt that has a unit to take. Nothing of the credentials was looked at.
+    fn begin(
+        context: &'c Context,
+        snapshot: &'s Snapshot,
+        credentials: &'c Credentials<'c>,
+        endpoint: &'c str,
+    ) -> Result<Self, Refused<'s>> {
+        let client_id = credentials.client_id();
+        let registered = snapshot.clients.get(client_id);
+        let decoy =
+            registered.is_none().then(|| snapshot.decoys.kind(&context.decoy_key, client_id));
+        let is_guessable =
+            registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
+        let (network, limits) = (credentials.network(), &snapshot.config.failures);
+        let claim = Claim { snapshot, credentials, registered, decoy, endpoint };
+        // Until the first wait, this is the time: a later one would only be milder.
+        let begin = Clock::instant();
+        let attempt = context.throttle.begin(client_id, network, is_guessable, limits, begin);
+        match attempt {
+            Ok(attempt) => Ok(Self { context, claim, attempt, begin }),
+            Err(seconds) => Err(claim.refused(context, Cause::Throttled(seconds))),
+        }
+    }
+
+    async fn prove(&mut self) -> Result<&'s Client, Cause> {
+        pin!(self.claim.prove(self.context, &mut self.attempt)).await
+    }
+
+    /// Takes or gives back the units that the attempt has cost.
+    fn settle(self, proven: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
+        let Self { context, claim, attempt, begin } = self;
+        let now = if attempt.has_paid() { Clock::instant() } else { begin };
+        let told = match proven {
+            Ok(_) => attempt.was_right(now),
+            // It found no unit to take.
+            Err(Cause::Throttled(_)) => Ok(()),
+            Err(cause) if cause.costs_no_attempt() => attempt.was_no_guess(now),
+            Err(_) => attempt.was_wrong(now),
+        };
+        told.map_err(|seconds| claim.refused(context, Cause::Throttled(seconds)))?;
+        if proven.is_ok() && claim.credentials.is_raw() {
+            context.raw_pairs.fetch_add(1, Ordering::Relaxed);
+        }
+        proven.map_err(|cause| claim.refused(context, cause))
+    }
+
+    fn refused(&self, cause: Cause) -> Refused<'s> {
+        self.claim.refused(self.context, cause)
+    }
 }
 
 /// The claim of one request, with everything that decides whether it is true.
@@ -85,6 +148,14 @@ struct Claim<'c, 's> {
 }
 
 impl<'s> Claim<'_, 's> {
+    fn refused(&self, context: &Context, cause: Cause) -> Refused<'s> {
+        if self.registered.is_some() {
+            // The result is not needed; a refusal must take the same time for every id.
+            black_box(self.snapshot.decoys.kind(&context.decoy_key, self.credentials.client_id()));
+        }
+        Refused { cause, client_id: self.registered.map(|client| &*client.id) }
+    }
+
     /// Whether the claim is true.
     async fn prove(
         &self,
@@ -131,6 +202,25 @@ impl<'s> Claim<'_, 's> {
         Ok(verified.client)
     }
 
+    /// Which of the client's current secrets with slow hashes was given and right before.
+    fn remembered(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
+        let client_id = self.credentials.client_id();
+        self.registered?.secrets.iter().find(|secret| {
+            secret.is_current(now)
+                && secret.hash.as_slow().is_some_and(|hash| {
+                    let comparison = Comparison { client_id, hash, secret: given };
+                    context.passwords.was_right(&context.passwords.attempt(comparison))
+                })
+        })
+    }
+
+    /// Whether what was given is remembered as right.
+    fn is_remembered(&self, context: &Context) -> bool {
+        let now = context.clock.unix_seconds();
+        let given = self.credentials.client_secret();
+        given.is_some_and(|given| self.remembered(context, given, now).is_some())
+    }
+
     /// Which of the client's secrets was given, as slow hashes tell. For an unknown client as many
     /// are computed as for a client of its decoy's kind.
     async fn find_slow_secret(
@@ -149,13 +239,8 @@ impl<'s> Claim<'_, 's> {
         let turn = Turn { source, shared_network, is_known };
         let compare = |hash: &'s Arc<PasswordHash>| Comparison { client_id, hash, secret: given };
         // What is remembered needs no other hash to be computed first.
-        for secret in self.registered.iter().flat_map(|client| &client.secrets) {
-            if let Some(hash) = secret.hash.as_slow()
-                && secret.is_current(now)
-                && context.passwords.was_right(&context.passwords.attempt(compare(hash)))
-            {
-                return Ok(Some(secret));
-            }
+        if let Some(secret) = self.remembered(context, given, now) {
+            return Ok(Some(secret));
         }
         let mut is_of = async |hash: &'s Arc<PasswordHash>| -> Result<bool, Cause> {
             let name = context.passwords.attempt(compare(hash));

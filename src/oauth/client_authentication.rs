@@ -55,7 +55,10 @@ pub struct Credentials<'a> {
     client_id: Cow<'a, str>,
     proof: Proof<'a>,
     network: ClientNetwork,
+    /// Whether a Basic pair was taken as it stands, though it can be form-decoded or cannot at all.
     is_raw: bool,
+    /// The other reading of a Basic pair: as it stands.
+    raw: Option<Box<Self>>,
 }
 
 impl<'a> Credentials<'a> {
@@ -95,11 +98,14 @@ impl<'a> Credentials<'a> {
         match authorization {
             Authorization::Repeated => Err(Cause::SeveralAuthentications),
             Authorization::Present(value) => {
-                let basic = Self::read_basic(value)?;
-                if body_id.is_some_and(|id| id != basic.client_id) {
-                    return Err(Cause::ClientIdMismatch);
+                let mut basic = Self::read_basic(value)?;
+                let Some(id) = body_id else { return Ok(basic) };
+                // Of two readings, only one may name the client that the body names.
+                basic.raw = basic.raw.filter(|raw| raw.client_id == id);
+                if basic.client_id == id {
+                    return Ok(basic);
                 }
-                Ok(basic)
+                basic.raw.map(|raw| *raw).ok_or(Cause::ClientIdMismatch)
             }
             Authorization::Absent => {
                 if let Some(assertion) = assertion {
@@ -122,6 +128,7 @@ impl<'a> Credentials<'a> {
                     proof,
                     network: ClientNetwork::UNIX,
                     is_raw: false,
+                    raw: None,
                 })
             }
         }
@@ -129,8 +136,9 @@ impl<'a> Credentials<'a> {
 
     /// `Basic base64(form(client_id) ":" form(client_secret))` (RFC 6749, section 2.3.1; RFC 7617).
     ///
-    /// A half that is not form-encoded text is taken as it stands: many clients never encode, and
-    /// a secret with a `%` in it would lock them out.
+    /// Many clients never encode, and a random secret in base64 holds a `+` as often as not. So a pair
+    /// that form-decoding changes has a second reading: as it stands. A half that cannot be decoded,
+    /// or not into characters that credentials have, has that one alone.
     fn read_basic(header: &[u8]) -> Result<Self, Cause> {
         let header = std::str::from_utf8(header).map_err(|_| Cause::MalformedAuthorization)?;
         let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
@@ -143,22 +151,26 @@ impl<'a> Credentials<'a> {
             .map_err(|_| Cause::MalformedAuthorization)?;
         let pair = std::str::from_utf8(&decoded).map_err(|_| Cause::MalformedAuthorization)?;
         let (id, secret) = pair.split_once(':').ok_or(Cause::MalformedAuthorization)?;
-        let mut is_raw = false;
-        let [id, secret] = [id, secret].map(|half| {
-            urlencoded::decode(half).unwrap_or_else(|| {
-                is_raw = true;
-                Cow::Borrowed(half)
-            })
-        });
-        if id.is_empty() || secret.is_empty() || !is_vschar(&id) || !is_vschar(&secret) {
+        if id.is_empty() || secret.is_empty() || !is_vschar(id) || !is_vschar(secret) {
             return Err(Cause::MalformedAuthorization);
         }
-        Ok(Self {
-            client_id: Cow::Owned(id.into_owned()),
-            proof: Proof::Basic(Secret::Owned(Zeroizing::new(secret.into_owned()))),
+        let mut is_raw = false;
+        let decoded = [id, secret].map(|half| {
+            let decoded = urlencoded::decode(half).filter(|decoded| is_vschar(decoded));
+            is_raw |= decoded.is_none();
+            decoded.unwrap_or(Cow::Borrowed(half))
+        });
+        let reading = |[id, secret]: [&str; 2], is_raw, raw| Self {
+            client_id: Cow::Owned(id.to_owned()),
+            proof: Proof::Basic(Secret::Owned(Zeroizing::new(secret.to_owned()))),
             network: ClientNetwork::UNIX,
             is_raw,
-        })
+            raw,
+        };
+        let [decoded_id, decoded_secret] = &decoded;
+        let differs = decoded_id != id || decoded_secret != secret;
+        let raw = differs.then(|| Box::new(reading([id, secret], true, None)));
+        Ok(reading([decoded_id, decoded_secret], is_raw, raw))
     }
 
     /// `client_assertion` of the one type that there is (RFC 7521, section 4.2).
@@ -179,17 +191,28 @@ impl<'a> Credentials<'a> {
             proof: Proof::Assertion(Box::new(assertion)),
             network: ClientNetwork::UNIX,
             is_raw: false,
+            raw: None,
         })
     }
 
     /// The same, sent from `network`.
-    pub fn from(self, network: ClientNetwork) -> Self {
-        Self { network, ..self }
+    pub fn from(mut self, network: ClientNetwork) -> Self {
+        self.network = network;
+        if let Some(raw) = &mut self.raw {
+            raw.network = network;
+        }
+        self
     }
 
-    /// Whether a half of the Basic pair was not form-encoded and was taken as it stands.
+    /// Whether a half of a Basic pair was taken as it stands, though form-decoding would change it or
+    /// is not possible.
     pub fn is_raw(&self) -> bool {
         self.is_raw
+    }
+
+    /// The second reading of a Basic pair, if there is one: what counts where this one is not right.
+    pub fn as_it_stands(&self) -> Option<&Self> {
+        self.raw.as_deref()
     }
 
     /// The network that they were sent from.
@@ -373,6 +396,40 @@ mod tests {
                 (read.client_id.to_string(), secret.as_str().to_owned())
             },
         )
+    }
+
+    #[test]
+    fn a_pair_that_decoding_changes_has_a_second_reading() {
+        let readings = |pair: &str, body_id: Option<&str>| {
+            let header = format!("Basic {}", STANDARD.encode(pair));
+            let mut parameters = Parameters::default();
+            if let Some(id) = body_id {
+                parameters.push("client_id".into(), id.to_owned().into()).unwrap();
+            }
+            let read = Credentials::read(Authorization::Present(header.as_bytes()), &parameters)?;
+            let shown = |read: &Credentials<'_>| {
+                format!("{}:{} {}", read.client_id(), read.client_secret().unwrap(), read.is_raw)
+            };
+            Ok([Some(shown(&read)), read.as_it_stands().map(shown)])
+        };
+        let two = |first: &str, second: &str| Ok([Some(first.to_owned()), Some(second.to_owned())]);
+        let one = |only: &str| Ok([Some(only.to_owned()), None]);
+        for (pair, body_id, expected) in [
+            ("id:plain", None, one("id:plain false")),
+            ("id:a+b/c=", None, two("id:a b/c= false", "id:a+b/c= true")),
+            ("id:a%2Bb", None, two("id:a+b false", "id:a%2Bb true")),
+            ("i%64:100%", None, two("id:100% true", "i%64:100% true")),
+            ("id:100%", None, one("id:100% true")),
+            ("id:%ff", None, one("id:%ff true")),
+            ("id:a%0Ab", None, one("id:a%0Ab true")),
+            ("id:%C3%A9", None, one("id:%C3%A9 true")),
+            ("a+b:c+d", Some("a b"), one("a b:c d false")),
+            ("a+b:c+d", Some("a+b"), one("a+b:c+d true")),
+            ("a+b:c+d", Some("ab"), Err(Cause::ClientIdMismatch)),
+            ("id:c+d", Some("id"), two("id:c d false", "id:c+d true")),
+        ] {
+            assert_eq!(readings(pair, body_id), expected, "{pair}");
+        }
     }
 
     #[test]

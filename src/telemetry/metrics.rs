@@ -130,7 +130,7 @@ impl Metrics {
             )?,
             raw_pairs: gauge(
                 "grantd_raw_basic_pairs",
-                "Basic pairs since the start that were not form-encoded and taken as they stand.",
+                "Basic pairs since the start that were right as they stand, not form-decoded.",
             )?,
             assertion_audiences: AssertionAudiences(counters(
                 "grantd_assertion_audiences_total",

@@ -12,6 +12,7 @@ mod support;
 mod admin;
 mod assertion;
 mod audit;
+mod basic;
 mod cli;
 mod cli_client;
 mod cli_key;

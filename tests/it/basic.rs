@@ -1,0 +1,241 @@
+//! HTTP Basic as RFC 6749 has it, form-encoded, and as most clients send it: as it stands.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::readme::{python, succeed};
+use crate::support::home::hash_of;
+use crate::support::{ENCODINGS, Encoding, Home, Program, Request, demo_without, request_of};
+
+/// Ids and secrets that form-decoding changes, or cannot decode.
+const PAIRS: [(&str, &str); 6] = [
+    ("plus", "q1+w2/e3=r4+t5/y6=u7+i8/o9=p0+a1="),
+    ("triplet", "a-secret-that-holds-%41%42%43-in-the-middle"),
+    ("percent", "a-secret-that-is-100%-made-of-characters"),
+    ("line-feed", "a-secret-that-would-decode-to-a-%0A-line"),
+    ("with+plus", "a-secret-of-a-client-whose-id-has-a+plus"),
+    ("with%20triplet", "a-secret-of-a-client-whose-id-has-%2B-a+triplet"),
+];
+
+fn client(id: &str, hash: &str) -> serde_json::Value {
+    json!({
+        "client_id": id,
+        "secrets": [{ "label": "a", "hash": hash }],
+        "scopes": ["read"],
+        "default_scopes": ["read"],
+        "introspects": ["https://api.example"],
+    })
+}
+
+fn home() -> Home {
+    let home = Home::new();
+    let clients: Vec<_> = PAIRS.iter().map(|(id, secret)| client(id, &hash_of(secret))).collect();
+    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home
+}
+
+/// As RFC 6749 wants each half.
+fn form_encoded(text: &str) -> String {
+    let encoded = |byte: u8| match byte {
+        b' ' => "+".to_owned(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encoded).collect()
+}
+
+fn basic(encoding: Encoding, pair: &str) -> Request {
+    let form = demo_without(&["client_id", "client_secret"]);
+    Request::token(encoding, &form).basic(pair)
+}
+
+fn firstvision(pair: &str) -> Request {
+    Request::get("/v1/getAccessToken?scope=read")
+        .header("Content-Type", "application/json")
+        .basic(pair)
+}
+
+fn ask_about(path: &str, pair: &str) -> Request {
+    Request::new("POST", path).form(Encoding::Urlencoded, &[("token", "x")]).basic(pair)
+}
+
+#[test]
+fn a_pair_is_right_in_either_reading_everywhere() {
+    let server = Program::start(home(), &[]);
+    let raw = || server.metric("grantd_raw_basic_pairs ");
+    for (id, secret) in PAIRS {
+        let as_it_stands = format!("{id}:{secret}");
+        let encoded = format!("{}:{}", form_encoded(id), form_encoded(secret));
+        for (pair, is_raw) in [(&as_it_stands, true), (&encoded, false)] {
+            let before = raw();
+            let mut requests = Vec::from(ENCODINGS.map(|encoding| basic(encoding, pair)));
+            requests.push(firstvision(pair));
+            requests.push(ask_about("/connect/introspect", pair));
+            requests.push(ask_about("/connect/revocation", pair));
+            let asked = requests.len() as u64;
+            for (index, request) in requests.into_iter().enumerate() {
+                let request_id = format!("{id}-{is_raw}-{index}").replace(['+', '%'], "_");
+                let answer = server.ask(&request.header("X-Request-Id", request_id.as_str()));
+                assert_eq!(answer.status, 200, "{pair}: {}", answer.text());
+                assert_eq!(server.log.of_request(&request_id)["client"], id);
+            }
+            assert_eq!(raw() - before, if is_raw { asked } else { 0 }, "{pair}");
+        }
+        // The same secrets in a body are no Basic pair: they are encoded once, and read so.
+        let form = request_of(id, secret, &[]);
+        for encoding in ENCODINGS {
+            assert_eq!(server.ask(&Request::token(encoding, &form)).status, 200, "{id}");
+        }
+        for wrong in [format!("{as_it_stands}x"), format!("{encoded}x"), format!("x{as_it_stands}")]
+        {
+            for request in ENCODINGS.map(|encoding| basic(encoding, &wrong)) {
+                server.ask(&request).assert_refused(401, "invalid_client");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_id_in_the_body_chooses_the_reading() {
+    let home = Home::new();
+    let (raw, decoded) =
+        ("a-secret-of-the-raw-client-+-of-two", "a-secret-of-the-decoded-one-of-two");
+    let clients = [client("a+b", &hash_of(raw)), client("a b", &hash_of(decoded))];
+    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    let server = Program::start(home, &[]);
+    let ask = |pair: &str, body_id: Option<&str>, request_id: &str| {
+        let mut form = demo_without(&["client_id", "client_secret"]);
+        form.extend(body_id.map(|id| ("client_id", id)));
+        let request = Request::token(Encoding::Urlencoded, &form).basic(pair);
+        server.ask(&request.header("X-Request-Id", request_id))
+    };
+    let (of_raw, of_decoded) = (format!("a+b:{raw}"), format!("a+b:{decoded}"));
+    for (index, (pair, body_id, client)) in [
+        (&of_raw, None, Some("a+b")),
+        (&of_decoded, None, Some("a b")),
+        (&of_raw, Some("a+b"), Some("a+b")),
+        (&of_decoded, Some("a b"), Some("a b")),
+        (&of_raw, Some("a b"), None),
+        (&of_decoded, Some("a+b"), None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let request_id = format!("reading-{index}");
+        let answer = ask(pair, body_id, &request_id);
+        match client {
+            Some(client) => {
+                assert_eq!(answer.status, 200, "{pair} {body_id:?}: {}", answer.text());
+                assert_eq!(server.log.of_request(&request_id)["client"], client);
+            }
+            None => answer.assert_refused(401, "invalid_client"),
+        }
+    }
+    ask(&of_raw, Some("other"), "other").assert_refused(400, "invalid_request");
+}
+
+/// Three units for a client: what is right costs nothing however often, and each wrong reading one.
+#[test]
+fn each_reading_is_paid_for() {
+    let home = home();
+    home.write(
+        "grantd.toml",
+        "[failures]\nclient_failures = 4\nsource_failures = 40\nseconds = 3600\nshared_factor = 1\n\
+         [limits]\npassword_threads = 1\n",
+    );
+    let slow =
+        "$pbkdf2-sha256$29000$hxAi5Ly3thZC6H3vfW.tVQ$lQwrwgKvH0R5Wx4G/bqic1o.ITsPz8fm6TSUU9ZGlkM";
+    let slow = client("slow", slow);
+    let (id, secret) = PAIRS[0];
+    let guessable = json!({
+        "client_id": id,
+        "secrets": [{ "label": "b", "hash": hash_of(secret) }, slow["secrets"][0]],
+        "scopes": ["read"],
+        "default_scopes": ["read"],
+    });
+    home.write("clients.json", &json!({ "clients": [guessable, slow] }).to_string());
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let ask = |pair: &str| server.ask(&basic(Encoding::Urlencoded, pair));
+    let hashes = || server.metric("grantd_password_hashes ");
+    let (right, wrong) = (format!("{id}:{secret}"), format!("{id}:w+rong"));
+    for _ in 0..20 {
+        assert_eq!(ask(&right).status, 200);
+    }
+    // Two readings, two hashes, two units: of a known client and of one that is none.
+    let before = hashes();
+    for pair in [&wrong, &format!("unknown-{id}:w+rong")] {
+        let before = hashes();
+        ask(pair).assert_refused(401, "invalid_client");
+        assert_eq!(hashes() - before, 2, "{pair}");
+    }
+    ask(&wrong).assert_refused(401, "invalid_client");
+    assert_eq!(hashes() - before, 6);
+    for pair in [&wrong, &right] {
+        assert_eq!(ask(pair).status, 429, "{pair}");
+    }
+    assert_eq!(hashes() - before, 6);
+    // A pair with one reading costs one: the other client has four.
+    for _ in 0..4 {
+        ask("slow:wrong").assert_refused(401, "invalid_client");
+    }
+    assert_eq!(ask("slow:wrong").status, 429);
+}
+
+/// A slow hash of a secret that is sent as it stands is computed for each reading once, and then
+/// remembered for the right one.
+#[test]
+fn a_right_reading_is_remembered() {
+    let home = Home::new();
+    let text = "grantd-cli-made-secret+%41";
+    home.write("clients.json", "{\"clients\":[]}");
+    let mut add = home.command(&["client", "add", "--id", "slow", "--scope", "read"]);
+    let added = crate::support::command::run_with_input(
+        add.args(["--secret-stdin", "--hash", "argon2id"]),
+        text,
+    );
+    added.assert_fine();
+    let server = Program::start(home, &[]);
+    for _ in 0..5 {
+        let answer = server.ask(&basic(Encoding::Urlencoded, &format!("slow:{text}")));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(server.metric("grantd_password_hashes "), 2);
+    }
+}
+
+/// They send `base64(id:secret)` without encoding the halves.
+#[test]
+fn curl_and_pythons_clients_send_pairs_as_they_stand() {
+    const SCRIPT: &str = r#"
+import sys
+import aiohttp, asyncio, httpx, requests
+
+url, client, secret = sys.argv[1:]
+form = {"grant_type": "client_credentials"}
+answers = [
+    requests.post(url, data=form, auth=(client, secret)).json(),
+    httpx.post(url, data=form, auth=(client, secret)).json(),
+]
+
+async def ask():
+    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(client, secret)) as session:
+        async with session.post(url, data=form) as answer:
+            return await answer.json()
+
+answers.append(asyncio.run(ask()))
+print(*[answer.get("token_type", answer) for answer in answers])
+"#;
+    let server = Program::start(home(), &[]);
+    let url = format!("http://{}/connect/token", server.address);
+    for (id, secret) in PAIRS {
+        let user = format!("{id}:{secret}");
+        let asked = Command::new("curl")
+            .args(["--silent", "--user", &user, "-d", "grant_type=client_credentials", &url])
+            .output()
+            .unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+        assert_eq!(answer["token_type"], "Bearer", "{user}: {answer}");
+        let printed = succeed(Command::new(python()).args(["-c", SCRIPT, &url, id, secret]));
+        assert_eq!(printed, "Bearer Bearer Bearer\n", "{user}");
+    }
+}
