@@ -2,8 +2,10 @@
 
 use std::io;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use grantd::clock::Clock;
 use oauth2::basic::BasicClient;
 use oauth2::http::StatusCode;
 use oauth2::{
@@ -12,9 +14,11 @@ use oauth2::{
 };
 
 use crate::readme::{python, succeed};
+use crate::support::command::run;
 use crate::support::home::secret_of;
 use crate::support::nginx::Nginx;
-use crate::support::{Home, Program};
+use crate::support::sibling::{self, USER};
+use crate::support::{Home, Program, wait_until};
 
 /// Of each method of authentication, the client that may use no other.
 const METHODS: [(&str, &str); 2] =
@@ -51,6 +55,50 @@ print(is_active())
         let printed = succeed(Command::new(python()).arg("-c").args(arguments));
         assert_eq!(printed, format!("{client} read\nTrue\n200\nFalse\n"), "{method}");
     }
+}
+
+/// Java's most used client, in both of its generations, labels forms and parts as ISO-8859-1.
+#[test]
+fn apache_http_client() {
+    let server = Program::start(sibling::home(), &[]);
+    let base = format!("http://{}", server.address);
+    for (program, libraries, answers) in [
+        ("HttpClient4", &["httpclient", "httpcore", "commons-logging", "commons-codec"][..], 5),
+        ("HttpClient5", &["httpclient5", "httpcore5", "httpcore5-h2", "slf4j-api", "slf4j-nop"], 6),
+    ] {
+        let classes: Vec<_> =
+            libraries.iter().map(|library| format!("/usr/share/java/{library}.jar")).collect();
+        let mut java = Command::new("java");
+        java.args(["-Xshare:auto", "-XX:TieredStopAtLevel=1", "--class-path", &classes.join(":")]);
+        java.arg(source(&format!("{program}.java"))).args([&base, USER.0, USER.1]);
+        assert_eq!(succeed(&mut java), "200\n".repeat(answers), "{program}");
+    }
+}
+
+/// golang-jwt writes `aud` as an array, even of one.
+#[test]
+fn golang_jwt_authenticates() {
+    let home = Home::new();
+    let program = home.path("assertion");
+    let mut go = Command::new("go");
+    go.args(["build", "-o"]).arg(&program).arg(source("assertion.go"));
+    // Debian's libraries, and nothing from the network.
+    go.env("GOPATH", "/usr/share/gocode").env("GO111MODULE", "off").env("GOFLAGS", "");
+    succeed(go.env("GOCACHE", home.path("cache")).env("CGO_ENABLED", "0"));
+    let key = home.path("key.pem");
+    home.write("jwks.json", &succeed(Command::new(&program).arg(&key)));
+    let add = ["client", "add", "--id", "go", "--scope", "read", "--method", "private_key_jwt"];
+    run(home.command(&add).args(["--jwks", "jwks.json"])).assert_fine();
+    let server = Program::start(home, &[]);
+    let mut ask = Command::new(&program);
+    // What was signed in the second of the start may be from before it.
+    let started = Clock::system().unix_seconds();
+    wait_until(|| Clock::system().unix_seconds() > started);
+    assert_eq!(succeed(ask.arg(&key).args(["go", &server.issuer])), "200\n".repeat(3));
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
 /// The `oauth2` crate revokes over TLS only, so nginx is in front.
