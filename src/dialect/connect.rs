@@ -168,6 +168,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         ) => (400, INVALID_REQUEST, "The request is malformed."),
         Cause::ContentEncoding => (415, INVALID_REQUEST, "A compressed body is not accepted."),
         Cause::FieldMissing(_) => (400, INVALID_REQUEST, "A required parameter is missing."),
+        Cause::Fragment => (400, INVALID_REQUEST, "A # in the URL must be written as %23."),
         Cause::HeadTooLarge => (431, INVALID_REQUEST, "The header fields are too large."),
         Cause::Host => (400, INVALID_REQUEST, "Exactly one valid Host header is required."),
         Cause::MediaType => (

@@ -138,6 +138,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::FieldValue
         | Cause::FieldTooLong(_)
         | Cause::Form(_)
+        | Cause::Fragment
         | Cause::GrantTypeMissing
         | Cause::GrantTypeUnsupported
         | Cause::Host

@@ -201,6 +201,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::BearerMissing => (400, "240003", "Bearer token is missing"),
         Cause::TokenInvalid | Cause::TokenRevoked => (400, "240004", "Bearer token is not valid"),
         Cause::BodyAborted
+        | Cause::Fragment
         | Cause::Host
         | Cause::TransferEncoding
         | Cause::Form(

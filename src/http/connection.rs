@@ -64,6 +64,10 @@ pub(crate) trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
+/// In the extensions of a request whose target had a fragment (RFC 9112, section 3.2: it has none).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fragment;
+
 /// The body of a request that tells the watch when it is whole.
 pub(crate) struct Received {
     body: Incoming,
@@ -103,11 +107,13 @@ pub(crate) async fn serve(
     handler: &impl Handler,
 ) {
     let io = Watched::new(stream, Arc::clone(&watch));
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         let arrival = Arrival { peer, first_byte: watch.begin_serving() };
         let watch = &watch;
-        let has_body = !request.body().is_end_stream();
-        watch.has_whole_request.store(!has_body, Ordering::Relaxed);
+        watch.has_whole_request.store(request.body().is_end_stream(), Ordering::Relaxed);
+        if watch.has_fragment.swap(false, Ordering::Relaxed) {
+            request.extensions_mut().insert(Fragment);
+        }
         let request = request.map(|body| Received { body, watch: Arc::clone(watch) });
         handler.handle(request, arrival).map(move |mut response| {
             // What is left of a body is no request, and after the end of sending comes none.
@@ -118,7 +124,7 @@ pub(crate) async fn serve(
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             let is_last = response.headers().contains_key(CONNECTION);
-            watch.expects_head.store(!has_body && !is_last, Ordering::Relaxed);
+            watch.expects_head.store(!is_last, Ordering::Relaxed);
             watch.enter(Phase::Writing);
             Ok::<_, Infallible>(response)
         })

@@ -30,7 +30,9 @@ use crate::endpoint::token::Served;
 use crate::http::body;
 use crate::http::client_address::ClientAddress;
 pub use crate::http::connection::Arrival;
-use crate::http::connection::{Handler, Received, VALIDATE_HEAD_BYTES, VALIDATE_HEAD_FIELDS};
+use crate::http::connection::{
+    Fragment, Handler, Received, VALIDATE_HEAD_BYTES, VALIDATE_HEAD_FIELDS,
+};
 use crate::http::listener::Peer;
 use crate::http::request_id::{REQUEST_ID, RequestIds};
 use crate::http::route::{Route, below_issuer};
@@ -349,6 +351,9 @@ fn check(limits: &Limits, route: Route<'_>, request: &request::Parts) -> Result<
     }
     if headers.len() > most_fields || line + fields > most_bytes {
         return Err(Cause::HeadTooLarge);
+    }
+    if request.extensions.get::<Fragment>().is_some() {
+        return Err(Cause::Fragment);
     }
     check_host(request)?;
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();

@@ -20,6 +20,8 @@ pub enum Cause {
     BodyTooLarge,
     /// A compressed body, or one in another content coding.
     ContentEncoding,
+    /// The request target has a fragment, where it has none (RFC 9112, section 3.2).
+    Fragment,
     /// More header fields or bytes than the limits.
     HeadTooLarge,
     /// `Host` is missing, there twice, or not a host.
@@ -199,6 +201,7 @@ impl Cause {
             Self::BodyAborted => "body_aborted",
             Self::BodyTooLarge => "body_too_large",
             Self::ContentEncoding => "content_encoding",
+            Self::Fragment => "fragment",
             Self::HeadTooLarge => "head_too_large",
             Self::Host => "host",
             Self::MethodNotAllowed => "method_not_allowed",

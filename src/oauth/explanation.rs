@@ -13,6 +13,7 @@ impl Cause {
             Self::BodyAborted => "The client stopped sending before its body was whole.",
             Self::BodyTooLarge => "The body is over limits.body_bytes.",
             Self::ContentEncoding => "The body is compressed; it must be sent as it is.",
+            Self::Fragment => "The request target has a #, which would cut off what follows it.",
             Self::HeadTooLarge => "The head is over limits.header_bytes or limits.header_fields.",
             Self::Host => "There must be exactly one Host field, with a host in it.",
             Self::MethodNotAllowed => "The route takes other methods; the Allow field names them.",

@@ -191,6 +191,36 @@ fn an_answer_does_not_wait_for_a_body() {
     assert_eq!(server.ask(&request).status, 204);
 }
 
+/// HTTP has no fragments, and what drops one drops the rest of a question.
+#[test]
+fn a_fragment_never_shortens_a_question() {
+    let server = Program::shared();
+    let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).json();
+    let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
+    for target in
+        ["#?scope=admin", "?scope=external-api#admin", "?#scope=admin", "#", "?scope=external-api#"]
+    {
+        let request = Request::get(&format!("{PATH}{target}")).header("Authorization", &*bearer);
+        server.ask(&request).assert_refused(400, "invalid_request");
+        // The same in two pieces.
+        let bytes = request.to_bytes();
+        for at in [3, PATH.len() + 6] {
+            let mut connection = Connection::open(server.address);
+            connection.send(&bytes[..at]);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            connection.send(&bytes[at..]);
+            connection.read_answer_to("GET").assert_refused(400, "invalid_request");
+            // The next request is its own.
+            let plain = Request::get(&format!("{PATH}?scope=external-api"));
+            let plain = plain.header("Authorization", &*bearer).header("X-Note", "#");
+            assert_eq!(connection.ask(&plain).status, 204);
+        }
+    }
+    for target in ["/connect/token#", "/v1/api/oauth/token#x", "/v1/getAccessToken#?scope=all"] {
+        assert_eq!(server.ask(&Request::new("POST", target)).status, 400, "{target}");
+    }
+}
+
 #[test]
 fn a_question_may_have_the_head_of_another_request() {
     let server = Program::shared();
@@ -230,6 +260,15 @@ fn a_question_may_have_the_head_of_another_request() {
             assert_eq!(connection.ask(&demo).status, 200);
             assert_eq!(connection.ask(&request).status, 204);
         }
+    }
+    // Behind a request with a body it is a head too.
+    for (count, status) in [(101, 204), (128, 204), (129, 431)] {
+        let mut connection = Connection::open(server.address);
+        let demo = Request::token(Encoding::Multipart, &DEMO);
+        assert_eq!(connection.ask(&demo).status, 200);
+        let answer = connection.ask(&with_fields(count, 1));
+        assert_eq!(answer.status, status, "{count} fields");
+        assert!(status == 204 || answer.header("x-request-id").is_some());
     }
     // Elsewhere the limits are as they were, and told in words.
     for count in [65, 100, 101, 200] {

@@ -145,6 +145,33 @@ mod tests {
     }
 
     #[test]
+    fn from_elsewhere_the_token_alone_opens() {
+        let token = "0123456789abcdef0123456789abcdef";
+        let hash = FastHash::of(token);
+        let [here, elsewhere] =
+            ["127.0.0.1:1", "192.0.2.1:1"].map(|at| Peer::Tcp(at.parse().unwrap()));
+        let ask = |peer, host: &str, presented: Option<&str>, token| {
+            let mut request = Request::builder().uri("/metrics").header(HOST, host);
+            if let Some(presented) = presented {
+                request = request.header(AUTHORIZATION, format!("Bearer {presented}"));
+            }
+            admit(&request.body(()).unwrap(), peer, token)
+        };
+        for host in ["192.0.2.9:8081", "localhost", "admin.example"] {
+            assert_eq!(ask(elsewhere, host, None, None), Err(Closed::Token), "{host}");
+            assert_eq!(ask(elsewhere, host, None, Some(&hash)), Err(Closed::Token), "{host}");
+            assert_eq!(ask(elsewhere, host, Some("wrong"), Some(&hash)), Err(Closed::Token));
+            assert_eq!(ask(elsewhere, host, Some(token), None), Err(Closed::Token), "{host}");
+            assert_eq!(ask(elsewhere, host, Some(token), Some(&hash)), Ok(()), "{host}");
+            assert_eq!(ask(here, host, Some(token), Some(&hash)), Ok(()), "{host}");
+        }
+        for peer in [here, Peer::Unix] {
+            assert_eq!(ask(peer, "localhost", None, Some(&hash)), Ok(()));
+            assert_eq!(ask(peer, "admin.example", None, Some(&hash)), Err(Closed::Host));
+        }
+    }
+
+    #[test]
     fn the_token_is_one_whole_field() {
         let token = "0123456789abcdef0123456789abcdef";
         let are_right = |fields: &[&str]| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http::connection::watch::{Phase, Watch};
@@ -61,17 +61,22 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Whether these bytes, read where a head may go on, make it a large one.
-    fn is_made_large_by(&mut self, bytes: &[u8], begins: bool) -> bool {
-        if self.takes_more {
-            return false;
-        }
+    /// Whether these bytes, the first or the next of a head, have a fragment in the request line.
+    fn has_fragment_in(&mut self, bytes: &[u8], begins: bool) -> bool {
         if begins {
             self.lines = 0;
         }
+        self.lines == 0 && {
+            let line_end = memchr(b'\n', bytes).unwrap_or(bytes.len());
+            memchr(b'#', &bytes[..line_end]).is_some()
+        }
+    }
+
+    /// Whether these bytes make the head a large one.
+    fn is_made_large_by(&mut self, bytes: &[u8]) -> bool {
         self.lines += memchr_iter(b'\n', bytes).count();
         // The request line, and an empty one at the end, are no fields.
-        self.lines > DEFAULT_FIELDS + 2
+        !self.takes_more && self.lines > DEFAULT_FIELDS + 2
     }
 
     /// Puts the part of the head that one parser has read in front of the part that was held back.
@@ -111,7 +116,10 @@ impl AsyncRead for Watched {
         let is_head = self.watch.expects_head.load(Ordering::Relaxed);
         if is_head && matches!(phase, Phase::Idle | Phase::Head) {
             let (begins, bytes) = (phase == Phase::Idle, &buffer.filled()[before..]);
-            if self.head.is_made_large_by(bytes, begins) {
+            if self.head.has_fragment_in(bytes, begins) {
+                self.watch.has_fragment.store(true, Ordering::Relaxed);
+            }
+            if self.head.is_made_large_by(bytes) {
                 self.head.held = bytes.to_vec();
                 buffer.set_filled(before);
                 self.watch.has_large_head.store(true, Ordering::Relaxed);

@@ -27,6 +27,8 @@ pub(crate) struct Watch {
     pub(super) has_whole_request: AtomicBool,
     /// Whether the client has ended its sending side.
     pub(super) has_ended: AtomicBool,
+    /// Whether the present request line has a fragment, which hyper drops.
+    pub(super) has_fragment: AtomicBool,
     /// Whether the present head has more fields than hyper takes without being told.
     pub(super) has_large_head: AtomicBool,
     origin: Instant,
@@ -75,6 +77,7 @@ impl Watch {
             expects_head: AtomicBool::new(true),
             has_whole_request: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
+            has_fragment: AtomicBool::new(false),
             has_large_head: AtomicBool::new(false),
             origin: Clock::instant(),
             times,
