@@ -44,7 +44,7 @@ pub async fn authenticate<'s>(
             // The result is not needed; a refusal must take the same time for every id.
             black_box(kind());
         }
-        Refused { cause, client_id: registered.map(|client| &*client.id) }
+        Refused { cause, client_id: registered.map(|client| &*client.id), named: None }
     };
     let throttled = |seconds| refused(Cause::Throttled(seconds));
     let is_guessable =
