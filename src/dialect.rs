@@ -6,6 +6,7 @@ pub mod connect;
 pub mod firstvision;
 pub mod introspection;
 pub mod revocation;
+pub mod secrets;
 pub mod vision;
 
 use std::borrow::Cow;
@@ -119,7 +120,7 @@ impl Answer {
 
     /// The answer with a token, once its dialect has written all of the buffer.
     fn with_token<'s>(issued: Issued<'_, 's>) -> (Self, Served<'s>) {
-        let Issued { buffer, client_id, is_reused, made, phases, .. } = issued;
+        let Issued { buffer, client_id, is_reused, made, phases, granted, .. } = issued;
         let mut answer = Self::private_json(200, buffer);
         if let Some(is_reused) = is_reused {
             answer.push_header("x-token-reuse", if is_reused { "reused" } else { "fresh" });
@@ -127,7 +128,7 @@ impl Answer {
         if let Some(phases) = phases {
             answer.push_header("server-timing", server_timing(&phases));
         }
-        (answer, Served { client_id, is_reused: is_reused == Some(true), made })
+        (answer, Served { client_id, is_reused: is_reused == Some(true), made, granted })
     }
 
     /// A JSON body with this status that no cache may keep (RFC 6749, section 5.1).

@@ -35,6 +35,7 @@
 //! # }
 //! ```
 
+mod figures;
 mod reload;
 
 use std::fmt;
@@ -119,7 +120,7 @@ impl Server {
     ///
     /// [`StartError`].
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
-        let Loaded { clients, mut keys, admin_token, issuer } = Loaded::read(config)?;
+        let Loaded { clients, mut keys, admin_token, issuer, key_files } = Loaded::read(config)?;
         let revocations =
             Revocations::open(&config.state, config.limits.revocations, clock.clone())
                 .map_err(|fault| StartError::Files(vec![fault]))?;
@@ -179,6 +180,7 @@ impl Server {
             nonces: OnceLock::new(),
         });
         context.prepare(config).map_err(no_entropy)?;
+        figures::show(&metrics, &context).map_err(io::Error::other)?;
         let refusals = Arc::<Refusals>::default();
         let service =
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
@@ -189,7 +191,8 @@ impl Server {
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
         let admin_connections = Connections::new(config.limits.clone(), unseen, EventLoops::one());
         let service = Arc::new(service);
-        let reloader = Arc::new(Reloader::new(Arc::clone(&context), Arc::clone(&metrics)));
+        let reloader =
+            Arc::new(Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_files));
         Ok(Self {
             context,
             metrics,

@@ -10,6 +10,7 @@ pub mod key_directory;
 pub mod password_pool;
 pub mod replay;
 pub mod revocations;
+pub mod secret_ends;
 pub mod secret_uses;
 pub mod snapshot;
 pub mod throttle;

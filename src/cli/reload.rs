@@ -34,10 +34,11 @@ impl Reloads {
     /// Reloads for ever. Any number of signals that come while it is at it are one.
     pub(super) async fn run(self, reloader: Arc<Reloader>) {
         let Self { source, mut hangups, at_start: mut known } = self;
+        let mut known_keys = reloader.key_files();
         let this = Arc::new((source, reloader));
         let mut looks = interval(BETWEEN_LOOKS);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = known.clone();
+        let mut last = (known.clone(), known_keys.clone());
         let mut retry_in = None;
         loop {
             let by_signal = tokio::select! {
@@ -48,12 +49,13 @@ impl Reloads {
             let seen = spawn_blocking(move || {
                 let (source, reloader) = &*looking;
                 reloader.look_at_keys();
-                source.look()
+                (source.look(), reloader.key_files().again())
             });
             // One that panicked has seen nothing new.
             let seen = seen.await.unwrap_or_else(|_| last.clone());
             // Half of a file is not read: only what has stood still for a while.
-            let has_changed = seen != known && seen == last;
+            let is_other = seen.0 != known || seen.1 != known_keys;
+            let has_changed = is_other && seen == last;
             last = seen.clone();
             retry_in = retry_in.map(|looks: u32| looks.saturating_sub(1));
             let reason = match retry_in {
@@ -62,7 +64,7 @@ impl Reloads {
                 Some(0) => "what was wrong may have been mended",
                 _ => continue,
             };
-            known = seen;
+            (known, known_keys) = seen;
             info!(reason, "reading again");
             let reading = Arc::clone(&this);
             let read = spawn_blocking(move || {
@@ -78,6 +80,10 @@ impl Reloads {
             });
             // One that panicked has changed nothing.
             let is_right = read.await.unwrap_or(false);
+            if is_right {
+                // Others may be named now; they were looked at before they were read.
+                known_keys = this.1.key_files();
+            }
             retry_in = (!is_right).then_some(LOOKS_TO_A_RETRY);
         }
     }

@@ -16,6 +16,7 @@ use crate::random::Random;
 use crate::server::{Listener, Server};
 use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::logging;
+use crate::telemetry::metrics::VERSION;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let sockets = service_manager::sockets().map_err(|error| {
@@ -71,7 +72,8 @@ async fn serve(
     let exporting = Exporting::start(server.traces())?;
     for address in &config.listen {
         let issuer = server.issuer();
-        info!(%address, %issuer, admin = %admin_address, workers = config.workers, "serving");
+        let workers = config.workers;
+        info!(version = VERSION, %address, %issuer, admin = %admin_address, workers, "serving");
     }
     let reloads = tokio::spawn(reloads.run(server.reloader()));
     let alive = tokio::spawn(service_manager::keep_alive(server.event_loops()));

@@ -8,8 +8,10 @@ use crate::endpoint::token::{Refused, Served};
 use crate::endpoint::validate::{Needs, bearer};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
+use crate::oauth::client_authentication::Authorization;
 use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
+use crate::telemetry::excerpt::named;
 
 /// Answers one request: 204 with what the token says, or why not.
 pub fn validate<'s>(
@@ -58,13 +60,25 @@ fn try_validate<'s>(
     query: &Parameters<'_>,
 ) -> Result<(Answer, Served<'s>), Refused<'s>> {
     let needs = Needs { scope: query.get("scope"), audience: query.get("audience") };
-    let token = bearer(context, snapshot, head.authorization, needs)?;
+    let token = bearer(context, snapshot, head.authorization, needs).map_err(|refused| {
+        let scope = needs.scope.filter(|_| refused.cause == Cause::TokenScope);
+        Refused { named: scope.map(|scope| lacked(head, scope)), ..refused }
+    })?;
     let mut answer = Answer::empty(204);
     answer.push_header("cache-control", "no-store");
     answer.push_header("x-client-id", token.client_id.to_owned());
     answer.push_header("x-scope", token.scope);
     answer.push_header("x-token-expires", token.expires_at.to_string());
     Ok((answer, Served::to(token.client_id)))
+}
+
+/// The scope that a token lacks, for the log.
+fn lacked(head: &RequestHead<'_>, scope: &str) -> Box<str> {
+    let presented = match head.authorization {
+        Authorization::Present(value) => value,
+        Authorization::Absent | Authorization::Repeated => b"",
+    };
+    named(scope.as_bytes(), &[presented]).into()
 }
 
 /// RFC 6750, section 3: no error code for a request that brought no token.

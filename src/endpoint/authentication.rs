@@ -67,7 +67,7 @@ async fn either<'s>([mut first, mut second]: [Try<'_, 's>; 2]) -> Result<&'s Cli
             Ok(client)
         }
         // The log gets the reading that says more.
-        Err(Refused { cause: Cause::UnknownClient | Cause::WrongSecret, client_id })
+        Err(Refused { cause: Cause::UnknownClient | Cause::WrongSecret, client_id, .. })
             if wrong.client_id.is_some() || client_id.is_none() =>
         {
             Err(wrong)
@@ -153,7 +153,7 @@ impl<'s> Claim<'_, 's> {
             // The result is not needed; a refusal must take the same time for every id.
             black_box(self.snapshot.decoys.kind(&context.decoy_key, self.credentials.client_id()));
         }
-        Refused { cause, client_id: self.registered.map(|client| &*client.id) }
+        Refused { cause, client_id: self.registered.map(|client| &*client.id), named: None }
     }
 
     /// Whether the claim is true.

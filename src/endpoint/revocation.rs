@@ -23,7 +23,7 @@ pub async fn revoke<'s>(
     token: &str,
 ) -> Result<&'s str, Refused<'s>> {
     let client = authenticate(context, snapshot, credentials, endpoint).await?;
-    let refused = |cause| Refused { cause, client_id: Some(&*client.id) };
+    let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
     let now = context.clock.unix_seconds();
     let known = signed(context, snapshot, token, now).ok();
     // Not `current`: the client may be enabled again, and a token's time may only come.

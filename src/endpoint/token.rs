@@ -11,7 +11,7 @@ use crate::endpoint::authentication::authenticate;
 use crate::endpoint::confirmation::confirm;
 use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
 use crate::jose::jws::SigningInput;
-use crate::oauth::client::{ContentType, RateLimit, TokenProfile};
+use crate::oauth::client::{Client, ContentType, RateLimit, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::client_certificate::ShownCertificate;
 use crate::oauth::confirmation::Confirmation;
@@ -19,9 +19,11 @@ use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{Grant, GrantRequest};
 use crate::oauth::reuse::Kind;
+use crate::oauth::scope::ScopeError;
 use crate::signing::engine::SignError;
 use crate::store::revocations::RevocationKey;
 use crate::store::snapshot::Snapshot;
+use crate::telemetry::excerpt::named;
 
 /// A request for a token, in no dialect any more.
 #[derive(Debug)]
@@ -65,6 +67,32 @@ pub struct Issued<'r, 's> {
     pub made: Option<Made>,
     /// How long that took, for a client that is told.
     pub phases: Option<Phases>,
+    /// The same for the audit; `None`: there is none.
+    pub granted: Option<Box<Granted>>,
+}
+
+/// What a client was granted, as the audit has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// Scope tokens, separated by single spaces.
+    pub scope: Box<str>,
+    /// For whom the token is.
+    pub audience: Box<[Box<str>]>,
+    /// Seconds from now to the token's end.
+    pub lifetime: u32,
+}
+
+impl Granted {
+    fn of(grant: &Grant<'_>, issuer: &str, lifetime: u32) -> Self {
+        let audience = if !grant.resources.is_empty() {
+            grant.resources.iter().map(|resource| (*resource).into()).collect()
+        } else if grant.client.audience.is_empty() {
+            [issuer.into()].into()
+        } else {
+            grant.client.audience.clone()
+        };
+        Self { scope: (*grant.scope).into(), audience, lifetime }
+    }
 }
 
 /// A token that was made for a request.
@@ -92,7 +120,7 @@ pub struct Phases {
 }
 
 /// A request that was served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served<'s> {
     /// The client that asked, where it is known.
     pub client_id: &'s str,
@@ -100,6 +128,8 @@ pub struct Served<'s> {
     pub is_reused: bool,
     /// The token that was made for it.
     pub made: Option<Made>,
+    /// What was granted, if there is an audit.
+    pub granted: Option<Box<Granted>>,
 }
 
 impl<'s> Served<'s> {
@@ -110,18 +140,20 @@ impl<'s> Served<'s> {
 }
 
 /// A request that was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused<'s> {
     /// Why.
     pub cause: Cause,
     /// The registered client that the request names, proven or not. Never text from the request:
     /// whoever mistakes the field types a secret there.
     pub client_id: Option<&'s str>,
+    /// What the log names of the request: the path that was not found, the scope that was refused.
+    pub named: Option<Box<str>>,
 }
 
 impl<C: Into<Cause>> From<C> for Refused<'_> {
     fn from(cause: C) -> Self {
-        Self { cause: cause.into(), client_id: None }
+        Self { cause: cause.into(), client_id: None, named: None }
     }
 }
 
@@ -142,7 +174,7 @@ pub async fn issue<'r, 's: 'r>(
 
     let TokenRequest { endpoint, credentials, .. } = request;
     let client = pin!(authenticate(context, snapshot, credentials, endpoint)).await?;
-    let refused = |cause| Refused { cause, client_id: Some(&*client.id) };
+    let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
     // Only now: nobody but the client itself can use up its budget.
     client
         .rate_limit
@@ -153,10 +185,14 @@ pub async fn issue<'r, 's: 'r>(
         return Err(refused(Cause::ContentTypeNotAllowed(client.content_type)));
     }
     let issuer = snapshot.issuer.as_str();
-    let mut grant = Grant::decide(client, &request.grant, issuer).map_err(refused)?;
+    let mut grant = Grant::decide(client, &request.grant, issuer).map_err(|cause| Refused {
+        named: refused_scope(cause, request, client),
+        ..refused(cause)
+    })?;
     grant.confirmation = confirm(context, snapshot, client, request).await.map_err(refused)?;
     let confirmation = grant.confirmation;
     let decided = Clock::instant();
+    let is_audited = context.audit.is_some();
     let (parse, auth) = (parsed - request.received, decided - parsed);
     let told = |phases: Phases| client.server_timing.then_some(phases);
 
@@ -175,10 +211,12 @@ pub async fn issue<'r, 's: 'r>(
     if let Some(expires_at) = found
         && !is_revoked(context, profile, || RevocationKey::of(&buffer[begin..], None))
     {
+        let lifetime = u32::try_from(expires_at - now).unwrap_or(client.token_lifetime);
         return Ok(Issued {
             buffer,
+            granted: is_audited.then(|| Granted::of(&grant, issuer, lifetime).into()),
             scope: grant.scope,
-            lifetime: u32::try_from(expires_at - now).unwrap_or(client.token_lifetime),
+            lifetime,
             expires_at,
             confirmation,
             client_id: &client.id,
@@ -224,8 +262,23 @@ pub async fn issue<'r, 's: 'r>(
         is_reused: reuse.map(|_| false),
         made: Some(Made { token_id, lifetime, phases }),
         phases: told(phases),
+        granted: is_audited.then(|| Granted::of(&grant, issuer, lifetime).into()),
         scope: grant.scope,
     })
+}
+
+/// The part of the scope that is the `cause` of a refusal, as the log names it.
+fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> Option<Box<str>> {
+    let Cause::Scope(why) = cause else { return None };
+    let scope = request.grant.scope?;
+    let refused = match why {
+        ScopeError::Malformed => scope,
+        ScopeError::NotAllowed => {
+            scope.split(' ').find(|token| !client.scopes.contains(token)).unwrap_or(scope)
+        }
+    };
+    let secret = request.credentials.client_secret();
+    Some(named(refused.as_bytes(), &secret.into_iter().collect::<Vec<_>>()).into())
 }
 
 /// A `vision` token and how long it lives, in seconds. Such a token has no id, so that all of one

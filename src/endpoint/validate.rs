@@ -57,7 +57,7 @@ pub fn bearer<'s>(
     }
 
     let current = unbound(context, snapshot, token)?;
-    let refused = |cause| Refused { cause, client_id: Some(&*current.client.id) };
+    let refused = |cause| Refused { cause, client_id: Some(&*current.client.id), named: None };
     if let Some(audience) = needs.audience
         && !current.is_for(audience, snapshot.issuer.as_str())
     {

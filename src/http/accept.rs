@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::http::connection::{self, Handler, Phase, Watch};
+use crate::http::connection::{self, Handler, NotHttp, Phase, Watch};
 use crate::http::event_loops::EventLoops;
 use crate::http::listener::{Accepted, Listener, Peer};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::once_a_second::OnceASecond;
 
 /// All connections of a server.
 pub(crate) struct Connections {
@@ -29,10 +30,13 @@ pub(crate) struct Connections {
     next: AtomicU64,
     is_draining: Arc<AtomicBool>,
     ended: Notify,
+    /// Lines about bytes that were no request.
+    not_http: OnceASecond,
 }
 
 impl Connections {
     pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>, loops: Arc<EventLoops>) -> Arc<Self> {
+        metrics.name_not_http(NotHttp::ALL.map(NotHttp::label));
         Arc::new(Self {
             limits,
             metrics,
@@ -41,6 +45,7 @@ impl Connections {
             next: AtomicU64::new(0),
             is_draining: Arc::default(),
             ended: Notify::new(),
+            not_http: OnceASecond::default(),
         })
     }
 
@@ -126,10 +131,24 @@ impl Connections {
         // Dropped even if serving panics, or never begins.
         let place = Place { id, connections: Arc::clone(self) };
         let served = self.loops.serve(accepted, move |stream| async move {
-            connection::serve(stream, peer, watch, &place.connections.limits, &*handler).await;
+            let connections = &place.connections;
+            let served = connection::serve(stream, peer, watch, &connections.limits, &*handler);
+            if let Err(not_http) = served.await {
+                connections.note(not_http, peer);
+            }
         });
         if let Err(error) = served {
             debug!(%error, "a connection was lost");
+        }
+    }
+
+    /// Counts bytes that were no request, and logs some of them: a scanner sends many.
+    fn note(&self, not_http: NotHttp, peer: Peer) {
+        self.metrics.count_not_http(not_http.label());
+        let now = Clock::unix_micros() / 1_000_000;
+        if let Some(more) = self.not_http.is_due(now) {
+            let (kind, more) = (not_http.label(), (more > 0).then_some(more));
+            warn!(%peer, kind, more, "{}", not_http.explanation());
         }
     }
 

@@ -18,8 +18,6 @@ use crate::form::urlencoded;
 use crate::http::admin::gate::Closed;
 use crate::http::connection::{Arrival, Handler, Received};
 use crate::http::listener::Peer;
-use crate::store::throttle::Spent;
-use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 
@@ -136,25 +134,20 @@ impl Admin {
         self.metrics.signing_queue.set(waiting);
         let open = i64::try_from(self.context.engine.open()).unwrap_or(i64::MAX);
         self.metrics.signing_queue_open.set(open);
-        self.metrics.signing_faults.set(self.context.engine.faults().into());
-        self.metrics.password_hashes.set(self.context.passwords.computed());
         let waiting = i64::try_from(self.context.passwords.waiting()).unwrap_or(i64::MAX);
         self.metrics.password_queue.set(waiting);
         let clients = i64::try_from(self.context.snapshot().clients.len()).unwrap_or(i64::MAX);
         self.metrics.clients.set(clients);
         let revocations = i64::try_from(self.context.revocations.len()).unwrap_or(i64::MAX);
         self.metrics.revocations.set(revocations);
-        let raw = self.context.raw_pairs.load(Ordering::Relaxed);
-        self.metrics.raw_pairs.set(i64::try_from(raw).unwrap_or(i64::MAX));
-        let lost = self.context.audit.as_ref().map_or(0, Audit::lost_lines);
-        self.metrics.lost_audit_lines.set(i64::try_from(lost).unwrap_or(i64::MAX));
-        let throttle = &self.context.throttle;
-        self.metrics.show_throttled([Spent::Client, Spent::Network].map(|it| throttle.refused(it)));
+        let now = self.context.clock.unix_seconds();
+        let snapshot = self.context.snapshot();
+        self.metrics.show_expiring_clients(
+            EXPIRING.map(|(name, time)| (name, snapshot.secret_ends.before(now + time))),
+        );
         match self.metrics.to_text() {
             Ok(mut text) => {
-                let snapshot = self.context.snapshot();
                 text.push_str(&self.context.secret_uses.to_metrics(&snapshot.clients));
-                let now = self.context.clock.unix_seconds();
                 text.push_str(&keys::to_metrics(&snapshot.keys, now));
                 let mut response = plain(StatusCode::OK, text);
                 let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -171,6 +164,9 @@ impl std::fmt::Debug for Admin {
         f.debug_struct("Admin").field("is_ready", &self.is_ready).finish_non_exhaustive()
     }
 }
+
+/// How far ahead clients are counted whose secrets end, in seconds.
+const EXPIRING: [(&str, u64); 3] = [("1d", 86_400), ("7d", 7 * 86_400), ("30d", 30 * 86_400)];
 
 const ROUTES: &str =
     "here are /livez, /readyz, /metrics, /keys, /clients/{id} and /explain/{request-id}\n";

@@ -98,14 +98,15 @@ impl Body for Received {
     }
 }
 
-/// Serves requests on `stream` until either side ends it.
+/// Serves requests on `stream` until either side ends it. Says so if it ends because of bytes that
+/// are no request: hyper answers those itself, if at all.
 pub(crate) async fn serve(
     stream: Stream,
     peer: Peer,
     watch: Arc<Watch>,
     limits: &Limits,
     handler: &impl Handler,
-) {
+) -> Result<(), NotHttp> {
     let io = Watched::new(stream, Arc::clone(&watch));
     let service = service_fn(|mut request: Request<Incoming>| {
         let arrival = Arrival { peer, first_byte: watch.begin_serving() };
@@ -140,18 +141,19 @@ pub(crate) async fn serve(
         tokio::select! {
             biased;
             // A connection that breaks has nobody left to tell.
-            is_over = poll_fn(|cx| {
+            over = poll_fn(|cx| {
                 watch.has_read.store(false, Ordering::Relaxed);
                 match connection.poll_unpin(cx) {
-                    Poll::Ready(_) => Poll::Ready(true),
+                    Poll::Ready(ended) => Poll::Ready(Some(ended)),
                     Poll::Pending if watch.has_large_head.load(Ordering::Relaxed) => {
-                        Poll::Ready(false)
+                        Poll::Ready(None)
                     }
                     Poll::Pending => Poll::Pending,
                 }
             }) => {
-                if is_over {
-                    return;
+                if let Some(ended) = over {
+                    let Err(error) = ended else { return Ok(()) };
+                    return NotHttp::of(&error, &connection.into_parts().read_buf);
                 }
                 watch.has_large_head.store(false, Ordering::Relaxed);
                 let parts = connection.into_parts();
@@ -170,7 +172,7 @@ pub(crate) async fn serve(
                 // An answer that waits for the next turn has its turn now.
                 watch.has_read.store(false, Ordering::Relaxed);
                 let _ = (&mut connection).now_or_never();
-                return;
+                return Ok(());
             }
         }
     };
@@ -178,6 +180,63 @@ pub(crate) async fn serve(
         let mut stream = connection.into_parts().io.into_inner().stream;
         // The answer is small and the socket empty; whoever does not take it gets nothing.
         let _ = timeout(FAREWELL, stream.write_all(HEAD_TIMEOUT)).await;
+    }
+    Ok(())
+}
+
+/// What stood where a request was to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotHttp {
+    /// The beginning of TLS: a client that was set up with `https://` for a port without it.
+    Tls,
+    /// The preface of HTTP/2.
+    Http2,
+    /// A head that is larger than is read.
+    LargeHead,
+    /// Anything else.
+    Other,
+}
+
+impl NotHttp {
+    pub(crate) const ALL: [Self; 4] = [Self::Tls, Self::Http2, Self::LargeHead, Self::Other];
+
+    /// What it was that ended a connection with `error`, and left `unread` behind.
+    fn of(error: &hyper::Error, unread: &[u8]) -> Result<(), Self> {
+        if error.is_parse_too_large() {
+            return Err(Self::LargeHead);
+        }
+        if !error.is_parse() {
+            return Ok(());
+        }
+        // RFC 8446, section 5.1: a handshake record of any version. RFC 9113, section 3.4.
+        Err(match unread {
+            [0x16, 0x03, ..] => Self::Tls,
+            _ if unread.starts_with(b"PRI * ") => Self::Http2,
+            _ => Self::Other,
+        })
+    }
+
+    /// The name in metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Http2 => "http2",
+            Self::LargeHead => "large_head",
+            Self::Other => "other",
+        }
+    }
+
+    /// What happened, and what helps.
+    pub(crate) fn explanation(self) -> &'static str {
+        match self {
+            Self::Tls => {
+                "a client speaks TLS here: set it up with http://, or send it to the proxy that has \
+                 the certificate"
+            }
+            Self::Http2 => "a client speaks HTTP/2 here: set it, or the proxy, to HTTP/1.1",
+            Self::LargeHead => "a client sent a head that is too large to be read",
+            Self::Other => "a client sent bytes that are no HTTP/1 request",
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{
-    AUTHORIZATION, AsHeaderName, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    AUTHORIZATION, AsHeaderName, CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName,
     HeaderValue, IF_NONE_MATCH, RETRY_AFTER, TRANSFER_ENCODING,
 };
 use hyper::http::request;
@@ -22,7 +22,8 @@ use tracing::warn;
 use crate::clock::Clock;
 use crate::config::{ClientCertificates, Config, Dialect, Limits};
 use crate::dialect::{
-    Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, vision,
+    Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, secrets,
+    vision,
 };
 use crate::endpoint::Context;
 use crate::endpoint::metadata::{self, Document};
@@ -42,7 +43,7 @@ use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::random::NoEntropy;
 use crate::store::snapshot::Snapshot;
-use crate::telemetry::excerpt::excerpt;
+use crate::telemetry::excerpt::{excerpt, named};
 use crate::telemetry::hourly::Hourly;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
@@ -233,8 +234,13 @@ impl Service {
             };
         }
         if let Err(cause) = checked {
-            body::discard(&request.headers, body, deadline).await;
-            return refuse(cause, &head, route);
+            let mut outcome = refuse(cause, &head, route);
+            if let (Cause::NotFound, Err(refused)) = (cause, &mut outcome.verdict) {
+                refused.named = path_of(request, &head, body, limits.body_bytes, deadline).await;
+            } else {
+                body::discard(&request.headers, body, deadline).await;
+            }
+            return outcome;
         }
         let body = match body::collect(&request.headers, body, limits.body_bytes, deadline).await {
             Ok(body) => body,
@@ -334,6 +340,30 @@ fn certificate(config: &Config, headers: &HeaderMap, peer: Peer) -> ShownCertifi
     verification.map_or(ShownCertificate::Absent, |verification| {
         ShownCertificate::read(certificate, verification)
     })
+}
+
+/// The path that was not found, for the log. The body is read for this: the path may be one of the
+/// secrets in it.
+async fn path_of<B>(
+    request: &request::Parts,
+    head: &RequestHead<'_>,
+    body: B,
+    limit: usize,
+    deadline: tokio::time::Instant,
+) -> Option<Box<str>>
+where
+    B: Body<Data = Bytes>,
+{
+    let headers = &request.headers;
+    // A client that waits for `100 Continue` is not asked for its body.
+    let body = if headers.contains_key(EXPECT) {
+        Ok(Bytes::new())
+    } else {
+        body::collect(headers, body, limit, deadline).await
+    };
+    // A body that cannot be read whole may hold anything.
+    let secrets = secrets::of(head, &body.ok()?);
+    Some(named(head.path.as_bytes(), &secrets).into())
 }
 
 /// What can be said before the body is read.
@@ -439,13 +469,13 @@ fn into_response(outcome: Outcome<'_>, request_id: HeaderValue) -> Response<Full
         headers.append(HeaderName::from_static(name), value);
     }
     headers.insert(&REQUEST_ID, request_id);
-    if let Err(seconds) = verdict.map_err(|refused| refused.cause.retry_after())
-        && let Some(seconds) = seconds
-    {
-        headers.insert(RETRY_AFTER, seconds.into());
-    }
-    if verdict.is_err_and(|refused| leaves_bytes_unread(refused.cause)) {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if let Err(refused) = verdict {
+        if let Some(seconds) = refused.cause.retry_after() {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if leaves_bytes_unread(refused.cause) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
     let mut response = Response::new(Full::new(answer.body));
     *response.headers_mut() = headers;

@@ -17,6 +17,7 @@ use crate::oauth::client_secret::FastHash;
 use crate::server::{StartError, no_entropy};
 use crate::signing::engine::Engine;
 use crate::store::changes::Changes;
+use crate::store::file_watch::Stamp;
 use crate::store::snapshot::{Contents, Snapshot, Sources, certificate_clients, demo_clients};
 use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::Metrics;
@@ -27,6 +28,7 @@ pub(super) struct Loaded {
     pub(super) keys: Vec<SigningKey>,
     pub(super) admin_token: Option<FastHash>,
     pub(super) issuer: IssuerUrl,
+    pub(super) key_files: Stamp,
 }
 
 impl Loaded {
@@ -34,14 +36,14 @@ impl Loaded {
     pub(super) fn read(config: &Config) -> Result<Self, StartError> {
         let issuer = issuer_of(config)?;
         let contents = Sources::of(config).load().map_err(StartError::Files)?;
-        let Contents { clients, keys, admin_token } = contents;
+        let Contents { clients, keys, admin_token, key_files } = contents;
         let demo = demo_clients(&clients);
         if !demo.is_empty() && !config.allows_demo_secrets() {
             let demo = demo.into_iter().map(str::to_owned).collect();
             return Err(StartError::DemoClients(demo));
         }
         check_certificate_proxies(config, &clients)?;
-        Ok(Self { clients, keys, admin_token, issuer })
+        Ok(Self { clients, keys, admin_token, issuer, key_files })
     }
 }
 
@@ -86,6 +88,8 @@ pub struct Reloader {
     metrics: Arc<Metrics>,
     /// The key that signed when it was last looked at; whoever holds this reloads.
     signed_last: Mutex<Option<String>>,
+    /// How the clients' key files looked before they were last read without a fault.
+    key_files: Mutex<Stamp>,
 }
 
 /// What a reload has come to.
@@ -98,11 +102,18 @@ pub enum Reloaded {
 }
 
 impl Reloader {
-    pub(super) fn new(context: Arc<Context>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(context: Arc<Context>, metrics: Arc<Metrics>, key_files: Stamp) -> Self {
         metrics.snapshot_generation.set(1);
         let now = context.clock.unix_seconds();
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
-        Self { context, metrics, signed_last: Mutex::new(signs) }
+        let (signed_last, key_files) = (Mutex::new(signs), Mutex::new(key_files));
+        Self { context, metrics, signed_last, key_files }
+    }
+
+    /// How the files that the clients' `jwks` name looked before they were last read without a fault.
+    pub fn key_files(&self) -> Stamp {
+        // Replaced as a whole, so a panic elsewhere cannot have broken it.
+        self.key_files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads what `config` names and puts it in force, all of it or nothing; logs the difference or
@@ -154,10 +165,11 @@ impl Reloader {
             let settings = held_back.join(", ");
             warn!(%settings, "these settings need a restart");
         }
-        let Loaded { clients, keys, admin_token, issuer } = Loaded::read(&config)?;
+        let Loaded { clients, keys, admin_token, issuer, key_files } = Loaded::read(&config)?;
         if keys.is_empty() {
             return Err(StartError::NoKeys(config.keys));
         }
+        *self.key_files.lock().unwrap_or_else(PoisonError::into_inner) = key_files;
         let now = self.context.clock.unix_seconds();
         let new = Snapshot::after(&old, clients, keys, issuer, config, now);
         let new = Snapshot { admin_token, ..new };

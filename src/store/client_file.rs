@@ -17,10 +17,12 @@ use std::thread::{self, Builder, available_parallelism};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use tracing::warn;
 
 use crate::fault::Fault;
 use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::entry::{Place, Reader};
+use crate::store::file_watch::{MOST_FILES, Stamp};
 
 /// Reads the registry from `file`.
 ///
@@ -28,7 +30,17 @@ use crate::store::client_file::entry::{Place, Reader};
 ///
 /// Every fault in it.
 pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
-    parse(file, &read(file).map_err(|fault| vec![fault])?)
+    load_with_key_files(file).map(|(registry, _)| registry)
+}
+
+/// Reads the registry from `file`, and says how the files that its clients' `jwks` name looked before
+/// they were read.
+///
+/// # Errors
+///
+/// Every fault in it.
+pub fn load_with_key_files(file: &Path) -> Result<(Registry, Stamp), Vec<Fault>> {
+    parse_with_key_files(file, &read(file).map_err(|fault| vec![fault])?)
 }
 
 /// Reads the text of `file`.
@@ -48,13 +60,19 @@ pub fn read(file: &Path) -> Result<String, Fault> {
 ///
 /// Every fault in it.
 pub fn parse(file: &Path, text: &str) -> Result<Registry, Vec<Fault>> {
+    parse_with_key_files(file, text).map(|(registry, _)| registry)
+}
+
+fn parse_with_key_files(file: &Path, text: &str) -> Result<(Registry, Stamp), Vec<Fault>> {
     let document: Document<'_> =
         serde_json::from_str(text).map_err(|error| vec![document_fault(file, &error)])?;
     let mut registry = Registry::with_capacity(document.clients.len());
     let mut reader = Reader::new(file, text, 1);
+    let mut key_files = Stamp::default();
     for (index, (raw, client)) in in_parallel(file, text, &document.clients).enumerate() {
         match client {
-            Ok(client) => {
+            Ok((client, key_file)) => {
+                key_files.extend(key_file);
                 if !registry.insert(client) {
                     let at = Place { index: Some(index), field: "client_id" };
                     reader.fault(raw, at, "is registered twice");
@@ -63,11 +81,19 @@ pub fn parse(file: &Path, text: &str) -> Result<Registry, Vec<Fault>> {
             Err(faults) => reader.faults.extend(faults),
         }
     }
-    if reader.faults.is_empty() { Ok(registry) } else { Err(reader.faults) }
+    if !reader.faults.is_empty() {
+        return Err(reader.faults);
+    }
+    if key_files.settle() {
+        let problem =
+            format!("names more than {MOST_FILES} key files: of the others, changes count");
+        warn!(file = %file.display(), "{problem} at SIGHUP alone");
+    }
+    Ok((registry, key_files))
 }
 
-/// A client, or all that is wrong with its entry.
-type Read = Result<Box<Client>, Vec<Fault>>;
+/// A client and the file of its keys, or all that is wrong with its entry.
+type Read = Result<(Box<Client>, Option<Stamp>), Vec<Fault>>;
 
 /// Reads `entries` on every processor, and gives each with what came of it, in order.
 fn in_parallel<'t>(
@@ -82,7 +108,9 @@ fn in_parallel<'t>(
         let numbered = (number * length..).zip(part);
         let read = numbered.map(|(index, raw)| {
             let client = reader.client(Some(index), raw).map(Box::new);
-            (*raw, client.ok_or_else(|| take(&mut reader.faults)))
+            let key_file = reader.key_file.take();
+            let read = client.map(|client| (client, key_file));
+            (*raw, read.ok_or_else(|| take(&mut reader.faults)))
         });
         read.collect()
     };

@@ -12,6 +12,33 @@ pub struct Stamp(Vec<(PathBuf, Option<Look>)>);
 type Look = (Option<SystemTime>, u64, [i64; 3]);
 
 impl Stamp {
+    /// The one file at `path` as it looks now.
+    pub fn of_file(path: PathBuf) -> Self {
+        let seen = look(&path);
+        Self(vec![(path, seen)])
+    }
+
+    /// Adds those of `others`.
+    pub fn extend(&mut self, others: Option<Self>) {
+        self.0.extend(others.into_iter().flat_map(|others| others.0));
+    }
+
+    /// The same files as they look now.
+    pub fn again(&self) -> Self {
+        Self(self.0.iter().map(|(path, _)| (path.clone(), look(path))).collect())
+    }
+
+    /// Each file once, in an order, and of very many the first: looking takes a microsecond or more
+    /// for each. Says whether there were too many.
+    pub fn settle(&mut self) -> bool {
+        // Of two looks at one file the first says more: what was read may be as old as that.
+        self.0.sort_by(|(path, _), (other, _)| path.cmp(other));
+        self.0.dedup_by(|(path, _), (before, _)| path == before);
+        let has_too_many = self.0.len() > MOST_FILES;
+        self.0.truncate(MOST_FILES);
+        has_too_many
+    }
+
     /// Looks at each of `paths`, and into those that are directories.
     pub fn of(paths: &[&Path]) -> Self {
         let mut files = Vec::new();
@@ -31,6 +58,9 @@ impl Stamp {
         Self(files)
     }
 }
+
+/// Files that are looked at each second for all clients together.
+pub const MOST_FILES: usize = 10_000;
 
 fn look(path: &Path) -> Option<Look> {
     let metadata = fs::metadata(path).ok()?;

@@ -10,6 +10,8 @@ use crate::jose::key_set::{KeySet, SigningKey};
 use crate::oauth::client::Registry;
 use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash, is_demo_secret};
 use crate::oauth::decoy::Decoys;
+use crate::store::file_watch::Stamp;
+use crate::store::secret_ends::SecretEnds;
 use crate::store::{admin_token, client_file, key_directory};
 
 /// Everything that a request may read.
@@ -29,6 +31,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// What unknown client ids cost.
     pub decoys: Decoys,
+    /// When clients run out of secrets.
+    pub secret_ends: SecretEnds,
     /// Whether the demo secrets, which are public, may be used.
     pub allows_demo_secrets: bool,
 }
@@ -37,6 +41,7 @@ impl Snapshot {
     /// The first snapshot of a process. Without an admin token, which is a field to be set.
     pub fn new(clients: Registry, keys: KeySet, issuer: IssuerUrl, config: Config) -> Self {
         let decoys = Decoys::of(&clients);
+        let secret_ends = SecretEnds::of(&clients);
         let allows_demo_secrets = config.allows_demo_secrets();
         Self {
             clients,
@@ -46,6 +51,7 @@ impl Snapshot {
             admin_token: None,
             generation: 1,
             decoys,
+            secret_ends,
             allows_demo_secrets,
         }
     }
@@ -96,6 +102,8 @@ pub struct Contents {
     pub keys: Vec<SigningKey>,
     /// The hash of the admin listener's token.
     pub admin_token: Option<FastHash>,
+    /// How the files that `jwks` names looked before they were read.
+    pub key_files: Stamp,
 }
 
 impl Sources {
@@ -115,9 +123,11 @@ impl Sources {
     ///
     /// Every fault in every file.
     pub fn load(&self) -> Result<Contents, Vec<Fault>> {
-        let (clients, keys) = (client_file::load(&self.clients), key_directory::load(&self.keys));
-        match (clients, keys, self.admin_token()) {
-            (Ok(clients), Ok(keys), Ok(admin_token)) => Ok(Contents { clients, keys, admin_token }),
+        let clients = client_file::load_with_key_files(&self.clients);
+        match (clients, key_directory::load(&self.keys), self.admin_token()) {
+            (Ok((clients, key_files)), Ok(keys), Ok(admin_token)) => {
+                Ok(Contents { clients, keys, admin_token, key_files })
+            }
             (clients, keys, admin_token) => {
                 let token_fault = admin_token.err().map(|fault| vec![fault]);
                 let faults = [clients.err(), keys.err(), token_fault];

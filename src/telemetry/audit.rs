@@ -38,6 +38,12 @@ pub enum Event<'a> {
         jti: Option<&'a str>,
         /// Whether it was handed out before.
         reused: bool,
+        /// Its scope tokens, separated by spaces.
+        scope: &'a str,
+        /// For whom it is.
+        audience: &'a [Box<str>],
+        /// Seconds from now to its end.
+        lifetime: u32,
     },
     /// A request was refused.
     Refused {

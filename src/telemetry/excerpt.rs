@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 /// The beginning of `text` in at most `limit` bytes, where a byte outside visible ASCII is written
 /// `\xNN`. No escape is cut in two.
 pub fn excerpt(text: &[u8], limit: usize) -> Cow<'_, str> {
@@ -29,6 +32,67 @@ pub fn excerpt(text: &[u8], limit: usize) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// What the log names of a request that was refused because of it: the beginning of `text`, or
+/// [`WITHHELD`] if one of the request's own `secrets` or what looks like a token is in it.
+pub fn named<'t>(text: &'t [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'t, str> {
+    let decoded = percent_decoded(text);
+    let has = |secret: &[u8]| [text, &decoded].iter().any(|text| contains(text, secret));
+    if secrets.iter().any(|secret| has(secret.as_ref())) || holds_token(&decoded) {
+        return Cow::Borrowed(WITHHELD);
+    }
+    excerpt(text, NAMED_BYTES)
+}
+
+/// Stands for text that may be a credential.
+pub const WITHHELD: &str = "(withheld: may be a credential)";
+
+const NAMED_BYTES: usize = 128;
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    !part.is_empty() && memchr::memmem::find(text, part).is_some()
+}
+
+/// Whether a JWS or JWE in its compact form (RFC 7515, section 7.1) is somewhere in `text`. Three
+/// parts with dots between them are no token yet, since names of scopes, hosts and files have them
+/// too: one part is the JSON of a header, or is as long as a signature.
+fn holds_token(text: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    text.split(|byte| !is_part(byte)).any(|run| {
+        let parts: Vec<_> = run.split(|byte| *byte == b'.').collect();
+        let is_header = |part: &&[u8]| {
+            // The first 16 characters stand for 12 bytes.
+            let beginning = &part[..part.len().min(16) / 4 * 4];
+            let decoded = URL_SAFE_NO_PAD.decode(beginning).unwrap_or_default();
+            decoded.trim_ascii_start().starts_with(b"{")
+        };
+        parts.len() >= 3
+            && parts.iter().any(|part| part.len() >= SHORTEST_SIGNATURE || is_header(part))
+    })
+}
+
+/// 32 bytes, as HS256 makes them, in base64url.
+const SHORTEST_SIGNATURE: usize = 43;
+
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let digits = behind.get(..2).filter(|_| byte == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(value) => {
+                decoded.push(value);
+                rest = &behind[2..];
+            }
+            None => {
+                decoded.push(byte);
+                rest = behind;
+            }
+        }
+    }
+    decoded
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +112,40 @@ mod tests {
             assert_eq!(excerpt(text, limit), shown, "{text:?} {limit}");
         }
         assert!(matches!(excerpt(b"POST", 32), Cow::Borrowed("POST")));
+    }
+
+    #[test]
+    fn names_no_credential() {
+        let secrets = ["hunter2", "a+b/c"];
+        for hidden in [
+            "hunter2",
+            "/oauth/hunter2/token",
+            "firstvision.hunter2",
+            "/%68unter2",
+            "/a%2Bb%2fc",
+            "/eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
+            "all.eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
+            "/eyJhbGciOiJSUzI1NiJ9%2EeyJzdWIiOiJhIn0%2Ec2ln",
+            // A header with a space in front, and one that is encrypted.
+            "ICB7ImFsZyI6IkhTMjU2In0.e30.c2ln",
+            "eyJlbmMiOiJBMjU2R0NNIn0....dGFn",
+            "x.y.0123456789012345678901234567890123456789012",
+        ] {
+            assert_eq!(named(hidden.as_bytes(), &secrets), WITHHELD, "{hidden}");
+        }
+        for (text, shown) in [
+            ("/api/connect/tokens", "/api/connect/tokens"),
+            ("firstvision.accountmanagement.read", "firstvision.accountmanagement.read"),
+            ("/static/app.min.js", "/static/app.min.js"),
+            ("/1.2.3", "/1.2.3"),
+            ("", ""),
+            ("a  b", "a\\x20\\x20b"),
+            ("%", "%"),
+            ("/%zz%", "/%zz%"),
+        ] {
+            assert_eq!(named(text.as_bytes(), &secrets), shown);
+        }
+        assert_eq!(named(&[b'x'; 200], &secrets).len(), NAMED_BYTES);
+        assert_eq!(named(b"abc", &[""]), "abc");
     }
 }

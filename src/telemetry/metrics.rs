@@ -2,7 +2,7 @@
 //! in one process do not mix.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -10,6 +10,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::telemetry::figures::Figures;
 use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::wasteful::Wasteful;
 
@@ -19,12 +20,10 @@ pub struct Metrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
     phases: [Histogram; 4],
-    throttled: IntGaugeVec,
     /// Requests with forwarding fields from peers that are not trusted to send them.
     pub untrusted_forwarding: IntCounter,
-    wasted: IntGaugeVec,
     /// Which clients ask for more tokens than they need.
-    pub wasteful: Wasteful,
+    pub wasteful: Arc<Wasteful>,
     /// Connections that are open.
     pub connections: IntGauge,
     /// Connections that were closed or refused because there were too many.
@@ -34,14 +33,8 @@ pub struct Metrics {
     /// Tokens that may wait for a signature.
     pub signing_queue_open: IntGauge,
     signer: IntGaugeVec,
-    /// Signatures that failed their check and were made again.
-    pub signing_faults: IntGauge,
-    /// Slow hashes of secrets that were computed.
-    pub password_hashes: IntGauge,
     /// Secrets that wait for their slow hash.
     pub password_queue: IntGauge,
-    /// Basic pairs that were not form-encoded.
-    pub raw_pairs: IntGauge,
     assertion_audiences: AssertionAudiences,
     /// Self-signed certificates that a proxy takes for authorities.
     pub self_signed_certificates: IntCounter,
@@ -53,10 +46,9 @@ pub struct Metrics {
     pub snapshot_generation: IntGauge,
     reloads: IntCounterVec,
     reload_refused: IntGauge,
-    /// Lines that the audit has lost.
-    pub lost_audit_lines: IntGauge,
-    lost_log_lines: IntGauge,
-    log: OnceLock<LogQueue>,
+    not_http: IntCounterVec,
+    expiring_clients: IntGaugeVec,
+    log: Arc<OnceLock<LogQueue>>,
 }
 
 impl Metrics {
@@ -80,6 +72,24 @@ impl Metrics {
         let gauges = |name, help, label| {
             registered(&registry, IntGaugeVec::new(Opts::new(name, help), &[label])?)
         };
+        let wasteful = Arc::<Wasteful>::default();
+        let watched = Arc::clone(&wasteful);
+        registry.register(Box::new(Figures::labelled(
+            "grantd_wasteful_tokens_total",
+            "Tokens asked for while the last had half of its life left: the worst clients.",
+            "client",
+            move || watched.worst().into_iter().map(|(id, count)| (id.into(), count)).collect(),
+        )?))?;
+        let log = Arc::<OnceLock<LogQueue>>::default();
+        let watched = Arc::clone(&log);
+        registry.register(Box::new(Figures::one(
+            "grantd_log_lines_lost_total",
+            "Log lines lost because their reader was too slow.",
+            move || watched.get().map_or(0, LogQueue::lost_lines),
+        )?))?;
+        let build = Opts::new("grantd_build_info", "The version that runs: always 1, by its name.");
+        let build = registered(&registry, IntGaugeVec::new(build, &["version"])?)?;
+        build.with_label_values(&[VERSION]).set(1);
         let signer = Opts::new("grantd_signer_info", "What signs tokens: always 1, by its name.");
         Ok(Self {
             requests: counters(
@@ -89,21 +99,11 @@ impl Metrics {
             )?,
             seconds: registered(&registry, seconds)?,
             phases: PHASES.map(|phase| phases.with_label_values(&[phase])),
-            throttled: gauges(
-                "grantd_throttled_total",
-                "Requests refused because of earlier authentication failures, by exhausted budget.",
-                "budget",
-            )?,
             untrusted_forwarding: counter(
                 "grantd_untrusted_forwarding_total",
                 "Requests with forwarding fields from a peer that trusted_proxies does not name.",
             )?,
-            wasted: gauges(
-                "grantd_wasteful_tokens_total",
-                "Tokens asked for while the last had half of its life left: the worst clients.",
-                "client",
-            )?,
-            wasteful: Wasteful::default(),
+            wasteful,
             connections: gauge("grantd_connections", "Open connections.")?,
             connections_shed: counter(
                 "grantd_connections_shed_total",
@@ -116,21 +116,9 @@ impl Metrics {
                  signing has its processors to itself, half of it while nothing is signed.",
             )?,
             signer: registered(&registry, IntGaugeVec::new(signer, &["signer"])?)?,
-            signing_faults: gauge(
-                "grantd_signing_faults",
-                "Signatures since the start that failed their check and were made again.",
-            )?,
-            password_hashes: gauge(
-                "grantd_password_hashes",
-                "Slow hashes of secrets computed since the start.",
-            )?,
             password_queue: gauge(
                 "grantd_password_queue",
                 "Secrets that wait for their slow hash.",
-            )?,
-            raw_pairs: gauge(
-                "grantd_raw_basic_pairs",
-                "Basic pairs since the start that were right as they stand, not form-decoded.",
             )?,
             assertion_audiences: AssertionAudiences(counters(
                 "grantd_assertion_audiences_total",
@@ -160,15 +148,17 @@ impl Metrics {
                 "grantd_reload_refused",
                 "Whether what was read last is wrong, and what was in force before still is.",
             )?,
-            lost_audit_lines: gauge(
-                "grantd_audit_lines_lost",
-                "Audit lines lost since the start, because the disk was full or too slow.",
+            not_http: counters(
+                "grantd_not_http_total",
+                "Connections closed because their bytes were no HTTP/1 request, by what they were.",
+                &["kind"],
             )?,
-            lost_log_lines: gauge(
-                "grantd_log_lines_lost",
-                "Log lines lost since the start, because their reader was too slow.",
+            expiring_clients: gauges(
+                "grantd_clients_expiring",
+                "Enabled clients whose last secret has ended or ends within this time.",
+                "within",
             )?,
-            log: OnceLock::new(),
+            log,
             registry,
         })
     }
@@ -201,12 +191,53 @@ impl Metrics {
         }
     }
 
-    /// Shows how many requests were refused for want of the client's budget and of its network's.
-    pub fn show_throttled(&self, [client, address]: [u64; 2]) {
-        for (budget, refused) in [("client", client), ("address", address)] {
-            let refused = i64::try_from(refused).unwrap_or(i64::MAX);
-            self.throttled.with_label_values(&[budget]).set(refused);
+    /// Shows a counter whose figure `read` gives.
+    ///
+    /// # Errors
+    ///
+    /// If there is a metric of this name, or it is no name.
+    pub fn show_counter(
+        &self,
+        name: &str,
+        help: &str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(Figures::one(name, help, read)?))
+    }
+
+    /// Shows a counter for each value of `label`, whose figures `read` gives.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn show_counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        read: impl Fn() -> Vec<(String, u64)> + Send + Sync + 'static,
+    ) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(Figures::labelled(name, help, label, read)?))
+    }
+
+    /// Shows how many clients have no secret that is good for longer than each of these times.
+    pub fn show_expiring_clients<const N: usize>(&self, within: [(&str, usize); N]) {
+        for (time, clients) in within {
+            let clients = i64::try_from(clients).unwrap_or(i64::MAX);
+            self.expiring_clients.with_label_values(&[time]).set(clients);
         }
+    }
+
+    /// From now on there is a zero of each of these kinds to compare with.
+    pub fn name_not_http<const N: usize>(&self, kinds: [&str; N]) {
+        for kind in kinds {
+            self.not_http.with_label_values(&[kind]);
+        }
+    }
+
+    /// Counts a connection whose bytes were no HTTP/1 request.
+    pub fn count_not_http(&self, kind: &str) {
+        self.not_http.with_label_values(&[kind]).inc();
     }
 
     /// Counts files that were read again and are right, whether they were different or not.
@@ -233,13 +264,6 @@ impl Metrics {
     ///
     /// If a metric cannot be written down.
     pub fn to_text(&self) -> Result<String, prometheus::Error> {
-        let lost = self.log.get().map_or(0, LogQueue::lost_lines);
-        self.lost_log_lines.set(i64::try_from(lost).unwrap_or(i64::MAX));
-        self.wasted.reset();
-        for (client, wasted) in self.wasteful.worst() {
-            let wasted = i64::try_from(wasted).unwrap_or(i64::MAX);
-            self.wasted.with_label_values(&[&client]).set(wasted);
-        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -260,6 +284,9 @@ impl AssertionAudiences {
         self.0.with_label_values(&[form]).inc();
     }
 }
+
+/// The version that this is, in the log and in metrics.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const PHASES: [&str; 4] = ["parse", "auth", "queue", "sign"];
 

@@ -2,6 +2,8 @@
 
 mod gate;
 
+use grantd::clock::Clock;
+
 use crate::support::home::{SIGNER, signing_key};
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, demo_without};
 
@@ -92,9 +94,12 @@ fn metrics_are_in_the_prometheus_text_format() {
         let value = line.rsplit_once(' ').map(|(_, value)| value.parse::<f64>());
         assert!(line.starts_with("# ") || value.is_some_and(|value| value.is_ok()), "{line}");
     }
-    for metric in
-        ["grantd_clients", "grantd_connections", "grantd_signing_queue", "grantd_log_lines_lost"]
-    {
+    for metric in [
+        "grantd_clients",
+        "grantd_connections",
+        "grantd_signing_queue",
+        "grantd_log_lines_lost_total",
+    ] {
         assert!(answer.text().contains(&format!("# HELP {metric} ")), "{metric}");
     }
     let registered = crate::support::home::registry().matches("\"client_id\"").count();
@@ -134,7 +139,7 @@ fn what_signs_is_named() {
         let name = metrics.lines().find_map(|line| {
             line.strip_prefix("grantd_signer_info{signer=\"")?.strip_suffix("\"} 1")
         });
-        assert_eq!(server.metric("grantd_signing_faults "), 0);
+        assert_eq!(server.metric("grantd_signing_faults_total "), 0);
         name.expect("a signer").to_owned()
     };
     assert_eq!(signer_of(&["--signer", "ring"]), "ring");
@@ -153,4 +158,63 @@ fn what_signs_is_named() {
             assert!(["ring", "aws-lc"].iter().any(|single| chosen.ends_with(single)), "{chosen}");
         }
     }
+}
+
+/// Nothing that promtool complains about: names, types, help.
+#[test]
+fn promtool_finds_nothing_wrong_with_the_metrics() {
+    let server = Program::start(Home::new(), &[]);
+    for _ in 0..2 {
+        assert_eq!(server.ask(&Request::token(ENCODINGS[0], &DEMO)).status, 200);
+    }
+    let metrics = server.metrics();
+    let mut promtool = std::process::Command::new("promtool");
+    let ended =
+        crate::support::command::run_with_input(promtool.args(["check", "metrics"]), &metrics);
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
+    // It finds what is wrong with others.
+    let wrong = metrics
+        .replace("# TYPE grantd_throttled_total counter", "# TYPE grantd_throttled_total gauge");
+    let mut promtool = std::process::Command::new("promtool");
+    let ended =
+        crate::support::command::run_with_input(promtool.args(["check", "metrics"]), &wrong);
+    assert!(
+        ended.code != Some(0) && ended.stderr.contains("grantd_throttled_total"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn the_version_is_in_the_log_and_in_the_metrics() {
+    let server = Program::shared();
+    let version = env!("CARGO_PKG_VERSION");
+    let line = server.log.wait_for(|line| line["message"] == "serving");
+    assert_eq!(line["version"], version);
+    assert_eq!(server.metric(&format!("grantd_build_info{{version=\"{version}\"}}")), 1);
+}
+
+/// By how many, and not by which: their names could be a million.
+#[test]
+fn clients_whose_last_secret_ends_soon_are_counted() {
+    use crate::support::home::{hash_of, secret_of};
+    use serde_json::json;
+    let now = Clock::unix_micros() / 1_000_000;
+    let day = 86_400;
+    let secret = |label: &str, end: u64| json!({ "label": label, "hash": hash_of(&secret_of(label)), "expires_at": end });
+    let clients = json!({ "clients": [
+        { "client_id": "ended", "secrets": [secret("a", now - day)] },
+        { "client_id": "today", "secrets": [secret("a", now + day / 2)] },
+        { "client_id": "week", "secrets": [secret("a", now + 6 * day)] },
+        { "client_id": "rotated", "secrets": [secret("a", now + day / 2), secret("b", now + 20 * day)] },
+        { "client_id": "disabled", "secrets": [secret("a", now + day)], "enabled": false },
+        { "client_id": "for-ever", "secrets": [{ "label": "a", "hash": hash_of(&secret_of("c")) }] },
+    ] });
+    let home = Home::new();
+    home.write("clients.json", &clients.to_string());
+    let server = Program::start(home, &[]);
+    let expiring =
+        |within: &str| server.metric(&format!("grantd_clients_expiring{{within=\"{within}\"}}"));
+    assert_eq!(["1d", "7d", "30d"].map(expiring), [2, 3, 4]);
+    assert!(!server.metrics().contains("rotated"));
 }

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::support::sibling::USER;
 use crate::support::{
     DEMO, Encoding, Home, Program, Request, Token, demo_with, demo_without, request_of, wait_until,
 };
@@ -64,7 +65,8 @@ fn what_was_issued_refused_revoked_and_changed_is_written_down() {
     let expected = [
         json!({ "time": null, "event": "started", "issuer": issuer }),
         about(json!({ "event": "issued", "request_id": "issued", "route": "token",
-                      "jti": claims["jti"], "reused": false, "trace_id": trace })),
+                      "jti": claims["jti"], "reused": false, "trace_id": trace,
+                      "scope": "external-api", "audience": [issuer], "lifetime": 3600 })),
         about(json!({ "event": "refused", "request_id": "refused", "route": "token",
                       "cause": "wrong_secret" })),
         about(json!({ "event": "revoked", "request_id": "revoked", "route": "revocation" })),
@@ -102,4 +104,45 @@ fn a_file_that_cannot_be_written_stops_the_start() {
     let command = home.command(&[&arguments[..], &["--admin-listen", "127.0.0.1:0"]].concat());
     let says = ["nowhere/audit.jsonl: cannot be written"];
     crate::support::command::run(command).assert_error(1, &says);
+}
+
+/// What a token is good for is on record, whatever it was made of and however often it was handed out.
+#[test]
+fn what_a_token_is_good_for_is_written_down() {
+    let home = Home::new();
+    home.write("grantd.toml", "audit = \"audit.jsonl\"\n");
+    let mut server = Program::start(home, &["--config", "grantd.toml"]);
+    let [one, two] = ["https://api.example/one", "urn:example:two"];
+    let vision = Request::get("/v1/getAccessToken/edit%20all")
+        .header("Content-Type", "application/json")
+        .basic(&format!("{}:{}", USER.0, USER.1));
+    let form = |id: &str, more: &[(&'static str, &'static str)]| {
+        let secret = crate::support::home::secret_of(id);
+        Request::token(Encoding::Urlencoded, &request_of(id, &secret, more))
+    };
+    let asked = [
+        (form("two-audiences", &[]), "read", vec![one, two]),
+        (form("two-audiences", &[("scope", "write read")]), "write read", vec![one, two]),
+        (form("two-audiences", &[("resource", two)]), "read", vec![two]),
+        (vision, "edit all", vec![&*server.issuer]),
+        (form("reuser", &[]), "read", vec![one, two]),
+        (form("reuser", &[]), "read", vec![one, two]),
+    ];
+    let mut expected = Vec::new();
+    for (request, scope, audience) in &asked {
+        assert_eq!(server.ask(request).status, 200);
+        expected.push(json!({ "scope": scope, "audience": audience }));
+    }
+    let lines = lines(&mut server, "audit.jsonl");
+    let issued: Vec<_> = lines.iter().filter(|line| line["event"] == "issued").collect();
+    let told: Vec<_> = issued
+        .iter()
+        .map(|line| json!({ "scope": line["scope"], "audience": line["audience"] }))
+        .collect();
+    assert_eq!(told, expected);
+    let lifetimes: Vec<_> = issued.iter().map(|line| line["lifetime"].as_u64().unwrap()).collect();
+    assert_eq!(lifetimes[..5], [3600, 3600, 3600, 7200, 3600]);
+    // What is left of the one that was handed out before.
+    assert_eq!(issued[5]["reused"], true);
+    assert!((3500..=3600).contains(&lifetimes[5]), "{lifetimes:?}");
 }

@@ -63,7 +63,7 @@ fn ask_about(path: &str, pair: &str) -> Request {
 #[test]
 fn a_pair_is_right_in_either_reading_everywhere() {
     let server = Program::start(home(), &[]);
-    let raw = || server.metric("grantd_raw_basic_pairs ");
+    let raw = || server.metric("grantd_raw_basic_pairs_total ");
     for (id, secret) in PAIRS {
         let as_it_stands = format!("{id}:{secret}");
         let encoded = format!("{}:{}", form_encoded(id), form_encoded(secret));
@@ -157,7 +157,7 @@ fn each_reading_is_paid_for() {
     home.write("clients.json", &json!({ "clients": [guessable, slow] }).to_string());
     let server = Program::start(home, &["--config", "grantd.toml"]);
     let ask = |pair: &str| server.ask(&basic(Encoding::Urlencoded, pair));
-    let hashes = || server.metric("grantd_password_hashes ");
+    let hashes = || server.metric("grantd_password_hashes_total ");
     let (right, wrong) = (format!("{id}:{secret}"), format!("{id}:w+rong"));
     for _ in 0..20 {
         assert_eq!(ask(&right).status, 200);
@@ -199,7 +199,7 @@ fn a_right_reading_is_remembered() {
     for _ in 0..5 {
         let answer = server.ask(&basic(Encoding::Urlencoded, &format!("slow:{text}")));
         assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(server.metric("grantd_password_hashes "), 2);
+        assert_eq!(server.metric("grantd_password_hashes_total "), 2);
     }
 }
 

@@ -405,7 +405,7 @@ fn a_client_that_resets_its_connection_loses_its_place_in_the_queue() {
     for mut connection in [first, second] {
         connection.read_answer().assert_refused(400, "invalid_client");
     }
-    assert_eq!(server.metric("grantd_password_hashes "), 2);
+    assert_eq!(server.metric("grantd_password_hashes_total "), 2);
 }
 
 #[test]

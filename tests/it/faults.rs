@@ -87,11 +87,11 @@ fn on_a_full_disk_tokens_go_on_and_lost_lines_are_counted() {
             let answer = server.ask(&request.header("X-Request-Id", long.as_str()));
             assert_eq!(answer.status, 200);
         }
-        server.metric("grantd_audit_lines_lost") > 0
+        server.metric("grantd_audit_lines_lost_total") > 0
     });
     let whole = std::fs::read_to_string(server.home.path("audit.jsonl")).unwrap();
     assert!(whole.starts_with("{\"time\":"), "{whole}");
-    assert_eq!(server.metric("grantd_log_lines_lost"), 0);
+    assert_eq!(server.metric("grantd_log_lines_lost_total"), 0);
 }
 
 #[test]

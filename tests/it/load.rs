@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{DEMO, Encoding, Program, Request, TOKEN};
+use crate::support::{DEMO, Encoding, Home, Program, Request, TOKEN, wait_until};
 
 const ENCODINGS: [&str; 2] = ["urlencoded", "multipart"];
 
@@ -48,7 +48,7 @@ fn run(script: &str, encoding: &str, program: &Program, more: &[&str]) -> String
 /// server: it counts too.
 #[track_caller]
 fn only_tokens(script: &str, more: &[&str], statuses: fn(&str) -> Statuses) {
-    let program = Program::start(crate::support::Home::new(), &[]);
+    let program = Program::start(Home::new(), &[]);
     for encoding in ENCODINGS {
         let before = program.issued();
         let report = run(script, encoding, &program, more);
@@ -63,7 +63,7 @@ fn only_tokens(script: &str, more: &[&str], statuses: fn(&str) -> Statuses) {
 /// wrk's scripts that ask about one token: all answers are good ones, and the server counts them.
 #[test]
 fn questions_about_a_token() {
-    let program = Program::start(crate::support::Home::new(), &[]);
+    let program = Program::start(Home::new(), &[]);
     let answer = program.ask(&Request::token(Encoding::Urlencoded, &DEMO));
     let answer: Value = serde_json::from_slice(&answer.body).unwrap();
     for (script, outcome) in [("validate", "served"), ("introspect", "introspected")] {
@@ -203,9 +203,9 @@ fn a_missing_tool_is_named_with_its_source() {
         fs::copy(file.path(), load.join(file.file_name())).unwrap();
     }
     for (script, source) in [
-        ("autocannon", "tests/run"),
+        ("autocannon", "npm ci"),
         ("hey", "apt-get install hey"),
-        ("oha", "tests/run"),
+        ("oha", "cargo install oha --locked"),
         ("wrk", "apt-get install wrk"),
     ] {
         let (output, text) = output(Command::new(load.join(script)).env("PATH", "/nowhere"));
@@ -219,4 +219,89 @@ fn a_missing_tool_is_named_with_its_source() {
 fn the_lock_file_names_no_registry() {
     let lock = fs::read_to_string(root().join("benches/load/package-lock.json")).unwrap();
     assert!(lock.contains("\"integrity\": \"sha512-") && !lock.contains("\"resolved\""));
+}
+
+/// Runs the program that signs what each request needs one of, built as a load tester builds it.
+fn signed(directory: &Path, arguments: &[&str]) {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["run", "--locked", "--quiet", "--example", "signed", "--"]).args(arguments);
+    let (output, text) = output(cargo.current_dir(root()).env("SIGNED", directory));
+    assert!(output.status.success(), "{text}");
+}
+
+/// Assertions and proofs, each for one use: all of them are used, none twice, and each gets a token.
+#[test]
+fn what_was_signed_beforehand_gets_only_tokens() {
+    let home = Home::new();
+    let directory = home.path("signed");
+    signed(&directory, &["client"]);
+    fs::copy(directory.join("clients.json"), home.clients()).unwrap();
+    let program = Program::start(home, &[]);
+    let url = format!("http://{}{TOKEN}", program.address);
+    // What was signed in the second of the start or before is refused.
+    let begin = program.log.wait_for(|line| line["message"] == "serving")["timestamp"].clone();
+    let second = |time: &str| time[..19].to_owned();
+    wait_until(|| {
+        let now = grantd::clock::date_time(grantd::clock::Clock::unix_micros());
+        second(&now) > second(begin.as_str().unwrap())
+    });
+    for (what, label) in [("assertion", "assertion"), ("dpop", "dpop")] {
+        signed(&directory, &[what, "300", &url]);
+        let before = program.issued();
+        let mut command = Command::new(root().join("benches/load/wrk"));
+        command.args([what, "2", "4", &url]).env("PATH", search_path()).env("SIGNED", &directory);
+        let (output, text) = output(&mut command);
+        assert!(output.status.success(), "{label}: {text}");
+        assert!(text.starts_with("wrk: without token_reuse"), "{text}");
+        let statuses = of_wrk(&text);
+        assert_eq!(statuses.keys().collect::<Vec<_>>(), ["200"], "{text}");
+        let issued = program.issued() - before;
+        assert!((200..=300).contains(&issued), "{issued} of 300\n{text}");
+    }
+    // Only wrk's scripts read them.
+    let (output, text) = output(Command::new(root().join("benches/load/hey")).arg("dpop"));
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("'dpop' is for wrk"), "{text}");
+    let elsewhere = TempDir::new().unwrap();
+    let mut command = Command::new(root().join("benches/load/wrk"));
+    let (output, text) = self::output(command.arg("assertion").env("SIGNED", elsewhere.path()));
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("cargo run --release --example signed -- assertion"), "{text}");
+}
+
+/// A rate of tokens that were handed out before is another figure: the first line tells.
+#[test]
+fn the_first_line_says_what_is_measured() {
+    let home = Home::new();
+    let shipped = fs::read_to_string(home.clients()).unwrap();
+    let mut registry: Value = serde_json::from_str(&shipped).unwrap();
+    registry["clients"][0]["token_reuse"] = 600.into();
+    home.write("reuse.json", &registry.to_string());
+    let reusing = Program::start(home, &["--clients", "reuse.json"]);
+    let fresh = Program::shared();
+    for script in SCRIPTS {
+        for (program, says) in
+            [(&reusing, "with token_reuse: "), (&*fresh, "without token_reuse: ")]
+        {
+            let report = run(script, "multipart", program, &[]);
+            assert!(report.starts_with(&format!("{script}: {says}")), "{report}");
+        }
+        let url = format!("http://{}/nowhere", fresh.address);
+        let mut command = Command::new(root().join("benches/load").join(script));
+        command.args(["urlencoded", "1", "1", &url]).env("PATH", search_path());
+        let (_, report) = output(&mut command);
+        assert!(report.starts_with(&format!("{script}: the first answer was 404")), "{report}");
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_said_beforehand() {
+    for script in SCRIPTS {
+        let path = root().join("benches/load").join(script);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n 64; exec \"$0\" urlencoded 1 64"]).arg(path);
+        let (output, text) = output(shell.env("PATH", search_path()));
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("ulimit -n 96"), "{text}");
+    }
 }

@@ -36,6 +36,7 @@ mod mtls;
 mod multipart;
 mod names;
 mod night;
+mod not_http;
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
 mod password_hashes;

@@ -55,7 +55,7 @@ fn ask(server: &Program, encoding: Encoding, id: &str, secret: &str) -> Response
 }
 
 fn computed(server: &Program) -> u64 {
-    server.metric("grantd_password_hashes ")
+    server.metric("grantd_password_hashes_total ")
 }
 
 #[test]

@@ -3,12 +3,14 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use grantd::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::support::command::{run, run_with_input};
 use crate::support::home::{hash_of, secret_of, set_mode};
 use crate::support::{
-    Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Token, request_of, wait_until,
+    Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Signer, Token, request_of,
+    wait_until,
 };
 
 fn client(id: &str, more: impl Into<Value>) -> Value {
@@ -260,4 +262,61 @@ fn reloads_take_no_memory_with_them() {
     let after = reload_many(60);
     // One registry of these takes some 1.5 MB: kept, they would be 90.
     assert!(after < before + 20_000, "{before} KiB have become {after}");
+}
+
+/// A client's keys are in a file of their own: it is looked at as the registry is, and a fault in it
+/// leaves the old keys in force until it is mended.
+#[test]
+fn a_key_file_that_changes_is_noticed() {
+    let [old, new] = [Signer::es256(), Signer::eddsa()];
+    let home = Home::new();
+    let by_key = |id: &str| {
+        json!({ "client_id": id, "auth_methods": ["private_key_jwt"], "scopes": ["read"],
+                "default_scopes": ["read"], "jwks": "keys/../c.json" })
+    };
+    // Two clients may name one file.
+    register(&home, &[by_key("c"), by_key("d"), client("a", json!({}))]);
+    home.write("c.json", &old.jwks().to_string());
+    let server = Program::start(home, &[]);
+    let status = |signer: &Signer, id: &str| {
+        let now = Clock::unix_micros() / 1_000_000;
+        let claims = json!({ "iss": id, "sub": id, "aud": server.issuer, "iat": now,
+                             "exp": now + 60, "jti": format!("{:?}", Clock::instant()) });
+        let header = json!({ "alg": signer.algorithm, "typ": "JWT" });
+        let assertion = signer.sign(&header, &claims);
+        let jwt_bearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_assertion_type", jwt_bearer),
+            ("client_assertion", &assertion),
+        ];
+        server.ask(&Request::token(Encoding::Urlencoded, &form)).status
+    };
+    // Assertions from before the start are refused; one of the same second is, too.
+    wait_until(|| status(&old, "c") == 200);
+    assert_eq!(status(&new, "c"), 400);
+
+    server.home.write("c.json", &new.jwks().to_string());
+    let changed = changes(&server, 2);
+    assert!(changed.contains('c') && changed.contains('d'), "{changed}");
+    assert_eq!([status(&new, "c"), status(&new, "d"), status(&old, "c")], [200, 200, 400]);
+
+    server.home.write("c.json", "{");
+    let line = server.log.wait_for(|line| line["fault"].is_string());
+    assert!(line["fault"].as_str().unwrap().contains("c.json:1"), "{line}");
+    assert_eq!(status(&new, "c"), 200);
+    server.home.write("c.json", &old.jwks().to_string());
+    changes(&server, 3);
+    assert_eq!([status(&old, "c"), status(&new, "c")], [200, 400]);
+    // A file that is named from now on is looked at from now on.
+    let mut moved = by_key("c");
+    moved["jwks"] = "other.json".into();
+    server.home.write("other.json", &old.jwks().to_string());
+    register(&server.home, &[moved, client("a", json!({}))]);
+    changes(&server, 4);
+    server.home.write("other.json", &new.jwks().to_string());
+    changes(&server, 5);
+    assert_eq!([status(&new, "c"), status(&old, "c")], [200, 400]);
+    // Once for each change, and not again and again.
+    assert_eq!(server.log.count(|line| line["reason"] == "a file has changed"), 5);
 }

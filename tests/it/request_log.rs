@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::{Home, Program, Request};
+use crate::support::sibling::USER;
+use crate::support::status::token_of;
+use crate::support::{DEMO, ENCODINGS, Encoding, Home, Program, Request, demo_with, demo_without};
 
 /// The whole line about a request of this id, and as it reads.
 fn line_of(server: &Program, id: &str) -> (Value, String) {
@@ -91,4 +93,160 @@ fn what_a_proxy_was_asked_for_is_short_and_visible() {
     }
     let audit = std::fs::read_to_string(server.home.path("audit.jsonl")).unwrap_or_default();
     assert!(!audit.contains("xxx"), "{audit}");
+}
+
+#[test]
+fn a_path_that_was_not_found_is_named() {
+    let server = Program::shared();
+    let long = format!("/{}", "x".repeat(4_000));
+    for (number, (path, logged)) in [
+        ("/connect/tokens?client_id=a", "/connect/tokens"),
+        ("/v1/api/oauth/Token", "/v1/api/oauth/Token"),
+        ("/v1/getAccessToken/a/b", "/v1/getAccessToken/a/b"),
+        ("/a%0Ab/\"c\\", "/a%0Ab/\"c\\"),
+        (&long, &long[..128]),
+        // Three parts with dots between them are no token yet.
+        ("/static/app.min.js", "/static/app.min.js"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (way, request) in [
+            ("get", Request::get(path)),
+            ("form", Request::token(Encoding::Urlencoded, &DEMO).with_target(path)),
+            ("parts", Request::token(Encoding::Multipart, &DEMO).with_target(path)),
+        ] {
+            let id = format!("unknown.{number}.{way}");
+            let answer = server.ask(&request.header("X-Request-Id", id.as_str()));
+            assert_eq!(answer.status, 404, "{path}");
+            let (line, text) = line_of(&server, &id);
+            assert_eq!((&line["cause"], &line["path"]), (&"not_found".into(), &logged.into()));
+            assert!(text.len() < 1000 && line["scope"].is_null(), "{text}");
+        }
+    }
+    // Elsewhere the route says where it was.
+    let answer = server.ask(&Request::get("/.well-known/jwks.json"));
+    let (line, _) = line_of(&server, answer.header("x-request-id").unwrap());
+    assert!(line["path"].is_null(), "{line}");
+}
+
+const WITHHELD: &str = "(withheld: may be a credential)";
+
+#[test]
+fn no_credential_is_named_as_a_path() {
+    let server = Program::shared();
+    let [secret, token] = [DEMO[1].1.to_owned(), token_of(server.address, "one-audience")];
+    let path = format!("/api/{secret}/x");
+    let escaped = format!("/%{:02x}{}", secret.as_bytes()[0], &secret[1..]);
+    let json = serde_json::json!({ "client_secret": secret }).to_string();
+    let request = || Request::token(Encoding::Urlencoded, &DEMO);
+    let unread = request().without_header("Content-Type");
+    let requests = [
+        Request::token(Encoding::Urlencoded, &DEMO).with_target(&path),
+        Request::token(Encoding::Multipart, &DEMO).with_target(&path),
+        request().with_target(&escaped),
+        Request::new("POST", &path).typed_body("application/json", json),
+        unread.header("Content-Type", "text/plain").with_target(&path),
+        Request::get(&path).basic(&format!("demo-client:{secret}")),
+        Request::get(&path).basic(&format!("demo-client:{}", secret.replace('-', "%2D"))),
+        Request::get(&path).header("Authorization", format!("Bearer {secret}")),
+        Request::get(&format!("{path}?client_secret={secret}")),
+        Request::get(&format!("/{token}")),
+        Request::get(&format!("/a/{}", token.replace('.', "%2E"))),
+        Request::get(&format!("/{token}/a")),
+    ];
+    for (number, request) in requests.into_iter().enumerate() {
+        let id = format!("credential.{number}");
+        assert_eq!(server.ask(&request.header("X-Request-Id", id.as_str())).status, 404);
+        assert_eq!(line_of(&server, &id).0["path"], WITHHELD, "{number}");
+    }
+    // A client that waits to be asked for its body is answered without it.
+    let id = "credential.expects";
+    let request = request().with_target("/api/x").header("Expect", "100-continue");
+    let mut connection = crate::support::Connection::open(server.address);
+    connection.send(&request.header("X-Request-Id", id).head());
+    assert_eq!(connection.read_answer().status, 404);
+    assert_eq!(line_of(&server, id).0["path"], "/api/x");
+}
+
+/// Requests for a scope in each dialect and encoding.
+fn scoped(scope: &str) -> Vec<Request> {
+    let (user, secret) = USER;
+    let vision = serde_json::json!({ "grant_type": "client_credentials", "scope": scope,
+        "client_id": user, "client_secret": secret });
+    let post = |path| Request::new("POST", path).typed_body("application/json", vision.to_string());
+    let escaped = crate::support::form::percent_encode(scope.as_bytes());
+    let mut requests: Vec<_> = ENCODINGS
+        .into_iter()
+        .map(|encoding| Request::token(encoding, &demo_with(&[("scope", scope)])))
+        .collect();
+    requests.push(post("/v1/api/oauth/token"));
+    requests.push(
+        Request::get(&format!("/v1/getAccessToken?scope={escaped}"))
+            .header("Content-Type", "application/json")
+            .basic(&format!("{user}:{secret}")),
+    );
+    requests
+}
+
+#[test]
+fn a_scope_that_was_refused_is_named() {
+    let server = Program::shared();
+    for (number, (scope, cause, logged)) in [
+        ("nothing", "scope_not_allowed", "nothing"),
+        ("firstvision.payments.read", "scope_not_allowed", "firstvision.payments.read"),
+        ("a\tb", "scope_malformed", "a\\x09b"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (way, request) in scoped(scope).into_iter().enumerate() {
+            let id = format!("scope.{number}.{way}");
+            assert!(server.ask(&request.header("X-Request-Id", id.as_str())).status >= 400);
+            let (line, text) = line_of(&server, &id);
+            assert_eq!((&line["cause"], &line["scope"]), (&cause.into(), &logged.into()), "{text}");
+            assert!(line["path"].is_null(), "{text}");
+        }
+    }
+    let named = |id: &str, request: Request| {
+        assert!(server.ask(&request.header("X-Request-Id", id)).status >= 400);
+        line_of(&server, id).0["scope"].clone()
+    };
+    let form = |scope: &str| Request::token(Encoding::Urlencoded, &demo_with(&[("scope", scope)]));
+    // Of several, the one that the client may not have.
+    assert_eq!(named("scope.one", form("external-api other")), "other");
+    assert_eq!(named("scope.long", form(&"x".repeat(4_000))), "x".repeat(128));
+    // With its context in front.
+    let body = scoped("other")[2].body_bytes().to_vec();
+    let v2 = Request::new("POST", "/v2/api/oauth/token?appContext=firstvision");
+    let v2 = v2.typed_body("application/json", body);
+    assert_eq!(named("scope.v2", v2), "firstvision.other");
+    // The scope that a token lacks.
+    let token = token_of(server.address, "one-audience");
+    let question = Request::get("/connect/validate?scope=read%20admin")
+        .header("Authorization", format!("Bearer {token}"));
+    assert_eq!(named("scope.lacked", question), "read\\x20admin");
+}
+
+#[test]
+fn no_credential_is_named_as_a_scope() {
+    let server = Program::shared();
+    let token = token_of(server.address, "one-audience");
+    let demo = DEMO[1].1;
+    let mut requests = vec![
+        Request::token(Encoding::Multipart, &demo_with(&[("scope", &token)])),
+        Request::token(Encoding::Urlencoded, &demo_with(&[("scope", demo)])),
+        Request::token(Encoding::Urlencoded, &demo_with(&[("scope", &format!("{demo}\t"))])),
+        Request::token(
+            Encoding::Urlencoded,
+            &[demo_without(&["client_id", "client_secret"]), vec![("scope", demo)]].concat(),
+        )
+        .basic(&format!("demo-client:{demo}")),
+    ];
+    requests.extend(scoped(USER.1).split_off(2));
+    for (number, request) in requests.into_iter().enumerate() {
+        let id = format!("secret.scope.{number}");
+        assert!(server.ask(&request.header("X-Request-Id", id.as_str())).status >= 400);
+        assert_eq!(line_of(&server, &id).0["scope"], WITHHELD, "{number}");
+    }
 }

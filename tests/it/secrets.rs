@@ -28,7 +28,8 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
             (form(&canary("client_secret")), "wrong_secret"),
             (form(&canary("client_id")), "unknown_client"),
             (form(&canary("grant_type")), "grant_type_unsupported"),
-            (form(&demo_with(&[("scope", CANARY)])), "scope_not_allowed"),
+            // In the wrong field, the client's own.
+            (form(&demo_with(&[("scope", DEMO[1].1)])), "scope_not_allowed"),
             (form(&demo_with(&[("resource", CANARY)])), "target"),
             (form(&demo_with(&[("client_assertion", CANARY)])), "several_authentications"),
             (form(&demo_with(&[("client_secret", CANARY)])), "parameter_repeated"),
@@ -47,7 +48,13 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
                 form(&DEMO).with_target(&format!("{TOKEN}?client_secret={CANARY}")),
                 "parameter_in_query",
             ),
-            (form(&DEMO).with_target(&format!("/{CANARY}")), "not_found"),
+            (form(&DEMO).with_target(&format!("/{}", DEMO[1].1)), "not_found"),
+            (
+                form(&grant).basic(&format!("a:{CANARY}")).with_target(&format!("/a/{CANARY}")),
+                "not_found",
+            ),
+            (form(&canary("client_secret")).with_target(&format!("/{CANARY}/a")), "not_found"),
+            (form(&grant).with_target(&format!("/{CANARY}?token={CANARY}")), "not_found"),
             (Request::new("POST", TOKEN).typed_body(CANARY, CANARY), "media_type"),
             (form(&DEMO).header("Host", CANARY), "host"),
         ]);

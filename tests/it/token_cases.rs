@@ -44,9 +44,9 @@ fn bad_percent_encoding() {
         server.ask(&request).assert_refused(400, "invalid_request");
         // In Basic many clients never encode: there the half is taken as it stands.
         let request = Request::token(encoding, &GRANT).basic(&format!("percent:{PERCENT_SECRET}"));
-        let raw = server.metric("grantd_raw_basic_pairs");
+        let raw = server.metric("grantd_raw_basic_pairs_total");
         assert_eq!(server.ask(&request).status, 200);
-        assert!(server.metric("grantd_raw_basic_pairs") > raw);
+        assert!(server.metric("grantd_raw_basic_pairs_total") > raw);
     }
 }
 

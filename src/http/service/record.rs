@@ -14,6 +14,7 @@ use crate::dialect::Outcome;
 use crate::endpoint::token::{Phases, Refused, Served};
 use crate::http::route::Route;
 use crate::http::service::{About, Origin, Service, single};
+use crate::oauth::error::Cause;
 use crate::telemetry::answered::Answered;
 use crate::telemetry::audit;
 use crate::telemetry::excerpt::excerpt;
@@ -46,12 +47,17 @@ impl Service {
         let took = Clock::instant() - arrival.first_byte;
         let request_id = request_id.to_str().unwrap_or_default();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let (outcome_label, cause, client) = match outcome.verdict {
-            Ok(Served { client_id, is_reused: true, .. }) => ("reused", "", client_id),
-            Ok(Served { client_id, .. }) => (route.success(), "", client_id),
-            Err(Refused { cause, client_id }) => {
+        let (outcome_label, cause, client) = match &outcome.verdict {
+            Ok(Served { client_id, is_reused: true, .. }) => ("reused", "", *client_id),
+            Ok(Served { client_id, .. }) => (route.success(), "", *client_id),
+            Err(Refused { cause, client_id, .. }) => {
                 ("refused", cause.label(), client_id.unwrap_or_default())
             }
+        };
+        let (path, scope) = match &outcome.verdict {
+            Err(Refused { cause: Cause::NotFound, named, .. }) => (named.as_deref(), None),
+            Err(Refused { named, .. }) => (None, named.as_deref()),
+            Ok(_) => (None, None),
         };
         // Whoever sends two of them has said nothing.
         let caller = single(&head.headers, "traceparent").ok().flatten();
@@ -62,21 +68,21 @@ impl Service {
                 address.forwarded.map_or_else(|| arrival.peer.to_string(), |ip| ip.to_string());
             let route = route.label();
             let about = audit::Request { request_id, route, client, address: &address, trace_id };
-            self.write_down(about, outcome_label, outcome.verdict);
+            self.write_down(about, outcome_label, &outcome.verdict);
         }
         let is_validation = route == Route::Validate;
         let (route, method, status) = (route.label(), shown(&head.method), outcome.answer.status);
         self.metrics.count(route, outcome_label, cause, took.as_secs_f64());
 
         let mut phases = None;
-        if let Ok(Served { made: Some(made), .. }) = outcome.verdict {
+        if let Ok(Served { made: Some(made), .. }) = &outcome.verdict {
             let Phases { parse, auth, queue, sign } = made.phases;
             self.metrics.count_phases([parse, auth, queue, sign].map(|it| it.as_secs_f64()));
             phases = Some([parse, auth, queue, sign]);
             let now = self.context.clock.unix_seconds();
             self.metrics.wasteful.note(client, made.lifetime, now);
         }
-        if let Err(Refused { cause: why, .. }) = outcome.verdict {
+        if let Err(Refused { cause: why, .. }) = &outcome.verdict {
             self.refusals.keep(Refusal {
                 request_id: request_id.into(),
                 at: self.context.clock.unix_seconds(),
@@ -116,7 +122,7 @@ impl Service {
                 $level!(
                     target: "grantd::request",
                     request_id, route, method, status, outcome = outcome_label, cause, client,
-                    micros, %peer, address, trace_id, original_method, original_path
+                    path, scope, micros, %peer, address, trace_id, original_method, original_path
                 )
             };
         }
@@ -132,17 +138,22 @@ impl Service {
         &self,
         request: audit::Request<'_>,
         outcome: &str,
-        verdict: Result<Served<'_>, Refused<'_>>,
+        verdict: &Result<Served<'_>, Refused<'_>>,
     ) {
         let event = match verdict {
             Err(Refused { cause, .. }) => audit::Event::Refused { request, cause: cause.label() },
             Ok(_) if outcome == "revoked" => audit::Event::Revoked { request },
-            Ok(Served { made, is_reused, .. }) if is_reused || made.is_some() => {
+            Ok(Served { made, is_reused, granted: Some(granted), .. }) => {
                 let token_id = made.and_then(|made| made.token_id);
                 let jti = token_id.map(|id| URL_SAFE_NO_PAD.encode(id));
-                let issued =
-                    audit::Event::Issued { request, jti: jti.as_deref(), reused: is_reused };
-                return self.context.tell(&issued);
+                return self.context.tell(&audit::Event::Issued {
+                    request,
+                    jti: jti.as_deref(),
+                    reused: *is_reused,
+                    scope: &granted.scope,
+                    audience: &granted.audience,
+                    lifetime: granted.lifetime,
+                });
             }
             // Nobody has gained or lost anything by it.
             Ok(_) => return,

@@ -10,6 +10,7 @@ use crate::config::line_of;
 use crate::fault::Fault;
 use crate::jose::public_key::{self, PublicKey, SetProblem};
 use crate::oauth::client::{AuthMethod, AuthMethods};
+use crate::store::file_watch::Stamp;
 
 impl<'t> Reader<'t> {
     /// `jwks`: a JWK Set, or the path of a file that holds one, from where the registry is.
@@ -28,6 +29,7 @@ impl<'t> Reader<'t> {
             return Vec::new();
         };
         let file = self.file.parent().unwrap_or_else(|| Path::new("")).join(name);
+        self.key_file = Some(Stamp::of_file(file.clone()));
         let text = match std::fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) => {

@@ -19,6 +19,7 @@ use crate::oauth::client::{AuthMethod, AuthMethods, Client, ContentType, RateLim
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
+use crate::store::file_watch::Stamp;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -119,6 +120,8 @@ pub(super) struct Reader<'t> {
     /// The line of the file on which the text begins.
     pub(super) first_line: usize,
     pub(super) faults: Vec<Fault>,
+    /// The file that the last client's `jwks` names, as it looked before it was read.
+    pub(super) key_file: Option<Stamp>,
     /// What has been read of these fields, by their text: most clients have what others have.
     scopes: HashMap<&'t str, ScopeSet>,
     auth_methods: HashMap<&'t str, AuthMethods>,
@@ -127,7 +130,8 @@ pub(super) struct Reader<'t> {
 impl<'t> Reader<'t> {
     pub(super) fn new(file: &'t Path, text: &'t str, first_line: usize) -> Self {
         let (scopes, auth_methods) = (HashMap::new(), HashMap::new());
-        Self { file, text, first_line, faults: Vec::new(), scopes, auth_methods }
+        let faults = Vec::new();
+        Self { file, text, first_line, faults, key_file: None, scopes, auth_methods }
     }
 
     pub(super) fn client(&mut self, index: Option<usize>, raw: &'t RawValue) -> Option<Client> {

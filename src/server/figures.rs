@@ -1,0 +1,46 @@
+//! The counters that a server's parts keep themselves, shown among its metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::endpoint::Context;
+use crate::store::throttle::Spent;
+use crate::telemetry::audit::Audit;
+use crate::telemetry::metrics::Metrics;
+
+/// Shows those of `context`.
+pub(super) fn show(metrics: &Metrics, context: &Arc<Context>) -> Result<(), prometheus::Error> {
+    let counter = |name, help, read: fn(&Context) -> u64| {
+        let context = Arc::clone(context);
+        metrics.show_counter(name, help, move || read(&context))
+    };
+    counter(
+        "grantd_signing_faults_total",
+        "Signatures that failed their check and were made again.",
+        |context| context.engine.faults().into(),
+    )?;
+    counter("grantd_password_hashes_total", "Slow hashes of secrets computed.", |context| {
+        u64::try_from(context.passwords.computed()).unwrap_or(0)
+    })?;
+    counter(
+        "grantd_raw_basic_pairs_total",
+        "Basic pairs that were right as they stand, not form-decoded.",
+        |context| context.raw_pairs.load(Ordering::Relaxed),
+    )?;
+    counter(
+        "grantd_audit_lines_lost_total",
+        "Audit lines lost because the disk was full or too slow.",
+        |context| context.audit.as_ref().map_or(0, Audit::lost_lines),
+    )?;
+    let throttled = Arc::clone(context);
+    metrics.show_counters(
+        "grantd_throttled_total",
+        "Requests refused because of earlier authentication failures, by exhausted budget.",
+        "budget",
+        move || {
+            [("client", Spent::Client), ("address", Spent::Network)]
+                .map(|(budget, spent)| (budget.to_owned(), throttled.throttle.refused(spent)))
+                .into()
+        },
+    )
+}

@@ -1,0 +1,79 @@
+//! When clients run out of secrets: counted for operators, so that none is cut off by surprise.
+
+use crate::oauth::client::{AuthMethod, Client, Registry};
+
+/// When the last secret of each client ends (Unix seconds), in order: of enabled clients that
+/// authenticate by a secret, those whose every secret has an end.
+#[derive(Debug)]
+pub struct SecretEnds(Box<[u64]>);
+
+impl SecretEnds {
+    /// Of all `clients`.
+    pub fn of(clients: &Registry) -> Self {
+        let mut ends: Vec<_> = clients.iter().filter_map(last_end).collect();
+        ends.sort_unstable();
+        Self(ends.into())
+    }
+
+    /// How many clients have no secret that is good at `time` or later.
+    pub fn before(&self, time: u64) -> usize {
+        self.0.partition_point(|end| *end <= time)
+    }
+}
+
+fn last_end(client: &Client) -> Option<u64> {
+    let by_secret = AuthMethod::DEFAULT.iter().any(|method| client.auth_methods.contains(*method));
+    if !client.enabled || !by_secret {
+        return None;
+    }
+    let ends: Option<Vec<_>> = client.secrets.iter().map(|secret| secret.expires_at).collect();
+    ends?.into_iter().max()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::store::client_file;
+
+    #[test]
+    fn a_client_runs_out_when_its_last_secret_ends() {
+        let client = |id: &str, ends: &[Option<u64>], more: Value| {
+            let secret = |(label, end): (usize, &Option<u64>)| {
+                let hash = "$sha256$ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0";
+                let mut secret = json!({ "label": label.to_string(), "hash": hash });
+                if let Some(end) = end {
+                    secret["expires_at"] = (*end).into();
+                }
+                secret
+            };
+            let secrets: Vec<_> = ends.iter().enumerate().map(secret).collect();
+            let mut client = json!({ "client_id": id, "secrets": secrets });
+            client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            client
+        };
+        let clients = [
+            client("ends", &[Some(100)], json!({})),
+            client("rotated", &[Some(100), Some(300)], json!({})),
+            client("ended", &[Some(10), Some(20)], json!({})),
+            client("for ever", &[Some(100), None], json!({})),
+            client("none", &[], json!({})),
+            client("disabled", &[Some(100)], json!({ "enabled": false })),
+            client(
+                "by name",
+                &[Some(100)],
+                json!({ "auth_methods": ["tls_client_auth"],
+                "tls_client_auth_san_dns": "a" }),
+            ),
+        ];
+        let text = json!({ "clients": clients }).to_string();
+        let ends = SecretEnds::of(&client_file::parse(Path::new("clients.json"), &text).unwrap());
+        for (time, count) in [(0, 0), (19, 0), (20, 1), (99, 1), (100, 2), (300, 3), (u64::MAX, 3)]
+        {
+            assert_eq!(ends.before(time), count, "{time}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Counters whose figures are kept elsewhere: read from their owner at each scrape.
+
+use std::collections::HashMap;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
+
+/// One counter, or one for each value of a label.
+pub(super) struct Figures {
+    desc: Desc,
+    label: Option<&'static str>,
+    read: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
+}
+
+impl Figures {
+    /// A counter without a label.
+    ///
+    /// # Errors
+    ///
+    /// If the name is not one.
+    pub(super) fn one(
+        name: &str,
+        help: &str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<Self, prometheus::Error> {
+        let desc = Desc::new(name.to_owned(), help.to_owned(), Vec::new(), HashMap::new())?;
+        Ok(Self { desc, label: None, read: Box::new(move || vec![(String::new(), read())]) })
+    }
+
+    /// A counter for each value of `label`.
+    ///
+    /// # Errors
+    ///
+    /// If a name is not one.
+    pub(super) fn labelled(
+        name: &str,
+        help: &str,
+        label: &'static str,
+        read: impl Fn() -> Vec<(String, u64)> + Send + Sync + 'static,
+    ) -> Result<Self, prometheus::Error> {
+        let labels = vec![label.to_owned()];
+        let desc = Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())?;
+        Ok(Self { desc, label: Some(label), read: Box::new(read) })
+    }
+}
+
+impl Collector for Figures {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let metrics: Vec<_> = (self.read)()
+            .into_iter()
+            .map(|(value, figure)| {
+                let mut counter = Counter::default();
+                // Exact below 2^53.
+                counter.set_value(figure as f64);
+                let mut metric = Metric::default();
+                metric.set_counter(counter);
+                if let Some(label) = self.label {
+                    let mut pair = LabelPair::default();
+                    pair.set_name(label.to_owned());
+                    pair.set_value(value);
+                    metric.set_label(vec![pair]);
+                }
+                metric
+            })
+            .collect();
+        if metrics.is_empty() {
+            return Vec::new();
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(self.desc.fq_name.clone());
+        family.set_help(self.desc.help.clone());
+        family.set_field_type(MetricType::COUNTER);
+        family.set_metric(metrics);
+        vec![family]
+    }
+}
