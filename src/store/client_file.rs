@@ -8,6 +8,8 @@ mod certificate;
 pub mod edit;
 mod entry;
 
+pub use crate::store::client_file::asymmetric::read_key_set;
+
 use std::mem::take;
 use std::num::NonZero;
 use std::panic::resume_unwind;
@@ -18,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::fault::Fault;
+use crate::fault::text::{self, json_problem};
+use crate::fault::{Fault, Position};
 use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::entry::{Place, Reader};
 
@@ -37,8 +40,11 @@ pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
 ///
 /// The [`Fault`].
 pub fn read(file: &Path) -> Result<String, Fault> {
-    std::fs::read_to_string(file).map_err(|error| {
-        Fault::new(file, format!("cannot be read: {error}; `grantd client add` makes one"))
+    text::read(file).map_err(|mut fault| {
+        if !file.exists() {
+            fault.problem.push_str("; `grantd client add` makes one");
+        }
+        fault
     })
 }
 
@@ -49,7 +55,7 @@ pub fn read(file: &Path) -> Result<String, Fault> {
 /// Every fault in it.
 pub fn parse(file: &Path, text: &str) -> Result<Registry, Vec<Fault>> {
     let document: Document<'_> =
-        serde_json::from_str(text).map_err(|error| vec![document_fault(file, &error)])?;
+        serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
     let mut registry = Registry::with_capacity(document.clients.len());
     let mut reader = Reader::new(file, text, 1);
     for (index, (raw, client)) in in_parallel(file, text, &document.clients).enumerate() {
@@ -105,32 +111,6 @@ fn in_parallel<'t>(
 /// So many clients at least, or starting a thread takes longer than reading them.
 const WORTH_A_THREAD: usize = 1000;
 
-/// A new client as it is written into the file.
-#[derive(Debug, Serialize)]
-pub struct NewClient {
-    /// See [`Client::id`].
-    pub client_id: String,
-    /// See [`Client::enabled`].
-    pub enabled: bool,
-    /// Its first secret.
-    pub secrets: Vec<NewSecret>,
-    /// See [`Client::auth_methods`].
-    pub auth_methods: Vec<&'static str>,
-    /// A JWK Set, or the path of a file that holds one, from where the registry is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jwks: Option<Value>,
-    /// See [`Client::scopes`].
-    pub scopes: Vec<String>,
-    /// See [`Client::default_scopes`].
-    pub default_scopes: Vec<String>,
-    /// See [`Client::audience`].
-    pub audience: Vec<String>,
-    /// See [`Client::token_lifetime`].
-    pub token_lifetime: u32,
-    /// Static claims.
-    pub claims: Map<String, Value>,
-}
-
 /// A secret as it is written into the file.
 #[derive(Debug, Serialize)]
 pub struct NewSecret {
@@ -140,14 +120,18 @@ pub struct NewSecret {
     pub hash: String,
 }
 
-/// The text of a registry with `client` behind all others; every other byte stays. `None`: a file
+/// The text of a registry with this entry behind all others; every other byte stays. `None`: a file
 /// that does not exist yet.
 ///
 /// # Errors
 ///
 /// Every fault of the text as it was, and of the text as it would be.
-pub fn append(file: &Path, text: Option<&str>, client: &NewClient) -> Result<String, Vec<Fault>> {
-    let entry = serde_json::to_string_pretty(client)
+pub fn append(
+    file: &Path,
+    text: Option<&str>,
+    entry: &Map<String, Value>,
+) -> Result<String, Vec<Fault>> {
+    let entry = serde_json::to_string_pretty(entry)
         .map_err(|error| vec![Fault::new(file, error.to_string())])?
         .replace('\n', "\n    ");
     append_entries(file, text, &[&entry])
@@ -172,7 +156,7 @@ pub fn append_entries(
     let text = text.unwrap_or("{\n  \"clients\": []\n}\n");
     parse(file, text)?;
     let outline: Outline<'_> =
-        serde_json::from_str(text).map_err(|error| vec![document_fault(file, &error)])?;
+        serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
     let list = outline.clients.get();
     let list_end = offset_in(text, list) + list.len() - 1;
     let (before, after) = text.split_at(list_end);
@@ -196,8 +180,11 @@ pub fn append_entries(
 ///
 /// Every fault in it.
 pub fn check_entry(file: &Path, line: usize, entry: &str) -> Result<Client, Vec<Fault>> {
-    let raw = serde_json::from_str(entry)
-        .map_err(|_| vec![Fault::new(file, "is not valid JSON here").at_line(line)])?;
+    let begin = Position { line, column: 1 };
+    let raw = serde_json::from_str(entry).map_err(|error| {
+        let place = Position::of_json(entry, &error).within(begin);
+        vec![Fault::new(file, json_problem(&error)).at(place)]
+    })?;
     let mut reader = Reader::new(file, entry, line);
     reader.client(None, raw).ok_or(reader.faults)
 }
@@ -209,14 +196,14 @@ struct Document<'a> {
     clients: Vec<&'a RawValue>,
 }
 
-fn document_fault(file: &Path, error: &serde_json::Error) -> Fault {
-    Fault::new(file, structure_problem(error)).at_line(error.line().max(1))
+fn document_fault(file: &Path, text: &str, error: &serde_json::Error) -> Fault {
+    Fault::new(file, structure_problem(error)).at(Position::of_json(text, error))
 }
 
 /// serde_json's own words where they hold names only; its type errors quote the value.
 fn structure_problem(error: &serde_json::Error) -> String {
     if !error.is_data() {
-        return "is not valid JSON here".to_owned();
+        return json_problem(error);
     }
     let message = error.to_string();
     let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
@@ -226,6 +213,11 @@ fn structure_problem(error: &serde_json::Error) -> String {
     } else {
         "must be {\"clients\": [{…}, …]}".to_owned()
     }
+}
+
+/// The place of `part`, a slice of `text`, in it.
+pub fn place_in(text: &str, part: &str) -> Position {
+    Position::of(text, offset_in(text, part))
 }
 
 /// Where `part`, a slice of `text`, begins in it.
@@ -326,17 +318,9 @@ mod tests {
 
     #[test]
     fn append_changes_nothing_else() {
-        let client = |id: &str| NewClient {
-            client_id: id.to_owned(),
-            enabled: true,
-            secrets: Vec::new(),
-            auth_methods: vec!["client_secret_post"],
-            jwks: None,
-            scopes: vec!["s".to_owned()],
-            default_scopes: vec!["s".to_owned()],
-            audience: Vec::new(),
-            token_lifetime: 60,
-            claims: Map::new(),
+        let client = |id: &str| {
+            let field = |name: &str, value: Value| (name.to_owned(), value);
+            Map::from_iter([field("client_id", id.into()), field("scopes", vec!["s"].into())])
         };
         let file = Path::new("clients.json");
         let one = append(file, None, &client("one")).unwrap();
