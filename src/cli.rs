@@ -52,7 +52,7 @@ pub fn run() -> ExitCode {
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };
-    done.map_or_else(fail, |()| ExitCode::SUCCESS)
+    exit_code(&done)
 }
 
 /// The process's arguments and environment, or the exit code if no command is to be run.
@@ -66,7 +66,7 @@ fn read_command_line() -> Result<Cli, ExitCode> {
         let is_shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         match error.print() {
             // What was asked for has to arrive.
-            Err(error) if is_shown => written(Err(error)).map_or_else(fail, |()| ExitCode::SUCCESS),
+            Err(error) if is_shown => exit_code(&written(Err(error))),
             _ if is_shown => ExitCode::SUCCESS,
             _ => ExitCode::from(USAGE),
         }
@@ -75,8 +75,9 @@ fn read_command_line() -> Result<Cli, ExitCode> {
 
 const USAGE: u8 = 2;
 
-fn fail(error: CliError) -> ExitCode {
-    complain(&error.0);
+fn exit_code(done: &Result<(), CliError>) -> ExitCode {
+    let Err(CliError(problem)) = done else { return ExitCode::SUCCESS };
+    complain(problem);
     ExitCode::FAILURE
 }
 

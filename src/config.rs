@@ -442,34 +442,23 @@ pub enum LogLevel {
     Debug,
 }
 
-/// The field whose value begins, or goes on, at this byte offset of a TOML document: with the name of
-/// its table, unless that is one of a list.
+/// The field whose value begins at this byte offset of a TOML document, or one of whose elements does:
+/// with the name of its table.
 fn field_at(text: &str, offset: usize) -> Option<String> {
     let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-    let is_name = |name: &&str| {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.\"".contains(&b))
-    };
     let name_of = |line: &str| line.split_once('=').map(|(name, _)| name.trim().to_owned());
+    let is_table = |line: &&str| line.trim_start().starts_with('[');
     let mut above = text[..line_start].lines().rev();
-    let mut field = name_of(&text[line_start..offset]);
-    // In a list of several lines, the name stands above.
-    let before = text[line_start..offset].trim_start();
-    let is_quoted = |text: &str| text.starts_with(['"', '\'']);
-    let is_within_a_list = is_quoted(&text[offset..]) && (before.is_empty() || is_quoted(before));
-    while field.is_none() && is_within_a_list {
-        let line = above.next()?;
-        if line.trim_start().starts_with('[') {
-            return None;
-        }
-        field = name_of(line);
-    }
-    let field = field.filter(|field| is_name(&&**field))?;
-    let table = above.find(|line| line.trim_start().starts_with('['));
-    let table = table.and_then(|line| line.trim().strip_prefix('[')?.split_once(']'));
-    Some(match table {
-        Some((table, _)) if !table.starts_with('[') => format!("{}.{field}", table.trim()),
-        _ => field,
-    })
+    let rest_of_line = text[offset..].lines().next().unwrap_or_default();
+    let field = match name_of(&text[line_start..offset]) {
+        Some(field) => field,
+        // The fault is in a name.
+        None if rest_of_line.contains('=') || is_table(&rest_of_line) => return None,
+        // In a list of several lines, the name stands above.
+        None => above.by_ref().take_while(|line| !is_table(line)).find_map(name_of)?,
+    };
+    let table = above.find(is_table).map(|line| line.trim().trim_matches(['[', ']']).trim());
+    Some(table.map_or_else(|| field.clone(), |table| format!("{table}.{field}")))
 }
 
 #[cfg(test)]
@@ -487,6 +476,24 @@ mod tests {
         assert_eq!(next.limits.idle_seconds, running.limits.idle_seconds);
         assert_eq!(next.limits.body_bytes, running.limits.body_bytes + 1);
         assert_eq!(next.hold_back(&running), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_place() {
+        let text = "a = 1\nlist = [\n  2,\n  3,\n]\n[table]\nb = 4\n[[route]]\npath = 5\nc\n";
+        for (value, field) in [
+            ("1", Some("a")),
+            ("[", Some("list")),
+            ("2", Some("list")),
+            ("3", Some("list")),
+            ("4", Some("table.b")),
+            ("5", Some("route.path")),
+            ("a =", None),
+            ("[table]", None),
+        ] {
+            let offset = text.find(value).unwrap();
+            assert_eq!(field_at(text, offset).as_deref(), field, "{value}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::cli::CliError;
 use crate::config::{Config, ListenAddr};
@@ -62,6 +63,23 @@ pub(super) fn check(config: &Config) -> Vec<String> {
         }
     }
     problems
+}
+
+/// The addresses of `config` whose directory does not exist yet.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let addresses = config.listen.iter().chain([&config.admin_listen]);
+    let paths = addresses.filter_map(|address| match address {
+        ListenAddr::Unix(path) => Some((address, path.parent()?)),
+        ListenAddr::Tcp(_) => None,
+    });
+    let is_missing = |directory: &Path| directory != Path::new("") && !directory.exists();
+    paths
+        .filter(|(_, directory)| is_missing(directory))
+        .map(|(address, directory)| {
+            let directory = directory.display();
+            format!("{address}: {directory} does not exist: `serve` needs it (systemd: RuntimeDirectory)")
+        })
+        .collect()
 }
 
 /// Whether no two sockets can listen on these.

@@ -37,6 +37,9 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
             addresses::ISSUER_ADVICE
         ))?;
     }
+    for warning in addresses::warnings(&config) {
+        print(format_args!("warning: {warning}"))?;
+    }
     for warning in routes::warnings(&config.routes, issuer.path()) {
         print(format_args!("warning: {warning}"))?;
     }

@@ -24,9 +24,9 @@ use crate::store::whole_file;
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     /// Register a client. Prints its id and secret, once.
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// Change what is registered of a client: the fields that are given, and no other.
-    Update(update::UpdateArgs),
+    Update(Box<update::UpdateArgs>),
     /// Show every client and what is in force of it, one JSON object a line.
     List(show::ListArgs),
     /// Show what is registered of one client, without its secrets' hashes.

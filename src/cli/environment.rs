@@ -26,6 +26,8 @@ pub(super) fn named_by_variable(error: Error, program: &mut Command) -> Error {
     let (Some(shown), true) = (text_of(ContextKind::InvalidArg), is_of_a_value) else {
         return error;
     };
+    // Only then do arguments know how they are shown.
+    program.build();
     let Some((flag, variable)) = source_of(program, &shown) else { return error };
     let value = text_of(ContextKind::InvalidValue).unwrap_or_default();
     let reason = match (error.get(ContextKind::ValidValue), std::error::Error::source(&error)) {

@@ -79,8 +79,13 @@ impl Listener {
             ListenAddr::Unix(path) => {
                 #[cfg(unix)]
                 std::os::unix::net::SocketAddr::from_pathname(path)?;
-                let parent = path.parent().filter(|parent| *parent != Path::new(""));
-                tempfile::tempfile_in(parent.unwrap_or(Path::new("."))).map(|_| Vec::new())
+                let directory = path.parent().filter(|parent| *parent != Path::new(""));
+                let directory = directory.unwrap_or_else(|| Path::new("."));
+                // As a rule, a service manager makes it at the start.
+                if directory.exists() {
+                    tempfile::tempfile_in(directory)?;
+                }
+                Ok(Vec::new())
             }
         }
     }

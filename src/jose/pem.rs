@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use pkcs8::SecretDocument;
 use zeroize::Zeroizing;
 
 /// The PKCS#8 document in `text`, wherever it stands there and however its lines are broken: files
@@ -24,7 +25,13 @@ pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
             let encoded: Zeroizing<Vec<u8>> =
                 Zeroizing::new(encoded.bytes().filter(|b| !b.is_ascii_whitespace()).collect());
             return match STANDARD.decode(&*encoded) {
-                Ok(document) => Ok(Zeroizing::new(document)),
+                Ok(document) => {
+                    let document = Zeroizing::new(document);
+                    match SecretDocument::try_from(document.as_slice()) {
+                        Ok(_) => Ok(document),
+                        Err(_) => is_not(": it is cut off or damaged"),
+                    }
+                }
                 Err(_) => is_not(": what stands between BEGIN and END is not base64"),
             };
         }
@@ -73,18 +80,18 @@ mod tests {
             format!("-----BEGIN PRIVATE KEY-----\n{lines}\n-----END PRIVATE KEY-----\n")
         };
         for text in [
-            key("AAEC\nAwQF"),
-            key("AAECAwQF"),
-            key("A\nA\nE\nC\nAwQF"),
-            key("\n\nAAEC\n\n  AwQF\t\n\n"),
-            key("AAEC\nAwQF").replace('\n', "\r\n"),
+            key("MAQB\nAgME"),
+            key("MAQBAgME"),
+            key("M\nA\nQ\nB\nAgME"),
+            key("\n\nMAQB\n\n  AgME\t\n\n"),
+            key("MAQB\nAgME").replace('\n', "\r\n"),
             format!(
                 "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n{}",
-                key("AAECAwQF")
+                key("MAQBAgME")
             ),
-            format!("Signs-From: 1\n\n{}trailing text", key("AAECAwQF")),
+            format!("Signs-From: 1\n\n{}trailing text", key("MAQBAgME")),
         ] {
-            assert_eq!(private_key(&text).as_deref(), Ok(&vec![0, 1, 2, 3, 4, 5]), "{text}");
+            assert_eq!(private_key(&text).as_deref(), Ok(&vec![0x30, 4, 1, 2, 3, 4]), "{text}");
         }
     }
 
@@ -103,6 +110,8 @@ mod tests {
             (block("HUNTER2"), "another kind"),
             (block("PRIVATE KEY").replace("END", "hunter2"), "no END line"),
             (block("PRIVATE KEY").replace("AAEC", "hunter2!"), "not base64"),
+            (block("PRIVATE KEY"), "cut off or damaged"),
+            (block("PRIVATE KEY").replace("AAEC", "MAUBAgME"), "cut off or damaged"),
         ] {
             let problem = private_key(&text).err().unwrap_or_default();
             assert!(problem.contains(says), "{text}: {problem}");

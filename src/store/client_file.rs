@@ -251,20 +251,20 @@ mod tests {
 ]}"#;
         let found = faults(text);
         let expected = [
-            "clients.json:2: clients[0].scopes: must hold scope tokens",
-            "clients.json:3: clients[0].token_lifetime: must be a number of seconds",
-            "clients.json:6: clients[1].secrets: holds a hash that is not",
-            "clients.json:7: clients[1].auth_methods: names what is not a known",
-            "clients.json:7: clients[1].default_scopes: names a scope that is not in",
-            "clients.json:7: clients[1].audience: must not hold an empty",
-            "clients.json:8: clients[1].claims: must not set a claim",
-            "clients.json:9: clients[2]: unknown field `hunter`",
-            "clients.json:10: clients[4].client_id: is registered twice",
-            "clients.json:10: clients[5].client_id: must be one or more printable",
-            "clients.json:11: clients[6].token_reuse: must be a number of seconds",
-            "clients.json:11: clients[6].server_timing: must be true or false",
-            "clients.json:12: clients[7].introspects: must not hold an empty",
-            "clients.json:12: clients[7].not_before: must be a time in Unix seconds",
+            "clients.json:2:32: clients[0].scopes: must hold scope tokens",
+            "clients.json:3:22: clients[0].token_lifetime: must be a number of seconds",
+            "clients.json:6:25: clients[1].secrets: holds a hash that is not",
+            "clients.json:7:45: clients[1].auth_methods: names what is not a known",
+            "clients.json:7:22: clients[1].default_scopes: names a scope that is not in",
+            "clients.json:7:70: clients[1].audience: must not hold an empty",
+            "clients.json:8:14: clients[1].claims: must not set a claim",
+            "clients.json:9:43: clients[2]: unknown field `hunter`",
+            "clients.json:10:37: clients[4].client_id: is registered twice",
+            "clients.json:10:57: clients[5].client_id: must be one or more printable",
+            "clients.json:11:37: clients[6].token_reuse: must be a number of seconds",
+            "clients.json:11:60: clients[6].server_timing: must be true or false",
+            "clients.json:12:37: clients[7].introspects: must not hold an empty",
+            "clients.json:12:57: clients[7].not_before: must be a time in Unix seconds",
         ];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {
@@ -276,19 +276,21 @@ mod tests {
     #[test]
     fn a_broken_document_is_one_fault() {
         for (text, expected) in [
-            ("", "clients.json:1: is not valid JSON here"),
+            ("", "is not valid JSON here: EOF"),
             (
                 "{\"clients\": [\n{\"client_id\": \"a\",}]}",
-                "clients.json:2: is not valid JSON here",
+                "clients.json:2:19: is not valid JSON here: key must be a string",
             ),
-            ("[\"hunter2\"]", "clients.json:1: must be {\"clients\": [{…}, …]}"),
-            ("{\"clients\": [], \"x\": 1}", "clients.json:1: unknown field `x`"),
-            ("{}", "clients.json:1: missing field `clients`"),
-            ("{\"clients\": [\"hunter2\"]}", "clients.json:1: clients[0]: must be"),
+            ("[\"hunter2\"]", "must be {\"clients\": [{…}, …]}"),
+            ("{\"clients\": [], \"x\": 1}", "unknown field `x`"),
+            ("{}", "missing field `clients`"),
+            ("{\"clients\": [\"hunter2\"]}", "clients[0]: must be"),
         ] {
             let found = faults(text);
             assert_eq!(found.len(), 1, "{found:?}");
-            assert!(found[0].starts_with(expected), "{} is not {expected}", found[0]);
+            let fault = &found[0];
+            assert!(fault.starts_with("clients.json:"), "{fault}");
+            assert!(fault.contains(expected), "{fault} is not {expected}");
         }
     }
 
@@ -311,8 +313,9 @@ mod tests {
         let expected = [(1, "client_id"), (count / 2, "client_id"), (count - 1, "scopes")];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, (index, field)) in found.iter().zip(expected) {
-            let place = format!("clients.json:{}: clients[{index}].{field}: ", index + 2);
-            assert!(found.starts_with(&place), "{found} is not at {place}");
+            let place = format!("clients.json:{}:", index + 2);
+            let field = format!(": clients[{index}].{field}: ");
+            assert!(found.starts_with(&place) && found.contains(&field), "{found}: {place}{field}");
         }
     }
 

@@ -20,7 +20,7 @@ use pkcs8::der::SecretDocument;
 use pkcs8::der::pem::LineEnding;
 use zeroize::Zeroizing;
 
-use crate::fault::{Fault, text};
+use crate::fault::{Fault, Position, text};
 use crate::jose::key_life::{KeyState, KeyTimes, Retention, Retirement};
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::jose::pem;
@@ -333,9 +333,13 @@ fn time(file: &Path, text: &str, name: &str) -> Result<u64, Fault> {
         if let Some((key, value)) = line.split_once(':')
             && key == name
         {
-            return value.trim().parse().map_err(|_| {
-                Fault::new(file, "must be Unix seconds").at_line(index + 1).in_field(name)
-            });
+            let value = value.trim_start();
+            let column = line.chars().count() - value.chars().count() + 1;
+            let place = Position { line: index + 1, column };
+            return value
+                .trim_end()
+                .parse()
+                .map_err(|_| Fault::new(file, "must be Unix seconds").at(place).in_field(name));
         }
     }
     Ok(0)

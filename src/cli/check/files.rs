@@ -40,7 +40,7 @@ fn can_append(file: &Path) -> io::Result<()> {
     match fs::metadata(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = file.parent().filter(|parent| *parent != Path::new(""));
-            let parent = parent.unwrap_or(Path::new("."));
+            let parent = parent.unwrap_or_else(|| Path::new("."));
             // The server makes the file, but not its directory.
             fs::metadata(parent)?;
             can_create_in(parent)

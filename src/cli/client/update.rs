@@ -29,7 +29,11 @@ pub(crate) struct UpdateArgs {
 
 pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
     let UpdateArgs { file, id, fields, unset } = args;
-    let unset: Vec<_> = unset.iter().map(String::as_str).collect();
+    let mut unset: Vec<_> = unset.iter().map(String::as_str).collect();
+    // As --scope sets both, so both go.
+    if unset.contains(&"scopes") {
+        unset.push("default_scopes");
+    }
     // Faults of the flags are told before the file is locked.
     let given = fields.given(Map::new())?;
     if given.is_empty() && unset.is_empty() {
