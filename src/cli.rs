@@ -3,19 +3,24 @@
 //! Exit codes: 0 fine; 1 an error on standard error that says what, where and what to do; 2 usage.
 //! A secret is never an argument: other users of the machine can read those.
 
+mod addresses;
 mod check;
 mod client;
 #[cfg(feature = "opentelemetry")]
 mod collector;
 mod completions;
+mod environment;
+mod health;
 mod http_client;
 mod key;
 mod live;
 mod man;
+mod no_token;
 mod reload;
 mod secret;
 mod serve;
 mod service_manager;
+mod times;
 mod token;
 
 use std::fmt;
@@ -23,7 +28,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{
     Config, IssuerUrl, ListenAddr, Log, LogFormat, LogLevel, MAX_WORKERS, Settings, SignerChoice,
@@ -32,25 +38,54 @@ use crate::fault::Fault;
 
 /// Runs the program with the process's arguments and says how it ended.
 pub fn run() -> ExitCode {
-    let Cli { command, serve } = Cli::parse();
+    let Cli { command, serve } = match read_command_line() {
+        Ok(read) => read,
+        Err(code) => return code,
+    };
     let done = match command.unwrap_or(Command::Serve(serve)) {
         Command::Serve(args) => serve::run(args),
         Command::Client(command) => client::run(command),
         Command::Key(command) => key::run(command),
         Command::Check(args) => check::run(args),
+        Command::Health(args) => health::run(args),
         Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            for line in error.0.lines() {
-                // Without standard error there is nobody left to tell.
-                let _ = writeln!(io::stderr(), "grantd: {line}");
-            }
-            ExitCode::FAILURE
+    exit_code(&done)
+}
+
+/// The process's arguments and environment, or the exit code if no command is to be run.
+fn read_command_line() -> Result<Cli, ExitCode> {
+    let mut program = environment::without_empty_variables(Cli::command());
+    let read = program
+        .try_get_matches_from_mut(std::env::args_os())
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    read.map_err(|error| {
+        let error = environment::named_by_variable(error, &mut program);
+        let is_shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        match error.print() {
+            // What was asked for has to arrive.
+            Err(error) if is_shown => exit_code(&written(Err(error))),
+            _ if is_shown => ExitCode::SUCCESS,
+            _ => ExitCode::from(USAGE),
         }
+    })
+}
+
+const USAGE: u8 = 2;
+
+fn exit_code(done: &Result<(), CliError>) -> ExitCode {
+    let Err(CliError(problem)) = done else { return ExitCode::SUCCESS };
+    complain(problem);
+    ExitCode::FAILURE
+}
+
+/// Tells on standard error what is wrong.
+fn complain(text: &str) {
+    for line in text.lines() {
+        // Without standard error there is no place left to tell it.
+        let _ = writeln!(io::stderr(), "grantd: {line}");
     }
 }
 
@@ -76,6 +111,8 @@ enum Command {
     Key(key::KeyCommand),
     /// Validate everything that `serve` would load.
     Check(ServeArgs),
+    /// Ask a running server whether it is alive: exit 0 if it is, 1 if not.
+    Health(health::HealthArgs),
     /// Ask a running server for a token, as a client does.
     Token(token::TokenArgs),
     /// Print what a shell completes of this command line.
@@ -115,16 +152,18 @@ struct ServeArgs {
     #[arg(long, value_name = "N", env = "GRANTD_WORKERS", value_parser = parse_workers)]
     workers: Option<usize>,
     /// What signs tokens [default: auto].
-    #[arg(long, env = "GRANTD_SIGNER")]
+    #[arg(long, env = "GRANTD_SIGNER", ignore_case = true)]
     signer: Option<SignerChoice>,
     /// Serve the demo clients even where others can reach them.
-    #[arg(long, env = "GRANTD_ALLOW_DEMO_CLIENTS")]
-    allow_demo_clients: bool,
+    #[arg(long, value_name = "BOOL", env = "GRANTD_ALLOW_DEMO_CLIENTS", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true",
+          value_parser = environment::parse_switch)]
+    allow_demo_clients: Option<bool>,
     /// The shape of log lines [default: human on a terminal, json elsewhere].
-    #[arg(long, env = "GRANTD_LOG_FORMAT")]
+    #[arg(long, env = "GRANTD_LOG_FORMAT", ignore_case = true)]
     log_format: Option<LogFormat>,
     /// The least weight of a log line; every request is an info line [default: info].
-    #[arg(long, env = "GRANTD_LOG_LEVEL")]
+    #[arg(long, env = "GRANTD_LOG_LEVEL", ignore_case = true)]
     log_level: Option<LogLevel>,
 }
 
@@ -146,7 +185,7 @@ impl ServeArgs {
             issuer: self.issuer,
             workers: self.workers,
             signer: self.signer,
-            allow_demo_clients: self.allow_demo_clients.then_some(true),
+            allow_demo_clients: self.allow_demo_clients,
             jwks_max_age: None,
             trusted_proxies: None,
             client_certificate: None,
@@ -189,21 +228,36 @@ impl From<Vec<Fault>> for CliError {
     }
 }
 
-/// Writes one line of output; what cannot be written was not done.
+/// Writes one line of output; if it cannot be written, that is an error.
 fn print(line: impl fmt::Display) -> Result<(), CliError> {
     print_bytes(format!("{line}\n").as_bytes())
 }
 
 /// Writes what has its line breaks already.
 fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
+    written(write_out(bytes))
+}
+
+/// Writes all of it to standard output, past every buffer of this process.
+fn write_out(bytes: &[u8]) -> io::Result<()> {
     let mut output = io::stdout();
-    output
-        .write_all(bytes)
-        .and_then(|()| output.flush())
-        .map_err(|error| CliError(format!("standard output cannot be written: {error}")))
+    output.write_all(bytes).and_then(|()| output.flush())
+}
+
+/// What comes of an attempt to write to standard output.
+fn written(attempt: io::Result<()>) -> Result<(), CliError> {
+    match attempt {
+        // `head` has seen enough, which is no error: end as quietly as other programs do.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        attempt => attempt.map_err(|error| CliError(not_written(&error))),
+    }
+}
+
+fn not_written(error: &io::Error) -> String {
+    format!("standard output cannot be written: {error}")
 }
 
 /// Says what could not be done with `file`.
 fn cannot(what: &str, file: &Path, error: &io::Error) -> CliError {
-    CliError(format!("{}: cannot be {what}: {error}", file.display()))
+    Fault::cannot(what, file, error).into()
 }

@@ -3,6 +3,7 @@
 mod address;
 mod limits;
 mod proxy;
+mod route;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,7 +14,8 @@ use serde::{Deserialize, Deserializer};
 pub use crate::config::address::{ConfigError, IssuerUrl, ListenAddr};
 pub use crate::config::limits::{FailureLimits, Limits};
 pub use crate::config::proxy::{ClientCertificates, TrustedProxy};
-use crate::fault::Fault;
+pub use crate::config::route::{RouteSetting, TAKEN_PATHS};
+use crate::fault::{Fault, Position, text};
 
 /// Everything that `serve` needs, resolved: nothing optional is left but what may truly be absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +140,12 @@ impl Config {
             && self.trusted_proxies.iter().any(|proxy| !proxy.is_single())
     }
 
+    /// What is wrong with the operator's own routes.
+    pub fn route_problem(&self) -> Option<String> {
+        let (index, problem) = route::problem(&self.routes)?;
+        Some(format!("route: {}: {problem}", self.routes[index].path))
+    }
+
     /// Whether the demo secrets, which are public, may be used: if only this machine can reach the
     /// server and is sent to it, not through a proxy either, or if the operator says so.
     pub fn allows_demo_secrets(&self) -> bool {
@@ -209,19 +217,23 @@ impl Settings {
     ///
     /// The [`Fault`], with its line.
     pub fn read(file: &Path) -> Result<Self, Fault> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Fault::new(file, format!("cannot be read: {error}")))?;
-        toml::from_str(&text).map_err(|error| {
-            let fault = Fault::new(file, error.message().to_owned());
-            let Some(span) = error.span() else { return fault };
-            let fault = fault.at_line(line_of(&text, span.start));
-            // The field is what stands before the value, if the fault is in a value.
-            let line_start = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
-            match text[line_start..span.start].split_once('=') {
-                Some((field, _)) => fault.in_field(field.trim()),
+        let text = text::read(file)?;
+        let fault = |problem: String, place: Option<usize>| {
+            let fault = Fault::new(file, problem);
+            let Some(place) = place else { return fault };
+            let fault = fault.at(Position::of(&text, place));
+            match field_at(&text, place) {
+                Some(field) => fault.in_field(field),
                 None => fault,
             }
-        })
+        };
+        let settings: Self = toml::from_str(&text).map_err(|error| {
+            fault(error.message().to_owned(), error.span().map(|span| span.start))
+        })?;
+        match route::problem(&settings.routes) {
+            Some((index, problem)) => Err(fault(problem, route::place_of(&text, index))),
+            None => Ok(settings),
+        }
     }
 
     /// These settings, and `others` where these have nothing to say.
@@ -280,7 +292,7 @@ impl Settings {
             log: self.log.unwrap_or(default.log),
         };
         if config.listen.is_empty() {
-            return Err(ConfigError(NO_ADDRESS));
+            return Err(ConfigError::new(NO_ADDRESS));
         }
         Ok(config)
     }
@@ -327,26 +339,6 @@ const MANY: u64 = 1 << 30;
 /// A year.
 const LONG: u64 = 31_536_000;
 
-/// A path at which a token service answers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteSetting {
-    /// The whole path, as in `/api/connect/token`.
-    #[serde(deserialize_with = "route_path")]
-    pub path: String,
-    /// Which service answers there.
-    pub dialect: Dialect,
-}
-
-fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let path = String::deserialize(deserializer)?;
-    if path.starts_with('/') && !path.ends_with('/') {
-        Ok(path)
-    } else {
-        Err(D::Error::custom("must begin with a slash and not end with one"))
-    }
-}
-
 /// The documented token services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -367,7 +359,7 @@ impl FromStr for Dialect {
             "connect" => Ok(Self::Connect),
             "vision" => Ok(Self::Vision),
             "firstvision" => Ok(Self::Firstvision),
-            _ => Err(ConfigError("a dialect is connect, vision or firstvision")),
+            _ => Err(ConfigError::new("a dialect is connect, vision or firstvision")),
         }
     }
 }
@@ -450,9 +442,23 @@ pub enum LogLevel {
     Debug,
 }
 
-/// The line, counted from 1, of a byte offset in `text`.
-pub fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
+/// The field whose value begins at this byte offset of a TOML document, or one of whose elements does:
+/// with the name of its table.
+fn field_at(text: &str, offset: usize) -> Option<String> {
+    let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+    let name_of = |line: &str| line.split_once('=').map(|(name, _)| name.trim().to_owned());
+    let is_table = |line: &&str| line.trim_start().starts_with('[');
+    let mut above = text[..line_start].lines().rev();
+    let rest_of_line = text[offset..].lines().next().unwrap_or_default();
+    let field = match name_of(&text[line_start..offset]) {
+        Some(field) => field,
+        // The fault is in a name.
+        None if rest_of_line.contains('=') || is_table(&rest_of_line) => return None,
+        // In a list of several lines, the name stands above.
+        None => above.by_ref().take_while(|line| !is_table(line)).find_map(name_of)?,
+    };
+    let table = above.find(is_table).map(|line| line.trim().trim_matches(['[', ']']).trim());
+    Some(table.map_or_else(|| field.clone(), |table| format!("{table}.{field}")))
 }
 
 #[cfg(test)]
@@ -470,6 +476,24 @@ mod tests {
         assert_eq!(next.limits.idle_seconds, running.limits.idle_seconds);
         assert_eq!(next.limits.body_bytes, running.limits.body_bytes + 1);
         assert_eq!(next.hold_back(&running), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_place() {
+        let text = "a = 1\nlist = [\n  2,\n  3,\n]\n[table]\nb = 4\n[[route]]\npath = 5\nc\n";
+        for (value, field) in [
+            ("1", Some("a")),
+            ("[", Some("list")),
+            ("2", Some("list")),
+            ("3", Some("list")),
+            ("4", Some("table.b")),
+            ("5", Some("route.path")),
+            ("a =", None),
+            ("[table]", None),
+        ] {
+            let offset = text.find(value).unwrap();
+            assert_eq!(field_at(text, offset).as_deref(), field, "{value}");
+        }
     }
 
     #[test]

@@ -6,4 +6,5 @@ pub mod jws;
 pub mod jwt;
 pub mod key_life;
 pub mod key_set;
+pub mod pem;
 pub mod public_key;

@@ -61,7 +61,7 @@ pub use crate::http::service::{Arrival, Service};
 use crate::jose::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::{NoEntropy, Random};
-pub(crate) use crate::server::reload::check_certificate_proxies;
+pub(crate) use crate::server::reload::judge;
 use crate::server::reload::{Loaded, prepare};
 pub use crate::server::reload::{Reloaded, Reloader};
 use crate::signing::engine::Engine;
@@ -154,8 +154,7 @@ impl Server {
         let snapshot = ArcSwap::from_pointee(snapshot);
         let audit = match &config.audit {
             Some(file) => Some(Audit::to(file).map_err(|error| {
-                let problem = format!("cannot be written: {error}");
-                StartError::Files(vec![Fault::new(file, problem)])
+                StartError::Files(vec![Fault::cannot("written", file, &error)])
             })?),
             None => None,
         };
@@ -311,6 +310,8 @@ pub enum StartError {
     NoKeys(PathBuf),
     /// There is no address to make the issuer's URL of.
     NoIssuer,
+    /// One of the operator's own routes may not be where it is.
+    Route(String),
     /// The operating system refused something.
     System(io::Error),
 }
@@ -339,8 +340,8 @@ impl fmt::Display for StartError {
                 Ok(())
             }
             Self::NoBatches => f.write_str(
-                "--signer batch: this processor has no AVX-512 IFMA, or a key is not of two primes \
-                 of 1024, 1536 or 2048 bits: use --signer auto",
+                "signer = batch (--signer, GRANTD_SIGNER): this processor has no AVX-512 IFMA, or a key is not of two primes \
+                 of 1024, 1536 or 2048 bits: choose auto",
             ),
             Self::NoKeys(directory) => {
                 let directory = directory.display();
@@ -350,6 +351,7 @@ impl fmt::Display for StartError {
                 "there is no TCP address to make the issuer's URL of: pass --issuer with the URL \
                  that clients use",
             ),
+            Self::Route(problem) => f.write_str(problem),
             Self::System(error) => error.fmt(f),
         }
     }

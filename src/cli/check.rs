@@ -1,22 +1,25 @@
-//! `grantd check`: would `serve` start?
+//! `grantd check`: would `serve` start, and is it meant so?
 
-use crate::cli::{CliError, ServeArgs, print};
-use crate::config::{AssertionAudience, Config, ListenAddr};
+mod files;
+mod registry;
+mod routes;
+
+use std::path::Path;
+
+use crate::cli::{CliError, ServeArgs, addresses, print};
+use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::oauth::client::{AuthMethod, Registry};
-use crate::server::check_certificate_proxies;
+use crate::server::judge;
 use crate::store::decoy_key;
 use crate::store::revocations::Revocations;
 use crate::store::snapshot::{Contents, Sources, certificate_clients, demo_clients};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
+    let config_file = args.config.clone();
     let config = args.resolve()?;
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
-    let sources = Sources::of(&config);
-    let Contents { clients, keys, .. } = sources.load()?;
-    Revocations::check(&config.state)?;
-    decoy_key::check(&config.state)?;
-    check_certificate_proxies(&config, &clients).map_err(|error| CliError(error.to_string()))?;
+    let (Contents { clients, keys, .. }, issuer) = load(&config, config_file.as_deref())?;
 
     let file = config.clients.display();
     let demo = demo_clients(&clients);
@@ -28,6 +31,21 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         ))?;
     }
     warn_of_certificate_proxies(&config, &clients)?;
+    if issuer.is_unspecified() {
+        print(format_args!(
+            "warning: issuer: {issuer}: no client can ask by this name: {}",
+            addresses::ISSUER_ADVICE
+        ))?;
+    }
+    for warning in addresses::warnings(&config) {
+        print(format_args!("warning: {warning}"))?;
+    }
+    for warning in routes::warnings(&config.routes, issuer.path()) {
+        print(format_args!("warning: {warning}"))?;
+    }
+    for warning in registry::warnings(&config.clients, &clients)? {
+        print(format_args!("warning: {warning}"))?;
+    }
     if clients.is_empty() {
         print(format_args!("warning: {file}: no client is registered; see `grantd client add`"))?;
     }
@@ -49,6 +67,27 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         print(warning)?;
     }
     print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys.len()))
+}
+
+/// What stands in the files and the issuer, if `serve` would start with them.
+fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, IssuerUrl), CliError> {
+    let mut problems = addresses::check(config);
+    let loaded = Sources::of(config).load();
+    let judged = loaded.as_ref().ok().map(|loaded| judge(config, &loaded.clients));
+    let state = [Revocations::check(&config.state), decoy_key::check(&config.state)];
+    problems.extend(state.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
+    if let Some(Err(error)) = &judged {
+        problems.push(error.to_string());
+    }
+    let has_no_key = loaded.as_ref().is_ok_and(|loaded| loaded.keys.is_empty());
+    let faults = loaded.as_ref().err().cloned().unwrap_or_default();
+    problems.extend(faults.iter().map(ToString::to_string));
+    problems.extend(files::unwritable(config, has_no_key).iter().map(ToString::to_string));
+    problems.extend(files::unreadable(config, config_file).iter().map(ToString::to_string));
+    match (loaded, judged) {
+        (Ok(contents), Some(Ok(issuer))) if problems.is_empty() => Ok((contents, issuer)),
+        _ => Err(CliError(problems.join("\n"))),
+    }
 }
 
 /// Which clients `assertion_audience` concerns, and what it asks of them. `None` if no client signs

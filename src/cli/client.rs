@@ -1,33 +1,34 @@
 //! `grantd client`: registers clients, changes them and shows them.
 
+mod fields;
 mod import;
 mod rotate;
 mod show;
+mod update;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use crate::cli::live::AdminArgs;
 use crate::cli::secret::{self, HashKind};
-use crate::cli::{CliError, cannot, print};
+use crate::cli::{CliError, ServeArgs, cannot, complain, no_token, not_written, write_out};
+use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::jose::public_key;
-use crate::oauth::client::AuthMethod;
-use crate::store::client_file::{self, NewClient, NewSecret, edit};
+use crate::oauth::client::{AuthMethod, Client};
+use crate::store::client_file::{self, NewSecret, edit};
 use crate::store::whole_file;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     /// Register a client. Prints its id and secret, once.
-    Add(AddArgs),
-    /// Show every client, one JSON object a line.
-    List {
-        #[command(flatten)]
-        file: FileArg,
-    },
+    Add(Box<AddArgs>),
+    /// Change what is registered of a client: the fields that are given, and no other.
+    Update(Box<update::UpdateArgs>),
+    /// Show every client and what is in force of it, one JSON object a line.
+    List(show::ListArgs),
     /// Show what is registered of one client, without its secrets' hashes.
     Show {
         #[command(flatten)]
@@ -80,9 +81,12 @@ pub(super) enum ClientCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct FileArg {
-    /// The client registry.
-    #[arg(long, value_name = "FILE", env = "GRANTD_CLIENTS", default_value = "clients.json")]
-    clients: PathBuf,
+    /// The client registry [default: as `serve` has it, clients.json].
+    #[arg(long, value_name = "FILE", env = "GRANTD_CLIENTS")]
+    clients: Option<PathBuf>,
+    /// Configuration file (TOML), for the path of the registry.
+    #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -92,24 +96,8 @@ pub(super) struct AddArgs {
     /// Its client_id.
     #[arg(long, value_name = "ID")]
     id: String,
-    /// A scope it may ask for; may be repeated. It gets all of them if it asks for none.
-    #[arg(long = "scope", value_name = "SCOPE")]
-    scopes: Vec<String>,
-    /// Who its tokens are for; may be repeated [default: the issuer].
-    #[arg(long = "audience", value_name = "AUDIENCE")]
-    audiences: Vec<String>,
-    /// Seconds that its tokens live.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-    lifetime: u32,
-    /// A static claim in its tokens; may be repeated.
-    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
-    claims: Vec<(String, String)>,
-    /// How it may authenticate; may be repeated [default: client_secret_basic, client_secret_post].
-    #[arg(long = "method", value_name = "METHOD")]
-    methods: Vec<AuthMethod>,
-    /// A JWK Set with the public keys that it signs with; it is copied into the registry.
-    #[arg(long, value_name = "FILE")]
-    jwks: Option<PathBuf>,
+    #[command(flatten)]
+    fields: fields::FieldArgs,
     /// Read the secret from standard input instead of making one.
     #[arg(long)]
     secret_stdin: bool,
@@ -120,11 +108,13 @@ pub(super) struct AddArgs {
 
 pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
     match command {
-        ClientCommand::Add(args) => add(args),
-        ClientCommand::List { file } => show::list(&file),
+        ClientCommand::Add(args) => add(&args),
+        ClientCommand::Update(args) => update::update(&args),
+        ClientCommand::List(args) => show::list(&args),
         ClientCommand::Show { file, id, server } => show::show(&file, &id, &server),
         ClientCommand::Enable { file, id } => {
-            file.edit(|path, text| edit::set_enabled(path, text, &id, true))
+            file.edit(|path, text| edit::set_enabled(path, text, &id, true))?;
+            file.warn_of(&id)
         }
         ClientCommand::Disable { file, id } => {
             file.edit(|path, text| edit::set_enabled(path, text, &id, false))
@@ -137,95 +127,158 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
 }
 
 impl FileArg {
-    /// Changes the file as `change` says; nobody else does meanwhile.
+    /// The registry that `serve` serves with the same flags and environment.
+    fn path(&self) -> Result<PathBuf, CliError> {
+        if let Some(clients) = &self.clients {
+            return Ok(clients.clone());
+        }
+        let config = self.config.clone();
+        Ok(ServeArgs { config, ..ServeArgs::default() }.resolve()?.clients)
+    }
+
+    /// Changes the file as `change` says; no other process edits it meanwhile.
     fn edit(
         &self,
         change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
     ) -> Result<(), CliError> {
-        self.edit_or_create(|path, text| match text {
+        self.edit_and_tell(change, || None)
+    }
+
+    /// The same, and tells what `line` is then on standard output.
+    fn edit_and_tell(
+        &self,
+        change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
+        line: impl FnOnce() -> Option<Zeroizing<String>>,
+    ) -> Result<(), CliError> {
+        let change = |path: &Path, text: Option<&str>| match text {
             Some(text) => change(path, text),
             // For the fault that says so.
             None => change(path, &client_file::read(path).map_err(|fault| vec![fault])?),
-        })
+        };
+        self.edit_or_create(change, line)
     }
 
     /// The same where there need not be a file.
+    ///
+    /// What is to be told is told when nothing can fail any more but the last step, which replaces
+    /// the file: a secret that could not be printed is not in force.
     fn edit_or_create(
         &self,
         change: impl FnOnce(&Path, Option<&str>) -> Result<String, Vec<Fault>>,
+        line: impl FnOnce() -> Option<Zeroizing<String>>,
     ) -> Result<(), CliError> {
-        let file = &self.clients;
+        let file = &self.path()?;
         let _lock = whole_file::lock(file).map_err(|error| cannot("locked", file, &error))?;
         let text = if file.exists() { Some(client_file::read(file)?) } else { None };
         let changed = change(file, text.as_deref())?;
-        whole_file::replace(file, changed.as_bytes())
-            .map_err(|error| cannot("written", file, &error))
+        let staged = whole_file::stage(file, changed.as_bytes())
+            .map_err(|error| cannot("written", file, &error))?;
+        let line = line();
+        if let Some(line) = &line {
+            write_out(line.as_bytes()).map_err(|error| {
+                let file = file.display();
+                CliError(format!("{}: {file} is as it was", not_written(&error)))
+            })?;
+        }
+        staged.commit().map_err(|error| {
+            let CliError(problem) = cannot("replaced", file, &error);
+            let told = if line.is_some() { "; what was printed is not in force" } else { "" };
+            CliError(format!("{problem}{told}"))
+        })
+    }
+
+    /// Warns of a client that can get no token.
+    fn warn_of(&self, id: &str) -> Result<(), CliError> {
+        let file = self.path()?;
+        let text = client_file::read(&file)?;
+        let entry = show::text_of(&text, id);
+        if let Some(Ok(client)) = entry.map(|entry| client_file::check_entry(&file, 1, entry)) {
+            warn_of(&client);
+        }
+        Ok(())
     }
 }
 
-fn add(args: AddArgs) -> Result<(), CliError> {
-    let methods = if args.methods.is_empty() { AuthMethod::DEFAULT.to_vec() } else { args.methods };
+/// Warns of a client that can get no token.
+fn warn_of(client: &Client) {
+    if let Some(reason) = no_token::reason(client, Clock::system().unix_seconds()) {
+        complain(&format!("warning: client {}: it can get no token: {reason}", client.id));
+    }
+}
+
+fn add(args: &AddArgs) -> Result<(), CliError> {
+    let AddArgs { file, id, fields, secret_stdin, hash } = args;
+    let methods =
+        if fields.methods.is_empty() { &AuthMethod::DEFAULT[..] } else { &fields.methods };
     let has_secret = methods.iter().any(|method| AuthMethod::DEFAULT.contains(method));
-    if args.secret_stdin && !has_secret {
+    if *secret_stdin && !has_secret {
         return Err(CliError(
             "--secret-stdin: no --method of this client takes a secret".to_owned(),
         ));
     }
-    let secret = match (has_secret, args.secret_stdin) {
+    let given = fields.given(Map::new())?;
+    let mut entry = with_defaults(id, &given);
+    // Before a secret is asked for.
+    fields::check(Path::new(""), &Value::Object(entry.clone()).to_string(), &given)?;
+    let secret = match (has_secret, secret_stdin) {
         (false, _) => None,
-        (true, true) => Some(secret::read()?),
+        (true, true) => Some(secret::read("Secret of the new client: ")?),
         (true, false) => Some(secret::make()?),
     };
-    let hash = secret.as_ref().map(|secret| secret::hash(secret, args.hash)).transpose()?;
-    let jwks = args.jwks.as_deref().map(read_jwks).transpose()?;
-    let client = NewClient {
-        client_id: args.id.clone(),
-        enabled: true,
-        secrets: Vec::from_iter(hash.map(|hash| NewSecret { label: FIRST_LABEL.to_owned(), hash })),
-        auth_methods: methods.into_iter().map(AuthMethod::as_str).collect(),
-        jwks,
-        default_scopes: args.scopes.clone(),
-        scopes: args.scopes,
-        audience: args.audiences,
-        token_lifetime: args.lifetime,
-        claims: args.claims.into_iter().map(|(name, value)| (name, value.into())).collect(),
-    };
-    args.file.edit_or_create(|path, text| client_file::append(path, text, &client))?;
-    match secret {
-        Some(secret) => print_secret(&args.id, &secret, args.secret_stdin),
-        None => print(json!({ "client_id": args.id })),
+    if let Some(secret) = &secret {
+        let new = NewSecret { label: FIRST_LABEL.to_owned(), hash: secret::hash(secret, *hash)? };
+        entry.insert("secrets".to_owned(), json!([new]));
     }
-}
-
-/// The set as it stands in `file`.
-fn read_jwks(file: &Path) -> Result<Value, CliError> {
-    let text = fs::read_to_string(file).map_err(|error| cannot("read", file, &error))?;
-    public_key::parse_set(&text).map_err(|problem| {
-        let fault = Fault::new(file, problem.problem);
-        match problem.index {
-            Some(index) => fault.in_field(format!("keys[{index}]")),
-            None => fault,
+    let change = |path: &Path, text: Option<&str>| {
+        if let Some(text) = text
+            && client_file::parse(path, text)?.get(id).is_some()
+        {
+            let problem = format!(
+                "{} has a client of this id already; `grantd client update` changes it",
+                path.display()
+            );
+            return Err(vec![Fault::new(Path::new("--id"), problem)]);
         }
-    })?;
-    serde_json::from_str(&text).map_err(|error| CliError(error.to_string()))
+        client_file::append(path, text, &entry)
+    };
+    file.edit_or_create(change, || Some(told(id, secret.as_deref().filter(|_| !secret_stdin))))?;
+    let is_meant = fields.no_scope || !fields.introspects.is_empty();
+    if !is_meant {
+        file.warn_of(id)?;
+    }
+    Ok(())
 }
 
-/// Tells a secret that was made, once; one that was given is known.
-fn print_secret(id: &str, secret: &str, is_given: bool) -> Result<(), CliError> {
-    if is_given {
-        print(json!({ "client_id": id }))
-    } else {
-        print(json!({ "client_id": id, "client_secret": secret }))
+/// The entry of a new client, in the order in which people read one.
+fn with_defaults(id: &str, given: &Map<String, Value>) -> Map<String, Value> {
+    let nothing = || Value::Array(Vec::new());
+    let defaults = [
+        ("client_id", Value::from(id)),
+        ("enabled", Value::Bool(true)),
+        ("secrets", nothing()),
+        ("auth_methods", json!(AuthMethod::DEFAULT.map(AuthMethod::as_str))),
+        ("scopes", nothing()),
+        ("default_scopes", nothing()),
+        ("audience", nothing()),
+        ("token_lifetime", Value::from(3600)),
+        ("claims", Value::Object(Map::new())),
+    ];
+    let mut entry: Map<_, _> =
+        defaults.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    entry.extend(given.clone());
+    entry
+}
+
+/// The line that tells a secret that was made, once; one that was given is known.
+fn told(id: &str, secret: Option<&String>) -> Zeroizing<String> {
+    let mut line = match secret {
+        Some(secret) => json!({ "client_id": id, "client_secret": secret }),
+        None => json!({ "client_id": id }),
     }
+    .to_string();
+    line.push('\n');
+    Zeroizing::new(line)
 }
 
 /// What a client's first secret is called.
 const FIRST_LABEL: &str = "first";
-
-fn parse_claim(argument: &str) -> Result<(String, String), &'static str> {
-    let (name, value) = argument.split_once('=').ok_or("a claim is written NAME=VALUE")?;
-    if name.is_empty() {
-        return Err("a claim has a name");
-    }
-    Ok((name.to_owned(), value.to_owned()))
-}

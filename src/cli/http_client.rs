@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::CliError;
 use crate::config::ListenAddr;
+use crate::http::listener::resolve;
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +159,8 @@ async fn connect_and_exchange(
 ) -> Result<Response<Bytes>, AnyError> {
     match target {
         Target::Tcp { address, host } => {
-            exchange(TcpStream::connect(address).await?, request.to(host)?).await
+            let addresses = resolve(address).await?;
+            exchange(TcpStream::connect(&*addresses).await?, request.to(host)?).await
         }
         #[cfg(unix)]
         Target::Unix(path) => {

@@ -1,6 +1,6 @@
 //! `grantd key`: makes signing keys, takes them out of use and shows where they stand.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::cli::live::{self, AdminArgs};
-use crate::cli::{CliError, ServeArgs, cannot, print};
+use crate::cli::{CliError, ServeArgs, complain, print};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::fault::text;
 use crate::jose::key_life::{KeyTimes, Retention, Retirement};
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::store::client_file;
@@ -66,12 +67,16 @@ pub(super) enum KeyCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct KeyArgs {
-    /// The directory of signing keys [default: keys].
+    /// The directory of signing keys [default: as `serve` has it, keys].
     #[arg(long, value_name = "DIRECTORY", env = "GRANTD_KEYS")]
     keys: Option<PathBuf>,
-    /// Configuration file (TOML), for the age of key sets and the client registry.
+    /// Configuration file (TOML), for the directory, the age of key sets and the client registry.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     config: Option<PathBuf>,
+    /// The client registry, which says how long tokens live [default: as `serve` has it,
+    /// clients.json].
+    #[arg(long, value_name = "FILE", env = "GRANTD_CLIENTS")]
+    clients: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -87,7 +92,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
         KeyCommand::Generate { keys, size } => {
             let (config, retention) = keys.resolve()?;
             let key = key_directory::generate(&config.keys, size.bits, &retention, now)?;
-            print(Value::Object(describe(&key)))
+            print_key(describe(&key), &config.keys)
         }
         KeyCommand::Rotate { keys, size } => rotate(keys, size.bits, now),
         KeyCommand::Retire { keys, key_id } => retire(keys, key_id.as_deref(), now),
@@ -106,11 +111,25 @@ fn rotate(args: KeyArgs, bits: u16, now: u64) -> Result<(), CliError> {
         "retires".to_owned(),
         json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at }),
     );
-    print(Value::Object(described))
+    print_key(described, &config.keys)
+}
+
+/// A directory that was mistyped is not one without keys.
+fn require_directory(directory: &Path) -> Result<(), CliError> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let what = if directory.exists() { "is no directory" } else { "does not exist" };
+    Err(CliError(format!(
+        "{}: {what}: name the server's directory of keys with --keys or --config, or make a first \
+         key with `grantd key generate`",
+        directory.display()
+    )))
 }
 
 fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
+    require_directory(&config.keys)?;
     for retired in key_directory::retire(&config.keys, key_id, &retention, now)? {
         print(json!({
             "kid": retired.key_id, "state": retired.state.to_string(), "file": retired.file,
@@ -123,19 +142,33 @@ fn import(args: KeyArgs, from: &Path, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
     let (source, text) = if from == Path::new("-") {
         let source = Path::new("standard input");
-        let mut text = Zeroizing::new(String::new());
-        io::stdin().read_to_string(&mut text).map_err(|error| cannot("read", source, &error))?;
-        (source, text)
+        (source, Zeroizing::new(text::read_from(io::stdin().lock(), source)?))
     } else {
         (from, key_directory::read(from)?)
     };
     let key = key_directory::import(&config.keys, source, &text, &retention, now)?;
-    print(Value::Object(describe(&key)))
+    print_key(describe(&key), &config.keys)
+}
+
+/// Shows a key that has just come into `directory`; where that fails, it is there all the same.
+fn print_key(described: Map<String, Value>, directory: &Path) -> Result<(), CliError> {
+    let file = directory.join(format!("{}.pem", described["kid"].as_str().unwrap_or_default()));
+    print(Value::Object(described)).map_err(|CliError(problem)| {
+        CliError(format!("{problem}; the key is in {}", file.display()))
+    })
 }
 
 fn list(args: KeyArgs, server: &AdminArgs, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
+    require_directory(&config.keys)?;
     let keys = KeySet::new(key_directory::load(&config.keys)?, retention);
+    if keys.iter().next().is_none() {
+        let directory = config.keys.display();
+        complain(&format!(
+            "{directory}: holds no key (no file *.pem): `grantd key generate` makes the first; if \
+             the server has one, name its directory with --keys or --config"
+        ));
+    }
     let live = server.ask("/keys", "is an older one")?;
     for (_, mut described) in keys.describe(now) {
         if let Some(live) = &live {
@@ -193,8 +226,8 @@ impl KeyArgs {
     }
 
     fn resolve(self) -> Result<(Config, Retention), CliError> {
-        let Self { keys, config } = self;
-        let config = ServeArgs { keys, config, ..ServeArgs::default() }.resolve()?;
+        let Self { keys, config, clients } = self;
+        let config = ServeArgs { keys, config, clients, ..ServeArgs::default() }.resolve()?;
         let sources = Sources::of(&config);
         // Keys can be made before there are clients; then no token lives yet.
         let clients = if config.clients.exists() {

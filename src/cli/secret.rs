@@ -1,7 +1,9 @@
 //! Secrets on the command line: made here or read from standard input, and hashed.
 
+mod terminal;
+
 use std::env::VarError;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,6 +11,7 @@ use clap::ValueEnum;
 use zeroize::Zeroizing;
 
 use crate::cli::CliError;
+use crate::fault::text::without_bom;
 use crate::oauth::client::is_vschar;
 use crate::oauth::client_secret::{FastHash, SecretHash};
 use crate::oauth::password_hash::{PasswordHash, Work};
@@ -55,36 +58,51 @@ pub(super) fn make() -> Result<Zeroizing<String>, CliError> {
     Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes)))
 }
 
-/// This environment variable, if it is there, or else standard input.
-pub(super) fn from_environment_or_stdin(variable: &str) -> Result<Zeroizing<String>, CliError> {
+/// This environment variable, if it is there and not empty, or else standard input.
+pub(super) fn from_environment_or_stdin(
+    variable: &str,
+    prompt: &str,
+) -> Result<Zeroizing<String>, CliError> {
     match std::env::var(variable) {
-        Ok(secret) => {
-            let secret = Zeroizing::new(secret);
+        Ok(empty) if empty.is_empty() => read(prompt),
+        Ok(text) => {
+            let text = Zeroizing::new(text);
+            let secret = Zeroizing::new(without_line_break(&text).to_owned());
             check(&secret).map_err(|problem| CliError(format!("{variable}: {problem}")))?;
             Ok(secret)
         }
-        Err(VarError::NotPresent) => read(),
+        Err(VarError::NotPresent) => read(prompt),
         Err(VarError::NotUnicode(_)) => {
             Err(CliError(format!("{variable}: must be printable ASCII characters")))
         }
     }
 }
 
-/// Standard input up to its end, without the line break that a shell puts there.
-pub(super) fn read() -> Result<Zeroizing<String>, CliError> {
+/// Standard input up to its end, without the line break that a shell puts there; on a terminal, one
+/// line that is not shown, asked for with `prompt`.
+pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, CliError> {
+    let unread = |error: io::Error| CliError(format!("the secret cannot be read: {error}"));
     let mut text = Zeroizing::new(String::new());
-    io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| CliError(format!("the secret cannot be read: {error}")))?;
-    let secret = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
+    let mut input = io::stdin().lock();
+    if input.is_terminal() {
+        terminal::ask(&mut input, prompt, &mut text).map_err(unread)?;
+    } else {
+        input.read_to_string(&mut text).map_err(unread)?;
+    }
+    let secret = Zeroizing::new(without_line_break(without_bom(&text)).to_owned());
     check(&secret).map_err(|problem| CliError(format!("the secret {problem}")))?;
     Ok(secret)
+}
+
+/// One line break at the end is the shell's, and any other is a slip.
+fn without_line_break(text: &str) -> &str {
+    text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
 }
 
 /// What a client can send (RFC 6749, appendix A.2), and something at all.
 pub(super) fn check(secret: &str) -> Result<(), &'static str> {
     if secret.is_empty() {
-        Err("is empty: write it to standard input")
+        Err("is empty")
     } else if !is_vschar(secret) {
         Err("must be printable ASCII characters")
     } else {

@@ -3,13 +3,13 @@
 use std::io;
 
 use tokio::runtime::Builder;
-use tracing::info;
+use tracing::{info, warn};
 
 #[cfg(feature = "opentelemetry")]
 use crate::cli::collector::Exporting;
 use crate::cli::reload::{Reloads, Source};
 use crate::cli::service_manager::{self, Socket};
-use crate::cli::{CliError, ServeArgs};
+use crate::cli::{CliError, ServeArgs, addresses};
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddr};
 use crate::random::Random;
@@ -52,14 +52,14 @@ async fn serve(
     }
     let to_bind = if listeners.is_empty() { &mut config.listen[..] } else { &mut [] };
     for address in to_bind {
-        let listener = bind(address).await?;
+        let listener = bind(address, addresses::LISTEN).await?;
         // Port 0 stands for any; others have to be told which it became.
         if matches!(address, ListenAddr::Tcp(address) if address.ends_with(":0")) {
             *address = listener.address().map_err(system)?;
         }
         listeners.push(listener);
     }
-    let admin = bind(&config.admin_listen).await?;
+    let admin = bind(&config.admin_listen, addresses::ADMIN_LISTEN).await?;
     let admin_address = admin.address().map_err(system)?;
 
     let in_force = config.listen.clone();
@@ -72,6 +72,9 @@ async fn serve(
     let exporting = Exporting::start(server.traces())?;
     for address in &config.listen {
         let issuer = server.issuer();
+        if issuer.is_unspecified() {
+            warn!(%issuer, "no client can ask by this name: {}", addresses::ISSUER_ADVICE);
+        }
         let workers = config.workers;
         info!(version = VERSION, %address, %issuer, admin = %admin_address, workers, "serving");
     }
@@ -92,10 +95,8 @@ async fn serve(
     Ok(())
 }
 
-async fn bind(address: &ListenAddr) -> Result<Listener, CliError> {
-    Listener::bind(address).await.map_err(|error| {
-        CliError(format!("{address}: cannot be listened on: {error}; free it or choose another"))
-    })
+async fn bind(address: &ListenAddr, setting: &str) -> Result<Listener, CliError> {
+    Listener::bind(address).await.map_err(|error| addresses::problem(address, setting, &error))
 }
 
 /// Completes at SIGTERM or SIGINT.

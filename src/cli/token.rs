@@ -13,7 +13,8 @@ use crate::cli::http_client::{Answer, Request, Target, send};
 use crate::cli::{CliError, print, secret};
 use crate::endpoint::metadata::{JWKS_PATH, TOKEN_PATH};
 
-/// The secret is read from `GRANTD_CLIENT_SECRET`, or else from standard input.
+/// The secret is read from `GRANTD_CLIENT_SECRET`, or else from standard input; on a terminal, it is
+/// asked for and not shown.
 #[derive(Args, Debug)]
 pub(super) struct TokenArgs {
     /// The server, as http://host:port or unix:/path; or the whole URL of its token endpoint.
@@ -33,7 +34,7 @@ pub(super) struct TokenArgs {
 pub(super) fn run(args: &TokenArgs) -> Result<(), CliError> {
     let (target, path) = Target::of_url(&args.url)?;
     let path = if path == "/" { TOKEN_PATH } else { &path };
-    let secret = secret::from_environment_or_stdin(SECRET_VARIABLE)?;
+    let secret = secret::from_environment_or_stdin(SECRET_VARIABLE, "Client secret: ")?;
     let answer = send(&target, Request::post(path, form(args, &secret)), PATIENCE)?;
     let token =
         token_of(&answer).map_err(|problem| CliError(format!("{target}: {path}: {problem}")))?;

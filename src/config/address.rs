@@ -1,19 +1,26 @@
 //! Where the server is: the addresses it listens on and the name that others know it by.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
 /// A setting that cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfigError(pub(super) &'static str);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(Cow<'static, str>);
+
+impl ConfigError {
+    pub(super) const fn new(problem: &'static str) -> Self {
+        Self(Cow::Borrowed(problem))
+    }
+}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(&self.0)
     }
 }
 
@@ -47,18 +54,33 @@ impl FromStr for ListenAddr {
     fn from_str(address: &str) -> Result<Self, Self::Err> {
         if let Some(path) = address.strip_prefix("unix:") {
             if path.is_empty() {
-                return Err(ConfigError("a Unix socket is written unix:/path"));
+                return Err(ConfigError::new("a Unix socket is written unix:/path"));
             }
             return Ok(Self::Unix(path.into()));
         }
-        match address.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                Ok(Self::Tcp(address.to_owned()))
-            }
-            _ => Err(ConfigError("an address is written host:port or unix:/path")),
+        let Some((host, port)) = address.rsplit_once(':') else {
+            return Err(ConfigError::new(NOT_AN_ADDRESS));
+        };
+        let is_port = port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit());
+        if host.parse::<Ipv6Addr>().is_ok() && is_port {
+            let problem = format!("an IPv6 address stands in brackets: [{host}]:{port}");
+            return Err(ConfigError(problem.into()));
+        }
+        if address.parse::<Ipv6Addr>().is_ok() {
+            let problem = format!("an IPv6 address stands in brackets: [{address}]:8080");
+            return Err(ConfigError(problem.into()));
+        }
+        let is_host = !host.is_empty()
+            && host.bytes().all(|b| b.is_ascii_graphic() && !b"/:[]@\"".contains(&b));
+        if is_port && (is_host || address.parse::<SocketAddr>().is_ok()) {
+            Ok(Self::Tcp(address.to_owned()))
+        } else {
+            Err(ConfigError::new(NOT_AN_ADDRESS))
         }
     }
 }
+
+const NOT_AN_ADDRESS: &str = "an address is written host:port, [::1]:port or unix:/path";
 
 impl TryFrom<String> for ListenAddr {
     type Error = ConfigError;
@@ -106,9 +128,19 @@ impl IssuerUrl {
 
     /// Whether only this machine can reach it by that name.
     pub fn is_local(&self) -> bool {
+        is_local_host(self.host())
+    }
+
+    /// Whether its host is the address that stands for all of a machine's own, as a listener has it,
+    /// and that no client can ask.
+    pub fn is_unspecified(&self) -> bool {
+        without_brackets(self.host()).parse::<IpAddr>().is_ok_and(|host| host.is_unspecified())
+    }
+
+    fn host(&self) -> &str {
         let authority = self.url[..self.path_start].split_once("//").map_or("", |(_, rest)| rest);
         let port = authority.rfind(':').filter(|&colon| !authority[colon..].contains(']'));
-        is_local_host(&authority[..port.unwrap_or(authority.len())])
+        &authority[..port.unwrap_or(authority.len())]
     }
 }
 
@@ -119,14 +151,14 @@ impl FromStr for IssuerUrl {
         let rest = url
             .strip_prefix("https://")
             .or_else(|| url.strip_prefix("http://"))
-            .ok_or(ConfigError("an issuer is an http:// or https:// URL"))?;
+            .ok_or(ConfigError::new("an issuer is an http:// or https:// URL"))?;
         let allowed = |b: u8| b.is_ascii_graphic() && !b"\"#<>?@\\^`{|}".contains(&b);
         if !rest.bytes().all(allowed) {
-            return Err(ConfigError("an issuer has no query, fragment, user or space"));
+            return Err(ConfigError::new("an issuer has no query, fragment, user or space"));
         }
         let authority = rest.find('/').unwrap_or(rest.len());
         if authority == 0 {
-            return Err(ConfigError("an issuer names a host"));
+            return Err(ConfigError::new("an issuer names a host"));
         }
         Ok(Self { path_start: url.len() - rest.len() + authority, url: url.to_owned() })
     }
@@ -146,8 +178,12 @@ impl fmt::Display for IssuerUrl {
     }
 }
 
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
 fn is_local_host(host: &str) -> bool {
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = without_brackets(host);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
@@ -170,6 +206,38 @@ mod tests {
         }
         for public in ["https://auth.example.com", "https://localhost.example.com:80"] {
             assert!(!public.parse::<IssuerUrl>().unwrap().is_local(), "{public}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_stands_in_brackets() {
+        for (address, meant) in [
+            ("::1:8080", "[::1]:8080"),
+            (":::8080", "[::]:8080"),
+            ("fe80::1:80", "[fe80::1]:80"),
+            ("fd00::abcd", "[fd00::abcd]:8080"),
+        ] {
+            let problem = address.parse::<ListenAddr>().unwrap_err().to_string();
+            assert!(problem.ends_with(meant), "{address}: {problem}");
+        }
+        for good in ["[::1]:8080", "[::]:0", "127.0.0.1:80", "localhost:80", "a-b.example:1"] {
+            assert_eq!(good.parse::<ListenAddr>().unwrap().to_string(), good);
+        }
+        for bad in [":80", "a", "a:+80", "[::1]", "[a]:80", "http://a:80", "a b:80", "a:65536"] {
+            assert!(bad.parse::<ListenAddr>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_every_listener_is_no_host_to_ask() {
+        for (issuer, expected) in [
+            ("http://0.0.0.0:8080", true),
+            ("http://[::]:8080/a", true),
+            ("https://0.0.0.0", true),
+            ("http://127.0.0.1:8080", false),
+            ("https://a.example", false),
+        ] {
+            assert_eq!(issuer.parse::<IssuerUrl>().unwrap().is_unspecified(), expected, "{issuer}");
         }
     }
 

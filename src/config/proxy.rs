@@ -81,7 +81,7 @@ impl TryFrom<String> for TrustedProxy {
 }
 
 const NOT_A_PROXY: ConfigError =
-    ConfigError("a trusted proxy is an address, a network as in 10.0.0.0/8, or \"unix\"");
+    ConfigError::new("a trusted proxy is an address, a network as in 10.0.0.0/8, or \"unix\"");
 
 /// Who states a client's certificate, and in which headers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

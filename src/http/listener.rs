@@ -4,7 +4,7 @@ use std::fmt;
 #[cfg(unix)]
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -58,6 +58,45 @@ impl Listener {
         }
     }
 
+    /// Says whether [`Listener::bind`] would have to fail, without listening. An address that is in
+    /// use is right: this may be asked beside the server that uses it. Gives the addresses that a
+    /// name stands for.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn check(address: &ListenAddr) -> io::Result<Vec<SocketAddr>> {
+        match address {
+            ListenAddr::Tcp(address) => {
+                let resolved =
+                    address.to_socket_addrs().map_err(|error| unresolved(address, &error));
+                let addresses: Vec<_> = resolved?.collect();
+                let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
+                for address in &addresses {
+                    result = reserve(*address).map(drop);
+                    if result.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::AddrInUse) {
+                        result = Ok(());
+                    }
+                    if result.is_ok() {
+                        break;
+                    }
+                }
+                result.map(|()| addresses)
+            }
+            ListenAddr::Unix(path) => {
+                #[cfg(unix)]
+                std::os::unix::net::SocketAddr::from_pathname(path)?;
+                let directory = path.parent().filter(|parent| *parent != Path::new(""));
+                let directory = directory.unwrap_or_else(|| Path::new("."));
+                // As a rule, a service manager makes it at the start.
+                if directory.exists() {
+                    tempfile::tempfile_in(directory)?;
+                }
+                Ok(Vec::new())
+            }
+        }
+    }
+
     /// The address that others connect to, as `serve --listen` would take it.
     pub fn address(&self) -> io::Result<ListenAddr> {
         match self {
@@ -92,17 +131,40 @@ impl Listener {
 /// As tokio's own `bind`, but with room for more who wait to be accepted.
 async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
-    for address in lookup_host(address).await? {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A restart must not wait for the last connections' ends. On Windows it would mean more.
-        #[cfg(unix)]
-        socket.set_reuseaddr(true)?;
-        result = socket.bind(address).and_then(|()| socket.listen(BACKLOG));
+    for address in resolve(address).await? {
+        result = reserve(address).and_then(|socket| socket.listen(BACKLOG));
         if result.is_ok() {
             break;
         }
     }
     result
+}
+
+/// A socket with this address that does not listen yet.
+fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for the last connections' ends. On Windows it would mean more.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// The addresses that `host:port` stands for.
+pub(crate) async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let found = lookup_host(address).await.map_err(|error| unresolved(address, &error))?;
+    Ok(found.collect())
+}
+
+fn unresolved(address: &str, error: &io::Error) -> io::Error {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    io::Error::new(
+        error.kind(),
+        format!(
+            "the name {host} has no address ({error}): check its spelling, /etc/hosts and the name \
+             servers of this machine"
+        ),
+    )
 }
 
 #[cfg(unix)]

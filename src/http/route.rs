@@ -170,6 +170,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_documented_path_is_taken() {
+        use crate::config::TAKEN_PATHS;
+        // These are kept for what describes a server.
+        let kept = ["/", "/docs", "/favicon.ico", "/openapi.json"];
+        for path in TAKEN_PATHS {
+            let is_unknown = matches!(Route::of(path, "", &[]), Route::Unknown(_));
+            assert_eq!(is_unknown, kept.contains(&path), "{path}");
+        }
+    }
+
+    #[test]
     fn finds_routes_below_the_issuer_and_the_operators_own() {
         let own = |path: &str, dialect| RouteSetting { path: path.to_owned(), dialect };
         let settings =

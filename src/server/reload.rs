@@ -34,17 +34,30 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Reads what `config` names.
     pub(super) fn read(config: &Config) -> Result<Self, StartError> {
-        let issuer = issuer_of(config)?;
         let contents = Sources::of(config).load().map_err(StartError::Files)?;
         let Contents { clients, keys, admin_token, key_files } = contents;
-        let demo = demo_clients(&clients);
-        if !demo.is_empty() && !config.allows_demo_secrets() {
-            let demo = demo.into_iter().map(str::to_owned).collect();
-            return Err(StartError::DemoClients(demo));
-        }
-        check_certificate_proxies(config, &clients)?;
+        let issuer = judge(config, &clients)?;
         Ok(Self { clients, keys, admin_token, issuer, key_files })
     }
+}
+
+/// What `config` and `clients` must not be together, and the issuer if they may stand.
+///
+/// # Errors
+///
+/// [`StartError`].
+pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, StartError> {
+    let issuer = issuer_of(config)?;
+    if let Some(problem) = config.route_problem() {
+        return Err(StartError::Route(problem));
+    }
+    let demo = demo_clients(clients);
+    if !demo.is_empty() && !config.allows_demo_secrets() {
+        let demo = demo.into_iter().map(str::to_owned).collect();
+        return Err(StartError::DemoClients(demo));
+    }
+    check_certificate_proxies(config, clients)?;
+    Ok(issuer)
 }
 
 /// Certificates were once taken from every trusted network: a client that would be cut off without
@@ -53,10 +66,7 @@ impl Loaded {
 /// # Errors
 ///
 /// [`StartError::CertificateProxies`].
-pub(crate) fn check_certificate_proxies(
-    config: &Config,
-    clients: &Registry,
-) -> Result<(), StartError> {
+fn check_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), StartError> {
     if !config.leaves_out_a_network() {
         return Ok(());
     }

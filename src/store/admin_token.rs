@@ -7,9 +7,10 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::fault::Fault;
+use crate::fault::text::without_bom;
 use crate::store::whole_file;
 
-/// Reads the token from `file`, which must be its owner's alone. A line break at its end is not part
+/// Reads the token from `file`, which others must not read. A line break at its end is not part
 /// of it.
 ///
 /// # Errors
@@ -18,7 +19,7 @@ use crate::store::whole_file;
 pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
     let bytes = read_private(file)?;
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
-    let token = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end_matches(['\r', '\n']);
+    let token = without_bom(text).trim_end_matches(['\r', '\n']);
     let is_printable = token.bytes().all(|byte| byte.is_ascii_graphic());
     if is_printable && (MIN_CHARS..=MAX_CHARS).contains(&token.len()) {
         return Ok(Zeroizing::new(token.to_owned()));
@@ -32,12 +33,16 @@ pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
 
 /// What is in `file`, as far as a token and its line break may reach.
 fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
-    let unreadable = |error: io::Error| Fault::new(file, format!("cannot be read: {error}"));
+    let unreadable = |error: io::Error| Fault::cannot("read", file, &error);
     let opened = File::open(file).map_err(unreadable)?;
     let metadata = opened.metadata().map_err(unreadable)?;
-    if whole_file::is_shared(&metadata.permissions()) {
-        let problem = "is not its owner's alone: run chmod 600 on it, and put another token into it \
-                       if others should not have read it";
+    // Its group may read it, as a key's may: that is how volumes of Kubernetes hand secrets over.
+    if whole_file::is_world_readable(&metadata.permissions()) {
+        let problem = format!(
+            "can be read by everyone on this machine; put another token into it if they should not \
+             have read it, and {}",
+            whole_file::HIDE_IT
+        );
         return Err(Fault::new(file, problem));
     }
     // Never grows, and so leaves no copy behind.

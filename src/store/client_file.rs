@@ -8,6 +8,8 @@ mod certificate;
 pub mod edit;
 mod entry;
 
+pub use crate::store::client_file::asymmetric::read_key_set;
+
 use std::mem::take;
 use std::num::NonZero;
 use std::panic::resume_unwind;
@@ -19,7 +21,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tracing::warn;
 
-use crate::fault::Fault;
+use crate::fault::text::{self, json_problem};
+use crate::fault::{Fault, Position};
 use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::entry::{Place, Reader};
 use crate::store::file_watch::{MOST_FILES, Stamp};
@@ -49,8 +52,11 @@ pub fn load_with_key_files(file: &Path) -> Result<(Registry, Stamp), Vec<Fault>>
 ///
 /// The [`Fault`].
 pub fn read(file: &Path) -> Result<String, Fault> {
-    std::fs::read_to_string(file).map_err(|error| {
-        Fault::new(file, format!("cannot be read: {error}; `grantd client add` makes one"))
+    text::read(file).map_err(|mut fault| {
+        if !file.exists() {
+            fault.problem.push_str("; `grantd client add` makes one");
+        }
+        fault
     })
 }
 
@@ -65,7 +71,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Registry, Vec<Fault>> {
 
 fn parse_with_key_files(file: &Path, text: &str) -> Result<(Registry, Stamp), Vec<Fault>> {
     let document: Document<'_> =
-        serde_json::from_str(text).map_err(|error| vec![document_fault(file, &error)])?;
+        serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
     let mut registry = Registry::with_capacity(document.clients.len());
     let mut reader = Reader::new(file, text, 1);
     let mut key_files = Stamp::default();
@@ -133,32 +139,6 @@ fn in_parallel<'t>(
 /// So many clients at least, or starting a thread takes longer than reading them.
 const WORTH_A_THREAD: usize = 1000;
 
-/// A new client as it is written into the file.
-#[derive(Debug, Serialize)]
-pub struct NewClient {
-    /// See [`Client::id`].
-    pub client_id: String,
-    /// See [`Client::enabled`].
-    pub enabled: bool,
-    /// Its first secret.
-    pub secrets: Vec<NewSecret>,
-    /// See [`Client::auth_methods`].
-    pub auth_methods: Vec<&'static str>,
-    /// A JWK Set, or the path of a file that holds one, from where the registry is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jwks: Option<Value>,
-    /// See [`Client::scopes`].
-    pub scopes: Vec<String>,
-    /// See [`Client::default_scopes`].
-    pub default_scopes: Vec<String>,
-    /// See [`Client::audience`].
-    pub audience: Vec<String>,
-    /// See [`Client::token_lifetime`].
-    pub token_lifetime: u32,
-    /// Static claims.
-    pub claims: Map<String, Value>,
-}
-
 /// A secret as it is written into the file.
 #[derive(Debug, Serialize)]
 pub struct NewSecret {
@@ -168,14 +148,18 @@ pub struct NewSecret {
     pub hash: String,
 }
 
-/// The text of a registry with `client` behind all others; every other byte stays. `None`: a file
+/// The text of a registry with this entry behind all others; every other byte stays. `None`: a file
 /// that does not exist yet.
 ///
 /// # Errors
 ///
 /// Every fault of the text as it was, and of the text as it would be.
-pub fn append(file: &Path, text: Option<&str>, client: &NewClient) -> Result<String, Vec<Fault>> {
-    let entry = serde_json::to_string_pretty(client)
+pub fn append(
+    file: &Path,
+    text: Option<&str>,
+    entry: &Map<String, Value>,
+) -> Result<String, Vec<Fault>> {
+    let entry = serde_json::to_string_pretty(entry)
         .map_err(|error| vec![Fault::new(file, error.to_string())])?
         .replace('\n', "\n    ");
     append_entries(file, text, &[&entry])
@@ -200,7 +184,7 @@ pub fn append_entries(
     let text = text.unwrap_or("{\n  \"clients\": []\n}\n");
     parse(file, text)?;
     let outline: Outline<'_> =
-        serde_json::from_str(text).map_err(|error| vec![document_fault(file, &error)])?;
+        serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
     let list = outline.clients.get();
     let list_end = offset_in(text, list) + list.len() - 1;
     let (before, after) = text.split_at(list_end);
@@ -224,8 +208,11 @@ pub fn append_entries(
 ///
 /// Every fault in it.
 pub fn check_entry(file: &Path, line: usize, entry: &str) -> Result<Client, Vec<Fault>> {
-    let raw = serde_json::from_str(entry)
-        .map_err(|_| vec![Fault::new(file, "is not valid JSON here").at_line(line)])?;
+    let begin = Position { line, column: 1 };
+    let raw = serde_json::from_str(entry).map_err(|error| {
+        let place = Position::of_json(entry, &error).within(begin);
+        vec![Fault::new(file, json_problem(&error)).at(place)]
+    })?;
     let mut reader = Reader::new(file, entry, line);
     reader.client(None, raw).ok_or(reader.faults)
 }
@@ -237,14 +224,14 @@ struct Document<'a> {
     clients: Vec<&'a RawValue>,
 }
 
-fn document_fault(file: &Path, error: &serde_json::Error) -> Fault {
-    Fault::new(file, structure_problem(error)).at_line(error.line().max(1))
+fn document_fault(file: &Path, text: &str, error: &serde_json::Error) -> Fault {
+    Fault::new(file, structure_problem(error)).at(Position::of_json(text, error))
 }
 
 /// serde_json's own words where they hold names only; its type errors quote the value.
 fn structure_problem(error: &serde_json::Error) -> String {
     if !error.is_data() {
-        return "is not valid JSON here".to_owned();
+        return json_problem(error);
     }
     let message = error.to_string();
     let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
@@ -254,6 +241,11 @@ fn structure_problem(error: &serde_json::Error) -> String {
     } else {
         "must be {\"clients\": [{…}, …]}".to_owned()
     }
+}
+
+/// The place of `part`, a slice of `text`, in it.
+pub fn place_in(text: &str, part: &str) -> Position {
+    Position::of(text, offset_in(text, part))
 }
 
 /// Where `part`, a slice of `text`, begins in it.
@@ -287,20 +279,20 @@ mod tests {
 ]}"#;
         let found = faults(text);
         let expected = [
-            "clients.json:2: clients[0].scopes: must hold scope tokens",
-            "clients.json:3: clients[0].token_lifetime: must be a number of seconds",
-            "clients.json:6: clients[1].secrets: holds a hash that is not",
-            "clients.json:7: clients[1].auth_methods: names what is not a known",
-            "clients.json:7: clients[1].default_scopes: names a scope that is not in",
-            "clients.json:7: clients[1].audience: must not hold an empty",
-            "clients.json:8: clients[1].claims: must not set a claim",
-            "clients.json:9: clients[2]: unknown field `hunter`",
-            "clients.json:10: clients[4].client_id: is registered twice",
-            "clients.json:10: clients[5].client_id: must be one or more printable",
-            "clients.json:11: clients[6].token_reuse: must be a number of seconds",
-            "clients.json:11: clients[6].server_timing: must be true or false",
-            "clients.json:12: clients[7].introspects: must not hold an empty",
-            "clients.json:12: clients[7].not_before: must be a time in Unix seconds",
+            "clients.json:2:32: clients[0].scopes: must hold scope tokens",
+            "clients.json:3:22: clients[0].token_lifetime: must be a number of seconds",
+            "clients.json:6:25: clients[1].secrets: holds a hash that is not",
+            "clients.json:7:45: clients[1].auth_methods: names what is not a known",
+            "clients.json:7:22: clients[1].default_scopes: names a scope that is not in",
+            "clients.json:7:70: clients[1].audience: must not hold an empty",
+            "clients.json:8:14: clients[1].claims: must not set a claim",
+            "clients.json:9:43: clients[2]: unknown field `hunter`",
+            "clients.json:10:37: clients[4].client_id: is registered twice",
+            "clients.json:10:57: clients[5].client_id: must be one or more printable",
+            "clients.json:11:37: clients[6].token_reuse: must be a number of seconds",
+            "clients.json:11:60: clients[6].server_timing: must be true or false",
+            "clients.json:12:37: clients[7].introspects: must not hold an empty",
+            "clients.json:12:57: clients[7].not_before: must be a time in Unix seconds",
         ];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {
@@ -312,19 +304,21 @@ mod tests {
     #[test]
     fn a_broken_document_is_one_fault() {
         for (text, expected) in [
-            ("", "clients.json:1: is not valid JSON here"),
+            ("", "is not valid JSON here: EOF"),
             (
                 "{\"clients\": [\n{\"client_id\": \"a\",}]}",
-                "clients.json:2: is not valid JSON here",
+                "clients.json:2:19: is not valid JSON here: key must be a string",
             ),
-            ("[\"hunter2\"]", "clients.json:1: must be {\"clients\": [{…}, …]}"),
-            ("{\"clients\": [], \"x\": 1}", "clients.json:1: unknown field `x`"),
-            ("{}", "clients.json:1: missing field `clients`"),
-            ("{\"clients\": [\"hunter2\"]}", "clients.json:1: clients[0]: must be"),
+            ("[\"hunter2\"]", "must be {\"clients\": [{…}, …]}"),
+            ("{\"clients\": [], \"x\": 1}", "unknown field `x`"),
+            ("{}", "missing field `clients`"),
+            ("{\"clients\": [\"hunter2\"]}", "clients[0]: must be"),
         ] {
             let found = faults(text);
             assert_eq!(found.len(), 1, "{found:?}");
-            assert!(found[0].starts_with(expected), "{} is not {expected}", found[0]);
+            let fault = &found[0];
+            assert!(fault.starts_with("clients.json:"), "{fault}");
+            assert!(fault.contains(expected), "{fault} is not {expected}");
         }
     }
 
@@ -347,24 +341,17 @@ mod tests {
         let expected = [(1, "client_id"), (count / 2, "client_id"), (count - 1, "scopes")];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, (index, field)) in found.iter().zip(expected) {
-            let place = format!("clients.json:{}: clients[{index}].{field}: ", index + 2);
-            assert!(found.starts_with(&place), "{found} is not at {place}");
+            let place = format!("clients.json:{}:", index + 2);
+            let field = format!(": clients[{index}].{field}: ");
+            assert!(found.starts_with(&place) && found.contains(&field), "{found}: {place}{field}");
         }
     }
 
     #[test]
     fn append_changes_nothing_else() {
-        let client = |id: &str| NewClient {
-            client_id: id.to_owned(),
-            enabled: true,
-            secrets: Vec::new(),
-            auth_methods: vec!["client_secret_post"],
-            jwks: None,
-            scopes: vec!["s".to_owned()],
-            default_scopes: vec!["s".to_owned()],
-            audience: Vec::new(),
-            token_lifetime: 60,
-            claims: Map::new(),
+        let client = |id: &str| {
+            let field = |name: &str, value: Value| (name.to_owned(), value);
+            Map::from_iter([field("client_id", id.into()), field("scopes", vec!["s"].into())])
         };
         let file = Path::new("clients.json");
         let one = append(file, None, &client("one")).unwrap();

@@ -20,9 +20,10 @@ use pkcs8::der::SecretDocument;
 use pkcs8::der::pem::LineEnding;
 use zeroize::Zeroizing;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Position, text};
 use crate::jose::key_life::{KeyState, KeyTimes, Retention, Retirement};
 use crate::jose::key_set::{KeySet, SigningKey};
+use crate::jose::pem;
 use crate::store::whole_file::{self, Lock};
 
 /// Sizes of RSA keys that can be made, in bits.
@@ -274,12 +275,11 @@ fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Fault::new(directory, format!("cannot be read: {error}"))),
+        Err(error) => return Err(Fault::cannot("read", directory, &error)),
     };
     let mut files = Vec::new();
     for entry in entries {
-        let entry =
-            entry.map_err(|error| Fault::new(directory, format!("cannot be read: {error}")))?;
+        let entry = entry.map_err(|error| Fault::cannot("read", directory, &error))?;
         let file = entry.path();
         // Editors and mounts leave hidden files behind.
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
@@ -306,24 +306,21 @@ fn load_file(file: &Path) -> Result<SigningKey, Fault> {
 ///
 /// The [`Fault`].
 pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
-    let unreadable = |error: std::io::Error| Fault::new(file, format!("cannot be read: {error}"));
-    let metadata = std::fs::metadata(file).map_err(unreadable)?;
+    let metadata = std::fs::metadata(file).map_err(|error| Fault::cannot("read", file, &error))?;
     if whole_file::is_world_readable(&metadata.permissions()) {
-        let problem = "can be read by everyone on this machine; make a new key if they should not \
-                       have, or run chmod 600 on it";
+        let problem = format!(
+            "can be read by everyone on this machine; make a new key if they should not have, or \
+             {}",
+            whole_file::HIDE_IT
+        );
         return Err(Fault::new(file, problem));
     }
-    std::fs::read_to_string(file).map(Zeroizing::new).map_err(unreadable)
+    text::read(file).map(Zeroizing::new)
 }
 
 fn parse(file: &Path, text: &str, times: KeyTimes) -> Result<SigningKey, Fault> {
-    let begin = text.find("-----BEGIN ").ok_or_else(|| Fault::new(file, NOT_PKCS8))?;
-    let (label, document) =
-        SecretDocument::from_pem(&text[begin..]).map_err(|_| Fault::new(file, NOT_PKCS8))?;
-    if label != PEM_LABEL {
-        return Err(Fault::new(file, NOT_PKCS8));
-    }
-    SigningKey::from_pkcs8(document.as_bytes(), times)
+    let document = pem::private_key(text).map_err(|problem| Fault::new(file, problem))?;
+    SigningKey::from_pkcs8(&document, times)
         .map_err(|error| Fault::new(file, format!("is {error}")))
 }
 
@@ -336,9 +333,13 @@ fn time(file: &Path, text: &str, name: &str) -> Result<u64, Fault> {
         if let Some((key, value)) = line.split_once(':')
             && key == name
         {
-            return value.trim().parse().map_err(|_| {
-                Fault::new(file, "must be Unix seconds").at_line(index + 1).in_field(name)
-            });
+            let value = value.trim_start();
+            let column = line.chars().count() - value.chars().count() + 1;
+            let place = Position { line: index + 1, column };
+            return value
+                .trim_end()
+                .parse()
+                .map_err(|_| Fault::new(file, "must be Unix seconds").at(place).in_field(name));
         }
     }
     Ok(0)
@@ -347,5 +348,3 @@ fn time(file: &Path, text: &str, name: &str) -> Result<u64, Fault> {
 const PUBLISHED_AT: &str = "Published-At";
 const SIGNS_FROM: &str = "Signs-From";
 const PEM_LABEL: &str = "PRIVATE KEY";
-const NOT_PKCS8: &str = "is not an unencrypted PKCS#8 private key in PEM; convert it with \
-                         `openssl pkcs8 -topk8 -nocrypt`";

@@ -15,14 +15,41 @@ use tempfile::NamedTempFile;
 ///
 /// The operating system's; the old file is untouched then.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut file = write_beside(path, contents)?;
-    if let Ok(metadata) = std::fs::metadata(path) {
+    stage(path, contents)?.commit()
+}
+
+/// New contents on disk beside the file that they are to replace. Dropped, they leave no trace.
+#[derive(Debug)]
+pub struct Staged {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+/// Does all of [`replace`] that can fail for want of room or permission, but replaces nothing yet.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut file = write_beside(&path, contents)?;
+    if let Ok(metadata) = std::fs::metadata(&path) {
         keep_owner(file.as_file(), &metadata)?;
         file.as_file_mut().set_permissions(metadata.permissions())?;
     }
-    file.persist(path)?;
-    sync_directory(path)
+    Ok(Staged { file, path })
+}
+
+impl Staged {
+    /// Replaces the file.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's; the old file is untouched then.
+    pub fn commit(self) -> io::Result<()> {
+        self.file.persist(&self.path)?;
+        sync_directory(&self.path)
+    }
 }
 
 /// Creates `path`, readable by its owner only, on disk when this returns.
@@ -158,10 +185,9 @@ pub fn is_world_readable(permissions: &Permissions) -> bool {
     has_any_of(permissions, 0o007)
 }
 
-/// Whether a file with these permissions is not its owner's alone.
-pub fn is_shared(permissions: &Permissions) -> bool {
-    has_any_of(permissions, 0o077)
-}
+/// What to do about a file that is world-readable.
+pub const HIDE_IT: &str = "run chmod 600 on it; in a Kubernetes volume, where that does not last, set \
+                           defaultMode: 0440 and the pod's fsGroup";
 
 fn has_any_of(permissions: &Permissions, mode: u32) -> bool {
     #[cfg(unix)]

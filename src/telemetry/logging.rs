@@ -29,7 +29,10 @@ pub fn install(log: &Log) -> io::Result<(LogQueue, LogWriter)> {
     };
 
     if human {
-        let builder = tracing_subscriber::fmt().with_ansi(stderr().is_terminal());
+        // https://no-color.org
+        let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let has_colors = stderr().is_terminal() && !is_plain;
+        let builder = tracing_subscriber::fmt().with_ansi(has_colors);
         let lines = builder.with_max_level(level).with_writer(queue.clone());
         tracing::subscriber::set_global_default(lines.finish())
     } else {

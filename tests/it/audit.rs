@@ -59,7 +59,7 @@ fn what_was_issued_refused_revoked_and_changed_is_written_down() {
         line
     };
     let fault = lines[4]["fault"].take();
-    assert!(fault.as_str().unwrap().starts_with("clients.json:1: "), "{fault}");
+    assert!(fault.as_str().unwrap().starts_with("clients.json:1:"), "{fault}");
     let changes = lines[5]["changes"].take();
     assert!(changes.as_str().unwrap().starts_with("clients removed: "), "{changes}");
     let expected = [

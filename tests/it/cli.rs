@@ -88,17 +88,26 @@ fn usage_errors_exit_with_2() {
 fn a_fault_in_the_configuration_has_its_file_and_line() {
     let home = Home::new();
     for (toml, says) in [
-        ("workers = 2\nwrokers = 3\n", &["bad.toml:2: unknown field `wrokers`"][..]),
-        ("\n[limits]\nbody = 1\n", &["bad.toml:3: unknown field `body`"]),
-        ("workers = \"two\"\n", &["bad.toml:1: "]),
-        ("\nlisten = [\"nonsense\"]\n", &["bad.toml:2: ", "host:port"]),
-        ("\n\nissuer = \"auth.example\"\n", &["bad.toml:3: ", "http"]),
-        ("workers = \n", &["bad.toml:1: "]),
-        ("workers = 0\n", &["bad.toml:1: workers: must be a number from 1 to 1024"]),
-        ("jwks_max_age = 0\n", &["bad.toml:1: jwks_max_age: must be a number from 1 to 86400"]),
-        ("listen = []\n", &["bad.toml:1: listen: name at least one address"]),
-        ("[limits]\nbody_bytes = 0\n", &["bad.toml:2: body_bytes: must be a number from 1"]),
-        ("[limits]\nheader_bytes = 9\n", &["bad.toml:2: header_bytes: must be a number from 1024"]),
+        ("workers = 2\nwrokers = 3\n", &["bad.toml:2:1: unknown field `wrokers`"][..]),
+        ("\n[limits]\nbody = 1\n", &["bad.toml:3:1: unknown field `body`"]),
+        ("workers = \"two\"\n", &["bad.toml:1:11: workers: "]),
+        ("\nlisten = [\"nonsense\"]\n", &["bad.toml:2:10: listen: ", "host:port"]),
+        ("listen = [\n  \"a:1\",\n  \"b\",\n]\n", &["bad.toml:1:10: listen: ", "host:port"]),
+        ("listen = [\"::1:8080\"]\n", &["bad.toml:1:10: listen: ", "[::1]:8080"]),
+        ("\n\nissuer = \"auth.example\"\n", &["bad.toml:3:10: issuer: ", "http"]),
+        ("workers = \n", &["bad.toml:1:"]),
+        ("listen = [\n  \"a:1\",\n  3,\n]\n", &["bad.toml:3:3: listen: invalid type"]),
+        ("workers = 0\n", &["bad.toml:1:11: workers: must be a number from 1 to 1024"]),
+        ("jwks_max_age = 0\n", &["bad.toml:1:16: jwks_max_age: must be a number from 1 to 86400"]),
+        ("listen = []\n", &["bad.toml:1:10: listen: name at least one address"]),
+        (
+            "[limits]\nbody_bytes = 0\n",
+            &["bad.toml:2:14: limits.body_bytes: must be a number from 1"],
+        ),
+        (
+            "[limits]\nheader_bytes = 9\n",
+            &["bad.toml:2:16: limits.header_bytes: must be a number from 1024"],
+        ),
     ] {
         home.write("bad.toml", toml);
         // Given on the command line, an address would hide the one in the file.
@@ -124,20 +133,24 @@ fn every_fault_of_the_registry_has_its_line_and_field_and_no_value() {
         ended.assert_error(
             1,
             &[
-                "grantd: clients.json:2: clients[0].scopes: ",
-                "grantd: clients.json:3: clients[0].token_lifetime: ",
-                "grantd: clients.json:4: clients[1].secrets: ",
-                "grantd: clients.json:5: clients[2]: unknown field `hunter`",
-                "grantd: clients.json:7: clients[3].claims: ",
+                "grantd: clients.json:2:32: clients[0].scopes: ",
+                "grantd: clients.json:3:22: clients[0].token_lifetime: ",
+                "grantd: clients.json:4:57: clients[1].secrets: ",
+                "grantd: clients.json:5:29: clients[2]: unknown field `hunter`",
+                "grantd: clients.json:7:32: clients[3].claims: ",
             ],
         );
         assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
     }
     home.write("clients.json", "{\"clients\": [\n  {\"client_id\": \"a\",}\n]}");
-    assert_both_fail(&home, &[], &["grantd: clients.json:2: is not valid JSON here"]);
+    assert_both_fail(
+        &home,
+        &[],
+        &["grantd: clients.json:2:21: is not valid JSON here: key must be a string"],
+    );
     let twice = "{\"clients\": [\n{\"client_id\": \"a\"},\n{\"client_id\": \"a\"}]}";
     home.write("clients.json", twice);
-    assert_both_fail(&home, &[], &["clients.json:3: clients[1].client_id: is registered twice"]);
+    assert_both_fail(&home, &[], &["clients.json:3:15: clients[1].client_id: is registered twice"]);
     let says = &["grantd: none.json: cannot be read: ", "grantd client add"];
     assert_both_fail(&home, &["--clients", "none.json"], says);
 }
@@ -164,7 +177,7 @@ fn a_key_that_cannot_be_used_is_named() {
 
     let home = Home::without_key();
     home.write_key("bad.pem", &format!("Published-At: 0\nSigns-From: soon\n{pem}"));
-    assert_both_fail(&home, &[], &["grantd: keys/bad.pem:2: Signs-From: must be Unix seconds"]);
+    assert_both_fail(&home, &[], &["grantd: keys/bad.pem:2:13: Signs-From: must be Unix seconds"]);
     home.write_key("bad.pem", pem);
     home.write_key("same.pem", pem);
     assert_both_fail(&home, &[], &["keys/same.pem: holds a key that another file holds too"]);
@@ -179,7 +192,7 @@ fn all_faults_of_all_files_are_told_at_once() {
     home.write("clients.json", "[]");
     home.write_key("short.pem", SHORT_KEY);
     home.write_key("text.pem", "text");
-    let says = ["grantd: clients.json:1: ", "grantd: keys/short.pem: ", "grantd: keys/text.pem: "];
+    let says = ["grantd: clients.json:1:", "grantd: keys/short.pem: ", "grantd: keys/text.pem: "];
     assert_both_fail(&home, &[], &says);
 }
 
@@ -196,11 +209,18 @@ fn check_says_what_it_found_and_warns() {
     let home = Home::new();
     let checked = run(home.command(&["check"]));
     let lines: Vec<_> = checked.assert_fine().lines().collect();
-    assert_eq!(lines.len(), 2, "{lines:?}");
     let warning = "warning: clients.json: the demo clients (demo-client, vision-api-user) have";
     assert!(lines[0].starts_with(warning), "{lines:?}");
     let registered = crate::support::home::registry().matches("\"client_id\"").count();
-    assert_eq!(lines[1], format!("ok: clients: {registered}, keys: 1"));
+    for (line, says) in lines[1..].iter().zip([
+        ": client no-scope: can get no token: it has no scope",
+        ": client no-secret: can get no token: it has no secret",
+        ": client expired: can get no token: none of its secrets is valid now",
+        ": client not-yet: can get no token: none of its secrets is valid now",
+    ]) {
+        assert!(line.starts_with("warning: clients.json:") && line.contains(says), "{line}");
+    }
+    assert_eq!(lines[5..], [format!("ok: clients: {registered}, keys: 1")]);
 
     let home = Home::without_key();
     home.write("clients.json", "{\"clients\": []}");
@@ -224,7 +244,8 @@ fn an_address_that_cannot_be_had_is_named() {
         ["--listen", "127.0.0.1:0", "--admin-listen", &taken],
     ] {
         let ended = run(home.command(&["serve"]).args(arguments));
-        ended.assert_error(1, &[&format!("grantd: {taken}: cannot be listened on: "), "free it"]);
+        let flag = if arguments[1] == taken { "with --listen (" } else { "with --admin-listen (" };
+        ended.assert_error(1, &[&format!("grantd: {taken}: cannot be listened on: "), flag]);
     }
     drop(held);
     let far = ["serve", "--listen", "192.0.2.1:0", "--admin-listen", "127.0.0.1:0"];

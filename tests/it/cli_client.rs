@@ -30,7 +30,7 @@ fn a_client_that_was_added_gets_tokens_with_the_secret_that_was_printed() {
     assert_eq!(URL_SAFE_NO_PAD.decode(secret).unwrap().len(), 32, "256 bits");
     assert!(!fs::read_to_string(home.clients()).unwrap().contains(secret));
 
-    let again = add(&home, &["--id", "newer"]);
+    let again = add(&home, &["--id", "newer", "--no-scope"]);
     let other: Value = serde_json::from_str(again.assert_fine()).unwrap();
     assert_ne!(other["client_secret"], secret);
 
@@ -108,7 +108,7 @@ fn sha256_protects_no_secret_of_fewer_than_32_characters() {
     let before = fs::read(home.clients()).unwrap();
     let says = "grantd: the secret has fewer than 32 characters, which sha256 does not protect";
     let commands = [
-        &["client", "add", "--id", "new"][..],
+        &["client", "add", "--id", "new", "--no-scope"][..],
         &["client", "rotate-secret", "--id", "demo-client"],
     ];
     for command in commands {
@@ -128,7 +128,7 @@ fn sha256_protects_no_secret_of_fewer_than_32_characters() {
         run_with_input(command.args(["--secret-stdin", "--hash", "sha256"]), &long).assert_fine();
     }
     // An import is not asked which hash: the length of each secret decides.
-    let line = |id: &str, secret: &str| json!({ "client_id": id, "client_secret": secret });
+    let line = |id: &str, secret: &str| json!({ "client_id": id, "client_secret": secret, "scopes": ["read"] });
     let lines = format!("{}\n{}", line("is-short", &short), line("is-long", &long));
     let with_hash = ["client", "import", "--hash", "sha256", "-"];
     run_with_input(home.command(&with_hash), &lines).assert_error(2, &["--hash"]);
@@ -173,20 +173,31 @@ fn a_client_that_cannot_be_added_changes_nothing() {
     let home = Home::new();
     let before = fs::read(home.clients()).unwrap();
     for (arguments, says) in [
-        (&["--id", "demo-client"][..], "client_id: is registered twice"),
-        (&["--id", ""], "client_id: must be one or more printable ASCII characters"),
-        (&["--id", "é"], "client_id: must be one or more printable ASCII characters"),
-        (&["--id", "new", "--scope", "a b"], "scopes: must hold scope tokens"),
-        (&["--id", "new", "--scope", "a", "--scope", "a"], "scopes: must hold scope tokens"),
-        (&["--id", "new", "--lifetime", "0"], "token_lifetime: must be a number of seconds"),
-        (&["--id", "new", "--claim", "sub=admin"], "claims: must not set a claim of the token"),
-        (&["--id", "new", "--audience", ""], "audience: must not hold an empty string"),
+        (&["--id", "demo-client"][..], "--id: clients.json has a client of this id already"),
+        (&["--id", ""], "--id: must be one or more printable ASCII characters"),
+        (&["--id", "é"], "--id: must be one or more printable ASCII characters"),
+        (&["--id", "new", "--scope", "a\"b"], "--scope: must hold scope tokens"),
+        (&["--id", "new", "--scope", "a", "--scope", "a"], "--scope: must hold scope tokens"),
+        (&["--id", "new", "--scope", " "], "--scope: is empty"),
+        (&["--id", "new", "--default-scope", "a"], "--default-scope: names a scope that is not"),
+        (&["--id", "new", "--lifetime", "0"], "--lifetime: must be a number of seconds"),
+        (&["--id", "new", "--token-reuse", "2h"], "--token-reuse: must be a number of seconds"),
+        (&["--id", "new", "--claim", "sub=admin"], "--claim: must not set a claim of the token"),
+        (&["--id", "new", "--audience", ""], "--audience: must not hold an empty string"),
+        (&["--id", "new", "--method", "private_key_jwt"], "--method: holds private_key_jwt"),
+        (&["--id", "new", "--token-profile", "x"], "--token-profile: must be \"at+jwt\""),
+        (&["--id", "new", "--rate-limit", "0/1m"], "--rate-limit: must be {\"requests\""),
+        (&["--id", "new", "--tls-client-auth-san-ip", "x"], "--tls-client-auth-san-ip: "),
     ] {
-        add(&home, arguments).assert_error(1, &["grantd: clients.json:", says]);
+        let ended = add(&home, arguments);
+        ended.assert_error(1, &[&format!("grantd: {says}")]);
+        // No line of a file that has no such line.
+        assert!(!ended.stderr.contains(".json:"), "{}", ended.stderr);
         assert_eq!(fs::read(home.clients()).unwrap(), before, "{arguments:?}");
     }
     home.write("clients.json", "{\"clients\": [");
-    add(&home, &["--id", "new"]).assert_error(1, &["clients.json:1: is not valid JSON here"]);
+    add(&home, &["--id", "new"])
+        .assert_error(1, &["clients.json:1:13: is not valid JSON here: EOF while parsing a list"]);
     assert_eq!(fs::read_to_string(home.clients()).unwrap(), "{\"clients\": [");
 }
 
@@ -197,7 +208,7 @@ fn the_rest_of_the_file_stays_as_its_author_wrote_it() {
                   {\"client_id\":\"a\"}\n\n  ]\n\n}\n\n";
     home.write("clients.json", before);
     crate::support::home::set_mode(&home.clients(), 0o640);
-    add(&home, &["--id", "new"]).assert_fine();
+    add(&home, &["--id", "new", "--no-scope"]).assert_fine();
     let after = fs::read_to_string(home.clients()).unwrap();
     let kept = before.find("\n\n  ]").unwrap();
     assert_eq!(after[..kept], before[..kept]);
@@ -229,7 +240,9 @@ fn clients_that_are_added_at_the_same_time_are_all_there() {
     std::thread::scope(|scope| {
         for index in 0..8 {
             let home = &home;
-            scope.spawn(move || add(home, &["--id", &format!("new-{index}")]).assert_fine().len());
+            scope.spawn(move || {
+                add(home, &["--id", &format!("new-{index}"), "--no-scope"]).assert_fine().len()
+            });
         }
     });
     let after = run(home.command(&["client", "list"])).assert_fine().lines().count();
@@ -250,7 +263,7 @@ fn list_and_show_hold_no_secret_and_no_hash() {
     let show = run(home.command(&["client", "show", "--id", "vision-api-user"]));
     let shown: Value = serde_json::from_str(show.assert_fine()).unwrap();
     assert_eq!(shown["claims"], json!({ "firstVisionId": "00000AUNAB" }));
-    assert_eq!(shown["secrets"], json!([{ "label": "demo" }]));
+    assert_eq!(shown["secrets"], json!([{ "label": "demo", "state": "valid" }]));
     assert_eq!(shown["token_lifetime"], 7200);
 
     let registry = fs::read_to_string(home.clients()).unwrap();
@@ -284,7 +297,10 @@ fn edits_change_what_they_name_and_no_other_byte() {
     assert_eq!(client(&home, &["disable", "--id", "a"]).assert_fine(), "");
     let disabled = replaced(before, "\"enabled\" :true", "\"enabled\" :false");
     assert_eq!(text(), disabled);
-    client(&home, &["enable", "--id", "a"]).assert_fine();
+    // It has no secret, which it is warned of.
+    let enabled = client(&home, &["enable", "--id", "a"]);
+    assert_eq!(enabled.code, Some(0));
+    assert!(enabled.stderr.contains("client a: it can get no token: it has no secret"));
     assert_eq!(text(), before);
     client(&home, &["disable", "--id", "b"]).assert_fine();
     assert_eq!(text(), replaced(before, "\"b\"}", "\"b\",   \"enabled\": false}"));
@@ -350,7 +366,7 @@ fn a_rotated_secret_is_valid_beside_the_old_one_until_that_is_ended() {
     assert_ne!(labels[3], labels[2], "a label is there once");
     let before = fs::read(home.clients()).unwrap();
     client(&home, &["rotate-secret", "--id", "demo-client", "--label", "second"])
-        .assert_error(1, &["two secrets of the same label"]);
+        .assert_error(1, &["grantd: --label: the client has a secret of this label already"]);
     client(&home, &["rotate-secret", "--id", "a", "--keep-old", "--expire-old", "1"])
         .assert_error(2, &["cannot be used with"]);
     assert_eq!(fs::read(home.clients()).unwrap(), before);
@@ -444,13 +460,13 @@ fn an_import_with_faults_names_their_lines_and_changes_nothing() {
     ended.assert_error(
         1,
         &[
-            "standard input:2: scopes: must hold scope tokens",
+            "standard input:2:27: scopes: must hold scope tokens",
             "standard input:3: client_id: is registered on line 1 too",
-            "standard input:4: unknown field `hunter`",
+            "standard input:4:25: unknown field `hunter`",
             "standard input:5: client_secret: must be printable ASCII",
-            "standard input:6: must be an object whose client_secret",
-            "standard input:7: is not valid JSON here",
-            "standard input:8: must be an object",
+            "standard input:6:1: must be an object whose client_secret",
+            "standard input:7:17: is not valid JSON here: EOF while parsing",
+            "standard input:8:1: must be an object",
         ],
     );
     assert_eq!(ended.stderr.lines().count(), 7, "{}", ended.stderr);
@@ -468,7 +484,7 @@ fn edits_at_the_same_time_are_all_there() {
                 let label = format!("label-{index}");
                 let id = "demo-client";
                 client(home, &["rotate-secret", "--id", id, "--label", &label]).assert_fine();
-                add(home, &["--id", &format!("new-{index}")]).assert_fine();
+                add(home, &["--id", &format!("new-{index}"), "--no-scope"]).assert_fine();
             });
         }
     });

@@ -621,7 +621,7 @@ fn the_registry_and_the_configuration_are_checked() {
         let home = Home::new();
         home.write("clients.json", &client(more));
         let ended = run(home.command(&["check"]));
-        ended.assert_error(1, &["clients.json:1: ", says]);
+        ended.assert_error(1, &["clients.json:1:", says]);
         assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
     }
     for (toml, says) in [

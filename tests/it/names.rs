@@ -39,10 +39,10 @@ fn the_registry_takes_no_name_with_outer_spaces() {
     let admin = json!({ "client_id": "admin" });
     for (entry, says) in look_alikes() {
         register(&home, &[admin.clone(), entry]);
-        let says = format!("grantd: clients.json:1: clients[1].{says}");
-        run(home.command(&["check"])).assert_error(1, &[&says]);
+        let says = ["grantd: clients.json:1:", &format!(": clients[1].{says}")];
+        run(home.command(&["check"])).assert_error(1, &says);
         let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        run(home.command(&serve)).assert_error(1, &[&says]);
+        run(home.command(&serve)).assert_error(1, &says);
     }
     // Inside, a space shows.
     register(&home, &[admin, json!({ "client_id": "ad min", "audience": ["a b"] })]);
@@ -55,18 +55,28 @@ fn no_command_writes_one() {
     register(&home, &[json!({ "client_id": "admin" })]);
     let before = fs::read(home.clients()).unwrap();
     for (arguments, says) in [
-        (&["add", "--id", "admin "][..], ID),
-        (&["add", "--id", " admin"], ID),
-        (&["add", "--id", "other", "--audience", "https://api.example "], AUDIENCE),
-        (&["rotate-secret", "--id", "admin", "--label", "first "], LABEL),
+        (&["add", "--id", "admin "][..], "--id: must not begin or end with a space"),
+        (&["add", "--id", " admin"], "--id: must not begin or end with a space"),
+        (
+            &["add", "--id", "other", "--audience", "https://api.example "],
+            "--audience: must not hold a string that begins or ends with a space",
+        ),
+        (
+            &["update", "--id", "admin", "--introspects", " a"],
+            "--introspects: must not hold a string that begins or ends with a space",
+        ),
+        (
+            &["rotate-secret", "--id", "admin", "--label", "first "],
+            "--label: begins or ends with a space",
+        ),
     ] {
         let ended = run(home.command(&["client"]).args(arguments));
-        ended.assert_error(1, &["grantd: clients.json:", says]);
+        ended.assert_error(1, &[&format!("grantd: {says}")]);
         assert_eq!(fs::read(home.clients()).unwrap(), before, "{arguments:?}");
     }
     for (entry, says) in look_alikes() {
         let ended = run_with_input(home.command(&["client", "import", "-"]), &entry.to_string());
-        ended.assert_error(1, &["grantd: standard input:1: ", says]);
+        ended.assert_error(1, &["grantd: standard input:1:", says]);
         assert_eq!(fs::read(home.clients()).unwrap(), before, "{entry}");
     }
 }

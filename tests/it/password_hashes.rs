@@ -351,7 +351,7 @@ fn a_hash_that_could_hold_the_server_up_is_refused_at_the_start() {
     ] {
         let home = slow_home(&[("a", hash)]);
         let checked = crate::support::command::run(home.command(&["check"]));
-        let place = "clients.json:1: clients[0].secrets: holds a hash that is not $";
+        let place = "clients.json:1:61: clients[0].secrets: holds a hash that is not $";
         checked.assert_error(1, &[place, expected]);
         assert!(!checked.stderr.contains(&hash[hash.len() - 7..]), "{}", checked.stderr);
     }

@@ -121,6 +121,8 @@ fn every_configuration_is_valid() {
     for block in blocks("toml") {
         let home = Home::new();
         home.write("grantd.toml", block);
+        // Some are for public issuers, where the demo clients are refused.
+        home.write("clients.json", "{\"clients\": []}");
         let printed = succeed(&mut home.command(&["check", "--config", "grantd.toml"]));
         assert!(printed.contains("ok: clients:"), "{printed}");
     }

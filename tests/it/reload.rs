@@ -66,7 +66,16 @@ fn status(server: &Program, id: &str) -> [u16; 2] {
 fn a_changed_registry_is_noticed_and_the_log_says_what_is_different() {
     let server = start(&[client("stays", json!({})), client("goes", json!({}))]);
     assert_eq!(server.metric("grantd_snapshot_generation"), 1);
-    let add = ["client", "add", "--clients", "clients.json", "--id", "comes", "--secret-stdin"];
+    let add = [
+        "client",
+        "add",
+        "--clients",
+        "clients.json",
+        "--id",
+        "comes",
+        "--secret-stdin",
+        "--no-scope",
+    ];
     let mut command = server.home.command(&add);
     let added = run_with_input(&mut command, &secret_of("comes"));
     added.assert_fine();
@@ -94,12 +103,15 @@ fn wrong_files_change_nothing_and_the_log_says_where() {
     let server = start(&[client("known", json!({}))]);
     let good = fs::read_to_string(server.home.clients()).unwrap();
     for (text, fault) in [
-        (&good[..good.len() / 2], "clients.json:1: "),
+        (&good[..good.len() / 2], "clients.json:1:83: is not valid JSON here: EOF"),
         (
             "{\"clients\":[\n{\"client_id\":\"x\",\"scopes\":3}]}",
-            "clients.json:2: clients[0].scopes: ",
+            "clients.json:2:27: clients[0].scopes: ",
         ),
-        ("{\"clients\":[\n{\"client_id\":\"x\",\"hush\":3}]}", "clients.json:2: clients[0]"),
+        (
+            "{\"clients\":[\n{\"client_id\":\"x\",\"hush\":3}]}",
+            "clients.json:2:23: clients[0]: unknown field `hush`",
+        ),
     ] {
         server.home.write("clients.json", text);
         let said = refusal(&server);
@@ -165,7 +177,7 @@ fn settings_are_read_again_but_for_those_that_need_a_restart() {
     assert_eq!(keys.header("cache-control"), Some("public, max-age=61"));
 
     server.home.write("grantd.toml", "jwks_max_age = never\n");
-    assert!(refusal(&server).starts_with("grantd.toml:1: "));
+    assert!(refusal(&server).starts_with("grantd.toml:1:16: "));
     assert_eq!(server.ask(&elsewhere).status, 200);
 }
 

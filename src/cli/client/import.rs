@@ -2,7 +2,7 @@
 //! or none is.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,29 +14,40 @@ use zeroize::Zeroizing;
 
 use super::{FIRST_LABEL, FileArg};
 use crate::cli::secret;
-use crate::cli::{CliError, cannot, print};
-use crate::fault::Fault;
+use crate::cli::{CliError, complain, no_token};
+use crate::clock::Clock;
+use crate::fault::text::{self, json_problem};
+use crate::fault::{Fault, Position};
+use crate::oauth::client::Client;
 use crate::store::client_file::{self, NewSecret, edit};
 
 pub(super) fn import(file: &FileArg, from: &Path) -> Result<(), CliError> {
     let (name, text) = read(from)?;
-    let lines = read_lines(name, &text)?;
+    let (lines, without_token) = read_lines(name, &text)?;
     let entries = hash_secrets(name, lines)?;
     drop(text);
-    file.edit_or_create(|path, text| client_file::append_entries(path, text, &entries))?;
-    print(json!({ "imported": entries.len() }))
+    let told = format!("{}\n", json!({ "imported": entries.len() }));
+    let change =
+        |path: &Path, text: Option<&str>| client_file::append_entries(path, text, &entries);
+    file.edit_or_create(change, || Some(Zeroizing::new(told)))?;
+    if let Some((id, reason)) = without_token.first() {
+        let more = match without_token.len() - 1 {
+            0 => String::new(),
+            more => format!("; {more} more of those imported cannot either"),
+        };
+        complain(&format!("warning: client {id}: it can get no token: {reason}{more}"));
+    }
+    Ok(())
 }
 
 /// The input and what it is called in faults. It may hold secrets.
 fn read(from: &Path) -> Result<(&Path, Zeroizing<String>), CliError> {
-    let mut text = Zeroizing::new(String::new());
     if from == Path::new("-") {
         let name = Path::new("standard input");
-        io::stdin().read_to_string(&mut text).map_err(|error| cannot("read", name, &error))?;
-        return Ok((name, text));
+        let text = text::read_from(io::stdin().lock(), name)?;
+        return Ok((name, Zeroizing::new(text)));
     }
-    *text = std::fs::read_to_string(from).map_err(|error| cannot("read", from, &error))?;
-    Ok((from, text))
+    Ok((from, Zeroizing::new(text::read(from)?)))
 }
 
 /// One client of the input.
@@ -46,10 +57,15 @@ struct Line {
     secret: Option<Zeroizing<String>>,
 }
 
+/// The clients that can get no token, each with the reason.
+type WithoutToken = Vec<(Box<str>, &'static str)>;
+
 /// Every line, checked as the registry would.
-fn read_lines(file: &Path, text: &str) -> Result<Vec<Line>, CliError> {
+fn read_lines(file: &Path, text: &str) -> Result<(Vec<Line>, WithoutToken), CliError> {
     let progress = Progress::start("checked", text.lines().count());
+    let now = Clock::system().unix_seconds();
     let mut lines = Vec::new();
+    let mut without_token = Vec::new();
     let mut ids: HashMap<Box<str>, usize> = HashMap::new();
     let mut faults = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -58,7 +74,15 @@ fn read_lines(file: &Path, text: &str) -> Result<Vec<Line>, CliError> {
             continue;
         }
         match read_line(file, number, line) {
-            Ok((id, line)) => {
+            Ok((client, line)) => {
+                let id: Box<str> = client.id.as_str().into();
+                let reason = match line.secret {
+                    Some(_) => no_token::reason_with_new_secret(&client),
+                    None => no_token::reason(&client, now),
+                };
+                if let Some(reason) = reason {
+                    without_token.push((id.clone(), reason));
+                }
                 if let Some(first) = ids.insert(id, number) {
                     let problem = format!("is registered on line {first} too");
                     faults.push(Fault::new(file, problem).at_line(number).in_field("client_id"));
@@ -74,19 +98,22 @@ fn read_lines(file: &Path, text: &str) -> Result<Vec<Line>, CliError> {
         }
     }
     progress.end();
-    if faults.is_empty() { Ok(lines) } else { Err(faults.into()) }
+    if faults.is_empty() { Ok((lines, without_token)) } else { Err(faults.into()) }
 }
 
 const MAX_FAULTS: usize = 100;
 
-fn read_line(file: &Path, number: usize, line: &str) -> Result<(Box<str>, Line), Vec<Fault>> {
+fn read_line(file: &Path, number: usize, line: &str) -> Result<(Client, Line), Vec<Fault>> {
     let fault = |problem: &str| vec![Fault::new(file, problem).at_line(number)];
     let plain = edit::take_client_secret(line).map_err(|error| {
-        fault(if error.is_data() {
-            "must be an object whose client_secret, if it has one, is a string"
+        let problem = if error.is_data() {
+            "must be an object whose client_secret, if it has one, is a string".to_owned()
         } else {
-            "is not valid JSON here"
-        })
+            json_problem(&error)
+        };
+        let begin = Position { line: number, column: 1 };
+        let place = Position::of_json(line, &error).within(begin);
+        vec![Fault::new(file, problem).at(place)]
     })?;
     let client = client_file::check_entry(file, number, plain.entry.trim())?;
     let secret = plain.secret.map(Zeroizing::new);
@@ -97,7 +124,7 @@ fn read_line(file: &Path, number: usize, line: &str) -> Result<(Box<str>, Line),
             return Err(in_field("would be a second secret of the label \"first\"").collect());
         }
     }
-    Ok((client.id.as_str().into(), Line { number, entry: plain.entry.trim().to_owned(), secret }))
+    Ok((client, Line { number, entry: plain.entry.trim().to_owned(), secret }))
 }
 
 /// The entries with the hashes of their secrets. Slow hashes take as many threads as there are.

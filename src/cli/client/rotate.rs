@@ -1,15 +1,18 @@
 //! A new secret beside the old ones, and the end of an old one.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::{FileArg, print_secret};
+use super::{FileArg, told};
 use crate::cli::CliError;
 use crate::cli::client::show::entry_of;
 use crate::cli::secret::{self, HashKind};
+use crate::cli::times::{parse_duration, parse_time};
 use crate::clock::{self, Clock};
+use crate::fault::Fault;
 use crate::store::client_file::{NewSecret, edit};
 
 #[derive(Args, Debug)]
@@ -22,8 +25,8 @@ pub(crate) struct RotateArgs {
     /// What the new secret is called [default: today's date].
     #[arg(long, value_name = "LABEL")]
     label: Option<String>,
-    /// Let the old secrets end in so many seconds.
-    #[arg(long, value_name = "SECONDS", conflicts_with = "keep_old")]
+    /// Let the old secrets end after this: seconds, or as in 15m, 24h, 90d.
+    #[arg(long, value_name = "DURATION", conflicts_with = "keep_old", value_parser = parse_duration)]
     expire_old: Option<u64>,
     /// Let the old secrets be valid until they are told otherwise; the default.
     #[arg(long)]
@@ -46,29 +49,49 @@ pub(crate) struct ExpireArgs {
     /// Which of its secrets.
     #[arg(long, value_name = "LABEL")]
     label: String,
-    /// In so many seconds.
-    #[arg(long = "in", value_name = "SECONDS", default_value_t = 0)]
+    /// After this: seconds, or as in 15m, 24h, 90d.
+    #[arg(long = "in", value_name = "DURATION", default_value = "0", value_parser = parse_duration)]
     seconds: u64,
+    /// At this time: Unix seconds, or as in 2027-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", conflicts_with = "seconds", value_parser = parse_time)]
+    at: Option<u64>,
 }
 
 pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
     let now = Clock::system().unix_seconds();
-    let secret = if args.secret_stdin { secret::read()? } else { secret::make()? };
+    let secret = if args.secret_stdin {
+        secret::read("New secret of the client: ")?
+    } else {
+        secret::make()?
+    };
     let hash = secret::hash(&secret, args.hash)?;
     let old_until = args.expire_old.map(|seconds| now.saturating_add(seconds));
-    args.file.edit(|path, text| {
+    let change = |path: &Path, text: &str| {
+        let taken = labels(text, &args.id);
         let label = match &args.label {
+            Some(label) if taken.contains(label) => {
+                let problem = "the client has a secret of this label already, and two secrets of \
+                               the same label could not be told apart: choose another";
+                return Err(vec![Fault::new(Path::new("--label"), problem)]);
+            }
+            Some(label) if label.trim_matches(' ') != label => {
+                let problem = "begins or ends with a space: it would look the same without";
+                return Err(vec![Fault::new(Path::new("--label"), problem)]);
+            }
             Some(label) => label.clone(),
-            None => free_label(&clock::date(now), &labels(text, &args.id)),
+            None => free_label(&clock::date(now), &taken),
         };
         edit::add_secret(path, text, &args.id, &NewSecret { label, hash }, old_until)
-    })?;
-    print_secret(&args.id, &secret, args.secret_stdin)
+    };
+    let shown = (!args.secret_stdin).then_some(&*secret);
+    args.file.edit_and_tell(change, || Some(told(&args.id, shown)))
 }
 
 pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
-    let until = Clock::system().unix_seconds().saturating_add(args.seconds);
-    args.file.edit(|path, text| edit::expire_secret(path, text, &args.id, &args.label, until))
+    let in_seconds = || Clock::system().unix_seconds().saturating_add(args.seconds);
+    let until = args.at.unwrap_or_else(in_seconds);
+    args.file.edit(|path, text| edit::expire_secret(path, text, &args.id, &args.label, until))?;
+    args.file.warn_of(&args.id)
 }
 
 /// The labels of the client's secrets; none if anything is wrong, which the edit will say.

@@ -1,62 +1,110 @@
-//! What is registered, without secrets and hashes.
+//! What is registered and in force, without secrets and hashes.
 
-use serde_json::{Map, Value};
+use clap::Args;
+use serde_json::{Map, Value, json};
 
 use super::FileArg;
 use crate::cli::live::{AdminArgs, add_figures};
+use crate::cli::no_token::SecretState;
+use crate::cli::times::parse_duration;
 use crate::cli::{CliError, print};
+use crate::clock::Clock;
 use crate::form::urlencoded;
+use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::{self, edit};
 
-pub(super) fn list(file: &FileArg) -> Result<(), CliError> {
-    let text = text_of(file)?;
-    for entry in entries(file, &text)? {
-        let shown = ["client_id", "enabled", "scopes", "token_lifetime"]
-            .into_iter()
-            .filter_map(|field| Some((field.to_owned(), entry.get(field)?.clone())));
-        print(Value::Object(shown.collect()))?;
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    file: FileArg,
+    /// Only clients with a secret that ends within this: seconds, or as in 24h, 30d.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    expiring: Option<u64>,
+}
+
+pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
+    let now = Clock::system().unix_seconds();
+    let (text, registry) = read(&args.file)?;
+    let ids =
+        edit::entries(&text).map_err(|error| CliError(error.to_string()))?.filter_map(edit::id_of);
+    for client in ids.filter_map(|id| registry.get(&id)) {
+        if let Some(within) = args.expiring
+            && !client.secrets.iter().any(|secret| {
+                let until = now.saturating_add(within);
+                secret.expires_at.is_some_and(|end| now < end && end <= until)
+            })
+        {
+            continue;
+        }
+        print(in_force(client, now))?;
     }
     Ok(())
 }
 
+/// One line of the list. Secrets are there by their labels; only those that are valid always.
+fn in_force(client: &Client, now: u64) -> Value {
+    let mut shown = json!({
+        "client_id": &*client.id,
+        "enabled": client.enabled,
+        "scopes": client.scopes.as_str().split_ascii_whitespace().collect::<Vec<_>>(),
+        "token_lifetime": client.token_lifetime,
+    });
+    for state in [SecretState::Valid, SecretState::NotBegun, SecretState::Ended] {
+        let secrets = client.secrets.iter().filter(|secret| SecretState::of(secret, now) == state);
+        let secrets: Vec<_> = secrets
+            .map(|secret| match (state, secret.expires_at, secret.not_before) {
+                (SecretState::NotBegun, _, Some(begin)) => {
+                    json!({ "label": secret.label, "not_before": begin })
+                }
+                (_, Some(end), _) => json!({ "label": secret.label, "expires_at": end }),
+                _ => json!({ "label": secret.label }),
+            })
+            .collect();
+        if state == SecretState::Valid || !secrets.is_empty() {
+            shown[format!("{}_secrets", state.as_str())] = secrets.into();
+        }
+    }
+    shown
+}
+
 pub(super) fn show(file: &FileArg, id: &str, server: &AdminArgs) -> Result<(), CliError> {
-    let text = text_of(file)?;
-    let mut entry =
-        entry_of(&text, id).ok_or_else(|| CliError::from(edit::no_such_client(&file.clients)))?;
+    let now = Clock::system().unix_seconds();
+    let (text, registry) = read(file)?;
+    let (Some(mut entry), Some(client)) = (entry_of(&text, id), registry.get(id)) else {
+        return Err(CliError::from(edit::no_such_client(&file.path()?)));
+    };
     let path = format!("/clients/{}", urlencoded::encode(id));
     let live = server.ask(&path, "has not read this client yet")?;
     if let Some(Value::Array(secrets)) = entry.get_mut("secrets") {
-        for secret in secrets.iter_mut().filter_map(Value::as_object_mut) {
+        let entries = secrets.iter_mut().filter_map(Value::as_object_mut);
+        for (entry, secret) in entries.zip(&client.secrets) {
             // The others keep their places.
-            secret.shift_remove("hash");
+            entry.shift_remove("hash");
+            let state = SecretState::of(secret, now).as_str();
+            entry.insert("state".to_owned(), state.into());
             if let Some(live) = &live {
-                add_figures(secret, &live["secrets"], "label", &["uses", "last_used"]);
+                add_figures(entry, &live["secrets"], "label", &["uses", "last_used"]);
             }
         }
     }
     print(format_args!("{:#}", Value::Object(entry)))
 }
 
-/// The text of a file without faults.
-fn text_of(file: &FileArg) -> Result<String, CliError> {
-    let text = client_file::read(&file.clients)?;
-    client_file::parse(&file.clients, &text)?;
-    Ok(text)
+/// A file without faults.
+fn read(file: &FileArg) -> Result<(String, Registry), CliError> {
+    let path = file.path()?;
+    let text = client_file::read(&path)?;
+    let registry = client_file::parse(&path, &text)?;
+    Ok((text, registry))
 }
 
-fn entries(
-    file: &FileArg,
-    text: &str,
-) -> Result<impl Iterator<Item = Map<String, Value>>, CliError> {
-    let entries = edit::entries(text)
-        .map_err(|error| CliError(format!("{}: {error}", file.clients.display())))?;
-    // What was read without a fault is an object.
-    Ok(entries.filter_map(|entry| serde_json::from_str(entry).ok()))
+/// The entry of this client as it stands in the file.
+pub(super) fn text_of<'t>(text: &'t str, id: &str) -> Option<&'t str> {
+    let mut entries = edit::entries(text).ok()?;
+    entries.find(|entry| edit::id_of(entry).is_some_and(|found| found == id))
 }
 
 /// The entry of this client, with its fields in their order.
 pub(super) fn entry_of(text: &str, id: &str) -> Option<Map<String, Value>> {
-    let mut entries = edit::entries(text).ok()?;
-    let entry = entries.find(|entry| edit::id_of(entry).is_some_and(|found| found == id))?;
-    serde_json::from_str(entry).ok()
+    serde_json::from_str(text_of(text, id)?).ok()
 }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::entry::{Place, Reader};
 use super::offset_in;
-use crate::config::line_of;
-use crate::fault::Fault;
+use crate::fault::text::{self, json_problem};
+use crate::fault::{Fault, Position};
 use crate::jose::public_key::{self, PublicKey, SetProblem};
 use crate::oauth::client::{AuthMethod, AuthMethods};
 use crate::store::file_watch::Stamp;
@@ -17,32 +18,33 @@ impl<'t> Reader<'t> {
     pub(super) fn public_keys(&mut self, raw: Option<&'t RawValue>, at: Place) -> Vec<PublicKey> {
         let Some(raw) = raw else { return Vec::new() };
         if !raw.get().starts_with('"') {
-            return public_key::parse_set(raw.get()).map(|set| set.keys).unwrap_or_else(
-                |problem| {
-                    let line = line_of(self.text, offset_in(self.text, problem.part));
-                    self.key_fault(self.file, line, at, &problem);
+            return match public_key::parse_set(raw.get()) {
+                Ok(set) => set.keys,
+                Err(problem) => {
+                    let place = self.position_at(offset_in(self.text, problem.part));
+                    self.key_fault(self.file, place, at, &problem);
                     Vec::new()
-                },
-            );
+                }
+            };
         }
         let Some(name) = self.value::<String>(Some(raw), at, "a JWK Set or a path") else {
             return Vec::new();
         };
         let file = self.file.parent().unwrap_or_else(|| Path::new("")).join(name);
         self.key_file = Some(Stamp::of_file(file.clone()));
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) => {
-                // The path is not shown: it may be a secret in the wrong place.
-                self.fault(raw, at, format!("names a file that cannot be read: {error}"));
-                return Vec::new();
+        match read_key_set(&file) {
+            Ok((_, keys)) => keys,
+            // The path is not shown if it may be a secret in the wrong place.
+            Err(fault) if fault.line.is_none() => {
+                self.fault(raw, at, format!("names a file that {}", fault.problem));
+                Vec::new()
             }
-        };
-        public_key::parse_set(&text).map(|set| set.keys).unwrap_or_else(|problem| {
-            let line = line_of(&text, offset_in(&text, problem.part));
-            self.key_fault(&file, line, at, &problem);
-            Vec::new()
-        })
+            Err(fault) => {
+                let key = fault.field.as_deref().map(|key| format!(".{key}")).unwrap_or_default();
+                self.faults.push(fault.in_field(format!("{at}{key}")));
+                Vec::new()
+            }
+        }
     }
 
     /// Whoever may authenticate by a key or a name must have registered one.
@@ -67,9 +69,31 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn key_fault(&mut self, file: &Path, line: usize, at: Place, problem: &SetProblem<'_>) {
+    fn key_fault(&mut self, file: &Path, place: Position, at: Place, problem: &SetProblem<'_>) {
         let key = problem.index.map(|index| format!(".keys[{index}]")).unwrap_or_default();
         let field = format!("{at}{key}");
-        self.faults.push(Fault::new(file, problem.problem).at_line(line).in_field(field));
+        self.faults.push(Fault::new(file, problem.problem).at(place).in_field(field));
     }
+}
+
+/// Reads a file that holds a JWK Set: its text, and the keys in it.
+///
+/// # Errors
+///
+/// The [`Fault`], with its place if it is in the text.
+pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
+    let text = text::read(file)?;
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(&text) {
+        let place = Position::of_json(&text, &error);
+        return Err(Fault::new(file, json_problem(&error)).at(place));
+    }
+    let set = public_key::parse_set(&text).map_err(|SetProblem { part, index, problem }| {
+        let fault = Fault::new(file, problem).at(Position::of(&text, offset_in(&text, part)));
+        match index {
+            Some(index) => fault.in_field(format!("keys[{index}]")),
+            None => fault,
+        }
+    })?;
+    let keys = set.keys;
+    Ok((text, keys))
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::{Document, NewSecret, document_fault, offset_in, parse};
 use crate::fault::Fault;
@@ -109,6 +110,48 @@ pub fn expire_secret(
     }
 }
 
+/// The text with this client's entry as `change` makes it.
+///
+/// # Errors
+///
+/// Every fault of the text as it was, and of the text as it would be; those of `change`.
+pub fn update(
+    file: &Path,
+    text: &str,
+    client_id: &str,
+    change: impl FnOnce(&str) -> Result<String, Vec<Fault>>,
+) -> Result<String, Vec<Fault>> {
+    let (clients, index) = find(file, text, client_id)?;
+    let entry = clients.at(index);
+    let begin = offset_in(text, entry);
+    apply(file, text, vec![(begin..begin + entry.len(), change(entry)?)])
+}
+
+/// An entry with these fields set, and without those of `unset`.
+///
+/// # Errors
+///
+/// serde_json's, if this is no entry.
+pub fn with_fields(
+    entry: &str,
+    set: &Map<String, Value>,
+    unset: &[&str],
+) -> Result<String, serde_json::Error> {
+    let mut entry = entry.to_owned();
+    for name in unset {
+        let members = Items::of_object(&entry, &entry)?;
+        if let Some(index) = members.names.iter().position(|known| known == name) {
+            let edit = members.without(index);
+            entry = applied(&entry, vec![edit]);
+        }
+    }
+    for (name, value) in set {
+        let edit = Items::of_object(&entry, &entry)?.set(name, &value.to_string());
+        entry = applied(&entry, vec![edit]);
+    }
+    Ok(entry)
+}
+
 /// A client's entry on its way from elsewhere, with the secret in clear that it may have.
 pub struct Plain<'t> {
     /// The entry without it.
@@ -183,7 +226,7 @@ fn change<'t>(
     edits: impl FnOnce(&Items<'t>) -> Result<Vec<Edit>, serde_json::Error>,
 ) -> Result<String, Vec<Fault>> {
     let (clients, index) = find(file, text, client_id)?;
-    let fault = |error: serde_json::Error| vec![document_fault(file, &error)];
+    let fault = |error: serde_json::Error| vec![document_fault(file, text, &error)];
     let entry = Items::of_object(text, clients.at(index)).map_err(fault)?;
     apply(file, text, edits(&entry).map_err(fault)?)
 }
@@ -191,7 +234,7 @@ fn change<'t>(
 /// All clients' entries, and which of them has this id.
 fn find<'t>(file: &Path, text: &'t str, id: &str) -> Result<(Items<'t>, usize), Vec<Fault>> {
     parse(file, text)?;
-    let fault = |error: serde_json::Error| vec![document_fault(file, &error)];
+    let fault = |error: serde_json::Error| vec![document_fault(file, text, &error)];
     let document = Items::of_object(text, text.trim()).map_err(fault)?;
     let clients =
         Items::of_list(text, document.member("clients").unwrap_or("[]")).map_err(fault)?;

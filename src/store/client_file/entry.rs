@@ -12,8 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{offset_in, structure_problem};
-use crate::config::line_of;
-use crate::fault::Fault;
+use crate::fault::{Fault, Position};
 use crate::issuer::RESERVED_CLAIMS;
 use crate::oauth::client::{AuthMethod, AuthMethods, Client, ContentType, RateLimit, is_vschar};
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
@@ -139,8 +138,8 @@ impl<'t> Reader<'t> {
         let entry: ClientEntry<'_> = match serde_json::from_str(raw.get()) {
             Ok(entry) => entry,
             Err(error) => {
-                let line = self.line_of(raw) + error.line() - 1;
-                let fault = Fault::new(self.file, structure_problem(&error)).at_line(line);
+                let place = Position::of_json(raw.get(), &error).within(self.position_of(raw));
+                let fault = Fault::new(self.file, structure_problem(&error)).at(place);
                 self.faults.push(match index {
                     Some(index) => fault.in_field(format!("clients[{index}]")),
                     None => fault,
@@ -395,12 +394,17 @@ impl<'t> Reader<'t> {
 
     pub(super) fn fault(&mut self, raw: &RawValue, at: Place, problem: impl Into<String>) {
         let field = at.to_string();
-        let line = self.line_of(raw);
-        self.faults.push(Fault::new(self.file, problem).at_line(line).in_field(field));
+        let place = self.position_of(raw);
+        self.faults.push(Fault::new(self.file, problem).at(place).in_field(field));
     }
 
-    fn line_of(&self, raw: &RawValue) -> usize {
-        line_of(self.text, offset_in(self.text, raw.get())) + self.first_line - 1
+    fn position_of(&self, raw: &RawValue) -> Position {
+        self.position_at(offset_in(self.text, raw.get()))
+    }
+
+    /// The place in the file of a byte offset in the text.
+    pub(super) fn position_at(&self, offset: usize) -> Position {
+        Position::of(self.text, offset).within(Position { line: self.first_line, column: 1 })
     }
 }
 

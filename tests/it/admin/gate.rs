@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 
 use crate::support::command::run;
-use crate::support::home::{set_mode, signing_key};
+use crate::support::home::{hash_of, secret_of, set_mode, signing_key};
 use crate::support::http::exchange;
 use crate::support::{GUARD, Home, Program, Request, Response};
 
@@ -313,10 +313,13 @@ fn assert_refused(home: &Home, says: &[&str]) {
 fn a_token_file_that_will_not_do_is_refused_with_what_to_do() {
     let home = Home::new();
     assert_refused(&home, &["grantd: admin.token: cannot be read: "]);
-    for mode in [0o640, 0o604, 0o644, 0o660, 0o610] {
+    for mode in [0o604, 0o644, 0o601, 0o606] {
         write_token(&home, TOKEN);
         set_mode(&home.path(FILE), mode);
-        assert_refused(&home, &["grantd: admin.token: is not its owner's alone: run chmod 600"]);
+        assert_refused(
+            &home,
+            &["grantd: admin.token: can be read by everyone", "chmod 600", "defaultMode: 0440"],
+        );
     }
     let long = "hunter2-".repeat(129);
     for text in
@@ -333,12 +336,12 @@ fn a_token_file_that_will_not_do_is_refused_with_what_to_do() {
     assert_refused(&home, &["admin.token: must hold one line of 32 to 1024 printable ASCII"]);
     // Faults of other files are told with it.
     home.write("clients.json", "[]");
-    assert_refused(&home, &["grantd: clients.json:1: ", "grantd: admin.token: must hold one line"]);
+    assert_refused(&home, &["grantd: clients.json:1:", "grantd: admin.token: must hold one line"]);
 }
 
 #[test]
 fn the_setting_is_a_flag_a_variable_and_a_line_of_the_file() {
-    for (ends, mode) in [("", 0o600), ("\n", 0o400), ("\r\n", 0o600)] {
+    for (ends, mode) in [("", 0o600), ("\n", 0o400), ("\r\n", 0o440)] {
         let home = home_with_token(&format!("\u{feff}{TOKEN}{ends}"));
         set_mode(&home.path(FILE), mode);
         home.write("grantd.toml", &format!("admin_token_file = \"{FILE}\"\n"));
@@ -389,7 +392,7 @@ fn a_changed_token_is_noticed_and_a_bad_one_changes_nothing() {
     write_token(&server.home, TOKEN);
     set_mode(&server.home.path(FILE), 0o644);
     server.hang_up();
-    refused("admin.token: is not its owner's alone");
+    refused("admin.token: can be read by everyone");
     assert_eq!((is_right(TOKEN), is_right(NEXT)), (false, true));
 
     set_mode(&server.home.path(FILE), 0o600);
@@ -453,19 +456,26 @@ fn every_command_that_asks_a_server_shows_it_the_token() {
         run(with(&["--admin", &local])).assert_fine();
 
         home.write("wrong.token", &"x".repeat(40));
-        set_mode(&home.path("wrong.token"), 0o640);
+        set_mode(&home.path("wrong.token"), 0o604);
         let wrong = ["--admin", &admin, "--admin-token-file", "wrong.token"];
         let shared = run(with(&wrong));
-        shared.assert_error(1, &["grantd: wrong.token: is not its owner's alone"]);
+        shared.assert_error(1, &["grantd: wrong.token: can be read by everyone"]);
         set_mode(&home.path("wrong.token"), 0o600);
         run(with(&wrong)).assert_error(1, &["answered 401"]);
     }
 }
 
+/// One that nothing is said about.
+fn ordinary_client() -> String {
+    let hash = hash_of(&secret_of("a"));
+    let secret = serde_json::json!({ "label": "a", "hash": hash });
+    serde_json::json!({ "client_id": "a", "scopes": ["read"], "secrets": [secret] }).to_string()
+}
+
 #[test]
 fn check_warns_of_an_admin_listener_that_others_reach_in_vain() {
     let home = home_with_token(TOKEN);
-    home.write("clients.json", "{\"clients\": [{\"client_id\": \"a\"}]}");
+    home.write("clients.json", &format!("{{\"clients\": [{}]}}", ordinary_client()));
     let (name, pem) = signing_key();
     home.write_key(name, pem);
     let check =
@@ -474,7 +484,7 @@ fn check_warns_of_an_admin_listener_that_others_reach_in_vain() {
                 everything but /livez and /readyz; set admin_token_file, or listen on 127.0.0.1\n";
     let public = ["--admin-listen", "0.0.0.0:8081"];
     assert!(check(&public).contains(says));
-    for address in ["[::]:8081", "192.0.2.1:8081", "admin.example:8081"] {
+    for address in ["[::]:8081", "0.0.0.0:8082"] {
         let warned = check(&["--admin-listen", address]);
         assert!(warned.starts_with(&format!("warning: admin_listen: {address}: ")), "{warned}");
     }
@@ -483,7 +493,7 @@ fn check_warns_of_an_admin_listener_that_others_reach_in_vain() {
         &["--admin-listen", "127.0.0.1:9"],
         &["--admin-listen", "[::1]:9"],
         &["--admin-listen", "localhost:9"],
-        &["--admin-listen", "unix:/run/x"],
+        &["--admin-listen", "unix:admin.sock"],
         &["--admin-listen", "0.0.0.0:8081", "--admin-token-file", FILE],
     ] {
         assert_eq!(check(arguments), "ok: clients: 1, keys: 1\n", "{arguments:?}");

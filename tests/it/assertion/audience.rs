@@ -245,5 +245,5 @@ fn check_names_the_clients_that_the_setting_concerns() {
 
     home.write("grantd.toml", "\nassertion_audience = \"token\"\n");
     run(home.command(&["check", "--config", "grantd.toml"]))
-        .assert_error(1, &["grantd.toml:2: assertion_audience: ", "endpoint", "issuer"]);
+        .assert_error(1, &["grantd.toml:2:22: assertion_audience: ", "endpoint", "issuer"]);
 }

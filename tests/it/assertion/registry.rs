@@ -41,7 +41,7 @@ fn a_registry_holds_only_public_keys_that_can_be_used() {
         let filed = home_of(&[("c", json!({ "jwks": "keys-of-c.json" }))]);
         filed.write("keys-of-c.json", &jwks.to_string());
         let ended = run(filed.command(&["check"]));
-        ended.assert_error(1, &["keys-of-c.json:1: ", says]);
+        ended.assert_error(1, &["keys-of-c.json:1:", says]);
         assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
     }
     for (more, says) in [
@@ -118,8 +118,8 @@ fn a_client_is_added_with_its_keys_and_without_a_secret() {
     let before = std::fs::read_to_string(home.clients()).unwrap();
     let base = ["client", "add", "--id", "new", "--method", "private_key_jwt"];
     for (more, says) in [
-        (&["--jwks", "private.json"][..], "private.json: keys[0]: is a symmetric key"),
-        (&["--jwks", "text.json"], "text.json: must be a JWK Set"),
+        (&["--jwks", "private.json"][..], "private.json:1:10: keys[0]: is a symmetric key"),
+        (&["--jwks", "text.json"], "text.json:1:1: must be a JWK Set"),
         (&["--jwks", "none.json"], "none.json: cannot be read"),
         (&[], "private_key_jwt, which needs"),
         (&["--secret-stdin"], "no --method of this client takes a secret"),

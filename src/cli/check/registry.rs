@@ -1,0 +1,88 @@
+//! What a registry may hold and cannot be meant.
+
+use std::path::Path;
+
+use crate::cli::CliError;
+use crate::cli::no_token;
+use crate::cli::times::IN_MILLISECONDS;
+use crate::clock::Clock;
+use crate::fault::Fault;
+use crate::oauth::client::{Client, Registry};
+use crate::store::client_file::{self, edit};
+
+/// A line for each, with its place.
+pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, CliError> {
+    let now = Clock::system().unix_seconds();
+    // The registry is in no order, and warnings are in that of the file.
+    let text = client_file::read(file)?;
+    let entries = edit::entries(&text).map_err(|error| CliError(error.to_string()))?;
+    let mut warnings = Vec::new();
+    let mut left_out = 0;
+    for (index, entry) in entries.enumerate() {
+        let Some(client) = edit::id_of(entry).and_then(|id| clients.get(&id)) else { continue };
+        for (field, problem) in problems(client, now) {
+            if warnings.len() == MOST {
+                left_out += 1;
+                continue;
+            }
+            let place = client_file::place_in(&text, entry);
+            let field = format!("clients[{index}]{field}");
+            let problem = format!("client {}: {problem}", client.id);
+            warnings.push(Fault::new(file, problem).at(place).in_field(field));
+        }
+    }
+    if left_out > 0 {
+        warnings.push(Fault::new(file, format!("and {left_out} more of these")));
+    }
+    Ok(warnings)
+}
+
+/// More would hide the others.
+const MOST: usize = 20;
+
+fn problems(client: &Client, now: u64) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    if let Some(reason) = no_token::reason(client, now) {
+        problems.push(("", format!("can get no token: {reason}")));
+    }
+    for secret in &client.secrets {
+        let label = &secret.label;
+        let times = [("not_before", secret.not_before), ("expires_at", secret.expires_at)];
+        for (name, time) in times {
+            match time {
+                Some(0) => problems.push((
+                    ".secrets",
+                    format!("{name} of the secret {label:?} is 0, which is in 1970; leave it out if no time is meant"),
+                )),
+                Some(time) if time >= IN_MILLISECONDS => problems.push((
+                    ".secrets",
+                    format!("{name} of the secret {label:?} is too late for Unix seconds: are these milliseconds?"),
+                )),
+                _ => {}
+            }
+        }
+        if let (Some(begin), Some(end)) = (secret.not_before, secret.expires_at)
+            && end <= begin
+            && begin < IN_MILLISECONDS
+        {
+            problems.push((
+                ".secrets",
+                format!("the secret {label:?} is never valid: it ends before it begins"),
+            ));
+        }
+    }
+    if client.not_before >= IN_MILLISECONDS {
+        problems.push((
+            ".not_before",
+            "is too late for Unix seconds: are these milliseconds? Until then all its tokens are \
+             revoked"
+                .to_owned(),
+        ));
+    } else if client.not_before > now {
+        problems.push((
+            ".not_before",
+            "is in the future: until then all its tokens are revoked".to_owned(),
+        ));
+    }
+    problems
+}

@@ -1,0 +1,78 @@
+//! Changes to what is registered of a client, but for its secrets.
+
+use std::path::Path;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde_json::{Map, Value};
+
+use super::fields::{self, FieldArgs};
+use super::{FileArg, warn_of};
+use crate::cli::CliError;
+use crate::fault::Fault;
+use crate::store::client_file::edit;
+
+#[derive(Args, Debug)]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    file: FileArg,
+    /// Its client_id.
+    #[arg(long, value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    fields: FieldArgs,
+    /// A field to take out of its entry, by its name in the registry, so that the default counts; may
+    /// be repeated.
+    #[arg(long, value_name = "FIELD", value_parser = PossibleValuesParser::new(fields::OPTIONAL))]
+    unset: Vec<String>,
+}
+
+pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
+    let UpdateArgs { file, id, fields, unset } = args;
+    let mut unset: Vec<_> = unset.iter().map(String::as_str).collect();
+    // As --scope sets both, so both go.
+    if unset.contains(&"scopes") {
+        unset.push("default_scopes");
+    }
+    // Faults of the flags are told before the file is locked.
+    let given = fields.given(Map::new())?;
+    if given.is_empty() && unset.is_empty() {
+        return Err(CliError(
+            "nothing is to be changed: give a field, or --unset FIELD".to_owned(),
+        ));
+    }
+    // Other claims instead of those it has are a thing to want.
+    let is_both = |name: &&&str| **name != "claims" && given.contains_key(**name);
+    if let Some(both) = unset.iter().find(is_both) {
+        return Err(CliError(format!("--unset {both}: is set by this command too")));
+    }
+    let mut updated = None;
+    file.edit(|path, text| {
+        edit::update(path, text, id, |entry| {
+            let changed = changed(path, entry, fields, &unset)?;
+            updated = Some(fields::check(path, &changed, &given)?);
+            Ok(changed)
+        })
+    })?;
+    let is_meant = fields.no_scope || !fields.introspects.is_empty();
+    if let Some(client) = updated.filter(|_| !is_meant) {
+        warn_of(&client);
+    }
+    Ok(())
+}
+
+fn changed(
+    path: &Path,
+    entry: &str,
+    fields: &FieldArgs,
+    unset: &[&str],
+) -> Result<String, Vec<Fault>> {
+    let internal = |error: serde_json::Error| vec![Fault::new(path, error.to_string())];
+    let mut before: Map<String, Value> = serde_json::from_str(entry).map_err(internal)?;
+    let claims = match before.remove("claims") {
+        Some(Value::Object(claims)) if !unset.contains(&"claims") => claims,
+        _ => Map::new(),
+    };
+    let given = fields.given(claims).map_err(|error| vec![Fault::new(path, error.0)])?;
+    edit::with_fields(entry, &given, unset).map_err(internal)
+}

@@ -1,0 +1,60 @@
+//! `grantd health`: whether a running server is alive, for container health checks.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::cli::http_client::{Request, Target, send};
+use crate::cli::{CliError, ServeArgs, print};
+use crate::config::ListenAddr;
+
+#[derive(Args, Debug)]
+pub(super) struct HealthArgs {
+    /// The server's admin listener [default: as `serve` has it, 127.0.0.1:8081].
+    #[arg(long, value_name = "ADDRESS", env = "GRANTD_ADMIN_LISTEN")]
+    admin: Option<ListenAddr>,
+    /// Configuration file (TOML), for the address of the admin listener.
+    #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Ask whether it takes requests too: not while it starts or stops, nor without a key.
+    #[arg(long)]
+    ready: bool,
+}
+
+pub(super) fn run(args: HealthArgs) -> Result<(), CliError> {
+    let HealthArgs { admin, config, ready } = args;
+    let admin = match admin {
+        Some(admin) => admin,
+        None => ServeArgs { config, ..ServeArgs::default() }.resolve()?.admin_listen,
+    };
+    let path = if ready { "/readyz" } else { "/livez" };
+    let answer = send(&Target::of_listener(&to_connect(&admin)), Request::get(path), PATIENCE)?;
+    let text = String::from_utf8_lossy(&answer.body);
+    let text = text.lines().next().unwrap_or_default();
+    match answer.status {
+        200 => print(text),
+        503 => Err(CliError(format!("{admin}: {text}"))),
+        status => Err(CliError(format!(
+            "{admin}: {path}: answered {status}: is this the admin listener of grantd?"
+        ))),
+    }
+}
+
+/// Where a listener is asked by this machine: one on every address is on the loopback one too.
+fn to_connect(address: &ListenAddr) -> ListenAddr {
+    let ListenAddr::Tcp(text) = address else { return address.clone() };
+    let loopback = |ip: IpAddr| match ip {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Some(IpAddr::from(Ipv4Addr::LOCALHOST)),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some(IpAddr::from(Ipv6Addr::LOCALHOST)),
+        _ => None,
+    };
+    let socket = text.parse::<SocketAddr>().ok();
+    let local =
+        socket.and_then(|socket| Some(SocketAddr::new(loopback(socket.ip())?, socket.port())));
+    local.map_or_else(|| address.clone(), |local| ListenAddr::Tcp(local.to_string()))
+}
+
+/// A server that is alive answers at once.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,91 @@
+//! Token routes beside the documented ones.
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
+
+use crate::config::Dialect;
+
+/// A path at which a token service answers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSetting {
+    /// The whole path, as in `/api/connect/token`.
+    #[serde(deserialize_with = "route_path")]
+    pub path: String,
+    /// Which service answers there.
+    pub dialect: Dialect,
+}
+
+impl RouteSetting {
+    /// Whether a request for `path` is this route's: `firstvision` takes all that is below its own
+    /// path too.
+    pub fn takes(&self, path: &str) -> bool {
+        let below = path.strip_prefix(&*self.path);
+        below.is_some_and(|rest| {
+            rest.is_empty() || self.dialect == Dialect::Firstvision && rest.starts_with('/')
+        })
+    }
+}
+
+fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let path = String::deserialize(deserializer)?;
+    if !path.starts_with('/') || path.ends_with('/') {
+        Err(D::Error::custom("must begin with a slash and not end with one"))
+    } else if !path.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b)) {
+        Err(D::Error::custom("must be a path as it is in a request: without query or fragment"))
+    } else {
+        Ok(path)
+    }
+}
+
+/// The paths that are answered whatever is configured, or that every server of this kind has.
+pub const TAKEN_PATHS: [&str; 16] = [
+    "/",
+    "/.well-known/jwks.json",
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/openid-configuration",
+    "/.well-known/openid-configuration/jwks",
+    "/connect/introspect",
+    "/connect/revocation",
+    "/connect/token",
+    "/connect/validate",
+    "/docs",
+    "/favicon.ico",
+    "/openapi.json",
+    "/v1/api/oauth/token",
+    "/v1/api/oauth/validateToken",
+    "/v1/getAccessToken",
+    "/v2/api/oauth/token",
+];
+
+/// The first route that may not be where it is, and why.
+pub(super) fn problem(routes: &[RouteSetting]) -> Option<(usize, String)> {
+    routes.iter().enumerate().find_map(|(index, route)| {
+        let path = &route.path;
+        let taken = TAKEN_PATHS.into_iter().find(|taken| route.takes(taken));
+        let problem = if let Some(taken) = taken {
+            let at = if taken == path { "is a path" } else { "would take a path" };
+            format!("{at} that is answered already ({taken}): choose another")
+        } else if routes[..index].iter().any(|before| before.path == *path) {
+            "stands twice: one path has one dialect".to_owned()
+        } else {
+            return None;
+        };
+        Some((index, problem))
+    })
+}
+
+/// Where the path of a route stands in a configuration: its byte offset.
+pub(super) fn place_of(text: &str, index: usize) -> Option<usize> {
+    #[derive(Deserialize)]
+    struct Document {
+        route: Vec<Route>,
+    }
+    #[derive(Deserialize)]
+    struct Route {
+        path: Spanned<String>,
+    }
+    let document: Document = toml::from_str(text).ok()?;
+    Some(document.route.get(index)?.path.span().start)
+}

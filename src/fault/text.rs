@@ -1,0 +1,125 @@
+//! Text files that operators write, and places in them.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::fault::Fault;
+
+/// Reads a file in UTF-8. A byte order mark, which some editors put in front, is not part of it.
+///
+/// # Errors
+///
+/// The [`Fault`].
+pub fn read(file: &Path) -> Result<String, Fault> {
+    let bytes = std::fs::read(file).map_err(|error| Fault::cannot("read", file, &error))?;
+    decode(file, bytes)
+}
+
+/// The same for what `source`, which is called `name` in faults, has to give.
+///
+/// # Errors
+///
+/// The [`Fault`].
+pub fn read_from(mut source: impl Read, name: &Path) -> Result<String, Fault> {
+    let mut bytes = Vec::new();
+    source.read_to_end(&mut bytes).map_err(|error| Fault::cannot("read", name, &error))?;
+    decode(name, bytes)
+}
+
+fn decode(file: &Path, bytes: Vec<u8>) -> Result<String, Fault> {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(Fault::new(file, "is in UTF-16: save it in UTF-8"));
+    }
+    let mut text = String::from_utf8(bytes).map_err(|error| {
+        let error = error.utf8_error();
+        let problem =
+            format!("is not in UTF-8 from byte {} on: save it in UTF-8", error.valid_up_to() + 1);
+        Fault::new(file, problem)
+    })?;
+    if text.starts_with(BOM) {
+        text.drain(..BOM.len_utf8());
+    }
+    Ok(text)
+}
+
+/// `text` without a byte order mark in front.
+pub fn without_bom(text: &str) -> &str {
+    text.strip_prefix(BOM).unwrap_or(text)
+}
+
+const BOM: char = '\u{feff}';
+
+/// A place in a text, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The character in it.
+    pub column: usize,
+}
+
+impl Position {
+    /// That of a byte offset in `text`.
+    pub fn of(text: &str, offset: usize) -> Self {
+        let before = &text.as_bytes()[..offset.min(text.len())];
+        let line_begin = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let is_first = |byte: &&u8| **byte & 0xC0 != 0x80;
+        Self {
+            line: before.iter().filter(|&&byte| byte == b'\n').count() + 1,
+            column: before[line_begin..].iter().filter(is_first).count() + 1,
+        }
+    }
+
+    /// That of an error of serde_json in `text`.
+    pub fn of_json(text: &str, error: &serde_json::Error) -> Self {
+        let line_begin = text
+            .split_inclusive('\n')
+            .take(error.line().saturating_sub(1))
+            .map(str::len)
+            .sum::<usize>();
+        Self::of(text, line_begin + error.column().saturating_sub(1))
+    }
+
+    /// The same in a text of which `text` is the part that begins here.
+    pub fn within(self, begin: Self) -> Self {
+        Self {
+            line: begin.line + self.line - 1,
+            column: if self.line == 1 { begin.column + self.column - 1 } else { self.column },
+        }
+    }
+}
+
+/// Why serde_json could not read a text: its own words, but for type errors, which quote values.
+pub fn json_problem(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
+    format!("is not valid JSON here: {message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_counted_in_characters() {
+        let text = "a\nüb\n";
+        for (offset, line, column) in [(0, 1, 1), (2, 2, 1), (4, 2, 2), (5, 2, 3), (9, 3, 1)] {
+            assert_eq!(Position::of(text, offset), Position { line, column }, "{offset}");
+        }
+        let error = serde_json::from_str::<Vec<u8>>("[1,\n \"ü\" }").err();
+        let place = error.map(|error| Position::of_json("[1,\n \"ü\" }", &error).line);
+        assert_eq!(place, Some(2));
+        let begin = Position { line: 4, column: 8 };
+        assert_eq!(Position { line: 1, column: 2 }.within(begin), Position { line: 4, column: 9 });
+        assert_eq!(Position { line: 2, column: 2 }.within(begin), Position { line: 5, column: 2 });
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_text() {
+        let file = Path::new("a");
+        let read = |bytes: &[u8]| read_from(bytes, file).map_err(|fault| fault.problem);
+        assert_eq!(read(b"\xef\xbb\xbf{}").as_deref(), Ok("{}"));
+        assert!(read(b"\xff\xfe{\0").is_err_and(|problem| problem.contains("UTF-16")));
+        assert!(read(b"{\xff").is_err_and(|problem| problem.contains("from byte 2 on")));
+    }
+}

@@ -1,0 +1,121 @@
+//! The private key among the blocks of a PEM file (RFC 7468).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pkcs8::SecretDocument;
+use zeroize::Zeroizing;
+
+/// The PKCS#8 document in `text`, wherever it stands there and however its lines are broken: files
+/// have certificates in front, blank lines, and lines of any length.
+///
+/// # Errors
+///
+/// What the text holds instead, and how to make a PKCS#8 document of it.
+pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let is_not = |what: &str| Err(format!("is not an unencrypted PKCS#8 private key in PEM{what}"));
+    let mut others = Vec::new();
+    let mut rest = text;
+    while let Some((_, begun)) = rest.split_once(BEGIN) {
+        let Some((label, body)) = begun.split_once("-----") else { break };
+        let label = label.trim();
+        if label == LABEL {
+            let Some((encoded, _)) = body.split_once(END) else {
+                return is_not(": it has no END line, so part of it is missing");
+            };
+            let encoded: Zeroizing<Vec<u8>> =
+                Zeroizing::new(encoded.bytes().filter(|b| !b.is_ascii_whitespace()).collect());
+            return match STANDARD.decode(&*encoded) {
+                Ok(document) => {
+                    let document = Zeroizing::new(document);
+                    match SecretDocument::try_from(document.as_slice()) {
+                        Ok(_) => Ok(document),
+                        Err(_) => is_not(": it is cut off or damaged"),
+                    }
+                }
+                Err(_) => is_not(": what stands between BEGIN and END is not base64"),
+            };
+        }
+        others.push(label);
+        rest = body;
+    }
+    match others.as_slice() {
+        [] => is_not(&format!("; it has no line {BEGIN}{LABEL}-----")),
+        others => is_not(&instead_of_one(others)),
+    }
+}
+
+/// What these blocks are, and what to do with them.
+fn instead_of_one(labels: &[&str]) -> String {
+    let has = |label: &str| labels.contains(&label);
+    if has("ENCRYPTED PRIVATE KEY") {
+        ", but an encrypted one: decrypt it with `openssl pkcs8 -in FILE -out NEW`".to_owned()
+    } else if has("RSA PRIVATE KEY") {
+        format!(", but a PKCS#1 one (RSA PRIVATE KEY): {CONVERT}")
+    } else if has("EC PRIVATE KEY") {
+        ", but a key on an elliptic curve: tokens are signed with RSA keys".to_owned()
+    } else if has("OPENSSH PRIVATE KEY") {
+        ", but a key of OpenSSH: make an RSA key with `grantd key generate`".to_owned()
+    } else if has("PUBLIC KEY") || has("RSA PUBLIC KEY") {
+        ", but a public key: its private half is needed".to_owned()
+    } else if has("CERTIFICATE") {
+        ", but a certificate: its private key is needed".to_owned()
+    } else {
+        // The label itself is not shown: it may be a secret in the wrong place.
+        format!(", but another kind of block: {CONVERT}")
+    }
+}
+
+const BEGIN: &str = "-----BEGIN ";
+const END: &str = "-----END PRIVATE KEY-----";
+const LABEL: &str = "PRIVATE KEY";
+const CONVERT: &str = "convert it with `openssl pkcs8 -topk8 -nocrypt -in FILE -out NEW`";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_however_it_is_laid_out() {
+        let key = |lines: &str| {
+            format!("-----BEGIN PRIVATE KEY-----\n{lines}\n-----END PRIVATE KEY-----\n")
+        };
+        for text in [
+            key("MAQB\nAgME"),
+            key("MAQBAgME"),
+            key("M\nA\nQ\nB\nAgME"),
+            key("\n\nMAQB\n\n  AgME\t\n\n"),
+            key("MAQB\nAgME").replace('\n', "\r\n"),
+            format!(
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n{}",
+                key("MAQBAgME")
+            ),
+            format!("Signs-From: 1\n\n{}trailing text", key("MAQBAgME")),
+        ] {
+            assert_eq!(private_key(&text).as_deref(), Ok(&vec![0x30, 4, 1, 2, 3, 4]), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_such_key_is_called_by_its_name() {
+        let block = |label: &str| format!("-----BEGIN {label}-----\nAAEC\n-----END {label}-----\n");
+        for (text, says) in [
+            (String::new(), "no line -----BEGIN PRIVATE KEY-----"),
+            ("hunter2".to_owned(), "no line -----BEGIN PRIVATE KEY-----"),
+            (block("RSA PRIVATE KEY"), "PKCS#1"),
+            (block("ENCRYPTED PRIVATE KEY"), "encrypted"),
+            (block("EC PRIVATE KEY"), "elliptic curve"),
+            (block("OPENSSH PRIVATE KEY"), "OpenSSH"),
+            (block("CERTIFICATE"), "a certificate"),
+            (block("PUBLIC KEY"), "a public key"),
+            (block("HUNTER2"), "another kind"),
+            (block("PRIVATE KEY").replace("END", "hunter2"), "no END line"),
+            (block("PRIVATE KEY").replace("AAEC", "hunter2!"), "not base64"),
+            (block("PRIVATE KEY"), "cut off or damaged"),
+            (block("PRIVATE KEY").replace("AAEC", "MAUBAgME"), "cut off or damaged"),
+        ] {
+            let problem = private_key(&text).err().unwrap_or_default();
+            assert!(problem.contains(says), "{text}: {problem}");
+            assert!(!problem.to_ascii_lowercase().contains("hunter2"), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! `grantd check`: it refuses what `serve` refuses, and warns of what cannot be meant.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+
+use serde_json::{Value, json};
+
+use crate::support::Home;
+use crate::support::command::{Ended, run};
+use crate::support::home::{hash_of, secret_of, set_mode};
+use crate::support::ports::free_port;
+
+/// One client that nothing is said about.
+fn quiet_home() -> Home {
+    let home = Home::new();
+    register(&home, &[client("a", json!({}))]);
+    home
+}
+
+fn client(id: &str, more: Value) -> Value {
+    let secret = json!({ "label": "s", "hash": hash_of(&secret_of(id)) });
+    let mut client = json!({ "client_id": id, "scopes": ["read"], "secrets": [secret] });
+    client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    client
+}
+
+/// One client a line.
+fn register(home: &Home, clients: &[Value]) {
+    let lines: Vec<_> = clients.iter().map(Value::to_string).collect();
+    home.write("clients.json", &format!("{{\"clients\": [\n{}\n]}}", lines.join(",\n")));
+}
+
+fn check(home: &Home, arguments: &[&str]) -> Ended {
+    run(home.command(&["check", "--admin-listen", "127.0.0.1:0"]).args(arguments))
+}
+
+/// Both fail, in words that hold all of these.
+#[track_caller]
+fn assert_both_refuse(home: &Home, arguments: &[&str], says: &[&str]) {
+    for command in ["check", "serve"] {
+        run(home.command(&[command]).args(arguments)).assert_error(1, says);
+    }
+}
+
+#[test]
+fn addresses_that_cannot_be_had_are_refused() {
+    let home = quiet_home();
+    let admin = ["--admin-listen", "127.0.0.1:0"];
+    let long = format!("unix:{}", "x".repeat(200));
+    for (address, says) in [
+        ("192.0.2.1:0", "192.0.2.1:0: cannot be listened on: "),
+        ("nonsense.invalid:0", "the name nonsense.invalid has no address"),
+        (&*long, "cannot be listened on: "),
+    ] {
+        let with_flag = [&["--listen", address][..], &admin].concat();
+        assert_both_refuse(&home, &with_flag, &[says, "--listen (GRANTD_LISTEN"]);
+        let as_admin = ["--listen", "127.0.0.1:0", "--admin-listen", address];
+        assert_both_refuse(&home, &as_admin, &[says, "--admin-listen (GRANTD_ADMIN_LISTEN"]);
+    }
+    // The same twice, and one that every address includes.
+    let port = free_port();
+    let one = format!("127.0.0.1:{port}");
+    for other in [one.clone(), format!("0.0.0.0:{port}")] {
+        let twice = ["--listen", &one, "--admin-listen", &other];
+        assert_both_refuse(&home, &twice, &[&format!("{other}: "), "--admin-listen"]);
+    }
+    // None that an issuer could be made of.
+    let unix = ["--listen", "unix:s", "--admin-listen", "127.0.0.1:0"];
+    assert_both_refuse(&home, &unix, &["pass --issuer"]);
+
+    // Beside the server that has them, they are right, and nothing is left behind.
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap().to_string();
+    let _socket = UnixListener::bind(home.path("held.sock")).unwrap();
+    let unix = format!("unix:{}", home.path("held.sock").display());
+    let free = format!("unix:{}", home.path("free.sock").display());
+    for address in [&address, &unix, &free] {
+        let checked = check(&home, &["--listen", address, "--issuer", "http://localhost"]);
+        assert_eq!(checked.assert_fine(), "ok: clients: 1, keys: 1\n");
+    }
+    assert!(!home.path("free.sock").exists());
+    // A service manager makes the directory of a socket at the start.
+    let run = ["--listen", "unix:run/s", "--issuer", "http://localhost"];
+    let checked = check(&home, &run);
+    assert!(
+        checked.assert_fine().contains("warning: unix:run/s: run does not exist"),
+        "{checked:?}"
+    );
+}
+
+#[test]
+fn demo_clients_are_refused_in_public() {
+    let home = Home::new();
+    let admin = ["--admin-listen", "127.0.0.1:0"];
+    for public in [
+        &["--listen", "0.0.0.0:0"][..],
+        &["--listen", "127.0.0.1:0", "--issuer", "https://auth.example"],
+        &["--listen", "127.0.0.1:0", "--config", "proxied.toml"],
+    ] {
+        home.write("proxied.toml", "trusted_proxies = [\"127.0.0.1\"]\n");
+        let arguments = [public, &admin].concat();
+        let says =
+            "the demo clients (demo-client, vision-api-user) have secrets that everyone knows";
+        assert_both_refuse(&home, &arguments, &[says, "--allow-demo-clients"]);
+        let allowed = check(&home, &[public, &["--allow-demo-clients"]].concat());
+        assert!(allowed.assert_fine().contains("warning: clients.json: the demo clients"));
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_refused() {
+    let local = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config", "g.toml"];
+    for (toml, says) in [
+        ("audit = \"none/audit.jsonl\"\n", "none/audit.jsonl: cannot be written: "),
+        ("audit = \"directory\"\n", "directory: cannot be written: "),
+        ("audit = \"clients.json/x\"\n", "clients.json/x: cannot be written: "),
+        ("state = \"clients.json\"\n", "clients.json"),
+        ("state = \"clients.json/x\"\n", "clients.json/x"),
+    ] {
+        let home = quiet_home();
+        fs::create_dir(home.path("directory")).unwrap();
+        home.write("g.toml", toml);
+        assert_both_refuse(&home, &local, &[says]);
+    }
+    let home = quiet_home();
+    home.write("g.toml", "audit = \"audit.jsonl\"\n");
+    check(&home, &["--config", "g.toml"]).assert_fine();
+    assert!(!home.path("audit.jsonl").exists() && !home.path("state").exists());
+    // A pipe without a reader is written to once it has one.
+    let made = std::process::Command::new("mkfifo").arg(home.path("audit.jsonl")).status();
+    assert!(made.unwrap().success());
+    check(&home, &["--config", "g.toml"]).assert_fine();
+}
+
+#[test]
+fn files_that_the_servers_user_cannot_read_are_refused() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let home = quiet_home();
+    if fs::metadata(home.clients()).unwrap().uid() != 0 {
+        // Only root can read what others cannot.
+        return;
+    }
+    let (user, group) = (Some(12_345), Some(12_346));
+    set_mode(home.clients().parent().unwrap(), 0o755);
+    home.write("g.toml", "admin_token_file = \"token\"\n");
+    home.write("token", &"x".repeat(40));
+    fs::create_dir(home.path("state")).unwrap();
+    let key = fs::read_dir(home.keys()).unwrap().next().unwrap().unwrap().path();
+    let files = [home.clients(), home.path("g.toml"), home.path("token"), key, home.keys()];
+    for file in &files {
+        chown(file, user, group).unwrap();
+        set_mode(file, if file.is_dir() { 0o700 } else { 0o400 });
+    }
+    // A server of root's reads everything.
+    let checked = || check(&home, &["--config", "g.toml"]);
+    chown(home.keys(), Some(0), Some(0)).unwrap();
+    checked().assert_fine();
+    chown(home.keys(), user, group).unwrap();
+    chown(home.path("state"), user, group).unwrap();
+    checked().assert_fine();
+    for file in &files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        chown(file, Some(0), Some(0)).unwrap();
+        let says = [&*format!("{name}: cannot be read by the user 12345"), "change its owner"];
+        checked().assert_error(1, &says);
+        // Its group may read it: as a volume of Kubernetes hands it over.
+        chown(file, Some(0), group).unwrap();
+        set_mode(file, if file.is_dir() { 0o750 } else { 0o440 });
+        checked().assert_fine();
+    }
+    set_mode(home.clients().parent().unwrap(), 0o700);
+    checked().assert_error(1, &["clients.json: cannot be read by the user 12345 because of "]);
+}
+
+#[test]
+fn a_route_that_would_take_anothers_path_is_refused() {
+    let home = quiet_home();
+    let route = |path: &str, dialect: &str| {
+        format!("[[route]]\npath = \"{path}\"\ndialect = \"{dialect}\"\n")
+    };
+    let local = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config", "g.toml"];
+    let one = route("/a/token", "connect");
+    for (toml, says) in [
+        (one.repeat(2), "g.toml:5:8: route.path: stands twice"),
+        (format!("{one}{}", route("/a/token", "vision")), "g.toml:5:8: route.path: stands twice"),
+        (route("/connect/token", "vision"), "g.toml:2:8: route.path: is a path that is answered"),
+        (route("/connect/validate", "connect"), "is a path that is answered"),
+        (route("/v1/api/oauth/token", "connect"), "is a path that is answered"),
+        (route("/.well-known/openid-configuration", "connect"), "is a path that is answered"),
+        (route("/docs", "connect"), "is a path that is answered"),
+        (route("/openapi.json", "connect"), "is a path that is answered"),
+        (route("/favicon.ico", "connect"), "is a path that is answered"),
+        (route("/", "connect"), "g.toml:2:8: route.path: must begin with a slash and not end"),
+        (route("/connect", "firstvision"), "would take a path that is answered already"),
+        (route("/v1", "firstvision"), "would take a path that is answered already"),
+        (
+            route("/a?b=c", "connect"),
+            "g.toml:2:8: route.path: must be a path as it is in a request",
+        ),
+        (route("/a b", "connect"), "must be a path as it is in a request"),
+    ] {
+        home.write("g.toml", &toml);
+        assert_both_refuse(&home, &local, &[says]);
+    }
+    for (toml, says) in [
+        (
+            format!("{}{}", route("/get", "firstvision"), route("/get/token", "connect")),
+            "warning: route: /get/token: is never asked",
+        ),
+        (
+            format!("issuer = \"http://localhost/t\"\n{}", route("/t/token", "connect")),
+            "warning: route: /t/token: begins with the path of the issuer",
+        ),
+    ] {
+        home.write("g.toml", &toml);
+        let checked = check(&home, &["--config", "g.toml"]);
+        assert!(checked.assert_fine().contains(says), "{checked:?}");
+    }
+    home.write(
+        "g.toml",
+        &format!("{}{}", route("/get/token", "connect"), route("/get", "firstvision")),
+    );
+    assert_eq!(check(&home, &["--config", "g.toml"]).assert_fine(), "ok: clients: 1, keys: 1\n");
+}
+
+#[test]
+fn what_cannot_be_meant_in_a_registry_is_warned_of_at_its_place() {
+    let home = Home::new();
+    let hash = hash_of(&secret_of("a"));
+    let timed = |more: Value| {
+        let mut secret = json!({ "label": "s", "hash": hash });
+        secret.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "secrets": [secret] })
+    };
+    for (more, says) in [
+        (json!({ "scopes": [] }), "clients[1]: client b: can get no token: it has no scope"),
+        (json!({ "secrets": [] }), "clients[1]: client b: can get no token: it has no secret"),
+        (
+            json!({ "auth_methods": [] }),
+            "client b: can get no token: it has no way to authenticate",
+        ),
+        (timed(json!({ "expires_at": 5 })), "none of its secrets is valid now"),
+        (
+            timed(json!({ "expires_at": 0 })),
+            "clients[1].secrets: client b: expires_at of the secret \"s\" is 0",
+        ),
+        (timed(json!({ "not_before": 0 })), "not_before of the secret \"s\" is 0"),
+        (timed(json!({ "expires_at": 1_790_000_000_000_u64 })), "are these milliseconds?"),
+        (timed(json!({ "not_before": 1_790_000_000_000_u64 })), "are these milliseconds?"),
+        (
+            timed(json!({ "not_before": 9, "expires_at": 8 })),
+            "never valid: it ends before it begins",
+        ),
+        (
+            json!({ "not_before": 1_790_000_000_000_u64 }),
+            "clients[1].not_before: client b: is too late for Unix seconds: are these milliseconds?",
+        ),
+        (json!({ "not_before": 32_503_680_000_u64 }), "is in the future"),
+    ] {
+        register(&home, &[client("a", json!({})), client("b", more)]);
+        let checked = check(&home, &[]);
+        let line = checked.assert_fine().lines().find(|line| line.contains(says));
+        let line = line.unwrap_or_else(|| panic!("{} does not say {says}", checked.stdout));
+        assert!(line.starts_with("warning: clients.json:3:1: "), "{line}");
+        assert!(checked.stdout.ends_with("ok: clients: 2, keys: 1\n"), "{checked:?}");
+    }
+    for fine in [
+        json!({ "enabled": false, "scopes": [] }),
+        json!({ "scopes": [], "introspects": ["urn:a"] }),
+        timed(json!({ "not_before": 1, "expires_at": 32_503_680_000_u64 })),
+    ] {
+        register(&home, &[client("b", fine)]);
+        assert_eq!(check(&home, &[]).assert_fine(), "ok: clients: 1, keys: 1\n");
+    }
+    // So many that the others would not be seen.
+    let many: Vec<_> = (0..50).map(|n| client(&n.to_string(), json!({ "scopes": [] }))).collect();
+    register(&home, &many);
+    let checked = check(&home, &[]);
+    assert_eq!(checked.assert_fine().lines().count(), 22);
+    assert!(checked.stdout.contains("warning: clients.json: and 30 more of these\n"));
+}
