@@ -160,7 +160,15 @@ impl FromStr for IssuerUrl {
         if authority == 0 {
             return Err(ConfigError::new("an issuer names a host"));
         }
-        Ok(Self { path_start: url.len() - rest.len() + authority, url: url.to_owned() })
+        let read = Self { path_start: url.len() - rest.len() + authority, url: url.to_owned() };
+        // What looks like a host and a port may be a name that leads elsewhere.
+        let port = rest[..authority].strip_prefix(read.host()).unwrap_or_default();
+        if read.host().is_empty() || !port.bytes().skip(1).all(|byte| byte.is_ascii_digit()) {
+            return Err(ConfigError::new(
+                "an issuer's host may be followed by a port number alone",
+            ));
+        }
+        Ok(read)
     }
 }
 
@@ -251,6 +259,17 @@ mod tests {
         for bad in ["a.example", "ftp://a", "https://", "https:///x", "https://a?b", "https://a#b"]
         {
             assert!(bad.parse::<IssuerUrl>().is_err(), "{bad}");
+        }
+        for strange in [
+            "http://127.0.0.1:80.evil.example",
+            "http://localhost:80-evil.example",
+            "http://[::1]:80.evil.example",
+            "http://[::1].evil.example",
+            "http://127.0.0.1:80:81",
+            "http://:80",
+        ] {
+            let is_local = strange.parse::<IssuerUrl>().is_ok_and(|issuer| issuer.is_local());
+            assert!(!is_local, "{strange}");
         }
     }
 }

@@ -37,19 +37,29 @@ pub async fn authenticate<'s>(
     endpoint: &str,
 ) -> Result<&'s Client, Refused<'s>> {
     let begin = |credentials| Try::begin(context, snapshot, credentials, endpoint);
-    let mut first = begin(credentials)?;
+    let first = begin(credentials);
     let Some(raw) = credentials.as_it_stands() else {
-        let proven = pin!(first.prove()).await;
-        return first.settle(proven);
+        let mut only = first?;
+        let proven = pin!(only.prove()).await;
+        return only.settle(proven);
     };
-    // Both must have a unit to take before either is looked at.
-    let second = begin(raw)?;
-    let right_before = second.claim.is_remembered(context);
-    pin!(either(if right_before { [second, first] } else { [first, second] })).await
+    let (mut only, throttled) = match (first, begin(raw)) {
+        (Ok(first), Ok(second)) => {
+            let right_before = second.claim.is_remembered(context);
+            let tries = if right_before { [second, first] } else { [first, second] };
+            return pin!(either(tries)).await;
+        }
+        (Ok(only), Err(throttled)) | (Err(throttled), Ok(only)) => (only, throttled),
+        (Err(throttled), Err(_)) => return Err(throttled),
+    };
+    // The two name different clients, of which one has no unit left: the other may be right.
+    let proven = pin!(only.prove()).await;
+    only.settle(proven).map_err(|_wrong| throttled)
 }
 
 /// The client that one of two readings of the same pair proves. Each is charged to the client that
-/// it names; if one is right, neither was a guess.
+/// it names. If one is right, the other was no guess, unless it names another registered client: then
+/// it could be one of many by the owner of this.
 async fn either<'s>([mut first, mut second]: [Try<'_, 's>; 2]) -> Result<&'s Client, Refused<'s>> {
     let cause = match first.prove().await {
         // Throttled, or no room to find out.
@@ -62,8 +72,10 @@ async fn either<'s>([mut first, mut second]: [Try<'_, 's>; 2]) -> Result<&'s Cli
     let proven = second.prove().await;
     match second.settle(proven) {
         Ok(client) => {
-            // It has paid, so there is nothing to be refused for.
-            let _ = first.attempt.was_no_guess(Clock::instant());
+            if first.claim.registered.is_none_or(|named| named.id == client.id) {
+                // It has paid, so there is nothing to be refused for.
+                let _ = first.attempt.was_no_guess(Clock::instant());
+            }
             Ok(client)
         }
         // The log gets the reading that says more.
@@ -102,7 +114,9 @@ impl<'c, 's> Try<'c, 's> {
         let claim = Claim { snapshot, credentials, registered, decoy, endpoint };
         // Until the first wait, this is the time: a later one would only be milder.
         let begin = Clock::instant();
-        let attempt = context.throttle.begin(client_id, network, is_guessable, limits, begin);
+        let is_active = registered.is_some_and(|client| client.enabled);
+        let throttle = &context.throttle;
+        let attempt = throttle.begin(client_id, network, is_guessable, is_active, limits, begin);
         match attempt {
             Ok(attempt) => Ok(Self { context, claim, attempt, begin }),
             Err(seconds) => Err(claim.refused(context, Cause::Throttled(seconds))),
@@ -206,12 +220,21 @@ impl<'s> Claim<'_, 's> {
     fn remembered(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
         let client_id = self.credentials.client_id();
         self.registered?.secrets.iter().find(|secret| {
-            secret.is_current(now)
+            self.may_succeed_by(secret, now)
                 && secret.hash.as_slow().is_some_and(|hash| {
                     let comparison = Comparison { client_id, hash, secret: given };
                     context.passwords.was_right(&context.passwords.attempt(comparison))
                 })
         })
+    }
+
+    /// Whether the client may authenticate by this secret. Only then is a remembered verdict used: a
+    /// refusal must take as long for a right secret as for a wrong one.
+    fn may_succeed_by(&self, secret: &ClientSecret, now: u64) -> bool {
+        let by = self.credentials.secret_method();
+        self.registered.is_some_and(|client| {
+            client.enabled && by.is_some_and(|method| client.auth_methods.contains(method))
+        }) && secret.is_current(now)
     }
 
     /// Whether what was given is remembered as right.
@@ -233,8 +256,13 @@ impl<'s> Claim<'_, 's> {
         let client_id = self.credentials.client_id();
         let (is_known, pair) = (attempt.is_known(), attempt.pair());
         let is_shared = self.credentials.network().is_shared();
-        // A client that is known is a source of its own; so is one whose network is shared.
-        let source = if is_known || is_shared { pair } else { attempt.network_key() };
+        // A client that is known is one source, wherever it is; where a network is shared, so is each
+        // client there.
+        let source = match (is_known, is_shared) {
+            (true, _) => attempt.client_key(client_id),
+            (false, true) => pair,
+            (false, false) => attempt.network_key(),
+        };
         let shared_network = is_shared.then(|| attempt.network_key());
         let turn = Turn { source, shared_network, is_known };
         let compare = |hash: &'s Arc<PasswordHash>| Comparison { client_id, hash, secret: given };
@@ -244,9 +272,6 @@ impl<'s> Claim<'_, 's> {
         }
         let mut is_of = async |hash: &'s Arc<PasswordHash>| -> Result<bool, Cause> {
             let name = context.passwords.attempt(compare(hash));
-            if context.passwords.was_right(&name) {
-                return Ok(true);
-            }
             attempt.take(Clock::instant()).map_err(Cause::Throttled)?;
             Ok(context.passwords.compute(name, compare(hash), turn).await?)
         };

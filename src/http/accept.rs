@@ -160,15 +160,16 @@ impl Connections {
 
 /// Who goes when there is no room: the client that has kept us waiting longest. First among those
 /// in the middle of something, where an honest client takes milliseconds; then among those that
-/// idle. A request stays that has been served for less than [`SUSPICIOUS`]; after that, it is its
-/// body that we wait for.
+/// idle. A request whose body is whole stays, and so does one of the last [`SUSPICIOUS`].
 fn slowest(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch>)> {
     let waiting_in = |idle: bool| {
         open.iter()
             .filter(move |(_, watch)| match watch.phase() {
                 Phase::Idle => idle,
                 Phase::Head | Phase::Writing => !idle,
-                Phase::Serving => !idle && watch.waited() >= SUSPICIOUS,
+                Phase::Serving => {
+                    !idle && !watch.has_whole_request() && watch.waited() >= SUSPICIOUS
+                }
             })
             .max_by_key(|(_, watch)| watch.waited())
             .map(|(id, watch)| (*id, Arc::clone(watch)))

@@ -82,13 +82,15 @@ pub struct PublicKey {
     /// The one algorithm that it is for, if its owner says so (RFC 7517, section 4.4).
     algorithm: Option<Algorithm>,
     verifier: DecodingKey,
+    /// Of an RSA key, the first eight bytes of the modulus.
+    largest_front: Option<u64>,
     thumbprint: Thumbprint,
 }
 
 /// The same key under the same name, for the same use.
 impl PartialEq for PublicKey {
     fn eq(&self, other: &Self) -> bool {
-        let Self { key_id, shape: _, algorithm, verifier: _, thumbprint } = self;
+        let Self { key_id, shape: _, algorithm, verifier: _, largest_front: _, thumbprint } = self;
         *key_id == other.key_id && *algorithm == other.algorithm && *thumbprint == other.thumbprint
     }
 }
@@ -186,7 +188,8 @@ impl PublicKey {
         let exponent = e.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         // At most 4096.
         let shape = KeyShape::Rsa { bits: bits as u16, exponent };
-        Ok(Self::new(shape, verifier, thumbprint(&n64, &e64)))
+        let largest_front = n.first_chunk().map(|front| u64::from_be_bytes(*front));
+        Ok(Self { largest_front, ..Self::new(shape, verifier, thumbprint(&n64, &e64)) })
     }
 
     /// A key on P-256 of its point's coordinates.
@@ -220,7 +223,7 @@ impl PublicKey {
     }
 
     fn new(shape: KeyShape, verifier: DecodingKey, thumbprint: Thumbprint) -> Self {
-        Self { key_id: None, shape, algorithm: None, verifier, thumbprint }
+        Self { key_id: None, shape, algorithm: None, verifier, largest_front: None, thumbprint }
     }
 
     /// Its type and size, which decide what a verification costs.
@@ -243,18 +246,30 @@ impl PublicKey {
         algorithm.fits(self.shape) && self.algorithm.is_none_or(|own| own == algorithm)
     }
 
-    /// Whether `signature`, in base64url, is this key's of `message`.
+    /// Whether `signature`, in base64url, is this key's of `message`. What it costs depends on the
+    /// key's shape alone.
     pub fn verifies(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
         #[cfg(test)]
         VERIFICATIONS.set(VERIFICATIONS.get() + 1);
-        algorithm.fits(self.shape)
-            && jsonwebtoken::crypto::verify(
-                signature,
-                message.as_bytes(),
-                &self.verifier,
-                algorithm.of_library(),
-            )
-            .unwrap_or(false)
+        let verify = |signature: &str| {
+            let (message, algorithm) = (message.as_bytes(), algorithm.of_library());
+            jsonwebtoken::crypto::verify(signature, message, &self.verifier, algorithm)
+        };
+        if !algorithm.fits(self.shape) {
+            return false;
+        }
+        let Some(largest) = self.largest_front else {
+            return verify(signature).unwrap_or(false);
+        };
+        // A number above the modulus is refused without a calculation, which would tell a decoy's
+        // modulus from a client's: so one that is smaller is verified in its place.
+        let Ok(mut number) = URL_SAFE_NO_PAD.decode(signature) else { return false };
+        let is_too_large =
+            number.first_chunk().is_some_and(|front| u64::from_be_bytes(*front) > largest);
+        if let Some(first) = number.first_mut() {
+            *first = if is_too_large { 0 } else { *first };
+        }
+        verify(&URL_SAFE_NO_PAD.encode(number)).unwrap_or(false) && !is_too_large
     }
 
     /// The key's name by its contents (RFC 7638).
@@ -531,6 +546,23 @@ mod tests {
         let none = format!(r#"{{"keys":[{}]}}"#, all.join(","));
         let problem = parse_set(&none).unwrap_err();
         assert!(problem.index.is_none() && problem.problem.contains("no key that verifies"));
+    }
+
+    /// RSA signs below the modulus; what is above it is refused after the same work.
+    #[test]
+    fn a_number_above_the_modulus_is_no_signature() {
+        let key = PublicKey::like(KeyShape::Rsa { bits: 2048, exponent: 65_537 }, None).unwrap();
+        let own = PublicKey::parse(DECOYS_AS_JWK[0]).unwrap();
+        for key in [&key, &own] {
+            for number in
+                [vec![0xFF; 256], vec![0x01; 256], vec![0; 256], vec![0xFF; 255], Vec::new()]
+            {
+                let signature = URL_SAFE_NO_PAD.encode(number);
+                assert!(!key.verifies(Algorithm::Rs256, "message", &signature));
+                assert!(!key.verifies(Algorithm::Ps256, "message", &signature));
+            }
+            assert!(!key.verifies(Algorithm::Rs256, "message", "no base64url!"));
+        }
     }
 
     #[test]

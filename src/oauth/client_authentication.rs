@@ -225,6 +225,15 @@ impl<'a> Credentials<'a> {
         &self.client_id
     }
 
+    /// The method by which a secret is presented, if one is.
+    pub fn secret_method(&self) -> Option<AuthMethod> {
+        match &self.proof {
+            Proof::Basic(_) => Some(AuthMethod::ClientSecretBasic),
+            Proof::Post(_) => Some(AuthMethod::ClientSecretPost),
+            Proof::Assertion(_) | Proof::Certificate(_) => None,
+        }
+    }
+
     /// The secret in clear, for the slow hashes; `None` if the client proves itself by another way.
     pub fn client_secret(&self) -> Option<&str> {
         match &self.proof {
@@ -283,9 +292,7 @@ impl<'a> Credentials<'a> {
                 if !secret.is_current(expected.now) {
                     return Err(Cause::SecretNotCurrent);
                 }
-                let is_basic = matches!(self.proof, Proof::Basic(_));
-                let post = AuthMethod::ClientSecretPost;
-                (client, if is_basic { AuthMethod::ClientSecretBasic } else { post })
+                (client, self.secret_method().ok_or(Cause::UnsupportedAuthentication)?)
             }
             Proof::Certificate(certificate) => {
                 let client = registered.ok_or(Cause::UnknownClient)?;

@@ -87,7 +87,8 @@ impl Cost {
     }
 
     fn into_kind(self, up_to: u64) -> Kind {
-        let hashes = self.hashes.into_iter().map(PasswordHash::unmatchable).map(Arc::new);
+        let hashes = self.hashes.into_iter().enumerate();
+        let hashes = hashes.map(|(number, work)| Arc::new(PasswordHash::unmatchable(work, number)));
         let keys = self.keys.into_iter();
         Kind {
             up_to,

@@ -164,11 +164,17 @@ impl Cause {
         )
     }
 
-    /// Whether a client that is refused for this keeps its attempt: not where the answer would be
-    /// the same for every client, or where an assertion was right and came twice.
+    /// Whether a client that is refused for this gets its attempt back: where the answer would be
+    /// the same for every client, or an assertion was right and could not be used up.
     pub fn costs_no_attempt(self) -> bool {
         use AssertionError::{Audience, BeforeStart, Malformed, Replayed, Time};
-        matches!(self, Self::Assertion(Audience | BeforeStart | Malformed | Replayed | Time))
+        matches!(
+            self,
+            Self::Assertion(Audience | BeforeStart | Malformed | Replayed | Time)
+                | Self::ReplayGuardFull
+                | Self::RevocationNotWritten
+                | Self::RevocationsFull
+        )
     }
 
     /// The field that is at fault, where it is one that the route documents.

@@ -47,8 +47,10 @@ pub enum Work {
     },
     /// PBKDF2 with HMAC-SHA-256.
     Pbkdf2Sha256 {
-        /// Iterations.
+        /// Iterations, for each block.
         rounds: u32,
+        /// Blocks of 32 bytes of output.
+        blocks: u8,
     },
     /// bcrypt.
     Bcrypt {
@@ -61,7 +63,7 @@ impl Work {
     /// What new argon2id hashes cost: 19 MiB and 2 passes, OWASP's least.
     pub const ARGON2ID: Self = Self::Argon2id { memory: 19_456, passes: 2, lanes: 1 };
     /// What new PBKDF2 hashes cost: OWASP's least.
-    pub const PBKDF2_SHA256: Self = Self::Pbkdf2Sha256 { rounds: 600_000 };
+    pub const PBKDF2_SHA256: Self = Self::Pbkdf2Sha256 { rounds: 600_000, blocks: 1 };
 
     /// Whether one comparison is dear enough to protect anything, and cheap enough that an entry in
     /// the registry cannot hold the server up: a second or two and 256 MiB at most.
@@ -72,7 +74,7 @@ impl Work {
                     && (8 * lanes..=MAX_MEMORY).contains(&memory)
                     && (1..=MAX_MEMORY_PASSES / memory).contains(&passes)
             }
-            Self::Pbkdf2Sha256 { rounds } => (1000..=5_000_000).contains(&rounds),
+            Self::Pbkdf2Sha256 { rounds, .. } => (1000..=5_000_000).contains(&rounds),
             Self::Bcrypt { cost } => (4..=15).contains(&cost),
         }
     }
@@ -87,7 +89,7 @@ impl Work {
                     .hash_password_into(secret.as_bytes(), salt, output)
                     .ok()
             }
-            Self::Pbkdf2Sha256 { rounds } => {
+            Self::Pbkdf2Sha256 { rounds, .. } => {
                 let rounds = NonZeroU32::new(rounds)?;
                 let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
                 pbkdf2::derive(algorithm, rounds, salt, secret.as_bytes(), output);
@@ -119,7 +121,7 @@ impl PasswordHash {
                 let hash = encode(&output);
                 format!("$argon2id$v=19$m={memory},t={passes},p={lanes}${salt64}${hash}")
             }
-            Work::Pbkdf2Sha256 { rounds } => {
+            Work::Pbkdf2Sha256 { rounds, .. } => {
                 format!("$pbkdf2-sha256$i={rounds},l=32${salt64}${}", encode(&output))
             }
             Work::Bcrypt { .. } => return None,
@@ -149,9 +151,14 @@ impl PasswordHash {
 
     /// A hash that costs `work` to compare with and that no secret has: as much as a known client's
     /// takes, for an unknown one.
-    pub fn unmatchable(work: Work) -> Self {
-        let (salt, output) = ([0; 16], if matches!(work, Work::Bcrypt { .. }) { 23 } else { 32 });
-        let stored = format!("{work:?}").into();
+    /// `number` tells several of one client apart.
+    pub fn unmatchable(work: Work, number: usize) -> Self {
+        let output = match work {
+            Work::Argon2id { .. } => 32,
+            Work::Pbkdf2Sha256 { blocks, .. } => 32 * usize::from(blocks),
+            Work::Bcrypt { .. } => 23,
+        };
+        let (salt, stored) = ([0; 16], format!("{work:?} {number}").into());
         Self { stored, work, salt: salt.into(), output: vec![0; output].into() }
     }
 
@@ -200,7 +207,7 @@ fn read_pbkdf2<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     let costs = parts.next()?;
     let Some(costs) = costs.strip_prefix("i=") else {
         let [salt, output] = salt_and_output(parts, &PASSLIB)?;
-        return Some((Work::Pbkdf2Sha256 { rounds: number(costs)? }, salt, output));
+        return Some((pbkdf2_work(number(costs)?, &output), salt, output));
     };
     let (rounds, length) = match costs.split_once(",l=") {
         Some((rounds, length)) => (number(rounds)?, Some(number(length)?)),
@@ -210,7 +217,13 @@ fn read_pbkdf2<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     if length.is_some_and(|length| usize::try_from(length) != Ok(output.len())) {
         return None;
     }
-    Some((Work::Pbkdf2Sha256 { rounds }, salt, output))
+    Some((pbkdf2_work(rounds, &output), salt, output))
+}
+
+/// Each block of 32 bytes costs all the rounds.
+fn pbkdf2_work(rounds: u32, output: &[u8]) -> Work {
+    // At most 64 bytes.
+    Work::Pbkdf2Sha256 { rounds, blocks: output.len().div_ceil(32) as u8 }
 }
 
 /// `<cost>$<salt><hash>`: two digits, 22 characters, 31 characters.
@@ -305,7 +318,7 @@ mod tests {
     fn what_is_made_here_is_read_here() {
         for work in [
             Work::Argon2id { memory: 64, passes: 1, lanes: 1 },
-            Work::Pbkdf2Sha256 { rounds: 1000 },
+            Work::Pbkdf2Sha256 { rounds: 1000, blocks: 1 },
         ] {
             let made = PasswordHash::of("secret", work, [7; 16]).unwrap();
             let read = PasswordHash::parse(made.as_stored()).unwrap();
@@ -358,10 +371,24 @@ mod tests {
     }
 
     #[test]
+    fn an_unmatchable_hash_costs_as_many_blocks_and_has_a_name_of_its_own() {
+        let long = "0123456789".repeat(8) + "abcde0";
+        let stored = format!("$pbkdf2-sha256$i=29000$hxAi5Ly3thZC6H3vfW+tVQ${long}");
+        for (stored, length) in
+            [(&*stored, 64), (FOREIGN[2], 32), (FOREIGN[0], 32), (FOREIGN[4], 23)]
+        {
+            let work = PasswordHash::parse(stored).unwrap().work();
+            let [first, second] = [0, 1].map(|number| PasswordHash::unmatchable(work, number));
+            assert_eq!(first.output.len(), length, "{stored}");
+            assert_ne!(first.as_stored(), second.as_stored());
+        }
+    }
+
+    #[test]
     fn nothing_matches_the_unmatchable_and_debug_shows_no_hash() {
         for stored in FOREIGN {
             let work = PasswordHash::parse(stored).unwrap().work();
-            assert!(!PasswordHash::unmatchable(work).is_of("imported-secret"));
+            assert!(!PasswordHash::unmatchable(work, 0).is_of("imported-secret"));
         }
         let shown = format!("{:?}", PasswordHash::parse(FOREIGN[4]).unwrap());
         assert_eq!(shown, "PasswordHash { work: Bcrypt { cost: 5 }, .. }");

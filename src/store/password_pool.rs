@@ -330,7 +330,7 @@ mod tests {
             attempt: [number; 32],
             turn,
             client_id: CompactString::const_new("a"),
-            hash: Arc::new(PasswordHash::unmatchable(Work::PBKDF2_SHA256)),
+            hash: Arc::new(PasswordHash::unmatchable(Work::PBKDF2_SHA256, 0)),
             secret: Zeroizing::new(String::new()),
         }
     }

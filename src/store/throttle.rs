@@ -59,7 +59,8 @@ impl Throttle {
     }
 
     /// Begins an attempt to authenticate as `client_id` from `network`. `is_guessable`: whether the
-    /// client has a secret that only a slow hash protects.
+    /// client has a secret that only a slow hash protects. `may_be_known`: whether it is registered
+    /// and enabled still.
     ///
     /// # Errors
     ///
@@ -69,6 +70,7 @@ impl Throttle {
         client_id: &str,
         network: ClientNetwork,
         is_guessable: bool,
+        may_be_known: bool,
         limits: &FailureLimits,
         now: Instant,
     ) -> Result<Attempt<'_>, u32> {
@@ -77,7 +79,7 @@ impl Throttle {
             .map(|failures| Rate::new(failures.saturating_mul(factor), limits.seconds));
         let is_free = network.is_shared() && !is_guessable;
         let pair = if is_free { 0 } else { self.hasher.hash_one((client_id, network)) };
-        let is_known = !is_free && self.known.contains(pair, self.hours(now));
+        let is_known = may_be_known && !is_free && self.known.contains(pair, self.hours(now));
         let attempt =
             Attempt { throttle: self, pair, network, is_known, is_free, rates, taken: None };
         attempt.check(now).map(|()| attempt)
@@ -142,6 +144,11 @@ impl Attempt<'_> {
     /// The client and its network, as a number that is the same for each of its attempts.
     pub fn pair(&self) -> u64 {
         self.pair
+    }
+
+    /// The client at whatever network, as such a number.
+    pub fn client_key(&self, client_id: &str) -> u64 {
+        self.throttle.hasher.hash_one(client_id)
     }
 
     /// The network, as such a number.
@@ -372,7 +379,7 @@ mod tests {
         }
 
         fn begin(&self, id: &str, network: ClientNetwork, at: u64) -> Result<Attempt<'_>, u32> {
-            self.throttle.begin(id, network, true, &LIMITS, self.at(at))
+            self.throttle.begin(id, network, true, true, &LIMITS, self.at(at))
         }
 
         fn check(&self, id: &str, network: ClientNetwork, at: u64) -> Result<(), u32> {
@@ -385,6 +392,18 @@ mod tests {
 
         fn succeed(&self, id: &str, network: ClientNetwork, at: u64) -> Result<(), u32> {
             self.begin(id, network, at)?.was_right(self.at(at))
+        }
+    }
+
+    #[test]
+    fn a_client_that_is_no_longer_registered_is_not_known() {
+        let fixture = Fixture::new();
+        let here = ClientNetwork::of_v4(1);
+        assert_eq!(fixture.succeed("a", here, 0), Ok(()));
+        for (may_be_known, is_known) in [(true, true), (false, false)] {
+            let begin =
+                fixture.throttle.begin("a", here, true, may_be_known, &LIMITS, fixture.start);
+            assert_eq!(begin.unwrap().is_known(), is_known);
         }
     }
 
@@ -476,7 +495,8 @@ mod tests {
         assert!(fixture.check("known", proxy, 0).is_err());
         assert!(fixture.check("other", proxy, 0).is_err());
         for _ in 0..100 {
-            let attempt = fixture.throttle.begin("random", proxy, false, &LIMITS, fixture.start);
+            let attempt =
+                fixture.throttle.begin("random", proxy, false, true, &LIMITS, fixture.start);
             assert_eq!(attempt.unwrap().was_wrong(fixture.start), Ok(()));
         }
         // The same address without forwarding fields is a network of its own.

@@ -125,7 +125,7 @@ mod tests {
     fn new_ones_take_the_place_of_the_oldest_and_never_more() {
         let verdicts = Verdicts::default();
         assert!(verdicts.is_empty());
-        let hash = Arc::new(PasswordHash::unmatchable(Work::PBKDF2_SHA256));
+        let hash = Arc::new(PasswordHash::unmatchable(Work::PBKDF2_SHA256, 0));
         let attempt = |number: u64| {
             let mut attempt = [0; 32];
             attempt[..8].copy_from_slice(&number.to_le_bytes());

@@ -408,7 +408,8 @@ fn a_use_by_a_client_whose_clock_is_ahead_outlives_a_restart() {
 #[test]
 fn a_full_guard_accepts_nothing_new_and_forgets_nothing() {
     let signer = Signer::es256();
-    let server = program(&signer, "[limits]\nreplay_entries = 2");
+    let toml = "[limits]\nreplay_entries = 2\n[failures]\nclient_failures = 9\nshared_factor = 1\n";
+    let server = program(&signer, toml);
     let sign = || signer.sign(&header(&signer), &claims("c", &server.issuer, now()));
     let first = sign();
     assert_eq!(ask(server.address, &first).status, 200);
@@ -419,6 +420,13 @@ fn a_full_guard_accepts_nothing_new_and_forgets_nothing() {
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
     ask(server.address, &first).assert_refused(400, "invalid_client");
+    // It was right, so it costs nobody an attempt, however often it is tried.
+    for _ in 0..50 {
+        server
+            .ask(&request(Encoding::Urlencoded, &sign(), &[]))
+            .assert_refused(503, "temporarily_unavailable");
+    }
+    assert_eq!(server.metric(r#"grantd_throttled_total{budget="client"}"#), 0);
     // Who needs no memory is served.
     let known = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
     server.ask(&known.basic("c:x")).assert_refused(401, "invalid_client");

@@ -135,6 +135,37 @@ fn the_id_in_the_body_chooses_the_reading() {
     ask(&of_raw, Some("other"), "other").assert_refused(400, "invalid_request");
 }
 
+/// The owner of one client's secret could register it as a guess at another's.
+#[test]
+fn a_reading_that_names_another_client_is_a_guess_at_it() {
+    let home = Home::new();
+    let toml = "trusted_proxies = [\"127.0.0.1\"]\n\
+                [failures]\nclient_failures = 5\nsource_failures = 90\nseconds = 3600\n";
+    home.write("grantd.toml", toml);
+    let own = "a-secret-of-the-client-with-the-triplet-%41";
+    let clients = [
+        client("vict%69m", &hash_of(own)),
+        client("victim", &hash_of("a-secret-of-the-client-that-is-named")),
+        client("with+plus", &hash_of(PAIRS[4].1)),
+    ];
+    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    let server = Program::start(home, &["--config", "grantd.toml", "--allow-demo-clients"]);
+    let ask = |pair: &str| {
+        let request = basic(Encoding::Urlencoded, pair).header("X-Forwarded-For", "192.0.2.1");
+        server.ask(&request).status
+    };
+    for _ in 0..5 {
+        assert_eq!(ask(&format!("vict%69m:{own}")), 200);
+    }
+    assert_eq!(ask("victim:wrong"), 429);
+    // Its own reading has units still.
+    assert_eq!(ask(&format!("vict%69m:{own}")), 200);
+    // A reading that names no client is a guess at none.
+    for _ in 0..20 {
+        assert_eq!(ask(&format!("{}:{}", PAIRS[4].0, PAIRS[4].1)), 200);
+    }
+}
+
 /// Three units for a client: what is right costs nothing however often, and each wrong reading one.
 #[test]
 fn each_reading_is_paid_for() {

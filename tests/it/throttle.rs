@@ -293,10 +293,19 @@ const HOLDERS: usize = 4;
 const SLOWER_HASH: &str = "$2b$09$TnE0l4bsgWyWTvjvvWPBkeHPze7qdacHRcR/9xRNrZTNoH123VJ.m";
 const LOGINS: usize = 40;
 
+/// Whose secrets the flood guesses at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guessed {
+    /// Of clients that log in for the first time meanwhile.
+    New,
+    /// Of one that was right at each address of the flood.
+    Insider,
+}
+
 /// One address, and then two hundred, guess over 70 connections, so that the queue of hashes is as
 /// full as they can make it. How many first logins of clients elsewhere succeed meanwhile, and how
 /// many of clients that were right there before and whose secrets are not remembered?
-fn logins_under_a_flood(addresses: usize) -> [usize; 2] {
+fn logins_under_a_flood(addresses: usize, guessed: Guessed) -> [usize; 2] {
     let home = Home::new();
     let client = |id: String, hash: &str| {
         json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }],
@@ -305,7 +314,8 @@ fn logins_under_a_flood(addresses: usize) -> [usize; 2] {
     let registry = |hash_of_known: &str| {
         let new = (0..LOGINS).map(|index| client(format!("new-{index}"), SLOWER_HASH));
         let known = (0..LOGINS).map(|index| client(format!("known-{index}"), hash_of_known));
-        let clients: Vec<_> = new.chain(known).collect();
+        let insider = client("insider".to_owned(), hash_of_known);
+        let clients: Vec<_> = new.chain(known).chain([insider]).collect();
         json!({ "clients": clients }).to_string()
     };
     home.write("clients.json", &registry(SLOW_HASH));
@@ -317,6 +327,12 @@ fn logins_under_a_flood(addresses: usize) -> [usize; 2] {
         usize::from(answer.status == 200)
     };
     assert_eq!((0..LOGINS).map(|index| log_in("known", index)).sum::<usize>(), LOGINS);
+    if guessed == Guessed::Insider {
+        for address in 0..addresses {
+            let answer = ask(&server, &format!("198.51.{address}.1"), "insider", SLOW_SECRET);
+            assert_eq!(answer.status, 200);
+        }
+    }
     // Their secrets are stored anew, so that none is remembered.
     server.home.write("clients.json", &registry(SLOWER_HASH));
     server.hang_up();
@@ -334,7 +350,11 @@ fn logins_under_a_flood(addresses: usize) -> [usize; 2] {
                     if guess > 200_000 {
                         return;
                     }
-                    let (id, secret) = (format!("new-{}", guess % LOGINS), format!("{guess}"));
+                    let id = match guessed {
+                        Guessed::New => format!("new-{}", guess % LOGINS),
+                        Guessed::Insider => "insider".to_owned(),
+                    };
+                    let secret = format!("{guess}");
                     let form = request_of(&id, &secret, &[]);
                     let address = format!("198.51.{}.1", guess % addresses);
                     let request = Request::token(ENCODINGS[0], &form);
@@ -356,13 +376,20 @@ fn logins_under_a_flood(addresses: usize) -> [usize; 2] {
 
 #[test]
 fn a_flood_from_one_address_holds_up_no_login_from_elsewhere() {
-    let [new, known] = logins_under_a_flood(1);
+    let [new, known] = logins_under_a_flood(1, Guessed::New);
     assert!(new >= 38 && known >= 38, "{new} and {known} of {LOGINS}");
 }
 
 #[test]
 fn a_flood_from_many_addresses_holds_up_no_client_that_is_known() {
-    let [_, known] = logins_under_a_flood(200);
+    let [_, known] = logins_under_a_flood(200, Guessed::New);
+    assert!(known >= 38, "{known} of {LOGINS}");
+}
+
+/// It was right at each of the addresses from which its secret is guessed at now.
+#[test]
+fn a_client_that_is_known_everywhere_holds_up_no_other_that_is_known() {
+    let [_, known] = logins_under_a_flood(60, Guessed::Insider);
     assert!(known >= 38, "{known} of {LOGINS}");
 }
 

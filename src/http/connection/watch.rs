@@ -100,6 +100,11 @@ impl Watch {
         }
     }
 
+    /// Whether all of the present request was read: what it waits for is not its client's.
+    pub(crate) fn has_whole_request(&self) -> bool {
+        self.has_whole_request.load(Ordering::Relaxed)
+    }
+
     /// How long the present phase has lasted.
     pub(crate) fn waited(&self) -> Duration {
         Duration::from_nanos(self.now().saturating_sub(self.since.load(Ordering::Relaxed)))
