@@ -16,6 +16,8 @@ mod reload;
 mod secret;
 mod serve;
 mod service_manager;
+#[cfg(unix)]
+mod service_user;
 mod token;
 
 use std::fmt;

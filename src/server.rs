@@ -44,7 +44,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -173,6 +173,7 @@ impl Server {
             throttle: Throttle::new(config.limits.failure_entries, Clock::instant()),
             audit,
             verified: VerifiedTokens::default(),
+            reload_fault: ArcSwapOption::empty(),
             clock,
             random,
             replay,

@@ -1,5 +1,7 @@
 //! `grantd check`: would `serve` start?
 
+#[cfg(unix)]
+use crate::cli::service_user;
 use crate::cli::{CliError, ServeArgs, print};
 use crate::config::{AssertionAudience, Config, ListenAddr};
 use crate::oauth::client::{AuthMethod, Registry};
@@ -9,9 +11,13 @@ use crate::store::revocations::Revocations;
 use crate::store::snapshot::{Contents, Sources, certificate_clients, demo_clients};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
+    #[cfg(unix)]
+    let config_file = args.config.clone();
     let config = args.resolve()?;
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
+    #[cfg(unix)]
+    service_user::check(&config, config_file.as_deref())?;
     let sources = Sources::of(&config);
     let Contents { clients, keys, .. } = sources.load()?;
     Revocations::check(&config.state)?;

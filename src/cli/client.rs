@@ -156,6 +156,11 @@ impl FileArg {
     ) -> Result<(), CliError> {
         let file = &self.clients;
         let _lock = whole_file::lock(file).map_err(|error| cannot("locked", file, &error))?;
+        if whole_file::has_other_names(file) {
+            let problem = "has another name (a hard link), which would keep the old registry: make \
+                           that one a symbolic link (ln -s), or a copy";
+            return Err(Fault::new(file, problem).into());
+        }
         let text = if file.exists() { Some(client_file::read(file)?) } else { None };
         let changed = change(file, text.as_deref())?;
         whole_file::replace(file, changed.as_bytes())

@@ -8,6 +8,8 @@ mod certificate;
 pub mod edit;
 mod entry;
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::mem::take;
 use std::num::NonZero;
 use std::panic::resume_unwind;
@@ -21,6 +23,7 @@ use serde_json::{Map, Value};
 use crate::fault::Fault;
 use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::entry::{Place, Reader};
+use crate::store::whole_file;
 
 /// Reads the registry from `file`.
 ///
@@ -31,15 +34,35 @@ pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
     parse(file, &read(file).map_err(|fault| vec![fault])?)
 }
 
-/// Reads the text of `file`.
+/// Reads the text of `file`, unless everyone on the machine may write it: each could be a client.
 ///
 /// # Errors
 ///
 /// The [`Fault`].
 pub fn read(file: &Path) -> Result<String, Fault> {
-    std::fs::read_to_string(file).map_err(|error| {
-        Fault::new(file, format!("cannot be read: {error}; `grantd client add` makes one"))
-    })
+    match read_closed(file) {
+        Ok(Some(text)) => Ok(text),
+        Ok(None) => {
+            let problem = "can be written by everyone on this machine: see who is registered, and \
+                           run chmod o-w on it";
+            Err(Fault::new(file, problem))
+        }
+        Err(error) => {
+            let problem = format!("cannot be read: {error}; `grantd client add` makes one");
+            Err(Fault::new(file, problem))
+        }
+    }
+}
+
+/// `None` if everyone on the machine may write the file.
+fn read_closed(file: &Path) -> io::Result<Option<String>> {
+    let mut opened = File::open(file)?;
+    if whole_file::is_world_writable(&opened.metadata()?.permissions()) {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    opened.read_to_string(&mut text)?;
+    Ok(Some(text))
 }
 
 /// Reads the registry from `text`, which stands in `file`.

@@ -22,6 +22,7 @@ mod dialects;
 mod dpop;
 mod explain;
 mod faults;
+mod file_access;
 mod firstvision;
 mod framing;
 mod introspection;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::value::RawValue;
 
 use super::entry::{Place, Reader};
-use super::offset_in;
+use super::{offset_in, read_closed};
 use crate::config::line_of;
 use crate::fault::Fault;
 use crate::jose::public_key::{self, PublicKey, SetProblem};
@@ -26,8 +26,12 @@ impl<'t> Reader<'t> {
             return Vec::new();
         };
         let file = self.file.parent().unwrap_or_else(|| Path::new("")).join(name);
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
+        let text = match read_closed(&file) {
+            Ok(Some(text)) => text,
+            Ok(None) => {
+                self.fault(raw, at, "names a file that everyone may write: run chmod o-w on it");
+                return Vec::new();
+            }
             Err(error) => {
                 // The path is not shown: it may be a secret in the wrong place.
                 self.fault(raw, at, format!("names a file that cannot be read: {error}"));
