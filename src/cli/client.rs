@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::cli::live::AdminArgs;
+use crate::cli::live::{AdminArgs, WaitArgs};
 use crate::cli::secret::{self, HashKind};
 use crate::cli::{CliError, cannot, print};
 use crate::fault::Fault;
+use crate::form::urlencoded;
 use crate::jose::public_key;
 use crate::oauth::client::AuthMethod;
 use crate::store::client_file::{self, NewClient, NewSecret, edit};
@@ -53,6 +54,8 @@ pub(super) enum ClientCommand {
         /// Its client_id.
         #[arg(long, value_name = "ID")]
         id: String,
+        #[command(flatten)]
+        server: WaitArgs,
     },
     /// Take a client out of the registry.
     Remove {
@@ -61,6 +64,8 @@ pub(super) enum ClientCommand {
         /// Its client_id.
         #[arg(long, value_name = "ID")]
         id: String,
+        #[command(flatten)]
+        server: WaitArgs,
     },
     /// Add a secret to a client and print it, once. The old ones stay valid unless told otherwise.
     RotateSecret(rotate::RotateArgs),
@@ -126,14 +131,28 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
         ClientCommand::Enable { file, id } => {
             file.edit(|path, text| edit::set_enabled(path, text, &id, true))
         }
-        ClientCommand::Disable { file, id } => {
-            file.edit(|path, text| edit::set_enabled(path, text, &id, false))
+        ClientCommand::Disable { file, id, server } => {
+            file.edit(|path, text| edit::set_enabled(path, text, &id, false))?;
+            wait_for(&id, &server, |client| client.is_some_and(|client| client["enabled"] == false))
         }
-        ClientCommand::Remove { file, id } => file.edit(|path, text| edit::remove(path, text, &id)),
+        ClientCommand::Remove { file, id, server } => {
+            file.edit(|path, text| edit::remove(path, text, &id))?;
+            wait_for(&id, &server, |client| client.is_none())
+        }
         ClientCommand::RotateSecret(args) => rotate::rotate_secret(&args),
         ClientCommand::ExpireSecret(args) => rotate::expire_secret(&args),
         ClientCommand::Import { file, from } => import::import(&file, &from),
     }
+}
+
+/// Waits until the server, if one is named, knows the client so. `None`: not at all.
+fn wait_for(
+    id: &str,
+    server: &WaitArgs,
+    is_in_force: impl Fn(Option<&Value>) -> bool,
+) -> Result<(), CliError> {
+    let path = format!("/clients/{}", urlencoded::encode(id));
+    server.wait_until(&format!("client {id}"), &path, is_in_force)
 }
 
 impl FileArg {

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use clap::Args;
 use serde_json::Value;
 
-use super::{FileArg, print_secret};
+use super::{FileArg, print_secret, wait_for};
 use crate::cli::CliError;
 use crate::cli::client::show::entry_of;
+use crate::cli::live::WaitArgs;
 use crate::cli::secret::{self, HashKind};
 use crate::clock::{self, Clock};
 use crate::store::client_file::{NewSecret, edit};
@@ -34,6 +35,8 @@ pub(crate) struct RotateArgs {
     /// What is kept of the secret [default: sha256; argon2id if it has fewer than 32 characters].
     #[arg(long, value_name = "HASH")]
     hash: Option<HashKind>,
+    #[command(flatten)]
+    server: WaitArgs,
 }
 
 #[derive(Args, Debug)]
@@ -49,6 +52,8 @@ pub(crate) struct ExpireArgs {
     /// In so many seconds.
     #[arg(long = "in", value_name = "SECONDS", default_value_t = 0)]
     seconds: u64,
+    #[command(flatten)]
+    server: WaitArgs,
 }
 
 pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
@@ -56,19 +61,32 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
     let secret = if args.secret_stdin { secret::read()? } else { secret::make()? };
     let hash = secret::hash(&secret, args.hash)?;
     let old_until = args.expire_old.map(|seconds| now.saturating_add(seconds));
+    let mut secret_label = String::new();
     args.file.edit(|path, text| {
         let label = match &args.label {
             Some(label) => label.clone(),
             None => free_label(&clock::date(now), &labels(text, &args.id)),
         };
+        secret_label.clone_from(&label);
         edit::add_secret(path, text, &args.id, &NewSecret { label, hash }, old_until)
     })?;
-    print_secret(&args.id, &secret, args.secret_stdin)
+    // First of all: it is told once, in force or not.
+    print_secret(&args.id, &secret, args.secret_stdin)?;
+    wait_for(&args.id, &args.server, |client| secret_of(client, &secret_label).is_some())
+}
+
+/// The client's secret of this label, as a server knows it.
+fn secret_of<'a>(client: Option<&'a Value>, label: &str) -> Option<&'a Value> {
+    client?["secrets"].as_array()?.iter().find(|secret| secret["label"] == label)
 }
 
 pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
     let until = Clock::system().unix_seconds().saturating_add(args.seconds);
-    args.file.edit(|path, text| edit::expire_secret(path, text, &args.id, &args.label, until))
+    args.file.edit(|path, text| edit::expire_secret(path, text, &args.id, &args.label, until))?;
+    wait_for(&args.id, &args.server, |client| {
+        let ends = secret_of(client, &args.label).and_then(|secret| secret["expires_at"].as_u64());
+        ends.is_some_and(|ends| ends <= until)
+    })
 }
 
 /// The labels of the client's secrets; none if anything is wrong, which the edit will say.
