@@ -11,7 +11,7 @@ use crate::cli::reload::{Reloads, Source};
 use crate::cli::service_manager::{self, Socket};
 use crate::cli::{CliError, ServeArgs};
 use crate::clock::Clock;
-use crate::config::{Config, ListenAddr};
+use crate::config::{Config, ListenAddr, SocketMode};
 use crate::random::Random;
 use crate::server::{Listener, Server};
 use crate::telemetry::log_queue::LogQueue;
@@ -51,14 +51,14 @@ async fn serve(
     }
     let to_bind = if listeners.is_empty() { &mut config.listen[..] } else { &mut [] };
     for address in to_bind {
-        let listener = bind(address).await?;
+        let listener = bind(address, config.socket_mode).await?;
         // Port 0 stands for any; others have to be told which it became.
         if matches!(address, ListenAddr::Tcp(address) if address.ends_with(":0")) {
             *address = listener.address().map_err(system)?;
         }
         listeners.push(listener);
     }
-    let admin = bind(&config.admin_listen).await?;
+    let admin = bind(&config.admin_listen, config.socket_mode).await?;
     let admin_address = admin.address().map_err(system)?;
 
     let in_force = config.listen.clone();
@@ -90,8 +90,8 @@ async fn serve(
     Ok(())
 }
 
-async fn bind(address: &ListenAddr) -> Result<Listener, CliError> {
-    Listener::bind(address).await.map_err(|error| {
+async fn bind(address: &ListenAddr, socket_mode: SocketMode) -> Result<Listener, CliError> {
+    Listener::bind(address, socket_mode).await.map_err(|error| {
         CliError(format!("{address}: cannot be listened on: {error}; free it or choose another"))
     })
 }

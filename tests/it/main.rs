@@ -55,5 +55,6 @@ mod throttle;
 mod token;
 mod token_cases;
 mod token_rules;
+mod unix_socket;
 mod validate;
 mod vision;
