@@ -3,14 +3,14 @@
 use std::io;
 
 use tokio::runtime::Builder;
-use tracing::info;
+use tracing::{error, info};
 
 #[cfg(feature = "opentelemetry")]
 use crate::cli::collector::Exporting;
 use crate::cli::reload::{Reloads, Source};
 use crate::cli::service_manager::{self, Socket};
 use crate::cli::{CliError, ServeArgs};
-use crate::clock::Clock;
+use crate::clock::{Clock, LAST_MOMENT};
 use crate::config::{Config, ListenAddr, SocketMode};
 use crate::random::Random;
 use crate::server::{Listener, Server};
@@ -24,11 +24,24 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.clone().resolve()?;
     let (log, _writer) =
         logging::install(&config.log).map_err(|error| CliError(format!("no log: {error}")))?;
+    log_panics();
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
-    runtime.block_on(serve(args, config, sockets, log))
+    let served = runtime.block_on(serve(args, config, sockets, log));
+    // A file system that hangs must not keep the process from its end.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    served
+}
+
+/// Panics are log lines too: written to standard error at once, one would hold its thread up while
+/// standard error is not read.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        error!(thread = thread.name(), %panic, "a thread has panicked");
+    }));
 }
 
 async fn serve(
@@ -63,9 +76,10 @@ async fn serve(
 
     let in_force = config.listen.clone();
     let reloads = Reloads::of(Source { args, as_configured, in_force })?;
-    let stop = stop_signal().map_err(|error| CliError(format!("no signals: {error}")))?;
     let server = Server::new(&config, Clock::system(), Random::system())
         .map_err(|error| CliError(error.to_string()))?;
+    // Only now: a start that waits for a file can be ended like any process.
+    let stop = stop_signal().map_err(|error| CliError(format!("no signals: {error}")))?;
     server.metrics().watch_log(log);
     #[cfg(feature = "opentelemetry")]
     let exporting = Exporting::start(server.traces())?;

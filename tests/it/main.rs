@@ -58,3 +58,4 @@ mod token_rules;
 mod unix_socket;
 mod validate;
 mod vision;
+mod waiting_files;
