@@ -20,6 +20,8 @@ mod reload;
 mod secret;
 mod serve;
 mod service_manager;
+#[cfg(unix)]
+mod service_user;
 mod times;
 mod token;
 
@@ -27,6 +29,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -178,6 +181,7 @@ impl ServeArgs {
         let flags = Settings {
             listen: self.listen,
             admin_listen: self.admin_listen,
+            socket_mode: from_environment("GRANTD_SOCKET_MODE")?,
             admin_token_file: self.admin_token_file,
             clients: self.clients,
             keys: self.keys,
@@ -205,6 +209,19 @@ impl ServeArgs {
             None => CliError(error.to_string()),
         })
     }
+}
+
+/// A setting that has a variable and no flag. An empty variable is an unset one.
+fn from_environment<T>(variable: &str) -> Result<Option<T>, CliError>
+where
+    T: FromStr,
+    T::Err: fmt::Display,
+{
+    let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let value = value.to_string_lossy().parse();
+    value.map(Some).map_err(|error| CliError(format!("{variable}: {error}")))
 }
 
 fn parse_workers(argument: &str) -> Result<usize, String> {

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the wall-clock time, in whole seconds since the Unix epoch.
@@ -63,6 +64,25 @@ impl Clock {
         Instant::now()
     }
 }
+
+/// Waits until a thread has ended that is about to, but not for long: one that waits for a reader or
+/// a disk may never end. Whether it has.
+pub(crate) fn join_soon(thread: JoinHandle<()>) -> bool {
+    let begin = Clock::instant();
+    while !thread.is_finished() {
+        if begin.elapsed() >= LAST_MOMENT {
+            return false;
+        }
+        sleep(BETWEEN_LOOKS);
+    }
+    // One that panicked has ended too.
+    let _ = thread.join();
+    true
+}
+
+/// What is left to do at the end of a process may take so long.
+pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// The hand that moves a [`Clock::manual`].
 pub struct ManualClock(Arc<AtomicU64>);

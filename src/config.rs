@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-pub use crate::config::address::{ConfigError, IssuerUrl, ListenAddr};
+pub use crate::config::address::{ConfigError, IssuerUrl, ListenAddr, SocketMode};
 pub use crate::config::limits::{FailureLimits, Limits};
 pub use crate::config::proxy::{ClientCertificates, TrustedProxy};
 pub use crate::config::route::{RouteSetting, TAKEN_PATHS};
@@ -24,6 +24,8 @@ pub struct Config {
     pub listen: Vec<ListenAddr>,
     /// Where operators ask: health and metrics.
     pub admin_listen: ListenAddr,
+    /// Who may connect to the Unix sockets among these.
+    pub socket_mode: SocketMode,
     /// The file with the token by which other machines ask there; `None`: they may not.
     pub admin_token_file: Option<PathBuf>,
     /// The client registry.
@@ -67,6 +69,7 @@ impl Default for Config {
         Self {
             listen: vec![ListenAddr::Tcp("127.0.0.1:8080".to_owned())],
             admin_listen: ListenAddr::Tcp("127.0.0.1:8081".to_owned()),
+            socket_mode: SocketMode::default(),
             admin_token_file: None,
             clients: "clients.json".into(),
             keys: "keys".into(),
@@ -105,6 +108,7 @@ impl Config {
         hold_back!(
             listen,
             admin_listen,
+            socket_mode,
             state,
             workers,
             signer,
@@ -169,6 +173,8 @@ pub struct Settings {
     pub listen: Option<Vec<ListenAddr>>,
     /// See [`Config::admin_listen`].
     pub admin_listen: Option<ListenAddr>,
+    /// See [`Config::socket_mode`].
+    pub socket_mode: Option<SocketMode>,
     /// See [`Config::admin_token_file`].
     pub admin_token_file: Option<PathBuf>,
     /// See [`Config::clients`].
@@ -241,6 +247,7 @@ impl Settings {
         Self {
             listen: self.listen.or(others.listen),
             admin_listen: self.admin_listen.or(others.admin_listen),
+            socket_mode: self.socket_mode.or(others.socket_mode),
             admin_token_file: self.admin_token_file.or(others.admin_token_file),
             clients: self.clients.or(others.clients),
             keys: self.keys.or(others.keys),
@@ -272,6 +279,7 @@ impl Settings {
         let config = Config {
             listen: self.listen.unwrap_or(default.listen),
             admin_listen: self.admin_listen.unwrap_or(default.admin_listen),
+            socket_mode: self.socket_mode.unwrap_or_default(),
             admin_token_file: self.admin_token_file,
             clients: self.clients.unwrap_or(default.clients),
             keys: self.keys.unwrap_or(default.keys),

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
@@ -44,6 +44,8 @@ pub struct Context {
     pub decoy_key: DecoyKey,
     /// When which secret was used last.
     pub secret_uses: SecretUses,
+    /// Why the files that were read last are not in force.
+    pub reload_fault: ArcSwapOption<String>,
     /// Tokens that are good no longer.
     pub revocations: Revocations,
     /// Tokens whose signature need not be checked again.

@@ -45,7 +45,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -66,6 +66,8 @@ use crate::server::reload::{Loaded, prepare};
 pub use crate::server::reload::{Reloaded, Reloader};
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
+use crate::store::decoy_key;
+use crate::store::key_directory::{self, First};
 use crate::store::password_pool::PasswordPool;
 use crate::store::replay::ReplayGuard;
 use crate::store::revocations::Revocations;
@@ -73,7 +75,6 @@ use crate::store::secret_uses::SecretUses;
 use crate::store::snapshot::{Snapshot, Sources};
 use crate::store::throttle::Throttle;
 use crate::store::verified_tokens::VerifiedTokens;
-use crate::store::{decoy_key, key_directory};
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
@@ -127,11 +128,13 @@ impl Server {
         let retention = Sources::of(config).retention(&clients);
         if keys.is_empty() {
             let now = clock.unix_seconds();
-            let key = key_directory::generate(&config.keys, FIRST_KEY_BITS, &retention, now)
-                .map_err(StartError::Files)?;
-            let (key_id, directory) = (key.key_id(), config.keys.display());
-            info!(%key_id, %directory, bits = FIRST_KEY_BITS, "made the first signing key");
-            keys.push(key);
+            let first = key_directory::first(&config.keys, FIRST_KEY_BITS, now);
+            let First { keys: found, is_made } = first.map_err(StartError::Files)?;
+            keys = found;
+            if let (true, [key]) = (is_made, &keys[..]) {
+                let (key_id, directory) = (key.key_id(), config.keys.display());
+                info!(%key_id, %directory, bits = FIRST_KEY_BITS, "made the first signing key");
+            }
         }
 
         let keys = KeySet::new(keys, retention);
@@ -173,6 +176,7 @@ impl Server {
             throttle: Throttle::new(config.limits.failure_entries, Clock::instant()),
             audit,
             verified: VerifiedTokens::default(),
+            reload_fault: ArcSwapOption::empty(),
             clock,
             random,
             replay,

@@ -6,6 +6,8 @@ mod routes;
 
 use std::path::Path;
 
+#[cfg(unix)]
+use crate::cli::service_user;
 use crate::cli::{CliError, ServeArgs, addresses, print};
 use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::oauth::client::{AuthMethod, Registry};
@@ -19,6 +21,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
+    #[cfg(unix)]
+    service_user::check(&config, config_file.as_deref())?;
     let (Contents { clients, keys, .. }, issuer) = load(&config, config_file.as_deref())?;
 
     let file = config.clients.display();

@@ -12,11 +12,12 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use crate::cli::live::AdminArgs;
+use crate::cli::live::{AdminArgs, WaitArgs};
 use crate::cli::secret::{self, HashKind};
 use crate::cli::{CliError, ServeArgs, cannot, complain, no_token, not_written, write_out};
 use crate::clock::Clock;
 use crate::fault::Fault;
+use crate::form::urlencoded;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::store::client_file::{self, NewSecret, edit};
 use crate::store::whole_file;
@@ -54,6 +55,8 @@ pub(super) enum ClientCommand {
         /// Its client_id.
         #[arg(long, value_name = "ID")]
         id: String,
+        #[command(flatten)]
+        server: WaitArgs,
     },
     /// Take a client out of the registry.
     Remove {
@@ -62,6 +65,8 @@ pub(super) enum ClientCommand {
         /// Its client_id.
         #[arg(long, value_name = "ID")]
         id: String,
+        #[command(flatten)]
+        server: WaitArgs,
     },
     /// Add a secret to a client and print it, once. The old ones stay valid unless told otherwise.
     RotateSecret(rotate::RotateArgs),
@@ -116,14 +121,28 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
             file.edit(|path, text| edit::set_enabled(path, text, &id, true))?;
             file.warn_of(&id)
         }
-        ClientCommand::Disable { file, id } => {
-            file.edit(|path, text| edit::set_enabled(path, text, &id, false))
+        ClientCommand::Disable { file, id, server } => {
+            file.edit(|path, text| edit::set_enabled(path, text, &id, false))?;
+            wait_for(&id, &server, |client| client.is_some_and(|client| client["enabled"] == false))
         }
-        ClientCommand::Remove { file, id } => file.edit(|path, text| edit::remove(path, text, &id)),
+        ClientCommand::Remove { file, id, server } => {
+            file.edit(|path, text| edit::remove(path, text, &id))?;
+            wait_for(&id, &server, |client| client.is_none())
+        }
         ClientCommand::RotateSecret(args) => rotate::rotate_secret(&args),
         ClientCommand::ExpireSecret(args) => rotate::expire_secret(&args),
         ClientCommand::Import { file, from } => import::import(&file, &from),
     }
+}
+
+/// Waits until the server, if one is named, knows the client so. `None`: not at all.
+fn wait_for(
+    id: &str,
+    server: &WaitArgs,
+    is_in_force: impl Fn(Option<&Value>) -> bool,
+) -> Result<(), CliError> {
+    let path = format!("/clients/{}", urlencoded::encode(id));
+    server.wait_until(&format!("client {id}"), &path, is_in_force)
 }
 
 impl FileArg {
@@ -169,6 +188,11 @@ impl FileArg {
     ) -> Result<(), CliError> {
         let file = &self.path()?;
         let _lock = whole_file::lock(file).map_err(|error| cannot("locked", file, &error))?;
+        if whole_file::has_other_names(file) {
+            let problem = "has another name (a hard link), which would keep the old registry: make \
+                           that one a symbolic link (ln -s), or a copy";
+            return Err(Fault::new(file, problem).into());
+        }
         let text = if file.exists() { Some(client_file::read(file)?) } else { None };
         let changed = change(file, text.as_deref())?;
         let staged = whole_file::stage(file, changed.as_bytes())

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use crate::cli::live::{self, AdminArgs};
+use crate::cli::live::{self, AdminArgs, WaitArgs};
 use crate::cli::{CliError, ServeArgs, complain, print};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -15,7 +15,7 @@ use crate::fault::text;
 use crate::jose::key_life::{KeyTimes, Retention, Retirement};
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::store::client_file;
-use crate::store::key_directory::{self, Rotated};
+use crate::store::key_directory::{self, Replaced, Rotated};
 use crate::store::snapshot::Sources;
 
 #[derive(Debug, Subcommand)]
@@ -36,6 +36,20 @@ pub(super) enum KeyCommand {
         keys: KeyArgs,
         #[command(flatten)]
         size: SizeArg,
+        /// The keys have leaked: the new one signs at once, and all others are taken out of use.
+        #[arg(long)]
+        now: bool,
+        /// With --now, a key that is not taken out.
+        #[arg(
+            long,
+            value_name = "KID",
+            requires = "now",
+            value_parser = parse_key_id,
+            allow_hyphen_values = true
+        )]
+        keep: Option<String>,
+        #[command(flatten)]
+        server: WaitArgs,
     },
     /// Take out of use the keys that are gone: no token of theirs is valid any more.
     ///
@@ -94,14 +108,19 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
             let key = key_directory::generate(&config.keys, size.bits, &retention, now)?;
             print_key(describe(&key), &config.keys)
         }
-        KeyCommand::Rotate { keys, size } => rotate(keys, size.bits, now),
+        KeyCommand::Rotate { keys, size, now: true, keep, server } => {
+            replace(keys, size.bits, keep.as_deref(), &server, now)
+        }
+        KeyCommand::Rotate { keys, size, now: false, keep: _, server } => {
+            rotate(keys, size.bits, &server, now)
+        }
         KeyCommand::Retire { keys, key_id } => retire(keys, key_id.as_deref(), now),
         KeyCommand::Import { keys, from } => import(keys, &from, now),
         KeyCommand::List { keys, server } => list(keys, &server, now),
     }
 }
 
-fn rotate(args: KeyArgs, bits: u16, now: u64) -> Result<(), CliError> {
+fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     let Rotated { made, signing, retirement } =
         key_directory::rotate(&config.keys, bits, &retention, now)?;
@@ -111,7 +130,42 @@ fn rotate(args: KeyArgs, bits: u16, now: u64) -> Result<(), CliError> {
         "retires".to_owned(),
         json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at }),
     );
-    print_key(described, &config.keys)
+    print_key(described, &config.keys)?;
+    wait_for(&made, server, &["published", "signing"])
+}
+
+/// For a leak: a key that signs at once instead of all others.
+fn replace(
+    args: KeyArgs,
+    bits: u16,
+    keep: Option<&str>,
+    server: &WaitArgs,
+    now: u64,
+) -> Result<(), CliError> {
+    // No registry is read: one that is broken must not be in the way.
+    let config = args.configuration()?;
+    let Replaced { made, retired } = key_directory::replace(&config.keys, bits, keep, now)?;
+    let mut described = describe(&made);
+    described.insert("retired".to_owned(), json!(retired));
+    let verifiers = format!(
+        "those with a copy of the key set refuse tokens of the new key, and accept those of the \
+         retired keys, until they fetch it again: within {} s, or as soon as they meet an unknown \
+         kid if they fetch it then",
+        config.jwks_max_age
+    );
+    described.insert("verifiers".to_owned(), verifiers.into());
+    print_key(described, &config.keys)?;
+    wait_for(&made, server, &["signing"])
+}
+
+/// Waits until the server, if one is named, has the key in one of these states.
+fn wait_for(key: &SigningKey, server: &WaitArgs, states: &[&str]) -> Result<(), CliError> {
+    server.wait_until(&format!("key {}", key.key_id()), "/keys", |keys| {
+        let mut keys = keys.and_then(Value::as_array).into_iter().flatten();
+        let found = keys.find(|known| known["kid"] == key.key_id());
+        let state = found.and_then(|known| known["state"].as_str());
+        state.is_some_and(|state| states.contains(&state))
+    })
 }
 
 /// A directory that was mistyped is not one without keys.
@@ -225,9 +279,13 @@ impl KeyArgs {
         )))
     }
 
-    fn resolve(self) -> Result<(Config, Retention), CliError> {
+    fn configuration(self) -> Result<Config, CliError> {
         let Self { keys, config, clients } = self;
-        let config = ServeArgs { keys, config, clients, ..ServeArgs::default() }.resolve()?;
+        ServeArgs { keys, config, clients, ..ServeArgs::default() }.resolve()
+    }
+
+    fn resolve(self) -> Result<(Config, Retention), CliError> {
+        let config = self.configuration()?;
         let sources = Sources::of(&config);
         // Keys can be made before there are clients; then no token lives yet.
         let clients = if config.clients.exists() {

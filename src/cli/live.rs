@@ -1,13 +1,15 @@
 //! What only a running server knows, asked of its admin listener.
 
 use std::path::PathBuf;
+use std::thread::sleep;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Map, Value};
 
 use crate::cli::CliError;
-use crate::cli::http_client::{Request, Target, send};
+use crate::cli::http_client::{Answer, Request, Target, send};
+use crate::clock::Clock;
 use crate::config::ListenAddr;
 use crate::store::admin_token;
 
@@ -32,8 +34,74 @@ impl AdminArgs {
     }
 }
 
+/// Which running server has to have a change before a command ends.
+#[derive(Args, Debug)]
+pub(super) struct WaitArgs {
+    /// Wait until the server whose admin listener is here has the change, for 10 seconds at most.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<ListenAddr>,
+    /// The file with that server's admin token, which it wants from other machines.
+    #[arg(long, value_name = "FILE", env = "GRANTD_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl WaitArgs {
+    /// Waits until what is at this path of the server is as `is_in_force` wants it; `None`: the
+    /// server knows of no such thing. Returns at once if no server is named.
+    ///
+    /// # Errors
+    ///
+    /// That `change` is written and not in force. A server that reads its files later has it.
+    pub(super) fn wait_until(
+        &self,
+        change: &str,
+        path: &str,
+        is_in_force: impl Fn(Option<&Value>) -> bool,
+    ) -> Result<(), CliError> {
+        let Some(admin) = &self.admin else { return Ok(()) };
+        let begin = Clock::instant();
+        loop {
+            let left = PATIENCE.saturating_sub(begin.elapsed());
+            let problem = match self.look(admin, path, left) {
+                Ok(found) if is_in_force(found.as_ref()) => return Ok(()),
+                Ok(_) => {
+                    format!("{admin}: its server has not taken it up; see its log and /readyz")
+                }
+                Err(error) => error.0,
+            };
+            if begin.elapsed() + BETWEEN_LOOKS >= PATIENCE {
+                return Err(CliError(format!("written, not in force: {change}: {problem}")));
+            }
+            sleep(BETWEEN_LOOKS);
+        }
+    }
+
+    /// What is there now.
+    fn look(
+        &self,
+        admin: &ListenAddr,
+        path: &str,
+        patience: Duration,
+    ) -> Result<Option<Value>, CliError> {
+        let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
+        let request = Request::get(path).with_bearer(token);
+        let answer = send(&Target::of_listener(admin), request, patience)?;
+        let is_unknown = |body: &[u8]| {
+            let body: Option<Value> = serde_json::from_slice(body).ok();
+            body.is_some_and(|body| body["error"] == "no such client")
+        };
+        if answer.status == 404 && is_unknown(&answer.body) {
+            return Ok(None);
+        }
+        read(admin, &answer, "is an older one").map(Some)
+    }
+}
+
 fn ask(admin: &ListenAddr, request: Request<'_>, or_its_server: &str) -> Result<Value, CliError> {
-    let answer = send(&Target::of_listener(admin), request, PATIENCE)?;
+    read(admin, &send(&Target::of_listener(admin), request, PATIENCE)?, or_its_server)
+}
+
+fn read(admin: &ListenAddr, answer: &Answer, or_its_server: &str) -> Result<Value, CliError> {
     match answer.status {
         401 => Err(CliError(format!(
             "{admin}: answered 401: it wants its admin token; name the token's file with \
@@ -70,3 +138,4 @@ pub(super) fn add_figures(
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);

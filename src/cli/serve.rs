@@ -3,15 +3,15 @@
 use std::io;
 
 use tokio::runtime::Builder;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 #[cfg(feature = "opentelemetry")]
 use crate::cli::collector::Exporting;
 use crate::cli::reload::{Reloads, Source};
 use crate::cli::service_manager::{self, Socket};
 use crate::cli::{CliError, ServeArgs, addresses};
-use crate::clock::Clock;
-use crate::config::{Config, ListenAddr};
+use crate::clock::{Clock, LAST_MOMENT};
+use crate::config::{Config, ListenAddr, SocketMode};
 use crate::random::Random;
 use crate::server::{Listener, Server};
 use crate::telemetry::log_queue::LogQueue;
@@ -25,11 +25,24 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.clone().resolve()?;
     let (log, _writer) =
         logging::install(&config.log).map_err(|error| CliError(format!("no log: {error}")))?;
+    log_panics();
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
-    runtime.block_on(serve(args, config, sockets, log))
+    let served = runtime.block_on(serve(args, config, sockets, log));
+    // A file system that hangs must not keep the process from its end.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    served
+}
+
+/// Panics are log lines too: written to standard error at once, one would hold its thread up while
+/// standard error is not read.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        error!(thread = thread.name(), %panic, "a thread has panicked");
+    }));
 }
 
 async fn serve(
@@ -52,21 +65,22 @@ async fn serve(
     }
     let to_bind = if listeners.is_empty() { &mut config.listen[..] } else { &mut [] };
     for address in to_bind {
-        let listener = bind(address, addresses::LISTEN).await?;
+        let listener = bind(address, addresses::LISTEN, config.socket_mode).await?;
         // Port 0 stands for any; others have to be told which it became.
         if matches!(address, ListenAddr::Tcp(address) if address.ends_with(":0")) {
             *address = listener.address().map_err(system)?;
         }
         listeners.push(listener);
     }
-    let admin = bind(&config.admin_listen, addresses::ADMIN_LISTEN).await?;
+    let admin = bind(&config.admin_listen, addresses::ADMIN_LISTEN, config.socket_mode).await?;
     let admin_address = admin.address().map_err(system)?;
 
     let in_force = config.listen.clone();
     let reloads = Reloads::of(Source { args, as_configured, in_force })?;
-    let stop = stop_signal().map_err(|error| CliError(format!("no signals: {error}")))?;
     let server = Server::new(&config, Clock::system(), Random::system())
         .map_err(|error| CliError(error.to_string()))?;
+    // Only now: a start that waits for a file can be ended like any process.
+    let stop = stop_signal().map_err(|error| CliError(format!("no signals: {error}")))?;
     server.metrics().watch_log(log);
     #[cfg(feature = "opentelemetry")]
     let exporting = Exporting::start(server.traces())?;
@@ -95,8 +109,13 @@ async fn serve(
     Ok(())
 }
 
-async fn bind(address: &ListenAddr, setting: &str) -> Result<Listener, CliError> {
-    Listener::bind(address).await.map_err(|error| addresses::problem(address, setting, &error))
+async fn bind(
+    address: &ListenAddr,
+    setting: &str,
+    socket_mode: SocketMode,
+) -> Result<Listener, CliError> {
+    let bound = Listener::bind(address, socket_mode).await;
+    bound.map_err(|error| addresses::problem(address, setting, &error))
 }
 
 /// Completes at SIGTERM or SIGINT.

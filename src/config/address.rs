@@ -99,6 +99,62 @@ impl fmt::Display for ListenAddr {
     }
 }
 
+/// Who may connect to a Unix socket: the mode of its file, as `chmod` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub struct SocketMode(u32);
+
+impl SocketMode {
+    /// The permission bits.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    fn of(bits: u32) -> Result<Self, ConfigError> {
+        // Without them, the server's own user could not connect.
+        let is_of_a_socket = bits & !0o777 == 0 && bits & 0o600 == 0o600;
+        if is_of_a_socket { Ok(Self(bits)) } else { Err(ConfigError::new(NO_SOCKET_MODE)) }
+    }
+}
+
+/// Its owner and group may connect.
+impl Default for SocketMode {
+    fn default() -> Self {
+        Self(0o660)
+    }
+}
+
+impl FromStr for SocketMode {
+    type Err = ConfigError;
+
+    fn from_str(mode: &str) -> Result<Self, Self::Err> {
+        let digits = mode.strip_prefix("0o").unwrap_or(mode);
+        let is_octal = digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        let bits = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal);
+        bits.ok_or(ConfigError::new(NO_SOCKET_MODE)).and_then(Self::of)
+    }
+}
+
+/// A string of octal digits, or a number that TOML knows to be octal.
+impl TryFrom<toml::Value> for SocketMode {
+    type Error = ConfigError;
+
+    fn try_from(mode: toml::Value) -> Result<Self, Self::Error> {
+        match mode {
+            toml::Value::String(mode) => mode.parse(),
+            // 440 is 0o670: a decimal number that was meant as octal mostly has such bits.
+            toml::Value::Integer(bits) => match u32::try_from(bits) {
+                Ok(bits) if bits & 0o111 == 0 => Self::of(bits),
+                _ => Err(ConfigError::new(NO_SOCKET_MODE)),
+            },
+            _ => Err(ConfigError::new(NO_SOCKET_MODE)),
+        }
+    }
+}
+
+const NO_SOCKET_MODE: &str =
+    "must be a file mode in octal with read and write for its owner, as in \"0660\" or 0o660";
+
 /// An issuer identifier: an `http` or `https` URL without query or fragment (RFC 8414, section 2;
 /// plain `http` is for local use).
 ///
@@ -198,6 +254,34 @@ fn is_local_host(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_mode_is_octal() {
+        let of = |toml: &str| toml::from_str::<toml::Table>(toml).unwrap()["m"].clone().try_into();
+        for (toml, bits) in [
+            ("m = \"0660\"", 0o660),
+            ("m = \"600\"", 0o600),
+            ("m = \"0o666\"", 0o666),
+            ("m = \"0777\"", 0o777),
+            ("m = 0o660", 0o660),
+        ] {
+            assert_eq!(of(toml).map(SocketMode::bits), Ok(bits), "{toml}");
+        }
+        for toml in [
+            "m = 660",
+            "m = 600",
+            "m = 440",
+            "m = \"0440\"",
+            "m = \"1660\"",
+            "m = \"+660\"",
+            "m = \"888\"",
+            "m = \"\"",
+            "m = -1",
+            "m = true",
+        ] {
+            assert!(of(toml).is_err(), "{toml}");
+        }
+    }
 
     #[test]
     fn tells_what_is_local() {

@@ -83,6 +83,9 @@ impl Admin {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
         } else if self.context.snapshot().keys.signing_key(now).is_none() {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no key signs at this time\n")
+        } else if let Some(fault) = self.context.reload_fault.load_full() {
+            let degraded = format!("degraded: {fault}; what was read before stays in force\n");
+            plain(StatusCode::OK, degraded)
         } else {
             plain(StatusCode::OK, "ok\n")
         }

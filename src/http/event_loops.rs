@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::config::ListenAddr;
+    use crate::config::{ListenAddr, SocketMode};
     use crate::http::listener::Listener;
 
     /// Connections go where there are fewest, stay there, and end with the threads.
@@ -170,7 +170,7 @@ mod tests {
         };
         let mut clients = runtime.block_on(async {
             let listen = ListenAddr::Tcp("127.0.0.1:0".to_owned());
-            let listener = Listener::bind(&listen).await.unwrap();
+            let listener = Listener::bind(&listen, SocketMode::default()).await.unwrap();
             let ListenAddr::Tcp(address) = listener.address().unwrap() else { unreachable!() };
             let connect = async || {
                 let client = TcpStream::connect(&address).unwrap();

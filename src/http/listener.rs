@@ -2,6 +2,8 @@
 
 use std::fmt;
 #[cfg(unix)]
+use std::fs;
+#[cfg(unix)]
 use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -18,7 +20,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
-use crate::config::ListenAddr;
+use crate::config::{ListenAddr, SocketMode};
 
 /// A socket that connections arrive at.
 #[derive(Debug)]
@@ -31,28 +33,20 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Opens the socket. A Unix socket that nobody listens on any more is replaced.
+    /// Opens the socket; a Unix socket with this mode. One that a process has left behind is
+    /// replaced, and no other file.
     ///
     /// # Errors
     ///
-    /// The operating system's.
-    pub async fn bind(address: &ListenAddr) -> io::Result<Self> {
+    /// The operating system's, and what stands where a Unix socket is to be.
+    pub async fn bind(address: &ListenAddr, socket_mode: SocketMode) -> io::Result<Self> {
         match address {
             ListenAddr::Tcp(address) => bind_tcp(address).await.map(Self::Tcp),
             #[cfg(unix)]
-            ListenAddr::Unix(path) => {
-                let stale = || std::os::unix::net::UnixStream::connect(path).is_err();
-                match bind_unix(path) {
-                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && stale() => {
-                        std::fs::remove_file(path)?;
-                        bind_unix(path)
-                    }
-                    bound => bound,
-                }
-                .map(Self::Unix)
-            }
+            ListenAddr::Unix(path) => bind_unix(path, socket_mode).await.map(Self::Unix),
             #[cfg(not(unix))]
             ListenAddr::Unix(_) => {
+                let _ = socket_mode;
                 Err(io::Error::new(io::ErrorKind::Unsupported, "there are no Unix sockets here"))
             }
         }
@@ -168,10 +162,42 @@ fn unresolved(address: &str, error: &io::Error) -> io::Error {
 }
 
 #[cfg(unix)]
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+async fn bind_unix(path: &Path, mode: SocketMode) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    remove_stale(path).await?;
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
+    // Until it listens, every connection is refused.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode.bits()))?;
     socket.listen(BACKLOG)
+}
+
+/// Removes the socket of a process that has ended, and nothing else.
+#[cfg(unix)]
+async fn remove_stale(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let found = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there, and no socket"));
+    }
+    match UnixStream::connect(path).await {
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let now = fs::symlink_metadata(path)?;
+            // Another process that starts at the same time may have put its own there.
+            if (now.dev(), now.ino()) == (found.dev(), found.ino()) {
+                fs::remove_file(path)?;
+            }
+            Ok(())
+        }
+        Err(error) => {
+            let problem = format!("a socket is there that may be in use: {error}");
+            Err(io::Error::new(error.kind(), problem))
+        }
+    }
 }
 
 /// How many may wait to be accepted, if the system has no lower limit. The usual 128 are few for

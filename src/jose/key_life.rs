@@ -40,12 +40,29 @@ impl Retention {
         KeyTimes { published_at: now, signs_from: now + 2 * self.jwks_max_age }
     }
 
+    /// The same beside keys with the times `others`: it signs after the one that signs at `now`,
+    /// also while the clock stands before all of them.
+    pub fn publish_beside(&self, others: &[KeyTimes], now: u64) -> KeyTimes {
+        let times = self.publish_at(now);
+        let signs_since = signs_since(others.iter().map(|key| key.signs_from), now);
+        let next = signs_since.map_or(0, |since| since.saturating_add(1));
+        KeyTimes { signs_from: times.signs_from.max(next), ..times }
+    }
+
     /// What becomes of a key whose successor signs from `retires_at` on (Unix seconds).
     pub fn retire_at(&self, retires_at: u64) -> Retirement {
         let kept_for = self.token_lifetime + self.jwks_max_age;
         // The time in a file may be any number.
         Retirement { retires_at, gone_at: retires_at.saturating_add(kept_for) }
     }
+}
+
+/// Of the times from which keys sign, the one whose key signs at `now`: the last that has come. If
+/// none has, the clock was set back, and the earliest counts: a key that signed yesterday is no
+/// worse today.
+pub fn signs_since(times: impl Iterator<Item = u64> + Clone, now: u64) -> Option<u64> {
+    let due = times.clone().filter(|from| *from <= now).max();
+    due.or_else(|| times.min())
 }
 
 /// The end of a key's life, in Unix seconds.
@@ -87,7 +104,8 @@ impl KeyTimes {
     /// A signing key without a successor signs for ever: an operator who forgets to rotate has an
     /// old key, not an outage.
     pub fn state(&self, all: &[Self], retention: &Retention, now: u64) -> KeyState {
-        if self.signs_from > now {
+        let signs_since = signs_since(all.iter().map(|key| key.signs_from), now);
+        if self.signs_from > now && Some(self.signs_from) != signs_since {
             return KeyState::Published;
         }
         match self.retirement(all, retention) {
@@ -165,8 +183,23 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_before_every_key_has_none_signing() {
-        let key = KeyTimes { published_at: 100, signs_from: 100 };
-        assert_eq!(key.state(&[key], &RETENTION, 99), KeyState::Published);
+    fn on_a_clock_before_every_key_the_earliest_signs() {
+        let [first, second] =
+            [1_000, 2_000].map(|at| KeyTimes { published_at: at, signs_from: at });
+        let states = |now| [first, second].map(|key| key.state(&[second, first], &RETENTION, now));
+        assert_eq!(states(999), [KeyState::Signing, KeyState::Published]);
+        assert_eq!(states(0), [KeyState::Signing, KeyState::Published]);
+        assert_eq!(signs_since([].into_iter(), 0), None);
+    }
+
+    #[test]
+    fn a_key_that_is_made_on_such_a_clock_does_not_sign_before_it_was_published() {
+        let first = KeyTimes { published_at: 10_000, signs_from: 10_000 };
+        let made = RETENTION.publish_beside(&[first], 1_000);
+        assert_eq!((made.published_at, made.signs_from), (1_000, 10_001));
+        assert_eq!(made.state(&[first, made], &RETENTION, 1_600), KeyState::Published);
+        // On the right clock it waits as long as any.
+        assert_eq!(RETENTION.publish_beside(&[first], 10_000), RETENTION.publish_at(10_000));
+        assert_eq!(RETENTION.publish_beside(&[], 10_000), RETENTION.publish_at(10_000));
     }
 }

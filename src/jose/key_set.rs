@@ -10,7 +10,7 @@ use pkcs8::der::SecretDocument;
 use ring::rsa::{KeyPair, PublicKeyComponents};
 use serde_json::{Map, Value, json};
 
-use crate::jose::key_life::{KeyState, KeyTimes, Retention, Retirement};
+use crate::jose::key_life::{self, KeyState, KeyTimes, Retention, Retirement};
 use crate::jose::public_key::{Thumbprint, sha256};
 use crate::tally::Tally;
 
@@ -23,6 +23,7 @@ pub struct SigningKey {
     modulus: String,
     exponent: String,
     times: KeyTimes,
+    is_immediate: bool,
     /// Before this it does not sign, whatever its times say; in Unix seconds.
     not_before: u64,
     at_jwt_header: String,
@@ -59,11 +60,23 @@ impl SigningKey {
             modulus,
             exponent,
             times,
+            is_immediate: false,
             not_before: 0,
             at_jwt_header,
             verifier,
             fetches: Tally::default(),
         })
+    }
+
+    /// The same key, which signs from its time on even where verifiers cannot have it yet: the keys
+    /// before it have leaked.
+    pub fn immediately(self) -> Self {
+        Self { is_immediate: true, ..self }
+    }
+
+    /// Whether it waits for no verifier.
+    pub fn is_immediate(&self) -> bool {
+        self.is_immediate
     }
 
     /// The `kid`: the key's thumbprint (RFC 7638).
@@ -149,17 +162,19 @@ impl KeySet {
     ///
     /// One that was not there before is published only now, whatever its times say: before it takes
     /// over from a key that was there, it waits until no copy of the key set is without it. One that
-    /// takes over from nobody, since that key signs after it, has nothing to wait for.
+    /// takes over from nobody, since that key signs after it, has nothing to wait for; one that
+    /// replaces keys that have leaked does not wait.
     pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: u64) -> Self {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);
         let times = keys.iter().filter_map(known).map(|known| known.times().signs_from);
-        let signs_since = times.filter(|from| *from <= now).max();
+        let signs_since = key_life::signs_since(times, now);
         let age = self.max_age().max(retention.jwks_max_age);
         let earliest = now + age + RELOAD_SECONDS;
         let followed = |mut key: SigningKey| match known(&key) {
             Some(known) if known.times == key.times => Arc::clone(known),
             known => {
-                let takes_over = signs_since.is_some_and(|since| key.times.signs_from > since);
+                let takes_over = !key.is_immediate
+                    && signs_since.is_some_and(|since| key.times.signs_from > since);
                 let fresh = if takes_over { earliest } else { 0 };
                 key.not_before = known.map_or(fresh, |known| known.not_before);
                 Arc::new(key)
@@ -168,12 +183,13 @@ impl KeySet {
         Self { keys: keys.into_iter().map(followed).collect(), retention }
     }
 
-    /// The key that signs at `now`: of those whose time has come, the one whose time came last.
+    /// The key that signs at `now`: of those whose time has come, the one whose time came last. If
+    /// no time has come, the earliest. `None` if there is no key.
     pub fn signing_key(&self, now: u64) -> Option<&Arc<SigningKey>> {
-        self.keys
-            .iter()
-            .filter(|key| key.times().signs_from <= now)
-            .max_by_key(|key| (key.times().signs_from, &key.key_id))
+        let times = self.keys.iter().map(|key| key.times().signs_from);
+        let since = key_life::signs_since(times, now)?;
+        let keys = self.keys.iter().filter(|key| key.times().signs_from == since);
+        keys.max_by_key(|key| &key.key_id)
     }
 
     /// Every key.

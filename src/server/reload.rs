@@ -138,7 +138,10 @@ impl Reloader {
         let _turn = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
         let reloaded = self.replace(config);
         match &reloaded {
-            Ok(reloaded) => self.metrics.count_reload(*reloaded == Reloaded::Applied),
+            Ok(reloaded) => {
+                self.context.reload_fault.store(None);
+                self.metrics.count_reload(*reloaded == Reloaded::Applied);
+            }
             Err(error) => self.refused(error),
         }
         reloaded
@@ -161,9 +164,11 @@ impl Reloader {
 
     /// Logs and counts that what was to be read is wrong, and what is in force remains.
     pub fn refused(&self, fault: &dyn std::fmt::Display) {
+        let fault = fault.to_string();
         self.metrics.count_refused_reload();
-        self.context.tell(&Event::ReloadRefused { fault: &fault.to_string() });
-        for fault in fault.to_string().lines() {
+        self.context.tell(&Event::ReloadRefused { fault: &fault });
+        self.context.reload_fault.store(Some(Arc::new(fault.replace('\n', "; "))));
+        for fault in fault.lines() {
             error!(%fault, "not reloaded: what was read before stays in force");
         }
     }

@@ -26,6 +26,7 @@ use crate::fault::{Fault, Position};
 use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::entry::{Place, Reader};
 use crate::store::file_watch::{MOST_FILES, Stamp};
+use crate::store::whole_file;
 
 /// Reads the registry from `file`.
 ///
@@ -46,18 +47,30 @@ pub fn load_with_key_files(file: &Path) -> Result<(Registry, Stamp), Vec<Fault>>
     parse_with_key_files(file, &read(file).map_err(|fault| vec![fault])?)
 }
 
-/// Reads the text of `file`.
+/// Reads the text of `file`, unless everyone on the machine may write it: each could be a client.
 ///
 /// # Errors
 ///
 /// The [`Fault`].
 pub fn read(file: &Path) -> Result<String, Fault> {
+    require_closed(file)?;
     text::read(file).map_err(|mut fault| {
         if !file.exists() {
             fault.problem.push_str("; `grantd client add` makes one");
         }
         fault
     })
+}
+
+/// Refuses a file that everyone on the machine may write.
+fn require_closed(file: &Path) -> Result<(), Fault> {
+    let metadata = std::fs::metadata(file);
+    if metadata.is_ok_and(|metadata| whole_file::is_world_writable(&metadata.permissions())) {
+        let problem = "can be written by everyone on this machine: see who is registered, and run \
+                       chmod o-w on it";
+        return Err(Fault::new(file, problem));
+    }
+    Ok(())
 }
 
 /// Reads the registry from `text`, which stands in `file`.

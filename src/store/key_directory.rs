@@ -10,7 +10,8 @@
 //! ```
 //!
 //! So key and times are one file, and one rename makes both. A key without times was put there by
-//! hand and has been signing for ever.
+//! hand and has been signing for ever. A third line, `Immediate: yes`, says that the keys before it
+//! have leaked: a running server does not wait until verifiers have this one.
 
 use std::path::{Path, PathBuf};
 
@@ -74,6 +75,33 @@ pub fn import(
     add(directory, retention, now, |times| parse(source, text, times))
 }
 
+/// The keys that a server starts with.
+#[derive(Debug)]
+pub struct First {
+    /// At least one.
+    pub keys: Vec<SigningKey>,
+    /// Whether this call has made it.
+    pub is_made: bool,
+}
+
+/// Makes the first key of `bits` bits at `now` (Unix seconds), unless there are keys by the time
+/// that the directory is locked: of servers that start at once, one makes it and all have it.
+///
+/// # Errors
+///
+/// The [`Fault`]s; no file is left behind then.
+pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>> {
+    create_directory(directory)?;
+    let (_lock, files) = load_to_edit(directory)?;
+    if !files.is_empty() {
+        let keys = files.into_iter().map(|(_, key)| key).collect();
+        return Ok(First { keys, is_made: false });
+    }
+    let made = make(directory, bits, KeyTimes { published_at: now, signs_from: now })
+        .and_then(|key| write(directory, &key).map(|()| key));
+    Ok(First { keys: vec![made.map_err(|fault| vec![fault])?], is_made: true })
+}
+
 /// A new key, and what becomes of the old one.
 #[derive(Debug)]
 pub struct Rotated {
@@ -115,12 +143,84 @@ pub fn rotate(
         )));
     }
     let signing = keys.signing_key(now).ok_or_else(|| fault(none.to_owned()))?;
-    let times = retention.publish_at(now);
+    let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
+    let times = retention.publish_beside(&others, now);
     let made = make(directory, bits, times)
         .and_then(|key| write(directory, &key).map(|()| key))
         .map_err(|fault| vec![fault])?;
     let retirement = retention.retire_at(times.signs_from);
     Ok(Rotated { made, signing: signing.key_id().to_owned(), retirement })
+}
+
+/// A new key, and the files of those that it replaces.
+#[derive(Debug)]
+pub struct Replaced {
+    /// Signs as soon as a server has read it.
+    pub made: SigningKey,
+    /// Where the others are kept, out of use.
+    pub retired: Vec<PathBuf>,
+}
+
+/// Makes a key that signs at `now` (Unix seconds) and, once it is on disk, takes all others out of
+/// `directory`, whether they can be read or not, but for the one with the `kid` `keep`: they have
+/// leaked.
+///
+/// # Errors
+///
+/// The [`Fault`]s, among them that there is no key to replace, and that there is none to keep. No
+/// file is left behind then, unless one of the others could not be taken out.
+pub fn replace(
+    directory: &Path,
+    bits: u16,
+    keep: Option<&str>,
+    now: u64,
+) -> Result<Replaced, Vec<Fault>> {
+    let fault = |problem: String| vec![Fault::new(directory, problem)];
+    let files = || pem_files(directory).map_err(|fault| vec![fault]);
+    // A name that was mistyped makes no directory.
+    if files()?.is_empty() {
+        return Err(fault("holds no key to replace: `grantd key generate` makes one".to_owned()));
+    }
+    let _lock = lock(directory)?;
+    let with_key = files()?.into_iter().map(|file| (load_file(&file).ok(), file));
+    let is_kept = |key: &SigningKey| Some(key.key_id()) == keep;
+    let (kept, out): (Vec<_>, Vec<_>) =
+        with_key.partition(|(key, _)| key.as_ref().is_some_and(is_kept));
+    if let (Some(keep), []) = (keep, &kept[..]) {
+        return Err(fault(format!(
+            "holds no key {keep} that can be read; `grantd key list` shows those that are there"
+        )));
+    }
+    // After the kept one, should that begin in this second.
+    let times = kept.iter().flat_map(|(key, _)| key).map(|key| key.times().signs_from);
+    let due = times.filter(|from| *from <= now).max();
+    let signs_from = due.map_or(now, |due| now.max(due.saturating_add(1)));
+    let made = make(directory, bits, KeyTimes { published_at: now, signs_from })
+        .map(SigningKey::immediately)
+        .and_then(|key| write(directory, &key).map(|()| key))
+        .map_err(|fault| vec![fault])?;
+    let (mut retired, mut faults) = (Vec::new(), Vec::new());
+    for (key, file) in out {
+        let to = match &key {
+            Some(key) => retired_file(directory, key.key_id()),
+            None => {
+                let mut name = file.clone().into_os_string();
+                name.push(".retired");
+                name.into()
+            }
+        };
+        match whole_file::rename(&file, &to) {
+            Ok(()) => retired.push(to),
+            Err(error) => {
+                let problem = format!(
+                    "cannot be renamed, and is still in use beside the new key {}: {error}",
+                    made.key_id()
+                );
+                faults.push(Fault::new(&file, problem));
+            }
+        }
+    }
+    if faults.is_empty() { Ok(Replaced { made, retired }) } else { Err(faults) }
 }
 
 /// A key that was taken out of its directory.
@@ -186,12 +286,17 @@ pub fn retire(
     let mut retired = Vec::new();
     for (file, key, state) in out {
         let key_id = key.key_id().to_owned();
-        let to = directory.join(format!("{key_id}.pem.retired"));
+        let to = retired_file(directory, &key_id);
         whole_file::rename(&file, &to)
             .map_err(|error| vec![Fault::new(&file, format!("cannot be renamed: {error}"))])?;
         retired.push(Retired { key_id, state, file: to });
     }
     Ok(retired)
+}
+
+/// Where a key is kept that is out of use.
+fn retired_file(directory: &Path, key_id: &str) -> PathBuf {
+    directory.join(format!("{key_id}.pem.retired"))
 }
 
 /// Puts the key into `directory` that is made with the times it has there.
@@ -201,13 +306,13 @@ fn add(
     now: u64,
     make: impl FnOnce(KeyTimes) -> Result<SigningKey, Fault>,
 ) -> Result<SigningKey, Vec<Fault>> {
-    whole_file::create_directory(directory)
-        .map_err(|error| vec![Fault::new(directory, format!("cannot be created: {error}"))])?;
+    create_directory(directory)?;
     let (_lock, files) = load_to_edit(directory)?;
     let times = if files.is_empty() {
         KeyTimes { published_at: now, signs_from: now }
     } else {
-        retention.publish_at(now)
+        let others: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
+        retention.publish_beside(&others, now)
     };
     let key = make(times).map_err(|fault| vec![fault])?;
     if let Some((file, key)) = files.iter().find(|(_, known)| known.key_id() == key.key_id()) {
@@ -216,6 +321,11 @@ fn add(
     }
     write(directory, &key).map_err(|fault| vec![fault])?;
     Ok(key)
+}
+
+fn create_directory(directory: &Path) -> Result<(), Vec<Fault>> {
+    whole_file::create_directory(directory)
+        .map_err(|error| vec![Fault::new(directory, format!("cannot be created: {error}"))])
 }
 
 fn make(directory: &Path, bits: u16, times: KeyTimes) -> Result<SigningKey, Fault> {
@@ -238,8 +348,10 @@ fn write(directory: &Path, key: &SigningKey) -> Result<(), Fault> {
         .map_err(|_| Fault::new(directory, "the key could not be encoded"))?;
     let file = directory.join(format!("{}.pem", key.key_id()));
     let KeyTimes { published_at, signs_from } = key.times();
+    let immediate =
+        if key.is_immediate() { format!("{IMMEDIATE}: {YES}\n") } else { String::new() };
     let text = Zeroizing::new(format!(
-        "{PUBLISHED_AT}: {published_at}\n{SIGNS_FROM}: {signs_from}\n{}",
+        "{PUBLISHED_AT}: {published_at}\n{SIGNS_FROM}: {signs_from}\n{immediate}{}",
         *pem
     ));
     whole_file::create(&file, text.as_bytes())
@@ -248,9 +360,12 @@ fn write(directory: &Path, key: &SigningKey) -> Result<(), Fault> {
 
 /// Every key with its file, and nobody else edits until the lock is dropped.
 fn load_to_edit(directory: &Path) -> Result<(Lock, KeyFiles), Vec<Fault>> {
-    let lock = whole_file::lock_directory(directory)
-        .map_err(|error| vec![Fault::new(directory, format!("cannot be locked: {error}"))])?;
-    Ok((lock, load_files(directory)?))
+    Ok((lock(directory)?, load_files(directory)?))
+}
+
+fn lock(directory: &Path) -> Result<Lock, Vec<Fault>> {
+    whole_file::lock_directory(directory)
+        .map_err(|error| vec![Fault::new(directory, format!("cannot be locked: {error}"))])
 }
 
 /// Each key with its file.
@@ -297,7 +412,8 @@ fn load_file(file: &Path) -> Result<SigningKey, Fault> {
         published_at: time(file, &text, PUBLISHED_AT)?,
         signs_from: time(file, &text, SIGNS_FROM)?,
     };
-    parse(file, &text, times)
+    let key = parse(file, &text, times)?;
+    Ok(if is_immediate(file, &text)? { key.immediately() } else { key })
 }
 
 /// The text of a file that holds a key, if it is its owner's alone.
@@ -326,25 +442,33 @@ fn parse(file: &Path, text: &str, times: KeyTimes) -> Result<SigningKey, Fault> 
 
 /// The time under `name` in front of the key, or 0.
 fn time(file: &Path, text: &str, name: &str) -> Result<u64, Fault> {
-    for (index, line) in text.lines().enumerate() {
-        if line.starts_with("-----BEGIN ") {
-            break;
-        }
-        if let Some((key, value)) = line.split_once(':')
-            && key == name
-        {
-            let value = value.trim_start();
-            let column = line.chars().count() - value.chars().count() + 1;
-            let place = Position { line: index + 1, column };
-            return value
-                .trim_end()
-                .parse()
-                .map_err(|_| Fault::new(file, "must be Unix seconds").at(place).in_field(name));
+    let Some((place, value)) = field(text, name) else { return Ok(0) };
+    let not_a_time = |_| Fault::new(file, "must be Unix seconds").at(place).in_field(name);
+    value.parse().map_err(not_a_time)
+}
+
+fn is_immediate(file: &Path, text: &str) -> Result<bool, Fault> {
+    match field(text, IMMEDIATE) {
+        None => Ok(false),
+        Some((_, YES)) => Ok(true),
+        Some((place, _)) => {
+            Err(Fault::new(file, "must be yes, or not there").at(place).in_field(IMMEDIATE))
         }
     }
-    Ok(0)
+}
+
+/// The value under `name` in front of the key, with its place.
+fn field<'t>(text: &'t str, name: &str) -> Option<(Position, &'t str)> {
+    let lines = (1..).zip(text.lines()).take_while(|(_, line)| !line.starts_with("-----BEGIN "));
+    let mut fields = lines.filter_map(|(number, line)| Some((number, line, line.split_once(':')?)));
+    let (line, whole, (_, value)) = fields.find(|(.., (key, _))| *key == name)?;
+    let value = value.trim_start();
+    let column = whole.chars().count() - value.chars().count() + 1;
+    Some((Position { line, column }, value.trim_end()))
 }
 
 const PUBLISHED_AT: &str = "Published-At";
 const SIGNS_FROM: &str = "Signs-From";
+const IMMEDIATE: &str = "Immediate";
+const YES: &str = "yes";
 const PEM_LABEL: &str = "PRIVATE KEY";

@@ -22,7 +22,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use tracing::error;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, join_soon};
 use crate::fault::Fault;
 use crate::oauth::error::Cause;
 use crate::store::revocations::ledger::{Ledger, Row};
@@ -199,8 +199,8 @@ impl Drop for Revocations {
         self.shared.queue().has_ended = true;
         self.shared.arrival.notify_one();
         if let Some(writer) = self.writer.take() {
-            // A thread that panicked has nothing left to write.
-            let _ = writer.join();
+            // What a disk that hangs has not taken was never acknowledged.
+            join_soon(writer);
         }
     }
 }

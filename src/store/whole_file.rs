@@ -1,15 +1,21 @@
 //! Files that are replaced whole or not at all, whatever happens in between.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions};
+mod lock;
+mod owner;
+
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+pub use crate::store::whole_file::lock::{Lock, lock, lock_directory, try_lock};
+
 /// Replaces `path` with `contents`, on disk when this returns.
 ///
 /// The new file has the owner and permissions of the one it replaces; a new one can be read by its
-/// owner only. A link stays, and what it names is replaced.
+/// owner only, who is the directory's owner if root makes it. A link stays, and what it names is
+/// replaced.
 ///
 /// # Errors
 ///
@@ -31,10 +37,10 @@ pub struct Staged {
 ///
 /// The operating system's.
 pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = real_path(path)?;
     let mut file = write_beside(&path, contents)?;
-    if let Ok(metadata) = std::fs::metadata(&path) {
-        keep_owner(file.as_file(), &metadata)?;
+    if let Ok(metadata) = fs::symlink_metadata(&path) {
+        owner::keep(file.as_file(), &metadata)?;
         file.as_file_mut().set_permissions(metadata.permissions())?;
     }
     Ok(Staged { file, path })
@@ -52,7 +58,8 @@ impl Staged {
     }
 }
 
-/// Creates `path`, readable by its owner only, on disk when this returns.
+/// Creates `path`, readable by its owner only, on disk when this returns. If root makes it, its
+/// owner is the directory's.
 ///
 /// # Errors
 ///
@@ -69,12 +76,12 @@ pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
 ///
 /// The operating system's.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::rename(from, to)?;
+    fs::rename(from, to)?;
     sync_directory(to)
 }
 
 /// Creates `directory` and what is missing above it, its owner's alone, on disk when this returns.
-/// One that exists stays as it is.
+/// One that exists stays as it is. If root makes it, its owner is that of the directory above.
 ///
 /// # Errors
 ///
@@ -83,83 +90,64 @@ pub fn create_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
+    let parent = directory_of(directory);
+    create_directory(parent)?;
+    let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)?;
+    match builder.create(directory) {
+        Ok(()) => owner::inherit_directory(directory, parent)?,
+        // Another process that starts at the same time was first.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+        Err(error) => return Err(error),
+    }
     sync_directory(directory)
 }
 
-/// Keeps every other process from editing a file until it is dropped.
-#[derive(Debug)]
-pub struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing the file unlocks it anyway, unless a child still has it open.
-        let _ = self.0.unlock();
-    }
-}
-
-/// Holds off every other process that edits `path` until the lock is dropped.
-///
-/// # Errors
-///
-/// The operating system's.
-pub fn lock(path: &Path) -> io::Result<Lock> {
-    let file = open_lock(path)?;
-    file.lock()?;
-    Ok(Lock(file))
-}
-
-/// Holds off every other process that adds files to `directory` or takes them away, until the lock
-/// is dropped.
-///
-/// # Errors
-///
-/// The operating system's.
-pub fn lock_directory(directory: &Path) -> io::Result<Lock> {
-    // With a separator at its end, the name that is made of it is a hidden one inside.
-    lock(&directory.join(""))
-}
-
-/// The same as [`lock`] without waiting.
-///
-/// # Errors
-///
-/// `WouldBlock` if another process has the lock, or the operating system's.
-pub fn try_lock(path: &Path) -> io::Result<Lock> {
-    let file = open_lock(path)?;
-    file.try_lock()?;
-    Ok(Lock(file))
-}
-
-/// A file of its own: the target is replaced by renaming, which would leave a lock on it behind.
-fn open_lock(path: &Path) -> io::Result<File> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    OpenOptions::new().create(true).truncate(false).write(true).open(PathBuf::from(name))
-}
-
-/// Who edits as root must not take the file from the server that reads it.
-fn keep_owner(file: &File, old: &Metadata) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{MetadataExt, fchown};
-        let new = file.metadata()?;
-        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-            fchown(file, Some(old.uid()), Some(old.gid()))?;
+/// The one name of the file that `path` leads to through links, its own and those of directories.
+/// The file need not exist.
+fn real_path(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match fs::canonicalize(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            known => return known,
+        }
+        match fs::read_link(&path) {
+            // A link to a file that has yet to be made.
+            Ok(target) => path = directory_of(&path).join(target),
+            Err(_) => {
+                let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+                return Ok(fs::canonicalize(directory_of(&path))?.join(name));
+            }
         }
     }
+    Err(io::Error::other("too many symbolic links"))
+}
+
+/// As the kernel allows.
+const MOST_LINKS: usize = 40;
+
+/// Whether the file has another name (a hard link), which keeps the old contents when this one is
+/// replaced.
+pub fn has_other_names(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.nlink() > 1)
+    }
     #[cfg(not(unix))]
-    let _ = (file, old);
-    Ok(())
+    {
+        let _ = path;
+        false
+    }
 }
 
 /// tempfile creates with mode 0600.
 fn write_beside(path: &Path, contents: &[u8]) -> io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::new_in(directory_of(path))?;
+    let directory = directory_of(path);
+    let mut file = NamedTempFile::new_in(directory)?;
+    owner::inherit(file.as_file(), directory)?;
     file.write_all(contents)?;
     file.as_file().sync_all()?;
     Ok(file)
@@ -188,6 +176,15 @@ pub fn is_world_readable(permissions: &Permissions) -> bool {
 /// What to do about a file that is world-readable.
 pub const HIDE_IT: &str = "run chmod 600 on it; in a Kubernetes volume, where that does not last, set \
                            defaultMode: 0440 and the pod's fsGroup";
+/// Whether everyone on the machine may write a file with these permissions.
+pub fn is_world_writable(permissions: &Permissions) -> bool {
+    has_any_of(permissions, 0o002)
+}
+
+/// Whether a file with these permissions is not its owner's alone.
+pub fn is_shared(permissions: &Permissions) -> bool {
+    has_any_of(permissions, 0o077)
+}
 
 fn has_any_of(permissions: &Permissions, mode: u32) -> bool {
     #[cfg(unix)]

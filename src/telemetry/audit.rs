@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use tracing::warn;
 
 use crate::clock::{Clock, date_time};
 use crate::telemetry::log_queue::{LogQueue, LogWriter};
@@ -98,13 +99,18 @@ pub struct Request<'a> {
 
 impl Audit {
     /// Continues the file at `path`, which its owner alone can read if it is a new one. A file that
-    /// is renamed or removed is followed by a new one, so that others may rotate it.
+    /// is renamed or removed is followed by a new one, so that others may rotate it. Lines for a
+    /// FIFO that no process reads are lost.
     ///
     /// # Errors
     ///
     /// The operating system's.
     pub fn to(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
+        if file.is_none() {
+            let file = path.display();
+            warn!(%file, "no process reads this FIFO: audit lines are lost until one does");
+        }
         let (queue, writer) = LogQueue::to(Followed { path: path.to_owned(), file })?;
         Ok(Self { queue, _writer: writer })
     }
@@ -140,32 +146,56 @@ impl fmt::Debug for Audit {
 /// A file by its name: whatever has that name when lines are to be written.
 struct Followed {
     path: PathBuf,
-    file: File,
+    /// `None`: a FIFO without a reader.
+    file: Option<File>,
 }
 
 impl Write for Followed {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        self.file.write(lines)
+        self.write_all(lines).map(|()| lines.len())
     }
 
     fn write_all(&mut self, lines: &[u8]) -> io::Result<()> {
-        if !is_at(&self.file, &self.path) {
+        if !self.file.as_ref().is_some_and(|file| is_at(file, &self.path)) {
             self.file = open(&self.path)?;
         }
-        self.file.write_all(lines)
+        let file = self.file.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        file.write_all(lines)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.as_mut().map_or(Ok(()), File::flush)
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// `None`: a FIFO that no process reads, and whose opening would wait for one.
+#[cfg(unix)]
+fn open(path: &Path) -> io::Result<Option<File>> {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    use rustix::io::Errno;
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
     let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    options.append(true).create(true).mode(0o600);
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    match options.open(path) {
+        Ok(file) => {
+            // Writing may wait: the writing thread has nothing else to do, and no line is torn.
+            fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+            Ok(Some(file))
+        }
+        Err(error)
+            if Errno::from_io_error(&error) == Some(Errno::NXIO)
+                && std::fs::metadata(path)?.file_type().is_fifo() =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path) -> io::Result<Option<File>> {
+    OpenOptions::new().append(true).create(true).open(path).map(Some)
 }
 
 /// Whether `file` is the one that has this name.

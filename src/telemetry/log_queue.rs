@@ -12,11 +12,14 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::clock::join_soon;
+
 /// Takes lines and never blocks.
 #[derive(Clone)]
 pub struct LogQueue(Arc<Shared>);
 
-/// Keeps the writing thread; dropping it writes what is left.
+/// Keeps the writing thread; dropping it writes what is left, as far as its reader takes it in the
+/// next moment.
 pub struct LogWriter {
     queue: LogQueue,
     thread: Option<JoinHandle<()>>,
@@ -106,8 +109,8 @@ impl Drop for LogWriter {
         self.queue.lines().closed = true;
         self.queue.0.arrival.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has nothing left to write.
-            let _ = thread.join();
+            // One that has not ended waits for a reader; the process does not.
+            join_soon(thread);
         }
     }
 }

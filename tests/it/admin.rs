@@ -5,7 +5,7 @@ mod gate;
 use grantd::clock::Clock;
 
 use crate::support::home::{SIGNER, signing_key};
-use crate::support::{DEMO, ENCODINGS, Home, Program, Request, demo_without};
+use crate::support::{DEMO, ENCODINGS, Home, Program, Request, Token, demo_without};
 
 fn series(outcome: &str, cause: &str, route: &str) -> String {
     format!(r#"grantd_requests_total{{cause="{cause}",outcome="{outcome}",route="{route}"}}"#)
@@ -109,26 +109,23 @@ fn metrics_are_in_the_prometheus_text_format() {
 }
 
 #[test]
-fn without_a_key_that_signs_it_is_not_ready_and_says_so_to_everyone() {
+fn on_a_clock_before_every_key_the_earliest_signs_and_the_server_is_ready() {
     let home = Home::without_key();
     let (name, pem) = signing_key();
     let far = 4_102_444_800_u64;
-    home.write_key(name, &format!("Published-At: 0\nSigns-From: {far}\n{pem}"));
+    home.write_key(name, &format!("Published-At: {far}\nSigns-From: {far}\n{pem}"));
     let server = Program::start(home, &[]);
 
     let answer = Request::get("/readyz").send(server.admin);
-    assert_eq!((answer.status, answer.text()), (503, "not ready: no key signs at this time\n"));
-    assert_eq!(Request::get("/livez").send(server.admin).status, 200);
+    assert_eq!((answer.status, answer.text()), (200, "ok\n"));
     for encoding in ENCODINGS {
         let answer = server.ask(&Request::token(encoding, &DEMO));
-        answer.assert_refused(503, "temporarily_unavailable");
-        assert_eq!(answer.header("retry-after"), Some("1"));
+        let token = Token::verified(&answer, server.address);
+        assert_eq!(token.header["kid"], name.trim_end_matches(".pem"));
     }
-    assert_eq!(server.metric(&series("refused", "no_signing_key", "token")), 2);
-    assert_eq!(server.issued(), 0);
-    // Verifiers are to have it before it signs.
-    let keys = server.ask(&Request::get("/.well-known/jwks.json")).json();
-    assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(server.issued(), 2);
+    let keys = Request::get("/keys").send(server.admin).json();
+    assert_eq!(keys[0]["state"], "signing");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::path::Path;
 use clap::Args;
 use serde_json::Value;
 
-use super::{FileArg, told};
+use super::{FileArg, told, wait_for};
 use crate::cli::CliError;
 use crate::cli::client::show::entry_of;
+use crate::cli::live::WaitArgs;
 use crate::cli::secret::{self, HashKind};
 use crate::cli::times::{parse_duration, parse_time};
 use crate::clock::{self, Clock};
@@ -37,6 +38,8 @@ pub(crate) struct RotateArgs {
     /// What is kept of the secret [default: sha256; argon2id if it has fewer than 32 characters].
     #[arg(long, value_name = "HASH")]
     hash: Option<HashKind>,
+    #[command(flatten)]
+    server: WaitArgs,
 }
 
 #[derive(Args, Debug)]
@@ -55,6 +58,8 @@ pub(crate) struct ExpireArgs {
     /// At this time: Unix seconds, or as in 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", conflicts_with = "seconds", value_parser = parse_time)]
     at: Option<u64>,
+    #[command(flatten)]
+    server: WaitArgs,
 }
 
 pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
@@ -66,6 +71,7 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
     };
     let hash = secret::hash(&secret, args.hash)?;
     let old_until = args.expire_old.map(|seconds| now.saturating_add(seconds));
+    let mut secret_label = String::new();
     let change = |path: &Path, text: &str| {
         let taken = labels(text, &args.id);
         let label = match &args.label {
@@ -81,17 +87,29 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
             Some(label) => label.clone(),
             None => free_label(&clock::date(now), &taken),
         };
+        secret_label.clone_from(&label);
         edit::add_secret(path, text, &args.id, &NewSecret { label, hash }, old_until)
     };
     let shown = (!args.secret_stdin).then_some(&*secret);
-    args.file.edit_and_tell(change, || Some(told(&args.id, shown)))
+    // First of all: it is told once, in force or not.
+    args.file.edit_and_tell(change, || Some(told(&args.id, shown)))?;
+    wait_for(&args.id, &args.server, |client| secret_of(client, &secret_label).is_some())
+}
+
+/// The client's secret of this label, as a server knows it.
+fn secret_of<'a>(client: Option<&'a Value>, label: &str) -> Option<&'a Value> {
+    client?["secrets"].as_array()?.iter().find(|secret| secret["label"] == label)
 }
 
 pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
     let in_seconds = || Clock::system().unix_seconds().saturating_add(args.seconds);
     let until = args.at.unwrap_or_else(in_seconds);
     args.file.edit(|path, text| edit::expire_secret(path, text, &args.id, &args.label, until))?;
-    args.file.warn_of(&args.id)
+    args.file.warn_of(&args.id)?;
+    wait_for(&args.id, &args.server, |client| {
+        let ends = secret_of(client, &args.label).and_then(|secret| secret["expires_at"].as_u64());
+        ends.is_some_and(|ends| ends <= until)
+    })
 }
 
 /// The labels of the client's secrets; none if anything is wrong, which the edit will say.

@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::entry::{Place, Reader};
-use super::offset_in;
+use super::{offset_in, require_closed};
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
 use crate::jose::public_key::{self, PublicKey, SetProblem};
@@ -32,7 +32,7 @@ impl<'t> Reader<'t> {
         };
         let file = self.file.parent().unwrap_or_else(|| Path::new("")).join(name);
         self.key_file = Some(Stamp::of_file(file.clone()));
-        match read_key_set(&file) {
+        match require_closed(&file).and_then(|()| read_key_set(&file)) {
             Ok((_, keys)) => keys,
             // The path is not shown if it may be a secret in the wrong place.
             Err(fault) if fault.line.is_none() => {

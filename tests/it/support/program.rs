@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 
@@ -76,6 +77,12 @@ impl Program {
     pub(crate) fn start_limited(home: Home, limit: &str, arguments: &[&str]) -> Self {
         let shell = within_shell(&home, &format!("{limit}; exec \"$0\" \"$@\""));
         Self::start_command(home, shell, Stdio::null(), arguments, &[])
+    }
+
+    /// Starts one that runs as this user, whose the home should be.
+    pub(crate) fn start_as(user: u32, home: Home, arguments: &[&str]) -> Self {
+        let command = as_user(user, home.command(&[]));
+        Self::start_command(home, command, Stdio::null(), arguments, &[])
     }
 
     fn start_command(
@@ -212,6 +219,12 @@ impl Program {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.child.wait().expect("the program's own child")
     }
+}
+
+/// The command as this user runs it, of a group of the same number. Only root can do so.
+pub(crate) fn as_user(user: u32, mut command: Command) -> Command {
+    command.uid(user).gid(user);
+    command
 }
 
 /// The program of `home`, started by a script that ends with `exec "$0" "$@"`.

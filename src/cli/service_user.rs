@@ -1,0 +1,132 @@
+//! What the user that the service runs as may do with its files. Root, who checks them, may do
+//! everything; the service does not start with a file that only root can read.
+
+use std::collections::HashSet;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::fault::Fault;
+
+/// Says which files of `config`, itself in `config_file`, the owner of the directory of keys cannot
+/// use. Fine unless root asks, and another user owns that directory.
+///
+/// # Errors
+///
+/// Every [`Fault`].
+pub(super) fn check(config: &Config, config_file: Option<&Path>) -> Result<(), Vec<Fault>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let [keys, state] = [&config.keys, &config.state].map(|directory| fs::metadata(directory).ok());
+    let Some(user) = keys.or(state).map(|directory| User::who_owns(&directory)) else {
+        return Ok(());
+    };
+    if user.id == 0 {
+        return Ok(());
+    }
+    let mut needs: Vec<(PathBuf, u32)> = Vec::new();
+    needs.extend(config_file.map(|file| (file.to_owned(), READ)));
+    needs.push((config.clients.clone(), READ));
+    needs.extend(config.admin_token_file.clone().map(|file| (file, READ)));
+    needs.extend(config.audit.clone().map(|file| (file, WRITE)));
+    needs.extend(visible_files(&config.keys).into_iter().map(|file| (file, READ)));
+    needs.push((config.state.clone(), READ | WRITE | SEARCH));
+    needs.extend(visible_files(&config.state).into_iter().map(|file| (file, READ | WRITE)));
+    let faults = needs.into_iter().filter_map(|(path, need)| {
+        // One that is missing is for others to judge.
+        let metadata = fs::metadata(&path).ok()?;
+        (!user.may(need, &metadata)).then(|| {
+            let (verb, id, group) =
+                (if need == READ { "read" } else { "used" }, user.id, user.group);
+            let problem = format!(
+                "cannot be {verb} by the user {id}, who owns the directory of keys and so is the \
+                 service's: run chown {id}:{group} on it"
+            );
+            Fault::new(&path, problem)
+        })
+    });
+    let faults: Vec<_> = faults.collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+/// Keys that are in use, and what is remembered.
+fn visible_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        .map(|entry| entry.path())
+        .filter(|file| file.extension().is_none_or(|extension| extension != "retired"))
+        .collect();
+    files.sort_unstable();
+    files
+}
+
+struct User {
+    id: u32,
+    /// That of the directory.
+    group: u32,
+    groups: HashSet<u32>,
+}
+
+impl User {
+    fn who_owns(directory: &Metadata) -> Self {
+        let (id, group) = (directory.uid(), directory.gid());
+        let [users, groups] =
+            ["/etc/passwd", "/etc/group"].map(|file| fs::read_to_string(file).unwrap_or_default());
+        Self { id, group, groups: groups_of(id, &users, &groups).chain([group]).collect() }
+    }
+
+    /// As the kernel decides: the first class that the user is of counts.
+    fn may(&self, need: u32, metadata: &Metadata) -> bool {
+        let shift = if metadata.uid() == self.id {
+            6
+        } else if self.groups.contains(&metadata.gid()) {
+            3
+        } else {
+            0
+        };
+        metadata.mode() >> shift & need == need
+    }
+}
+
+/// The groups of a user, from the texts of passwd(5) and group(5).
+fn groups_of(id: u32, users: &str, groups: &str) -> impl Iterator<Item = u32> {
+    fn fields(line: &str) -> Vec<&str> {
+        line.split(':').collect()
+    }
+    let number = |text: &str| text.parse::<u32>().ok();
+    let user = users.lines().map(fields).find(|user| user.len() > 3 && number(user[2]) == Some(id));
+    let primary = user.as_ref().and_then(|user| number(user[3]));
+    let name = user.map(|user| user[0].to_owned());
+    let is_member =
+        move |members: &str| members.split(',').any(|member| Some(member) == name.as_deref());
+    let others: Vec<_> = groups
+        .lines()
+        .map(fields)
+        .filter(|group| group.len() > 3 && is_member(group[3]))
+        .filter_map(|group| number(group[2]))
+        .collect();
+    primary.into_iter().chain(others)
+}
+
+const READ: u32 = 4;
+const WRITE: u32 = 2;
+const SEARCH: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_in_a_first_group_and_in_those_that_name_it() {
+        let users = "root:x:0:0::/root:/bin/sh\ngrantd:x:998:997::/:/bin/false\nshort:x:5\n";
+        let groups = "root:x:0:\nproxy:x:13:www,grantd\nssl:x:14:grantd2\nbad\n";
+        let of = |id| groups_of(id, users, groups).collect::<Vec<_>>();
+        assert_eq!(of(998), [997, 13]);
+        assert_eq!(of(0), [0]);
+        assert_eq!(of(5), [] as [u32; 0]);
+        assert_eq!(of(4711), [] as [u32; 0]);
+    }
+}

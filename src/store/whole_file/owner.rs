@@ -1,0 +1,61 @@
+//! Whose a file is. What root makes in another user's directory is given to that user, whose server
+//! could not read it otherwise.
+//!
+//! Files are given away by their descriptors: by then, their names may lead elsewhere.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+
+/// Gives `file` the owner of the one that it replaces.
+#[cfg(unix)]
+pub(super) fn keep(file: &File, old: &Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let new = file.metadata()?;
+    if (new.uid(), new.gid()) == (old.uid(), old.gid()) {
+        return Ok(());
+    }
+    fchown(file, Some(old.uid()), Some(old.gid()))
+}
+
+/// Gives `file`, which is new in `directory`, the directory's owner if this process is root's.
+#[cfg(unix)]
+pub(super) fn inherit(file: &File, directory: &Path) -> io::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    keep(file, &std::fs::metadata(directory)?)
+}
+
+/// The same for a directory that was made in `parent`.
+#[cfg(unix)]
+pub(super) fn inherit_directory(directory: &Path, parent: &Path) -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags, open};
+    if !is_root() {
+        return Ok(());
+    }
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = File::from(open(directory, flags, Mode::empty())?);
+    keep(&opened, &std::fs::metadata(parent)?)
+}
+
+/// Only root can give files away.
+#[cfg(unix)]
+pub(super) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(not(unix))]
+pub(super) fn keep(_file: &File, _old: &Metadata) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(super) fn inherit(_file: &File, _directory: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(super) fn inherit_directory(_directory: &Path, _parent: &Path) -> io::Result<()> {
+    Ok(())
+}

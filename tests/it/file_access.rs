@@ -1,0 +1,361 @@
+//! Who may use which file: locks, files that root makes for the service's user, registries that
+//! others can write. Two users are needed for most of it, so these tests run as root or fail.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::command::run;
+use crate::support::home::{grantd, registry, set_mode};
+use crate::support::program::as_user;
+use crate::support::{DEMO, ENCODINGS, Home, Program, Request, Token, wait_until};
+
+/// The user of the service, and another one who has no business there.
+const SERVICE: u32 = 64_001;
+const OTHER: u32 = 64_002;
+
+/// A home that the service's user owns, all of it.
+fn home_of_the_service() -> Home {
+    let home = Home::new();
+    give(&home.path(""), SERVICE);
+    home
+}
+
+#[track_caller]
+fn give(path: &Path, user: u32) {
+    chown(path, Some(user), Some(user)).expect("this test needs two users: run it as root");
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path(), user));
+    }
+}
+
+/// Owner, group and permissions.
+fn access(path: &Path) -> (u32, u32, u32) {
+    let metadata = fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    (metadata.uid(), metadata.gid(), metadata.permissions().mode() & 0o777)
+}
+
+fn ids(home: &Home) -> Vec<String> {
+    let text = fs::read_to_string(home.clients()).unwrap();
+    let registry: Value = serde_json::from_str(&text).unwrap();
+    let clients = registry["clients"].as_array().unwrap().iter();
+    clients.map(|client| client["client_id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Adds clients by all of these names of one registry at once, and asserts that none is lost.
+#[track_caller]
+fn add_by_names(home: &Home, names: &[&str]) {
+    const EACH: usize = 20;
+    std::thread::scope(|scope| {
+        for (index, name) in names.iter().enumerate() {
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    let id = format!("by-{index}-{number}");
+                    let arguments = ["client", "add", "--scope", "a", "--id", &id, "--clients"];
+                    run(home.command(&arguments).arg(name)).assert_fine();
+                }
+            });
+        }
+    });
+    let ids = ids(home);
+    let added = ids.iter().filter(|id| id.starts_with("by-")).count();
+    assert_eq!(added, names.len() * EACH, "{ids:?}");
+}
+
+#[test]
+fn no_client_is_lost_that_is_added_by_another_name() {
+    let home = Home::new();
+    home.write("clients.json", "{\"clients\":[]}");
+    fs::create_dir(home.path("elsewhere")).unwrap();
+    symlink("../clients.json", home.path("elsewhere/link.json")).unwrap();
+    symlink(home.path("elsewhere/link.json"), home.path("link-to-link.json")).unwrap();
+    symlink(".", home.path("directory")).unwrap();
+    let names =
+        ["clients.json", "elsewhere/link.json", "link-to-link.json", "directory/clients.json"];
+    add_by_names(&home, &names);
+    assert!(fs::symlink_metadata(home.path("link-to-link.json")).unwrap().is_symlink());
+}
+
+#[test]
+fn no_client_is_lost_from_a_registry_that_a_link_has_yet_to_make() {
+    let home = Home::new();
+    fs::remove_file(home.clients()).unwrap();
+    symlink("clients.json", home.path("link.json")).unwrap();
+    add_by_names(&home, &["link.json", "clients.json"]);
+    assert!(fs::symlink_metadata(home.path("link.json")).unwrap().is_symlink());
+}
+
+#[test]
+fn keys_are_made_one_after_the_other_by_every_name_of_their_directory() {
+    let home = Home::without_key();
+    symlink("keys", home.path("linked")).unwrap();
+    let made = std::thread::scope(|scope| {
+        let making = ["keys", "linked", "keys/../linked/", "linked/."].map(|name| {
+            let home = &home;
+            scope.spawn(move || {
+                let made = run(home.command(&["key", "generate", "--keys", name]));
+                serde_json::from_str::<Value>(made.assert_fine()).unwrap()
+            })
+        });
+        making.map(|making| making.join().unwrap())
+    });
+    let is_first = |key: &&Value| key["published_at"] == key["signs_from"];
+    assert_eq!(made.iter().filter(is_first).count(), 1, "{made:?}");
+}
+
+#[test]
+fn a_registry_with_a_hard_link_is_not_edited() {
+    let home = Home::new();
+    fs::hard_link(home.clients(), home.path("other.json")).unwrap();
+    let before = fs::read(home.clients()).unwrap();
+    for arguments in [
+        &["client", "add", "--id", "x", "--scope", "a"][..],
+        &["client", "disable", "--id", "demo-client"],
+        &["client", "rotate-secret", "--id", "demo-client"],
+    ] {
+        for name in ["clients.json", "other.json"] {
+            let ended = run(home.command(arguments).args(["--clients", name]));
+            ended.assert_error(1, &[&format!("{name}: has another name (a hard link)"), "ln -s"]);
+        }
+    }
+    assert_eq!(fs::read(home.clients()).unwrap(), before);
+    run(home.command(&["client", "list"])).assert_fine();
+}
+
+#[test]
+fn a_registry_that_everyone_may_write_is_refused() {
+    let home = Home::new();
+    let says = ["clients.json: can be written by everyone on this machine", "chmod o-w"];
+    for mode in [0o666, 0o602, 0o646, 0o777] {
+        set_mode(&home.clients(), mode);
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        for arguments in [
+            &serve[..],
+            &["check"],
+            &["client", "list"],
+            &["client", "add", "--id", "x", "--scope", "a"],
+            &["key", "rotate"],
+        ] {
+            run(home.command(arguments)).assert_error(1, &says);
+        }
+    }
+    // A group may.
+    set_mode(&home.clients(), 0o664);
+    run(home.command(&["check"])).assert_fine();
+    // What the registry names is a part of it.
+    let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    home.write("jwks.json", keys);
+    let client = json!({ "client_id": "signer", "auth_methods": ["private_key_jwt"],
+                         "jwks": "jwks.json", "scopes": ["a"] });
+    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    run(home.command(&["check"])).assert_fine();
+    set_mode(&home.path("jwks.json"), 0o666);
+    run(home.command(&["check"])).assert_error(1, &["jwks: names a file that everyone may write"]);
+}
+
+#[test]
+fn a_registry_that_everyone_may_write_does_not_come_into_force() {
+    let server = Program::start(Home::new(), &[]);
+    let readiness = || Request::get("/readyz").send(server.admin);
+    set_mode(&server.home.clients(), 0o666);
+    server.hang_up();
+    wait_until(|| readiness().text().starts_with("degraded: clients.json: can be written by "));
+    assert_eq!(readiness().status, 200);
+    set_mode(&server.home.clients(), 0o600);
+    server.hang_up();
+    wait_until(|| readiness().text() == "ok\n");
+}
+
+#[test]
+fn a_lock_is_open_to_those_alone_who_may_open_what_it_guards() {
+    let home = home_of_the_service();
+    for (mode, lock_mode) in [(0o644, 0o640), (0o640, 0o640), (0o600, 0o600), (0o660, 0o660)] {
+        set_mode(&home.clients(), mode);
+        for user in [0, SERVICE] {
+            let add = ["client", "add", "--scope", "a", "--id", &format!("c-{mode:o}-{user}")];
+            run(as_user(user, home.command(&add))).assert_fine();
+            let lock = home.path("clients.json.lock");
+            assert_eq!(access(&lock), (SERVICE, SERVICE, lock_mode), "{mode:o} by {user}");
+            assert_eq!(access(&home.clients()), (SERVICE, SERVICE, mode));
+        }
+    }
+    run(home.command(&["key", "generate"])).assert_fine();
+    let (owner, group, mode) = access(&home.keys().join(".lock"));
+    assert_eq!((owner, group, mode & 0o007), (SERVICE, SERVICE, 0));
+    // Of the ledger, made by the server.
+    let server = Program::start_as(SERVICE, home, &[]);
+    let (owner, _, mode) = access(&server.home.path("state/revocations.lock"));
+    assert_eq!((owner, mode & 0o007), (SERVICE, 0));
+}
+
+#[test]
+fn no_other_user_can_hold_up_a_command() {
+    let home = home_of_the_service();
+    // So that the other user comes as far as the lock; and as an older version has left that.
+    set_mode(&home.path(""), 0o755);
+    set_mode(&home.clients(), 0o644);
+    let lock = home.write("clients.json.lock", "");
+    set_mode(&lock, 0o644);
+    run(home.command(&["client", "enable", "--id", "demo-client"])).assert_fine();
+    let flock = |user: u32| {
+        let mut command = Command::new("flock");
+        command.arg("--nonblock").arg(&lock).arg("true");
+        as_user(user, command).output().expect("flock runs")
+    };
+    assert!(flock(SERVICE).status.success());
+    let refused = flock(OTHER);
+    let says = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && says.contains("Permission denied"), "{says}");
+    run(home.command(&["client", "disable", "--id", "demo-client"])).assert_fine();
+}
+
+#[test]
+fn a_lock_is_never_a_link_to_elsewhere() {
+    let home = home_of_the_service();
+    let victim = home.write("victim", "text");
+    let before = access(&victim);
+    for (lock, arguments) in [
+        ("clients.json.lock", &["client", "enable", "--id", "demo-client"][..]),
+        ("keys/.lock", &["key", "generate"]),
+    ] {
+        symlink(&victim, home.path(lock)).unwrap();
+        let ended = run(home.command(arguments));
+        ended.assert_error(1, &["cannot be locked"]);
+        assert_eq!(access(&victim), before);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "text");
+    }
+}
+
+#[test]
+fn a_lock_that_is_replaced_holds_nobody_up_and_lets_nobody_through() {
+    let home = home_of_the_service();
+    home.write("clients.json", "{\"clients\":[]}");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // An older version's lock comes back again and again; each command puts it right.
+        let loosen = scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let lock = home.path("clients.json.lock");
+                if lock.exists() {
+                    // It may be replaced at this moment.
+                    let _ = fs::set_permissions(&lock, fs::Permissions::from_mode(0o644));
+                }
+                std::thread::yield_now();
+            }
+        });
+        add_by_names(&home, &["clients.json", "./clients.json"]);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        loosen.join().unwrap();
+    });
+}
+
+#[test]
+fn what_root_makes_is_the_services_own() {
+    let home = home_of_the_service();
+    fs::remove_dir_all(home.keys()).unwrap();
+    fs::remove_file(home.clients()).unwrap();
+    run(home.command(&["client", "add", "--id", "a", "--scope", "a"])).assert_fine();
+    run(home.command(&["key", "generate"])).assert_fine();
+    run(home.command(&["key", "rotate"])).assert_fine();
+    let deep = ["key", "generate", "--keys", "new/directories/keys"];
+    run(home.command(&deep)).assert_fine();
+    let mut looked_at = 0;
+    let mut directories = vec![home.path("")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let (owner, group, mode) = access(&path);
+            assert_eq!((owner, group, mode & 0o077), (SERVICE, SERVICE, 0), "{}", path.display());
+            looked_at += 1;
+            directories.extend(path.is_dir().then_some(path));
+        }
+    }
+    assert!(looked_at >= 10, "{looked_at}");
+    // And the service can work with it.
+    home.write("clients.json", &registry());
+    let server = Program::start_as(SERVICE, home, &[]);
+    for encoding in ENCODINGS {
+        Token::verified(&server.ask(&Request::token(encoding, &DEMO)), server.address);
+    }
+    run(server.home.command(&["key", "generate"])).assert_fine();
+    server.log.wait_for(|line| line["message"] == "reloaded");
+    assert_eq!(Request::get("/readyz").send(server.admin).text(), "ok\n");
+}
+
+#[test]
+fn a_key_that_the_service_cannot_read_is_told_of_by_the_server_and_by_check() {
+    let server = Program::start_as(SERVICE, home_of_the_service(), &[]);
+    let home = &server.home;
+    let made = run(home.command(&["key", "generate"]));
+    let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
+    let name = format!("keys/{}.pem", made["kid"].as_str().unwrap());
+    // As copied there by hand.
+    chown(home.path(&name), Some(0), Some(0)).unwrap();
+    let readiness = || Request::get("/readyz").send(server.admin);
+    let says = format!("degraded: {name}: cannot be read: Permission denied");
+    wait_until(|| readiness().text().starts_with(&says));
+    assert_eq!(readiness().status, 200);
+    let checked = run(home.command(&["check"]));
+    let owner = format!("chown {SERVICE}:{SERVICE}");
+    checked.assert_error(1, &[&format!("{name}: cannot be read by the user {SERVICE}"), &owner]);
+    assert_eq!(checked.stderr.lines().count(), 1, "{checked:?}");
+
+    chown(home.path(&name), Some(SERVICE), Some(SERVICE)).unwrap();
+    run(home.command(&["check"])).assert_fine();
+    wait_until(|| readiness().text() == "ok\n");
+}
+
+#[test]
+fn check_names_every_file_that_the_service_cannot_use() {
+    let home = home_of_the_service();
+    let config = "admin_token_file = \"token\"\naudit = \"audit.jsonl\"\n";
+    for (name, text) in [("grantd.toml", config), ("token", "0123456789abcdef0123456789abcdef")] {
+        set_mode(&home.write(name, text), 0o600);
+    }
+    fs::create_dir(home.path("state")).unwrap();
+    home.write("state/revocations", "");
+    home.write("audit.jsonl", "");
+    set_mode(&home.clients(), 0o600);
+    let check = || run(home.command(&["check", "--config", "grantd.toml"]));
+    let key = fs::read_dir(home.keys()).unwrap().next().unwrap().unwrap().file_name();
+    let key = format!("keys/{}", key.to_str().unwrap());
+    let files = [
+        "grantd.toml",
+        "clients.json",
+        "token",
+        &*key,
+        "state",
+        "state/revocations",
+        "audit.jsonl",
+    ];
+    give(&home.path(""), SERVICE);
+    check().assert_fine();
+    for file in files {
+        let mode = if file == "state" { 0o700 } else { 0o600 };
+        set_mode(&home.path(file), mode);
+        chown(home.path(file), Some(0), Some(0)).unwrap();
+        check().assert_error(1, &[&format!("grantd: {file}: cannot be ")]);
+        // By its group it can, but for what belongs to its owner alone.
+        if ["grantd.toml", "clients.json", &*key].contains(&file) {
+            chown(home.path(file), Some(0), Some(SERVICE)).unwrap();
+            set_mode(&home.path(file), 0o640);
+            check().assert_fine();
+        }
+        give(&home.path(file), SERVICE);
+    }
+    // Without root, there is nobody else to speak for.
+    let as_service = as_user(SERVICE, home.command(&["check", "--config", "grantd.toml"]));
+    run(as_service).assert_fine();
+}
+
+#[test]
+fn in_a_directory_of_its_own_root_changes_no_owner() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let mut command = grantd(directory.path());
+    run(command.args(["key", "generate"])).assert_fine();
+    let uid = fs::metadata(directory.path()).unwrap().uid();
+    assert_eq!(access(&directory.path().join("keys")).0, uid);
+}

@@ -1,0 +1,80 @@
+//! `grantd client … --admin A`: the command ends when the running server has the change.
+
+use serde_json::Value;
+
+use crate::support::command::{Ended, run};
+use crate::support::home::secret_of;
+use crate::support::{Encoding, Home, Program, Request, Response, request_of};
+
+fn client(home: &Home, arguments: &[&str], admin: &str) -> Ended {
+    run(home.command(&[&["client"], arguments, &["--admin", admin]].concat()))
+}
+
+fn ask(server: &Program, id: &str, secret: &str) -> Response {
+    server.ask(&Request::token(Encoding::Urlencoded, &request_of(id, secret, &[])))
+}
+
+#[test]
+fn what_a_command_has_waited_for_is_in_force() {
+    let server = Program::start(Home::new(), &[]);
+    let (home, admin) = (&server.home, server.admin.to_string());
+    for (id, arguments) in [
+        ("reuser", &["disable", "--id", "reuser"][..]),
+        ("timed", &["remove", "--id", "timed"]),
+        ("percent", &["expire-secret", "--id", "percent", "--label", "a"]),
+        ("an:identifier", &["disable", "--id", "an:identifier"]),
+    ] {
+        let secret = match id {
+            "percent" => crate::support::home::PERCENT_SECRET.to_owned(),
+            "an:identifier" => crate::support::home::ODD_SECRET.to_owned(),
+            id => secret_of(id),
+        };
+        assert_eq!(ask(&server, id, &secret).status, 200, "{id}");
+        assert_eq!(client(home, arguments, &admin).assert_fine(), "");
+        ask(&server, id, &secret).assert_refused_quietly();
+    }
+    let rotated = client(home, &["rotate-secret", "--id", "basic-only"], &admin);
+    let rotated: Value = serde_json::from_str(rotated.assert_fine()).unwrap();
+    let secret = rotated["client_secret"].as_str().unwrap();
+    let request = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
+    assert_eq!(server.ask(&request.basic(&format!("basic-only:{secret}"))).status, 200);
+}
+
+impl Response {
+    #[track_caller]
+    fn assert_refused_quietly(&self) {
+        assert_eq!(self.status, 400, "{}", self.text());
+        assert_eq!(self.json()["error"], "invalid_client");
+    }
+}
+
+#[test]
+fn what_is_written_and_not_in_force_is_told() {
+    let other = Program::start(Home::new(), &[]);
+    let home = Home::new();
+    let (admin, public) = (other.admin.to_string(), other.address.to_string());
+    std::thread::scope(|scope| {
+        for (arguments, admin) in [
+            (&["disable", "--id", "reuser"][..], &*admin),
+            (&["remove", "--id", "timed"], &*admin),
+            // Not the admin listener, which knows of no client either.
+            (&["remove", "--id", "percent"], &*public),
+            (&["expire-secret", "--id", "no-scope", "--label", "a"], &*admin),
+            (&["rotate-secret", "--id", "post-only"], &*admin),
+            (&["disable", "--id", "one-audience"], "127.0.0.1:1"),
+        ] {
+            let home = &home;
+            scope.spawn(move || {
+                let ended = client(home, arguments, admin);
+                assert_eq!(ended.code, Some(1), "{ended:?}");
+                let says = format!("grantd: written, not in force: client {}: ", arguments[2]);
+                assert!(ended.stderr.starts_with(&says), "{ended:?}");
+                // A secret that was made is told all the same.
+                assert_eq!(ended.stdout.contains("client_secret"), arguments[0] == "rotate-secret");
+            });
+        }
+    });
+    let text = std::fs::read_to_string(home.clients()).unwrap();
+    assert!(!text.contains("\"timed\"") && !text.contains("\"percent\""));
+    run(home.command(&["client", "show", "--id", "reuser"])).assert_fine();
+}

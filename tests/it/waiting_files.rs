@@ -1,0 +1,272 @@
+//! Readers that do not read: what is to be written to them must hold up neither tokens, nor the
+//! start, nor the end.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use grantd::clock::Clock;
+use serde_json::Value;
+
+use crate::support::{
+    Connection, DEMO, ENCODINGS, Encoding, GUARD, Home, Program, Request, wait_until,
+};
+
+/// A server whose log is read up to where it serves, and no further.
+struct Unread {
+    child: Child,
+    log: BufReader<Box<dyn Read>>,
+    address: SocketAddr,
+    admin: SocketAddr,
+    _home: Home,
+}
+
+impl Unread {
+    fn start(home: Home, arguments: &[&str]) -> Self {
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let mut command = home.command(&serve);
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let stderr: Box<dyn Read> = Box::new(child.stderr.take().unwrap());
+        let mut log = BufReader::new(stderr);
+        let (address, admin) = loop {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+            let line: Value = serde_json::from_str(&line).unwrap();
+            let address = |name: &str| line[name].as_str().unwrap().parse().unwrap();
+            if line["message"] == "serving" {
+                break (address("address"), address("admin"));
+            }
+        };
+        Self { child, log, address, admin, _home: home }
+    }
+
+    fn terminate_and_wait(&mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let begin = Clock::instant();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begin.elapsed() < GUARD, "SIGTERM has not ended it");
+            std::thread::yield_now();
+        };
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Makes so many lines in the log and in the audit, each of some hundred bytes.
+fn make_lines(address: SocketAddr, number: usize) {
+    const AT_ONCE: usize = 50;
+    let id = "x".repeat(64);
+    let wrong = [("client_id", "demo-client"), ("grant_type", "x"), ("client_secret", "wrong")];
+    let request = Request::token(Encoding::Urlencoded, &wrong).header("X-Request-Id", id);
+    let bytes = request.to_bytes().repeat(AT_ONCE);
+    let mut connection = Connection::open(address);
+    for _ in 0..number.div_ceil(AT_ONCE) {
+        connection.send(&bytes);
+        (0..AT_ONCE).for_each(|_| assert_ne!(connection.read_answer().status, 200));
+    }
+}
+
+#[track_caller]
+fn make_lines_until(address: SocketAddr, is_so: impl Fn() -> bool) {
+    // The last of them are 60 MB.
+    assert!(
+        (0..100).any(|_| {
+            make_lines(address, 2_000);
+            is_so()
+        }),
+        "no line was lost"
+    );
+}
+
+#[track_caller]
+fn assert_serves(address: SocketAddr) {
+    for encoding in ENCODINGS {
+        assert_eq!(Request::token(encoding, &DEMO).send(address).status, 200);
+    }
+}
+
+fn lost(admin: SocketAddr, metric: &str) -> u64 {
+    let metrics = Request::get("/metrics").send(admin);
+    let mut lines = metrics.text().lines();
+    lines.find_map(|line| line.strip_prefix(metric)?.trim().parse().ok()).unwrap_or(0)
+}
+
+fn make_fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Opens a FIFO to read it, without waiting for a writer.
+fn open_to_read(path: &Path) -> File {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path).unwrap()
+}
+
+#[test]
+fn while_standard_error_is_not_read_tokens_go_on_and_the_process_ends() {
+    let mut server = Unread::start(Home::new(), &[]);
+    // More than a pipe holds.
+    make_lines(server.address, 1_000);
+    assert_serves(server.address);
+    // More than memory holds for it.
+    let lost = || lost(server.admin, "grantd_log_lines_lost ");
+    make_lines_until(server.address, || lost() > 0);
+    assert_serves(server.address);
+    server.terminate_and_wait();
+    // What the pipe held was whole, but for the end.
+    let mut rest = String::new();
+    server.log.read_to_string(&mut rest).unwrap();
+    let lines: Vec<_> = rest.lines().collect();
+    assert!(lines.len() > 10);
+    for line in &lines[..lines.len() - 1] {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+}
+
+#[test]
+fn while_neither_output_is_read_and_the_audit_goes_to_one_of_them_the_process_ends() {
+    let home = Home::new();
+    home.write("grantd.toml", "audit = \"/dev/stdout\"\n");
+    let mut server = Unread::start(home, &["--config", "grantd.toml"]);
+    make_lines(server.address, 1_000);
+    make_lines_until(server.address, || lost(server.admin, "grantd_audit_lines_lost ") > 0);
+    assert_serves(server.address);
+    server.terminate_and_wait();
+}
+
+#[test]
+fn while_standard_error_is_not_read_and_a_client_never_finishes_the_process_ends() {
+    let home = Home::new();
+    home.write("grantd.toml", "[limits]\ndrain_seconds = 1\n");
+    let mut server = Unread::start(home, &["--config", "grantd.toml"]);
+    make_lines(server.address, 1_000);
+    let mut unfinished = Connection::open(server.address);
+    unfinished.send(&Request::token(Encoding::Urlencoded, &DEMO).to_bytes()[..40]);
+    server.terminate_and_wait();
+}
+
+#[test]
+fn an_audit_fifo_without_a_reader_holds_up_neither_start_nor_end() {
+    let home = Home::new();
+    make_fifo(&home.path("audit"));
+    home.write("grantd.toml", "audit = \"audit\"\n");
+    let mut server = Program::start(home, &["--config", "grantd.toml"]);
+    let warning = "no process reads this FIFO: audit lines are lost until one does";
+    server.log.wait_for(|line| line["message"] == warning && line["level"] == "WARN");
+    assert_serves(server.address);
+    wait_until(|| server.metric("grantd_audit_lines_lost ") >= 2);
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn an_audit_fifo_is_written_to_from_when_it_has_a_reader() {
+    let home = Home::new();
+    let fifo = home.path("audit");
+    make_fifo(&fifo);
+    home.write("grantd.toml", "audit = \"audit\"\n");
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    assert_serves(server.address);
+    wait_until(|| server.metric("grantd_audit_lines_lost ") >= 2);
+    // It comes, goes, and comes again.
+    for visit in 0..3 {
+        let mut reader = open_to_read(&fifo);
+        let mut text = String::new();
+        wait_until_read(&mut reader, &mut text, |text| {
+            let id = format!("visit-{visit}");
+            let request = Request::token(Encoding::Urlencoded, &DEMO).header("X-Request-Id", &*id);
+            assert_eq!(server.ask(&request).status, 200);
+            text.contains(&id)
+        });
+        assert!(text.starts_with("{\"time\":"), "{text}");
+        drop(reader);
+        let before = server.metric("grantd_audit_lines_lost ");
+        wait_until(|| {
+            assert_serves(server.address);
+            server.metric("grantd_audit_lines_lost ") > before
+        });
+    }
+}
+
+/// Reads until it is so.
+#[track_caller]
+fn wait_until_read(reader: &mut File, text: &mut String, is_so: impl Fn(&str) -> bool) {
+    let begin = Clock::instant();
+    while !is_so(text) {
+        assert!(begin.elapsed() < GUARD, "it has not come to that: {text}");
+        let mut chunk = [0; 65_536];
+        // Nothing is there yet, or no writer.
+        let length = reader.read(&mut chunk).unwrap_or(0);
+        text.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
+    }
+}
+
+#[test]
+fn while_an_audit_fifo_is_not_read_tokens_go_on_and_the_process_ends() {
+    let home = Home::new();
+    let fifo = home.path("audit");
+    make_fifo(&fifo);
+    home.write("grantd.toml", "audit = \"audit\"\n[log]\nlevel = \"error\"\n");
+    let mut reader = open_to_read(&fifo);
+    // The line about serving is one of information.
+    let mut server = Program::start(home, &["--config", "grantd.toml", "--log-level", "info"]);
+    make_lines(server.address, 1_000);
+    assert_serves(server.address);
+    make_lines_until(server.address, || server.metric("grantd_audit_lines_lost ") > 0);
+    assert_serves(server.address);
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    let mut text = Vec::new();
+    // To the end: no writer is left.
+    reader.read_to_end(&mut text).unwrap();
+    assert!(text.starts_with(b"{\"time\":"));
+}
+
+#[test]
+fn a_start_that_waits_for_a_file_can_be_ended() {
+    // A registry that is a pipe without a writer, as from a shell that has gone.
+    let home = Home::new();
+    fs::remove_file(home.clients()).unwrap();
+    make_fifo(&home.clients());
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let mut child = home.command(&serve).stderr(Stdio::null()).spawn().unwrap();
+    // In the middle of the start: the thread that writes its log is there.
+    let threads = format!("/proc/{}/task", child.id());
+    wait_until(|| fs::read_dir(&threads).is_ok_and(|threads| threads.count() > 1));
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let begin = Clock::instant();
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > GUARD {
+            child.kill().unwrap();
+            panic!("SIGTERM has not ended it");
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_reload_that_waits_for_a_file_does_not_keep_the_process_from_its_end() {
+    let mut server = Program::start(Home::new(), &[]);
+    fs::remove_file(server.home.clients()).unwrap();
+    make_fifo(&server.home.clients());
+    server.hang_up();
+    server.log.wait_for(|line| line["message"] == "reading again");
+    assert_serves(server.address);
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+}
