@@ -2,7 +2,6 @@
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use toml::Spanned;
 
 use crate::config::Dialect;
 
@@ -74,18 +73,4 @@ pub(super) fn problem(routes: &[RouteSetting]) -> Option<(usize, String)> {
         };
         Some((index, problem))
     })
-}
-
-/// Where the path of a route stands in a configuration: its byte offset.
-pub(super) fn place_of(text: &str, index: usize) -> Option<usize> {
-    #[derive(Deserialize)]
-    struct Document {
-        route: Vec<Route>,
-    }
-    #[derive(Deserialize)]
-    struct Route {
-        path: Spanned<String>,
-    }
-    let document: Document = toml::from_str(text).ok()?;
-    Some(document.route.get(index)?.path.span().start)
 }

@@ -32,6 +32,10 @@ pub struct Staged {
 /// The operating system's.
 pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if is_mount(&path) {
+        // What the rename would say.
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
     let mut file = write_beside(&path, contents)?;
     if let Ok(metadata) = std::fs::metadata(&path) {
         keep_owner(file.as_file(), &metadata)?;
@@ -140,6 +144,21 @@ fn open_lock(path: &Path) -> io::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     OpenOptions::new().create(true).truncate(false).write(true).open(PathBuf::from(name))
+}
+
+/// Whether something is mounted at `path` itself, as far as the system tells.
+fn is_mount(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+        statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+            .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
+    }
 }
 
 /// Who edits as root must not take the file from the server that reads it.
