@@ -38,7 +38,8 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     }
 }
 
-/// The paths that are answered whatever is configured, or that every server of this kind has.
+/// The paths that are answered under every configuration, and those kept for a description of the
+/// server.
 pub const TAKEN_PATHS: [&str; 16] = [
     "/",
     "/.well-known/jwks.json",
