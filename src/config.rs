@@ -2,6 +2,7 @@
 
 mod address;
 mod limits;
+mod place;
 mod proxy;
 mod route;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use crate::config::address::{ConfigError, IssuerUrl, ListenAddr, SocketMode};
 pub use crate::config::limits::{FailureLimits, Limits};
+use crate::config::place::field_at;
 pub use crate::config::proxy::{ClientCertificates, TrustedProxy};
 pub use crate::config::route::{RouteSetting, TAKEN_PATHS};
 use crate::fault::{Fault, Position, text};
@@ -237,7 +239,7 @@ impl Settings {
             fault(error.message().to_owned(), error.span().map(|span| span.start))
         })?;
         match route::problem(&settings.routes) {
-            Some((index, problem)) => Err(fault(problem, route::place_of(&text, index))),
+            Some((index, problem)) => Err(fault(problem, place::of_route(&text, index))),
             None => Ok(settings),
         }
     }
@@ -450,25 +452,6 @@ pub enum LogLevel {
     Debug,
 }
 
-/// The field whose value begins at this byte offset of a TOML document, or one of whose elements does:
-/// with the name of its table.
-fn field_at(text: &str, offset: usize) -> Option<String> {
-    let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-    let name_of = |line: &str| line.split_once('=').map(|(name, _)| name.trim().to_owned());
-    let is_table = |line: &&str| line.trim_start().starts_with('[');
-    let mut above = text[..line_start].lines().rev();
-    let rest_of_line = text[offset..].lines().next().unwrap_or_default();
-    let field = match name_of(&text[line_start..offset]) {
-        Some(field) => field,
-        // The fault is in a name.
-        None if rest_of_line.contains('=') || is_table(&rest_of_line) => return None,
-        // In a list of several lines, the name stands above.
-        None => above.by_ref().take_while(|line| !is_table(line)).find_map(name_of)?,
-    };
-    let table = above.find(is_table).map(|line| line.trim().trim_matches(['[', ']']).trim());
-    Some(table.map_or_else(|| field.clone(), |table| format!("{table}.{field}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -484,24 +467,6 @@ mod tests {
         assert_eq!(next.limits.idle_seconds, running.limits.idle_seconds);
         assert_eq!(next.limits.body_bytes, running.limits.body_bytes + 1);
         assert_eq!(next.hold_back(&running), [] as [&str; 0]);
-    }
-
-    #[test]
-    fn a_field_is_found_by_its_place() {
-        let text = "a = 1\nlist = [\n  2,\n  3,\n]\n[table]\nb = 4\n[[route]]\npath = 5\nc\n";
-        for (value, field) in [
-            ("1", Some("a")),
-            ("[", Some("list")),
-            ("2", Some("list")),
-            ("3", Some("list")),
-            ("4", Some("table.b")),
-            ("5", Some("route.path")),
-            ("a =", None),
-            ("[table]", None),
-        ] {
-            let offset = text.find(value).unwrap();
-            assert_eq!(field_at(text, offset).as_deref(), field, "{value}");
-        }
     }
 
     #[test]

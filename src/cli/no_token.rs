@@ -1,4 +1,4 @@
-//! Clients that cannot get a token, whatever they ask: what a registry allows and cannot be meant.
+//! Clients that no request can get a token for: a registry may hold them, but they cannot be meant.
 
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_secret::ClientSecret;

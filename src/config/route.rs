@@ -2,7 +2,6 @@
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use toml::Spanned;
 
 use crate::config::Dialect;
 
@@ -39,7 +38,8 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     }
 }
 
-/// The paths that are answered whatever is configured, or that every server of this kind has.
+/// The paths that are answered under every configuration, and those kept for a description of the
+/// server.
 pub const TAKEN_PATHS: [&str; 16] = [
     "/",
     "/.well-known/jwks.json",
@@ -74,18 +74,4 @@ pub(super) fn problem(routes: &[RouteSetting]) -> Option<(usize, String)> {
         };
         Some((index, problem))
     })
-}
-
-/// Where the path of a route stands in a configuration: its byte offset.
-pub(super) fn place_of(text: &str, index: usize) -> Option<usize> {
-    #[derive(Deserialize)]
-    struct Document {
-        route: Vec<Route>,
-    }
-    #[derive(Deserialize)]
-    struct Route {
-        path: Spanned<String>,
-    }
-    let document: Document = toml::from_str(text).ok()?;
-    Some(document.route.get(index)?.path.span().start)
 }

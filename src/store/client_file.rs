@@ -300,7 +300,7 @@ mod tests {
             "clients.json:7:70: clients[1].audience: must not hold an empty",
             "clients.json:8:14: clients[1].claims: must not set a claim",
             "clients.json:9:43: clients[2]: unknown field `hunter`",
-            "clients.json:10:37: clients[4].client_id: is registered twice",
+            "clients.json:10:23: clients[4].client_id: is registered twice",
             "clients.json:10:57: clients[5].client_id: must be one or more printable",
             "clients.json:11:37: clients[6].token_reuse: must be a number of seconds",
             "clients.json:11:60: clients[6].server_timing: must be true or false",

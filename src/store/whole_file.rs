@@ -38,6 +38,10 @@ pub struct Staged {
 /// The operating system's.
 pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
     let path = real_path(path)?;
+    if is_mount(&path) {
+        // What the rename would say.
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
     let mut file = write_beside(&path, contents)?;
     if let Ok(metadata) = fs::symlink_metadata(&path) {
         owner::keep(file.as_file(), &metadata)?;
@@ -102,6 +106,21 @@ pub fn create_directory(directory: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     sync_directory(directory)
+}
+
+/// Whether something is mounted at `path` itself, as far as the system tells.
+fn is_mount(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+        statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+            .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
+    }
 }
 
 /// The one name of the file that `path` leads to through links, its own and those of directories.

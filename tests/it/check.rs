@@ -14,11 +14,11 @@ use crate::support::ports::free_port;
 /// One client that nothing is said about.
 fn quiet_home() -> Home {
     let home = Home::new();
-    register(&home, &[client("a", json!({}))]);
+    register(&home, &[client("a", &json!({}))]);
     home
 }
 
-fn client(id: &str, more: Value) -> Value {
+fn client(id: &str, more: &Value) -> Value {
     let secret = json!({ "label": "s", "hash": hash_of(&secret_of(id)) });
     let mut client = json!({ "client_id": id, "scopes": ["read"], "secrets": [secret] });
     client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -258,7 +258,7 @@ fn what_cannot_be_meant_in_a_registry_is_warned_of_at_its_place() {
         ),
         (json!({ "not_before": 32_503_680_000_u64 }), "is in the future"),
     ] {
-        register(&home, &[client("a", json!({})), client("b", more)]);
+        register(&home, &[client("a", &json!({})), client("b", &more)]);
         let checked = check(&home, &[]);
         let line = checked.assert_fine().lines().find(|line| line.contains(says));
         let line = line.unwrap_or_else(|| panic!("{} does not say {says}", checked.stdout));
@@ -270,11 +270,11 @@ fn what_cannot_be_meant_in_a_registry_is_warned_of_at_its_place() {
         json!({ "scopes": [], "introspects": ["urn:a"] }),
         timed(json!({ "not_before": 1, "expires_at": 32_503_680_000_u64 })),
     ] {
-        register(&home, &[client("b", fine)]);
+        register(&home, &[client("b", &fine)]);
         assert_eq!(check(&home, &[]).assert_fine(), "ok: clients: 1, keys: 1\n");
     }
     // So many that the others would not be seen.
-    let many: Vec<_> = (0..50).map(|n| client(&n.to_string(), json!({ "scopes": [] }))).collect();
+    let many: Vec<_> = (0..50).map(|n| client(&n.to_string(), &json!({ "scopes": [] }))).collect();
     register(&home, &many);
     let checked = check(&home, &[]);
     assert_eq!(checked.assert_fine().lines().count(), 22);

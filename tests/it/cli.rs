@@ -150,7 +150,7 @@ fn every_fault_of_the_registry_has_its_line_and_field_and_no_value() {
     );
     let twice = "{\"clients\": [\n{\"client_id\": \"a\"},\n{\"client_id\": \"a\"}]}";
     home.write("clients.json", twice);
-    assert_both_fail(&home, &[], &["clients.json:3:15: clients[1].client_id: is registered twice"]);
+    assert_both_fail(&home, &[], &["clients.json:3:1: clients[1].client_id: is registered twice"]);
     let says = &["grantd: none.json: cannot be read: ", "grantd client add"];
     assert_both_fail(&home, &["--clients", "none.json"], says);
 }

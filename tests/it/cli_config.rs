@@ -20,6 +20,9 @@ fn elsewhere() -> Home {
     home
 }
 
+/// One of the ways to name files to a command.
+type Way<'a> = dyn Fn(&[&str]) -> Ended + 'a;
+
 #[test]
 fn every_client_and_key_command_acts_on_what_serve_serves() {
     let home = elsewhere();
@@ -45,7 +48,7 @@ fn every_client_and_key_command_acts_on_what_serve_serves() {
         &["check"],
     ];
     let before = fs::read_to_string(home.path("d/registry.json")).unwrap();
-    let ways: [&dyn Fn(&[&str]) -> Ended; 4] = [
+    let ways: [&Way<'_>; 4] = [
         &|command| run(home.command(command).args(["--config", "g.toml"])),
         &|command| run(home.command(command).env("GRANTD_CONFIG", "g.toml")),
         &|command| {

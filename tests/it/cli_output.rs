@@ -157,7 +157,7 @@ fn a_secret_is_asked_for_on_a_terminal_and_not_shown() {
             !said.contains(&secret) && !String::from_utf8_lossy(&output.stdout).contains(&secret)
         );
         assert_eq!(modes(), before, "the terminal is as it was");
-        // Whatever it shows from here on comes behind what it would have shown of the secret.
+        // This would come behind the secret, if the terminal had shown that.
         (&program).write_all(b"end\n").unwrap();
         let mut shown = String::new();
         BufReader::new(person).read_line(&mut shown).unwrap();

@@ -8,7 +8,7 @@ use crate::support::command::{Ended, run, run_with_input};
 use crate::support::{Home, Signer};
 
 /// Flags for every field but `secrets`, each with what it writes.
-fn fields() -> Vec<(Vec<&'static str>, &'static str, Value)> {
+fn fields(jwks: &Value) -> Vec<(Vec<&'static str>, &'static str, Value)> {
     let (dn, san) = ("CN=a,O=b", "a.example");
     vec![
         (vec!["--enabled", "false"], "enabled", json!(false)),
@@ -24,7 +24,7 @@ fn fields() -> Vec<(Vec<&'static str>, &'static str, Value)> {
         (vec!["--lifetime", "90d"], "token_lifetime", json!(7_776_000)),
         (vec!["--claim", "a=b", "--claim", "c:=[1]"], "claims", json!({ "a": "b", "c": [1] })),
         (vec!["--method", "client_secret_post"], "auth_methods", json!(["client_secret_post"])),
-        (vec!["--jwks", "jwks.json"], "jwks", Signer::es256().jwks()),
+        (vec!["--jwks", "jwks.json"], "jwks", jwks.clone()),
         (
             vec!["--token-endpoint-auth-signing-alg", "ES256"],
             "token_endpoint_auth_signing_alg",
@@ -70,11 +70,12 @@ fn entry(home: &Home, id: &str) -> Value {
 #[test]
 fn add_and_update_set_every_field() {
     let home = Home::new();
-    home.write("jwks.json", &Signer::es256().jwks().to_string());
+    let jwks = Signer::es256().jwks();
+    home.write("jwks.json", &jwks.to_string());
     client(&home, &["add", "--id", "u", "--scope", "read"]).assert_fine();
     let secrets = entry(&home, "u")["secrets"].clone();
     let mut names = std::collections::BTreeSet::new();
-    for (index, (flags, field, expected)) in fields().into_iter().enumerate() {
+    for (index, (flags, field, expected)) in fields(&jwks).into_iter().enumerate() {
         let id = format!("new-{index}");
         let added = client(&home, &[&["add", "--id", &id][..], &flags].concat());
         assert_eq!(added.code, Some(0), "{flags:?}: {added:?}");

@@ -375,7 +375,8 @@ fn a_kid_is_one_that_is_there() {
     let unknown = format!("-{}", "a".repeat(42));
     let says = format!("grantd: keys: holds no key {unknown}; `grantd key list` shows");
     key(&home, &["retire", &unknown]).assert_error(1, &[&says]);
-    key(&home, &["retire", "--keys", "none", &unknown]).assert_error(1, &["grantd: none: holds"]);
+    key(&home, &["retire", "--keys", "none", &unknown])
+        .assert_error(1, &["grantd: none: does not exist"]);
     for wrong in ["x", "--kyes", &format!("{}/", "a".repeat(42)), &signing_key().0] {
         key(&home, &["retire", wrong]).assert_error(2, &["grantd key list"]);
     }

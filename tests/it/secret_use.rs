@@ -70,8 +70,11 @@ fn each_successful_use_is_counted_by_label() {
     assert_eq!(
         show["secrets"],
         json!([
-            { "label": "old", "uses": 4, "last_used": last },
-            { "label": "new", "not_before": 1, "uses": 2, "last_used": secrets[1]["last_used"] },
+            { "label": "old", "state": "valid", "uses": 4, "last_used": last },
+            {
+                "label": "new", "not_before": 1, "state": "valid",
+                "uses": 2, "last_used": secrets[1]["last_used"],
+            },
         ])
     );
 }

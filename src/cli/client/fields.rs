@@ -30,13 +30,14 @@ pub(super) struct FieldArgs {
     /// Who its tokens are for; may be repeated [default: the issuer].
     #[arg(long = "audience", value_name = "AUDIENCE")]
     audiences: Vec<String>,
-    /// How long its tokens live: seconds, or as in 15m, 24h, 90d [default: 3600].
+    /// How long its tokens live: seconds, or as in 15m, 24h, 90d [of a new client: 3600].
     #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
     lifetime: Option<u32>,
     /// A static claim in its tokens, as text, or with := as JSON; may be repeated.
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
     claims: Vec<(String, Value)>,
-    /// How it may authenticate; may be repeated [default: client_secret_basic, client_secret_post].
+    /// How it may authenticate; may be repeated [of a new client: client_secret_basic,
+    /// client_secret_post].
     #[arg(long = "method", value_name = "METHOD")]
     pub(super) methods: Vec<AuthMethod>,
     /// A JWK Set with the public keys that it signs with; it is copied into the registry.

@@ -1,0 +1,138 @@
+//! Where the parts of a JSON text stand in it, and what to write to change one of them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::store::client_file::offset_in;
+
+/// What stands instead of the bytes in this range.
+pub(super) type Edit = (Range<usize>, String);
+
+/// The members of an object or the elements of a list: where each begins and ends in the text.
+pub(super) struct Items<'t> {
+    text: &'t str,
+    /// Between the brackets.
+    inside: Range<usize>,
+    /// From the first byte of the name, or of the element, to the last of the value.
+    pub(super) items: Vec<Range<usize>>,
+    /// Of an object's members.
+    pub(super) names: Vec<Cow<'t, str>>,
+    values: Vec<&'t str>,
+}
+
+impl<'t> Items<'t> {
+    /// `part` is an object in `text`.
+    pub(super) fn of_object(text: &'t str, part: &'t str) -> Result<Self, serde_json::Error> {
+        let Members(members) = serde_json::from_str(part)?;
+        let mut object = Self::between_brackets(text, part);
+        for (name, value) in members {
+            let value = value.get();
+            let begin = offset_in(text, value);
+            object.items.push(name_begin(text, begin)..begin + value.len());
+            object.names.push(name);
+            object.values.push(value);
+        }
+        Ok(object)
+    }
+
+    /// `part` is a list in `text`.
+    pub(super) fn of_list(text: &'t str, part: &'t str) -> Result<Self, serde_json::Error> {
+        let elements: Vec<&RawValue> = serde_json::from_str(part)?;
+        let mut list = Self::between_brackets(text, part);
+        for element in elements.into_iter().map(RawValue::get) {
+            let begin = offset_in(text, element);
+            list.items.push(begin..begin + element.len());
+            list.values.push(element);
+        }
+        Ok(list)
+    }
+
+    fn between_brackets(text: &'t str, part: &'t str) -> Self {
+        let begin = offset_in(text, part);
+        let inside = begin + 1..begin + part.len() - 1;
+        Self { text, inside, items: Vec::new(), names: Vec::new(), values: Vec::new() }
+    }
+
+    pub(super) fn at(&self, index: usize) -> &'t str {
+        self.values[index]
+    }
+
+    /// The value of the member of this name.
+    pub(super) fn member(&self, name: &str) -> Option<&'t str> {
+        Some(self.values[self.names.iter().position(|known| known == name)?])
+    }
+
+    /// Sets the member of this name, behind all others if it is new.
+    pub(super) fn set(&self, name: &str, value: &str) -> Edit {
+        match self.member(name) {
+            Some(old) => {
+                let begin = offset_in(self.text, old);
+                (begin..begin + old.len(), value.to_owned())
+            }
+            None => self.with(&format!("\"{name}\": {value}")),
+        }
+    }
+
+    /// Adds an item behind all others, set off from the last as that is from the one before it.
+    pub(super) fn with(&self, item: &str) -> Edit {
+        let Some(last) = self.items.last() else {
+            return (self.inside.clone(), item.to_owned());
+        };
+        let gap = match self.items.len() {
+            1 => format!(",{}", &self.text[self.inside.start..last.start]),
+            several => self.text[self.items[several - 2].end..last.start].to_owned(),
+        };
+        (last.end..last.end, format!("{gap}{item}"))
+    }
+
+    /// Takes an item out, with the comma that set it off.
+    pub(super) fn without(&self, index: usize) -> Edit {
+        let item = &self.items[index];
+        let range = match (index, self.items.get(index + 1)) {
+            (_, Some(next)) => item.start..next.start,
+            (0, None) => item.clone(),
+            (_, None) => self.items[index - 1].end..item.end,
+        };
+        (range, String::new())
+    }
+}
+
+/// Where the name begins whose value begins at `value`: before the colon stands a string, and the
+/// names in a registry have no escapes.
+fn name_begin(text: &str, value: usize) -> usize {
+    let before = text[..value].trim_end().trim_end_matches(':').trim_end();
+    let name = before.strip_suffix('"').unwrap_or(before);
+    name.rfind('"').unwrap_or(value)
+}
+
+/// An object's members in their order.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((name, value)) = map.next_entry::<Cow<'de, str>, _>()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
