@@ -43,7 +43,7 @@ use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::random::NoEntropy;
 use crate::store::snapshot::Snapshot;
-use crate::telemetry::excerpt::{excerpt, named};
+use crate::telemetry::excerpt::{WITHHELD, excerpt, named};
 use crate::telemetry::hourly::Hourly;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
@@ -236,7 +236,8 @@ impl Service {
         if let Err(cause) = checked {
             let mut outcome = refuse(cause, &head, route);
             if let (Cause::NotFound, Err(refused)) = (cause, &mut outcome.verdict) {
-                refused.named = path_of(request, &head, body, limits.body_bytes, deadline).await;
+                let path = path_of(request, &head, body, limits.body_bytes, deadline).await;
+                refused.named = Some(path);
             } else {
                 body::discard(&request.headers, body, deadline).await;
             }
@@ -350,7 +351,7 @@ async fn path_of<B>(
     body: B,
     limit: usize,
     deadline: tokio::time::Instant,
-) -> Option<Box<str>>
+) -> Box<str>
 where
     B: Body<Data = Bytes>,
 {
@@ -362,8 +363,8 @@ where
         body::collect(headers, body, limit, deadline).await
     };
     // A body that cannot be read whole may hold anything.
-    let secrets = secrets::of(head, &body.ok()?);
-    Some(named(head.path.as_bytes(), &secrets).into())
+    let Ok(body) = body else { return WITHHELD.into() };
+    named(head.path.as_bytes(), &secrets::of(head, &body)).into()
 }
 
 /// What can be said before the body is read.

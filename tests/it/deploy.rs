@@ -1,5 +1,6 @@
 //! What operators copy, in the programs that it is for.
 
+mod debian;
 mod monitoring;
 mod nginx;
 mod systemd;
@@ -69,7 +70,7 @@ fn the_files_agree() {
 #[test]
 fn the_readme_names_every_file() {
     let mut files = Vec::new();
-    for directory in ["", "nginx", "systemd", "prometheus", "grafana"] {
+    for directory in ["", "nginx", "systemd", "logrotate", "prometheus", "grafana"] {
         for entry in fs::read_dir(shipped(directory)).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() {

@@ -58,6 +58,7 @@ mod secret_use;
 mod secrets;
 mod server_timing;
 mod service_manager;
+mod settings;
 mod shutdown;
 mod throttle;
 mod token;

@@ -90,12 +90,25 @@ fn every_shell_command_succeeds() {
     let binaries = Path::new(env!("CARGO_BIN_EXE_grantd")).parent().unwrap();
     let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
     let mut printed = Vec::new();
+    let mut served = 0;
     for block in &blocks("sh")[1..] {
         let script = addressed(block, &program);
+        if let Some(arguments) = block.trim().strip_prefix("grantd serve ") {
+            // It does not end by itself, and its documented address is not free.
+            let arguments: Vec<_> = arguments.split(' ').collect();
+            let apart = Home::new();
+            let made = fs::copy(home.path(arguments[1]), apart.path(arguments[1]));
+            made.expect("a block before it makes the registry");
+            let server = Program::start(apart, &arguments);
+            assert_eq!(server.metric("grantd_clients "), 1);
+            served += 1;
+            continue;
+        }
         let mut bash = Command::new("bash");
         bash.args(["-euo", "pipefail", "-c", &script]).env("PATH", &path);
         printed.push(succeed(bash.current_dir(home.clients().parent().unwrap())));
     }
+    assert_eq!(served, 1, "it says how to start what it has made");
     // One answer for each way to ask; they begin alike.
     let tokens = printed.iter().filter(|text| text.starts_with("{\"access_token\":\"ey")).count();
     assert_eq!(tokens, 4, "{printed:#?}");
@@ -125,6 +138,37 @@ fn every_configuration_is_valid() {
         home.write("clients.json", "{\"clients\": []}");
         let printed = succeed(&mut home.command(&["check", "--config", "grantd.toml"]));
         assert!(printed.contains("ok: clients:"), "{printed}");
+    }
+}
+
+/// What the documents beside it link to is there.
+#[test]
+fn every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = [
+        "README.md",
+        "docs/architecture.md",
+        "docs/operations.md",
+        "docs/settings.md",
+        "deploy/README.md",
+        "benches/load/README.md",
+    ];
+    for document in documents {
+        let file = root.join(document);
+        let text = fs::read_to_string(&file).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            if link.contains("://") {
+                continue;
+            }
+            if path.is_empty() {
+                let headings = text.lines().filter_map(|line| line.strip_prefix("## "));
+                let mut slugs = headings.map(|line| line.to_lowercase().replace(' ', "-"));
+                assert!(slugs.any(|slug| slug == heading), "{document}: {link}");
+            } else {
+                assert!(file.parent().unwrap().join(path).exists(), "{document}: {link}");
+            }
+        }
     }
 }
 
