@@ -20,8 +20,6 @@ mod reload;
 mod secret;
 mod serve;
 mod service_manager;
-#[cfg(unix)]
-mod service_user;
 mod times;
 mod token;
 

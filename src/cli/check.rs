@@ -3,11 +3,11 @@
 mod files;
 mod registry;
 mod routes;
+#[cfg(unix)]
+mod service_user;
 
 use std::path::Path;
 
-#[cfg(unix)]
-use crate::cli::service_user;
 use crate::cli::{CliError, ServeArgs, addresses, print};
 use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::oauth::client::{AuthMethod, Registry};
@@ -21,8 +21,6 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
-    #[cfg(unix)]
-    service_user::check(&config, config_file.as_deref())?;
     let (Contents { clients, keys, .. }, issuer) = load(&config, config_file.as_deref())?;
 
     let file = config.clients.display();
@@ -49,6 +47,9 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     }
     for warning in registry::warnings(&config.clients, &clients)? {
         print(format_args!("warning: {warning}"))?;
+    }
+    for note in registry::notes(&config.clients)? {
+        print(format_args!("note: {file}: {note}"))?;
     }
     if clients.is_empty() {
         print(format_args!("warning: {file}: no client is registered; see `grantd client add`"))?;
@@ -87,7 +88,8 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     let faults = loaded.as_ref().err().cloned().unwrap_or_default();
     problems.extend(faults.iter().map(ToString::to_string));
     problems.extend(files::unwritable(config, has_no_key).iter().map(ToString::to_string));
-    problems.extend(files::unreadable(config, config_file).iter().map(ToString::to_string));
+    #[cfg(unix)]
+    problems.extend(service_user::barred(config, config_file).iter().map(ToString::to_string));
     match (loaded, judged) {
         (Ok(contents), Some(Ok(issuer))) if problems.is_empty() => Ok((contents, issuer)),
         _ => Err(CliError(problems.join("\n"))),

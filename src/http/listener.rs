@@ -79,7 +79,13 @@ impl Listener {
             }
             ListenAddr::Unix(path) => {
                 #[cfg(unix)]
-                std::os::unix::net::SocketAddr::from_pathname(path)?;
+                {
+                    std::os::unix::net::SocketAddr::from_pathname(path)?;
+                    // That of a running server, or of the service manager.
+                    if is_socket(path)? {
+                        return Ok(Vec::new());
+                    }
+                }
                 let directory = path.parent().filter(|parent| *parent != Path::new(""));
                 let directory = directory.unwrap_or_else(|| Path::new("."));
                 // As a rule, a service manager makes it at the start.
@@ -175,14 +181,11 @@ async fn bind_unix(path: &Path, mode: SocketMode) -> io::Result<UnixListener> {
 /// Removes the socket of a process that has ended, and nothing else.
 #[cfg(unix)]
 async fn remove_stale(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let found = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found?,
-    };
-    if !found.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there, and no socket"));
+    use std::os::unix::fs::MetadataExt;
+    if !is_socket(path)? {
+        return Ok(());
     }
+    let found = fs::symlink_metadata(path)?;
     match UnixStream::connect(path).await {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -196,6 +199,24 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) => {
             let problem = format!("a socket is there that may be in use: {error}");
             Err(io::Error::new(error.kind(), problem))
+        }
+    }
+}
+
+/// Whether a socket is at this path; `false`: nothing is.
+///
+/// # Errors
+///
+/// Something else is, or the operating system's.
+#[cfg(unix)]
+fn is_socket(path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::FileTypeExt;
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+        Ok(found) if found.file_type().is_socket() => Ok(true),
+        Ok(_) => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there, and no socket"))
         }
     }
 }

@@ -8,7 +8,7 @@ mod certificate;
 pub mod edit;
 mod entry;
 
-pub use crate::store::client_file::asymmetric::read_key_set;
+pub use crate::store::client_file::asymmetric::{read_key_set, skipped_keys};
 
 use std::mem::take;
 use std::num::NonZero;

@@ -162,7 +162,8 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
     for file in &files {
         let name = file.file_name().unwrap().to_str().unwrap();
         chown(file, Some(0), Some(0)).unwrap();
-        let says = [&*format!("{name}: cannot be read by the user 12345"), "change its owner"];
+        let says =
+            [&*format!("{name}: cannot be read by the user 12345"), "run chown 12345:12346 on it"];
         checked().assert_error(1, &says);
         // Its group may read it: as a volume of Kubernetes hands it over.
         chown(file, Some(0), group).unwrap();

@@ -153,7 +153,8 @@ fn a_registry_that_everyone_may_write_is_refused() {
     home.write("clients.json", &json!({ "clients": [client] }).to_string());
     run(home.command(&["check"])).assert_fine();
     set_mode(&home.path("jwks.json"), 0o666);
-    run(home.command(&["check"])).assert_error(1, &["jwks: names a file that everyone may write"]);
+    run(home.command(&["check"]))
+        .assert_error(1, &["jwks: names a file that can be written by everyone"]);
 }
 
 #[test]

@@ -201,7 +201,7 @@ fn only_yes_is_immediate() {
         if is_right {
             one(&ended);
         } else {
-            ended.assert_error(1, &[&format!("keys/{name}:1: Immediate: must be yes")]);
+            ended.assert_error(1, &[&format!("keys/{name}:1:"), "Immediate: must be yes"]);
         }
     }
 }

@@ -72,7 +72,9 @@ fn a_scanner_does_not_fill_the_log() {
         exchange_cut_off(server.address, CLIENT_HELLO);
     }
     wait_until(|| counted(&server, "tls") == 50);
+    let lines = || server.log.count(|line| line["kind"] == "tls") as u64;
+    wait_until(|| lines() > 0);
     let seconds = begin.elapsed().as_secs() + 2;
-    let lines = server.log.count(|line| line["kind"] == "tls") as u64;
+    let lines = lines();
     assert!((1..=seconds).contains(&lines), "{lines} lines in {seconds} seconds");
 }

@@ -12,7 +12,7 @@ use crate::support::collector::{Collector, ENDPOINT, Recorder, Span};
 use crate::support::command::run;
 use crate::support::home::secret_of;
 use crate::support::http::find;
-use crate::support::sibling::{self, USER};
+use crate::support::sibling::USER;
 use crate::support::{
     Connection, DEMO, Encoding, Home, Program, Request, demo_without, wait_until,
 };
@@ -48,6 +48,10 @@ fn ask(server: &Program, id: &str, request: Request) -> u16 {
 
 fn sampled(request: Request) -> Request {
     request.header("traceparent", format!("00-{TRACE}-{PARENT}-01"))
+}
+
+fn unsampled(request: Request) -> Request {
+    request.header("traceparent", format!("00-{TRACE}-{PARENT}-00"))
 }
 
 fn token() -> Request {
@@ -86,10 +90,18 @@ fn a_request_is_a_span_of_its_callers_trace() {
     assert_eq!(ask(&server, "wrong", wrong), 400);
     assert_eq!(ask(&server, "made-up", sampled(Request::new("BREW", "/coffee?milk"))), 404);
     stop(server);
-    // Nothing signs here yet.
-    let home = sibling::without_signing_key();
-    let server = exporting(home, &collector.endpoint, &[]);
-    assert_eq!(ask(&server, "unsigned", sampled(token())), 503);
+    // One token may be revoked here, and no second.
+    let home = Home::new();
+    home.write("grantd.toml", "[limits]\nrevocations = 1\n");
+    let server = exporting(home, &collector.endpoint, &["--config", "grantd.toml"]);
+    let revoke = || {
+        let issued = server.ask(&unsampled(token())).json();
+        let secret = demo_without(&["grant_type"]);
+        let form = [secret, vec![("token", issued["access_token"].as_str().unwrap())]].concat();
+        Request::new("POST", "/connect/revocation").form(Encoding::Urlencoded, &form)
+    };
+    assert_eq!(ask(&server, "revoked", unsampled(revoke())), 200);
+    assert_eq!(ask(&server, "full", sampled(revoke())), 503);
     stop(server);
 
     let spans = collector.into_spans(4);
@@ -145,9 +157,9 @@ fn a_request_is_a_span_of_its_callers_trace() {
     assert_eq!(made_up.field("Name"), "HTTP unknown");
     let said = [("http.request.method", "Str(_OTHER)"), ("grantd.cause", "Str(not_found)")];
     assert_says(made_up, &said);
-    let unsigned = about(&spans, "unsigned");
-    let said = [("grantd.cause", "Str(no_signing_key)"), ("error.type", "Str(no_signing_key)")];
-    assert_says(unsigned, &said);
+    let full = about(&spans, "full");
+    let said = [("grantd.cause", "Str(revocations_full)"), ("error.type", "Str(revocations_full)")];
+    assert_says(full, &said);
 }
 
 #[test]

@@ -76,7 +76,8 @@ fn every_flag_and_its_variable_are_in_the_table_and_no_other() {
         if let Some(flag) =
             line.split(' ').find(|word| word.starts_with("--")).filter(|_| line.starts_with('-'))
         {
-            flag.clone_into(&mut last);
+            // A value that may be left out follows at once.
+            flag.split('[').next().unwrap().clone_into(&mut last);
         }
         if let Some((_, variable)) = line.split_once("[env: ") {
             flags.insert(last.clone(), variable.split('=').next().unwrap().to_owned());

@@ -147,9 +147,9 @@ fn owner_and_group_may_connect_or_who_the_setting_says() {
 fn a_mode_that_is_none_is_named_with_its_place() {
     let home = Home::new();
     for (toml, says) in [
-        ("socket_mode = 660\n", "a.toml:1: socket_mode: must be a file mode in octal"),
-        ("socket_mode = \"rw\"\n", "a.toml:1: socket_mode: must be a file mode in octal"),
-        ("socket_mode = \"1777\"\n", "a.toml:1: socket_mode: must be a file mode in octal"),
+        ("socket_mode = 660\n", "a.toml:1:15: socket_mode: must be a file mode in octal"),
+        ("socket_mode = \"rw\"\n", "a.toml:1:15: socket_mode: must be a file mode in octal"),
+        ("socket_mode = \"1777\"\n", "a.toml:1:15: socket_mode: must be a file mode in octal"),
     ] {
         home.write("a.toml", toml);
         run(home.command(&["check", "--config", "a.toml"])).assert_error(1, &[says]);

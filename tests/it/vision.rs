@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::sibling::{SECRET, USER, exhausted, home, without_signing_key};
+use crate::support::sibling::{SECRET, USER, exhausted, home, overloaded};
 use crate::support::{Connection, Library, Program, Request, Response, Token};
 
 const TOKEN: &str = "/v1/api/oauth/token";
@@ -251,8 +251,7 @@ fn a_slow_body_gets_408() {
 
 #[test]
 fn failures_of_the_server_have_their_codes() {
-    let without_key = Program::start(without_signing_key(), &[]);
-    let response = without_key.ask(&post(TOKEN, DOCUMENTED_REQUEST));
+    let response = overloaded(&post(TOKEN, DOCUMENTED_REQUEST));
     assert_error(&response, 503, "250301", TOKEN);
     assert_eq!(response.header("retry-after"), Some("1"));
 

@@ -123,7 +123,7 @@ fn while_standard_error_is_not_read_tokens_go_on_and_the_process_ends() {
     make_lines(server.address, 1_000);
     assert_serves(server.address);
     // More than memory holds for it.
-    let lost = || lost(server.admin, "grantd_log_lines_lost ");
+    let lost = || lost(server.admin, "grantd_log_lines_lost_total ");
     make_lines_until(server.address, || lost() > 0);
     assert_serves(server.address);
     server.terminate_and_wait();
@@ -143,7 +143,7 @@ fn while_neither_output_is_read_and_the_audit_goes_to_one_of_them_the_process_en
     home.write("grantd.toml", "audit = \"/dev/stdout\"\n");
     let mut server = Unread::start(home, &["--config", "grantd.toml"]);
     make_lines(server.address, 1_000);
-    make_lines_until(server.address, || lost(server.admin, "grantd_audit_lines_lost ") > 0);
+    make_lines_until(server.address, || lost(server.admin, "grantd_audit_lines_lost_total ") > 0);
     assert_serves(server.address);
     server.terminate_and_wait();
 }
@@ -168,7 +168,7 @@ fn an_audit_fifo_without_a_reader_holds_up_neither_start_nor_end() {
     let warning = "no process reads this FIFO: audit lines are lost until one does";
     server.log.wait_for(|line| line["message"] == warning && line["level"] == "WARN");
     assert_serves(server.address);
-    wait_until(|| server.metric("grantd_audit_lines_lost ") >= 2);
+    wait_until(|| server.metric("grantd_audit_lines_lost_total ") >= 2);
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
 }
@@ -181,7 +181,7 @@ fn an_audit_fifo_is_written_to_from_when_it_has_a_reader() {
     home.write("grantd.toml", "audit = \"audit\"\n");
     let server = Program::start(home, &["--config", "grantd.toml"]);
     assert_serves(server.address);
-    wait_until(|| server.metric("grantd_audit_lines_lost ") >= 2);
+    wait_until(|| server.metric("grantd_audit_lines_lost_total ") >= 2);
     // It comes, goes, and comes again.
     for visit in 0..3 {
         let mut reader = open_to_read(&fifo);
@@ -194,10 +194,10 @@ fn an_audit_fifo_is_written_to_from_when_it_has_a_reader() {
         });
         assert!(text.starts_with("{\"time\":"), "{text}");
         drop(reader);
-        let before = server.metric("grantd_audit_lines_lost ");
+        let before = server.metric("grantd_audit_lines_lost_total ");
         wait_until(|| {
             assert_serves(server.address);
-            server.metric("grantd_audit_lines_lost ") > before
+            server.metric("grantd_audit_lines_lost_total ") > before
         });
     }
 }
@@ -226,7 +226,7 @@ fn while_an_audit_fifo_is_not_read_tokens_go_on_and_the_process_ends() {
     let mut server = Program::start(home, &["--config", "grantd.toml", "--log-level", "info"]);
     make_lines(server.address, 1_000);
     assert_serves(server.address);
-    make_lines_until(server.address, || server.metric("grantd_audit_lines_lost ") > 0);
+    make_lines_until(server.address, || server.metric("grantd_audit_lines_lost_total ") > 0);
     assert_serves(server.address);
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));

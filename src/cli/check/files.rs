@@ -1,4 +1,4 @@
-//! Whether the server can write what it writes, and whether its user can read what it reads.
+//! Whether the server can write what it writes.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -63,69 +63,4 @@ fn is_pipe(metadata: &Metadata) -> bool {
         let _ = metadata;
         false
     }
-}
-
-/// The files that root can read, but not the user that the server runs as: the owner of the state
-/// directory, which the server makes. Empty if this user is not root, or if the server is root's.
-pub(super) fn unreadable(config: &Config, config_file: Option<&Path>) -> Vec<Fault> {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::unix::fs::MetadataExt;
-        if !rustix::process::geteuid().is_root() {
-            return Vec::new();
-        }
-        let owner = [&config.state, &config.keys]
-            .into_iter()
-            .filter_map(|directory| fs::metadata(directory).ok())
-            .map(|metadata| (metadata.uid(), metadata.gid()))
-            .find(|(user, _)| *user != 0);
-        let Some(owner) = owner else { return Vec::new() };
-        let mut files: Vec<_> = config_file.into_iter().map(Path::to_owned).collect();
-        files.push(config.clients.clone());
-        files.extend(config.admin_token_file.clone());
-        files.push(config.keys.clone());
-        let keys = fs::read_dir(&config.keys).into_iter().flatten().flatten();
-        let keys = keys.map(|entry| entry.path());
-        files.extend(keys.filter(|file| file.extension().is_some_and(|it| it == "pem")));
-        files.iter().filter_map(|file| barred(file, owner)).collect()
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (config, config_file);
-        Vec::new()
-    }
-}
-
-/// What keeps this user, with this group, from `file`: its own mode, or that of a directory above it.
-#[cfg(target_os = "linux")]
-fn barred(file: &Path, (user, group): (u32, u32)) -> Option<Fault> {
-    use std::os::unix::fs::MetadataExt;
-    let path = fs::canonicalize(file).ok()?;
-    path.ancestors().find_map(|part| {
-        let metadata = fs::metadata(part).ok()?;
-        // To read a file, and to find one in a directory.
-        let right = if part == path && !metadata.is_dir() { 0o4 } else { 0o1 };
-        let shift = if metadata.uid() == user {
-            6
-        } else if metadata.gid() == group
-            || metadata.mode() >> 3 & right != 0 && metadata.gid() != 0
-        {
-            // It may be one of the user's other groups.
-            3
-        } else {
-            0
-        };
-        (metadata.mode() >> shift & right == 0).then(|| {
-            let what = if part == path {
-                String::new()
-            } else {
-                format!(" because of {}", part.display())
-            };
-            let problem = format!(
-                "cannot be read by the user {user}{what}, who owns the state or the keys, and so \
-                 runs the server: change its owner, group or mode, or run this as that user"
-            );
-            Fault::new(file, problem)
-        })
-    })
 }

@@ -37,6 +37,25 @@ pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, Cl
     Ok(warnings)
 }
 
+/// The keys that clients have and that verify nothing here.
+pub(super) fn notes(file: &Path) -> Result<Vec<String>, CliError> {
+    let text = client_file::read(file)?;
+    let entries = edit::entries(&text).map_err(|error| CliError(error.to_string()))?;
+    let mut notes = Vec::new();
+    for entry in entries {
+        for (index, problem) in client_file::skipped_keys(file, entry) {
+            let id = edit::id_of(entry).unwrap_or_default();
+            notes.push(format!("client {id}: jwks.keys[{index}] is skipped: it {problem}"));
+        }
+    }
+    if notes.len() > MOST {
+        let left_out = notes.len() - MOST;
+        notes.truncate(MOST);
+        notes.push(format!("and {left_out} more of these"));
+    }
+    Ok(notes)
+}
+
 /// More would hide the others.
 const MOST: usize = 20;
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
@@ -9,7 +10,7 @@ use super::entry::{Place, Reader};
 use super::{offset_in, require_closed};
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
-use crate::jose::public_key::{self, PublicKey, SetProblem};
+use crate::jose::public_key::{self, KeyProblem, PublicKey, SetProblem};
 use crate::oauth::client::{AuthMethod, AuthMethods};
 use crate::store::file_watch::Stamp;
 
@@ -96,4 +97,26 @@ pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
     })?;
     let keys = set.keys;
     Ok((text, keys))
+}
+
+/// The keys of the client in `entry`, a part of the registry in `file`, that verify nothing here: each
+/// with its number in the set, and why.
+pub fn skipped_keys(file: &Path, entry: &str) -> Vec<(usize, KeyProblem)> {
+    #[derive(Deserialize)]
+    struct Entry<'t> {
+        #[serde(borrow)]
+        jwks: Option<&'t RawValue>,
+    }
+    let read = serde_json::from_str::<Entry<'_>>(entry);
+    let Ok(Entry { jwks: Some(raw) }) = read else { return Vec::new() };
+    let named: Option<String> = serde_json::from_str(raw.get()).ok();
+    let set = match named {
+        Some(name) => {
+            let key_file = file.parent().unwrap_or_else(|| Path::new("")).join(name);
+            text::read(&key_file).unwrap_or_default()
+        }
+        None => raw.get().to_owned(),
+    };
+    let skipped = public_key::parse_set(&set).map(|set| set.skipped).unwrap_or_default();
+    skipped.into_iter().filter_map(|key| Some((key.index?, key.problem))).collect()
 }

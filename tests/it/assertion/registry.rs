@@ -83,6 +83,12 @@ fn keys_for_other_uses_are_no_fault_of_a_set() {
         let mut keys = further.to_vec();
         keys.insert(2, signer.jwk());
         let home = home_of(&[("c", json!({ "jwks": { "keys": keys } }))]);
+        let checked = run(home.command(&["check"]));
+        for skipped in [0, 1, 3, 4, 5] {
+            let says = format!("client c: jwks.keys[{skipped}] is skipped: it ");
+            assert!(checked.assert_fine().contains(&says), "{}", checked.stdout);
+        }
+        assert!(!checked.stdout.contains("keys[2]"), "{}", checked.stdout);
         let library = Library::start(home, ISSUER, START);
         library.clock.set(NOW);
         let assertion = signer.sign(&header(&signer), &claims("c", ISSUER, NOW));

@@ -772,6 +772,48 @@ fn no_way_of_writing_a_path_passes_the_rate() {
     }
 }
 
+/// All addresses of one customer of a provider share their first 64 bits.
+#[test]
+fn an_ipv6_network_has_one_rate() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let edits = [
+        ("map $remote_addr $grantd_network", "map $http_x_address $grantd_network"),
+        ("default                         $remote_addr;", "default $http_x_address;"),
+    ];
+    let nginx = Nginx::edited(&directory.path().join("socket"), &edits);
+    let refused = |address_of: &dyn Fn(usize) -> String| {
+        let text: String = (0..400)
+            .map(|at| {
+                let (address, ends) =
+                    (address_of(at), if at == 399 { "close" } else { "keep-alive" });
+                format!(
+                    "GET {TOKEN} HTTP/1.1\r\nHost: auth.example.com\r\nX-Address: {address}\r\n\
+                     Connection: {ends}\r\n\r\n"
+                )
+            })
+            .collect();
+        let answers = nginx.exchange("auth.example.com", &text, &[]);
+        answers.iter().any(|answer| answer.status == 429)
+    };
+    for one in [
+        &(|at: usize| format!("2001:db8:1:2:{at:x}::1")) as &dyn Fn(usize) -> String,
+        &|at| format!("2001:db8:1::{at:x}"),
+        &|at| format!("2001:db8::{at:x}:1"),
+        &|at| format!("2001:db9::1:2:{at:x}"),
+        &|_| "192.0.2.1".to_owned(),
+    ] {
+        assert!((0..20).any(|_| refused(one)), "{}", one(1));
+    }
+    for many in [
+        &(|at: usize| format!("2001:db8:3:{:x}::1", at + 1)) as &dyn Fn(usize) -> String,
+        &|at: usize| format!("2001:db8:{:x}::1", at + 16),
+        &|at| format!("192.0.{}.{}", at / 200, at % 200),
+        &|at| format!("::ffff:198.51.{}.{}", at / 200, at % 200),
+    ] {
+        assert!(!refused(many), "{}", many(1));
+    }
+}
+
 #[test]
 fn questions_about_tokens_have_a_wide_rate() {
     let directory = tempfile::TempDir::new().unwrap();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::home::hash_of;
-use crate::support::{Home, Library, home};
+use crate::support::{Connection, Home, Library, Program, Request, Response, home};
 
 /// Id and secret of the document's client.
 pub(crate) const USER: (&str, &str) = ("vision-api-user", "abcdefghizklmnopponommnshfghzxxs");
@@ -35,12 +35,20 @@ pub(crate) fn home() -> Home {
     home
 }
 
-/// With a key that will sign, but not yet.
-pub(crate) fn without_signing_key() -> Home {
-    let home = Home::without_key();
-    let (name, pem) = home::signing_key();
-    home.write_key(name, &format!("Published-At: 1\nSigns-From: 32503680000\n{pem}"));
-    home
+/// The answer to `request` of a server that is asked for more tokens than may wait.
+pub(crate) fn overloaded(request: &Request) -> Response {
+    let home = home();
+    home.write("grantd.toml", "[limits]\nsigning_queue = 1\n");
+    let arguments = ["--config", "grantd.toml", "--signer", "ring", "--workers", "1"];
+    let server = Program::start(home, &arguments);
+    let ask = |()| {
+        let mut connection = Connection::open(server.address);
+        connection.send(&request.to_bytes());
+        connection
+    };
+    let asked: Vec<_> = [(); 64].map(ask).into();
+    let mut answers = asked.into_iter().map(|mut asked| asked.read_answer());
+    answers.find(|answer| answer.status != 200).expect("a refusal")
 }
 
 /// A server whose random bytes are used up as soon as it has started.

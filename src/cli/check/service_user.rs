@@ -9,46 +9,27 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::fault::Fault;
 
-/// Says which files of `config`, itself in `config_file`, the owner of the directory of keys cannot
-/// use. Fine unless root asks, and another user owns that directory.
-///
-/// # Errors
-///
-/// Every [`Fault`].
-pub(super) fn check(config: &Config, config_file: Option<&Path>) -> Result<(), Vec<Fault>> {
+/// The files of `config`, itself in `config_file`, that the service cannot use. None unless root asks,
+/// and another user owns the directory of keys or of state: that one is the service's.
+pub(super) fn barred(config: &Config, config_file: Option<&Path>) -> Vec<Fault> {
     if !rustix::process::geteuid().is_root() {
-        return Ok(());
+        return Vec::new();
     }
-    let [keys, state] = [&config.keys, &config.state].map(|directory| fs::metadata(directory).ok());
-    let Some(user) = keys.or(state).map(|directory| User::who_owns(&directory)) else {
-        return Ok(());
+    let directories = [&config.keys, &config.state].into_iter();
+    let owners = directories.filter_map(|directory| fs::metadata(directory).ok());
+    let Some(user) = owners.map(|owned| User::who_owns(&owned)).find(|user| user.id != 0) else {
+        return Vec::new();
     };
-    if user.id == 0 {
-        return Ok(());
-    }
     let mut needs: Vec<(PathBuf, u32)> = Vec::new();
     needs.extend(config_file.map(|file| (file.to_owned(), READ)));
     needs.push((config.clients.clone(), READ));
     needs.extend(config.admin_token_file.clone().map(|file| (file, READ)));
     needs.extend(config.audit.clone().map(|file| (file, WRITE)));
+    needs.push((config.keys.clone(), READ | SEARCH));
     needs.extend(visible_files(&config.keys).into_iter().map(|file| (file, READ)));
     needs.push((config.state.clone(), READ | WRITE | SEARCH));
     needs.extend(visible_files(&config.state).into_iter().map(|file| (file, READ | WRITE)));
-    let faults = needs.into_iter().filter_map(|(path, need)| {
-        // One that is missing is for others to judge.
-        let metadata = fs::metadata(&path).ok()?;
-        (!user.may(need, &metadata)).then(|| {
-            let (verb, id, group) =
-                (if need == READ { "read" } else { "used" }, user.id, user.group);
-            let problem = format!(
-                "cannot be {verb} by the user {id}, who owns the directory of keys and so is the \
-                 service's: run chown {id}:{group} on it"
-            );
-            Fault::new(&path, problem)
-        })
-    });
-    let faults: Vec<_> = faults.collect();
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
+    needs.iter().filter_map(|(path, need)| user.barred_from(path, *need)).collect()
 }
 
 /// Keys that are in use, and what is remembered.
@@ -76,6 +57,28 @@ impl User {
         let [users, groups] =
             ["/etc/passwd", "/etc/group"].map(|file| fs::read_to_string(file).unwrap_or_default());
         Self { id, group, groups: groups_of(id, &users, &groups).chain([group]).collect() }
+    }
+
+    /// What keeps the user from `path`: its own mode, or that of a directory above it.
+    fn barred_from(&self, path: &Path, need: u32) -> Option<Fault> {
+        // One that is missing is for others to judge.
+        let real = fs::canonicalize(path).ok()?;
+        let barrier = real.ancestors().find(|part| {
+            let need = if *part == real { need } else { SEARCH };
+            fs::metadata(part).is_ok_and(|metadata| !self.may(need, &metadata))
+        })?;
+        let verb = if need & WRITE == 0 { "read" } else { "used" };
+        let because = if barrier == real {
+            String::new()
+        } else {
+            format!(" because of {}", barrier.display())
+        };
+        let Self { id, group, .. } = self;
+        let problem = format!(
+            "cannot be {verb} by the user {id}{because}, who owns the directory of keys or state and \
+             so runs the service: run chown {id}:{group} on it, or change its group or mode"
+        );
+        Some(Fault::new(path, problem))
     }
 
     /// As the kernel decides: the first class that the user is of counts.
