@@ -259,7 +259,7 @@ fn write_out(bytes: &[u8]) -> io::Result<()> {
     output.write_all(bytes).and_then(|()| output.flush())
 }
 
-/// What comes of an attempt to write to standard output.
+/// The result of an attempt to write to standard output.
 fn written(attempt: io::Result<()>) -> Result<(), CliError> {
     match attempt {
         // `head` has seen enough, which is no error: end as quietly as other programs do.

@@ -2,6 +2,7 @@
 //! sign.
 
 pub mod foreign;
+pub mod jwk_set;
 pub mod jws;
 pub mod jwt;
 pub mod key_life;

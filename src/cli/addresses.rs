@@ -13,7 +13,7 @@ pub(super) const LISTEN: &str = "--listen (GRANTD_LISTEN, listen in the configur
 /// How `admin_listen` is set.
 pub(super) const ADMIN_LISTEN: &str =
     "--admin-listen (GRANTD_ADMIN_LISTEN, admin_listen in the configuration file)";
-/// What to do about an issuer on the address of every listener.
+/// Advice about an issuer on the address of every listener.
 pub(super) const ISSUER_ADVICE: &str = "pass --issuer (GRANTD_ISSUER, issuer in the configuration \
                                         file) with the URL that clients and verifiers use";
 
@@ -40,7 +40,7 @@ pub(super) fn problem(address: &ListenAddr, setting: &str, error: &io::Error) ->
     ))
 }
 
-/// What is wrong with the addresses of `config`, without listening.
+/// The faults of the addresses of `config`, found without listening.
 pub(super) fn check(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     let mut known: Vec<(&ListenAddr, Vec<SocketAddr>)> = Vec::new();

@@ -74,7 +74,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys.len()))
 }
 
-/// What stands in the files and the issuer, if `serve` would start with them.
+/// The contents of the files and the issuer, if `serve` would start with them.
 fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, IssuerUrl), CliError> {
     let mut problems = addresses::check(config);
     let loaded = Sources::of(config).load();

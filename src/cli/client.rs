@@ -179,8 +179,8 @@ impl FileArg {
 
     /// The same where there need not be a file.
     ///
-    /// What is to be told is told when nothing can fail any more but the last step, which replaces
-    /// the file: a secret that could not be printed is not in force.
+    /// The line is printed once the new contents are on disk, and before they replace the file: a
+    /// secret that could not be printed is not in force.
     fn edit_or_create(
         &self,
         change: impl FnOnce(&Path, Option<&str>) -> Result<String, Vec<Fault>>,

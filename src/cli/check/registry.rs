@@ -1,4 +1,4 @@
-//! What a registry may hold and cannot be meant.
+//! Values that a registry may hold and that cannot be meant.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What the user that the service runs as may do with its files. Root, who checks them, may do
+//! The rights of the service's user to the service's files. Root, who checks them, may do
 //! everything; the service does not start with a file that only root can read.
 
 use std::collections::HashSet;
@@ -59,7 +59,7 @@ impl User {
         Self { id, group, groups: groups_of(id, &users, &groups).chain([group]).collect() }
     }
 
-    /// What keeps the user from `path`: its own mode, or that of a directory above it.
+    /// The reason why the user cannot use `path`: its own mode, or that of a directory above it.
     fn barred_from(&self, path: &Path, need: u32) -> Option<Fault> {
         // One that is missing is for others to judge.
         let real = fs::canonicalize(path).ok()?;

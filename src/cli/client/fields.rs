@@ -21,7 +21,7 @@ pub(super) struct FieldArgs {
     /// Register no scope: it is not meant to get tokens.
     #[arg(long, conflicts_with_all = ["scopes", "default_scopes"])]
     pub(super) no_scope: bool,
-    /// What it gets if it asks for no scope; may be repeated [default: all that it may ask for].
+    /// A scope it gets if it asks for none; may be repeated [default: all that it may ask for].
     #[arg(long = "default-scope", value_name = "SCOPES")]
     default_scopes: Vec<String>,
     /// Give it nothing if it asks for no scope: it has to ask.
@@ -75,10 +75,10 @@ pub(super) struct FieldArgs {
     /// Its tokens issued before this are revoked: Unix seconds, or as in 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     not_before: Option<u64>,
-    /// What its tokens look like: at+jwt or vision [default: as the route that it asks has them].
+    /// The profile of its tokens: at+jwt or vision [default: that of the route it asks].
     #[arg(long, value_name = "PROFILE")]
     token_profile: Option<String>,
-    /// What it sends to vision and firstvision: application/json or application/octet-stream.
+    /// The type it sends to vision and firstvision: application/json or application/octet-stream.
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
     /// How long one of its tokens may be handed out again: seconds, or as in 15m.

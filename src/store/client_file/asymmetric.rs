@@ -10,7 +10,8 @@ use super::entry::{Place, Reader};
 use super::{offset_in, require_closed};
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
-use crate::jose::public_key::{self, KeyProblem, PublicKey, SetProblem};
+use crate::jose::jwk_set::{self, SetProblem};
+use crate::jose::public_key::{KeyProblem, PublicKey};
 use crate::oauth::client::{AuthMethod, AuthMethods};
 use crate::store::file_watch::Stamp;
 
@@ -19,7 +20,7 @@ impl<'t> Reader<'t> {
     pub(super) fn public_keys(&mut self, raw: Option<&'t RawValue>, at: Place) -> Vec<PublicKey> {
         let Some(raw) = raw else { return Vec::new() };
         if !raw.get().starts_with('"') {
-            return match public_key::parse_set(raw.get()) {
+            return match jwk_set::parse(raw.get()) {
                 Ok(set) => set.keys,
                 Err(problem) => {
                     let place = self.position_at(offset_in(self.text, problem.part));
@@ -88,7 +89,7 @@ pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
         let place = Position::of_json(&text, &error);
         return Err(Fault::new(file, json_problem(&error)).at(place));
     }
-    let set = public_key::parse_set(&text).map_err(|SetProblem { part, index, problem }| {
+    let set = jwk_set::parse(&text).map_err(|SetProblem { part, index, problem }| {
         let fault = Fault::new(file, problem).at(Position::of(&text, offset_in(&text, part)));
         match index {
             Some(index) => fault.in_field(format!("keys[{index}]")),
@@ -117,6 +118,6 @@ pub fn skipped_keys(file: &Path, entry: &str) -> Vec<(usize, KeyProblem)> {
         }
         None => raw.get().to_owned(),
     };
-    let skipped = public_key::parse_set(&set).map(|set| set.skipped).unwrap_or_default();
+    let skipped = jwk_set::parse(&set).map(|set| set.skipped).unwrap_or_default();
     skipped.into_iter().filter_map(|key| Some((key.index?, key.problem))).collect()
 }

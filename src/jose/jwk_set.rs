@@ -1,0 +1,104 @@
+//! JWK Sets (RFC 7517, section 5): several public keys in one text.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::jose::public_key::{KeyProblem, PublicKey, Unusable};
+
+/// What is wrong with a JWK Set, and which part of its text that is.
+#[derive(Debug)]
+pub struct SetProblem<'t> {
+    /// The key at fault or, with the problem as whole, the set.
+    pub part: &'t str,
+    /// Which key, counted from 0.
+    pub index: Option<usize>,
+    /// What is wrong.
+    pub problem: KeyProblem,
+}
+
+/// The keys of a JWK Set.
+#[derive(Debug)]
+pub struct JwkSet<'t> {
+    /// Those that verify signatures here.
+    pub keys: Vec<PublicKey>,
+    /// Those that do not, each with the reason.
+    pub skipped: Vec<SetProblem<'t>>,
+}
+
+/// Reads a JWK Set (RFC 7517, section 5). Keys for other uses are skipped.
+///
+/// # Errors
+///
+/// The first [`SetProblem`]; that all are skipped is one.
+pub fn parse(text: &str) -> Result<JwkSet<'_>, SetProblem<'_>> {
+    #[derive(Deserialize)]
+    struct Set<'a> {
+        #[serde(borrow)]
+        keys: Vec<&'a RawValue>,
+    }
+    let whole = |problem| SetProblem { part: text, index: None, problem };
+    let set: Set<'_> =
+        serde_json::from_str(text).map_err(|_| whole("must be a JWK Set: {\"keys\": [{…}, …]}"))?;
+    if set.keys.is_empty() {
+        return Err(whole("is a JWK Set without a key"));
+    }
+    let mut read = JwkSet { keys: Vec::new(), skipped: Vec::new() };
+    for (index, part) in set.keys.iter().map(|raw| raw.get()).enumerate() {
+        let problem = |problem| SetProblem { part, index: Some(index), problem };
+        match PublicKey::parse(part) {
+            Ok(key) => read.keys.push(key),
+            Err(Unusable::ForOtherUse(reason)) => read.skipped.push(problem(reason)),
+            Err(Unusable::Faulty(reason)) => return Err(problem(reason)),
+        }
+    }
+    if read.keys.is_empty() {
+        return Err(whole("holds no key that verifies signatures: RSA, EC P-256 or OKP Ed25519"));
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P256: &str = r#"{"kty":"EC","crv":"P-256",
+        "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+    const ED25519: &str = r#"{"kty":"OKP","crv":"Ed25519",
+        "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"k","alg":"EdDSA"}"#;
+
+    #[test]
+    fn a_problem_of_a_set_says_where() {
+        let text = format!(r#"{{"keys": [{P256}, {{"kty":"oct"}}]}}"#);
+        let problem = parse(&text).unwrap_err();
+        assert_eq!((problem.index, problem.part), (Some(1), r#"{"kty":"oct"}"#));
+        for text in ["", "{}", "[]", r#"{"keys":[]}"#, r#"{"keys":{}}"#] {
+            assert_eq!(parse(text).unwrap_err().index, None, "{text}");
+        }
+        assert_eq!(parse(&format!(r#"{{"keys":[{P256}], "more": 1}}"#)).unwrap().keys.len(), 1);
+    }
+
+    #[test]
+    fn keys_for_other_uses_are_skipped_and_named() {
+        let others = [
+            (r#"{"kty":"OKP","crv":"X25519","x":"AA"}"#.to_owned(), "type"),
+            (r#"{"kty":"EC","crv":"P-521","x":"AA","y":"AA"}"#.to_owned(), "type"),
+            (r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"AA"}"#.to_owned(), "`alg`"),
+            (r#"{"kty":"RSA","alg":"RSA-OAEP-256","n":"AA","e":"AQAB"}"#.to_owned(), "`alg`"),
+            (ED25519.replace("EdDSA", "HS256"), "`alg`"),
+            (P256.replacen('{', r#"{"use":"enc","#, 1), "`use`"),
+            (P256.replacen('{', r#"{"key_ops":["deriveKey"],"#, 1), "`key_ops`"),
+        ];
+        let all: Vec<_> = others.iter().map(|(jwk, _)| jwk.as_str()).collect();
+        let text = format!(r#"{{"keys":[{},{P256}]}}"#, all.join(","));
+        let set = parse(&text).unwrap();
+        assert_eq!((set.keys.len(), set.skipped.len()), (1, others.len()));
+        for (index, (skipped, (jwk, reason))) in set.skipped.iter().zip(&others).enumerate() {
+            assert_eq!((skipped.index, skipped.part), (Some(index), jwk.as_str()));
+            assert!(skipped.problem.contains(reason), "{}: {jwk}", skipped.problem);
+        }
+        let none = format!(r#"{{"keys":[{}]}}"#, all.join(","));
+        let problem = parse(&none).unwrap_err();
+        assert!(problem.index.is_none() && problem.problem.contains("no key that verifies"));
+    }
+}
