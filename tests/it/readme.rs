@@ -83,6 +83,22 @@ fn the_first_command_serves() {
     assert_eq!(answer.expect("it says where it serves").status, 200);
 }
 
+/// A client that compares issuers, as openid-client does, finds the one that it was told.
+#[test]
+fn the_quick_start_has_one_name() {
+    let urls = README
+        .split("http://")
+        .skip(1)
+        .filter(|url| url.split('/').next().unwrap().contains(":8080"));
+    let hosts: std::collections::BTreeSet<_> =
+        urls.map(|url| url.split(':').next().unwrap()).collect();
+    assert_eq!(hosts.into_iter().collect::<Vec<_>>(), ["127.0.0.1"]);
+    // It is the name that discovery gives.
+    let server = Program::shared();
+    let metadata = Request::get("/.well-known/openid-configuration").send(server.address).json();
+    assert_eq!(metadata["issuer"], format!("http://{}", server.address));
+}
+
 #[test]
 fn every_shell_command_succeeds() {
     let program = Program::shared();
