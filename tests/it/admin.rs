@@ -157,31 +157,6 @@ fn what_signs_is_named() {
     }
 }
 
-/// Nothing that promtool complains about: names, types, help.
-#[test]
-fn promtool_finds_nothing_wrong_with_the_metrics() {
-    let server = Program::start(Home::new(), &[]);
-    for _ in 0..2 {
-        assert_eq!(server.ask(&Request::token(ENCODINGS[0], &DEMO)).status, 200);
-    }
-    let metrics = server.metrics();
-    let mut promtool = std::process::Command::new("promtool");
-    let ended =
-        crate::support::command::run_with_input(promtool.args(["check", "metrics"]), &metrics);
-    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
-    // It finds what is wrong with others.
-    let wrong = metrics
-        .replace("# TYPE grantd_throttled_total counter", "# TYPE grantd_throttled_total gauge");
-    let mut promtool = std::process::Command::new("promtool");
-    let ended =
-        crate::support::command::run_with_input(promtool.args(["check", "metrics"]), &wrong);
-    assert!(
-        ended.code != Some(0) && ended.stderr.contains("grantd_throttled_total"),
-        "{}",
-        ended.stderr
-    );
-}
-
 #[test]
 fn the_version_is_in_the_log_and_in_the_metrics() {
     let server = Program::shared();

@@ -4,7 +4,6 @@ mod audience;
 mod registry;
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,7 +11,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use grantd::clock::Clock;
 use serde_json::{Value, json};
 
-use crate::readme::{python, succeed};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::{
     ENCODINGS, Encoding, Home, Library, Program, Request, Response, Signer, Token,
@@ -553,26 +551,4 @@ fn no_assertion_reaches_the_log() {
     for part in good.split('.').chain(bad.split('.')).skip(1) {
         assert!(!text.contains(part), "{text}");
     }
-}
-
-/// A library that clients use: it signs for an hour.
-#[test]
-fn authlib_authenticates() {
-    let signer = Signer::rs256();
-    let server = program(&signer, "");
-    let url = format!("{}/connect/token", server.issuer);
-    let script = r#"
-import sys
-from authlib.integrations.requests_client import OAuth2Session
-from authlib.oauth2.rfc7523 import PrivateKeyJWT
-
-url, key = sys.argv[1:]
-session = OAuth2Session("c", key, token_endpoint_auth_method="private_key_jwt")
-session.register_client_auth_method(PrivateKeyJWT(url))
-for _ in range(2):
-    print(session.fetch_token(url, grant_type="client_credentials")["scope"])
-"#;
-    let printed = succeed(Command::new(python()).args(["-c", script, &url, &signer.pem()]));
-    assert_eq!(printed, "read\nread\n");
-    assert_eq!(server.issued(), 2);
 }

@@ -1,10 +1,7 @@
 //! HTTP Basic as RFC 6749 has it, form-encoded, and as most clients send it: as it stands.
 
-use std::process::Command;
-
 use serde_json::json;
 
-use crate::readme::{python, succeed};
 use crate::support::home::hash_of;
 use crate::support::{ENCODINGS, Encoding, Home, Program, Request, demo_without, request_of};
 
@@ -231,42 +228,5 @@ fn a_right_reading_is_remembered() {
         let answer = server.ask(&basic(Encoding::Urlencoded, &format!("slow:{text}")));
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(server.metric("grantd_password_hashes_total "), 2);
-    }
-}
-
-/// They send `base64(id:secret)` without encoding the halves.
-#[test]
-fn curl_and_pythons_clients_send_pairs_as_they_stand() {
-    const SCRIPT: &str = r#"
-import sys
-import aiohttp, asyncio, httpx, requests
-
-url, client, secret = sys.argv[1:]
-form = {"grant_type": "client_credentials"}
-answers = [
-    requests.post(url, data=form, auth=(client, secret)).json(),
-    httpx.post(url, data=form, auth=(client, secret)).json(),
-]
-
-async def ask():
-    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(client, secret)) as session:
-        async with session.post(url, data=form) as answer:
-            return await answer.json()
-
-answers.append(asyncio.run(ask()))
-print(*[answer.get("token_type", answer) for answer in answers])
-"#;
-    let server = Program::start(home(), &[]);
-    let url = format!("http://{}/connect/token", server.address);
-    for (id, secret) in PAIRS {
-        let user = format!("{id}:{secret}");
-        let asked = Command::new("curl")
-            .args(["--silent", "--user", &user, "-d", "grant_type=client_credentials", &url])
-            .output()
-            .unwrap();
-        let answer: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
-        assert_eq!(answer["token_type"], "Bearer", "{user}: {answer}");
-        let printed = succeed(Command::new(python()).args(["-c", SCRIPT, &url, id, secret]));
-        assert_eq!(printed, "Bearer Bearer Bearer\n", "{user}");
     }
 }

@@ -1,5 +1,6 @@
 //! The server as its clients and operators meet it: the real binary over real sockets, and the
-//! library in process wherever a test has to move the clock.
+//! library in process wherever a test has to move the clock. Nothing but Rust is needed; what needs
+//! other programs stands in `tests/interop`.
 
 #![expect(
     clippy::unwrap_used,
@@ -7,6 +8,8 @@
     reason = "a test that cannot go on should stop where it is"
 )]
 
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "the two programs of tests need a part of it each")]
 mod support;
 
 mod admin;
@@ -22,8 +25,6 @@ mod cli_output;
 mod cli_token;
 mod cli_update;
 mod client_habits;
-mod clients;
-mod deploy;
 mod dialects;
 mod dpop;
 mod explain;
@@ -38,18 +39,13 @@ mod key_leak;
 mod key_life;
 mod layers;
 mod limits;
-mod load;
 mod metadata;
 mod mtls;
 mod multipart;
 mod names;
-mod night;
 mod not_http;
-#[cfg(feature = "opentelemetry")]
-mod opentelemetry;
 mod password_hashes;
 mod properties;
-mod readme;
 mod reload;
 mod request_log;
 mod reuse;

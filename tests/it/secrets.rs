@@ -5,62 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 
 use serde_json::json;
 
+use crate::support::canary::{CANARY, parts_of_token, refused};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::http::exchange_cut_off;
 use crate::support::sibling::USER;
-use crate::support::{
-    DEMO, ENCODINGS, Home, Program, Request, Response, TOKEN, demo_with, demo_without, request_of,
-};
-
-/// As a client might send by mistake in every place that takes text.
-pub(crate) const CANARY: &str = "canary-7f3a9c51d2e84b60";
-
-/// Requests that are refused at every step on the way, each with the cause that the log is to name.
-pub(crate) fn refused() -> Vec<(Request, &'static str)> {
-    let grant = [("grant_type", "client_credentials")];
-    let canary = |name: &'static str| [demo_without(&[name]), vec![(name, CANARY)]].concat();
-    let mut requests = Vec::new();
-    for encoding in ENCODINGS {
-        let form = |parameters: &[(&str, &str)]| Request::token(encoding, parameters);
-        let expired = secret_of("expired");
-        let disabled = secret_of("disabled");
-        requests.extend([
-            (form(&canary("client_secret")), "wrong_secret"),
-            (form(&canary("client_id")), "unknown_client"),
-            (form(&canary("grant_type")), "grant_type_unsupported"),
-            // In the wrong field, the client's own.
-            (form(&demo_with(&[("scope", DEMO[1].1)])), "scope_not_allowed"),
-            (form(&demo_with(&[("resource", CANARY)])), "target"),
-            (form(&demo_with(&[("client_assertion", CANARY)])), "several_authentications"),
-            (form(&demo_with(&[("client_secret", CANARY)])), "parameter_repeated"),
-            (form(&demo_with(&[(CANARY, "a"), (CANARY, "b")])), "parameter_repeated"),
-            (form(&request_of("expired", &expired, &[])), "secret_not_current"),
-            (form(&request_of("disabled", &disabled, &[])), "client_disabled"),
-            (form(&demo_without(&["grant_type"])), "grant_type_missing"),
-            (form(&grant).basic(&format!("demo-client:{CANARY}")), "wrong_secret"),
-            (form(&grant).basic(&format!("{CANARY}:{CANARY}")), "unknown_client"),
-            (form(&grant).basic(CANARY), "malformed_authorization"),
-            (
-                form(&grant).header("Authorization", format!("Bearer {CANARY}")),
-                "unsupported_authentication",
-            ),
-            (
-                form(&DEMO).with_target(&format!("{TOKEN}?client_secret={CANARY}")),
-                "parameter_in_query",
-            ),
-            (form(&DEMO).with_target(&format!("/{}", DEMO[1].1)), "not_found"),
-            (
-                form(&grant).basic(&format!("a:{CANARY}")).with_target(&format!("/a/{CANARY}")),
-                "not_found",
-            ),
-            (form(&canary("client_secret")).with_target(&format!("/{CANARY}/a")), "not_found"),
-            (form(&grant).with_target(&format!("/{CANARY}?token={CANARY}")), "not_found"),
-            (Request::new("POST", TOKEN).typed_body(CANARY, CANARY), "media_type"),
-            (form(&DEMO).header("Host", CANARY), "host"),
-        ]);
-    }
-    requests
-}
+use crate::support::{DEMO, ENCODINGS, Home, Program, Request, demo_with, request_of};
 
 #[test]
 fn no_secret_and_no_token_is_logged_or_counted() {
@@ -111,15 +60,6 @@ fn no_secret_and_no_token_is_logged_or_counted() {
             assert!(!text.contains(secret), "{secret} is in {text}");
         }
     }
-}
-
-/// The token and each part of it, any of which would give it away or help to forge one.
-pub(crate) fn parts_of_token(answer: &Response) -> Vec<String> {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let token = answer.json()["access_token"].as_str().unwrap().to_owned();
-    let mut parts: Vec<_> = token.split('.').skip(1).map(str::to_owned).collect();
-    parts.push(token);
-    parts
 }
 
 #[test]

@@ -112,7 +112,7 @@ pub(crate) fn hash_of(secret: &str) -> String {
 
 /// The clients of the shipped registry, and one for each rule that needs its own.
 pub(crate) fn registry() -> String {
-    let shipped = include_str!("../../../clients.json");
+    let shipped = include_str!("../../clients.json");
     let mut document: Value = serde_json::from_str(shipped).unwrap();
     let clients = document["clients"].as_array_mut().unwrap();
     let client = |id: &str, more: Value| {

@@ -6,7 +6,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::deploy::{shipped, text_of};
-use crate::readme::succeed;
+use crate::support::command::succeed;
 
 /// systemd finds nothing to complain about. It looks for the program, so the copy names the one
 /// that was built.

@@ -12,8 +12,8 @@ use std::time::Duration;
 use grantd::clock::Clock;
 use tempfile::TempDir;
 
-use crate::readme::{python, succeed};
 use crate::support::GUARD;
+use crate::support::command::{python, succeed};
 use crate::support::ports::free_port;
 
 /// Names the collector to those who send.

@@ -12,13 +12,13 @@ use oauth2::{
     AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, IntrospectionUrl, RevocationUrl,
     Scope, StandardRevocableToken, TokenIntrospectionResponse, TokenResponse, TokenUrl,
 };
+use serde_json::json;
 
-use crate::readme::{python, succeed};
-use crate::support::command::run;
-use crate::support::home::secret_of;
+use crate::support::command::{python, run, succeed};
+use crate::support::home::{hash_of, secret_of};
 use crate::support::nginx::Nginx;
 use crate::support::sibling::{self, USER};
-use crate::support::{Home, Program, wait_until};
+use crate::support::{Home, Program, Signer, wait_until};
 
 /// Of each method of authentication, the client that may use no other.
 const METHODS: [(&str, &str); 2] =
@@ -91,10 +91,14 @@ fn golang_jwt_authenticates() {
     run(home.command(&add).args(["--jwks", "jwks.json"])).assert_fine();
     let server = Program::start(home, &[]);
     let mut ask = Command::new(&program);
-    // What was signed in the second of the start may be from before it.
+    wait_for_the_next_second();
+    assert_eq!(succeed(ask.arg(&key).args(["go", &server.issuer])), "200\n".repeat(3));
+}
+
+/// What was signed in the second of a server's start may be from before it.
+fn wait_for_the_next_second() {
     let started = Clock::system().unix_seconds();
     wait_until(|| Clock::system().unix_seconds() > started);
-    assert_eq!(succeed(ask.arg(&key).args(["go", &server.issuer])), "200\n".repeat(3));
 }
 
 fn source(name: &str) -> PathBuf {
@@ -163,4 +167,83 @@ fn exchange(nginx: &Nginx, request: &HttpRequest) -> Result<HttpResponse, io::Er
         response.headers_mut().append(name, value.parse().unwrap());
     }
     Ok(response)
+}
+
+/// They send `base64(id:secret)` without encoding the halves.
+#[test]
+fn curl_and_pythons_clients_send_pairs_as_they_stand() {
+    const PAIRS: [(&str, &str); 3] = [
+        ("plus", "q1+w2/e3=r4+t5/y6=u7+i8/o9=p0+a1="),
+        ("triplet", "a-secret-that-holds-%41%42%43-in-the-middle"),
+        ("with+plus", "a-secret-that-is-100%-made-of-characters"),
+    ];
+    const SCRIPT: &str = r#"
+import sys
+import aiohttp, asyncio, httpx, requests
+
+url, client, secret = sys.argv[1:]
+form = {"grant_type": "client_credentials"}
+answers = [
+    requests.post(url, data=form, auth=(client, secret)).json(),
+    httpx.post(url, data=form, auth=(client, secret)).json(),
+]
+
+async def ask():
+    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(client, secret)) as session:
+        async with session.post(url, data=form) as answer:
+            return await answer.json()
+
+answers.append(asyncio.run(ask()))
+print(*[answer.get("token_type", answer) for answer in answers])
+"#;
+    let clients = PAIRS.map(|(id, secret)| {
+        json!({
+            "client_id": id,
+            "secrets": [{ "label": "a", "hash": hash_of(secret) }],
+            "scopes": ["read"],
+            "default_scopes": ["read"],
+        })
+    });
+    let home = Home::new();
+    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    let server = Program::start(home, &[]);
+    let url = format!("http://{}/connect/token", server.address);
+    for (id, secret) in PAIRS {
+        let user = format!("{id}:{secret}");
+        let asked = Command::new("curl")
+            .args(["--silent", "--user", &user, "-d", "grant_type=client_credentials", &url])
+            .output()
+            .unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+        assert_eq!(answer["token_type"], "Bearer", "{user}: {answer}");
+        let printed = succeed(Command::new(python()).args(["-c", SCRIPT, &url, id, secret]));
+        assert_eq!(printed, "Bearer Bearer Bearer\n", "{user}");
+    }
+}
+
+/// A library that clients use: it signs for an hour.
+#[test]
+fn authlib_authenticates() {
+    let signer = Signer::rs256();
+    let home = Home::new();
+    home.write("jwks.json", &signer.jwks().to_string());
+    let add = ["client", "add", "--id", "c", "--scope", "read", "--method", "private_key_jwt"];
+    run(home.command(&add).args(["--jwks", "jwks.json"])).assert_fine();
+    let server = Program::start(home, &[]);
+    wait_for_the_next_second();
+    let url = format!("{}/connect/token", server.issuer);
+    let script = r#"
+import sys
+from authlib.integrations.requests_client import OAuth2Session
+from authlib.oauth2.rfc7523 import PrivateKeyJWT
+
+url, key = sys.argv[1:]
+session = OAuth2Session("c", key, token_endpoint_auth_method="private_key_jwt")
+session.register_client_auth_method(PrivateKeyJWT(url))
+for _ in range(2):
+    print(session.fetch_token(url, grant_type="client_credentials")["scope"])
+"#;
+    let printed = succeed(Command::new(python()).args(["-c", script, &url, &signer.pem()]));
+    assert_eq!(printed, "read\nread\n");
+    assert_eq!(server.issued(), 2);
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tokio::net::TcpSocket;
 
-use crate::secrets::{CANARY, parts_of_token, refused};
+use crate::support::canary::{CANARY, parts_of_token, refused};
 use crate::support::collector::{Collector, ENDPOINT, Recorder, Span};
 use crate::support::command::run;
 use crate::support::home::secret_of;

@@ -7,9 +7,9 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::deploy::text_of;
-use crate::readme::succeed;
+use crate::support::command::succeed;
 
-const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/deploy/debian");
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/deploy/debian");
 
 /// The shell commands of a document, in order, wherever they are indented.
 fn steps(document: &str) -> Vec<String> {

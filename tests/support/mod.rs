@@ -1,5 +1,6 @@
 //! What the tests share: a server, a client that sends exact bytes, forms, and token verification.
 
+pub(crate) mod canary;
 #[cfg(feature = "opentelemetry")]
 pub(crate) mod collector;
 pub(crate) mod command;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::deploy::{shipped, text_of};
-use crate::readme::succeed;
+use crate::support::command::{run_with_input, succeed};
 use crate::support::{DEMO, Encoding, Home, Program, Request, demo_without};
 
 fn promtool(arguments: &[&str], file: &std::path::Path) -> String {
@@ -169,4 +169,27 @@ fn expressions() -> Vec<String> {
 fn metrics_in(expression: &str) -> Vec<String> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("grantd_")).map(str::to_owned).collect()
+}
+
+/// Nothing that promtool complains about: names, types, help.
+#[test]
+fn promtool_finds_nothing_wrong_with_the_metrics() {
+    let server = Program::start(Home::new(), &[]);
+    for _ in 0..2 {
+        assert_eq!(server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 200);
+    }
+    let metrics = server.metrics();
+    let mut promtool = Command::new("promtool");
+    let ended = run_with_input(promtool.args(["check", "metrics"]), &metrics);
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
+    // It finds what is wrong with others.
+    let wrong = metrics
+        .replace("# TYPE grantd_throttled_total counter", "# TYPE grantd_throttled_total gauge");
+    let mut promtool = Command::new("promtool");
+    let ended = run_with_input(promtool.args(["check", "metrics"]), &wrong);
+    assert!(
+        ended.code != Some(0) && ended.stderr.contains("grantd_throttled_total"),
+        "{}",
+        ended.stderr
+    );
 }

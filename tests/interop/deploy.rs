@@ -8,8 +8,8 @@ mod systemd;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::readme::succeed;
 use crate::support::Home;
+use crate::support::command::succeed;
 use crate::support::nginx::FILES;
 
 /// A shipped file, for programs that read it themselves.

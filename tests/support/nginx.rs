@@ -10,8 +10,8 @@ use std::time::Duration;
 use grantd::clock::Clock;
 use tempfile::TempDir;
 
-use crate::readme::succeed;
 use crate::support::command::run_with_input;
+use crate::support::command::succeed;
 use crate::support::ports::free_port;
 use crate::support::{GUARD, Request, Response};
 

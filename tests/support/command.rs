@@ -2,6 +2,7 @@
 
 use std::borrow::BorrowMut;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What a command left behind.
@@ -48,4 +49,20 @@ pub(crate) fn run_with_input(mut command: impl BorrowMut<Command>, input: &str) 
     let output = child.wait_with_output().expect("the program ends");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// The interpreter with the clients that `tests/run` installs.
+pub(crate) fn python() -> PathBuf {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/bin/python");
+    assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
+    python
+}
+
+/// Runs `command` and gives what it printed.
+#[track_caller]
+pub(crate) fn succeed(command: &mut Command) -> String {
+    let output = command.output().expect("it starts");
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{command:?}\n{out}\n{err}");
+    out.into_owned()
 }

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::command::{python, succeed};
 use crate::support::{Home, Program, Request};
 
 const README: &str = include_str!("../../README.md");
@@ -26,22 +27,6 @@ fn addressed(block: &str, program: &Program) -> String {
     block
         .replace("127.0.0.1:8080", &program.address.to_string())
         .replace("127.0.0.1:8081", &program.admin.to_string())
-}
-
-/// The interpreter with the clients that `tests/run` installs.
-pub(crate) fn python() -> PathBuf {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/bin/python");
-    assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
-    python
-}
-
-/// Runs `command` and gives what it printed.
-#[track_caller]
-pub(crate) fn succeed(command: &mut Command) -> String {
-    let output = command.output().expect("it starts");
-    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
-    assert!(output.status.success(), "{command:?}\n{out}\n{err}");
-    out.into_owned()
 }
 
 /// The first command, as it stands there: only where it listens and keeps its key is moved, so that

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::deploy::configure;
-use crate::readme::succeed;
+use crate::support::command::succeed;
 use crate::support::form::percent_encode;
 use crate::support::home::{self, hash_of, secret_of};
 use crate::support::http::find;
