@@ -332,8 +332,9 @@ impl fmt::Display for StartError {
             ),
             Self::DemoClients(ids) => write!(
                 f,
-                "the demo clients ({}) have secrets that everyone knows and others could reach \
-                 them: remove them from the client file, listen on 127.0.0.1 only, or pass \
+                "the demo clients ({}) have secrets that everyone knows, and others could reach \
+                 them: listen or the host of issuer is not of this machine alone, or trusted_proxies \
+                 or client_certificate.proxies is set. Remove them from the client file, or pass \
                  --allow-demo-clients",
                 ids.join(", ")
             ),

@@ -36,7 +36,8 @@ pub(super) enum KeyCommand {
         keys: KeyArgs,
         #[command(flatten)]
         size: SizeArg,
-        /// The keys have leaked: the new one signs at once, and all others are taken out of use.
+        /// For keys that have leaked: the new key signs at once, all others are retired, and their tokens
+        /// become invalid.
         #[arg(long)]
         now: bool,
         /// With --now, a key that is not taken out.
@@ -51,7 +52,7 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         server: WaitArgs,
     },
-    /// Take out of use the keys that are gone: no token of theirs is valid any more.
+    /// Retire the keys whose last token has expired.
     ///
     /// A key is renamed to `<kid>.pem.retired`; nothing is lost. A running server notices by itself.
     Retire {

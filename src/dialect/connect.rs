@@ -297,7 +297,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
             (400, "unsupported_grant_type", "grant_type must be client_credentials.")
         }
         Cause::Scope(Malformed) => {
-            (400, INVALID_SCOPE, "scope must be tokens separated by single spaces.")
+            (400, INVALID_SCOPE, "scope must be tokens separated by spaces.")
         }
         Cause::Scope(NotAllowed) => (400, INVALID_SCOPE, "The client may not have this scope."),
         Cause::ScopeMissing => (400, INVALID_SCOPE, "scope is required for this client."),

@@ -49,11 +49,14 @@ impl Admin {
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
         match request.uri().path() {
             "/livez" if is_read => return plain(StatusCode::OK, "ok\n"),
-            "/readyz" if is_read => return self.readiness(),
             _ => {}
         }
         let snapshot = self.context.snapshot();
-        if let Err(closed) = gate::admit(request, peer, snapshot.admin_token.as_ref()) {
+        let admitted = gate::admit(request, peer, snapshot.admin_token.as_ref());
+        if request.uri().path() == "/readyz" && is_read {
+            return self.readiness(admitted.is_ok());
+        }
+        if let Err(closed) = admitted {
             return refuse(closed);
         }
         if !is_read {
@@ -77,15 +80,20 @@ impl Admin {
         }
     }
 
-    fn readiness(&self) -> Response<Full<Bytes>> {
+    /// A fault names files, which is for those who may ask for more.
+    fn readiness(&self, is_admitted: bool) -> Response<Full<Bytes>> {
         let now = self.context.clock.unix_seconds();
         if !self.is_ready.load(Ordering::Relaxed) {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
         } else if self.context.snapshot().keys.signing_key(now).is_none() {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no key signs at this time\n")
         } else if let Some(fault) = self.context.reload_fault.load_full() {
-            let degraded = format!("degraded: {fault}; what was read before stays in force\n");
-            plain(StatusCode::OK, degraded)
+            if is_admitted {
+                let told = format!("degraded: {fault}; what was read before stays in force\n");
+                plain(StatusCode::OK, told)
+            } else {
+                plain(StatusCode::OK, "degraded: a reload was refused; see the log\n")
+            }
         } else {
             plain(StatusCode::OK, "ok\n")
         }

@@ -190,7 +190,7 @@ impl Reloader {
         let new = Snapshot { admin_token, ..new };
         let changes = Changes::between(&old, &new);
         if changes.is_empty() {
-            info!("read again: nothing has changed");
+            info!("read again: the files are in order, and nothing has changed");
             return Ok(Reloaded::Unchanged);
         }
 

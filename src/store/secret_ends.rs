@@ -21,7 +21,9 @@ impl SecretEnds {
     }
 }
 
-fn last_end(client: &Client) -> Option<u64> {
+/// When the client's last secret ends (Unix seconds). `None`: one has no end, or the client is
+/// disabled or authenticates in another way.
+pub fn last_end(client: &Client) -> Option<u64> {
     let by_secret = AuthMethod::DEFAULT.iter().any(|method| client.auth_methods.contains(*method));
     if !client.enabled || !by_secret {
         return None;

@@ -112,7 +112,7 @@ fn every_shell_command_succeeds() {
     assert_eq!(served, 1, "it says how to start what it has made");
     // One answer for each way to ask; they begin alike.
     let tokens = printed.iter().filter(|text| text.starts_with("{\"access_token\":\"ey")).count();
-    assert_eq!(tokens, 4, "{printed:#?}");
+    assert_eq!(tokens, 6, "{printed:#?}");
     let documented = blocks("json")[0].trim().split_once('…').unwrap().1;
     assert!(printed[0].ends_with(documented), "{} does not end {documented}", printed[0]);
     assert!(printed.iter().any(|text| text.contains("\"client_secret\":\"")), "{printed:#?}");

@@ -49,16 +49,16 @@ pub(super) struct FieldArgs {
     /// The subject of its certificates, for tls_client_auth (RFC 8705, section 2.1.2).
     #[arg(long, value_name = "DN")]
     tls_client_auth_subject_dn: Option<String>,
-    /// The DNS name in its certificates, instead of the subject.
+    /// The DNS name in its certificates; use this or the subject, not both.
     #[arg(long, value_name = "NAME")]
     tls_client_auth_san_dns: Option<String>,
-    /// The URI in its certificates, instead of the subject.
+    /// The URI in its certificates; use this or the subject, not both.
     #[arg(long, value_name = "URI")]
     tls_client_auth_san_uri: Option<String>,
-    /// The IP address in its certificates, instead of the subject.
+    /// The IP address in its certificates; use this or the subject, not both.
     #[arg(long, value_name = "ADDRESS")]
     tls_client_auth_san_ip: Option<String>,
-    /// The e-mail address in its certificates, instead of the subject.
+    /// The e-mail address in its certificates; use this or the subject, not both.
     #[arg(long, value_name = "ADDRESS")]
     tls_client_auth_san_email: Option<String>,
     /// Bind its tokens to the certificate with which it asks for them.

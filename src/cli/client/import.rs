@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::de::IgnoredAny;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -23,6 +24,11 @@ use crate::store::client_file::{self, NewSecret, edit};
 
 pub(super) fn import(file: &FileArg, from: &Path) -> Result<(), CliError> {
     let (name, text) = read(from)?;
+    if text.lines().nth(1).is_some() && serde_json::from_str::<IgnoredAny>(&text).is_ok() {
+        let problem = "is one JSON document: write one client a line (JSON Lines), without the \
+                       {\"clients\": […]} of a registry around them";
+        return Err(Fault::new(name, problem).into());
+    }
     let (lines, without_token) = read_lines(name, &text)?;
     let entries = hash_secrets(name, lines)?;
     drop(text);

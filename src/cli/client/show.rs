@@ -12,12 +12,14 @@ use crate::clock::Clock;
 use crate::form::urlencoded;
 use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::{self, edit};
+use crate::store::secret_ends::last_end;
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     file: FileArg,
-    /// Only clients with a secret that ends within this: seconds, or as in 24h, 30d.
+    /// Only clients with a secret that ends within this, or whose last one has ended: seconds, or as
+    /// in 24h, 30d.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expiring: Option<u64>,
 }
@@ -29,6 +31,7 @@ pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
         edit::entries(&text).map_err(|error| CliError(error.to_string()))?.filter_map(edit::id_of);
     for client in ids.filter_map(|id| registry.get(&id)) {
         if let Some(within) = args.expiring
+            && last_end(client).is_none_or(|end| now < end)
             && !client.secrets.iter().any(|secret| {
                 let until = now.saturating_add(within);
                 secret.expires_at.is_some_and(|end| now < end && end <= until)
