@@ -2,82 +2,93 @@
 //! as a part of the path that was not found.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::dialect::RequestHead;
 use crate::dialect::connect::Form;
 use crate::form::parameters::Parameters;
-use crate::form::{json, urlencoded};
+use crate::form::urlencoded;
 use crate::oauth::client_authentication::Authorization;
 
 /// In clear, to be wiped after use.
 type Secret = Zeroizing<Vec<u8>>;
 
-/// Those of the `Authorization` header, the query and `body`, in any encoding. What cannot be read
-/// counts as a whole: then each part of the path that is in it is a secret.
-pub fn of(head: &RequestHead<'_>, body: &Bytes) -> Vec<Secret> {
+/// Those of the `Authorization` header, the query and `body`, in any encoding. `None` if a part of
+/// these cannot be read: it may hold anything.
+pub fn of(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     let mut secrets = Vec::new();
     match head.authorization {
         Authorization::Absent => {}
         Authorization::Present(value) => push_credentials(value, &mut secrets),
-        Authorization::Repeated => push(head.path.as_bytes(), &mut secrets),
+        Authorization::Repeated => return None,
     }
     let query = head.query.unwrap_or_default().as_bytes();
-    match urlencoded::parse(query, head.max_parameters) {
-        Ok(query) => push_parameters(&query, &mut secrets),
-        Err(_) => push_parts_in(query, head.path, &mut secrets),
+    push_parameters(&urlencoded::parse(query, head.max_parameters).ok()?, &mut secrets);
+    if body.is_empty() {
+        return Some(secrets);
     }
-    let form = Form::read(head, body.clone());
-    let is_read = form.is_ok_and(|form| {
-        let parameters = form.parameters(head.max_parameters);
-        parameters.map(|parameters| push_parameters(&parameters, &mut secrets)).is_ok()
-    });
-    if is_read || body.is_empty() {
-        return secrets;
+    if let Ok(document) = serde_json::from_slice(body) {
+        push_texts("", &document, &mut secrets);
+    } else {
+        let form = Form::read(head, body.clone()).ok()?;
+        push_parameters(&form.parameters(head.max_parameters).ok()?, &mut secrets);
     }
-    match json::parse(body, &[], head.max_parameters) {
-        Ok(parameters) => push_parameters(&parameters, &mut secrets),
-        Err(_) => push_parts_in(body, head.path, &mut secrets),
-    }
-    secrets
+    Some(secrets)
 }
 
-/// What is behind the scheme, and both readings of a Basic pair's second half.
+/// What is behind the scheme, and both readings of a Basic pair's second half, however its base64 is
+/// written.
 fn push_credentials(value: &[u8], secrets: &mut Vec<Secret>) {
-    let behind = value.iter().position(|byte| *byte == b' ').map_or(value, |at| &value[at..]);
+    let behind = value.iter().position(u8::is_ascii_whitespace).map_or(value, |at| &value[at..]);
     let credentials = behind.trim_ascii();
     push(credentials, secrets);
-    let Ok(pair) = STANDARD.decode(credentials).map(Zeroizing::new) else { return };
-    let colon = pair.iter().position(|byte| *byte == b':');
-    let secret = colon.map_or(&pair[..], |colon| &pair[colon + 1..]);
-    push(secret, secrets);
-    if let Some(decoded) = std::str::from_utf8(secret).ok().and_then(urlencoded::decode) {
-        push(decoded.as_bytes(), secrets);
-    }
-}
-
-fn push_parameters(parameters: &Parameters<'_>, secrets: &mut Vec<Secret>) {
-    for name in ["client_secret", "client_assertion", "assertion", "password", "token"] {
-        if let Some(value) = parameters.get(name) {
-            push(value.as_bytes(), secrets);
+    for base64 in [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD] {
+        let Ok(pair) = base64.decode(credentials).map(Zeroizing::new) else { continue };
+        let colon = pair.iter().position(|byte| *byte == b':');
+        let secret = colon.map_or(&pair[..], |colon| &pair[colon + 1..]);
+        push(secret, secrets);
+        if let Some(decoded) = std::str::from_utf8(secret).ok().and_then(urlencoded::decode) {
+            push(decoded.as_bytes(), secrets);
         }
     }
 }
 
-fn push_parts_in(unread: &[u8], path: &str, secrets: &mut Vec<Secret>) {
-    let parts = path.split('/').filter(|part| part.len() >= SHORTEST_PART);
-    for part in parts.filter(|part| memchr::memmem::find(unread, part.as_bytes()).is_some()) {
-        push(part.as_bytes(), secrets);
+fn push_parameters(parameters: &Parameters<'_>, secrets: &mut Vec<Secret>) {
+    for name in parameters.names() {
+        parameters.all(name).for_each(|value| push_value(name, value, secrets));
     }
 }
+
+/// Every text in a JSON document, `name` being that of the member that it is.
+fn push_texts(name: &str, document: &Value, secrets: &mut Vec<Secret>) {
+    match document {
+        Value::String(text) => push_value(name, text, secrets),
+        Value::Array(values) => values.iter().for_each(|value| push_texts(name, value, secrets)),
+        Value::Object(members) => {
+            members.iter().for_each(|(name, value)| push_texts(name, value, secrets));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// A value counts by its name, or because it is long enough to be a secret under a wrong one.
+fn push_value(name: &str, value: &str, secrets: &mut Vec<Secret>) {
+    let is_public = ["client_id", "grant_type", "scope"].contains(&name);
+    let is_secret =
+        ["client_secret", "client_assertion", "assertion", "password", "token"].contains(&name);
+    if is_secret || !is_public && value.len() >= SHORTEST_SECRET {
+        push(value.as_bytes(), secrets);
+    }
+}
+
+/// Shorter texts are a part of too many others.
+const SHORTEST_SECRET: usize = 6;
 
 fn push(secret: &[u8], secrets: &mut Vec<Secret>) {
     if !secret.is_empty() {
         secrets.push(Zeroizing::new(secret.to_vec()));
     }
 }
-
-/// Shorter ones are in any text.
-const SHORTEST_PART: usize = 6;

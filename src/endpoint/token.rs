@@ -277,8 +277,7 @@ fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> O
             scope.split(' ').find(|token| !client.scopes.contains(token)).unwrap_or(scope)
         }
     };
-    let secret = request.credentials.client_secret();
-    Some(named(refused.as_bytes(), &secret.into_iter().collect::<Vec<_>>()).into())
+    Some(named(refused.as_bytes(), &request.credentials.secrets()).into())
 }
 
 /// A `vision` token and how long it lives, in seconds. Such a token has no id, so that all of one

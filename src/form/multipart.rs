@@ -151,8 +151,14 @@ fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
         if !is_token(name) {
             return Err(FormError::PartHeaders);
         }
-        if name.eq_ignore_ascii_case("filename") || name.eq_ignore_ascii_case("filename*") {
+        // RFC 2231 and RFC 8187: `filename*`, `filename*0`, `name*` and their kind are read by some as
+        // what they extend.
+        let plain = name.split('*').next().unwrap_or(name);
+        if plain.eq_ignore_ascii_case("filename") {
             return Err(FormError::FileName);
+        }
+        if plain.eq_ignore_ascii_case("name") && plain != name {
+            return Err(FormError::PartHeaders);
         }
         let (value, after) =
             read_value(value.trim_start_matches(OWS)).ok_or(FormError::PartHeaders)?;
@@ -259,6 +265,12 @@ mod tests {
                 "Content-Disposition: form-data; filename=\"x; name=client_id; y\"; name=\"scope\"",
                 FormError::FileName,
             ),
+            ("Content-Disposition: form-data; filename*0=x; name=\"scope\"", FormError::FileName),
+            (
+                "Content-Disposition: form-data; name=\"scope\"; name*=utf-8''client_id",
+                FormError::PartHeaders,
+            ),
+            ("Content-Disposition: form-data; name*0=scope", FormError::PartHeaders),
             ("Content-Disposition: form-data", FormError::PartHeaders),
             ("Content-Disposition: attachment; name=\"scope\"", FormError::PartHeaders),
             ("Content-Disposition: form-data; name=\"a\"; name=\"b\"", FormError::PartHeaders),

@@ -158,27 +158,32 @@ impl Connections {
     }
 }
 
-/// Who goes when there is no room: the client that has kept us waiting longest. First among those
-/// in the middle of something, where an honest client takes milliseconds; then among those that
-/// idle. A request whose body is whole stays, and so does one of the last [`SUSPICIOUS`].
+/// Who goes when there is no room: the client that has kept the server waiting longest. Of those in
+/// the middle of something, where an honest client takes milliseconds, and of those that idle, the
+/// larger part gives one up: it is the one that fills the places. But first goes a client that has been
+/// in the middle for [`SUSPICIOUS`]. A request that was read whole stays.
 fn slowest(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch>)> {
-    let waiting_in = |idle: bool| {
-        open.iter()
-            .filter(move |(_, watch)| match watch.phase() {
-                Phase::Idle => idle,
-                Phase::Head | Phase::Writing => !idle,
-                Phase::Serving => {
-                    !idle && !watch.has_whole_request() && watch.waited() >= SUSPICIOUS
-                }
-            })
-            .max_by_key(|(_, watch)| watch.waited())
-            .map(|(id, watch)| (*id, Arc::clone(watch)))
-    };
-    let in_the_middle = waiting_in(false);
-    match in_the_middle {
-        Some((_, ref watch)) if watch.waited() >= SUSPICIOUS => in_the_middle,
-        _ => waiting_in(true).or(in_the_middle),
+    type Slowest<'w> = Option<(Duration, u64, &'w Arc<Watch>)>;
+    let [mut idle, mut in_the_middle]: [(usize, Slowest<'_>); 2] = [(0, None); 2];
+    for (id, watch) in open {
+        let (count, slowest) = match watch.phase() {
+            Phase::Serving if watch.has_whole_request() => continue,
+            Phase::Idle => &mut idle,
+            Phase::Head | Phase::Serving | Phase::Writing => &mut in_the_middle,
+        };
+        *count += 1;
+        let waited = watch.waited();
+        if slowest.is_none_or(|(longest, ..)| waited > longest) {
+            *slowest = Some((waited, *id, watch));
+        }
     }
+    let is_suspicious = in_the_middle.1.is_some_and(|(waited, ..)| waited >= SUSPICIOUS);
+    let from = if is_suspicious || in_the_middle.0 > idle.0 {
+        in_the_middle.1
+    } else {
+        idle.1.or(in_the_middle.1)
+    };
+    from.map(|(_, id, watch)| (id, Arc::clone(watch)))
 }
 
 impl fmt::Debug for Connections {

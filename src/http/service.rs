@@ -356,15 +356,14 @@ where
     B: Body<Data = Bytes>,
 {
     let headers = &request.headers;
-    // A client that waits for `100 Continue` is not asked for its body.
-    let body = if headers.contains_key(EXPECT) {
-        Ok(Bytes::new())
+    // A client that waits for `100 Continue` is not asked for its body, which may hold anything.
+    let collected = if headers.contains_key(EXPECT) && !body.is_end_stream() {
+        None
     } else {
-        body::collect(headers, body, limit, deadline).await
+        body::collect(headers, body, limit, deadline).await.ok()
     };
-    // A body that cannot be read whole may hold anything.
-    let Ok(body) = body else { return WITHHELD.into() };
-    named(head.path.as_bytes(), &secrets::of(head, &body)).into()
+    let secrets = collected.and_then(|body| secrets::of(head, &body));
+    secrets.map_or_else(|| WITHHELD.into(), |secrets| named(head.path.as_bytes(), &secrets).into())
 }
 
 /// What can be said before the body is read.

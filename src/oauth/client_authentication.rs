@@ -225,6 +225,12 @@ impl<'a> Credentials<'a> {
         &self.client_id
     }
 
+    /// Every secret that they hold in clear: of a Basic pair, both readings.
+    pub fn secrets(&self) -> Vec<&str> {
+        let raw = self.as_it_stands().and_then(Self::client_secret);
+        self.client_secret().into_iter().chain(raw).collect()
+    }
+
     /// The method by which a secret is presented, if one is.
     pub fn secret_method(&self) -> Option<AuthMethod> {
         match &self.proof {

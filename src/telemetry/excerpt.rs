@@ -35,18 +35,31 @@ pub fn excerpt(text: &[u8], limit: usize) -> Cow<'_, str> {
 /// What the log names of a request that was refused because of it: the beginning of `text`, or
 /// [`WITHHELD`] if one of the request's own `secrets` or what looks like a token is in it.
 pub fn named<'t>(text: &'t [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'t, str> {
-    let decoded = percent_decoded(text);
-    let has = |secret: &[u8]| [text, &decoded].iter().any(|text| contains(text, secret));
-    if secrets.iter().any(|secret| has(secret.as_ref())) || holds_token(&decoded) {
-        return Cow::Borrowed(WITHHELD);
+    let is_harmless = |text: &[u8]| {
+        !secrets.iter().any(|secret| contains(text, secret.as_ref())) && !holds_token(text)
+    };
+    // As it is, decoded, and decoded again: a client may have encoded it twice.
+    let mut decoded = Cow::Borrowed(text);
+    for _ in 0..=MOST_DECODINGS {
+        let spaced: Vec<_> =
+            decoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+        if !is_harmless(&decoded) || !is_harmless(&spaced) {
+            return Cow::Borrowed(WITHHELD);
+        }
+        if !decoded.contains(&b'%') {
+            return excerpt(text, NAMED_BYTES);
+        }
+        decoded = Cow::Owned(percent_decoded(&decoded));
     }
-    excerpt(text, NAMED_BYTES)
+    // No client encodes a path so often.
+    Cow::Borrowed(WITHHELD)
 }
 
 /// Stands for text that may be a credential.
 pub const WITHHELD: &str = "(withheld: may be a credential)";
 
 const NAMED_BYTES: usize = 128;
+const MOST_DECODINGS: usize = 3;
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     !part.is_empty() && memchr::memmem::find(text, part).is_some()

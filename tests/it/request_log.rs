@@ -1,10 +1,15 @@
 //! Text that a client made up, in the log: bounded and visible, wherever it comes from.
 
-use serde_json::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
 
+use crate::support::home::hash_of;
 use crate::support::sibling::USER;
 use crate::support::status::token_of;
-use crate::support::{DEMO, ENCODINGS, Encoding, Home, Program, Request, demo_with, demo_without};
+use crate::support::{
+    Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, demo_with, demo_without, form,
+};
 
 /// The whole line about a request of this id, and as it reads.
 fn line_of(server: &Program, id: &str) -> (Value, String) {
@@ -162,13 +167,13 @@ fn no_credential_is_named_as_a_path() {
         assert_eq!(server.ask(&request.header("X-Request-Id", id.as_str())).status, 404);
         assert_eq!(line_of(&server, &id).0["path"], WITHHELD, "{number}");
     }
-    // A client that waits to be asked for its body is answered without it.
+    // A client that waits to be asked for its body is answered without it, and that may hold anything.
     let id = "credential.expects";
     let request = request().with_target("/api/x").header("Expect", "100-continue");
-    let mut connection = crate::support::Connection::open(server.address);
+    let mut connection = Connection::open(server.address);
     connection.send(&request.header("X-Request-Id", id).head());
     assert_eq!(connection.read_answer().status, 404);
-    assert_eq!(line_of(&server, id).0["path"], "/api/x");
+    assert_eq!(line_of(&server, id).0["path"], WITHHELD);
 }
 
 /// Requests for a scope in each dialect and encoding.
@@ -177,7 +182,7 @@ fn scoped(scope: &str) -> Vec<Request> {
     let vision = serde_json::json!({ "grant_type": "client_credentials", "scope": scope,
         "client_id": user, "client_secret": secret });
     let post = |path| Request::new("POST", path).typed_body("application/json", vision.to_string());
-    let escaped = crate::support::form::percent_encode(scope.as_bytes());
+    let escaped = form::percent_encode(scope.as_bytes());
     let mut requests: Vec<_> = ENCODINGS
         .into_iter()
         .map(|encoding| Request::token(encoding, &demo_with(&[("scope", scope)])))
@@ -250,5 +255,101 @@ fn no_credential_is_named_as_a_scope() {
         let id = format!("secret.scope.{number}");
         assert!(server.ask(&request.header("X-Request-Id", id.as_str())).status >= 400);
         assert_eq!(line_of(&server, &id).0["scope"], WITHHELD, "{number}");
+    }
+}
+
+/// Of a Basic pair that is right as it stands, neither reading is named.
+#[test]
+fn a_scope_that_is_the_secret_in_either_reading_is_withheld() {
+    let home = Home::new();
+    let secret = "S3cret+with/plus==0123456789abcdefgh";
+    let client = json!({
+        "client_id": "raw",
+        "secrets": [{ "label": "a", "hash": hash_of(secret) }],
+        "scopes": ["read"],
+    });
+    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    let server = Program::start(home, &[]);
+    let pair = format!("raw:{secret}");
+    let encoded = form::percent_encode(secret.as_bytes());
+    let firstvision =
+        |target: &str| Request::get(target).header("Content-Type", "application/json").basic(&pair);
+    let form = [("grant_type", "client_credentials"), ("scope", secret)];
+    for (index, request) in [
+        firstvision(&format!("/v1/getAccessToken/{encoded}")),
+        firstvision(&format!("/v1/getAccessToken?scope={encoded}")),
+        firstvision("/v1/getAccessToken").body(json!({ "scope": [secret] }).to_string()),
+        Request::token(Encoding::Urlencoded, &form).basic(&pair),
+        Request::token(Encoding::Multipart, &form).basic(&pair),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("scope-{index}");
+        let answer = server.ask(&request.header("X-Request-Id", id.as_str()));
+        assert!(answer.status >= 400, "{}", answer.text());
+        let line = server.log.of_request(&id);
+        assert_eq!(line["cause"], "scope_not_allowed");
+        assert_eq!(line["scope"], "(withheld: may be a credential)", "{line}");
+    }
+}
+
+/// A secret that a client sends in a wrong place, however it is written there.
+#[test]
+fn a_path_with_a_secret_of_its_request_is_withheld_however_it_is_written() {
+    let server = Program::shared();
+    let secret = "hunter2+hunter2";
+    let twice = "hunter2%252Bhunter2";
+    let body = form::encode(Encoding::Urlencoded, &[("client_secret", secret)]);
+    let post = |target: &str| Request::new("POST", target);
+    let plain = Encoding::Urlencoded.content_type();
+    let tabbed = format!("Basic\t{}", STANDARD_NO_PAD.encode(format!("a:{secret}")));
+    let url_safe = URL_SAFE_NO_PAD.encode("a:~~~?~~~?");
+    let nested = json!({ "a": { "clientSecret": secret } }).to_string();
+    for (index, request) in [
+        post(&format!("/a/{twice}")).typed_body(plain, body.clone()),
+        post("/%68unter2+hunter2").typed_body(plain, body.clone()),
+        post("/token;s=hunter2%2Bhunter2").typed_body(plain, body.clone()),
+        post("/a/hunter2%20hunter2").typed_body(plain, "client_secret=hunter2+hunter2"),
+        post("/a/%68unter2").typed_body("text/plain", "hunter2"),
+        post("/a/%68unter2").typed_body(&format!("{plain}; charset=utf-16"), "hunter2"),
+        post(&format!("/a/{secret}")).typed_body("application/json", nested),
+        post(&format!("/a/{secret}")).header("Authorization", tabbed.as_str()),
+        post("/a/~~~?~~~?".replace('?', "%3F").as_str())
+            .header("Authorization", format!("Basic {url_safe}").as_str()),
+        post(&format!("/a/{secret}?x={twice}&x=%zz")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("path-{index}");
+        let answer = server.ask(&request.header("X-Request-Id", id.as_str()));
+        assert_eq!(answer.status, 404, "{}", answer.text());
+        let line = server.log.of_request(&id);
+        assert_eq!(line["path"], "(withheld: may be a credential)", "{index}: {line}");
+    }
+}
+
+/// nginx hands on the path that an API was asked for.
+#[test]
+fn a_token_in_the_path_that_a_proxy_was_asked_for_is_withheld() {
+    let home = Home::new();
+    home.write("grantd.toml", "trusted_proxies = [\"127.0.0.1\"]\nallow_demo_clients = true\n");
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).json();
+    let token = token["access_token"].as_str().unwrap();
+    for (id, path, shown) in [
+        ("whole", format!("/reports/{token}"), "(withheld: may be a credential)"),
+        ("short", "/reports/opaque-token-1".to_owned(), "(withheld: may be a credential)"),
+        ("plain", "/reports/a?x=opaque-token-1".to_owned(), "/reports/a"),
+    ] {
+        let bearer = if id == "whole" { token } else { "opaque-token-1" };
+        let request = Request::get("/connect/validate?scope=external-api")
+            .header("Authorization", format!("Bearer {bearer}"))
+            .header("X-Forwarded-For", "192.0.2.1")
+            .header("X-Original-URI", path.as_str())
+            .header("X-Request-Id", id);
+        server.ask(&request);
+        assert_eq!(server.log.of_request(id)["original_path"], shown);
     }
 }

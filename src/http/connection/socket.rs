@@ -19,13 +19,22 @@ pub(super) struct Watched {
     /// Whether the last bytes found the socket full.
     was_full: bool,
     pub(super) head: Head,
+    /// Whether the client sends requests before it has the answers to earlier ones.
+    is_pipelined: bool,
     /// From the end of what the client sends until the answer is out: the end of the connection.
     reset: Option<Reset>,
 }
 
 impl Watched {
     pub(super) fn new(stream: Stream, watch: Arc<Watch>) -> Self {
-        Self { stream, watch, was_full: false, head: Head::default(), reset: None }
+        Self {
+            stream,
+            watch,
+            was_full: false,
+            head: Head::default(),
+            is_pipelined: false,
+            reset: None,
+        }
     }
 
     /// The client sends no more. While a request is served, hyper would take that for the end of the
@@ -113,10 +122,13 @@ impl AsyncRead for Watched {
         }
         let phase = self.watch.phase();
         self.watch.on_read();
+        // The beginning of a later head may be among these bytes.
+        self.is_pipelined |=
+            phase == Phase::Writing || phase == Phase::Serving && self.watch.has_whole_request();
         let is_head = self.watch.expects_head.load(Ordering::Relaxed);
         if is_head && matches!(phase, Phase::Idle | Phase::Head) {
             let (begins, bytes) = (phase == Phase::Idle, &buffer.filled()[before..]);
-            if self.head.has_fragment_in(bytes, begins) {
+            if self.head.has_fragment_in(bytes, begins) && !self.is_pipelined {
                 self.watch.has_fragment.store(true, Ordering::Relaxed);
             }
             if self.head.is_made_large_by(bytes) {

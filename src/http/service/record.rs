@@ -17,7 +17,7 @@ use crate::http::service::{About, Origin, Service, single};
 use crate::oauth::error::Cause;
 use crate::telemetry::answered::Answered;
 use crate::telemetry::audit;
-use crate::telemetry::excerpt::excerpt;
+use crate::telemetry::excerpt::{excerpt, named};
 use crate::telemetry::refusals::Refusal;
 use crate::telemetry::trace_parent::TraceParent;
 
@@ -175,9 +175,11 @@ fn original(headers: &HeaderMap) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>)
     let field = |name| headers.get(name).map(HeaderValue::as_bytes);
     let method = field("x-original-method");
     let path = field("x-original-uri").and_then(|uri| uri.split(|byte| *byte == b'?').next());
-    (method.map(|method| excerpt(method, METHOD_BYTES)), path.map(|path| excerpt(path, PATH_BYTES)))
+    let bearer = field("authorization").unwrap_or_default();
+    let token =
+        bearer.iter().position(u8::is_ascii_whitespace).map_or(bearer, |at| &bearer[at + 1..]);
+    (method.map(|method| excerpt(method, METHOD_BYTES)), path.map(|path| named(path, &[token])))
 }
 
 /// The longest registered method has 17.
 const METHOD_BYTES: usize = 32;
-const PATH_BYTES: usize = 128;
