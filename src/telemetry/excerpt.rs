@@ -46,10 +46,11 @@ pub fn named<'t>(text: &'t [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'t, str> {
         if !is_harmless(&decoded) || !is_harmless(&spaced) {
             return Cow::Borrowed(WITHHELD);
         }
-        if !decoded.contains(&b'%') {
+        let again = if decoded.contains(&b'%') { percent_decoded(&decoded) } else { Vec::new() };
+        if again.is_empty() || again == *decoded {
             return excerpt(text, NAMED_BYTES);
         }
-        decoded = Cow::Owned(percent_decoded(&decoded));
+        decoded = Cow::Owned(again);
     }
     // No client encodes a path so often.
     Cow::Borrowed(WITHHELD)
@@ -135,6 +136,9 @@ mod tests {
             "/oauth/hunter2/token",
             "firstvision.hunter2",
             "/%68unter2",
+            "/%2568unter2",
+            "/%252525252568unter2",
+            "/%25252525252525252541",
             "/a%2Bb%2fc",
             "/eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
             "all.eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
@@ -155,6 +159,7 @@ mod tests {
             ("a  b", "a\\x20\\x20b"),
             ("%", "%"),
             ("/%zz%", "/%zz%"),
+            ("/a%252541", "/a%252541"),
         ] {
             assert_eq!(named(text.as_bytes(), &secrets), shown);
         }
