@@ -195,14 +195,10 @@ pub fn is_world_readable(permissions: &Permissions) -> bool {
 /// What to do about a file that is world-readable.
 pub const HIDE_IT: &str = "run chmod 600 on it; in a Kubernetes volume, where that does not last, set \
                            defaultMode: 0440 and the pod's fsGroup";
+
 /// Whether everyone on the machine may write a file with these permissions.
 pub fn is_world_writable(permissions: &Permissions) -> bool {
     has_any_of(permissions, 0o002)
-}
-
-/// Whether a file with these permissions is not its owner's alone.
-pub fn is_shared(permissions: &Permissions) -> bool {
-    has_any_of(permissions, 0o077)
 }
 
 fn has_any_of(permissions: &Permissions, mode: u32) -> bool {
