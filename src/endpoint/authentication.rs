@@ -43,17 +43,27 @@ pub async fn authenticate<'s>(
         let proven = pin!(only.prove()).await;
         return only.settle(proven);
     };
-    let (mut only, throttled) = match (first, begin(raw)) {
+    // On the heap: it is rare, and would make the future of every other request larger.
+    Box::pin(by_either(context, first, begin(raw))).await
+}
+
+/// The same for a Basic pair that has two readings.
+async fn by_either<'s>(
+    context: &Context,
+    first: Result<Try<'_, 's>, Refused<'s>>,
+    second: Result<Try<'_, 's>, Refused<'s>>,
+) -> Result<&'s Client, Refused<'s>> {
+    let (mut only, throttled) = match (first, second) {
         (Ok(first), Ok(second)) => {
             let right_before = second.claim.is_remembered(context);
             let tries = if right_before { [second, first] } else { [first, second] };
-            return pin!(either(tries)).await;
+            return either(tries).await;
         }
         (Ok(only), Err(throttled)) | (Err(throttled), Ok(only)) => (only, throttled),
         (Err(throttled), Err(_)) => return Err(throttled),
     };
     // The two name different clients, of which one has no unit left: the other may be right.
-    let proven = pin!(only.prove()).await;
+    let proven = only.prove().await;
     only.settle(proven).map_err(|_wrong| throttled)
 }
 
