@@ -80,7 +80,7 @@ pub(crate) fn join_soon(thread: JoinHandle<()>) -> bool {
     true
 }
 
-/// What is left to do at the end of a process may take so long.
+/// The longest that the work at the end of a process may take.
 pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 

@@ -146,7 +146,7 @@ impl Config {
             && self.trusted_proxies.iter().any(|proxy| !proxy.is_single())
     }
 
-    /// What is wrong with the operator's own routes.
+    /// The faults of the operator's own routes.
     pub fn route_problem(&self) -> Option<String> {
         let (index, problem) = route::problem(&self.routes)?;
         Some(format!("route: {}: {problem}", self.routes[index].path))

@@ -76,7 +76,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What to do about an error of the operating system, as far as its kind tells.
+/// Advice about an error of the operating system, as far as its kind tells.
 fn advice(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind::{
         NotFound, PermissionDenied, ReadOnlyFilesystem, ResourceBusy, StorageFull,

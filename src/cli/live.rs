@@ -76,7 +76,7 @@ impl WaitArgs {
         }
     }
 
-    /// What is there now.
+    /// The present state.
     fn look(
         &self,
         admin: &ListenAddr,

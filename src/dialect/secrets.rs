@@ -39,7 +39,7 @@ pub fn of(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     Some(secrets)
 }
 
-/// What is behind the scheme, and both readings of a Basic pair's second half, however its base64 is
+/// The text behind the scheme, and both readings of a Basic pair's second half, however its base64 is
 /// written.
 fn push_credentials(value: &[u8], secrets: &mut Vec<Secret>) {
     let behind = value.iter().position(u8::is_ascii_whitespace).map_or(value, |at| &value[at..]);

@@ -71,7 +71,7 @@ pub struct Issued<'r, 's> {
     pub granted: Option<Box<Granted>>,
 }
 
-/// What a client was granted, as the audit has it.
+/// The grant, as the audit has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
     /// Scope tokens, separated by single spaces.
@@ -128,7 +128,7 @@ pub struct Served<'s> {
     pub is_reused: bool,
     /// The token that was made for it.
     pub made: Option<Made>,
-    /// What was granted, if there is an audit.
+    /// The grant, if there is an audit.
     pub granted: Option<Box<Granted>>,
 }
 
@@ -147,7 +147,7 @@ pub struct Refused<'s> {
     /// The registered client that the request names, proven or not. Never text from the request:
     /// whoever mistakes the field types a secret there.
     pub client_id: Option<&'s str>,
-    /// What the log names of the request: the path that was not found, the scope that was refused.
+    /// The part of the request that the log names: the path that was not found, the scope refused.
     pub named: Option<Box<str>>,
 }
 

@@ -17,7 +17,7 @@ pub struct MediaType<'a> {
     charset: Option<Cow<'a, str>>,
 }
 
-/// What a `charset` says about text: it is a label, and text is UTF-8 under every one of them.
+/// The label that a `charset` is: text is UTF-8 under every one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
     /// UTF-8, or nothing at all.

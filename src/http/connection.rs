@@ -184,7 +184,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// What stood where a request was to begin.
+/// The bytes that stood where a request was to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotHttp {
     /// The beginning of TLS: a client that was set up with `https://` for a port without it.
@@ -200,7 +200,7 @@ pub(crate) enum NotHttp {
 impl NotHttp {
     pub(crate) const ALL: [Self; 4] = [Self::Tls, Self::Http2, Self::LargeHead, Self::Other];
 
-    /// What it was that ended a connection with `error`, and left `unread` behind.
+    /// The kind of bytes that ended a connection with `error`, and left `unread` behind.
     fn of(error: &hyper::Error, unread: &[u8]) -> Result<(), Self> {
         if error.is_parse_too_large() {
             return Err(Self::LargeHead);

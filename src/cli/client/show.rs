@@ -1,4 +1,4 @@
-//! What is registered and in force, without secrets and hashes.
+//! The registered clients and what is in force of them, without secrets and hashes.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
