@@ -37,14 +37,13 @@ pub async fn authenticate<'s>(
     endpoint: &str,
 ) -> Result<&'s Client, Refused<'s>> {
     let begin = |credentials| Try::begin(context, snapshot, credentials, endpoint);
-    let first = begin(credentials);
     let Some(raw) = credentials.as_it_stands() else {
-        let mut only = first?;
-        let proven = pin!(only.prove()).await;
+        let mut only = begin(credentials)?;
+        let proven = pin!(only.claim.prove(context, &mut only.attempt)).await;
         return only.settle(proven);
     };
     // On the heap: it is rare, and would make the future of every other request larger.
-    Box::pin(by_either(context, first, begin(raw))).await
+    Box::pin(by_either(context, begin(credentials), begin(raw))).await
 }
 
 /// The same for a Basic pair that has two readings.
