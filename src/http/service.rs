@@ -62,7 +62,7 @@ pub struct Service {
     pub(crate) traces: Traces,
 }
 
-/// What is told of a request, however it ends.
+/// The facts about a request that are told, however it ends.
 #[derive(Clone, Copy)]
 struct About<'r> {
     head: &'r request::Parts,

@@ -162,7 +162,7 @@ impl KeySet {
     ///
     /// One that was not there before is published only now, whatever its times say: before it takes
     /// over from a key that was there, it waits until no copy of the key set is without it. One that
-    /// takes over from nobody, since that key signs after it, has nothing to wait for; one that
+    /// takes over from no other, since that key signs after it, has nothing to wait for; one that
     /// replaces keys that have leaked does not wait.
     pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: u64) -> Self {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);

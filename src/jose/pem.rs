@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 ///
 /// # Errors
 ///
-/// What the text holds instead, and how to make a PKCS#8 document of it.
+/// The kind of key that the text holds instead, and how to make a PKCS#8 document of it.
 pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let is_not = |what: &str| Err(format!("is not an unencrypted PKCS#8 private key in PEM{what}"));
     let mut others = Vec::new();
@@ -44,7 +44,7 @@ pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     }
 }
 
-/// What these blocks are, and what to do with them.
+/// The kind of these blocks, and what to do with them.
 fn instead_of_one(labels: &[&str]) -> String {
     let has = |label: &str| labels.contains(&label);
     if has("ENCRYPTED PRIVATE KEY") {

@@ -41,7 +41,7 @@ impl Loaded {
     }
 }
 
-/// What `config` and `clients` must not be together, and the issuer if they may stand.
+/// Judges `config` and `clients` together. Gives the issuer if they may stand.
 ///
 /// # Errors
 ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::store::password_pool::{Answer, Job, Turn};
 use crate::store::verdicts::Attempt;
 
-/// What waits, and for whom.
+/// The secrets that wait, and how many requests wait for each.
 #[derive(Default)]
 pub(super) struct Queue {
     known: Lane,

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::store::client_file::offset_in;
 
-/// What stands instead of the bytes in this range.
+/// The new text for the bytes in this range.
 pub(super) type Edit = (Range<usize>, String);
 
 /// The members of an object or the elements of a list: where each begins and ends in the text.
