@@ -194,7 +194,7 @@ fn the_content_type_is_checked_once_the_client_is_known() {
 
 #[test]
 fn every_refusal_of_a_message_has_its_code() {
-    let program = Program::shared();
+    let program = Program::start(home(), &[]);
     let issued = || {
         program
             .metric(r#"grantd_requests_total{cause="",outcome="issued",route="firstvision_token"}"#)

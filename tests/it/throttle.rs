@@ -220,9 +220,9 @@ fn a_full_queue_is_no_oracle() {
     let home = home_with_slow(toml);
     let text = std::fs::read_to_string(home.clients()).unwrap();
     let mut document: Value = serde_json::from_str(&text).unwrap();
-    // A hash that takes a second or so, for those that hold the queue full.
+    // A hash that takes 0.1 s or so, for those that hold the queue full.
     let holder = |id: String| {
-        let hash = SLOW_HASH.replace("$04$", "$14$");
+        let hash = SLOW_HASH.replace("$04$", "$11$");
         json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }] })
     };
     let holders = (0..HOLDERS).map(|index| holder(format!("holder-{index}")));
@@ -289,8 +289,8 @@ fn a_full_queue_is_no_oracle() {
 /// Clients that hold the queue full.
 const HOLDERS: usize = 4;
 
-/// Of [`SLOW_SECRET`] too, and takes some 30 ms.
-const SLOWER_HASH: &str = "$2b$09$TnE0l4bsgWyWTvjvvWPBkeHPze7qdacHRcR/9xRNrZTNoH123VJ.m";
+/// Of [`SLOW_SECRET`] too, and takes eight times as long.
+const SLOWER_HASH: &str = "$2b$07$TnE0l4bsgWyWTvjvvWPBkeMTOgZU.dN39icu1u2K.Dh0VS//lJ87a";
 const LOGINS: usize = 40;
 
 /// Whose secrets the flood guesses at.

@@ -210,7 +210,7 @@ fn every_refusal_of_a_type_has_its_code() {
 
 #[test]
 fn every_refusal_of_a_message_has_its_code() {
-    let program = Program::shared();
+    let program = Program::start(home(), &[]);
     let issued = program.issued();
     for method in ["GET", "HEAD", "PUT", "OPTIONS"] {
         let response = program.ask(&Request::new(method, TOKEN));

@@ -31,13 +31,13 @@ use grantd::clock::Clock;
 /// Nothing here takes this long; without it, a test that waits for what never comes would hang.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
-/// Waits until it is so, and not for ever.
+/// Waits until `is_so`, at most [`GUARD`].
 #[track_caller]
 pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
     let begin = Clock::instant();
     while !is_so() {
         assert!(begin.elapsed() < GUARD, "it has not come to that");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
