@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};
 use grantd::clock::Clock;
-use grantd::signing::batch::{BATCH, BatchKey};
+use grantd::internal::signing::batch::{BATCH, BatchKey};
 
 /// Key size, turns, and the goal: how many times ring's rate.
 const CASES: [(KeySize, usize, f64); 3] =

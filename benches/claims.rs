@@ -11,12 +11,12 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use grantd::issuer::mint_at_jwt;
-use grantd::jose::key_life::Retention;
-use grantd::jose::key_set::SigningKey;
-use grantd::oauth::client::Client;
-use grantd::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
-use grantd::store::{client_file, key_directory};
+use grantd::internal::issuer::mint_at_jwt;
+use grantd::internal::jose::key_life::Retention;
+use grantd::internal::jose::key_set::SigningKey;
+use grantd::internal::oauth::client::Client;
+use grantd::internal::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
+use grantd::internal::store::{client_file, key_directory};
 use serde_json::{Value, json};
 
 criterion_group!(claims, signing_input);

@@ -13,17 +13,18 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grantd::clock::Clock;
-use grantd::form::parameters::Parameters;
-use grantd::oauth::client::{Client, Registry};
-use grantd::oauth::client_assertion::Expected;
-use grantd::oauth::client_authentication::{Authorization, Credentials};
-use grantd::oauth::client_secret::FastHash;
-use grantd::oauth::decoy::{DecoyKey, Decoys, Kind};
-use grantd::oauth::error::Cause;
-use grantd::oauth::password_hash::{PasswordHash, Work};
+use grantd::internal::form::parameters::Parameters;
+use grantd::internal::oauth::client::{Client, Registry};
+use grantd::internal::oauth::client_assertion::Expected;
+use grantd::internal::oauth::client_authentication::{Authorization, Credentials};
+use grantd::internal::oauth::client_certificate::ShownCertificate;
+use grantd::internal::oauth::client_secret::FastHash;
+use grantd::internal::oauth::decoy::{DecoyKey, Decoys, Kind};
+use grantd::internal::oauth::error::Cause;
+use grantd::internal::oauth::password_hash::{PasswordHash, Work};
+use grantd::internal::store::client_file;
 use grantd::random::Random;
 use grantd::server::{Arrival, Peer, Server};
-use grantd::store::client_file;
 use http_body_util::Full;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode};
@@ -119,7 +120,7 @@ fn authenticate<'c>(
     authorization: Authorization<'_>,
     parameters: &Parameters<'_>,
 ) -> Result<&'c Client, Cause> {
-    let credentials = Credentials::read(authorization, parameters)?;
+    let credentials = Credentials::read(authorization, &ShownCertificate::Absent, parameters)?;
     let expected =
         Expected { now: NOW, started_at: 0, issuer: "https://auth.example", endpoints: None };
     let registered = clients.get(credentials.client_id());

@@ -10,9 +10,9 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grantd::config::Limits;
-use grantd::form::media_type::MediaType;
-use grantd::form::multipart::Parts;
-use grantd::form::urlencoded;
+use grantd::internal::form::media_type::MediaType;
+use grantd::internal::form::multipart::Parts;
+use grantd::internal::form::urlencoded;
 use request::{MULTIPART, URLENCODED};
 
 #[path = "support/request.rs"]
@@ -36,7 +36,7 @@ fn urlencoded(c: &mut Criterion) {
                 let parameters =
                     urlencoded::parse(black_box(body.as_bytes()), limits.form_parts).unwrap();
                 assert_eq!(parameters.get("client_id"), Some("demo-client"));
-                parameters.len()
+                parameters.count()
             });
         });
     }
@@ -66,7 +66,7 @@ fn multipart(c: &mut Criterion) {
                 let parts = Parts::read(body.clone(), boundary, limits.form_parts).unwrap();
                 let parameters = parts.parameters().unwrap();
                 assert_eq!(parameters.get("client_id"), Some("demo-client"));
-                parameters.len()
+                parameters.count()
             });
         });
     }

@@ -11,9 +11,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use grantd::clock::Clock;
+use grantd::internal::store::client_file;
 use grantd::random::Random;
 use grantd::server::Server;
-use grantd::store::client_file;
 
 #[path = "support/demo.rs"]
 mod demo;
@@ -66,7 +66,7 @@ fn write_registry(file: &std::path::Path, clients: usize) -> usize {
 }
 
 /// The mean of many look-ups in an order that no cache foresees.
-fn look_up(registry: &grantd::oauth::client::Registry, clients: usize) -> Duration {
+fn look_up(registry: &grantd::internal::oauth::client::Registry, clients: usize) -> Duration {
     let count: u32 = 1_000_000;
     let ids: Vec<String> = (0..count as usize)
         .map(|index| format!("client-{:08}", (index * 7_368_787) % clients))

@@ -17,8 +17,8 @@ use std::process::ExitCode;
 
 use client::Client;
 use grantd::clock::Clock;
-use grantd::jose::key_life::Retention;
-use grantd::store::key_directory;
+use grantd::internal::jose::key_life::Retention;
+use grantd::internal::store::key_directory;
 use raw::Alone;
 use request::{MULTIPART, Payload, URLENCODED};
 use service::Service;

@@ -22,8 +22,8 @@ use std::process::ExitCode;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use grantd::clock::Clock;
-use grantd::oauth::client_secret::FastHash;
-use grantd::signing::batch::{BATCH, BatchKey};
+use grantd::internal::oauth::client_secret::FastHash;
+use grantd::internal::signing::batch::{BATCH, BatchKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 

@@ -62,8 +62,7 @@ impl<'r> RequestHead<'r> {
     where
         'r: 'p,
     {
-        let read =
-            Credentials::read_with_certificate(self.authorization, self.certificate, parameters);
+        let read = Credentials::read(self.authorization, self.certificate, parameters);
         Ok(read?.from(self.network))
     }
 

@@ -1,34 +1,86 @@
 //! A small, very fast OAuth 2.0 token server: client credentials in, RS256 JWT out.
 //!
-//! # Layout
+//! The program `grantd` is this library with a command line. To embed the server, give
+//! [`server::run`] a configuration and a socket; with [`server::Server`] tokens can be issued without
+//! a socket too (`examples/embed.rs` shows both). The library installs nothing global: no subscriber,
+//! recorder, panic hook or signal handler.
 //!
-//! Data goes down the floors and the answer comes straight back up; nothing below knows who is
-//! above. `docs/architecture.md` draws it.
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = std::env::temp_dir().join(format!("grantd-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&directory)?;
+//! # std::fs::copy("clients.json", directory.join("clients.json"))?;
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # runtime.block_on(async {
+//! use grantd::config::Config;
+//! use tokio::net::TcpListener;
+//! use tokio::sync::oneshot;
 //!
-//! * [`cli`]: the program's commands, one file each.
-//! * [`server`]: the parts wired together; where embedding begins.
-//! * [`http`]: sockets, limits, deadlines; (method, path) to a dialect or an endpoint.
-//! * [`dialect`]: one file for each documented token service; reads and writes, decides nothing.
-//! * [`endpoint`]: the story of one request, from values to values.
-//! * [`issuer`], [`store`]: claims; where clients and keys are kept.
-//! * [`oauth`], [`signing`]: the rules, pure; RSA signatures behind a queue.
-//! * [`form`], [`jose`], [`config`], [`fault`], [`clock`], [`random`], [`tally`],
-//!   [`telemetry`]: the ground.
+//! let mut config = Config::default();
+//! config.clients = directory.join("clients.json");
+//! config.keys = directory.join("keys");
+//! config.state = directory.join("state");
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let (stop, stopped) = oneshot::channel::<()>();
+//! let server = tokio::spawn(grantd::server::run(config, listener, async {
+//!     let _ = stopped.await;
+//! }));
+//! // … POST /connect/token …
+//! stop.send(()).ok();
+//! server.await??;
+//! # std::fs::remove_dir_all(&directory)?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })
+//! # }
+//! ```
 
-pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod dialect;
-pub mod endpoint;
-pub mod fault;
-pub mod form;
-pub mod http;
-pub mod issuer;
-pub mod jose;
-pub mod oauth;
 pub mod random;
 pub mod server;
-pub mod signing;
-pub mod store;
-pub mod tally;
-pub mod telemetry;
+
+#[cfg(feature = "cli")]
+mod cli;
+mod dialect;
+mod endpoint;
+mod fault;
+mod form;
+mod http;
+mod issuer;
+mod jose;
+mod oauth;
+mod signing;
+mod store;
+mod tally;
+mod telemetry;
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub use crate::cli::run as run_program;
+
+/// What the package's own benches and tests measure and call. It may change with every release.
+#[cfg(feature = "internal")]
+#[doc(hidden)]
+pub mod internal {
+    pub mod form {
+        pub use crate::form::*;
+    }
+    pub mod issuer {
+        pub use crate::issuer::*;
+    }
+    pub mod jose {
+        pub use crate::jose::*;
+    }
+    pub mod oauth {
+        pub use crate::oauth::*;
+    }
+    pub mod signing {
+        pub use crate::signing::*;
+    }
+    pub mod store {
+        pub use crate::store::*;
+    }
+    pub mod telemetry {
+        pub use crate::telemetry::*;
+    }
+}

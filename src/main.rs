@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    grantd::cli::run()
+    grantd::run_program()
 }

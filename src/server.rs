@@ -3,45 +3,13 @@
 //! It installs nothing global: no subscriber, recorder, panic hook or signal handler. Of its event
 //! loops ([`Config::workers`]) the first is where [`Server::serve`] is polled; the others are threads
 //! of its own, which end with it, and with them the connections that they serve.
-//!
-//! ```
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let directory = std::env::temp_dir().join(format!("grantd-doc-{}", std::process::id()));
-//! # std::fs::create_dir_all(&directory)?;
-//! # std::fs::copy("clients.json", directory.join("clients.json"))?;
-//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-//! # runtime.block_on(async {
-//! use grantd::config::Config;
-//! use tokio::net::TcpListener;
-//! use tokio::sync::oneshot;
-//!
-//! let config = Config {
-//!     clients: directory.join("clients.json"),
-//!     keys: directory.join("keys"),
-//!     state: directory.join("state"),
-//!     ..Config::default()
-//! };
-//! let listener = TcpListener::bind("127.0.0.1:0").await?;
-//! let (stop, stopped) = oneshot::channel::<()>();
-//! let server = tokio::spawn(grantd::server::run(config, listener, async {
-//!     let _ = stopped.await;
-//! }));
-//! // … POST /connect/token …
-//! stop.send(()).ok();
-//! server.await??;
-//! # std::fs::remove_dir_all(&directory)?;
-//! # Ok::<_, Box<dyn std::error::Error>>(())
-//! # })
-//! # }
-//! ```
 
 mod figures;
 mod reload;
+mod start_error;
 
-use std::fmt;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -52,7 +20,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::{Config, IssuerUrl, SignerChoice};
 use crate::endpoint::Context;
-use crate::fault::Fault;
+pub use crate::fault::Fault;
 use crate::http::accept::Connections;
 use crate::http::admin::Admin;
 use crate::http::event_loops::{EventLoops, Threads};
@@ -64,6 +32,7 @@ use crate::random::{NoEntropy, Random};
 pub(crate) use crate::server::reload::judge;
 use crate::server::reload::{Loaded, prepare};
 pub use crate::server::reload::{Reloaded, Reloader};
+pub use crate::server::start_error::StartError;
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
 use crate::store::decoy_key;
@@ -295,78 +264,6 @@ impl Server {
         }
         drop(stop_admin);
         drop(self.threads);
-    }
-}
-
-/// Why a server does not start. Each says what to do.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum StartError {
-    /// A trusted network is not believed about certificates, which these clients need.
-    CertificateProxies(String),
-    /// The demo clients, whose secrets everyone knows, would be served to others.
-    DemoClients(Vec<String>),
-    /// Faults in files.
-    Files(Vec<Fault>),
-    /// Batches were asked for, and this processor or a key does not allow them.
-    NoBatches,
-    /// The directory holds no key any more, and one that signs is made at the first start only.
-    NoKeys(PathBuf),
-    /// There is no address to make the issuer's URL of.
-    NoIssuer,
-    /// One of the operator's own routes may not be where it is.
-    Route(String),
-    /// The operating system refused something.
-    System(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CertificateProxies(clients) => write!(
-                f,
-                "client_certificate.proxies is not set, and certificates are not taken from the \
-                 networks in trusted_proxies, where every host could be any client: clients that \
-                 need them ({clients}) would be cut off. Under [client_certificate], set proxies to \
-                 the addresses of the proxies that verify certificates, or to \"unix\""
-            ),
-            Self::DemoClients(ids) => write!(
-                f,
-                "the demo clients ({}) have secrets that everyone knows, and others could reach \
-                 them: listen or the host of issuer is not of this machine alone, or trusted_proxies \
-                 or client_certificate.proxies is set. Remove them from the client file, or pass \
-                 --allow-demo-clients",
-                ids.join(", ")
-            ),
-            Self::Files(faults) => {
-                for (index, fault) in faults.iter().enumerate() {
-                    write!(f, "{}{fault}", if index == 0 { "" } else { "\n" })?;
-                }
-                Ok(())
-            }
-            Self::NoBatches => f.write_str(
-                "signer = batch (--signer, GRANTD_SIGNER): this processor has no AVX-512 IFMA, or a key is not of two primes \
-                 of 1024, 1536 or 2048 bits: choose auto",
-            ),
-            Self::NoKeys(directory) => {
-                let directory = directory.display();
-                write!(f, "{directory}: holds no signing key: `grantd key generate` makes one")
-            }
-            Self::NoIssuer => f.write_str(
-                "there is no TCP address to make the issuer's URL of: pass --issuer with the URL \
-                 that clients use",
-            ),
-            Self::Route(problem) => f.write_str(problem),
-            Self::System(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
     }
 }
 

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use grantd::config::Config;
-use grantd::signing::batch::BatchKey;
-use grantd::store::key_directory;
+use grantd::internal::signing::batch::BatchKey;
+use grantd::internal::store::key_directory;
 use serde_json::Value;
 
 use crate::client::{self, Client};

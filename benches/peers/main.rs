@@ -24,8 +24,8 @@ use std::process::ExitCode;
 use both_cores::BothCores;
 use contestants::Contestant;
 use grantd::clock::Clock;
-use grantd::jose::key_life::Retention;
-use grantd::store::key_directory;
+use grantd::internal::jose::key_life::Retention;
+use grantd::internal::store::key_directory;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Report, Row, Sample};
 

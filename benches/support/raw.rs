@@ -6,10 +6,10 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use grantd::clock::Clock;
-use grantd::jose::key_set::SigningKey;
-use grantd::signing::batch::{BATCH, BatchKey};
-use grantd::signing::single::{MAX_SIGNATURE_BYTES, Single};
-use grantd::store::key_directory;
+use grantd::internal::jose::key_set::SigningKey;
+use grantd::internal::signing::batch::{BATCH, BatchKey};
+use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, Single};
+use grantd::internal::store::key_directory;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 

@@ -23,7 +23,7 @@ pub fn parse<'a>(
     check(body)?;
     let mut parameters = Parameters::default();
     read_members(body, |name, value| match value {
-        _ if parameters.len() == max_parameters => Err(FormError::TooMany),
+        _ if parameters.count() == max_parameters => Err(FormError::TooMany),
         Value::Text(value) => parameters.push(name, value),
         Value::List(_) | Value::Other if known.contains(&&*name) => Err(FormError::JsonType),
         Value::List(_) | Value::Null | Value::Other => parameters.push(name, Cow::Borrowed("")),
@@ -44,7 +44,7 @@ pub fn parse_scope_list(body: &[u8], max_parameters: usize) -> Result<Option<Str
     // Names, for the same rule that every other encoding has: none may stand there twice.
     let mut seen = Parameters::default();
     read_members(&body, |name, value| {
-        if seen.len() == max_parameters {
+        if seen.count() == max_parameters {
             return Err(FormError::TooMany);
         }
         if name == "scope" {

@@ -59,13 +59,8 @@ impl<'a> Parameters<'a> {
     }
 
     /// How many parameters were sent.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Whether none was sent.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 

@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(parameters.get("a"), Some("1 2"));
         assert_eq!(parameters.get("b"), Some("é&"));
         assert_eq!(parameters.get("c"), None);
-        assert_eq!(parameters.len(), 4);
+        assert_eq!(parameters.count(), 4);
     }
 
     #[test]

@@ -62,26 +62,15 @@ pub struct Credentials<'a> {
 }
 
 impl<'a> Credentials<'a> {
-    /// Finds the one way in which this request authenticates.
+    /// Finds the one method by which this request authenticates its client.
+    ///
+    /// A certificate is that method only if there is no other: a client that has a secret may also
+    /// show a certificate, so that its token is bound to it (RFC 8705, section 3).
     ///
     /// # Errors
     ///
-    /// The [`Cause`], if there is none, more than one, or one that cannot be read.
+    /// The [`Cause`], if there is no method, more than one, or one that cannot be read.
     pub fn read(
-        authorization: Authorization<'_>,
-        parameters: &'a Parameters<'_>,
-    ) -> Result<Self, Cause> {
-        Self::read_with_certificate(authorization, &ShownCertificate::Absent, parameters)
-    }
-
-    /// The same for a request that came with a client certificate. It counts where nothing else is
-    /// there: a client that has a secret may also show a certificate, so that its token is bound to
-    /// it (RFC 8705, section 3).
-    ///
-    /// # Errors
-    ///
-    /// As above, and [`Cause::CertificateUnreadable`].
-    pub fn read_with_certificate(
         authorization: Authorization<'_>,
         certificate: &'a ShownCertificate,
         parameters: &'a Parameters<'_>,
@@ -403,12 +392,15 @@ mod tests {
 
     fn basic(pair: &str) -> Result<(String, String), Cause> {
         let header = format!("bAsIc {}", STANDARD.encode(pair));
-        Credentials::read(Authorization::Present(header.as_bytes()), &Parameters::default()).map(
-            |read| {
-                let Proof::Basic(secret) = &read.proof else { panic!("not by Basic") };
-                (read.client_id.to_string(), secret.as_str().to_owned())
-            },
+        Credentials::read(
+            Authorization::Present(header.as_bytes()),
+            &ShownCertificate::Absent,
+            &Parameters::default(),
         )
+        .map(|read| {
+            let Proof::Basic(secret) = &read.proof else { panic!("not by Basic") };
+            (read.client_id.to_string(), secret.as_str().to_owned())
+        })
     }
 
     #[test]
@@ -419,7 +411,11 @@ mod tests {
             if let Some(id) = body_id {
                 parameters.push("client_id".into(), id.to_owned().into()).unwrap();
             }
-            let read = Credentials::read(Authorization::Present(header.as_bytes()), &parameters)?;
+            let read = Credentials::read(
+                Authorization::Present(header.as_bytes()),
+                &ShownCertificate::Absent,
+                &parameters,
+            )?;
             let shown = |read: &Credentials<'_>| {
                 format!("{}:{} {}", read.client_id(), read.client_secret().unwrap(), read.is_raw)
             };
@@ -462,7 +458,8 @@ mod tests {
         let header = format!("Basic {}", STANDARD.encode("id:hunter2"));
         let authorization = Authorization::Present(header.as_bytes());
         let parameters = Parameters::default();
-        let credentials = Credentials::read(authorization, &parameters).unwrap();
+        let credentials =
+            Credentials::read(authorization, &ShownCertificate::Absent, &parameters).unwrap();
         let shown = format!("{authorization:?} {credentials:?}");
         assert_eq!(shown, "Present(…) Credentials { proof: \"Basic\", .. }");
     }

@@ -28,7 +28,7 @@ impl Confirmation {
     }
 
     /// The value of `cnf` as JSON.
-    pub fn to_json(&self) -> String {
+    pub fn to_json(self) -> String {
         let member = |(name, thumbprint): (&str, Option<Thumbprint>)| {
             Some(format!("\"{name}\":\"{}\"", URL_SAFE_NO_PAD.encode(thumbprint?)))
         };

@@ -53,8 +53,8 @@ pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, St
     }
     let demo = demo_clients(clients);
     if !demo.is_empty() && !config.allows_demo_secrets() {
-        let demo = demo.into_iter().map(str::to_owned).collect();
-        return Err(StartError::DemoClients(demo));
+        let clients = demo.into_iter().map(str::to_owned).collect();
+        return Err(StartError::DemoClients { clients });
     }
     check_certificate_proxies(config, clients)?;
     Ok(issuer)
@@ -74,7 +74,7 @@ fn check_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), 
     if needing.is_empty() {
         Ok(())
     } else {
-        Err(StartError::CertificateProxies(needing.join(", ")))
+        Err(StartError::CertificateProxies { clients: needing })
     }
 }
 

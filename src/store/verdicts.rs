@@ -16,14 +16,12 @@ use crate::oauth::password_hash::PasswordHash;
 /// A keyed hash of a client's id, a stored hash and a secret that was given for it.
 pub type Attempt = [u8; 32];
 
-/// The attempts that were right, [`CAPACITY`] of them at most; new ones take the place of old ones.
+/// A set-associative cache of the attempts that were right. A full set evicts its oldest.
 pub struct Verdicts(Box<[Mutex<Set>]>);
 
-/// How many right secrets are remembered, when they are spread evenly.
-pub const CAPACITY: usize = SETS * WAYS;
-
-/// Attempts are spread over many small sets, each with its own lock.
+/// The sets, each with its own lock.
 const SETS: usize = 1024;
+/// The attempts that a set holds.
 const WAYS: usize = 16;
 
 #[derive(Default)]
@@ -83,14 +81,10 @@ impl Verdicts {
         }
     }
 
-    /// How many are remembered.
-    pub fn len(&self) -> usize {
+    /// The number of verdicts in the cache.
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.0.iter().map(|set| locked(set).right.len()).sum()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn set(&self, attempt: &Attempt) -> MutexGuard<'_, Set> {
@@ -124,7 +118,7 @@ mod tests {
     #[test]
     fn new_ones_take_the_place_of_the_oldest_and_never_more() {
         let verdicts = Verdicts::default();
-        assert!(verdicts.is_empty());
+        assert!(verdicts.len() == 0);
         let hash = Arc::new(PasswordHash::unmatchable(Work::PBKDF2_SHA256, 0));
         let attempt = |number: u64| {
             let mut attempt = [0; 32];
@@ -135,18 +129,19 @@ mod tests {
             let (client_id, hash) = (CompactString::const_new("a"), Arc::clone(&hash));
             verdicts.remember(Verdict { attempt: attempt(number), client_id, hash });
         };
-        let count = CAPACITY as u64;
+        let capacity = SETS * WAYS;
+        let count = capacity as u64;
         (0..count).for_each(remember);
         assert!((0..count).all(|number| verdicts.is_right(&attempt(number))));
         remember(0);
-        assert_eq!(verdicts.len(), CAPACITY);
+        assert_eq!(verdicts.len(), capacity);
 
         remember(count);
-        assert_eq!(verdicts.len(), CAPACITY);
+        assert_eq!(verdicts.len(), capacity);
         assert!(verdicts.is_right(&attempt(count)) && !verdicts.is_right(&attempt(0)));
         assert!((1..count).all(|number| verdicts.is_right(&attempt(number))));
 
         verdicts.keep_only(&Registry::default());
-        assert!(verdicts.is_empty());
+        assert!(verdicts.len() == 0);
     }
 }

@@ -7,6 +7,7 @@ use crate::telemetry::trace_parent::TraceParent;
 
 /// What the log line of a request and its span say of it.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "opentelemetry"), allow(dead_code, reason = "only a span has them all"))]
 pub struct Answered<'r> {
     /// Its name in the answer and in the log.
     pub request_id: &'r str,

@@ -3,7 +3,7 @@
 use std::fs;
 
 use grantd::clock::Clock;
-use grantd::store::key_directory;
+use grantd::internal::store::key_directory;
 use serde_json::{Value, json};
 
 use crate::support::command::{Ended, run};
@@ -234,7 +234,8 @@ fn a_clock_that_is_set_back_after_the_first_start_costs_no_token() {
 fn a_key_that_is_made_on_such_a_clock_waits_for_verifiers() {
     const START: u64 = 1_790_000_000;
     let home = Home::without_key();
-    let retention = grantd::jose::key_life::Retention { jwks_max_age: 300, token_lifetime: 7200 };
+    let retention =
+        grantd::internal::jose::key_life::Retention { jwks_max_age: 300, token_lifetime: 7200 };
     let first = key_directory::generate(&home.keys(), 2048, &retention, START).unwrap();
     let back = START - 3600;
     let second = key_directory::rotate(&home.keys(), 2048, &retention, back).unwrap();

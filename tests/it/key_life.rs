@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use grantd::clock::Clock;
-use grantd::jose::key_life::Retention;
-use grantd::store::key_directory;
+use grantd::internal::jose::key_life::Retention;
+use grantd::internal::store::key_directory;
 use serde_json::{Value, json};
 
 use crate::support::command::{Ended, run, run_with_input};
