@@ -1,8 +1,9 @@
-//! The server as a library: settings in, a running token server out.
+//! Builds the server from a configuration and runs it, in the program or embedded in another one.
 //!
-//! It installs nothing global: no subscriber, recorder, panic hook or signal handler. Of its event
-//! loops ([`Config::workers`]) the first is where [`Server::serve`] is polled; the others are threads
-//! of its own, which end with it, and with them the connections that they serve.
+//! It installs nothing global: no subscriber, recorder, panic hook or signal handler. It has
+//! [`Config::workers`] event loops. The first is the caller's runtime, which polls
+//! [`Server::serve`]; the others are threads that end with the server, as do the connections that
+//! they serve.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,7 +36,7 @@
 //! # }
 //! ```
 
-mod figures;
+mod counters;
 mod reload;
 
 use std::fmt;
@@ -81,13 +82,14 @@ use crate::telemetry::refusals::Refusals;
 #[cfg(feature = "opentelemetry")]
 use crate::telemetry::traces::Traces;
 
-/// Serves on `listener` until `shutdown` completes and every connection has had its time to end.
+/// Serves on `listener` until `shutdown` completes and the connections have ended or the drain time
+/// is over.
 ///
-/// The files and limits are those of `config`; its addresses are not looked at.
+/// `config` gives the files and limits; its listen addresses are ignored.
 ///
 /// # Errors
 ///
-/// [`StartError`], before the first request is answered.
+/// [`StartError`] if the server does not start.
 pub async fn run(
     mut config: Config,
     listener: impl Into<Listener>,
@@ -100,7 +102,7 @@ pub async fn run(
     Ok(())
 }
 
-/// A server with all its parts, before it serves.
+/// A server that is built but does not serve yet.
 #[derive(Debug)]
 pub struct Server {
     context: Arc<Context>,
@@ -115,7 +117,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads every file, makes a key if there is none, and starts its threads.
+    /// Reads all files, creates a signing key if there is none, and starts the threads.
     ///
     /// # Errors
     ///
@@ -183,7 +185,7 @@ impl Server {
             nonces: OnceLock::new(),
         });
         context.prepare(config).map_err(no_entropy)?;
-        figures::show(&metrics, &context).map_err(io::Error::other)?;
+        counters::register(&metrics, &context).map_err(io::Error::other)?;
         let refusals = Arc::<Refusals>::default();
         let service =
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
@@ -209,28 +211,27 @@ impl Server {
         })
     }
 
-    /// What answers requests, for those who bring their own HTTP server: tokens without a socket.
+    /// The service that answers requests, for embedders with an HTTP server of their own.
     pub fn service(&self) -> &Arc<Service> {
         &self.service
     }
 
-    /// What is counted.
+    /// The server's metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// Where the spans of this server go.
+    /// The server's spans, whose provider the caller may set.
     #[cfg(feature = "opentelemetry")]
     pub fn traces(&self) -> &Traces {
         &self.service.traces
     }
 
-    /// What makes this server read its files again.
+    /// The reloader, which makes the running server read its files again.
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
     }
 
-    /// Where connections are served.
     pub(crate) fn event_loops(&self) -> Arc<EventLoops> {
         Arc::clone(&self.loops)
     }
@@ -240,9 +241,9 @@ impl Server {
         self.context.snapshot().issuer.clone()
     }
 
-    /// Serves on every listener until `shutdown` completes. Then readiness ends, nothing new is
-    /// accepted, what is in flight is finished, and connections end with their next answer or when
-    /// the drain time is over.
+    /// Serves on all listeners until `shutdown` completes. Then `/readyz` answers 503, no new
+    /// connections are accepted, and each connection closes with its next answer or when the drain
+    /// time is over.
     pub async fn serve(
         self,
         listeners: Vec<Listener>,
@@ -251,7 +252,7 @@ impl Server {
     ) {
         let is_ready = Arc::new(AtomicBool::new(true));
         let (stop, stopped) = watch::channel(());
-        // Both wait for the sender to go.
+        // Completes when the sender is dropped.
         let until_dropped = |mut stopped: watch::Receiver<()>| async move {
             while stopped.changed().await.is_ok() {}
         };
@@ -279,44 +280,46 @@ impl Server {
         }
 
         let issuer = self.issuer();
-        self.context.tell(&Event::Started { issuer: issuer.as_str() });
+        self.context.write_audit(&Event::Started { issuer: issuer.as_str() });
         shutdown.await;
-        self.context.tell(&Event::Stopping);
-        info!("stopping: nothing new is accepted");
+        self.context.write_audit(&Event::Stopping);
+        info!("stopping: no new connections are accepted");
         is_ready.store(false, Ordering::Relaxed);
         drop(stop);
         for task in accepting {
-            // An accept loop that panicked has stopped too.
+            // An accept loop that panicked has stopped as well.
             let _ = task.await;
         }
         match self.connections.drain().await {
             0 => info!("stopped"),
-            left => warn!(left, "stopped; the drain time was over before these had finished"),
+            left => {
+                warn!(left, "stopped: the drain time ended before these connections had finished");
+            }
         }
         drop(stop_admin);
         drop(self.threads);
     }
 }
 
-/// Why a server does not start. Each says what to do.
+/// Why a server does not start, or why a reload is refused. The text says what to do.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A trusted network is not believed about certificates, which these clients need.
+    /// These clients need a certificate, but a trusted network may not forward any.
     CertificateProxies(String),
-    /// The demo clients, whose secrets everyone knows, would be served to others.
+    /// Other machines could use these demo clients, whose secrets are public.
     DemoClients(Vec<String>),
-    /// Faults in files.
+    /// Some files have faults.
     Files(Vec<Fault>),
-    /// Batches were asked for, and this processor or a key does not allow them.
+    /// The batch signer is configured, but the processor or a key does not support it.
     NoBatches,
-    /// The directory holds no key any more, and one that signs is made at the first start only.
+    /// A reload found no key in this directory. Only the first start creates one.
     NoKeys(PathBuf),
-    /// There is no address to make the issuer's URL of.
+    /// No issuer is configured, and no TCP address that its URL could be made from.
     NoIssuer,
-    /// One of the operator's own routes may not be where it is.
+    /// One of the operator's own routes has a path that is not allowed.
     Route(String),
-    /// The operating system refused something.
+    /// An error of the operating system.
     System(io::Error),
 }
 
@@ -325,17 +328,17 @@ impl fmt::Display for StartError {
         match self {
             Self::CertificateProxies(clients) => write!(
                 f,
-                "client_certificate.proxies is not set, and certificates are not taken from the \
-                 networks in trusted_proxies, where every host could be any client: clients that \
-                 need them ({clients}) would be cut off. Under [client_certificate], set proxies to \
-                 the addresses of the proxies that verify certificates, or to \"unix\""
+                "client_certificate.proxies is not set, but these clients need a certificate: \
+                 {clients}. Certificates are not accepted from the networks in trusted_proxies, \
+                 where any host could pose as any client. Under [client_certificate], set proxies \
+                 to the addresses of the proxies that verify certificates, or to \"unix\""
             ),
             Self::DemoClients(ids) => write!(
                 f,
-                "the demo clients ({}) have secrets that everyone knows, and others could reach \
-                 them: listen or the host of issuer is not of this machine alone, or trusted_proxies \
-                 or client_certificate.proxies is set. Remove them from the client file, or pass \
-                 --allow-demo-clients",
+                "the demo clients ({}) have secrets that everyone knows, and other machines could \
+                 use them: listen or the host of issuer is not limited to this machine, or \
+                 trusted_proxies or client_certificate.proxies is set. Remove them from the client \
+                 file, or pass --allow-demo-clients",
                 ids.join(", ")
             ),
             Self::Files(faults) => {
@@ -345,16 +348,20 @@ impl fmt::Display for StartError {
                 Ok(())
             }
             Self::NoBatches => f.write_str(
-                "signer = batch (--signer, GRANTD_SIGNER): this processor has no AVX-512 IFMA, or a key is not of two primes \
-                 of 1024, 1536 or 2048 bits: choose auto",
+                "signer = batch (--signer, GRANTD_SIGNER) is not possible: this processor has no \
+                 AVX-512 IFMA, or a key does not consist of two primes of 1024, 1536 or 2048 bits; \
+                 set it to auto",
             ),
             Self::NoKeys(directory) => {
                 let directory = directory.display();
-                write!(f, "{directory}: holds no signing key: `grantd key generate` makes one")
+                write!(
+                    f,
+                    "{directory}: holds no signing key; create one with `grantd key generate`"
+                )
             }
             Self::NoIssuer => f.write_str(
-                "there is no TCP address to make the issuer's URL of: pass --issuer with the URL \
-                 that clients use",
+                "the issuer's URL is not set, and there is no TCP address to derive it from: pass \
+                 --issuer with the URL that clients use",
             ),
             Self::Route(problem) => f.write_str(problem),
             Self::System(error) => error.fmt(f),
@@ -371,8 +378,8 @@ impl From<io::Error> for StartError {
 }
 
 fn no_entropy(_: NoEntropy) -> io::Error {
-    io::Error::other("the operating system has no random bytes")
+    io::Error::other("the operating system provides no random bytes")
 }
 
-/// The size that the documented tokens have.
+/// The size of the first signing key, as in the documented tokens.
 const FIRST_KEY_BITS: u16 = 2048;
