@@ -1,5 +1,5 @@
-//! One file for each documented token service: its request into a token request, an outcome into
-//! its answer. A dialect reads and writes; it decides nothing.
+//! The dialects: for each documented service, how its requests are parsed and how outcomes and
+//! refusals are written. A dialect decides nothing about tokens; `endpoint` does.
 
 pub mod bearer;
 pub mod connect;
@@ -25,7 +25,7 @@ use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 
-/// What a dialect sees of a request beside its body.
+/// Everything that a dialect reads of a request, except the body.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
     /// The `Authorization` header.
@@ -36,24 +36,24 @@ pub struct RequestHead<'a> {
     pub dpop: DpopHeader<'a>,
     /// The `Content-Type` header.
     pub content_type: Option<&'a [u8]>,
-    /// The network that it comes from.
+    /// The client network that the request comes from.
     pub network: ClientNetwork,
     /// The path, as sent.
     pub path: &'a str,
-    /// The path below the issuer: what was called, where a client names it in what it signs.
+    /// The path below the issuer's. The URL in an assertion or a DPoP proof is compared with it.
     pub endpoint: &'a str,
     /// The values of [`vision::CLIENT_HEADERS`].
     pub client_headers: [Option<&'a [u8]>; 4],
     /// The query, without its question mark.
     pub query: Option<&'a str>,
-    /// How many parameters a form may have.
+    /// The most parameters that a form may have.
     pub max_parameters: usize,
-    /// When the whole request was there.
+    /// When all of the request was read.
     pub received: Instant,
 }
 
 impl<'r> RequestHead<'r> {
-    /// The one way in which this request authenticates, by `parameters` or by what is in the head.
+    /// Reads the client authentication from the head and from `parameters`.
     ///
     /// # Errors
     ///
@@ -66,12 +66,12 @@ impl<'r> RequestHead<'r> {
         Ok(read?.from(self.network))
     }
 
-    /// Credentials never go into a URI, where every log on the way keeps them (RFC 6749, section
-    /// 2.3.1); and what is in the body may not be in the query again.
+    /// Refuses parameters of a token request in the query, where proxies would log credentials (RFC
+    /// 6749, section 2.3.1), and parameters that are in the body as well.
     ///
     /// # Errors
     ///
-    /// [`Cause::ParameterInQuery`], and a [`Cause::Form`] of the query itself.
+    /// [`Cause::ParameterInQuery`], or [`Cause::Form`] if the query cannot be parsed.
     fn check_query(&self, body: &Parameters<'_>) -> Result<(), Cause> {
         let Some(query) = self.query else { return Ok(()) };
         let query = urlencoded::parse(query.as_bytes(), self.max_parameters)?;
@@ -81,7 +81,8 @@ impl<'r> RequestHead<'r> {
         Ok(())
     }
 
-    /// Whether a parameter of this name means something in a request for a token.
+    /// Whether a request to a token, introspection or revocation endpoint has a parameter of this
+    /// name.
     fn is_token_parameter(name: &str) -> bool {
         [
             "client_assertion",
@@ -97,7 +98,7 @@ impl<'r> RequestHead<'r> {
     }
 }
 
-/// What is sent back, in no library's types.
+/// An HTTP answer, independent of the HTTP library.
 #[derive(Debug)]
 pub struct Answer {
     /// HTTP status.
@@ -109,15 +110,15 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The front of every answer with a token, in a buffer with room for the rest. An ordinary
-    /// answer with an RSA-2048 signature fits; a longer one grows the buffer once.
+    /// Begins the body of an answer with a token. The buffer is large enough for an ordinary answer
+    /// with an RSA-2048 signature; a longer one makes it grow once.
     fn begin_token() -> Vec<u8> {
         let mut buffer = Vec::with_capacity(1280);
         buffer.extend_from_slice(b"{\"access_token\":\"");
         buffer
     }
 
-    /// The answer with a token, once its dialect has written all of the buffer.
+    /// Returns the answer with a token, after the dialect has written the rest of the buffer.
     fn with_token<'s>(issued: Issued<'_, 's>) -> (Self, Served<'s>) {
         let Issued { buffer, client_id, is_reused, made, phases, granted, .. } = issued;
         let mut answer = Self::private_json(200, buffer);
@@ -130,7 +131,7 @@ impl Answer {
         (answer, Served { client_id, is_reused: is_reused == Some(true), made, granted })
     }
 
-    /// A JSON body with this status that no cache may keep (RFC 6749, section 5.1).
+    /// Returns an answer with a JSON body that no cache may store (RFC 6749, section 5.1).
     pub fn private_json(status: u16, body: impl Into<Bytes>) -> Self {
         let mut answer = Self::json(status, body);
         answer.push_header("cache-control", "no-store");
@@ -138,14 +139,14 @@ impl Answer {
         answer
     }
 
-    /// A JSON body with this status.
+    /// Returns an answer with a JSON body.
     pub fn json(status: u16, body: impl Into<Bytes>) -> Self {
         let mut answer = Self { body: body.into(), ..Self::empty(status) };
         answer.push_header("content-type", "application/json");
         answer
     }
 
-    /// No body.
+    /// Returns an answer without a body.
     pub fn empty(status: u16) -> Self {
         Self { status, headers: SmallVec::new(), body: Bytes::new() }
     }
@@ -156,17 +157,17 @@ impl Answer {
     }
 }
 
-/// An answer, and for the log what became of the request.
+/// The answer to a request, and the verdict that is logged and counted.
 #[derive(Debug)]
 pub struct Outcome<'s> {
-    /// What is sent.
+    /// The answer to send.
     pub answer: Answer,
-    /// Who was served, or why nobody was.
+    /// The served client, or the cause of the refusal.
     pub verdict: Result<Served<'s>, Refused<'s>>,
 }
 
 impl<'s> Outcome<'s> {
-    /// The outcome of a request that was served or refused.
+    /// Builds the outcome; `refuse` writes the answer to a refusal.
     fn of(
         answered: Result<(Answer, Served<'s>), Refused<'s>>,
         refuse: impl FnOnce(Cause) -> Answer,
@@ -179,7 +180,7 @@ impl<'s> Outcome<'s> {
 }
 
 impl Dialect {
-    /// What a caller of this service is told.
+    /// Writes the answer to a refusal in this dialect.
     pub fn refuse(self, cause: Cause, head: &RequestHead<'_>) -> Answer {
         match self {
             Self::Connect => connect::refuse(cause, head),
@@ -189,14 +190,15 @@ impl Dialect {
     }
 }
 
-/// W3C Server Timing, section 3: each phase's duration in milliseconds.
+/// The `Server-Timing` header (W3C Server Timing, section 3): each phase's duration in
+/// milliseconds.
 fn server_timing(phases: &Phases) -> String {
     let Phases { parse, auth, queue, sign } = phases;
     let [parse, auth, queue, sign] = [parse, auth, queue, sign].map(|d| d.as_secs_f64() * 1e3);
     format!("parse;dur={parse:.3}, auth;dur={auth:.3}, queue;dur={queue:.3}, sign;dur={sign:.3}")
 }
 
-/// RFC 9110, section 15: the statuses that the dialects use.
+/// The reason phrases of RFC 9110, section 15, for the statuses that the dialects use.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",

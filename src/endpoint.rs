@@ -1,4 +1,5 @@
-//! One file per endpoint: the story of one request, from values to values.
+//! The endpoints. Each authenticates the client where that is required, applies the rules of
+//! `oauth` and returns values. They know no HTTP library and no dialect.
 
 pub mod authentication;
 pub mod confirmation;
@@ -32,61 +33,61 @@ use crate::store::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::AssertionAudiences;
 
-/// What every endpoint works with. One for the process.
+/// The state that all endpoints share. There is one for each server.
 pub struct Context {
-    /// What requests read; a reload swaps it whole.
+    /// The current snapshot. A reload replaces it as a whole.
     pub snapshot: ArcSwap<Snapshot>,
-    /// What signs.
+    /// Signs tokens.
     pub engine: Engine,
-    /// What computes slow hashes of secrets.
+    /// Computes slow hashes of secrets.
     pub passwords: PasswordPool,
-    /// The key that says which kind of client an unknown id stands for.
+    /// The key that assigns a decoy to each unknown client id.
     pub decoy_key: DecoyKey,
-    /// When which secret was used last.
+    /// How often and when each secret was used.
     pub secret_uses: SecretUses,
-    /// Why the files that were read last are not in force.
+    /// Why the last reload was refused; `None` if it was not.
     pub reload_fault: ArcSwapOption<String>,
-    /// Tokens that are good no longer.
+    /// The revoked tokens.
     pub revocations: Revocations,
-    /// Tokens whose signature need not be checked again.
+    /// The cache of tokens whose signature was verified.
     pub verified: VerifiedTokens,
-    /// Who writes down what was done.
+    /// The audit; `None` if it is off.
     pub audit: Option<Audit>,
     /// Wall-clock time.
     pub clock: Clock,
-    /// How the assertions that have authenticated name this server.
+    /// Counts accepted client assertions by the form of their audience.
     pub assertion_audiences: AssertionAudiences,
-    /// How many Basic pairs were right as they stand, and not form-decoded.
+    /// How many Basic pairs were right as sent and not form-decoded.
     pub raw_pairs: AtomicU64,
-    /// Budgets of failed attempts to authenticate.
+    /// The budgets for failed attempts at client authentication.
     pub throttle: Throttle,
-    /// Unpredictable bytes.
+    /// The source of random bytes.
     pub random: Random,
-    /// What may be used once, and was.
+    /// The assertions and proofs that were used, none of which is accepted again.
     pub replay: ReplayGuard,
-    /// What makes nonces for proofs of possession, from when on they are asked for.
+    /// Makes the nonces of DPoP proofs. Set as soon as a configuration requires nonces.
     pub nonces: OnceLock<Nonces>,
 }
 
 impl Context {
-    /// The snapshot that one request reads from beginning to end.
+    /// Returns the current snapshot. A request takes it once, so that it does not see a reload.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// Writes this down, where there is somebody who does.
-    pub fn tell(&self, event: &Event<'_>) {
+    /// Writes `event` to the audit, if there is one.
+    pub fn write_audit(&self, event: &Event<'_>) {
         if let Some(audit) = &self.audit {
-            audit.tell(event);
+            audit.write(event);
         }
     }
 
-    /// What makes nonces, if proofs of possession must have one under this snapshot.
+    /// The nonces, if `snapshot` requires them in DPoP proofs.
     pub fn nonces(&self, snapshot: &Snapshot) -> Option<&Nonces> {
         self.nonces.get().filter(|_| snapshot.config.dpop_nonce)
     }
 
-    /// Makes ready what a snapshot under `config` will need.
+    /// Creates the state that a snapshot under `config` needs.
     ///
     /// # Errors
     ///

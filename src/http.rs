@@ -1,4 +1,6 @@
-//! HTTP/1.1 on sockets. The only floor that names hyper and tokio's net.
+//! HTTP/1.1 over TCP and Unix sockets: accepts connections, enforces their limits and deadlines,
+//! and routes each request to a dialect or an endpoint. The only module that names hyper and
+//! `tokio::net`. It knows nothing of OAuth's rules.
 
 pub mod accept;
 pub mod admin;

@@ -1,4 +1,5 @@
-//! From a grant to an access token that lacks only its signature (RFC 9068).
+//! Writes the claims of an access token for a grant (RFC 9068, or the `vision` profile). Does not
+//! sign.
 
 use std::io::{self, Write};
 
@@ -9,11 +10,11 @@ use crate::jose::jws::{PayloadWriter, SigningInput};
 use crate::jose::key_set::SigningKey;
 use crate::oauth::grant::Grant;
 
-/// 128 random bits, which make a token one of its kind (RFC 9068, section 2.2).
+/// The `jti` of a token: 128 random bits (RFC 9068, section 2.2).
 pub type TokenId = [u8; 16];
 
-/// Claim names that a token has already, or that would change what it means. No static claim of a
-/// client may bear one (RFC 7519, section 4.1; RFC 9068, section 2.2; RFC 7800; RFC 8693).
+/// The claims that a client's static claims must not set, since the server sets them or they would
+/// change the token's meaning (RFC 7519, section 4.1; RFC 9068, section 2.2; RFC 7800; RFC 8693).
 pub const RESERVED_CLAIMS: [&str; 16] = [
     "iss",
     "exp",
@@ -33,10 +34,10 @@ pub const RESERVED_CLAIMS: [&str; 16] = [
     "typ",
 ];
 
-/// Writes an `at+jwt` for `grant` at the end of `buffer`.
+/// Appends an `at+jwt` for `grant` to `buffer`.
 ///
-/// `now` is in Unix seconds. The claims stand in the order of RFC 9068, section 2.2, with the
-/// client's own behind them.
+/// `now` is in Unix seconds. The claims have the order of RFC 9068, section 2.2, followed by the
+/// client's static claims.
 ///
 /// # Errors
 ///
@@ -73,7 +74,8 @@ pub fn mint_at_jwt(
     Ok(payload.finish())
 }
 
-/// Writes a token as the `vision` and `firstvision` documents show it, at the end of `buffer`.
+/// Appends a token of the `vision` profile for `grant` to `buffer`, as the documents of the
+/// `vision` and `firstvision` dialects show it.
 ///
 /// # Errors
 ///
@@ -94,10 +96,10 @@ pub fn mint_vision(
     Ok(payload.finish())
 }
 
-/// `{"alg":"RS256"}`, the whole header in those documents.
+/// `{"alg":"RS256"}` in base64url: the whole header in those documents.
 const VISION_HEADER: &str = "eyJhbGciOiJSUzI1NiJ9";
 
-/// One audience is a string, several are an array (RFC 7519, section 4.1.3).
+/// Writes one audience as a string, several as an array (RFC 7519, section 4.1.3).
 fn write_audience(payload: &mut PayloadWriter, grant: &Grant<'_>, issuer: &str) -> io::Result<()> {
     let own = &*grant.client.audience;
     match (grant.resources.as_slice(), own) {

@@ -1,5 +1,5 @@
-//! JSON Web Signature, Key and Token: the RS256 subset that tokens are minted in, and what others
-//! sign.
+//! JSON Web Signatures, Keys and Tokens: the issuer's own tokens, which are signed with RS256, and
+//! the tokens and keys of clients. Pure: no files, no clock.
 
 pub mod foreign;
 pub mod jwk_set;

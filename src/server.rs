@@ -1,10 +1,11 @@
-//! The server as a library: settings in, a running token server out.
+//! Builds the server from a configuration and runs it, in the program or embedded in another one.
 //!
-//! It installs nothing global: no subscriber, recorder, panic hook or signal handler. Of its event
-//! loops ([`Config::workers`]) the first is where [`Server::serve`] is polled; the others are threads
-//! of its own, which end with it, and with them the connections that they serve.
+//! It installs nothing global: no subscriber, recorder, panic hook or signal handler. It has
+//! [`Config::workers`] event loops. The first is the caller's runtime, which polls
+//! [`Server::serve`]; the others are threads that end with the server, as do the connections that
+//! they serve.
 
-mod figures;
+mod counters;
 mod reload;
 mod start_error;
 
@@ -50,13 +51,14 @@ use crate::telemetry::refusals::Refusals;
 #[cfg(feature = "opentelemetry")]
 use crate::telemetry::traces::Traces;
 
-/// Serves on `listener` until `shutdown` completes and every connection has had its time to end.
+/// Serves on `listener` until `shutdown` completes and the connections have ended or the drain time
+/// is over.
 ///
-/// The files and limits are those of `config`; its addresses are not looked at.
+/// `config` gives the files and limits; its listen addresses are ignored.
 ///
 /// # Errors
 ///
-/// [`StartError`], before the first request is answered.
+/// [`StartError`] if the server does not start.
 pub async fn run(
     mut config: Config,
     listener: impl Into<Listener>,
@@ -69,7 +71,7 @@ pub async fn run(
     Ok(())
 }
 
-/// A server with all its parts, before it serves.
+/// A server that is built but does not serve yet.
 #[derive(Debug)]
 pub struct Server {
     context: Arc<Context>,
@@ -84,7 +86,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads every file, makes a key if there is none, and starts its threads.
+    /// Reads all files, creates a signing key if there is none, and starts the threads.
     ///
     /// # Errors
     ///
@@ -152,7 +154,7 @@ impl Server {
             nonces: OnceLock::new(),
         });
         context.prepare(config).map_err(no_entropy)?;
-        figures::show(&metrics, &context).map_err(io::Error::other)?;
+        counters::register(&metrics, &context).map_err(io::Error::other)?;
         let refusals = Arc::<Refusals>::default();
         let service =
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
@@ -178,28 +180,27 @@ impl Server {
         })
     }
 
-    /// What answers requests, for those who bring their own HTTP server: tokens without a socket.
+    /// The service that answers requests, for embedders with an HTTP server of their own.
     pub fn service(&self) -> &Arc<Service> {
         &self.service
     }
 
-    /// What is counted.
+    /// The server's metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// Where the spans of this server go.
+    /// The server's spans, whose provider the caller may set.
     #[cfg(feature = "opentelemetry")]
     pub fn traces(&self) -> &Traces {
         &self.service.traces
     }
 
-    /// What makes this server read its files again.
+    /// The reloader, which makes the running server read its files again.
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
     }
 
-    /// Where connections are served.
     pub(crate) fn event_loops(&self) -> Arc<EventLoops> {
         Arc::clone(&self.loops)
     }
@@ -209,9 +210,9 @@ impl Server {
         self.context.snapshot().issuer.clone()
     }
 
-    /// Serves on every listener until `shutdown` completes. Then readiness ends, nothing new is
-    /// accepted, what is in flight is finished, and connections end with their next answer or when
-    /// the drain time is over.
+    /// Serves on all listeners until `shutdown` completes. Then `/readyz` answers 503, no new
+    /// connections are accepted, and each connection closes with its next answer or when the drain
+    /// time is over.
     pub async fn serve(
         self,
         listeners: Vec<Listener>,
@@ -220,7 +221,7 @@ impl Server {
     ) {
         let is_ready = Arc::new(AtomicBool::new(true));
         let (stop, stopped) = watch::channel(());
-        // Both wait for the sender to go.
+        // Completes when the sender is dropped.
         let until_dropped = |mut stopped: watch::Receiver<()>| async move {
             while stopped.changed().await.is_ok() {}
         };
@@ -248,19 +249,21 @@ impl Server {
         }
 
         let issuer = self.issuer();
-        self.context.tell(&Event::Started { issuer: issuer.as_str() });
+        self.context.write_audit(&Event::Started { issuer: issuer.as_str() });
         shutdown.await;
-        self.context.tell(&Event::Stopping);
-        info!("stopping: nothing new is accepted");
+        self.context.write_audit(&Event::Stopping);
+        info!("stopping: no new connections are accepted");
         is_ready.store(false, Ordering::Relaxed);
         drop(stop);
         for task in accepting {
-            // An accept loop that panicked has stopped too.
+            // An accept loop that panicked has stopped as well.
             let _ = task.await;
         }
         match self.connections.drain().await {
             0 => info!("stopped"),
-            left => warn!(left, "stopped; the drain time was over before these had finished"),
+            left => {
+                warn!(left, "stopped: the drain time ended before these connections had finished");
+            }
         }
         drop(stop_admin);
         drop(self.threads);
@@ -268,8 +271,8 @@ impl Server {
 }
 
 fn no_entropy(_: NoEntropy) -> io::Error {
-    io::Error::other("the operating system has no random bytes")
+    io::Error::other("the operating system provides no random bytes")
 }
 
-/// The size that the documented tokens have.
+/// The size of the first signing key, as in the documented tokens.
 const FIRST_KEY_BITS: u16 = 2048;

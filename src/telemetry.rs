@@ -1,9 +1,10 @@
-//! What operators see: log lines, metrics and spans.
+//! Log lines, the audit, metrics and spans. Only formats and writes them; the callers decide what
+//! is recorded.
 
 pub mod answered;
 pub mod audit;
+mod counter_collector;
 pub mod excerpt;
-mod figures;
 pub mod hourly;
 mod json_line;
 pub mod log_queue;

@@ -79,7 +79,7 @@ pub(super) async fn keep_alive(loops: Arc<EventLoops>) {
         let mut ticks = tokio::time::interval((at_most / 2).max(LEAST_INTERVAL));
         loop {
             ticks.tick().await;
-            loops.turn().await;
+            loops.ping().await;
             tell(&[sd_notify::NotifyState::Watchdog]);
         }
     }

@@ -1,5 +1,6 @@
-//! `GET /connect/validate`: is the bearer token of this request good? Made for nginx
-//! `auth_request`, in any dialect's words (`?dialect=`), with the challenges of RFC 6750.
+//! `GET /connect/validate`: validates the bearer token in the request's head, for nginx's
+//! `auth_request`. A refusal is written in the dialect of `?dialect=`, with the challenge of RFC
+//! 6750.
 
 use crate::config::Dialect;
 use crate::dialect::{Answer, Outcome, RequestHead};
@@ -13,7 +14,7 @@ use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 use crate::telemetry::excerpt::named;
 
-/// Answers one request: 204 with what the token says, or why not.
+/// Answers 204 with the token's client, scope and expiry in headers, or a refusal.
 pub fn validate<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -26,14 +27,14 @@ pub fn validate<'s>(
         Err(_) => Ok(Dialect::Connect),
     };
     let dialect = dialect.map_err(|_unknown| Cause::Question);
-    let words = dialect.unwrap_or(Dialect::Connect);
+    let refusal_dialect = dialect.unwrap_or(Dialect::Connect);
     let answered = query
         .and_then(|query| dialect.map(|_| query))
-        .and_then(|query| check_question(head, &query).map(|()| query))
+        .and_then(|query| check_parameters(head, &query).map(|()| query))
         .map_err(Refused::from)
         .and_then(|query| try_validate(context, snapshot, head, &query));
     Outcome::of(answered, |cause| {
-        let mut answer = words.refuse(cause, head);
+        let mut answer = refusal_dialect.refuse(cause, head);
         if let Some(challenge) = challenge(cause) {
             answer.push_header("www-authenticate", challenge);
         }
@@ -41,17 +42,16 @@ pub fn validate<'s>(
     })
 }
 
-/// A question that is mistyped must not be taken for one that asks for less.
-fn check_question(head: &RequestHead<'_>, query: &Parameters<'_>) -> Result<(), Cause> {
-    let is_meant = |name: &str| {
-        QUESTION.contains(&name) && query.get(name).is_some_and(|value| !value.trim().is_empty())
+/// Refuses unknown and empty parameters: a mistyped requirement would otherwise not be checked.
+fn check_parameters(head: &RequestHead<'_>, query: &Parameters<'_>) -> Result<(), Cause> {
+    let is_valid = |name: &str| {
+        PARAMETERS.contains(&name) && query.get(name).is_some_and(|value| !value.trim().is_empty())
     };
     let has_gap = head.query.is_some_and(|query| query.split('&').any(str::is_empty));
-    if has_gap || !query.names().all(is_meant) { Err(Cause::Question) } else { Ok(()) }
+    if has_gap || !query.names().all(is_valid) { Err(Cause::Question) } else { Ok(()) }
 }
 
-/// The parameters of a question.
-const QUESTION: [&str; 3] = ["scope", "audience", "dialect"];
+const PARAMETERS: [&str; 3] = ["scope", "audience", "dialect"];
 
 fn try_validate<'s>(
     context: &Context,
@@ -62,7 +62,7 @@ fn try_validate<'s>(
     let needs = Needs { scope: query.get("scope"), audience: query.get("audience") };
     let token = bearer(context, snapshot, head.authorization, needs).map_err(|refused| {
         let scope = needs.scope.filter(|_| refused.cause == Cause::TokenScope);
-        Refused { named: scope.map(|scope| lacked(head, scope)), ..refused }
+        Refused { named: scope.map(|scope| missing_scope(head, scope)), ..refused }
     })?;
     let mut answer = Answer::empty(204);
     answer.push_header("cache-control", "no-store");
@@ -72,8 +72,8 @@ fn try_validate<'s>(
     Ok((answer, Served::to(token.client_id)))
 }
 
-/// The scope that a token lacks, for the log.
-fn lacked(head: &RequestHead<'_>, scope: &str) -> Box<str> {
+/// Returns the required scope, which the token lacks, for the log.
+fn missing_scope(head: &RequestHead<'_>, scope: &str) -> Box<str> {
     let presented = match head.authorization {
         Authorization::Present(value) => value,
         Authorization::Absent | Authorization::Repeated => b"",
@@ -81,7 +81,8 @@ fn lacked(head: &RequestHead<'_>, scope: &str) -> Box<str> {
     named(scope.as_bytes(), &[presented]).into()
 }
 
-/// RFC 6750, section 3: no error code for a request that brought no token.
+/// The `WWW-Authenticate` challenge (RFC 6750, section 3). It has no error code if the request has
+/// no token.
 fn challenge(cause: Cause) -> Option<&'static str> {
     match cause {
         Cause::BearerMissing | Cause::TokenMissing => Some("Bearer realm=\"grantd\""),

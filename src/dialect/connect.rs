@@ -1,7 +1,7 @@
-//! `POST /connect/token`: OAuth 2.0 as IdentityServer-style clients speak it.
+//! `POST /connect/token`: the dialect of IdentityServer-style OAuth 2.0 clients.
 //!
-//! The documented body is `multipart/form-data`; `application/x-www-form-urlencoded` is RFC 6749's
-//! own. Errors are those of RFC 6749, section 5.2.
+//! The body is `multipart/form-data`, as documented, or `application/x-www-form-urlencoded`, as RFC
+//! 6749 has it. Errors are those of RFC 6749, section 5.2.
 
 use std::io::Write;
 use std::pin::pin;
@@ -22,7 +22,7 @@ use crate::oauth::grant::GrantRequest;
 use crate::oauth::scope::ScopeError;
 use crate::store::snapshot::Snapshot;
 
-/// Answers one request for a token.
+/// Answers one token request.
 pub async fn token<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -76,20 +76,20 @@ async fn try_token<'s>(
     Ok((answer, served))
 }
 
-/// Says which nonce the client's next proof must have, where one is asked for.
+/// Adds the nonce that the client's next DPoP proof must have, if nonces are required.
 fn push_nonce(context: &Context, snapshot: &Snapshot, answer: &mut Answer) {
     if let Some(nonces) = context.nonces(snapshot) {
         answer.push_header("dpop-nonce", nonces.current(context.clock.unix_seconds()));
     }
 }
 
-/// A body whose encoding is known, and the charset that it is labelled with.
+/// A form whose encoding and declared charset are known, but whose parameters are not parsed yet.
 pub(super) struct Form {
     encoded: Encoded,
     charset: Charset,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one for each request, in place")]
+#[expect(clippy::large_enum_variant, reason = "there is one for each request, and it is not moved")]
 enum Encoded {
     Urlencoded(Bytes),
     Multipart(Parts),
@@ -98,7 +98,7 @@ enum Encoded {
 impl Form {
     pub(super) fn read(head: &RequestHead<'_>, body: Bytes) -> Result<Self, Cause> {
         let content_type = head.content_type.unwrap_or_default();
-        // What nearly everybody sends needs no parser.
+        // Fast path: the Content-Type that most clients send.
         if content_type == URLENCODED.as_bytes() || content_type.is_empty() && body.is_empty() {
             return Ok(Self { encoded: Encoded::Urlencoded(body), charset: Charset::Utf8 });
         }
@@ -139,14 +139,14 @@ impl Form {
     }
 }
 
-/// Whether the body looks like a JSON object, which no form does.
+/// Whether the body looks like a JSON object; no form does.
 fn is_object(body: &[u8]) -> bool {
     body.first().is_some_and(|&first| first == b'{' || first.is_ascii_whitespace())
         && body.trim_ascii().starts_with(b"{")
         && body.trim_ascii().ends_with(b"}")
 }
 
-/// What a caller is told. The texts are constants: nothing from the request is in them.
+/// Writes the answer to a refusal. The texts are constants and contain nothing from the request.
 pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     use ScopeError::{Malformed, NotAllowed};
     let used_header = head.authorization.is_present();
@@ -158,7 +158,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
             INVALID_REQUEST,
             "The body's charset must be UTF-8; other labels are taken over ASCII text alone.",
         ),
-        // Nobody asks for these of a form.
+        // These arise only in the JSON dialects.
         Cause::ContentTypeMissing
         | Cause::ContentTypeNotAllowed(_)
         | Cause::FieldTooLong(_)
@@ -251,7 +251,8 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
             INVALID_CLIENT,
             "The client authentication method is not supported.",
         ),
-        // One text for all that depends on what is registered: it tells nothing about it.
+        // One text for every failure that depends on the registered clients, so that it reveals
+        // nothing about them.
         Cause::Assertion(_)
         | Cause::AuthMethodNotAllowed
         | Cause::CertificateMismatch
@@ -291,7 +292,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::GrantNotAllowed => {
             (400, "unauthorized_client", "The client may not use this grant type.")
         }
-        // The documented error, exactly as documented: the document names the required fields.
+        // Exactly the documented error, which has no description.
         Cause::GrantTypeMissing => (400, INVALID_REQUEST, ""),
         Cause::GrantTypeUnsupported => {
             (400, "unsupported_grant_type", "grant_type must be client_credentials.")

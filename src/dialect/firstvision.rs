@@ -1,5 +1,5 @@
-//! `GET /v1/getAccessToken`: credentials by HTTP Basic, the scope in query, path or body, and
-//! errors as one object with a code and a message.
+//! `GET /v1/getAccessToken`: client authentication by HTTP Basic; the scope in the query, the path
+//! or the body; errors as one object with a code and a message.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -21,8 +21,8 @@ use crate::oauth::error::Cause;
 use crate::oauth::grant::{CLIENT_CREDENTIALS, GrantRequest};
 use crate::store::snapshot::Snapshot;
 
-/// Answers one request for a token. `path_scope` is the path's last segment, where the path goes on
-/// behind the service's own.
+/// Answers one token request. `path_scope` is the path segment after the service's own path, if
+/// there is one.
 pub async fn token<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -46,7 +46,7 @@ async fn try_token<'s>(
     if !head.authorization.is_present() {
         return Err(Cause::AuthenticationMissing.into());
     }
-    let nothing = Parameters::default();
+    let no_parameters = Parameters::default();
     let request = TokenRequest {
         grant: GrantRequest {
             grant_type: CLIENT_CREDENTIALS,
@@ -54,23 +54,23 @@ async fn try_token<'s>(
             resources: SmallVec::new(),
         },
         endpoint: head.endpoint,
-        credentials: head.credentials(&nothing)?,
+        credentials: head.credentials(&no_parameters)?,
         certificate: head.certificate,
-        // These services know bearer tokens only.
+        // This dialect has bearer tokens only.
         dpop: DpopHeader::Absent,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
         received: head.received,
     };
     let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
-    // Not a duration: the documented answer has the time at which the token ends.
+    // The documented answer has the expiry time here, not a duration.
     let expires_at = issued.expires_at;
     write!(issued.buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"Bearer\"}}")
         .map_err(|_| Cause::Internal)?;
     Ok(Answer::with_token(issued))
 }
 
-/// Which type it is matters only once the client is known.
+/// Reads the Content-Type. Whether the client may use it is checked after client authentication.
 fn content_type(head: &RequestHead<'_>, body: &[u8]) -> Result<ContentType, Cause> {
     let value = head.content_type.filter(|value| !value.is_empty());
     let value = std::str::from_utf8(value.ok_or(Cause::ContentTypeMissing)?).unwrap_or_default();
@@ -81,7 +81,7 @@ fn content_type(head: &RequestHead<'_>, body: &[u8]) -> Result<ContentType, Caus
     Ok(ContentType::of(media_type.essence()))
 }
 
-/// The scope from the one place where it stands, if it stands anywhere.
+/// Reads the scope from the path, the query or the body; having it in two of them is an error.
 fn scope<'r>(
     path_scope: Option<&'r str>,
     head: &RequestHead<'r>,
@@ -116,7 +116,7 @@ fn scope<'r>(
     Ok(scope)
 }
 
-/// What a caller is told.
+/// Writes the answer to a refusal.
 pub fn refuse(cause: Cause, _head: &RequestHead<'_>) -> Answer {
     let (status, code, message) = classify(cause);
     let body = json!({ "errorCode": code, "errorMessage": message });
@@ -127,8 +127,8 @@ pub fn refuse(cause: Cause, _head: &RequestHead<'_>) -> Answer {
     answer
 }
 
-/// Every cause's status, code and text. The texts are constants: nothing from the request is in
-/// them.
+/// Maps each cause to status, code and text. The texts are constants and contain nothing from the
+/// request.
 fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
     match cause {
         Cause::BodyAborted
@@ -202,7 +202,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
     }
 }
 
-/// Of each scope token.
+/// The longest scope token, in characters.
 const MAX_SCOPE_CHARS: usize = 50;
 
 const NOT_FOUND: &str = "There is nothing at this path; tokens come from GET /v1/getAccessToken, \

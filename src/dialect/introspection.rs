@@ -1,4 +1,4 @@
-//! `POST /connect/introspect` (RFC 7662), in the forms and errors of `POST /connect/token`.
+//! `POST /connect/introspect` (RFC 7662). Forms and errors are those of `POST /connect/token`.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::endpoint::token::{Refused, Served};
 use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 
-/// Answers one question about a token.
+/// Answers one introspection request.
 pub async fn introspect<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -30,13 +30,13 @@ async fn try_introspect<'s>(
     let form = Form::read(head, body)?;
     let parameters = form.parameters(head.max_parameters)?;
     head.check_query(&parameters)?;
-    // `token_type_hint` is for servers that have to search (RFC 7662, section 2.1).
+    // `token_type_hint` is ignored: it only speeds up a lookup (RFC 7662, section 2.1).
     let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
     let credentials = head.credentials(&parameters)?;
-    let (told, client_id) =
+    let (active, client_id) =
         introspection::introspect(context, snapshot, &credentials, head.endpoint, token).await?;
-    let body = match told {
-        Some(told) => Bytes::from(serde_json::to_vec(&told).map_err(|_| Cause::Internal)?),
+    let body = match active {
+        Some(active) => Bytes::from(serde_json::to_vec(&active).map_err(|_| Cause::Internal)?),
         None => Bytes::from_static(b"{\"active\":false}"),
     };
     Ok((Answer::private_json(200, body), Served::to(client_id)))

@@ -1,4 +1,4 @@
-//! `POST /connect/revocation` (RFC 7009), in the forms and errors of `POST /connect/token`.
+//! `POST /connect/revocation` (RFC 7009). Forms and errors are those of `POST /connect/token`.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::endpoint::token::{Refused, Served};
 use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 
-/// Answers one wish to have a token revoked.
+/// Answers one revocation request.
 pub async fn revoke<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -30,8 +30,8 @@ async fn try_revoke<'s>(
     let form = Form::read(head, body)?;
     let parameters = form.parameters(head.max_parameters)?;
     head.check_query(&parameters)?;
-    // Every token here is an access token: `token_type_hint` has nothing to choose from, and an
-    // unknown one may be ignored (RFC 7009, section 2.1).
+    // `token_type_hint` is ignored, as RFC 7009, section 2.1 allows: every token here is an access
+    // token.
     let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
     let credentials = head.credentials(&parameters)?;
     let client_id =

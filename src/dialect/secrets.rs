@@ -1,5 +1,5 @@
-//! Every secret that a request holds, wherever it stands: none of them may be in the log, not even
-//! as a part of the path that was not found.
+//! Collects every secret that a request contains, so that none of them is logged as a part of a
+//! path that was not found.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -13,12 +13,12 @@ use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client_authentication::Authorization;
 
-/// In clear, to be wiped after use.
+/// A secret in clear text, wiped when it is dropped.
 type Secret = Zeroizing<Vec<u8>>;
 
-/// Those of the `Authorization` header, the query and `body`, in any encoding. `None` if a part of
-/// these cannot be read: it may hold anything.
-pub fn of(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
+/// Collects the secrets in the `Authorization` header, the query and `body`, in any encoding.
+/// `None` if one of these cannot be read, since it may contain a secret.
+pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     let mut secrets = Vec::new();
     match head.authorization {
         Authorization::Absent => {}
@@ -39,8 +39,8 @@ pub fn of(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     Some(secrets)
 }
 
-/// The text behind the scheme, and both readings of a Basic pair's second half, however its base64 is
-/// written.
+/// Adds the text after the scheme and, if it is a Basic pair in any alphabet of base64, the pair's
+/// second half, as sent and form-decoded.
 fn push_credentials(value: &[u8], secrets: &mut Vec<Secret>) {
     let behind = value.iter().position(u8::is_ascii_whitespace).map_or(value, |at| &value[at..]);
     let credentials = behind.trim_ascii();
@@ -62,7 +62,7 @@ fn push_parameters(parameters: &Parameters<'_>, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// Every text in a JSON document, `name` being that of the member that it is.
+/// Adds the secrets among all strings in a JSON document. `name` is that of the enclosing member.
 fn push_texts(name: &str, document: &Value, secrets: &mut Vec<Secret>) {
     match document {
         Value::String(text) => push_value(name, text, secrets),
@@ -74,7 +74,8 @@ fn push_texts(name: &str, document: &Value, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// A value counts by its name, or because it is long enough to be a secret under a wrong one.
+/// Adds a value whose name is that of a secret, or that is long enough to be a secret under a wrong
+/// name.
 fn push_value(name: &str, value: &str, secrets: &mut Vec<Secret>) {
     let is_public = ["client_id", "grant_type", "scope"].contains(&name);
     let is_secret =
@@ -84,7 +85,7 @@ fn push_value(name: &str, value: &str, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// Shorter texts are a part of too many others.
+/// In bytes. Shorter values occur in many paths by chance.
 const SHORTEST_SECRET: usize = 6;
 
 fn push(secret: &[u8], secrets: &mut Vec<Secret>) {

@@ -1,5 +1,5 @@
-//! `POST /v1/api/oauth/token`, its second version, and `validateToken`: JSON in, JSON out, and
-//! errors as an array of one object with a code of six digits.
+//! `POST /v1/api/oauth/token`, `POST /v2/api/oauth/token` and `POST /v1/api/oauth/validateToken`:
+//! requests and answers are JSON, and an error is an array of one object with a six-digit code.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -21,7 +21,7 @@ use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
 use crate::store::snapshot::Snapshot;
 
-/// Headers that come back as they were sent, on every answer, and their greatest lengths.
+/// The headers that every answer echoes, with their greatest lengths in bytes.
 pub const CLIENT_HEADERS: [(&str, usize); 4] = [
     ("x-client-correlation-id", 40),
     ("x-client-trace-id", 256),
@@ -32,13 +32,13 @@ pub const CLIENT_HEADERS: [(&str, usize); 4] = [
 /// The versions of the token service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// Scopes are whole, the answer has none.
+    /// The scope is used as sent, and the answer does not contain it.
     V1,
-    /// `?appContext=` goes in front of every scope, and the answer has the scope.
+    /// Each scope token is prefixed with `?appContext=`, and the answer contains the scope.
     V2,
 }
 
-/// Answers one request for a token.
+/// Answers one token request.
 pub async fn token<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -70,14 +70,14 @@ async fn try_token<'s>(
         endpoint: head.endpoint,
         credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
-        // These services know bearer tokens only.
+        // This dialect has bearer tokens only.
         dpop: DpopHeader::Absent,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
         received: head.received,
     };
     let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
-    // One second less than the token lives: what the documented answer counts.
+    // The documented answer states one second less than the lifetime.
     let expires_in = issued.lifetime.saturating_sub(1);
     write!(issued.buffer, "\",\"token_type\":\"Bearer\",\"expires_in\":{expires_in}")
         .and_then(|()| match version {
@@ -98,7 +98,7 @@ pub async fn validate_token<'s>(
 ) -> Outcome<'s> {
     let answered = try_validate(context, snapshot, head, body).await;
     Outcome::of(answered, |cause| match classify(cause) {
-        // This service has a code of its own for this one failure.
+        // `validateToken` has its own code for failed client authentication.
         (401, _, _) => error(401, "140106", "Invalid client credentials", head),
         _ => refuse(cause, head),
     })
@@ -119,7 +119,7 @@ async fn try_validate<'s>(
     Ok((Answer::private_json(200, body), Served::to(client_id)))
 }
 
-/// A JSON object with every one of `fields`, none longer than documented.
+/// Parses a JSON object that has all of `fields`, none longer than documented.
 fn read<'b>(
     head: &RequestHead<'_>,
     body: &'b [u8],
@@ -157,7 +157,7 @@ fn read<'b>(
     Ok((parameters, content_type))
 }
 
-/// Over-long ones are neither echoed nor overlooked.
+/// Refuses tracing headers that are too long.
 fn check_client_headers(head: &RequestHead<'_>) -> Result<(), Cause> {
     let too_long = CLIENT_HEADERS
         .iter()
@@ -173,7 +173,7 @@ fn app_context(head: &RequestHead<'_>) -> Result<&'static str, Cause> {
     known.ok_or(Cause::FieldValue)
 }
 
-/// `<appContext>.<name>` for each scope; one that is written so already stays.
+/// Prefixes each scope token with `<appContext>.`, unless it has that prefix already.
 fn qualify(scope: &str, app_context: &str) -> String {
     let tokens = scope.split(' ').map(|token| match token.strip_prefix(app_context) {
         _ if token.is_empty() => Cow::Borrowed(""),
@@ -183,7 +183,7 @@ fn qualify(scope: &str, app_context: &str) -> String {
     tokens.collect::<Vec<_>>().join(" ")
 }
 
-/// What a caller is told.
+/// Writes the answer to a refusal.
 pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     let (status, code, text) = classify(cause);
     let text = match cause.field() {
@@ -193,8 +193,8 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     error(status, code, &text, head)
 }
 
-/// Every cause's status, code and text. The texts are constants: nothing from the request is in
-/// them.
+/// Maps each cause to status, code and text. The texts are constants and contain nothing from the
+/// request.
 fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
     match cause {
         Cause::TokenMissing => (400, "240002", "Authorization header is missing"),
@@ -297,8 +297,8 @@ fn error(status: u16, code: &str, text: &str, head: &RequestHead<'_>) -> Answer 
     Answer::private_json(status, body.to_string())
 }
 
-/// Required fields and the greatest length of each, in characters: the larger of what the versions
-/// of the document say.
+/// The required fields and their greatest lengths in characters. Where the versions of the document
+/// differ, the larger length applies.
 const TOKEN_FIELDS: [(&str, usize); 4] =
     [("grant_type", 50), ("scope", 100), ("client_id", 60), ("client_secret", 100)];
 

@@ -1,4 +1,5 @@
-//! Is the client who it claims to be? The same question at every endpoint that asks it.
+//! Client authentication, the same at every endpoint that requires it. An attempt is refused if its
+//! failure budgets are exhausted, and an unknown client costs the same work as a known one.
 
 use std::hint::black_box;
 use std::pin::pin;
@@ -24,12 +25,12 @@ use crate::store::replay::Owner;
 use crate::store::snapshot::Snapshot;
 use crate::store::throttle::Attempt;
 
-/// The registered client that `credentials` prove. `endpoint` is the path that was called, below
-/// the issuer: an assertion may be made out to it.
+/// Returns the registered client that `credentials` prove. `endpoint` is the path that was called,
+/// below the issuer's; its URL is one of the accepted audiences of an assertion.
 ///
 /// # Errors
 ///
-/// [`Refused`]. Whether the client is unknown or its secret wrong, the same work was done.
+/// [`Refused`]. A refusal takes the same work for an unknown client as for a wrong secret.
 pub async fn authenticate<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -42,37 +43,42 @@ pub async fn authenticate<'s>(
         let proven = pin!(only.claim.prove(context, &mut only.attempt)).await;
         return only.settle(proven);
     };
-    // On the heap: it is rare, and would make the future of every other request larger.
-    Box::pin(by_either(context, begin(credentials), begin(raw))).await
+    // Boxed: this is rare, and would make the future of every other request larger.
+    Box::pin(prove_either(context, begin(credentials), begin(raw))).await
 }
 
-/// The same for a Basic pair that has two readings.
-async fn by_either<'s>(
+/// Authenticates by a Basic pair that has two readings: form-decoded (`decoded`) and as sent
+/// (`raw`).
+async fn prove_either<'s>(
     context: &Context,
-    first: Result<Try<'_, 's>, Refused<'s>>,
-    second: Result<Try<'_, 's>, Refused<'s>>,
+    decoded: Result<Try<'_, 's>, Refused<'s>>,
+    raw: Result<Try<'_, 's>, Refused<'s>>,
 ) -> Result<&'s Client, Refused<'s>> {
-    let (mut only, throttled) = match (first, second) {
-        (Ok(first), Ok(second)) => {
-            let right_before = second.claim.is_remembered(context);
-            let tries = if right_before { [second, first] } else { [first, second] };
-            return either(tries).await;
+    let (mut only, throttled) = match (decoded, raw) {
+        (Ok(decoded), Ok(raw)) => {
+            let is_raw_cached = raw.claim.is_cached(context);
+            let tries = if is_raw_cached { [raw, decoded] } else { [decoded, raw] };
+            return prove_in_turn(tries).await;
         }
         (Ok(only), Err(throttled)) | (Err(throttled), Ok(only)) => (only, throttled),
         (Err(throttled), Err(_)) => return Err(throttled),
     };
-    // The two name different clients, of which one has no unit left: the other may be right.
+    // The readings name different clients, and the budget of one is exhausted. Try the other.
     let proven = only.prove().await;
     only.settle(proven).map_err(|_wrong| throttled)
 }
 
-/// The client that one of two readings of the same pair proves. Each is charged to the client that
-/// it names. If one is right, the other was no guess, unless it names another registered client: then
-/// it could be one of many by the owner of this.
-async fn either<'s>([mut first, mut second]: [Try<'_, 's>; 2]) -> Result<&'s Client, Refused<'s>> {
+/// Tries two readings of the same pair in turn, and charges each to the client that it names.
+///
+/// If the second is right, the charge for the first is returned, unless the first names another
+/// registered client: otherwise a client could guess the other's secrets for free, with pairs whose
+/// second reading is its own id and secret.
+async fn prove_in_turn<'s>(
+    [mut first, mut second]: [Try<'_, 's>; 2],
+) -> Result<&'s Client, Refused<'s>> {
     let cause = match first.prove().await {
-        // Throttled, or no room to find out.
         Err(cause) if cause.retry_after().is_none() => cause,
+        // Right, or refused for lack of budget or capacity: the second reading would only add load.
         proven => return first.settle(proven),
     };
     let wrong = first.refused(cause);
@@ -82,12 +88,12 @@ async fn either<'s>([mut first, mut second]: [Try<'_, 's>; 2]) -> Result<&'s Cli
     match second.settle(proven) {
         Ok(client) => {
             if first.claim.registered.is_none_or(|named| named.id == client.id) {
-                // It has paid, so there is nothing to be refused for.
+                // Charged above, so this cannot be refused.
                 let _ = first.attempt.was_no_guess(Clock::instant());
             }
             Ok(client)
         }
-        // The log gets the reading that says more.
+        // Report the reading that names a registered client, if one does.
         Err(Refused { cause: Cause::UnknownClient | Cause::WrongSecret, client_id, .. })
             if wrong.client_id.is_some() || client_id.is_none() =>
         {
@@ -97,7 +103,7 @@ async fn either<'s>([mut first, mut second]: [Try<'_, 's>; 2]) -> Result<&'s Cli
     }
 }
 
-/// One attempt to authenticate.
+/// One attempt at client authentication: the claim and its charge to the failure budgets.
 struct Try<'c, 's> {
     context: &'c Context,
     claim: Claim<'c, 's>,
@@ -106,7 +112,7 @@ struct Try<'c, 's> {
 }
 
 impl<'c, 's> Try<'c, 's> {
-    /// An attempt that has a unit to take. Nothing of the credentials was looked at.
+    /// Begins an attempt if the failure budgets have room for it. Verifies nothing yet.
     fn begin(
         context: &'c Context,
         snapshot: &'s Snapshot,
@@ -121,7 +127,8 @@ impl<'c, 's> Try<'c, 's> {
             registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
         let (network, limits) = (credentials.network(), &snapshot.config.failures);
         let claim = Claim { snapshot, credentials, registered, decoy, endpoint };
-        // Until the first wait, this is the time: a later one would only be milder.
+        // Serves as the current time until the first wait: a later time could only find fuller
+        // budgets.
         let begin = Clock::instant();
         let is_active = registered.is_some_and(|client| client.enabled);
         let throttle = &context.throttle;
@@ -136,18 +143,18 @@ impl<'c, 's> Try<'c, 's> {
         pin!(self.claim.prove(self.context, &mut self.attempt)).await
     }
 
-    /// Takes or gives back the units that the attempt has cost.
+    /// Ends the attempt: keeps, takes or returns its charge, depending on what was `proven`.
     fn settle(self, proven: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
         let Self { context, claim, attempt, begin } = self;
         let now = if attempt.has_paid() { Clock::instant() } else { begin };
-        let told = match proven {
+        let charged = match proven {
             Ok(_) => attempt.was_right(now),
-            // It found no unit to take.
+            // The budget was exhausted, so there was no charge.
             Err(Cause::Throttled(_)) => Ok(()),
             Err(cause) if cause.costs_no_attempt() => attempt.was_no_guess(now),
             Err(_) => attempt.was_wrong(now),
         };
-        told.map_err(|seconds| claim.refused(context, Cause::Throttled(seconds)))?;
+        charged.map_err(|seconds| claim.refused(context, Cause::Throttled(seconds)))?;
         if proven.is_ok() && claim.credentials.is_raw() {
             context.raw_pairs.fetch_add(1, Ordering::Relaxed);
         }
@@ -159,27 +166,28 @@ impl<'c, 's> Try<'c, 's> {
     }
 }
 
-/// The claim of one request, with everything that decides whether it is true.
+/// The client that a request claims to be, and what is needed to verify that.
 struct Claim<'c, 's> {
     snapshot: &'s Snapshot,
     credentials: &'c Credentials<'c>,
-    /// The client of the id that it names, if there is one.
+    /// The registered client of the claimed id.
     registered: Option<&'s Client>,
-    /// The kind of client whose cost the id has if there is none.
+    /// For an id that is not registered: the kind of client whose work is imitated.
     decoy: Option<&'s Kind>,
+    /// The path that was called, below the issuer's.
     endpoint: &'c str,
 }
 
 impl<'s> Claim<'_, 's> {
     fn refused(&self, context: &Context, cause: Cause) -> Refused<'s> {
         if self.registered.is_some() {
-            // The result is not needed; a refusal must take the same time for every id.
+            // `begin` has done this for an unknown id; a refusal must take the same time for both.
             black_box(self.snapshot.decoys.kind(&context.decoy_key, self.credentials.client_id()));
         }
         Refused { cause, client_id: self.registered.map(|client| &*client.id), named: None }
     }
 
-    /// Whether the claim is true.
+    /// Verifies the claim and returns the client.
     async fn prove(
         &self,
         context: &Context,
@@ -225,8 +233,8 @@ impl<'s> Claim<'_, 's> {
         Ok(verified.client)
     }
 
-    /// Which of the client's current secrets with slow hashes was given and right before.
-    fn remembered(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
+    /// Finds the current secret with a slow hash for which `given` is cached as right.
+    fn find_cached(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
         let client_id = self.credentials.client_id();
         self.registered?.secrets.iter().find(|secret| {
             self.may_succeed_by(secret, now)
@@ -237,8 +245,8 @@ impl<'s> Claim<'_, 's> {
         })
     }
 
-    /// Whether the client may authenticate by this secret. Only then is a remembered verdict used: a
-    /// refusal must take as long for a right secret as for a wrong one.
+    /// Whether authentication by this secret can succeed. Only then is the cache used: a refusal
+    /// must take as long for a right secret as for a wrong one.
     fn may_succeed_by(&self, secret: &ClientSecret, now: u64) -> bool {
         let by = self.credentials.secret_method();
         self.registered.is_some_and(|client| {
@@ -246,15 +254,15 @@ impl<'s> Claim<'_, 's> {
         }) && secret.is_current(now)
     }
 
-    /// Whether what was given is remembered as right.
-    fn is_remembered(&self, context: &Context) -> bool {
+    /// Whether the given secret is cached as right.
+    fn is_cached(&self, context: &Context) -> bool {
         let now = context.clock.unix_seconds();
         let given = self.credentials.client_secret();
-        given.is_some_and(|given| self.remembered(context, given, now).is_some())
+        given.is_some_and(|given| self.find_cached(context, given, now).is_some())
     }
 
-    /// Which of the client's secrets was given, as slow hashes tell. For an unknown client as many
-    /// are computed as for a client of its decoy's kind.
+    /// Finds the secret with a slow hash that was given. For an unknown client, computes the hashes
+    /// of its decoy.
     async fn find_slow_secret(
         &self,
         context: &Context,
@@ -265,8 +273,8 @@ impl<'s> Claim<'_, 's> {
         let client_id = self.credentials.client_id();
         let (is_known, pair) = (attempt.is_known(), attempt.pair());
         let is_shared = self.credentials.network().is_shared();
-        // A client that is known is one source, wherever it is; where a network is shared, so is each
-        // client there.
+        // The password queue is shared out among sources. A known client is one source across all
+        // networks. Otherwise, the source is the network or, if clients share it, the client there.
         let source = match (is_known, is_shared) {
             (true, _) => attempt.client_key(client_id),
             (false, true) => pair,
@@ -275,8 +283,8 @@ impl<'s> Claim<'_, 's> {
         let shared_network = is_shared.then(|| attempt.network_key());
         let turn = Turn { source, shared_network, is_known };
         let compare = |hash: &'s Arc<PasswordHash>| Comparison { client_id, hash, secret: given };
-        // What is remembered needs no other hash to be computed first.
-        if let Some(secret) = self.remembered(context, given, now) {
+        // Before the loop: no hash of another secret is computed if this one is cached.
+        if let Some(secret) = self.find_cached(context, given, now) {
             return Ok(Some(secret));
         }
         let mut is_of = async |hash: &'s Arc<PasswordHash>| -> Result<bool, Cause> {

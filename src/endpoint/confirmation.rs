@@ -1,4 +1,4 @@
-//! To what is this client's token bound?
+//! Binds a token to the client's certificate (RFC 8705) or to the key of its DPoP proof (RFC 9449).
 
 use crate::endpoint::Context;
 use crate::endpoint::single_use::{SingleUse, use_up};
@@ -10,12 +10,13 @@ use crate::oauth::error::Cause;
 use crate::store::replay::Owner;
 use crate::store::snapshot::Snapshot;
 
-/// The certificate and the key that `client`, which has authenticated, has shown with `request`, as
-/// far as its tokens are bound to them. A proof of possession is used up.
+/// Returns what the token of the authenticated `client` is bound to. Uses up the DPoP proof of
+/// `request`, if it has one.
 ///
 /// # Errors
 ///
-/// The [`Cause`]: something is missing, or a proof is not right.
+/// The [`Cause`]: a certificate or proof that the client needs is missing, or the proof is not
+/// valid.
 pub async fn confirm(
     context: &Context,
     snapshot: &Snapshot,

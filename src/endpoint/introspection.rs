@@ -1,4 +1,4 @@
-//! What a token says, for those whom it is for (RFC 7662).
+//! Introspection (RFC 7662): the claims of a token, for the clients that may see them.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::jose::jwt::Audience;
 use crate::oauth::client_authentication::Credentials;
 use crate::store::snapshot::Snapshot;
 
-/// What is told of a token that is good (RFC 7662, section 2.2).
+/// The claims of an active token (RFC 7662, section 2.2).
 #[derive(Debug, Serialize)]
 pub struct Introspection {
     active: bool,
@@ -29,13 +29,15 @@ pub struct Introspection {
     cnf: Option<Value>,
 }
 
-/// What `token` says, and which client has asked at `endpoint`. `None` is all that a client is told of a token
-/// that is not good, or neither its own nor for an audience that it is registered to ask for: by
-/// the difference, it could try out tokens that it found (RFC 7662, section 4).
+/// Returns the claims of `token`, and the client that called `endpoint`.
+///
+/// The claims are `None` if the token is not active, and also if it is neither the client's own nor
+/// for an audience that the client is registered to introspect. If these cases differed, a client
+/// could test tokens that it has found (RFC 7662, section 4).
 ///
 /// # Errors
 ///
-/// [`Refused`], if the client is not who it claims to be.
+/// [`Refused`] if client authentication fails.
 pub async fn introspect<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -45,13 +47,13 @@ pub async fn introspect<'s>(
 ) -> Result<(Option<Introspection>, &'s str), Refused<'s>> {
     let caller = authenticate(context, snapshot, credentials, endpoint).await?;
     let issuer = snapshot.issuer.as_str();
-    let told = current(context, snapshot, token).ok().filter(|known| {
-        let is_own = known.client.id == caller.id;
-        is_own || caller.introspects.iter().any(|audience| known.is_for(audience, issuer))
+    let visible = current(context, snapshot, token).ok().filter(|signed| {
+        let is_own = signed.client.id == caller.id;
+        is_own || caller.introspects.iter().any(|audience| signed.is_for(audience, issuer))
     });
-    let told = told.map(|known| {
-        let claims = &known.token.claims;
-        let own = || match &*known.client.audience {
+    let introspection = visible.map(|signed| {
+        let claims = &signed.token.claims;
+        let client_audience = || match &*signed.client.audience {
             [] => Audience::One(issuer.to_owned()),
             [one] => Audience::One(one.to_string()),
             several => Audience::Several(several.iter().map(ToString::to_string).collect()),
@@ -61,17 +63,17 @@ pub async fn introspect<'s>(
             active: true,
             scope: claims.scope.clone(),
             client_id: claims.client_id.clone(),
-            // RFC 9449, section 6.2. A token bound to a certificate is a bearer token by its type.
+            // RFC 9449, section 6.2. A certificate-bound token has the type `Bearer`.
             token_type: if is_proven { "DPoP" } else { "Bearer" },
             exp: claims.exp,
-            iat: known.issued_at(),
-            // RFC 9068, section 2.2: with this grant, the client itself.
+            iat: signed.issued_at(),
+            // RFC 9068, section 2.2: for the client credentials grant, the client.
             sub: claims.sub.as_ref().unwrap_or(&claims.client_id).clone(),
-            aud: claims.aud.clone().unwrap_or_else(own),
+            aud: claims.aud.clone().unwrap_or_else(client_audience),
             iss: claims.iss.as_deref().unwrap_or(issuer).to_owned(),
             jti: claims.jti.clone(),
             cnf: claims.cnf.clone(),
         }
     });
-    Ok((told, &caller.id))
+    Ok((introspection, &caller.id))
 }

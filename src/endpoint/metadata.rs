@@ -1,4 +1,4 @@
-//! What clients and verifiers may know of the issuer: its metadata and its public keys.
+//! The issuer's public documents: its metadata and its key set.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,23 +10,23 @@ use crate::oauth::client::AuthMethod;
 use crate::oauth::grant::CLIENT_CREDENTIALS;
 use crate::store::snapshot::Snapshot;
 
-/// Where the token endpoint is, below the issuer.
+/// The path of the token endpoint, below the issuer's.
 pub const TOKEN_PATH: &str = "/connect/token";
-/// Where the introspection endpoint is, below the issuer.
+/// The path of the introspection endpoint, below the issuer's.
 pub const INTROSPECTION_PATH: &str = "/connect/introspect";
-/// Where the revocation endpoint is, below the issuer.
+/// The path of the revocation endpoint, below the issuer's.
 pub const REVOCATION_PATH: &str = "/connect/revocation";
-/// Where the key set is, below the issuer.
+/// The path of the key set, below the issuer's.
 pub const JWKS_PATH: &str = "/.well-known/openid-configuration/jwks";
 
-/// A public document and what caches need to know of it.
+/// A public document, with its entity tag and lifetime for caches.
 #[derive(Debug)]
 pub struct Document {
     /// JSON.
     pub body: String,
-    /// A strong entity tag, in its quotes.
+    /// A strong entity tag, including its quotes.
     pub etag: String,
-    /// How long a copy may be used, in seconds.
+    /// How long a cached copy may be used, in seconds.
     pub max_age: u64,
 }
 
@@ -38,8 +38,8 @@ impl Document {
     }
 }
 
-/// Whether a copy with one of the tags in `If-None-Match` is still good (RFC 9110, section 13.1.2, by
-/// weak comparison).
+/// Whether one of the tags in `If-None-Match` matches `etag`, by weak comparison (RFC 9110, section
+/// 13.1.2).
 pub fn etag_matches(if_none_match: &str, etag: &str) -> bool {
     if_none_match
         .split(',')
@@ -47,14 +47,14 @@ pub fn etag_matches(if_none_match: &str, etag: &str) -> bool {
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
-/// The metadata of RFC 8414 section 2, which is also that of OpenID Connect Discovery 1.0 section
-/// 3: only what works is in it.
+/// Returns the metadata of RFC 8414, section 2, and of OpenID Connect Discovery 1.0, section 3. It
+/// lists only what is supported.
 pub fn server_metadata(snapshot: &Snapshot) -> Document {
     let issuer = &snapshot.issuer;
     let by_certificate = snapshot.has_certificates();
     let methods = AuthMethod::ALL.into_iter();
     let methods = methods.filter(|method| by_certificate || !method.is_by_certificate());
-    // The same at each: who may ask for a token may ask about one.
+    // The same for the token, introspection and revocation endpoints.
     let auth_methods: Vec<_> = methods.map(AuthMethod::as_str).collect();
     let algorithms = Algorithm::ALL.map(Algorithm::as_str);
     let mut document = json!({
@@ -81,8 +81,8 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
     Document::new(document.to_string(), snapshot.config.jwks_max_age)
 }
 
-/// The public keys at `now` (Unix seconds). Counts for each of them that it was asked for: a 304
-/// too says that somebody has it.
+/// Returns the key set at `now` (Unix seconds), and counts one fetch of each key in it. A fetch
+/// that is answered with 304 counts too, since the verifier has the keys.
 pub fn key_set(snapshot: &Snapshot, now: u64) -> Document {
     for key in snapshot.keys.published(now) {
         key.fetches().record(now);

@@ -1,4 +1,4 @@
-//! A client gives one of its tokens up (RFC 7009).
+//! Revocation of a token by the client that it was issued to (RFC 7009).
 
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
@@ -8,13 +8,13 @@ use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 
-/// Makes sure that `token` is good no longer, and says which client has asked at `endpoint`. There is nothing to
-/// do for one that is not good anyway (RFC 7009, section 2.2).
+/// Revokes `token`, and returns the client that called `endpoint`. A token that is invalid or has
+/// expired is no error (RFC 7009, section 2.2).
 ///
 /// # Errors
 ///
-/// [`Refused`]: the client is not who it claims to be, or the token is not its own, or it is still
-/// good, since that it is not could not be written down.
+/// [`Refused`] if client authentication fails, if the token was issued to another client, or if the
+/// revocation could not be written to disk. Then the token is still valid.
 pub async fn revoke<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -26,7 +26,8 @@ pub async fn revoke<'s>(
     let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
     let now = context.clock.unix_seconds();
     let known = signed(context, snapshot, token, now).ok();
-    // Not `current`: the client may be enabled again, and a token's time may only come.
+    // Not `current`, which refuses the tokens of a disabled client and those before their `nbf`:
+    // they may become valid later.
     let Some(known) = known.filter(|known| known.token.claims.exp > now) else {
         return Ok(&client.id);
     };
@@ -36,7 +37,7 @@ pub async fn revoke<'s>(
     if known.client.id != client.id {
         return Err(refused(Cause::TokenNotOwn));
     }
-    // First, so that it is not handed out while the disk is waited for.
+    // Before the write to disk, so that the token is not reused in the meantime.
     if let Some(reuse) = &client.token_reuse {
         reuse.forget();
     }

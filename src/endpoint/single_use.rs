@@ -1,33 +1,35 @@
-//! What is good for one use is used up, whatever becomes of this process afterwards.
+//! Single use of assertions and DPoP proofs, also across restarts.
 //!
-//! After a start everything is refused that was signed before it, since what the process before
-//! had accepted is not known any more. That leaves what came before the start and says that it was
-//! signed after it, by a client whose clock is ahead: such a use goes to the disk first.
+//! The record of uses is lost at a restart, so a value that was signed before the start is refused.
+//! If a client's clock is ahead, however, a value that was used before the restart may say that it
+//! was signed after the start. So the use of a value that was signed in the future is also written
+//! to disk.
 
 use crate::endpoint::Context;
 use crate::oauth::error::Cause;
 use crate::store::replay::{Owner, ReplayError};
 use crate::store::revocations::RevocationKey;
 
-/// Something that must not be accepted again.
+/// An assertion or a proof that is accepted only once.
 #[derive(Clone, Copy, Debug)]
 pub struct SingleUse<'a> {
-    /// Who has made it.
+    /// The client or the key that has signed it.
     pub owner: Owner<'a>,
-    /// Its name, unique for its owner.
+    /// Its `jti`, unique for its owner.
     pub token_id: &'a str,
-    /// When it was signed, as it says, in Unix seconds.
+    /// When it was signed according to its claims, in Unix seconds.
     pub signed_at: u64,
-    /// From when on nobody accepts it anyway, in Unix seconds.
+    /// When it expires, in Unix seconds.
     pub until: u64,
 }
 
-/// Uses it up at `now` (Unix seconds). Of any number of uses at the same time one succeeds.
+/// Uses up the value at `now` (Unix seconds). Of concurrent calls for one value, exactly one
+/// succeeds.
 ///
 /// # Errors
 ///
-/// `replayed` if it was used, `forgotten` if that is not known any more, or the [`Cause`] for which
-/// it cannot be remembered.
+/// `replayed` if the value was used before, `forgotten` if that is no longer known, or the
+/// [`Cause`] why the use cannot be recorded.
 pub async fn use_up(
     context: &Context,
     single_use: SingleUse<'_>,
@@ -40,7 +42,7 @@ pub async fn use_up(
     if context.revocations.contains(&on_disk) {
         return Err(replayed);
     }
-    // No client may take the room that revocations need.
+    // Uses fill at most half of the revocation list; the rest is for revocations.
     if signed_at > now && !context.revocations.has_much_room() {
         return Err(Cause::ReplayGuardFull);
     }

@@ -1,4 +1,5 @@
-//! The token endpoint (RFC 6749, section 3.2): one decision and one token for every dialect.
+//! The token endpoint (RFC 6749, section 3.2), the same for every dialect: authenticates the
+//! client, decides the grant, binds it, and reuses or mints a token.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -25,31 +26,31 @@ use crate::store::revocations::RevocationKey;
 use crate::store::snapshot::Snapshot;
 use crate::telemetry::excerpt::named;
 
-/// A request for a token, in no dialect any more.
+/// A token request, independent of its dialect.
 #[derive(Debug)]
 pub struct TokenRequest<'a> {
-    /// The path that was called, below the issuer.
+    /// The path that was called, below the issuer's.
     pub endpoint: &'a str,
-    /// Who asks.
+    /// The client authentication.
     pub credentials: Credentials<'a>,
     /// The client's certificate.
     pub certificate: &'a ShownCertificate,
-    /// Its proof of possession of a key.
+    /// The client's DPoP proof.
     pub dpop: DpopHeader<'a>,
-    /// For what.
+    /// The requested grant.
     pub grant: GrantRequest<'a>,
-    /// How it is sent, where the client is registered for one way.
+    /// The request's Content-Type, in dialects that allow each client only the registered one.
     pub content_type: Option<ContentType>,
-    /// What its token looks like, unless the client is registered for another profile.
+    /// The token profile of the dialect, which the client's registration may override.
     pub profile: TokenProfile,
-    /// When the whole request was there.
+    /// When all of the request was read.
     pub received: Instant,
 }
 
 /// A token that was issued.
 #[derive(Debug)]
 pub struct Issued<'r, 's> {
-    /// The buffer that was handed in, with the token appended.
+    /// The caller's buffer, with the token appended.
     pub buffer: Vec<u8>,
     /// The granted scope.
     pub scope: Cow<'r, str>,
@@ -57,26 +58,26 @@ pub struct Issued<'r, 's> {
     pub lifetime: u32,
     /// The token's `exp`, in Unix seconds.
     pub expires_at: u64,
-    /// To what it is bound.
+    /// The certificate or key that the token is bound to.
     pub confirmation: Confirmation,
-    /// To which client.
+    /// The client that the token was issued to.
     pub client_id: &'s str,
-    /// Whether it was handed out before; `None`: the client's tokens never are.
+    /// Whether the token was issued before; `None` if the client's tokens are never reused.
     pub is_reused: Option<bool>,
-    /// How its making went; `None`: it was made before.
+    /// The new token; `None` if the token is reused.
     pub made: Option<Made>,
-    /// How long that took, for a client that is told.
+    /// The duration of each phase, if the client is registered for `Server-Timing`.
     pub phases: Option<Phases>,
-    /// The same for the audit; `None`: there is none.
+    /// The grant, if there is an audit.
     pub granted: Option<Box<Granted>>,
 }
 
-/// The grant, as the audit has it.
+/// The grant, as the audit records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
     /// Scope tokens, separated by single spaces.
     pub scope: Box<str>,
-    /// For whom the token is.
+    /// The token's audience.
     pub audience: Box<[Box<str>]>,
     /// Seconds from now to the token's end.
     pub lifetime: u32,
@@ -95,45 +96,45 @@ impl Granted {
     }
 }
 
-/// A token that was made for a request.
+/// A new token that was minted and signed for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Made {
-    /// Its `jti`; `None`: tokens of its profile have none.
+    /// The token's `jti`; `None` if its profile has none.
     pub token_id: Option<TokenId>,
-    /// How long it lives, in seconds.
+    /// The token's lifetime, in seconds.
     pub lifetime: u32,
-    /// How long each part of its making took.
+    /// The duration of each phase.
     pub phases: Phases,
 }
 
-/// How long each part of a token's making took.
+/// How long each phase of a token request took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Phases {
-    /// Reading the request.
+    /// Parsing the request.
     pub parse: Duration,
     /// Authenticating the client and deciding the grant.
     pub auth: Duration,
-    /// Minting, and waiting for a signing thread. Nothing, if the token was made before.
+    /// Minting, and waiting for a signing thread. Zero if the token is reused.
     pub queue: Duration,
-    /// Signing. Nothing, if the token was made before.
+    /// Signing. Zero if the token is reused.
     pub sign: Duration,
 }
 
 /// A request that was served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served<'s> {
-    /// The client that asked, where it is known.
+    /// The client; empty at endpoints without client authentication or a token.
     pub client_id: &'s str,
-    /// Whether the token was handed out before.
+    /// Whether a token was reused.
     pub is_reused: bool,
-    /// The token that was made for it.
+    /// The new token, if there is one.
     pub made: Option<Made>,
     /// The grant, if there is an audit.
     pub granted: Option<Box<Granted>>,
 }
 
 impl<'s> Served<'s> {
-    /// A request of this client that made no token.
+    /// A request of this client that issued no token.
     pub fn to(client_id: &'s str) -> Self {
         Self { client_id, ..Self::default() }
     }
@@ -142,12 +143,12 @@ impl<'s> Served<'s> {
 /// A request that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused<'s> {
-    /// Why.
+    /// Why the request was refused.
     pub cause: Cause,
-    /// The registered client that the request names, proven or not. Never text from the request:
-    /// whoever mistakes the field types a secret there.
+    /// The registered client that the request claims to be, authenticated or not. Never text from
+    /// the request, which may be a secret in the wrong field.
     pub client_id: Option<&'s str>,
-    /// The part of the request that the log names: the path that was not found, the scope refused.
+    /// The part of the request to log: the path that was not found, or the refused scope.
     pub named: Option<Box<str>>,
 }
 
@@ -157,12 +158,12 @@ impl<C: Into<Cause>> From<C> for Refused<'_> {
     }
 }
 
-/// Authenticates the client, decides what it gets, and puts its token at the end of `buffer`: a new
-/// one, minted and signed, or one that was made before if the client may be given that.
+/// Authenticates the client, decides the grant, and appends a token to `buffer`: a reused one if
+/// the client allows that, otherwise a new one.
 ///
 /// # Errors
 ///
-/// [`Refused`]: nothing was issued.
+/// [`Refused`] if nothing was issued.
 pub async fn issue<'r, 's: 'r>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -175,7 +176,7 @@ pub async fn issue<'r, 's: 'r>(
     let TokenRequest { endpoint, credentials, .. } = request;
     let client = pin!(authenticate(context, snapshot, credentials, endpoint)).await?;
     let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
-    // Only now: nobody but the client itself can use up its budget.
+    // After client authentication, so that only the client itself can exhaust its rate limit.
     client
         .rate_limit
         .as_ref()
@@ -194,10 +195,10 @@ pub async fn issue<'r, 's: 'r>(
     let decided = Clock::instant();
     let is_audited = context.audit.is_some();
     let (parse, auth) = (parsed - request.received, decided - parsed);
-    let told = |phases: Phases| client.server_timing.then_some(phases);
+    let server_timing = |phases: Phases| client.server_timing.then_some(phases);
 
     let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
-    // The other profile cannot say what a token is bound to.
+    // Tokens of the `vision` profile cannot be bound.
     let profile = if confirmation.is_empty() {
         client.token_profile.unwrap_or(request.profile)
     } else {
@@ -222,7 +223,12 @@ pub async fn issue<'r, 's: 'r>(
             client_id: &client.id,
             is_reused: Some(true),
             made: None,
-            phases: told(Phases { parse, auth, queue: Duration::ZERO, sign: Duration::ZERO }),
+            phases: server_timing(Phases {
+                parse,
+                auth,
+                queue: Duration::ZERO,
+                sign: Duration::ZERO,
+            }),
         });
     }
 
@@ -261,13 +267,13 @@ pub async fn issue<'r, 's: 'r>(
         client_id: &client.id,
         is_reused: reuse.map(|_| false),
         made: Some(Made { token_id, lifetime, phases }),
-        phases: told(phases),
+        phases: server_timing(phases),
         granted: is_audited.then(|| Granted::of(&grant, issuer, lifetime).into()),
         scope: grant.scope,
     })
 }
 
-/// The part of the scope that is the `cause` of a refusal, as the log names it.
+/// Returns the part of the scope that caused a refusal, for the log.
 fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> Option<Box<str>> {
     let Cause::Scope(why) = cause else { return None };
     let scope = request.grant.scope?;
@@ -280,8 +286,10 @@ fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> O
     Some(named(refused.as_bytes(), &request.credentials.secrets()).into())
 }
 
-/// A `vision` token and how long it lives, in seconds. Such a token has no id, so that all of one
-/// second are the same: if one of them was revoked, the next lives a second less.
+/// Mints a `vision` token that is not revoked, and returns its lifetime in seconds.
+///
+/// A `vision` token has no `jti`, so all that are minted for one grant in the same second are
+/// equal, and revoking one revokes all. A further one gets a lifetime that is a second shorter.
 fn mint_unrevoked(
     context: &Context,
     grant: &Grant<'_>,
@@ -298,12 +306,13 @@ fn mint_unrevoked(
         }
         buffer = token.discard();
     }
-    // In a second it is another token.
+    // A retry in the next second mints a different token.
     Err(Cause::Overloaded)
 }
 
-/// Whether a token that is about to be handed out was revoked when it was handed out before. One
-/// with an id of its own cannot have been: revoking it makes its client's kept ones forgotten.
+/// Whether a token that is about to be issued was issued before and then revoked. That is possible
+/// only for a `vision` token: any other new token has a new `jti`, and revoking a token clears its
+/// client's tokens for reuse.
 fn is_revoked(
     context: &Context,
     profile: TokenProfile,
@@ -314,5 +323,5 @@ fn is_revoked(
         && context.revocations.contains(&key())
 }
 
-/// By how many seconds a token may be shorter than its client's are.
+/// By how many seconds the lifetime of a `vision` token may be shortened.
 const MAX_SHORTENED: u32 = 15;

@@ -1,5 +1,5 @@
-//! Is this access token good? For resource servers, for nginx `auth_request`, and for the client
-//! that holds it.
+//! Validation of access tokens: for nginx's `auth_request`, for introspection and revocation, and
+//! for a client that asks about its own token.
 
 use std::sync::Arc;
 
@@ -13,31 +13,31 @@ use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 use crate::store::verified_tokens::VerifiedToken;
 
-/// What a resource needs of a token.
+/// What a resource requires of a token.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Needs<'a> {
-    /// Scope tokens, separated by spaces; all of them must have been granted.
+    /// Scope tokens, separated by spaces, all of which must have been granted.
     pub scope: Option<&'a str>,
-    /// Who the token must be for.
+    /// The audience that the token must have.
     pub audience: Option<&'a str>,
 }
 
-/// A token that is good.
+/// A valid token.
 #[derive(Debug)]
 pub struct Validated<'s> {
-    /// To whom it was issued.
+    /// The client that the token was issued to.
     pub client_id: &'s str,
-    /// What it grants.
+    /// The granted scope.
     pub scope: String,
-    /// Its end, in Unix seconds.
+    /// The token's `exp`, in Unix seconds.
     pub expires_at: u64,
 }
 
-/// Looks at the bearer token of a request (RFC 6750, section 2.1).
+/// Validates the bearer token in an `Authorization` header (RFC 6750, section 2.1).
 ///
 /// # Errors
 ///
-/// [`Refused`], with the cause that decides about the challenge.
+/// [`Refused`]; the challenge follows from its cause.
 pub fn bearer<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -75,12 +75,12 @@ pub fn bearer<'s>(
     })
 }
 
-/// Whether `token` is good and belongs to the client that asks at `endpoint`, and which client that
-/// is.
+/// Returns whether `token` is valid and was issued to the client that called `endpoint`, and that
+/// client.
 ///
 /// # Errors
 ///
-/// [`Refused`], if the client is not who it claims to be.
+/// [`Refused`] if client authentication fails.
 pub async fn own_token<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -93,21 +93,21 @@ pub async fn own_token<'s>(
     Ok((valid, &client.id))
 }
 
-/// A token that we have signed, and the client that it was issued to.
+/// A token with a valid signature of ours, and the client that it was issued to.
 pub(super) struct Signed<'s> {
     pub(super) token: Arc<VerifiedToken>,
     pub(super) client: &'s Client,
 }
 
 impl Signed<'_> {
-    /// When it was issued, in Unix seconds. One that does not say was issued a lifetime before its
-    /// end, as far as anybody knows.
+    /// When the token was issued, in Unix seconds. Without an `iat`, it is computed from the `exp`
+    /// and the client's current token lifetime.
     pub(super) fn issued_at(&self) -> u64 {
         let Claims { iat, exp, .. } = self.token.claims;
         iat.unwrap_or_else(|| exp.saturating_sub(self.client.token_lifetime.into()))
     }
 
-    /// Whether it is for `audience`. One that names nobody is for its client's.
+    /// Whether the token has this `audience`. Without an `aud`, it has those of its client.
     pub(super) fn is_for(&self, audience: &str, issuer: &str) -> bool {
         match &self.token.claims.aud {
             Some(named) => named.contains(audience),
@@ -117,8 +117,8 @@ impl Signed<'_> {
     }
 }
 
-/// The token, if a published key of ours has signed it in our name for a client that is registered.
-/// Whether it is still good, or good already, is not looked at.
+/// Verifies the token's signature, issuer and client. Does not check its time or whether it is
+/// revoked.
 pub(super) fn signed<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -134,8 +134,8 @@ pub(super) fn signed<'s>(
     Ok(Signed { token, client })
 }
 
-/// The token, if it is good: [`signed`], in its time, not revoked, of a client that may still have
-/// one.
+/// Verifies that the token is [`signed`] and valid now: within its time, not revoked, and issued to
+/// a client that is enabled.
 pub(super) fn current<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -158,8 +158,8 @@ pub(super) fn current<'s>(
     Ok(signed)
 }
 
-/// The token, if it is good by itself: one that is bound to a key or certificate is no bearer token
-/// (RFC 7800).
+/// Verifies that the token is [`current`] and is a bearer token: one that is bound to a key or a
+/// certificate is not (RFC 7800).
 fn unbound<'s>(
     context: &Context,
     snapshot: &'s Snapshot,

@@ -1,4 +1,5 @@
-//! Accepting connections, counting them, and letting them finish at the end.
+//! Accepts connections up to the limit, evicts one when the limit is reached, and drains them at
+//! shutdown.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,14 +30,15 @@ pub(crate) struct Connections {
     open: Mutex<HashMap<u64, Arc<Watch>>>,
     next: AtomicU64,
     is_draining: Arc<AtomicBool>,
+    /// Notified when the last open connection ends.
     ended: Notify,
-    /// Lines about bytes that were no request.
+    /// Limits the log lines about bytes that are not a request.
     not_http: OnceASecond,
 }
 
 impl Connections {
     pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>, loops: Arc<EventLoops>) -> Arc<Self> {
-        metrics.name_not_http(NotHttp::ALL.map(NotHttp::label));
+        metrics.init_not_http(NotHttp::ALL.map(NotHttp::label));
         Arc::new(Self {
             limits,
             metrics,
@@ -57,7 +59,7 @@ impl Connections {
         stop: impl Future<Output = ()>,
     ) {
         let mut stop = pin!(stop);
-        let mut last_complaint: Option<Instant> = None;
+        let mut last_error_log: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -66,14 +68,16 @@ impl Connections {
             };
             match accepted {
                 Ok((accepted, peer)) => self.admit(accepted, peer, Arc::clone(&handler)),
-                Err(error) if is_the_clients(&error) => debug!(%error, "a connection was lost"),
+                Err(error) if is_of_connection(&error) => {
+                    debug!(%error, "a connection ended before it was accepted");
+                }
                 Err(error) => {
-                    // Most likely there are no file descriptors left. The connections that hold
-                    // them go on; asking again at once would only burn the processor they need.
+                    // Most likely the process is out of file descriptors. Open connections go on;
+                    // retrying at once would only take processor time from them.
                     let now = Clock::instant();
-                    if last_complaint.is_none_or(|then| now - then >= COMPLAINT_INTERVAL) {
+                    if last_error_log.is_none_or(|then| now - then >= ERROR_LOG_INTERVAL) {
                         error!(%error, "cannot accept connections; raise the limit of open files");
-                        last_complaint = Some(now);
+                        last_error_log = Some(now);
                     }
                     sleep(ACCEPT_BACKOFF).await;
                 }
@@ -81,8 +85,8 @@ impl Connections {
         }
     }
 
-    /// Tells every connection that its next answer is the last, and waits until all have ended or
-    /// the time for it is up. Says how many were left.
+    /// Makes every connection close with its next answer, and waits until all have ended or the
+    /// drain time is over. Returns how many were then cut off in the middle of a request.
     pub(crate) async fn drain(&self) -> usize {
         self.is_draining.store(true, Ordering::Relaxed);
         let all_ended = async {
@@ -100,7 +104,7 @@ impl Connections {
             Err(_elapsed) => {
                 let left = self.lock();
                 left.values().for_each(|watch| watch.evict());
-                // One that waits for its client's next request lost nothing.
+                // An idle connection has no request that could be lost.
                 left.values().filter(|watch| watch.phase() != Phase::Idle).count()
             }
         }
@@ -110,14 +114,14 @@ impl Connections {
         let mut open = self.lock();
         if open.len() >= self.limits.connections {
             self.metrics.connections_shed.inc();
-            match slowest(&open) {
-                // Its place is taken at once; it finds out at its next turn.
+            match eviction_candidate(&open) {
+                // The connection ends at its next poll. Its entry is removed now to make room.
                 Some((id, watch)) => {
                     watch.evict();
                     open.remove(&id);
                 }
                 None => {
-                    tokio::spawn(connection::turn_away(accepted.here()));
+                    tokio::spawn(connection::reject(accepted.on_this_loop()));
                     return;
                 }
             }
@@ -128,22 +132,23 @@ impl Connections {
         drop(open);
 
         self.metrics.connections.inc();
-        // Dropped even if serving panics, or never begins.
-        let place = Place { id, connections: Arc::clone(self) };
+        // Moved into the task, so it is dropped even if serving panics or never begins.
+        let guard = OpenGuard { id, connections: Arc::clone(self) };
         let served = self.loops.serve(accepted, move |stream| async move {
-            let connections = &place.connections;
+            let connections = &guard.connections;
             let served = connection::serve(stream, peer, watch, &connections.limits, &*handler);
             if let Err(not_http) = served.await {
-                connections.note(not_http, peer);
+                connections.record_not_http(not_http, peer);
             }
         });
         if let Err(error) = served {
-            debug!(%error, "a connection was lost");
+            debug!(%error, "cannot hand a connection to its event loop");
         }
     }
 
-    /// Counts bytes that were no request, and logs some of them: a scanner sends many.
-    fn note(&self, not_http: NotHttp, peer: Peer) {
+    /// Counts bytes that are not a request, and logs at most one line a second about them: a
+    /// scanner sends many.
+    fn record_not_http(&self, not_http: NotHttp, peer: Peer) {
         self.metrics.count_not_http(not_http.label());
         let now = Clock::unix_micros() / 1_000_000;
         if let Some(more) = self.not_http.is_due(now) {
@@ -152,24 +157,27 @@ impl Connections {
         }
     }
 
-    /// The map is whole between any two statements, so a panic elsewhere cannot have broken it.
+    /// Ignores poisoning: no panic can leave the map half changed.
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Watch>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Who goes when there is no room: the client that has kept the server waiting longest. Of those in
-/// the middle of something, where an honest client takes milliseconds, and of those that idle, the
-/// larger part gives one up: it is the one that fills the places. But first goes a client that has been
-/// in the middle for [`SUSPICIOUS`]. A request that was read whole stays.
-fn slowest(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch>)> {
+/// Chooses the connection to evict when the limit is reached; `None` if all wait for the server.
+///
+/// A connection that waits for its client is idle (between requests) or busy (within a request,
+/// where an honest client takes milliseconds). If a busy one has waited for [`SUSPICIOUS`], the busy
+/// one that has waited longest is evicted. Otherwise the larger of the two groups uses up the limit,
+/// so the one in it that has waited longest is evicted.
+fn eviction_candidate(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch>)> {
     type Slowest<'w> = Option<(Duration, u64, &'w Arc<Watch>)>;
-    let [mut idle, mut in_the_middle]: [(usize, Slowest<'_>); 2] = [(0, None); 2];
+    let [mut idle, mut busy]: [(usize, Slowest<'_>); 2] = [(0, None); 2];
     for (id, watch) in open {
         let (count, slowest) = match watch.phase() {
+            // Waits for the server.
             Phase::Serving if watch.has_whole_request() => continue,
             Phase::Idle => &mut idle,
-            Phase::Head | Phase::Serving | Phase::Writing => &mut in_the_middle,
+            Phase::Head | Phase::Serving | Phase::Writing => &mut busy,
         };
         *count += 1;
         let waited = watch.waited();
@@ -177,13 +185,9 @@ fn slowest(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch>)> {
             *slowest = Some((waited, *id, watch));
         }
     }
-    let is_suspicious = in_the_middle.1.is_some_and(|(waited, ..)| waited >= SUSPICIOUS);
-    let from = if is_suspicious || in_the_middle.0 > idle.0 {
-        in_the_middle.1
-    } else {
-        idle.1.or(in_the_middle.1)
-    };
-    from.map(|(_, id, watch)| (id, Arc::clone(watch)))
+    let is_suspicious = busy.1.is_some_and(|(waited, ..)| waited >= SUSPICIOUS);
+    let candidate = if is_suspicious || busy.0 > idle.0 { busy.1 } else { idle.1.or(busy.1) };
+    candidate.map(|(_, id, watch)| (id, Arc::clone(watch)))
 }
 
 impl fmt::Debug for Connections {
@@ -192,13 +196,13 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// A connection's place among the open ones, given up when it ends.
-struct Place {
+/// Counts a connection as open until it is dropped.
+struct OpenGuard {
     id: u64,
     connections: Arc<Connections>,
 }
 
-impl Drop for Place {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.connections.metrics.connections.dec();
         let mut open = self.connections.lock();
@@ -209,8 +213,8 @@ impl Drop for Place {
     }
 }
 
-/// Errors of one connection that died in the queue, not of the listener.
-fn is_the_clients(error: &io::Error) -> bool {
+/// Whether the error is that of a connection that ended before it was accepted, not the listener's.
+fn is_of_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -221,6 +225,6 @@ fn is_the_clients(error: &io::Error) -> bool {
 }
 
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
-/// No honest client takes this long over one request's bytes when others wait for its place.
+const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// An honest client does not need this long for the bytes of one request.
 const SUSPICIOUS: Duration = Duration::from_secs(1);

@@ -1,4 +1,5 @@
-//! The operators' listener: health and metrics, never on the public one.
+//! The admin listener, for operators: health, metrics, keys, the use of secrets, and explanations
+//! of refusals. Nothing of it is served on the public listeners.
 
 mod gate;
 mod keys;
@@ -15,21 +16,21 @@ use serde_json::{Value, json};
 
 use crate::endpoint::Context;
 use crate::form::urlencoded;
-use crate::http::admin::gate::Closed;
+use crate::http::admin::gate::Denied;
 use crate::http::connection::{Arrival, Handler, Received};
 use crate::http::listener::Peer;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 
-/// Answers operators.
+/// Answers the requests of the admin listener.
 pub struct Admin {
-    /// What the server works with.
+    /// The context that the endpoints use.
     pub context: Arc<Context>,
-    /// What it counts.
+    /// The metrics that `/metrics` shows.
     pub metrics: Arc<Metrics>,
-    /// Why it refused.
+    /// The recent refusals that `/explain/` shows.
     pub refusals: Arc<Refusals>,
-    /// Whether it takes requests: not before it listens, and not while it drains.
+    /// Whether the public listeners accept requests: from the start until the server drains.
     pub is_ready: Arc<AtomicBool>,
 }
 
@@ -44,7 +45,7 @@ impl Handler for Admin {
 }
 
 impl Admin {
-    /// Answers one request. Everyone may know whether the server is up.
+    /// Answers one request. `/livez` and `/readyz` need no admission.
     pub fn respond<B>(&self, request: &Request<B>, peer: Peer) -> Response<Full<Bytes>> {
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
         match request.uri().path() {
@@ -56,8 +57,8 @@ impl Admin {
         if request.uri().path() == "/readyz" && is_read {
             return self.readiness(admitted.is_ok());
         }
-        if let Err(closed) = admitted {
-            return refuse(closed);
+        if let Err(denied) = admitted {
+            return refuse(denied);
         }
         if !is_read {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
@@ -80,7 +81,8 @@ impl Admin {
         }
     }
 
-    /// A fault names files, which is for those who may ask for more.
+    /// Answers `/readyz`. The reason of a refused reload names files, so it is shown only to
+    /// callers that are admitted.
     fn readiness(&self, is_admitted: bool) -> Response<Full<Bytes>> {
         let now = self.context.clock.unix_seconds();
         if !self.is_ready.load(Ordering::Relaxed) {
@@ -89,8 +91,9 @@ impl Admin {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no key signs at this time\n")
         } else if let Some(fault) = self.context.reload_fault.load_full() {
             if is_admitted {
-                let told = format!("degraded: {fault}; what was read before stays in force\n");
-                plain(StatusCode::OK, told)
+                let text =
+                    format!("degraded: {fault}; the previous configuration stays in force\n");
+                plain(StatusCode::OK, text)
             } else {
                 plain(StatusCode::OK, "degraded: a reload was refused; see the log\n")
             }
@@ -99,7 +102,8 @@ impl Admin {
         }
     }
 
-    /// How a client's secrets are used, for whoever wants to know when an old one can go.
+    /// Answers `/clients/{id}`: how often and when each secret was used, which shows when an old
+    /// one can be removed.
     fn client(&self, id: &str) -> Response<Full<Bytes>> {
         let snapshot = self.context.snapshot();
         let Some(client) = snapshot.clients.get(id) else {
@@ -124,7 +128,7 @@ impl Admin {
         json(StatusCode::OK, &shown)
     }
 
-    /// Why the recent requests of this id were refused.
+    /// Answers `/explain/{request-id}`: why the recent requests with this id were refused.
     fn explain(&self, request_id: &str) -> Response<Full<Bytes>> {
         let refusals = self.refusals.of(request_id);
         if refusals.is_empty() {
@@ -134,7 +138,7 @@ impl Admin {
         json(StatusCode::OK, &json!({ "request_id": request_id, "refusals": refusals }))
     }
 
-    /// Where the keys stand, and who has asked for them: whether a new one has come to verifiers.
+    /// Answers `/keys`: the state of each key, and how often verifiers have fetched it.
     fn keys(&self) -> Response<Full<Bytes>> {
         let now = self.context.clock.unix_seconds();
         json(StatusCode::OK, &keys::to_json(&self.context.snapshot().keys, now))
@@ -153,7 +157,7 @@ impl Admin {
         self.metrics.revocations.set(revocations);
         let now = self.context.clock.unix_seconds();
         let snapshot = self.context.snapshot();
-        self.metrics.show_expiring_clients(
+        self.metrics.set_expiring_clients(
             EXPIRING.map(|(name, time)| (name, snapshot.secret_ends.before(now + time))),
         );
         match self.metrics.to_text() {
@@ -176,21 +180,21 @@ impl std::fmt::Debug for Admin {
     }
 }
 
-/// How far ahead clients are counted whose secrets end, in seconds.
+/// The periods for which clients with expiring secrets are counted, in seconds.
 const EXPIRING: [(&str, u64); 3] = [("1d", 86_400), ("7d", 7 * 86_400), ("30d", 30 * 86_400)];
 
 const ROUTES: &str =
     "here are /livez, /readyz, /metrics, /keys, /clients/{id} and /explain/{request-id}\n";
 
-fn refuse(closed: Closed) -> Response<Full<Bytes>> {
-    match closed {
-        Closed::Token => {
+fn refuse(denied: Denied) -> Response<Full<Bytes>> {
+    match denied {
+        Denied::Token => {
             let mut response = plain(StatusCode::UNAUTHORIZED, TOKEN_NEEDED);
             let challenge = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             response
         }
-        Closed::Host => plain(StatusCode::MISDIRECTED_REQUEST, OTHER_HOST),
+        Denied::Host => plain(StatusCode::MISDIRECTED_REQUEST, OTHER_HOST),
     }
 }
 

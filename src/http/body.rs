@@ -1,4 +1,4 @@
-//! Collecting a request's body under its limits.
+//! Reads a request's body within its limits, or discards it.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::Clock;
 use crate::oauth::error::Cause;
 
-/// Reads the whole body, which may have `limit` bytes and take until `deadline`.
+/// Reads the whole body, of at most `limit` bytes, until `deadline`.
 ///
-/// A body that announces too much is not asked for: its client gets no `100 Continue`.
+/// A body whose `Content-Length` exceeds the limit is refused without `100 Continue`.
 pub(crate) async fn collect<B>(
     headers: &HeaderMap,
     body: B,
@@ -47,7 +47,7 @@ where
             if first.len() + rest.len() + data.len() > limit {
                 return Err(Cause::BodyTooLarge);
             }
-            // Nearly every body is one frame, which needs no copy.
+            // Most bodies are one frame, which needs no copy.
             if first.is_empty() {
                 first = data;
             } else {
@@ -58,7 +58,7 @@ where
     };
     let whole = {
         let mut read = pin!(read);
-        // Nearly every body comes with its headers, and needs no timer.
+        // Most bodies arrive together with the head and need no timer.
         match read.as_mut().now_or_never() {
             Some(whole) => whole,
             None => timeout_at(deadline, read).await.unwrap_or(Err(Cause::RequestTimeout)),
@@ -71,11 +71,10 @@ where
     whole
 }
 
-/// Reads and forgets a body that nobody will look at.
+/// Reads and discards a body, up to [`MAX_DISCARDED_BYTES`] and until `deadline`.
 ///
-/// A connection that is closed while bytes arrive is reset, and a reset can overtake the answer
-/// that explains it; so the client is let finish, within bounds. One that waits for `100 Continue`
-/// has sent nothing.
+/// Closing a connection while bytes arrive resets it, and the reset can reach the client before the
+/// answer does. A client that waits for `100 Continue` has sent nothing to discard.
 pub(crate) async fn discard<B>(headers: &HeaderMap, body: B, deadline: Instant)
 where
     B: Body<Data = Bytes>,
@@ -87,17 +86,18 @@ where
     }
 }
 
-/// Reads and forgets a body in the background for a moment, so that the answer leaves at once.
-pub(crate) fn linger<B>(headers: &HeaderMap, body: B)
+/// Discards a body in a task of its own for at most [`BACKGROUND_TIME`], so that the answer need
+/// not wait for it.
+pub(crate) fn discard_in_background<B>(headers: &HeaderMap, body: B)
 where
     B: Body<Data = Bytes> + Send + 'static,
 {
     if body.is_end_stream() || headers.contains_key(EXPECT) {
         return;
     }
-    // Without a runtime there is no socket that could be reset.
+    // Without a runtime (an embedder may have none) there is no socket that could be reset.
     if let Ok(runtime) = Handle::try_current() {
-        let deadline = (Clock::instant() + LINGERING).into();
+        let deadline = (Clock::instant() + BACKGROUND_TIME).into();
         runtime.spawn(async move { drain(pin!(body), deadline).await });
     }
 }
@@ -107,7 +107,7 @@ where
     B: Body<Data = Bytes>,
 {
     let mut left = MAX_DISCARDED_BYTES;
-    // Whether it ended, failed or took too long, the answer is next.
+    // The answer is sent whether the body ended, failed or took too long.
     let _ = timeout_at(deadline, async {
         while let Some(Ok(frame)) = body.frame().await {
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
@@ -119,7 +119,8 @@ where
     .await;
 }
 
-const LINGERING: Duration = Duration::from_millis(500);
+const BACKGROUND_TIME: Duration = Duration::from_millis(500);
 
-/// Beyond this a client is not confused but hostile.
+/// The most bytes that are discarded so that a client can read its answer. No honest client sends a
+/// larger body.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;

@@ -1,4 +1,5 @@
-//! Who is at the far end: the peer itself, or the client that a trusted proxy says it speaks for.
+//! The address and the client network of a request's client: the peer's own, or those that trusted
+//! proxies forward in `X-Forwarded-For`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,21 +9,21 @@ use crate::config::TrustedProxy;
 use crate::http::listener::Peer;
 use crate::oauth::client_network::ClientNetwork;
 
-/// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientAddress {
-    /// The client's own address, where a trusted proxy stands before it and has stated one.
+    /// The client's address, if a trusted proxy forwards one.
     pub(crate) forwarded: Option<IpAddr>,
-    /// The network that its failures count for.
+    /// The client network that failed attempts count for.
     pub(crate) network: ClientNetwork,
-    /// Whether the peer sends forwarding fields and is not trusted: perhaps a proxy that the
-    /// configuration does not name, perhaps a client that would like to be taken for one.
+    /// Whether the peer sends forwarding headers and is not trusted: it is a proxy that is missing
+    /// from the configuration, or a client that poses as one.
     pub(crate) is_undeclared_proxy: bool,
 }
 
 impl ClientAddress {
-    /// Reads `X-Forwarded-For` from behind: each entry was written by the hop that the one after it
-    /// names, so what stands in front of the first address that is not trusted proves nothing.
+    /// Reads `X-Forwarded-For` from the last entry to the first. Each entry was written by the hop
+    /// that the entry after it names, and the last one by the peer. The client is the first address,
+    /// in this order, that is not a trusted proxy. The client may have made up the remaining entries.
     pub(crate) fn of(peer: Peer, headers: &HeaderMap, proxies: &[TrustedProxy]) -> Self {
         let mut hop = peer.address().map(|address| address.ip().to_canonical());
         let is_trusted = |address| proxies.iter().any(|proxy| proxy.is(address));
@@ -34,10 +35,10 @@ impl ClientAddress {
             return Self { forwarded: None, network, is_undeclared_proxy };
         }
         let fields = headers.get_all(FORWARDED_FOR).iter().rev();
-        // Each entry by itself: what a client has put in front must not hide what a proxy added.
+        // As bytes, entry by entry: an invalid entry of the client must not hide a proxy's entry.
         let entries = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
         for entry in entries {
-            // The hop before wrote this, and it is no address: the chain ends there.
+            // A trusted proxy has written something else than an address: the chain ends there.
             let Some(address) = std::str::from_utf8(entry).ok().and_then(read) else { break };
             if !is_trusted(Some(address)) {
                 let network = network_of(Some(address));
@@ -50,7 +51,7 @@ impl ClientAddress {
     }
 }
 
-/// An address, perhaps with a port; an IPv6 address may stand in brackets without one.
+/// Reads an address with or without a port; an IPv6 address may be in brackets either way.
 fn read(entry: &str) -> Option<IpAddr> {
     let entry = entry.trim();
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -64,7 +65,7 @@ fn read(entry: &str) -> Option<IpAddr> {
     address.map(|address| address.to_canonical())
 }
 
-/// `None` is the other end of a Unix socket.
+/// The client network of an address, or of the peer of a Unix socket if it is `None`.
 fn network_of(address: Option<IpAddr>) -> ClientNetwork {
     match address {
         None => ClientNetwork::UNIX,
@@ -73,7 +74,7 @@ fn network_of(address: Option<IpAddr>) -> ClientNetwork {
     }
 }
 
-/// Whether only a proxy sends a field of this name.
+/// Whether a header of this name is one that only proxies send.
 fn is_forwarding(name: &str) -> bool {
     matches!(name, FORWARDED_FOR | "forwarded" | "x-real-ip")
 }
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_address_that_no_proxy_has_is_the_clients() {
+    fn the_last_address_that_is_not_a_trusted_proxy_is_the_client() {
         for (peer, fields, client) in [
             ("10.0.0.1", &["192.0.2.1"][..], Some("192.0.2.1")),
             ("unix", &["192.0.2.1"], Some("192.0.2.1")),
@@ -116,7 +117,7 @@ mod tests {
             ("10.0.0.1", &["192.0.2.1, unknown"], None),
             ("10.0.0.1", &["10.0.0.2"], None),
             ("10.0.0.1", &[], None),
-            // Only a proxy is believed.
+            // The header of a peer that is not trusted is ignored.
             ("192.0.2.7", &["203.0.113.9"], None),
         ] {
             let read = of(peer, fields).forwarded;
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_a_network_of_its_own_and_those_behind_a_hop_share_one() {
+    fn each_client_has_its_own_network_and_unknown_clients_share_that_of_the_nearest_hop() {
         let network = |peer, fields: &[&str]| of(peer, fields).network;
         assert!(!network("192.0.2.7", &[]).is_shared());
         assert_eq!(network("192.0.2.7", &[]), network("10.0.0.1", &["192.0.2.7"]));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarding_fields_of_a_peer_that_is_not_trusted_are_noticed() {
+    fn forwarding_headers_of_an_untrusted_peer_are_noticed() {
         for (peer, name, is_noticed) in [
             ("192.0.2.7", "x-forwarded-for", true),
             ("192.0.2.7", "forwarded", true),

@@ -1,20 +1,20 @@
-//! One connection: hyper on a socket that is watched for clients that take too long.
+//! Serves one connection: hyper on a socket whose phases have deadlines.
 //!
-//! hyper's own header timer also runs while a connection idles, where it would cut off the pool of
-//! a proxy in front. So the phases are timed here, on the socket itself:
+//! hyper's own header timer also runs while a connection is idle, so it would close the pooled
+//! connections of a proxy. The phases are timed here instead, on the socket:
 //!
 //! ```text
 //! Idle --first byte--> Head --end of headers--> Serving --answer ready--> Writing --flushed--> Idle
 //! 75 s                 5 s                      (its own deadline)        10 s a stall
 //! ```
 //!
-//! Changing the phase is a store into memory. The one timer a connection has wakes rarely, looks
-//! whether the phase it was set for has ended, and sleeps on.
+//! Entering a phase only stores its deadline. Each connection has one timer; if the deadline has
+//! moved when the timer fires, the timer is set again.
 //!
-//! An answer that is there as soon as its request is read leaves a little later, when all other
-//! connections that had something to read have had their turn. So a busy loop's answers leave one
-//! right after the other, and whoever waits for them on this machine, a proxy or a load tester, is
-//! woken for many at once: waking costs the kernel as much as sending.
+//! An answer that is ready as soon as its request is read is not written in the same poll of the
+//! connection but in the next, after the event loop has polled the other readable connections. A
+//! busy loop thus writes its answers back to back, and a peer on the same machine, such as a proxy
+//! or a load tester, is woken once for many of them: a wake costs the kernel as much as a send.
 
 mod socket;
 mod watch;
@@ -45,18 +45,17 @@ use crate::http::connection::socket::Watched;
 pub(crate) use crate::http::connection::watch::{Phase, Watch};
 use crate::http::listener::{Peer, Stream};
 
-/// When and from where a request came.
+/// Where and when a request arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// Who sent it.
+    /// The other end of the connection.
     pub peer: Peer,
-    /// When its first byte was read.
+    /// When the request's first byte was read.
     pub first_byte: Instant,
 }
 
-/// What answers the requests of connections.
+/// Answers the requests of a connection.
 pub(crate) trait Handler: Send + Sync + 'static {
-    /// The answer to one request.
     fn handle(
         &self,
         request: Request<Received>,
@@ -64,11 +63,11 @@ pub(crate) trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
-/// In the extensions of a request whose target had a fragment (RFC 9112, section 3.2: it has none).
+/// A request extension: the target had a fragment, which RFC 9112, section 3.2 does not allow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fragment;
 
-/// The body of a request that tells the watch when it is whole.
+/// A request body that reports to the watch when all of it was read.
 pub(crate) struct Received {
     body: Incoming,
     watch: Arc<Watch>,
@@ -98,8 +97,12 @@ impl Body for Received {
     }
 }
 
-/// Serves requests on `stream` until either side ends it. Says so if it ends because of bytes that
-/// are no request: hyper answers those itself, if at all.
+/// Serves requests on `stream` until either side closes it.
+///
+/// # Errors
+///
+/// [`NotHttp`] if the peer sent something other than an HTTP/1 request, which hyper answers itself,
+/// if at all.
 pub(crate) async fn serve(
     stream: Stream,
     peer: Peer,
@@ -117,7 +120,8 @@ pub(crate) async fn serve(
         }
         let request = request.map(|body| Received { body, watch: Arc::clone(watch) });
         handler.handle(request, arrival).map(move |mut response| {
-            // What is left of a body is no request, and after the end of sending comes none.
+            // No request can follow if the server is draining, if the client has ended its sending
+            // side, or if part of the body is unread.
             let is_last = watch.is_last_answer.load(Ordering::Relaxed)
                 || watch.has_ended.load(Ordering::Relaxed)
                 || !watch.has_whole_request.load(Ordering::Relaxed);
@@ -131,16 +135,16 @@ pub(crate) async fn serve(
         })
     });
     let mut builder = http1::Builder::new();
-    // Above our own limit, so that what is over ours is still read, and answered in words.
+    // Above our own limit, so that a head that exceeds ours is still read and refused in the
+    // route's dialect.
     let head_bytes = limits.header_bytes.max(VALIDATE_HEAD_BYTES);
     builder.header_read_timeout(None).max_buf_size(head_bytes + HEADER_SLACK);
     let mut connection = builder.serve_connection(TokioIo::new(io), &service);
 
-    let mut alarm = pin!(sleep_until(watch.next_look().into()));
+    let mut alarm = pin!(sleep_until(watch.next_check().into()));
     let expired = loop {
         tokio::select! {
             biased;
-            // A connection that breaks has nobody left to tell.
             over = poll_fn(|cx| {
                 watch.has_read.store(false, Ordering::Relaxed);
                 match connection.poll_unpin(cx) {
@@ -158,7 +162,7 @@ pub(crate) async fn serve(
                 watch.has_large_head.store(false, Ordering::Relaxed);
                 let parts = connection.into_parts();
                 let mut io = parts.io.into_inner();
-                io.head.give_to_another(&parts.read_buf);
+                io.head.replay(&parts.read_buf);
                 builder.max_headers(limits.header_fields.max(LARGE_HEAD_FIELDS));
                 connection = builder.serve_connection(TokioIo::new(io), &service);
             }
@@ -166,10 +170,10 @@ pub(crate) async fn serve(
                 if watch.deadline() <= Clock::instant() {
                     break watch.phase();
                 }
-                alarm.as_mut().reset(watch.next_look().into());
+                alarm.as_mut().reset(watch.next_check().into());
             }
             () = watch.evicted.notified() => {
-                // An answer that waits for the next turn has its turn now.
+                // Write an answer that was put off to the next poll.
                 watch.has_read.store(false, Ordering::Relaxed);
                 let _ = (&mut connection).now_or_never();
                 return Ok(());
@@ -178,20 +182,20 @@ pub(crate) async fn serve(
     };
     if expired == Phase::Head {
         let mut stream = connection.into_parts().io.into_inner().stream;
-        // The answer is small and the socket empty; whoever does not take it gets nothing.
-        let _ = timeout(FAREWELL, stream.write_all(HEAD_TIMEOUT)).await;
+        // The answer is small and the send buffer is empty, so this fails only if the peer is gone.
+        let _ = timeout(LAST_WRITE_TIMEOUT, stream.write_all(HEAD_TIMEOUT)).await;
     }
     Ok(())
 }
 
-/// The bytes that stood where a request was to begin.
+/// What a peer sent instead of an HTTP/1 request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotHttp {
-    /// The beginning of TLS: a client that was set up with `https://` for a port without it.
+    /// A TLS handshake: the client uses `https://` on a port without TLS.
     Tls,
-    /// The preface of HTTP/2.
+    /// The connection preface of HTTP/2.
     Http2,
-    /// A head that is larger than is read.
+    /// A head that is too large even to be read and refused by the service.
     LargeHead,
     /// Anything else.
     Other,
@@ -200,7 +204,8 @@ pub(crate) enum NotHttp {
 impl NotHttp {
     pub(crate) const ALL: [Self; 4] = [Self::Tls, Self::Http2, Self::LargeHead, Self::Other];
 
-    /// The kind of bytes that ended a connection with `error`, and left `unread` behind.
+    /// Classifies the `error` that ended a connection, by the bytes that hyper left `unread`. `Ok`
+    /// for an I/O error, which is not reported.
     fn of(error: &hyper::Error, unread: &[u8]) -> Result<(), Self> {
         if error.is_parse_too_large() {
             return Err(Self::LargeHead);
@@ -216,7 +221,6 @@ impl NotHttp {
         })
     }
 
-    /// The name in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Tls => "tls",
@@ -226,45 +230,52 @@ impl NotHttp {
         }
     }
 
-    /// What happened, and what helps.
+    /// For the log: what happened and what to do.
     pub(crate) fn explanation(self) -> &'static str {
         match self {
             Self::Tls => {
-                "a client speaks TLS here: set it up with http://, or send it to the proxy that has \
-                 the certificate"
+                "a client speaks TLS to this plain HTTP port: change its URL to http://, or connect \
+                 it to the proxy that has the certificate"
             }
-            Self::Http2 => "a client speaks HTTP/2 here: set it, or the proxy, to HTTP/1.1",
-            Self::LargeHead => "a client sent a head that is too large to be read",
-            Self::Other => "a client sent bytes that are no HTTP/1 request",
+            Self::Http2 => {
+                "a client speaks HTTP/2, which is not supported here: set the client, or the proxy \
+                 in front, to HTTP/1.1"
+            }
+            Self::LargeHead => {
+                "a client sent a request head that is too large to be read: send fewer or shorter \
+                 header fields"
+            }
+            Self::Other => "a client sent bytes that are not an HTTP/1 request",
         }
     }
 }
 
-/// Answers a connection that there is no room for.
-pub(crate) async fn turn_away(mut stream: Stream) {
-    let _ = timeout(FAREWELL, stream.write_all(NO_ROOM)).await;
+/// Answers 503 on a connection that exceeds the limit of open connections.
+pub(crate) async fn reject(mut stream: Stream) {
+    let _ = timeout(LAST_WRITE_TIMEOUT, stream.write_all(TOO_MANY_CONNECTIONS)).await;
 }
 
-/// Fields and bytes that the head of a question about a token may have: it may be a copy of a head
-/// that was sent to an API.
+/// The largest head of a request to `/connect/validate`, in fields and in bytes. It may be a copy
+/// of the head of an API request.
 pub(crate) const VALIDATE_HEAD_FIELDS: usize = 128;
 pub(crate) const VALIDATE_HEAD_BYTES: usize = 32 * 1024;
 
-/// Fields that are still read, and answered in words.
+/// The most header fields that are still read, so that the service can refuse them in the route's
+/// dialect.
 const LARGE_HEAD_FIELDS: usize = 256;
 
-/// Bytes of headers beyond our own limit that hyper still takes in.
+/// How many bytes above our own limit hyper still reads.
 const HEADER_SLACK: usize = 8 * 1024;
 
-/// How long a client gets to take a last word.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the last answer on a connection may take to be written.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// No request was read, so there is no route whose shape this could have.
+/// No request was read, so there is no route whose dialect this could have.
 const HEAD_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     content-type: application/json\r\ncache-control: no-store\r\nconnection: close\r\n\
     content-length: 27\r\n\r\n{\"error\":\"invalid_request\"}";
 
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/json\r\ncache-control: no-store\r\nconnection: close\r\n\
     retry-after: 1\r\ncontent-length: 35\r\n\r\n{\"error\":\"temporarily_unavailable\"}";
 
@@ -280,20 +291,20 @@ mod tests {
 
     use super::*;
 
-    /// Counts, with each request, the clients that have an answer by then.
-    struct Looking {
+    /// Counts, for each request, the clients that already have an answer.
+    struct AnswerCounter {
         clients: Vec<TcpStream>,
         requests: AtomicUsize,
         answers: AtomicUsize,
     }
 
-    impl Looking {
+    impl AnswerCounter {
         fn answered(&self) -> usize {
             self.clients.iter().filter(|client| client.peek(&mut [0]).is_ok()).count()
         }
     }
 
-    impl Handler for Looking {
+    impl Handler for AnswerCounter {
         fn handle(
             &self,
             _request: Request<Received>,
@@ -306,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_answer_of_a_turn_leaves_when_the_last_request_is_read() {
+    fn answers_are_written_after_all_waiting_requests_are_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (clients, servers): (Vec<_>, Vec<_>) = (0..3)
             .map(|_| {
@@ -319,22 +330,22 @@ mod tests {
             })
             .unzip();
         let (requests, answers) = Default::default();
-        let looking = Arc::new(Looking { clients, requests, answers });
+        let counter = Arc::new(AnswerCounter { clients, requests, answers });
         let begin = Clock::instant();
         Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             for (stream, peer) in servers {
                 let stream = Box::new(tokio::net::TcpStream::from_std(stream).unwrap());
                 let limits = Limits::default();
                 let watch = Arc::new(Watch::new(&limits, Arc::default()));
-                let looking = Arc::clone(&looking);
-                tokio::spawn(async move { serve(stream, peer, watch, &limits, &*looking).await });
+                let counter = Arc::clone(&counter);
+                tokio::spawn(async move { serve(stream, peer, watch, &limits, &*counter).await });
             }
-            while looking.answered() < 3 {
-                assert!(begin.elapsed() < Duration::from_secs(60), "somebody waits");
+            while counter.answered() < 3 {
+                assert!(begin.elapsed() < Duration::from_secs(60), "a client has no answer");
                 yield_now().await;
             }
         });
-        assert_eq!(looking.requests.load(Ordering::Relaxed), 3);
-        assert_eq!(looking.answers.load(Ordering::Relaxed), 0);
+        assert_eq!(counter.requests.load(Ordering::Relaxed), 3);
+        assert_eq!(counter.answers.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,8 +1,8 @@
-//! Threads that serve connections, each its own.
+//! The event loops: single-threaded tokio runtimes, one a thread, that serve connections.
 //!
-//! A connection goes to the loop that has the fewest and stays there. Loops that share their work, as
-//! tokio's own threads do, wake each other for nearly every token, and find its data in another
-//! core's caches.
+//! A new connection goes to the loop with the fewest connections and stays there. The threads of
+//! tokio's multi-threaded runtime steal work from each other: they would wake each other for nearly
+//! every token, and find its data in another core's caches.
 
 use std::future::Future;
 use std::io;
@@ -17,33 +17,33 @@ use tracing::debug;
 
 use crate::http::listener::{Accepted, Stream};
 
-/// Where connections are served: on the loop that accepts them, which is first, and on others.
+/// All event loops. The first is the one that accepts connections.
 #[derive(Debug)]
 pub(crate) struct EventLoops(Vec<EventLoop>);
 
 #[derive(Debug)]
 struct EventLoop {
-    /// `None` for the one that accepts, which is whoever calls.
+    /// `None` for the loop that accepts, which is the caller's runtime.
     handle: Option<Handle>,
     connections: AtomicUsize,
 }
 
-/// The threads of all event loops but the one that accepts, and what ends each when it is dropped.
-/// With this value, they and the connections that they still serve end.
+/// The threads of all event loops but the one that accepts, each with the sender that stops it when
+/// it is dropped. Dropping this value ends the threads and the connections that they still serve.
 #[derive(Debug)]
 pub(crate) struct Threads(Vec<(oneshot::Sender<()>, JoinHandle<()>)>);
 
 impl EventLoops {
-    /// No other than the one that accepts.
+    /// Only the loop that accepts.
     pub(crate) fn one() -> Arc<Self> {
         Arc::new(Self(vec![EventLoop::new(None)]))
     }
 
-    /// Starts all of `count` but the one that accepts, which is the caller's.
+    /// Starts `count - 1` threads; the loop that accepts is the caller's.
     ///
     /// # Errors
     ///
-    /// The operating system's, if it grants no more threads or file descriptors.
+    /// The operating system's, if it is out of threads or file descriptors.
     pub(crate) fn start(count: usize) -> io::Result<(Arc<Self>, Threads)> {
         let mut loops = vec![EventLoop::new(None)];
         let mut threads = Threads(Vec::new());
@@ -51,14 +51,14 @@ impl EventLoops {
             let (stop, stopped) = oneshot::channel();
             let (begin, begun) = mpsc::channel();
             let thread = thread::Builder::new().name(format!("event-loop-{index}"));
-            // The runtime is made where it ends: the caller's thread may not drop one.
+            // Built in its own thread, since a runtime must not be dropped inside another one.
             let thread = thread.spawn(move || {
                 let runtime = match Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => runtime,
                     Err(error) => return begin.send(Err(error)).unwrap_or_default(),
                 };
                 let _ = begin.send(Ok(runtime.handle().clone()));
-                // Dropped is as good as sent.
+                // Dropping the sender completes this with an error.
                 let _ = runtime.block_on(stopped);
             })?;
             threads.0.push((stop, thread));
@@ -68,7 +68,7 @@ impl EventLoops {
         Ok((Arc::new(Self(loops)), threads))
     }
 
-    /// Serves what was accepted on the loop that has the fewest connections.
+    /// Serves an accepted connection on the loop with the fewest connections.
     pub(crate) fn serve<F: Future<Output = ()> + Send + 'static>(
         self: &Arc<Self>,
         accepted: Accepted,
@@ -76,22 +76,24 @@ impl EventLoops {
     ) -> io::Result<()> {
         let load = |index: &usize| self.0[*index].connections.load(Ordering::Relaxed);
         let index = (0..self.0.len()).min_by_key(load).unwrap_or(0);
-        let place = Place::on(self, index);
+        let guard = LoadGuard::new(self, index);
         match &self.0[index].handle {
             None => {
-                let stream = accepted.here();
+                let stream = accepted.on_this_loop();
                 tokio::spawn(async move {
-                    let _place = place;
+                    let _guard = guard;
                     serve(stream).await;
                 });
             }
             Some(handle) => {
-                let on_its_way = accepted.leave()?;
+                let detached = accepted.detach()?;
                 handle.spawn(async move {
-                    let _place = place;
-                    match on_its_way.arrive() {
+                    let _guard = guard;
+                    match detached.attach() {
                         Ok(stream) => serve(stream).await,
-                        Err(error) => debug!(%error, "a connection was lost"),
+                        Err(error) => {
+                            debug!(%error, "cannot register a connection with its event loop");
+                        }
                     }
                 });
             }
@@ -99,8 +101,8 @@ impl EventLoops {
         Ok(())
     }
 
-    /// Completes when every loop has had a turn: never, if one hangs or has ended.
-    pub(crate) async fn turn(&self) {
+    /// Completes once every loop has run a task; never if one hangs or has ended.
+    pub(crate) async fn ping(&self) {
         for handle in self.0.iter().filter_map(|it| it.handle.as_ref()) {
             if handle.spawn(async {}).await.is_err() {
                 std::future::pending::<()>().await;
@@ -119,26 +121,26 @@ impl Drop for Threads {
     fn drop(&mut self) {
         let threads: Vec<_> = self.0.drain(..).map(|(_stop, thread)| thread).collect();
         for thread in threads {
-            // One that panicked serves nobody any more.
+            // A thread that panicked has ended too.
             let _ = thread.join();
         }
     }
 }
 
-/// A connection, as it counts for its loop.
-struct Place {
+/// Counts a connection for its loop until it is dropped.
+struct LoadGuard {
     loops: Arc<EventLoops>,
     index: usize,
 }
 
-impl Place {
-    fn on(loops: &Arc<EventLoops>, index: usize) -> Self {
+impl LoadGuard {
+    fn new(loops: &Arc<EventLoops>, index: usize) -> Self {
         loops.0[index].connections.fetch_add(1, Ordering::Relaxed);
         Self { loops: Arc::clone(loops), index }
     }
 }
 
-impl Drop for Place {
+impl Drop for LoadGuard {
     fn drop(&mut self) {
         self.loops.0[self.index].connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -157,7 +159,7 @@ mod tests {
     use crate::config::{ListenAddr, SocketMode};
     use crate::http::listener::Listener;
 
-    /// Connections go where there are fewest, stay there, and end with the threads.
+    /// A connection goes to the loop with the fewest, stays there, and ends with its thread.
     #[test]
     fn connections_are_spread_over_all_loops() {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -196,11 +198,11 @@ mod tests {
             spread.sort();
             assert_eq!(names(6), spread);
 
-            // They go round; this one is the first loop's.
+            // The first loop has connections 0, 3; the second has 1, 4; the third has 2, 5.
             drop(clients.remove(1));
             let begin = Clock::instant();
             while loops.0[1].connections.load(Ordering::Relaxed) == 2 {
-                assert!(begin.elapsed() < GUARD, "its place is still taken");
+                assert!(begin.elapsed() < GUARD, "the closed connection is still counted");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             clients.push(connect().await);
@@ -220,20 +222,20 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_not_over_while_one_of_the_loops_hangs() {
+    fn a_ping_does_not_complete_while_one_of_the_loops_hangs() {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (loops, threads) = EventLoops::start(3).unwrap();
-        runtime.block_on(loops.turn());
+        runtime.block_on(loops.ping());
         let (go_on, wait) = mpsc::channel::<()>();
         loops.0[2].handle.as_ref().unwrap().spawn(async move { wait.recv() });
-        let turn = || tokio::time::timeout(Duration::from_millis(50), loops.turn());
-        assert!(runtime.block_on(async { turn().await }).is_err());
+        let ping = || tokio::time::timeout(Duration::from_millis(50), loops.ping());
+        assert!(runtime.block_on(async { ping().await }).is_err());
         go_on.send(()).unwrap();
-        runtime.block_on(loops.turn());
+        runtime.block_on(loops.ping());
         drop(threads);
-        assert!(runtime.block_on(async { turn().await }).is_err());
+        assert!(runtime.block_on(async { ping().await }).is_err());
     }
 
-    /// Nothing here takes this long.
+    /// A hanging test fails after this time.
     const GUARD: Duration = Duration::from_secs(60);
 }

@@ -1,4 +1,4 @@
-//! Sockets to listen on: TCP and Unix.
+//! TCP and Unix sockets: binding, accepting, and one stream type for both.
 
 use std::fmt;
 #[cfg(unix)]
@@ -22,7 +22,7 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use crate::config::{ListenAddr, SocketMode};
 
-/// A socket that connections arrive at.
+/// A socket that accepts connections.
 #[derive(Debug)]
 pub enum Listener {
     /// On an IP address.
@@ -33,12 +33,12 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Opens the socket; a Unix socket with this mode. One that a process has left behind is
-    /// replaced, and no other file.
+    /// Binds and listens. A Unix socket gets the mode `socket_mode`, and replaces the socket of a
+    /// process that has ended, but no other file.
     ///
     /// # Errors
     ///
-    /// The operating system's, and what stands where a Unix socket is to be.
+    /// The operating system's. For a Unix socket also: the path is in use, or is not a socket.
     pub async fn bind(address: &ListenAddr, socket_mode: SocketMode) -> io::Result<Self> {
         match address {
             ListenAddr::Tcp(address) => bind_tcp(address).await.map(Self::Tcp),
@@ -47,14 +47,15 @@ impl Listener {
             #[cfg(not(unix))]
             ListenAddr::Unix(_) => {
                 let _ = socket_mode;
-                Err(io::Error::new(io::ErrorKind::Unsupported, "there are no Unix sockets here"))
+                let problem = "this system has no Unix sockets";
+                Err(io::Error::new(io::ErrorKind::Unsupported, problem))
             }
         }
     }
 
-    /// Says whether [`Listener::bind`] would have to fail, without listening. An address that is in
-    /// use is right: this may be asked beside the server that uses it. Gives the addresses that a
-    /// name stands for.
+    /// Checks without listening whether [`Listener::bind`] could succeed, and returns the addresses
+    /// that a TCP address resolves to. An address in use is no error, since the server that uses it
+    /// may be running while its configuration is checked.
     ///
     /// # Errors
     ///
@@ -81,14 +82,14 @@ impl Listener {
                 #[cfg(unix)]
                 {
                     std::os::unix::net::SocketAddr::from_pathname(path)?;
-                    // That of a running server, or of the service manager.
+                    // It belongs to a running server, or the service manager has made it.
                     if is_socket(path)? {
                         return Ok(Vec::new());
                     }
                 }
                 let directory = path.parent().filter(|parent| *parent != Path::new(""));
                 let directory = directory.unwrap_or_else(|| Path::new("."));
-                // As a rule, a service manager makes it at the start.
+                // A missing directory is usually made by the service manager at the start.
                 if directory.exists() {
                     tempfile::tempfile_in(directory)?;
                 }
@@ -97,7 +98,7 @@ impl Listener {
         }
     }
 
-    /// The address that others connect to, as `serve --listen` would take it.
+    /// The address that clients connect to, in the form that `serve --listen` takes.
     pub fn address(&self) -> io::Result<ListenAddr> {
         match self {
             Self::Tcp(listener) => Ok(ListenAddr::Tcp(listener.local_addr()?.to_string())),
@@ -114,8 +115,8 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // An answer is one write: waiting for more would only delay it. A socket that
-                // refuses is one that its client has closed, which reading will find.
+                // An answer is one write, which Nagle's algorithm would only delay. This fails only
+                // if the client has closed the connection, which reading will report.
                 let _ = stream.set_nodelay(true);
                 Ok((Accepted::Tcp(stream), Peer::Tcp(peer)))
             }
@@ -128,7 +129,7 @@ impl Listener {
     }
 }
 
-/// As tokio's own `bind`, but with room for more who wait to be accepted.
+/// Like [`TcpListener::bind`], but with a larger [`BACKLOG`].
 async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
     for address in resolve(address).await? {
@@ -140,17 +141,18 @@ async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
     result
 }
 
-/// A socket with this address that does not listen yet.
+/// Binds a socket to `address` without listening.
 fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait for the last connections' ends. On Windows it would mean more.
+    // So that a restart need not wait for connections in TIME_WAIT. On Windows the option would
+    // also allow a second listener on the same address.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
 
-/// The addresses that `host:port` stands for.
+/// Looks up the addresses of `host:port`.
 pub(crate) async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     let found = lookup_host(address).await.map_err(|error| unresolved(address, &error))?;
     Ok(found.collect())
@@ -161,8 +163,8 @@ fn unresolved(address: &str, error: &io::Error) -> io::Error {
     io::Error::new(
         error.kind(),
         format!(
-            "the name {host} has no address ({error}): check its spelling, /etc/hosts and the name \
-             servers of this machine"
+            "the name {host} has no address ({error}): check its spelling, /etc/hosts and the DNS \
+             settings of this machine"
         ),
     )
 }
@@ -173,12 +175,16 @@ async fn bind_unix(path: &Path, mode: SocketMode) -> io::Result<UnixListener> {
     remove_stale(path).await?;
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
-    // Until it listens, every connection is refused.
+    // Before `listen`, so that no connection is accepted under another mode.
     fs::set_permissions(path, fs::Permissions::from_mode(mode.bits()))?;
     socket.listen(BACKLOG)
 }
 
-/// Removes the socket of a process that has ended, and nothing else.
+/// Removes the socket of a process that has ended, if one is at `path`.
+///
+/// # Errors
+///
+/// A process may be listening there, something else is at `path`, or the operating system's.
 #[cfg(unix)]
 async fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
@@ -190,7 +196,7 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             let now = fs::symlink_metadata(path)?;
-            // Another process that starts at the same time may have put its own there.
+            // Another process that starts at the same time may have replaced it.
             if (now.dev(), now.ino()) == (found.dev(), found.ino()) {
                 fs::remove_file(path)?;
             }
@@ -203,11 +209,11 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a socket is at this path; `false`: nothing is.
+/// Whether a socket is at this path, or nothing.
 ///
 /// # Errors
 ///
-/// Something else is, or the operating system's.
+/// A file of another type is there, or the operating system's.
 #[cfg(unix)]
 fn is_socket(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::FileTypeExt;
@@ -221,8 +227,9 @@ fn is_socket(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// How many may wait to be accepted, if the system has no lower limit. The usual 128 are few for
-/// proxies and load testers that open all their connections at once: each one more waits a second.
+/// How many connections may wait to be accepted, if the system has no lower limit. The usual 128
+/// are too few for proxies and load testers that open all their connections at once: each
+/// connection over the limit is delayed by a second.
 const BACKLOG: u32 = 4096;
 
 impl From<TcpListener> for Listener {
@@ -238,7 +245,7 @@ impl From<UnixListener> for Listener {
     }
 }
 
-/// A connection that no event loop serves yet. The one that has accepted it watches it already.
+/// An accepted connection, registered with the event loop that has accepted it.
 pub(crate) enum Accepted {
     Tcp(TcpStream),
     #[cfg(unix)]
@@ -246,8 +253,8 @@ pub(crate) enum Accepted {
 }
 
 impl Accepted {
-    /// To be served where it was accepted.
-    pub(crate) fn here(self) -> Stream {
+    /// The stream to serve on the event loop that has accepted the connection.
+    pub(crate) fn on_this_loop(self) -> Stream {
         match self {
             Self::Tcp(stream) => Box::new(stream),
             #[cfg(unix)]
@@ -255,40 +262,44 @@ impl Accepted {
         }
     }
 
-    /// To be served on another event loop.
-    pub(crate) fn leave(self) -> io::Result<OnItsWay> {
+    /// Detaches the connection from its event loop, so that another one can serve it.
+    pub(crate) fn detach(self) -> io::Result<Detached> {
         match self {
-            Self::Tcp(stream) => stream.into_std().map(OnItsWay::Tcp),
+            Self::Tcp(stream) => stream.into_std().map(Detached::Tcp),
             #[cfg(unix)]
-            Self::Unix(stream) => stream.into_std().map(OnItsWay::Unix),
+            Self::Unix(stream) => stream.into_std().map(Detached::Unix),
         }
     }
 }
 
-/// A connection between two event loops.
-pub(crate) enum OnItsWay {
+/// A connection that is registered with no event loop.
+pub(crate) enum Detached {
     Tcp(std::net::TcpStream),
     #[cfg(unix)]
     Unix(std::os::unix::net::UnixStream),
 }
 
-impl OnItsWay {
-    /// Watched by the event loop that calls this from now on.
-    pub(crate) fn arrive(self) -> io::Result<Stream> {
+impl Detached {
+    /// Registers the connection with the event loop of the caller.
+    pub(crate) fn attach(self) -> io::Result<Stream> {
         match self {
-            Self::Tcp(stream) => TcpStream::from_std(stream).map(|it| Accepted::Tcp(it).here()),
+            Self::Tcp(stream) => {
+                TcpStream::from_std(stream).map(|it| Accepted::Tcp(it).on_this_loop())
+            }
             #[cfg(unix)]
-            Self::Unix(stream) => UnixStream::from_std(stream).map(|it| Accepted::Unix(it).here()),
+            Self::Unix(stream) => {
+                UnixStream::from_std(stream).map(|it| Accepted::Unix(it).on_this_loop())
+            }
         }
     }
 }
 
-/// Both kinds of connection behind one pointer.
+/// A TCP or Unix stream.
 pub(crate) type Stream = Box<dyn Socket>;
 
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
-    /// Completes when the other end has reset the connection, even where it had ended its sending
-    /// side before. Never completes where the system cannot tell.
+    /// Completes when the peer resets the connection, even after it has ended its sending side.
+    /// Never completes on systems that do not report this.
     fn reset(&self) -> Reset;
 }
 
@@ -302,7 +313,7 @@ impl Socket for TcpStream {
     }
 }
 
-/// A second descriptor is watched, since the connection reads and writes on the first.
+/// Waits on a duplicate of the descriptor, since the original is registered for reads and writes.
 #[cfg(unix)]
 macro_rules! watch_for_reset {
     ($socket:ty, $std:ty) => {
@@ -311,7 +322,7 @@ macro_rules! watch_for_reset {
                 let second = self.as_fd().try_clone_to_owned().map(<$std>::from);
                 let second = second.and_then(<$socket>::from_std);
                 Box::pin(async move {
-                    // Without a descriptor to spare, the answer's write tells.
+                    // Without a spare descriptor, writing the answer will report the reset.
                     let Ok(socket) = second else { return pending().await };
                     while let Ok(ready) = socket.ready(Interest::WRITABLE).await {
                         if ready.is_write_closed() {
@@ -331,7 +342,7 @@ watch_for_reset!(TcpStream, std::net::TcpStream);
 #[cfg(unix)]
 watch_for_reset!(UnixStream, std::os::unix::net::UnixStream);
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// An IP address and port.
@@ -341,7 +352,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Its address and port, where it has one.
+    /// Its IP address and port; `None` for a Unix socket.
     pub(crate) fn address(self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(address),
@@ -354,7 +365,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(SocketAddr::V4(address)) => {
-                // In every request's log line: in one piece, since each costs a call through `f`.
+                // This is in every request's log line, so it is written with one call of `f`.
                 let mut text = SmallVec::<[u8; 21]>::new();
                 for (byte, then) in address.ip().octets().into_iter().zip(*b"...:") {
                     text.extend_from_slice(itoa::Buffer::new().format(byte).as_bytes());

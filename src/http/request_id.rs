@@ -1,4 +1,5 @@
-//! `X-Request-Id`: one name for a request, in the answer, the log and the client's own log.
+//! `X-Request-Id`: the id by which a request is found in the answer, in our log and in the
+//! client's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,9 +8,9 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use crate::random::{NoEntropy, Random};
 
-/// Gives requests their ids.
+/// Generates request ids.
 pub(crate) struct RequestIds {
-    /// Tells this process from all others.
+    /// Random, so that the ids of two processes differ.
     process: u64,
     next: AtomicU64,
 }
@@ -21,7 +22,7 @@ impl RequestIds {
         Ok(Self { process: u64::from_be_bytes(process), next: AtomicU64::new(0) })
     }
 
-    /// The client's own id if it can stand in a log line as it is, or a new one.
+    /// Returns the client's id if it is safe to log, otherwise a new one.
     pub(crate) fn of(&self, headers: &HeaderMap) -> HeaderValue {
         if let Some(id) = headers.get(&REQUEST_ID)
             && is_valid(id.as_bytes())
@@ -32,12 +33,12 @@ impl RequestIds {
         let mut id = [b'-'; 33];
         write_hex(&mut id[..16], self.process);
         write_hex(&mut id[17..], next);
-        // Hexadecimal digits and a dash are valid in a header.
+        // Hexadecimal digits and a dash are valid in a header, so this never fails.
         HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("-"))
     }
 }
 
-/// A name made once: one that is not in hyper's own table is copied at every insertion otherwise.
+/// A static, since inserting a name that is not in hyper's table copies it otherwise.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 fn is_valid(id: &[u8]) -> bool {
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_the_clients_id_only_if_it_is_harmless() {
+    fn keeps_the_clients_id_only_if_it_is_valid() {
         let ids = RequestIds::new(&Random::counting(0xabc)).unwrap();
         let of = |id: &'static str| {
             let mut headers = HeaderMap::new();

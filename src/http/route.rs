@@ -1,4 +1,5 @@
-//! What a path stands for.
+//! Maps a request's path to its route, and holds what a route implies: its dialect, its methods,
+//! its label in logs and metrics.
 
 use hyper::Method;
 
@@ -6,16 +7,15 @@ use crate::config::{Dialect, RouteSetting};
 use crate::dialect::vision::Version;
 use crate::endpoint::metadata::{INTROSPECTION_PATH, JWKS_PATH, REVOCATION_PATH, TOKEN_PATH};
 
-/// Who answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route<'r> {
     /// `POST /connect/token`
     ConnectToken,
-    /// `POST /v1/api/oauth/token` and its second version
+    /// `POST /v1/api/oauth/token` and `POST /v2/api/oauth/token`
     VisionToken(Version),
     /// `POST /v1/api/oauth/validateToken`
     VisionValidate,
-    /// `GET /v1/getAccessToken`, perhaps with a scope as one more segment
+    /// `GET /v1/getAccessToken`, optionally with a scope as the last path segment
     FirstvisionToken(Option<&'r str>),
     /// `GET /connect/validate`
     Validate,
@@ -23,19 +23,20 @@ pub(crate) enum Route<'r> {
     Introspection,
     /// `POST /connect/revocation`
     Revocation,
-    /// Both discovery documents
+    /// The metadata of RFC 8414 and of OpenID Connect Discovery
     ServerMetadata,
     /// The key set
     KeySet,
-    /// Nobody, in the words of the service that the path would belong to
+    /// No route; refused in the dialect that the path's prefix belongs to
     Unknown(Dialect),
 }
 
 impl<'r> Route<'r> {
-    /// `issuer_path` is the path of the issuer's URL, empty for most: every route is there below
-    /// it too, for a proxy that passes paths through. `settings` are the operator's own routes.
+    /// Finds the route of `path`. `issuer_path` is the path of the issuer's URL, usually empty;
+    /// every route also exists below it, for proxies that do not strip it. `settings` are the
+    /// operator's own routes.
     pub(crate) fn of(path: &'r str, issuer_path: &str, settings: &[RouteSetting]) -> Self {
-        // RFC 8414, section 3.1 puts its well-known path in front of the issuer's own.
+        // RFC 8414, section 3.1 puts the well-known path in front of the issuer's path.
         if path.strip_prefix(OAUTH_METADATA_PATH).is_some_and(|rest| rest == issuer_path) {
             return Self::ServerMetadata;
         }
@@ -64,9 +65,9 @@ impl<'r> Route<'r> {
         })
     }
 
-    /// The `firstvision` service at `own`, with at most one segment behind it.
-    fn firstvision(path: &'r str, own: &str) -> Option<Self> {
-        let rest = path.strip_prefix(own)?;
+    /// Matches `path` against the `firstvision` service at `base`, with at most one more segment.
+    fn firstvision(path: &'r str, base: &str) -> Option<Self> {
+        let rest = path.strip_prefix(base)?;
         if rest.is_empty() {
             return Some(Self::FirstvisionToken(None));
         }
@@ -78,7 +79,7 @@ impl<'r> Route<'r> {
         })
     }
 
-    /// In whose words requests are refused here.
+    /// The dialect that refusals are written in.
     pub(crate) fn dialect(self) -> Dialect {
         match self {
             Self::ConnectToken
@@ -93,7 +94,7 @@ impl<'r> Route<'r> {
         }
     }
 
-    /// The name in logs and metrics.
+    /// The label in logs and metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::ConnectToken => "token",
@@ -110,7 +111,7 @@ impl<'r> Route<'r> {
         }
     }
 
-    /// What a request that was not refused has achieved.
+    /// The label of the outcome of a request that was not refused.
     pub(crate) fn success(self) -> &'static str {
         match self {
             Self::ConnectToken | Self::VisionToken(_) | Self::FirstvisionToken(_) => "issued",
@@ -124,17 +125,18 @@ impl<'r> Route<'r> {
         }
     }
 
-    /// Whether a client proves there who it is.
+    /// Whether the route requires client authentication.
     pub(crate) fn authenticates(self) -> bool {
         !matches!(self, Self::KeySet | Self::ServerMetadata | Self::Unknown(_) | Self::Validate)
     }
 
-    /// Whether what is done there is written down: not where everybody may read, or nothing is.
+    /// Whether requests are written to the audit. Public documents and unknown paths are not.
     pub(crate) fn is_audited(self) -> bool {
         !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Unknown(_))
     }
 
-    /// For the `Allow` header. A token is never issued to `HEAD`: its answer would be lost.
+    /// The value of the `Allow` header. No route that issues tokens allows `HEAD`, whose answer
+    /// would lack the token.
     pub(crate) fn methods(self) -> &'static str {
         match self {
             Self::ConnectToken
@@ -152,8 +154,8 @@ impl<'r> Route<'r> {
     }
 }
 
-/// The path below the issuer, whose own path proxies may leave in front of it: with it, the issuer's
-/// URL becomes the URL that was called.
+/// Strips the path of the issuer's URL, if a proxy has left it in `path`. The issuer's URL followed
+/// by the result is the URL that the client called.
 pub(crate) fn below_issuer<'r>(path: &'r str, issuer_path: &str) -> &'r str {
     path.strip_prefix(issuer_path).unwrap_or(path)
 }
@@ -172,11 +174,11 @@ mod tests {
     #[test]
     fn every_documented_path_is_taken() {
         use crate::config::TAKEN_PATHS;
-        // These are kept for what describes a server.
-        let kept = ["/", "/docs", "/favicon.ico", "/openapi.json"];
+        // Reserved for pages that describe the server.
+        let reserved = ["/", "/docs", "/favicon.ico", "/openapi.json"];
         for path in TAKEN_PATHS {
             let is_unknown = matches!(Route::of(path, "", &[]), Route::Unknown(_));
-            assert_eq!(is_unknown, kept.contains(&path), "{path}");
+            assert_eq!(is_unknown, reserved.contains(&path), "{path}");
         }
     }
 

@@ -1,8 +1,11 @@
-//! One request: what is it, and who answers it.
+//! Serves one HTTP request: finds its route, checks what can be checked before the body is read,
+//! collects the body, calls the dialect or the endpoint, and records the outcome. It contains no
+//! rules of OAuth.
 
+mod check;
 mod record;
+mod response;
 
-use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Once};
@@ -12,15 +15,14 @@ use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{
-    AUTHORIZATION, AsHeaderName, CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName,
-    HeaderValue, IF_NONE_MATCH, RETRY_AFTER, TRANSFER_ENCODING,
+    AUTHORIZATION, AsHeaderName, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, IF_NONE_MATCH,
 };
 use hyper::http::request;
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Request, Response};
 use tracing::warn;
 
 use crate::clock::Clock;
-use crate::config::{ClientCertificates, Config, Dialect, Limits};
+use crate::config::{ClientCertificates, Config, Dialect};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, secrets,
     vision,
@@ -31,12 +33,12 @@ use crate::endpoint::token::Served;
 use crate::http::body;
 use crate::http::client_address::ClientAddress;
 pub use crate::http::connection::Arrival;
-use crate::http::connection::{
-    Fragment, Handler, Received, VALIDATE_HEAD_BYTES, VALIDATE_HEAD_FIELDS,
-};
+use crate::http::connection::{Handler, Received};
 use crate::http::listener::Peer;
-use crate::http::request_id::{REQUEST_ID, RequestIds};
+use crate::http::request_id::RequestIds;
 use crate::http::route::{Route, below_issuer};
+use crate::http::service::check::check;
+use crate::http::service::response::{echo_client_headers, into_response};
 use crate::oauth::client_authentication::Authorization;
 use crate::oauth::client_certificate::{ShownCertificate, Verification};
 use crate::oauth::dpop::DpopHeader;
@@ -49,56 +51,57 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::traces::Traces;
 
-/// Answers requests, from a socket or from anywhere else.
+/// Answers the requests of the public listeners. It needs no socket: an embedder may call
+/// [`Service::respond`] from its own HTTP server.
 pub struct Service {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
     refusals: Arc<Refusals>,
     request_ids: RequestIds,
     warned_of_proxy: Once,
-    warned_of_no_question: Once,
-    /// Self-signed certificates that were warned of.
-    authorities: Hourly,
+    warned_of_unrestricted_validation: Once,
+    /// Limits the warnings about self-signed certificates to one an hour for each.
+    self_signed_warnings: Hourly,
     pub(crate) traces: Traces,
 }
 
-/// The facts about a request that are told, however it ends.
+/// The part of a request's record that does not depend on its outcome.
 #[derive(Clone, Copy)]
-struct About<'r> {
+struct RequestInfo<'r> {
     head: &'r request::Parts,
     route: Route<'r>,
     request_id: &'r HeaderValue,
     origin: &'r Origin,
 }
 
-/// A request that is being served. If it is dropped before its answer, it is told as abandoned.
+/// Records a request as abandoned if it is dropped before it is answered.
 struct Unanswered<'r> {
     service: &'r Service,
-    about: About<'r>,
+    info: RequestInfo<'r>,
     is_answered: bool,
 }
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.service.record_abandoned(self.about);
+            self.service.record_abandoned(self.info);
         }
     }
 }
 
-/// When and from where a request came, as its peer shows it and as a proxy states it.
+/// Where and when a request arrived, and the client address that a trusted proxy forwards.
 struct Origin {
     arrival: Arrival,
     address: ClientAddress,
 }
 
 impl Service {
-    /// A service that answers from `context`, counts into `metrics` and keeps in `refusals` why it
-    /// refused.
+    /// Creates a service that reads `context`, counts in `metrics` and keeps recent refusals in
+    /// `refusals`.
     ///
     /// # Errors
     ///
-    /// [`NoEntropy`], since request ids must differ between processes.
+    /// [`NoEntropy`]: request ids begin with random bytes, so that they differ between processes.
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<Metrics>,
@@ -111,14 +114,13 @@ impl Service {
             refusals,
             request_ids,
             warned_of_proxy: Once::new(),
-            warned_of_no_question: Once::new(),
-            authorities: Hourly::default(),
+            warned_of_unrestricted_validation: Once::new(),
+            self_signed_warnings: Hourly::default(),
             traces: Traces::default(),
         })
     }
 
-    /// Answers one request. Whatever happens inside, there is an answer, and one line about it in
-    /// the log.
+    /// Answers one request and logs one line about it. A panic is answered as an internal error.
     pub fn respond<B>(
         &self,
         request: Request<B>,
@@ -127,7 +129,7 @@ impl Service {
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
-        // Whatever an `async fn` takes apart is in its future twice.
+        // Not an `async fn`: destructuring a parameter there stores it in the future twice.
         let (head, body) = request.into_parts();
         self.respond_to(head, body, arrival)
     }
@@ -147,28 +149,29 @@ impl Service {
         let proxies = &snapshot.config.trusted_proxies;
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
         if address.is_undeclared_proxy {
-            self.note_undeclared_proxy(arrival.peer);
+            self.warn_of_undeclared_proxy(arrival.peer);
         }
         let origin = Origin { arrival, address };
         if route == Route::Validate && head.uri.query().is_none() {
-            self.warned_of_no_question.call_once(|| {
+            self.warned_of_unrestricted_validation.call_once(|| {
                 warn!(
-                    "/connect/validate was asked without a question: every token of this issuer is \
-                     good there; say ?scope= or ?audience="
+                    "/connect/validate was called without a query, so it accepts every valid token \
+                     of this issuer; add ?scope= or ?audience= to the URL that the proxy calls"
                 );
             });
         }
-        let about = About { head: &head, route, request_id: &request_id, origin: &origin };
-        let mut unanswered = Unanswered { service: self, about, is_answered: false };
+        let info = RequestInfo { head: &head, route, request_id: &request_id, origin: &origin };
+        let mut unanswered = Unanswered { service: self, info, is_answered: false };
         let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
-            let head = head_of(&snapshot, route, &head, &origin, &ShownCertificate::Absent);
+            let certificate = ShownCertificate::Absent;
+            let head = request_head(&snapshot, route, &head, &origin, &certificate);
             refuse(Cause::Internal, &head, route)
         });
         unanswered.is_answered = true;
         drop(unanswered);
 
-        self.record(about, &outcome);
+        self.record(info, &outcome);
         let mut response = into_response(outcome, request_id);
         if route.dialect() == Dialect::Vision {
             echo_client_headers(&head.headers, response.headers_mut());
@@ -176,30 +179,32 @@ impl Service {
         response
     }
 
-    fn note_undeclared_proxy(&self, peer: Peer) {
+    fn warn_of_undeclared_proxy(&self, peer: Peer) {
         self.metrics.untrusted_forwarding.inc();
         self.warned_of_proxy.call_once(|| {
             warn!(
                 %peer,
-                "forwarding fields from a peer that trusted_proxies does not name: failed attempts \
-                 count for its address and not for its clients'; if it is a proxy, name it"
+                "a peer that is not in trusted_proxies sends forwarding headers: failed attempts \
+                 count for the peer's address, not for the clients behind it; if it is a proxy, \
+                 add it to trusted_proxies"
             );
         });
     }
 
-    /// Counts a self-signed certificate that the proxy takes for an authority, and warns of each
-    /// once an hour.
-    fn warn_of_authority(&self, shown: &ShownCertificate) {
+    /// Counts a self-signed client certificate that the proxy trusts as a certificate authority,
+    /// and warns of each once an hour.
+    fn warn_of_trusted_self_signed(&self, shown: &ShownCertificate) {
         let ShownCertificate::Present(certificate) = shown else { return };
         let Some(subject) = certificate.authority() else { return };
         self.metrics.self_signed_certificates.inc();
         let now = self.context.clock.unix_seconds();
-        if self.authorities.is_due(certificate.thumbprint(), now) {
-            let subject = &*excerpt(subject.as_bytes(), MOST_SUBJECT_BYTES);
+        if self.self_signed_warnings.is_due(certificate.thumbprint(), now) {
+            let subject = &*excerpt(subject.as_bytes(), MAX_SUBJECT_BYTES);
             warn!(
                 subject,
-                "a client's self-signed certificate stands in the proxy's CA file, where it is an \
-                 authority for every client's name: take it out, and register its key in jwks"
+                "a client's self-signed certificate is in the proxy's CA file, so its key can issue \
+                 a certificate in the name of any client: remove it from the CA file, and register \
+                 its key in the client's jwks"
             );
         }
     }
@@ -222,12 +227,12 @@ impl Service {
         } else {
             ShownCertificate::Absent
         };
-        self.warn_of_authority(&certificate);
-        let mut head = head_of(snapshot, route, request, origin, &certificate);
+        self.warn_of_trusted_self_signed(&certificate);
+        let mut head = request_head(snapshot, route, request, origin, &certificate);
         let checked = check(limits, route, request);
         if route == Route::Validate {
-            // The body is the business of the API that the token is for.
-            body::linger(&request.headers, body);
+            // A body belongs to the API request whose token is validated: discard it.
+            body::discard_in_background(&request.headers, body);
             return match checked {
                 Ok(()) => bearer::validate(&self.context, snapshot, &head),
                 Err(cause) => refuse(cause, &head, route),
@@ -236,7 +241,7 @@ impl Service {
         if let Err(cause) = checked {
             let mut outcome = refuse(cause, &head, route);
             if let (Cause::NotFound, Err(refused)) = (cause, &mut outcome.verdict) {
-                let path = path_of(request, &head, body, limits.body_bytes, deadline).await;
+                let path = unknown_path(request, &head, body, limits.body_bytes, deadline).await;
                 refused.named = Some(path);
             } else {
                 body::discard(&request.headers, body, deadline).await;
@@ -265,7 +270,7 @@ impl Service {
                 let now = context.clock.unix_seconds();
                 publish(metadata::key_set(snapshot, now), &request.headers)
             }
-            // `check` has refused it, or it was answered without a body.
+            // Not reached: `check` refuses unknown routes, and `Validate` is answered above.
             Route::Unknown(_) | Route::Validate => refuse(Cause::NotFound, &head, route),
         }
     }
@@ -287,7 +292,7 @@ impl std::fmt::Debug for Service {
     }
 }
 
-fn head_of<'r>(
+fn request_head<'r>(
     snapshot: &Snapshot,
     route: Route<'_>,
     request: &'r request::Parts,
@@ -305,7 +310,7 @@ fn head_of<'r>(
         Ok(Some(value)) => DpopHeader::Present(value),
         Err(Repeated) => DpopHeader::Repeated,
     };
-    // Two are one too many to choose from: no type at all is read as neither.
+    // A repeated Content-Type is ambiguous; treat it as an unsupported type.
     let content_type = single(&request.headers, CONTENT_TYPE).unwrap_or(Some(&b","[..]));
     let is_vision = route.dialect() == Dialect::Vision;
     let client_header =
@@ -325,27 +330,27 @@ fn head_of<'r>(
     }
 }
 
-/// The client's certificate, if the peer is a proxy that is believed about certificates, and states
-/// one and how far it has verified it.
+/// The client's certificate, if the peer is a proxy that may forward certificates and it forwards
+/// both the certificate and the result of verifying it.
 fn certificate(config: &Config, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
     let address = peer.address().map(|address| address.ip());
     if !config.certificate_proxies().any(|proxy| proxy.is(address)) {
         return ShownCertificate::Absent;
     }
     let ClientCertificates { verify_header, certificate_header, .. } = &config.client_certificate;
-    let stated = |name| single(headers, name).ok().flatten();
-    let Some(certificate) = stated(certificate_header).filter(|stated| !stated.is_empty()) else {
+    let field = |name| single(headers, name).ok().flatten();
+    let Some(certificate) = field(certificate_header).filter(|value| !value.is_empty()) else {
         return ShownCertificate::Absent;
     };
-    let verification = stated(verify_header).and_then(Verification::read);
+    let verification = field(verify_header).and_then(Verification::read);
     verification.map_or(ShownCertificate::Absent, |verification| {
         ShownCertificate::read(certificate, verification)
     })
 }
 
-/// The path that was not found, for the log. The body is read for this: the path may be one of the
-/// secrets in it.
-async fn path_of<B>(
+/// Returns the path that was not found, for the log, or [`WITHHELD`] if it may contain a secret of
+/// the request. To find those secrets, the body is read too.
+async fn unknown_path<B>(
     request: &request::Parts,
     head: &RequestHead<'_>,
     body: B,
@@ -356,50 +361,17 @@ where
     B: Body<Data = Bytes>,
 {
     let headers = &request.headers;
-    // A client that waits for `100 Continue` is not asked for its body, which may hold anything.
+    // Reading the body would send `100 Continue` and invite a body that is not wanted.
     let collected = if headers.contains_key(EXPECT) && !body.is_end_stream() {
         None
     } else {
         body::collect(headers, body, limit, deadline).await.ok()
     };
-    let secrets = collected.and_then(|body| secrets::of(head, &body));
+    let secrets = collected.and_then(|body| secrets::collect(head, &body));
     secrets.map_or_else(|| WITHHELD.into(), |secrets| named(head.path.as_bytes(), &secrets).into())
 }
 
-/// What can be said before the body is read.
-fn check(limits: &Limits, route: Route<'_>, request: &request::Parts) -> Result<(), Cause> {
-    let headers = &request.headers;
-    let line = request.method.as_str().len() + uri_length(request) + "  HTTP/1.1\r\n".len();
-    let fields: usize = headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
-        .sum();
-    let (mut most_fields, mut most_bytes) = (limits.header_fields, limits.header_bytes);
-    if route == Route::Validate {
-        most_fields = most_fields.max(VALIDATE_HEAD_FIELDS);
-        most_bytes = most_bytes.max(VALIDATE_HEAD_BYTES);
-    }
-    if headers.len() > most_fields || line + fields > most_bytes {
-        return Err(Cause::HeadTooLarge);
-    }
-    if request.extensions.get::<Fragment>().is_some() {
-        return Err(Cause::Fragment);
-    }
-    check_host(request)?;
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next()
-        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
-    {
-        return Err(Cause::TransferEncoding);
-    }
-    match route {
-        Route::Unknown(_) => Err(Cause::NotFound),
-        _ if route.allows(&request.method) => Ok(()),
-        _ => Err(Cause::MethodNotAllowed),
-    }
-}
-
-/// The value of a field that may stand there once.
+/// The value of a header field that must not be repeated; `None` if it is absent.
 pub(super) fn single(
     headers: &HeaderMap,
     name: impl AsHeaderName,
@@ -411,29 +383,11 @@ pub(super) fn single(
     }
 }
 
-/// A field is there twice or more.
+/// The header field occurs more than once.
 pub(super) struct Repeated;
 
-/// RFC 9112, section 3.2: one `Host`, no more and no less, and a host in it.
-fn check_host(request: &request::Parts) -> Result<(), Cause> {
-    let mut hosts = request.headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
-        (None, _) if request.version == Version::HTTP_10 => Ok(()),
-        _ => Err(Cause::Host),
-    }
-}
-
-/// RFC 3986, section 3.2: what may stand in a host and port.
-fn is_host(host: &[u8]) -> bool {
-    host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b))
-}
-
-fn uri_length(request: &request::Parts) -> usize {
-    request.uri.path().len() + request.uri.query().map_or(0, |query| query.len() + 1)
-}
-
-/// A public document, or 304 to whoever has it already. Browsers of any origin may read it.
+/// Answers with a public document, or with 304 if the client's copy is current. Scripts of any
+/// origin may read it (CORS).
 fn publish(document: Document, headers: &HeaderMap) -> Outcome<'static> {
     let Document { body, etag, max_age } = document;
     let known = headers
@@ -455,59 +409,5 @@ fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'st
     Outcome { answer, verdict: Err(cause.into()) }
 }
 
-fn into_response(outcome: Outcome<'_>, request_id: HeaderValue) -> Response<Full<Bytes>> {
-    let Outcome { answer, verdict } = outcome;
-    let mut headers = HeaderMap::with_capacity(answer.headers.len() + 2);
-    for (name, value) in answer.headers {
-        let value = match value {
-            Cow::Borrowed(value) => HeaderValue::from_static(value),
-            // Made of our own text: always valid.
-            Cow::Owned(value) => {
-                HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""))
-            }
-        };
-        headers.append(HeaderName::from_static(name), value);
-    }
-    headers.insert(&REQUEST_ID, request_id);
-    if let Err(refused) = verdict {
-        if let Some(seconds) = refused.cause.retry_after() {
-            headers.insert(RETRY_AFTER, seconds.into());
-        }
-        if leaves_bytes_unread(refused.cause) {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-    }
-    let mut response = Response::new(Full::new(answer.body));
-    *response.headers_mut() = headers;
-    // Every status in the dialects' tables is a valid one.
-    *response.status_mut() =
-        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-}
-
-/// Tracing headers of `vision` clients come back as they were sent, unless they are too long.
-fn echo_client_headers(request: &HeaderMap, response: &mut HeaderMap) {
-    for (name, max_length) in vision::CLIENT_HEADERS {
-        if let Some(value) = request.get(name)
-            && value.len() <= max_length
-        {
-            response.insert(HeaderName::from_static(name), value.clone());
-        }
-    }
-}
-
-/// After these, what follows on the connection may be the rest of a message and not a new one.
-fn leaves_bytes_unread(cause: Cause) -> bool {
-    matches!(
-        cause,
-        Cause::BodyAborted
-            | Cause::BodyTooLarge
-            | Cause::HeadTooLarge
-            | Cause::Host
-            | Cause::RequestTimeout
-            | Cause::TransferEncoding
-    )
-}
-
-/// Of a certificate's subject, in the log.
-const MOST_SUBJECT_BYTES: usize = 128;
+/// The longest part of a certificate's subject in the log, in bytes.
+const MAX_SUBJECT_BYTES: usize = 128;

@@ -1,7 +1,8 @@
-//! JWTs that others have signed: assertions and proofs (RFC 7515, RFC 7519).
+//! JWTs that clients have signed: assertions and DPoP proofs (RFC 7515, RFC 7519).
 //!
-//! Reading verifies nothing. It is strict, so that what is verified later is what was read: one
-//! spelling of everything, no name twice, nothing in the header that would choose another key.
+//! Parsing verifies no signature. It is strict, so that verification covers exactly what was
+//! parsed: one spelling of everything, no repeated member, nothing in the header that points to
+//! another key.
 
 use std::fmt;
 use std::hint::black_box;
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::jose::public_key::{Algorithm, PublicKey};
 
-/// A JWT whose signature nobody has looked at yet.
+/// A parsed JWT whose signature is not verified yet.
 pub struct ForeignJwt<'a> {
     signed: &'a str,
     payload: &'a str,
@@ -23,10 +24,10 @@ pub struct ForeignJwt<'a> {
 }
 
 impl<'a> ForeignJwt<'a> {
-    /// Takes a compact serialization apart and reads its header. `None` if it cannot be one that is
-    /// accepted here: over-long, not of three parts, or with a header that points elsewhere.
+    /// Parses a compact serialization and its header. `None` if it is too long, does not have three
+    /// parts, or has a header that points to another key.
     pub fn read(text: &'a str) -> Option<Self> {
-        // Before anything is decoded: a megabyte of dots costs a comparison.
+        // Checked first, so that an over-long text costs one comparison.
         if text.len() > MAX_BYTES {
             return None;
         }
@@ -36,39 +37,39 @@ impl<'a> ForeignJwt<'a> {
             return None;
         }
         let header: Header = parse(header)?;
-        // RFC 7515, section 4.1: each of these would have us take a key from elsewhere, or is an
-        // extension that must be understood.
+        // RFC 7515, section 4.1: each of these points to another key, or is an extension that must
+        // be understood.
         if header.jku || header.x5u || header.x5c || header.crit || header.b64 {
             return None;
         }
         Some(Self { signed, payload, signature, header })
     }
 
-    /// The claims, not verified yet. `None` if they are not a JSON object of this shape.
+    /// Parses the claims, which are not verified yet. `None` if they are not an object of this
+    /// type.
     pub fn claims<T: DeserializeOwned>(&self) -> Option<T> {
         parse(self.payload)
     }
 
-    /// The algorithm that it names; `None` if that is none that is verified here.
+    /// The `alg` of the header; `None` if it is not supported.
     pub fn algorithm(&self) -> Option<Algorithm> {
         self.header.alg.parse().ok()
     }
 
-    /// Its type.
+    /// The `typ` of the header.
     pub fn token_type(&self) -> Option<&str> {
         self.header.typ.as_deref()
     }
 
-    /// The key that it brings along, as JSON. Only a proof of possession may.
+    /// The `jwk` of the header. Only a DPoP proof may have one.
     pub fn embedded_key(&self) -> Option<&Value> {
         self.header.jwk.as_ref()
     }
 
-    /// Whether one of `keys` has signed it with `algorithm`.
+    /// Whether one of `keys` has signed the JWT with `algorithm`.
     ///
-    /// A `kid` chooses the key; without one, every key that fits the algorithm is tried. Where no
-    /// key comes into question, one that fits is tried all the same, so that finding that out takes
-    /// as long.
+    /// A `kid` selects the key; without one, every key for the algorithm is tried. If no key
+    /// qualifies, a decoy is tried, so that the result takes the same time.
     pub fn is_signed_by(&self, keys: &[PublicKey], algorithm: Algorithm) -> bool {
         let kid = self.header.kid.as_deref();
         let fitting = || keys.iter().filter(|key| key.is_for(algorithm));
@@ -82,20 +83,21 @@ impl<'a> ForeignJwt<'a> {
         chosen.any(|key| key.verifies(algorithm, self.signed, self.signature))
     }
 
-    /// Whether `key`, which it brought along, has signed it with `algorithm`.
+    /// Whether `key`, the parsed [`embedded_key`](Self::embedded_key), has signed the JWT with
+    /// `algorithm`.
     pub fn is_signed_by_embedded(&self, key: &PublicKey, algorithm: Algorithm) -> bool {
         key.is_for(algorithm) && key.verifies(algorithm, self.signed, self.signature)
     }
 }
 
-/// An assertion is a credential.
+/// Shows nothing: an assertion is a credential.
 impl fmt::Debug for ForeignJwt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ForeignJwt(…)")
     }
 }
 
-/// A time in claims: seconds since 1970, a fraction is dropped (RFC 7519, section 2).
+/// A time in claims, in Unix seconds. A fraction is dropped (RFC 7519, section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NumericDate(pub u64);
 
@@ -130,21 +132,21 @@ struct Header {
     b64: bool,
 }
 
-/// That a member is there, whatever it is.
+/// Deserializes any value of a member to `true`, so that only its presence counts.
 fn presence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 fn parse<T: DeserializeOwned>(encoded: &str) -> Option<T> {
     let json = URL_SAFE_NO_PAD.decode(encoded).ok()?;
-    // A structure would also be read from an array.
+    // Otherwise serde would also read a struct from an array.
     if !json.trim_ascii_start().starts_with(b"{") {
         return None;
     }
     serde_json::from_slice(&json).ok()
 }
 
-/// An assertion with an RSA-4096 signature has less than 2 KiB.
+/// The longest JWT. An assertion with an RSA-4096 signature has less than 2 KiB.
 const MAX_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_nothing_that_points_elsewhere() {
+    fn refuses_headers_that_point_to_another_key() {
         assert!(ForeignJwt::read(&jwt(r#"{"alg":"RS256","new":1}"#)).is_some());
         for header in [
             "",
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn names_no_algorithm_that_is_not_verified() {
+    fn unsupported_algorithms_are_none() {
         for name in ["none", "None", "HS256", "RS512", "ES384", "rs256", ""] {
             let text = jwt(&format!(r#"{{"alg":"{name}"}}"#));
             assert_eq!(ForeignJwt::read(&text).unwrap().algorithm(), None, "{name}");
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kid_chooses_one_key_and_without_it_all_that_fit_are_tried() {
+    fn a_kid_selects_one_key_and_without_one_all_keys_for_the_algorithm_are_tried() {
         use crate::jose::public_key::{KeyShape, VERIFICATIONS};
 
         let verifications = |keys: &[PublicKey], algorithm: Algorithm, kid: &str| {

@@ -1,16 +1,16 @@
-//! JWK Sets (RFC 7517, section 5): several public keys in one text.
+//! Parses the JWK Sets of clients (RFC 7517, section 5).
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::jose::public_key::{KeyProblem, PublicKey, Unusable};
 
-/// What is wrong with a JWK Set, and which part of its text that is.
+/// What is wrong with a JWK Set, and where.
 #[derive(Debug)]
 pub struct SetProblem<'t> {
-    /// The key at fault or, with the problem as whole, the set.
+    /// The text of the faulty key, or of the whole set if `index` is `None`.
     pub part: &'t str,
-    /// Which key, counted from 0.
+    /// The index of the faulty key, counted from 0.
     pub index: Option<usize>,
     /// What is wrong.
     pub problem: KeyProblem,
@@ -19,17 +19,17 @@ pub struct SetProblem<'t> {
 /// The keys of a JWK Set.
 #[derive(Debug)]
 pub struct JwkSet<'t> {
-    /// Those that verify signatures here.
+    /// The keys that can verify signatures.
     pub keys: Vec<PublicKey>,
-    /// Those that do not, each with the reason.
+    /// The keys for other uses, each with the reason why it was skipped.
     pub skipped: Vec<SetProblem<'t>>,
 }
 
-/// Reads a JWK Set (RFC 7517, section 5). Keys for other uses are skipped.
+/// Parses a JWK Set (RFC 7517, section 5). Keys for other uses are skipped.
 ///
 /// # Errors
 ///
-/// The first [`SetProblem`]; that all are skipped is one.
+/// The first [`SetProblem`]. A set whose keys are all skipped is an error too.
 pub fn parse(text: &str) -> Result<JwkSet<'_>, SetProblem<'_>> {
     #[derive(Deserialize)]
     struct Set<'a> {
@@ -68,7 +68,7 @@ mod tests {
         "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"k","alg":"EdDSA"}"#;
 
     #[test]
-    fn a_problem_of_a_set_says_where() {
+    fn a_problem_names_the_faulty_part() {
         let text = format!(r#"{{"keys": [{P256}, {{"kty":"oct"}}]}}"#);
         let problem = parse(&text).unwrap_err();
         assert_eq!((problem.index, problem.part), (Some(1), r#"{"kty":"oct"}"#));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_for_other_uses_are_skipped_and_named() {
+    fn keys_for_other_uses_are_skipped_with_a_reason() {
         let others = [
             (r#"{"kty":"OKP","crv":"X25519","x":"AA"}"#.to_owned(), "type"),
             (r#"{"kty":"EC","crv":"P-521","x":"AA","y":"AA"}"#.to_owned(), "type"),

@@ -1,4 +1,4 @@
-//! JWS compact serialization (RFC 7515, section 7.1), written straight into the answer's buffer.
+//! Writes JWS compact serializations (RFC 7515, section 7.1) in place, into the answer's buffer.
 //!
 //! ```text
 //! BASE64URL(header) "." BASE64URL(payload) "." BASE64URL(signature)
@@ -10,8 +10,8 @@ use std::ops::Range;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Takes the payload's bytes as they are made. They stand in the buffer until all are there and can
-/// be encoded in one go, which is quicker than piece by piece.
+/// Collects the payload in the buffer and encodes it in one call at the end, which is faster than
+/// encoding each piece.
 pub struct PayloadWriter {
     buffer: Vec<u8>,
     start: usize,
@@ -19,7 +19,7 @@ pub struct PayloadWriter {
 }
 
 impl PayloadWriter {
-    /// Begins a token at the end of `buffer`: writes the header, which is encoded already, and the
+    /// Begins a token at the end of `buffer`: writes the header, which is already encoded, and a
     /// dot.
     pub fn begin(mut buffer: Vec<u8>, encoded_header: &str) -> Self {
         let start = buffer.len();
@@ -28,7 +28,7 @@ impl PayloadWriter {
         Self { payload: buffer.len(), buffer, start }
     }
 
-    /// Ends the payload.
+    /// Encodes the payload.
     pub fn finish(self) -> SigningInput {
         let Self { mut buffer, start, payload } = self;
         let end = buffer.len();
@@ -51,25 +51,25 @@ impl Write for PayloadWriter {
     }
 }
 
-/// A token that lacks only its signature, at the end of a buffer that may begin with other things.
+/// A token without its signature, at the end of a buffer that may begin with other text.
 pub struct SigningInput {
     buffer: Vec<u8>,
     token: Range<usize>,
 }
 
 impl SigningInput {
-    /// What is signed (RFC 7515, section 5.1, step 8).
+    /// The JWS Signing Input (RFC 7515, section 5.1, step 8).
     pub fn as_bytes(&self) -> &[u8] {
         &self.buffer[self.token.clone()]
     }
 
-    /// Takes the token away again and gives back what stood before it.
+    /// Removes the token and returns the rest of the buffer.
     pub fn discard(mut self) -> Vec<u8> {
         self.buffer.truncate(self.token.start);
         self.buffer
     }
 
-    /// Appends the signature and gives the whole buffer back.
+    /// Appends the signature and returns the buffer.
     pub fn finish(self, signature: &[u8]) -> Vec<u8> {
         let mut buffer = self.buffer;
         buffer.push(b'.');
@@ -81,7 +81,7 @@ impl SigningInput {
     }
 }
 
-/// Unpadded base64: four characters for three bytes, rounded up.
+/// The length of unpadded base64: four characters for three bytes, rounded up.
 fn encoded_length(bytes: usize) -> usize {
     (bytes * 4).div_ceil(3)
 }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn assembles_a_token_behind_what_was_there() {
+    fn appends_a_token_to_the_buffer() {
         let mut writer = PayloadWriter::begin(b"{\"t\":\"".to_vec(), "aGVhZGVy");
         for byte in b"payload" {
             writer.write_all(&[*byte]).unwrap();

@@ -1,32 +1,33 @@
-//! Tokens that come back: is this one of ours (RFC 7519, section 7.2)?
+//! Verifies the issuer's own tokens (RFC 7519, section 7.2), except for their time and audience.
 
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 
 use crate::jose::key_set::KeySet;
 
-/// The claims of one of our own tokens that decide what it is good for.
+/// The claims of one of the issuer's own tokens, without its client's static claims. Optional
+/// claims are absent in the `vision` profile, if nothing else is said.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
-    /// Its end, in Unix seconds.
+    /// The expiry time, in Unix seconds.
     pub exp: u64,
-    /// When it was issued, in Unix seconds; the `vision` profile does not say.
+    /// When the token was issued, in Unix seconds.
     pub iat: Option<u64>,
-    /// When its time begins, in Unix seconds; none of ours says.
+    /// Before this time the token is not valid, in Unix seconds. No profile sets it.
     pub nbf: Option<u64>,
-    /// What makes it one of its kind; the `vision` profile has none.
+    /// The token's unique id.
     pub jti: Option<String>,
-    /// The issuer; the `vision` profile names none.
+    /// The issuer.
     pub iss: Option<String>,
-    /// Whom it speaks of; the `vision` profile does not say.
+    /// The subject.
     pub sub: Option<String>,
-    /// To whom it was issued.
+    /// The client that the token was issued to.
     pub client_id: String,
     /// The granted scope.
     pub scope: String,
-    /// For whom; the `vision` profile names nobody.
+    /// The audience.
     pub aud: Option<Audience>,
-    /// A key or certificate that it is bound to: no bearer token then (RFC 7800).
+    /// The key or certificate that the token is bound to (RFC 7800); `None` for a bearer token.
     pub cnf: Option<serde_json::Value>,
 }
 
@@ -41,7 +42,7 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// Whether `audience` is meant.
+    /// Whether `audience` is among them.
     pub fn contains(&self, audience: &str) -> bool {
         match self {
             Self::One(one) => one == audience,
@@ -50,15 +51,16 @@ impl Audience {
     }
 }
 
-/// The claims of `token` and the id of the key that has signed it, if one of those published at
-/// `now` (Unix seconds) has, with RS256. The token's own time is not looked at.
+/// Returns the claims of `token` and the id of its key, if a key that is published at `now` (Unix
+/// seconds) has signed it with RS256. The claims themselves, such as the expiry time, are not
+/// checked.
 ///
-/// A `kid` chooses the key; without one, as in the `vision` profile, every published key is tried.
-/// Nothing else in the header is obeyed: the algorithm is ours to know (RFC 8725, section 3.1).
+/// A `kid` selects the key; without one, as in the `vision` profile, every published key is tried.
+/// The rest of the header is ignored: the algorithm is fixed (RFC 8725, section 3.1).
 pub fn verify<'k>(token: &str, keys: &'k KeySet, now: u64) -> Option<(Claims, &'k str)> {
     let header = decode_header(token).ok()?;
     let mut validation = Validation::new(Algorithm::RS256);
-    // Time is asked of our own clock, and who may use a token is for the endpoint to say.
+    // The caller checks the time, by the server's clock, and the audience.
     validation.validate_exp = false;
     validation.validate_aud = false;
     validation.required_spec_claims.clear();

@@ -1,32 +1,32 @@
 //! The life of a signing key: published → signing → retiring → gone.
 //!
-//! A key is in the key set long enough for every verifier's copy to have it before the first token
-//! is signed with it, and stays until the last such token has expired and the copies are stale. No
-//! state is stored: it follows from two timestamps a key and the clock, so that every process that
-//! sees the same files agrees without talking.
+//! A key is published in the key set before it signs, for long enough that the copies of all
+//! verifiers contain it. It stays in the key set until the last token that it signed has expired.
+//! No state is stored: the state follows from two timestamps of each key and the clock, so that
+//! processes that read the same files agree without communicating.
 
 use std::fmt;
 
 /// When a key was published and when it signs, in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyTimes {
-    /// In the key set from here on.
+    /// When the key was added to the key set.
     pub published_at: u64,
-    /// Signs from here on, until a younger key does.
+    /// When the key begins to sign. It signs until a key with a later time does.
     pub signs_from: u64,
 }
 
-/// How long verifiers may hold on to things, in seconds.
+/// How long verifiers may use key sets and tokens, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// How long a fetched key set may be used (its `Cache-Control: max-age`).
     pub jwks_max_age: u64,
-    /// The longest life of any token.
+    /// The longest lifetime of any token.
     pub token_lifetime: u64,
 }
 
 impl Retention {
-    /// The longer of both, of each.
+    /// The larger value of each field.
     pub fn max(self, other: Self) -> Self {
         Self {
             jwks_max_age: self.jwks_max_age.max(other.jwks_max_age),
@@ -34,14 +34,15 @@ impl Retention {
         }
     }
 
-    /// A key made at `now` beside others: it signs only after every cached key set without it has
-    /// run out. Twice the age, since a cache may have been filled from another cache.
+    /// The times of a key that is made at `now` in addition to others. It signs only once every
+    /// cached key set without it has expired: after twice the maximum age, since a cache may have
+    /// been filled from another cache.
     pub fn publish_at(&self, now: u64) -> KeyTimes {
         KeyTimes { published_at: now, signs_from: now + 2 * self.jwks_max_age }
     }
 
-    /// The same beside keys with the times `others`: it signs after the one that signs at `now`,
-    /// also while the clock stands before all of them.
+    /// As [`publish_at`](Self::publish_at), but the key also signs later than the one among
+    /// `others` that signs at `now`, even if the clock is before the times of all of them.
     pub fn publish_beside(&self, others: &[KeyTimes], now: u64) -> KeyTimes {
         let times = self.publish_at(now);
         let signs_since = signs_since(others.iter().map(|key| key.signs_from), now);
@@ -49,7 +50,7 @@ impl Retention {
         KeyTimes { signs_from: times.signs_from.max(next), ..times }
     }
 
-    /// What becomes of a key whose successor signs from `retires_at` on (Unix seconds).
+    /// The retirement of a key whose successor signs from `retires_at` on (Unix seconds).
     pub fn retire_at(&self, retires_at: u64) -> Retirement {
         let kept_for = self.token_lifetime + self.jwks_max_age;
         // The time in a file may be any number.
@@ -57,9 +58,9 @@ impl Retention {
     }
 }
 
-/// Of the times from which keys sign, the one whose key signs at `now`: the last that has come. If
-/// none has, the clock was set back, and the earliest counts: a key that signed yesterday is no
-/// worse today.
+/// Returns the time, among the `signs_from` of all keys, of the key that signs at `now`: the latest
+/// time that is not after `now`. If all are after `now`, the clock was set back, and the earliest
+/// is returned, so that signing goes on.
 pub fn signs_since(times: impl Iterator<Item = u64> + Clone, now: u64) -> Option<u64> {
     let due = times.clone().filter(|from| *from <= now).max();
     due.or_else(|| times.min())
@@ -68,22 +69,23 @@ pub fn signs_since(times: impl Iterator<Item = u64> + Clone, now: u64) -> Option
 /// The end of a key's life, in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retirement {
-    /// Signs until here, when its successor begins.
+    /// When the key stops signing and its successor begins.
     pub retires_at: u64,
-    /// In the key set until here: its last token has expired then, and the copies are stale.
+    /// When the key leaves the key set: the tokens that it signed have expired, and so have the
+    /// cached key sets.
     pub gone_at: u64,
 }
 
-/// Where a key stands.
+/// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// In the key set, not signing yet.
+    /// In the key set, but not signing yet.
     Published,
-    /// In the key set, and new tokens carry its signature.
+    /// In the key set and signing new tokens.
     Signing,
-    /// In the key set for the tokens it has signed; a younger key signs.
+    /// In the key set for the tokens that it signed; a later key signs.
     Retiring,
-    /// Out of the key set: no token that it signed is valid any more.
+    /// Not in the key set any more: all tokens that it signed have expired.
     Gone,
 }
 
@@ -99,10 +101,10 @@ impl fmt::Display for KeyState {
 }
 
 impl KeyTimes {
-    /// This key's state at `now`, among `all` keys of the same issuer (itself included).
+    /// The key's state at `now`, among `all` keys of the same issuer (itself included).
     ///
-    /// A signing key without a successor signs for ever: an operator who forgets to rotate has an
-    /// old key, not an outage.
+    /// A signing key without a successor signs indefinitely, so that a forgotten rotation is not an
+    /// outage.
     pub fn state(&self, all: &[Self], retention: &Retention, now: u64) -> KeyState {
         let signs_since = signs_since(all.iter().map(|key| key.signs_from), now);
         if self.signs_from > now && Some(self.signs_from) != signs_since {
@@ -115,8 +117,8 @@ impl KeyTimes {
         }
     }
 
-    /// When this key's life ends, or has ended, among `all` keys of the same issuer. `None`: there
-    /// is no successor.
+    /// The key's retirement, past or future, among `all` keys of the same issuer. `None` if the key
+    /// has no successor.
     pub fn retirement(&self, all: &[Self], retention: &Retention) -> Option<Retirement> {
         let later = all.iter().map(|key| key.signs_from).filter(|&from| from > self.signs_from);
         later.min().map(|retires_at| retention.retire_at(retires_at))
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_key_follows_from_the_next_one() {
+    fn a_keys_retirement_follows_from_its_successor() {
         let [first, second, third] =
             [1_000, 20_000, 30_000].map(|at| KeyTimes { published_at: at, signs_from: at });
         let all = [third, first, second];
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_at_the_end_of_time_is_one_too() {
+    fn a_successor_with_the_largest_time_does_not_overflow() {
         let [key, last] = [0, u64::MAX].map(|at| KeyTimes { published_at: 0, signs_from: at });
         let retirement = key.retirement(&[key, last], &RETENTION).unwrap();
         assert_eq!((retirement.retires_at, retirement.gone_at), (u64::MAX, u64::MAX));
@@ -176,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_key_signs_for_ever() {
+    fn a_key_without_a_successor_signs_indefinitely() {
         let key = KeyTimes { published_at: 0, signs_from: 0 };
         assert_eq!(key.retirement(&[key], &RETENTION), None);
         assert_eq!(key.state(&[key], &RETENTION, u64::MAX), KeyState::Signing);
     }
 
     #[test]
-    fn on_a_clock_before_every_key_the_earliest_signs() {
+    fn if_the_clock_is_before_every_key_the_earliest_signs() {
         let [first, second] =
             [1_000, 2_000].map(|at| KeyTimes { published_at: at, signs_from: at });
         let states = |now| [first, second].map(|key| key.state(&[second, first], &RETENTION, now));
@@ -193,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_made_on_such_a_clock_does_not_sign_before_it_was_published() {
+    fn a_key_that_is_made_by_a_clock_set_back_is_published_before_it_signs() {
         let first = KeyTimes { published_at: 10_000, signs_from: 10_000 };
         let made = RETENTION.publish_beside(&[first], 1_000);
         assert_eq!((made.published_at, made.signs_from), (1_000, 10_001));
         assert_eq!(made.state(&[first, made], &RETENTION, 1_600), KeyState::Published);
-        // On the right clock it waits as long as any.
+        // With the right clock, it waits as long as any key.
         assert_eq!(RETENTION.publish_beside(&[first], 10_000), RETENTION.publish_at(10_000));
         assert_eq!(RETENTION.publish_beside(&[], 10_000), RETENTION.publish_at(10_000));
     }

@@ -1,4 +1,5 @@
-//! The issuer's RSA keys, and their public halves as a JSON Web Key Set (RFC 7517, section 5).
+//! The issuer's RSA signing keys, and its key set (RFC 7517, section 5), which has their public
+//! keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::jose::key_life::{self, KeyState, KeyTimes, Retention, Retirement};
 use crate::jose::public_key::{Thumbprint, sha256};
 use crate::tally::Tally;
 
-/// One RSA signing key with everything about it that a token needs, made once.
+/// An RSA signing key, with everything precomputed that a token needs.
 pub struct SigningKey {
     key_id: String,
     ring: KeyPair,
@@ -24,7 +25,7 @@ pub struct SigningKey {
     exponent: String,
     times: KeyTimes,
     is_immediate: bool,
-    /// Before this it does not sign, whatever its times say; in Unix seconds.
+    /// The key does not sign before this, even if its `times` are earlier; in Unix seconds.
     not_before: u64,
     at_jwt_header: String,
     verifier: DecodingKey,
@@ -32,7 +33,7 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Takes a key from its PKCS#8 document (RFC 5208).
+    /// Parses a PKCS#8 document (RFC 5208).
     ///
     /// # Errors
     ///
@@ -47,7 +48,7 @@ impl SigningKey {
         let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
         let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));
         let key_id = URL_SAFE_NO_PAD.encode(thumbprint(&modulus, &exponent));
-        // RFC 9068, section 2.1. `kid` is base64url: nothing in it needs escaping.
+        // RFC 9068, section 2.1. The `kid` is base64url, which needs no escaping.
         let at_jwt_header =
             URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"RS256","kid":"{key_id}","typ":"at+jwt"}}"#));
         let verifier = DecodingKey::from_rsa_components(&modulus, &exponent)
@@ -68,13 +69,13 @@ impl SigningKey {
         })
     }
 
-    /// The same key, which signs from its time on even where verifiers cannot have it yet: the keys
-    /// before it have leaked.
+    /// Makes the key sign from its time on, without waiting until verifiers can have it. This is
+    /// for a key that replaces leaked ones.
     pub fn immediately(self) -> Self {
         Self { is_immediate: true, ..self }
     }
 
-    /// Whether it waits for no verifier.
+    /// Whether the key signs without waiting until verifiers can have it.
     pub fn is_immediate(&self) -> bool {
         self.is_immediate
     }
@@ -84,32 +85,32 @@ impl SigningKey {
         &self.key_id
     }
 
-    /// The key itself, as ring signs with it.
+    /// The key for signing with ring.
     pub fn ring(&self) -> &KeyPair {
         &self.ring
     }
 
-    /// The key itself, as aws-lc signs with it.
+    /// The key for signing with aws-lc.
     pub fn aws_lc(&self) -> &aws_lc_rs::rsa::KeyPair {
         &self.aws_lc
     }
 
-    /// When it was published and when it signs.
+    /// When the key was published and when it begins to sign.
     pub fn times(&self) -> KeyTimes {
         KeyTimes { signs_from: self.times.signs_from.max(self.not_before), ..self.times }
     }
 
-    /// Length of the modulus, and so of a signature, in bits.
+    /// The length of the modulus, and so of a signature, in bits.
     pub fn bits(&self) -> usize {
         self.ring.public().modulus_len() * 8
     }
 
-    /// The key itself as PKCS#8, for who reads its numbers.
+    /// The private key as PKCS#8.
     pub fn document(&self) -> &[u8] {
         self.document.as_bytes()
     }
 
-    /// The public half, for tokens that come back.
+    /// The public key, for verifying the issuer's own tokens.
     pub fn verifier(&self) -> &DecodingKey {
         &self.verifier
     }
@@ -119,14 +120,14 @@ impl SigningKey {
         &self.at_jwt_header
     }
 
-    /// Answers with a key set that has it, since this process read it: evidence that verifiers can
-    /// have a copy.
+    /// Counts the answers with a key set that contains this key, since this process has read it.
+    /// They show whether verifiers have fetched it.
     pub fn fetches(&self) -> &Tally {
         &self.fetches
     }
 }
 
-/// Nothing private: the thumbprint names the key.
+/// Shows only the key id.
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningKey").field("key_id", &self.key_id).finish_non_exhaustive()
@@ -153,17 +154,18 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// Puts `keys` under the rules of `retention`.
+    /// Creates the key set of `keys`, which retire by the rules of `retention`.
     pub fn new(keys: Vec<SigningKey>, retention: Retention) -> Self {
         Self { keys: keys.into_iter().map(Arc::new).collect(), retention }
     }
 
-    /// Other keys after these, which remain the same values where they are the same keys.
+    /// Returns the key set of `keys`, which replaces this one in a reload. A key that is in both with
+    /// the same times stays the same object.
     ///
-    /// One that was not there before is published only now, whatever its times say: before it takes
-    /// over from a key that was there, it waits until no copy of the key set is without it. One that
-    /// takes over from no other, since that key signs after it, has nothing to wait for; one that
-    /// replaces keys that have leaked does not wait.
+    /// A new key is published only now, whatever its times say. If its `signs_from` is later than
+    /// that of the key that signs now, it waits until every cached key set contains it before it
+    /// signs. It does not wait if it is [immediate](SigningKey::immediately), or if `keys` contains
+    /// no key of this set.
     pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: u64) -> Self {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);
         let times = keys.iter().filter_map(known).map(|known| known.times().signs_from);
@@ -183,8 +185,8 @@ impl KeySet {
         Self { keys: keys.into_iter().map(followed).collect(), retention }
     }
 
-    /// The key that signs at `now`: of those whose time has come, the one whose time came last. If
-    /// no time has come, the earliest. `None` if there is no key.
+    /// The key that signs at `now`: the one with the latest `signs_from` that is not after `now`
+    /// or, if all are after `now`, the one with the earliest. `None` if there is no key.
     pub fn signing_key(&self, now: u64) -> Option<&Arc<SigningKey>> {
         let times = self.keys.iter().map(|key| key.times().signs_from);
         let since = key_life::signs_since(times, now)?;
@@ -192,29 +194,29 @@ impl KeySet {
         keys.max_by_key(|key| &key.key_id)
     }
 
-    /// Every key.
+    /// Iterates over all keys.
     pub fn iter(&self) -> impl Iterator<Item = &SigningKey> {
         self.keys.iter().map(|key| &**key)
     }
 
-    /// Every key with its state at `now`.
+    /// Iterates over all keys, each with its state at `now`.
     pub fn states(&self, now: u64) -> impl Iterator<Item = (&SigningKey, KeyState)> {
         let all = self.times();
         self.keys.iter().map(move |key| (&**key, key.times().state(&all, &self.retention, now)))
     }
 
-    /// The keys that verifiers need at `now`.
+    /// Iterates over the keys that are in the key set at `now`.
     pub fn published(&self, now: u64) -> impl Iterator<Item = &SigningKey> {
         let published = self.states(now).filter(|(_, state)| *state != KeyState::Gone);
         published.map(|(key, _)| key)
     }
 
-    /// Whether the key of this id is one that verifiers need at `now`.
+    /// Whether the key with this id is in the key set at `now`.
     pub fn is_published(&self, key_id: &str, now: u64) -> bool {
         self.published(now).any(|key| key.key_id == key_id)
     }
 
-    /// Where each key stands at `now`, as operators read it; all times are Unix seconds.
+    /// Describes each key and its state at `now` for operators. All times are in Unix seconds.
     pub fn describe(&self, now: u64) -> impl Iterator<Item = (&SigningKey, Map<String, Value>)> {
         let all = self.times();
         self.states(now).map(move |(key, state)| {
@@ -239,7 +241,7 @@ impl KeySet {
         self.keys.iter().map(|key| key.times()).collect()
     }
 
-    /// The public keys that verifiers need at `now`, as a JWK Set document.
+    /// Returns the key set at `now` as a JWK Set document.
     pub fn to_jwks(&self, now: u64) -> String {
         let keys: Vec<_> = self
             .published(now)
@@ -253,18 +255,18 @@ impl KeySet {
         json!({ "keys": keys }).to_string()
     }
 
-    /// How long a copy of the key set may be used, in seconds.
+    /// How long a fetched key set may be used, in seconds.
     pub fn max_age(&self) -> u64 {
         self.retention.jwks_max_age
     }
 
-    /// How long verifiers may hold on to things.
+    /// How long verifiers may use key sets and tokens.
     pub fn retention(&self) -> Retention {
         self.retention
     }
 }
 
-/// No longer than this after its files were read is a key set in force.
+/// The longest time between reading the files of a key set and putting it in force, in seconds.
 const RELOAD_SECONDS: u64 = 5;
 
 /// RFC 7638, section 3: SHA-256 over the required members in alphabetical order.
@@ -290,13 +292,13 @@ mod tests {
         assert_eq!(thumbprint, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
     }
 
-    /// Of keys with these times, which signs at `now`.
+    /// The `signs_from` of the key that signs at `now`.
     fn signs_at(keys: &KeySet, now: u64) -> u64 {
         keys.signing_key(now).unwrap().times.signs_from
     }
 
     #[test]
-    fn a_key_that_comes_later_takes_over_only_when_every_copy_has_it() {
+    fn a_new_key_signs_only_once_every_cached_key_set_contains_it() {
         let key = |signs_from: u64| {
             let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
             let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> =
@@ -310,19 +312,19 @@ mod tests {
         let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
         let (ancient, first, late) = (key(0), key(1_000), key(5_000));
         let keys = KeySet::new(vec![first()], retention);
-        // Its file says 5000, but it is read at 9000.
+        // The file of `late` says 5000, but it is read at 9000.
         let keys = keys.followed_by(vec![ancient(), first(), late()], retention, 9_000);
         let switch = 9_000 + 300 + RELOAD_SECONDS;
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
-        // Reading it once more does not make it wait again, and no key of the past takes over.
+        // Reading it once more does not make it wait again, and an older key does not take over.
         let keys = keys.followed_by(vec![late(), first(), ancient()], retention, switch - 1);
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
-        // A process that starts now agrees on who signs.
+        // A process that starts now signs with the same key.
         assert_eq!(
             signs_at(&KeySet::new(vec![ancient(), first(), late()], retention), switch),
             5_000
         );
-        // Where nobody else can sign, it does not wait.
+        // If no other key can sign, it does not wait.
         let alone = keys.followed_by(vec![key(8_000)()], retention, 9_000);
         assert_eq!(signs_at(&alone, 9_000), 8_000);
     }

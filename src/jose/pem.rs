@@ -1,16 +1,16 @@
-//! The private key among the blocks of a PEM file (RFC 7468).
+//! Extracts the private key from a PEM file (RFC 7468).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pkcs8::SecretDocument;
 use zeroize::Zeroizing;
 
-/// The PKCS#8 document in `text`, wherever it stands there and however its lines are broken: files
-/// have certificates in front, blank lines, and lines of any length.
+/// Returns the PKCS#8 document in `text`. Accepts what real files contain: certificates in front of
+/// the key, blank lines, and lines of any length.
 ///
 /// # Errors
 ///
-/// The kind of key that the text holds instead, and how to make a PKCS#8 document of it.
+/// Says what the text contains instead, and how to convert it to PKCS#8.
 pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let is_not = |what: &str| Err(format!("is not an unencrypted PKCS#8 private key in PEM{what}"));
     let mut others = Vec::new();
@@ -32,7 +32,7 @@ pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
                         Err(_) => is_not(": it is cut off or damaged"),
                     }
                 }
-                Err(_) => is_not(": what stands between BEGIN and END is not base64"),
+                Err(_) => is_not(": the text between BEGIN and END is not base64"),
             };
         }
         others.push(label);
@@ -40,12 +40,12 @@ pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     }
     match others.as_slice() {
         [] => is_not(&format!("; it has no line {BEGIN}{LABEL}-----")),
-        others => is_not(&instead_of_one(others)),
+        others => is_not(&describe_others(others)),
     }
 }
 
-/// The kind of these blocks, and what to do with them.
-fn instead_of_one(labels: &[&str]) -> String {
+/// Says what blocks with these labels are, and how to get a PKCS#8 key instead.
+fn describe_others(labels: &[&str]) -> String {
     let has = |label: &str| labels.contains(&label);
     if has("ENCRYPTED PRIVATE KEY") {
         ", but an encrypted one: decrypt it with `openssl pkcs8 -in FILE -out NEW`".to_owned()
@@ -60,7 +60,7 @@ fn instead_of_one(labels: &[&str]) -> String {
     } else if has("CERTIFICATE") {
         ", but a certificate: its private key is needed".to_owned()
     } else {
-        // The label itself is not shown: it may be a secret in the wrong place.
+        // The label is not shown, since it may be a misplaced secret.
         format!(", but another kind of block: {CONVERT}")
     }
 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_found_however_it_is_laid_out() {
+    fn a_key_is_found_in_any_layout() {
         let key = |lines: &str| {
             format!("-----BEGIN PRIVATE KEY-----\n{lines}\n-----END PRIVATE KEY-----\n")
         };
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_key_is_called_by_its_name() {
+    fn other_content_is_named_without_its_secrets() {
         let block = |label: &str| format!("-----BEGIN {label}-----\nAAEC\n-----END {label}-----\n");
         for (text, says) in [
             (String::new(), "no line -----BEGIN PRIVATE KEY-----"),

@@ -1,5 +1,5 @@
-//! Other people's public keys as JSON Web Keys (RFC 7517, RFC 7518 section 6, RFC 8037), and the
-//! four algorithms that are verified with them.
+//! The public keys of clients, as JSON Web Keys (RFC 7517; RFC 7518, section 6; RFC 8037), and the
+//! four algorithms whose signatures they verify.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,8 +18,8 @@ use crate::jose::key_set::{thumbprint, without_leading_zeros};
 /// SHA-256 of a key (RFC 7638) or of a certificate (RFC 8705, section 3.1).
 pub type Thumbprint = [u8; 32];
 
-/// An asymmetric signature algorithm (RFC 7518, section 3.1; RFC 8037, section 3.1). There is no
-/// `none` and no HMAC here, so that nothing can ask for one.
+/// An asymmetric signature algorithm (RFC 7518, section 3.1; RFC 8037, section 3.1). `none` and
+/// HMAC have no variant, so that no JWT can select them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -33,7 +33,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm there is.
+    /// All algorithms.
     pub const ALL: [Self; 4] = [Self::Rs256, Self::Ps256, Self::Es256, Self::EdDsa];
 
     /// The registered name.
@@ -46,7 +46,7 @@ impl Algorithm {
         }
     }
 
-    /// Whether it goes with keys of this shape.
+    /// Whether the algorithm can be used with keys of this shape.
     fn fits(self, shape: KeyShape) -> bool {
         match self {
             Self::Rs256 | Self::Ps256 => matches!(shape, KeyShape::Rsa { .. }),
@@ -74,36 +74,37 @@ impl FromStr for Algorithm {
     }
 }
 
-/// A public key of somebody else.
+/// A client's public key.
 pub struct PublicKey {
     key_id: Option<Box<str>>,
     shape: KeyShape,
-    /// The one algorithm that it is for, if its owner says so (RFC 7517, section 4.4).
+    /// The only algorithm that the key may be used with (RFC 7517, section 4.4), if it has an
+    /// `alg`.
     algorithm: Option<Algorithm>,
     verifier: DecodingKey,
-    /// Of an RSA key, the first eight bytes of the modulus.
-    largest_front: Option<u64>,
+    /// The first eight bytes of an RSA modulus.
+    modulus_front: Option<u64>,
     thumbprint: Thumbprint,
 }
 
-/// The same key under the same name, for the same use.
+/// Equal keys have the same thumbprint, key id and algorithm.
 impl PartialEq for PublicKey {
     fn eq(&self, other: &Self) -> bool {
-        let Self { key_id, shape: _, algorithm, verifier: _, largest_front: _, thumbprint } = self;
+        let Self { key_id, shape: _, algorithm, verifier: _, modulus_front: _, thumbprint } = self;
         *key_id == other.key_id && *algorithm == other.algorithm && *thumbprint == other.thumbprint
     }
 }
 
 impl PublicKey {
-    /// Reads one JWK.
+    /// Parses one JWK.
     ///
     /// # Errors
     ///
-    /// Why it verifies nothing here, in words that hold nothing of it.
+    /// Why the key cannot verify signatures. The text contains nothing of the key.
     pub fn parse(jwk: &str) -> Result<Self, Unusable> {
         use Unusable::{Faulty, ForOtherUse};
 
-        // A structure would also be read from an array.
+        // Otherwise serde would also read a struct from an array.
         let is_object = jwk.trim_ascii_start().starts_with('{');
         let members: Option<Members> =
             if is_object { serde_json::from_str(jwk).ok() } else { None };
@@ -112,7 +113,7 @@ impl PublicKey {
             return Err(Faulty("is a symmetric key; only public keys belong here"));
         }
         if members.holds_private() {
-            return Err(Faulty("holds members of a private key; keep that one where it signs"));
+            return Err(Faulty("contains the private key; register only the public members"));
         }
         if members.key_use.is_some_and(|key_use| key_use != "sig") {
             return Err(ForOtherUse("is not for signatures: its `use` is not \"sig\""));
@@ -124,7 +125,7 @@ impl PublicKey {
         let algorithm = match members.alg.as_deref().map(str::parse::<Algorithm>) {
             None => None,
             Some(Ok(algorithm)) => Some(algorithm),
-            Some(Err(_)) => return Err(ForOtherUse("has an `alg` that is not verified here")),
+            Some(Err(_)) => return Err(ForOtherUse("has an `alg` that is not supported")),
         };
         let mut key = match (members.kty.as_str(), members.crv.as_deref()) {
             ("RSA", _) => Self::rsa(&bytes(members.n)?, &bytes(members.e)?)?,
@@ -132,27 +133,28 @@ impl PublicKey {
             ("OKP", Some("Ed25519")) => Self::ed25519(&bytes(members.x)?)?,
             _ => {
                 return Err(ForOtherUse(
-                    "is of a type that is not verified here; RSA, EC P-256 and OKP Ed25519 are",
+                    "is of a type that is not supported; RSA, EC P-256 and OKP Ed25519 are",
                 ));
             }
         };
         if algorithm.is_some_and(|algorithm| !algorithm.fits(key.shape)) {
-            return Err(Faulty("has an `alg` that does not go with its type"));
+            return Err(Faulty("has an `alg` that does not match its type"));
         }
         key.algorithm = algorithm;
         key.key_id = members.kid.map(Into::into);
         Ok(key)
     }
 
-    /// A key for `algorithm` whose owner signs nothing here.
+    /// Returns a key for `algorithm` that no client has, to be used where there is no key to verify
+    /// with.
     pub fn decoy(algorithm: Algorithm) -> Option<&'static Self> {
         static DECOYS: OnceLock<[Option<PublicKey>; 3]> = OnceLock::new();
         let decoys = DECOYS.get_or_init(|| DECOYS_AS_JWK.map(|jwk| Self::parse(jwk).ok()));
         decoys.iter().flatten().find(|key| algorithm.fits(key.shape))
     }
 
-    /// A key that costs what keys of this shape for this algorithm cost, and whose owner signs
-    /// nothing here.
+    /// Returns a key that no client has and whose verifications cost what those of a key of this
+    /// shape cost.
     pub fn like(shape: KeyShape, algorithm: Option<Algorithm>) -> Option<Self> {
         let mut key = match shape {
             KeyShape::Rsa { bits, exponent } => {
@@ -166,55 +168,56 @@ impl PublicKey {
         Some(key)
     }
 
-    /// An RSA key of a big-endian modulus and exponent.
+    /// Creates an RSA key of a big-endian modulus and exponent.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// What is wrong with them.
     pub fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, KeyProblem> {
         let (n, e) = (without_leading_zeros(modulus), without_leading_zeros(exponent));
         let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
         if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
             return Err("is an RSA key of fewer than 2048 or more than 4096 bits");
         }
-        // An even one is none, 1 signs nothing, and a long one only costs the verifier time.
+        // Both numbers of an RSA key are odd, an exponent of 1 leaves the message unchanged, and a
+        // long one only makes verification slow.
         let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte & 1 == 1);
         if !is_odd(n) || !is_odd(e) || e == [1] || e.len() > 4 {
-            return Err("has a modulus or an exponent that no RSA key has");
+            return Err("has a modulus or an exponent that is not valid for an RSA key");
         }
         let [n64, e64] = [n, e].map(|number| URL_SAFE_NO_PAD.encode(number));
         let verifier = DecodingKey::from_rsa_raw_components(n, e);
         let exponent = e.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         // At most 4096.
         let shape = KeyShape::Rsa { bits: bits as u16, exponent };
-        let largest_front = n.first_chunk().map(|front| u64::from_be_bytes(*front));
-        Ok(Self { largest_front, ..Self::new(shape, verifier, thumbprint(&n64, &e64)) })
+        let modulus_front = n.first_chunk().map(|front| u64::from_be_bytes(*front));
+        Ok(Self { modulus_front, ..Self::new(shape, verifier, thumbprint(&n64, &e64)) })
     }
 
-    /// A key on P-256 of its point's coordinates.
+    /// Creates a P-256 key of the coordinates of its point.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// What is wrong with them.
     pub fn p256(x: &[u8], y: &[u8]) -> Result<Self, KeyProblem> {
         let point = [&[4], x, y].concat();
         let is_on_curve = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point).is_ok();
         if x.len() != 32 || y.len() != 32 || !is_on_curve {
-            return Err("is no point of P-256");
+            return Err("is not a point of P-256");
         }
         let [x, y] = [x, y].map(|coordinate| URL_SAFE_NO_PAD.encode(coordinate));
         let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
         Ok(Self::new(KeyShape::P256, DecodingKey::from_ec_der(&point), sha256(members.as_bytes())))
     }
 
-    /// An Ed25519 key.
+    /// Creates an Ed25519 key of its 32 bytes.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// What is wrong with them.
     pub fn ed25519(x: &[u8]) -> Result<Self, KeyProblem> {
         if x.len() != 32 {
-            return Err("is no Ed25519 key: it must have 32 bytes");
+            return Err("is not an Ed25519 key, which has 32 bytes");
         }
         let encoded = URL_SAFE_NO_PAD.encode(x);
         let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{encoded}"}}"#);
@@ -222,31 +225,31 @@ impl PublicKey {
     }
 
     fn new(shape: KeyShape, verifier: DecodingKey, thumbprint: Thumbprint) -> Self {
-        Self { key_id: None, shape, algorithm: None, verifier, largest_front: None, thumbprint }
+        Self { key_id: None, shape, algorithm: None, verifier, modulus_front: None, thumbprint }
     }
 
-    /// Its type and size, which decide what a verification costs.
+    /// The key's type and size, which determine what a verification costs.
     pub fn shape(&self) -> KeyShape {
         self.shape
     }
 
-    /// The one algorithm that it is for, if its owner says so.
+    /// The only algorithm that the key may be used with, if it has an `alg`.
     pub fn algorithm(&self) -> Option<Algorithm> {
         self.algorithm
     }
 
-    /// Its name, if its owner has given it one.
+    /// The `kid`, if the key has one.
     pub fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
     }
 
-    /// Whether it may be the key of a signature by this algorithm.
+    /// Whether the key may be used with this algorithm.
     pub fn is_for(&self, algorithm: Algorithm) -> bool {
         algorithm.fits(self.shape) && self.algorithm.is_none_or(|own| own == algorithm)
     }
 
-    /// Whether `signature`, in base64url, is this key's of `message`. What it costs depends on the
-    /// key's shape alone.
+    /// Whether `signature`, in base64url, is a signature of `message` by this key. The time depends
+    /// only on the key's shape.
     pub fn verifies(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
         #[cfg(test)]
         VERIFICATIONS.set(VERIFICATIONS.get() + 1);
@@ -257,11 +260,12 @@ impl PublicKey {
         if !algorithm.fits(self.shape) {
             return false;
         }
-        let Some(largest) = self.largest_front else {
+        let Some(largest) = self.modulus_front else {
             return verify(signature).unwrap_or(false);
         };
-        // A number above the modulus is refused without a calculation, which would tell a decoy's
-        // modulus from a client's: so one that is smaller is verified in its place.
+        // The library refuses a signature above the modulus without a calculation. That difference
+        // in time would reveal the modulus, and so tell a client's key from a decoy: verify a
+        // smaller number in its place.
         let Ok(mut number) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         let is_too_large =
             number.first_chunk().is_some_and(|front| u64::from_be_bytes(*front) > largest);
@@ -271,7 +275,7 @@ impl PublicKey {
         verify(&URL_SAFE_NO_PAD.encode(number)).unwrap_or(false) && !is_too_large
     }
 
-    /// The key's name by its contents (RFC 7638).
+    /// The key's thumbprint (RFC 7638).
     pub fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
     }
@@ -286,7 +290,7 @@ const DECOYS_AS_JWK: [&str; 3] = [
 
 #[cfg(test)]
 thread_local! {
-    /// Signatures that were verified on this thread.
+    /// The number of signatures that were verified on this thread.
     pub(crate) static VERIFICATIONS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
@@ -296,15 +300,15 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// What is wrong with a key, to be said behind its name.
+/// What is wrong with a key, as a predicate that follows the key's name.
 pub type KeyProblem = &'static str;
 
-/// Why a key verifies no signature here.
+/// Why a key cannot verify signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// It is in order, and for something else: a set may hold it.
+    /// The key is valid, but for another use. A JWK Set may contain it.
     ForOtherUse(KeyProblem),
-    /// It is none, or must not be where it is.
+    /// The key is malformed, or must not be given to the server, such as a private key.
     Faulty(KeyProblem),
 }
 
@@ -314,7 +318,7 @@ impl From<KeyProblem> for Unusable {
     }
 }
 
-/// The type of a key and its size: what a verification with it costs.
+/// The type and size of a key, which determine what a verification costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyShape {
     /// RSA.
@@ -330,7 +334,7 @@ pub enum KeyShape {
     Ed25519,
 }
 
-/// An odd number of so many bits, always the same, whose factors are not known.
+/// Returns a fixed odd number of `bits` bits whose factors are unknown.
 fn odd_number(bits: usize) -> Vec<u8> {
     let hashes = (0..bits.div_ceil(256)).flat_map(|block| sha256(&block.to_be_bytes()));
     let mut number: Vec<u8> = hashes.take(bits.div_ceil(8)).collect();
@@ -344,7 +348,7 @@ fn odd_number(bits: usize) -> Vec<u8> {
     number
 }
 
-/// Members that are known; others are ignored (RFC 7517, section 4).
+/// The known members of a JWK; others are ignored (RFC 7517, section 4).
 #[derive(Deserialize)]
 struct Members {
     kty: String,
@@ -358,7 +362,7 @@ struct Members {
     e: Option<String>,
     x: Option<String>,
     y: Option<String>,
-    // What no public key has. The values are not even kept.
+    // Members of private and symmetric keys. Their values are not kept.
     k: Option<IgnoredAny>,
     d: Option<IgnoredAny>,
     p: Option<IgnoredAny>,
@@ -383,7 +387,7 @@ fn bytes(member: Option<String>) -> Result<Vec<u8>, KeyProblem> {
     URL_SAFE_NO_PAD.decode(member).map_err(|_| "has a member that is not base64url without padding")
 }
 
-/// SHA-256.
+/// Returns the SHA-256 hash of `bytes`.
 pub fn sha256(bytes: &[u8]) -> Thumbprint {
     let mut hash = Thumbprint::default();
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
@@ -405,7 +409,7 @@ mod tests {
         "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"k","alg":"EdDSA"}"#;
 
     #[test]
-    fn the_thumbprint_is_the_one_in_the_rfc() {
+    fn the_thumbprint_matches_the_rfc() {
         // RFC 8037, appendix A.3.
         let key = PublicKey::parse(ED25519).unwrap();
         let thumbprint = URL_SAFE_NO_PAD.encode(key.thumbprint());
@@ -413,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_of_the_rfc_verifies_with_its_own_key_and_algorithm_only() {
+    fn a_signature_of_the_rfc_verifies_only_with_its_own_key_and_algorithm() {
         // RFC 8037, appendix A.4.
         let message = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
         let signature = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
@@ -427,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_public_key_for_signatures() {
+    fn refuses_keys_that_are_not_public_signature_keys() {
         assert!(PublicKey::parse(P256).is_ok());
         let with = |more: &str| P256.replacen('{', &format!("{{{more},"), 1);
         for (jwk, problem) in [
@@ -438,8 +442,8 @@ mod tests {
             (r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#.to_owned(), "fewer than 2048"),
             (r#"{"kty":"RSA","n":"AQAB"}"#.to_owned(), "lacks a member"),
             (r#"{"kty":"RSA","n":"","e":""}"#.to_owned(), "fewer than 2048"),
-            (P256.replace("f83O", "f83P"), "no point"),
-            (P256.replace("f83O", ""), "no point"),
+            (P256.replace("f83O", "f83P"), "not a point"),
+            (P256.replace("f83O", ""), "not a point"),
             (r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"AA","priv":"AA"}"#.to_owned(), "private"),
             (ED25519.replace("11qY", ""), "32 bytes"),
             (ED25519.replace("11qY", "1+qY"), "base64url"),
@@ -460,9 +464,9 @@ mod tests {
         assert!(PublicKey::rsa(&[0x7F; 256], &[1, 0, 1]).is_err());
     }
 
-    /// RSA signs below the modulus; what is above it is refused after the same work.
+    /// An RSA signature is below the modulus. One above it is refused after the same work.
     #[test]
-    fn a_number_above_the_modulus_is_no_signature() {
+    fn a_number_above_the_modulus_is_not_a_signature() {
         let key = PublicKey::like(KeyShape::Rsa { bits: 2048, exponent: 65_537 }, None).unwrap();
         let own = PublicKey::parse(DECOYS_AS_JWK[0]).unwrap();
         for key in [&key, &own] {
@@ -478,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decoy_is_like_the_key_it_stands_for() {
+    fn a_decoy_has_the_requested_shape() {
         for (bits, exponent) in [(2048, 65_537), (2049, 3), (3072, 65_537), (4096, 0x0100_0001)] {
             let shape = KeyShape::Rsa { bits, exponent };
             let key = PublicKey::like(shape, Some(Algorithm::Ps256)).unwrap();

@@ -1,7 +1,7 @@
-//! Reading the files again while requests are answered.
+//! Reloads the configuration, clients and keys while requests are answered.
 //!
-//! Everything is read and judged first; then one pointer is swapped. A request sees what was there
-//! before it or what is there after it, and what is wrong changes nothing.
+//! A reload first reads and checks everything, then swaps the pointer to the snapshot. A request
+//! sees the old snapshot or the new one, never a mixture. A refused reload changes nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, sleep};
@@ -22,7 +22,7 @@ use crate::store::snapshot::{Contents, Snapshot, Sources, certificate_clients, d
 use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::Metrics;
 
-/// Everything that can change while a server runs, read and judged.
+/// Everything that a reload can replace, read and checked.
 pub(super) struct Loaded {
     pub(super) clients: Registry,
     pub(super) keys: Vec<SigningKey>,
@@ -32,7 +32,7 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// Reads what `config` names.
+    /// Reads the files that `config` names.
     pub(super) fn read(config: &Config) -> Result<Self, StartError> {
         let contents = Sources::of(config).load().map_err(StartError::Files)?;
         let Contents { clients, keys, admin_token, key_files } = contents;
@@ -41,7 +41,7 @@ impl Loaded {
     }
 }
 
-/// Judges `config` and `clients` together. Gives the issuer if they may stand.
+/// Checks that `config` and `clients` go together, and returns the issuer.
 ///
 /// # Errors
 ///
@@ -60,8 +60,9 @@ pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, St
     Ok(issuer)
 }
 
-/// Certificates were once taken from every trusted network: a client that would be cut off without
-/// a word is a reason not to start.
+/// Checks that clients that need a certificate can present one. Earlier versions accepted
+/// certificates from every trusted network, so an old configuration would silently lock such
+/// clients out.
 ///
 /// # Errors
 ///
@@ -78,7 +79,7 @@ fn check_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), 
     }
 }
 
-/// The issuer as configured, or `http://` and the first TCP address.
+/// The configured issuer, or `http://` followed by the first TCP address.
 fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
     if let Some(issuer) = &config.issuer {
         return Ok(issuer.clone());
@@ -96,18 +97,18 @@ fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
 pub struct Reloader {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
-    /// The key that signed when it was last looked at; whoever holds this reloads.
+    /// The id of the key that signed at the last check. A reload holds this lock.
     signed_last: Mutex<Option<String>>,
-    /// How the clients' key files looked before they were last read without a fault.
+    /// The stamp of the clients' key files, taken before they were last read without a fault.
     key_files: Mutex<Stamp>,
 }
 
-/// What a reload has come to.
+/// The outcome of a reload that was not refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reloaded {
-    /// What was read is in force.
+    /// A new snapshot is in force.
     Applied,
-    /// It is what was in force already.
+    /// The files are unchanged.
     Unchanged,
 }
 
@@ -120,21 +121,21 @@ impl Reloader {
         Self { context, metrics, signed_last, key_files }
     }
 
-    /// How the files that the clients' `jwks` name looked before they were last read without a fault.
+    /// The stamp of the files that the clients' `jwks` name, taken before they were last read
+    /// without a fault.
     pub fn key_files(&self) -> Stamp {
-        // Replaced as a whole, so a panic elsewhere cannot have broken it.
+        // Ignores poisoning: the value is only replaced as a whole.
         self.key_files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads what `config` names and puts it in force, all of it or nothing; logs the difference or
-    /// what was wrong, and counts. Takes as long as a start, so not for a thread that answers
-    /// requests.
+    /// Reads the files that `config` names and puts all of them in force, or none. Logs and counts
+    /// the outcome. Blocks for as long as a start takes, so it must not run on an event loop.
     ///
     /// # Errors
     ///
-    /// [`StartError`]: everything is as it was.
+    /// [`StartError`] if the reload is refused; then nothing has changed.
     pub fn reload(&self, config: Config) -> Result<Reloaded, StartError> {
-        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+        // One reload at a time. Ignores poisoning: the value is only replaced as a whole.
         let _turn = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
         let reloaded = self.replace(config);
         match &reloaded {
@@ -147,8 +148,8 @@ impl Reloader {
         reloaded
     }
 
-    /// Logs it if another key signs than at the last call. A key's turn comes with time, not with a
-    /// reload.
+    /// Logs and audits a change of the signing key since the last call. To be called regularly,
+    /// since the key changes with time and not only by a reload.
     pub fn look_at_keys(&self) {
         let mut signed_last = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
         let (snapshot, now) = (self.context.snapshot(), self.context.clock.unix_seconds());
@@ -156,20 +157,20 @@ impl Reloader {
         if signs != signed_last.as_deref()
             && let Some(kid) = signs
         {
-            info!(kid, "another key signs");
-            self.context.tell(&Event::Rotated { kid });
+            info!(kid, "a different key signs from now on");
+            self.context.write_audit(&Event::Rotated { kid });
             *signed_last = Some(kid.to_owned());
         }
     }
 
-    /// Logs and counts that what was to be read is wrong, and what is in force remains.
+    /// Logs, audits and counts a reload that is refused because of `fault`.
     pub fn refused(&self, fault: &dyn std::fmt::Display) {
         let fault = fault.to_string();
         self.metrics.count_refused_reload();
-        self.context.tell(&Event::ReloadRefused { fault: &fault });
+        self.context.write_audit(&Event::ReloadRefused { fault: &fault });
         self.context.reload_fault.store(Some(Arc::new(fault.replace('\n', "; "))));
         for fault in fault.lines() {
-            error!(%fault, "not reloaded: what was read before stays in force");
+            error!(%fault, "not reloaded: the previous configuration stays in force");
         }
     }
 
@@ -178,7 +179,7 @@ impl Reloader {
         let held_back = config.hold_back(&old.config);
         if !held_back.is_empty() {
             let settings = held_back.join(", ");
-            warn!(%settings, "these settings need a restart");
+            warn!(%settings, "changes of these settings take effect only after a restart");
         }
         let Loaded { clients, keys, admin_token, issuer, key_files } = Loaded::read(&config)?;
         if keys.is_empty() {
@@ -190,7 +191,7 @@ impl Reloader {
         let new = Snapshot { admin_token, ..new };
         let changes = Changes::between(&old, &new);
         if changes.is_empty() {
-            info!("read again: the files are in order, and nothing has changed");
+            info!("nothing to reload: the files are valid and unchanged");
             return Ok(Reloaded::Unchanged);
         }
 
@@ -204,14 +205,14 @@ impl Reloader {
         self.context.passwords.keep_only(&new.clients);
         self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
-        self.context.tell(&Event::Reloaded { generation, changes: &changes.to_string() });
+        self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
         retire(old);
         Ok(Reloaded::Applied)
     }
 }
 
-/// Makes the engine sign with `keys` in batches, if it is to and can with all of them. Says whether
-/// it does.
+/// Prepares the engine to sign with `keys` in batches, if `signer` allows that and all of them
+/// support it. Returns whether it does.
 pub(super) fn prepare(
     engine: &Engine,
     keys: &KeySet,
@@ -225,21 +226,21 @@ pub(super) fn prepare(
     Ok(is_batched)
 }
 
-/// Has a thread of its own wait until no request reads it any more: freeing a million clients would
-/// hold up whoever does.
+/// Drops the old snapshot in a thread of its own, once no request uses it: freeing a million
+/// clients would delay the request that drops the last reference.
 fn retire(old: Arc<Snapshot>) {
     let wait = move || {
-        for _ in 0..MOST_LOOKS {
+        for _ in 0..MAX_CHECKS {
             if Arc::strong_count(&old) == 1 {
                 return;
             }
-            sleep(BETWEEN_LOOKS);
+            sleep(CHECK_INTERVAL);
         }
     };
-    // Without a thread it is freed here and now.
+    // If no thread can be started, the closure and with it the snapshot are dropped here.
     let _ = Builder::new().name("retire".to_owned()).spawn(wait);
 }
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
-/// Ten seconds and some: as long as a request may take.
-const MOST_LOOKS: u32 = 1200;
+const CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// Checks for 12 seconds, longer than a request may take by default.
+const MAX_CHECKS: u32 = 1200;

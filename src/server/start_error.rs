@@ -7,34 +7,34 @@ use std::path::PathBuf;
 
 use crate::fault::Fault;
 
-/// Why a server does not start, or does not take over what it has read again. The text says what to
-/// do; settings have their names in the configuration file.
+/// Why a server does not start, or why a reload is refused. The text says what to do and calls
+/// settings by their names in the configuration file.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// These clients need certificates, which are not taken from the networks that are trusted.
+    /// These clients need a certificate, but a trusted network may not forward any.
     #[non_exhaustive]
     CertificateProxies {
         /// Their ids.
         clients: Vec<String>,
     },
-    /// The demo clients, whose secrets are public, would be served to others.
+    /// Other machines could use the demo clients, whose secrets are public.
     #[non_exhaustive]
     DemoClients {
         /// Their ids.
         clients: Vec<String>,
     },
-    /// Faults in files; at least one.
+    /// Some files have faults; at least one.
     Files(Vec<Fault>),
-    /// Batches were asked for, and this processor or a key does not allow them.
+    /// The batch signer is configured, but the processor or a key does not support it.
     NoBatches,
-    /// The directory holds no key any more. A key is made at the first start only.
+    /// A reload found no key in this directory. Only the first start creates one.
     NoKeys(PathBuf),
-    /// There is no address to make the issuer's URL of.
+    /// No issuer is configured, and no TCP address that its URL could be made from.
     NoIssuer,
-    /// One of the operator's own routes may not be where it is.
+    /// One of the operator's own routes has a path that is not allowed.
     Route(String),
-    /// The operating system refused something.
+    /// An error of the operating system.
     System(io::Error),
 }
 
@@ -46,7 +46,8 @@ impl StartError {
             Self::DemoClients { .. } => Some("allow_demo_clients"),
             Self::NoBatches => Some("signer"),
             Self::NoIssuer => Some("issuer"),
-            Self::Files(_) | Self::NoKeys(_) | Self::Route(_) | Self::System(_) => None,
+            Self::Route(_) => Some("routes"),
+            Self::Files(_) | Self::NoKeys(_) | Self::System(_) => None,
         }
     }
 }
@@ -56,18 +57,18 @@ impl fmt::Display for StartError {
         match self {
             Self::CertificateProxies { clients } => write!(
                 f,
-                "client_certificate.proxies is not set, and certificates are not taken from the \
-                 networks in trusted_proxies, where every host could pose as any client: clients \
-                 that need certificates ({}) would be cut off. Set client_certificate.proxies to \
-                 the addresses of the proxies that verify certificates, or to \"unix\"",
+                "client_certificate.proxies is not set, but these clients need a certificate: {}. \
+                 Certificates are not accepted from the networks in trusted_proxies, where any \
+                 host could pose as any client. Set client_certificate.proxies to the addresses of \
+                 the proxies that verify certificates, or to \"unix\"",
                 clients.join(", ")
             ),
             Self::DemoClients { clients } => write!(
                 f,
-                "the demo clients ({}) have secrets that everyone knows, and others could reach \
-                 them: listen or the host of issuer is not of this machine alone, or trusted_proxies \
-                 or client_certificate.proxies is set. Remove them from the client file, or set \
-                 allow_demo_clients",
+                "the demo clients ({}) have secrets that everyone knows, and other machines could \
+                 use them: listen or the host of issuer is not limited to this machine, or \
+                 trusted_proxies or client_certificate.proxies is set. Remove them from the client \
+                 file, or set allow_demo_clients",
                 clients.join(", ")
             ),
             Self::Files(faults) => {
@@ -77,16 +78,19 @@ impl fmt::Display for StartError {
                 Ok(())
             }
             Self::NoBatches => f.write_str(
-                "signer = batch: this processor has no AVX-512 IFMA, or a key is not of two primes \
-                 of 1024, 1536 or 2048 bits: set signer to auto",
+                "signer = batch is not possible: this processor has no AVX-512 IFMA, or a key does \
+                 not consist of two primes of 1024, 1536 or 2048 bits; set signer to auto",
             ),
             Self::NoKeys(directory) => {
                 let directory = directory.display();
-                write!(f, "{directory}: holds no signing key: `grantd key generate` makes one")
+                write!(
+                    f,
+                    "{directory}: holds no signing key; create one with `grantd key generate`"
+                )
             }
             Self::NoIssuer => f.write_str(
-                "there is no TCP address to make the issuer's URL of: set issuer to the URL that \
-                 clients use",
+                "the issuer's URL is not set, and there is no TCP address to derive it from: set \
+                 issuer to the URL that clients use",
             ),
             Self::Route(problem) => f.write_str(problem),
             Self::System(error) => error.fmt(f),

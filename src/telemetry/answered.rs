@@ -1,36 +1,37 @@
-//! The facts about an answered request.
+//! The record of an answered request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::telemetry::trace_parent::TraceParent;
 
-/// What the log line of a request and its span say of it.
+/// What the span of a request contains.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "opentelemetry"), allow(dead_code, reason = "only a span has them all"))]
 pub struct Answered<'r> {
-    /// Its name in the answer and in the log.
+    /// The request's id in the answer and in the log.
     pub request_id: &'r str,
-    /// Who answered it, by the name in logs and metrics.
+    /// The label of the route.
     pub route: &'static str,
-    /// As the client wrote it.
+    /// The method, as the client wrote it, cut to a maximum.
     pub method: &'r str,
-    /// Of the answer.
+    /// The HTTP status of the answer.
     pub status: u16,
-    /// What became of it.
+    /// The label of the outcome.
     pub outcome: &'static str,
-    /// Why it was refused; empty if it was not.
+    /// The label of the cause of a refusal; empty if the request was not refused.
     pub cause: &'static str,
-    /// The registered client that it names; empty if none.
+    /// The registered client that the request claims to be; empty if there is none.
     pub client: &'r str,
-    /// From the first byte to the answer.
+    /// The time from the request's first byte to its answer.
     pub took: Duration,
-    /// Parsing, authenticating, waiting for a signing thread, signing: where a token was made.
+    /// If a token was minted: the time for parsing, for authenticating and deciding, in the signing
+    /// queue, and for signing.
     pub phases: Option<[Duration; 4]>,
-    /// Who is at the other end of the connection; `None`: a process on this machine.
+    /// The other end of the connection; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// For whom a trusted proxy says that it speaks.
+    /// The client's address, if a trusted proxy forwards it.
     pub address: Option<IpAddr>,
-    /// The span that it belongs to.
+    /// The caller's span, from the request's `traceparent`.
     pub caller: Option<TraceParent<'r>>,
 }

@@ -1,7 +1,7 @@
-//! Who was issued what, refused, revoked, and which rules were in force: one JSON object a line, in
-//! a file of its own, for whoever has to answer for it later.
+//! The audit: a file with one JSON object a line for each token that was issued, refused or
+//! revoked, and for each change of the clients, keys and settings in force.
 //!
-//! No line has a secret, an assertion or a token in it; a token is named by its `jti`.
+//! No line contains a secret, an assertion or a token. A token is named by its `jti`.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -14,93 +14,94 @@ use tracing::warn;
 use crate::clock::{Clock, date_time};
 use crate::telemetry::log_queue::{LogQueue, LogWriter};
 
-/// Writes the lines, a few milliseconds after they are told.
+/// Writes audit lines, on a thread of its own and a few milliseconds later.
 pub struct Audit {
     queue: LogQueue,
     _writer: LogWriter,
 }
 
-/// What happened.
+/// An audit event.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event<'a> {
-    /// A server has begun to serve.
+    /// The server has started to serve.
     Started {
-        /// In whose name.
+        /// The issuer's URL.
         issuer: &'a str,
     },
-    /// A client was given a token.
+    /// A token was issued.
     Issued {
-        /// To whom, and on which way.
+        /// The token request.
         #[serde(flatten)]
         request: Request<'a>,
-        /// The token's `jti`, where it was made for this request and has one.
+        /// The token's `jti`, if the token is new and has one.
         #[serde(skip_serializing_if = "Option::is_none")]
         jti: Option<&'a str>,
-        /// Whether it was handed out before.
+        /// Whether the token was issued before.
         reused: bool,
-        /// Its scope tokens, separated by spaces.
+        /// The granted scope tokens, separated by spaces.
         scope: &'a str,
-        /// For whom it is.
+        /// The token's audience.
         audience: &'a [Box<str>],
-        /// Seconds from now to its end.
+        /// Seconds from now to the token's end.
         lifetime: u32,
     },
     /// A request was refused.
     Refused {
-        /// Whose, and on which way.
+        /// The refused request.
         #[serde(flatten)]
         request: Request<'a>,
-        /// Why, by its name in logs and metrics.
+        /// The label of the cause in logs and metrics.
         cause: &'a str,
     },
-    /// A token was revoked, or was one that need not be.
+    /// A client revoked a token, or one that was not valid anyway.
     Revoked {
-        /// By whom, and on which way.
+        /// The revocation request.
         #[serde(flatten)]
         request: Request<'a>,
     },
-    /// Other clients, keys or settings are in force.
+    /// A reload has replaced clients, keys or settings.
     Reloaded {
-        /// Which set of them, counted from 1.
+        /// The number of the snapshot that is now in force, counted from 1.
         generation: u64,
-        /// What is different.
+        /// The difference to the previous snapshot.
         changes: &'a str,
     },
-    /// Files were read that are wrong; what was in force is.
+    /// A reload was refused; the previous snapshot stays in force.
     ReloadRefused {
-        /// What is wrong with them.
+        /// Why it was refused.
         fault: &'a str,
     },
-    /// Another key signs.
+    /// A different key signs from now on.
     Rotated {
-        /// Its id.
+        /// The key's id.
         kid: &'a str,
     },
-    /// The server takes no more connections.
+    /// The server is stopping and accepts no more connections.
     Stopping,
 }
 
-/// One request among all.
+/// The request that an event belongs to.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Request<'a> {
-    /// As the answer and the log line have it.
+    /// The request's id in the answer and in the log.
     pub request_id: &'a str,
-    /// Which route.
+    /// The label of the route.
     pub route: &'a str,
-    /// The client; for a refusal, the registered one that was named. Empty: none.
+    /// The client or, in a refusal, the registered client that the request claims to be; empty if
+    /// there is none.
     pub client: &'a str,
-    /// Where it came from.
+    /// The address that the request came from.
     pub address: &'a str,
-    /// The trace that it belongs to.
+    /// The id of the caller's trace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<&'a str>,
 }
 
 impl Audit {
-    /// Continues the file at `path`, which its owner alone can read if it is a new one. A file that
-    /// is renamed or removed is followed by a new one, so that others may rotate it. Lines for a
-    /// FIFO that no process reads are lost.
+    /// Appends to the file at `path`. A new file is readable by its owner alone. If the file is
+    /// renamed or removed, for example by logrotate, a new one is created. Lines for a FIFO that no
+    /// process reads are lost.
     ///
     /// # Errors
     ///
@@ -116,7 +117,7 @@ impl Audit {
     }
 
     /// Writes one line.
-    pub fn tell(&self, event: &Event<'_>) {
+    pub fn write(&self, event: &Event<'_>) {
         #[derive(Serialize)]
         struct Line<'e> {
             time: String,
@@ -124,14 +125,14 @@ impl Audit {
             event: &'e Event<'e>,
         }
         let time = date_time(Clock::unix_micros());
-        // Strings and numbers only: it cannot fail.
+        // An event has only strings and numbers, so this cannot fail.
         let Ok(mut line) = serde_json::to_vec(&Line { time, event }) else { return };
         line.push(b'\n');
-        // What does not fit is counted there.
+        // This never fails: the queue counts the lines that it loses.
         let _ = self.queue.clone().write_all(&line);
     }
 
-    /// How many lines were lost since the start.
+    /// The number of lines that were lost since the start.
     pub fn lost_lines(&self) -> u64 {
         self.queue.lost_lines()
     }
@@ -143,10 +144,10 @@ impl fmt::Debug for Audit {
     }
 }
 
-/// A file by its name: whatever has that name when lines are to be written.
+/// A writer to the file that is at `path` when it writes, also after the file was renamed.
 struct Followed {
     path: PathBuf,
-    /// `None`: a FIFO without a reader.
+    /// `None` if the path is a FIFO that no process reads.
     file: Option<File>,
 }
 
@@ -168,7 +169,7 @@ impl Write for Followed {
     }
 }
 
-/// `None`: a FIFO that no process reads, and whose opening would wait for one.
+/// Opens or creates the file; `None` if it is a FIFO that no process reads.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<Option<File>> {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -176,10 +177,11 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600);
+    // Otherwise, opening a FIFO would block until a process reads it.
     options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
     match options.open(path) {
         Ok(file) => {
-            // Writing may wait: the writing thread has nothing else to do, and no line is torn.
+            // Writes may block: this thread only writes, and a blocking write is not cut short.
             fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
             Ok(Some(file))
         }
@@ -198,7 +200,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     OpenOptions::new().append(true).create(true).open(path).map(Some)
 }
 
-/// Whether `file` is the one that has this name.
+/// Whether `file` is still the file at `path`.
 fn is_at(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! Text that a client made up, as the log shows it: short, and in visible ASCII.
+//! Excerpts of text from a request for the log: short, in visible ASCII, and without credentials.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -6,8 +6,8 @@ use std::fmt::Write;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// The beginning of `text` in at most `limit` bytes, where a byte outside visible ASCII is written
-/// `\xNN`. No escape is cut in two.
+/// Returns the beginning of `text` in at most `limit` bytes. A byte outside visible ASCII is
+/// written `\xNN`, and such an escape is never cut.
 pub fn excerpt(text: &[u8], limit: usize) -> Cow<'_, str> {
     if text.len() <= limit
         && text.iter().all(u8::is_ascii_graphic)
@@ -32,15 +32,15 @@ pub fn excerpt(text: &[u8], limit: usize) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// What the log names of a request that was refused because of it: the beginning of `text`, or
-/// [`WITHHELD`] if one of the request's own `secrets` or what looks like a token is in it.
+/// Returns an excerpt of `text`, which a request was refused for, or [`WITHHELD`] if `text`
+/// contains one of the request's `secrets` or something that looks like a token.
 pub fn named<'t>(text: &'t [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'t, str> {
     let is_harmless = |text: &[u8]| {
         !secrets.iter().any(|secret| contains(text, secret.as_ref())) && !holds_token(text)
     };
-    // As it is, decoded, and decoded again: a client may have encoded it twice.
+    // Percent-decodes repeatedly, since a client may have encoded the text more than once.
     let mut decoded = Cow::Borrowed(text);
-    for _ in 0..=MOST_DECODINGS {
+    for _ in 0..=MAX_DECODINGS {
         let spaced: Vec<_> =
             decoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
         if !is_harmless(&decoded) || !is_harmless(&spaced) {
@@ -48,33 +48,33 @@ pub fn named<'t>(text: &'t [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'t, str> {
         }
         let again = if decoded.contains(&b'%') { percent_decoded(&decoded) } else { Vec::new() };
         if again.is_empty() || again == *decoded {
-            return excerpt(text, NAMED_BYTES);
+            return excerpt(text, MAX_NAMED_BYTES);
         }
         decoded = Cow::Owned(again);
     }
-    // No client encodes a path so often.
+    // Encoded more often than any client does by mistake.
     Cow::Borrowed(WITHHELD)
 }
 
-/// Stands for text that may be a credential.
+/// Replaces text that may contain a credential.
 pub const WITHHELD: &str = "(withheld: may be a credential)";
 
-const NAMED_BYTES: usize = 128;
-const MOST_DECODINGS: usize = 3;
+const MAX_NAMED_BYTES: usize = 128;
+const MAX_DECODINGS: usize = 3;
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     !part.is_empty() && memchr::memmem::find(text, part).is_some()
 }
 
-/// Whether a JWS or JWE in its compact form (RFC 7515, section 7.1) is somewhere in `text`. Three
-/// parts with dots between them are no token yet, since names of scopes, hosts and files have them
-/// too: one part is the JSON of a header, or is as long as a signature.
+/// Whether `text` contains a JWS or a JWE in compact serialization (RFC 7515, section 7.1; RFC
+/// 7516). Names of scopes, hosts and files also have three parts separated by dots, so one part
+/// must be the JSON of a header or as long as a signature.
 fn holds_token(text: &[u8]) -> bool {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     text.split(|byte| !is_part(byte)).any(|run| {
         let parts: Vec<_> = run.split(|byte| *byte == b'.').collect();
         let is_header = |part: &&[u8]| {
-            // The first 16 characters stand for 12 bytes.
+            // The first 16 characters decode to 12 bytes.
             let beginning = &part[..part.len().min(16) / 4 * 4];
             let decoded = URL_SAFE_NO_PAD.decode(beginning).unwrap_or_default();
             decoded.trim_ascii_start().starts_with(b"{")
@@ -84,7 +84,7 @@ fn holds_token(text: &[u8]) -> bool {
     })
 }
 
-/// 32 bytes, as HS256 makes them, in base64url.
+/// In characters: the 32 bytes of an HS256 signature in base64url.
 const SHORTEST_SIGNATURE: usize = 43;
 
 fn percent_decoded(text: &[u8]) -> Vec<u8> {
@@ -143,7 +143,7 @@ mod tests {
             "/eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
             "all.eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
             "/eyJhbGciOiJSUzI1NiJ9%2EeyJzdWIiOiJhIn0%2Ec2ln",
-            // A header with a space in front, and one that is encrypted.
+            // A JWS whose header begins with spaces, and a JWE.
             "ICB7ImFsZyI6IkhTMjU2In0.e30.c2ln",
             "eyJlbmMiOiJBMjU2R0NNIn0....dGFn",
             "x.y.0123456789012345678901234567890123456789012",
@@ -163,7 +163,7 @@ mod tests {
         ] {
             assert_eq!(named(text.as_bytes(), &secrets), shown);
         }
-        assert_eq!(named(&[b'x'; 200], &secrets).len(), NAMED_BYTES);
+        assert_eq!(named(&[b'x'; 200], &secrets).len(), MAX_NAMED_BYTES);
         assert_eq!(named(b"abc", &[""]), "abc");
     }
 }

@@ -1,48 +1,49 @@
-//! Warnings about what every request may repeat.
+//! A rate limit for warnings that every request could repeat.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Lets a warning about each thing through once an hour, and about a bounded number of things.
+/// Allows one warning an hour about each subject, for a bounded number of subjects.
 #[derive(Debug, Default)]
 pub struct Hourly(Mutex<Warned>);
 
 #[derive(Debug, Default)]
 struct Warned {
-    /// The hour that `things` belong to, counted from 1970.
+    /// The hour that `subjects` belong to, counted from 1970.
     hour: u64,
-    things: HashSet<[u8; 32]>,
+    subjects: HashSet<[u8; 32]>,
 }
 
 impl Hourly {
-    /// Whether to warn of the thing with this hash at `now` (Unix seconds). If so, it was.
-    pub fn is_due(&self, thing: [u8; 32], now: u64) -> bool {
-        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+    /// Whether to warn about the subject with this hash at `now` (Unix seconds). `true` counts as
+    /// the warning.
+    pub fn is_due(&self, subject: [u8; 32], now: u64) -> bool {
+        // Ignores poisoning: no panic can leave the value half changed.
         let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let hour = now / 3600;
         if warned.hour != hour {
-            *warned = Warned { hour, things: HashSet::new() };
+            *warned = Warned { hour, subjects: HashSet::new() };
         }
-        warned.things.len() < MOST && warned.things.insert(thing)
+        warned.subjects.len() < MAX_SUBJECTS && warned.subjects.insert(subject)
     }
 }
 
-/// Things in an hour.
-const MOST: usize = 64;
+/// The most subjects in an hour.
+const MAX_SUBJECTS: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn each_thing_is_due_once_an_hour_and_not_too_many_of_them() {
+    fn a_bounded_number_of_subjects_is_due_once_an_hour() {
         let hourly = Hourly::default();
         for now in [3600, 7200, 3600] {
             assert!(hourly.is_due([1; 32], now));
             assert!(!hourly.is_due([1; 32], now + 3599));
             assert!(hourly.is_due([2; 32], now));
         }
-        let due = |thing: u8| hourly.is_due([thing; 32], 0);
-        assert_eq!((0..=255).filter(|thing| due(*thing)).count(), MOST);
+        let due = |subject: u8| hourly.is_due([subject; 32], 0);
+        assert_eq!((0..=255).filter(|subject| due(*subject)).count(), MAX_SUBJECTS);
     }
 }

@@ -1,5 +1,5 @@
-//! One event as one line of JSON (RFC 8259), written in one pass: every request is such a line, and
-//! a general serializer's maps and keys take as long as reading the request does.
+//! Formats a log event as one line of JSON (RFC 8259) in one pass. Every request logs such a line,
+//! and a general serializer would take as long for it as parsing the request takes.
 //!
 //! ```json
 //! {"timestamp":"2026-01-31T23:59:59.000001Z","level":"INFO","status":200,"target":"grantd::request"}
@@ -17,7 +17,6 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::{self, Clock};
 
-/// Writes events.
 pub(super) struct JsonLine;
 
 impl<S, N> FormatEvent<S, N> for JsonLine
@@ -48,19 +47,20 @@ where
     }
 }
 
-/// What one line leaves to the next on its thread.
+/// Kept for the next line on the same thread.
 #[derive(Default)]
 struct Scratch {
-    /// Memory.
+    /// The buffer.
     line: String,
     second: Second,
 }
 
-/// The last second that was told, since 1970, and its text up to the fraction: there are thousands of
-/// lines in each.
+/// A cache of the last formatted second, since thousands of lines share one.
 #[derive(Default)]
 struct Second {
+    /// In seconds since 1970.
     number: Option<u64>,
+    /// The date and time up to the fraction.
     text: String,
 }
 
@@ -68,15 +68,15 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-/// A line on its way. Fields become members, each with its leading comma.
+/// A line that is being written. Each field becomes a member with a leading comma.
 struct Line {
     text: String,
-    /// The first failure; visitors cannot return one.
+    /// The first error, since a visitor cannot return one.
     result: fmt::Result,
 }
 
 impl Line {
-    /// As RFC 3339 has it, with microseconds, in UTC.
+    /// Writes the time as in RFC 3339, in UTC with microseconds. Returns the second to cache.
     fn push_time(&mut self, mut known: Second, unix_micros: u64) -> Second {
         let (number, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
         if known.number != Some(number) {
@@ -86,13 +86,13 @@ impl Line {
             known = Second { number: Some(number), text };
         }
         self.text.push_str(&known.text);
-        // A leading one keeps the zeros behind it.
+        // Adding a million keeps the leading zeros; its own digit is cut off.
         self.text.push_str(&itoa::Buffer::new().format(1_000_000 + micros)[1..]);
         self.text.push('Z');
         known
     }
 
-    /// Names are identifiers of this program's source: nothing in them needs escaping.
+    /// Names are identifiers in the source code, so they need no escaping.
     fn push_name(&mut self, name: &str) {
         self.text.push_str(",\"");
         self.text.push_str(name);
@@ -130,8 +130,8 @@ impl Visit for Line {
         self.push_number(field.name(), value);
     }
 
-    /// Everything else is text: what `?` and `%` mark, errors, and numbers that JSON's readers
-    /// would round.
+    /// Writes everything else as a string: fields marked `?` and `%`, errors, and numbers that JSON
+    /// parsers would round.
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.push_name(field.name());
         self.text.push('"');
@@ -141,7 +141,7 @@ impl Visit for Line {
     }
 }
 
-/// Escapes text for a JSON string (RFC 8259, section 7), on its way.
+/// Escapes everything that is written to it for a JSON string (RFC 8259, section 7).
 struct Escaped<'a>(&'a mut String);
 
 impl Write for Escaped<'_> {
@@ -153,12 +153,12 @@ impl Write for Escaped<'_> {
 
 fn push_escaped(out: &mut String, text: &str) {
     let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
-    // Looks at all bytes even after the first special one: that takes vectors of them at a time.
+    // Does not stop at the first special byte, so that the compiler can vectorize it.
     if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
         return out.push_str(text);
     }
     let mut plain = 0;
-    // All that needs escaping is ASCII, and no byte of a longer character looks like it.
+    // Special bytes are ASCII, which never occurs inside a multi-byte character.
     for (at, byte) in text.bytes().enumerate().filter(|(_, byte)| is_special(*byte)) {
         out.push_str(&text[plain..at]);
         plain = at + 1;
@@ -213,7 +213,7 @@ mod tests {
             tracing::info!("no field");
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        // The time comes first, for whoever sorts lines.
+        // The time comes first, so that lines can be sorted as text.
         let timeless = |line: &str| {
             let (time, rest) = line.strip_prefix("{\"timestamp\":\"").unwrap().split_at(27);
             assert!(time.ends_with('Z'), "{time}");

@@ -1,8 +1,8 @@
-//! The way of log lines out of the process.
+//! The queue of log lines between the threads that log and the thread that writes.
 //!
-//! Lines are put into memory, and a thread of their own writes them a few milliseconds later, many
-//! at a time: a thread that is woken for each line costs a busy server more than the line does. If
-//! whoever reads them is slow or the disk is full, lines are lost and counted; tokens are not.
+//! The writing thread collects lines for a few milliseconds and writes them in one call, since
+//! waking it for each line would cost a busy server more than the line. If the reader is slow or
+//! the disk is full, lines are dropped and counted; requests never wait.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,23 +14,23 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::clock::join_soon;
 
-/// Takes lines and never blocks.
+/// Queues lines without blocking.
 #[derive(Clone)]
 pub struct LogQueue(Arc<Shared>);
 
-/// Keeps the writing thread; dropping it writes what is left, as far as its reader takes it in the
-/// next moment.
+/// Owns the writing thread. Dropping it writes the queued lines, if the reader takes them within a
+/// short time.
 pub struct LogWriter {
     queue: LogQueue,
     thread: Option<JoinHandle<()>>,
 }
 
 impl LogQueue {
-    /// A queue whose lines go to `out`, and the thread that takes them there.
+    /// Creates a queue and starts the thread that writes its lines to `out`.
     ///
     /// # Errors
     ///
-    /// The operating system's, if it grants no thread.
+    /// The operating system's, if it cannot start a thread.
     pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, LogWriter)> {
         let queue = Self(Arc::default());
         let writing = queue.clone();
@@ -39,7 +39,7 @@ impl LogQueue {
         Ok((queue.clone(), LogWriter { queue, thread }))
     }
 
-    /// How many lines were lost since the start.
+    /// The number of lines that were lost since the start.
     pub fn lost_lines(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
     }
@@ -54,7 +54,7 @@ impl LogQueue {
             if lines.text.is_empty() {
                 return;
             }
-            // More will come in the next moment, and all of it leaves together.
+            // Collect further lines, to write all of them in one call.
             let more = |lines: &mut Lines| !lines.closed;
             let waited = self.0.arrival.wait_timeout_while(lines, COLLECTED_FOR, more);
             let (mut lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -68,13 +68,13 @@ impl LogQueue {
         }
     }
 
-    /// Text is whole between any two statements, so a panic elsewhere cannot have broken it.
+    /// Ignores poisoning: no panic can leave a line half written.
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One call is one line.
+/// Each call of `write` must be one complete line.
 impl Write for LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut lines = self.lines();
@@ -109,7 +109,7 @@ impl Drop for LogWriter {
         self.queue.lines().closed = true;
         self.queue.0.arrival.notify_one();
         if let Some(thread) = self.thread.take() {
-            // One that has not ended waits for a reader; the process does not.
+            // The thread may be blocked by a slow reader, which must not delay the exit for long.
             join_soon(thread);
         }
     }
@@ -128,7 +128,7 @@ struct Lines {
     closed: bool,
 }
 
-/// Some ten thousand lines: a second of a fast server.
+/// In bytes: some ten thousand lines, which a fast server logs in a second.
 const CAPACITY: usize = 4 * 1024 * 1024;
 const COLLECTED_FOR: Duration = Duration::from_millis(10);
 
@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes nothing until it is let, and then remembers everything.
+    /// Blocks until `let_go` fires, then stores everything that is written.
     struct Slow {
         let_go: mpsc::Receiver<()>,
         taken: Arc<Mutex<Vec<u8>>>,
@@ -147,7 +147,7 @@ mod tests {
 
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Held up only the first time: the sender is gone after that.
+            // Blocks only the first time: after that, the sender is dropped.
             let _ = self.let_go.recv();
             if self.fails {
                 return Err(io::ErrorKind::StorageFull.into());
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_in_order_and_the_last_ones_too() {
+    fn lines_are_written_in_order_including_the_last() {
         let (mut queue, writer, go, taken) = start(false);
         drop(go);
         let lines: Vec<_> = (0..1000).map(|number| format!("{number}\n")).collect();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_costs_lines_and_they_are_counted() {
+    fn lines_that_a_slow_reader_loses_are_counted() {
         let (mut queue, writer, go, taken) = start(false);
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
         let written = 3 * CAPACITY / line.len();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_costs_lines_and_they_are_counted() {
+    fn lines_that_a_full_disk_loses_are_counted() {
         let (mut queue, writer, go, _) = start(true);
         drop(go);
         queue.write_all(b"one\n").unwrap();

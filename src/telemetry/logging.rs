@@ -1,4 +1,4 @@
-//! Log lines on standard error, in JSON or for eyes.
+//! The log on standard error, as JSON or as text for people.
 
 use std::io::{self, IsTerminal, stderr};
 
@@ -8,12 +8,12 @@ use crate::config::{Log, LogFormat, LogLevel};
 use crate::telemetry::json_line::JsonLine;
 use crate::telemetry::log_queue::{LogQueue, LogWriter};
 
-/// Installs the process's one subscriber. For the program, not for those who embed the library.
-/// Dropping the [`LogWriter`] writes what waits.
+/// Installs the global subscriber. Only the program calls this, never the library. Dropping the
+/// [`LogWriter`] writes the queued lines.
 ///
 /// # Errors
 ///
-/// If there is one already, or no thread to write.
+/// If a global subscriber is installed already, or if the writing thread cannot be started.
 pub fn install(log: &Log) -> io::Result<(LogQueue, LogWriter)> {
     let (queue, writer) = LogQueue::to(stderr())?;
     let human = match log.format {
@@ -42,7 +42,7 @@ pub fn install(log: &Log) -> io::Result<(LogQueue, LogWriter)> {
     Ok((queue, writer))
 }
 
-/// One JSON object a line, into `queue`.
+/// Returns a subscriber that writes one JSON object a line to `queue`.
 pub fn json_lines(queue: LogQueue, level: Level) -> impl Subscriber + Send + Sync {
     let builder = tracing_subscriber::fmt().event_format(JsonLine);
     builder.with_max_level(level).with_writer(queue).finish()

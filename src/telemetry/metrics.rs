@@ -1,5 +1,5 @@
-//! Counters, gauges and histograms in a registry of their own: nothing global, so that two servers
-//! in one process do not mix.
+//! The metrics of one server, in a registry of its own: nothing is global, so that the metrics of
+//! two servers in one process stay apart.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -10,39 +10,39 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::telemetry::figures::Figures;
+use crate::telemetry::counter_collector::CounterCollector;
 use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::wasteful::Wasteful;
 
-/// Everything that is counted.
+/// The metrics of one server.
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     seconds: HistogramVec,
     phases: [Histogram; 4],
-    /// Requests with forwarding fields from peers that are not trusted to send them.
+    /// Requests with forwarding headers from peers that are not trusted to send them.
     pub untrusted_forwarding: IntCounter,
-    /// Which clients ask for more tokens than they need.
+    /// The clients that request more tokens than they need.
     pub wasteful: Arc<Wasteful>,
-    /// Connections that are open.
+    /// Open connections.
     pub connections: IntGauge,
-    /// Connections that were closed or refused because there were too many.
+    /// Connections that were closed or refused because of the limit of open connections.
     pub connections_shed: IntCounter,
     /// Tokens that wait for a signature.
     pub signing_queue: IntGauge,
-    /// Tokens that may wait for a signature.
+    /// The admission limit of the signing queue.
     pub signing_queue_open: IntGauge,
     signer: IntGaugeVec,
     /// Secrets that wait for their slow hash.
     pub password_queue: IntGauge,
     assertion_audiences: AssertionAudiences,
-    /// Self-signed certificates that a proxy takes for authorities.
+    /// Requests with a self-signed certificate that the proxy trusts as a certificate authority.
     pub self_signed_certificates: IntCounter,
     /// Registered clients.
     pub clients: IntGauge,
-    /// Tokens that are revoked and whose time is not over.
+    /// Revocations whose tokens have not expired.
     pub revocations: IntGauge,
-    /// Which snapshot is in force, counted from 1.
+    /// The number of the snapshot in force, counted from 1.
     pub snapshot_generation: IntGauge,
     reloads: IntCounterVec,
     reload_refused: IntGauge,
@@ -52,11 +52,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A fresh set, all at zero.
+    /// Creates and registers all metrics, at zero.
     ///
     /// # Errors
     ///
-    /// If two of them had the same name, which the first test of any kind would find.
+    /// If two metrics have the same name, which any test would find.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let gauge = |name, help| registered(&registry, IntGauge::new(name, help)?);
@@ -64,33 +64,36 @@ impl Metrics {
         let counters = |name, help, labels: &[&str]| {
             registered(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
-        let seconds = HistogramOpts::new("grantd_request_seconds", "Time from head to answer.");
+        let help = "Seconds from a request's first byte to its answer.";
+        let seconds = HistogramOpts::new("grantd_request_seconds", help);
         let seconds = HistogramVec::new(seconds.buckets(BUCKETS.to_vec()), &["route"])?;
-        let phases = HistogramOpts::new("grantd_phase_seconds", "Time of each part of a token.");
+        let help = "Seconds that each phase of minting a token took.";
+        let phases = HistogramOpts::new("grantd_phase_seconds", help);
         let phases = HistogramVec::new(phases.buckets(PHASE_BUCKETS.to_vec()), &["phase"])?;
         let phases = registered(&registry, phases)?;
         let gauges = |name, help, label| {
             registered(&registry, IntGaugeVec::new(Opts::new(name, help), &[label])?)
         };
         let wasteful = Arc::<Wasteful>::default();
-        let watched = Arc::clone(&wasteful);
-        registry.register(Box::new(Figures::labelled(
+        let collected = Arc::clone(&wasteful);
+        registry.register(Box::new(CounterCollector::labelled(
             "grantd_wasteful_tokens_total",
-            "Tokens asked for while the last had half of its life left: the worst clients.",
+            "Tokens issued while the client's previous one had more than half of its lifetime left, \
+             for the clients with the most of them.",
             "client",
-            move || watched.worst().into_iter().map(|(id, count)| (id.into(), count)).collect(),
+            move || collected.worst().into_iter().map(|(id, count)| (id.into(), count)).collect(),
         )?))?;
         let log = Arc::<OnceLock<LogQueue>>::default();
-        let watched = Arc::clone(&log);
-        registry.register(Box::new(Figures::one(
+        let collected = Arc::clone(&log);
+        registry.register(Box::new(CounterCollector::one(
             "grantd_log_lines_lost_total",
-            "Log lines lost because their reader was too slow.",
-            move || watched.get().map_or(0, LogQueue::lost_lines),
+            "Log lines lost because their reader was too slow or writing them failed.",
+            move || collected.get().map_or(0, LogQueue::lost_lines),
         )?))?;
-        let build = Opts::new("grantd_build_info", "The version that runs: always 1, by its name.");
+        let build = Opts::new("grantd_build_info", "The running version, as a label; always 1.");
         let build = registered(&registry, IntGaugeVec::new(build, &["version"])?)?;
         build.with_label_values(&[VERSION]).set(1);
-        let signer = Opts::new("grantd_signer_info", "What signs tokens: always 1, by its name.");
+        let signer = Opts::new("grantd_signer_info", "The signing backend, as a label; always 1.");
         Ok(Self {
             requests: counters(
                 "grantd_requests_total",
@@ -101,19 +104,19 @@ impl Metrics {
             phases: PHASES.map(|phase| phases.with_label_values(&[phase])),
             untrusted_forwarding: counter(
                 "grantd_untrusted_forwarding_total",
-                "Requests with forwarding fields from a peer that trusted_proxies does not name.",
+                "Requests with forwarding headers from a peer that is not in trusted_proxies.",
             )?,
             wasteful,
             connections: gauge("grantd_connections", "Open connections.")?,
             connections_shed: counter(
                 "grantd_connections_shed_total",
-                "Connections closed or refused because there were too many.",
+                "Connections closed or refused because of the limit of open connections.",
             )?,
             signing_queue: gauge("grantd_signing_queue", "Tokens that wait for a signature.")?,
             signing_queue_open: gauge(
                 "grantd_signing_queue_open",
-                "Tokens that may wait for a signature: all that limits.signing_queue allows when \
-                 signing has its processors to itself, half of it while nothing is signed.",
+                "Admission limit of the signing queue: limits.signing_queue if the signing threads \
+                 have their processors to themselves, half of it while nothing is signed.",
             )?,
             signer: registered(&registry, IntGaugeVec::new(signer, &["signer"])?)?,
             password_queue: gauge(
@@ -122,40 +125,41 @@ impl Metrics {
             )?,
             assertion_audiences: AssertionAudiences(counters(
                 "grantd_assertion_audiences_total",
-                "Client assertions that have authenticated, by what their aud names and how: with \
-                 assertion_audience = \"issuer\", only the form issuer is accepted.",
+                "Accepted client assertions by the form of their aud. With assertion_audience = \
+                 \"issuer\", only the form issuer is accepted.",
                 &["form"],
             )?),
             self_signed_certificates: counter(
                 "grantd_self_signed_certificates_total",
-                "Requests with a self-signed certificate that stands in the proxy's CA file.",
+                "Requests with a self-signed certificate that is in the proxy's CA file.",
             )?,
             clients: gauge("grantd_clients", "Registered clients.")?,
             revocations: gauge(
                 "grantd_revocations",
-                "Revoked tokens whose time is not over, and uses of assertions from the future.",
+                "Revoked tokens that have not expired, and used assertions and proofs that were \
+                 signed in the future.",
             )?,
             snapshot_generation: gauge(
                 "grantd_snapshot_generation",
-                "Which set of clients, keys and settings is in force: 1 at the start.",
+                "Number of the snapshot of clients, keys and settings in force: 1 at the start.",
             )?,
             reloads: counters(
                 "grantd_reloads_total",
-                "Times that the files were read again, by what came of it.",
+                "Reloads of the configuration, clients and keys, by outcome.",
                 &["outcome"],
             )?,
             reload_refused: gauge(
                 "grantd_reload_refused",
-                "Whether what was read last is wrong, and what was in force before still is.",
+                "1 if the last reload was refused and the previous snapshot is in force, otherwise 0.",
             )?,
             not_http: counters(
                 "grantd_not_http_total",
-                "Connections closed because their bytes were no HTTP/1 request, by what they were.",
+                "Connections closed because the client did not send an HTTP/1 request, by kind.",
                 &["kind"],
             )?,
             expiring_clients: gauges(
                 "grantd_clients_expiring",
-                "Enabled clients whose last secret has ended or ends within this time.",
+                "Enabled clients whose last secret has expired or expires within this time.",
                 "within",
             )?,
             log,
@@ -163,15 +167,15 @@ impl Metrics {
         })
     }
 
-    /// Names what signs.
+    /// Sets the signing backend.
     pub fn name_signer(&self, signer: &str) {
         self.signer.with_label_values(&[signer]).set(1);
     }
 
-    /// What counts the audiences of assertions, which can have these forms.
+    /// Returns the counter of accepted assertions, which can have these forms.
     pub fn assertion_audiences<const N: usize>(&self, forms: [&str; N]) -> AssertionAudiences {
         for form in forms {
-            // From now on there is a zero to compare with.
+            // Creates the series at zero, so that `rate` sees its first increase.
             self.assertion_audiences.0.with_label_values(&[form]);
         }
         self.assertion_audiences.clone()
@@ -183,86 +187,87 @@ impl Metrics {
         self.seconds.with_label_values(&[route]).observe(seconds);
     }
 
-    /// Counts how long each part of a token took, in seconds: reading the request, deciding,
-    /// waiting for a signing thread, signing.
+    /// Counts how long each phase of minting a token took, in seconds: parsing, authenticating and
+    /// deciding, waiting for a signing thread, signing.
     pub fn count_phases(&self, seconds: [f64; 4]) {
         for (phase, seconds) in self.phases.iter().zip(seconds) {
             phase.observe(seconds);
         }
     }
 
-    /// Shows a counter whose figure `read` gives.
+    /// Registers a counter whose value `read` returns at each scrape.
     ///
     /// # Errors
     ///
-    /// If there is a metric of this name, or it is no name.
-    pub fn show_counter(
+    /// If the name is taken or not a valid metric name.
+    pub fn register_counter(
         &self,
         name: &str,
         help: &str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Result<(), prometheus::Error> {
-        self.registry.register(Box::new(Figures::one(name, help, read)?))
+        self.registry.register(Box::new(CounterCollector::one(name, help, read)?))
     }
 
-    /// Shows a counter for each value of `label`, whose figures `read` gives.
+    /// Registers a counter for each value of `label`; `read` returns the label values and counts at
+    /// each scrape.
     ///
     /// # Errors
     ///
-    /// As above.
-    pub fn show_counters(
+    /// As [`Metrics::register_counter`].
+    pub fn register_counters(
         &self,
         name: &str,
         help: &str,
         label: &'static str,
         read: impl Fn() -> Vec<(String, u64)> + Send + Sync + 'static,
     ) -> Result<(), prometheus::Error> {
-        self.registry.register(Box::new(Figures::labelled(name, help, label, read)?))
+        self.registry.register(Box::new(CounterCollector::labelled(name, help, label, read)?))
     }
 
-    /// Shows how many clients have no secret that is good for longer than each of these times.
-    pub fn show_expiring_clients<const N: usize>(&self, within: [(&str, usize); N]) {
+    /// Sets how many clients have no secret that stays valid for longer than each of these times.
+    pub fn set_expiring_clients<const N: usize>(&self, within: [(&str, usize); N]) {
         for (time, clients) in within {
             let clients = i64::try_from(clients).unwrap_or(i64::MAX);
             self.expiring_clients.with_label_values(&[time]).set(clients);
         }
     }
 
-    /// From now on there is a zero of each of these kinds to compare with.
-    pub fn name_not_http<const N: usize>(&self, kinds: [&str; N]) {
+    /// Creates the series of these kinds at zero, so that `rate` sees their first increase.
+    pub fn init_not_http<const N: usize>(&self, kinds: [&str; N]) {
         for kind in kinds {
             self.not_http.with_label_values(&[kind]);
         }
     }
 
-    /// Counts a connection whose bytes were no HTTP/1 request.
+    /// Counts a connection on which the client did not send an HTTP/1 request.
     pub fn count_not_http(&self, kind: &str) {
         self.not_http.with_label_values(&[kind]).inc();
     }
 
-    /// Counts files that were read again and are right, whether they were different or not.
-    pub fn count_reload(&self, is_different: bool) {
-        let outcome = if is_different { "applied" } else { "unchanged" };
+    /// Counts a reload that was not refused. `has_changes`: it replaced the snapshot.
+    pub fn count_reload(&self, has_changes: bool) {
+        let outcome = if has_changes { "applied" } else { "unchanged" };
         self.reloads.with_label_values(&[outcome]).inc();
         self.reload_refused.set(0);
     }
 
-    /// Counts files that were read again and are wrong.
+    /// Counts a reload that was refused.
     pub fn count_refused_reload(&self) {
         self.reloads.with_label_values(&["refused"]).inc();
         self.reload_refused.set(1);
     }
 
-    /// Counts the lines that this log loses. The first one named is the one counted.
+    /// Exports the number of lines that `log` loses. Only the first call has an effect.
     pub fn watch_log(&self, log: LogQueue) {
         let _ = self.log.set(log);
     }
 
-    /// Everything, in the Prometheus text format.
+    /// Returns all metrics in the Prometheus text format.
     ///
     /// # Errors
     ///
-    /// If a metric cannot be written down.
+    /// If a metric cannot be encoded.
     pub fn to_text(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -274,23 +279,23 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// How often an assertion that has authenticated had an audience of each form.
+/// The number of accepted client assertions, by the form of their audience.
 #[derive(Clone, Debug)]
 pub struct AssertionAudiences(IntCounterVec);
 
 impl AssertionAudiences {
-    /// Counts one.
+    /// Counts one assertion.
     pub fn count(&self, form: &str) {
         self.0.with_label_values(&[form]).inc();
     }
 }
 
-/// The version that this is, in the log and in metrics.
+/// The version of this program, for the log and the metrics.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const PHASES: [&str; 4] = ["parse", "auth", "queue", "sign"];
 
-/// The same metric, shown from now on.
+/// Registers the metric and returns it.
 fn registered<M>(registry: &Registry, metric: M) -> Result<M, prometheus::Error>
 where
     M: Collector + Clone + 'static,

@@ -1,4 +1,4 @@
-//! The last refusals, for whoever has a request id and asks why.
+//! The most recent refusals, by which the admin listener explains a request id.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -6,31 +6,32 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// A request that was refused. Nothing in it was sent by the caller but the request id.
+/// A refused request. The request id is the only text in it that was sent by the client.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refusal {
-    /// As the answer and the log line have it.
+    /// The request's id in the answer and in the log.
     pub request_id: Box<str>,
-    /// When, in Unix seconds.
+    /// When the request was refused, in Unix seconds.
     pub at: u64,
-    /// Which route.
+    /// The label of the route.
     pub route: &'static str,
-    /// HTTP status of the answer.
+    /// The HTTP status of the answer.
     pub status: u16,
-    /// The cause's name in logs and metrics.
+    /// The label of the cause in logs and metrics.
     pub cause: &'static str,
-    /// What happened, and what helps.
+    /// What happened and what to do.
     pub explanation: &'static str,
-    /// The registered client that was named, proven or not; empty: none.
+    /// The registered client that the request claims to be, authenticated or not; empty if there is
+    /// none.
     pub client: Box<str>,
 }
 
-/// The last [`KEPT`] of them.
+/// The last [`KEPT`] refusals.
 #[derive(Default)]
 pub struct Refusals(Mutex<VecDeque<Refusal>>);
 
 impl Refusals {
-    /// Keeps one more, and forgets the oldest if there are too many.
+    /// Adds a refusal, and drops the oldest if there are too many.
     pub fn keep(&self, refusal: Refusal) {
         let mut kept = self.kept();
         if kept.len() >= KEPT {
@@ -39,12 +40,13 @@ impl Refusals {
         kept.push_back(refusal);
     }
 
-    /// Those of this request id, the oldest first. Several, if a client uses one id for several.
+    /// Returns the refusals with this request id, the oldest first. There are several if a client
+    /// uses an id for several requests.
     pub fn of(&self, request_id: &str) -> Vec<Refusal> {
         self.kept().iter().filter(|kept| *kept.request_id == *request_id).cloned().collect()
     }
 
-    /// Whole between any two statements, so a panic elsewhere cannot have broken it.
+    /// Ignores poisoning: no panic can leave the queue half changed.
     fn kept(&self) -> MutexGuard<'_, VecDeque<Refusal>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,5 +58,5 @@ impl fmt::Debug for Refusals {
     }
 }
 
-/// Some 200 bytes each.
+/// How many refusals are kept, of some 200 bytes each.
 pub const KEPT: usize = 4096;

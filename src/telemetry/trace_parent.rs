@@ -1,7 +1,7 @@
-//! The `traceparent` field, by which a request is found again across programs (W3C Trace Context,
-//! section 3.2).
+//! Parses the `traceparent` header (W3C Trace Context, section 3.2), which names the trace that a
+//! request belongs to.
 
-/// What the caller says of the trace that its request belongs to.
+/// A valid `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent<'r> {
     /// The trace: 32 hex digits.
@@ -13,7 +13,7 @@ pub struct TraceParent<'r> {
 }
 
 impl<'r> TraceParent<'r> {
-    /// Reads the field. `None` if it is not valid; such a one is to be ignored.
+    /// Parses the header. `None` if it is not valid; the recommendation says to ignore it then.
     pub fn parse(field: &'r [u8]) -> Option<Self> {
         let mut parts = std::str::from_utf8(field).ok()?.split('-');
         let (version, trace_id, parent_id, flags) =
@@ -23,7 +23,7 @@ impl<'r> TraceParent<'r> {
                 && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
         let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-        // A later version may have more parts, the first may not.
+        // Version 00 has exactly four parts; later versions may have more.
         let is_whole = version != "00" || parts.next().is_none();
         let is_valid = is_hex(version, 2)
             && version != "ff"
@@ -38,7 +38,7 @@ impl<'r> TraceParent<'r> {
     }
 }
 
-/// The one flag of the first version.
+/// The only flag of version 00.
 const SAMPLED: u8 = 1;
 
 #[cfg(test)]
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_recommendation_allows_is_read() {
+    fn parses_only_what_the_recommendation_allows() {
         let (trace_id, parent_id) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
         for (good, is_sampled) in [
             ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true),

@@ -1,9 +1,9 @@
-//! One span for each answered request, in the words of OpenTelemetry's conventions for HTTP servers
-//! where they fit.
+//! Records one span for each answered request, with the attributes of OpenTelemetry's semantic
+//! conventions for HTTP servers where they apply.
 //!
-//! It says what the log line says, and how long the parts of a token took. Of the target, only the
-//! name of its route, which stands where the conventions want a path: a query may hold a secret, and
-//! so may a path that somebody has mistyped.
+//! A span contains what the log line contains, and the duration of each phase of minting a token.
+//! It has no target: the query and a mistyped path may contain a secret. So `http.route` is the
+//! route's label and not a path.
 
 use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,13 +19,13 @@ use crate::clock::Clock;
 use crate::telemetry::answered::Answered;
 use crate::telemetry::trace_parent::TraceParent;
 
-/// Where spans go: nowhere, until somebody says where.
+/// Records spans, once [`Traces::send_to`] has set a provider.
 #[derive(Debug, Default)]
 pub struct Traces(OnceLock<SdkTracer>);
 
 impl Traces {
-    /// From now on, spans go to `provider`, and to no other. It samples and exports them; whoever
-    /// has made it shuts it down.
+    /// Sets the provider that samples and exports the spans. Only the first call has an effect. The
+    /// caller shuts the provider down.
     pub fn send_to(&self, provider: &SdkTracerProvider) {
         let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
             .with_version(env!("CARGO_PKG_VERSION"))
@@ -33,8 +33,8 @@ impl Traces {
         self.0.get_or_init(|| provider.tracer_with_scope(scope));
     }
 
-    /// For a request that is answered at this moment.
-    pub(crate) fn tell(&self, answered: &Answered<'_>) {
+    /// Records a request that was answered just now.
+    pub(crate) fn record(&self, answered: &Answered<'_>) {
         let Some(tracer) = self.0.get() else { return };
         let end = UNIX_EPOCH + Duration::from_micros(Clock::unix_micros());
         let (method, name) = method_of(answered);
@@ -48,14 +48,14 @@ impl Traces {
         }
         set_attributes(&mut span, answered, method);
         if answered.status >= 500 {
-            // The cause is among the attributes.
+            // The description is empty: the cause is an attribute.
             span.set_status(Status::error(""));
         }
         span.end_with_timestamp(end);
     }
 }
 
-/// The caller's span, as the parent of the next; without one, a trace begins.
+/// Returns a context whose parent is the caller's span; without one, a new trace begins.
 fn context_of(caller: Option<TraceParent<'_>>) -> Context {
     let parent = caller.and_then(|caller| {
         let trace_id = TraceId::from_hex(caller.trace_id).ok()?;
@@ -63,11 +63,11 @@ fn context_of(caller: Option<TraceParent<'_>>) -> Context {
         let flags = TraceFlags::default().with_sampled(caller.is_sampled);
         Some(SpanContext::new(trace_id, parent_id, flags, true, TraceState::NONE))
     });
-    // Not the thread's present one: that is of whoever embeds the server.
+    // Not the thread's current context, which belongs to the program that embeds the server.
     parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent))
 }
 
-/// The method, and what stands for it in a span's name. What a client has made up is in neither.
+/// Returns the method and its form in a span's name. Both have a placeholder for an unknown method.
 fn method_of(answered: &Answered<'_>) -> (&'static str, &'static str) {
     match METHODS.into_iter().find(|method| *method == answered.method) {
         Some(method) => (method, method),
@@ -104,10 +104,10 @@ fn set_attributes(span: &mut Span, answered: &Answered<'_>, method: &'static str
     }
 }
 
-/// What the conventions know as methods.
+/// The methods that the conventions know.
 const METHODS: [&str; 10] =
     ["POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
 
-/// In the order of [`Answered::phases`].
+/// The attributes of [`Answered::phases`], in its order.
 const PHASES: [&str; 4] =
     ["grantd.parse_seconds", "grantd.auth_seconds", "grantd.queue_seconds", "grantd.sign_seconds"];

@@ -1,53 +1,54 @@
-//! Which clients ask for tokens that they do not need: those that ask again while the last token had
-//! more than half of its life left.
+//! Finds the clients that waste tokens: those that request a token while the previous one has more
+//! than half of its lifetime left.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Watches the clients that have asked most recently, [`WATCHED`] of them.
+/// Counts the wasted tokens of at most [`WATCHED`] clients.
 #[derive(Default)]
-pub struct Wasteful(Mutex<HashMap<Box<str>, Asking>>);
+pub struct Wasteful(Mutex<HashMap<Box<str>, Usage>>);
 
 #[derive(Clone, Copy)]
-struct Asking {
+struct Usage {
+    /// When the last token was issued, in Unix seconds.
     last: u64,
     wasted: u64,
 }
 
 impl Wasteful {
-    /// Notes a token that `client` was issued at `now` for `lifetime` seconds (Unix seconds).
+    /// Records a token of `lifetime` seconds that was issued to `client` at `now` (Unix seconds).
     pub fn note(&self, client: &str, lifetime: u32, now: u64) {
         let mut watched = self.watched();
-        if let Some(asking) = watched.get_mut(client) {
-            if now.saturating_sub(asking.last) < u64::from(lifetime) / 2 {
-                asking.wasted += 1;
+        if let Some(usage) = watched.get_mut(client) {
+            if now.saturating_sub(usage.last) < u64::from(lifetime) / 2 {
+                usage.wasted += 1;
             }
-            asking.last = now;
+            usage.last = now;
             return;
         }
         if watched.len() >= WATCHED {
-            // Of those that have wasted least, whoever has been silent for longest.
-            let least = watched.iter().min_by_key(|(_, asking)| (asking.wasted, asking.last));
+            // Evict one of those that wasted least: the one whose last token is the oldest.
+            let least = watched.iter().min_by_key(|(_, usage)| (usage.wasted, usage.last));
             if let Some(least) = least.map(|(client, _)| client.clone()) {
                 watched.remove(&least);
             }
         }
-        watched.insert(client.into(), Asking { last: now, wasted: 0 });
+        watched.insert(client.into(), Usage { last: now, wasted: 0 });
     }
 
-    /// The clients that have wasted most, [`SHOWN`] at most, with how many tokens each.
+    /// Returns the clients that wasted most, at most [`SHOWN`], with the number of their tokens.
     pub fn worst(&self) -> Vec<(Box<str>, u64)> {
         let watched = self.watched();
-        let mut all: Vec<_> = watched.iter().filter(|(_, asking)| asking.wasted > 0).collect();
-        all.sort_unstable_by_key(|(client, asking)| (Reverse(asking.wasted), *client));
+        let mut all: Vec<_> = watched.iter().filter(|(_, usage)| usage.wasted > 0).collect();
+        all.sort_unstable_by_key(|(client, usage)| (Reverse(usage.wasted), *client));
         all.truncate(SHOWN);
-        all.into_iter().map(|(client, asking)| (client.clone(), asking.wasted)).collect()
+        all.into_iter().map(|(client, usage)| (client.clone(), usage.wasted)).collect()
     }
 
-    /// Whole between any two statements, so a panic elsewhere cannot have broken it.
-    fn watched(&self) -> MutexGuard<'_, HashMap<Box<str>, Asking>> {
+    /// Ignores poisoning: no panic can leave the map half changed.
+    fn watched(&self) -> MutexGuard<'_, HashMap<Box<str>, Usage>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -58,9 +59,9 @@ impl fmt::Debug for Wasteful {
     }
 }
 
-/// Finding the one that goes takes about as long as a signature does for ten times as many.
+/// How many clients are watched. Evicting one is a search that takes a tenth of a signature's time.
 pub const WATCHED: usize = 1024;
-/// As many as a dashboard has room for.
+/// How many clients the metric shows: as many as a dashboard has room for.
 pub const SHOWN: usize = 10;
 
 #[cfg(test)]
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_asks_too_early_is_counted_and_the_worst_come_first() {
+    fn counts_only_clients_that_request_too_early_and_sorts_the_worst_first() {
         let wasteful = Wasteful::default();
         for now in [1000, 2800, 4600] {
             wasteful.note("patient", 3600, now);
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn many_clients_are_a_bounded_number_of_rows_and_the_worst_stay() {
+    fn the_number_of_clients_is_bounded_and_the_worst_are_kept() {
         let wasteful = Wasteful::default();
         wasteful.note("worst", 60, 0);
         wasteful.note("worst", 60, 1);

@@ -67,7 +67,7 @@ fn addresses_that_cannot_be_had_are_refused() {
     }
     // None that an issuer could be made of.
     let unix = ["--listen", "unix:s", "--admin-listen", "127.0.0.1:0"];
-    assert_both_refuse(&home, &unix, &["set issuer to the URL"]);
+    assert_both_refuse(&home, &unix, &["set issuer to the URL that"]);
 
     // Beside the server that has them, they are right, and nothing is left behind.
     let held = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -12,7 +12,7 @@ fn begin(server: &Program, request: &Request) -> Connection {
 
 fn stop(server: &Program) {
     server.terminate();
-    server.log.wait_for(|line| line["message"] == "stopping: nothing new is accepted");
+    server.log.wait_for(|line| line["message"] == "stopping: no new connections are accepted");
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Who may ask the admin listener for more than whether the server is up.
+//! Decides which requests the admin listener answers with more than health: those with the admin
+//! token, and those that come from this machine and name it in `Host`.
 //!
-//! A web page can have a browser on this machine ask for anything, by a name of its own that points
-//! here (DNS rebinding), so a request without the token must name this machine by a name that no
-//! stranger owns.
+//! The check of `Host` stops DNS rebinding, where a web page makes a browser on this machine send
+//! requests to a host name of the attacker's that resolves to this machine. No attacker controls an
+//! IP address or `localhost`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,30 +15,30 @@ use crate::http::listener::Peer;
 use crate::http::service::single;
 use crate::oauth::client_secret::FastHash;
 
-/// Why a request is not answered.
+/// Why a request is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Closed {
-    /// It came from another machine without the token.
+pub(super) enum Denied {
+    /// It comes from another machine and lacks the token.
     Token,
-    /// It names another host.
+    /// Its `Host` is a name that is not this machine's own.
     Host,
 }
 
-/// Lets a request in that has the token, or that a process of this machine has sent to this machine.
+/// Admits a request that has the token, or that comes from this machine and names it in `Host`.
 pub(super) fn admit<B>(
     request: &Request<B>,
     peer: Peer,
     token: Option<&FastHash>,
-) -> Result<(), Closed> {
+) -> Result<(), Denied> {
     let (uri, headers) = (request.uri(), request.headers());
     if token.is_some_and(|token| presents(headers, token)) {
         Ok(())
-    } else if !is_here(peer) {
-        Err(Closed::Token)
-    } else if is_meant_for_here(uri, headers) {
+    } else if !is_local(peer) {
+        Err(Denied::Token)
+    } else if names_this_machine(uri, headers) {
         Ok(())
     } else {
-        Err(Closed::Host)
+        Err(Denied::Host)
     }
 }
 
@@ -46,25 +47,25 @@ fn presents(headers: &HeaderMap, token: &FastHash) -> bool {
     let value = single(headers, AUTHORIZATION).ok().flatten().unwrap_or_default();
     let (scheme, presented) = value.split_at_checked(BEARER.len()).unwrap_or_default();
     let presented = std::str::from_utf8(presented).unwrap_or_default();
-    // The hashes are compared, so that no time tells of the token or its length.
+    // Compares hashes, so that the time depends neither on the token nor on its length.
     let is_it = FastHash::of(presented.trim_matches(' ')).ct_eq(token);
     scheme.eq_ignore_ascii_case(BEARER) && bool::from(is_it)
 }
 
-/// Whether the other end is on this machine.
-fn is_here(peer: Peer) -> bool {
+/// Whether the peer is on this machine.
+fn is_local(peer: Peer) -> bool {
     peer.address().is_none_or(|address| address.ip().to_canonical().is_loopback())
 }
 
-/// Whether the request names no host, an IP address or `localhost`. A target in absolute form counts
-/// instead of the field (RFC 9112, section 3.2.2).
-fn is_meant_for_here(uri: &Uri, headers: &HeaderMap) -> bool {
+/// Whether the request names no host, an IP address or `localhost`. A target in absolute form
+/// overrides the `Host` field (RFC 9112, section 3.2.2).
+fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
     let Ok(field) = single(headers, HOST) else { return false };
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
     authority.or(field).is_none_or(|named| std::str::from_utf8(named).is_ok_and(is_own_name))
 }
 
-/// Whether this is an IP address or `localhost`, perhaps with a port.
+/// Whether this is an IP address or `localhost`, with or without a port.
 fn is_own_name(authority: &str) -> bool {
     let (is_own, rest) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => (address.parse::<Ipv6Addr>().is_ok(), rest),
@@ -76,7 +77,7 @@ fn is_own_name(authority: &str) -> bool {
     is_own && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }
 
-/// RFC 3986, section 3.2.3: any number of digits.
+/// Whether this is a port by RFC 3986, section 3.2.3: any number of digits.
 fn is_port(port: &str) -> bool {
     port.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -133,19 +134,19 @@ mod tests {
     }
 
     #[test]
-    fn where_a_request_comes_from() {
-        let is_here = |address: &str| is_here(Peer::Tcp(format!("{address}:1").parse().unwrap()));
+    fn a_loopback_or_unix_peer_is_local() {
+        let is_local = |address: &str| is_local(Peer::Tcp(format!("{address}:1").parse().unwrap()));
         for here in ["127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"] {
-            assert!(is_here(here), "{here}");
+            assert!(is_local(here), "{here}");
         }
         for elsewhere in ["192.0.2.1", "10.0.0.1", "[::ffff:192.0.2.1]", "[fe80::1]", "0.0.0.0"] {
-            assert!(!is_here(elsewhere), "{elsewhere}");
+            assert!(!is_local(elsewhere), "{elsewhere}");
         }
-        assert!(super::is_here(Peer::Unix));
+        assert!(super::is_local(Peer::Unix));
     }
 
     #[test]
-    fn from_elsewhere_the_token_alone_opens() {
+    fn another_machine_is_admitted_only_with_the_token() {
         let token = "0123456789abcdef0123456789abcdef";
         let hash = FastHash::of(token);
         let [here, elsewhere] =
@@ -158,21 +159,21 @@ mod tests {
             admit(&request.body(()).unwrap(), peer, token)
         };
         for host in ["192.0.2.9:8081", "localhost", "admin.example"] {
-            assert_eq!(ask(elsewhere, host, None, None), Err(Closed::Token), "{host}");
-            assert_eq!(ask(elsewhere, host, None, Some(&hash)), Err(Closed::Token), "{host}");
-            assert_eq!(ask(elsewhere, host, Some("wrong"), Some(&hash)), Err(Closed::Token));
-            assert_eq!(ask(elsewhere, host, Some(token), None), Err(Closed::Token), "{host}");
+            assert_eq!(ask(elsewhere, host, None, None), Err(Denied::Token), "{host}");
+            assert_eq!(ask(elsewhere, host, None, Some(&hash)), Err(Denied::Token), "{host}");
+            assert_eq!(ask(elsewhere, host, Some("wrong"), Some(&hash)), Err(Denied::Token));
+            assert_eq!(ask(elsewhere, host, Some(token), None), Err(Denied::Token), "{host}");
             assert_eq!(ask(elsewhere, host, Some(token), Some(&hash)), Ok(()), "{host}");
             assert_eq!(ask(here, host, Some(token), Some(&hash)), Ok(()), "{host}");
         }
         for peer in [here, Peer::Unix] {
             assert_eq!(ask(peer, "localhost", None, Some(&hash)), Ok(()));
-            assert_eq!(ask(peer, "admin.example", None, Some(&hash)), Err(Closed::Host));
+            assert_eq!(ask(peer, "admin.example", None, Some(&hash)), Err(Denied::Host));
         }
     }
 
     #[test]
-    fn the_token_is_one_whole_field() {
+    fn the_token_is_one_complete_field() {
         let token = "0123456789abcdef0123456789abcdef";
         let are_right = |fields: &[&str]| {
             let mut headers = HeaderMap::new();

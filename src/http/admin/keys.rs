@@ -1,4 +1,4 @@
-//! Where the signing keys stand and who has asked for them, as operators read it.
+//! The state of the signing keys and how often they were fetched, as JSON and as metrics.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::jose::key_life::KeyState;
 use crate::jose::key_set::{KeySet, SigningKey};
 
-/// Every key at `now` (Unix seconds), with the figures that only a running server has.
+/// Describes every key at `now` (Unix seconds), with the number and time of its fetches.
 pub(super) fn to_json(keys: &KeySet, now: u64) -> Value {
     let described = keys.describe(now).map(|(key, mut described)| {
         let fetches = key.fetches().count();
@@ -19,7 +19,7 @@ pub(super) fn to_json(keys: &KeySet, now: u64) -> Value {
     described.collect()
 }
 
-/// Two metrics for each key that is not gone, in the Prometheus text format.
+/// Returns two metrics for each key that is not gone, in the Prometheus text format.
 pub(super) fn to_metrics(keys: &KeySet, now: u64) -> String {
     let shown: Vec<_> = keys.states(now).filter(|(_, state)| *state != KeyState::Gone).collect();
     if shown.is_empty() {
@@ -30,14 +30,15 @@ pub(super) fn to_metrics(keys: &KeySet, now: u64) -> String {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         for (key, state) in &shown {
             let (labels, value) = series(key, *state, now);
-            // A string takes everything. A kid is base64url: nothing in it needs escaping.
+            // Writing to a string cannot fail, and a kid is base64url, which needs no escaping.
             let _ = writeln!(text, "{name}{{kid=\"{}\"{labels}}} {value}", key.key_id());
         }
     }
     text
 }
 
-/// Name, type, help; labels beside the `kid` and value.
+/// Name, type and help of a metric, and a function that returns its labels after `kid` and its
+/// value.
 type Metric =
     (&'static str, &'static str, &'static str, fn(&SigningKey, KeyState, u64) -> (String, u64));
 
@@ -45,7 +46,7 @@ const METRICS: [Metric; 2] = [
     (
         "grantd_key_age_seconds",
         "gauge",
-        "Seconds since a key was published; one whose file names no time is as old as 1970.",
+        "Seconds since a key was published; since 1970 if its file states no time.",
         |key, state, now| {
             let age = now.saturating_sub(key.times().published_at);
             (format!(",state=\"{state}\""), age)
@@ -54,7 +55,7 @@ const METRICS: [Metric; 2] = [
     (
         "grantd_key_set_fetches_total",
         "counter",
-        "Answers with a key set that has the key.",
+        "Answers with a key set that contains the key.",
         |key, _, _| (String::new(), key.fetches().count()),
     ),
 ];

@@ -1,4 +1,5 @@
-//! The socket below hyper: it tells the watch what comes and goes.
+//! The socket below hyper. It reports reads and writes to the watch, hides the end of the client's
+//! sending side while a request is served, and holds back large heads.
 
 use std::io;
 use std::pin::Pin;
@@ -16,12 +17,13 @@ use crate::http::listener::{Reset, Stream};
 pub(super) struct Watched {
     pub(super) stream: Stream,
     watch: Arc<Watch>,
-    /// Whether the last bytes found the socket full.
+    /// Whether the last write found the send buffer full.
     was_full: bool,
     pub(super) head: Head,
-    /// Whether the client sends requests before it has the answers to earlier ones.
+    /// Whether the client has sent a request before it had the answer to an earlier one.
     is_pipelined: bool,
-    /// From the end of what the client sends until the answer is out: the end of the connection.
+    /// Completes when the peer resets the connection. Set once the client has ended its sending
+    /// side while a request is served.
     reset: Option<Reset>,
 }
 
@@ -37,15 +39,16 @@ impl Watched {
         }
     }
 
-    /// The client sends no more. While a request is served, hyper would take that for the end of the
-    /// connection and drop the request: so it learns of it later, or of a reset.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Handles the end of the client's sending side. hyper would take it for the end of the
+    /// connection and drop the request that is being served, so it is hidden from hyper until the
+    /// answer is written. A reset is reported at once.
+    fn poll_end_of_sending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let watch = &self.watch;
         if !matches!(watch.phase(), Phase::Serving | Phase::Writing) {
             return Poll::Ready(Ok(()));
         }
         if !watch.has_ended.swap(true, Ordering::Relaxed) {
-            // The service may not have looked at a body yet that is there: it has its turn first.
+            // hyper may hold a body that the service has not read yet: let the service read first.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -58,19 +61,21 @@ impl Watched {
     }
 }
 
-/// Counts the lines of the present head, and keeps what hyper has not read yet.
+/// Counts the lines of the current head, and holds back the bytes of a large one.
 ///
-/// hyper parses up to 100 fields without a heap allocation. For a larger head the connection goes on
-/// in a second parser that takes more.
+/// hyper parses up to 100 fields without a heap allocation. For a head with more, `serve` replaces
+/// hyper's connection by one that allows more fields and reads the head again from `held`.
 #[derive(Default)]
 pub(super) struct Head {
     lines: usize,
     held: Vec<u8>,
-    takes_more: bool,
+    /// Whether hyper's connection was replaced.
+    is_replayed: bool,
 }
 
 impl Head {
-    /// Whether these bytes, the first or the next of a head, have a fragment in the request line.
+    /// Whether `bytes`, a part of a head, contain a fragment in the request line. `begins`: they
+    /// are the first part.
     fn has_fragment_in(&mut self, bytes: &[u8], begins: bool) -> bool {
         if begins {
             self.lines = 0;
@@ -81,23 +86,25 @@ impl Head {
         }
     }
 
-    /// Whether these bytes make the head a large one.
-    fn is_made_large_by(&mut self, bytes: &[u8]) -> bool {
+    /// Counts the lines of `bytes`, the next part of a head. Returns whether the head now has more
+    /// fields than hyper's first connection allows.
+    fn grows_large(&mut self, bytes: &[u8]) -> bool {
         self.lines += memchr_iter(b'\n', bytes).count();
-        // The request line, and an empty one at the end, are no fields.
-        !self.takes_more && self.lines > DEFAULT_FIELDS + 2
+        // Two lines are not fields: the request line and the empty line at the end.
+        !self.is_replayed && self.lines > DEFAULT_FIELDS + 2
     }
 
-    /// Puts the part of the head that one parser has read in front of the part that was held back.
-    pub(super) fn give_to_another(&mut self, read: &[u8]) {
+    /// Puts the bytes that hyper's first connection has `read` in front of the held ones, for the
+    /// connection that replaces it.
+    pub(super) fn replay(&mut self, read: &[u8]) {
         self.held.splice(..0, read.iter().copied());
-        self.takes_more = true;
+        self.is_replayed = true;
     }
 
-    /// Moves held bytes into `buffer`. Whether there were any.
+    /// Moves held bytes into `buffer`. Returns whether there were any.
     fn fill(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let length = self.held.len().min(buffer.remaining());
-        let is_held = self.takes_more && length > 0;
+        let is_held = self.is_replayed && length > 0;
         if is_held {
             buffer.put_slice(&self.held[..length]);
             self.held.drain(..length);
@@ -118,11 +125,15 @@ impl AsyncRead for Watched {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() == before {
-            return if let Poll::Ready(Ok(())) = poll { self.poll_end(cx) } else { poll };
+            return if let Poll::Ready(Ok(())) = poll {
+                self.poll_end_of_sending(cx)
+            } else {
+                poll
+            };
         }
         let phase = self.watch.phase();
         self.watch.on_read();
-        // The beginning of a later head may be among these bytes.
+        // The next head may begin within these bytes, so a fragment in it would not be found.
         self.is_pipelined |=
             phase == Phase::Writing || phase == Phase::Serving && self.watch.has_whole_request();
         let is_head = self.watch.expects_head.load(Ordering::Relaxed);
@@ -131,7 +142,7 @@ impl AsyncRead for Watched {
             if self.head.has_fragment_in(bytes, begins) && !self.is_pipelined {
                 self.watch.has_fragment.store(true, Ordering::Relaxed);
             }
-            if self.head.is_made_large_by(bytes) {
+            if self.head.grows_large(bytes) {
                 self.head.held = bytes.to_vec();
                 buffer.set_filled(before);
                 self.watch.has_large_head.store(true, Ordering::Relaxed);
@@ -142,7 +153,7 @@ impl AsyncRead for Watched {
     }
 }
 
-/// Takes one piece at a time: to copy an answer costs less than the kernel's way with two.
+/// Not vectored: copying an answer's head and body together costs less than a `writev`.
 impl AsyncWrite for Watched {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -150,6 +161,7 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.watch.has_read.load(Ordering::Relaxed) {
+            // The answer waits for the connection's next poll, see the module `connection`.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -174,5 +186,5 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// Fields that hyper takes without being told to take more.
+/// hyper's default limit of header fields.
 const DEFAULT_FIELDS: usize = 100;

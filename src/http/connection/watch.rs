@@ -1,4 +1,4 @@
-//! Where a connection stands, and until when it may stand there.
+//! The phase of a connection and the phase's deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -9,35 +9,37 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::config::Limits;
 
-/// Where a connection stands, as the socket and the service see it.
+/// The state of one connection, shared by its socket, its service and the accept loop.
 pub(crate) struct Watch {
     phase: AtomicU8,
-    /// When the phase began and when it must end, in nanoseconds after `origin`.
+    /// When the phase began, in nanoseconds after `origin`.
     since: AtomicU64,
+    /// When the phase must end, in nanoseconds after `origin`.
     deadline: AtomicU64,
-    /// When the first byte of the present request was read.
+    /// When the first byte of the current request was read, in nanoseconds after `origin`.
     first_byte: AtomicU64,
-    /// Whether bytes were read in this turn of the connection, and an answer to them has to wait for
-    /// its next.
+    /// Whether bytes were read in this poll of the connection, so that an answer waits for the
+    /// next.
     pub(super) has_read: AtomicBool,
-    /// Whether what is read next is a head for certain: not the rest of a body that was not read,
-    /// nor what follows the last answer.
+    /// Whether the next bytes are certain to begin a head, and are neither the rest of an unread
+    /// body nor sent after the last answer.
     pub(super) expects_head: AtomicBool,
-    /// Whether all of the present request was read.
+    /// Whether all of the current request was read.
     pub(super) has_whole_request: AtomicBool,
     /// Whether the client has ended its sending side.
     pub(super) has_ended: AtomicBool,
-    /// Whether the present request line has a fragment, which hyper drops.
+    /// Whether the current request line has a fragment, which hyper drops.
     pub(super) has_fragment: AtomicBool,
-    /// Whether the present head has more fields than hyper takes without being told.
+    /// Whether the current head has more fields than hyper allows by default.
     pub(super) has_large_head: AtomicBool,
     origin: Instant,
     times: Times,
+    /// Whether the server is draining, so that every answer closes its connection.
     pub(super) is_last_answer: Arc<AtomicBool>,
     pub(super) evicted: Notify,
 }
 
-/// What a connection is waiting for.
+/// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Phase {
@@ -45,12 +47,13 @@ pub(crate) enum Phase {
     Idle,
     /// For the client to finish the headers.
     Head,
-    /// For the client to finish the body, then for us.
+    /// For the client to finish the body, then for the service to answer.
     Serving,
-    /// For the client to take the answer.
+    /// For the client to read the answer.
     Writing,
 }
 
+/// The longest time in each phase, in nanoseconds; for writing, the longest time without progress.
 #[derive(Clone, Copy)]
 struct Times {
     idle: u64,
@@ -59,8 +62,8 @@ struct Times {
 }
 
 impl Watch {
-    /// A watch that begins to idle now. While `is_last_answer` is set, every answer says that it
-    /// is its connection's last.
+    /// Begins in [`Phase::Idle`]. While `is_last_answer` is set, every answer closes its
+    /// connection.
     pub(crate) fn new(limits: &Limits, is_last_answer: Arc<AtomicBool>) -> Self {
         let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
         let times = Times {
@@ -86,7 +89,7 @@ impl Watch {
         }
     }
 
-    /// Ends the connection at its next turn, in whatever state it is.
+    /// Ends the connection at its next poll, in any phase.
     pub(crate) fn evict(&self) {
         self.evicted.notify_one();
     }
@@ -100,25 +103,26 @@ impl Watch {
         }
     }
 
-    /// Whether all of the present request was read: what it waits for is not its client's.
+    /// Whether all of the current request was read, so that the connection waits for the server and
+    /// not for its client.
     pub(crate) fn has_whole_request(&self) -> bool {
         self.has_whole_request.load(Ordering::Relaxed)
     }
 
-    /// How long the present phase has lasted.
+    /// How long the current phase has lasted.
     pub(crate) fn waited(&self) -> Duration {
         Duration::from_nanos(self.now().saturating_sub(self.since.load(Ordering::Relaxed)))
     }
 
     pub(super) fn deadline(&self) -> Instant {
         let nanos = self.deadline.load(Ordering::Relaxed);
-        // The far end of time is beyond what an instant holds: a year will do.
+        // An `Instant` cannot hold the deadline `u64::MAX`, which means none.
         let year = Duration::from_secs(31_536_000);
         self.origin + Duration::from_nanos(nanos).min(year)
     }
 
-    /// When to look at the deadline again: no phase that begins until then can end before it.
-    pub(super) fn next_look(&self) -> Instant {
+    /// When to check the deadline again. This is early enough for every phase that begins until then.
+    pub(super) fn next_check(&self) -> Instant {
         let Times { idle, head, write_stall } = self.times;
         let shortest = Duration::from_nanos(idle.min(head).min(write_stall));
         self.deadline().min(Clock::instant() + shortest)
@@ -132,13 +136,13 @@ impl Watch {
         self.enter_at(phase, self.now());
     }
 
-    /// Reading the clock is a good part of what a change of phase costs; whoever has a time at hand
-    /// that is right to the millisecond passes it in.
+    /// Enters `phase` at `now`. Reading the clock is most of the cost of entering a phase, so a
+    /// caller passes a time that it already has if that is right to the millisecond.
     fn enter_at(&self, phase: Phase, now: u64) {
         let time = match phase {
             Phase::Idle => self.times.idle,
             Phase::Head => self.times.head,
-            // The service keeps its own deadline, so that it can answer in the route's own words.
+            // The service has a deadline of its own and answers in the route's dialect.
             Phase::Serving => u64::MAX,
             Phase::Writing => self.times.write_stall,
         };
@@ -147,12 +151,12 @@ impl Watch {
         self.deadline.store(now.saturating_add(time), Ordering::Relaxed);
     }
 
-    /// The headers are there. Says when the request's first byte was.
+    /// Enters [`Phase::Serving`]. Returns when the request's first byte was read.
     pub(super) fn begin_serving(&self) -> Instant {
         let first_byte = if self.phase() == Phase::Head {
             self.first_byte.load(Ordering::Relaxed)
         } else {
-            // Pipelined: it came with the request before.
+            // Pipelined: it was read together with the previous request.
             self.now()
         };
         self.enter_at(Phase::Serving, first_byte);
@@ -161,7 +165,7 @@ impl Watch {
 
     pub(super) fn on_read(&self) {
         let phase = self.phase();
-        // What comes behind a request that is answered already does not hold the answer up again.
+        // Bytes of the next request must not delay an answer that is being written.
         if phase != Phase::Writing {
             self.has_read.store(true, Ordering::Relaxed);
         }
@@ -172,14 +176,14 @@ impl Watch {
         }
     }
 
-    /// The socket has taken bytes again after it had been full.
+    /// Restarts the deadline for writing: the send buffer was full and has taken bytes again.
     pub(super) fn on_progress(&self) {
         if self.phase() == Phase::Writing {
             self.enter(Phase::Writing);
         }
     }
 
-    /// hyper flushes when it has written all that it had.
+    /// Enters [`Phase::Idle`]: hyper flushes once the whole answer is written.
     pub(super) fn on_flushed(&self) {
         if self.phase() == Phase::Writing {
             self.enter_at(Phase::Idle, self.since.load(Ordering::Relaxed));

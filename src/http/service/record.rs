@@ -1,4 +1,4 @@
-//! What is told of a request when it is answered: counts, the audit, one line in the log, a span.
+//! Records an answered request: metrics, the audit, one log line and a span.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::dialect::Outcome;
 use crate::endpoint::token::{Phases, Refused, Served};
 use crate::http::route::Route;
-use crate::http::service::{About, Origin, Service, single};
+use crate::http::service::{Origin, RequestInfo, Service, single};
 use crate::oauth::error::Cause;
 use crate::telemetry::answered::Answered;
 use crate::telemetry::audit;
@@ -22,9 +22,10 @@ use crate::telemetry::refusals::Refusal;
 use crate::telemetry::trace_parent::TraceParent;
 
 impl Service {
-    /// Its client has left, or its time is over, before there was an answer.
-    pub(super) fn record_abandoned(&self, about: About<'_>) {
-        let About { head, route, request_id, origin } = about;
+    /// Records a request that was dropped before its answer, because its client left or its
+    /// connection was closed.
+    pub(super) fn record_abandoned(&self, info: RequestInfo<'_>) {
+        let RequestInfo { head, route, request_id, origin } = info;
         let took = Clock::instant() - origin.arrival.first_byte;
         let outcome = "abandoned";
         self.metrics.count(route.label(), outcome, "", took.as_secs_f64());
@@ -32,7 +33,7 @@ impl Service {
             target: "grantd::request",
             request_id = request_id.to_str().unwrap_or_default(),
             route = route.label(),
-            method = shown(&head.method),
+            method = method_excerpt(&head.method),
             outcome,
             micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             peer = %origin.arrival.peer,
@@ -41,8 +42,8 @@ impl Service {
         );
     }
 
-    pub(super) fn record(&self, about: About<'_>, outcome: &Outcome<'_>) {
-        let About { head, route, request_id, origin } = about;
+    pub(super) fn record(&self, info: RequestInfo<'_>, outcome: &Outcome<'_>) {
+        let RequestInfo { head, route, request_id, origin } = info;
         let &Origin { arrival, address } = origin;
         let took = Clock::instant() - arrival.first_byte;
         let request_id = request_id.to_str().unwrap_or_default();
@@ -59,7 +60,7 @@ impl Service {
             Err(Refused { named, .. }) => (None, named.as_deref()),
             Ok(_) => (None, None),
         };
-        // Whoever sends two of them has said nothing.
+        // A repeated traceparent is ambiguous and ignored.
         let caller = single(&head.headers, "traceparent").ok().flatten();
         let caller = caller.and_then(TraceParent::parse);
         let trace_id = caller.map(|caller| caller.trace_id);
@@ -67,11 +68,12 @@ impl Service {
             let address =
                 address.forwarded.map_or_else(|| arrival.peer.to_string(), |ip| ip.to_string());
             let route = route.label();
-            let about = audit::Request { request_id, route, client, address: &address, trace_id };
-            self.write_down(about, outcome_label, &outcome.verdict);
+            let request = audit::Request { request_id, route, client, address: &address, trace_id };
+            self.audit_request(request, outcome_label, &outcome.verdict);
         }
         let is_validation = route == Route::Validate;
-        let (route, method, status) = (route.label(), shown(&head.method), outcome.answer.status);
+        let (route, method) = (route.label(), method_excerpt(&head.method));
+        let status = outcome.answer.status;
         self.metrics.count(route, outcome_label, cause, took.as_secs_f64());
 
         let mut phases = None;
@@ -95,14 +97,14 @@ impl Service {
         }
 
         let (original_method, original_path) = if is_validation && address.forwarded.is_some() {
-            original(&head.headers)
+            original_request(&head.headers)
         } else {
             (None, None)
         };
         let (original_method, original_path) =
             (original_method.as_deref(), original_path.as_deref());
         let peer = arrival.peer;
-        self.traces.tell(&Answered {
+        self.traces.record(&Answered {
             request_id,
             route,
             method,
@@ -133,8 +135,8 @@ impl Service {
         }
     }
 
-    /// For the audit: what became of one request.
-    fn write_down(
+    /// Writes the outcome of a request to the audit, if it issued, revoked or refused something.
+    fn audit_request(
         &self,
         request: audit::Request<'_>,
         outcome: &str,
@@ -146,7 +148,7 @@ impl Service {
             Ok(Served { made, is_reused, granted: Some(granted), .. }) => {
                 let token_id = made.and_then(|made| made.token_id);
                 let jti = token_id.map(|id| URL_SAFE_NO_PAD.encode(id));
-                return self.context.tell(&audit::Event::Issued {
+                return self.context.write_audit(&audit::Event::Issued {
                     request,
                     jti: jti.as_deref(),
                     reused: *is_reused,
@@ -155,23 +157,23 @@ impl Service {
                     lifetime: granted.lifetime,
                 });
             }
-            // Nobody has gained or lost anything by it.
+            // Introspection and validation change nothing.
             Ok(_) => return,
         };
-        self.context.tell(&event);
+        self.context.write_audit(&event);
     }
 }
 
-/// The method, or its beginning: a client may make up one that is as long as a head may be.
-fn shown(method: &Method) -> &str {
+/// The method, cut to [`METHOD_BYTES`]: a client may invent one that is as long as a head may be.
+fn method_excerpt(method: &Method) -> &str {
     let method = method.as_str();
-    // All of it is ASCII (RFC 9110, section 5.6.2); `None` if it is shorter.
+    // A method is ASCII (RFC 9110, section 5.6.2), so `None` means that it is shorter.
     method.get(..METHOD_BYTES).unwrap_or(method)
 }
 
-/// What a proxy was asked for when it asks about the token. Without the query: that is between the
-/// client and the API.
-fn original(headers: &HeaderMap) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+/// The method and path of the API request whose token a proxy validates. The query is left out: it
+/// may hold secrets between the client and the API.
+fn original_request(headers: &HeaderMap) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     let field = |name| headers.get(name).map(HeaderValue::as_bytes);
     let method = field("x-original-method");
     let path = field("x-original-uri").and_then(|uri| uri.split(|byte| *byte == b'?').next());
@@ -181,5 +183,5 @@ fn original(headers: &HeaderMap) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>)
     (method.map(|method| excerpt(method, METHOD_BYTES)), path.map(|path| named(path, &[token])))
 }
 
-/// The longest registered method has 17.
+/// The longest registered method has 17 bytes.
 const METHOD_BYTES: usize = 32;

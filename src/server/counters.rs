@@ -1,4 +1,4 @@
-//! The counters that a server's parts keep themselves, shown among its metrics.
+//! Registers the counters that the parts of the server keep themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,15 +8,15 @@ use crate::store::throttle::Spent;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 
-/// Shows those of `context`.
-pub(super) fn show(metrics: &Metrics, context: &Arc<Context>) -> Result<(), prometheus::Error> {
+/// Registers the counters of the parts of `context`.
+pub(super) fn register(metrics: &Metrics, context: &Arc<Context>) -> Result<(), prometheus::Error> {
     let counter = |name, help, read: fn(&Context) -> u64| {
         let context = Arc::clone(context);
-        metrics.show_counter(name, help, move || read(&context))
+        metrics.register_counter(name, help, move || read(&context))
     };
     counter(
         "grantd_signing_faults_total",
-        "Signatures that failed their check and were made again.",
+        "Signatures that failed their check and were computed again.",
         |context| context.engine.faults().into(),
     )?;
     counter("grantd_password_hashes_total", "Slow hashes of secrets computed.", |context| {
@@ -24,7 +24,7 @@ pub(super) fn show(metrics: &Metrics, context: &Arc<Context>) -> Result<(), prom
     })?;
     counter(
         "grantd_raw_basic_pairs_total",
-        "Basic pairs that were right as they stand, not form-decoded.",
+        "Basic pairs that were right as sent and not form-decoded.",
         |context| context.raw_pairs.load(Ordering::Relaxed),
     )?;
     counter(
@@ -33,7 +33,7 @@ pub(super) fn show(metrics: &Metrics, context: &Arc<Context>) -> Result<(), prom
         |context| context.audit.as_ref().map_or(0, Audit::lost_lines),
     )?;
     let throttled = Arc::clone(context);
-    metrics.show_counters(
+    metrics.register_counters(
         "grantd_throttled_total",
         "Requests refused because of earlier authentication failures, by exhausted budget.",
         "budget",

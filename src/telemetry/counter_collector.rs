@@ -1,23 +1,24 @@
-//! Counters whose figures are kept elsewhere: read from their owner at each scrape.
+//! A Prometheus collector for counters that are kept elsewhere: it reads their values at each
+//! scrape.
 
 use std::collections::HashMap;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 
-/// One counter, or one for each value of a label.
-pub(super) struct Figures {
+/// Collects one counter, or one for each value of a label.
+pub(super) struct CounterCollector {
     desc: Desc,
     label: Option<&'static str>,
     read: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
 }
 
-impl Figures {
+impl CounterCollector {
     /// A counter without a label.
     ///
     /// # Errors
     ///
-    /// If the name is not one.
+    /// If the name is not a valid metric name.
     pub(super) fn one(
         name: &str,
         help: &str,
@@ -31,7 +32,7 @@ impl Figures {
     ///
     /// # Errors
     ///
-    /// If a name is not one.
+    /// If a name is not a valid metric or label name.
     pub(super) fn labelled(
         name: &str,
         help: &str,
@@ -44,7 +45,7 @@ impl Figures {
     }
 }
 
-impl Collector for Figures {
+impl Collector for CounterCollector {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.desc]
     }
@@ -52,16 +53,16 @@ impl Collector for Figures {
     fn collect(&self) -> Vec<MetricFamily> {
         let metrics: Vec<_> = (self.read)()
             .into_iter()
-            .map(|(value, figure)| {
+            .map(|(label_value, count)| {
                 let mut counter = Counter::default();
                 // Exact below 2^53.
-                counter.set_value(figure as f64);
+                counter.set_value(count as f64);
                 let mut metric = Metric::default();
                 metric.set_counter(counter);
                 if let Some(label) = self.label {
                     let mut pair = LabelPair::default();
                     pair.set_name(label.to_owned());
-                    pair.set_value(value);
+                    pair.set_value(label_value);
                     metric.set_label(vec![pair]);
                 }
                 metric
