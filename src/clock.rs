@@ -1,5 +1,5 @@
-//! Time has one door: everything that needs it is handed a [`Clock`], and tests hand in one that
-//! they move themselves.
+//! The only source of time. Code that needs the time is passed a [`Clock`]; tests pass one that
+//! they set by hand.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,30 +7,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Tells the wall-clock time, in whole seconds since the Unix epoch.
+/// A wall clock: the machine's, or one that a test sets.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
 impl Clock {
-    /// The machine's clock.
+    /// Returns the machine's clock.
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that stands at `start` (Unix seconds) until the [`ManualClock`] moves it.
+    /// Returns a clock that stays at `start` (Unix seconds) until the [`ManualClock`] sets it.
     pub fn manual(start: u64) -> (Self, ManualClock) {
         let now = Arc::new(AtomicU64::new(start));
         (Self(Source::Manual(Arc::clone(&now))), ManualClock(now))
     }
 
-    /// Seconds since 1970-01-01T00:00:00Z, as JWT's NumericDate counts them (RFC 7519, section 2).
+    /// Returns the seconds since 1970-01-01T00:00:00Z, as in a JWT's NumericDate (RFC 7519, section
+    /// 2).
     ///
-    /// A machine whose clock stands before 1970 is told 0: its tokens are then expired on
-    /// arrival everywhere else, which is the safe side.
+    /// Returns 0 if the machine's clock is before 1970. Tokens are then expired when they are
+    /// issued, which is the safe error.
     pub fn unix_seconds(&self) -> u64 {
         match &self.0 {
             Source::System => {
-                #[expect(clippy::disallowed_methods, reason = "the one door")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the only place that reads the clock"
+                )]
                 let now = SystemTime::now();
                 now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
             }
@@ -38,16 +42,17 @@ impl Clock {
         }
     }
 
-    /// Microseconds since then by the machine's clock: for what is told, not for what is decided.
+    /// Returns the microseconds since the Unix epoch by the machine's clock. Only for logs and
+    /// traces: decisions use [`Self::unix_seconds`], which tests can set.
     pub fn unix_micros() -> u64 {
-        #[expect(clippy::disallowed_methods, reason = "the one door")]
+        #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
         let now = SystemTime::now();
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// How long the calling thread has run: not how long it has existed. `None` where the system does
-    /// not tell.
+    /// Returns the CPU time that the calling thread has used. `None` if the system does not report
+    /// it.
     pub(crate) fn thread_time() -> Option<Duration> {
         #[cfg(target_os = "linux")]
         {
@@ -58,33 +63,34 @@ impl Clock {
         None
     }
 
-    /// A monotonic instant for deadlines and durations; no clock step moves it.
+    /// Returns a monotonic instant for deadlines and durations. Steps of the wall clock do not
+    /// change it.
     pub fn instant() -> Instant {
-        #[expect(clippy::disallowed_methods, reason = "the one door")]
+        #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
         Instant::now()
     }
 }
 
-/// Waits until a thread has ended that is about to, but not for long: one that waits for a reader or
-/// a disk may never end. Whether it has.
+/// Joins a thread that was told to stop, but waits at most [`LAST_MOMENT`]: a thread that is
+/// blocked by a pipe's reader or a disk may never end. Returns whether it has ended.
 pub(crate) fn join_soon(thread: JoinHandle<()>) -> bool {
     let begin = Clock::instant();
     while !thread.is_finished() {
         if begin.elapsed() >= LAST_MOMENT {
             return false;
         }
-        sleep(BETWEEN_LOOKS);
+        sleep(POLL_INTERVAL);
     }
-    // One that panicked has ended too.
+    // The thread has ended, even if by a panic.
     let _ = thread.join();
     true
 }
 
-/// The longest that the work at the end of a process may take.
+/// The longest time that shutdown waits for a thread.
 pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The hand that moves a [`Clock::manual`].
+/// Sets a [`Clock::manual`].
 pub struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
@@ -106,7 +112,7 @@ enum Source {
     Manual(Arc<AtomicU64>),
 }
 
-/// As RFC 3339 has it, with microseconds, in UTC.
+/// Formats a time as in RFC 3339, in UTC, with microseconds.
 pub fn date_time(unix_micros: u64) -> String {
     let (seconds, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
     let (minutes, second) = (seconds / 60, seconds % 60);
@@ -114,13 +120,89 @@ pub fn date_time(unix_micros: u64) -> String {
     format!("{}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z", date(seconds))
 }
 
-/// `YYYY-MM-DD`, in UTC.
+/// Formats a time as in RFC 3339, in UTC, in whole seconds. `None` after the year 9999, which RFC
+/// 3339 cannot express.
+pub fn rfc3339(unix_seconds: u64) -> Option<String> {
+    let time = (unix_seconds <= LAST_RFC3339).then(|| date_time(unix_seconds * 1_000_000))?;
+    Some(format!("{}Z", &time[..time.len() - ".000000Z".len()]))
+}
+
+/// Formats a time for messages: `1790000000 (2026-09-21T14:13:20Z)`.
+pub fn seconds_and_date(unix_seconds: u64) -> String {
+    match rfc3339(unix_seconds) {
+        Some(date) => format!("{unix_seconds} ({date})"),
+        None => unix_seconds.to_string(),
+    }
+}
+
+/// Parses a time of RFC 3339, section 5.6, to Unix seconds. Drops fractions of a second. `None` if
+/// it is malformed or before 1970.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let text = text.to_ascii_uppercase();
+    let (date, time) = text.split_once(['T', ' '])?;
+    let [year, month, day] = fields(date, '-', [4, 2, 2])?;
+    let zone = time.find(['Z', '+', '-'])?;
+    let (time, zone) = time.split_at(zone);
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let [hour, minute, second] = fields(time, ':', [2, 2, 2])?;
+    digits(fraction).filter(|_| !fraction.is_empty())?;
+    let is_time = |hour: u64, minute: u64| hour < 24 && minute < 60;
+    if !is_time(hour, minute) || second > 60 {
+        return None;
+    }
+    let days = days_since_1970(year, month, day)?;
+    let seconds = days * DAY + hour * 3600 + minute * 60 + second;
+    if zone == "Z" {
+        return Some(seconds);
+    }
+    let [hours, minutes] = fields(&zone[1..], ':', [2, 2])?;
+    let offset = hours * 3600 + minutes * 60;
+    match zone.as_bytes()[0] {
+        _ if !is_time(hours, minutes) => None,
+        b'+' => seconds.checked_sub(offset),
+        _ => seconds.checked_add(offset),
+    }
+}
+
+/// Parses numbers of the given lengths with `separator` between them.
+fn fields<const N: usize>(text: &str, separator: char, lengths: [usize; N]) -> Option<[u64; N]> {
+    let mut parts = text.split(separator);
+    let mut numbers = [0; N];
+    for (number, length) in numbers.iter_mut().zip(lengths) {
+        let part = parts.next().filter(|part| part.len() == length)?;
+        *number = digits(part)?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
+    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let before = usize::try_from(month).ok()?.checked_sub(1)?;
+    let length = *lengths.get(before)?;
+    if year < 1970 || !(1..=length).contains(&day) {
+        return None;
+    }
+    let years: u64 = (1970..year).map(|year| 365 + u64::from(is_leap(year))).sum();
+    Some(years + lengths[..before].iter().sum::<u64>() + day - 1)
+}
+
+fn is_leap(year: u64) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+/// The seconds of a day.
+const DAY: u64 = 86_400;
+/// 9999-12-31T23:59:59Z.
+const LAST_RFC3339: u64 = 253_402_300_799;
+
+/// Formats a date as `YYYY-MM-DD`, in UTC.
 pub fn date(unix_seconds: u64) -> String {
-    let mut days = unix_seconds / 86_400;
+    let mut days = unix_seconds / DAY;
     let mut year = 1970;
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
     while days >= 365 + u64::from(is_leap(year)) {
         days -= 365 + u64::from(is_leap(year));
         year += 1;
@@ -142,9 +224,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_told_to_the_microsecond() {
+    fn a_time_is_formatted_to_the_microsecond() {
         assert_eq!(date_time(1_790_000_000_000_000), "2026-09-21T14:13:20.000000Z");
         assert_eq!(date_time(86_399_000_042), "1970-01-01T23:59:59.000042Z");
+    }
+
+    #[test]
+    fn times_round_trip_through_rfc_3339_to_its_last_second() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_790_000_000, "2026-09-21T14:13:20Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(seconds).as_deref(), Some(text));
+            assert_eq!(parse_rfc3339(text), Some(seconds));
+        }
+        assert_eq!(seconds_and_date(1_790_000_000), "1790000000 (2026-09-21T14:13:20Z)");
+        assert_eq!((rfc3339(253_402_300_800), rfc3339(u64::MAX)), (None, None));
+        assert_eq!(seconds_and_date(u64::MAX), u64::MAX.to_string());
     }
 
     #[test]

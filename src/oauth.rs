@@ -1,6 +1,6 @@
-//! The rules of OAuth 2.0 (RFC 6749) for one request: who is the client, and what may it have.
+//! The rules of OAuth 2.0 (RFC 6749) for one request: client authentication and the grant.
 //!
-//! Pure: values in, values out. No socket, file or clock is named on this floor.
+//! Values in, values out: nothing here opens a socket or a file or reads a clock.
 
 pub mod client;
 pub mod client_assertion;

@@ -1,4 +1,5 @@
-//! Randomness has one door too: whoever needs unpredictable bytes is handed a [`Random`].
+//! The only source of randomness. Code that needs unpredictable bytes is passed a [`Random`]; tests
+//! pass one with known bytes.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,32 +13,36 @@ use zeroize::{Zeroize, Zeroizing};
 pub struct Random(Source);
 
 impl Random {
-    /// The operating system's generator.
+    /// Returns the operating system's generator.
     pub fn system() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the one door")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the only place that asks the system for random bytes"
+        )]
         let system = SystemRandom::new();
-        Self(Source::System(Arc::new(Reserve { system, left: Mutex::default() })))
+        Self(Source::System(Arc::new(Buffered { system, left: Mutex::default() })))
     }
 
-    /// Bytes that count upwards from `start`, for tests that pin a whole answer. Never for service:
-    /// a token whose `jti` can be guessed is no secret, but two processes would issue the same.
+    /// Returns a source whose bytes count upwards from `start`, for tests that compare a whole
+    /// answer. Never use it in a server: two processes would issue the same `jti`s.
     pub fn counting(start: u64) -> Self {
         Self(Source::Counting(Arc::new(AtomicU64::new(start))))
     }
 
-    /// Bytes for `fills` calls and none after that, for tests of what happens then.
+    /// Returns a source that fails after `fills` calls, for tests of that failure.
     pub fn limited(fills: u64) -> Self {
         Self(Source::Limited(Arc::new(AtomicU64::new(fills))))
     }
 
-    /// Fills `bytes`.
+    /// Fills `bytes` with random bytes.
     ///
     /// # Errors
     ///
-    /// [`NoEntropy`] if the operating system has none to give; nothing may be issued then.
+    /// [`NoEntropy`] if the operating system has no random bytes. The caller must not issue
+    /// anything then.
     pub fn fill(&self, bytes: &mut [u8]) -> Result<(), NoEntropy> {
         match &self.0 {
-            Source::System(reserve) => reserve.fill(bytes),
+            Source::System(buffered) => buffered.fill(bytes),
             Source::Counting(next) => {
                 for chunk in bytes.chunks_mut(8) {
                     let word = next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -59,46 +64,46 @@ pub struct NoEntropy;
 
 #[derive(Clone, Debug)]
 enum Source {
-    System(Arc<Reserve>),
+    System(Arc<Buffered>),
     Counting(Arc<AtomicU64>),
     Limited(Arc<AtomicU64>),
 }
 
-/// Random bytes drawn in advance: a token needs 16, and asking the kernel for them each time is one
-/// system call in three that a token makes.
-struct Reserve {
+/// A buffer of random bytes. A token needs 16; without the buffer, that request is one in three of
+/// a token's system calls.
+struct Buffered {
     system: SystemRandom,
     left: Mutex<Zeroizing<Vec<u8>>>,
 }
 
-impl Reserve {
+impl Buffered {
     fn fill(&self, bytes: &mut [u8]) -> Result<(), NoEntropy> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         if left.len() < bytes.len() {
-            left.resize(RESERVE_BYTES.max(bytes.len()), 0);
+            left.resize(BUFFER_BYTES.max(bytes.len()), 0);
             if self.system.fill(&mut left).is_err() {
-                // Whatever stands there now is not random.
+                // After an error the buffer holds bytes that are not random.
                 left.clear();
                 return Err(NoEntropy);
             }
         }
         let rest = left.len() - bytes.len();
         bytes.copy_from_slice(&left[rest..]);
-        // Nothing that was handed out can be read here again.
+        // Wipe what was returned, so that the process's memory does not hold it.
         left[rest..].zeroize();
         left.truncate(rest);
         Ok(())
     }
 }
 
-impl fmt::Debug for Reserve {
+impl fmt::Debug for Buffered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reserve").finish_non_exhaustive()
+        f.debug_struct("Buffered").finish_non_exhaustive()
     }
 }
 
-/// Bytes drawn at a time: for 32 tokens.
-const RESERVE_BYTES: usize = 512;
+/// The size of the buffer in bytes: enough for 32 tokens.
+const BUFFER_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -107,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_byte_is_handed_out_twice() {
+    fn no_bytes_are_returned_twice() {
         let random = Random::system();
         let mut seen = HashSet::new();
         for _ in 0..1000 {
@@ -115,7 +120,7 @@ mod tests {
             random.fill(&mut bytes).unwrap();
             assert!(seen.insert(bytes));
         }
-        let mut many = vec![0; 2 * RESERVE_BYTES];
+        let mut many = vec![0; 2 * BUFFER_BYTES];
         random.fill(&mut many).unwrap();
         assert!(many.chunks(16).all(|chunk| seen.insert(chunk.try_into().unwrap())));
     }

@@ -1,5 +1,5 @@
-//! Where clients, keys and revocations are kept, the snapshot of them that requests read, and what
-//! may be used once.
+//! Clients, keys and revocations on disk, the snapshot of them that requests read, and the state
+//! that requests share: failure budgets, caches, and the replay guard.
 
 pub mod admin_token;
 pub mod changes;

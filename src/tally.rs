@@ -1,8 +1,8 @@
-//! How often something has happened, and when last: counted by many threads, without a lock.
+//! A lock-free counter that also keeps the time of the last event.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A count and a time.
+/// A count of events and the time of the last one. Threads update it without a lock.
 #[derive(Debug, Default)]
 pub struct Tally {
     count: AtomicU64,
@@ -10,18 +10,18 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts once more, at `now` (Unix seconds).
+    /// Counts one event at `now` (Unix seconds).
     pub fn record(&self, now: u64) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.last.store(now, Ordering::Relaxed);
     }
 
-    /// How often it has happened.
+    /// The number of events.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// When it happened last (Unix seconds); 0 before it has.
+    /// The time of the last event in Unix seconds; 0 if there was none.
     pub fn last(&self) -> u64 {
         self.last.load(Ordering::Relaxed)
     }

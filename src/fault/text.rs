@@ -1,25 +1,25 @@
-//! Text files that operators write, and places in them.
+//! Reads text files that operators write, and computes line and column of a position in them.
 
 use std::io::Read;
 use std::path::Path;
 
 use crate::fault::Fault;
 
-/// Reads a file in UTF-8. A byte order mark, which some editors put in front, is not part of it.
+/// Reads a UTF-8 file. A leading byte order mark, which some editors write, is removed.
 ///
 /// # Errors
 ///
-/// The [`Fault`].
+/// A [`Fault`] if it cannot be read or is not UTF-8.
 pub fn read(file: &Path) -> Result<String, Fault> {
     let bytes = std::fs::read(file).map_err(|error| Fault::cannot("read", file, &error))?;
     decode(file, bytes)
 }
 
-/// The same for what `source`, which is called `name` in faults, has to give.
+/// Reads UTF-8 text from `source` as [`read`] does from a file. Faults call it `name`.
 ///
 /// # Errors
 ///
-/// The [`Fault`].
+/// A [`Fault`] if it cannot be read or is not UTF-8.
 pub fn read_from(mut source: impl Read, name: &Path) -> Result<String, Fault> {
     let mut bytes = Vec::new();
     source.read_to_end(&mut bytes).map_err(|error| Fault::cannot("read", name, &error))?;
@@ -42,24 +42,24 @@ fn decode(file: &Path, bytes: Vec<u8>) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// `text` without a byte order mark in front.
+/// Removes a leading byte order mark.
 pub fn without_bom(text: &str) -> &str {
     text.strip_prefix(BOM).unwrap_or(text)
 }
 
 const BOM: char = '\u{feff}';
 
-/// A place in a text, counted from 1.
+/// A position in a text, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The line.
     pub line: usize,
-    /// The character in it.
+    /// The character in that line.
     pub column: usize,
 }
 
 impl Position {
-    /// That of a byte offset in `text`.
+    /// Returns the position of a byte offset in `text`.
     pub fn of(text: &str, offset: usize) -> Self {
         let before = &text.as_bytes()[..offset.min(text.len())];
         let line_begin = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
@@ -70,7 +70,7 @@ impl Position {
         }
     }
 
-    /// That of an error of serde_json in `text`.
+    /// Returns the position of serde_json's `error` in `text`.
     pub fn of_json(text: &str, error: &serde_json::Error) -> Self {
         let line_begin = text
             .split_inclusive('\n')
@@ -80,7 +80,7 @@ impl Position {
         Self::of(text, line_begin + error.column().saturating_sub(1))
     }
 
-    /// The same in a text of which `text` is the part that begins here.
+    /// Converts a position in a part to one in the whole text, where the part starts at `begin`.
     pub fn within(self, begin: Self) -> Self {
         Self {
             line: begin.line + self.line - 1,
@@ -89,7 +89,7 @@ impl Position {
     }
 }
 
-/// Why serde_json could not read a text: its own words, but for type errors, which quote values.
+/// Returns serde_json's message without its position. Not for type errors: they quote the value.
 pub fn json_problem(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_counted_in_characters() {
+    fn a_position_is_counted_in_characters() {
         let text = "a\nüb\n";
         for (offset, line, column) in [(0, 1, 1), (2, 2, 1), (4, 2, 2), (5, 2, 3), (9, 3, 1)] {
             assert_eq!(Position::of(text, offset), Position { line, column }, "{offset}");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_text() {
+    fn a_byte_order_mark_is_removed() {
         let file = Path::new("a");
         let read = |bytes: &[u8]| read_from(bytes, file).map_err(|fault| fault.problem);
         assert_eq!(read(b"\xef\xbb\xbf{}").as_deref(), Ok("{}"));

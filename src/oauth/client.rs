@@ -19,69 +19,72 @@ use crate::oauth::client_secret::ClientSecret;
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
 
-/// What is registered of one client. Every value was checked when it was read.
+/// A registered client. Every value was validated when it was read.
 #[derive(Debug)]
 pub struct Client {
     /// `client_id`: 1 or more characters of %x20-7E (RFC 6749, appendix A.1).
     pub id: CompactString,
-    /// A client that is not enabled is refused like one with a wrong secret.
+    /// Whether it may authenticate. A disabled client is refused like one with a wrong secret.
     pub enabled: bool,
-    /// Its secrets; each is accepted in its own time.
+    /// Its secrets, each with its own period of validity.
     pub secrets: Box<[ClientSecret]>,
-    /// How it may authenticate.
+    /// The methods by which it may authenticate.
     pub auth_methods: AuthMethods,
-    /// The public keys of what it signs.
+    /// The public keys for its assertions and self-signed certificates.
     pub keys: Box<[PublicKey]>,
-    /// The one algorithm of its assertions; `None`: any that goes with its keys.
+    /// The algorithm that its assertions must have; `None` if any that fits its keys will do.
     pub assertion_algorithm: Option<Algorithm>,
-    /// The one name by which its certificates are known.
+    /// The subject that its certificates must have (`tls_client_auth`).
     pub certificate_subject: Option<CertificateSubject>,
-    /// Whether its tokens are bound to the certificate with which it asks for them.
+    /// Whether its tokens are bound to the certificate of the connection that requested them.
     pub has_certificate_bound_tokens: bool,
-    /// Whether its tokens must be bound to a key (DPoP).
+    /// Whether its tokens must be bound to a DPoP key.
     pub has_dpop_bound_tokens: bool,
-    /// What it may ask for. A client with no scope at all may not use the grant.
+    /// The scopes it may request. A client without any may not use the grant.
     pub scopes: ScopeSet,
-    /// What it gets when it asks for nothing; `None`: it has to ask.
+    /// The scopes of a request that names none; `None` if a request must name them.
     pub default_scopes: Option<ScopeSet>,
-    /// Who its tokens are for; empty: the issuer itself.
+    /// The audience of its tokens; empty means the issuer.
     pub audience: Box<[Box<str>]>,
-    /// Whose tokens it may ask about, by their audience, beside its own (RFC 7662).
+    /// Audiences whose tokens it may introspect, in addition to its own tokens (RFC 7662).
     pub introspects: Box<[Box<str>]>,
-    /// Its tokens issued before this are revoked, in Unix seconds; 0: none.
+    /// Its tokens issued before this time (Unix seconds) are revoked; 0 revokes none.
     pub not_before: u64,
-    /// How long its tokens live, in seconds; at least 1.
+    /// The lifetime of its tokens in seconds, at least 1.
     pub token_lifetime: u32,
-    /// The profile of its tokens; `None`: the dialect's own.
+    /// The profile of its tokens; `None` for the dialect's own.
     pub token_profile: Option<TokenProfile>,
-    /// What it sends its requests as, in the dialects that ask for it.
+    /// The content type of its requests, in the dialects that check it.
     pub content_type: ContentType,
-    /// How often it may ask; `None`: as often as it likes.
+    /// The limit on its token requests; `None` if there is none.
     pub rate_limit: Option<RateLimit>,
-    /// Its tokens that may be handed out again; `None`: each is made anew.
+    /// The cache of its reusable tokens; `None` if every request gets a new token.
     pub token_reuse: Option<Arc<Reuse>>,
-    /// Whether its answers say how long each part took.
+    /// Whether its answers carry `Server-Timing`.
     pub server_timing: bool,
-    /// Static claims as members of a JSON object, each with its leading comma: `,"k":"v"`.
+    /// Static claims as members of a JSON object, each after a comma: `,"k":"v"`.
     pub extra_claims: Box<str>,
 }
 
 impl Client {
-    /// Whether it has a secret that can be found by trying: one that a slow hash protects.
+    /// Whether one of its secrets could be guessed: slow hashes are used for secrets that may be
+    /// weak.
     pub fn is_guessable(&self) -> bool {
         self.secrets.iter().any(|secret| secret.hash.as_slow().is_some())
     }
 
-    /// Whether it needs a proxy that states its certificate, for its authentication or its tokens.
+    /// Whether it needs a proxy that forwards its certificate, to authenticate or to bind its
+    /// tokens.
     pub fn needs_certificate(&self) -> bool {
         let is_by_certificate =
             |method: &AuthMethod| method.is_by_certificate() && self.auth_methods.contains(*method);
         self.has_certificate_bound_tokens || AuthMethod::ALL.iter().any(is_by_certificate)
     }
 
-    /// Whether the same is registered of both, whatever either has done since.
+    /// Whether both have the same registration. Their state, such as the rest of a budget, is
+    /// ignored.
     pub fn is_registered_as(&self, other: &Self) -> bool {
-        // Named one by one, so that nothing new is left out.
+        // The pattern names every field, so that a new one cannot be forgotten.
         let Self {
             id,
             enabled,
@@ -129,7 +132,7 @@ impl Client {
     }
 }
 
-/// A budget of requests that refills evenly (GCRA, as ATM cells are policed).
+/// A rate limit by the generic cell rate algorithm (GCRA).
 #[derive(Clone)]
 pub struct RateLimit(Arc<Budget>);
 
@@ -139,7 +142,7 @@ struct Budget {
 }
 
 impl RateLimit {
-    /// `requests` at once, and as many more in every `seconds`. `None` if either is 0.
+    /// Allows a burst of `requests` and refills as many in `seconds`. `None` if either is 0.
     pub fn new(requests: u32, seconds: u32) -> Option<Self> {
         let requests = NonZeroU32::new(requests)?;
         let quota = Quota::with_period(Duration::from_secs(seconds.into()) / requests.get())?;
@@ -147,11 +150,11 @@ impl RateLimit {
         Some(Self(Arc::new(Budget { limiter: RateLimiter::direct(quota), quota })))
     }
 
-    /// Takes one request out of the budget.
+    /// Takes one request from the budget.
     ///
     /// # Errors
     ///
-    /// How many seconds to wait, at least 1, if there is none left.
+    /// The seconds to wait, at least 1, if the budget is used up.
     pub fn take(&self) -> Result<(), u32> {
         let limiter = &self.0.limiter;
         limiter.check().map_err(|not_until| {
@@ -161,7 +164,7 @@ impl RateLimit {
     }
 }
 
-/// As it is registered, however much of it is left.
+/// Compares the registered limits, not what is left of them.
 impl PartialEq for RateLimit {
     fn eq(&self, other: &Self) -> bool {
         self.0.quota == other.0.quota
@@ -174,13 +177,13 @@ impl fmt::Debug for RateLimit {
     }
 }
 
-/// What a token looks like.
+/// The format of a token's header and claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenProfile {
     /// RFC 9068.
     AtJwt,
-    /// As the `vision` and `firstvision` documents show it: no `kid`, and `scope`, `client_id`, the
-    /// client's static claims and `exp` alone.
+    /// As in the `vision` and `firstvision` documents: no `kid`, and only the claims `scope`,
+    /// `client_id`, the client's static claims and `exp`.
     Vision,
 }
 
@@ -196,7 +199,7 @@ impl FromStr for TokenProfile {
     }
 }
 
-/// A type of request body, as far as `vision` and `firstvision` tell them apart.
+/// A request's content type, as far as `vision` and `firstvision` distinguish them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ContentType {
     /// `application/json`.
@@ -204,12 +207,12 @@ pub enum ContentType {
     Json,
     /// `application/octet-stream`.
     OctetStream,
-    /// Anything else; nobody is registered for it.
+    /// Any other type. No client can be registered for it.
     Other,
 }
 
 impl ContentType {
-    /// The type of this name, without its parameters.
+    /// Returns the type for a media type without parameters.
     pub fn of(media_type: &str) -> Self {
         if media_type.eq_ignore_ascii_case("application/json") {
             Self::Json
@@ -221,7 +224,7 @@ impl ContentType {
     }
 }
 
-/// Ways to authenticate at the token endpoint, by their registered names (RFC 7591, section 2).
+/// Client authentication methods, with their registered names (RFC 7591, section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMethod {
     /// HTTP Basic.
@@ -230,14 +233,15 @@ pub enum AuthMethod {
     ClientSecretPost,
     /// A JWT signed with the client's private key.
     PrivateKeyJwt,
-    /// A certificate with the client's registered subject, from an authority that the proxy trusts.
+    /// A certificate with the client's registered subject, issued by an authority that the proxy
+    /// trusts.
     TlsClientAuth,
     /// A certificate with one of the client's registered keys.
     SelfSignedTlsClientAuth,
 }
 
 impl AuthMethod {
-    /// Every method there is.
+    /// All methods.
     pub const ALL: [Self; 5] = [
         Self::ClientSecretBasic,
         Self::ClientSecretPost,
@@ -246,12 +250,12 @@ impl AuthMethod {
         Self::SelfSignedTlsClientAuth,
     ];
 
-    /// Whether it needs a proxy that states the client's certificate.
+    /// Whether it needs a proxy that forwards the client's certificate.
     pub fn is_by_certificate(self) -> bool {
         matches!(self, Self::TlsClientAuth | Self::SelfSignedTlsClientAuth)
     }
 
-    /// Those of a client that is registered for none by name.
+    /// The methods of a client whose registration names none.
     pub const DEFAULT: [Self; 2] = [Self::ClientSecretBasic, Self::ClientSecretPost];
 
     /// The registered name.
@@ -309,28 +313,28 @@ impl FromIterator<AuthMethod> for AuthMethods {
     }
 }
 
-/// All clients, found by their `client_id` in constant time.
+/// All registered clients, by `client_id`.
 #[derive(Debug, Default)]
 pub struct Registry(HashSet<ById>);
 
 impl Registry {
-    /// Makes room for `clients` clients.
+    /// Creates a registry with room for `clients` clients.
     pub fn with_capacity(clients: usize) -> Self {
         Self(HashSet::with_capacity(clients))
     }
 
-    /// Adds a client. `false` if its id was there already; the first one stays.
+    /// Adds a client. Returns `false` and keeps the first one if the id is registered already.
     pub fn insert(&mut self, client: Box<Client>) -> bool {
         self.0.insert(ById(client))
     }
 
-    /// The client of this id.
+    /// Returns the client with this id.
     pub fn get(&self, client_id: &str) -> Option<&Client> {
         self.0.get(client_id).map(|ById(client)| &**client)
     }
 
-    /// Goes on where `old` stands: a client that is registered as it was there keeps what is left
-    /// of its budget, and, if the issuer is the same, its tokens that may be handed out again.
+    /// Takes over state from `old`: a client whose registration has not changed keeps what is left
+    /// of its budget and, if the issuer is the same, its reusable tokens.
     pub fn continue_from(&mut self, old: &Self, same_issuer: bool) {
         let has_state =
             |client: &&Client| client.rate_limit.is_some() || client.token_reuse.is_some();
@@ -346,24 +350,24 @@ impl Registry {
         }
     }
 
-    /// Every client, in no order.
+    /// Returns the clients in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Client> {
         self.0.iter().map(|ById(client)| &**client)
     }
 
-    /// How many there are.
+    /// The number of clients.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no clients.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// A client that is looked up by its id, so that the id is stored once. Boxed: up to half of the
-/// places in a hash table are empty.
+/// Hashes a client by its id, so that the id is stored once. Boxed, because up to half of a hash
+/// table's slots are empty.
 #[derive(Debug)]
 struct ById(Box<Client>);
 
@@ -375,7 +379,7 @@ impl Borrow<str> for ById {
 
 impl Hash for ById {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // As `str` does, which `Borrow` demands.
+        // Must equal the hash of a `str`: see `Borrow`.
         (*self.0.id).hash(state);
     }
 }
@@ -388,7 +392,8 @@ impl PartialEq for ById {
 
 impl Eq for ById {}
 
-/// `client_id` and `client_secret` are VSCHARs: %x20-7E (RFC 6749, appendix A.1 and A.2).
+/// Whether `text` holds only VSCHAR (%x20-7E), as `client_id` and `client_secret` must (RFC 6749,
+/// appendix A.1 and A.2).
 pub fn is_vschar(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, 0x20..=0x7E))
 }

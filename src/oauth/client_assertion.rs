@@ -1,4 +1,4 @@
-//! `private_key_jwt`: a client proves itself by a JWT that it signs (RFC 7521, RFC 7523).
+//! `private_key_jwt`: client authentication by a JWT that the client signs (RFC 7521, RFC 7523).
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::jose::foreign::{ForeignJwt, NumericDate};
 use crate::jose::public_key::{Algorithm, PublicKey};
 
-/// The one `client_assertion_type` (RFC 7523, section 2.2).
+/// The only accepted `client_assertion_type` (RFC 7523, section 2.2).
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// An assertion that can be read. Nothing of it has been verified.
+/// A parsed assertion. Nothing in it has been verified.
 pub struct ClientAssertion<'a> {
     jwt: ForeignJwt<'a>,
     algorithm: Algorithm,
@@ -24,14 +24,14 @@ pub struct ClientAssertion<'a> {
 }
 
 impl<'a> ClientAssertion<'a> {
-    /// Reads an assertion's claims, to find the client whose keys decide about it.
+    /// Parses an assertion, so that the client whose keys must verify it can be looked up.
     ///
     /// # Errors
     ///
     /// [`AssertionError::Malformed`] or [`AssertionError::Algorithm`].
     pub fn read(text: &'a str) -> Result<Self, AssertionError> {
         let jwt = ForeignJwt::read(text).ok_or(AssertionError::Malformed)?;
-        // A key that comes along says nothing about the client.
+        // A key inside the assertion proves nothing about the client.
         if jwt.embedded_key().is_some() {
             return Err(AssertionError::Malformed);
         }
@@ -53,22 +53,22 @@ impl<'a> ClientAssertion<'a> {
         })
     }
 
-    /// Which client it says it is from.
+    /// The client that it claims to be from.
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// Whether it is what `expected` asks for. What this says is the same for every client.
+    /// Checks audience and times. The result does not depend on which client it names.
     ///
     /// # Errors
     ///
-    /// The [`AssertionError`].
+    /// [`AssertionError::Audience`], [`AssertionError::Time`] or [`AssertionError::BeforeStart`].
     pub fn check(&self, expected: &Expected<'_>) -> Result<Accepted<'_>, AssertionError> {
         let form = self.audience_form(expected).ok_or(AssertionError::Audience)?;
         let now = expected.now;
         let is_ahead = |time: u64| time > now + SKEW;
-        // Without `iat`, it counts as signed as early as its end allows; so its end may be as far
-        // ahead as that of a client whose clock is.
+        // Without `iat`, the earliest possible signing time is assumed. `exp` may then be as far in
+        // the future as for a client whose clock is fast.
         let (signed_at, until) = match self.issued_at {
             Some(issued_at) => (issued_at, self.expires_at.min(issued_at + MAX_LIFE)),
             None => (self.expires_at.saturating_sub(MAX_LIFE), self.expires_at),
@@ -82,15 +82,16 @@ impl<'a> ClientAssertion<'a> {
         Ok(Accepted { token_id: &self.token_id, signed_at, until, audience: form })
     }
 
-    /// How its audience names this server; `None` if it does not in a way that is accepted.
+    /// Returns the form in which its audience names this server; `None` if that form is not
+    /// accepted.
     fn audience_form(&self, expected: &Expected<'_>) -> Option<AudienceForm> {
         let form = expected.form_of(&self.audience)?;
         let is_strict = expected.endpoints.is_none() || self.is_of_the_strict_type();
         (form == AudienceForm::Issuer || !is_strict).then_some(form)
     }
 
-    /// Whether its header names the type of RFC 7523bis, whose audience is the issuer alone. Media
-    /// types are compared without regard to case, with or without `application/` (RFC 7515, section
+    /// Whether its `typ` is the one of RFC 7523bis, whose audience must be the issuer. Media types
+    /// are compared without regard to case, with or without `application/` (RFC 7515, section
     /// 4.1.9).
     fn is_of_the_strict_type(&self) -> bool {
         let named = self.jwt.token_type().unwrap_or_default();
@@ -99,8 +100,7 @@ impl<'a> ClientAssertion<'a> {
         subtype.eq_ignore_ascii_case(STRICT_TYPE)
     }
 
-    /// Whether one of the client's own keys has signed it, with the algorithm that is registered
-    /// for it if one is.
+    /// Verifies the signature with the client's `keys`, and the algorithm if one is registered.
     ///
     /// # Errors
     ///
@@ -120,42 +120,42 @@ impl<'a> ClientAssertion<'a> {
     }
 }
 
-/// An assertion is a credential.
+/// Shows nothing: an assertion is a credential.
 impl fmt::Debug for ClientAssertion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientAssertion(…)")
     }
 }
 
-/// An assertion whose claims are right. It is good for one use, and must be remembered.
+/// An assertion with valid claims. It may be used once, so the caller must record its use.
 #[derive(Clone, Copy, Debug)]
 pub struct Accepted<'a> {
-    /// Its `jti`, unique for its client.
+    /// Its `jti`, unique per client.
     pub token_id: &'a str,
-    /// When it was signed, as far as it says, in Unix seconds.
+    /// The time of signing that it claims, in Unix seconds.
     pub signed_at: u64,
-    /// From when on it is refused anyway, in Unix seconds.
+    /// The time from which it is refused as expired, in Unix seconds.
     pub until: u64,
-    /// How its audience names this server.
+    /// The form in which its audience names this server.
     pub audience: AudienceForm,
 }
 
-/// What an assertion must say, and when.
+/// What an assertion is checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// The time, in Unix seconds.
+    /// The current time in Unix seconds.
     pub now: u64,
-    /// When this process began to remember what was used, in Unix seconds.
+    /// The time from which this process has recorded uses, in Unix seconds.
     pub started_at: u64,
     /// The issuer's URL.
     pub issuer: &'a str,
-    /// The paths of the token endpoint and of the endpoint that was called, below the issuer: their
-    /// URLs are accepted as audiences. `None`: only the issuer is, as a string (RFC 7523bis).
+    /// The paths, below the issuer, of the token endpoint and of the called endpoint, whose URLs
+    /// are accepted as audience. `None` if only the issuer as a string is (RFC 7523bis).
     pub endpoints: Option<[&'a str; 2]>,
 }
 
 impl Expected<'_> {
-    /// How `audience` names this server, by its issuer or by one of the endpoints' URLs.
+    /// Returns the form in which `audience` names this server; `None` if it does not.
     fn form_of(&self, audience: &Audience) -> Option<AudienceForm> {
         if audience.name == self.issuer {
             let is_array = audience.is_array;
@@ -166,14 +166,15 @@ impl Expected<'_> {
     }
 }
 
-/// The sole audience of an assertion: of several, another server could use it here.
+/// The single audience of an assertion. With several, another of these servers could replay it
+/// here.
 struct Audience {
     name: String,
     is_array: bool,
 }
 
 impl Audience {
-    /// A string, or an array of exactly one, as some libraries write it.
+    /// Reads a string, or an array of exactly one string, as some libraries write.
     fn read(aud: Value) -> Option<Self> {
         match aud {
             Value::String(name) => Some(Self { name, is_array: false }),
@@ -186,22 +187,22 @@ impl Audience {
     }
 }
 
-/// How an assertion's audience names this server.
+/// The form in which an assertion's audience names this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AudienceForm {
-    /// By its issuer, as a string.
+    /// The issuer, as a string.
     Issuer,
-    /// By its issuer, in an array.
+    /// The issuer, in an array.
     IssuerArray,
-    /// By the URL of an endpoint.
+    /// The URL of an endpoint.
     Endpoint,
 }
 
 impl AudienceForm {
-    /// Every form.
+    /// All forms.
     pub const ALL: [Self; 3] = [Self::Issuer, Self::IssuerArray, Self::Endpoint];
 
-    /// The name in metrics.
+    /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Issuer => "issuer",
@@ -214,21 +215,21 @@ impl AudienceForm {
 /// Why an assertion is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssertionError {
-    /// Its algorithm is none that is accepted, or not the client's.
+    /// The algorithm is not accepted, or not the one registered for the client.
     Algorithm,
-    /// It is not for this server alone.
+    /// The audience is not this server alone.
     Audience,
-    /// It was signed before this process started, which cannot know whether it was used then.
+    /// It was signed before this process started, so it may have been used then.
     BeforeStart,
-    /// `client_id` beside it names another client.
+    /// The parameter `client_id` names another client.
     ClientId,
-    /// It cannot be read, or lacks a claim, or its header points to a key.
+    /// It cannot be parsed, lacks a claim, or its header carries or references a key.
     Malformed,
     /// It was used before.
     Replayed,
-    /// No key of the client has signed it.
+    /// No key of the client verifies the signature.
     Signature,
-    /// Its time is over, has not come, or is too long.
+    /// It has expired or is not valid yet.
     Time,
 }
 
@@ -246,8 +247,8 @@ struct Claims {
 const APPLICATION: &str = "application/";
 const STRICT_TYPE: &str = "client-authentication+jwt";
 
-/// How far a client's clock may be ahead, in seconds.
+/// The most that a client's clock may be ahead, in seconds.
 pub const SKEW: u64 = 10;
-/// Seconds from `iat` in which an assertion is accepted, whatever its `exp` says: some libraries
-/// sign for an hour.
+/// The longest time after `iat` for which an assertion is accepted, in seconds. Some libraries set
+/// `exp` an hour ahead.
 pub const MAX_LIFE: u64 = 300;

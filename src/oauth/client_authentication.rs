@@ -1,4 +1,5 @@
-//! Client authentication (RFC 6749, section 2.3): what a request claims, and whether it is true.
+//! Client authentication (RFC 6749, section 2.3): reads the credentials of a request and verifies
+//! them against a registered client. Slow hashes and failure budgets are the caller's.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,23 +24,23 @@ use crate::oauth::error::Cause;
 /// The `Authorization` header of a request.
 #[derive(Clone, Copy, Default)]
 pub enum Authorization<'a> {
-    /// There is none.
+    /// The request has no such header.
     #[default]
     Absent,
-    /// Its value.
+    /// The header's value.
     Present(&'a [u8]),
-    /// There are two or more.
+    /// The request has two or more.
     Repeated,
 }
 
 impl Authorization<'_> {
-    /// Whether the client tried to authenticate by this header, which decides between 400 and 401.
+    /// Whether the client used this header. An error is then 401 instead of 400.
     pub fn is_present(self) -> bool {
         !matches!(self, Self::Absent)
     }
 }
 
-/// The value is a credential.
+/// Hides the value, which is a credential.
 impl fmt::Debug for Authorization<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -50,26 +51,25 @@ impl fmt::Debug for Authorization<'_> {
     }
 }
 
-/// A client's claim to be itself, not verified yet.
+/// The credentials of a request, not verified yet.
 pub struct Credentials<'a> {
     client_id: Cow<'a, str>,
     proof: Proof<'a>,
     network: ClientNetwork,
-    /// Whether a Basic pair was taken as it stands, though it can be form-decoded or cannot at all.
+    /// See [`Self::is_raw`].
     is_raw: bool,
-    /// The other reading of a Basic pair: as it stands.
+    /// The same Basic pair without form-decoding, if that differs.
     raw: Option<Box<Self>>,
 }
 
 impl<'a> Credentials<'a> {
-    /// Finds the one method by which this request authenticates its client.
-    ///
-    /// A certificate is that method only if there is no other: a client that has a secret may also
-    /// show a certificate, so that its token is bound to it (RFC 8705, section 3).
+    /// Reads the credentials of a request. A client certificate is the credential only if the request
+    /// has no other: a client with a secret may also present a certificate to bind its token to it
+    /// (RFC 8705, section 3).
     ///
     /// # Errors
     ///
-    /// The [`Cause`], if there is no method, more than one, or one that cannot be read.
+    /// The [`Cause`] if the request has no credentials, several, or malformed ones.
     pub fn read(
         authorization: Authorization<'_>,
         certificate: &'a ShownCertificate,
@@ -89,7 +89,7 @@ impl<'a> Credentials<'a> {
             Authorization::Present(value) => {
                 let mut basic = Self::read_basic(value)?;
                 let Some(id) = body_id else { return Ok(basic) };
-                // Of two readings, only one may name the client that the body names.
+                // Keep only the reading whose id is the body's.
                 basic.raw = basic.raw.filter(|raw| raw.client_id == id);
                 if basic.client_id == id {
                     return Ok(basic);
@@ -125,9 +125,9 @@ impl<'a> Credentials<'a> {
 
     /// `Basic base64(form(client_id) ":" form(client_secret))` (RFC 6749, section 2.3.1; RFC 7617).
     ///
-    /// Many clients never encode, and a random secret in base64 holds a `+` as often as not. So a pair
-    /// that form-decoding changes has a second reading: as it stands. A half that cannot be decoded,
-    /// or not into characters that credentials have, has that one alone.
+    /// Many clients do not encode the pair, and a random base64 secret often has a `+`. So a pair
+    /// that form-decoding changes is read in both ways, decoded and raw. A half that cannot be
+    /// decoded, or decodes to characters that credentials may not have, is read raw only.
     fn read_basic(header: &[u8]) -> Result<Self, Cause> {
         let header = std::str::from_utf8(header).map_err(|_| Cause::MalformedAuthorization)?;
         let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
@@ -162,7 +162,7 @@ impl<'a> Credentials<'a> {
         Ok(reading([decoded_id, decoded_secret], is_raw, raw))
     }
 
-    /// `client_assertion` of the one type that there is (RFC 7521, section 4.2).
+    /// Reads `client_assertion`, whose type must be [`JWT_BEARER`] (RFC 7521, section 4.2).
     fn read_assertion(
         assertion: &'a str,
         assertion_type: Option<&str>,
@@ -184,7 +184,7 @@ impl<'a> Credentials<'a> {
         })
     }
 
-    /// The same, sent from `network`.
+    /// Sets the client network that they were sent from.
     pub fn from(mut self, network: ClientNetwork) -> Self {
         self.network = network;
         if let Some(raw) = &mut self.raw {
@@ -193,34 +193,34 @@ impl<'a> Credentials<'a> {
         self
     }
 
-    /// Whether a half of a Basic pair was taken as it stands, though form-decoding would change it or
-    /// is not possible.
+    /// Whether a half of this Basic pair is used without form-decoding although decoding changes it
+    /// or fails.
     pub fn is_raw(&self) -> bool {
         self.is_raw
     }
 
-    /// The second reading of a Basic pair, if there is one: what counts where this one is not right.
+    /// The raw reading of a Basic pair, if it differs. It is tried if this one is refused.
     pub fn as_it_stands(&self) -> Option<&Self> {
         self.raw.as_deref()
     }
 
-    /// The network that they were sent from.
+    /// The client network that they were sent from.
     pub fn network(&self) -> ClientNetwork {
         self.network
     }
 
-    /// Who the client claims to be.
+    /// The client that they name.
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// Every secret that they hold in clear: of a Basic pair, both readings.
+    /// All secrets in clear: of a Basic pair, those of both readings.
     pub fn secrets(&self) -> Vec<&str> {
         let raw = self.as_it_stands().and_then(Self::client_secret);
         self.client_secret().into_iter().chain(raw).collect()
     }
 
-    /// The method by which a secret is presented, if one is.
+    /// The method of credentials that hold a secret; `None` for others.
     pub fn secret_method(&self) -> Option<AuthMethod> {
         match &self.proof {
             Proof::Basic(_) => Some(AuthMethod::ClientSecretBasic),
@@ -229,7 +229,7 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// The secret in clear, for the slow hashes; `None` if the client proves itself by another way.
+    /// The secret in clear; `None` for credentials without one.
     pub fn client_secret(&self) -> Option<&str> {
         match &self.proof {
             Proof::Basic(secret) | Proof::Post(secret) => Some(secret.as_str()),
@@ -237,21 +237,21 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// Which of the secrets of `registered`, the client of this id, has the hash `given`: one that is
-    /// accepted at `now` before one that is not.
+    /// Returns the secret of `registered`, the client with this id, whose hash is `given`. A secret
+    /// that is valid at `now` is preferred to one that is not.
     ///
-    /// An unknown client and a wrong secret take the same steps: one hash, one comparison.
+    /// An unknown client costs the same as a wrong secret: one hash and one comparison.
     pub fn find_secret<'c>(
         given: &FastHash,
         registered: Option<&'c Client>,
         now: u64,
     ) -> Option<&'c ClientSecret> {
         let Some(client) = registered else {
-            // The result is known; the time it takes must not be.
+            // Only for its time: the result is not needed.
             let _ = std::hint::black_box(given.ct_eq(&FastHash::unmatchable()));
             return None;
         };
-        // Every secret is compared, whichever it was.
+        // Compare all secrets, so that the time does not tell which one matched.
         let (mut found, mut found_current) = (NONE, NONE);
         for (index, secret) in (0..NONE).zip(&client.secrets) {
             let SecretHash::Fast(hash) = &secret.hash else { continue };
@@ -265,13 +265,13 @@ impl<'a> Credentials<'a> {
             .find_map(|index| client.secrets.get(usize::try_from(index).ok()?))
     }
 
-    /// Whether the claim is true of `registered`, the client of this id, if there is one, when
-    /// `secret` is the one of its secrets that was given. If there is none, this costs what it costs
-    /// for a client of the kind `decoy`.
+    /// Verifies the credentials against `registered`, the client with this id, and `secret`, the
+    /// one of its secrets that matched. Without a registered client this fails, at the cost of a
+    /// client of the kind `decoy`.
     ///
     /// # Errors
     ///
-    /// The [`Cause`]; every one of them must look the same to the caller.
+    /// The [`Cause`]. The answer must be the same for all of them.
     pub fn verify<'c>(
         &self,
         registered: Option<&'c Client>,
@@ -316,7 +316,8 @@ impl<'a> Credentials<'a> {
         Ok(Verified { client, assertion: used })
     }
 
-    /// In which of the two ways the certificate is the client's (RFC 8705, sections 2.1 and 2.2).
+    /// Returns the method by which the certificate identifies the client (RFC 8705, sections 2.1
+    /// and 2.2).
     fn verify_certificate(
         certificate: &ClientCertificate,
         client: &Client,
@@ -334,16 +335,17 @@ impl<'a> Credentials<'a> {
     }
 }
 
-/// A claim that is true.
+/// An authenticated client.
 #[derive(Clone, Copy, Debug)]
-#[must_use = "what is good for one use must be used up"]
+#[must_use = "an assertion must be recorded as used"]
 pub struct Verified<'c, 'p> {
-    /// Who it is.
+    /// The client.
     pub client: &'c Client,
-    /// The assertion that has proven it, which is good for one use.
+    /// The assertion by which it authenticated, which may be used once.
     pub assertion: Option<Accepted<'p>>,
 }
-/// No index: no client has this many secrets.
+
+/// Marks that no secret was found. No client has this many secrets.
 const NONE: u32 = u32::MAX;
 
 impl fmt::Debug for Credentials<'_> {
@@ -352,7 +354,7 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
-/// What is to prove the claim.
+/// The proof of identity in a request.
 enum Proof<'a> {
     Assertion(Box<ClientAssertion<'a>>),
     Basic(Secret<'a>),
@@ -371,7 +373,7 @@ impl Proof<'_> {
     }
 }
 
-/// A secret in clear: the body's own bytes, or a decoded copy that is wiped after use.
+/// A secret in clear: borrowed from the body, or a decoded copy that is wiped when dropped.
 enum Secret<'a> {
     Borrowed(&'a str),
     Owned(Zeroizing<String>),
@@ -404,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_decoding_changes_has_a_second_reading() {
+    fn a_pair_that_decoding_changes_is_read_in_both_ways() {
         let readings = |pair: &str, body_id: Option<&str>| {
             let header = format!("Basic {}", STANDARD.encode(pair));
             let mut parameters = Parameters::default();

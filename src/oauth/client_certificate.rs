@@ -1,7 +1,7 @@
-//! Client certificates, as a proxy states them in a header (RFC 8705).
+//! Client certificates that a TLS proxy forwards in a header (RFC 8705).
 //!
-//! The proxy has had the TLS connection and says how far it has verified the certificate. What is
-//! left is to read whose it is.
+//! The proxy terminates TLS and reports whether it verified the certificate. This module parses the
+//! certificate and compares its names and its key with those of a client.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -20,25 +20,25 @@ use crate::jose::public_key::{PublicKey, Thumbprint, sha256};
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::error::Cause;
 
-/// What a proxy has verified of a client's certificate. In either case the TLS handshake has shown
-/// that the client holds its private key.
+/// How far a proxy has verified a client's certificate. Either way, the TLS handshake has proven
+/// that the client holds the private key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verification {
-    /// It was issued by an authority that the proxy trusts: its names count, and so does its key.
+    /// An authority that the proxy trusts issued it. Its names and its key may identify a client.
     Trusted,
-    /// It is self-signed and no authority of the proxy's: its names are only claimed, and its key
-    /// counts where it is registered.
+    /// It is self-signed. Its names prove nothing; its key identifies the client that has it
+    /// registered.
     SelfSigned,
 }
 
 impl Verification {
-    /// Reads what nginx writes as `$ssl_client_verify`. `None` is as good as no certificate: a
-    /// prefix of `FAILED:` will not do, since one that is forged is a `self-signed certificate in
-    /// certificate chain`.
+    /// Reads nginx's `$ssl_client_verify`. `None` for any other value, which counts as no
+    /// certificate. The value must match exactly: for a forged certificate it may be
+    /// `FAILED:self-signed certificate in certificate chain`.
     pub fn read(header: &[u8]) -> Option<Self> {
         match header {
             b"SUCCESS" => Some(Self::Trusted),
-            // OpenSSL 3 and 1.1.
+            // The spelling of OpenSSL 3 and of 1.1.
             b"FAILED:self-signed certificate" | b"FAILED:self signed certificate" => {
                 Some(Self::SelfSigned)
             }
@@ -47,26 +47,26 @@ impl Verification {
     }
 }
 
-/// What a request shows of its client's certificate.
+/// The client certificate of a request.
 #[derive(Debug, Default)]
 pub enum ShownCertificate {
-    /// No trusted proxy states one that it has verified.
+    /// No trusted proxy has forwarded a verified certificate.
     #[default]
     Absent,
-    /// A trusted proxy states something that is no certificate.
+    /// A trusted proxy has forwarded something that is not a certificate.
     Unreadable,
-    /// It was read.
+    /// The certificate.
     Present(Box<ClientCertificate>),
 }
 
 impl ShownCertificate {
-    /// Reads a URL-encoded PEM, as nginx writes `$ssl_client_escaped_cert`.
+    /// Reads a URL-encoded PEM certificate, as in nginx's `$ssl_client_escaped_cert`.
     pub fn read(header: &[u8], verification: Verification) -> Self {
         let read = ClientCertificate::read(header, verification);
         read.map_or(Self::Unreadable, |certificate| Self::Present(Box::new(certificate)))
     }
 
-    /// The certificate, where one is needed; `None` if there is none.
+    /// Returns the certificate; `None` if there is none.
     ///
     /// # Errors
     ///
@@ -80,15 +80,15 @@ impl ShownCertificate {
     }
 }
 
-/// A client's certificate and what a trusted proxy has verified of it. All that can be asked is read
-/// at once, so that a client that is not registered costs as much as one that is.
+/// A client's certificate. Everything needed from it is parsed at once, so that an unregistered
+/// client costs as much as a registered one.
 pub struct ClientCertificate {
     verification: Verification,
     /// See [`distinguished_name`].
     subject: String,
     is_self_issued: bool,
     alternative_names: Vec<CertificateSubject>,
-    /// `None` if the key is of no type that is known here.
+    /// `None` if the key's type is not supported.
     key: Option<Thumbprint>,
     thumbprint: Thumbprint,
 }
@@ -112,7 +112,7 @@ impl ClientCertificate {
         })
     }
 
-    /// Whether an authority has issued it for `subject`, exactly.
+    /// Whether a trusted authority issued it for exactly `subject`.
     pub fn is_for(&self, subject: &CertificateSubject) -> bool {
         self.verification == Verification::Trusted
             && match subject {
@@ -126,8 +126,9 @@ impl ClientCertificate {
         self.key.is_some_and(|own| keys.iter().any(|key| key.thumbprint() == own))
     }
 
-    /// `x5t#S256`, to which a token of `client` is bound: the SHA-256 of the whole certificate
-    /// (RFC 8705, section 3.1). `None` if it is self-signed and not registered for the client.
+    /// Returns `x5t#S256`, the SHA-256 of the certificate, to which a token of `client` is bound
+    /// (RFC 8705, section 3.1). `None` if it is self-signed and its key is not registered for the
+    /// client.
     pub fn thumbprint_for(&self, client: &Client) -> Option<Thumbprint> {
         let counts = match self.verification {
             Verification::Trusted => true,
@@ -139,21 +140,21 @@ impl ClientCertificate {
         counts.then_some(self.thumbprint)
     }
 
-    /// The subject, if this is a self-signed certificate that the proxy takes for an authority: its
-    /// owner can issue certificates for every client.
+    /// Returns the subject if this is a self-signed certificate that the proxy trusts as an
+    /// authority: its owner can issue certificates in the name of any client.
     pub fn authority(&self) -> Option<&str> {
         let is_authority = self.verification == Verification::Trusted && self.is_self_issued;
         is_authority.then_some(&*self.subject)
     }
 
-    /// The SHA-256 of the whole certificate.
+    /// The SHA-256 of the DER certificate.
     pub fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
     }
 }
 
-/// Those of its names that a client can be registered by. An extension that cannot be read, or is
-/// there twice, names no client.
+/// Returns the alternative names of the kinds that a client can register. None if the extension is
+/// malformed or repeated.
 fn alternative_names(content: &TbsCertificate) -> Vec<CertificateSubject> {
     let Ok(Some((_, SubjectAltName(names)))) = content.get_extension() else { return Vec::new() };
     let names = names.iter().filter_map(|name| {
@@ -170,7 +171,7 @@ fn alternative_names(content: &TbsCertificate) -> Vec<CertificateSubject> {
     names.collect()
 }
 
-/// `None` if it is of no type that is known here.
+/// Returns the public key; `None` if its type is not supported.
 fn public_key(content: &TbsCertificate) -> Option<PublicKey> {
     let info = content.subject_public_key_info().to_der().ok()?;
     let info = SubjectPublicKeyInfoRef::from_der(&info).ok()?;
@@ -198,25 +199,25 @@ impl fmt::Debug for ClientCertificate {
     }
 }
 
-/// The one name by which a client's certificates are known (RFC 8705, section 2.1.2).
+/// The subject that a client's certificates must have (RFC 8705, section 2.1.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSubject {
-    /// The subject's distinguished name as text (RFC 4514), as nginx writes `$ssl_client_s_dn`.
+    /// The distinguished name as text (RFC 4514), as in nginx's `$ssl_client_s_dn`.
     Dn(Box<str>),
     /// A DNS name.
     Dns(Box<str>),
     /// A URI.
     Uri(Box<str>),
-    /// The 4 or 16 bytes of an IP address.
+    /// An IP address in 4 or 16 bytes.
     Ip(Box<[u8]>),
     /// An email address.
     Email(Box<str>),
 }
 
-/// RFC 4514, with OpenSSL's short names and its text as it is, not as escaped bytes: what nginx and
-/// `openssl x509 -subject -nameopt RFC2253,-esc_msb` write.
+/// Formats a name by RFC 4514 with OpenSSL's short names and unescaped UTF-8, as nginx and
+/// `openssl x509 -subject -nameopt RFC2253,-esc_msb` do.
 fn distinguished_name(name: &Name) -> String {
-    // The last comes first, and so within a set of several.
+    // RFC 4514 writes the last entry first, within a multi-valued entry too.
     let entries: Vec<_> = name.iter_rdn().flat_map(|set| set.iter().enumerate()).collect();
     let mut text = String::new();
     for (position, (index, entry)) in entries.iter().enumerate().rev() {
@@ -238,7 +239,7 @@ fn write_entry(text: &mut String, entry: &AttributeTypeAndValue) {
         write_escaped(text, &value);
         return;
     }
-    // What cannot be shown as text is shown as its encoding.
+    // Values without a text form are written as their DER encoding.
     text.push_str(known.map_or(&*oid, |(_, name)| name));
     text.push_str("=#");
     for byte in entry.value.to_der().unwrap_or_default() {
@@ -255,7 +256,7 @@ fn string_of(entry: &AttributeTypeAndValue) -> Option<Cow<'_, str>> {
         | Tag::Ia5String
         | Tag::NumericString
         | Tag::VisibleString => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-        // Latin-1, as everyone reads it.
+        // T.61 by its standard, but Latin-1 in practice.
         Tag::TeletexString => Some(bytes.iter().map(|byte| char::from(*byte)).collect()),
         Tag::BmpString => {
             let units = bytes.chunks(2).map(|pair| match pair {
@@ -284,7 +285,7 @@ fn write_escaped(text: &mut String, value: &str) {
     }
 }
 
-/// Those of the attributes that certificates have, as OpenSSL writes them.
+/// OpenSSL's short names of the attributes that occur in certificates.
 const SHORT_NAMES: [(&str, &str); 18] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.4", "SN"),

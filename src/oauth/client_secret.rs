@@ -1,4 +1,4 @@
-//! Client secrets, as hashes: what was registered is never kept.
+//! Client secrets, kept as hashes only.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -11,30 +11,30 @@ use subtle::{Choice, ConstantTimeEq};
 use crate::oauth::password_hash::PasswordHash;
 use crate::tally::Tally;
 
-/// One of a client's secrets and the time in which it is accepted.
+/// One of a client's secrets with its period of validity.
 #[derive(Clone, Debug)]
 pub struct ClientSecret {
-    /// What the operator calls it.
+    /// The operator's name for it, unique per client.
     pub label: Box<str>,
-    /// Its hash.
+    /// The hash of the secret.
     pub hash: SecretHash,
-    /// Accepted from here on (Unix seconds).
+    /// Accepted from this time on (Unix seconds).
     pub not_before: Option<u64>,
-    /// Accepted until here, exclusively (Unix seconds).
+    /// Accepted before this time (Unix seconds).
     pub expires_at: Option<u64>,
-    /// How it is used; nothing is there before it is used once.
+    /// Counts its uses; empty until the first one.
     pub used: OnceLock<Arc<Tally>>,
 }
 
 impl ClientSecret {
-    /// Whether it is accepted at `now` at all.
+    /// Whether it is valid at `now` (Unix seconds).
     pub fn is_current(&self, now: u64) -> bool {
         self.not_before.is_none_or(|from| from <= now)
             && self.expires_at.is_none_or(|until| now < until)
     }
 }
 
-/// As it is registered, however it was used.
+/// Compares the registration, not the uses.
 impl PartialEq for ClientSecret {
     fn eq(&self, other: &Self) -> bool {
         let Self { label, hash, not_before, expires_at, used: _ } = self;
@@ -45,27 +45,27 @@ impl PartialEq for ClientSecret {
     }
 }
 
-/// What is kept of a secret.
+/// The stored hash of a secret.
 ///
-/// 32 characters at least are taken to be random, so that guessing means trying keys and not words:
-/// one SHA-256 protects them. What is shorter needs a slow hash.
+/// A secret of 32 characters or more is assumed to be random, too long to be guessed even at the
+/// speed of SHA-256. A shorter one needs a slow hash.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretHash {
     /// `$sha256$<base64url>`: one SHA-256.
     Fast(FastHash),
-    /// Anything that takes long.
+    /// A slow hash.
     Slow(Arc<PasswordHash>),
 }
 
 impl SecretHash {
-    /// The least length of a secret that a fast hash protects, in characters.
+    /// The minimum length, in characters, of a secret with a fast hash.
     pub const MIN_SECRET_CHARS: usize = 32;
 
-    /// Reads the stored form.
+    /// Parses the stored form.
     ///
     /// # Errors
     ///
-    /// What it must be instead; nothing of what it is.
+    /// What was expected. The text does not hold any of `stored`.
     pub fn parse(stored: &str) -> Result<Self, &'static str> {
         match FastHash::parse(stored) {
             Some(hash) => Ok(Self::Fast(hash)),
@@ -74,7 +74,7 @@ impl SecretHash {
         }
     }
 
-    /// The stored form.
+    /// Returns the stored form.
     pub fn to_stored(&self) -> String {
         match self {
             Self::Fast(hash) => hash.to_stored(),
@@ -82,7 +82,7 @@ impl SecretHash {
         }
     }
 
-    /// It, if it is slow.
+    /// Returns the slow hash, if it is one.
     pub fn as_slow(&self) -> Option<&Arc<PasswordHash>> {
         match self {
             Self::Fast(_) => None,
@@ -91,14 +91,15 @@ impl SecretHash {
     }
 }
 
-/// A hash of a weak secret can be searched for, so it is not shown either.
+/// Hides the hash, from which a weak secret can be found by search.
 impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretHash(…)")
     }
 }
 
-/// One SHA-256. Compared with what is given in constant time; two that are stored need no such care.
+/// One SHA-256. Compare it with a presented secret by [`ConstantTimeEq`]; `Eq` is for two stored
+/// hashes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FastHash([u8; SHA256_OUTPUT_LEN]);
 
@@ -110,28 +111,28 @@ impl FastHash {
         Self(hash)
     }
 
-    /// Reads the stored form. `None` if it is anything else.
+    /// Parses the stored form; `None` if it is malformed.
     pub fn parse(stored: &str) -> Option<Self> {
-        // The decoder asks for room for whole groups of four characters.
+        // The decoder needs room for whole groups of 3 bytes.
         let mut decoded = [0; SHA256_OUTPUT_LEN + 1];
         let encoded = stored.strip_prefix(PREFIX)?;
         let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut decoded).ok()?;
         decoded[..length].try_into().ok().map(Self)
     }
 
-    /// The stored form.
+    /// Returns the stored form.
     pub fn to_stored(&self) -> String {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.0))
     }
 
-    /// A hash that no known secret has: an unknown client's attempt is compared with this one, so
-    /// that it takes the same steps as a known client's.
+    /// Returns a hash that no known secret has. An unknown client's secret is compared with it, so
+    /// that the attempt takes as long as a known client's.
     pub fn unmatchable() -> Self {
         Self([0; SHA256_OUTPUT_LEN])
     }
 }
 
-/// Eight bytes at a time.
+/// Compares eight bytes at a time.
 impl ConstantTimeEq for FastHash {
     fn ct_eq(&self, other: &Self) -> Choice {
         let (own, others) = (self.0.as_chunks().0.iter(), other.0.as_chunks().0);
@@ -148,14 +149,14 @@ impl fmt::Debug for FastHash {
     }
 }
 
-/// Whether this is the hash of one of the demo secrets, which are public.
+/// Whether `hash` is that of a demo secret. Demo secrets are public.
 pub fn is_demo_secret(hash: &FastHash) -> Choice {
     static DEMO: OnceLock<[Option<FastHash>; 2]> = OnceLock::new();
     let demo = DEMO.get_or_init(|| DEMO_HASHES.map(FastHash::parse));
     demo.iter().flatten().fold(Choice::from(0), |is_demo, known| is_demo | known.ct_eq(hash))
 }
 
-/// Of `demo-client` and `vision-api-user` in the shipped `clients.json`.
+/// The hashes of `demo-client` and `vision-api-user` in the shipped `clients.json`.
 const DEMO_HASHES: [&str; 2] = [
     "$sha256$mxOTOIm6pc7brYcgi3w5YYlRKOJ8fFGZgwrRQFsU4Vc",
     "$sha256$jjK4bxg0LeMn8TlcVd5F6xNFSd2XfDdufIqFLoPTp7Y",
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_demo_secrets_are_known_by_their_hashes() {
+    fn demo_secrets_are_recognized_by_their_hashes() {
         let is_demo = |secret| bool::from(is_demo_secret(&FastHash::of(secret)));
         assert!(is_demo("demo-secret-for-local-use-only-0001"));
         assert!(is_demo("abcdefghizklmnopponommnshfghzxxs"));
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn is_current_within_its_time() {
+    fn a_secret_is_current_in_its_period_of_validity() {
         let secret = |not_before, expires_at| ClientSecret {
             label: "a".into(),
             hash: SecretHash::Fast(FastHash::unmatchable()),

@@ -1,33 +1,33 @@
-//! To what an access token is bound, so that nobody else can use it (RFC 7800): a certificate, a
-//! key, both or nothing.
+//! The confirmation of an access token (`cnf`, RFC 7800): the certificate or key that it is bound
+//! to. Only the holder of both can use the token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::jose::public_key::Thumbprint;
 
-/// The contents of `cnf`.
+/// The members of `cnf`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Confirmation {
-    /// `x5t#S256`: the holder's certificate (RFC 8705, section 3.1).
+    /// `x5t#S256`: the thumbprint of the holder's certificate (RFC 8705, section 3.1).
     pub certificate: Option<Thumbprint>,
-    /// `jkt`: the holder's key (RFC 9449, section 6.1).
+    /// `jkt`: the thumbprint of the holder's key (RFC 9449, section 6.1).
     pub key: Option<Thumbprint>,
 }
 
 impl Confirmation {
-    /// Whether whoever holds the token may use it.
+    /// Whether the token is bound to nothing.
     pub fn is_empty(&self) -> bool {
         self.certificate.is_none() && self.key.is_none()
     }
 
-    /// How the token is presented (RFC 6749, section 7.1). One that is bound to a certificate alone
+    /// Returns the token type (RFC 6749, section 7.1). A token that is bound to a certificate only
     /// is still sent as a bearer token (RFC 8705, section 3).
     pub fn token_type(&self) -> &'static str {
         if self.key.is_some() { "DPoP" } else { "Bearer" }
     }
 
-    /// The value of `cnf` as JSON.
+    /// Returns the value of `cnf` as JSON.
     pub fn to_json(self) -> String {
         let member = |(name, thumbprint): (&str, Option<Thumbprint>)| {
             Some(format!("\"{name}\":\"{}\"", URL_SAFE_NO_PAD.encode(thumbprint?)))

@@ -1,11 +1,11 @@
-//! What an unknown client id costs: as much as a known one, so that time does not tell which ids
-//! are registered.
+//! Decoys for unknown client ids. Refusing an unknown id takes as long as refusing a registered
+//! one, so that timing does not reveal which ids are registered.
 //!
-//! Where the registry mixes fast hashes with slow ones, or keys of several sizes, "as much as a
-//! known one" has several meanings. So each unknown id stands for one kind of client, in the
-//! registry's proportions. A keyed hash of the id chooses a point between 0 and 1, and the kinds
-//! divide that line: a change of the registry moves their borders and nothing else, so an id keeps
-//! its kind. The key outlives restarts.
+//! Registered clients differ in cost: fast or slow hashes, keys of several sizes. So each unknown
+//! id is assigned one *kind* of client, in the proportions of the registry: a keyed hash maps the
+//! id to a point in [0, 1), and each kind owns a part of that interval. A change of the registry
+//! only moves the borders of the parts, so most ids keep their kind. The key is kept across
+//! restarts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,19 +17,19 @@ use crate::jose::public_key::{Algorithm, KeyShape, PublicKey};
 use crate::oauth::client::{Client, Registry};
 use crate::oauth::password_hash::{PasswordHash, Work};
 
-/// The key that says which kind an unknown id stands for.
+/// The key of the hash that assigns kinds to unknown ids.
 pub struct DecoyKey(hmac::Key);
 
 impl DecoyKey {
-    /// Bytes of a key.
+    /// The length of a key in bytes.
     pub const BYTES: usize = 32;
 
-    /// The key of these bytes.
+    /// Creates the key from its bytes.
     pub fn new(bytes: &[u8; Self::BYTES]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
 
-    /// Where this id stands between 0 and 2⁶⁴.
+    /// Returns the point of this id, scaled to 64 bits.
     fn point(&self, client_id: &str) -> u64 {
         let tag = hmac::sign(&self.0, client_id.as_bytes());
         let mut bytes = [0; 8];
@@ -44,33 +44,34 @@ impl fmt::Debug for DecoyKey {
     }
 }
 
-/// The kinds of clients in a registry, in its proportions.
+/// The kinds of clients in a registry, with their numbers.
 pub struct Decoys {
     kinds: Vec<Kind>,
     clients: u64,
     are_fast: bool,
 }
 
-/// What an attempt to be one of some clients costs.
+/// A kind of client: all whose authentication costs the same.
 pub struct Kind {
-    /// How many clients there are of this and all earlier kinds.
+    /// The number of clients of this kind and all kinds before it.
     up_to: u64,
-    /// Slow hashes that no secret has.
+    /// Slow hashes that no secret matches.
     pub hashes: Box<[Arc<PasswordHash>]>,
-    /// Keys that sign nothing here.
+    /// Public keys that verify no assertion.
     pub keys: Box<[PublicKey]>,
-    /// The one algorithm of these clients' assertions.
+    /// The algorithm that is registered for the clients' assertions.
     pub assertion_algorithm: Option<Algorithm>,
 }
 
 impl Kind {
-    /// Whether such a client has a secret that can be found by trying.
+    /// Whether such a client has a secret that could be guessed.
     pub fn is_guessable(&self) -> bool {
         !self.hashes.is_empty()
     }
 }
 
-/// What makes two clients be of one kind. Hashes are tried in any order, keys in theirs.
+/// What authentication costs. Clients with equal costs are of one kind. The order of hashes does
+/// not matter; keys are tried in their order.
 #[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Cost {
     hashes: Vec<Work>,
@@ -100,12 +101,12 @@ impl Cost {
 }
 
 impl Decoys {
-    /// Those of this registry.
+    /// Computes the kinds of a registry.
     pub fn of(clients: &Registry) -> Self {
         let mut costs: BTreeMap<Cost, u64> = BTreeMap::new();
         let mut plain = 0;
         for client in clients.iter() {
-            // Most clients have fast secrets alone, and need no look-up.
+            // Fast path: most clients have only fast hashes.
             if client.keys.is_empty() && !client.is_guessable() {
                 plain += 1;
             } else {
@@ -130,19 +131,19 @@ impl Decoys {
         self.are_fast
     }
 
-    /// The kind that an unknown id stands for.
+    /// Returns the kind of an unknown id.
     pub fn kind(&self, key: &DecoyKey, client_id: &str) -> &Kind {
         if let [only] = &*self.kinds {
             return only;
         }
         let point = u128::from(key.point(client_id)) * u128::from(self.clients);
         let index = (point >> u64::BITS) as u64;
-        // The last kind reaches up to the number of clients.
+        // In bounds: `index` is below `clients`, the `up_to` of the last kind.
         &self.kinds[self.kinds.partition_point(|kind| kind.up_to <= index)]
     }
 }
 
-/// The slow hashes among a client's secrets, whether they are accepted at this time or not.
+/// Returns the slow hashes of a client's secrets, current or not.
 pub fn slow_hashes(client: &Client) -> impl Iterator<Item = &Arc<PasswordHash>> {
     client.secrets.iter().filter_map(|secret| secret.hash.as_slow())
 }
@@ -196,7 +197,7 @@ mod tests {
         DecoyKey::new(&[7; DecoyKey::BYTES])
     }
 
-    /// Which of the three kinds above each of 1000 unknown ids stands for.
+    /// Returns the kinds of 1000 unknown ids, each as (has slow hashes, has keys).
     fn kinds(clients: &Registry) -> Vec<(bool, bool)> {
         let decoys = Decoys::of(clients);
         let kind_of = |id: usize| {
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decoy_costs_what_its_clients_cost() {
+    fn a_kind_costs_what_its_clients_cost() {
         let decoys = Decoys::of(&registry(&[signing(1)]));
         let kind = decoys.kind(&key(), "unknown");
         let shapes: Vec<_> = kind.keys.iter().map(|key| (key.shape(), key.algorithm())).collect();
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_ids_stand_for_kinds_in_the_registrys_proportions_and_keep_theirs() {
+    fn unknown_ids_get_kinds_in_the_proportions_of_the_registry_and_keep_them() {
         let mut clients: Vec<_> = (0..50).map(fast).chain((0..30).map(slow)).collect();
         clients.extend((0..20).map(signing));
         let before = kinds(&registry(&clients));
@@ -235,7 +236,7 @@ mod tests {
             assert!(count(kind).abs_diff(expected) < 80, "{kind:?}: {}", count(kind));
         }
         assert_eq!(kinds(&registry(&clients)), before);
-        // One client in a hundred more moves each border by at most one part in a hundred.
+        // One more client in a hundred moves each border by at most a hundredth.
         for more in [fast(100), slow(100), signing(100)] {
             clients.push(more);
             let after = kinds(&registry(&clients));

@@ -1,5 +1,5 @@
-//! Proof of possession of a key (DPoP, RFC 9449): a token is bound to the key that signs a proof
-//! with every request.
+//! DPoP (RFC 9449): verifies a proof of possession of the key that a token is bound to. Whether a
+//! proof was used before is the caller's check.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -15,40 +15,40 @@ use crate::jose::public_key::{PublicKey, Thumbprint};
 /// The `DPoP` header of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum DpopHeader<'a> {
-    /// There is none.
+    /// The request has no such header.
     #[default]
     Absent,
-    /// Its value.
+    /// The header's value.
     Present(&'a [u8]),
-    /// There are two or more.
+    /// The request has two or more.
     Repeated,
 }
 
-/// What a proof must be for, and when.
+/// What a proof is checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpectedProof<'a> {
     /// The request's method.
     pub method: &'a str,
     /// The request's URL, without query and fragment.
     pub url: &'a str,
-    /// The time, in Unix seconds.
+    /// The current time in Unix seconds.
     pub now: u64,
-    /// When this process began to remember what was used, in Unix seconds.
+    /// The time from which this process has recorded uses, in Unix seconds.
     pub started_at: u64,
-    /// What makes nonces, where they are asked for.
+    /// The nonces, if proofs must have one.
     pub nonces: Option<&'a Nonces>,
 }
 
-/// A proof that is right, but for whether it was used before.
+/// A valid proof. It may be used once, so the caller must record its use.
 #[derive(Debug)]
 pub struct Proof {
-    /// Of the key that has signed it.
+    /// The thumbprint of the key that signed it.
     pub thumbprint: Thumbprint,
-    /// Its `jti`: good for one use.
+    /// Its `jti`, unique per key.
     pub token_id: String,
-    /// When it was made, as it says, in Unix seconds.
+    /// The time of signing that it claims, in Unix seconds.
     pub issued_at: u64,
-    /// From when on nobody accepts it anyway, in Unix seconds.
+    /// The time from which it is refused as too old, in Unix seconds.
     pub until: u64,
 }
 
@@ -57,7 +57,7 @@ impl Proof {
     ///
     /// # Errors
     ///
-    /// The [`DpopError`]. Only a proof that is right in every other way is asked for a nonce.
+    /// The [`DpopError`]. [`DpopError::Nonce`] only if everything else is valid.
     pub fn verify(text: &[u8], expected: &ExpectedProof<'_>) -> Result<Self, DpopError> {
         let text = std::str::from_utf8(text).map_err(|_| DpopError::Malformed)?;
         let jwt = ForeignJwt::read(text).ok_or(DpopError::Malformed)?;
@@ -95,44 +95,45 @@ impl Proof {
 /// Why a proof is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DpopError {
-    /// Its algorithm is none that is accepted.
+    /// The algorithm is not accepted.
     Algorithm,
-    /// Its key is no public key that is accepted.
+    /// The key is not a public key of an accepted type.
     Key,
-    /// It cannot be read, lacks something, or there are two.
+    /// It cannot be parsed, lacks a claim, or the header is repeated.
     Malformed,
-    /// There is none, and the client's tokens must be bound.
+    /// The header is absent, and the client's tokens must be bound to a key.
     Missing,
-    /// It has no nonce, or one that is too old.
+    /// The nonce is absent or too old.
     Nonce,
     /// It was used before.
     Replayed,
-    /// Its key has not signed it.
+    /// The key does not verify the signature.
     Signature,
-    /// It is for another request.
+    /// The method or URL is not that of the request.
     Target,
-    /// It is too old, from the future, or from before this process.
+    /// It is too old, from the future, or from before this process started.
     Time,
 }
 
-/// Nonces that need no memory (RFC 9449, section 8): a keyed hash of the present window of time.
+/// Stateless nonces (RFC 9449, section 8): a keyed hash of the current time window.
 pub struct Nonces(hmac::Key);
 
 impl Nonces {
-    /// Nonces under `key`, which nobody else knows.
+    /// Creates nonces with a secret `key`.
     pub fn new(key: &[u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// The nonce to use at `now` (Unix seconds), good for 60 seconds at least and 120 at most.
+    /// Returns the nonce at `now` (Unix seconds). It is accepted for at least 60 and at most 120
+    /// seconds.
     pub fn current(&self, now: u64) -> String {
         self.of(now / WINDOW)
     }
 
-    /// Whether `nonce` is of this window of time or the last.
+    /// Whether `nonce` is that of the current window or the one before it.
     fn accept(&self, nonce: &str, now: u64) -> bool {
         let window = now / WINDOW;
-        // No secret is compared: whoever can ask gets the present one.
+        // Not in constant time: a nonce is not secret, any client can request one.
         [window, window.wrapping_sub(1)].into_iter().any(|window| self.of(window) == nonce)
     }
 
@@ -157,8 +158,8 @@ struct Claims {
     nonce: Option<String>,
 }
 
-/// A URL in one spelling (RFC 3986, section 6.2.2 and 6.2.3), without query and fragment. `None` if
-/// it is no http URL.
+/// Normalizes a URL (RFC 3986, sections 6.2.2 and 6.2.3) and removes query and fragment. `None` if
+/// it is not an http or https URL.
 fn normalized(url: &str) -> Option<String> {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = url.split_once("://")?;
@@ -193,14 +194,14 @@ fn normalized_path(path: &str) -> Option<String> {
             _ => segments.push(segment),
         }
     }
-    // A last dot stands for the directory itself; a last empty segment is there already.
+    // A final dot segment leaves a final slash; a final empty segment has it already.
     if ends_in_slash && segments.last().is_none_or(|last| !last.is_empty()) {
         segments.push(Cow::Borrowed(""));
     }
     Some(format!("/{}", segments.join("/")))
 }
 
-/// Triplets of unreserved characters are decoded, others written in upper case.
+/// Decodes percent triplets of unreserved characters and writes the others in upper case.
 fn normalized_segment(segment: &str) -> Option<Cow<'_, str>> {
     if !segment.contains('%') {
         return Some(Cow::Borrowed(segment));
@@ -222,9 +223,9 @@ fn normalized_segment(segment: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// How far a client's clock may be off, and how old a proof may be, in seconds.
+/// The most that a client's clock may differ, and so the greatest age of a proof, in seconds.
 const SKEW: u64 = 10;
-/// Seconds for which a nonce is handed out.
+/// The length of a nonce's window in seconds.
 const WINDOW: u64 = 60;
 
 #[cfg(test)]
@@ -232,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_has_one_spelling() {
+    fn equivalent_urls_normalize_to_one() {
         let same = "https://auth.example/connect/token";
         for url in [
             same,

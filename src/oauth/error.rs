@@ -1,8 +1,8 @@
-//! Why a request is refused.
+//! The causes for which a request is refused.
 //!
-//! A [`Cause`] is for the operator: it is logged and counted under its label. What the caller is
-//! told is decided by each dialect in one match over all of these, so that nothing internal reaches
-//! the public by accident.
+//! A [`Cause`] is for the operator: it is logged and counted under its label. Each dialect maps
+//! every cause to its public answer in one exhaustive match, so that no internal detail reaches a
+//! client by accident.
 
 use crate::form::parameters::FormError;
 use crate::oauth::client::ContentType;
@@ -10,148 +10,148 @@ use crate::oauth::client_assertion::AssertionError;
 use crate::oauth::dpop::DpopError;
 use crate::oauth::scope::ScopeError;
 
-/// Why nothing was issued.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    // The request as a message.
-    /// The client stopped sending in the middle of the body.
+    // The HTTP message.
+    /// The client stopped sending before the end of the body.
     BodyAborted,
     /// The body is over the limit.
     BodyTooLarge,
-    /// A compressed body, or one in another content coding.
+    /// The body has a content coding, such as gzip.
     ContentEncoding,
-    /// The request target has a fragment, where it has none (RFC 9112, section 3.2).
+    /// The request target has a fragment, which is not allowed (RFC 9112, section 3.2).
     Fragment,
-    /// More header fields or bytes than the limits.
+    /// The head has more fields or bytes than the limits allow.
     HeadTooLarge,
-    /// `Host` is missing, there twice, or not a host.
+    /// `Host` is missing, repeated or malformed.
     Host,
-    /// No such method here.
+    /// The route does not support the method.
     MethodNotAllowed,
-    /// Nothing at this path.
+    /// No route has this path.
     NotFound,
-    /// The request did not arrive whole in time.
+    /// The request was not complete in time.
     RequestTimeout,
     /// A transfer coding other than a single `chunked`.
     TransferEncoding,
 
-    // The request as a form.
-    /// The body's text is in a charset other than UTF-8.
+    // The form.
+    /// The charset of the body is not UTF-8.
     Charset,
-    /// The body is not a form that can be read.
+    /// The body is not a valid form.
     Form(FormError),
-    /// The body's type is not the one that this client is registered for.
+    /// The body's type is not the one registered for this client.
     ContentTypeNotAllowed(ContentType),
-    /// There is no `Content-Type`, where one is required.
+    /// `Content-Type` is required and missing.
     ContentTypeMissing,
-    /// A field that is required is missing or empty.
+    /// A required field is missing or empty.
     FieldMissing(&'static str),
-    /// A field or header has a value that is none of those documented.
+    /// A field or header has an undocumented value.
     FieldValue,
     /// A field is longer than documented.
     FieldTooLong(&'static str),
-    /// The body is of no type that is read here, or of none.
+    /// The body's type is not supported or missing.
     MediaType,
-    /// A parameter that belongs in the body stands in the query, or in both.
+    /// A parameter that belongs in the body is in the query.
     ParameterInQuery,
-    /// What is asked about a token is none of the documented questions.
+    /// The query of a token validation is not a documented one.
     Question,
 
     // The client.
     /// The client's assertion is refused.
     Assertion(AssertionError),
-    /// Nothing that identifies the client, or no proof with it.
+    /// The request names no client or has no credentials.
     AuthenticationMissing,
-    /// The client may not authenticate this way.
+    /// The client may not use this authentication method.
     AuthMethodNotAllowed,
     /// `client_id` or `client_secret` in the body has characters outside %x20-7E.
     CredentialCharacters,
-    /// The client's tokens are bound to a certificate, and it has shown none.
+    /// The client's tokens are bound to a certificate, and the request has none.
     CertificateMissing,
-    /// The certificate is none of the client's.
+    /// The certificate is not one of the client's.
     CertificateMismatch,
-    /// A trusted proxy has stated a certificate that cannot be read.
+    /// A trusted proxy has forwarded a malformed certificate.
     CertificateUnreadable,
     /// The client is disabled.
     ClientDisabled,
-    /// `client_id` in the body is not the one in `Authorization`.
+    /// `client_id` in the body differs from that in `Authorization`.
     ClientIdMismatch,
     /// The secret is one of the demo secrets, which are public.
     DemoSecret,
-    /// `Authorization` cannot be read as Basic credentials.
+    /// `Authorization` is not a valid Basic header.
     MalformedAuthorization,
-    /// The client has secrets, but none of them is valid at this time.
+    /// The secret is the client's, but not valid at this time.
     SecretNotCurrent,
-    /// More than one way to authenticate in one request.
+    /// The request uses several authentication methods.
     SeveralAuthentications,
-    /// No such client.
+    /// No client with this id is registered.
     UnknownClient,
-    /// A way to authenticate that is not known here.
+    /// The authentication method is not supported.
     UnsupportedAuthentication,
-    /// The secret is none of the client's.
+    /// The secret is not one of the client's.
     WrongSecret,
 
-    // A token that is presented.
-    /// There is an `Authorization` header, but no bearer token in it.
+    // A presented token.
+    /// `Authorization` holds no bearer token.
     BearerMissing,
-    /// The token was issued to another client than the one that wants it revoked.
+    /// The token belongs to another client than the one that revokes it.
     TokenNotOwn,
     /// The token was revoked, or issued before its client's `not_before`.
     TokenRevoked,
-    /// The token lacks a scope that was asked for.
+    /// The token lacks a required scope.
     TokenScope,
-    /// The token's time is over.
+    /// The token has expired.
     TokenExpired,
-    /// The token is not one of ours, or not for whom it is shown to.
+    /// The token was not issued here, or its audience is another.
     TokenInvalid,
-    /// There is no `Authorization` header.
+    /// The request has no `Authorization` header.
     TokenMissing,
 
     // The grant.
-    /// The proof of possession is refused.
+    /// The DPoP proof is refused.
     Dpop(DpopError),
-    /// The client has used up its budget; this many seconds refill it.
+    /// The client's rate limit is used up for this many seconds.
     RateLimited(u32),
-    /// Too many have failed to authenticate as this client, or from there; so many seconds help.
+    /// A failure budget of the client or of its network is used up for this many seconds.
     Throttled(u32),
     /// The client may not use this grant.
     GrantNotAllowed,
     /// `grant_type` is missing.
     GrantTypeMissing,
-    /// `grant_type` is none that is known here.
+    /// `grant_type` is not supported.
     GrantTypeUnsupported,
     /// The scope is malformed or not allowed.
     Scope(ScopeError),
-    /// No scope was asked for, and the client has no default.
+    /// No scope is requested, and the client has no default.
     ScopeMissing,
     /// `resource` is malformed or not one of the client's audiences.
     Target,
 
     // The server.
-    /// Something that cannot happen, happened.
+    /// A bug.
     Internal,
     /// The operating system has no random bytes.
     NoEntropy,
     /// No key signs at this time.
     NoSigningKey,
-    /// More is asked for than can be signed.
+    /// The signing queue is full.
     Overloaded,
-    /// More secrets are to be hashed than there is time for.
+    /// The queue of slow hashes is full.
     PasswordQueueFull,
-    /// One client network has as many secrets to be hashed as it may.
+    /// A client network has its share of the queue of slow hashes waiting.
     PasswordQueueShare,
-    /// There is no room to remember what was used, so that nothing is used twice.
+    /// The replay guard is full, so no assertion or proof can be accepted.
     ReplayGuardFull,
-    /// The disk did not take a revocation.
+    /// A revocation could not be written to disk.
     RevocationNotWritten,
-    /// As many tokens are revoked as the limit allows.
+    /// The limit of revoked tokens is reached.
     RevocationsFull,
-    /// The signer gave no signature.
+    /// The signer failed.
     SigningFailed,
 }
 
 impl Cause {
-    /// Whether it is a presented token that was refused, and not a client.
+    /// Whether it refuses a presented token rather than a client.
     pub fn is_about_a_token(self) -> bool {
         matches!(
             self,
@@ -164,8 +164,8 @@ impl Cause {
         )
     }
 
-    /// Whether a client that is refused for this gets its attempt back: where the answer would be
-    /// the same for every client, or an assertion was right and could not be used up.
+    /// Whether the attempt is refunded to the failure budgets: the answer is the same for every
+    /// client, or the assertion was valid and its use could not be recorded.
     pub fn costs_no_attempt(self) -> bool {
         use AssertionError::{Audience, BeforeStart, Malformed, Replayed, Time};
         matches!(
@@ -177,7 +177,7 @@ impl Cause {
         )
     }
 
-    /// The field that is at fault, where it is one that the route documents.
+    /// The name of the faulty field, if the route documents it.
     pub fn field(self) -> Option<&'static str> {
         match self {
             Self::FieldMissing(field) | Self::FieldTooLong(field) => Some(field),
@@ -186,7 +186,7 @@ impl Cause {
         }
     }
 
-    /// In how many seconds it is worth asking again, where that is known to help.
+    /// The seconds after which a retry may succeed, if waiting helps.
     pub fn retry_after(self) -> Option<u32> {
         match self {
             Self::RateLimited(seconds) | Self::Throttled(seconds) => Some(seconds),

@@ -1,4 +1,5 @@
-//! The client credentials grant (RFC 6749, section 4.4): what an authenticated client gets.
+//! The client credentials grant (RFC 6749, section 4.4): decides scope and audience of an
+//! authenticated client's token.
 
 use std::borrow::Cow;
 
@@ -10,19 +11,19 @@ use crate::oauth::confirmation::Confirmation;
 use crate::oauth::error::Cause;
 use crate::oauth::scope;
 
-/// What a request asks for, beside who asks.
+/// The parameters of a token request, without the credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GrantRequest<'a> {
     /// `grant_type`.
     pub grant_type: &'a str,
-    /// `scope`, where one was asked for.
+    /// `scope`, if present.
     pub scope: Option<&'a str>,
-    /// `resource`, any number of them (RFC 8707).
+    /// All `resource` parameters (RFC 8707).
     pub resources: SmallVec<[&'a str; 2]>,
 }
 
 impl<'a> GrantRequest<'a> {
-    /// Finds the grant in a form.
+    /// Reads the request from a form.
     ///
     /// # Errors
     ///
@@ -36,25 +37,25 @@ impl<'a> GrantRequest<'a> {
     }
 }
 
-/// What a client was granted.
+/// A granted token request.
 #[derive(Clone, Debug)]
 pub struct Grant<'a> {
-    /// To whom.
+    /// The client.
     pub client: &'a Client,
-    /// Scope tokens, separated by single spaces; never empty.
+    /// The granted scope: tokens separated by single spaces, at least one.
     pub scope: Cow<'a, str>,
-    /// The audiences it asked for (RFC 8707); empty: the client's own.
+    /// The requested audiences (RFC 8707); empty means the client's own.
     pub resources: SmallVec<[&'a str; 2]>,
-    /// To what its token is bound.
+    /// What the token is bound to.
     pub confirmation: Confirmation,
 }
 
 impl<'a> Grant<'a> {
-    /// Decides `request` for `client`, which has authenticated. The token is bound to nothing yet.
+    /// Decides `request` of the authenticated `client`. The token is not bound to anything yet.
     ///
     /// # Errors
     ///
-    /// The [`Cause`], in the order grant type, client, scope, target.
+    /// The first [`Cause`] in the order grant type, client, scope, target.
     pub fn decide(
         client: &'a Client,
         request: &GrantRequest<'a>,
@@ -66,7 +67,7 @@ impl<'a> Grant<'a> {
         if client.scopes.is_empty() {
             return Err(Cause::GrantNotAllowed);
         }
-        // Spaces alone are an empty value, which counts as none.
+        // A scope of only spaces is empty, which counts as absent.
         let requested = request.scope.filter(|scope| !scope.trim_matches(' ').is_empty());
         let scope = match (requested, &client.default_scopes) {
             (Some(requested), _) => scope::grant(requested, &client.scopes)?,
@@ -93,7 +94,8 @@ impl<'a> Grant<'a> {
     }
 }
 
-/// RFC 8707, section 2: an absolute URI (RFC 3986, section 4.3) without a fragment.
+/// Whether `uri` may be a `resource`: an absolute URI (RFC 3986, section 4.3) without a fragment
+/// (RFC 8707, section 2).
 pub fn is_resource(uri: &str) -> bool {
     let Some((scheme, rest)) = uri.split_once(':') else { return false };
     scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -102,7 +104,7 @@ pub fn is_resource(uri: &str) -> bool {
         && rest.bytes().all(|b| b.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&b))
 }
 
-/// The one grant that is served.
+/// The only supported grant type.
 pub const CLIENT_CREDENTIALS: &str = "client_credentials";
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Slow hashes of secrets that a person may have chosen: argon2id (RFC 9106), PBKDF2 with
-//! HMAC-SHA-256 (RFC 8018) and bcrypt, in the text forms in which other software keeps them.
+//! Slow hashes for secrets that a person may have chosen: argon2id (RFC 9106), PBKDF2 with
+//! HMAC-SHA-256 (RFC 8018) and bcrypt, in the text forms that other software uses.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -14,10 +14,10 @@ use ring::pbkdf2;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// A stored hash that takes long to compare with, so that guessing takes longer still.
+/// A stored slow hash.
 ///
-/// The text forms are those of the PHC string format for argon2id, of passlib and the PHC format
-/// for pbkdf2-sha256, and of OpenBSD for bcrypt:
+/// The text form is the PHC string format for argon2id, that of passlib or the PHC format for
+/// pbkdf2-sha256, and that of OpenBSD for bcrypt:
 ///
 /// ```text
 /// $argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>
@@ -33,40 +33,40 @@ pub struct PasswordHash {
     output: Box<[u8]>,
 }
 
-/// What one comparison costs.
+/// The cost of one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Work {
     /// argon2id, version 1.3.
     Argon2id {
-        /// KiB of memory.
+        /// Memory in KiB.
         memory: u32,
-        /// Passes over it.
+        /// Passes over the memory.
         passes: u32,
-        /// Lanes, which are computed one after the other here.
+        /// Lanes. They are computed one after the other.
         lanes: u32,
     },
     /// PBKDF2 with HMAC-SHA-256.
     Pbkdf2Sha256 {
-        /// Iterations, for each block.
+        /// Iterations per block.
         rounds: u32,
-        /// Blocks of 32 bytes of output.
+        /// Blocks of 32 output bytes.
         blocks: u8,
     },
     /// bcrypt.
     Bcrypt {
-        /// The binary logarithm of its rounds.
+        /// The binary logarithm of the number of rounds.
         cost: u32,
     },
 }
 
 impl Work {
-    /// What new argon2id hashes cost: 19 MiB and 2 passes, OWASP's least.
+    /// The cost of new argon2id hashes: 19 MiB and 2 passes, OWASP's minimum.
     pub const ARGON2ID: Self = Self::Argon2id { memory: 19_456, passes: 2, lanes: 1 };
-    /// What new PBKDF2 hashes cost: OWASP's least.
+    /// The cost of new PBKDF2 hashes: OWASP's minimum.
     pub const PBKDF2_SHA256: Self = Self::Pbkdf2Sha256 { rounds: 600_000, blocks: 1 };
 
-    /// Whether one comparison is dear enough to protect anything, and cheap enough that an entry in
-    /// the registry cannot hold the server up: a second or two and 256 MiB at most.
+    /// Whether the cost is accepted in the registry: not trivially low, and at most 256 MiB and a
+    /// second or two, so that no entry can stall the server.
     fn is_sane(self) -> bool {
         match self {
             Self::Argon2id { memory, passes, lanes } => {
@@ -79,8 +79,8 @@ impl Work {
         }
     }
 
-    /// The hash of `secret` in `output`. `None` if these lengths or costs are not possible, which
-    /// [`PasswordHash::parse`] lets nobody ask for.
+    /// Writes the hash of `secret` to `output`. `None` if the lengths or costs are invalid, which
+    /// [`PasswordHash::parse`] rules out.
     fn run(self, secret: &str, salt: &[u8], output: &mut [u8]) -> Option<()> {
         match self {
             Self::Argon2id { memory, passes, lanes } => {
@@ -96,7 +96,7 @@ impl Work {
                 Some(())
             }
             Self::Bcrypt { cost } => {
-                // It reads 72 bytes and no more, the last of which is the end of the text.
+                // bcrypt reads at most 72 bytes, including the terminating NUL.
                 let mut text = Zeroizing::new(secret.as_bytes().to_vec());
                 text.push(0);
                 text.truncate(72);
@@ -109,8 +109,8 @@ impl Work {
 }
 
 impl PasswordHash {
-    /// Hashes `secret` with `salt`. `None` for bcrypt, which forgets what is behind 72 characters
-    /// and is read only.
+    /// Hashes `secret` with `salt`. `None` for bcrypt, which is only supported for imported hashes:
+    /// it ignores everything after 72 bytes.
     pub fn of(secret: &str, work: Work, salt: [u8; 16]) -> Option<Self> {
         let mut output = [0; 32];
         let (salt64, encode) =
@@ -129,11 +129,11 @@ impl PasswordHash {
         Some(Self { stored: stored.into(), work, salt: salt.into(), output: output.into() })
     }
 
-    /// Reads the stored form.
+    /// Parses the stored form.
     ///
     /// # Errors
     ///
-    /// What it must be instead; nothing of what it is.
+    /// What was expected. The text does not hold any of `stored`.
     pub fn parse(stored: &str) -> Result<Self, &'static str> {
         let mut parts = stored.split('$');
         if parts.next() != Some("") {
@@ -149,9 +149,8 @@ impl PasswordHash {
         Ok(Self { stored: stored.into(), work, salt: salt.into(), output: output.into() })
     }
 
-    /// A hash that costs `work` to compare with and that no secret has: as much as a known client's
-    /// takes, for an unknown one.
-    /// `number` tells several of one client apart.
+    /// Creates a hash that costs `work` to compare with and that no secret matches, for unknown
+    /// clients. `number` distinguishes several of one client.
     pub fn unmatchable(work: Work, number: usize) -> Self {
         let output = match work {
             Work::Argon2id { .. } => 32,
@@ -162,17 +161,17 @@ impl PasswordHash {
         Self { stored, work, salt: salt.into(), output: vec![0; output].into() }
     }
 
-    /// The stored form.
+    /// Returns the stored form.
     pub fn as_stored(&self) -> &str {
         &self.stored
     }
 
-    /// What a comparison costs.
+    /// The cost of a comparison.
     pub fn work(&self) -> Work {
         self.work
     }
 
-    /// Whether `secret` has this hash. Takes long: never on an event loop.
+    /// Whether `secret` has this hash. This is slow: never call it on an event loop.
     pub fn is_of(&self, secret: &str) -> bool {
         let mut output = Zeroizing::new(vec![0; self.output.len()]);
         self.work.run(secret, &self.salt, &mut output).is_some()
@@ -180,7 +179,7 @@ impl PasswordHash {
     }
 }
 
-/// A hash of a weak secret can be searched for, so it is not shown.
+/// Hides the hash, from which a weak secret can be found by search.
 impl fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PasswordHash").field("work", &self.work).finish_non_exhaustive()
@@ -189,7 +188,7 @@ impl fmt::Debug for PasswordHash {
 
 type Read = Option<(Work, Vec<u8>, Vec<u8>)>;
 
-/// `v=19$m=…,t=…,p=…$<salt>$<hash>`
+/// Reads `v=19$m=…,t=…,p=…$<salt>$<hash>`.
 fn read_argon2id<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     parts.next().filter(|version| *version == "v=19")?;
     let mut costs = parts.next()?.split(',');
@@ -202,7 +201,7 @@ fn read_argon2id<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     Some((work, salt, output))
 }
 
-/// passlib's `<rounds>$<salt>$<hash>` in its own base64, or `i=…,l=…$<salt>$<hash>`.
+/// Reads passlib's `<rounds>$<salt>$<hash>`, in passlib's base64, or `i=…,l=…$<salt>$<hash>`.
 fn read_pbkdf2<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     let costs = parts.next()?;
     let Some(costs) = costs.strip_prefix("i=") else {
@@ -220,13 +219,13 @@ fn read_pbkdf2<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     Some((pbkdf2_work(rounds, &output), salt, output))
 }
 
-/// Each block of 32 bytes costs all the rounds.
+/// Each block of 32 output bytes costs all the rounds.
 fn pbkdf2_work(rounds: u32, output: &[u8]) -> Work {
-    // At most 64 bytes.
+    // Fits: `salt_and_output` allows at most 64 bytes.
     Work::Pbkdf2Sha256 { rounds, blocks: output.len().div_ceil(32) as u8 }
 }
 
-/// `<cost>$<salt><hash>`: two digits, 22 characters, 31 characters.
+/// Reads `<cost>$<salt><hash>`: two digits, 22 characters, 31 characters.
 fn read_bcrypt<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     let cost = parts.next().filter(|cost| cost.len() == 2)?;
     let cost = cost.strip_prefix('0').unwrap_or(cost);
@@ -249,7 +248,7 @@ fn salt_and_output<'a>(
     parts.next().is_none().then_some([salt, output])
 }
 
-/// Digits without a sign or a leading zero.
+/// Parses digits without a sign or a leading zero.
 fn number(text: &str) -> Option<u32> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     if is_plain { text.parse().ok() } else { None }
@@ -261,33 +260,33 @@ const PASSLIB_ALPHABET: alphabet::Alphabet = match alphabet::Alphabet::new(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789./",
 ) {
     Ok(alphabet) => alphabet,
-    // A constant: this is looked at when the program is compiled.
+    // Evaluated at compile time; the alphabet is valid.
     Err(_) => alphabet::STANDARD,
 };
-/// 16 bytes leave bits in the last character that some writers do not clear.
+/// The last character of 16 bytes has unused bits, which some software does not clear.
 const BCRYPT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::BCRYPT,
     GeneralPurposeConfig::with_decode_allow_trailing_bits(NO_PAD, true),
 );
 
-/// KiB.
+/// In KiB.
 const MAX_MEMORY: u32 = 262_144;
-/// KiB times passes: 64 MiB may be passed 16 times, 256 MiB 4 times.
+/// KiB times passes: 16 passes over 64 MiB, or 4 over 256 MiB.
 const MAX_MEMORY_PASSES: u32 = 1 << 20;
 
 const EXPECTED: &str =
-    "$sha256$<base64url>, or a hash of argon2id, pbkdf2-sha256 or bcrypt as it is usually written";
+    "$sha256$<base64url>, or an argon2id, pbkdf2-sha256 or bcrypt hash in its usual text form";
 const EXPECTED_ARGON2ID: &str = "$argon2id$v=19$m=…,t=…,p=…$<salt>$<hash> with m up to 262144 KiB, \
                                  m times t up to 1048576 and p up to 16";
-const EXPECTED_PBKDF2: &str =
-    "$pbkdf2-sha256$<rounds>$<salt>$<hash> with 1000 to 5000000 rounds, in passlib's or PHC form";
+const EXPECTED_PBKDF2: &str = "$pbkdf2-sha256$<rounds>$<salt>$<hash> with 1000 to 5000000 rounds, \
+                               in passlib's or the PHC form";
 const EXPECTED_BCRYPT: &str = "$2b$<cost>$<salt><hash> with a cost from 04 to 15";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Made by argon2-cffi, passlib and Python's bcrypt of the same secret.
+    /// Hashes of one secret by argon2-cffi, passlib and Python's bcrypt.
     const FOREIGN: [&str; 6] = [
         "$argon2id$v=19$m=8192,t=2,p=1$2FurCrcnJyk+ioKBwUNDxA$gLx2Q2ama6t4N1B6Bi5xRVT7hLyfjqgLIkMFqQREh6s",
         "$argon2id$v=19$m=65536,t=3,p=4$eM+5FyIkhFBqbY0x5rwXgg$nfdjgqj1GkVl8ilzwGR3wpXvTL4yTvQMVz0MPkL63YA",
@@ -300,7 +299,7 @@ mod tests {
     const BCRYPT_OF_72: &str = "$2b$05$WYTuree5Hy8jf/bv/rrwPO/9zWOVw7s8TCICKiMC7r2njtPcyYata";
 
     #[test]
-    fn hashes_of_other_software_are_understood() {
+    fn hashes_of_other_software_are_read() {
         for stored in FOREIGN {
             let hash = PasswordHash::parse(stored).unwrap();
             assert!(hash.is_of("imported-secret"), "{stored}");
@@ -315,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_here_is_read_here() {
+    fn a_new_hash_round_trips() {
         for work in [
             Work::Argon2id { memory: 64, passes: 1, lanes: 1 },
             Work::Pbkdf2Sha256 { rounds: 1000, blocks: 1 },
@@ -330,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dear_or_malformed_is_refused_without_its_value() {
+    fn an_expensive_or_malformed_hash_is_refused_without_its_value() {
         let salt = "2FurCrcnJyk+ioKBwUNDxA";
         let hash = "gLx2Q2ama6t4N1B6Bi5xRVT7hLyfjqgLIkMFqQREh6s";
         let argon2id = |costs: &str| format!("$argon2id$v=19${costs}${salt}${hash}");
@@ -371,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unmatchable_hash_costs_as_many_blocks_and_has_a_name_of_its_own() {
+    fn an_unmatchable_hash_costs_as_many_blocks_and_is_distinct() {
         let long = "0123456789".repeat(8) + "abcdeA";
         let stored = format!("$pbkdf2-sha256$i=29000$hxAi5Ly3thZC6H3vfW+tVQ${long}");
         for (stored, length) in
@@ -385,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_matches_the_unmatchable_and_debug_shows_no_hash() {
+    fn no_secret_matches_an_unmatchable_hash_and_debug_shows_no_hash() {
         for stored in FOREIGN {
             let work = PasswordHash::parse(stored).unwrap().work();
             assert!(!PasswordHash::unmatchable(work, 0).is_of("imported-secret"));

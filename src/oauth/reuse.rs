@@ -1,8 +1,8 @@
-//! Tokens that may be handed out again.
+//! The cache of a client's reusable tokens (`token_reuse`).
 //!
-//! Most of what a token costs is its signature, and a client that asks again a minute later is well
-//! served with the same token. Only a client that is registered for it gets one: a bearer token is
-//! as good as its holder, and two processes of one client then hold the same.
+//! Most of a token's cost is its signature, so a client that asks again within a minute can get the
+//! same token. This is off by default, because two processes of one client then hold the same
+//! bearer token.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,22 +12,22 @@ use zeroize::Zeroizing;
 use crate::oauth::client::TokenProfile;
 use crate::oauth::confirmation::Confirmation;
 
-/// All that must be equal for a token to be what was asked for.
+/// The cache key: a token may be reused for a request of the same kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind<'a> {
-    /// What it looks like.
+    /// The token's profile.
     pub profile: TokenProfile,
-    /// What has signed it.
+    /// The `kid` of the signing key.
     pub key_id: &'a str,
     /// The granted scope.
     pub scope: &'a str,
-    /// The audiences that were asked for.
+    /// The requested audiences.
     pub resources: &'a [&'a str],
-    /// To what it is bound.
+    /// What the token is bound to.
     pub confirmation: Confirmation,
 }
 
-/// The tokens of one client that may be handed out again.
+/// The reusable tokens of one client.
 pub struct Reuse {
     seconds: u64,
     not_before: u64,
@@ -35,14 +35,14 @@ pub struct Reuse {
 }
 
 impl Reuse {
-    /// A token may be handed out again until it is `seconds` old, but not if it was issued before
-    /// `not_before` (Unix seconds): such a one is revoked.
+    /// Creates an empty cache. A token is reused until it is `seconds` old. Tokens issued before
+    /// `not_before` (Unix seconds) are revoked and not kept.
     pub fn new(seconds: u32, not_before: u64) -> Self {
         Self { seconds: seconds.into(), not_before, kept: Mutex::default() }
     }
 
-    /// Appends a token of this kind to `buffer` if there is one at `now` (Unix seconds), and says
-    /// when that token ends.
+    /// Appends a token of this kind to `buffer` and returns its expiry (Unix seconds). `None` if
+    /// there is none to reuse at `now` (Unix seconds).
     pub fn find(&self, kind: &Kind<'_>, now: u64, buffer: &mut Vec<u8>) -> Option<u64> {
         let kept = self.kept();
         let found = kept.iter().find(|kept| kept.is_current(now) && kept.is(kind))?;
@@ -50,9 +50,9 @@ impl Reuse {
         Some(found.expires_at)
     }
 
-    /// Keeps `token`, which was issued at `now` and ends at `expires_at` (Unix seconds).
+    /// Keeps `token`, which was issued at `now` and expires at `expires_at` (Unix seconds).
     pub fn keep(&self, kind: &Kind<'_>, now: u64, expires_at: u64, token: &[u8]) {
-        // The last tenth of a token's life is too short to begin anything with.
+        // A token is not reused in the last tenth of its lifetime: a client may need more time.
         let useful = expires_at.saturating_sub(now) * 9 / 10;
         let made = Kept {
             profile: kind.profile,
@@ -76,18 +76,18 @@ impl Reuse {
         kept.push(made);
     }
 
-    /// Forgets every token: one of them was revoked.
+    /// Removes all tokens. Called when one of them is revoked.
     pub fn forget(&self) {
         self.kept().clear();
     }
 
-    /// Whole between any two statements, so a panic elsewhere cannot have broken it.
+    /// Ignores poisoning: the data is consistent between any two statements.
     fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// As it is registered, whatever is kept.
+/// Compares the registration, not the kept tokens.
 impl PartialEq for Reuse {
     fn eq(&self, other: &Self) -> bool {
         (self.seconds, self.not_before) == (other.seconds, other.not_before)
@@ -113,7 +113,8 @@ struct Kept {
 }
 
 impl Kept {
-    /// A clock that was set back makes no token younger: one from the future is not handed out.
+    /// Whether the token may be reused at `now`. After the clock was set back, tokens from the
+    /// future are not reused.
     fn is_current(&self, now: u64) -> bool {
         (self.issued_at..self.reused_until).contains(&now)
     }
@@ -127,7 +128,7 @@ impl Kept {
     }
 }
 
-/// How many kinds of token are kept for one client; beyond, the oldest goes.
+/// The most tokens kept per client; the oldest is evicted.
 const MAX_KEPT: usize = 16;
 
 #[cfg(test)]
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_token_for_the_same_wish_in_its_time() {
+    fn a_request_of_the_same_kind_gets_the_same_token_in_time() {
         let reuse = Reuse::new(60, 0);
         assert_eq!(find(&reuse, &KIND, 1000), None);
         reuse.keep(&KIND, 1000, 4600, b"token");
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn never_in_the_last_tenth_of_its_life() {
+    fn a_token_is_not_reused_in_the_last_tenth_of_its_lifetime() {
         let reuse = Reuse::new(3600, 0);
         reuse.keep(&KIND, 1000, 1100, b"token");
         assert!(find(&reuse, &KIND, 1089).is_some());
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_a_bounded_number_and_the_newest_of_a_kind() {
+    fn the_cache_is_bounded_and_keeps_the_newest_of_a_kind() {
         let reuse = Reuse::new(60, 0);
         let scopes: Vec<_> = (0..=MAX_KEPT).map(|number| number.to_string()).collect();
         for scope in &scopes {

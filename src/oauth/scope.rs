@@ -9,14 +9,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// A set of scope tokens in the order they were registered. May be empty.
+/// A set of scope tokens, possibly empty, in the order of registration.
 ///
-/// Kept as one string that clones share: a registry of a million clients holds a million of these.
+/// Stored as one string that clones share, because a large registry holds one set per client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScopeSet(Arc<str>);
 
 impl ScopeSet {
-    /// Takes tokens that follow the grammar. `None` if one does not, or stands there twice.
+    /// Creates a set of `tokens`. `None` if one does not follow the grammar or is repeated.
     pub fn from_tokens(tokens: &[impl AsRef<str>]) -> Option<Self> {
         let mut joined = String::new();
         for (index, token) in tokens.iter().map(AsRef::as_ref).enumerate() {
@@ -31,7 +31,7 @@ impl ScopeSet {
         Some(Self(joined.into()))
     }
 
-    /// Whether `token` is in the set; case matters.
+    /// Whether `token` is in the set. Case-sensitive.
     pub fn contains(&self, token: &str) -> bool {
         self.tokens().any(|known| known == token)
     }
@@ -41,12 +41,12 @@ impl ScopeSet {
         other.tokens().all(|token| self.contains(token))
     }
 
-    /// The tokens, separated by single spaces.
+    /// Returns the tokens separated by single spaces.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -62,21 +62,22 @@ impl fmt::Display for ScopeSet {
     }
 }
 
-/// Why a requested scope is refused; both are `invalid_scope`.
+/// Why a requested scope is refused. Both are answered with `invalid_scope`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeError {
     /// It does not follow the grammar.
     Malformed,
-    /// It names a token that the client is not registered for.
+    /// It has a token that the client is not registered for.
     NotAllowed,
 }
 
-/// Grants `requested` to a client that may have `allowed`: all of it or nothing, each token once,
-/// in the order asked. Spaces around it and several between two tokens count for nothing.
+/// Grants `requested` to a client that is registered for `allowed`: all of it or nothing, each
+/// token once, in the order requested. Leading, trailing and repeated spaces are ignored.
 ///
 /// # Errors
 ///
-/// [`ScopeError`], for the first token that cannot be granted, or if there is none.
+/// The [`ScopeError`] of the first token that cannot be granted; [`ScopeError::Malformed`] if there
+/// is no token.
 pub fn grant<'r>(requested: &'r str, allowed: &ScopeSet) -> Result<Cow<'r, str>, ScopeError> {
     let requested = requested.trim_matches(' ');
     let tokens = || requested.split(' ').filter(|token| !token.is_empty());
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grants_what_is_allowed_once_and_in_the_order_asked() {
+    fn allowed_tokens_are_granted_once_in_the_order_requested() {
         let allowed = ScopeSet::from_tokens(&["all", "edit", "read"]).unwrap();
         assert_eq!(grant("edit all", &allowed), Ok("edit all".into()));
         assert_eq!(grant("edit all edit", &allowed), Ok("edit all".into()));

@@ -1,4 +1,4 @@
-//! The file with the token that opens the admin listener to other machines.
+//! Reads the file with the admin token, by which other machines may use the admin listener.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,12 +10,11 @@ use crate::fault::Fault;
 use crate::fault::text::without_bom;
 use crate::store::whole_file;
 
-/// Reads the token from `file`, which others must not read. A line break at its end is not part
-/// of it.
+/// Reads the token from `file`, which must not be world-readable. A trailing line break is removed.
 ///
 /// # Errors
 ///
-/// The [`Fault`], without anything of what the file holds.
+/// The [`Fault`], which does not hold any of the file's contents.
 pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
     let bytes = read_private(file)?;
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
@@ -31,21 +30,21 @@ pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
     Err(Fault::new(file, problem))
 }
 
-/// What is in `file`, as far as a token and its line break may reach.
+/// Reads as much of `file` as the longest token and its line break may take.
 fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let unreadable = |error: io::Error| Fault::cannot("read", file, &error);
     let opened = File::open(file).map_err(unreadable)?;
     let metadata = opened.metadata().map_err(unreadable)?;
-    // Its group may read it, as a key's may: that is how volumes of Kubernetes hand secrets over.
+    // Its group may read it, as with keys: Kubernetes provides secrets in this way.
     if whole_file::is_world_readable(&metadata.permissions()) {
         let problem = format!(
-            "can be read by everyone on this machine; put another token into it if they should not \
-             have read it, and {}",
+            "can be read by everyone on this machine; replace the token if another user may have \
+             read it, and {}",
             whole_file::HIDE_IT
         );
         return Err(Fault::new(file, problem));
     }
-    // Never grows, and so leaves no copy behind.
+    // Never reallocates, which would leave a copy in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MAX_CHARS));
     let limit = u64::try_from(MAX_CHARS + MARGIN).unwrap_or(u64::MAX);
     opened.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -53,7 +52,7 @@ fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
 }
 
 const MIN_CHARS: usize = 32;
-/// A request's head must have room for it.
+/// A request's head must have room for the token.
 const MAX_CHARS: usize = 1024;
-/// For a byte order mark, line breaks, and one character too many.
+/// Room for a byte order mark, line breaks and one excess character.
 const MARGIN: usize = 16;

@@ -1,4 +1,4 @@
-//! What is different between two snapshots, for the log: names, and nothing of any secret.
+//! The differences between two snapshots, for the log: names only, never secrets.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use crate::jose::key_set::SigningKey;
 use crate::oauth::client::{Client, Registry};
 use crate::store::snapshot::Snapshot;
 
-/// What one snapshot has and another has not.
+/// The differences between two snapshots.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     clients_added: Vec<String>,
     clients_removed: Vec<String>,
-    /// Each with the labels of its secrets that came (`+`), went (`-`) or are others (`~`).
+    /// Each with the labels of added (`+`), removed (`-`) and changed (`~`) secrets.
     clients_changed: Vec<String>,
     keys_added: Vec<String>,
     keys_removed: Vec<String>,
@@ -20,7 +20,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// What has changed from `old` to `new`.
+    /// Compares `old` with `new`.
     pub fn between(old: &Snapshot, new: &Snapshot) -> Self {
         let missing = |all: &Registry, from: &Registry| {
             let absent = all.iter().filter(|client| from.get(&client.id).is_none());
@@ -31,7 +31,7 @@ impl Changes {
             (!client.is_registered_as(before)).then(|| describe(before, client))
         });
         let keys = |all: &Snapshot, known: &Snapshot| {
-            // One with other times is another.
+            // A key whose times have changed counts as removed and added.
             let is_known = |key: &SigningKey| {
                 let mut others = known.keys.iter();
                 others.any(|it| (it.key_id(), it.times()) == (key.key_id(), key.times()))
@@ -50,13 +50,13 @@ impl Changes {
         }
     }
 
-    /// Whether there is none.
+    /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// As in `clients added: a, b; clients changed: c (+new -old); settings`.
+/// Formats as in `clients added: a, b; clients changed: c (+new -old); settings`.
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lists = [
@@ -111,5 +111,5 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// Names of each kind in one log line.
+/// The most names in each list.
 const SHOWN: usize = 20;

@@ -1,5 +1,5 @@
-//! The file of the key that says what unknown client ids cost. It outlives restarts, so that an id
-//! that was slow to refuse yesterday is slow today.
+//! The file of the [`DecoyKey`], which assigns costs to unknown client ids. It is kept across
+//! restarts: an id whose cost changed would be recognized as unknown.
 //!
 //! ```text
 //! grantd-decoy-key-1 kGGv6zFBu5FLUEcBWPGsQ9wQ2dQ4nbH1qf4mTnE0l4b
@@ -19,12 +19,12 @@ use crate::oauth::decoy::DecoyKey;
 use crate::random::Random;
 use crate::store::whole_file;
 
-/// Reads the key from the state directory `directory`, or makes one. If it cannot be written, that
-/// is logged, and the key lasts as long as the process.
+/// Reads the key from the state directory `directory`, or generates and writes one. If it cannot be
+/// written, logs a warning and returns a key that lasts as long as the process.
 ///
 /// # Errors
 ///
-/// The [`Fault`]: what stands there is no key, or there are no random bytes for one.
+/// The [`Fault`] if the file does not hold a key, or there are no random bytes for a new one.
 pub fn open(directory: &Path, random: &Random) -> Result<DecoyKey, Fault> {
     let path = path_in(directory);
     if let Some(key) = read(&path)? {
@@ -37,23 +37,23 @@ pub fn open(directory: &Path, random: &Random) -> Result<DecoyKey, Fault> {
     let text = Zeroizing::new(format!("{PREFIX}{}\n", URL_SAFE_NO_PAD.encode(*bytes)));
     match create(directory, &path, text.as_bytes()) {
         Ok(()) => Ok(DecoyKey::new(&bytes)),
-        // Another process that starts at the same time was first.
+        // Another process that started at the same time has written it.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             Ok(read(&path)?.unwrap_or_else(|| DecoyKey::new(&bytes)))
         }
         Err(error) => {
             let path = path.display();
-            warn!(%path, %error, "cannot be written: unknown client ids change their cost at a restart");
+            warn!(%path, %error, "cannot be written: a restart changes the cost of unknown ids");
             Ok(DecoyKey::new(&bytes))
         }
     }
 }
 
-/// Reads the key as [`open`] would, and changes nothing.
+/// Reads the key as [`open`] does, but writes nothing.
 ///
 /// # Errors
 ///
-/// The [`Fault`].
+/// The [`Fault`] if the file does not hold a key.
 pub fn check(directory: &Path) -> Result<(), Fault> {
     read(&path_in(directory)).map(drop)
 }
@@ -71,7 +71,7 @@ fn read(path: &Path) -> Result<Option<DecoyKey>, Fault> {
         Err(error) => return Err(Fault::new(path, format!("cannot be read: {error}"))),
     };
     parse(&text).map(Some).ok_or_else(|| {
-        Fault::new(path, "is not the key of decoys; delete it, and the next start makes one")
+        Fault::new(path, "does not hold a decoy key; delete it, and the next start generates one")
     })
 }
 

@@ -1,7 +1,7 @@
-//! The directory of signing keys: one `<kid>.pem` a key.
+//! The directory of signing keys, with one file `<kid>.pem` per key.
 //!
-//! Such a file is an ordinary PKCS#8 document in PEM (RFC 7468) that any tool reads; the key's two
-//! times stand in front of it, where RFC 7468 section 2 allows explanatory text:
+//! A file is a PKCS#8 document in PEM (RFC 7468) that any tool can read. The key's two times
+//! precede it, where RFC 7468 section 2 allows explanatory text:
 //!
 //! ```text
 //! Published-At: 1790000000
@@ -9,9 +9,11 @@
 //! -----BEGIN PRIVATE KEY-----
 //! ```
 //!
-//! So key and times are one file, and one rename makes both. A key without times was put there by
-//! hand and has been signing for ever. A third line, `Immediate: yes`, says that the keys before it
-//! have leaked: a running server does not wait until verifiers have this one.
+//! The times are Unix seconds; RFC 3339 is read too.
+//!
+//! One rename puts both the key and its times in place. A key without times was added by hand
+//! and counts as signing since 1970. A third line, `Immediate: yes`, means that the older keys have
+//! leaked: a running server then does not wait until verifiers have the new key.
 
 use std::path::{Path, PathBuf};
 
@@ -21,32 +23,33 @@ use pkcs8::der::SecretDocument;
 use pkcs8::der::pem::LineEnding;
 use zeroize::Zeroizing;
 
+use crate::clock::{parse_rfc3339, seconds_and_date};
 use crate::fault::{Fault, Position, text};
 use crate::jose::key_life::{KeyState, KeyTimes, Retention, Retirement};
 use crate::jose::key_set::{KeySet, SigningKey};
 use crate::jose::pem;
 use crate::store::whole_file::{self, Lock};
 
-/// Sizes of RSA keys that can be made, in bits.
+/// The sizes of RSA keys that can be generated, in bits.
 pub const KEY_SIZES: [u16; 3] = [2048, 3072, 4096];
 
-/// Reads every key in `directory`, in the order of their file names. A directory that does not
-/// exist holds none.
+/// Reads all keys in `directory`, in the order of their file names. Returns no
+/// keys if the directory does not exist.
 ///
 /// # Errors
 ///
-/// Every fault: a file that cannot be read, that others can read, or that is not an RSA key of 2048
-/// to 4096 bits.
+/// The faults of all files: a file is unreadable or world-readable, or does not hold an RSA key of
+/// 2048 to 4096 bits.
 pub fn load(directory: &Path) -> Result<Vec<SigningKey>, Vec<Fault>> {
     Ok(load_files(directory)?.into_iter().map(|(_, key)| key).collect())
 }
 
-/// Makes an RSA key of `bits` bits at `now` (Unix seconds) and puts it into `directory`, which is
-/// created if need be. The first key signs at once; one beside others is published first.
+/// Generates an RSA key of `bits` bits at `now` (Unix seconds) in `directory`, which is created if
+/// necessary. The first key signs at once; a later one is published first.
 ///
 /// # Errors
 ///
-/// The [`Fault`]; no file is left behind then.
+/// The [`Fault`]s. No file is left behind then.
 pub fn generate(
     directory: &Path,
     bits: u16,
@@ -56,12 +59,12 @@ pub fn generate(
     add(directory, retention, now, |times| make(directory, bits, times))
 }
 
-/// Puts a key that was made elsewhere into `directory`, with the times of one that is made at `now`
-/// (Unix seconds). `text` is what stood in `source`: a PKCS#8 document in PEM.
+/// Adds an existing key to `directory`, with the times of a key generated at `now` (Unix seconds).
+/// `text` is the PKCS#8 document in PEM that was read from `source`.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s, of `source` as [`load`] would find them; no file is left behind then.
+/// The [`Fault`]s. Those of the key name `source`. No file is left behind then.
 pub fn import(
     directory: &Path,
     source: &Path,
@@ -69,27 +72,28 @@ pub fn import(
     retention: &Retention,
     now: u64,
 ) -> Result<SigningKey, Vec<Fault>> {
-    // Before a directory is made for it.
+    // Check the key before the directory is created.
     parse(source, text, KeyTimes { published_at: now, signs_from: now })
         .map_err(|fault| vec![fault])?;
     add(directory, retention, now, |times| parse(source, text, times))
 }
 
-/// The keys that a server starts with.
+/// The keys of a starting server.
 #[derive(Debug)]
 pub struct First {
     /// At least one.
     pub keys: Vec<SigningKey>,
-    /// Whether this call has made it.
+    /// Whether this call has generated the key.
     pub is_made: bool,
 }
 
-/// Makes the first key of `bits` bits at `now` (Unix seconds), unless there are keys by the time
-/// that the directory is locked: of servers that start at once, one makes it and all have it.
+/// Returns the keys of `directory` or, if it holds none, generates one of `bits` bits at `now`
+/// (Unix seconds). Works under the directory's lock, so that of several starting servers one
+/// generates the key and all use it.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s; no file is left behind then.
+/// The [`Fault`]s. No file is left behind then.
 pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>> {
     create_directory(directory)?;
     let (_lock, files) = load_to_edit(directory)?;
@@ -102,33 +106,32 @@ pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>>
     Ok(First { keys: vec![made.map_err(|fault| vec![fault])?], is_made: true })
 }
 
-/// A new key, and what becomes of the old one.
+/// The result of [`rotate`].
 #[derive(Debug)]
 pub struct Rotated {
-    /// Published now, and signing later.
+    /// The new key, which is published now and signs later.
     pub made: SigningKey,
-    /// The `kid` of the key that signs until then.
+    /// The `kid` of the key that signs until then, the old key.
     pub signing: String,
-    /// The end of that key.
+    /// The end of the old key.
     pub retirement: Retirement,
 }
 
-/// Makes a key as [`generate`] does that takes over from the one that signs at `now` (Unix
-/// seconds).
+/// Generates a key as [`generate`] does, to succeed the key that signs at `now` (Unix seconds).
 ///
 /// # Errors
 ///
-/// The [`Fault`]s, among them that there is no key to take over from, and that another one is about
-/// to; no file is left behind then.
+/// The [`Fault`]s. It is a fault if no key signs or another successor is already published. No file
+/// is left behind then.
 pub fn rotate(
     directory: &Path,
     bits: u16,
     retention: &Retention,
     now: u64,
 ) -> Result<Rotated, Vec<Fault>> {
-    // A name that was mistyped makes no directory.
+    // Before locking: a missing directory cannot be locked, and counts as one without keys.
     let fault = |problem: String| vec![Fault::new(directory, problem)];
-    let none = "holds no key to take over from: `grantd key generate` makes the first";
+    let none = "holds no key to succeed: `grantd key generate` generates the first one";
     if load(directory)?.is_empty() {
         return Err(fault(none.to_owned()));
     }
@@ -137,8 +140,9 @@ pub fn rotate(
     if let Some((key, _)) = keys.states(now).find(|(_, state)| *state == KeyState::Published) {
         let (kid, from) = (key.key_id(), key.times().signs_from);
         return Err(fault(format!(
-            "{kid} is published and waiting: it signs from {from} on, in {} seconds; rotate after \
+            "{kid} is already published and signs from {}, in {} seconds; rotate after \
              that",
+            seconds_and_date(from),
             from - now
         )));
     }
@@ -152,23 +156,22 @@ pub fn rotate(
     Ok(Rotated { made, signing: signing.key_id().to_owned(), retirement })
 }
 
-/// A new key, and the files of those that it replaces.
+/// The result of [`replace`].
 #[derive(Debug)]
 pub struct Replaced {
-    /// Signs as soon as a server has read it.
+    /// The new key, which signs as soon as a server has read it.
     pub made: SigningKey,
-    /// Where the others are kept, out of use.
+    /// The files of the other keys, renamed so that they are not loaded.
     pub retired: Vec<PathBuf>,
 }
 
-/// Makes a key that signs at `now` (Unix seconds) and, once it is on disk, takes all others out of
-/// `directory`, whether they can be read or not, but for the one with the `kid` `keep`: they have
-/// leaked.
+/// Replaces leaked keys: generates a key that signs at `now` (Unix seconds) and, once it is on
+/// disk, retires all others in `directory`, readable or not, except the one with the `kid` `keep`.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s, among them that there is no key to replace, and that there is none to keep. No
-/// file is left behind then, unless one of the others could not be taken out.
+/// The [`Fault`]s. It is a fault if there is no key to replace or no key to keep. No file is left
+/// behind then, unless an old key could not be renamed.
 pub fn replace(
     directory: &Path,
     bits: u16,
@@ -177,9 +180,11 @@ pub fn replace(
 ) -> Result<Replaced, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let files = || pem_files(directory).map_err(|fault| vec![fault]);
-    // A name that was mistyped makes no directory.
+    // Before locking: a missing directory cannot be locked, and counts as one without keys.
     if files()?.is_empty() {
-        return Err(fault("holds no key to replace: `grantd key generate` makes one".to_owned()));
+        return Err(fault(
+            "holds no key to replace: `grantd key generate` generates one".to_owned(),
+        ));
     }
     let _lock = lock(directory)?;
     let with_key = files()?.into_iter().map(|file| (load_file(&file).ok(), file));
@@ -188,10 +193,10 @@ pub fn replace(
         with_key.partition(|(key, _)| key.as_ref().is_some_and(is_kept));
     if let (Some(keep), []) = (keep, &kept[..]) {
         return Err(fault(format!(
-            "holds no key {keep} that can be read; `grantd key list` shows those that are there"
+            "holds no readable key {keep}; `grantd key list` shows the keys"
         )));
     }
-    // After the kept one, should that begin in this second.
+    // The new key must start after the kept one, which may start in this second.
     let times = kept.iter().flat_map(|(key, _)| key).map(|key| key.times().signs_from);
     let due = times.filter(|from| *from <= now).max();
     let signs_from = due.map_or(now, |due| now.max(due.saturating_add(1)));
@@ -213,7 +218,7 @@ pub fn replace(
             Ok(()) => retired.push(to),
             Err(error) => {
                 let problem = format!(
-                    "cannot be renamed, and is still in use beside the new key {}: {error}",
+                    "cannot be renamed and stays in use, with the new key {}: {error}",
                     made.key_id()
                 );
                 faults.push(Fault::new(&file, problem));
@@ -223,24 +228,25 @@ pub fn replace(
     if faults.is_empty() { Ok(Replaced { made, retired }) } else { Err(faults) }
 }
 
-/// A key that was taken out of its directory.
+/// A retired key.
 #[derive(Debug)]
 pub struct Retired {
     /// Its `kid`.
     pub key_id: String,
-    /// Where it stood.
+    /// Its state before.
     pub state: KeyState,
-    /// Where it is kept, out of use.
+    /// Its file, renamed so that it is not loaded.
     pub file: PathBuf,
 }
 
-/// Takes the keys out of `directory` that are gone at `now` (Unix seconds), and the one with this
-/// `kid` whatever its state. Each is kept as `<kid>.pem.retired`, which is not loaded any more.
+/// Retires the keys in `directory` that are gone at `now` (Unix seconds), and the key with the
+/// `kid` `key_id` in any state. Their files are renamed to `<kid>.pem.retired`, which is not
+/// loaded.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s, among them that there is no such key, and that no key that signs would be left;
-/// no key is taken out then.
+/// The [`Fault`]s. It is a fault if there is no such key, or no signing key would be left. No key
+/// is retired then.
 pub fn retire(
     directory: &Path,
     key_id: Option<&str>,
@@ -252,8 +258,7 @@ pub fn retire(
     if let Some(key_id) = key_id
         && !known.iter().any(|key| key.key_id() == key_id)
     {
-        let problem =
-            format!("holds no key {key_id}; `grantd key list` shows those that are there");
+        let problem = format!("holds no key {key_id}; `grantd key list` shows the keys");
         return Err(fault(problem));
     }
     if known.is_empty() {
@@ -272,16 +277,17 @@ pub fn retire(
         let next = left.iter().map(|(_, key, _)| key.times().signs_from).min();
         return Err(fault(match next {
             Some(from) => format!(
-                "no key that signs would be left: the next one signs from {from} on, in {} \
-                 seconds; retire this one then",
+                "no signing key would be left: the next one signs from {}, in {} seconds; \
+                 retire this one then",
+                seconds_and_date(from),
                 from - now
             ),
-            None => "no key that signs would be left: run `grantd key rotate`, and retire this \
-                     one when the new one signs"
+            None => "no signing key would be left: run `grantd key rotate`, and retire this one \
+                     when the new one signs"
                 .to_owned(),
         }));
     }
-    // The named one last: without it, a key that it has succeeded would be less old.
+    // Rename the named key last. If this is interrupted, its predecessors must still count as gone.
     out.sort_by_key(|(_, key, _)| is_named(key));
     let mut retired = Vec::new();
     for (file, key, state) in out {
@@ -294,12 +300,12 @@ pub fn retire(
     Ok(retired)
 }
 
-/// Where a key is kept that is out of use.
+/// The file name of a retired key.
 fn retired_file(directory: &Path, key_id: &str) -> PathBuf {
     directory.join(format!("{key_id}.pem.retired"))
 }
 
-/// Puts the key into `directory` that is made with the times it has there.
+/// Adds to `directory` the key that `make` returns for the times of a new key.
 fn add(
     directory: &Path,
     retention: &Retention,
@@ -316,7 +322,7 @@ fn add(
     };
     let key = make(times).map_err(|fault| vec![fault])?;
     if let Some((file, key)) = files.iter().find(|(_, known)| known.key_id() == key.key_id()) {
-        let problem = format!("holds the key {} already", key.key_id());
+        let problem = format!("already holds the key {}", key.key_id());
         return Err(vec![Fault::new(file, problem)]);
     }
     write(directory, &key).map_err(|fault| vec![fault])?;
@@ -336,7 +342,7 @@ fn make(directory: &Path, bits: u16, times: KeyTimes) -> Result<SigningKey, Faul
         _ => return Err(Fault::new(directory, "an RSA key has 2048, 3072 or 4096 bits")),
     };
     let fault = |problem: &str| Fault::new(directory, problem);
-    let pair = KeyPair::generate(size).map_err(|_| fault("no key could be made"))?;
+    let pair = KeyPair::generate(size).map_err(|_| fault("no key could be generated"))?;
     let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| fault("the key could not be encoded"))?;
     SigningKey::from_pkcs8(der.as_ref(), times)
         .map_err(|error| fault(&format!("the new key is {error}")))
@@ -358,7 +364,7 @@ fn write(directory: &Path, key: &SigningKey) -> Result<(), Fault> {
         .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))
 }
 
-/// Every key with its file, and nobody else edits until the lock is dropped.
+/// Locks the directory and reads its keys.
 fn load_to_edit(directory: &Path) -> Result<(Lock, KeyFiles), Vec<Fault>> {
     Ok((lock(directory)?, load_files(directory)?))
 }
@@ -396,7 +402,7 @@ fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
     for entry in entries {
         let entry = entry.map_err(|error| Fault::cannot("read", directory, &error))?;
         let file = entry.path();
-        // Editors and mounts leave hidden files behind.
+        // Skip hidden files, which editors and mounts leave behind.
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         if !hidden && file.extension().is_some_and(|extension| extension == "pem") {
             files.push(file);
@@ -416,17 +422,17 @@ fn load_file(file: &Path) -> Result<SigningKey, Fault> {
     Ok(if is_immediate(file, &text)? { key.immediately() } else { key })
 }
 
-/// The text of a file that holds a key, if it is its owner's alone.
+/// Reads a key file, which must not be world-readable.
 ///
 /// # Errors
 ///
-/// The [`Fault`].
+/// The [`Fault`] if it cannot be read or is world-readable.
 pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
     let metadata = std::fs::metadata(file).map_err(|error| Fault::cannot("read", file, &error))?;
     if whole_file::is_world_readable(&metadata.permissions()) {
         let problem = format!(
-            "can be read by everyone on this machine; make a new key if they should not have, or \
-             {}",
+            "can be read by everyone on this machine; if another user may have read it, replace \
+             the key, otherwise {}",
             whole_file::HIDE_IT
         );
         return Err(Fault::new(file, problem));
@@ -440,11 +446,13 @@ fn parse(file: &Path, text: &str, times: KeyTimes) -> Result<SigningKey, Fault> 
         .map_err(|error| Fault::new(file, format!("is {error}")))
 }
 
-/// The time under `name` in front of the key, or 0.
+/// Returns the time in the header `name`; 0 if there is none.
 fn time(file: &Path, text: &str, name: &str) -> Result<u64, Fault> {
     let Some((place, value)) = field(text, name) else { return Ok(0) };
-    let not_a_time = |_| Fault::new(file, "must be Unix seconds").at(place).in_field(name);
-    value.parse().map_err(not_a_time)
+    value.parse().ok().or_else(|| parse_rfc3339(value)).ok_or_else(|| {
+        let problem = "must be Unix seconds, or a time of RFC 3339 as in 2027-01-31T12:00:00Z";
+        Fault::new(file, problem).at(place).in_field(name)
+    })
 }
 
 fn is_immediate(file: &Path, text: &str) -> Result<bool, Fault> {
@@ -452,12 +460,12 @@ fn is_immediate(file: &Path, text: &str) -> Result<bool, Fault> {
         None => Ok(false),
         Some((_, YES)) => Ok(true),
         Some((place, _)) => {
-            Err(Fault::new(file, "must be yes, or not there").at(place).in_field(IMMEDIATE))
+            Err(Fault::new(file, "must be yes or absent").at(place).in_field(IMMEDIATE))
         }
     }
 }
 
-/// The value under `name` in front of the key, with its place.
+/// Returns the value of the header `name` before the key, with its position.
 fn field<'t>(text: &'t str, name: &str) -> Option<(Position, &'t str)> {
     let lines = (1..).zip(text.lines()).take_while(|(_, line)| !line.starts_with("-----BEGIN "));
     let mut fields = lines.filter_map(|(number, line)| Some((number, line, line.split_once(':')?)));

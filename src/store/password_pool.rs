@@ -1,16 +1,15 @@
-//! Threads that compute slow hashes of secrets, behind a bounded queue.
+//! A thread pool that computes slow hashes of secrets, with a bounded queue.
 //!
-//! A slow hash takes a tenth of a second by design. On the event loop it would hold up all other
-//! requests, so it runs here. Every caller can ask for one, so the queue is shared out:
+//! A slow hash takes a tenth of a second by design, so it must not run on an event loop. Any client
+//! can cause one, so the queue is shared fairly:
 //!
-//! - A source (a client network, or a client where many share a network) may hold an eighth of the
-//!   places, and a network that many share a quarter.
-//! - Sources take turns.
-//! - A client that was right at its network before goes first, and where the queue is full it takes
-//!   the place of one that was not.
+//! - A source (a client network or, on a shared network, one client) may hold an eighth of the
+//!   places. A shared network may hold a quarter.
+//! - Sources are served round-robin.
+//! - A known client, one that has authenticated at its network before, goes first. If the queue is
+//!   full, it evicts a job of an unknown client.
 //!
-//! What does not fit is refused at once. A request for a hash that is being computed already waits
-//! for the same result and takes no place.
+//! A job that does not fit is refused at once. Requests for the same attempt share one job.
 
 mod queue;
 
@@ -34,19 +33,19 @@ use crate::random::Random;
 use crate::store::password_pool::queue::Queue;
 use crate::store::verdicts::{Attempt, Verdict, Verdicts};
 
-/// Computes until it is dropped.
+/// The thread pool. Dropping it stops the threads.
 pub struct PasswordPool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     key: hmac::Key,
 }
 
-/// Why a hash is not computed.
+/// Why a job is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoom {
-    /// The source holds all the places that it may.
+    /// The source or its shared network holds its share of the queue.
     Share,
-    /// The queue is full: more is asked for than the machine can compute.
+    /// The queue is full.
     Full,
 }
 
@@ -59,34 +58,34 @@ impl From<NoRoom> for Cause {
     }
 }
 
-/// A secret that is given for a client, to be compared with one stored hash.
+/// A presented secret and the stored hash to compare it with.
 #[derive(Clone, Copy)]
 pub struct Comparison<'a> {
-    /// The client that is named.
+    /// The client.
     pub client_id: &'a str,
-    /// What was registered.
+    /// The stored hash.
     pub hash: &'a Arc<PasswordHash>,
-    /// What was given.
+    /// The presented secret.
     pub secret: &'a str,
 }
 
-/// Whose turn a comparison takes.
+/// The source and priority of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// Where it comes from, as a number.
+    /// The source, as a number.
     pub source: u64,
-    /// The network, as a number, where many sources share it.
+    /// The network, as a number, if it is shared.
     pub shared_network: Option<u64>,
-    /// Whether the client was right at its network before.
+    /// Whether the client is known: it has authenticated at its network before.
     pub is_known: bool,
 }
 
 impl PasswordPool {
-    /// Starts `threads` threads, in front of which at most `capacity` secrets wait.
+    /// Starts `threads` threads with a queue of `capacity` jobs.
     ///
     /// # Errors
     ///
-    /// The operating system's, if it grants no more threads or random bytes.
+    /// The operating system's, if it cannot start a thread or has no random bytes.
     pub fn start(threads: usize, capacity: usize, random: &Random) -> io::Result<Self> {
         let mut key = Zeroizing::new([0; 32]);
         random
@@ -109,12 +108,12 @@ impl PasswordPool {
         Ok(pool)
     }
 
-    /// The name under which the pool knows this comparison.
+    /// Returns the keyed hash that identifies this comparison.
     pub fn attempt(&self, comparison: Comparison<'_>) -> Attempt {
         let Comparison { client_id, hash, secret } = comparison;
         let mut hmac = hmac::Context::with_key(&self.key);
         for text in [hash.as_stored(), client_id, secret] {
-            // With its length, so that no two lists of texts are the same bytes.
+            // Prefix each text with its length, so that different lists never hash the same bytes.
             hmac.update(&text.len().to_le_bytes());
             hmac.update(text.as_bytes());
         }
@@ -123,12 +122,12 @@ impl PasswordPool {
         attempt
     }
 
-    /// Whether the secret was right before.
+    /// Whether this attempt has succeeded before.
     pub fn was_right(&self, attempt: &Attempt) -> bool {
         self.shared.verdicts.is_right(attempt)
     }
 
-    /// Whether the secret has the hash: computed and, if it is right, remembered.
+    /// Computes whether the secret has the hash. A success is cached.
     ///
     /// # Errors
     ///
@@ -146,20 +145,20 @@ impl PasswordPool {
             hash: Arc::clone(comparison.hash),
             secret: Zeroizing::new(comparison.secret.to_owned()),
         };
-        self.shared.ask(attempt, turn, job)?.await
+        self.shared.submit(attempt, turn, job)?.await
     }
 
-    /// Forgets every secret that no client of `clients` has.
+    /// Removes cached secrets that no client of `clients` has any more.
     pub fn keep_only(&self, clients: &Registry) {
         self.shared.verdicts.keep_only(clients);
     }
 
-    /// How many secrets wait at this moment.
+    /// The number of jobs in the queue.
     pub fn waiting(&self) -> usize {
         self.shared.queue().waiting
     }
 
-    /// How many hashes were computed since the start.
+    /// The number of hashes computed since the start.
     pub fn computed(&self) -> i64 {
         self.shared.computed.load(Ordering::Relaxed)
     }
@@ -170,7 +169,7 @@ impl Drop for PasswordPool {
         self.shared.queue().is_closed = true;
         self.shared.arrival.notify_all();
         for thread in self.threads.drain(..) {
-            // A thread that panicked has nothing left to say.
+            // A panic of the thread has been logged.
             let _ = thread.join();
         }
     }
@@ -199,7 +198,7 @@ struct Job {
 }
 
 impl Shared {
-    fn ask(
+    fn submit(
         &self,
         attempt: Attempt,
         turn: Turn,
@@ -216,7 +215,7 @@ impl Shared {
         }
         if queue.waiting >= self.capacity {
             let evicted = if turn.is_known { queue.evict() } else { None };
-            evicted.ok_or(NoRoom::Full)?.give(Err(NoRoom::Full));
+            evicted.ok_or(NoRoom::Full)?.complete(Err(NoRoom::Full));
         }
         let answer = queue.push(job());
         self.arrival.notify_one();
@@ -225,7 +224,7 @@ impl Shared {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            // The requests that wait are answered even if a hash should panic.
+            // Catch a panic, so that the waiting requests are answered.
             let hashed = AssertUnwindSafe(|| job.hash.is_of(&job.secret));
             let is_right = catch_unwind(hashed).unwrap_or(false);
             self.computed.fetch_add(1, Ordering::Relaxed);
@@ -233,10 +232,10 @@ impl Shared {
             if is_right {
                 self.verdicts.remember(Verdict { attempt, client_id, hash });
             }
-            // Only now: a request that comes later finds the verdict.
+            // After the verdict is cached, so that a later request finds it there.
             let answer = self.queue().finish(&attempt);
             if let Some(answer) = answer {
-                answer.give(Ok(is_right));
+                answer.complete(Ok(is_right));
             }
         }
     }
@@ -254,17 +253,17 @@ impl Shared {
         }
     }
 
-    /// Whole between any two statements, so a panic elsewhere cannot have broken it.
+    /// Ignores poisoning: the data is consistent between any two statements.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A source may hold one place in so many, and a network that many share one in so many.
+/// A source may hold an eighth of the queue, a shared network a quarter.
 const SHARES: usize = 8;
 const NETWORK_SHARES: usize = 4;
 
-/// Where a thread leaves a verdict for all requests that wait for it.
+/// The verdict of a job, and the wakers of all requests that wait for it.
 #[derive(Default)]
 struct Answer(Mutex<State>);
 
@@ -275,7 +274,7 @@ struct State {
 }
 
 impl Answer {
-    fn give(&self, verdict: Result<bool, NoRoom>) {
+    fn complete(&self, verdict: Result<bool, NoRoom>) {
         let mut state = self.state();
         state.verdict = Some(verdict);
         let wakers = std::mem::take(&mut state.wakers);
@@ -288,7 +287,7 @@ impl Answer {
     }
 }
 
-/// Completes with the verdict. A secret that no request waits for any more leaves the queue.
+/// A future of the verdict. When the last one of a queued job is dropped, the job is removed.
 struct Waiting<'p> {
     shared: &'p Shared,
     attempt: Attempt,
@@ -335,7 +334,7 @@ mod tests {
         }
     }
 
-    /// A queue that no thread empties.
+    /// Returns a queue without threads.
     fn shared(capacity: usize) -> Shared {
         Shared {
             queue: Mutex::default(),
@@ -353,7 +352,7 @@ mod tests {
         number: u8,
     ) -> Result<Waiting<'_>, NoRoom> {
         let turn = Turn { source, shared_network: None, is_known };
-        shared.ask([number; 32], turn, || job(number, turn))
+        shared.submit([number; 32], turn, || job(number, turn))
     }
 
     fn order(shared: &Shared) -> Vec<u8> {
@@ -362,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_take_turns_and_known_clients_go_first() {
+    fn sources_are_served_round_robin_and_known_clients_first() {
         let shared = shared(80);
         for (source, is_known, number) in
             [(1, false, 10), (1, false, 11), (1, false, 12), (2, false, 20), (3, true, 30)]
@@ -375,11 +374,11 @@ mod tests {
     }
 
     #[test]
-    fn a_source_holds_its_share_and_no_more() {
+    fn a_source_holds_at_most_its_share() {
         let shared = shared(16);
         let waiting = [1, 2].map(|number| ask(&shared, 1, false, number).unwrap());
         assert_eq!(ask(&shared, 1, false, 3).err(), Some(NoRoom::Share));
-        // What is asked for already takes no place.
+        // A second request for a queued attempt takes no place.
         assert!(ask(&shared, 1, false, 2).is_ok());
         assert!(ask(&shared, 2, false, 4).is_ok());
         drop(waiting);
@@ -387,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_leaves_the_queue_with_the_last_request_for_it() {
+    fn a_job_is_removed_with_the_last_request_that_waits_for_it() {
         let shared = shared(16);
         let [first, second] = [(); 2].map(|()| ask(&shared, 1, false, 1).unwrap());
         forget(ask(&shared, 1, false, 2).unwrap());
@@ -396,14 +395,14 @@ mod tests {
         drop(second);
         assert_eq!(shared.queue().waiting, 1);
         assert_eq!(order(&shared), [2]);
-        // One that a thread has stays until it is computed, for those who ask meanwhile.
+        // A job that is being computed stays, and new requests join it.
         let left = ask(&shared, 1, false, 3).unwrap();
         assert!(shared.queue().take().is_some());
         drop(left);
         let joined = ask(&shared, 1, false, 3).unwrap();
         assert_eq!(shared.queue().waiting, 0);
         assert!(shared.queue().finish(&joined.attempt).is_some());
-        // An old request does not count for a new one of the same secret.
+        // A request for a finished job does not count for a new job of the same attempt.
         let new = ask(&shared, 1, false, 3).unwrap();
         drop(joined);
         assert_eq!(shared.queue().waiting, 1);
@@ -412,11 +411,11 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_network_holds_its_share_but_for_clients_that_are_known() {
+    fn a_shared_network_holds_at_most_its_share_without_known_clients() {
         let shared = shared(16);
         let ask = |source: u8, network, is_known| {
             let turn = Turn { source: source.into(), shared_network: Some(network), is_known };
-            shared.ask([source; 32], turn, || job(source, turn)).map(forget).err()
+            shared.submit([source; 32], turn, || job(source, turn)).map(forget).err()
         };
         for source in 0..4 {
             assert_eq!(ask(source, 1, false), None);
@@ -436,15 +435,15 @@ mod tests {
     }
 
     #[test]
-    fn a_known_client_takes_the_place_of_an_unknown_one() {
+    fn a_known_client_evicts_a_job_of_an_unknown_one() {
         let shared = shared(4);
         let ask = |source, is_known| ask(&shared, source, is_known, source as u8);
         let waiting: Vec<_> = (1..=4).map(|at| ask(at, false).unwrap()).collect();
         assert_eq!(ask(5, false).err(), Some(NoRoom::Full));
         forget(ask(6, true).unwrap());
-        let mut told = waiting.iter().map(|waiting| waiting.answer.state().verdict);
-        assert!(told.by_ref().take(3).all(|verdict| verdict.is_none()));
-        assert_eq!(told.next().unwrap(), Some(Err(NoRoom::Full)));
+        let mut verdicts = waiting.iter().map(|waiting| waiting.answer.state().verdict);
+        assert!(verdicts.by_ref().take(3).all(|verdict| verdict.is_none()));
+        assert_eq!(verdicts.next().unwrap(), Some(Err(NoRoom::Full)));
         for number in 7..=9 {
             forget(ask(number, true).unwrap());
         }

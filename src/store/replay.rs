@@ -1,12 +1,12 @@
-//! What may be used once: the `jti`s of assertions and proofs, for as long as they could be used
-//! again.
+//! The replay guard: records the `jti`s of used assertions and proofs until they expire.
 //!
-//! Of any number of parallel uses one wins, since all ask under one lock. What is remembered is
-//! never given up for room: with all of it taken, nothing new is accepted.
+//! One lock makes sure that only one of several concurrent uses succeeds. Entries are never evicted
+//! for room: a full guard refuses everything new.
 //!
-//! Time may step. A step back lets nothing go early, because an entry goes only once the clock has
-//! reached its end. A step forward does, and after the step back such a token would be fresh again:
-//! so the latest end of all that was let go is kept, and what ends no later is refused.
+//! The clock may be set. An entry is dropped once the clock has reached its end, so setting the
+//! clock back drops nothing too early. After a step forward and back, a dropped token would be
+//! valid again. So the guard keeps the latest end of all dropped entries and refuses everything
+//! that ends no later.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ring::digest::{Context, SHA256};
 
-/// Remembers what was used.
+/// The replay guard.
 pub struct ReplayGuard {
     capacity: usize,
     started_at: u64,
@@ -23,28 +23,28 @@ pub struct ReplayGuard {
 }
 
 impl ReplayGuard {
-    /// One that holds `capacity` entries and knows nothing of what was used before `now` (Unix
-    /// seconds).
+    /// Creates a guard for `capacity` entries that records uses from `now` (Unix seconds) on.
     pub fn new(capacity: usize, now: u64) -> Self {
         Self { capacity, started_at: now, used: Mutex::default() }
     }
 
-    /// From when on it knows everything, in Unix seconds. What was made earlier may have been used
-    /// before this process was there, and must be refused.
+    /// The time from which uses are recorded, in Unix seconds. The caller must refuse what was
+    /// signed earlier: it may have been used before this process started.
     pub fn started_at(&self) -> u64 {
         self.started_at
     }
 
-    /// Uses what has this key ([`Owner::key_of`]) and nobody accepts from `until` on (Unix seconds).
+    /// Records the use of the assertion or proof with this key ([`Owner::key_of`]), which expires
+    /// at `until` (Unix seconds).
     ///
     /// # Errors
     ///
-    /// [`ReplayError`]: it must not be accepted now.
+    /// [`ReplayError`]: the caller must refuse it.
     pub fn spend(&self, key: Key, until: u64, now: u64) -> Result<(), ReplayError> {
-        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+        // Ignores poisoning: the data is consistent between any two statements.
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.forget(now);
-        if until <= used.forgotten_until {
+        used.drop_expired(now);
+        if until <= used.dropped_until {
             return Err(ReplayError::Forgotten);
         }
         if used.keys.contains(&key) {
@@ -65,23 +65,23 @@ impl fmt::Debug for ReplayGuard {
     }
 }
 
-/// Who makes its ids unique.
+/// The scope within which a `jti` is unique.
 #[derive(Clone, Copy, Debug)]
 pub enum Owner<'a> {
-    /// A client, in its assertions.
+    /// A client, for its assertions.
     Client(&'a str),
-    /// A key, in its proofs: its thumbprint.
+    /// A key, for its proofs, by its thumbprint.
     Key(&'a [u8]),
 }
 
-/// Why something is not accepted.
+/// Why a use is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayError {
-    /// It may have been used: that is not known any more.
+    /// It may have been used before: its entry may have been dropped.
     Forgotten,
-    /// There is no room to remember it.
+    /// The guard is full.
     Full,
-    /// It was used.
+    /// It was used before.
     Used,
 }
 
@@ -89,26 +89,27 @@ pub enum ReplayError {
 struct Used {
     keys: HashSet<Key>,
     by_end: BinaryHeap<Reverse<(u64, Key)>>,
-    forgotten_until: u64,
+    /// The latest end of all dropped entries.
+    dropped_until: u64,
 }
 
 impl Used {
-    fn forget(&mut self, now: u64) {
+    fn drop_expired(&mut self, now: u64) {
         while let Some(Reverse((until, key))) = self.by_end.peek().copied()
             && until <= now
         {
             self.by_end.pop();
             self.keys.remove(&key);
-            self.forgotten_until = self.forgotten_until.max(until);
+            self.dropped_until = self.dropped_until.max(until);
         }
     }
 }
 
-/// A hash of the owner and its id: whoever finds two that are equal keeps only itself out.
+/// A hash of owner and `jti`. An owner that finds a collision of its ids locks only itself out.
 pub type Key = [u8; 32];
 
 impl Owner<'_> {
-    /// What the owner has made under this id.
+    /// Returns the key of this owner's `token_id`.
     pub fn key_of(self, token_id: &str) -> Key {
         let (kind, owner) = match self {
             Self::Client(id) => (b'c', id.as_bytes()),
@@ -132,7 +133,7 @@ mod tests {
     const A: Owner<'_> = Owner::Client("a");
 
     #[test]
-    fn once_for_each_owner_and_id() {
+    fn an_id_can_be_used_once_per_owner() {
         let guard = ReplayGuard::new(10, 0);
         assert_eq!(guard.spend(A.key_of("1"), 200, 100), Ok(()));
         assert_eq!(guard.spend(A.key_of("1"), 200, 199), Err(ReplayError::Used));
@@ -140,12 +141,12 @@ mod tests {
         assert_eq!(guard.spend(A.key_of("2"), 200, 100), Ok(()));
         assert_eq!(guard.spend(Owner::Client("b").key_of("1"), 200, 100), Ok(()));
         assert_eq!(guard.spend(Owner::Key(b"a").key_of("1"), 200, 100), Ok(()));
-        // The border between owner and id cannot be moved.
+        // The hash separates owner and id.
         assert_eq!(guard.spend(Owner::Client("a1").key_of(""), 200, 100), Ok(()));
     }
 
     #[test]
-    fn of_many_at_once_one_wins() {
+    fn one_of_several_concurrent_uses_succeeds() {
         let guard = ReplayGuard::new(1000, 0);
         let wins: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn full_is_full_until_something_ends() {
+    fn a_full_guard_accepts_more_when_an_entry_expires() {
         let guard = ReplayGuard::new(2, 0);
         assert_eq!(guard.spend(A.key_of("1"), 200, 100), Ok(()));
         assert_eq!(guard.spend(A.key_of("2"), 300, 100), Ok(()));
@@ -173,18 +174,18 @@ mod tests {
     }
 
     #[test]
-    fn no_step_of_the_clock_makes_anything_fresh() {
+    fn setting_the_clock_does_not_allow_a_second_use() {
         let guard = ReplayGuard::new(10, 0);
         assert_eq!(guard.spend(A.key_of("1"), 1300, 1000), Ok(()));
-        // An hour back, and slowly forward again.
+        // An hour back, then forward.
         for now in [0, 1000, 1299] {
             assert_eq!(guard.spend(A.key_of("1"), 1300, now), Err(ReplayError::Used));
         }
-        // An hour forward, where something else is used, and back.
+        // An hour forward, another use, and back.
         assert_eq!(guard.spend(A.key_of("2"), 4900, 4600), Ok(()));
         assert_eq!(guard.spend(A.key_of("1"), 1300, 1000), Err(ReplayError::Forgotten));
         assert_eq!(guard.spend(A.key_of("2"), 4900, 1000), Err(ReplayError::Used));
-        // What cannot have been used then goes on.
+        // What ends later than all dropped entries is accepted.
         assert_eq!(guard.spend(A.key_of("3"), 1301, 1001), Ok(()));
     }
 }

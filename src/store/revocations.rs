@@ -1,9 +1,9 @@
-//! Tokens that were revoked before their time was over (RFC 7009).
+//! Revoked tokens (RFC 7009), in memory and on disk.
 //!
-//! Only revoked tokens have a row, and only until their time is over. Requests look into memory; a
-//! thread of its own writes rows to the disk, all that wait at once, and a revocation counts when
-//! its row is there. If it cannot be written, whoever asked is told so, and the token stays good:
-//! what is answered now and what is true after a restart are the same.
+//! A revoked token has a row until it expires. Requests look up rows in memory. A writer thread
+//! appends all waiting rows in one write; a revocation takes effect when its row is on disk. If the
+//! write fails, the caller gets an error and the token stays valid, so that a restart does not
+//! change the answer.
 
 mod ledger;
 mod revoked;
@@ -28,17 +28,17 @@ use crate::oauth::error::Cause;
 use crate::store::revocations::ledger::{Ledger, Row};
 use crate::store::revocations::revoked::Revoked;
 
-/// Under what a token is revoked.
+/// The key under which a token is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RevocationKey {
-    /// Its `jti`, the 128 bits that we give every `at+jwt`.
+    /// The 128 bits of the `jti` that this server puts into an `at+jwt`.
     TokenId([u8; 16]),
-    /// SHA-256 of its signing input, for a token without a `jti` of ours.
+    /// The SHA-256 of its signing input, for a token without such a `jti`.
     SigningInput([u8; 32]),
 }
 
 impl RevocationKey {
-    /// The key of `token`, whose `jti` this is.
+    /// Returns the key of `token`, given its `jti`.
     pub fn of(token: &[u8], jti: Option<&str>) -> Self {
         jti.and_then(decode).map_or_else(
             || {
@@ -49,14 +49,14 @@ impl RevocationKey {
         )
     }
 
-    /// The key of a token without a `jti`, by all of it but its signature.
+    /// Returns the key of a token without a `jti`, given all of it but the signature.
     pub fn of_signing_input(signing_input: &[u8]) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, signing_input).as_ref());
         Self::SigningInput(hash)
     }
 
-    /// Random or a hash, all of it: any byte spreads keys evenly.
+    /// Selects a shard. All bytes are random or a hash, so any of them spreads evenly.
     fn first_byte(&self) -> u8 {
         match self {
             Self::TokenId([first, ..]) | Self::SigningInput([first, ..]) => *first,
@@ -64,7 +64,7 @@ impl RevocationKey {
     }
 }
 
-/// Exactly this many bytes of base64url without padding.
+/// Decodes exactly `BYTES` bytes of base64url without padding.
 fn decode<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
 }
@@ -72,11 +72,11 @@ fn decode<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
 /// Why a token was not revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RevokeError {
-    /// As many tokens are revoked as the limit allows.
+    /// The limit of revoked tokens is reached.
     Full,
-    /// More revocations wait for the disk than can be held.
+    /// Too many revocations wait for the disk.
     Overloaded,
-    /// The disk did not take it.
+    /// It could not be written to disk.
     NotWritten,
 }
 
@@ -90,29 +90,31 @@ impl From<RevokeError> for Cause {
     }
 }
 
-/// All revoked tokens whose time is not over.
+/// The revoked tokens that have not expired.
 pub struct Revocations {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
 }
 
 impl Revocations {
-    /// Reads what was revoked from `directory`, which is created if need be, and keeps every other
-    /// process from it. New rows are taken up to `limit` of them; each takes 56 to 112
-    /// bytes of memory, and a line of 38 or 62 bytes on the disk; a file has at most twice as many
-    /// lines as are needed, and a thousand.
+    /// Opens the file in `directory`, which is created if necessary, and locks it against other
+    /// processes. At most `limit` rows are kept. A row takes 56 to 112 bytes of memory and a line
+    /// of 38 or 62 bytes on disk. The file is rewritten once it has more than 1000 + 2 × rows
+    /// lines.
     ///
-    /// If the directory cannot be written, that is logged, and tokens are revoked once it can.
+    /// If the directory is not writable, logs a warning. Revocations fail until it is.
     ///
     /// # Errors
     ///
-    /// The [`Fault`]: what stands there cannot be read. Tokens that were revoked must not become
-    /// good by a fault.
+    /// The [`Fault`] if the file cannot be read: a fault must not make revoked tokens valid.
     pub fn open(directory: &Path, limit: usize, clock: Clock) -> Result<Self, Fault> {
         let now = clock.unix_seconds();
         let (ledger, rows) = Ledger::open(directory)?;
         let no_thread = |error: io::Error| {
-            Fault::new(directory, format!("no thread to write with: {error}; allow it more"))
+            Fault::new(
+                directory,
+                format!("the writer thread cannot be started: {error}; raise the limit of threads"),
+            )
         };
         let shared = Arc::new(Shared {
             revoked: Revoked::default(),
@@ -128,7 +130,7 @@ impl Revocations {
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    /// Reads what stands in `directory` as [`Self::open`] would, and changes nothing.
+    /// Reads the file in `directory` as [`Self::open`] does, but changes nothing.
     ///
     /// # Errors
     ///
@@ -137,32 +139,32 @@ impl Revocations {
         ledger::check(directory)
     }
 
-    /// Whether the token of this key was revoked.
+    /// Whether the token with this key was revoked.
     pub fn contains(&self, key: &RevocationKey) -> bool {
         self.shared.revoked.contains(key)
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.shared.revoked.len()
     }
 
-    /// Whether at least half of the room for rows is left.
+    /// Whether at most half of the limit is used.
     pub fn has_much_room(&self) -> bool {
         self.len() < self.shared.limit.div_ceil(2)
     }
 
-    /// Whether there is none.
+    /// Whether no token is revoked.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Revokes the token of this key, whose time is over at `expires_at` (Unix seconds). On disk
-    /// and in force when this completes. One that was revoked already stays so.
+    /// Revokes the token with this key, which expires at `expires_at` (Unix seconds). Completes
+    /// when the revocation is on disk and in effect. Revoking a token twice is not an error.
     ///
     /// # Errors
     ///
-    /// [`RevokeError`]; the token is as good as before.
+    /// [`RevokeError`]: the token was not revoked.
     pub async fn revoke(&self, key: RevocationKey, expires_at: u64) -> Result<(), RevokeError> {
         if self.contains(&key) {
             return Ok(());
@@ -199,7 +201,7 @@ impl Drop for Revocations {
         self.shared.queue().has_ended = true;
         self.shared.arrival.notify_one();
         if let Some(writer) = self.writer.take() {
-            // What a disk that hangs has not taken was never acknowledged.
+            // If the disk hangs, the unwritten rows were never acknowledged.
             join_soon(writer);
         }
     }
@@ -222,14 +224,14 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Waiting>,
-    /// Nobody takes from the queue any more.
+    /// The writer thread has ended or is to end.
     has_ended: bool,
 }
 
 impl Shared {
-    /// The writing thread's work: everything that waits is one write and one sync.
+    /// The writer thread: writes all waiting rows with one write and one sync.
     fn write_to(&self, mut ledger: Ledger) {
-        let _end = End(self);
+        let _close = CloseOnDrop(self);
         let mut looked_at = None;
         let mut look_at_lines = 0;
         loop {
@@ -243,8 +245,8 @@ impl Shared {
             }
             let now = self.clock.unix_seconds();
             let is_full = self.revoked.len() + batch.len() > self.limit;
-            // A pass over all rows whenever they may have doubled, and once a second if there is no
-            // room, is little for each.
+            // Drop expired rows when the number of lines may have doubled and, if there is no room,
+            // once a second. Amortized, a pass over all rows is cheap.
             if ledger.lines() >= look_at_lines || (is_full && looked_at != Some(now)) {
                 self.revoked.forget_ended(now);
                 looked_at = Some(now);
@@ -276,7 +278,7 @@ impl Shared {
         } else {
             ledger.write(&fresh, &self.revoked).map_err(|error| {
                 let file = ledger.path().display();
-                error!(%file, %error, "a revocation was not written: make room or give access");
+                error!(%file, %error, "a revocation was not written: check free space and access");
                 RevokeError::NotWritten
             })
         };
@@ -288,16 +290,16 @@ impl Shared {
         }
     }
 
-    /// Whole between any two statements, so a panic elsewhere cannot have broken it.
+    /// Ignores poisoning: the data is consistent between any two statements.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// However the writing thread ends, nobody waits for it after that.
-struct End<'a>(&'a Shared);
+/// Closes the queue when the writer thread ends, even by a panic, so that no request waits for it.
+struct CloseOnDrop<'a>(&'a Shared);
 
-impl Drop for End<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         let mut queue = self.0.queue();
         queue.has_ended = true;
@@ -307,7 +309,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// A row that is to be written, and whoever waits for it.
+/// A row to write, and the slot of the request that waits for it.
 struct Waiting {
     row: Row,
     slot: Arc<Slot>,
@@ -321,7 +323,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // Nothing happens if there was a result.
+        // No effect if there is a result already.
         self.slot.finish(Err(RevokeError::NotWritten));
     }
 }
@@ -351,7 +353,7 @@ impl Slot {
     }
 }
 
-/// Revocations that may wait for the disk, some hundred bytes each.
+/// The most revocations that wait for the disk; each takes some hundred bytes.
 const MAX_WAITING: usize = 10_000;
 
 #[cfg(test)]
@@ -378,15 +380,15 @@ mod tests {
         Revocations::open(directory.path(), limit, clock.clone()).unwrap()
     }
 
-    /// Revokes these all at once.
+    /// Revokes these concurrently.
     fn revoke(
         revocations: &Revocations,
         numbers: std::ops::Range<u64>,
         expires_at: u64,
     ) -> Vec<Result<(), RevokeError>> {
         let runtime = Builder::new_current_thread().build().unwrap();
-        let wishes = numbers.map(|number| revocations.revoke(key(number), expires_at));
-        runtime.block_on(join_all(wishes))
+        let revoked = numbers.map(|number| revocations.revoke(key(number), expires_at));
+        runtime.block_on(join_all(revoked))
     }
 
     fn lines(directory: &TempDir) -> usize {
@@ -394,26 +396,26 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_the_tokens_id_or_the_hash_of_what_is_signed() {
+    fn a_key_is_the_jti_or_the_hash_of_the_signing_input() {
         let id = RevocationKey::of(b"a.b.c", Some("kGGv6zFBu5FLUEcBWPGsQw"));
         assert!(matches!(id, RevocationKey::TokenId([0x90, 0x61, ..])));
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, b"a.b").as_ref());
-        // No id, one of other length, and one that is not written as we do.
+        // No id, one of another length, non-canonical base64url, and other characters.
         for jti in [None, Some("x"), Some("kGGv6zFBu5FLUEcBWPGsQx"), Some("not/base64url")] {
             assert_eq!(RevocationKey::of(b"a.b.c", jti), RevocationKey::SigningInput(hash));
         }
     }
 
     #[test]
-    fn many_at_once_are_each_written_once_and_read_again() {
+    fn concurrent_revocations_are_written_once_each_and_read_again() {
         let directory = TempDir::new().unwrap();
         let (clock, _) = Clock::manual(NOW);
         let revocations = open(&directory, 10_000, &clock);
         let numbers = || (0..500).chain(0..500).chain(250..750);
         let runtime = Builder::new_current_thread().build().unwrap();
-        let wishes = numbers().map(|number| revocations.revoke(key(number), NOW + 60));
-        let results = runtime.block_on(join_all(wishes));
+        let revoked = numbers().map(|number| revocations.revoke(key(number), NOW + 60));
+        let results = runtime.block_on(join_all(revoked));
         assert!(results.iter().all(Result::is_ok));
         assert_eq!((revocations.len(), lines(&directory)), (750, 750));
         drop(revocations);
@@ -424,27 +426,27 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_written_anew_when_most_of_it_is_over() {
+    fn the_file_is_rewritten_when_most_rows_have_expired() {
         let directory = TempDir::new().unwrap();
-        let (clock, hand) = Clock::manual(NOW);
+        let (clock, manual) = Clock::manual(NOW);
         let revocations = open(&directory, 100_000, &clock);
         assert!(revoke(&revocations, 0..3000, NOW + 60).iter().all(Result::is_ok));
         assert!(revoke(&revocations, 3000..3010, NOW + 9000).iter().all(Result::is_ok));
         assert_eq!(lines(&directory), 3010);
-        // Kept an hour longer than the tokens live, for clocks that are set back.
-        hand.set(NOW + 60 + 3599);
+        // Rows are kept for an hour after expiry, for clocks that are set back.
+        manual.set(NOW + 60 + 3599);
         assert!(revoke(&revocations, 3010..7100, NOW + 9000).iter().all(Result::is_ok));
         assert!(revocations.contains(&key(0)));
-        hand.set(NOW + 60 + 3600);
-        // However the writes fell together: more lines than any look so far has asked for.
+        manual.set(NOW + 60 + 3600);
+        // More lines than any threshold so far, however the writes were batched.
         let enough = ledger::lines_for(7100) as u64;
         assert!(revoke(&revocations, 7100..enough, NOW + 9000).iter().all(Result::is_ok));
         assert!(revoke(&revocations, enough..enough + 1, NOW + 9000).iter().all(Result::is_ok));
         assert_eq!(revocations.len() as u64, enough + 1 - 3000);
         assert!(!revocations.contains(&key(0)));
         drop(revocations);
-        // A look at the start and the first row after it, and what is over is gone.
-        hand.set(NOW + 9000 + 3600);
+        // Opening and the first write drop expired rows.
+        manual.set(NOW + 9000 + 3600);
         let revocations = open(&directory, 10_000, &clock);
         assert!(revocations.is_empty());
         assert!(revoke(&revocations, 0..1, NOW + 20_000)[0].is_ok());
@@ -452,20 +454,20 @@ mod tests {
     }
 
     #[test]
-    fn a_full_set_takes_more_when_something_is_over() {
+    fn a_full_set_accepts_more_when_a_row_has_expired() {
         let directory = TempDir::new().unwrap();
-        let (clock, hand) = Clock::manual(NOW);
+        let (clock, manual) = Clock::manual(NOW);
         let revocations = open(&directory, 3, &clock);
         let results = revoke(&revocations, 0..5, NOW + 60);
         let taken = results.iter().filter(|result| result.is_ok()).count();
         assert_eq!((taken, revocations.len()), (3, 3));
         assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(RevokeError::Full))));
-        hand.set(NOW + 60 + 3599);
+        manual.set(NOW + 60 + 3599);
         assert_eq!(revoke(&revocations, 5..6, NOW + 9000), [Err(RevokeError::Full)]);
-        hand.set(NOW + 60 + 3600);
+        manual.set(NOW + 60 + 3600);
         assert_eq!(revoke(&revocations, 6..7, NOW + 9000), [Ok(())]);
         assert_eq!(revocations.len(), 1);
-        // What was read from the file is kept, whatever the limit.
+        // Rows from the file are kept even above the limit.
         assert!(revoke(&revocations, 7..9, NOW + 9000).iter().all(Result::is_ok));
         drop(revocations);
         let revocations = open(&directory, 1, &clock);

@@ -1,28 +1,28 @@
-//! When clients run out of secrets: counted for operators, so that none is cut off by surprise.
+//! Counts the clients whose secrets all expire soon, so that operators can be warned.
 
 use crate::oauth::client::{AuthMethod, Client, Registry};
 
-/// When the last secret of each client ends (Unix seconds), in order: of enabled clients that
-/// authenticate by a secret, those whose every secret has an end.
+/// The sorted times (Unix seconds) at which clients lose their last secret. Only enabled clients
+/// that authenticate by a secret and whose secrets all expire.
 #[derive(Debug)]
 pub struct SecretEnds(Box<[u64]>);
 
 impl SecretEnds {
-    /// Of all `clients`.
+    /// Computes the times of all `clients`.
     pub fn of(clients: &Registry) -> Self {
         let mut ends: Vec<_> = clients.iter().filter_map(last_end).collect();
         ends.sort_unstable();
         Self(ends.into())
     }
 
-    /// How many clients have no secret that is good at `time` or later.
+    /// The number of clients without a secret that is valid after `time`.
     pub fn before(&self, time: u64) -> usize {
         self.0.partition_point(|end| *end <= time)
     }
 }
 
-/// When the client's last secret ends (Unix seconds). `None`: one has no end, or the client is
-/// disabled or authenticates in another way.
+/// Returns when the client's last secret expires (Unix seconds). `None` if a secret does not
+/// expire, or the client is disabled or does not authenticate by a secret.
 pub fn last_end(client: &Client) -> Option<u64> {
     let by_secret = AuthMethod::DEFAULT.iter().any(|method| client.auth_methods.contains(*method));
     if !client.enabled || !by_secret {
@@ -42,7 +42,7 @@ mod tests {
     use crate::store::client_file;
 
     #[test]
-    fn a_client_runs_out_when_its_last_secret_ends() {
+    fn a_client_counts_when_its_last_secret_has_expired() {
         let client = |id: &str, ends: &[Option<u64>], more: Value| {
             let secret = |(label, end): (usize, &Option<u64>)| {
                 let hash = "$sha256$ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0";

@@ -1,7 +1,7 @@
-//! Which secrets are in use: so that an operator knows when an old one can go.
+//! Counts the uses of each client secret, so that an operator knows when an old one can be removed.
 //!
-//! Kept in memory, from the start of the process on. A reload keeps it: the figures belong to a
-//! client's id and a secret's label, and not to the registry that was read.
+//! The counts are kept in memory from the start of the process on. They belong to a client's id and
+//! a secret's label, so they are kept across reloads.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -11,29 +11,29 @@ use crate::oauth::client::{Client, Registry};
 use crate::oauth::client_secret::ClientSecret;
 use crate::tally::Tally;
 
-/// The uses of every secret that was used, by client and label.
+/// The uses of every used secret, by client id and label.
 #[derive(Default)]
 pub struct SecretUses(Mutex<BTreeMap<Box<str>, Labelled>>);
 
-/// A client's secrets are few.
+/// By label. A list, because a client has few secrets.
 type Labelled = Vec<(Box<str>, Arc<Tally>)>;
 
 impl SecretUses {
     /// Counts one successful use of `secret` at `now` (Unix seconds).
     pub fn record(&self, client: &Client, secret: &ClientSecret, now: u64) {
-        // Looked up once for each secret of a snapshot; from then on it is two additions.
+        // Looked up once per secret and snapshot; after that, two atomic operations.
         secret.used.get_or_init(|| self.enter(&client.id, &secret.label)).record(now);
     }
 
-    /// How a secret was used. `None`: not at all.
+    /// Returns the uses of a secret; `None` if it was never used.
     pub fn of(&self, client_id: &str, label: &str) -> Option<Arc<Tally>> {
         let uses = self.uses();
         let (_, used) = uses.get(client_id)?.iter().find(|(known, _)| **known == *label)?;
         Some(Arc::clone(used))
     }
 
-    /// Two metrics for each secret that was used and that `clients` still have, in the Prometheus
-    /// text format.
+    /// Returns two metrics for each used secret that `clients` still have, in the Prometheus text
+    /// format. Removes the others.
     pub fn to_metrics(&self, clients: &Registry) -> String {
         let mut uses = self.uses();
         uses.retain(|id, labelled| {
@@ -50,7 +50,7 @@ impl SecretUses {
             for (id, labelled) in &*uses {
                 for (label, used) in labelled {
                     let (id, label, value) = (Escaped(id), Escaped(label), value(used));
-                    // A string takes everything.
+                    // Writing to a String cannot fail.
                     let _ = writeln!(text, "{name}{{client=\"{id}\",label=\"{label}\"}} {value}");
                 }
             }
@@ -69,7 +69,7 @@ impl SecretUses {
         used
     }
 
-    /// Whole between any two statements, so a panic elsewhere cannot have broken it.
+    /// Ignores poisoning: the data is consistent between any two statements.
     fn uses(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Labelled>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,18 +88,18 @@ const METRICS: [Metric; 2] = [
     (
         "grantd_secret_uses_total",
         "counter",
-        "Successful uses of a client's secret since the start.",
+        "Successful uses of a client's secret since the server started.",
         Tally::count,
     ),
     (
         "grantd_secret_last_use_seconds",
         "gauge",
-        "When a client's secret was used last, in Unix seconds.",
+        "Time of the last successful use of a client's secret, in Unix seconds.",
         Tally::last,
     ),
 ];
 
-/// As the value of a label, where three characters have another meaning.
+/// Escapes the value of a Prometheus label.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -134,11 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn figures_outlive_a_reload_but_not_the_client() {
+    fn figures_are_kept_across_reloads_until_the_client_is_removed() {
         let uses = SecretUses::default();
         assert_eq!(uses.to_metrics(&registry(&["one"])), "");
         for now in [5, 7] {
-            // As after a reload: nothing in these clients says that they were used before.
+            // As after a reload: these clients do not hold the earlier uses.
             let clients = registry(&["one", "t\\wo"]);
             for id in ["one", "t\\wo"] {
                 let client = clients.get(id).unwrap();
@@ -158,6 +158,6 @@ mod tests {
             format!("grantd_secret_last_use_seconds{series} 7"),
         ];
         assert_eq!(lines, expected);
-        assert!(uses.of("one", "a\"\n").is_none(), "it is not registered any more");
+        assert!(uses.of("one", "a\"\n").is_none(), "the client is no longer registered");
     }
 }

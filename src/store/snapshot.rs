@@ -1,5 +1,5 @@
-//! The one immutable state that requests read: clients, keys and the issuer's name, read together
-//! and swapped together, so that no request ever sees half of a change.
+//! The immutable snapshot that requests read: clients, keys, issuer and configuration. A reload
+//! replaces it as a whole, so that no request sees half of a change.
 
 use std::path::PathBuf;
 
@@ -14,31 +14,31 @@ use crate::store::file_watch::Stamp;
 use crate::store::secret_ends::SecretEnds;
 use crate::store::{admin_token, client_file, key_directory};
 
-/// Everything that a request may read.
+/// Everything that requests read.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Who may ask.
+    /// The registered clients.
     pub clients: Registry,
-    /// What signs.
+    /// The signing keys.
     pub keys: KeySet,
-    /// In whose name.
+    /// The issuer's URL.
     pub issuer: IssuerUrl,
-    /// Under which settings.
+    /// The configuration.
     pub config: Config,
-    /// The hash of the token that opens the admin listener to other machines, if there is one.
+    /// The hash of the admin token, if one is configured.
     pub admin_token: Option<FastHash>,
-    /// How many were in force before it, and 1.
+    /// The number of this snapshot in the process, counted from 1.
     pub generation: u64,
-    /// What unknown client ids cost.
+    /// The decoys for unknown client ids.
     pub decoys: Decoys,
-    /// When clients run out of secrets.
+    /// The times at which clients lose their last secret.
     pub secret_ends: SecretEnds,
-    /// Whether the demo secrets, which are public, may be used.
+    /// Whether the public demo secrets are accepted.
     pub allows_demo_secrets: bool,
 }
 
 impl Snapshot {
-    /// The first snapshot of a process. Without an admin token, which is a field to be set.
+    /// Creates the first snapshot of a process. Its `admin_token` is `None`; the caller sets it.
     pub fn new(clients: Registry, keys: KeySet, issuer: IssuerUrl, config: Config) -> Self {
         let decoys = Decoys::of(&clients);
         let secret_ends = SecretEnds::of(&clients);
@@ -56,8 +56,8 @@ impl Snapshot {
         }
     }
 
-    /// The one that comes after `old` at `now` (Unix seconds), whose budgets and kept tokens it goes
-    /// on with.
+    /// Creates the successor of `old` at `now` (Unix seconds). It takes over rate limits and
+    /// reusable tokens.
     pub fn after(
         old: &Self,
         mut clients: Registry,
@@ -67,47 +67,47 @@ impl Snapshot {
         now: u64,
     ) -> Self {
         clients.continue_from(&old.clients, old.issuer == issuer);
-        // What was handed out under longer times is still out there.
+        // Tokens and key sets that were issued with longer lifetimes are still in use.
         let retention = Sources::of(&config).retention(&clients).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, retention, now);
         let generation = old.generation + 1;
         Self { generation, ..Self::new(clients, keys, issuer, config) }
     }
 
-    /// Whether there is a proxy that may state client certificates.
+    /// Whether a proxy may forward client certificates.
     pub fn has_certificates(&self) -> bool {
         self.config.certificate_proxies().next().is_some()
     }
 }
 
-/// Where a snapshot comes from.
+/// The files that a snapshot is read from.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// The client registry.
+    /// The file of the client registry.
     pub clients: PathBuf,
     /// The directory of keys.
     pub keys: PathBuf,
-    /// The file with the admin listener's token, if there is to be one.
+    /// The file of the admin token, if one is configured.
     pub admin_token_file: Option<PathBuf>,
-    /// How long a fetched key set may be used, in seconds.
+    /// The time for which verifiers may cache a key set, in seconds.
     pub jwks_max_age: u64,
 }
 
-/// What stands in the files.
+/// The contents of the files.
 #[derive(Debug)]
 pub struct Contents {
     /// The client registry.
     pub clients: Registry,
-    /// The keys, whatever their state.
+    /// The keys, in any state.
     pub keys: Vec<SigningKey>,
-    /// The hash of the admin listener's token.
+    /// The hash of the admin token.
     pub admin_token: Option<FastHash>,
-    /// How the files that `jwks` names looked before they were read.
+    /// The stamp, taken before reading, of the files that `jwks` fields name.
     pub key_files: Stamp,
 }
 
 impl Sources {
-    /// Those that `config` names.
+    /// Returns the files that `config` names.
     pub fn of(config: &Config) -> Self {
         Self {
             clients: config.clients.clone(),
@@ -117,11 +117,11 @@ impl Sources {
         }
     }
 
-    /// Reads everything.
+    /// Reads all files.
     ///
     /// # Errors
     ///
-    /// Every fault in every file.
+    /// The faults of all files.
     pub fn load(&self) -> Result<Contents, Vec<Fault>> {
         let clients = client_file::load_with_key_files(&self.clients);
         match (clients, key_directory::load(&self.keys), self.admin_token()) {
@@ -136,13 +136,13 @@ impl Sources {
         }
     }
 
-    /// Only a hash of the token is kept.
+    /// Reads the admin token; only its hash is kept.
     fn admin_token(&self) -> Result<Option<FastHash>, Fault> {
         let file = self.admin_token_file.as_deref();
         file.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose()
     }
 
-    /// How long verifiers may hold on to things, given who is registered.
+    /// Returns how long verifiers may use key sets and tokens, given the registered clients.
     pub fn retention(&self, clients: &Registry) -> Retention {
         let longest = clients.iter().map(|client| client.token_lifetime).max();
         Retention {
@@ -152,7 +152,7 @@ impl Sources {
     }
 }
 
-/// The demo clients among `clients`, known by the hashes of the secrets that everyone knows.
+/// Returns the ids of the clients that have a public demo secret, sorted.
 pub fn demo_clients(clients: &Registry) -> Vec<&str> {
     let is_demo = |secret: &ClientSecret| match &secret.hash {
         SecretHash::Fast(hash) => bool::from(is_demo_secret(hash)),
@@ -167,8 +167,8 @@ pub fn demo_clients(clients: &Registry) -> Vec<&str> {
     found
 }
 
-/// The clients that need a proxy which states their certificates: the first few in order, and how
-/// many more there are.
+/// Returns the ids of the enabled clients that need a proxy to forward their certificates: the
+/// first few, sorted, and then `and N more`.
 pub fn certificate_clients(clients: &Registry) -> Vec<String> {
     let needing = clients.iter().filter(|client| client.enabled && client.needs_certificate());
     let mut ids: Vec<_> = needing.map(|client| client.id.to_string()).collect();
@@ -181,5 +181,5 @@ pub fn certificate_clients(clients: &Registry) -> Vec<String> {
     ids
 }
 
-/// As many as fit into a line.
+/// The most ids in a message.
 const NAMED: usize = 5;

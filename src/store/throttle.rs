@@ -1,16 +1,17 @@
-//! Guessing is slowed: each attempt to authenticate needs a unit of two budgets.
+//! Failure budgets, which slow down guessing: each attempt to authenticate takes a unit of two
+//! budgets.
 //!
 //! One budget is that of a client at a [`ClientNetwork`], the other that of the network. An attempt
-//! has its units before it is told whether it was right, and gets them back if it was. So no answer
-//! says anything about a secret unless a unit was paid for it, however many attempts run at once.
-//! Without a unit, nothing is looked at.
+//! takes its units before the result is known and gets them back if it succeeds. So no answer about
+//! a secret is free, however many attempts run concurrently. If a budget is used up, the
+//! credentials are not looked at.
 //!
-//! A client that was right at a network in the last day is held to its own budget there alone, so
-//! that its neighbours do not lock it out. Where many share a network, both budgets are wider
-//! ([`FailureLimits::shared_factor`]), and a client whose secrets cannot be guessed has none.
+//! A client that has authenticated at a network in the last day is *known* there, and needs only
+//! its own budget: others cannot lock it out. On a shared network both budgets are larger
+//! ([`FailureLimits::shared_factor`]), and a client whose secrets cannot be guessed needs none.
 //!
-//! While every budget is full, an attempt takes no lock: taking a unit and giving it back would
-//! change nothing.
+//! While all budgets are full, a successful attempt takes no lock: it would only take units and
+//! return them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,49 +23,49 @@ use std::time::{Duration, Instant};
 use crate::config::FailureLimits;
 use crate::oauth::client_network::ClientNetwork;
 
-/// All budgets of failed attempts.
+/// All failure budgets.
 pub struct Throttle {
     origin: Instant,
     budgets: Mutex<HashMap<u64, Budget>>,
-    /// No budget is below full from here on, in nanoseconds after `origin`.
+    /// Lock-free fast path: all budgets are full from this time on, in nanoseconds after `origin`.
     full_from: AtomicU64,
     capacity: usize,
-    known: Known,
+    known: KnownClients,
     refused: [AtomicU64; 2],
     hasher: RandomState,
 }
 
-/// Which budget is used up.
+/// The budget that is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
-    /// That of the client at its network.
+    /// The budget of the client at its network.
     Client,
-    /// That of the network.
+    /// The budget of the network.
     Network,
 }
 
 impl Throttle {
-    /// A throttle that has seen nothing at `now`, and remembers failures of up to `capacity` clients
-    /// and networks. Each takes some 40 bytes.
+    /// Creates full budgets at `now`. Stores at most `capacity` budgets that are not full, in some
+    /// 40 bytes each.
     pub fn new(capacity: usize, now: Instant) -> Self {
         Self {
             origin: now,
             budgets: Mutex::default(),
             full_from: AtomicU64::new(0),
             capacity,
-            known: Known((0..KNOWN).map(|_| AtomicU64::new(0)).collect()),
+            known: KnownClients((0..KNOWN).map(|_| AtomicU64::new(0)).collect()),
             refused: Default::default(),
             hasher: RandomState::new(),
         }
     }
 
-    /// Begins an attempt to authenticate as `client_id` from `network`. `is_guessable`: whether the
-    /// client has a secret that only a slow hash protects. `may_be_known`: whether it is registered
-    /// and enabled still.
+    /// Begins an attempt to authenticate as `client_id` from `network`. `is_guessable` says whether
+    /// the client has a secret with a slow hash, `may_be_known` whether it is registered and
+    /// enabled.
     ///
     /// # Errors
     ///
-    /// A budget is used up: the seconds until it has a unit again, at least 1.
+    /// If a budget is used up, the seconds until it has a unit again, at least 1.
     pub fn begin(
         &self,
         client_id: &str,
@@ -85,7 +86,7 @@ impl Throttle {
         attempt.check(now).map(|()| attempt)
     }
 
-    /// How many attempts were refused for want of this budget.
+    /// The number of attempts refused because this budget was used up.
     pub fn refused(&self, spent: Spent) -> u64 {
         self.refused[spent as usize].load(Ordering::Relaxed)
     }
@@ -101,11 +102,11 @@ impl Throttle {
 
     /// Hours since the start, counted from 1.
     fn hours(&self, now: Instant) -> u16 {
-        // 65,536 hours are seven years; wrapping then makes one hour a day ago.
+        // Wraps after 65,536 hours, seven years. A stale entry may then count as recent for a day.
         (now.saturating_duration_since(self.origin).as_secs() / 3600 + 1) as u16
     }
 
-    /// Whole between any two statements, so a panic elsewhere cannot have broken it.
+    /// Ignores poisoning: the data is consistent between any two statements.
     fn budgets(&self) -> MutexGuard<'_, HashMap<u64, Budget>> {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,55 +118,55 @@ impl fmt::Debug for Throttle {
     }
 }
 
-/// One attempt to authenticate, from its beginning until it is known whether it was right.
+/// An attempt to authenticate whose result is not known yet.
 ///
-/// One that is dropped before has not been told anything; what it has taken stays taken.
+/// If it is dropped without a result, the units that it has taken stay taken.
 #[derive(Debug)]
-#[must_use = "an attempt was right or wrong"]
+#[must_use = "an attempt must be given its result"]
 pub struct Attempt<'t> {
     throttle: &'t Throttle,
     pair: u64,
     network: ClientNetwork,
     is_known: bool,
-    /// Whether it is held to no budget at all.
+    /// Whether it needs no budget.
     is_free: bool,
-    /// Of the client's budget and of the network's.
+    /// The rates of the client's budget and of the network's.
     rates: [Rate; 2],
-    /// What it has taken of either.
+    /// What it has taken from each; `None` if nothing.
     taken: Option<[Taken; 2]>,
 }
 
 impl Attempt<'_> {
-    /// Whether the client was right at this network in the last day.
+    /// Whether the client is known at this network.
     pub fn is_known(&self) -> bool {
         self.is_known
     }
 
-    /// The client and its network, as a number that is the same for each of its attempts.
+    /// A hash of the client and its network.
     pub fn pair(&self) -> u64 {
         self.pair
     }
 
-    /// The client at whatever network, as such a number.
+    /// A hash of the client alone.
     pub fn client_key(&self, client_id: &str) -> u64 {
         self.throttle.hasher.hash_one(client_id)
     }
 
-    /// The network, as such a number.
+    /// A hash of the network.
     pub fn network_key(&self) -> u64 {
         self.throttle.hasher.hash_one(self.network)
     }
 
-    /// Whether it has taken its units already.
+    /// Whether it has taken its units.
     pub fn has_paid(&self) -> bool {
         self.taken.is_some()
     }
 
-    /// Takes the units now: to be called before anything that takes time or room.
+    /// Takes the units. Call it before anything that costs time or memory.
     ///
     /// # Errors
     ///
-    /// As [`Throttle::begin`]: others have used the budget up since.
+    /// As [`Throttle::begin`], if other attempts have used the budget up since.
     pub fn take(&mut self, now: Instant) -> Result<(), u32> {
         if self.is_free || self.taken.is_some() {
             return Ok(());
@@ -190,12 +191,12 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// The client has proven to be who it claims to be: its units are given back.
+    /// Ends a successful attempt: returns its units.
     ///
     /// # Errors
     ///
-    /// As [`Throttle::begin`]: others have used the budget up since, and this may be one of their
-    /// many guesses.
+    /// As [`Throttle::begin`], if it has taken no units and other attempts have used the budget up
+    /// since: this may be a guess of the same attacker.
     pub fn was_right(self, now: Instant) -> Result<(), u32> {
         let throttle = self.throttle;
         match self.taken {
@@ -208,20 +209,20 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// The client has not: its units stay taken.
+    /// Ends a failed attempt: its units stay taken.
     ///
     /// # Errors
     ///
-    /// As [`Throttle::begin`]: others have used the budget up since.
+    /// As [`Throttle::begin`], if other attempts have used the budget up since.
     pub fn was_wrong(mut self, now: Instant) -> Result<(), u32> {
         self.take(now)
     }
 
-    /// The refusal says nothing about a secret or a key: the units are given back.
+    /// Ends an attempt whose refusal reveals nothing about a secret or key: returns its units.
     ///
     /// # Errors
     ///
-    /// As [`Throttle::begin`]: others have used the budget up since.
+    /// As [`Throttle::begin`], if other attempts have used the budget up since.
     pub fn was_no_guess(self, now: Instant) -> Result<(), u32> {
         match self.taken {
             Some(taken) => {
@@ -232,7 +233,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Whether there is a unit.
+    /// Checks that the budgets have a unit each.
     fn check(&self, now: Instant) -> Result<(), u32> {
         let throttle = self.throttle;
         let now = throttle.nanos(now);
@@ -243,7 +244,7 @@ impl Attempt<'_> {
         spent.map_or(Ok(()), |spent| Err(throttle.refuse(spent)))
     }
 
-    /// Which budget is used up at `now`, and for how long.
+    /// Returns the budget that is used up at `now`, and for how long.
     fn spent(&self, budgets: &HashMap<u64, Budget>, now: u64) -> Option<(Spent, Duration)> {
         let wait = |key: u64, rate: Rate| budgets.get(&key)?.wait(rate, now);
         let [client, network] = self.rates;
@@ -262,16 +263,16 @@ impl Attempt<'_> {
     }
 }
 
-/// What an attempt has taken of a budget.
+/// What an attempt has taken from a budget.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    /// When the budget would be full again, just after, in nanoseconds.
+    /// When the budget, right after taking, would be full again, in nanoseconds.
     full_at: u64,
-    /// In nanoseconds; less than a unit where less was left.
+    /// In nanoseconds; less than a unit if less was left.
     amount: u64,
 }
 
-/// How many units a budget holds, and how long each takes to come back.
+/// The size of a budget and the time in which it refills a unit.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     units: u64,
@@ -286,13 +287,13 @@ impl Rate {
     }
 }
 
-/// A budget that refills evenly: when it will be full again, in nanoseconds (the theoretical arrival
-/// time of GCRA).
+/// A budget that refills evenly: the time at which it will be full, in nanoseconds (GCRA's
+/// theoretical arrival time).
 #[derive(Clone, Copy, Debug, Default)]
 struct Budget(u64);
 
 impl Budget {
-    /// How long it is until there is a unit; `None`: there is one now.
+    /// Returns the time until it has a unit; `None` if it has one now.
     fn wait(self, rate: Rate, now: u64) -> Option<Duration> {
         let all_but_one = rate.each * (rate.units - 1);
         let wait = self.0.saturating_sub(now).checked_sub(all_but_one)?;
@@ -301,19 +302,19 @@ impl Budget {
 
     fn take(&mut self, rate: Rate, now: u64) -> Taken {
         let before = self.0.max(now);
-        // A client that is known takes from its network's budget too, but no more than there is.
+        // A known client may find its network's budget used up. It takes only what is left.
         let most = now.saturating_add(rate.each * rate.units);
         self.0 = before.saturating_add(rate.each).min(most).max(before);
         Taken { full_at: self.0, amount: self.0 - before }
     }
 
-    /// What time has given back since is not given twice.
+    /// Returns what was taken, less what has been refilled since.
     fn give_back(&mut self, taken: Taken, now: u64) {
         self.0 = self.0.saturating_sub(taken.amount.min(taken.full_at.saturating_sub(now)));
     }
 }
 
-/// Forgets the budgets that are full; and if that is too little, the half that is nearest to it.
+/// Drops the full budgets and, of the others, the half that is closest to full.
 fn make_room(budgets: &mut HashMap<u64, Budget>, now: u64) {
     budgets.retain(|_, budget| budget.0 > now);
     let mut ends: Vec<_> = budgets.values().map(|budget| budget.0).collect();
@@ -325,34 +326,34 @@ fn make_room(budgets: &mut HashMap<u64, Budget>, now: u64) {
     }
 }
 
-/// The clients that were right, each at its network, and in which hour they were last. A
-/// direct-mapped cache: a pair has one place, and the low bits of a pair are its place.
-struct Known(Box<[AtomicU64]>);
+/// The known clients, each with the hour of its last success. A direct-mapped cache: the low bits
+/// of a pair's hash select its slot.
+struct KnownClients(Box<[AtomicU64]>);
 
-impl Known {
+impl KnownClients {
     fn contains(&self, pair: u64, hour: u16) -> bool {
-        let entry = self.place_of(pair).load(Ordering::Relaxed);
+        let entry = self.slot(pair).load(Ordering::Relaxed);
         let age = hour.wrapping_sub(entry as u16);
         entry & !HOUR == pair & !HOUR && entry & HOUR != 0 && age < 24
     }
 
     fn insert(&self, pair: u64, hour: u16) {
         let entry = pair & !HOUR | u64::from(hour);
-        let place = self.place_of(pair);
-        // A store would take the cache line from other cores; most often it would change nothing.
-        if place.load(Ordering::Relaxed) != entry {
-            place.store(entry, Ordering::Relaxed);
+        let slot = self.slot(pair);
+        // Usually unchanged. An unnecessary store would invalidate the cache line in other cores.
+        if slot.load(Ordering::Relaxed) != entry {
+            slot.store(entry, Ordering::Relaxed);
         }
     }
 
-    fn place_of(&self, pair: u64) -> &AtomicU64 {
+    fn slot(&self, pair: u64) -> &AtomicU64 {
         &self.0[(pair & HOUR) as usize]
     }
 }
 
-/// Half a mebibyte of places.
+/// The number of slots, which take 512 KiB.
 const KNOWN: usize = 1 << 16;
-/// The bits of an entry that hold the hour, and of a pair that say its place.
+/// The bits of an entry that hold the hour. The same bits of a pair select its slot.
 const HOUR: u64 = KNOWN as u64 - 1;
 
 #[cfg(test)]
@@ -419,7 +420,7 @@ mod tests {
         assert_eq!(check("a", here, 19), Err(2));
         assert_eq!(check("a", here, 20), Ok(()));
         assert_eq!(fixture.throttle.refused(Spent::Client), 2);
-        // Neither another client at this network nor this client elsewhere has done anything.
+        // Another client at this network and this client at another network have their own budgets.
         assert_eq!(check("b", here, 0), Ok(()));
         assert_eq!(check("a", there, 0), Ok(()));
 
@@ -427,7 +428,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(fixture.fail("b", here), Ok(()));
         }
-        // One network, whichever client it names; but not one that was right there.
+        // The network's budget is used up for all clients that are not known there.
         assert_eq!(check("c", here, 0), Err(11));
         assert_eq!(check("known", here, 0), Ok(()));
         assert_eq!(check("c", there, 0), Ok(()));
@@ -435,16 +436,16 @@ mod tests {
     }
 
     #[test]
-    fn attempts_at_the_same_time_pay_before_they_are_told() {
+    fn concurrent_attempts_take_their_units_before_the_result() {
         let fixture = Fixture::new();
         let here = ClientNetwork::of_v4(1);
         let mut attempts: Vec<_> = (0..5).map(|_| fixture.begin("a", here, 0).unwrap()).collect();
         let taken = attempts.iter_mut().map(|attempt| attempt.take(fixture.start));
         assert_eq!(taken.collect::<Vec<_>>(), [Ok(()), Ok(()), Ok(()), Err(21), Err(21)]);
-        // Without a unit, one that was right is told as little as one that was wrong.
+        // Without a unit, success and failure get the same answer.
         assert_eq!(attempts.pop().unwrap().was_right(fixture.start), Err(21));
         assert_eq!(attempts.pop().unwrap().was_wrong(fixture.start), Err(21));
-        // One that had a unit and was right gives it back; one that is dropped does not.
+        // A success returns its unit; a dropped attempt does not.
         assert_eq!(attempts.pop().unwrap().was_right(fixture.start), Ok(()));
         drop(attempts);
         assert_eq!(fixture.fail("a", here), Ok(()));
@@ -452,12 +453,12 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_time_has_given_back_is_not_given_back_again() {
+    fn a_refilled_unit_is_not_returned_again() {
         let fixture = Fixture::new();
         let here = ClientNetwork::of_v4(1);
         let mut slow = fixture.begin("a", here, 0).unwrap();
         assert_eq!(slow.take(fixture.start), Ok(()));
-        // It takes 20 s and more; meanwhile its unit has come back, and others fail.
+        // By 30 s its unit has been refilled, and other attempts fail.
         for _ in 0..3 {
             let attempt = fixture.begin("a", here, 30).unwrap();
             assert_eq!(attempt.was_wrong(fixture.at(30)), Ok(()));
@@ -467,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_login_gives_back_what_it_took_and_no_more() {
+    fn a_success_returns_no_more_than_it_took() {
         let fixture = Fixture::new();
         let here = ClientNetwork::of_v4(1);
         assert_eq!(fixture.succeed("known", here, 0), Ok(()));
@@ -484,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn where_many_share_a_network_budgets_are_wide_and_random_secrets_have_none() {
+    fn budgets_are_larger_on_a_shared_network_and_random_secrets_need_none() {
         let fixture = Fixture::new();
         let proxy = ClientNetwork::of_v4(1).shared();
         assert_eq!(fixture.succeed("known", proxy, 0), Ok(()));
@@ -499,12 +500,12 @@ mod tests {
                 fixture.throttle.begin("random", proxy, false, true, &LIMITS, fixture.start);
             assert_eq!(attempt.unwrap().was_wrong(fixture.start), Ok(()));
         }
-        // The same address without forwarding fields is a network of its own.
+        // The same address that is not shared is another network.
         assert_eq!(fixture.check("other", ClientNetwork::of_v4(1), 0), Ok(()));
     }
 
     #[test]
-    fn who_was_right_is_known_for_a_day() {
+    fn a_client_is_known_for_a_day_after_a_success() {
         let fixture = Fixture::new();
         let here = ClientNetwork::of_v4(1);
         const DAY: u64 = 86_400;
@@ -515,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_remembers_is_bounded_and_the_worst_stay() {
+    fn the_number_of_budgets_is_bounded_and_the_emptiest_stay() {
         let fixture = Fixture::new();
         let worst = ClientNetwork::of_v4(7);
         for _ in 0..3 {

@@ -1,8 +1,8 @@
-//! Secrets that were right: a slow hash is computed once for each, and then remembered.
+//! The cache of verified secrets: a slow hash is computed once per correct secret.
 //!
-//! What is kept is neither the secret nor its hash but a keyed hash of both (see
-//! [`crate::store::password_pool`]), whose key only this process has ever had: nothing else can try
-//! secrets on it. Only right secrets are kept; the number of wrong ones has no bound.
+//! An entry holds neither the secret nor a plain hash of it but a keyed hash (see
+//! [`crate::store::password_pool`]). The key never leaves this process, so a copy of the cache is
+//! useless for guessing. Wrong secrets are not cached: their number is unbounded.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,15 +13,15 @@ use crate::oauth::client::Registry;
 use crate::oauth::decoy::slow_hashes;
 use crate::oauth::password_hash::PasswordHash;
 
-/// A keyed hash of a client's id, a stored hash and a secret that was given for it.
+/// The cache key: a keyed hash of a client's id, a stored hash and a presented secret.
 pub type Attempt = [u8; 32];
 
-/// A set-associative cache of the attempts that were right. A full set evicts its oldest.
+/// A set-associative cache of successful attempts. A full set evicts its oldest entry.
 pub struct Verdicts(Box<[Mutex<Set>]>);
 
-/// The sets, each with its own lock.
+/// Each set has its own lock.
 const SETS: usize = 1024;
-/// The attempts that a set holds.
+/// Entries of a set.
 const WAYS: usize = 16;
 
 #[derive(Default)]
@@ -30,18 +30,18 @@ struct Set {
     oldest: usize,
 }
 
-/// An attempt that was right, and which secret of which client that was.
+/// A successful attempt, with the client and the hash.
 pub struct Verdict {
-    /// The attempt.
+    /// The cache key.
     pub attempt: Attempt,
-    /// Of this client.
+    /// The client.
     pub client_id: CompactString,
-    /// With this stored hash.
+    /// The stored hash that matched.
     pub hash: Arc<PasswordHash>,
 }
 
 impl Verdict {
-    /// Whether the client still has the secret.
+    /// Whether the client in `clients` still has the secret.
     fn is_of(&self, clients: &Registry) -> bool {
         let client = clients.get(&self.client_id);
         client.is_some_and(|client| slow_hashes(client).any(|hash| **hash == *self.hash))
@@ -49,13 +49,13 @@ impl Verdict {
 }
 
 impl Verdicts {
-    /// Whether this attempt was right before.
+    /// Whether this attempt has succeeded before.
     pub fn is_right(&self, attempt: &Attempt) -> bool {
-        // Not in constant time: no caller can choose what a keyed hash begins with.
+        // Not in constant time: without the key, a caller cannot choose a prefix of the hash.
         self.set(attempt).right.iter().any(|verdict| verdict.attempt == *attempt)
     }
 
-    /// Remembers an attempt that was right.
+    /// Adds a successful attempt.
     pub fn remember(&self, verdict: Verdict) {
         let mut set = self.set(&verdict.attempt);
         if set.right.iter().any(|known| known.attempt == verdict.attempt) {
@@ -70,18 +70,18 @@ impl Verdicts {
         set.oldest = (oldest + 1) % WAYS;
     }
 
-    /// Forgets every secret that no client of `clients` has.
+    /// Removes the secrets that no client of `clients` has any more.
     pub fn keep_only(&self, clients: &Registry) {
         for set in &self.0 {
             let set = &mut *locked(set);
-            // The oldest first again: only a full set has begun anywhere else.
+            // In a set that is not full, the oldest entry is the first.
             set.right.rotate_left(set.oldest);
             set.oldest = 0;
             set.right.retain(|verdict| verdict.is_of(clients));
         }
     }
 
-    /// The number of verdicts in the cache.
+    /// The number of entries.
     #[cfg(test)]
     fn len(&self) -> usize {
         self.0.iter().map(|set| locked(set).right.len()).sum()
@@ -93,7 +93,7 @@ impl Verdicts {
     }
 }
 
-/// Whole between any two statements, so a panic elsewhere cannot have broken it.
+/// Ignores poisoning: the data is consistent between any two statements.
 fn locked(set: &Mutex<Set>) -> MutexGuard<'_, Set> {
     set.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -116,7 +116,7 @@ mod tests {
     use crate::oauth::password_hash::Work;
 
     #[test]
-    fn new_ones_take_the_place_of_the_oldest_and_never_more() {
+    fn a_new_entry_evicts_the_oldest_of_a_full_set() {
         let verdicts = Verdicts::default();
         assert!(verdicts.len() == 0);
         let hash = Arc::new(PasswordHash::unmatchable(Work::PBKDF2_SHA256, 0));

@@ -1,8 +1,8 @@
-//! Tokens whose signature was right, so that it is not checked again each time they are shown.
+//! The cache of verified tokens: a signature is verified once, not on every request.
 //!
-//! A signature stays right; everything else about a token may change from one request to the next.
-//! So only the claims and the key's id are kept, and whoever asks looks at time, revocation and
-//! client afresh. No token is kept, only its SHA-256.
+//! A signature stays valid; everything else about a token may change between requests. So an entry
+//! holds only the claims and the key's id, and the caller checks expiry, revocation and client each
+//! time. The cache key is the token's SHA-256; the token itself is not kept.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,25 +14,26 @@ use crate::jose::jwt::{self, Claims};
 use crate::jose::key_set::KeySet;
 use crate::store::revocations::RevocationKey;
 
-/// A token that one of our keys has signed.
+/// A token with a valid signature of one of our keys.
 #[derive(Debug)]
 pub struct VerifiedToken {
-    /// What it says.
+    /// Its claims.
     pub claims: Claims,
-    /// The `kid` of the key that has signed it.
+    /// The `kid` of the key that signed it.
     pub key_id: Box<str>,
-    /// Under what it would be revoked.
+    /// The key under which it is revoked.
     pub revocation_key: RevocationKey,
 }
 
-/// The last some thousand tokens that were verified: 9984 at most, none longer than 4 KiB, which
-/// takes some 7 MB with ordinary tokens and cannot take more than 100.
+/// A cache of at most 9984 verified tokens of up to 4 KiB each. It takes some 7 MB with ordinary
+/// tokens and at most 100 MB.
 pub struct VerifiedTokens {
     shards: [Mutex<Generations>; SHARDS],
 }
 
 impl VerifiedTokens {
-    /// What `token` says, if a key that is published at `now` (Unix seconds) has signed it.
+    /// Verifies the signature of `token` with the keys published at `now` (Unix seconds). `None` if
+    /// no such key signed it.
     pub fn verify(&self, token: &str, keys: &KeySet, now: u64) -> Option<Arc<VerifiedToken>> {
         let mut hash = Hash::default();
         hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
@@ -43,12 +44,12 @@ impl VerifiedTokens {
         let revocation_key = RevocationKey::of(token.as_bytes(), claims.jti.as_deref());
         let verified = Arc::new(VerifiedToken { claims, key_id: key_id.into(), revocation_key });
         if token.len() <= MAX_TOKEN_BYTES {
-            self.shard(&hash).keep(hash, Arc::clone(&verified));
+            self.shard(&hash).insert(hash, Arc::clone(&verified));
         }
         Some(verified)
     }
 
-    /// Whole between any two statements, so a panic elsewhere cannot have broken it.
+    /// Ignores poisoning: the data is consistent between any two statements.
     fn shard(&self, hash: &Hash) -> MutexGuard<'_, Generations> {
         let shard = &self.shards[usize::from(hash[0]) % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -69,35 +70,35 @@ impl fmt::Debug for VerifiedTokens {
 
 type Hash = [u8; 32];
 
-/// A token that is asked for while it is old is young again; one that is not, is gone when the next
-/// generation is full.
+/// A cache of two generations. When the current generation is full, it replaces the previous one,
+/// which is dropped. A hit in the previous generation is promoted to the current one.
 #[derive(Default)]
 struct Generations {
-    young: HashMap<Hash, Arc<VerifiedToken>>,
-    old: HashMap<Hash, Arc<VerifiedToken>>,
+    current: HashMap<Hash, Arc<VerifiedToken>>,
+    previous: HashMap<Hash, Arc<VerifiedToken>>,
 }
 
 impl Generations {
     fn find(&mut self, hash: &Hash) -> Option<Arc<VerifiedToken>> {
-        if let Some(found) = self.young.get(hash) {
+        if let Some(found) = self.current.get(hash) {
             return Some(Arc::clone(found));
         }
-        let found = self.old.remove(hash)?;
-        self.keep(*hash, Arc::clone(&found));
+        let found = self.previous.remove(hash)?;
+        self.insert(*hash, Arc::clone(&found));
         Some(found)
     }
 
-    fn keep(&mut self, hash: Hash, token: Arc<VerifiedToken>) {
-        if self.young.len() >= GENERATION {
-            self.old = std::mem::take(&mut self.young);
+    fn insert(&mut self, hash: Hash, token: Arc<VerifiedToken>) {
+        if self.current.len() >= GENERATION {
+            self.previous = std::mem::take(&mut self.current);
         }
-        self.young.insert(hash, token);
+        self.current.insert(hash, token);
     }
 }
 
-/// So that several event loops seldom wait for each other.
+/// Each shard has its own lock, so that event loops rarely wait for each other.
 const SHARDS: usize = 16;
-/// Tokens of one generation in one shard.
+/// The size of a generation, per shard.
 const GENERATION: usize = 312;
 const MAX_TOKEN_BYTES: usize = 4096;
 
@@ -118,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_stays_and_the_rest_goes() {
+    fn a_used_entry_stays_and_an_unused_one_is_dropped() {
         let mut generations = Generations::default();
-        generations.keep(hash(0), token("first"));
-        generations.keep(hash(1), token("second"));
+        generations.insert(hash(0), token("first"));
+        generations.insert(hash(1), token("second"));
         for number in 2..4 * GENERATION {
-            generations.keep(hash(number), token("other"));
+            generations.insert(hash(number), token("other"));
             assert_eq!(&*generations.find(&hash(0)).unwrap().key_id, "first");
-            assert!(generations.young.len() + generations.old.len() <= 2 * GENERATION);
+            assert!(generations.current.len() + generations.previous.len() <= 2 * GENERATION);
         }
         assert!(generations.find(&hash(1)).is_none());
     }

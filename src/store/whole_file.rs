@@ -1,4 +1,4 @@
-//! Files that are replaced whole or not at all, whatever happens in between.
+//! Atomic file writes: a file is replaced as a whole or not at all, even if the machine fails.
 
 mod lock;
 mod owner;
@@ -11,27 +11,29 @@ use tempfile::NamedTempFile;
 
 pub use crate::store::whole_file::lock::{Lock, lock, lock_directory, try_lock};
 
-/// Replaces `path` with `contents`, on disk when this returns.
+/// Replaces `path` with `contents`, and syncs it to disk.
 ///
-/// The new file has the owner and permissions of the one it replaces; a new one can be read by its
-/// owner only, who is the directory's owner if root makes it. A link stays, and what it names is
-/// replaced.
+/// The new file has the owner and permissions of the one it replaces. If there was none, only its
+/// owner can read it; if root creates it, the owner is that of the directory. Symbolic links are
+/// followed: the target is replaced.
 ///
 /// # Errors
 ///
-/// The operating system's; the old file is untouched then.
+/// The operating system's. The old file is unchanged then.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     stage(path, contents)?.commit()
 }
 
-/// New contents on disk beside the file that they are to replace. Dropped, they leave no trace.
+/// New contents in a temporary file beside the file that they will replace. Dropping it removes the
+/// temporary file.
 #[derive(Debug)]
 pub struct Staged {
     file: NamedTempFile,
     path: PathBuf,
 }
 
-/// Does all of [`replace`] that can fail for want of room or permission, but replaces nothing yet.
+/// Does everything of [`replace`] that can fail for lack of space or permission, without replacing
+/// the file yet.
 ///
 /// # Errors
 ///
@@ -39,7 +41,7 @@ pub struct Staged {
 pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
     let path = real_path(path)?;
     if is_mount(&path) {
-        // What the rename would say.
+        // The error that the rename would return.
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     let mut file = write_beside(&path, contents)?;
@@ -51,30 +53,29 @@ pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
 }
 
 impl Staged {
-    /// Replaces the file.
+    /// Replaces the file and syncs the directory.
     ///
     /// # Errors
     ///
-    /// The operating system's; the old file is untouched then.
+    /// The operating system's. The old file is unchanged then.
     pub fn commit(self) -> io::Result<()> {
         self.file.persist(&self.path)?;
         sync_directory(&self.path)
     }
 }
 
-/// Creates `path`, readable by its owner only, on disk when this returns. If root makes it, its
-/// owner is the directory's.
+/// Creates `path`, readable by its owner only, and syncs it to disk. If root creates it, the owner
+/// is that of the directory.
 ///
 /// # Errors
 ///
-/// The operating system's, and `AlreadyExists`.
+/// The operating system's; `AlreadyExists` if `path` exists.
 pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
     write_beside(path, contents)?.persist_noclobber(path)?;
     sync_directory(path)
 }
 
-/// Gives a file another name in its directory, on disk when this returns. A file that has the new
-/// name is replaced.
+/// Renames a file within its directory and syncs the directory. An existing `to` is replaced.
 ///
 /// # Errors
 ///
@@ -84,8 +85,8 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_directory(to)
 }
 
-/// Creates `directory` and what is missing above it, its owner's alone, on disk when this returns.
-/// One that exists stays as it is. If root makes it, its owner is that of the directory above.
+/// Creates `directory` and its missing parents with mode 0700, and syncs them to disk. An existing
+/// one is not changed. If root creates it, the owner is that of the parent.
 ///
 /// # Errors
 ///
@@ -101,14 +102,14 @@ pub fn create_directory(directory: &Path) -> io::Result<()> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     match builder.create(directory) {
         Ok(()) => owner::inherit_directory(directory, parent)?,
-        // Another process that starts at the same time was first.
+        // Another process has created it at the same time.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
         Err(error) => return Err(error),
     }
     sync_directory(directory)
 }
 
-/// Whether something is mounted at `path` itself, as far as the system tells.
+/// Whether `path` is a mount point. `false` if the system does not report it.
 fn is_mount(path: &Path) -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -123,17 +124,16 @@ fn is_mount(path: &Path) -> bool {
     }
 }
 
-/// The one name of the file that `path` leads to through links, its own and those of directories.
-/// The file need not exist.
+/// Resolves all symbolic links in `path`. The file itself need not exist.
 fn real_path(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         match fs::canonicalize(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             known => return known,
         }
         match fs::read_link(&path) {
-            // A link to a file that has yet to be made.
+            // A link to a file that does not exist yet.
             Ok(target) => path = directory_of(&path).join(target),
             Err(_) => {
                 let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -144,10 +144,10 @@ fn real_path(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// As the kernel allows.
-const MOST_LINKS: usize = 40;
+/// The limit of the Linux kernel.
+const MAX_LINKS: usize = 40;
 
-/// Whether the file has another name (a hard link), which keeps the old contents when this one is
+/// Whether the file has another hard link, which would keep the old contents when this name is
 /// replaced.
 pub fn has_other_names(path: &Path) -> bool {
     #[cfg(unix)]
@@ -162,7 +162,7 @@ pub fn has_other_names(path: &Path) -> bool {
     }
 }
 
-/// tempfile creates with mode 0600.
+/// Writes a temporary file beside `path`. `tempfile` creates it with mode 0600.
 fn write_beside(path: &Path, contents: &[u8]) -> io::Result<NamedTempFile> {
     let directory = directory_of(path);
     let mut file = NamedTempFile::new_in(directory)?;
@@ -172,7 +172,7 @@ fn write_beside(path: &Path, contents: &[u8]) -> io::Result<NamedTempFile> {
     Ok(file)
 }
 
-/// A rename is durable once its directory is.
+/// Syncs the directory of `path`, which makes a rename durable.
 fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
         File::open(directory_of(path))?.sync_all()?;
@@ -187,16 +187,16 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// Whether a file with these permissions can be read by everyone on the machine.
+/// Whether users other than the owner and group have any access to a file with these permissions.
 pub fn is_world_readable(permissions: &Permissions) -> bool {
     has_any_of(permissions, 0o007)
 }
 
-/// What to do about a file that is world-readable.
-pub const HIDE_IT: &str = "run chmod 600 on it; in a Kubernetes volume, where that does not last, set \
+/// The advice for a world-readable file.
+pub const HIDE_IT: &str = "run chmod 600 on it; in a Kubernetes volume, where that is undone, set \
                            defaultMode: 0440 and the pod's fsGroup";
 
-/// Whether everyone on the machine may write a file with these permissions.
+/// Whether users other than the owner and group may write a file with these permissions.
 pub fn is_world_writable(permissions: &Permissions) -> bool {
     has_any_of(permissions, 0o002)
 }

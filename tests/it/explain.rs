@@ -21,14 +21,14 @@ fn a_refusal_is_explained_by_its_request_id() {
             told,
             json!({ "request_id": id, "refusals": [{
                 "request_id": id, "at": null, "route": "token", "status": 400,
-                "cause": "wrong_secret", "explanation": "The secret is none of the client's.",
+                "cause": "wrong_secret", "explanation": "The secret is not one of the client's.",
                 "client": "demo-client",
             }] })
         );
         // The same words are not for the public.
         let public = Request::get(&format!("/explain/{id}")).send(server.address);
         assert_eq!(public.status, 404);
-        assert!(!public.text().contains("none of the client's"));
+        assert!(!public.text().contains("not one of the client's"));
     }
 }
 

@@ -278,7 +278,7 @@ fn any_other_corruption_is_a_fault_with_file_and_line() {
             let local = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
             let ended = run(home.command(&[command]).args(local));
             assert_eq!(ended.code, Some(1), "{bad}");
-            let says = "state/revocations:2: is no revocation; restore the file";
+            let says = "state/revocations:2: is not a valid revocation record; restore the file";
             assert!(ended.stderr.contains(says), "{}", ended.stderr);
         }
     }

@@ -1,4 +1,5 @@
-//! The queue in front of the threads: who waits, whose turn it is, and who has left.
+//! The queue of the pool: the order of jobs, the shares of their sources, and the requests that
+//! wait for each.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -6,25 +7,25 @@ use std::sync::Arc;
 use crate::store::password_pool::{Answer, Job, Turn};
 use crate::store::verdicts::Attempt;
 
-/// The secrets that wait, and how many requests wait for each.
+/// The queued jobs, and the attempts that are queued or being computed.
 #[derive(Default)]
 pub(super) struct Queue {
     known: Lane,
     unknown: Lane,
-    /// Jobs in both lanes.
+    /// The number of jobs in both lanes.
     pub(super) waiting: usize,
-    /// Jobs of each network that many share, without those of clients that are known.
+    /// The number of jobs per shared network, without those of known clients.
     by_network: HashMap<u64, usize>,
-    /// What is waiting or being computed.
+    /// The attempts that are queued or being computed.
     asked: HashMap<Attempt, Asked>,
     pub(super) is_closed: bool,
 }
 
-/// One secret that requests wait for.
+/// An attempt that requests wait for.
 struct Asked {
     answer: Arc<Answer>,
     turn: Turn,
-    /// How many requests wait for it.
+    /// The number of requests that wait for it.
     requests: usize,
 }
 
@@ -33,44 +34,45 @@ impl Queue {
         if is_known { &mut self.known } else { &mut self.unknown }
     }
 
-    /// The shared network that a job counts for.
+    /// Returns the shared network whose share the job counts for.
     fn network(turn: Turn) -> Option<u64> {
         turn.shared_network.filter(|_| !turn.is_known)
     }
 
+    /// The number of jobs that count for the share of this network.
     pub(super) fn held_by_network(&self, turn: Turn) -> usize {
         Self::network(turn).and_then(|network| self.by_network.get(&network)).map_or(0, |it| *it)
     }
 
-    /// How many places this source has.
+    /// The number of jobs of this source.
     pub(super) fn held_by_source(&mut self, turn: Turn) -> usize {
         self.lane(turn.is_known).held_by(turn.source)
     }
 
-    /// One request more for a secret that is there already.
+    /// Adds a request to a known attempt. `None` if the attempt is new.
     pub(super) fn join(&mut self, attempt: &Attempt) -> Option<Arc<Answer>> {
         let asked = self.asked.get_mut(attempt)?;
         asked.requests += 1;
         Some(Arc::clone(&asked.answer))
     }
 
-    /// One request less that waits for this answer. The secret goes with the last, unless a thread
-    /// has it.
+    /// Removes a request that waits for `answer`, and with the last one the job, unless a thread
+    /// has taken it.
     pub(super) fn leave(&mut self, attempt: &Attempt, answer: &Arc<Answer>) {
         let Some(asked) = self.asked.get_mut(attempt) else { return };
-        // The same secret may have been asked for again since.
+        // The attempt may have been submitted again since.
         if !Arc::ptr_eq(&asked.answer, answer) {
             return;
         }
         asked.requests -= 1;
         let (turn, is_last) = (asked.turn, asked.requests == 0);
         if is_last && let Some(job) = self.lane(turn.is_known).remove(turn.source, attempt) {
-            self.left(&job);
+            self.uncount(&job);
             self.asked.remove(attempt);
         }
     }
 
-    /// Adds a secret that one request waits for, and says where its verdict will be.
+    /// Adds a job that one request waits for.
     pub(super) fn push(&mut self, job: Job) -> Arc<Answer> {
         self.waiting += 1;
         let turn = job.turn;
@@ -84,25 +86,26 @@ impl Queue {
         answer
     }
 
-    /// Where the verdict has to be told.
+    /// Removes a finished attempt and returns its answer, for the caller to complete.
     pub(super) fn finish(&mut self, attempt: &Attempt) -> Option<Arc<Answer>> {
         self.asked.remove(attempt).map(|asked| asked.answer)
     }
 
+    /// Takes the next job.
     pub(super) fn take(&mut self) -> Option<Job> {
         let job = self.known.pop().or_else(|| self.unknown.pop())?;
-        self.left(&job);
+        self.uncount(&job);
         Some(job)
     }
 
-    /// Makes room for a client that is known, and says which requests have to be told.
+    /// Evicts a job of an unknown client and returns its answer, for the caller to complete.
     pub(super) fn evict(&mut self) -> Option<Arc<Answer>> {
         let job = self.unknown.pop_newest()?;
-        self.left(&job);
+        self.uncount(&job);
         self.finish(&job.attempt)
     }
 
-    fn left(&mut self, job: &Job) {
+    fn uncount(&mut self, job: &Job) {
         self.waiting -= 1;
         if let Some(network) = Self::network(job.turn)
             && let Some(held) = self.by_network.get_mut(&network)
@@ -115,11 +118,11 @@ impl Queue {
     }
 }
 
-/// Jobs of several sources, which take turns.
+/// Jobs of several sources, which are served round-robin.
 #[derive(Default)]
 struct Lane {
     jobs: HashMap<u64, VecDeque<Job>>,
-    /// The sources that have jobs here, each once.
+    /// The sources that have jobs in this lane, each once.
     turns: VecDeque<u64>,
 }
 
@@ -136,7 +139,7 @@ impl Lane {
         jobs.push_back(job);
     }
 
-    /// The oldest job of the source whose turn it is.
+    /// Takes the oldest job of the source whose turn it is.
     fn pop(&mut self) -> Option<Job> {
         let source = self.turns.pop_front()?;
         let jobs = self.jobs.get_mut(&source)?;
@@ -149,7 +152,7 @@ impl Lane {
         job
     }
 
-    /// The job of this source and attempt, out of its turn.
+    /// Removes the job of this source and attempt.
     fn remove(&mut self, source: u64, attempt: &Attempt) -> Option<Job> {
         let jobs = self.jobs.get_mut(&source)?;
         let job = jobs.remove(jobs.iter().position(|job| job.attempt == *attempt)?);
@@ -160,7 +163,7 @@ impl Lane {
         job
     }
 
-    /// The newest job of the source whose turn is last.
+    /// Takes the newest job of the source whose turn is last.
     fn pop_newest(&mut self) -> Option<Job> {
         let source = *self.turns.back()?;
         let jobs = self.jobs.get_mut(&source)?;

@@ -1,13 +1,13 @@
-//! Revocations on the disk: a text file that grows by a line for each, and is written anew when
-//! most of its lines are about tokens whose time is over.
+//! The file of revocations: a text file with one line per revocation. It is appended to, and
+//! rewritten when most of its lines have expired.
 //!
 //! ```text
 //! 1790003600 jti:kGGv6zFBu5FLUEcBWPGsQw
 //! 1790003600 sha256:mxOTOIm6pc7brYcgi3w5YYlRKOJ8fFGZgwrRQFsU4Vc
 //! ```
 //!
-//! Each line is a token's `exp` in Unix seconds and its key. A last line without an end was never
-//! acknowledged: the process died while it wrote it.
+//! A line holds a token's `exp` in Unix seconds and its key. A last line without a line break was
+//! never acknowledged: the process ended while writing it.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -23,7 +23,7 @@ use crate::store::revocations::revoked::Revoked;
 use crate::store::revocations::{RevocationKey, decode};
 use crate::store::whole_file::{self, Lock};
 
-/// A token that was revoked.
+/// A revoked token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) key: RevocationKey,
@@ -32,8 +32,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Whether the row may be forgotten at `now`. An hour later than the token itself, so that a
-    /// clock that is set back by up to that makes no revoked token good.
+    /// Whether the row may be dropped at `now`. Rows are kept for an hour after the token's expiry,
+    /// so that setting the clock back by up to an hour makes no revoked token valid.
     pub(super) fn is_over(&self, now: u64) -> bool {
         self.expires_at.saturating_add(CLOCK_STEP) <= now
     }
@@ -59,26 +59,27 @@ impl fmt::Display for Row {
     }
 }
 
-/// The file, which is this process's alone while there is a lock.
+/// The file, locked against other processes while `lock` is `Some`.
 pub(super) struct Ledger {
     path: PathBuf,
     lock: Option<Lock>,
-    /// `None`: its end is not known to be whole, or it is not there; it is written anew then.
+    /// Open for appending. `None` if the file is missing or may end in a torn line: it must be
+    /// rewritten.
     file: Option<File>,
-    /// Lines in it.
+    /// The number of lines in the file.
     lines: usize,
 }
 
 impl Ledger {
-    /// Takes the file in `directory` and gives its rows.
+    /// Locks the file in `directory` and reads its rows.
     pub(super) fn open(directory: &Path) -> Result<(Self, Vec<Row>), Fault> {
         let path = directory.join(FILE_NAME);
-        let lock = match take(&path) {
+        let lock = match lock(&path) {
             Ok(lock) => Some(lock),
-            // Of two processes that take turns, the new one may start before the old one ends.
+            // During a handover, the new process may start before the old one ends.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let directory = directory.display();
-                warn!(%directory, %error, "no token can be revoked while another process uses this");
+                warn!(%directory, %error, "no token can be revoked while another process uses it");
                 None
             }
             Err(error) => {
@@ -88,7 +89,7 @@ impl Ledger {
             }
         };
         let Loaded { rows, is_torn } = load(&path)?;
-        // A torn line must not be continued, and a file that is not there has to be made whole.
+        // Do not append to a torn line.
         let file = if is_torn { None } else { append_to(&path).ok() };
         Ok((Self { path, lock, file, lines: rows.len() }, rows))
     }
@@ -97,29 +98,29 @@ impl Ledger {
         &self.path
     }
 
-    /// How many lines there are, superfluous ones included.
+    /// The number of lines in the file, including expired ones.
     pub(super) fn lines(&self) -> usize {
         self.lines
     }
 
-    /// Puts `fresh` on the disk, where those of `kept` are already.
+    /// Writes `fresh` to disk. The rows of `kept` are on disk already.
     ///
-    /// After an error the file's end is unknown; the next call writes all of it anew.
+    /// After an error the end of the file is unknown, so the next call rewrites it.
     pub(super) fn write(&mut self, fresh: &[Row], kept: &Revoked) -> io::Result<()> {
-        // Whoever clears the directory takes the lock's file too.
+        // If the directory was cleared, the lock file is gone too.
         if self.file.as_ref().is_some_and(|file| !is_linked(file)) {
             self.lock = None;
         }
         if self.lock.is_none() {
-            self.lock = Some(take(&self.path)?);
+            self.lock = Some(lock(&self.path)?);
             self.file = None;
-            // Somebody else may have written there while it was not ours.
+            // Another process may have written to the file while it was unlocked.
             let Loaded { rows, .. } = load(&self.path).map_err(io::Error::other)?;
             kept.insert(rows);
         }
         let mut text = String::with_capacity(fresh.len() * LINE_BYTES);
         let add = |text: &mut String, row: &Row| {
-            // Writing to a string cannot fail.
+            // Writing to a String cannot fail.
             let _ = write!(text, "{row}");
         };
         let appended = self.file.take().filter(|_| self.lines <= lines_for(kept.len()));
@@ -140,17 +141,17 @@ impl Ledger {
     }
 }
 
-/// Whether the file in `directory` can be read, if there is one.
+/// Checks that the file in `directory`, if there is one, can be read.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     load(&directory.join(FILE_NAME)).map(|_| ())
 }
 
-/// How many lines a file may have of which `live` are needed.
+/// The most lines of a file with `live` rows before it is rewritten.
 pub(super) fn lines_for(live: usize) -> usize {
     live.saturating_mul(2).saturating_add(MIN_LINES)
 }
 
-/// Whether the file still has a name: what is written to one without is lost.
+/// Whether the file still has a name. Data written to an unlinked file is lost.
 fn is_linked(file: &File) -> bool {
     #[cfg(unix)]
     {
@@ -164,8 +165,8 @@ fn is_linked(file: &File) -> bool {
     }
 }
 
-/// Makes the directory of `path` if need be, and keeps others from the file.
-fn take(path: &Path) -> io::Result<Lock> {
+/// Creates the directory of `path` if necessary, and locks the file.
+fn lock(path: &Path) -> io::Result<Lock> {
     if let Some(directory) = path.parent() {
         whole_file::create_directory(directory)?;
     }
@@ -192,23 +193,23 @@ fn load(path: &Path) -> Result<Loaded, Fault> {
     let mut rows = Vec::with_capacity(end / LINE_BYTES);
     for (index, line) in text[..end].split_inclusive(|&byte| byte == b'\n').enumerate() {
         let row = Row::parse(&line[..line.len() - 1]).ok_or_else(|| {
-            let problem = "is no revocation; restore the file, or take the line out if its token \
-                           may be good again";
+            let problem = "is not a valid revocation record; restore the file, or delete the \
+                           line (its token becomes valid again)";
             Fault::new(path, problem).at_line(index + 1)
         })?;
         rows.push(row);
     }
     if is_torn {
         let (file, line) = (path.display(), rows.len() + 1);
-        warn!(%file, line, "the last line is torn, and was never acknowledged: left out");
+        warn!(%file, line, "the last line is incomplete and is ignored: it was never acknowledged");
     }
     Ok(Loaded { rows, is_torn })
 }
 
 const FILE_NAME: &str = "revocations";
-/// In seconds.
+/// The time in seconds for which a row is kept after its token has expired.
 const CLOCK_STEP: u64 = 3600;
-/// A file of fewer lines is not worth writing anew.
+/// A smaller file is not worth rewriting.
 const MIN_LINES: usize = 1000;
-/// Of a line with a `jti` and today's times.
+/// The length of a line with a `jti`.
 const LINE_BYTES: usize = 38;

@@ -1,4 +1,4 @@
-//! Revocations in memory.
+//! The rows in memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock};
 use crate::store::revocations::RevocationKey;
 use crate::store::revocations::ledger::Row;
 
-/// The rows in memory: in shards, so that a look-up seldom meets a lock that is held.
+/// A sharded map of rows, so that a look-up rarely waits for a lock.
 #[derive(Default)]
 pub(super) struct Revoked {
     shards: [RwLock<HashMap<RevocationKey, u64>>; SHARDS],
@@ -54,5 +54,5 @@ impl Revoked {
     }
 }
 
-/// More than there are event loops on most machines.
+/// More than most machines have event loops.
 const SHARDS: usize = 16;

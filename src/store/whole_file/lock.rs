@@ -1,8 +1,8 @@
-//! One process at a time edits a file, or what is in a directory.
+//! Locks for editing a file or the files in a directory, held by one process at a time.
 //!
-//! The lock is on a file of its own: the target is replaced by renaming, which would leave a lock on
-//! it behind. That file stands beside the real target, whatever links lead there, and only who may
-//! open the target may open it: a lock can be taken on every file that can be read.
+//! The lock is on a separate file, because the target itself is replaced by renaming. The lock file
+//! is beside the target that symbolic links resolve to. Only users who may open the target may open
+//! it: otherwise any user could hold the lock.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,47 +14,46 @@ use tempfile::NamedTempFile;
 use crate::store::whole_file::owner;
 use crate::store::whole_file::{directory_of, real_path};
 
-/// Keeps every other process from editing a file until it is dropped.
+/// A lock that is released when dropped.
 #[derive(Debug)]
 pub struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file unlocks it anyway, unless a child still has it open.
+        // Closing the file would not unlock it while a child process has it open.
         let _ = self.0.unlock();
     }
 }
 
-/// Holds off every other process that edits `path` until the lock is dropped.
+/// Locks `path` for editing. Waits for other processes.
 ///
 /// # Errors
 ///
 /// The operating system's.
 pub fn lock(path: &Path) -> io::Result<Lock> {
-    take(path, File::lock)
+    acquire(path, File::lock)
 }
 
-/// The same as [`lock`] without waiting.
+/// Locks `path` for editing without waiting.
 ///
 /// # Errors
 ///
-/// `WouldBlock` if another process has the lock, or the operating system's.
+/// `WouldBlock` if another process holds the lock, or the operating system's.
 pub fn try_lock(path: &Path) -> io::Result<Lock> {
-    take(path, |file| Ok(file.try_lock()?))
+    acquire(path, |file| Ok(file.try_lock()?))
 }
 
-/// Holds off every other process that adds files to `directory` or takes them away, until the lock
-/// is dropped.
+/// Locks `directory` for adding and removing files. Waits for other processes.
 ///
 /// # Errors
 ///
 /// The operating system's.
 pub fn lock_directory(directory: &Path) -> io::Result<Lock> {
     let directory = fs::canonicalize(directory)?;
-    take_file(&directory.join(".lock"), &Access::to(&directory)?, File::lock)
+    acquire_file(&directory.join(".lock"), &Access::to(&directory)?, File::lock)
 }
 
-fn take(path: &Path, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Lock> {
+fn acquire(path: &Path, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Lock> {
     let target = real_path(path)?;
     let access = match Access::to(&target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -64,22 +63,22 @@ fn take(path: &Path, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Lock>
     };
     let mut name = target.into_os_string();
     name.push(".lock");
-    take_file(Path::new(&name), &access, lock)
+    acquire_file(Path::new(&name), &access, lock)
 }
 
-fn take_file(
+fn acquire_file(
     name: &Path,
     access: &Access,
     lock: impl Fn(&File) -> io::Result<()>,
 ) -> io::Result<Lock> {
-    for _ in 0..MOST_TURNS {
+    for _ in 0..MAX_ATTEMPTS {
         let file = match open(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match make(name, access)?.persist_noclobber(name) {
+                match create(name, access)?.persist_noclobber(name) {
                     Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
                         return Err(error.error);
                     }
-                    // Also if another process was first.
+                    // Created here or by another process: open it.
                     _ => continue,
                 }
             }
@@ -87,19 +86,20 @@ fn take_file(
         };
         lock(&file)?;
         if !is_at(&file, name) {
-            // It was replaced while this process waited.
+            // It was replaced while this process waited: retry.
             continue;
         }
         if access.is_of(&file)? {
             return Ok(Lock(file));
         }
-        // An older version made it, or root. While both are locked, no other process has either.
+        // It has the wrong owner or mode: root or an older version created it. Replace it by one
+        // that is already locked; the old lock is held meanwhile.
         return match renew(name, access) {
             Ok(renewed) => Ok(Lock(renewed)),
             Err(_) => Ok(Lock(file)),
         };
     }
-    Err(io::Error::other("its lock is replaced all the time"))
+    Err(io::Error::other("its lock file is replaced again and again"))
 }
 
 fn open(name: &Path) -> io::Result<File> {
@@ -120,23 +120,23 @@ fn open(name: &Path) -> io::Result<File> {
     }
 }
 
-fn make(name: &Path, access: &Access) -> io::Result<NamedTempFile> {
+fn create(name: &Path, access: &Access) -> io::Result<NamedTempFile> {
     let file = NamedTempFile::new_in(directory_of(name))?;
     access.give(file.as_file())?;
     Ok(file)
 }
 
-/// Replaces the lock by one that is locked already.
+/// Replaces the lock file by a new one that is already locked.
 fn renew(name: &Path, access: &Access) -> io::Result<File> {
-    let file = make(name, access)?;
+    let file = create(name, access)?;
     file.as_file().try_lock()?;
     Ok(file.persist(name)?)
 }
 
-/// Replacing a lock is rare, and each process does so once.
-const MOST_TURNS: usize = 1000;
+/// More than enough: each process replaces a lock file at most once.
+const MAX_ATTEMPTS: usize = 1000;
 
-/// Whether `file` is still the one of this name.
+/// Whether `name` still refers to `file`.
 fn is_at(file: &File, name: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -152,7 +152,7 @@ fn is_at(file: &File, name: &Path) -> bool {
     }
 }
 
-/// Who may open a lock: who may open what it guards, but never everyone.
+/// The owner, group and mode of a lock file: those of its target, without access for other users.
 #[cfg(unix)]
 struct Access {
     user: u32,
@@ -169,12 +169,12 @@ impl Access {
         Ok(Self { user: target.uid(), group: target.gid(), mode })
     }
 
-    /// To a file that is yet to be made there.
+    /// Returns the access for a target that does not exist yet in `directory`.
     fn to_new_in(directory: &Path) -> io::Result<Self> {
         Ok(Self { mode: 0o600, ..Self::to(directory)? })
     }
 
-    /// Whether it is as it should be, or cannot be made so by this process.
+    /// Whether the lock file has this access, or this process cannot change it.
     fn is_of(&self, lock: &File) -> io::Result<bool> {
         use std::os::unix::fs::MetadataExt;
         let lock = lock.metadata()?;
@@ -191,7 +191,7 @@ impl Access {
         if owner::is_root() {
             fchown(lock, Some(self.user), Some(self.group))?;
         } else {
-            // A member of the group may; for others, the group is their own.
+            // Works only for members of the group; others keep their own group.
             let _ = fchown(lock, None, Some(self.group));
         }
         lock.set_permissions(fs::Permissions::from_mode(self.mode))

@@ -1,13 +1,14 @@
-//! Whose a file is. What root makes in another user's directory is given to that user, whose server
-//! could not read it otherwise.
+//! File ownership. A file that root creates in another user's directory is given to that user,
+//! whose server could not read it otherwise.
 //!
-//! Files are given away by their descriptors: by then, their names may lead elsewhere.
+//! The owner is changed through the file descriptor, since the name may refer to another file by
+//! then.
 
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
-/// Gives `file` the owner of the one that it replaces.
+/// Gives `file` the owner of the file that it replaces.
 #[cfg(unix)]
 pub(super) fn keep(file: &File, old: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, fchown};
@@ -18,7 +19,7 @@ pub(super) fn keep(file: &File, old: &Metadata) -> io::Result<()> {
     fchown(file, Some(old.uid()), Some(old.gid()))
 }
 
-/// Gives `file`, which is new in `directory`, the directory's owner if this process is root's.
+/// Gives the new `file` in `directory` the directory's owner, if this process runs as root.
 #[cfg(unix)]
 pub(super) fn inherit(file: &File, directory: &Path) -> io::Result<()> {
     if !is_root() {
@@ -27,7 +28,7 @@ pub(super) fn inherit(file: &File, directory: &Path) -> io::Result<()> {
     keep(file, &std::fs::metadata(directory)?)
 }
 
-/// The same for a directory that was made in `parent`.
+/// Gives the new `directory` in `parent` the parent's owner, if this process runs as root.
 #[cfg(unix)]
 pub(super) fn inherit_directory(directory: &Path, parent: &Path) -> io::Result<()> {
     use rustix::fs::{Mode, OFlags, open};
@@ -39,7 +40,7 @@ pub(super) fn inherit_directory(directory: &Path, parent: &Path) -> io::Result<(
     keep(&opened, &std::fs::metadata(parent)?)
 }
 
-/// Only root can give files away.
+/// Whether this process runs as root, which may change the owner of files.
 #[cfg(unix)]
 pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
