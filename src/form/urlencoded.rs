@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr_iter;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
@@ -18,8 +19,9 @@ pub fn parse(input: &[u8], max_parameters: usize) -> Result<Parameters<'_>, Form
     if input.starts_with(BYTE_ORDER_MARK) {
         return Err(FormError::ByteOrderMark);
     }
+    // Only a form with so many separators needs its pairs counted.
     let pairs = input.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty());
-    if pairs.count() > max_parameters {
+    if memchr_iter(b'&', input).count() >= max_parameters && pairs.count() > max_parameters {
         return Err(FormError::TooMany);
     }
     // Checking the body in one piece checks every name and value: `&`, `=` and `+` are ASCII, so no
@@ -54,10 +56,9 @@ pub fn encode(value: &str) -> String {
 }
 
 fn percent_decode(input: &[u8]) -> Result<Cow<'_, str>, FormError> {
-    let begins_with_digits = |after: &[u8]| {
-        after.get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    };
-    if !input.split(|&byte| byte == b'%').skip(1).all(begins_with_digits) {
+    let are_digits = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
+    let is_triplet = |at: usize| input.get(at + 1..at + 3).is_some_and(are_digits);
+    if !memchr_iter(b'%', input).all(is_triplet) {
         return Err(FormError::PercentEncoding);
     }
     percent_encoding::percent_decode(input).decode_utf8().map_err(|_| FormError::NotUtf8)
