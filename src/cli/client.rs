@@ -232,8 +232,10 @@ fn warn_of(client: &Client) {
 
 fn add(args: &AddArgs) -> Result<(), CliError> {
     let AddArgs { file, id, fields, secret_stdin, hash } = args;
-    let methods =
-        if fields.methods.is_empty() { &AuthMethod::DEFAULT[..] } else { &fields.methods };
+    let methods = match &fields.auth_methods[..] {
+        [] => &AuthMethod::DEFAULT,
+        methods => methods,
+    };
     let has_secret = methods.iter().any(|method| AuthMethod::DEFAULT.contains(method));
     if *secret_stdin && !has_secret {
         return Err(CliError(

@@ -1,29 +1,26 @@
 //! `multipart/form-data` (RFC 7578, RFC 2046 section 5.1), the type that the `connect`
 //! documentation names.
 //!
-//! multer finds the parts. It has no limits of its own, takes names out of file names, obeys a
-//! part's charset and replaces bad bytes; so it is fed a body that was collected under the limit,
-//! in one piece, and every part is judged here from its raw header and bytes.
+//! multer reads the parts and their headers. It has no limits of its own, takes names out of file
+//! names, drops all but the last of a repeated header, obeys a part's charset and replaces bad bytes.
+//! So the body is collected under its limit first, and every part is checked here.
 
 use std::borrow::Cow;
-use std::ops::Range;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::convert::Infallible;
 
 use bytes::Bytes;
-use futures_util::stream::{self, Stream};
+use compact_str::CompactString;
+use futures_util::{FutureExt, stream};
 use memchr::memmem;
 use multer::{Field, Multipart};
 use smallvec::SmallVec;
 
 use crate::form::media_type::{Charset, MediaType, OWS, is_token, read_value};
-use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
+use crate::form::parameters::{BYTE_ORDER_MARK, Entries, FormError, Parameter, Parameters};
 
 /// The parts of one body. It owns what [`Parts::parameters`] borrows.
 pub struct Parts {
-    /// All names, one after the other: one allocation instead of one for each.
-    names: String,
-    entries: SmallVec<[(Range<usize>, Bytes); 5]>,
+    entries: SmallVec<[(CompactString, Bytes); 5]>,
 }
 
 impl Parts {
@@ -40,28 +37,34 @@ impl Parts {
         if body.starts_with(BYTE_ORDER_MARK) {
             return Err(FormError::ByteOrderMark);
         }
-        if has_repeated_part_header(&body, boundary) {
-            return Err(FormError::PartHeaders);
-        }
+        // The whole body is there: if multer still waits, the body ends too early.
+        let read = Self::read_all(body, boundary, max_parts).now_or_never();
+        read.unwrap_or(Err(FormError::Unclosed))
+    }
 
-        let once = stream::iter([Ok::<_, std::convert::Infallible>(body)]);
+    async fn read_all(body: Bytes, boundary: &str, max_parts: usize) -> Result<Self, FormError> {
+        let mut raw = RawHeaders::new(&body, boundary);
+        let once = stream::iter([Ok::<_, Infallible>(body.clone())]);
         let mut multipart = Multipart::new(once, boundary);
-        let mut parts = Self { names: String::with_capacity(64), entries: SmallVec::new() };
-        while let Some(mut field) = next_field(&mut multipart)? {
-            if parts.entries.len() == max_parts {
+        let mut entries = SmallVec::new();
+        while let Some(mut field) = multipart.next_field().await.map_err(|e| classify(&e))? {
+            if entries.len() == max_parts {
                 return Err(FormError::TooMany);
             }
-            let start = parts.names.len();
+            if raw.next_count() != field.headers().len() {
+                return Err(FormError::PartHeaders);
+            }
             let charset = part_charset(&field)?;
-            parts.names.push_str(&part_name(&field)?);
-            let name = start..parts.names.len();
-            let value = part_value(&mut field)?;
+            let name = CompactString::from(part_name(&field)?);
+            // The whole value: multer was given the body in one piece.
+            let value = field.chunk().await.map_err(|e| classify(&e))?.unwrap_or_default();
             if !charset.fits(value.is_ascii()) {
                 return Err(FormError::PartCharset);
             }
-            parts.entries.push((name, value));
+            raw.skip_value(value.len());
+            entries.push((name, value));
         }
-        Ok(parts)
+        Ok(Self { entries })
     }
 
     /// The parts as parameters.
@@ -70,38 +73,37 @@ impl Parts {
     ///
     /// [`FormError::NotUtf8`] and [`FormError::Repeated`].
     pub fn parameters(&self) -> Result<Parameters<'_>, FormError> {
-        // All of it must be text before any of it counts, as in the other encoding.
-        if self.entries.iter().any(|(_, value)| std::str::from_utf8(value).is_err()) {
-            return Err(FormError::NotUtf8);
-        }
-        let mut parameters = Parameters::default();
-        for (name, value) in &self.entries {
+        let entries = self.entries.iter().map(|(name, value)| {
             let value = std::str::from_utf8(value).map_err(|_| FormError::NotUtf8)?;
-            parameters.push(Cow::Borrowed(&self.names[name.clone()]), Cow::Borrowed(value))?;
-        }
-        Ok(parameters)
+            Ok(Parameter(Cow::Borrowed(name), Cow::Borrowed(value)))
+        });
+        Parameters::new(entries.collect::<Result<Entries<'_>, _>>()?)
     }
 }
 
-fn next_field(multipart: &mut Multipart<'static>) -> Result<Option<Field<'static>>, FormError> {
-    match multipart.poll_next_field(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(field)) => Ok(field),
-        Poll::Ready(Err(error)) => Err(classify(&error)),
-        // The whole body is there: whoever still waits, waits for what was never sent.
-        Poll::Pending => Err(FormError::Unclosed),
-    }
+/// Counts the header lines of each part. multer keeps only the last of a repeated header, so a
+/// repetition shows as fewer headers than lines.
+struct RawHeaders<'b> {
+    rest: &'b [u8],
 }
 
-fn part_value(field: &mut Field<'static>) -> Result<Bytes, FormError> {
-    let mut value = Bytes::new();
-    loop {
-        match Pin::new(&mut *field).poll_next(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(Ok(chunk))) if value.is_empty() => value = chunk,
-            Poll::Ready(Some(Ok(chunk))) => value = [value, chunk].concat().into(),
-            Poll::Ready(Some(Err(error))) => return Err(classify(&error)),
-            Poll::Ready(None) => return Ok(value),
-            Poll::Pending => return Err(FormError::Unclosed),
-        }
+impl<'b> RawHeaders<'b> {
+    fn new(body: &'b [u8], boundary: &str) -> Self {
+        let delimiter = [b"--", boundary.as_bytes()].concat();
+        Self { rest: memmem::find(body, &delimiter).map_or(&[], |at| &body[at..]) }
+    }
+
+    /// The number of lines between the next delimiter and the empty line.
+    fn next_count(&mut self) -> usize {
+        let end = memmem::find(self.rest, b"\r\n\r\n").unwrap_or(self.rest.len());
+        let (head, after) = self.rest.split_at(end);
+        self.rest = after;
+        head.split(|&byte| byte == b'\n').skip(1).count()
+    }
+
+    /// Skips the empty line and a value of `length` bytes, to the next delimiter.
+    fn skip_value(&mut self, length: usize) {
+        self.rest = self.rest.get(length + 6..).unwrap_or_default();
     }
 }
 
@@ -169,48 +171,6 @@ fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
     }
     found.filter(|_| rest.is_empty()).ok_or(FormError::PartHeaders)
 }
-
-/// Whether a part says the same header twice, of which the parser keeps the last and drops the first
-/// unseen, or has more headers than it takes.
-///
-/// The header blocks are found as the parser finds them, from one delimiter to the next.
-fn has_repeated_part_header(body: &[u8], boundary: &str) -> bool {
-    let Some(mut rest) = after_first_delimiter(body, boundary.as_bytes()) else { return false };
-    while !rest.starts_with(b"--")
-        && let Some(end) = memmem::find(rest, b"\r\n\r\n")
-    {
-        let mut names = SmallVec::<[&[u8]; 4]>::new();
-        for line in rest[..end].split(|&byte| byte == b'\n') {
-            let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
-            let name = &line[..colon];
-            if names.len() == MAX_PART_HEADERS
-                || names.iter().any(|known| known.eq_ignore_ascii_case(name))
-            {
-                return true;
-            }
-            names.push(name);
-        }
-        let value = &rest[end + 4..];
-        let Some(next) = memmem::find_iter(value, b"\r\n--")
-            .map(|at| &value[at + 4..])
-            .find_map(|after| after.strip_prefix(boundary.as_bytes()))
-        else {
-            return false;
-        };
-        rest = next;
-    }
-    false
-}
-
-/// What comes after the first delimiter. It may open the body, where no line break precedes it, or
-/// stand behind a preamble (RFC 2046, section 5.1.1).
-fn after_first_delimiter<'b>(body: &'b [u8], boundary: &[u8]) -> Option<&'b [u8]> {
-    let behind = |at: usize| body[at..].strip_prefix(b"--")?.strip_prefix(boundary);
-    (0..body.len()).find_map(behind)
-}
-
-/// multer's own limit.
-const MAX_PART_HEADERS: usize = 32;
 
 /// RFC 2046, section 5.1.1: 1 to 70 `bchars`, of which the last is not a space.
 fn is_boundary(boundary: &str) -> bool {

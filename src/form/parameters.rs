@@ -1,22 +1,41 @@
-//! The parameters of one request, whatever encoding they arrived in.
+//! The parameters of one request, in any encoding.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::Deserialize;
 use smallvec::SmallVec;
 
-/// Names and values in the order they were sent, borrowed from the body where nothing had to be
-/// decoded.
+/// Names and values in the order they were sent.
 ///
 /// Rules that hold for every encoding (RFC 6749, section 3.2): a parameter sent twice is refused
 /// (`resource` may repeat, RFC 8707 section 2), and one without a value counts as not sent.
 #[derive(Default)]
 pub struct Parameters<'a> {
-    /// A token request has three to five parameters: five fit without touching the heap.
-    entries: SmallVec<[(Cow<'a, str>, Cow<'a, str>); 5]>,
+    entries: Entries<'a>,
 }
 
+/// A token request has three to five parameters: five fit without touching the heap.
+pub(crate) type Entries<'a> = SmallVec<[Parameter<'a>; 5]>;
+
+/// A name and its value, borrowed from the body where nothing had to be decoded.
+#[derive(Deserialize)]
+pub(crate) struct Parameter<'a>(
+    #[serde(borrow)] pub(crate) Cow<'a, str>,
+    #[serde(borrow)] pub(crate) Cow<'a, str>,
+);
+
 impl<'a> Parameters<'a> {
+    pub(crate) fn new(entries: Entries<'a>) -> Result<Self, FormError> {
+        let is_repeated = |(at, Parameter(name, _)): (usize, &Parameter<'a>)| {
+            name != REPEATABLE && entries[..at].iter().any(|Parameter(earlier, _)| earlier == name)
+        };
+        if entries.iter().enumerate().any(is_repeated) {
+            return Err(FormError::Repeated);
+        }
+        Ok(Self { entries })
+    }
+
     /// Adds one parameter.
     ///
     /// # Errors
@@ -26,7 +45,7 @@ impl<'a> Parameters<'a> {
         if name != REPEATABLE && self.contains(&name) {
             return Err(FormError::Repeated);
         }
-        self.entries.push((name, value));
+        self.entries.push(Parameter(name, value));
         Ok(())
     }
 
@@ -39,8 +58,8 @@ impl<'a> Parameters<'a> {
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.entries
             .iter()
-            .filter(move |(key, value)| key == name && !value.is_empty())
-            .map(|(_, value)| value.as_ref())
+            .filter(move |Parameter(key, value)| key == name && !value.is_empty())
+            .map(|Parameter(_, value)| value.as_ref())
     }
 
     /// Whether `name` was sent at all, even without a value.
@@ -50,12 +69,12 @@ impl<'a> Parameters<'a> {
 
     /// The names in the order they were sent.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|(name, _)| name.as_ref())
+        self.entries.iter().map(|Parameter(name, _)| name.as_ref())
     }
 
     /// Whether every byte of every name and value is below 0x80.
     pub fn are_ascii(&self) -> bool {
-        self.entries.iter().all(|(name, value)| name.is_ascii() && value.is_ascii())
+        self.entries.iter().all(|Parameter(name, value)| name.is_ascii() && value.is_ascii())
     }
 
     /// How many parameters were sent.

@@ -1,11 +1,12 @@
 //! `application/x-www-form-urlencoded` (URL Standard, section 5; RFC 6749, appendix B).
 //!
-//! Parsers elsewhere replace bad UTF-8 silently and let `%zz` through as it stands. Both are refused
-//! here, so that what a client is known by is exactly what it sent.
+//! serde_urlencoded reads the form. It replaces bad UTF-8 and takes `%zz` as text, so both are refused
+//! before it is called.
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr_iter, memchr2};
+use memchr::memchr_iter;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 
@@ -13,121 +14,54 @@ use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 ///
 /// # Errors
 ///
-/// Any [`FormError`] but the multipart ones; nothing of the body may be used then.
+/// Any [`FormError`] but the multipart and JSON ones; nothing of the body may be used then.
 pub fn parse(input: &[u8], max_parameters: usize) -> Result<Parameters<'_>, FormError> {
     if input.starts_with(BYTE_ORDER_MARK) {
         return Err(FormError::ByteOrderMark);
     }
-    // No more than one pair more than there are separators; only then is it worth counting.
-    let pairs = || Pairs { rest: input };
-    if memchr_iter(b'&', input).count() >= max_parameters && pairs().count() > max_parameters {
+    // Only a form with so many separators needs its pairs counted.
+    let pairs = input.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty());
+    if memchr_iter(b'&', input).count() >= max_parameters && pairs.count() > max_parameters {
         return Err(FormError::TooMany);
     }
-    // All of it is text before any of it is a parameter, as in the other encoding.
-    if memchr2(b'%', b'+', input).is_some() {
-        check_encoding(input)?;
-    } else {
-        std::str::from_utf8(input).map_err(|_| FormError::NotUtf8)?;
-    }
-    let mut parameters = Parameters::default();
-    for (name, value) in pairs() {
-        parameters.push(text(name)?, text(value)?)?;
-    }
-    Ok(parameters)
-}
-
-/// Names and values as they were sent, without what stands between them.
-struct Pairs<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for Pairs<'a> {
-    type Item = (&'a [u8], &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while let [b'&', rest @ ..] = self.rest {
-            self.rest = rest;
-        }
-        if self.rest.is_empty() {
-            return None;
-        }
-        let end = memchr(b'&', self.rest).unwrap_or(self.rest.len());
-        let (pair, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        let (name, value) = pair.split_at(memchr(b'=', pair).unwrap_or(end));
-        Some((name, value.get(1..).unwrap_or_default()))
-    }
+    // Checking the body in one piece checks every name and value: `&`, `=` and `+` are ASCII, so no
+    // UTF-8 sequence reaches across them.
+    percent_decode(input)?;
+    // The library has no other fault to report.
+    let entries = serde_urlencoded::from_bytes(input).map_err(|_| FormError::NotUtf8)?;
+    Parameters::new(entries)
 }
 
 /// Decodes one form-encoded value: `+` and `%xx`. `None` if a triplet is bad or the result is not
 /// UTF-8.
 pub fn decode(value: &str) -> Option<Cow<'_, str>> {
-    text(value.as_bytes()).ok()
+    if !value.contains('+') {
+        return decode_path(value);
+    }
+    let spaced = value.replace('+', " ");
+    decode_path(&spaced).map(|decoded| Cow::Owned(decoded.into_owned()))
 }
 
 /// Decodes one segment of a path, where `+` is itself (RFC 3986, section 2.1). `None` as above.
 pub fn decode_path(segment: &str) -> Option<Cow<'_, str>> {
-    if !segment.contains('%') {
-        return Some(Cow::Borrowed(segment));
-    }
-    String::from_utf8(decode_bytes(segment.as_bytes(), b'+')?).ok().map(Cow::Owned)
+    percent_decode(segment.as_bytes()).ok()
 }
 
 /// Encodes a value for a form or a segment of a path: all but unreserved characters as `%xx` (RFC
 /// 3986, section 2.3).
 pub fn encode(value: &str) -> String {
-    let mut encoded = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let digit = |half: u8| char::from(b"0123456789ABCDEF"[usize::from(half)]);
-            encoded.extend(['%', digit(byte >> 4), digit(byte & 15)]);
-        }
+    const RESERVED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(value, RESERVED).to_string()
+}
+
+fn percent_decode(input: &[u8]) -> Result<Cow<'_, str>, FormError> {
+    let are_digits = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
+    let is_triplet = |at: usize| input.get(at + 1..at + 3).is_some_and(are_digits);
+    if !memchr_iter(b'%', input).all(is_triplet) {
+        return Err(FormError::PercentEncoding);
     }
-    encoded
-}
-
-/// A name or a value, decoded where it has to be.
-fn text(encoded: &[u8]) -> Result<Cow<'_, str>, FormError> {
-    if memchr2(b'%', b'+', encoded).is_none() {
-        return std::str::from_utf8(encoded).map(Cow::Borrowed).map_err(|_| FormError::NotUtf8);
-    }
-    let decoded = decode_bytes(encoded, b' ').ok_or(FormError::PercentEncoding)?;
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| FormError::NotUtf8)
-}
-
-/// Triplets must be whole, and the decoded text UTF-8.
-///
-/// Decoding the body in one piece gives the same verdict as decoding each value: `&` and `=` are
-/// ASCII, so no UTF-8 sequence reaches across them.
-fn check_encoding(input: &[u8]) -> Result<(), FormError> {
-    let decoded = decode_bytes(input, b' ').ok_or(FormError::PercentEncoding)?;
-    std::str::from_utf8(&decoded).map(|_| ()).map_err(|_| FormError::NotUtf8)
-}
-
-/// `plus` is what a `+` stands for.
-fn decode_bytes(input: &[u8], plus: u8) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(input.len());
-    let mut rest = input;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        decoded.push(match byte {
-            b'+' => plus,
-            b'%' => {
-                let (digits, tail) = tail.split_at_checked(2)?;
-                rest = tail;
-                hex_digit(digits[0])? << 4 | hex_digit(digits[1])?
-            }
-            other => other,
-        });
-    }
-    Some(decoded)
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    // A hexadecimal digit is below 16.
-    char::from(byte).to_digit(16).map(|digit| digit as u8)
+    percent_encoding::percent_decode(input).decode_utf8().map_err(|_| FormError::NotUtf8)
 }
 
 #[cfg(test)]
@@ -165,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_a_well_known_library_has_written() {
+    fn reads_what_the_library_has_written() {
         use proptest::prelude::*;
 
         proptest!(|(values in prop::collection::vec(".{0,20}", 0..8))| {

@@ -20,7 +20,7 @@ use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
 
 /// A registered client. Every value was validated when it was read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Client {
     /// `client_id`: 1 or more characters of %x20-7E (RFC 6749, appendix A.1).
     pub id: CompactString,

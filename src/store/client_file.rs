@@ -9,6 +9,7 @@ pub mod edit;
 mod entry;
 
 pub use crate::store::client_file::asymmetric::{read_key_set, skipped_keys};
+pub use crate::store::client_file::entry::OPTIONAL_FIELDS;
 
 use std::mem::take;
 use std::num::NonZero;
@@ -24,7 +25,7 @@ use tracing::warn;
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
 use crate::oauth::client::{Client, Registry};
-use crate::store::client_file::entry::{Place, Reader};
+use crate::store::client_file::entry::{Field, Reader};
 use crate::store::file_watch::{MOST_FILES, Stamp};
 use crate::store::whole_file;
 
@@ -93,8 +94,8 @@ fn parse_with_key_files(file: &Path, text: &str) -> Result<(Registry, Stamp), Ve
             Ok((client, key_file)) => {
                 key_files.extend(key_file);
                 if !registry.insert(client) {
-                    let at = Place { index: Some(index), field: "client_id" };
-                    reader.fault(raw, at, "is registered twice");
+                    let field = Field { raw, index: Some(index), name: "client_id" };
+                    reader.fault(field, "is registered twice");
                 }
             }
             Err(faults) => reader.faults.extend(faults),

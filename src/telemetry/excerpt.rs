@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use percent_encoding::percent_decode;
 
 /// Returns the beginning of `text` in at most `limit` bytes. A byte outside visible ASCII is
 /// written `\xNN`, and such an escape is never cut.
@@ -46,10 +47,9 @@ pub fn named<'t>(text: &'t [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'t, str> {
         if !is_harmless(&decoded) || !is_harmless(&spaced) {
             return Cow::Borrowed(WITHHELD);
         }
-        let again = if decoded.contains(&b'%') { percent_decoded(&decoded) } else { Vec::new() };
-        if again.is_empty() || again == *decoded {
+        let Cow::Owned(again) = Cow::from(percent_decode(&decoded)) else {
             return excerpt(text, MAX_NAMED_BYTES);
-        }
+        };
         decoded = Cow::Owned(again);
     }
     // Encoded more often than any client does by mistake.
@@ -86,26 +86,6 @@ fn holds_token(text: &[u8]) -> bool {
 
 /// In characters: the 32 bytes of an HS256 signature in base64url.
 const SHORTEST_SIGNATURE: usize = 43;
-
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, behind)) = rest.split_first() {
-        let digits = behind.get(..2).filter(|_| byte == b'%');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(value) => {
-                decoded.push(value);
-                rest = &behind[2..];
-            }
-            None => {
-                decoded.push(byte);
-                rest = behind;
-            }
-        }
-    }
-    decoded
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Arg, Args, Command};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::CliError;
@@ -10,37 +11,47 @@ use crate::cli::environment::parse_switch;
 use crate::cli::times::{parse_seconds, parse_time};
 use crate::fault::Fault;
 use crate::oauth::client::{AuthMethod, Client};
-use crate::store::client_file::{check_entry, read_key_set};
+use crate::store::client_file::{OPTIONAL_FIELDS, check_entry, read_key_set};
 
-#[derive(Args, Debug)]
+// A flag that has its field's name and value is complete: it serializes as what it sets. `given` reads
+// those that are skipped. (clap would take a doc comment here for the command's.)
+#[derive(Args, Debug, Serialize)]
 pub(super) struct FieldArgs {
     /// Scopes it may ask for, separated by spaces; may be repeated. It gets all of them if it asks
     /// for none, unless --default-scope says otherwise.
+    #[serde(skip)]
     #[arg(long = "scope", value_name = "SCOPES")]
     scopes: Vec<String>,
     /// Register no scope: it is not meant to get tokens.
+    #[serde(skip)]
     #[arg(long, conflicts_with_all = ["scopes", "default_scopes"])]
     pub(super) no_scope: bool,
     /// A scope it gets if it asks for none; may be repeated [default: all that it may ask for].
+    #[serde(skip)]
     #[arg(long = "default-scope", value_name = "SCOPES")]
     default_scopes: Vec<String>,
     /// Give it nothing if it asks for no scope: it has to ask.
+    #[serde(skip)]
     #[arg(long, conflicts_with = "default_scopes")]
     no_default_scope: bool,
     /// Who its tokens are for; may be repeated [default: the issuer].
     #[arg(long = "audience", value_name = "AUDIENCE")]
-    audiences: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    audience: Vec<String>,
     /// How long its tokens live: seconds, or as in 15m, 24h, 90d [of a new client: 3600].
-    #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
-    lifetime: Option<u32>,
+    #[arg(long = "lifetime", value_name = "DURATION", value_parser = parse_seconds)]
+    token_lifetime: Option<u32>,
     /// A static claim in its tokens, as text, or with := as JSON; may be repeated.
+    #[serde(skip)]
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
     claims: Vec<(String, Value)>,
     /// How it may authenticate; may be repeated [of a new client: client_secret_basic,
     /// client_secret_post].
+    #[serde(skip)]
     #[arg(long = "method", value_name = "METHOD")]
-    pub(super) methods: Vec<AuthMethod>,
+    pub(super) auth_methods: Vec<AuthMethod>,
     /// A JWK Set with the public keys that it signs with; it is copied into the registry.
+    #[serde(skip)]
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
     /// The one algorithm of its assertions: RS256, PS256, ES256 or EdDSA [default: any].
@@ -71,6 +82,7 @@ pub(super) struct FieldArgs {
     dpop_bound_access_tokens: Option<bool>,
     /// An audience whose tokens it may ask about, beside its own; may be repeated.
     #[arg(long, value_name = "AUDIENCE")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) introspects: Vec<String>,
     /// Its tokens issued before this are revoked: Unix seconds, or as in 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -90,10 +102,17 @@ pub(super) struct FieldArgs {
     server_timing: Option<bool>,
     /// How often it may ask, as in 100/1m.
     #[arg(long, value_name = "REQUESTS/DURATION", value_parser = parse_rate)]
-    rate_limit: Option<(u32, u32)>,
+    rate_limit: Option<Rate>,
     /// Whether it may authenticate at all.
     #[arg(long, value_name = "BOOL", value_parser = parse_switch)]
     enabled: Option<bool>,
+}
+
+/// `rate_limit` as it stands in an entry.
+#[derive(Clone, Debug, Serialize)]
+struct Rate {
+    requests: u32,
+    seconds: u32,
 }
 
 impl FieldArgs {
@@ -103,60 +122,32 @@ impl FieldArgs {
         &self,
         mut claims: Map<String, Value>,
     ) -> Result<Map<String, Value>, CliError> {
-        let scopes = words("--scope", &self.scopes)?;
-        let default_scopes = words("--default-scope", &self.default_scopes)?;
-        let jwks = match &self.jwks {
-            Some(file) => {
-                let (text, _) = read_key_set(file)?;
-                // It was read without a fault.
-                Some(serde_json::from_str(&text).map_err(|error| CliError(error.to_string()))?)
-            }
-            None => None,
-        };
-        claims.extend(self.claims.iter().cloned());
-        let list = |values: &[String]| (!values.is_empty()).then(|| json!(values));
-        let no_scopes: [String; 0] = [];
-        let scopes = if self.no_scope { Some(json!(no_scopes)) } else { list(&scopes) };
-        let default_scopes = if self.no_default_scope || self.no_scope {
-            Some(json!(no_scopes))
+        let internal = |error: serde_json::Error| CliError(error.to_string());
+        let mut fields = serde_json::to_value(self).map_err(internal)?;
+        let scopes = if self.no_scope { Some(Vec::new()) } else { words("--scope", &self.scopes)? };
+        let default_scopes = if self.no_scope || self.no_default_scope {
+            Some(Vec::new())
         } else {
-            list(&default_scopes).or_else(|| scopes.clone())
+            words("--default-scope", &self.default_scopes)?.or_else(|| scopes.clone())
         };
-        let methods: Vec<_> = self.methods.iter().map(|method| method.as_str()).collect();
-        let text = |value: &Option<String>| value.as_deref().map(Value::from);
-        let fields = [
-            ("enabled", self.enabled.map(Value::from)),
-            ("auth_methods", (!methods.is_empty()).then(|| json!(methods))),
-            ("jwks", jwks),
-            ("token_endpoint_auth_signing_alg", text(&self.token_endpoint_auth_signing_alg)),
-            ("tls_client_auth_subject_dn", text(&self.tls_client_auth_subject_dn)),
-            ("tls_client_auth_san_dns", text(&self.tls_client_auth_san_dns)),
-            ("tls_client_auth_san_uri", text(&self.tls_client_auth_san_uri)),
-            ("tls_client_auth_san_ip", text(&self.tls_client_auth_san_ip)),
-            ("tls_client_auth_san_email", text(&self.tls_client_auth_san_email)),
-            (
-                "tls_client_certificate_bound_access_tokens",
-                self.tls_client_certificate_bound_access_tokens.map(Value::from),
-            ),
-            ("dpop_bound_access_tokens", self.dpop_bound_access_tokens.map(Value::from)),
-            ("scopes", scopes),
-            ("default_scopes", default_scopes),
-            ("audience", list(&self.audiences)),
-            ("introspects", list(&self.introspects)),
-            ("not_before", self.not_before.map(Value::from)),
-            ("token_lifetime", self.lifetime.map(Value::from)),
-            ("token_profile", text(&self.token_profile)),
-            ("content_type", text(&self.content_type)),
-            (
-                "rate_limit",
-                self.rate_limit
-                    .map(|(requests, seconds)| json!({ "requests": requests, "seconds": seconds })),
-            ),
-            ("token_reuse", self.token_reuse.map(Value::from)),
-            ("server_timing", self.server_timing.map(Value::from)),
-            ("claims", (!self.claims.is_empty()).then(|| Value::Object(claims))),
-        ];
-        let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        fields["scopes"] = json!(scopes);
+        fields["default_scopes"] = json!(default_scopes);
+        if !self.auth_methods.is_empty() {
+            let methods = self.auth_methods.iter().map(|method| method.as_str());
+            fields["auth_methods"] = methods.collect();
+        }
+        if let Some(file) = &self.jwks {
+            let (text, _) = read_key_set(file)?;
+            fields["jwks"] = serde_json::from_str(&text).map_err(internal)?;
+        }
+        if !self.claims.is_empty() {
+            claims.extend(self.claims.iter().cloned());
+            fields["claims"] = Value::Object(claims);
+        }
+        let given = OPTIONAL_FIELDS.iter().filter_map(|name| {
+            let value = fields.get_mut(name)?.take();
+            (!value.is_null()).then(|| ((*name).to_owned(), value))
+        });
         Ok(given.collect())
     }
 }
@@ -186,54 +177,25 @@ pub(super) fn check(
 
 /// The flag that sets a field.
 fn flag_of(field: &str) -> String {
-    let name = match field {
-        "client_id" => "id",
-        "auth_methods" => "method",
-        "scopes" => "scope",
-        "default_scopes" => "default-scope",
-        "token_lifetime" => "lifetime",
-        "claims" => "claim",
-        other => return format!("--{}", other.replace('_', "-")),
-    };
-    format!("--{name}")
+    let flags = FieldArgs::augment_args(Command::new(""));
+    let flag = flags.get_arguments().find(|flag| flag.get_id() == field).and_then(Arg::get_long);
+    format!("--{}", flag.unwrap_or("id"))
 }
 
-/// Every field that `update --unset` can take out of an entry.
-pub(super) const OPTIONAL: [&str; 23] = [
-    "enabled",
-    "auth_methods",
-    "jwks",
-    "token_endpoint_auth_signing_alg",
-    "tls_client_auth_subject_dn",
-    "tls_client_auth_san_dns",
-    "tls_client_auth_san_uri",
-    "tls_client_auth_san_ip",
-    "tls_client_auth_san_email",
-    "tls_client_certificate_bound_access_tokens",
-    "dpop_bound_access_tokens",
-    "scopes",
-    "default_scopes",
-    "audience",
-    "introspects",
-    "not_before",
-    "token_lifetime",
-    "token_profile",
-    "content_type",
-    "rate_limit",
-    "token_reuse",
-    "server_timing",
-    "claims",
-];
+/// The fields that `update --unset` can take out of an entry. Secrets have commands of their own.
+pub(super) fn removable() -> impl Iterator<Item = &'static str> {
+    OPTIONAL_FIELDS.iter().copied().filter(|name| *name != "secrets")
+}
 
-fn words(flag: &str, values: &[String]) -> Result<Vec<String>, CliError> {
+/// The words in all of `values`; `None` if the flag was not given.
+fn words(flag: &str, values: &[String]) -> Result<Option<Vec<String>>, CliError> {
     let words: Vec<_> = values.iter().flat_map(|value| value.split_ascii_whitespace()).collect();
     if words.is_empty() && !values.is_empty() {
-        return Err(CliError(format!(
-            "{flag}: is empty; leave it out, or give --no-{}",
-            &flag[2..]
-        )));
+        let name = &flag[2..];
+        return Err(CliError(format!("{flag}: is empty; leave it out, or give --no-{name}")));
     }
-    Ok(words.into_iter().map(str::to_owned).collect())
+    let words = words.into_iter().map(str::to_owned).collect();
+    Ok((!values.is_empty()).then_some(words))
 }
 
 fn parse_claim(argument: &str) -> Result<(String, Value), String> {
@@ -251,8 +213,9 @@ fn parse_claim(argument: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
-fn parse_rate(argument: &str) -> Result<(u32, u32), String> {
+fn parse_rate(argument: &str) -> Result<Rate, String> {
     let problem = || "must be requests and a duration, as in 100/1m".to_owned();
     let (requests, duration) = argument.split_once('/').ok_or_else(problem)?;
-    Ok((requests.parse().map_err(|_| problem())?, parse_seconds(duration)?))
+    let requests = requests.parse().map_err(|_| problem())?;
+    Ok(Rate { requests, seconds: parse_seconds(duration)? })
 }

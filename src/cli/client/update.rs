@@ -23,7 +23,7 @@ pub(crate) struct UpdateArgs {
     fields: FieldArgs,
     /// A field to take out of its entry, by its name in the registry, so that the default counts; may
     /// be repeated.
-    #[arg(long, value_name = "FIELD", value_parser = PossibleValuesParser::new(fields::OPTIONAL))]
+    #[arg(long, value_name = "FIELD", value_parser = PossibleValuesParser::new(fields::removable()))]
     unset: Vec<String>,
 }
 

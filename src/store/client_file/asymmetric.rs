@@ -6,75 +6,64 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::entry::{Place, Reader};
+use super::entry::{Field, Reader};
 use super::{offset_in, require_closed};
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
 use crate::jose::jwk_set::{self, SetProblem};
 use crate::jose::public_key::{KeyProblem, PublicKey};
-use crate::oauth::client::{AuthMethod, AuthMethods};
+use crate::oauth::client::{AuthMethod, Client};
 use crate::store::file_watch::Stamp;
 
 impl<'t> Reader<'t> {
-    /// `jwks`: a JWK Set, or the path of a file that holds one, from where the registry is.
-    pub(super) fn public_keys(&mut self, raw: Option<&'t RawValue>, at: Place) -> Vec<PublicKey> {
-        let Some(raw) = raw else { return Vec::new() };
-        if !raw.get().starts_with('"') {
-            return match jwk_set::parse(raw.get()) {
+    /// `jwks`: a JWK Set, or the path of a file that holds one, relative to the registry.
+    pub(super) fn public_keys(&mut self, field: Field<'t>) -> Vec<PublicKey> {
+        if !field.raw.get().starts_with('"') {
+            return match jwk_set::parse(field.raw.get()) {
                 Ok(set) => set.keys,
-                Err(problem) => {
-                    let place = self.position_at(offset_in(self.text, problem.part));
-                    self.key_fault(self.file, place, at, &problem);
+                Err(SetProblem { part, index, problem }) => {
+                    let key = index.map(|index| format!(".keys[{index}]")).unwrap_or_default();
+                    let place = self.position_at(offset_in(self.text, part));
+                    let fault = Fault::new(self.file, problem).at(place);
+                    self.faults.push(fault.in_field(format!("{field}{key}")));
                     Vec::new()
                 }
             };
         }
-        let Some(name) = self.value::<String>(Some(raw), at, "a JWK Set or a path") else {
+        let Some(name) = self.value::<String>(field, "a JWK Set or a path") else {
             return Vec::new();
         };
         let file = self.file.parent().unwrap_or_else(|| Path::new("")).join(name);
         self.key_file = Some(Stamp::of_file(file.clone()));
         match require_closed(&file).and_then(|()| read_key_set(&file)) {
             Ok((_, keys)) => keys,
-            // The path is not shown if it may be a secret in the wrong place.
+            // Without the path: it may be a secret in the wrong place.
             Err(fault) if fault.line.is_none() => {
-                self.fault(raw, at, format!("names a file that {}", fault.problem));
+                self.fault(field, format!("names a file that {}", fault.problem));
                 Vec::new()
             }
             Err(fault) => {
                 let key = fault.field.as_deref().map(|key| format!(".{key}")).unwrap_or_default();
-                self.faults.push(fault.in_field(format!("{at}{key}")));
+                self.faults.push(fault.in_field(format!("{field}{key}")));
                 Vec::new()
             }
         }
     }
 
-    /// Whoever may authenticate by a key or a name must have registered one.
-    pub(super) fn check_needs(
-        &mut self,
-        raw: Option<&'t RawValue>,
-        at: Place,
-        methods: AuthMethods,
-        has_keys: bool,
-        has_subject: bool,
-    ) {
-        let Some(raw) = raw else { return };
+    /// Checks that each of the client's methods has the keys or the name that it needs. `has_jwks`
+    /// rather than the keys themselves: a set that is at fault was reported.
+    pub(super) fn check_needs(&mut self, field: Field<'t>, client: &Client, has_jwks: bool) {
+        let has_subject = client.certificate_subject.is_some();
         for (method, is_there, needs) in [
-            (AuthMethod::PrivateKeyJwt, has_keys, "the client's `jwks`"),
-            (AuthMethod::SelfSignedTlsClientAuth, has_keys, "the client's `jwks`"),
+            (AuthMethod::PrivateKeyJwt, has_jwks, "the client's `jwks`"),
+            (AuthMethod::SelfSignedTlsClientAuth, has_jwks, "the client's `jwks`"),
             (AuthMethod::TlsClientAuth, has_subject, "one of the fields `tls_client_auth_…`"),
         ] {
-            if methods.contains(method) && !is_there {
+            if client.auth_methods.contains(method) && !is_there {
                 let method = method.as_str();
-                self.fault(raw, at, format!("holds {method}, which needs {needs}"));
+                self.fault(field, format!("holds {method}, which needs {needs}"));
             }
         }
-    }
-
-    fn key_fault(&mut self, file: &Path, place: Position, at: Place, problem: &SetProblem<'_>) {
-        let key = problem.index.map(|index| format!(".keys[{index}]")).unwrap_or_default();
-        let field = format!("{at}{key}");
-        self.faults.push(Fault::new(file, problem.problem).at(place).in_field(field));
     }
 }
 
