@@ -211,13 +211,13 @@ fn measure(plan: &Plan) -> Vec<Round> {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    key_directory::generate(&config.keys, 2048, &retention, now).unwrap();
+    key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let server = Server(Service::grantd(&config, directory.path(), "auto"));
     server.verify_one();
     // Connections, the log's thread and the processor's clock are warm after this.
     server.saturate(1);
     let empty = empty_server::start();
-    (0..plan.rounds).map(|_| server.round(empty.address, &config.keys, plan)).collect()
+    (0..plan.rounds).map(|_| server.round(empty.address, &config.live.keys, plan)).collect()
 }
 
 struct Server(Service);

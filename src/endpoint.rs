@@ -83,7 +83,7 @@ impl Context {
 
     /// What makes nonces, if proofs of possession must have one under this snapshot.
     pub fn nonces(&self, snapshot: &Snapshot) -> Option<&Nonces> {
-        self.nonces.get().filter(|_| snapshot.config.dpop_nonce)
+        self.nonces.get().filter(|_| snapshot.config.live.dpop_nonce)
     }
 
     /// Makes ready what a snapshot under `config` will need.
@@ -92,7 +92,7 @@ impl Context {
     ///
     /// [`NoEntropy`].
     pub fn prepare(&self, config: &Config) -> Result<(), NoEntropy> {
-        if config.dpop_nonce && self.nonces.get().is_none() {
+        if config.live.dpop_nonce && self.nonces.get().is_none() {
             let mut key = Zeroizing::new([0; 32]);
             self.random.fill(&mut *key)?;
             self.nonces.get_or_init(|| Nonces::new(&key));

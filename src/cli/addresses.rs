@@ -44,8 +44,8 @@ pub(super) fn problem(address: &ListenAddr, setting: &str, error: &io::Error) ->
 pub(super) fn check(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     let mut known: Vec<(&ListenAddr, Vec<SocketAddr>)> = Vec::new();
-    let public = config.listen.iter().map(|address| (address, LISTEN));
-    for (address, setting) in public.chain([(&config.admin_listen, ADMIN_LISTEN)]) {
+    let public = config.startup.listen.iter().map(|address| (address, LISTEN));
+    for (address, setting) in public.chain([(&config.startup.admin_listen, ADMIN_LISTEN)]) {
         match Listener::check(address) {
             Ok(sockets) => {
                 let is_same = |(other, theirs): &&(&ListenAddr, Vec<SocketAddr>)| {
@@ -67,7 +67,7 @@ pub(super) fn check(config: &Config) -> Vec<String> {
 
 /// The addresses of `config` whose directory does not exist yet.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
-    let addresses = config.listen.iter().chain([&config.admin_listen]);
+    let addresses = config.startup.listen.iter().chain([&config.startup.admin_listen]);
     let paths = addresses.filter_map(|address| match address {
         ListenAddr::Unix(path) => Some((address, path.parent()?)),
         ListenAddr::Tcp(_) => None,

@@ -101,8 +101,8 @@ pub(super) struct Source {
 impl Source {
     fn resolve(&self) -> Result<Config, CliError> {
         let mut config = self.args.clone().resolve()?;
-        if config.listen == self.as_configured {
-            config.listen.clone_from(&self.in_force);
+        if config.startup.listen == self.as_configured {
+            config.startup.listen.clone_from(&self.in_force);
         }
         Ok(config)
     }
@@ -112,8 +112,8 @@ impl Source {
         let config = self.resolve().ok();
         let mut paths: Vec<&Path> = self.args.config.as_deref().into_iter().collect();
         if let Some(config) = &config {
-            paths.extend([&*config.clients, &*config.keys]);
-            paths.extend(config.admin_token_file.as_deref());
+            paths.extend([&*config.live.clients, &*config.live.keys]);
+            paths.extend(config.live.admin_token_file.as_deref());
         }
         Stamp::of(&paths)
     }

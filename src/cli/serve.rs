@@ -23,8 +23,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         CliError(format!("a socket that was handed over is of no use: {error}"))
     })?;
     let config = args.clone().resolve()?;
-    let (log, _writer) =
-        logging::install(&config.log).map_err(|error| CliError(format!("no log: {error}")))?;
+    let (log, _writer) = logging::install(&config.startup.log)
+        .map_err(|error| CliError(format!("no log: {error}")))?;
     log_panics();
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -51,31 +51,33 @@ async fn serve(
     sockets: Vec<Socket>,
     log: LogQueue,
 ) -> Result<(), CliError> {
-    let as_configured = config.listen.clone();
+    let as_configured = config.startup.listen.clone();
     let system = |error: io::Error| CliError(error.to_string());
     let mut listeners = Vec::new();
     if !sockets.is_empty() {
         // Whoever hands sockets over has said where to listen.
-        config.listen.clear();
+        config.startup.listen.clear();
     }
     for socket in sockets {
         let listener = socket.listen().map_err(system)?;
-        config.listen.push(listener.address().map_err(system)?);
+        config.startup.listen.push(listener.address().map_err(system)?);
         listeners.push(listener);
     }
-    let to_bind = if listeners.is_empty() { &mut config.listen[..] } else { &mut [] };
+    let to_bind = if listeners.is_empty() { &mut config.startup.listen[..] } else { &mut [] };
     for address in to_bind {
-        let listener = bind(address, addresses::LISTEN, config.socket_mode).await?;
+        let listener = bind(address, addresses::LISTEN, config.startup.socket_mode).await?;
         // Port 0 stands for any; others have to be told which it became.
         if matches!(address, ListenAddr::Tcp(address) if address.ends_with(":0")) {
             *address = listener.address().map_err(system)?;
         }
         listeners.push(listener);
     }
-    let admin = bind(&config.admin_listen, addresses::ADMIN_LISTEN, config.socket_mode).await?;
+    let admin =
+        bind(&config.startup.admin_listen, addresses::ADMIN_LISTEN, config.startup.socket_mode)
+            .await?;
     let admin_address = admin.address().map_err(system)?;
 
-    let in_force = config.listen.clone();
+    let in_force = config.startup.listen.clone();
     let reloads = Reloads::of(Source { args, as_configured, in_force })?;
     let server = Server::new(&config, Clock::system(), Random::system())
         .map_err(|error| CliError(error.to_string()))?;
@@ -84,12 +86,12 @@ async fn serve(
     server.metrics().watch_log(log);
     #[cfg(feature = "opentelemetry")]
     let exporting = Exporting::start(server.traces())?;
-    for address in &config.listen {
+    for address in &config.startup.listen {
         let issuer = server.issuer();
         if issuer.is_unspecified() {
             warn!(%issuer, "no client can ask by this name: {}", addresses::ISSUER_ADVICE);
         }
-        let workers = config.workers;
+        let workers = config.startup.workers;
         info!(version = VERSION, %address, %issuer, admin = %admin_address, workers, "serving");
     }
     let reloads = tokio::spawn(reloads.run(server.reloader()));

@@ -119,7 +119,7 @@ impl<'c, 's> Try<'c, 's> {
             registered.is_none().then(|| snapshot.decoys.kind(&context.decoy_key, client_id));
         let is_guessable =
             registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
-        let (network, limits) = (credentials.network(), &snapshot.config.failures);
+        let (network, limits) = (credentials.network(), &snapshot.config.live.failures);
         let claim = Claim { snapshot, credentials, registered, decoy, endpoint };
         // Until the first wait, this is the time: a later one would only be milder.
         let begin = Clock::instant();
@@ -202,7 +202,7 @@ impl<'s> Claim<'_, 's> {
             now,
             started_at: context.replay.started_at(),
             issuer: snapshot.issuer.as_str(),
-            endpoints: match snapshot.config.assertion_audience {
+            endpoints: match snapshot.config.live.assertion_audience {
                 AssertionAudience::Endpoint => Some([TOKEN_PATH, endpoint]),
                 AssertionAudience::Issuer => None,
             },

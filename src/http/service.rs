@@ -20,7 +20,7 @@ use hyper::{Request, Response, StatusCode, Version};
 use tracing::warn;
 
 use crate::clock::Clock;
-use crate::config::{ClientCertificates, Config, Dialect, Limits};
+use crate::config::{ClientCertificates, Dialect, Live, StartupLimits};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, secrets,
     vision,
@@ -143,8 +143,9 @@ impl Service {
     {
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
-        let route = Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.routes);
-        let proxies = &snapshot.config.trusted_proxies;
+        let route =
+            Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.live.routes);
+        let proxies = &snapshot.config.live.trusted_proxies;
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
         if address.is_undeclared_proxy {
             self.note_undeclared_proxy(arrival.peer);
@@ -215,16 +216,16 @@ impl Service {
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
-        let limits = &snapshot.config.limits;
+        let limits = &snapshot.config.live.limits;
         let deadline = (origin.arrival.first_byte + limits.request_time()).into();
         let certificate = if route.authenticates() {
-            certificate(&snapshot.config, &request.headers, origin.arrival.peer)
+            certificate(&snapshot.config.live, &request.headers, origin.arrival.peer)
         } else {
             ShownCertificate::Absent
         };
         self.warn_of_authority(&certificate);
         let mut head = head_of(snapshot, route, request, origin, &certificate);
-        let checked = check(limits, route, request);
+        let checked = check(&snapshot.config.startup.limits, route, request);
         if route == Route::Validate {
             // The body is the business of the API that the token is for.
             body::linger(&request.headers, body);
@@ -294,7 +295,6 @@ fn head_of<'r>(
     origin: &Origin,
     certificate: &'r ShownCertificate,
 ) -> RequestHead<'r> {
-    let config = &snapshot.config;
     let authorization = match single(&request.headers, AUTHORIZATION) {
         Ok(None) => Authorization::Absent,
         Ok(Some(value)) => Authorization::Present(value),
@@ -320,14 +320,14 @@ fn head_of<'r>(
         endpoint: below_issuer(request.uri.path(), snapshot.issuer.path()),
         client_headers: vision::CLIENT_HEADERS.map(client_header),
         query: request.uri.query(),
-        max_parameters: config.limits.form_parts,
+        max_parameters: snapshot.config.live.limits.form_parts,
         received: origin.arrival.first_byte,
     }
 }
 
 /// The client's certificate, if the peer is a proxy that is believed about certificates, and states
 /// one and how far it has verified it.
-fn certificate(config: &Config, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
+fn certificate(config: &Live, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
     let address = peer.address().map(|address| address.ip());
     if !config.certificate_proxies().any(|proxy| proxy.is(address)) {
         return ShownCertificate::Absent;
@@ -367,7 +367,7 @@ where
 }
 
 /// What can be said before the body is read.
-fn check(limits: &Limits, route: Route<'_>, request: &request::Parts) -> Result<(), Cause> {
+fn check(limits: &StartupLimits, route: Route<'_>, request: &request::Parts) -> Result<(), Cause> {
     let headers = &request.headers;
     let line = request.method.as_str().len() + uri_length(request) + "  HTTP/1.1\r\n".len();
     let fields: usize = headers

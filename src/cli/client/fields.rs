@@ -6,8 +6,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::cli::CliError;
-use crate::cli::environment::parse_switch;
 use crate::cli::times::{parse_seconds, parse_time};
+use crate::config::parse_switch;
 use crate::fault::Fault;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::store::client_file::{check_entry, read_key_set};

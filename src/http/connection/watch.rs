@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::config::Limits;
+use crate::config::StartupLimits;
 
 /// Where a connection stands, as the socket and the service see it.
 pub(crate) struct Watch {
@@ -61,7 +61,7 @@ struct Times {
 impl Watch {
     /// A watch that begins to idle now. While `is_last_answer` is set, every answer says that it
     /// is its connection's last.
-    pub(crate) fn new(limits: &Limits, is_last_answer: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(limits: &StartupLimits, is_last_answer: Arc<AtomicBool>) -> Self {
         let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
         let times = Times {
             idle: nanos(limits.idle_seconds),
