@@ -26,7 +26,7 @@ use std::process::{Command, ExitCode};
 
 use client::Client;
 use grantd::clock::Clock;
-use grantd::config::Limits;
+use grantd::config::StartupLimits;
 use grantd::jose::key_life::Retention;
 use grantd::signing::batch::{BATCH, BatchKey};
 use grantd::store::key_directory;
@@ -155,12 +155,12 @@ struct Round {
 impl Round {
     /// What a full queue takes to sign.
     fn bound(&self) -> f64 {
-        self.batch * (Limits::default().signing_queue as f64 / BATCH as f64)
+        self.batch * (StartupLimits::default().signing_queue as f64 / BATCH as f64)
     }
 
     /// What a full queue takes at the rate at which tokens did come.
     fn bound_as_served(&self) -> f64 {
-        Limits::default().signing_queue as f64 / self.over_rate * 1e3
+        StartupLimits::default().signing_queue as f64 / self.over_rate * 1e3
     }
 }
 

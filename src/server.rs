@@ -1,7 +1,7 @@
 //! The server as a library: settings in, a running token server out.
 //!
 //! It installs nothing global: no subscriber, recorder, panic hook or signal handler. Of its event
-//! loops ([`Config::workers`]) the first is where [`Server::serve`] is polled; the others are threads
+//! loops ([`Startup::workers`](crate::config::Startup::workers)) the first is where [`Server::serve`] is polled; the others are threads
 //! of its own, which end with it, and with them the connections that they serve.
 //!
 //! ```
@@ -11,15 +11,17 @@
 //! # std::fs::copy("clients.json", directory.join("clients.json"))?;
 //! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 //! # runtime.block_on(async {
-//! use grantd::config::Config;
+//! use grantd::config::{Config, Live, Startup};
 //! use tokio::net::TcpListener;
 //! use tokio::sync::oneshot;
 //!
 //! let config = Config {
-//!     clients: directory.join("clients.json"),
-//!     keys: directory.join("keys"),
-//!     state: directory.join("state"),
-//!     ..Config::default()
+//!     startup: Startup { state: directory.join("state"), ..Startup::default() },
+//!     live: Live {
+//!         clients: directory.join("clients.json"),
+//!         keys: directory.join("keys"),
+//!         ..Live::default()
+//!     },
 //! };
 //! let listener = TcpListener::bind("127.0.0.1:0").await?;
 //! let (stop, stopped) = oneshot::channel::<()>();

@@ -191,7 +191,8 @@ fn reuse(config: &Config, directory: &Path) -> Contestant {
     registry["clients"][0]["token_reuse"] = 1800.into();
     let clients = directory.join("reuse.json");
     std::fs::write(&clients, registry.to_string()).unwrap();
-    let config = Config { clients, ..config.clone() };
+    let mut config = config.clone();
+    config.live.clients = clients;
     let service = Rc::new(Service::grantd(&config, directory, "auto"));
     let answer = Answer::Same;
     let way = Way::Server { service, payload: URLENCODED, answer, warm_up: WARM_UP };

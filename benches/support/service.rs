@@ -41,13 +41,8 @@ impl Service {
         let address = cores::free_address();
         let core = if config.startup.workers == 1 { cores::MEASURED } else { cores::BOTH };
         let mut command = cores::on(core, env!("CARGO_BIN_EXE_grantd"));
-        command.args([
-            "serve",
-            "--workers",
-            &config.startup.workers.to_string(),
-            "--signer",
-            signer,
-        ]);
+        let workers = config.startup.workers.to_string();
+        command.args(["serve", "--workers", &workers, "--signer", signer]);
         command.args(["--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0"]);
         command.args(["--log-format", "json", "--log-level", "info"]).stderr(Stdio::null());
         command.arg("--clients").arg(&config.live.clients).arg("--keys").arg(&config.live.keys);

@@ -20,24 +20,24 @@ use crate::telemetry::metrics::VERSION;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let sockets = service_manager::sockets().map_err(|error| {
-        CliError(format!("a socket that was handed over is of no use: {error}"))
+        CliError(format!("a socket from the service manager (LISTEN_FDS) cannot be used: {error}"))
     })?;
     let config = args.clone().resolve()?;
     let (log, _writer) = logging::install(&config.startup.log)
-        .map_err(|error| CliError(format!("no log: {error}")))?;
+        .map_err(|error| CliError(format!("logging cannot be set up: {error}")))?;
     log_panics();
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
     let served = runtime.block_on(serve(args, config, sockets, log));
-    // A file system that hangs must not keep the process from its end.
+    // A file system that hangs must not hold the exit up.
     runtime.shutdown_timeout(LAST_MOMENT);
     served
 }
 
-/// Panics are log lines too: written to standard error at once, one would hold its thread up while
-/// standard error is not read.
+/// Logs panics through the queue: a direct write would block the thread while standard error is not
+/// read.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -55,7 +55,7 @@ async fn serve(
     let system = |error: io::Error| CliError(error.to_string());
     let mut listeners = Vec::new();
     if !sockets.is_empty() {
-        // Whoever hands sockets over has said where to listen.
+        // They replace the configured addresses.
         config.startup.listen.clear();
     }
     for socket in sockets {
@@ -66,7 +66,7 @@ async fn serve(
     let to_bind = if listeners.is_empty() { &mut config.startup.listen[..] } else { &mut [] };
     for address in to_bind {
         let listener = bind(address, addresses::LISTEN, config.startup.socket_mode).await?;
-        // Port 0 stands for any; others have to be told which it became.
+        // Port 0 asks for any free port: show the one that it became.
         if matches!(address, ListenAddr::Tcp(address) if address.ends_with(":0")) {
             *address = listener.address().map_err(system)?;
         }
@@ -81,8 +81,9 @@ async fn serve(
     let reloads = Reloads::of(Source { args, as_configured, in_force })?;
     let server = Server::new(&config, Clock::system(), Random::system())
         .map_err(|error| CliError(error.to_string()))?;
-    // Only now: a start that waits for a file can be ended like any process.
-    let stop = stop_signal().map_err(|error| CliError(format!("no signals: {error}")))?;
+    // Only now: until here a signal ends the process, even if it waits for a file.
+    let stop =
+        stop_signal().map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
     server.metrics().watch_log(log);
     #[cfg(feature = "opentelemetry")]
     let exporting = Exporting::start(server.traces())?;
