@@ -106,6 +106,9 @@ pub struct Live {
     /// Token routes beside the documented ones.
     #[serde(rename = "route")]
     pub routes: Vec<RouteSetting>,
+    /// Seconds from the end signal in which requests are still accepted, while `/readyz` says 503.
+    #[serde(deserialize_with = "number::<_, _, 0, LONG>")]
+    pub shutdown_delay_seconds: u64,
     /// How often authentication may fail.
     pub failures: FailureLimits,
     /// Sizes and times of a request.
@@ -126,6 +129,7 @@ impl Default for Live {
             dpop_nonce: false,
             assertion_audience: AssertionAudience::default(),
             routes: Vec::new(),
+            shutdown_delay_seconds: 0,
             failures: FailureLimits::default(),
             limits: LiveLimits::default(),
         }
