@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -84,14 +84,16 @@ pub(super) enum KeyCommand {
 #[derive(Args, Debug)]
 pub(super) struct KeyArgs {
     /// The directory of signing keys [env: GRANTD_KEYS] [default: as `serve` has it, keys].
-    #[arg(long, value_name = "DIRECTORY", value_parser = value_of("keys"))]
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
+          value_parser = value_of("keys"))]
     keys: Option<String>,
     /// Configuration file (TOML), for the directory, the age of key sets and the client registry.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     config: Option<PathBuf>,
     /// The client registry, which says how long tokens live [env: GRANTD_CLIENTS] [default: as
     /// `serve` has it, clients.json].
-    #[arg(long, value_name = "FILE", value_parser = value_of("clients"))]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          value_parser = value_of("clients"))]
     clients: Option<String>,
 }
 

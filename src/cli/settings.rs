@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueHint};
 
 use crate::cli::{CliError, environment};
 use crate::config::{Config, ConfigError, Layer};
@@ -23,17 +23,21 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = value_of("admin_listen"))]
     pub(super) admin_listen: Option<String>,
     /// The file with the token by which other machines may ask there [env: GRANTD_ADMIN_TOKEN_FILE].
-    #[arg(long, value_name = "FILE", value_parser = value_of("admin_token_file"))]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          value_parser = value_of("admin_token_file"))]
     pub(super) admin_token_file: Option<String>,
     /// The client registry [env: GRANTD_CLIENTS] [default: clients.json].
-    #[arg(long, value_name = "FILE", value_parser = value_of("clients"))]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          value_parser = value_of("clients"))]
     pub(super) clients: Option<String>,
     /// The directory of signing keys; one is made at the first start [env: GRANTD_KEYS]
     /// [default: keys].
-    #[arg(long, value_name = "DIRECTORY", value_parser = value_of("keys"))]
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
+          value_parser = value_of("keys"))]
     pub(super) keys: Option<String>,
     /// The directory of what must outlive a restart [env: GRANTD_STATE] [default: state].
-    #[arg(long, value_name = "DIRECTORY", value_parser = value_of("state"))]
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
+          value_parser = value_of("state"))]
     pub(super) state: Option<String>,
     /// The issuer's URL, as clients and verifiers see it [env: GRANTD_ISSUER] [default: http:// and the
     /// first address].

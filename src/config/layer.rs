@@ -164,7 +164,7 @@ fn offset_of(document: &DeTable<'_>, problem: &Problem) -> usize {
     offset
 }
 
-/// Every setting by its path, as in `limits.body_bytes`, in the order of their types. All have a
+/// Every setting by its path, as in `limits.body_bytes`, in alphabetical order. All have a
 /// default, so the defaults name them.
 pub fn setting_names() -> Vec<String> {
     let Config { startup, live } = Config::default();

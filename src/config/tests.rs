@@ -33,6 +33,32 @@ fn a_later_layer_wins_setting_by_setting() {
     assert_eq!(Config::from_layers([]), Ok(Config::default()));
 }
 
+/// Each part leaves alone what the other reads, whatever its type.
+#[test]
+fn a_fault_of_either_part_is_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("g.toml");
+    for (toml, says) in [
+        (
+            "jwks_max_age = 1.5",
+            "1:16: jwks_max_age: must be a number from 1 to 86400, not a fraction",
+        ),
+        ("workers = 1.5", "1:11: workers: must be a number from 1 to 1024, not a fraction"),
+        (
+            "limits.body_bytes = 2026-01-01",
+            "1:21: limits.body_bytes: must be a number from 1 to 1073741824, not a date or time",
+        ),
+        (
+            "limits.idle_seconds = \"\"",
+            "1:23: limits.idle_seconds: must be a number from 1 to 31536000, not a string",
+        ),
+    ] {
+        std::fs::write(&file, toml).unwrap();
+        let fault = Layer::from_file(&file).unwrap_err().to_string();
+        assert_eq!(fault, format!("{}:{says}", file.display()));
+    }
+}
+
 /// By its name alone, each setting can be set from text, and nothing else changes.
 #[test]
 fn text_sets_one_setting() {

@@ -305,10 +305,15 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         }
     }
 
+    /// The other part of the configuration reads it.
+    fn deserialize_ignored_any<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+        visitor.visit_unit()
+    }
+
     forward_to_deserialize_any! {
         <V: Visitor<'v>>
         i128 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct map
-        identifier ignored_any
+        identifier
     }
 }
 
