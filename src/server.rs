@@ -46,6 +46,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
@@ -114,6 +115,7 @@ pub struct Server {
     admin_connections: Arc<Connections>,
     loops: Arc<EventLoops>,
     threads: Threads,
+    is_ready: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -217,6 +219,7 @@ impl Server {
             admin_connections,
             loops,
             threads,
+            is_ready: Arc::new(AtomicBool::new(true)),
         })
     }
 
@@ -246,6 +249,15 @@ impl Server {
         Arc::clone(&self.loops)
     }
 
+    /// When called, ends readiness and gives the time for which requests are still to be accepted.
+    pub(crate) fn end_of_readiness(&self) -> impl FnOnce() -> Duration + use<> {
+        let (context, is_ready) = (Arc::clone(&self.context), Arc::clone(&self.is_ready));
+        move || {
+            is_ready.store(false, Ordering::Relaxed);
+            Duration::from_secs(context.snapshot().config.live.shutdown_delay_seconds)
+        }
+    }
+
     /// The issuer's URL.
     pub fn issuer(&self) -> IssuerUrl {
         self.context.snapshot().issuer.clone()
@@ -260,7 +272,6 @@ impl Server {
         admin: Option<Listener>,
         shutdown: impl Future<Output = ()>,
     ) {
-        let is_ready = Arc::new(AtomicBool::new(true));
         let (stop, stopped) = watch::channel(());
         // Both wait for the sender to go.
         let until_dropped = |mut stopped: watch::Receiver<()>| async move {
@@ -283,7 +294,7 @@ impl Server {
                 context: Arc::clone(&self.context),
                 metrics: Arc::clone(&self.metrics),
                 refusals: Arc::clone(&self.refusals),
-                is_ready: Arc::clone(&is_ready),
+                is_ready: Arc::clone(&self.is_ready),
             });
             let stop = until_dropped(admin_stopped);
             tokio::spawn(async move { connections.accept(listener, admin, stop).await });
@@ -294,7 +305,7 @@ impl Server {
         shutdown.await;
         self.context.tell(&Event::Stopping);
         info!("stopping: nothing new is accepted");
-        is_ready.store(false, Ordering::Relaxed);
+        self.is_ready.store(false, Ordering::Relaxed);
         drop(stop);
         for task in accepting {
             // An accept loop that panicked has stopped too.

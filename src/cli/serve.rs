@@ -3,6 +3,7 @@
 use std::io;
 
 use tokio::runtime::Builder;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 #[cfg(feature = "opentelemetry")]
@@ -82,8 +83,8 @@ async fn serve(
     let server = Server::new(&config, Clock::system(), Random::system())
         .map_err(|error| CliError(error.to_string()))?;
     // Only now: until here a signal ends the process, even if it waits for a file.
-    let stop =
-        stop_signal().map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
+    let mut signals = StopSignals::new()
+        .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
     server.metrics().watch_log(log);
     #[cfg(feature = "opentelemetry")]
     let exporting = Exporting::start(server.traces())?;
@@ -98,9 +99,21 @@ async fn serve(
     let reloads = tokio::spawn(reloads.run(server.reloader()));
     let alive = tokio::spawn(service_manager::keep_alive(server.event_loops()));
     service_manager::ready();
-    let stop = async {
-        stop.await;
+    let end_readiness = server.end_of_readiness();
+    let stop = async move {
+        signals.next().await;
+        // The stop begins here, for systemd too: it counts its timeout from now on.
         service_manager::stopping();
+        let delay = end_readiness();
+        if !delay.is_zero() {
+            let seconds = delay.as_secs();
+            info!(
+                seconds,
+                "not ready: stopping after shutdown_delay_seconds, or at a second signal"
+            );
+            // At the time or at the signal: the same follows.
+            let _ = timeout(delay, signals.next()).await;
+        }
     };
     server.serve(listeners, Some(admin), stop).await;
     reloads.abort();
@@ -121,24 +134,37 @@ async fn bind(
     bound.map_err(|error| addresses::problem(address, setting, &error))
 }
 
-/// Completes at SIGTERM or SIGINT.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+/// SIGTERM and SIGINT.
+struct StopSignals {
     #[cfg(unix)]
-    {
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    #[cfg(unix)]
+    fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        Ok(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
         })
     }
+
     #[cfg(not(unix))]
-    {
-        Ok(async {
-            let _ = tokio::signal::ctrl_c().await;
-        })
+    fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Completes at the next one.
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
     }
 }
