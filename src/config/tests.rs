@@ -33,7 +33,7 @@ fn a_later_layer_wins_setting_by_setting() {
     assert_eq!(Config::from_layers([]), Ok(Config::default()));
 }
 
-/// Each part leaves alone what the other reads, whatever its type.
+/// Each part ignores the settings of the other, of any type.
 #[test]
 fn a_fault_of_either_part_is_its_own() {
     let directory = tempfile::tempdir().unwrap();
