@@ -44,7 +44,7 @@ const NOW: u64 = 1_790_000_000;
 
 fn methods(c: &mut Criterion) {
     let (_directory, config) = demo::demo();
-    let clients = client_file::load(&config.clients).unwrap();
+    let clients = client_file::load(&config.live.clients).unwrap();
     let decoys = Decoys::of(&clients);
     let decoy = decoys.kind(&DecoyKey::new(&[7; DecoyKey::BYTES]), "x");
     let none = Parameters::default();
@@ -85,7 +85,7 @@ fn second_request(c: &mut Criterion) {
         { "client_id": "slow", "scopes": ["external-api"],
           "secrets": [{ "label": "a", "hash": slow.as_stored() }] },
     ] });
-    std::fs::write(&config.clients, registry.to_string()).unwrap();
+    std::fs::write(&config.live.clients, registry.to_string()).unwrap();
     let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
 

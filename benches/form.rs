@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use grantd::config::Limits;
+use grantd::config::LiveLimits;
 use grantd::internal::form::media_type::MediaType;
 use grantd::internal::form::multipart::Parts;
 use grantd::internal::form::urlencoded;
@@ -22,7 +22,7 @@ criterion_group!(form, urlencoded, multipart);
 criterion_main!(form);
 
 fn urlencoded(c: &mut Criterion) {
-    let limits = Limits::default();
+    let limits = LiveLimits::default();
     let payloads = [
         ("token request", URLENCODED.body.to_owned()),
         ("token request, escaped", escaped(URLENCODED.body)),
@@ -45,7 +45,7 @@ fn urlencoded(c: &mut Criterion) {
 
 /// From the `Content-Type` on, since the boundary has to be found too.
 fn multipart(c: &mut Criterion) {
-    let limits = Limits::default();
+    let limits = LiveLimits::default();
     let boundary = MULTIPART.content_type.split_once("boundary=").unwrap().1;
     let part = |name: &str, value: &str| {
         format!(
@@ -84,7 +84,7 @@ fn escaped(form: &str) -> String {
 }
 
 /// As many parameters as are allowed, the last of them so long that no byte more fits.
-fn largest(limits: &Limits, part: impl Fn(&str, &str) -> String, end: &str) -> String {
+fn largest(limits: &LiveLimits, part: impl Fn(&str, &str) -> String, end: &str) -> String {
     let mut form = part("client_id", "demo-client");
     for index in 2..limits.form_parts {
         form += &part(&format!("parameter_{index}"), "a value of ordinary length");

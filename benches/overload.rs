@@ -26,7 +26,7 @@ use std::process::{Command, ExitCode};
 
 use client::Client;
 use grantd::clock::Clock;
-use grantd::config::Limits;
+use grantd::config::StartupLimits;
 use grantd::internal::jose::key_life::Retention;
 use grantd::internal::signing::batch::{BATCH, BatchKey};
 use grantd::internal::store::key_directory;
@@ -155,12 +155,12 @@ struct Round {
 impl Round {
     /// What a full queue takes to sign.
     fn bound(&self) -> f64 {
-        self.batch * (Limits::default().signing_queue as f64 / BATCH as f64)
+        self.batch * (StartupLimits::default().signing_queue as f64 / BATCH as f64)
     }
 
     /// What a full queue takes at the rate at which tokens did come.
     fn bound_as_served(&self) -> f64 {
-        Limits::default().signing_queue as f64 / self.over_rate * 1e3
+        StartupLimits::default().signing_queue as f64 / self.over_rate * 1e3
     }
 }
 
@@ -211,13 +211,13 @@ fn measure(plan: &Plan) -> Vec<Round> {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    key_directory::generate(&config.keys, 2048, &retention, now).unwrap();
+    key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let server = Server(Service::grantd(&config, directory.path(), "auto"));
     server.verify_one();
     // Connections, the log's thread and the processor's clock are warm after this.
     server.saturate(1);
     let empty = empty_server::start();
-    (0..plan.rounds).map(|_| server.round(empty.address, &config.keys, plan)).collect()
+    (0..plan.rounds).map(|_| server.round(empty.address, &config.live.keys, plan)).collect()
 }
 
 struct Server(Service);

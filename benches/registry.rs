@@ -24,7 +24,7 @@ fn main() {
     let given = std::env::var("GRANTD_BENCH_CLIENTS").ok();
     let clients = given.map_or(if is_test { 1000 } else { 1_000_000 }, |n| n.parse().unwrap());
     let (_directory, config) = demo::demo();
-    let bytes = write_registry(&config.clients, clients);
+    let bytes = write_registry(&config.live.clients, clients);
     // A key, so that making one is not counted.
     drop(Server::new(&demo::demo().1, Clock::system(), Random::system()));
 
@@ -38,7 +38,7 @@ fn main() {
     println!("memory: {settled} MB settled, {peak} MB at its peak, {before} MB before");
     drop(server);
 
-    let registry = client_file::load(&config.clients).unwrap();
+    let registry = client_file::load(&config.live.clients).unwrap();
     println!("look-up: {} ns", look_up(&registry, clients).as_nanos());
 }
 

@@ -34,7 +34,7 @@ const NOW: u64 = 1_790_000_000;
 
 fn rs256(c: &mut Criterion) {
     let (directory, config) = demo::demo();
-    let clients = client_file::load(&config.clients).unwrap();
+    let clients = client_file::load(&config.live.clients).unwrap();
     let client = clients.get("demo-client").unwrap();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();

@@ -91,7 +91,7 @@ fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    key_directory::generate(&config.keys, 2048, &retention, now).unwrap();
+    key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let servers = ["ring", "auto"].map(|signer| {
         let server = Service::grantd(&config, directory.path(), signer);
         // Connections, the log's thread and the processor's clock are warm after this.
@@ -106,7 +106,7 @@ fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
         .map(|((signer, _), payload)| (format!("{}, {signer}", payload.name), vec![]));
     for _ in 0..rounds {
         for (((_, server), payload), (_, pairs)) in loads.iter().zip(&mut measured) {
-            let ring = raw::alone("ring", sign_seconds, &config.keys);
+            let ring = raw::alone("ring", sign_seconds, &config.live.keys);
             let (tokens, share) = load(server, payload, load_seconds);
             pairs.push(Pair { ring, tokens, share });
         }

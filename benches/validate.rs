@@ -47,7 +47,7 @@ impl Running {
         let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
-        let keys = KeySet::new(key_directory::load(&config.keys).unwrap(), retention);
+        let keys = KeySet::new(key_directory::load(&config.live.keys).unwrap(), retention);
         let mut running =
             Self { runtime, server, token: String::new(), keys, _directory: directory };
         let answer = running.respond(post("/connect/token", URLENCODED.body));

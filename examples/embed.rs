@@ -36,9 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The shipped registry, and keys and state in `directory`.
 fn config(directory: &Path) -> Config {
     let mut config = Config::default();
-    config.clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients.json");
-    config.keys = directory.join("keys");
-    config.state = directory.join("state");
+    config.live.clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients.json");
+    config.live.keys = directory.join("keys");
+    config.startup.state = directory.join("state");
     config
 }
 

@@ -84,7 +84,7 @@ impl Context {
 
     /// The nonces, if `snapshot` requires them in DPoP proofs.
     pub fn nonces(&self, snapshot: &Snapshot) -> Option<&Nonces> {
-        self.nonces.get().filter(|_| snapshot.config.dpop_nonce)
+        self.nonces.get().filter(|_| snapshot.config.live.dpop_nonce)
     }
 
     /// Creates the state that a snapshot under `config` needs.
@@ -93,7 +93,7 @@ impl Context {
     ///
     /// [`NoEntropy`].
     pub fn prepare(&self, config: &Config) -> Result<(), NoEntropy> {
-        if config.dpop_nonce && self.nonces.get().is_none() {
+        if config.live.dpop_nonce && self.nonces.get().is_none() {
             let mut key = Zeroizing::new([0; 32]);
             self.random.fill(&mut *key)?;
             self.nonces.get_or_init(|| Nonces::new(&key));

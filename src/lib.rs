@@ -17,9 +17,9 @@
 //! use tokio::sync::oneshot;
 //!
 //! let mut config = Config::default();
-//! config.clients = directory.join("clients.json");
-//! config.keys = directory.join("keys");
-//! config.state = directory.join("state");
+//! config.live.clients = directory.join("clients.json");
+//! config.live.keys = directory.join("keys");
+//! config.startup.state = directory.join("state");
 //! let listener = TcpListener::bind("127.0.0.1:0").await?;
 //! let (stop, stopped) = oneshot::channel::<()>();
 //! let server = tokio::spawn(grantd::server::run(config, listener, async {

@@ -1,9 +1,9 @@
 //! Builds the server from a configuration and runs it, in the program or embedded in another one.
 //!
 //! It installs nothing global: no subscriber, recorder, panic hook or signal handler. It has
-//! [`Config::workers`] event loops. The first is the caller's runtime, which polls
-//! [`Server::serve`]; the others are threads that end with the server, as do the connections that
-//! they serve.
+//! [`Startup::workers`](crate::config::Startup::workers) event loops. The first is the caller's
+//! runtime, which polls [`Server::serve`]; the others are threads that end with the server, as do
+//! the connections that they serve.
 
 mod counters;
 mod reload;
@@ -13,6 +13,7 @@ use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
@@ -65,7 +66,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
     let listener = listener.into();
-    config.listen = vec![listener.address()?];
+    config.startup.listen = vec![listener.address()?];
     let server = Server::new(&config, Clock::system(), Random::system())?;
     server.serve(vec![listener], None, shutdown).await;
     Ok(())
@@ -83,6 +84,7 @@ pub struct Server {
     admin_connections: Arc<Connections>,
     loops: Arc<EventLoops>,
     threads: Threads,
+    is_ready: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -93,40 +95,45 @@ impl Server {
     /// [`StartError`].
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
         let Loaded { clients, mut keys, admin_token, issuer, key_files } = Loaded::read(config)?;
-        let revocations =
-            Revocations::open(&config.state, config.limits.revocations, clock.clone())
-                .map_err(|fault| StartError::Files(vec![fault]))?;
+        let revocations = Revocations::open(
+            &config.startup.state,
+            config.startup.limits.revocations,
+            clock.clone(),
+        )
+        .map_err(|fault| StartError::Files(vec![fault]))?;
         let retention = Sources::of(config).retention(&clients);
         if keys.is_empty() {
             let now = clock.unix_seconds();
-            let first = key_directory::first(&config.keys, FIRST_KEY_BITS, now);
+            let first = key_directory::first(&config.live.keys, FIRST_KEY_BITS, now);
             let First { keys: found, is_made } = first.map_err(StartError::Files)?;
             keys = found;
             if let (true, [key]) = (is_made, &keys[..]) {
-                let (key_id, directory) = (key.key_id(), config.keys.display());
+                let (key_id, directory) = (key.key_id(), config.live.keys.display());
                 info!(%key_id, %directory, bits = FIRST_KEY_BITS, "made the first signing key");
             }
         }
 
         let keys = KeySet::new(keys, retention);
-        let single = match (config.signer, keys.signing_key(clock.unix_seconds())) {
+        let single = match (config.startup.signer, keys.signing_key(clock.unix_seconds())) {
             (SignerChoice::AwsLc, _) => Single::AwsLc,
             (SignerChoice::Auto | SignerChoice::Batch, Some(key)) => Single::fastest(key),
             _ => Single::Ring,
         };
-        let engine = Engine::start(single, config.workers, config.limits.signing_queue)?;
-        let is_batched = prepare(&engine, &keys, config.signer)?;
+        let engine =
+            Engine::start(single, config.startup.workers, config.startup.limits.signing_queue)?;
+        let is_batched = prepare(&engine, &keys, config.startup.signer)?;
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
-        info!(%signer, threads = config.workers, "signing");
-        let (threads, capacity) = (config.limits.password_threads, config.limits.password_queue);
+        info!(%signer, threads = config.startup.workers, "signing");
+        let (threads, capacity) =
+            (config.startup.limits.password_threads, config.startup.limits.password_queue);
         let passwords = PasswordPool::start(threads, capacity, &random)?;
-        let decoy_key = decoy_key::open(&config.state, &random)
+        let decoy_key = decoy_key::open(&config.startup.state, &random)
             .map_err(|fault| StartError::Files(vec![fault]))?;
         let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
         let snapshot = Snapshot { admin_token, ..snapshot };
-        let replay = ReplayGuard::new(config.limits.replay_entries, clock.unix_seconds());
+        let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.unix_seconds());
         let snapshot = ArcSwap::from_pointee(snapshot);
-        let audit = match &config.audit {
+        let audit = match &config.startup.audit {
             Some(file) => Some(Audit::to(file).map_err(|error| {
                 StartError::Files(vec![Fault::cannot("written", file, &error)])
             })?),
@@ -144,7 +151,7 @@ impl Server {
             revocations,
             assertion_audiences: metrics.assertion_audiences(audience_forms),
             raw_pairs: AtomicU64::new(0),
-            throttle: Throttle::new(config.limits.failure_entries, Clock::instant()),
+            throttle: Throttle::new(config.startup.limits.failure_entries, Clock::instant()),
             audit,
             verified: VerifiedTokens::default(),
             reload_fault: ArcSwapOption::empty(),
@@ -159,11 +166,15 @@ impl Server {
         let service =
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
                 .map_err(no_entropy)?;
-        let (loops, threads) = EventLoops::start(config.workers)?;
-        let connections =
-            Connections::new(config.limits.clone(), Arc::clone(&metrics), Arc::clone(&loops));
+        let (loops, threads) = EventLoops::start(config.startup.workers)?;
+        let connections = Connections::new(
+            config.startup.limits.clone(),
+            Arc::clone(&metrics),
+            Arc::clone(&loops),
+        );
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let admin_connections = Connections::new(config.limits.clone(), unseen, EventLoops::one());
+        let admin_connections =
+            Connections::new(config.startup.limits.clone(), unseen, EventLoops::one());
         let service = Arc::new(service);
         let reloader =
             Arc::new(Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_files));
@@ -177,6 +188,7 @@ impl Server {
             admin_connections,
             loops,
             threads,
+            is_ready: Arc::new(AtomicBool::new(true)),
         })
     }
 
@@ -205,6 +217,15 @@ impl Server {
         Arc::clone(&self.loops)
     }
 
+    /// When called, ends readiness and gives the time for which requests are still to be accepted.
+    pub(crate) fn end_of_readiness(&self) -> impl FnOnce() -> Duration + use<> {
+        let (context, is_ready) = (Arc::clone(&self.context), Arc::clone(&self.is_ready));
+        move || {
+            is_ready.store(false, Ordering::Relaxed);
+            Duration::from_secs(context.snapshot().config.live.shutdown_delay_seconds)
+        }
+    }
+
     /// The issuer's URL.
     pub fn issuer(&self) -> IssuerUrl {
         self.context.snapshot().issuer.clone()
@@ -219,7 +240,6 @@ impl Server {
         admin: Option<Listener>,
         shutdown: impl Future<Output = ()>,
     ) {
-        let is_ready = Arc::new(AtomicBool::new(true));
         let (stop, stopped) = watch::channel(());
         // Completes when the sender is dropped.
         let until_dropped = |mut stopped: watch::Receiver<()>| async move {
@@ -242,7 +262,7 @@ impl Server {
                 context: Arc::clone(&self.context),
                 metrics: Arc::clone(&self.metrics),
                 refusals: Arc::clone(&self.refusals),
-                is_ready: Arc::clone(&is_ready),
+                is_ready: Arc::clone(&self.is_ready),
             });
             let stop = until_dropped(admin_stopped);
             tokio::spawn(async move { connections.accept(listener, admin, stop).await });
@@ -253,7 +273,7 @@ impl Server {
         shutdown.await;
         self.context.write_audit(&Event::Stopping);
         info!("stopping: no new connections are accepted");
-        is_ready.store(false, Ordering::Relaxed);
+        self.is_ready.store(false, Ordering::Relaxed);
         drop(stop);
         for task in accepting {
             // An accept loop that panicked has stopped as well.

@@ -27,7 +27,8 @@ pub(crate) struct Sample {
 impl BothCores {
     /// `None` if this processor signs no batches.
     pub(crate) fn start(config: &Config, directory: &Path, can_batch: bool) -> Option<Self> {
-        let config = Config { workers: 2, ..config.clone() };
+        let mut config = config.clone();
+        config.startup.workers = 2;
         can_batch.then(|| Self(Service::grantd(&config, directory, "auto")))
     }
 

@@ -137,7 +137,7 @@ impl Contestant {
 pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     let grantd = |signer| Rc::new(Service::grantd(config, directory, signer));
     let auto = grantd("auto");
-    let keys = key_directory::load(&config.keys).unwrap();
+    let keys = key_directory::load(&config.live.keys).unwrap();
     let has_batches = BatchKey::new(keys[0].document()).is_some();
 
     let mut all = vec![
@@ -187,11 +187,12 @@ fn token_server(name: &'static str, service: &Rc<Service>, payload: Payload) -> 
 /// The program with a registry of its own, whose demo client gets its token again.
 fn reuse(config: &Config, directory: &Path) -> Contestant {
     let mut registry: Value =
-        serde_json::from_slice(&std::fs::read(&config.clients).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(&config.live.clients).unwrap()).unwrap();
     registry["clients"][0]["token_reuse"] = 1800.into();
     let clients = directory.join("reuse.json");
     std::fs::write(&clients, registry.to_string()).unwrap();
-    let config = Config { clients, ..config.clone() };
+    let mut config = config.clone();
+    config.live.clients = clients;
     let service = Rc::new(Service::grantd(&config, directory, "auto"));
     let answer = Answer::Same;
     let way = Way::Server { service, payload: URLENCODED, answer, warm_up: WARM_UP };

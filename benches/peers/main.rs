@@ -125,7 +125,7 @@ fn measure(plan: &Plan) -> Report {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    key_directory::generate(&config.keys, 2048, &retention, now).unwrap();
+    key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let contestants = contestants::all(&config, directory.path());
     let can_batch = contestants.iter().any(|it| it.name == contestants::BATCH);
     let both_cores = BothCores::start(&config, directory.path(), can_batch);
@@ -143,13 +143,13 @@ fn measure(plan: &Plan) -> Report {
     let mut rows: Vec<Row> = contestants.into_iter().map(row).collect();
     let mut latencies = vec![];
     let mut on_both = vec![];
-    let ring_alone = || raw::alone(contestants::RING, plan.ring_seconds, &config.keys);
+    let ring_alone = || raw::alone(contestants::RING, plan.ring_seconds, &config.live.keys);
     let mut shares = vec![];
     for round in 1..=plan.rounds {
         let mut ring_before = ring_alone();
         // Everything between two of ring alone, and of whom it is held against.
         let mut between = |beside: Option<&Contestant>, measured: &dyn Fn() -> f64| {
-            let alone = || beside.map(|beside| beside.rate(plan, &config.keys));
+            let alone = || beside.map(|beside| beside.rate(plan, &config.live.keys));
             let (before, rate, after) = (alone(), measured(), alone());
             let ring_after = ring_alone();
             let ring = f64::midpoint(ring_before.rate, ring_after.rate);
@@ -163,7 +163,7 @@ fn measure(plan: &Plan) -> Report {
             let contestant = &rows[index].contestant;
             bar.set_message(format!("round {round} of {}: {}", plan.rounds, contestant.name));
             let beside = contestant.beside.and_then(find);
-            let sample = between(beside, &|| contestant.rate(plan, &config.keys));
+            let sample = between(beside, &|| contestant.rate(plan, &config.live.keys));
             if contestant.name == contestants::AUTO {
                 let answers = || 1.0 / contestant.median_latency(plan);
                 latencies.push(between(find(contestants::AWS_LC), &answers));
@@ -175,11 +175,11 @@ fn measure(plan: &Plan) -> Report {
     // Nothing idles now, and what only looks busy would keep work on the core where it is.
     drop(awake);
     if let Some(both_cores) = both_cores.as_ref().filter(|_| plan.warms_up) {
-        both_cores.measure(plan, &config.keys);
+        both_cores.measure(plan, &config.live.keys);
     }
     for round in 1..=plan.rounds {
         bar.set_message(format!("round {round} of {}: on both cores", plan.rounds));
-        on_both.extend(both_cores.as_ref().map(|it| it.measure(plan, &config.keys)));
+        on_both.extend(both_cores.as_ref().map(|it| it.measure(plan, &config.live.keys)));
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -153,7 +153,7 @@ fn multer_alone() -> f64 {
 
 /// A signature with the server's key.
 fn ring_alone(config: &Config) -> f64 {
-    let keys = key_directory::load(&config.keys).unwrap();
+    let keys = key_directory::load(&config.live.keys).unwrap();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let mut signature = [0; MAX_SIGNATURE_BYTES];

@@ -1,6 +1,6 @@
 //! A server's files: the demo clients and no key yet.
 
-use grantd::config::{Config, ListenAddr, SignerChoice};
+use grantd::config::{Config, ListenAddr, Live, SignerChoice, Startup};
 use tempfile::TempDir;
 
 /// A directory that is removed when it is dropped, and a configuration for one core whose files
@@ -10,13 +10,14 @@ pub(crate) fn demo() -> (TempDir, Config) {
     let clients = directory.path().join("clients.json");
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/clients.json"), &clients).unwrap();
     let config = Config {
-        listen: vec![ListenAddr::Tcp("127.0.0.1:0".to_owned())],
-        clients,
-        keys: directory.path().join("keys"),
-        state: directory.path().join("state"),
-        workers: 1,
-        signer: SignerChoice::Ring,
-        ..Config::default()
+        startup: Startup {
+            listen: vec![ListenAddr::Tcp("127.0.0.1:0".to_owned())],
+            state: directory.path().join("state"),
+            workers: 1,
+            signer: SignerChoice::Ring,
+            ..Startup::default()
+        },
+        live: Live { clients, keys: directory.path().join("keys"), ..Live::default() },
     };
     (directory, config)
 }

@@ -39,13 +39,14 @@ impl Service {
     /// The program, its log to nowhere: one worker on the measured core, or two on both.
     pub(crate) fn grantd(config: &Config, directory: &Path, signer: &str) -> Self {
         let address = cores::free_address();
-        let core = if config.workers == 1 { cores::MEASURED } else { cores::BOTH };
+        let core = if config.startup.workers == 1 { cores::MEASURED } else { cores::BOTH };
         let mut command = cores::on(core, env!("CARGO_BIN_EXE_grantd"));
-        command.args(["serve", "--workers", &config.workers.to_string(), "--signer", signer]);
+        let workers = config.startup.workers.to_string();
+        command.args(["serve", "--workers", &workers, "--signer", signer]);
         command.args(["--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0"]);
         command.args(["--log-format", "json", "--log-level", "info"]).stderr(Stdio::null());
-        command.arg("--clients").arg(&config.clients).arg("--keys").arg(&config.keys);
-        command.arg("--state").arg(&config.state).current_dir(directory);
+        command.arg("--clients").arg(&config.live.clients).arg("--keys").arg(&config.live.keys);
+        command.arg("--state").arg(&config.startup.state).current_dir(directory);
         Self::start(command, address)
     }
 }

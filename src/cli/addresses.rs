@@ -1,4 +1,4 @@
-//! The addresses of a server: what is said of those that it cannot have.
+//! Faults and warnings about the addresses of a server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,16 +8,16 @@ use crate::cli::CliError;
 use crate::config::{Config, ListenAddr};
 use crate::server::Listener;
 
-/// How `listen` is set.
+/// The names of `listen` on the command line, in the environment and in the file.
 pub(super) const LISTEN: &str = "--listen (GRANTD_LISTEN, listen in the configuration file)";
-/// How `admin_listen` is set.
+/// The names of `admin_listen`.
 pub(super) const ADMIN_LISTEN: &str =
     "--admin-listen (GRANTD_ADMIN_LISTEN, admin_listen in the configuration file)";
-/// Advice about an issuer on the address of every listener.
+/// Advice about an issuer whose host is `0.0.0.0` or `[::]`.
 pub(super) const ISSUER_ADVICE: &str = "pass --issuer (GRANTD_ISSUER, issuer in the configuration \
                                         file) with the URL that clients and verifiers use";
 
-/// Why this address, which `setting` sets, cannot be listened on.
+/// Explains why `address`, which `setting` sets, cannot be listened on.
 pub(super) fn problem(address: &ListenAddr, setting: &str, error: &io::Error) -> CliError {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => "another process listens there: stop it",
@@ -28,7 +28,7 @@ pub(super) fn problem(address: &ListenAddr, setting: &str, error: &io::Error) ->
             }
             ListenAddr::Unix(_) => "this user may not write to its directory",
         },
-        io::ErrorKind::NotFound => "its directory does not exist: make it",
+        io::ErrorKind::NotFound => "its directory does not exist: create it",
         _ => {
             let problem =
                 format!("{address}: cannot be listened on: {error}; it is set by {setting}");
@@ -40,12 +40,12 @@ pub(super) fn problem(address: &ListenAddr, setting: &str, error: &io::Error) ->
     ))
 }
 
-/// The faults of the addresses of `config`, found without listening.
+/// Finds the faults of the addresses of `config` without listening on them.
 pub(super) fn check(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     let mut known: Vec<(&ListenAddr, Vec<SocketAddr>)> = Vec::new();
-    let public = config.listen.iter().map(|address| (address, LISTEN));
-    for (address, setting) in public.chain([(&config.admin_listen, ADMIN_LISTEN)]) {
+    let public = config.startup.listen.iter().map(|address| (address, LISTEN));
+    for (address, setting) in public.chain([(&config.startup.admin_listen, ADMIN_LISTEN)]) {
         match Listener::check(address) {
             Ok(sockets) => {
                 let is_same = |(other, theirs): &&(&ListenAddr, Vec<SocketAddr>)| {
@@ -65,9 +65,9 @@ pub(super) fn check(config: &Config) -> Vec<String> {
     problems
 }
 
-/// The addresses of `config` whose directory does not exist yet.
+/// Warnings about the sockets of `config` whose directory does not exist.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
-    let addresses = config.listen.iter().chain([&config.admin_listen]);
+    let addresses = config.startup.listen.iter().chain([&config.startup.admin_listen]);
     let paths = addresses.filter_map(|address| match address {
         ListenAddr::Unix(path) => Some((address, path.parent()?)),
         ListenAddr::Tcp(_) => None,
@@ -82,7 +82,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Whether no two sockets can listen on these.
+/// Whether only one of these can be listened on.
 fn overlap(one: SocketAddr, two: SocketAddr) -> bool {
     let is_every = |socket: SocketAddr| socket.ip().is_unspecified();
     let same_family = one.is_ipv4() == two.is_ipv4();

@@ -23,7 +23,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     crate::cli::collector::configured()?;
     let (Contents { clients, keys, .. }, issuer) = load(&config, config_file.as_deref())?;
 
-    let file = config.clients.display();
+    let file = config.live.clients.display();
     let demo = demo_clients(&clients);
     if !demo.is_empty() {
         print(format_args!(
@@ -42,30 +42,30 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     for warning in addresses::warnings(&config) {
         print(format_args!("warning: {warning}"))?;
     }
-    for warning in routes::warnings(&config.routes, issuer.path()) {
+    for warning in routes::warnings(&config.live.routes, issuer.path()) {
         print(format_args!("warning: {warning}"))?;
     }
-    for warning in registry::warnings(&config.clients, &clients)? {
+    for warning in registry::warnings(&config.live.clients, &clients)? {
         print(format_args!("warning: {warning}"))?;
     }
-    for note in registry::notes(&config.clients)? {
+    for note in registry::notes(&config.live.clients)? {
         print(format_args!("note: {file}: {note}"))?;
     }
     if clients.is_empty() {
         print(format_args!("warning: {file}: no client is registered; see `grantd client add`"))?;
     }
-    if !config.admin_listen.is_local() && config.admin_token_file.is_none() {
+    if !config.startup.admin_listen.is_local() && config.live.admin_token_file.is_none() {
         print(format_args!(
             "warning: admin_listen: {}: other machines, e.g. Prometheus, get 401 from everything but \
              /livez and /readyz; set admin_token_file, or listen on 127.0.0.1",
-            config.admin_listen
+            config.startup.admin_listen
         ))?;
     }
-    if let Some(note) = about_assertions(&clients, config.assertion_audience) {
+    if let Some(note) = about_assertions(&clients, config.live.assertion_audience) {
         print(format_args!("note: {note}"))?;
     }
     if keys.is_empty() {
-        let directory = config.keys.display();
+        let directory = config.live.keys.display();
         print(format_args!("note: {directory}: holds no key; `serve` will make one"))?;
     }
     for warning in about_upgrades(&config, &clients) {
@@ -79,7 +79,8 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     let mut problems = addresses::check(config);
     let loaded = Sources::of(config).load();
     let judged = loaded.as_ref().ok().map(|loaded| judge(config, &loaded.clients));
-    let state = [Revocations::check(&config.state), decoy_key::check(&config.state)];
+    let state =
+        [Revocations::check(&config.startup.state), decoy_key::check(&config.startup.state)];
     problems.extend(state.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
     if let Some(Err(error)) = &judged {
         problems.push(error.to_string());
@@ -127,7 +128,7 @@ fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<()
         return Ok(());
     }
     let needing = needing.join(", ");
-    let mut proxies = config.certificate_proxies().peekable();
+    let mut proxies = config.live.certificate_proxies().peekable();
     if proxies.peek().is_none() {
         return print(format_args!(
             "warning: client_certificate.proxies: no proxy may state certificates, which some \
@@ -145,11 +146,11 @@ fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<()
 
 /// Warnings about settings whose meaning an upgrade changes.
 fn about_upgrades(config: &Config, clients: &Registry) -> Vec<&'static str> {
-    let is_behind_a_proxy = config.trusted_proxies.is_empty()
-        && config.listen.iter().all(ListenAddr::is_local)
-        && config.issuer.as_ref().is_some_and(|issuer| !issuer.is_local());
+    let is_behind_a_proxy = config.live.trusted_proxies.is_empty()
+        && config.startup.listen.iter().all(ListenAddr::is_local)
+        && config.live.issuer.as_ref().is_some_and(|issuer| !issuer.is_local());
     let has_remapped_proofs =
-        !config.routes.is_empty() && clients.iter().any(|client| client.has_dpop_bound_tokens);
+        !config.live.routes.is_empty() && clients.iter().any(|client| client.has_dpop_bound_tokens);
     let behind_a_proxy = "warning: trusted_proxies: is empty, and the issuer is not on this \
                           machine: failed attempts of all its clients count for the proxy's \
                           address; name it";

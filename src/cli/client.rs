@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::cli::live::{AdminArgs, WaitArgs};
 use crate::cli::secret::{self, HashKind};
-use crate::cli::{CliError, ServeArgs, cannot, complain, no_token, not_written, write_out};
+use crate::cli::settings::ServeArgs;
+use crate::cli::{CliError, cannot, complain, no_token, not_written, write_out};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::form::urlencoded;
@@ -86,8 +87,8 @@ pub(super) enum ClientCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct FileArg {
-    /// The client registry [default: as `serve` has it, clients.json].
-    #[arg(long, value_name = "FILE", env = "GRANTD_CLIENTS")]
+    /// The client registry [env: GRANTD_CLIENTS] [default: as `serve` has it, clients.json].
+    #[arg(long, value_name = "FILE")]
     clients: Option<PathBuf>,
     /// Configuration file (TOML), for the path of the registry.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
@@ -152,7 +153,7 @@ impl FileArg {
             return Ok(clients.clone());
         }
         let config = self.config.clone();
-        Ok(ServeArgs { config, ..ServeArgs::default() }.resolve()?.clients)
+        Ok(ServeArgs { config, ..ServeArgs::default() }.resolve()?.live.clients)
     }
 
     /// Changes the file as `change` says; no other process edits it meanwhile.

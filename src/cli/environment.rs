@@ -1,11 +1,15 @@
-//! `GRANTD_*` in the environment: an empty variable is an unset one, and a fault of one names the
-//! variable, not the flag that was not given.
+//! `GRANTD_*` in the environment. An empty variable is an unset one.
 
-use std::env::{args_os, var_os};
+use std::collections::BTreeMap;
+use std::env::{var_os, vars_os};
+use std::ffi::OsString;
 
 use clap::builder::{OsStr, Resettable};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, Command, Error};
+use clap::{Arg, Args, Command};
+
+use crate::cli::CliError;
+use crate::cli::settings::ServeArgs;
+use crate::config::{Layer, setting_names, suggestion};
 
 /// The command line in which no argument takes an empty variable.
 pub(super) fn without_empty_variables(command: Command) -> Command {
@@ -15,52 +19,109 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// The same fault in the name of the variable that it came from, if it did.
-pub(super) fn named_by_variable(error: Error, program: &mut Command) -> Error {
-    let is_of_a_value =
-        [ErrorKind::InvalidValue, ErrorKind::ValueValidation].contains(&error.kind());
-    let text_of = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        _ => None,
-    };
-    let (Some(shown), true) = (text_of(ContextKind::InvalidArg), is_of_a_value) else {
-        return error;
-    };
-    // Only then do arguments know how they are shown.
-    program.build();
-    let Some((flag, variable)) = source_of(program, &shown) else { return error };
-    let value = text_of(ContextKind::InvalidValue).unwrap_or_default();
-    let reason = match (error.get(ContextKind::ValidValue), std::error::Error::source(&error)) {
-        (Some(ContextValue::Strings(words)), _) => {
-            format!("it must be one of {}", words.join(", "))
+/// The settings in the environment of this process.
+pub(super) fn layers() -> Result<Vec<Layer>, CliError> {
+    let variables = vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let ours = variables.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty());
+    read(ours.collect()).map_err(|faults| CliError(faults.join("\n")))
+}
+
+/// Reads the settings in these variables. The faults name the variables, and no value: it may be a
+/// secret in the wrong place.
+fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Vec<String>> {
+    let (mut layers, mut faults, mut known) = (Vec::new(), Vec::new(), Vec::new());
+    let flags = ServeArgs::augment_args(Command::new(""));
+    for setting in setting_names() {
+        let names = names_of(&setting, &flags);
+        let mut given: Option<(&str, OsString)> = None;
+        for name in &names {
+            match (&given, variables.remove(name)) {
+                (_, None) => {}
+                (None, Some(value)) => given = Some((name, value)),
+                (Some((_, other)), Some(value)) if *other == value => {}
+                (Some((other, _)), Some(_)) => faults.push(format!(
+                    "{name}: is different from {other}, and both set {setting}: unset one of them"
+                )),
+            }
         }
-        (_, Some(reason)) => reason.to_string(),
-        _ => "it is not understood".to_owned(),
-    };
-    let kind = error.kind();
-    program.error(kind, format!("{variable}: invalid value '{value}' (for {flag}): {reason}"))
+        if let Some((name, value)) = given {
+            match value.into_string() {
+                Ok(value) => match Layer::from_text(&setting, &value) {
+                    Ok(layer) => layers.push(layer),
+                    Err(problem) => faults.push(format!("{name}: {problem}")),
+                },
+                Err(_) => faults.push(format!("{name}: is not UTF-8")),
+            }
+        }
+        known.extend(names);
+    }
+    let known: Vec<_> =
+        known.iter().map(String::as_str).filter(|name| name.contains("__")).collect();
+    // Other names are none of ours: Kubernetes sets `GRANTD_PORT` for a service named grantd.
+    for name in variables.keys().filter(|name| name.contains("__")) {
+        faults.push(format!("{name}: unknown setting{}", suggestion(name, &known)));
+    }
+    if faults.is_empty() { Ok(layers) } else { Err(faults) }
 }
 
-/// The flag and the variable of the argument that is shown so, if its value came from there.
-fn source_of(command: &Command, shown: &str) -> Option<(String, String)> {
-    let own = command.get_arguments().find(|arg| arg.to_string() == shown).and_then(|arg| {
-        let variable = arg.get_env()?;
-        let flag = format!("--{}", arg.get_long()?);
-        let is_given = args_os().skip(1).any(|given| {
-            let given = given.to_string_lossy();
-            given.strip_prefix(&flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
-        });
-        (!is_given && var_os(variable).is_some())
-            .then(|| (flag, variable.to_string_lossy().into_owned()))
-    });
-    own.or_else(|| command.get_subcommands().find_map(|command| source_of(command, shown)))
+const PREFIX: &str = "GRANTD_";
+
+/// The variables of a setting: its path, and the short name if it is among the flags.
+fn names_of(setting: &str, flags: &Command) -> Vec<String> {
+    let variable = |name: &str| format!("{PREFIX}{}", name.to_ascii_uppercase());
+    // Each of its elements is a `[[route]]` in the file.
+    let path = if setting == "route" { "routes" } else { setting };
+    let long = variable(&path.replace('.', "__"));
+    let flag = path.replace('.', "_");
+    let has_flag = flags.get_arguments().any(|arg| arg.get_id() == flag.as_str());
+    let short = variable(&flag);
+    if has_flag && short != long { vec![short, long] } else { vec![long] }
 }
 
-/// A switch as operators write it.
-pub(super) fn parse_switch(word: &str) -> Result<bool, String> {
-    match word.to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" => Ok(false),
-        _ => Err("must be true or false, 1 or 0, yes or no, on or off".to_owned()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults_of(variables: &[(&str, &str)]) -> Vec<String> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), OsString::from(value));
+        read(variables.iter().map(owned).collect()).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_nested_setting_with_a_flag_has_two_names() {
+        let flags = ServeArgs::augment_args(Command::new(""));
+        let names_of = |setting| names_of(setting, &flags);
+        assert_eq!(names_of("workers"), ["GRANTD_WORKERS"]);
+        assert_eq!(names_of("log.level"), ["GRANTD_LOG_LEVEL", "GRANTD_LOG__LEVEL"]);
+        assert_eq!(names_of("limits.body_bytes"), ["GRANTD_LIMITS__BODY_BYTES"]);
+        assert_eq!(names_of("route"), ["GRANTD_ROUTES"]);
+    }
+
+    #[test]
+    fn two_names_of_one_setting_must_agree() {
+        let both =
+            |short, long| faults_of(&[("GRANTD_LOG_LEVEL", short), ("GRANTD_LOG__LEVEL", long)]);
+        assert_eq!(both("info", "info"), [""; 0]);
+        assert_eq!(
+            both("info", "warn"),
+            [
+                "GRANTD_LOG__LEVEL: is different from GRANTD_LOG_LEVEL, and both set log.level: unset \
+              one of them"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_with_two_underscores_must_be_a_setting() {
+        assert_eq!(
+            faults_of(&[("GRANTD_PORT", "tcp://10.0.0.1:80"), ("GRANTD_LIMITS", "1")]),
+            [""; 0]
+        );
+        assert_eq!(
+            faults_of(&[("GRANTD_LIMITS__BODY_BYTE", "1")]),
+            [
+                "GRANTD_LIMITS__BODY_BYTE: unknown setting: did you mean `GRANTD_LIMITS__BODY_BYTES`?"
+            ]
+        );
     }
 }

@@ -7,13 +7,15 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::http_client::{Request, Target, send};
-use crate::cli::{CliError, ServeArgs, print};
+use crate::cli::settings::ServeArgs;
+use crate::cli::{CliError, print};
 use crate::config::ListenAddr;
 
 #[derive(Args, Debug)]
 pub(super) struct HealthArgs {
-    /// The server's admin listener [default: as `serve` has it, 127.0.0.1:8081].
-    #[arg(long, value_name = "ADDRESS", env = "GRANTD_ADMIN_LISTEN")]
+    /// The server's admin listener [env: GRANTD_ADMIN_LISTEN] [default: as `serve` has it,
+    /// 127.0.0.1:8081].
+    #[arg(long, value_name = "ADDRESS")]
     admin: Option<ListenAddr>,
     /// Configuration file (TOML), for the address of the admin listener.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
@@ -27,7 +29,7 @@ pub(super) fn run(args: HealthArgs) -> Result<(), CliError> {
     let HealthArgs { admin, config, ready } = args;
     let admin = match admin {
         Some(admin) => admin,
-        None => ServeArgs { config, ..ServeArgs::default() }.resolve()?.admin_listen,
+        None => ServeArgs { config, ..ServeArgs::default() }.resolve()?.startup.admin_listen,
     };
     let path = if ready { "/readyz" } else { "/livez" };
     let answer = send(&Target::of_listener(&to_connect(&admin)), Request::get(path), PATIENCE)?;

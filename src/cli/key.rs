@@ -3,12 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::cli::live::{self, AdminArgs, WaitArgs};
-use crate::cli::{CliError, ServeArgs, complain, print};
+use crate::cli::settings::{ServeArgs, value_of};
+use crate::cli::{CliError, complain, print};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fault::text;
@@ -82,16 +83,18 @@ pub(super) enum KeyCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct KeyArgs {
-    /// The directory of signing keys [default: as `serve` has it, keys].
-    #[arg(long, value_name = "DIRECTORY", env = "GRANTD_KEYS")]
-    keys: Option<PathBuf>,
+    /// The directory of signing keys [env: GRANTD_KEYS] [default: as `serve` has it, keys].
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
+          value_parser = value_of("keys"))]
+    keys: Option<String>,
     /// Configuration file (TOML), for the directory, the age of key sets and the client registry.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     config: Option<PathBuf>,
-    /// The client registry, which says how long tokens live [default: as `serve` has it,
-    /// clients.json].
-    #[arg(long, value_name = "FILE", env = "GRANTD_CLIENTS")]
-    clients: Option<PathBuf>,
+    /// The client registry, which says how long tokens live [env: GRANTD_CLIENTS] [default: as
+    /// `serve` has it, clients.json].
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          value_parser = value_of("clients"))]
+    clients: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -106,8 +109,8 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     match command {
         KeyCommand::Generate { keys, size } => {
             let (config, retention) = keys.resolve()?;
-            let key = key_directory::generate(&config.keys, size.bits, &retention, now)?;
-            print_key(describe(&key), &config.keys)
+            let key = key_directory::generate(&config.live.keys, size.bits, &retention, now)?;
+            print_key(describe(&key), &config.live.keys)
         }
         KeyCommand::Rotate { keys, size, now: true, keep, server } => {
             replace(keys, size.bits, keep.as_deref(), &server, now)
@@ -124,14 +127,14 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
 fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     let Rotated { made, signing, retirement } =
-        key_directory::rotate(&config.keys, bits, &retention, now)?;
+        key_directory::rotate(&config.live.keys, bits, &retention, now)?;
     let Retirement { retires_at, gone_at } = retirement;
     let mut described = describe(&made);
     described.insert(
         "retires".to_owned(),
         json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at }),
     );
-    print_key(described, &config.keys)?;
+    print_key(described, &config.live.keys)?;
     wait_for(&made, server, &["published", "signing"])
 }
 
@@ -145,17 +148,17 @@ fn replace(
 ) -> Result<(), CliError> {
     // No registry is read: one that is broken must not be in the way.
     let config = args.configuration()?;
-    let Replaced { made, retired } = key_directory::replace(&config.keys, bits, keep, now)?;
+    let Replaced { made, retired } = key_directory::replace(&config.live.keys, bits, keep, now)?;
     let mut described = describe(&made);
     described.insert("retired".to_owned(), json!(retired));
     let verifiers = format!(
         "those with a copy of the key set refuse tokens of the new key, and accept those of the \
          retired keys, until they fetch it again: within {} s, or as soon as they meet an unknown \
          kid if they fetch it then",
-        config.jwks_max_age
+        config.live.jwks_max_age
     );
     described.insert("verifiers".to_owned(), verifiers.into());
-    print_key(described, &config.keys)?;
+    print_key(described, &config.live.keys)?;
     wait_for(&made, server, &["signing"])
 }
 
@@ -184,8 +187,8 @@ fn require_directory(directory: &Path) -> Result<(), CliError> {
 
 fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
-    require_directory(&config.keys)?;
-    for retired in key_directory::retire(&config.keys, key_id, &retention, now)? {
+    require_directory(&config.live.keys)?;
+    for retired in key_directory::retire(&config.live.keys, key_id, &retention, now)? {
         print(json!({
             "kid": retired.key_id, "state": retired.state.to_string(), "file": retired.file,
         }))?;
@@ -201,8 +204,8 @@ fn import(args: KeyArgs, from: &Path, now: u64) -> Result<(), CliError> {
     } else {
         (from, key_directory::read(from)?)
     };
-    let key = key_directory::import(&config.keys, source, &text, &retention, now)?;
-    print_key(describe(&key), &config.keys)
+    let key = key_directory::import(&config.live.keys, source, &text, &retention, now)?;
+    print_key(describe(&key), &config.live.keys)
 }
 
 /// Shows a key that has just come into `directory`; where that fails, it is there all the same.
@@ -215,10 +218,10 @@ fn print_key(described: Map<String, Value>, directory: &Path) -> Result<(), CliE
 
 fn list(args: KeyArgs, server: &AdminArgs, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
-    require_directory(&config.keys)?;
-    let keys = KeySet::new(key_directory::load(&config.keys)?, retention);
+    require_directory(&config.live.keys)?;
+    let keys = KeySet::new(key_directory::load(&config.live.keys)?, retention);
     if keys.iter().next().is_none() {
-        let directory = config.keys.display();
+        let directory = config.live.keys.display();
         complain(&format!(
             "{directory}: holds no key (no file *.pem): `grantd key generate` makes the first; if \
              the server has one, name its directory with --keys or --config"
@@ -270,13 +273,13 @@ impl KeyArgs {
     /// The same where a registry is needed: without one, nobody knows how long tokens live.
     fn resolve_with_clients(self) -> Result<(Config, Retention), CliError> {
         let (config, retention) = self.resolve()?;
-        if config.clients.exists() {
+        if config.live.clients.exists() {
             return Ok((config, retention));
         }
         Err(CliError(format!(
             "{}: there is no client registry, and so no knowing how long tokens live: run this \
              where it is, or name the server's configuration with --config",
-            config.clients.display()
+            config.live.clients.display()
         )))
     }
 
@@ -289,8 +292,8 @@ impl KeyArgs {
         let config = self.configuration()?;
         let sources = Sources::of(&config);
         // Keys can be made before there are clients; then no token lives yet.
-        let clients = if config.clients.exists() {
-            client_file::load(&config.clients)?
+        let clients = if config.live.clients.exists() {
+            client_file::load(&config.live.clients)?
         } else {
             Default::default()
         };

@@ -1,4 +1,4 @@
-//! When a running server reads its files again: at SIGHUP, and when one of them has changed.
+//! Makes a running server read its files again: at SIGHUP, and when one of them has changed.
 
 use std::io;
 use std::path::Path;
@@ -14,24 +14,24 @@ use crate::config::{Config, ListenAddr};
 use crate::server::Reloader;
 use crate::store::file_watch::Stamp;
 
-/// Everything that makes a running server read its files again.
+/// The triggers of a reload.
 pub(super) struct Reloads {
     source: Source,
     hangups: Hangups,
-    /// How the files looked before they were read for the first time.
+    /// The files' state before they were first read.
     at_start: Stamp,
 }
 
 impl Reloads {
-    /// To be called before the files are read for the first time. From then on a signal that comes
-    /// too early is not the end of the process.
+    /// Call this before the files are first read. From then on SIGHUP does not end the process.
     pub(super) fn of(source: Source) -> Result<Self, CliError> {
-        let hangups = Hangups::new().map_err(|error| CliError(format!("no signals: {error}")))?;
+        let hangups = Hangups::new()
+            .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
         let at_start = source.look();
         Ok(Self { source, hangups, at_start })
     }
 
-    /// Reloads for ever. Any number of signals that come while it is at it are one.
+    /// Reloads for ever. Signals that arrive during a reload are one.
     pub(super) async fn run(self, reloader: Arc<Reloader>) {
         let Self { source, mut hangups, at_start: mut known } = self;
         let mut known_keys = reloader.key_files();
@@ -51,9 +51,9 @@ impl Reloads {
                 reloader.look_at_keys();
                 (source.look(), reloader.key_files().again())
             });
-            // One that panicked has seen nothing new.
+            // If it panicked, nothing new was seen.
             let seen = seen.await.unwrap_or_else(|_| last.clone());
-            // Half of a file is not read: only what has stood still for a while.
+            // A file that is still being written is not read: two looks must be the same.
             let is_other = seen.0 != known || seen.1 != known_keys;
             let has_changed = is_other && seen == last;
             last = seen.clone();
@@ -70,7 +70,7 @@ impl Reloads {
             let read = spawn_blocking(move || {
                 let (source, reloader) = &*reading;
                 match source.resolve() {
-                    // It has logged what was wrong.
+                    // It logs its own faults.
                     Ok(config) => reloader.reload(config).is_ok(),
                     Err(error) => {
                         reloader.refused(&error.0);
@@ -78,10 +78,10 @@ impl Reloads {
                     }
                 }
             });
-            // One that panicked has changed nothing.
+            // If it panicked, nothing has changed.
             let is_right = read.await.unwrap_or(false);
             if is_right {
-                // Others may be named now; they were looked at before they were read.
+                // The clients may name other files now; their state was taken before they were read.
                 known_keys = this.1.key_files();
             }
             retry_in = (!is_right).then_some(LOOKS_TO_A_RETRY);
@@ -89,37 +89,37 @@ impl Reloads {
     }
 }
 
-/// Where a server's configuration comes from, each time it is read.
+/// The source of a server's configuration.
 pub(super) struct Source {
     pub(super) args: ServeArgs,
-    /// The addresses as they were written, where a port may be 0.
+    /// The addresses as configured: a port may be 0.
     pub(super) as_configured: Vec<ListenAddr>,
-    /// The addresses that became of them.
+    /// The addresses that are bound: a port is the real one.
     pub(super) in_force: Vec<ListenAddr>,
 }
 
 impl Source {
     fn resolve(&self) -> Result<Config, CliError> {
         let mut config = self.args.clone().resolve()?;
-        if config.listen == self.as_configured {
-            config.listen.clone_from(&self.in_force);
+        if config.startup.listen == self.as_configured {
+            config.startup.listen.clone_from(&self.in_force);
         }
         Ok(config)
     }
 
-    /// How the files look at this moment that the configuration names at this moment.
+    /// The present state of the files that the configuration names at present.
     fn look(&self) -> Stamp {
         let config = self.resolve().ok();
         let mut paths: Vec<&Path> = self.args.config.as_deref().into_iter().collect();
         if let Some(config) = &config {
-            paths.extend([&*config.clients, &*config.keys]);
-            paths.extend(config.admin_token_file.as_deref());
+            paths.extend([&*config.live.clients, &*config.live.keys]);
+            paths.extend(config.live.admin_token_file.as_deref());
         }
         Stamp::of(&paths)
     }
 }
 
-/// SIGHUP, where there are such signals.
+/// SIGHUP, on systems that have it.
 struct Hangups {
     #[cfg(unix)]
     signals: tokio::signal::unix::Signal,
@@ -142,7 +142,8 @@ impl Hangups {
     }
 }
 
-/// What is written at once stands still for so long, and nobody waits much longer for a new client.
+/// Longer than a file takes to write, and short enough to wait for a new client.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-/// What fails for want of something else, as file descriptors, is tried again after half a minute.
+/// A reload may fail for a reason outside of the files, such as too few descriptors: try again after
+/// half a minute.
 const LOOKS_TO_A_RETRY: u32 = 30;

@@ -3,6 +3,7 @@
 use std::io;
 
 use tokio::runtime::Builder;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 #[cfg(feature = "opentelemetry")]
@@ -20,24 +21,24 @@ use crate::telemetry::metrics::VERSION;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let sockets = service_manager::sockets().map_err(|error| {
-        CliError(format!("a socket that was handed over is of no use: {error}"))
+        CliError(format!("a socket from the service manager (LISTEN_FDS) cannot be used: {error}"))
     })?;
     let config = args.clone().resolve()?;
-    let (log, _writer) =
-        logging::install(&config.log).map_err(|error| CliError(format!("no log: {error}")))?;
+    let (log, _writer) = logging::install(&config.startup.log)
+        .map_err(|error| CliError(format!("logging cannot be set up: {error}")))?;
     log_panics();
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
     let served = runtime.block_on(serve(args, config, sockets, log));
-    // A file system that hangs must not keep the process from its end.
+    // A file system that hangs must not hold the exit up.
     runtime.shutdown_timeout(LAST_MOMENT);
     served
 }
 
-/// Panics are log lines too: written to standard error at once, one would hold its thread up while
-/// standard error is not read.
+/// Logs panics through the queue: a direct write would block the thread while standard error is not
+/// read.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -51,53 +52,68 @@ async fn serve(
     sockets: Vec<Socket>,
     log: LogQueue,
 ) -> Result<(), CliError> {
-    let as_configured = config.listen.clone();
+    let as_configured = config.startup.listen.clone();
     let system = |error: io::Error| CliError(error.to_string());
     let mut listeners = Vec::new();
     if !sockets.is_empty() {
-        // Whoever hands sockets over has said where to listen.
-        config.listen.clear();
+        // They replace the configured addresses.
+        config.startup.listen.clear();
     }
     for socket in sockets {
         let listener = socket.listen().map_err(system)?;
-        config.listen.push(listener.address().map_err(system)?);
+        config.startup.listen.push(listener.address().map_err(system)?);
         listeners.push(listener);
     }
-    let to_bind = if listeners.is_empty() { &mut config.listen[..] } else { &mut [] };
+    let to_bind = if listeners.is_empty() { &mut config.startup.listen[..] } else { &mut [] };
     for address in to_bind {
-        let listener = bind(address, addresses::LISTEN, config.socket_mode).await?;
-        // Port 0 stands for any; others have to be told which it became.
+        let listener = bind(address, addresses::LISTEN, config.startup.socket_mode).await?;
+        // Port 0 asks for any free port: show the one that it became.
         if matches!(address, ListenAddr::Tcp(address) if address.ends_with(":0")) {
             *address = listener.address().map_err(system)?;
         }
         listeners.push(listener);
     }
-    let admin = bind(&config.admin_listen, addresses::ADMIN_LISTEN, config.socket_mode).await?;
+    let admin =
+        bind(&config.startup.admin_listen, addresses::ADMIN_LISTEN, config.startup.socket_mode)
+            .await?;
     let admin_address = admin.address().map_err(system)?;
 
-    let in_force = config.listen.clone();
+    let in_force = config.startup.listen.clone();
     let reloads = Reloads::of(Source { args, as_configured, in_force })?;
     let server = Server::new(&config, Clock::system(), Random::system())
         .map_err(|error| CliError(error.to_string()))?;
-    // Only now: a start that waits for a file can be ended like any process.
-    let stop = stop_signal().map_err(|error| CliError(format!("no signals: {error}")))?;
+    // Only now: until here a signal ends the process, even if it waits for a file.
+    let mut signals = StopSignals::new()
+        .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
     server.metrics().watch_log(log);
     #[cfg(feature = "opentelemetry")]
     let exporting = Exporting::start(server.traces())?;
-    for address in &config.listen {
+    for address in &config.startup.listen {
         let issuer = server.issuer();
         if issuer.is_unspecified() {
             warn!(%issuer, "no client can ask by this name: {}", addresses::ISSUER_ADVICE);
         }
-        let workers = config.workers;
+        let workers = config.startup.workers;
         info!(version = VERSION, %address, %issuer, admin = %admin_address, workers, "serving");
     }
     let reloads = tokio::spawn(reloads.run(server.reloader()));
     let alive = tokio::spawn(service_manager::keep_alive(server.event_loops()));
     service_manager::ready();
-    let stop = async {
-        stop.await;
+    let end_readiness = server.end_of_readiness();
+    let stop = async move {
+        signals.next().await;
+        // The stop begins here, for systemd too: it counts its timeout from now on.
         service_manager::stopping();
+        let delay = end_readiness();
+        if !delay.is_zero() {
+            let seconds = delay.as_secs();
+            info!(
+                seconds,
+                "not ready: stopping after shutdown_delay_seconds, or at a second signal"
+            );
+            // At the time or at the signal: the same follows.
+            let _ = timeout(delay, signals.next()).await;
+        }
     };
     server.serve(listeners, Some(admin), stop).await;
     reloads.abort();
@@ -118,24 +134,37 @@ async fn bind(
     bound.map_err(|error| addresses::problem(address, setting, &error))
 }
 
-/// Completes at SIGTERM or SIGINT.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+/// SIGTERM and SIGINT.
+struct StopSignals {
     #[cfg(unix)]
-    {
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    #[cfg(unix)]
+    fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        Ok(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
         })
     }
+
     #[cfg(not(unix))]
-    {
-        Ok(async {
-            let _ = tokio::signal::ctrl_c().await;
-        })
+    fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Completes at the next one.
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
     }
 }

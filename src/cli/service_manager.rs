@@ -66,7 +66,7 @@ pub(super) fn ready() {
     tell(&[sd_notify::NotifyState::Ready]);
 }
 
-/// Says that no new connection is taken any more.
+/// Says that the server has begun to stop.
 pub(super) fn stopping() {
     #[cfg(target_os = "linux")]
     tell(&[sd_notify::NotifyState::Stopping]);

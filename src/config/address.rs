@@ -1,4 +1,4 @@
-//! Where the server is: the addresses it listens on and the name that others know it by.
+//! The addresses that a server listens on, and its issuer URL.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,15 +6,22 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A setting that cannot be.
+/// Why a setting is not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(Cow<'static, str>);
 
 impl ConfigError {
     pub(super) const fn new(problem: &'static str) -> Self {
         Self(Cow::Borrowed(problem))
+    }
+}
+
+impl From<String> for ConfigError {
+    fn from(problem: String) -> Self {
+        Self(Cow::Owned(problem))
     }
 }
 
@@ -34,6 +41,12 @@ pub enum ListenAddr {
     Tcp(String),
     /// The path of a Unix socket.
     Unix(PathBuf),
+}
+
+impl Serialize for ListenAddr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl ListenAddr {
@@ -64,11 +77,11 @@ impl FromStr for ListenAddr {
         let is_port = port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit());
         if host.parse::<Ipv6Addr>().is_ok() && is_port {
             let problem = format!("an IPv6 address stands in brackets: [{host}]:{port}");
-            return Err(ConfigError(problem.into()));
+            return Err(problem.into());
         }
         if address.parse::<Ipv6Addr>().is_ok() {
             let problem = format!("an IPv6 address stands in brackets: [{address}]:8080");
-            return Err(ConfigError(problem.into()));
+            return Err(problem.into());
         }
         let is_host = !host.is_empty()
             && host.bytes().all(|b| b.is_ascii_graphic() && !b"/:[]@\"".contains(&b));
@@ -99,9 +112,8 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// Who may connect to a Unix socket: the mode of its file, as `chmod` takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "toml::Value")]
+/// The permissions of a Unix socket: the mode of its file, as `chmod` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketMode(u32);
 
 impl SocketMode {
@@ -135,20 +147,37 @@ impl FromStr for SocketMode {
     }
 }
 
-/// A string of octal digits, or a number that TOML knows to be octal.
-impl TryFrom<toml::Value> for SocketMode {
-    type Error = ConfigError;
+impl Serialize for SocketMode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:04o}", self.0))
+    }
+}
 
-    fn try_from(mode: toml::Value) -> Result<Self, Self::Error> {
-        match mode {
-            toml::Value::String(mode) => mode.parse(),
-            // 440 is 0o670: a decimal number that was meant as octal mostly has such bits.
-            toml::Value::Integer(bits) => match u32::try_from(bits) {
-                Ok(bits) if bits & 0o111 == 0 => Self::of(bits),
-                _ => Err(ConfigError::new(NO_SOCKET_MODE)),
-            },
-            _ => Err(ConfigError::new(NO_SOCKET_MODE)),
+/// A string of octal digits, or a number that TOML knows to be octal.
+impl<'de> Deserialize<'de> for SocketMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Mode;
+
+        impl Visitor<'_> for Mode {
+            type Value = SocketMode;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(NO_SOCKET_MODE.trim_start_matches("must be "))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, mode: &str) -> Result<SocketMode, E> {
+                mode.parse().map_err(E::custom)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, bits: i64) -> Result<SocketMode, E> {
+                // 440 is 0o670: a decimal number that was meant as octal mostly has such bits.
+                let bits = u32::try_from(bits).ok().filter(|bits| bits & 0o111 == 0);
+                let mode = bits.ok_or(ConfigError::new(NO_SOCKET_MODE)).and_then(SocketMode::of);
+                mode.map_err(E::custom)
+            }
         }
+
+        deserializer.deserialize_any(Mode)
     }
 }
 
@@ -158,12 +187,18 @@ const NO_SOCKET_MODE: &str =
 /// An issuer identifier: an `http` or `https` URL without query or fragment (RFC 8414, section 2;
 /// plain `http` is for local use).
 ///
-/// It is compared byte by byte by everyone who reads it, so it is kept and shown exactly as given.
+/// Verifiers compare it byte by byte, so it is kept and shown exactly as given.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct IssuerUrl {
     url: String,
     path_start: usize,
+}
+
+impl Serialize for IssuerUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.url)
+    }
 }
 
 impl IssuerUrl {
@@ -187,8 +222,7 @@ impl IssuerUrl {
         is_local_host(self.host())
     }
 
-    /// Whether its host is the address that stands for all of a machine's own, as a listener has it,
-    /// and that no client can ask.
+    /// Whether its host is `0.0.0.0` or `[::]`: right for a listener, of no use to a client.
     pub fn is_unspecified(&self) -> bool {
         without_brackets(self.host()).parse::<IpAddr>().is_ok_and(|host| host.is_unspecified())
     }
@@ -217,7 +251,7 @@ impl FromStr for IssuerUrl {
             return Err(ConfigError::new("an issuer names a host"));
         }
         let read = Self { path_start: url.len() - rest.len() + authority, url: url.to_owned() };
-        // What looks like a host and a port may be a name that leads elsewhere.
+        // "127.0.0.1:80.evil.example" looks local and is a name of another host.
         let port = rest[..authority].strip_prefix(read.host()).unwrap_or_default();
         if read.host().is_empty() || !port.bytes().skip(1).all(|byte| byte.is_ascii_digit()) {
             return Err(ConfigError::new(
@@ -257,7 +291,9 @@ mod tests {
 
     #[test]
     fn a_socket_mode_is_octal() {
-        let of = |toml: &str| toml::from_str::<toml::Table>(toml).unwrap()["m"].clone().try_into();
+        let of = |toml: &str| {
+            toml::from_str::<toml::Table>(toml).unwrap()["m"].clone().try_into::<SocketMode>().ok()
+        };
         for (toml, bits) in [
             ("m = \"0660\"", 0o660),
             ("m = \"600\"", 0o600),
@@ -265,7 +301,7 @@ mod tests {
             ("m = \"0777\"", 0o777),
             ("m = 0o660", 0o660),
         ] {
-            assert_eq!(of(toml).map(SocketMode::bits), Ok(bits), "{toml}");
+            assert_eq!(of(toml).map(SocketMode::bits), Some(bits), "{toml}");
         }
         for toml in [
             "m = 660",
@@ -279,7 +315,7 @@ mod tests {
             "m = -1",
             "m = true",
         ] {
-            assert!(of(toml).is_err(), "{toml}");
+            assert_eq!(of(toml), None, "{toml}");
         }
     }
 
@@ -321,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_of_every_listener_is_no_host_to_ask() {
+    fn an_unspecified_address_is_no_host_to_ask() {
         for (issuer, expected) in [
             ("http://0.0.0.0:8080", true),
             ("http://[::]:8080/a", true),

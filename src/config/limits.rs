@@ -1,21 +1,15 @@
-//! What clients may cost, and how often they may fail.
+//! What requests may cost, and how often authentication may fail.
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{LONG, MANY, MAX_WORKERS, cores, number};
 
-/// What one client, and all of them together, may cost.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Bytes of a request's body.
-    #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
-    pub body_bytes: usize,
-    /// Parameters of a form, in any encoding.
-    #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
-    pub form_parts: usize,
+/// The part of `[limits]` that needs a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StartupLimits {
     /// Header fields.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub header_fields: usize,
@@ -25,57 +19,51 @@ pub struct Limits {
     /// Seconds from a request's first byte to the end of its headers.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub header_seconds: u64,
-    /// Seconds from a request's first byte to its last.
-    #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
-    pub request_seconds: u64,
     /// Seconds that a client may leave an answer unread.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub write_stall_seconds: u64,
-    /// Seconds that a connection may idle between requests; longer than nginx keeps its own.
+    /// Seconds that a connection may idle between requests; longer than nginx keeps one.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub idle_seconds: u64,
     /// Connections at a time.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub connections: usize,
     /// Tokens that may wait for a signature: half as many until signing has been busy for some
-    /// milliseconds, and fewer where it does not have its processors to itself.
+    /// milliseconds, and fewer where it shares its processors.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub signing_queue: usize,
     /// Secrets whose slow hash may wait to be computed.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub password_queue: usize,
-    /// Threads that compute slow hashes of secrets, each with as much memory as a hash asks for.
+    /// Threads that compute slow hashes of secrets, each with the memory of one hash.
     #[serde(deserialize_with = "number::<_, _, 1, MAX_WORKERS>")]
     pub password_threads: usize,
-    /// Tokens that may be revoked at a time, until theirs is over.
+    /// Revoked tokens that have not expired.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub revocations: usize,
     /// Assertions and proofs of possession that are remembered, so that each is used once.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub replay_entries: usize,
-    /// Clients and sources whose failed authentications are remembered.
+    /// Clients and client networks whose failed authentications are remembered.
     #[serde(deserialize_with = "number::<_, _, 2, MANY>")]
     pub failure_entries: usize,
-    /// Seconds from the end signal in which clients are let finish.
+    /// Seconds that requests in flight have to finish after the end signal.
     #[serde(deserialize_with = "number::<_, _, 0, LONG>")]
     pub drain_seconds: u64,
 }
 
-impl Default for Limits {
+impl Default for StartupLimits {
     fn default() -> Self {
         Self {
-            body_bytes: 16 * 1024,
-            form_parts: 16,
             header_fields: 64,
             header_bytes: 16 * 1024,
             header_seconds: 5,
-            request_seconds: 10,
             write_stall_seconds: 10,
             idle_seconds: 75,
             connections: 10_000,
             signing_queue: 512,
             password_queue: 64,
-            // Signatures go on meanwhile.
+            // Half of the cores, so that signing goes on meanwhile.
             password_threads: (cores() / 2).max(1),
             revocations: 1_000_000,
             replay_entries: 100_000,
@@ -85,35 +73,56 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
-    /// [`Limits::request_seconds`] as a duration.
+/// The part of `[limits]` that a reload may change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LiveLimits {
+    /// Bytes of a request's body.
+    #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
+    pub body_bytes: usize,
+    /// Parameters of a form, in any encoding.
+    #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
+    pub form_parts: usize,
+    /// Seconds from a request's first byte to its last.
+    #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
+    pub request_seconds: u64,
+}
+
+impl Default for LiveLimits {
+    fn default() -> Self {
+        Self { body_bytes: 16 * 1024, form_parts: 16, request_seconds: 10 }
+    }
+}
+
+impl LiveLimits {
+    /// [`LiveLimits::request_seconds`] as a duration.
     pub fn request_time(&self) -> Duration {
         Duration::from_secs(self.request_seconds)
     }
 }
 
 /// How often authentication may fail before further attempts are refused for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FailureLimits {
-    /// Failures to be one client, from one client network.
+    /// Failures for one client from one client network.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub client_failures: u32,
-    /// Failures from one client network, whichever client it was to be.
+    /// Failures from one client network, for all clients together.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub source_failures: u32,
     /// Seconds in which either budget refills.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub seconds: u32,
-    /// By how much both are wider where many clients share a network.
+    /// The factor of both where many clients share a network.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000>")]
     pub shared_factor: u32,
 }
 
 impl Default for FailureLimits {
     fn default() -> Self {
-        // A deployment with an old secret in twenty processes is not locked out for long, and a
-        // guesser gets one try every two seconds.
+        // Twenty processes with an old secret are not locked out for long, and a guesser gets one
+        // attempt every two seconds.
         Self { client_failures: 30, source_failures: 100, seconds: 60, shared_factor: 10 }
     }
 }

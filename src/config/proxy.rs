@@ -1,15 +1,16 @@
-//! Which proxies are believed about a client's address and its TLS connection.
+//! The proxies that are believed about a client's address and its certificate.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::ConfigError;
 
-/// A peer that is a proxy in front of this server: an address, a network, or whoever comes through
-/// a Unix socket.
+/// A peer that is a proxy in front of this server: an address, a network, or every peer of a Unix
+/// socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum TrustedProxy {
@@ -20,7 +21,7 @@ pub enum TrustedProxy {
 }
 
 impl TrustedProxy {
-    /// Whether this is one address or a socket of this machine, and no network of many hosts.
+    /// Whether this is one address or a socket of this machine, not a network of many hosts.
     pub fn is_single(self) -> bool {
         match self {
             Self::Network(IpAddr::V4(_), bits) => bits == 32,
@@ -50,7 +51,7 @@ impl FromStr for TrustedProxy {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "unix" {
+        if text.eq_ignore_ascii_case("unix") {
             return Ok(Self::Unix);
         }
         let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
@@ -61,7 +62,7 @@ impl FromStr for TrustedProxy {
             None => most,
         };
         let network = Self::Network(address, bits);
-        // Bits behind the mask are a slip: which network was meant?
+        // With bits behind the mask it is unclear which network was meant.
         let rest = match address {
             IpAddr::V4(address) => {
                 u128::from(u32::from(address).checked_shl(bits.into()).unwrap_or(0))
@@ -80,20 +81,39 @@ impl TryFrom<String> for TrustedProxy {
     }
 }
 
+impl fmt::Display for TrustedProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(address, _) if self.is_single() => address.fmt(f),
+            Self::Network(address, bits) => write!(f, "{address}/{bits}"),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+impl Serialize for TrustedProxy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 const NOT_A_PROXY: ConfigError =
     ConfigError::new("a trusted proxy is an address, a network as in 10.0.0.0/8, or \"unix\"");
 
-/// Who states a client's certificate, and in which headers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// The proxies that state a client's certificate, and their headers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClientCertificates {
-    /// The proxies that are believed; `None`: those of the trusted ones that are a single address
-    /// or a socket. Every host of a network that stands here can be any client with a certificate.
+    /// The proxies that are believed; `None`: those of [`Live::trusted_proxies`] that are a single
+    /// address or a socket. Every host of a network that stands here can pass for any client with a
+    /// certificate.
+    ///
+    /// [`Live::trusted_proxies`]: crate::config::Live::trusted_proxies
     pub proxies: Option<Vec<TrustedProxy>>,
-    /// What the proxy has verified; nginx: `$ssl_client_verify`.
+    /// The header with the result of the proxy's verification; nginx: `$ssl_client_verify`.
     #[serde(deserialize_with = "header_name")]
     pub verify_header: String,
-    /// The certificate as URL-encoded PEM; nginx: `$ssl_client_escaped_cert`.
+    /// The header with the certificate as URL-encoded PEM; nginx: `$ssl_client_escaped_cert`.
     #[serde(deserialize_with = "header_name")]
     pub certificate_header: String,
 }

@@ -1,24 +1,24 @@
 //! Token routes beside the documented ones.
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::Dialect;
 
 /// A path at which a token service answers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteSetting {
     /// The whole path, as in `/api/connect/token`.
     #[serde(deserialize_with = "route_path")]
     pub path: String,
-    /// Which service answers there.
+    /// The service that answers there.
     pub dialect: Dialect,
 }
 
 impl RouteSetting {
-    /// Whether a request for `path` is this route's: `firstvision` takes all that is below its own
-    /// path too.
+    /// Whether this route answers requests for `path`: `firstvision` answers every path below its own
+    /// too.
     pub fn takes(&self, path: &str) -> bool {
         let below = path.strip_prefix(&*self.path);
         below.is_some_and(|rest| {
@@ -38,8 +38,8 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     }
 }
 
-/// The paths that are answered under every configuration, and those kept for a description of the
-/// server.
+/// The paths that are answered under every configuration, and those reserved for a description of
+/// the server.
 pub const TAKEN_PATHS: [&str; 16] = [
     "/",
     "/.well-known/jwks.json",
@@ -59,7 +59,7 @@ pub const TAKEN_PATHS: [&str; 16] = [
     "/v2/api/oauth/token",
 ];
 
-/// The first route that may not be where it is, and why.
+/// The first route whose path is not allowed: its index, and why.
 pub(super) fn problem(routes: &[RouteSetting]) -> Option<(usize, String)> {
     routes.iter().enumerate().find_map(|(index, route)| {
         let path = &route.path;
@@ -68,7 +68,7 @@ pub(super) fn problem(routes: &[RouteSetting]) -> Option<(usize, String)> {
             let at = if taken == path { "is a path" } else { "would take a path" };
             format!("{at} that is answered already ({taken}): choose another")
         } else if routes[..index].iter().any(|before| before.path == *path) {
-            "stands twice: one path has one dialect".to_owned()
+            "stands twice: a path has one dialect".to_owned()
         } else {
             return None;
         };

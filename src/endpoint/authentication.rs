@@ -125,7 +125,7 @@ impl<'c, 's> Try<'c, 's> {
             registered.is_none().then(|| snapshot.decoys.kind(&context.decoy_key, client_id));
         let is_guessable =
             registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
-        let (network, limits) = (credentials.network(), &snapshot.config.failures);
+        let (network, limits) = (credentials.network(), &snapshot.config.live.failures);
         let claim = Claim { snapshot, credentials, registered, decoy, endpoint };
         // Serves as the current time until the first wait: a later time could only find fuller
         // budgets.
@@ -210,7 +210,7 @@ impl<'s> Claim<'_, 's> {
             now,
             started_at: context.replay.started_at(),
             issuer: snapshot.issuer.as_str(),
-            endpoints: match snapshot.config.assertion_audience {
+            endpoints: match snapshot.config.live.assertion_audience {
                 AssertionAudience::Endpoint => Some([TOKEN_PATH, endpoint]),
                 AssertionAudience::Issuer => None,
             },

@@ -78,7 +78,7 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
     if by_certificate {
         document["tls_client_certificate_bound_access_tokens"] = true.into();
     }
-    Document::new(document.to_string(), snapshot.config.jwks_max_age)
+    Document::new(document.to_string(), snapshot.config.live.jwks_max_age)
 }
 
 /// Returns the key set at `now` (Unix seconds), and counts one fetch of each key in it. A fetch
@@ -87,5 +87,5 @@ pub fn key_set(snapshot: &Snapshot, now: u64) -> Document {
     for key in snapshot.keys.published(now) {
         key.fetches().record(now);
     }
-    Document::new(snapshot.keys.to_jwks(now), snapshot.config.jwks_max_age)
+    Document::new(snapshot.keys.to_jwks(now), snapshot.config.live.jwks_max_age)
 }

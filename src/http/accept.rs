@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
 use crate::clock::Clock;
-use crate::config::Limits;
+use crate::config::StartupLimits;
 use crate::http::connection::{self, Handler, NotHttp, Phase, Watch};
 use crate::http::event_loops::EventLoops;
 use crate::http::listener::{Accepted, Listener, Peer};
@@ -24,7 +24,7 @@ use crate::telemetry::once_a_second::OnceASecond;
 
 /// All connections of a server.
 pub(crate) struct Connections {
-    limits: Limits,
+    limits: StartupLimits,
     metrics: Arc<Metrics>,
     loops: Arc<EventLoops>,
     open: Mutex<HashMap<u64, Arc<Watch>>>,
@@ -37,7 +37,11 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>, loops: Arc<EventLoops>) -> Arc<Self> {
+    pub(crate) fn new(
+        limits: StartupLimits,
+        metrics: Arc<Metrics>,
+        loops: Arc<EventLoops>,
+    ) -> Arc<Self> {
         metrics.init_not_http(NotHttp::ALL.map(NotHttp::label));
         Arc::new(Self {
             limits,

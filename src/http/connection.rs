@@ -40,7 +40,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep_until, timeout};
 
 use crate::clock::Clock;
-use crate::config::Limits;
+use crate::config::StartupLimits;
 use crate::http::connection::socket::Watched;
 pub(crate) use crate::http::connection::watch::{Phase, Watch};
 use crate::http::listener::{Peer, Stream};
@@ -107,7 +107,7 @@ pub(crate) async fn serve(
     stream: Stream,
     peer: Peer,
     watch: Arc<Watch>,
-    limits: &Limits,
+    limits: &StartupLimits,
     handler: &impl Handler,
 ) -> Result<(), NotHttp> {
     let io = Watched::new(stream, Arc::clone(&watch));
@@ -335,7 +335,7 @@ mod tests {
         Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             for (stream, peer) in servers {
                 let stream = Box::new(tokio::net::TcpStream::from_std(stream).unwrap());
-                let limits = Limits::default();
+                let limits = StartupLimits::default();
                 let watch = Arc::new(Watch::new(&limits, Arc::default()));
                 let counter = Arc::clone(&counter);
                 tokio::spawn(async move { serve(stream, peer, watch, &limits, &*counter).await });

@@ -22,7 +22,7 @@ use hyper::{Request, Response};
 use tracing::warn;
 
 use crate::clock::Clock;
-use crate::config::{ClientCertificates, Config, Dialect};
+use crate::config::{ClientCertificates, Dialect, Live};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, secrets,
     vision,
@@ -145,8 +145,9 @@ impl Service {
     {
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
-        let route = Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.routes);
-        let proxies = &snapshot.config.trusted_proxies;
+        let route =
+            Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.live.routes);
+        let proxies = &snapshot.config.live.trusted_proxies;
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
         if address.is_undeclared_proxy {
             self.warn_of_undeclared_proxy(arrival.peer);
@@ -220,16 +221,16 @@ impl Service {
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
-        let limits = &snapshot.config.limits;
+        let limits = &snapshot.config.live.limits;
         let deadline = (origin.arrival.first_byte + limits.request_time()).into();
         let certificate = if route.authenticates() {
-            certificate(&snapshot.config, &request.headers, origin.arrival.peer)
+            certificate(&snapshot.config.live, &request.headers, origin.arrival.peer)
         } else {
             ShownCertificate::Absent
         };
         self.warn_of_trusted_self_signed(&certificate);
         let mut head = request_head(snapshot, route, request, origin, &certificate);
-        let checked = check(limits, route, request);
+        let checked = check(&snapshot.config.startup.limits, route, request);
         if route == Route::Validate {
             // A body belongs to the API request whose token is validated: discard it.
             body::discard_in_background(&request.headers, body);
@@ -299,7 +300,6 @@ fn request_head<'r>(
     origin: &Origin,
     certificate: &'r ShownCertificate,
 ) -> RequestHead<'r> {
-    let config = &snapshot.config;
     let authorization = match single(&request.headers, AUTHORIZATION) {
         Ok(None) => Authorization::Absent,
         Ok(Some(value)) => Authorization::Present(value),
@@ -325,14 +325,14 @@ fn request_head<'r>(
         endpoint: below_issuer(request.uri.path(), snapshot.issuer.path()),
         client_headers: vision::CLIENT_HEADERS.map(client_header),
         query: request.uri.query(),
-        max_parameters: config.limits.form_parts,
+        max_parameters: snapshot.config.live.limits.form_parts,
         received: origin.arrival.first_byte,
     }
 }
 
 /// The client's certificate, if the peer is a proxy that may forward certificates and it forwards
 /// both the certificate and the result of verifying it.
-fn certificate(config: &Config, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
+fn certificate(config: &Live, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
     let address = peer.address().map(|address| address.ip());
     if !config.certificate_proxies().any(|proxy| proxy.is(address)) {
         return ShownCertificate::Absent;

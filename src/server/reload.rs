@@ -48,7 +48,7 @@ impl Loaded {
 /// [`StartError`].
 pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, StartError> {
     let issuer = issuer_of(config)?;
-    if let Some(problem) = config.route_problem() {
+    if let Some(problem) = config.live.route_problem() {
         return Err(StartError::Route(problem));
     }
     let demo = demo_clients(clients);
@@ -68,7 +68,7 @@ pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, St
 ///
 /// [`StartError::CertificateProxies`].
 fn check_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), StartError> {
-    if !config.leaves_out_a_network() {
+    if !config.live.leaves_out_a_network() {
         return Ok(());
     }
     let needing = certificate_clients(clients);
@@ -81,10 +81,10 @@ fn check_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), 
 
 /// The configured issuer, or `http://` followed by the first TCP address.
 fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
-    if let Some(issuer) = &config.issuer {
+    if let Some(issuer) = &config.live.issuer {
         return Ok(issuer.clone());
     }
-    let first = config.listen.iter().find_map(|address| match address {
+    let first = config.startup.listen.iter().find_map(|address| match address {
         ListenAddr::Tcp(address) => Some(address),
         ListenAddr::Unix(_) => None,
     });
@@ -183,7 +183,7 @@ impl Reloader {
         }
         let Loaded { clients, keys, admin_token, issuer, key_files } = Loaded::read(&config)?;
         if keys.is_empty() {
-            return Err(StartError::NoKeys(config.keys));
+            return Err(StartError::NoKeys(config.live.keys));
         }
         *self.key_files.lock().unwrap_or_else(PoisonError::into_inner) = key_files;
         let now = self.context.clock.unix_seconds();
@@ -196,7 +196,7 @@ impl Reloader {
         }
 
         let engine = &self.context.engine;
-        prepare(engine, &new.keys, new.config.signer)?;
+        prepare(engine, &new.keys, new.config.startup.signer)?;
         self.context.prepare(&new.config).map_err(no_entropy)?;
         let generation = new.generation;
         let new = Arc::new(new);

@@ -76,7 +76,7 @@ impl Snapshot {
 
     /// Whether a proxy may forward client certificates.
     pub fn has_certificates(&self) -> bool {
-        self.config.certificate_proxies().next().is_some()
+        self.config.live.certificate_proxies().next().is_some()
     }
 }
 
@@ -110,10 +110,10 @@ impl Sources {
     /// Returns the files that `config` names.
     pub fn of(config: &Config) -> Self {
         Self {
-            clients: config.clients.clone(),
-            keys: config.keys.clone(),
-            admin_token_file: config.admin_token_file.clone(),
-            jwks_max_age: config.jwks_max_age,
+            clients: config.live.clients.clone(),
+            keys: config.live.keys.clone(),
+            admin_token_file: config.live.admin_token_file.clone(),
+            jwks_max_age: config.live.jwks_max_age,
         }
     }
 

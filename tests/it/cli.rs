@@ -88,15 +88,57 @@ fn usage_errors_exit_with_2() {
 fn a_fault_in_the_configuration_has_its_file_and_line() {
     let home = Home::new();
     for (toml, says) in [
-        ("workers = 2\nwrokers = 3\n", &["bad.toml:2:1: unknown field `wrokers`"][..]),
-        ("\n[limits]\nbody = 1\n", &["bad.toml:3:1: unknown field `body`"]),
-        ("workers = \"two\"\n", &["bad.toml:1:11: workers: "]),
-        ("\nlisten = [\"nonsense\"]\n", &["bad.toml:2:10: listen: ", "host:port"]),
-        ("listen = [\n  \"a:1\",\n  \"b\",\n]\n", &["bad.toml:1:10: listen: ", "host:port"]),
-        ("listen = [\"::1:8080\"]\n", &["bad.toml:1:10: listen: ", "[::1]:8080"]),
+        (
+            "workers = 2\nwrokers = 3\n",
+            &["bad.toml:2:1: unknown setting `wrokers`: did you mean `workers`?"][..],
+        ),
+        ("\n[limits]\nbody = 1\n", &["bad.toml:3:1: unknown setting `body`"]),
+        (
+            "workers = \"two\"\n",
+            &["bad.toml:1:11: workers: must be a number from 1 to 1024, not a string"],
+        ),
+        ("workers = 1.5\n", &["workers: must be a number from 1 to 1024, not a fraction"]),
+        (
+            "workers = 99999999999999999999\n",
+            &["1:11: workers: must be a number from 1 to 1024, not"],
+        ),
+        ("listen = \"a:1\"\n", &["bad.toml:1:10: listen: must be a list, as in [", "not a string"]),
+        ("issuer = 5\n", &["bad.toml:1:10: issuer: must be a string, not a number"]),
+        ("clients = true\n", &["bad.toml:1:11: clients: must be a string, not true or false"]),
+        ("dpop_nonce = \"yes\"\n", &["1:14: dpop_nonce: must be true or false, not a string"]),
+        ("dpop_nonce = 1\n", &["1:14: dpop_nonce: must be true or false, not a number"]),
+        ("socket_mode = true\n", &["bad.toml:1:15: socket_mode: must be a file mode in octal"]),
+        ("limits = 3\n", &["bad.toml:1:10: limits: must be a table, not a number"]),
+        ("log = \"info\"\n", &["bad.toml:1:7: log: must be a table, not a string"]),
+        (
+            "[log]\nlevel = \"loud\"\n",
+            &["bad.toml:2:9: log.level: must be one of error, warn, info, debug"],
+        ),
+        ("[log]\nlevel = 3\n", &["bad.toml:2:9: log.level: must be a string, not a number"]),
+        ("route = \"/a=connect\"\n", &["bad.toml:1:9: route: must be a list"]),
+        ("route = [\"/a=connect\"]\n", &["bad.toml:1:10: route: must be a table, not a string"]),
+        ("[[route]]\npath = \"/a\"\n", &["bad.toml:1:1: route: lacks `dialect`"]),
+        (
+            "[[route]]\npath = \"/a\"\ndialect = \"connect\"\nto = 1\n",
+            &["bad.toml:4:1: unknown setting `to`"],
+        ),
+        ("admin_token_file = \"\"\n", &["1:20: admin_token_file: must not be empty"]),
+        ("clients = \"\"\n", &["bad.toml:1:11: clients: must not be empty"]),
+        ("keys = \"\"\n", &["bad.toml:1:8: keys: must not be empty"]),
+        ("state = \"\"\n", &["bad.toml:1:9: state: must not be empty"]),
+        ("audit = \"\"\n", &["bad.toml:1:9: audit: must not be empty"]),
+        // The first fault is told.
+        ("dpop_nonce = 1\nworkers = 0\n", &["bad.toml:1:14: dpop_nonce: "]),
+        ("workers = 0\ndpop_nonce = 1\n", &["bad.toml:1:11: workers: "]),
+        ("\nlisten = [\"nonsense\"]\n", &["bad.toml:2:11: listen: ", "host:port"]),
+        ("listen = [\n  \"a:1\",\n  \"b\",\n]\n", &["bad.toml:3:3: listen: ", "host:port"]),
+        ("listen = [\"::1:8080\"]\n", &["bad.toml:1:11: listen: ", "[::1]:8080"]),
         ("\n\nissuer = \"auth.example\"\n", &["bad.toml:3:10: issuer: ", "http"]),
         ("workers = \n", &["bad.toml:1:"]),
-        ("listen = [\n  \"a:1\",\n  3,\n]\n", &["bad.toml:3:3: listen: invalid type"]),
+        (
+            "listen = [\n  \"a:1\",\n  3,\n]\n",
+            &["bad.toml:3:3: listen: must be a string, not a number"],
+        ),
         ("workers = 0\n", &["bad.toml:1:11: workers: must be a number from 1 to 1024"]),
         ("jwks_max_age = 0\n", &["bad.toml:1:16: jwks_max_age: must be a number from 1 to 86400"]),
         ("listen = []\n", &["bad.toml:1:10: listen: name at least one address"]),
@@ -345,7 +387,7 @@ fn the_environment_reaches_subcommands() {
     let mut list = home.command(&["client", "list"]);
     assert_eq!(run(list.env("GRANTD_CLIENTS", "other.json")).assert_fine(), "");
     let bad = run(home.command(&["check"]).env("GRANTD_WORKERS", "some"));
-    bad.assert_error(2, &["--workers"]);
+    bad.assert_error(1, &["grantd: GRANTD_WORKERS: must be a number from 1 to 1024"]);
 }
 
 #[test]

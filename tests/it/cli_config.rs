@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::command::{Ended, run, run_with_input};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::ports::free_port;
-use crate::support::{Home, Program};
+use crate::support::{Home, Program, Request};
 
 /// A home with a registry, keys and a configuration in a directory of their own, and nothing where
 /// the defaults are.
@@ -104,8 +104,7 @@ fn a_variable_is_named_and_its_words_are_those_of_operators() {
         ("GRANTD_ISSUER", "auth.example", "http:// or https://"),
     ] {
         let ended = run(home.command(&["check"]).env(variable, value));
-        let named = format!("error: {variable}: invalid value '{value}'");
-        ended.assert_error(2, &[&named, says]);
+        ended.assert_error(1, &[&format!("grantd: {variable}: "), says]);
         run(home.command(&["check"]).env(variable, "")).assert_fine();
     }
     // What a flag says is the flag's fault.
@@ -114,8 +113,11 @@ fn a_variable_is_named_and_its_words_are_those_of_operators() {
     assert!(!flag.stderr.contains("GRANTD_WORKERS"), "{}", flag.stderr);
     for (variable, value) in [
         ("GRANTD_LOG_LEVEL", "INFO"),
+        ("GRANTD_LOG__LEVEL", "INFO"),
         ("GRANTD_LOG_FORMAT", "Json"),
         ("GRANTD_SIGNER", "Ring"),
+        ("GRANTD_ROUTES", "/a=Connect, /b=VISION"),
+        ("GRANTD_TRUSTED_PROXIES", "Unix"),
         ("GRANTD_ALLOW_DEMO_CLIENTS", "ON"),
         ("GRANTD_ALLOW_DEMO_CLIENTS", "0"),
     ] {
@@ -130,6 +132,124 @@ fn a_variable_is_named_and_its_words_are_those_of_operators() {
         let ended = run(check.env("GRANTD_ALLOW_DEMO_CLIENTS", word));
         assert_eq!(ended.code, Some(if is_allowed { 0 } else { 1 }), "{word}: {ended:?}");
     }
+}
+
+#[test]
+fn words_are_in_any_case_in_a_file_too() {
+    let home = Home::new();
+    home.write(
+        "g.toml",
+        "signer = \"Ring\"\nassertion_audience = \"ISSUER\"\n[log]\nlevel = \"INFO\"\n\
+         format = \"Json\"\n[[route]]\npath = \"/a\"\ndialect = \"Vision\"\n",
+    );
+    run(home.command(&["check", "--config", "g.toml"])).assert_fine();
+}
+
+#[test]
+fn every_command_that_takes_a_configuration_reads_the_whole_environment() {
+    let home = Home::new();
+    let commands: [&[&str]; 7] = [
+        &["serve"],
+        &["check"],
+        &["client", "list"],
+        &["client", "enable", "--id", "demo-client"],
+        &["key", "list"],
+        &["key", "generate"],
+        &["health"],
+    ];
+    let keys = || fs::read_dir(home.keys()).unwrap().count();
+    let before = (keys(), fs::read_to_string(home.clients()).unwrap());
+    for command in commands {
+        for (variable, value, says) in [
+            ("GRANTD_FAILURES__SECONDS", "soon", "must be a number from 1 to "),
+            (
+                "GRANTD_FAILURES__SECOND",
+                "5",
+                "unknown setting: did you mean `GRANTD_FAILURES__SECONDS`",
+            ),
+            ("GRANTD_KEYS__", "5", "unknown setting"),
+        ] {
+            let ended = run(home.command(command).env(variable, value));
+            ended.assert_error(1, &[&format!("grantd: {variable}: {says}")]);
+        }
+    }
+    assert_eq!((keys(), fs::read_to_string(home.clients()).unwrap()), before);
+    // None of ours: Kubernetes sets the first for a service named grantd.
+    let others = [
+        ("GRANTD_PORT", "tcp://10.0.0.1:8080"),
+        ("GRANTD_SERVICE_PORT", "x"),
+        ("GRANTD_LIMITS", "x"),
+        ("GRANTDX__Y", "x"),
+        ("GRANTD_FAILURES__SECOND", ""),
+    ];
+    run(home.command(&["check"]).envs(others)).assert_fine();
+}
+
+#[test]
+fn all_faulty_variables_are_told_and_none_of_their_values() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let home = Home::new();
+    let mut check = home.command(&["check"]);
+    check.env("GRANTD_WORKERS", "hunter2").env("GRANTD_LIMITS__BODY_BYTES", "hunter2");
+    check.env("GRANTD_AUDIT", OsStr::from_bytes(b"hunter2\xff"));
+    check.env("GRANTD_LOG_LEVEL", "info").env("GRANTD_LOG__LEVEL", "warn");
+    let ended = run(&mut check);
+    ended.assert_error(
+        1,
+        &[
+            "grantd: GRANTD_WORKERS: must be a number",
+            "grantd: GRANTD_LIMITS__BODY_BYTES: must be a number",
+            "grantd: GRANTD_AUDIT: is not UTF-8",
+            "grantd: GRANTD_LOG__LEVEL: is different from GRANTD_LOG_LEVEL",
+        ],
+    );
+    assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    let agreeing = [("GRANTD_LOG_LEVEL", "warn"), ("GRANTD_LOG__LEVEL", "warn")];
+    run(home.command(&["check"]).envs(agreeing)).assert_fine();
+}
+
+#[test]
+fn an_empty_path_is_refused_by_the_name_of_its_flag() {
+    let home = Home::new();
+    for flag in ["--clients", "--keys", "--state", "--admin-token-file", "--listen", "--issuer"] {
+        let ended = run(home.command(&["check", flag, ""]));
+        ended.assert_error(2, &[flag, "must not be empty"]);
+    }
+    run(home.command(&["check", "--config", ""])).assert_error(2, &["--config"]);
+    run(home.command(&["key", "list", "--keys", ""])).assert_error(2, &["--keys"]);
+    run(home.command(&["client", "list", "--clients", ""])).assert_error(2, &["--clients"]);
+}
+
+/// Flag, variable, file and default, each over the one behind it, and setting by setting.
+#[test]
+fn a_variable_lies_over_the_file_setting_by_setting() {
+    let home = Home::new();
+    let key = fs::read_dir(home.keys()).unwrap().next().unwrap().unwrap().path();
+    let key = key.file_stem().unwrap().to_str().unwrap().to_owned();
+    home.write("g.toml", "jwks_max_age = 7\n[limits]\nbody_bytes = 300\nform_parts = 9\n");
+    let arguments = ["--config", "g.toml"];
+    let variables = [
+        ("GRANTD_LIMITS__BODY_BYTES", "200"),
+        ("GRANTD_ROUTES", "/a/token=connect,/b/token=vision"),
+    ];
+    let server = Program::start_with(home, &arguments, &variables);
+    let set = Request::get("/.well-known/jwks.json").send(server.address);
+    assert!(set.text().contains(&key));
+    assert!(set.header("cache-control").unwrap().contains("max-age=7"));
+    let ask = |path: &str, length: usize| {
+        let body = format!("grant_type=client_credentials&a={}", "x".repeat(length));
+        Request::new("POST", path)
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .body(body)
+            .send(server.address)
+            .status
+    };
+    assert_eq!(ask("/a/token", 100), 400);
+    assert_eq!(ask("/a/token", 200), 413);
+    assert_eq!(ask("/c/token", 100), 404);
+    let vision = Request::new("POST", "/b/token").send(server.address);
+    assert!(vision.text().starts_with('['), "{}", vision.text());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grantd::clock::Clock;
-use grantd::config::Config;
+use grantd::config::{Config, Live, Startup};
 use grantd::random::Random;
 use grantd::server::{Arrival, Peer, Server};
 use http_body_util::{BodyExt, Full};
@@ -127,11 +127,8 @@ impl Body for Panics {
 fn a_panic_costs_one_request_and_no_other() {
     let home = Home::new();
     let config = Config {
-        clients: home.clients(),
-        keys: home.keys(),
-        state: home.path("state"),
-        workers: 1,
-        ..Config::default()
+        startup: Startup { state: home.path("state"), workers: 1, ..Startup::default() },
+        live: Live { clients: home.clients(), keys: home.keys(), ..Live::default() },
     };
     let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();

@@ -1,12 +1,17 @@
-//! The tables of settings and of registry fields, held against what the program accepts: it names all
-//! that it knows when it is given what it does not know.
+//! The tables of settings and of registry fields, held against the program: it names all that it knows
+//! when it is given what it does not know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
-use grantd::config::{Config, FailureLimits, Limits};
+use grantd::config::Config;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::support::Home;
 use crate::support::command::run;
+use crate::support::home::set_mode;
 
 const TABLES: &str = include_str!("../../docs/settings.md");
 
@@ -24,11 +29,33 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
     rows
 }
 
+/// A row of the table of settings.
+struct Setting {
+    name: &'static str,
+    flag: &'static str,
+    variables: Vec<&'static str>,
+    default: &'static str,
+    change: &'static str,
+}
+
+/// The table of settings, without the row of `--config`.
+fn settings() -> Vec<Setting> {
+    let rows = rows("Settings").into_iter().filter(|row| !row[0].is_empty());
+    let settings = rows.map(|row| Setting {
+        name: row[0],
+        flag: row[1],
+        variables: row[2].split(", ").map(|name| name.trim_matches('`')).collect(),
+        default: row[3],
+        change: row[4],
+    });
+    settings.collect()
+}
+
 /// The names that an error of this command says it expected.
 fn expected(home: &Home, arguments: &[&str]) -> Vec<String> {
     let stderr = run(home.command(arguments)).stderr;
     match stderr.split_once("expected ") {
-        Some((_, names)) if stderr.contains("unknown field") => {
+        Some((_, names)) if stderr.contains("unknown ") => {
             names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
         }
         _ => Vec::new(),
@@ -46,8 +73,7 @@ fn accepted_settings() -> BTreeSet<String> {
     let top = of("unheard = 1");
     assert!(top.len() > 10, "{top:?}");
     for name in top {
-        let inside = [format!("[{name}]\nunheard = 1"), format!("[[{name}]]\nunheard = 1")];
-        let inside: BTreeSet<_> = inside.iter().flat_map(|toml| of(toml)).collect();
+        let inside = of(&format!("[{name}]\nunheard = 1"));
         if inside.is_empty() {
             settings.insert(name);
         } else {
@@ -59,9 +85,8 @@ fn accepted_settings() -> BTreeSet<String> {
 
 #[test]
 fn every_setting_is_in_the_table_and_no_other() {
-    let documented: Vec<_> =
-        rows("Settings").iter().map(|row| row[0]).filter(|it| !it.is_empty()).collect();
-    let unique: BTreeSet<_> = documented.iter().map(|name| (*name).to_owned()).collect();
+    let documented: Vec<_> = settings().iter().map(|setting| setting.name.to_owned()).collect();
+    let unique: BTreeSet<_> = documented.iter().cloned().collect();
     assert_eq!(unique.len(), documented.len(), "one stands there twice");
     assert_eq!(unique, accepted_settings());
 }
@@ -70,62 +95,147 @@ fn every_setting_is_in_the_table_and_no_other() {
 fn every_flag_and_its_variable_are_in_the_table_and_no_other() {
     let home = Home::new();
     let help = run(home.command(&["serve", "--help"])).stdout;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Each flag is followed by its help, which names the variable.
     let mut flags = BTreeMap::new();
-    let mut last = String::new();
-    for line in help.lines().map(str::trim_start) {
-        if let Some(flag) =
-            line.split(' ').find(|word| word.starts_with("--")).filter(|_| line.starts_with('-'))
-        {
-            // A value that may be left out follows at once.
-            flag.split('[').next().unwrap().clone_into(&mut last);
-        }
-        if let Some((_, variable)) = line.split_once("[env: ") {
-            flags.insert(last.clone(), variable.split('=').next().unwrap().to_owned());
+    for part in help.split(" --").skip(1) {
+        if let Some((_, variable)) = part.split_once("[env: ") {
+            let flag = part.split(|c: char| c != '-' && !c.is_ascii_lowercase()).next().unwrap();
+            let variable = variable.split([']', '=']).next().unwrap();
+            flags.insert(format!("--{flag}"), variable.to_owned());
         }
     }
     assert!(flags.len() > 10, "{help}");
     let documented: BTreeMap<_, _> = rows("Settings")
         .iter()
         .filter(|row| !row[1].is_empty())
-        .map(|row| (row[1].to_owned(), row[2].to_owned()))
+        .map(|row| (row[1].to_owned(), row[2].split('`').next().unwrap().to_owned()))
         .collect();
     assert_eq!(documented, flags);
 }
 
-/// Where a default is a number or a word, it is the program's.
 #[test]
-fn every_default_in_the_table_is_true() {
-    let Config { jwks_max_age, dpop_nonce, allow_demo_clients, admin_listen, listen, .. } =
-        Config::default();
-    let Config { clients, keys, state, client_certificate, .. } = Config::default();
-    let mut defaults = BTreeMap::from([
-        ("jwks_max_age".to_owned(), jwks_max_age.to_string()),
-        ("dpop_nonce".to_owned(), dpop_nonce.to_string()),
-        ("allow_demo_clients".to_owned(), allow_demo_clients.to_string()),
-        ("admin_listen".to_owned(), admin_listen.to_string()),
-        ("listen".to_owned(), listen[0].to_string()),
-        ("clients".to_owned(), clients.display().to_string()),
-        ("keys".to_owned(), keys.display().to_string()),
-        ("state".to_owned(), state.display().to_string()),
-        ("client_certificate.verify_header".to_owned(), client_certificate.verify_header),
-        ("client_certificate.certificate_header".to_owned(), client_certificate.certificate_header),
-    ]);
-    // `Limits { body_bytes: 16384, … }`
-    for (table, shown) in [
-        ("limits", format!("{:?}", Limits::default())),
-        ("failures", format!("{:?}", FailureLimits::default())),
-    ] {
-        let fields = shown.split(['{', '}']).nth(1).unwrap().split(", ");
-        for (name, value) in fields.filter_map(|field| field.trim().split_once(": ")) {
-            defaults.insert(format!("{table}.{name}"), value.to_owned());
-        }
+fn every_variable_in_the_table_follows_from_the_setting() {
+    for Setting { name, flag, variables, .. } in settings() {
+        let path = if name == "route" { "routes" } else { name };
+        let long = format!("GRANTD_{}", path.replace('.', "__").to_uppercase());
+        let short = format!("GRANTD_{}", path.replace('.', "_").to_uppercase());
+        let names = if flag.is_empty() || short == long { vec![long] } else { vec![short, long] };
+        assert_eq!(variables, names, "{name}");
     }
-    // It differs between machines.
-    defaults.insert("limits.password_threads".to_owned(), "half of the cores".to_owned());
-    let documented: BTreeMap<_, _> =
-        rows("Settings").iter().map(|row| (row[0].to_owned(), row[3].to_owned())).collect();
-    for (name, value) in defaults {
-        assert_eq!(documented.get(&name), Some(&value), "{name}");
+}
+
+/// A value that is valid and not the default.
+fn other_value(setting: &Setting) -> &'static str {
+    match setting.name {
+        "listen" => "127.0.0.1:0,unix:s",
+        "admin_listen" => "127.0.0.1:0",
+        "socket_mode" => "0600",
+        "admin_token_file" => "token",
+        "clients" => "./clients.json",
+        "keys" => "./keys",
+        "state" => "./state",
+        "issuer" => "https://auth.example",
+        "signer" => "ring",
+        "trusted_proxies" | "client_certificate.proxies" => "10.0.0.1,unix",
+        "client_certificate.verify_header" => "X-Verify",
+        "client_certificate.certificate_header" => "X-Certificate",
+        "assertion_audience" => "issuer",
+        "route" => "/a/token=connect,/b/token=vision",
+        "audit" => "audit.jsonl",
+        "log.format" => "human",
+        "log.level" => "debug",
+        _ if setting.default == "false" => "true",
+        "failures.shared_factor" | "limits.password_threads" | "workers" => "3",
+        _ => "2000",
+    }
+}
+
+#[test]
+fn every_variable_in_the_table_is_read() {
+    let home = Home::new();
+    home.write("clients.json", "{\"clients\": []}");
+    set_mode(&home.write("token", &"x".repeat(40)), 0o600);
+    for index in 0..2 {
+        let variables: Vec<_> = settings()
+            .iter()
+            .map(|setting| {
+                (
+                    *setting.variables.get(index).unwrap_or(&setting.variables[0]),
+                    other_value(setting),
+                )
+            })
+            .collect();
+        let checked = run(home.command(&["check"]).envs(variables));
+        assert!(checked.assert_fine().ends_with("ok: clients: 0, keys: 1\n"), "{checked:?}");
+    }
+    // A value that no setting has, or only a path.
+    for value in [OsStr::new("?"), OsStr::from_bytes(b"\xff")] {
+        let all = || {
+            settings().into_iter().flat_map(|setting| {
+                setting.variables.into_iter().map(move |variable| (setting.name, variable))
+            })
+        };
+        let is_path =
+            |name: &str| ["clients", "keys", "state", "audit", "admin_token_file"].contains(&name);
+        let given: Vec<_> =
+            all().filter(|(name, _)| value != "?" || !is_path(name)).map(|it| it.1).collect();
+        let refused = run(home.command(&["check"]).envs(given.iter().map(|name| (name, value))));
+        let says: Vec<_> = given.iter().map(|name| format!("grantd: {name}: ")).collect();
+        // The second name of a setting is not read where it is the same as the first.
+        let first = |line: &&String| !line.starts_with("grantd: GRANTD_LOG__");
+        let says: Vec<_> = says.iter().filter(first).map(String::as_str).collect();
+        assert!(says.len() > 30, "{says:?}");
+        refused.assert_error(1, &says);
+    }
+}
+
+/// Each setting with its default: text in the form of the table.
+fn defaults_of(part: &impl Serialize) -> BTreeMap<String, String> {
+    fn collect(path: &str, value: Value, defaults: &mut BTreeMap<String, String>) {
+        let text = match value {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+                    collect(&path, value, defaults);
+                }
+                return;
+            }
+            Value::Null => "none".to_owned(),
+            Value::Array(list) if list.is_empty() => "none".to_owned(),
+            Value::Array(list) => {
+                list.iter().map(|value| value.as_str().unwrap()).collect::<Vec<_>>().join(",")
+            }
+            Value::String(text) => text,
+            value => value.to_string(),
+        };
+        defaults.insert(path.to_owned(), text);
+    }
+    let mut defaults = BTreeMap::new();
+    collect("", serde_json::to_value(part).unwrap(), &mut defaults);
+    defaults
+}
+
+#[test]
+fn every_default_in_the_table_and_what_it_needs_to_change_are_true() {
+    let Config { startup, live } = Config::default();
+    let mut parts = [("restart", defaults_of(&startup)), ("reload", defaults_of(&live))];
+    // These follow from the machine or from other settings.
+    for (part, name, text) in [
+        (0, "workers", "one for each core"),
+        (0, "limits.password_threads", "half of the cores"),
+        (1, "issuer", "http://` and the first address"),
+        (1, "client_certificate.proxies", "the single ones of `trusted_proxies"),
+    ] {
+        parts[part].1.insert(name.to_owned(), text.to_owned());
+    }
+    for (change, defaults) in parts {
+        let documented: BTreeMap<_, _> = settings()
+            .iter()
+            .filter(|setting| setting.change == change)
+            .map(|setting| (setting.name.to_owned(), setting.default.to_owned()))
+            .collect();
+        assert_eq!(documented, defaults, "{change}");
     }
 }
 

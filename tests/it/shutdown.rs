@@ -1,6 +1,10 @@
 //! The end of a process that has clients.
 
-use crate::support::{Connection, DEMO, ENCODINGS, Encoding, Program, Request};
+use std::os::unix::net::UnixDatagram;
+
+use serde_json::Value;
+
+use crate::support::{Connection, DEMO, ENCODINGS, Encoding, GUARD, Home, Program, Request};
 
 /// A request that the server has taken on and that lacks its body.
 fn begin(server: &Program, request: &Request) -> Connection {
@@ -84,4 +88,77 @@ fn a_client_that_never_finishes_is_left_behind_and_counted() {
     assert_eq!(server.wait().code(), Some(0));
     let log = server.log.to_the_end();
     assert!(log.contains("\"left\":1"), "{log}");
+}
+
+const DELAYED: &str = "not ready: stopping after shutdown_delay_seconds, or at a second signal";
+const STOPPING: &str = "stopping: nothing new is accepted";
+
+/// The messages of a log that are about the end, in order.
+fn end_of(log: &str) -> Vec<String> {
+    let messages = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let messages = messages.filter_map(|line| Some(line["message"].as_str()?.to_owned()));
+    messages.filter(|message| [DELAYED, STOPPING, "stopped"].contains(&&**message)).collect()
+}
+
+#[test]
+fn in_the_shutdown_delay_it_is_not_ready_and_serves_until_a_second_signal() {
+    let home = Home::new();
+    let notify = home.path("notify");
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    manager.set_read_timeout(Some(GUARD)).unwrap();
+    let told = || {
+        let mut message = [0; 100];
+        let length = manager.recv(&mut message).expect("a message in time");
+        String::from_utf8(message[..length].to_vec()).unwrap().trim().to_owned()
+    };
+    // So long that only a signal ends it within this test.
+    home.write("grantd.toml", "shutdown_delay_seconds = 3000\n[limits]\ndrain_seconds = 50\n");
+    let variables = [("NOTIFY_SOCKET", notify.to_str().unwrap())];
+    let mut server = Program::start_with(home, &["--config", "grantd.toml"], &variables);
+    let requests = ENCODINGS.map(|encoding| Request::token(encoding, &DEMO));
+    let mut kept = Connection::open(server.address);
+    assert_eq!(kept.ask(&requests[0]).status, 200);
+    assert_eq!(Request::get("/readyz").send(server.admin).status, 200);
+    assert_eq!(told(), "READY=1");
+
+    server.terminate();
+    server.log.wait_for(|line| line["message"] == DELAYED && line["seconds"] == 3000);
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(Request::get("/readyz").send(server.admin).status, 503);
+    assert_eq!(Request::get("/livez").send(server.admin).status, 200);
+    let before = server.issued();
+    for request in &requests {
+        let mut new = Connection::open(server.address);
+        for connection in [&mut new, &mut kept] {
+            let answer = connection.ask(request);
+            assert_eq!((answer.status, answer.header("connection")), (200, None));
+        }
+    }
+    assert_eq!(server.issued(), before + 2 * requests.len() as u64);
+
+    stop(&server);
+    let answer = kept.ask(&requests[0]);
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(end_of(&server.log.to_the_end()), [DELAYED, STOPPING, "stopped"]);
+}
+
+#[test]
+fn the_shutdown_delay_ends_by_itself() {
+    let mut server = Program::configured("shutdown_delay_seconds = 1\n");
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(end_of(&server.log.to_the_end()), [DELAYED, STOPPING, "stopped"]);
+}
+
+/// A reload may set it.
+#[test]
+fn without_a_shutdown_delay_the_stop_begins_at_once() {
+    let mut server = Program::configured("shutdown_delay_seconds = 3000\n");
+    server.home.write("grantd.toml", "shutdown_delay_seconds = 0\n");
+    server.hang_up();
+    server.log.wait_for(|line| line["message"] == "reloaded");
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(end_of(&server.log.to_the_end()), [STOPPING, "stopped"]);
 }

@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
-use clap::ValueEnum;
 use grantd::clock::{Clock, ManualClock};
-use grantd::config::{Config, SignerChoice};
+use grantd::config::{Config, Live, SignerChoice, Startup};
 use grantd::random::Random;
 use grantd::server::{Listener, Server};
 use tokio::net::TcpListener;
@@ -33,17 +32,23 @@ impl Library {
     /// Starts one with random bytes from elsewhere.
     pub(crate) fn start_with(home: Home, issuer: &str, now: u64, random: Random) -> Self {
         let (clock, manual) = Clock::manual(now);
+        let signer = std::env::var(SIGNER).map_or(SignerChoice::Auto, |name| {
+            serde_json::from_value(name.into()).expect("a signer")
+        });
         let config = Config {
-            clients: home.clients(),
-            keys: home.keys(),
-            state: home.path("state"),
-            issuer: Some(issuer.parse().expect("an issuer")),
-            allow_demo_clients: true,
-            workers: 1,
-            signer: std::env::var(SIGNER).map_or(SignerChoice::Auto, |name| {
-                SignerChoice::from_str(&name, false).expect("a signer")
-            }),
-            ..Config::default()
+            startup: Startup {
+                state: home.path("state"),
+                workers: 1,
+                signer,
+                ..Startup::default()
+            },
+            live: Live {
+                clients: home.clients(),
+                keys: home.keys(),
+                issuer: Some(issuer.parse().expect("an issuer")),
+                allow_demo_clients: true,
+                ..Live::default()
+            },
         };
         let server = Server::new(&config, clock, random).expect("a server");
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

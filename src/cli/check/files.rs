@@ -13,11 +13,11 @@ pub(super) fn unwritable(config: &Config, has_no_key: bool) -> Vec<Fault> {
     let mut check = |path: &Path, attempt: io::Result<()>| {
         faults.extend(attempt.map_err(|error| Fault::cannot("written", path, &error)).err());
     };
-    check(&config.state, can_create_in(&config.state));
+    check(&config.startup.state, can_create_in(&config.startup.state));
     if has_no_key {
-        check(&config.keys, can_create_in(&config.keys));
+        check(&config.live.keys, can_create_in(&config.live.keys));
     }
-    if let Some(audit) = &config.audit {
+    if let Some(audit) = &config.startup.audit {
         check(audit, can_append(audit));
     }
     faults

@@ -15,20 +15,20 @@ pub(super) fn barred(config: &Config, config_file: Option<&Path>) -> Vec<Fault> 
     if !rustix::process::geteuid().is_root() {
         return Vec::new();
     }
-    let directories = [&config.keys, &config.state].into_iter();
+    let directories = [&config.live.keys, &config.startup.state].into_iter();
     let owners = directories.filter_map(|directory| fs::metadata(directory).ok());
     let Some(user) = owners.map(|owned| User::who_owns(&owned)).find(|user| user.id != 0) else {
         return Vec::new();
     };
     let mut needs: Vec<(PathBuf, u32)> = Vec::new();
     needs.extend(config_file.map(|file| (file.to_owned(), READ)));
-    needs.push((config.clients.clone(), READ));
-    needs.extend(config.admin_token_file.clone().map(|file| (file, READ)));
-    needs.extend(config.audit.clone().map(|file| (file, WRITE)));
-    needs.push((config.keys.clone(), READ | SEARCH));
-    needs.extend(visible_files(&config.keys).into_iter().map(|file| (file, READ)));
-    needs.push((config.state.clone(), READ | WRITE | SEARCH));
-    needs.extend(visible_files(&config.state).into_iter().map(|file| (file, READ | WRITE)));
+    needs.push((config.live.clients.clone(), READ));
+    needs.extend(config.live.admin_token_file.clone().map(|file| (file, READ)));
+    needs.extend(config.startup.audit.clone().map(|file| (file, WRITE)));
+    needs.push((config.live.keys.clone(), READ | SEARCH));
+    needs.extend(visible_files(&config.live.keys).into_iter().map(|file| (file, READ)));
+    needs.push((config.startup.state.clone(), READ | WRITE | SEARCH));
+    needs.extend(visible_files(&config.startup.state).into_iter().map(|file| (file, READ | WRITE)));
     needs.iter().filter_map(|(path, need)| user.barred_from(path, *need)).collect()
 }
 

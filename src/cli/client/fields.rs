@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::CliError;
-use crate::cli::environment::parse_switch;
 use crate::cli::times::{parse_seconds, parse_time};
+use crate::config::parse_switch;
 use crate::fault::Fault;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::store::client_file::{OPTIONAL_FIELDS, check_entry, read_key_set};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::config::Limits;
+use crate::config::StartupLimits;
 
 /// The state of one connection, shared by its socket, its service and the accept loop.
 pub(crate) struct Watch {
@@ -64,7 +64,7 @@ struct Times {
 impl Watch {
     /// Begins in [`Phase::Idle`]. While `is_last_answer` is set, every answer closes its
     /// connection.
-    pub(crate) fn new(limits: &Limits, is_last_answer: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(limits: &StartupLimits, is_last_answer: Arc<AtomicBool>) -> Self {
         let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
         let times = Times {
             idle: nanos(limits.idle_seconds),

@@ -4,14 +4,14 @@ use hyper::Version;
 use hyper::header::{HOST, TRANSFER_ENCODING};
 use hyper::http::request;
 
-use crate::config::Limits;
+use crate::config::StartupLimits;
 use crate::http::connection::{Fragment, VALIDATE_HEAD_BYTES, VALIDATE_HEAD_FIELDS};
 use crate::http::route::Route;
 use crate::oauth::error::Cause;
 
 /// Checks the size of the head, the target, the host, the transfer coding and the method.
 pub(super) fn check(
-    limits: &Limits,
+    limits: &StartupLimits,
     route: Route<'_>,
     request: &request::Parts,
 ) -> Result<(), Cause> {

@@ -51,6 +51,6 @@ fn the_user_can_be_made() {
 fn the_service_has_time_to_drain() {
     let unit = text_of("systemd/grantd.service");
     let seconds = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
-    let drain = grantd::config::Limits::default().drain_seconds;
+    let drain = grantd::config::StartupLimits::default().drain_seconds;
     assert!(seconds.parse::<u64>().unwrap() > drain, "{seconds} > {drain}");
 }

@@ -1,0 +1,134 @@
+//! The flags of `serve` and `check`, and the configuration that comes of them, the environment and the
+//! file.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueHint};
+
+use crate::cli::{CliError, environment};
+use crate::config::{Config, ConfigError, Layer};
+
+/// Flags win over `GRANTD_*` in the environment, which wins over the file, which wins over defaults.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct ServeArgs {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// Where to answer requests: host:port or unix:/path; may be repeated [env: GRANTD_LISTEN]
+    /// [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = value_of("listen"))]
+    pub(super) listen: Option<Vec<String>>,
+    /// Where to answer for health and metrics [env: GRANTD_ADMIN_LISTEN] [default: 127.0.0.1:8081].
+    #[arg(long, value_name = "ADDRESS", value_parser = value_of("admin_listen"))]
+    pub(super) admin_listen: Option<String>,
+    /// The file with the token by which other machines may ask there [env: GRANTD_ADMIN_TOKEN_FILE].
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          value_parser = value_of("admin_token_file"))]
+    pub(super) admin_token_file: Option<String>,
+    /// The client registry [env: GRANTD_CLIENTS] [default: clients.json].
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          value_parser = value_of("clients"))]
+    pub(super) clients: Option<String>,
+    /// The directory of signing keys; one is made at the first start [env: GRANTD_KEYS]
+    /// [default: keys].
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
+          value_parser = value_of("keys"))]
+    pub(super) keys: Option<String>,
+    /// The directory of what must outlive a restart [env: GRANTD_STATE] [default: state].
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
+          value_parser = value_of("state"))]
+    pub(super) state: Option<String>,
+    /// The issuer's URL, as clients and verifiers see it [env: GRANTD_ISSUER] [default: http:// and the
+    /// first address].
+    #[arg(long, value_name = "URL", value_parser = value_of("issuer"))]
+    pub(super) issuer: Option<String>,
+    /// Event-loop threads, and as many signing threads [env: GRANTD_WORKERS] [default: one for each
+    /// core].
+    #[arg(long, value_name = "N", value_parser = value_of("workers"))]
+    pub(super) workers: Option<String>,
+    /// The implementation of RSA [env: GRANTD_SIGNER] [default: auto].
+    #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(SIGNERS))]
+    pub(super) signer: Option<String>,
+    /// Serve the demo clients even where other machines can reach them
+    /// [env: GRANTD_ALLOW_DEMO_CLIENTS].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = value_of("allow_demo_clients"))]
+    pub(super) allow_demo_clients: Option<String>,
+    /// The format of log lines [env: GRANTD_LOG_FORMAT] [default: human on a terminal, json elsewhere].
+    #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(LOG_FORMATS))]
+    pub(super) log_format: Option<String>,
+    /// The lowest level of log lines; every request is an info line [env: GRANTD_LOG_LEVEL]
+    /// [default: info].
+    #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(LOG_LEVELS))]
+    pub(super) log_level: Option<String>,
+}
+
+const SIGNERS: [&str; 4] = ["auto", "batch", "ring", "aws-lc"];
+const LOG_FORMATS: [&str; 3] = ["auto", "json", "human"];
+const LOG_LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
+
+impl ServeArgs {
+    /// The configuration: flags over environment over file over defaults.
+    pub(super) fn resolve(self) -> Result<Config, CliError> {
+        let file = self.config.as_deref().map(Layer::from_file).transpose()?;
+        let layers = file.into_iter().chain(environment::layers()?);
+        Ok(Config::from_layers(layers.chain(self.layers()?))?)
+    }
+
+    fn layers(self) -> Result<Vec<Layer>, ConfigError> {
+        let Self {
+            config: _,
+            listen,
+            admin_listen,
+            admin_token_file,
+            clients,
+            keys,
+            state,
+            issuer,
+            workers,
+            signer,
+            allow_demo_clients,
+            log_format,
+            log_level,
+        } = self;
+        let flags = [
+            ("listen", listen.map(|addresses| addresses.join(","))),
+            ("admin_listen", admin_listen),
+            ("admin_token_file", admin_token_file),
+            ("clients", clients),
+            ("keys", keys),
+            ("state", state),
+            ("issuer", issuer),
+            ("workers", workers),
+            ("signer", signer),
+            ("allow_demo_clients", allow_demo_clients),
+            ("log.format", log_format),
+            ("log.level", log_level),
+        ];
+        let given = flags.into_iter().filter_map(|(setting, value)| Some((setting, value?)));
+        given.map(|(setting, value)| Layer::from_text(setting, &value)).collect()
+    }
+}
+
+/// Reads a flag as the setting that it stands for, so that a fault names the flag.
+pub(super) fn value_of(
+    setting: &'static str,
+) -> impl Fn(&str) -> Result<String, ConfigError> + Clone + Send + Sync {
+    move |value| Layer::from_text(setting, value).map(|_| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_flags_are_those_of_the_settings() {
+        for (setting, words) in
+            [("signer", &SIGNERS[..]), ("log.format", &LOG_FORMATS), ("log.level", &LOG_LEVELS)]
+        {
+            let known = Layer::from_text(setting, "other").unwrap_err().to_string();
+            assert_eq!(known, format!("must be one of {}", words.join(", ")));
+        }
+    }
+}

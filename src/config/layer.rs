@@ -1,0 +1,201 @@
+//! Where settings come from: a file, variables, flags, each a layer over the one before.
+//!
+//! Each layer is read by itself first, so that a fault says where it stands: in a line of the file, in a
+//! variable, in a flag.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::config::value::{Problem, Reader, Table, Value, table_of};
+use crate::config::{Config, ConfigError, Live, Startup, route};
+use crate::fault::{Fault, Position, text};
+
+/// The settings of one source. They are valid; all others are left as they are.
+#[derive(Clone, Debug, Default)]
+pub struct Layer(Table);
+
+impl Layer {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Fault`], with its line, column and setting.
+    pub fn from_file(file: &Path) -> Result<Self, Fault> {
+        let text = text::read(file)?;
+        let at = |fault: Fault, offset| fault.at(Position::of(&text, offset));
+        let document = DeTable::parse(&text).map_err(|error| {
+            let fault = Fault::new(file, error.message());
+            match error.span() {
+                Some(span) => at(fault, span.start),
+                None => fault,
+            }
+        })?;
+        let document = document.get_ref();
+        let table = table_of(document);
+        let known = setting_names();
+        let problems = unknown_name(&table, "", &known).into_iter();
+        let problems = problems.chain(read_parts(&table).err().into_iter().flatten());
+        let first =
+            problems.map(|problem| (offset_of(document, &problem), problem)).min_by_key(|it| it.0);
+        let Some((offset, problem)) = first else { return Ok(Self(table)) };
+        let fault = at(Fault::new(file, &*problem.text), offset);
+        Err(match problem.setting() {
+            Some(setting) => fault.in_field(setting),
+            None => fault,
+        })
+    }
+
+    /// Reads the value of one setting, which is named as in `limits.body_bytes`, from a variable or a
+    /// flag. Lists are separated by commas.
+    ///
+    /// # Errors
+    ///
+    /// What the value must be.
+    pub fn from_text(setting: &str, text: &str) -> Result<Self, ConfigError> {
+        let mut names = setting.rsplit('.');
+        let innermost = names.next().unwrap_or(setting).to_owned();
+        let mut table = Table::from([(innermost, Value::Text(text.to_owned()))]);
+        for name in names {
+            table = Table::from([(name.to_owned(), Value::Table(table))]);
+        }
+        match read_parts(&table) {
+            Ok(_) => Ok(Self(table)),
+            Err(problems) => Err(ConfigError::from(
+                problems.into_iter().next().map_or_else(String::new, |it| it.text),
+            )),
+        }
+    }
+}
+
+impl Config {
+    /// The defaults, under these layers; a later one wins.
+    ///
+    /// # Errors
+    ///
+    /// Which setting must be what.
+    pub fn from_layers(layers: impl IntoIterator<Item = Layer>) -> Result<Self, ConfigError> {
+        let mut all = Table::new();
+        for Layer(table) in layers {
+            lay_over(&mut all, table);
+        }
+        read_parts(&all).map_err(|problems| {
+            let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            ConfigError::from(lines.join("\n"))
+        })
+    }
+}
+
+fn lay_over(lower: &mut Table, upper: Table) {
+    for (name, value) in upper {
+        match (lower.get_mut(&name), value) {
+            (Some(Value::Table(lower)), Value::Table(upper)) => lay_over(lower, upper),
+            (_, value) => {
+                lower.insert(name, value);
+            }
+        }
+    }
+}
+
+/// Reads both parts, each of which leaves alone what the other knows. Gives a problem of each.
+fn read_parts(table: &Table) -> Result<Config, Vec<Problem>> {
+    let startup = Startup::deserialize(Reader::of_table(table));
+    let live = Live::deserialize(Reader::of_table(table));
+    let routes = live.as_ref().ok().and_then(|live| route::problem(&live.routes));
+    let of_routes = routes.map(|(index, problem)| {
+        Problem::new(problem).within("path").within(index.to_string()).within("route")
+    });
+    match (startup, live, of_routes) {
+        (Ok(startup), Ok(live), None) => Ok(Config { startup, live }),
+        (startup, live, of_routes) => {
+            Err([startup.err(), live.err(), of_routes].into_iter().flatten().collect())
+        }
+    }
+}
+
+/// The first name in a table that is neither a setting nor a table of settings. `outer` is the path of
+/// the table, with a dot at its end.
+fn unknown_name(table: &Table, outer: &str, known: &[String]) -> Vec<Problem> {
+    let known_here = || known.iter().filter_map(|setting| setting.strip_prefix(outer));
+    let mut problems = Vec::new();
+    for (name, value) in table {
+        if known_here().any(|setting| setting == name) {
+            continue;
+        }
+        if !known_here().any(|setting| setting.split('.').next() == Some(name)) {
+            let mut names: Vec<_> = known_here().filter_map(|it| it.split('.').next()).collect();
+            names.dedup();
+            problems.push(Problem::unknown(name, &names));
+        } else if let Value::Table(inner) = value {
+            let inner = unknown_name(inner, &format!("{outer}{name}."), known);
+            problems.extend(inner.into_iter().map(|problem| problem.within(name)));
+        }
+    }
+    problems
+}
+
+/// Where in a file a problem stands: at the innermost value of its path that the file has.
+fn offset_of(document: &DeTable<'_>, problem: &Problem) -> usize {
+    let mut names = problem.path().peekable();
+    let mut offset = 0;
+    let mut table = Some(document);
+    let mut list: Option<&[Spanned<DeValue<'_>>]> = None;
+    while let Some(name) = names.next() {
+        let entry = table.and_then(|table| table.get_key_value(name));
+        if let (Some((key, _)), true, None) = (entry, problem.is_of_name, names.peek()) {
+            return key.span().start;
+        }
+        let value = match (entry, list) {
+            (Some((_, value)), _) => value,
+            (None, Some(list)) => {
+                match name.parse().ok().and_then(|index: usize| list.get(index)) {
+                    Some(value) => value,
+                    None => return offset,
+                }
+            }
+            (None, None) => return offset,
+        };
+        offset = value.span().start;
+        table = value.get_ref().as_table();
+        list = value.get_ref().as_array().map(|array| &**array);
+    }
+    offset
+}
+
+/// Every setting by its path, as in `limits.body_bytes`, in alphabetical order. All have a
+/// default, so the defaults name them.
+pub fn setting_names() -> Vec<String> {
+    let Config { startup, live } = Config::default();
+    let mut names: Vec<_> =
+        values_of(&startup).into_iter().chain(values_of(&live)).map(|it| it.0).collect();
+    names.sort();
+    names
+}
+
+/// The settings that are different, by their paths.
+pub(super) fn differences<T: Serialize>(one: &T, other: &T) -> Vec<String> {
+    let pairs = values_of(one).into_iter().zip(values_of(other));
+    pairs.filter(|(one, other)| one != other).map(|((name, _), _)| name).collect()
+}
+
+/// Each setting with its value.
+fn values_of(settings: &impl Serialize) -> Vec<(String, serde_json::Value)> {
+    let mut values = Vec::new();
+    // Only a path that is not UTF-8 has no such form, and only an embedder can set one.
+    collect("", serde_json::to_value(settings).unwrap_or_default(), &mut values);
+    values
+}
+
+fn collect(path: &str, value: serde_json::Value, values: &mut Vec<(String, serde_json::Value)>) {
+    match value {
+        serde_json::Value::Object(members) => {
+            for (name, value) in members {
+                let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+                collect(&path, value, values);
+            }
+        }
+        value => values.push((path.to_owned(), value)),
+    }
+}

@@ -1,0 +1,117 @@
+use super::*;
+
+#[test]
+fn what_a_process_cannot_change_is_held_back_and_named() {
+    let running = Config::default();
+    let mut next = running.clone();
+    next.startup.workers += 1;
+    next.startup.limits.idle_seconds += 1;
+    next.live.jwks_max_age = 7;
+    next.live.limits.body_bytes += 1;
+    assert_eq!(next.hold_back(&running), ["workers", "limits.idle_seconds"]);
+    assert_eq!((&next.startup, next.live.jwks_max_age), (&running.startup, 7));
+    assert_eq!(next.live.limits.body_bytes, running.live.limits.body_bytes + 1);
+    assert_eq!(next.hold_back(&running), [] as [&str; 0]);
+}
+
+#[test]
+fn a_later_layer_wins_setting_by_setting() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("g.toml");
+    let toml = "workers = 5\njwks_max_age = 60\n[limits]\nidle_seconds = 7\nbody_bytes = 9\n";
+    std::fs::write(&file, toml).unwrap();
+    let layers = [
+        Layer::from_file(&file).unwrap(),
+        Layer::from_text("limits.idle_seconds", "8").unwrap(),
+        Layer::from_text("workers", "3").unwrap(),
+        Layer::from_text("workers", "4").unwrap(),
+    ];
+    let Config { startup, live } = Config::from_layers(layers).unwrap();
+    assert_eq!((startup.workers, live.jwks_max_age), (4, 60));
+    assert_eq!((startup.limits.idle_seconds, live.limits.body_bytes), (8, 9));
+    assert_eq!(startup.limits.connections, StartupLimits::default().connections);
+    assert_eq!(Config::from_layers([]), Ok(Config::default()));
+}
+
+/// Each part ignores the settings of the other, of any type.
+#[test]
+fn a_fault_of_either_part_is_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("g.toml");
+    for (toml, says) in [
+        (
+            "jwks_max_age = 1.5",
+            "1:16: jwks_max_age: must be a number from 1 to 86400, not a fraction",
+        ),
+        ("workers = 1.5", "1:11: workers: must be a number from 1 to 1024, not a fraction"),
+        (
+            "limits.body_bytes = 2026-01-01",
+            "1:21: limits.body_bytes: must be a number from 1 to 1073741824, not a date or time",
+        ),
+        (
+            "limits.idle_seconds = \"\"",
+            "1:23: limits.idle_seconds: must be a number from 1 to 31536000, not a string",
+        ),
+    ] {
+        std::fs::write(&file, toml).unwrap();
+        let fault = Layer::from_file(&file).unwrap_err().to_string();
+        assert_eq!(fault, format!("{}:{says}", file.display()));
+    }
+}
+
+/// By its name alone, each setting can be set from text, and nothing else changes.
+#[test]
+fn text_sets_one_setting() {
+    let texts = |setting: &str| match setting {
+        "listen" => "127.0.0.1:1, unix:/s",
+        "admin_listen" => "127.0.0.1:1",
+        "socket_mode" => "0600",
+        "issuer" => "https://a.example",
+        "signer" => "RING",
+        "allow_demo_clients" | "dpop_nonce" => "Yes",
+        "trusted_proxies" | "client_certificate.proxies" => "10.0.0.0/8,UNIX",
+        "client_certificate.verify_header" | "client_certificate.certificate_header" => "X-A",
+        "assertion_audience" => "Issuer",
+        "route" => "/a=connect, /b=Vision",
+        "log.level" => "DEBUG",
+        "log.format" => "Json",
+        setting if setting.starts_with("limits.") || setting.starts_with("failures.") => "1026",
+        "workers" | "jwks_max_age" => "1023",
+        _ => "other",
+    };
+    let default = Config::default();
+    for setting in setting_names() {
+        let text = match &*setting {
+            "failures.shared_factor" | "limits.password_threads" => "999",
+            setting => texts(setting),
+        };
+        let layer = Layer::from_text(&setting, text).unwrap_or_else(|e| panic!("{setting}: {e}"));
+        let config = Config::from_layers([layer]).unwrap();
+        let mut changed = layer::differences(&config.startup, &default.startup);
+        changed.extend(layer::differences(&config.live, &default.live));
+        assert_eq!(changed, [setting]);
+    }
+}
+
+#[test]
+fn text_that_is_no_value_is_refused_in_plain_words() {
+    for (setting, text, says) in [
+        ("workers", "four", "must be a number from 1 to 1024"),
+        ("workers", "-1", "must be a number from 1 to 1024"),
+        ("workers", "1025", "must be a number from 1 to 1024"),
+        ("workers", "", "must be a number from 1 to 1024"),
+        ("jwks_max_age", "0", "must be a number from 1 to 86400"),
+        ("dpop_nonce", "maybe", "must be true or false, 1 or 0, yes or no, on or off"),
+        ("log.level", "loud", "must be one of error, warn, info, debug"),
+        ("clients", "", "must not be empty"),
+        ("audit", "", "must not be empty"),
+        ("listen", "127.0.0.1:1,", "must not be empty"),
+        ("listen", "a", "an address is written host:port, [::1]:port or unix:/path"),
+        ("route", "/a", "must be path=dialect"),
+        ("route", "/a=b", "must be one of connect, vision, firstvision"),
+        ("route", "/docs=connect", "is a path that is answered already (/docs): choose another"),
+    ] {
+        let problem = Layer::from_text(setting, text).unwrap_err();
+        assert_eq!(problem.to_string(), says, "{setting} = {text}");
+    }
+}

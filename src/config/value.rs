@@ -1,0 +1,368 @@
+//! A tree of settings that a file, a variable or a flag gives, and how it is read into types.
+//!
+//! A file says which of its values are numbers, lists or strings. The text of a variable or a flag does
+//! not: it is read as the type that it is for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{
+    self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
+use toml::de::{DeTable, DeValue};
+
+/// A value of a file, or the text of a variable or a flag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Table(Table),
+    List(Vec<Self>),
+    String(String),
+    Number(i64),
+    Bool(bool),
+    /// A kind that no setting has.
+    Other(&'static str),
+    Text(String),
+}
+
+pub(super) type Table = BTreeMap<String, Value>;
+
+impl From<&DeValue<'_>> for Value {
+    fn from(value: &DeValue<'_>) -> Self {
+        match value {
+            DeValue::String(text) => Self::String(text.to_string()),
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .map_or(Self::Other("so large a number"), Self::Number),
+            DeValue::Float(_) => Self::Other("a fraction"),
+            DeValue::Boolean(value) => Self::Bool(*value),
+            DeValue::Datetime(_) => Self::Other("a date or time"),
+            DeValue::Array(values) => {
+                Self::List(values.iter().map(|value| value.get_ref().into()).collect())
+            }
+            DeValue::Table(table) => Self::Table(table_of(table)),
+        }
+    }
+}
+
+pub(super) fn table_of(table: &DeTable<'_>) -> Table {
+    table.iter().map(|(name, value)| (name.get_ref().to_string(), value.get_ref().into())).collect()
+}
+
+/// Why a tree cannot be read, and where in it.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// The names of tables and settings, and indices in lists, innermost first.
+    path: Vec<String>,
+    /// Whether the last name of the path is wrong, not its value.
+    pub(super) is_of_name: bool,
+    pub(super) text: String,
+}
+
+impl Problem {
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self { path: Vec::new(), is_of_name: false, text: text.into() }
+    }
+
+    /// A name that is none of these.
+    pub(super) fn unknown(name: &str, known: &[&str]) -> Self {
+        let text = format!("unknown setting `{name}`{}", suggestion(name, known));
+        Self { path: vec![name.to_owned()], is_of_name: true, text }
+    }
+
+    /// The same problem, seen from the table or list that holds the value as `name`.
+    pub(super) fn within(mut self, name: impl Into<String>) -> Self {
+        self.path.push(name.into());
+        self
+    }
+
+    /// The names of tables and settings, and indices in lists, outermost first.
+    pub(super) fn path(&self) -> impl Iterator<Item = &str> {
+        self.path.iter().rev().map(String::as_str)
+    }
+
+    /// The setting, as in `limits.body_bytes`: without the indices of lists.
+    pub(super) fn setting(&self) -> Option<String> {
+        let is_index = |name: &&str| name.bytes().all(|byte| byte.is_ascii_digit());
+        let names: Vec<_> = self.path().filter(|name| !is_index(name)).collect();
+        (!names.is_empty() && !self.is_of_name).then(|| names.join("."))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.setting() {
+            Some(setting) => write!(f, "{setting}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl de::Error for Problem {
+    fn custom<T: fmt::Display>(text: T) -> Self {
+        Self::new(text.to_string())
+    }
+
+    fn invalid_type(_: de::Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::new(format!("must be {expected}"))
+    }
+
+    fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
+        Self::unknown(name, known)
+    }
+
+    fn missing_field(name: &'static str) -> Self {
+        Self::new(format!("lacks `{name}`"))
+    }
+}
+
+/// What to write instead of an unknown name.
+pub(crate) fn suggestion(name: &str, known: &[&str]) -> String {
+    let nearest = known.iter().map(|known| (edits(name, known), known)).min();
+    match nearest {
+        Some((edits, nearest)) if edits <= name.len() / 3 => format!(": did you mean `{nearest}`?"),
+        _ => format!(", expected one of `{}`", known.join("`, `")),
+    }
+}
+
+/// The Levenshtein distance.
+fn edits(one: &str, two: &str) -> usize {
+    let mut row: Vec<usize> = (0..=two.len()).collect();
+    for (i, a) in one.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in two.bytes().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[two.len()]
+}
+
+/// Reads a switch in the words of operators.
+pub(crate) fn parse_switch(word: &str) -> Result<bool, &'static str> {
+    match word.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("must be true or false, 1 or 0, yes or no, on or off"),
+    }
+}
+
+/// Reads a value as the type that it is for.
+#[derive(Clone, Copy)]
+pub(super) enum Reader<'v> {
+    Value(&'v Value),
+    /// Of a variable or a flag, or an element of a list there.
+    Text(&'v str),
+}
+
+impl<'v> Reader<'v> {
+    pub(super) fn of_table(table: &'v Table) -> impl Deserializer<'v, Error = Problem> {
+        de::value::MapAccessDeserializer::new(Members { rest: table.iter(), next: None })
+    }
+
+    fn of(value: &'v Value) -> Self {
+        match value {
+            Value::Text(text) => Self::Text(text),
+            value => Self::Value(value),
+        }
+    }
+
+    fn is_not(self, expected: &dyn Expected) -> Problem {
+        let found = match self {
+            Self::Value(Value::Table(_)) => "a table",
+            Self::Value(Value::List(_)) => "a list",
+            Self::Value(Value::String(_)) => "a string",
+            Self::Value(Value::Number(_)) => "a number",
+            Self::Value(Value::Bool(_)) => "true or false",
+            Self::Value(Value::Other(kind)) => kind,
+            // All of them are text.
+            Self::Value(Value::Text(_)) | Self::Text(_) => {
+                return Problem::new(format!("must be {expected}"));
+            }
+        };
+        Problem::new(format!("must be {expected}, not {found}"))
+    }
+
+    /// The string. No setting is empty text: a setting is left out instead.
+    fn string(self) -> Result<&'v str, Problem> {
+        let text = match self {
+            Self::Value(Value::String(text)) => text,
+            Self::Text(text) => text,
+            Self::Value(_) => return Err(self.is_not(&"a string")),
+        };
+        if text.is_empty() { Err(Problem::new("must not be empty")) } else { Ok(text) }
+    }
+
+    fn number<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+        let number = match self {
+            Self::Value(Value::Number(number)) => Some(*number),
+            Self::Text(text) => text.parse().ok(),
+            Self::Value(_) => None,
+        };
+        match number {
+            Some(number) => visitor.visit_i64(number),
+            None => Err(self.is_not(&visitor)),
+        }
+    }
+}
+
+/// The integer types are read alike.
+macro_rules! deserialize_integers {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+            self.number(visitor)
+        }
+    )*};
+}
+
+impl<'v> Deserializer<'v> for Reader<'v> {
+    type Error = Problem;
+
+    fn deserialize_any<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+        match self {
+            Self::Value(Value::Table(table)) => Self::of_table(table).deserialize_any(visitor),
+            Self::Value(Value::List(_)) => self.deserialize_seq(visitor),
+            Self::Value(Value::Number(_)) => self.number(visitor),
+            Self::Value(Value::Bool(value)) => visitor.visit_bool(*value),
+            Self::Value(Value::Other(_)) => Err(self.is_not(&visitor)),
+            Self::Value(Value::String(_) | Value::Text(_)) | Self::Text(_) => {
+                visitor.visit_borrowed_str(self.string()?)
+            }
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+        match self {
+            Self::Value(Value::Bool(value)) => visitor.visit_bool(*value),
+            Self::Text(word) => visitor.visit_bool(parse_switch(word).map_err(Problem::new)?),
+            Self::Value(_) => Err(self.is_not(&"true or false")),
+        }
+    }
+
+    deserialize_integers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    }
+
+    fn deserialize_str<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+        visitor.visit_borrowed_str(self.string()?)
+    }
+
+    fn deserialize_string<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+        visitor.visit_some(self)
+    }
+
+    /// In text, a list is separated by commas.
+    fn deserialize_seq<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+        match self {
+            Self::Value(Value::List(list)) => {
+                visitor.visit_seq(Elements(list.iter().map(Self::of).enumerate()))
+            }
+            Self::Text(text) => visitor
+                .visit_seq(Elements(text.split(',').map(str::trim).map(Self::Text).enumerate())),
+            Self::Value(_) => Err(self.is_not(&"a list, as in [\"…\", \"…\"]")),
+        }
+    }
+
+    /// In text, the fields are separated by `=`, in their order.
+    fn deserialize_struct<V: Visitor<'v>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
+        match self {
+            Self::Value(Value::Table(table)) => Self::of_table(table).deserialize_any(visitor),
+            Self::Text(text) => {
+                let values: Vec<_> = text.split('=').map(Self::Text).collect();
+                if values.len() != fields.len() {
+                    return Err(Problem::new(format!("must be {}", fields.join("="))));
+                }
+                let members = fields.iter().copied().zip(values);
+                visitor.visit_map(de::value::MapDeserializer::new(members))
+            }
+            Self::Value(_) => Err(self.is_not(&"a table")),
+        }
+    }
+
+    /// One of a few words, in any case.
+    fn deserialize_enum<V: Visitor<'v>>(
+        self,
+        _: &'static str,
+        words: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
+        let text = self.string()?;
+        match words.iter().find(|word| word.eq_ignore_ascii_case(text)) {
+            Some(word) => visitor.visit_enum((*word).into_deserializer()),
+            None => Err(Problem::new(format!("must be one of {}", words.join(", ")))),
+        }
+    }
+
+    /// The other part of the configuration reads it.
+    fn deserialize_ignored_any<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+        visitor.visit_unit()
+    }
+
+    forward_to_deserialize_any! {
+        <V: Visitor<'v>>
+        i128 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct map
+        identifier
+    }
+}
+
+impl<'v> IntoDeserializer<'v, Problem> for Reader<'v> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// The members of a table; a problem of one is told with its name.
+struct Members<'v> {
+    rest: std::collections::btree_map::Iter<'v, String, Value>,
+    next: Option<(&'v str, &'v Value)>,
+}
+
+impl<'v> MapAccess<'v> for Members<'v> {
+    type Error = Problem;
+
+    fn next_key_seed<K: DeserializeSeed<'v>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Problem> {
+        self.next = self.rest.next().map(|(name, value)| (name.as_str(), value));
+        self.next.map(|(name, _)| seed.deserialize(name.into_deserializer())).transpose()
+    }
+
+    fn next_value_seed<T: DeserializeSeed<'v>>(&mut self, seed: T) -> Result<T::Value, Problem> {
+        let Some((name, value)) = self.next.take() else {
+            return Err(Problem::new("a value was asked for before its name"));
+        };
+        seed.deserialize(Reader::of(value)).map_err(|problem| problem.within(name))
+    }
+}
+
+/// The elements of a list; a problem of one is told with its index.
+struct Elements<I>(std::iter::Enumerate<I>);
+
+impl<'v, I: Iterator<Item = Reader<'v>>> SeqAccess<'v> for Elements<I> {
+    type Error = Problem;
+
+    fn next_element_seed<T: DeserializeSeed<'v>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Problem> {
+        let element = self.0.next().map(|(index, element)| {
+            seed.deserialize(element).map_err(|problem| problem.within(index.to_string()))
+        });
+        element.transpose()
+    }
+}
