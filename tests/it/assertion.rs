@@ -1,4 +1,4 @@
-//! `private_key_jwt` (RFC 7521, RFC 7523): every rule, and what an attacker would send.
+//! `private_key_jwt` (RFC 7521, RFC 7523): every rule, and forged assertions.
 
 mod audience;
 mod registry;
@@ -19,10 +19,11 @@ use crate::support::{
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const ISSUER: &str = "https://auth.example";
 const START: u64 = 1_750_384_800;
-/// When most requests are made: long enough after the start for assertions without `iat`.
+/// When most requests are made: long enough after the start that assertions without `iat` are
+/// accepted.
 const NOW: u64 = START + 1000;
 
-/// With one client for each of `clients`: its id, and what is registered beside its scope.
+/// A home with one client for each of `clients`: its id, and its fields besides the scope.
 fn home_of(clients: &[(&str, Value)]) -> Home {
     let entries: Vec<_> = clients
         .iter()
@@ -50,7 +51,7 @@ fn library(signer: &Signer) -> Library {
     library
 }
 
-/// An id that no other assertion of this process has.
+/// An id that is unique in this process.
 fn unique() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -63,7 +64,7 @@ fn claims(client: &str, audience: &str, now: u64) -> Value {
     })
 }
 
-/// `claims` with these members changed; null takes a member away.
+/// `claims` with these members replaced; `null` removes a member.
 fn changed(mut claims: Value, changes: &Value) -> Value {
     let members = claims.as_object_mut().unwrap();
     for (name, value) in changes.as_object().unwrap() {
@@ -93,7 +94,8 @@ fn ask(address: SocketAddr, assertion: &str) -> Response {
     request(Encoding::Urlencoded, assertion, &[]).send(address)
 }
 
-/// A program of client `c` in which some time has passed since its start.
+/// A running program whose client `c` has the key of `signer`. Assertions signed before the start
+/// are refused, so the start is in the past.
 fn program(signer: &Signer, toml: &str) -> Program {
     let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
     home.write("grantd.toml", toml);
@@ -110,7 +112,7 @@ fn now() -> u64 {
 }
 
 #[test]
-fn every_algorithm_in_both_encodings_to_the_issuer_and_to_the_endpoint() {
+fn every_algorithm_is_accepted_in_both_encodings_and_with_both_audiences() {
     let signers = Signer::all();
     let clients: Vec<_> =
         signers.iter().map(|signer| (signer.algorithm, json!({ "jwks": signer.jwks() }))).collect();
@@ -134,7 +136,7 @@ fn every_algorithm_in_both_encodings_to_the_issuer_and_to_the_endpoint() {
 }
 
 #[test]
-fn what_the_claims_and_the_header_must_say() {
+fn a_wrong_claim_or_header_is_refused_with_its_cause() {
     let signer = Signer::es256();
     let other = Signer::es256();
     let server = program(&signer, "");
@@ -225,7 +227,7 @@ fn what_the_claims_and_the_header_must_say() {
     let [head, payload, signature] =
         <[&str; 3]>::try_from(assertion.split('.').collect::<Vec<_>>()).unwrap();
     let other_claims = URL_SAFE_NO_PAD.encode(good().to_string());
-    // HMAC with what everyone knows of the key.
+    // HMAC with the public key as its secret.
     let hmac_header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
     let public = signer.jwk().to_string();
     let hmac_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, public.as_bytes());
@@ -262,12 +264,12 @@ fn what_the_claims_and_the_header_must_say() {
     ] {
         refuse(&assertion, cause, &assertion[..assertion.len().min(60)]);
     }
-    // Nothing of that has used the good one up.
+    // None of the refused ones has used up the valid one.
     assert_eq!(ask(server.address, &assertion).status, 200);
 }
 
 #[test]
-fn the_times_to_the_second() {
+fn the_times_are_checked_to_the_second() {
     let signer = Signer::eddsa();
     let library = library(&signer);
     let answer = |changes: &Value, at: u64| {
@@ -283,15 +285,15 @@ fn the_times_to_the_second() {
         (&json!({}), NOW + 59, true),
         (&json!({}), NOW + 60, false),
         (&fraction, NOW + 59, true),
-        // The end of an assertion for an hour is five minutes after it was signed.
+        // `exp` is in an hour, but an assertion is accepted for five minutes after its `iat`.
         (&hour, NOW + 299, true),
         (&hour, NOW + 300, false),
-        // A clock may be ten seconds ahead.
+        // The client's clock may be ten seconds ahead.
         (&hour, NOW - 10, true),
         (&hour, NOW - 11, false),
         (&json!({ "nbf": NOW + 10, "exp": NOW + 3600 }), NOW, true),
         (&json!({ "nbf": NOW + 11, "exp": NOW + 3600 }), NOW, false),
-        // Without `iat`, `exp` alone says how long.
+        // Without `iat`, `exp` alone limits the lifetime.
         (&no_iat, NOW, true),
         (&no_iat, NOW - 10, true),
         (&no_iat, NOW - 11, false),
@@ -303,7 +305,7 @@ fn the_times_to_the_second() {
 }
 
 #[test]
-fn one_use_in_whatever_encoding_and_by_how_many_at_once() {
+fn of_concurrent_uses_of_an_assertion_one_is_accepted() {
     let signer = Signer::es256();
     let server = program(&signer, "");
     for _ in 0..5 {
@@ -332,7 +334,7 @@ fn one_use_in_whatever_encoding_and_by_how_many_at_once() {
 }
 
 #[test]
-fn the_same_id_from_another_client_is_another_id() {
+fn assertion_ids_are_separate_for_each_client() {
     let signer = Signer::es256();
     let clients = ["a", "b"].map(|id| (id, json!({ "jwks": signer.jwks() })));
     let library = Library::start(home_of(&clients), ISSUER, START);
@@ -345,7 +347,7 @@ fn the_same_id_from_another_client_is_another_id() {
 }
 
 #[test]
-fn no_step_of_the_clock_opens_a_replay() {
+fn a_clock_step_allows_no_replay() {
     let signer = Signer::es256();
     let library = library(&signer);
     let used = signer.sign(&header(&signer), &claims("c", ISSUER, NOW));
@@ -356,19 +358,19 @@ fn no_step_of_the_clock_opens_a_replay() {
         library.clock.set(at);
         ask(library.address, &used).assert_refused(400, "invalid_client");
         if at == NOW + 3600 {
-            // Makes room for others, and so forgets the first.
+            // A new entry makes the replay guard drop expired ones, the first among them.
             let later = signer.sign(&header(&signer), &claims("c", ISSUER, at));
             assert_eq!(ask(library.address, &later).status, 200);
         }
     }
-    // After all of that, a new one is as good as ever.
+    // A new assertion is still accepted.
     library.clock.set(NOW + 100);
     let fresh = signer.sign(&header(&signer), &claims("c", ISSUER, NOW + 100));
     assert_eq!(ask(library.address, &fresh).status, 200);
 }
 
 #[test]
-fn nothing_from_before_the_start() {
+fn assertions_from_before_the_start_are_refused() {
     let signer = Signer::es256();
     let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
     let library = Library::start(home, ISSUER, START);
@@ -377,7 +379,8 @@ fn nothing_from_before_the_start() {
         let claims = changed(claims("c", ISSUER, START + 1), changes);
         ask(library.address, &signer.sign(&header(&signer), &claims)).status
     };
-    // The same second may be before it; without `iat`, it may have been signed 300 s before its end.
+    // `START` itself is refused: it may be before the start within that second. Without `iat`, the
+    // assertion may have been signed 300 s before its `exp`.
     assert_eq!(answer(&json!({ "iat": START - 1 })), 400);
     assert_eq!(answer(&json!({ "iat": START })), 400);
     assert_eq!(answer(&json!({ "iat": null, "exp": START + 300 })), 400);
@@ -386,7 +389,7 @@ fn nothing_from_before_the_start() {
 }
 
 #[test]
-fn a_use_by_a_client_whose_clock_is_ahead_outlives_a_restart() {
+fn a_used_assertion_dated_ahead_is_refused_after_a_restart() {
     let signer = Signer::es256();
     let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
     let library = Library::start(home, ISSUER, START);
@@ -394,7 +397,7 @@ fn a_use_by_a_client_whose_clock_is_ahead_outlives_a_restart() {
     let [used, fresh] =
         [(); 2].map(|()| signer.sign(&header(&signer), &claims("c", ISSUER, NOW + 8)));
     assert_eq!(ask(library.address, &used).status, 200);
-    // On the disk too it is one use.
+    // The use is recorded on disk only once.
     ask(library.address, &used).assert_refused(400, "invalid_client");
 
     let library = library.restart(ISSUER, NOW + 1);
@@ -404,7 +407,7 @@ fn a_use_by_a_client_whose_clock_is_ahead_outlives_a_restart() {
 }
 
 #[test]
-fn a_full_guard_accepts_nothing_new_and_forgets_nothing() {
+fn a_full_replay_guard_refuses_new_assertions_and_keeps_its_entries() {
     let signer = Signer::es256();
     let toml = "[limits]\nreplay_entries = 2\n[failures]\nclient_failures = 9\nshared_factor = 1\n";
     let server = program(&signer, toml);
@@ -418,20 +421,20 @@ fn a_full_guard_accepts_nothing_new_and_forgets_nothing() {
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
     ask(server.address, &first).assert_refused(400, "invalid_client");
-    // It was right, so it costs nobody an attempt, however often it is tried.
+    // The assertion itself is valid, so these refusals are not counted as authentication failures.
     for _ in 0..50 {
         server
             .ask(&request(Encoding::Urlencoded, &sign(), &[]))
             .assert_refused(503, "temporarily_unavailable");
     }
     assert_eq!(server.metric(r#"grantd_throttled_total{budget="client"}"#), 0);
-    // Who needs no memory is served.
+    // A client that authenticates by secret needs no entry in the replay guard.
     let known = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
     server.ask(&known.basic("c:x")).assert_refused(401, "invalid_client");
 }
 
 #[test]
-fn keys_are_chosen_by_kid_and_by_what_is_registered() {
+fn keys_are_chosen_by_kid_and_by_the_registered_fields() {
     let [rs256, ps256, es256, eddsa] = Signer::all();
     let named = |signer: &Signer, more: Value| changed(signer.jwk(), &more);
     let keys = json!({ "keys": [
@@ -464,20 +467,20 @@ fn keys_are_chosen_by_kid_and_by_what_is_registered() {
         ("any", &es256, json!(null), true),
         ("any", &eddsa, json!("two"), true),
         ("any", &rs256, json!(null), true),
-        // A key without a name is not the one of that name.
+        // A registered key without a `kid` does not match a `kid`.
         ("any", &rs256, json!("one"), false),
-        // It is for the other algorithm.
+        // The registered key is for the other algorithm.
         ("any", &ps256, json!(null), false),
         ("es", &es256, json!(null), true),
         ("es", &eddsa, json!(null), false),
         ("es", &rs256, json!(null), false),
-        // The method is registered too.
+        // The method must be registered, too.
         ("s", &es256, json!(null), false),
         ("off", &es256, json!(null), false),
     ] {
         assert_eq!(answer(client, signer, kid.clone()), granted, "{client} {kid}");
     }
-    // Nor does a key's owner get in by a secret.
+    // A client with a key cannot authenticate with a secret.
     let secret = secret_of("any");
     for encoding in ENCODINGS {
         let own = crate::support::request_of("any", &secret, &[]);
@@ -501,7 +504,7 @@ fn an_unknown_client_and_a_wrong_signature_look_alike() {
 }
 
 #[test]
-fn one_way_to_authenticate_at_a_time_and_of_the_one_type() {
+fn an_assertion_beside_other_credentials_or_of_another_type_is_refused() {
     let signer = Signer::es256();
     let library = library(&signer);
     let sign = || signer.sign(&header(&signer), &claims("c", ISSUER, NOW));
@@ -530,7 +533,7 @@ fn one_way_to_authenticate_at_a_time_and_of_the_one_type() {
         let in_query = format!("/connect/token?client_assertion={assertion}");
         let in_query = Request::token(encoding, &[grant]).with_target(&in_query);
         in_query.send(address).assert_refused(400, "invalid_request");
-        // None of these has used it up.
+        // None of these requests has used the assertion up.
         assert_eq!(request(encoding, &assertion, &[]).send(address).status, 200);
     }
 }

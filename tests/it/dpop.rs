@@ -89,7 +89,7 @@ fn a_token_is_bound_to_the_key_of_the_proof() {
                 assert_eq!(token.header["typ"], "at+jwt");
                 assert_eq!(answer.header("dpop-nonce"), None);
 
-                // As a plain bearer token it is none.
+                // Sent as a plain bearer token it is refused.
                 let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
                 let validate = Request::get("/connect/validate").header("Authorization", bearer);
                 assert_eq!(validate.send(library.address).status, 401);
@@ -99,7 +99,7 @@ fn a_token_is_bound_to_the_key_of_the_proof() {
 }
 
 #[test]
-fn whoever_must_prove_must_and_others_may() {
+fn a_proof_is_required_where_registered_and_optional_elsewhere() {
     let library = library();
     for encoding in ENCODINGS {
         let without = request(encoding, "must").send(library.address);
@@ -108,7 +108,7 @@ fn whoever_must_prove_must_and_others_may() {
         assert_eq!(without.json()["token_type"], "Bearer");
         assert_eq!(Token::verified(&without, library.address).claims.get("cnf"), None);
     }
-    // Services that know bearer tokens only give it none.
+    // Services that know bearer tokens only issue none to this client.
     let secret = secret_of("must");
     let body = json!({
         "grant_type": "client_credentials", "scope": "read",
@@ -125,7 +125,7 @@ fn whoever_must_prove_must_and_others_may() {
 }
 
 #[test]
-fn what_a_proof_must_say() {
+fn a_wrong_claim_or_header_of_a_proof_is_refused() {
     let library = library();
     let signer = Signer::es256();
     let other = Signer::es256();
@@ -210,7 +210,7 @@ fn what_a_proof_must_say() {
 }
 
 #[test]
-fn a_proof_is_for_the_path_that_was_called() {
+fn a_proof_names_the_url_that_was_called() {
     let home = home();
     home.write(
         "grantd.toml",
@@ -230,7 +230,7 @@ fn a_proof_is_for_the_path_that_was_called() {
         for called in paths {
             for proven in paths {
                 let url = format!("https://auth.example/tenant{proven}");
-                // Below the issuer's path, it is the same URL.
+                // With the issuer's path in front it is the same URL.
                 for target in [called.to_owned(), format!("/tenant{called}")] {
                     let claims = changed(claims(now()), &json!({ "htu": url }));
                     let proof = signer.sign(&header(&signer), &claims);
@@ -256,11 +256,11 @@ fn a_proof_is_for_the_path_that_was_called() {
 }
 
 #[test]
-fn one_use_of_each_proof_by_how_many_at_once_and_after_the_client_is_known() {
+fn of_concurrent_uses_of_a_proof_one_is_accepted() {
     let library = library();
     let signer = Signer::eddsa();
     let good = proof(&signer, NOW);
-    // Whoever is not authenticated uses nothing up.
+    // A request that fails to authenticate does not use the proof up.
     let wrong = Request::token(Encoding::Urlencoded, &request_of("may", "wrong", &[]));
     let wrong = wrong.header("DPoP", good.as_str()).send(library.address);
     wrong.assert_refused(400, "invalid_client");
@@ -285,7 +285,7 @@ fn one_use_of_each_proof_by_how_many_at_once_and_after_the_client_is_known() {
         library.clock.set(at);
         ask(&library, "may", &good).assert_refused(400, "invalid_dpop_proof");
     }
-    // The same id of another key is another id.
+    // Proof ids are separate for each key.
     library.clock.set(NOW);
     let same = changed(claims(NOW), &json!({ "jti": "same" }));
     let [one, two] = [Signer::es256(), Signer::es256()].map(|s| s.sign(&header(&s), &same));
@@ -304,7 +304,7 @@ fn a_proof_from_before_the_start_is_refused() {
 }
 
 #[test]
-fn a_proof_of_a_client_whose_clock_is_ahead_is_used_up_across_a_restart() {
+fn a_used_proof_dated_ahead_is_refused_after_a_restart() {
     let library = library();
     let signer = Signer::es256();
     let ahead = proof(&signer, NOW + 8);
@@ -316,7 +316,7 @@ fn a_proof_of_a_client_whose_clock_is_ahead_is_used_up_across_a_restart() {
 }
 
 #[test]
-fn a_token_is_handed_out_again_to_the_same_key_only() {
+fn a_bound_token_is_reused_for_the_same_key_only() {
     let library = library();
     let [one, two] = [Signer::es256(), Signer::es256()];
     let token = |signer: Option<&Signer>| {
@@ -338,7 +338,7 @@ fn a_token_is_handed_out_again_to_the_same_key_only() {
 }
 
 #[test]
-fn a_nonce_is_asked_for_handed_out_and_good_for_a_while() {
+fn a_nonce_is_required_issued_and_accepted_for_a_while() {
     let home = home();
     home.write("grantd.toml", "dpop_nonce = true\nissuer = \"https://auth.example\"");
     let server = Program::start(home, &["--config", "grantd.toml"]);
@@ -359,16 +359,17 @@ fn a_nonce_is_asked_for_handed_out_and_good_for_a_while() {
             let answer = ask(&with(nonce));
             answer.assert_refused(400, "use_dpop_nonce");
             let nonce = told(&answer).expect("a nonce");
-            // What was refused for its nonce was not used up; a new proof with it is good.
+            // The proof that was refused for its nonce was not used up; a new one with the nonce is
+            // accepted.
             let answer = ask(&with(json!(nonce)));
             assert_eq!(answer.status, 200, "{}", answer.text());
             assert!(told(&answer).is_some());
         }
-        // Whatever else is wrong is said first.
+        // Any other fault of the proof is reported first.
         let answer = ask("a.b.c");
         answer.assert_refused(400, "invalid_dpop_proof");
         assert_eq!(told(&answer), None);
-        // Who proves nothing needs no nonce.
+        // A request without a proof needs no nonce.
         let plain = server.ask(&request(encoding, "may"));
         assert_eq!((plain.status, told(&plain)), (200, None));
     }

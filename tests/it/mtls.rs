@@ -1,8 +1,7 @@
 //! Client certificates behind a proxy, and tokens bound to them (RFC 8705).
 //!
-//! The certificates were made by `openssl req -x509`; the names here are what
-//! `openssl x509 -subject -nameopt RFC2253,-esc_msb` says of them, and the keys and hashes are
-//! openssl's too.
+//! The certificates were made by `openssl req -x509`. The names are the output of `openssl x509
+//! -subject -nameopt RFC2253,-esc_msb`; the keys and hashes are openssl's, too.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -24,7 +23,8 @@ const RSA: &str = include_str!("certificates/rsa.pem");
 const ED25519: &str = include_str!("certificates/ed25519.pem");
 const P384: &str = include_str!("certificates/p384.pem");
 
-/// Every escape there is, a set of two, text beyond ASCII and an attribute without a name.
+/// Every escape of RFC 4514, a multi-valued RDN, non-ASCII text, and an attribute type without a
+/// name.
 const ODD_NAME: &str = r##"2.3.4=#0C07756E6B6E6F776E,emailAddress=ops@client.example,CN=\ padded\ ,OU=\#first+serialNumber=12345,O=Müller\, Söhne \+ Co. \<x\; y=z\> \\\"q\",DC=example,C=DE"##;
 const ODD_HASH: &str = "a1f0241c2a08977476f6ad7b1c97910b30e9d1182b443b0978ebf7a740bf44f3";
 
@@ -51,7 +51,7 @@ fn rsa_key() -> Value {
     })
 }
 
-/// One client for each way to be known by a certificate.
+/// One client for each way of authentication by certificate.
 fn home(toml: &str) -> Home {
     let by_name = |id: &str, field: &str, value: &str| {
         json!({
@@ -122,7 +122,7 @@ fn program(toml: &str) -> Program {
     Program::start(home(toml), &["--config", "grantd.toml"])
 }
 
-/// As nginx writes `$ssl_client_escaped_cert`.
+/// Escaped as nginx writes `$ssl_client_escaped_cert`.
 fn escaped(pem: &str) -> String {
     percent_encode(pem.as_bytes()).replace('+', "%20")
 }
@@ -135,14 +135,14 @@ fn with(request: Request, pem: &str) -> Request {
     stated(request, "SUCCESS", pem)
 }
 
-/// A request whose proxy says this of its certificate.
+/// A request with these certificate headers from the proxy.
 fn stated(request: Request, verified: &str, pem: &str) -> Request {
     request.header("X-Client-Cert-Verify", verified).header("X-Client-Cert", escaped(pem))
 }
 
-/// What nginx says of a self-signed certificate that is in no CA file, with OpenSSL 3 and 1.1.
+/// nginx's verdict on a self-signed certificate that is in no CA file, with OpenSSL 3 and 1.1.
 const SELF_SIGNED: [&str; 2] = ["FAILED:self-signed certificate", "FAILED:self signed certificate"];
-/// What is much the same to a careless reader. The first two are said of a forged leaf.
+/// Verdicts that must not be confused with those. The first two are about a forged leaf.
 const UNVERIFIED: [&str; 11] = [
     "FAILED:self-signed certificate in certificate chain",
     "FAILED:self signed certificate in certificate chain",
@@ -160,7 +160,7 @@ const UNVERIFIED: [&str; 11] = [
 const TRUSTING: &str = "trusted_proxies = [\"127.0.0.1\"]";
 
 #[test]
-fn a_certificate_is_known_by_its_one_registered_name_or_by_its_key() {
+fn a_certificate_authenticates_by_its_registered_name_or_key() {
     let server = program(TRUSTING);
     for (client, pem, is_its) in [
         ("dn", ODD, true),
@@ -174,7 +174,7 @@ fn a_certificate_is_known_by_its_one_registered_name_or_by_its_key() {
         ("ip6", ODD, true),
         ("email", ODD, true),
         ("dns", ED25519, false),
-        // Exactly: no other order, case, part or kind of name.
+        // The comparison is exact: no other order, case, part or kind of name matches.
         ("turned", ED25519, false),
         ("upper", ODD, false),
         ("part", ODD, false),
@@ -185,10 +185,10 @@ fn a_certificate_is_known_by_its_one_registered_name_or_by_its_key() {
         ("keys", ED25519, true),
         ("keys", P384, false),
         ("other-key", ODD, false),
-        // A certificate is not registered for these.
+        // A certificate is not a registered method of these clients.
         ("secret", ODD, false),
         ("off", ODD, false),
-        ("nobody", ODD, false),
+        ("unknown", ODD, false),
     ] {
         for encoding in ENCODINGS {
             let answer = server.ask(&with(request(encoding, client), pem));
@@ -203,14 +203,14 @@ fn a_certificate_is_known_by_its_one_registered_name_or_by_its_key() {
             }
         }
     }
-    // An assertion's client has no other way in, and the id must be there.
-    let nobody = [("grant_type", "client_credentials")];
-    let answer = server.ask(&with(Request::token(Encoding::Urlencoded, &nobody), ODD));
+    // A certificate without `client_id` authenticates no client.
+    let no_client = [("grant_type", "client_credentials")];
+    let answer = server.ask(&with(Request::token(Encoding::Urlencoded, &no_client), ODD));
     answer.assert_refused(400, "invalid_client");
 }
 
 #[test]
-fn a_certificate_opens_introspection_and_revocation_too() {
+fn a_certificate_authenticates_at_introspection_and_revocation() {
     let server = program(TRUSTING);
     for encoding in ENCODINGS {
         let issued = server.ask(&with(request(encoding, "dns"), ODD)).json();
@@ -228,7 +228,7 @@ fn a_certificate_opens_introspection_and_revocation_too() {
 }
 
 #[test]
-fn only_success_counts_and_only_one_readable_certificate() {
+fn only_one_readable_certificate_with_success_counts() {
     let server = program(TRUSTING);
     let base = |encoding| request(encoding, "dns");
     for encoding in ENCODINGS {
@@ -263,9 +263,9 @@ fn only_success_counts_and_only_one_readable_certificate() {
     }
 }
 
-/// A certificate of no known authority is as good as its registered key, and says no name.
+/// A certificate of an unknown authority counts by its registered key, and its name is ignored.
 #[test]
-fn a_self_signed_certificate_counts_by_its_registered_key_alone() {
+fn a_self_signed_certificate_authenticates_by_its_registered_key_only() {
     let server = program(TRUSTING);
     for encoding in ENCODINGS {
         for (client, pem, is_its) in [
@@ -282,7 +282,7 @@ fn a_self_signed_certificate_counts_by_its_registered_key_alone() {
             ("email", ODD, false),
             ("bound", ODD, false),
             ("bound-by-jwt", ODD, false),
-            ("nobody", ODD, false),
+            ("unknown", ODD, false),
         ] {
             for verified in SELF_SIGNED {
                 let answer = server.ask(&stated(request(encoding, client), verified, pem));
@@ -302,7 +302,7 @@ fn a_self_signed_certificate_counts_by_its_registered_key_alone() {
             }
         }
 
-        // The same at the other endpoints that ask who is there.
+        // The other endpoints with client authentication decide alike.
         let issued = server.ask(&with(request(encoding, "keys"), ODD)).json();
         let token = issued["access_token"].as_str().unwrap();
         for path in [INTROSPECT, REVOKE] {
@@ -323,7 +323,7 @@ fn a_self_signed_certificate_counts_by_its_registered_key_alone() {
     }
 }
 
-/// RFC 8705, section 3: however the client has authenticated.
+/// RFC 8705, section 3: the token is bound, however the client has authenticated.
 #[test]
 fn a_token_is_bound_to_a_self_signed_certificate_whose_key_is_registered_for_it() {
     let server = program(TRUSTING);
@@ -358,7 +358,7 @@ fn a_token_is_bound_to_a_self_signed_certificate_whose_key_is_registered_for_it(
             assert!([400, 401].contains(&answer.status), "{}", answer.text());
         }
     }
-    // A key that is registered for assertions, or none.
+    // A key that is registered for assertions, or no key.
     for request in
         requests("bound-secret").into_iter().chain(requests("bound-by-jwt").into_iter().take(2))
     {
@@ -394,7 +394,7 @@ fn a_self_signed_certificate_in_the_ca_file_is_counted_and_warned_of() {
 }
 
 #[test]
-fn nobody_but_a_trusted_proxy_is_believed() {
+fn certificate_headers_count_from_a_trusted_proxy_only() {
     for toml in [
         "",
         "trusted_proxies = []",
@@ -421,10 +421,10 @@ fn nobody_but_a_trusted_proxy_is_believed() {
     assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
 }
 
-/// Every host of a network could be any client: what was trusted for addresses alone must not count
-/// for certificates, and a start must not cut clients off without a word.
+/// Any host of a network could be a client. A network that is trusted for addresses must not count
+/// for certificates, and the server must not silently lock clients out.
 #[test]
-fn certificates_come_from_single_proxies_unless_a_network_is_named_on_purpose() {
+fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
     const WORD: &str = "client_certificate.proxies is not set";
     let serve = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let serve = [&["serve", "--config", "grantd.toml"][..], &serve].concat();
@@ -437,11 +437,11 @@ fn certificates_come_from_single_proxies_unless_a_network_is_named_on_purpose() 
         let home = home(toml);
         run(home.command(&serve)).assert_error(1, &[WORD, "(as-dns, as-uri, bound, "]);
         run(home.command(&check)).assert_error(1, &[WORD, "more)"]);
-        // Where no client needs a certificate, nothing is cut off.
+        // Without a client that needs certificates there is nothing to refuse.
         home.write("clients.json", r#"{"clients":[]}"#);
         assert!(run(home.command(&check)).assert_fine().contains("ok: "));
     }
-    // A client that only binds its tokens would be cut off as well.
+    // A client that only binds its tokens needs them as well.
     let toml = "trusted_proxies = [\"127.0.0.0/8\"]";
     let home_of = |client: Value| {
         let home = home(toml);
@@ -475,9 +475,9 @@ fn certificates_come_from_single_proxies_unless_a_network_is_named_on_purpose() 
     assert!(printed.assert_fine().contains("no proxy may state certificates"), "{printed:?}");
 }
 
-/// What a start would refuse, a reload refuses too, whichever of the files has changed.
+/// A reload refuses what a start refuses, no matter which file has changed.
 #[test]
-fn a_reload_that_would_cut_certificate_clients_off_changes_nothing() {
+fn a_reload_that_would_lock_certificate_clients_out_is_refused() {
     let home = home(TRUSTING);
     let clients = std::fs::read_to_string(home.clients()).unwrap();
     let server = Program::start(home, &["--config", "grantd.toml"]);
@@ -489,7 +489,7 @@ fn a_reload_that_would_cut_certificate_clients_off_changes_nothing() {
     server.log.wait_for(|line| says(line, "client_certificate.proxies"));
     assert!(is_in());
 
-    // With no client to cut off it is in force, until one is registered.
+    // Without such a client the setting comes into force, and a registry that adds one is refused.
     server.home.write("clients.json", r#"{"clients":[]}"#);
     server.hang_up();
     wait_until(|| server.metric("grantd_clients") == 0);
@@ -505,7 +505,7 @@ fn a_reload_that_would_cut_certificate_clients_off_changes_nothing() {
 }
 
 #[test]
-fn the_headers_have_the_names_that_the_operator_gives_them() {
+fn the_header_names_are_configurable() {
     let server = program(
         "trusted_proxies = [\"127.0.0.1\"]\n[client_certificate]\nverify_header = \"X-V\"\n\
          certificate_header = \"X-C\"",
@@ -530,17 +530,17 @@ fn a_token_is_bound_to_the_certificate() {
             let answer = server.ask(&request);
             let token = Token::verified(&answer, server.address);
             assert_eq!(token.claims["cnf"], json!({ "x5t#S256": expected }));
-            // RFC 8705, section 3: it is sent as a bearer token all the same.
+            // RFC 8705, section 3: the token type is still Bearer.
             assert_eq!(answer.json()["token_type"], "Bearer");
 
-            // Without the certificate it is none.
+            // Without the certificate it is refused as a bearer token.
             let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
             let validate = Request::get("/connect/validate").header("Authorization", bearer);
             assert_eq!(server.ask(&validate).status, 401);
         }
         server.ask(&by_secret).assert_refused(400, "invalid_request");
     }
-    // A token that is handed out again goes to the same certificate only.
+    // A reused token goes to the same certificate only.
     let own = request_of("bound-secret", &secret, &[]);
     let ask = |pem: &str| server.ask(&with(Request::token(Encoding::Urlencoded, &own), pem));
     let token = |answer: &Response| answer.json()["access_token"].as_str().unwrap().to_owned();
@@ -552,7 +552,7 @@ fn a_token_is_bound_to_the_certificate() {
 }
 
 #[test]
-fn metadata_says_so_only_where_a_proxy_states_certificates() {
+fn metadata_lists_certificates_only_if_a_proxy_states_them() {
     let document = |toml: &str| {
         let server = program(toml);
         server.ask(&Request::get("/.well-known/oauth-authorization-server")).json()
@@ -586,7 +586,7 @@ fn metadata_says_so_only_where_a_proxy_states_certificates() {
 }
 
 #[test]
-fn the_registry_and_the_configuration_are_checked() {
+fn invalid_certificate_settings_are_refused_with_their_place() {
     let client = |more: Value| {
         let mut entry = json!({ "client_id": "c" });
         entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -632,7 +632,7 @@ fn the_registry_and_the_configuration_are_checked() {
         let home = home(toml);
         run(home.command(&["check", "--config", "grantd.toml"])).assert_error(1, &[says]);
     }
-    // Whom a proxy serves is not known: the demo clients are for this machine alone.
+    // The server does not know whom the proxy serves, so the demo clients are for loopback only.
     let home = Home::new();
     home.write("grantd.toml", TRUSTING);
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];

@@ -1,5 +1,5 @@
-//! The tables of settings and of registry fields, held against what the program accepts: it names all
-//! that it knows when it is given what it does not know.
+//! The tables of settings and of registry fields, compared with what the program accepts: an error
+//! about an unknown name lists all known names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::support::command::run;
 
 const TABLES: &str = include_str!("../../docs/settings.md");
 
-/// The rows of the table below a heading, each cell without its back quotes.
+/// The rows of the table below a heading; each cell without its backquotes.
 fn rows(heading: &str) -> Vec<Vec<&'static str>> {
     let text = TABLES.split(&format!("\n## {heading}\n")).nth(1).expect("a heading");
     let text = text.split("\n## ").next().unwrap();
@@ -24,7 +24,7 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
     rows
 }
 
-/// The names that an error of this command says it expected.
+/// The names that this command's error says it expected.
 fn expected(home: &Home, arguments: &[&str]) -> Vec<String> {
     let stderr = run(home.command(arguments)).stderr;
     match stderr.split_once("expected ") {
@@ -35,7 +35,7 @@ fn expected(home: &Home, arguments: &[&str]) -> Vec<String> {
     }
 }
 
-/// Every setting of the configuration file, and those of its tables by their path.
+/// Every setting of the configuration file; those of its tables by their path.
 fn accepted_settings() -> BTreeSet<String> {
     let of = |toml: &str| {
         let home = Home::new();
@@ -58,7 +58,7 @@ fn accepted_settings() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_setting_is_in_the_table_and_no_other() {
+fn the_table_lists_exactly_the_settings() {
     let documented: Vec<_> =
         rows("Settings").iter().map(|row| row[0]).filter(|it| !it.is_empty()).collect();
     let unique: BTreeSet<_> = documented.iter().map(|name| (*name).to_owned()).collect();
@@ -67,7 +67,7 @@ fn every_setting_is_in_the_table_and_no_other() {
 }
 
 #[test]
-fn every_flag_and_its_variable_are_in_the_table_and_no_other() {
+fn the_table_lists_exactly_the_flags_and_variables() {
     let home = Home::new();
     let help = run(home.command(&["serve", "--help"])).stdout;
     let mut flags = BTreeMap::new();
@@ -76,7 +76,7 @@ fn every_flag_and_its_variable_are_in_the_table_and_no_other() {
         if let Some(flag) =
             line.split(' ').find(|word| word.starts_with("--")).filter(|_| line.starts_with('-'))
         {
-            // A value that may be left out follows at once.
+            // An optional value follows its flag without a space.
             flag.split('[').next().unwrap().clone_into(&mut last);
         }
         if let Some((_, variable)) = line.split_once("[env: ") {
@@ -92,7 +92,7 @@ fn every_flag_and_its_variable_are_in_the_table_and_no_other() {
     assert_eq!(documented, flags);
 }
 
-/// Where a default is a number or a word, it is the program's.
+/// Defaults that are a number or a word are compared.
 #[test]
 fn every_default_in_the_table_is_true() {
     let Config { jwks_max_age, dpop_nonce, allow_demo_clients, admin_listen, listen, .. } =
@@ -120,7 +120,7 @@ fn every_default_in_the_table_is_true() {
             defaults.insert(format!("{table}.{name}"), value.to_owned());
         }
     }
-    // It differs between machines.
+    // This default depends on the machine.
     defaults.insert("limits.password_threads".to_owned(), "half of the cores".to_owned());
     let documented: BTreeMap<_, _> =
         rows("Settings").iter().map(|row| (row[0].to_owned(), row[3].to_owned())).collect();
@@ -130,7 +130,7 @@ fn every_default_in_the_table_is_true() {
 }
 
 #[test]
-fn every_registry_field_is_in_the_table_and_no_other() {
+fn the_table_lists_exactly_the_registry_fields() {
     let check = |entry: &str| {
         let home = Home::new();
         home.write("clients.json", &format!("{{\"clients\": [{entry}]}}"));
@@ -139,7 +139,7 @@ fn every_registry_field_is_in_the_table_and_no_other() {
     let (fields, _) = check(r#"{"client_id": "a", "unheard": 1}"#);
     assert!(fields.len() > 20, "{fields:?}");
     let mut accepted: BTreeSet<_> = fields.into_iter().collect();
-    // These say what they must be.
+    // These fields are objects; their errors list the members.
     for (field, value) in [("secrets", "[{\"unheard\": 1}]"), ("rate_limit", "{\"unheard\": 1}")] {
         let (_, said) = check(&format!("{{\"client_id\": \"a\", \"{field}\": {value}}}"));
         let inside = said.split(['{', '}']).nth(1).unwrap_or_else(|| panic!("{said}"));
