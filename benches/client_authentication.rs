@@ -1,9 +1,9 @@
-//! How long does it take to find out who the client is, and whether it is true?
+//! The time of client authentication.
 //!
-//! From parameters that are parsed already to a verified client: the lookup, one SHA-256, one
-//! comparison. The two refusals stand here because they must take what a success takes.
+//! From parsed parameters to a verified client: the look-up, one SHA-256, one comparison. The two
+//! refusals are measured because they must take as long as a success.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -48,7 +48,7 @@ fn methods(c: &mut Criterion) {
     let decoy = decoys.kind(&DecoyKey::new(&[7; DecoyKey::BYTES]), "x");
     let none = Parameters::default();
     let basic = format!("Basic {}", STANDARD.encode(format!("{ID}:{SECRET}")));
-    // RFC 6749, section 2.3.1 has both halves form-encoded.
+    // RFC 6749, section 2.3.1: both halves are form-encoded.
     let escaped = SECRET.replace('-', "%2D");
     let escaped = format!("Basic {}", STANDARD.encode(format!("{ID}:{escaped}")));
 
@@ -72,8 +72,8 @@ fn methods(c: &mut Criterion) {
     group.finish();
 }
 
-/// Whole requests for a token, without a socket. The slow hash is computed before the first is
-/// measured, and only once: the two must take the same.
+/// Whole token requests without a socket. The slow hash is computed once, before the measurement,
+/// so both must take the same time.
 fn second_request(c: &mut Criterion) {
     let (_directory, config) = demo::demo();
     let work = Work::ARGON2ID;

@@ -1,10 +1,10 @@
-//! How long does a whole request take without its socket?
+//! The time of a whole request without its socket.
 //!
 //! From the request to the response, on one event loop with one signing thread. No subscriber is
-//! installed, so no log line is written. The refusal is the same story without the signature: what
-//! is left is everything that is ours.
+//! installed, so no log line is written. The refusal takes the same path without the signature: the
+//! difference is grantd's own part.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -1,9 +1,9 @@
-//! How long does it take to read a form?
+//! The time to read a form.
 //!
-//! Both encodings, with the same request, the same request with everything escaped that may be, and
-//! the largest form that the default limits let through.
+//! Both encodings of three forms: the usual request, the same with every character escaped that may
+//! be, and the largest form within the default limits.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::hint::black_box;
 
@@ -43,7 +43,7 @@ fn urlencoded(c: &mut Criterion) {
     group.finish();
 }
 
-/// From the `Content-Type` on, since the boundary has to be found too.
+/// From the `Content-Type` on, since the boundary has to be found as well.
 fn multipart(c: &mut Criterion) {
     let limits = Limits::default();
     let boundary = MULTIPART.content_type.split_once("boundary=").unwrap().1;
@@ -73,7 +73,7 @@ fn multipart(c: &mut Criterion) {
     group.finish();
 }
 
-/// Every letter of every value as a triplet.
+/// Every letter of every value as a percent triplet.
 fn escaped(form: &str) -> String {
     let pairs = form.split('&').map(|pair| {
         let (name, value) = pair.split_once('=').unwrap();
@@ -83,7 +83,7 @@ fn escaped(form: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// As many parameters as are allowed, the last of them so long that no byte more fits.
+/// As many parameters as the limits allow, the last of them as long as the rest of the body.
 fn largest(limits: &Limits, part: impl Fn(&str, &str) -> String, end: &str) -> String {
     let mut form = part("client_id", "demo-client");
     for index in 2..limits.form_parts {

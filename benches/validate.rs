@@ -1,10 +1,10 @@
-//! How long does it take to say that a token is good?
+//! The time to validate a token.
 //!
-//! First the signature alone, of a token that was seen before and of one that was not; then the whole
-//! requests, without their socket, about one that was. What such a request costs about a new token is
-//! the difference of the first two more.
+//! First the signature alone, of a cached token and of a new one; then whole requests without their
+//! socket about a cached token. A request about a new token takes longer by the difference of the
+//! first two.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -32,7 +32,7 @@ mod request;
 criterion_group!(validate, signature, requests);
 criterion_main!(validate);
 
-/// A server, what it runs on, and a token that it has issued.
+/// A server, its runtime, and a token that it has issued.
 struct Running {
     runtime: Runtime,
     server: Server,
@@ -88,7 +88,7 @@ fn signature(c: &mut Criterion) {
 
 fn requests(c: &mut Criterion) {
     let running = Running::start();
-    let mut group = c.benchmark_group("token that is known");
+    let mut group = c.benchmark_group("cached token");
     group.throughput(Throughput::Elements(1));
     let bearer = format!("Bearer {}", running.token);
     group.bench_function("validate", |bencher| {

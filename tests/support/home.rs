@@ -1,4 +1,4 @@
-//! A directory with everything a server needs, gone with the test that made it.
+//! A temporary directory with everything that a server needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// With the shipped registry, the test clients of [`registry`] and one key that signs.
+    /// The shipped registry, the test clients of [`registry`] and one key that signs.
     pub(crate) fn new() -> Self {
         let home = Self::without_key();
         let (name, pem) = signing_key();
@@ -57,7 +57,7 @@ impl Home {
         path
     }
 
-    /// The program with this home's registry and keys, and no setting from outside.
+    /// The program with this home's registry and keys, and no setting from the environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = grantd(self.directory.path());
         command.args(arguments);
@@ -65,7 +65,7 @@ impl Home {
     }
 }
 
-/// The program in `directory`, deaf to the environment of whoever runs the tests.
+/// The program in `directory`, with an empty environment.
 pub(crate) fn grantd(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grantd"));
     command.env_clear().current_dir(directory);
@@ -75,8 +75,8 @@ pub(crate) fn grantd(directory: &Path) -> Command {
     command
 }
 
-/// Names the signer for every server that the tests start, so that all of them can be run as on a
-/// processor that signs no batches.
+/// Sets the signer of every server in the tests, so that all tests can run as on a processor
+/// without batch signing.
 pub(crate) const SIGNER: &str = "GRANTD_TEST_SIGNER";
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
@@ -84,7 +84,7 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// File name and contents of a key that has been signing for long. Made once: it takes a second.
+/// File name and contents of a key that signs. Made once, since it takes a second.
 pub(crate) fn signing_key() -> &'static (String, String) {
     static KEY: OnceLock<(String, String)> = OnceLock::new();
     KEY.get_or_init(|| {
@@ -94,7 +94,7 @@ pub(crate) fn signing_key() -> &'static (String, String) {
         let line: Value = serde_json::from_slice(&made.stdout).unwrap();
         let name = format!("{}.pem", line["kid"].as_str().unwrap());
         let text = fs::read_to_string(directory.path().join("keys").join(&name)).unwrap();
-        // Without its times a key has been signing for ever, whatever a test's clock says.
+        // A key without times signs at any time of the test's clock.
         let pem = text[text.find("-----BEGIN").unwrap()..].to_owned();
         (name, pem)
     })
@@ -110,7 +110,7 @@ pub(crate) fn hash_of(secret: &str) -> String {
     format!("$sha256${}", URL_SAFE_NO_PAD.encode(hash))
 }
 
-/// The clients of the shipped registry, and one for each rule that needs its own.
+/// The clients of the shipped registry, and one client for each rule that needs its own.
 pub(crate) fn registry() -> String {
     let shipped = include_str!("../../clients.json");
     let mut document: Value = serde_json::from_str(shipped).unwrap();
@@ -158,8 +158,8 @@ pub(crate) fn registry() -> String {
 
 const AUDIENCES: [&str; 2] = ["https://api.example/one", "urn:example:two"];
 
-/// Has every character that form-encoding or Basic could lose.
+/// Contains every character that form-encoding or Basic could change.
 pub(crate) const ODD_SECRET: &str = " %&+ \"quoted\" a:b=c;d ~!@#$^*()'\\";
 
-/// No valid form encoding as it stands.
+/// Not a valid form encoding.
 pub(crate) const PERCENT_SECRET: &str = "100% sure that this is long enough %zz";

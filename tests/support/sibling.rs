@@ -1,18 +1,18 @@
-//! What the tests of the sibling services need beside the rest.
+//! Shared by the tests of the sibling services `vision` and `firstvision`.
 
 use serde_json::{Value, json};
 
 use crate::support::home::hash_of;
 use crate::support::{Connection, Home, Library, Program, Request, Response, home};
 
-/// Id and secret of the document's client.
+/// Id and secret of the documented client.
 pub(crate) const USER: (&str, &str) = ("vision-api-user", "abcdefghizklmnopponommnshfghzxxs");
 
 /// The secret of the clients that [`home`] adds.
 pub(crate) const SECRET: &str = "a-secret-of-the-sibling-services-tests";
 
-/// With a client of each kind that the sibling services know: `profile`, whose tokens are RFC 9068's
-/// everywhere, `octet`, which sends octet streams, and `limited`, which may ask twice a day.
+/// Adds three clients: `profile`, whose tokens follow RFC 9068 everywhere, `octet`, which sends
+/// octet streams, and `limited`, which may ask twice a day.
 pub(crate) fn home() -> Home {
     let home = Home::new();
     let mut document: Value = serde_json::from_str(&home::registry()).unwrap();
@@ -35,7 +35,7 @@ pub(crate) fn home() -> Home {
     home
 }
 
-/// The answer to `request` of a server that is asked for more tokens than may wait.
+/// The answer to `request` while the signing queue is full.
 pub(crate) fn overloaded(request: &Request) -> Response {
     let home = home();
     home.write("grantd.toml", "[limits]\nsigning_queue = 1\n");
@@ -51,7 +51,7 @@ pub(crate) fn overloaded(request: &Request) -> Response {
     answers.find(|answer| answer.status != 200).expect("a refusal")
 }
 
-/// A server whose random bytes are used up as soon as it has started.
+/// A server whose random bytes run out right after the start.
 pub(crate) fn exhausted() -> Library {
     Library::start_with(
         home(),

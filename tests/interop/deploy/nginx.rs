@@ -36,14 +36,14 @@ impl Site {
         Self::trusting(&[])
     }
 
-    /// With these certificates of clients in the file of authorities, too.
+    /// With these client certificates among the trusted authorities.
     fn trusting(clients: &[&str]) -> Self {
         let home = Home::new();
         configure(&home);
         let socket = home.path("grantd.sock");
         let nginx = Nginx::trusting(&socket, clients);
         home.write("clients.json", &registry(&nginx));
-        // Beside the socket on a port, so that an answer can be had without nginx.
+        // A TCP port beside the socket, for answers without nginx.
         let listen = format!("unix:{}", socket.display());
         let arguments = ["--config", "grantd.toml", "--listen", &listen, "--allow-demo-clients"];
         let server = Program::start(home, &arguments);
@@ -57,8 +57,8 @@ impl Site {
     }
 }
 
-/// With two clients of the protected API, and those that have a certificate: by its name, by its
-/// key, and only to bind tokens to it.
+/// Two clients of the protected API, and three with a certificate: known by its name, known by its
+/// key, and only for bound tokens.
 fn registry(nginx: &Nginx) -> String {
     let mut document: Value = serde_json::from_str(&home::registry()).unwrap();
     let of_api = |id: &str, scope: &str| {
@@ -91,7 +91,7 @@ fn registry(nginx: &Nginx) -> String {
     document.to_string()
 }
 
-/// A P-256 key as a JWK: the coordinates are the end of what openssl writes.
+/// A P-256 key as a JWK: openssl's output ends with the coordinates.
 fn public_key(private: &Path) -> Value {
     let mut openssl = Command::new("openssl");
     openssl.args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(private);
@@ -120,7 +120,7 @@ fn firstvision(target: &str) -> Request {
 }
 
 #[test]
-fn every_service_gives_a_token_through_tls() {
+fn every_service_issues_a_token_through_tls() {
     let site = Site::start();
     for encoding in ENCODINGS {
         let answer = site.nginx.ask(&Request::token(encoding, &DEMO));
@@ -139,7 +139,7 @@ fn every_service_gives_a_token_through_tls() {
 }
 
 #[test]
-fn metadata_and_keys_are_those_of_the_public_name() {
+fn metadata_and_keys_have_the_public_issuer() {
     let Site { server, nginx } = Site::start();
     for path in [
         "/.well-known/openid-configuration",
@@ -159,9 +159,9 @@ fn metadata_and_keys_are_those_of_the_public_name() {
     assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
 }
 
-/// A secret that is sent in clear must not work.
+/// A secret sent without TLS must not work.
 #[test]
-fn without_tls_there_is_nothing_but_the_challenges_of_a_certificate_authority() {
+fn without_tls_only_acme_challenges_are_answered() {
     let Site { server, nginx } = Site::start();
     std::fs::create_dir_all(nginx.file("html/.well-known/acme-challenge")).unwrap();
     std::fs::write(nginx.file("html/.well-known/acme-challenge/a"), "proof").unwrap();
@@ -193,7 +193,7 @@ fn without_tls_there_is_nothing_but_the_challenges_of_a_certificate_authority() 
 const HSTS: &str = "strict-transport-security";
 
 #[test]
-fn every_answer_through_tls_says_that_the_name_is_for_tls_alone() {
+fn every_answer_through_tls_has_hsts() {
     let Site { server, nginx } = Site::start();
     let api = |path: &str| nginx.ask_host("api.example.com", &Request::get(path), &[]);
     let mut answers = vec![
@@ -215,7 +215,7 @@ fn every_answer_through_tls_says_that_the_name_is_for_tls_alone() {
 }
 
 #[test]
-fn a_token_comes_through_http_2() {
+fn a_token_is_issued_through_http_2() {
     let Site { server, nginx } = Site::start();
     let port = nginx.port;
     for version in ["--http2", "--http1.1"] {
@@ -237,8 +237,8 @@ fn a_token_comes_through_http_2() {
     assert_eq!(server.issued(), 2);
 }
 
-/// On a connection to another name the client's certificate was not asked for. A client that shares
-/// connections opens another when it is told so (RFC 9110, section 15.5.20).
+/// On a connection to another name nginx has not asked for a client certificate. A client that
+/// shares connections opens a new one on 421 (RFC 9110, section 15.5.20).
 #[test]
 fn a_connection_for_another_name_is_misdirected() {
     let site = Site::start();
@@ -247,9 +247,9 @@ fn a_connection_for_another_name_is_misdirected() {
     assert_eq!((answers.len(), answers[0].status), (1, 421));
 }
 
-/// Status, body and every header of grantd's refusals, as they come without nginx.
+/// Status, body and every header of grantd's refusals reach the client as without nginx.
 #[test]
-fn the_refusals_of_grantd_come_through_unchanged() {
+fn grantds_refusals_pass_unchanged() {
     let Site { server, nginx } = Site::start();
     let big = "a".repeat(17 * 1024);
     let wrong = |path: &str| Request::new("POST", path).typed_body("text/plain", "a");
@@ -285,7 +285,7 @@ fn the_refusals_of_grantd_come_through_unchanged() {
     }
 }
 
-/// An answer without what belongs to the connection and the moment.
+/// An answer without the fields that depend on the connection and the time.
 fn bare(answer: Response) -> (u16, Vec<(String, String)>, String) {
     let text = answer.text().to_owned();
     let mut headers = answer.headers;
@@ -294,10 +294,10 @@ fn bare(answer: Response) -> (u16, Vec<(String, String)>, String) {
     (answer.status, headers, text)
 }
 
-/// What nginx refuses itself looks as if grantd had: where that says no more than the code, to the
+/// nginx's own refusals have the form of grantd's; where the text follows from the code, byte for
 /// byte.
 #[test]
-fn the_refusals_of_nginx_are_in_the_words_of_the_route() {
+fn nginxs_refusals_are_in_the_dialect_of_the_route() {
     let Site { server, nginx } = Site::start();
     let larger = |path: &str, size: usize| {
         let method = if path == FIRSTVISION { "GET" } else { "POST" };
@@ -330,9 +330,9 @@ fn the_refusals_of_nginx_are_in_the_words_of_the_route() {
     assert!(server.metrics().contains("grantd_connections"), "it has outlived all this");
 }
 
-/// The text is JSON whatever stands in the path.
+/// The body is valid JSON for every path.
 #[test]
-fn nothing_of_a_strange_path_is_told() {
+fn a_refusal_does_not_echo_the_path() {
     let site = Site::start();
     for path in ["/v1/api/\"", "/v1/api/\\", "/v1/api/{}", "/v1/api/%22", "/v1/api/a?b=\""] {
         let request = Request::new("POST", path).typed_body("a/b", "a".repeat(33 * 1024));
@@ -345,7 +345,7 @@ fn nothing_of_a_strange_path_is_told() {
 }
 
 #[test]
-fn without_grantd_nginx_says_that_it_is_not_the_clients_fault() {
+fn without_grantd_nginx_answers_503_in_the_dialect_of_the_route() {
     let Site { server, nginx } = Site::start();
     drop(server);
     for (request, body) in [
@@ -379,7 +379,7 @@ fn without_grantd_nginx_says_that_it_is_not_the_clients_fault() {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
 }
 
-/// One id in the answer, in grantd's log and in nginx's; and no query in nginx's.
+/// The answer, grantd's log and nginx's log have the same id, and nginx's log has no query.
 #[test]
 fn a_request_has_one_id_everywhere() {
     let Site { server, nginx } = Site::start();
@@ -407,7 +407,7 @@ fn a_request_has_one_id_everywhere() {
 }
 
 #[test]
-fn only_a_certificate_that_was_shown_counts() {
+fn only_a_certificate_from_the_handshake_counts() {
     let Site { server, nginx } = Site::start();
     let pem = std::fs::read(nginx.file("grantd/client.pem")).unwrap();
     let escaped = percent_encode(&pem).replace('+', "%20");
@@ -423,7 +423,7 @@ fn only_a_certificate_that_was_shown_counts() {
     }
 }
 
-/// The request of a client that has nothing but its certificate.
+/// A request by a client that authenticates with its certificate only.
 fn of_certified(client: &str, encoding: Encoding) -> Request {
     Request::token(encoding, &[("grant_type", "client_credentials"), ("client_id", client)])
 }
@@ -434,10 +434,10 @@ fn assert_bound(answer: &Response, server: &Program) {
     assert!(token.claims["cnf"]["x5t#S256"].is_string(), "{:?}", token.claims);
 }
 
-/// A certificate as openssl makes it is an authority. Its owner can sign in any name, which must not
-/// count; and it needs no place among the authorities.
+/// A certificate with openssl's default extensions is an authority. Names in certificates that its
+/// owner signs must not count, and it need not be among the authorities.
 #[test]
-fn a_self_signed_client_is_itself_and_no_other() {
+fn a_self_signed_certificate_authenticates_its_own_client_only() {
     let Site { server, nginx } = Site::start();
     let chain = nginx.file("grantd/self-signed.pem");
     let [alone, with_chain] = [&[][..], &["-cert_chain", chain.to_str().unwrap()]];
@@ -472,9 +472,9 @@ fn a_self_signed_client_is_itself_and_no_other() {
     assert_eq!(server.metric("grantd_self_signed_certificates_total"), 0);
 }
 
-/// What a handshake has verified goes with its session.
+/// A session keeps what its first handshake has verified.
 #[test]
-fn a_resumed_session_is_worth_what_its_first_was() {
+fn a_resumed_session_keeps_the_verdict_of_its_first_handshake() {
     let Site { server, nginx } = Site::start();
     let session = nginx.file("session");
     let session = session.to_str().unwrap();
@@ -498,9 +498,9 @@ fn a_resumed_session_is_worth_what_its_first_was() {
     }
 }
 
-/// Those who have put a client's certificate among the authorities keep their clients, and are told.
+/// A client certificate among the authorities still works, with a warning.
 #[test]
-fn a_client_among_the_authorities_stays_in_and_is_warned_of() {
+fn a_client_certificate_among_the_authorities_works_with_a_warning() {
     let Site { server, nginx } = Site::trusting(&["self-signed"]);
     for encoding in ENCODINGS {
         for version in ["-tls1_2", "-tls1_3"] {
@@ -516,7 +516,7 @@ fn a_client_among_the_authorities_stays_in_and_is_warned_of() {
 }
 
 #[test]
-fn the_protected_api_is_told_who_asks() {
+fn the_protected_api_receives_the_client_and_scope() {
     let site = Site::start();
     let bearer = site.bearer_of("reporting");
     let request = Request::new("POST", "/reports/a?q=1").typed_body("text/plain", "a body");
@@ -533,7 +533,7 @@ fn the_protected_api_is_told_who_asks() {
 }
 
 #[test]
-fn the_protected_api_takes_good_tokens_only() {
+fn the_protected_api_accepts_valid_tokens_only() {
     let site = Site::start();
     let ask = |bearer: Option<&str>| {
         let request = Request::get("/reports/a");
@@ -559,14 +559,14 @@ fn the_protected_api_takes_good_tokens_only() {
         assert!(answer.json()["error"].is_string());
     }
     assert_eq!(ask(Some(&reporting)).status, 200);
-    // Who asks grantd about tokens is nginx alone.
+    // Only nginx can reach the internal location.
     let request = Request::get("/-/validate").header("Authorization", reporting);
     assert_eq!(site.nginx.ask_host("api.example.com", &request, &[]).status, 404);
 }
 
-/// What belongs to the caller's request to the API is not grantd's to refuse.
+/// Faults in the body or framing of the API's request are not refused by grantd.
 #[test]
-fn a_question_to_grantd_has_nothing_of_the_callers_request() {
+fn the_subrequest_to_grantd_ignores_the_body_of_the_request() {
     let site = Site::start();
     let bearer = site.bearer_of("reporting");
     let ask = |request: Request| {
@@ -574,7 +574,7 @@ fn a_question_to_grantd_has_nothing_of_the_callers_request() {
         let request = request.header("Host", "api.example.com").header("Connection", "close");
         let text = String::from_utf8(request.to_bytes()).unwrap();
         let answers = site.nginx.exchange("api.example.com", &text, &[]);
-        // The last one: before it, one may say that the body may come.
+        // The last answer: an earlier one may be 100 Continue.
         answers.last().unwrap().clone()
     };
     let upload = || Request::new("POST", "/reports/a").typed_body("text/plain", "a body");
@@ -597,13 +597,13 @@ fn a_question_to_grantd_has_nothing_of_the_callers_request() {
          Authorization: {bearer}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
     );
     assert_eq!(site.nginx.exchange("api.example.com", &text, &[])[0].status, 200);
-    // Two are not one: nginx does not choose.
+    // Two Authorization fields are refused: nginx does not choose.
     let two = upload().header("Authorization", &*bearer);
     assert_eq!(ask(two).status, 400);
 }
 
 #[test]
-fn grantd_is_told_of_the_callers_request_what_it_needs() {
+fn the_subrequest_has_the_method_path_and_address_of_the_request() {
     let directory = tempfile::TempDir::new().unwrap();
     let socket = directory.path().join("socket");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -644,9 +644,9 @@ fn grantd_is_told_of_the_callers_request_what_it_needs() {
     assert_eq!(lines, expected);
 }
 
-/// A question that grantd cannot read stays so: it is no use to come back in a second.
+/// A malformed query of the site is not reported as temporarily unavailable.
 #[test]
-fn a_fault_of_the_question_is_not_called_unavailable() {
+fn a_malformed_query_of_the_site_is_a_500_and_not_a_503() {
     let site = Site::start();
     let bearer = site.bearer_of("reporting");
     let Site { server, nginx } = site;
@@ -676,14 +676,14 @@ fn a_fault_of_the_question_is_not_called_unavailable() {
 }
 
 #[test]
-fn who_asks_too_often_is_told_so_in_the_words_of_the_route() {
+fn requests_beyond_the_rate_are_refused_in_the_dialect_of_the_route() {
     let site = Site::start();
     let paths = [TOKEN, VISION, FIRSTVISION];
     let requests: String = (0..99)
         .map(|at| format!("TRY {} HTTP/1.1\r\nHost: auth.example.com\r\n\r\n", paths[at % 3]))
         .chain([format!("GET {TOKEN} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")])
         .collect();
-    // A hundred may come at once; fifty more each second, which no machine is as slow as.
+    // A burst of a hundred, then fifty a second: every machine is faster.
     let refused = (0..100).find_map(|_| {
         let answers = site.nginx.exchange("auth.example.com", &requests, &[]);
         let of = |path: usize| {
@@ -700,15 +700,15 @@ fn who_asks_too_often_is_told_so_in_the_words_of_the_route() {
     for answer in [connect, vision, firstvision] {
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
-    // Key sets are for everybody, at any rate.
+    // Key sets have no limit.
     assert_eq!(site.nginx.ask(&Request::get("/.well-known/jwks.json")).status, 200);
 }
 
-/// nginx sees paths decoded and resolved, grantd as they are sent: the rate must go by the latter.
+/// nginx sees decoded, normalised paths and grantd raw ones: the rate limit must use the raw path.
 #[test]
-fn no_way_of_writing_a_path_passes_the_rate() {
+fn no_spelling_of_a_path_bypasses_the_rate_limit() {
     let directory = tempfile::TempDir::new().unwrap();
-    // Without grantd: whatever is let through is refused at once.
+    // There is no grantd: requests that pass the limit are refused at once.
     let nginx = Nginx::before(&directory.path().join("socket"));
     let answers = |path: &str, connection: &str| -> Vec<u16> {
         let ask = |path: &str, connection: &str| {
@@ -740,7 +740,7 @@ fn no_way_of_writing_a_path_passes_the_rate() {
         "/v1/getAccessToken/%2e%2e%2f%2e%2e%2fconnect%2fvalidate",
         "/v1/getAccessToken/../../.well-known/jwks.json",
         "/v1/getAccessToken/x/../../../connect/introspect",
-        // Routes of the operator's own, and below an issuer's path.
+        // Routes that the operator configures, and routes below an issuer's path.
         "/api/connect/token",
         "/o/token/",
         "/tenant/connect/token",
@@ -762,7 +762,7 @@ fn no_way_of_writing_a_path_passes_the_rate() {
         "/.well-known/jwks.json?a",
         "http://auth.example.com/.well-known/jwks.json",
         "/connect/validate?scope=a",
-        // These have a rate of their own, which is far from this.
+        // These have another, much higher limit.
         "/connect/introspect",
         "/connect/revocation",
         "/v1/api/oauth/validateToken",
@@ -772,9 +772,9 @@ fn no_way_of_writing_a_path_passes_the_rate() {
     }
 }
 
-/// All addresses of one customer of a provider share their first 64 bits.
+/// All addresses of one provider's customer share their first 64 bits.
 #[test]
-fn an_ipv6_network_has_one_rate() {
+fn an_ipv6_network_has_one_rate_limit() {
     let directory = tempfile::TempDir::new().unwrap();
     let edits = [
         ("map $remote_addr $grantd_network", "map $http_x_address $grantd_network"),
@@ -815,7 +815,7 @@ fn an_ipv6_network_has_one_rate() {
 }
 
 #[test]
-fn questions_about_tokens_have_a_wide_rate() {
+fn introspection_and_revocation_have_a_higher_rate_limit() {
     let directory = tempfile::TempDir::new().unwrap();
     let nginx = Nginx::before(&directory.path().join("socket"));
     let refused = |path: &str| {
@@ -832,13 +832,13 @@ fn questions_about_tokens_have_a_wide_rate() {
     first("/connect/introspect").assert_refused(429, "invalid_request");
     first("/connect/revocation").assert_refused(429, "invalid_request");
     assert_eq!(first("/v1/api/oauth/validateToken").json()[0]["status"], 429);
-    // It is another budget than that of tokens.
+    // It is not the budget of token requests.
     assert_eq!(nginx.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 503);
 }
 
-/// Whatever a caller says about itself, grantd is told what nginx knows.
+/// Headers that state facts about the connection come from nginx and not from the client.
 #[test]
-fn what_a_proxy_states_cannot_come_from_the_caller() {
+fn a_client_cannot_forge_the_headers_of_the_proxy() {
     let directory = tempfile::TempDir::new().unwrap();
     let socket = directory.path().join("socket");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -873,9 +873,9 @@ fn what_a_proxy_states_cannot_come_from_the_caller() {
     assert_eq!(lines, expected);
 }
 
-/// A kept connection that ends under a request costs nobody a token.
+/// A request on a kept-alive connection that grantd has just closed does not fail.
 #[test]
-fn a_request_is_sent_again_where_the_connection_has_ended() {
+fn a_request_on_a_closed_upstream_connection_is_retried() {
     let directory = tempfile::TempDir::new().unwrap();
     let socket = directory.path().join("socket");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -901,7 +901,7 @@ fn a_request_is_sent_again_where_the_connection_has_ended() {
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// The head of one request. Its body, if it is short, comes with it.
+/// The head of one request; a short body comes with it.
 fn read_head(connection: &mut UnixStream) -> String {
     connection.set_read_timeout(Some(crate::support::GUARD)).unwrap();
     let mut bytes = Vec::new();
