@@ -12,11 +12,11 @@ use oauth2::{
     AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, IntrospectionUrl, RevocationUrl,
     Scope, StandardRevocableToken, TokenIntrospectionResponse, TokenResponse, TokenUrl,
 };
-use serde_json::json;
 
 use crate::support::command::{python, run, succeed};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::nginx::Nginx;
+use crate::support::registry::client_with_hash;
 use crate::support::sibling::{self, USER};
 use crate::support::{Home, Program, Signer, wait_until};
 
@@ -196,16 +196,8 @@ async def ask():
 answers.append(asyncio.run(ask()))
 print(*[answer.get("token_type", answer) for answer in answers])
 "#;
-    let clients = PAIRS.map(|(id, secret)| {
-        json!({
-            "client_id": id,
-            "secrets": [{ "label": "a", "hash": hash_of(secret) }],
-            "scopes": ["read"],
-            "default_scopes": ["read"],
-        })
-    });
     let home = Home::new();
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.register(&PAIRS.map(|(id, secret)| client_with_hash(id, &hash_of(secret))));
     let server = Program::start(home, &[]);
     let url = format!("http://{}/connect/token", server.address);
     for (id, secret) in PAIRS {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::support::command::run;
 use crate::support::home::{hash_of, secret_of};
 use crate::support::nginx::Nginx;
+use crate::support::registry::{client_json, registry_of};
 use crate::support::{ENCODINGS, GUARD, Home, Program, Request, Token, request_of};
 
 /// The shipped settings with short times.
@@ -80,21 +81,19 @@ impl Load<'_> {
 }
 
 /// Ends the load when it is dropped, also after a panic.
-struct Dawn<'l>(&'l AtomicBool);
+struct StopOnDrop<'l>(&'l AtomicBool);
 
-impl Drop for Dawn<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 fn register(home: &Home, lifetime: u64) {
-    let registry = json!({ "clients": [{
-        "client_id": "steady", "scopes": ["read"], "default_scopes": ["read"],
-        "token_lifetime": lifetime,
-        "secrets": [{ "label": "old", "hash": hash_of(&secret_of("steady")) }],
-    }] });
-    let written = home.write("clients.json.new", &registry.to_string());
+    let secrets = json!([{ "label": "old", "hash": hash_of(&secret_of("steady")) }]);
+    let members = json!({ "token_lifetime": lifetime, "secrets": secrets });
+    let registry = registry_of(&[client_json("steady", &members)]);
+    let written = home.write("clients.json.new", &registry);
     std::fs::rename(written, home.clients()).unwrap();
 }
 
@@ -121,11 +120,11 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
     };
     // The server runs until the last client has its answer.
     let _server = std::thread::scope(|scope| {
-        let dawn = Dawn(&load.is_over);
+        let stop = StopOnDrop(&load.is_over);
         for client in 0..2 {
             let load = &load;
             scope.spawn(move || {
-                let _dawn = Dawn(&load.is_over);
+                let _stop = StopOnDrop(&load.is_over);
                 load.ask(client);
             });
         }
@@ -166,7 +165,7 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
         assert!(log.contains("\"message\":\"stopped\""), "{log}");
         let next = start(server.into_home());
         load.go_on(20);
-        drop(dawn);
+        drop(stop);
         next
     });
     assert_eq!(load.key_ids.lock().unwrap().len(), 2, "signed with the old key and the new");

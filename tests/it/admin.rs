@@ -102,7 +102,7 @@ fn metrics_are_in_the_prometheus_text_format() {
     ] {
         assert!(answer.text().contains(&format!("# HELP {metric} ")), "{metric}");
     }
-    let registered = crate::support::home::registry().matches("\"client_id\"").count();
+    let registered = crate::support::registry::registry().matches("\"client_id\"").count();
     assert_eq!(server.metric("grantd_clients "), registered as u64);
     let open = server.metric("grantd_signing_queue_open ");
     assert!((128..=512).contains(&open), "{open} of 512");

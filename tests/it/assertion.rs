@@ -12,6 +12,7 @@ use grantd::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::support::home::{hash_of, secret_of};
+use crate::support::registry::{changed, client_without_secret};
 use crate::support::{
     ENCODINGS, Encoding, Home, Library, Program, Request, Response, Signer, Token,
 };
@@ -28,14 +29,10 @@ fn home_of(clients: &[(&str, Value)]) -> Home {
     let entries: Vec<_> = clients
         .iter()
         .map(|(id, more)| {
-            let mut entry = json!({
-                "client_id": id,
-                "auth_methods": ["private_key_jwt"],
-                "scopes": ["read"],
-                "default_scopes": ["read"],
-            });
-            entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            entry
+            client_without_secret(
+                id,
+                &changed(json!({ "auth_methods": ["private_key_jwt"] }), more),
+            )
         })
         .collect();
     let home = Home::new();
@@ -62,19 +59,6 @@ fn claims(client: &str, audience: &str, now: u64) -> Value {
     json!({
         "iss": client, "sub": client, "aud": audience, "jti": unique(), "iat": now, "exp": now + 60,
     })
-}
-
-/// `claims` with these members replaced; `null` removes a member.
-fn changed(mut claims: Value, changes: &Value) -> Value {
-    let members = claims.as_object_mut().unwrap();
-    for (name, value) in changes.as_object().unwrap() {
-        if value.is_null() {
-            members.shift_remove(name);
-        } else {
-            members.insert(name.clone(), value.clone());
-        }
-    }
-    claims
 }
 
 fn header(signer: &Signer) -> Value {

@@ -1,9 +1,10 @@
 //! HTTP Basic in two readings: form-encoded (RFC 6749, section 2.3.1), and raw, as most clients
 //! send it.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::home::hash_of;
+use crate::support::registry::{client_json, secrets_json};
 use crate::support::{ENCODINGS, Encoding, Home, Program, Request, demo_without, request_of};
 
 /// Ids and secrets that form-decoding changes or fails on.
@@ -16,20 +17,15 @@ const PAIRS: [(&str, &str); 6] = [
     ("with%20triplet", "a-secret-of-a-client-whose-id-has-%2B-a+triplet"),
 ];
 
-fn client(id: &str, hash: &str) -> serde_json::Value {
-    json!({
-        "client_id": id,
-        "secrets": [{ "label": "a", "hash": hash }],
-        "scopes": ["read"],
-        "default_scopes": ["read"],
-        "introspects": ["https://api.example"],
-    })
+fn client(id: &str, hash: &str) -> Value {
+    let introspects = ["https://api.example"];
+    client_json(id, &json!({ "secrets": secrets_json(hash), "introspects": introspects }))
 }
 
 fn home() -> Home {
     let home = Home::new();
     let clients: Vec<_> = PAIRS.iter().map(|(id, secret)| client(id, &hash_of(secret))).collect();
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.register(&clients);
     home
 }
 
@@ -100,7 +96,7 @@ fn the_id_in_the_body_chooses_the_reading() {
     let (raw, decoded) =
         ("a-secret-of-the-raw-client-+-of-two", "a-secret-of-the-decoded-one-of-two");
     let clients = [client("a+b", &hash_of(raw)), client("a b", &hash_of(decoded))];
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.register(&clients);
     let server = Program::start(home, &[]);
     let ask = |pair: &str, body_id: Option<&str>, request_id: &str| {
         let mut form = demo_without(&["client_id", "client_secret"]);
@@ -146,7 +142,7 @@ fn a_reading_that_names_another_client_costs_its_budget() {
         client("victim", &hash_of("a-secret-of-the-client-that-is-named")),
         client("with+plus", &hash_of(PAIRS[4].1)),
     ];
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.register(&clients);
     let server = Program::start(home, &["--config", "grantd.toml", "--allow-demo-clients"]);
     let ask = |pair: &str| {
         let request = basic(Encoding::Urlencoded, pair).header("X-Forwarded-For", "192.0.2.1");
@@ -177,13 +173,9 @@ fn each_wrong_reading_costs_one_unit_of_the_budget() {
         "$pbkdf2-sha256$29000$hxAi5Ly3thZC6H3vfW.tVQ$lQwrwgKvH0R5Wx4G/bqic1o.ITsPz8fm6TSUU9ZGlkM";
     let slow = client("slow", slow);
     let (id, secret) = PAIRS[0];
-    let guessable = json!({
-        "client_id": id,
-        "secrets": [{ "label": "b", "hash": hash_of(secret) }, slow["secrets"][0]],
-        "scopes": ["read"],
-        "default_scopes": ["read"],
-    });
-    home.write("clients.json", &json!({ "clients": [guessable, slow] }).to_string());
+    let secrets = json!([{ "label": "b", "hash": hash_of(secret) }, slow["secrets"][0]]);
+    let guessable = client_json(id, &json!({ "secrets": secrets }));
+    home.register(&[guessable, slow]);
     let server = Program::start(home, &["--config", "grantd.toml"]);
     let ask = |pair: &str| server.ask(&basic(Encoding::Urlencoded, pair));
     let hashes = || server.metric("grantd_password_hashes_total ");

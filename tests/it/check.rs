@@ -11,6 +11,7 @@ use crate::support::Home;
 use crate::support::command::{Ended, run};
 use crate::support::home::{hash_of, secret_of, set_mode};
 use crate::support::ports::free_port;
+use crate::support::registry::{changed, client_json};
 
 /// A home whose registry causes no warning.
 fn quiet_home() -> Home {
@@ -20,10 +21,7 @@ fn quiet_home() -> Home {
 }
 
 fn client(id: &str, more: &Value) -> Value {
-    let secret = json!({ "label": "s", "hash": hash_of(&secret_of(id)) });
-    let mut client = json!({ "client_id": id, "scopes": ["read"], "secrets": [secret] });
-    client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    client
+    client_json(id, &changed(json!({ "default_scopes": null }), more))
 }
 
 /// Writes the registry, one client a line.
@@ -230,11 +228,8 @@ fn a_route_with_a_path_that_is_taken_is_refused() {
 fn probable_mistakes_in_a_registry_are_warned_of_with_their_place() {
     let home = Home::new();
     let hash = hash_of(&secret_of("a"));
-    let timed = |more: Value| {
-        let mut secret = json!({ "label": "s", "hash": hash });
-        secret.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({ "secrets": [secret] })
-    };
+    let timed =
+        |more: Value| json!({ "secrets": [changed(json!({ "label": "s", "hash": hash }), &more)] });
     for (more, says) in [
         (json!({ "scopes": [] }), "clients[1]: client b: can get no token: it has no scope"),
         (json!({ "secrets": [] }), "clients[1]: client b: can get no token: it has no secret"),

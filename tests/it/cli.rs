@@ -3,8 +3,11 @@
 use std::net::TcpListener;
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::support::command::{Ended, run};
-use crate::support::home::{hash_of, secret_of, set_mode, signing_key};
+use crate::support::home::{secret_of, set_mode, signing_key};
+use crate::support::registry::client_json;
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request};
 
 /// An RSA key of 1024 bits, made for this test and used nowhere else.
@@ -211,7 +214,7 @@ fn check_counts_clients_and_keys_and_warns() {
     let lines: Vec<_> = checked.assert_fine().lines().collect();
     let warning = "warning: clients.json: the demo clients (demo-client, vision-api-user) have";
     assert!(lines[0].starts_with(warning), "{lines:?}");
-    let registered = crate::support::home::registry().matches("\"client_id\"").count();
+    let registered = crate::support::registry::registry().matches("\"client_id\"").count();
     for (line, says) in lines[1..].iter().zip([
         ": client no-scope: can get no token: it has no scope",
         ": client no-secret: can get no token: it has no secret",
@@ -284,14 +287,7 @@ fn demo_clients_are_served_on_loopback_only() {
 #[test]
 fn a_registry_without_demo_clients_is_served_in_public() {
     let home = Home::new();
-    let hash = hash_of(&secret_of("own"));
-    home.write(
-        "clients.json",
-        &format!(
-            r#"{{"clients":[{{"client_id":"own","secrets":[{{"label":"a","hash":"{hash}"}}],
-                "scopes":["read"],"default_scopes":["read"]}}]}}"#
-        ),
-    );
+    home.register(&[client_json("own", &json!({}))]);
     let server = Program::start(home, &["--issuer", "https://auth.example"]);
     let secret = secret_of("own");
     let own = crate::support::request_of("own", &secret, &[]);
@@ -423,10 +419,10 @@ fn check_notes_settings_whose_meaning_has_changed() {
         (route.to_owned(), false, vec![], vec![PROXY, ROUTE]),
     ] {
         let home = Home::new();
-        let client = serde_json::json!({
+        let client = json!({
             "client_id": "a", "scopes": ["read"], "dpop_bound_access_tokens": bound,
         });
-        home.write("clients.json", &serde_json::json!({ "clients": [client] }).to_string());
+        home.register(&[client]);
         home.write("grantd.toml", &toml);
         let checked = run(home.command(&["check", "--config", "grantd.toml"]));
         let told = checked.assert_fine();

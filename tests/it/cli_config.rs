@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::command::{Ended, run, run_with_input};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::ports::free_port;
+use crate::support::registry::changed;
 use crate::support::{Home, Program};
 
 /// A home whose registry, keys and configuration are in a separate directory, so that the default
@@ -221,11 +222,7 @@ fn one_line_break_at_the_end_of_a_secret_is_dropped() {
 fn list_shows_which_clients_and_secrets_are_valid() {
     let home = Home::new();
     let hash = hash_of(&secret_of("a"));
-    let secret = |label: &str, more: Value| {
-        let mut secret = json!({ "label": label, "hash": hash });
-        secret.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        secret
-    };
+    let secret = |label: &str, more: Value| changed(json!({ "label": label, "hash": hash }), &more);
     let (soon, far) = (32_503_680_000_u64, 32_503_680_001_u64);
     home.write(
         "clients.json",

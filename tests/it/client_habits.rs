@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::registry::client_with_hash;
 use crate::support::sibling::{self, USER};
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, TOKEN, Token,
@@ -367,15 +368,7 @@ const SLOW: &str = "$2b$14$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m
 #[test]
 fn a_reset_connection_loses_its_place_in_the_hash_queue() {
     let home = Home::new();
-    let clients = ["first", "second", "left", "ended"].map(|id| {
-        json!({
-            "client_id": id,
-            "secrets": [{ "label": "a", "hash": SLOW }],
-            "scopes": ["read"],
-            "default_scopes": ["read"],
-        })
-    });
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.register(&["first", "second", "left", "ended"].map(|id| client_with_hash(id, SLOW)));
     home.write("grantd.toml", "[limits]\npassword_threads = 1\n");
     let server = Program::start(home, &["--config", "grantd.toml"]);
     let ask = |id: &str| {

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::home::{hash_of, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{changed, client_json};
 use crate::support::{
     ENCODINGS, Encoding, Home, Library, Program, Request, Response, Signer, Token, request_of,
 };
@@ -13,21 +14,12 @@ const START: u64 = 1_750_384_800;
 const NOW: u64 = START + 1000;
 
 fn home() -> Home {
-    let client = |id: &str, more: Value| {
-        let mut client = json!({
-            "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
-            "scopes": ["read"], "default_scopes": ["read"],
-        });
-        client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        client
-    };
     let home = Home::new();
-    let clients = json!({ "clients": [
-        client("may", json!({})),
-        client("must", json!({ "dpop_bound_access_tokens": true })),
-        client("reuser", json!({ "token_reuse": 600 })),
-    ]});
-    home.write("clients.json", &clients.to_string());
+    home.register(&[
+        client_json("may", &json!({})),
+        client_json("must", &json!({ "dpop_bound_access_tokens": true })),
+        client_json("reuser", &json!({ "token_reuse": 600 })),
+    ]);
     home
 }
 
@@ -49,18 +41,6 @@ fn header(signer: &Signer) -> Value {
 
 fn claims(now: u64) -> Value {
     json!({ "jti": unique(), "htm": "POST", "htu": URL, "iat": now })
-}
-
-fn changed(mut value: Value, changes: &Value) -> Value {
-    let members = value.as_object_mut().unwrap();
-    for (name, change) in changes.as_object().unwrap() {
-        if change.is_null() {
-            members.shift_remove(name);
-        } else {
-            members.insert(name.clone(), change.clone());
-        }
-    }
-    value
 }
 
 fn proof(signer: &Signer, now: u64) -> String {

@@ -9,8 +9,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::command::run;
-use crate::support::home::{grantd, registry, set_mode};
+use crate::support::home::{grantd, set_mode};
 use crate::support::program::as_user;
+use crate::support::registry::registry;
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, Token, wait_until};
 
 /// The service's user, and another user without any rights to its files.
@@ -150,7 +151,7 @@ fn a_world_writable_registry_is_refused() {
     home.write("jwks.json", keys);
     let client = json!({ "client_id": "signer", "auth_methods": ["private_key_jwt"],
                          "jwks": "jwks.json", "scopes": ["a"] });
-    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    home.register(&[client]);
     run(home.command(&["check"])).assert_fine();
     set_mode(&home.path("jwks.json"), 0o666);
     run(home.command(&["check"]))

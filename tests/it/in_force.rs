@@ -25,8 +25,8 @@ fn a_command_returns_once_its_change_is_in_force() {
         ("an:identifier", &["disable", "--id", "an:identifier"]),
     ] {
         let secret = match id {
-            "percent" => crate::support::home::PERCENT_SECRET.to_owned(),
-            "an:identifier" => crate::support::home::ODD_SECRET.to_owned(),
+            "percent" => crate::support::registry::PERCENT_SECRET.to_owned(),
+            "an:identifier" => crate::support::registry::ODD_SECRET.to_owned(),
             id => secret_of(id),
         };
         assert_eq!(ask(&server, id, &secret).status, 200, "{id}");

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::support::command::run;
 use crate::support::form::percent_encode;
-use crate::support::home::{hash_of, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{changed, client_json, client_without_secret, registry_of};
 use crate::support::status::{INTROSPECT, REVOKE, assert_revoked};
 use crate::support::{
     ENCODINGS, Encoding, Home, Program, Request, Response, Token, request_of, wait_until,
@@ -54,30 +55,17 @@ fn rsa_key() -> Value {
 /// One client for each way of authentication by certificate.
 fn home(toml: &str) -> Home {
     let by_name = |id: &str, field: &str, value: &str| {
-        json!({
-            "client_id": id, "auth_methods": ["tls_client_auth"], field: value,
-            "scopes": ["read"], "default_scopes": ["read"],
-        })
+        client_without_secret(id, &json!({ "auth_methods": ["tls_client_auth"], field: value }))
     };
     let by_keys = |id: &str, keys: &[Value]| {
-        json!({
-            "client_id": id, "auth_methods": ["self_signed_tls_client_auth"],
-            "jwks": { "keys": keys }, "scopes": ["read"], "default_scopes": ["read"],
-        })
-    };
-    let with_secret = |id: &str, more: Value| {
-        let mut client = json!({
-            "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
-            "scopes": ["read"], "default_scopes": ["read"],
-        });
-        client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        client
+        let methods = ["self_signed_tls_client_auth"];
+        client_without_secret(id, &json!({ "auth_methods": methods, "jwks": { "keys": keys } }))
     };
     let mut off = by_name("off", "tls_client_auth_subject_dn", ODD_NAME);
     off["enabled"] = false.into();
     let mut bound = by_name("bound", "tls_client_auth_san_dns", "client.example");
     bound["tls_client_certificate_bound_access_tokens"] = true.into();
-    let clients = json!({ "clients": [
+    let clients = [
         by_name("dn", "tls_client_auth_subject_dn", ODD_NAME),
         by_name("plain", "tls_client_auth_subject_dn", "CN=ed25519,O=Example,C=DE"),
         by_name("dns", "tls_client_auth_san_dns", "client.example"),
@@ -95,25 +83,34 @@ fn home(toml: &str) -> Home {
         by_keys("other-key", &[rsa_key()]),
         off,
         bound,
-        with_secret("bound-own", json!({
-            "tls_client_certificate_bound_access_tokens": true,
-            "auth_methods": [
-                "client_secret_basic", "client_secret_post", "self_signed_tls_client_auth",
-            ],
-            "jwks": { "keys": [odd_key()] },
-        })),
-        with_secret("bound-by-jwt", json!({
-            "tls_client_certificate_bound_access_tokens": true,
-            "auth_methods": ["client_secret_post", "private_key_jwt"],
-            "jwks": { "keys": [odd_key()] },
-        })),
-        with_secret("secret", json!({})),
-        with_secret("bound-secret", json!({
-            "tls_client_certificate_bound_access_tokens": true, "token_reuse": 60,
-        })),
-    ]});
+        client_json(
+            "bound-own",
+            &json!({
+                "tls_client_certificate_bound_access_tokens": true,
+                "auth_methods": [
+                    "client_secret_basic", "client_secret_post", "self_signed_tls_client_auth",
+                ],
+                "jwks": { "keys": [odd_key()] },
+            }),
+        ),
+        client_json(
+            "bound-by-jwt",
+            &json!({
+                "tls_client_certificate_bound_access_tokens": true,
+                "auth_methods": ["client_secret_post", "private_key_jwt"],
+                "jwks": { "keys": [odd_key()] },
+            }),
+        ),
+        client_json("secret", &json!({})),
+        client_json(
+            "bound-secret",
+            &json!({
+                "tls_client_certificate_bound_access_tokens": true, "token_reuse": 60,
+            }),
+        ),
+    ];
     let home = Home::new();
-    home.write("clients.json", &clients.to_string());
+    home.register(&clients);
     home.write("grantd.toml", toml);
     home
 }
@@ -445,7 +442,7 @@ fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
     let toml = "trusted_proxies = [\"127.0.0.0/8\"]";
     let home_of = |client: Value| {
         let home = home(toml);
-        home.write("clients.json", &json!({ "clients": [client] }).to_string());
+        home.register(&[client]);
         home
     };
     let mut client = json!({ "client_id": "c" });
@@ -587,11 +584,7 @@ fn metadata_lists_certificates_only_if_a_proxy_states_them() {
 
 #[test]
 fn invalid_certificate_settings_are_refused_with_their_place() {
-    let client = |more: Value| {
-        let mut entry = json!({ "client_id": "c" });
-        entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({ "clients": [entry] }).to_string()
-    };
+    let client = |more: Value| registry_of(&[changed(json!({ "client_id": "c" }), &more)]);
     for (more, says) in [
         (
             json!({ "auth_methods": ["tls_client_auth"] }),

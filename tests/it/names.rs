@@ -30,30 +30,26 @@ fn look_alikes() -> Vec<(Value, &'static str)> {
     ]
 }
 
-fn register(home: &Home, clients: &[Value]) {
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
-}
-
 #[test]
 fn a_name_with_outer_spaces_is_refused_in_the_registry() {
     let home = Home::new();
     let admin = json!({ "client_id": "admin" });
     for (entry, says) in look_alikes() {
-        register(&home, &[admin.clone(), entry]);
+        home.register(&[admin.clone(), entry]);
         let says = ["grantd: clients.json:1:", &format!(": clients[1].{says}")];
         run(home.command(&["check"])).assert_error(1, &says);
         let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         run(home.command(&serve)).assert_error(1, &says);
     }
     // A space inside a name is visible.
-    register(&home, &[admin, json!({ "client_id": "ad min", "audience": ["a b"] })]);
+    home.register(&[admin, json!({ "client_id": "ad min", "audience": ["a b"] })]);
     run(home.command(&["check"])).assert_fine();
 }
 
 #[test]
 fn a_name_with_outer_spaces_is_refused_by_every_command() {
     let home = Home::new();
-    register(&home, &[json!({ "client_id": "admin" })]);
+    home.register(&[json!({ "client_id": "admin" })]);
     let before = fs::read(home.clients()).unwrap();
     for (arguments, says) in [
         (&["add", "--id", "admin "][..], "--id: must not begin or end with a space"),

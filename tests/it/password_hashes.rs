@@ -5,7 +5,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::home::{registry, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{client_json, client_with_hash, registry_with};
 use crate::support::{
     DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, request_of, wait_until,
 };
@@ -27,27 +28,19 @@ const SECRET: &str = "imported-secret";
 /// The usual clients, and one client for each kind of hash.
 fn mixed_home() -> Home {
     let home = Home::new();
-    let mut document: Value = serde_json::from_str(&registry()).unwrap();
-    let clients = document["clients"].as_array_mut().unwrap();
-    clients
-        .extend(HASHES.map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }]))));
-    home.write("clients.json", &document.to_string());
+    home.write(
+        "clients.json",
+        &registry_with(&HASHES.map(|(id, hash)| client_with_hash(id, hash))),
+    );
     home
 }
 
 /// One client for each kind of hash and no other.
 fn slow_home(hashes: &[(&str, &str)]) -> Home {
     let home = Home::new();
-    let clients: Vec<_> = hashes
-        .iter()
-        .map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }])))
-        .collect();
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    let clients: Vec<_> = hashes.iter().map(|(id, hash)| client_with_hash(id, hash)).collect();
+    home.register(&clients);
     home
-}
-
-fn slow_client(id: &str, secrets: &Value) -> Value {
-    json!({ "client_id": id, "secrets": secrets, "scopes": ["read"], "default_scopes": ["read"] })
 }
 
 fn ask(server: &Program, encoding: Encoding, id: &str, secret: &str) -> Response {
@@ -163,9 +156,7 @@ fn an_unknown_id_keeps_its_cost_across_restarts_and_registry_changes() {
     // With one more client only the border between the kinds moves, by 3/19 - 3/20 of all ids.
     let text = std::fs::read_to_string(server.home.clients()).unwrap();
     let mut document: Value = serde_json::from_str(&text).unwrap();
-    let fast = crate::support::home::hash_of(&secret_of("more"));
-    let more = slow_client("more", &json!([{ "label": "a", "hash": fast }]));
-    document["clients"].as_array_mut().unwrap().push(more);
+    document["clients"].as_array_mut().unwrap().push(client_json("more", &json!({})));
     server.home.write("clients.json", &document.to_string());
     server.hang_up();
     wait_until(|| server.metric("grantd_snapshot_generation ") == 2);
@@ -185,8 +176,9 @@ fn each_of_several_secrets_is_accepted_while_it_is_valid() {
         { "label": "imported", "hash": HASHES[2].1 },
     ]);
     let over = json!([{ "label": "old", "hash": HASHES[0].1, "expires_at": past }]);
-    let clients = [slow_client("several", &secrets), slow_client("over", &over)];
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    let clients = [("several", secrets), ("over", over)];
+    let clients = clients.map(|(id, secrets)| client_json(id, &json!({ "secrets": secrets })));
+    home.register(&clients);
     let server = Program::start(home, &[]);
 
     assert_eq!(ask(&server, ENCODINGS[0], "several", &secret_of("several")).status, 200);
@@ -211,8 +203,7 @@ fn a_cached_secret_is_found_before_any_hash_is_computed() {
         { "label": "old", "hash": HASHES[1].1.replace("29000$hxAi", "29000$hxAj") },
         { "label": "new", "hash": HASHES[2].1 },
     ]);
-    let clients = json!({ "clients": [slow_client("rotating", &secrets)] });
-    home.write("clients.json", &clients.to_string());
+    home.register(&[client_json("rotating", &json!({ "secrets": secrets }))]);
     let server = Program::start(home, &[]);
     for _ in 0..10 {
         assert_eq!(ask(&server, ENCODINGS[0], "rotating", SECRET).status, 200);
@@ -231,11 +222,9 @@ const FULL_POOL: &str = "trusted_proxies = [\"127.0.0.1\"]\n\
 #[test]
 fn a_full_pool_refuses_with_retry_after_and_delays_no_fast_hash() {
     let home = Home::new();
-    let mut document: Value = serde_json::from_str(&registry()).unwrap();
-    let clients = document["clients"].as_array_mut().unwrap();
     let slow: Vec<_> = (0..8).map(|index| format!("slow-{index}")).collect();
-    clients.extend(slow.iter().map(|id| slow_client(id, &json!([{ "label": "a", "hash": SLOW }]))));
-    home.write("clients.json", &document.to_string());
+    let clients: Vec<_> = slow.iter().map(|id| client_with_hash(id, SLOW)).collect();
+    home.write("clients.json", &registry_with(&clients));
     home.write("grantd.toml", FULL_POOL);
     let server = Program::start(home, &["--config", "grantd.toml", "--allow-demo-clients"]);
 
@@ -295,11 +284,8 @@ fn a_cached_secret_survives_reloads_until_its_hash_or_client_is_removed() {
     let server = Program::start(slow_home(&HASHES), &[]);
     let reload = |hashes: &[(&str, &str)]| {
         let generation = server.metric("grantd_snapshot_generation ");
-        let clients: Vec<_> = hashes
-            .iter()
-            .map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }])))
-            .collect();
-        server.home.write("clients.json", &json!({ "clients": clients }).to_string());
+        let clients: Vec<_> = hashes.iter().map(|(id, hash)| client_with_hash(id, hash)).collect();
+        server.home.register(&clients);
         server.hang_up();
         wait_until(|| server.metric("grantd_snapshot_generation ") > generation);
     };

@@ -8,24 +8,19 @@ use serde_json::{Value, json};
 
 use crate::support::command::{run, run_with_input};
 use crate::support::home::{hash_of, secret_of, set_mode};
+use crate::support::registry::{client_json, client_without_secret, registry_of};
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Signer, Token, request_of,
     wait_until,
 };
 
 fn client(id: &str, more: impl Into<Value>) -> Value {
-    let mut client = json!({
-        "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
-        "scopes": ["read"], "default_scopes": ["read"],
-    });
-    let Value::Object(more) = more.into() else { panic!("not an object") };
-    client.as_object_mut().unwrap().extend(more);
-    client
+    client_json(id, &more.into())
 }
 
 fn register(home: &Home, clients: &[Value]) {
     // Replaces the file atomically, as good editors do.
-    let written = home.write("clients.json.new", &json!({ "clients": clients }).to_string());
+    let written = home.write("clients.json.new", &registry_of(clients));
     fs::rename(written, home.clients()).unwrap();
 }
 
@@ -283,8 +278,8 @@ fn a_changed_client_key_file_is_reloaded() {
     let [old, new] = [Signer::es256(), Signer::eddsa()];
     let home = Home::new();
     let by_key = |id: &str| {
-        json!({ "client_id": id, "auth_methods": ["private_key_jwt"], "scopes": ["read"],
-                "default_scopes": ["read"], "jwks": "keys/../c.json" })
+        let members = json!({ "auth_methods": ["private_key_jwt"], "jwks": "keys/../c.json" });
+        client_without_secret(id, &members)
     };
     // Two clients may name the same file.
     register(&home, &[by_key("c"), by_key("d"), client("a", json!({}))]);

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::support::home::hash_of;
+use crate::support::registry::client_with_hash;
 use crate::support::sibling::USER;
 use crate::support::status::token_of;
 use crate::support::{
@@ -264,12 +265,7 @@ fn a_scope_that_may_be_a_credential_is_withheld() {
 fn a_scope_that_is_the_secret_in_either_reading_is_withheld() {
     let home = Home::new();
     let secret = "S3cret+with/plus==0123456789abcdefgh";
-    let client = json!({
-        "client_id": "raw",
-        "secrets": [{ "label": "a", "hash": hash_of(secret) }],
-        "scopes": ["read"],
-    });
-    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    home.register(&[client_with_hash("raw", &hash_of(secret))]);
     let server = Program::start(home, &[]);
     let pair = format!("raw:{secret}");
     let encoded = form::percent_encode(secret.as_bytes());

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::command::run;
 use crate::support::home::{hash_of, secret_of};
+use crate::support::registry::client_json;
 use crate::support::{ENCODINGS, Home, Program, Request, request_of};
 
 fn home() -> Home {
@@ -12,10 +13,7 @@ fn home() -> Home {
         { "label": "old", "hash": hash_of(&secret_of("old")) },
         { "label": "new", "hash": hash_of(&secret_of("new")), "not_before": 1 },
     ]);
-    let client = json!({
-        "client_id": "a b/c", "secrets": secrets, "scopes": ["read"], "default_scopes": ["read"],
-    });
-    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    home.register(&[client_json("a b/c", &json!({ "secrets": secrets }))]);
     home
 }
 

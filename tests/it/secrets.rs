@@ -3,11 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use serde_json::json;
-
 use crate::support::canary::{CANARY, parts_of_token, refused};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::http::exchange_cut_off;
+use crate::support::registry::client_with_hash;
 use crate::support::sibling::USER;
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, demo_with, request_of};
 
@@ -109,12 +108,12 @@ fn a_demo_secret_is_refused_where_demo_clients_are_not_allowed() {
     // A SHA-256 hash of one is found at the start.
     let start = |ids: &[&str], toml: &str, arguments: &[&str]| {
         let home = Home::new();
-        let stored = clients.iter().filter(|(id, _)| ids.contains(id)).map(|(id, hash)| {
-            json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }],
-                    "scopes": ["read"], "default_scopes": ["read"] })
-        });
+        let stored = clients
+            .iter()
+            .filter(|(id, _)| ids.contains(id))
+            .map(|(id, hash)| client_with_hash(id, hash));
         let stored: Vec<_> = stored.collect();
-        home.write("clients.json", &json!({ "clients": stored }).to_string());
+        home.register(&stored);
         home.write("grantd.toml", toml);
         Program::start(home, &[&["--config", "grantd.toml"], arguments].concat())
     };

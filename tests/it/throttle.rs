@@ -5,7 +5,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::home::{registry, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{client_with_hash, registry_of, registry_with, secrets_json};
 use crate::support::{
     Connection, ENCODINGS, Encoding, Home, Program, Request, Response, request_of, wait_until,
 };
@@ -93,14 +94,8 @@ fn an_address_that_tries_many_clients_is_throttled_except_for_those_it_authentic
 /// The usual registry, and two clients whose secrets have a slow hash.
 fn home_with_slow(toml: &str) -> Home {
     let home = Home::new();
-    let mut document: Value = serde_json::from_str(&registry()).unwrap();
-    let clients = document["clients"].as_array_mut().unwrap();
-    let slow = |id: &str| {
-        json!({ "client_id": id, "secrets": [{ "label": "a", "hash": SLOW_HASH }],
-                "scopes": ["read"], "default_scopes": ["read"] })
-    };
-    clients.extend([slow("slow"), slow("other-slow")]);
-    home.write("clients.json", &document.to_string());
+    let slow = ["slow", "other-slow"].map(|id| client_with_hash(id, SLOW_HASH));
+    home.write("clients.json", &registry_with(&slow));
     home.write("grantd.toml", toml);
     home
 }
@@ -161,9 +156,7 @@ fn behind_an_undeclared_proxy_budgets_are_wider_and_random_secrets_have_none() {
 #[test]
 fn unknown_ids_have_the_budgets_of_their_decoys() {
     let home = Home::new();
-    let client = json!({ "client_id": "slow", "secrets": [{ "label": "a", "hash": SLOW_HASH }],
-                         "scopes": ["read"], "default_scopes": ["read"] });
-    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    home.register(&[client_with_hash("slow", SLOW_HASH)]);
     home.write(
         "grantd.toml",
         "[failures]\nclient_failures = 1\nseconds = 3600\nshared_factor = 3\n",
@@ -224,7 +217,7 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
     // A hash that takes about 0.1 s, for the clients that keep the queue full.
     let holder = |id: String| {
         let hash = SLOW_HASH.replace("$04$", "$11$");
-        json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }] })
+        json!({ "client_id": id, "secrets": secrets_json(&hash) })
     };
     let holders = (0..HOLDERS).map(|index| holder(format!("holder-{index}")));
     document["clients"].as_array_mut().unwrap().extend(holders);
@@ -309,16 +302,13 @@ enum Guessed {
 /// cached.
 fn logins_under_a_flood(addresses: usize, guessed: Guessed) -> [usize; 2] {
     let home = Home::new();
-    let client = |id: String, hash: &str| {
-        json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }],
-                "scopes": ["read"], "default_scopes": ["read"] })
-    };
     let registry = |hash_of_known: &str| {
-        let new = (0..LOGINS).map(|index| client(format!("new-{index}"), SLOWER_HASH));
-        let known = (0..LOGINS).map(|index| client(format!("known-{index}"), hash_of_known));
-        let insider = client("insider".to_owned(), hash_of_known);
+        let new = (0..LOGINS).map(|index| client_with_hash(&format!("new-{index}"), SLOWER_HASH));
+        let known =
+            (0..LOGINS).map(|index| client_with_hash(&format!("known-{index}"), hash_of_known));
+        let insider = client_with_hash("insider", hash_of_known);
         let clients: Vec<_> = new.chain(known).chain([insider]).collect();
-        json!({ "clients": clients }).to_string()
+        registry_of(&clients)
     };
     home.write("clients.json", &registry(SLOW_HASH));
     home.write("grantd.toml", "trusted_proxies = [\"127.0.0.1\"]\n");

@@ -1,8 +1,8 @@
 //! Cases that other token servers have got wrong.
 
 use crate::support::form::percent_encode;
-use crate::support::home::{ODD_SECRET, PERCENT_SECRET};
 use crate::support::http::{count_answers, exchange, exchange_cut_off};
+use crate::support::registry::{ODD_SECRET, PERCENT_SECRET};
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Program, Request, TOKEN, demo_with, demo_without,
 };

@@ -1,7 +1,8 @@
 //! The rules of the token endpoint, by number. Rule 5 (throttling) and the part of rule 20 about
 //! slow hashes are tested in `throttle.rs` and `password_hashes.rs`.
 
-use crate::support::home::{ODD_SECRET, PERCENT_SECRET, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{ODD_SECRET, PERCENT_SECRET};
 use crate::support::{
     DEMO, ENCODINGS, Encoding, Program, Request, Response, TOKEN, Token, demo_with, demo_without,
     request_of,

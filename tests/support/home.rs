@@ -8,8 +8,10 @@ use std::sync::OnceLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::support::registry::{registry, registry_of};
 
 /// Client registry, signing key and configuration of one server.
 pub(crate) struct Home {
@@ -48,6 +50,11 @@ impl Home {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
         path
+    }
+
+    /// Replaces the registry by one with these clients.
+    pub(crate) fn register(&self, clients: &[Value]) {
+        self.write("clients.json", &registry_of(clients));
     }
 
     pub(crate) fn write_key(&self, name: &str, pem: &str) -> PathBuf {
@@ -109,57 +116,3 @@ pub(crate) fn hash_of(secret: &str) -> String {
     let hash = digest(&SHA256, secret.as_bytes());
     format!("$sha256${}", URL_SAFE_NO_PAD.encode(hash))
 }
-
-/// The clients of the shipped registry, and one client for each rule that needs its own.
-pub(crate) fn registry() -> String {
-    let shipped = include_str!("../../clients.json");
-    let mut document: Value = serde_json::from_str(shipped).unwrap();
-    let clients = document["clients"].as_array_mut().unwrap();
-    let client = |id: &str, more: Value| {
-        let mut client = json!({
-            "client_id": id,
-            "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
-            "scopes": ["read", "write"],
-            "default_scopes": ["read"],
-        });
-        let more = more.as_object().unwrap().clone();
-        client.as_object_mut().unwrap().extend(more);
-        client
-    };
-    let timed = |id: &str, member: &str, at: u64| {
-        let mut secret = json!({ "label": "a", "hash": hash_of(&secret_of(id)) });
-        secret[member] = at.into();
-        client(id, json!({ "secrets": [secret] }))
-    };
-    clients.extend([
-        client("one-audience", json!({ "audience": ["https://api.example/one"] })),
-        client("two-audiences", json!({ "audience": AUDIENCES })),
-        client("no-default", json!({ "default_scopes": [] })),
-        client("no-scope", json!({ "scopes": [], "default_scopes": [] })),
-        client("basic-only", json!({ "auth_methods": ["client_secret_basic"] })),
-        client("post-only", json!({ "auth_methods": ["client_secret_post"] })),
-        client("no-secret", json!({ "secrets": [] })),
-        client("disabled", json!({ "enabled": false })),
-        client("reuser", json!({ "token_reuse": 600, "audience": AUDIENCES })),
-        client("timed", json!({ "server_timing": true })),
-        timed("expired", "expires_at", 1),
-        timed("not-yet", "not_before", 32_503_680_000),
-        client(
-            "an:identifier",
-            json!({ "secrets": [{ "label": "a", "hash": hash_of(ODD_SECRET) }] }),
-        ),
-        client(
-            "percent",
-            json!({ "secrets": [{ "label": "a", "hash": hash_of(PERCENT_SECRET) }] }),
-        ),
-    ]);
-    serde_json::to_string_pretty(&document).unwrap()
-}
-
-const AUDIENCES: [&str; 2] = ["https://api.example/one", "urn:example:two"];
-
-/// Contains every character that form-encoding or Basic could change.
-pub(crate) const ODD_SECRET: &str = " %&+ \"quoted\" a:b=c;d ~!@#$^*()'\\";
-
-/// Not a valid form encoding.
-pub(crate) const PERCENT_SECRET: &str = "100% sure that this is long enough %zz";

@@ -11,6 +11,7 @@ pub(crate) mod library;
 pub(crate) mod nginx;
 pub(crate) mod ports;
 pub(crate) mod program;
+pub(crate) mod registry;
 pub(crate) mod sibling;
 pub(crate) mod signer;
 pub(crate) mod status;
@@ -60,7 +61,7 @@ pub(crate) fn demo_without(names: &[&str]) -> Vec<(&'static str, &'static str)> 
     DEMO.into_iter().filter(|(name, _)| !names.contains(name)).collect()
 }
 
-/// The parameters of a client of [`home::registry`].
+/// The parameters of a client of [`registry::registry`].
 pub(crate) fn request_of<'a>(
     client: &'a str,
     secret: &'a str,

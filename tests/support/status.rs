@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::support::home::{hash_of, registry, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{client_json, registry_with};
 use crate::support::{Encoding, Home, Request, Response, request_of};
 
 pub(crate) const INTROSPECT: &str = "/connect/introspect";
@@ -21,25 +22,14 @@ pub(crate) const INACTIVE: &str = r#"{"active":false}"#;
 /// `resource-issuer`, which may introspect those for the issuer, and `cut-off`, whose tokens are
 /// valid from `not_before` on only.
 pub(crate) fn home_with(not_before: u64) -> Home {
+    let audiences = ["https://api.example/none", "https://api.example/one"];
+    let clients = [
+        client_json("resource-one", &json!({ "introspects": audiences })),
+        client_json("resource-issuer", &json!({ "introspects": [ISSUER] })),
+        client_json("cut-off", &json!({ "not_before": not_before, "token_reuse": 600 })),
+    ];
     let home = Home::new();
-    let mut document: Value = serde_json::from_str(&registry()).unwrap();
-    let client = |id: &str| {
-        json!({
-            "client_id": id,
-            "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
-            "scopes": ["read"],
-            "default_scopes": ["read"],
-        })
-    };
-    let mut one = client("resource-one");
-    one["introspects"] = json!(["https://api.example/none", "https://api.example/one"]);
-    let mut issuer = client("resource-issuer");
-    issuer["introspects"] = json!([ISSUER]);
-    let mut cut_off = client("cut-off");
-    cut_off["not_before"] = json!(not_before);
-    cut_off["token_reuse"] = json!(600);
-    document["clients"].as_array_mut().unwrap().extend([one, issuer, cut_off]);
-    home.write("clients.json", &document.to_string());
+    home.write("clients.json", &registry_with(&clients));
     home
 }
 

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use crate::deploy::configure;
 use crate::support::command::succeed;
 use crate::support::form::percent_encode;
-use crate::support::home::{self, hash_of, secret_of};
+use crate::support::home::secret_of;
 use crate::support::http::find;
 use crate::support::nginx::Nginx;
+use crate::support::registry::{client_json, client_without_secret, registry_with};
 use crate::support::sibling::USER;
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, TOKEN, Token,
@@ -60,35 +61,32 @@ impl Site {
 /// Two clients of the protected API, and three with a certificate: known by its name, known by its
 /// key, and only for bound tokens.
 fn registry(nginx: &Nginx) -> String {
-    let mut document: Value = serde_json::from_str(&home::registry()).unwrap();
     let of_api = |id: &str, scope: &str| {
-        json!({
-            "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
-            "scopes": [scope], "default_scopes": [scope], "audience": ["https://api.example.com"],
-        })
+        let audience = ["https://api.example.com"];
+        let members = json!({ "scopes": [scope], "default_scopes": [scope], "audience": audience });
+        client_json(id, &members)
     };
-    document["clients"].as_array_mut().unwrap().extend([
+    registry_with(&[
         of_api("reporting", "reports.read"),
         of_api("other", "other.read"),
-        json!({
-            "client_id": "certified", "auth_methods": ["tls_client_auth"],
-            "tls_client_auth_san_dns": "client.example",
-            "tls_client_certificate_bound_access_tokens": true,
-            "scopes": ["read"], "default_scopes": ["read"],
-        }),
-        json!({
-            "client_id": "self-signed", "auth_methods": ["self_signed_tls_client_auth"],
-            "jwks": { "keys": [public_key(&nginx.file("grantd/self-signed.key"))] },
-            "tls_client_certificate_bound_access_tokens": true,
-            "scopes": ["read"], "default_scopes": ["read"],
-        }),
-        json!({
-            "client_id": "bound", "secrets": [{ "label": "a", "hash": hash_of(&secret_of("bound")) }],
-            "tls_client_certificate_bound_access_tokens": true,
-            "scopes": ["read"], "default_scopes": ["read"],
-        }),
-    ]);
-    document.to_string()
+        client_without_secret(
+            "certified",
+            &json!({
+                "auth_methods": ["tls_client_auth"],
+                "tls_client_auth_san_dns": "client.example",
+                "tls_client_certificate_bound_access_tokens": true,
+            }),
+        ),
+        client_without_secret(
+            "self-signed",
+            &json!({
+                "auth_methods": ["self_signed_tls_client_auth"],
+                "jwks": { "keys": [public_key(&nginx.file("grantd/self-signed.key"))] },
+                "tls_client_certificate_bound_access_tokens": true,
+            }),
+        ),
+        client_json("bound", &json!({ "tls_client_certificate_bound_access_tokens": true })),
+    ])
 }
 
 /// A P-256 key as a JWK: openssl's output ends with the coordinates.

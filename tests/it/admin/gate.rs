@@ -8,8 +8,9 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 
 use crate::support::command::run;
-use crate::support::home::{hash_of, secret_of, set_mode, signing_key};
+use crate::support::home::{set_mode, signing_key};
 use crate::support::http::exchange;
+use crate::support::registry::client_json;
 use crate::support::{GUARD, Home, Program, Request, Response};
 
 const TOKEN: &str = "admin-token.Zq7xV2mK9pLs4tWc8yRb";
@@ -465,17 +466,10 @@ fn every_command_that_asks_a_server_sends_the_token() {
     }
 }
 
-/// A client that causes no warning.
-fn ordinary_client() -> String {
-    let hash = hash_of(&secret_of("a"));
-    let secret = serde_json::json!({ "label": "a", "hash": hash });
-    serde_json::json!({ "client_id": "a", "scopes": ["read"], "secrets": [secret] }).to_string()
-}
-
 #[test]
 fn check_warns_of_a_public_admin_listener_without_a_token() {
     let home = home_with_token(TOKEN);
-    home.write("clients.json", &format!("{{\"clients\": [{}]}}", ordinary_client()));
+    home.register(&[client_json("a", &json!({}))]);
     let (name, pem) = signing_key();
     home.write_key(name, pem);
     let check =
