@@ -13,10 +13,11 @@ use grantd::config::Limits;
 use grantd::form::media_type::MediaType;
 use grantd::form::multipart::Parts;
 use grantd::form::urlencoded;
-use request::{MULTIPART, URLENCODED};
+use support::request::{MULTIPART, URLENCODED};
 
-#[path = "support/request.rs"]
-mod request;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 criterion_group!(form, urlencoded, multipart);
 criterion_main!(form);

@@ -23,47 +23,23 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use client::Client;
 use grantd::clock::Clock;
 use grantd::config::Limits;
 use grantd::jose::key_life::Retention;
 use grantd::signing::batch::{BATCH, BatchKey};
 use grantd::store::key_directory;
-use oha::{Answer, Load};
-use probe::Probe;
-use raw::Alone;
-use request::URLENCODED;
-use service::Service;
-use spread::Spread;
+use support::client::{self, Client};
+use support::oha::{self, Answer, Load};
+use support::probe::Probe;
+use support::raw::{self, Alone};
+use support::request::URLENCODED;
+use support::service::Service;
+use support::spread::Spread;
+use support::{cores, demo, empty_server, token, wrk};
 
-#[path = "support/client.rs"]
-mod client;
-#[path = "support/cores.rs"]
-mod cores;
-#[path = "support/demo.rs"]
-mod demo;
-#[path = "support/empty_server.rs"]
-mod empty_server;
-#[path = "support/empty_service.rs"]
-mod empty_service;
-#[path = "support/oha.rs"]
-mod oha;
-#[path = "support/probe.rs"]
-mod probe;
-#[expect(dead_code, reason = "one core is measured")]
-#[path = "support/raw.rs"]
-mod raw;
-#[expect(dead_code, reason = "how a form is written makes no difference to a queue")]
-#[path = "support/request.rs"]
-mod request;
-#[path = "support/service.rs"]
-mod service;
-#[path = "support/spread.rs"]
-mod spread;
-#[path = "support/token.rs"]
-mod token;
-#[path = "support/wrk.rs"]
-mod wrk;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 const ROUNDS: usize = 5;
 /// Seconds of signing alone.

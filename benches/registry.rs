@@ -14,9 +14,11 @@ use grantd::clock::Clock;
 use grantd::random::Random;
 use grantd::server::Server;
 use grantd::store::client_file;
+use support::demo;
 
-#[path = "support/demo.rs"]
-mod demo;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 fn main() {
     // In test mode a small registry is enough.

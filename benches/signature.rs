@@ -21,10 +21,12 @@ use grantd::store::{client_file, key_directory};
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
+use support::demo;
 use tokio::runtime::Builder;
 
-#[path = "support/demo.rs"]
-mod demo;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 criterion_group!(signature, rs256);
 criterion_main!(signature);

@@ -15,34 +15,19 @@ use std::fs;
 use std::io;
 use std::process::ExitCode;
 
-use client::Client;
 use grantd::clock::Clock;
 use grantd::jose::key_life::Retention;
 use grantd::store::key_directory;
-use raw::Alone;
-use request::{MULTIPART, Payload, URLENCODED};
-use service::Service;
-use spread::Spread;
+use support::client::{self, Client};
+use support::raw::{self, Alone};
+use support::request::{MULTIPART, Payload, URLENCODED};
+use support::service::Service;
+use support::spread::Spread;
+use support::{cores, demo, token, wrk};
 
-#[path = "support/client.rs"]
-mod client;
-#[path = "support/cores.rs"]
-mod cores;
-#[path = "support/demo.rs"]
-mod demo;
-#[expect(dead_code, reason = "one core is measured")]
-#[path = "support/raw.rs"]
-mod raw;
-#[path = "support/request.rs"]
-mod request;
-#[path = "support/service.rs"]
-mod service;
-#[path = "support/spread.rs"]
-mod spread;
-#[path = "support/token.rs"]
-mod token;
-#[path = "support/wrk.rs"]
-mod wrk;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 const GOAL: f64 = 0.93;
 const ROUNDS: usize = 5;

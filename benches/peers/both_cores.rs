@@ -5,9 +5,10 @@ use std::path::Path;
 
 use grantd::config::Config;
 
-use crate::request::URLENCODED;
-use crate::service::Service;
-use crate::{Plan, cores, raw, wrk};
+use crate::Plan;
+use crate::support::request::URLENCODED;
+use crate::support::service::Service;
+use crate::support::{cores, raw, wrk};
 
 /// Enough for a batch on each core and as many requests in transit.
 const CONNECTIONS: u32 = 64;

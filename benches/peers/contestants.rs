@@ -9,11 +9,12 @@ use grantd::signing::batch::BatchKey;
 use grantd::store::key_directory;
 use serde_json::Value;
 
-use crate::client::{self, Client};
+use crate::Plan;
 use crate::install::{self, Authlib, OidcProvider};
-use crate::request::{MULTIPART, Payload, URLENCODED};
-use crate::service::Service;
-use crate::{Plan, cores, empty_server, empty_service, raw, token, wrk};
+use crate::support::client::{self, Client};
+use crate::support::request::{MULTIPART, Payload, URLENCODED};
+use crate::support::service::Service;
+use crate::support::{cores, empty_server, empty_service, raw, token, wrk};
 
 pub(crate) const RING: &str = "ring";
 pub(crate) const AWS_LC: &str = "aws-lc-rs";

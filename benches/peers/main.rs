@@ -28,6 +28,7 @@ use grantd::jose::key_life::Retention;
 use grantd::store::key_directory;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Report, Row, Sample};
+use support::{cores, demo, empty_server, raw};
 
 mod both_cores;
 mod chart;
@@ -35,28 +36,9 @@ mod contestants;
 mod install;
 mod report;
 
-#[path = "../support/client.rs"]
-mod client;
-#[path = "../support/cores.rs"]
-mod cores;
-#[path = "../support/demo.rs"]
-mod demo;
-#[path = "../support/empty_server.rs"]
-mod empty_server;
-#[path = "../support/empty_service.rs"]
-mod empty_service;
-#[path = "../support/raw.rs"]
-mod raw;
-#[path = "../support/request.rs"]
-mod request;
-#[path = "../support/service.rs"]
-mod service;
-#[path = "../support/spread.rs"]
-mod spread;
-#[path = "../support/token.rs"]
-mod token;
-#[path = "../support/wrk.rs"]
-mod wrk;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 /// The durations of the measurements.
 struct Plan {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::both_cores;
 use crate::contestants::{AUTO, BATCH, Contestant, INTROSPECT, OIDC_PROVIDER, REUSE, VALIDATE};
-use crate::spread::Spread;
+use crate::support::spread::Spread;
 
 /// The whole server, to the rate of eight at once.
 const BATCH_GOAL: f64 = 0.85;

@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use bytes::Bytes;
-use client::Client;
 use futures_util::stream::{self, Stream};
 use grantd::clock::Clock;
 use grantd::config::Config;
@@ -24,24 +23,19 @@ use grantd::store::key_directory;
 use grantd::telemetry::log_queue::{LogQueue, LogWriter};
 use grantd::telemetry::logging::json_lines;
 use multer::Multipart;
-use request::{MULTIPART, Payload, URLENCODED};
 use ring::rand::SystemRandom;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use support::client::{self, Client};
+use support::request::{MULTIPART, Payload, URLENCODED};
+use support::{demo, empty_service, token};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tracing::Level;
 
-#[path = "client.rs"]
-mod client;
-#[path = "demo.rs"]
-mod demo;
-#[path = "empty_service.rs"]
-mod empty_service;
-#[path = "request.rs"]
-mod request;
-#[path = "token.rs"]
-mod token;
+#[path = "mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;

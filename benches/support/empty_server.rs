@@ -3,8 +3,8 @@
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
-use crate::service::Service;
-use crate::{cores, empty_service};
+use super::service::Service;
+use super::{cores, empty_service};
 
 /// The first argument of the child process.
 const SERVE_EMPTY: &str = "serve-empty";

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::request::Payload;
+use super::request::Payload;
 
 /// How much longer than the load its answers may take.
 const PATIENCE_SECONDS: f64 = 30.0;

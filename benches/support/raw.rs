@@ -13,7 +13,7 @@ use grantd::store::key_directory;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 
-use crate::cores;
+use super::cores;
 
 /// The first argument of the child process.
 const SIGN: &str = "sign";

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use grantd::config::Config;
 
-use crate::client::Client;
-use crate::cores;
+use super::client::Client;
+use super::cores;
 
 /// Checks of a starting server, every 20 ms: a minute in all.
 const STARTING: u32 = 3000;

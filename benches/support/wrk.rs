@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::cores;
-use crate::request::Payload;
+use super::cores;
+use super::request::Payload;
 
 /// `wrk`'s report after `seconds` of token requests over this many connections. Panics unless every
 /// answer was the expected one.
