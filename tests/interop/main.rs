@@ -14,7 +14,8 @@ mod support;
 mod clients;
 mod deploy;
 mod load;
-mod night;
+
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
 mod readme;
+mod under_load;

@@ -1,19 +1,20 @@
 //! `grantd key rotate|retire|import` beside a running server: from one key to the next without a
 //! token that cannot be verified.
 
+mod import;
+mod retire;
+
 use std::fs;
-use std::path::Path;
 
 use grantd::clock::Clock;
 use grantd::jose::key_life::Retention;
 use grantd::store::key_directory;
 use serde_json::{Value, json};
 
-use crate::support::command::{Ended, run, run_with_input};
+use crate::support::command::{Ended, run};
 use crate::support::home::{set_mode, signing_key};
 use crate::support::{
-    Connection, DEMO, ENCODINGS, Encoding, Home, Library, Program, Request, Response, Token,
-    demo_with,
+    DEMO, ENCODINGS, Encoding, Home, Library, Program, Request, Response, Token, demo_with,
 };
 
 const JWKS: &str = "/.well-known/jwks.json";
@@ -282,204 +283,6 @@ fn during_a_rotation_every_token_can_be_verified() {
 }
 
 #[test]
-fn retire_moves_keys_that_are_gone_aside() {
-    let home = Home::new();
-    let at = now();
-    let retiring = put_key(&home, 5, at - KEPT_FOR - 1000);
-    let signing = put_key(&home, 6, at - 1000);
-    let text = fs::read(home.keys().join(&signing_key().0)).unwrap();
-    let server = Program::start(home, &[]);
-    let home = &server.home;
-    assert_eq!(kids(&server.ask(&Request::get(JWKS))), sorted([&*retiring, &*signing]));
-    assert!(!server.metrics().contains(first_kid()), "a key that is gone");
-    assert_eq!(printed(&key(home, &["list"])).len(), 3);
-
-    let file = format!("keys/{}.pem.retired", first_kid());
-    let expected = json!({ "kid": first_kid(), "state": "gone", "file": file });
-    assert_eq!(one(&key(home, &["retire"])), expected);
-    assert_eq!(reloaded(&server, 2), format!("keys removed: {}", first_kid()));
-    assert_eq!(kids(&server.ask(&Request::get(JWKS))), sorted([&*retiring, &*signing]));
-    assert_eq!(fs::read(home.path(&file)).unwrap(), text, "nothing is lost");
-    assert_eq!(files(home).len(), 3);
-    let states: Vec<_> =
-        printed(&key(home, &["list"])).iter().map(|key| key["state"].clone()).collect();
-    assert!(states.contains(&json!("signing")) && states.contains(&json!("retiring")));
-    assert_eq!(states.len(), 2);
-    // A second run removes nothing.
-    assert_eq!(key(home, &["retire"]).assert_fine(), "");
-    assert_eq!(run(Home::without_key().command(&["key", "retire"])).assert_fine(), "");
-}
-
-#[test]
-fn tokens_of_a_removed_key_are_rejected() {
-    let home = Home::new();
-    let at = now();
-    let gone = put_key(&home, 0, at - 100_000);
-    let leaked = put_key(&home, 0, at - 1000);
-    // It retired when the leaked key began to sign; the two before it are gone.
-    let between = put_key(&home, 0, at - 50_000);
-    let server = Program::start(home, &[]);
-    let request = Request::token(Encoding::Urlencoded, &DEMO);
-    let answer = server.ask(&request);
-    assert_eq!(Token::verified(&answer, server.address).header["kid"], *leaked);
-    let token = answer.json()["access_token"].as_str().unwrap().to_owned();
-    let validate =
-        Request::get("/connect/validate").header("Authorization", format!("Bearer {token}"));
-    let introspect = Request::new("POST", "/connect/introspect")
-        .form(Encoding::Urlencoded, &demo_with(&[("token", &token)]));
-    let mut connection = Connection::open(server.address);
-    assert_eq!(connection.ask(&validate).status, 204);
-    assert_eq!(server.ask(&introspect).json()["active"], true);
-
-    let out = printed(&key(&server.home, &["retire", &leaked]));
-    let states: Vec<_> =
-        out.iter().map(|key| (key["kid"].as_str(), key["state"].as_str())).collect();
-    // Computed without the leaked key, the oldest keys would count as retired just now.
-    assert_eq!(states.len(), 3, "{states:?}");
-    assert_eq!(states[2], (Some(&*leaked), Some("signing")));
-    for kid in [&*gone, first_kid()] {
-        assert!(states[..2].contains(&(Some(kid), Some("gone"))), "{states:?}");
-    }
-    assert!(reloaded(&server, 2).starts_with("keys removed: "));
-    assert_eq!(kids(&server.ask(&Request::get(JWKS))), [&*between]);
-    assert_eq!(connection.ask(&validate).status, 401);
-    assert_eq!(server.ask(&introspect).text(), "{\"active\":false}");
-    // The key before it is still in every cached key set, so it signs again.
-    let answer = server.ask(&request);
-    assert_eq!(Token::verified(&answer, server.address).header["kid"], *between);
-}
-
-#[test]
-fn retire_refuses_the_last_key_that_signs() {
-    let home = Home::new();
-    let refused = key(&home, &["retire", first_kid()]);
-    refused.assert_error(
-        1,
-        &["grantd: keys: no key that signs would be left: run `grantd key rotate`"],
-    );
-    let rotated = one(&key(&home, &["rotate"]));
-    let says = format!("the next one signs from {} on, in ", rotated["signs_from"]);
-    key(&home, &["retire", first_kid()])
-        .assert_error(1, &["no key that signs would be left", &says, "retire this one then"]);
-    assert_eq!(files(&home).len(), 2);
-    // The waiting key can be removed.
-    let waiting = rotated["kid"].as_str().unwrap();
-    assert_eq!(one(&key(&home, &["retire", waiting]))["state"], "published");
-    assert_eq!(one(&key(&home, &["list"]))["kid"], first_kid());
-}
-
-#[test]
-fn retire_refuses_an_unknown_kid() {
-    let home = Home::new();
-    // A `kid` may begin with a hyphen.
-    let unknown = format!("-{}", "a".repeat(42));
-    let says = format!("grantd: keys: holds no key {unknown}; `grantd key list` shows");
-    key(&home, &["retire", &unknown]).assert_error(1, &[&says]);
-    key(&home, &["retire", "--keys", "none", &unknown])
-        .assert_error(1, &["grantd: none: does not exist"]);
-    for wrong in ["x", "--kyes", &format!("{}/", "a".repeat(42)), &signing_key().0] {
-        key(&home, &["retire", wrong]).assert_error(2, &["grantd key list"]);
-    }
-    home.write_key("bad.pem", "text");
-    key(&home, &["retire"]).assert_error(1, &["grantd: keys/bad.pem: "]);
-}
-
-#[test]
-fn retire_finds_a_key_under_another_file_name() {
-    let home = Home::without_key();
-    home.write_key("by-hand.pem", &signing_key().1);
-    put_key(&home, 0, now() - 100_000);
-    let file = format!("{}.pem.retired", first_kid());
-    assert_eq!(one(&key(&home, &["retire"]))["file"], format!("keys/{file}"));
-    assert!(files(&home).contains(&file) && files(&home).len() == 2);
-}
-
-#[test]
-fn a_key_made_elsewhere_can_be_imported() {
-    let home = Home::without_key();
-    fs::remove_dir(home.keys()).unwrap();
-    // Headers in front of the imported key are dropped.
-    let text = format!("Signs-From: 5\n{}", signing_key().1);
-    set_mode(&home.write("elsewhere.pem", &text), 0o600);
-    let first = one(&key(&home, &["import", "elsewhere.pem"]));
-    assert_eq!((&first["kid"], &first["bits"]), (&json!(first_kid()), &json!(2048)));
-    assert_eq!(first["published_at"], first["signs_from"]);
-    assert!(now().abs_diff(seconds(&first, "signs_from")) < 600, "{first}");
-    assert_eq!(fs::read_to_string(home.path("elsewhere.pem")).unwrap(), text);
-    let kept = home.keys().join(&signing_key().0);
-    let kept_text = fs::read_to_string(&kept).unwrap();
-    assert!(kept_text.ends_with(&signing_key().1));
-    assert_eq!(mode(&kept), 0o600);
-    assert_eq!(mode(&home.keys()), 0o700);
-
-    // The second key is published first; it is read from standard input.
-    let other = Home::without_key();
-    let made = one(&key(&other, &["generate", "--bits", "3072"]));
-    let name = format!("{}.pem", made["kid"].as_str().unwrap());
-    let text = fs::read_to_string(other.keys().join(name)).unwrap();
-    let second = one(&run_with_input(home.command(&["key", "import", "-"]), &text));
-    assert_eq!((&second["kid"], &second["bits"]), (&made["kid"], &json!(3072)));
-    assert_eq!(seconds(&second, "signs_from"), seconds(&second, "published_at") + 600);
-    let server = Program::start(home, &[]);
-    assert_eq!(kids(&server.ask(&Request::get(JWKS))).len(), 2);
-    let token = server.ask(&Request::token(Encoding::Multipart, &DEMO));
-    assert_eq!(Token::verified(&token, server.address).header["kid"], first_kid());
-}
-
-#[test]
-fn import_refuses_what_the_server_would_not_load() {
-    let home = Home::new();
-    let (name, pem) = signing_key();
-    let refused = |ended: &Ended, says: &str| {
-        ended.assert_error(1, &[says]);
-        // The error contains no line of the key file.
-        assert!(!pem.lines().any(|line| line.len() == 64 && ended.stderr.contains(line)));
-        assert_eq!(files(&home), [&**name]);
-    };
-    for (text, says) in [
-        (pem.replace("PRIVATE KEY", "RSA PRIVATE KEY"), "is not an unencrypted PKCS#8 private key"),
-        (pem[..pem.len() / 2].to_owned(), "is not an unencrypted PKCS#8 private key"),
-        ("hunter2\n".to_owned(), "is not an unencrypted PKCS#8 private key in PEM"),
-        (crate::cli::SHORT_KEY.to_owned(), "is not a usable RSA key of 2048 to 4096 bits"),
-        (crate::cli::CURVE_KEY.to_owned(), "is not a usable RSA key of 2048 to 4096 bits"),
-        (pem.clone(), "already"),
-    ] {
-        set_mode(&home.write("a.pem", &text), 0o600);
-        let there = format!("grantd: keys/{name}: holds the key {} already", first_kid());
-        let is_there = says == "already";
-        let by_file = if is_there { there.clone() } else { format!("grantd: a.pem: {says}") };
-        refused(&key(&home, &["import", "a.pem"]), &by_file);
-        let by_pipe = if is_there { there } else { format!("grantd: standard input: {says}") };
-        refused(&run_with_input(home.command(&["key", "import", "-"]), &text), &by_pipe);
-    }
-    set_mode(&home.path("a.pem"), 0o644);
-    let open = "grantd: a.pem: can be read by everyone on this machine";
-    refused(&key(&home, &["import", "a.pem"]), open);
-    refused(&key(&home, &["import", "none.pem"]), "grantd: none.pem: cannot be read: ");
-    assert_eq!(key(&home, &["import"]).code, Some(2));
-    // A failed import creates no directory.
-    key(&home, &["import", "--keys", "new", "none.pem"]).assert_error(1, &["none.pem"]);
-    set_mode(&home.write("a.pem", "text"), 0o600);
-    key(&home, &["import", "--keys", "new", "a.pem"]).assert_error(1, &["a.pem"]);
-    assert!(!home.path("new").exists());
-}
-
-#[test]
-fn a_retired_key_can_be_imported_again() {
-    let home = Home::new();
-    let at = now();
-    put_key(&home, 0, at - 1000);
-    let retired = one(&key(&home, &["retire", first_kid()]));
-    assert_eq!(retired["state"], "retiring");
-    let file = retired["file"].as_str().unwrap();
-    let back = one(&key(&home, &["import", file]));
-    assert_eq!(back["kid"], first_kid());
-    assert!(seconds(&back, "signs_from") > at);
-    // A second removal puts it into the same place.
-    assert_eq!(one(&key(&home, &["retire", first_kid()]))["file"], file);
-}
-
-#[test]
 fn no_command_prints_key_material() {
     let home = Home::new();
     set_mode(&home.write("a.pem", &signing_key().1), 0o600);
@@ -500,11 +303,6 @@ fn no_command_prints_key_material() {
         }
     }
     assert!(lines > 60, "the lines of three keys");
-}
-
-fn mode(path: &Path) -> u32 {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
 #[test]
