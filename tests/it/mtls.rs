@@ -5,8 +5,6 @@
 
 mod settings;
 
-use std::io::Write;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};

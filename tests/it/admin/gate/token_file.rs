@@ -1,7 +1,6 @@
 //! The file of the admin token, its setting, and the commands that use it.
 
 use std::fs;
-use std::io::Write;
 
 use serde_json::{Value, json};
 
