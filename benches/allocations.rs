@@ -1,9 +1,9 @@
-//! How many heap allocations does a token cost?
+//! The heap allocations of a token.
 //!
-//! Counted and not timed, so the figures are exact and the same on every machine. The server writes
-//! its log lines meanwhile. `tests/allocations.rs` holds the result against the goal.
+//! Counted rather than timed, so the figures are exact and the same on every machine. The server
+//! writes its log lines meanwhile. `tests/allocations.rs` compares the result with the goal.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use allocations::{GOAL, measure};
 

@@ -1,12 +1,12 @@
-//! What a batch of eight signatures brings: signatures a second of `BatchKey`, ring and aws-lc-rs on
-//! this thread, in turns, for each key size.
+//! The gain from signing eight at once: signatures a second of `BatchKey`, ring and aws-lc-rs on
+//! one thread, alternating, for each key size.
 //!
 //! ```sh
 //! taskset -c 0 cargo bench --bench batch
 //! ```
 //!
-//! A turn takes some milliseconds, and each figure is the median of all turns: the machine's pace
-//! drifts, but it drifts for all three, so the ratios hold. Without `--bench` among the arguments
+//! A turn takes some milliseconds, and each figure is the median of all turns: the machine's speed
+//! drifts, but for all three alike, so the ratios hold. Without `--bench` among the arguments
 //! (`cargo test --benches`) everything runs once.
 
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};
 use grantd::clock::Clock;
 use grantd::internal::signing::batch::{BATCH, BatchKey};
 
-/// Key size, turns, and the goal: how many times ring's rate.
+/// Key size, number of turns, and the goal as a multiple of ring's rate.
 const CASES: [(KeySize, usize, f64); 3] =
     [(KeySize::Rsa2048, 600, 6.0), (KeySize::Rsa3072, 200, 4.0), (KeySize::Rsa4096, 120, 4.5)];
 

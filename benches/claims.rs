@@ -1,9 +1,9 @@
-//! How long does everything between the verified client and the signature take?
+//! The time from the verified client to the signing input.
 //!
-//! The grant is decided, the claims are written and encoded: out comes the signing input, in the
-//! buffer that becomes the answer.
+//! Decides the grant, writes and encodes the claims. The result is the signing input in the buffer
+//! that becomes the answer.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::hint::black_box;
 use std::path::Path;
@@ -25,7 +25,7 @@ criterion_main!(claims);
 /// Unix seconds.
 const NOW: u64 = 1_790_000_000;
 const ISSUER: &str = "https://auth.example.com";
-/// What an ordinary answer takes.
+/// The capacity that an ordinary answer needs.
 const CAPACITY: usize = 1280;
 
 fn signing_input(c: &mut Criterion) {
@@ -68,7 +68,7 @@ fn mint<'a>(client: &'a Client, request: &GrantRequest<'a>, key: &SigningKey) ->
     let grant = Grant::decide(client, request, ISSUER).unwrap();
     let buffer = Vec::with_capacity(CAPACITY);
     let input = mint_at_jwt(&grant, ISSUER, key, NOW, &[7; 16], buffer).unwrap();
-    // An empty signature adds its dot, and gives the buffer away without a copy.
+    // An empty signature only adds its dot, and returns the buffer without a copy.
     let mut buffer = input.finish(&[]);
     buffer.pop();
     buffer

@@ -1,12 +1,11 @@
-//! How long does it take to find out who the client is, and whether it is true?
+//! The time of client authentication.
 //!
-//! From parameters that are parsed already to a verified client: the lookup, one SHA-256, one
-//! comparison. The two refusals stand here because they must take what a success takes.
+//! From parsed parameters to a verified client: the look-up, one SHA-256, one comparison. The two
+//! refusals are measured because they must take as long as a success.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::hint::black_box;
-use std::net::{Ipv4Addr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,15 +22,14 @@ use grantd::internal::oauth::decoy::{DecoyKey, Decoys, Kind};
 use grantd::internal::oauth::error::Cause;
 use grantd::internal::oauth::password_hash::{PasswordHash, Work};
 use grantd::internal::store::client_file;
-use grantd::random::Random;
-use grantd::server::{Arrival, Peer, Server};
-use http_body_util::Full;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use hyper::{Request, StatusCode};
-use tokio::runtime::Builder;
+use hyper::StatusCode;
+use support::demo;
+use support::in_process::{InProcess, post};
+use support::request::URLENCODED;
 
-#[path = "support/demo.rs"]
-mod demo;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 criterion_group!(client_authentication, methods, second_request);
 criterion_main!(client_authentication);
@@ -49,16 +47,21 @@ fn methods(c: &mut Criterion) {
     let decoy = decoys.kind(&DecoyKey::new(&[7; DecoyKey::BYTES]), "x");
     let none = Parameters::default();
     let basic = format!("Basic {}", STANDARD.encode(format!("{ID}:{SECRET}")));
-    // RFC 6749, section 2.3.1 has both halves form-encoded.
+    // RFC 6749, section 2.3.1: both halves are form-encoded.
     let escaped = SECRET.replace('-', "%2D");
     let escaped = format!("Basic {}", STANDARD.encode(format!("{ID}:{escaped}")));
 
     let attempts = [
-        ("client_secret_post", Authorization::Absent, &post(ID, SECRET), Ok(ID)),
+        ("client_secret_post", Authorization::Absent, &parameters(ID, SECRET), Ok(ID)),
         ("client_secret_basic", Authorization::Present(basic.as_bytes()), &none, Ok(ID)),
         ("client_secret_basic, escaped", Authorization::Present(escaped.as_bytes()), &none, Ok(ID)),
-        ("wrong secret", Authorization::Absent, &post(ID, WRONG), Err(Cause::WrongSecret)),
-        ("unknown client", Authorization::Absent, &post("x", SECRET), Err(Cause::UnknownClient)),
+        ("wrong secret", Authorization::Absent, &parameters(ID, WRONG), Err(Cause::WrongSecret)),
+        (
+            "unknown client",
+            Authorization::Absent,
+            &parameters("x", SECRET),
+            Err(Cause::UnknownClient),
+        ),
     ];
     let mut group = c.benchmark_group("client_authentication");
     group.throughput(Throughput::Elements(1));
@@ -73,8 +76,8 @@ fn methods(c: &mut Criterion) {
     group.finish();
 }
 
-/// Whole requests for a token, without a socket. The slow hash is computed before the first is
-/// measured, and only once: the two must take the same.
+/// Whole token requests without a socket. The slow hash is computed once, before the measurement,
+/// so both must take the same time.
 fn second_request(c: &mut Criterion) {
     let (_directory, config) = demo::demo();
     let work = Work::ARGON2ID;
@@ -86,8 +89,7 @@ fn second_request(c: &mut Criterion) {
           "secrets": [{ "label": "a", "hash": slow.as_stored() }] },
     ] });
     std::fs::write(&config.live.clients, registry.to_string()).unwrap();
-    let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
-    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let server = InProcess::new(&config);
 
     let mut group = c.benchmark_group("second request");
     for (name, id) in [("sha256", "fast"), ("argon2id", "slow")] {
@@ -95,16 +97,8 @@ fn second_request(c: &mut Criterion) {
             "client_id={id}&client_secret={SECRET}&grant_type=client_credentials&scope=external-api"
         ));
         let ask = || {
-            let request = Request::post("/connect/token")
-                .header(HOST, "127.0.0.1")
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .header(CONTENT_LENGTH, body.len())
-                .body(Full::new(body.clone()))
-                .unwrap();
-            let peer = Peer::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)));
-            let arrival = Arrival { peer, first_byte: Clock::instant() };
-            let answer = runtime.block_on(server.service().respond(request, arrival));
-            assert_eq!(answer.status(), StatusCode::OK);
+            let request = post("/connect/token", URLENCODED.content_type, &body);
+            assert_eq!(server.respond(request).status(), StatusCode::OK);
         };
         let begin = Clock::instant();
         ask();
@@ -130,7 +124,7 @@ fn authenticate<'c>(
     Ok(verified.client)
 }
 
-fn post<'a>(id: &'a str, secret: &'a str) -> Parameters<'a> {
+fn parameters<'a>(id: &'a str, secret: &'a str) -> Parameters<'a> {
     let mut parameters = Parameters::default();
     for (name, value) in [
         ("client_id", id),

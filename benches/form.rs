@@ -1,9 +1,9 @@
-//! How long does it take to read a form?
+//! The time to read a form.
 //!
-//! Both encodings, with the same request, the same request with everything escaped that may be, and
-//! the largest form that the default limits let through.
+//! Both encodings of three forms: the usual request, the same with every character escaped that may
+//! be, and the largest form within the default limits.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::hint::black_box;
 
@@ -13,10 +13,11 @@ use grantd::config::LiveLimits;
 use grantd::internal::form::media_type::MediaType;
 use grantd::internal::form::multipart::Parts;
 use grantd::internal::form::urlencoded;
-use request::{MULTIPART, URLENCODED};
+use support::request::{MULTIPART, URLENCODED};
 
-#[path = "support/request.rs"]
-mod request;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 criterion_group!(form, urlencoded, multipart);
 criterion_main!(form);
@@ -43,7 +44,7 @@ fn urlencoded(c: &mut Criterion) {
     group.finish();
 }
 
-/// From the `Content-Type` on, since the boundary has to be found too.
+/// From the `Content-Type` on, since the boundary has to be found as well.
 fn multipart(c: &mut Criterion) {
     let limits = LiveLimits::default();
     let boundary = MULTIPART.content_type.split_once("boundary=").unwrap().1;
@@ -73,7 +74,7 @@ fn multipart(c: &mut Criterion) {
     group.finish();
 }
 
-/// Every letter of every value as a triplet.
+/// Every letter of every value as a percent triplet.
 fn escaped(form: &str) -> String {
     let pairs = form.split('&').map(|pair| {
         let (name, value) = pair.split_once('=').unwrap();
@@ -83,7 +84,7 @@ fn escaped(form: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// As many parameters as are allowed, the last of them so long that no byte more fits.
+/// As many parameters as the limits allow, the last of them as long as the rest of the body.
 fn largest(limits: &LiveLimits, part: impl Fn(&str, &str) -> String, end: &str) -> String {
     let mut form = part("client_id", "demo-client");
     for index in 2..limits.form_parts {

@@ -1,88 +1,64 @@
-//! How long does one wait when the server does not set the pace?
+//! How long requests wait if the client does not wait for the server (an open loop).
 //!
-//! Core 0 serves, with batches where the processor has them; core 1 asks, with `oha`, so many
-//! requests a second as it is told, whether or not they are answered. First at half the rate that the
-//! server can keep up (`wrk` in a closed loop finds it), then at four times that rate: what does not
-//! fit into the signing queue has to be refused at once, and what does fit may wait only as long as
-//! the queue is. Waits are given in batches of eight signatures, timed alone on core 0 in the same
-//! round, because machines drift by tens of per cent from minute to minute. Beside half of the rate
-//! stands how long the same load waits for hyper that does nothing: machines and load generators
-//! make one wait, too.
+//! Core 0 serves, with batches where the processor has them; core 1 sends requests with `oha` at a
+//! fixed rate, whether or not they are answered. First at half the rate that the server can sustain
+//! (which `wrk` finds in a closed loop), then at four times that rate: requests beyond the signing
+//! queue must be refused at once, and the others wait as long as the queue is. Waits are given in
+//! batches of eight signatures, timed on core 0 in the same round, because the speed of machines
+//! drifts by tens of per cent from minute to minute. The same load at half the rate is measured
+//! against an empty hyper service, which shows the share of the machine and the load generator.
 //!
 //! `cargo bench --bench overload -- 9` does nine rounds instead of five. With `--test`, or run by
-//! `cargo test`, there is one short round, and only what the answers say is checked. Needs Linux,
-//! two cores, `wrk`, `taskset`, and `oha` as `tests/run` installs it.
+//! `cargo test`, there is one short round, and only the answers are checked. Needs Linux, two
+//! cores, `wrk`, `taskset`, and `oha` as `tests/run` installs it.
 //!
-//! Where others use the machine too, give the session weight (`/proc/self/autogroup`), but no
-//! realtime policy: under one the server's two threads would take turns of tens of milliseconds on
-//! their core, which they do not in service.
+//! If others use the machine, raise the session's weight (`/proc/self/autogroup`), but do not use a
+//! realtime policy: under one, the server's two threads take turns of tens of milliseconds on their
+//! core, which they do not do in service.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use client::Client;
 use grantd::clock::Clock;
 use grantd::config::StartupLimits;
 use grantd::internal::jose::key_life::Retention;
 use grantd::internal::signing::batch::{BATCH, BatchKey};
 use grantd::internal::store::key_directory;
-use oha::{Answer, Load};
-use probe::Probe;
-use raw::Alone;
-use request::URLENCODED;
-use service::Service;
-use spread::Spread;
+use support::client::{self, Client};
+use support::oha::{self, Answer, Load};
+use support::probe::Probe;
+use support::raw::{self, Alone};
+use support::request::URLENCODED;
+use support::service::Service;
+use support::spread::Spread;
+use support::{cores, demo, empty_server, token, wrk};
 
-#[path = "support/client.rs"]
-mod client;
-#[path = "support/cores.rs"]
-mod cores;
-#[path = "support/demo.rs"]
-mod demo;
-#[path = "support/empty_server.rs"]
-mod empty_server;
-#[path = "support/empty_service.rs"]
-mod empty_service;
-#[path = "support/oha.rs"]
-mod oha;
-#[path = "support/probe.rs"]
-mod probe;
-#[expect(dead_code, reason = "one core is measured")]
-#[path = "support/raw.rs"]
-mod raw;
-#[expect(dead_code, reason = "how a form is written makes no difference to a queue")]
-#[path = "support/request.rs"]
-mod request;
-#[path = "support/service.rs"]
-mod service;
-#[path = "support/spread.rs"]
-mod spread;
-#[path = "support/token.rs"]
-mod token;
-#[path = "support/wrk.rs"]
-mod wrk;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 const ROUNDS: usize = 5;
-/// Of signing alone.
+/// Seconds of signing alone.
 const SIGN_SECONDS: f64 = 0.3;
-/// The first argument of this program once it is on the load's core, where all it starts stays too.
+/// The first argument of this program when it runs on the load's core. Its children stay there,
+/// too.
 const ASK: &str = "ask";
-/// At half of saturation; more than ever are under way.
+/// Connections at half of saturation: more than are ever busy.
 const FEW: usize = 64;
-/// Beyond saturation: twice the queue, nearly, so that it overflows while it is full.
+/// Connections beyond saturation: nearly twice the queue, so that it overflows.
 const MANY: usize = 1000;
 
-/// Requests a second where nothing is timed: fewer than the queue has places for, and more than
+/// Requests a second of the untimed run: fewer than the queue has places, and more than there are
 /// connections, of which each answer but the first counts.
 const SAFE: f64 = 200.0;
-/// The same beyond saturation, at least: more than the queue has places for, however slow the machine.
+/// The least rate beyond saturation: more than the queue has places, on a slow machine, too.
 const FLOOD: f64 = 2000.0;
 
-/// At half of saturation 99 of 100 wait at most so many batches.
+/// The goal at half of saturation: 99 of 100 requests wait at most this many batches.
 const GOAL_BATCHES: f64 = 4.0;
 
 fn main() -> ExitCode {
@@ -124,41 +100,41 @@ fn ask(arguments: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What one round has found. All times in milliseconds.
+/// The results of one round. All times in milliseconds.
 struct Round {
-    /// A batch of eight signatures, alone.
+    /// The time of a batch of eight signatures, signed alone.
     batch: f64,
-    /// Of its core, that signing alone had.
+    /// The share of its core that signing alone got.
     share: f64,
     /// Tokens a second in a closed loop.
     saturation: f64,
     half: Waits,
-    /// hyper that does nothing, as often asked: what the machine and the load make of it.
+    /// Waits for the empty hyper service at the same rate: the share of machine and load generator.
     empty: Waits,
-    /// Of what was asked for at half of saturation, sent in time.
+    /// The share of the requests at half of saturation that was sent in time.
     half_sent: f64,
-    /// Since they were sent: before that, they waited for one of the connections.
+    /// Since they were sent; before, they waited for one of the connections.
     admitted: Waits,
     admitted_since_due: Waits,
     /// Since they were sent.
     refused: Waits,
-    /// The same at four times saturation.
+    /// The share of the requests at four times saturation that was sent in time.
     over_sent: f64,
     /// Tokens a second meanwhile.
     over_rate: f64,
-    /// The longest that one of the connections, all of them opened at once, took to open.
+    /// The longest time to open a connection, when all of them are opened at once.
     over_connect: f64,
-    /// Of [`MANY`] that asked at the same moment, refused with a `Retry-After`; the others were not.
+    /// Of [`MANY`] concurrent requests, those refused with a `Retry-After`; the others got a token.
     burst: usize,
 }
 
 impl Round {
-    /// What a full queue takes to sign.
+    /// The time to sign a full queue.
     fn bound(&self) -> f64 {
         self.batch * (StartupLimits::default().signing_queue as f64 / BATCH as f64)
     }
 
-    /// What a full queue takes at the rate at which tokens did come.
+    /// The time to sign a full queue at the measured rate of tokens.
     fn bound_as_served(&self) -> f64 {
         StartupLimits::default().signing_queue as f64 / self.over_rate * 1e3
     }
@@ -172,7 +148,7 @@ fn since_sent(answer: &Answer) -> f64 {
     answer.answered - answer.sent
 }
 
-/// How long answers of one kind took.
+/// The waits for answers of one kind.
 struct Waits {
     count: usize,
     p50: f64,
@@ -182,8 +158,8 @@ struct Waits {
 }
 
 impl Waits {
-    /// Of the answers with this status, of which there must be one. Those that had to wait for a new
-    /// connection are counted, but tell nothing of the queue.
+    /// The waits for answers with this status; there must be at least one. Answers that waited for
+    /// a new connection are counted, but their waits are left out.
     fn of(answers: &[Answer], status: u16, wait: fn(&Answer) -> f64) -> Self {
         let of_status = || answers.iter().filter(|answer| answer.status == status);
         let mut waits: Vec<f64> = of_status()
@@ -198,7 +174,7 @@ impl Waits {
     }
 }
 
-/// How long everything is measured.
+/// The durations of the measurements.
 struct Plan {
     rounds: usize,
     find_seconds: u64,
@@ -214,7 +190,7 @@ fn measure(plan: &Plan) -> Vec<Round> {
     key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let server = Server(Service::grantd(&config, directory.path(), "auto"));
     server.verify_one();
-    // Connections, the log's thread and the processor's clock are warm after this.
+    // After this, connections, the log's thread and the processor's clock are warm.
     server.saturate(1);
     let empty = empty_server::start();
     (0..plan.rounds).map(|_| server.round(empty.address, &config.live.keys, plan)).collect()
@@ -242,7 +218,7 @@ impl Server {
         let below = load(FEW, if timed { saturation / 2.0 } else { SAFE });
         let answers = below.run();
         let half = Waits::of(&answers, 200, since_due);
-        assert_eq!(half.count, answers.len(), "somebody was refused though there was room");
+        assert_eq!(half.count, answers.len(), "a request was refused although the queue had room");
         let half_sent = below.sent_share(&answers);
         let empty = Waits::of(&Load { address: empty, ..below }.run(), 200, since_due);
 
@@ -275,9 +251,10 @@ impl Server {
         }
     }
 
-    /// Many ask at the same moment. Gives the number of refusals; each has to say when to come back.
+    /// Sends many requests at the same moment and returns the number of refusals; each must have a
+    /// `Retry-After`.
     ///
-    /// The server stands still until all have asked, so that it cannot keep up however slow they are.
+    /// The server is stopped until all are sent, so that it cannot keep up even if they are slow.
     fn burst(&self) -> usize {
         let request = client::post(URLENCODED.content_type, URLENCODED.body);
         let mut probes: Vec<Probe> =
@@ -296,7 +273,7 @@ impl Server {
             }
         };
         let refused = probes.into_iter().map(says_when).filter(|refused| *refused).count();
-        assert_ne!(refused, 0, "nobody was refused");
+        assert_ne!(refused, 0, "no request was refused");
         refused
     }
 
@@ -305,7 +282,7 @@ impl Server {
         assert!(kill.unwrap().success());
     }
 
-    /// Panics unless the server gives out a token that its key set verifies.
+    /// Panics unless the server issues a token that its key set verifies.
     fn verify_one(&self) {
         let mut client = Client::connect(self.0.address).unwrap();
         let key_set = client.exchange(client::GET_KEY_SET).to_vec();
@@ -313,7 +290,7 @@ impl Server {
         token::verify(client.exchange(&request), &key_set, "demo-client");
     }
 
-    /// Tokens a second when 64 clients ask again as soon as they have been answered.
+    /// Tokens a second with 64 clients that ask again as soon as they have an answer.
     fn saturate(&self, seconds: u64) -> f64 {
         wrk::rate(&wrk::load(self.0.address, &URLENCODED, 64, seconds))
     }

@@ -1,10 +1,10 @@
-//! How large may a registry be?
+//! The cost of a large registry.
 //!
-//! A registry of a million clients is written, a server is made of it, and what that takes is
-//! printed: time from the file to a server that could serve, resident memory at its peak and once it
-//! has settled, and the time of one look-up. `GRANTD_BENCH_CLIENTS` sets another size.
+//! Writes a registry of a million clients, makes a server of it, and prints the cost: the time
+//! until the server could serve, peak and settled resident memory, and the time of one look-up.
+//! `GRANTD_BENCH_CLIENTS` sets another size.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -12,20 +12,23 @@ use std::time::Duration;
 
 use grantd::clock::Clock;
 use grantd::internal::store::client_file;
+use grantd::internal::store::client_file;
 use grantd::random::Random;
 use grantd::server::Server;
+use support::demo;
 
-#[path = "support/demo.rs"]
-mod demo;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 fn main() {
-    // In test mode a few are enough to see that it works.
+    // In test mode a small registry is enough.
     let is_test = !std::env::args().any(|argument| argument == "--bench");
     let given = std::env::var("GRANTD_BENCH_CLIENTS").ok();
     let clients = given.map_or(if is_test { 1000 } else { 1_000_000 }, |n| n.parse().unwrap());
     let (_directory, config) = demo::demo();
     let bytes = write_registry(&config.live.clients, clients);
-    // A key, so that making one is not counted.
+    // Makes the signing key in advance, so that it is not measured.
     drop(Server::new(&demo::demo().1, Clock::system(), Random::system()));
 
     let before = memory("VmRSS");
@@ -42,12 +45,12 @@ fn main() {
     println!("look-up: {} ns", look_up(&registry, clients).as_nanos());
 }
 
-/// As many clients as operators have: a secret, two scopes, an audience, a claim.
+/// Clients of a usual size: a secret, two scopes, an audience, a claim.
 fn write_registry(file: &std::path::Path, clients: usize) -> usize {
     let mut text = String::from("{\"clients\": [\n");
     for index in 0..clients {
         let comma = if index == 0 { "" } else { ",\n" };
-        // 43 characters of base64url whose last has no bits to spare.
+        // 43 characters of base64url; the last one has no spare bits.
         write!(
             text,
             "{comma}{{\"client_id\":\"client-{index:08}\",\"enabled\":true,\"secrets\":[{{\
@@ -65,7 +68,7 @@ fn write_registry(file: &std::path::Path, clients: usize) -> usize {
     text.len()
 }
 
-/// The mean of many look-ups in an order that no cache foresees.
+/// The mean of many look-ups in an order that defeats caches.
 fn look_up(registry: &grantd::internal::oauth::client::Registry, clients: usize) -> Duration {
     let count: u32 = 1_000_000;
     let ids: Vec<String> = (0..count as usize)

@@ -1,9 +1,9 @@
-//! How long does a signature take, and what does the way to it add?
+//! The time of a signature, and of the way to it.
 //!
-//! For each size of key: ring alone, ring as the server calls it, and the whole way through the
-//! engine's queue to a signing thread and back. The first is what all others are measured against.
+//! For each key size: ring alone, ring as the server calls it, and the whole way through the
+//! signing queue to a signing thread and back. The first is the reference.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -21,10 +21,12 @@ use grantd::internal::store::{client_file, key_directory};
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
+use support::demo;
 use tokio::runtime::Builder;
 
-#[path = "support/demo.rs"]
-mod demo;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 criterion_group!(signature, rs256);
 criterion_main!(signature);
@@ -74,7 +76,7 @@ fn rs256(c: &mut Criterion) {
                 assert_eq!(signature[..length], expected);
             });
         });
-        // Sequential: the time of one token on an idle server, and not what an engine can do.
+        // Sequential: the time of one token on an idle server, not the throughput.
         group.bench_function(BenchmarkId::new("engine", bits), |bencher| {
             bencher.iter(|| {
                 let input = signing_input(client, &key);

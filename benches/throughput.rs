@@ -1,48 +1,33 @@
-//! How much of one core's signatures become tokens?
+//! The share of one core's signatures that become tokens.
 //!
-//! Core 0 signs with ring and nothing else; then core 0 serves and core 1 asks, with `wrk` and 32
-//! connections. Machines drift by tens of per cent from minute to minute, so both are measured by
-//! turns and each pair has a ratio of its own. Beside it stands what no drift can touch: the share
-//! of the server's processor time that its signing threads had.
+//! Core 0 signs with ring only; then core 0 serves and core 1 sends requests, with `wrk` and 32
+//! connections. The speed of machines drifts by tens of per cent from minute to minute, so the two
+//! alternate and each pair has its own ratio. The signing threads' share of the server's processor
+//! time is reported as well: it does not depend on the drift.
 //!
 //! `cargo bench --bench throughput -- 9` does nine rounds instead of five. With `--test`, or run by
-//! `cargo test`, there is one short round, and only what the answers say is checked. Needs Linux,
-//! two cores, `wrk` and `taskset`.
+//! `cargo test`, there is one short round, and only the answers are checked. Needs Linux, two
+//! cores, `wrk` and `taskset`.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::fs;
 use std::io;
 use std::process::ExitCode;
 
-use client::Client;
 use grantd::clock::Clock;
 use grantd::internal::jose::key_life::Retention;
 use grantd::internal::store::key_directory;
-use raw::Alone;
-use request::{MULTIPART, Payload, URLENCODED};
-use service::Service;
-use spread::Spread;
+use support::client::{self, Client};
+use support::raw::{self, Alone};
+use support::request::{MULTIPART, Payload, URLENCODED};
+use support::service::Service;
+use support::spread::Spread;
+use support::{cores, demo, token, wrk};
 
-#[path = "support/client.rs"]
-mod client;
-#[path = "support/cores.rs"]
-mod cores;
-#[path = "support/demo.rs"]
-mod demo;
-#[expect(dead_code, reason = "one core is measured")]
-#[path = "support/raw.rs"]
-mod raw;
-#[path = "support/request.rs"]
-mod request;
-#[path = "support/service.rs"]
-mod service;
-#[path = "support/spread.rs"]
-mod spread;
-#[path = "support/token.rs"]
-mod token;
-#[path = "support/wrk.rs"]
-mod wrk;
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 const GOAL: f64 = 0.93;
 const ROUNDS: usize = 5;
@@ -68,7 +53,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Tokens in one encoding, and ring alone just before.
+/// The rate of tokens in one encoding, and of ring alone just before.
 struct Pair {
     ring: Alone,
     /// Tokens a second.
@@ -83,7 +68,7 @@ impl Pair {
     }
 }
 
-/// All pairs of both encodings signed by ring, and of one as the machine signs best.
+/// The pairs of both encodings with ring, and of one encoding with the default signer.
 type Measured = [(String, Vec<Pair>); 3];
 
 fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
@@ -94,7 +79,7 @@ fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
     key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let servers = ["ring", "auto"].map(|signer| {
         let server = Service::grantd(&config, directory.path(), signer);
-        // Connections, the log's thread and the processor's clock are warm after this.
+        // After this, connections, the log's thread and the processor's clock are warm.
         load(&server, &URLENCODED, 1);
         (signer, server)
     });
@@ -139,8 +124,8 @@ fn row(name: &str, digits: usize, values: impl Iterator<Item = f64>) {
     println!("{name:<18} {:.digits$}", Spread::of(values));
 }
 
-/// Tokens a second and the signing threads' share, for `seconds`, after one token has been
-/// verified.
+/// Verifies one token, then returns the tokens a second and the signing threads' share over
+/// `seconds`.
 fn load(server: &Service, payload: &Payload, seconds: u64) -> (f64, f64) {
     let mut client = Client::connect(server.address).unwrap();
     let key_set = client.exchange(client::GET_KEY_SET).to_vec();
@@ -153,7 +138,8 @@ fn load(server: &Service, payload: &Payload, seconds: u64) -> (f64, f64) {
     (rate, (after.signing - before.signing) / (after.all - before.all))
 }
 
-/// What a server's threads have run so far, in nanoseconds: the first number of each `schedstat`.
+/// The processor time of a server's threads so far, in nanoseconds: the first number of each
+/// `schedstat`.
 #[derive(Default)]
 struct Busy {
     all: f64,

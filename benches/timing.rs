@@ -1,17 +1,17 @@
-//! Does the time depend on a secret? The test of Reparaz, Balasch and Verbauwhede ("Dude, is my code
-//! constant time?", DATE 2017): two classes of input, by turns at random, and Welch's t-test on their
-//! times.
+//! Whether a time depends on a secret. The test of Reparaz, Balasch and Verbauwhede ("Dude, is my
+//! code constant time?", DATE 2017): two classes of input in random order, and Welch's t-test on
+//! their times.
 //!
 //! ```sh
 //! cargo bench --bench timing --no-run && chrt -f 50 taskset -c 0 cargo bench --bench timing
 //! ```
 //!
-//! A `|t|` above 4.5 is a leak. Leaks that are planted here must show with more than 10, or the
-//! machine is too noisy for the others' silence to mean anything. Either failing fails the bench.
-//! Beside a busy hyperthread a difference of one per cent in a batch is about as large as the noise:
-//! take a quiet machine. What no measurement shows, `tests/constant-time` may.
+//! A `|t|` above 4.5 is a leak. Planted leaks must exceed 10; otherwise the machine is too noisy
+//! for a result. Either failure fails the bench. Beside a busy hyperthread the noise is as large as
+//! one per cent of a batch, so use a quiet machine. `tests/constant-time` finds leaks that no
+//! measurement shows.
 //!
-//! `GRANTD_TIMING_MEASUREMENTS` (of signatures; of secrets, eight times as many) makes it longer.
+//! `GRANTD_TIMING_MEASUREMENTS` sets the number of signatures (secrets: eight times as many).
 //! Without `--bench` among the arguments (`cargo test --benches`) everything runs a few times and
 //! nothing is judged.
 
@@ -32,24 +32,24 @@ mod welch;
 
 use welch::{Class, Times};
 
-/// Above this two classes differ (Goodwill, Jun, Jaffe and Rohatgi, "A testing methodology for
+/// Above this the two classes differ (Goodwill, Jun, Jaffe and Rohatgi, "A testing methodology for
 /// side-channel resistance validation", 2011).
 const LEAK: f64 = 4.5;
 
-/// What a planted leak must exceed.
+/// The least `|t|` of a planted leak.
 const PLAIN: f64 = 10.0;
 
-/// Batches that are timed for each pair of classes, some 20 s.
+/// Batches timed for each pair of classes, about 20 s.
 const MEASUREMENTS: usize = 25_000;
 
 /// Keys of each class.
 const KEYS: usize = 16;
 
-/// Bytes of a message, and of its fixed value, in which five bits of eight are set.
+/// The length of a message, and its fixed value, in which five bits of eight are set.
 const MESSAGE: usize = 64;
 const FIXED: u8 = b'm';
 
-/// Comparisons that are timed at once: one alone is a few steps of the clock.
+/// Comparisons timed together: a single one takes a few ticks of the clock.
 const COMPARISONS: usize = 8;
 
 /// Characters of a client's secret.
@@ -121,7 +121,7 @@ impl Bench {
             },
         )?;
 
-        // Copies of one key are as many objects in as many places as different keys are.
+        // Copies of one key are separate objects in memory, as different keys are.
         let mut keys = Vec::new();
         for _ in 0..KEYS {
             keys.push([&*fixed, &*generate()?].map(BatchKey::new));
@@ -140,8 +140,8 @@ impl Bench {
         })
     }
 
-    /// Hashing what a client presents and comparing it with what is stored: the right secret against
-    /// wrong ones of its length.
+    /// Hashes a presented secret and compares it with the stored hash: the right secret against
+    /// wrong ones of the same length.
     fn secrets(&mut self) -> io::Result<()> {
         let random = self.random.clone();
         let right = [b's'; SECRET];
@@ -189,7 +189,7 @@ impl Bench {
         mut measure: impl FnMut(Class) -> io::Result<u64>,
     ) -> io::Result<()> {
         let mut times = Times::default();
-        // The first ones bring code and data into the caches.
+        // The first ones warm the caches and are dropped.
         for number in 0..count + count / 20 {
             let mut coin = [0];
             self.random.fill(&mut coin).map_err(failed)?;
@@ -219,7 +219,8 @@ enum Wanted {
     Leak,
 }
 
-/// Overwrites what is random with what is fixed, if that is the class; by the same steps if not.
+/// Overwrites random input with the fixed one in the fixed class; performs the same steps in the
+/// other.
 fn choose(class: Class, fixed: &[u8], random: &mut [u8]) {
     let keep = black_box(if class == Class::Fixed { 0 } else { u8::MAX });
     for (random, fixed) in random.iter_mut().zip(fixed) {
@@ -241,8 +242,8 @@ fn sign(key: &BatchKey, messages: &[[u8; MESSAGE]; BATCH]) {
     assert_eq!(passed, [true; BATCH]);
 }
 
-/// What square-and-multiply would do in addition, by a secret that is the message: a product of 1024
-/// bits for every bit that is set, of as many bits as the exponents of both primes have.
+/// The extra work of square-and-multiply if the message were the secret: one product of 1024 bits
+/// for each bit that is set. The message has as many bits as the exponents of both primes.
 fn multiply_bits(secret: &[u8]) {
     for bit in secret[..256].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1)) {
         if bit == 1 {

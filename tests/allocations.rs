@@ -1,6 +1,6 @@
-//! A token costs few heap allocations, and no more tomorrow than today.
+//! The heap allocations of a token stay below the goal.
 //!
-//! A binary of its own, since it counts through the process's allocator.
+//! A test binary of its own, since the counting allocator is the process's global allocator.
 
 #![expect(clippy::unwrap_used, reason = "shared with the bench, where no test attribute allows it")]
 

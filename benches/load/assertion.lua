@@ -1,6 +1,6 @@
 -- SIGNED=target/load/signed wrk -t1 -c32 -d10s --latency -s benches/load/assertion.lua http://127.0.0.1:8080/connect/token
--- Tokens by private_key_jwt: a form with an assertion of its own for each request. A line each, as
--- `cargo run --release --example signed -- assertion` writes them; the last one is left out.
+-- Tokens by private_key_jwt: each request has its own assertion. The file has one form a line, as
+-- written by `cargo run --release --example signed -- assertion`; the last line is not used.
 
 local file = assert(os.getenv("SIGNED"), "SIGNED is not set") .. "/assertion"
 local forms = {}
@@ -15,7 +15,7 @@ local sent = 0
 function request()
     sent = sent + 1
     if sent >= #forms then
-        -- Each is good for one use.
+        -- Each line is valid for one use.
         wrk.thread:stop()
         sent = #forms - 1
     end

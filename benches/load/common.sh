@@ -1,6 +1,6 @@
-# Read by the scripts beside it, each of which has set `install`: what brings its tool.
-# Sets: encoding, seconds, connections, url, tool, body (a file), content_type, guard. The first line
-# that it prints says what is measured.
+# Sourced by the scripts in this directory, each of which sets `install`, the command that installs
+# its tool. Sets: encoding, seconds, connections, url, tool, body (a file), content_type, guard. The
+# first line of output says what is measured.
 
 name=${0##*/}
 here=${0%/*}
@@ -50,11 +50,11 @@ body=$here/$encoding.body
 tool=$(PATH=$PATH:$here/../../target/load/bin command -v "$name") ||
     refuse "$name is neither on the PATH nor in target/load/bin: $install"
 
-# Every tool stops by itself; this is for a server that does not answer.
+# Every tool stops by itself; this limit is for a server that does not answer.
 guard="timeout -k 5 $((seconds + 15))"
 
-# One request says whether tokens are handed out again: such answers cost the server no signature. It
-# takes the last of what was signed, which the run leaves out.
+# One request shows whether tokens are reused: such answers cost the server no signature. It uses
+# the last of the signed lines, which the run leaves out.
 case $encoding in
 assertion) set -- -d "$(tail -n 1 "$signed/assertion")" ;;
 dpop) set -- -d "@$here/urlencoded.body" -H "DPoP: $(tail -n 1 "$signed/dpop")" ;;
@@ -64,10 +64,10 @@ head=$(curl -s -m 10 -o /dev/null -D - -H "Content-Type: $content_type" "$@" "$u
 status=$(printf '%s\n' "$head" | awk '$1 ~ /^HTTP/ { status = $2 } END { print status }')
 reuse=$(printf '%s\n' "$head" | awk 'tolower($1) == "x-token-reuse:" { print $2 }')
 if [ "$status" != 200 ]; then
-    measured="the first answer was ${status:-missing} and no token: look at the codes below"
+    measured="the first answer was ${status:-missing} and not a token: see the statuses below"
 elif [ -n "$reuse" ]; then
-    measured='with token_reuse: tokens are handed out again, and most answers have no signature of their own'
+    measured='with token_reuse: tokens are reused, and most answers cost no signature'
 else
-    measured='without token_reuse: every answer is a new token with a signature of its own'
+    measured='without token_reuse: every answer is a new token with its own signature'
 fi
 printf '%s: %s\n' "$name" "$measured"

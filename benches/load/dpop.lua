@@ -1,6 +1,6 @@
 -- SIGNED=target/load/signed wrk -t1 -c32 -d10s --latency -s benches/load/dpop.lua http://127.0.0.1:8080/connect/token
--- Tokens for the demo client that are bound to a key: a DPoP proof of its own for each request. A line
--- each, as `cargo run --release --example signed -- dpop` writes them; the last one is left out.
+-- Bound tokens for the demo client: each request has its own DPoP proof. The file has one proof a
+-- line, as written by `cargo run --release --example signed -- dpop`; the last line is not used.
 
 local directory = debug.getinfo(1, "S").source:match("^@(.*/)") or ""
 local body = assert(io.open(directory .. "urlencoded.body", "rb"))
@@ -19,7 +19,7 @@ local sent = 0
 function request()
     sent = sent + 1
     if sent >= #proofs then
-        -- Each is good for one use.
+        -- Each line is valid for one use.
         wrk.thread:stop()
         sent = #proofs - 1
     end

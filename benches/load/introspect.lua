@@ -1,5 +1,5 @@
 -- TOKEN=eyJ… wrk -t1 -c32 -d10s --latency -s benches/load/introspect.lua http://127.0.0.1:8080/connect/introspect
--- What is in this token? As its own client asks (RFC 7662).
+-- Introspection of one token by its own client (RFC 7662).
 
 local directory = debug.getinfo(1, "S").source:match("^@(.*/)") or ""
 local body = assert(io.open(directory .. "urlencoded.body", "rb"))

@@ -1,9 +1,9 @@
-// Tokens for the demo client with k6, in both encodings. Written to k6's documentation, not run
-// here: unlike the scripts beside it, no test runs it.
+// Tokens for the demo client with k6, in both encodings. Written from k6's documentation; unlike
+// the other scripts here, no test runs it.
 //
 //   k6 run -e ENCODING=multipart -e SECONDS=10 -e CONNECTIONS=32 benches/load/k6.js
 //
-// With `-e RATE=2000` so many requests a second are sent whatever the server does (open loop).
+// With `-e RATE=2000` it sends this many requests a second, answered or not (open loop).
 
 import http from 'k6/http';
 import { check } from 'k6';
@@ -47,5 +47,5 @@ export const options = {
 
 export default function () {
   const answer = http.post(url, body.text, { headers: { 'Content-Type': body.type } });
-  check(answer, { 'a token came': (it) => it.status === 200 });
+  check(answer, { 'token received': (it) => it.status === 200 });
 }

@@ -1,5 +1,5 @@
-//! Signs what each request of a load test needs one of: client assertions (`private_key_jwt`) or DPoP
-//! proofs, in files that the scripts of `wrk` read.
+//! Signs a client assertion (`private_key_jwt`) or a DPoP proof for each request of a load test,
+//! into files that `wrk`'s scripts read.
 //!
 //! ```sh
 //! cargo run --release --example signed -- client       # a key, and a registry with its client
@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 
 const USAGE: &str = "usage: signed client | assertion [count] [url] | dpop [count] [url]";
 
-/// One line: with which key, which of all, at which time and for which URL.
+/// Makes one line from the signer, the line's number, the time and the URL.
 type Line = fn(&Signer, u64, u64, &str) -> Result<String, Box<dyn Error>>;
 
-/// The client that authenticates by assertions.
+/// The client that authenticates with assertions.
 const CLIENT: &str = "load-by-assertion";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The shipped registry, and a client with this key.
+/// The shipped registry and a client with this key.
 fn registry(signer: &Signer) -> Result<Value, Box<dyn Error>> {
     let mut registry: Value = serde_json::from_str(include_str!("../../clients.json"))?;
     let client = json!({
@@ -74,7 +74,7 @@ fn registry(signer: &Signer) -> Result<Value, Box<dyn Error>> {
 
 /// A whole form (RFC 7523, section 2.2).
 fn assertion(signer: &Signer, number: u64, now: u64, url: &str) -> Result<String, Box<dyn Error>> {
-    // The issuer, unless it has a path: all that stands before the third slash.
+    // The issuer is everything before the third slash, unless it has a path.
     let issuer = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
     let claims = json!({
         "iss": CLIENT, "sub": CLIENT, "aud": issuer, "jti": format!("{now}-{number}"),
@@ -94,7 +94,7 @@ fn proof(signer: &Signer, number: u64, now: u64, url: &str) -> Result<String, Bo
     signer.sign(&header, &json!({ "htm": "POST", "htu": url, "iat": now, "jti": jti }))
 }
 
-/// A key of its own, kept for the next call.
+/// The key, kept in a file for the next call.
 struct Signer {
     key: EcdsaKeyPair,
     random: SystemRandom,

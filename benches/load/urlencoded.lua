@@ -1,5 +1,5 @@
 -- wrk -t1 -c32 -d10s --latency -s benches/load/urlencoded.lua http://127.0.0.1:8080/connect/token
--- Tokens for the demo client, as RFC 6749 asks for them.
+-- Tokens for the demo client, requested as in RFC 6749.
 
 local directory = debug.getinfo(1, "S").source:match("^@(.*/)") or ""
 local body = assert(io.open(directory .. "urlencoded.body", "rb"))

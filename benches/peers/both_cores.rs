@@ -1,31 +1,32 @@
-//! The server with two workers on two cores, which the load generator uses too.
+//! The server with two workers on two cores, which the load generator uses, too.
 
 use std::fs;
 use std::path::Path;
 
 use grantd::config::Config;
 
-use crate::request::URLENCODED;
-use crate::service::Service;
-use crate::{Plan, cores, raw, wrk};
+use crate::Plan;
+use crate::support::request::URLENCODED;
+use crate::support::service::Service;
+use crate::support::{cores, raw, wrk};
 
-/// Enough for a batch on each core and as many again on their way.
+/// Enough for a batch on each core and as many requests in transit.
 const CONNECTIONS: u32 = 64;
 
 pub(crate) struct BothCores(Service);
 
-/// What one round has found.
+/// The results of one round.
 pub(crate) struct Sample {
     /// Tokens a second.
     pub(crate) rate: f64,
-    /// Signatures a second, eight at once on each core, with nothing around them.
+    /// Signatures a second of eight at once on each core, without a server.
     pub(crate) raw: f64,
-    /// Of the two cores' time, what the load generator took.
+    /// The load generator's share of the two cores' time.
     pub(crate) load_share: f64,
 }
 
 impl BothCores {
-    /// `None` if this processor signs no batches.
+    /// `None` if this processor cannot sign in batches.
     pub(crate) fn start(config: &Config, directory: &Path, can_batch: bool) -> Option<Self> {
         let mut config = config.clone();
         config.startup.workers = 2;
@@ -53,14 +54,14 @@ impl BothCores {
     }
 }
 
-/// Processor time of all that this process started and waited for (`proc_pid_stat(5)`).
+/// The processor time of all ended child processes (`proc_pid_stat(5)`).
 fn children_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    // The name may hold anything, but nothing after it holds a bracket.
+    // The name may contain any character, but no bracket follows it.
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let ticks: u32 = fields.split(' ').skip(13).take(2).map(|it| it.parse::<u32>().unwrap()).sum();
     f64::from(ticks) / TICKS_A_SECOND
 }
 
-/// On every Linux.
+/// The same on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;

@@ -1,4 +1,4 @@
-//! The figures as bars.
+//! The results as a bar chart.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -7,14 +7,14 @@ use crate::contestants::Kind;
 use crate::report::{Report, Row, conditions};
 
 const WIDTH: i32 = 960;
-/// Of the axis: where it begins and how far it may go.
+/// The left end of the axis and its maximal length.
 const LEFT: i32 = 310;
 const RIGHT: i32 = 750;
 const ROW: i32 = 28;
-/// Above and below a panel's rows.
+/// The height above and below a panel's rows.
 const HEADING: i32 = 46;
 const TICKS: i32 = 44;
-/// Above all panels.
+/// The height above all panels.
 const TITLE: i32 = 108;
 
 const INK: RGBColor = RGBColor(32, 36, 42);
@@ -24,7 +24,7 @@ const GRID: RGBColor = RGBColor(222, 225, 229);
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// The ratios to ring alone: one panel for what signs each answer, one with a scale of its own for
+/// The ratios to ring alone: one panel for what signs each answer, and one with another scale for
 /// what does not.
 pub(crate) fn svg(report: &Report) -> String {
     let (signing, unsigned): (Vec<&Row>, Vec<&Row>) =
@@ -69,7 +69,7 @@ fn draw(area: &Area<'_>, rounds: usize, panels: &[(&str, Vec<&Row>)]) -> Drawn {
     Ok(())
 }
 
-/// Bars from `top` on, and their scale below.
+/// Draws bars from `top` on, and their scale below.
 fn panel(area: &Area<'_>, top: i32, rows: &[&Row]) -> Drawn {
     let bottom = top + i32::try_from(rows.len())? * ROW;
     let longest = rows.iter().map(|row| row.to_ring().max).fold(1.0, f64::max);
@@ -101,7 +101,7 @@ fn panel(area: &Area<'_>, top: i32, rows: &[&Row]) -> Drawn {
         let figures = format!("{:.2} ({} a second)", ratio.median, grouped(row.rate().median));
         text(area, &figures, (RIGHT + 12, middle), 13, INK, HPos::Left)?;
     }
-    // Where ring is.
+    // The line at ring's rate.
     let one = [(at(1.0), top), (at(1.0), bottom)];
     area.draw(&PathElement::new(one, INK.stroke_width(1)))?;
     Ok(())
@@ -128,14 +128,14 @@ fn colour(kind: Kind) -> RGBColor {
     }
 }
 
-/// A round number that goes into `longest` at most ten times.
+/// A round step that fits into `longest` at most ten times.
 fn step(longest: f64) -> f64 {
     let power = 10_f64.powf((longest / 10.0).log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
     steps.into_iter().find(|step| longest / step <= 10.0).unwrap_or(longest)
 }
 
-/// Without decimals, with a comma before each three digits.
+/// Without decimals, with a comma before each group of three digits.
 fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();

@@ -1,4 +1,4 @@
-//! Who is measured, and how.
+//! The libraries and servers that are measured.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,11 +9,12 @@ use grantd::internal::signing::batch::BatchKey;
 use grantd::internal::store::key_directory;
 use serde_json::Value;
 
-use crate::client::{self, Client};
+use crate::Plan;
 use crate::install::{self, Authlib, OidcProvider};
-use crate::request::{MULTIPART, Payload, URLENCODED};
-use crate::service::Service;
-use crate::{Plan, cores, empty_server, empty_service, raw, token, wrk};
+use crate::support::client::{self, Client};
+use crate::support::request::{MULTIPART, Payload, URLENCODED};
+use crate::support::service::Service;
+use crate::support::{cores, empty_server, empty_service, raw, token, wrk};
 
 pub(crate) const RING: &str = "ring";
 pub(crate) const AWS_LC: &str = "aws-lc-rs";
@@ -25,15 +26,15 @@ pub(crate) const INTROSPECT: &str = "grantd, /connect/introspect";
 pub(crate) const EMPTY: &str = "hyper, 900 bytes and nothing else";
 pub(crate) const OIDC_PROVIDER: &str = "oidc-provider";
 
-/// Seconds of load after which a server runs as fast as it will.
+/// Seconds of load after which a server has reached its full speed.
 const WARM_UP: u64 = 1;
-/// The same for one whose compiler watches first.
+/// The same for a server with a just-in-time compiler.
 const COMPILER_WARM_UP: u64 = 10;
 
-/// What kind of thing it is.
+/// The kind of a contestant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A library with nothing around it: a bound.
+    /// A library without a server: an upper bound.
     Bare,
     Grantd,
     Other,
@@ -41,12 +42,12 @@ pub(crate) enum Kind {
 
 pub(crate) struct Contestant {
     pub(crate) name: &'static str,
-    /// Empty, or what else has to be known to measure the same.
+    /// Empty, or another condition of the measurement.
     pub(crate) version: String,
     pub(crate) kind: Kind,
     /// Whether each answer costs a signature.
     pub(crate) signs: bool,
-    /// Whom it is held against; measured once more just before and just after it.
+    /// The contestant to compare with, measured again just before and just after this one.
     pub(crate) beside: Option<&'static str>,
     way: Way,
 }
@@ -60,21 +61,21 @@ enum Way {
         answer: Answer,
         warm_up: u64,
     },
-    /// Questions about one token, by a script of this name.
+    /// Requests about one token, by the script of this name.
     Status {
         service: Rc<Service>,
         script: &'static str,
     },
 }
 
-/// What a good answer is.
+/// The expected answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// A token that nobody had before.
+    /// A new token.
     New,
-    /// The token that was handed out before.
+    /// The reused token.
     Same,
-    /// The empty service's.
+    /// The answer of the empty service.
     Empty,
 }
 
@@ -89,14 +90,14 @@ impl Contestant {
         }
     }
 
-    /// Brings a server up to its pace.
+    /// Sends load until the server has reached its full speed.
     pub(crate) fn warm_up(&self) {
         if let Way::Server { warm_up, .. } = self.way {
             self.load(32, warm_up);
         }
     }
 
-    /// Half of the answers over one connection took no longer than this, in seconds.
+    /// The median latency over one connection, in seconds.
     pub(crate) fn median_latency(&self, plan: &Plan) -> f64 {
         let report = self.load(1, plan.load_seconds);
         let median =
@@ -112,10 +113,10 @@ impl Contestant {
         number.parse::<f64>().unwrap() * seconds
     }
 
-    /// `wrk`'s report, after a look at two answers.
+    /// `wrk`'s report, after two answers were checked.
     fn load(&self, connections: u32, seconds: u64) -> String {
         let Way::Server { service, payload, answer, .. } = &self.way else {
-            panic!("{} answers nobody", self.name);
+            panic!("{} gives no answer", self.name);
         };
         let mut client = Client::connect(service.address).unwrap();
         let request = client::post(payload.content_type, payload.body);
@@ -133,7 +134,7 @@ impl Contestant {
     }
 }
 
-/// All of them, their servers started. One that this CPU cannot run is missing.
+/// All contestants with their servers started. Those that this CPU cannot run are missing.
 pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     let grantd = |signer| Rc::new(Service::grantd(config, directory, signer));
     let auto = grantd("auto");
@@ -173,7 +174,7 @@ fn library(name: &'static str, signer: &'static str, version: &str) -> Contestan
     Contestant { name, version, kind: Kind::Bare, signs: true, beside: None, way }
 }
 
-/// The program.
+/// grantd itself.
 fn own(name: &'static str, way: Way) -> Contestant {
     let (version, kind) = (String::new(), Kind::Grantd);
     Contestant { name, version, kind, signs: true, beside: None, way }
@@ -184,7 +185,7 @@ fn token_server(name: &'static str, service: &Rc<Service>, payload: Payload) -> 
     own(name, Way::Server { service, payload, answer: Answer::New, warm_up: WARM_UP })
 }
 
-/// The program with a registry of its own, whose demo client gets its token again.
+/// grantd with a registry of its own, whose demo client gets its token again.
 fn reuse(config: &Config, directory: &Path) -> Contestant {
     let mut registry: Value =
         serde_json::from_slice(&std::fs::read(&config.live.clients).unwrap()).unwrap();
@@ -236,7 +237,7 @@ fn empty() -> Contestant {
     Contestant { name: EMPTY, version, kind: Kind::Bare, signs: false, beside: None, way }
 }
 
-/// Answers a second about one good token.
+/// Answers a second about one valid token.
 fn status_rate(service: &Service, script: &str, seconds: u64) -> f64 {
     let mut client = Client::connect(service.address).unwrap();
     let request = client::post(URLENCODED.content_type, URLENCODED.body);
@@ -251,7 +252,7 @@ fn status_rate(service: &Service, script: &str, seconds: u64) -> f64 {
     wrk::rate(&wrk::report(wrk))
 }
 
-/// Private operations a second by OpenSSL's own bench, with a key that it brings.
+/// Private operations a second by OpenSSL's `speed`, with a key of its own.
 fn open_ssl_rate(seconds: u64) -> f64 {
     let mut command = cores::on(cores::MEASURED, "openssl");
     command.args(["speed", "-elapsed", "-seconds", &seconds.to_string(), "rsa2048"]);

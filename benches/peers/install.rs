@@ -1,15 +1,15 @@
-//! The other servers, from their registries, at the versions that stand beside this file.
+//! The other servers, from their registries, at the versions pinned beside this file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::cores;
+use crate::support::cores;
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers");
 const REQUIREMENTS: &str = include_str!("authlib/requirements.txt");
 
-/// The Debian packages that are missing for everything here.
+/// The Debian packages that are missing.
 pub(crate) fn missing() -> Vec<&'static str> {
     let mut missing = cores::missing(&[
         ("wrk", "wrk"),
@@ -26,7 +26,7 @@ pub(crate) fn missing() -> Vec<&'static str> {
     missing
 }
 
-/// oidc-provider with a Node.js of its own, since Debian's may be older than it supports.
+/// oidc-provider with a Node.js of its own, since Debian's may be older than the package supports.
 pub(crate) struct OidcProvider {
     pub(crate) node: PathBuf,
     pub(crate) script: PathBuf,
@@ -99,7 +99,7 @@ pub(crate) fn first_line(command: &mut Command) -> String {
     text.lines().next().unwrap().to_owned()
 }
 
-/// The version of a crate that this was built with.
+/// The version of a crate that this bench was built with.
 pub(crate) fn crate_version(name: &str) -> &'static str {
     let lock = include_str!("../../Cargo.lock");
     let entry = format!("\nname = \"{name}\"\nversion = \"");
@@ -118,7 +118,7 @@ fn copy(peer: &str, file: &str, to: &Path) {
     fs::copy(Path::new(SOURCES).join(peer).join(file), to.join(file)).unwrap();
 }
 
-/// Runs commands in `to` unless they have run there for the same `pins`.
+/// Runs commands in `to` unless they have run there with the same `pins`.
 fn once(peer: &str, pins: &str, to: &Path, commands: impl FnOnce() -> Vec<Command>) {
     let wanted = fs::read(Path::new(SOURCES).join(peer).join(pins)).unwrap();
     let installed = to.join("installed");

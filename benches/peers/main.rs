@@ -1,21 +1,21 @@
-//! How fast is grantd beside what else makes tokens, and beside what the processor can do?
+//! grantd's rate beside other token servers and beside the processor's own limit.
 //!
-//! Core 0 signs with a library or runs one server; core 1 asks that server, with `wrk` and 32
-//! connections. Each round measures everyone once, and each measurement stands between two of ring
-//! alone: machines drift by tens of per cent from minute to minute, so only the ratio to these two
-//! means anything. What has a goal stands between two of whom it is held against, too. At last the
-//! server has both cores and the load generator besides.
+//! Core 0 signs with a library or runs one server; core 1 sends requests to that server, with `wrk`
+//! and 32 connections. Each round measures every contestant once, and each measurement is between
+//! two of ring alone: the speed of machines drifts by tens of per cent from minute to minute, so
+//! only the ratio to these two means anything. A contestant with a goal is between two measurements
+//! of its reference, too. At the end the server gets both cores, with the load generator on them.
 //!
 //! `cargo bench --bench peers -- 9` does nine rounds instead of seven, prints a table and draws
-//! `docs/peers.svg`. With `--test`, or run by `cargo test`, there is one short round, the chart goes
-//! into the target directory, and only what the answers say is checked. The other servers come from
-//! npm and PyPI into the target directory. Needs Linux and two cores.
+//! `docs/peers.svg`. With `--test`, or run by `cargo test`, there is one short round, the chart
+//! goes into the target directory, and only the answers are checked. The other servers are
+//! installed from npm and PyPI into the target directory. Needs Linux and two cores.
 //!
-//! The report says which share of its core ring alone had: with much less than all of it, the
-//! figures mean nothing. `chrt -r 50` in front keeps others away; `chrt -f` does not do, for Node.js
-//! then takes the whole core and never listens.
+//! The report has the share of its core that ring alone got; if it is far below 1, the figures mean
+//! nothing. `chrt -r 50` in front keeps other processes away; `chrt -f` does not work, because
+//! Node.js then takes the whole core and never listens.
 
-#![expect(clippy::unwrap_used, reason = "a bench that fails has nobody to answer")]
+#![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
 use std::fs;
 use std::path::Path;
@@ -28,6 +28,7 @@ use grantd::internal::jose::key_life::Retention;
 use grantd::internal::store::key_directory;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Report, Row, Sample};
+use support::{cores, demo, empty_server, raw};
 
 mod both_cores;
 mod chart;
@@ -35,37 +36,18 @@ mod contestants;
 mod install;
 mod report;
 
-#[path = "../support/client.rs"]
-mod client;
-#[path = "../support/cores.rs"]
-mod cores;
-#[path = "../support/demo.rs"]
-mod demo;
-#[path = "../support/empty_server.rs"]
-mod empty_server;
-#[path = "../support/empty_service.rs"]
-mod empty_service;
-#[path = "../support/raw.rs"]
-mod raw;
-#[path = "../support/request.rs"]
-mod request;
-#[path = "../support/service.rs"]
-mod service;
-#[path = "../support/spread.rs"]
-mod spread;
-#[path = "../support/token.rs"]
-mod token;
-#[path = "../support/wrk.rs"]
-mod wrk;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
-/// How long everything is measured.
+/// The durations of the measurements.
 struct Plan {
     rounds: usize,
-    /// Of each slice of ring alone.
+    /// Of each measurement of ring alone.
     ring_seconds: f64,
     /// Of another library.
     raw_seconds: f64,
-    /// Of OpenSSL, which then verifies as long.
+    /// Of OpenSSL's signing, and of the verification after it.
     open_ssl_seconds: u64,
     /// Of a server.
     load_seconds: u64,
@@ -114,7 +96,7 @@ fn main() -> ExitCode {
         }
         let names: Vec<_> = report.rows.iter().map(|row| row.contestant.name).collect();
         println!("peers: what each of these made is valid: {}", names.join("; "));
-        // The figures of so short a round say nothing, but printing them must not fail.
+        // The figures of a round this short mean nothing, but printing them must not fail.
         assert!(report.to_string().contains(contestants::AUTO));
     }
     ExitCode::SUCCESS
@@ -147,7 +129,7 @@ fn measure(plan: &Plan) -> Report {
     let mut shares = vec![];
     for round in 1..=plan.rounds {
         let mut ring_before = ring_alone();
-        // Everything between two of ring alone, and of whom it is held against.
+        // Each measurement is between two of ring alone and two of its reference.
         let mut between = |beside: Option<&Contestant>, measured: &dyn Fn() -> f64| {
             let alone = || beside.map(|beside| beside.rate(plan, &config.live.keys));
             let (before, rate, after) = (alone(), measured(), alone());
@@ -172,7 +154,7 @@ fn measure(plan: &Plan) -> Report {
             bar.inc(1);
         }
     }
-    // Nothing idles now, and what only looks busy would keep work on the core where it is.
+    // No core idles from now on, and the idle loops would keep the load off their core.
     drop(awake);
     if let Some(both_cores) = both_cores.as_ref().filter(|_| plan.warms_up) {
         both_cores.measure(plan, &config.live.keys);

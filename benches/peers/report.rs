@@ -1,32 +1,32 @@
-//! The figures as a table.
+//! The results as a table.
 
 use std::fmt;
 
 use crate::both_cores;
 use crate::contestants::{AUTO, BATCH, Contestant, INTROSPECT, OIDC_PROVIDER, REUSE, VALIDATE};
-use crate::spread::Spread;
+use crate::support::spread::Spread;
 
-/// Of the rate of eight at once, by the whole server.
+/// The whole server, to the rate of eight at once.
 const BATCH_GOAL: f64 = 0.85;
-/// Of hyper alone, by the server that hands the same token out again.
+/// The server with token reuse, to the empty hyper service.
 const REUSE_GOAL: f64 = 0.6;
-/// Of hyper alone, by answers about a token that was seen before.
+/// Answers about a cached token, to the empty hyper service.
 const STATUS_GOAL: f64 = 0.2;
-/// Times one signature of the quicker library, by one answer when nobody else asks.
+/// One answer on an idle server, to one signature of the quicker library.
 const LATENCY_GOAL: f64 = 1.15;
-/// Of two cores that sign eight at once, by the server, the load generator's share taken off.
+/// The server on two cores, without the load generator's share, to eight at once on both.
 const BOTH_CORES_GOAL: f64 = 0.8;
 
-/// Of a core, by ring alone: below, others use it.
+/// The share of its core that ring alone got; below this, other processes used the core.
 const SHARE_GOAL: f64 = 0.9;
 
-/// One measurement and ring alone beside it.
+/// One measurement, and ring alone beside it.
 pub(crate) struct Sample {
-    /// A second.
+    /// Per second.
     pub(crate) rate: f64,
-    /// A second, from just before and just after.
+    /// Per second, from just before and just after.
     pub(crate) ring: f64,
-    /// The same of whom it is held against.
+    /// The same for its reference.
     pub(crate) beside: Option<f64>,
 }
 
@@ -43,17 +43,17 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A second.
+    /// Per second.
     pub(crate) fn rate(&self) -> Spread {
         Spread::of(self.samples.iter().map(|sample| sample.rate))
     }
 
-    /// To ring alone.
+    /// Relative to ring alone.
     pub(crate) fn to_ring(&self) -> Spread {
         Spread::of(self.samples.iter().map(Sample::ratio))
     }
 
-    /// To whom it is held against.
+    /// Relative to its reference.
     fn to_beside(&self) -> Option<Spread> {
         let ratios: Option<Vec<f64>> =
             self.samples.iter().map(|sample| Some(sample.rate / sample.beside?)).collect();
@@ -75,12 +75,12 @@ impl Row {
 pub(crate) struct Report {
     pub(crate) rounds: usize,
     pub(crate) rows: Vec<Row>,
-    /// grantd's answers over one connection, as one answer after the other would come if each took
-    /// the median: one for each round.
+    /// grantd's answers over one connection, as the rate that follows from the median latency: one
+    /// for each round.
     pub(crate) latencies: Vec<Sample>,
-    /// With both cores: one for each round, or none.
+    /// On both cores: one for each round, or none.
     pub(crate) on_both: Vec<both_cores::Sample>,
-    /// Of the core that ring alone had, beside each measurement.
+    /// The share of its core that ring alone got, for each measurement.
     pub(crate) shares: Vec<f64>,
 }
 
@@ -89,7 +89,7 @@ impl Report {
         self.rows.iter().find(|row| row.contestant.name == name)
     }
 
-    /// How long an answer took, in signatures of the quicker library.
+    /// The latency of an answer, in signatures of the quicker library.
     fn latency(&self) -> Spread {
         let quicker = |sample: &Sample| sample.ring.max(sample.beside.unwrap_or_default());
         Spread::of(self.latencies.iter().map(|sample| quicker(sample) / sample.rate))
@@ -141,13 +141,13 @@ impl fmt::Display for Report {
         let share = Spread::of(self.shares.iter().copied());
         writeln!(f, "ring alone had {share:.2} of its core; goal: {SHARE_GOAL} or more")?;
         if share.median < SHARE_GOAL {
-            writeln!(f, "Others used that core too, so no figure here means anything.")?;
+            writeln!(f, "Other processes used that core, so no figure here means anything.")?;
         }
         Ok(())
     }
 }
 
-/// What was measured, where, and how often.
+/// The number of rounds and the machine.
 pub(crate) fn conditions(rounds: usize) -> String {
     format!(
         "RSA-2048, RS256, one core for each ({}), wrk with 32 connections on another; \
@@ -156,7 +156,7 @@ pub(crate) fn conditions(rounds: usize) -> String {
     )
 }
 
-/// What the processor calls itself.
+/// The processor's model name.
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let mut lines = text.lines().filter_map(|line| line.split_once(':'));

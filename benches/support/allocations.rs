@@ -1,7 +1,7 @@
 //! Heap allocations for each request, counted over a real connection.
 //!
-//! The counting allocator sees the whole process; so whoever measures takes no memory itself, and
-//! nothing else may run. It counts what is allocated and what is reallocated alike.
+//! The counting allocator sees the whole process, so the client must not allocate and nothing else
+//! may run. It counts allocations and reallocations alike.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use bytes::Bytes;
-use client::Client;
 use futures_util::stream::{self, Stream};
 use grantd::clock::Clock;
 use grantd::config::Config;
@@ -24,58 +23,53 @@ use grantd::internal::telemetry::logging::json_lines;
 use grantd::random::Random;
 use grantd::server::{Listener, Server};
 use multer::Multipart;
-use request::{MULTIPART, Payload, URLENCODED};
 use ring::rand::SystemRandom;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use support::client::{self, Client};
+use support::request::{MULTIPART, Payload, URLENCODED};
+use support::{demo, empty_service, token};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tracing::Level;
 
-#[path = "client.rs"]
-mod client;
-#[path = "demo.rs"]
-mod demo;
-#[path = "empty_service.rs"]
-mod empty_service;
-#[path = "request.rs"]
-mod request;
-#[path = "token.rs"]
-mod token;
+#[path = "mod.rs"]
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
-/// Connections, thread-locals, queues and hash tables have reached their size after this many.
+/// After this many, connections, thread-locals, queues and hash tables have their final size.
 const WARM_UP: usize = 200;
 const REQUESTS: usize = 1000;
 
-/// The most that a token may cost over an empty service and the libraries that read its form and
-/// sign it.
+/// The most allocations that a token may cost beyond an empty service and the libraries that read
+/// its form and sign it.
 pub(crate) const GOAL: f64 = 8.0;
 
 /// Heap allocations a request, on average.
 pub(crate) struct Allocations {
     pub(crate) encoding: &'static str,
-    /// By hyper with a service that reads the body and answers 900 bytes.
+    /// Of hyper with a service that reads the body and answers 900 bytes.
     pub(crate) empty: f64,
-    /// By this server.
+    /// Of this server.
     pub(crate) token: f64,
-    /// By multer, where it is used.
+    /// Of multer, where it is used.
     pub(crate) multer: f64,
-    /// By ring inside one signature, whoever asks for it.
+    /// Of ring during one signature.
     pub(crate) ring: f64,
 }
 
 impl Allocations {
-    /// What is neither hyper's nor multer's nor ring's.
+    /// The part that is neither hyper's nor multer's nor ring's.
     pub(crate) fn own(&self) -> f64 {
         self.token - self.empty - self.multer - self.ring
     }
 }
 
-/// Measures both encodings, with the log that the program writes. Once a process: it installs the
-/// process's one subscriber.
+/// Measures both encodings, with the program's log. Call it once a process: it installs the global
+/// subscriber.
 pub(crate) fn measure() -> [Allocations; 2] {
     let _log = install_log();
     let empty = Running::start(|listener, stop| async move {
@@ -112,7 +106,7 @@ pub(crate) fn measure() -> [Allocations; 2] {
     counts
 }
 
-/// JSON lines through the same queue as the program's, to nowhere.
+/// JSON lines through the program's log queue, discarded at the end.
 fn install_log() -> LogWriter {
     let (queue, writer) = LogQueue::to(io::sink()).unwrap();
     tracing::subscriber::set_global_default(json_lines(queue, Level::INFO)).unwrap();
@@ -130,8 +124,8 @@ fn count(client: &mut Client, request: &[u8]) -> f64 {
     per_request(&region)
 }
 
-/// The parts of [`MULTIPART`] found and dropped by multer, from one piece and without waiting, as
-/// `form::multipart` does it.
+/// Finds and drops the parts of [`MULTIPART`] with multer, from one chunk and without waiting, as
+/// `form::multipart` does.
 fn multer_alone() -> f64 {
     let Payload { content_type, body, .. } = MULTIPART;
     let boundary = content_type.split_once("boundary=").unwrap().1;
@@ -170,7 +164,7 @@ fn per_request(region: &Region<'_, std::alloc::System>) -> f64 {
     (change.allocations + change.reallocations) as f64 / REQUESTS as f64
 }
 
-/// A server on an event loop and a thread of its own.
+/// A server with an event loop on a thread of its own.
 struct Running {
     address: SocketAddr,
     stop: oneshot::Sender<()>,

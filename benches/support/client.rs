@@ -1,5 +1,5 @@
-//! A keep-alive connection that takes no memory after it is made, so that whoever counts
-//! allocations counts only the server's.
+//! A keep-alive connection that allocates no memory once it is made, so that only the server's
+//! allocations are counted.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ impl Client {
         Ok(Self { stream, buffer: vec![0; 16 * 1024] })
     }
 
-    /// Sends one request and gives back the body of its answer, which must be a 200 with a
+    /// Sends one request and returns the body of its answer, which must be a 200 with a
     /// `content-length`.
     pub(crate) fn exchange(&mut self, request: &[u8]) -> &[u8] {
         self.stream.write_all(request).unwrap();
@@ -53,7 +53,7 @@ pub(crate) fn post_to(path: &str, content_type: &str, body: &str) -> Vec<u8> {
 pub(crate) const GET_KEY_SET: &[u8] =
     b"GET /.well-known/openid-configuration/jwks HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 
-/// Where an answer's body begins and ends, once its head is complete.
+/// The range of the answer's body, once its head is complete.
 fn body_range(answer: &[u8]) -> Option<(usize, usize)> {
     const END: &[u8] = b"\r\n\r\n";
     const LENGTH: &[u8] = b"\r\ncontent-length: ";

@@ -1,18 +1,17 @@
-//! One core for who is measured, another for who asks.
+//! One core for the contestant, another for the load.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// The core of what is measured.
+/// The core of the contestant.
 pub(crate) const MEASURED: &str = "0";
-/// The core of the load.
+/// The core of the load generator.
 pub(crate) const LOAD: &str = "1";
-/// For what is measured with the load on the same cores.
+/// Both cores, for a contestant that shares them with the load.
 pub(crate) const BOTH: &str = "0,1";
 
-/// `program` on this core and no other, as all that it starts. It is told to end when this bench is
-/// killed.
+/// `program` and its children on these cores only. It is terminated when this bench is killed.
 pub(crate) fn on(core: &str, program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "taskset", "-c", core, program]).stdin(Stdio::null());
@@ -24,9 +23,9 @@ pub(crate) fn this_bench(core: &str) -> Command {
     on(core, std::env::current_exe().unwrap().to_str().unwrap())
 }
 
-/// Keeps both cores busy with what gives way to everybody, until it is dropped. A virtual processor
-/// that has nothing to do is taken away by its host and comes back up to a millisecond after it is
-/// wanted: as long as a signature takes, and no work of whoever is measured.
+/// Keeps both cores busy with idle-priority loops until it is dropped. The host takes an idle
+/// virtual processor away and gives it back up to a millisecond late: as long as a signature takes,
+/// and not the contestant's work.
 pub(crate) struct Awake([Child; 2]);
 
 impl Awake {
@@ -47,7 +46,7 @@ impl Drop for Awake {
     }
 }
 
-/// Which of these programs cannot be run: the Debian packages that have them.
+/// The Debian packages of those programs that cannot be run.
 pub(crate) fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     programs
         .iter()
@@ -63,7 +62,7 @@ pub(crate) fn can_run(program: &Path) -> bool {
     command.status().is_ok()
 }
 
-/// An address that nobody listens on at this moment.
+/// An address that is free at this moment.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }

@@ -3,8 +3,7 @@
 use grantd::config::{Config, ListenAddr, Live, SignerChoice, Startup};
 use tempfile::TempDir;
 
-/// A directory that is removed when it is dropped, and a configuration for one core whose files
-/// are in there.
+/// A directory that is removed on drop, and a configuration for one core with its files in there.
 pub(crate) fn demo() -> (TempDir, Config) {
     let directory = tempfile::tempdir().unwrap();
     let clients = directory.path().join("clients.json");

@@ -1,15 +1,15 @@
-//! What hyper costs alone, as a process of its own.
+//! The empty hyper service as a process of its own.
 
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
-use crate::service::Service;
-use crate::{cores, empty_service};
+use super::service::Service;
+use super::{cores, empty_service};
 
 /// The first argument of the child process.
 const SERVE_EMPTY: &str = "serve-empty";
 
-/// Starts it on the measured core.
+/// Starts it on the contestant's core.
 pub(crate) fn start() -> Service {
     let address = cores::free_address();
     let mut command = cores::this_bench(cores::MEASURED);
@@ -17,7 +17,7 @@ pub(crate) fn start() -> Service {
     Service::start(command, address)
 }
 
-/// Whether this process was started by [`start`]; it does not come back then.
+/// If this process was started by [`start`], serves and does not return.
 pub(crate) fn is_child(arguments: &[String]) -> bool {
     let [mode, address] = arguments else { return false };
     if mode != SERVE_EMPTY {

@@ -1,4 +1,4 @@
-//! What hyper costs alone.
+//! An empty hyper service: the cost of HTTP alone.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -10,11 +10,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// Of an answer's body: about as long as one with a token.
+/// The length of the answer's body: about that of one with a token.
 pub(crate) const BYTES: usize = 900;
 
-/// A service that reads the whole body, keeps nothing of it and answers 200
-/// with a content type and 900 bytes that stand in the program.
+/// A service that reads the whole body, drops it, and answers 200 with a content type and 900
+/// static bytes.
 pub(crate) async fn serve(listener: TcpListener) {
     loop {
         let (stream, _peer) = listener.accept().await.unwrap();

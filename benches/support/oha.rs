@@ -1,19 +1,19 @@
-//! Load that does not wait for the server: `oha` at a rate.
+//! An open loop: `oha` at a fixed rate.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::request::Payload;
+use super::request::Payload;
 
-/// So long may the answers to a load take beyond the time in which it is sent.
+/// How much longer than the load its answers may take.
 const PATIENCE_SECONDS: f64 = 30.0;
 
-/// What to ask, and how quickly.
+/// The target and the rate.
 pub(crate) struct Load<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) payload: &'a Payload,
-    /// How many requests may be under way.
+    /// The number of requests that may be in flight.
     pub(crate) connections: usize,
     /// Requests a second.
     pub(crate) rate: f64,
@@ -23,27 +23,28 @@ pub(crate) struct Load<'a> {
 /// One answer. All times in seconds.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// From when the request was due, whether or not a connection was free then.
+    /// Since the request was due, whether or not a connection was free then.
     pub(crate) latency: f64,
-    /// What of it went into a new connection: 0 if there was one.
+    /// The part of it that a new connection took: 0 if there was one.
     pub(crate) connect: f64,
     /// From the start of the load until the request was sent.
     pub(crate) sent: f64,
-    /// … until its answer began.
+    /// From the start of the load until its answer began.
     pub(crate) answered: f64,
 }
 
-/// `oha`, as `tests/run` installs it, or else the one on the search path.
+/// `oha` as `tests/run` installs it, or else the one on the search path.
 pub(crate) fn program() -> PathBuf {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/load/bin/oha");
     if installed.exists() { installed } else { "oha".into() }
 }
 
 impl Load<'_> {
-    /// Every answer. Panics unless there are as many as requests.
+    /// Returns every answer. Panics unless there is one for each request.
     ///
-    /// `oha` sends what is due once a millisecond, and takes the time when it sees that a request is
-    /// due: held up itself, it is late without saying so. [`Load::sent_share`] shows that.
+    /// `oha` sends due requests once a millisecond, and takes the time when it notices that a
+    /// request is due: if it is delayed itself, it does not report so. [`Load::sent_share`] shows
+    /// that.
     pub(crate) fn run(&self) -> Vec<Answer> {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
         let count = (self.rate * self.seconds).ceil().max(1.0);
@@ -75,12 +76,12 @@ impl Load<'_> {
                 }
             })
             .collect();
-        // What failed without an answer has no line.
+        // Requests without an answer have no line.
         assert_eq!(answers.len() as f64, count, "requests without an answer");
         answers
     }
 
-    /// Which part of the rate was kept: 1, or less if `oha` was late or had no connection free.
+    /// The share of the rate that was kept: 1, or less if `oha` was late or had no free connection.
     pub(crate) fn sent_share(&self, answers: &[Answer]) -> f64 {
         let last = answers.iter().map(|answer| answer.sent).fold(0.0, f64::max);
         answers.len() as f64 / self.rate / last.max(self.seconds)

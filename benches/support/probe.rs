@@ -1,9 +1,9 @@
-//! A client that reads whole answers where a load tester only counts them.
+//! A client that reads whole answers, where a load tester only counts them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-/// What of an answer says whether the server refuses as it should.
+/// The parts of an answer that show whether the server refuses correctly.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<String>,
@@ -24,7 +24,7 @@ impl Probe {
         self.0.get_mut().write_all(request).unwrap();
     }
 
-    /// Reads one answer, whose length must be told, to the end.
+    /// Reads one answer with a `content-length` to its end.
     pub(crate) fn receive(&mut self) -> Answer {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();

@@ -1,4 +1,4 @@
-//! Signatures with nothing around them, by a process of its own on the measured core.
+//! Signatures without a server, by a process of its own on the contestant's core.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use grantd::internal::store::key_directory;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 
-use crate::cores;
+use super::cores;
 
 /// The first argument of the child process.
 const SIGN: &str = "sign";
@@ -22,20 +22,20 @@ const MESSAGE: [u8; 470] = [b'x'; 470];
 
 type Signatures = [[u8; MAX_SIGNATURE_BYTES]; BATCH];
 
-/// What a library did alone.
+/// The result of a library alone.
 pub(crate) struct Alone {
     /// Signatures a second.
     pub(crate) rate: f64,
-    /// Of the time that it wanted the core: how much it had. Others took the rest.
+    /// The share of the elapsed time in which it had the core.
     pub(crate) share: f64,
 }
 
-/// Signatures by `ring`, `aws-lc` or `batch` for some seconds, with the first of `keys`.
+/// Signs with `ring`, `aws-lc` or `batch` for some seconds, with the first of `keys`.
 pub(crate) fn alone(signer: &str, seconds: f64, keys: &Path) -> Alone {
     start(cores::MEASURED, signer, seconds, keys).finish()
 }
 
-/// The same on both cores at once: signatures a second of the two.
+/// The same on both cores at once: signatures a second of the two together.
 pub(crate) fn on_both_cores(signer: &str, seconds: f64, keys: &Path) -> f64 {
     let both = [cores::MEASURED, cores::LOAD].map(|core| start(core, signer, seconds, keys));
     both.into_iter().map(|signing| signing.finish().rate).sum()
@@ -60,7 +60,7 @@ impl Signing {
     }
 }
 
-/// Whether this process was started by [`start`]; if so, its work is done by now.
+/// If this process was started by [`start`], does its work and returns true.
 pub(crate) fn is_child(arguments: &[String]) -> bool {
     let [mode, signer, seconds, keys] = arguments else { return false };
     if mode != SIGN {
@@ -75,7 +75,7 @@ pub(crate) fn is_child(arguments: &[String]) -> bool {
     true
 }
 
-/// Signs on this thread until the time is over, and says how many signatures that makes a second.
+/// Signs on this thread until the time is over, and returns the signatures a second.
 fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
     let keys = key_directory::load(keys).unwrap();
     let key = &keys[0];
@@ -101,7 +101,7 @@ fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
     }
 }
 
-/// `sign` over and over, which says how many signatures it made. The last ones must be valid.
+/// Calls `sign` repeatedly, which returns how many signatures it made. The last ones must be valid.
 fn repeat(time: Duration, key: &SigningKey, sign: impl Fn(&mut Signatures) -> usize) -> f64 {
     let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
     let mut last = 0;

@@ -1,7 +1,6 @@
-//! The request that everything here is measured with: a token for the demo client, in both
-//! encodings, as curl sends it.
+//! The measured request: a token for the demo client in both encodings, as curl sends it.
 
-/// A body and what it says of itself.
+/// A body and its content type.
 pub(crate) struct Payload {
     pub(crate) name: &'static str,
     pub(crate) content_type: &'static str,

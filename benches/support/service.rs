@@ -1,4 +1,4 @@
-//! A server as a process of its own, and grantd as one.
+//! A server as a process of its own.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use grantd::config::Config;
 
-use crate::client::Client;
-use crate::cores;
+use super::client::Client;
+use super::cores;
 
-/// Looks at a server that starts, every 20 ms: a minute's worth.
+/// Checks of a starting server, every 20 ms: a minute in all.
 const STARTING: u32 = 3000;
 
-/// A process that listens. It ends with this value.
+/// A process that listens. It is terminated on drop.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     pub(crate) process: Child,
@@ -36,7 +36,7 @@ impl Service {
         panic!("{command:?} runs but does not listen: is the core busy with real-time work?");
     }
 
-    /// The program, its log to nowhere: one worker on the measured core, or two on both.
+    /// grantd, with its log discarded: one worker on the contestant's core, or two on both.
     pub(crate) fn grantd(config: &Config, directory: &Path, signer: &str) -> Self {
         let address = cores::free_address();
         let core = if config.startup.workers == 1 { cores::MEASURED } else { cores::BOTH };
@@ -53,7 +53,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // One that has worker processes must be asked, or they outlive it.
+        // A server with worker processes must be asked to end, or they outlive it.
         let ask = format!("kill -TERM {}", self.process.id());
         let _ = Command::new("sh").args(["-c", &ask]).status();
         for _ in 0..250 {

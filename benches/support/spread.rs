@@ -1,8 +1,8 @@
-//! What several rounds say together.
+//! The summary of several rounds.
 
 use std::fmt;
 
-/// The middle one and how far apart the others are.
+/// The median, the minimum and the maximum.
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) min: f64,
@@ -10,7 +10,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of one value or more.
+    /// Of at least one value.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! Whether an answer holds a token: everything a verifier would check.
+//! Checks the token in an answer as a verifier does.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,8 +6,8 @@ use ring::rsa::PublicKeyComponents;
 use ring::signature::RSA_PKCS1_2048_8192_SHA256;
 use serde_json::Value;
 
-/// Panics unless `answer` is the answer of a token endpoint with an RS256 token for
-/// `client_id` and the scope asked for that a key of `key_set` has signed. Gives back the claims.
+/// Panics unless `answer` is the answer of a token endpoint with an RS256 token for `client_id` and
+/// the requested scope, signed by a key of `key_set`. Returns the claims.
 pub(crate) fn verify(answer: &[u8], key_set: &[u8], client_id: &str) -> Value {
     let answer: Value = serde_json::from_slice(answer).unwrap();
     let token = answer["access_token"].as_str().unwrap();

@@ -1,20 +1,20 @@
-//! Welch's t-test on the times of two classes, as dudect does it: on all of them, and on what is left
-//! by each of a hundred crops, because a tail of interruptions hides a small difference.
+//! Welch's t-test on the times of two classes, as dudect does it: on all times, and on those within
+//! each of a hundred limits, because a tail of interruptions hides a small difference.
 
-/// Which of two inputs was timed.
+/// The class of a timed input.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     Fixed,
     Random,
 }
 
-/// Crops, from the seven per cent nearest to the machine's pace to all but one time in a thousand.
+/// Limits, from the seven per cent nearest to the machine's pace to all but one time in a thousand.
 const CROPS: i32 = 100;
 
-/// Fewer times than this in a class say nothing.
+/// A class with fewer times than this is not judged.
 const FEWEST: f64 = 100.0;
 
-/// Measurements around one that tell the machine's pace at that moment.
+/// The number of measurements around one that give the machine's pace at that moment.
 const NEIGHBOURS: usize = 31;
 
 /// Times in the order in which they were taken.
@@ -30,11 +30,12 @@ impl Times {
         median(&self.0)
     }
 
-    /// The largest `|t|` of all crops.
+    /// The largest `|t|` over all limits.
     ///
-    /// One set of limits for both classes, from the times of both: they cut no class more than the
-    /// other unless the classes differ. They lie the closer the lower (dudect's choice), where times
-    /// are dense. An interruption among its neighbours makes a time too small, so both ends go.
+    /// Both classes have the same limits, taken from the times of both: they cut neither class more
+    /// than the other unless the classes differ. The limits are denser at the lower end (dudect's
+    /// choice), where the times are dense. An interruption among its neighbours makes a time too
+    /// small, so both ends are cut.
     pub(crate) fn largest_t(&self) -> f64 {
         let times = self.steadied();
         let mut sorted: Vec<_> = times.iter().map(|(_, time)| time.abs()).collect();
@@ -47,8 +48,8 @@ impl Times {
         limits.map(|limit| t_within(limit, &times)).fold(0.0, f64::max)
     }
 
-    /// Each time less the median of those around it, of either class: the machine's pace drifts by
-    /// more than a leak is long, but it drifts for both classes.
+    /// Each time minus the median of those around it, of either class: the machine's pace drifts by
+    /// more than a leak, but for both classes alike.
     fn steadied(&self) -> Vec<(Class, f64)> {
         let steady = |(place, (class, time)): (usize, &(Class, u64))| {
             let first = place.saturating_sub(NEIGHBOURS / 2);
@@ -65,7 +66,7 @@ fn median(times: &[(Class, u64)]) -> u64 {
     sorted[sorted.len() / 2]
 }
 
-/// `|t|` of the times not further than `limit` from the pace; 0 if they are too few.
+/// `|t|` of the times within `limit` of the pace; 0 if there are too few.
 fn t_within(limit: f64, times: &[(Class, f64)]) -> f64 {
     let [fixed, random] = [Class::Fixed, Class::Random].map(|class| {
         let times = times.iter().filter(|(of, time)| *of == class && time.abs() <= limit);
@@ -75,7 +76,7 @@ fn t_within(limit: f64, times: &[(Class, f64)]) -> f64 {
         return 0.0;
     }
     let spread = (fixed.variance() / fixed.count + random.variance() / random.count).sqrt();
-    // Times of one value each: no difference, or nothing but one.
+    // Each class has a single value: there is no difference, or an infinite one.
     if spread == 0.0 {
         return if fixed.mean == random.mean { 0.0 } else { f64::INFINITY };
     }

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::cores;
-use crate::request::Payload;
+use super::cores;
+use super::request::Payload;
 
-/// What `wrk` reports after `seconds` of token requests over this many connections. Panics unless
-/// every answer was a good one.
+/// `wrk`'s report after `seconds` of token requests over this many connections. Panics unless every
+/// answer was the expected one.
 pub(crate) fn load(
     address: SocketAddr,
     payload: &Payload,
@@ -30,7 +30,7 @@ pub(crate) fn command(
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
     let mut wrk = cores::on(core, "wrk");
     wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"]);
-    // A machine that others use can stand still for longer than wrk's own two seconds.
+    // A machine that others use can pause for longer than wrk's default of two seconds.
     wrk.args(["--timeout", "10s", "-s"]).arg(scripts.join(script).with_extension("lua"));
     wrk.arg(format!("http://{address}{path}"));
     wrk

@@ -43,7 +43,7 @@ class HttpClient4 {
             vision.setEntity(new StringEntity(json, ContentType.create("application/json", "ISO-8859-1")));
             ask(vision);
         }
-        // The library answers the challenge of a 401 only.
+        // The library sends credentials only after the challenge of a 401.
         var credentials = new BasicCredentialsProvider();
         credentials.setCredentials(AuthScope.ANY, new UsernamePasswordCredentials(id, secret));
         var basic = java.util.Base64.getEncoder().encodeToString((id + ":" + secret).getBytes());

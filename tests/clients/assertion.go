@@ -1,5 +1,5 @@
-// Command assertion authenticates by private_key_jwt as golang-jwt writes it, with an audience that
-// is an array of one. Without a URL it prints the key set of a new key, which it writes into a file.
+// Command assertion authenticates with private_key_jwt by golang-jwt, which writes the audience as an
+// array of one. Without a URL it writes a new key to a file and prints its key set.
 package main
 
 import (

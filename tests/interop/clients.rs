@@ -1,4 +1,4 @@
-//! OAuth libraries that people use, as they come from their registries.
+//! Widely used OAuth libraries, as their registries ship them.
 
 use std::io;
 use std::io::Write;
@@ -12,21 +12,21 @@ use oauth2::{
     AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, IntrospectionUrl, RevocationUrl,
     Scope, StandardRevocableToken, TokenIntrospectionResponse, TokenResponse, TokenUrl,
 };
-use serde_json::json;
 
 use crate::support::command::{python, run, succeed};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::nginx::Nginx;
+use crate::support::registry::client_with_hash;
 use crate::support::sibling::{self, USER};
 use crate::support::{Home, Program, Signer, wait_until};
 
-/// Of each method of authentication, the client that may use no other.
+/// For each authentication method, the client that is registered for this method only.
 const METHODS: [(&str, &str); 2] =
     [("client_secret_basic", "basic-only"), ("client_secret_post", "post-only")];
 
-/// Authlib asks for the token, about it, and revokes it; PyJWT verifies it.
+/// Authlib gets, introspects and revokes a token; PyJWT verifies it.
 #[test]
-fn authlib_and_pyjwt() {
+fn authlib_and_pyjwt_get_verify_introspect_and_revoke() {
     const SCRIPT: &str = r#"
 import sys
 import jwt
@@ -57,9 +57,9 @@ print(is_active())
     }
 }
 
-/// Java's most used client, in both of its generations, labels forms and parts as ISO-8859-1.
+/// Both generations of Java's Apache HttpClient label forms and parts as ISO-8859-1.
 #[test]
-fn apache_http_client() {
+fn apache_http_client_gets_tokens() {
     let server = Program::start(sibling::home(), &[]);
     let base = format!("http://{}", server.address);
     for (program, libraries, answers) in [
@@ -75,14 +75,14 @@ fn apache_http_client() {
     }
 }
 
-/// golang-jwt writes `aud` as an array, even of one.
+/// golang-jwt writes `aud` as an array, even with one element.
 #[test]
 fn golang_jwt_authenticates() {
     let home = Home::new();
     let program = home.path("assertion");
     let mut go = Command::new("go");
     go.args(["build", "-o"]).arg(&program).arg(source("assertion.go"));
-    // Debian's libraries, and nothing from the network.
+    // Debian's packages only, and nothing from the network.
     go.env("GOPATH", "/usr/share/gocode").env("GO111MODULE", "off").env("GOFLAGS", "");
     succeed(go.env("GOCACHE", home.path("cache")).env("CGO_ENABLED", "0"));
     let key = home.path("key.pem");
@@ -95,7 +95,7 @@ fn golang_jwt_authenticates() {
     assert_eq!(succeed(ask.arg(&key).args(["go", &server.issuer])), "200\n".repeat(3));
 }
 
-/// What was signed in the second of a server's start may be from before it.
+/// An assertion from the second of the start is refused, since it may be from before the start.
 fn wait_for_the_next_second() {
     let started = Clock::system().unix_seconds();
     wait_until(|| Clock::system().unix_seconds() > started);
@@ -107,7 +107,7 @@ fn source(name: &str) -> PathBuf {
 
 /// The `oauth2` crate revokes over TLS only, so nginx is in front.
 #[test]
-fn the_oauth2_crate_behind_nginx() {
+fn the_oauth2_crate_gets_tokens_through_nginx() {
     let home = Home::new();
     let socket = home.path("socket");
     let _server = Program::start(home, &["--listen", &format!("unix:{}", socket.display())]);
@@ -143,7 +143,7 @@ fn the_oauth2_crate_behind_nginx() {
     }
 }
 
-/// What the crate wants sent, sent by curl, which trusts the proxy's certificate and no other.
+/// Sends the crate's request with curl, which trusts the proxy's certificate only.
 fn exchange(nginx: &Nginx, request: &HttpRequest) -> Result<HttpResponse, io::Error> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--include", "--http1.1", "--data-binary", "@-"]);
@@ -169,9 +169,9 @@ fn exchange(nginx: &Nginx, request: &HttpRequest) -> Result<HttpResponse, io::Er
     Ok(response)
 }
 
-/// They send `base64(id:secret)` without encoding the halves.
+/// They send `base64(id:secret)` without form-encoding the halves.
 #[test]
-fn curl_and_pythons_clients_send_pairs_as_they_stand() {
+fn raw_basic_pairs_of_curl_and_python_are_accepted() {
     const PAIRS: [(&str, &str); 3] = [
         ("plus", "q1+w2/e3=r4+t5/y6=u7+i8/o9=p0+a1="),
         ("triplet", "a-secret-that-holds-%41%42%43-in-the-middle"),
@@ -196,16 +196,8 @@ async def ask():
 answers.append(asyncio.run(ask()))
 print(*[answer.get("token_type", answer) for answer in answers])
 "#;
-    let clients = PAIRS.map(|(id, secret)| {
-        json!({
-            "client_id": id,
-            "secrets": [{ "label": "a", "hash": hash_of(secret) }],
-            "scopes": ["read"],
-            "default_scopes": ["read"],
-        })
-    });
     let home = Home::new();
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.register(&PAIRS.map(|(id, secret)| client_with_hash(id, &hash_of(secret))));
     let server = Program::start(home, &[]);
     let url = format!("http://{}/connect/token", server.address);
     for (id, secret) in PAIRS {
@@ -221,7 +213,7 @@ print(*[answer.get("token_type", answer) for answer in answers])
     }
 }
 
-/// A library that clients use: it signs for an hour.
+/// Authlib signs assertions that are valid for an hour.
 #[test]
 fn authlib_authenticates() {
     let signer = Signer::rs256();

@@ -1,4 +1,4 @@
-//! What operators copy, in the programs that it is for.
+//! The shipped files for operators, in the programs that they are for.
 
 mod debian;
 mod monitoring;
@@ -35,16 +35,16 @@ fn configure(home: &Home) {
 fn the_configuration_is_valid() {
     let home = Home::new();
     configure(&home);
-    // It is for a public issuer, where the demo clients of the shipped registry are refused.
+    // The configuration is for a public issuer, where the demo clients are refused.
     home.write("clients.json", "{\"clients\": []}");
     let printed = succeed(&mut home.command(&["check", "--config", "grantd.toml"]));
     assert!(printed.contains("ok: clients:"), "{printed}");
     assert!(text_of("grantd.toml").contains("\nassertion_audience = \"issuer\"\n"));
 }
 
-/// The same socket, addresses and names everywhere: each file was tried with others of its kind.
+/// The same socket, addresses and names everywhere: the files are used together.
 #[test]
-fn the_files_agree() {
+fn the_shipped_files_agree_on_names_and_addresses() {
     let socket = "unix:/run/grantd/grantd.sock";
     let user = "/etc/grantd/grantd.toml";
     for (name, says) in [
@@ -66,7 +66,7 @@ fn the_files_agree() {
     }
 }
 
-/// Every shipped file is named where it says how they belong together, and the other way round.
+/// The deploy README names every shipped file, and no other.
 #[test]
 fn the_readme_names_every_file() {
     let mut files = Vec::new();
@@ -91,9 +91,9 @@ fn the_readme_names_every_file() {
     }
 }
 
-/// Every nginx file begins with where it goes, which is where the tests have it.
+/// Every nginx file names its destination in the first line, and the tests use the same one.
 #[test]
-fn the_nginx_files_go_where_the_tests_have_them() {
+fn the_tests_use_the_nginx_paths_that_the_files_name() {
     for (name, place) in FILES {
         let text = text_of(&format!("nginx/{name}"));
         let comment: Vec<_> = text.lines().take_while(|line| line.starts_with('#')).collect();

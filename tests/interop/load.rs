@@ -14,7 +14,7 @@ const ENCODINGS: [&str; 2] = ["urlencoded", "multipart"];
 
 const SCRIPTS: [&str; 4] = ["autocannon", "hey", "oha", "wrk"];
 
-/// How many answers had each status.
+/// The number of answers by status.
 type Statuses = BTreeMap<String, u64>;
 
 fn root() -> &'static Path {
@@ -33,7 +33,7 @@ fn output(command: &mut Command) -> (Output, String) {
     (output, text)
 }
 
-/// Runs one script for a second with a few connections, and gives what it printed.
+/// Runs one script for a second over a few connections and returns its report.
 #[track_caller]
 fn run(script: &str, encoding: &str, program: &Program, more: &[&str]) -> String {
     let url = format!("http://{}{TOKEN}", program.address);
@@ -44,8 +44,8 @@ fn run(script: &str, encoding: &str, program: &Program, more: &[&str]) -> String
     text
 }
 
-/// Runs one script with each encoding. All answers must be tokens, and they must have come from the
-/// server: it counts too.
+/// Runs one script with each encoding. All answers must be tokens, as counted by the tool and by
+/// the server.
 #[track_caller]
 fn only_tokens(script: &str, more: &[&str], statuses: fn(&str) -> Statuses) {
     let program = Program::start(Home::new(), &[]);
@@ -60,9 +60,9 @@ fn only_tokens(script: &str, more: &[&str], statuses: fn(&str) -> Statuses) {
     }
 }
 
-/// wrk's scripts that ask about one token: all answers are good ones, and the server counts them.
+/// wrk's scripts about one token: every answer says that it is valid, and the server counts them.
 #[test]
-fn questions_about_a_token() {
+fn wrk_scripts_about_a_token_get_valid_answers_only() {
     let program = Program::start(Home::new(), &[]);
     let answer = program.ask(&Request::token(Encoding::Urlencoded, &DEMO));
     let answer: Value = serde_json::from_slice(&answer.body).unwrap();
@@ -82,8 +82,8 @@ fn questions_about_a_token() {
     }
 }
 
-/// The lines behind a heading that look like `[200] 31 responses`, up to the first that does not.
-/// What failed without an answer is there too, under its own heading.
+/// The lines below a heading such as `[200] 31 responses`, up to the first other line. Requests
+/// without an answer have a heading of their own.
 fn bracketed(report: &str) -> Statuses {
     let mut statuses = Statuses::new();
     for heading in ["Status code distribution:\n", "Error distribution:\n"] {
@@ -93,7 +93,7 @@ fn bracketed(report: &str) -> Statuses {
             else {
                 break;
             };
-            // Of an error the count comes first.
+            // The count of an error comes first.
             let (status, count) = match rest.trim().strip_suffix(" responses") {
                 Some(count) => (first, count),
                 None => (rest, first),
@@ -104,7 +104,7 @@ fn bracketed(report: &str) -> Statuses {
     statuses
 }
 
-/// wrk tells of other statuses, without naming them, only if there were any.
+/// wrk reports other statuses only if there were any, and without naming them.
 fn of_wrk(report: &str) -> Statuses {
     let number = |line: &str| line.split_whitespace().find_map(|word| word.parse().ok());
     let mut statuses = Statuses::new();
@@ -118,7 +118,7 @@ fn of_wrk(report: &str) -> Statuses {
     statuses
 }
 
-/// autocannon draws a table of codes, and a line of errors only if there were any.
+/// autocannon prints a table of statuses, and a line of errors only if there were any.
 fn of_autocannon(report: &str) -> Statuses {
     let table = report.split_once("│ Code │ Count").expect("a table of codes").1;
     let rows = table.lines().take_while(|line| !line.starts_with('└'));
@@ -157,9 +157,9 @@ fn oha_gets_only_tokens_at_a_rate() {
     only_tokens("oha", &["50"], bracketed);
 }
 
-/// A report with refusals in it is not taken for one without.
+/// A report with refusals is recognised as one.
 #[test]
-fn refusals_are_seen_in_every_report() {
+fn refusals_are_recognised_in_every_report() {
     let program = Program::shared();
     let url = format!("http://{}/nowhere", program.address);
     for (script, statuses) in
@@ -176,7 +176,7 @@ fn refusals_are_seen_in_every_report() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_arguments_are_refused() {
     for script in SCRIPTS {
         for (arguments, said) in [
             (&["json"][..], "'json' is no encoding"),
@@ -192,7 +192,7 @@ fn what_makes_no_sense_is_refused() {
     }
 }
 
-/// In a copy of the directory, which has no `target` beside it.
+/// A copy of the directory, which has no `target` beside it.
 #[test]
 fn a_missing_tool_is_named_with_its_source() {
     let elsewhere = TempDir::new().unwrap();
@@ -214,14 +214,14 @@ fn a_missing_tool_is_named_with_its_source() {
     }
 }
 
-/// Whoever installs from the lock file chooses the registry; the hashes choose what comes.
+/// The lock file pins hashes, and the registry is the user's choice.
 #[test]
 fn the_lock_file_names_no_registry() {
     let lock = fs::read_to_string(root().join("benches/load/package-lock.json")).unwrap();
     assert!(lock.contains("\"integrity\": \"sha512-") && !lock.contains("\"resolved\""));
 }
 
-/// Runs the program that signs what each request needs one of, built as a load tester builds it.
+/// Runs the program that signs assertions and proofs, built as a load tester builds it.
 fn signed(directory: &Path, arguments: &[&str]) {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["run", "--locked", "--quiet", "--example", "signed", "--"]).args(arguments);
@@ -229,16 +229,16 @@ fn signed(directory: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{text}");
 }
 
-/// Assertions and proofs, each for one use: all of them are used, none twice, and each gets a token.
+/// Assertions and proofs for one use each: all are used, none twice, and each gets a token.
 #[test]
-fn what_was_signed_beforehand_gets_only_tokens() {
+fn assertions_and_proofs_signed_beforehand_get_only_tokens() {
     let home = Home::new();
     let directory = home.path("signed");
     signed(&directory, &["client"]);
     fs::copy(directory.join("clients.json"), home.clients()).unwrap();
     let program = Program::start(home, &[]);
     let url = format!("http://{}{TOKEN}", program.address);
-    // What was signed in the second of the start or before is refused.
+    // An assertion from the second of the start or before is refused.
     let begin = program.log.wait_for(|line| line["message"] == "serving")["timestamp"].clone();
     let second = |time: &str| time[..19].to_owned();
     wait_until(|| {
@@ -258,7 +258,7 @@ fn what_was_signed_beforehand_gets_only_tokens() {
         let issued = program.issued() - before;
         assert!((200..=300).contains(&issued), "{issued} of 300\n{text}");
     }
-    // Only wrk's scripts read them.
+    // Only wrk's scripts read these files.
     let (output, text) = output(Command::new(root().join("benches/load/hey")).arg("dpop"));
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("'dpop' is for wrk"), "{text}");
@@ -269,9 +269,9 @@ fn what_was_signed_beforehand_gets_only_tokens() {
     assert!(text.contains("cargo run --release --example signed -- assertion"), "{text}");
 }
 
-/// A rate of tokens that were handed out before is another figure: the first line tells.
+/// The rate of reused tokens is a different figure, so the first line says which one it is.
 #[test]
-fn the_first_line_says_what_is_measured() {
+fn the_first_line_says_whether_tokens_are_reused() {
     let home = Home::new();
     let shipped = fs::read_to_string(home.clients()).unwrap();
     let mut registry: Value = serde_json::from_str(&shipped).unwrap();
@@ -295,7 +295,7 @@ fn the_first_line_says_what_is_measured() {
 }
 
 #[test]
-fn too_few_descriptors_are_said_beforehand() {
+fn too_few_descriptors_are_reported_before_the_load() {
     for script in SCRIPTS {
         let path = root().join("benches/load").join(script);
         let mut shell = Command::new("sh");

@@ -1,20 +1,21 @@
-//! The server beside other people's programs: proxies, clients, load testers, Prometheus, systemd and a
-//! Debian of its own. `tests/run` installs them.
+//! The server beside other programs: proxies, clients, load testers, Prometheus, systemd and a
+//! chroot of Debian 12. `tests/run` installs them.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot go on should stop where it is"
+    reason = "a test that cannot continue panics on the spot"
 )]
 
 #[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "the two programs of tests need a part of it each")]
+#[expect(dead_code, reason = "each of the two test programs uses a part of it")]
 mod support;
 
 mod clients;
 mod deploy;
 mod load;
-mod night;
+
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
 mod readme;
+mod under_load;

@@ -1,4 +1,4 @@
-//! Spans for an OpenTelemetry collector.
+//! Spans sent to an OpenTelemetry collector.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -23,7 +23,7 @@ const PHASES: [&str; 4] =
     ["grantd.parse_seconds", "grantd.auth_seconds", "grantd.queue_seconds", "grantd.sign_seconds"];
 
 fn exporting(home: Home, endpoint: &str, arguments: &[&str]) -> Program {
-    // No span leaves before the server stops, unless very many wait.
+    // No span is sent before the server stops, unless the buffer fills.
     let variables = [(ENDPOINT, endpoint), ("OTEL_BSP_SCHEDULE_DELAY", "3600000")];
     Program::start_with(home, arguments, &variables)
 }
@@ -35,7 +35,7 @@ fn stop(mut server: Program) -> String {
     server.log.to_the_end()
 }
 
-/// What the last warning says.
+/// The number of lost spans in the last warning.
 #[track_caller]
 fn lost_in_all(log: &str) -> u64 {
     let last = log.lines().rfind(|line| line.contains("\"WARN\"")).unwrap();
@@ -76,7 +76,7 @@ fn assert_says(span: &Span, said: &[(&str, &str)]) {
 }
 
 #[test]
-fn a_request_is_a_span_of_its_callers_trace() {
+fn a_request_is_a_span_in_its_callers_trace() {
     let collector = Collector::start();
     let home = Home::new();
     home.write("grantd.toml", "allow_demo_clients = true\ntrusted_proxies = [\"127.0.0.1\"]\n");
@@ -90,7 +90,7 @@ fn a_request_is_a_span_of_its_callers_trace() {
     assert_eq!(ask(&server, "wrong", wrong), 400);
     assert_eq!(ask(&server, "made-up", sampled(Request::new("BREW", "/coffee?milk"))), 404);
     stop(server);
-    // One token may be revoked here, and no second.
+    // The server can keep one revocation, so the second is refused.
     let home = Home::new();
     home.write("grantd.toml", "[limits]\nrevocations = 1\n");
     let server = exporting(home, &collector.endpoint, &["--config", "grantd.toml"]);
@@ -140,7 +140,7 @@ fn a_request_is_a_span_of_its_callers_trace() {
         text.parse::<f64>().unwrap_or_else(|_| panic!("{issued:#?}"))
     });
     assert!(parts.iter().all(|part| *part > 0.0), "{parts:?}");
-    // The clock that tells the time tells microseconds.
+    // The span's clock has a resolution of a microsecond.
     assert!(parts.iter().sum::<f64>() <= took + 1e-6, "{parts:?} in {took}");
 
     assert_says(
@@ -163,10 +163,10 @@ fn a_request_is_a_span_of_its_callers_trace() {
 }
 
 #[test]
-fn whoever_is_not_sampled_is_not_told_of_and_whoever_has_no_trace_gets_one() {
+fn unsampled_requests_have_no_span_and_requests_without_a_trace_start_one() {
     let collector = Collector::start();
     let variables = [
-        // This one says the whole URL, and is the one that counts.
+        // This variable has the whole URL and takes precedence.
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &*format!("{}/v1/traces", collector.endpoint)),
         (ENDPOINT, "https://collector.example"),
         ("OTEL_SERVICE_NAME", "tokens"),
@@ -195,7 +195,7 @@ fn whoever_is_not_sampled_is_not_told_of_and_whoever_has_no_trace_gets_one() {
 }
 
 #[test]
-fn a_sampler_of_the_environment_decides_where_the_caller_does_not() {
+fn the_configured_sampler_decides_for_requests_without_a_trace() {
     let recorder = Recorder::start();
     let sampler = ("OTEL_TRACES_SAMPLER", "parentbased_always_off");
     let variables = [(ENDPOINT, &*recorder.endpoint), sampler];
@@ -261,9 +261,9 @@ fn no_secret_and_no_token_is_exported() {
     }
 }
 
-/// Nobody listens, or somebody who says nothing.
+/// A collector that does not listen, and one that does not answer.
 #[test]
-fn a_dead_collector_costs_spans_and_nothing_else() {
+fn a_dead_collector_loses_spans_only() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let deaf = TcpSocket::new_v4().unwrap();
     deaf.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -283,7 +283,7 @@ fn a_dead_collector_costs_spans_and_nothing_else() {
         }
         let asked = server.issued();
         let log = stop(server);
-        // Once while it goes on, and once at the end: not for each batch.
+        // One warning while it runs and one at the end, not one for each batch.
         let warnings: Vec<_> = log.lines().filter(|line| line.contains("\"WARN\"")).collect();
         assert_eq!(lost_in_all(&log), asked, "{warnings:#?}");
         assert!(warnings.len() <= 2, "{warnings:#?}");
@@ -291,7 +291,7 @@ fn a_dead_collector_costs_spans_and_nothing_else() {
 }
 
 #[test]
-fn no_more_spans_wait_than_there_is_room_for() {
+fn spans_beyond_the_buffer_are_lost_and_counted() {
     const REQUESTS: usize = 3000;
     const ROOM: usize = 2048;
     const BATCH: usize = 512;
@@ -316,9 +316,9 @@ fn no_more_spans_wait_than_there_is_room_for() {
     assert_eq!(lost_in_all(&log), (REQUESTS - came) as u64, "{came} came: {log}");
 }
 
-/// On the one thread that everything else runs on, too.
+/// With a single thread, which the exporter shares, too.
 #[test]
-fn a_stop_sends_what_waits() {
+fn a_stop_sends_the_buffered_spans() {
     for workers in ["1", "2"] {
         let recorder = Recorder::start();
         let variables = [
@@ -341,7 +341,7 @@ fn a_stop_sends_what_waits() {
 
 #[test]
 fn without_a_collector_nothing_is_started() {
-    // The system cuts their names off after 15 bytes.
+    // The system truncates thread names to 15 bytes.
     let exports =
         |server: &Program| server.threads().iter().any(|name| name.starts_with("OpenTelemetry."));
     let recorder = Recorder::start();
@@ -352,7 +352,7 @@ fn without_a_collector_nothing_is_started() {
 }
 
 #[test]
-fn a_collector_that_cannot_be_one_stops_the_start() {
+fn an_invalid_collector_is_a_start_error() {
     let home = Home::new();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     for endpoint in [

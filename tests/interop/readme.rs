@@ -1,4 +1,4 @@
-//! Every command in the README, run.
+//! Runs every command in the README.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -29,8 +29,8 @@ fn addressed(block: &str, program: &Program) -> String {
         .replace("127.0.0.1:8081", &program.admin.to_string())
 }
 
-/// The first command, as it stands there: only where it listens and keeps its key is moved, so that
-/// it can run beside others.
+/// The first command, unchanged except for its address and key directory, so that it can run beside
+/// others.
 #[test]
 fn the_first_command_serves() {
     let command = blocks("sh")[0].trim();
@@ -55,7 +55,7 @@ fn the_first_command_serves() {
         .by_ref()
         .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
         .find(|line| line["message"] == "serving");
-    // Whoever reads the log to its end keeps the server from being held up by a full pipe.
+    // Reads the log to its end, so that the pipe never fills.
     let rest = std::thread::spawn(move || lines.count());
 
     let answer = serving.map(|line| {
@@ -68,9 +68,10 @@ fn the_first_command_serves() {
     assert_eq!(answer.expect("it says where it serves").status, 200);
 }
 
-/// A client that compares issuers, as openid-client does, finds the one that it was told.
+/// A client that compares issuers, as openid-client does, finds the issuer that it was configured
+/// with.
 #[test]
-fn the_quick_start_has_one_name() {
+fn the_quick_start_uses_one_issuer() {
     let urls = README
         .split("http://")
         .skip(1)
@@ -78,7 +79,7 @@ fn the_quick_start_has_one_name() {
     let hosts: std::collections::BTreeSet<_> =
         urls.map(|url| url.split(':').next().unwrap()).collect();
     assert_eq!(hosts.into_iter().collect::<Vec<_>>(), ["127.0.0.1"]);
-    // It is the name that discovery gives.
+    // Discovery has this issuer, too.
     let server = Program::shared();
     let metadata = Request::get("/.well-known/openid-configuration").send(server.address).json();
     assert_eq!(metadata["issuer"], format!("http://{}", server.address));
@@ -95,7 +96,7 @@ fn every_shell_command_succeeds() {
     for block in &blocks("sh")[1..] {
         let script = addressed(block, &program);
         if let Some(arguments) = block.trim().strip_prefix("grantd serve ") {
-            // It does not end by itself, and its documented address is not free.
+            // This command does not end, and its documented address may be taken.
             let arguments: Vec<_> = arguments.split(' ').collect();
             let apart = Home::new();
             let made = fs::copy(home.path(arguments[1]), apart.path(arguments[1]));
@@ -110,7 +111,7 @@ fn every_shell_command_succeeds() {
         printed.push(succeed(bash.current_dir(home.clients().parent().unwrap())));
     }
     assert_eq!(served, 1, "it says how to start what it has made");
-    // One answer for each way to ask; they begin alike.
+    // One token for each kind of request; the answers begin alike.
     let tokens = printed.iter().filter(|text| text.starts_with("{\"access_token\":\"ey")).count();
     assert_eq!(tokens, 6, "{printed:#?}");
     let documented = blocks("json")[0].trim().split_once('…').unwrap().1;
@@ -142,9 +143,9 @@ fn every_configuration_is_valid() {
     }
 }
 
-/// What the documents beside it link to is there.
+/// The targets of links in the README and in the documents beside it exist.
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let documents = [
         "README.md",
@@ -173,7 +174,7 @@ fn every_link_leads_somewhere() {
     }
 }
 
-/// What takes long is run apart from this, each bench in test mode; here, that it is there.
+/// The benches run separately in test mode, since they take long; this checks that each exists.
 #[test]
 fn every_bench_and_script_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! The operators' listener.
+//! The admin listener.
 
 mod gate;
 
@@ -28,7 +28,7 @@ const ROUTES: &str =
     "here are /livez, /readyz, /metrics, /keys, /clients/{id} and /explain/{request-id}\n";
 
 #[test]
-fn nothing_else_is_there_and_nothing_can_be_changed() {
+fn other_paths_are_not_found_and_other_methods_not_allowed() {
     let server = Program::shared();
     for path in [
         "/",
@@ -50,7 +50,7 @@ fn nothing_else_is_there_and_nothing_can_be_changed() {
 }
 
 #[test]
-fn the_public_listener_has_none_of_it() {
+fn the_public_listener_serves_no_admin_path() {
     let server = Program::shared();
     for path in ["/livez", "/readyz", "/metrics", "/keys", "/explain/x"] {
         server.ask(&Request::get(path)).assert_refused(404, "invalid_request");
@@ -63,7 +63,7 @@ fn tokens_and_refusals_are_counted_by_cause() {
     let count =
         |outcome: &str, cause: &str, route: &str| server.metric(&series(outcome, cause, route));
     let wrong = [demo_without(&["client_secret"]), vec![("client_secret", "wrong")]].concat();
-    let unknown = [demo_without(&["client_id"]), vec![("client_id", "nobody")]].concat();
+    let unknown = [demo_without(&["client_id"]), vec![("client_id", "unknown")]].concat();
     for (round, encoding) in (1..).zip(ENCODINGS) {
         assert_eq!(server.ask(&Request::token(encoding, &DEMO)).status, 200);
         assert_eq!(count("issued", "", "token"), round);
@@ -102,7 +102,7 @@ fn metrics_are_in_the_prometheus_text_format() {
     ] {
         assert!(answer.text().contains(&format!("# HELP {metric} ")), "{metric}");
     }
-    let registered = crate::support::home::registry().matches("\"client_id\"").count();
+    let registered = crate::support::registry::registry().matches("\"client_id\"").count();
     assert_eq!(server.metric("grantd_clients "), registered as u64);
     let open = server.metric("grantd_signing_queue_open ");
     assert!((128..=512).contains(&open), "{open} of 512");
@@ -129,7 +129,7 @@ fn on_a_clock_before_every_key_the_earliest_signs_and_the_server_is_ready() {
 }
 
 #[test]
-fn what_signs_is_named() {
+fn the_signer_in_use_is_a_metric() {
     let signer_of = |arguments: &[&str]| {
         let server = Program::start(Home::new(), arguments);
         let metrics = server.metrics();
@@ -166,7 +166,7 @@ fn the_version_is_in_the_log_and_in_the_metrics() {
     assert_eq!(server.metric(&format!("grantd_build_info{{version=\"{version}\"}}")), 1);
 }
 
-/// By how many, and not by which: their names could be a million.
+/// One gauge without a client label: a label for each client could be a million series.
 #[test]
 fn clients_whose_last_secret_ends_soon_are_counted() {
     use crate::support::home::{hash_of, secret_of};

@@ -1,7 +1,8 @@
-//! `private_key_jwt` (RFC 7521, RFC 7523): every rule, and what an attacker would send.
+//! `private_key_jwt` (RFC 7521, RFC 7523): every rule, and forged assertions.
 
 mod audience;
 mod registry;
+mod replay;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use grantd::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::support::home::{hash_of, secret_of};
+use crate::support::registry::{changed, client_without_secret};
 use crate::support::{
     ENCODINGS, Encoding, Home, Library, Program, Request, Response, Signer, Token,
 };
@@ -19,22 +21,19 @@ use crate::support::{
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const ISSUER: &str = "https://auth.example";
 const START: u64 = 1_750_384_800;
-/// When most requests are made: long enough after the start for assertions without `iat`.
+/// When most requests are made: long enough after the start that assertions without `iat` are
+/// accepted.
 const NOW: u64 = START + 1000;
 
-/// With one client for each of `clients`: its id, and what is registered beside its scope.
+/// A home with one client for each of `clients`: its id, and its fields besides the scope.
 fn home_of(clients: &[(&str, Value)]) -> Home {
     let entries: Vec<_> = clients
         .iter()
         .map(|(id, more)| {
-            let mut entry = json!({
-                "client_id": id,
-                "auth_methods": ["private_key_jwt"],
-                "scopes": ["read"],
-                "default_scopes": ["read"],
-            });
-            entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            entry
+            client_without_secret(
+                id,
+                &changed(json!({ "auth_methods": ["private_key_jwt"] }), more),
+            )
         })
         .collect();
     let home = Home::new();
@@ -50,7 +49,7 @@ fn library(signer: &Signer) -> Library {
     library
 }
 
-/// An id that no other assertion of this process has.
+/// An id that is unique in this process.
 fn unique() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -61,19 +60,6 @@ fn claims(client: &str, audience: &str, now: u64) -> Value {
     json!({
         "iss": client, "sub": client, "aud": audience, "jti": unique(), "iat": now, "exp": now + 60,
     })
-}
-
-/// `claims` with these members changed; null takes a member away.
-fn changed(mut claims: Value, changes: &Value) -> Value {
-    let members = claims.as_object_mut().unwrap();
-    for (name, value) in changes.as_object().unwrap() {
-        if value.is_null() {
-            members.shift_remove(name);
-        } else {
-            members.insert(name.clone(), value.clone());
-        }
-    }
-    claims
 }
 
 fn header(signer: &Signer) -> Value {
@@ -93,7 +79,8 @@ fn ask(address: SocketAddr, assertion: &str) -> Response {
     request(Encoding::Urlencoded, assertion, &[]).send(address)
 }
 
-/// A program of client `c` in which some time has passed since its start.
+/// A running program whose client `c` has the key of `signer`. Assertions signed before the start
+/// are refused, so the start is in the past.
 fn program(signer: &Signer, toml: &str) -> Program {
     let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
     home.write("grantd.toml", toml);
@@ -110,7 +97,7 @@ fn now() -> u64 {
 }
 
 #[test]
-fn every_algorithm_in_both_encodings_to_the_issuer_and_to_the_endpoint() {
+fn every_algorithm_is_accepted_in_both_encodings_and_with_both_audiences() {
     let signers = Signer::all();
     let clients: Vec<_> =
         signers.iter().map(|signer| (signer.algorithm, json!({ "jwks": signer.jwks() }))).collect();
@@ -134,7 +121,7 @@ fn every_algorithm_in_both_encodings_to_the_issuer_and_to_the_endpoint() {
 }
 
 #[test]
-fn what_the_claims_and_the_header_must_say() {
+fn a_wrong_claim_or_header_is_refused_with_its_cause() {
     let signer = Signer::es256();
     let other = Signer::es256();
     let server = program(&signer, "");
@@ -225,7 +212,7 @@ fn what_the_claims_and_the_header_must_say() {
     let [head, payload, signature] =
         <[&str; 3]>::try_from(assertion.split('.').collect::<Vec<_>>()).unwrap();
     let other_claims = URL_SAFE_NO_PAD.encode(good().to_string());
-    // HMAC with what everyone knows of the key.
+    // HMAC with the public key as its secret.
     let hmac_header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
     let public = signer.jwk().to_string();
     let hmac_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, public.as_bytes());
@@ -262,12 +249,12 @@ fn what_the_claims_and_the_header_must_say() {
     ] {
         refuse(&assertion, cause, &assertion[..assertion.len().min(60)]);
     }
-    // Nothing of that has used the good one up.
+    // None of the refused ones has used up the valid one.
     assert_eq!(ask(server.address, &assertion).status, 200);
 }
 
 #[test]
-fn the_times_to_the_second() {
+fn the_times_are_checked_to_the_second() {
     let signer = Signer::eddsa();
     let library = library(&signer);
     let answer = |changes: &Value, at: u64| {
@@ -283,15 +270,15 @@ fn the_times_to_the_second() {
         (&json!({}), NOW + 59, true),
         (&json!({}), NOW + 60, false),
         (&fraction, NOW + 59, true),
-        // The end of an assertion for an hour is five minutes after it was signed.
+        // `exp` is in an hour, but an assertion is accepted for five minutes after its `iat`.
         (&hour, NOW + 299, true),
         (&hour, NOW + 300, false),
-        // A clock may be ten seconds ahead.
+        // The client's clock may be ten seconds ahead.
         (&hour, NOW - 10, true),
         (&hour, NOW - 11, false),
         (&json!({ "nbf": NOW + 10, "exp": NOW + 3600 }), NOW, true),
         (&json!({ "nbf": NOW + 11, "exp": NOW + 3600 }), NOW, false),
-        // Without `iat`, `exp` alone says how long.
+        // Without `iat`, `exp` alone limits the lifetime.
         (&no_iat, NOW, true),
         (&no_iat, NOW - 10, true),
         (&no_iat, NOW - 11, false),
@@ -303,135 +290,7 @@ fn the_times_to_the_second() {
 }
 
 #[test]
-fn one_use_in_whatever_encoding_and_by_how_many_at_once() {
-    let signer = Signer::es256();
-    let server = program(&signer, "");
-    for _ in 0..5 {
-        let assertion = signer.sign(&header(&signer), &claims("c", &server.issuer, now()));
-        let granted: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..16)
-                .map(|number| {
-                    let request = request(ENCODINGS[number % 2], &assertion, &[]);
-                    let server = &server;
-                    scope.spawn(move || {
-                        let answer = server.ask(&request);
-                        if answer.status != 200 {
-                            answer.assert_refused(400, "invalid_client");
-                        }
-                        usize::from(answer.status == 200)
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-        });
-        assert_eq!(granted, 1);
-    }
-    let refused =
-        r#"grantd_requests_total{cause="assertion_replayed",outcome="refused",route="token"}"#;
-    assert_eq!(server.metric(refused), 5 * 15);
-}
-
-#[test]
-fn the_same_id_from_another_client_is_another_id() {
-    let signer = Signer::es256();
-    let clients = ["a", "b"].map(|id| (id, json!({ "jwks": signer.jwks() })));
-    let library = Library::start(home_of(&clients), ISSUER, START);
-    library.clock.set(NOW);
-    let ask_as = |client: &str| {
-        let claims = changed(claims(client, ISSUER, NOW), &json!({ "jti": "same" }));
-        ask(library.address, &signer.sign(&header(&signer), &claims)).status
-    };
-    assert_eq!([ask_as("a"), ask_as("b"), ask_as("a"), ask_as("b")], [200, 200, 400, 400]);
-}
-
-#[test]
-fn no_step_of_the_clock_opens_a_replay() {
-    let signer = Signer::es256();
-    let library = library(&signer);
-    let used = signer.sign(&header(&signer), &claims("c", ISSUER, NOW));
-    assert_eq!(ask(library.address, &used).status, 200);
-    let mut time = vec![NOW - 3600, NOW - 5, NOW, NOW + 59, NOW + 3600, NOW, NOW + 59];
-    time.extend((0..20).map(|step| NOW + step * 3));
-    for at in time {
-        library.clock.set(at);
-        ask(library.address, &used).assert_refused(400, "invalid_client");
-        if at == NOW + 3600 {
-            // Makes room for others, and so forgets the first.
-            let later = signer.sign(&header(&signer), &claims("c", ISSUER, at));
-            assert_eq!(ask(library.address, &later).status, 200);
-        }
-    }
-    // After all of that, a new one is as good as ever.
-    library.clock.set(NOW + 100);
-    let fresh = signer.sign(&header(&signer), &claims("c", ISSUER, NOW + 100));
-    assert_eq!(ask(library.address, &fresh).status, 200);
-}
-
-#[test]
-fn nothing_from_before_the_start() {
-    let signer = Signer::es256();
-    let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
-    let library = Library::start(home, ISSUER, START);
-    library.clock.set(START + 5);
-    let answer = |changes: &Value| {
-        let claims = changed(claims("c", ISSUER, START + 1), changes);
-        ask(library.address, &signer.sign(&header(&signer), &claims)).status
-    };
-    // The same second may be before it; without `iat`, it may have been signed 300 s before its end.
-    assert_eq!(answer(&json!({ "iat": START - 1 })), 400);
-    assert_eq!(answer(&json!({ "iat": START })), 400);
-    assert_eq!(answer(&json!({ "iat": null, "exp": START + 300 })), 400);
-    assert_eq!(answer(&json!({})), 200);
-    assert_eq!(answer(&json!({ "iat": null, "exp": START + 301 })), 200);
-}
-
-#[test]
-fn a_use_by_a_client_whose_clock_is_ahead_outlives_a_restart() {
-    let signer = Signer::es256();
-    let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
-    let library = Library::start(home, ISSUER, START);
-    library.clock.set(NOW);
-    let [used, fresh] =
-        [(); 2].map(|()| signer.sign(&header(&signer), &claims("c", ISSUER, NOW + 8)));
-    assert_eq!(ask(library.address, &used).status, 200);
-    // On the disk too it is one use.
-    ask(library.address, &used).assert_refused(400, "invalid_client");
-
-    let library = library.restart(ISSUER, NOW + 1);
-    library.clock.set(NOW + 2);
-    ask(library.address, &used).assert_refused(400, "invalid_client");
-    assert_eq!(ask(library.address, &fresh).status, 200);
-}
-
-#[test]
-fn a_full_guard_accepts_nothing_new_and_forgets_nothing() {
-    let signer = Signer::es256();
-    let toml = "[limits]\nreplay_entries = 2\n[failures]\nclient_failures = 9\nshared_factor = 1\n";
-    let server = program(&signer, toml);
-    let sign = || signer.sign(&header(&signer), &claims("c", &server.issuer, now()));
-    let first = sign();
-    assert_eq!(ask(server.address, &first).status, 200);
-    assert_eq!(ask(server.address, &sign()).status, 200);
-    for encoding in ENCODINGS {
-        let answer = server.ask(&request(encoding, &sign(), &[]));
-        answer.assert_refused(503, "temporarily_unavailable");
-        assert_eq!(answer.header("retry-after"), Some("1"));
-    }
-    ask(server.address, &first).assert_refused(400, "invalid_client");
-    // It was right, so it costs nobody an attempt, however often it is tried.
-    for _ in 0..50 {
-        server
-            .ask(&request(Encoding::Urlencoded, &sign(), &[]))
-            .assert_refused(503, "temporarily_unavailable");
-    }
-    assert_eq!(server.metric(r#"grantd_throttled_total{budget="client"}"#), 0);
-    // Who needs no memory is served.
-    let known = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
-    server.ask(&known.basic("c:x")).assert_refused(401, "invalid_client");
-}
-
-#[test]
-fn keys_are_chosen_by_kid_and_by_what_is_registered() {
+fn keys_are_chosen_by_kid_and_by_the_registered_fields() {
     let [rs256, ps256, es256, eddsa] = Signer::all();
     let named = |signer: &Signer, more: Value| changed(signer.jwk(), &more);
     let keys = json!({ "keys": [
@@ -464,20 +323,20 @@ fn keys_are_chosen_by_kid_and_by_what_is_registered() {
         ("any", &es256, json!(null), true),
         ("any", &eddsa, json!("two"), true),
         ("any", &rs256, json!(null), true),
-        // A key without a name is not the one of that name.
+        // A registered key without a `kid` does not match a `kid`.
         ("any", &rs256, json!("one"), false),
-        // It is for the other algorithm.
+        // The registered key is for the other algorithm.
         ("any", &ps256, json!(null), false),
         ("es", &es256, json!(null), true),
         ("es", &eddsa, json!(null), false),
         ("es", &rs256, json!(null), false),
-        // The method is registered too.
+        // The method must be registered, too.
         ("s", &es256, json!(null), false),
         ("off", &es256, json!(null), false),
     ] {
         assert_eq!(answer(client, signer, kid.clone()), granted, "{client} {kid}");
     }
-    // Nor does a key's owner get in by a secret.
+    // A client with a key cannot authenticate with a secret.
     let secret = secret_of("any");
     for encoding in ENCODINGS {
         let own = crate::support::request_of("any", &secret, &[]);
@@ -501,7 +360,7 @@ fn an_unknown_client_and_a_wrong_signature_look_alike() {
 }
 
 #[test]
-fn one_way_to_authenticate_at_a_time_and_of_the_one_type() {
+fn an_assertion_beside_other_credentials_or_of_another_type_is_refused() {
     let signer = Signer::es256();
     let library = library(&signer);
     let sign = || signer.sign(&header(&signer), &claims("c", ISSUER, NOW));
@@ -530,7 +389,7 @@ fn one_way_to_authenticate_at_a_time_and_of_the_one_type() {
         let in_query = format!("/connect/token?client_assertion={assertion}");
         let in_query = Request::token(encoding, &[grant]).with_target(&in_query);
         in_query.send(address).assert_refused(400, "invalid_request");
-        // None of these has used it up.
+        // None of these requests has used the assertion up.
         assert_eq!(request(encoding, &assertion, &[]).send(address).status, 200);
     }
 }

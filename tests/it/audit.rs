@@ -1,4 +1,4 @@
-//! What is written down of who was issued what.
+//! The audit file: one line for each decision.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn lines(server: &mut Program, file: &str) -> Vec<Value> {
 }
 
 #[test]
-fn what_was_issued_refused_revoked_and_changed_is_written_down() {
+fn the_audit_has_a_line_for_each_token_refusal_revocation_and_reload() {
     let toml = "audit = \"audit.jsonl\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let home = Home::new();
     home.write("grantd.toml", toml);
@@ -37,7 +37,7 @@ fn what_was_issued_refused_revoked_and_changed_is_written_down() {
     let revoked = [demo_without(&["grant_type"]), vec![("token", &token)]].concat();
     let revoke = Request::new("POST", "/connect/revocation").form(Encoding::Urlencoded, &revoked);
     assert_eq!(ask(revoke, "revoked").status, 200);
-    // Neither gives nobody anything.
+    // Requests that decide nothing about a client leave no line.
     assert_eq!(ask(Request::get("/nowhere"), "nowhere").status, 404);
     assert_eq!(ask(Request::get("/.well-known/jwks.json"), "public").status, 200);
     server.home.write("clients.json", "{");
@@ -78,7 +78,7 @@ fn what_was_issued_refused_revoked_and_changed_is_written_down() {
 }
 
 #[test]
-fn a_file_that_is_rotated_away_is_followed_by_a_new_one() {
+fn a_rotated_audit_file_is_opened_anew() {
     let mut server = Program::configured("audit = \"audit.jsonl\"\n");
     let file = server.home.path("audit.jsonl");
     let written = || fs::read_to_string(&file).unwrap_or_default();
@@ -97,7 +97,7 @@ fn a_file_that_is_rotated_away_is_followed_by_a_new_one() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_stops_the_start() {
+fn an_audit_file_that_cannot_be_written_is_a_start_error() {
     let home = Home::new();
     home.write("grantd.toml", "audit = \"nowhere/audit.jsonl\"\n");
     let arguments = ["serve", "--config", "grantd.toml", "--listen", "127.0.0.1:0"];
@@ -106,9 +106,10 @@ fn a_file_that_cannot_be_written_stops_the_start() {
     crate::support::command::run(command).assert_error(1, &says);
 }
 
-/// What a token is good for is on record, whatever it was made of and however often it was handed out.
+/// The line about an issued token has its scope and audience, for every dialect and for a reused
+/// token, too.
 #[test]
-fn what_a_token_is_good_for_is_written_down() {
+fn the_audit_has_the_scope_and_audience_of_each_token() {
     let home = Home::new();
     home.write("grantd.toml", "audit = \"audit.jsonl\"\n");
     let mut server = Program::start(home, &["--config", "grantd.toml"]);
@@ -142,7 +143,7 @@ fn what_a_token_is_good_for_is_written_down() {
     assert_eq!(told, expected);
     let lifetimes: Vec<_> = issued.iter().map(|line| line["lifetime"].as_u64().unwrap()).collect();
     assert_eq!(lifetimes[..5], [3600, 3600, 3600, 7200, 3600]);
-    // What is left of the one that was handed out before.
+    // A reused token's line has its remaining lifetime.
     assert_eq!(issued[5]["reused"], true);
     assert!((3500..=3600).contains(&lifetimes[5]), "{lifetimes:?}");
 }

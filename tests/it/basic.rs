@@ -1,11 +1,13 @@
-//! HTTP Basic as RFC 6749 has it, form-encoded, and as most clients send it: as it stands.
+//! HTTP Basic in two readings: form-encoded (RFC 6749, section 2.3.1), and raw, as most clients
+//! send it.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::home::hash_of;
+use crate::support::registry::{client_json, secrets_json};
 use crate::support::{ENCODINGS, Encoding, Home, Program, Request, demo_without, request_of};
 
-/// Ids and secrets that form-decoding changes, or cannot decode.
+/// Ids and secrets that form-decoding changes or fails on.
 const PAIRS: [(&str, &str); 6] = [
     ("plus", "q1+w2/e3=r4+t5/y6=u7+i8/o9=p0+a1="),
     ("triplet", "a-secret-that-holds-%41%42%43-in-the-middle"),
@@ -15,24 +17,19 @@ const PAIRS: [(&str, &str); 6] = [
     ("with%20triplet", "a-secret-of-a-client-whose-id-has-%2B-a+triplet"),
 ];
 
-fn client(id: &str, hash: &str) -> serde_json::Value {
-    json!({
-        "client_id": id,
-        "secrets": [{ "label": "a", "hash": hash }],
-        "scopes": ["read"],
-        "default_scopes": ["read"],
-        "introspects": ["https://api.example"],
-    })
+fn client(id: &str, hash: &str) -> Value {
+    let introspects = ["https://api.example"];
+    client_json(id, &json!({ "secrets": secrets_json(hash), "introspects": introspects }))
 }
 
 fn home() -> Home {
     let home = Home::new();
     let clients: Vec<_> = PAIRS.iter().map(|(id, secret)| client(id, &hash_of(secret))).collect();
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.register(&clients);
     home
 }
 
-/// As RFC 6749 wants each half.
+/// Form-encoded, as RFC 6749 asks for each half.
 fn form_encoded(text: &str) -> String {
     let encoded = |byte: u8| match byte {
         b' ' => "+".to_owned(),
@@ -58,7 +55,7 @@ fn ask_about(path: &str, pair: &str) -> Request {
 }
 
 #[test]
-fn a_pair_is_right_in_either_reading_everywhere() {
+fn both_readings_of_a_pair_are_accepted_at_every_endpoint() {
     let server = Program::start(home(), &[]);
     let raw = || server.metric("grantd_raw_basic_pairs_total ");
     for (id, secret) in PAIRS {
@@ -79,7 +76,7 @@ fn a_pair_is_right_in_either_reading_everywhere() {
             }
             assert_eq!(raw() - before, if is_raw { asked } else { 0 }, "{pair}");
         }
-        // The same secrets in a body are no Basic pair: they are encoded once, and read so.
+        // In a form body the same secrets have one reading: they are form-encoded.
         let form = request_of(id, secret, &[]);
         for encoding in ENCODINGS {
             assert_eq!(server.ask(&Request::token(encoding, &form)).status, 200, "{id}");
@@ -99,7 +96,7 @@ fn the_id_in_the_body_chooses_the_reading() {
     let (raw, decoded) =
         ("a-secret-of-the-raw-client-+-of-two", "a-secret-of-the-decoded-one-of-two");
     let clients = [client("a+b", &hash_of(raw)), client("a b", &hash_of(decoded))];
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.register(&clients);
     let server = Program::start(home, &[]);
     let ask = |pair: &str, body_id: Option<&str>, request_id: &str| {
         let mut form = demo_without(&["client_id", "client_secret"]);
@@ -132,9 +129,9 @@ fn the_id_in_the_body_chooses_the_reading() {
     ask(&of_raw, Some("other"), "other").assert_refused(400, "invalid_request");
 }
 
-/// The owner of one client's secret could register it as a guess at another's.
+/// Otherwise the owner of one client's secret could register it as a guess at another client's.
 #[test]
-fn a_reading_that_names_another_client_is_a_guess_at_it() {
+fn a_reading_that_names_another_client_costs_its_budget() {
     let home = Home::new();
     let toml = "trusted_proxies = [\"127.0.0.1\"]\n\
                 [failures]\nclient_failures = 5\nsource_failures = 90\nseconds = 3600\n";
@@ -145,7 +142,7 @@ fn a_reading_that_names_another_client_is_a_guess_at_it() {
         client("victim", &hash_of("a-secret-of-the-client-that-is-named")),
         client("with+plus", &hash_of(PAIRS[4].1)),
     ];
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.register(&clients);
     let server = Program::start(home, &["--config", "grantd.toml", "--allow-demo-clients"]);
     let ask = |pair: &str| {
         let request = basic(Encoding::Urlencoded, pair).header("X-Forwarded-For", "192.0.2.1");
@@ -155,17 +152,17 @@ fn a_reading_that_names_another_client_is_a_guess_at_it() {
         assert_eq!(ask(&format!("vict%69m:{own}")), 200);
     }
     assert_eq!(ask("victim:wrong"), 429);
-    // Its own reading has units still.
+    // The pair's own client has budget left.
     assert_eq!(ask(&format!("vict%69m:{own}")), 200);
-    // A reading that names no client is a guess at none.
+    // A reading that names no client costs no budget.
     for _ in 0..20 {
         assert_eq!(ask(&format!("{}:{}", PAIRS[4].0, PAIRS[4].1)), 200);
     }
 }
 
-/// Three units for a client: what is right costs nothing however often, and each wrong reading one.
+/// A right pair costs nothing, and a wrong pair one unit for each reading.
 #[test]
-fn each_reading_is_paid_for() {
+fn each_wrong_reading_costs_one_unit_of_the_budget() {
     let home = home();
     home.write(
         "grantd.toml",
@@ -176,13 +173,9 @@ fn each_reading_is_paid_for() {
         "$pbkdf2-sha256$29000$hxAi5Ly3thZC6H3vfW.tVQ$lQwrwgKvH0R5Wx4G/bqic1o.ITsPz8fm6TSUU9ZGlkM";
     let slow = client("slow", slow);
     let (id, secret) = PAIRS[0];
-    let guessable = json!({
-        "client_id": id,
-        "secrets": [{ "label": "b", "hash": hash_of(secret) }, slow["secrets"][0]],
-        "scopes": ["read"],
-        "default_scopes": ["read"],
-    });
-    home.write("clients.json", &json!({ "clients": [guessable, slow] }).to_string());
+    let secrets = json!([{ "label": "b", "hash": hash_of(secret) }, slow["secrets"][0]]);
+    let guessable = client_json(id, &json!({ "secrets": secrets }));
+    home.register(&[guessable, slow]);
     let server = Program::start(home, &["--config", "grantd.toml"]);
     let ask = |pair: &str| server.ask(&basic(Encoding::Urlencoded, pair));
     let hashes = || server.metric("grantd_password_hashes_total ");
@@ -190,7 +183,7 @@ fn each_reading_is_paid_for() {
     for _ in 0..20 {
         assert_eq!(ask(&right).status, 200);
     }
-    // Two readings, two hashes, two units: of a known client and of one that is none.
+    // Two readings cost two hashes and two units, for a known client and for an unknown one.
     let before = hashes();
     for pair in [&wrong, &format!("unknown-{id}:w+rong")] {
         let before = hashes();
@@ -203,17 +196,17 @@ fn each_reading_is_paid_for() {
         assert_eq!(ask(pair).status, 429, "{pair}");
     }
     assert_eq!(hashes() - before, 6);
-    // A pair with one reading costs one: the other client has four.
+    // A pair with one reading costs one unit; the other client has four.
     for _ in 0..4 {
         ask("slow:wrong").assert_refused(401, "invalid_client");
     }
     assert_eq!(ask("slow:wrong").status, 429);
 }
 
-/// A slow hash of a secret that is sent as it stands is computed for each reading once, and then
-/// remembered for the right one.
+/// For each reading, a slow hash of a raw secret is computed once; after that the verdict on the
+/// right reading is cached.
 #[test]
-fn a_right_reading_is_remembered() {
+fn the_verdict_on_a_right_reading_is_cached() {
     let home = Home::new();
     let text = "grantd-cli-made-secret+%41";
     home.write("clients.json", "{\"clients\":[]}");

@@ -1,4 +1,5 @@
-//! `grantd check`: it refuses what `serve` refuses, and warns of what cannot be meant.
+//! `grantd check`: it refuses what `serve` refuses, and warns of settings that are probably
+//! mistakes.
 
 use std::fs;
 use std::net::TcpListener;
@@ -10,8 +11,9 @@ use crate::support::Home;
 use crate::support::command::{Ended, run};
 use crate::support::home::{hash_of, secret_of, set_mode};
 use crate::support::ports::free_port;
+use crate::support::registry::{changed, client_json};
 
-/// One client that nothing is said about.
+/// A home whose registry causes no warning.
 fn quiet_home() -> Home {
     let home = Home::new();
     register(&home, &[client("a", &json!({}))]);
@@ -19,13 +21,10 @@ fn quiet_home() -> Home {
 }
 
 fn client(id: &str, more: &Value) -> Value {
-    let secret = json!({ "label": "s", "hash": hash_of(&secret_of(id)) });
-    let mut client = json!({ "client_id": id, "scopes": ["read"], "secrets": [secret] });
-    client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    client
+    client_json(id, &changed(json!({ "default_scopes": null }), more))
 }
 
-/// One client a line.
+/// Writes the registry, one client a line.
 fn register(home: &Home, clients: &[Value]) {
     let lines: Vec<_> = clients.iter().map(Value::to_string).collect();
     home.write("clients.json", &format!("{{\"clients\": [\n{}\n]}}", lines.join(",\n")));
@@ -35,7 +34,7 @@ fn check(home: &Home, arguments: &[&str]) -> Ended {
     run(home.command(&["check", "--admin-listen", "127.0.0.1:0"]).args(arguments))
 }
 
-/// Both fail, in words that hold all of these.
+/// Both commands fail with an error that contains all of `says`.
 #[track_caller]
 fn assert_both_refuse(home: &Home, arguments: &[&str], says: &[&str]) {
     for command in ["check", "serve"] {
@@ -44,7 +43,7 @@ fn assert_both_refuse(home: &Home, arguments: &[&str], says: &[&str]) {
 }
 
 #[test]
-fn addresses_that_cannot_be_had_are_refused() {
+fn addresses_that_cannot_be_bound_are_refused() {
     let home = quiet_home();
     let admin = ["--admin-listen", "127.0.0.1:0"];
     let long = format!("unix:{}", "x".repeat(200));
@@ -58,18 +57,18 @@ fn addresses_that_cannot_be_had_are_refused() {
         let as_admin = ["--listen", "127.0.0.1:0", "--admin-listen", address];
         assert_both_refuse(&home, &as_admin, &[says, "--admin-listen (GRANTD_ADMIN_LISTEN"]);
     }
-    // The same twice, and one that every address includes.
+    // The same address twice, and an address that `0.0.0.0` includes.
     let port = free_port();
     let one = format!("127.0.0.1:{port}");
     for other in [one.clone(), format!("0.0.0.0:{port}")] {
         let twice = ["--listen", &one, "--admin-listen", &other];
         assert_both_refuse(&home, &twice, &[&format!("{other}: "), "--admin-listen"]);
     }
-    // None that an issuer could be made of.
+    // A Unix socket alone gives no issuer.
     let unix = ["--listen", "unix:s", "--admin-listen", "127.0.0.1:0"];
     assert_both_refuse(&home, &unix, &["set issuer to the URL that"]);
 
-    // Beside the server that has them, they are right, and nothing is left behind.
+    // Addresses that a running server holds are fine, and the check leaves no socket behind.
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = held.local_addr().unwrap().to_string();
     let _socket = UnixListener::bind(home.path("held.sock")).unwrap();
@@ -80,7 +79,7 @@ fn addresses_that_cannot_be_had_are_refused() {
         assert_eq!(checked.assert_fine(), "ok: clients: 1, keys: 1\n");
     }
     assert!(!home.path("free.sock").exists());
-    // A service manager makes the directory of a socket at the start.
+    // A missing directory is only a warning: a service manager creates it at the start.
     let run = ["--listen", "unix:run/s", "--issuer", "http://localhost"];
     let checked = check(&home, &run);
     assert!(
@@ -109,7 +108,7 @@ fn demo_clients_are_refused_in_public() {
 }
 
 #[test]
-fn what_cannot_be_written_is_refused() {
+fn audit_and_state_paths_that_cannot_be_written_are_refused() {
     let local = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config", "g.toml"];
     for (toml, says) in [
         ("audit = \"none/audit.jsonl\"\n", "none/audit.jsonl: cannot be written: "),
@@ -127,7 +126,7 @@ fn what_cannot_be_written_is_refused() {
     home.write("g.toml", "audit = \"audit.jsonl\"\n");
     check(&home, &["--config", "g.toml"]).assert_fine();
     assert!(!home.path("audit.jsonl").exists() && !home.path("state").exists());
-    // A pipe without a reader is written to once it has one.
+    // A FIFO without a reader is fine: lines are written once a reader opens it.
     let made = std::process::Command::new("mkfifo").arg(home.path("audit.jsonl")).status();
     assert!(made.unwrap().success());
     check(&home, &["--config", "g.toml"]).assert_fine();
@@ -138,7 +137,7 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
     use std::os::unix::fs::{MetadataExt, chown};
     let home = quiet_home();
     if fs::metadata(home.clients()).unwrap().uid() != 0 {
-        // Only root can read what others cannot.
+        // Root can read every file, so only root can check on behalf of another user.
         return;
     }
     let (user, group) = (Some(12_345), Some(12_346));
@@ -152,7 +151,7 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
         chown(file, user, group).unwrap();
         set_mode(file, if file.is_dir() { 0o700 } else { 0o400 });
     }
-    // A server of root's reads everything.
+    // A server that runs as root can read every file.
     let checked = || check(&home, &["--config", "g.toml"]);
     chown(home.keys(), Some(0), Some(0)).unwrap();
     checked().assert_fine();
@@ -165,7 +164,7 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
         let says =
             [&*format!("{name}: cannot be read by the user 12345"), "run chown 12345:12346 on it"];
         checked().assert_error(1, &says);
-        // Its group may read it: as a volume of Kubernetes hands it over.
+        // The group may read it: this is how a Kubernetes volume is mounted.
         chown(file, Some(0), group).unwrap();
         set_mode(file, if file.is_dir() { 0o750 } else { 0o440 });
         checked().assert_fine();
@@ -175,7 +174,7 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
 }
 
 #[test]
-fn a_route_that_would_take_anothers_path_is_refused() {
+fn a_route_with_a_path_that_is_taken_is_refused() {
     let home = quiet_home();
     let route = |path: &str, dialect: &str| {
         format!("[[route]]\npath = \"{path}\"\ndialect = \"{dialect}\"\n")
@@ -226,14 +225,11 @@ fn a_route_that_would_take_anothers_path_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_meant_in_a_registry_is_warned_of_at_its_place() {
+fn probable_mistakes_in_a_registry_are_warned_of_with_their_place() {
     let home = Home::new();
     let hash = hash_of(&secret_of("a"));
-    let timed = |more: Value| {
-        let mut secret = json!({ "label": "s", "hash": hash });
-        secret.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({ "secrets": [secret] })
-    };
+    let timed =
+        |more: Value| json!({ "secrets": [changed(json!({ "label": "s", "hash": hash }), &more)] });
     for (more, says) in [
         (json!({ "scopes": [] }), "clients[1]: client b: can get no token: it has no scope"),
         (json!({ "secrets": [] }), "clients[1]: client b: can get no token: it has no secret"),
@@ -274,7 +270,7 @@ fn what_cannot_be_meant_in_a_registry_is_warned_of_at_its_place() {
         register(&home, &[client("b", &fine)]);
         assert_eq!(check(&home, &[]).assert_fine(), "ok: clients: 1, keys: 1\n");
     }
-    // So many that the others would not be seen.
+    // Only the first ones are listed, so that other warnings stay visible.
     let many: Vec<_> = (0..50).map(|n| client(&n.to_string(), &json!({ "scopes": [] }))).collect();
     register(&home, &many);
     let checked = check(&home, &[]);

@@ -1,13 +1,16 @@
-//! `serve` and `check`: exit codes, and errors that say what, where and what to do.
+//! `serve` and `check`: exit codes, and errors that name the cause, the place and the remedy.
 
 use std::net::TcpListener;
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::support::command::{Ended, run};
-use crate::support::home::{hash_of, secret_of, set_mode, signing_key};
+use crate::support::home::{secret_of, set_mode, signing_key};
+use crate::support::registry::client_json;
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request};
 
-/// An RSA key of 1024 bits, made for this test and used nowhere.
+/// An RSA key of 1024 bits, made for this test and used nowhere else.
 pub(crate) const SHORT_KEY: &str = "-----BEGIN PRIVATE KEY-----
 MIICdgIBADANBgkqhkiG9w0BAQEFAASCAmAwggJcAgEAAoGBAOj9toAbhS6EoEb4
 JX9QHCt+ov+Xv3IQVHLQRpkCh5RsyWqyU4IPKkwXLLyFuGSawNxRwTrzEL7yTNAs
@@ -26,7 +29,7 @@ WVg7Y1l3KTYgpA==
 -----END PRIVATE KEY-----
 ";
 
-/// A key on the curve P-256, made for this test and used nowhere.
+/// A key on the curve P-256, made for this test and used nowhere else.
 pub(crate) const CURVE_KEY: &str = "-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgc0wL1tOCyUl0Rf+M
 GiETMKWyxz9VDMvtjYRRa2RU2dyhRANCAAQu1dhtAiH/rmefv/3QshFPb6BAbt87
@@ -34,7 +37,7 @@ rXXCbn6tnrwxn6tIabHebF7bBLyg2tLoPfRKvfamoTSkeZD5EsCP8Lma
 -----END PRIVATE KEY-----
 ";
 
-/// Both commands that load everything; `serve` is meant to fail before it serves.
+/// Both commands that load everything; `serve` must fail before it serves.
 fn check_and_serve(home: &Home, arguments: &[&str]) -> [Ended; 2] {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     [&["check"][..], &serve].map(|command| run(home.command(command).args(arguments)))
@@ -76,7 +79,7 @@ fn usage_errors_exit_with_2() {
     ] {
         run(home.command(arguments)).assert_error(2, &["error: "]);
     }
-    // A group of commands without one of them shows which there are.
+    // A command group without a command shows its commands.
     run(home.command(&["client"])).assert_error(2, &["Usage: grantd client <COMMAND>"]);
     for arguments in [&["--help"][..], &["--version"], &["serve", "--help"], &["client", "--help"]]
     {
@@ -152,7 +155,7 @@ fn a_fault_in_the_configuration_has_its_file_and_line() {
         ),
     ] {
         home.write("bad.toml", toml);
-        // Given on the command line, an address would hide the one in the file.
+        // An address on the command line would override the one in the file.
         run(home.command(&["check", "--config", "bad.toml"])).assert_error(1, says);
     }
     run(home.command(&["check", "--config", "none.toml"]))
@@ -229,7 +232,7 @@ fn a_key_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn all_faults_of_all_files_are_told_at_once() {
+fn all_faults_of_all_files_are_reported_at_once() {
     let home = Home::without_key();
     home.write("clients.json", "[]");
     home.write_key("short.pem", SHORT_KEY);
@@ -239,7 +242,7 @@ fn all_faults_of_all_files_are_told_at_once() {
 }
 
 #[test]
-fn what_is_not_a_key_file_is_left_alone() {
+fn files_without_the_name_of_a_key_are_ignored() {
     let home = Home::new();
     home.write_key(".hidden.pem", "text");
     home.write_key("notes.txt", "text");
@@ -247,13 +250,13 @@ fn what_is_not_a_key_file_is_left_alone() {
 }
 
 #[test]
-fn check_says_what_it_found_and_warns() {
+fn check_counts_clients_and_keys_and_warns() {
     let home = Home::new();
     let checked = run(home.command(&["check"]));
     let lines: Vec<_> = checked.assert_fine().lines().collect();
     let warning = "warning: clients.json: the demo clients (demo-client, vision-api-user) have";
     assert!(lines[0].starts_with(warning), "{lines:?}");
-    let registered = crate::support::home::registry().matches("\"client_id\"").count();
+    let registered = crate::support::registry::registry().matches("\"client_id\"").count();
     for (line, says) in lines[1..].iter().zip([
         ": client no-scope: can get no token: it has no scope",
         ": client no-secret: can get no token: it has no secret",
@@ -277,7 +280,7 @@ fn check_says_what_it_found_and_warns() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_named() {
+fn an_address_that_cannot_be_bound_is_named() {
     let home = Home::new();
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = held.local_addr().unwrap().to_string();
@@ -298,7 +301,7 @@ fn an_address_that_cannot_be_had_is_named() {
 }
 
 #[test]
-fn demo_clients_are_served_to_this_machine_only() {
+fn demo_clients_are_served_on_loopback_only() {
     let home = Home::new();
     let public = "https://auth.example";
     for arguments in [
@@ -324,16 +327,9 @@ fn demo_clients_are_served_to_this_machine_only() {
 }
 
 #[test]
-fn a_registry_without_demo_clients_is_served_to_everyone() {
+fn a_registry_without_demo_clients_is_served_in_public() {
     let home = Home::new();
-    let hash = hash_of(&secret_of("own"));
-    home.write(
-        "clients.json",
-        &format!(
-            r#"{{"clients":[{{"client_id":"own","secrets":[{{"label":"a","hash":"{hash}"}}],
-                "scopes":["read"],"default_scopes":["read"]}}]}}"#
-        ),
-    );
+    home.register(&[client_json("own", &json!({}))]);
     let server = Program::start(home, &["--issuer", "https://auth.example"]);
     let secret = secret_of("own");
     let own = crate::support::request_of("own", &secret, &[]);
@@ -391,7 +387,7 @@ fn the_environment_reaches_subcommands() {
 }
 
 #[test]
-fn shells_are_told_what_they_can_complete() {
+fn completions_are_printed_for_every_shell() {
     let home = Home::new();
     for (shell, begins) in [
         ("bash", "_grantd() {"),
@@ -414,7 +410,7 @@ fn shells_are_told_what_they_can_complete() {
         run(bash.args(["--norc", "-c", script, "bash"]).arg(&file))
     };
     assert_eq!(bash("bash -n \"$1\"").assert_fine(), "");
-    // What a shell does when somebody presses the key.
+    // Runs the completion function as bash does on Tab.
     let completed = bash(
         ". \"$1\"; COMP_WORDS=(grantd key r); COMP_CWORD=2; _grantd grantd r key; \
          echo \"${COMPREPLY[@]}\"",
@@ -435,7 +431,7 @@ fn there_is_a_manual_page_for_each_command() {
         (&["client", "add"], "grantd-client-add", &["\\-\\-secret\\-stdin"]),
     ] {
         let text = page(command);
-        // Two lines that keep quotes as they are stand in front of the title.
+        // The title follows two lines that keep quotes as they are.
         assert!(text.starts_with(".ie ") || text.starts_with(".TH "), "{text}");
         assert!(text.contains(&format!("\n.TH {title} 1 ")), "{text}");
         for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS"] {
@@ -444,7 +440,7 @@ fn there_is_a_manual_page_for_each_command() {
         for word in words {
             assert!(text.contains(word), "{title} lacks {word}: {text}");
         }
-        // Every request is one that pages have.
+        // Every macro is one that manual pages have.
         for line in text.lines().filter(|line| line.starts_with('.')) {
             let request = line.split(' ').next().unwrap();
             let known = [".ie", ".el", ".TH", ".SH", ".TP", ".br", ".IP", ".RS", ".RE", ".PP"];
@@ -454,7 +450,7 @@ fn there_is_a_manual_page_for_each_command() {
 }
 
 #[test]
-fn check_says_what_counts_otherwise_than_it_did() {
+fn check_notes_settings_whose_meaning_has_changed() {
     const PROXY: &str = "warning: trusted_proxies: is empty";
     const ROUTE: &str = "note: route: a DPoP proof";
     let public = "issuer = \"https://auth.example\"\n";
@@ -465,10 +461,10 @@ fn check_says_what_counts_otherwise_than_it_did() {
         (route.to_owned(), false, vec![], vec![PROXY, ROUTE]),
     ] {
         let home = Home::new();
-        let client = serde_json::json!({
+        let client = json!({
             "client_id": "a", "scopes": ["read"], "dpop_bound_access_tokens": bound,
         });
-        home.write("clients.json", &serde_json::json!({ "clients": [client] }).to_string());
+        home.register(&[client]);
         home.write("grantd.toml", &toml);
         let checked = run(home.command(&["check", "--config", "grantd.toml"]));
         let told = checked.assert_fine();

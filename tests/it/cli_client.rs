@@ -17,7 +17,7 @@ fn add(home: &Home, arguments: &[&str]) -> Ended {
 }
 
 #[test]
-fn a_client_that_was_added_gets_tokens_with_the_secret_that_was_printed() {
+fn an_added_client_gets_tokens_with_the_printed_secret() {
     let home = Home::new();
     let added = add(&home, &["--id", "new", "--scope", "read", "--scope", "write"]);
     let printed: Value = serde_json::from_str(added.assert_fine()).unwrap();
@@ -38,7 +38,7 @@ fn a_client_that_was_added_gets_tokens_with_the_secret_that_was_printed() {
     for encoding in ENCODINGS {
         let answer = server.ask(&Request::token(encoding, &request_of("new", secret, &[])));
         assert_eq!(answer.status, 200, "{}", answer.text());
-        // It gets all of its scopes if it asks for none.
+        // Without a scope parameter, the client gets all of its scopes.
         assert_eq!(answer.json()["scope"], "read write");
         assert_eq!(answer.json()["expires_in"], 3600);
         let none = other["client_secret"].as_str().unwrap();
@@ -48,7 +48,7 @@ fn a_client_that_was_added_gets_tokens_with_the_secret_that_was_printed() {
 }
 
 #[test]
-fn what_was_registered_is_honoured() {
+fn every_registered_field_takes_effect() {
     let home = Home::new();
     let arguments = [
         &["--id", "new", "--scope", "read", "--lifetime", "60", "--secret-stdin"][..],
@@ -58,7 +58,7 @@ fn what_was_registered_is_honoured() {
     .concat();
     let mut command = home.command(&["client", "add"]);
     let added = run_with_input(command.args(arguments), &format!("{LONG_SECRET}\r\n"));
-    // A secret that was given is not printed.
+    // A secret from standard input is not printed.
     assert_eq!(added.assert_fine(), "{\"client_id\":\"new\"}\n");
     assert!(!fs::read_to_string(home.clients()).unwrap().contains(LONG_SECRET));
 
@@ -80,7 +80,7 @@ fn what_was_registered_is_honoured() {
 }
 
 #[test]
-fn a_secret_that_cannot_be_used_is_refused_and_not_repeated() {
+fn an_unusable_secret_is_refused_and_not_printed() {
     let home = Home::new();
     let before = fs::read(home.clients()).unwrap();
     for (secret, says) in [
@@ -102,7 +102,7 @@ fn a_secret_that_cannot_be_used_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn sha256_protects_no_secret_of_fewer_than_32_characters() {
+fn sha256_is_refused_for_a_secret_of_fewer_than_32_characters() {
     let home = Home::new();
     let (long, short) = ("hunter2-".repeat(4), "hunter2-".repeat(4)[1..].to_owned());
     let before = fs::read(home.clients()).unwrap();
@@ -127,7 +127,7 @@ fn sha256_protects_no_secret_of_fewer_than_32_characters() {
         let mut command = home.command(command);
         run_with_input(command.args(["--secret-stdin", "--hash", "sha256"]), &long).assert_fine();
     }
-    // An import is not asked which hash: the length of each secret decides.
+    // An import has no hash option: the length of each secret decides.
     let line = |id: &str, secret: &str| json!({ "client_id": id, "client_secret": secret, "scopes": ["read"] });
     let lines = format!("{}\n{}", line("is-short", &short), line("is-long", &long));
     let with_hash = ["client", "import", "--hash", "sha256", "-"];
@@ -144,7 +144,7 @@ fn sha256_protects_no_secret_of_fewer_than_32_characters() {
 }
 
 #[test]
-fn a_secret_is_kept_as_its_length_calls_for_or_as_asked() {
+fn a_secrets_hash_follows_from_its_length_or_from_the_option() {
     let home = Home::new();
     let (long, short) = ("x".repeat(32), "x".repeat(31));
     for (id, secret, arguments, begins) in [
@@ -191,7 +191,7 @@ fn a_client_that_cannot_be_added_changes_nothing() {
     ] {
         let ended = add(&home, arguments);
         ended.assert_error(1, &[&format!("grantd: {says}")]);
-        // No line of a file that has no such line.
+        // The fault is in an argument, so the error names no line of the file.
         assert!(!ended.stderr.contains(".json:"), "{}", ended.stderr);
         assert_eq!(fs::read(home.clients()).unwrap(), before, "{arguments:?}");
     }
@@ -202,7 +202,7 @@ fn a_client_that_cannot_be_added_changes_nothing() {
 }
 
 #[test]
-fn the_rest_of_the_file_stays_as_its_author_wrote_it() {
+fn adding_a_client_changes_no_other_byte_of_the_file() {
     let home = Home::new();
     let before = "{ \"clients\" : [\n\t{\"scopes\":[ ],   \"client_id\":\"b\"},\r\n\
                   {\"client_id\":\"a\"}\n\n  ]\n\n}\n\n";
@@ -223,7 +223,7 @@ fn the_rest_of_the_file_stays_as_its_author_wrote_it() {
 }
 
 #[test]
-fn the_first_client_makes_the_file_for_its_owner_alone() {
+fn the_first_client_creates_the_registry_with_mode_600() {
     let home = Home::new();
     fs::remove_file(home.clients()).unwrap();
     add(&home, &["--id", "first", "--scope", "read"]).assert_fine();
@@ -234,7 +234,7 @@ fn the_first_client_makes_the_file_for_its_owner_alone() {
 }
 
 #[test]
-fn clients_that_are_added_at_the_same_time_are_all_there() {
+fn clients_added_concurrently_are_all_registered() {
     let home = Home::new();
     let before = run(home.command(&["client", "list"])).assert_fine().lines().count();
     std::thread::scope(|scope| {
@@ -272,7 +272,7 @@ fn list_and_show_hold_no_secret_and_no_hash() {
     for output in [&list.stdout, &show.stdout] {
         assert!(!output.contains("$sha256$") && !output.contains(&hash["$sha256$".len()..]));
     }
-    let unknown = run(home.command(&["client", "show", "--id", "nobody"]));
+    let unknown = run(home.command(&["client", "show", "--id", "unknown"]));
     unknown
         .assert_error(1, &["grantd: clients.json: has no such client; see `grantd client list`"]);
 }
@@ -281,14 +281,14 @@ fn client(home: &Home, arguments: &[&str]) -> Ended {
     run(home.command(&["client"]).args(arguments))
 }
 
-/// What the registry's text would be if `from` were `to`.
+/// The registry's text with `from` replaced by `to`.
 fn replaced(text: &str, from: &str, to: &str) -> String {
     assert_eq!(text.matches(from).count(), 1, "{from}");
     text.replace(from, to)
 }
 
 #[test]
-fn edits_change_what_they_name_and_no_other_byte() {
+fn edits_change_no_other_byte() {
     let home = Home::new();
     let before = "{ \"clients\" : [\n\t{\"scopes\":[ ],   \"client_id\":\"b\"},\r\n\
                   {\"client_id\":\"a\",  \"enabled\" :true}\n\n  ]\n\n}\n\n";
@@ -297,7 +297,7 @@ fn edits_change_what_they_name_and_no_other_byte() {
     assert_eq!(client(&home, &["disable", "--id", "a"]).assert_fine(), "");
     let disabled = replaced(before, "\"enabled\" :true", "\"enabled\" :false");
     assert_eq!(text(), disabled);
-    // It has no secret, which it is warned of.
+    // The client has no secret, so the command warns.
     let enabled = client(&home, &["enable", "--id", "a"]);
     assert_eq!(enabled.code, Some(0));
     assert!(enabled.stderr.contains("client a: it can get no token: it has no secret"));
@@ -312,11 +312,11 @@ fn edits_change_what_they_name_and_no_other_byte() {
 
     let kept = text();
     for arguments in [
-        &["disable", "--id", "nobody"][..],
-        &["enable", "--id", "nobody"],
-        &["remove", "--id", "nobody"],
-        &["rotate-secret", "--id", "nobody"],
-        &["expire-secret", "--id", "nobody", "--label", "x"],
+        &["disable", "--id", "unknown"][..],
+        &["enable", "--id", "unknown"],
+        &["remove", "--id", "unknown"],
+        &["rotate-secret", "--id", "unknown"],
+        &["expire-secret", "--id", "unknown", "--label", "x"],
     ] {
         let says = "grantd: clients.json: has no such client; see `grantd client list`";
         client(&home, arguments).assert_error(1, &[says]);
@@ -339,7 +339,7 @@ fn a_disabled_client_gets_nothing_until_it_is_enabled() {
 }
 
 #[test]
-fn a_rotated_secret_is_valid_beside_the_old_one_until_that_is_ended() {
+fn the_old_secret_stays_valid_until_it_is_expired() {
     let home = Home::new();
     let rotate = |home: &Home, more: &[&str]| {
         let ended =
@@ -475,7 +475,7 @@ fn an_import_with_faults_names_their_lines_and_changes_nothing() {
 }
 
 #[test]
-fn edits_at_the_same_time_are_all_there() {
+fn concurrent_edits_are_all_kept() {
     let home = Home::new();
     std::thread::scope(|scope| {
         for index in 0..4 {

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use crate::support::command::{Ended, run, run_with_input};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::ports::free_port;
+use crate::support::registry::changed;
 use crate::support::{Home, Program, Request};
 
-/// A home with a registry, keys and a configuration in a directory of their own, and nothing where
-/// the defaults are.
+/// A home whose registry, keys and configuration are in a separate directory, so that the default
+/// paths have no files.
 fn elsewhere() -> Home {
     let home = Home::new();
     fs::create_dir(home.path("d")).unwrap();
@@ -20,11 +21,11 @@ fn elsewhere() -> Home {
     home
 }
 
-/// One of the ways to name files to a command.
+/// One of the ways to pass paths to a command.
 type Way<'a> = dyn Fn(&[&str]) -> Ended + 'a;
 
 #[test]
-fn every_client_and_key_command_acts_on_what_serve_serves() {
+fn every_command_uses_the_registry_and_keys_of_serve() {
     let home = elsewhere();
     home.write(
         "lines",
@@ -55,7 +56,7 @@ fn every_client_and_key_command_acts_on_what_serve_serves() {
             let paths = [("GRANTD_CLIENTS", "d/registry.json"), ("GRANTD_KEYS", "d/own-keys")];
             run(home.command(command).envs(paths))
         },
-        // An empty variable is an unset one; a variable wins over the file.
+        // An empty variable counts as unset; a variable wins over the file.
         &|command| {
             home.write("other.toml", "clients = \"none.json\"\nkeys = \"d/own-keys\"\n");
             let variables =
@@ -65,7 +66,7 @@ fn every_client_and_key_command_acts_on_what_serve_serves() {
     ];
     for (index, way) in ways.iter().enumerate() {
         for command in commands {
-            // One key waits: another is refused.
+            // While one key waits, another is refused.
             if command != ["key", "rotate"] || index == 0 {
                 let ended = way(command);
                 assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{index} {command:?}");
@@ -77,7 +78,7 @@ fn every_client_and_key_command_acts_on_what_serve_serves() {
 }
 
 #[test]
-fn a_key_lives_as_long_as_tokens_of_the_registry_that_is_named() {
+fn a_keys_lifetime_follows_from_the_registry_that_is_named() {
     let home = Home::new();
     home.write("long.json", "{\"clients\": [{\"client_id\": \"a\", \"token_lifetime\": 1000000}]}");
     let gone_after = |command: &mut std::process::Command| {
@@ -90,7 +91,7 @@ fn a_key_lives_as_long_as_tokens_of_the_registry_that_is_named() {
 }
 
 #[test]
-fn a_variable_is_named_and_its_words_are_those_of_operators() {
+fn an_error_in_a_variable_names_it_and_its_values() {
     let home = Home::new();
     home.write("clients.json", "{\"clients\": []}");
     for (variable, value, says) in [
@@ -107,7 +108,7 @@ fn a_variable_is_named_and_its_words_are_those_of_operators() {
         ended.assert_error(1, &[&format!("grantd: {variable}: "), says]);
         run(home.command(&["check"]).env(variable, "")).assert_fine();
     }
-    // What a flag says is the flag's fault.
+    // An error in a flag names the flag, even if the variable is set.
     let flag = run(home.command(&["check", "--workers", "x"]).env("GRANTD_WORKERS", "3"));
     flag.assert_error(2, &["'--workers <N>'"]);
     assert!(!flag.stderr.contains("GRANTD_WORKERS"), "{}", flag.stderr);
@@ -253,7 +254,7 @@ fn a_variable_lies_over_the_file_setting_by_setting() {
 }
 
 #[test]
-fn an_ipv6_address_without_brackets_is_refused_with_the_right_one() {
+fn an_ipv6_address_without_brackets_is_refused_with_the_right_spelling() {
     let home = Home::new();
     for flag in ["--listen", "--admin-listen"] {
         for (address, meant) in [("::1:8080", "[::1]:8080"), (":::8080", "[::]:8080")] {
@@ -265,7 +266,7 @@ fn an_ipv6_address_without_brackets_is_refused_with_the_right_one() {
 }
 
 #[test]
-fn an_issuer_that_no_client_can_ask_is_warned_of() {
+fn an_issuer_that_clients_cannot_reach_is_warned_of() {
     let home = Home::new();
     home.write("clients.json", "{\"clients\": []}");
     for arguments in [
@@ -296,7 +297,7 @@ fn health_says_whether_a_server_is_alive_and_ready() {
         assert_eq!(by_flag.assert_fine(), "ok\n");
         let mut by_variable = home.command(&["health"]);
         run(by_variable.args(ready).env("GRANTD_ADMIN_LISTEN", &admin)).assert_fine();
-        // A listener on every address is asked on this machine.
+        // A listener on every address is asked by loopback.
         let every = format!("0.0.0.0:{}", server.admin.port());
         home.write("h.toml", &format!("admin_listen = \"{every}\"\n"));
         let mut by_config = home.command(&["health", "--config", "h.toml"]);
@@ -312,7 +313,7 @@ fn health_says_whether_a_server_is_alive_and_ready() {
 }
 
 #[test]
-fn a_secret_ends_before_its_line_break_and_no_earlier() {
+fn one_line_break_at_the_end_of_a_secret_is_dropped() {
     let server = Program::shared();
     let url = format!("http://{}", server.address);
     let ask = ["token", "--url", &url, "--client-id", "demo-client"];
@@ -338,14 +339,10 @@ fn a_secret_ends_before_its_line_break_and_no_earlier() {
 }
 
 #[test]
-fn list_shows_what_is_in_force() {
+fn list_shows_which_clients_and_secrets_are_valid() {
     let home = Home::new();
     let hash = hash_of(&secret_of("a"));
-    let secret = |label: &str, more: Value| {
-        let mut secret = json!({ "label": label, "hash": hash });
-        secret.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        secret
-    };
+    let secret = |label: &str, more: Value| changed(json!({ "label": label, "hash": hash }), &more);
     let (soon, far) = (32_503_680_000_u64, 32_503_680_001_u64);
     home.write(
         "clients.json",

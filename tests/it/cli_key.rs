@@ -1,4 +1,4 @@
-//! `grantd key`: making keys, and where each stands in its life.
+//! `grantd key`: making keys, and the state of each key.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ fn list(home: &Home) -> Vec<Value> {
 }
 
 #[test]
-fn the_first_key_signs_at_once_and_the_next_is_published_first() {
+fn the_first_key_signs_at_once_and_the_next_one_is_published_first() {
     let home = Home::without_key();
     let first = generate(&home);
     assert_eq!(first["bits"], 2048);
@@ -26,7 +26,7 @@ fn the_first_key_signs_at_once_and_the_next_is_published_first() {
     let second = generate(&home);
     assert_ne!(first["kid"], second["kid"]);
     let seconds = |key: &Value, name: &str| key[name].as_u64().unwrap();
-    // Twice the key set's max-age: a cache may have been filled from another cache.
+    // Twice the key set's max-age: one cache may have filled another.
     assert_eq!(seconds(&second, "signs_from"), seconds(&second, "published_at") + 600);
 
     for key in list(&home) {
@@ -52,7 +52,7 @@ fn the_first_key_signs_at_once_and_the_next_is_published_first() {
 }
 
 #[test]
-fn a_key_file_is_its_owners_alone() {
+fn a_key_file_has_mode_600() {
     use std::os::unix::fs::PermissionsExt;
     let home = Home::without_key();
     fs::remove_dir(home.keys()).unwrap();
@@ -83,7 +83,7 @@ fn no_key_material_is_ever_printed() {
 }
 
 #[test]
-fn the_configuration_tells_how_long_a_key_is_published_first() {
+fn jwks_max_age_sets_how_long_a_key_is_published_before_it_signs() {
     let home = Home::new();
     home.write("a.toml", "jwks_max_age = 60\n");
     let made = run(home.command(&["key", "generate", "--config", "a.toml"]));
@@ -93,7 +93,7 @@ fn the_configuration_tells_how_long_a_key_is_published_first() {
 }
 
 #[test]
-fn larger_keys_sign_too_and_others_are_refused() {
+fn keys_of_3072_and_4096_bits_sign_and_other_sizes_are_refused() {
     let home = Home::without_key();
     let made = run(home.command(&["key", "generate", "--bits", "3072"]));
     let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
@@ -112,7 +112,7 @@ fn larger_keys_sign_too_and_others_are_refused() {
 }
 
 #[test]
-fn a_broken_key_beside_it_stops_a_new_one() {
+fn generate_refuses_a_directory_with_a_broken_key() {
     let home = Home::new();
     home.write_key("bad.pem", "text");
     let refused = run(home.command(&["key", "generate"]));

@@ -1,4 +1,4 @@
-//! What commands print: to readers that stop, to files that are full, and on terminals.
+//! Output of commands: to closed pipes, to full files, and to terminals.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use crate::support::command::run;
 use crate::support::home::{hash_of, secret_of};
 use crate::support::{Home, Program};
 
-/// Runs it with a pipe as standard output whose reader has gone.
+/// Runs the command with a pipe as standard output whose reader is closed.
 fn with_closed_pipe(command: &mut Command) -> (Option<i32>, String) {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -22,7 +22,7 @@ fn with_closed_pipe(command: &mut Command) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     let server = Program::shared();
     let home = Home::new();
     let url = format!("http://{}", server.address);
@@ -48,7 +48,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn what_cannot_be_printed_is_not_in_force_or_is_said_to_be() {
+fn a_command_that_cannot_print_its_result_changes_nothing_or_says_what_it_did() {
     let server = Program::shared();
     let home = Home::new();
     let url = format!("http://{}", server.address);
@@ -103,7 +103,7 @@ fn what_cannot_be_printed_is_not_in_force_or_is_said_to_be() {
     }
 }
 
-/// A terminal: the end that a person has, and the one that a program has.
+/// A pseudo-terminal: the user's end and the program's end.
 fn terminal() -> (File, File) {
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&person).unwrap();
@@ -114,7 +114,7 @@ fn terminal() -> (File, File) {
 }
 
 #[test]
-fn a_secret_is_asked_for_on_a_terminal_and_not_shown() {
+fn a_secret_is_read_from_a_terminal_without_echo() {
     let server = Program::shared();
     let url = format!("http://{}", server.address);
     let home = Home::new();
@@ -146,7 +146,7 @@ fn a_secret_is_asked_for_on_a_terminal_and_not_shown() {
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         stderr.read_exact(&mut asked).unwrap();
         assert_eq!(String::from_utf8(asked).unwrap(), prompt);
-        // Other programs of the terminal are told what it shows.
+        // Other programs of the terminal see its modes.
         assert!(!modes().contains(rustix::termios::LocalModes::ECHO));
         person.write_all(format!("{secret}\n").as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
@@ -157,7 +157,7 @@ fn a_secret_is_asked_for_on_a_terminal_and_not_shown() {
             !said.contains(&secret) && !String::from_utf8_lossy(&output.stdout).contains(&secret)
         );
         assert_eq!(modes(), before, "the terminal is as it was");
-        // This would come behind the secret, if the terminal had shown that.
+        // If the terminal had echoed the secret, it would be in front of this.
         (&program).write_all(b"end\n").unwrap();
         let mut shown = String::new();
         BufReader::new(person).read_line(&mut shown).unwrap();
@@ -170,12 +170,12 @@ fn a_secret_is_asked_for_on_a_terminal_and_not_shown() {
 }
 
 #[test]
-fn no_color_is_on_a_terminal_that_wants_none() {
+fn no_color_turns_colors_off() {
     let home = Home::new();
     for arguments in [
         &["--help"][..],
         &["serve", "--nonsense"],
-        // It fails once the log is there.
+        // This one fails only after the log is set up.
         &[
             "serve",
             "--log-format",
@@ -199,7 +199,7 @@ fn no_color_is_on_a_terminal_that_wants_none() {
                 .unwrap();
             drop(command);
             let mut lines = BufReader::new(person).lines().map_while(Result::ok);
-            // A server goes on after its first lines.
+            // A server keeps running after its first line.
             let first: Vec<_> = lines.by_ref().take(1).collect();
             let _ = child.kill();
             child.wait().unwrap();
@@ -211,7 +211,7 @@ fn no_color_is_on_a_terminal_that_wants_none() {
 }
 
 #[test]
-fn a_directory_without_keys_is_no_empty_list() {
+fn a_missing_directory_of_keys_is_an_error_and_an_empty_one_a_warning() {
     let home = Home::without_key();
     for command in [&["key", "list"][..], &["key", "retire"]] {
         let says = ["grantd: nowhere: does not exist: name the server's directory", "--config"];

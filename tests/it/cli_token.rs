@@ -1,4 +1,4 @@
-//! `grantd token`: a client at the command line.
+//! `grantd token`: a client on the command line.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn ask(home: &Home, url: &str, more: &[&str], secret: &str) -> Ended {
 }
 
 #[test]
-fn a_token_is_printed_and_it_is_the_servers() {
+fn token_prints_the_servers_token() {
     let server = Program::shared();
     let base = format!("http://{}", server.address);
     for url in [base.clone(), format!("{base}/"), format!("{base}/connect/token")] {
@@ -45,7 +45,7 @@ fn a_token_is_decoded_once_its_signature_is_verified() {
 }
 
 #[test]
-fn a_server_behind_a_unix_socket_is_asked_too() {
+fn a_server_on_a_unix_socket_is_asked() {
     let home = Home::new();
     let socket = home.path("grantd.sock");
     let listen = format!("unix:{}", socket.display());
@@ -55,14 +55,14 @@ fn a_server_behind_a_unix_socket_is_asked_too() {
 }
 
 #[test]
-fn what_goes_wrong_is_said_without_the_secret() {
+fn errors_do_not_contain_the_secret() {
     let server = Program::shared();
     let url = format!("http://{}", server.address);
-    let nobody = free_port();
+    let unused = free_port();
     for (url, more, says) in [
         (&*url, &["--scope", "nope"][..], "refused with 400 invalid_scope"),
         (&format!("{url}/nowhere"), &[], "/nowhere: refused with 404 invalid_request"),
-        (&format!("http://127.0.0.1:{nobody}"), &[], "is the server running there?"),
+        (&format!("http://127.0.0.1:{unused}"), &[], "is the server running there?"),
         ("https://127.0.0.1", &[], "https is not spoken here"),
         ("127.0.0.1", &[], "the URL must be http://"),
         ("unix:/nowhere/grantd.sock", &[], "is the server running there?"),
@@ -75,6 +75,6 @@ fn what_goes_wrong_is_said_without_the_secret() {
     wrong.assert_error(1, &["refused with 400 invalid_client"]);
     assert!(!wrong.stderr.contains("hunter2"), "{}", wrong.stderr);
     ask(&server.home, &url, &[], "").assert_error(1, &["the secret is empty"]);
-    // A secret is never an argument.
+    // A secret is never taken from an argument.
     ask(&server.home, &url, &["--client-secret", "x"], "").assert_error(2, &["--client-secret"]);
 }

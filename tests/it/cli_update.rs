@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::command::{Ended, run, run_with_input};
 use crate::support::{Home, Signer};
 
-/// Flags for every field but `secrets`, each with what it writes.
+/// Flags for every field but `secrets`, each with the field and the value that it writes.
 fn fields(jwks: &Value) -> Vec<(Vec<&'static str>, &'static str, Value)> {
     let (dn, san) = ("CN=a,O=b", "a.example");
     vec![
@@ -59,7 +59,7 @@ fn client(home: &Home, arguments: &[&str]) -> Ended {
     run(home.command(&["client"]).args(arguments))
 }
 
-/// The entry of this client, as it stands in the file.
+/// The client's entry in the file.
 fn entry(home: &Home, id: &str) -> Value {
     let text = fs::read_to_string(home.clients()).unwrap();
     let registry: Value = serde_json::from_str(&text).unwrap();
@@ -84,7 +84,7 @@ fn add_and_update_set_every_field() {
         assert_eq!(updated.code, Some(0), "{flags:?}: {updated:?}");
         assert_eq!(entry(&home, "u")[field], expected, "update {flags:?}");
         assert_eq!(entry(&home, "u")["secrets"], secrets);
-        // The default counts again.
+        // With `--unset` the default applies again.
         client(&home, &["update", "--id", "u", "--unset", field]);
         assert!(entry(&home, "u").get(field).is_none(), "{field}");
         names.insert(field);
@@ -140,14 +140,14 @@ fn an_update_changes_no_other_byte() {
         client(&home, &[&["update", "--id", "a"], arguments].concat())
             .assert_error(2, &["error: "]);
     }
-    // A field that was right before, and does not go with what is given.
+    // A field that was valid before but does not go with the new one.
     client(&home, &["update", "--id", "a", "--token-reuse", "100"]);
     client(&home, &["update", "--id", "a", "--lifetime", "50"])
         .assert_error(1, &["grantd: clients.json: token_reuse: must be a number of seconds"]);
 }
 
 #[test]
-fn a_client_that_can_get_no_token_is_warned_of_unless_that_is_meant() {
+fn a_client_that_can_get_no_token_is_warned_of_unless_it_is_disabled() {
     let home = Home::new();
     let warned = |arguments: &[&str], says: &str| {
         let ended = client(&home, arguments);

@@ -1,14 +1,15 @@
-//! What client libraries send by default, and what they are told where it cannot be taken.
+//! Default behaviour of client libraries, and the error texts where it is refused.
 
 use serde_json::{Value, json};
 
+use crate::support::registry::client_with_hash;
 use crate::support::sibling::{self, USER};
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, TOKEN, Token,
     demo_with, form, request_of, wait_until,
 };
 
-/// Labels of charsets that agree with UTF-8 on ASCII.
+/// Charset labels that agree with UTF-8 on ASCII.
 const ASCII_LABELS: [&str; 6] =
     ["ISO-8859-1", "iso-8859-1", "\"windows-1252\"", "US-ASCII", "latin1", "cp1252"];
 const OTHER_LABELS: [&str; 5] = ["utf-16", "utf-7", "iso-8859-15", "shift_jis", "\"\""];
@@ -40,7 +41,7 @@ fn description(answer: &Response) -> String {
 }
 
 #[test]
-fn a_charset_is_a_label_over_ascii() {
+fn a_charset_that_includes_ascii_is_accepted_for_ascii() {
     let server = Program::start(sibling::home(), &[]);
     for label in ASCII_LABELS.into_iter().chain(["utf-8", "UTF8"]) {
         for encoding in ENCODINGS {
@@ -52,7 +53,7 @@ fn a_charset_is_a_label_over_ascii() {
         let json = format!("application/json; charset={label}");
         let answer = server.ask(&vision(&json, vision_body(USER.1, "all")));
         assert_eq!(answer.status, 200, "{label}: {}", answer.text());
-        // Without a body, in the query, in the path, and with a body.
+        // With the scope in the query, in the path, and in the body.
         for target in [format!("{FIRSTVISION}?scope=all"), format!("{FIRSTVISION}/all")] {
             assert_eq!(server.ask(&firstvision(&target, &json)).status, 200, "{label}");
         }
@@ -62,7 +63,7 @@ fn a_charset_is_a_label_over_ascii() {
 }
 
 #[test]
-fn a_label_of_another_charset_is_refused() {
+fn another_charset_is_refused() {
     let server = Program::start(sibling::home(), &[]);
     for label in OTHER_LABELS {
         for encoding in ENCODINGS {
@@ -84,9 +85,9 @@ fn a_label_of_another_charset_is_refused() {
     }
 }
 
-/// Under a label that agrees with UTF-8 on ASCII alone, other text could be read in two ways.
+/// Under such a label, text beyond ASCII would be ambiguous.
 #[test]
-fn a_label_over_more_than_ascii_is_refused() {
+fn text_beyond_ascii_under_such_a_charset_is_refused() {
     let server = Program::start(sibling::home(), &[]);
     for label in ASCII_LABELS {
         for (encoding, value) in [
@@ -121,7 +122,7 @@ fn a_label_over_more_than_ascii_is_refused() {
     }
 }
 
-/// A part of the demo client's form, the others plain: its header lines and its value.
+/// The demo client's form, with one part that has these header lines and this value.
 fn with_part(headers: &str, value: &[u8]) -> Request {
     let mut body = b"--X\r\n".to_vec();
     for (name, value) in DEMO {
@@ -136,7 +137,7 @@ fn with_part(headers: &str, value: &[u8]) -> Request {
 const NOTE: &str = "Content-Disposition: form-data; name=\"note\"";
 
 #[test]
-fn parts_may_have_labels_empty_types_and_a_last_semicolon() {
+fn parts_may_have_charsets_empty_types_and_a_trailing_semicolon() {
     let server = Program::shared();
     let mut heads: Vec<_> = ASCII_LABELS
         .into_iter()
@@ -172,7 +173,7 @@ fn parts_may_have_labels_empty_types_and_a_last_semicolon() {
 }
 
 #[test]
-fn a_boundary_without_its_quotes_is_named() {
+fn a_boundary_that_needs_quotes_is_refused_with_the_remedy() {
     let server = Program::shared();
     for boundary in ["----=_Part_1", "a/b", "x?y; charset=utf-8", "(x)"] {
         let name = boundary.split(';').next().unwrap();
@@ -192,7 +193,7 @@ fn a_boundary_without_its_quotes_is_named() {
 }
 
 #[test]
-fn json_under_the_type_of_a_form_is_called_json() {
+fn json_sent_as_a_form_is_refused_as_json() {
     let server = Program::shared();
     let json = serde_json::to_string(&std::collections::BTreeMap::from(DEMO)).unwrap();
     let pretty = format!(" \r\n{}\n", json.replace(',', ",\n  "));
@@ -206,14 +207,14 @@ fn json_under_the_type_of_a_form_is_called_json() {
             }
         }
     }
-    // A form that mentions braces is a form.
+    // A form that contains braces is still a form.
     let form = [form::encode(Encoding::Urlencoded, &DEMO), b"&note={}".to_vec()].concat();
     let request = Request::new("POST", TOKEN).typed_body(Encoding::Urlencoded.content_type(), form);
     assert_eq!(server.ask(&request).status, 200);
 }
 
 #[test]
-fn a_file_part_is_told_how_to_be_a_field() {
+fn a_file_part_is_refused_with_the_remedy() {
     let server = Program::shared();
     for head in [
         format!("{NOTE}; filename=\"note\""),
@@ -227,7 +228,7 @@ fn a_file_part_is_told_how_to_be_a_field() {
 }
 
 #[test]
-fn spaces_around_and_between_scopes_count_for_nothing() {
+fn extra_spaces_in_a_scope_are_ignored() {
     let server = Program::start(sibling::home(), &[]);
     let granted = |answer: &Response| {
         let token = Token::verified(answer, server.address);
@@ -257,7 +258,7 @@ fn spaces_around_and_between_scopes_count_for_nothing() {
             assert_eq!(granted(&server.ask(&request)), "all edit", "{scope:?}");
         }
     }
-    // Spaces alone are an empty value, and so the client's default.
+    // A value of spaces counts as empty, so the default applies.
     for encoding in ENCODINGS {
         let answer = server.ask(&Request::token(encoding, &demo_with(&[("scope", "  ")])));
         assert_eq!(answer.json()["scope"], "external-api", "{}", answer.text());
@@ -269,7 +270,7 @@ fn spaces_around_and_between_scopes_count_for_nothing() {
 }
 
 #[test]
-fn vision_names_the_field_that_is_missing_or_too_long() {
+fn vision_names_a_field_that_is_missing_or_too_long() {
     let server = Program::start(sibling::home(), &[]);
     let told = |answer: &Response, code: &str| {
         let error = answer.json()[0].clone();
@@ -296,7 +297,7 @@ fn vision_names_the_field_that_is_missing_or_too_long() {
 }
 
 #[test]
-fn what_is_not_there_is_told_where_tokens_are() {
+fn a_path_that_is_not_found_is_answered_with_the_token_paths() {
     let server = Program::shared();
     for path in ["/connect/token/", "/oauth/token", "/oauth2/token", "/token", "/"] {
         for request in
@@ -332,14 +333,14 @@ fn whole_requests() -> Vec<Request> {
 }
 
 #[test]
-fn a_client_that_ends_its_sending_side_gets_its_answer() {
+fn a_client_that_half_closes_its_connection_gets_its_answer() {
     let server = Program::start(sibling::home(), &[]);
     for request in whole_requests() {
         let chunked = request.to_chunked_bytes(7);
         let kinds =
             [Some(request.to_bytes()), (!request.body_bytes().is_empty()).then_some(chunked)];
         for bytes in kinds.into_iter().flatten() {
-            // The end may arrive with the request, or while it is served.
+            // The end of the stream may arrive with the request or while it is served.
             for _ in 0..20 {
                 let mut connection = Connection::open(server.address);
                 connection.send(&bytes);
@@ -350,7 +351,7 @@ fn a_client_that_ends_its_sending_side_gets_its_answer() {
             }
         }
     }
-    // Pipelined ones too, each of them.
+    // With pipelined requests, each one is answered.
     let one = Request::token(Encoding::Urlencoded, &DEMO).to_bytes();
     let mut connection = Connection::open(server.address);
     connection.send(&one.repeat(3));
@@ -361,21 +362,13 @@ fn a_client_that_ends_its_sending_side_gets_its_answer() {
     connection.assert_closes();
 }
 
-/// A hash takes a second or so, and there is one thread for all of them.
+/// One hash takes about a second, and one thread computes all of them.
 const SLOW: &str = "$2b$14$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
 
 #[test]
-fn a_client_that_resets_its_connection_loses_its_place_in_the_queue() {
+fn a_reset_connection_loses_its_place_in_the_hash_queue() {
     let home = Home::new();
-    let clients = ["first", "second", "left", "ended"].map(|id| {
-        json!({
-            "client_id": id,
-            "secrets": [{ "label": "a", "hash": SLOW }],
-            "scopes": ["read"],
-            "default_scopes": ["read"],
-        })
-    });
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    home.register(&["first", "second", "left", "ended"].map(|id| client_with_hash(id, SLOW)));
     home.write("grantd.toml", "[limits]\npassword_threads = 1\n");
     let server = Program::start(home, &["--config", "grantd.toml"]);
     let ask = |id: &str| {
@@ -386,10 +379,10 @@ fn a_client_that_resets_its_connection_loses_its_place_in_the_queue() {
     let [mut first, mut second] = [(); 2].map(|()| Connection::open(server.address));
     first.send(&ask("first"));
     second.send(&ask("second"));
-    // One is computed, the other waits.
+    // One is being computed, the other waits.
     wait_until(|| waiting() == 1 && waiting() == 1);
     for (place, id) in ["left", "ended"].into_iter().enumerate() {
-        // The answer to the first of two requests stays unread: so the end is a reset.
+        // The answer to the first of two requests stays unread, so the close is a reset.
         let mut connection = Connection::open(server.address);
         let keys = Request::get("/.well-known/jwks.json").to_bytes();
         connection.send(&[keys, ask(id)].concat());
@@ -409,7 +402,7 @@ fn a_client_that_resets_its_connection_loses_its_place_in_the_queue() {
 }
 
 #[test]
-fn a_refusal_before_the_body_says_that_it_closes() {
+fn a_refusal_before_the_body_announces_the_close() {
     let server = Program::start(sibling::home(), &[]);
     let demo = Request::token(Encoding::Urlencoded, &DEMO);
     let vision = vision("application/json", vision_body(USER.1, "all"));
@@ -433,13 +426,13 @@ fn a_refusal_before_the_body_says_that_it_closes() {
         assert_eq!(answer.header("connection"), Some("close"), "{}", answer.text());
         connection.assert_closes();
     }
-    // A body that is there does not end the connection.
+    // A body that has arrived does not close the connection.
     let mut connection = Connection::open(server.address);
     for _ in 0..2 {
         let answer = connection.ask(&demo.clone().with_target("/oauth/token"));
         assert_eq!((answer.status, answer.header("connection")), (404, None));
     }
-    // One that is longer than is read and forgotten does, and the answer says so.
+    // A body that is too long to be discarded does, and the answer says so.
     let mut connection = Connection::open(server.address);
     let long = demo.with_target("/oauth/token").body(vec![b'x'; 3 << 20]);
     connection.send_if_open(&long.to_bytes());

@@ -1,5 +1,5 @@
-//! One core behind three services and four encodings: for what is valid in all of them, they decide
-//! alike.
+//! One core behind three services and four encodings: a request that is valid in all of them gets
+//! the same decision in all of them.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -10,16 +10,16 @@ use crate::support::{ENCODINGS, Library, Program, Request, Token};
 
 const NOW: u64 = 1_750_384_800;
 
-/// What a client asks for, in no encoding yet.
+/// A token request, before it is encoded.
 #[derive(Clone, Debug)]
-struct Wish {
+struct TokenRequest {
     client: String,
     secret: String,
     scope: String,
 }
 
-/// Right, wrong, nearly right; within the lengths of every service.
-fn wishes() -> impl Strategy<Value = Wish> {
+/// Right, wrong and almost right values within the length limits of every service.
+fn token_requests() -> impl Strategy<Value = TokenRequest> {
     let (user, secret) = USER;
     let client = prop_oneof![
         6 => Just(user.to_owned()),
@@ -40,12 +40,12 @@ fn wishes() -> impl Strategy<Value = Wish> {
     ];
     let scope = prop::collection::vec(token, 1..4).prop_map(|tokens| tokens.join(" "));
     (client, secrets, scope)
-        .prop_map(|(client, secret, scope)| Wish { client, secret, scope })
-        .prop_filter("every service has a limit", |wish| wish.scope.len() <= 100)
+        .prop_map(|(client, secret, scope)| TokenRequest { client, secret, scope })
+        .prop_filter("every service has a limit", |wanted| wanted.scope.len() <= 100)
 }
 
-impl Wish {
-    /// The same wish to every service, in every encoding.
+impl TokenRequest {
+    /// The same request to every service, in every encoding.
     fn requests(&self) -> Vec<Request> {
         let Self { client, secret, scope } = self;
         let form = [
@@ -70,13 +70,13 @@ impl Wish {
 }
 
 #[test]
-fn every_service_decides_alike() {
+fn every_service_makes_the_same_decision() {
     let library = Library::start(home(), "https://auth.example", NOW);
     let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
     let issued = std::cell::Cell::new(0_usize);
     TestRunner::new(config)
-        .run(&wishes(), |wish| {
-            let decisions: Vec<_> = wish
+        .run(&token_requests(), |wanted| {
+            let decisions: Vec<_> = wanted
                 .requests()
                 .iter()
                 .map(|request| {
@@ -94,7 +94,7 @@ fn every_service_decides_alike() {
             Ok(())
         })
         .unwrap();
-    // The property would hold of a server that refuses everything, too.
+    // A server that refuses everything would satisfy the property, too.
     assert!((20..180).contains(&issued.get()), "{} of 200 were issued", issued.get());
 }
 
@@ -106,17 +106,21 @@ fn routes_from_the_configuration_serve_their_dialect() {
          [[route]]\npath = \"/api/get\"\ndialect = \"firstvision\"\n",
     );
     let (user, secret) = USER;
-    let wish = Wish { client: user.to_owned(), secret: secret.to_owned(), scope: "all".to_owned() };
+    let wanted = TokenRequest {
+        client: user.to_owned(),
+        secret: secret.to_owned(),
+        scope: "all".to_owned(),
+    };
     let own = ["/api/connect/token", "/api/connect/token", "/api/vision", "/api/get?scope=all"];
-    for (request, target) in wish.requests().into_iter().zip(own) {
+    for (request, target) in wanted.requests().into_iter().zip(own) {
         let response = program.ask(&request.clone().with_target(target));
         assert_eq!(Token::verified(&response, program.address).claims["scope"], "all");
         assert_eq!(program.ask(&request).status, 200, "the documented path stays");
     }
-    let in_path = wish.requests()[3].clone().with_target("/api/get/all");
+    let in_path = wanted.requests()[3].clone().with_target("/api/get/all");
     assert_eq!(program.ask(&in_path).status, 200);
 
-    // Errors there are in the same words, and name the path that was asked.
+    // Errors there are in the same dialect, and name the path that was requested.
     let error = program.ask(&Request::get("/api/vision")).json();
     assert_eq!(
         (&error[0]["errorCode"], &error[0]["instance"]),
@@ -127,19 +131,19 @@ fn routes_from_the_configuration_serve_their_dialect() {
     program.ask(&Request::get("/api/connect/token")).assert_refused(405, "invalid_request");
 }
 
-/// Twice a day over all services together; whoever knows the id alone takes nothing from it.
+/// Two requests a day over all services together; only authenticated requests are counted.
 #[test]
 fn a_client_has_one_budget_for_every_service() {
     let library = Library::start(home(), "https://auth.example", NOW);
-    let wish = |secret: &str| Wish {
+    let wanted = |secret: &str| TokenRequest {
         client: "limited".to_owned(),
         secret: secret.to_owned(),
         scope: "all".to_owned(),
     };
-    for request in wish("wrong").requests() {
+    for request in wanted("wrong").requests() {
         assert!([400, 401].contains(&request.send(library.address).status));
     }
-    let requests = wish(SECRET).requests();
+    let requests = wanted(SECRET).requests();
     for request in &requests[..2] {
         assert_eq!(request.send(library.address).status, 200);
     }
@@ -147,7 +151,7 @@ fn a_client_has_one_budget_for_every_service() {
     for answer in &answers {
         assert_eq!(answer.status, 429, "{}", answer.text());
         let wait: u32 = answer.header("retry-after").expect("a time").parse().unwrap();
-        // One of the two comes back after half a day.
+        // One of the two units comes back after half a day.
         assert!((40_000..=43_201).contains(&wait), "{wait}");
     }
     assert_eq!(answers[0].json()["error"], "invalid_request");

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::home::{hash_of, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{changed, client_json};
 use crate::support::{
     ENCODINGS, Encoding, Home, Library, Program, Request, Response, Signer, Token, request_of,
 };
@@ -13,21 +14,12 @@ const START: u64 = 1_750_384_800;
 const NOW: u64 = START + 1000;
 
 fn home() -> Home {
-    let client = |id: &str, more: Value| {
-        let mut client = json!({
-            "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
-            "scopes": ["read"], "default_scopes": ["read"],
-        });
-        client.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        client
-    };
     let home = Home::new();
-    let clients = json!({ "clients": [
-        client("may", json!({})),
-        client("must", json!({ "dpop_bound_access_tokens": true })),
-        client("reuser", json!({ "token_reuse": 600 })),
-    ]});
-    home.write("clients.json", &clients.to_string());
+    home.register(&[
+        client_json("may", &json!({})),
+        client_json("must", &json!({ "dpop_bound_access_tokens": true })),
+        client_json("reuser", &json!({ "token_reuse": 600 })),
+    ]);
     home
 }
 
@@ -49,18 +41,6 @@ fn header(signer: &Signer) -> Value {
 
 fn claims(now: u64) -> Value {
     json!({ "jti": unique(), "htm": "POST", "htu": URL, "iat": now })
-}
-
-fn changed(mut value: Value, changes: &Value) -> Value {
-    let members = value.as_object_mut().unwrap();
-    for (name, change) in changes.as_object().unwrap() {
-        if change.is_null() {
-            members.shift_remove(name);
-        } else {
-            members.insert(name.clone(), change.clone());
-        }
-    }
-    value
 }
 
 fn proof(signer: &Signer, now: u64) -> String {
@@ -89,7 +69,7 @@ fn a_token_is_bound_to_the_key_of_the_proof() {
                 assert_eq!(token.header["typ"], "at+jwt");
                 assert_eq!(answer.header("dpop-nonce"), None);
 
-                // As a plain bearer token it is none.
+                // Sent as a plain bearer token it is refused.
                 let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
                 let validate = Request::get("/connect/validate").header("Authorization", bearer);
                 assert_eq!(validate.send(library.address).status, 401);
@@ -99,7 +79,7 @@ fn a_token_is_bound_to_the_key_of_the_proof() {
 }
 
 #[test]
-fn whoever_must_prove_must_and_others_may() {
+fn a_proof_is_required_where_registered_and_optional_elsewhere() {
     let library = library();
     for encoding in ENCODINGS {
         let without = request(encoding, "must").send(library.address);
@@ -108,7 +88,7 @@ fn whoever_must_prove_must_and_others_may() {
         assert_eq!(without.json()["token_type"], "Bearer");
         assert_eq!(Token::verified(&without, library.address).claims.get("cnf"), None);
     }
-    // Services that know bearer tokens only give it none.
+    // Services that know bearer tokens only issue none to this client.
     let secret = secret_of("must");
     let body = json!({
         "grant_type": "client_credentials", "scope": "read",
@@ -125,7 +105,7 @@ fn whoever_must_prove_must_and_others_may() {
 }
 
 #[test]
-fn what_a_proof_must_say() {
+fn a_wrong_claim_or_header_of_a_proof_is_refused() {
     let library = library();
     let signer = Signer::es256();
     let other = Signer::es256();
@@ -210,7 +190,7 @@ fn what_a_proof_must_say() {
 }
 
 #[test]
-fn a_proof_is_for_the_path_that_was_called() {
+fn a_proof_names_the_url_that_was_called() {
     let home = home();
     home.write(
         "grantd.toml",
@@ -230,7 +210,7 @@ fn a_proof_is_for_the_path_that_was_called() {
         for called in paths {
             for proven in paths {
                 let url = format!("https://auth.example/tenant{proven}");
-                // Below the issuer's path, it is the same URL.
+                // With the issuer's path in front it is the same URL.
                 for target in [called.to_owned(), format!("/tenant{called}")] {
                     let claims = changed(claims(now()), &json!({ "htu": url }));
                     let proof = signer.sign(&header(&signer), &claims);
@@ -256,11 +236,11 @@ fn a_proof_is_for_the_path_that_was_called() {
 }
 
 #[test]
-fn one_use_of_each_proof_by_how_many_at_once_and_after_the_client_is_known() {
+fn of_concurrent_uses_of_a_proof_one_is_accepted() {
     let library = library();
     let signer = Signer::eddsa();
     let good = proof(&signer, NOW);
-    // Whoever is not authenticated uses nothing up.
+    // A request that fails to authenticate does not use the proof up.
     let wrong = Request::token(Encoding::Urlencoded, &request_of("may", "wrong", &[]));
     let wrong = wrong.header("DPoP", good.as_str()).send(library.address);
     wrong.assert_refused(400, "invalid_client");
@@ -285,7 +265,7 @@ fn one_use_of_each_proof_by_how_many_at_once_and_after_the_client_is_known() {
         library.clock.set(at);
         ask(&library, "may", &good).assert_refused(400, "invalid_dpop_proof");
     }
-    // The same id of another key is another id.
+    // Proof ids are separate for each key.
     library.clock.set(NOW);
     let same = changed(claims(NOW), &json!({ "jti": "same" }));
     let [one, two] = [Signer::es256(), Signer::es256()].map(|s| s.sign(&header(&s), &same));
@@ -304,7 +284,7 @@ fn a_proof_from_before_the_start_is_refused() {
 }
 
 #[test]
-fn a_proof_of_a_client_whose_clock_is_ahead_is_used_up_across_a_restart() {
+fn a_used_proof_dated_ahead_is_refused_after_a_restart() {
     let library = library();
     let signer = Signer::es256();
     let ahead = proof(&signer, NOW + 8);
@@ -316,7 +296,7 @@ fn a_proof_of_a_client_whose_clock_is_ahead_is_used_up_across_a_restart() {
 }
 
 #[test]
-fn a_token_is_handed_out_again_to_the_same_key_only() {
+fn a_bound_token_is_reused_for_the_same_key_only() {
     let library = library();
     let [one, two] = [Signer::es256(), Signer::es256()];
     let token = |signer: Option<&Signer>| {
@@ -338,7 +318,7 @@ fn a_token_is_handed_out_again_to_the_same_key_only() {
 }
 
 #[test]
-fn a_nonce_is_asked_for_handed_out_and_good_for_a_while() {
+fn a_nonce_is_required_issued_and_accepted_for_a_while() {
     let home = home();
     home.write("grantd.toml", "dpop_nonce = true\nissuer = \"https://auth.example\"");
     let server = Program::start(home, &["--config", "grantd.toml"]);
@@ -359,16 +339,17 @@ fn a_nonce_is_asked_for_handed_out_and_good_for_a_while() {
             let answer = ask(&with(nonce));
             answer.assert_refused(400, "use_dpop_nonce");
             let nonce = told(&answer).expect("a nonce");
-            // What was refused for its nonce was not used up; a new proof with it is good.
+            // The proof that was refused for its nonce was not used up; a new one with the nonce is
+            // accepted.
             let answer = ask(&with(json!(nonce)));
             assert_eq!(answer.status, 200, "{}", answer.text());
             assert!(told(&answer).is_some());
         }
-        // Whatever else is wrong is said first.
+        // Any other fault of the proof is reported first.
         let answer = ask("a.b.c");
         answer.assert_refused(400, "invalid_dpop_proof");
         assert_eq!(told(&answer), None);
-        // Who proves nothing needs no nonce.
+        // A request without a proof needs no nonce.
         let plain = server.ask(&request(encoding, "may"));
         assert_eq!((plain.status, told(&plain)), (200, None));
     }

@@ -1,4 +1,4 @@
-//! What an operator finds out about one request.
+//! `GET /explain/{request-id}`, traces and timings.
 
 use serde_json::json;
 
@@ -25,7 +25,7 @@ fn a_refusal_is_explained_by_its_request_id() {
                 "client": "demo-client",
             }] })
         );
-        // The same words are not for the public.
+        // The public listener does not give the explanation.
         let public = Request::get(&format!("/explain/{id}")).send(server.address);
         assert_eq!(public.status, 404);
         assert!(!public.text().contains("not one of the client's"));
@@ -33,10 +33,10 @@ fn a_refusal_is_explained_by_its_request_id() {
 }
 
 #[test]
-fn several_refusals_under_one_id_are_all_there_and_others_are_not() {
+fn all_refusals_of_one_request_id_are_listed_and_no_others() {
     let server = Program::start(Home::new(), &[]);
     let mine = |request: Request| server.ask(&request.header("X-Request-Id", "mine.1"));
-    mine(Request::token(Encoding::Urlencoded, &[("client_id", "nobody")]));
+    mine(Request::token(Encoding::Urlencoded, &[("client_id", "unknown")]));
     assert_eq!(mine(Request::token(Encoding::Urlencoded, &DEMO)).status, 200);
     mine(Request::get("/nowhere"));
     let told = Request::get("/explain/mine.1").send(server.admin).json();
@@ -49,7 +49,7 @@ fn several_refusals_under_one_id_are_all_there_and_others_are_not() {
 }
 
 #[test]
-fn a_trace_is_carried_into_the_log() {
+fn the_trace_id_is_logged() {
     let server = Program::shared();
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let good = format!("00-{trace}-b7ad6b7169203331-01");
@@ -69,7 +69,7 @@ fn a_trace_is_carried_into_the_log() {
 }
 
 #[test]
-fn each_part_of_a_token_is_timed_and_waste_is_counted() {
+fn each_phase_of_a_token_is_timed_and_wasteful_tokens_are_counted() {
     let server = Program::start(Home::new(), &[]);
     let form = Request::token(Encoding::Urlencoded, &DEMO);
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! What breaks around a server, and what it does then.
+//! Failures around the server: descriptors, signing, disk, clock, panics, kills.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,7 +23,7 @@ use crate::support::{
 };
 
 #[test]
-fn without_file_descriptors_it_serves_whom_it_has_and_then_others_again() {
+fn without_file_descriptors_open_connections_are_served_and_later_new_ones() {
     let server = Program::start_limited(Home::new(), "ulimit -n 64", &["--workers", "1"]);
     let request = Request::token(Encoding::Urlencoded, &DEMO);
     let begin = Clock::instant();
@@ -35,7 +35,7 @@ fn without_file_descriptors_it_serves_whom_it_has_and_then_others_again() {
     for _ in 0..20 {
         assert_eq!(known.ask(&request).status, 200);
     }
-    // Nobody has waited in vain.
+    // The last of the waiting connections is served as well.
     let mut last = crowd.pop().unwrap();
     drop(crowd);
     assert_eq!(last.ask(&request).status, 200);
@@ -47,7 +47,7 @@ fn without_file_descriptors_it_serves_whom_it_has_and_then_others_again() {
 }
 
 #[test]
-fn what_cannot_be_signed_in_time_is_refused_at_once_and_the_rest_is_served() {
+fn requests_beyond_the_signing_queue_are_refused_at_once() {
     let home = Home::new();
     home.write("grantd.toml", "[limits]\nsigning_queue = 1\n");
     let arguments = ["--config", "grantd.toml", "--signer", "ring", "--workers", "1"];
@@ -76,7 +76,7 @@ fn what_cannot_be_signed_in_time_is_refused_at_once_and_the_rest_is_served() {
 }
 
 #[test]
-fn on_a_full_disk_tokens_go_on_and_lost_lines_are_counted() {
+fn a_full_disk_stops_no_token_and_lost_lines_are_counted() {
     let home = Home::new();
     home.write("grantd.toml", "audit = \"audit.jsonl\"\n");
     let server = Program::start_without_room(home, &["--config", "grantd.toml"]);
@@ -95,7 +95,7 @@ fn on_a_full_disk_tokens_go_on_and_lost_lines_are_counted() {
 }
 
 #[test]
-fn a_clock_that_steps_makes_no_token_that_ends_before_it_begins() {
+fn a_clock_step_makes_no_token_that_expires_before_its_iat() {
     const NOW: u64 = 1_790_000_000;
     let library = Library::start(Home::new(), "https://auth.example", NOW);
     for now in [NOW, NOW - 3600, NOW + 3600, NOW] {
@@ -108,7 +108,7 @@ fn a_clock_that_steps_makes_no_token_that_ends_before_it_begins() {
     }
 }
 
-/// A request's body in the hands of another HTTP server, which has a bug.
+/// A body that panics when it is read, as a bug in another HTTP server might.
 struct Panics;
 
 impl Body for Panics {
@@ -124,7 +124,7 @@ impl Body for Panics {
 }
 
 #[test]
-fn a_panic_costs_one_request_and_no_other() {
+fn a_panic_fails_one_request_only() {
     let home = Home::new();
     let config = Config {
         startup: Startup { state: home.path("state"), workers: 1, ..Startup::default() },
@@ -152,7 +152,7 @@ fn a_panic_costs_one_request_and_no_other() {
 }
 
 #[test]
-fn whatever_a_killed_command_had_acknowledged_is_there() {
+fn a_change_acknowledged_before_a_kill_is_on_disk() {
     let home = Home::new();
     let mut acknowledged = Vec::new();
     for number in 0..40 {
@@ -162,11 +162,11 @@ fn whatever_a_killed_command_had_acknowledged_is_there() {
             _ => home.command(&["client", "add", "--id", &id, "--scope", "read"]),
         };
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        // Some end by themselves, most are killed somewhere on their way.
+        // Some commands end by themselves, most are killed while they run.
         std::thread::sleep(Duration::from_micros(number * 400));
         child.kill().unwrap();
         let printed = child.wait_with_output().unwrap().stdout;
-        // What was printed was said to be done.
+        // A printed line acknowledges the change.
         let line: Option<Value> = serde_json::from_slice(&printed).ok();
         let name = line.map(|line| {
             [&line["client_id"], &line["kid"]].map(|it| it.as_str().map(str::to_owned))

@@ -1,5 +1,5 @@
-//! Who may use which file: locks, files that root makes for the service's user, registries that
-//! others can write. Two users are needed for most of it, so these tests run as root or fail.
+//! File access: locks, files that root makes for the service's user, registries that others can
+//! write. Most of it needs two users, so these tests run as root or fail.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -9,15 +9,16 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::command::run;
-use crate::support::home::{grantd, registry, set_mode};
+use crate::support::home::{grantd, set_mode};
 use crate::support::program::as_user;
+use crate::support::registry::registry;
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, Token, wait_until};
 
-/// The user of the service, and another one who has no business there.
+/// The service's user, and another user without any rights to its files.
 const SERVICE: u32 = 64_001;
 const OTHER: u32 = 64_002;
 
-/// A home that the service's user owns, all of it.
+/// A home in which the service's user owns everything.
 fn home_of_the_service() -> Home {
     let home = Home::new();
     give(&home.path(""), SERVICE);
@@ -45,7 +46,7 @@ fn ids(home: &Home) -> Vec<String> {
     clients.map(|client| client["client_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Adds clients by all of these names of one registry at once, and asserts that none is lost.
+/// Adds clients under all of these names of one registry at once, and asserts that none is lost.
 #[track_caller]
 fn add_by_names(home: &Home, names: &[&str]) {
     const EACH: usize = 20;
@@ -66,7 +67,7 @@ fn add_by_names(home: &Home, names: &[&str]) {
 }
 
 #[test]
-fn no_client_is_lost_that_is_added_by_another_name() {
+fn no_client_is_lost_when_a_registry_is_edited_under_two_names() {
     let home = Home::new();
     home.write("clients.json", "{\"clients\":[]}");
     fs::create_dir(home.path("elsewhere")).unwrap();
@@ -80,7 +81,7 @@ fn no_client_is_lost_that_is_added_by_another_name() {
 }
 
 #[test]
-fn no_client_is_lost_from_a_registry_that_a_link_has_yet_to_make() {
+fn no_client_is_lost_when_a_dangling_link_names_the_registry() {
     let home = Home::new();
     fs::remove_file(home.clients()).unwrap();
     symlink("clients.json", home.path("link.json")).unwrap();
@@ -89,7 +90,7 @@ fn no_client_is_lost_from_a_registry_that_a_link_has_yet_to_make() {
 }
 
 #[test]
-fn keys_are_made_one_after_the_other_by_every_name_of_their_directory() {
+fn key_commands_share_one_lock_under_every_name_of_the_directory() {
     let home = Home::without_key();
     symlink("keys", home.path("linked")).unwrap();
     let made = std::thread::scope(|scope| {
@@ -126,7 +127,7 @@ fn a_registry_with_a_hard_link_is_not_edited() {
 }
 
 #[test]
-fn a_registry_that_everyone_may_write_is_refused() {
+fn a_world_writable_registry_is_refused() {
     let home = Home::new();
     let says = ["clients.json: can be written by everyone on this machine", "chmod o-w"];
     for mode in [0o666, 0o602, 0o646, 0o777] {
@@ -142,15 +143,15 @@ fn a_registry_that_everyone_may_write_is_refused() {
             run(home.command(arguments)).assert_error(1, &says);
         }
     }
-    // A group may.
+    // Group write is accepted.
     set_mode(&home.clients(), 0o664);
     run(home.command(&["check"])).assert_fine();
-    // What the registry names is a part of it.
+    // A file that the registry names counts as a part of it.
     let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     home.write("jwks.json", keys);
     let client = json!({ "client_id": "signer", "auth_methods": ["private_key_jwt"],
                          "jwks": "jwks.json", "scopes": ["a"] });
-    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    home.register(&[client]);
     run(home.command(&["check"])).assert_fine();
     set_mode(&home.path("jwks.json"), 0o666);
     run(home.command(&["check"]))
@@ -158,7 +159,7 @@ fn a_registry_that_everyone_may_write_is_refused() {
 }
 
 #[test]
-fn a_registry_that_everyone_may_write_does_not_come_into_force() {
+fn a_reload_refuses_a_world_writable_registry() {
     let server = Program::start(Home::new(), &[]);
     let readiness = || Request::get("/readyz").send(server.admin);
     set_mode(&server.home.clients(), 0o666);
@@ -171,7 +172,7 @@ fn a_registry_that_everyone_may_write_does_not_come_into_force() {
 }
 
 #[test]
-fn a_lock_is_open_to_those_alone_who_may_open_what_it_guards() {
+fn a_lock_has_the_access_of_the_file_that_it_guards() {
     let home = home_of_the_service();
     for (mode, lock_mode) in [(0o644, 0o640), (0o640, 0o640), (0o600, 0o600), (0o660, 0o660)] {
         set_mode(&home.clients(), mode);
@@ -186,16 +187,16 @@ fn a_lock_is_open_to_those_alone_who_may_open_what_it_guards() {
     run(home.command(&["key", "generate"])).assert_fine();
     let (owner, group, mode) = access(&home.keys().join(".lock"));
     assert_eq!((owner, group, mode & 0o007), (SERVICE, SERVICE, 0));
-    // Of the ledger, made by the server.
+    // The lock of the ledger, which the server makes.
     let server = Program::start_as(SERVICE, home, &[]);
     let (owner, _, mode) = access(&server.home.path("state/revocations.lock"));
     assert_eq!((owner, mode & 0o007), (SERVICE, 0));
 }
 
 #[test]
-fn no_other_user_can_hold_up_a_command() {
+fn another_user_cannot_take_a_lock() {
     let home = home_of_the_service();
-    // So that the other user comes as far as the lock; and as an older version has left that.
+    // So that the other user can reach the lock; these are also the modes that older versions left.
     set_mode(&home.path(""), 0o755);
     set_mode(&home.clients(), 0o644);
     let lock = home.write("clients.json.lock", "");
@@ -214,7 +215,7 @@ fn no_other_user_can_hold_up_a_command() {
 }
 
 #[test]
-fn a_lock_is_never_a_link_to_elsewhere() {
+fn a_symlink_in_place_of_a_lock_is_refused() {
     let home = home_of_the_service();
     let victim = home.write("victim", "text");
     let before = access(&victim);
@@ -231,17 +232,17 @@ fn a_lock_is_never_a_link_to_elsewhere() {
 }
 
 #[test]
-fn a_lock_that_is_replaced_holds_nobody_up_and_lets_nobody_through() {
+fn a_replaced_lock_neither_blocks_nor_admits_two_commands() {
     let home = home_of_the_service();
     home.write("clients.json", "{\"clients\":[]}");
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // An older version's lock comes back again and again; each command puts it right.
+        // An older version's mode is set again and again; each command corrects it.
         let loosen = scope.spawn(|| {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let lock = home.path("clients.json.lock");
                 if lock.exists() {
-                    // It may be replaced at this moment.
+                    // The lock may be replaced at this moment.
                     let _ = fs::set_permissions(&lock, fs::Permissions::from_mode(0o644));
                 }
                 std::thread::yield_now();
@@ -254,7 +255,7 @@ fn a_lock_that_is_replaced_holds_nobody_up_and_lets_nobody_through() {
 }
 
 #[test]
-fn what_root_makes_is_the_services_own() {
+fn files_made_by_root_belong_to_the_services_user() {
     let home = home_of_the_service();
     fs::remove_dir_all(home.keys()).unwrap();
     fs::remove_file(home.clients()).unwrap();
@@ -275,7 +276,7 @@ fn what_root_makes_is_the_services_own() {
         }
     }
     assert!(looked_at >= 10, "{looked_at}");
-    // And the service can work with it.
+    // The service can use them.
     home.write("clients.json", &registry());
     let server = Program::start_as(SERVICE, home, &[]);
     for encoding in ENCODINGS {
@@ -287,13 +288,13 @@ fn what_root_makes_is_the_services_own() {
 }
 
 #[test]
-fn a_key_that_the_service_cannot_read_is_told_of_by_the_server_and_by_check() {
+fn server_and_check_name_a_key_that_the_service_cannot_read() {
     let server = Program::start_as(SERVICE, home_of_the_service(), &[]);
     let home = &server.home;
     let made = run(home.command(&["key", "generate"]));
     let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
     let name = format!("keys/{}.pem", made["kid"].as_str().unwrap());
-    // As copied there by hand.
+    // The owner after a copy by root.
     chown(home.path(&name), Some(0), Some(0)).unwrap();
     let readiness = || Request::get("/readyz").send(server.admin);
     let says = format!("degraded: {name}: cannot be read: Permission denied");
@@ -310,7 +311,7 @@ fn a_key_that_the_service_cannot_read_is_told_of_by_the_server_and_by_check() {
 }
 
 #[test]
-fn check_names_every_file_that_the_service_cannot_use() {
+fn check_names_every_file_that_the_service_cannot_access() {
     let home = home_of_the_service();
     let config = "admin_token_file = \"token\"\naudit = \"audit.jsonl\"\n";
     for (name, text) in [("grantd.toml", config), ("token", "0123456789abcdef0123456789abcdef")] {
@@ -339,7 +340,7 @@ fn check_names_every_file_that_the_service_cannot_use() {
         set_mode(&home.path(file), mode);
         chown(home.path(file), Some(0), Some(0)).unwrap();
         check().assert_error(1, &[&format!("grantd: {file}: cannot be ")]);
-        // By its group it can, but for what belongs to its owner alone.
+        // The group may read these; the others are for their owner only.
         if ["grantd.toml", "clients.json", &*key].contains(&file) {
             chown(home.path(file), Some(0), Some(SERVICE)).unwrap();
             set_mode(&home.path(file), 0o640);
@@ -347,13 +348,13 @@ fn check_names_every_file_that_the_service_cannot_use() {
         }
         give(&home.path(file), SERVICE);
     }
-    // Without root, there is nobody else to speak for.
+    // Without root, the check can test its own access only.
     let as_service = as_user(SERVICE, home.command(&["check", "--config", "grantd.toml"]));
     run(as_service).assert_fine();
 }
 
 #[test]
-fn in_a_directory_of_its_own_root_changes_no_owner() {
+fn files_made_by_root_in_its_own_directory_keep_their_owner() {
     let directory = tempfile::TempDir::new().unwrap();
     let mut command = grantd(directory.path());
     run(command.args(["key", "generate"])).assert_fine();

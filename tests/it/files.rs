@@ -1,4 +1,5 @@
-//! Files as editors, tools and mounts leave them, and what is said of those that cannot be used.
+//! Byte order marks, encodings, PEM layouts and mounts, and the errors about files that cannot be
+//! used.
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +13,7 @@ use crate::support::{Home, Program, Signer};
 const BOM: &str = "\u{feff}";
 
 #[test]
-fn a_byte_order_mark_is_taken_in_every_text_file() {
+fn a_byte_order_mark_is_accepted_in_every_text_file() {
     let home = Home::new();
     let client = json!({
         "client_id": "a", "scopes": ["read"], "jwks": "jwks.json",
@@ -48,7 +49,7 @@ fn a_byte_order_mark_is_taken_in_every_text_file() {
 }
 
 #[test]
-fn a_file_in_another_encoding_is_called_so() {
+fn a_file_in_another_encoding_is_refused_as_such() {
     let home = Home::new();
     let utf16: Vec<u8> =
         b"\xff\xfe".iter().copied().chain("{}".encode_utf16().flat_map(u16::to_le_bytes)).collect();
@@ -64,7 +65,7 @@ fn a_file_in_another_encoding_is_called_so() {
 }
 
 #[test]
-fn a_key_is_read_however_its_pem_is_laid_out() {
+fn a_key_is_read_in_every_pem_layout() {
     let (name, pem) = signing_key();
     let kid = name.trim_end_matches(".pem");
     let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
@@ -105,20 +106,20 @@ fn a_key_is_read_however_its_pem_is_laid_out() {
 }
 
 #[test]
-fn a_mode_that_a_mount_sets_has_advice_of_its_own() {
+fn a_mode_set_by_a_mount_is_refused_with_the_remedy() {
     let home = Home::without_key();
     let (name, pem) = signing_key();
     set_mode(&home.write_key(name, pem), 0o644);
     let says = ["chmod 600", "defaultMode: 0440", "fsGroup"];
     run(home.command(&["check"])).assert_error(1, &says);
     run(home.command(&["key", "import", &format!("keys/{name}")])).assert_error(1, &says);
-    // What that advice makes of it is right.
+    // The mode that the advice results in is accepted.
     set_mode(&home.keys().join(name), 0o440);
     run(home.command(&["check"])).assert_fine();
 }
 
 #[test]
-fn what_the_system_refuses_comes_with_advice() {
+fn errors_of_the_operating_system_come_with_advice() {
     let home = Home::new();
     let relative = "one that does not begin with a slash starts at the working directory";
     for arguments in [
@@ -143,9 +144,9 @@ fn what_the_system_refuses_comes_with_advice() {
         .assert_error(1, &[says]);
 }
 
-/// As Docker mounts a single file.
+/// A mount of its own, as Docker makes for a single file.
 #[test]
-fn a_registry_that_is_a_mount_of_its_own_cannot_be_replaced() {
+fn a_registry_that_is_a_mount_point_is_refused_for_edits() {
     let home = Home::new();
     let program = grantd(home.clients().parent().unwrap());
     let script = "mount --bind clients.json clients.json && exec \"$@\"";
@@ -156,7 +157,7 @@ fn a_registry_that_is_a_mount_of_its_own_cannot_be_replaced() {
         run(unshare.current_dir(home.clients().parent().unwrap()))
     };
     if within("mount --bind clients.json clients.json && exit 0 || exit 77", &[]).code != Some(0) {
-        // Not everywhere may a test mount something.
+        // Mounting needs a privilege that not every environment gives.
         return;
     }
     let before = fs::read(home.clients()).unwrap();
@@ -164,7 +165,7 @@ fn a_registry_that_is_a_mount_of_its_own_cannot_be_replaced() {
         &["client", "disable", "--id", "demo-client"][..],
         &["client", "update", "--id", "demo-client", "--lifetime", "15m"],
         &["client", "remove", "--id", "demo-client"],
-        // No secret is printed that is not in force.
+        // A secret that did not come into force is not printed.
         &["client", "add", "--id", "new", "--scope", "read"],
         &["client", "rotate-secret", "--id", "demo-client"],
     ] {

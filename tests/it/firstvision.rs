@@ -1,5 +1,4 @@
-//! `GET /v1/getAccessToken`: the example of its document as it stands there, and every code of the
-//! error tables.
+//! `GET /v1/getAccessToken`: its document's example verbatim, and every code of the error tables.
 
 use serde_json::{Value, json};
 
@@ -43,7 +42,7 @@ fn the_documented_request_gets_the_documented_answer() {
     let names: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["access_token", "expires_in", "token_type"]);
     assert_eq!(answer["token_type"], "Bearer");
-    // The time at which the token ends, not the time until then.
+    // The expiry as a Unix time, not the seconds until then.
     assert_eq!(answer["expires_in"], json!(1_750_392_000));
     assert_eq!(token.claims["exp"], answer["expires_in"]);
     assert_eq!(token.header_text, r#"{"alg":"RS256"}"#);
@@ -70,7 +69,7 @@ fn a_missing_content_type_gets_the_documented_error() {
 }
 
 #[test]
-fn the_scope_may_stand_in_query_path_or_body() {
+fn the_scope_may_be_in_the_query_the_path_or_the_body() {
     let program = Program::shared();
     for (request, scope) in [
         (get(&format!("{PATH}?scope={SCOPE}")), SCOPE),
@@ -84,7 +83,7 @@ fn the_scope_may_stand_in_query_path_or_body() {
         let token = Token::verified(&response, program.address);
         assert_eq!(token.claims["scope"], scope);
     }
-    // Two places are one too many, even if they agree.
+    // The scope in two places is refused, even if they agree.
     for request in [
         get(&format!("{PATH}/all?scope=all")),
         get(&format!("{PATH}/all")).body(r#"{"scope": ["all"]}"#),
@@ -93,7 +92,7 @@ fn the_scope_may_stand_in_query_path_or_body() {
     ] {
         assert_error(&program.ask(&request), 400, "AGT400BR", "Payload is not valid");
     }
-    // None at all is the client's default, which this one has not.
+    // Without a scope the default applies, and this client has none.
     assert_error(&program.ask(&get(PATH)), 401, "AGT401UA", INVALID);
     let demo = Request::get(PATH)
         .header("Content-Type", "application/json")
@@ -133,7 +132,7 @@ fn every_refusal_of_a_payload_has_its_code() {
         let response = program.ask(&get(&target));
         assert_error(&response, 400, "AGT400BR", "Payload is not valid");
     }
-    // At the limit a scope is only wrong.
+    // A scope of exactly the maximum length is refused as unknown, not as malformed.
     let response = program.ask(&get(&format!("{PATH}/{}", &long[1..])));
     assert_error(&response, 401, "AGT401UA", INVALID);
 }
@@ -154,7 +153,7 @@ fn every_refusal_of_a_client_has_its_code() {
         with("Basic dmlzaW9u"),
         with("Bearer token"),
         get(&target).without_header("Authorization").basic("vision-api-user:wrong"),
-        get(&target).without_header("Authorization").basic("nobody:wrong"),
+        get(&target).without_header("Authorization").basic("unknown:wrong"),
         get(&format!("{PATH}?scope=none")),
     ] {
         assert_error(&program.ask(&request), 401, "AGT401UA", INVALID);

@@ -1,12 +1,12 @@
-//! Bytes that are read as one message by one program and as two by another. Whatever the server
-//! makes of them, there is one answer for one request.
+//! Bytes that one program reads as one message and another as two (request smuggling). Each request
+//! gets one answer.
 
 use crate::support::http::{count_answers, exchange, exchange_cut_off, find};
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, TOKEN, demo_without, form,
 };
 
-/// The demo client's request with these header lines and this body, framed by nobody but the test.
+/// The demo client's request with these header lines and this body, with no framing of its own.
 fn raw(headers: &str, body: &str) -> Vec<u8> {
     let content_type = Encoding::Urlencoded.content_type();
     format!(
@@ -27,7 +27,7 @@ fn length() -> String {
     format!("Content-Length: {}\r\n", demo().len())
 }
 
-/// Sends each to a server of its own and asserts one refusal, then the end.
+/// Sends each payload to a new server and asserts one refusal, then the end of the connection.
 #[track_caller]
 fn assert_refused(status: u16, payloads: &[Vec<u8>]) {
     let server = Program::start(Home::new(), &[]);
@@ -52,13 +52,13 @@ fn a_length_beside_a_transfer_coding_ends_the_connection() {
         let payload = raw(&headers, &(chunked(&demo()) + &smuggled));
         let said = exchange(server.address, &payload);
         assert_eq!(count_answers(&said), 1, "{}", said.escape_ascii());
-        // RFC 9112, section 6.3: refuse it, or take the transfer coding's word; then close.
+        // RFC 9112, section 6.3: refuse the message, or use the transfer coding; then close.
         assert!(find(&said, b"connection: close").is_some(), "{}", said.escape_ascii());
     }
 }
 
 #[test]
-fn lengths_that_differ_or_are_no_numbers() {
+fn lengths_that_differ_or_are_no_numbers_are_refused() {
     let n = demo().len();
     let payloads: Vec<_> = [
         format!("Content-Length: {n}\r\nContent-Length: {}\r\n", n + 1),
@@ -81,7 +81,7 @@ fn lengths_that_differ_or_are_no_numbers() {
 }
 
 #[test]
-fn transfer_codings_other_than_one_chunked() {
+fn transfer_codings_other_than_one_chunked_are_refused() {
     let payloads: Vec<_> = [
         "chunked, chunked",
         "xchunked",
@@ -106,7 +106,7 @@ fn transfer_codings_other_than_one_chunked() {
 }
 
 #[test]
-fn chunks_whose_size_is_no_size() {
+fn chunks_with_a_malformed_size_are_refused() {
     let body = demo();
     let n = body.len();
     let payloads: Vec<_> = [
@@ -137,7 +137,7 @@ fn chunks_whose_size_is_no_size() {
 }
 
 #[test]
-fn heads_that_are_no_heads() {
+fn malformed_heads_are_refused() {
     let (host, n) = ("Host: 127.0.0.1\r\n", length());
     let head = |head: String| [head.into_bytes(), demo().into_bytes()].concat();
     let start = format!("POST {TOKEN} HTTP/1.1\r\n{host}{n}");
@@ -166,7 +166,7 @@ fn heads_that_are_no_heads() {
 }
 
 #[test]
-fn one_host_no_more_and_no_less() {
+fn exactly_one_valid_host_is_required() {
     let form = format!("Content-Type: {}\r\n{}", Encoding::Urlencoded.content_type(), length());
     let payloads: Vec<_> = [
         "",
@@ -196,7 +196,7 @@ fn one_host_no_more_and_no_less() {
 }
 
 #[test]
-fn absolute_form_is_the_same_request() {
+fn absolute_form_is_accepted() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &DEMO);
@@ -205,7 +205,7 @@ fn absolute_form_is_the_same_request() {
         assert_eq!((answer.status, &answer.json()["expires_in"]), (200, &3600.into()));
         let answer = server.ask(&request.clone().with_target("http://other.example/nothing"));
         answer.assert_refused(404, "invalid_request");
-        // With two Hosts it stays two Hosts.
+        // Two Host fields are refused in absolute form, too.
         let answer =
             server.ask(&request.with_target(&format!("http://a{TOKEN}")).header("Host", "a"));
         answer.assert_refused(400, "invalid_request");
@@ -215,12 +215,12 @@ fn absolute_form_is_the_same_request() {
 }
 
 #[test]
-fn http_2_is_not_spoken() {
+fn http_2_is_closed_without_an_answer() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let settings = b"\0\0\0\x04\0\0\0\0\0";
     let server = Program::shared();
     for opening in [preface.to_vec(), [preface.as_slice(), settings].concat()] {
-        // Whoever speaks HTTP/2 would not understand an answer in HTTP/1.1.
+        // An HTTP/2 client could not read an answer in HTTP/1.1.
         assert_eq!(exchange(server.address, &opening), b"");
     }
 
@@ -259,7 +259,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_refused_message_takes_what_follows_with_it() {
+fn bytes_after_a_refused_message_are_discarded() {
     let server = Program::start(Home::new(), &[]);
     let good = Request::token(Encoding::Urlencoded, &DEMO).to_bytes();
     let twice = "Transfer-Encoding: chunked, chunked\r\n";
@@ -276,9 +276,9 @@ fn a_refused_message_takes_what_follows_with_it() {
     assert_eq!(server.issued(), 0);
 }
 
-/// What `/connect/validate` does not read is no request.
+/// A body that `/connect/validate` does not read is not taken for a request.
 #[test]
-fn a_body_that_is_not_read_is_no_message() {
+fn an_unread_body_is_not_a_request() {
     let server = Program::start(Home::new(), &[]);
     let good = String::from_utf8(Request::token(Encoding::Urlencoded, &DEMO).to_bytes()).unwrap();
     let chunk = format!("{:x}\r\n{good}\r\n0\r\n\r\n", good.len());
@@ -305,9 +305,9 @@ fn a_body_that_is_not_read_is_no_message() {
     assert_eq!(server.issued(), 0);
 }
 
-/// Nor is it one when it comes after the answer, however much it looks like a head of many lines.
+/// Nor is one that arrives after the answer, even if it looks like the head of a request.
 #[test]
-fn a_body_that_comes_after_the_answer_is_no_message() {
+fn a_body_after_the_answer_is_not_a_request() {
     let server = Program::start(Home::new(), &[]);
     let good = Request::token(Encoding::Urlencoded, &DEMO).to_bytes();
     let many = Request::get("/connect/validate");
@@ -328,7 +328,7 @@ fn a_body_that_comes_after_the_answer_is_no_message() {
             }
         }
     }
-    // Elsewhere, too: more than a mebibyte is not read.
+    // Other routes discard a body, but not more than a mebibyte.
     for (method, path) in [("POST", "/nothing"), ("PUT", TOKEN), ("POST", TOKEN)] {
         let mut connection = Connection::open(server.address);
         let head =
@@ -351,7 +351,7 @@ fn head_and_options_issue_nothing() {
         let mut connection = Connection::open(server.address);
         let answer = connection.ask(&Request::new("HEAD", TOKEN).form(encoding, &DEMO));
         assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
-        // Nothing follows the head of an answer to HEAD: the next one is readable.
+        // No body follows an answer to HEAD, so the next answer can be read.
         let answer = connection.ask(&Request::new("OPTIONS", TOKEN).form(encoding, &DEMO));
         answer.assert_refused(405, "invalid_request");
         assert_eq!(answer.header("allow"), Some("POST"));

@@ -15,7 +15,7 @@ fn ask(server: &Program, id: &str, secret: &str) -> Response {
 }
 
 #[test]
-fn what_a_command_has_waited_for_is_in_force() {
+fn a_command_returns_once_its_change_is_in_force() {
     let server = Program::start(Home::new(), &[]);
     let (home, admin) = (&server.home, server.admin.to_string());
     for (id, arguments) in [
@@ -25,8 +25,8 @@ fn what_a_command_has_waited_for_is_in_force() {
         ("an:identifier", &["disable", "--id", "an:identifier"]),
     ] {
         let secret = match id {
-            "percent" => crate::support::home::PERCENT_SECRET.to_owned(),
-            "an:identifier" => crate::support::home::ODD_SECRET.to_owned(),
+            "percent" => crate::support::registry::PERCENT_SECRET.to_owned(),
+            "an:identifier" => crate::support::registry::ODD_SECRET.to_owned(),
             id => secret_of(id),
         };
         assert_eq!(ask(&server, id, &secret).status, 200, "{id}");
@@ -50,7 +50,7 @@ impl Response {
 }
 
 #[test]
-fn what_is_written_and_not_in_force_is_told() {
+fn a_change_that_is_written_but_not_in_force_is_an_error() {
     let other = Program::start(Home::new(), &[]);
     let home = Home::new();
     let (admin, public) = (other.admin.to_string(), other.address.to_string());
@@ -58,7 +58,7 @@ fn what_is_written_and_not_in_force_is_told() {
         for (arguments, admin) in [
             (&["disable", "--id", "reuser"][..], &*admin),
             (&["remove", "--id", "timed"], &*admin),
-            // Not the admin listener, which knows of no client either.
+            // The public listener instead of the admin listener: it knows no client.
             (&["remove", "--id", "percent"], &*public),
             (&["expire-secret", "--id", "no-scope", "--label", "a"], &*admin),
             (&["rotate-secret", "--id", "post-only"], &*admin),
@@ -70,7 +70,7 @@ fn what_is_written_and_not_in_force_is_told() {
                 assert_eq!(ended.code, Some(1), "{ended:?}");
                 let says = format!("grantd: written, not in force: client {}: ", arguments[2]);
                 assert!(ended.stderr.contains(&says), "{ended:?}");
-                // A secret that was made is told all the same.
+                // A new secret is printed nevertheless.
                 assert_eq!(ended.stdout.contains("client_secret"), arguments[0] == "rotate-secret");
             });
         }

@@ -1,4 +1,4 @@
-//! `POST /connect/introspect` (RFC 7662): who is told what of which token.
+//! `POST /connect/introspect` (RFC 7662): which client learns what about which token.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn start() -> Library {
     Library::start(home(), ISSUER, NOW)
 }
 
-/// The claims of a token as this server issues it to `two-audiences`, with these changed.
+/// The claims of a token that this server issues to `two-audiences`, with these changes.
 fn claims(changes: &Value) -> Value {
     let mut claims = json!({
         "iss": ISSUER, "exp": NOW + 3600, "aud": "https://api.example/one",
@@ -28,7 +28,7 @@ fn claims(changes: &Value) -> Value {
 }
 
 #[test]
-fn a_good_token_is_told_of_to_its_client() {
+fn a_client_learns_about_its_own_token() {
     let library = start();
     let token = token_of(library.address, "two-audiences");
     library.clock.set(NOW + 100);
@@ -60,7 +60,7 @@ fn a_good_token_is_told_of_to_its_client() {
 }
 
 #[test]
-fn a_token_that_says_little_is_told_of_as_its_client_is_registered() {
+fn claims_missing_from_a_token_come_from_its_clients_registration() {
     let library = start();
     for (client, audience) in [
         ("one-audience", json!("https://api.example/one")),
@@ -77,7 +77,7 @@ fn a_token_that_says_little_is_told_of_as_its_client_is_registered() {
 }
 
 #[test]
-fn others_are_told_only_what_they_are_registered_for() {
+fn other_clients_learn_about_tokens_for_their_registered_audiences_only() {
     let library = start();
     let tokens_of = |client: &str| {
         [token_of(library.address, client), vision_token_of(library.address, client)]
@@ -92,7 +92,7 @@ fn others_are_told_only_what_they_are_registered_for() {
         assert!(is_active(library.address, "resource-issuer", &token));
         assert_eq!(introspect(library.address, "resource-one", &token).text(), INACTIVE);
     }
-    // Restricted to one of its client's audiences by RFC 8707.
+    // A token restricted to one of its client's audiences (RFC 8707).
     let secret = secret_of("two-audiences");
     let own = [("client_id", "two-audiences"), ("client_secret", &secret)];
     let more = [("grant_type", "client_credentials"), ("resource", "urn:example:two")];
@@ -104,7 +104,7 @@ fn others_are_told_only_what_they_are_registered_for() {
 }
 
 #[test]
-fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
+fn the_answer_is_the_same_for_every_fault_of_a_token() {
     let library = start();
     let good = sign(&claims(&json!({})));
     assert!(is_active(library.address, "two-audiences", &good));
@@ -123,7 +123,7 @@ fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
         format!("eyJhbGciOiJub25lIn0.{payload}."),
         format!("eyJhbGciOiJIUzI1NiJ9.{payload}.AAAA"),
         sign(&claims(&json!({ "iss": "https://other.example" }))),
-        sign(&claims(&json!({ "client_id": "nobody" }))),
+        sign(&claims(&json!({ "client_id": "unknown" }))),
         sign(&claims(&json!({ "client_id": "disabled" }))),
         sign(&claims(&json!({ "exp": NOW }))),
         sign(&claims(&json!({ "exp": (NOW + 60).to_string() }))),
@@ -143,7 +143,7 @@ fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
     assert!(is_active(library.address, "two-audiences", &later));
     assert_eq!(validate(library.address, &later).status, 204);
 
-    // Though its signature is known to be right by now.
+    // Its signature verdict is cached by now.
     library.clock.set(NOW + 3599);
     assert!(is_active(library.address, "two-audiences", &good));
     library.clock.set(NOW + 3600);
@@ -151,7 +151,7 @@ fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
 }
 
 #[test]
-fn tokens_of_before_not_before_are_not_good() {
+fn tokens_issued_before_not_before_are_inactive() {
     let library = Library::start(crate::support::status::home_with(NOW), ISSUER, NOW - 1);
     let tokens =
         || [token_of(library.address, "cut-off"), vision_token_of(library.address, "cut-off")];
@@ -171,13 +171,13 @@ fn tokens_of_before_not_before_are_not_good() {
             assert_eq!(response.header("www-authenticate"), challenge);
         }
     }
-    // What was handed out before is not handed out again.
+    // A token from before `not_before` is not reused.
     let late = token_of(library.address, "cut-off");
     assert_eq!(token_of(library.address, "cut-off"), late);
 }
 
 #[test]
-fn a_bound_token_is_good_here_and_no_bearer_token_anywhere() {
+fn a_bound_token_is_active_but_not_accepted_as_a_bearer_token() {
     let library = start();
     for (cnf, token_type) in [
         (json!({ "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" }), "DPoP"),
@@ -193,7 +193,7 @@ fn a_bound_token_is_good_here_and_no_bearer_token_anywhere() {
 }
 
 #[test]
-fn a_hint_limits_nothing() {
+fn a_token_type_hint_is_ignored() {
     let library = start();
     let token = token_of(library.address, "timed");
     for encoding in ENCODINGS {
@@ -206,7 +206,7 @@ fn a_hint_limits_nothing() {
 }
 
 #[test]
-fn the_request_is_checked_as_one_for_a_token() {
+fn the_request_is_checked_like_a_token_request() {
     let server = Program::shared();
     for path in [INTROSPECT, crate::support::status::REVOKE] {
         for encoding in ENCODINGS {
@@ -227,7 +227,7 @@ fn the_request_is_checked_as_one_for_a_token() {
             server.ask(&form(&token)).assert_refused(400, "invalid_client");
             let wrong = [("client_id", "timed"), ("client_secret", "wrong"), ("token", "x")];
             server.ask(&form(&wrong)).assert_refused(400, "invalid_client");
-            for pair in ["timed:wrong", "nobody:wrong"] {
+            for pair in ["timed:wrong", "unknown:wrong"] {
                 server.ask(&form(&token).basic(pair)).assert_refused(401, "invalid_client");
             }
             let bearer = form(&token).header("Authorization", "Bearer x");
@@ -248,7 +248,7 @@ fn the_request_is_checked_as_one_for_a_token() {
 }
 
 #[test]
-fn what_was_asked_is_counted_and_logged_without_the_token() {
+fn introspections_are_counted_and_logged_without_the_token() {
     let server = Program::start(home(), &[]);
     let token = token_of(server.address, "timed");
     for (path, outcome, route) in [

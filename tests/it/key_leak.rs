@@ -1,4 +1,4 @@
-//! `grantd key rotate --now`: a key has leaked, and a new one takes over at once.
+//! `grantd key rotate --now`, for a leaked key: a new key signs at once and the others are removed.
 
 use std::fs;
 
@@ -41,10 +41,11 @@ fn pem(value: &Value) -> String {
 }
 
 #[test]
-fn the_new_key_is_on_disk_and_all_others_are_out() {
+fn rotate_now_writes_a_new_key_and_removes_all_others() {
     let home = Home::new();
     let waiting = one(&key(&home, &["rotate"]));
-    // Whatever is wrong with them: that may be how they leaked.
+    // A file that is readable by everyone may be how the key leaked, so its mode is no reason to
+    // refuse.
     home.write_key("open.pem", &signing_key().1);
     set_mode(&home.keys().join("open.pem"), 0o644);
     home.write_key("broken.pem", "text");
@@ -74,7 +75,7 @@ fn the_new_key_is_on_disk_and_all_others_are_out() {
 }
 
 #[test]
-fn one_key_can_be_spared() {
+fn rotate_now_can_keep_one_key() {
     let home = Home::new();
     let waiting = one(&key(&home, &["rotate"]));
     let waiting_kid = waiting["kid"].as_str().unwrap();
@@ -87,7 +88,7 @@ fn one_key_can_be_spared() {
         let listed = key(&home, &["list"]);
         let signing = listed.assert_fine().lines().find(|line| line.contains("\"signing\""));
         assert!(signing.unwrap().contains(made["kid"].as_str().unwrap()), "{listed:?}");
-        // For the next turn.
+        // Puts the waiting key back for the next iteration.
         let back = home.keys().join(format!("{waiting_kid}.pem"));
         let _ = fs::rename(home.keys().join(format!("{waiting_kid}.pem.retired")), back);
     }
@@ -100,7 +101,7 @@ fn one_key_can_be_spared() {
 }
 
 #[test]
-fn there_must_be_a_key_to_replace() {
+fn rotate_now_needs_a_key_to_replace() {
     let says = "holds no key to replace: `grantd key generate` makes one";
     key(&Home::without_key(), &["rotate", "--now"]).assert_error(1, &[says]);
     let home = Home::new();
@@ -109,14 +110,14 @@ fn there_must_be_a_key_to_replace() {
 }
 
 #[test]
-fn a_registry_that_is_broken_is_not_in_the_way() {
+fn rotate_now_works_with_a_broken_registry() {
     let home = Home::new();
     home.write("clients.json", "{");
     one(&key(&home, &["rotate", "--now"]));
 }
 
 #[test]
-fn of_two_at_once_the_last_one_is_left() {
+fn of_concurrent_rotations_the_last_key_is_left() {
     let home = Home::new();
     std::thread::scope(|scope| {
         let running = [(); 3].map(|()| scope.spawn(|| one(&key(&home, &["rotate", "--now"]))));
@@ -127,7 +128,7 @@ fn of_two_at_once_the_last_one_is_left() {
 }
 
 #[test]
-fn a_running_server_signs_with_it_at_once_and_believes_no_token_of_the_others() {
+fn a_running_server_signs_with_the_new_key_at_once_and_rejects_tokens_of_the_others() {
     let server = Program::start(Home::new(), &[]);
     let secret = secret_of("reuser");
     let reused = request_of("reuser", &secret, &[]);
@@ -143,13 +144,13 @@ fn a_running_server_signs_with_it_at_once_and_believes_no_token_of_the_others() 
         server.ask(&Request::get("/connect/validate").header("Authorization", bearer)).status
     };
     for answer in &old {
-        // Twice: the second time, the signature is remembered.
+        // Twice, because the second time the signature verdict is cached.
         assert_eq!([validate(&token(answer)), validate(&token(answer))], [204, 204]);
     }
 
     let admin = server.admin.to_string();
     let made = one(&key(&server.home, &["rotate", "--now", "--admin", &admin]));
-    // The command has waited, so nothing here has to.
+    // The command has waited for the reload, so the test need not.
     for request in [&request, &reuse] {
         let answer = server.ask(request);
         assert_eq!(Token::verified(&answer, server.address).header["kid"], made["kid"]);
@@ -166,7 +167,7 @@ fn a_running_server_signs_with_it_at_once_and_believes_no_token_of_the_others() 
 }
 
 #[test]
-fn beside_a_spared_key_it_is_not_held_back_either() {
+fn the_new_key_signs_at_once_beside_a_kept_key() {
     let server = Program::start(Home::new(), &[]);
     let old = server.ask(&Request::token(Encoding::Urlencoded, &DEMO));
     let admin = server.admin.to_string();
@@ -174,12 +175,12 @@ fn beside_a_spared_key_it_is_not_held_back_either() {
     let made = one(&key(&server.home, &arguments));
     let answer = server.ask(&Request::token(Encoding::Urlencoded, &DEMO));
     assert_eq!(Token::verified(&answer, server.address).header["kid"], made["kid"]);
-    // The spared one's tokens are good.
+    // Tokens of the spared key are still valid.
     assert_eq!(Token::verified(&old, server.address).header["kid"], first_kid());
 }
 
 #[test]
-fn what_is_written_and_not_in_force_is_told() {
+fn a_change_that_is_written_but_not_in_force_is_an_error() {
     let home = Home::new();
     let other = Program::start(Home::new(), &[]);
     let admin = other.admin.to_string();
@@ -192,7 +193,7 @@ fn what_is_written_and_not_in_force_is_told() {
 }
 
 #[test]
-fn only_yes_is_immediate() {
+fn the_immediate_header_accepts_yes_only() {
     let home = Home::without_key();
     let (name, pem) = signing_key();
     for (value, is_right) in [("yes", true), ("no", false), ("Yes", false), ("", false)] {
@@ -207,7 +208,7 @@ fn only_yes_is_immediate() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_after_the_first_start_costs_no_token() {
+fn a_clock_set_back_after_the_first_start_fails_no_request() {
     const START: u64 = 1_790_000_000;
     let server = Library::start(Home::without_key(), "https://auth.example", START);
     let kid_at = |now: u64| {
@@ -223,7 +224,7 @@ fn a_clock_that_is_set_back_after_the_first_start_costs_no_token() {
     for now in [START - 1, START - 3600, START - 7 * 86_400, START, START - 3600] {
         assert_eq!(kid_at(now), first, "{now}");
     }
-    // A start on that clock finds the same key, and makes no other.
+    // A start on that clock finds the same key and makes no other.
     let server = server.restart("https://auth.example", START - 3600);
     let answer = Request::token(Encoding::Multipart, &DEMO).send(server.address);
     assert_eq!(Token::verified(&answer, server.address).header["kid"], first);
@@ -231,7 +232,7 @@ fn a_clock_that_is_set_back_after_the_first_start_costs_no_token() {
 }
 
 #[test]
-fn a_key_that_is_made_on_such_a_clock_waits_for_verifiers() {
+fn a_key_made_on_a_clock_set_back_waits_for_verifiers() {
     const START: u64 = 1_790_000_000;
     let home = Home::without_key();
     let retention =
@@ -255,7 +256,7 @@ fn a_key_that_is_made_on_such_a_clock_waits_for_verifiers() {
 }
 
 #[test]
-fn servers_that_start_at_once_make_one_first_key_and_all_sign_with_it() {
+fn servers_started_concurrently_make_and_use_one_first_key() {
     let home = Home::without_key();
     fs::remove_dir(home.keys()).unwrap();
     let keys = home.keys().display().to_string();
@@ -276,7 +277,7 @@ fn servers_that_start_at_once_make_one_first_key_and_all_sign_with_it() {
         }
         assert_eq!(Request::get("/readyz").send(server.admin).text(), "ok\n");
     }
-    // Each knows of the same beginning.
+    // The one key signs from the start on.
     let text = fs::read_to_string(home.keys().join(&name)).unwrap();
     let from = text.lines().find_map(|line| line.strip_prefix("Signs-From: ")).unwrap();
     assert!(Clock::system().unix_seconds() >= from.parse().unwrap());

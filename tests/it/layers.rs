@@ -1,11 +1,12 @@
-//! Data goes down the floors: no module names one above it. The edges are read from the source.
+//! Dependencies point one way: no module names one on a higher layer. The edges are read from the
+//! source.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every module, with its floor. A module may use what stands below its own floor.
-const FLOORS: [(&str, u8); 19] = [
+/// Every module with its layer. A module may use modules on lower layers only.
+const LAYERS: [(&str, u8); 19] = [
     ("main", 9),
     ("cli", 8),
     ("server", 7),
@@ -27,19 +28,19 @@ const FLOORS: [(&str, u8); 19] = [
     ("lib", 0),
 ];
 
-/// The few edges within one floor; none of them goes back.
+/// The few edges within a layer; none of them makes a cycle.
 const SIDEWAYS: [(&str, &str); 4] =
     [("store", "issuer"), ("config", "fault"), ("telemetry", "clock"), ("telemetry", "config")];
 
-/// The rules, the parsers and the tokens are pure: nothing from outside but what is passed in.
+/// The rules, the parsers and the tokens are pure: they use only what is passed in.
 const PURE: [&str; 3] = ["form", "jose", "oauth"];
 const IMPURE: [&str; 6] = ["hyper", "tokio", "std::fs", "std::net", "SystemTime", "Instant"];
 
-/// Only these floors may name the HTTP library and the sockets.
+/// Only these modules may name the HTTP library and the sockets.
 const NETWORKED: [&str; 4] = ["cli", "http", "server", "signing"];
 
 #[test]
-fn no_module_names_one_above_it() {
+fn no_module_uses_one_on_a_higher_layer() {
     let mut faults = Vec::new();
     let mut seen = BTreeSet::new();
     for (module, file, text) in sources() {
@@ -48,12 +49,12 @@ fn no_module_names_one_above_it() {
             .extend(faults_of(&module, &text).into_iter().map(|fault| format!("{file}: {fault}")));
     }
     assert!(faults.is_empty(), "{faults:#?}");
-    let known: BTreeSet<_> = FLOORS.iter().map(|(module, _)| (*module).to_owned()).collect();
-    assert_eq!(seen, known, "the table of floors and the source differ");
+    let known: BTreeSet<_> = LAYERS.iter().map(|(module, _)| (*module).to_owned()).collect();
+    assert_eq!(seen, known, "the table of layers and the source differ");
 }
 
 #[test]
-fn the_scanner_finds_what_it_looks_for() {
+fn the_scanner_finds_planted_edges() {
     for (module, text, fault) in [
         ("oauth", "use crate::http::service::Service;", "oauth uses http"),
         ("oauth", "pub(crate) use crate::store::snapshot;", "oauth uses store"),
@@ -68,8 +69,8 @@ fn the_scanner_finds_what_it_looks_for() {
         ("store", "use tokio::net::TcpStream;", "store names tokio"),
         ("dialect", "use hyper::Method;", "dialect names hyper"),
         ("jose", "use crate::form;", "jose uses form"),
-        ("cli", "use crate::novelty::Thing;", "novelty is on no floor"),
-        ("novelty", "", "novelty is on no floor"),
+        ("cli", "use crate::novelty::Thing;", "novelty has no layer"),
+        ("novelty", "", "novelty has no layer"),
         ("jose", "#[cfg(test)]\nmod tests {\n}\n\nuse crate::cli;\n", "jose uses cli"),
     ] {
         assert_eq!(faults_of(module, text), [fault], "{text}");
@@ -86,7 +87,7 @@ fn the_scanner_finds_what_it_looks_for() {
     }
 }
 
-/// Each source file with the module of the crate's root that it belongs to.
+/// Each source file with the top-level module that it belongs to.
 fn sources() -> Vec<(String, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -114,22 +115,22 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-fn floor_of(module: &str) -> Option<u8> {
-    FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
+fn layer_of(module: &str) -> Option<u8> {
+    LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 
-/// What is wrong in a file of `module`.
+/// The forbidden edges in a file of `module`.
 fn faults_of(module: &str, text: &str) -> Vec<String> {
-    let Some(floor) = floor_of(module) else {
-        return vec![format!("{module} is on no floor")];
+    let Some(layer) = layer_of(module) else {
+        return vec![format!("{module} has no layer")];
     };
     let code = without_tests(text);
     let mut faults = Vec::new();
     for used in used_modules(&code) {
-        match floor_of(&used) {
+        match layer_of(&used) {
             _ if used == module => {}
-            None => faults.push(format!("{used} is on no floor")),
-            Some(below) if below < floor => {}
+            None => faults.push(format!("{used} has no layer")),
+            Some(below) if below < layer => {}
             Some(_) if SIDEWAYS.contains(&(module, &used)) => {}
             Some(_) => faults.push(format!("{module} uses {used}")),
         }
@@ -142,7 +143,7 @@ fn faults_of(module: &str, text: &str) -> Vec<String> {
 }
 
 /// The code without comments and without modules that are compiled for tests only. rustfmt ends
-/// such a module with the first brace that stands in the first column.
+/// such a module with the first brace in the first column.
 fn without_tests(text: &str) -> String {
     let mut code = String::new();
     let mut lines = text.lines().peekable();

@@ -1,4 +1,4 @@
-//! What one client may cost, and that nothing is issued beyond it.
+//! The limits on requests and connections; nothing is issued beyond them.
 
 use std::io::ErrorKind;
 use std::io::Write;
@@ -41,7 +41,7 @@ fn a_body_at_the_limit_is_read_and_one_over_it_is_not() {
 }
 
 #[test]
-fn a_chunked_body_is_cut_off_where_it_crosses_the_limit() {
+fn a_chunked_body_is_refused_once_it_crosses_the_limit() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         for size in [1000, 20_000] {
@@ -56,7 +56,7 @@ fn a_chunked_body_is_cut_off_where_it_crosses_the_limit() {
 }
 
 #[test]
-fn a_body_that_is_announced_too_large_is_not_asked_for() {
+fn a_body_announced_as_too_large_gets_no_100_continue() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let mut connection = Connection::open(server.address);
@@ -68,7 +68,7 @@ fn a_body_that_is_announced_too_large_is_not_asked_for() {
 }
 
 #[test]
-fn a_body_that_fits_is_asked_for() {
+fn a_body_within_the_limit_gets_100_continue() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let mut connection = Connection::open(server.address);
@@ -83,7 +83,7 @@ fn a_body_that_fits_is_asked_for() {
 
 /// A request with `fields` header fields in all.
 fn with_fields(encoding: Encoding, fields: usize) -> Request {
-    // Host, Content-Type and Content-Length are there already.
+    // Host, Content-Type and Content-Length are among them.
     let more = 0..fields - 3;
     more.fold(Request::token(encoding, &DEMO), |request, i| request.header(&format!("X-{i}"), "y"))
 }
@@ -105,7 +105,7 @@ fn there_are_at_most_64_header_fields() {
             assert_head_too_large(&server.ask(&with_fields(encoding, fields)));
         }
     }
-    // So many that no request is made of them: there is no route to have a shape.
+    // Far more than hyper parses, so no route is known and the answer is the default one.
     let mut connection = Connection::open(server.address);
     connection.send(&with_fields(Encoding::Urlencoded, 300).head());
     let answer = connection.read_answer();
@@ -126,7 +126,7 @@ fn the_head_has_at_most_16_kib() {
             &server.ask(&Request::token(encoding, &DEMO).with_target(&long_target)),
         );
     }
-    // Exactly as much as is ever buffered, so that the server leaves nothing unread.
+    // Exactly as much as the server buffers, so that it leaves nothing unread.
     let mut head = Request::token(Encoding::Urlencoded, &DEMO).open_head();
     head.extend(b"X-Long: ");
     head.resize(40 * 1024, b'y');
@@ -152,7 +152,7 @@ fn there_are_at_most_16_parameters() {
 }
 
 #[test]
-fn slow_headers_are_told_so_and_closed() {
+fn slow_headers_get_408_and_are_closed() {
     let server = Program::configured("[limits]\nheader_seconds = 1\n");
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &DEMO);
@@ -168,7 +168,7 @@ fn slow_headers_are_told_so_and_closed() {
 }
 
 #[test]
-fn a_slow_body_is_told_so_in_the_routes_own_words_and_closed() {
+fn a_slow_body_gets_408_in_its_dialect_and_is_closed() {
     let server = Program::configured("[limits]\nrequest_seconds = 1\n");
     for encoding in ENCODINGS {
         let bytes = Request::token(encoding, &DEMO).to_bytes();
@@ -185,13 +185,13 @@ fn a_slow_body_is_told_so_in_the_routes_own_words_and_closed() {
 }
 
 #[test]
-fn an_idle_connection_serves_again_and_is_closed_in_the_end() {
+fn an_idle_connection_can_be_used_again_until_its_timeout() {
     let server = Program::configured("[limits]\nidle_seconds = 20\nheader_seconds = 1\n");
     let mut connection = Connection::open(server.address);
     for encoding in ENCODINGS {
         let answer = connection.ask(&Request::token(encoding, &DEMO));
         assert_eq!((answer.status, answer.header("connection")), (200, None));
-        // Idling takes longer than a head may, and that is no fault.
+        // An idle connection may wait longer than a head may take.
         let mut slow = Connection::open(server.address);
         slow.send(b"POST ");
         assert_eq!(slow.read_answer().status, 408);
@@ -217,7 +217,7 @@ fn a_client_that_does_not_read_its_answers_is_cut_off() {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_write_timeout(Some(GUARD)).unwrap();
     let requests = Request::get("/.well-known/jwks.json").to_bytes().repeat(100);
-    // Until every buffer on the way is full; then only the server's giving up ends this.
+    // Until every buffer on the way is full; then only a reset by the server ends this loop.
     let error = loop {
         if let Err(error) = stream.write_all(&requests) {
             break error;
@@ -231,15 +231,15 @@ fn a_client_that_does_not_read_its_answers_is_cut_off() {
     assert_eq!(answer.status, 200);
 }
 
-/// Whoever finds no place among those that wait to be accepted has to knock again, seconds later.
+/// If the listen backlog is full, the client's kernel retries only seconds later.
 #[cfg(target_os = "linux")]
 #[test]
-fn hundreds_that_come_at_once_find_a_place_to_wait() {
+fn the_listen_backlog_holds_hundreds_of_connections() {
     let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     let many = most.trim().parse::<usize>().unwrap().min(300);
     let server = Program::configured("");
     server.stop();
-    // Connected by the kernel, so however slow the machine is.
+    // The kernel completes these connections, however slow the machine is.
     let mut waiting: Vec<_> = (0..many).map(|_| Connection::open(server.address)).collect();
     server.go_on();
     for connection in &mut waiting {
@@ -250,7 +250,7 @@ fn hundreds_that_come_at_once_find_a_place_to_wait() {
 const SHED: &str = "grantd_connections_shed_total";
 
 #[test]
-fn slow_headers_in_every_place_keep_no_honest_client_out() {
+fn slow_headers_on_every_connection_are_shed_for_new_clients() {
     let server = Program::configured("[limits]\nconnections = 8\n");
     let slow = Request::token(Encoding::Urlencoded, &DEMO).open_head();
     let mut held: Vec<_> = (0..16).map(|_| Connection::open(server.address)).collect();
@@ -265,7 +265,7 @@ fn slow_headers_in_every_place_keep_no_honest_client_out() {
 }
 
 #[test]
-fn idle_connections_in_every_place_keep_no_honest_client_out() {
+fn idle_connections_in_every_place_are_shed_for_new_clients() {
     let server = Program::configured("[limits]\nconnections = 8\n");
     let idle: Vec<_> = (0..8)
         .map(|index| {
@@ -283,7 +283,7 @@ fn idle_connections_in_every_place_keep_no_honest_client_out() {
 }
 
 #[test]
-fn slow_bodies_in_every_place_keep_no_honest_client_out_for_long() {
+fn slow_bodies_in_every_place_are_shed_in_time() {
     let server = Program::configured("[limits]\nconnections = 8\nrequest_seconds = 600\n");
     let slow = Request::token(Encoding::Urlencoded, &DEMO).header("Expect", "100-continue");
     let held: Vec<_> = (0..8)
@@ -296,7 +296,7 @@ fn slow_bodies_in_every_place_keep_no_honest_client_out_for_long() {
         })
         .collect();
     for encoding in ENCODINGS {
-        // The way it goes for a client that does what `Retry-After` says.
+        // A client that follows `Retry-After`.
         let request = Request::token(encoding, &DEMO).header("Connection", "close").to_bytes();
         let started = Clock::instant();
         let answer = loop {

@@ -1,15 +1,15 @@
-//! The server as its clients and operators meet it: the real binary over real sockets, and the
-//! library in process wherever a test has to move the clock. Nothing but Rust is needed; what needs
-//! other programs stands in `tests/interop`.
+//! The server as its clients and operators see it: the real binary over real sockets, and the
+//! library in process where a test moves the clock. These tests need nothing but Rust; those that
+//! need other programs are in `tests/interop`.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot go on should stop where it is"
+    reason = "a test that cannot continue panics on the spot"
 )]
 
 #[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "the two programs of tests need a part of it each")]
+#[expect(dead_code, reason = "each of the two test programs uses a part of it")]
 mod support;
 
 mod admin;

@@ -1,4 +1,4 @@
-//! What clients and verifiers may read: server metadata and keys.
+//! Public documents: server metadata and keys.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -48,7 +48,7 @@ fn expected(issuer: &str, base: &str) -> Value {
 }
 
 #[test]
-fn both_discovery_documents_say_the_same_and_only_what_works() {
+fn both_discovery_documents_are_equal_and_list_supported_features_only() {
     let server = Program::shared();
     let [openid, oauth] = [OPENID, OAUTH].map(|path| server.ask(&Request::get(path)));
     for answer in [&openid, &oauth] {
@@ -63,7 +63,7 @@ fn both_discovery_documents_say_the_same_and_only_what_works() {
 }
 
 #[test]
-fn the_issuer_is_the_same_bytes_everywhere() {
+fn the_issuer_is_byte_identical_everywhere() {
     for issuer in [
         "https://auth.example",
         "https://auth.example/",
@@ -94,7 +94,8 @@ fn an_issuer_with_a_path_has_its_routes_below_it() {
     for issuer in ["https://auth.example/tenant", "https://auth.example/tenant/"] {
         let server = Library::start(Home::new(), issuer, 1_790_000_000);
         let get = |path: &str| Request::get(path).send(server.address);
-        // RFC 8414 inserts its well-known path before the issuer's, OpenID Connect appends its own.
+        // RFC 8414 inserts its well-known path in front of the issuer's path, OpenID Connect
+        // appends its own.
         for path in [
             "/.well-known/oauth-authorization-server/tenant",
             "/tenant/.well-known/openid-configuration",
@@ -151,7 +152,7 @@ fn the_key_set_holds_public_members_only() {
 }
 
 #[test]
-fn whoever_has_a_copy_is_told_that_it_is_still_good() {
+fn a_matching_etag_is_answered_with_304() {
     let server = Program::shared();
     for path in DOCUMENTS {
         let first = server.ask(&Request::get(path));
@@ -171,7 +172,7 @@ fn whoever_has_a_copy_is_told_that_it_is_still_good() {
 }
 
 #[test]
-fn head_is_get_without_a_body() {
+fn head_answers_like_get_without_a_body() {
     let server = Program::shared();
     for path in DOCUMENTS {
         let get = server.ask(&Request::get(path));
@@ -182,7 +183,7 @@ fn head_is_get_without_a_body() {
             assert_eq!(head.header(name), get.header(name), "{name}");
         }
         assert_public(&head);
-        // Nothing followed the head.
+        // No body followed the head.
         assert_eq!(connection.ask(&Request::get(path)).body, get.body);
     }
 }
@@ -197,7 +198,7 @@ fn the_cache_time_is_the_configured_one() {
 }
 
 #[test]
-fn other_methods_are_not_allowed_and_told_which_are() {
+fn other_methods_get_405_with_allow() {
     let server = Program::shared();
     for path in DOCUMENTS {
         for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
@@ -209,7 +210,7 @@ fn other_methods_are_not_allowed_and_told_which_are() {
 }
 
 #[test]
-fn other_origins_may_read_nothing_else() {
+fn cors_headers_are_on_the_public_documents_only() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let origin = |request: Request| request.header("Origin", "https://other.example");
@@ -225,7 +226,7 @@ fn other_origins_may_read_nothing_else() {
 }
 
 #[test]
-fn there_is_nothing_at_other_paths() {
+fn other_paths_are_not_found() {
     let server = Program::shared();
     for path in [
         "/",

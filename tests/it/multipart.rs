@@ -36,7 +36,7 @@ fn assert_granted(answer: &Response) {
     assert_eq!(answer.json()["scope"], "external-api");
 }
 
-/// Each in front of, and each behind, what would otherwise be granted.
+/// Sends the part before and after a form that would be granted.
 #[track_caller]
 fn assert_part_refused(part: &str) -> Vec<Response> {
     let bodies = [closed(&(part.to_owned() + &demo())), closed(&(demo() + part))];
@@ -70,20 +70,20 @@ fn a_part_with_a_file_name_is_refused() {
 }
 
 #[test]
-fn no_name_comes_out_of_a_file_name() {
+fn a_name_inside_a_file_name_is_ignored() {
     let hidden = part(
         "Content-Disposition: form-data; filename=\"x; name=client_id; y\"; name=\"scope\"",
         "demo-client",
     );
     assert_part_refused(&hidden);
-    // Without a real client_id the hidden one must not stand in for it.
+    // Without a real client_id the hidden one must not be used instead.
     let without = closed(
         &(hidden
             + &field("client_secret", "demo-secret-for-local-use-only-0001")
             + &field("grant_type", "client_credentials")),
     );
     ask(without).assert_refused(400, "invalid_request");
-    // Other parameters hide no name either, and are nobody's business.
+    // Names hidden in other parameters are ignored, too.
     let decoy = part("Content-Disposition: form-data; x=\"; name=client_id\"; name=\"a\"", "b");
     assert_granted(&ask(closed(&(decoy + &demo()))));
     let prefixed = part("Content-Disposition: form-data; xname=\"client_id\"; name=\"a\"", "b");
@@ -91,7 +91,7 @@ fn no_name_comes_out_of_a_file_name() {
 }
 
 #[test]
-fn a_part_is_in_utf_8() {
+fn a_part_in_another_charset_is_refused() {
     for charset in ["utf-16", "iso-8859-15", "\"windows-1251\"", "UTF-7"] {
         let headers = format!(
             "Content-Disposition: form-data; name=\"x\"\r\nContent-Type: text/plain; charset={charset}"
@@ -123,7 +123,7 @@ fn a_part_is_in_utf_8() {
 }
 
 #[test]
-fn a_name_is_there_once() {
+fn a_repeated_name_is_refused() {
     for name in ["client_id", "client_secret", "grant_type"] {
         for value in ["demo-client", ""] {
             for answer in assert_part_refused(&field(name, value)) {
@@ -132,13 +132,13 @@ fn a_name_is_there_once() {
             }
         }
     }
-    // However it is written.
+    // In other notations, too.
     assert_part_refused(&part("content-disposition:form-data;name=client_id", "x"));
     assert_part_refused(&part("Content-Disposition: form-data; name=\"client\\_id\"", "x"));
 }
 
 #[test]
-fn a_part_has_every_header_once() {
+fn a_repeated_part_header_is_refused() {
     let disposition = "Content-Disposition: form-data; name=\"x\"";
     for headers in [
         format!("Content-Disposition: form-data; name=\"scope\"\r\n{disposition}"),
@@ -156,7 +156,7 @@ fn a_part_has_every_header_once() {
 }
 
 #[test]
-fn a_part_says_form_data_and_one_name() {
+fn a_part_needs_form_data_and_exactly_one_name() {
     for headers in [
         "Content-Type: text/plain",
         "Content-Disposition: form-data",
@@ -179,7 +179,7 @@ fn a_part_says_form_data_and_one_name() {
 }
 
 #[test]
-fn what_careful_clients_send_is_understood() {
+fn unusual_but_valid_bodies_are_accepted() {
     for headers in [
         "content-disposition:form-data;name=x",
         "CONTENT-DISPOSITION: FORM-DATA; NAME=\"x\"",
@@ -196,7 +196,7 @@ fn what_careful_clients_send_is_understood() {
 }
 
 #[test]
-fn a_value_may_hold_anything_but_the_boundary() {
+fn a_value_may_contain_anything_but_the_boundary() {
     for value in [
         "",
         "\r\n",
@@ -279,7 +279,7 @@ fn there_are_at_most_16_parts() {
 }
 
 #[test]
-fn a_huge_part_header_block_is_bounded_by_the_body() {
+fn the_body_limit_bounds_part_headers() {
     let disposition = "Content-Disposition: form-data; name=\"x\"";
     let long = format!("{disposition}\r\nX-Long: {}", "y".repeat(15_000));
     assert_granted(&ask(closed(&(part(&long, "y") + &demo()))));
@@ -299,12 +299,12 @@ fn preamble_and_epilogue_are_ignored() {
         ("\r\n", "\r\n\r\n"),
         ("", "an epilogue"),
         ("", "\r\n--XbX\r\nContent-Type: text/plain\r\n\r\nx\r\n--XbX--"),
-        ("client_id: nobody\r\n\r\n", ""),
+        ("client_id: unknown\r\n\r\n", ""),
     ] {
         let body = format!("{preamble}{}{epilogue}", closed(&demo()));
         assert_granted(&ask(body));
     }
-    // Nothing behind the closing boundary counts, not even what looks like a part.
+    // Everything after the closing boundary is ignored, even a well-formed part.
     let behind = closed("") + &closed(&demo());
     ask(behind).assert_refused(400, "invalid_request");
     let padded = closed(&demo()).replace("--XbX\r\n", "--XbX \t\r\n");

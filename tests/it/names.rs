@@ -1,4 +1,5 @@
-//! Names that look the same must not be two: spaces around a client's id, a label or an audience.
+//! Spaces around a client's id, a label or an audience are refused, so that two names never look
+//! the same.
 
 use std::fs;
 
@@ -8,13 +9,13 @@ use crate::support::command::{run, run_with_input};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::{DEMO, ENCODINGS, Encoding, Home, Program, Request, request_of};
 
-/// The registry's own words for each field.
+/// The registry's error for each field.
 const ID: &str = "client_id: must not begin or end with a space";
 const LABEL: &str = "secrets: has a label that begins or ends with a space";
 const AUDIENCE: &str = "audience: must not hold a string that begins or ends with a space";
 const INTROSPECTS: &str = "introspects: must not hold a string that begins or ends with a space";
 
-/// Entries beside `admin`, each with what is wrong with it.
+/// Entries beside `admin`, each with its error.
 fn look_alikes() -> Vec<(Value, &'static str)> {
     let label = |label: &str| json!([{ "label": label, "hash": hash_of(&secret_of("a")) }]);
     vec![
@@ -29,30 +30,26 @@ fn look_alikes() -> Vec<(Value, &'static str)> {
     ]
 }
 
-fn register(home: &Home, clients: &[Value]) {
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
-}
-
 #[test]
-fn the_registry_takes_no_name_with_outer_spaces() {
+fn a_name_with_outer_spaces_is_refused_in_the_registry() {
     let home = Home::new();
     let admin = json!({ "client_id": "admin" });
     for (entry, says) in look_alikes() {
-        register(&home, &[admin.clone(), entry]);
+        home.register(&[admin.clone(), entry]);
         let says = ["grantd: clients.json:1:", &format!(": clients[1].{says}")];
         run(home.command(&["check"])).assert_error(1, &says);
         let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         run(home.command(&serve)).assert_error(1, &says);
     }
-    // Inside, a space shows.
-    register(&home, &[admin, json!({ "client_id": "ad min", "audience": ["a b"] })]);
+    // A space inside a name is visible.
+    home.register(&[admin, json!({ "client_id": "ad min", "audience": ["a b"] })]);
     run(home.command(&["check"])).assert_fine();
 }
 
 #[test]
-fn no_command_writes_one() {
+fn a_name_with_outer_spaces_is_refused_by_every_command() {
     let home = Home::new();
-    register(&home, &[json!({ "client_id": "admin" })]);
+    home.register(&[json!({ "client_id": "admin" })]);
     let before = fs::read(home.clients()).unwrap();
     for (arguments, says) in [
         (&["add", "--id", "admin "][..], "--id: must not begin or end with a space"),
@@ -82,7 +79,7 @@ fn no_command_writes_one() {
 }
 
 #[test]
-fn a_reload_keeps_it_out_and_a_request_with_one_names_no_client() {
+fn an_id_with_outer_spaces_is_refused_by_reload_and_unknown_in_requests() {
     let server = Program::start(Home::new(), &[]);
     for id in ["demo-client ", " demo-client"] {
         for encoding in ENCODINGS {

@@ -1,4 +1,4 @@
-//! Bytes that are no HTTP/1 request, on a port that expects one.
+//! Bytes that are not an HTTP/1 request, on a port that expects one.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
@@ -8,7 +8,7 @@ use grantd::clock::Clock;
 use crate::support::http::exchange_cut_off;
 use crate::support::{DEMO, Encoding, Home, Program, Request, wait_until};
 
-/// As OpenSSL begins: a handshake record of 5 bytes and a ClientHello.
+/// The start of a TLS connection: a record header of 5 bytes and a ClientHello.
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x00\x08\x01\x00\x00\x04\x03\x03ab";
 
 fn counted(server: &Program, kind: &str) -> u64 {
@@ -16,7 +16,7 @@ fn counted(server: &Program, kind: &str) -> u64 {
 }
 
 #[test]
-fn what_is_no_request_is_counted_and_logged() {
+fn a_connection_without_http_is_counted_and_logged() {
     for (kind, bytes) in [
         ("tls", CLIENT_HELLO.to_vec()),
         ("http2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
@@ -41,14 +41,14 @@ fn what_is_no_request_is_counted_and_logged() {
     }
 }
 
-/// The rest of a connection is looked at too, and what is a request, or nothing, is not.
+/// Later bytes of a connection are examined, too; requests and empty connections are not counted.
 #[test]
-fn only_what_is_no_request_is_counted() {
+fn requests_and_empty_connections_are_not_counted() {
     let server = Program::start(Home::new(), &[]);
     let request = Request::token(Encoding::Urlencoded, &DEMO).to_bytes();
     exchange_cut_off(server.address, &[&request[..], b"\x80\x81\x82\r\n\r\n"].concat());
     wait_until(|| counted(&server, "other") == 1);
-    // A scan of ports, one that goes in the middle of a head, and one that goes in a body.
+    // A port scan, a connection that ends within a head, and one that ends within a body.
     for bytes in [&b""[..], &b"POST /conn"[..], &request[..request.len() - 1]] {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(bytes).unwrap();

@@ -1,16 +1,17 @@
-//! Secrets that were registered elsewhere, with slow hashes: computed once, off the event loop, and
-//! never a sign of who is registered.
+//! Slow password hashes of imported secrets: computed once, off the event loop, and without
+//! revealing which clients are registered.
 
 use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::home::{registry, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{client_json, client_with_hash, registry_with};
 use crate::support::{
     DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, request_of, wait_until,
 };
 
-/// Made by argon2-cffi, passlib and Python's bcrypt of [`SECRET`].
+/// Hashes of [`SECRET`], made by argon2-cffi, passlib and Python's bcrypt.
 const HASHES: [(&str, &str); 3] = [
     (
         "argon",
@@ -24,30 +25,22 @@ const HASHES: [(&str, &str); 3] = [
 ];
 const SECRET: &str = "imported-secret";
 
-/// With the usual clients and one for each kind of hash.
+/// The usual clients, and one client for each kind of hash.
 fn mixed_home() -> Home {
     let home = Home::new();
-    let mut document: Value = serde_json::from_str(&registry()).unwrap();
-    let clients = document["clients"].as_array_mut().unwrap();
-    clients
-        .extend(HASHES.map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }]))));
-    home.write("clients.json", &document.to_string());
+    home.write(
+        "clients.json",
+        &registry_with(&HASHES.map(|(id, hash)| client_with_hash(id, hash))),
+    );
     home
 }
 
-/// With nobody but one client for each kind of hash.
+/// One client for each kind of hash and no other.
 fn slow_home(hashes: &[(&str, &str)]) -> Home {
     let home = Home::new();
-    let clients: Vec<_> = hashes
-        .iter()
-        .map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }])))
-        .collect();
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    let clients: Vec<_> = hashes.iter().map(|(id, hash)| client_with_hash(id, hash)).collect();
+    home.register(&clients);
     home
-}
-
-fn slow_client(id: &str, secrets: &Value) -> Value {
-    json!({ "client_id": id, "secrets": secrets, "scopes": ["read"], "default_scopes": ["read"] })
 }
 
 fn ask(server: &Program, encoding: Encoding, id: &str, secret: &str) -> Response {
@@ -59,7 +52,7 @@ fn computed(server: &Program) -> u64 {
 }
 
 #[test]
-fn each_kind_is_computed_once_for_a_right_secret_and_each_time_for_a_wrong_one() {
+fn a_right_secret_is_hashed_once_and_a_wrong_one_each_time() {
     let server = Program::start(mixed_home(), &[]);
     for (done, (id, _)) in (0..).zip(HASHES) {
         let before = 3 * done;
@@ -75,11 +68,11 @@ fn each_kind_is_computed_once_for_a_right_secret_and_each_time_for_a_wrong_one()
             ask(&server, ENCODINGS[0], id, wrong).assert_refused(400, "invalid_client");
         }
         assert_eq!(computed(&server), before + 3, "{id}");
-        // What was right stays known.
+        // A right secret stays cached.
         assert_eq!(ask(&server, ENCODINGS[0], id, SECRET).status, 200);
     }
     assert_eq!(computed(&server), 9);
-    // Nobody with a fast hash waits for a slow one.
+    // A client with a fast hash does not wait for slow ones.
     let demo = server.ask(&Request::token(ENCODINGS[0], &DEMO));
     assert_eq!(demo.status, 200);
     ask(&server, ENCODINGS[0], "one-audience", "wrong").assert_refused(400, "invalid_client");
@@ -87,7 +80,7 @@ fn each_kind_is_computed_once_for_a_right_secret_and_each_time_for_a_wrong_one()
 }
 
 #[test]
-fn the_same_hash_at_two_clients_is_computed_for_each() {
+fn the_verdict_on_a_hash_is_cached_for_each_client() {
     let (_, hash) = HASHES[2];
     let server = Program::start(slow_home(&[("one", hash), ("two", hash)]), &[]);
     for (id, hashes) in [("one", 1), ("two", 2), ("one", 2), ("two", 2)] {
@@ -102,13 +95,13 @@ fn an_unknown_client_costs_what_a_known_one_costs() {
         let server = Program::start(slow_home(&[kind]), &[]);
         let wrong = ask(&server, ENCODINGS[0], kind.0, "x");
         assert_eq!(computed(&server), 1);
-        let unknown = ask(&server, ENCODINGS[0], "nobody", SECRET);
+        let unknown = ask(&server, ENCODINGS[0], "unknown", SECRET);
         assert_eq!(computed(&server), 2);
         wrong.assert_refused(400, "invalid_client");
         assert_eq!(wrong.without_id_and_date(), unknown.without_id_and_date());
-        // However long the secret is.
+        // The length of the secret does not matter.
         let long = "x".repeat(10_000);
-        for (id, hashes) in [(kind.0, 3), ("nobody", 4)] {
+        for (id, hashes) in [(kind.0, 3), ("unknown", 4)] {
             ask(&server, ENCODINGS[0], id, &long).assert_refused(400, "invalid_client");
             assert_eq!(computed(&server), hashes, "{id}");
         }
@@ -116,14 +109,14 @@ fn an_unknown_client_costs_what_a_known_one_costs() {
 }
 
 #[test]
-fn unknown_ids_have_the_costs_of_the_registry_in_its_proportions_and_keep_them() {
+fn unknown_ids_have_fixed_costs_in_the_proportions_of_the_registry() {
     let home = mixed_home();
     let document: Value =
         serde_json::from_str(&std::fs::read_to_string(home.clients()).unwrap()).unwrap();
     let clients = document["clients"].as_array().unwrap().len();
     let server = Program::start(home, &[]);
     let mut slow = 0;
-    let ids: Vec<_> = (0..300).map(|index| format!("nobody-{index}")).collect();
+    let ids: Vec<_> = (0..300).map(|index| format!("unknown-{index}")).collect();
     for id in &ids {
         let before = computed(&server);
         ask(&server, ENCODINGS[0], id, SECRET).assert_refused(400, "invalid_client");
@@ -133,12 +126,12 @@ fn unknown_ids_have_the_costs_of_the_registry_in_its_proportions_and_keep_them()
         assert_eq!(computed(&server), before + 2 * cost, "{id} costs the same again");
         slow += cost;
     }
-    // 3 of 19 clients are slow, so about 47 of 300: 6 standard deviations of 6.3 either way.
+    // 3 of 19 clients are slow, so about 47 of 300 ids: 6 standard deviations of 6.3 either way.
     assert_eq!(clients, 19, "the expectation is made for these");
     assert!((9..=85).contains(&slow), "{slow}");
 }
 
-/// The ids of which each costs a slow hash.
+/// The ids that cost a slow hash.
 fn slow_ids(server: &Program, ids: &[String]) -> Vec<bool> {
     let costs = |id| {
         let before = computed(server);
@@ -149,23 +142,21 @@ fn slow_ids(server: &Program, ids: &[String]) -> Vec<bool> {
 }
 
 #[test]
-fn an_unknown_id_keeps_its_cost_over_restarts_and_changes_of_the_registry() {
+fn an_unknown_id_keeps_its_cost_across_restarts_and_registry_changes() {
     let ids: Vec<_> = (0..100).map(|index| format!("unknown-{index}")).collect();
     let server = Program::start(mixed_home(), &[]);
     let before = slow_ids(&server, &ids);
     let slow = before.iter().filter(|is_slow| **is_slow).count();
     assert!((1..=40).contains(&slow), "{slow}");
 
-    // A restart, after kill -9.
+    // A restart after kill -9.
     let server = Program::start(server.into_home(), &[]);
     assert_eq!(slow_ids(&server, &ids), before);
 
-    // One client more: only the border between the kinds moves, by 3/19 - 3/20 of all ids.
+    // With one more client only the border between the kinds moves, by 3/19 - 3/20 of all ids.
     let text = std::fs::read_to_string(server.home.clients()).unwrap();
     let mut document: Value = serde_json::from_str(&text).unwrap();
-    let fast = crate::support::home::hash_of(&secret_of("more"));
-    let more = slow_client("more", &json!([{ "label": "a", "hash": fast }]));
-    document["clients"].as_array_mut().unwrap().push(more);
+    document["clients"].as_array_mut().unwrap().push(client_json("more", &json!({})));
     server.home.write("clients.json", &document.to_string());
     server.hang_up();
     wait_until(|| server.metric("grantd_snapshot_generation ") == 2);
@@ -175,7 +166,7 @@ fn an_unknown_id_keeps_its_cost_over_restarts_and_changes_of_the_registry() {
 }
 
 #[test]
-fn several_secrets_are_each_accepted_in_their_own_time() {
+fn each_of_several_secrets_is_accepted_while_it_is_valid() {
     let home = Home::new();
     let past = 1;
     let fast = crate::support::home::hash_of(&secret_of("several"));
@@ -185,13 +176,14 @@ fn several_secrets_are_each_accepted_in_their_own_time() {
         { "label": "imported", "hash": HASHES[2].1 },
     ]);
     let over = json!([{ "label": "old", "hash": HASHES[0].1, "expires_at": past }]);
-    let clients = [slow_client("several", &secrets), slow_client("over", &over)];
-    home.write("clients.json", &json!({ "clients": clients }).to_string());
+    let clients = [("several", secrets), ("over", over)];
+    let clients = clients.map(|(id, secrets)| client_json(id, &json!({ "secrets": secrets })));
+    home.register(&clients);
     let server = Program::start(home, &[]);
 
     assert_eq!(ask(&server, ENCODINGS[0], "several", &secret_of("several")).status, 200);
     assert_eq!(computed(&server), 0, "a fast secret needs no slow hash");
-    // The first hash is right but over; the third is right too.
+    // The first hash is right but expired; the third is right, too.
     assert_eq!(ask(&server, ENCODINGS[0], "several", SECRET).status, 200);
     assert_eq!(computed(&server), 2);
     ask(&server, ENCODINGS[0], "over", SECRET).assert_refused(400, "invalid_client");
@@ -205,14 +197,13 @@ fn several_secrets_are_each_accepted_in_their_own_time() {
 }
 
 #[test]
-fn a_secret_that_is_remembered_is_found_before_others_are_computed() {
+fn a_cached_secret_is_found_before_any_hash_is_computed() {
     let home = Home::new();
     let secrets = json!([
         { "label": "old", "hash": HASHES[1].1.replace("29000$hxAi", "29000$hxAj") },
         { "label": "new", "hash": HASHES[2].1 },
     ]);
-    let clients = json!({ "clients": [slow_client("rotating", &secrets)] });
-    home.write("clients.json", &clients.to_string());
+    home.register(&[client_json("rotating", &json!({ "secrets": secrets }))]);
     let server = Program::start(home, &[]);
     for _ in 0..10 {
         assert_eq!(ask(&server, ENCODINGS[0], "rotating", SECRET).status, 200);
@@ -220,21 +211,20 @@ fn a_secret_that_is_remembered_is_found_before_others_are_computed() {
     }
 }
 
-/// Takes half a second or so: long enough to see what happens meanwhile.
+/// One hash takes about half a second: long enough to observe the server meanwhile.
 const SLOW: &str = "$2b$13$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
 
-/// Each client comes from an address of its own, or the share of one would end first.
+/// Each client comes from an address of its own, or one address's share of the queue would be full
+/// first.
 const FULL_POOL: &str = "trusted_proxies = [\"127.0.0.1\"]\n\
                          [limits]\npassword_threads = 1\npassword_queue = 2\n";
 
 #[test]
-fn a_full_pool_says_come_back_and_holds_up_nobody_else() {
+fn a_full_pool_refuses_with_retry_after_and_delays_no_fast_hash() {
     let home = Home::new();
-    let mut document: Value = serde_json::from_str(&registry()).unwrap();
-    let clients = document["clients"].as_array_mut().unwrap();
     let slow: Vec<_> = (0..8).map(|index| format!("slow-{index}")).collect();
-    clients.extend(slow.iter().map(|id| slow_client(id, &json!([{ "label": "a", "hash": SLOW }]))));
-    home.write("clients.json", &document.to_string());
+    let clients: Vec<_> = slow.iter().map(|id| client_with_hash(id, SLOW)).collect();
+    home.write("clients.json", &registry_with(&clients));
     home.write("grantd.toml", FULL_POOL);
     let server = Program::start(home, &["--config", "grantd.toml", "--allow-demo-clients"]);
 
@@ -246,7 +236,8 @@ fn a_full_pool_says_come_back_and_holds_up_nobody_else() {
         };
         let asking: Vec<_> =
             slow.iter().enumerate().map(|(at, id)| scope.spawn(move || ask_from(at, id))).collect();
-        // A client with a fast hash gets tokens while the pool is so busy that it turns one away.
+        // A client with a fast hash gets tokens while the pool is so busy that it refuses a
+        // request.
         while !asking.iter().any(thread::ScopedJoinHandle::is_finished) {
             thread::yield_now();
         }
@@ -268,7 +259,7 @@ fn a_full_pool_says_come_back_and_holds_up_nobody_else() {
 }
 
 #[test]
-fn a_client_holds_its_share_of_the_pool_and_no_more() {
+fn a_client_is_limited_to_its_share_of_the_pool() {
     let home = slow_home(&[("slow", SLOW)]);
     home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 16\n");
     let server = Program::start(home, &["--config", "grantd.toml"]);
@@ -280,7 +271,7 @@ fn a_client_holds_its_share_of_the_pool_and_no_more() {
     });
     let (over, refused): (Vec<_>, Vec<_>) =
         answers.into_iter().partition(|answer| answer.status == 429);
-    // One is computed, an eighth of the queue waits.
+    // One is being computed, an eighth of the queue waits.
     assert!((2..=5).contains(&refused.len()), "{} and {}", over.len(), refused.len());
     for answer in over {
         answer.assert_refused(429, "invalid_request");
@@ -289,15 +280,12 @@ fn a_client_holds_its_share_of_the_pool_and_no_more() {
 }
 
 #[test]
-fn a_right_secret_is_remembered_over_reloads_until_its_hash_or_its_client_goes() {
+fn a_cached_secret_survives_reloads_until_its_hash_or_client_is_removed() {
     let server = Program::start(slow_home(&HASHES), &[]);
     let reload = |hashes: &[(&str, &str)]| {
         let generation = server.metric("grantd_snapshot_generation ");
-        let clients: Vec<_> = hashes
-            .iter()
-            .map(|(id, hash)| slow_client(id, &json!([{ "label": "a", "hash": hash }])))
-            .collect();
-        server.home.write("clients.json", &json!({ "clients": clients }).to_string());
+        let clients: Vec<_> = hashes.iter().map(|(id, hash)| client_with_hash(id, hash)).collect();
+        server.home.register(&clients);
         server.hang_up();
         wait_until(|| server.metric("grantd_snapshot_generation ") > generation);
     };
@@ -309,13 +297,13 @@ fn a_right_secret_is_remembered_over_reloads_until_its_hash_or_its_client_goes()
     right(1);
     reload(&[argon, HASHES[2]]);
     right(1);
-    // Its client goes and comes again.
+    // The client is removed and added again.
     reload(&[HASHES[2]]);
     ask(&server, ENCODINGS[0], argon.0, SECRET).assert_refused(400, "invalid_client");
     assert_eq!(computed(&server), 2, "as much as the one client that is left costs");
     reload(&HASHES);
     right(3);
-    // Its hash goes and comes again.
+    // The hash is replaced and restored.
     reload(&[(argon.0, HASHES[1].1)]);
     right(4);
     reload(&[argon]);
@@ -323,7 +311,7 @@ fn a_right_secret_is_remembered_over_reloads_until_its_hash_or_its_client_goes()
 }
 
 #[test]
-fn many_at_once_with_the_same_secret_wait_for_one_hash() {
+fn concurrent_requests_with_one_secret_share_one_hash() {
     let home = slow_home(&[("argon", HASHES[0].1)]);
     home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 1\n");
     let server = Program::start(home, &["--config", "grantd.toml"]);
@@ -339,7 +327,7 @@ fn many_at_once_with_the_same_secret_wait_for_one_hash() {
 }
 
 #[test]
-fn a_hash_that_could_hold_the_server_up_is_refused_at_the_start() {
+fn a_hash_with_excessive_cost_is_refused_at_the_start() {
     for (hash, expected) in [
         ("$2b$31$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m", "a cost from 04 to 15"),
         (

@@ -1,8 +1,8 @@
-//! Whatever the parameters are, both encodings decide alike.
+//! Both encodings of the same parameters get the same decision.
 //!
-//! What one of them cannot express is left out: a part's name stands in a header line, which holds
-//! no control characters. (A value that holds the boundary cannot be sent as a part either, but
-//! nothing here makes one.)
+//! Parameters that one of them cannot express are left out: a part's name is in a header line,
+//! which cannot contain control characters. (Nor can a part contain the boundary, but no value here
+//! does.)
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -13,9 +13,9 @@ use crate::support::{DEMO, Encoding, Program, Request, Response, Token};
 
 type Parameter = (String, Vec<u8>);
 
-/// A whole request with every part of it there, missing, wrong, repeated or odd.
+/// A whole request in which each part is there, missing, wrong, repeated or odd.
 fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
-    // 14 more are beyond the limit with any three that are there already.
+    // 14 more exceed the limit together with any three that are there.
     let crowd = prop_oneof![9 => Just(0), 1 => Just(14)].prop_map(|count| {
         let parameter = |index| (format!("x{index}"), b"y".to_vec());
         (0..count).map(parameter).collect::<Vec<Parameter>>()
@@ -34,7 +34,7 @@ fn client() -> impl Strategy<Value = Vec<Parameter>> {
         own[1].1 = secret_of(client).into();
         own
     };
-    // Those that can be granted something come more often.
+    // Combinations that can be granted are more frequent.
     let clients = [
         demo.clone(),
         demo.clone(),
@@ -47,7 +47,7 @@ fn client() -> impl Strategy<Value = Vec<Parameter>> {
         of("basic-only"),
         of("disabled"),
         of("expired"),
-        of("nobody"),
+        of("unknown"),
     ];
     let change = prop_oneof![
         30 => Just(None),
@@ -117,7 +117,7 @@ fn odd_value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Everything about an answer that is the same for two requests that ask the same.
+/// Everything about an answer that does not differ between two equal requests.
 fn decision(answer: &Response, server: &Program) -> (u16, Value, Option<Value>) {
     let mut body = answer.json();
     let mut claims = None;
@@ -134,7 +134,7 @@ fn decision(answer: &Response, server: &Program) -> (u16, Value, Option<Value>) 
 }
 
 #[test]
-fn both_encodings_always_decide_alike() {
+fn both_encodings_get_the_same_decision() {
     let server = Program::shared();
     let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
     let granted = std::cell::Cell::new(0);
@@ -151,12 +151,12 @@ fn both_encodings_always_decide_alike() {
             Ok(())
         })
         .unwrap();
-    // A generator that only makes refusals would prove little.
+    // If nearly all requests were refused, the property would prove little.
     assert!(granted.get() > 10, "{} of 200 were granted", granted.get());
 }
 
 #[test]
-fn of_two_faults_at_once_both_encodings_name_the_same() {
+fn of_two_faults_both_encodings_report_the_same_one() {
     let server = Program::shared();
     let not_utf8 = ("unknown".to_owned(), vec![0xff]);
     let repeated = ("client_id".to_owned(), b"demo-client".to_vec());

@@ -1,4 +1,4 @@
-//! Files that are read again while requests are answered.
+//! Files that are reloaded while requests are answered.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,24 +8,19 @@ use serde_json::{Value, json};
 
 use crate::support::command::{run, run_with_input};
 use crate::support::home::{hash_of, secret_of, set_mode};
+use crate::support::registry::{client_json, client_without_secret, registry_of};
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Signer, Token, request_of,
     wait_until,
 };
 
 fn client(id: &str, more: impl Into<Value>) -> Value {
-    let mut client = json!({
-        "client_id": id, "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
-        "scopes": ["read"], "default_scopes": ["read"],
-    });
-    let Value::Object(more) = more.into() else { panic!("not an object") };
-    client.as_object_mut().unwrap().extend(more);
-    client
+    client_json(id, &more.into())
 }
 
 fn register(home: &Home, clients: &[Value]) {
-    // As an editor that knows its trade does.
-    let written = home.write("clients.json.new", &json!({ "clients": clients }).to_string());
+    // Replaces the file atomically, as good editors do.
+    let written = home.write("clients.json.new", &registry_of(clients));
     fs::rename(written, home.clients()).unwrap();
 }
 
@@ -35,7 +30,7 @@ fn start(clients: &[Value]) -> Program {
     Program::start(home, &[])
 }
 
-/// What the log says was different.
+/// The changes that the log reports.
 fn changes(server: &Program, generation: u64) -> String {
     let is_it =
         |line: &Value| line["message"] == "reloaded" && line["generation"] == json!(generation);
@@ -47,7 +42,7 @@ fn reload(server: &Program, generation: u64) -> String {
     changes(server, generation)
 }
 
-/// What the log says is wrong with the files.
+/// The fault that the log reports.
 fn refusal(server: &Program) -> String {
     server.hang_up();
     let line = server.log.wait_for(|line| {
@@ -63,7 +58,7 @@ fn status(server: &Program, id: &str) -> [u16; 2] {
 }
 
 #[test]
-fn a_changed_registry_is_noticed_and_the_log_says_what_is_different() {
+fn a_changed_registry_is_reloaded_and_its_changes_logged() {
     let server = start(&[client("stays", json!({})), client("goes", json!({}))]);
     assert_eq!(server.metric("grantd_snapshot_generation"), 1);
     let add = [
@@ -99,7 +94,7 @@ fn a_changed_registry_is_noticed_and_the_log_says_what_is_different() {
 }
 
 #[test]
-fn wrong_files_change_nothing_and_the_log_says_where() {
+fn a_fault_in_a_file_changes_nothing_and_is_logged_with_its_place() {
     let server = start(&[client("known", json!({}))]);
     let good = fs::read_to_string(server.home.clients()).unwrap();
     for (text, fault) in [
@@ -129,7 +124,7 @@ fn wrong_files_change_nothing_and_the_log_says_where() {
 }
 
 #[test]
-fn wrong_keys_leave_the_old_ones_in_force() {
+fn a_fault_in_a_key_leaves_the_old_keys_in_force() {
     let server = start(&[client("known", json!({}))]);
     let file = fs::read_dir(server.home.keys()).unwrap().next().unwrap().unwrap().path();
     let said = |says: &str| {
@@ -157,7 +152,7 @@ fn wrong_keys_leave_the_old_ones_in_force() {
 }
 
 #[test]
-fn settings_are_read_again_but_for_those_that_need_a_restart() {
+fn settings_are_reloaded_except_those_that_need_a_restart() {
     let server = Program::configured("jwks_max_age = 60\n");
     let request = Request::token(Encoding::Urlencoded, &DEMO);
     let elsewhere = request.with_target("/elsewhere");
@@ -182,7 +177,7 @@ fn settings_are_read_again_but_for_those_that_need_a_restart() {
 }
 
 #[test]
-fn the_demo_clients_do_not_come_in_by_a_reload() {
+fn a_reload_in_public_refuses_the_demo_clients() {
     let home = Home::new();
     let shipped = fs::read_to_string(home.clients()).unwrap();
     register(&home, &[client("known", json!({}))]);
@@ -193,7 +188,7 @@ fn the_demo_clients_do_not_come_in_by_a_reload() {
 }
 
 #[test]
-fn what_a_client_has_used_up_stays_used_up() {
+fn a_reload_keeps_budgets_reusable_tokens_and_counts_of_unchanged_clients() {
     let limit = json!({ "rate_limit": { "requests": 2, "seconds": 3600 } });
     let reuse = json!({ "token_reuse": 600 });
     let clients = [client("limited", limit), client("reuser", reuse)];
@@ -240,12 +235,12 @@ fn a_thousand_signals_under_load_fail_no_request() {
         for round in 0..10 {
             let lifetime = json!({ "token_lifetime": 100 + round });
             register(&server.home, &[client("known", lifetime)]);
-            // What comes while it is busy is one.
+            // Signals that arrive while a reload runs are merged into one.
             server.stop();
             (0..100).for_each(|_| server.hang_up());
             server.go_on();
         }
-        // The last of them has read what was written last.
+        // The last reload has read the last change.
         wait_until(|| server.ask(&request).json()["expires_in"] == 109);
         is_over.store(true, Ordering::Relaxed);
         assert!(asking.join().unwrap() > 0);
@@ -257,7 +252,7 @@ fn a_thousand_signals_under_load_fail_no_request() {
 }
 
 #[test]
-fn reloads_take_no_memory_with_them() {
+fn reloads_leak_no_memory() {
     let clients: Vec<_> = (0..2000).map(|id| client(&format!("c{id}"), json!({}))).collect();
     let server = start(&clients);
     let mut generation = 1;
@@ -272,21 +267,21 @@ fn reloads_take_no_memory_with_them() {
     };
     let before = reload_many(10);
     let after = reload_many(60);
-    // One registry of these takes some 1.5 MB: kept, they would be 90.
+    // One registry of this size takes about 1.5 MB: if they were kept, they would take 90 MB.
     assert!(after < before + 20_000, "{before} KiB have become {after}");
 }
 
-/// A client's keys are in a file of their own: it is looked at as the registry is, and a fault in it
-/// leaves the old keys in force until it is mended.
+/// A client's key file is watched as the registry is; while it has a fault, the old keys stay in
+/// force.
 #[test]
-fn a_key_file_that_changes_is_noticed() {
+fn a_changed_client_key_file_is_reloaded() {
     let [old, new] = [Signer::es256(), Signer::eddsa()];
     let home = Home::new();
     let by_key = |id: &str| {
-        json!({ "client_id": id, "auth_methods": ["private_key_jwt"], "scopes": ["read"],
-                "default_scopes": ["read"], "jwks": "keys/../c.json" })
+        let members = json!({ "auth_methods": ["private_key_jwt"], "jwks": "keys/../c.json" });
+        client_without_secret(id, &members)
     };
-    // Two clients may name one file.
+    // Two clients may name the same file.
     register(&home, &[by_key("c"), by_key("d"), client("a", json!({}))]);
     home.write("c.json", &old.jwks().to_string());
     let server = Program::start(home, &[]);
@@ -304,7 +299,7 @@ fn a_key_file_that_changes_is_noticed() {
         ];
         server.ask(&Request::token(Encoding::Urlencoded, &form)).status
     };
-    // Assertions from before the start are refused; one of the same second is, too.
+    // Assertions from before the start, and from the same second, are refused.
     wait_until(|| status(&old, "c") == 200);
     assert_eq!(status(&new, "c"), 400);
 
@@ -320,7 +315,7 @@ fn a_key_file_that_changes_is_noticed() {
     server.home.write("c.json", &old.jwks().to_string());
     changes(&server, 3);
     assert_eq!([status(&old, "c"), status(&new, "c")], [200, 400]);
-    // A file that is named from now on is looked at from now on.
+    // A file is watched as soon as it is named.
     let mut moved = by_key("c");
     moved["jwks"] = "other.json".into();
     server.home.write("other.json", &old.jwks().to_string());
@@ -329,6 +324,6 @@ fn a_key_file_that_changes_is_noticed() {
     server.home.write("other.json", &new.jwks().to_string());
     changes(&server, 5);
     assert_eq!([status(&new, "c"), status(&old, "c")], [200, 400]);
-    // Once for each change, and not again and again.
+    // Once for each change.
     assert_eq!(server.log.count(|line| line["reason"] == "a file has changed"), 5);
 }

@@ -1,17 +1,18 @@
-//! Text that a client made up, in the log: bounded and visible, wherever it comes from.
+//! Text from clients in the log: bounded in length and escaped, from every source.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::support::home::hash_of;
+use crate::support::registry::client_with_hash;
 use crate::support::sibling::USER;
 use crate::support::status::token_of;
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, demo_with, demo_without, form,
 };
 
-/// The whole line about a request of this id, and as it reads.
+/// The line about the request of this id, parsed and as text.
 fn line_of(server: &Program, id: &str) -> (Value, String) {
     let line = server.log.of_request(id);
     let text = line.to_string();
@@ -44,14 +45,14 @@ fn a_method_has_at_most_32_bytes() {
             let (line, text) = line_of(&server, &id);
             assert_eq!(line["method"], "M".repeat(logged), "{path}");
             assert!(text.len() < 1000, "{text}");
-            // What operators ask for afterwards has none of it.
+            // The explanation for operators contains none of it.
             let told = Request::get(&format!("/explain/{id}")).send(server.admin);
             assert_eq!(told.status, 200);
             assert!(!told.text().contains("MMM"), "{}", told.text());
         }
     }
     assert!(!server.metrics().contains("MMM"));
-    // Over the limit of a head, it is read and refused as well.
+    // A head over the limit is read and refused, too.
     let id = "method.over";
     let over = Request::new(&"M".repeat(17_000), "/connect/token").header("X-Request-Id", id);
     assert_eq!(server.ask(&over).status, 431);
@@ -59,7 +60,7 @@ fn a_method_has_at_most_32_bytes() {
 }
 
 #[test]
-fn what_a_proxy_was_asked_for_is_short_and_visible() {
+fn the_method_and_path_stated_by_a_proxy_are_bounded_and_escaped() {
     let home = Home::new();
     home.write("grantd.toml", "trusted_proxies = [\"127.0.0.1\"]\naudit = \"audit.jsonl\"\n");
     let server = Program::start(home, &["--config", "grantd.toml", "--allow-demo-clients"]);
@@ -72,7 +73,7 @@ fn what_a_proxy_was_asked_for_is_short_and_visible() {
             "x".repeat(32),
             format!("/{}", "x".repeat(127)),
         ),
-        // No escape is cut in two.
+        // An escape is not cut in two.
         (
             "\u{e9}".repeat(9).into_bytes(),
             format!("/{}\u{e9}", "x".repeat(122)).into_bytes(),
@@ -101,7 +102,7 @@ fn what_a_proxy_was_asked_for_is_short_and_visible() {
 }
 
 #[test]
-fn a_path_that_was_not_found_is_named() {
+fn a_path_that_was_not_found_is_logged() {
     let server = Program::shared();
     let long = format!("/{}", "x".repeat(4_000));
     for (number, (path, logged)) in [
@@ -110,7 +111,7 @@ fn a_path_that_was_not_found_is_named() {
         ("/v1/getAccessToken/a/b", "/v1/getAccessToken/a/b"),
         ("/a%0Ab/\"c\\", "/a%0Ab/\"c\\"),
         (&long, &long[..128]),
-        // Three parts with dots between them are no token yet.
+        // Three parts between dots are not necessarily a token.
         ("/static/app.min.js", "/static/app.min.js"),
     ]
     .into_iter()
@@ -129,7 +130,7 @@ fn a_path_that_was_not_found_is_named() {
             assert!(text.len() < 1000 && line["scope"].is_null(), "{text}");
         }
     }
-    // Elsewhere the route says where it was.
+    // On other routes the log names the route.
     let answer = server.ask(&Request::get("/.well-known/jwks.json"));
     let (line, _) = line_of(&server, answer.header("x-request-id").unwrap());
     assert!(line["path"].is_null(), "{line}");
@@ -138,7 +139,7 @@ fn a_path_that_was_not_found_is_named() {
 const WITHHELD: &str = "(withheld: may be a credential)";
 
 #[test]
-fn no_credential_is_named_as_a_path() {
+fn a_path_that_may_be_a_credential_is_withheld() {
     let server = Program::shared();
     let [secret, token] = [DEMO[1].1.to_owned(), token_of(server.address, "one-audience")];
     let path = format!("/api/{secret}/x");
@@ -167,7 +168,8 @@ fn no_credential_is_named_as_a_path() {
         assert_eq!(server.ask(&request.header("X-Request-Id", id.as_str())).status, 404);
         assert_eq!(line_of(&server, &id).0["path"], WITHHELD, "{number}");
     }
-    // A client that waits to be asked for its body is answered without it, and that may hold anything.
+    // A client that waits for 100-continue is answered before its body, which may contain any
+    // parameter.
     let id = "credential.expects";
     let request = request().with_target("/api/x").header("Expect", "100-continue");
     let mut connection = Connection::open(server.address);
@@ -197,7 +199,7 @@ fn scoped(scope: &str) -> Vec<Request> {
 }
 
 #[test]
-fn a_scope_that_was_refused_is_named() {
+fn a_refused_scope_is_logged() {
     let server = Program::shared();
     for (number, (scope, cause, logged)) in [
         ("nothing", "scope_not_allowed", "nothing"),
@@ -220,7 +222,7 @@ fn a_scope_that_was_refused_is_named() {
         line_of(&server, id).0["scope"].clone()
     };
     let form = |scope: &str| Request::token(Encoding::Urlencoded, &demo_with(&[("scope", scope)]));
-    // Of several, the one that the client may not have.
+    // Of several scopes, the one that was refused.
     assert_eq!(named("scope.one", form("external-api other")), "other");
     assert_eq!(named("scope.long", form(&"x".repeat(4_000))), "x".repeat(128));
     // With its context in front.
@@ -228,7 +230,7 @@ fn a_scope_that_was_refused_is_named() {
     let v2 = Request::new("POST", "/v2/api/oauth/token?appContext=firstvision");
     let v2 = v2.typed_body("application/json", body);
     assert_eq!(named("scope.v2", v2), "firstvision.other");
-    // The scope that a token lacks.
+    // The scope that the token lacks.
     let token = token_of(server.address, "one-audience");
     let question = Request::get("/connect/validate?scope=read%20admin")
         .header("Authorization", format!("Bearer {token}"));
@@ -236,7 +238,7 @@ fn a_scope_that_was_refused_is_named() {
 }
 
 #[test]
-fn no_credential_is_named_as_a_scope() {
+fn a_scope_that_may_be_a_credential_is_withheld() {
     let server = Program::shared();
     let token = token_of(server.address, "one-audience");
     let demo = DEMO[1].1;
@@ -258,17 +260,12 @@ fn no_credential_is_named_as_a_scope() {
     }
 }
 
-/// Of a Basic pair that is right as it stands, neither reading is named.
+/// For a raw Basic pair, neither reading of the secret is logged.
 #[test]
 fn a_scope_that_is_the_secret_in_either_reading_is_withheld() {
     let home = Home::new();
     let secret = "S3cret+with/plus==0123456789abcdefgh";
-    let client = json!({
-        "client_id": "raw",
-        "secrets": [{ "label": "a", "hash": hash_of(secret) }],
-        "scopes": ["read"],
-    });
-    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    home.register(&[client_with_hash("raw", &hash_of(secret))]);
     let server = Program::start(home, &[]);
     let pair = format!("raw:{secret}");
     let encoded = form::percent_encode(secret.as_bytes());
@@ -294,9 +291,9 @@ fn a_scope_that_is_the_secret_in_either_reading_is_withheld() {
     }
 }
 
-/// A secret that a client sends in a wrong place, however it is written there.
+/// A secret in a wrong place is withheld in every notation.
 #[test]
-fn a_path_with_a_secret_of_its_request_is_withheld_however_it_is_written() {
+fn a_path_that_contains_the_requests_secret_is_withheld_in_every_notation() {
     let server = Program::shared();
     let secret = "hunter2+hunter2";
     let twice = "hunter2%252Bhunter2";
@@ -330,9 +327,9 @@ fn a_path_with_a_secret_of_its_request_is_withheld_however_it_is_written() {
     }
 }
 
-/// nginx hands on the path that an API was asked for.
+/// nginx forwards the path of the request to the API.
 #[test]
-fn a_token_in_the_path_that_a_proxy_was_asked_for_is_withheld() {
+fn a_token_in_the_path_stated_by_a_proxy_is_withheld() {
     let home = Home::new();
     home.write("grantd.toml", "trusted_proxies = [\"127.0.0.1\"]\nallow_demo_clients = true\n");
     let server = Program::start(home, &["--config", "grantd.toml"]);

@@ -1,4 +1,4 @@
-//! Tokens that are handed out again, to clients that are registered for it.
+//! Token reuse, for clients that are registered for it.
 
 use std::collections::HashSet;
 
@@ -26,7 +26,7 @@ fn token_of(response: &Response, reuse: &str) -> String {
 }
 
 #[test]
-fn a_token_is_handed_out_again_and_says_so_and_what_is_left_of_it() {
+fn a_reused_token_is_marked_and_has_its_remaining_lifetime() {
     let library = Library::start(Home::new(), "https://auth.example", NOW);
     let first = token_of(&ask(&library, &[]), "fresh");
     library.clock.set(NOW + 599);
@@ -45,9 +45,9 @@ fn a_token_is_handed_out_again_and_says_so_and_what_is_left_of_it() {
 }
 
 #[test]
-fn another_wish_is_another_token() {
+fn other_parameters_get_another_token() {
     let library = Library::start(Home::new(), "https://auth.example", NOW);
-    let wishes: [&[(&str, &str)]; 6] = [
+    let parameter_sets: [&[(&str, &str)]; 6] = [
         &[],
         &[("scope", "write")],
         &[("scope", "read write")],
@@ -55,17 +55,20 @@ fn another_wish_is_another_token() {
         &[("resource", "https://api.example/one")],
         &[("resource", "https://api.example/one"), ("resource", "urn:example:two")],
     ];
-    let fresh: Vec<_> = wishes.iter().map(|wish| token_of(&ask(&library, wish), "fresh")).collect();
-    assert_eq!(fresh.iter().collect::<HashSet<_>>().len(), wishes.len());
-    for (wish, fresh) in wishes.iter().zip(&fresh) {
-        assert_eq!(&token_of(&ask(&library, wish), "reused"), fresh, "{wish:?}");
+    let fresh: Vec<_> = parameter_sets
+        .iter()
+        .map(|parameters| token_of(&ask(&library, parameters), "fresh"))
+        .collect();
+    assert_eq!(fresh.iter().collect::<HashSet<_>>().len(), parameter_sets.len());
+    for (parameters, fresh) in parameter_sets.iter().zip(&fresh) {
+        assert_eq!(&token_of(&ask(&library, parameters), "reused"), fresh, "{parameters:?}");
     }
-    // The default scope, asked for by name.
+    // The default scope, requested by name.
     assert_eq!(token_of(&ask(&library, &[("scope", "read")]), "reused"), fresh[0]);
 }
 
 #[test]
-fn every_service_hands_out_its_own_kind_and_counts_what_is_left_its_own_way() {
+fn every_service_reuses_its_own_profile_and_expresses_the_remaining_lifetime() {
     let library = Library::start(Home::new(), "https://auth.example", NOW);
     let secret = secret_of("reuser");
     let body = json!({
@@ -92,7 +95,7 @@ fn every_service_hands_out_its_own_kind_and_counts_what_is_left_its_own_way() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_makes_no_token_younger() {
+fn a_clock_set_back_does_not_extend_a_reused_token() {
     let library = Library::start(Home::new(), "https://auth.example", NOW);
     let first = token_of(&ask(&library, &[]), "fresh");
     library.clock.set(NOW - 1);
@@ -100,7 +103,7 @@ fn a_clock_that_was_set_back_makes_no_token_younger() {
 }
 
 #[test]
-fn nobody_else_gets_it() {
+fn a_reused_token_goes_to_its_authenticated_client_only() {
     let server = Program::start(Home::new(), &[]);
     let secret = secret_of("reuser");
     for encoding in ENCODINGS {
@@ -111,7 +114,7 @@ fn nobody_else_gets_it() {
         refused.assert_refused(400, "invalid_client");
         assert_eq!(refused.header("x-token-reuse"), None);
 
-        // Whoever is not registered for reuse gets a new one each time, and no header.
+        // A client that is not registered for reuse gets a new token each time, and no header.
         let [one, two] = [(); 2].map(|()| server.ask(&Request::token(encoding, &DEMO)));
         assert_eq!(one.header("x-token-reuse"), None);
         assert_ne!(one.json()["access_token"], two.json()["access_token"]);

@@ -1,5 +1,5 @@
-//! `POST /connect/revocation` (RFC 7009): what is revoked stays revoked, whatever happens to the
-//! process, and nothing else is.
+//! `POST /connect/revocation` (RFC 7009): an acknowledged revocation holds, even across a crash,
+//! and no other token is affected.
 
 use std::collections::HashSet;
 use std::fs;
@@ -31,11 +31,11 @@ fn rows(home: &Home) -> Vec<String> {
 fn a_revoked_token_is_refused_at_once_everywhere() {
     let library = start();
     for (step, encoding) in (0..).zip(ENCODINGS) {
-        // Tokens without an id are the same if they are of the same second.
+        // Two tokens without an id from the same second are byte-identical.
         library.clock.set(NOW + step);
         for take in [token_of, vision_token_of] {
             let token = take(library.address, "timed");
-            // Its signature is known to be right from here on.
+            // From here on its signature verdict is cached.
             assert!(is_active(library.address, "timed", &token));
             assert_eq!(validate(library.address, &token).status, 204);
             assert_eq!(validate_token(library.address, "timed", &token), true);
@@ -52,11 +52,11 @@ fn a_revoked_token_is_refused_at_once_everywhere() {
             assert_eq!(response.status, 401);
             let challenge = "Bearer realm=\"grantd\", error=\"invalid_token\"";
             assert_eq!(response.header("www-authenticate"), Some(challenge));
-            // Once more is once.
+            // A second revocation changes nothing.
             assert_revoked(&request.send(library.address));
         }
     }
-    // Nobody else's token, and no other of the same client.
+    // Other clients' tokens and other tokens of this client stay valid.
     library.clock.set(NOW + 2);
     for take in [token_of, vision_token_of] {
         assert!(is_active(library.address, "timed", &take(library.address, "timed")));
@@ -69,7 +69,7 @@ fn a_revoked_token_is_refused_at_once_everywhere() {
 }
 
 #[test]
-fn what_is_no_good_token_needs_no_revocation() {
+fn an_invalid_token_is_acknowledged_without_a_record() {
     let library = start();
     let good = token_of(library.address, "timed");
     let expired = sign(&json!({
@@ -89,7 +89,7 @@ fn what_is_no_good_token_needs_no_revocation() {
 }
 
 #[test]
-fn a_token_whose_time_is_to_come_is_revoked_before_it() {
+fn a_token_that_is_not_yet_valid_can_be_revoked() {
     let library = start();
     let token = sign(&json!({
         "iss": ISSUER, "exp": NOW + 60, "nbf": NOW + 10, "client_id": "timed", "iat": NOW,
@@ -101,12 +101,12 @@ fn a_token_whose_time_is_to_come_is_revoked_before_it() {
 }
 
 #[test]
-fn another_clients_token_is_refused_and_stays_good() {
+fn another_clients_token_is_refused_and_stays_valid() {
     let library = start();
     for take in [token_of, vision_token_of] {
         let token = take(library.address, "timed");
         for encoding in ENCODINGS {
-            // One that may ask about the token, too, may not revoke it.
+            // A client that may introspect the token may not revoke it.
             for client in ["reuser", "resource-issuer"] {
                 let request = about(REVOKE, encoding, client, &[("token", &token)]);
                 request.send(library.address).assert_refused(400, "unauthorized_client");
@@ -117,7 +117,7 @@ fn another_clients_token_is_refused_and_stays_good() {
 }
 
 #[test]
-fn a_hint_is_ignored() {
+fn a_token_type_hint_does_not_limit_a_revocation() {
     let library = start();
     for encoding in ENCODINGS {
         for hint in ["access_token", "refresh_token", "unknown", ""] {
@@ -130,11 +130,11 @@ fn a_hint_is_ignored() {
 }
 
 #[test]
-fn a_revoked_token_is_not_handed_out_again() {
+fn a_revoked_token_is_not_reused() {
     let library = start();
     for take in [token_of, vision_token_of] {
         let mut seen = HashSet::new();
-        // In the same second, in which all tokens without an id are the same by themselves.
+        // All in the same second, in which tokens without an id are byte-identical.
         for _ in 0..4 {
             let token = take(library.address, "reuser");
             assert!(seen.insert(token.clone()));
@@ -144,7 +144,8 @@ fn a_revoked_token_is_not_handed_out_again() {
             assert!(!is_active(library.address, "reuser", &token));
         }
     }
-    // Nor one that is not kept, as long as there is another to be had.
+    // A token that is not in the reuse cache is not issued either while a different one is
+    // possible.
     for lived_less in 0..16 {
         let token = vision_token_of(library.address, "timed");
         let told = introspect(library.address, "timed", &token).json();
@@ -161,11 +162,11 @@ fn a_revoked_token_is_not_handed_out_again() {
 }
 
 #[test]
-fn an_hour_after_its_time_a_revocation_is_forgotten() {
+fn a_revocation_is_dropped_an_hour_after_its_tokens_expiry() {
     let library = start();
     let token = token_of(library.address, "timed");
     assert_revoked(&revoke(library.address, "timed", &token));
-    // A clock that was set forward and back again makes it no better.
+    // The clock was set forward and back: the token is still revoked.
     library.clock.set(NOW + 3600 + 3599);
     assert_revoked(&revoke(library.address, "timed", &token_of(library.address, "timed")));
     library.clock.set(NOW);
@@ -200,7 +201,7 @@ fn a_revocation_survives_kill_9_and_a_restart() {
 }
 
 #[test]
-fn whatever_was_acknowledged_when_it_was_killed_is_there() {
+fn a_revocation_acknowledged_before_a_kill_is_on_disk() {
     let server = Program::start(home(), &SAME_ISSUER);
     let tokens: Vec<_> = (0..200).map(|_| token_of(server.address, "timed")).collect();
     let acknowledged = Mutex::new(HashSet::new());
@@ -233,13 +234,13 @@ fn whatever_was_acknowledged_when_it_was_killed_is_there() {
 }
 
 #[test]
-fn a_torn_last_line_is_left_out_and_said() {
+fn a_torn_last_line_is_dropped_with_a_warning() {
     let server = Program::start(home(), &SAME_ISSUER);
     let tokens: Vec<_> = (0..3).map(|_| token_of(server.address, "timed")).collect();
     assert_revoked(&revoke(server.address, "timed", &tokens[0]));
     let home = server.into_home();
     let whole = fs::read_to_string(home.path("state/revocations")).unwrap();
-    // A line that is whole but for its end was not acknowledged either.
+    // A line that lacks only its line break was not acknowledged either.
     for torn in ["1", "1790000000 jti:kGGv6zF", "1790000000 jti:kGGv6zFBu5FLUEcBWPGsQw"] {
         home.write("state/revocations", &format!("{whole}{torn}"));
         let checked = run(home.command(&["check"]));
@@ -259,7 +260,7 @@ fn a_torn_last_line_is_left_out_and_said() {
 }
 
 #[test]
-fn any_other_corruption_is_a_fault_with_file_and_line() {
+fn any_other_corruption_is_an_error_with_file_and_line() {
     let home = home();
     fs::create_dir(home.path("state")).unwrap();
     let good = "1790000000 jti:kGGv6zFBu5FLUEcBWPGsQw\n";
@@ -285,7 +286,7 @@ fn any_other_corruption_is_a_fault_with_file_and_line() {
 }
 
 #[test]
-fn of_two_servers_with_one_memory_only_the_first_revokes() {
+fn of_two_servers_with_one_state_directory_only_the_first_revokes() {
     let first = Program::start(home(), &SAME_ISSUER);
     let state = first.home.path("state");
     let arguments = [&SAME_ISSUER[..], &["--state", state.to_str().unwrap()]].concat();
@@ -304,8 +305,8 @@ fn assert_unavailable(response: &Response, seconds: &str) {
 }
 
 #[test]
-fn what_cannot_be_written_is_never_acknowledged() {
-    // Nobody can make a directory there, whoever runs the tests.
+fn a_revocation_that_cannot_be_written_is_not_acknowledged() {
+    // Not even root can create a directory there.
     let arguments = [&SAME_ISSUER[..], &["--state", "/proc/grantd-state"]].concat();
     let server = Program::start(home(), &arguments);
     let warning = server.log.wait_for(|line| line["level"] == "WARN" && line["error"].is_string());
@@ -315,7 +316,7 @@ fn what_cannot_be_written_is_never_acknowledged() {
     assert_unavailable(&server.ask(&request.header("X-Request-Id", "one")), "5");
     assert_eq!(server.log.of_request("one")["cause"], "revocation_not_written");
     assert!(is_active(server.address, "timed", &token));
-    // What needs no row is fine.
+    // A token that needs no record is acknowledged.
     assert_revoked(&revoke(server.address, "timed", "x"));
 }
 
@@ -326,7 +327,7 @@ fn a_directory_that_becomes_writable_is_used_from_then_on() {
     let server = Program::start(home, &SAME_ISSUER);
     let [one, two] = [(); 2].map(|()| token_of(server.address, "timed"));
     assert_revoked(&revoke(server.address, "timed", &one));
-    // Whoever clears it away takes the file from under the server: it makes it anew, in full.
+    // If the directory is removed under the server, the file is written again in full.
     fs::remove_dir_all(server.home.path("state")).unwrap();
     server.home.write("state", "in the way");
     assert_unavailable(&revoke(server.address, "timed", &two), "5");
@@ -338,7 +339,7 @@ fn a_directory_that_becomes_writable_is_used_from_then_on() {
 }
 
 #[test]
-fn a_full_disk_loses_nothing_that_was_acknowledged() {
+fn a_full_disk_loses_no_acknowledged_revocation() {
     let server = Program::start_without_room(home(), &SAME_ISSUER);
     let mut acknowledged = Vec::new();
     let refused = loop {
@@ -353,7 +354,8 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
         assert!(acknowledged.len() < 100, "the disk was never full");
     };
     assert!(!acknowledged.is_empty());
-    // Again, now that the end of the file is torn: the whole file fits no better.
+    // Once more, now that the end of the file is torn: rewriting the whole file does not fit
+    // either.
     assert_unavailable(&revoke(server.address, "timed", &refused), "5");
     let check = |server: &Program| {
         for token in &acknowledged {
@@ -369,7 +371,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
-fn beyond_the_limit_nothing_is_forgotten() {
+fn at_the_limit_a_new_revocation_is_refused_and_none_is_dropped() {
     let home = home();
     home.write("grantd.toml", "[limits]\nrevocations = 2\n");
     let arguments = [&SAME_ISSUER[..], &["--config", "grantd.toml"]].concat();
@@ -380,7 +382,7 @@ fn beyond_the_limit_nothing_is_forgotten() {
     let request = about(REVOKE, Encoding::Urlencoded, "timed", &[("token", &tokens[2])]);
     assert_unavailable(&server.ask(&request.header("X-Request-Id", "three")), "60");
     assert_eq!(server.log.of_request("three")["cause"], "revocations_full");
-    // What is there already takes no room.
+    // A token that is already revoked takes no room.
     assert_revoked(&revoke(server.address, "timed", &tokens[1]));
     for (token, is_good) in tokens.iter().zip([false, false, true]) {
         assert_eq!(is_active(server.address, "timed", token), is_good);

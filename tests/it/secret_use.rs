@@ -1,9 +1,10 @@
-//! When which secret was used last, as operators see it: in the metrics and of one client.
+//! The last use of each secret, in the metrics and in `client show`.
 
 use serde_json::{Value, json};
 
 use crate::support::command::run;
 use crate::support::home::{hash_of, secret_of};
+use crate::support::registry::client_json;
 use crate::support::{ENCODINGS, Home, Program, Request, request_of};
 
 fn home() -> Home {
@@ -12,10 +13,7 @@ fn home() -> Home {
         { "label": "old", "hash": hash_of(&secret_of("old")) },
         { "label": "new", "hash": hash_of(&secret_of("new")), "not_before": 1 },
     ]);
-    let client = json!({
-        "client_id": "a b/c", "secrets": secrets, "scopes": ["read"], "default_scopes": ["read"],
-    });
-    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    home.register(&[client_json("a b/c", &json!({ "secrets": secrets }))]);
     home
 }
 
@@ -59,10 +57,10 @@ fn each_successful_use_is_counted_by_label() {
     let last = secrets[0]["last_used"].as_u64().unwrap();
     let series = r#"grantd_secret_last_use_seconds{client="a b/c",label="old"}"#;
     assert_eq!(server.metric(series), last);
-    // Later than when this was written, and no more than the two clocks' seconds apart.
+    // Later than this test was written, and at most a second apart in the two sources.
     assert!(last > 1_760_000_000 && last >= secrets[1]["last_used"].as_u64().unwrap());
 
-    // `client show` asks for the same.
+    // `client show` prints the same.
     let admin = server.admin.to_string();
     let arguments = ["client", "show", "--id", "a b/c", "--admin", &admin];
     let show: Value =
@@ -80,9 +78,9 @@ fn each_successful_use_is_counted_by_label() {
 }
 
 #[test]
-fn who_is_not_registered_has_no_figures_and_the_public_has_none_at_all() {
+fn unknown_clients_and_the_public_listener_have_no_figures() {
     let server = Program::shared();
-    for id in ["nobody", ""] {
+    for id in ["unknown", ""] {
         let answer = Request::get(&format!("/clients/{id}")).send(server.admin);
         assert_eq!((answer.status, answer.json()), (404, json!({ "error": "no such client" })));
     }

@@ -1,13 +1,12 @@
-//! No secret and no token appears where operators look.
+//! No secret and no token is in logs, metrics or other output for operators.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use serde_json::json;
-
 use crate::support::canary::{CANARY, parts_of_token, refused};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::http::exchange_cut_off;
+use crate::support::registry::client_with_hash;
 use crate::support::sibling::USER;
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, demo_with, request_of};
 
@@ -63,10 +62,10 @@ fn no_secret_and_no_token_is_logged_or_counted() {
 }
 
 #[test]
-fn the_id_in_the_answer_finds_the_line_that_says_why() {
+fn the_request_id_of_an_answer_finds_its_cause_in_the_log() {
     let server = Program::shared();
     for encoding in ENCODINGS {
-        let unknown = request_of("nobody", "x", &[]);
+        let unknown = request_of("unknown", "x", &[]);
         let known = request_of("one-audience", "x", &[]);
         let ask = |parameters: &[(&str, &str)]| {
             let answer = server.ask(&Request::token(encoding, parameters));
@@ -74,7 +73,7 @@ fn the_id_in_the_answer_finds_the_line_that_says_why() {
             server.log.of_request(answer.header("x-request-id").unwrap())
         };
         let (unknown, known) = (ask(&unknown), ask(&known));
-        // The caller is told one thing, the operator two.
+        // The caller gets the same answer, the log has two causes.
         assert_eq!((&unknown["cause"], &unknown["client"]), (&"unknown_client".into(), &"".into()));
         let expected = (&"wrong_secret".into(), &"one-audience".into());
         assert_eq!((&known["cause"], &known["client"]), expected);
@@ -87,14 +86,14 @@ fn the_id_in_the_answer_finds_the_line_that_says_why() {
     }
 }
 
-/// Of the two demo secrets, made by argon2-cffi and Python's bcrypt.
+/// Hashes of the two demo secrets, made by argon2-cffi and Python's bcrypt.
 const ARGON2ID_OF_A_DEMO_SECRET: &str = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$WlgTyfM0yd2r4AqxcM7JFBPa0f5wyzzM+09iDZh1Pts";
 const BCRYPT_OF_A_DEMO_SECRET: &str =
     "$2b$04$TnE0l4bsgWyWTvjvvWPBke6KZ2NVrdtsTO4UyIBFZ8pVlY/1pwPxO";
 
-/// A demo secret is public under whatever hash it is stored.
+/// A demo secret is public under every hash.
 #[test]
-fn a_demo_secret_is_refused_wherever_the_demo_clients_may_not_be_served() {
+fn a_demo_secret_is_refused_where_demo_clients_are_not_allowed() {
     let clients = [
         ("fast", hash_of("abcdefghizklmnopponommnshfghzxxs")),
         ("argon", ARGON2ID_OF_A_DEMO_SECRET.to_owned()),
@@ -106,15 +105,15 @@ fn a_demo_secret_is_refused_wherever_the_demo_clients_may_not_be_served() {
         "other" => secret_of("other"),
         _ => USER.1.to_owned(),
     };
-    // What is stored as SHA-256 is found at the start already.
+    // A SHA-256 hash of one is found at the start.
     let start = |ids: &[&str], toml: &str, arguments: &[&str]| {
         let home = Home::new();
-        let stored = clients.iter().filter(|(id, _)| ids.contains(id)).map(|(id, hash)| {
-            json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }],
-                    "scopes": ["read"], "default_scopes": ["read"] })
-        });
+        let stored = clients
+            .iter()
+            .filter(|(id, _)| ids.contains(id))
+            .map(|(id, hash)| client_with_hash(id, hash));
         let stored: Vec<_> = stored.collect();
-        home.write("clients.json", &json!({ "clients": stored }).to_string());
+        home.register(&stored);
         home.write("grantd.toml", toml);
         Program::start(home, &[&["--config", "grantd.toml"], arguments].concat())
     };
@@ -136,7 +135,7 @@ fn a_demo_secret_is_refused_wherever_the_demo_clients_may_not_be_served() {
         assert!(server.metric(counted) >= 4, "{id}");
     }
     assert_eq!(statuses(&server, "other")[0].0, 200);
-    // Where they may be served, they are right.
+    // Where the demo clients are allowed, these are accepted.
     for (toml, arguments) in [("", &[][..]), (is_public, &["--allow-demo-clients"])] {
         let server = start(&["fast", "argon", "bcrypt"], toml, arguments);
         for id in ["fast", "argon", "bcrypt"] {

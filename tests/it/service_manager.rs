@@ -1,4 +1,4 @@
-//! What a service manager hands over and is told.
+//! Sockets from a service manager, and the notifications to it.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use crate::support::{Connection, DEMO, ENCODINGS, Encoding, GUARD, Home, Program, Request};
 
 #[test]
-fn a_socket_that_is_handed_over_is_served_and_nobody_is_refused_between_two_servers() {
+fn an_inherited_socket_is_served_and_refuses_no_connection_during_a_restart() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let hand_over = || socket.try_clone().unwrap().into();
@@ -18,7 +18,7 @@ fn a_socket_that_is_handed_over_is_served_and_nobody_is_refused_between_two_serv
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
 
-    // Nobody serves; whoever comes now waits.
+    // No server accepts at this moment, so a new connection waits in the backlog.
     let request = Request::token(Encoding::Multipart, &DEMO);
     let mut waiting = Connection::open(address);
     waiting.send(&request.to_bytes());
@@ -28,7 +28,7 @@ fn a_socket_that_is_handed_over_is_served_and_nobody_is_refused_between_two_serv
 }
 
 #[test]
-fn the_manager_is_told_when_the_server_is_ready_alive_and_stopping() {
+fn the_manager_is_notified_of_ready_watchdog_and_stopping() {
     let home = Home::new();
     let path = home.path("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -41,7 +41,7 @@ fn the_manager_is_told_when_the_server_is_ready_alive_and_stopping() {
     let path = path.to_str().unwrap();
     let variables = [("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "100000")];
     let mut server = Program::start_with(home, &[], &variables);
-    // The first sign of life may come first.
+    // The first watchdog message may come before it.
     let ready = (0..10).map(|_| told()).find(|message| *message != "WATCHDOG=1");
     assert_eq!(ready.as_deref(), Some("READY=1"));
     assert_eq!([told(), told(), told()], ["WATCHDOG=1"; 3]);

@@ -1,5 +1,5 @@
-//! The tables of settings and of registry fields, held against the program: it names all that it knows
-//! when it is given what it does not know.
+//! The tables of settings and of registry fields, compared with what the program accepts: an error
+//! about an unknown name lists all known names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ use crate::support::home::set_mode;
 
 const TABLES: &str = include_str!("../../docs/settings.md");
 
-/// The rows of the table below a heading, each cell without its back quotes.
+/// The rows of the table below a heading; each cell without its backquotes.
 fn rows(heading: &str) -> Vec<Vec<&'static str>> {
     let text = TABLES.split(&format!("\n## {heading}\n")).nth(1).expect("a heading");
     let text = text.split("\n## ").next().unwrap();
@@ -62,7 +62,7 @@ fn expected(home: &Home, arguments: &[&str]) -> Vec<String> {
     }
 }
 
-/// Every setting of the configuration file, and those of its tables by their path.
+/// Every setting of the configuration file; those of its tables by their path.
 fn accepted_settings() -> BTreeSet<String> {
     let of = |toml: &str| {
         let home = Home::new();
@@ -92,7 +92,7 @@ fn every_setting_is_in_the_table_and_no_other() {
 }
 
 #[test]
-fn every_flag_and_its_variable_are_in_the_table_and_no_other() {
+fn the_table_lists_exactly_the_flags_and_variables() {
     let home = Home::new();
     let help = run(home.command(&["serve", "--help"])).stdout;
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -240,7 +240,7 @@ fn every_default_in_the_table_and_what_it_needs_to_change_are_true() {
 }
 
 #[test]
-fn every_registry_field_is_in_the_table_and_no_other() {
+fn the_table_lists_exactly_the_registry_fields() {
     let check = |entry: &str| {
         let home = Home::new();
         home.write("clients.json", &format!("{{\"clients\": [{entry}]}}"));
@@ -249,7 +249,7 @@ fn every_registry_field_is_in_the_table_and_no_other() {
     let (fields, _) = check(r#"{"client_id": "a", "unheard": 1}"#);
     assert!(fields.len() > 20, "{fields:?}");
     let mut accepted: BTreeSet<_> = fields.into_iter().collect();
-    // These say what they must be.
+    // These fields are objects; their errors list the members.
     for (field, value) in [("secrets", "[{\"unheard\": 1}]"), ("rate_limit", "{\"unheard\": 1}")] {
         let (_, said) = check(&format!("{{\"client_id\": \"a\", \"{field}\": {value}}}"));
         let inside = said.split(['{', '}']).nth(1).unwrap_or_else(|| panic!("{said}"));

@@ -1,4 +1,4 @@
-//! The end of a process that has clients.
+//! Shutdown while clients are connected.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Connection, DEMO, ENCODINGS, Encoding, GUARD, Home, Program, Request};
 
-/// A request that the server has taken on and that lacks its body.
+/// A request that the server has begun to handle and whose body is missing.
 fn begin(server: &Program, request: &Request) -> Connection {
     let mut connection = Connection::open(server.address);
     connection.send(&request.clone().header("Expect", "100-continue").head());
@@ -20,7 +20,7 @@ fn stop(server: &Program) {
 }
 
 #[test]
-fn what_is_in_flight_is_answered_and_idle_connections_get_one_last_answer() {
+fn requests_in_flight_are_answered_and_idle_connections_get_one_last_answer() {
     let mut server = Program::configured("[limits]\ndrain_seconds = 50\n");
     for encoding in ENCODINGS {
         assert_eq!(server.ask(&Request::token(encoding, &DEMO)).status, 200);
@@ -52,7 +52,7 @@ fn what_is_in_flight_is_answered_and_idle_connections_get_one_last_answer() {
 }
 
 #[test]
-fn while_it_drains_it_is_not_ready_and_takes_nobody_new() {
+fn a_draining_server_is_not_ready_and_accepts_no_connection() {
     let mut server = Program::configured("[limits]\ndrain_seconds = 50\n");
     let request = Request::token(Encoding::Multipart, &DEMO);
     let mut in_flight = begin(&server, &request);
@@ -70,7 +70,7 @@ fn while_it_drains_it_is_not_ready_and_takes_nobody_new() {
 }
 
 #[test]
-fn a_connection_that_stays_idle_holds_the_end_up_no_longer_than_the_drain_time() {
+fn an_idle_connection_delays_the_end_by_the_drain_time_at_most() {
     let mut server = Program::configured("[limits]\ndrain_seconds = 1\n");
     let mut idle = Connection::open(server.address);
     assert_eq!(idle.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 200);
@@ -80,7 +80,7 @@ fn a_connection_that_stays_idle_holds_the_end_up_no_longer_than_the_drain_time()
 }
 
 #[test]
-fn a_client_that_never_finishes_is_left_behind_and_counted() {
+fn a_client_that_never_finishes_is_closed_and_counted() {
     let mut server = Program::configured("[limits]\ndrain_seconds = 1\n");
     let mut unfinished = begin(&server, &Request::token(Encoding::Urlencoded, &DEMO));
     server.terminate();

@@ -1,16 +1,17 @@
-//! Guessing is slowed, and no client is locked out by what others do.
+//! Guessing is slowed down, and no client is locked out by others.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::home::{registry, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{client_with_hash, registry_of, registry_with, secrets_json};
 use crate::support::{
     Connection, ENCODINGS, Encoding, Home, Program, Request, Response, request_of, wait_until,
 };
 
-/// Trusts loopback to say who is asking, and has small budgets.
+/// Accepts the client's address from loopback, and has small budgets.
 const TOML: &str = "trusted_proxies = [\"127.0.0.1\"]\n\
                     [failures]\nclient_failures = 3\nsource_failures = 5\nseconds = 3600\n";
 
@@ -34,7 +35,7 @@ fn throttled(server: &Program, budget: &str) -> u64 {
 }
 
 #[test]
-fn a_client_that_is_guessed_at_from_one_address_waits_there_and_nowhere_else() {
+fn failures_from_one_address_throttle_the_client_there_only() {
     let server = start();
     for _ in 0..3 {
         ask(&server, "192.0.2.1", "basic-only", "wrong").assert_refused(400, "invalid_client");
@@ -43,7 +44,7 @@ fn a_client_that_is_guessed_at_from_one_address_waits_there_and_nowhere_else() {
     refused.assert_refused(429, "invalid_request");
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1190..=1201).contains(&wait), "{wait}");
-    // The right secret learns nothing either, in whatever encoding and dialect.
+    // The right secret gets the same answer, in every encoding and dialect.
     for encoding in ENCODINGS {
         let secret = secret_of("basic-only");
         let right = request_of("basic-only", &secret, &[]);
@@ -67,20 +68,20 @@ fn a_client_that_is_guessed_at_from_one_address_waits_there_and_nowhere_else() {
 }
 
 #[test]
-fn an_address_that_names_many_clients_waits_but_not_for_those_it_is_known_as() {
+fn an_address_that_tries_many_clients_is_throttled_except_for_those_it_authenticated() {
     let server = start();
     assert_eq!(is_right(&server, "192.0.2.9", "post-only"), 200);
-    // Unknown clients and known ones count the same.
-    for client in ["nobody-1", "one-audience", "nobody-2", "two-audiences", "nobody-3"] {
+    // Unknown and known clients count alike.
+    for client in ["unknown-1", "one-audience", "unknown-2", "two-audiences", "unknown-3"] {
         ask(&server, "192.0.2.9", client, "wrong").assert_refused(400, "invalid_client");
     }
-    for client in ["nobody-4", "timed"] {
+    for client in ["unknown-4", "timed"] {
         ask(&server, "192.0.2.9", client, "wrong").assert_refused(429, "invalid_request");
     }
     assert_eq!(is_right(&server, "192.0.2.9", "timed"), 429);
     assert_eq!(is_right(&server, "192.0.2.9", "post-only"), 200);
     assert_eq!(is_right(&server, "192.0.2.10", "timed"), 200);
-    // One network of IPv6 is one place.
+    // One IPv6 network is one client network.
     for host in 1..=5 {
         let address = format!("2001:db8::{host}");
         ask(&server, &address, &format!("n{host}"), "x").assert_refused(400, "invalid_client");
@@ -90,26 +91,20 @@ fn an_address_that_names_many_clients_waits_but_not_for_those_it_is_known_as() {
     assert_eq!((throttled(&server, "client"), throttled(&server, "address")), (0, 4));
 }
 
-/// A client whose secret is short, beside those of the usual registry.
+/// The usual registry, and two clients whose secrets have a slow hash.
 fn home_with_slow(toml: &str) -> Home {
     let home = Home::new();
-    let mut document: Value = serde_json::from_str(&registry()).unwrap();
-    let clients = document["clients"].as_array_mut().unwrap();
-    let slow = |id: &str| {
-        json!({ "client_id": id, "secrets": [{ "label": "a", "hash": SLOW_HASH }],
-                "scopes": ["read"], "default_scopes": ["read"] })
-    };
-    clients.extend([slow("slow"), slow("other-slow")]);
-    home.write("clients.json", &document.to_string());
+    let slow = ["slow", "other-slow"].map(|id| client_with_hash(id, SLOW_HASH));
+    home.write("clients.json", &registry_with(&slow));
     home.write("grantd.toml", toml);
     home
 }
 
-/// The bcrypt hash of [`SLOW_SECRET`], at the lowest cost.
+/// A bcrypt hash of [`SLOW_SECRET`], at the lowest cost.
 const SLOW_HASH: &str = "$2b$04$TnE0l4bsgWyWTvjvvWPBke0IY9saIoaUKTCQv02BbpW.kmTM.H9Za";
 const SLOW_SECRET: &str = "imported-secret";
 
-/// What a server that trusts no proxy sees of a request: plain, or with one forwarding field.
+/// A request as seen by a server that trusts no proxy: plain, or with one forwarding field.
 const UNDECLARED: [Option<(&str, &str)>; 5] = [
     None,
     Some(("X-Forwarded-For", "192.0.2.1")),
@@ -119,7 +114,7 @@ const UNDECLARED: [Option<(&str, &str)>; 5] = [
 ];
 
 #[test]
-fn where_many_share_a_network_budgets_are_wider_and_random_secrets_have_none() {
+fn behind_an_undeclared_proxy_budgets_are_wider_and_random_secrets_have_none() {
     let toml = "[failures]\nclient_failures = 2\nsource_failures = 3\nseconds = 3600\n\
                 shared_factor = 2\n";
     for more in UNDECLARED {
@@ -139,7 +134,8 @@ fn where_many_share_a_network_budgets_are_wider_and_random_secrets_have_none() {
         }
         ask("slow", "wrong").assert_refused(429, "invalid_request");
         ask("slow", SLOW_SECRET).assert_refused(429, "invalid_request");
-        // Neither a neighbour that was right there nor one whose secret cannot be guessed waits.
+        // A client that was right from there before does not wait, nor does one whose secret cannot
+        // be guessed.
         assert_eq!(ask("other-slow", SLOW_SECRET).status, 200, "{more:?}");
         for _ in 0..20 {
             ask("post-only", "wrong").assert_refused(400, "invalid_client");
@@ -158,11 +154,9 @@ fn where_many_share_a_network_budgets_are_wider_and_random_secrets_have_none() {
 }
 
 #[test]
-fn unknown_ids_are_held_to_what_their_decoys_are_held_to() {
+fn unknown_ids_have_the_budgets_of_their_decoys() {
     let home = Home::new();
-    let client = json!({ "client_id": "slow", "secrets": [{ "label": "a", "hash": SLOW_HASH }],
-                         "scopes": ["read"], "default_scopes": ["read"] });
-    home.write("clients.json", &json!({ "clients": [client] }).to_string());
+    home.register(&[client_with_hash("slow", SLOW_HASH)]);
     home.write(
         "grantd.toml",
         "[failures]\nclient_failures = 1\nseconds = 3600\nshared_factor = 3\n",
@@ -177,7 +171,7 @@ fn unknown_ids_are_held_to_what_their_decoys_are_held_to() {
     }
 }
 
-/// Every question that takes a client's secret, with this one.
+/// Every request that takes a client's secret, with this one.
 pub(crate) fn questions(client: &str, secret: &str) -> Vec<Request> {
     let form = request_of(client, secret, &[]);
     let mut about = form.clone();
@@ -210,20 +204,20 @@ pub(crate) fn questions(client: &str, secret: &str) -> Vec<Request> {
     questions
 }
 
-/// With the queue of hashes held full, neither a guess nor the right secret is told from the other
-/// without a unit of the budget.
+/// While the hash queue is full, a guess and the right secret get the same answer unless a unit of
+/// the budget is spent.
 #[test]
-fn a_full_queue_is_no_oracle() {
+fn a_full_hash_queue_reveals_nothing_about_a_secret() {
     let toml = "trusted_proxies = [\"127.0.0.1\"]\n\
                 [failures]\nclient_failures = 30\nsource_failures = 100\nseconds = 3600\n\
                 [limits]\npassword_threads = 1\npassword_queue = 1\n";
     let home = home_with_slow(toml);
     let text = std::fs::read_to_string(home.clients()).unwrap();
     let mut document: Value = serde_json::from_str(&text).unwrap();
-    // A hash that takes 0.1 s or so, for those that hold the queue full.
+    // A hash that takes about 0.1 s, for the clients that keep the queue full.
     let holder = |id: String| {
         let hash = SLOW_HASH.replace("$04$", "$11$");
-        json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }] })
+        json!({ "client_id": id, "secrets": secrets_json(&hash) })
     };
     let holders = (0..HOLDERS).map(|index| holder(format!("holder-{index}")));
     document["clients"].as_array_mut().unwrap().extend(holders);
@@ -233,7 +227,7 @@ fn a_full_queue_is_no_oracle() {
     let from =
         |address: &str, request: Request| server.ask(&request.header("X-Forwarded-For", address));
     let right = || questions("slow", SLOW_SECRET);
-    // It has logged in from there before: its secret is remembered.
+    // The client has authenticated from there before, so its secret is cached.
     assert_eq!(from("192.0.2.1", right().remove(0)).status, 200);
 
     let is_over = AtomicBool::new(false);
@@ -242,7 +236,7 @@ fn a_full_queue_is_no_oracle() {
             let (server, is_over) = (&server, &is_over);
             scope.spawn(move || {
                 let id = format!("holder-{index}");
-                // Always from elsewhere, or their own budgets would end.
+                // From a new address each time, or their own budgets would run out.
                 for guess in 0..60_000 {
                     if is_over.load(Ordering::Relaxed) {
                         return;
@@ -257,7 +251,7 @@ fn a_full_queue_is_no_oracle() {
         }
         wait_until(|| server.metric("grantd_password_queue ") == 1);
         let mut answers = Vec::new();
-        // Where it is not known, and where it is.
+        // From an address without and with an earlier success.
         for address in ["192.0.2.7", "192.0.2.1"] {
             let guess = |at: usize| {
                 let question = questions("slow", &format!("{address}-{at}")).swap_remove(at % 12);
@@ -282,41 +276,39 @@ fn a_full_queue_is_no_oracle() {
         }
     }
     assert_eq!(throttled(&server, "client"), before + 48);
-    // From elsewhere, the right secret is right.
+    // From another address the right secret is accepted.
     assert_eq!(from("192.0.2.2", right().remove(0)).status, 200);
 }
 
-/// Clients that hold the queue full.
+/// Clients that keep the queue full.
 const HOLDERS: usize = 4;
 
-/// Of [`SLOW_SECRET`] too, and takes eight times as long.
+/// Another hash of [`SLOW_SECRET`], which takes eight times as long.
 const SLOWER_HASH: &str = "$2b$07$TnE0l4bsgWyWTvjvvWPBkeMTOgZU.dN39icu1u2K.Dh0VS//lJ87a";
 const LOGINS: usize = 40;
 
-/// Whose secrets the flood guesses at.
+/// The clients whose secrets the flood guesses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Guessed {
-    /// Of clients that log in for the first time meanwhile.
+    /// Clients that authenticate for the first time meanwhile.
     New,
-    /// Of one that was right at each address of the flood.
+    /// A client that was right from each address of the flood before.
     Insider,
 }
 
-/// One address, and then two hundred, guess over 70 connections, so that the queue of hashes is as
-/// full as they can make it. How many first logins of clients elsewhere succeed meanwhile, and how
-/// many of clients that were right there before and whose secrets are not remembered?
+/// First one address, then two hundred, guess over 70 connections, so that the hash queue is as
+/// full as they can make it. Returns how many first logins of clients elsewhere succeed meanwhile,
+/// and how many logins of clients that were right from there before and whose secrets are not
+/// cached.
 fn logins_under_a_flood(addresses: usize, guessed: Guessed) -> [usize; 2] {
     let home = Home::new();
-    let client = |id: String, hash: &str| {
-        json!({ "client_id": id, "secrets": [{ "label": "a", "hash": hash }],
-                "scopes": ["read"], "default_scopes": ["read"] })
-    };
     let registry = |hash_of_known: &str| {
-        let new = (0..LOGINS).map(|index| client(format!("new-{index}"), SLOWER_HASH));
-        let known = (0..LOGINS).map(|index| client(format!("known-{index}"), hash_of_known));
-        let insider = client("insider".to_owned(), hash_of_known);
+        let new = (0..LOGINS).map(|index| client_with_hash(&format!("new-{index}"), SLOWER_HASH));
+        let known =
+            (0..LOGINS).map(|index| client_with_hash(&format!("known-{index}"), hash_of_known));
+        let insider = client_with_hash("insider", hash_of_known);
         let clients: Vec<_> = new.chain(known).chain([insider]).collect();
-        json!({ "clients": clients }).to_string()
+        registry_of(&clients)
     };
     home.write("clients.json", &registry(SLOW_HASH));
     home.write("grantd.toml", "trusted_proxies = [\"127.0.0.1\"]\n");
@@ -333,7 +325,7 @@ fn logins_under_a_flood(addresses: usize, guessed: Guessed) -> [usize; 2] {
             assert_eq!(answer.status, 200);
         }
     }
-    // Their secrets are stored anew, so that none is remembered.
+    // The secrets get new hashes, so that none is cached.
     server.home.write("clients.json", &registry(SLOWER_HASH));
     server.hang_up();
     wait_until(|| server.metric("grantd_snapshot_generation ") == 2);
@@ -375,26 +367,26 @@ fn logins_under_a_flood(addresses: usize, guessed: Guessed) -> [usize; 2] {
 }
 
 #[test]
-fn a_flood_from_one_address_holds_up_no_login_from_elsewhere() {
+fn a_flood_from_one_address_delays_no_login_from_elsewhere() {
     let [new, known] = logins_under_a_flood(1, Guessed::New);
     assert!(new >= 38 && known >= 38, "{new} and {known} of {LOGINS}");
 }
 
 #[test]
-fn a_flood_from_many_addresses_holds_up_no_client_that_is_known() {
+fn a_flood_from_many_addresses_delays_no_known_client() {
     let [_, known] = logins_under_a_flood(200, Guessed::New);
     assert!(known >= 38, "{known} of {LOGINS}");
 }
 
-/// It was right at each of the addresses from which its secret is guessed at now.
+/// The client was right from each of the addresses that now guess its secret.
 #[test]
-fn a_client_that_is_known_everywhere_holds_up_no_other_that_is_known() {
+fn guesses_at_a_client_known_everywhere_delay_no_other_known_client() {
     let [_, known] = logins_under_a_flood(60, Guessed::Insider);
     assert!(known >= 38, "{known} of {LOGINS}");
 }
 
 #[test]
-fn what_is_no_guess_costs_nothing() {
+fn errors_other_than_a_wrong_secret_cost_nothing() {
     let server = start();
     for _ in 0..10 {
         let secret = secret_of("post-only");
@@ -410,14 +402,14 @@ fn what_is_no_guess_costs_nothing() {
 }
 
 #[test]
-fn the_log_has_the_address_that_a_trusted_proxy_states_and_no_other() {
+fn the_log_has_the_address_stated_by_a_trusted_proxy_only() {
     let trusting = start();
-    let trusted = ask(&trusting, "203.0.113.9, 192.0.2.7", "nobody", "x");
+    let trusted = ask(&trusting, "203.0.113.9, 192.0.2.7", "unknown", "x");
     let id = trusted.header("x-request-id").unwrap();
     assert_eq!(trusting.log.of_request(id)["address"], "192.0.2.7");
 
     let server = Program::shared();
-    let untrusted = ask(&server, "192.0.2.7", "nobody", "x");
+    let untrusted = ask(&server, "192.0.2.7", "unknown", "x");
     let line = server.log.of_request(untrusted.header("x-request-id").unwrap());
     assert_eq!(line.get("address"), None);
     assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"));

@@ -1,4 +1,4 @@
-//! `POST /connect/token`: the documented example, the token in it, and what it is for.
+//! `POST /connect/token`: the documented example, its token, and the audience.
 
 use std::collections::HashSet;
 
@@ -80,7 +80,7 @@ fn the_token_is_an_access_token_of_rfc_9068() {
 }
 
 #[test]
-fn every_token_has_an_id_of_its_own() {
+fn every_token_has_a_unique_id() {
     let server = Program::shared();
     let ids: HashSet<String> = (0..20)
         .map(|index| {
@@ -92,7 +92,7 @@ fn every_token_has_an_id_of_its_own() {
 }
 
 #[test]
-fn static_claims_and_lifetime_are_the_clients_own() {
+fn static_claims_and_lifetime_come_from_the_client() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let secret = "abcdefghizklmnopponommnshfghzxxs";
@@ -108,7 +108,7 @@ fn static_claims_and_lifetime_are_the_clients_own() {
     }
 }
 
-/// Asks for a token of a client with two audiences (or one), with these `resource` parameters.
+/// Asks for a token of a client with one or two audiences, with these `resource` parameters.
 fn ask_for(server: &Program, encoding: Encoding, client: &str, resources: &[&str]) -> Response {
     let secret = secret_of(client);
     let resources: Vec<_> = resources.iter().map(|&resource| ("resource", resource)).collect();
@@ -116,7 +116,7 @@ fn ask_for(server: &Program, encoding: Encoding, client: &str, resources: &[&str
 }
 
 #[test]
-fn the_audience_is_what_was_registered_or_asked_for() {
+fn the_audience_is_the_registered_or_the_requested_one() {
     const ONE: &str = "https://api.example/one";
     const TWO: &str = "urn:example:two";
     let server = Program::shared();
@@ -143,7 +143,7 @@ fn the_audience_is_what_was_registered_or_asked_for() {
 }
 
 #[test]
-fn a_resource_that_is_not_the_clients_is_an_invalid_target() {
+fn a_resource_that_is_not_registered_is_an_invalid_target() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         for resources in [
@@ -165,12 +165,13 @@ fn a_resource_that_is_not_the_clients_is_an_invalid_target() {
 }
 
 #[test]
-fn clock_and_random_bytes_decide_everything_about_a_token() {
+fn a_token_depends_on_the_clock_and_the_random_bytes_only() {
     for encoding in ENCODINGS {
         let server = Library::start(Home::new(), "https://auth.example", 1_790_000_000);
         let ask = || Request::token(encoding, &DEMO).send(server.address);
         let first = Token::verified(&ask(), server.address);
-        // The first nine of the counted words are keys and the process's name; two make a token's id.
+        // The first nine words of the counter are keys and the process's name; two words make a
+        // token's id.
         assert_eq!(
             first.claims_text,
             r#"{"iss":"https://auth.example","exp":1790003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1790000000,"jti":"AAAAAAAAAAoAAAAAAAAACw","scope":"external-api"}"#
@@ -199,7 +200,7 @@ fn the_same_random_bytes_and_time_make_the_same_answer() {
 }
 
 #[test]
-fn a_request_id_is_kept_if_it_is_harmless_and_made_otherwise() {
+fn a_safe_request_id_is_kept_and_any_other_replaced() {
     let server = Program::shared();
     let ask = |id: &str| {
         let request = Request::token(Encoding::Urlencoded, &DEMO).header("X-Request-Id", id);

@@ -1,8 +1,8 @@
-//! Cases that token servers have got wrong.
+//! Cases that other token servers have got wrong.
 
 use crate::support::form::percent_encode;
-use crate::support::home::{ODD_SECRET, PERCENT_SECRET};
 use crate::support::http::{count_answers, exchange, exchange_cut_off};
+use crate::support::registry::{ODD_SECRET, PERCENT_SECRET};
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Program, Request, TOKEN, demo_with, demo_without,
 };
@@ -11,7 +11,7 @@ const BASIC: &str = "demo-client:demo-secret-for-local-use-only-0001";
 const GRANT: [(&str, &str); 1] = [("grant_type", "client_credentials")];
 
 #[test]
-fn basic_with_characters_that_encodings_lose() {
+fn basic_keeps_characters_that_form_encoding_changes() {
     let server = Program::shared();
     let secret = percent_encode(ODD_SECRET.as_bytes());
     assert!(["+", "%25", "%26", "%2B"].iter().all(|part| secret.contains(part)), "{secret}");
@@ -19,7 +19,7 @@ fn basic_with_characters_that_encodings_lose() {
         let request = Request::token(encoding, &GRANT);
         let answer = server.ask(&request.clone().basic(&format!("an%3Aidentifier:{secret}")));
         assert_eq!((answer.status, &answer.json()["scope"]), (200, &"read".into()));
-        // With `+` for a plus sign another secret is meant.
+        // With `+` for a plus sign the secret is a different one.
         let wrong = secret.replace("%2B", "+");
         let answer = server.ask(&request.basic(&format!("an%3Aidentifier:{wrong}")));
         answer.assert_refused(401, "invalid_client");
@@ -27,7 +27,7 @@ fn basic_with_characters_that_encodings_lose() {
 }
 
 #[test]
-fn bad_percent_encoding() {
+fn bad_percent_encoding_is_refused() {
     let server = Program::shared();
     let demo =
         String::from_utf8(crate::support::form::encode(Encoding::Urlencoded, &DEMO)).unwrap();
@@ -42,7 +42,7 @@ fn bad_percent_encoding() {
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &DEMO).with_target(&format!("{TOKEN}?a=%zz"));
         server.ask(&request).assert_refused(400, "invalid_request");
-        // In Basic many clients never encode: there the half is taken as it stands.
+        // In Basic, many clients do not encode: such a half is taken raw.
         let request = Request::token(encoding, &GRANT).basic(&format!("percent:{PERCENT_SECRET}"));
         let raw = server.metric("grantd_raw_basic_pairs_total");
         assert_eq!(server.ask(&request).status, 200);
@@ -51,7 +51,7 @@ fn bad_percent_encoding() {
 }
 
 #[test]
-fn authorization_that_is_not_basic_credentials() {
+fn authorization_that_is_not_basic_credentials_is_refused() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         for value in [
@@ -84,7 +84,7 @@ fn authorization_that_is_not_basic_credentials() {
 fn an_empty_secret_never_matches() {
     let server = Program::shared();
     for encoding in ENCODINGS {
-        for client in ["demo-client", "no-secret", "nobody"] {
+        for client in ["demo-client", "no-secret", "unknown"] {
             let body = [GRANT[0], ("client_id", client), ("client_secret", "")];
             let answer = server.ask(&Request::token(encoding, &body));
             answer.assert_refused(400, "invalid_client");
@@ -95,7 +95,7 @@ fn an_empty_secret_never_matches() {
 }
 
 #[test]
-fn body_beside_basic() {
+fn credentials_in_both_body_and_header_are_refused() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let with = |more: &[(&str, &str)]| {
@@ -112,7 +112,7 @@ fn body_beside_basic() {
 }
 
 #[test]
-fn a_chunked_body_is_a_body() {
+fn a_chunked_body_is_accepted() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         for size in [1, 7, 4096] {
@@ -120,7 +120,7 @@ fn a_chunked_body_is_a_body() {
             connection.send(&Request::token(encoding, &DEMO).to_chunked_bytes(size));
             let answer = connection.read_answer();
             assert_eq!((answer.status, &answer.json()["expires_in"]), (200, &3600.into()));
-            // The message ended where it ended: the connection is good for another.
+            // The message ended at the last chunk, so the connection can be used again.
             assert_eq!(connection.ask(&Request::token(encoding, &DEMO)).status, 200);
         }
     }
@@ -134,13 +134,13 @@ fn content_length_zero_is_an_empty_form() {
     assert_eq!((answer.status, answer.text()), (400, r#"{"error":"invalid_request"}"#));
     let answer = server.ask(&Request::new("POST", TOKEN).body(""));
     assert_eq!((answer.status, answer.text()), (400, r#"{"error":"invalid_request"}"#));
-    // A multipart body without its closing boundary is cut off, however short.
+    // A multipart body without its closing boundary is truncated, even if it is empty.
     let empty = Request::new("POST", TOKEN).typed_body(Encoding::Multipart.content_type(), "");
     server.ask(&empty).assert_refused(400, "invalid_request");
 }
 
 #[test]
-fn content_length_longer_than_the_body() {
+fn a_body_shorter_than_its_content_length_is_not_answered() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &DEMO).header("X-Request-Id", "cut-off");
@@ -156,7 +156,7 @@ fn content_length_longer_than_the_body() {
 }
 
 #[test]
-fn content_length_shorter_than_the_body() {
+fn a_body_ends_at_its_content_length() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &DEMO);
@@ -166,9 +166,9 @@ fn content_length_shorter_than_the_body() {
             bytes.extend(format!("Content-Length: {length}\r\n\r\n").bytes());
             bytes.extend(request.body_bytes());
             let said = exchange(server.address, &bytes);
-            // The message is what its length says; the rest is no message at all.
+            // The message is as long as it says; the rest is not a request.
             if encoding == Encoding::Multipart && missing == 1 {
-                // Cut within the line break behind the closing boundary: a whole form.
+                // Truncated within the line break after the closing boundary, the form is whole.
                 assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", said.escape_ascii());
             } else {
                 assert!(said.starts_with(b"HTTP/1.1 400 "), "{}", said.escape_ascii());
@@ -180,7 +180,7 @@ fn content_length_shorter_than_the_body() {
 }
 
 #[test]
-fn a_client_that_leaves_in_the_middle_of_its_body_gets_nothing() {
+fn a_client_that_disconnects_within_its_body_gets_no_token() {
     let server = Program::start(crate::support::Home::new(), &[]);
     for (index, encoding) in ENCODINGS.into_iter().enumerate() {
         let id = format!("gone-{index}");
@@ -194,7 +194,7 @@ fn a_client_that_leaves_in_the_middle_of_its_body_gets_nothing() {
 }
 
 #[test]
-fn a_byte_order_mark_hides_no_parameter() {
+fn a_body_with_a_byte_order_mark_is_refused() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let form = crate::support::form::encode(encoding, &DEMO);
@@ -208,7 +208,7 @@ fn a_byte_order_mark_hides_no_parameter() {
 }
 
 #[test]
-fn bad_utf_8_as_it_stands() {
+fn raw_bytes_that_are_not_utf_8_are_refused() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let form = crate::support::form::encode(encoding, &demo_with(&[("x", "MARK")]));
@@ -220,7 +220,7 @@ fn bad_utf_8_as_it_stands() {
 }
 
 #[test]
-fn a_charset_other_than_utf_8() {
+fn a_charset_other_than_utf_8_is_refused() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         let ask = |charset: &str| {
@@ -241,7 +241,7 @@ fn a_charset_other_than_utf_8() {
 }
 
 #[test]
-fn a_content_type_that_is_none_of_the_two() {
+fn another_content_type_is_refused() {
     const NAMES_BOTH: &str =
         "The body must be multipart/form-data or application/x-www-form-urlencoded.";
     let server = Program::shared();
@@ -287,7 +287,7 @@ fn the_case_of_a_media_type_does_not_matter() {
 }
 
 #[test]
-fn a_compressed_body_is_not_read() {
+fn a_compressed_body_is_refused() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         for coding in ["gzip", "deflate", "br", "identity, gzip"] {
@@ -300,7 +300,7 @@ fn a_compressed_body_is_not_read() {
 }
 
 #[test]
-fn a_scope_with_a_line_feed() {
+fn a_scope_with_a_line_feed_is_refused() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         for scope in ["external-api\n", "external-api\nall", "\nexternal-api", "external-api\r\n"] {

@@ -1,7 +1,8 @@
-//! The rules of the token endpoint, by their numbers. 5 (slowing down guesses) and the half of 20
-//! that is about mixed password hashes have nothing to hold yet.
+//! The rules of the token endpoint, by number. Rule 5 (throttling) and the part of rule 20 about
+//! slow hashes are tested in `throttle.rs` and `password_hashes.rs`.
 
-use crate::support::home::{ODD_SECRET, PERCENT_SECRET, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{ODD_SECRET, PERCENT_SECRET};
 use crate::support::{
     DEMO, ENCODINGS, Encoding, Program, Request, Response, TOKEN, Token, demo_with, demo_without,
     request_of,
@@ -10,7 +11,7 @@ use crate::support::{
 const BASIC: &str = "demo-client:demo-secret-for-local-use-only-0001";
 const GRANT: [(&str, &str); 1] = [("grant_type", "client_credentials")];
 
-/// Asks in both encodings, and hands each answer over.
+/// Asks in both encodings and passes each answer to `check`.
 #[track_caller]
 fn ask_both(parameters: &[(&str, &str)], mut check: impl FnMut(&Response)) {
     let server = Program::shared();
@@ -26,7 +27,7 @@ fn assert_granted(answer: &Response) {
 }
 
 #[test]
-fn rule_01_only_post_asks_for_a_token() {
+fn rule_01_only_post_gets_a_token() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         for method in ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "post", "PROPFIND"] {
@@ -40,7 +41,7 @@ fn rule_01_only_post_asks_for_a_token() {
 }
 
 #[test]
-fn rule_02_nothing_of_a_token_request_is_taken_from_the_uri() {
+fn rule_02_parameters_in_the_uri_are_refused() {
     let server = Program::shared();
     let [id, secret, grant] = DEMO.map(|(name, value)| format!("{name}={value}"));
     for encoding in ENCODINGS {
@@ -70,7 +71,7 @@ fn rule_02_nothing_of_a_token_request_is_taken_from_the_uri() {
 }
 
 #[test]
-fn rule_03_one_client_authentication_a_request() {
+fn rule_03_two_client_authentications_are_refused() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         for more in [
@@ -98,13 +99,13 @@ fn rule_04_basic_halves_are_form_decoded_and_split_at_the_first_colon() {
     for encoding in ENCODINGS {
         let basic = |pair: &str| server.ask(&Request::token(encoding, &GRANT).basic(pair));
         assert_granted(&basic(BASIC));
-        // A client that encodes: RFC 6749, section 2.3.1.
+        // A client that encodes (RFC 6749, section 2.3.1).
         assert_granted(&basic(&format!("an%3Aidentifier:{odd}")));
         assert_granted(&basic(&format!("an%3aidentifier:{}", odd.to_lowercase_triplets())));
         assert_granted(&basic("demo%2Dclient:demo-secret-for-local-use-only-0001"));
-        // One that does not, with a secret that is no form encoding.
+        // A client that does not, with a secret that is not a valid form encoding.
         assert_granted(&basic(&format!("percent:{PERCENT_SECRET}")));
-        // The id ends at the first colon: `an` is no client.
+        // The id ends at the first colon, and `an` is not a client.
         basic(&format!("an:identifier:{odd}")).assert_refused(401, "invalid_client");
 
         for scheme in ["basic", "BASIC", "bAsIc"] {
@@ -123,7 +124,7 @@ trait Triplets {
 }
 
 impl Triplets for str {
-    /// Hexadecimal digits may be of either case (RFC 3986, section 2.1).
+    /// Hexadecimal digits may be in either case (RFC 3986, section 2.1).
     fn to_lowercase_triplets(&self) -> String {
         let mut parts = self.split('%');
         let first = parts.next().unwrap_or_default().to_owned();
@@ -151,7 +152,7 @@ fn rule_06_repeated_parameters_are_refused() {
     ] {
         ask_both(&demo_with(more), |answer| answer.assert_refused(400, "invalid_request"));
     }
-    // One in the body and one in the query are two as well.
+    // One in the body and one in the query count as two.
     let server = Program::shared();
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &demo_with(&[("trace", "1")]));
@@ -188,7 +189,7 @@ fn rule_08_an_empty_value_counts_as_absent() {
 }
 
 #[test]
-fn rule_09_everything_is_utf_8() {
+fn rule_09_parameters_are_utf_8() {
     let server = Program::shared();
     for encoding in ENCODINGS {
         for bad in [&b"\xff"[..], b"a\xc3(", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80"] {
@@ -220,7 +221,7 @@ fn rule_10_client_id_and_secret_are_printable_ascii() {
 }
 
 #[test]
-fn rule_11_grant_type_decides_first() {
+fn rule_11_grant_type_is_checked_first() {
     ask_both(&demo_without(&["grant_type"]), |answer| {
         answer.assert_refused(400, "invalid_request");
         assert_eq!(answer.text(), r#"{"error":"invalid_request"}"#);
@@ -312,7 +313,7 @@ fn rule_16_without_scope_there_is_the_default_or_none() {
 }
 
 #[test]
-fn rule_17_a_token_is_json_that_nobody_may_keep() {
+fn rule_17_the_answer_is_json_with_no_store() {
     ask_both(&DEMO, |answer| {
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("content-type"), Some("application/json"));
@@ -322,7 +323,7 @@ fn rule_17_a_token_is_json_that_nobody_may_keep() {
 }
 
 #[test]
-fn rule_18_errors_are_400_and_401_where_authorization_was_used() {
+fn rule_18_errors_are_400_or_401_if_authorization_was_used() {
     let wrong = [demo_without(&["client_secret"]), vec![("client_secret", "wrong")]].concat();
     ask_both(&wrong, |answer| answer.assert_refused(400, "invalid_client"));
     let server = Program::shared();
@@ -331,7 +332,7 @@ fn rule_18_errors_are_400_and_401_where_authorization_was_used() {
         answer.assert_refused(401, "invalid_client");
         let challenge = answer.header("www-authenticate").unwrap();
         assert!(challenge.starts_with("Basic realm=\""), "{challenge}");
-        // A fault that is not the client's identity stays 400, header or not.
+        // A fault that is not about client authentication stays 400, with or without the header.
         let scope = [("grant_type", "client_credentials"), ("scope", "nothing")];
         let answer = server.ask(&Request::token(encoding, &scope).basic(BASIC));
         answer.assert_refused(400, "invalid_scope");
@@ -339,7 +340,7 @@ fn rule_18_errors_are_400_and_401_where_authorization_was_used() {
 }
 
 #[test]
-fn rule_19_descriptions_are_plain_and_never_echo() {
+fn rule_19_descriptions_do_not_echo_the_request() {
     const CANARY: &str = "Kanarienvogel";
     let server = Program::shared();
     let canary = |name: &'static str| [demo_without(&[name]), vec![(name, CANARY)]].concat();
@@ -372,11 +373,11 @@ fn rule_19_descriptions_are_plain_and_never_echo() {
 }
 
 #[test]
-fn rule_20_nobody_learns_which_clients_there_are() {
+fn rule_20_answers_do_not_reveal_which_clients_exist() {
     let server = Program::shared();
     let clients = [
-        ("nobody-of-this-name", "x".repeat(40)),
-        ("nobody-of-this-name", "x".to_owned()),
+        ("unregistered-client", "x".repeat(40)),
+        ("unregistered-client", "x".to_owned()),
         ("one-audience", "x".repeat(40)),
         ("one-audience", secret_of("two-audiences")),
         ("disabled", secret_of("disabled")),
@@ -395,17 +396,17 @@ fn rule_20_nobody_learns_which_clients_there_are() {
         });
         assert_all_alike(&in_header.collect::<Vec<_>>(), 401);
     }
-    // The methods that a client may use are nobody's business either.
+    // The methods that a client may use are not revealed either.
     let secret = secret_of("basic-only");
     let wrong_method =
         Request::token(Encoding::Urlencoded, &request_of("basic-only", &secret, &[]));
-    let unknown = Request::token(Encoding::Urlencoded, &request_of("nobody", &secret, &[]));
+    let unknown = Request::token(Encoding::Urlencoded, &request_of("unknown", &secret, &[]));
     assert_all_alike(&[server.ask(&wrong_method), server.ask(&unknown)], 400);
     let secret = secret_of("post-only");
     let basic = |id: &str| {
         server.ask(&Request::token(Encoding::Multipart, &GRANT).basic(&format!("{id}:{secret}")))
     };
-    assert_all_alike(&[basic("post-only"), basic("nobody")], 401);
+    assert_all_alike(&[basic("post-only"), basic("unknown")], 401);
 }
 
 #[track_caller]

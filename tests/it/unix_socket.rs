@@ -1,4 +1,4 @@
-//! Listening on a Unix socket: what stands at its path, and who may connect.
+//! Listening on a Unix socket: the file at its path, and who may connect.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
@@ -10,7 +10,7 @@ use crate::support::{Home, Program, wait_until};
 
 const ISSUER: [&str; 2] = ["--issuer", "http://localhost"];
 
-/// The arguments of a server that is to listen at `s`, with its public or its admin listener.
+/// The arguments of a server that listens at `s`, with its public or its admin listener.
 fn listening_at_s() -> [[&'static str; 4]; 2] {
     [
         ["--listen", "unix:s", "--admin-listen", "127.0.0.1:0"],
@@ -31,7 +31,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_file_that_is_no_socket_stays() {
+fn a_file_that_is_not_a_socket_is_kept() {
     let home = Home::new();
     let file = home.write("s", "precious");
     assert_refused(&home, "a file is there, and no socket");
@@ -43,7 +43,7 @@ fn a_file_that_is_no_socket_stays() {
     assert!(fs::symlink_metadata(&file).unwrap().is_symlink() && home.clients().exists());
     fs::remove_file(&file).unwrap();
 
-    // To a socket that nobody listens on.
+    // A symlink to a socket without a listener.
     drop(UnixListener::bind(home.path("left")).unwrap());
     symlink("left", &file).unwrap();
     assert_refused(&home, "a file is there, and no socket");
@@ -60,7 +60,7 @@ fn a_file_that_is_no_socket_stays() {
 }
 
 #[test]
-fn a_socket_that_is_listened_on_stays() {
+fn a_socket_in_use_is_kept() {
     let home = Home::new();
     let file = home.path("s");
     let listener = UnixListener::bind(&file).unwrap();
@@ -69,7 +69,7 @@ fn a_socket_that_is_listened_on_stays() {
     drop(listener);
     fs::remove_file(&file).unwrap();
 
-    // One that has no room for more connections is no less alive.
+    // A listener with a full backlog is in use, too.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let socket = tokio::net::UnixSocket::new_stream().unwrap();
@@ -86,7 +86,7 @@ fn a_socket_that_is_listened_on_stays() {
 }
 
 #[test]
-fn a_socket_of_another_kind_stays() {
+fn a_datagram_socket_is_kept() {
     let home = Home::new();
     let _datagrams = UnixDatagram::bind(home.path("s")).unwrap();
     assert_refused(&home, "a socket is there that may be in use: ");
@@ -94,7 +94,7 @@ fn a_socket_of_another_kind_stays() {
 }
 
 #[test]
-fn a_socket_that_was_left_behind_is_replaced() {
+fn a_stale_socket_is_replaced() {
     let mut home = Home::new();
     drop(UnixListener::bind(home.path("s")).unwrap());
     for arguments in listening_at_s() {
@@ -105,13 +105,13 @@ fn a_socket_that_was_left_behind_is_replaced() {
             Program::start(home, &arguments[2..])
         };
         UnixStream::connect(server.home.path("s")).unwrap();
-        // Killed: its socket stays for the next one to find.
+        // After the kill the socket stays, and the next server finds it.
         home = server.into_home();
         assert!(home.path("s").exists());
     }
 }
 
-/// The support always listens on TCP; here there is a socket as well.
+/// The support code always listens on TCP; this adds a Unix socket.
 fn start_on_s(home: Home, arguments: &[&str]) -> Program {
     let server = Program::start(home, &["--listen", arguments[1], "--issuer", ISSUER[1]]);
     wait_until(|| server.home.path("s").exists());
@@ -119,7 +119,7 @@ fn start_on_s(home: Home, arguments: &[&str]) -> Program {
 }
 
 #[test]
-fn owner_and_group_may_connect_or_who_the_setting_says() {
+fn the_socket_has_mode_660_or_the_configured_one() {
     let home = Home::new();
     home.write("text.toml", "socket_mode = \"0600\"\n");
     home.write("number.toml", "socket_mode = 0o666\n");
@@ -132,7 +132,7 @@ fn owner_and_group_may_connect_or_who_the_setting_says() {
         ("", "620", 0o620),
     ] {
         let sockets = ["--listen", "unix:s", "--admin-listen", "unix:a", "--issuer", ISSUER[1]];
-        // An empty variable is an unset one.
+        // An empty variable counts as unset.
         let variables = [("GRANTD_SOCKET_MODE", variable), ("GRANTD_CONFIG", config)];
         let variables = &variables[..if config.is_empty() { 1 } else { 2 }];
         let server = Program::start_with(home.take().unwrap(), &sockets, variables);
@@ -144,7 +144,7 @@ fn owner_and_group_may_connect_or_who_the_setting_says() {
 }
 
 #[test]
-fn a_mode_that_is_none_is_named_with_its_place() {
+fn an_invalid_socket_mode_is_refused_with_its_place() {
     let home = Home::new();
     for (toml, says) in [
         ("socket_mode = 660\n", "a.toml:1:15: socket_mode: must be a file mode in octal"),

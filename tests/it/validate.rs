@@ -1,5 +1,5 @@
-//! `GET /connect/validate`: bearer tokens as nginx `auth_request` asks about them, in every
-//! dialect's words.
+//! `GET /connect/validate`: bearer tokens checked for nginx `auth_request`, with refusals in each
+//! dialect.
 
 use serde_json::json;
 
@@ -32,7 +32,7 @@ fn bearers(library: &Library) -> [String; 2] {
 }
 
 #[test]
-fn a_good_token_is_told_of_in_headers() {
+fn a_valid_token_is_described_in_headers() {
     let library = start();
     let [at_jwt, vision] = bearers(&library);
     for (bearer, client, scope, expires) in [
@@ -49,12 +49,12 @@ fn a_good_token_is_told_of_in_headers() {
             assert_eq!(response.header("cache-control"), Some("no-store"));
         }
     }
-    // The scheme has no case (RFC 9110, section 11.1).
+    // The scheme is case-insensitive (RFC 9110, section 11.1).
     assert_eq!(ask(&library, "", &at_jwt.replace("Bearer", "bEARER")).status, 204);
 }
 
 #[test]
-fn every_refusal_has_its_challenge() {
+fn every_refusal_has_a_challenge() {
     let library = start();
     let [at_jwt, _] = bearers(&library);
     let touched = at_jwt.replacen(".ey", ".eY", 1);
@@ -91,7 +91,7 @@ fn every_refusal_has_its_challenge() {
 }
 
 #[test]
-fn a_mistyped_question_never_opens() {
+fn a_mistyped_query_is_refused() {
     let library = start();
     for bearer in bearers(&library) {
         for query in [
@@ -127,12 +127,12 @@ fn a_mistyped_question_never_opens() {
         }
     }
     let [at_jwt, _] = bearers(&library);
-    // Outer and repeated spaces are no part of a scope.
+    // Leading, trailing and repeated spaces are not part of a scope.
     assert_eq!(ask(&library, "?scope=+external-api++", &at_jwt).status, 204);
 }
 
 #[test]
-fn a_question_without_a_query_is_any_token_and_is_logged_once() {
+fn without_a_query_every_valid_token_is_accepted_with_one_warning() {
     let server = Program::start(Home::new(), &[]);
     let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).json();
     let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
@@ -151,9 +151,9 @@ fn a_question_without_a_query_is_any_token_and_is_logged_once() {
     assert_eq!((ask(""), ask(""), warnings()), (204, 204, 1));
 }
 
-/// A body is the business of the API, and its announcement is a copy of what was sent there.
+/// The body goes to the API, and its header fields are a copy of those of the original request.
 #[test]
-fn an_answer_does_not_wait_for_a_body() {
+fn the_answer_does_not_wait_for_the_body() {
     let server = Program::shared();
     let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).json();
     let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
@@ -177,7 +177,7 @@ fn an_answer_does_not_wait_for_a_body() {
             connection.assert_closes();
         }
     }
-    // Without a body the connection stays.
+    // Without a body the connection stays open.
     let mut connection = Connection::open(server.address);
     for headers in ["", "Content-Length: 0\r\n", "Content-Encoding: gzip\r\n"] {
         let head =
@@ -186,14 +186,14 @@ fn an_answer_does_not_wait_for_a_body() {
         let answer = connection.read_answer();
         assert_eq!((answer.status, answer.header("connection")), (204, None), "{headers}");
     }
-    // A long body does not keep its client from reading the answer.
+    // A long body does not prevent its client from reading the answer.
     let request = Request::get(PATH).header("Authorization", &*bearer).body("a".repeat(600_000));
     assert_eq!(server.ask(&request).status, 204);
 }
 
-/// HTTP has no fragments, and what drops one drops the rest of a question.
+/// HTTP targets have no fragment; a parser that drops one would drop the rest of the query.
 #[test]
-fn a_fragment_never_shortens_a_question() {
+fn a_fragment_in_the_target_is_refused() {
     let server = Program::shared();
     let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).json();
     let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
@@ -202,7 +202,7 @@ fn a_fragment_never_shortens_a_question() {
     {
         let request = Request::get(&format!("{PATH}{target}")).header("Authorization", &*bearer);
         server.ask(&request).assert_refused(400, "invalid_request");
-        // The same in two pieces.
+        // The same request in two segments.
         let bytes = request.to_bytes();
         for at in [3, PATH.len() + 6] {
             let mut connection = Connection::open(server.address);
@@ -210,7 +210,7 @@ fn a_fragment_never_shortens_a_question() {
             std::thread::sleep(std::time::Duration::from_millis(5));
             connection.send(&bytes[at..]);
             connection.read_answer_to("GET").assert_refused(400, "invalid_request");
-            // The next request is its own.
+            // The next request is parsed on its own.
             let plain = Request::get(&format!("{PATH}?scope=external-api"));
             let plain = plain.header("Authorization", &*bearer).header("X-Note", "#");
             assert_eq!(connection.ask(&plain).status, 204);
@@ -222,13 +222,13 @@ fn a_fragment_never_shortens_a_question() {
 }
 
 #[test]
-fn a_question_may_have_the_head_of_another_request() {
+fn validate_accepts_larger_heads_than_other_routes() {
     let server = Program::shared();
     let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).json();
     let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
     let with_fields = |count: usize, length: usize| {
         let base = Request::get(PATH).header("Authorization", &*bearer);
-        // Host and Authorization are there.
+        // Host and Authorization are two of them.
         let value = "v".repeat(length);
         (2..count).fold(base, |request, at| request.header(&format!("X-{at}"), &*value))
     };
@@ -246,7 +246,7 @@ fn a_question_may_have_the_head_of_another_request() {
     ] {
         let request = with_fields(count, length);
         assert_eq!(server.ask(&request).status, status, "{count} fields of {length}");
-        // Byte by byte it is the same head; and the connection serves what follows.
+        // In two segments it is the same head, and the connection serves the next request.
         let bytes = request.to_bytes();
         let mut connection = Connection::open(server.address);
         let (first, rest) = bytes.split_at(bytes.len() / 2);
@@ -261,7 +261,7 @@ fn a_question_may_have_the_head_of_another_request() {
             assert_eq!(connection.ask(&request).status, 204);
         }
     }
-    // Behind a request with a body it is a head too.
+    // A head that follows a request with a body has the same limit.
     for (count, status) in [(101, 204), (128, 204), (129, 431)] {
         let mut connection = Connection::open(server.address);
         let demo = Request::token(Encoding::Multipart, &DEMO);
@@ -270,7 +270,7 @@ fn a_question_may_have_the_head_of_another_request() {
         assert_eq!(answer.status, status, "{count} fields");
         assert!(status == 204 || answer.header("x-request-id").is_some());
     }
-    // Elsewhere the limits are as they were, and told in words.
+    // The other routes keep their limit, and explain it.
     for count in [65, 100, 101, 200] {
         let base = Request::token(Encoding::Urlencoded, &DEMO);
         let request = (0..count).fold(base, |request, at| request.header(&format!("X-{at}"), "v"));
@@ -279,7 +279,7 @@ fn a_question_may_have_the_head_of_another_request() {
 }
 
 #[test]
-fn refusals_are_in_the_words_that_were_asked_for() {
+fn refusals_are_in_the_requested_dialect() {
     let library = start();
     let [_, vision] = bearers(&library);
     library.clock.set(NOW + 7200);

@@ -1,5 +1,5 @@
-//! `POST /v1/api/oauth/token`, its second version and `validateToken`: the examples of their
-//! document as they stand there, and every code of the error tables.
+//! `POST /v1/api/oauth/token`, its second version and `validateToken`: the documented examples
+//! verbatim, and every code of the error tables.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::{Connection, Library, Program, Request, Response, Token};
 const TOKEN: &str = "/v1/api/oauth/token";
 const VALIDATE: &str = "/v1/api/oauth/validateToken";
 
-/// The request of the document, byte for byte.
+/// The documented request, byte for byte.
 const DOCUMENTED_REQUEST: &str = r#"{
   "grant_type": "client_credentials",
   "scope": "all",
@@ -17,7 +17,7 @@ const DOCUMENTED_REQUEST: &str = r#"{
   "client_secret": "abcdefghizklmnopponommnshfghzxxs"
 }"#;
 
-/// The error of the document.
+/// The documented error.
 const DOCUMENTED_ERROR: &str = r#"[
   {
     "detail": "Please refer to invalid-params for error details",
@@ -36,7 +36,7 @@ fn post(target: &str, body: impl Into<Vec<u8>>) -> Request {
     Request::new("POST", target).typed_body("application/json", body)
 }
 
-/// The documented request with these members changed; `null` takes one out.
+/// The documented request with these members changed; `null` removes a member.
 fn body(changes: &Value) -> String {
     let mut body: Value = serde_json::from_str(DOCUMENTED_REQUEST).unwrap();
     let members = body.as_object_mut().unwrap();
@@ -50,7 +50,7 @@ fn body(changes: &Value) -> String {
     body.to_string()
 }
 
-/// Asserts the shape of the document, member for member, and gives the text of the error.
+/// Asserts the documented structure, member for member, and returns the error's text.
 #[track_caller]
 fn assert_error(response: &Response, status: u16, code: &str, instance: &str) -> String {
     assert_eq!(response.status, status, "{}", response.text());
@@ -103,9 +103,9 @@ fn a_wrong_secret_gets_the_documented_error() {
     assert_eq!(program.ask(&wrong).text(), documented.to_string());
     assert_eq!(program.ask(&wrong).status, 401);
 
-    // Whatever depends on what is registered looks the same.
+    // Every fault that depends on the registration looks the same.
     for changes in [
-        json!({ "client_id": "nobody" }),
+        json!({ "client_id": "unknown" }),
         json!({ "scope": "All" }),
         json!({ "scope": "external-api" }),
         json!({ "scope": "all\tedit" }),
@@ -162,7 +162,7 @@ fn every_refusal_of_a_body_has_its_code() {
         let response = program.ask(&post(TOKEN, body.to_string()));
         assert_error(&response, 400, "240009", TOKEN);
     }
-    // At the limit a value is only wrong.
+    // A value of exactly the maximum length is refused as wrong, not as malformed.
     let at_limit = body(&json!({
         "scope": long(100), "client_id": long(60), "client_secret": long(100),
     }));
@@ -203,7 +203,7 @@ fn every_refusal_of_a_type_has_its_code() {
     }
     assert_eq!(program.ask(&as_octet).status, 200);
     assert_eq!(program.ask(&typed("application/JSON; charset=UTF-8")).status, 200);
-    // The registered type is told only to the client itself.
+    // The registered content type is revealed only to the authenticated client.
     let stranger = body(&json!({ "client_id": "octet", "client_secret": "wrong" }));
     assert_error(&program.ask(&post(TOKEN, stranger)), 401, "240101", TOKEN);
 }
@@ -284,7 +284,7 @@ fn tracing_headers_come_back_on_every_answer() {
         assert_error(&response, 400, "240008", TOKEN);
         assert_eq!(response.header(name), None);
     }
-    // They belong to this service alone.
+    // Other services do not echo them.
     let elsewhere = Request::get("/nothing").header("x-client-user-id", "me");
     assert_eq!(program.ask(&elsewhere).header("x-client-user-id"), None);
 }
@@ -330,7 +330,7 @@ fn validate_token_tells_a_client_about_its_own_tokens() {
     let (user, secret) = USER;
     assert_eq!(ask(&vision, user, secret).text(), r#"{"valid":true}"#);
     assert_eq!(ask(&at_jwt, "profile", SECRET).text(), r#"{"valid":true}"#);
-    // Another client's token, one that was touched, and no token at all.
+    // Another client's token, a modified token, and a string that is not a token.
     assert_eq!(ask(&at_jwt, user, secret).text(), r#"{"valid":false}"#);
     let (signed, signature) = vision.rsplit_once('.').unwrap();
     let touched =

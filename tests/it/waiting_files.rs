@@ -1,5 +1,4 @@
-//! Readers that do not read: what is to be written to them must hold up neither tokens, nor the
-//! start, nor the end.
+//! Readers that stop reading: a full pipe or FIFO must delay no token, no start and no shutdown.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
@@ -15,7 +14,7 @@ use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, GUARD, Home, Program, Request, wait_until,
 };
 
-/// A server whose log is read up to where it serves, and no further.
+/// A server whose log is read up to "serving" and no further.
 struct Unread {
     child: Child,
     log: BufReader<Box<dyn Read>>,
@@ -67,7 +66,7 @@ impl Drop for Unread {
     }
 }
 
-/// Makes so many lines in the log and in the audit, each of some hundred bytes.
+/// Makes this many lines in the log and in the audit, each of some hundred bytes.
 fn make_lines(address: SocketAddr, number: usize) {
     const AT_ONCE: usize = 50;
     let id = "x".repeat(64);
@@ -83,7 +82,7 @@ fn make_lines(address: SocketAddr, number: usize) {
 
 #[track_caller]
 fn make_lines_until(address: SocketAddr, is_so: impl Fn() -> bool) {
-    // The last of them are 60 MB.
+    // The last round makes 60 MB.
     assert!(
         (0..100).any(|_| {
             make_lines(address, 2_000);
@@ -117,17 +116,17 @@ fn open_to_read(path: &Path) -> File {
 }
 
 #[test]
-fn while_standard_error_is_not_read_tokens_go_on_and_the_process_ends() {
+fn an_unread_standard_error_stops_neither_tokens_nor_shutdown() {
     let mut server = Unread::start(Home::new(), &[]);
     // More than a pipe holds.
     make_lines(server.address, 1_000);
     assert_serves(server.address);
-    // More than memory holds for it.
+    // More than the queue in memory holds.
     let lost = || lost(server.admin, "grantd_log_lines_lost_total ");
     make_lines_until(server.address, || lost() > 0);
     assert_serves(server.address);
     server.terminate_and_wait();
-    // What the pipe held was whole, but for the end.
+    // What the pipe held is complete, except for its last line.
     let mut rest = String::new();
     server.log.read_to_string(&mut rest).unwrap();
     let lines: Vec<_> = rest.lines().collect();
@@ -138,7 +137,7 @@ fn while_standard_error_is_not_read_tokens_go_on_and_the_process_ends() {
 }
 
 #[test]
-fn while_neither_output_is_read_and_the_audit_goes_to_one_of_them_the_process_ends() {
+fn an_unread_output_with_the_audit_does_not_stop_shutdown() {
     let home = Home::new();
     home.write("grantd.toml", "audit = \"/dev/stdout\"\n");
     let mut server = Unread::start(home, &["--config", "grantd.toml"]);
@@ -149,7 +148,7 @@ fn while_neither_output_is_read_and_the_audit_goes_to_one_of_them_the_process_en
 }
 
 #[test]
-fn while_standard_error_is_not_read_and_a_client_never_finishes_the_process_ends() {
+fn an_unread_standard_error_and_an_unfinished_client_do_not_stop_shutdown() {
     let home = Home::new();
     home.write("grantd.toml", "[limits]\ndrain_seconds = 1\n");
     let mut server = Unread::start(home, &["--config", "grantd.toml"]);
@@ -160,7 +159,7 @@ fn while_standard_error_is_not_read_and_a_client_never_finishes_the_process_ends
 }
 
 #[test]
-fn an_audit_fifo_without_a_reader_holds_up_neither_start_nor_end() {
+fn an_audit_fifo_without_a_reader_delays_neither_start_nor_shutdown() {
     let home = Home::new();
     make_fifo(&home.path("audit"));
     home.write("grantd.toml", "audit = \"audit\"\n");
@@ -174,7 +173,7 @@ fn an_audit_fifo_without_a_reader_holds_up_neither_start_nor_end() {
 }
 
 #[test]
-fn an_audit_fifo_is_written_to_from_when_it_has_a_reader() {
+fn an_audit_fifo_is_written_once_it_has_a_reader() {
     let home = Home::new();
     let fifo = home.path("audit");
     make_fifo(&fifo);
@@ -182,7 +181,7 @@ fn an_audit_fifo_is_written_to_from_when_it_has_a_reader() {
     let server = Program::start(home, &["--config", "grantd.toml"]);
     assert_serves(server.address);
     wait_until(|| server.metric("grantd_audit_lines_lost_total ") >= 2);
-    // It comes, goes, and comes again.
+    // The reader opens the FIFO, closes it, and opens it again.
     for visit in 0..3 {
         let mut reader = open_to_read(&fifo);
         let mut text = String::new();
@@ -202,27 +201,27 @@ fn an_audit_fifo_is_written_to_from_when_it_has_a_reader() {
     }
 }
 
-/// Reads until it is so.
+/// Reads until `is_so` holds.
 #[track_caller]
 fn wait_until_read(reader: &mut File, text: &mut String, is_so: impl Fn(&str) -> bool) {
     let begin = Clock::instant();
     while !is_so(text) {
         assert!(begin.elapsed() < GUARD, "it has not come to that: {text}");
         let mut chunk = [0; 65_536];
-        // Nothing is there yet, or no writer.
+        // No bytes yet, or no writer.
         let length = reader.read(&mut chunk).unwrap_or(0);
         text.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
     }
 }
 
 #[test]
-fn while_an_audit_fifo_is_not_read_tokens_go_on_and_the_process_ends() {
+fn an_unread_audit_fifo_stops_neither_tokens_nor_shutdown() {
     let home = Home::new();
     let fifo = home.path("audit");
     make_fifo(&fifo);
     home.write("grantd.toml", "audit = \"audit\"\n[log]\nlevel = \"error\"\n");
     let mut reader = open_to_read(&fifo);
-    // The line about serving is one of information.
+    // The line about serving has level info.
     let mut server = Program::start(home, &["--config", "grantd.toml", "--log-level", "info"]);
     make_lines(server.address, 1_000);
     assert_serves(server.address);
@@ -231,20 +230,20 @@ fn while_an_audit_fifo_is_not_read_tokens_go_on_and_the_process_ends() {
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
     let mut text = Vec::new();
-    // To the end: no writer is left.
+    // The end of the file: no writer is left.
     reader.read_to_end(&mut text).unwrap();
     assert!(text.starts_with(b"{\"time\":"));
 }
 
 #[test]
-fn a_start_that_waits_for_a_file_can_be_ended() {
-    // A registry that is a pipe without a writer, as from a shell that has gone.
+fn a_start_that_waits_for_a_file_can_be_terminated() {
+    // The registry is a FIFO without a writer.
     let home = Home::new();
     fs::remove_file(home.clients()).unwrap();
     make_fifo(&home.clients());
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let mut child = home.command(&serve).stderr(Stdio::null()).spawn().unwrap();
-    // In the middle of the start: the thread that writes its log is there.
+    // The start is under way: the thread that writes its log exists.
     let threads = format!("/proc/{}/task", child.id());
     wait_until(|| fs::read_dir(&threads).is_ok_and(|threads| threads.count() > 1));
     let pid = child.id().to_string();
@@ -260,7 +259,7 @@ fn a_start_that_waits_for_a_file_can_be_ended() {
 }
 
 #[test]
-fn a_reload_that_waits_for_a_file_does_not_keep_the_process_from_its_end() {
+fn a_reload_that_waits_for_a_file_does_not_stop_shutdown() {
     let mut server = Program::start(Home::new(), &[]);
     fs::remove_file(server.home.clients()).unwrap();
     make_fifo(&server.home.clients());

@@ -1,14 +1,14 @@
-//! Texts that must appear nowhere that operators look.
+//! Texts that must not appear in any output for operators.
 
 use crate::support::home::secret_of;
 use crate::support::{
     DEMO, ENCODINGS, Request, Response, TOKEN, demo_with, demo_without, request_of,
 };
 
-/// As a client might send by mistake in every place that takes text.
+/// A secret that a client might send by mistake in any field.
 pub(crate) const CANARY: &str = "canary-7f3a9c51d2e84b60";
 
-/// Requests that are refused at every step on the way, each with the cause that the log is to name.
+/// Requests that are refused at each stage, with the cause that the log must name.
 pub(crate) fn refused() -> Vec<(Request, &'static str)> {
     let grant = [("grant_type", "client_credentials")];
     let canary = |name: &'static str| [demo_without(&[name]), vec![(name, CANARY)]].concat();
@@ -21,7 +21,7 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
             (form(&canary("client_secret")), "wrong_secret"),
             (form(&canary("client_id")), "unknown_client"),
             (form(&canary("grant_type")), "grant_type_unsupported"),
-            // In the wrong field, the client's own.
+            // The client's own secret in the wrong field.
             (form(&demo_with(&[("scope", DEMO[1].1)])), "scope_not_allowed"),
             (form(&demo_with(&[("resource", CANARY)])), "target"),
             (form(&demo_with(&[("client_assertion", CANARY)])), "several_authentications"),
@@ -55,7 +55,7 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
     requests
 }
 
-/// The token and each part of it, any of which would give it away or help to forge one.
+/// The token and each of its parts: any of them would reveal it or help to forge one.
 pub(crate) fn parts_of_token(answer: &Response) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let token = answer.json()["access_token"].as_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Where spans go: a collector that people use, and one that keeps what it is sent as it comes.
+//! Receivers of spans: rotel, a real collector, and a recorder that keeps the bytes as sent.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,20 +16,20 @@ use crate::support::GUARD;
 use crate::support::command::{python, succeed};
 use crate::support::ports::free_port;
 
-/// Names the collector to those who send.
+/// The variable that names the collector.
 pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// A running rotel, which writes down what it is sent. It ends with this value.
+/// A running rotel that writes what it receives to a file. It is killed on drop.
 pub(crate) struct Collector {
     pub(crate) endpoint: String,
     directory: TempDir,
     child: Child,
 }
 
-/// A span as the collector has understood it, with values such as `Str(token)`.
+/// A span as the collector has decoded it, with values such as `Str(token)`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Span {
-    /// What it says of who has sent the span.
+    /// The attributes of its resource: the sender.
     pub(crate) resource: BTreeMap<String, String>,
     pub(crate) attributes: BTreeMap<String, String>,
     fields: BTreeMap<String, String>,
@@ -49,7 +49,7 @@ impl Collector {
         rotel.env_clear().current_dir(directory.path()).stdin(Stdio::null());
         rotel.stdout(File::create(directory.path().join("spans")).unwrap());
         let child = rotel.spawn().expect("rotel: tests/run installs it");
-        // By its name, which has to be found.
+        // `localhost` instead of an address, so that name resolution is used.
         let mut collector = Self { endpoint: format!("http://localhost:{http}"), directory, child };
         let begin = Clock::instant();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_err() {
@@ -64,7 +64,7 @@ impl Collector {
         fs::read_to_string(self.directory.path().join("spans")).unwrap()
     }
 
-    /// Waits for so many spans, ends it, and gives all that it has, in their order.
+    /// Waits for this many spans, stops the collector, and returns all spans in order.
     pub(crate) fn into_spans(mut self, count: usize) -> Vec<Span> {
         let begin = Clock::instant();
         while self.written().matches("\nSpan #").count() < count {
@@ -91,7 +91,7 @@ impl Span {
         self.fields.get(name).map_or("", String::as_str)
     }
 
-    /// In nanoseconds since 1970.
+    /// Nanoseconds since 1970.
     pub(crate) fn time(&self, name: &str) -> u128 {
         self.field(name).parse().unwrap_or_else(|_| panic!("no {name} in {self:?}"))
     }
@@ -101,7 +101,8 @@ impl Span {
     }
 }
 
-/// `ResourceSpans`, the attributes of the resource, and `Span` by `Span` their fields and attributes.
+/// Parses the collector's text: `ResourceSpans`, the resource's attributes, then the fields and
+/// attributes of each `Span`.
 fn spans_of(text: &str) -> Vec<Span> {
     let mut resource = BTreeMap::new();
     let mut spans: Vec<Span> = Vec::new();
@@ -127,7 +128,7 @@ fn spans_of(text: &str) -> Vec<Span> {
     spans
 }
 
-/// Takes requests as a collector does, and keeps their bytes.
+/// An endpoint that accepts requests like a collector and keeps their bytes.
 pub(crate) struct Recorder {
     pub(crate) endpoint: String,
     received: Arc<Mutex<Vec<u8>>>,
@@ -139,7 +140,7 @@ impl Recorder {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let received = Arc::<Mutex<Vec<u8>>>::default();
         let kept = Arc::clone(&received);
-        // It ends with the tests.
+        // The thread ends with the test process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 take(&stream.unwrap(), &kept);
@@ -148,13 +149,13 @@ impl Recorder {
         Self { endpoint, received }
     }
 
-    /// What has come. While somebody looks at it, nothing is answered.
+    /// The bytes received so far. No request is answered while the guard is held.
     pub(crate) fn received(&self) -> MutexGuard<'_, Vec<u8>> {
         self.received.lock().unwrap()
     }
 }
 
-/// One request, which is answered when it has been kept.
+/// Keeps one request, then answers it.
 fn take(stream: &TcpStream, kept: &Mutex<Vec<u8>>) {
     let mut reader = BufReader::new(stream);
     let (mut head, mut length) = (String::new(), 0);
@@ -169,6 +170,6 @@ fn take(stream: &TcpStream, kept: &Mutex<Vec<u8>>) {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
     kept.lock().unwrap().extend([head.as_bytes(), &body].concat());
-    // Whoever has asked may have given up.
+    // The client may have timed out.
     let _ = reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
 }

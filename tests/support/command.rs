@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What a command left behind.
+/// The exit code and the output of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -14,7 +14,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Asserts an error that says this, and nothing on standard output.
+    /// Asserts this exit code, an error that contains all of `says`, and no standard output.
     #[track_caller]
     pub(crate) fn assert_error(&self, code: i32, says: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -44,21 +44,21 @@ pub(crate) fn run_with_input(mut command: impl BorrowMut<Command>, input: &str) 
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    // A command that fails early may not read what it is given.
+    // A command that fails early may not read its input.
     let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("the program ends");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// The interpreter with the clients that `tests/run` installs.
+/// The Python interpreter with the libraries that `tests/run` installs.
 pub(crate) fn python() -> PathBuf {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/bin/python");
     assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
     python
 }
 
-/// Runs `command` and gives what it printed.
+/// Runs `command`, asserts success, and returns its standard output.
 #[track_caller]
 pub(crate) fn succeed(command: &mut Command) -> String {
     let output = command.output().expect("it starts");

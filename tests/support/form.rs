@@ -1,8 +1,8 @@
-//! The same parameters in either of the two encodings that a token request may have.
+//! The encodings of a token request.
 
 use std::fmt::Write as _;
 
-/// How a form is written down.
+/// The encoding of a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Urlencoded,

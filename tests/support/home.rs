@@ -1,4 +1,4 @@
-//! A directory with everything a server needs, gone with the test that made it.
+//! A temporary directory with everything that a server needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,10 @@ use std::sync::OnceLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::support::registry::{registry, registry_of};
 
 /// Client registry, signing key and configuration of one server.
 pub(crate) struct Home {
@@ -17,7 +19,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// With the shipped registry, the test clients of [`registry`] and one key that signs.
+    /// The shipped registry, the test clients of [`registry`] and one key that signs.
     pub(crate) fn new() -> Self {
         let home = Self::without_key();
         let (name, pem) = signing_key();
@@ -50,6 +52,11 @@ impl Home {
         path
     }
 
+    /// Replaces the registry by one with these clients.
+    pub(crate) fn register(&self, clients: &[Value]) {
+        self.write("clients.json", &registry_of(clients));
+    }
+
     pub(crate) fn write_key(&self, name: &str, pem: &str) -> PathBuf {
         let path = self.keys().join(name);
         fs::write(&path, pem).unwrap();
@@ -57,7 +64,7 @@ impl Home {
         path
     }
 
-    /// The program with this home's registry and keys, and no setting from outside.
+    /// The program with this home's registry and keys, and no setting from the environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = grantd(self.directory.path());
         command.args(arguments);
@@ -65,7 +72,7 @@ impl Home {
     }
 }
 
-/// The program in `directory`, deaf to the environment of whoever runs the tests.
+/// The program in `directory`, with an empty environment.
 pub(crate) fn grantd(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grantd"));
     command.env_clear().current_dir(directory);
@@ -75,8 +82,8 @@ pub(crate) fn grantd(directory: &Path) -> Command {
     command
 }
 
-/// Names the signer for every server that the tests start, so that all of them can be run as on a
-/// processor that signs no batches.
+/// Sets the signer of every server in the tests, so that all tests can run as on a processor
+/// without batch signing.
 pub(crate) const SIGNER: &str = "GRANTD_TEST_SIGNER";
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
@@ -84,7 +91,7 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// File name and contents of a key that has been signing for long. Made once: it takes a second.
+/// File name and contents of a key that signs. Made once, since it takes a second.
 pub(crate) fn signing_key() -> &'static (String, String) {
     static KEY: OnceLock<(String, String)> = OnceLock::new();
     KEY.get_or_init(|| {
@@ -94,7 +101,7 @@ pub(crate) fn signing_key() -> &'static (String, String) {
         let line: Value = serde_json::from_slice(&made.stdout).unwrap();
         let name = format!("{}.pem", line["kid"].as_str().unwrap());
         let text = fs::read_to_string(directory.path().join("keys").join(&name)).unwrap();
-        // Without its times a key has been signing for ever, whatever a test's clock says.
+        // A key without times signs at any time of the test's clock.
         let pem = text[text.find("-----BEGIN").unwrap()..].to_owned();
         (name, pem)
     })
@@ -109,57 +116,3 @@ pub(crate) fn hash_of(secret: &str) -> String {
     let hash = digest(&SHA256, secret.as_bytes());
     format!("$sha256${}", URL_SAFE_NO_PAD.encode(hash))
 }
-
-/// The clients of the shipped registry, and one for each rule that needs its own.
-pub(crate) fn registry() -> String {
-    let shipped = include_str!("../../clients.json");
-    let mut document: Value = serde_json::from_str(shipped).unwrap();
-    let clients = document["clients"].as_array_mut().unwrap();
-    let client = |id: &str, more: Value| {
-        let mut client = json!({
-            "client_id": id,
-            "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
-            "scopes": ["read", "write"],
-            "default_scopes": ["read"],
-        });
-        let more = more.as_object().unwrap().clone();
-        client.as_object_mut().unwrap().extend(more);
-        client
-    };
-    let timed = |id: &str, member: &str, at: u64| {
-        let mut secret = json!({ "label": "a", "hash": hash_of(&secret_of(id)) });
-        secret[member] = at.into();
-        client(id, json!({ "secrets": [secret] }))
-    };
-    clients.extend([
-        client("one-audience", json!({ "audience": ["https://api.example/one"] })),
-        client("two-audiences", json!({ "audience": AUDIENCES })),
-        client("no-default", json!({ "default_scopes": [] })),
-        client("no-scope", json!({ "scopes": [], "default_scopes": [] })),
-        client("basic-only", json!({ "auth_methods": ["client_secret_basic"] })),
-        client("post-only", json!({ "auth_methods": ["client_secret_post"] })),
-        client("no-secret", json!({ "secrets": [] })),
-        client("disabled", json!({ "enabled": false })),
-        client("reuser", json!({ "token_reuse": 600, "audience": AUDIENCES })),
-        client("timed", json!({ "server_timing": true })),
-        timed("expired", "expires_at", 1),
-        timed("not-yet", "not_before", 32_503_680_000),
-        client(
-            "an:identifier",
-            json!({ "secrets": [{ "label": "a", "hash": hash_of(ODD_SECRET) }] }),
-        ),
-        client(
-            "percent",
-            json!({ "secrets": [{ "label": "a", "hash": hash_of(PERCENT_SECRET) }] }),
-        ),
-    ]);
-    serde_json::to_string_pretty(&document).unwrap()
-}
-
-const AUDIENCES: [&str; 2] = ["https://api.example/one", "urn:example:two"];
-
-/// Has every character that form-encoding or Basic could lose.
-pub(crate) const ODD_SECRET: &str = " %&+ \"quoted\" a:b=c;d ~!@#$^*()'\\";
-
-/// No valid form encoding as it stands.
-pub(crate) const PERCENT_SECRET: &str = "100% sure that this is long enough %zz";

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that sends exactly the bytes it is given and hides nothing of the answer.
+//! An HTTP/1.1 client that sends exactly the given bytes and shows the whole answer.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -28,7 +28,7 @@ impl Request {
         Self::new("GET", target)
     }
 
-    /// The form that every token request is, in either encoding.
+    /// A token request in the given encoding.
     pub(crate) fn token<N, V>(encoding: Encoding, parameters: &[(N, V)]) -> Self
     where
         N: AsRef<[u8]>,
@@ -69,7 +69,7 @@ impl Request {
         self
     }
 
-    /// `Authorization: Basic` of exactly this pair: nothing is form-encoded here.
+    /// `Authorization: Basic` with exactly this pair; nothing is form-encoded.
     pub(crate) fn basic(self, pair: &str) -> Self {
         self.header("Authorization", format!("Basic {}", STANDARD.encode(pair)))
     }
@@ -113,7 +113,7 @@ impl Request {
         bytes
     }
 
-    /// Sends this alone on a connection of its own.
+    /// Sends the request on a new connection.
     pub(crate) fn send(&self, address: SocketAddr) -> Response {
         let mut connection = Connection::open(address);
         connection.send(&self.to_bytes());
@@ -121,7 +121,7 @@ impl Request {
     }
 }
 
-/// An answer, as it was on the wire.
+/// An answer as received.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -130,7 +130,7 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// From its status line and fields, without the empty line that ends them.
+    /// Parses the status line and the fields, without the empty line that ends them.
     fn of_head(head: &[u8]) -> Self {
         let head = std::str::from_utf8(head).expect("a head in ASCII");
         let mut lines = head.split("\r\n");
@@ -147,7 +147,7 @@ impl Response {
         Self { status, headers, body: Vec::new() }
     }
 
-    /// The first of several that stand one behind the other; none is the answer to `HEAD`.
+    /// Takes the first of several consecutive answers; none of them is an answer to `HEAD`.
     pub(crate) fn take_from(bytes: &mut &[u8]) -> Self {
         let head_end = find(bytes, b"\r\n\r\n").expect("a whole head");
         let mut response = Self::of_head(&bytes[..head_end]);
@@ -182,7 +182,7 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
-    /// Asserts that nothing was issued, and that the refusal is shaped as every refusal is.
+    /// Asserts that no token was issued and that the refusal has the usual form.
     #[track_caller]
     pub(crate) fn assert_refused(&self, status: u16, error: &str) {
         assert_eq!(self.status, status, "{}", self.text());
@@ -201,7 +201,7 @@ impl Response {
         assert_eq!(self.header("www-authenticate").is_some(), status == 401, "{self:?}");
     }
 
-    /// Everything that a caller sees, but for what differs from one request to the next anyway.
+    /// The answer without its request id and date.
     pub(crate) fn without_id_and_date(&self) -> (u16, Vec<(String, String)>, Vec<u8>) {
         let mut headers = self.headers.clone();
         headers.retain(|(name, _)| name != "x-request-id" && name != "date");
@@ -209,7 +209,7 @@ impl Response {
     }
 }
 
-/// A connection and what of it has been read but not asked for.
+/// A connection, with bytes that were read but not consumed.
 pub(crate) struct Connection {
     stream: TcpStream,
     unread: Vec<u8>,
@@ -229,7 +229,7 @@ impl Connection {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
-    /// Sends as much as the server takes: one that has answered already need not read the rest.
+    /// Sends as much as the server takes: a server that has answered already may not read the rest.
     pub(crate) fn send_if_open(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
@@ -255,7 +255,7 @@ impl Connection {
         Some(self.read_answer())
     }
 
-    /// Reads one answer. Interim ones are answers too: `100 Continue` has status 100.
+    /// Reads one answer. Interim answers count too: `100 Continue` has status 100.
     #[track_caller]
     pub(crate) fn read_answer_to(&mut self, method: &str) -> Response {
         let head_end = loop {
@@ -280,31 +280,31 @@ impl Connection {
         self.unread.drain(..length).collect()
     }
 
-    /// Says that nothing more will come, and still listens. The server may have closed already.
+    /// Closes the sending side. The server may have closed already.
     pub(crate) fn finish_sending(&mut self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Waits until something is there, and leaves it unread: what is closed then is reset.
+    /// Waits for bytes and leaves them unread, so that closing the connection resets it.
     pub(crate) fn wait_for_bytes(&self) {
         let peeked = self.stream.peek(&mut [0]).expect("bytes of the server");
         assert_eq!(peeked, 1, "the server closed");
     }
 
-    /// What the server sends from here until it closes.
+    /// All bytes from here until the server closes.
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.unread)
     }
 
-    /// Waits for the server to close and asserts that it says nothing more.
+    /// Waits for the server to close, and asserts that it sends nothing more.
     #[track_caller]
     pub(crate) fn assert_closes(&mut self) {
         let rest = self.read_to_end();
         assert!(rest.is_empty(), "more than one answer: {}", rest.escape_ascii());
     }
 
-    /// Reads more; `false` once the server has closed. A reset is how a server closes that leaves
+    /// Reads more; `false` once the server has closed, or has reset the connection because it left
     /// bytes unread.
     fn fill(&mut self) -> bool {
         let mut chunk = [0; 16 * 1024];
@@ -315,15 +315,14 @@ impl Connection {
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
-            // A signal came by; a socket with a timeout is not read again by itself.
+            // Interrupted by a signal: a read with a timeout is not restarted by the system.
             Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("the server neither answers nor closes: {error}"),
         }
     }
 }
 
-/// Sends these bytes, and nothing more once there is an answer; reads everything until the server
-/// closes.
+/// Sends these bytes until there is an answer, and reads everything until the server closes.
 pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut connection = Connection::open(address);
     connection.send_if_open(bytes);
@@ -332,8 +331,8 @@ pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     connection.read_to_end()
 }
 
-/// Sends these bytes, which are no whole message, and ends there; reads everything until the
-/// server closes.
+/// Sends these bytes, which are not a whole message, closes the sending side, and reads everything
+/// until the server closes.
 pub(crate) fn exchange_cut_off(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut connection = Connection::open(address);
     connection.send_if_open(bytes);
@@ -345,7 +344,7 @@ pub(crate) fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
 
-/// How many answers stand in `bytes`, whatever their status.
+/// The number of answers in `bytes`, of any status.
 pub(crate) fn count_answers(bytes: &[u8]) -> usize {
     bytes.windows(9).filter(|window| window.starts_with(b"HTTP/1.") && window[8] == b' ').count()
 }

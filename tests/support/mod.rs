@@ -1,4 +1,4 @@
-//! What the tests share: a server, a client that sends exact bytes, forms, and token verification.
+//! Shared by all tests: servers, a client that sends exact bytes, forms, and token verification.
 
 pub(crate) mod canary;
 #[cfg(feature = "opentelemetry")]
@@ -11,6 +11,7 @@ pub(crate) mod library;
 pub(crate) mod nginx;
 pub(crate) mod ports;
 pub(crate) mod program;
+pub(crate) mod registry;
 pub(crate) mod sibling;
 pub(crate) mod signer;
 pub(crate) mod status;
@@ -28,10 +29,10 @@ use std::time::Duration;
 
 use grantd::clock::Clock;
 
-/// Nothing here takes this long; without it, a test that waits for what never comes would hang.
+/// No wait takes this long; the limit makes a test fail instead of hang.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
-/// Waits until `is_so`, at most [`GUARD`].
+/// Waits until `is_so` holds, for [`GUARD`] at most.
 #[track_caller]
 pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
     let begin = Clock::instant();
@@ -41,7 +42,7 @@ pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
     }
 }
 
-/// The demo client of the shipped registry, with the secret that its documentation names.
+/// The parameters of the shipped registry's demo client.
 pub(crate) const DEMO: [(&str, &str); 3] = [
     ("client_id", "demo-client"),
     ("client_secret", "demo-secret-for-local-use-only-0001"),
@@ -50,17 +51,17 @@ pub(crate) const DEMO: [(&str, &str); 3] = [
 
 pub(crate) const TOKEN: &str = "/connect/token";
 
-/// The demo client's request, with these parameters behind it.
+/// The demo client's parameters, followed by these.
 pub(crate) fn demo_with<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     DEMO.iter().chain(more).copied().collect()
 }
 
-/// The demo client's request, without the parameters of these names.
+/// The demo client's parameters without those of these names.
 pub(crate) fn demo_without(names: &[&str]) -> Vec<(&'static str, &'static str)> {
     DEMO.into_iter().filter(|(name, _)| !names.contains(name)).collect()
 }
 
-/// The request of a client of [`home::registry`].
+/// The parameters of a client of [`registry::registry`].
 pub(crate) fn request_of<'a>(
     client: &'a str,
     secret: &'a str,

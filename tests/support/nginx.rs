@@ -1,4 +1,4 @@
-//! A real nginx with the shipped site files, in front of a server or of whatever listens there.
+//! A real nginx with the shipped site files, in front of a server.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,20 +15,20 @@ use crate::support::command::succeed;
 use crate::support::ports::free_port;
 use crate::support::{GUARD, Request, Response};
 
-/// A running proxy. It ends with this value.
+/// A running nginx. It is stopped on drop.
 pub(crate) struct Nginx {
-    /// Of its listener, which speaks TLS; its certificate is for [`NAMES`].
+    /// The port of its TLS listener; the certificate is for [`NAMES`].
     pub(crate) port: u16,
-    /// Of the listener that does not.
+    /// The address of its listener without TLS.
     pub(crate) plain: SocketAddr,
     directory: TempDir,
     child: Child,
 }
 
-/// Who the server's certificate is for: the site, the API behind it, and this machine.
+/// The names in the server's certificate: the site, the API behind it, and this machine.
 const NAMES: &str = "subjectAltName=DNS:auth.example.com,DNS:api.example.com,DNS:localhost";
 
-/// The shipped files, and where each goes below `/etc/nginx`.
+/// The shipped files, and the place of each below `/etc/nginx`.
 pub(crate) const FILES: [(&str, &str); 5] = [
     ("grantd.conf", "conf.d"),
     ("grantd-words.conf", "conf.d"),
@@ -38,18 +38,18 @@ pub(crate) const FILES: [(&str, &str); 5] = [
 ];
 
 impl Nginx {
-    /// Passes requests on to whoever listens on `socket`. The API that it protects tells what it
-    /// was told.
+    /// Passes requests on to the server on `socket`. The protected API answers with the fields that
+    /// it received.
     pub(crate) fn before(socket: &Path) -> Self {
         Self::trusting(socket, &[])
     }
 
-    /// The same with these certificates of clients in the file of authorities, too.
+    /// The same, with these client certificates among the trusted authorities.
     pub(crate) fn trusting(socket: &Path, clients: &[&str]) -> Self {
         Self::start(socket, clients, &[])
     }
 
-    /// The same with each of these texts in the site files replaced by another.
+    /// The same, with each of these texts in the site files replaced.
     pub(crate) fn edited(socket: &Path, edits: &[(&str, &str)]) -> Self {
         Self::start(socket, &[], edits)
     }
@@ -79,7 +79,7 @@ impl Nginx {
         nginx
     }
 
-    /// It writes this file once it has all its listeners.
+    /// nginx writes this file once all its listeners are open.
     fn wait_until_it_serves(&mut self) {
         let started = Clock::instant();
         while !self.file("nginx.pid").exists() {
@@ -92,23 +92,23 @@ impl Nginx {
         }
     }
 
-    /// The file with its certificate.
+    /// The file of the server's certificate.
     pub(crate) fn certificate(&self) -> PathBuf {
         self.file("grantd/certificate.pem")
     }
 
-    /// A file in its directory.
+    /// A file in its configuration directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Ends it when it has finished everything, and gives what it has logged of the site.
+    /// Stops nginx after its last request and returns the site's access log.
     pub(crate) fn into_log(mut self) -> String {
         self.end("-QUIT");
         fs::read_to_string(self.file("log/grantd.log")).unwrap()
     }
 
-    /// Its workers end only if it is asked.
+    /// Its workers end only if nginx is asked to end.
     fn end(&mut self, signal: &str) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
@@ -120,13 +120,13 @@ impl Nginx {
         let _ = self.child.wait();
     }
 
-    /// Sends this to the site through TLS.
+    /// Sends a request to the site through TLS.
     #[track_caller]
     pub(crate) fn ask(&self, request: &Request) -> Response {
         self.ask_host("auth.example.com", request, &[])
     }
 
-    /// The same with the certificate `name`, one of those that [`make_certificates`] makes.
+    /// The same with the client certificate `name`, one of those that [`make_certificates`] makes.
     #[track_caller]
     pub(crate) fn ask_as(&self, name: &str, request: &Request) -> Response {
         self.ask_with(name, request, &[])
@@ -151,7 +151,7 @@ impl Nginx {
         answer
     }
 
-    /// Sends exactly this through TLS and gives all answers, up to the end of the connection.
+    /// Sends exactly this text through TLS and returns all answers up to the end of the connection.
     #[track_caller]
     pub(crate) fn exchange(&self, host: &str, text: &str, more: &[&str]) -> Vec<Response> {
         let mut openssl = Command::new("openssl");
@@ -175,8 +175,8 @@ impl Drop for Nginx {
     }
 }
 
-/// What the site files stand in. `user` is for tests that run as root, whose directories nobody
-/// else can read.
+/// The main file around the site files. `user` is for tests run as root, whose directories other
+/// users cannot read.
 const MAIN: &str = r#"
 daemon off; pid nginx.pid; error_log stderr emerg; user root root;
 events { }
@@ -192,7 +192,7 @@ http {
 }
 "#;
 
-/// Writes the site files. Only paths, ports and the API's address are other ones.
+/// Writes the site files; only paths, ports and the API's address differ from the shipped ones.
 fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&str, &str)]) {
     let path = root.display();
     let mut moved = vec![
@@ -218,9 +218,9 @@ fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&st
     }
 }
 
-/// The site's own, a client's with the authority that signed it, one that a client has signed
-/// itself, one that this client has forged for the first, and one of no authority. Without extensions
-/// of ours they are as openssl makes them, which is as authorities.
+/// Makes the site's certificate, a client's with the authority that signed it, a self-signed one of
+/// a client, one that this client has forged for the first, and one of an unknown authority. They
+/// have openssl's default extensions, so each is an authority.
 fn make_certificates(directory: &Path) {
     let make = |name: &str, more: &[&str]| {
         let [certificate, key] = ["pem", "key"].map(|kind| format!("{name}.{kind}"));

@@ -1,16 +1,15 @@
-//! Ports for programs that have to be told theirs.
+//! Free ports for programs that cannot choose their own.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Where the ports of this process begin: below all that the system hands out by itself
-/// (`ip_local_port_range`), so that no connection of another test comes to be there meanwhile, and
-/// not where another run of the tests looks first.
+/// The first port of this process: below the ephemeral range (`ip_local_port_range`), so that no
+/// outgoing connection takes one of these ports, and apart from the ports of another test run.
 const FIRST: u16 = 10_000;
 const RUNS: u16 = 100;
 const EACH: u16 = 200;
 
-/// A port of this machine that nobody listens on, given to nobody else in this process.
+/// A port without a listener; each is returned only once in a process.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let run = u16::try_from(std::process::id() % u32::from(RUNS)).unwrap();

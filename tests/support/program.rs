@@ -1,4 +1,4 @@
-//! The real binary, started on ports of its own choosing.
+//! The real binary as a child process, on ports that the system chooses.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ pub(crate) struct Program {
     child: Running,
 }
 
-/// A child that ends with whoever started it.
+/// A child process that is killed on drop.
 struct Running {
     child: Child,
     log: Arc<Log>,
@@ -40,8 +40,8 @@ impl Drop for Running {
     }
 }
 
-/// Whatever a test was about: no secret of the registry and no token is where operators look. Every
-/// JWT begins as the one that this looks for does.
+/// Asserts that no secret of the registry and no token is in `text`. Every JWT begins like the one
+/// that this looks for.
 pub(crate) fn assert_is_fit_to_be_seen(text: &str) {
     let of_tests = secret_of("");
     for canary in [DEMO[1].1, USER.1, &of_tests, "eyJhbGciOi", "$sha256$"] {
@@ -50,7 +50,7 @@ pub(crate) fn assert_is_fit_to_be_seen(text: &str) {
 }
 
 impl Program {
-    /// Starts one in `home` and waits until it serves.
+    /// Starts a server in `home` and waits until it serves.
     pub(crate) fn start(home: Home, arguments: &[&str]) -> Self {
         Self::start_with(home, arguments, &[])
     }
@@ -61,25 +61,25 @@ impl Program {
         Self::start_command(home, command, Stdio::null(), arguments, variables)
     }
 
-    /// Starts one on a socket that is open already, as a service manager hands it over.
+    /// Starts a server on an open socket, as a service manager does.
     pub(crate) fn start_on(home: Home, socket: OwnedFd, arguments: &[&str]) -> Self {
         let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
         let shell = within_shell(&home, script);
         Self::start_command(home, shell, socket.into(), arguments, &[])
     }
 
-    /// Starts one that can make no file longer than some hundred bytes, as on a full disk.
+    /// Starts a server that can write no file longer than some hundred bytes, as on a full disk.
     pub(crate) fn start_without_room(home: Home, arguments: &[&str]) -> Self {
         Self::start_limited(home, "trap '' XFSZ; ulimit -f 1", arguments)
     }
 
-    /// Starts one under a limit that the shell sets.
+    /// Starts a server under a limit that the shell sets.
     pub(crate) fn start_limited(home: Home, limit: &str, arguments: &[&str]) -> Self {
         let shell = within_shell(&home, &format!("{limit}; exec \"$0\" \"$@\""));
         Self::start_command(home, shell, Stdio::null(), arguments, &[])
     }
 
-    /// Starts one that runs as this user, whose the home should be.
+    /// Starts a server as this user, who should own the home.
     pub(crate) fn start_as(user: u32, home: Home, arguments: &[&str]) -> Self {
         let command = as_user(user, home.command(&[]));
         Self::start_command(home, command, Stdio::null(), arguments, &[])
@@ -109,7 +109,7 @@ impl Program {
         let log = Log::of(child.stderr.take().expect("a pipe"));
         let line = log.wait_for(|line| line["message"] == "serving");
         let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("{line}")).to_owned();
-        // On a Unix socket, there is no address to ask at.
+        // A Unix socket has no address to connect to.
         let address = |name: &str| {
             let address = text(name);
             let unix = address.starts_with("unix:").then(|| SocketAddr::from(([0; 4], 0)));
@@ -121,14 +121,14 @@ impl Program {
         Self { address, admin, issuer, log, home, child }
     }
 
-    /// Starts one whose configuration file says this.
+    /// Starts a server with this configuration file.
     pub(crate) fn configured(toml: &str) -> Self {
         let home = Home::new();
         home.write("grantd.toml", toml);
         Self::start(home, &["--config", "grantd.toml"])
     }
 
-    /// The one that all tests share that change nothing about it. It ends with the last of them.
+    /// The server shared by all tests that do not change its state. It ends with the last of them.
     pub(crate) fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Program>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -143,7 +143,7 @@ impl Program {
         request.send(self.address)
     }
 
-    /// Everything that is counted, as the admin listener tells it.
+    /// The text of `/metrics`.
     pub(crate) fn metrics(&self) -> String {
         let response = Request::get("/metrics").send(self.admin);
         assert_eq!(response.status, 200);
@@ -158,28 +158,28 @@ impl Program {
             .unwrap_or(0)
     }
 
-    /// How many tokens it has issued.
+    /// The number of tokens it has issued.
     pub(crate) fn issued(&self) -> u64 {
         self.metric(r#"grantd_requests_total{cause="",outcome="issued",route="token"}"#)
     }
 
-    /// Ends it at once, as kill -9 does, and gives back what it was started in.
+    /// Kills the server, as kill -9 does, and returns its home.
     pub(crate) fn into_home(self) -> Home {
         let Self { home, .. } = self;
         home
     }
 
-    /// Sends the signal that asks a process to end.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         self.signal("-TERM");
     }
 
-    /// Sends the signal that asks a process to read its files again.
+    /// Sends SIGHUP, which makes it reload its files.
     pub(crate) fn hang_up(&self) {
         self.signal("-HUP");
     }
 
-    /// The most memory that it holds at this moment, in KiB.
+    /// Its resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.child.id()));
         let status = status.expect("a running process");
@@ -187,21 +187,21 @@ impl Program {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// The names of its threads, as far as the system keeps them.
+    /// The names of its threads, as truncated by the system.
     #[cfg(feature = "opentelemetry")]
     pub(crate) fn threads(&self) -> Vec<String> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.child.id()));
         let threads = threads.expect("a running process").map(|thread| thread.unwrap().path());
-        // One may have ended meanwhile.
+        // A thread may have ended meanwhile.
         threads.filter_map(|thread| std::fs::read_to_string(thread.join("comm")).ok()).collect()
     }
 
-    /// Sends the signal that ends a process wherever it stands.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&self) {
         self.signal("-KILL");
     }
 
-    /// Lets it stand still until [`Program::go_on`].
+    /// Stops it until [`Program::go_on`].
     pub(crate) fn stop(&self) {
         self.signal("-STOP");
     }
@@ -221,7 +221,7 @@ impl Program {
     }
 }
 
-/// The command as this user runs it, of a group of the same number. Only root can do so.
+/// Runs the command as this user and the group of the same number. Only root can do so.
 pub(crate) fn as_user(user: u32, mut command: Command) -> Command {
     command.uid(user).gid(user);
     command
@@ -237,7 +237,7 @@ fn within_shell(home: &Home, script: &str) -> Command {
     shell
 }
 
-/// The log of a program, read as it is written so that the pipe never fills.
+/// The log of a program. A thread reads it, so that the pipe never fills.
 pub(crate) struct Log {
     lines: Mutex<Lines>,
     changed: Condvar,
@@ -264,7 +264,7 @@ impl Log {
         log
     }
 
-    /// The first line that `is_it` accepts, as soon as it is there.
+    /// Waits for the first line that `is_it` accepts.
     pub(crate) fn wait_for(&self, is_it: impl Fn(&Value) -> bool) -> Value {
         let found = |lines: &Lines| {
             lines
@@ -281,7 +281,7 @@ impl Log {
         found(&lines).unwrap_or_else(|| panic!("no such line in {:#?}", lines.lines))
     }
 
-    /// How many lines there are by now that `is_it` accepts.
+    /// The number of lines so far that `is_it` accepts.
     pub(crate) fn count(&self, is_it: impl Fn(&Value) -> bool) -> usize {
         let lines = self.lines.lock().unwrap();
         let parsed = lines.lines.iter().filter_map(|line| serde_json::from_str(line).ok());
@@ -293,7 +293,7 @@ impl Log {
         self.wait_for(|line| line["request_id"] == id)
     }
 
-    /// Everything that was ever written; waits until the program has ended.
+    /// The whole log; waits until the program has ended.
     pub(crate) fn to_the_end(&self) -> String {
         let lines = self.lines.lock().unwrap();
         let (lines, timeout) =

@@ -1,41 +1,40 @@
-//! What the tests of the sibling services need beside the rest.
+//! Shared by the tests of the sibling services `vision` and `firstvision`.
 
 use serde_json::{Value, json};
 
 use crate::support::home::hash_of;
-use crate::support::{Connection, Home, Library, Program, Request, Response, home};
+use crate::support::registry::{changed, client_json, registry_with, secrets_json};
+use crate::support::{Connection, Home, Library, Program, Request, Response};
 
-/// Id and secret of the document's client.
+/// Id and secret of the documented client.
 pub(crate) const USER: (&str, &str) = ("vision-api-user", "abcdefghizklmnopponommnshfghzxxs");
 
 /// The secret of the clients that [`home`] adds.
 pub(crate) const SECRET: &str = "a-secret-of-the-sibling-services-tests";
 
-/// With a client of each kind that the sibling services know: `profile`, whose tokens are RFC 9068's
-/// everywhere, `octet`, which sends octet streams, and `limited`, which may ask twice a day.
+/// Adds three clients: `profile`, whose tokens follow RFC 9068 everywhere, `octet`, which sends
+/// octet streams, and `limited`, which may ask twice a day.
 pub(crate) fn home() -> Home {
-    let home = Home::new();
-    let mut document: Value = serde_json::from_str(&home::registry()).unwrap();
-    let client = |id: &str| {
-        json!({
-            "client_id": id,
-            "secrets": [{ "label": "a", "hash": hash_of(SECRET) }],
+    let client = |id: &str, changes: Value| {
+        let members = json!({
+            "secrets": secrets_json(&hash_of(SECRET)),
             "scopes": ["all"],
+            "default_scopes": null,
             "token_lifetime": 7200,
-        })
+        });
+        client_json(id, &changed(members, &changes))
     };
-    let mut profile = client("profile");
-    profile["token_profile"] = json!("at+jwt");
-    let mut octet = client("octet");
-    octet["content_type"] = json!("application/octet-stream");
-    let mut limited = client("limited");
-    limited["rate_limit"] = json!({ "requests": 2, "seconds": 86_400 });
-    document["clients"].as_array_mut().unwrap().extend([profile, octet, limited]);
-    home.write("clients.json", &document.to_string());
+    let clients = [
+        client("profile", json!({ "token_profile": "at+jwt" })),
+        client("octet", json!({ "content_type": "application/octet-stream" })),
+        client("limited", json!({ "rate_limit": { "requests": 2, "seconds": 86_400 } })),
+    ];
+    let home = Home::new();
+    home.write("clients.json", &registry_with(&clients));
     home
 }
 
-/// The answer to `request` of a server that is asked for more tokens than may wait.
+/// The answer to `request` while the signing queue is full.
 pub(crate) fn overloaded(request: &Request) -> Response {
     let home = home();
     home.write("grantd.toml", "[limits]\nsigning_queue = 1\n");
@@ -51,7 +50,7 @@ pub(crate) fn overloaded(request: &Request) -> Response {
     answers.find(|answer| answer.status != 200).expect("a refusal")
 }
 
-/// A server whose random bytes are used up as soon as it has started.
+/// A server whose random bytes run out right after the start.
 pub(crate) fn exhausted() -> Library {
     Library::start_with(
         home(),

@@ -1,4 +1,4 @@
-//! A client's private key: what it signs, and its public half.
+//! A client's private key: signatures and the public JWK.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +14,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-/// A key and the algorithm it signs with.
+/// A key and its algorithm.
 #[derive(Clone)]
 pub(crate) struct Signer {
     pub(crate) algorithm: &'static str,
@@ -29,12 +29,12 @@ enum Key {
 }
 
 impl Signer {
-    /// One of each algorithm.
+    /// One signer for each algorithm.
     pub(crate) fn all() -> [Self; 4] {
         [Self::rs256(), Self::ps256(), Self::es256(), Self::eddsa()]
     }
 
-    /// The one RSA key of the tests: making one takes a second.
+    /// The tests share one RSA key: making one takes a second.
     pub(crate) fn rs256() -> Self {
         static KEY: OnceLock<Arc<RsaKeyPair>> = OnceLock::new();
         let key = KEY.get_or_init(|| Arc::new(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()));
@@ -79,7 +79,7 @@ impl Signer {
         }
     }
 
-    /// A set of this key alone.
+    /// A key set with this key only.
     pub(crate) fn jwks(&self) -> Value {
         json!({ "keys": [self.jwk()] })
     }
@@ -95,7 +95,7 @@ impl Signer {
         URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
     }
 
-    /// The private key of an RSA signer, as a program takes it.
+    /// The private key of an RSA signer as PEM.
     pub(crate) fn pem(&self) -> String {
         let Key::Rsa(key) = &self.key else { panic!("not an RSA key") };
         let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&**key).unwrap();
@@ -106,12 +106,12 @@ impl Signer {
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
     }
 
-    /// A JWT with this header, whatever it says, and these claims.
+    /// A JWT with this header, even an invalid one, and these claims.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         self.sign_text(&header.to_string(), &claims.to_string())
     }
 
-    /// The same of texts that no JSON writer would make.
+    /// The same with texts that need not be JSON.
     pub(crate) fn sign_text(&self, header: &str, claims: &str) -> String {
         let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part));
         let signed = format!("{header}.{claims}");

@@ -1,45 +1,35 @@
-//! What the tests of introspection and revocation share: clients that may ask about tokens, tokens,
-//! and the questions.
+//! Shared by the tests of introspection and revocation: clients that may introspect, tokens and
+//! requests.
 
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::support::home::{hash_of, registry, secret_of};
+use crate::support::home::secret_of;
+use crate::support::registry::{client_json, registry_with};
 use crate::support::{Encoding, Home, Request, Response, request_of};
 
 pub(crate) const INTROSPECT: &str = "/connect/introspect";
 pub(crate) const REVOKE: &str = "/connect/revocation";
 pub(crate) const ISSUER: &str = "https://auth.example";
-/// What a server of [`home`] needs to be the same after a restart.
+/// Arguments that keep the issuer of a server of [`home`] the same across restarts.
 pub(crate) const SAME_ISSUER: [&str; 3] = ["--issuer", ISSUER, "--allow-demo-clients"];
 
-/// All that is told of a token that is not good.
+/// The whole answer about a token that is not active.
 pub(crate) const INACTIVE: &str = r#"{"active":false}"#;
 
-/// With a client of each kind: `resource-one`, which may ask about tokens for one audience,
-/// `resource-issuer`, which may ask about those for the issuer, and `cut-off`, whose tokens count
-/// only from `not_before` on.
+/// The usual clients and three more: `resource-one`, which may introspect tokens for one audience,
+/// `resource-issuer`, which may introspect those for the issuer, and `cut-off`, whose tokens are
+/// valid from `not_before` on only.
 pub(crate) fn home_with(not_before: u64) -> Home {
+    let audiences = ["https://api.example/none", "https://api.example/one"];
+    let clients = [
+        client_json("resource-one", &json!({ "introspects": audiences })),
+        client_json("resource-issuer", &json!({ "introspects": [ISSUER] })),
+        client_json("cut-off", &json!({ "not_before": not_before, "token_reuse": 600 })),
+    ];
     let home = Home::new();
-    let mut document: Value = serde_json::from_str(&registry()).unwrap();
-    let client = |id: &str| {
-        json!({
-            "client_id": id,
-            "secrets": [{ "label": "a", "hash": hash_of(&secret_of(id)) }],
-            "scopes": ["read"],
-            "default_scopes": ["read"],
-        })
-    };
-    let mut one = client("resource-one");
-    one["introspects"] = json!(["https://api.example/none", "https://api.example/one"]);
-    let mut issuer = client("resource-issuer");
-    issuer["introspects"] = json!([ISSUER]);
-    let mut cut_off = client("cut-off");
-    cut_off["not_before"] = json!(not_before);
-    cut_off["token_reuse"] = json!(600);
-    document["clients"].as_array_mut().unwrap().extend([one, issuer, cut_off]);
-    home.write("clients.json", &document.to_string());
+    home.write("clients.json", &registry_with(&clients));
     home
 }
 
@@ -47,7 +37,7 @@ pub(crate) fn home() -> Home {
     home_with(0)
 }
 
-/// A question of `client`, with its secret in the form.
+/// A request by `client`, with its secret in the form.
 pub(crate) fn about(
     path: &str,
     encoding: Encoding,
@@ -63,7 +53,7 @@ pub(crate) fn introspect(address: SocketAddr, client: &str, token: &str) -> Resp
     about(INTROSPECT, Encoding::Urlencoded, client, &[("token", token)]).send(address)
 }
 
-/// Whether `client` is told that its token is good.
+/// Whether introspection by `client` finds the token active.
 #[track_caller]
 pub(crate) fn is_active(address: SocketAddr, client: &str, token: &str) -> bool {
     let response = introspect(address, client, token);
@@ -86,7 +76,7 @@ fn access_token(response: &Response) -> String {
     response.json()["access_token"].as_str().expect("a token").to_owned()
 }
 
-/// A token for `client`, with an id of its own.
+/// A token for `client` with a unique id.
 #[track_caller]
 pub(crate) fn token_of(address: SocketAddr, client: &str) -> String {
     let secret = secret_of(client);
@@ -94,7 +84,7 @@ pub(crate) fn token_of(address: SocketAddr, client: &str) -> String {
     access_token(&request.send(address))
 }
 
-/// A token for `client` that names neither itself nor its audience.
+/// A token for `client` without `client_id` and `aud` claims.
 #[track_caller]
 pub(crate) fn vision_token_of(address: SocketAddr, client: &str) -> String {
     let request = Request::get("/v1/getAccessToken/read")
@@ -103,13 +93,13 @@ pub(crate) fn vision_token_of(address: SocketAddr, client: &str) -> String {
     access_token(&request.send(address))
 }
 
-/// What `GET /connect/validate` says of a token.
+/// The answer of `GET /connect/validate` about a token.
 pub(crate) fn validate(address: SocketAddr, token: &str) -> Response {
     let request = Request::get("/connect/validate");
     request.header("Authorization", format!("Bearer {token}")).send(address)
 }
 
-/// What `validateToken` says of a token of `client`.
+/// The answer of `validateToken` about a token of `client`.
 #[track_caller]
 pub(crate) fn validate_token(address: SocketAddr, client: &str, token: &str) -> Value {
     let body = json!({ "token": token, "client_id": client, "client_secret": secret_of(client) });

@@ -1,4 +1,4 @@
-//! Access tokens, verified as a resource server does it: with what the key set publishes.
+//! Access tokens, verified with the published key set as a resource server does.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::{Request, Response, home};
 
-/// A token whose signature is right.
+/// A token with a valid signature.
 #[derive(Debug)]
 pub(crate) struct Token {
     pub(crate) header_text: String,
@@ -23,14 +23,14 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// Takes the token from an answer and verifies it with the keys of the server at `address`.
+    /// Takes the token from an answer and verifies it with the key set of the server at `address`.
     #[track_caller]
     pub(crate) fn verified(response: &Response, address: SocketAddr) -> Self {
         let key_set = Request::get("/.well-known/openid-configuration/jwks").send(address).json();
         Self::verified_with(response, &key_set)
     }
 
-    /// The same with the keys of a key set that was fetched before.
+    /// The same with a key set that was fetched before.
     #[track_caller]
     pub(crate) fn verified_with(response: &Response, key_set: &Value) -> Self {
         assert_eq!(response.status, 200, "{}", response.text());
@@ -63,7 +63,7 @@ impl Token {
     }
 }
 
-/// A token of any claims that the servers' key has signed, as no server of ours would.
+/// A token with any claims, signed with the servers' key.
 pub(crate) fn sign(claims: &Value) -> String {
     let (name, pem) = home::signing_key();
     let lines = pem.lines().filter(|line| !line.starts_with("-----"));

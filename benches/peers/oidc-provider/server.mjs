@@ -1,10 +1,10 @@
 // node server.mjs PORT: oidc-provider on that port of the loopback, with one client, one resource
-// and a new RSA-2048 key, at the paths that grantd has.
+// and a new RSA-2048 key, at grantd's paths.
 
 import { generateKeyPairSync } from 'node:crypto';
 import Provider from 'oidc-provider';
 
-// That it keeps things in memory is meant: it has nothing to keep.
+// It warns about its in-memory store, which is intended: nothing needs to be stored.
 console.info = () => {};
 console.warn = () => {};
 
@@ -26,7 +26,7 @@ const provider = new Provider(issuer, {
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
-    // Without a resource its tokens are opaque: only a resource has a format.
+    // Its tokens are JWTs only for a resource; without one they are opaque.
     resourceIndicators: {
       enabled: true,
       defaultResource: () => issuer,

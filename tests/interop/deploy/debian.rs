@@ -1,4 +1,4 @@
-//! The documents of an installation, followed to the letter in a Debian 12 of its own.
+//! The installation documents, followed step by step in a Debian 12 chroot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::support::command::succeed;
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/deploy/debian");
 
-/// The shell commands of a document, in order, wherever they are indented.
+/// The shell commands of a document in order, indented ones too.
 fn steps(document: &str) -> Vec<String> {
     let mut steps = Vec::new();
     let mut step: Option<(usize, String)> = None;
@@ -33,7 +33,7 @@ fn steps(document: &str) -> Vec<String> {
     steps
 }
 
-/// As root, which it takes to be another machine.
+/// Runs the program as root of another machine (namespaces).
 fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let is_root = succeed(Command::new("id").arg("-u")).trim() == "0";
     if is_root {
@@ -44,8 +44,8 @@ fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// A Debian 12 with these packages, from where this machine's own come. Kept below `target`, where the
-/// next run finds it.
+/// A Debian 12 with these packages, from this machine's mirror. It is kept below `target` for the
+/// next run.
 fn debian(packages: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debian");
     let (root, made_of) = (target.join("root"), target.join("made-of"));
@@ -82,7 +82,8 @@ fn debian(packages: &str) -> PathBuf {
     root
 }
 
-/// What a script of the test's own prints behind the steps: a token, asked for as a client of the site does.
+/// A script that runs after the steps and prints the results, among them a token for a client of
+/// the site.
 const LAST: &str = r#"
 secret=$(sed -n 's/.*"client_secret":"\([^"]*\)".*/\1/p' /root/client.json)
 curl --silent --fail-with-body --cacert /etc/nginx/grantd/certificate.pem \
@@ -99,9 +100,9 @@ fn the_documents_can_be_followed_to_the_letter() {
     let install = "apt-get install --no-install-recommends ";
     let mut all = steps(&text_of("README.md"));
     let wanted = all[0].strip_prefix(install).expect("the first step says what is needed").trim();
-    // And what every Debian has that boots.
+    // systemd is on every Debian that boots.
     let root = debian(&format!("{},systemd", wanted.replace(' ', ",")));
-    // What is printed once is kept, as the document says.
+    // The printed secret is kept, as the document asks.
     for step in &mut all {
         *step = step
             .replace("--scope reports.read\n", "--scope reports.read | tee /root/client.json\n");
@@ -140,7 +141,7 @@ fn the_documents_can_be_followed_to_the_letter() {
         assert!(printed.contains(says), "{says} is not in\n{printed}");
     }
     assert!(!printed.contains("alertname="), "{printed}");
-    // The stand-in was asked for this, and the documents say nothing else.
+    // The calls that the stand-in for systemctl received; the documents contain no others.
     let calls = printed.split("== systemctl\n").nth(1).unwrap();
     assert_eq!(
         calls.lines().collect::<Vec<_>>(),

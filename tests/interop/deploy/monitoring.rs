@@ -1,4 +1,4 @@
-//! Alerts and dashboard, read by promtool and held against what a server counts.
+//! Alerts and dashboard, checked by promtool and against a server's metrics.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ fn promtool(arguments: &[&str], file: &std::path::Path) -> String {
 }
 
 #[test]
-fn prometheus_takes_the_configuration_with_the_alerts() {
+fn prometheus_accepts_the_configuration_and_the_alerts() {
     let printed = promtool(&["check", "config"], &shipped("prometheus/prometheus.yml"));
     assert!(printed.contains(&format!("SUCCESS: {} rules found", alerts().len())), "{printed}");
 }
@@ -33,7 +33,7 @@ fn every_alert_fires_and_stays_silent() {
     }
 }
 
-/// Causes are told apart by the names that the source gives them.
+/// Causes are compared with the names in the source.
 #[test]
 fn every_cause_that_an_alert_names_exists() {
     let source = include_str!("../../../src/oauth/error.rs");
@@ -50,9 +50,9 @@ fn every_cause_that_an_alert_names_exists() {
     }
 }
 
-/// Alerts and panels ask for nothing that nobody counts.
+/// Alerts and panels use existing metrics only.
 #[test]
-fn every_metric_that_is_asked_for_exists() {
+fn every_metric_in_alerts_and_panels_exists() {
     let metrics = metrics_of_a_busy_server();
     let counted = |name: &str| metrics.contains(&format!("\n# TYPE {name} "));
     let asked: BTreeSet<_> = expressions().iter().flat_map(|text| metrics_in(text)).collect();
@@ -63,7 +63,7 @@ fn every_metric_that_is_asked_for_exists() {
     }
 }
 
-/// Some are there only when there was something to count.
+/// Some metrics exist only once something was counted.
 fn metrics_of_a_busy_server() -> String {
     let server = Program::start(Home::new(), &[]);
     let wrong = [demo_without(&["client_secret"]), vec![("client_secret", "wrong")]].concat();
@@ -76,9 +76,9 @@ fn metrics_of_a_busy_server() -> String {
     server.metrics()
 }
 
-/// And of what is counted, all is shown or watched but what says nothing by itself.
+/// Every metric is on a panel or in an alert, except those that mean nothing by themselves.
 #[test]
-fn everything_that_is_counted_is_shown() {
+fn every_metric_is_shown_or_alerted_on() {
     let metrics = metrics_of_a_busy_server();
     let shown: String = expressions().concat();
     let families =
@@ -90,9 +90,9 @@ fn everything_that_is_counted_is_shown() {
     }
 }
 
-/// Prometheus can compute every panel.
+/// Prometheus accepts the expression of every panel.
 #[test]
-fn every_panel_can_be_computed() {
+fn every_panel_has_a_valid_expression() {
     let mut rules = Vec::new();
     for (at, text) in dashboard_expressions().into_iter().enumerate() {
         let text = text.replace("$__rate_interval", "5m").replace("$__range", "1h");
@@ -109,13 +109,13 @@ fn every_panel_can_be_computed() {
     assert!(printed.contains(&format!("SUCCESS: {} rules found", rules.len())), "{printed}");
 }
 
-/// What Grafana wants of a dashboard: ids that differ, a place for each panel and a data source that
-/// whoever imports it can choose.
+/// Grafana's requirements for an import: unique ids, a place for each panel, and a data source that
+/// is chosen at the import.
 #[test]
-fn the_dashboard_is_one_that_grafana_imports() {
+fn the_dashboard_can_be_imported_into_grafana() {
     let dashboard = dashboard();
     assert!(dashboard["schemaVersion"].as_u64().is_some_and(|version| version >= 38));
-    assert_eq!(dashboard["id"], Value::Null, "whoever imports it gives the id");
+    assert_eq!(dashboard["id"], Value::Null, "Grafana gives the id at the import");
     assert_eq!(dashboard["templating"]["list"][0]["type"], "datasource");
     let panels = dashboard["panels"].as_array().unwrap();
     let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
@@ -131,7 +131,7 @@ fn the_dashboard_is_one_that_grafana_imports() {
         }
         if panel["type"] != "row" {
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
-            assert!(panel["description"].is_string(), "{title} says not what it shows");
+            assert!(panel["description"].is_string(), "{title} has no description");
             assert!(panel["targets"].as_array().is_some_and(|targets| !targets.is_empty()));
         }
     }
@@ -148,7 +148,7 @@ fn dashboard_expressions() -> Vec<String> {
     targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The name of each alert, and what it asks for.
+/// The name and the expression of each alert.
 fn alerts() -> Vec<(String, String)> {
     let text = text_of("prometheus/alerts.yml");
     let read = |rule: &str| {
@@ -160,7 +160,7 @@ fn alerts() -> Vec<(String, String)> {
     alerts
 }
 
-/// Of the dashboard and the alerts.
+/// The expressions of the dashboard and the alerts.
 fn expressions() -> Vec<String> {
     let alerts = alerts().into_iter().map(|(_, expression)| expression);
     dashboard_expressions().into_iter().chain(alerts).collect()
@@ -171,9 +171,9 @@ fn metrics_in(expression: &str) -> Vec<String> {
     words.filter(|word| word.starts_with("grantd_")).map(str::to_owned).collect()
 }
 
-/// Nothing that promtool complains about: names, types, help.
+/// promtool accepts all names, types and help texts.
 #[test]
-fn promtool_finds_nothing_wrong_with_the_metrics() {
+fn promtool_accepts_the_metrics() {
     let server = Program::start(Home::new(), &[]);
     for _ in 0..2 {
         assert_eq!(server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 200);
@@ -182,7 +182,7 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     let mut promtool = Command::new("promtool");
     let ended = run_with_input(promtool.args(["check", "metrics"]), &metrics);
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
-    // It finds what is wrong with others.
+    // It finds planted faults.
     let wrong = metrics
         .replace("# TYPE grantd_throttled_total counter", "# TYPE grantd_throttled_total gauge");
     let mut promtool = Command::new("promtool");

@@ -1,4 +1,4 @@
-//! The units, read by systemd itself.
+//! The units, checked by systemd itself.
 
 use std::fs;
 use std::process::Command;
@@ -8,8 +8,7 @@ use tempfile::TempDir;
 use crate::deploy::{shipped, text_of};
 use crate::support::command::succeed;
 
-/// systemd finds nothing to complain about. It looks for the program, so the copy names the one
-/// that was built.
+/// systemd-analyze reports no fault. It looks for the program, so the copy names the built one.
 #[test]
 fn the_units_are_valid() {
     let directory = TempDir::new().unwrap();
@@ -30,7 +29,7 @@ fn the_units_are_valid() {
     assert!(ended.status.success() && !said.contains("grantd."), "{said}");
 }
 
-/// An exposure of at most 2.0 of 10.
+/// The exposure is at most 2.0 of 10.
 #[test]
 fn the_service_is_hardened() {
     let mut security = Command::new("systemd-analyze");
@@ -40,13 +39,13 @@ fn the_service_is_hardened() {
 }
 
 #[test]
-fn the_user_can_be_made() {
+fn the_service_user_can_be_created() {
     let mut make = Command::new("systemd-sysusers");
     let printed = make.arg("--dry-run").arg(shipped("systemd/grantd.sysusers")).output().unwrap();
     assert!(printed.status.success(), "{printed:?}");
 }
 
-/// The service may end in peace: systemd waits longer than it drains.
+/// systemd waits longer before it kills the service than the drain may take.
 #[test]
 fn the_service_has_time_to_drain() {
     let unit = text_of("systemd/grantd.service");

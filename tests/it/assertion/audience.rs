@@ -1,4 +1,4 @@
-//! Whom an assertion may name as its audience, at every endpoint that takes one.
+//! Which audiences an assertion may name, at every endpoint that takes one.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,8 @@ fn url(path: &str) -> String {
     format!("{ISSUER}{path}")
 }
 
-/// Sends an assertion with this audience and header type to `path`; says whether it was accepted.
+/// Sends an assertion with this audience and header type to `path` and returns whether it was
+/// accepted.
 struct Asking<'a> {
     server: &'a Program,
     signer: &'a Signer,
@@ -69,7 +70,7 @@ impl Asking<'_> {
     }
 }
 
-/// What is accepted where only the issuer's own name is.
+/// The cases where only the issuer is accepted.
 fn strict_cases(path: &str) -> Vec<(Value, bool)> {
     vec![
         (json!(ISSUER), true),
@@ -81,12 +82,12 @@ fn strict_cases(path: &str) -> Vec<(Value, bool)> {
 }
 
 #[test]
-fn the_issuer_or_the_url_that_was_called_or_of_the_token_endpoint() {
+fn by_default_the_issuer_the_called_url_and_the_token_endpoint_are_accepted() {
     let signer = Signer::es256();
     for audience in ["", "assertion_audience = \"endpoint\""] {
         let server = program(&signer, &settings(audience));
         let asking = Asking { server: &server, signer: &signer, header: header(&signer) };
-        // The second server only shows that the default is what is written there.
+        // The second server only shows that the default is the documented one.
         let paths = if audience.is_empty() { &PATHS[..] } else { &PATHS[..1] };
         for path in paths {
             let other = PATHS.iter().rev().find(|other| ![path, "/connect/token"].contains(other));
@@ -116,7 +117,7 @@ fn the_issuer_or_the_url_that_was_called_or_of_the_token_endpoint() {
 }
 
 #[test]
-fn only_the_issuer_as_a_string_where_that_is_set() {
+fn with_issuer_only_the_issuer_as_a_string_is_accepted() {
     let signer = Signer::es256();
     let server = program(&signer, &settings("assertion_audience = \"issuer\""));
     let asking = Asking { server: &server, signer: &signer, header: header(&signer) };
@@ -126,7 +127,7 @@ fn only_the_issuer_as_a_string_where_that_is_set() {
 }
 
 #[test]
-fn an_assertion_of_the_new_type_names_the_issuer_alone() {
+fn an_assertion_of_the_explicit_type_must_name_the_issuer() {
     let signer = Signer::es256();
     let server = program(&signer, &settings(""));
     let of_type = |name: &str| Asking {
@@ -140,7 +141,7 @@ fn an_assertion_of_the_new_type_names_the_issuer_alone() {
     for name in ["Client-Authentication+JWT", "application/client-authentication+jwt"] {
         of_type(name).check("/o/token", &strict_cases("/o/token"));
     }
-    // Others are what they were.
+    // Other header types change nothing.
     for name in ["JWT", "at+jwt", "", "client-authentication+jwtx", "application/"] {
         let array = json!([ISSUER]);
         let asking = of_type(name);
@@ -149,7 +150,7 @@ fn an_assertion_of_the_new_type_names_the_issuer_alone() {
 }
 
 #[test]
-fn no_assertion_stands_for_the_secret_that_validate_token_wants() {
+fn validate_token_takes_no_assertion() {
     let signer = Signer::es256();
     let server = program(&signer, &settings(""));
     let path = "/v1/api/oauth/validateToken";
@@ -188,7 +189,8 @@ fn assertions_that_authenticate_are_counted_by_the_form_of_their_audience() {
     one("/o/token", json!(url("/o/token")));
     one("/connect/revocation", json!([url("/connect/token")]));
     assert_eq!(counted(), [1, 1, 2]);
-    // None of these authenticates: for another, of another's key, used before.
+    // None of these authenticates: one names another server, one has another key's signature, one
+    // was used before.
     one("/connect/token", json!("https://other.example"));
     let stranger = Signer::es256();
     let forged = stranger.sign(&header(&stranger), &claims("c", ISSUER, now()));

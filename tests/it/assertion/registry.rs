@@ -1,4 +1,4 @@
-//! Where a client's keys stand, and how they get there.
+//! Client keys in the registry: inline or in a file of their own.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +9,7 @@ use crate::support::command::run;
 use crate::support::{Home, Library, Signer};
 
 #[test]
-fn a_registry_holds_only_public_keys_that_can_be_used() {
+fn a_registry_key_must_be_public_and_usable() {
     let [rs256, _, es256, _] = Signer::all();
     let private = changed(es256.jwk(), &json!({ "d": "hunter2" }));
     let weak = json!({ "kty": "RSA", "e": "AQAB", "n": URL_SAFE_NO_PAD.encode([0xFF; 128]) });
@@ -28,7 +28,7 @@ fn a_registry_holds_only_public_keys_that_can_be_used() {
         let ended = run(inline.command(&["check"]));
         ended.assert_error(1, &["clients.json:", says]);
         assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
-        // The line of the key, which stands on lines of its own.
+        // The key stands on lines of its own, and the error names its line.
         let text = std::fs::read_to_string(inline.clients()).unwrap();
         let place = ended.stderr.split("clients.json:").nth(1).unwrap();
         let line: usize = place.split(':').next().unwrap().parse().unwrap();
@@ -58,7 +58,7 @@ fn a_registry_holds_only_public_keys_that_can_be_used() {
 }
 
 #[test]
-fn keys_may_stand_in_a_file_beside_the_registry() {
+fn keys_may_be_in_a_file_beside_the_registry() {
     let signer = Signer::es256();
     let home = home_of(&[("c", json!({ "jwks": "keys-of-c.json" }))]);
     home.write("keys-of-c.json", &signer.jwks().to_string());
@@ -68,9 +68,9 @@ fn keys_may_stand_in_a_file_beside_the_registry() {
     assert_eq!(ask(library.address, &assertion).status, 200);
 }
 
-/// A key set that a client publishes is for more than one server.
+/// A client's published key set may hold keys for other servers and uses.
 #[test]
-fn keys_for_other_uses_are_no_fault_of_a_set() {
+fn keys_for_other_uses_are_ignored() {
     let [rs256, ps256, es256, eddsa] = Signer::all();
     let further = [
         json!({ "kty": "OKP", "crv": "X25519", "x": "3p7bfXt9wbTTW2HC7OQ1Nz-DQ8hbeGdNrfx-FG-IK08" }),

@@ -1,4 +1,4 @@
-//! An operator's night: everything is changed under load, behind nginx, and nobody notices.
+//! Reloads, key rotations and a restart under load behind nginx: no request fails.
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixListener;
@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use crate::support::command::run;
 use crate::support::home::{hash_of, secret_of};
 use crate::support::nginx::Nginx;
+use crate::support::registry::{client_json, registry_of};
 use crate::support::{ENCODINGS, GUARD, Home, Program, Request, Token, request_of};
 
-/// The shipped settings, but for an hour that is short.
+/// The shipped settings with short times.
 const TOML: &str = "issuer = \"https://auth.example.com\"\ntrusted_proxies = [\"unix\"]\n\
                     jwks_max_age = 1\n[limits]\ndrain_seconds = 2\n";
 
-/// A resource server: it fetches the key set when its copy is too old, and not before.
+/// A resource server, which fetches the key set only when its copy has expired.
 struct Verifier<'n> {
     nginx: &'n Nginx,
     copy: Option<(Instant, Value)>,
@@ -39,7 +40,7 @@ impl Verifier<'_> {
     }
 }
 
-/// Clients that ask all the time, and what they have seen.
+/// Clients that send requests continuously, and their results.
 struct Load<'n> {
     nginx: &'n Nginx,
     secret: Mutex<String>,
@@ -60,12 +61,12 @@ impl Load<'_> {
             self.key_ids.lock().unwrap().insert(key_id);
             self.answers.fetch_add(1, Ordering::Relaxed);
             number += 1;
-            // The site lets an address have 50 in a second.
+            // The site allows an address 50 requests a second.
             std::thread::sleep(Duration::from_millis(40));
         }
     }
 
-    /// Waits for so many answers from now on; nobody waits for ever for what has failed.
+    /// Waits for this many further answers, for a limited time.
     fn go_on(&self, answers: usize) {
         self.wait_until(|load, before| load.answers.load(Ordering::Relaxed) >= before + answers);
     }
@@ -79,22 +80,20 @@ impl Load<'_> {
     }
 }
 
-/// Ends the load when the night is over, however it ends.
-struct Dawn<'l>(&'l AtomicBool);
+/// Ends the load when it is dropped, also after a panic.
+struct StopOnDrop<'l>(&'l AtomicBool);
 
-impl Drop for Dawn<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 fn register(home: &Home, lifetime: u64) {
-    let registry = json!({ "clients": [{
-        "client_id": "steady", "scopes": ["read"], "default_scopes": ["read"],
-        "token_lifetime": lifetime,
-        "secrets": [{ "label": "old", "hash": hash_of(&secret_of("steady")) }],
-    }] });
-    let written = home.write("clients.json.new", &registry.to_string());
+    let secrets = json!([{ "label": "old", "hash": hash_of(&secret_of("steady")) }]);
+    let members = json!({ "token_lifetime": lifetime, "secrets": secrets });
+    let registry = registry_of(&[client_json("steady", &members)]);
+    let written = home.write("clients.json.new", &registry);
     std::fs::rename(written, home.clients()).unwrap();
 }
 
@@ -104,7 +103,7 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
     home.write("grantd.toml", TOML);
     register(&home, 99);
     let path = home.path("grantd.sock");
-    // The service manager keeps it open.
+    // As a service manager does, the test keeps the socket open.
     let socket = UnixListener::bind(&path).unwrap();
     let start = |home: Home| {
         let socket = socket.try_clone().unwrap().into();
@@ -119,13 +118,13 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
         key_ids: Mutex::default(),
         is_over: AtomicBool::new(false),
     };
-    // It serves until the last of them has its answer.
+    // The server runs until the last client has its answer.
     let _server = std::thread::scope(|scope| {
-        let dawn = Dawn(&load.is_over);
+        let stop = StopOnDrop(&load.is_over);
         for client in 0..2 {
             let load = &load;
             scope.spawn(move || {
-                let _dawn = Dawn(&load.is_over);
+                let _stop = StopOnDrop(&load.is_over);
                 load.ask(client);
             });
         }
@@ -166,7 +165,7 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
         assert!(log.contains("\"message\":\"stopped\""), "{log}");
         let next = start(server.into_home());
         load.go_on(20);
-        drop(dawn);
+        drop(stop);
         next
     });
     assert_eq!(load.key_ids.lock().unwrap().len(), 2, "signed with the old key and the new");

@@ -1,0 +1,136 @@
+//! An assertion is accepted once.
+
+use serde_json::{Value, json};
+
+use super::{ISSUER, NOW, START, ask, claims, header, home_of, library, now, program, request};
+use crate::support::registry::changed;
+use crate::support::{ENCODINGS, Encoding, Library, Request, Signer};
+
+#[test]
+fn of_concurrent_uses_of_an_assertion_one_is_accepted() {
+    let signer = Signer::es256();
+    let server = program(&signer, "");
+    for _ in 0..5 {
+        let assertion = signer.sign(&header(&signer), &claims("c", &server.issuer, now()));
+        let granted: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16)
+                .map(|number| {
+                    let request = request(ENCODINGS[number % 2], &assertion, &[]);
+                    let server = &server;
+                    scope.spawn(move || {
+                        let answer = server.ask(&request);
+                        if answer.status != 200 {
+                            answer.assert_refused(400, "invalid_client");
+                        }
+                        usize::from(answer.status == 200)
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(granted, 1);
+    }
+    let refused =
+        r#"grantd_requests_total{cause="assertion_replayed",outcome="refused",route="token"}"#;
+    assert_eq!(server.metric(refused), 5 * 15);
+}
+
+#[test]
+fn assertion_ids_are_separate_for_each_client() {
+    let signer = Signer::es256();
+    let clients = ["a", "b"].map(|id| (id, json!({ "jwks": signer.jwks() })));
+    let library = Library::start(home_of(&clients), ISSUER, START);
+    library.clock.set(NOW);
+    let ask_as = |client: &str| {
+        let claims = changed(claims(client, ISSUER, NOW), &json!({ "jti": "same" }));
+        ask(library.address, &signer.sign(&header(&signer), &claims)).status
+    };
+    assert_eq!([ask_as("a"), ask_as("b"), ask_as("a"), ask_as("b")], [200, 200, 400, 400]);
+}
+
+#[test]
+fn a_clock_step_allows_no_replay() {
+    let signer = Signer::es256();
+    let library = library(&signer);
+    let used = signer.sign(&header(&signer), &claims("c", ISSUER, NOW));
+    assert_eq!(ask(library.address, &used).status, 200);
+    let mut time = vec![NOW - 3600, NOW - 5, NOW, NOW + 59, NOW + 3600, NOW, NOW + 59];
+    time.extend((0..20).map(|step| NOW + step * 3));
+    for at in time {
+        library.clock.set(at);
+        ask(library.address, &used).assert_refused(400, "invalid_client");
+        if at == NOW + 3600 {
+            // A new entry makes the replay guard drop expired ones, the first among them.
+            let later = signer.sign(&header(&signer), &claims("c", ISSUER, at));
+            assert_eq!(ask(library.address, &later).status, 200);
+        }
+    }
+    // A new assertion is still accepted.
+    library.clock.set(NOW + 100);
+    let fresh = signer.sign(&header(&signer), &claims("c", ISSUER, NOW + 100));
+    assert_eq!(ask(library.address, &fresh).status, 200);
+}
+
+#[test]
+fn assertions_from_before_the_start_are_refused() {
+    let signer = Signer::es256();
+    let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(START + 5);
+    let answer = |changes: &Value| {
+        let claims = changed(claims("c", ISSUER, START + 1), changes);
+        ask(library.address, &signer.sign(&header(&signer), &claims)).status
+    };
+    // `START` itself is refused: it may be before the start within that second. Without `iat`, the
+    // assertion may have been signed 300 s before its `exp`.
+    assert_eq!(answer(&json!({ "iat": START - 1 })), 400);
+    assert_eq!(answer(&json!({ "iat": START })), 400);
+    assert_eq!(answer(&json!({ "iat": null, "exp": START + 300 })), 400);
+    assert_eq!(answer(&json!({})), 200);
+    assert_eq!(answer(&json!({ "iat": null, "exp": START + 301 })), 200);
+}
+
+#[test]
+fn a_used_assertion_dated_ahead_is_refused_after_a_restart() {
+    let signer = Signer::es256();
+    let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(NOW);
+    let [used, fresh] =
+        [(); 2].map(|()| signer.sign(&header(&signer), &claims("c", ISSUER, NOW + 8)));
+    assert_eq!(ask(library.address, &used).status, 200);
+    // The use is recorded on disk only once.
+    ask(library.address, &used).assert_refused(400, "invalid_client");
+
+    let library = library.restart(ISSUER, NOW + 1);
+    library.clock.set(NOW + 2);
+    ask(library.address, &used).assert_refused(400, "invalid_client");
+    assert_eq!(ask(library.address, &fresh).status, 200);
+}
+
+#[test]
+fn a_full_replay_guard_refuses_new_assertions_and_keeps_its_entries() {
+    let signer = Signer::es256();
+    let toml = "[limits]\nreplay_entries = 2\n[failures]\nclient_failures = 9\nshared_factor = 1\n";
+    let server = program(&signer, toml);
+    let sign = || signer.sign(&header(&signer), &claims("c", &server.issuer, now()));
+    let first = sign();
+    assert_eq!(ask(server.address, &first).status, 200);
+    assert_eq!(ask(server.address, &sign()).status, 200);
+    for encoding in ENCODINGS {
+        let answer = server.ask(&request(encoding, &sign(), &[]));
+        answer.assert_refused(503, "temporarily_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    ask(server.address, &first).assert_refused(400, "invalid_client");
+    // The assertion itself is valid, so these refusals are not counted as authentication failures.
+    for _ in 0..50 {
+        server
+            .ask(&request(Encoding::Urlencoded, &sign(), &[]))
+            .assert_refused(503, "temporarily_unavailable");
+    }
+    assert_eq!(server.metric(r#"grantd_throttled_total{budget="client"}"#), 0);
+    // A client that authenticates by secret needs no entry in the replay guard.
+    let known = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
+    server.ask(&known.basic("c:x")).assert_refused(401, "invalid_client");
+}
