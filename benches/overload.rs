@@ -28,12 +28,12 @@ use client::Client;
 use grantd::clock::Clock;
 use grantd::config::Limits;
 use grantd::jose::key_life::Retention;
-use grantd::signing::batch::{BATCH, BatchKey};
 use grantd::store::key_directory;
 use oha::{Answer, Load};
 use probe::Probe;
 use raw::Alone;
 use request::URLENCODED;
+use rsa_x8::{BATCH, BatchKey};
 use service::Service;
 use spread::Spread;
 
@@ -225,7 +225,8 @@ struct Server(Service);
 impl Server {
     fn round(&self, empty: SocketAddr, keys: &Path, plan: &Plan) -> Round {
         let Plan { find_seconds, seconds, timed, .. } = *plan;
-        let can_batch = BatchKey::new(key_directory::load(keys).unwrap()[0].document()).is_some();
+        let can_batch =
+            BatchKey::from_pkcs8(key_directory::load(keys).unwrap()[0].document()).is_some();
         let signer = if can_batch { "batch" } else { "ring" };
         let Alone { rate, share } = raw::alone(signer, SIGN_SECONDS, keys);
         let batch = BATCH as f64 / rate;
