@@ -13,8 +13,8 @@
 //!   the shift by one limb after each row is only a renaming.
 //! * The limbs that a pass reads are in [`Cell`]s, and `end_pass!` stands between passes. Otherwise the
 //!   compiler would load each limb once, early, for all passes, and spill accumulators.
-//! * The first steps of the next pair of rows run between the passes of this pair: the multiplier of
-//!   `n` for a row depends on all products in the columns below it.
+//! * The first steps of the next pair of rows run between the passes of this pair, because they take
+//!   long: the multiplier of `n` for a row can be computed only when the row's column is complete.
 //! * Several multiplications lie between two uses of the same sum. The final carries, each of which
 //!   depends on the one before, start as soon as the lowest columns are complete.
 
@@ -292,8 +292,8 @@ macro_rules! product_low {
     };
 }
 
-/// Repeats a block for `$first` and, if that is below `$end`, `$first + 1`. `$number` is a variable and
-/// not a constant, because `$first` is one where `each!` is a loop.
+/// Repeats a block for `$first` and, if that is below `$end`, `$first + 1`. `$number` is a
+/// variable, not a constant: where `each!` is a loop, `$first` is a variable too.
 macro_rules! each_of_pair {
     ($number:ident from $first:expr, below $end:expr, $body:block) => {{
         let $number = $first;

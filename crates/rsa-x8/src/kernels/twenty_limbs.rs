@@ -81,8 +81,8 @@ macro_rules! cross_columns {
 ///
 /// The lower 20 columns of the cross products come first, in pairs of rows. The lowest six are doubled
 /// as soon as they are complete, so that the reduction can begin early; the others are doubled before
-/// the reduction reaches them. The upper columns come in pairs, each just before the rows that first
-/// add to it. So no sum has to be kept in memory.
+/// the reduction reaches them. The upper columns come in pairs, each between the passes of the rows that
+/// first add to it. So no sum has to be kept in memory.
 ///
 /// It also copies the one of `entries` whose mask is all ones to `chosen`, or nothing if no mask is. The
 /// compiler turns each copy into a load and a masked store, which take no time from the multipliers. To
