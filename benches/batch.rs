@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};
 use grantd::clock::Clock;
-use grantd::internal::signing::batch::{BATCH, BatchKey};
+use rsa_x8::{BATCH, BatchKey};
 
 /// Key size, number of turns, and the goal as a multiple of ring's rate.
 const CASES: [(KeySize, usize, f64); 3] =
@@ -44,7 +44,7 @@ fn run(out: &mut impl Write, size: KeySize, turns: usize, goal: f64) -> io::Resu
     #[expect(clippy::disallowed_methods, reason = "blinding")]
     let random = ring::rand::SystemRandom::new();
     let aws_random = aws_lc_rs::rand::SystemRandom::new();
-    let batch = BatchKey::new(document.as_ref());
+    let batch = BatchKey::from_pkcs8(document.as_ref());
     if let Some(batch) = &batch {
         assert!(batch.agrees_with(&ring, &random));
     }

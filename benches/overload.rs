@@ -26,8 +26,8 @@ use std::process::{Command, ExitCode};
 use grantd::clock::Clock;
 use grantd::config::StartupLimits;
 use grantd::internal::jose::key_life::Retention;
-use grantd::internal::signing::batch::{BATCH, BatchKey};
 use grantd::internal::store::key_directory;
+use rsa_x8::{BATCH, BatchKey};
 use support::client::{self, Client};
 use support::oha::{self, Answer, Load};
 use support::probe::Probe;
@@ -201,7 +201,8 @@ struct Server(Service);
 impl Server {
     fn round(&self, empty: SocketAddr, keys: &Path, plan: &Plan) -> Round {
         let Plan { find_seconds, seconds, timed, .. } = *plan;
-        let can_batch = BatchKey::new(key_directory::load(keys).unwrap()[0].document()).is_some();
+        let can_batch =
+            BatchKey::from_pkcs8(key_directory::load(keys).unwrap()[0].document()).is_some();
         let signer = if can_batch { "batch" } else { "ring" };
         let Alone { rate, share } = raw::alone(signer, SIGN_SECONDS, keys);
         let batch = BATCH as f64 / rate;

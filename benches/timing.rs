@@ -23,8 +23,8 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use grantd::clock::Clock;
 use grantd::internal::oauth::client_secret::FastHash;
-use grantd::internal::signing::batch::{BATCH, BatchKey};
 use ring::rand::{SecureRandom, SystemRandom};
+use rsa_x8::{BATCH, BatchKey};
 use subtle::ConstantTimeEq;
 
 #[path = "support/welch.rs"]
@@ -93,7 +93,7 @@ impl Bench {
     /// Eight RSA-2048 signatures.
     fn batches(&mut self) -> io::Result<()> {
         let fixed = generate()?;
-        let Some(key) = BatchKey::new(&fixed) else {
+        let Some(key) = BatchKey::from_pkcs8(&fixed) else {
             self.sound &= !self.judging;
             return writeln!(io::stdout(), "no batches: this CPU has no AVX-512 IFMA");
         };
@@ -124,7 +124,7 @@ impl Bench {
         // Copies of one key are separate objects in memory, as different keys are.
         let mut keys = Vec::new();
         for _ in 0..KEYS {
-            keys.push([&*fixed, &*generate()?].map(BatchKey::new));
+            keys.push([&*fixed, &*generate()?].map(BatchKey::from_pkcs8));
         }
         let key = |class: Class, place: u8| {
             let pair = &keys[usize::from(place) % KEYS];

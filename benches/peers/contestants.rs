@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use grantd::config::Config;
-use grantd::internal::signing::batch::BatchKey;
 use grantd::internal::store::key_directory;
+use rsa_x8::BatchKey;
 use serde_json::Value;
 
 use crate::Plan;
@@ -139,7 +139,7 @@ pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     let grantd = |signer| Rc::new(Service::grantd(config, directory, signer));
     let auto = grantd("auto");
     let keys = key_directory::load(&config.live.keys).unwrap();
-    let has_batches = BatchKey::new(keys[0].document()).is_some();
+    let has_batches = BatchKey::from_pkcs8(keys[0].document()).is_some();
 
     let mut all = vec![
         library(RING, RING, install::crate_version("ring")),

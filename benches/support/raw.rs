@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use grantd::clock::Clock;
 use grantd::internal::jose::key_set::SigningKey;
-use grantd::internal::signing::batch::{BATCH, BatchKey};
 use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, Single};
 use grantd::internal::store::key_directory;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use rsa_x8::{BATCH, BatchKey};
 
 use super::cores;
 
@@ -91,7 +91,7 @@ fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
         "ring" => single(Single::Ring),
         "aws-lc" => single(Single::AwsLc),
         "batch" => {
-            let batch = BatchKey::new(key.document()).unwrap();
+            let batch = BatchKey::from_pkcs8(key.document()).unwrap();
             repeat(time, key, |signatures| {
                 assert_eq!(batch.sign(&[&MESSAGE[..]; BATCH], signatures), [true; BATCH]);
                 BATCH

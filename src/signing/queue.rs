@@ -1,22 +1,24 @@
 //! Tokens that wait for a signing thread.
 //!
-//! Each signing thread sees first to the tokens of one event loop: those that it tells of together
-//! are then told of at one place, which is woken once. One that finds too few there for a batch adds
-//! others', so that none waits where a thread has time.
+//! Each event loop has a queue, and each signing thread takes first from the queue of one event loop:
+//! the tokens that it finishes together then mostly belong to one event loop, which is woken once. If
+//! that queue has too few tokens for a batch, the thread takes from the others too, so that no token
+//! waits while a thread is idle.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use rsa_x8::BATCH;
+
 use crate::jose::jws::SigningInput;
 use crate::jose::key_set::SigningKey;
-use crate::signing::batch::BATCH;
-use crate::signing::delivery::Debt;
+use crate::signing::completion::Sender;
 
 /// A token to sign.
 pub(super) struct Job {
     pub(super) key: Arc<SigningKey>,
     pub(super) input: SigningInput,
-    pub(super) debt: Debt,
+    pub(super) sender: Sender,
 }
 
 impl Job {
@@ -25,15 +27,15 @@ impl Job {
     }
 }
 
-/// All that wait.
+/// The queues of all event loops.
 pub(super) struct Queue {
-    /// By event loop, each in the order in which they came.
+    /// One queue for each event loop, in order of arrival.
     jobs: Vec<VecDeque<Job>>,
     length: usize,
 }
 
 impl Queue {
-    /// With room for `capacity` tokens of `event_loops` loops.
+    /// Allocates memory for `capacity` tokens. Does not limit their number: see `Admission`.
     pub(super) fn new(event_loops: usize, capacity: usize) -> Self {
         let each = capacity.div_ceil(event_loops);
         let jobs = (0..event_loops).map(|_| VecDeque::with_capacity(each)).collect();
@@ -46,18 +48,18 @@ impl Queue {
 
     pub(super) fn push(&mut self, job: Job) {
         self.length += 1;
-        self.jobs[job.debt.event_loop()].push_back(job);
+        self.jobs[job.sender.event_loop()].push_back(job);
     }
 
-    /// What is next for the thread that sees to `event_loop`.
+    /// Takes the next token for the thread that takes first from `event_loop`.
     pub(super) fn take_first(&mut self, event_loop: usize) -> Option<Job> {
         let job = self.in_turn(event_loop).find_map(|index| self.jobs[index].pop_front())?;
         self.length -= 1;
         Some(job)
     }
 
-    /// The same for as many as are signed with `key` and fit into a batch, if they are at least
-    /// `least` and the first is one of them.
+    /// Takes a batch of tokens that are signed with `key` into `taken`, and returns whether it did. It
+    /// does if there are at least `least` of them, and the next token is one of them.
     pub(super) fn take_batch(
         &mut self,
         event_loop: usize,
@@ -65,6 +67,7 @@ impl Queue {
         least: usize,
         taken: &mut Vec<Job>,
     ) -> bool {
+        // Only from the front: a token never overtakes another of its event loop.
         let next = |jobs: &VecDeque<Job>, most: usize| {
             jobs.iter().take(most).take_while(|job| job.is_of(key)).count()
         };
@@ -87,6 +90,7 @@ impl Queue {
         true
     }
 
+    /// The event loops in the order in which this thread takes from them.
     fn in_turn(&self, event_loop: usize) -> impl Iterator<Item = usize> + use<> {
         let count = self.jobs.len();
         (0..count).map(move |step| (event_loop + step) % count)
@@ -98,7 +102,7 @@ mod tests {
     use super::*;
     use crate::jose::jws::PayloadWriter;
     use crate::jose::key_life::Retention;
-    use crate::signing::delivery::Deliveries;
+    use crate::signing::completion::Outboxes;
     use crate::store::key_directory;
 
     fn key() -> Arc<SigningKey> {
@@ -107,19 +111,19 @@ mod tests {
         Arc::new(key_directory::generate(directory.path(), 2048, &retention, 1).unwrap())
     }
 
-    /// A queue with these tokens, each of an event loop and to be signed with a key.
+    /// A queue with these tokens: event loop, key, text.
     fn queue(jobs: &[(usize, &Arc<SigningKey>, &str)]) -> Queue {
         let mut queue = Queue::new(2, 64);
-        let deliveries = Deliveries::new(2);
+        let outboxes = Outboxes::new(2);
         for (event_loop, key, header) in jobs {
             let input = PayloadWriter::begin(Vec::new(), header).finish();
-            let (debt, _) = deliveries.promise_to(*event_loop);
-            queue.push(Job { key: Arc::clone(key), input, debt });
+            let (sender, _) = outboxes.channel_to(*event_loop);
+            queue.push(Job { key: Arc::clone(key), input, sender });
         }
         queue
     }
 
-    /// What is taken as a batch of at least `least`, in its order.
+    /// The texts of the batch that is taken, in order.
     fn batch(
         queue: &mut Queue,
         event_loop: usize,
@@ -134,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_sees_to_its_own_event_loop_first_and_then_to_others() {
+    fn a_thread_takes_from_its_own_event_loop_first_and_then_from_others() {
         let key = key();
         let of =
             |event_loop| ["a", "b", "c", "d", "e", "f"].map(|header| (event_loop, &key, header));
         let mut queue = queue(&[of(0), of(1)].concat());
-        assert_eq!(batch(&mut queue, 1, &key, BATCH + 1), None, "it never pays");
+        assert_eq!(batch(&mut queue, 1, &key, BATCH + 1), None, "a batch of more than eight");
         assert_eq!(queue.length(), 12);
         assert_eq!(batch(&mut queue, 1, &key, 8).unwrap(), "a.b.c.d.e.f.a.b.");
         assert_eq!(queue.take_first(1).unwrap().input.as_bytes(), b"c.");
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_of_one_key_and_overtakes_nobody() {
+    fn a_batch_has_one_key_and_overtakes_no_token() {
         let (old, new) = (key(), key());
         let mut queue = queue(&[
             (0, &old, "a"),

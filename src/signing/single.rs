@@ -1,19 +1,17 @@
-//! One signature at a time, by a library: ring, the reference on every CPU, or aws-lc.
+//! One signature at a time, by ring or by aws-lc.
 //!
-//! PKCS#1 v1.5 signatures are deterministic, so both give the same bytes and only their speed
-//! differs: by how much depends on the processor, so it is measured at the start.
+//! PKCS#1 v1.5 signatures are deterministic, so both libraries make the same bytes. Which one is faster
+//! depends on the processor, so the server measures it at the start.
 
 use std::fmt;
 use std::time::Duration;
 
 use ring::rand::SystemRandom;
 use ring::signature::RSA_PKCS1_SHA256;
+pub use rsa_x8::MAX_SIGNATURE_BYTES;
 
 use crate::clock::Clock;
 use crate::jose::key_set::SigningKey;
-
-/// The longest signature of any key that is accepted: 4096 bits.
-pub const MAX_SIGNATURE_BYTES: usize = 512;
 
 /// A library that signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,18 +23,18 @@ pub enum Single {
 }
 
 impl Single {
-    /// The library that signs quicker with `key` on this machine, by a trial of some 50 ms.
+    /// The library that signs faster with `key` on this machine, by a trial of about 50 ms.
     pub fn fastest(key: &SigningKey) -> Self {
         let random = blinding();
         let mut best = [(Self::AwsLc, Duration::MAX), (Self::Ring, Duration::MAX)];
         let begin = Clock::instant();
         while begin.elapsed() < TRIAL {
             for (single, time) in &mut best {
-                // Several in a row: a vector unit that has slept is slow at first.
+                // Several in a row: a vector unit that was powered down is slow at first.
                 for _ in 0..IN_A_ROW {
                     let start = Clock::instant();
                     single.sign(key, b"trial", &random, &mut [0; MAX_SIGNATURE_BYTES]);
-                    // The shortest counts: whatever else the machine does only ever adds.
+                    // The minimum: other load on the machine only adds time.
                     *time = start.elapsed().min(*time);
                 }
             }
@@ -45,10 +43,10 @@ impl Single {
         if aws_lc.1 < ring.1 { Self::AwsLc } else { Self::Ring }
     }
 
-    /// Signs `message` into the front of `signature` and says how many bytes that took. `None` if
-    /// the library refused.
+    /// Signs `message` into the first bytes of `signature` and returns their number. `None` if the
+    /// library fails.
     ///
-    /// `random` blinds ring's private operation; aws-lc blinds with its own.
+    /// `random` blinds ring's private operation; aws-lc has a source of its own.
     pub fn sign(
         self,
         key: &SigningKey,
@@ -79,9 +77,9 @@ impl fmt::Display for Single {
     }
 }
 
-/// Randomness for blinding, which changes no signature and which no test may fix.
+/// Randomness for blinding.
 pub(crate) fn blinding() -> SystemRandom {
-    #[expect(clippy::disallowed_methods, reason = "see above")]
+    #[expect(clippy::disallowed_methods, reason = "changes no signature, so no test fixes it")]
     SystemRandom::new()
 }
 

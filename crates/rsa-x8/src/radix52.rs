@@ -1,32 +1,32 @@
-//! Numbers as limbs of 52 bits, least significant first, one at a time: how key material is kept and
-//! how numbers enter and leave the vectors.
+//! Single numbers in limbs of 52 bits, the least significant first: the form of keys, and of messages
+//! and signatures outside the vectors.
 
 use std::hint::black_box;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Bits of a limb.
-pub(super) const LIMB_BITS: u32 = 52;
+pub(crate) const LIMB_BITS: u32 = 52;
 
 /// The largest limb.
-pub(super) const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
+pub(crate) const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 
-/// A modulus and what Montgomery reduction by it needs, with `R = 2^(52 L)`.
+/// A modulus with the constants of Montgomery reduction, where `R = 2^(52 L)`.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub(super) struct ModulusLimbs<const L: usize> {
-    pub(super) n: [u64; L],
+pub(crate) struct ModulusLimbs<const L: usize> {
+    pub(crate) n: [u64; L],
     /// `-1/n mod 2^52`.
-    pub(super) k0: u64,
+    pub(crate) k0: u64,
     /// `R^2 mod n`.
-    pub(super) r2: [u64; L],
+    pub(crate) r2: [u64; L],
     /// `R^3 mod n`.
-    pub(super) r3: [u64; L],
+    pub(crate) r3: [u64; L],
 }
 
 impl<const L: usize> ModulusLimbs<L> {
-    /// Prepares an odd modulus above 1. Takes the same steps for every modulus of the size.
-    pub(super) fn new(n: [u64; L]) -> Self {
-        // Newton: every step doubles the bits that are right, and n is its own inverse mod 2^3.
+    /// Prepares an odd modulus above 1, in constant time.
+    pub(crate) fn new(n: [u64; L]) -> Self {
+        // Newton's iteration: n is its own inverse mod 2^3, and every step doubles the correct bits.
         let mut inverse = n[0];
         for _ in 0..5 {
             inverse = inverse.wrapping_mul(2u64.wrapping_sub(n[0].wrapping_mul(inverse)));
@@ -45,7 +45,7 @@ impl<const L: usize> ModulusLimbs<L> {
 }
 
 /// `x = 2 x mod n`, for `x < n`.
-pub(super) fn double<const L: usize>(x: &mut [u64; L], n: &[u64; L]) {
+pub(crate) fn double<const L: usize>(x: &mut [u64; L], n: &[u64; L]) {
     let mut doubled = [0; L];
     let mut reduced = [0; L];
     let (mut carry, mut borrow) = (0, 0);
@@ -56,8 +56,8 @@ pub(super) fn double<const L: usize>(x: &mut [u64; L], n: &[u64; L]) {
         reduced[i] = difference & LIMB_MASK;
         borrow = difference >> 63;
     }
-    // All ones where 2 x < n: no carry left to pay the borrow with. Opaque, or the compiler sees that
-    // there are two cases and branches, and n may be a secret prime.
+    // All ones if 2 x < n: the difference borrows, and no carry covers that. Opaque: otherwise the
+    // compiler sees that there are only two cases and branches on a secret.
     let keep = black_box((borrow & (carry ^ 1)).wrapping_neg());
     for i in 0..L {
         x[i] = (doubled[i] & keep) | (reduced[i] & !keep);
@@ -65,7 +65,7 @@ pub(super) fn double<const L: usize>(x: &mut [u64; L], n: &[u64; L]) {
 }
 
 /// `a * b`, in `D = 2 L` limbs.
-pub(super) fn product<const L: usize, const D: usize>(a: &[u64; L], b: &[u64; L]) -> [u64; D] {
+pub(crate) fn product<const L: usize, const D: usize>(a: &[u64; L], b: &[u64; L]) -> [u64; D] {
     let mut product = [0; D];
     for (i, a) in a.iter().enumerate() {
         let mut carry = 0;
@@ -80,10 +80,10 @@ pub(super) fn product<const L: usize, const D: usize>(a: &[u64; L], b: &[u64; L]
 }
 
 /// Reads a big-endian number that fits into `L` limbs.
-pub(super) fn from_be_bytes<const L: usize>(bytes: &[u8]) -> [u64; L] {
+pub(crate) fn from_be_bytes<const L: usize>(bytes: &[u8]) -> [u64; L] {
     std::array::from_fn(|limb| {
         let bit = limb * LIMB_BITS as usize;
-        // A limb begins 0 or 4 bits into a byte, so that eight bytes hold it.
+        // A limb begins at bit 0 or 4 of a byte, so eight bytes hold it.
         let rest = &bytes[..bytes.len().saturating_sub(bit / 8)];
         let window = match rest.last_chunk() {
             Some(window) => u64::from_be_bytes(*window),
@@ -93,13 +93,12 @@ pub(super) fn from_be_bytes<const L: usize>(bytes: &[u8]) -> [u64; L] {
     })
 }
 
-/// Writes a number in normal limbs into all of `bytes`, big-endian. What does not fit is cut off at
-/// the top.
-pub(super) fn to_be_bytes(limbs: &[u64], bytes: &mut [u8]) {
+/// Fills `bytes` with a number in normal limbs, big-endian. Bits that do not fit are cut off at the top.
+pub(crate) fn to_be_bytes(limbs: &[u64], bytes: &mut [u8]) {
     for (place, bytes) in bytes.rchunks_mut(8).enumerate() {
         let (first, shift) = (place * 64 / LIMB_BITS as usize, place as u32 * 64 % LIMB_BITS);
         let limb = |i| limbs.get(first + i).copied().unwrap_or_default();
-        // Where more than 40 bits of the first limb are behind, 64 bits span three.
+        // If `shift` is above 40, the 64 bits span three limbs.
         let third = limb(2).checked_shl(2 * LIMB_BITS - shift).unwrap_or_default();
         let word = limb(0) >> shift | limb(1) << (LIMB_BITS - shift) | third;
         bytes.copy_from_slice(&word.to_be_bytes()[8 - bytes.len()..]);

@@ -2,10 +2,10 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 
 use super::*;
-use crate::signing::batch::ifma::{Key, able};
-use crate::signing::radix52::{double, product};
+use crate::key::Key;
+use crate::radix52::{double, product};
 
-/// `x + y mod n`, for `x, y < n`; plain, and slow.
+/// `x + y mod n`, for `x, y < n`.
 fn add<const L: usize>(x: &[u64; L], y: &[u64; L], n: &[u64; L]) -> [u64; L] {
     let (mut sum, mut carry) = ([0; L], 0);
     for i in 0..L {
@@ -44,16 +44,26 @@ fn multiply<const L: usize>(x: &[u64; L], y: &[u64; L], n: &[u64; L]) -> [u64; L
     result
 }
 
+/// Whether this CPU lacks AVX-512 IFMA, so that its arithmetic cannot be tested. (`batch_key` in the
+/// crate's tests asserts that there are no batches then.)
+fn is_unsupported() -> bool {
+    let is_unsupported = Supported::detect().is_none();
+    if is_unsupported {
+        eprintln!("skipped: this CPU has no AVX-512 IFMA");
+    }
+    is_unsupported
+}
+
 fn number<const L: usize>(small: u64) -> [u64; L] {
     let mut number = [0; L];
     number[0] = small;
     number
 }
 
-/// Numbers below `n` that carry far, or hardly at all.
+/// Numbers below `n` with long carries, or hardly any.
 fn edges<const L: usize>(n: &[u64; L]) -> Vec<[u64; L]> {
     let mut ones = [LIMB_MASK; L];
-    // 2^(bits - 1) - 1: all limbs are ones, as far as n's length lets them be.
+    // 2^(bits - 1) - 1, which is all ones and below n.
     let highest = n.iter().rposition(|limb| *limb != 0).unwrap();
     ones[highest..].fill(0);
     ones[highest] = (1 << n[highest].ilog2()) - 1;
@@ -68,7 +78,7 @@ fn edges<const L: usize>(n: &[u64; L]) -> Vec<[u64; L]> {
 #[test]
 fn arithmetic_matches_plain_arithmetic_at_the_edges() {
     fn run<const L: usize>(n: [u64; L]) {
-        // R^-1 is what the product leaves in; multiplying by R takes it out again.
+        // A Montgomery product has the factor R^-1, so the tests multiply by R.
         let limbs = ModulusLimbs::new(n);
         let mut r = number(1);
         for _ in 0..52 * L {
@@ -76,11 +86,12 @@ fn arithmetic_matches_plain_arithmetic_at_the_edges() {
         }
         let edges = edges(&n);
         for x in &edges {
-            let ys: [[u64; L]; LANES] = edges.clone().try_into().unwrap();
-            #[expect(unsafe_code, reason = "only called where the CPU was asked")]
-            // SAFETY: `able` was asked.
+            let ys: [[u64; L]; BATCH] = edges.clone().try_into().unwrap();
+            #[expect(unsafe_code, reason = "code for a CPU that has more than the target")]
+            #[cfg_attr(feature = "portable", expect(unused_unsafe, reason = "plain code"))]
+            // SAFETY: `Supported::detect` found what `vectors` needs.
             let [products, squares, entered] = unsafe { vectors(&limbs, x, &ys) };
-            for lane in 0..LANES {
+            for lane in 0..BATCH {
                 assert_eq!(multiply(&products[lane], &r, &n), multiply(x, &ys[lane], &n));
                 let y = &ys[lane];
                 assert_eq!(multiply(&squares[lane], &r, &n), multiply(y, y, &n));
@@ -89,12 +100,12 @@ fn arithmetic_matches_plain_arithmetic_at_the_edges() {
         }
     }
 
-    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
     fn vectors<const L: usize>(
         n: &ModulusLimbs<L>,
         x: &[u64; L],
-        ys: &[[u64; L]; LANES],
-    ) -> [[[u64; L]; LANES]; 3] {
+        ys: &[[u64; L]; BATCH],
+    ) -> [[[u64; L]; BATCH]; 3] {
         let modulus = Modulus::new(n);
         let (x, y) = (broadcast(x), gather(ys));
         let mut square = y;
@@ -106,12 +117,10 @@ fn arithmetic_matches_plain_arithmetic_at_the_edges() {
         ]
     }
 
-    if !able() {
-        // `batch_key` in the batch's own tests asserts that there are no batches then.
-        eprintln!("this CPU has no AVX-512 IFMA: its arithmetic cannot be run here");
+    if is_unsupported() {
         return;
     }
-    // Of full length, with all ones, with few ones, and with something between.
+    // Of full length, with all ones, with few ones, and mixed.
     fn moduli<const L: usize>(bits: usize) {
         let mut ones = [LIMB_MASK; L];
         ones[L - 1] >>= 52 * L - bits;
@@ -139,10 +148,8 @@ fn edge_messages_are_signed() {
         let mut messages = edges(n);
         messages.extend([p_multiple, q_multiple]);
         messages.extend(std::array::from_fn::<_, 6, _>(|i| subtract(n, &number(1 << (8 * i)))));
-        for messages in messages.as_chunks::<LANES>().0 {
-            #[expect(unsafe_code, reason = "only called where the CPU was asked")]
-            // SAFETY: `able` was asked.
-            let (signatures, passed) = unsafe { key.sign(messages) };
+        for messages in messages.as_chunks::<BATCH>().0 {
+            let (signatures, passed) = key.sign(messages);
             assert_eq!(passed, u8::MAX);
             for (message, signature) in messages.iter().zip(&signatures) {
                 assert!(below(signature, n));
@@ -155,14 +162,12 @@ fn edge_messages_are_signed() {
             }
         }
     }
-    if !able() {
-        // `batch_key` in the batch's own tests asserts that there are no batches then.
-        eprintln!("this CPU has no AVX-512 IFMA: its arithmetic cannot be run here");
+    if is_unsupported() {
         return;
     }
     for size in [KeySize::Rsa2048, KeySize::Rsa3072, KeySize::Rsa4096] {
         let pair = KeyPair::generate(size).unwrap();
-        match Key::from_pkcs8(pair.as_der().unwrap().as_ref()).unwrap().0 {
+        match Key::from_pkcs8(pair.as_der().unwrap().as_ref()).unwrap() {
             Key::Rsa2048(key) => run::<20, 40>(&key),
             Key::Rsa3072(key) => run::<30, 60>(&key),
             Key::Rsa4096(key) => run::<40, 80>(&key),
@@ -170,9 +175,9 @@ fn edge_messages_are_signed() {
     }
 }
 
-/// Whatever flips in what a key signs with, or in what it checks with.
+/// One bit of each number of the key in turn, of those it signs with and of those it checks with.
 #[test]
-fn a_bit_that_flipped_in_the_key_lets_no_lane_pass() {
+fn no_lane_passes_with_a_flipped_bit_in_the_key() {
     fn of_key(key: &mut PrivateKey<20>) -> Vec<&mut u64> {
         let numbers = [&mut key.p, &mut key.q].map(|prime| {
             let moduli = [&mut prime.modulus, &mut prime.check].into_iter();
@@ -184,21 +189,17 @@ fn a_bit_that_flipped_in_the_key_lets_no_lane_pass() {
         numbers.into_iter().flatten().chain(&mut key.q_inverse).collect()
     }
 
-    if !able() {
-        // `batch_key` in the batch's own tests asserts that there are no batches then.
-        eprintln!("this CPU has no AVX-512 IFMA: its arithmetic cannot be run here");
+    if is_unsupported() {
         return;
     }
     let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
     let document = pair.as_der().unwrap();
-    let Some((Key::Rsa2048(mut key), _)) = Key::from_pkcs8(document.as_ref()) else { panic!() };
-    let messages: [[u64; 40]; LANES] = std::array::from_fn(|lane| {
+    let Some(Key::Rsa2048(mut key)) = Key::from_pkcs8(document.as_ref()) else { panic!() };
+    let messages: [[u64; 40]; BATCH] = std::array::from_fn(|lane| {
         let limb = |limb| (2 * lane as u64 + 3).wrapping_pow(limb as u32 + 1) & LIMB_MASK;
         std::array::from_fn(|i| if i < 39 { limb(i) } else { 0 })
     });
-    #[expect(unsafe_code, reason = "only called where the CPU was asked")]
-    // SAFETY: `able` was asked.
-    let passed = |key: &PrivateKey<20>| unsafe { key.sign(&messages) }.1;
+    let passed = |key: &PrivateKey<20>| key.sign(&messages).1;
     assert_eq!(passed(&key), u8::MAX);
     let count = of_key(&mut key).len();
     assert_eq!(count, 2 * (2 * 61 + 20) + 20);

@@ -1,50 +1,45 @@
-//! The multiplications of `mont52`, row by row. Its documentation says why they are right; this file
-//! is about keeping sums in registers and both multipliers busy.
+//! The multiplications of `montgomery`, row by row. That module's documentation says why they are
+//! right; this file is about keeping sums in registers and both multipliers of the CPU busy.
 //!
-//! A row is all limbs of one number times one limb of the other, its digit. Rows are worked in pairs,
-//! and a pair in passes of four limbs: from the fifth on, a limb is loaded once for the four halves
-//! that it adds to both rows. There are 32 registers, 20 for sums and the rest for little else, and
-//! whoever shares the core, a neighbour on its other hyperthread, shares the ports that load.
+//! A row is the product of all limbs of one number with one limb of the other, the row's *digit*. Rows
+//! are computed in pairs, and each pair in passes of four limbs: in a pass, each limb is loaded once
+//! and multiplied four times, for the low and the high half in both rows. That saves loads, whose ports
+//! are shared with the other hyperthread of the core. Of the 32 registers, 20 hold sums.
 //!
-//! A function should be little more than its multiplications. What makes the compiler write that:
+//! A kernel should compile to little more than its multiplications. These measures achieve that:
 //!
-//! * Rows and columns are unrolled by macros and not by loops, so that column numbers are known
-//!   where the code is compiled: the accumulators then are registers, and the shift by one limb
-//!   after every row is a renaming. Loops are unrolled too, but later, and meanwhile the compiler
-//!   moves what stands between them.
-//! * The limbs that passes go over are in [`Cell`]s, and `end_pass!` stands between the passes.
-//!   Otherwise each limb would be loaded once, early, for all passes, and the accumulators be spilled.
-//! * What the next pair of rows waits for is begun while this one's passes run, a step at a time: the
-//!   multiplier of `n` for a row needs the sum of everything below it.
-//! * The next use of a sum is several multiplications away. The last carries, each waiting for the
-//!   one before, start as soon as the lowest columns are done.
+//! * Macros unroll rows and columns. Loops are unrolled as well, but late, after the compiler has moved
+//!   code within them. With constant column numbers from the start, the accumulators are registers, and
+//!   the shift by one limb after each row is only a renaming.
+//! * The limbs that a pass reads are in [`Cell`]s, and `end_pass!` stands between passes. Otherwise the
+//!   compiler would load each limb once, early, for all passes, and spill accumulators.
+//! * The first steps of the next pair of rows run between the passes of this pair, because they take
+//!   long: the multiplier of `n` for a row can be computed only when the row's column is complete.
+//! * Several multiplications lie between two uses of the same sum. The final carries, each of which
+//!   depends on the one before, start as soon as the lowest columns are complete.
 
-use std::arch::x86_64::{
-    _mm512_add_epi64, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_set1_epi64,
-    _mm512_setzero_si512, _mm512_srli_epi64,
-};
 use std::cell::Cell;
 use std::hint::black_box;
 
 use zeroize::Zeroize;
 
-use crate::signing::mont52::Lanes;
-use crate::signing::radix52::LIMB_BITS;
+use crate::lanes::{self, Lanes};
+use crate::radix52::LIMB_BITS;
 
-/// A limb that eight numbers share. A load of its eight bytes copies it to all lanes, and slows the
-/// multiplications around it less than a load of a whole vector. A [`Cell`] as other limbs are;
-/// nothing writes to it.
-pub(super) struct SharedLimb(Cell<u64>);
+/// A limb that is the same in all eight numbers. Loading its eight bytes into all lanes slows the
+/// multiplications around it less than loading a whole vector. It is in a [`Cell`] as other limbs are,
+/// but nothing writes to it.
+pub(crate) struct SharedLimb(Cell<u64>);
 
 impl SharedLimb {
-    pub(super) fn new(limb: u64) -> Self {
+    pub(crate) fn new(limb: u64) -> Self {
         Self(Cell::new(limb))
     }
 
-    #[target_feature(enable = "avx512f")]
+    #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
     #[inline]
-    pub(super) fn get(&self) -> Lanes {
-        _mm512_set1_epi64(self.0.get() as i64)
+    pub(crate) fn get(&self) -> Lanes {
+        lanes::splat(self.0.get() as i64)
     }
 }
 
@@ -54,12 +49,22 @@ impl Zeroize for SharedLimb {
     }
 }
 
-/// Repeats a block with a constant that counts.
+/// Repeats a block with `$row` as each number in turn: a constant, so that the block is unrolled.
+#[cfg(not(feature = "portable"))]
 macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => { $( { const $row: usize = $number; $body } )* };
 }
 
-/// Repeats a block for the columns of a window of `$w` limbs.
+/// The same as a loop: it would take the compiler a quarter of an hour to unroll plain code.
+#[cfg(feature = "portable")]
+macro_rules! each {
+    ($row:ident in [$($number:literal)*] $body:block) => {
+        #[expect(non_snake_case, reason = "a constant where the block is unrolled")]
+        for $row in [$($number),*] $body
+    };
+}
+
+/// Repeats a block for each column below `$w`.
 macro_rules! each_column {
     ($column:ident below $w:expr, $body:block) => {
         each!($column in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19] {
@@ -68,7 +73,7 @@ macro_rules! each_column {
     };
 }
 
-/// Ends a pass: what was read from a [`Cell`] before counts as changed. It is no instruction.
+/// Ends a pass: makes the compiler read each [`Cell`] again. It emits no instruction.
 macro_rules! end_pass {
     () => {
         black_box(())
@@ -78,19 +83,19 @@ macro_rules! end_pass {
 /// `$sum[$column] += low half of $x * $y`.
 macro_rules! low {
     ($sum:ident[$column:expr], $x:expr, $y:expr) => {
-        $sum[$column] = _mm512_madd52lo_epu64($sum[$column], $x.get(), $y)
+        $sum[$column] = lanes::multiply_add_low($sum[$column], $x.get(), $y)
     };
 }
 
-/// The same with the high half.
+/// `$sum[$column] += high half of $x * $y`.
 macro_rules! high {
     ($sum:ident[$column:expr], $x:expr, $y:expr) => {
-        $sum[$column] = _mm512_madd52hi_epu64($sum[$column], $x.get(), $y)
+        $sum[$column] = lanes::multiply_add_high($sum[$column], $x.get(), $y)
     };
 }
 
-/// Adds the products of some of the `$w` limbs of `$x` with the digits of rows `$row` and, if there
-/// are so many rows, `$row + 1`.
+/// Adds the products of limbs `$limbs` of `$x` with the digits of rows `$row` and `$row + 1`. Skips
+/// limbs and rows from `$w` on.
 macro_rules! pair {
     ($acc:ident, $x:ident, $digits:ident, $row:ident, $w:expr, $limbs:tt) => {
         each!(J in $limbs { if J < $w { low!($acc[$row + J], $x[J], $digits[$row]); } });
@@ -105,7 +110,7 @@ macro_rules! pair {
     };
 }
 
-/// [`pair`] over all limbs.
+/// `pair!` for all limbs.
 macro_rules! whole_pair {
     ($acc:ident, $x:ident, $digits:ident, $row:ident, $w:expr) => {
         pair!($acc, $x, $digits, $row, $w, [0 1 2 3]);
@@ -116,8 +121,8 @@ macro_rules! whole_pair {
     };
 }
 
-/// Adds what limbs 0 and 1 of `$x` add to the column after `$row`: the next row's multiplier of `n`
-/// waits for it.
+/// Adds the halves from limbs 0 and 1 of `$x` that belong to column `$row + 1`: the next row's
+/// multiplier of `n` depends on them.
 macro_rules! urgent {
     ($acc:ident, $x:ident, $digits:ident, $row:expr) => {
         high!($acc[$row + 1], $x[0], $digits[$row]);
@@ -126,7 +131,7 @@ macro_rules! urgent {
     };
 }
 
-/// Adds what limbs 1 to 3 add above that.
+/// Adds the remaining halves from limbs 1 to 3 of `$x`, which belong to the columns above that.
 macro_rules! soon {
     ($acc:ident, $x:ident, $digits:ident, $row:expr) => {
         high!($acc[$row + 2], $x[1], $digits[$row]);
@@ -141,18 +146,17 @@ macro_rules! soon {
 /// Carries from column `$row` into the next.
 macro_rules! carry {
     ($acc:ident, $row:expr) => {
-        $acc[$row + 1] =
-            _mm512_add_epi64($acc[$row + 1], _mm512_srli_epi64::<LIMB_BITS>($acc[$row]))
+        $acc[$row + 1] = lanes::add($acc[$row + 1], lanes::shift_right::<LIMB_BITS>($acc[$row]))
     };
 }
 
-/// The beginning of rows `$row` and `$row + 1` of a reduction, as far as there are such rows, in
-/// five steps, of which the first needs column `$row` complete: their multipliers, and what limbs 0
-/// to 3 of `n` add, but for the low half of limb 0, which would only clear the column.
+/// The first part of rows `$row` and `$row + 1` of a reduction, in five steps: the multipliers of both
+/// rows, and their products with limbs 0 to 3 of `n`. Step 1 needs column `$row` to be complete. Rows
+/// from `$w` on are skipped, and so is the low half from limb 0, which would only clear the column.
 macro_rules! begin_reduction {
     (1, $acc:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
         if $row < $w {
-            $m[$row] = _mm512_madd52lo_epu64($k0, $acc[$row], $k0);
+            $m[$row] = lanes::multiply_add_low($k0, $acc[$row], $k0);
         }
     };
     (2, $acc:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
@@ -177,15 +181,16 @@ macro_rules! begin_reduction {
     };
 }
 
-/// The rest of all rows of a reduction whose first two have begun. Each pair begins the next one.
+/// All rows of a reduction, after `begin_reduction!` for rows 0 and 1. Each pair of rows runs the steps
+/// of `begin_reduction!` for the next pair.
 ///
-/// `$bring!(step, row)` runs in steps 0 to 3 and has columns `row + $w` and `row + $w + 1`, to which no
-/// earlier row adds, ready by step 2 for 15 limbs and by step 3 for 20. The multipliers of both rows
-/// are known by then.
+/// `$bring!(step, row)` is called with steps 0 to 3. It must load columns `row + $w` and `row + $w + 1`,
+/// to which no earlier row adds: by step 2 for 15 limbs, by step 3 for 20. The multipliers of both rows
+/// are known then.
 ///
-/// `$finish!([..])` takes columns that are done, counted from column `$w`. In the last pair, where `row`
-/// is at least `$w - 2`, limb `j` adds to nothing below column `$w + j - 2`: after limbs 4 to 7 the
-/// first six columns are done.
+/// `$finish!([..])` is called with the columns that are complete, counted from column `$w`. In the last
+/// pair `row` is at least `$w - 2`, so limb `j` adds to no column below `$w + j - 2`: after limbs 4 to 7
+/// the first six columns are complete.
 macro_rules! reduce {
     ($acc:ident, $n:ident, $k0:ident, $m:ident, $w:expr, $pairs:tt, $row:ident, $bring:ident, $finish:ident) => {
         each!($row in $pairs {
@@ -210,8 +215,8 @@ macro_rules! reduce {
     };
 }
 
-/// The beginning of rows `$row` and `$row + 1` of a Montgomery product, as far as there are such
-/// rows, in six steps: what limbs 0 to 3 of `a` add, and [`begin_reduction`].
+/// The first part of rows `$row` and `$row + 1` of a Montgomery product, in six steps: the products with
+/// limbs 0 to 3 of `a`, and the steps of `begin_reduction!`. Rows from `$w` on are skipped.
 macro_rules! begin_product {
     (1, $acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
         if $row < $w {
@@ -252,8 +257,9 @@ macro_rules! begin_product {
     };
 }
 
-/// The rows of a Montgomery product's lowest window: adds `a * b[i]` and the multiple `m[i]` of `n`
-/// that clears column `i`, for each row `i`. `$bring` and `$finish` as in [`reduce`], in one step.
+/// The rows of a Montgomery product's lowest window: row `i` adds `a * b[i]`, and the multiple `m[i]` of
+/// `n` that clears column `i`. `$bring!(row)` is called once for each pair of rows, and loads its two
+/// columns; `$finish` is as in `reduce!`.
 macro_rules! product_low {
     ($acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $w:expr, $pairs:tt, $row:ident, $bring:ident, $finish:ident) => {
         begin_product!(1, $acc, $a, $b, $n, $k0, $m, 0, $w);
@@ -286,8 +292,8 @@ macro_rules! product_low {
     };
 }
 
-/// Repeats a block for `$first` and, if it is below `$end`, the number after it. (Not a constant:
-/// where `each!` is made a loop, to be checked as plain code, `$first` counts.)
+/// Repeats a block for `$first` and, if that is below `$end`, `$first + 1`. `$number` is a
+/// variable, not a constant: where `each!` is a loop, `$first` is a variable too.
 macro_rules! each_of_pair {
     ($number:ident from $first:expr, below $end:expr, $body:block) => {{
         let $number = $first;
@@ -299,7 +305,7 @@ macro_rules! each_of_pair {
     }};
 }
 
-/// Puts columns that are done back, counted from column `$w` and as far as there are such.
+/// Stores complete columns, counted from column `$w`. Skips those that do not exist.
 macro_rules! put_upper {
     ($t:ident, $acc:ident, $w:expr, $columns:tt) => {
         each!(C in $columns {
@@ -311,14 +317,14 @@ macro_rules! put_upper {
     };
 }
 
-/// The windows of `$w` limbs that longer numbers are cut into. Each covers `2 * $w` columns, which
-/// it takes from memory when it comes to them and puts back when they are done.
+/// Kernels for numbers that are cut into windows of `$w` limbs. Each works on `2 * $w` columns: it loads
+/// them when it gets to them and stores them when they are complete.
 macro_rules! windows {
     ($product_low:ident, $product_high:ident, $reduce_low:ident, $reduce_high:ident, $w:literal, $pairs:tt) => {
-        /// The lower half of `t` is used up.
-        #[target_feature(enable = "avx512f,avx512ifma")]
+        /// Leaves the lower half of `t` undefined: it is not read again.
+        #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
         #[inline(never)]
-        pub(super) fn $product_low(
+        pub(crate) fn $product_low(
             t: &[Cell<Lanes>; 2 * $w],
             multipliers: &mut [Lanes; $w],
             a: &[Cell<Lanes>; $w],
@@ -326,7 +332,7 @@ macro_rules! windows {
             n: &[SharedLimb; $w],
             k0: Lanes,
         ) {
-            let (mut acc, mut m) = ([_mm512_setzero_si512(); 2 * $w], [_mm512_setzero_si512(); $w]);
+            let (mut acc, mut m) = ([lanes::zero(); 2 * $w], [lanes::zero(); $w]);
             each_column!(C below $w, { acc[C] = t[C].get(); });
             macro_rules! bring {
                 ($row:ident) => {
@@ -340,16 +346,16 @@ macro_rules! windows {
             product_low!(acc, a, b, n, k0, m, $w, $pairs, I, bring, finish);
         }
 
-        #[target_feature(enable = "avx512f,avx512ifma")]
+        #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
         #[inline(never)]
-        pub(super) fn $product_high(
+        pub(crate) fn $product_high(
             t: &[Cell<Lanes>; 2 * $w],
             multipliers: &[Lanes; $w],
             a: &[Cell<Lanes>; $w],
             b: &[Lanes; $w],
             n: &[SharedLimb; $w],
         ) {
-            let mut acc = [_mm512_setzero_si512(); 2 * $w];
+            let mut acc = [lanes::zero(); 2 * $w];
             each_column!(C below $w, { acc[C] = t[C].get(); });
             each!(I in $pairs {
                 each_of_pair!(column from I + $w, below 2 * $w, { acc[column] = t[column].get(); });
@@ -360,16 +366,16 @@ macro_rules! windows {
             put_upper!(t, acc, $w, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19]);
         }
 
-        /// The lower half of `t` is used up.
-        #[target_feature(enable = "avx512f,avx512ifma")]
+        /// Leaves the lower half of `t` undefined: it is not read again.
+        #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
         #[inline(never)]
-        pub(super) fn $reduce_low(
+        pub(crate) fn $reduce_low(
             t: &[Cell<Lanes>; 2 * $w],
             multipliers: &mut [Lanes; $w],
             n: &[SharedLimb; $w],
             k0: Lanes,
         ) {
-            let (mut acc, mut m) = ([_mm512_setzero_si512(); 2 * $w], [_mm512_setzero_si512(); $w]);
+            let (mut acc, mut m) = ([lanes::zero(); 2 * $w], [lanes::zero(); $w]);
             each_column!(C below $w, { acc[C] = t[C].get(); });
             macro_rules! bring {
                 (2, $row:ident) => {
@@ -389,14 +395,14 @@ macro_rules! windows {
             reduce!(acc, n, k0, m, $w, $pairs, I, bring, finish);
         }
 
-        #[target_feature(enable = "avx512f,avx512ifma")]
+        #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
         #[inline(never)]
-        pub(super) fn $reduce_high(
+        pub(crate) fn $reduce_high(
             t: &[Cell<Lanes>; 2 * $w],
             multipliers: &[Lanes; $w],
             n: &[SharedLimb; $w],
         ) {
-            let mut acc = [_mm512_setzero_si512(); 2 * $w];
+            let mut acc = [lanes::zero(); 2 * $w];
             each_column!(C below $w, { acc[C] = t[C].get(); });
             each!(I in $pairs {
                 each_of_pair!(column from I + $w, below 2 * $w, { acc[column] = t[column].get(); });
@@ -411,8 +417,8 @@ macro_rules! windows {
 windows!(product_low_15, product_high_15, reduce_low_15, reduce_high_15, 15, [0 2 4 6 8 10 12 14]);
 windows!(product_low_20, product_high_20, reduce_low_20, reduce_high_20, 20, [0 2 4 6 8 10 12 14 16 18]);
 
-/// Adds the cross products of limbs `$row` and `$row + 1` of `$x` with the limbs above them, as far as
-/// they reach columns below `$end`.
+/// Adds the cross products of limbs `$row` and `$row + 1` of `$x` with the limbs above them. Skips
+/// columns from `$end` on.
 macro_rules! cross_pair {
     ($acc:ident, $x:ident, $row:expr, $w:expr, $end:expr) => {
         let digits = [$x[$row].get(), $x[$row + 1].get()];
@@ -446,29 +452,28 @@ macro_rules! cross_pair {
     };
 }
 
-/// Limbs in a block of a square's cross products.
-pub(super) const BLOCK: usize = 10;
+/// Limbs in a block of a square.
+pub(crate) const BLOCK: usize = 10;
 
-/// Adds the cross products `a[i] * a[j]`, `i < j`, of one block.
-#[target_feature(enable = "avx512f,avx512ifma")]
+/// Adds the cross products `a[i] * a[j]`, `i < j`, within one block.
+#[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
-pub(super) fn triangle(t: &[Cell<Lanes>; 2 * BLOCK], a: &[Cell<Lanes>; BLOCK]) {
-    let mut acc = [_mm512_setzero_si512(); 2 * BLOCK];
+pub(crate) fn triangle(t: &[Cell<Lanes>; 2 * BLOCK], a: &[Cell<Lanes>; BLOCK]) {
+    let mut acc = [lanes::zero(); 2 * BLOCK];
     each_column!(C below 2 * BLOCK, { acc[C] = t[C].get(); });
     each!(I in [0 2 4 6 8] { cross_pair!(acc, a, I, BLOCK, 2 * BLOCK); });
     each_column!(C below 2 * BLOCK, { t[C].set(acc[C]); });
 }
 
-/// Adds the products of all limbs of `a` with all limbs of `b`.
-#[target_feature(enable = "avx512f,avx512ifma")]
+/// Adds the cross products of two blocks: of all limbs of `a` with all limbs of `b`.
+#[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
-pub(super) fn rectangle(
+pub(crate) fn rectangle(
     t: &[Cell<Lanes>; 2 * BLOCK],
     a: &[Cell<Lanes>; BLOCK],
     b: &[Cell<Lanes>; BLOCK],
 ) {
-    let (mut acc, mut digits) =
-        ([_mm512_setzero_si512(); 2 * BLOCK], [_mm512_setzero_si512(); BLOCK]);
+    let (mut acc, mut digits) = ([lanes::zero(); 2 * BLOCK], [lanes::zero(); BLOCK]);
     each_column!(C below 2 * BLOCK, { acc[C] = t[C].get(); });
     each!(I in [0 2 4 6 8] {
         each_of_pair!(row from I, below BLOCK, { digits[row] = a[row].get(); });
@@ -477,7 +482,7 @@ pub(super) fn rectangle(
     each_column!(C below 2 * BLOCK, { t[C].set(acc[C]); });
 }
 
-// Below the macros, which it uses.
+// After the macros that it uses.
 mod twenty_limbs;
 
-pub(super) use twenty_limbs::{product_20, square_20};
+pub(crate) use twenty_limbs::{product_20, square_20};

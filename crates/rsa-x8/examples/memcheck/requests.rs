@@ -1,7 +1,6 @@
-//! Requests to valgrind's memcheck, by the instructions it looks for (valgrind.h and memcheck.h, "an
-//! ABI exported by Valgrind to programs", which does not change). They do nothing elsewhere.
+//! Requests to valgrind's memcheck, by the instructions that it recognizes: a stable ABI, from valgrind.h
+//! and memcheck.h. Outside valgrind they do nothing.
 
-use std::arch::asm;
 use std::ptr;
 
 const RUNNING_ON_VALGRIND: u64 = 0x1001;
@@ -10,35 +9,35 @@ const MAKE_MEM_UNDEFINED: u64 = MEMCHECK + 1;
 const MAKE_MEM_DEFINED: u64 = MEMCHECK + 2;
 const GET_VBITS: u64 = MEMCHECK + 8;
 
-/// Whether this runs under memcheck, not on the bare CPU or under another of valgrind's tools.
+/// Whether this runs under memcheck: not without valgrind, nor under another of its tools.
 pub(crate) fn is_running() -> bool {
     request(RUNNING_ON_VALGRIND, [0; 3]) > 0 && !is_wholly_defined(&undefined())
 }
 
-/// A value that memcheck knows nothing about.
+/// A number that is undefined for memcheck.
 fn undefined() -> u64 {
     let mut value = 0;
     mark(std::slice::from_mut(&mut value));
     value
 }
 
-/// Plain numbers: memory without padding or pointers.
+/// Numbers without padding or pointers.
 pub(crate) trait Number: Copy {}
 
 impl Number for u8 {}
 impl Number for u64 {}
 
-/// Makes memcheck take numbers for undefined: secret.
+/// Makes numbers undefined for memcheck: they are secret.
 pub(crate) fn mark<N: Number>(numbers: &mut [N]) {
     request(MAKE_MEM_UNDEFINED, range(ptr::from_mut(numbers)));
 }
 
-/// Makes memcheck take numbers for defined: public.
+/// Makes numbers defined for memcheck: they are public.
 pub(crate) fn unmark<N: Number>(numbers: &mut [N]) {
     request(MAKE_MEM_DEFINED, range(ptr::from_mut(numbers)));
 }
 
-/// Whether no bit of the number stems from a marked one.
+/// Whether no bit of the number depends on a marked one.
 pub(crate) fn is_wholly_defined(number: &u64) -> bool {
     let mut undefined_bits = [0_u64];
     let [address, length, _] = range(ptr::from_ref(std::slice::from_ref(number)).cast_mut());
@@ -52,16 +51,17 @@ fn range<N: Number>(numbers: *mut [N]) -> [u64; 3] {
     [numbers.cast::<N>().expose_provenance() as u64, length as u64, 0]
 }
 
-/// What memcheck answers; 0 outside valgrind.
+/// Memcheck's answer to a request; 0 outside valgrind.
+#[cfg(target_arch = "x86_64")]
 fn request(request: u64, [a, b, c]: [u64; 3]) -> u64 {
     let arguments = [request, a, b, c, 0, 0];
     let mut answer = 0;
-    #[expect(unsafe_code, reason = "the requests are instructions that no function stands for")]
-    // SAFETY: on a CPU the rotations are by 128 bits in all and the exchange is of a register with
-    // itself, so nothing changes. Under valgrind the bytes in `GET_VBITS`'s target are written, which
-    // is a local of `is_wholly_defined`; else nothing is.
+    #[expect(unsafe_code, reason = "no function emits these instructions")]
+    // SAFETY: on a CPU nothing changes: the rotations are by 128 bits in all, and a register is exchanged
+    // with itself. Under valgrind only `GET_VBITS` writes to the program's memory, to a local variable of
+    // `is_wholly_defined`.
     unsafe {
-        asm!(
+        std::arch::asm!(
             "rol rdi, 3",
             "rol rdi, 13",
             "rol rdi, 61",
@@ -73,4 +73,10 @@ fn request(request: u64, [a, b, c]: [u64; 3]) -> u64 {
         );
     }
     answer
+}
+
+/// This file has the instructions of x86-64 only.
+#[cfg(not(target_arch = "x86_64"))]
+fn request(_request: u64, _arguments: [u64; 3]) -> u64 {
+    0
 }

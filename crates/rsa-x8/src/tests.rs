@@ -1,7 +1,7 @@
-//! `GRANTD_BATCH_KEYS` and `GRANTD_BATCH_MESSAGES` (for each key) scale the comparison with ring.
-//! The first `GRANTD_BATCH_EQUAL` messages of each key are signed by ring too and must be equal; the
-//! others are verified, which makes them equal: ring accepts no signature that is not below the
-//! modulus, and below it there is one.
+//! The comparison with ring can be scaled: `RSA_X8_KEYS` keys of each size sign `RSA_X8_MESSAGES`
+//! messages each. ring signs the first `RSA_X8_EQUAL` of them too, and the signatures must be equal.
+//! The others are only verified. That proves them equal as well: ring accepts no signature that is not
+//! below the modulus, and only one below it is valid.
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};
@@ -24,13 +24,13 @@ fn generate(size: KeySize) -> Pair {
     Pair { document, reference }
 }
 
-/// The key, or `None`, as it must be, on a CPU that cannot make batches.
+/// The key. Asserts that it is `None` exactly if the CPU is not supported.
 fn batch_key(pair: &Pair) -> Option<BatchKey> {
-    let key = BatchKey::new(&pair.document);
-    #[cfg(target_arch = "x86_64")]
+    let key = BatchKey::from_pkcs8(&pair.document);
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
     let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
-    #[cfg(not(target_arch = "x86_64"))]
-    let able = false;
+    #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
+    let able = cfg!(feature = "portable");
     assert_eq!(key.is_some(), able);
     key
 }
@@ -52,9 +52,8 @@ fn setting(name: &str, default: usize) -> usize {
 }
 
 fn equals_ring(size: KeySize) {
-    let (messages, equal) =
-        (setting("GRANTD_BATCH_MESSAGES", 16), setting("GRANTD_BATCH_EQUAL", 16));
-    for _ in 0..setting("GRANTD_BATCH_KEYS", 3) {
+    let (messages, equal) = (setting("RSA_X8_MESSAGES", 16), setting("RSA_X8_EQUAL", 16));
+    for _ in 0..setting("RSA_X8_KEYS", 3) {
         let pair = generate(size);
         let Some(key) = batch_key(&pair) else { return };
         let length = key.signature_bytes();
@@ -92,7 +91,7 @@ fn equals_ring_with_4096_bits() {
 }
 
 #[test]
-fn signs_as_many_as_there_are() {
+fn signs_as_many_messages_as_it_is_given() {
     let pair = generate(KeySize::Rsa2048);
     let Some(key) = batch_key(&pair) else { return };
     let messages: [&[u8]; 10] = [b"", b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"i"];
@@ -112,7 +111,7 @@ fn signs_as_many_as_there_are() {
 }
 
 #[test]
-fn self_test_knows_the_key() {
+fn self_test_refuses_another_key() {
     let (pair, other) = (generate(KeySize::Rsa2048), generate(KeySize::Rsa2048));
     let Some(key) = batch_key(&pair) else { return };
     assert!(key.agrees_with(&pair.reference, &random()));
@@ -127,71 +126,14 @@ fn debug_shows_the_size_only() {
 
 #[test]
 fn refuses_what_it_cannot_sign_with() {
-    assert!(BatchKey::new(b"").is_none());
+    assert!(BatchKey::from_pkcs8(b"").is_none());
     let pair = generate(KeySize::Rsa2048);
-    assert!(BatchKey::new(&pair.document[..pair.document.len() - 1]).is_none());
-    // One bit of the modulus, which begins behind the headers: p q is another number then.
+    assert!(BatchKey::from_pkcs8(&pair.document[..pair.document.len() - 1]).is_none());
+    // One bit of the modulus, which comes after the headers: p q differs from it then.
     let mut broken = pair.document;
     broken[100] ^= 1;
-    assert!(BatchKey::new(&broken).is_none());
+    assert!(BatchKey::from_pkcs8(&broken).is_none());
 }
 
-#[cfg(target_arch = "x86_64")]
-mod faults {
-    use super::*;
-    use crate::signing::crt::fault::Place;
-    use crate::signing::crt::fault::armed::{FAULT, Fault};
-
-    /// Flips one bit of every limb in turn, in a lane and a bit that change with it, and sees whether
-    /// that lane is refused and the others are right.
-    fn strike(place: Place, passes: usize, limbs: usize, every: usize) {
-        let pair = generate(KeySize::Rsa2048);
-        let Some(key) = batch_key(&pair) else { return };
-        let messages: [[u8; 1]; BATCH] = std::array::from_fn(|lane| [lane as u8]);
-        let expected = messages.map(|message| by_ring(&pair, &message));
-        for pass in 0..passes {
-            for limb in (0..limbs).step_by(every) {
-                let (lane, bit) = ((limb + pass) % BATCH, (limb * 11 + pass * 5) as u32 % 52);
-                FAULT.set(Some(Fault { place, pass, limb, lane, bit }));
-                let mut signatures = [[1; MAX_SIGNATURE_BYTES]; BATCH];
-                let passed =
-                    key.sign(&messages.each_ref().map(|message| &message[..]), &mut signatures);
-                assert!(FAULT.get().is_none(), "{place:?} was not passed");
-                for other in 0..BATCH {
-                    assert_eq!(passed[other], other != lane, "{place:?} {pass} {limb} {bit}");
-                    let expected =
-                        if other == lane { [0; MAX_SIGNATURE_BYTES] } else { expected[other] };
-                    assert_eq!(signatures[other], expected);
-                }
-            }
-        }
-    }
-
-    // The places are passed once for p and once for q, or once in all.
-
-    #[test]
-    fn in_a_residue() {
-        strike(Place::Residue, 2, 20, 1);
-    }
-
-    #[test]
-    fn in_a_table() {
-        // An exponent of 256 digits leaves out one of the 16 entries once in a million keys.
-        strike(Place::Table, 2, 16 * 20, setting("GRANTD_BATCH_TABLE_STEP", 31));
-    }
-
-    #[test]
-    fn in_a_half() {
-        strike(Place::Half, 2, 20, 1);
-    }
-
-    #[test]
-    fn in_the_recombination() {
-        strike(Place::Quotient, 1, 20, 1);
-    }
-
-    #[test]
-    fn in_the_signature() {
-        strike(Place::Signature, 1, 40, 1);
-    }
-}
+#[cfg(any(target_arch = "x86_64", feature = "portable"))]
+mod faults;

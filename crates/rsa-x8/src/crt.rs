@@ -1,0 +1,251 @@
+//! The RSA private operation on eight numbers at once: `m^d mod n` by the Chinese remainder theorem
+//! (RFC 8017, section 5.1.2), checked with the public exponent.
+//!
+//! # What the check catches
+//!
+//! A signature `s` that is right modulo `q` and wrong modulo `p` gives the key away:
+//! `gcd(s^e - m, n) = q` (Boneh, DeMillo and Lipton 1997; see the README). So the check raises the
+//! recombined signature to `e` and compares it with the message, modulo `p` and modulo `q`, which is
+//! the same as modulo `n = p q` and takes half the multiplications. It reads the very limbs that are
+//! returned, and the message as it came in. Raising to `e` permutes the residues and `s < n`, so only
+//! the one right signature passes.
+//!
+//! A fault in a residue, a table, an exponent, a half, the recombination or the key can therefore only
+//! make a lane fail. A fault in a prime that is used both to sign and to check could pass, so the check
+//! has its own copy of each, made before the key was compared with `n`. [`BatchKey::agrees_with`] finds
+//! faults from before that copy.
+//!
+//! # What is wiped
+//!
+//! All secrets that outlive a single product: moduli, tables, powers, halves, and the intermediate
+//! numbers of the recombination and the check. The scratch memory of a product is overwritten by the
+//! next one.
+//!
+//! [`BatchKey::agrees_with`]: crate::BatchKey::agrees_with
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::lanes::{self, Lanes, Supported};
+use crate::montgomery::{Modulus, Table, WINDOW_BITS, broadcast, equal, multiply_add, select};
+use crate::radix52::{LIMB_MASK, ModulusLimbs};
+use crate::{BATCH, fault};
+
+/// One prime with the numbers that belong to it, in limbs of 52 bits.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct Prime<const L: usize> {
+    pub(crate) modulus: ModulusLimbs<L>,
+    /// A copy, for the check alone.
+    pub(crate) check: ModulusLimbs<L>,
+    /// `d mod (prime - 1)`.
+    pub(crate) exponent: [u64; L],
+    /// Bits of the prime. The exponent has no more.
+    pub(crate) bits: usize,
+}
+
+impl<const L: usize> Prime<L> {
+    pub(crate) fn new(prime: [u64; L], exponent: [u64; L], bits: usize) -> Self {
+        let modulus = ModulusLimbs::new(prime);
+        Self { check: modulus.clone(), modulus, exponent, bits }
+    }
+}
+
+/// A private key with two primes of `L` limbs.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct PrivateKey<const L: usize> {
+    #[zeroize(skip)]
+    _supported: Supported,
+    pub(crate) p: Prime<L>,
+    pub(crate) q: Prime<L>,
+    /// `1/q mod p`.
+    pub(crate) q_inverse: [u64; L],
+    pub(crate) e: u64,
+}
+
+impl<const L: usize> PrivateKey<L> {
+    pub(crate) fn new(
+        supported: Supported,
+        [p, q]: [Prime<L>; 2],
+        q_inverse: [u64; L],
+        e: u64,
+    ) -> Self {
+        Self { _supported: supported, p, q, q_inverse, e }
+    }
+
+    /// The signatures of `messages`, which are numbers of `D = 2 L` limbs below `n`, and the lanes in
+    /// which the check passed, one bit each. The caller must not give away the other lanes.
+    #[expect(unsafe_code, reason = "code for a CPU that has more than the compilation target")]
+    #[cfg_attr(
+        feature = "portable",
+        expect(unused_unsafe, reason = "plain code needs no special CPU")
+    )]
+    pub(crate) fn sign<const D: usize>(
+        &self,
+        messages: &[[u64; D]; BATCH],
+    ) -> ([[u64; D]; BATCH], u8) {
+        // SAFETY: `sign_lanes` is a safe function except that it needs AVX-512 F and IFMA. The CPU has
+        // both: `_supported` is the proof.
+        unsafe { self.sign_lanes(messages) }
+    }
+
+    #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
+    fn sign_lanes<const D: usize>(&self, messages: &[[u64; D]; BATCH]) -> ([[u64; D]; BATCH], u8) {
+        let message = gather(messages);
+        let mut halves = [[lanes::zero(); L]; 2];
+        for (prime, half) in [&self.p, &self.q].into_iter().zip(&mut halves) {
+            power(prime, &message, half);
+        }
+        let signature = self.recombine(&halves);
+        halves.zeroize();
+        let passed = [&self.p, &self.q]
+            .into_iter()
+            .fold(u8::MAX, |passed, prime| passed & check(prime, self.e, &signature, &message));
+        (scatter(&signature), passed)
+    }
+
+    /// Garner's recombination, `s = sq + q ((sp - sq) / q mod p)`, below `n`.
+    #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
+    fn recombine<const D: usize>(&self, halves: &[[Lanes; L]; 2]) -> [Lanes; D] {
+        let [sp, sq] = halves;
+        let p = Modulus::new(&self.p.modulus);
+        // Both primes have the same length, so sq < q < 2 p, and the difference is below 3 p.
+        let mut difference = p.difference(sp, sq);
+        let mut inverse = p.enter(&broadcast(&self.q_inverse));
+        let mut q = broadcast(&self.q.modulus.n);
+        let mut quotient = p.canonical(&p.product(&difference, &inverse));
+        fault::strike(fault::Place::Quotient, &mut quotient);
+        let mut signature = multiply_add(&quotient, &q, sq);
+        fault::strike(fault::Place::Signature, &mut signature);
+        for secret in [&mut difference, &mut inverse, &mut q, &mut quotient] {
+            secret.zeroize();
+        }
+        signature
+    }
+}
+
+/// Sets `power` to `message^exponent mod prime`, below the prime.
+///
+/// Windows of fixed width, from the top: every exponent of the prime's length takes the same squares,
+/// products and table reads. One prime after the other: the tables of both (20 KiB each for primes of
+/// 1024 bits) would fill the first-level cache, and the processor overlaps the last carries of a
+/// square with the first multiplications of the next one anyway.
+#[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
+#[inline(never)]
+fn power<const L: usize, const D: usize>(
+    prime: &Prime<L>,
+    message: &[Lanes; D],
+    power: &mut [Lanes; L],
+) {
+    let zero = [lanes::zero(); L];
+    let modulus = Modulus::new(&prime.modulus);
+    let mut table: Table<L> = [zero; _];
+    fill(&mut table, &modulus, message);
+    let windows = prime.bits.div_ceil(WINDOW_BITS);
+    let mut factor = zero;
+    select(&table, digit(&prime.exponent, windows - 1), power);
+    for window in (0..windows - 1).rev() {
+        modulus.square_and_choose(power, &table, digit(&prime.exponent, window), &mut factor);
+        modulus.multiply(power, &factor);
+    }
+    let mut left = modulus.leave(power);
+    *power = modulus.canonical(&left);
+    table.zeroize();
+    factor.zeroize();
+    left.zeroize();
+    fault::strike(fault::Place::Half, power);
+}
+
+/// Fills `table` with the powers of `message` from 0 on, in the Montgomery domain.
+#[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
+fn fill<const L: usize, const D: usize>(
+    table: &mut Table<L>,
+    modulus: &Modulus<L>,
+    message: &[Lanes; D],
+) {
+    let mut base = enter(modulus, message);
+    fault::strike(fault::Place::Residue, &mut base);
+    table[0] = modulus.one();
+    table[1] = base;
+    for i in 2..table.len() {
+        if i % 2 == 0 {
+            table[i] = table[i / 2];
+            modulus.square(&mut table[i]);
+        } else {
+            table[i] = modulus.product(&table[i - 1], &base);
+        }
+    }
+    base.zeroize();
+    fault::strike(fault::Place::Table, table.as_flattened_mut());
+}
+
+/// The lanes in which `signature^e` and `message` are the same modulo the prime.
+#[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
+#[inline(never)]
+fn check<const L: usize, const D: usize>(
+    prime: &Prime<L>,
+    e: u64,
+    signature: &[Lanes; D],
+    message: &[Lanes; D],
+) -> u8 {
+    let modulus = Modulus::new(&prime.check);
+    let mut base = enter(&modulus, signature);
+    let mut power = base;
+    for bit in (0..e.ilog2()).rev() {
+        modulus.square(&mut power);
+        if e >> bit & 1 == 1 {
+            modulus.multiply(&mut power, &base);
+        }
+    }
+    power = modulus.canonical(&power);
+    let mut expected = enter(&modulus, message);
+    // Below 6 times the prime, so that out of the Montgomery domain it is at most the prime. If the
+    // two are equal it is 0 or the prime, and `canonical` makes both 0.
+    let mut difference = modulus.difference(&expected, &power);
+    let mut left = modulus.leave(&difference);
+    let equal = equal(&modulus.canonical(&left), &[lanes::zero(); L]);
+    for secret in [&mut base, &mut power, &mut expected, &mut difference, &mut left] {
+        secret.zeroize();
+    }
+    equal
+}
+
+/// The residue of a number of `D = 2 L` limbs, in the Montgomery domain, below four times the modulus.
+#[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
+fn enter<const L: usize, const D: usize>(modulus: &Modulus<L>, number: &[Lanes; D]) -> [Lanes; L] {
+    let (mut low, mut high) = ([lanes::zero(); L], [lanes::zero(); L]);
+    low.copy_from_slice(&number[..L]);
+    high.copy_from_slice(&number[L..]);
+    modulus.enter_wide(&low, &high)
+}
+
+/// Window number `window` of an exponent, counted from the least significant.
+fn digit<const L: usize>(exponent: &[u64; L], window: usize) -> u64 {
+    let (limb, shift) = (window * WINDOW_BITS / 52, window * WINDOW_BITS % 52);
+    let high = exponent.get(limb + 1).copied().unwrap_or_default();
+    (exponent[limb] >> shift | high << (52 - shift)) & ((1 << WINDOW_BITS) - 1)
+}
+
+/// Eight numbers into the lanes of vectors.
+#[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
+fn gather<const D: usize>(numbers: &[[u64; D]; BATCH]) -> [Lanes; D] {
+    let mut lanes = [lanes::zero(); D];
+    for (i, lanes) in lanes.iter_mut().enumerate() {
+        *lanes = lanes::from_array(numbers.map(|number| number[i]));
+    }
+    lanes
+}
+
+/// Eight numbers out of the lanes of vectors: the low 52 bits of each limb, as the check has read them.
+#[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
+fn scatter<const D: usize>(lanes: &[Lanes; D]) -> [[u64; D]; BATCH] {
+    let (mut numbers, mask) = ([[0; D]; BATCH], lanes::splat(LIMB_MASK as i64));
+    for (i, lanes) in lanes.iter().enumerate() {
+        let limbs = lanes::to_array(lanes::and(*lanes, mask));
+        for (number, limb) in numbers.iter_mut().zip(limbs) {
+            number[i] = limb;
+        }
+    }
+    numbers
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! Bits that tests flip on the way of a batch.
+
+use crate::lanes::Lanes;
+
+/// Numbers that a fault can strike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The message modulo a prime.
+    Residue,
+    /// The table of its powers.
+    Table,
+    /// The signature modulo a prime.
+    Half,
+    /// The quotient of Garner's recombination.
+    Quotient,
+    /// The recombined signature.
+    Signature,
+}
+
+/// Does nothing outside tests.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn strike(_place: Place, _number: &mut [Lanes]) {}
+
+#[cfg(test)]
+pub(crate) use armed::strike;
+
+#[cfg(test)]
+pub(crate) mod armed {
+    use std::cell::Cell;
+
+    use super::{Lanes, Place};
+    use crate::{BATCH, lanes};
+
+    /// Flips `bit` of limb `limb` in `lane` when the number passes `place` for the `pass`th time,
+    /// counted from 0.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Fault {
+        pub(crate) place: Place,
+        pub(crate) pass: usize,
+        pub(crate) limb: usize,
+        pub(crate) lane: usize,
+        pub(crate) bit: u32,
+    }
+
+    thread_local! {
+        pub(crate) static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+
+    #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
+    pub(crate) fn strike(place: Place, number: &mut [Lanes]) {
+        let Some(fault) = FAULT.get().filter(|fault| fault.place == place) else { return };
+        if fault.pass > 0 {
+            FAULT.set(Some(Fault { pass: fault.pass - 1, ..fault }));
+            return;
+        }
+        FAULT.set(None);
+        let mut flip = [0; BATCH];
+        flip[fault.lane] = 1 << fault.bit;
+        let limb = &mut number[fault.limb];
+        *limb = lanes::xor(*limb, lanes::from_array(flip));
+    }
+}

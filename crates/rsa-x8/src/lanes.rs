@@ -1,0 +1,25 @@
+//! Vectors of eight 64-bit lanes: the only module that names the processor's instructions.
+//!
+//! Two forms have the same functions: [`avx512`] is the instructions themselves, [`portable`] is
+//! plain code in their place, for the memory checker. The feature `portable` chooses.
+
+#[cfg(not(feature = "portable"))]
+mod avx512;
+#[cfg(feature = "portable")]
+mod portable;
+
+#[cfg(not(feature = "portable"))]
+pub(crate) use avx512::*;
+#[cfg(feature = "portable")]
+pub(crate) use portable::*;
+
+/// Proof that this processor runs the vector code. Made only by [`Supported::detect`].
+#[derive(Clone, Copy)]
+pub(crate) struct Supported(());
+
+impl Supported {
+    /// `None` if the processor lacks an instruction.
+    pub(crate) fn detect() -> Option<Self> {
+        is_supported().then_some(Self(()))
+    }
+}

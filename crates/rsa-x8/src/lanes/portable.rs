@@ -1,0 +1,116 @@
+//! The vectors in plain code.
+//!
+//! Each function is a call that the compiler cannot look into, as little as into an instruction, and
+//! has neither a branch nor an index that depends on a lane. So what the memory checker reports is
+//! about the code that uses the vectors, not about this file.
+
+use std::hint::black_box;
+
+use zeroize::DefaultIsZeroes;
+
+use crate::BATCH;
+use crate::radix52::{LIMB_BITS, LIMB_MASK};
+
+/// Eight lanes of 64 bits, the lowest first.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Lanes([u64; BATCH]);
+
+impl DefaultIsZeroes for Lanes {}
+
+/// Plain code runs on every processor.
+pub(super) fn is_supported() -> bool {
+    true
+}
+
+/// A vector of these lanes, the lowest first.
+pub(crate) fn from_array(lanes: [u64; BATCH]) -> Lanes {
+    Lanes(lanes)
+}
+
+/// The lanes of a vector, the lowest first.
+pub(crate) fn to_array(lanes: Lanes) -> [u64; BATCH] {
+    lanes.0
+}
+
+/// All lanes 0.
+pub(crate) fn zero() -> Lanes {
+    Lanes([0; BATCH])
+}
+
+/// The same number in all lanes.
+pub(crate) fn splat(lane: i64) -> Lanes {
+    Lanes([lane.cast_unsigned(); BATCH])
+}
+
+macro_rules! each_lane {
+    ($($(#[$attribute:meta])* $name:ident($($operand:ident),+) $result:expr;)*) => { $(
+        $(#[$attribute])*
+        #[inline(never)]
+        pub(crate) fn $name($($operand: Lanes),+) -> Lanes {
+            Lanes(std::array::from_fn(|lane| {
+                $( let $operand = $operand.0[lane]; )+
+                $result
+            }))
+        }
+    )* };
+}
+
+each_lane! {
+    /// `a + b`, modulo 2^64.
+    add(a, b) a.wrapping_add(b);
+    /// `a - b`, modulo 2^64.
+    subtract(a, b) a.wrapping_sub(b);
+    /// Bitwise.
+    and(a, b) a & b;
+    /// `sum` and the low 52 bits of the product of the low 52 bits of `a` and of `b`.
+    multiply_add_low(sum, a, b) sum.wrapping_add(product(a, b) as u64 & LIMB_MASK);
+    /// `sum` and the high 52 bits of the same product.
+    multiply_add_high(sum, a, b) sum.wrapping_add((product(a, b) >> LIMB_BITS) as u64);
+}
+
+fn product(a: u64, b: u64) -> u128 {
+    u128::from(a & LIMB_MASK) * u128::from(b & LIMB_MASK)
+}
+
+#[cfg(test)]
+each_lane! {
+    /// Bitwise.
+    xor(a, b) a ^ b;
+}
+
+/// Shifts zeros in from the top.
+#[inline(never)]
+pub(crate) fn shift_right<const BITS: u32>(a: Lanes) -> Lanes {
+    Lanes(a.0.map(|lane| lane >> BITS))
+}
+
+/// Shifts copies of the sign bit in from the top.
+#[inline(never)]
+pub(crate) fn shift_right_signed<const BITS: u32>(a: Lanes) -> Lanes {
+    Lanes(a.0.map(|lane| (lane.cast_signed() >> BITS).cast_unsigned()))
+}
+
+/// The lanes in which `a` equals `b`, one bit each.
+#[inline(never)]
+pub(crate) fn equal(a: Lanes, b: Lanes) -> u8 {
+    mask(|lane| a.0[lane] == b.0[lane])
+}
+
+/// The lanes in which `a` is less than `b` as signed numbers, one bit each.
+#[inline(never)]
+pub(crate) fn less(a: Lanes, b: Lanes) -> u8 {
+    mask(|lane| a.0[lane].cast_signed() < b.0[lane].cast_signed())
+}
+
+fn mask(is_set: impl Fn(usize) -> bool) -> u8 {
+    (0..BATCH).fold(0, |mask, lane| mask | u8::from(is_set(lane)) << lane)
+}
+
+/// `a` in the lanes whose bit in `mask` is set, `otherwise` in the others.
+#[inline(never)]
+pub(crate) fn blend(otherwise: Lanes, mask: u8, a: Lanes) -> Lanes {
+    Lanes(std::array::from_fn(|lane| {
+        let keep = black_box(u64::from(mask >> lane & 1).wrapping_sub(1));
+        (otherwise.0[lane] & keep) | (a.0[lane] & !keep)
+    }))
+}

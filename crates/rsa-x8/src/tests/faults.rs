@@ -1,0 +1,58 @@
+//! A planted fault fails its own lane and no other.
+
+use super::*;
+use crate::fault::Place;
+use crate::fault::armed::{FAULT, Fault};
+
+/// For each limb, or each `every`th: flips one of its bits in one lane, and asserts that this lane is
+/// refused and the others are right. Lane and bit change from limb to limb.
+fn strike(place: Place, passes: usize, limbs: usize, every: usize) {
+    let pair = generate(KeySize::Rsa2048);
+    let Some(key) = batch_key(&pair) else { return };
+    let messages: [[u8; 1]; BATCH] = std::array::from_fn(|lane| [lane as u8]);
+    let expected = messages.map(|message| by_ring(&pair, &message));
+    for pass in 0..passes {
+        for limb in (0..limbs).step_by(every) {
+            let (lane, bit) = ((limb + pass) % BATCH, (limb * 11 + pass * 5) as u32 % 52);
+            FAULT.set(Some(Fault { place, pass, limb, lane, bit }));
+            let mut signatures = [[1; MAX_SIGNATURE_BYTES]; BATCH];
+            let passed =
+                key.sign(&messages.each_ref().map(|message| &message[..]), &mut signatures);
+            assert!(FAULT.get().is_none(), "the batch did not pass {place:?}");
+            for other in 0..BATCH {
+                assert_eq!(passed[other], other != lane, "{place:?} {pass} {limb} {bit}");
+                let expected =
+                    if other == lane { [0; MAX_SIGNATURE_BYTES] } else { expected[other] };
+                assert_eq!(signatures[other], expected);
+            }
+        }
+    }
+}
+
+// A batch passes each place twice, for p and for q, or once.
+
+#[test]
+fn in_a_residue() {
+    strike(Place::Residue, 2, 20, 1);
+}
+
+#[test]
+fn in_a_table() {
+    // All 16 entries are used: one in a million exponents of 256 digits lacks a digit.
+    strike(Place::Table, 2, 16 * 20, setting("RSA_X8_TABLE_STEP", 31));
+}
+
+#[test]
+fn in_a_half() {
+    strike(Place::Half, 2, 20, 1);
+}
+
+#[test]
+fn in_the_recombination() {
+    strike(Place::Quotient, 1, 20, 1);
+}
+
+#[test]
+fn in_the_signature() {
+    strike(Place::Signature, 1, 40, 1);
+}

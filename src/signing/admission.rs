@@ -1,0 +1,133 @@
+//! Admission: how many tokens may wait for a signature.
+//!
+//! An admitted token should wait no longer than a full queue takes if the signing threads have their
+//! processors to themselves. They rarely do: the event loop has priority, and under overload it is busy
+//! refusing requests. The same queue then takes two or three times as long. So the threads measure the
+//! share of the time that they run while tokens wait, and the limit is the capacity times the square
+//! of that share. The share itself would be the right factor if every token waited for the average
+//! time; the square allows for its variation, which grows as the share falls.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+
+/// The limit that all signing threads share.
+pub(super) struct Admission {
+    capacity: usize,
+    /// The share of each thread, in thousandths; `None` until it has been busy for some time.
+    shares: Vec<Option<usize>>,
+    limit: usize,
+}
+
+impl Admission {
+    pub(super) fn new(threads: usize, capacity: usize) -> Self {
+        let mut admission = Self { capacity, shares: vec![None; threads], limit: 0 };
+        admission.update();
+        admission
+    }
+
+    /// How many tokens may wait now; at least one.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Records a share that a thread has measured. Single measurements vary, most of all when the whole
+    /// machine stands still for a moment, so each one after the first counts for a quarter.
+    pub(super) fn record(&mut self, thread: usize, share: usize) {
+        let share = share.min(WHOLE);
+        self.shares[thread] =
+            Some(self.shares[thread].map_or(share, |old| (3 * old + share).div_ceil(4)));
+        self.update();
+    }
+
+    /// Forgets the share of a thread that has nothing to do.
+    pub(super) fn forget(&mut self, thread: usize) {
+        if self.shares[thread].take().is_some() {
+            self.update();
+        }
+    }
+
+    fn update(&mut self) {
+        let sum: usize = self.shares.iter().map(|share| share.unwrap_or(UNKNOWN)).sum();
+        let share = sum / self.shares.len();
+        let limit = self.capacity * share / WHOLE * share / WHOLE;
+        self.limit = limit.max(self.capacity / LEAST).max(1);
+    }
+}
+
+/// The period in which a thread measures its share.
+pub(super) struct Window {
+    since: Instant,
+    ran: Option<Duration>,
+    length: Duration,
+}
+
+impl Window {
+    /// The first window after the thread was idle.
+    pub(super) fn first() -> Self {
+        Self::of(FIRST)
+    }
+
+    fn of(length: Duration) -> Self {
+        Self { since: Clock::instant(), ran: Clock::thread_time(), length }
+    }
+
+    /// The share of the time that this thread ran, in thousandths, if the window is over; the next
+    /// window then begins. All of it on systems that do not measure it.
+    pub(super) fn end(&mut self) -> Option<usize> {
+        let took = Clock::instant().duration_since(self.since);
+        if took < self.length {
+            return None;
+        }
+        let before = std::mem::replace(self, Self::of(NEXT)).ran;
+        let (Some(before), Some(now)) = (before, self.ran) else { return Some(WHOLE) };
+        let ran = now.saturating_sub(before);
+        usize::try_from(ran.as_nanos() * WHOLE as u128 / took.as_nanos()).ok()
+    }
+}
+
+const WHOLE: usize = 1000;
+
+/// The share of a thread that has measured none: its square is one half.
+const UNKNOWN: usize = 708;
+
+/// The limit is never below the capacity divided by this: otherwise a short delay would refuse honest
+/// clients.
+const LEAST: usize = 4;
+
+/// Short, because the tokens that are admitted during the first window wait longest.
+const FIRST: Duration = Duration::from_millis(4);
+
+/// Several time slices of the other threads on the processor.
+const NEXT: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_follows_the_square_of_the_share() {
+        let mut admission = Admission::new(2, 400);
+        assert_eq!(admission.limit(), 200, "no share is known");
+        admission.record(0, 1001);
+        admission.record(1, 1000);
+        assert_eq!(admission.limit(), 400);
+        // The old share counts three quarters: the shares are now 0.9 and 1.
+        admission.record(0, 600);
+        assert_eq!(admission.limit(), 361);
+        admission.forget(0);
+        admission.forget(1);
+        assert_eq!(admission.limit(), 200);
+        admission.record(0, 0);
+        assert_eq!(admission.limit(), 100, "never below a quarter");
+        assert_eq!(Admission::new(1, 1).limit(), 1);
+    }
+
+    #[test]
+    fn a_sleeping_thread_has_a_small_share() {
+        let mut window = Window::first();
+        std::thread::sleep(20 * NEXT);
+        let asleep = window.end().unwrap();
+        assert_eq!(asleep < WHOLE / 2, cfg!(target_os = "linux"), "{asleep}");
+    }
+}

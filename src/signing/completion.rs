@@ -1,0 +1,215 @@
+//! Completions: how signatures reach the futures that wait for them.
+//!
+//! Waking a future is expensive on a busy machine: the event loop preempts the signing thread, finds
+//! one finished token and yields again. So when many tokens wait, signing threads hold completions back
+//! until there are several: three batches, or eight single signatures. A signing thread then wakes only
+//! one future on each event loop. When that future is polled, it wakes the others, which is cheap
+//! there.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+/// A token with its signature, and the times of signing.
+#[derive(Debug)]
+pub struct Signed {
+    /// The caller's buffer with the signature appended.
+    pub buffer: Vec<u8>,
+    /// When a signing thread took the token out of the queue.
+    pub taken: Instant,
+    /// When the signature was complete.
+    pub done: Instant,
+}
+
+/// Why there is no signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignError {
+    /// As many tokens wait as are admitted: back-pressure.
+    QueueFull,
+    /// The library returned an error, or the signing thread panicked.
+    Failed,
+}
+
+/// A finished signature in its slot, and the waker of the future that waits for it.
+pub(super) struct Completion {
+    slot: Arc<Slot>,
+    waker: Waker,
+}
+
+/// One outbox for each event loop.
+pub(super) struct Outboxes(Vec<Outbox>);
+
+/// The completions of one event loop whose futures have not been woken.
+#[derive(Default)]
+struct Outbox(Mutex<Vec<Completion>>);
+
+impl Outboxes {
+    pub(super) fn new(event_loops: usize) -> Self {
+        Self((0..event_loops).map(|_| Outbox::default()).collect())
+    }
+
+    /// A channel for one result, whose receiver is awaited on this thread.
+    pub(super) fn channel(&self) -> (Sender, Receiver<'_>) {
+        self.channel_to(number_of_this_thread() % self.0.len())
+    }
+
+    /// A channel for one result, whose receiver is awaited on this event loop.
+    pub(super) fn channel_to(&self, event_loop: usize) -> (Sender, Receiver<'_>) {
+        let slot = Arc::new(Slot { state: Mutex::new(State::Waiting(None)), event_loop });
+        (Sender(Arc::clone(&slot)), Receiver { slot, outbox: &self.0[event_loop] })
+    }
+
+    /// Wakes one future on each event loop, which will wake the others. Empties `completions`.
+    pub(super) fn wake(&self, completions: &mut Vec<Completion>) {
+        for (index, outbox) in self.0.iter().enumerate() {
+            outbox.wake_one(completions.extract_if(.., |it| it.slot.event_loop == index));
+        }
+    }
+}
+
+impl Outbox {
+    fn wake_one(&self, mut completions: impl Iterator<Item = Completion>) {
+        let mut leader = completions.next();
+        if leader.is_some() {
+            self.completions().extend(completions);
+        }
+        // The outbox must be filled before this check: a future that still waits now will be polled or
+        // dropped later, and then finds the completions in the outbox.
+        while let Some(Completion { slot, waker }) = leader {
+            if slot.is_awaited() {
+                waker.wake();
+                return;
+            }
+            leader = self.completions().pop();
+        }
+    }
+
+    fn wake_all(&self) {
+        loop {
+            let Some(Completion { waker, .. }) = self.completions().pop() else { return };
+            waker.wake();
+        }
+    }
+
+    /// Valid even if a thread panicked with the lock: each statement leaves it valid.
+    fn completions(&self) -> MutexGuard<'_, Vec<Completion>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Threads are numbered from 0 in the order of their first call. Only event loops call this, so with one
+/// server in the process these are the event loops' numbers.
+fn number_of_this_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|number| *number)
+}
+
+/// Holds one result on its way from a signing thread to a future.
+struct Slot {
+    state: Mutex<State>,
+    /// The number of the event loop whose outbox is used. A future that has moved to another one is
+    /// woken all the same, only less cheaply.
+    event_loop: usize,
+}
+
+enum State {
+    /// There is no result yet.
+    Waiting(Option<Waker>),
+    /// The future has not been polled since the result came.
+    Filled(Result<Signed, SignError>),
+    /// The result was taken, or the future was dropped.
+    Closed,
+}
+
+impl Slot {
+    fn is_awaited(&self) -> bool {
+        !matches!(*self.state(), State::Closed)
+    }
+
+    /// Stores the result and returns the waker of the future, if it has one.
+    fn fill(&self, result: Result<Signed, SignError>) -> Option<Waker> {
+        let mut state = self.state();
+        match &mut *state {
+            State::Waiting(waker) => {
+                let waker = waker.take();
+                *state = State::Filled(result);
+                waker
+            }
+            State::Filled(_) | State::Closed => None,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends one result. If it is dropped without, it sends [`SignError::Failed`], so that a panic of the
+/// signing thread leaves no future waiting.
+pub(super) struct Sender(Arc<Slot>);
+
+impl Sender {
+    /// Whether the receiver still waits.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.0.is_awaited()
+    }
+
+    /// The number of the receiver's event loop.
+    pub(super) fn event_loop(&self) -> usize {
+        self.0.event_loop
+    }
+
+    /// Stores the result. The receiver is not woken until the completion is passed to
+    /// [`Outboxes::wake`]. `None` if the receiver was dropped, or was never polled: it needs no wake.
+    pub(super) fn send(self, result: Result<Signed, SignError>) -> Option<Completion> {
+        let waker = self.0.fill(result)?;
+        Some(Completion { slot: Arc::clone(&self.0), waker })
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if let Some(waker) = self.0.fill(Err(SignError::Failed)) {
+            waker.wake();
+        }
+    }
+}
+
+/// Completes with the result that the [`Sender`] sends.
+pub(super) struct Receiver<'o> {
+    slot: Arc<Slot>,
+    outbox: &'o Outbox,
+}
+
+impl Future for Receiver<'_> {
+    type Output = Result<Signed, SignError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.slot.state();
+        match std::mem::replace(&mut *state, State::Closed) {
+            State::Filled(result) => {
+                drop(state);
+                self.outbox.wake_all();
+                Poll::Ready(result)
+            }
+            State::Waiting(_) => {
+                *state = State::Waiting(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+            State::Closed => Poll::Ready(Err(SignError::Failed)),
+        }
+    }
+}
+
+impl Drop for Receiver<'_> {
+    fn drop(&mut self) {
+        let state = std::mem::replace(&mut *self.slot.state(), State::Closed);
+        // This future may be the one that was woken to wake the others.
+        if matches!(state, State::Filled(_)) {
+            self.outbox.wake_all();
+        }
+    }
+}

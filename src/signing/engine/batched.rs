@@ -1,0 +1,77 @@
+//! Keys that sign in batches.
+
+use std::time::Instant;
+
+use rsa_x8::{BATCH, BatchKey};
+use tracing::error;
+
+use crate::clock::Clock;
+use crate::jose::key_set::SigningKey;
+use crate::signing::queue::Job;
+use crate::signing::single::{MAX_SIGNATURE_BYTES, Single, blinding};
+
+/// A key whose batches equal ring's signatures.
+pub(super) struct Batched {
+    key: BatchKey,
+    /// From this number of tokens on, a batch is faster than single signatures.
+    pub(super) pays_from: usize,
+}
+
+/// The signatures of a batch of jobs, in order.
+pub(super) struct SignedBatch {
+    pub(super) signatures: [[u8; MAX_SIGNATURE_BYTES]; BATCH],
+    /// The length of a signature.
+    pub(super) length: usize,
+    /// Whether the signature passed its check.
+    pub(super) passed: [bool; BATCH],
+    pub(super) taken: Instant,
+    pub(super) done: Instant,
+}
+
+impl Batched {
+    /// `None` if batches cannot be made with `key`, or differ from ring's signatures.
+    pub(super) fn new(key: &SigningKey, single: Single) -> Option<Self> {
+        let random = blinding();
+        let batch = BatchKey::from_pkcs8(key.document())?;
+        if !batch.agrees_with(key.ring(), &random) {
+            error!(
+                key_id = key.key_id(),
+                "batches differ from ring's signatures: this key signs without batches"
+            );
+            return None;
+        }
+        // The minimum: other load on the machine only adds time.
+        let shortest = |sign: &mut dyn FnMut()| {
+            let times = (0..TRIALS).map(|_| {
+                let start = Clock::instant();
+                sign();
+                start.elapsed().as_nanos()
+            });
+            times.min().unwrap_or(u128::MAX)
+        };
+        let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
+        let together = shortest(&mut || {
+            batch.sign(&[&b"trial"[..]; BATCH], &mut signatures);
+        });
+        let alone = shortest(&mut || {
+            single.sign(key, b"trial", &random, &mut signatures[0]);
+        });
+        let pays_from = usize::try_from(together / alone.max(1)).unwrap_or(BATCH) + 1;
+        Some(Self { key: batch, pays_from })
+    }
+
+    /// Signs at most [`BATCH`] jobs, which were taken out of the queue at `taken`.
+    pub(super) fn sign(&self, jobs: &[Job], taken: Instant) -> SignedBatch {
+        let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
+        let mut messages = [&[][..]; BATCH];
+        for (message, job) in messages.iter_mut().zip(jobs) {
+            *message = job.input.as_bytes();
+        }
+        let passed = self.key.sign(&messages[..jobs.len()], &mut signatures);
+        let (length, done) = (self.key.signature_bytes(), Clock::instant());
+        SignedBatch { signatures, length, passed, taken, done }
+    }
+}
+
+/// How often the trial at the start makes a batch and a single signature.
+const TRIALS: usize = 5;

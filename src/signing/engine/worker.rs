@@ -1,0 +1,200 @@
+//! The loop of a signing thread.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use ring::rand::SystemRandom;
+use rsa_x8::BATCH;
+use tracing::error;
+
+use super::batched::{Batched, SignedBatch};
+use super::{Shared, SignError, Signed};
+use crate::clock::Clock;
+use crate::jose::key_set::SigningKey;
+use crate::signing::admission::Window;
+use crate::signing::completion::Completion;
+use crate::signing::queue::Job;
+use crate::signing::single::{MAX_SIGNATURE_BYTES, blinding};
+
+/// The key of the last single signature, with its batches if it has any.
+type LastKey = (Arc<SigningKey>, Option<Arc<Batched>>);
+
+impl Shared {
+    /// Signs until the engine is closed and the queue is empty, taking first from the tokens of
+    /// `event_loop`. `held_back` has the completions whose futures have not been woken yet.
+    pub(super) fn work(&self, event_loop: usize, held_back: &mut Vec<Completion>) {
+        let random = blinding();
+        let mut jobs: Vec<Job> = Vec::with_capacity(BATCH);
+        let mut last_key: Option<LastKey> = None;
+        let mut window = Window::first();
+        while let Some(Taken { batched, are_many_left }) =
+            self.take(event_loop, last_key.as_ref(), &mut window, &mut jobs, held_back)
+        {
+            jobs.retain(|job| job.sender.is_awaited());
+            let taken = Clock::instant();
+            let group = if batched.is_some() { GROUP } else { SINGLE_GROUP };
+            match batched {
+                Some(batched) => {
+                    let batch = batched.sign(&jobs, taken);
+                    self.finish_batch(&mut jobs, &batch, &random, held_back);
+                }
+                None => {
+                    if let Some(job) = jobs.pop() {
+                        if last_key.as_ref().is_none_or(|(key, _)| !job.is_of(key)) {
+                            let batched = self.batched().get(job.key.key_id()).cloned();
+                            last_key = Some((Arc::clone(&job.key), batched));
+                        }
+                        self.sign_alone(job, taken, &random, held_back);
+                    }
+                }
+            }
+            if held_back.len() >= group || !are_many_left {
+                self.outboxes.wake(held_back);
+            }
+        }
+    }
+
+    /// Waits for tokens and takes a batch of them, or else one, into `jobs`. `None` if the engine is
+    /// closed and the queue is empty.
+    fn take(
+        &self,
+        event_loop: usize,
+        last_key: Option<&LastKey>,
+        window: &mut Window,
+        jobs: &mut Vec<Job>,
+        held_back: &mut Vec<Completion>,
+    ) -> Option<Taken> {
+        let share = window.end();
+        let mut waiting = self.waiting();
+        if let Some(share) = share {
+            waiting.admission.record(event_loop, share);
+        }
+        while waiting.queue.length() == 0 {
+            if !held_back.is_empty() {
+                drop(waiting);
+                self.outboxes.wake(held_back);
+                waiting = self.waiting();
+            } else if waiting.closed {
+                return None;
+            } else {
+                waiting.admission.forget(event_loop);
+                waiting.idle_threads += 1;
+                waiting = self.arrival.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                waiting.idle_threads -= 1;
+                *window = Window::first();
+            }
+        }
+        let batched = last_key.filter(|_| self.may_batch()).and_then(|(key, batched)| {
+            let batched = batched.as_ref()?;
+            waiting.queue.take_batch(event_loop, key, batched.pays_from, jobs).then_some(batched)
+        });
+        if batched.is_none() {
+            jobs.extend(waiting.queue.take_first(event_loop));
+        }
+        let many = self.hold_back_from.min(waiting.admission.limit() / 2);
+        let are_many_left = waiting.queue.length() >= many;
+        drop(waiting);
+        Some(Taken { batched: batched.cloned(), are_many_left })
+    }
+
+    pub(super) fn may_batch(&self) -> bool {
+        self.faults.load(Ordering::Relaxed) < MAX_FAULTS
+    }
+
+    fn sign_alone(
+        &self,
+        job: Job,
+        taken: Instant,
+        random: &SystemRandom,
+        held_back: &mut Vec<Completion>,
+    ) {
+        let Job { key, input, sender } = job;
+        let mut signature = [0; MAX_SIGNATURE_BYTES];
+        let signed = self
+            .single
+            .sign(&key, input.as_bytes(), random, &mut signature)
+            .map(|length| Signed {
+                buffer: input.finish(&signature[..length]),
+                taken,
+                done: Clock::instant(),
+            })
+            .ok_or(SignError::Failed);
+        held_back.extend(sender.send(signed));
+    }
+
+    /// Sends the signatures of a batch that passed their check, and makes the others again singly.
+    pub(super) fn finish_batch(
+        &self,
+        jobs: &mut Vec<Job>,
+        batch: &SignedBatch,
+        random: &SystemRandom,
+        held_back: &mut Vec<Completion>,
+    ) {
+        let SignedBatch { signatures, length, passed, taken, done } = batch;
+        for ((job, signature), passed) in jobs.drain(..).zip(signatures).zip(passed) {
+            if *passed {
+                let buffer = job.input.finish(&signature[..*length]);
+                held_back.extend(job.sender.send(Ok(Signed {
+                    buffer,
+                    taken: *taken,
+                    done: *done,
+                })));
+            } else {
+                self.note_fault(&job.key);
+                self.sign_alone(job, *taken, random, held_back);
+            }
+        }
+    }
+
+    /// A single fault may be a flipped bit. A second one means that the processor is unreliable.
+    fn note_fault(&self, key: &SigningKey) {
+        let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
+        error!(
+            key_id = key.key_id(),
+            faults, "a signature of a batch failed its check and is made again singly"
+        );
+        if faults >= MAX_FAULTS {
+            error!(
+                "the processor has made {faults} errors: grantd signs without batches until it is \
+                 restarted; check the hardware"
+            );
+        }
+    }
+}
+
+/// What [`Shared::take`] took.
+struct Taken {
+    /// The key of the batch, if it is one.
+    batched: Option<Arc<Batched>>,
+    /// Whether so many tokens still wait that completions are held back.
+    are_many_left: bool,
+}
+
+/// Gives the event loop priority on a shared processor. On a busy server a signing thread never sleeps.
+/// With equal priority it would get half the processor, and answers that take microseconds, above all
+/// refusals, would wait for milliseconds.
+pub(super) fn lower_priority() {
+    // On Linux each thread has its own niceness. If the system refuses, all threads stay equal.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(NICENESS);
+}
+
+/// A third of the event loop's weight in Linux's scheduler.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
+
+/// After this number of faults there are no more batches.
+const MAX_FAULTS: u32 = 2;
+
+/// How many completions are held back: three batches. The event loop then preempts the signing thread a
+/// third as often as if it was woken for each batch, and both lose their caches a third as often.
+pub(super) const GROUP: usize = 3 * BATCH;
+
+/// How many completions of single signatures are held back: fewer, because they take longer.
+const SINGLE_GROUP: usize = 8;
+
+/// Completions are held back while at least this number of tokens waits for each thread, or half as many
+/// as are admitted. Each token then waits long enough for a few more signatures not to matter, and all
+/// threads stay busy until the clients that are answered come back.
+pub(super) const HOLD_BACK_FROM: usize = 2 * BATCH;
