@@ -50,7 +50,7 @@ fn the_new_key_is_on_disk_and_all_others_are_out() {
     home.write_key("broken.pem", "text");
     let made = one(&key(&home, &["rotate", "--now", "--bits", "3072"]));
     let names: Vec<_> = made.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = ["kid", "bits", "published_at", "signs_from", "retired", "verifiers"];
+    let expected = ["kid", "bits", "published_at", "signs_from", "retired", "verifiers", "dates"];
     assert_eq!(names, expected);
     assert_eq!((&made["bits"], &made["signs_from"]), (&json!(3072), &made["published_at"]));
     let verifiers = made["verifiers"].as_str().unwrap();
@@ -93,7 +93,7 @@ fn one_key_can_be_spared() {
     }
     let before = files(&home);
     let unknown = "a".repeat(43);
-    let says = format!("holds no key {unknown} that can be read");
+    let says = format!("holds no readable key {unknown}");
     key(&home, &["rotate", "--now", "--keep", &unknown]).assert_error(1, &[&says]);
     assert_eq!(key(&home, &["rotate", "--keep", first_kid()]).code, Some(2));
     assert_eq!(files(&home), before);
@@ -101,7 +101,7 @@ fn one_key_can_be_spared() {
 
 #[test]
 fn there_must_be_a_key_to_replace() {
-    let says = "holds no key to replace: `grantd key generate` makes one";
+    let says = "holds no key to replace: `grantd key generate` generates one";
     key(&Home::without_key(), &["rotate", "--now"]).assert_error(1, &[says]);
     let home = Home::new();
     key(&home, &["rotate", "--now", "--keys", "mistyped"]).assert_error(1, &[says]);

@@ -101,13 +101,16 @@ fn rotating_publishes_a_key_and_says_when_the_old_one_goes() {
     let home = Home::new();
     let rotated = one(&key(&home, &["rotate", "--bits", "3072"]));
     let names: Vec<_> = rotated.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["kid", "bits", "published_at", "signs_from", "retires"]);
+    assert_eq!(names, ["kid", "bits", "published_at", "signs_from", "retires", "dates"]);
     assert_eq!(rotated["bits"], 3072);
     let signs_from = seconds(&rotated, "signs_from");
     assert_eq!(signs_from, seconds(&rotated, "published_at") + 600);
-    let retires =
-        json!({ "kid": first_kid(), "retires_at": signs_from, "gone_at": signs_from + KEPT_FOR });
+    let retires = json!({
+        "kid": first_kid(), "retires_at": signs_from, "gone_at": signs_from + KEPT_FOR,
+        "dates": rotated["retires"]["dates"],
+    });
     assert_eq!(rotated["retires"], retires);
+    assert_eq!(retires["dates"]["retires_at"], rotated["dates"]["signs_from"]);
 
     let listed = printed(&key(&home, &["list"]));
     for key in &listed {
@@ -127,8 +130,7 @@ fn a_key_that_waits_is_not_overtaken() {
     let rotated = one(&key(&home, &["rotate"]));
     let before = files(&home);
     let (kid, from) = (rotated["kid"].as_str().unwrap(), seconds(&rotated, "signs_from"));
-    let says =
-        format!("grantd: keys: {kid} is published and waiting: it signs from {from} on, in ");
+    let says = format!("grantd: keys: {kid} is already published and signs from {from} (");
     key(&home, &["rotate"]).assert_error(1, &[&says, "rotate after that"]);
     assert_eq!(files(&home), before);
 }
@@ -147,7 +149,7 @@ fn of_two_that_rotate_at_once_one_does() {
 #[test]
 fn there_must_be_a_key_to_take_over_from() {
     let home = Home::without_key();
-    let says = "holds no key to take over from: `grantd key generate` makes the first";
+    let says = "holds no key to succeed: `grantd key generate` generates the first one";
     key(&home, &["rotate"]).assert_error(1, &[&format!("grantd: keys: {says}")]);
     key(&home, &["rotate", "--keys", "mistyped"])
         .assert_error(1, &[&format!("grantd: mistyped: {says}")]);
@@ -215,7 +217,11 @@ fn a_running_server_publishes_both_and_counts_who_has_fetched_which() {
 
     // `key list` asks for the same; without `--admin` it does not.
     let admin = server.admin.to_string();
-    let listed = printed(&key(&server.home, &["list", "--admin", &admin]));
+    let mut listed = printed(&key(&server.home, &["list", "--admin", &admin]));
+    for line in &mut listed {
+        let dates = line.as_object_mut().unwrap().remove("dates").unwrap();
+        assert_eq!(dates["last_fetch"].is_string(), line["last_fetch"].is_u64(), "{dates}");
+    }
     assert_eq!(listed, keys());
     assert_eq!(find(&listed, second_kid)["fetches"], 3);
     for line in printed(&key(&server.home, &["list"])) {
@@ -353,14 +359,12 @@ fn the_tokens_of_a_leaked_key_are_worthless() {
 fn the_last_key_that_signs_is_not_taken_out() {
     let home = Home::new();
     let refused = key(&home, &["retire", first_kid()]);
-    refused.assert_error(
-        1,
-        &["grantd: keys: no key that signs would be left: run `grantd key rotate`"],
-    );
+    refused
+        .assert_error(1, &["grantd: keys: no signing key would be left: run `grantd key rotate`"]);
     let rotated = one(&key(&home, &["rotate"]));
-    let says = format!("the next one signs from {} on, in ", rotated["signs_from"]);
+    let says = format!("the next one signs from {} (", rotated["signs_from"]);
     key(&home, &["retire", first_kid()])
-        .assert_error(1, &["no key that signs would be left", &says, "retire this one then"]);
+        .assert_error(1, &["no signing key would be left", &says, "retire this one then"]);
     assert_eq!(files(&home).len(), 2);
     // The one that waits can go.
     let waiting = rotated["kid"].as_str().unwrap();
@@ -445,7 +449,7 @@ fn what_is_no_key_to_load_is_none_to_import() {
         (pem.clone(), "already"),
     ] {
         set_mode(&home.write("a.pem", &text), 0o600);
-        let there = format!("grantd: keys/{name}: holds the key {} already", first_kid());
+        let there = format!("grantd: keys/{name}: already holds the key {}", first_kid());
         let is_there = says == "already";
         let by_file = if is_there { there.clone() } else { format!("grantd: a.pem: {says}") };
         refused(&key(&home, &["import", "a.pem"]), &by_file);
