@@ -1,7 +1,8 @@
 //! The command line: one file for each command.
 //!
-//! Exit codes: 0 fine; 1 an error on standard error that says what, where and what to do; 2 usage.
-//! A secret is never an argument: other users of the machine can read those.
+//! Exit codes: 0 for success, 1 for an error, 2 for wrong usage. An error on standard error says
+//! what happened, where, and what to do. Secrets are never arguments: other users of the machine
+//! can read those.
 
 mod addresses;
 mod check;
@@ -37,7 +38,7 @@ use crate::config::{
 };
 use crate::fault::Fault;
 
-/// Runs the program with the process's arguments and says how it ended.
+/// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
     let Cli { command, serve } = match read_command_line() {
         Ok(read) => read,
@@ -56,7 +57,7 @@ pub fn run() -> ExitCode {
     exit_code(&done)
 }
 
-/// The process's arguments and environment, or the exit code if no command is to be run.
+/// Reads arguments and environment. The error is the exit code if there is no command to run.
 fn read_command_line() -> Result<Cli, ExitCode> {
     let mut program = environment::without_empty_variables(Cli::command());
     let read = program
@@ -66,7 +67,7 @@ fn read_command_line() -> Result<Cli, ExitCode> {
         let error = environment::named_by_variable(error, &mut program);
         let is_shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         match error.print() {
-            // What was asked for has to arrive.
+            // Help and version were requested, so failing to print them is an error.
             Err(error) if is_shown => exit_code(&written(Err(error))),
             _ if is_shown => ExitCode::SUCCESS,
             _ => ExitCode::from(USAGE),
@@ -82,10 +83,10 @@ fn exit_code(done: &Result<(), CliError>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Tells on standard error what is wrong.
+/// Writes `text` to standard error, each line after `grantd: `.
 fn complain(text: &str) {
     for line in text.lines() {
-        // Without standard error there is no place left to tell it.
+        // Nothing can be done if standard error is closed.
         let _ = writeln!(io::stderr(), "grantd: {line}");
     }
 }
@@ -102,74 +103,93 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the server (what `grantd` alone does too).
+    /// Run the server. `grantd` without a command does the same.
+    ///
+    /// A setting is taken from its flag, then from its environment variable, then from the
+    /// configuration file, then from its default.
     Serve(ServeArgs),
-    /// Register clients and show them.
+    /// Register, change and show clients.
+    ///
+    /// These commands edit the client registry, a JSON file. A running server notices the change
+    /// within seconds.
     #[command(subcommand)]
     Client(client::ClientCommand),
-    /// Make signing keys, take them out of use and show where they stand.
+    /// Generate, rotate, retire and show signing keys.
+    ///
+    /// A key is first published in the key set, then signs, then retires while its last tokens are
+    /// valid, and is then gone. A running server notices changed keys within seconds.
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Validate everything that `serve` would load.
+    /// Check the configuration and all files that `serve` would load.
+    ///
+    /// Takes the flags of `serve`. Prints warnings and notes, then `ok`. If `serve` would refuse to
+    /// start, exits with 1 and lists the faults instead. Tries to bind the addresses, but serves
+    /// nothing and leaves no file behind.
     Check(ServeArgs),
-    /// Ask a running server whether it is alive: exit 0 if it is, 1 if not.
+    /// Check whether a running server is alive: exit 0 if it is, 1 if not.
     Health(health::HealthArgs),
-    /// Ask a running server for a token, as a client does.
+    /// Request a token from a running server, as a client does.
+    ///
+    /// The client secret is read from GRANTD_CLIENT_SECRET or, if that is not set, from standard
+    /// input. On a terminal, the command prompts for it without echo.
     Token(token::TokenArgs),
-    /// Print what a shell completes of this command line.
+    /// Print a script that completes this command line in a shell.
     Completions(completions::CompletionsArgs),
-    /// Print a manual page.
+    /// Print a manual page, in the format that `man` reads.
     Man(man::ManArgs),
 }
 
-/// Flags win over `GRANTD_*` in the environment, which wins over the file, which wins over defaults.
+/// The settings that have a flag. A flag takes precedence over the environment, the environment
+/// over the file, and the file over defaults.
 #[derive(Args, Clone, Debug, Default)]
 struct ServeArgs {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     config: Option<PathBuf>,
-    /// Where to answer requests: host:port or unix:/path; may be repeated [default: 127.0.0.1:8080].
+    /// Address to serve clients on: host:port or unix:/path; may be repeated [default:
+    /// 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS", env = "GRANTD_LISTEN", value_delimiter = ',')]
     listen: Option<Vec<ListenAddr>>,
-    /// Where operators ask for health and metrics [default: 127.0.0.1:8081].
+    /// Address of the admin listener, which serves health and metrics [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS", env = "GRANTD_ADMIN_LISTEN")]
     admin_listen: Option<ListenAddr>,
-    /// The file with the token by which other machines may ask there.
+    /// File with the admin token, by which other machines may use the admin listener.
     #[arg(long, value_name = "FILE", env = "GRANTD_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
-    /// The client registry [default: clients.json].
+    /// Client registry [default: clients.json].
     #[arg(long, value_name = "FILE", env = "GRANTD_CLIENTS")]
     clients: Option<PathBuf>,
-    /// The directory of signing keys; one is made at the first start [default: keys].
+    /// Directory of signing keys; the first start generates one [default: keys].
     #[arg(long, value_name = "DIRECTORY", env = "GRANTD_KEYS")]
     keys: Option<PathBuf>,
-    /// The directory of what the server has to remember [default: state].
+    /// Directory for data that must survive a restart, such as revocations [default: state].
     #[arg(long, value_name = "DIRECTORY", env = "GRANTD_STATE")]
     state: Option<PathBuf>,
-    /// The issuer's URL, as clients and verifiers see it [default: http:// and the first address].
+    /// Issuer URL, as clients and verifiers see it [default: http:// and the first TCP address].
     #[arg(long, value_name = "URL", env = "GRANTD_ISSUER")]
     issuer: Option<IssuerUrl>,
-    /// Event-loop threads, and as many signing threads [default: one for each core].
+    /// Number of event loops, and of signing threads [default: the number of cores].
     #[arg(long, value_name = "N", env = "GRANTD_WORKERS", value_parser = parse_workers)]
     workers: Option<usize>,
-    /// What signs tokens [default: auto].
+    /// Implementation that signs tokens [default: auto].
     #[arg(long, env = "GRANTD_SIGNER", ignore_case = true)]
     signer: Option<SignerChoice>,
-    /// Serve the demo clients even where others can reach them.
+    /// Start with demo clients, whose secrets are public, even if other machines can reach the
+    /// server.
     #[arg(long, value_name = "BOOL", env = "GRANTD_ALLOW_DEMO_CLIENTS", num_args = 0..=1,
           require_equals = true, default_missing_value = "true",
           value_parser = environment::parse_switch)]
     allow_demo_clients: Option<bool>,
-    /// The shape of log lines [default: human on a terminal, json elsewhere].
+    /// Format of the log [default: human on a terminal, json elsewhere].
     #[arg(long, env = "GRANTD_LOG_FORMAT", ignore_case = true)]
     log_format: Option<LogFormat>,
-    /// The least weight of a log line; every request is an info line [default: info].
+    /// Least severe level to log; requests are logged at info [default: info].
     #[arg(long, env = "GRANTD_LOG_LEVEL", ignore_case = true)]
     log_level: Option<LogLevel>,
 }
 
 impl ServeArgs {
-    /// Flags, environment, file and defaults in one.
+    /// Merges flags, environment, file and defaults.
     fn resolve(self) -> Result<Config, CliError> {
         let file = match &self.config {
             Some(file) => Settings::read(file)?,
@@ -209,7 +229,7 @@ impl ServeArgs {
     }
 }
 
-/// A setting that has a variable and no flag. An empty variable is an unset one.
+/// Reads a setting that has an environment variable and no flag. An empty variable counts as unset.
 fn from_environment<T>(variable: &str) -> Result<Option<T>, CliError>
 where
     T: FromStr,
@@ -228,7 +248,7 @@ fn parse_workers(argument: &str) -> Result<usize, String> {
     workers.ok_or_else(|| format!("must be a number from 1 to {MAX_WORKERS}"))
 }
 
-/// What went wrong, where, and what to do; one line each.
+/// Error messages, one per line: what happened, where, and what to do.
 struct CliError(String);
 
 impl From<Fault> for CliError {
@@ -243,36 +263,36 @@ impl From<Vec<Fault>> for CliError {
     }
 }
 
-/// Writes one line of output; if it cannot be written, that is an error.
+/// Prints one line to standard output.
 fn print(line: impl fmt::Display) -> Result<(), CliError> {
     print_bytes(format!("{line}\n").as_bytes())
 }
 
-/// Writes what has its line breaks already.
+/// Prints bytes that end in a line break.
 fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
     written(write_out(bytes))
 }
 
-/// Writes all of it to standard output, past every buffer of this process.
+/// Writes to standard output and flushes it.
 fn write_out(bytes: &[u8]) -> io::Result<()> {
     let mut output = io::stdout();
     output.write_all(bytes).and_then(|()| output.flush())
 }
 
-/// The result of an attempt to write to standard output.
+/// Converts the result of a write to standard output. Ends the process on a broken pipe.
 fn written(attempt: io::Result<()>) -> Result<(), CliError> {
     match attempt {
-        // `head` has seen enough, which is no error: end as quietly as other programs do.
+        // The reader, such as `head`, has closed the pipe: end silently, as other programs do.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         attempt => attempt.map_err(|error| CliError(not_written(&error))),
     }
 }
 
 fn not_written(error: &io::Error) -> String {
-    format!("standard output cannot be written: {error}")
+    format!("cannot write to standard output: {error}")
 }
 
-/// Says what could not be done with `file`.
+/// Returns the error for an operation on `file` that failed; see [`Fault::cannot`].
 fn cannot(what: &str, file: &Path, error: &io::Error) -> CliError {
     Fault::cannot(what, file, error).into()
 }

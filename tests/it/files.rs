@@ -120,7 +120,7 @@ fn a_mode_that_a_mount_sets_has_advice_of_its_own() {
 #[test]
 fn what_the_system_refuses_comes_with_advice() {
     let home = Home::new();
-    let relative = "one that does not begin with a slash starts at the working directory";
+    let relative = "a relative path is resolved against the working directory";
     for arguments in [
         &["check", "--config", "none.toml"][..],
         &["check", "--clients", "none.json"],

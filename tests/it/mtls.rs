@@ -472,7 +472,7 @@ fn certificates_come_from_single_proxies_unless_a_network_is_named_on_purpose() 
         assert_eq!(answer.status, 200, "{toml}");
     }
     let printed = run(home("").command(&check));
-    assert!(printed.assert_fine().contains("no proxy may state certificates"), "{printed:?}");
+    assert!(printed.assert_fine().contains("no proxy may forward certificates"), "{printed:?}");
 }
 
 /// What a start would refuse, a reload refuses too, whichever of the files has changed.
