@@ -1,7 +1,8 @@
 //! The command line: one file for each command.
 //!
-//! Exit codes: 0 fine; 1 an error on standard error that says what, where and what to do; 2 usage.
-//! A secret is never an argument: other users of the machine can read those.
+//! Exit codes: 0 for success, 1 for an error, 2 for wrong usage. An error on standard error says
+//! what happened, where, and what to do. Secrets are never arguments: other users of the machine
+//! can read those.
 
 mod addresses;
 mod check;
@@ -36,7 +37,7 @@ use crate::cli::settings::ServeArgs;
 use crate::config::ConfigError;
 use crate::fault::Fault;
 
-/// Runs the program with the process's arguments and says how it ended.
+/// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
     let Cli { command, serve } = match read_command_line() {
         Ok(read) => read,
@@ -55,7 +56,7 @@ pub fn run() -> ExitCode {
     exit_code(&done)
 }
 
-/// The process's arguments and environment, or the exit code if no command is to be run.
+/// Reads arguments and environment. The error is the exit code if there is no command to run.
 fn read_command_line() -> Result<Cli, ExitCode> {
     let mut program = environment::without_empty_variables(Cli::command());
     let read = program
@@ -64,7 +65,7 @@ fn read_command_line() -> Result<Cli, ExitCode> {
     read.map_err(|error| {
         let is_shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         match error.print() {
-            // What was asked for has to arrive.
+            // Help and version were requested, so failing to print them is an error.
             Err(error) if is_shown => exit_code(&written(Err(error))),
             _ if is_shown => ExitCode::SUCCESS,
             _ => ExitCode::from(USAGE),
@@ -80,10 +81,10 @@ fn exit_code(done: &Result<(), CliError>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Tells on standard error what is wrong.
+/// Writes `text` to standard error, each line after `grantd: `.
 fn complain(text: &str) {
     for line in text.lines() {
-        // Without standard error there is no place left to tell it.
+        // Nothing can be done if standard error is closed.
         let _ = writeln!(io::stderr(), "grantd: {line}");
     }
 }
@@ -100,27 +101,43 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the server (what `grantd` alone does too).
+    /// Run the server. `grantd` without a command does the same.
+    ///
+    /// A setting is taken from its flag, then from its environment variable, then from the
+    /// configuration file, then from its default.
     Serve(ServeArgs),
-    /// Register clients and show them.
+    /// Register, change and show clients.
+    ///
+    /// These commands edit the client registry, a JSON file. A running server notices the change
+    /// within seconds.
     #[command(subcommand)]
     Client(client::ClientCommand),
-    /// Make signing keys, take them out of use and show where they stand.
+    /// Generate, rotate, retire and show signing keys.
+    ///
+    /// A key is first published in the key set, then signs, then retires while its last tokens are
+    /// valid, and is then gone. A running server notices changed keys within seconds.
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Validate everything that `serve` would load.
+    /// Check the configuration and all files that `serve` would load.
+    ///
+    /// Takes the flags of `serve`. Prints warnings and notes, then `ok`. If `serve` would refuse to
+    /// start, exits with 1 and lists the faults instead. Tries to bind the addresses, but serves
+    /// nothing and leaves no file behind.
     Check(ServeArgs),
-    /// Ask a running server whether it is alive: exit 0 if it is, 1 if not.
+    /// Check whether a running server is alive: exit 0 if it is, 1 if not.
     Health(health::HealthArgs),
-    /// Ask a running server for a token, as a client does.
+    /// Request a token from a running server, as a client does.
+    ///
+    /// The client secret is read from GRANTD_CLIENT_SECRET or, if that is not set, from standard
+    /// input. On a terminal, the command prompts for it without echo.
     Token(token::TokenArgs),
-    /// Print what a shell completes of this command line.
+    /// Print a script that completes this command line in a shell.
     Completions(completions::CompletionsArgs),
-    /// Print a manual page.
+    /// Print a manual page, in the format that `man` reads.
     Man(man::ManArgs),
 }
 
-/// What went wrong, where, and what to do; one line each.
+/// Error messages, one per line: what happened, where, and what to do.
 struct CliError(String);
 
 impl From<Fault> for CliError {
@@ -141,36 +158,36 @@ impl From<Vec<Fault>> for CliError {
     }
 }
 
-/// Writes one line of output; if it cannot be written, that is an error.
+/// Prints one line to standard output.
 fn print(line: impl fmt::Display) -> Result<(), CliError> {
     print_bytes(format!("{line}\n").as_bytes())
 }
 
-/// Writes what has its line breaks already.
+/// Prints bytes that end in a line break.
 fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
     written(write_out(bytes))
 }
 
-/// Writes all of it to standard output, past every buffer of this process.
+/// Writes to standard output and flushes it.
 fn write_out(bytes: &[u8]) -> io::Result<()> {
     let mut output = io::stdout();
     output.write_all(bytes).and_then(|()| output.flush())
 }
 
-/// The result of an attempt to write to standard output.
+/// Converts the result of a write to standard output. Ends the process on a broken pipe.
 fn written(attempt: io::Result<()>) -> Result<(), CliError> {
     match attempt {
-        // `head` has seen enough, which is no error: end as quietly as other programs do.
+        // The reader, such as `head`, has closed the pipe: end silently, as other programs do.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         attempt => attempt.map_err(|error| CliError(not_written(&error))),
     }
 }
 
 fn not_written(error: &io::Error) -> String {
-    format!("standard output cannot be written: {error}")
+    format!("cannot write to standard output: {error}")
 }
 
-/// Says what could not be done with `file`.
+/// Returns the error for an operation on `file` that failed; see [`Fault::cannot`].
 fn cannot(what: &str, file: &Path, error: &io::Error) -> CliError {
     Fault::cannot(what, file, error).into()
 }

@@ -1,4 +1,5 @@
-//! `grantd check`: would `serve` start, and is it meant so?
+//! `grantd check`: reports all faults for which `serve` would not start, and warns of settings that
+//! are probably mistakes.
 
 mod files;
 mod registry;
@@ -12,6 +13,7 @@ use crate::cli::{CliError, ServeArgs, addresses, print};
 use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::oauth::client::{AuthMethod, Registry};
 use crate::server::judge;
+use crate::store::client_file::{self, edit};
 use crate::store::decoy_key;
 use crate::store::revocations::Revocations;
 use crate::store::snapshot::{Contents, Sources, certificate_clients, demo_clients};
@@ -27,15 +29,15 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let demo = demo_clients(&clients);
     if !demo.is_empty() {
         print(format_args!(
-            "warning: {file}: the demo clients ({}) have secrets that everyone knows; remove them \
-             before others can reach the server",
+            "warning: {file}: the demo clients ({}) have public secrets; remove them before other \
+             machines can reach the server",
             demo.join(", ")
         ))?;
     }
     warn_of_certificate_proxies(&config, &clients)?;
     if issuer.is_unspecified() {
         print(format_args!(
-            "warning: issuer: {issuer}: no client can ask by this name: {}",
+            "warning: issuer: {issuer}: clients cannot connect to this address: {}",
             addresses::ISSUER_ADVICE
         ))?;
     }
@@ -56,7 +58,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     }
     if !config.startup.admin_listen.is_local() && config.live.admin_token_file.is_none() {
         print(format_args!(
-            "warning: admin_listen: {}: other machines, e.g. Prometheus, get 401 from everything but \
+            "warning: admin_listen: {}: other machines, such as Prometheus, get 401 except from \
              /livez and /readyz; set admin_token_file, or listen on 127.0.0.1",
             config.startup.admin_listen
         ))?;
@@ -66,7 +68,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     }
     if keys.is_empty() {
         let directory = config.live.keys.display();
-        print(format_args!("note: {directory}: holds no key; `serve` will make one"))?;
+        print(format_args!("note: {directory}: holds no key; `serve` will generate one"))?;
     }
     for warning in about_upgrades(&config, &clients) {
         print(warning)?;
@@ -74,15 +76,18 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys.len()))
 }
 
-/// The contents of the files and the issuer, if `serve` would start with them.
+/// Reads the files and the issuer. The error lists all faults for which `serve` would not start.
 fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, IssuerUrl), CliError> {
     let mut problems = addresses::check(config);
     let loaded = Sources::of(config).load();
-    let judged = loaded.as_ref().ok().map(|loaded| judge(config, &loaded.clients));
+    let judged = match &loaded {
+        Ok(loaded) => judge(config, &loaded.clients),
+        Err(_) => judge(config, &readable_clients(&config.live.clients)),
+    };
     let state =
         [Revocations::check(&config.startup.state), decoy_key::check(&config.startup.state)];
     problems.extend(state.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
-    if let Some(Err(error)) = &judged {
+    if let Err(error) = &judged {
         problems.push(error.to_string());
     }
     let has_no_key = loaded.as_ref().is_ok_and(|loaded| loaded.keys.is_empty());
@@ -92,12 +97,25 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     #[cfg(unix)]
     problems.extend(service_user::barred(config, config_file).iter().map(ToString::to_string));
     match (loaded, judged) {
-        (Ok(contents), Some(Ok(issuer))) if problems.is_empty() => Ok((contents, issuer)),
+        (Ok(contents), Ok(issuer)) if problems.is_empty() => Ok((contents, issuer)),
         _ => Err(CliError(problems.join("\n"))),
     }
 }
 
-/// Which clients `assertion_audience` concerns, and what it asks of them. `None` if no client signs
+/// Reads the clients of `file` whose entries have no fault, to find faults of the configuration as
+/// well as those of the registry.
+fn readable_clients(file: &Path) -> Registry {
+    let mut clients = Registry::default();
+    let Ok(text) = client_file::read(file) else { return clients };
+    for entry in edit::entries(&text).into_iter().flatten() {
+        if let Ok(client) = client_file::check_entry(file, 1, entry) {
+            clients.insert(Box::new(client));
+        }
+    }
+    clients
+}
+
+/// Explains `assertion_audience` and lists the clients it applies to. `None` if no client uses
 /// assertions.
 fn about_assertions(clients: &Registry, audience: AssertionAudience) -> Option<String> {
     let by_assertion = AuthMethod::PrivateKeyJwt;
@@ -110,18 +128,18 @@ fn about_assertions(clients: &Registry, audience: AssertionAudience) -> Option<S
     let ids = ids.join(", ");
     Some(match audience {
         AssertionAudience::Issuer => format!(
-            "assertion_audience = \"issuer\" refuses an assertion whose aud is an endpoint's URL or \
-             an array; it concerns these clients of private_key_jwt: {ids}"
+            "assertion_audience = \"issuer\" refuses an assertion whose aud is an endpoint's URL \
+             or an array; it applies to these private_key_jwt clients: {ids}"
         ),
         AssertionAudience::Endpoint => format!(
-            "assertion_audience = \"issuer\" is not set, as RFC 7523bis and FAPI 2.0 ask; with it, \
-             these clients of private_key_jwt need the issuer as aud, as a string: {ids}; \
-             grantd_assertion_audiences_total counts what they send"
+            "assertion_audience = \"issuer\" is not set, which RFC 7523bis and FAPI 2.0 require; \
+             with it, these private_key_jwt clients must send the issuer as aud, as a string: \
+             {ids}; grantd_assertion_audiences_total counts the forms that clients send"
         ),
     })
 }
 
-/// Who states certificates, beside clients that need one: no proxy, or too many hosts.
+/// Warns if clients need certificates and no proxy, or a whole network, may forward them.
 fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), CliError> {
     let needing = certificate_clients(clients);
     if needing.is_empty() {
@@ -131,7 +149,7 @@ fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<()
     let mut proxies = config.live.certificate_proxies().peekable();
     if proxies.peek().is_none() {
         return print(format_args!(
-            "warning: client_certificate.proxies: no proxy may state certificates, which some \
+            "warning: client_certificate.proxies: no proxy may forward certificates, which some \
              clients need ({needing}); list its address there or in trusted_proxies"
         ));
     }
@@ -139,23 +157,23 @@ fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<()
         return Ok(());
     }
     print(format_args!(
-        "warning: client_certificate.proxies: holds a network, and every host in it can be any \
-         client with a certificate ({needing}); list the addresses of the proxies"
+        "warning: client_certificate.proxies: holds a network, and every host in it can pass as \
+         any client with a certificate ({needing}); list the addresses of the proxies"
     ))
 }
 
-/// Warnings about settings whose meaning an upgrade changes.
+/// Returns warnings about settings whose effect an upgrade changes.
 fn about_upgrades(config: &Config, clients: &Registry) -> Vec<&'static str> {
     let is_behind_a_proxy = config.live.trusted_proxies.is_empty()
         && config.startup.listen.iter().all(ListenAddr::is_local)
         && config.live.issuer.as_ref().is_some_and(|issuer| !issuer.is_local());
     let has_remapped_proofs =
         !config.live.routes.is_empty() && clients.iter().any(|client| client.has_dpop_bound_tokens);
-    let behind_a_proxy = "warning: trusted_proxies: is empty, and the issuer is not on this \
-                          machine: failed attempts of all its clients count for the proxy's \
-                          address; name it";
-    let remapped_proofs = "note: route: a DPoP proof that is sent to a [[route]] names its URL as \
-                           htu, not that of /connect/token";
+    let behind_a_proxy = "warning: trusted_proxies: is empty, although the issuer is not on this \
+                          machine: failed attempts of all clients count for the proxy's \
+                          address; list it";
+    let remapped_proofs = "note: route: the htu of a DPoP proof that is sent to a [[route]] must \
+                           be the URL of that route, not that of /connect/token";
     let all = [(is_behind_a_proxy, behind_a_proxy), (has_remapped_proofs, remapped_proofs)];
     all.into_iter().filter_map(|(applies, text)| applies.then_some(text)).collect()
 }

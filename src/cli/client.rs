@@ -1,4 +1,4 @@
-//! `grantd client`: registers clients, changes them and shows them.
+//! `grantd client`: registers, changes and shows clients.
 
 mod fields;
 mod import;
@@ -25,61 +25,61 @@ use crate::store::whole_file;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
-    /// Register a client. Prints its id and secret, once.
+    /// Register a client. Prints its id and its secret, which cannot be shown again.
     Add(Box<AddArgs>),
-    /// Change what is registered of a client: the fields that are given, and no other.
+    /// Change fields of a client. Fields without a flag stay as they are.
     Update(Box<update::UpdateArgs>),
-    /// Show every client and what is in force of it, one JSON object a line.
+    /// Show all clients and the states of their secrets, one JSON object per line.
     List(show::ListArgs),
-    /// Show what is registered of one client, without its secrets' hashes.
+    /// Show one client's registry entry, without the hashes of its secrets.
     Show {
         #[command(flatten)]
         file: FileArg,
-        /// Its client_id.
+        /// Client ID.
         #[arg(long, value_name = "ID")]
         id: String,
         #[command(flatten)]
         server: AdminArgs,
     },
-    /// Let a client authenticate again.
+    /// Enable a disabled client.
     Enable {
         #[command(flatten)]
         file: FileArg,
-        /// Its client_id.
+        /// Client ID.
         #[arg(long, value_name = "ID")]
         id: String,
     },
-    /// Refuse a client like one with a wrong secret, until it is enabled again.
+    /// Disable a client: it is refused like one with a wrong secret until it is enabled again.
     Disable {
         #[command(flatten)]
         file: FileArg,
-        /// Its client_id.
+        /// Client ID.
         #[arg(long, value_name = "ID")]
         id: String,
         #[command(flatten)]
         server: WaitArgs,
     },
-    /// Take a client out of the registry.
+    /// Remove a client from the registry.
     Remove {
         #[command(flatten)]
         file: FileArg,
-        /// Its client_id.
+        /// Client ID.
         #[arg(long, value_name = "ID")]
         id: String,
         #[command(flatten)]
         server: WaitArgs,
     },
-    /// Add a secret to a client and print it, once. The old ones stay valid unless told otherwise.
+    /// Add a secret to a client and print it. Old secrets stay valid unless a flag says otherwise.
     RotateSecret(rotate::RotateArgs),
-    /// End one of a client's secrets.
+    /// End one of a client's secrets, now or at a given time.
     ExpireSecret(rotate::ExpireArgs),
-    /// Register many clients, all or none: one entry as in the registry on each line.
+    /// Register many clients, all or none, from registry entries, one per line.
     ///
-    /// An entry may have its secret in clear as `client_secret`; it is hashed.
+    /// An entry may hold its secret in clear as `client_secret`, which is hashed on import.
     Import {
         #[command(flatten)]
         file: FileArg,
-        /// JSON Lines; - is standard input.
+        /// JSON Lines; - for standard input.
         #[arg(value_name = "FILE")]
         from: PathBuf,
     },
@@ -87,10 +87,10 @@ pub(super) enum ClientCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct FileArg {
-    /// The client registry [env: GRANTD_CLIENTS] [default: as `serve` has it, clients.json].
+    /// Client registry [env: GRANTD_CLIENTS] [default: that of `serve`, clients.json].
     #[arg(long, value_name = "FILE")]
     clients: Option<PathBuf>,
-    /// Configuration file (TOML), for the path of the registry.
+    /// Configuration file (TOML), which may set the path of the registry.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     config: Option<PathBuf>,
 }
@@ -99,15 +99,15 @@ pub(super) struct FileArg {
 pub(super) struct AddArgs {
     #[command(flatten)]
     file: FileArg,
-    /// Its client_id.
+    /// Client ID.
     #[arg(long, value_name = "ID")]
     id: String,
     #[command(flatten)]
     fields: fields::FieldArgs,
-    /// Read the secret from standard input instead of making one.
+    /// Read the secret from standard input instead of generating one.
     #[arg(long)]
     secret_stdin: bool,
-    /// What is kept of the secret [default: sha256; argon2id if it has fewer than 32 characters].
+    /// Hash of the stored secret [default: sha256; argon2id if it has fewer than 32 characters].
     #[arg(long, value_name = "HASH")]
     hash: Option<HashKind>,
 }
@@ -136,7 +136,8 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
     }
 }
 
-/// Waits until the server, if one is named, knows the client so. `None`: not at all.
+/// Waits until the server, if `--admin` names one, has the client in the expected state.
+/// `is_in_force` gets `None` if the client is unknown there.
 fn wait_for(
     id: &str,
     server: &WaitArgs,
@@ -147,7 +148,7 @@ fn wait_for(
 }
 
 impl FileArg {
-    /// The registry that `serve` serves with the same flags and environment.
+    /// Returns the registry that `serve` would use with the same flags and environment.
     fn path(&self) -> Result<PathBuf, CliError> {
         if let Some(clients) = &self.clients {
             return Ok(clients.clone());
@@ -156,7 +157,7 @@ impl FileArg {
         Ok(ServeArgs { config, ..ServeArgs::default() }.resolve()?.live.clients)
     }
 
-    /// Changes the file as `change` says; no other process edits it meanwhile.
+    /// Changes the file under its lock.
     fn edit(
         &self,
         change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
@@ -164,7 +165,7 @@ impl FileArg {
         self.edit_and_tell(change, || None)
     }
 
-    /// The same, and tells what `line` is then on standard output.
+    /// Changes the file and prints `line`.
     fn edit_and_tell(
         &self,
         change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
@@ -172,16 +173,16 @@ impl FileArg {
     ) -> Result<(), CliError> {
         let change = |path: &Path, text: Option<&str>| match text {
             Some(text) => change(path, text),
-            // For the fault that says so.
+            // Returns the fault that there is no file.
             None => change(path, &client_file::read(path).map_err(|fault| vec![fault])?),
         };
         self.edit_or_create(change, line)
     }
 
-    /// The same where there need not be a file.
+    /// Changes the file, or creates it, and prints `line`.
     ///
-    /// The line is printed once the new contents are on disk, and before they replace the file: a
-    /// secret that could not be printed is not in force.
+    /// Prints after the new contents are on disk and before they replace the file, so that a secret
+    /// that could not be printed never takes effect.
     fn edit_or_create(
         &self,
         change: impl FnOnce(&Path, Option<&str>) -> Result<String, Vec<Fault>>,
@@ -190,8 +191,8 @@ impl FileArg {
         let file = &self.path()?;
         let _lock = whole_file::lock(file).map_err(|error| cannot("locked", file, &error))?;
         if whole_file::has_other_names(file) {
-            let problem = "has another name (a hard link), which would keep the old registry: make \
-                           that one a symbolic link (ln -s), or a copy";
+            let problem = "has another name (a hard link), which would keep the old registry: \
+                           replace that one by a symbolic link (ln -s) or a copy";
             return Err(Fault::new(file, problem).into());
         }
         let text = if file.exists() { Some(client_file::read(file)?) } else { None };
@@ -202,7 +203,7 @@ impl FileArg {
         if let Some(line) = &line {
             write_out(line.as_bytes()).map_err(|error| {
                 let file = file.display();
-                CliError(format!("{}: {file} is as it was", not_written(&error)))
+                CliError(format!("{}: {file} is unchanged", not_written(&error)))
             })?;
         }
         staged.commit().map_err(|error| {
@@ -212,7 +213,7 @@ impl FileArg {
         })
     }
 
-    /// Warns of a client that can get no token.
+    /// Warns if the client can get no token.
     fn warn_of(&self, id: &str) -> Result<(), CliError> {
         let file = self.path()?;
         let text = client_file::read(&file)?;
@@ -224,7 +225,7 @@ impl FileArg {
     }
 }
 
-/// Warns of a client that can get no token.
+/// Warns if the client can get no token.
 fn warn_of(client: &Client) {
     if let Some(reason) = no_token::reason(client, Clock::system().unix_seconds()) {
         complain(&format!("warning: client {}: it can get no token: {reason}", client.id));
@@ -245,7 +246,7 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
     }
     let given = fields.given(Map::new())?;
     let mut entry = with_defaults(id, &given);
-    // Before a secret is asked for.
+    // Check the fields before asking for a secret.
     fields::check(Path::new(""), &Value::Object(entry.clone()).to_string(), &given)?;
     let secret = match (has_secret, secret_stdin) {
         (false, _) => None,
@@ -261,7 +262,7 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
             && client_file::parse(path, text)?.get(id).is_some()
         {
             let problem = format!(
-                "{} has a client of this id already; `grantd client update` changes it",
+                "{} has a client with this id already; `grantd client update` changes it",
                 path.display()
             );
             return Err(vec![Fault::new(Path::new("--id"), problem)]);
@@ -276,7 +277,7 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The entry of a new client, in the order in which people read one.
+/// Returns the entry of a new client, in a readable order of fields.
 fn with_defaults(id: &str, given: &Map<String, Value>) -> Map<String, Value> {
     let nothing = || Value::Array(Vec::new());
     let defaults = [
@@ -296,7 +297,7 @@ fn with_defaults(id: &str, given: &Map<String, Value>) -> Map<String, Value> {
     entry
 }
 
-/// The line that tells a secret that was made, once; one that was given is known.
+/// Returns the line to print: the id and, if it was generated, the secret.
 fn told(id: &str, secret: Option<&String>) -> Zeroizing<String> {
     let mut line = match secret {
         Some(secret) => json!({ "client_id": id, "client_secret": secret }),
@@ -307,5 +308,5 @@ fn told(id: &str, secret: Option<&String>) -> Zeroizing<String> {
     Zeroizing::new(line)
 }
 
-/// What a client's first secret is called.
+/// The label of a client's first secret.
 const FIRST_LABEL: &str = "first";

@@ -1,4 +1,4 @@
-//! `grantd completions`: what a shell completes of the command line.
+//! `grantd completions`: prints a shell's completion script.
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -7,12 +7,12 @@ use crate::cli::{Cli, CliError, print_bytes};
 
 #[derive(Args, Debug)]
 pub(super) struct CompletionsArgs {
-    /// The shell that reads it.
+    /// Shell to print the script for.
     shell: Shell,
 }
 
 pub(super) fn run(args: &CompletionsArgs) -> Result<(), CliError> {
-    // Into memory first: a pipe that ends early is an error like any other.
+    // Generate into memory, so that `print_bytes` handles a closed pipe.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "grantd", &mut script);
     print_bytes(&script)

@@ -1,4 +1,4 @@
-//! `grantd health`: whether a running server is alive, for container health checks.
+//! `grantd health`: checks whether a running server is alive, for container health checks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,14 +13,14 @@ use crate::config::ListenAddr;
 
 #[derive(Args, Debug)]
 pub(super) struct HealthArgs {
-    /// The server's admin listener [env: GRANTD_ADMIN_LISTEN] [default: as `serve` has it,
+    /// Address of the server's admin listener [env: GRANTD_ADMIN_LISTEN] [default: that of `serve`,
     /// 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<ListenAddr>,
-    /// Configuration file (TOML), for the address of the admin listener.
+    /// Configuration file (TOML), which may set that address.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     config: Option<PathBuf>,
-    /// Ask whether it takes requests too: not while it starts or stops, nor without a key.
+    /// Check that it is also ready: it has a signing key and is neither starting nor stopping.
     #[arg(long)]
     ready: bool,
 }
@@ -32,7 +32,7 @@ pub(super) fn run(args: HealthArgs) -> Result<(), CliError> {
         None => ServeArgs { config, ..ServeArgs::default() }.resolve()?.startup.admin_listen,
     };
     let path = if ready { "/readyz" } else { "/livez" };
-    let answer = send(&Target::of_listener(&to_connect(&admin)), Request::get(path), PATIENCE)?;
+    let answer = send(&Target::of_listener(&to_connect(&admin)), Request::get(path), TIMEOUT)?;
     let text = String::from_utf8_lossy(&answer.body);
     let text = text.lines().next().unwrap_or_default();
     match answer.status {
@@ -44,7 +44,8 @@ pub(super) fn run(args: HealthArgs) -> Result<(), CliError> {
     }
 }
 
-/// Where a listener is asked by this machine: one on every address is on the loopback one too.
+/// Replaces the unspecified address, on which a listener listens on all addresses, by the loopback
+/// address.
 fn to_connect(address: &ListenAddr) -> ListenAddr {
     let ListenAddr::Tcp(text) = address else { return address.clone() };
     let loopback = |ip: IpAddr| match ip {
@@ -58,5 +59,5 @@ fn to_connect(address: &ListenAddr) -> ListenAddr {
     local.map_or_else(|| address.clone(), |local| ListenAddr::Tcp(local.to_string()))
 }
 
-/// A server that is alive answers at once.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for the answer.
+const TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,7 +1,6 @@
-//! One HTTP/1.1 request to a running server, over TCP or a Unix socket.
+//! Sends one HTTP/1.1 request to a running server, over TCP or a Unix socket.
 //!
-//! No TLS: a command that asks a server on this machine or in front of its proxy needs none, and
-//! curl is there for the rest.
+//! There is no TLS: these commands connect to a server directly, not through its TLS proxy.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,17 +23,17 @@ use crate::cli::CliError;
 use crate::config::ListenAddr;
 use crate::http::listener::resolve;
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// `host:port`, and what the URL says of it.
+    /// A TCP address as `host:port`, and the value of the `Host` header.
     Tcp { address: String, host: String },
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Target {
-    /// A listener's address.
+    /// Returns the target of a listener's address.
     pub(super) fn of_listener(address: &ListenAddr) -> Self {
         match address {
             ListenAddr::Tcp(address) => {
@@ -44,14 +43,14 @@ impl Target {
         }
     }
 
-    /// The server and the path and query of a URL.
+    /// Splits a URL into the server and the path with query.
     pub(super) fn of_url(url: &str) -> Result<(Self, String), CliError> {
         if let Some(path) = url.strip_prefix("unix:") {
             return Ok((Self::Unix(path.into()), "/".to_owned()));
         }
         if url.starts_with("https://") {
             return Err(CliError(
-                "https is not spoken here: ask the server's own address by http://, or use curl"
+                "https is not supported: use http:// with the server's own address, or curl"
                     .to_owned(),
             ));
         }
@@ -63,7 +62,7 @@ impl Target {
         if !is_plain || host.is_empty() {
             return Err(bad());
         }
-        // There may be none, but not one that is no number.
+        // The port may be missing, but not malformed.
         let has_port = authority.as_str() != host;
         let port = if has_port { authority.port_u16().ok_or_else(bad)? } else { 80 };
         let address = format!("{host}:{port}");
@@ -81,7 +80,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// What is asked.
+/// A request.
 pub(super) struct Request<'a> {
     method: Method,
     path: &'a str,
@@ -94,12 +93,12 @@ impl<'a> Request<'a> {
         Self { method: Method::GET, path, form: None, bearer: None }
     }
 
-    /// A form-encoded body.
+    /// Creates a POST request with a form-encoded body.
     pub(super) fn post(path: &'a str, form: impl Into<Bytes>) -> Self {
         Self { method: Method::POST, path, form: Some(form.into()), bearer: None }
     }
 
-    /// The same with a token (RFC 6750), if there is one.
+    /// Adds a bearer token (RFC 6750), if there is one.
     pub(super) fn with_bearer(self, bearer: Option<Zeroizing<String>>) -> Self {
         Self { bearer, ..self }
     }
@@ -120,33 +119,33 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What is answered.
+/// The answer to a request.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Bytes,
 }
 
-/// Asks, and waits for the answer so long at most.
+/// Sends a request and waits at most `limit` for the answer.
 pub(super) fn send(
     target: &Target,
     request: Request<'_>,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<Answer, CliError> {
     let cannot = |what: &dyn fmt::Display| CliError(format!("{target}: {what}"));
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| cannot(&format_args!("no sockets: {error}")))?;
+        .map_err(|error| cannot(&format_args!("cannot open sockets: {error}")))?;
     let exchanged =
-        runtime.block_on(async { timeout(patience, connect_and_exchange(target, request)).await });
+        runtime.block_on(async { timeout(limit, connect_and_exchange(target, request)).await });
     match exchanged {
         Ok(Ok(answer)) => Ok(Answer { status: answer.status().as_u16(), body: answer.into_body() }),
         Ok(Err(error)) => {
-            Err(cannot(&format_args!("cannot be asked: {error}; is the server running there?")))
+            Err(cannot(&format_args!("cannot be reached: {error}; is the server running there?")))
         }
         Err(_elapsed) => {
-            let seconds = patience.as_secs();
-            Err(cannot(&format_args!("has not answered in {seconds} seconds")))
+            let seconds = limit.as_secs();
+            Err(cannot(&format_args!("has not answered within {seconds} seconds")))
         }
     }
 }
@@ -168,11 +167,11 @@ async fn connect_and_exchange(
             exchange(stream, request.to("localhost")?).await
         }
         #[cfg(not(unix))]
-        Target::Unix(_) => Err("there are no Unix sockets here".into()),
+        Target::Unix(_) => Err("this system has no Unix sockets".into()),
     }
 }
 
-/// Sends `request` alone on this connection, and waits for all of the answer.
+/// Sends `request` on a new connection and reads the whole answer.
 pub(super) async fn exchange<S>(
     stream: S,
     request: hyper::Request<Full<Bytes>>,
@@ -186,11 +185,11 @@ where
         let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
         Ok(Response::from_parts(head, body))
     };
-    // What the connection would say of its end, the answer says too.
+    // An error of the connection is also an error of the answer.
     join(answer, connection).await.0
 }
 
-/// Bytes.
+/// The largest body of an answer, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
 #[cfg(test)]
@@ -198,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_taken_apart() {
+    fn urls_are_split_into_server_and_path() {
         let tcp = |address: &str, host: &str, path: &str| {
             let target = Target::Tcp { address: address.to_owned(), host: host.to_owned() };
             Some((target, path.to_owned()))

@@ -1,4 +1,4 @@
-//! `grantd key`: makes signing keys, takes them out of use and shows where they stand.
+//! `grantd key`: generates, rotates, retires and shows signing keys.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use crate::cli::live::{self, AdminArgs, WaitArgs};
+use crate::cli::live::{self, AdminArgs, OLDER_VERSION, WaitArgs};
 use crate::cli::settings::{ServeArgs, value_of};
 use crate::cli::{CliError, complain, print};
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339};
 use crate::config::Config;
 use crate::fault::text;
 use crate::jose::key_life::{KeyTimes, Retention, Retirement};
@@ -21,27 +21,31 @@ use crate::store::snapshot::Sources;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
-    /// Make an RSA key. The first signs at once; one beside others is published first and signs
-    /// when every cached key set has it.
+    /// Generate an RSA key.
+    ///
+    /// The first key signs at once. A later one is only published at first; it signs once every
+    /// cached key set includes it, which is after twice the setting jwks_max_age.
     Generate {
         #[command(flatten)]
         keys: KeyArgs,
         #[command(flatten)]
         size: SizeArg,
     },
-    /// Make an RSA key that takes over from the one that signs, when every cached key set has it.
+    /// Generate an RSA key that will succeed the signing key.
     ///
-    /// Refused while another one waits for that.
+    /// The new key signs once every cached key set includes it, which is after twice the setting
+    /// jwks_max_age; `retires` says when the old key stops signing and when it leaves the key set.
+    /// Fails if another new key is waiting already.
     Rotate {
         #[command(flatten)]
         keys: KeyArgs,
         #[command(flatten)]
         size: SizeArg,
-        /// For keys that have leaked: the new key signs at once, all others are retired, and their tokens
-        /// become invalid.
+        /// Replace leaked keys: the new key signs at once, all others are retired, and tokens that
+        /// they signed become invalid.
         #[arg(long)]
         now: bool,
-        /// With --now, a key that is not taken out.
+        /// With --now, a key that is not retired.
         #[arg(
             long,
             value_name = "KID",
@@ -53,26 +57,29 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         server: WaitArgs,
     },
-    /// Retire the keys whose last token has expired.
+    /// Retire the keys whose last tokens have expired.
     ///
-    /// A key is renamed to `<kid>.pem.retired`; nothing is lost. A running server notices by itself.
+    /// A retired key's file is renamed to `<kid>.pem.retired`, and is no longer loaded. A running
+    /// server notices this within seconds.
     Retire {
         #[command(flatten)]
         keys: KeyArgs,
-        /// A key to take out too, whatever its state: one that has leaked. The tokens that it has
-        /// signed are worthless as soon as verifiers read the key set again.
+        /// A key to retire as well, in any state, such as one that has leaked. Its tokens become
+        /// invalid when verifiers fetch the key set again.
         #[arg(value_name = "KID", value_parser = parse_key_id, allow_hyphen_values = true)]
         key_id: Option<String>,
     },
-    /// Take in an RSA key that was made elsewhere, as if it were made now.
+    /// Import an existing RSA key, with the times of a key generated now.
     Import {
         #[command(flatten)]
         keys: KeyArgs,
-        /// A PKCS#8 document in PEM; - is standard input.
+        /// PKCS#8 private key in PEM; - for standard input.
         #[arg(value_name = "FILE")]
         from: PathBuf,
     },
-    /// Show every key, one JSON object a line.
+    /// Show all keys, one JSON object per line.
+    ///
+    /// Times are Unix seconds; `dates` repeats them as RFC 3339.
     List {
         #[command(flatten)]
         keys: KeyArgs,
@@ -83,15 +90,16 @@ pub(super) enum KeyCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct KeyArgs {
-    /// The directory of signing keys [env: GRANTD_KEYS] [default: as `serve` has it, keys].
+    /// Directory of signing keys [env: GRANTD_KEYS] [default: that of `serve`, keys].
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("keys"))]
     keys: Option<String>,
-    /// Configuration file (TOML), for the directory, the age of key sets and the client registry.
+    /// Configuration file (TOML), which may set the directory, jwks_max_age and the client
+    /// registry.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     config: Option<PathBuf>,
-    /// The client registry, which says how long tokens live [env: GRANTD_CLIENTS] [default: as
-    /// `serve` has it, clients.json].
+    /// Client registry, which sets the lifetimes of tokens [env: GRANTD_CLIENTS] [default: that of
+    /// `serve`, clients.json].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
           value_parser = value_of("clients"))]
     clients: Option<String>,
@@ -99,7 +107,7 @@ pub(super) struct KeyArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct SizeArg {
-    /// Bits of its modulus: 2048, 3072 or 4096.
+    /// Size of the key in bits: 2048, 3072 or 4096.
     #[arg(long, default_value_t = 2048, value_parser = parse_bits)]
     bits: u16,
 }
@@ -138,7 +146,7 @@ fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: u64) -> Result<(), C
     wait_for(&made, server, &["published", "signing"])
 }
 
-/// For a leak: a key that signs at once instead of all others.
+/// Runs `key rotate --now`.
 fn replace(
     args: KeyArgs,
     bits: u16,
@@ -146,15 +154,15 @@ fn replace(
     server: &WaitArgs,
     now: u64,
 ) -> Result<(), CliError> {
-    // No registry is read: one that is broken must not be in the way.
+    // Does not read the registry, so that a fault in it cannot prevent the replacement.
     let config = args.configuration()?;
     let Replaced { made, retired } = key_directory::replace(&config.live.keys, bits, keep, now)?;
     let mut described = describe(&made);
     described.insert("retired".to_owned(), json!(retired));
     let verifiers = format!(
-        "those with a copy of the key set refuse tokens of the new key, and accept those of the \
-         retired keys, until they fetch it again: within {} s, or as soon as they meet an unknown \
-         kid if they fetch it then",
+        "those with a cached key set refuse tokens of the new key and accept tokens of the retired \
+         keys until they fetch the key set again: within {} s, or on the first unknown kid if \
+         they fetch it then",
         config.live.jwks_max_age
     );
     described.insert("verifiers".to_owned(), verifiers.into());
@@ -162,7 +170,7 @@ fn replace(
     wait_for(&made, server, &["signing"])
 }
 
-/// Waits until the server, if one is named, has the key in one of these states.
+/// Waits until the server, if `--admin` names one, has the key in one of `states`.
 fn wait_for(key: &SigningKey, server: &WaitArgs, states: &[&str]) -> Result<(), CliError> {
     server.wait_until(&format!("key {}", key.key_id()), "/keys", |keys| {
         let mut keys = keys.and_then(Value::as_array).into_iter().flatten();
@@ -172,15 +180,16 @@ fn wait_for(key: &SigningKey, server: &WaitArgs, states: &[&str]) -> Result<(), 
     })
 }
 
-/// A directory that was mistyped is not one without keys.
+/// Fails if the directory does not exist, so that a mistyped name does not look like an empty
+/// directory.
 fn require_directory(directory: &Path) -> Result<(), CliError> {
     if directory.is_dir() {
         return Ok(());
     }
-    let what = if directory.exists() { "is no directory" } else { "does not exist" };
+    let what = if directory.exists() { "is not a directory" } else { "does not exist" };
     Err(CliError(format!(
-        "{}: {what}: name the server's directory of keys with --keys or --config, or make a first \
-         key with `grantd key generate`",
+        "{}: {what}: pass the server's directory of keys with --keys or --config, or generate the \
+         first key with `grantd key generate`",
         directory.display()
     )))
 }
@@ -208,8 +217,9 @@ fn import(args: KeyArgs, from: &Path, now: u64) -> Result<(), CliError> {
     print_key(describe(&key), &config.live.keys)
 }
 
-/// Shows a key that has just come into `directory`; where that fails, it is there all the same.
-fn print_key(described: Map<String, Value>, directory: &Path) -> Result<(), CliError> {
+/// Prints a key that was added to `directory`. An error says where the key is.
+fn print_key(mut described: Map<String, Value>, directory: &Path) -> Result<(), CliError> {
+    add_dates(&mut described);
     let file = directory.join(format!("{}.pem", described["kid"].as_str().unwrap_or_default()));
     print(Value::Object(described)).map_err(|CliError(problem)| {
         CliError(format!("{problem}; the key is in {}", file.display()))
@@ -223,21 +233,38 @@ fn list(args: KeyArgs, server: &AdminArgs, now: u64) -> Result<(), CliError> {
     if keys.iter().next().is_none() {
         let directory = config.live.keys.display();
         complain(&format!(
-            "{directory}: holds no key (no file *.pem): `grantd key generate` makes the first; if \
-             the server has one, name its directory with --keys or --config"
+            "{directory}: holds no key (no file *.pem): `grantd key generate` generates the first; \
+             if the server has keys, pass their directory with --keys or --config"
         ));
     }
-    let live = server.ask("/keys", "is an older one")?;
+    let live = server.ask("/keys", OLDER_VERSION)?;
     for (_, mut described) in keys.describe(now) {
         if let Some(live) = &live {
             live::add_figures(&mut described, live, "kid", &["fetches", "last_fetch"]);
         }
+        add_dates(&mut described);
         print(Value::Object(described))?;
     }
     Ok(())
 }
 
-/// A key that has just come into the directory.
+/// Adds the member `dates`, all times as RFC 3339, to a key and to the old key in `retires`.
+fn add_dates(described: &mut Map<String, Value>) {
+    if let Some(Value::Object(old)) = described.get_mut("retires") {
+        add_dates(old);
+    }
+    let dates = TIMES.iter().filter_map(|name| {
+        let date = rfc3339(described.get(*name)?.as_u64()?)?;
+        Some(((*name).to_owned(), Value::from(date)))
+    });
+    let dates: Map<String, Value> = dates.collect();
+    described.insert("dates".to_owned(), Value::Object(dates));
+}
+
+/// The members that hold a time.
+const TIMES: [&str; 5] = ["published_at", "signs_from", "retires_at", "gone_at", "last_fetch"];
+
+/// Describes a key that was added to the directory.
 fn describe(key: &SigningKey) -> Map<String, Value> {
     let KeyTimes { published_at, signs_from } = key.times();
     [
@@ -256,42 +283,44 @@ fn parse_bits(argument: &str) -> Result<u16, String> {
     bits.ok_or_else(|| format!("must be one of {:?}", key_directory::KEY_SIZES))
 }
 
-/// It may begin with a hyphen, and what is no key's name is likely a mistyped flag.
+/// Checks the syntax of a `kid`: it may begin with a hyphen, so this also catches mistyped flags.
 fn parse_key_id(argument: &str) -> Result<String, String> {
     let is_base64url = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
     if argument.len() == THUMBPRINT_CHARS && argument.bytes().all(is_base64url) {
         Ok(argument.to_owned())
     } else {
-        Err("must be a kid, as `grantd key list` shows it".to_owned())
+        Err("must be a kid, as shown by `grantd key list`".to_owned())
     }
 }
 
-/// Of 32 bytes in base64url.
+/// The length of 32 bytes in base64url.
 const THUMBPRINT_CHARS: usize = 43;
 
 impl KeyArgs {
-    /// The same where a registry is needed: without one, nobody knows how long tokens live.
+    /// Resolves the configuration. Fails without a client registry, which sets the lifetimes of
+    /// tokens.
     fn resolve_with_clients(self) -> Result<(Config, Retention), CliError> {
         let (config, retention) = self.resolve()?;
         if config.live.clients.exists() {
             return Ok((config, retention));
         }
         Err(CliError(format!(
-            "{}: there is no client registry, and so no knowing how long tokens live: run this \
-             where it is, or name the server's configuration with --config",
+            "{}: there is no client registry, which sets the lifetimes of tokens: run this in the \
+             server's directory, or pass its configuration with --config",
             config.live.clients.display()
         )))
     }
 
+    /// Resolves the configuration without reading the client registry.
     fn configuration(self) -> Result<Config, CliError> {
         let Self { keys, config, clients } = self;
         ServeArgs { keys, config, clients, ..ServeArgs::default() }.resolve()
     }
 
+    /// Resolves the configuration. Without a client registry, no tokens are assumed to exist.
     fn resolve(self) -> Result<(Config, Retention), CliError> {
         let config = self.configuration()?;
         let sources = Sources::of(&config);
-        // Keys can be made before there are clients; then no token lives yet.
         let clients = if config.live.clients.exists() {
             client_file::load(&config.live.clients)?
         } else {

@@ -1,4 +1,5 @@
-//! What only a running server knows, asked of its admin listener.
+//! Requests to the admin listener of a running server: live figures, and whether a change is in
+//! force.
 
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -13,20 +14,20 @@ use crate::clock::Clock;
 use crate::config::ListenAddr;
 use crate::store::admin_token;
 
-/// Which running server to ask.
+/// The flags that name a server to get live figures from.
 #[derive(Args, Debug)]
 pub(super) struct AdminArgs {
-    /// Ask the server whose admin listener is here for live figures too.
+    /// Address of a running server's admin listener, to add live figures such as last uses.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<ListenAddr>,
-    /// The file with that server's admin token, which it wants from other machines.
+    /// File with that server's admin token, needed if it is on another machine.
     #[arg(long, value_name = "FILE", env = "GRANTD_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
 }
 
 impl AdminArgs {
-    /// What is at this path of the server; `None` if none is to be asked. `or_its_server` says why
-    /// nothing may be there, if the address is right.
+    /// Returns the JSON at `path` of the server; `None` without `--admin`. `or_its_server`
+    /// completes the error text: why the path may be missing although the address is right.
     pub(super) fn ask(&self, path: &str, or_its_server: &str) -> Result<Option<Value>, CliError> {
         let Some(admin) = &self.admin else { return Ok(None) };
         let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
@@ -34,24 +35,26 @@ impl AdminArgs {
     }
 }
 
-/// Which running server has to have a change before a command ends.
+/// The flags that name a server to wait for.
 #[derive(Args, Debug)]
 pub(super) struct WaitArgs {
-    /// Wait until the server whose admin listener is here has the change, for 10 seconds at most.
+    /// Address of a running server's admin listener: wait up to 10 seconds until the change is in
+    /// force there.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<ListenAddr>,
-    /// The file with that server's admin token, which it wants from other machines.
+    /// File with that server's admin token, needed if it is on another machine.
     #[arg(long, value_name = "FILE", env = "GRANTD_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
 }
 
 impl WaitArgs {
-    /// Waits until what is at this path of the server is as `is_in_force` wants it; `None`: the
-    /// server knows of no such thing. Returns at once if no server is named.
+    /// Polls `path` of the server until `is_in_force` returns true. It gets the JSON at `path`, or
+    /// `None` if the client does not exist. Returns at once without `--admin`.
     ///
     /// # Errors
     ///
-    /// That `change` is written and not in force. A server that reads its files later has it.
+    /// `written, not in force` if that takes too long. The change stays written, and the server may
+    /// still take it up later.
     pub(super) fn wait_until(
         &self,
         change: &str,
@@ -61,31 +64,31 @@ impl WaitArgs {
         let Some(admin) = &self.admin else { return Ok(()) };
         let begin = Clock::instant();
         loop {
-            let left = PATIENCE.saturating_sub(begin.elapsed());
+            let left = TIMEOUT.saturating_sub(begin.elapsed());
             let problem = match self.look(admin, path, left) {
                 Ok(found) if is_in_force(found.as_ref()) => return Ok(()),
                 Ok(_) => {
-                    format!("{admin}: its server has not taken it up; see its log and /readyz")
+                    format!("{admin}: the server has not taken it up; see its log and /readyz")
                 }
                 Err(error) => error.0,
             };
-            if begin.elapsed() + BETWEEN_LOOKS >= PATIENCE {
+            if begin.elapsed() + POLL_INTERVAL >= TIMEOUT {
                 return Err(CliError(format!("written, not in force: {change}: {problem}")));
             }
-            sleep(BETWEEN_LOOKS);
+            sleep(POLL_INTERVAL);
         }
     }
 
-    /// The present state.
+    /// Returns the JSON at `path`; `None` if the client does not exist.
     fn look(
         &self,
         admin: &ListenAddr,
         path: &str,
-        patience: Duration,
+        limit: Duration,
     ) -> Result<Option<Value>, CliError> {
         let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
         let request = Request::get(path).with_bearer(token);
-        let answer = send(&Target::of_listener(admin), request, patience)?;
+        let answer = send(&Target::of_listener(admin), request, limit)?;
         let is_unknown = |body: &[u8]| {
             let body: Option<Value> = serde_json::from_slice(body).ok();
             body.is_some_and(|body| body["error"] == "no such client")
@@ -93,36 +96,36 @@ impl WaitArgs {
         if answer.status == 404 && is_unknown(&answer.body) {
             return Ok(None);
         }
-        read(admin, &answer, "is an older one").map(Some)
+        read(admin, &answer, OLDER_VERSION).map(Some)
     }
 }
 
 fn ask(admin: &ListenAddr, request: Request<'_>, or_its_server: &str) -> Result<Value, CliError> {
-    read(admin, &send(&Target::of_listener(admin), request, PATIENCE)?, or_its_server)
+    read(admin, &send(&Target::of_listener(admin), request, TIMEOUT)?, or_its_server)
 }
 
 fn read(admin: &ListenAddr, answer: &Answer, or_its_server: &str) -> Result<Value, CliError> {
     match answer.status {
         401 => Err(CliError(format!(
-            "{admin}: answered 401: it wants its admin token; name the token's file with \
+            "{admin}: answered 401: it requires the admin token; pass the token's file with \
              --admin-token-file"
         ))),
         421 => Err(CliError(format!(
-            "{admin}: answered 421: ask by an IP address or localhost, or name the file of its \
-             admin token with --admin-token-file"
+            "{admin}: answered 421: use an IP address or localhost, or pass the file of its admin \
+             token with --admin-token-file"
         ))),
         200 => serde_json::from_slice(&answer.body).map_err(|_| {
-            CliError(format!("{admin}: answered no JSON; is this the admin listener?"))
+            CliError(format!("{admin}: the answer is not JSON; is this the admin listener?"))
         }),
         status => Err(CliError(format!(
-            "{admin}: answered {status}; either this is not the admin listener, or its server \
+            "{admin}: answered {status}; either this is not the admin listener, or the server \
              {or_its_server}"
         ))),
     }
 }
 
-/// Adds `figures` to what was read from a file, from the entry of the list `live` that has the same
-/// `name`: null, where the server has not read it yet.
+/// Copies `figures` into `entry` from the entry of the list `live` with the same value of `name`.
+/// They are null if the server has not read that entry yet.
 pub(super) fn add_figures(
     entry: &mut Map<String, Value>,
     live: &Value,
@@ -137,5 +140,8 @@ pub(super) fn add_figures(
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// Why a path may be missing from the right server.
+pub(super) const OLDER_VERSION: &str = "is an older version";
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! `grantd man`: the manual pages, from the same words as the help.
+//! `grantd man`: prints manual pages, generated from the help texts.
 
 use clap::error::ErrorKind;
 use clap::{Args, Command, CommandFactory};
@@ -8,14 +8,14 @@ use crate::cli::{Cli, CliError, print_bytes};
 
 #[derive(Args, Debug)]
 pub(super) struct ManArgs {
-    /// The command, as in `client add` [default: the program as a whole].
+    /// Command to describe, such as `client add` [default: grantd itself].
     #[arg(value_name = "COMMAND")]
     command: Vec<String>,
 }
 
 pub(super) fn run(args: &ManArgs) -> Result<(), CliError> {
     let mut program = Cli::command().disable_help_subcommand(true);
-    // Gives the commands below it their full names.
+    // Sets the full names of subcommands.
     program.build();
     let found =
         args.command.iter().try_fold(&program, |command, name| command.find_subcommand(name));
@@ -26,13 +26,13 @@ pub(super) fn run(args: &ManArgs) -> Result<(), CliError> {
     print_bytes(&page(command.clone())?)
 }
 
-/// In roff, as `man` reads it.
+/// Renders the page in roff, which `man` reads.
 fn page(command: Command) -> Result<Vec<u8>, CliError> {
     let mut page = Vec::new();
     Man::new(command)
         .source(concat!("grantd ", env!("CARGO_PKG_VERSION")))
         .manual("grantd")
         .render(&mut page)
-        .map_err(|error| CliError(format!("the page cannot be made: {error}")))?;
+        .map_err(|error| CliError(format!("the page cannot be generated: {error}")))?;
     Ok(page)
 }

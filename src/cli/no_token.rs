@@ -1,9 +1,9 @@
-//! Clients that no request can get a token for: a registry may hold them, but they cannot be meant.
+//! Finds clients that cannot get a token. The registry allows them, but they are probably mistakes.
 
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_secret::ClientSecret;
 
-/// Where a secret stands at `now` (Unix seconds).
+/// The state of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SecretState {
     Valid,
@@ -12,6 +12,7 @@ pub(super) enum SecretState {
 }
 
 impl SecretState {
+    /// Returns the state at `now` (Unix seconds).
     pub(super) fn of(secret: &ClientSecret, now: u64) -> Self {
         if secret.expires_at.is_some_and(|end| end <= now) {
             Self::Ended
@@ -31,14 +32,14 @@ impl SecretState {
     }
 }
 
-/// Why the client gets no token at `now` (Unix seconds) and what helps. `None`: it can get one, or it
-/// is not meant to: it is disabled, or it only asks about the tokens of others.
+/// Returns why the client can get no token at `now` (Unix seconds) and what to do. `None` if it
+/// can, or is not meant to: it is disabled, or only introspects tokens.
 pub(super) fn reason(client: &Client, now: u64) -> Option<&'static str> {
     let is_valid = |secret: &ClientSecret| SecretState::of(secret, now) == SecretState::Valid;
     reason_if(client, client.secrets.iter().any(is_valid))
 }
 
-/// The same for a client that is about to have a valid secret.
+/// As [`reason`], for a client that is about to get a valid secret.
 pub(super) fn reason_with_new_secret(client: &Client) -> Option<&'static str> {
     reason_if(client, true)
 }
@@ -52,13 +53,15 @@ fn reason_if(client: &Client, has_valid_secret: bool) -> Option<&'static str> {
         client.auth_methods.contains(method) && has_what_it_needs
     });
     if client.auth_methods.is_empty() {
-        Some("it has no way to authenticate: set auth_methods (--method)")
+        Some("it has no authentication method: set auth_methods (--method)")
     } else if !can_prove_itself && client.secrets.is_empty() {
         Some("it has no secret: `grantd client rotate-secret` adds one")
     } else if !can_prove_itself {
         Some("none of its secrets is valid now: `grantd client rotate-secret` adds one that is")
     } else if client.scopes.is_empty() && client.introspects.is_empty() {
-        Some("it has no scope: add one (--scope), unless it is meant to have none (--no-scope)")
+        Some(
+            "it has no scope: add one (--scope), unless it is not meant to get tokens (--no-scope)",
+        )
     } else {
         None
     }

@@ -1,4 +1,4 @@
-//! Secrets on the command line: made here or read from standard input, and hashed.
+//! Generates client secrets, reads them from standard input, and hashes them.
 
 mod terminal;
 
@@ -17,7 +17,7 @@ use crate::oauth::client_secret::{FastHash, SecretHash};
 use crate::oauth::password_hash::{PasswordHash, Work};
 use crate::random::{NoEntropy, Random};
 
-/// The hashes that new secrets can have.
+/// The hash of a new secret.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum HashKind {
     /// One SHA-256, for secrets of 32 characters or more.
@@ -28,7 +28,7 @@ pub(super) enum HashKind {
     Pbkdf2Sha256,
 }
 
-/// What is to be kept of `secret`: as asked, or what its length calls for.
+/// Returns the stored hash of `secret`: of the given kind, or the default for its length.
 pub(super) fn hash(secret: &str, kind: Option<HashKind>) -> Result<String, CliError> {
     let is_long = secret.len() >= SecretHash::MIN_SECRET_CHARS;
     let kind = kind.unwrap_or(if is_long { HashKind::Sha256 } else { HashKind::Argon2id });
@@ -36,8 +36,8 @@ pub(super) fn hash(secret: &str, kind: Option<HashKind>) -> Result<String, CliEr
         HashKind::Sha256 if is_long => return Ok(FastHash::of(secret).to_stored()),
         HashKind::Sha256 => {
             return Err(CliError(format!(
-                "the secret has fewer than {} characters, which sha256 does not protect: leave out \
-                 --hash, or leave out --secret-stdin and one is made",
+                "the secret has fewer than {} characters, which sha256 does not protect: omit \
+                 --hash, or omit --secret-stdin to have a secret generated",
                 SecretHash::MIN_SECRET_CHARS
             )));
         }
@@ -46,19 +46,19 @@ pub(super) fn hash(secret: &str, kind: Option<HashKind>) -> Result<String, CliEr
     };
     let mut salt = [0; 16];
     Random::system().fill(&mut salt).map_err(no_entropy)?;
-    PasswordHash::of(secret, work, salt)
-        .map(|hash| hash.as_stored().to_owned())
-        .ok_or_else(|| CliError("the secret cannot be hashed; there may be no memory".to_owned()))
+    PasswordHash::of(secret, work, salt).map(|hash| hash.as_stored().to_owned()).ok_or_else(|| {
+        CliError("the secret cannot be hashed; there may be too little memory".to_owned())
+    })
 }
 
-/// 256 random bits.
+/// Generates a secret of 256 random bits.
 pub(super) fn make() -> Result<Zeroizing<String>, CliError> {
     let mut bytes = Zeroizing::new([0; 32]);
     Random::system().fill(&mut *bytes).map_err(no_entropy)?;
     Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes)))
 }
 
-/// This environment variable, if it is there and not empty, or else standard input.
+/// Reads a secret from the environment variable or, if that is unset or empty, from standard input.
 pub(super) fn from_environment_or_stdin(
     variable: &str,
     prompt: &str,
@@ -78,8 +78,8 @@ pub(super) fn from_environment_or_stdin(
     }
 }
 
-/// Standard input up to its end, without the line break that a shell puts there; on a terminal, one
-/// line that is not shown, asked for with `prompt`.
+/// Reads a secret from standard input, without a final line break. On a terminal, asks for it with
+/// `prompt` and reads one line without echo.
 pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, CliError> {
     let unread = |error: io::Error| CliError(format!("the secret cannot be read: {error}"));
     let mut text = Zeroizing::new(String::new());
@@ -94,12 +94,12 @@ pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, CliError> {
     Ok(secret)
 }
 
-/// One line break at the end is the shell's, and any other is a slip.
+/// Removes one line break at the end, which a shell adds. Any other is an error.
 fn without_line_break(text: &str) -> &str {
     text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
 }
 
-/// What a client can send (RFC 6749, appendix A.2), and something at all.
+/// Checks that a secret is not empty and that clients can send it (RFC 6749, appendix A.2).
 pub(super) fn check(secret: &str) -> Result<(), &'static str> {
     if secret.is_empty() {
         Err("is empty")

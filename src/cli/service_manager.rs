@@ -1,7 +1,7 @@
-//! What systemd does for a server and wants to be told by it: sockets that are open before the
-//! server is, when it is ready, that it is alive, and that it stops.
+//! The interface to systemd: socket activation, and notifications that the server is ready, alive
+//! or stopping.
 //!
-//! Without systemd nothing here does anything.
+//! Without systemd, all of this does nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::http::event_loops::EventLoops;
 use crate::server::Listener;
 
-/// The sockets that were handed over (`LISTEN_FDS`), none if none were. They stay open while one
-/// server ends and the next begins, so nobody is refused in between.
+/// Returns the sockets that were passed by systemd (`LISTEN_FDS`). They stay open across a restart
+/// of the server, so that no connection is refused.
 ///
-/// To be called once, before there are other threads.
+/// Call it once, before other threads are started.
 #[cfg(unix)]
 pub(super) fn sockets() -> io::Result<Vec<Socket>> {
     let mut handed_over = listenfd::ListenFd::from_env();
@@ -34,7 +34,7 @@ pub(super) fn sockets() -> io::Result<Vec<Socket>> {
     Ok(Vec::new())
 }
 
-/// A socket before there is an event loop.
+/// A socket that is not registered with an event loop yet.
 pub(super) enum Socket {
     #[cfg(unix)]
     Tcp(std::net::TcpListener),
@@ -43,7 +43,7 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// The same on the event loop of this thread.
+    /// Registers it with the event loop of this thread.
     pub(super) fn listen(self) -> io::Result<Listener> {
         match self {
             #[cfg(unix)]
@@ -60,19 +60,19 @@ impl Socket {
     }
 }
 
-/// Says that requests are answered from now on.
+/// Notifies that the server is ready.
 pub(super) fn ready() {
     #[cfg(target_os = "linux")]
-    tell(&[sd_notify::NotifyState::Ready]);
+    notify(&[sd_notify::NotifyState::Ready]);
 }
 
-/// Says that the server has begun to stop.
+/// Notifies that the server has begun to stop.
 pub(super) fn stopping() {
     #[cfg(target_os = "linux")]
-    tell(&[sd_notify::NotifyState::Stopping]);
+    notify(&[sd_notify::NotifyState::Stopping]);
 }
 
-/// Says that all event loops are alive for as long as they are, twice as often as it has to be said.
+/// Sends watchdog notifications while all event loops are alive, twice per watchdog interval.
 pub(super) async fn keep_alive(loops: Arc<EventLoops>) {
     #[cfg(target_os = "linux")]
     if let Some(at_most) = sd_notify::watchdog_enabled() {
@@ -80,19 +80,19 @@ pub(super) async fn keep_alive(loops: Arc<EventLoops>) {
         loop {
             ticks.tick().await;
             loops.ping().await;
-            tell(&[sd_notify::NotifyState::Watchdog]);
+            notify(&[sd_notify::NotifyState::Watchdog]);
         }
     }
     std::future::pending::<()>().await;
 }
 
 #[cfg(target_os = "linux")]
-fn tell(states: &[sd_notify::NotifyState<'_>]) {
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager cannot be told how the server is");
+        tracing::warn!(%error, "the service manager cannot be notified");
     }
 }
 
-/// Whoever asks for more would be told of nothing else.
+/// The shortest interval between notifications.
 #[cfg(target_os = "linux")]
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);

@@ -9,57 +9,60 @@ use clap::{Args, ValueHint};
 use crate::cli::{CliError, environment};
 use crate::config::{Config, ConfigError, Layer};
 
-/// Flags win over `GRANTD_*` in the environment, which wins over the file, which wins over defaults.
+/// The settings that have a flag. A flag takes precedence over the environment, the environment over
+/// the file, and the file over defaults.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct ServeArgs {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     pub(super) config: Option<PathBuf>,
-    /// Where to answer requests: host:port or unix:/path; may be repeated [env: GRANTD_LISTEN]
+    /// Address to serve clients on: host:port or unix:/path; may be repeated [env: GRANTD_LISTEN]
     /// [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = value_of("listen"))]
     pub(super) listen: Option<Vec<String>>,
-    /// Where to answer for health and metrics [env: GRANTD_ADMIN_LISTEN] [default: 127.0.0.1:8081].
+    /// Address of the admin listener, which serves health and metrics [env: GRANTD_ADMIN_LISTEN]
+    /// [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS", value_parser = value_of("admin_listen"))]
     pub(super) admin_listen: Option<String>,
-    /// The file with the token by which other machines may ask there [env: GRANTD_ADMIN_TOKEN_FILE].
+    /// File with the admin token, by which other machines may use the admin listener
+    /// [env: GRANTD_ADMIN_TOKEN_FILE].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
           value_parser = value_of("admin_token_file"))]
     pub(super) admin_token_file: Option<String>,
-    /// The client registry [env: GRANTD_CLIENTS] [default: clients.json].
+    /// Client registry [env: GRANTD_CLIENTS] [default: clients.json].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
           value_parser = value_of("clients"))]
     pub(super) clients: Option<String>,
-    /// The directory of signing keys; one is made at the first start [env: GRANTD_KEYS]
+    /// Directory of signing keys; the first start generates one [env: GRANTD_KEYS]
     /// [default: keys].
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("keys"))]
     pub(super) keys: Option<String>,
-    /// The directory of what must outlive a restart [env: GRANTD_STATE] [default: state].
+    /// Directory for data that must survive a restart, such as revocations [env: GRANTD_STATE]
+    /// [default: state].
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("state"))]
     pub(super) state: Option<String>,
-    /// The issuer's URL, as clients and verifiers see it [env: GRANTD_ISSUER] [default: http:// and the
-    /// first address].
+    /// Issuer URL, as clients and verifiers see it [env: GRANTD_ISSUER] [default: http:// and the first
+    /// TCP address].
     #[arg(long, value_name = "URL", value_parser = value_of("issuer"))]
     pub(super) issuer: Option<String>,
-    /// Event-loop threads, and as many signing threads [env: GRANTD_WORKERS] [default: one for each
-    /// core].
+    /// Number of event loops, and of signing threads [env: GRANTD_WORKERS] [default: the number of
+    /// cores].
     #[arg(long, value_name = "N", value_parser = value_of("workers"))]
     pub(super) workers: Option<String>,
-    /// The implementation of RSA [env: GRANTD_SIGNER] [default: auto].
+    /// Implementation that signs tokens [env: GRANTD_SIGNER] [default: auto].
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(SIGNERS))]
     pub(super) signer: Option<String>,
-    /// Serve the demo clients even where other machines can reach them
+    /// Start with demo clients, whose secrets are public, even if other machines can reach the server
     /// [env: GRANTD_ALLOW_DEMO_CLIENTS].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = value_of("allow_demo_clients"))]
     pub(super) allow_demo_clients: Option<String>,
-    /// The format of log lines [env: GRANTD_LOG_FORMAT] [default: human on a terminal, json elsewhere].
+    /// Format of the log [env: GRANTD_LOG_FORMAT] [default: human on a terminal, json elsewhere].
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(LOG_FORMATS))]
     pub(super) log_format: Option<String>,
-    /// The lowest level of log lines; every request is an info line [env: GRANTD_LOG_LEVEL]
-    /// [default: info].
+    /// Least severe level to log; requests are logged at info [env: GRANTD_LOG_LEVEL] [default: info].
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(LOG_LEVELS))]
     pub(super) log_level: Option<String>,
 }

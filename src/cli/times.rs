@@ -1,6 +1,8 @@
-//! Durations and times on the command line.
+//! Parses durations and times of the command line.
 
-/// Seconds: `900`, `15m`, `24h`, `90d`.
+use crate::clock::parse_rfc3339;
+
+/// Parses a duration to seconds: `900`, `15m`, `24h`, `90d`.
 pub(super) fn parse_duration(argument: &str) -> Result<u64, String> {
     let (number, unit) = match argument.as_bytes().last() {
         Some(b's') => (&argument[..argument.len() - 1], 1),
@@ -13,13 +15,13 @@ pub(super) fn parse_duration(argument: &str) -> Result<u64, String> {
     seconds.ok_or_else(|| "must be seconds, or a duration as in 15m, 24h or 90d".to_owned())
 }
 
-/// The same for what is kept as a number of 32 bits.
+/// Parses a duration that must fit into 32 bits.
 pub(super) fn parse_seconds(argument: &str) -> Result<u32, String> {
     let seconds = parse_duration(argument)?;
-    u32::try_from(seconds).map_err(|_| "is longer than any setting may be".to_owned())
+    u32::try_from(seconds).map_err(|_| "is too long".to_owned())
 }
 
-/// Unix seconds: as a number, or from a time of RFC 3339.
+/// Parses a time, in Unix seconds or as in RFC 3339, to Unix seconds.
 pub(super) fn parse_time(argument: &str) -> Result<u64, String> {
     if let Some(seconds) = digits(argument) {
         return if seconds < IN_MILLISECONDS {
@@ -28,72 +30,20 @@ pub(super) fn parse_time(argument: &str) -> Result<u64, String> {
             Err("is too late for Unix seconds: are these milliseconds?".to_owned())
         };
     }
-    rfc3339(argument).ok_or_else(|| {
+    parse_rfc3339(argument).ok_or_else(|| {
         "must be Unix seconds, or a time of RFC 3339 as in 2027-01-31T12:00:00Z".to_owned()
     })
 }
 
-/// No time in seconds is as late as this, which is in the year 5138; in milliseconds, it is in 1973.
+/// A larger number is assumed to be milliseconds. As seconds this is in the year 5138, as
+/// milliseconds in 1973.
 pub(super) const IN_MILLISECONDS: u64 = 100_000_000_000;
 
-/// Seconds of a day.
+/// The seconds of a day.
 const DAY: u64 = 86_400;
 
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
-/// RFC 3339, section 5.6; a fraction of a second is left out. `None` before 1970 too.
-fn rfc3339(text: &str) -> Option<u64> {
-    let text = text.to_ascii_uppercase();
-    let (date, time) = text.split_once(['T', ' '])?;
-    let [year, month, day] = fields(date, '-', [4, 2, 2])?;
-    let zone = time.find(['Z', '+', '-'])?;
-    let (time, zone) = time.split_at(zone);
-    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let [hour, minute, second] = fields(time, ':', [2, 2, 2])?;
-    digits(fraction).filter(|_| !fraction.is_empty())?;
-    let is_time = |hour: u64, minute: u64| hour < 24 && minute < 60;
-    if !is_time(hour, minute) || second > 60 {
-        return None;
-    }
-    let days = days_since_1970(year, month, day)?;
-    let seconds = days * DAY + hour * 3600 + minute * 60 + second;
-    if zone == "Z" {
-        return Some(seconds);
-    }
-    let [hours, minutes] = fields(&zone[1..], ':', [2, 2])?;
-    let offset = hours * 3600 + minutes * 60;
-    match zone.as_bytes()[0] {
-        _ if !is_time(hours, minutes) => None,
-        b'+' => seconds.checked_sub(offset),
-        _ => seconds.checked_add(offset),
-    }
-}
-
-/// Numbers of so many digits each, with `separator` between them.
-fn fields<const N: usize>(text: &str, separator: char, lengths: [usize; N]) -> Option<[u64; N]> {
-    let mut parts = text.split(separator);
-    let mut numbers = [0; N];
-    for (number, length) in numbers.iter_mut().zip(lengths) {
-        let part = parts.next().filter(|part| part.len() == length)?;
-        *number = digits(part)?;
-    }
-    parts.next().is_none().then_some(numbers)
-}
-
-fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let before = usize::try_from(month).ok()?.checked_sub(1)?;
-    let length = *lengths.get(before)?;
-    if year < 1970 || !(1..=length).contains(&day) {
-        return None;
-    }
-    let years: u64 = (1970..year).map(|year| 365 + u64::from(is_leap(year))).sum();
-    Some(years + lengths[..before].iter().sum::<u64>() + day - 1)
 }
 
 #[cfg(test)]

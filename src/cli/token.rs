@@ -1,4 +1,4 @@
-//! `grantd token`: asks a running server for a token, as a client does.
+//! `grantd token`: requests a token from a running server, as a client does.
 
 use std::time::Duration;
 
@@ -13,20 +13,18 @@ use crate::cli::http_client::{Answer, Request, Target, send};
 use crate::cli::{CliError, print, secret};
 use crate::endpoint::metadata::{JWKS_PATH, TOKEN_PATH};
 
-/// The secret is read from `GRANTD_CLIENT_SECRET`, or else from standard input; on a terminal, it is
-/// asked for and not shown.
 #[derive(Args, Debug)]
 pub(super) struct TokenArgs {
-    /// The server, as http://host:port or unix:/path; or the whole URL of its token endpoint.
+    /// Server as http://host:port or unix:/path, or the full URL of its token endpoint.
     #[arg(long, value_name = "URL")]
     url: String,
-    /// The client_id.
+    /// Client ID.
     #[arg(long, value_name = "ID")]
     client_id: String,
-    /// Scopes, separated by spaces [default: the client's own].
+    /// Scopes to request, separated by spaces [default: the client's default scopes].
     #[arg(long, value_name = "SCOPE")]
     scope: Option<String>,
-    /// Verify the token with the server's published keys and show what is in it.
+    /// Verify the token with the server's key set, and print its header and claims instead.
     #[arg(long)]
     decode: bool,
 }
@@ -35,14 +33,14 @@ pub(super) fn run(args: &TokenArgs) -> Result<(), CliError> {
     let (target, path) = Target::of_url(&args.url)?;
     let path = if path == "/" { TOKEN_PATH } else { &path };
     let secret = secret::from_environment_or_stdin(SECRET_VARIABLE, "Client secret: ")?;
-    let answer = send(&target, Request::post(path, form(args, &secret)), PATIENCE)?;
+    let answer = send(&target, Request::post(path, form(args, &secret)), TIMEOUT)?;
     let token =
         token_of(&answer).map_err(|problem| CliError(format!("{target}: {path}: {problem}")))?;
     if !args.decode {
         return print(token);
     }
     let prefix = path.strip_suffix(TOKEN_PATH).unwrap_or_default();
-    let keys = send(&target, Request::get(&format!("{prefix}{JWKS_PATH}")), PATIENCE)?;
+    let keys = send(&target, Request::get(&format!("{prefix}{JWKS_PATH}")), TIMEOUT)?;
     let decoded = decoded(&token, &keys)
         .map_err(|problem| CliError(format!("{target}: {prefix}{JWKS_PATH}: {problem}")))?;
     print(format_args!("{decoded:#}"))
@@ -55,11 +53,11 @@ fn form(args: &TokenArgs, secret: &str) -> String {
         ("client_secret", secret),
     ];
     fields.extend(args.scope.as_deref().map(|scope| ("scope", scope)));
-    // Text can always be written.
+    // Encoding strings cannot fail.
     serde_urlencoded::to_string(fields).unwrap_or_default()
 }
 
-/// The token, or in the server's words why there is none.
+/// Returns the token, or an error with the server's own description.
 fn token_of(answer: &Answer) -> Result<String, String> {
     let body: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |name: &str| body.get(name).and_then(Value::as_str);
@@ -69,15 +67,17 @@ fn token_of(answer: &Answer) -> Result<String, String> {
             let description = text("error_description").unwrap_or_default();
             Err(format!("refused with {status} {error}: {description}"))
         }
-        (status, ..) => Err(format!("answered {status}, and no token: is this a token endpoint?")),
+        (status, ..) => {
+            Err(format!("answered {status} without a token: is this a token endpoint?"))
+        }
     }
 }
 
-/// Header and claims of a token that one of these keys has signed.
+/// Verifies a token with these keys and returns its header and claims.
 fn decoded(token: &str, keys: &Answer) -> Result<Value, String> {
     let keys: JwkSet = serde_json::from_slice(&keys.body)
-        .map_err(|_| format!("answered {} and no key set", keys.status))?;
-    // What is in it is for the reader to judge; only who has signed it is checked here.
+        .map_err(|_| format!("answered {} without a key set", keys.status))?;
+    // Check the signature only: the claims are printed for the user to judge.
     let mut validation = Validation::new(Algorithm::RS256);
     validation.validate_exp = false;
     validation.validate_aud = false;
@@ -87,7 +87,7 @@ fn decoded(token: &str, keys: &Answer) -> Result<Value, String> {
         .iter()
         .filter_map(|key| DecodingKey::from_jwk(key).ok())
         .find_map(|key| decode::<Map<String, Value>>(token, &key, &validation).ok())
-        .ok_or("none of the published keys has signed this token")?
+        .ok_or("no key of the key set verifies this token")?
         .claims;
     let header = token.split('.').next().unwrap_or_default();
     let header: Value = URL_SAFE_NO_PAD
@@ -99,4 +99,4 @@ fn decoded(token: &str, keys: &Answer) -> Result<Value, String> {
 }
 
 const SECRET_VARIABLE: &str = "GRANTD_CLIENT_SECRET";
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);

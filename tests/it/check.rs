@@ -206,11 +206,11 @@ fn a_route_with_a_path_that_is_taken_is_refused() {
     for (toml, says) in [
         (
             format!("{}{}", route("/get", "firstvision"), route("/get/token", "connect")),
-            "warning: route: /get/token: is never asked",
+            "warning: route: /get/token: never matches",
         ),
         (
             format!("issuer = \"http://localhost/t\"\n{}", route("/t/token", "connect")),
-            "warning: route: /t/token: begins with the path of the issuer",
+            "warning: route: /t/token: begins with the issuer's path",
         ),
     ] {
         home.write("g.toml", &toml);
@@ -235,7 +235,7 @@ fn probable_mistakes_in_a_registry_are_warned_of_with_their_place() {
         (json!({ "secrets": [] }), "clients[1]: client b: can get no token: it has no secret"),
         (
             json!({ "auth_methods": [] }),
-            "client b: can get no token: it has no way to authenticate",
+            "client b: can get no token: it has no authentication method",
         ),
         (timed(json!({ "expires_at": 5 })), "none of its secrets is valid now"),
         (
@@ -276,4 +276,28 @@ fn probable_mistakes_in_a_registry_are_warned_of_with_their_place() {
     let checked = check(&home, &[]);
     assert_eq!(checked.assert_fine().lines().count(), 22);
     assert!(checked.stdout.contains("warning: clients.json: and 30 more of these\n"));
+}
+
+#[test]
+fn a_fault_of_the_registry_hides_no_other_fault() {
+    let home = Home::new();
+    let demo = fs::read_to_string(home.path("clients.json")).unwrap();
+    let mut registry: Value = serde_json::from_str(&demo).unwrap();
+    let clients = registry["clients"].as_array_mut().unwrap();
+    clients.insert(0, client("a", &json!({ "token_lifetime": 0 })));
+    clients.push(client("a", &json!({ "audience": [""] })));
+    let last = clients.len() - 1;
+    home.write("clients.json", &registry.to_string());
+    let ended = check(&home, &["--listen", "127.0.0.1:0", "--issuer", "https://auth.example"]);
+    let says = [
+        "clients[0].token_lifetime: must be",
+        &format!("clients[{last}].audience: must not"),
+        "grantd: the demo clients (demo-client, vision-api-user)",
+    ];
+    ended.assert_error(1, &says);
+
+    // A registry that is not JSON has no readable clients; the settings are still checked.
+    home.write("clients.json", "{");
+    let ended = check(&home, &["--listen", "unix:s"]);
+    ended.assert_error(1, &["clients.json:1:", "pass --issuer"]);
 }

@@ -273,7 +273,7 @@ fn check_counts_clients_and_keys_and_warns() {
     assert_eq!(
         checked.assert_fine(),
         "warning: clients.json: no client is registered; see `grantd client add`\n\
-         note: keys: holds no key; `serve` will make one\n\
+         note: keys: holds no key; `serve` will generate one\n\
          ok: clients: 0, keys: 0\n"
     );
     assert!(home.keys().read_dir().unwrap().next().is_none(), "check makes no key");
@@ -452,7 +452,7 @@ fn there_is_a_manual_page_for_each_command() {
 #[test]
 fn check_notes_settings_whose_meaning_has_changed() {
     const PROXY: &str = "warning: trusted_proxies: is empty";
-    const ROUTE: &str = "note: route: a DPoP proof";
+    const ROUTE: &str = "note: route: the htu of a DPoP proof";
     let public = "issuer = \"https://auth.example\"\n";
     let route = "[[route]]\npath = \"/token\"\ndialect = \"connect\"\n";
     for (toml, bound, says, says_not) in [

@@ -118,7 +118,7 @@ fn sha256_is_refused_for_a_secret_of_fewer_than_32_characters() {
         };
         for secret in [&short[..], "h", &format!("{short}\r\n")] {
             let refused = with(secret);
-            refused.assert_error(1, &[says, "leave out --hash"]);
+            refused.assert_error(1, &[says, "omit --hash"]);
             assert!(!refused.stderr.contains("unter2"), "{}", refused.stderr);
             assert_eq!(fs::read(home.clients()).unwrap(), before, "{command:?}");
         }
@@ -173,7 +173,7 @@ fn a_client_that_cannot_be_added_changes_nothing() {
     let home = Home::new();
     let before = fs::read(home.clients()).unwrap();
     for (arguments, says) in [
-        (&["--id", "demo-client"][..], "--id: clients.json has a client of this id already"),
+        (&["--id", "demo-client"][..], "--id: clients.json has a client with this id already"),
         (&["--id", ""], "--id: must be one or more printable ASCII characters"),
         (&["--id", "é"], "--id: must be one or more printable ASCII characters"),
         (&["--id", "new", "--scope", "a\"b"], "--scope: must hold scope tokens"),

@@ -275,7 +275,7 @@ fn an_issuer_that_clients_cannot_reach_is_warned_of() {
         &["--issuer", "http://0.0.0.0:8080"],
     ] {
         let checked = run(home.command(&["check"]).args(arguments));
-        let says = "no client can ask by this name: pass --issuer";
+        let says = "clients cannot connect to this address: pass --issuer";
         assert!(checked.assert_fine().contains(says), "{checked:?}");
     }
     let checked = run(home.command(&["check", "--listen", "0.0.0.0:0", "--issuer", "http://a"]));
@@ -305,7 +305,7 @@ fn health_says_whether_a_server_is_alive_and_ready() {
     }
     let nothing = format!("127.0.0.1:{}", free_port());
     run(home.command(&["health", "--admin", &nothing]))
-        .assert_error(1, &["cannot be asked", "is the server running there?"]);
+        .assert_error(1, &["cannot be reached", "is the server running there?"]);
     // The public listener has no such path.
     let public = server.address.to_string();
     run(home.command(&["health", "--admin", &public]))

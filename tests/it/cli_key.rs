@@ -122,3 +122,39 @@ fn generate_refuses_a_directory_with_a_broken_key() {
     assert_eq!(shown, 2, "no file is left behind");
     run(home.command(&["key", "list"])).assert_error(1, &["grantd: keys/bad.pem: "]);
 }
+
+#[test]
+fn times_of_keys_are_printed_and_read_as_rfc_3339_too() {
+    let home = Home::without_key();
+    let (name, pem) = crate::support::home::signing_key();
+    let times = "Published-At: 2026-09-21T14:13:20Z\nSigns-From: 2026-09-21T16:23:20+02:00\n";
+    home.write_key(name, &format!("{times}{pem}"));
+    let (published_at, signs_from) = (1_790_000_000, 1_790_000_600);
+    let [first] = &list(&home)[..] else { panic!("one key") };
+    assert_eq!(
+        (&first["published_at"], &first["signs_from"]),
+        (&json!(published_at), &json!(signs_from))
+    );
+    let dates =
+        json!({ "published_at": "2026-09-21T14:13:20Z", "signs_from": "2026-09-21T14:23:20Z" });
+    assert_eq!(first["dates"], dates);
+
+    // A time that RFC 3339 cannot express is left out.
+    home.write_key(name, &format!("Published-At: 5\nSigns-From: {}\n{pem}", u64::MAX));
+    assert_eq!(list(&home)[0]["dates"], json!({ "published_at": "1970-01-01T00:00:05Z" }));
+    home.write_key(name, pem);
+
+    let rotated = run(home.command(&["key", "rotate"]));
+    let rotated: Value = serde_json::from_str(rotated.assert_fine()).unwrap();
+    let names = |dates: &Value| -> Vec<String> {
+        dates.as_object().unwrap().keys().map(ToOwned::to_owned).collect()
+    };
+    assert_eq!(names(&rotated["dates"]), ["published_at", "signs_from"]);
+    assert_eq!(names(&rotated["retires"]["dates"]), ["retires_at", "gone_at"]);
+    let says = format!(
+        "signs from {} ({}), in ",
+        rotated["signs_from"],
+        rotated["dates"]["signs_from"].as_str().unwrap()
+    );
+    run(home.command(&["key", "rotate"])).assert_error(1, &[&says]);
+}

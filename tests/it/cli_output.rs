@@ -61,7 +61,7 @@ fn a_command_that_cannot_print_its_result_changes_nothing_or_says_what_it_did() 
         let ended = command.stdin(Stdio::null()).stdout(full()).output().unwrap();
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {said}");
-        assert!(said.contains("standard output cannot be written: "), "{arguments:?}: {said}");
+        assert!(said.contains("cannot write to standard output: "), "{arguments:?}: {said}");
         said
     };
     let add = ["client", "add", "--id", "new", "--scope", "read"];
@@ -71,11 +71,11 @@ fn a_command_that_cannot_print_its_result_changes_nothing_or_says_what_it_did() 
         &["client", "rotate-secret", "--id", "demo-client", "--expire-old", "0"],
         &["client", "import", "lines"],
     ] {
-        assert!(run_full(arguments).contains("clients.json is as it was"), "{arguments:?}");
+        assert!(run_full(arguments).contains("clients.json is unchanged"), "{arguments:?}");
         assert_eq!(fs::read(home.clients()).unwrap(), before, "{arguments:?}");
         let (code, said) = with_closed_pipe(&mut home.command(arguments));
         assert_eq!(code, Some(1), "{arguments:?}");
-        assert!(said.contains("clients.json is as it was"), "{said}");
+        assert!(said.contains("clients.json is unchanged"), "{said}");
         assert_eq!(fs::read(home.clients()).unwrap(), before, "{arguments:?}");
     }
     let left: Vec<_> = fs::read_dir(home.clients().parent().unwrap())
@@ -214,9 +214,9 @@ fn no_color_turns_colors_off() {
 fn a_missing_directory_of_keys_is_an_error_and_an_empty_one_a_warning() {
     let home = Home::without_key();
     for command in [&["key", "list"][..], &["key", "retire"]] {
-        let says = ["grantd: nowhere: does not exist: name the server's directory", "--config"];
+        let says = ["grantd: nowhere: does not exist: pass the server's directory", "--config"];
         run(home.command(command).args(["--keys", "nowhere"])).assert_error(1, &says);
-        let says = ["grantd: clients.json: is no directory"];
+        let says = ["grantd: clients.json: is not a directory"];
         run(home.command(command).args(["--keys", "clients.json"])).assert_error(1, &says);
     }
     let empty = run(home.command(&["key", "list"]));

@@ -63,7 +63,7 @@ fn errors_do_not_contain_the_secret() {
         (&*url, &["--scope", "nope"][..], "refused with 400 invalid_scope"),
         (&format!("{url}/nowhere"), &[], "/nowhere: refused with 404 invalid_request"),
         (&format!("http://127.0.0.1:{unused}"), &[], "is the server running there?"),
-        ("https://127.0.0.1", &[], "https is not spoken here"),
+        ("https://127.0.0.1", &[], "https is not supported"),
         ("127.0.0.1", &[], "the URL must be http://"),
         ("unix:/nowhere/grantd.sock", &[], "is the server running there?"),
     ] {

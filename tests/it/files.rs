@@ -121,7 +121,7 @@ fn a_mode_set_by_a_mount_is_refused_with_the_remedy() {
 #[test]
 fn errors_of_the_operating_system_come_with_advice() {
     let home = Home::new();
-    let relative = "one that does not begin with a slash starts at the working directory";
+    let relative = "a relative path is resolved against the working directory";
     for arguments in [
         &["check", "--config", "none.toml"][..],
         &["check", "--clients", "none.json"],

@@ -51,7 +51,7 @@ fn rotate_now_writes_a_new_key_and_removes_all_others() {
     home.write_key("broken.pem", "text");
     let made = one(&key(&home, &["rotate", "--now", "--bits", "3072"]));
     let names: Vec<_> = made.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = ["kid", "bits", "published_at", "signs_from", "retired", "verifiers"];
+    let expected = ["kid", "bits", "published_at", "signs_from", "retired", "verifiers", "dates"];
     assert_eq!(names, expected);
     assert_eq!((&made["bits"], &made["signs_from"]), (&json!(3072), &made["published_at"]));
     let verifiers = made["verifiers"].as_str().unwrap();
@@ -94,7 +94,7 @@ fn rotate_now_can_keep_one_key() {
     }
     let before = files(&home);
     let unknown = "a".repeat(43);
-    let says = format!("holds no key {unknown} that can be read");
+    let says = format!("holds no readable key {unknown}");
     key(&home, &["rotate", "--now", "--keep", &unknown]).assert_error(1, &[&says]);
     assert_eq!(key(&home, &["rotate", "--keep", first_kid()]).code, Some(2));
     assert_eq!(files(&home), before);
@@ -102,7 +102,7 @@ fn rotate_now_can_keep_one_key() {
 
 #[test]
 fn rotate_now_needs_a_key_to_replace() {
-    let says = "holds no key to replace: `grantd key generate` makes one";
+    let says = "holds no key to replace: `grantd key generate` generates one";
     key(&Home::without_key(), &["rotate", "--now"]).assert_error(1, &[says]);
     let home = Home::new();
     key(&home, &["rotate", "--now", "--keys", "mistyped"]).assert_error(1, &[says]);

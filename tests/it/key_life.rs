@@ -102,12 +102,15 @@ fn rotate_publishes_a_key_and_prints_when_the_old_one_retires() {
     let home = Home::new();
     let rotated = one(&key(&home, &["rotate", "--bits", "3072"]));
     let names: Vec<_> = rotated.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["kid", "bits", "published_at", "signs_from", "retires"]);
+    assert_eq!(names, ["kid", "bits", "published_at", "signs_from", "retires", "dates"]);
     assert_eq!(rotated["bits"], 3072);
     let signs_from = seconds(&rotated, "signs_from");
     assert_eq!(signs_from, seconds(&rotated, "published_at") + 600);
-    let retires =
-        json!({ "kid": first_kid(), "retires_at": signs_from, "gone_at": signs_from + KEPT_FOR });
+    let retires = json!({
+        "kid": first_kid(), "retires_at": signs_from, "gone_at": signs_from + KEPT_FOR,
+        "dates": rotated["retires"]["dates"],
+    });
+    assert_eq!(retires["dates"]["retires_at"], rotated["dates"]["signs_from"]);
     assert_eq!(rotated["retires"], retires);
 
     let listed = printed(&key(&home, &["list"]));
@@ -128,8 +131,7 @@ fn rotate_is_refused_while_a_key_waits() {
     let rotated = one(&key(&home, &["rotate"]));
     let before = files(&home);
     let (kid, from) = (rotated["kid"].as_str().unwrap(), seconds(&rotated, "signs_from"));
-    let says =
-        format!("grantd: keys: {kid} is published and waiting: it signs from {from} on, in ");
+    let says = format!("grantd: keys: {kid} is already published and signs from {from} (");
     key(&home, &["rotate"]).assert_error(1, &[&says, "rotate after that"]);
     assert_eq!(files(&home), before);
 }
@@ -148,7 +150,7 @@ fn of_concurrent_rotations_one_succeeds() {
 #[test]
 fn rotate_needs_a_key_that_signs() {
     let home = Home::without_key();
-    let says = "holds no key to take over from: `grantd key generate` makes the first";
+    let says = "holds no key to succeed: `grantd key generate` generates the first one";
     key(&home, &["rotate"]).assert_error(1, &[&format!("grantd: keys: {says}")]);
     key(&home, &["rotate", "--keys", "mistyped"])
         .assert_error(1, &[&format!("grantd: mistyped: {says}")]);
@@ -216,7 +218,11 @@ fn a_running_server_publishes_both_keys_and_counts_fetches_of_each() {
 
     // `key list --admin` shows these figures; without `--admin` it does not.
     let admin = server.admin.to_string();
-    let listed = printed(&key(&server.home, &["list", "--admin", &admin]));
+    let mut listed = printed(&key(&server.home, &["list", "--admin", &admin]));
+    for line in &mut listed {
+        let dates = line.as_object_mut().unwrap().remove("dates").unwrap();
+        assert_eq!(dates["last_fetch"].is_string(), line["last_fetch"].is_u64(), "{dates}");
+    }
     assert_eq!(listed, keys());
     assert_eq!(find(&listed, second_kid)["fetches"], 3);
     for line in printed(&key(&server.home, &["list"])) {

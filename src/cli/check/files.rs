@@ -1,4 +1,4 @@
-//! Whether the server can write what it writes.
+//! Checks that this user can write the files that the server writes.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::Config;
 use crate::fault::Fault;
 
-/// The files and directories that this user cannot write, and the server has to.
+/// Returns a fault for each file and directory that the server must write and this user cannot.
 pub(super) fn unwritable(config: &Config, has_no_key: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut check = |path: &Path, attempt: io::Result<()>| {
@@ -23,7 +23,8 @@ pub(super) fn unwritable(config: &Config, has_no_key: bool) -> Vec<Fault> {
     faults
 }
 
-/// Whether a file can be made in `directory`, or the directory itself. Nothing is left behind.
+/// Tries to create a file in `directory` or, if that is missing, in the nearest existing parent.
+/// Leaves nothing behind.
 fn can_create_in(directory: &Path) -> io::Result<()> {
     match fs::metadata(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match directory.parent() {
@@ -41,12 +42,12 @@ fn can_append(file: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = file.parent().filter(|parent| *parent != Path::new(""));
             let parent = parent.unwrap_or_else(|| Path::new("."));
-            // The server makes the file, but not its directory.
+            // The server creates the file, but not its directory.
             fs::metadata(parent)?;
             can_create_in(parent)
         }
         Err(error) => Err(error),
-        // Opening a pipe waits for its reader.
+        // Do not open a pipe: that waits for its reader.
         Ok(metadata) if is_pipe(&metadata) => Ok(()),
         Ok(_) => fs::OpenOptions::new().append(true).open(file).map(drop),
     }

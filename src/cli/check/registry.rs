@@ -1,4 +1,4 @@
-//! Values that a registry may hold and that cannot be meant.
+//! Warnings about valid entries of the registry that are probably mistakes.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::fault::Fault;
 use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::{self, edit};
 
-/// A line for each, with its place.
+/// Returns the warnings about `clients`, which were read from `file`, with their positions.
 pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, CliError> {
     let now = Clock::system().unix_seconds();
-    // The registry is in no order, and warnings are in that of the file.
+    // Walk through the file: `clients` is unordered.
     let text = client_file::read(file)?;
     let entries = edit::entries(&text).map_err(|error| CliError(error.to_string()))?;
     let mut warnings = Vec::new();
@@ -21,7 +21,7 @@ pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, Cl
     for (index, entry) in entries.enumerate() {
         let Some(client) = edit::id_of(entry).and_then(|id| clients.get(&id)) else { continue };
         for (field, problem) in problems(client, now) {
-            if warnings.len() == MOST {
+            if warnings.len() == MAX_LINES {
                 left_out += 1;
                 continue;
             }
@@ -37,7 +37,7 @@ pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, Cl
     Ok(warnings)
 }
 
-/// The keys that clients have and that verify nothing here.
+/// Returns notes about registered keys that are skipped.
 pub(super) fn notes(file: &Path) -> Result<Vec<String>, CliError> {
     let text = client_file::read(file)?;
     let entries = edit::entries(&text).map_err(|error| CliError(error.to_string()))?;
@@ -48,16 +48,16 @@ pub(super) fn notes(file: &Path) -> Result<Vec<String>, CliError> {
             notes.push(format!("client {id}: jwks.keys[{index}] is skipped: it {problem}"));
         }
     }
-    if notes.len() > MOST {
-        let left_out = notes.len() - MOST;
-        notes.truncate(MOST);
+    if notes.len() > MAX_LINES {
+        let left_out = notes.len() - MAX_LINES;
+        notes.truncate(MAX_LINES);
         notes.push(format!("and {left_out} more of these"));
     }
     Ok(notes)
 }
 
-/// More would hide the others.
-const MOST: usize = 20;
+/// The most lines of one kind; more would hide the other kinds.
+const MAX_LINES: usize = 20;
 
 fn problems(client: &Client, now: u64) -> Vec<(&'static str, String)> {
     let mut problems = Vec::new();
@@ -71,11 +71,17 @@ fn problems(client: &Client, now: u64) -> Vec<(&'static str, String)> {
             match time {
                 Some(0) => problems.push((
                     ".secrets",
-                    format!("{name} of the secret {label:?} is 0, which is in 1970; leave it out if no time is meant"),
+                    format!(
+                        "{name} of the secret {label:?} is 0, which is in 1970; remove it if no \
+                         time is meant"
+                    ),
                 )),
                 Some(time) if time >= IN_MILLISECONDS => problems.push((
                     ".secrets",
-                    format!("{name} of the secret {label:?} is too late for Unix seconds: are these milliseconds?"),
+                    format!(
+                        "{name} of the secret {label:?} is too late for Unix seconds: are these \
+                         milliseconds?"
+                    ),
                 )),
                 _ => {}
             }

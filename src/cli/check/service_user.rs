@@ -1,5 +1,5 @@
-//! The rights of the service's user to the service's files. Root, who checks them, may do
-//! everything; the service does not start with a file that only root can read.
+//! Checks, when root runs `check`, that the service's user may use the service's files: the service
+//! does not start with a file that only root can read.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::fault::Fault;
 
-/// The files of `config`, itself in `config_file`, that the service cannot use. None unless root asks,
-/// and another user owns the directory of keys or of state: that one is the service's.
+/// Returns the faults of files that the service's user cannot use. That user is taken to be the
+/// owner of the directory of keys or state. Empty if this is not root, or root owns both.
 pub(super) fn barred(config: &Config, config_file: Option<&Path>) -> Vec<Fault> {
     if !rustix::process::geteuid().is_root() {
         return Vec::new();
@@ -32,7 +32,7 @@ pub(super) fn barred(config: &Config, config_file: Option<&Path>) -> Vec<Fault> 
     needs.iter().filter_map(|(path, need)| user.barred_from(path, *need)).collect()
 }
 
-/// Keys that are in use, and what is remembered.
+/// Returns the files in `directory` that are neither hidden nor retired keys.
 fn visible_files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut files: Vec<_> = entries
@@ -46,7 +46,7 @@ fn visible_files(directory: &Path) -> Vec<PathBuf> {
 
 struct User {
     id: u32,
-    /// That of the directory.
+    /// The group of the directory.
     group: u32,
     groups: HashSet<u32>,
 }
@@ -59,9 +59,10 @@ impl User {
         Self { id, group, groups: groups_of(id, &users, &groups).chain([group]).collect() }
     }
 
-    /// The reason why the user cannot use `path`: its own mode, or that of a directory above it.
+    /// Returns a fault if the user cannot use `path` because of its mode or that of a directory
+    /// above it.
     fn barred_from(&self, path: &Path, need: u32) -> Option<Fault> {
-        // One that is missing is for others to judge.
+        // Other checks report a missing file.
         let real = fs::canonicalize(path).ok()?;
         let barrier = real.ancestors().find(|part| {
             let need = if *part == real { need } else { SEARCH };
@@ -75,13 +76,14 @@ impl User {
         };
         let Self { id, group, .. } = self;
         let problem = format!(
-            "cannot be {verb} by the user {id}{because}, who owns the directory of keys or state and \
-             so runs the service: run chown {id}:{group} on it, or change its group or mode"
+            "cannot be {verb} by the user {id}{because}; this user owns the directory of keys or \
+             state, so it should run the service: run chown {id}:{group} on it, or change its \
+             group or mode"
         );
         Some(Fault::new(path, problem))
     }
 
-    /// As the kernel decides: the first class that the user is of counts.
+    /// Decides as the kernel does: only the first matching class (owner, group, others) counts.
     fn may(&self, need: u32, metadata: &Metadata) -> bool {
         let shift = if metadata.uid() == self.id {
             6
@@ -94,7 +96,7 @@ impl User {
     }
 }
 
-/// The groups of a user, from the texts of passwd(5) and group(5).
+/// Returns the groups of a user from the texts of passwd(5) and group(5).
 fn groups_of(id: u32, users: &str, groups: &str) -> impl Iterator<Item = u32> {
     fn fields(line: &str) -> Vec<&str> {
         line.split(':').collect()
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_in_a_first_group_and_in_those_that_name_it() {
+    fn a_user_is_in_its_primary_group_and_in_those_that_list_it() {
         let users = "root:x:0:0::/root:/bin/sh\ngrantd:x:998:997::/:/bin/false\nshort:x:5\n";
         let groups = "root:x:0:\nproxy:x:13:www,grantd\nssl:x:14:grantd2\nbad\n";
         let of = |id| groups_of(id, users, groups).collect::<Vec<_>>();

@@ -1,21 +1,21 @@
-//! A secret that is typed: the terminal does not show it.
+//! Reads a secret from a terminal without echo.
 
 use std::io::{self, BufRead, StdinLock, Write};
 
-/// Asks for one line with `prompt`, on standard error: standard output is for what comes of it.
+/// Prompts on standard error, since standard output is for the result, and reads one line.
 pub(super) fn ask(input: &mut StdinLock<'_>, prompt: &str, line: &mut String) -> io::Result<()> {
     let hidden = Hidden::begin()?;
     write!(io::stderr(), "{prompt}")?;
-    // Long enough for any secret: growing would leave a copy of it in memory.
+    // Longer than any secret: reallocating would leave a copy in memory.
     line.reserve(4096);
     let read = input.read_line(line);
     drop(hidden);
-    // The line break that was typed was not shown either.
+    // The typed line break was not echoed either.
     writeln!(io::stderr())?;
     read.map(drop)
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
+/// Turns off the terminal's echo until it is dropped.
 struct Hidden {
     #[cfg(target_os = "linux")]
     before: rustix::termios::Termios,
@@ -28,7 +28,7 @@ impl Hidden {
         let before = tcgetattr(io::stdin())?;
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
-        // What was typed too early was shown, and is no part of it.
+        // Discard what was typed before: it was echoed.
         tcsetattr(io::stdin(), OptionalActions::Flush, &hidden)?;
         Ok(Self { before })
     }
@@ -37,7 +37,7 @@ impl Hidden {
     fn begin() -> io::Result<Self> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "this terminal cannot hide it: pipe it into standard input",
+            "echo cannot be turned off here: pipe the secret into standard input",
         ))
     }
 }
@@ -47,7 +47,7 @@ impl Drop for Hidden {
         #[cfg(target_os = "linux")]
         {
             use rustix::termios::{OptionalActions, tcsetattr};
-            // A terminal that has gone shows nothing.
+            // Fails only if the terminal has gone.
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
         }
     }

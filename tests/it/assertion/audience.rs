@@ -234,12 +234,15 @@ fn check_names_the_clients_that_the_setting_concerns() {
     };
     let strict = check(&home, "assertion_audience = \"issuer\"");
     let says = "note: assertion_audience = \"issuer\" refuses an assertion whose aud is an \
-                endpoint's URL or an array; it concerns these clients of private_key_jwt: a, b\n";
+                endpoint's URL or an array; it applies to these private_key_jwt clients: a, b\n";
     assert!(strict.contains(says), "{strict}");
     for toml in ["", "assertion_audience = \"endpoint\""] {
         let open = check(&home, toml);
         let says = "note: assertion_audience = \"issuer\" is not set, ";
-        assert!(open.contains(says) && open.contains("private_key_jwt need the"), "{open}");
+        assert!(
+            open.contains(says) && open.contains("private_key_jwt clients must send the"),
+            "{open}"
+        );
         assert!(open.contains("as a string: a, b; grantd_assertion_audiences_total"), "{open}");
     }
     let without = home_of(&[("s", secret)]);

@@ -61,7 +61,7 @@ fn import_refuses_what_the_server_would_not_load() {
         (pem.clone(), "already"),
     ] {
         set_mode(&home.write("a.pem", &text), 0o600);
-        let there = format!("grantd: keys/{name}: holds the key {} already", first_kid());
+        let there = format!("grantd: keys/{name}: already holds the key {}", first_kid());
         let is_there = says == "already";
         let by_file = if is_there { there.clone() } else { format!("grantd: a.pem: {says}") };
         refused(&key(&home, &["import", "a.pem"]), &by_file);

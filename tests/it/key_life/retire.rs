@@ -83,14 +83,12 @@ fn tokens_of_a_removed_key_are_rejected() {
 fn retire_refuses_the_last_key_that_signs() {
     let home = Home::new();
     let refused = key(&home, &["retire", first_kid()]);
-    refused.assert_error(
-        1,
-        &["grantd: keys: no key that signs would be left: run `grantd key rotate`"],
-    );
+    refused
+        .assert_error(1, &["grantd: keys: no signing key would be left: run `grantd key rotate`"]);
     let rotated = one(&key(&home, &["rotate"]));
-    let says = format!("the next one signs from {} on, in ", rotated["signs_from"]);
+    let says = format!("the next one signs from {} (", rotated["signs_from"]);
     key(&home, &["retire", first_kid()])
-        .assert_error(1, &["no key that signs would be left", &says, "retire this one then"]);
+        .assert_error(1, &["no signing key would be left", &says, "retire this one then"]);
     assert_eq!(files(&home).len(), 2);
     // The waiting key can be removed.
     let waiting = rotated["kid"].as_str().unwrap();

@@ -89,7 +89,7 @@ fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
         assert_eq!(answer.status, 200, "{toml}");
     }
     let printed = run(home("").command(&check));
-    assert!(printed.assert_fine().contains("no proxy may state certificates"), "{printed:?}");
+    assert!(printed.assert_fine().contains("no proxy may forward certificates"), "{printed:?}");
 }
 
 /// A reload refuses what a start refuses, no matter which file has changed.

@@ -185,8 +185,8 @@ fn check_warns_of_a_public_admin_listener_without_a_token() {
     home.write_key(name, pem);
     let check =
         |arguments: &[&str]| run(home.command(&["check"]).args(arguments)).assert_fine().to_owned();
-    let says = "warning: admin_listen: 0.0.0.0:8081: other machines, e.g. Prometheus, get 401 from \
-                everything but /livez and /readyz; set admin_token_file, or listen on 127.0.0.1\n";
+    let says = "warning: admin_listen: 0.0.0.0:8081: other machines, such as Prometheus, get 401 \
+                except from /livez and /readyz; set admin_token_file, or listen on 127.0.0.1\n";
     let public = ["--admin-listen", "0.0.0.0:8081"];
     assert!(check(&public).contains(says));
     for address in ["[::]:8081", "0.0.0.0:8082"] {
