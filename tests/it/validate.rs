@@ -144,7 +144,7 @@ fn a_question_without_a_query_is_any_token_and_is_logged_once() {
     };
     let warnings = || {
         server.log.count(|line| {
-            line["message"].as_str().is_some_and(|text| text.contains("without a question"))
+            line["message"].as_str().is_some_and(|text| text.contains("without a query"))
         })
     };
     assert_eq!((ask("?scope=external-api"), warnings()), (204, 0));
