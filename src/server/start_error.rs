@@ -57,7 +57,7 @@ impl fmt::Display for StartError {
         match self {
             Self::CertificateProxies { clients } => write!(
                 f,
-                "client_certificate.proxies is not set, but these clients need a certificate: {}. \
+                "client_certificate.proxies is not set, but some clients need a certificate ({}). \
                  Certificates are not accepted from the networks in trusted_proxies, where any \
                  host could pose as any client. Set client_certificate.proxies to the addresses of \
                  the proxies that verify certificates, or to \"unix\"",

@@ -380,7 +380,7 @@ fn a_self_signed_certificate_in_the_ca_file_is_counted_and_warned_of() {
     assert_eq!(warned.len(), 3, "{warned:?}");
     for line in &warned {
         assert_eq!(line["level"], "WARN");
-        assert!(line["message"].as_str().unwrap().contains("take it out"), "{line}");
+        assert!(line["message"].as_str().unwrap().contains("remove it from the CA file"), "{line}");
         assert!(line["subject"].as_str().unwrap().len() <= 128, "{line}");
     }
     assert_eq!(warned[1]["subject"], "CN=ed25519,O=Example,C=DE");

@@ -144,7 +144,7 @@ fn without_a_query_every_valid_token_is_accepted_with_one_warning() {
     };
     let warnings = || {
         server.log.count(|line| {
-            line["message"].as_str().is_some_and(|text| text.contains("without a question"))
+            line["message"].as_str().is_some_and(|text| text.contains("without a query"))
         })
     };
     assert_eq!((ask("?scope=external-api"), warnings()), (204, 0));

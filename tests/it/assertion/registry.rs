@@ -16,7 +16,7 @@ fn a_registry_key_must_be_public_and_usable() {
     let symmetric = json!({ "kty": "oct", "k": "hunter2" });
     let set = |key: &Value| json!({ "keys": [rs256.jwk(), key] });
     for (jwks, says) in [
-        (set(&private), "clients[0].jwks.keys[1]: holds members of a private key"),
+        (set(&private), "clients[0].jwks.keys[1]: contains the private key"),
         (set(&symmetric), "clients[0].jwks.keys[1]: is a symmetric key"),
         (set(&weak), "clients[0].jwks.keys[1]: is an RSA key of fewer than 2048"),
         (json!({ "keys": [] }), "clients[0].jwks: is a JWK Set without a key"),
