@@ -7,8 +7,8 @@ use std::thread;
 use serde_json::json;
 
 use super::{ANSWER, Site, read_head};
+use crate::support::Request;
 use crate::support::nginx::Nginx;
-use crate::support::{Connection, Encoding, Request};
 
 #[test]
 fn the_protected_api_receives_the_client_and_scope() {

@@ -1,8 +1,8 @@
 //! Rate limits.
 
-use super::{FIRSTVISION, Site, VISION, firstvision, vision};
+use super::{FIRSTVISION, Site, VISION};
 use crate::support::nginx::Nginx;
-use crate::support::{Connection, DEMO, Encoding, Request, TOKEN};
+use crate::support::{DEMO, Encoding, Request, TOKEN};
 
 #[test]
 fn requests_beyond_the_rate_are_refused_in_the_dialect_of_the_route() {
