@@ -5,7 +5,8 @@
 //! name of its route, which stands where the conventions want a path: a query may hold a secret, and
 //! so may a path that somebody has mistyped.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use opentelemetry::trace::{
@@ -21,7 +22,10 @@ use crate::telemetry::trace_parent::TraceParent;
 
 /// Where spans go: nowhere, until somebody says where.
 #[derive(Debug, Default)]
-pub struct Traces(OnceLock<SdkTracer>);
+pub struct Traces {
+    tracer: OnceLock<SdkTracer>,
+    ended: Arc<AtomicU64>,
+}
 
 impl Traces {
     /// From now on, spans go to `provider`, and to no other. It samples and exports them; whoever
@@ -30,12 +34,17 @@ impl Traces {
         let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
-        self.0.get_or_init(|| provider.tracer_with_scope(scope));
+        self.tracer.get_or_init(|| provider.tracer_with_scope(scope));
+    }
+
+    /// A counter of the sampled spans that the provider was given.
+    pub fn ended(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.ended)
     }
 
     /// For a request that is answered at this moment.
     pub(crate) fn tell(&self, answered: &Answered<'_>) {
-        let Some(tracer) = self.0.get() else { return };
+        let Some(tracer) = self.tracer.get() else { return };
         let end = UNIX_EPOCH + Duration::from_micros(Clock::unix_micros());
         let (method, name) = method_of(answered);
         let mut span = tracer
@@ -51,6 +60,7 @@ impl Traces {
             // The cause is among the attributes.
             span.set_status(Status::error(""));
         }
+        self.ended.fetch_add(1, Ordering::Relaxed);
         span.end_with_timestamp(end);
     }
 }
