@@ -26,11 +26,11 @@ use crate::store::whole_file;
 pub(super) enum ClientCommand {
     /// Register a client. Prints its id and secret, once.
     Add(Box<AddArgs>),
-    /// Change what is registered of a client: the fields that are given, and no other.
+    /// Change the given fields of a client and no others.
     Update(Box<update::UpdateArgs>),
-    /// Show every client and what is in force of it, one JSON object a line.
+    /// Show every client with its main settings and secret labels, one JSON object a line.
     List(show::ListArgs),
-    /// Show what is registered of one client, without its secrets' hashes.
+    /// Show the entry of one client without the hashes of its secrets.
     Show {
         #[command(flatten)]
         file: FileArg,
@@ -68,7 +68,8 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         server: WaitArgs,
     },
-    /// Add a secret to a client and print it, once. The old ones stay valid unless told otherwise.
+    /// Add a secret to a client and print it, once. The old secrets stay valid unless --expire-old
+    /// ends them.
     RotateSecret(rotate::RotateArgs),
     /// End one of a client's secrets.
     ExpireSecret(rotate::ExpireArgs),
@@ -106,7 +107,8 @@ pub(super) struct AddArgs {
     /// Read the secret from standard input instead of making one.
     #[arg(long)]
     secret_stdin: bool,
-    /// What is kept of the secret [default: sha256; argon2id if it has fewer than 32 characters].
+    /// The hash to store of the secret [default: sha256; argon2id if it has fewer than 32
+    /// characters].
     #[arg(long, value_name = "HASH")]
     hash: Option<HashKind>,
 }
@@ -135,7 +137,8 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
     }
 }
 
-/// Waits until the server, if one is named, knows the client so. `None`: not at all.
+/// Waits until the server reports the client as `is_in_force` wants it; `None` is a client that the
+/// server does not know. Does not wait if no server is named.
 fn wait_for(
     id: &str,
     server: &WaitArgs,
@@ -146,7 +149,7 @@ fn wait_for(
 }
 
 impl FileArg {
-    /// The registry that `serve` serves with the same flags and environment.
+    /// The registry that `serve` would use with the same flags and environment.
     fn path(&self) -> Result<PathBuf, CliError> {
         if let Some(clients) = &self.clients {
             return Ok(clients.clone());
@@ -155,7 +158,7 @@ impl FileArg {
         Ok(ServeArgs { config, ..ServeArgs::default() }.resolve()?.clients)
     }
 
-    /// Changes the file as `change` says; no other process edits it meanwhile.
+    /// Replaces the contents of the file with what `change` returns. The file is locked meanwhile.
     fn edit(
         &self,
         change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
@@ -163,7 +166,7 @@ impl FileArg {
         self.edit_and_tell(change, || None)
     }
 
-    /// The same, and tells what `line` is then on standard output.
+    /// The same, and prints `line` on standard output.
     fn edit_and_tell(
         &self,
         change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
@@ -171,16 +174,16 @@ impl FileArg {
     ) -> Result<(), CliError> {
         let change = |path: &Path, text: Option<&str>| match text {
             Some(text) => change(path, text),
-            // For the fault that says so.
+            // Fails, and says that the file does not exist.
             None => change(path, &client_file::read(path).map_err(|fault| vec![fault])?),
         };
         self.edit_or_create(change, line)
     }
 
-    /// The same where there need not be a file.
+    /// The same, but the file need not exist.
     ///
-    /// The line is printed once the new contents are on disk, and before they replace the file: a
-    /// secret that could not be printed is not in force.
+    /// The line is printed when the new contents are on disk but have not replaced the file, so
+    /// that a secret that could not be printed does not take effect.
     fn edit_or_create(
         &self,
         change: impl FnOnce(&Path, Option<&str>) -> Result<String, Vec<Fault>>,
@@ -244,7 +247,7 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
     }
     let given = fields.given(Map::new())?;
     let mut entry = with_defaults(id, &given);
-    // Before a secret is asked for.
+    // Report faults before asking for a secret.
     fields::check(Path::new(""), &Value::Object(entry.clone()).to_string(), &given)?;
     let secret = match (has_secret, secret_stdin) {
         (false, _) => None,
@@ -275,7 +278,7 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The entry of a new client, in the order in which people read one.
+/// The entry of a new client, its fields in the order of the documentation.
 fn with_defaults(id: &str, given: &Map<String, Value>) -> Map<String, Value> {
     let nothing = || Value::Array(Vec::new());
     let defaults = [
@@ -295,7 +298,7 @@ fn with_defaults(id: &str, given: &Map<String, Value>) -> Map<String, Value> {
     entry
 }
 
-/// The line that tells a secret that was made, once; one that was given is known.
+/// The line that shows a new client's id, and its secret if that was generated.
 fn told(id: &str, secret: Option<&String>) -> Zeroizing<String> {
     let mut line = match secret {
         Some(secret) => json!({ "client_id": id, "client_secret": secret }),
@@ -306,5 +309,5 @@ fn told(id: &str, secret: Option<&String>) -> Zeroizing<String> {
     Zeroizing::new(line)
 }
 
-/// What a client's first secret is called.
+/// The label of a client's first secret.
 const FIRST_LABEL: &str = "first";
