@@ -1,7 +1,6 @@
-//! Request bodies into parameters: pure functions from bytes to borrowed text.
+//! Reads request bodies into parameters: pure functions from bytes to borrowed text.
 //!
-//! Every encoding ends in the same [`parameters::Parameters`], under the same limits and rules, so
-//! that nothing above this floor can tell which one a request came in.
+//! Every encoding yields the same [`parameters::Parameters`], under the same limits and rules.
 
 pub mod json;
 pub mod media_type;

@@ -1,11 +1,10 @@
-//! The way of spans to an OpenTelemetry collector, as OTLP over HTTP.
+//! Sends spans to an OpenTelemetry collector, as OTLP over HTTP.
 //!
-//! They wait in the SDK's bounded queue, which loses what it has no room for. Its own thread takes
-//! them out and encodes them; what it sends goes through the event loop that accepts, so that there
-//! is none beside the server's. No TLS: a collector on this machine or in its network passes them on.
+//! The SDK reads the standard variables, queues, encodes and retries, on a thread of its own. Added
+//! here: an HTTP client without TLS, for a collector on this machine or in its network, and log
+//! lines that count the spans that were lost.
 
-use std::future::Future;
-use std::net::ToSocketAddrs;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{HOST, HeaderValue};
-use hyper::{Request, Response, Uri};
-use opentelemetry::{Context, KeyValue};
+use hyper::{Request, Response};
+use opentelemetry::KeyValue;
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{
     OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT,
@@ -25,27 +23,22 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanExporter,
-    SpanProcessor,
+    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter,
 };
-use tokio::net::TcpStream;
-use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tracing::warn;
 
 use crate::cli::CliError;
-use crate::cli::http_client::{AnyError, Target, exchange};
+use crate::cli::http_client::{Target, exchange_with};
 use crate::clock::Clock;
 use crate::telemetry::traces::Traces;
 
-/// The collector that the standard variables name, if they name one.
+/// The collector that the standard variables name; `None` if they name none.
 pub(super) fn configured() -> Result<Option<Target>, CliError> {
     for variable in [OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT] {
         let Some(url) = std::env::var_os(variable).filter(|url| !url.is_empty()) else { continue };
         return match Target::of_url(&url.to_string_lossy()) {
             Ok((target @ Target::Tcp { .. }, _)) => Ok(Some(target)),
-            // The URL is not told: there may be a password in it.
+            // Without the URL: it may hold a password.
             _ => Err(CliError(format!(
                 "{variable}: must be http://host[:port][/path], the address of a collector \
                  (https is not spoken here)"
@@ -55,52 +48,45 @@ pub(super) fn configured() -> Result<Option<Target>, CliError> {
     Ok(None)
 }
 
-/// Spans are on their way.
+/// The export of spans, until it is finished.
 pub(super) struct Exporting {
     provider: SdkTracerProvider,
     losses: Arc<Losses>,
 }
 
 impl Exporting {
-    /// Sends the spans of `traces` to the collector that is configured, from within the runtime that
-    /// they are sent through. Starts nothing if there is none.
+    /// Sends the spans of `traces` to the configured collector. `None` if there is none.
     pub(super) fn start(traces: &Traces) -> Result<Option<Self>, CliError> {
         let Some(target) = configured()? else { return Ok(None) };
-        let losses = Arc::new(Losses::default());
-        let client = Client {
-            target: target.clone(),
-            runtime: Handle::current(),
-            losses: Arc::clone(&losses),
-        };
+        let losses = Arc::new(Losses { ended: traces.ended(), ..Losses::default() });
+        let client = Client { target: target.clone(), losses: Arc::clone(&losses) };
         let otlp = opentelemetry_otlp::SpanExporter::builder().with_http().with_http_client(client);
         let otlp = otlp.build().map_err(|error| CliError(format!("OpenTelemetry: {error}")))?;
         let exporter = Exporter { otlp, target, losses: Arc::clone(&losses) };
         let config = BatchConfigBuilder::default().with_max_queue_size(QUEUE).build();
         let queue = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(Counted { queue, losses: Arc::clone(&losses) })
+            .with_span_processor(queue)
             .with_resource(resource())
             .build();
         traces.send_to(&provider);
         Ok(Some(Self { provider, losses }))
     }
 
-    /// Sends what still waits, as far as the collector takes it in the next moment.
-    pub(super) async fn finish(self) {
-        let Self { provider, losses } = self;
-        // The event loop must go on meanwhile: this waits for what is sent through it. How it went
-        // is counted.
-        let _ = spawn_blocking(move || provider.shutdown_with_timeout(LAST_MOMENT)).await;
-        let lost = losses.in_all();
-        // What is still under way has nothing to add.
-        *losses.told() = Some(Told { lost, at: Clock::instant() });
+    /// Sends what still waits, and waits for that for at most [`LAST_MOMENT`].
+    pub(super) fn finish(self) {
+        // The counts tell whether it succeeded.
+        let _ = self.provider.shutdown_with_timeout(LAST_MOMENT);
+        let lost = self.losses.count(0);
+        // Silences the SDK's thread, which may still be sending.
+        self.losses.report().lost = u64::MAX;
         if lost > 0 {
             warn!(lost, "spans that the collector did not take since the start");
         }
     }
 }
 
-/// Who sends the spans: grantd, unless the standard variables say otherwise.
+/// The sender of the spans: grantd, unless the standard variables name another service.
 fn resource() -> Resource {
     let resource = Resource::builder_empty()
         .with_service_name(env!("CARGO_PKG_NAME"))
@@ -113,92 +99,40 @@ fn resource() -> Resource {
     }
 }
 
-/// What became of spans. Only differences between the three are ever told.
+/// Counts of spans, and what was last logged about them.
 #[derive(Debug, Default)]
 struct Losses {
-    /// Those that were to be sent.
-    made: AtomicU64,
-    /// Those that came out of the queue.
+    /// Given to the queue.
+    ended: Arc<AtomicU64>,
+    /// Taken out of it.
     taken: AtomicU64,
-    /// Those that the collector has answered for.
+    /// Accepted by the collector.
     sent: AtomicU64,
-    told: Mutex<Option<Told>>,
-    /// Why the last request had no answer. The exporter only says that there was none.
-    error: Mutex<Option<String>>,
+    report: Mutex<Report>,
 }
 
-/// What the log said last, and when.
-#[derive(Clone, Copy, Debug)]
-struct Told {
+#[derive(Debug, Default)]
+struct Report {
     lost: u64,
-    at: Instant,
+    at: Option<Instant>,
+    /// Why the last request failed. The SDK's own error does not say.
+    error: Option<String>,
 }
 
 impl Losses {
-    /// Once nothing waits any more.
-    fn in_all(&self) -> u64 {
-        self.made.load(Ordering::Relaxed).saturating_sub(self.sent.load(Ordering::Relaxed))
+    /// How many spans are lost at least, if up to `waiting` are in the queue.
+    fn count(&self, waiting: usize) -> u64 {
+        let [ended, taken, sent] =
+            [&*self.ended, &self.taken, &self.sent].map(|count| count.load(Ordering::Relaxed));
+        ended.saturating_sub(taken).saturating_sub(waiting as u64) + taken.saturating_sub(sent)
     }
 
-    /// While spans go on coming: at least so many, since a full queue may be waiting.
-    fn so_far(&self) -> u64 {
-        let [made, taken, sent] =
-            [&self.made, &self.taken, &self.sent].map(|count| count.load(Ordering::Relaxed));
-        made.saturating_sub(taken).saturating_sub(QUEUE as u64) + taken.saturating_sub(sent)
-    }
-
-    /// How many, if there are more and it is time to say so.
-    fn to_tell(&self) -> Option<u64> {
-        let (lost, at) = (self.so_far(), Clock::instant());
-        let mut told = self.told();
-        let is_new = lost > told.map_or(0, |told| told.lost);
-        if !is_new || told.is_some_and(|told| at - told.at < QUIET) {
-            return None;
-        }
-        *told = Some(Told { lost, at });
-        Some(lost)
-    }
-
-    fn told(&self) -> MutexGuard<'_, Option<Told>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn error(&self) -> MutexGuard<'_, Option<String>> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    fn report(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The SDK's queue, and how many spans were put into it.
-#[derive(Debug)]
-struct Counted {
-    queue: BatchSpanProcessor,
-    losses: Arc<Losses>,
-}
-
-impl SpanProcessor for Counted {
-    fn on_start(&self, span: &mut Span, context: &Context) {
-        self.queue.on_start(span, context);
-    }
-
-    fn on_end(&self, span: SpanData) {
-        self.losses.made.fetch_add(1, Ordering::Relaxed);
-        self.queue.on_end(span);
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.queue.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.queue.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.queue.set_resource(resource);
-    }
-}
-
-/// The crate's exporter, and a word in the log now and then if it has no luck.
+/// The SDK's exporter, with a warning at most once in [`QUIET`] while spans are lost.
 #[derive(Debug)]
 struct Exporter {
     otlp: opentelemetry_otlp::SpanExporter,
@@ -215,10 +149,13 @@ impl SpanExporter for Exporter {
             losses.sent.fetch_add(spans, Ordering::Relaxed);
         }
         losses.taken.fetch_add(spans, Ordering::Relaxed);
-        if let Some(lost) = losses.to_tell() {
-            let told = losses.error().take();
-            let error = told.or_else(|| exported.as_ref().err().map(ToString::to_string));
+        let (lost, now) = (losses.count(QUEUE), Clock::instant());
+        let mut report = losses.report();
+        if lost > report.lost && report.at.is_none_or(|at| now - at >= QUIET) {
+            let error = report.error.take();
+            let error = error.or_else(|| exported.as_ref().err().map(ToString::to_string));
             warn!(collector = %target, error, lost, "spans are lost: the collector is down or slow");
+            (report.lost, report.at) = (lost, Some(now));
         }
         exported
     }
@@ -228,37 +165,15 @@ impl SpanExporter for Exporter {
     }
 }
 
-/// What the exporter sends through: a connection for each attempt. It makes a few for each batch.
+/// The HTTP client of the exporter: a connection for each attempt, of which there are few.
 #[derive(Debug)]
 struct Client {
     target: Target,
-    runtime: Handle,
     losses: Arc<Losses>,
 }
 
-impl Client {
-    async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, AnyError> {
-        let Target::Tcp { address, host } = &self.target else {
-            return Err("there is no address".into());
-        };
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() = Uri::try_from(path)?;
-        request.headers_mut().insert(HOST, HeaderValue::from_str(host)?);
-        let request = request.map(Full::new);
-        // Here on the SDK's thread, for which nobody waits: a runtime ends only when every name that
-        // it was asked for is found.
-        let addresses: Vec<_> = address.to_socket_addrs()?.collect();
-        let exchanged = self.runtime.spawn(async move {
-            let exchanged =
-                async { exchange(TcpStream::connect(&*addresses).await?, request).await };
-            timeout(PATIENCE, exchanged).await?
-        });
-        exchanged.await?
-    }
-}
-
 impl HttpClient for Client {
-    // What the trait's `async fn` stands for.
+    // The signature that the trait's `async fn` expands to.
     fn send_bytes<'c, 'f>(
         &'c self,
         request: Request<Bytes>,
@@ -267,11 +182,11 @@ impl HttpClient for Client {
         'c: 'f,
         Self: 'f,
     {
-        Box::pin(async {
-            let sent = self.send(request).await;
-            *self.losses.error() = sent.as_ref().err().map(ToString::to_string);
-            sent
-        })
+        // Blocks the SDK's thread, which does nothing else.
+        let sent = exchange_with(&self.target, request.map(Full::new), PATIENCE);
+        let sent = sent.map_err(|CliError(problem)| problem);
+        self.losses.report().error = sent.as_ref().err().cloned();
+        Box::pin(ready(sent.map_err(Into::into)))
     }
 }
 
@@ -281,8 +196,8 @@ const QUEUE: usize = 2048;
 /// How long the collector may take to answer an attempt; the standard's default.
 const PATIENCE: Duration = OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT;
 
-/// Between two warnings.
+/// The least time between two warnings.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// What a stop waits for the collector at most.
+/// How long a stop waits for the collector.
 const LAST_MOMENT: Duration = Duration::from_secs(2);

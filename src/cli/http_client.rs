@@ -103,9 +103,8 @@ impl<'a> Request<'a> {
         Self { bearer, ..self }
     }
 
-    fn to(self, host: &str) -> hyper::http::Result<hyper::Request<Full<Bytes>>> {
-        let mut built =
-            hyper::Request::builder().method(self.method).uri(self.path).header(HOST, host);
+    fn into_http(self) -> hyper::http::Result<hyper::Request<Full<Bytes>>> {
+        let mut built = hyper::Request::builder().method(self.method).uri(self.path);
         if self.form.is_some() {
             built = built.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         }
@@ -131,48 +130,64 @@ pub(super) fn send(
     request: Request<'_>,
     limit: Duration,
 ) -> Result<Answer, CliError> {
-    let cannot = |what: &dyn fmt::Display| CliError(format!("{target}: {what}"));
+    let request = request.into_http().map_err(|error| cannot_ask(target, &error))?;
+    let answer = exchange_with(target, request, limit)?;
+    Ok(Answer { status: answer.status().as_u16(), body: answer.into_body() })
+}
+
+/// The same with a request of any kind, whose URL counts as far as its path and query.
+pub(super) fn exchange_with(
+    target: &Target,
+    mut request: hyper::Request<Full<Bytes>>,
+    limit: Duration,
+) -> Result<Response<Bytes>, CliError> {
+    if let Some(path) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = path.into();
+    }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| cannot(&format_args!("cannot open sockets: {error}")))?;
+        .map_err(|error| CliError(format!("{target}: cannot open sockets: {error}")))?;
     let exchanged =
         runtime.block_on(async { timeout(limit, connect_and_exchange(target, request)).await });
     match exchanged {
-        Ok(Ok(answer)) => Ok(Answer { status: answer.status().as_u16(), body: answer.into_body() }),
-        Ok(Err(error)) => {
-            Err(cannot(&format_args!("cannot be reached: {error}; is the server running there?")))
-        }
+        Ok(answer) => answer.map_err(|error| cannot_ask(target, &*error)),
         Err(_elapsed) => {
             let seconds = limit.as_secs();
-            Err(cannot(&format_args!("has not answered within {seconds} seconds")))
+            Err(CliError(format!("{target}: has not answered within {seconds} seconds")))
         }
     }
 }
 
-pub(super) type AnyError = Box<dyn std::error::Error + Send + Sync>;
+fn cannot_ask(target: &Target, error: &dyn fmt::Display) -> CliError {
+    CliError(format!("{target}: cannot be asked: {error}; is the server running there?"))
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connect_and_exchange(
     target: &Target,
-    request: Request<'_>,
+    mut request: hyper::Request<Full<Bytes>>,
 ) -> Result<Response<Bytes>, AnyError> {
+    let host = match target {
+        Target::Tcp { host, .. } => HeaderValue::from_str(host)?,
+        Target::Unix(_) => HeaderValue::from_static("localhost"),
+    };
+    request.headers_mut().insert(HOST, host);
     match target {
-        Target::Tcp { address, host } => {
+        Target::Tcp { address, .. } => {
             let addresses = resolve(address).await?;
-            exchange(TcpStream::connect(&*addresses).await?, request.to(host)?).await
+            exchange(TcpStream::connect(&*addresses).await?, request).await
         }
         #[cfg(unix)]
-        Target::Unix(path) => {
-            let stream = tokio::net::UnixStream::connect(path).await?;
-            exchange(stream, request.to("localhost")?).await
-        }
+        Target::Unix(path) => exchange(tokio::net::UnixStream::connect(path).await?, request).await,
         #[cfg(not(unix))]
         Target::Unix(_) => Err("this system has no Unix sockets".into()),
     }
 }
 
 /// Sends `request` on a new connection and reads the whole answer.
-pub(super) async fn exchange<S>(
+async fn exchange<S>(
     stream: S,
     request: hyper::Request<Full<Bytes>>,
 ) -> Result<Response<Bytes>, AnyError>

@@ -120,7 +120,7 @@ async fn serve(
     alive.abort();
     #[cfg(feature = "opentelemetry")]
     if let Some(exporting) = exporting {
-        exporting.finish().await;
+        exporting.finish();
     }
     Ok(())
 }

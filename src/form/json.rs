@@ -1,4 +1,4 @@
-//! JSON bodies, as the `vision` and `firstvision` documents have them.
+//! The JSON bodies of the `vision` and `firstvision` dialects.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,8 +31,8 @@ pub fn parse<'a>(
     Ok(parameters)
 }
 
-/// Reads `{"scope": ["…", …]}`, or with a single text, into scope tokens separated by spaces.
-/// `None` if there is no such member. The keys need no quotes: the documented example has none.
+/// Reads `{"scope": ["…", …]}` or `{"scope": "…"}` into scope tokens separated by spaces. `None` if
+/// there is no such member. The keys need no quotes: the documented example has none.
 ///
 /// # Errors
 ///
@@ -41,7 +41,7 @@ pub fn parse_scope_list(body: &[u8], max_parameters: usize) -> Result<Option<Str
     check(body)?;
     let body = quote_keys(body);
     let mut scope = None;
-    // Names, for the same rule that every other encoding has: none may stand there twice.
+    // Only to refuse a repeated name, as every other encoding does.
     let mut seen = Parameters::default();
     read_members(&body, |name, value| {
         if seen.count() == max_parameters {
@@ -55,7 +55,7 @@ pub fn parse_scope_list(body: &[u8], max_parameters: usize) -> Result<Option<Str
     Ok(scope.filter(|scope| !scope.is_empty()))
 }
 
-/// `None` unless it is text, or a list of texts that are one token each.
+/// `None` unless `value` is a string, or a list of strings of one token each.
 fn join_tokens(value: Value<'_>) -> Option<String> {
     match value {
         Value::Text(scope) => Some(scope.into_owned()),
@@ -84,7 +84,7 @@ fn check(body: &[u8]) -> Result<(), FormError> {
     std::str::from_utf8(body).map(|_| ()).map_err(|_| FormError::NotUtf8)
 }
 
-/// Hands each member of an object to `each`, in order.
+/// Calls `each` with each member of an object, in order.
 fn read_members<'a>(
     body: &'a [u8],
     each: impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), FormError>,
@@ -101,7 +101,7 @@ fn read_members<'a>(
         })
 }
 
-/// Puts quotes around the bare keys of the outermost object; everything else stays as it is.
+/// Puts quotes around the bare keys of the outermost object and changes nothing else.
 fn quote_keys(body: &[u8]) -> Cow<'_, [u8]> {
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_$-".contains(byte);
     let mut quoted = Vec::new();
@@ -144,7 +144,8 @@ fn quote_keys(body: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(quoted)
 }
 
-/// The length of the string literal at the front of `body`, or of all that is there.
+/// The length of the string literal at the start of `body`; all of `body` if the literal has no
+/// end.
 fn string_length(body: &[u8]) -> usize {
     let mut at = 1;
     while let Some(&byte) = body.get(at) {
@@ -157,7 +158,7 @@ fn string_length(body: &[u8]) -> usize {
     body.len()
 }
 
-/// serde's errors are text; the fault that a callback found is put down beside them.
+/// serde's errors are text, so the fault of a callback is stored beside them.
 struct Members<'f, F> {
     each: F,
     fault: &'f mut Option<FormError>,
@@ -185,7 +186,7 @@ where
     }
 
     fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<(), M::Error> {
-        // A name is text, or it is no JSON.
+        // JSON has no other names than strings.
         while let Some((Value::Text(name), value)) = map.next_entry()? {
             (self.each)(name, value).map_err(|fault| {
                 *self.fault = Some(fault);
@@ -196,7 +197,7 @@ where
     }
 }
 
-/// A value, as far as it matters: text stays borrowed where nothing in it was escaped.
+/// A JSON value. Text without escapes is borrowed.
 enum Value<'a> {
     Text(Cow<'a, str>),
     List(Vec<Self>),

@@ -17,22 +17,22 @@ pub struct MediaType<'a> {
     charset: Option<Cow<'a, str>>,
 }
 
-/// The label that a `charset` is: text is UTF-8 under every one of them.
+/// What a `charset` label permits. Under every label, text is read as UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
-    /// UTF-8, or nothing at all.
+    /// UTF-8, or no label.
     Utf8,
-    /// One that agrees with UTF-8 on ASCII alone: ISO 8859-1, its superset windows-1252, and ASCII
-    /// itself. Apache's HttpClient labels forms so by default.
+    /// A label that agrees with UTF-8 on ASCII only: ISO 8859-1, its superset windows-1252, and
+    /// ASCII itself. It is the default of Apache's HttpClient.
     Ascii,
     /// Any other.
     Other,
 }
 
 impl<'a> MediaType<'a> {
-    /// Reads a header value. `None` if it is not a media type, or names a parameter twice. A boundary
-    /// that is neither a token nor a quoted string is read as an empty one, so that the form names
-    /// the fault.
+    /// Reads a header value. `None` if it is not a media type, or names a parameter twice. A
+    /// boundary that is neither a token nor a quoted string is read as empty, so that the form
+    /// reports it.
     pub fn parse(value: &'a str) -> Option<Self> {
         let (essence, mut rest) = value.split_at(value.find(';').unwrap_or(value.len()));
         let essence = essence.trim_matches(OWS);
@@ -86,7 +86,7 @@ impl<'a> MediaType<'a> {
         self.essence.eq_ignore_ascii_case(essence)
     }
 
-    /// Which charset the text is labelled with.
+    /// The charset that the text is labelled with.
     pub fn charset(&self) -> Charset {
         let Some(label) = self.charset.as_deref() else { return Charset::Utf8 };
         let is_one_of =
@@ -102,14 +102,14 @@ impl<'a> MediaType<'a> {
 }
 
 impl Charset {
-    /// Whether text with this label can be read as UTF-8. `is_ascii`: whether it is ASCII alone once
-    /// all encodings are undone.
+    /// Whether text with this label may be read as UTF-8. `is_ascii` says whether the decoded text
+    /// is ASCII.
     pub fn fits(self, is_ascii: bool) -> bool {
         self == Self::Utf8 || self == Self::Ascii && is_ascii
     }
 }
 
-/// A token or a quoted string from the front of `input`, and what comes after it.
+/// A token or a quoted string at the start of `input`, and the rest.
 pub(crate) fn read_value(input: &str) -> Option<(Cow<'_, str>, &str)> {
     let Some(quoted) = input.strip_prefix('"') else {
         let end = input.find(|c: char| c == ';' || OWS.contains(&c)).unwrap_or(input.len());
@@ -141,8 +141,8 @@ pub(crate) fn is_token(text: &str) -> bool {
 
 const UTF_8_LABELS: [&str; 2] = ["utf-8", "utf8"];
 
-/// Of windows-1252 in the Encoding Standard, where ISO 8859-1 and ASCII are labels of it too; and
-/// the names that IANA has for them.
+/// The labels of windows-1252 in the Encoding Standard, which include those of ISO 8859-1 and
+/// ASCII, and IANA's names for all three.
 const ASCII_LABELS: [&str; 26] = [
     "ansi_x3.4-1968",
     "ansi_x3.4-1986",

@@ -2,8 +2,8 @@
 //! documentation names.
 //!
 //! multer reads the parts and their headers. It has no limits of its own, takes names out of file
-//! names, drops all but the last of a repeated header, obeys a part's charset and replaces bad bytes.
-//! So the body is collected under its limit first, and every part is checked here.
+//! names, drops all but the last of a repeated header, obeys a part's charset and replaces bad
+//! bytes. So the body is collected under its limit first, and every part is checked here.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -107,7 +107,7 @@ impl<'b> RawHeaders<'b> {
     }
 }
 
-/// The charset that a part's text is labelled with. An empty type is as none.
+/// The charset that a part's text is labelled with. An empty Content-Type counts as none.
 fn part_charset(field: &Field<'static>) -> Result<Charset, FormError> {
     let content_type = part_header(field, "content-type")?.unwrap_or_default();
     if content_type.trim_matches(OWS).is_empty() {
@@ -116,8 +116,7 @@ fn part_charset(field: &Field<'static>) -> Result<Charset, FormError> {
     MediaType::parse(content_type).map(|read| read.charset()).ok_or(FormError::PartHeaders)
 }
 
-/// The name of a part, from its own header and nowhere else. A part that is a file, or has an
-/// encoding of its own, is refused.
+/// The name of a part. A part with a file name or a transfer encoding is refused.
 fn part_name<'f>(field: &'f Field<'static>) -> Result<Cow<'f, str>, FormError> {
     // RFC 7578, section 4.7: deprecated, and nothing here would decode it.
     if part_header(field, "content-transfer-encoding")?.is_some_and(|encoding| {
@@ -153,8 +152,8 @@ fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
         if !is_token(name) {
             return Err(FormError::PartHeaders);
         }
-        // RFC 2231 and RFC 8187: `filename*`, `filename*0`, `name*` and their kind are read by some as
-        // what they extend.
+        // Some parsers read the extended parameters of RFC 2231 and RFC 8187 (`filename*`,
+        // `filename*0`, `name*`) as the parameters that they extend.
         let plain = name.split('*').next().unwrap_or(name);
         if plain.eq_ignore_ascii_case("filename") {
             return Err(FormError::FileName);

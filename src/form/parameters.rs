@@ -8,14 +8,14 @@ use smallvec::SmallVec;
 
 /// Names and values in the order they were sent.
 ///
-/// Rules that hold for every encoding (RFC 6749, section 3.2): a parameter sent twice is refused
-/// (`resource` may repeat, RFC 8707 section 2), and one without a value counts as not sent.
+/// The same rules hold for every encoding (RFC 6749, section 3.2): a repeated parameter is refused
+/// (except `resource`, RFC 8707 section 2), and one without a value counts as absent.
 #[derive(Default)]
 pub struct Parameters<'a> {
     entries: Entries<'a>,
 }
 
-/// A token request has three to five parameters: five fit without touching the heap.
+/// A token request has three to five parameters: five fit without a heap allocation.
 pub(crate) type Entries<'a> = SmallVec<[Parameter<'a>; 5]>;
 
 /// A name and its value, borrowed from the body where nothing had to be decoded.
@@ -40,7 +40,7 @@ impl<'a> Parameters<'a> {
     ///
     /// # Errors
     ///
-    /// [`FormError::Repeated`] if the name was there already and may not repeat.
+    /// [`FormError::Repeated`] if the name is present and may not repeat.
     pub fn push(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), FormError> {
         if name != REPEATABLE && self.contains(&name) {
             return Err(FormError::Repeated);
@@ -90,7 +90,7 @@ impl fmt::Debug for Parameters<'_> {
     }
 }
 
-/// Why a body is not a form that can be acted on.
+/// Why a body was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormError {
     /// The multipart boundary is missing, empty, longer than 70 characters or of other characters
@@ -104,7 +104,7 @@ pub enum FormError {
     FileName,
     /// A JSON body is of another shape than an object.
     JsonShape,
-    /// A body is not JSON.
+    /// The body is not JSON.
     JsonSyntax,
     /// A JSON member is of another type than text.
     JsonType,
@@ -112,15 +112,15 @@ pub enum FormError {
     NotUtf8,
     /// The body of a form is a JSON object.
     Object,
-    /// A part is labelled with a charset that its text is not known to be in.
+    /// The charset label of a part does not permit its text.
     PartCharset,
     /// A part's headers cannot be read, or do not say `form-data` with one name.
     PartHeaders,
-    /// A `%` that two hexadecimal digits do not follow.
+    /// A `%` is not followed by two hexadecimal digits.
     PercentEncoding,
-    /// A parameter is there twice.
+    /// A parameter is repeated.
     Repeated,
-    /// More parameters than the limit.
+    /// There are more parameters than the limit.
     TooMany,
     /// The multipart body ends before its closing boundary.
     Unclosed,

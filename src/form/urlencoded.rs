@@ -1,7 +1,7 @@
 //! `application/x-www-form-urlencoded` (URL Standard, section 5; RFC 6749, appendix B).
 //!
-//! serde_urlencoded reads the form. It replaces bad UTF-8 and takes `%zz` as text, so both are refused
-//! before it is called.
+//! serde_urlencoded reads the form. It replaces bad UTF-8 and takes `%zz` as text, so both are
+//! refused before it is called.
 
 use std::borrow::Cow;
 

@@ -38,8 +38,8 @@ pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
     load_with_key_files(file).map(|(registry, _)| registry)
 }
 
-/// Reads the registry from `file`, and says how the files that its clients' `jwks` name looked before
-/// they were read.
+/// Reads the registry from `file`. The stamp is that of the files that its clients' `jwks` name,
+/// taken before they were read.
 ///
 /// # Errors
 ///
@@ -48,7 +48,8 @@ pub fn load_with_key_files(file: &Path) -> Result<(Registry, Stamp), Vec<Fault>>
     parse_with_key_files(file, &read(file).map_err(|fault| vec![fault])?)
 }
 
-/// Reads the text of `file`, unless everyone on the machine may write it: each could be a client.
+/// Reads the text of `file`, unless every user of the machine may write it: any of them could
+/// register a client.
 ///
 /// # Errors
 ///
@@ -63,7 +64,7 @@ pub fn read(file: &Path) -> Result<String, Fault> {
     })
 }
 
-/// Refuses a file that everyone on the machine may write.
+/// Refuses a file that every user of the machine may write.
 fn require_closed(file: &Path) -> Result<(), Fault> {
     let metadata = std::fs::metadata(file);
     if metadata.is_ok_and(|metadata| whole_file::is_world_writable(&metadata.permissions())) {
@@ -74,7 +75,7 @@ fn require_closed(file: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Reads the registry from `text`, which stands in `file`.
+/// Reads the registry from `text`, the contents of `file`.
 ///
 /// # Errors
 ///
@@ -112,10 +113,10 @@ fn parse_with_key_files(file: &Path, text: &str) -> Result<(Registry, Stamp), Ve
     Ok((registry, key_files))
 }
 
-/// A client and the file of its keys, or all that is wrong with its entry.
+/// A client and the stamp of its key file, or every fault of its entry.
 type Read = Result<(Box<Client>, Option<Stamp>), Vec<Fault>>;
 
-/// Reads `entries` on every processor, and gives each with what came of it, in order.
+/// Reads `entries` on all processors, and returns each with its result, in order.
 fn in_parallel<'t>(
     file: &Path,
     text: &'t str,
@@ -141,16 +142,16 @@ fn in_parallel<'t>(
         let others: Vec<_> = parts.map(start).collect();
         let mut all = vec![first.map(read).unwrap_or_default()];
         all.extend(others.into_iter().map(|other| match other {
-            // A panic there is a panic here.
+            // Pass the panic on.
             Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            // The system grants no more threads.
+            // The thread could not be started.
             Err(part) => read(part),
         }));
         all.into_iter().flatten()
     })
 }
 
-/// So many clients at least, or starting a thread takes longer than reading them.
+/// The least number of clients for a thread: starting it for fewer takes longer than reading them.
 const WORTH_A_THREAD: usize = 1000;
 
 /// A secret as it is written into the file.
@@ -162,8 +163,8 @@ pub struct NewSecret {
     pub hash: String,
 }
 
-/// The text of a registry with this entry behind all others; every other byte stays. `None`: a file
-/// that does not exist yet.
+/// The text of a registry with this entry added at the end; every other byte is kept. `text` is
+/// `None` if the file does not exist yet.
 ///
 /// # Errors
 ///
@@ -179,7 +180,7 @@ pub fn append(
     append_entries(file, text, &[&entry])
 }
 
-/// The same with any number of entries, which are written as they are.
+/// The same with any number of entries, which are written unchanged.
 ///
 /// # Errors
 ///
@@ -216,7 +217,7 @@ pub fn append_entries(
     Ok(changed)
 }
 
-/// Reads one entry that stands in line `line` of `file`.
+/// Reads one entry, on line `line` of `file`.
 ///
 /// # Errors
 ///
@@ -242,7 +243,8 @@ fn document_fault(file: &Path, text: &str, error: &serde_json::Error) -> Fault {
     Fault::new(file, structure_problem(error)).at(Position::of_json(text, error))
 }
 
-/// serde_json's own words where they hold names only; its type errors quote the value.
+/// serde_json's message if it holds only names. Its type errors quote the value, which may be a
+/// secret.
 fn structure_problem(error: &serde_json::Error) -> String {
     if !error.is_data() {
         return json_problem(error);
@@ -257,12 +259,12 @@ fn structure_problem(error: &serde_json::Error) -> String {
     }
 }
 
-/// The place of `part`, a slice of `text`, in it.
+/// The line and column at which `part`, a slice of `text`, begins.
 pub fn place_in(text: &str, part: &str) -> Position {
     Position::of(text, offset_in(text, part))
 }
 
-/// Where `part`, a slice of `text`, begins in it.
+/// The byte offset at which `part`, a slice of `text`, begins.
 fn offset_in(text: &str, part: &str) -> usize {
     part.as_ptr() as usize - text.as_ptr() as usize
 }

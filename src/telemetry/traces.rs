@@ -5,7 +5,8 @@
 //! It has no target: the query and a mistyped path may contain a secret. So `http.route` is the
 //! route's label and not a path.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use opentelemetry::trace::{
@@ -21,7 +22,10 @@ use crate::telemetry::trace_parent::TraceParent;
 
 /// Records spans, once [`Traces::send_to`] has set a provider.
 #[derive(Debug, Default)]
-pub struct Traces(OnceLock<SdkTracer>);
+pub struct Traces {
+    tracer: OnceLock<SdkTracer>,
+    ended: Arc<AtomicU64>,
+}
 
 impl Traces {
     /// Sets the provider that samples and exports the spans. Only the first call has an effect. The
@@ -30,12 +34,17 @@ impl Traces {
         let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
-        self.0.get_or_init(|| provider.tracer_with_scope(scope));
+        self.tracer.get_or_init(|| provider.tracer_with_scope(scope));
+    }
+
+    /// A counter of the sampled spans that the provider was given.
+    pub fn ended(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.ended)
     }
 
     /// Records a request that was answered just now.
     pub(crate) fn record(&self, answered: &Answered<'_>) {
-        let Some(tracer) = self.0.get() else { return };
+        let Some(tracer) = self.tracer.get() else { return };
         let end = UNIX_EPOCH + Duration::from_micros(Clock::unix_micros());
         let (method, name) = method_of(answered);
         let mut span = tracer
@@ -51,6 +60,7 @@ impl Traces {
             // The description is empty: the cause is an attribute.
             span.set_status(Status::error(""));
         }
+        self.ended.fetch_add(1, Ordering::Relaxed);
         span.end_with_timestamp(end);
     }
 }

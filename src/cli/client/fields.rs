@@ -1,4 +1,4 @@
-//! The fields of a client as flags: what `add` and `update` set.
+//! The fields of a client as flags of `add` and `update`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,28 +13,28 @@ use crate::fault::Fault;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::store::client_file::{OPTIONAL_FIELDS, check_entry, read_key_set};
 
-// A flag that has its field's name and value is complete: it serializes as what it sets. `given` reads
-// those that are skipped. (clap would take a doc comment here for the command's.)
+// A flag that has its field's name and value is complete: it serializes as what it sets. `given`
+// reads those that are skipped. (clap would take a doc comment here for the command's.)
 #[derive(Args, Debug, Serialize)]
 pub(super) struct FieldArgs {
-    /// Scopes it may ask for, separated by spaces; may be repeated. It gets all of them if it asks
-    /// for none, unless --default-scope says otherwise.
+    /// Scopes it may request, separated by spaces; may be repeated. A request without a scope gets
+    /// all of them, unless --default-scope is given.
     #[serde(skip)]
     #[arg(long = "scope", value_name = "SCOPES")]
     scopes: Vec<String>,
-    /// Register no scope: it is not meant to get tokens.
+    /// Register no scope: the client gets no tokens.
     #[serde(skip)]
     #[arg(long, conflicts_with_all = ["scopes", "default_scopes"])]
     pub(super) no_scope: bool,
-    /// A scope it gets if it asks for none; may be repeated [default: all that it may ask for].
+    /// A scope it gets if it requests none; may be repeated [default: all that it may request].
     #[serde(skip)]
     #[arg(long = "default-scope", value_name = "SCOPES")]
     default_scopes: Vec<String>,
-    /// Give it nothing if it asks for no scope: it has to ask.
+    /// Refuse its requests without a scope.
     #[serde(skip)]
     #[arg(long, conflicts_with = "default_scopes")]
     no_default_scope: bool,
-    /// Who its tokens are for; may be repeated [default: the issuer].
+    /// An audience of its tokens; may be repeated [default: the issuer].
     #[arg(long = "audience", value_name = "AUDIENCE")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     audience: Vec<String>,
@@ -72,7 +72,7 @@ pub(super) struct FieldArgs {
     /// The e-mail address in its certificates; use this or the subject, not both.
     #[arg(long, value_name = "ADDRESS")]
     tls_client_auth_san_email: Option<String>,
-    /// Bind its tokens to the certificate with which it asks for them.
+    /// Bind its tokens to the certificate that it requests them with.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = parse_switch)]
     tls_client_certificate_bound_access_tokens: Option<bool>,
@@ -80,27 +80,27 @@ pub(super) struct FieldArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = parse_switch)]
     dpop_bound_access_tokens: Option<bool>,
-    /// An audience whose tokens it may ask about, beside its own; may be repeated.
+    /// An audience whose tokens it may introspect, besides its own; may be repeated.
     #[arg(long, value_name = "AUDIENCE")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) introspects: Vec<String>,
     /// Its tokens issued before this are revoked: Unix seconds, or as in 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     not_before: Option<u64>,
-    /// The profile of its tokens: at+jwt or vision [default: that of the route it asks].
+    /// The profile of its tokens: at+jwt or vision [default: that of the route].
     #[arg(long, value_name = "PROFILE")]
     token_profile: Option<String>,
     /// The type it sends to vision and firstvision: application/json or application/octet-stream.
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// How long one of its tokens may be handed out again: seconds, or as in 15m.
+    /// How long a token is reused for the same request: seconds, or as in 15m.
     #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
     token_reuse: Option<u32>,
-    /// Tell it in its answers how long each part took.
+    /// Report in its responses how long each step took (Server-Timing).
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = parse_switch)]
     server_timing: Option<bool>,
-    /// How often it may ask, as in 100/1m.
+    /// How many tokens it may request in a time, as in 100/1m.
     #[arg(long, value_name = "REQUESTS/DURATION", value_parser = parse_rate)]
     rate_limit: Option<Rate>,
     /// Whether it may authenticate at all.
@@ -116,8 +116,8 @@ struct Rate {
 }
 
 impl FieldArgs {
-    /// The fields that were given, by their names in the registry. `claims` are those that the
-    /// client has.
+    /// The given fields, by their names in the registry. `claims` are the claims that the client
+    /// has.
     pub(super) fn given(
         &self,
         mut claims: Map<String, Value>,
@@ -152,7 +152,7 @@ impl FieldArgs {
     }
 }
 
-/// The entry as a client, or what is wrong with the flags that made it so.
+/// Checks an entry. A fault in a `given` field names the flag that set it.
 pub(super) fn check(
     file: &Path,
     entry: &str,
@@ -167,7 +167,7 @@ pub(super) fn check(
             } else if name == "client_id" || given.contains_key(name) {
                 Fault::new(Path::new(flag_of(name).as_str()), fault.problem)
             } else {
-                // It stands in the registry, and does not go with what was given.
+                // A field of the registry that conflicts with a given one.
                 Fault { line: None, column: None, ..fault }
             }
         };

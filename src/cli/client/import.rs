@@ -1,5 +1,5 @@
-//! Many clients at once: each line of the input is one entry, and either all of them are registered
-//! or none is.
+//! Registers many clients at once: each line of the input is one entry, and all of them are
+//! registered or none.
 
 use std::collections::HashMap;
 use std::io;
@@ -46,7 +46,7 @@ pub(super) fn import(file: &FileArg, from: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The input and what it is called in faults. It may hold secrets.
+/// The input, which may hold secrets, and its name in faults.
 fn read(from: &Path) -> Result<(&Path, Zeroizing<String>), CliError> {
     if from == Path::new("-") {
         let name = Path::new("standard input");
@@ -66,7 +66,7 @@ struct Line {
 /// The clients that can get no token, each with the reason.
 type WithoutToken = Vec<(Box<str>, &'static str)>;
 
-/// Every line, checked as the registry would.
+/// Every line, checked like an entry of the registry.
 fn read_lines(file: &Path, text: &str) -> Result<(Vec<Line>, WithoutToken), CliError> {
     let progress = Progress::start("checked", text.lines().count());
     let now = Clock::system().unix_seconds();
@@ -97,9 +97,9 @@ fn read_lines(file: &Path, text: &str) -> Result<(Vec<Line>, WithoutToken), CliE
             }
             Err(found) => faults.extend(found),
         }
-        // Whoever has this many has one, many times over.
+        // So many faults are most likely the same one.
         if faults.len() >= MAX_FAULTS {
-            faults.push(Fault::new(file, "has more faults; the rest was not looked at"));
+            faults.push(Fault::new(file, "has more faults; the rest was not checked"));
             break;
         }
     }
@@ -133,7 +133,7 @@ fn read_line(file: &Path, number: usize, line: &str) -> Result<(Client, Line), V
     Ok((client, Line { number, entry: plain.entry.trim().to_owned(), secret }))
 }
 
-/// The entries with the hashes of their secrets. Slow hashes take as many threads as there are.
+/// The entries with the hashes of their secrets, computed on all processors.
 fn hash_secrets(file: &Path, lines: Vec<Line>) -> Result<Vec<String>, CliError> {
     let progress = Progress::start("hashed", lines.len());
     let lines: Vec<_> = lines.into_iter().map(Mutex::new).collect();

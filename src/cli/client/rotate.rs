@@ -1,4 +1,4 @@
-//! A new secret beside the old ones, and the end of an old one.
+//! Adds a secret to a client, and ends one.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -23,19 +23,20 @@ pub(crate) struct RotateArgs {
     /// The client's client_id.
     #[arg(long, value_name = "ID")]
     id: String,
-    /// What the new secret is called [default: today's date].
+    /// The label of the new secret [default: today's date].
     #[arg(long, value_name = "LABEL")]
     label: Option<String>,
-    /// Let the old secrets end after this: seconds, or as in 15m, 24h, 90d.
+    /// End the old secrets after this: seconds, or as in 15m, 24h, 90d.
     #[arg(long, value_name = "DURATION", conflicts_with = "keep_old", value_parser = parse_duration)]
     expire_old: Option<u64>,
-    /// Let the old secrets be valid until they are told otherwise; the default.
+    /// Keep the old secrets valid; the default.
     #[arg(long)]
     keep_old: bool,
     /// Read the secret from standard input instead of making one.
     #[arg(long)]
     secret_stdin: bool,
-    /// What is kept of the secret [default: sha256; argon2id if it has fewer than 32 characters].
+    /// The hash to store of the secret [default: sha256; argon2id if it has fewer than 32
+    /// characters].
     #[arg(long, value_name = "HASH")]
     hash: Option<HashKind>,
     #[command(flatten)]
@@ -49,7 +50,7 @@ pub(crate) struct ExpireArgs {
     /// The client's client_id.
     #[arg(long, value_name = "ID")]
     id: String,
-    /// Which of its secrets.
+    /// The label of the secret.
     #[arg(long, value_name = "LABEL")]
     label: String,
     /// After this: seconds, or as in 15m, 24h, 90d.
@@ -91,7 +92,7 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
         edit::add_secret(path, text, &args.id, &NewSecret { label, hash }, old_until)
     };
     let shown = (!args.secret_stdin).then_some(&*secret);
-    // First of all: it is told once, in force or not.
+    // Printed before the wait, which may fail: the secret is shown only once.
     args.file.edit_and_tell(change, || Some(told(&args.id, shown)))?;
     wait_for(&args.id, &args.server, |client| secret_of(client, &secret_label).is_some())
 }
@@ -112,7 +113,7 @@ pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
     })
 }
 
-/// The labels of the client's secrets; none if anything is wrong, which the edit will say.
+/// The labels of the client's secrets. Empty on any fault: the edit reports it.
 fn labels(text: &str, id: &str) -> HashSet<String> {
     let entry = entry_of(text, id).unwrap_or_default();
     let secrets = entry.get("secrets").and_then(Value::as_array);
@@ -120,7 +121,7 @@ fn labels(text: &str, id: &str) -> HashSet<String> {
     labels.map(str::to_owned).collect()
 }
 
-/// `date`, or `date` and the first number that makes it a new label.
+/// `date`, with the first number that makes it a new label if it is taken.
 fn free_label(date: &str, taken: &HashSet<String>) -> String {
     let numbered = (2..=taken.len() + 1).map(|number| format!("{date}-{number}"));
     let mut labels = std::iter::once(date.to_owned()).chain(numbered);

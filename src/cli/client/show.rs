@@ -1,4 +1,4 @@
-//! The registered clients and what is in force of them, without secrets and hashes.
+//! Shows registered clients without secrets and hashes.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -18,8 +18,8 @@ use crate::store::secret_ends::last_end;
 pub(crate) struct ListArgs {
     #[command(flatten)]
     file: FileArg,
-    /// Only clients with a secret that ends within this, or whose last one has ended: seconds, or as
-    /// in 24h, 30d.
+    /// Only clients with a secret that ends within this time, or whose last secret has ended:
+    /// seconds, or as in 24h, 30d.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expiring: Option<u64>,
 }
@@ -44,7 +44,8 @@ pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// One line of the list. Secrets are there by their labels; only those that are valid always.
+/// One line of the list. Secrets are listed by label. The list of valid ones is always present, the
+/// others only if they are not empty.
 fn in_force(client: &Client, now: u64) -> Value {
     let mut shown = json!({
         "client_id": &*client.id,
@@ -81,7 +82,7 @@ pub(super) fn show(file: &FileArg, id: &str, server: &AdminArgs) -> Result<(), C
     if let Some(Value::Array(secrets)) = entry.get_mut("secrets") {
         let entries = secrets.iter_mut().filter_map(Value::as_object_mut);
         for (entry, secret) in entries.zip(&client.secrets) {
-            // The others keep their places.
+            // shift_remove keeps the order of the other members.
             entry.shift_remove("hash");
             let state = SecretState::of(secret, now).as_str();
             entry.insert("state".to_owned(), state.into());
@@ -93,7 +94,7 @@ pub(super) fn show(file: &FileArg, id: &str, server: &AdminArgs) -> Result<(), C
     print(format_args!("{:#}", Value::Object(entry)))
 }
 
-/// A file without faults.
+/// The text of the registry, and its clients.
 fn read(file: &FileArg) -> Result<(String, Registry), CliError> {
     let path = file.path()?;
     let text = client_file::read(&path)?;
@@ -101,13 +102,13 @@ fn read(file: &FileArg) -> Result<(String, Registry), CliError> {
     Ok((text, registry))
 }
 
-/// The entry of this client as it stands in the file.
+/// The text of this client's entry.
 pub(super) fn text_of<'t>(text: &'t str, id: &str) -> Option<&'t str> {
     let mut entries = edit::entries(text).ok()?;
     entries.find(|entry| edit::id_of(entry).is_some_and(|found| found == id))
 }
 
-/// The entry of this client, with its fields in their order.
+/// The entry of this client, its fields in the order of the file.
 pub(super) fn entry_of(text: &str, id: &str) -> Option<Map<String, Value>> {
     serde_json::from_str(text_of(text, id)?).ok()
 }

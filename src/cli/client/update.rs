@@ -1,4 +1,4 @@
-//! Changes to what is registered of a client, but for its secrets.
+//! Changes the entry of a client, except its secrets.
 
 use std::path::Path;
 
@@ -21,8 +21,8 @@ pub(crate) struct UpdateArgs {
     id: String,
     #[command(flatten)]
     fields: FieldArgs,
-    /// A field to take out of its entry, by its name in the registry, so that the default counts; may
-    /// be repeated.
+    /// A field to remove from its entry, by its name in the registry, so that its default applies;
+    /// may be repeated.
     #[arg(long, value_name = "FIELD", value_parser = PossibleValuesParser::new(fields::removable()))]
     unset: Vec<String>,
 }
@@ -30,18 +30,18 @@ pub(crate) struct UpdateArgs {
 pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
     let UpdateArgs { file, id, fields, unset } = args;
     let mut unset: Vec<_> = unset.iter().map(String::as_str).collect();
-    // As --scope sets both, so both go.
+    // --scope sets both fields.
     if unset.contains(&"scopes") {
         unset.push("default_scopes");
     }
-    // Faults of the flags are told before the file is locked.
+    // Report faults of the flags before locking the file.
     let given = fields.given(Map::new())?;
     if given.is_empty() && unset.is_empty() {
         return Err(CliError(
             "nothing is to be changed: give a field, or --unset FIELD".to_owned(),
         ));
     }
-    // Other claims instead of those it has are a thing to want.
+    // `--unset claims --claim …` replaces all claims.
     let is_both = |name: &&&str| **name != "claims" && given.contains_key(**name);
     if let Some(both) = unset.iter().find(is_both) {
         return Err(CliError(format!("--unset {both}: is set by this command too")));

@@ -1,4 +1,4 @@
-//! What a client registers to prove itself without a secret: its public keys.
+//! The public keys that a client registers instead of a secret.
 
 use std::path::Path;
 
@@ -89,8 +89,8 @@ pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
     Ok((text, keys))
 }
 
-/// The keys of the client in `entry`, a part of the registry in `file`, that verify nothing here: each
-/// with its number in the set, and why.
+/// The keys of a client that are skipped because they cannot verify its assertions, each with its
+/// index in the set and the reason. `entry` is the client's part of the registry in `file`.
 pub fn skipped_keys(file: &Path, entry: &str) -> Vec<(usize, KeyProblem)> {
     #[derive(Deserialize)]
     struct Entry<'t> {

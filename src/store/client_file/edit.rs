@@ -1,5 +1,5 @@
-//! Changes to one client in the registry's text. Every other byte stays as its author wrote it, and
-//! what is new is laid out as its neighbours are.
+//! Changes to one client in the registry's text. Every other byte is kept, and new text is laid out
+//! like its neighbours.
 
 mod items;
 
@@ -18,7 +18,7 @@ use crate::store::client_file::edit::items::{Edit, Items};
 ///
 /// # Errors
 ///
-/// Every fault of the text as it was, and of the text as it would be.
+/// Every fault of the old and of the new text.
 pub fn set_enabled(
     file: &Path,
     text: &str,
@@ -34,18 +34,18 @@ pub fn set_enabled(
 ///
 /// # Errors
 ///
-/// Every fault of the text as it was, and of the text as it would be.
+/// Every fault of the old and of the new text.
 pub fn remove(file: &Path, text: &str, client_id: &str) -> Result<String, Vec<Fault>> {
     let (clients, index) = find(file, text, client_id)?;
     apply(file, text, vec![clients.without(index)])
 }
 
-/// The text with one more secret for this client; those it had end at `old_until` (Unix seconds), if
-/// they do not end before it anyway.
+/// The text with one more secret for this client. Its other secrets end at `old_until` (Unix
+/// seconds), unless they end earlier.
 ///
 /// # Errors
 ///
-/// Every fault of the text as it was, and of the text as it would be.
+/// Every fault of the old and of the new text.
 pub fn add_secret(
     file: &Path,
     text: &str,
@@ -75,12 +75,12 @@ pub fn add_secret(
     })
 }
 
-/// The text in which this client's secret of this label ends at `until` (Unix seconds), if it does
-/// not end before it anyway.
+/// The text in which this client's secret of this label ends at `until` (Unix seconds), unless it
+/// ends earlier.
 ///
 /// # Errors
 ///
-/// Every fault of the text as it was, and of the text as it would be; no such client or label.
+/// Every fault of the old and of the new text; no such client or label.
 pub fn expire_secret(
     file: &Path,
     text: &str,
@@ -110,11 +110,11 @@ pub fn expire_secret(
     }
 }
 
-/// The text with this client's entry as `change` makes it.
+/// The text with this client's entry replaced by what `change` returns for it.
 ///
 /// # Errors
 ///
-/// Every fault of the text as it was, and of the text as it would be; those of `change`.
+/// Every fault of the old and of the new text; those of `change`.
 pub fn update(
     file: &Path,
     text: &str,
@@ -131,7 +131,7 @@ pub fn update(
 ///
 /// # Errors
 ///
-/// serde_json's, if this is no entry.
+/// serde_json's error if `entry` is not an object.
 pub fn with_fields(
     entry: &str,
     set: &Map<String, Value>,
@@ -152,7 +152,7 @@ pub fn with_fields(
     Ok(entry)
 }
 
-/// A client's entry on its way from elsewhere, with the secret in clear that it may have.
+/// An entry to be imported. It may have a secret in clear.
 pub struct Plain<'t> {
     /// The entry without it.
     pub entry: Cow<'t, str>,
@@ -164,7 +164,7 @@ pub struct Plain<'t> {
 ///
 /// # Errors
 ///
-/// serde_json's, if this is no object or the secret no string.
+/// serde_json's error if `entry` is not an object or the secret not a string.
 pub fn take_client_secret(entry: &str) -> Result<Plain<'_>, serde_json::Error> {
     let members = Items::of_object(entry, entry.trim())?;
     let Some(index) = members.names.iter().position(|name| name == "client_secret") else {
@@ -178,7 +178,7 @@ pub fn take_client_secret(entry: &str) -> Result<Plain<'_>, serde_json::Error> {
 ///
 /// # Errors
 ///
-/// serde_json's, if this is no entry.
+/// serde_json's error if `entry` is not an object.
 pub fn with_secret(entry: &str, secret: &NewSecret) -> Result<String, serde_json::Error> {
     let members = Items::of_object(entry, entry.trim())?;
     let new = serde_json::to_string(secret)?;
@@ -189,7 +189,7 @@ pub fn with_secret(entry: &str, secret: &NewSecret) -> Result<String, serde_json
     Ok(applied(entry, vec![edit]))
 }
 
-/// Ends a secret at `until`, unless it ends before.
+/// Ends a secret at `until`, unless it ends earlier.
 fn expire(secret: &Items<'_>, until: u64) -> Result<Option<Edit>, serde_json::Error> {
     let ends = secret.member("expires_at").map(serde_json::from_str::<Option<u64>>).transpose()?;
     let ends_before = ends.flatten().is_some_and(|end| end <= until);
@@ -228,7 +228,7 @@ fn change<'t>(
     apply(file, text, edits(&entry).map_err(fault)?)
 }
 
-/// All clients' entries, and which of them has this id.
+/// All entries, and the index of the one with this id.
 fn find<'t>(file: &Path, text: &'t str, id: &str) -> Result<(Items<'t>, usize), Vec<Fault>> {
     parse(file, text)?;
     let fault = |error: serde_json::Error| vec![document_fault(file, text, &error)];
@@ -241,12 +241,12 @@ fn find<'t>(file: &Path, text: &'t str, id: &str) -> Result<(Items<'t>, usize), 
     Ok((clients, index))
 }
 
-/// What is said where there is no client of an id.
+/// The fault for an id that no client has.
 pub fn no_such_client(file: &Path) -> Fault {
     Fault::new(file, "has no such client; see `grantd client list`")
 }
 
-/// The `client_id` of an entry, without a look at the rest of it.
+/// The `client_id` of an entry. The rest of it is not checked.
 pub fn id_of(entry: &str) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Id<'a> {
@@ -260,7 +260,7 @@ pub fn id_of(entry: &str) -> Option<Cow<'_, str>> {
 ///
 /// # Errors
 ///
-/// serde_json's, if this is no registry.
+/// serde_json's error if `text` is not a registry.
 pub fn entries(text: &str) -> Result<impl Iterator<Item = &str>, serde_json::Error> {
     let document: Document<'_> = serde_json::from_str(text)?;
     Ok(document.clients.into_iter().map(RawValue::get))

@@ -1,4 +1,4 @@
-//! One client's entry: text into a [`Client`] whose every value is right.
+//! Reads one client's entry into a [`Client`] of valid values.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -94,7 +94,7 @@ struct SecretEntry<'a> {
     expires_at: Option<u64>,
 }
 
-/// Text that is copied only if it has to be unescaped.
+/// Text that is copied only if it holds escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -121,9 +121,9 @@ pub(super) struct Reader<'t> {
     /// The line of the file on which the text begins.
     pub(super) first_line: usize,
     pub(super) faults: Vec<Fault>,
-    /// The file that the last client's `jwks` names, as it looked before it was read.
+    /// The stamp of the file that the last client's `jwks` names, taken before it was read.
     pub(super) key_file: Option<Stamp>,
-    /// What has been read of these fields, by their text: most clients have what others have.
+    /// A cache of these fields by their text: most clients share theirs with others.
     scopes: HashMap<&'t str, ScopeSet>,
     auth_methods: HashMap<&'t str, AuthMethods>,
 }
@@ -309,7 +309,7 @@ impl<'t> Reader<'t> {
         content_type
     }
 
-    /// The members with a leading comma each, as a token's payload continues with them.
+    /// The members, each with a leading comma, to be appended to a token's payload.
     fn claims(&mut self, field: Field<'t>) -> Box<str> {
         let claims: Map<String, Value> = self.value(field, "an object").unwrap_or_default();
         if claims.keys().any(|name| RESERVED_CLAIMS.contains(&name.as_str())) {
@@ -351,14 +351,14 @@ impl<'t> Reader<'t> {
         self.position_at(offset_in(self.text, raw.get()))
     }
 
-    /// The place in the file of a byte offset in the text.
+    /// The line and column in the file of a byte offset in the text.
     pub(super) fn position_at(&self, offset: usize) -> Position {
         Position::of(self.text, offset).within(Position { line: self.first_line, column: 1 })
     }
 }
 
-/// Two names that differ by an outer space look the same, and are the same in a header field
-/// (`X-Client-Id`), whose readers drop it (RFC 9110, section 5.5).
+/// Two names that differ by an outer space look the same, and are equal in a header field
+/// (`X-Client-Id`), where the space is dropped (RFC 9110, section 5.5).
 fn has_outer_space(name: &str) -> bool {
     name.starts_with(' ') || name.ends_with(' ')
 }

@@ -1,4 +1,4 @@
-//! Where the parts of a JSON text stand in it, and what to write to change one of them.
+//! The places of the parts of a JSON text, and the edits that change one of them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::store::client_file::offset_in;
 /// The new text for the bytes in this range.
 pub(super) type Edit = (Range<usize>, String);
 
-/// The members of an object or the elements of a list: where each begins and ends in the text.
+/// The members of an object or the elements of a list, with their places in the text.
 pub(super) struct Items<'t> {
     text: &'t str,
     /// Between the brackets.
@@ -67,7 +67,7 @@ impl<'t> Items<'t> {
         Some(self.values[self.names.iter().position(|known| known == name)?])
     }
 
-    /// Sets the member of this name, behind all others if it is new.
+    /// Sets the member of this name; a new one becomes the last.
     pub(super) fn set(&self, name: &str, value: &str) -> Edit {
         match self.member(name) {
             Some(old) => {
@@ -78,7 +78,7 @@ impl<'t> Items<'t> {
         }
     }
 
-    /// Adds an item behind all others, set off from the last as that is from the one before it.
+    /// Adds an item at the end, separated from the last as that is from the one before it.
     pub(super) fn with(&self, item: &str) -> Edit {
         let Some(last) = self.items.last() else {
             return (self.inside.clone(), item.to_owned());
@@ -90,7 +90,7 @@ impl<'t> Items<'t> {
         (last.end..last.end, format!("{gap}{item}"))
     }
 
-    /// Takes an item out, with the comma that set it off.
+    /// Removes an item and its comma.
     pub(super) fn without(&self, index: usize) -> Edit {
         let item = &self.items[index];
         let range = match (index, self.items.get(index + 1)) {
@@ -102,8 +102,8 @@ impl<'t> Items<'t> {
     }
 }
 
-/// Where the name begins whose value begins at `value`: before the colon stands a string, and the
-/// names in a registry have no escapes.
+/// The offset of the name whose value begins at `value`. The names in a registry have no escapes,
+/// so the name begins at the last quote but one before the colon.
 fn name_begin(text: &str, value: usize) -> usize {
     let before = text[..value].trim_end().trim_end_matches(':').trim_end();
     let name = before.strip_suffix('"').unwrap_or(before);
