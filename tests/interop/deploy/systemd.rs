@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use grantd::config::Config;
 use tempfile::TempDir;
 
 use crate::deploy::{shipped, text_of};
@@ -46,11 +47,12 @@ fn the_user_can_be_made() {
     assert!(printed.status.success(), "{printed:?}");
 }
 
-/// The service may end in peace: systemd waits longer than it drains.
+/// systemd waits longer than a stop takes.
 #[test]
 fn the_service_has_time_to_drain() {
     let unit = text_of("systemd/grantd.service");
     let seconds = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
-    let drain = grantd::config::StartupLimits::default().drain_seconds;
-    assert!(seconds.parse::<u64>().unwrap() > drain, "{seconds} > {drain}");
+    let Config { startup, live } = Config::default();
+    let stop = live.shutdown_delay_seconds + startup.limits.drain_seconds;
+    assert!(seconds.parse::<u64>().unwrap() > stop, "{seconds} > {stop}");
 }
