@@ -24,7 +24,7 @@ pub use crate::config::layer::{Layer, setting_names};
 pub use crate::config::limits::{FailureLimits, LiveLimits, StartupLimits};
 pub use crate::config::proxy::{ClientCertificates, TrustedProxy};
 pub use crate::config::route::{RouteSetting, TAKEN_PATHS};
-pub(crate) use crate::config::value::{parse_switch, suggestion};
+pub(crate) use crate::config::value::{nearest, parse_switch};
 
 /// Everything that a server needs to know before it starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

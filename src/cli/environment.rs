@@ -9,7 +9,7 @@ use clap::{Arg, Args, Command};
 
 use crate::cli::CliError;
 use crate::cli::settings::ServeArgs;
-use crate::config::{Layer, setting_names, suggestion};
+use crate::config::{Layer, nearest, setting_names};
 
 /// The command line in which no argument takes an empty variable.
 pub(super) fn without_empty_variables(command: Command) -> Command {
@@ -55,11 +55,11 @@ fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Vec<Str
         }
         known.extend(names);
     }
-    let known: Vec<_> =
-        known.iter().map(String::as_str).filter(|name| name.contains("__")).collect();
+    let known: Vec<_> = known.iter().map(String::as_str).collect();
     // Other names are none of ours: Kubernetes sets `GRANTD_PORT` for a service named grantd.
     for name in variables.keys().filter(|name| name.contains("__")) {
-        faults.push(format!("{name}: unknown setting{}", suggestion(name, &known)));
+        let meant = nearest(name, &known).map(|name| format!(": did you mean `{name}`?"));
+        faults.push(format!("{name}: unknown setting{}", meant.unwrap_or_default()));
     }
     if faults.is_empty() { Ok(layers) } else { Err(faults) }
 }
@@ -121,6 +121,13 @@ mod tests {
             faults_of(&[("GRANTD_LIMITS__BODY_BYTE", "1")]),
             [
                 "GRANTD_LIMITS__BODY_BYTE: unknown setting: did you mean `GRANTD_LIMITS__BODY_BYTES`?"
+            ]
+        );
+        assert_eq!(
+            faults_of(&[("GRANTD_ADMIN__LISTEN", "1"), ("GRANTD_NOVEL__THING", "1")]),
+            [
+                "GRANTD_ADMIN__LISTEN: unknown setting: did you mean `GRANTD_ADMIN_LISTEN`?",
+                "GRANTD_NOVEL__THING: unknown setting"
             ]
         );
     }

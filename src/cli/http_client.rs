@@ -130,7 +130,7 @@ pub(super) fn send(
     request: Request<'_>,
     limit: Duration,
 ) -> Result<Answer, CliError> {
-    let request = request.into_http().map_err(|error| cannot_ask(target, &error))?;
+    let request = request.into_http().map_err(|error| unreachable(target, &error))?;
     let answer = exchange_with(target, request, limit)?;
     Ok(Answer { status: answer.status().as_u16(), body: answer.into_body() })
 }
@@ -151,7 +151,7 @@ pub(super) fn exchange_with(
     let exchanged =
         runtime.block_on(async { timeout(limit, connect_and_exchange(target, request)).await });
     match exchanged {
-        Ok(answer) => answer.map_err(|error| cannot_ask(target, &*error)),
+        Ok(answer) => answer.map_err(|error| unreachable(target, &*error)),
         Err(_elapsed) => {
             let seconds = limit.as_secs();
             Err(CliError(format!("{target}: has not answered within {seconds} seconds")))
@@ -159,8 +159,8 @@ pub(super) fn exchange_with(
     }
 }
 
-fn cannot_ask(target: &Target, error: &dyn fmt::Display) -> CliError {
-    CliError(format!("{target}: cannot be asked: {error}; is the server running there?"))
+fn unreachable(target: &Target, error: &dyn fmt::Display) -> CliError {
+    CliError(format!("{target}: cannot be reached: {error}; is the server running there?"))
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;

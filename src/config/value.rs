@@ -65,7 +65,10 @@ impl Problem {
 
     /// A name that is none of these.
     pub(super) fn unknown(name: &str, known: &[&str]) -> Self {
-        let text = format!("unknown setting `{name}`{}", suggestion(name, known));
+        let text = match nearest(name, known) {
+            Some(nearest) => format!("unknown setting `{name}`: did you mean `{nearest}`?"),
+            None => format!("unknown setting `{name}`, expected one of `{}`", known.join("`, `")),
+        };
         Self { path: vec![name.to_owned()], is_of_name: true, text }
     }
 
@@ -117,13 +120,10 @@ impl de::Error for Problem {
     }
 }
 
-/// What to write instead of an unknown name.
-pub(crate) fn suggestion(name: &str, known: &[&str]) -> String {
-    let nearest = known.iter().map(|known| (edits(name, known), known)).min();
-    match nearest {
-        Some((edits, nearest)) if edits <= name.len() / 3 => format!(": did you mean `{nearest}`?"),
-        _ => format!(", expected one of `{}`", known.join("`, `")),
-    }
+/// The known name that `name` was probably meant to be.
+pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let nearest = known.iter().map(|known| (edits(name, known), *known)).min();
+    nearest.filter(|(edits, _)| *edits <= name.len() / 3).map(|(_, nearest)| nearest)
 }
 
 /// The Levenshtein distance.
