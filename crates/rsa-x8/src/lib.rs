@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
+// Where there are neither vectors nor plain code in their place, only `key/unsupported.rs` is compiled.
 #[cfg(any(target_arch = "x86_64", feature = "portable"))]
 mod crt;
 mod encoding;

@@ -90,7 +90,7 @@ pub(crate) type Table<const L: usize> = [[Lanes; L]; 1 << WINDOW_BITS];
 /// `2 L` columns.
 type Columns<const L: usize> = [[Lanes; L]; 2];
 
-/// The `2 * $w` columns of `t` that begin at window `$window`. There are always as many; the `break` is
+/// The `2 * $w` columns of `t` that begin at window `$window`. `t` always has so many; the `break` is
 /// never reached.
 macro_rules! window {
     ($t:ident, $w:literal, $window:expr) => {

@@ -38,7 +38,8 @@ fn in_a_residue() {
 
 #[test]
 fn in_a_table() {
-    // All 16 entries are used: one in a million exponents of 256 digits lacks a digit.
+    // The fault must be in an entry that is used. All 16 are, but for one key in a million, whose
+    // exponent of 256 digits lacks one of the 16 values.
     strike(Place::Table, 2, 16 * 20, setting("RSA_X8_TABLE_STEP", 31));
 }
 
