@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use grantd::clock::Clock;
 use grantd::internal::store::client_file;
-use grantd::internal::store::client_file;
 use grantd::random::Random;
 use grantd::server::Server;
 use support::demo;
