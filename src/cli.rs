@@ -31,11 +31,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::cli::environment::{Faults, how_to_set};
 use crate::cli::settings::ServeArgs;
 use crate::config::ConfigError;
 use crate::fault::Fault;
+use crate::server::StartError;
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
@@ -61,8 +63,8 @@ fn read_command_line() -> Result<Cli, ExitCode> {
     let mut program = environment::without_empty_variables(Cli::command());
     let read = program
         .try_get_matches_from_mut(std::env::args_os())
-        .and_then(|matches| Cli::from_arg_matches(&matches));
-    read.map_err(|error| {
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, takes_configuration(&matches))));
+    let (read, takes_configuration) = read.map_err(|error| {
         let is_shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         match error.print() {
             // Help and version were requested, so failing to print them is an error.
@@ -70,7 +72,23 @@ fn read_command_line() -> Result<Cli, ExitCode> {
             _ if is_shown => ExitCode::SUCCESS,
             _ => ExitCode::from(USAGE),
         }
-    })
+    })?;
+    // A variable stands for its flag, so its fault is one of usage, too.
+    match environment::layers() {
+        Err(Faults { texts, is_usage: true }) if takes_configuration => {
+            complain(&texts.join("\n"));
+            Err(ExitCode::from(USAGE))
+        }
+        _ => Ok(read),
+    }
+}
+
+/// Whether the command has the argument `--config`, and so reads the settings in the environment.
+fn takes_configuration(matches: &ArgMatches) -> bool {
+    match matches.subcommand() {
+        Some((_, matches)) => takes_configuration(matches),
+        None => matches.try_contains_id("config").is_ok(),
+    }
 }
 
 const USAGE: u8 = 2;
@@ -139,6 +157,15 @@ enum Command {
 
 /// Error messages, one per line: what happened, where, and what to do.
 struct CliError(String);
+
+impl From<StartError> for CliError {
+    fn from(error: StartError) -> Self {
+        match error.setting() {
+            Some(setting) => Self(format!("{error} ({})", how_to_set(setting))),
+            None => Self(error.to_string()),
+        }
+    }
+}
 
 impl From<Fault> for CliError {
     fn from(fault: Fault) -> Self {

@@ -87,9 +87,10 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     let state =
         [Revocations::check(&config.startup.state), decoy_key::check(&config.startup.state)];
     problems.extend(state.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
-    if let Err(error) = &judged {
-        problems.push(error.to_string());
-    }
+    let judged = judged.map_err(|error| {
+        let CliError(problem) = error.into();
+        problems.push(problem);
+    });
     let has_no_key = loaded.as_ref().is_ok_and(|loaded| loaded.keys.is_empty());
     let faults = loaded.as_ref().err().cloned().unwrap_or_default();
     problems.extend(faults.iter().map(ToString::to_string));

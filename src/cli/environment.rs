@@ -19,20 +19,34 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// The settings in the environment of this process.
-pub(super) fn layers() -> Result<Vec<Layer>, CliError> {
-    let variables = vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-    let ours = variables.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty());
-    read(ours.collect()).map_err(|faults| CliError(faults.join("\n")))
+/// The faults of variables.
+pub(super) struct Faults {
+    /// Each names its variable but not the value, which may be a secret in the wrong place.
+    pub(super) texts: Vec<String>,
+    /// Whether one of these variables stands for a flag.
+    pub(super) is_usage: bool,
 }
 
-/// Reads the settings in these variables. The faults name the variables, and no value: it may be a
-/// secret in the wrong place.
-fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Vec<String>> {
+impl From<Faults> for CliError {
+    fn from(faults: Faults) -> Self {
+        Self(faults.texts.join("\n"))
+    }
+}
+
+/// Reads the settings in the environment of this process.
+pub(super) fn layers() -> Result<Vec<Layer>, Faults> {
+    let variables = vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    read(variables.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty()).collect())
+}
+
+/// Reads the settings in these variables.
+fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Faults> {
     let (mut layers, mut faults, mut known) = (Vec::new(), Vec::new(), Vec::new());
+    let mut is_usage = false;
     let flags = ServeArgs::augment_args(Command::new(""));
     for setting in setting_names() {
         let names = names_of(&setting, &flags);
+        let faults_before = faults.len();
         let mut given: Option<(&str, OsString)> = None;
         for name in &names {
             match (&given, variables.remove(name)) {
@@ -53,6 +67,7 @@ fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Vec<Str
                 Err(_) => faults.push(format!("{name}: is not UTF-8")),
             }
         }
+        is_usage |= faults.len() > faults_before && flag_of(&setting, &flags).is_some();
         known.extend(names);
     }
     let known: Vec<_> = known.iter().map(String::as_str).collect();
@@ -61,7 +76,7 @@ fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Vec<Str
         let meant = nearest(name, &known).map(|name| format!(": did you mean `{name}`?"));
         faults.push(format!("{name}: unknown setting{}", meant.unwrap_or_default()));
     }
-    if faults.is_empty() { Ok(layers) } else { Err(faults) }
+    if faults.is_empty() { Ok(layers) } else { Err(Faults { texts: faults, is_usage }) }
 }
 
 const PREFIX: &str = "GRANTD_";
@@ -72,10 +87,25 @@ fn names_of(setting: &str, flags: &Command) -> Vec<String> {
     // Each of its elements is a `[[route]]` in the file.
     let path = if setting == "route" { "routes" } else { setting };
     let long = variable(&path.replace('.', "__"));
-    let flag = path.replace('.', "_");
-    let has_flag = flags.get_arguments().any(|arg| arg.get_id() == flag.as_str());
-    let short = variable(&flag);
-    if has_flag && short != long { vec![short, long] } else { vec![long] }
+    let short = variable(&path.replace('.', "_"));
+    let has_two = flag_of(setting, flags).is_some() && short != long;
+    if has_two { vec![short, long] } else { vec![long] }
+}
+
+/// The flag of a setting, if it has one.
+fn flag_of<'c>(setting: &str, flags: &'c Command) -> Option<&'c str> {
+    let id = setting.replace('.', "_");
+    flags.get_arguments().find(|arg| arg.get_id() == id.as_str())?.get_long()
+}
+
+/// How to set this setting without a file: by its flag, if it has one, or its variable.
+pub(super) fn how_to_set(setting: &str) -> String {
+    let flags = ServeArgs::augment_args(Command::new(""));
+    let variable = names_of(setting, &flags).swap_remove(0);
+    match flag_of(setting, &flags) {
+        Some(flag) => format!("--{flag}, {variable}"),
+        None => variable,
+    }
 }
 
 #[cfg(test)]
@@ -84,7 +114,10 @@ mod tests {
 
     fn faults_of(variables: &[(&str, &str)]) -> Vec<String> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), OsString::from(value));
-        read(variables.iter().map(owned).collect()).err().unwrap_or_default()
+        read(variables.iter().map(owned).collect())
+            .err()
+            .map(|faults| faults.texts)
+            .unwrap_or_default()
     }
 
     #[test]

@@ -80,8 +80,7 @@ async fn serve(
 
     let in_force = config.startup.listen.clone();
     let reloads = Reloads::of(Source { args, as_configured, in_force })?;
-    let server = Server::new(&config, Clock::system(), Random::system())
-        .map_err(|error| CliError(error.to_string()))?;
+    let server = Server::new(&config, Clock::system(), Random::system()).map_err(CliError::from)?;
     // Only now: until here a signal ends the process, even if it waits for a file.
     let mut signals = StopSignals::new()
         .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;

@@ -46,8 +46,7 @@ impl StartError {
             Self::DemoClients { .. } => Some("allow_demo_clients"),
             Self::NoBatches => Some("signer"),
             Self::NoIssuer => Some("issuer"),
-            Self::Route(_) => Some("routes"),
-            Self::Files(_) | Self::NoKeys(_) | Self::System(_) => None,
+            Self::Files(_) | Self::NoKeys(_) | Self::Route(_) | Self::System(_) => None,
         }
     }
 }

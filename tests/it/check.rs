@@ -66,7 +66,7 @@ fn addresses_that_cannot_be_bound_are_refused() {
     }
     // A Unix socket alone gives no issuer.
     let unix = ["--listen", "unix:s", "--admin-listen", "127.0.0.1:0"];
-    assert_both_refuse(&home, &unix, &["set issuer to the URL that"]);
+    assert_both_refuse(&home, &unix, &["(--issuer, GRANTD_ISSUER)"]);
 
     // Addresses that a running server holds are fine, and the check leaves no socket behind.
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -299,5 +299,5 @@ fn a_fault_of_the_registry_hides_no_other_fault() {
     // A registry that is not JSON has no readable clients; the settings are still checked.
     home.write("clients.json", "{");
     let ended = check(&home, &["--listen", "unix:s"]);
-    ended.assert_error(1, &["clients.json:1:", "pass --issuer"]);
+    ended.assert_error(1, &["clients.json:1:", "(--issuer, GRANTD_ISSUER)"]);
 }

@@ -297,7 +297,7 @@ fn an_address_that_cannot_be_bound_is_named() {
     let says = ["grantd: 192.0.2.1:0: cannot be listened on: "];
     run(home.command(&far)).assert_error(1, &says);
     let unix = home.command(&["serve", "--listen", "unix:s", "--admin-listen", "127.0.0.1:0"]);
-    run(unix).assert_error(1, &["set issuer to the URL that"]);
+    run(unix).assert_error(1, &["(--issuer, GRANTD_ISSUER)"]);
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn an_error_in_a_variable_names_it_and_its_values() {
         ("GRANTD_ISSUER", "auth.example", "http:// or https://"),
     ] {
         let ended = run(home.command(&["check"]).env(variable, value));
-        ended.assert_error(1, &[&format!("grantd: {variable}: "), says]);
+        ended.assert_error(2, &[&format!("grantd: {variable}: "), says]);
         run(home.command(&["check"]).env(variable, "")).assert_fine();
     }
     // An error in a flag names the flag, even if the variable is set.
@@ -197,7 +197,7 @@ fn all_faulty_variables_are_told_and_none_of_their_values() {
     check.env("GRANTD_LOG_LEVEL", "info").env("GRANTD_LOG__LEVEL", "warn");
     let ended = run(&mut check);
     ended.assert_error(
-        1,
+        2,
         &[
             "grantd: GRANTD_WORKERS: must be a number",
             "grantd: GRANTD_LIMITS__BODY_BYTES: must be a number",

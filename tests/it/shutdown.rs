@@ -91,7 +91,7 @@ fn a_client_that_never_finishes_is_closed_and_counted() {
 }
 
 const DELAYED: &str = "not ready: stopping after shutdown_delay_seconds, or at a second signal";
-const STOPPING: &str = "stopping: nothing new is accepted";
+const STOPPING: &str = "stopping: no new connections are accepted";
 
 /// The messages of a log that are about the end, in order.
 fn end_of(log: &str) -> Vec<String> {
