@@ -1,5 +1,5 @@
-//! Accepts connections up to the limit, evicts one when the limit is reached, and drains them at
-//! shutdown.
+//! Accepts connections, evicts an open one for a new one when the limit is reached, and drains them
+//! at shutdown.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,7 +30,7 @@ pub(crate) struct Connections {
     open: Mutex<HashMap<u64, Arc<Watch>>>,
     next: AtomicU64,
     is_draining: Arc<AtomicBool>,
-    /// Notified when the last open connection ends.
+    /// Notified when no connection is open any more.
     ended: Notify,
     /// Limits the log lines about bytes that are not a request.
     not_http: OnceASecond,
@@ -89,8 +89,9 @@ impl Connections {
         }
     }
 
-    /// Makes every connection close with its next answer, and waits until all have ended or the
-    /// drain time is over. Returns how many were then cut off in the middle of a request.
+    /// Makes every connection close after its next answer, and waits until all have ended or the
+    /// drain time is over. Then closes the rest, and returns how many of these had an unfinished
+    /// request or answer.
     pub(crate) async fn drain(&self) -> usize {
         self.is_draining.store(true, Ordering::Relaxed);
         let all_ended = async {
@@ -136,7 +137,8 @@ impl Connections {
         drop(open);
 
         self.metrics.connections.inc();
-        // Moved into the task, so it is dropped even if serving panics or never begins.
+        // The guard is moved into the task, so it is dropped even if serving panics or never
+        // begins.
         let guard = OpenGuard { id, connections: Arc::clone(self) };
         let served = self.loops.serve(accepted, move |stream| async move {
             let connections = &guard.connections;
@@ -169,16 +171,16 @@ impl Connections {
 
 /// Chooses the connection to evict when the limit is reached; `None` if all wait for the server.
 ///
-/// A connection that waits for its client is idle (between requests) or busy (within a request,
-/// where an honest client takes milliseconds). If a busy one has waited for [`SUSPICIOUS`], the busy
-/// one that has waited longest is evicted. Otherwise the larger of the two groups uses up the limit,
-/// so the one in it that has waited longest is evicted.
+/// A connection that waits for its client is either idle (between requests) or busy (within a
+/// request or its answer). If a busy connection has waited for [`SUSPICIOUS`] or longer, the busy
+/// connection that has waited longest is chosen. Otherwise the connection that has waited longest
+/// in the larger of the two groups is chosen.
 fn eviction_candidate(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch>)> {
     type Slowest<'w> = Option<(Duration, u64, &'w Arc<Watch>)>;
     let [mut idle, mut busy]: [(usize, Slowest<'_>); 2] = [(0, None); 2];
     for (id, watch) in open {
         let (count, slowest) = match watch.phase() {
-            // Waits for the server.
+            // It waits for the server, so it is not a candidate.
             Phase::Serving if watch.has_whole_request() => continue,
             Phase::Idle => &mut idle,
             Phase::Head | Phase::Serving | Phase::Writing => &mut busy,
@@ -200,7 +202,7 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// Counts a connection as open until it is dropped.
+/// Counts a connection as open until the guard is dropped.
 struct OpenGuard {
     id: u64,
     connections: Arc<Connections>,
@@ -217,7 +219,8 @@ impl Drop for OpenGuard {
     }
 }
 
-/// Whether the error is that of a connection that ended before it was accepted, not the listener's.
+/// Whether `accept` failed because the connection ended before it was accepted, and not because of
+/// the listener.
 fn is_of_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -230,5 +233,5 @@ fn is_of_connection(error: &io::Error) -> bool {
 
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(1);
-/// An honest client does not need this long for the bytes of one request.
+/// An honest client sends a request, or reads an answer, in less time.
 const SUSPICIOUS: Duration = Duration::from_secs(1);

@@ -45,7 +45,7 @@ impl Handler for Admin {
 }
 
 impl Admin {
-    /// Answers one request. `/livez` and `/readyz` need no admission.
+    /// Answers one request. `/livez` and `/readyz` are answered for every caller.
     pub fn respond<B>(&self, request: &Request<B>, peer: Peer) -> Response<Full<Bytes>> {
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
         match request.uri().path() {
@@ -81,8 +81,8 @@ impl Admin {
         }
     }
 
-    /// Answers `/readyz`. The reason of a refused reload names files, so it is shown only to
-    /// callers that are admitted.
+    /// Answers `/readyz`. The reason why a reload was refused contains file names, so it is shown
+    /// only to callers that [`gate::admit`] admits.
     fn readiness(&self, is_admitted: bool) -> Response<Full<Bytes>> {
         let now = self.context.clock.unix_seconds();
         if !self.is_ready.load(Ordering::Relaxed) {
@@ -102,8 +102,8 @@ impl Admin {
         }
     }
 
-    /// Answers `/clients/{id}`: how often and when each secret was used, which shows when an old
-    /// one can be removed.
+    /// Answers `/clients/{id}`: how often each secret was used and when last. An old secret that is
+    /// no longer used can be removed.
     fn client(&self, id: &str) -> Response<Full<Bytes>> {
         let snapshot = self.context.snapshot();
         let Some(client) = snapshot.clients.get(id) else {

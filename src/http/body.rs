@@ -17,7 +17,7 @@ use crate::oauth::error::Cause;
 
 /// Reads the whole body, of at most `limit` bytes, until `deadline`.
 ///
-/// A body whose `Content-Length` exceeds the limit is refused without `100 Continue`.
+/// If `Content-Length` exceeds the limit, the body is refused before `100 Continue` is sent.
 pub(crate) async fn collect<B>(
     headers: &HeaderMap,
     body: B,
@@ -73,8 +73,9 @@ where
 
 /// Reads and discards a body, up to [`MAX_DISCARDED_BYTES`] and until `deadline`.
 ///
-/// Closing a connection while bytes arrive resets it, and the reset can reach the client before the
-/// answer does. A client that waits for `100 Continue` has sent nothing to discard.
+/// If the server closes a connection while bytes still arrive, the kernel resets it, and the client
+/// may lose the answer. A client that waits for `100 Continue` has not sent the body, so nothing is
+/// read.
 pub(crate) async fn discard<B>(headers: &HeaderMap, body: B, deadline: Instant)
 where
     B: Body<Data = Bytes>,
@@ -95,7 +96,8 @@ where
     if body.is_end_stream() || headers.contains_key(EXPECT) {
         return;
     }
-    // Without a runtime (an embedder may have none) there is no socket that could be reset.
+    // An embedder may call this without a tokio runtime. The body then does not come from a socket
+    // of this server, so dropping it resets nothing.
     if let Ok(runtime) = Handle::try_current() {
         let deadline = (Clock::instant() + BACKGROUND_TIME).into();
         runtime.spawn(async move { drain(pin!(body), deadline).await });
@@ -107,7 +109,7 @@ where
     B: Body<Data = Bytes>,
 {
     let mut left = MAX_DISCARDED_BYTES;
-    // The answer is sent whether the body ended, failed or took too long.
+    // The result is ignored: the answer is sent in any case.
     let _ = timeout_at(deadline, async {
         while let Some(Ok(frame)) = body.frame().await {
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
@@ -121,6 +123,6 @@ where
 
 const BACKGROUND_TIME: Duration = Duration::from_millis(500);
 
-/// The most bytes that are discarded so that a client can read its answer. No honest client sends a
-/// larger body.
+/// The most bytes of a body that are read and discarded. If a body is larger, the client may lose
+/// its answer.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;

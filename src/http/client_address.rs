@@ -21,9 +21,10 @@ pub(crate) struct ClientAddress {
 }
 
 impl ClientAddress {
-    /// Reads `X-Forwarded-For` from the last entry to the first. Each entry was written by the hop
-    /// that the entry after it names, and the last one by the peer. The client is the first address,
-    /// in this order, that is not a trusted proxy. The client may have made up the remaining entries.
+    /// Reads `X-Forwarded-For` from the last entry to the first. Each hop appends the address of
+    /// the hop before it: the peer wrote the last entry, and the hop that an entry names wrote the
+    /// entry before it. The client is the first address, in this order, that is not a trusted
+    /// proxy. The client may have made up the remaining entries.
     pub(crate) fn of(peer: Peer, headers: &HeaderMap, proxies: &[TrustedProxy]) -> Self {
         let mut hop = peer.address().map(|address| address.ip().to_canonical());
         let is_trusted = |address| proxies.iter().any(|proxy| proxy.is(address));
@@ -35,10 +36,11 @@ impl ClientAddress {
             return Self { forwarded: None, network, is_undeclared_proxy };
         }
         let fields = headers.get_all(FORWARDED_FOR).iter().rev();
-        // As bytes, entry by entry: an invalid entry of the client must not hide a proxy's entry.
+        // Each entry is decoded on its own, so that an invalid entry from the client does not
+        // invalidate the entries of the proxies.
         let entries = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
         for entry in entries {
-            // A trusted proxy has written something else than an address: the chain ends there.
+            // If a trusted proxy wrote something other than an address, the search ends.
             let Some(address) = std::str::from_utf8(entry).ok().and_then(read) else { break };
             if !is_trusted(Some(address)) {
                 let network = network_of(Some(address));
@@ -51,7 +53,8 @@ impl ClientAddress {
     }
 }
 
-/// Reads an address with or without a port; an IPv6 address may be in brackets either way.
+/// Reads an address with or without a port. An IPv6 address with a port must be in brackets;
+/// without a port it may be.
 fn read(entry: &str) -> Option<IpAddr> {
     let entry = entry.trim();
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -74,7 +77,7 @@ fn network_of(address: Option<IpAddr>) -> ClientNetwork {
     }
 }
 
-/// Whether a header of this name is one that only proxies send.
+/// Whether normally only proxies send a header of this name.
 fn is_forwarding(name: &str) -> bool {
     matches!(name, FORWARDED_FOR | "forwarded" | "x-real-ip")
 }

@@ -1,7 +1,8 @@
-//! Serves one connection: hyper on a socket whose phases have deadlines.
+//! Serves one connection with hyper, and enforces a deadline for each phase of the connection.
 //!
 //! hyper's own header timer also runs while a connection is idle, so it would close the pooled
-//! connections of a proxy. The phases are timed here instead, on the socket:
+//! connections of a proxy. So that timer is off, and this module measures the phases by the reads
+//! and writes of the socket:
 //!
 //! ```text
 //! Idle --first byte--> Head --end of headers--> Serving --answer ready--> Writing --flushed--> Idle
@@ -11,10 +12,11 @@
 //! Entering a phase only stores its deadline. Each connection has one timer; if the deadline has
 //! moved when the timer fires, the timer is set again.
 //!
-//! An answer that is ready as soon as its request is read is not written in the same poll of the
-//! connection but in the next, after the event loop has polled the other readable connections. A
-//! busy loop thus writes its answers back to back, and a peer on the same machine, such as a proxy
-//! or a load tester, is woken once for many of them: a wake costs the kernel as much as a send.
+//! If a poll of the connection both reads a request and produces its answer, the answer is written
+//! in the next poll, after the event loop has polled the other readable connections. So a busy
+//! event loop writes many answers in a row, and a peer on the same machine, such as a proxy or a
+//! load tester, is woken once for many answers. This saves time in the kernel, where a wake costs
+//! as much as a send.
 
 mod socket;
 mod watch;
@@ -101,8 +103,8 @@ impl Body for Received {
 ///
 /// # Errors
 ///
-/// [`NotHttp`] if the peer sent something other than an HTTP/1 request, which hyper answers itself,
-/// if at all.
+/// [`NotHttp`] if the peer sent something other than an HTTP/1 request. The service was not called
+/// for it; hyper may have answered with an error.
 pub(crate) async fn serve(
     stream: Stream,
     peer: Peer,
@@ -135,8 +137,8 @@ pub(crate) async fn serve(
         })
     });
     let mut builder = http1::Builder::new();
-    // Above our own limit, so that a head that exceeds ours is still read and refused in the
-    // route's dialect.
+    // hyper's limit is higher than our own, so that the service can refuse a head that exceeds ours
+    // in the route's dialect.
     let head_bytes = limits.header_bytes.max(VALIDATE_HEAD_BYTES);
     builder.header_read_timeout(None).max_buf_size(head_bytes + HEADER_SLACK);
     let mut connection = builder.serve_connection(TokioIo::new(io), &service);
@@ -195,7 +197,7 @@ pub(crate) enum NotHttp {
     Tls,
     /// The connection preface of HTTP/2.
     Http2,
-    /// A head that is too large even to be read and refused by the service.
+    /// A head that exceeds hyper's limits, so that the service cannot refuse it.
     LargeHead,
     /// Anything else.
     Other,
@@ -205,7 +207,7 @@ impl NotHttp {
     pub(crate) const ALL: [Self; 4] = [Self::Tls, Self::Http2, Self::LargeHead, Self::Other];
 
     /// Classifies the `error` that ended a connection, by the bytes that hyper left `unread`. `Ok`
-    /// for an I/O error, which is not reported.
+    /// for any error that is not a parse error, such as an I/O error: it is not reported.
     fn of(error: &hyper::Error, unread: &[u8]) -> Result<(), Self> {
         if error.is_parse_too_large() {
             return Err(Self::LargeHead);
@@ -213,7 +215,8 @@ impl NotHttp {
         if !error.is_parse() {
             return Ok(());
         }
-        // RFC 8446, section 5.1: a handshake record of any version. RFC 9113, section 3.4.
+        // A TLS handshake record of any version (RFC 8446, section 5.1), or the HTTP/2 preface (RFC
+        // 9113, section 3.4).
         Err(match unread {
             [0x16, 0x03, ..] => Self::Tls,
             _ if unread.starts_with(b"PRI * ") => Self::Http2,
@@ -255,13 +258,13 @@ pub(crate) async fn reject(mut stream: Stream) {
     let _ = timeout(LAST_WRITE_TIMEOUT, stream.write_all(TOO_MANY_CONNECTIONS)).await;
 }
 
-/// The largest head of a request to `/connect/validate`, in fields and in bytes. It may be a copy
-/// of the head of an API request.
+/// The largest head of a request to `/connect/validate`, in fields and in bytes. A proxy may copy
+/// the whole head of an API request into such a request.
 pub(crate) const VALIDATE_HEAD_FIELDS: usize = 128;
 pub(crate) const VALIDATE_HEAD_BYTES: usize = 32 * 1024;
 
-/// The most header fields that are still read, so that the service can refuse them in the route's
-/// dialect.
+/// The number of header fields that hyper accepts, above our own limit, so that the service can
+/// refuse a head with too many in the route's dialect.
 const LARGE_HEAD_FIELDS: usize = 256;
 
 /// How many bytes above our own limit hyper still reads.
@@ -270,7 +273,8 @@ const HEADER_SLACK: usize = 8 * 1024;
 /// How long the last answer on a connection may take to be written.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// No request was read, so there is no route whose dialect this could have.
+/// No request was read, so the route and its dialect are unknown; this is an answer of the dialect
+/// `connect`.
 const HEAD_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     content-type: application/json\r\ncache-control: no-store\r\nconnection: close\r\n\
     content-length: 27\r\n\r\n{\"error\":\"invalid_request\"}";

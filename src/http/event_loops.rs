@@ -1,8 +1,9 @@
-//! The event loops: single-threaded tokio runtimes, one a thread, that serve connections.
+//! The event loops serve connections. Each is a single-threaded tokio runtime on a thread of its
+//! own.
 //!
-//! A new connection goes to the loop with the fewest connections and stays there. The threads of
-//! tokio's multi-threaded runtime steal work from each other: they would wake each other for nearly
-//! every token, and find its data in another core's caches.
+//! A new connection goes to the loop with the fewest connections and stays there. tokio's
+//! multi-threaded runtime is not used, since its threads steal work from each other: they would
+//! wake each other for nearly every token, and its data would be in another core's caches.
 
 use std::future::Future;
 use std::io;
@@ -28,8 +29,8 @@ struct EventLoop {
     connections: AtomicUsize,
 }
 
-/// The threads of all event loops but the one that accepts, each with the sender that stops it when
-/// it is dropped. Dropping this value ends the threads and the connections that they still serve.
+/// The threads of all event loops except the one that accepts. Each thread stops when its sender is
+/// dropped. Dropping this value ends the threads and the connections that they still serve.
 #[derive(Debug)]
 pub(crate) struct Threads(Vec<(oneshot::Sender<()>, JoinHandle<()>)>);
 
@@ -101,7 +102,8 @@ impl EventLoops {
         Ok(())
     }
 
-    /// Completes once every loop has run a task; never if one hangs or has ended.
+    /// Completes when every event loop has run a task. Never completes if an event loop hangs or
+    /// has ended.
     pub(crate) async fn ping(&self) {
         for handle in self.0.iter().filter_map(|it| it.handle.as_ref()) {
             if handle.spawn(async {}).await.is_err() {
@@ -127,7 +129,7 @@ impl Drop for Threads {
     }
 }
 
-/// Counts a connection for its loop until it is dropped.
+/// Counts a connection for its event loop until the guard is dropped.
 struct LoadGuard {
     loops: Arc<EventLoops>,
     index: usize,
@@ -159,7 +161,8 @@ mod tests {
     use crate::config::{ListenAddr, SocketMode};
     use crate::http::listener::Listener;
 
-    /// A connection goes to the loop with the fewest, stays there, and ends with its thread.
+    /// A connection is served by the event loop with the fewest connections, stays there, and ends
+    /// when the thread of that loop ends.
     #[test]
     fn connections_are_spread_over_all_loops() {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -236,6 +239,6 @@ mod tests {
         assert!(runtime.block_on(async { ping().await }).is_err());
     }
 
-    /// A hanging test fails after this time.
+    /// A test that hangs fails after this time.
     const GUARD: Duration = Duration::from_secs(60);
 }

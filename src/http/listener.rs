@@ -54,8 +54,8 @@ impl Listener {
     }
 
     /// Checks without listening whether [`Listener::bind`] could succeed, and returns the addresses
-    /// that a TCP address resolves to. An address in use is no error, since the server that uses it
-    /// may be running while its configuration is checked.
+    /// that a TCP address resolves to. An address in use is no error: the server whose
+    /// configuration is checked may be running and using it.
     ///
     /// # Errors
     ///
@@ -82,14 +82,15 @@ impl Listener {
                 #[cfg(unix)]
                 {
                     std::os::unix::net::SocketAddr::from_pathname(path)?;
-                    // It belongs to a running server, or the service manager has made it.
+                    // The socket belongs to a running server, or the service manager has created
+                    // it.
                     if is_socket(path)? {
                         return Ok(Vec::new());
                     }
                 }
                 let directory = path.parent().filter(|parent| *parent != Path::new(""));
                 let directory = directory.unwrap_or_else(|| Path::new("."));
-                // A missing directory is usually made by the service manager at the start.
+                // If the directory is missing, the service manager usually creates it at the start.
                 if directory.exists() {
                     tempfile::tempfile_in(directory)?;
                 }
@@ -144,8 +145,8 @@ async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
 /// Binds a socket to `address` without listening.
 fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // So that a restart need not wait for connections in TIME_WAIT. On Windows the option would
-    // also allow a second listener on the same address.
+    // A restarted server can then bind while old connections are in TIME_WAIT. On Windows the
+    // option would also allow a second listener on the same address.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -175,7 +176,7 @@ async fn bind_unix(path: &Path, mode: SocketMode) -> io::Result<UnixListener> {
     remove_stale(path).await?;
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
-    // Before `listen`, so that no connection is accepted under another mode.
+    // The mode is set before `listen`, so that no client can connect under another mode.
     fs::set_permissions(path, fs::Permissions::from_mode(mode.bits()))?;
     socket.listen(BACKLOG)
 }
@@ -184,7 +185,8 @@ async fn bind_unix(path: &Path, mode: SocketMode) -> io::Result<UnixListener> {
 ///
 /// # Errors
 ///
-/// A process may be listening there, something else is at `path`, or the operating system's.
+/// If a process may be listening on the socket, if a file of another type is at `path`, or the
+/// operating system's error.
 #[cfg(unix)]
 async fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
@@ -209,11 +211,11 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a socket is at this path, or nothing.
+/// Returns `true` if a socket is at this path, and `false` if nothing is there.
 ///
 /// # Errors
 ///
-/// A file of another type is there, or the operating system's.
+/// If a file of another type is there, or the operating system's error.
 #[cfg(unix)]
 fn is_socket(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::FileTypeExt;
@@ -298,8 +300,8 @@ impl Detached {
 pub(crate) type Stream = Box<dyn Socket>;
 
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
-    /// Completes when the peer resets the connection, even after it has ended its sending side.
-    /// Never completes on systems that do not report this.
+    /// Completes when the peer resets the connection, also after a half-close by the peer. Never
+    /// completes on systems that do not report this.
     fn reset(&self) -> Reset;
 }
 
@@ -313,7 +315,8 @@ impl Socket for TcpStream {
     }
 }
 
-/// Waits on a duplicate of the descriptor, since the original is registered for reads and writes.
+/// Waits on a duplicate of the descriptor, since the original is already registered with the event
+/// loop for reads and writes.
 #[cfg(unix)]
 macro_rules! watch_for_reset {
     ($socket:ty, $std:ty) => {
@@ -322,7 +325,8 @@ macro_rules! watch_for_reset {
                 let second = self.as_fd().try_clone_to_owned().map(<$std>::from);
                 let second = second.and_then(<$socket>::from_std);
                 Box::pin(async move {
-                    // Without a spare descriptor, writing the answer will report the reset.
+                    // If the descriptor cannot be duplicated, the reset is noticed only when the
+                    // answer is written.
                     let Ok(socket) = second else { return pending().await };
                     while let Ok(ready) = socket.ready(Interest::WRITABLE).await {
                         if ready.is_write_closed() {

@@ -1,5 +1,5 @@
-//! `X-Request-Id`: the id by which a request is found in the answer, in our log and in the
-//! client's.
+//! `X-Request-Id`: the id of a request. It is in the request's answer and in our log, so that a
+//! line in the client's log can be matched with ours.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,7 +38,8 @@ impl RequestIds {
     }
 }
 
-/// A static, since inserting a name that is not in hyper's table copies it otherwise.
+/// A `HeaderName` that is created once: inserting the name as a string would copy it each time,
+/// since it is not among the standard names of the crate `http`.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 fn is_valid(id: &[u8]) -> bool {

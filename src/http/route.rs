@@ -27,7 +27,7 @@ pub(crate) enum Route<'r> {
     ServerMetadata,
     /// The key set
     KeySet,
-    /// No route; refused in the dialect that the path's prefix belongs to
+    /// A path without a route, with the dialect of its prefix, in which it is refused
     Unknown(Dialect),
 }
 
@@ -154,8 +154,8 @@ impl<'r> Route<'r> {
     }
 }
 
-/// Strips the path of the issuer's URL, if a proxy has left it in `path`. The issuer's URL followed
-/// by the result is the URL that the client called.
+/// Removes the path of the issuer's URL from the beginning of `path`, if a proxy has not removed
+/// it. The URL that the client called is the issuer's URL followed by the result.
 pub(crate) fn below_issuer<'r>(path: &'r str, issuer_path: &str) -> &'r str {
     path.strip_prefix(issuer_path).unwrap_or(path)
 }

@@ -74,7 +74,7 @@ struct RequestInfo<'r> {
     origin: &'r Origin,
 }
 
-/// Records a request as abandoned if it is dropped before it is answered.
+/// Records the request as abandoned if this guard is dropped before `is_answered` is set.
 struct Unanswered<'r> {
     service: &'r Service,
     info: RequestInfo<'r>,
@@ -101,7 +101,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`NoEntropy`]: request ids begin with random bytes, so that they differ between processes.
+    /// [`NoEntropy`] if the system has no random bytes. Request ids begin with some, so that the
+    /// ids of two processes differ.
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<Metrics>,
@@ -129,7 +130,8 @@ impl Service {
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
-        // Not an `async fn`: destructuring a parameter there stores it in the future twice.
+        // This is not an `async fn`: an `async fn` that destructures a parameter stores it in its
+        // future twice.
         let (head, body) = request.into_parts();
         self.respond_to(head, body, arrival)
     }
@@ -361,7 +363,8 @@ where
     B: Body<Data = Bytes>,
 {
     let headers = &request.headers;
-    // Reading the body would send `100 Continue` and invite a body that is not wanted.
+    // Reading the body would make hyper send `100 Continue`, and the client would send a body that
+    // is not needed.
     let collected = if headers.contains_key(EXPECT) && !body.is_end_stream() {
         None
     } else {
@@ -409,5 +412,5 @@ fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'st
     Outcome { answer, verdict: Err(cause.into()) }
 }
 
-/// The longest part of a certificate's subject in the log, in bytes.
+/// How many bytes of a certificate's subject are logged at most.
 const MAX_SUBJECT_BYTES: usize = 128;

@@ -1,9 +1,9 @@
-//! Decides which requests the admin listener answers with more than health: those with the admin
-//! token, and those that come from this machine and name it in `Host`.
+//! Decides which requests may see more than the health of the server: those with the admin token,
+//! and those that come from this machine and whose `Host` is an IP address or `localhost`.
 //!
 //! The check of `Host` stops DNS rebinding, where a web page makes a browser on this machine send
-//! requests to a host name of the attacker's that resolves to this machine. No attacker controls an
-//! IP address or `localhost`.
+//! requests to a host name of the attacker's that resolves to this machine. The attacker's DNS can
+//! do this only with a host name, not with an IP address or `localhost`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -20,11 +20,13 @@ use crate::oauth::client_secret::FastHash;
 pub(super) enum Denied {
     /// It comes from another machine and lacks the token.
     Token,
-    /// Its `Host` is a name that is not this machine's own.
+    /// The request comes from this machine, but its `Host` is neither an IP address nor
+    /// `localhost`.
     Host,
 }
 
-/// Admits a request that has the token, or that comes from this machine and names it in `Host`.
+/// Admits a request that has the token, or that comes from this machine and whose `Host` is an IP
+/// address or `localhost`.
 pub(super) fn admit<B>(
     request: &Request<B>,
     peer: Peer,
@@ -57,8 +59,8 @@ fn is_local(peer: Peer) -> bool {
     peer.address().is_none_or(|address| address.ip().to_canonical().is_loopback())
 }
 
-/// Whether the request names no host, an IP address or `localhost`. A target in absolute form
-/// overrides the `Host` field (RFC 9112, section 3.2.2).
+/// Whether the host of the request is absent, an IP address or `localhost`. A target in absolute
+/// form overrides the `Host` field (RFC 9112, section 3.2.2).
 fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
     let Ok(field) = single(headers, HOST) else { return false };
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());

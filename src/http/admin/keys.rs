@@ -37,8 +37,8 @@ pub(super) fn to_metrics(keys: &KeySet, now: u64) -> String {
     text
 }
 
-/// Name, type and help of a metric, and a function that returns its labels after `kid` and its
-/// value.
+/// Name, type and help of a metric, and a function that returns the labels that follow `kid`, and
+/// the value.
 type Metric =
     (&'static str, &'static str, &'static str, fn(&SigningKey, KeyState, u64) -> (String, u64));
 

@@ -1,5 +1,5 @@
-//! The socket below hyper. It reports reads and writes to the watch, hides the end of the client's
-//! sending side while a request is served, and holds back large heads.
+//! The socket below hyper. It reports reads and writes to the watch, hides a half-close by the
+//! client while a request is served, and holds back large heads.
 
 use std::io;
 use std::pin::Pin;
@@ -20,10 +20,11 @@ pub(super) struct Watched {
     /// Whether the last write found the send buffer full.
     was_full: bool,
     pub(super) head: Head,
-    /// Whether the client has sent a request before it had the answer to an earlier one.
+    /// Whether the client has ever pipelined: sent bytes of a request before it had the answer to
+    /// the one before.
     is_pipelined: bool,
-    /// Completes when the peer resets the connection. Set once the client has ended its sending
-    /// side while a request is served.
+    /// Completes when the peer resets the connection. `None` until the client half-closes the
+    /// connection while a request is served.
     reset: Option<Reset>,
 }
 
@@ -39,16 +40,17 @@ impl Watched {
         }
     }
 
-    /// Handles the end of the client's sending side. hyper would take it for the end of the
-    /// connection and drop the request that is being served, so it is hidden from hyper until the
-    /// answer is written. A reset is reported at once.
+    /// Handles a half-close by the client. hyper would treat it as the end of the connection and
+    /// drop the request that is being served, so the half-close is hidden from hyper until the
+    /// answer is written. A reset is reported to hyper at once.
     fn poll_end_of_sending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let watch = &self.watch;
         if !matches!(watch.phase(), Phase::Serving | Phase::Writing) {
             return Poll::Ready(Ok(()));
         }
         if !watch.has_ended.swap(true, Ordering::Relaxed) {
-            // hyper may hold a body that the service has not read yet: let the service read first.
+            // hyper may have buffered body bytes that the service has not read yet. Poll again
+            // after the service has read them.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -74,8 +76,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Whether `bytes`, a part of a head, contain a fragment in the request line. `begins`: they
-    /// are the first part.
+    /// Whether the request line has a fragment within `bytes`, the next part of a head. If
+    /// `begins`, `bytes` are the first part, and the count of lines restarts.
     fn has_fragment_in(&mut self, bytes: &[u8], begins: bool) -> bool {
         if begins {
             self.lines = 0;
@@ -94,8 +96,8 @@ impl Head {
         !self.is_replayed && self.lines > DEFAULT_FIELDS + 2
     }
 
-    /// Puts the bytes that hyper's first connection has `read` in front of the held ones, for the
-    /// connection that replaces it.
+    /// Inserts `read`, the bytes that hyper's first connection had buffered, before the held bytes.
+    /// The connection that replaces it reads all of them.
     pub(super) fn replay(&mut self, read: &[u8]) {
         self.held.splice(..0, read.iter().copied());
         self.is_replayed = true;
@@ -133,7 +135,8 @@ impl AsyncRead for Watched {
         }
         let phase = self.watch.phase();
         self.watch.on_read();
-        // The next head may begin within these bytes, so a fragment in it would not be found.
+        // If requests are pipelined, a head may begin in the middle of a read. The request line
+        // cannot be found then, so from here on this connection is not checked for fragments.
         self.is_pipelined |=
             phase == Phase::Writing || phase == Phase::Serving && self.watch.has_whole_request();
         let is_head = self.watch.expects_head.load(Ordering::Relaxed);
@@ -153,7 +156,8 @@ impl AsyncRead for Watched {
     }
 }
 
-/// Not vectored: copying an answer's head and body together costs less than a `writev`.
+/// `poll_write_vectored` is not implemented: hyper then copies an answer's head and body into one
+/// buffer, which costs less than a `writev`.
 impl AsyncWrite for Watched {
     fn poll_write(
         mut self: Pin<&mut Self>,

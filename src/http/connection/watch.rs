@@ -18,15 +18,15 @@ pub(crate) struct Watch {
     deadline: AtomicU64,
     /// When the first byte of the current request was read, in nanoseconds after `origin`.
     first_byte: AtomicU64,
-    /// Whether bytes were read in this poll of the connection, so that an answer waits for the
-    /// next.
+    /// Whether bytes of a request were read in this poll of the connection, so that the answer is
+    /// written in the next poll.
     pub(super) has_read: AtomicBool,
-    /// Whether the next bytes are certain to begin a head, and are neither the rest of an unread
-    /// body nor sent after the last answer.
+    /// Whether the bytes that follow the current answer belong to a head. After the last answer of
+    /// a connection they do not: they may be the rest of an unread body.
     pub(super) expects_head: AtomicBool,
     /// Whether all of the current request was read.
     pub(super) has_whole_request: AtomicBool,
-    /// Whether the client has ended its sending side.
+    /// Whether the client has half-closed the connection.
     pub(super) has_ended: AtomicBool,
     /// Whether the current request line has a fragment, which hyper drops.
     pub(super) has_fragment: AtomicBool,
@@ -34,7 +34,7 @@ pub(crate) struct Watch {
     pub(super) has_large_head: AtomicBool,
     origin: Instant,
     times: Times,
-    /// Whether the server is draining, so that every answer closes its connection.
+    /// Whether the server is draining: every answer is then the last on its connection.
     pub(super) is_last_answer: Arc<AtomicBool>,
     pub(super) evicted: Notify,
 }
@@ -62,8 +62,8 @@ struct Times {
 }
 
 impl Watch {
-    /// Begins in [`Phase::Idle`]. While `is_last_answer` is set, every answer closes its
-    /// connection.
+    /// Begins in [`Phase::Idle`]. While `is_last_answer` is set, the connection closes after each
+    /// answer.
     pub(crate) fn new(limits: &StartupLimits, is_last_answer: Arc<AtomicBool>) -> Self {
         let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
         let times = Times {
@@ -109,19 +109,21 @@ impl Watch {
         self.has_whole_request.load(Ordering::Relaxed)
     }
 
-    /// How long the current phase has lasted.
+    /// How long the connection has been in its phase: in [`Phase::Serving`], since the request's
+    /// first byte; in [`Phase::Writing`], since the last progress.
     pub(crate) fn waited(&self) -> Duration {
         Duration::from_nanos(self.now().saturating_sub(self.since.load(Ordering::Relaxed)))
     }
 
     pub(super) fn deadline(&self) -> Instant {
         let nanos = self.deadline.load(Ordering::Relaxed);
-        // An `Instant` cannot hold the deadline `u64::MAX`, which means none.
+        // `u64::MAX` means no deadline. It may overflow an `Instant`, so a year takes its place.
         let year = Duration::from_secs(31_536_000);
         self.origin + Duration::from_nanos(nanos).min(year)
     }
 
-    /// When to check the deadline again. This is early enough for every phase that begins until then.
+    /// When the timer must fire next: at the deadline, or earlier if a phase that begins from now
+    /// on could end before the deadline.
     pub(super) fn next_check(&self) -> Instant {
         let Times { idle, head, write_stall } = self.times;
         let shortest = Duration::from_nanos(idle.min(head).min(write_stall));
@@ -136,8 +138,8 @@ impl Watch {
         self.enter_at(phase, self.now());
     }
 
-    /// Enters `phase` at `now`. Reading the clock is most of the cost of entering a phase, so a
-    /// caller passes a time that it already has if that is right to the millisecond.
+    /// Enters `phase` at `now`. Reading the clock is most of the cost of entering a phase. So a
+    /// caller that already has the time, exact to about a millisecond, passes it.
     fn enter_at(&self, phase: Phase, now: u64) {
         let time = match phase {
             Phase::Idle => self.times.idle,
@@ -183,7 +185,8 @@ impl Watch {
         }
     }
 
-    /// Enters [`Phase::Idle`]: hyper flushes once the whole answer is written.
+    /// Enters [`Phase::Idle`] if an answer was being written: a completed flush means that hyper
+    /// has written the whole answer.
     pub(super) fn on_flushed(&self) {
         if self.phase() == Phase::Writing {
             self.enter_at(Phase::Idle, self.since.load(Ordering::Relaxed));

@@ -46,7 +46,7 @@ pub(super) fn check(
     }
 }
 
-/// Requires exactly one valid `Host` (RFC 9112, section 3.2), which HTTP/1.0 may leave out.
+/// Requires exactly one valid `Host` (RFC 9112, section 3.2); an HTTP/1.0 request may have none.
 fn check_host(request: &request::Parts) -> Result<(), Cause> {
     let mut hosts = request.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {

@@ -164,7 +164,8 @@ impl Service {
     }
 }
 
-/// The method, cut to [`METHOD_BYTES`]: a client may invent one that is as long as a head may be.
+/// The first [`METHOD_BYTES`] of the method: a client may send a method as long as the limit of the
+/// head.
 fn method_excerpt(method: &Method) -> &str {
     let method = method.as_str();
     // A method is ASCII (RFC 9110, section 5.6.2), so `None` means that it is shorter.

@@ -55,8 +55,8 @@ pub(super) fn echo_client_headers(request: &HeaderMap, response: &mut HeaderMap)
     }
 }
 
-/// Whether the connection must close after this refusal: the next bytes on it may be the rest of
-/// the refused message instead of a new request.
+/// Whether the connection must close after this refusal, since the next bytes may belong to the
+/// refused request and not to a new one.
 fn leaves_bytes_unread(cause: Cause) -> bool {
     matches!(
         cause,
