@@ -1,4 +1,4 @@
-//! The time of a signature, and of the way to it.
+//! Measures a signature alone and through the signing queue.
 //!
 //! For each key size: ring alone, ring as the server calls it, and the whole way through the
 //! signing queue to a signing thread and back. The first is the reference.

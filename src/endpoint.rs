@@ -1,5 +1,5 @@
 //! The endpoints. Each authenticates the client where that is required, applies the rules of
-//! `oauth` and returns values. They know no HTTP library and no dialect.
+//! `oauth` and returns values. The code depends on no HTTP library and no dialect.
 
 pub mod authentication;
 pub mod confirmation;
@@ -45,7 +45,7 @@ pub struct Context {
     pub decoy_key: DecoyKey,
     /// How often and when each secret was used.
     pub secret_uses: SecretUses,
-    /// Why the last reload was refused; `None` if it was not.
+    /// Why the last reload was refused; `None` if it succeeded or there was none.
     pub reload_fault: ArcSwapOption<String>,
     /// The revoked tokens.
     pub revocations: Revocations,
@@ -57,7 +57,8 @@ pub struct Context {
     pub clock: Clock,
     /// Counts accepted client assertions by the form of their audience.
     pub assertion_audiences: AssertionAudiences,
-    /// How many Basic pairs were right as sent and not form-decoded.
+    /// How many Basic pairs authenticated a client without form-decoding, although decoding would
+    /// have changed them or failed.
     pub raw_pairs: AtomicU64,
     /// The budgets for failed attempts at client authentication.
     pub throttle: Throttle,
@@ -87,7 +88,7 @@ impl Context {
         self.nonces.get().filter(|_| snapshot.config.live.dpop_nonce)
     }
 
-    /// Creates the state that a snapshot under `config` needs.
+    /// Creates the generator of DPoP nonces, if `config` requires nonces and there is none yet.
     ///
     /// # Errors
     ///

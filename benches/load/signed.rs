@@ -87,7 +87,7 @@ fn assertion(signer: &Signer, number: u64, now: u64, url: &str) -> Result<String
     ))
 }
 
-/// A header field's value (RFC 9449, section 4.2).
+/// A DPoP proof: the value of the `DPoP` header field (RFC 9449, section 4.2).
 fn proof(signer: &Signer, number: u64, now: u64, url: &str) -> Result<String, Box<dyn Error>> {
     let header = json!({ "alg": "ES256", "typ": "dpop+jwt", "jwk": signer.jwk() });
     let jti = format!("{now}-{number}");

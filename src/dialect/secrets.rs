@@ -40,7 +40,7 @@ pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
 }
 
 /// Adds the text after the scheme and, if it is a Basic pair in any alphabet of base64, the pair's
-/// second half, as sent and form-decoded.
+/// password, raw and form-decoded.
 fn push_credentials(value: &[u8], secrets: &mut Vec<Secret>) {
     let behind = value.iter().position(u8::is_ascii_whitespace).map_or(value, |at| &value[at..]);
     let credentials = behind.trim_ascii();

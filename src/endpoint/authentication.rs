@@ -25,8 +25,10 @@ use crate::store::replay::Owner;
 use crate::store::snapshot::Snapshot;
 use crate::store::throttle::Attempt;
 
-/// Returns the registered client that `credentials` prove. `endpoint` is the path that was called,
-/// below the issuer's; its URL is one of the accepted audiences of an assertion.
+/// Authenticates the client that `credentials` name, and returns its registration. `endpoint` is
+/// the called path, relative to the issuer. With
+/// [`AssertionAudience::Endpoint`](crate::config::AssertionAudience::Endpoint), an assertion may
+/// have its URL as the audience.
 ///
 /// # Errors
 ///
@@ -43,7 +45,8 @@ pub async fn authenticate<'s>(
         let proven = pin!(only.claim.prove(context, &mut only.attempt)).await;
         return only.settle(proven);
     };
-    // Boxed: this is rare, and would make the future of every other request larger.
+    // Boxed, because two readings are rare, and the unboxed future would enlarge the future of
+    // every request.
     Box::pin(prove_either(context, begin(credentials), begin(raw))).await
 }
 
@@ -70,15 +73,16 @@ async fn prove_either<'s>(
 
 /// Tries two readings of the same pair in turn, and charges each to the client that it names.
 ///
-/// If the second is right, the charge for the first is returned, unless the first names another
-/// registered client: otherwise a client could guess the other's secrets for free, with pairs whose
-/// second reading is its own id and secret.
+/// If the second is right, the charge for the first is returned. It is kept if the first names
+/// another registered client: otherwise a client could guess that client's secrets for free, with
+/// pairs whose second reading is its own id and secret.
 async fn prove_in_turn<'s>(
     [mut first, mut second]: [Try<'_, 's>; 2],
 ) -> Result<&'s Client, Refused<'s>> {
     let cause = match first.prove().await {
         Err(cause) if cause.retry_after().is_none() => cause,
-        // Right, or refused for lack of budget or capacity: the second reading would only add load.
+        // The first reading is right, or was refused for lack of budget or capacity. In the second
+        // case, the other reading would only add load.
         proven => return first.settle(proven),
     };
     let wrong = first.refused(cause);
@@ -88,12 +92,13 @@ async fn prove_in_turn<'s>(
     match second.settle(proven) {
         Ok(client) => {
             if first.claim.registered.is_none_or(|named| named.id == client.id) {
-                // Charged above, so this cannot be refused.
+                // This cannot fail, because the attempt was charged above.
                 let _ = first.attempt.was_no_guess(Clock::instant());
             }
             Ok(client)
         }
-        // Report the reading that names a registered client, if one does.
+        // Both readings were refused. Report the first, unless only the second names a registered
+        // client.
         Err(Refused { cause: Cause::UnknownClient | Cause::WrongSecret, client_id, .. })
             if wrong.client_id.is_some() || client_id.is_none() =>
         {
@@ -112,7 +117,7 @@ struct Try<'c, 's> {
 }
 
 impl<'c, 's> Try<'c, 's> {
-    /// Begins an attempt if the failure budgets have room for it. Verifies nothing yet.
+    /// Begins an attempt if the failure budgets are not exhausted. Verifies nothing yet.
     fn begin(
         context: &'c Context,
         snapshot: &'s Snapshot,
@@ -127,8 +132,8 @@ impl<'c, 's> Try<'c, 's> {
             registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
         let (network, limits) = (credentials.network(), &snapshot.config.live.failures);
         let claim = Claim { snapshot, credentials, registered, decoy, endpoint };
-        // Serves as the current time until the first wait: a later time could only find fuller
-        // budgets.
+        // `begin` is used as the current time until the attempt is charged: the budgets refill with
+        // time, so a later time could only find them fuller.
         let begin = Clock::instant();
         let is_active = registered.is_some_and(|client| client.enabled);
         let throttle = &context.throttle;
@@ -143,7 +148,7 @@ impl<'c, 's> Try<'c, 's> {
         pin!(self.claim.prove(self.context, &mut self.attempt)).await
     }
 
-    /// Ends the attempt: keeps, takes or returns its charge, depending on what was `proven`.
+    /// Ends the attempt: keeps, takes or returns its charge, depending on the result `proven`.
     fn settle(self, proven: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
         let Self { context, claim, attempt, begin } = self;
         let now = if attempt.has_paid() { Clock::instant() } else { begin };
@@ -166,22 +171,23 @@ impl<'c, 's> Try<'c, 's> {
     }
 }
 
-/// The client that a request claims to be, and what is needed to verify that.
+/// The client id that a request presents, and what is needed to authenticate the client.
 struct Claim<'c, 's> {
     snapshot: &'s Snapshot,
     credentials: &'c Credentials<'c>,
     /// The registered client of the claimed id.
     registered: Option<&'s Client>,
-    /// For an id that is not registered: the kind of client whose work is imitated.
+    /// For an id that is not registered: the kind of client whose authentication cost is imitated.
     decoy: Option<&'s Kind>,
-    /// The path that was called, below the issuer's.
+    /// The called path, relative to the issuer.
     endpoint: &'c str,
 }
 
 impl<'s> Claim<'_, 's> {
     fn refused(&self, context: &Context, cause: Cause) -> Refused<'s> {
         if self.registered.is_some() {
-            // `begin` has done this for an unknown id; a refusal must take the same time for both.
+            // `begin` has done this already for an unknown id. The refusal of a known id must take
+            // the same time.
             black_box(self.snapshot.decoys.kind(&context.decoy_key, self.credentials.client_id()));
         }
         Refused { cause, client_id: self.registered.map(|client| &*client.id), named: None }
@@ -233,7 +239,7 @@ impl<'s> Claim<'_, 's> {
         Ok(verified.client)
     }
 
-    /// Finds the current secret with a slow hash for which `given` is cached as right.
+    /// Finds the client's current secret whose slow hash is cached as matching `given`.
     fn find_cached(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
         let client_id = self.credentials.client_id();
         self.registered?.secrets.iter().find(|secret| {
@@ -261,8 +267,8 @@ impl<'s> Claim<'_, 's> {
         given.is_some_and(|given| self.find_cached(context, given, now).is_some())
     }
 
-    /// Finds the secret with a slow hash that was given. For an unknown client, computes the hashes
-    /// of its decoy.
+    /// Finds the client's secret whose slow hash matches `given`; a current one is preferred. For
+    /// an unknown client, computes the hashes of its decoy.
     async fn find_slow_secret(
         &self,
         context: &Context,
@@ -274,7 +280,8 @@ impl<'s> Claim<'_, 's> {
         let (is_known, pair) = (attempt.is_known(), attempt.pair());
         let is_shared = self.credentials.network().is_shared();
         // The password queue is shared out among sources. A known client is one source across all
-        // networks. Otherwise, the source is the network or, if clients share it, the client there.
+        // networks. Otherwise, the source is the network or, on a shared network, the client at
+        // that network.
         let source = match (is_known, is_shared) {
             (true, _) => attempt.client_key(client_id),
             (false, true) => pair,
@@ -283,7 +290,8 @@ impl<'s> Claim<'_, 's> {
         let shared_network = is_shared.then(|| attempt.network_key());
         let turn = Turn { source, shared_network, is_known };
         let compare = |hash: &'s Arc<PasswordHash>| Comparison { client_id, hash, secret: given };
-        // Before the loop: no hash of another secret is computed if this one is cached.
+        // The cache is checked before the loop, so that no hash is computed if one of the secrets
+        // is cached.
         if let Some(secret) = self.find_cached(context, given, now) {
             return Ok(Some(secret));
         }

@@ -32,8 +32,8 @@ pub struct Introspection {
 /// Returns the claims of `token`, and the client that called `endpoint`.
 ///
 /// The claims are `None` if the token is not active, and also if it is neither the client's own nor
-/// for an audience that the client is registered to introspect. If these cases differed, a client
-/// could test tokens that it has found (RFC 7662, section 4).
+/// for an audience that the client is registered to introspect. If the answers to these cases
+/// differed, a client could test whether tokens that it has found are valid (RFC 7662, section 4).
 ///
 /// # Errors
 ///
@@ -67,7 +67,7 @@ pub async fn introspect<'s>(
             token_type: if is_proven { "DPoP" } else { "Bearer" },
             exp: claims.exp,
             iat: signed.issued_at(),
-            // RFC 9068, section 2.2: for the client credentials grant, the client.
+            // In the client credentials grant, the subject is the client (RFC 9068, section 2.2).
             sub: claims.sub.as_ref().unwrap_or(&claims.client_id).clone(),
             aud: claims.aud.clone().unwrap_or_else(client_audience),
             iss: claims.iss.as_deref().unwrap_or(issuer).to_owned(),

@@ -10,13 +10,13 @@ use crate::oauth::client::AuthMethod;
 use crate::oauth::grant::CLIENT_CREDENTIALS;
 use crate::store::snapshot::Snapshot;
 
-/// The path of the token endpoint, below the issuer's.
+/// The path of the token endpoint, relative to the issuer.
 pub const TOKEN_PATH: &str = "/connect/token";
-/// The path of the introspection endpoint, below the issuer's.
+/// The path of the introspection endpoint, relative to the issuer.
 pub const INTROSPECTION_PATH: &str = "/connect/introspect";
-/// The path of the revocation endpoint, below the issuer's.
+/// The path of the revocation endpoint, relative to the issuer.
 pub const REVOCATION_PATH: &str = "/connect/revocation";
-/// The path of the key set, below the issuer's.
+/// The path of the key set, relative to the issuer.
 pub const JWKS_PATH: &str = "/.well-known/openid-configuration/jwks";
 
 /// A public document, with its entity tag and lifetime for caches.

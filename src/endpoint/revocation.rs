@@ -26,8 +26,8 @@ pub async fn revoke<'s>(
     let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
     let now = context.clock.unix_seconds();
     let known = signed(context, snapshot, token, now).ok();
-    // Not `current`, which refuses the tokens of a disabled client and those before their `nbf`:
-    // they may become valid later.
+    // `current` is not used here. It refuses the tokens of a disabled client and those before their
+    // `nbf`, and these may become valid later.
     let Some(known) = known.filter(|known| known.token.claims.exp > now) else {
         return Ok(&client.id);
     };

@@ -2,8 +2,8 @@
 //!
 //! The record of uses is lost at a restart, so a value that was signed before the start is refused.
 //! If a client's clock is ahead, however, a value that was used before the restart may say that it
-//! was signed after the start. So the use of a value that was signed in the future is also written
-//! to disk.
+//! was signed after the start. So the use of a value whose signing time is in the future is also
+//! written to disk.
 
 use crate::endpoint::Context;
 use crate::oauth::error::Cause;
@@ -23,13 +23,13 @@ pub struct SingleUse<'a> {
     pub until: u64,
 }
 
-/// Uses up the value at `now` (Unix seconds). Of concurrent calls for one value, exactly one
-/// succeeds.
+/// Records at `now` (Unix seconds) that the value is used. Of concurrent calls for one value,
+/// exactly one succeeds.
 ///
 /// # Errors
 ///
-/// `replayed` if the value was used before, `forgotten` if that is no longer known, or the
-/// [`Cause`] why the use cannot be recorded.
+/// `replayed` if the value was used before, `forgotten` if the record of its use may have been
+/// dropped, or the [`Cause`] for which the use cannot be recorded.
 pub async fn use_up(
     context: &Context,
     single_use: SingleUse<'_>,
@@ -42,7 +42,8 @@ pub async fn use_up(
     if context.revocations.contains(&on_disk) {
         return Err(replayed);
     }
-    // Uses fill at most half of the revocation list; the rest is for revocations.
+    // Uses are added only while the revocation list is less than half full: the rest is for
+    // revocations.
     if signed_at > now && !context.revocations.has_much_room() {
         return Err(Cause::ReplayGuardFull);
     }

@@ -29,7 +29,7 @@ use crate::telemetry::excerpt::named;
 /// A token request, independent of its dialect.
 #[derive(Debug)]
 pub struct TokenRequest<'a> {
-    /// The path that was called, below the issuer's.
+    /// The called path, relative to the issuer.
     pub endpoint: &'a str,
     /// The client authentication.
     pub credentials: Credentials<'a>,
@@ -39,7 +39,8 @@ pub struct TokenRequest<'a> {
     pub dpop: DpopHeader<'a>,
     /// The requested grant.
     pub grant: GrantRequest<'a>,
-    /// The request's Content-Type, in dialects that allow each client only the registered one.
+    /// The request's Content-Type; `None` in a dialect that does not compare it with the client's
+    /// registered one.
     pub content_type: Option<ContentType>,
     /// The token profile of the dialect, which the client's registration may override.
     pub profile: TokenProfile,
@@ -54,7 +55,7 @@ pub struct Issued<'r, 's> {
     pub buffer: Vec<u8>,
     /// The granted scope.
     pub scope: Cow<'r, str>,
-    /// Seconds from now to the token's end.
+    /// Seconds until the token expires.
     pub lifetime: u32,
     /// The token's `exp`, in Unix seconds.
     pub expires_at: u64,
@@ -79,7 +80,7 @@ pub struct Granted {
     pub scope: Box<str>,
     /// The token's audience.
     pub audience: Box<[Box<str>]>,
-    /// Seconds from now to the token's end.
+    /// Seconds until the token expires.
     pub lifetime: u32,
 }
 
@@ -123,7 +124,7 @@ pub struct Phases {
 /// A request that was served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served<'s> {
-    /// The client; empty at endpoints without client authentication or a token.
+    /// The client; empty at endpoints that neither authenticate a client nor validate a token.
     pub client_id: &'s str,
     /// Whether a token was reused.
     pub is_reused: bool,
@@ -134,7 +135,7 @@ pub struct Served<'s> {
 }
 
 impl<'s> Served<'s> {
-    /// A request of this client that issued no token.
+    /// A served request of this client for which no token was issued.
     pub fn to(client_id: &'s str) -> Self {
         Self { client_id, ..Self::default() }
     }
@@ -145,8 +146,8 @@ impl<'s> Served<'s> {
 pub struct Refused<'s> {
     /// Why the request was refused.
     pub cause: Cause,
-    /// The registered client that the request claims to be, authenticated or not. Never text from
-    /// the request, which may be a secret in the wrong field.
+    /// The registered client that the request names, authenticated or not. Never text from the
+    /// request, which may be a secret in the wrong field.
     pub client_id: Option<&'s str>,
     /// The part of the request to log: the path that was not found, or the refused scope.
     pub named: Option<Box<str>>,
@@ -289,7 +290,8 @@ fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> O
 /// Mints a `vision` token that is not revoked, and returns its lifetime in seconds.
 ///
 /// A `vision` token has no `jti`, so all that are minted for one grant in the same second are
-/// equal, and revoking one revokes all. A further one gets a lifetime that is a second shorter.
+/// equal, and revoking one revokes all. If that token has been revoked, the next one gets a
+/// lifetime that is one second shorter, so that it differs.
 fn mint_unrevoked(
     context: &Context,
     grant: &Grant<'_>,
@@ -311,8 +313,8 @@ fn mint_unrevoked(
 }
 
 /// Whether a token that is about to be issued was issued before and then revoked. That is possible
-/// only for a `vision` token: any other new token has a new `jti`, and revoking a token clears its
-/// client's tokens for reuse.
+/// only for a `vision` token. With the other profile, a new token has a new `jti`, and a reused one
+/// cannot be revoked: revoking a token clears its client's tokens for reuse.
 fn is_revoked(
     context: &Context,
     profile: TokenProfile,

@@ -37,7 +37,7 @@ pub struct Validated<'s> {
 ///
 /// # Errors
 ///
-/// [`Refused`]; the challenge follows from its cause.
+/// [`Refused`]. Its cause determines the `WWW-Authenticate` challenge.
 pub fn bearer<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -75,8 +75,8 @@ pub fn bearer<'s>(
     })
 }
 
-/// Returns whether `token` is valid and was issued to the client that called `endpoint`, and that
-/// client.
+/// Authenticates the client that called `endpoint`. Returns whether `token` is a valid bearer token
+/// that was issued to this client, and the client's id.
 ///
 /// # Errors
 ///
@@ -93,7 +93,7 @@ pub async fn own_token<'s>(
     Ok((valid, &client.id))
 }
 
-/// A token with a valid signature of ours, and the client that it was issued to.
+/// A token with a valid signature by a key of the issuer, and the client that it was issued to.
 pub(super) struct Signed<'s> {
     pub(super) token: Arc<VerifiedToken>,
     pub(super) client: &'s Client,
@@ -107,7 +107,8 @@ impl Signed<'_> {
         iat.unwrap_or_else(|| exp.saturating_sub(self.client.token_lifetime.into()))
     }
 
-    /// Whether the token has this `audience`. Without an `aud`, it has those of its client.
+    /// Whether the token has this `audience`. A token without an `aud` has its client's audiences
+    /// or, if the client has none, the issuer.
     pub(super) fn is_for(&self, audience: &str, issuer: &str) -> bool {
         match &self.token.claims.aud {
             Some(named) => named.contains(audience),
@@ -158,8 +159,8 @@ pub(super) fn current<'s>(
     Ok(signed)
 }
 
-/// Verifies that the token is [`current`] and is a bearer token: one that is bound to a key or a
-/// certificate is not (RFC 7800).
+/// Verifies that the token is [`current`] and is a bearer token, that is, not bound to a key or a
+/// certificate (RFC 7800).
 fn unbound<'s>(
     context: &Context,
     snapshot: &'s Snapshot,

@@ -1,17 +1,18 @@
 //! Admission: how many tokens may wait for a signature.
 //!
-//! An admitted token should wait no longer than a full queue takes if the signing threads have their
-//! processors to themselves. They rarely do: the event loop has priority, and under overload it is busy
-//! refusing requests. The same queue then takes two or three times as long. So the threads measure the
-//! share of the time that they run while tokens wait, and the limit is the capacity times the square
-//! of that share. The share itself would be the right factor if every token waited for the average
-//! time; the square allows for its variation, which grows as the share falls.
+//! An admitted token should wait at most as long as the signing threads need for a full queue when
+//! no other thread uses their processors. But other threads usually do: the event loop has
+//! priority, and under overload it is busy refusing requests. The same queue then takes two or
+//! three times as long. So each signing thread measures its share of processor time: the part of
+//! the time during which it runs while tokens wait. The limit is the capacity times the square of
+//! the average share. The share itself would be the right factor if every token waited equally
+//! long. The square allows for the variation of the waiting time, which grows as the share falls.
 
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 
-/// The limit that all signing threads share.
+/// The limit for all signing threads together.
 pub(super) struct Admission {
     capacity: usize,
     /// The share of each thread, in thousandths; `None` until it has been busy for some time.
@@ -31,8 +32,9 @@ impl Admission {
         self.limit
     }
 
-    /// Records a share that a thread has measured. Single measurements vary, most of all when the whole
-    /// machine stands still for a moment, so each one after the first counts for a quarter.
+    /// Records a share that a thread has measured. Single measurements vary, most of all when the
+    /// whole machine stands still for a moment, so they are smoothed: each one after the first has
+    /// a weight of one quarter.
     pub(super) fn record(&mut self, thread: usize, share: usize) {
         let share = share.min(WHOLE);
         self.shares[thread] =
@@ -72,8 +74,9 @@ impl Window {
         Self { since: Clock::instant(), ran: Clock::thread_time(), length }
     }
 
-    /// The share of the time that this thread ran, in thousandths, if the window is over; the next
-    /// window then begins. All of it on systems that do not measure it.
+    /// If the window is over, returns the part of it during which this thread ran, in thousandths,
+    /// and begins the next window. Returns [`WHOLE`] on systems that do not report a thread's CPU
+    /// time.
     pub(super) fn end(&mut self) -> Option<usize> {
         let took = Clock::instant().duration_since(self.since);
         if took < self.length {
@@ -88,17 +91,17 @@ impl Window {
 
 const WHOLE: usize = 1000;
 
-/// The share of a thread that has measured none: its square is one half.
+/// The share that is assumed for a thread that has measured none. Its square is one half.
 const UNKNOWN: usize = 708;
 
-/// The limit is never below the capacity divided by this: otherwise a short delay would refuse honest
-/// clients.
+/// The limit is never below the capacity divided by this number: otherwise requests would be
+/// refused after a short delay, without overload.
 const LEAST: usize = 4;
 
 /// Short, because the tokens that are admitted during the first window wait longest.
 const FIRST: Duration = Duration::from_millis(4);
 
-/// Several time slices of the other threads on the processor.
+/// Long enough for several time slices of the other threads on the processor.
 const NEXT: Duration = Duration::from_millis(10);
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub struct Signed {
 /// Why there is no signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignError {
-    /// As many tokens wait as are admitted: back-pressure.
+    /// The number of waiting tokens has reached the limit of admission.
     QueueFull,
     /// The library returned an error, or the signing thread panicked.
     Failed,
@@ -50,18 +50,19 @@ impl Outboxes {
         Self((0..event_loops).map(|_| Outbox::default()).collect())
     }
 
-    /// A channel for one result, whose receiver is awaited on this thread.
+    /// A oneshot channel whose receiver is awaited on this thread.
     pub(super) fn channel(&self) -> (Sender, Receiver<'_>) {
         self.channel_to(number_of_this_thread() % self.0.len())
     }
 
-    /// A channel for one result, whose receiver is awaited on this event loop.
+    /// A oneshot channel whose receiver is awaited on this event loop.
     pub(super) fn channel_to(&self, event_loop: usize) -> (Sender, Receiver<'_>) {
         let slot = Arc::new(Slot { state: Mutex::new(State::Waiting(None)), event_loop });
         (Sender(Arc::clone(&slot)), Receiver { slot, outbox: &self.0[event_loop] })
     }
 
-    /// Wakes one future on each event loop, which will wake the others. Empties `completions`.
+    /// On each event loop, wakes one of the futures of `completions`. That future will wake the
+    /// others. Empties `completions`.
     pub(super) fn wake(&self, completions: &mut Vec<Completion>) {
         for (index, outbox) in self.0.iter().enumerate() {
             outbox.wake_one(completions.extract_if(.., |it| it.slot.event_loop == index));
@@ -93,7 +94,7 @@ impl Outbox {
         }
     }
 
-    /// Valid even if a thread panicked with the lock: each statement leaves it valid.
+    /// Ignores poisoning: the data is valid between any two statements.
     fn completions(&self) -> MutexGuard<'_, Vec<Completion>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,8 +148,8 @@ impl Slot {
     }
 }
 
-/// Sends one result. If it is dropped without, it sends [`SignError::Failed`], so that a panic of the
-/// signing thread leaves no future waiting.
+/// Sends one result. If it is dropped before it has sent one, it sends [`SignError::Failed`], so
+/// that a panic of the signing thread leaves no future waiting.
 pub(super) struct Sender(Arc<Slot>);
 
 impl Sender {

@@ -29,7 +29,7 @@ impl Job {
 
 /// The queues of all event loops.
 pub(super) struct Queue {
-    /// One queue for each event loop, in order of arrival.
+    /// One queue for each event loop; its jobs are in order of arrival.
     jobs: Vec<VecDeque<Job>>,
     length: usize,
 }
@@ -58,8 +58,9 @@ impl Queue {
         Some(job)
     }
 
-    /// Takes a batch of tokens that are signed with `key` into `taken`, and returns whether it did. It
-    /// does if there are at least `least` of them, and the next token is one of them.
+    /// Moves a batch of tokens that are to be signed with `key` to `taken`, and returns whether it
+    /// did. It does so only if a batch of at least `least` tokens can be taken from the fronts of
+    /// the queues, and if the token that [`Queue::take_first`] would take is one of them.
     pub(super) fn take_batch(
         &mut self,
         event_loop: usize,
@@ -90,7 +91,8 @@ impl Queue {
         true
     }
 
-    /// The event loops in the order in which this thread takes from them.
+    /// The indices of all event loops, `event_loop` first: the order in which the thread of
+    /// `event_loop` takes tokens from their queues.
     fn in_turn(&self, event_loop: usize) -> impl Iterator<Item = usize> + use<> {
         let count = self.jobs.len();
         (0..count).map(move |step| (event_loop + step) % count)

@@ -10,10 +10,10 @@
 //! returned, and the message as it came in. Raising to `e` permutes the residues and `s < n`, so only
 //! the one right signature passes.
 //!
-//! A fault in a residue, a table, an exponent, a half, the recombination or the key can therefore only
-//! make a lane fail. A fault in a prime that is used both to sign and to check could pass, so the check
-//! has its own copy of each, made before the key was compared with `n`. [`BatchKey::agrees_with`] finds
-//! faults from before that copy.
+//! Therefore a fault in a residue, a table, an exponent, `sp`, `sq`, the recombination or the key
+//! can do no more than make lanes fail. A fault in a prime that is used both to sign and to check
+//! could pass, so the check has its own copy of each, made before the key was compared with `n`.
+//! [`BatchKey::agrees_with`] finds faults from before that copy.
 //!
 //! # What is wiped
 //!
@@ -124,10 +124,11 @@ impl<const L: usize> PrivateKey<L> {
 
 /// Sets `power` to `message^exponent mod prime`, below the prime.
 ///
-/// Windows of fixed width, from the top: every exponent of the prime's length takes the same squares,
-/// products and table reads. One prime after the other: the tables of both (20 KiB each for primes of
-/// 1024 bits) would fill the first-level cache, and the processor overlaps the last carries of a
-/// square with the first multiplications of the next one anyway.
+/// Windows of fixed width, from the top: every exponent of the prime's length takes the same
+/// squares, products and table reads. The primes are processed one after the other and not
+/// interleaved: the tables of both (20 KiB each for primes of 1024 bits) would fill the first-level
+/// cache, and even without interleaving the processor overlaps the last carries of a square with
+/// the first multiplications of the next one.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
 fn power<const L: usize, const D: usize>(
@@ -197,8 +198,9 @@ fn check<const L: usize, const D: usize>(
     }
     power = modulus.canonical(&power);
     let mut expected = enter(&modulus, message);
-    // Below 6 times the prime, so that out of the Montgomery domain it is at most the prime. If the
-    // two are equal it is 0 or the prime, and `canonical` makes both 0.
+    // `difference` is below 6 times the prime, so out of the Montgomery domain it is at most the
+    // prime. If `expected` and `power` are equal modulo the prime, it is 0 or the prime there, and
+    // `canonical` reduces both to 0.
     let mut difference = modulus.difference(&expected, &power);
     let mut left = modulus.leave(&difference);
     let equal = equal(&modulus.canonical(&left), &[lanes::zero(); L]);
@@ -224,7 +226,7 @@ fn digit<const L: usize>(exponent: &[u64; L], window: usize) -> u64 {
     (exponent[limb] >> shift | high << (52 - shift)) & ((1 << WINDOW_BITS) - 1)
 }
 
-/// Eight numbers into the lanes of vectors.
+/// Copies eight numbers into the lanes of vectors.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 fn gather<const D: usize>(numbers: &[[u64; D]; BATCH]) -> [Lanes; D] {
     let mut lanes = [lanes::zero(); D];
@@ -234,7 +236,8 @@ fn gather<const D: usize>(numbers: &[[u64; D]; BATCH]) -> [Lanes; D] {
     lanes
 }
 
-/// Eight numbers out of the lanes of vectors: the low 52 bits of each limb, as the check has read them.
+/// Copies eight numbers out of the lanes of vectors: of each limb the low 52 bits, which are the
+/// bits that the check has read.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 fn scatter<const D: usize>(lanes: &[Lanes; D]) -> [[u64; D]; BATCH] {
     let (mut numbers, mask) = ([[0; D]; BATCH], lanes::splat(LIMB_MASK as i64));

@@ -1,8 +1,8 @@
-//! Bits that tests flip on the way of a batch.
+//! Fault injection: tests flip a bit while a batch is computed.
 
 use crate::lanes::Lanes;
 
-/// Numbers that a fault can strike.
+/// The numbers in which a test can flip a bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// The message modulo a prime.
@@ -32,8 +32,8 @@ pub(crate) mod armed {
     use super::{Lanes, Place};
     use crate::{BATCH, lanes};
 
-    /// Flips `bit` of limb `limb` in `lane` when the number passes `place` for the `pass`th time,
-    /// counted from 0.
+    /// Flips `bit` of limb `limb` in `lane` when `place` is reached for the `pass`th time, counted
+    /// from 0.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Fault {
         pub(crate) place: Place,

@@ -8,9 +8,9 @@
 //!
 //! A kernel should compile to little more than its multiplications. These measures achieve that:
 //!
-//! * Macros unroll rows and columns. Loops are unrolled as well, but late, after the compiler has moved
-//!   code within them. With constant column numbers from the start, the accumulators are registers, and
-//!   the shift by one limb after each row is only a renaming.
+//! * Macros unroll rows and columns. The compiler unrolls loops as well, but only after it has
+//!   moved code within them. With constant column numbers from the start, the accumulators are
+//!   registers, and the shift by one limb after each row is only a renaming.
 //! * The limbs that a pass reads are in [`Cell`]s, and `end_pass!` stands between passes. Otherwise the
 //!   compiler would load each limb once, early, for all passes, and spill accumulators.
 //! * The first steps of the next pair of rows run between the passes of this pair, because they take
@@ -55,7 +55,8 @@ macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => { $( { const $row: usize = $number; $body } )* };
 }
 
-/// The same as a loop: it would take the compiler a quarter of an hour to unroll plain code.
+/// The same macro, but it makes a loop: the compiler would need a quarter of an hour for unrolled
+/// plain code.
 #[cfg(feature = "portable")]
 macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => {
@@ -131,7 +132,8 @@ macro_rules! urgent {
     };
 }
 
-/// Adds the remaining halves from limbs 1 to 3 of `$x`, which belong to the columns above that.
+/// Adds the remaining halves from limbs 1 to 3 of `$x`, which belong to columns `$row + 2` to `$row
+/// + 4`.
 macro_rules! soon {
     ($acc:ident, $x:ident, $digits:ident, $row:expr) => {
         high!($acc[$row + 2], $x[1], $digits[$row]);
@@ -184,9 +186,9 @@ macro_rules! begin_reduction {
 /// All rows of a reduction, after `begin_reduction!` for rows 0 and 1. Each pair of rows runs the steps
 /// of `begin_reduction!` for the next pair.
 ///
-/// `$bring!(step, row)` is called with steps 0 to 3. It must load columns `row + $w` and `row + $w + 1`,
-/// to which no earlier row adds: by step 2 for 15 limbs, by step 3 for 20. The multipliers of both rows
-/// are known then.
+/// `$bring!(step, row)` is called for each pair of rows with steps 0 to 3. By step 2 for 15 limbs,
+/// and by step 3 for 20, it must have loaded columns `row + $w` and `row + $w + 1`, to which no
+/// earlier row adds. When it is called, the multipliers of both rows have been computed.
 ///
 /// `$finish!([..])` is called with the columns that are complete, counted from column `$w`. In the last
 /// pair `row` is at least `$w - 2`, so limb `j` adds to no column below `$w + j - 2`: after limbs 4 to 7
@@ -257,9 +259,9 @@ macro_rules! begin_product {
     };
 }
 
-/// The rows of a Montgomery product's lowest window: row `i` adds `a * b[i]`, and the multiple `m[i]` of
-/// `n` that clears column `i`. `$bring!(row)` is called once for each pair of rows, and loads its two
-/// columns; `$finish` is as in `reduce!`.
+/// The rows of a Montgomery product's lowest window: row `i` adds `a * b[i]`, and the product `m[i]
+/// * n`, which makes the low 52 bits of column `i` zero. `$bring!(row)` is called once for each
+/// pair of rows, and loads its two columns; `$finish` is as in `reduce!`.
 macro_rules! product_low {
     ($acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $w:expr, $pairs:tt, $row:ident, $bring:ident, $finish:ident) => {
         begin_product!(1, $acc, $a, $b, $n, $k0, $m, 0, $w);
@@ -321,7 +323,7 @@ macro_rules! put_upper {
 /// them when it gets to them and stores them when they are complete.
 macro_rules! windows {
     ($product_low:ident, $product_high:ident, $reduce_low:ident, $reduce_high:ident, $w:literal, $pairs:tt) => {
-        /// Leaves the lower half of `t` undefined: it is not read again.
+        /// Does not store the lower half of the columns to `t`: it is not read again.
         #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
         #[inline(never)]
         pub(crate) fn $product_low(
@@ -366,7 +368,7 @@ macro_rules! windows {
             put_upper!(t, acc, $w, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19]);
         }
 
-        /// Leaves the lower half of `t` undefined: it is not read again.
+        /// Does not store the lower half of the columns to `t`: it is not read again.
         #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
         #[inline(never)]
         pub(crate) fn $reduce_low(

@@ -13,7 +13,8 @@ use crate::{BATCH, MAX_SIGNATURE_BYTES};
 const RSA_ENCRYPTION: pkcs8::ObjectIdentifier =
     pkcs8::ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// A key of each supported size, named by the bits of its modulus.
+/// A private key. There is one variant for each supported size, named after the bits of the
+/// modulus.
 pub(crate) enum Key {
     Rsa2048(Box<PrivateKey<20>>),
     Rsa3072(Box<PrivateKey<30>>),
@@ -115,10 +116,10 @@ impl<'a> Numbers<'a> {
         Ok(numbers)
     }
 
-    /// The key, if its numbers have the sizes and the relations that the arithmetic relies on:
-    /// `n = p q`, both primes odd and of half the modulus's length with the top bit set, and an odd
-    /// public exponent. The first batch shows whether the private exponents belong to it: with wrong
-    /// ones no signature passes the check.
+    /// The key, if its numbers have the sizes and the relations that the arithmetic relies on: `n =
+    /// p q`, both primes odd and of half the modulus's length with the top bit set, and an odd
+    /// public exponent. Whether the private exponents match the public one is not checked here: if
+    /// they do not, no signature passes the check.
     fn key<const L: usize, const D: usize>(&self, supported: Supported) -> Option<PrivateKey<L>> {
         let half = self.n.len() / 2;
         let is_odd_of_length = |number: &[u8], length: usize| {

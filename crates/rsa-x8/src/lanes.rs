@@ -1,7 +1,8 @@
 //! Vectors of eight 64-bit lanes: the only module that names the processor's instructions.
 //!
-//! Two forms have the same functions: [`avx512`] is the instructions themselves, [`portable`] is
-//! plain code in their place, for the memory checker. The feature `portable` chooses.
+//! There are two implementations of the same functions: [`avx512`] uses the instructions
+//! themselves, [`portable`] is plain code for the memory checker. The feature `portable` selects
+//! it.
 
 #[cfg(not(feature = "portable"))]
 mod avx512;

@@ -1,7 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
-// Where there are neither vectors nor plain code in their place, only `key/unsupported.rs` is compiled.
+// On architectures other than x86-64, without the feature `portable`, `key/unsupported.rs` takes
+// the place of `key`, and of the other modules only `encoding` is compiled.
 #[cfg(any(target_arch = "x86_64", feature = "portable"))]
 mod crt;
 mod encoding;
@@ -59,9 +60,10 @@ impl BatchKey {
         self.0.modulus_bytes()
     }
 
-    /// Signs the first [`BATCH`] of `messages` with RSASSA-PKCS1-v1_5 and SHA-256 (RFC 8017, section
-    /// 8.2.1). Signature `i` fills the first [`signature_bytes`](Self::signature_bytes) of
-    /// `signatures[i]`, and zeros the rest. Element `i` of the result says whether it is valid.
+    /// Signs the first [`BATCH`] of `messages` with RSASSA-PKCS1-v1_5 and SHA-256 (RFC 8017,
+    /// section 8.2.1). Signature `i` is written to the first
+    /// [`signature_bytes`](Self::signature_bytes) bytes of `signatures[i]`; the other bytes are set
+    /// to 0. Element `i` of the result says whether it is valid.
     ///
     /// Every signature is checked with the public exponent before it is written. If that fails, the
     /// hardware has computed wrongly: the signature is all zeros and marked `false`, and the message

@@ -16,9 +16,9 @@ const PRIME_BYTES: usize = 128;
 pub struct MarkedKey(PrivateKey<HALF>);
 
 impl MarkedKey {
-    /// Reads a key from its PKCS#8 document and makes it again from its secrets: the primes, the
-    /// exponents and the inverse, each after `mark` has marked its bytes. The memory checker itself
-    /// marks what is computed from them.
+    /// Reads a key from its PKCS#8 document. Calls `mark` on the bytes of each of its secrets (the
+    /// primes, the exponents and the inverse), and builds a second key from them. The memory
+    /// checker itself marks what is computed from marked bytes.
     ///
     /// Reading the document and checking the key's consistency are not part of the check.
     pub fn new(document: &[u8], mark: impl Fn(&mut [u8])) -> Option<Self> {

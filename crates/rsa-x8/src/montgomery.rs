@@ -7,9 +7,10 @@
 //!
 //! # Columns and carries
 //!
-//! IFMA multiplies the low 52 bits of two lanes and adds the low or the high 52 bits of the product to
-//! a third. A limb that is below 2^52 is called *normal*. A *column* is the sum of all such halves that
-//! have the same weight `2^(52 i)`; it has 12 bits of headroom, so carries can wait.
+//! IFMA multiplies the low 52 bits of two lanes and adds the low or the high 52 bits of the product
+//! to a third. A limb that is below 2^52 is called *normal*. A *column* is the sum of all these low
+//! and high halves of products that have the same weight `2^(52 i)`. It has 12 bits of headroom, so
+//! carries can be deferred.
 //!
 //! Let `L` be the number of limbs. A column of `a * b + m * n` is the sum of at most `L` low and `L`
 //! high halves of `a * b`, and as many of `m * n`: below `4 L * 2^52`. (The square forms each cross
@@ -21,19 +22,20 @@
 //!
 //! # Carries that round up
 //!
-//! Reducing column `i` adds `m * n[0]` to it, with `m = column * k0 mod 2^52` and `k0 = -1/n mod 2^52`.
-//! That makes its low 52 bits zero. So its carry is `column / 2^52` rounded up, and the low half of
-//! `m * n[0]` need not be computed.
+//! Reducing column `i` adds `m * n[0]` to it, with `m = column * k0 mod 2^52` and `k0 = -1/n mod
+//! 2^52`. That makes the column's low 52 bits zero. So the carry is the old `column / 2^52`,
+//! rounded up, and the low half of `m * n[0]` need not be computed.
 //!
 //! *Products.* The lower `L` columns start at `2^52 - 1` instead of 0. They hold `column + 2^52 - 1`, so
 //! that a plain shift rounds up. Modulo 2^52 they hold `column - 1`, so `m = k0 + (column - 1) * k0`:
 //! the multiplication that computes `m` adds to `k0` instead of 0.
 //!
-//! *Squares.* A square doubles its columns after the cross products, and their start with them: to
-//! `2^53 - 2`. If it were `2^53 - 1`, the shift would yield the carry plus 1. So each column has a
-//! deficit of 1, and passes on a surplus of 1: the surplus of column `i - 1` is exactly the deficit of
-//! column `i`. Column 0 has no column below it, so 1 is added to it. Column `L` starts at 0 and has no
-//! deficit, so 1 is subtracted from it.
+//! *Squares.* A square doubles its columns after the cross products have been added. This also
+//! doubles their start value, to `2^53 - 2`. With a start value of `2^53 - 1`, which is `2^52` more
+//! than in a product, the shift would yield the carry plus 1. The actual start value is 1 less, but
+//! each column receives from the column below it a carry that is 1 too large, and the two cancel.
+//! Column 0 has no column below it, so 1 is added to it. Column `L` starts at 0 and has no deficit,
+//! so 1 is subtracted from it.
 //!
 //! # Products without a final subtraction
 //!
@@ -60,8 +62,9 @@ use crate::kernels::{
 use crate::lanes::{self, Lanes};
 use crate::radix52::{LIMB_BITS, LIMB_MASK, ModulusLimbs};
 
-/// Carries once through `t`, whose value fits into `L` limbs; `carry` goes into the lowest. Columns
-/// may be negative: the shift is arithmetic.
+/// Propagates the carries through `t` once, from the lowest column to the highest, and adds `carry`
+/// to the lowest column. The value of `t` must fit into `L` limbs. Columns may be negative: the
+/// shift is arithmetic.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline]
 fn normalize<const L: usize>(t: &[Lanes; L], mut carry: Lanes) -> [Lanes; L] {
@@ -80,8 +83,9 @@ fn cells(limbs: &mut [Lanes]) -> &[Cell<Lanes>] {
     Cell::from_mut(limbs).as_slice_of_cells()
 }
 
-/// Bits of an exponent in one window. 5 would save a fifth of the products, but would double the table
-/// and what is copied from it. It is slower: that table fills nearly all of the first-level cache.
+/// Bits of an exponent in one window. Windows of 5 bits would save a fifth of the products, but
+/// would double the table and the number of entries that are read for each window. They are slower:
+/// the table then fills nearly all of the first-level cache.
 pub(crate) const WINDOW_BITS: usize = 4;
 
 /// The powers of a number from 0 on, one for each value of a window of the exponent.
@@ -190,8 +194,8 @@ impl<const L: usize> Modulus<L> {
         }
     }
 
-    /// Squares `x` once for each bit of a window, and copies entry `digit` of `table` to `chosen`. With
-    /// 20 limbs each square also goes through a quarter of the entries.
+    /// Squares `x` once for each bit of a window, and copies entry `digit` of `table` to `chosen`.
+    /// With 20 limbs, a quarter of the entries is read during each square.
     #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
     pub(crate) fn square_and_choose(
         &self,
@@ -406,7 +410,7 @@ fn one_of_four(four: &[Lanes; 4], masks: &[u8; 3]) -> Lanes {
     one
 }
 
-/// The masks of 1, 2 and 3.
+/// For each of 1, 2 and 3: the mask that says whether it equals the digit.
 fn masks(digit: u64) -> [u8; 3] {
     [1, 2, 3].map(|number| mask(number, digit))
 }

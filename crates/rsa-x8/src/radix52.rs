@@ -56,8 +56,9 @@ pub(crate) fn double<const L: usize>(x: &mut [u64; L], n: &[u64; L]) {
         reduced[i] = difference & LIMB_MASK;
         borrow = difference >> 63;
     }
-    // All ones if 2 x < n: the difference borrows, and no carry covers that. Opaque: otherwise the
-    // compiler sees that there are only two cases and branches on a secret.
+    // All ones if `2 x < n`: the subtraction has a borrow, and the doubling has no carry that
+    // cancels it. `black_box` hides the value: otherwise the compiler could see that it has only
+    // two cases, and branch on a secret.
     let keep = black_box((borrow & (carry ^ 1)).wrapping_neg());
     for i in 0..L {
         x[i] = (doubled[i] & keep) | (reduced[i] & !keep);
@@ -93,7 +94,8 @@ pub(crate) fn from_be_bytes<const L: usize>(bytes: &[u8]) -> [u64; L] {
     })
 }
 
-/// Fills `bytes` with a number in normal limbs, big-endian. Bits that do not fit are cut off at the top.
+/// Fills `bytes` with the number in big-endian order. All limbs must be below 2^52. Bits that do
+/// not fit are cut off at the top.
 pub(crate) fn to_be_bytes(limbs: &[u64], bytes: &mut [u8]) {
     for (place, bytes) in bytes.rchunks_mut(8).enumerate() {
         let (first, shift) = (place * 64 / LIMB_BITS as usize, place as u32 * 64 % LIMB_BITS);

@@ -1,7 +1,7 @@
 //! The comparison with ring can be scaled: `RSA_X8_KEYS` keys of each size sign `RSA_X8_MESSAGES`
-//! messages each. ring signs the first `RSA_X8_EQUAL` of them too, and the signatures must be equal.
-//! The others are only verified. That proves them equal as well: ring accepts no signature that is not
-//! below the modulus, and only one below it is valid.
+//! messages each. ring signs the first `RSA_X8_EQUAL` of them too, and the signatures must be
+//! equal. The others are only verified. That proves them equal as well: ring accepts only
+//! signatures below the modulus, and only one number below the modulus is a valid signature.
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};

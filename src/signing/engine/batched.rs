@@ -73,5 +73,5 @@ impl Batched {
     }
 }
 
-/// How often the trial at the start makes a batch and a single signature.
+/// How many batches and how many single signatures are timed for each key.
 const TRIALS: usize = 5;

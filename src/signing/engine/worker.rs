@@ -17,7 +17,7 @@ use crate::signing::completion::Completion;
 use crate::signing::queue::Job;
 use crate::signing::single::{MAX_SIGNATURE_BYTES, blinding};
 
-/// The key of the last single signature, with its batches if it has any.
+/// The key of the last single signature, and the same key for batches if it can sign them.
 type LastKey = (Arc<SigningKey>, Option<Arc<Batched>>);
 
 impl Shared {
@@ -194,7 +194,8 @@ pub(super) const GROUP: usize = 3 * BATCH;
 /// How many completions of single signatures are held back: fewer, because they take longer.
 const SINGLE_GROUP: usize = 8;
 
-/// Completions are held back while at least this number of tokens waits for each thread, or half as many
-/// as are admitted. Each token then waits long enough for a few more signatures not to matter, and all
-/// threads stay busy until the clients that are answered come back.
+/// Completions are held back while at least this number of tokens per thread waits, or half of the
+/// admission limit if that is less. Each token then waits so long anyway that the time of a few
+/// more signatures hardly matters, and all threads have enough work until the clients whose
+/// completions were held back send new requests.
 pub(super) const HOLD_BACK_FROM: usize = 2 * BATCH;

@@ -60,7 +60,7 @@ fn number<const L: usize>(small: u64) -> [u64; L] {
     number
 }
 
-/// Numbers below `n` with long carries, or hardly any.
+/// Numbers below `n` that produce long carries, or hardly any.
 fn edges<const L: usize>(n: &[u64; L]) -> Vec<[u64; L]> {
     let mut ones = [LIMB_MASK; L];
     // 2^(bits - 1) - 1, which is all ones and below n.
@@ -120,7 +120,7 @@ fn arithmetic_matches_plain_arithmetic_at_the_edges() {
     if is_unsupported() {
         return;
     }
-    // Of full length, with all ones, with few ones, and mixed.
+    // Moduli of full length: of ones only, of few ones, and mixed.
     fn moduli<const L: usize>(bits: usize) {
         let mut ones = [LIMB_MASK; L];
         ones[L - 1] >>= 52 * L - bits;
@@ -175,7 +175,8 @@ fn edge_messages_are_signed() {
     }
 }
 
-/// One bit of each number of the key in turn, of those it signs with and of those it checks with.
+/// Flips one bit of each limb of the key's numbers in turn: of those that are used to sign, and of
+/// those that are used to check.
 #[test]
 fn no_lane_passes_with_a_flipped_bit_in_the_key() {
     fn of_key(key: &mut PrivateKey<20>) -> Vec<&mut u64> {

@@ -8,8 +8,9 @@ use crate::kernels::SharedLimb;
 use crate::lanes::{self, Lanes};
 use crate::radix52::{LIMB_BITS, LIMB_MASK};
 
-/// Carries from each complete column into the next, and stores the columns as limbs of `$x`. By then
-/// only a square still reads `$x`: limbs 18 and 19, which are stored last.
+/// Carries from each complete column into the next, and stores the columns as limbs of `$x`. After
+/// the first call of this macro nothing reads `$x`, except that a square still reads limbs 18 and
+/// 19, and these are stored last.
 macro_rules! carry_out {
     ($acc:ident, $carry:ident, $x:ident, $w:expr, $columns:tt) => {
         each!(C in $columns {
@@ -79,16 +80,17 @@ macro_rules! cross_columns {
 
 /// `x = x * x / R mod n`. A 2048-bit signature spends most of its time here.
 ///
-/// The lower 20 columns of the cross products come first, in pairs of rows. The lowest six are doubled
-/// as soon as they are complete, so that the reduction can begin early; the others are doubled before
-/// the reduction reaches them. The upper columns come in pairs, each between the passes of the rows that
-/// first add to it. So no sum has to be kept in memory.
+/// The lower 20 columns of the cross products come first, in pairs of rows. The lowest six are
+/// doubled as soon as they are complete, so that the reduction can begin early; the others are
+/// doubled before the reduction reaches them. The cross products of the upper columns are added in
+/// pairs of columns, each pair between the passes of the first rows of the reduction that add to
+/// it. So no sum has to be kept in memory.
 ///
-/// It also copies the one of `entries` whose mask is all ones to `chosen`, or nothing if no mask is. The
-/// compiler turns each copy into a load and a masked store, which take no time from the multipliers. To
-/// blend several entries before each store would need fewer stores, but blends run on the multipliers'
-/// ports. The last copy is made by the middle of the reduction: the stores have reached the cache when
-/// `chosen` is read.
+/// The kernel also copies to `chosen` the entry of `entries` whose mask is all ones, if there is
+/// one. The compiler turns each copy into a load and a masked store, which take no time from the
+/// multipliers. To blend several entries before each store would need fewer stores, but blends run
+/// on the multipliers' ports. The last copy is made before the middle of the reduction, so that the
+/// stores have reached the cache when `chosen` is read.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
 pub(crate) fn square_20<const N: usize>(

@@ -1,7 +1,7 @@
-//! The vectors as AVX-512 F and IFMA have them.
+//! The vectors, implemented with the instructions of AVX-512 F and IFMA.
 //!
-//! Most functions are the intrinsics under other names: a function around each would leave it to the
-//! compiler to take them out again.
+//! Most functions are the intrinsics under other names. With a wrapper around each, the code would
+//! be fast only if the compiler inlined all wrappers.
 
 #[cfg(test)]
 pub(crate) use std::arch::x86_64::_mm512_xor_si512 as xor;

@@ -1,8 +1,9 @@
 //! The vectors in plain code.
 //!
-//! Each function is a call that the compiler cannot look into, as little as into an instruction, and
-//! has neither a branch nor an index that depends on a lane. So what the memory checker reports is
-//! about the code that uses the vectors, not about this file.
+//! The functions that compute are never inlined, so that the compiler cannot optimize across them,
+//! as it cannot across an instruction. None has a branch or an index that depends on the value of a
+//! lane. So what the memory checker reports is about the code that uses the vectors, not about this
+//! file.
 
 use std::hint::black_box;
 
@@ -62,9 +63,9 @@ each_lane! {
     subtract(a, b) a.wrapping_sub(b);
     /// Bitwise.
     and(a, b) a & b;
-    /// `sum` and the low 52 bits of the product of the low 52 bits of `a` and of `b`.
+    /// `sum` plus the low 52 bits of the product of the low 52 bits of `a` and of `b`.
     multiply_add_low(sum, a, b) sum.wrapping_add(product(a, b) as u64 & LIMB_MASK);
-    /// `sum` and the high 52 bits of the same product.
+    /// `sum` plus the high 52 bits of the same product.
     multiply_add_high(sum, a, b) sum.wrapping_add((product(a, b) >> LIMB_BITS) as u64);
 }
 

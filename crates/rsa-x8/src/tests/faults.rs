@@ -29,7 +29,8 @@ fn strike(place: Place, passes: usize, limbs: usize, every: usize) {
     }
 }
 
-// A batch passes each place twice, for p and for q, or once.
+// A batch reaches `Residue`, `Table` and `Half` twice, for p and for q, and `Quotient` and
+// `Signature` once.
 
 #[test]
 fn in_a_residue() {
