@@ -13,9 +13,9 @@ use crate::oauth::grant::Grant;
 /// The `jti` of a token: 128 random bits (RFC 9068, section 2.2).
 pub type TokenId = [u8; 16];
 
-/// The names that a client's static claims must not use. The server sets these claims itself, or
-/// they would change the token's meaning (RFC 7519, section 4.1; RFC 9068, section 2.2; RFC 7800;
-/// RFC 8693).
+/// The names that a client's static claims must not use. The server sets some of these claims
+/// itself; the others would change the token's meaning (RFC 7519, section 4.1; RFC 9068, section
+/// 2.2; RFC 7800; RFC 8693).
 pub const RESERVED_CLAIMS: [&str; 16] = [
     "iss",
     "exp",

@@ -206,7 +206,7 @@ impl FromStr for TokenProfile {
     }
 }
 
-/// A request's content type. `vision` and `firstvision` distinguish no more types than these.
+/// A request's content type. The dialects `vision` and `firstvision` distinguish only these types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ContentType {
     /// `application/json`.

@@ -199,7 +199,7 @@ impl<'a> Credentials<'a> {
     }
 
     /// Whether the id or the secret of this Basic pair is used without form-decoding, although
-    /// form-decoding would change it or fails.
+    /// form-decoding would change it or fail.
     pub fn is_raw(&self) -> bool {
         self.is_raw
     }
@@ -247,8 +247,8 @@ impl<'a> Credentials<'a> {
     /// Returns the secret of the client `registered` whose hash is `given`. If several match, one
     /// that is valid at `now` is preferred. `registered` is `None` if no client has the given id.
     ///
-    /// For an unknown client, `given` is compared with one hash that cannot match, so that this
-    /// takes as long as a wrong secret.
+    /// For an unknown client, `given` is compared with one hash that cannot match, so that the
+    /// search takes as long as for a wrong secret.
     pub fn find_secret<'c>(
         given: &FastHash,
         registered: Option<&'c Client>,
@@ -274,9 +274,9 @@ impl<'a> Credentials<'a> {
     }
 
     /// Verifies the credentials of the client `registered`. `secret` is the client's secret that
-    /// matches the given one, if any does. If `registered` is `None`, verification fails; an
-    /// assertion is first verified with the keys of `decoy`, so that this takes as long as for a
-    /// registered client.
+    /// matches the given secret, if any does. If `registered` is `None`, verification fails; an
+    /// assertion is first verified with the keys of `decoy`, so that the refusal takes as long as
+    /// for a registered client.
     ///
     /// # Errors
     ///

@@ -33,9 +33,10 @@ pub enum Verification {
 }
 
 impl Verification {
-    /// Reads the value of nginx's `$ssl_client_verify`. `None` for all values other than those
-    /// below; the request then counts as one without a certificate. The value must match exactly:
-    /// for a forged certificate it may be `FAILED:self-signed certificate in certificate chain`.
+    /// Reads the value of nginx's `$ssl_client_verify`. `None` for all values that are not in the
+    /// `match` below; the request then counts as a request without a certificate. The value must
+    /// match exactly: for a forged certificate it may be `FAILED:self-signed certificate in
+    /// certificate chain`.
     pub fn read(header: &[u8]) -> Option<Self> {
         match header {
             b"SUCCESS" => Some(Self::Trusted),
@@ -128,8 +129,8 @@ impl ClientCertificate {
     }
 
     /// Returns `x5t#S256`, the SHA-256 of the certificate, to which a token of `client` is bound
-    /// (RFC 8705, section 3.1). `None` if the certificate is self-signed and does not identify
-    /// `client`: its key is not registered, or the method `self_signed_tls_client_auth` is not.
+    /// (RFC 8705, section 3.1). `None` if the certificate is self-signed, unless `client` is
+    /// registered with the certificate's key and the method `self_signed_tls_client_auth`.
     pub fn thumbprint_for(&self, client: &Client) -> Option<Thumbprint> {
         let counts = match self.verification {
             Verification::Trusted => true,

@@ -93,7 +93,8 @@ impl SecretHash {
     }
 }
 
-/// Hides the hash: a weak secret can be found by hashing guesses until one has this hash.
+/// Hides the hash, because a weak secret can be found by hashing guesses and comparing them with
+/// it.
 impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretHash(…)")

@@ -1,13 +1,12 @@
 //! Decoys for unknown client ids. Refusing an unknown id takes as long as refusing a registered
 //! one, so that timing does not reveal which ids are registered.
 //!
-//! The time to refuse a registered client depends on the client: its secrets may have fast or slow
-//! hashes, and its keys may have several sizes. Clients that cost the same form a *kind*. Each
-//! unknown id is assigned a kind, and the kinds are as frequent among unknown ids as among
-//! registered clients: a keyed hash maps the id to a point in [0, 1), and each kind owns a part of
-//! that interval. A change of the registry only moves the borders of the parts, so most ids keep
-//! their kind. The key of the hash is kept across restarts, so that ids keep their kinds across
-//! restarts too.
+//! The time that a refusal takes depends on the client: its secrets may have fast or slow hashes,
+//! and its keys may have several sizes. Clients that cost the same form a *kind*. Each unknown id
+//! is assigned a kind, and the kinds are as frequent among unknown ids as among registered clients:
+//! a keyed hash maps the id to a point in [0, 1), and each kind owns a part of that interval. A
+//! change of the registry only moves the borders of the parts, so most ids keep their kind. The key
+//! of the hash is kept across restarts, so that ids keep their kinds across restarts too.
 
 use std::collections::BTreeMap;
 use std::fmt;

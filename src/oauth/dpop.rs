@@ -135,8 +135,8 @@ impl Nonces {
     /// Whether `nonce` is the nonce of the current time window or of the window before it.
     fn accept(&self, nonce: &str, now: u64) -> bool {
         let window = now / WINDOW;
-        // Not a constant-time comparison: nonces are not secret, because any client can request
-        // one.
+        // Not a constant-time comparison: nonces are not secret, because any client can request a
+        // nonce.
         [window, window.wrapping_sub(1)].into_iter().any(|window| self.of(window) == nonce)
     }
 
@@ -197,8 +197,8 @@ fn normalized_path(path: &str) -> Option<String> {
             _ => segments.push(segment),
         }
     }
-    // A path that ends in `.` or `..` normalizes to one that ends in a slash, so it needs an empty
-    // last segment. A path that already ends in a slash has that segment.
+    // A path that ends in `.` or `..` normalizes to a path that ends in a slash, so it needs an
+    // empty last segment. A path that already ends in a slash has that segment.
     if ends_in_slash && segments.last().is_none_or(|last| !last.is_empty()) {
         segments.push(Cow::Borrowed(""));
     }

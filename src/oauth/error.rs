@@ -28,7 +28,7 @@ pub enum Cause {
     Host,
     /// The route does not support the method.
     MethodNotAllowed,
-    /// No route has this path.
+    /// No route has the path of the request.
     NotFound,
     /// The request was not complete within `limits.request_seconds`.
     RequestTimeout,
@@ -86,7 +86,7 @@ pub enum Cause {
     SecretNotCurrent,
     /// The request uses several authentication methods.
     SeveralAuthentications,
-    /// No client with this id is registered.
+    /// No client is registered with the given id.
     UnknownClient,
     /// The authentication method is not supported.
     UnsupportedAuthentication,
@@ -110,7 +110,7 @@ pub enum Cause {
     /// The request has no `Authorization` header.
     TokenMissing,
 
-    // Causes in the grant.
+    // Causes in DPoP, in the limits for clients and in the grant.
     /// The DPoP proof is refused.
     Dpop(DpopError),
     /// The client's rate limit is used up. The number is the seconds to wait.

@@ -65,8 +65,9 @@ impl Work {
     /// The cost of new PBKDF2 hashes: OWASP's minimum.
     pub const PBKDF2_SHA256: Self = Self::Pbkdf2Sha256 { rounds: 600_000, blocks: 1 };
 
-    /// Whether the cost is accepted in the registry. It must not be trivially low. It must be at
-    /// most 256 MiB and about two seconds, so that no entry of the registry can stall the server.
+    /// Whether the cost is accepted in the registry. The cost must not be trivially low. It must be
+    /// at most 256 MiB of memory and about two seconds, so that no entry of the registry can stall
+    /// the server.
     fn is_sane(self) -> bool {
         match self {
             Self::Argon2id { memory, passes, lanes } => {
@@ -180,7 +181,8 @@ impl PasswordHash {
     }
 }
 
-/// Hides the hash: a weak secret can be found by hashing guesses until one has this hash.
+/// Hides the hash, because a weak secret can be found by hashing guesses and comparing them with
+/// it.
 impl fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PasswordHash").field("work", &self.work).finish_non_exhaustive()
@@ -264,7 +266,7 @@ const PASSLIB_ALPHABET: alphabet::Alphabet = match alphabet::Alphabet::new(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789./",
 ) {
     Ok(alphabet) => alphabet,
-    // Never reached: the alphabet is valid. This is evaluated at compile time.
+    // Never reached: the alphabet is valid. The `match` is evaluated at compile time.
     Err(_) => alphabet::STANDARD,
 };
 /// Accepts trailing bits: the last character of an encoded 16-byte salt has unused bits, and some
