@@ -1,5 +1,5 @@
-//! The only source of time. Code that needs the time is passed a [`Clock`]; tests pass one that
-//! they set by hand.
+//! The only module that reads the system's clocks. Code that needs the wall-clock time is passed a
+//! [`Clock`]; tests pass a manual [`Clock`], whose time they set.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,17 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A wall clock: the machine's, or one that a test sets.
+/// A wall clock: the system clock, or a manual clock whose time a test sets.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
 impl Clock {
-    /// Returns the machine's clock.
+    /// Returns the system clock.
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// Returns a clock that stays at `start` (Unix seconds) until the [`ManualClock`] sets it.
+    /// Returns a clock whose time is `start` (Unix seconds), and the [`ManualClock`] that sets its
+    /// time. The time does not advance by itself.
     pub fn manual(start: u64) -> (Self, ManualClock) {
         let now = Arc::new(AtomicU64::new(start));
         (Self(Source::Manual(Arc::clone(&now))), ManualClock(now))
@@ -26,8 +27,8 @@ impl Clock {
     /// Returns the seconds since 1970-01-01T00:00:00Z, as in a JWT's NumericDate (RFC 7519, section
     /// 2).
     ///
-    /// Returns 0 if the machine's clock is before 1970. Tokens are then expired when they are
-    /// issued, which is the safe error.
+    /// Returns 0 if the system clock is set before 1970. For every server whose clock is right,
+    /// tokens issued at that time have already expired, which is the safe failure.
     pub fn unix_seconds(&self) -> u64 {
         match &self.0 {
             Source::System => {
@@ -42,8 +43,8 @@ impl Clock {
         }
     }
 
-    /// Returns the microseconds since the Unix epoch by the machine's clock. Only for logs and
-    /// traces: decisions use [`Self::unix_seconds`], which tests can set.
+    /// Returns the time of the system clock in microseconds since the Unix epoch. Only for logs and
+    /// traces: decisions must use [`Self::unix_seconds`], because tests can set that time.
     pub fn unix_micros() -> u64 {
         #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
         let now = SystemTime::now();
@@ -51,8 +52,7 @@ impl Clock {
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Returns the CPU time that the calling thread has used. `None` if the system does not report
-    /// it.
+    /// Returns the CPU time that the calling thread has used; `None` on systems other than Linux.
     pub(crate) fn thread_time() -> Option<Duration> {
         #[cfg(target_os = "linux")]
         {
@@ -63,16 +63,16 @@ impl Clock {
         None
     }
 
-    /// Returns a monotonic instant for deadlines and durations. Steps of the wall clock do not
-    /// change it.
+    /// Returns the monotonic time, for deadlines and durations. Setting the system clock does not
+    /// change the monotonic time.
     pub fn instant() -> Instant {
         #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
         Instant::now()
     }
 }
 
-/// Joins a thread that was told to stop, but waits at most [`LAST_MOMENT`]: a thread that is
-/// blocked by a pipe's reader or a disk may never end. Returns whether it has ended.
+/// Joins a thread that was told to stop. Waits at most [`LAST_MOMENT`], because a thread that waits
+/// for a pipe's reader or a disk may never end. Returns whether the thread has ended.
 pub(crate) fn join_soon(thread: JoinHandle<()>) -> bool {
     let begin = Clock::instant();
     while !thread.is_finished() {
@@ -81,20 +81,20 @@ pub(crate) fn join_soon(thread: JoinHandle<()>) -> bool {
         }
         sleep(POLL_INTERVAL);
     }
-    // The thread has ended, even if by a panic.
+    // The thread has ended; an error here only means that it panicked.
     let _ = thread.join();
     true
 }
 
-/// The longest time that shutdown waits for a thread.
+/// The longest time that shutdown waits for a thread, or for the threads of the Tokio runtime.
 pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Sets a [`Clock::manual`].
+/// Sets the time of a clock that [`Clock::manual`] created.
 pub struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
-    /// Sets the clock to `now`, in Unix seconds, forwards or backwards.
+    /// Sets the clock forwards or backwards to `now` (Unix seconds).
     pub fn set(&self, now: u64) {
         self.0.store(now, Ordering::Relaxed);
     }
@@ -120,8 +120,8 @@ pub fn date_time(unix_micros: u64) -> String {
     format!("{}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z", date(seconds))
 }
 
-/// Formats a time as in RFC 3339, in UTC, in whole seconds. `None` after the year 9999, which RFC
-/// 3339 cannot express.
+/// Formats a time as in RFC 3339, in UTC, in whole seconds. `None` after the year 9999, because a
+/// year in RFC 3339 has four digits.
 pub fn rfc3339(unix_seconds: u64) -> Option<String> {
     let time = (unix_seconds <= LAST_RFC3339).then(|| date_time(unix_seconds * 1_000_000))?;
     Some(format!("{}Z", &time[..time.len() - ".000000Z".len()]))
@@ -135,8 +135,8 @@ pub fn seconds_and_date(unix_seconds: u64) -> String {
     }
 }
 
-/// Parses a time of RFC 3339, section 5.6, to Unix seconds. Drops fractions of a second. `None` if
-/// it is malformed or before 1970.
+/// Parses a date and time (RFC 3339, section 5.6) to Unix seconds. Ignores the fraction of a
+/// second. `None` if `text` is malformed or the time is before 1970.
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
     let text = text.to_ascii_uppercase();
     let (date, time) = text.split_once(['T', ' '])?;
@@ -164,7 +164,8 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
     }
 }
 
-/// Parses numbers of the given lengths with `separator` between them.
+/// Splits `text` at `separator` and parses the `N` parts as numbers. `None` unless each part has as
+/// many digits as `lengths` says.
 fn fields<const N: usize>(text: &str, separator: char, lengths: [usize; N]) -> Option<[u64; N]> {
     let mut parts = text.split(separator);
     let mut numbers = [0; N];
@@ -194,12 +195,12 @@ fn is_leap(year: u64) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
-/// The seconds of a day.
+/// The number of seconds in a day.
 const DAY: u64 = 86_400;
-/// 9999-12-31T23:59:59Z.
+/// 9999-12-31T23:59:59Z in Unix seconds: the last time that RFC 3339 can express.
 const LAST_RFC3339: u64 = 253_402_300_799;
 
-/// Formats a date as `YYYY-MM-DD`, in UTC.
+/// Formats the date of a time as `YYYY-MM-DD`, in UTC.
 pub fn date(unix_seconds: u64) -> String {
     let mut days = unix_seconds / DAY;
     let mut year = 1970;

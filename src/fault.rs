@@ -1,4 +1,4 @@
-//! Faults in files that an operator wrote: the place, the problem and what to do about it.
+//! Faults in files that an operator wrote. A fault names the place, the problem and the remedy.
 
 pub mod text;
 
@@ -10,30 +10,31 @@ pub use crate::fault::text::Position;
 
 /// One fault in a file: `clients.json:12:23: clients[0].token_lifetime: must be …`.
 ///
-/// The text never holds a value from the file: the value may be a secret in the wrong place.
+/// The text never quotes a value from the file, because an operator may have written a secret in
+/// the wrong field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The file or directory.
     pub file: PathBuf,
     /// The line, counted from 1, if known.
     pub line: Option<usize>,
-    /// The character in that line, counted from 1, if known.
+    /// The column: the number of the character in the line, counted from 1, if known.
     pub column: Option<usize>,
     /// The path of the field, as in `clients[0].scopes`, if known.
     pub field: Option<String>,
-    /// The problem and what to do about it.
+    /// The problem and its remedy.
     pub problem: String,
 }
 
 impl Fault {
-    /// Returns a fault of the file as a whole.
+    /// Returns a fault that concerns the file as a whole, with no line or field.
     pub fn new(file: &Path, problem: impl Into<String>) -> Self {
         let problem = problem.into();
         Self { file: file.to_owned(), line: None, column: None, field: None, problem }
     }
 
-    /// Returns the fault for an error of the operating system. `done` says what `file` cannot be:
-    /// "read", "written", "locked".
+    /// Returns the fault for an operating system error. `done` is the operation that failed, as a
+    /// past participle: "read", "written" or "locked".
     pub fn cannot(done: &str, file: &Path, error: &io::Error) -> Self {
         let advice = advice(error).map(|advice| format!(": {advice}")).unwrap_or_default();
         Self::new(file, format!("cannot be {done}: {error}{advice}"))
@@ -52,7 +53,7 @@ impl Fault {
         self
     }
 
-    /// Sets the field.
+    /// Sets the path of the field.
     pub fn in_field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
@@ -77,7 +78,8 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Returns what to do about an error of the operating system, if its kind says enough.
+/// Returns the advice for an operating system error; `None` if there is none for this kind of
+/// error.
 fn advice(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind::{
         NotFound, PermissionDenied, ReadOnlyFilesystem, ResourceBusy, StorageFull,

@@ -1,5 +1,5 @@
-//! Writes the claims of an access token for a grant (RFC 9068, or the `vision` profile). Does not
-//! sign.
+//! Writes the header and the claims of an access token for a grant (RFC 9068, or the `vision`
+//! profile). The module `signing` adds the signature.
 
 use std::io::{self, Write};
 
@@ -13,8 +13,9 @@ use crate::oauth::grant::Grant;
 /// The `jti` of a token: 128 random bits (RFC 9068, section 2.2).
 pub type TokenId = [u8; 16];
 
-/// The claims that a client's static claims must not set, since the server sets them or they would
-/// change the token's meaning (RFC 7519, section 4.1; RFC 9068, section 2.2; RFC 7800; RFC 8693).
+/// The names that a client's static claims must not use. The server sets some of these claims
+/// itself; the others would change the token's meaning (RFC 7519, section 4.1; RFC 9068, section
+/// 2.2; RFC 7800; RFC 8693).
 pub const RESERVED_CLAIMS: [&str; 16] = [
     "iss",
     "exp",
@@ -34,14 +35,14 @@ pub const RESERVED_CLAIMS: [&str; 16] = [
     "typ",
 ];
 
-/// Appends an `at+jwt` for `grant` to `buffer`.
+/// Appends the header and the claims of an `at+jwt` for `grant` to `buffer`.
 ///
-/// `now` is in Unix seconds. The claims have the order of RFC 9068, section 2.2, followed by the
-/// client's static claims.
+/// `now` is the time of issue in Unix seconds. The claims are in the order of RFC 9068, section
+/// 2.2; the client's static claims come last.
 ///
 /// # Errors
 ///
-/// None in practice: everything is written into memory.
+/// None in practice: writing to memory does not fail.
 pub fn mint_at_jwt(
     grant: &Grant<'_>,
     issuer: &str,
@@ -74,12 +75,12 @@ pub fn mint_at_jwt(
     Ok(payload.finish())
 }
 
-/// Appends a token of the `vision` profile for `grant` to `buffer`, as the documents of the
-/// `vision` and `firstvision` dialects show it.
+/// Appends the header and the claims of a `vision` token for `grant` to `buffer`, in the format of
+/// the documents of the `vision` and `firstvision` dialects. `expires_at` is in Unix seconds.
 ///
 /// # Errors
 ///
-/// None in practice: everything is written into memory.
+/// None in practice: writing to memory does not fail.
 pub fn mint_vision(
     grant: &Grant<'_>,
     expires_at: u64,
@@ -96,10 +97,12 @@ pub fn mint_vision(
     Ok(payload.finish())
 }
 
-/// `{"alg":"RS256"}` in base64url: the whole header in those documents.
+/// `{"alg":"RS256"}` in base64url: the complete token header in the documents of the `vision` and
+/// `firstvision` dialects.
 const VISION_HEADER: &str = "eyJhbGciOiJSUzI1NiJ9";
 
-/// Writes one audience as a string, several as an array (RFC 7519, section 4.1.3).
+/// Writes the value of `aud`: the requested resources if there are any, else the client's audience,
+/// else the issuer. A single audience is a string, several are an array (RFC 7519, section 4.1.3).
 fn write_audience(payload: &mut PayloadWriter, grant: &Grant<'_>, issuer: &str) -> io::Result<()> {
     let own = &*grant.client.audience;
     match (grant.resources.as_slice(), own) {

@@ -1,6 +1,7 @@
 //! The rules of OAuth 2.0 (RFC 6749) for one request: client authentication and the grant.
 //!
-//! Values in, values out: nothing here opens a socket or a file or reads a clock.
+//! The functions work on values alone: they open no socket or file, and the caller passes the
+//! wall-clock time. Only [`client::RateLimit`] reads a clock, the monotonic one.
 
 pub mod client;
 pub mod client_assertion;

@@ -1,5 +1,5 @@
 //! The only source of randomness. Code that needs unpredictable bytes is passed a [`Random`]; tests
-//! pass one with known bytes.
+//! pass a [`Random`] that returns known bytes.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub struct Random(Source);
 
 impl Random {
-    /// Returns the operating system's generator.
+    /// Returns a source that uses the operating system's random number generator.
     pub fn system() -> Self {
         #[expect(
             clippy::disallowed_methods,
@@ -23,13 +23,14 @@ impl Random {
         Self(Source::System(Arc::new(Buffered { system, left: Mutex::default() })))
     }
 
-    /// Returns a source whose bytes count upwards from `start`, for tests that compare a whole
-    /// answer. Never use it in a server: two processes would issue the same `jti`s.
+    /// Returns a source of predictable bytes that count upwards from `start`, for tests that
+    /// compare a whole response. Never use this source in a server: two processes would issue the
+    /// same `jti`s.
     pub fn counting(start: u64) -> Self {
         Self(Source::Counting(Arc::new(AtomicU64::new(start))))
     }
 
-    /// Returns a source that fails after `fills` calls, for tests of that failure.
+    /// Returns a source whose [`Self::fill`] fails after `fills` calls, for tests of that failure.
     pub fn limited(fills: u64) -> Self {
         Self(Source::Limited(Arc::new(AtomicU64::new(fills))))
     }
@@ -38,8 +39,8 @@ impl Random {
     ///
     /// # Errors
     ///
-    /// [`NoEntropy`] if the operating system has no random bytes. The caller must not issue
-    /// anything then.
+    /// [`NoEntropy`] if the operating system provides no random bytes. The caller must then issue
+    /// no token and create no key or secret.
     pub fn fill(&self, bytes: &mut [u8]) -> Result<(), NoEntropy> {
         match &self.0 {
             Source::System(buffered) => buffered.fill(bytes),
@@ -58,7 +59,7 @@ impl Random {
     }
 }
 
-/// The operating system gave no random bytes.
+/// The error of [`Random::fill`]: the operating system provided no random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoEntropy;
 
@@ -69,8 +70,8 @@ enum Source {
     Limited(Arc<AtomicU64>),
 }
 
-/// A buffer of random bytes. A token needs 16; without the buffer, that request is one in three of
-/// a token's system calls.
+/// A buffer of random bytes. A token needs 16 random bytes. Without the buffer, reading those bytes
+/// from the operating system would be a third of the system calls for a token.
 struct Buffered {
     system: SystemRandom,
     left: Mutex<Zeroizing<Vec<u8>>>,
@@ -82,14 +83,14 @@ impl Buffered {
         if left.len() < bytes.len() {
             left.resize(BUFFER_BYTES.max(bytes.len()), 0);
             if self.system.fill(&mut left).is_err() {
-                // After an error the buffer holds bytes that are not random.
+                // After an error, the buffer holds bytes that are not random.
                 left.clear();
                 return Err(NoEntropy);
             }
         }
         let rest = left.len() - bytes.len();
         bytes.copy_from_slice(&left[rest..]);
-        // Wipe what was returned, so that the process's memory does not hold it.
+        // Wipe the returned bytes, so that the buffer does not keep a copy of them.
         left[rest..].zeroize();
         left.truncate(rest);
         Ok(())
@@ -102,7 +103,7 @@ impl fmt::Debug for Buffered {
     }
 }
 
-/// The size of the buffer in bytes: enough for 32 tokens.
+/// The size of the buffer in bytes: enough for 32 tokens of 16 bytes each.
 const BUFFER_BYTES: usize = 512;
 
 #[cfg(test)]

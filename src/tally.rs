@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A count of events and the time of the last one. Threads update it without a lock.
+/// A count of events and the time of the last event. Threads update both without a lock.
 #[derive(Debug, Default)]
 pub struct Tally {
     count: AtomicU64,
@@ -21,7 +21,7 @@ impl Tally {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The time of the last event in Unix seconds; 0 if there was none.
+    /// The time of the last event in Unix seconds; 0 before the first event.
     pub fn last(&self) -> u64 {
         self.last.load(Ordering::Relaxed)
     }

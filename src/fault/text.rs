@@ -1,4 +1,5 @@
-//! Reads text files that operators write, and computes line and column of a position in them.
+//! Reads text files that operators write, and converts a byte offset in a text to its line and
+//! column.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,17 +10,18 @@ use crate::fault::Fault;
 ///
 /// # Errors
 ///
-/// A [`Fault`] if it cannot be read or is not UTF-8.
+/// A [`Fault`] if the file cannot be read or is not UTF-8.
 pub fn read(file: &Path) -> Result<String, Fault> {
     let bytes = std::fs::read(file).map_err(|error| Fault::cannot("read", file, &error))?;
     decode(file, bytes)
 }
 
-/// Reads UTF-8 text from `source` as [`read`] does from a file. Faults call it `name`.
+/// Reads UTF-8 text from `source` and removes a leading byte order mark. A [`Fault`] shows `name`
+/// as the file.
 ///
 /// # Errors
 ///
-/// A [`Fault`] if it cannot be read or is not UTF-8.
+/// A [`Fault`] if `source` cannot be read or is not UTF-8.
 pub fn read_from(mut source: impl Read, name: &Path) -> Result<String, Fault> {
     let mut bytes = Vec::new();
     source.read_to_end(&mut bytes).map_err(|error| Fault::cannot("read", name, &error))?;
@@ -42,19 +44,19 @@ fn decode(file: &Path, bytes: Vec<u8>) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// Removes a leading byte order mark.
+/// Returns `text` without a leading byte order mark.
 pub fn without_bom(text: &str) -> &str {
     text.strip_prefix(BOM).unwrap_or(text)
 }
 
 const BOM: char = '\u{feff}';
 
-/// A position in a text, counted from 1.
+/// A position in a text, as line and column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The line.
+    /// The line, counted from 1.
     pub line: usize,
-    /// The character in that line.
+    /// The number of the character in the line, counted from 1.
     pub column: usize,
 }
 
@@ -80,7 +82,8 @@ impl Position {
         Self::of(text, line_begin + error.column().saturating_sub(1))
     }
 
-    /// Converts a position in a part to one in the whole text, where the part starts at `begin`.
+    /// Converts a position in a part of a text to the position in the whole text. `begin` is the
+    /// position at which the part begins.
     pub fn within(self, begin: Self) -> Self {
         Self {
             line: begin.line + self.line - 1,
@@ -89,7 +92,8 @@ impl Position {
     }
 }
 
-/// Returns serde_json's message without its position. Not for type errors: they quote the value.
+/// Returns serde_json's message for a syntax error, without the position. Not for type errors,
+/// whose messages quote a value of the file.
 pub fn json_problem(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);

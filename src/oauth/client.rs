@@ -19,72 +19,78 @@ use crate::oauth::client_secret::ClientSecret;
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
 
-/// A registered client. Every value was validated when it was read.
+/// A registered client. Every value was validated when the client file was read.
 #[derive(Debug, Default)]
 pub struct Client {
     /// `client_id`: 1 or more characters of %x20-7E (RFC 6749, appendix A.1).
     pub id: CompactString,
-    /// Whether it may authenticate. A disabled client is refused like one with a wrong secret.
+    /// Whether the client may authenticate. A disabled client is refused as if its secret were
+    /// wrong.
     pub enabled: bool,
-    /// Its secrets, each with its own period of validity.
+    /// The client's secrets, each with its own period of validity.
     pub secrets: Box<[ClientSecret]>,
-    /// The methods by which it may authenticate.
+    /// The methods by which the client may authenticate.
     pub auth_methods: AuthMethods,
-    /// The public keys for its assertions and self-signed certificates.
+    /// The public keys that verify the client's assertions and self-signed certificates.
     pub keys: Box<[PublicKey]>,
-    /// The algorithm that its assertions must have; `None` if any that fits its keys will do.
+    /// The algorithm that the client's assertions must have; `None` if any algorithm that fits a
+    /// key is accepted.
     pub assertion_algorithm: Option<Algorithm>,
-    /// The subject that its certificates must have (`tls_client_auth`).
+    /// The subject that the client's certificates must have (`tls_client_auth`).
     pub certificate_subject: Option<CertificateSubject>,
-    /// Whether its tokens are bound to the certificate of the connection that requested them.
+    /// Whether the client's tokens are bound to the certificate of the connection that requested
+    /// them.
     pub has_certificate_bound_tokens: bool,
-    /// Whether its tokens must be bound to a DPoP key.
+    /// Whether the client's tokens must be bound to a DPoP key.
     pub has_dpop_bound_tokens: bool,
-    /// The scopes it may request. A client without any may not use the grant.
+    /// The scopes that the client may request. A client without scopes may not use the client
+    /// credentials grant.
     pub scopes: ScopeSet,
-    /// The scopes of a request that names none; `None` if a request must name them.
+    /// The scopes granted to a token request that names none; `None` if a request must name its
+    /// scopes.
     pub default_scopes: Option<ScopeSet>,
-    /// The audience of its tokens; empty means the issuer.
+    /// The audience of the client's tokens. If empty, their audience is the issuer.
     pub audience: Box<[Box<str>]>,
-    /// Audiences whose tokens it may introspect, in addition to its own tokens (RFC 7662).
+    /// The audiences whose tokens the client may introspect (RFC 7662). The client may always
+    /// introspect its own tokens.
     pub introspects: Box<[Box<str>]>,
-    /// Its tokens issued before this time (Unix seconds) are revoked; 0 revokes none.
+    /// The client's tokens issued before this time (Unix seconds) are revoked; 0 revokes no tokens.
     pub not_before: u64,
-    /// The lifetime of its tokens in seconds, at least 1.
+    /// The lifetime of the client's tokens in seconds, at least 1.
     pub token_lifetime: u32,
-    /// The profile of its tokens; `None` for the dialect's own.
+    /// The profile of the client's tokens; `None` for the default profile of the dialect.
     pub token_profile: Option<TokenProfile>,
-    /// The content type of its requests, in the dialects that check it.
+    /// The content type that the client's requests must have. Only some dialects check it.
     pub content_type: ContentType,
-    /// The limit on its token requests; `None` if there is none.
+    /// The rate limit of the client's token requests; `None` if there is no limit.
     pub rate_limit: Option<RateLimit>,
-    /// The cache of its reusable tokens; `None` if every request gets a new token.
+    /// The cache of the client's reusable tokens; `None` if every request gets a new token.
     pub token_reuse: Option<Arc<Reuse>>,
-    /// Whether its answers carry `Server-Timing`.
+    /// Whether responses to the client carry `Server-Timing`.
     pub server_timing: bool,
-    /// Static claims as members of a JSON object, each after a comma: `,"k":"v"`.
+    /// The client's static claims as members of a JSON object, each after a comma: `,"k":"v"`.
     pub extra_claims: Box<str>,
 }
 
 impl Client {
-    /// Whether one of its secrets could be guessed: slow hashes are used for secrets that may be
-    /// weak.
+    /// Whether the client has a secret with a slow hash. Such a secret may be weak enough to be
+    /// guessed.
     pub fn is_guessable(&self) -> bool {
         self.secrets.iter().any(|secret| secret.hash.as_slow().is_some())
     }
 
-    /// Whether it needs a proxy that forwards its certificate, to authenticate or to bind its
-    /// tokens.
+    /// Whether the client needs a proxy that forwards its certificate: to authenticate, or to bind
+    /// its tokens to the certificate.
     pub fn needs_certificate(&self) -> bool {
         let is_by_certificate =
             |method: &AuthMethod| method.is_by_certificate() && self.auth_methods.contains(*method);
         self.has_certificate_bound_tokens || AuthMethod::ALL.iter().any(is_by_certificate)
     }
 
-    /// Whether both have the same registration. Their state, such as the rest of a budget, is
-    /// ignored.
+    /// Whether both clients have the same registration. State, such as the rest of a rate limit's
+    /// budget, is ignored.
     pub fn is_registered_as(&self, other: &Self) -> bool {
-        // The pattern names every field, so that a new one cannot be forgotten.
+        // The pattern names every field, so that a new field cannot be forgotten here.
         let Self {
             id,
             enabled,
@@ -142,7 +148,8 @@ struct Budget {
 }
 
 impl RateLimit {
-    /// Allows a burst of `requests` and refills as many in `seconds`. `None` if either is 0.
+    /// Creates a limit that allows a burst of `requests` requests and refills the same number every
+    /// `seconds` seconds. `None` if either number is 0.
     pub fn new(requests: u32, seconds: u32) -> Option<Self> {
         let requests = NonZeroU32::new(requests)?;
         let quota = Quota::with_period(Duration::from_secs(seconds.into()) / requests.get())?;
@@ -154,7 +161,7 @@ impl RateLimit {
     ///
     /// # Errors
     ///
-    /// The seconds to wait, at least 1, if the budget is used up.
+    /// If the budget is used up: the seconds until the next request is allowed, at least 1.
     pub fn take(&self) -> Result<(), u32> {
         let limiter = &self.0.limiter;
         limiter.check().map_err(|not_until| {
@@ -164,7 +171,7 @@ impl RateLimit {
     }
 }
 
-/// Compares the registered limits, not what is left of them.
+/// Compares the registered limits, not the rest of their budgets.
 impl PartialEq for RateLimit {
     fn eq(&self, other: &Self) -> bool {
         self.0.quota == other.0.quota
@@ -182,8 +189,8 @@ impl fmt::Debug for RateLimit {
 pub enum TokenProfile {
     /// RFC 9068.
     AtJwt,
-    /// As in the `vision` and `firstvision` documents: no `kid`, and only the claims `scope`,
-    /// `client_id`, the client's static claims and `exp`.
+    /// The format in the documents of the `vision` and `firstvision` dialects: no `kid`, and only
+    /// the claims `scope`, `client_id`, the client's static claims and `exp`.
     Vision,
 }
 
@@ -199,7 +206,7 @@ impl FromStr for TokenProfile {
     }
 }
 
-/// A request's content type, as far as `vision` and `firstvision` distinguish them.
+/// A request's content type. The dialects `vision` and `firstvision` distinguish only these types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ContentType {
     /// `application/json`.
@@ -207,7 +214,7 @@ pub enum ContentType {
     Json,
     /// `application/octet-stream`.
     OctetStream,
-    /// Any other type. No client can be registered for it.
+    /// Any other content type. A client cannot be registered for it.
     Other,
 }
 
@@ -227,7 +234,7 @@ impl ContentType {
 /// Client authentication methods, with their registered names (RFC 7591, section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMethod {
-    /// HTTP Basic.
+    /// HTTP Basic, with `client_id` and `client_secret` in the `Authorization` header.
     ClientSecretBasic,
     /// `client_id` and `client_secret` in the body.
     ClientSecretPost,
@@ -250,15 +257,15 @@ impl AuthMethod {
         Self::SelfSignedTlsClientAuth,
     ];
 
-    /// Whether it needs a proxy that forwards the client's certificate.
+    /// Whether the method needs a proxy that forwards the client's certificate.
     pub fn is_by_certificate(self) -> bool {
         matches!(self, Self::TlsClientAuth | Self::SelfSignedTlsClientAuth)
     }
 
-    /// The methods of a client whose registration names none.
+    /// The methods of a client whose registration names no methods.
     pub const DEFAULT: [Self; 2] = [Self::ClientSecretBasic, Self::ClientSecretPost];
 
-    /// The registered name.
+    /// The registered name of the method.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ClientSecretBasic => "client_secret_basic",
@@ -278,7 +285,7 @@ impl FromStr for AuthMethod {
     }
 }
 
-/// The name is not one of [`AuthMethod::ALL`].
+/// The error for a name that is not the name of an [`AuthMethod`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownAuthMethod;
 
@@ -291,7 +298,7 @@ impl fmt::Display for UnknownAuthMethod {
 
 impl std::error::Error for UnknownAuthMethod {}
 
-/// A set of [`AuthMethod`]s.
+/// A set of [`AuthMethod`]s, with one bit for each method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuthMethods(u8);
 
@@ -323,7 +330,8 @@ impl Registry {
         Self(HashSet::with_capacity(clients))
     }
 
-    /// Adds a client. Returns `false` and keeps the first one if the id is registered already.
+    /// Adds a client. If its id is registered already, keeps the client that was added first and
+    /// returns `false`.
     pub fn insert(&mut self, client: Box<Client>) -> bool {
         self.0.insert(ById(client))
     }
@@ -333,8 +341,9 @@ impl Registry {
         self.0.get(client_id).map(|ById(client)| &**client)
     }
 
-    /// Takes over state from `old`: a client whose registration has not changed keeps what is left
-    /// of its budget and, if the issuer is the same, its reusable tokens.
+    /// Takes over the state of the clients of `old`. A client whose registration has not changed
+    /// keeps the rest of its rate limit's budget and, if `same_issuer` is true, its reusable
+    /// tokens.
     pub fn continue_from(&mut self, old: &Self, same_issuer: bool) {
         let has_state =
             |client: &&Client| client.rate_limit.is_some() || client.token_reuse.is_some();
@@ -366,8 +375,8 @@ impl Registry {
     }
 }
 
-/// Hashes a client by its id, so that the id is stored once. Boxed, because up to half of a hash
-/// table's slots are empty.
+/// A client that is hashed and compared by its id, so that the id is stored only once. The client
+/// is boxed, because up to half of a hash table's slots are empty.
 #[derive(Debug)]
 struct ById(Box<Client>);
 
@@ -379,7 +388,7 @@ impl Borrow<str> for ById {
 
 impl Hash for ById {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Must equal the hash of a `str`: see `Borrow`.
+        // `Borrow` requires the same hash as that of the id as a `str`.
         (*self.0.id).hash(state);
     }
 }
@@ -392,8 +401,8 @@ impl PartialEq for ById {
 
 impl Eq for ById {}
 
-/// Whether `text` holds only VSCHAR (%x20-7E), as `client_id` and `client_secret` must (RFC 6749,
-/// appendix A.1 and A.2).
+/// Whether `text` has only characters of VSCHAR (%x20-7E), the only characters allowed in
+/// `client_id` and `client_secret` (RFC 6749, appendix A.1 and A.2).
 pub fn is_vschar(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, 0x20..=0x7E))
 }

@@ -11,7 +11,7 @@ use crate::jose::public_key::{Algorithm, PublicKey};
 /// The only accepted `client_assertion_type` (RFC 7523, section 2.2).
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// A parsed assertion. Nothing in it has been verified.
+/// A parsed assertion. Its claims and its signature have not been verified.
 pub struct ClientAssertion<'a> {
     jwt: ForeignJwt<'a>,
     algorithm: Algorithm,
@@ -24,11 +24,13 @@ pub struct ClientAssertion<'a> {
 }
 
 impl<'a> ClientAssertion<'a> {
-    /// Parses an assertion, so that the client whose keys must verify it can be looked up.
+    /// Parses an assertion. The caller can then look up the client that the assertion names, and
+    /// verify the signature with that client's keys.
     ///
     /// # Errors
     ///
-    /// [`AssertionError::Malformed`] or [`AssertionError::Algorithm`].
+    /// [`AssertionError::Malformed`], [`AssertionError::Algorithm`] or
+    /// [`AssertionError::Audience`].
     pub fn read(text: &'a str) -> Result<Self, AssertionError> {
         let jwt = ForeignJwt::read(text).ok_or(AssertionError::Malformed)?;
         // A key inside the assertion proves nothing about the client.
@@ -53,12 +55,13 @@ impl<'a> ClientAssertion<'a> {
         })
     }
 
-    /// The client that it claims to be from.
+    /// The id of the client that the assertion claims to be from.
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// Checks audience and times. The result does not depend on which client it names.
+    /// Checks the audience and the times. The result does not depend on the client that the
+    /// assertion names.
     ///
     /// # Errors
     ///
@@ -67,8 +70,8 @@ impl<'a> ClientAssertion<'a> {
         let form = self.audience_form(expected).ok_or(AssertionError::Audience)?;
         let now = expected.now;
         let is_ahead = |time: u64| time > now + SKEW;
-        // Without `iat`, the earliest possible signing time is assumed. `exp` may then be as far in
-        // the future as for a client whose clock is fast.
+        // Without `iat`, assume the earliest possible time of signing: `MAX_LIFE` before `exp`. So
+        // `exp` may be at most `MAX_LIFE + SKEW` seconds ahead of the server's clock.
         let (signed_at, until) = match self.issued_at {
             Some(issued_at) => (issued_at, self.expires_at.min(issued_at + MAX_LIFE)),
             None => (self.expires_at.saturating_sub(MAX_LIFE), self.expires_at),
@@ -82,17 +85,17 @@ impl<'a> ClientAssertion<'a> {
         Ok(Accepted { token_id: &self.token_id, signed_at, until, audience: form })
     }
 
-    /// Returns the form in which its audience names this server; `None` if that form is not
-    /// accepted.
+    /// Returns the form in which the assertion's audience names this server. `None` if the audience
+    /// does not name this server or if that form is not accepted.
     fn audience_form(&self, expected: &Expected<'_>) -> Option<AudienceForm> {
         let form = expected.form_of(&self.audience)?;
         let is_strict = expected.endpoints.is_none() || self.is_of_the_strict_type();
         (form == AudienceForm::Issuer || !is_strict).then_some(form)
     }
 
-    /// Whether its `typ` is the one of RFC 7523bis, whose audience must be the issuer. Media types
-    /// are compared without regard to case, with or without `application/` (RFC 7515, section
-    /// 4.1.9).
+    /// Whether the assertion's `typ` is `client-authentication+jwt`. RFC 7523bis requires the
+    /// issuer as the audience of such an assertion. The comparison ignores case and a leading
+    /// `application/` (RFC 7515, section 4.1.9).
     fn is_of_the_strict_type(&self) -> bool {
         let named = self.jwt.token_type().unwrap_or_default();
         let (prefix, rest) = named.split_at_checked(APPLICATION.len()).unwrap_or_default();
@@ -100,7 +103,8 @@ impl<'a> ClientAssertion<'a> {
         subtype.eq_ignore_ascii_case(STRICT_TYPE)
     }
 
-    /// Verifies the signature with the client's `keys`, and the algorithm if one is registered.
+    /// Verifies the signature with the client's `keys`. If an algorithm is `registered` for the
+    /// client, the assertion must have that algorithm.
     ///
     /// # Errors
     ///
@@ -120,42 +124,47 @@ impl<'a> ClientAssertion<'a> {
     }
 }
 
-/// Shows nothing: an assertion is a credential.
+/// Hides the content, because an assertion is a credential.
 impl fmt::Debug for ClientAssertion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientAssertion(…)")
     }
 }
 
-/// An assertion with valid claims. It may be used once, so the caller must record its use.
+/// An assertion whose audience and times are valid. An assertion may be used only once, so the
+/// caller must record its use.
 #[derive(Clone, Copy, Debug)]
 pub struct Accepted<'a> {
-    /// Its `jti`, unique per client.
+    /// The assertion's `jti`, unique per client.
     pub token_id: &'a str,
-    /// The time of signing that it claims, in Unix seconds.
+    /// The time at which the client claims to have signed the assertion, in Unix seconds: `iat`, or
+    /// the earliest possible time if there is no `iat`.
     pub signed_at: u64,
-    /// The time from which it is refused as expired, in Unix seconds.
+    /// The time from which the assertion is refused as expired, in Unix seconds.
     pub until: u64,
-    /// The form in which its audience names this server.
+    /// The form in which the assertion's audience names this server.
     pub audience: AudienceForm,
 }
 
-/// What an assertion is checked against.
+/// The values that an assertion is checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
     /// The current time in Unix seconds.
     pub now: u64,
-    /// The time from which this process has recorded uses, in Unix seconds.
+    /// The time from which this process has recorded the uses of assertions, in Unix seconds. An
+    /// assertion must be signed later.
     pub started_at: u64,
     /// The issuer's URL.
     pub issuer: &'a str,
-    /// The paths, below the issuer, of the token endpoint and of the called endpoint, whose URLs
-    /// are accepted as audience. `None` if only the issuer as a string is (RFC 7523bis).
+    /// The paths of the token endpoint and of the called endpoint, relative to the issuer. The URLs
+    /// of these endpoints are accepted as audience. `None` if the only accepted audience is the
+    /// issuer, as a string (RFC 7523bis).
     pub endpoints: Option<[&'a str; 2]>,
 }
 
 impl Expected<'_> {
-    /// Returns the form in which `audience` names this server; `None` if it does not.
+    /// Returns the form in which `audience` names this server; `None` if `audience` does not name
+    /// it.
     fn form_of(&self, audience: &Audience) -> Option<AudienceForm> {
         if audience.name == self.issuer {
             let is_array = audience.is_array;
@@ -166,15 +175,16 @@ impl Expected<'_> {
     }
 }
 
-/// The single audience of an assertion. With several, another of these servers could replay it
-/// here.
+/// The single audience of an assertion. An assertion with several audiences is refused, because any
+/// other server among them could replay the assertion to this server.
 struct Audience {
     name: String,
     is_array: bool,
 }
 
 impl Audience {
-    /// Reads a string, or an array of exactly one string, as some libraries write.
+    /// Reads `aud`, which must be a string, or an array of exactly one string: some libraries write
+    /// such arrays.
     fn read(aud: Value) -> Option<Self> {
         match aud {
             Value::String(name) => Some(Self { name, is_array: false }),
@@ -215,21 +225,22 @@ impl AudienceForm {
 /// Why an assertion is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssertionError {
-    /// The algorithm is not accepted, or not the one registered for the client.
+    /// The algorithm is not supported, or is not the algorithm registered for the client.
     Algorithm,
-    /// The audience is not this server alone.
+    /// The audience is not this server alone, or names it in a form that is not accepted.
     Audience,
-    /// It was signed before this process started, so it may have been used then.
+    /// The assertion was signed before this process started, so it may have been used before the
+    /// start.
     BeforeStart,
     /// The parameter `client_id` names another client.
     ClientId,
-    /// It cannot be parsed, lacks a claim, or its header carries or references a key.
+    /// The assertion cannot be parsed or lacks a claim, or its header carries or references a key.
     Malformed,
-    /// It was used before.
+    /// The assertion was used before.
     Replayed,
     /// No key of the client verifies the signature.
     Signature,
-    /// It has expired or is not valid yet.
+    /// The assertion has expired or is not valid yet.
     Time,
 }
 
@@ -247,8 +258,8 @@ struct Claims {
 const APPLICATION: &str = "application/";
 const STRICT_TYPE: &str = "client-authentication+jwt";
 
-/// The most that a client's clock may be ahead, in seconds.
+/// The greatest time by which a client's clock may be ahead of the server's, in seconds.
 pub const SKEW: u64 = 10;
-/// The longest time after `iat` for which an assertion is accepted, in seconds. Some libraries set
-/// `exp` an hour ahead.
+/// The longest time after `iat` for which an assertion is accepted, in seconds, even if `exp` is
+/// later: some libraries set `exp` to an hour after `iat`.
 pub const MAX_LIFE: u64 = 300;

@@ -1,5 +1,5 @@
 //! Client authentication (RFC 6749, section 2.3): reads the credentials of a request and verifies
-//! them against a registered client. Slow hashes and failure budgets are the caller's.
+//! them against a registered client. The caller computes slow hashes and charges failure budgets.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,23 +24,24 @@ use crate::oauth::error::Cause;
 /// The `Authorization` header of a request.
 #[derive(Clone, Copy, Default)]
 pub enum Authorization<'a> {
-    /// The request has no such header.
+    /// The request has no `Authorization` header.
     #[default]
     Absent,
-    /// The header's value.
+    /// The value of the only `Authorization` header.
     Present(&'a [u8]),
-    /// The request has two or more.
+    /// The request has two or more `Authorization` headers.
     Repeated,
 }
 
 impl Authorization<'_> {
-    /// Whether the client used this header. An error is then 401 instead of 400.
+    /// Whether the request has an `Authorization` header. If so, failed client authentication is
+    /// answered with status 401 instead of 400 (RFC 6749, section 5.2).
     pub fn is_present(self) -> bool {
         !matches!(self, Self::Absent)
     }
 }
 
-/// Hides the value, which is a credential.
+/// Hides the header's value, which is a credential.
 impl fmt::Debug for Authorization<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -58,18 +59,20 @@ pub struct Credentials<'a> {
     network: ClientNetwork,
     /// See [`Self::is_raw`].
     is_raw: bool,
-    /// The same Basic pair without form-decoding, if that differs.
+    /// The same Basic pair read without form-decoding. `None` if form-decoding does not change the
+    /// pair, or if the body has another `client_id` than that reading.
     raw: Option<Box<Self>>,
 }
 
 impl<'a> Credentials<'a> {
-    /// Reads the credentials of a request. A client certificate is the credential only if the request
-    /// has no other: a client with a secret may also present a certificate to bind its token to it
-    /// (RFC 8705, section 3).
+    /// Reads the credentials of a request. A client certificate is the credential only if the
+    /// request has no other credential: a client that authenticates with a secret may also present
+    /// a certificate, to which its token is then bound (RFC 8705, section 3).
     ///
     /// # Errors
     ///
-    /// The [`Cause`] if the request has no credentials, several, or malformed ones.
+    /// The [`Cause`] if the request has no credentials, credentials for several methods, or
+    /// malformed credentials.
     pub fn read(
         authorization: Authorization<'_>,
         certificate: &'a ShownCertificate,
@@ -89,7 +92,7 @@ impl<'a> Credentials<'a> {
             Authorization::Present(value) => {
                 let mut basic = Self::read_basic(value)?;
                 let Some(id) = body_id else { return Ok(basic) };
-                // Keep only the reading whose id is the body's.
+                // Keep only the readings of the pair whose id is the `client_id` in the body.
                 basic.raw = basic.raw.filter(|raw| raw.client_id == id);
                 if basic.client_id == id {
                     return Ok(basic);
@@ -123,11 +126,13 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// `Basic base64(form(client_id) ":" form(client_secret))` (RFC 6749, section 2.3.1; RFC 7617).
+    /// Reads a header `Basic base64(form(client_id) ":" form(client_secret))` (RFC 6749, section
+    /// 2.3.1; RFC 7617).
     ///
-    /// Many clients do not encode the pair, and a random base64 secret often has a `+`. So a pair
-    /// that form-decoding changes is read in both ways, decoded and raw. A half that cannot be
-    /// decoded, or decodes to characters that credentials may not have, is read raw only.
+    /// Many clients do not form-encode the pair, and form-decoding then changes each `+` of a
+    /// base64 secret to a space. So a pair that form-decoding changes is read in both ways, decoded
+    /// and raw. An id or a secret that cannot be decoded, or that decodes to characters not allowed
+    /// in credentials, is used raw in both readings.
     fn read_basic(header: &[u8]) -> Result<Self, Cause> {
         let header = std::str::from_utf8(header).map_err(|_| Cause::MalformedAuthorization)?;
         let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
@@ -184,7 +189,7 @@ impl<'a> Credentials<'a> {
         })
     }
 
-    /// Sets the client network that they were sent from.
+    /// Sets the client network that the credentials were sent from.
     pub fn from(mut self, network: ClientNetwork) -> Self {
         self.network = network;
         if let Some(raw) = &mut self.raw {
@@ -193,34 +198,36 @@ impl<'a> Credentials<'a> {
         self
     }
 
-    /// Whether a half of this Basic pair is used without form-decoding although decoding changes it
-    /// or fails.
+    /// Whether the id or the secret of this Basic pair is used without form-decoding, although
+    /// form-decoding would change it or fail.
     pub fn is_raw(&self) -> bool {
         self.is_raw
     }
 
-    /// The raw reading of a Basic pair, if it differs. It is tried if this one is refused.
+    /// The Basic pair read without form-decoding, if that differs and fits the body's `client_id`.
+    /// The caller must try both readings.
     pub fn as_it_stands(&self) -> Option<&Self> {
         self.raw.as_deref()
     }
 
-    /// The client network that they were sent from.
+    /// The client network that the credentials were sent from.
     pub fn network(&self) -> ClientNetwork {
         self.network
     }
 
-    /// The client that they name.
+    /// The `client_id` in the credentials.
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// All secrets in clear: of a Basic pair, those of both readings.
+    /// All secrets in clear text. A Basic pair that is read in two ways has two.
     pub fn secrets(&self) -> Vec<&str> {
         let raw = self.as_it_stands().and_then(Self::client_secret);
         self.client_secret().into_iter().chain(raw).collect()
     }
 
-    /// The method of credentials that hold a secret; `None` for others.
+    /// The authentication method if the credentials hold a secret; `None` for an assertion or a
+    /// certificate.
     pub fn secret_method(&self) -> Option<AuthMethod> {
         match &self.proof {
             Proof::Basic(_) => Some(AuthMethod::ClientSecretBasic),
@@ -229,7 +236,7 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// The secret in clear; `None` for credentials without one.
+    /// The secret in clear text; `None` for an assertion or a certificate.
     pub fn client_secret(&self) -> Option<&str> {
         match &self.proof {
             Proof::Basic(secret) | Proof::Post(secret) => Some(secret.as_str()),
@@ -237,21 +244,22 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// Returns the secret of `registered`, the client with this id, whose hash is `given`. A secret
-    /// that is valid at `now` is preferred to one that is not.
+    /// Returns the secret of the client `registered` whose hash is `given`. If several match, one
+    /// that is valid at `now` is preferred. `registered` is `None` if no client has the given id.
     ///
-    /// An unknown client costs the same as a wrong secret: one hash and one comparison.
+    /// For an unknown client, `given` is compared with one hash that cannot match, so that the
+    /// search takes as long as for a wrong secret.
     pub fn find_secret<'c>(
         given: &FastHash,
         registered: Option<&'c Client>,
         now: u64,
     ) -> Option<&'c ClientSecret> {
         let Some(client) = registered else {
-            // Only for its time: the result is not needed.
+            // Only to take the same time as for a known client; the result is not needed.
             let _ = std::hint::black_box(given.ct_eq(&FastHash::unmatchable()));
             return None;
         };
-        // Compare all secrets, so that the time does not tell which one matched.
+        // Compare all secrets, so that the time does not reveal which secret matched.
         let (mut found, mut found_current) = (NONE, NONE);
         for (index, secret) in (0..NONE).zip(&client.secrets) {
             let SecretHash::Fast(hash) = &secret.hash else { continue };
@@ -265,13 +273,14 @@ impl<'a> Credentials<'a> {
             .find_map(|index| client.secrets.get(usize::try_from(index).ok()?))
     }
 
-    /// Verifies the credentials against `registered`, the client with this id, and `secret`, the
-    /// one of its secrets that matched. Without a registered client this fails, at the cost of a
-    /// client of the kind `decoy`.
+    /// Verifies the credentials of the client `registered`. `secret` is the client's secret that
+    /// matches the given secret, if any does. If `registered` is `None`, verification fails; an
+    /// assertion is first verified with the keys of `decoy`, so that the refusal takes as long as
+    /// for a registered client.
     ///
     /// # Errors
     ///
-    /// The [`Cause`]. The answer must be the same for all of them.
+    /// The [`Cause`]. The response must be the same for every cause.
     pub fn verify<'c>(
         &self,
         registered: Option<&'c Client>,
@@ -316,8 +325,8 @@ impl<'a> Credentials<'a> {
         Ok(Verified { client, assertion: used })
     }
 
-    /// Returns the method by which the certificate identifies the client (RFC 8705, sections 2.1
-    /// and 2.2).
+    /// Returns the method by which `certificate` authenticates the client: by its subject or by its
+    /// key (RFC 8705, sections 2.1 and 2.2).
     fn verify_certificate(
         certificate: &ClientCertificate,
         client: &Client,
@@ -341,11 +350,12 @@ impl<'a> Credentials<'a> {
 pub struct Verified<'c, 'p> {
     /// The client.
     pub client: &'c Client,
-    /// The assertion by which it authenticated, which may be used once.
+    /// The assertion that authenticated the client; `None` for the other methods. An assertion may
+    /// be used only once.
     pub assertion: Option<Accepted<'p>>,
 }
 
-/// Marks that no secret was found. No client has this many secrets.
+/// The index that means "no secret". No client has this many secrets.
 const NONE: u32 = u32::MAX;
 
 impl fmt::Debug for Credentials<'_> {
@@ -354,7 +364,7 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
-/// The proof of identity in a request.
+/// The part of the credentials that proves the identity of the client.
 enum Proof<'a> {
     Assertion(Box<ClientAssertion<'a>>),
     Basic(Secret<'a>),
@@ -373,7 +383,8 @@ impl Proof<'_> {
     }
 }
 
-/// A secret in clear: borrowed from the body, or a decoded copy that is wiped when dropped.
+/// A secret in clear text: borrowed from the body, or copied from the decoded `Authorization`
+/// header and wiped when dropped.
 enum Secret<'a> {
     Borrowed(&'a str),
     Owned(Zeroizing<String>),

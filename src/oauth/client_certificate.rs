@@ -1,7 +1,7 @@
 //! Client certificates that a TLS proxy forwards in a header (RFC 8705).
 //!
 //! The proxy terminates TLS and reports whether it verified the certificate. This module parses the
-//! certificate and compares its names and its key with those of a client.
+//! certificate and compares its names and its public key with those registered for a client.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -20,25 +20,27 @@ use crate::jose::public_key::{PublicKey, Thumbprint, sha256};
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::error::Cause;
 
-/// How far a proxy has verified a client's certificate. Either way, the TLS handshake has proven
-/// that the client holds the private key.
+/// The result of a proxy's verification of a client certificate. With both results, the TLS
+/// handshake has proven that the client holds the private key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verification {
-    /// An authority that the proxy trusts issued it. Its names and its key may identify a client.
+    /// An authority that the proxy trusts issued the certificate. The certificate's names and its
+    /// key may identify a client.
     Trusted,
-    /// It is self-signed. Its names prove nothing; its key identifies the client that has it
-    /// registered.
+    /// The certificate is self-signed. Its names prove nothing; its key identifies the client for
+    /// which that key is registered.
     SelfSigned,
 }
 
 impl Verification {
-    /// Reads nginx's `$ssl_client_verify`. `None` for any other value, which counts as no
-    /// certificate. The value must match exactly: for a forged certificate it may be
-    /// `FAILED:self-signed certificate in certificate chain`.
+    /// Reads the value of nginx's `$ssl_client_verify`. `None` for all values that are not in the
+    /// `match` below; the request then counts as a request without a certificate. The value must
+    /// match exactly: for a forged certificate it may be `FAILED:self-signed certificate in
+    /// certificate chain`.
     pub fn read(header: &[u8]) -> Option<Self> {
         match header {
             b"SUCCESS" => Some(Self::Trusted),
-            // The spelling of OpenSSL 3 and of 1.1.
+            // OpenSSL 3 writes `self-signed`, OpenSSL 1.1 writes `self signed`.
             b"FAILED:self-signed certificate" | b"FAILED:self signed certificate" => {
                 Some(Self::SelfSigned)
             }
@@ -53,9 +55,9 @@ pub enum ShownCertificate {
     /// No trusted proxy has forwarded a verified certificate.
     #[default]
     Absent,
-    /// A trusted proxy has forwarded something that is not a certificate.
+    /// A trusted proxy has forwarded a value that is not a certificate.
     Unreadable,
-    /// The certificate.
+    /// A trusted proxy has forwarded this certificate.
     Present(Box<ClientCertificate>),
 }
 
@@ -66,7 +68,7 @@ impl ShownCertificate {
         read.map_or(Self::Unreadable, |certificate| Self::Present(Box::new(certificate)))
     }
 
-    /// Returns the certificate; `None` if there is none.
+    /// Returns the certificate; `None` if the request has no certificate.
     ///
     /// # Errors
     ///
@@ -80,15 +82,15 @@ impl ShownCertificate {
     }
 }
 
-/// A client's certificate. Everything needed from it is parsed at once, so that an unregistered
-/// client costs as much as a registered one.
+/// A client certificate. All values needed from the certificate are parsed at once, so that a
+/// request takes as long for an unregistered client as for a registered one.
 pub struct ClientCertificate {
     verification: Verification,
-    /// See [`distinguished_name`].
+    /// The subject as formatted by [`distinguished_name`].
     subject: String,
     is_self_issued: bool,
     alternative_names: Vec<CertificateSubject>,
-    /// `None` if the key's type is not supported.
+    /// The thumbprint of the public key; `None` if the type of the key is not supported.
     key: Option<Thumbprint>,
     thumbprint: Thumbprint,
 }
@@ -112,7 +114,7 @@ impl ClientCertificate {
         })
     }
 
-    /// Whether a trusted authority issued it for exactly `subject`.
+    /// Whether a trusted authority issued the certificate for exactly `subject`.
     pub fn is_for(&self, subject: &CertificateSubject) -> bool {
         self.verification == Verification::Trusted
             && match subject {
@@ -121,14 +123,14 @@ impl ClientCertificate {
             }
     }
 
-    /// Whether its public key is one of `keys`.
+    /// Whether the certificate's public key is one of `keys`.
     pub fn has_key_of(&self, keys: &[PublicKey]) -> bool {
         self.key.is_some_and(|own| keys.iter().any(|key| key.thumbprint() == own))
     }
 
     /// Returns `x5t#S256`, the SHA-256 of the certificate, to which a token of `client` is bound
-    /// (RFC 8705, section 3.1). `None` if it is self-signed and its key is not registered for the
-    /// client.
+    /// (RFC 8705, section 3.1). `None` if the certificate is self-signed, unless `client` is
+    /// registered with the certificate's key and the method `self_signed_tls_client_auth`.
     pub fn thumbprint_for(&self, client: &Client) -> Option<Thumbprint> {
         let counts = match self.verification {
             Verification::Trusted => true,
@@ -140,21 +142,21 @@ impl ClientCertificate {
         counts.then_some(self.thumbprint)
     }
 
-    /// Returns the subject if this is a self-signed certificate that the proxy trusts as an
-    /// authority: its owner can issue certificates in the name of any client.
+    /// Returns the subject if this is a self-issued certificate that the proxy trusts as an
+    /// authority. The holder of its private key can issue certificates in the name of any client.
     pub fn authority(&self) -> Option<&str> {
         let is_authority = self.verification == Verification::Trusted && self.is_self_issued;
         is_authority.then_some(&*self.subject)
     }
 
-    /// The SHA-256 of the DER certificate.
+    /// The SHA-256 of the certificate in DER.
     pub fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
     }
 }
 
-/// Returns the alternative names of the kinds that a client can register. None if the extension is
-/// malformed or repeated.
+/// Returns the subject alternative names of the types that a client can register. Empty if the
+/// extension is absent, malformed or repeated.
 fn alternative_names(content: &TbsCertificate) -> Vec<CertificateSubject> {
     let Ok(Some((_, SubjectAltName(names)))) = content.get_extension() else { return Vec::new() };
     let names = names.iter().filter_map(|name| {
@@ -217,7 +219,8 @@ pub enum CertificateSubject {
 /// Formats a name by RFC 4514 with OpenSSL's short names and unescaped UTF-8, as nginx and
 /// `openssl x509 -subject -nameopt RFC2253,-esc_msb` do.
 fn distinguished_name(name: &Name) -> String {
-    // RFC 4514 writes the last entry first, within a multi-valued entry too.
+    // RFC 4514 writes the last entry first. OpenSSL also reverses the parts of a multi-valued
+    // entry.
     let entries: Vec<_> = name.iter_rdn().flat_map(|set| set.iter().enumerate()).collect();
     let mut text = String::new();
     for (position, (index, entry)) in entries.iter().enumerate().rev() {
@@ -256,7 +259,7 @@ fn string_of(entry: &AttributeTypeAndValue) -> Option<Cow<'_, str>> {
         | Tag::Ia5String
         | Tag::NumericString
         | Tag::VisibleString => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-        // T.61 by its standard, but Latin-1 in practice.
+        // The standard says that a TeletexString is T.61, but in practice it is Latin-1.
         Tag::TeletexString => Some(bytes.iter().map(|byte| char::from(*byte)).collect()),
         Tag::BmpString => {
             let units = bytes.chunks(2).map(|pair| match pair {

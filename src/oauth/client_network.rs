@@ -2,8 +2,8 @@
 
 /// An IPv4 address, the first 64 bits of an IPv6 address, or the Unix sockets of this machine.
 ///
-/// A network is *shared* if many clients may use it: its address is a proxy's that does not forward
-/// the client's address, or this machine's.
+/// A network is *shared* if many clients may use it: its address is that of this machine, or of a
+/// proxy that is not trusted or does not forward the client's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClientNetwork {
     prefix: Option<u128>,

@@ -1,4 +1,4 @@
-//! Client secrets, kept as hashes only.
+//! Client secrets. Only their hashes are kept.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -14,27 +14,28 @@ use crate::tally::Tally;
 /// One of a client's secrets with its period of validity.
 #[derive(Clone, Debug)]
 pub struct ClientSecret {
-    /// The operator's name for it, unique per client.
+    /// The operator's name for the secret, unique per client.
     pub label: Box<str>,
     /// The hash of the secret.
     pub hash: SecretHash,
-    /// Accepted from this time on (Unix seconds).
+    /// The time from which the secret is accepted, in Unix seconds; `None` if it is accepted at
+    /// once.
     pub not_before: Option<u64>,
-    /// Accepted before this time (Unix seconds).
+    /// The time from which the secret is refused, in Unix seconds; `None` if it does not expire.
     pub expires_at: Option<u64>,
-    /// Counts its uses; empty until the first one.
+    /// Counts the uses of the secret; empty until the first use.
     pub used: OnceLock<Arc<Tally>>,
 }
 
 impl ClientSecret {
-    /// Whether it is valid at `now` (Unix seconds).
+    /// Whether the secret is valid at `now` (Unix seconds).
     pub fn is_current(&self, now: u64) -> bool {
         self.not_before.is_none_or(|from| from <= now)
             && self.expires_at.is_none_or(|until| now < until)
     }
 }
 
-/// Compares the registration, not the uses.
+/// Compares the registered values, not the uses.
 impl PartialEq for ClientSecret {
     fn eq(&self, other: &Self) -> bool {
         let Self { label, hash, not_before, expires_at, used: _ } = self;
@@ -47,13 +48,13 @@ impl PartialEq for ClientSecret {
 
 /// The stored hash of a secret.
 ///
-/// A secret of 32 characters or more is assumed to be random, too long to be guessed even at the
-/// speed of SHA-256. A shorter one needs a slow hash.
+/// A secret of 32 characters or more is assumed to be random, and so cannot be guessed even at the
+/// speed of SHA-256. A shorter secret needs a slow hash.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretHash {
     /// `$sha256$<base64url>`: one SHA-256.
     Fast(FastHash),
-    /// A slow hash.
+    /// A slow hash: argon2id, PBKDF2 or bcrypt.
     Slow(Arc<PasswordHash>),
 }
 
@@ -61,11 +62,12 @@ impl SecretHash {
     /// The minimum length, in characters, of a secret with a fast hash.
     pub const MIN_SECRET_CHARS: usize = 32;
 
-    /// Parses the stored form.
+    /// Parses the stored form of a hash.
     ///
     /// # Errors
     ///
-    /// What was expected. The text does not hold any of `stored`.
+    /// A description of the forms that are expected. It quotes nothing of `stored`, which may be a
+    /// secret.
     pub fn parse(stored: &str) -> Result<Self, &'static str> {
         match FastHash::parse(stored) {
             Some(hash) => Ok(Self::Fast(hash)),
@@ -82,7 +84,7 @@ impl SecretHash {
         }
     }
 
-    /// Returns the slow hash, if it is one.
+    /// Returns the slow hash; `None` if this is a fast hash.
     pub fn as_slow(&self) -> Option<&Arc<PasswordHash>> {
         match self {
             Self::Fast(_) => None,
@@ -91,15 +93,16 @@ impl SecretHash {
     }
 }
 
-/// Hides the hash, from which a weak secret can be found by search.
+/// Hides the hash, because a weak secret can be found by hashing guesses and comparing them with
+/// it.
 impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretHash(…)")
     }
 }
 
-/// One SHA-256. Compare it with a presented secret by [`ConstantTimeEq`]; `Eq` is for two stored
-/// hashes.
+/// The SHA-256 of a secret. Use [`ConstantTimeEq`] to compare it with the hash of a presented
+/// secret; `Eq` is only for comparing two stored hashes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FastHash([u8; SHA256_OUTPUT_LEN]);
 
@@ -113,7 +116,8 @@ impl FastHash {
 
     /// Parses the stored form; `None` if it is malformed.
     pub fn parse(stored: &str) -> Option<Self> {
-        // The decoder needs room for whole groups of 3 bytes.
+        // One byte more than a hash has, because the decoder needs room for whole groups of 3
+        // bytes.
         let mut decoded = [0; SHA256_OUTPUT_LEN + 1];
         let encoded = stored.strip_prefix(PREFIX)?;
         let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut decoded).ok()?;
@@ -125,14 +129,14 @@ impl FastHash {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.0))
     }
 
-    /// Returns a hash that no known secret has. An unknown client's secret is compared with it, so
-    /// that the attempt takes as long as a known client's.
+    /// Returns a hash that no known secret has. A secret for an unknown client is compared with
+    /// this hash, so that the attempt takes as long as for a known client.
     pub fn unmatchable() -> Self {
         Self([0; SHA256_OUTPUT_LEN])
     }
 }
 
-/// Compares eight bytes at a time.
+/// Compares all bytes, eight at a time.
 impl ConstantTimeEq for FastHash {
     fn ct_eq(&self, other: &Self) -> Choice {
         let (own, others) = (self.0.as_chunks().0.iter(), other.0.as_chunks().0);
@@ -149,14 +153,14 @@ impl fmt::Debug for FastHash {
     }
 }
 
-/// Whether `hash` is that of a demo secret. Demo secrets are public.
+/// Whether `hash` is the hash of a demo secret. Demo secrets are public.
 pub fn is_demo_secret(hash: &FastHash) -> Choice {
     static DEMO: OnceLock<[Option<FastHash>; 2]> = OnceLock::new();
     let demo = DEMO.get_or_init(|| DEMO_HASHES.map(FastHash::parse));
     demo.iter().flatten().fold(Choice::from(0), |is_demo, known| is_demo | known.ct_eq(hash))
 }
 
-/// The hashes of `demo-client` and `vision-api-user` in the shipped `clients.json`.
+/// The hashes of the secrets of `demo-client` and `vision-api-user` in the shipped `clients.json`.
 const DEMO_HASHES: [&str; 2] = [
     "$sha256$mxOTOIm6pc7brYcgi3w5YYlRKOJ8fFGZgwrRQFsU4Vc",
     "$sha256$jjK4bxg0LeMn8TlcVd5F6xNFSd2XfDdufIqFLoPTp7Y",

@@ -1,5 +1,5 @@
-//! The confirmation of an access token (`cnf`, RFC 7800): the certificate or key that it is bound
-//! to. Only the holder of both can use the token.
+//! The confirmation of an access token (`cnf`, RFC 7800): the certificate, the key or both that the
+//! token is bound to. Only a client that holds the private key of each can use the token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,8 +21,8 @@ impl Confirmation {
         self.certificate.is_none() && self.key.is_none()
     }
 
-    /// Returns the token type (RFC 6749, section 7.1). A token that is bound to a certificate only
-    /// is still sent as a bearer token (RFC 8705, section 3).
+    /// Returns the token type (RFC 6749, section 7.1). A token that is bound only to a certificate
+    /// has the type `Bearer` (RFC 8705, section 3).
     pub fn token_type(&self) -> &'static str {
         if self.key.is_some() { "DPoP" } else { "Bearer" }
     }

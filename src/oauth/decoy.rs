@@ -1,11 +1,12 @@
 //! Decoys for unknown client ids. Refusing an unknown id takes as long as refusing a registered
 //! one, so that timing does not reveal which ids are registered.
 //!
-//! Registered clients differ in cost: fast or slow hashes, keys of several sizes. So each unknown
-//! id is assigned one *kind* of client, in the proportions of the registry: a keyed hash maps the
-//! id to a point in [0, 1), and each kind owns a part of that interval. A change of the registry
-//! only moves the borders of the parts, so most ids keep their kind. The key is kept across
-//! restarts.
+//! The time that a refusal takes depends on the client: its secrets may have fast or slow hashes,
+//! and its keys may have several sizes. Clients that cost the same form a *kind*. Each unknown id
+//! is assigned a kind, and the kinds are as frequent among unknown ids as among registered clients:
+//! a keyed hash maps the id to a point in [0, 1), and each kind owns a part of that interval. A
+//! change of the registry only moves the borders of the parts, so most ids keep their kind. The key
+//! of the hash is kept across restarts, so that ids keep their kinds across restarts too.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,7 +30,7 @@ impl DecoyKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
 
-    /// Returns the point of this id, scaled to 64 bits.
+    /// Returns the point in [0, 1) to which `client_id` is mapped, multiplied by 2^64.
     fn point(&self, client_id: &str) -> u64 {
         let tag = hmac::sign(&self.0, client_id.as_bytes());
         let mut bytes = [0; 8];
@@ -44,34 +45,37 @@ impl fmt::Debug for DecoyKey {
     }
 }
 
-/// The kinds of clients in a registry, with their numbers.
+/// The kinds of clients in a registry, with the number of clients of each kind.
 pub struct Decoys {
     kinds: Vec<Kind>,
     clients: u64,
     are_fast: bool,
 }
 
-/// A kind of client: all whose authentication costs the same.
+/// A kind of client: all clients whose authentication costs the same work.
 pub struct Kind {
-    /// The number of clients of this kind and all kinds before it.
+    /// The number of clients of this kind and of all kinds before it.
     up_to: u64,
-    /// Slow hashes that no secret matches.
+    /// Slow hashes that no secret matches. Comparing with them costs as much as with the clients'
+    /// hashes.
     pub hashes: Box<[Arc<PasswordHash>]>,
-    /// Public keys that verify no assertion.
+    /// Public keys of the types and sizes of the clients' keys. They verify no assertion.
     pub keys: Box<[PublicKey]>,
-    /// The algorithm that is registered for the clients' assertions.
+    /// The algorithm that is registered for the clients' assertions; `None` if there is none.
     pub assertion_algorithm: Option<Algorithm>,
 }
 
 impl Kind {
-    /// Whether such a client has a secret that could be guessed.
+    /// Whether a client of this kind has a secret with a slow hash. Such a secret may be weak
+    /// enough to be guessed.
     pub fn is_guessable(&self) -> bool {
         !self.hashes.is_empty()
     }
 }
 
-/// What authentication costs. Clients with equal costs are of one kind. The order of hashes does
-/// not matter; keys are tried in their order.
+/// The work of authenticating a client. Clients with equal work are of one kind. The hashes are
+/// sorted, because their order does not change the work. The keys are not, because they are tried
+/// in order.
 #[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Cost {
     hashes: Vec<Work>,
@@ -101,7 +105,7 @@ impl Cost {
 }
 
 impl Decoys {
-    /// Computes the kinds of a registry.
+    /// Computes the kinds of the clients in a registry.
     pub fn of(clients: &Registry) -> Self {
         let mut costs: BTreeMap<Cost, u64> = BTreeMap::new();
         let mut plain = 0;
@@ -131,19 +135,19 @@ impl Decoys {
         self.are_fast
     }
 
-    /// Returns the kind of an unknown id.
+    /// Returns the kind that is assigned to the unknown id `client_id`.
     pub fn kind(&self, key: &DecoyKey, client_id: &str) -> &Kind {
         if let [only] = &*self.kinds {
             return only;
         }
         let point = u128::from(key.point(client_id)) * u128::from(self.clients);
         let index = (point >> u64::BITS) as u64;
-        // In bounds: `index` is below `clients`, the `up_to` of the last kind.
+        // In bounds: `index` is less than `clients`, which is the `up_to` of the last kind.
         &self.kinds[self.kinds.partition_point(|kind| kind.up_to <= index)]
     }
 }
 
-/// Returns the slow hashes of a client's secrets, current or not.
+/// Returns the slow hashes of a client's secrets, including secrets that are not valid now.
 pub fn slow_hashes(client: &Client) -> impl Iterator<Item = &Arc<PasswordHash>> {
     client.secrets.iter().filter_map(|secret| secret.hash.as_slow())
 }
@@ -236,7 +240,7 @@ mod tests {
             assert!(count(kind).abs_diff(expected) < 80, "{kind:?}: {}", count(kind));
         }
         assert_eq!(kinds(&registry(&clients)), before);
-        // One more client in a hundred moves each border by at most a hundredth.
+        // One more client in a hundred moves each border by at most a hundredth of the interval.
         for more in [fast(100), slow(100), signing(100)] {
             clients.push(more);
             let after = kinds(&registry(&clients));

@@ -1,5 +1,5 @@
-//! DPoP (RFC 9449): verifies a proof of possession of the key that a token is bound to. Whether a
-//! proof was used before is the caller's check.
+//! DPoP (RFC 9449): verifies a proof that the client holds the private key that its token is bound
+//! to. The caller must check that the proof was not used before.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -15,16 +15,16 @@ use crate::jose::public_key::{PublicKey, Thumbprint};
 /// The `DPoP` header of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum DpopHeader<'a> {
-    /// The request has no such header.
+    /// The request has no `DPoP` header.
     #[default]
     Absent,
-    /// The header's value.
+    /// The value of the only `DPoP` header.
     Present(&'a [u8]),
-    /// The request has two or more.
+    /// The request has two or more `DPoP` headers.
     Repeated,
 }
 
-/// What a proof is checked against.
+/// The values that a proof is checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpectedProof<'a> {
     /// The request's method.
@@ -33,22 +33,24 @@ pub struct ExpectedProof<'a> {
     pub url: &'a str,
     /// The current time in Unix seconds.
     pub now: u64,
-    /// The time from which this process has recorded uses, in Unix seconds.
+    /// The time from which this process has recorded the uses of proofs, in Unix seconds. A proof
+    /// must be signed later.
     pub started_at: u64,
-    /// The nonces, if proofs must have one.
+    /// The server's nonces; `None` if a proof needs no nonce.
     pub nonces: Option<&'a Nonces>,
 }
 
-/// A valid proof. It may be used once, so the caller must record its use.
+/// A valid proof. A proof may be used only once, so the caller must record its use.
 #[derive(Debug)]
 pub struct Proof {
-    /// The thumbprint of the key that signed it.
+    /// The thumbprint of the key that signed the proof.
     pub thumbprint: Thumbprint,
-    /// Its `jti`, unique per key.
+    /// The proof's `jti`, unique per key.
     pub token_id: String,
-    /// The time of signing that it claims, in Unix seconds.
+    /// The proof's `iat`: the time at which the client claims to have signed the proof, in Unix
+    /// seconds.
     pub issued_at: u64,
-    /// The time from which it is refused as too old, in Unix seconds.
+    /// The time from which the proof is refused as too old, in Unix seconds.
     pub until: u64,
 }
 
@@ -57,7 +59,7 @@ impl Proof {
     ///
     /// # Errors
     ///
-    /// The [`DpopError`]. [`DpopError::Nonce`] only if everything else is valid.
+    /// A [`DpopError`]. It is [`DpopError::Nonce`] only if the proof is valid apart from the nonce.
     pub fn verify(text: &[u8], expected: &ExpectedProof<'_>) -> Result<Self, DpopError> {
         let text = std::str::from_utf8(text).map_err(|_| DpopError::Malformed)?;
         let jwt = ForeignJwt::read(text).ok_or(DpopError::Malformed)?;
@@ -95,27 +97,27 @@ impl Proof {
 /// Why a proof is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DpopError {
-    /// The algorithm is not accepted.
+    /// The proof's algorithm is not supported.
     Algorithm,
-    /// The key is not a public key of an accepted type.
+    /// The key in the proof is not a public key of a supported type.
     Key,
-    /// It cannot be parsed, lacks a claim, or the header is repeated.
+    /// The proof cannot be parsed or lacks a claim, or the `DPoP` header is repeated.
     Malformed,
-    /// The header is absent, and the client's tokens must be bound to a key.
+    /// The `DPoP` header is absent, but the client's tokens must be bound to a key.
     Missing,
-    /// The nonce is absent or too old.
+    /// The proof's nonce is absent, wrong or too old.
     Nonce,
-    /// It was used before.
+    /// The proof was used before.
     Replayed,
-    /// The key does not verify the signature.
+    /// The key in the proof does not verify the signature.
     Signature,
-    /// The method or URL is not that of the request.
+    /// The proof's method (`htm`) or URL (`htu`) is not that of the request.
     Target,
-    /// It is too old, from the future, or from before this process started.
+    /// The proof is too old, from the future, or from before this process started.
     Time,
 }
 
-/// Stateless nonces (RFC 9449, section 8): a keyed hash of the current time window.
+/// Stateless nonces (RFC 9449, section 8). A nonce is a keyed hash of the number of a time window.
 pub struct Nonces(hmac::Key);
 
 impl Nonces {
@@ -124,16 +126,17 @@ impl Nonces {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// Returns the nonce at `now` (Unix seconds). It is accepted for at least 60 and at most 120
-    /// seconds.
+    /// Returns the current nonce at `now` (Unix seconds). Proofs with this nonce are accepted for
+    /// at least 60 and at most 120 seconds from `now` on.
     pub fn current(&self, now: u64) -> String {
         self.of(now / WINDOW)
     }
 
-    /// Whether `nonce` is that of the current window or the one before it.
+    /// Whether `nonce` is the nonce of the current time window or of the window before it.
     fn accept(&self, nonce: &str, now: u64) -> bool {
         let window = now / WINDOW;
-        // Not in constant time: a nonce is not secret, any client can request one.
+        // Not a constant-time comparison: nonces are not secret, because any client can request a
+        // nonce.
         [window, window.wrapping_sub(1)].into_iter().any(|window| self.of(window) == nonce)
     }
 
@@ -159,7 +162,7 @@ struct Claims {
 }
 
 /// Normalizes a URL (RFC 3986, sections 6.2.2 and 6.2.3) and removes query and fragment. `None` if
-/// it is not an http or https URL.
+/// `url` is not a valid http or https URL.
 fn normalized(url: &str) -> Option<String> {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = url.split_once("://")?;
@@ -194,14 +197,16 @@ fn normalized_path(path: &str) -> Option<String> {
             _ => segments.push(segment),
         }
     }
-    // A final dot segment leaves a final slash; a final empty segment has it already.
+    // A path that ends in `.` or `..` normalizes to a path that ends in a slash, so it needs an
+    // empty last segment. A path that already ends in a slash has that segment.
     if ends_in_slash && segments.last().is_none_or(|last| !last.is_empty()) {
         segments.push(Cow::Borrowed(""));
     }
     Some(format!("/{}", segments.join("/")))
 }
 
-/// Decodes percent triplets of unreserved characters and writes the others in upper case.
+/// Decodes percent-encoded unreserved characters, and writes the hex digits of all other triplets
+/// in upper case. `None` if a `%` is not followed by two hex digits.
 fn normalized_segment(segment: &str) -> Option<Cow<'_, str>> {
     if !segment.contains('%') {
         return Some(Cow::Borrowed(segment));
@@ -223,9 +228,9 @@ fn normalized_segment(segment: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// The most that a client's clock may differ, and so the greatest age of a proof, in seconds.
+/// The greatest allowed clock skew, which is also the greatest age of a proof, in seconds.
 const SKEW: u64 = 10;
-/// The length of a nonce's window in seconds.
+/// The length of a time window for nonces, in seconds.
 const WINDOW: u64 = 60;
 
 #[cfg(test)]

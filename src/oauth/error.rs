@@ -1,8 +1,8 @@
 //! The causes for which a request is refused.
 //!
-//! A [`Cause`] is for the operator: it is logged and counted under its label. Each dialect maps
-//! every cause to its public answer in one exhaustive match, so that no internal detail reaches a
-//! client by accident.
+//! A [`Cause`] is for the operator: it is logged, and counted in the metrics under its label. Each
+//! dialect maps every cause to a response in one exhaustive match, so that no internal detail
+//! reaches a client by accident.
 
 use crate::form::parameters::FormError;
 use crate::oauth::client::ContentType;
@@ -13,10 +13,10 @@ use crate::oauth::scope::ScopeError;
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    // The HTTP message.
+    // Causes in the HTTP message.
     /// The client stopped sending before the end of the body.
     BodyAborted,
-    /// The body is over the limit.
+    /// The body is larger than `limits.body_bytes`.
     BodyTooLarge,
     /// The body has a content coding, such as gzip.
     ContentEncoding,
@@ -28,36 +28,37 @@ pub enum Cause {
     Host,
     /// The route does not support the method.
     MethodNotAllowed,
-    /// No route has this path.
+    /// No route has the path of the request.
     NotFound,
-    /// The request was not complete in time.
+    /// The request was not complete within `limits.request_seconds`.
     RequestTimeout,
-    /// A transfer coding other than a single `chunked`.
+    /// The request has a transfer coding other than a single `chunked`.
     TransferEncoding,
 
-    // The form.
+    // Causes in the form or the JSON body.
     /// The charset of the body is not UTF-8.
     Charset,
     /// The body is not a valid form.
     Form(FormError),
-    /// The body's type is not the one registered for this client.
+    /// The body's content type is not the content type registered for the client.
     ContentTypeNotAllowed(ContentType),
-    /// `Content-Type` is required and missing.
+    /// The route requires a `Content-Type`, and the request has none.
     ContentTypeMissing,
-    /// A required field is missing or empty.
+    /// The field of this name is required, and is missing or empty.
     FieldMissing(&'static str),
-    /// A field or header has an undocumented value.
+    /// A field or header has a value that the dialect's documents do not allow.
     FieldValue,
-    /// A field is longer than documented.
+    /// The field of this name is longer than the dialect's documents allow.
     FieldTooLong(&'static str),
-    /// The body's type is not supported or missing.
+    /// The body's content type is missing or not supported.
     MediaType,
     /// A parameter that belongs in the body is in the query.
     ParameterInQuery,
-    /// The query of a token validation is not a documented one.
+    /// The query of `/connect/validate` has an unknown or empty parameter, or names an unknown
+    /// dialect.
     Question,
 
-    // The client.
+    // Causes in client authentication.
     /// The client's assertion is refused.
     Assertion(AssertionError),
     /// The request names no client or has no credentials.
@@ -66,55 +67,58 @@ pub enum Cause {
     AuthMethodNotAllowed,
     /// `client_id` or `client_secret` in the body has characters outside %x20-7E.
     CredentialCharacters,
-    /// The client's tokens are bound to a certificate, and the request has none.
+    /// The client's tokens are bound to a certificate, and the request has no certificate that is
+    /// valid for the client.
     CertificateMissing,
-    /// The certificate is not one of the client's.
+    /// The certificate has neither the client's registered subject nor one of its keys.
     CertificateMismatch,
     /// A trusted proxy has forwarded a malformed certificate.
     CertificateUnreadable,
     /// The client is disabled.
     ClientDisabled,
-    /// `client_id` in the body differs from that in `Authorization`.
+    /// `client_id` in the body differs from the id in `Authorization`.
     ClientIdMismatch,
     /// The secret is one of the demo secrets, which are public.
     DemoSecret,
     /// `Authorization` is not a valid Basic header.
     MalformedAuthorization,
-    /// The secret is the client's, but not valid at this time.
+    /// The secret is the client's, but is not valid yet or has expired.
     SecretNotCurrent,
     /// The request uses several authentication methods.
     SeveralAuthentications,
-    /// No client with this id is registered.
+    /// No client is registered with the given id.
     UnknownClient,
     /// The authentication method is not supported.
     UnsupportedAuthentication,
-    /// The secret is not one of the client's.
+    /// The secret is not one of the client's secrets.
     WrongSecret,
 
-    // A presented token.
+    // Causes in a presented token.
     /// `Authorization` holds no bearer token.
     BearerMissing,
-    /// The token belongs to another client than the one that revokes it.
+    /// The token to be revoked belongs to another client.
     TokenNotOwn,
-    /// The token was revoked, or issued before its client's `not_before`.
+    /// The token was revoked, or was issued before its client's `not_before`.
     TokenRevoked,
     /// The token lacks a required scope.
     TokenScope,
     /// The token has expired.
     TokenExpired,
-    /// The token was not issued here, or its audience is another.
+    /// The token was not issued by this server, has another audience, is not valid yet, is bound to
+    /// a key or certificate, or its client is disabled or no longer registered.
     TokenInvalid,
     /// The request has no `Authorization` header.
     TokenMissing,
 
-    // The grant.
+    // Causes in DPoP, in the limits for clients and in the grant.
     /// The DPoP proof is refused.
     Dpop(DpopError),
-    /// The client's rate limit is used up for this many seconds.
+    /// The client's rate limit is used up. The number is the seconds to wait.
     RateLimited(u32),
-    /// A failure budget of the client or of its network is used up for this many seconds.
+    /// A failure budget of the client or of its network is used up. The number is the seconds to
+    /// wait.
     Throttled(u32),
-    /// The client may not use this grant.
+    /// The client has no scopes, so it may not use the client credentials grant.
     GrantNotAllowed,
     /// `grant_type` is missing.
     GrantTypeMissing,
@@ -122,36 +126,37 @@ pub enum Cause {
     GrantTypeUnsupported,
     /// The scope is malformed or not allowed.
     Scope(ScopeError),
-    /// No scope is requested, and the client has no default.
+    /// The request names no scope, and the client has no default scopes.
     ScopeMissing,
     /// `resource` is malformed or not one of the client's audiences.
     Target,
 
-    // The server.
-    /// A bug.
+    // Causes in the server.
+    /// The server has a bug.
     Internal,
-    /// The operating system has no random bytes.
+    /// The operating system provided no random bytes.
     NoEntropy,
-    /// No key signs at this time.
+    /// The key set has no signing key at this time.
     NoSigningKey,
     /// The signing queue is full.
     Overloaded,
-    /// The queue of slow hashes is full.
+    /// The queue for computing slow hashes is full.
     PasswordQueueFull,
-    /// A client network has its share of the queue of slow hashes waiting.
+    /// The source of the request (a client, a client network, or a client in a shared network) has
+    /// its full share of the queue for computing slow hashes.
     PasswordQueueShare,
     /// The replay guard is full, so no assertion or proof can be accepted.
     ReplayGuardFull,
     /// A revocation could not be written to disk.
     RevocationNotWritten,
-    /// The limit of revoked tokens is reached.
+    /// `limits.revocations` tokens are revoked already.
     RevocationsFull,
-    /// The signer failed.
+    /// The computation of the signature failed.
     SigningFailed,
 }
 
 impl Cause {
-    /// Whether it refuses a presented token rather than a client.
+    /// Whether the cause concerns a presented token rather than the authentication of a client.
     pub fn is_about_a_token(self) -> bool {
         matches!(
             self,
@@ -164,8 +169,10 @@ impl Cause {
         )
     }
 
-    /// Whether the attempt is refunded to the failure budgets: the answer is the same for every
-    /// client, or the assertion was valid and its use could not be recorded.
+    /// Whether the failure budgets get back the charge for an attempt that was refused for this
+    /// cause. That is so if the refusal reveals nothing about a secret or key: the result does not
+    /// depend on the client, or the assertion was valid, but was used before or could not be
+    /// recorded as used.
     pub fn costs_no_attempt(self) -> bool {
         use AssertionError::{Audience, BeforeStart, Malformed, Replayed, Time};
         matches!(
@@ -177,7 +184,7 @@ impl Cause {
         )
     }
 
-    /// The name of the faulty field, if the route documents it.
+    /// The name of the missing or invalid field; `None` if the cause does not concern one field.
     pub fn field(self) -> Option<&'static str> {
         match self {
             Self::FieldMissing(field) | Self::FieldTooLong(field) => Some(field),
@@ -186,7 +193,7 @@ impl Cause {
         }
     }
 
-    /// The seconds after which a retry may succeed, if waiting helps.
+    /// The seconds after which a retry may succeed; `None` if waiting does not help.
     pub fn retry_after(self) -> Option<u32> {
         match self {
             Self::RateLimited(seconds) | Self::Throttled(seconds) => Some(seconds),
@@ -201,7 +208,7 @@ impl Cause {
         }
     }
 
-    /// A stable name for logs and metrics.
+    /// The stable name of the cause in logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::BodyAborted => "body_aborted",

@@ -1,4 +1,5 @@
-//! The explanation of each cause, for operators. Never sent to clients.
+//! The explanation of each cause of a refusal, for operators. Explanations are never sent to
+//! clients.
 
 use crate::form::parameters::FormError;
 use crate::oauth::client_assertion::AssertionError;
@@ -7,7 +8,7 @@ use crate::oauth::error::Cause;
 use crate::oauth::scope::ScopeError;
 
 impl Cause {
-    /// Returns what happened and, where that is not obvious, what to do.
+    /// Returns the explanation of the cause and, if the remedy is not obvious, the remedy.
     pub fn explanation(self) -> &'static str {
         match self {
             Self::BodyAborted => "The client stopped sending before the end of the body.",

@@ -1,5 +1,5 @@
-//! The client credentials grant (RFC 6749, section 4.4): decides scope and audience of an
-//! authenticated client's token.
+//! The client credentials grant (RFC 6749, section 4.4): decides the scope and the audience of a
+//! token for an authenticated client.
 
 use std::borrow::Cow;
 
@@ -42,20 +42,23 @@ impl<'a> GrantRequest<'a> {
 pub struct Grant<'a> {
     /// The client.
     pub client: &'a Client,
-    /// The granted scope: tokens separated by single spaces, at least one.
+    /// The granted scope: one or more scope tokens, separated by single spaces.
     pub scope: Cow<'a, str>,
-    /// The requested audiences (RFC 8707); empty means the client's own.
+    /// The requested audiences (RFC 8707). If there are none, the token gets the audience
+    /// registered for the client.
     pub resources: SmallVec<[&'a str; 2]>,
-    /// What the token is bound to.
+    /// The certificate and the key that the token is bound to, if any.
     pub confirmation: Confirmation,
 }
 
 impl<'a> Grant<'a> {
-    /// Decides `request` of the authenticated `client`. The token is not bound to anything yet.
+    /// Grants or refuses `request` of the authenticated `client`. The returned grant does not bind
+    /// the token to a certificate or key yet.
     ///
     /// # Errors
     ///
-    /// The first [`Cause`] in the order grant type, client, scope, target.
+    /// The first [`Cause`] found. The checks are, in this order: the grant type, whether the client
+    /// may use it, the scope, the resources.
     pub fn decide(
         client: &'a Client,
         request: &GrantRequest<'a>,
@@ -67,7 +70,7 @@ impl<'a> Grant<'a> {
         if client.scopes.is_empty() {
             return Err(Cause::GrantNotAllowed);
         }
-        // A scope of only spaces is empty, which counts as absent.
+        // A scope that is empty or has only spaces counts as absent.
         let requested = request.scope.filter(|scope| !scope.trim_matches(' ').is_empty());
         let scope = match (requested, &client.default_scopes) {
             (Some(requested), _) => scope::grant(requested, &client.scopes)?,
@@ -94,8 +97,8 @@ impl<'a> Grant<'a> {
     }
 }
 
-/// Whether `uri` may be a `resource`: an absolute URI (RFC 3986, section 4.3) without a fragment
-/// (RFC 8707, section 2).
+/// Whether `uri` is valid as a `resource` parameter: an absolute URI (RFC 3986, section 4.3)
+/// without a fragment (RFC 8707, section 2).
 pub fn is_resource(uri: &str) -> bool {
     let Some((scheme, rest)) = uri.split_once(':') else { return false };
     scheme.starts_with(|first: char| first.is_ascii_alphabetic())

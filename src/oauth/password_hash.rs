@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 /// A stored slow hash.
 ///
-/// The text form is the PHC string format for argon2id, that of passlib or the PHC format for
-/// pbkdf2-sha256, and that of OpenBSD for bcrypt:
+/// The text form of argon2id is the PHC string format. That of pbkdf2-sha256 is passlib's format or
+/// the PHC string format. That of bcrypt is OpenBSD's format:
 ///
 /// ```text
 /// $argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>
@@ -33,7 +33,7 @@ pub struct PasswordHash {
     output: Box<[u8]>,
 }
 
-/// The cost of one comparison.
+/// The cost of comparing one secret with a hash: the algorithm and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Work {
     /// argon2id, version 1.3.
@@ -42,7 +42,7 @@ pub enum Work {
         memory: u32,
         /// Passes over the memory.
         passes: u32,
-        /// Lanes. They are computed one after the other.
+        /// Lanes. This server computes them one after the other.
         lanes: u32,
     },
     /// PBKDF2 with HMAC-SHA-256.
@@ -65,8 +65,9 @@ impl Work {
     /// The cost of new PBKDF2 hashes: OWASP's minimum.
     pub const PBKDF2_SHA256: Self = Self::Pbkdf2Sha256 { rounds: 600_000, blocks: 1 };
 
-    /// Whether the cost is accepted in the registry: not trivially low, and at most 256 MiB and a
-    /// second or two, so that no entry can stall the server.
+    /// Whether the cost is accepted in the registry. The cost must not be trivially low. It must be
+    /// at most 256 MiB of memory and about two seconds, so that no entry of the registry can stall
+    /// the server.
     fn is_sane(self) -> bool {
         match self {
             Self::Argon2id { memory, passes, lanes } => {
@@ -79,8 +80,8 @@ impl Work {
         }
     }
 
-    /// Writes the hash of `secret` to `output`. `None` if the lengths or costs are invalid, which
-    /// [`PasswordHash::parse`] rules out.
+    /// Writes the hash of `secret` to `output`. `None` if the lengths or costs are invalid; no hash
+    /// that [`PasswordHash::parse`] accepts has such values.
     fn run(self, secret: &str, salt: &[u8], output: &mut [u8]) -> Option<()> {
         match self {
             Self::Argon2id { memory, passes, lanes } => {
@@ -109,8 +110,8 @@ impl Work {
 }
 
 impl PasswordHash {
-    /// Hashes `secret` with `salt`. `None` for bcrypt, which is only supported for imported hashes:
-    /// it ignores everything after 72 bytes.
+    /// Hashes `secret` with `salt`. `None` if `work` is bcrypt, because bcrypt ignores all bytes of
+    /// a secret after the first 72. Only imported hashes may be bcrypt.
     pub fn of(secret: &str, work: Work, salt: [u8; 16]) -> Option<Self> {
         let mut output = [0; 32];
         let (salt64, encode) =
@@ -133,7 +134,8 @@ impl PasswordHash {
     ///
     /// # Errors
     ///
-    /// What was expected. The text does not hold any of `stored`.
+    /// A description of the forms that are expected. It quotes nothing of `stored`, which may be a
+    /// secret.
     pub fn parse(stored: &str) -> Result<Self, &'static str> {
         let mut parts = stored.split('$');
         if parts.next() != Some("") {
@@ -149,8 +151,8 @@ impl PasswordHash {
         Ok(Self { stored: stored.into(), work, salt: salt.into(), output: output.into() })
     }
 
-    /// Creates a hash that costs `work` to compare with and that no secret matches, for unknown
-    /// clients. `number` distinguishes several of one client.
+    /// Creates a hash that no secret matches, for unknown clients. A comparison with it costs
+    /// `work`. `number` distinguishes several hashes of one client.
     pub fn unmatchable(work: Work, number: usize) -> Self {
         let output = match work {
             Work::Argon2id { .. } => 32,
@@ -171,7 +173,7 @@ impl PasswordHash {
         self.work
     }
 
-    /// Whether `secret` has this hash. This is slow: never call it on an event loop.
+    /// Whether `secret` has this hash. The computation is slow: never call this on an event loop.
     pub fn is_of(&self, secret: &str) -> bool {
         let mut output = Zeroizing::new(vec![0; self.output.len()]);
         self.work.run(secret, &self.salt, &mut output).is_some()
@@ -179,7 +181,8 @@ impl PasswordHash {
     }
 }
 
-/// Hides the hash, from which a weak secret can be found by search.
+/// Hides the hash, because a weak secret can be found by hashing guesses and comparing them with
+/// it.
 impl fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PasswordHash").field("work", &self.work).finish_non_exhaustive()
@@ -201,7 +204,8 @@ fn read_argon2id<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     Some((work, salt, output))
 }
 
-/// Reads passlib's `<rounds>$<salt>$<hash>`, in passlib's base64, or `i=…,l=…$<salt>$<hash>`.
+/// Reads passlib's form `<rounds>$<salt>$<hash>`, in passlib's base64, or the PHC form
+/// `i=…$<salt>$<hash>` or `i=…,l=…$<salt>$<hash>`, in standard base64.
 fn read_pbkdf2<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     let costs = parts.next()?;
     let Some(costs) = costs.strip_prefix("i=") else {
@@ -219,13 +223,15 @@ fn read_pbkdf2<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     Some((pbkdf2_work(rounds, &output), salt, output))
 }
 
-/// Each block of 32 output bytes costs all the rounds.
+/// Returns the cost of a PBKDF2 hash. Each block of 32 output bytes is computed in `rounds`
+/// iterations.
 fn pbkdf2_work(rounds: u32, output: &[u8]) -> Work {
-    // Fits: `salt_and_output` allows at most 64 bytes.
+    // At most 2 blocks: `salt_and_output` allows at most 64 bytes.
     Work::Pbkdf2Sha256 { rounds, blocks: output.len().div_ceil(32) as u8 }
 }
 
-/// Reads `<cost>$<salt><hash>`: two digits, 22 characters, 31 characters.
+/// Reads `<cost>$<salt><hash>`: a cost of 2 digits, a salt of 22 characters, a hash of 31
+/// characters.
 fn read_bcrypt<'a>(mut parts: impl Iterator<Item = &'a str>) -> Read {
     let cost = parts.next().filter(|cost| cost.len() == 2)?;
     let cost = cost.strip_prefix('0').unwrap_or(cost);
@@ -248,30 +254,32 @@ fn salt_and_output<'a>(
     parts.next().is_none().then_some([salt, output])
 }
 
-/// Parses digits without a sign or a leading zero.
+/// Parses a number in decimal digits, without a sign or a leading zero.
 fn number(text: &str) -> Option<u32> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     if is_plain { text.parse().ok() } else { None }
 }
 
 const PASSLIB: GeneralPurpose = GeneralPurpose::new(&PASSLIB_ALPHABET, NO_PAD);
-/// passlib writes `.` for `+`.
+/// Standard base64, but with `.` in place of `+`.
 const PASSLIB_ALPHABET: alphabet::Alphabet = match alphabet::Alphabet::new(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789./",
 ) {
     Ok(alphabet) => alphabet,
-    // Evaluated at compile time; the alphabet is valid.
+    // Never reached: the alphabet is valid. The `match` is evaluated at compile time.
     Err(_) => alphabet::STANDARD,
 };
-/// The last character of 16 bytes has unused bits, which some software does not clear.
+/// Accepts trailing bits: the last character of an encoded 16-byte salt has unused bits, and some
+/// software does not set these to 0.
 const BCRYPT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::BCRYPT,
     GeneralPurposeConfig::with_decode_allow_trailing_bits(NO_PAD, true),
 );
 
-/// In KiB.
+/// The most memory accepted for argon2id, in KiB.
 const MAX_MEMORY: u32 = 262_144;
-/// KiB times passes: 16 passes over 64 MiB, or 4 over 256 MiB.
+/// The greatest product of memory in KiB and passes that is accepted for argon2id: 16 passes over
+/// 64 MiB, or 4 passes over 256 MiB.
 const MAX_MEMORY_PASSES: u32 = 1 << 20;
 
 const EXPECTED: &str =
@@ -286,7 +294,7 @@ const EXPECTED_BCRYPT: &str = "$2b$<cost>$<salt><hash> with a cost from 04 to 15
 mod tests {
     use super::*;
 
-    /// Hashes of one secret by argon2-cffi, passlib and Python's bcrypt.
+    /// Hashes of `imported-secret`, made by argon2-cffi, passlib and Python's bcrypt.
     const FOREIGN: [&str; 6] = [
         "$argon2id$v=19$m=8192,t=2,p=1$2FurCrcnJyk+ioKBwUNDxA$gLx2Q2ama6t4N1B6Bi5xRVT7hLyfjqgLIkMFqQREh6s",
         "$argon2id$v=19$m=65536,t=3,p=4$eM+5FyIkhFBqbY0x5rwXgg$nfdjgqj1GkVl8ilzwGR3wpXvTL4yTvQMVz0MPkL63YA",
@@ -295,7 +303,7 @@ mod tests {
         "$2b$05$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m",
         "$2a$05$kkWxfaJCUREEzpMWhoQyLeOSgeIXW7p/psQncB/LTgU8h6yYcHqbG",
     ];
-    /// Python's bcrypt of 72 times `x`.
+    /// The hash of 72 times `x`, made by Python's bcrypt.
     const BCRYPT_OF_72: &str = "$2b$05$WYTuree5Hy8jf/bv/rrwPO/9zWOVw7s8TCICKiMC7r2njtPcyYata";
 
     #[test]

@@ -1,8 +1,8 @@
 //! The cache of a client's reusable tokens (`token_reuse`).
 //!
-//! Most of a token's cost is its signature, so a client that asks again within a minute can get the
-//! same token. This is off by default, because two processes of one client then hold the same
-//! bearer token.
+//! Most of the cost of a token is its signature. `token_reuse` is a number of seconds: a client
+//! that sends an equal request within this time gets the same token again. Reuse is off by default,
+//! because two processes of one client may then hold the same bearer token.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ pub struct Kind<'a> {
     pub scope: &'a str,
     /// The requested audiences.
     pub resources: &'a [&'a str],
-    /// What the token is bound to.
+    /// The certificate and the key that the token is bound to, if any.
     pub confirmation: Confirmation,
 }
 
@@ -35,14 +35,15 @@ pub struct Reuse {
 }
 
 impl Reuse {
-    /// Creates an empty cache. A token is reused until it is `seconds` old. Tokens issued before
-    /// `not_before` (Unix seconds) are revoked and not kept.
+    /// Creates an empty cache. A token is reused until it is `seconds` old or has a tenth of its
+    /// lifetime left, whichever is earlier. Tokens issued before `not_before` (Unix seconds) are
+    /// revoked, so they are not kept.
     pub fn new(seconds: u32, not_before: u64) -> Self {
         Self { seconds: seconds.into(), not_before, kept: Mutex::default() }
     }
 
-    /// Appends a token of this kind to `buffer` and returns its expiry (Unix seconds). `None` if
-    /// there is none to reuse at `now` (Unix seconds).
+    /// Appends a kept token of this kind to `buffer` and returns its expiry (Unix seconds). `None`
+    /// if no token of this kind may be reused at `now` (Unix seconds).
     pub fn find(&self, kind: &Kind<'_>, now: u64, buffer: &mut Vec<u8>) -> Option<u64> {
         let kept = self.kept();
         let found = kept.iter().find(|kept| kept.is_current(now) && kept.is(kind))?;
@@ -50,9 +51,11 @@ impl Reuse {
         Some(found.expires_at)
     }
 
-    /// Keeps `token`, which was issued at `now` and expires at `expires_at` (Unix seconds).
+    /// Keeps `token` in place of an older token of this kind. `now` is the token's time of issue,
+    /// `expires_at` its expiry (both in Unix seconds).
     pub fn keep(&self, kind: &Kind<'_>, now: u64, expires_at: u64, token: &[u8]) {
-        // A token is not reused in the last tenth of its lifetime: a client may need more time.
+        // A token is not reused in the last tenth of its lifetime, because a client needs time to
+        // use it.
         let useful = expires_at.saturating_sub(now) * 9 / 10;
         let made = Kept {
             profile: kind.profile,
@@ -76,18 +79,18 @@ impl Reuse {
         kept.push(made);
     }
 
-    /// Removes all tokens. Called when one of them is revoked.
+    /// Removes all tokens. Called when a token of the client is revoked.
     pub fn forget(&self) {
         self.kept().clear();
     }
 
-    /// Ignores poisoning: the data is consistent between any two statements.
+    /// Locks the kept tokens. Ignores poisoning: the list is consistent after every statement.
     fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Compares the registration, not the kept tokens.
+/// Compares the registered values, not the kept tokens.
 impl PartialEq for Reuse {
     fn eq(&self, other: &Self) -> bool {
         (self.seconds, self.not_before) == (other.seconds, other.not_before)
@@ -113,8 +116,8 @@ struct Kept {
 }
 
 impl Kept {
-    /// Whether the token may be reused at `now`. After the clock was set back, tokens from the
-    /// future are not reused.
+    /// Whether the token may be reused at `now`. A token that was issued after `now`, before the
+    /// clock was set back, may not be reused.
     fn is_current(&self, now: u64) -> bool {
         (self.issued_at..self.reused_until).contains(&now)
     }
@@ -128,7 +131,7 @@ impl Kept {
     }
 }
 
-/// The most tokens kept per client; the oldest is evicted.
+/// The most tokens kept for a client. When the cache is full, the oldest token is evicted.
 const MAX_KEPT: usize = 16;
 
 #[cfg(test)]

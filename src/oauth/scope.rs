@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 /// A set of scope tokens, possibly empty, in the order of registration.
 ///
-/// Stored as one string that clones share, because a large registry holds one set per client.
+/// Stored as one string that clones share, to save memory: a large registry holds a set for each
+/// client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScopeSet(Arc<str>);
 
 impl ScopeSet {
-    /// Creates a set of `tokens`. `None` if one does not follow the grammar or is repeated.
+    /// Creates a set of `tokens`. `None` if a token does not follow the grammar or is repeated.
     pub fn from_tokens(tokens: &[impl AsRef<str>]) -> Option<Self> {
         let mut joined = String::new();
         for (index, token) in tokens.iter().map(AsRef::as_ref).enumerate() {
@@ -31,7 +32,7 @@ impl ScopeSet {
         Some(Self(joined.into()))
     }
 
-    /// Whether `token` is in the set. Case-sensitive.
+    /// Whether `token` is in the set. The comparison is case-sensitive.
     pub fn contains(&self, token: &str) -> bool {
         self.tokens().any(|known| known == token)
     }
@@ -62,22 +63,23 @@ impl fmt::Display for ScopeSet {
     }
 }
 
-/// Why a requested scope is refused. Both are answered with `invalid_scope`.
+/// Why a requested scope is refused. Both errors are answered with `invalid_scope`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeError {
-    /// It does not follow the grammar.
+    /// The scope does not follow the grammar.
     Malformed,
-    /// It has a token that the client is not registered for.
+    /// The scope has a token that the client is not registered for.
     NotAllowed,
 }
 
-/// Grants `requested` to a client that is registered for `allowed`: all of it or nothing, each
-/// token once, in the order requested. Leading, trailing and repeated spaces are ignored.
+/// Grants the scope `requested` to a client that is registered for `allowed`. Grants all tokens of
+/// the scope or none. The granted scope has each token once, in the order requested. Leading,
+/// trailing and repeated spaces are ignored.
 ///
 /// # Errors
 ///
-/// The [`ScopeError`] of the first token that cannot be granted; [`ScopeError::Malformed`] if there
-/// is no token.
+/// The [`ScopeError`] of the first token that cannot be granted; [`ScopeError::Malformed`] if
+/// `requested` has no token.
 pub fn grant<'r>(requested: &'r str, allowed: &ScopeSet) -> Result<Cow<'r, str>, ScopeError> {
     let requested = requested.trim_matches(' ');
     let tokens = || requested.split(' ').filter(|token| !token.is_empty());
