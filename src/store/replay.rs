@@ -41,7 +41,7 @@ impl ReplayGuard {
     ///
     /// [`ReplayError`]: the caller must refuse it.
     pub fn spend(&self, key: Key, until: u64, now: u64) -> Result<(), ReplayError> {
-        // Ignores poisoning: the data is consistent between any two statements.
+        // Ignores poisoning: a panic while the lock is held leaves the data consistent.
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.drop_expired(now);
         if until <= used.dropped_until {

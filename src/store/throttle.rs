@@ -106,7 +106,7 @@ impl Throttle {
         (now.saturating_duration_since(self.origin).as_secs() / 3600 + 1) as u16
     }
 
-    /// Ignores poisoning: the data is consistent between any two statements.
+    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
     fn budgets(&self) -> MutexGuard<'_, HashMap<u64, Budget>> {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -93,7 +93,7 @@ impl Verdicts {
     }
 }
 
-/// Ignores poisoning: the data is consistent between any two statements.
+/// Ignores poisoning: a panic while the lock is held leaves the data consistent.
 fn locked(set: &Mutex<Set>) -> MutexGuard<'_, Set> {
     set.lock().unwrap_or_else(PoisonError::into_inner)
 }
