@@ -57,8 +57,7 @@ impl Changes {
     }
 }
 
-/// Formats the changes, for example as `clients added: a, b; clients changed: c (+new -old);
-/// settings`.
+/// Example: `clients added: a, b; clients changed: c (+new -old); settings`.
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lists = [

@@ -1,7 +1,8 @@
 //! `clients.json`: the client registry as a file.
 //!
 //! Reading reports every fault with its line and field, but never quotes a value, since the value
-//! may be a secret in the wrong field. Adding a client keeps the text of all others.
+//! may be a secret in the wrong field. Adding a client does not change the text of the other
+//! clients.
 
 mod asymmetric;
 mod certificate;

@@ -1,6 +1,6 @@
 //! The file of the [`DecoyKey`]. The key determines how much work the server does before it refuses
 //! an unknown client id. The key is kept across restarts: a new key would change this work for some
-//! ids, and only unknown ids change in this way.
+//! unknown ids but for no registered id, and so reveal which ids are unknown.
 //!
 //! ```text
 //! grantd-decoy-key-1 kGGv6zFBu5FLUEcBWPGsQ9wQ2dQ4nbH1qf4mTnE0l4b

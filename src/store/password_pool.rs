@@ -6,11 +6,10 @@
 //! - A client is *known* if it has authenticated from the same network in the last 24 hours. Jobs
 //!   of known clients are computed first. If the queue is full, a job of a known client evicts a
 //!   job of an unknown client.
-//! - Each job has a *source*: the known client; else the client network or, if that is shared, the
-//!   client on that network. Sources are served round-robin. A source may have jobs in at most an
-//!   eighth of the queue.
-//! - The unknown clients of a shared network together may have jobs in at most a quarter of the
-//!   queue.
+//! - Each job has a *source*. For a known client, the source is the client. Otherwise, it is the
+//!   client network or, if that network is shared, the client on that network. Sources are served
+//!   round-robin. A source may hold at most an eighth of the queue.
+//! - All unknown clients of a shared network together may hold at most a quarter of the queue.
 //!
 //! A job that does not fit is refused at once. Requests for the same attempt (the same client,
 //! stored hash and presented secret) share one job.
@@ -240,7 +239,7 @@ impl Shared {
                 self.verdicts.remember(Verdict { attempt, client_id, hash });
             }
             // Remove the attempt only after its verdict is cached: a request for the same attempt
-            // then finds one of the two.
+            // then finds either the attempt or the cached verdict.
             let answer = self.queue().finish(&attempt);
             if let Some(answer) = answer {
                 answer.complete(Ok(is_right));
@@ -267,8 +266,9 @@ impl Shared {
     }
 }
 
-/// A source may have jobs in at most one of this many equal parts of the queue.
+/// A source may hold at most 1/8 of the queue.
 const SHARES: usize = 8;
+/// The unknown clients of a shared network may hold at most 1/4 of the queue.
 const NETWORK_SHARES: usize = 4;
 
 /// The verdict of a job, once there is one, and the wakers of all requests that wait for the
@@ -405,8 +405,7 @@ mod tests {
         drop(second);
         assert_eq!(shared.queue().waiting, 1);
         assert_eq!(order(&shared), [2]);
-        // A job that is being computed stays when no request waits for it, and new requests join
-        // it.
+        // A job that is being computed stays even without requests, and new requests join it.
         let left = ask(&shared, 1, false, 3).unwrap();
         assert!(shared.queue().take().is_some());
         drop(left);

@@ -39,7 +39,7 @@ pub enum RevocationKey {
 }
 
 impl RevocationKey {
-    /// Returns the key of `token`, whose claim `jti` the caller has read.
+    /// Returns the key of `token`. `jti` is the token's claim `jti`, if it has one.
     pub fn of(token: &[u8], jti: Option<&str>) -> Self {
         jti.and_then(decode).map_or_else(
             || {
@@ -93,7 +93,7 @@ impl From<RevokeError> for Cause {
     }
 }
 
-/// The revoked tokens that have not expired.
+/// The set of revoked tokens, in memory and on disk.
 pub struct Revocations {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,

@@ -21,7 +21,7 @@ pub struct VerifiedToken {
     pub claims: Claims,
     /// The `kid` of the key that signed the token.
     pub key_id: Box<str>,
-    /// The key to look up the token with in the revocation list.
+    /// The key of the token in the revocation list.
     pub revocation_key: RevocationKey,
 }
 

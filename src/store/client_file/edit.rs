@@ -119,8 +119,8 @@ pub fn expire_secret(
 ///
 /// # Errors
 ///
-/// Every fault of `text`, that `change` returns, or of the new text. It is a fault if there is no
-/// such client.
+/// Every fault of `text`; if it has none, every fault that `change` returns; otherwise, every fault
+/// of the new text. It is a fault if there is no such client.
 pub fn update(
     file: &Path,
     text: &str,
@@ -159,7 +159,7 @@ pub fn with_fields(
     Ok(entry)
 }
 
-/// An entry that is imported, after its plaintext secret was taken out.
+/// An entry to be imported, separated from its plaintext secret.
 pub struct Plain<'t> {
     /// The entry without its member `client_secret`.
     pub entry: Cow<'t, str>,

@@ -100,7 +100,8 @@ struct SecretEntry<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A field of a client's entry. Formats as the field's path in the registry, for example
+/// A field of a client's entry. `index` is the index of the client in the registry; `None` for an
+/// entry that is not in a registry yet. Formats as the field's path, for example
 /// `clients[2].scopes`.
 #[derive(Clone, Copy)]
 pub(super) struct Field<'t> {
@@ -130,6 +131,7 @@ pub(super) struct Reader<'t> {
     /// A cache of parsed `scopes` and `default_scopes`, by their JSON text: many clients have the
     /// same scopes.
     scopes: HashMap<&'t str, ScopeSet>,
+    /// A cache of parsed `auth_methods`, by their JSON text.
     auth_methods: HashMap<&'t str, AuthMethods>,
 }
 
@@ -364,8 +366,8 @@ impl<'t> Reader<'t> {
 }
 
 /// Whether the name begins or ends with a space. Such a name looks the same as the name without the
-/// space, and is equal to that in a header field such as `X-Client-Id`, where outer spaces are
-/// dropped (RFC 9110, section 5.5).
+/// space. In a header field such as `X-Client-Id`, the two names are even equal, since outer spaces
+/// are dropped (RFC 9110, section 5.5).
 fn has_outer_space(name: &str) -> bool {
     name.starts_with(' ') || name.ends_with(' ')
 }

@@ -34,14 +34,14 @@ impl Queue {
         if is_known { &mut self.known } else { &mut self.unknown }
     }
 
-    /// Returns the shared network that counts a job with this turn. `None` if the job's network is
-    /// not shared or its client is known.
+    /// Returns the network under which `by_network` counts a job with this turn. `None` if the
+    /// network is not shared or the client is known.
     fn network(turn: Turn) -> Option<u64> {
         turn.shared_network.filter(|_| !turn.is_known)
     }
 
-    /// The number of queued jobs that the shared network of `turn` counts. Returns 0 if no shared
-    /// network counts jobs with this turn.
+    /// Returns the number of jobs that `by_network` counts for the network of `turn`. Returns 0 if
+    /// that network is not shared or the client is known.
     pub(super) fn held_by_network(&self, turn: Turn) -> usize {
         Self::network(turn).and_then(|network| self.by_network.get(&network)).map_or(0, |it| *it)
     }
@@ -75,7 +75,7 @@ impl Queue {
         }
     }
 
-    /// Adds a job that one request waits for, and returns the answer that the request waits for.
+    /// Adds a job with one waiting request, and returns the job's answer.
     pub(super) fn push(&mut self, job: Job) -> Arc<Answer> {
         self.waiting += 1;
         let turn = job.turn;

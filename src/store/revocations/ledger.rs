@@ -101,7 +101,7 @@ impl Ledger {
         &self.path
     }
 
-    /// The number of lines in the file, including expired ones.
+    /// The number of lines in the file, including the lines of expired tokens.
     pub(super) fn lines(&self) -> usize {
         self.lines
     }
@@ -151,7 +151,8 @@ pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     load(&directory.join(FILE_NAME)).map(|_| ())
 }
 
-/// Returns the number of lines above which a file with `live` unexpired rows is rewritten.
+/// Returns the most lines that the file may have before it is rewritten, if `live` rows are in
+/// memory.
 pub(super) fn lines_for(live: usize) -> usize {
     live.saturating_mul(2).saturating_add(MIN_LINES)
 }
