@@ -249,7 +249,7 @@ pub struct Retired {
 }
 
 /// Retires the keys in `directory` whose state at `now` (Unix seconds) is [`KeyState::Gone`], and
-/// the key with the `kid` `key_id`, whatever its state. To retire a key is to rename its file to
+/// the key with the `kid` `key_id` in any state. The file of a retired key is renamed to
 /// `<kid>.pem.retired`, which is not loaded.
 ///
 /// # Errors

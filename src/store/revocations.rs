@@ -447,8 +447,7 @@ mod tests {
         assert!(revoke(&revocations, 3010..7100, NOW + 9000).iter().all(Result::is_ok));
         assert!(revocations.contains(&key(0)));
         manual.set(NOW + 60 + 3600);
-        // Write more lines than the rewrite threshold, whatever the batches of the earlier writes
-        // were.
+        // Write more lines than the rewrite threshold, which depends on the earlier batches.
         let enough = ledger::lines_for(7100) as u64;
         assert!(revoke(&revocations, 7100..enough, NOW + 9000).iter().all(Result::is_ok));
         assert!(revoke(&revocations, enough..enough + 1, NOW + 9000).iter().all(Result::is_ok));
