@@ -13,8 +13,8 @@
 //! ([`FailureLimits::shared_factor`]), and a client whose secrets cannot be guessed needs no
 //! budget.
 //!
-//! While all budgets are full, a successful attempt takes no lock, unless it calls
-//! [`Attempt::take`].
+//! While all budgets are full, a successful attempt takes no lock, unless [`Attempt::take`] is
+//! called for it.
 
 use std::collections::HashMap;
 use std::fmt;
