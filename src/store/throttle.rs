@@ -3,9 +3,9 @@
 //!
 //! One budget belongs to the pair of a client and a [`ClientNetwork`], the other to the network. A
 //! failed attempt takes its units before it is answered. An attempt that needs much time or memory
-//! takes its units before that ([`Attempt::take`]), and returns them if it succeeds. So no guess is
-//! answered without taking units, even if many attempts run concurrently. If a budget is used up,
-//! an attempt is refused without a check of its credentials.
+//! takes its units before that ([`Attempt::take`]), and returns them if it succeeds. So no wrong
+//! guess is answered without taking units, even if many attempts run concurrently. If a budget is
+//! used up, an attempt is refused without a check of its credentials.
 //!
 //! A client that has authenticated from a network in the last 24 hours is *known* at this network.
 //! Attempts of a known client are not refused when the network's budget is used up, so other
