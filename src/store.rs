@@ -1,5 +1,5 @@
-//! Clients, keys and revocations on disk, the snapshot of them that requests read, and the state
-//! that requests share: failure budgets, caches, and the replay guard.
+//! Clients, keys and revocations on disk; the snapshot of clients and keys that requests read; and
+//! the state that requests share: failure budgets, caches, and the replay guard.
 
 pub mod admin_token;
 pub mod changes;

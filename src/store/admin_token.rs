@@ -1,4 +1,5 @@
-//! Reads the file with the admin token, by which other machines may use the admin listener.
+//! Reads the file of the admin token. A request from another machine needs this token to use the
+//! admin listener.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +15,8 @@ use crate::store::whole_file;
 ///
 /// # Errors
 ///
-/// The [`Fault`], which does not hold any of the file's contents.
+/// A [`Fault`] if the file cannot be read, is world-readable or does not hold a token. The fault
+/// does not quote the contents of the file.
 pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
     let bytes = read_private(file)?;
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
@@ -30,12 +32,13 @@ pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
     Err(Fault::new(file, problem))
 }
 
-/// Reads as much of `file` as the longest token and its line break may take.
+/// Reads the beginning of `file`: enough for the longest token and its line break.
 fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let unreadable = |error: io::Error| Fault::cannot("read", file, &error);
     let opened = File::open(file).map_err(unreadable)?;
     let metadata = opened.metadata().map_err(unreadable)?;
-    // Its group may read it, as with keys: Kubernetes provides secrets in this way.
+    // The file may be readable by its group, as key files may be: Kubernetes mounts secrets like
+    // that.
     if whole_file::is_world_readable(&metadata.permissions()) {
         let problem = format!(
             "can be read by everyone on this machine; replace the token if another user may have \
@@ -44,7 +47,8 @@ fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
         );
         return Err(Fault::new(file, problem));
     }
-    // Never reallocates, which would leave a copy in memory.
+    // The capacity is larger than the limit below, so the vector never reallocates. A reallocation
+    // would leave a copy of the token in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MAX_CHARS));
     let limit = u64::try_from(MAX_CHARS + MARGIN).unwrap_or(u64::MAX);
     opened.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -52,7 +56,8 @@ fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
 }
 
 const MIN_CHARS: usize = 32;
-/// A request's head must have room for the token.
+/// The token must fit into the head of a request.
 const MAX_CHARS: usize = 1024;
-/// Room for a byte order mark, line breaks and one excess character.
+/// Room for a byte order mark, line breaks, and the excess character by which a token that is too
+/// long is detected.
 const MARGIN: usize = 16;

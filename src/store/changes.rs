@@ -11,7 +11,8 @@ use crate::store::snapshot::Snapshot;
 pub struct Changes {
     clients_added: Vec<String>,
     clients_removed: Vec<String>,
-    /// Each with the labels of added (`+`), removed (`-`) and changed (`~`) secrets.
+    /// The changed clients, each with the labels of its added (`+`), removed (`-`) and changed
+    /// (`~`) secrets.
     clients_changed: Vec<String>,
     keys_added: Vec<String>,
     keys_removed: Vec<String>,
@@ -31,7 +32,7 @@ impl Changes {
             (!client.is_registered_as(before)).then(|| describe(before, client))
         });
         let keys = |all: &Snapshot, known: &Snapshot| {
-            // A key whose times have changed counts as removed and added.
+            // A key whose times have changed counts both as removed and as added.
             let is_known = |key: &SigningKey| {
                 let mut others = known.keys.iter();
                 others.any(|it| (it.key_id(), it.times()) == (key.key_id(), key.times()))
@@ -56,7 +57,7 @@ impl Changes {
     }
 }
 
-/// Formats as in `clients added: a, b; clients changed: c (+new -old); settings`.
+/// Example: `clients added: a, b; clients changed: c (+new -old); settings`.
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lists = [
@@ -111,5 +112,5 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// The most names in each list.
+/// The most names that are shown of each list.
 const SHOWN: usize = 20;

@@ -1,7 +1,8 @@
 //! `clients.json`: the client registry as a file.
 //!
-//! Reading finds every fault, each with its line and field and never with a value, since the value
-//! may be a secret in the wrong place. Adding clients changes nothing else in the text.
+//! Reading reports every fault with its line and field, but never quotes a value, since the value
+//! may be a secret in the wrong field. Adding a client does not change the text of the other
+//! clients.
 
 mod asymmetric;
 mod certificate;
@@ -33,27 +34,27 @@ use crate::store::whole_file;
 ///
 /// # Errors
 ///
-/// Every fault in it.
+/// Every fault in the file.
 pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
     load_with_key_files(file).map(|(registry, _)| registry)
 }
 
-/// Reads the registry from `file`. The stamp is that of the files that its clients' `jwks` name,
-/// taken before they were read.
+/// Reads the registry from `file`. Also returns a stamp of the key files that the clients' `jwks`
+/// fields name; each key file is stamped before it is read.
 ///
 /// # Errors
 ///
-/// Every fault in it.
+/// Every fault in the file.
 pub fn load_with_key_files(file: &Path) -> Result<(Registry, Stamp), Vec<Fault>> {
     parse_with_key_files(file, &read(file).map_err(|fault| vec![fault])?)
 }
 
-/// Reads the text of `file`, unless every user of the machine may write it: any of them could
-/// register a client.
+/// Reads the text of `file`. Refuses a world-writable file, because every user of the machine could
+/// register a client in it.
 ///
 /// # Errors
 ///
-/// The [`Fault`].
+/// A [`Fault`] if the file cannot be read or is world-writable.
 pub fn read(file: &Path) -> Result<String, Fault> {
     require_closed(file)?;
     text::read(file).map_err(|mut fault| {
@@ -64,7 +65,7 @@ pub fn read(file: &Path) -> Result<String, Fault> {
     })
 }
 
-/// Refuses a file that every user of the machine may write.
+/// Refuses a world-writable file.
 fn require_closed(file: &Path) -> Result<(), Fault> {
     let metadata = std::fs::metadata(file);
     if metadata.is_ok_and(|metadata| whole_file::is_world_writable(&metadata.permissions())) {
@@ -79,7 +80,7 @@ fn require_closed(file: &Path) -> Result<(), Fault> {
 ///
 /// # Errors
 ///
-/// Every fault in it.
+/// Every fault in `text`.
 pub fn parse(file: &Path, text: &str) -> Result<Registry, Vec<Fault>> {
     parse_with_key_files(file, text).map(|(registry, _)| registry)
 }
@@ -116,7 +117,7 @@ fn parse_with_key_files(file: &Path, text: &str) -> Result<(Registry, Stamp), Ve
 /// A client and the stamp of its key file, or every fault of its entry.
 type Read = Result<(Box<Client>, Option<Stamp>), Vec<Fault>>;
 
-/// Reads `entries` on all processors, and returns each with its result, in order.
+/// Reads `entries` in parallel, and returns each entry with its result, in the order of `entries`.
 fn in_parallel<'t>(
     file: &Path,
     text: &'t str,
@@ -142,33 +143,34 @@ fn in_parallel<'t>(
         let others: Vec<_> = parts.map(start).collect();
         let mut all = vec![first.map(read).unwrap_or_default()];
         all.extend(others.into_iter().map(|other| match other {
-            // Pass the panic on.
+            // Propagate the panic of the thread.
             Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            // The thread could not be started.
+            // The thread could not be started: read its part here.
             Err(part) => read(part),
         }));
         all.into_iter().flatten()
     })
 }
 
-/// The least number of clients for a thread: starting it for fewer takes longer than reading them.
+/// The smallest number of clients for which a thread is started. Reading fewer clients takes less
+/// time than starting a thread.
 const WORTH_A_THREAD: usize = 1000;
 
-/// A secret as it is written into the file.
+/// A secret's entry in the registry.
 #[derive(Debug, Serialize)]
 pub struct NewSecret {
-    /// See [`crate::oauth::client_secret::ClientSecret::label`].
+    /// The label, which is unique among the client's secrets.
     pub label: String,
-    /// The stored form of its hash.
+    /// The hash of the secret, in the form in which the registry stores it.
     pub hash: String,
 }
 
-/// The text of a registry with this entry added at the end; every other byte is kept. `text` is
-/// `None` if the file does not exist yet.
+/// Returns the text of a registry with `entry` added as its last client. All other entries keep
+/// their text. `text` is `None` if the file does not exist yet.
 ///
 /// # Errors
 ///
-/// Every fault of the text as it was, and of the text as it would be.
+/// Every fault of `text` or, if `text` has no faults, of the text with the new entries.
 pub fn append(
     file: &Path,
     text: Option<&str>,
@@ -180,11 +182,12 @@ pub fn append(
     append_entries(file, text, &[&entry])
 }
 
-/// The same with any number of entries, which are written unchanged.
+/// Returns the text of a registry with `entries` added, unchanged, as its last clients. All other
+/// entries keep their text. `text` is `None` if the file does not exist yet.
 ///
 /// # Errors
 ///
-/// Every fault of the text as it was, and of the text as it would be.
+/// Every fault of `text` or, if `text` has no faults, of the text with the new entries.
 pub fn append_entries(
     file: &Path,
     text: Option<&str>,
@@ -217,11 +220,11 @@ pub fn append_entries(
     Ok(changed)
 }
 
-/// Reads one entry, on line `line` of `file`.
+/// Reads the client from one entry of a registry. `entry` begins on line `line` of `file`.
 ///
 /// # Errors
 ///
-/// Every fault in it.
+/// Every fault in `entry`.
 pub fn check_entry(file: &Path, line: usize, entry: &str) -> Result<Client, Vec<Fault>> {
     let begin = Position { line, column: 1 };
     let raw = serde_json::from_str(entry).map_err(|error| {
@@ -243,8 +246,8 @@ fn document_fault(file: &Path, text: &str, error: &serde_json::Error) -> Fault {
     Fault::new(file, structure_problem(error)).at(Position::of_json(text, error))
 }
 
-/// serde_json's message if it holds only names. Its type errors quote the value, which may be a
-/// secret.
+/// Returns serde_json's message if the error is in the syntax or about the name of a field. Any
+/// other message may quote a value, which may be a secret, and is replaced by a fixed text.
 fn structure_problem(error: &serde_json::Error) -> String {
     if !error.is_data() {
         return json_problem(error);
@@ -259,12 +262,12 @@ fn structure_problem(error: &serde_json::Error) -> String {
     }
 }
 
-/// The line and column at which `part`, a slice of `text`, begins.
+/// Returns the line and column at which `part` begins in `text`. `part` must be a slice of `text`.
 pub fn place_in(text: &str, part: &str) -> Position {
     Position::of(text, offset_in(text, part))
 }
 
-/// The byte offset at which `part`, a slice of `text`, begins.
+/// Returns the byte offset at which `part` begins in `text`. `part` must be a slice of `text`.
 fn offset_in(text: &str, part: &str) -> usize {
     part.as_ptr() as usize - text.as_ptr() as usize
 }
@@ -349,7 +352,7 @@ mod tests {
         assert_eq!(registry.len(), count);
         assert!((0..count).all(|number| registry.get(&format!("c{number}")).is_some()));
 
-        // Faults keep their order, lines and places wherever they were found.
+        // Faults have the right order, line and field, no matter which thread found them.
         entries[1] = r#"{"client_id": ""}"#.to_owned();
         entries[count / 2] = r#"{"client_id": "c0"}"#.to_owned();
         entries[count - 1] = r#"{"client_id": "last", "scopes": [""]}"#.to_owned();

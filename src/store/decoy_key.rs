@@ -1,5 +1,6 @@
-//! The file of the [`DecoyKey`], which assigns costs to unknown client ids. It is kept across
-//! restarts: an id whose cost changed would be recognized as unknown.
+//! The file of the [`DecoyKey`]. The key determines how much work the server does before it refuses
+//! an unknown client id. The key is kept across restarts: a new key would change this work for some
+//! unknown ids but for no registered id, and so reveal which ids are unknown.
 //!
 //! ```text
 //! grantd-decoy-key-1 kGGv6zFBu5FLUEcBWPGsQ9wQ2dQ4nbH1qf4mTnE0l4b
@@ -19,12 +20,14 @@ use crate::oauth::decoy::DecoyKey;
 use crate::random::Random;
 use crate::store::whole_file;
 
-/// Reads the key from the state directory `directory`, or generates and writes one. If it cannot be
-/// written, logs a warning and returns a key that lasts as long as the process.
+/// Reads the key from the state directory `directory`. If the directory holds no key, generates one
+/// and writes it. If the new key cannot be written, logs a warning and returns the key, which is
+/// then lost when the process ends.
 ///
 /// # Errors
 ///
-/// The [`Fault`] if the file does not hold a key, or there are no random bytes for a new one.
+/// A [`Fault`] if the file cannot be read or does not hold a key, or if the operating system has no
+/// random bytes for a new key.
 pub fn open(directory: &Path, random: &Random) -> Result<DecoyKey, Fault> {
     let path = path_in(directory);
     if let Some(key) = read(&path)? {
@@ -37,7 +40,7 @@ pub fn open(directory: &Path, random: &Random) -> Result<DecoyKey, Fault> {
     let text = Zeroizing::new(format!("{PREFIX}{}\n", URL_SAFE_NO_PAD.encode(*bytes)));
     match create(directory, &path, text.as_bytes()) {
         Ok(()) => Ok(DecoyKey::new(&bytes)),
-        // Another process that started at the same time has written it.
+        // Another process that started at the same time has written the file.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             Ok(read(&path)?.unwrap_or_else(|| DecoyKey::new(&bytes)))
         }
@@ -49,11 +52,11 @@ pub fn open(directory: &Path, random: &Random) -> Result<DecoyKey, Fault> {
     }
 }
 
-/// Reads the key as [`open`] does, but writes nothing.
+/// Checks that the key's file in `directory`, if it exists, holds a key. Writes nothing.
 ///
 /// # Errors
 ///
-/// The [`Fault`] if the file does not hold a key.
+/// A [`Fault`] if the file cannot be read or does not hold a key.
 pub fn check(directory: &Path) -> Result<(), Fault> {
     read(&path_in(directory)).map(drop)
 }
@@ -63,7 +66,7 @@ fn create(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     whole_file::create(path, text)
 }
 
-/// `None` if there is no file.
+/// Reads the key from the file `path`. `None` if the file does not exist.
 fn read(path: &Path) -> Result<Option<DecoyKey>, Fault> {
     let text = match fs::read_to_string(path) {
         Ok(text) => Zeroizing::new(text),

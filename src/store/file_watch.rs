@@ -4,12 +4,12 @@ use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The metadata of some files at one moment. Equal to a later stamp of the same files if none has
-/// changed.
+/// The metadata of some files at one time. Two stamps of the same files are equal if no file has
+/// changed in between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(Vec<(PathBuf, Option<FileStamp>)>);
 
-/// The time of modification, the length, and [`identity`].
+/// The modification time of a file, its length in bytes, and its [`identity`].
 type FileStamp = (Option<SystemTime>, u64, [i64; 3]);
 
 impl Stamp {
@@ -19,7 +19,7 @@ impl Stamp {
         Self(vec![(path, stamp)])
     }
 
-    /// Adds the files of `others`.
+    /// Adds the files of the stamp `others`.
     pub fn extend(&mut self, others: Option<Self>) {
         self.0.extend(others.into_iter().flat_map(|others| others.0));
     }
@@ -29,10 +29,11 @@ impl Stamp {
         Self(self.0.iter().map(|(path, _)| (path.clone(), stamp_of(path))).collect())
     }
 
-    /// Sorts, removes duplicates, and keeps at most [`MOST_FILES`], since polling takes a
-    /// microsecond or more per file. Returns whether there were more.
+    /// Sorts the files by path, removes duplicates, and keeps the first [`MOST_FILES`], since
+    /// polling takes a microsecond or more per file. Returns whether there were more than that.
     pub fn settle(&mut self) -> bool {
-        // Keep the first of two stamps of one file: the contents may have been read right after it.
+        // Of two stamps of one file, keep the first: the file may have been read before the second
+        // stamp was taken.
         self.0.sort_by(|(path, _), (other, _)| path.cmp(other));
         self.0.dedup_by(|(path, _), (before, _)| path == before);
         let has_too_many = self.0.len() > MOST_FILES;
@@ -40,13 +41,14 @@ impl Stamp {
         has_too_many
     }
 
-    /// Returns the stamp of each of `paths` and of the files in those that are directories.
+    /// Returns the stamp of the files `paths`. For a directory among `paths`, the stamp also covers
+    /// the files in the directory.
     pub fn of(paths: &[&Path]) -> Self {
         let mut files = Vec::new();
         for path in paths {
             files.push((path.to_path_buf(), stamp_of(path)));
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
-            // Skip hidden files: they are temporary.
+            // Skip hidden files, which are usually temporary.
             let shown =
                 entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
             let mut inside: Vec<_> = shown.map(|entry| entry.path()).collect();
@@ -60,20 +62,23 @@ impl Stamp {
     }
 }
 
-/// The most key files, of all clients together, that are polled each second.
+/// The most files in a stamp of the clients' key files. All files of the stamp are polled each
+/// second.
 pub const MOST_FILES: usize = 10_000;
 
 fn stamp_of(path: &Path) -> Option<FileStamp> {
     let metadata = fs::metadata(path).ok()?;
-    // Ignore a directory's own metadata: each temporary file changes it, and its files are stamped.
+    // Ignore the metadata of a directory, which changes with each temporary file in it. The files
+    // in the directory have stamps of their own.
     let modified = metadata.is_file().then(|| metadata.modified().ok()).flatten();
     let length = if metadata.is_file() { metadata.len() } else { 0 };
     let identity = if metadata.is_file() { identity(&metadata) } else { [0; 3] };
     Some((modified, length, identity))
 }
 
-/// The inode and ctime of a file: the inode differs if the file was replaced by one of the same
-/// length at the same time, the ctime if its permissions changed.
+/// Returns the inode number and the ctime of a file. The inode number detects that the file was
+/// replaced by another file with the same length and modification time. The ctime detects a change
+/// of permissions.
 fn identity(metadata: &Metadata) -> [i64; 3] {
     #[cfg(unix)]
     {

@@ -1,7 +1,7 @@
 //! The directory of signing keys, with one file `<kid>.pem` per key.
 //!
-//! A file is a PKCS#8 document in PEM (RFC 7468) that any tool can read. The key's two times
-//! precede it, where RFC 7468 section 2 allows explanatory text:
+//! A file holds a PKCS#8 document in PEM (RFC 7468) that any tool can read. The two times of the
+//! key stand before the document, where RFC 7468, section 2, allows explanatory text:
 //!
 //! ```text
 //! Published-At: 1790000000
@@ -9,11 +9,12 @@
 //! -----BEGIN PRIVATE KEY-----
 //! ```
 //!
-//! The times are Unix seconds; RFC 3339 is read too.
+//! The times are written in Unix seconds. Times in RFC 3339 are accepted as well.
 //!
-//! One rename puts both the key and its times in place. A key without times was added by hand
-//! and counts as signing since 1970. A third line, `Immediate: yes`, means that the older keys have
-//! leaked: a running server then does not wait until verifiers have the new key.
+//! The key and its times are in one file, so that a single rename adds both. A key without times
+//! was added by hand; its times count as 0, that is, 1970. A third line, `Immediate: yes`, means
+//! that older keys have leaked: a running server then signs with this key at once, and does not
+//! wait until verifiers have fetched it.
 
 use std::path::{Path, PathBuf};
 
@@ -33,19 +34,21 @@ use crate::store::whole_file::{self, Lock};
 /// The sizes of RSA keys that can be generated, in bits.
 pub const KEY_SIZES: [u16; 3] = [2048, 3072, 4096];
 
-/// Reads all keys in `directory`, in the order of their file names. Returns no
-/// keys if the directory does not exist.
+/// Reads all keys in `directory`, in the order of their file names. Returns no keys if the
+/// directory does not exist.
 ///
 /// # Errors
 ///
-/// The faults of all files: a file is unreadable or world-readable, or does not hold an RSA key of
-/// 2048 to 4096 bits.
+/// The faults of all files. It is a fault if a file is unreadable or world-readable, holds an
+/// invalid time, does not hold an RSA key of 2048 to 4096 bits, or holds the same key as another
+/// file.
 pub fn load(directory: &Path) -> Result<Vec<SigningKey>, Vec<Fault>> {
     Ok(load_files(directory)?.into_iter().map(|(_, key)| key).collect())
 }
 
 /// Generates an RSA key of `bits` bits at `now` (Unix seconds) in `directory`, which is created if
-/// necessary. The first key signs at once; a later one is published first.
+/// necessary. The first key of a directory signs at once. A later key is published at once, and
+/// signs when verifiers have had time to fetch it.
 ///
 /// # Errors
 ///
@@ -64,7 +67,7 @@ pub fn generate(
 ///
 /// # Errors
 ///
-/// The [`Fault`]s. Those of the key name `source`. No file is left behind then.
+/// The [`Fault`]s. A fault of the key itself names the file `source`. No file is left behind then.
 pub fn import(
     directory: &Path,
     source: &Path,
@@ -72,24 +75,24 @@ pub fn import(
     retention: &Retention,
     now: u64,
 ) -> Result<SigningKey, Vec<Fault>> {
-    // Check the key before the directory is created.
+    // Check the key first: if it is invalid, the directory must not be created.
     parse(source, text, KeyTimes { published_at: now, signs_from: now })
         .map_err(|fault| vec![fault])?;
     add(directory, retention, now, |times| parse(source, text, times))
 }
 
-/// The keys of a starting server.
+/// The result of [`first`].
 #[derive(Debug)]
 pub struct First {
-    /// At least one.
+    /// All keys in the directory; at least one.
     pub keys: Vec<SigningKey>,
-    /// Whether this call has generated the key.
+    /// Whether [`first`] has generated the key. If not, the directory already held keys.
     pub is_made: bool,
 }
 
-/// Returns the keys of `directory` or, if it holds none, generates one of `bits` bits at `now`
-/// (Unix seconds). Works under the directory's lock, so that of several starting servers one
-/// generates the key and all use it.
+/// Returns the keys in `directory`. If it holds none, generates a key of `bits` bits at `now` (Unix
+/// seconds). Holds the directory's lock, so that if several servers start at once, one of them
+/// generates a key and all use this key.
 ///
 /// # Errors
 ///
@@ -109,15 +112,16 @@ pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>>
 /// The result of [`rotate`].
 #[derive(Debug)]
 pub struct Rotated {
-    /// The new key, which is published now and signs later.
+    /// The new key, which is published at once and signs from its `signs_from` on.
     pub made: SigningKey,
-    /// The `kid` of the key that signs until then, the old key.
+    /// The `kid` of the old key, which signs until the new key does.
     pub signing: String,
-    /// The end of the old key.
+    /// When the old key stops signing and when it leaves the key set.
     pub retirement: Retirement,
 }
 
-/// Generates a key as [`generate`] does, to succeed the key that signs at `now` (Unix seconds).
+/// Generates an RSA key of `bits` bits that will succeed the key that signs at `now` (Unix
+/// seconds). The new key is published at once, and signs when verifiers have had time to fetch it.
 ///
 /// # Errors
 ///
@@ -129,7 +133,8 @@ pub fn rotate(
     retention: &Retention,
     now: u64,
 ) -> Result<Rotated, Vec<Fault>> {
-    // Before locking: a missing directory cannot be locked, and counts as one without keys.
+    // Check this before locking: a missing directory cannot be locked, and counts as a directory
+    // without keys.
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let none = "holds no key to succeed: `grantd key generate` generates the first one";
     if load(directory)?.is_empty() {
@@ -161,17 +166,19 @@ pub fn rotate(
 pub struct Replaced {
     /// The new key, which signs as soon as a server has read it.
     pub made: SigningKey,
-    /// The files of the other keys, renamed so that they are not loaded.
+    /// The new paths of the other keys' files. The files were renamed so that they are not loaded.
     pub retired: Vec<PathBuf>,
 }
 
-/// Replaces leaked keys: generates a key that signs at `now` (Unix seconds) and, once it is on
-/// disk, retires all others in `directory`, readable or not, except the one with the `kid` `keep`.
+/// Replaces leaked keys. Generates a key that signs from `now` (Unix seconds) on. Once the key is
+/// on disk, retires all other keys in `directory` except the key with the `kid` `keep`. Files that
+/// hold no valid key are retired as well.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s. It is a fault if there is no key to replace or no key to keep. No file is left
-/// behind then, unless an old key could not be renamed.
+/// The [`Fault`]s. It is a fault if there is no key to replace, or no key with the `kid` `keep`. No
+/// new file is left behind then. It is also a fault if an old file cannot be renamed; the new key
+/// and that old key then both stay in use.
 pub fn replace(
     directory: &Path,
     bits: u16,
@@ -180,7 +187,8 @@ pub fn replace(
 ) -> Result<Replaced, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let files = || pem_files(directory).map_err(|fault| vec![fault]);
-    // Before locking: a missing directory cannot be locked, and counts as one without keys.
+    // Check this before locking: a missing directory cannot be locked, and counts as a directory
+    // without keys.
     if files()?.is_empty() {
         return Err(fault(
             "holds no key to replace: `grantd key generate` generates one".to_owned(),
@@ -196,7 +204,8 @@ pub fn replace(
             "holds no readable key {keep}; `grantd key list` shows the keys"
         )));
     }
-    // The new key must start after the kept one, which may start in this second.
+    // The key with the latest `signs_from` signs. So the new key must have a later one than the
+    // kept key, which may have `now`.
     let times = kept.iter().flat_map(|(key, _)| key).map(|key| key.times().signs_from);
     let due = times.filter(|from| *from <= now).max();
     let signs_from = due.map_or(now, |due| now.max(due.saturating_add(1)));
@@ -231,22 +240,23 @@ pub fn replace(
 /// A retired key.
 #[derive(Debug)]
 pub struct Retired {
-    /// Its `kid`.
+    /// The `kid` of the key.
     pub key_id: String,
-    /// Its state before.
+    /// The state of the key before it was retired.
     pub state: KeyState,
-    /// Its file, renamed so that it is not loaded.
+    /// The new path of the key's file. The file was renamed so that it is not loaded.
     pub file: PathBuf,
 }
 
-/// Retires the keys in `directory` that are gone at `now` (Unix seconds), and the key with the
-/// `kid` `key_id` in any state. Their files are renamed to `<kid>.pem.retired`, which is not
-/// loaded.
+/// Retires the keys in `directory` whose state at `now` (Unix seconds) is [`KeyState::Gone`], and
+/// the key with the `kid` `key_id` in any state. The file of a retired key is renamed to
+/// `<kid>.pem.retired`, which is not loaded.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s. It is a fault if there is no such key, or no signing key would be left. No key
-/// is retired then.
+/// The [`Fault`]s. It is a fault if there is no key with the `kid` `key_id`, or if no signing key
+/// would be left. No key is retired then. It is also a fault if a file cannot be renamed; the keys
+/// before that one are then already retired.
 pub fn retire(
     directory: &Path,
     key_id: Option<&str>,
@@ -287,7 +297,8 @@ pub fn retire(
                 .to_owned(),
         }));
     }
-    // Rename the named key last. If this is interrupted, its predecessors must still count as gone.
+    // Rename the file of the named key last. If the process ends in between, the older keys must
+    // still count as gone, which they do only while their successor is there.
     out.sort_by_key(|(_, key, _)| is_named(key));
     let mut retired = Vec::new();
     for (file, key, state) in out {
@@ -300,12 +311,12 @@ pub fn retire(
     Ok(retired)
 }
 
-/// The file name of a retired key.
+/// Returns the path to which the file of a retired key is renamed.
 fn retired_file(directory: &Path, key_id: &str) -> PathBuf {
     directory.join(format!("{key_id}.pem.retired"))
 }
 
-/// Adds to `directory` the key that `make` returns for the times of a new key.
+/// Adds a key to `directory`. `make` is called with the times of the new key and returns the key.
 fn add(
     directory: &Path,
     retention: &Retention,
@@ -364,7 +375,7 @@ fn write(directory: &Path, key: &SigningKey) -> Result<(), Fault> {
         .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))
 }
 
-/// Locks the directory and reads its keys.
+/// Locks the directory for adding and removing files, and reads its keys.
 fn load_to_edit(directory: &Path) -> Result<(Lock, KeyFiles), Vec<Fault>> {
     Ok((lock(directory)?, load_files(directory)?))
 }
@@ -374,7 +385,7 @@ fn lock(directory: &Path) -> Result<Lock, Vec<Fault>> {
         .map_err(|error| vec![Fault::new(directory, format!("cannot be locked: {error}"))])
 }
 
-/// Each key with its file.
+/// The keys of a directory, each with the path of its file.
 type KeyFiles = Vec<(PathBuf, SigningKey)>;
 
 fn load_files(directory: &Path) -> Result<KeyFiles, Vec<Fault>> {
@@ -422,11 +433,11 @@ fn load_file(file: &Path) -> Result<SigningKey, Fault> {
     Ok(if is_immediate(file, &text)? { key.immediately() } else { key })
 }
 
-/// Reads a key file, which must not be world-readable.
+/// Reads the text of a key file, which must not be world-readable.
 ///
 /// # Errors
 ///
-/// The [`Fault`] if it cannot be read or is world-readable.
+/// A [`Fault`] if the file cannot be read or is world-readable.
 pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
     let metadata = std::fs::metadata(file).map_err(|error| Fault::cannot("read", file, &error))?;
     if whole_file::is_world_readable(&metadata.permissions()) {
@@ -446,7 +457,7 @@ fn parse(file: &Path, text: &str, times: KeyTimes) -> Result<SigningKey, Fault> 
         .map_err(|error| Fault::new(file, format!("is {error}")))
 }
 
-/// Returns the time in the header `name`; 0 if there is none.
+/// Returns the time in the header `name`. Returns 0 if the file has no such header.
 fn time(file: &Path, text: &str, name: &str) -> Result<u64, Fault> {
     let Some((place, value)) = field(text, name) else { return Ok(0) };
     value.parse().ok().or_else(|| parse_rfc3339(value)).ok_or_else(|| {
@@ -465,7 +476,7 @@ fn is_immediate(file: &Path, text: &str) -> Result<bool, Fault> {
     }
 }
 
-/// Returns the value of the header `name` before the key, with its position.
+/// Returns the position and the value of the header `name`. Headers are the lines before the key.
 fn field<'t>(text: &'t str, name: &str) -> Option<(Position, &'t str)> {
     let lines = (1..).zip(text.lines()).take_while(|(_, line)| !line.starts_with("-----BEGIN "));
     let mut fields = lines.filter_map(|(number, line)| Some((number, line, line.split_once(':')?)));

@@ -1,15 +1,18 @@
 //! A thread pool that computes slow hashes of secrets, with a bounded queue.
 //!
-//! A slow hash takes a tenth of a second by design, so it must not run on an event loop. Any client
-//! can cause one, so the queue is shared fairly:
+//! A slow hash takes a tenth of a second by design, so it must not be computed on an event loop.
+//! Any client can make the server compute a slow hash, so the queue is shared fairly:
 //!
-//! - A source (a client network or, on a shared network, one client) may hold an eighth of the
-//!   places. A shared network may hold a quarter.
-//! - Sources are served round-robin.
-//! - A known client, one that has authenticated at its network before, goes first. If the queue is
-//!   full, it evicts a job of an unknown client.
+//! - A client is *known* if it has authenticated from the same network in the last 24 hours. Jobs
+//!   of known clients are computed first. If the queue is full, a job of a known client evicts a
+//!   job of an unknown client.
+//! - Each job has a *source*. For a known client, the source is the client. Otherwise, it is the
+//!   client network or, if that network is shared, the client on that network. Sources are served
+//!   round-robin. A source may hold at most an eighth of the queue.
+//! - All unknown clients of a shared network together may hold at most a quarter of the queue.
 //!
-//! A job that does not fit is refused at once. Requests for the same attempt share one job.
+//! A job that does not fit is refused at once. Requests for the same attempt (the same client,
+//! stored hash and presented secret) share one job.
 
 mod queue;
 
@@ -43,7 +46,7 @@ pub struct PasswordPool {
 /// Why a job is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoom {
-    /// The source or its shared network holds its share of the queue.
+    /// The source, or its shared network, already has as many jobs in the queue as it may have.
     Share,
     /// The queue is full.
     Full,
@@ -72,20 +75,21 @@ pub struct Comparison<'a> {
 /// The source and priority of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// The source, as a number.
+    /// A hash that identifies the source.
     pub source: u64,
-    /// The network, as a number, if it is shared.
+    /// A hash that identifies the client's network. `None` if the network is not shared.
     pub shared_network: Option<u64>,
-    /// Whether the client is known: it has authenticated at its network before.
+    /// Whether the client is known: it has authenticated from this network in the last 24 hours.
     pub is_known: bool,
 }
 
 impl PasswordPool {
-    /// Starts `threads` threads with a queue of `capacity` jobs.
+    /// Starts `threads` threads, which compute the jobs of one queue. The queue holds at most
+    /// `capacity` jobs.
     ///
     /// # Errors
     ///
-    /// The operating system's, if it cannot start a thread or has no random bytes.
+    /// An error of the operating system if it cannot start a thread or has no random bytes.
     pub fn start(threads: usize, capacity: usize, random: &Random) -> io::Result<Self> {
         let mut key = Zeroizing::new([0; 32]);
         random
@@ -108,12 +112,13 @@ impl PasswordPool {
         Ok(pool)
     }
 
-    /// Returns the keyed hash that identifies this comparison.
+    /// Returns a keyed hash of the comparison: the cache key of its result.
     pub fn attempt(&self, comparison: Comparison<'_>) -> Attempt {
         let Comparison { client_id, hash, secret } = comparison;
         let mut hmac = hmac::Context::with_key(&self.key);
         for text in [hash.as_stored(), client_id, secret] {
-            // Prefix each text with its length, so that different lists never hash the same bytes.
+            // Prefix each text with its length, so that different comparisons never hash the same
+            // bytes.
             hmac.update(&text.len().to_le_bytes());
             hmac.update(text.as_bytes());
         }
@@ -122,16 +127,17 @@ impl PasswordPool {
         attempt
     }
 
-    /// Whether this attempt has succeeded before.
+    /// Whether the success of this attempt is cached.
     pub fn was_right(&self, attempt: &Attempt) -> bool {
         self.shared.verdicts.is_right(attempt)
     }
 
-    /// Computes whether the secret has the hash. A success is cached.
+    /// Computes whether the presented secret matches the stored hash, on a thread of the pool.
+    /// Caches a success.
     ///
     /// # Errors
     ///
-    /// [`NoRoom`].
+    /// [`NoRoom`] if the queue has no room for the job, or evicts the job later.
     pub async fn compute(
         &self,
         attempt: Attempt,
@@ -148,7 +154,7 @@ impl PasswordPool {
         self.shared.submit(attempt, turn, job)?.await
     }
 
-    /// Removes cached secrets that no client of `clients` has any more.
+    /// Removes the cached successes for secrets that no client in `clients` has any more.
     pub fn keep_only(&self, clients: &Registry) {
         self.shared.verdicts.keep_only(clients);
     }
@@ -158,7 +164,7 @@ impl PasswordPool {
         self.shared.queue().waiting
     }
 
-    /// The number of hashes computed since the start.
+    /// The number of hashes that were computed since the pool was started.
     pub fn computed(&self) -> i64 {
         self.shared.computed.load(Ordering::Relaxed)
     }
@@ -169,7 +175,7 @@ impl Drop for PasswordPool {
         self.shared.queue().is_closed = true;
         self.shared.arrival.notify_all();
         for thread in self.threads.drain(..) {
-            // A panic of the thread has been logged.
+            // If the thread has panicked, the panic has been logged already.
             let _ = thread.join();
         }
     }
@@ -224,7 +230,7 @@ impl Shared {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            // Catch a panic, so that the waiting requests are answered.
+            // Catch a panic, so that the waiting requests still get an answer.
             let hashed = AssertUnwindSafe(|| job.hash.is_of(&job.secret));
             let is_right = catch_unwind(hashed).unwrap_or(false);
             self.computed.fetch_add(1, Ordering::Relaxed);
@@ -232,7 +238,8 @@ impl Shared {
             if is_right {
                 self.verdicts.remember(Verdict { attempt, client_id, hash });
             }
-            // After the verdict is cached, so that a later request finds it there.
+            // Remove the attempt only after its verdict is cached: a request for the same attempt
+            // then finds either the attempt or the cached verdict.
             let answer = self.queue().finish(&attempt);
             if let Some(answer) = answer {
                 answer.complete(Ok(is_right));
@@ -253,17 +260,19 @@ impl Shared {
         }
     }
 
-    /// Ignores poisoning: the data is consistent between any two statements.
+    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A source may hold an eighth of the queue, a shared network a quarter.
+/// A source may hold at most 1/8 of the queue.
 const SHARES: usize = 8;
+/// The unknown clients of a shared network may hold at most 1/4 of the queue.
 const NETWORK_SHARES: usize = 4;
 
-/// The verdict of a job, and the wakers of all requests that wait for it.
+/// The verdict of a job, once there is one, and the wakers of all requests that wait for the
+/// verdict.
 #[derive(Default)]
 struct Answer(Mutex<State>);
 
@@ -287,7 +296,8 @@ impl Answer {
     }
 }
 
-/// A future of the verdict. When the last one of a queued job is dropped, the job is removed.
+/// A request's future of a job's verdict. When all requests for a queued job have dropped their
+/// futures, the job is removed.
 struct Waiting<'p> {
     shared: &'p Shared,
     attempt: Attempt,
@@ -378,7 +388,7 @@ mod tests {
         let shared = shared(16);
         let waiting = [1, 2].map(|number| ask(&shared, 1, false, number).unwrap());
         assert_eq!(ask(&shared, 1, false, 3).err(), Some(NoRoom::Share));
-        // A second request for a queued attempt takes no place.
+        // A second request for a queued attempt joins its job.
         assert!(ask(&shared, 1, false, 2).is_ok());
         assert!(ask(&shared, 2, false, 4).is_ok());
         drop(waiting);
@@ -395,7 +405,7 @@ mod tests {
         drop(second);
         assert_eq!(shared.queue().waiting, 1);
         assert_eq!(order(&shared), [2]);
-        // A job that is being computed stays, and new requests join it.
+        // A job that is being computed stays even without requests, and new requests join it.
         let left = ask(&shared, 1, false, 3).unwrap();
         assert!(shared.queue().take().is_some());
         drop(left);

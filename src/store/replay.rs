@@ -1,12 +1,14 @@
-//! The replay guard: records the `jti`s of used assertions and proofs until they expire.
+//! The replay guard. It records the `jti` of each used client assertion and DPoP proof until the
+//! assertion or proof expires, so that no assertion or proof is accepted twice.
 //!
-//! One lock makes sure that only one of several concurrent uses succeeds. Entries are never evicted
-//! for room: a full guard refuses everything new.
+//! A lock makes sure that only one of several concurrent uses succeeds. An entry is never evicted
+//! before it expires: a full guard refuses every new assertion and proof.
 //!
-//! The clock may be set. An entry is dropped once the clock has reached its end, so setting the
-//! clock back drops nothing too early. After a step forward and back, a dropped token would be
-//! valid again. So the guard keeps the latest end of all dropped entries and refuses everything
-//! that ends no later.
+//! The system clock may be set while the server runs. An entry is dropped when the clock reaches
+//! the entry's expiry, so setting the clock back drops no entry too early. But setting the clock
+//! forward may drop entries. If the clock is then set back, their assertions and proofs would be
+//! accepted again. So the guard keeps the latest expiry of all dropped entries, and refuses every
+//! assertion and proof that does not expire later than that.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
@@ -15,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ring::digest::{Context, SHA256};
 
-/// The replay guard.
+/// Records used assertions and proofs, and refuses to record the same one twice.
 pub struct ReplayGuard {
     capacity: usize,
     started_at: u64,
@@ -28,20 +30,20 @@ impl ReplayGuard {
         Self { capacity, started_at: now, used: Mutex::default() }
     }
 
-    /// The time from which uses are recorded, in Unix seconds. The caller must refuse what was
-    /// signed earlier: it may have been used before this process started.
+    /// The time from which uses are recorded, in Unix seconds. The caller must refuse an assertion
+    /// or proof that was signed earlier: it may have been used before this process started.
     pub fn started_at(&self) -> u64 {
         self.started_at
     }
 
-    /// Records the use of the assertion or proof with this key ([`Owner::key_of`]), which expires
-    /// at `until` (Unix seconds).
+    /// Records the use of an assertion or proof. `key` is the result of [`Owner::key_of`], and
+    /// `until` is the expiry of the assertion or proof. `until` and `now` are in Unix seconds.
     ///
     /// # Errors
     ///
-    /// [`ReplayError`]: the caller must refuse it.
+    /// A [`ReplayError`] if the caller must refuse the assertion or proof.
     pub fn spend(&self, key: Key, until: u64, now: u64) -> Result<(), ReplayError> {
-        // Ignores poisoning: the data is consistent between any two statements.
+        // Ignores poisoning: a panic while the lock is held leaves the data consistent.
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.drop_expired(now);
         if until <= used.dropped_until {
@@ -65,23 +67,23 @@ impl fmt::Debug for ReplayGuard {
     }
 }
 
-/// The scope within which a `jti` is unique.
+/// The owner of a `jti`. A `jti` is unique only among those of the same owner.
 #[derive(Clone, Copy, Debug)]
 pub enum Owner<'a> {
-    /// A client, for its assertions.
+    /// The client that signed an assertion, by its client id.
     Client(&'a str),
-    /// A key, for its proofs, by its thumbprint.
+    /// The key that signed a DPoP proof, by its thumbprint.
     Key(&'a [u8]),
 }
 
-/// Why a use is refused.
+/// Why a use of an assertion or proof is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayError {
-    /// It may have been used before: its entry may have been dropped.
+    /// The assertion or proof may have been used before: its entry may have been dropped already.
     Forgotten,
     /// The guard is full.
     Full,
-    /// It was used before.
+    /// The assertion or proof was used before.
     Used,
 }
 
@@ -89,7 +91,7 @@ pub enum ReplayError {
 struct Used {
     keys: HashSet<Key>,
     by_end: BinaryHeap<Reverse<(u64, Key)>>,
-    /// The latest end of all dropped entries.
+    /// The latest expiry of all dropped entries, in Unix seconds.
     dropped_until: u64,
 }
 
@@ -105,11 +107,12 @@ impl Used {
     }
 }
 
-/// A hash of owner and `jti`. An owner that finds a collision of its ids locks only itself out.
+/// A hash of an owner and a `jti`. The hash contains the owner, so an owner cannot block the `jti`
+/// of another owner.
 pub type Key = [u8; 32];
 
 impl Owner<'_> {
-    /// Returns the key of this owner's `token_id`.
+    /// Returns the key of this owner's `jti`, given as `token_id`.
     pub fn key_of(self, token_id: &str) -> Key {
         let (kind, owner) = match self {
             Self::Client(id) => (b'c', id.as_bytes()),
@@ -141,7 +144,7 @@ mod tests {
         assert_eq!(guard.spend(A.key_of("2"), 200, 100), Ok(()));
         assert_eq!(guard.spend(Owner::Client("b").key_of("1"), 200, 100), Ok(()));
         assert_eq!(guard.spend(Owner::Key(b"a").key_of("1"), 200, 100), Ok(()));
-        // The hash separates owner and id.
+        // The boundary between owner and `jti` is part of the hash.
         assert_eq!(guard.spend(Owner::Client("a1").key_of(""), 200, 100), Ok(()));
     }
 
@@ -177,15 +180,15 @@ mod tests {
     fn setting_the_clock_does_not_allow_a_second_use() {
         let guard = ReplayGuard::new(10, 0);
         assert_eq!(guard.spend(A.key_of("1"), 1300, 1000), Ok(()));
-        // An hour back, then forward.
+        // Set the clock back, then forward to just before the expiry.
         for now in [0, 1000, 1299] {
             assert_eq!(guard.spend(A.key_of("1"), 1300, now), Err(ReplayError::Used));
         }
-        // An hour forward, another use, and back.
+        // Set the clock forward, use another `jti`, and set the clock back.
         assert_eq!(guard.spend(A.key_of("2"), 4900, 4600), Ok(()));
         assert_eq!(guard.spend(A.key_of("1"), 1300, 1000), Err(ReplayError::Forgotten));
         assert_eq!(guard.spend(A.key_of("2"), 4900, 1000), Err(ReplayError::Used));
-        // What ends later than all dropped entries is accepted.
+        // A `jti` that expires later than all dropped entries is accepted.
         assert_eq!(guard.spend(A.key_of("3"), 1301, 1001), Ok(()));
     }
 }

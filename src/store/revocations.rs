@@ -1,9 +1,9 @@
 //! Revoked tokens (RFC 7009), in memory and on disk.
 //!
-//! A revoked token has a row until it expires. Requests look up rows in memory. A writer thread
-//! appends all waiting rows in one write; a revocation takes effect when its row is on disk. If the
-//! write fails, the caller gets an error and the token stays valid, so that a restart does not
-//! change the answer.
+//! A revoked token has a row, which is kept until an hour after the token has expired. Requests
+//! look up rows in memory. A writer thread appends all waiting rows to the file in one write. A
+//! revocation takes effect when its row is on disk. If the write fails, the caller gets an error
+//! and the token stays valid, as it would be after a restart.
 
 mod ledger;
 mod revoked;
@@ -33,12 +33,13 @@ use crate::store::revocations::revoked::Revoked;
 pub enum RevocationKey {
     /// The 128 bits of the `jti` that this server puts into an `at+jwt`.
     TokenId([u8; 16]),
-    /// The SHA-256 of its signing input, for a token without such a `jti`.
+    /// The SHA-256 of the token's signing input, for a token whose `jti` is missing or does not
+    /// encode 128 bits.
     SigningInput([u8; 32]),
 }
 
 impl RevocationKey {
-    /// Returns the key of `token`, given its `jti`.
+    /// Returns the key of `token`. `jti` is the token's claim `jti`, if it has one.
     pub fn of(token: &[u8], jti: Option<&str>) -> Self {
         jti.and_then(decode).map_or_else(
             || {
@@ -49,14 +50,16 @@ impl RevocationKey {
         )
     }
 
-    /// Returns the key of a token without a `jti`, given all of it but the signature.
+    /// Returns the key of a token without a `jti`, given the token's signing input: its header and
+    /// payload, joined by a dot.
     pub fn of_signing_input(signing_input: &[u8]) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, signing_input).as_ref());
         Self::SigningInput(hash)
     }
 
-    /// Selects a shard. All bytes are random or a hash, so any of them spreads evenly.
+    /// Returns the byte that selects a shard. All bytes of a key are random or part of a hash, so
+    /// the keys are spread evenly over the shards.
     fn first_byte(&self) -> u8 {
         match self {
             Self::TokenId([first, ..]) | Self::SigningInput([first, ..]) => *first,
@@ -76,7 +79,7 @@ pub enum RevokeError {
     Full,
     /// Too many revocations wait for the disk.
     Overloaded,
-    /// It could not be written to disk.
+    /// The revocation could not be written to disk.
     NotWritten,
 }
 
@@ -90,23 +93,25 @@ impl From<RevokeError> for Cause {
     }
 }
 
-/// The revoked tokens that have not expired.
+/// The set of revoked tokens, in memory and on disk.
 pub struct Revocations {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
 }
 
 impl Revocations {
-    /// Opens the file in `directory`, which is created if necessary, and locks it against other
-    /// processes. At most `limit` rows are kept. A row takes 56 to 112 bytes of memory and a line
-    /// of 38 or 62 bytes on disk. The file is rewritten once it has more than 1000 + 2 × rows
-    /// lines.
+    /// Opens the file of revocations in `directory`, which is created if necessary, and locks the
+    /// file against other processes. No token can be revoked once there are `limit` rows. A row
+    /// takes 56 to 112 bytes of memory and a line of 38 or 62 bytes on disk. The file is rewritten
+    /// once it has more than 1000 + 2 × rows lines.
     ///
-    /// If the directory is not writable, logs a warning. Revocations fail until it is.
+    /// If the directory is not writable or another process holds the lock, logs a warning. Each
+    /// revocation then tries again to lock the file, and fails if it cannot.
     ///
     /// # Errors
     ///
-    /// The [`Fault`] if the file cannot be read: a fault must not make revoked tokens valid.
+    /// A [`Fault`] if the file cannot be read or a line of it is invalid: ignoring this could make
+    /// revoked tokens valid again. Also if the writer thread cannot be started.
     pub fn open(directory: &Path, limit: usize, clock: Clock) -> Result<Self, Fault> {
         let now = clock.unix_seconds();
         let (ledger, rows) = Ledger::open(directory)?;
@@ -130,11 +135,12 @@ impl Revocations {
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    /// Reads the file in `directory` as [`Self::open`] does, but changes nothing.
+    /// Checks that the file of revocations in `directory`, if it exists, can be read. Writes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// The [`Fault`].
+    /// A [`Fault`] if the file cannot be read or a line of it is invalid.
     pub fn check(directory: &Path) -> Result<(), Fault> {
         ledger::check(directory)
     }
@@ -144,27 +150,28 @@ impl Revocations {
         self.shared.revoked.contains(key)
     }
 
-    /// The number of rows.
+    /// The number of rows in memory.
     pub fn len(&self) -> usize {
         self.shared.revoked.len()
     }
 
-    /// Whether at most half of the limit is used.
+    /// Whether the number of rows is below half of the limit.
     pub fn has_much_room(&self) -> bool {
         self.len() < self.shared.limit.div_ceil(2)
     }
 
-    /// Whether no token is revoked.
+    /// Whether there is no row in memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Revokes the token with this key, which expires at `expires_at` (Unix seconds). Completes
-    /// when the revocation is on disk and in effect. Revoking a token twice is not an error.
+    /// Revokes the token that has the key `key` and expires at `expires_at` (Unix seconds). The
+    /// future completes when the revocation is on disk and in effect. Revoking a token twice is not
+    /// an error.
     ///
     /// # Errors
     ///
-    /// [`RevokeError`]: the token was not revoked.
+    /// A [`RevokeError`] if the token was not revoked.
     pub async fn revoke(&self, key: RevocationKey, expires_at: u64) -> Result<(), RevokeError> {
         if self.contains(&key) {
             return Ok(());
@@ -201,7 +208,8 @@ impl Drop for Revocations {
         self.shared.queue().has_ended = true;
         self.shared.arrival.notify_one();
         if let Some(writer) = self.writer.take() {
-            // If the disk hangs, the unwritten rows were never acknowledged.
+            // If the disk hangs, unwritten rows are lost, but no client was told that they were
+            // written.
             join_soon(writer);
         }
     }
@@ -224,12 +232,12 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Waiting>,
-    /// The writer thread has ended or is to end.
+    /// Whether the writer thread has ended or has been told to end.
     has_ended: bool,
 }
 
 impl Shared {
-    /// The writer thread: writes all waiting rows with one write and one sync.
+    /// Runs the writer thread, which writes all waiting rows with one write and one sync.
     fn write_to(&self, mut ledger: Ledger) {
         let _close = CloseOnDrop(self);
         let mut looked_at = None;
@@ -245,8 +253,9 @@ impl Shared {
             }
             let now = self.clock.unix_seconds();
             let is_full = self.revoked.len() + batch.len() > self.limit;
-            // Drop expired rows when the number of lines may have doubled and, if there is no room,
-            // once a second. Amortized, a pass over all rows is cheap.
+            // Drop expired rows when the number of lines may have doubled since the last time, and
+            // at most once a second if the limit is reached. This is rare enough for a pass over
+            // all rows.
             if ledger.lines() >= look_at_lines || (is_full && looked_at != Some(now)) {
                 self.revoked.forget_ended(now);
                 looked_at = Some(now);
@@ -290,13 +299,13 @@ impl Shared {
         }
     }
 
-    /// Ignores poisoning: the data is consistent between any two statements.
+    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Closes the queue when the writer thread ends, even by a panic, so that no request waits for it.
+/// Closes the queue when the writer thread ends, even by a panic, so that no request waits forever.
 struct CloseOnDrop<'a>(&'a Shared);
 
 impl Drop for CloseOnDrop<'_> {
@@ -323,7 +332,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // No effect if there is a result already.
+        // Without effect if the request already has a result.
         self.slot.finish(Err(RevokeError::NotWritten));
     }
 }
@@ -353,7 +362,7 @@ impl Slot {
     }
 }
 
-/// The most revocations that wait for the disk; each takes some hundred bytes.
+/// The most revocations that may wait for the writer thread. Each takes about 100 bytes of memory.
 const MAX_WAITING: usize = 10_000;
 
 #[cfg(test)]
@@ -380,7 +389,7 @@ mod tests {
         Revocations::open(directory.path(), limit, clock.clone()).unwrap()
     }
 
-    /// Revokes these concurrently.
+    /// Revokes the tokens with these numbers concurrently.
     fn revoke(
         revocations: &Revocations,
         numbers: std::ops::Range<u64>,
@@ -401,7 +410,7 @@ mod tests {
         assert!(matches!(id, RevocationKey::TokenId([0x90, 0x61, ..])));
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, b"a.b").as_ref());
-        // No id, one of another length, non-canonical base64url, and other characters.
+        // No `jti`, a `jti` that is too short, non-canonical base64url, and invalid characters.
         for jti in [None, Some("x"), Some("kGGv6zFBu5FLUEcBWPGsQx"), Some("not/base64url")] {
             assert_eq!(RevocationKey::of(b"a.b.c", jti), RevocationKey::SigningInput(hash));
         }
@@ -433,19 +442,19 @@ mod tests {
         assert!(revoke(&revocations, 0..3000, NOW + 60).iter().all(Result::is_ok));
         assert!(revoke(&revocations, 3000..3010, NOW + 9000).iter().all(Result::is_ok));
         assert_eq!(lines(&directory), 3010);
-        // Rows are kept for an hour after expiry, for clocks that are set back.
+        // A row is kept for an hour after its token has expired, in case the clock is set back.
         manual.set(NOW + 60 + 3599);
         assert!(revoke(&revocations, 3010..7100, NOW + 9000).iter().all(Result::is_ok));
         assert!(revocations.contains(&key(0)));
         manual.set(NOW + 60 + 3600);
-        // More lines than any threshold so far, however the writes were batched.
+        // Write more lines than the rewrite threshold, which depends on the earlier batches.
         let enough = ledger::lines_for(7100) as u64;
         assert!(revoke(&revocations, 7100..enough, NOW + 9000).iter().all(Result::is_ok));
         assert!(revoke(&revocations, enough..enough + 1, NOW + 9000).iter().all(Result::is_ok));
         assert_eq!(revocations.len() as u64, enough + 1 - 3000);
         assert!(!revocations.contains(&key(0)));
         drop(revocations);
-        // Opening and the first write drop expired rows.
+        // Opening drops expired rows from memory, and the first write drops them from the file.
         manual.set(NOW + 9000 + 3600);
         let revocations = open(&directory, 10_000, &clock);
         assert!(revocations.is_empty());
@@ -467,7 +476,7 @@ mod tests {
         manual.set(NOW + 60 + 3600);
         assert_eq!(revoke(&revocations, 6..7, NOW + 9000), [Ok(())]);
         assert_eq!(revocations.len(), 1);
-        // Rows from the file are kept even above the limit.
+        // All rows of the file are kept, even if they are more than the limit.
         assert!(revoke(&revocations, 7..9, NOW + 9000).iter().all(Result::is_ok));
         drop(revocations);
         let revocations = open(&directory, 1, &clock);

@@ -1,9 +1,9 @@
-//! Counts the clients whose secrets all expire soon, so that operators can be warned.
+//! Counts the clients whose last secret expires soon, so that operators can be warned.
 
 use crate::oauth::client::{AuthMethod, Client, Registry};
 
-/// The sorted times (Unix seconds) at which clients lose their last secret. Only enabled clients
-/// that authenticate by a secret and whose secrets all expire.
+/// The sorted times (Unix seconds) at which the last secret of a client expires. Only the clients
+/// are included that are enabled, authenticate with a secret, and whose secrets all expire.
 #[derive(Debug)]
 pub struct SecretEnds(Box<[u64]>);
 
@@ -15,14 +15,14 @@ impl SecretEnds {
         Self(ends.into())
     }
 
-    /// The number of clients without a secret that is valid after `time`.
+    /// The number of clients whose last secret has expired at `time` (Unix seconds).
     pub fn before(&self, time: u64) -> usize {
         self.0.partition_point(|end| *end <= time)
     }
 }
 
-/// Returns when the client's last secret expires (Unix seconds). `None` if a secret does not
-/// expire, or the client is disabled or does not authenticate by a secret.
+/// Returns when the client's last secret expires (Unix seconds). `None` if the client has no
+/// secret, has a secret without an expiry, is disabled, or does not authenticate with a secret.
 pub fn last_end(client: &Client) -> Option<u64> {
     let by_secret = AuthMethod::DEFAULT.iter().any(|method| client.auth_methods.contains(*method));
     if !client.enabled || !by_secret {

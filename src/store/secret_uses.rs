@@ -1,7 +1,8 @@
-//! Counts the uses of each client secret, so that an operator knows when an old one can be removed.
+//! Counts the uses of each client secret, so that an operator knows when an old secret can be
+//! removed.
 //!
-//! The counts are kept in memory from the start of the process on. They belong to a client's id and
-//! a secret's label, so they are kept across reloads.
+//! The counts start at 0 when the process starts. They are stored by client id and secret label, so
+//! a reload keeps them.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -11,29 +12,31 @@ use crate::oauth::client::{Client, Registry};
 use crate::oauth::client_secret::ClientSecret;
 use crate::tally::Tally;
 
-/// The uses of every used secret, by client id and label.
+/// The uses of every secret that has been used, by client id and label.
 #[derive(Default)]
 pub struct SecretUses(Mutex<BTreeMap<Box<str>, Labelled>>);
 
-/// By label. A list, because a client has few secrets.
+/// The uses of one client's secrets, by label. A list rather than a map, because a client has few
+/// secrets.
 type Labelled = Vec<(Box<str>, Arc<Tally>)>;
 
 impl SecretUses {
     /// Counts one successful use of `secret` at `now` (Unix seconds).
     pub fn record(&self, client: &Client, secret: &ClientSecret, now: u64) {
-        // Looked up once per secret and snapshot; after that, two atomic operations.
+        // The count is looked up once per secret and snapshot. After that, a use takes only two
+        // atomic operations.
         secret.used.get_or_init(|| self.enter(&client.id, &secret.label)).record(now);
     }
 
-    /// Returns the uses of a secret; `None` if it was never used.
+    /// Returns the uses of a secret. `None` if the secret was never used.
     pub fn of(&self, client_id: &str, label: &str) -> Option<Arc<Tally>> {
         let uses = self.uses();
         let (_, used) = uses.get(client_id)?.iter().find(|(known, _)| **known == *label)?;
         Some(Arc::clone(used))
     }
 
-    /// Returns two metrics for each used secret that `clients` still have, in the Prometheus text
-    /// format. Removes the others.
+    /// Returns two metrics for each used secret, in the Prometheus text format. Secrets that no
+    /// client in `clients` has any more are removed first.
     pub fn to_metrics(&self, clients: &Registry) -> String {
         let mut uses = self.uses();
         uses.retain(|id, labelled| {
@@ -69,7 +72,7 @@ impl SecretUses {
         used
     }
 
-    /// Ignores poisoning: the data is consistent between any two statements.
+    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
     fn uses(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Labelled>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,7 +84,7 @@ impl fmt::Debug for SecretUses {
     }
 }
 
-/// Name, type, help and value.
+/// A metric: its name, type and help text, and the function that returns its value.
 type Metric = (&'static str, &'static str, &'static str, fn(&Tally) -> u64);
 
 const METRICS: [Metric; 2] = [
@@ -138,7 +141,8 @@ mod tests {
         let uses = SecretUses::default();
         assert_eq!(uses.to_metrics(&registry(&["one"])), "");
         for now in [5, 7] {
-            // As after a reload: these clients do not hold the earlier uses.
+            // Parse the registry again, as a reload does: the new clients do not hold the earlier
+            // uses.
             let clients = registry(&["one", "t\\wo"]);
             for id in ["one", "t\\wo"] {
                 let client = clients.get(id).unwrap();

@@ -1,5 +1,5 @@
 //! The immutable snapshot that requests read: clients, keys, issuer and configuration. A reload
-//! replaces it as a whole, so that no request sees half of a change.
+//! replaces the whole snapshot at once, so that no request sees half of a change.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::store::file_watch::Stamp;
 use crate::store::secret_ends::SecretEnds;
 use crate::store::{admin_token, client_file, key_directory};
 
-/// Everything that requests read.
+/// The clients, keys and settings that requests read.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The registered clients.
@@ -27,13 +27,13 @@ pub struct Snapshot {
     pub config: Config,
     /// The hash of the admin token, if one is configured.
     pub admin_token: Option<FastHash>,
-    /// The number of this snapshot in the process, counted from 1.
+    /// The number of this snapshot: 1 for the first of the process, and 1 more after each reload.
     pub generation: u64,
     /// The decoys for unknown client ids.
     pub decoys: Decoys,
-    /// The times at which clients lose their last secret.
+    /// The times at which the last secret of a client expires.
     pub secret_ends: SecretEnds,
-    /// Whether the public demo secrets are accepted.
+    /// Whether clients may authenticate with the public demo secrets.
     pub allows_demo_secrets: bool,
 }
 
@@ -56,7 +56,8 @@ impl Snapshot {
         }
     }
 
-    /// Creates the successor of `old` at `now` (Unix seconds). It takes over rate limits and
+    /// Creates the snapshot that replaces `old` at `now` (Unix seconds). Clients whose registration
+    /// has not changed keep the state of their rate limits and, if the issuer is the same, their
     /// reusable tokens.
     pub fn after(
         old: &Self,
@@ -67,14 +68,15 @@ impl Snapshot {
         now: u64,
     ) -> Self {
         clients.continue_from(&old.clients, old.issuer == issuer);
-        // Tokens and key sets that were issued with longer lifetimes are still in use.
+        // If the old lifetimes are longer, tokens and key sets that were issued with them are still
+        // in use.
         let retention = Sources::of(&config).retention(&clients).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, retention, now);
         let generation = old.generation + 1;
         Self { generation, ..Self::new(clients, keys, issuer, config) }
     }
 
-    /// Whether a proxy may forward client certificates.
+    /// Whether at least one proxy is configured that may forward client certificates.
     pub fn has_certificates(&self) -> bool {
         self.config.live.certificate_proxies().next().is_some()
     }
@@ -93,16 +95,17 @@ pub struct Sources {
     pub jwks_max_age: u64,
 }
 
-/// The contents of the files.
+/// The contents of the files of [`Sources`].
 #[derive(Debug)]
 pub struct Contents {
     /// The client registry.
     pub clients: Registry,
-    /// The keys, in any state.
+    /// The signing keys in any state, gone keys included.
     pub keys: Vec<SigningKey>,
-    /// The hash of the admin token.
+    /// The hash of the admin token, if one is configured.
     pub admin_token: Option<FastHash>,
-    /// The stamp, taken before reading, of the files that `jwks` fields name.
+    /// The stamp of the key files that the clients' `jwks` fields name, taken before they were
+    /// read.
     pub key_files: Stamp,
 }
 
@@ -136,13 +139,14 @@ impl Sources {
         }
     }
 
-    /// Reads the admin token; only its hash is kept.
+    /// Reads the admin token and returns its hash. `None` if no admin token is configured.
     fn admin_token(&self) -> Result<Option<FastHash>, Fault> {
         let file = self.admin_token_file.as_deref();
         file.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose()
     }
 
-    /// Returns how long verifiers may use key sets and tokens, given the registered clients.
+    /// Returns how long verifiers may use key sets and tokens. The token lifetime is the longest
+    /// among `clients`.
     pub fn retention(&self, clients: &Registry) -> Retention {
         let longest = clients.iter().map(|client| client.token_lifetime).max();
         Retention {
@@ -152,7 +156,7 @@ impl Sources {
     }
 }
 
-/// Returns the ids of the clients that have a public demo secret, sorted.
+/// Returns the sorted ids of the clients that have a public demo secret.
 pub fn demo_clients(clients: &Registry) -> Vec<&str> {
     let is_demo = |secret: &ClientSecret| match &secret.hash {
         SecretHash::Fast(hash) => bool::from(is_demo_secret(hash)),
@@ -167,8 +171,8 @@ pub fn demo_clients(clients: &Registry) -> Vec<&str> {
     found
 }
 
-/// Returns the ids of the enabled clients that need a proxy to forward their certificates: the
-/// first few, sorted, and then `and N more`.
+/// Returns the sorted ids of the enabled clients that need a proxy to forward their certificates.
+/// If there are more than five, returns the first five and then `and N more`.
 pub fn certificate_clients(clients: &Registry) -> Vec<String> {
     let needing = clients.iter().filter(|client| client.enabled && client.needs_certificate());
     let mut ids: Vec<_> = needing.map(|client| client.id.to_string()).collect();
@@ -181,5 +185,5 @@ pub fn certificate_clients(clients: &Registry) -> Vec<String> {
     ids
 }
 
-/// The most ids in a message.
+/// The most ids that [`certificate_clients`] returns.
 const NAMED: usize = 5;

@@ -1,17 +1,20 @@
-//! Failure budgets, which slow down guessing: each attempt to authenticate takes a unit of two
-//! budgets.
+//! Failure budgets, which slow down the guessing of secrets. Each failed attempt to authenticate
+//! takes a unit from each of two budgets.
 //!
-//! One budget is that of a client at a [`ClientNetwork`], the other that of the network. An attempt
-//! takes its units before the result is known and gets them back if it succeeds. So no answer about
-//! a secret is free, however many attempts run concurrently. If a budget is used up, the
-//! credentials are not looked at.
+//! One budget belongs to the pair of a client and a [`ClientNetwork`], the other to the network. A
+//! failed attempt takes its units before it is answered. An attempt that needs much time or memory
+//! takes its units before that ([`Attempt::take`]), and returns them if it succeeds. So no wrong
+//! guess is answered without taking units, even if many attempts run concurrently. If a budget is
+//! used up, an attempt is refused without a check of its credentials.
 //!
-//! A client that has authenticated at a network in the last day is *known* there, and needs only
-//! its own budget: others cannot lock it out. On a shared network both budgets are larger
-//! ([`FailureLimits::shared_factor`]), and a client whose secrets cannot be guessed needs none.
+//! A client that has authenticated from a network in the last 24 hours is *known* at this network.
+//! Attempts of a known client are not refused when the network's budget is used up, so other
+//! clients cannot lock it out. On a shared network, both budgets are larger
+//! ([`FailureLimits::shared_factor`]), and a client whose secrets cannot be guessed needs no
+//! budget.
 //!
-//! While all budgets are full, a successful attempt takes no lock: it would only take units and
-//! return them.
+//! While all budgets are full, a successful attempt takes no lock, unless [`Attempt::take`] is
+//! called for it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,7 +30,8 @@ use crate::oauth::client_network::ClientNetwork;
 pub struct Throttle {
     origin: Instant,
     budgets: Mutex<HashMap<u64, Budget>>,
-    /// Lock-free fast path: all budgets are full from this time on, in nanoseconds after `origin`.
+    /// The time from which all budgets are full, in nanoseconds after `origin`. After this time, an
+    /// attempt need not lock `budgets`.
     full_from: AtomicU64,
     capacity: usize,
     known: KnownClients,
@@ -35,7 +39,7 @@ pub struct Throttle {
     hasher: RandomState,
 }
 
-/// The budget that is used up.
+/// Which of the two budgets is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
     /// The budget of the client at its network.
@@ -45,8 +49,8 @@ pub enum Spent {
 }
 
 impl Throttle {
-    /// Creates full budgets at `now`. Stores at most `capacity` budgets that are not full, in some
-    /// 40 bytes each.
+    /// Creates a throttle whose budgets are all full at `now`. Only budgets that are not full take
+    /// memory, about 40 bytes each. At most `capacity` budgets are stored.
     pub fn new(capacity: usize, now: Instant) -> Self {
         Self {
             origin: now,
@@ -60,12 +64,12 @@ impl Throttle {
     }
 
     /// Begins an attempt to authenticate as `client_id` from `network`. `is_guessable` says whether
-    /// the client has a secret with a slow hash, `may_be_known` whether it is registered and
-    /// enabled.
+    /// the client has a secret with a slow hash, `may_be_known` whether the client is registered
+    /// and enabled.
     ///
     /// # Errors
     ///
-    /// If a budget is used up, the seconds until it has a unit again, at least 1.
+    /// If a budget is used up, the number of seconds until the budget has a unit again; at least 1.
     pub fn begin(
         &self,
         client_id: &str,
@@ -86,7 +90,7 @@ impl Throttle {
         attempt.check(now).map(|()| attempt)
     }
 
-    /// The number of attempts refused because this budget was used up.
+    /// The number of attempts that were refused because a budget of this kind was used up.
     pub fn refused(&self, spent: Spent) -> u64 {
         self.refused[spent as usize].load(Ordering::Relaxed)
     }
@@ -100,13 +104,14 @@ impl Throttle {
         u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Hours since the start, counted from 1.
+    /// The number of the current hour since the start, counted from 1.
     fn hours(&self, now: Instant) -> u16 {
-        // Wraps after 65,536 hours, seven years. A stale entry may then count as recent for a day.
+        // The number wraps after 65,536 hours, which are seven years. For a day, a client may then
+        // count as known although its last success is seven years old.
         (now.saturating_duration_since(self.origin).as_secs() / 3600 + 1) as u16
     }
 
-    /// Ignores poisoning: the data is consistent between any two statements.
+    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
     fn budgets(&self) -> MutexGuard<'_, HashMap<u64, Budget>> {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +125,7 @@ impl fmt::Debug for Throttle {
 
 /// An attempt to authenticate whose result is not known yet.
 ///
-/// If it is dropped without a result, the units that it has taken stay taken.
+/// If the attempt is dropped without a result, the units that it has taken are not returned.
 #[derive(Debug)]
 #[must_use = "an attempt must be given its result"]
 pub struct Attempt<'t> {
@@ -128,11 +133,12 @@ pub struct Attempt<'t> {
     pair: u64,
     network: ClientNetwork,
     is_known: bool,
-    /// Whether it needs no budget.
+    /// Whether the attempt needs no budget, because the network is shared and the client's secrets
+    /// cannot be guessed.
     is_free: bool,
-    /// The rates of the client's budget and of the network's.
+    /// The rates of the client's budget and of the network's budget.
     rates: [Rate; 2],
-    /// What it has taken from each; `None` if nothing.
+    /// The units taken from the client's and the network's budget. `None` before [`Attempt::take`].
     taken: Option<[Taken; 2]>,
 }
 
@@ -142,12 +148,12 @@ impl Attempt<'_> {
         self.is_known
     }
 
-    /// A hash of the client and its network.
+    /// A hash of the client and the network together. 0 if the attempt needs no budget.
     pub fn pair(&self) -> u64 {
         self.pair
     }
 
-    /// A hash of the client alone.
+    /// A hash of the client's id alone.
     pub fn client_key(&self, client_id: &str) -> u64 {
         self.throttle.hasher.hash_one(client_id)
     }
@@ -157,16 +163,17 @@ impl Attempt<'_> {
         self.throttle.hasher.hash_one(self.network)
     }
 
-    /// Whether it has taken its units.
+    /// Whether the attempt has taken its units.
     pub fn has_paid(&self) -> bool {
         self.taken.is_some()
     }
 
-    /// Takes the units. Call it before anything that costs time or memory.
+    /// Takes the units of the attempt, unless it has taken them already. Must be called before any
+    /// work that takes much time or memory.
     ///
     /// # Errors
     ///
-    /// As [`Throttle::begin`], if other attempts have used the budget up since.
+    /// As for [`Throttle::begin`], if other attempts have used up a budget in the meantime.
     pub fn take(&mut self, now: Instant) -> Result<(), u32> {
         if self.is_free || self.taken.is_some() {
             return Ok(());
@@ -195,8 +202,9 @@ impl Attempt<'_> {
     ///
     /// # Errors
     ///
-    /// As [`Throttle::begin`], if it has taken no units and other attempts have used the budget up
-    /// since: this may be a guess of the same attacker.
+    /// As for [`Throttle::begin`], if the attempt has taken no units and other attempts have used
+    /// up a budget in the meantime. A success then gets the same answer as a failure, so that an
+    /// attacker does not learn that this guess was right.
     pub fn was_right(self, now: Instant) -> Result<(), u32> {
         let throttle = self.throttle;
         match self.taken {
@@ -209,11 +217,11 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Ends a failed attempt: its units stay taken.
+    /// Ends a failed attempt: takes its units, if they are not taken yet, and keeps them.
     ///
     /// # Errors
     ///
-    /// As [`Throttle::begin`], if other attempts have used the budget up since.
+    /// As for [`Throttle::begin`], if other attempts have used up a budget in the meantime.
     pub fn was_wrong(mut self, now: Instant) -> Result<(), u32> {
         self.take(now)
     }
@@ -222,7 +230,7 @@ impl Attempt<'_> {
     ///
     /// # Errors
     ///
-    /// As [`Throttle::begin`], if other attempts have used the budget up since.
+    /// As for [`Throttle::begin`], if other attempts have used up a budget in the meantime.
     pub fn was_no_guess(self, now: Instant) -> Result<(), u32> {
         match self.taken {
             Some(taken) => {
@@ -233,7 +241,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Checks that the budgets have a unit each.
+    /// Checks that each budget that the attempt needs has a unit.
     fn check(&self, now: Instant) -> Result<(), u32> {
         let throttle = self.throttle;
         let now = throttle.nanos(now);
@@ -244,7 +252,8 @@ impl Attempt<'_> {
         spent.map_or(Ok(()), |spent| Err(throttle.refuse(spent)))
     }
 
-    /// Returns the budget that is used up at `now`, and for how long.
+    /// Returns the budget that is used up at `now` and the time until it has a unit again. `None`
+    /// if neither budget is used up.
     fn spent(&self, budgets: &HashMap<u64, Budget>, now: u64) -> Option<(Spent, Duration)> {
         let wait = |key: u64, rate: Rate| budgets.get(&key)?.wait(rate, now);
         let [client, network] = self.rates;
@@ -263,20 +272,22 @@ impl Attempt<'_> {
     }
 }
 
-/// What an attempt has taken from a budget.
+/// The part of one budget that an attempt has taken.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    /// When the budget, right after taking, would be full again, in nanoseconds.
+    /// The time at which the budget will be full if nothing else is taken from it, in nanoseconds
+    /// after `Throttle::origin`.
     full_at: u64,
-    /// In nanoseconds; less than a unit if less was left.
+    /// The time in which the taken part refills, in nanoseconds. It is shorter than for a whole
+    /// unit if less than a unit was left.
     amount: u64,
 }
 
-/// The size of a budget and the time in which it refills a unit.
+/// The size of a budget and the time in which one unit refills.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     units: u64,
-    /// In nanoseconds.
+    /// The time in which one unit refills, in nanoseconds.
     each: u64,
 }
 
@@ -287,13 +298,13 @@ impl Rate {
     }
 }
 
-/// A budget that refills evenly: the time at which it will be full, in nanoseconds (GCRA's
-/// theoretical arrival time).
+/// A budget that refills evenly, stored as the time at which it will be full (GCRA's theoretical
+/// arrival time), in nanoseconds after `Throttle::origin`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Budget(u64);
 
 impl Budget {
-    /// Returns the time until it has a unit; `None` if it has one now.
+    /// Returns the time until the budget has a unit. `None` if the budget has a unit now.
     fn wait(self, rate: Rate, now: u64) -> Option<Duration> {
         let all_but_one = rate.each * (rate.units - 1);
         let wait = self.0.saturating_sub(now).checked_sub(all_but_one)?;
@@ -302,19 +313,20 @@ impl Budget {
 
     fn take(&mut self, rate: Rate, now: u64) -> Taken {
         let before = self.0.max(now);
-        // A known client may find its network's budget used up. It takes only what is left.
+        // For a known client, the network's budget may be used up. Then only what is left is taken.
         let most = now.saturating_add(rate.each * rate.units);
         self.0 = before.saturating_add(rate.each).min(most).max(before);
         Taken { full_at: self.0, amount: self.0 - before }
     }
 
-    /// Returns what was taken, less what has been refilled since.
+    /// Puts back what was `taken` from the budget, except the part that has refilled in the
+    /// meantime.
     fn give_back(&mut self, taken: Taken, now: u64) {
         self.0 = self.0.saturating_sub(taken.amount.min(taken.full_at.saturating_sub(now)));
     }
 }
 
-/// Drops the full budgets and, of the others, the half that is closest to full.
+/// Drops all full budgets, and that half of the other budgets that will be full soonest.
 fn make_room(budgets: &mut HashMap<u64, Budget>, now: u64) {
     budgets.retain(|_, budget| budget.0 > now);
     let mut ends: Vec<_> = budgets.values().map(|budget| budget.0).collect();
@@ -326,8 +338,8 @@ fn make_room(budgets: &mut HashMap<u64, Budget>, now: u64) {
     }
 }
 
-/// The known clients, each with the hour of its last success. A direct-mapped cache: the low bits
-/// of a pair's hash select its slot.
+/// The known clients, each with the hour of its last success. A direct-mapped cache: the low 16
+/// bits of the hash of client and network select the slot.
 struct KnownClients(Box<[AtomicU64]>);
 
 impl KnownClients {
@@ -340,7 +352,8 @@ impl KnownClients {
     fn insert(&self, pair: u64, hour: u16) {
         let entry = pair & !HOUR | u64::from(hour);
         let slot = self.slot(pair);
-        // Usually unchanged. An unnecessary store would invalidate the cache line in other cores.
+        // The entry is usually unchanged. An unnecessary store would invalidate the cache line in
+        // other cores.
         if slot.load(Ordering::Relaxed) != entry {
             slot.store(entry, Ordering::Relaxed);
         }
@@ -351,9 +364,10 @@ impl KnownClients {
     }
 }
 
-/// The number of slots, which take 512 KiB.
+/// The number of slots. Together they take 512 KiB of memory.
 const KNOWN: usize = 1 << 16;
-/// The bits of an entry that hold the hour. The same bits of a pair select its slot.
+/// The bits of an entry that hold the hour. The same bits of the hash of client and network select
+/// the slot, so the entry need not hold them.
 const HOUR: u64 = KNOWN as u64 - 1;
 
 #[cfg(test)]
@@ -420,7 +434,8 @@ mod tests {
         assert_eq!(check("a", here, 19), Err(2));
         assert_eq!(check("a", here, 20), Ok(()));
         assert_eq!(fixture.throttle.refused(Spent::Client), 2);
-        // Another client at this network and this client at another network have their own budgets.
+        // Another client at this network has its own budget, and so has this client at another
+        // network.
         assert_eq!(check("b", here, 0), Ok(()));
         assert_eq!(check("a", there, 0), Ok(()));
 
@@ -442,7 +457,7 @@ mod tests {
         let mut attempts: Vec<_> = (0..5).map(|_| fixture.begin("a", here, 0).unwrap()).collect();
         let taken = attempts.iter_mut().map(|attempt| attempt.take(fixture.start));
         assert_eq!(taken.collect::<Vec<_>>(), [Ok(()), Ok(()), Ok(()), Err(21), Err(21)]);
-        // Without a unit, success and failure get the same answer.
+        // If an attempt has no unit, success and failure get the same answer.
         assert_eq!(attempts.pop().unwrap().was_right(fixture.start), Err(21));
         assert_eq!(attempts.pop().unwrap().was_wrong(fixture.start), Err(21));
         // A success returns its unit; a dropped attempt does not.
@@ -458,7 +473,7 @@ mod tests {
         let here = ClientNetwork::of_v4(1);
         let mut slow = fixture.begin("a", here, 0).unwrap();
         assert_eq!(slow.take(fixture.start), Ok(()));
-        // By 30 s its unit has been refilled, and other attempts fail.
+        // After 30 s, the unit of `slow` has been refilled, and other attempts fail.
         for _ in 0..3 {
             let attempt = fixture.begin("a", here, 30).unwrap();
             assert_eq!(attempt.was_wrong(fixture.at(30)), Ok(()));
@@ -500,7 +515,7 @@ mod tests {
                 fixture.throttle.begin("random", proxy, false, true, &LIMITS, fixture.start);
             assert_eq!(attempt.unwrap().was_wrong(fixture.start), Ok(()));
         }
-        // The same address that is not shared is another network.
+        // The same address is a different network if it is not shared.
         assert_eq!(fixture.check("other", ClientNetwork::of_v4(1), 0), Ok(()));
     }
 

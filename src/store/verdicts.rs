@@ -1,8 +1,9 @@
-//! The cache of verified secrets: a slow hash is computed once per correct secret.
+//! The cache of verified secrets. With it, the slow hash of a correct secret is computed only once.
 //!
-//! An entry holds neither the secret nor a plain hash of it but a keyed hash (see
-//! [`crate::store::password_pool`]). The key never leaves this process, so a copy of the cache is
-//! useless for guessing. Wrong secrets are not cached: their number is unbounded.
+//! An entry holds neither the secret nor an unkeyed hash of it, but a keyed hash (see
+//! [`PasswordPool::attempt`](crate::store::password_pool::PasswordPool::attempt)). The key of this
+//! hash never leaves the process, so a copy of the cache alone does not help to guess secrets.
+//! Wrong secrets are not cached, because their number is unbounded.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,9 +20,9 @@ pub type Attempt = [u8; 32];
 /// A set-associative cache of successful attempts. A full set evicts its oldest entry.
 pub struct Verdicts(Box<[Mutex<Set>]>);
 
-/// Each set has its own lock.
+/// The number of sets. Each set has its own lock.
 const SETS: usize = 1024;
-/// Entries of a set.
+/// The most entries in a set.
 const WAYS: usize = 16;
 
 #[derive(Default)]
@@ -30,18 +31,18 @@ struct Set {
     oldest: usize,
 }
 
-/// A successful attempt, with the client and the hash.
+/// A successful attempt, with its client and the stored hash that its secret matched.
 pub struct Verdict {
-    /// The cache key.
+    /// The cache key of the attempt.
     pub attempt: Attempt,
-    /// The client.
+    /// The id of the client.
     pub client_id: CompactString,
-    /// The stored hash that matched.
+    /// The stored hash that the secret matched.
     pub hash: Arc<PasswordHash>,
 }
 
 impl Verdict {
-    /// Whether the client in `clients` still has the secret.
+    /// Whether the client, as registered in `clients`, still has the stored hash.
     fn is_of(&self, clients: &Registry) -> bool {
         let client = clients.get(&self.client_id);
         client.is_some_and(|client| slow_hashes(client).any(|hash| **hash == *self.hash))
@@ -49,9 +50,10 @@ impl Verdict {
 }
 
 impl Verdicts {
-    /// Whether this attempt has succeeded before.
+    /// Whether the success of this attempt is cached.
     pub fn is_right(&self, attempt: &Attempt) -> bool {
-        // Not in constant time: without the key, a caller cannot choose a prefix of the hash.
+        // The comparison need not take constant time: an attacker does not know the key, and so
+        // cannot choose a secret whose keyed hash begins with given bytes.
         self.set(attempt).right.iter().any(|verdict| verdict.attempt == *attempt)
     }
 
@@ -70,11 +72,12 @@ impl Verdicts {
         set.oldest = (oldest + 1) % WAYS;
     }
 
-    /// Removes the secrets that no client of `clients` has any more.
+    /// Removes each entry whose client, as registered in `clients`, no longer has the stored hash.
     pub fn keep_only(&self, clients: &Registry) {
         for set in &self.0 {
             let set = &mut *locked(set);
-            // In a set that is not full, the oldest entry is the first.
+            // A set may not be full after this. In a set that is not full, the oldest entry must be
+            // the first.
             set.right.rotate_left(set.oldest);
             set.oldest = 0;
             set.right.retain(|verdict| verdict.is_of(clients));
@@ -93,7 +96,7 @@ impl Verdicts {
     }
 }
 
-/// Ignores poisoning: the data is consistent between any two statements.
+/// Ignores poisoning: a panic while the lock is held leaves the data consistent.
 fn locked(set: &Mutex<Set>) -> MutexGuard<'_, Set> {
     set.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
 //! The cache of verified tokens: a signature is verified once, not on every request.
 //!
-//! A signature stays valid; everything else about a token may change between requests. So an entry
-//! holds only the claims and the key's id, and the caller checks expiry, revocation and client each
-//! time. The cache key is the token's SHA-256; the token itself is not kept.
+//! A cache hit only says that the signature is valid. The caller must still check the token's
+//! expiry, its revocation and its client on every request, because these may have changed since the
+//! last request. The cache key is the token's SHA-256; the token itself is not kept.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,26 +14,26 @@ use crate::jose::jwt::{self, Claims};
 use crate::jose::key_set::KeySet;
 use crate::store::revocations::RevocationKey;
 
-/// A token with a valid signature of one of our keys.
+/// A token that was signed by one of this server's keys.
 #[derive(Debug)]
 pub struct VerifiedToken {
-    /// Its claims.
+    /// The claims of the token.
     pub claims: Claims,
-    /// The `kid` of the key that signed it.
+    /// The `kid` of the key that signed the token.
     pub key_id: Box<str>,
-    /// The key under which it is revoked.
+    /// The key of the token in the revocation list.
     pub revocation_key: RevocationKey,
 }
 
-/// A cache of at most 9984 verified tokens of up to 4 KiB each. It takes some 7 MB with ordinary
-/// tokens and at most 100 MB.
+/// A cache of at most 9984 verified tokens. Tokens longer than 4 KiB are not cached. The cache
+/// takes about 7 MB of memory with ordinary tokens and at most 100 MB.
 pub struct VerifiedTokens {
     shards: [Mutex<Generations>; SHARDS],
 }
 
 impl VerifiedTokens {
-    /// Verifies the signature of `token` with the keys published at `now` (Unix seconds). `None` if
-    /// no such key signed it.
+    /// Verifies the signature of `token` with the keys that are published at `now` (Unix seconds).
+    /// `None` if none of these keys signed the token.
     pub fn verify(&self, token: &str, keys: &KeySet, now: u64) -> Option<Arc<VerifiedToken>> {
         let mut hash = Hash::default();
         hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
@@ -49,7 +49,7 @@ impl VerifiedTokens {
         Some(verified)
     }
 
-    /// Ignores poisoning: the data is consistent between any two statements.
+    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
     fn shard(&self, hash: &Hash) -> MutexGuard<'_, Generations> {
         let shard = &self.shards[usize::from(hash[0]) % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -70,8 +70,9 @@ impl fmt::Debug for VerifiedTokens {
 
 type Hash = [u8; 32];
 
-/// A cache of two generations. When the current generation is full, it replaces the previous one,
-/// which is dropped. A hit in the previous generation is promoted to the current one.
+/// A cache of two generations. When the current generation is full, it becomes the previous
+/// generation, and the entries of the old previous generation are dropped. An entry that is found
+/// in the previous generation moves to the current generation.
 #[derive(Default)]
 struct Generations {
     current: HashMap<Hash, Arc<VerifiedToken>>,
@@ -96,9 +97,10 @@ impl Generations {
     }
 }
 
-/// Each shard has its own lock, so that event loops rarely wait for each other.
+/// The number of shards. Each shard has its own lock, so that event loops rarely wait for each
+/// other.
 const SHARDS: usize = 16;
-/// The size of a generation, per shard.
+/// The most entries in one generation of one shard.
 const GENERATION: usize = 312;
 const MAX_TOKEN_BYTES: usize = 4096;
 

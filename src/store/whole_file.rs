@@ -1,4 +1,4 @@
-//! Atomic file writes: a file is replaced as a whole or not at all, even if the machine fails.
+//! Atomic file writes: a file is replaced as a whole or not at all, even if the machine crashes.
 
 mod lock;
 mod owner;
@@ -11,37 +11,39 @@ use tempfile::NamedTempFile;
 
 pub use crate::store::whole_file::lock::{Lock, lock, lock_directory, try_lock};
 
-/// Replaces `path` with `contents`, and syncs it to disk.
+/// Replaces the contents of the file `path` with `contents`, and syncs the file to disk.
 ///
-/// The new file has the owner and permissions of the one it replaces. If there was none, only its
-/// owner can read it; if root creates it, the owner is that of the directory. Symbolic links are
+/// The new file has the owner and permissions of the old file. If there was no old file, the new
+/// file has mode 0600, and if root creates it, the owner of the directory. Symbolic links are
 /// followed: the target is replaced.
 ///
 /// # Errors
 ///
-/// The operating system's. The old file is unchanged then.
+/// An error of the operating system. The old file is unchanged then, unless only the sync of the
+/// directory has failed.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     stage(path, contents)?.commit()
 }
 
-/// New contents in a temporary file beside the file that they will replace. Dropping it removes the
-/// temporary file.
+/// A temporary file with the new contents, in the same directory as the file that it will replace.
+/// It is removed if it is dropped without [`Staged::commit`].
 #[derive(Debug)]
 pub struct Staged {
     file: NamedTempFile,
     path: PathBuf,
 }
 
-/// Does everything of [`replace`] that can fail for lack of space or permission, without replacing
-/// the file yet.
+/// Does the first part of [`replace`]: writes `contents` to a temporary file. [`Staged::commit`]
+/// then replaces the file `path`. Lack of space or permission makes this first part fail, not the
+/// second.
 ///
 /// # Errors
 ///
-/// The operating system's.
+/// An error of the operating system.
 pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
     let path = real_path(path)?;
     if is_mount(&path) {
-        // The error that the rename would return.
+        // The same error as a rename to a mount point returns.
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     let mut file = write_beside(&path, contents)?;
@@ -53,44 +55,46 @@ pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
 }
 
 impl Staged {
-    /// Replaces the file and syncs the directory.
+    /// Replaces the old file with the temporary file, and syncs the directory.
     ///
     /// # Errors
     ///
-    /// The operating system's. The old file is unchanged then.
+    /// An error of the operating system. The old file is unchanged then, unless only the sync of
+    /// the directory has failed.
     pub fn commit(self) -> io::Result<()> {
         self.file.persist(&self.path)?;
         sync_directory(&self.path)
     }
 }
 
-/// Creates `path`, readable by its owner only, and syncs it to disk. If root creates it, the owner
-/// is that of the directory.
+/// Creates the file `path` with mode 0600 and syncs it to disk. If root creates the file, it gets
+/// the owner of the directory.
 ///
 /// # Errors
 ///
-/// The operating system's; `AlreadyExists` if `path` exists.
+/// `AlreadyExists` if `path` exists; otherwise an error of the operating system.
 pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
     write_beside(path, contents)?.persist_noclobber(path)?;
     sync_directory(path)
 }
 
-/// Renames a file within its directory and syncs the directory. An existing `to` is replaced.
+/// Renames a file within its directory and syncs the directory. A file that exists at `to` is
+/// replaced.
 ///
 /// # Errors
 ///
-/// The operating system's.
+/// An error of the operating system.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     sync_directory(to)
 }
 
 /// Creates `directory` and its missing parents with mode 0700, and syncs them to disk. An existing
-/// one is not changed. If root creates it, the owner is that of the parent.
+/// directory is not changed. A directory that root creates gets the owner of its parent.
 ///
 /// # Errors
 ///
-/// The operating system's.
+/// An error of the operating system.
 pub fn create_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
@@ -102,14 +106,14 @@ pub fn create_directory(directory: &Path) -> io::Result<()> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     match builder.create(directory) {
         Ok(()) => owner::inherit_directory(directory, parent)?,
-        // Another process has created it at the same time.
+        // Another process has created the directory at the same time.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
         Err(error) => return Err(error),
     }
     sync_directory(directory)
 }
 
-/// Whether `path` is a mount point. `false` if the system does not report it.
+/// Whether `path` is a mount point. `false` if the operating system does not tell.
 fn is_mount(path: &Path) -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -133,7 +137,7 @@ fn real_path(path: &Path) -> io::Result<PathBuf> {
             known => return known,
         }
         match fs::read_link(&path) {
-            // A link to a file that does not exist yet.
+            // `path` is a symbolic link to a file that does not exist yet.
             Ok(target) => path = directory_of(&path).join(target),
             Err(_) => {
                 let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -144,11 +148,11 @@ fn real_path(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// The limit of the Linux kernel.
+/// The most symbolic links that are followed; the Linux kernel has the same limit.
 const MAX_LINKS: usize = 40;
 
-/// Whether the file has another hard link, which would keep the old contents when this name is
-/// replaced.
+/// Whether the file has another hard link. If the file is replaced under this name, the other link
+/// keeps the old contents.
 pub fn has_other_names(path: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -162,7 +166,8 @@ pub fn has_other_names(path: &Path) -> bool {
     }
 }
 
-/// Writes a temporary file beside `path`. `tempfile` creates it with mode 0600.
+/// Writes `contents` to a temporary file in the directory of `path`. `tempfile` creates it with
+/// mode 0600.
 fn write_beside(path: &Path, contents: &[u8]) -> io::Result<NamedTempFile> {
     let directory = directory_of(path);
     let mut file = NamedTempFile::new_in(directory)?;
@@ -187,16 +192,17 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// Whether users other than the owner and group have any access to a file with these permissions.
+/// Whether a file with these permissions may be read, written or executed by users other than its
+/// owner and group.
 pub fn is_world_readable(permissions: &Permissions) -> bool {
     has_any_of(permissions, 0o007)
 }
 
-/// The advice for a world-readable file.
+/// The advice in the error message for a world-readable file.
 pub const HIDE_IT: &str = "run chmod 600 on it; in a Kubernetes volume, where that is undone, set \
                            defaultMode: 0440 and the pod's fsGroup";
 
-/// Whether users other than the owner and group may write a file with these permissions.
+/// Whether a file with these permissions may be written by users other than its owner and group.
 pub fn is_world_writable(permissions: &Permissions) -> bool {
     has_any_of(permissions, 0o002)
 }

@@ -16,7 +16,8 @@ use crate::oauth::client::{AuthMethod, Client};
 use crate::store::file_watch::Stamp;
 
 impl<'t> Reader<'t> {
-    /// `jwks`: a JWK Set, or the path of a file that holds one, relative to the registry.
+    /// Reads the field `jwks`: a JWK Set, or the path of a file that holds a JWK Set. The path is
+    /// relative to the directory of the registry.
     pub(super) fn public_keys(&mut self, field: Field<'t>) -> Vec<PublicKey> {
         if !field.raw.get().starts_with('"') {
             return match jwk_set::parse(field.raw.get()) {
@@ -37,7 +38,7 @@ impl<'t> Reader<'t> {
         self.key_file = Some(Stamp::of_file(file.clone()));
         match require_closed(&file).and_then(|()| read_key_set(&file)) {
             Ok((_, keys)) => keys,
-            // Without the path: it may be a secret in the wrong place.
+            // Do not quote the path: the value may be a secret in the wrong field.
             Err(fault) if fault.line.is_none() => {
                 self.fault(field, format!("names a file that {}", fault.problem));
                 Vec::new()
@@ -50,8 +51,9 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Checks that each of the client's methods has the keys or the name that it needs. `has_jwks`
-    /// rather than the keys themselves: a set that is at fault was reported.
+    /// Checks that the client has what each of its authentication methods needs: `jwks`, or the
+    /// subject of a certificate. `has_jwks` says whether the field `jwks` is present; a fault in
+    /// the field has been reported already.
     pub(super) fn check_needs(&mut self, field: Field<'t>, client: &Client, has_jwks: bool) {
         let has_subject = client.certificate_subject.is_some();
         for (method, is_there, needs) in [
@@ -67,11 +69,12 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Reads a file that holds a JWK Set: its text, and the keys in it.
+/// Reads a file that holds a JWK Set. Returns the text of the file and the keys in it.
 ///
 /// # Errors
 ///
-/// The [`Fault`], with its place if it is in the text.
+/// A [`Fault`] if the file cannot be read or does not hold a JWK Set. A fault in the text has its
+/// line and column.
 pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
     let text = text::read(file)?;
     if let Err(error) = serde_json::from_str::<IgnoredAny>(&text) {
@@ -89,8 +92,9 @@ pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
     Ok((text, keys))
 }
 
-/// The keys of a client that are skipped because they cannot verify its assertions, each with its
-/// index in the set and the reason. `entry` is the client's part of the registry in `file`.
+/// Returns the keys of a client's JWK Set that are skipped, because they cannot verify the client's
+/// assertions. Each is given as its index in the set and the reason. `entry` is the client's entry
+/// in the registry `file`.
 pub fn skipped_keys(file: &Path, entry: &str) -> Vec<(usize, KeyProblem)> {
     #[derive(Deserialize)]
     struct Entry<'t> {

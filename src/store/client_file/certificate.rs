@@ -1,4 +1,5 @@
-//! The one name by which a client's certificates are known (RFC 8705, section 2.1.2).
+//! Reads the certificate subject of a client: the one name that identifies the client's
+//! certificates (RFC 8705, section 2.1.2).
 
 use std::net::IpAddr;
 
@@ -23,7 +24,7 @@ impl<'t> Reader<'t> {
         client.certificate_subject = Some(of_text(text));
     }
 
-    /// The same with an IP address.
+    /// Reads a certificate subject that is an IP address.
     pub(super) fn address(&mut self, field: Field<'t>, client: &mut Client) {
         self.subject(field, client, CertificateSubject::Uri);
         let Some(CertificateSubject::Uri(text)) = &client.certificate_subject else { return };

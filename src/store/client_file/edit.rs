@@ -1,5 +1,5 @@
-//! Changes to one client in the registry's text. Every other byte is kept, and new text is laid out
-//! like its neighbours.
+//! Changes one client in the text of a registry. The rest of the text is kept, and new text is laid
+//! out like the text around it.
 
 mod items;
 
@@ -14,11 +14,12 @@ use super::{Document, NewSecret, document_fault, offset_in, parse};
 use crate::fault::Fault;
 use crate::store::client_file::edit::items::{Edit, Items};
 
-/// The text with this client enabled or disabled.
+/// Returns the text of the registry with this client enabled or disabled.
 ///
 /// # Errors
 ///
-/// Every fault of the old and of the new text.
+/// Every fault of `text` or, if `text` has no faults, of the new text. It is a fault if there is no
+/// such client.
 pub fn set_enabled(
     file: &Path,
     text: &str,
@@ -30,22 +31,24 @@ pub fn set_enabled(
     })
 }
 
-/// The text without this client.
+/// Returns the text of the registry without this client.
 ///
 /// # Errors
 ///
-/// Every fault of the old and of the new text.
+/// Every fault of `text` or, if `text` has no faults, of the new text. It is a fault if there is no
+/// such client.
 pub fn remove(file: &Path, text: &str, client_id: &str) -> Result<String, Vec<Fault>> {
     let (clients, index) = find(file, text, client_id)?;
     apply(file, text, vec![clients.without(index)])
 }
 
-/// The text with one more secret for this client. Its other secrets end at `old_until` (Unix
-/// seconds), unless they end earlier.
+/// Returns the text of the registry with `secret` added to this client. If `old_until` (Unix
+/// seconds) is given, the client's other secrets expire then, unless they expire earlier.
 ///
 /// # Errors
 ///
-/// Every fault of the old and of the new text.
+/// Every fault of `text` or, if `text` has no faults, of the new text. It is a fault if there is no
+/// such client.
 pub fn add_secret(
     file: &Path,
     text: &str,
@@ -75,12 +78,13 @@ pub fn add_secret(
     })
 }
 
-/// The text in which this client's secret of this label ends at `until` (Unix seconds), unless it
-/// ends earlier.
+/// Returns the text of the registry with the expiry of this client's secret `label` set to `until`
+/// (Unix seconds). A secret that expires earlier is not changed.
 ///
 /// # Errors
 ///
-/// Every fault of the old and of the new text; no such client or label.
+/// Every fault of `text` or, if `text` has no faults, of the new text. It is a fault if there is no
+/// such client or secret.
 pub fn expire_secret(
     file: &Path,
     text: &str,
@@ -110,11 +114,13 @@ pub fn expire_secret(
     }
 }
 
-/// The text with this client's entry replaced by what `change` returns for it.
+/// Returns the text of the registry with this client's entry replaced: `change` is called with the
+/// old entry and returns the new one.
 ///
 /// # Errors
 ///
-/// Every fault of the old and of the new text; those of `change`.
+/// Every fault of `text`; if it has none, every fault that `change` returns; otherwise, every fault
+/// of the new text. It is a fault if there is no such client.
 pub fn update(
     file: &Path,
     text: &str,
@@ -127,7 +133,8 @@ pub fn update(
     apply(file, text, vec![(begin..begin + entry.len(), change(entry)?)])
 }
 
-/// An entry with these fields set, and without those of `unset`.
+/// Returns `entry` with the fields of `set` added or replaced, and without the fields named in
+/// `unset`.
 ///
 /// # Errors
 ///
@@ -152,19 +159,19 @@ pub fn with_fields(
     Ok(entry)
 }
 
-/// An entry to be imported. It may have a secret in clear.
+/// An entry to be imported, separated from its plaintext secret.
 pub struct Plain<'t> {
-    /// The entry without it.
+    /// The entry without its member `client_secret`.
     pub entry: Cow<'t, str>,
-    /// `client_secret`.
+    /// The value of `client_secret`. `None` if the entry had no such member.
     pub secret: Option<String>,
 }
 
-/// Takes `client_secret` out of an entry.
+/// Takes the plaintext secret `client_secret` out of an entry.
 ///
 /// # Errors
 ///
-/// serde_json's error if `entry` is not an object or the secret not a string.
+/// serde_json's error if `entry` is not an object or `client_secret` is not a string.
 pub fn take_client_secret(entry: &str) -> Result<Plain<'_>, serde_json::Error> {
     let members = Items::of_object(entry, entry.trim())?;
     let Some(index) = members.names.iter().position(|name| name == "client_secret") else {
@@ -174,7 +181,7 @@ pub fn take_client_secret(entry: &str) -> Result<Plain<'_>, serde_json::Error> {
     Ok(Plain { entry: Cow::Owned(applied(entry, vec![members.without(index)])), secret })
 }
 
-/// An entry with this secret as its last.
+/// Returns `entry` with `secret` added after the client's other secrets.
 ///
 /// # Errors
 ///
@@ -189,14 +196,15 @@ pub fn with_secret(entry: &str, secret: &NewSecret) -> Result<String, serde_json
     Ok(applied(entry, vec![edit]))
 }
 
-/// Ends a secret at `until`, unless it ends earlier.
+/// Returns the edit that sets a secret's expiry to `until` (Unix seconds). `None` if the secret
+/// expires at that time or earlier.
 fn expire(secret: &Items<'_>, until: u64) -> Result<Option<Edit>, serde_json::Error> {
     let ends = secret.member("expires_at").map(serde_json::from_str::<Option<u64>>).transpose()?;
     let ends_before = ends.flatten().is_some_and(|end| end <= until);
     Ok((!ends_before).then(|| secret.set("expires_at", &until.to_string())))
 }
 
-/// The text after edits that do not overlap, in any order.
+/// Returns the text after all `edits`, which must not overlap and may be in any order.
 fn applied(text: &str, mut edits: Vec<Edit>) -> String {
     edits.sort_by_key(|(range, _)| range.start);
     let mut changed = String::with_capacity(text.len() + 256);
@@ -228,7 +236,7 @@ fn change<'t>(
     apply(file, text, edits(&entry).map_err(fault)?)
 }
 
-/// All entries, and the index of the one with this id.
+/// Returns the entries of all clients, and the index of the entry with this `client_id`.
 fn find<'t>(file: &Path, text: &'t str, id: &str) -> Result<(Items<'t>, usize), Vec<Fault>> {
     parse(file, text)?;
     let fault = |error: serde_json::Error| vec![document_fault(file, text, &error)];
@@ -241,12 +249,12 @@ fn find<'t>(file: &Path, text: &'t str, id: &str) -> Result<(Items<'t>, usize), 
     Ok((clients, index))
 }
 
-/// The fault for an id that no client has.
+/// Returns the fault for a client id that is not in the registry `file`.
 pub fn no_such_client(file: &Path) -> Fault {
     Fault::new(file, "has no such client; see `grantd client list`")
 }
 
-/// The `client_id` of an entry. The rest of it is not checked.
+/// Returns the `client_id` of an entry. The values of the other fields are not checked.
 pub fn id_of(entry: &str) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Id<'a> {
@@ -256,7 +264,7 @@ pub fn id_of(entry: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Id<'_>>(entry).ok().map(|id| id.client_id)
 }
 
-/// The entries of a registry's text.
+/// Returns the entry of each client in the text of a registry.
 ///
 /// # Errors
 ///

@@ -21,7 +21,8 @@ use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
 use crate::store::file_watch::Stamp;
 
-/// Makes the type that an entry is deserialized into, and the function that reads its fields.
+/// Defines the type that an entry is deserialized into, and the function that reads the entry's
+/// fields.
 macro_rules! fields {
     (|$reader:ident, $field:ident, $client:ident| $($name:ident => $read:expr;)*) => {
         #[derive(Deserialize)]
@@ -32,7 +33,7 @@ macro_rules! fields {
             $(#[serde(borrow)] $name: Option<&'t RawValue>,)*
         }
 
-        /// The fields that an entry may lack, in the order of the documentation.
+        /// The optional fields of an entry, in the order in which the documentation lists them.
         pub const OPTIONAL_FIELDS: &[&str] = &[$(stringify!($name)),*];
 
         impl<'t> Reader<'t> {
@@ -47,7 +48,8 @@ macro_rules! fields {
     };
 }
 
-// They are read in this order: a field that is checked against another one comes after it.
+// The fields are read in this order. A field whose check needs another field comes after that
+// field.
 fields! { |reader, field, client|
     enabled => reader.set(field, SWITCH, &mut client.enabled);
     secrets => client.secrets = reader.secrets(field);
@@ -94,11 +96,13 @@ struct SecretEntry<'a> {
     expires_at: Option<u64>,
 }
 
-/// Text that is copied only if it holds escapes.
+/// A JSON string. It is copied only if it contains escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// One field of the client at `index`, if that is one of a list. Displays as its path in the file.
+/// A field of a client's entry. `index` is the index of the client in the registry; `None` for an
+/// entry that is not in a registry yet. Formats as the field's path, for example
+/// `clients[2].scopes`.
 #[derive(Clone, Copy)]
 pub(super) struct Field<'t> {
     pub(super) raw: &'t RawValue,
@@ -118,13 +122,16 @@ impl fmt::Display for Field<'_> {
 pub(super) struct Reader<'t> {
     pub(super) file: &'t Path,
     pub(super) text: &'t str,
-    /// The line of the file on which the text begins.
+    /// The line of `file` on which `text` begins.
     pub(super) first_line: usize,
     pub(super) faults: Vec<Fault>,
-    /// The stamp of the file that the last client's `jwks` names, taken before it was read.
+    /// The stamp of the key file that the `jwks` of the last read client names, taken before that
+    /// file was read.
     pub(super) key_file: Option<Stamp>,
-    /// A cache of these fields by their text: most clients share theirs with others.
+    /// A cache of parsed `scopes` and `default_scopes`, by their JSON text: many clients have the
+    /// same scopes.
     scopes: HashMap<&'t str, ScopeSet>,
+    /// A cache of parsed `auth_methods`, by their JSON text.
     auth_methods: HashMap<&'t str, AuthMethods>,
 }
 
@@ -261,7 +268,7 @@ impl<'t> Reader<'t> {
         audiences.into()
     }
 
-    /// A value of a type whose values have names.
+    /// Reads a field whose value is one of a fixed set of names, such as an algorithm.
     fn named<T: FromStr<Err = &'static str>>(&mut self, field: Field<'t>) -> Option<T> {
         let name: String = self.value(field, "a string")?;
         name.parse().map_err(|expected| self.fault(field, format!("must be {expected}"))).ok()
@@ -281,7 +288,7 @@ impl<'t> Reader<'t> {
             seconds.map(|seconds| Arc::new(Reuse::new(seconds, client.not_before)));
     }
 
-    /// From 1 to `most`.
+    /// Reads a number of seconds from 1 to `most`.
     fn seconds(&mut self, field: Field<'t>, most: u32, expected: &str) -> Option<u32> {
         let seconds = self.value(field, expected)?;
         if !(1..=most).contains(&seconds) {
@@ -309,7 +316,8 @@ impl<'t> Reader<'t> {
         content_type
     }
 
-    /// The members, each with a leading comma, to be appended to a token's payload.
+    /// Reads the extra claims. Returns them as JSON members, each after a comma, ready to be
+    /// appended to the members of a token's payload.
     fn claims(&mut self, field: Field<'t>) -> Box<str> {
         let claims: Map<String, Value> = self.value(field, "an object").unwrap_or_default();
         if claims.keys().any(|name| RESERVED_CLAIMS.contains(&name.as_str())) {
@@ -323,8 +331,8 @@ impl<'t> Reader<'t> {
         format!(",{}", &members[1..members.len() - 1]).into()
     }
 
-    /// Reads one field. A fault says what the value must be, and never what it is: that may be a
-    /// secret.
+    /// Reads the value of one field. A fault names the expected value but never quotes the actual
+    /// value, which may be a secret.
     pub(super) fn value<T: Deserialize<'t>>(
         &mut self,
         field: Field<'t>,
@@ -335,7 +343,7 @@ impl<'t> Reader<'t> {
             .ok()
     }
 
-    /// Reads one field into `slot`, which keeps its default if the value is at fault.
+    /// Reads the value of one field into `slot`. If the value is invalid, `slot` keeps its default.
     fn set<T: Deserialize<'t>>(&mut self, field: Field<'t>, expected: &str, slot: &mut T) {
         if let Some(value) = self.value(field, expected) {
             *slot = value;
@@ -351,14 +359,15 @@ impl<'t> Reader<'t> {
         self.position_at(offset_in(self.text, raw.get()))
     }
 
-    /// The line and column in the file of a byte offset in the text.
+    /// Returns the line and column in `file` of the byte at `offset` in `text`.
     pub(super) fn position_at(&self, offset: usize) -> Position {
         Position::of(self.text, offset).within(Position { line: self.first_line, column: 1 })
     }
 }
 
-/// Two names that differ by an outer space look the same, and are equal in a header field
-/// (`X-Client-Id`), where the space is dropped (RFC 9110, section 5.5).
+/// Whether the name begins or ends with a space. Such a name looks the same as the name without the
+/// space. In a header field such as `X-Client-Id`, the two names are even equal, since outer spaces
+/// are dropped (RFC 9110, section 5.5).
 fn has_outer_space(name: &str) -> bool {
     name.starts_with(' ') || name.ends_with(' ')
 }

@@ -1,5 +1,5 @@
-//! The queue of the pool: the order of jobs, the shares of their sources, and the requests that
-//! wait for each.
+//! The job queue of the password pool. It decides the order of the jobs and counts the jobs of each
+//! source and shared network, and the requests that wait for each job.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,18 +14,18 @@ pub(super) struct Queue {
     unknown: Lane,
     /// The number of jobs in both lanes.
     pub(super) waiting: usize,
-    /// The number of jobs per shared network, without those of known clients.
+    /// The number of queued jobs per shared network. Jobs of known clients are not counted.
     by_network: HashMap<u64, usize>,
     /// The attempts that are queued or being computed.
     asked: HashMap<Attempt, Asked>,
     pub(super) is_closed: bool,
 }
 
-/// An attempt that requests wait for.
+/// An attempt that is queued or being computed.
 struct Asked {
     answer: Arc<Answer>,
     turn: Turn,
-    /// The number of requests that wait for it.
+    /// The number of requests that wait for `answer`.
     requests: usize,
 }
 
@@ -34,33 +34,36 @@ impl Queue {
         if is_known { &mut self.known } else { &mut self.unknown }
     }
 
-    /// Returns the shared network whose share the job counts for.
+    /// Returns the network under which `by_network` counts a job with this turn. `None` if the
+    /// network is not shared or the client is known.
     fn network(turn: Turn) -> Option<u64> {
         turn.shared_network.filter(|_| !turn.is_known)
     }
 
-    /// The number of jobs that count for the share of this network.
+    /// Returns the number of jobs that `by_network` counts for the network of `turn`. Returns 0 if
+    /// that network is not shared or the client is known.
     pub(super) fn held_by_network(&self, turn: Turn) -> usize {
         Self::network(turn).and_then(|network| self.by_network.get(&network)).map_or(0, |it| *it)
     }
 
-    /// The number of jobs of this source.
+    /// The number of queued jobs of the source of `turn`.
     pub(super) fn held_by_source(&mut self, turn: Turn) -> usize {
         self.lane(turn.is_known).held_by(turn.source)
     }
 
-    /// Adds a request to a known attempt. `None` if the attempt is new.
+    /// Adds a request to an attempt that is queued or being computed, and returns the attempt's
+    /// answer. `None` if the attempt is neither.
     pub(super) fn join(&mut self, attempt: &Attempt) -> Option<Arc<Answer>> {
         let asked = self.asked.get_mut(attempt)?;
         asked.requests += 1;
         Some(Arc::clone(&asked.answer))
     }
 
-    /// Removes a request that waits for `answer`, and with the last one the job, unless a thread
-    /// has taken it.
+    /// Removes a request that waits for `answer`. The last of these requests also removes the job,
+    /// unless a thread has already taken the job.
     pub(super) fn leave(&mut self, attempt: &Attempt, answer: &Arc<Answer>) {
         let Some(asked) = self.asked.get_mut(attempt) else { return };
-        // The attempt may have been submitted again since.
+        // If the answers differ, the attempt has been answered and then submitted again.
         if !Arc::ptr_eq(&asked.answer, answer) {
             return;
         }
@@ -72,7 +75,7 @@ impl Queue {
         }
     }
 
-    /// Adds a job that one request waits for.
+    /// Adds a job with one waiting request, and returns the job's answer.
     pub(super) fn push(&mut self, job: Job) -> Arc<Answer> {
         self.waiting += 1;
         let turn = job.turn;
@@ -86,19 +89,20 @@ impl Queue {
         answer
     }
 
-    /// Removes a finished attempt and returns its answer, for the caller to complete.
+    /// Removes a finished attempt and returns its answer, which the caller must complete.
     pub(super) fn finish(&mut self, attempt: &Attempt) -> Option<Arc<Answer>> {
         self.asked.remove(attempt).map(|asked| asked.answer)
     }
 
-    /// Takes the next job.
+    /// Removes and returns the next job. Jobs of known clients come first.
     pub(super) fn take(&mut self) -> Option<Job> {
         let job = self.known.pop().or_else(|| self.unknown.pop())?;
         self.uncount(&job);
         Some(job)
     }
 
-    /// Evicts a job of an unknown client and returns its answer, for the caller to complete.
+    /// Evicts a job of an unknown client and returns the job's answer, which the caller must
+    /// complete.
     pub(super) fn evict(&mut self) -> Option<Arc<Answer>> {
         let job = self.unknown.pop_newest()?;
         self.uncount(&job);
@@ -118,11 +122,11 @@ impl Queue {
     }
 }
 
-/// Jobs of several sources, which are served round-robin.
+/// The jobs of several sources, which are served round-robin.
 #[derive(Default)]
 struct Lane {
     jobs: HashMap<u64, VecDeque<Job>>,
-    /// The sources that have jobs in this lane, each once.
+    /// The sources that have jobs in this lane, each once, in the order in which they are served.
     turns: VecDeque<u64>,
 }
 
@@ -139,7 +143,8 @@ impl Lane {
         jobs.push_back(job);
     }
 
-    /// Takes the oldest job of the source whose turn it is.
+    /// Removes and returns the oldest job of the first source in `turns`. A source that has more
+    /// jobs becomes the last.
     fn pop(&mut self) -> Option<Job> {
         let source = self.turns.pop_front()?;
         let jobs = self.jobs.get_mut(&source)?;
@@ -152,7 +157,7 @@ impl Lane {
         job
     }
 
-    /// Removes the job of this source and attempt.
+    /// Removes and returns the job of this source and attempt.
     fn remove(&mut self, source: u64, attempt: &Attempt) -> Option<Job> {
         let jobs = self.jobs.get_mut(&source)?;
         let job = jobs.remove(jobs.iter().position(|job| job.attempt == *attempt)?);
@@ -163,7 +168,7 @@ impl Lane {
         job
     }
 
-    /// Takes the newest job of the source whose turn is last.
+    /// Removes and returns the newest job of the last source in `turns`.
     fn pop_newest(&mut self) -> Option<Job> {
         let source = *self.turns.back()?;
         let jobs = self.jobs.get_mut(&source)?;

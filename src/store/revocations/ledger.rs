@@ -1,13 +1,14 @@
-//! The file of revocations: a text file with one line per revocation. It is appended to, and
-//! rewritten when most of its lines have expired.
+//! The file of revocations: a text file with one line per revocation. New lines are appended. When
+//! most lines have expired, the file is rewritten without them.
 //!
 //! ```text
 //! 1790003600 jti:kGGv6zFBu5FLUEcBWPGsQw
 //! 1790003600 sha256:mxOTOIm6pc7brYcgi3w5YYlRKOJ8fFGZgwrRQFsU4Vc
 //! ```
 //!
-//! A line holds a token's `exp` in Unix seconds and its key. A last line without a line break was
-//! never acknowledged: the process ended while writing it.
+//! A line holds a token's `exp` in Unix seconds and its revocation key. A last line without a line
+//! break is ignored: the process ended while it wrote the line, so no client was told that this
+//! token is revoked.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -23,7 +24,7 @@ use crate::store::revocations::revoked::Revoked;
 use crate::store::revocations::{RevocationKey, decode};
 use crate::store::whole_file::{self, Lock};
 
-/// A revoked token.
+/// A revoked token: one line of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) key: RevocationKey,
@@ -32,8 +33,9 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Whether the row may be dropped at `now`. Rows are kept for an hour after the token's expiry,
-    /// so that setting the clock back by up to an hour makes no revoked token valid.
+    /// Whether the row may be dropped at `now` (Unix seconds). A row is kept for an hour after the
+    /// token has expired, so that no revoked token becomes valid if the clock is set back by up to
+    /// an hour.
     pub(super) fn is_over(&self, now: u64) -> bool {
         self.expires_at.saturating_add(CLOCK_STEP) <= now
     }
@@ -59,19 +61,20 @@ impl fmt::Display for Row {
     }
 }
 
-/// The file, locked against other processes while `lock` is `Some`.
+/// The file of revocations. It is locked against other processes while `lock` is `Some`.
 pub(super) struct Ledger {
     path: PathBuf,
     lock: Option<Lock>,
-    /// Open for appending. `None` if the file is missing or may end in a torn line: it must be
-    /// rewritten.
+    /// The file, open for appending. `None` if the next write must rewrite the whole file, because
+    /// the file is missing or may end in an incomplete line.
     file: Option<File>,
     /// The number of lines in the file.
     lines: usize,
 }
 
 impl Ledger {
-    /// Locks the file in `directory` and reads its rows.
+    /// Locks the file of revocations in `directory` and reads its rows. If the file cannot be
+    /// locked, logs a warning and reads the rows without a lock.
     pub(super) fn open(directory: &Path) -> Result<(Self, Vec<Row>), Fault> {
         let path = directory.join(FILE_NAME);
         let lock = match lock(&path) {
@@ -89,7 +92,7 @@ impl Ledger {
             }
         };
         let Loaded { rows, is_torn } = load(&path)?;
-        // Do not append to a torn line.
+        // Do not append to an incomplete line.
         let file = if is_torn { None } else { append_to(&path).ok() };
         Ok((Self { path, lock, file, lines: rows.len() }, rows))
     }
@@ -98,23 +101,25 @@ impl Ledger {
         &self.path
     }
 
-    /// The number of lines in the file, including expired ones.
+    /// The number of lines in the file, including the lines of expired tokens.
     pub(super) fn lines(&self) -> usize {
         self.lines
     }
 
-    /// Writes `fresh` to disk. The rows of `kept` are on disk already.
+    /// Writes the rows of `fresh` to disk. The rows of `kept` are on disk already, but are written
+    /// again if the file is rewritten.
     ///
-    /// After an error the end of the file is unknown, so the next call rewrites it.
+    /// After an error, the last line may be incomplete, so the next call rewrites the file.
     pub(super) fn write(&mut self, fresh: &[Row], kept: &Revoked) -> io::Result<()> {
-        // If the directory was cleared, the lock file is gone too.
+        // If the file was deleted, its lock file may have been deleted too: lock again.
         if self.file.as_ref().is_some_and(|file| !is_linked(file)) {
             self.lock = None;
         }
         if self.lock.is_none() {
             self.lock = Some(lock(&self.path)?);
             self.file = None;
-            // Another process may have written to the file while it was unlocked.
+            // Another process may have written to the file while this process did not hold the
+            // lock.
             let Loaded { rows, .. } = load(&self.path).map_err(io::Error::other)?;
             kept.insert(rows);
         }
@@ -141,17 +146,18 @@ impl Ledger {
     }
 }
 
-/// Checks that the file in `directory`, if there is one, can be read.
+/// Checks that the file of revocations in `directory`, if it exists, can be read and is valid.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     load(&directory.join(FILE_NAME)).map(|_| ())
 }
 
-/// The most lines of a file with `live` rows before it is rewritten.
+/// Returns the most lines that the file may have before it is rewritten, if `live` rows are in
+/// memory.
 pub(super) fn lines_for(live: usize) -> usize {
     live.saturating_mul(2).saturating_add(MIN_LINES)
 }
 
-/// Whether the file still has a name. Data written to an unlinked file is lost.
+/// Whether the open file still exists in a directory. Data written to a deleted file is lost.
 fn is_linked(file: &File) -> bool {
     #[cfg(unix)]
     {
@@ -165,7 +171,7 @@ fn is_linked(file: &File) -> bool {
     }
 }
 
-/// Creates the directory of `path` if necessary, and locks the file.
+/// Creates the directory of `path` if necessary, and locks the file `path`.
 fn lock(path: &Path) -> io::Result<Lock> {
     if let Some(directory) = path.parent() {
         whole_file::create_directory(directory)?;
@@ -209,7 +215,7 @@ fn load(path: &Path) -> Result<Loaded, Fault> {
 const FILE_NAME: &str = "revocations";
 /// The time in seconds for which a row is kept after its token has expired.
 const CLOCK_STEP: u64 = 3600;
-/// A smaller file is not worth rewriting.
+/// A file with at most this many lines is never rewritten only to drop expired rows.
 const MIN_LINES: usize = 1000;
-/// The length of a line with a `jti`.
+/// The length in bytes of a line with a `jti`, its line break included.
 const LINE_BYTES: usize = 38;

@@ -1,4 +1,4 @@
-//! The rows in memory.
+//! The rows of revoked tokens in memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,8 @@ use std::sync::{PoisonError, RwLock};
 use crate::store::revocations::RevocationKey;
 use crate::store::revocations::ledger::Row;
 
-/// A sharded map of rows, so that a look-up rarely waits for a lock.
+/// A map from revocation keys to expiry times (Unix seconds). It is divided into shards with a lock
+/// each, so that a look-up rarely waits for a lock.
 #[derive(Default)]
 pub(super) struct Revoked {
     shards: [RwLock<HashMap<RevocationKey, u64>>; SHARDS],
@@ -54,5 +55,5 @@ impl Revoked {
     }
 }
 
-/// More than most machines have event loops.
+/// The number of shards: more than the number of event loops on most machines.
 const SHARDS: usize = 16;

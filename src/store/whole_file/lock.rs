@@ -1,8 +1,9 @@
-//! Locks for editing a file or the files in a directory, held by one process at a time.
+//! Locks for editing a file or the files in a directory. One process at a time holds such a lock.
 //!
-//! The lock is on a separate file, because the target itself is replaced by renaming. The lock file
-//! is beside the target that symbolic links resolve to. Only users who may open the target may open
-//! it: otherwise any user could hold the lock.
+//! The lock is on a separate lock file, because the target itself is replaced by renaming. Symbolic
+//! links to the target are resolved, and the lock file is in the directory of the real target. The
+//! lock file can be opened only by users who may open the target: otherwise any user could hold the
+//! lock.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,40 +15,41 @@ use tempfile::NamedTempFile;
 use crate::store::whole_file::owner;
 use crate::store::whole_file::{directory_of, real_path};
 
-/// A lock that is released when dropped.
+/// A lock that is held by this process. It is released when it is dropped.
 #[derive(Debug)]
 pub struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file would not unlock it while a child process has it open.
+        // Unlock the file explicitly: closing it would not unlock it while a child process also has
+        // it open.
         let _ = self.0.unlock();
     }
 }
 
-/// Locks `path` for editing. Waits for other processes.
+/// Locks the file `path` for editing. Waits until no other process holds the lock.
 ///
 /// # Errors
 ///
-/// The operating system's.
+/// An error of the operating system.
 pub fn lock(path: &Path) -> io::Result<Lock> {
     acquire(path, File::lock)
 }
 
-/// Locks `path` for editing without waiting.
+/// Locks the file `path` for editing, without waiting for other processes.
 ///
 /// # Errors
 ///
-/// `WouldBlock` if another process holds the lock, or the operating system's.
+/// `WouldBlock` if another process holds the lock; otherwise an error of the operating system.
 pub fn try_lock(path: &Path) -> io::Result<Lock> {
     acquire(path, |file| Ok(file.try_lock()?))
 }
 
-/// Locks `directory` for adding and removing files. Waits for other processes.
+/// Locks `directory` for adding and removing files. Waits until no other process holds the lock.
 ///
 /// # Errors
 ///
-/// The operating system's.
+/// An error of the operating system.
 pub fn lock_directory(directory: &Path) -> io::Result<Lock> {
     let directory = fs::canonicalize(directory)?;
     acquire_file(&directory.join(".lock"), &Access::to(&directory)?, File::lock)
@@ -78,7 +80,7 @@ fn acquire_file(
                     Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
                         return Err(error.error);
                     }
-                    // Created here or by another process: open it.
+                    // This or another process has created the lock file: open it.
                     _ => continue,
                 }
             }
@@ -86,14 +88,15 @@ fn acquire_file(
         };
         lock(&file)?;
         if !is_at(&file, name) {
-            // It was replaced while this process waited: retry.
+            // The lock file was replaced while this process waited for the lock: retry.
             continue;
         }
         if access.is_of(&file)? {
             return Ok(Lock(file));
         }
-        // It has the wrong owner or mode: root or an older version created it. Replace it by one
-        // that is already locked; the old lock is held meanwhile.
+        // The lock file has the wrong owner or mode, because root or an older version created it.
+        // Replace it by a new lock file that is already locked. The lock on the old file is held
+        // until then.
         return match renew(name, access) {
             Ok(renewed) => Ok(Lock(renewed)),
             Err(_) => Ok(Lock(file)),
@@ -126,17 +129,18 @@ fn create(name: &Path, access: &Access) -> io::Result<NamedTempFile> {
     Ok(file)
 }
 
-/// Replaces the lock file by a new one that is already locked.
+/// Replaces the lock file `name` by a new lock file that is already locked.
 fn renew(name: &Path, access: &Access) -> io::Result<File> {
     let file = create(name, access)?;
     file.as_file().try_lock()?;
     Ok(file.persist(name)?)
 }
 
-/// More than enough: each process replaces a lock file at most once.
+/// The most attempts to lock a file. An attempt fails only if another process replaces the lock
+/// file, which each process does at most once.
 const MAX_ATTEMPTS: usize = 1000;
 
-/// Whether `name` still refers to `file`.
+/// Whether `name` still refers to the open `file`.
 fn is_at(file: &File, name: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -169,12 +173,13 @@ impl Access {
         Ok(Self { user: target.uid(), group: target.gid(), mode })
     }
 
-    /// Returns the access for a target that does not exist yet in `directory`.
+    /// Returns the access for the lock file of a target in `directory` that does not exist yet.
     fn to_new_in(directory: &Path) -> io::Result<Self> {
         Ok(Self { mode: 0o600, ..Self::to(directory)? })
     }
 
-    /// Whether the lock file has this access, or this process cannot change it.
+    /// Whether the lock file already has this access. Also `true` if this process is not allowed to
+    /// change the access.
     fn is_of(&self, lock: &File) -> io::Result<bool> {
         use std::os::unix::fs::MetadataExt;
         let lock = lock.metadata()?;
@@ -191,7 +196,8 @@ impl Access {
         if owner::is_root() {
             fchown(lock, Some(self.user), Some(self.group))?;
         } else {
-            // Works only for members of the group; others keep their own group.
+            // This fails if the user is not a member of the group. The lock file then keeps the
+            // user's group.
             let _ = fchown(lock, None, Some(self.group));
         }
         lock.set_permissions(fs::Permissions::from_mode(self.mode))

@@ -1,14 +1,14 @@
-//! File ownership. A file that root creates in another user's directory is given to that user,
-//! whose server could not read it otherwise.
+//! File ownership. A file that root creates in another user's directory is given to that user.
+//! Otherwise a server that runs as that user could not read the file.
 //!
-//! The owner is changed through the file descriptor, since the name may refer to another file by
-//! then.
+//! The owner is changed through the file descriptor, not by name: in the meantime, the name may
+//! have been made to refer to another file.
 
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
-/// Gives `file` the owner of the file that it replaces.
+/// Gives `file` the owner and group in `old`, the metadata of another file or directory.
 #[cfg(unix)]
 pub(super) fn keep(file: &File, old: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, fchown};
@@ -19,7 +19,8 @@ pub(super) fn keep(file: &File, old: &Metadata) -> io::Result<()> {
     fchown(file, Some(old.uid()), Some(old.gid()))
 }
 
-/// Gives the new `file` in `directory` the directory's owner, if this process runs as root.
+/// Gives the new `file` in `directory` the owner and group of the directory, if this process runs
+/// as root.
 #[cfg(unix)]
 pub(super) fn inherit(file: &File, directory: &Path) -> io::Result<()> {
     if !is_root() {
@@ -28,7 +29,8 @@ pub(super) fn inherit(file: &File, directory: &Path) -> io::Result<()> {
     keep(file, &std::fs::metadata(directory)?)
 }
 
-/// Gives the new `directory` in `parent` the parent's owner, if this process runs as root.
+/// Gives the new `directory` in `parent` the owner and group of `parent`, if this process runs as
+/// root.
 #[cfg(unix)]
 pub(super) fn inherit_directory(directory: &Path, parent: &Path) -> io::Result<()> {
     use rustix::fs::{Mode, OFlags, open};

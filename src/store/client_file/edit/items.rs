@@ -1,4 +1,5 @@
-//! The places of the parts of a JSON text, and the edits that change one of them.
+//! Locates the members of an object or the elements of a list in a JSON text, and computes the
+//! edits that add, change or remove one of them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,23 +11,23 @@ use serde_json::value::RawValue;
 
 use crate::store::client_file::offset_in;
 
-/// The new text for the bytes in this range.
+/// An edit of a text: a range of bytes, and the text that replaces them.
 pub(super) type Edit = (Range<usize>, String);
 
-/// The members of an object or the elements of a list, with their places in the text.
+/// The members of an object or the elements of a list, with their byte ranges in the text.
 pub(super) struct Items<'t> {
     text: &'t str,
-    /// Between the brackets.
+    /// The byte range between the brackets.
     inside: Range<usize>,
-    /// From the first byte of the name, or of the element, to the last of the value.
+    /// The byte range of each item: a member from its name to the end of its value, or an element.
     pub(super) items: Vec<Range<usize>>,
-    /// Of an object's members.
+    /// The names of an object's members. Empty for a list.
     pub(super) names: Vec<Cow<'t, str>>,
     values: Vec<&'t str>,
 }
 
 impl<'t> Items<'t> {
-    /// `part` is an object in `text`.
+    /// Locates the members of the object `part`, a slice of `text`.
     pub(super) fn of_object(text: &'t str, part: &'t str) -> Result<Self, serde_json::Error> {
         let Members(members) = serde_json::from_str(part)?;
         let mut object = Self::between_brackets(text, part);
@@ -40,7 +41,7 @@ impl<'t> Items<'t> {
         Ok(object)
     }
 
-    /// `part` is a list in `text`.
+    /// Locates the elements of the list `part`, a slice of `text`.
     pub(super) fn of_list(text: &'t str, part: &'t str) -> Result<Self, serde_json::Error> {
         let elements: Vec<&RawValue> = serde_json::from_str(part)?;
         let mut list = Self::between_brackets(text, part);
@@ -62,12 +63,13 @@ impl<'t> Items<'t> {
         self.values[index]
     }
 
-    /// The value of the member of this name.
+    /// Returns the value of the member with this name.
     pub(super) fn member(&self, name: &str) -> Option<&'t str> {
         Some(self.values[self.names.iter().position(|known| known == name)?])
     }
 
-    /// Sets the member of this name; a new one becomes the last.
+    /// Returns the edit that sets the member with this name. If there is no such member, the edit
+    /// adds one after the last.
     pub(super) fn set(&self, name: &str, value: &str) -> Edit {
         match self.member(name) {
             Some(old) => {
@@ -78,7 +80,8 @@ impl<'t> Items<'t> {
         }
     }
 
-    /// Adds an item at the end, separated from the last as that is from the one before it.
+    /// Returns the edit that adds `item` at the end. The white space before the new item is the
+    /// same as before the last item.
     pub(super) fn with(&self, item: &str) -> Edit {
         let Some(last) = self.items.last() else {
             return (self.inside.clone(), item.to_owned());
@@ -90,7 +93,7 @@ impl<'t> Items<'t> {
         (last.end..last.end, format!("{gap}{item}"))
     }
 
-    /// Removes an item and its comma.
+    /// Returns the edit that removes the item at `index` and one comma.
     pub(super) fn without(&self, index: usize) -> Edit {
         let item = &self.items[index];
         let range = match (index, self.items.get(index + 1)) {
@@ -102,15 +105,15 @@ impl<'t> Items<'t> {
     }
 }
 
-/// The offset of the name whose value begins at `value`. The names in a registry have no escapes,
-/// so the name begins at the last quote but one before the colon.
+/// Returns the offset of the name of the member whose value begins at the offset `value`. The names
+/// in a registry have no escapes, so the name begins at the second-last quote before the value.
 fn name_begin(text: &str, value: usize) -> usize {
     let before = text[..value].trim_end().trim_end_matches(':').trim_end();
     let name = before.strip_suffix('"').unwrap_or(before);
     name.rfind('"').unwrap_or(value)
 }
 
-/// An object's members in their order.
+/// The members of an object, in the order of the text.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
