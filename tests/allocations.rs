@@ -1,7 +1,6 @@
 //! Asserts that a token costs no more heap allocations than its goal.
 //!
-//! This is a separate test binary because the counting allocator is the global allocator of its
-//! process.
+//! A separate test binary, because the counting allocator is the process's global allocator.
 
 #![expect(clippy::unwrap_used, reason = "shared with the bench, where no test attribute allows it")]
 

@@ -76,8 +76,7 @@ fn both_readings_of_a_pair_are_accepted_at_every_endpoint() {
             }
             assert_eq!(raw() - before, if is_raw { asked } else { 0 }, "{pair}");
         }
-        // In a form body a secret has only one reading, because form bodies are always
-        // form-encoded.
+        // Form bodies are always form-encoded, so a secret in a body has only one reading.
         let form = request_of(id, secret, &[]);
         for encoding in ENCODINGS {
             assert_eq!(server.ask(&Request::token(encoding, &form)).status, 200, "{id}");
@@ -185,8 +184,7 @@ fn each_wrong_reading_costs_one_unit_of_the_budget() {
     for _ in 0..20 {
         assert_eq!(ask(&right).status, 200);
     }
-    // A pair with two readings costs two hashes and two units, whether the client is registered or
-    // not.
+    // A pair with two readings costs two hashes and two units, even if the client is unknown.
     let before = hashes();
     for pair in [&wrong, &format!("unknown-{id}:w+rong")] {
         let before = hashes();

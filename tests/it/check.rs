@@ -127,8 +127,7 @@ fn audit_and_state_paths_that_cannot_be_written_are_refused() {
     home.write("g.toml", "audit = \"audit.jsonl\"\n");
     check(&home, &["--config", "g.toml"]).assert_fine();
     assert!(!home.path("audit.jsonl").exists() && !home.path("state").exists());
-    // `check` accepts a FIFO without a reader: `serve` writes audit lines once a reader opens the
-    // FIFO.
+    // `check` accepts a FIFO without a reader: `serve` writes to the FIFO once a reader opens it.
     let made = std::process::Command::new("mkfifo").arg(home.path("audit.jsonl")).status();
     assert!(made.unwrap().success());
     check(&home, &["--config", "g.toml"]).assert_fine();

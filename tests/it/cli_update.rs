@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use crate::support::command::{Ended, run, run_with_input};
 use crate::support::{Home, Signer};
 
-/// Returns flags that set every field except `secrets`, each with the field and the value written
-/// to it.
+/// Returns flags for every field but `secrets`, each with its field and the value it writes.
 fn fields(jwks: &Value) -> Vec<(Vec<&'static str>, &'static str, Value)> {
     let (dn, san) = ("CN=a,O=b", "a.example");
     vec![

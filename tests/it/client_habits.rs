@@ -123,8 +123,7 @@ fn text_beyond_ascii_under_such_a_charset_is_refused() {
     }
 }
 
-/// Returns the demo client's multipart form with a further part of these header lines and this
-/// value.
+/// Returns the demo client's multipart form with another part of these headers and this value.
 fn with_part(headers: &str, value: &[u8]) -> Request {
     let mut body = b"--X\r\n".to_vec();
     for (name, value) in DEMO {
@@ -342,8 +341,7 @@ fn a_client_that_half_closes_its_connection_gets_its_answer() {
         let kinds =
             [Some(request.to_bytes()), (!request.body_bytes().is_empty()).then_some(chunked)];
         for bytes in kinds.into_iter().flatten() {
-            // Repeated, because the end of the stream may arrive with the request or while it is
-            // handled.
+            // Repeated, because the end of the stream may arrive with or after the request.
             for _ in 0..20 {
                 let mut connection = Connection::open(server.address);
                 connection.send(&bytes);
@@ -385,8 +383,7 @@ fn a_reset_connection_loses_its_place_in_the_hash_queue() {
     // The hash for one request is being computed, the other request waits.
     wait_until(|| waiting() == 1 && waiting() == 1);
     for (place, id) in ["left", "ended"].into_iter().enumerate() {
-        // The answer to the first of two requests stays unread, so closing the connection resets
-        // it.
+        // The first of two answers stays unread, so closing the connection resets it.
         let mut connection = Connection::open(server.address);
         let keys = Request::get("/.well-known/jwks.json").to_bytes();
         connection.send(&[keys, ask(id)].concat());

@@ -344,8 +344,7 @@ fn a_nonce_is_required_issued_and_accepted_for_a_while() {
             assert_eq!(answer.status, 200, "{}", answer.text());
             assert!(told(&answer).is_some());
         }
-        // Any other fault of a proof is reported instead of a missing nonce, and without a new
-        // nonce.
+        // A proof with another fault is refused for that fault and gets no nonce.
         let answer = ask("a.b.c");
         answer.assert_refused(400, "invalid_dpop_proof");
         assert_eq!(told(&answer), None);

@@ -47,8 +47,8 @@ fn ids(home: &Home) -> Vec<String> {
     clients.map(|client| client["client_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Adds clients concurrently through all of these paths to one registry, and asserts that no client
-/// is lost.
+/// Adds clients to one registry through all of these paths concurrently. Asserts that every client
+/// is in the registry at the end.
 #[track_caller]
 fn add_by_names(home: &Home, names: &[&str]) {
     const EACH: usize = 20;

@@ -28,8 +28,8 @@ fn length() -> String {
     format!("Content-Length: {}\r\n", demo().len())
 }
 
-/// Sends each payload on a new connection. Asserts that it gets one refusal and that the connection
-/// ends.
+/// Sends each payload on a new connection. Asserts that the server answers with one refusal and
+/// closes the connection.
 #[track_caller]
 fn assert_refused(status: u16, payloads: &[Vec<u8>]) {
     let server = Program::start(Home::new(), &[]);

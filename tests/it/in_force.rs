@@ -1,5 +1,4 @@
-//! `grantd client … --admin ADDRESS`: the command ends when the change is in force in the running
-//! server.
+//! `grantd client … --admin ADDRESS`: the command waits until the change is in force in the server.
 
 use serde_json::Value;
 

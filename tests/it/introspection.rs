@@ -1,5 +1,4 @@
-//! `POST /connect/introspect` (RFC 7662): the clients that may learn about a token, and the
-//! answers.
+//! `POST /connect/introspect` (RFC 7662): the answers, and the clients that may get them.
 
 use serde_json::{Value, json};
 

@@ -22,8 +22,7 @@ const JWKS: &str = "/.well-known/jwks.json";
 /// The retention for the test registry, whose longest token lifetime is two hours, and the default
 /// max-age of the key set.
 const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 7200 };
-/// Seconds that a key stays published after it retires: the longest token lifetime plus the
-/// max-age.
+/// Seconds for which a retired key stays published: the longest token lifetime plus the max-age.
 const KEPT_FOR: u64 = 7500;
 
 fn key(home: &Home, arguments: &[&str]) -> Ended {

@@ -233,8 +233,7 @@ fn a_client_that_does_not_read_its_answers_is_cut_off() {
     assert_eq!(answer.status, 200);
 }
 
-/// If the listen backlog were full, the client's kernel would repeat the attempt only seconds
-/// later.
+/// If the listen backlog is full, the client's kernel repeats its attempt only seconds later.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_listen_backlog_holds_hundreds_of_connections() {

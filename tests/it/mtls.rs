@@ -128,8 +128,8 @@ fn with(request: Request, pem: &str) -> Request {
     stated(request, "SUCCESS", pem)
 }
 
-/// Returns `request` with the header fields of a proxy: its verdict on the certificate, and the
-/// certificate.
+/// Adds the header fields of a proxy to `request`: its verdict on the certificate, and the
+/// certificate itself.
 fn stated(request: Request, verified: &str, pem: &str) -> Request {
     request.header("X-Client-Cert-Verify", verified).header("X-Client-Cert", escaped(pem))
 }
@@ -180,8 +180,7 @@ fn a_certificate_authenticates_by_its_registered_name_or_key() {
         ("keys", ED25519, true),
         ("keys", P384, false),
         ("other-key", ODD, false),
-        // The client `secret` may not use a certificate, `off` is disabled, `unknown` is not
-        // registered.
+        // `secret` has another method, `off` is disabled, `unknown` is not registered.
         ("secret", ODD, false),
         ("off", ODD, false),
         ("unknown", ODD, false),

@@ -304,8 +304,7 @@ fn preamble_and_epilogue_are_ignored() {
         let body = format!("{preamble}{}{epilogue}", closed(&demo()));
         assert_granted(&ask(body));
     }
-    // Everything after the closing boundary is ignored, even well-formed parts, so this form is
-    // empty.
+    // Even well-formed parts are ignored after the closing boundary, so this form is empty.
     let behind = closed("") + &closed(&demo());
     ask(behind).assert_refused(400, "invalid_request");
     let padded = closed(&demo()).replace("--XbX\r\n", "--XbX \t\r\n");

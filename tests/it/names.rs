@@ -15,8 +15,7 @@ const LABEL: &str = "secrets: has a label that begins or ends with a space";
 const AUDIENCE: &str = "audience: must not hold a string that begins or ends with a space";
 const INTROSPECTS: &str = "introspects: must not hold a string that begins or ends with a space";
 
-/// Returns registry entries with a space at the beginning or end of a name, each with the expected
-/// error.
+/// Returns registry entries whose names have outer spaces, each with the expected error.
 fn look_alikes() -> Vec<(Value, &'static str)> {
     let label = |label: &str| json!([{ "label": label, "hash": hash_of(&secret_of("a")) }]);
     vec![

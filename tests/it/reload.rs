@@ -235,8 +235,7 @@ fn a_thousand_signals_under_load_fail_no_request() {
         for round in 0..10 {
             let lifetime = json!({ "token_lifetime": 100 + round });
             register(&server.home, &[client("known", lifetime)]);
-            // The server is stopped while the signals arrive, so they are merged into a few
-            // reloads.
+            // Signals that arrive while the server is stopped are merged into one.
             server.stop();
             (0..100).for_each(|_| server.hang_up());
             server.go_on();
@@ -268,8 +267,7 @@ fn reloads_leak_no_memory() {
     };
     let before = reload_many(10);
     let after = reload_many(60);
-    // A registry of this size takes about 1.5 MB, so 60 registries that were never freed would take
-    // 90 MB.
+    // A registry of this size takes about 1.5 MB: 60 registries that are never freed take 90 MB.
     assert!(after < before + 20_000, "{before} KiB have become {after}");
 }
 

@@ -31,8 +31,7 @@ fn rows(home: &Home) -> Vec<String> {
 fn a_revoked_token_is_refused_at_once_everywhere() {
     let library = start();
     for (step, encoding) in (0..).zip(ENCODINGS) {
-        // The clock moves, because two tokens without an id from the same second are
-        // byte-identical.
+        // Two tokens without an id from the same second would be byte-identical.
         library.clock.set(NOW + step);
         for take in [token_of, vision_token_of] {
             let token = take(library.address, "timed");
@@ -135,8 +134,7 @@ fn a_revoked_token_is_not_reused() {
     let library = start();
     for take in [token_of, vision_token_of] {
         let mut seen = HashSet::new();
-        // All tokens are issued in the same second, in which tokens without an id are
-        // byte-identical.
+        // The clock stands still, so two tokens without an id would be byte-identical.
         for _ in 0..4 {
             let token = take(library.address, "reuser");
             assert!(seen.insert(token.clone()));
@@ -330,8 +328,7 @@ fn a_directory_that_becomes_writable_is_used_from_then_on() {
     let server = Program::start(home, &SAME_ISSUER);
     let [one, two] = [(); 2].map(|()| token_of(server.address, "timed"));
     assert_revoked(&revoke(server.address, "timed", &one));
-    // If the directory is removed while the server runs, the next revocation writes the whole file
-    // again.
+    // After the directory is removed, the next revocation writes the whole file again.
     fs::remove_dir_all(server.home.path("state")).unwrap();
     server.home.write("state", "in the way");
     assert_unavailable(&revoke(server.address, "timed", &two), "5");

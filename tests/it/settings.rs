@@ -183,8 +183,7 @@ fn every_variable_in_the_table_is_read() {
             all().filter(|(name, _)| value != "?" || !is_path(name)).map(|it| it.1).collect();
         let refused = run(home.command(&["check"]).envs(given.iter().map(|name| (name, value))));
         let says: Vec<_> = given.iter().map(|name| format!("grantd: {name}: ")).collect();
-        // If both variables of a setting have the same value, only the first one is read and
-        // reported.
+        // If both variables of a setting have the same value, only the first is read.
         let first = |line: &&String| !line.starts_with("grantd: GRANTD_LOG__");
         let says: Vec<_> = says.iter().filter(first).map(String::as_str).collect();
         assert!(says.len() > 30, "{says:?}");

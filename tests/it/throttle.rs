@@ -236,8 +236,7 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
             let (server, is_over) = (&server, &is_over);
             scope.spawn(move || {
                 let id = format!("holder-{index}");
-                // Each guess comes from a new address, because the budget of one address would run
-                // out.
+                // Each guess is from a new address: the budget of one address would run out.
                 for guess in 0..60_000 {
                     if is_over.load(Ordering::Relaxed) {
                         return;

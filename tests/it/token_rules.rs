@@ -332,8 +332,7 @@ fn rule_18_errors_are_400_or_401_if_authorization_was_used() {
         answer.assert_refused(401, "invalid_client");
         let challenge = answer.header("www-authenticate").unwrap();
         assert!(challenge.starts_with("Basic realm=\""), "{challenge}");
-        // A fault that is not about client authentication stays 400, also after an `Authorization`
-        // field.
+        // A fault other than failed authentication gets 400, even with an `Authorization` field.
         let scope = [("grant_type", "client_credentials"), ("scope", "nothing")];
         let answer = server.ask(&Request::token(encoding, &scope).basic(BASIC));
         answer.assert_refused(400, "invalid_scope");

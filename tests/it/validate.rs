@@ -151,8 +151,7 @@ fn without_a_query_every_valid_token_is_accepted_with_one_warning() {
     assert_eq!((ask(""), ask(""), warnings()), (204, 204, 1));
 }
 
-/// nginx sends the body only to the API, but copies the header fields about the body into its
-/// request.
+/// nginx sends the body to the API only, but copies the header fields about it into this request.
 #[test]
 fn the_answer_does_not_wait_for_the_body() {
     let server = Program::shared();
@@ -247,8 +246,7 @@ fn validate_accepts_larger_heads_than_other_routes() {
     ] {
         let request = with_fields(count, length);
         assert_eq!(server.ask(&request).status, status, "{count} fields of {length}");
-        // The same head arrives in two segments. If it is accepted, the connection serves the next
-        // request.
+        // The same head in two segments. An accepted head leaves the connection usable.
         let bytes = request.to_bytes();
         let mut connection = Connection::open(server.address);
         let (first, rest) = bytes.split_at(bytes.len() / 2);

@@ -209,8 +209,7 @@ fn wait_until_read(reader: &mut File, text: &mut String, is_so: impl Fn(&str) ->
     while !is_so(text) {
         assert!(begin.elapsed() < GUARD, "it has not come to that: {text}");
         let mut chunk = [0; 65_536];
-        // The read fails or returns no bytes while none have arrived or no writer has the FIFO
-        // open.
+        // The read fails while there are no bytes, and returns 0 while there is no writer.
         let length = reader.read(&mut chunk).unwrap_or(0);
         text.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
     }

@@ -54,8 +54,7 @@ impl Asking<'_> {
     #[track_caller]
     fn check(&self, path: &str, cases: &[(Value, bool)]) {
         for encoding in ENCODINGS {
-            // A proxy may leave the issuer's path (`/tenant`) in front of `path`; the URL is still
-            // the same.
+            // A proxy may leave the issuer's path in front of `path`; the URL is the same.
             for called in [path.to_owned(), format!("/tenant{path}")] {
                 for (audience, accepted) in cases {
                     assert_eq!(
@@ -70,8 +69,7 @@ impl Asking<'_> {
     }
 }
 
-/// Returns audiences, each with whether it is accepted if the audience must be the issuer as a
-/// string.
+/// Audiences, each with whether it is accepted where only the issuer as a string is allowed.
 fn strict_cases(path: &str) -> Vec<(Value, bool)> {
     vec![
         (json!(ISSUER), true),
@@ -88,8 +86,7 @@ fn by_default_the_issuer_the_called_url_and_the_token_endpoint_are_accepted() {
     for audience in ["", "assertion_audience = \"endpoint\""] {
         let server = program(&signer, &settings(audience));
         let asking = Asking { server: &server, signer: &signer, header: header(&signer) };
-        // The second server has the default as an explicit setting, so one path is enough to
-        // compare.
+        // The second server sets the default explicitly, so one path is enough to compare.
         let paths = if audience.is_empty() { &PATHS[..] } else { &PATHS[..1] };
         for path in paths {
             let other = PATHS.iter().rev().find(|other| ![path, "/connect/token"].contains(other));

@@ -60,8 +60,7 @@ fn a_clock_step_allows_no_replay() {
         library.clock.set(at);
         ask(library.address, &used).assert_refused(400, "invalid_client");
         if at == NOW + 3600 {
-            // A new entry makes the replay guard drop its expired entries, among them the one of
-            // `used`.
+            // A new entry makes the replay guard drop expired entries, such as that of `used`.
             let later = signer.sign(&header(&signer), &claims("c", ISSUER, at));
             assert_eq!(ask(library.address, &later).status, 200);
         }

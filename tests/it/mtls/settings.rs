@@ -1,5 +1,4 @@
-//! Settings for client certificates: the proxies that may state certificates, header names, and
-//! faults.
+//! Settings for client certificates: trusted proxies, header names, and faults.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
