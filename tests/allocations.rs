@@ -1,6 +1,6 @@
-//! The heap allocations of a token stay below the goal.
+//! Asserts that a token costs no more heap allocations than its goal.
 //!
-//! A test binary of its own, since the counting allocator is the process's global allocator.
+//! A separate test binary, because the counting allocator is the process's global allocator.
 
 #![expect(clippy::unwrap_used, reason = "shared with the bench, where no test attribute allows it")]
 

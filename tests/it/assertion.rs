@@ -21,11 +21,11 @@ use crate::support::{
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const ISSUER: &str = "https://auth.example";
 const START: u64 = 1_750_384_800;
-/// When most requests are made: long enough after the start that assertions without `iat` are
-/// accepted.
+/// The time of most requests (Unix seconds). It is more than 300 s after the start, so an assertion
+/// without `iat` was certainly signed after the start and is accepted.
 const NOW: u64 = START + 1000;
 
-/// A home with one client for each of `clients`: its id, and its fields besides the scope.
+/// Returns a home that registers `clients`, each given as its id and its fields besides the scope.
 fn home_of(clients: &[(&str, Value)]) -> Home {
     let entries: Vec<_> = clients
         .iter()
@@ -41,7 +41,7 @@ fn home_of(clients: &[(&str, Value)]) -> Home {
     home
 }
 
-/// A library server at [`NOW`] whose client `c` has the key of `signer`.
+/// Starts a library server whose clock is at [`NOW`] and whose client `c` has the key of `signer`.
 fn library(signer: &Signer) -> Library {
     let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
     let library = Library::start(home, ISSUER, START);
@@ -79,8 +79,8 @@ fn ask(address: SocketAddr, assertion: &str) -> Response {
     request(Encoding::Urlencoded, assertion, &[]).send(address)
 }
 
-/// A running program whose client `c` has the key of `signer`. Assertions signed before the start
-/// are refused, so the start is in the past.
+/// Starts the program with a client `c` that has the key of `signer`. Waits until the second of the
+/// start is over, because assertions signed in that second are refused.
 fn program(signer: &Signer, toml: &str) -> Program {
     let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
     home.write("grantd.toml", toml);
@@ -212,7 +212,7 @@ fn a_wrong_claim_or_header_is_refused_with_its_cause() {
     let [head, payload, signature] =
         <[&str; 3]>::try_from(assertion.split('.').collect::<Vec<_>>()).unwrap();
     let other_claims = URL_SAFE_NO_PAD.encode(good().to_string());
-    // HMAC with the public key as its secret.
+    // A token signed by HMAC with the public key as its secret.
     let hmac_header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
     let public = signer.jwk().to_string();
     let hmac_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, public.as_bytes());
@@ -249,7 +249,7 @@ fn a_wrong_claim_or_header_is_refused_with_its_cause() {
     ] {
         refuse(&assertion, cause, &assertion[..assertion.len().min(60)]);
     }
-    // None of the refused ones has used up the valid one.
+    // The valid assertion is still accepted: no refused assertion has used it up.
     assert_eq!(ask(server.address, &assertion).status, 200);
 }
 
@@ -266,7 +266,7 @@ fn the_times_are_checked_to_the_second() {
     let no_iat = json!({ "iat": null, "exp": NOW + 300 });
     let fraction = json!({ "exp": NOW as f64 + 60.5, "iat": NOW as f64 + 0.5 });
     for (changes, at, accepted) in [
-        // `exp` has no skew.
+        // No clock skew is allowed for `exp`.
         (&json!({}), NOW + 59, true),
         (&json!({}), NOW + 60, false),
         (&fraction, NOW + 59, true),
@@ -278,7 +278,7 @@ fn the_times_are_checked_to_the_second() {
         (&hour, NOW - 11, false),
         (&json!({ "nbf": NOW + 10, "exp": NOW + 3600 }), NOW, true),
         (&json!({ "nbf": NOW + 11, "exp": NOW + 3600 }), NOW, false),
-        // Without `iat`, `exp` alone limits the lifetime.
+        // Without `iat`, the assertion counts as signed 300 s before its `exp`.
         (&no_iat, NOW, true),
         (&no_iat, NOW - 10, true),
         (&no_iat, NOW - 11, false),
@@ -323,20 +323,20 @@ fn keys_are_chosen_by_kid_and_by_the_registered_fields() {
         ("any", &es256, json!(null), true),
         ("any", &eddsa, json!("two"), true),
         ("any", &rs256, json!(null), true),
-        // A registered key without a `kid` does not match a `kid`.
+        // The assertion has a `kid` and the registered RSA key has none, so the key does not match.
         ("any", &rs256, json!("one"), false),
-        // The registered key is for the other algorithm.
+        // The registered RSA key is for RS256, not for PS256.
         ("any", &ps256, json!(null), false),
         ("es", &es256, json!(null), true),
         ("es", &eddsa, json!(null), false),
         ("es", &rs256, json!(null), false),
-        // The method must be registered, too.
+        // The client `s` has the keys but may authenticate only by secret; `off` is disabled.
         ("s", &es256, json!(null), false),
         ("off", &es256, json!(null), false),
     ] {
         assert_eq!(answer(client, signer, kid.clone()), granted, "{client} {kid}");
     }
-    // A client with a key cannot authenticate with a secret.
+    // A client whose only method is `private_key_jwt` cannot authenticate by secret.
     let secret = secret_of("any");
     for encoding in ENCODINGS {
         let own = crate::support::request_of("any", &secret, &[]);

@@ -37,7 +37,7 @@ fn the_audit_has_a_line_for_each_token_refusal_revocation_and_reload() {
     let revoked = [demo_without(&["grant_type"]), vec![("token", &token)]].concat();
     let revoke = Request::new("POST", "/connect/revocation").form(Encoding::Urlencoded, &revoked);
     assert_eq!(ask(revoke, "revoked").status, 200);
-    // Requests that decide nothing about a client leave no line.
+    // Requests without a decision about a client write no line.
     assert_eq!(ask(Request::get("/nowhere"), "nowhere").status, 404);
     assert_eq!(ask(Request::get("/.well-known/jwks.json"), "public").status, 200);
     server.home.write("clients.json", "{");
@@ -106,8 +106,8 @@ fn an_audit_file_that_cannot_be_written_is_a_start_error() {
     crate::support::command::run(command).assert_error(1, &says);
 }
 
-/// The line about an issued token has its scope and audience, for every dialect and for a reused
-/// token, too.
+/// The line about an issued token has the token's scope and audience: in every dialect, and also if
+/// the token is reused.
 #[test]
 fn the_audit_has_the_scope_and_audience_of_each_token() {
     let home = Home::new();

@@ -7,7 +7,7 @@ use crate::support::home::hash_of;
 use crate::support::registry::{client_json, secrets_json};
 use crate::support::{ENCODINGS, Encoding, Home, Program, Request, demo_without, request_of};
 
-/// Ids and secrets that form-decoding changes or fails on.
+/// Pairs of id and secret that form-decoding changes or that are not valid form encoding.
 const PAIRS: [(&str, &str); 6] = [
     ("plus", "q1+w2/e3=r4+t5/y6=u7+i8/o9=p0+a1="),
     ("triplet", "a-secret-that-holds-%41%42%43-in-the-middle"),
@@ -29,7 +29,7 @@ fn home() -> Home {
     home
 }
 
-/// Form-encoded, as RFC 6749 asks for each half.
+/// Form-encodes `text`, as RFC 6749 (section 2.3.1) requires for each half of a Basic pair.
 fn form_encoded(text: &str) -> String {
     let encoded = |byte: u8| match byte {
         b' ' => "+".to_owned(),
@@ -76,7 +76,7 @@ fn both_readings_of_a_pair_are_accepted_at_every_endpoint() {
             }
             assert_eq!(raw() - before, if is_raw { asked } else { 0 }, "{pair}");
         }
-        // In a form body the same secrets have one reading: they are form-encoded.
+        // Form bodies are always form-encoded, so a secret in a body has only one reading.
         let form = request_of(id, secret, &[]);
         for encoding in ENCODINGS {
             assert_eq!(server.ask(&Request::token(encoding, &form)).status, 200, "{id}");
@@ -129,7 +129,8 @@ fn the_id_in_the_body_chooses_the_reading() {
     ask(&of_raw, Some("other"), "other").assert_refused(400, "invalid_request");
 }
 
-/// Otherwise the owner of one client's secret could register it as a guess at another client's.
+/// If that reading cost nothing, the owner of a client could register guesses at another client's
+/// secret as its own secret, and test them without limit.
 #[test]
 fn a_reading_that_names_another_client_costs_its_budget() {
     let home = Home::new();
@@ -152,15 +153,15 @@ fn a_reading_that_names_another_client_costs_its_budget() {
         assert_eq!(ask(&format!("vict%69m:{own}")), 200);
     }
     assert_eq!(ask("victim:wrong"), 429);
-    // The pair's own client has budget left.
+    // The client `vict%69m`, which the raw reading names, has budget left.
     assert_eq!(ask(&format!("vict%69m:{own}")), 200);
-    // A reading that names no client costs no budget.
+    // A reading that names no registered client costs no budget.
     for _ in 0..20 {
         assert_eq!(ask(&format!("{}:{}", PAIRS[4].0, PAIRS[4].1)), 200);
     }
 }
 
-/// A right pair costs nothing, and a wrong pair one unit for each reading.
+/// A correct pair costs nothing. A wrong pair costs one unit for each of its readings.
 #[test]
 fn each_wrong_reading_costs_one_unit_of_the_budget() {
     let home = home();
@@ -183,7 +184,7 @@ fn each_wrong_reading_costs_one_unit_of_the_budget() {
     for _ in 0..20 {
         assert_eq!(ask(&right).status, 200);
     }
-    // Two readings cost two hashes and two units, for a known client and for an unknown one.
+    // A pair with two readings costs two hashes and two units, even if the client is unknown.
     let before = hashes();
     for pair in [&wrong, &format!("unknown-{id}:w+rong")] {
         let before = hashes();
@@ -196,15 +197,16 @@ fn each_wrong_reading_costs_one_unit_of_the_budget() {
         assert_eq!(ask(pair).status, 429, "{pair}");
     }
     assert_eq!(hashes() - before, 6);
-    // A pair with one reading costs one unit; the other client has four.
+    // The pair `slow:wrong` has one reading and costs one unit. The client `slow` has a budget of
+    // its own, with four units.
     for _ in 0..4 {
         ask("slow:wrong").assert_refused(401, "invalid_client");
     }
     assert_eq!(ask("slow:wrong").status, 429);
 }
 
-/// For each reading, a slow hash of a raw secret is computed once; after that the verdict on the
-/// right reading is cached.
+/// A secret with two readings costs two slow hashes, one for each reading. After that, the verdict
+/// on the right reading is cached.
 #[test]
 fn the_verdict_on_a_right_reading_is_cached() {
     let home = Home::new();

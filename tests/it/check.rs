@@ -24,7 +24,7 @@ fn client(id: &str, more: &Value) -> Value {
     client_json(id, &changed(json!({ "default_scopes": null }), more))
 }
 
-/// Writes the registry, one client a line.
+/// Writes a registry with one client on each line.
 fn register(home: &Home, clients: &[Value]) {
     let lines: Vec<_> = clients.iter().map(Value::to_string).collect();
     home.write("clients.json", &format!("{{\"clients\": [\n{}\n]}}", lines.join(",\n")));
@@ -34,7 +34,7 @@ fn check(home: &Home, arguments: &[&str]) -> Ended {
     run(home.command(&["check", "--admin-listen", "127.0.0.1:0"]).args(arguments))
 }
 
-/// Both commands fail with an error that contains all of `says`.
+/// Asserts that `check` and `serve` fail with an error that contains all of `says`.
 #[track_caller]
 fn assert_both_refuse(home: &Home, arguments: &[&str], says: &[&str]) {
     for command in ["check", "serve"] {
@@ -57,18 +57,18 @@ fn addresses_that_cannot_be_bound_are_refused() {
         let as_admin = ["--listen", "127.0.0.1:0", "--admin-listen", address];
         assert_both_refuse(&home, &as_admin, &[says, "--admin-listen (GRANTD_ADMIN_LISTEN"]);
     }
-    // The same address twice, and an address that `0.0.0.0` includes.
+    // The admin listener has the address of the public listener, or `0.0.0.0`, which includes it.
     let port = free_port();
     let one = format!("127.0.0.1:{port}");
     for other in [one.clone(), format!("0.0.0.0:{port}")] {
         let twice = ["--listen", &one, "--admin-listen", &other];
         assert_both_refuse(&home, &twice, &[&format!("{other}: "), "--admin-listen"]);
     }
-    // A Unix socket alone gives no issuer.
+    // Without a TCP address the server cannot derive a default issuer.
     let unix = ["--listen", "unix:s", "--admin-listen", "127.0.0.1:0"];
     assert_both_refuse(&home, &unix, &["(--issuer, GRANTD_ISSUER)"]);
 
-    // Addresses that a running server holds are fine, and the check leaves no socket behind.
+    // `check` accepts addresses that a running server listens on, and leaves no socket file behind.
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = held.local_addr().unwrap().to_string();
     let _socket = UnixListener::bind(home.path("held.sock")).unwrap();
@@ -79,7 +79,8 @@ fn addresses_that_cannot_be_bound_are_refused() {
         assert_eq!(checked.assert_fine(), "ok: clients: 1, keys: 1\n");
     }
     assert!(!home.path("free.sock").exists());
-    // A missing directory is only a warning: a service manager creates it at the start.
+    // If the directory of a Unix socket is missing, `check` only warns: a service manager creates
+    // the directory when it starts the server.
     let run = ["--listen", "unix:run/s", "--issuer", "http://localhost"];
     let checked = check(&home, &run);
     assert!(
@@ -126,7 +127,7 @@ fn audit_and_state_paths_that_cannot_be_written_are_refused() {
     home.write("g.toml", "audit = \"audit.jsonl\"\n");
     check(&home, &["--config", "g.toml"]).assert_fine();
     assert!(!home.path("audit.jsonl").exists() && !home.path("state").exists());
-    // A FIFO without a reader is fine: lines are written once a reader opens it.
+    // `check` accepts a FIFO without a reader: `serve` writes to the FIFO once a reader opens it.
     let made = std::process::Command::new("mkfifo").arg(home.path("audit.jsonl")).status();
     assert!(made.unwrap().success());
     check(&home, &["--config", "g.toml"]).assert_fine();
@@ -137,7 +138,7 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
     use std::os::unix::fs::{MetadataExt, chown};
     let home = quiet_home();
     if fs::metadata(home.clients()).unwrap().uid() != 0 {
-        // Root can read every file, so only root can check on behalf of another user.
+        // Only root can check which files another user can read.
         return;
     }
     let (user, group) = (Some(12_345), Some(12_346));
@@ -151,7 +152,8 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
         chown(file, user, group).unwrap();
         set_mode(file, if file.is_dir() { 0o700 } else { 0o400 });
     }
-    // A server that runs as root can read every file.
+    // Root owns the directories of keys and state, so `check` assumes that the server runs as root,
+    // which can read every file.
     let checked = || check(&home, &["--config", "g.toml"]);
     chown(home.keys(), Some(0), Some(0)).unwrap();
     checked().assert_fine();
@@ -164,7 +166,7 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
         let says =
             [&*format!("{name}: cannot be read by the user 12345"), "run chown 12345:12346 on it"];
         checked().assert_error(1, &says);
-        // The group may read it: this is how a Kubernetes volume is mounted.
+        // Root owns the file and the group may read it, as in a Kubernetes volume.
         chown(file, Some(0), group).unwrap();
         set_mode(file, if file.is_dir() { 0o750 } else { 0o440 });
         checked().assert_fine();
@@ -270,7 +272,7 @@ fn probable_mistakes_in_a_registry_are_warned_of_with_their_place() {
         register(&home, &[client("b", &fine)]);
         assert_eq!(check(&home, &[]).assert_fine(), "ok: clients: 1, keys: 1\n");
     }
-    // Only the first ones are listed, so that other warnings stay visible.
+    // Only the first 20 warnings of a kind are listed, so that other warnings stay visible.
     let many: Vec<_> = (0..50).map(|n| client(&n.to_string(), &json!({ "scopes": [] }))).collect();
     register(&home, &many);
     let checked = check(&home, &[]);

@@ -37,7 +37,7 @@ rXXCbn6tnrwxn6tIabHebF7bBLyg2tLoPfRKvfamoTSkeZD5EsCP8Lma
 -----END PRIVATE KEY-----
 ";
 
-/// Both commands that load everything; `serve` must fail before it serves.
+/// Runs `check` and `serve`, which both load every file. `serve` must fail before it listens.
 fn check_and_serve(home: &Home, arguments: &[&str]) -> [Ended; 2] {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     [&["check"][..], &serve].map(|command| run(home.command(command).args(arguments)))
@@ -79,7 +79,7 @@ fn usage_errors_exit_with_2() {
     ] {
         run(home.command(arguments)).assert_error(2, &["error: "]);
     }
-    // A command group without a command shows its commands.
+    // A command group without a subcommand prints its usage.
     run(home.command(&["client"])).assert_error(2, &["Usage: grantd client <COMMAND>"]);
     for arguments in [&["--help"][..], &["--version"], &["serve", "--help"], &["client", "--help"]]
     {
@@ -130,7 +130,7 @@ fn a_fault_in_the_configuration_has_its_file_and_line() {
         ("keys = \"\"\n", &["bad.toml:1:8: keys: must not be empty"]),
         ("state = \"\"\n", &["bad.toml:1:9: state: must not be empty"]),
         ("audit = \"\"\n", &["bad.toml:1:9: audit: must not be empty"]),
-        // The first fault is told.
+        // Of two faults, the first one in the file is reported.
         ("dpop_nonce = 1\nworkers = 0\n", &["bad.toml:1:14: dpop_nonce: "]),
         ("workers = 0\ndpop_nonce = 1\n", &["bad.toml:1:11: workers: "]),
         ("\nlisten = [\"nonsense\"]\n", &["bad.toml:2:11: listen: ", "host:port"]),
@@ -155,7 +155,7 @@ fn a_fault_in_the_configuration_has_its_file_and_line() {
         ),
     ] {
         home.write("bad.toml", toml);
-        // An address on the command line would override the one in the file.
+        // No `--listen` here: an address on the command line would override the one in the file.
         run(home.command(&["check", "--config", "bad.toml"])).assert_error(1, says);
     }
     run(home.command(&["check", "--config", "none.toml"]))
@@ -431,7 +431,7 @@ fn there_is_a_manual_page_for_each_command() {
         (&["client", "add"], "grantd-client-add", &["\\-\\-secret\\-stdin"]),
     ] {
         let text = page(command);
-        // The title follows two lines that keep quotes as they are.
+        // The page begins with its title, or with two lines before it that keep quotes as they are.
         assert!(text.starts_with(".ie ") || text.starts_with(".TH "), "{text}");
         assert!(text.contains(&format!("\n.TH {title} 1 ")), "{text}");
         for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS"] {
@@ -440,7 +440,7 @@ fn there_is_a_manual_page_for_each_command() {
         for word in words {
             assert!(text.contains(word), "{title} lacks {word}: {text}");
         }
-        // Every macro is one that manual pages have.
+        // Every macro is defined in the `man` macro package.
         for line in text.lines().filter(|line| line.starts_with('.')) {
             let request = line.split(' ').next().unwrap();
             let known = [".ie", ".el", ".TH", ".SH", ".TP", ".br", ".IP", ".RS", ".RE", ".PP"];

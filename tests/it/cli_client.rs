@@ -127,7 +127,7 @@ fn sha256_is_refused_for_a_secret_of_fewer_than_32_characters() {
         let mut command = home.command(command);
         run_with_input(command.args(["--secret-stdin", "--hash", "sha256"]), &long).assert_fine();
     }
-    // An import has no hash option: the length of each secret decides.
+    // `client import` has no `--hash`: the length of each secret decides which hash is used.
     let line = |id: &str, secret: &str| json!({ "client_id": id, "client_secret": secret, "scopes": ["read"] });
     let lines = format!("{}\n{}", line("is-short", &short), line("is-long", &long));
     let with_hash = ["client", "import", "--hash", "sha256", "-"];
@@ -191,7 +191,7 @@ fn a_client_that_cannot_be_added_changes_nothing() {
     ] {
         let ended = add(&home, arguments);
         ended.assert_error(1, &[&format!("grantd: {says}")]);
-        // The fault is in an argument, so the error names no line of the file.
+        // The fault is in an argument, so the error names no line of the registry.
         assert!(!ended.stderr.contains(".json:"), "{}", ended.stderr);
         assert_eq!(fs::read(home.clients()).unwrap(), before, "{arguments:?}");
     }
@@ -281,7 +281,7 @@ fn client(home: &Home, arguments: &[&str]) -> Ended {
     run(home.command(&["client"]).args(arguments))
 }
 
-/// The registry's text with `from` replaced by `to`.
+/// Returns the registry's `text` with the only occurrence of `from` replaced by `to`.
 fn replaced(text: &str, from: &str, to: &str) -> String {
     assert_eq!(text.matches(from).count(), 1, "{from}");
     text.replace(from, to)

@@ -21,7 +21,7 @@ fn elsewhere() -> Home {
     home
 }
 
-/// One of the ways to pass paths to a command.
+/// Runs a command and passes it the paths in one of several ways.
 type Way<'a> = dyn Fn(&[&str]) -> Ended + 'a;
 
 #[test]
@@ -56,7 +56,7 @@ fn every_command_uses_the_registry_and_keys_of_serve() {
             let paths = [("GRANTD_CLIENTS", "d/registry.json"), ("GRANTD_KEYS", "d/own-keys")];
             run(home.command(command).envs(paths))
         },
-        // An empty variable counts as unset; a variable wins over the file.
+        // An empty variable counts as unset; any other variable overrides the configuration file.
         &|command| {
             home.write("other.toml", "clients = \"none.json\"\nkeys = \"d/own-keys\"\n");
             let variables =
@@ -66,7 +66,7 @@ fn every_command_uses_the_registry_and_keys_of_serve() {
     ];
     for (index, way) in ways.iter().enumerate() {
         for command in commands {
-            // While one key waits, another is refused.
+            // While a rotated key does not sign yet, a second rotation is refused.
             if command != ["key", "rotate"] || index == 0 {
                 let ended = way(command);
                 assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{index} {command:?}");
@@ -175,7 +175,8 @@ fn every_command_that_takes_a_configuration_reads_the_whole_environment() {
         }
     }
     assert_eq!((keys(), fs::read_to_string(home.clients()).unwrap()), before);
-    // None of ours: Kubernetes sets the first for a service named grantd.
+    // These variables are ignored. Kubernetes sets the first two for a service named grantd; the
+    // last has the name of no setting, but is empty.
     let others = [
         ("GRANTD_PORT", "tcp://10.0.0.1:8080"),
         ("GRANTD_SERVICE_PORT", "x"),
@@ -222,7 +223,8 @@ fn an_empty_path_is_refused_by_the_name_of_its_flag() {
     run(home.command(&["client", "list", "--clients", ""])).assert_error(2, &["--clients"]);
 }
 
-/// Flag, variable, file and default, each over the one behind it, and setting by setting.
+/// Each setting is resolved on its own: a flag overrides a variable, a variable overrides the file,
+/// and the file overrides the default.
 #[test]
 fn a_variable_lies_over_the_file_setting_by_setting() {
     let home = Home::new();
@@ -297,7 +299,7 @@ fn health_says_whether_a_server_is_alive_and_ready() {
         assert_eq!(by_flag.assert_fine(), "ok\n");
         let mut by_variable = home.command(&["health"]);
         run(by_variable.args(ready).env("GRANTD_ADMIN_LISTEN", &admin)).assert_fine();
-        // A listener on every address is asked by loopback.
+        // If the admin listener is bound to every address, `health` connects to loopback.
         let every = format!("0.0.0.0:{}", server.admin.port());
         home.write("h.toml", &format!("admin_listen = \"{every}\"\n"));
         let mut by_config = home.command(&["health", "--config", "h.toml"]);
@@ -306,7 +308,7 @@ fn health_says_whether_a_server_is_alive_and_ready() {
     let nothing = format!("127.0.0.1:{}", free_port());
     run(home.command(&["health", "--admin", &nothing]))
         .assert_error(1, &["cannot be reached", "is the server running there?"]);
-    // The public listener has no such path.
+    // The public listener has no `/livez`.
     let public = server.address.to_string();
     run(home.command(&["health", "--admin", &public]))
         .assert_error(1, &["/livez: answered 404", "is this the admin listener"]);

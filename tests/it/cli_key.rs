@@ -26,7 +26,7 @@ fn the_first_key_signs_at_once_and_the_next_one_is_published_first() {
     let second = generate(&home);
     assert_ne!(first["kid"], second["kid"]);
     let seconds = |key: &Value, name: &str| key[name].as_u64().unwrap();
-    // Twice the key set's max-age: one cache may have filled another.
+    // Twice the key set's max-age of 300 s, because one cache may have been filled from another.
     assert_eq!(seconds(&second, "signs_from"), seconds(&second, "published_at") + 600);
 
     for key in list(&home) {
@@ -139,7 +139,7 @@ fn times_of_keys_are_printed_and_read_as_rfc_3339_too() {
         json!({ "published_at": "2026-09-21T14:13:20Z", "signs_from": "2026-09-21T14:23:20Z" });
     assert_eq!(first["dates"], dates);
 
-    // A time that RFC 3339 cannot express is left out.
+    // A time that RFC 3339 cannot express is left out of `dates`.
     home.write_key(name, &format!("Published-At: 5\nSigns-From: {}\n{pem}", u64::MAX));
     assert_eq!(list(&home)[0]["dates"], json!({ "published_at": "1970-01-01T00:00:05Z" }));
     home.write_key(name, pem);

@@ -12,7 +12,8 @@ use crate::support::command::run;
 use crate::support::home::{hash_of, secret_of};
 use crate::support::{Home, Program};
 
-/// Runs the command with a pipe as standard output whose reader is closed.
+/// Runs the command with a standard output whose reader is closed. Returns the exit code and the
+/// text on standard error.
 fn with_closed_pipe(command: &mut Command) -> (Option<i32>, String) {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -103,7 +104,7 @@ fn a_command_that_cannot_print_its_result_changes_nothing_or_says_what_it_did() 
     }
 }
 
-/// A pseudo-terminal: the user's end and the program's end.
+/// Opens a pseudo-terminal. Returns the user's end and the program's end.
 fn terminal() -> (File, File) {
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&person).unwrap();
@@ -146,7 +147,7 @@ fn a_secret_is_read_from_a_terminal_without_echo() {
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         stderr.read_exact(&mut asked).unwrap();
         assert_eq!(String::from_utf8(asked).unwrap(), prompt);
-        // Other programs of the terminal see its modes.
+        // The command has turned echo off in the terminal's modes.
         assert!(!modes().contains(rustix::termios::LocalModes::ECHO));
         person.write_all(format!("{secret}\n").as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
@@ -157,7 +158,7 @@ fn a_secret_is_read_from_a_terminal_without_echo() {
             !said.contains(&secret) && !String::from_utf8_lossy(&output.stdout).contains(&secret)
         );
         assert_eq!(modes(), before, "the terminal is as it was");
-        // If the terminal had echoed the secret, it would be in front of this.
+        // If the terminal had echoed the secret, the secret would be in front of this line.
         (&program).write_all(b"end\n").unwrap();
         let mut shown = String::new();
         BufReader::new(person).read_line(&mut shown).unwrap();
@@ -175,7 +176,7 @@ fn no_color_turns_colors_off() {
     for arguments in [
         &["--help"][..],
         &["serve", "--nonsense"],
-        // This one fails only after the log is set up.
+        // This command starts a server, which writes a colored log.
         &[
             "serve",
             "--log-format",
@@ -199,7 +200,7 @@ fn no_color_turns_colors_off() {
                 .unwrap();
             drop(command);
             let mut lines = BufReader::new(person).lines().map_while(Result::ok);
-            // A server keeps running after its first line.
+            // A server does not end by itself, so only its first line is read.
             let first: Vec<_> = lines.by_ref().take(1).collect();
             let _ = child.kill();
             child.wait().unwrap();

@@ -75,6 +75,6 @@ fn errors_do_not_contain_the_secret() {
     wrong.assert_error(1, &["refused with 400 invalid_client"]);
     assert!(!wrong.stderr.contains("hunter2"), "{}", wrong.stderr);
     ask(&server.home, &url, &[], "").assert_error(1, &["the secret is empty"]);
-    // A secret is never taken from an argument.
+    // `--client-secret` does not exist: a secret is never taken from an argument.
     ask(&server.home, &url, &["--client-secret", "x"], "").assert_error(2, &["--client-secret"]);
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::command::{Ended, run, run_with_input};
 use crate::support::{Home, Signer};
 
-/// Flags for every field but `secrets`, each with the field and the value that it writes.
+/// Returns flags for every field but `secrets`, each with its field and the value it writes.
 fn fields(jwks: &Value) -> Vec<(Vec<&'static str>, &'static str, Value)> {
     let (dn, san) = ("CN=a,O=b", "a.example");
     vec![
@@ -59,7 +59,7 @@ fn client(home: &Home, arguments: &[&str]) -> Ended {
     run(home.command(&["client"]).args(arguments))
 }
 
-/// The client's entry in the file.
+/// Returns the entry of the client `id` in the registry file.
 fn entry(home: &Home, id: &str) -> Value {
     let text = fs::read_to_string(home.clients()).unwrap();
     let registry: Value = serde_json::from_str(&text).unwrap();
@@ -84,7 +84,7 @@ fn add_and_update_set_every_field() {
         assert_eq!(updated.code, Some(0), "{flags:?}: {updated:?}");
         assert_eq!(entry(&home, "u")[field], expected, "update {flags:?}");
         assert_eq!(entry(&home, "u")["secrets"], secrets);
-        // With `--unset` the default applies again.
+        // `--unset` removes the field, so its default applies again.
         client(&home, &["update", "--id", "u", "--unset", field]);
         assert!(entry(&home, "u").get(field).is_none(), "{field}");
         names.insert(field);
@@ -140,7 +140,7 @@ fn an_update_changes_no_other_byte() {
         client(&home, &[&["update", "--id", "a"], arguments].concat())
             .assert_error(2, &["error: "]);
     }
-    // A field that was valid before but does not go with the new one.
+    // `token_reuse` was valid before, but is longer than the new lifetime.
     client(&home, &["update", "--id", "a", "--token-reuse", "100"]);
     client(&home, &["update", "--id", "a", "--lifetime", "50"])
         .assert_error(1, &["grantd: clients.json: token_reuse: must be a number of seconds"]);

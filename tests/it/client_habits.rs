@@ -9,7 +9,7 @@ use crate::support::{
     demo_with, form, request_of, wait_until,
 };
 
-/// Charset labels that agree with UTF-8 on ASCII.
+/// Charset labels that are accepted for ASCII text, which has the same bytes in UTF-8.
 const ASCII_LABELS: [&str; 6] =
     ["ISO-8859-1", "iso-8859-1", "\"windows-1252\"", "US-ASCII", "latin1", "cp1252"];
 const OTHER_LABELS: [&str; 5] = ["utf-16", "utf-7", "iso-8859-15", "shift_jis", "\"\""];
@@ -53,7 +53,7 @@ fn a_charset_that_includes_ascii_is_accepted_for_ascii() {
         let json = format!("application/json; charset={label}");
         let answer = server.ask(&vision(&json, vision_body(USER.1, "all")));
         assert_eq!(answer.status, 200, "{label}: {}", answer.text());
-        // With the scope in the query, in the path, and in the body.
+        // The scope is in the query, in the path or (below the loop) in the body.
         for target in [format!("{FIRSTVISION}?scope=all"), format!("{FIRSTVISION}/all")] {
             assert_eq!(server.ask(&firstvision(&target, &json)).status, 200, "{label}");
         }
@@ -85,7 +85,8 @@ fn another_charset_is_refused() {
     }
 }
 
-/// Under such a label, text beyond ASCII would be ambiguous.
+/// Text beyond ASCII is ambiguous if its label is one of [`ASCII_LABELS`]: its bytes may be in that
+/// charset or in UTF-8.
 #[test]
 fn text_beyond_ascii_under_such_a_charset_is_refused() {
     let server = Program::start(sibling::home(), &[]);
@@ -122,7 +123,7 @@ fn text_beyond_ascii_under_such_a_charset_is_refused() {
     }
 }
 
-/// The demo client's form, with one part that has these header lines and this value.
+/// Returns the demo client's multipart form with another part of these headers and this value.
 fn with_part(headers: &str, value: &[u8]) -> Request {
     let mut body = b"--X\r\n".to_vec();
     for (name, value) in DEMO {
@@ -258,7 +259,7 @@ fn extra_spaces_in_a_scope_are_ignored() {
             assert_eq!(granted(&server.ask(&request)), "all edit", "{scope:?}");
         }
     }
-    // A value of spaces counts as empty, so the default applies.
+    // A scope that consists of spaces counts as empty, so the default scope applies.
     for encoding in ENCODINGS {
         let answer = server.ask(&Request::token(encoding, &demo_with(&[("scope", "  ")])));
         assert_eq!(answer.json()["scope"], "external-api", "{}", answer.text());
@@ -321,7 +322,7 @@ fn a_path_that_is_not_found_is_answered_with_the_token_paths() {
     }
 }
 
-/// Whole requests, one for each encoding and dialect.
+/// Complete requests: one for each encoding and dialect, and one for the metadata.
 fn whole_requests() -> Vec<Request> {
     let mut requests: Vec<_> = ENCODINGS.map(|encoding| Request::token(encoding, &DEMO)).into();
     requests.extend([
@@ -340,7 +341,7 @@ fn a_client_that_half_closes_its_connection_gets_its_answer() {
         let kinds =
             [Some(request.to_bytes()), (!request.body_bytes().is_empty()).then_some(chunked)];
         for bytes in kinds.into_iter().flatten() {
-            // The end of the stream may arrive with the request or while it is served.
+            // Repeated, because the end of the stream may arrive with or after the request.
             for _ in 0..20 {
                 let mut connection = Connection::open(server.address);
                 connection.send(&bytes);
@@ -351,7 +352,7 @@ fn a_client_that_half_closes_its_connection_gets_its_answer() {
             }
         }
     }
-    // With pipelined requests, each one is answered.
+    // Each of several pipelined requests is answered.
     let one = Request::token(Encoding::Urlencoded, &DEMO).to_bytes();
     let mut connection = Connection::open(server.address);
     connection.send(&one.repeat(3));
@@ -362,7 +363,7 @@ fn a_client_that_half_closes_its_connection_gets_its_answer() {
     connection.assert_closes();
 }
 
-/// One hash takes about a second, and one thread computes all of them.
+/// A bcrypt hash that takes about a second to compute.
 const SLOW: &str = "$2b$14$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
 
 #[test]
@@ -379,10 +380,10 @@ fn a_reset_connection_loses_its_place_in_the_hash_queue() {
     let [mut first, mut second] = [(); 2].map(|()| Connection::open(server.address));
     first.send(&ask("first"));
     second.send(&ask("second"));
-    // One is being computed, the other waits.
+    // The hash for one request is being computed, the other request waits.
     wait_until(|| waiting() == 1 && waiting() == 1);
     for (place, id) in ["left", "ended"].into_iter().enumerate() {
-        // The answer to the first of two requests stays unread, so the close is a reset.
+        // The first of two answers stays unread, so closing the connection resets it.
         let mut connection = Connection::open(server.address);
         let keys = Request::get("/.well-known/jwks.json").to_bytes();
         connection.send(&[keys, ask(id)].concat());
@@ -426,13 +427,13 @@ fn a_refusal_before_the_body_announces_the_close() {
         assert_eq!(answer.header("connection"), Some("close"), "{}", answer.text());
         connection.assert_closes();
     }
-    // A body that has arrived does not close the connection.
+    // After a body that has arrived, the refusal leaves the connection open.
     let mut connection = Connection::open(server.address);
     for _ in 0..2 {
         let answer = connection.ask(&demo.clone().with_target("/oauth/token"));
         assert_eq!((answer.status, answer.header("connection")), (404, None));
     }
-    // A body that is too long to be discarded does, and the answer says so.
+    // If a body is too long to be discarded, the refusal announces that the connection closes.
     let mut connection = Connection::open(server.address);
     let long = demo.with_target("/oauth/token").body(vec![b'x'; 3 << 20]);
     connection.send_if_open(&long.to_bytes());

@@ -1,5 +1,5 @@
-//! One core behind three services and four encodings: a request that is valid in all of them gets
-//! the same decision in all of them.
+//! The three services and their four encodings share the same rules: a request that is valid in all
+//! of them gets the same decision from all of them.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -45,7 +45,7 @@ fn token_requests() -> impl Strategy<Value = TokenRequest> {
 }
 
 impl TokenRequest {
-    /// The same request to every service, in every encoding.
+    /// Returns the request as each service expects it, in every encoding.
     fn requests(&self) -> Vec<Request> {
         let Self { client, secret, scope } = self;
         let form = [
@@ -94,7 +94,7 @@ fn every_service_makes_the_same_decision() {
             Ok(())
         })
         .unwrap();
-    // A server that refuses everything would satisfy the property, too.
+    // A server that refuses every request would pass the comparison above, too.
     assert!((20..180).contains(&issued.get()), "{} of 200 were issued", issued.get());
 }
 
@@ -120,7 +120,7 @@ fn routes_from_the_configuration_serve_their_dialect() {
     let in_path = wanted.requests()[3].clone().with_target("/api/get/all");
     assert_eq!(program.ask(&in_path).status, 200);
 
-    // Errors there are in the same dialect, and name the path that was requested.
+    // Errors on a configured route are in the route's dialect and name the requested path.
     let error = program.ask(&Request::get("/api/vision")).json();
     assert_eq!(
         (&error[0]["errorCode"], &error[0]["instance"]),
@@ -131,7 +131,8 @@ fn routes_from_the_configuration_serve_their_dialect() {
     program.ask(&Request::get("/api/connect/token")).assert_refused(405, "invalid_request");
 }
 
-/// Two requests a day over all services together; only authenticated requests are counted.
+/// The client may make two requests a day over all services together. Requests that fail to
+/// authenticate are not counted.
 #[test]
 fn a_client_has_one_budget_for_every_service() {
     let library = Library::start(home(), "https://auth.example", NOW);
@@ -151,7 +152,7 @@ fn a_client_has_one_budget_for_every_service() {
     for answer in &answers {
         assert_eq!(answer.status, 429, "{}", answer.text());
         let wait: u32 = answer.header("retry-after").expect("a time").parse().unwrap();
-        // One of the two units comes back after half a day.
+        // One of the two units is refilled after half a day (43,200 s).
         assert!((40_000..=43_201).contains(&wait), "{wait}");
     }
     assert_eq!(answers[0].json()["error"], "invalid_request");

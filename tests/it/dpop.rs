@@ -69,7 +69,7 @@ fn a_token_is_bound_to_the_key_of_the_proof() {
                 assert_eq!(token.header["typ"], "at+jwt");
                 assert_eq!(answer.header("dpop-nonce"), None);
 
-                // Sent as a plain bearer token it is refused.
+                // The DPoP-bound token is refused if it is sent as a bearer token.
                 let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
                 let validate = Request::get("/connect/validate").header("Authorization", bearer);
                 assert_eq!(validate.send(library.address).status, 401);
@@ -88,7 +88,7 @@ fn a_proof_is_required_where_registered_and_optional_elsewhere() {
         assert_eq!(without.json()["token_type"], "Bearer");
         assert_eq!(Token::verified(&without, library.address).claims.get("cnf"), None);
     }
-    // Services that know bearer tokens only issue none to this client.
+    // Services that issue only bearer tokens refuse a client that must use DPoP.
     let secret = secret_of("must");
     let body = json!({
         "grant_type": "client_credentials", "scope": "read",
@@ -210,7 +210,7 @@ fn a_proof_names_the_url_that_was_called() {
         for called in paths {
             for proven in paths {
                 let url = format!("https://auth.example/tenant{proven}");
-                // With the issuer's path in front it is the same URL.
+                // The target with the issuer's path (`/tenant`) in front is the same URL.
                 for target in [called.to_owned(), format!("/tenant{called}")] {
                     let claims = changed(claims(now()), &json!({ "htu": url }));
                     let proof = signer.sign(&header(&signer), &claims);
@@ -240,7 +240,7 @@ fn of_concurrent_uses_of_a_proof_one_is_accepted() {
     let library = library();
     let signer = Signer::eddsa();
     let good = proof(&signer, NOW);
-    // A request that fails to authenticate does not use the proof up.
+    // A request that fails to authenticate does not use up its proof.
     let wrong = Request::token(Encoding::Urlencoded, &request_of("may", "wrong", &[]));
     let wrong = wrong.header("DPoP", good.as_str()).send(library.address);
     wrong.assert_refused(400, "invalid_client");
@@ -265,7 +265,7 @@ fn of_concurrent_uses_of_a_proof_one_is_accepted() {
         library.clock.set(at);
         ask(&library, "may", &good).assert_refused(400, "invalid_dpop_proof");
     }
-    // Proof ids are separate for each key.
+    // A proof id (`jti`) may be used once with each key.
     library.clock.set(NOW);
     let same = changed(claims(NOW), &json!({ "jti": "same" }));
     let [one, two] = [Signer::es256(), Signer::es256()].map(|s| s.sign(&header(&s), &same));
@@ -339,13 +339,12 @@ fn a_nonce_is_required_issued_and_accepted_for_a_while() {
             let answer = ask(&with(nonce));
             answer.assert_refused(400, "use_dpop_nonce");
             let nonce = told(&answer).expect("a nonce");
-            // The proof that was refused for its nonce was not used up; a new one with the nonce is
-            // accepted.
+            // A proof with the nonce from the answer is accepted.
             let answer = ask(&with(json!(nonce)));
             assert_eq!(answer.status, 200, "{}", answer.text());
             assert!(told(&answer).is_some());
         }
-        // Any other fault of the proof is reported first.
+        // A proof with another fault is refused for that fault and gets no nonce.
         let answer = ask("a.b.c");
         answer.assert_refused(400, "invalid_dpop_proof");
         assert_eq!(told(&answer), None);

@@ -35,7 +35,7 @@ fn without_file_descriptors_open_connections_are_served_and_later_new_ones() {
     for _ in 0..20 {
         assert_eq!(known.ask(&request).status, 200);
     }
-    // The last of the waiting connections is served as well.
+    // The last of the waiting connections is served once the others are closed.
     let mut last = crowd.pop().unwrap();
     drop(crowd);
     assert_eq!(last.ask(&request).status, 200);
@@ -108,7 +108,7 @@ fn a_clock_step_makes_no_token_that_expires_before_its_iat() {
     }
 }
 
-/// A body that panics when it is read, as a bug in another HTTP server might.
+/// A request body that panics when it is read, as a bug in another HTTP server might.
 struct Panics;
 
 impl Body for Panics {

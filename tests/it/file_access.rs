@@ -14,8 +14,9 @@ use crate::support::program::as_user;
 use crate::support::registry::registry;
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, Token, wait_until};
 
-/// The service's user, and another user without any rights to its files.
+/// The id of the service's user.
 const SERVICE: u32 = 64_001;
+/// The id of another user, who has no rights to the service's files.
 const OTHER: u32 = 64_002;
 
 /// A home in which the service's user owns everything.
@@ -33,7 +34,7 @@ fn give(path: &Path, user: u32) {
     }
 }
 
-/// Owner, group and permissions.
+/// Returns the owner's id, the group's id and the permission bits of `path`.
 fn access(path: &Path) -> (u32, u32, u32) {
     let metadata = fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     (metadata.uid(), metadata.gid(), metadata.permissions().mode() & 0o777)
@@ -46,7 +47,8 @@ fn ids(home: &Home) -> Vec<String> {
     clients.map(|client| client["client_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Adds clients under all of these names of one registry at once, and asserts that none is lost.
+/// Adds clients to one registry through all of these paths concurrently. Asserts that every client
+/// is in the registry at the end.
 #[track_caller]
 fn add_by_names(home: &Home, names: &[&str]) {
     const EACH: usize = 20;
@@ -143,10 +145,10 @@ fn a_world_writable_registry_is_refused() {
             run(home.command(arguments)).assert_error(1, &says);
         }
     }
-    // Group write is accepted.
+    // A registry that its group can write is accepted.
     set_mode(&home.clients(), 0o664);
     run(home.command(&["check"])).assert_fine();
-    // A file that the registry names counts as a part of it.
+    // A key file that the registry names is checked as the registry is.
     let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     home.write("jwks.json", keys);
     let client = json!({ "client_id": "signer", "auth_methods": ["private_key_jwt"],
@@ -187,7 +189,7 @@ fn a_lock_has_the_access_of_the_file_that_it_guards() {
     run(home.command(&["key", "generate"])).assert_fine();
     let (owner, group, mode) = access(&home.keys().join(".lock"));
     assert_eq!((owner, group, mode & 0o007), (SERVICE, SERVICE, 0));
-    // The lock of the ledger, which the server makes.
+    // The server itself makes the lock file of the revocations.
     let server = Program::start_as(SERVICE, home, &[]);
     let (owner, _, mode) = access(&server.home.path("state/revocations.lock"));
     assert_eq!((owner, mode & 0o007), (SERVICE, 0));
@@ -196,7 +198,7 @@ fn a_lock_has_the_access_of_the_file_that_it_guards() {
 #[test]
 fn another_user_cannot_take_a_lock() {
     let home = home_of_the_service();
-    // So that the other user can reach the lock; these are also the modes that older versions left.
+    // With these modes the other user can reach the lock file. Older versions left the same modes.
     set_mode(&home.path(""), 0o755);
     set_mode(&home.clients(), 0o644);
     let lock = home.write("clients.json.lock", "");
@@ -237,12 +239,13 @@ fn a_replaced_lock_neither_blocks_nor_admits_two_commands() {
     home.write("clients.json", "{\"clients\":[]}");
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // An older version's mode is set again and again; each command corrects it.
+        // This thread keeps setting the mode that an older version gave the lock file; each command
+        // corrects the mode.
         let loosen = scope.spawn(|| {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let lock = home.path("clients.json.lock");
                 if lock.exists() {
-                    // The lock may be replaced at this moment.
+                    // This fails if a command replaces the lock file at the same moment.
                     let _ = fs::set_permissions(&lock, fs::Permissions::from_mode(0o644));
                 }
                 std::thread::yield_now();
@@ -276,7 +279,7 @@ fn files_made_by_root_belong_to_the_services_user() {
         }
     }
     assert!(looked_at >= 10, "{looked_at}");
-    // The service can use them.
+    // The service's user can use the files that root made.
     home.write("clients.json", &registry());
     let server = Program::start_as(SERVICE, home, &[]);
     for encoding in ENCODINGS {
@@ -294,7 +297,7 @@ fn server_and_check_name_a_key_that_the_service_cannot_read() {
     let made = run(home.command(&["key", "generate"]));
     let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
     let name = format!("keys/{}.pem", made["kid"].as_str().unwrap());
-    // The owner after a copy by root.
+    // A file that root has copied belongs to root.
     chown(home.path(&name), Some(0), Some(0)).unwrap();
     let readiness = || Request::get("/readyz").send(server.admin);
     let says = format!("degraded: {name}: cannot be read: Permission denied");
@@ -340,7 +343,8 @@ fn check_names_every_file_that_the_service_cannot_access() {
         set_mode(&home.path(file), mode);
         chown(home.path(file), Some(0), Some(0)).unwrap();
         check().assert_error(1, &[&format!("grantd: {file}: cannot be ")]);
-        // The group may read these; the others are for their owner only.
+        // Root may own these files if the service's group can read them. The service's user must
+        // own the other files.
         if ["grantd.toml", "clients.json", &*key].contains(&file) {
             chown(home.path(file), Some(0), Some(SERVICE)).unwrap();
             set_mode(&home.path(file), 0o640);
@@ -348,7 +352,7 @@ fn check_names_every_file_that_the_service_cannot_access() {
         }
         give(&home.path(file), SERVICE);
     }
-    // Without root, the check can test its own access only.
+    // Without root, `check` can test only the access of its own user.
     let as_service = as_user(SERVICE, home.command(&["check", "--config", "grantd.toml"]));
     run(as_service).assert_fine();
 }

@@ -113,7 +113,7 @@ fn a_mode_set_by_a_mount_is_refused_with_the_remedy() {
     let says = ["chmod 600", "defaultMode: 0440", "fsGroup"];
     run(home.command(&["check"])).assert_error(1, &says);
     run(home.command(&["key", "import", &format!("keys/{name}")])).assert_error(1, &says);
-    // The mode that the advice results in is accepted.
+    // The mode that the error advises (0440) is accepted.
     set_mode(&home.keys().join(name), 0o440);
     run(home.command(&["check"])).assert_fine();
 }
@@ -144,7 +144,7 @@ fn errors_of_the_operating_system_come_with_advice() {
         .assert_error(1, &[says]);
 }
 
-/// A mount of its own, as Docker makes for a single file.
+/// The registry is a mount point, as Docker makes it for a single file.
 #[test]
 fn a_registry_that_is_a_mount_point_is_refused_for_edits() {
     let home = Home::new();
@@ -165,7 +165,7 @@ fn a_registry_that_is_a_mount_point_is_refused_for_edits() {
         &["client", "disable", "--id", "demo-client"][..],
         &["client", "update", "--id", "demo-client", "--lifetime", "15m"],
         &["client", "remove", "--id", "demo-client"],
-        // A secret that did not come into force is not printed.
+        // These commands print no new secret, because the secret did not come into force.
         &["client", "add", "--id", "new", "--scope", "read"],
         &["client", "rotate-secret", "--id", "demo-client"],
     ] {

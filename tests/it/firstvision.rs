@@ -7,13 +7,13 @@ use crate::support::{Connection, Library, Program, Request, Response, Token};
 
 const PATH: &str = "/v1/getAccessToken";
 
-/// The payload of the document, byte for byte: the key has no quotes.
+/// The payload in the service's document, byte for byte. It is not JSON: the key has no quotes.
 const DOCUMENTED_PAYLOAD: &str = r#"{scope: ["firstvision.accountmanagement.read"]}"#;
 
 const SCOPE: &str = "firstvision.accountmanagement.read";
 const INVALID: &str = "Invalid client credentials or scope";
 
-/// A request as the documented client sends it, without a scope.
+/// Returns a request as in the service's document, but without a scope.
 fn get(target: &str) -> Request {
     let (user, secret) = USER;
     Request::get(target)
@@ -42,7 +42,7 @@ fn the_documented_request_gets_the_documented_answer() {
     let names: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["access_token", "expires_in", "token_type"]);
     assert_eq!(answer["token_type"], "Bearer");
-    // The expiry as a Unix time, not the seconds until then.
+    // `expires_in` is the expiry as a Unix time, not the remaining seconds.
     assert_eq!(answer["expires_in"], json!(1_750_392_000));
     assert_eq!(token.claims["exp"], answer["expires_in"]);
     assert_eq!(token.header_text, r#"{"alg":"RS256"}"#);
@@ -83,7 +83,7 @@ fn the_scope_may_be_in_the_query_the_path_or_the_body() {
         let token = Token::verified(&response, program.address);
         assert_eq!(token.claims["scope"], scope);
     }
-    // The scope in two places is refused, even if they agree.
+    // A scope in two places is refused, even if both are the same.
     for request in [
         get(&format!("{PATH}/all?scope=all")),
         get(&format!("{PATH}/all")).body(r#"{"scope": ["all"]}"#),
@@ -92,7 +92,7 @@ fn the_scope_may_be_in_the_query_the_path_or_the_body() {
     ] {
         assert_error(&program.ask(&request), 400, "AGT400BR", "Payload is not valid");
     }
-    // Without a scope the default applies, and this client has none.
+    // Without a scope the default scope applies, but this client has no default scope.
     assert_error(&program.ask(&get(PATH)), 401, "AGT401UA", INVALID);
     let demo = Request::get(PATH)
         .header("Content-Type", "application/json")

@@ -1,12 +1,13 @@
-//! Bytes that one program reads as one message and another as two (request smuggling). Each request
-//! gets one answer.
+//! Request smuggling: bytes that one program reads as one message and another program as two. The
+//! server answers such bytes with one answer.
 
 use crate::support::http::{count_answers, exchange, exchange_cut_off, find};
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, TOKEN, demo_without, form,
 };
 
-/// The demo client's request with these header lines and this body, with no framing of its own.
+/// Returns the demo client's request with these header lines and this body. No `Content-Length` or
+/// `Transfer-Encoding` is added.
 fn raw(headers: &str, body: &str) -> Vec<u8> {
     let content_type = Encoding::Urlencoded.content_type();
     format!(
@@ -27,7 +28,8 @@ fn length() -> String {
     format!("Content-Length: {}\r\n", demo().len())
 }
 
-/// Sends each payload to a new server and asserts one refusal, then the end of the connection.
+/// Sends each payload on a new connection. Asserts that the server answers with one refusal and
+/// closes the connection.
 #[track_caller]
 fn assert_refused(status: u16, payloads: &[Vec<u8>]) {
     let server = Program::start(Home::new(), &[]);
@@ -76,7 +78,7 @@ fn lengths_that_differ_or_are_no_numbers_are_refused() {
     .map(|headers| raw(headers, &demo()))
     .collect();
     assert_refused(400, &payloads);
-    // A number, but larger than any body can be.
+    // The length is a valid number, but larger than any body can be.
     assert_refused(431, &[raw("Content-Length: 18446744073709551615\r\n", &demo())]);
 }
 
@@ -205,7 +207,7 @@ fn absolute_form_is_accepted() {
         assert_eq!((answer.status, &answer.json()["expires_in"]), (200, &3600.into()));
         let answer = server.ask(&request.clone().with_target("http://other.example/nothing"));
         answer.assert_refused(404, "invalid_request");
-        // Two Host fields are refused in absolute form, too.
+        // Two `Host` fields are refused even if the target is in absolute form.
         let answer =
             server.ask(&request.with_target(&format!("http://a{TOKEN}")).header("Host", "a"));
         answer.assert_refused(400, "invalid_request");
@@ -276,7 +278,7 @@ fn bytes_after_a_refused_message_are_discarded() {
     assert_eq!(server.issued(), 0);
 }
 
-/// A body that `/connect/validate` does not read is not taken for a request.
+/// A body that `/connect/validate` does not read is not parsed as the next request.
 #[test]
 fn an_unread_body_is_not_a_request() {
     let server = Program::start(Home::new(), &[]);
@@ -305,7 +307,8 @@ fn an_unread_body_is_not_a_request() {
     assert_eq!(server.issued(), 0);
 }
 
-/// Nor is one that arrives after the answer, even if it looks like the head of a request.
+/// A body that arrives after the answer is not parsed as a request, even if it looks like the head
+/// of a request.
 #[test]
 fn a_body_after_the_answer_is_not_a_request() {
     let server = Program::start(Home::new(), &[]);
@@ -328,7 +331,7 @@ fn a_body_after_the_answer_is_not_a_request() {
             }
         }
     }
-    // Other routes discard a body, but not more than a mebibyte.
+    // Other routes read and discard a body, but at most a mebibyte of it.
     for (method, path) in [("POST", "/nothing"), ("PUT", TOKEN), ("POST", TOKEN)] {
         let mut connection = Connection::open(server.address);
         let head =

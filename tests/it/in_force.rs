@@ -1,4 +1,4 @@
-//! `grantd client … --admin A`: the command ends when the running server has the change.
+//! `grantd client … --admin ADDRESS`: the command waits until the change is in force in the server.
 
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ fn a_change_that_is_written_but_not_in_force_is_an_error() {
         for (arguments, admin) in [
             (&["disable", "--id", "reuser"][..], &*admin),
             (&["remove", "--id", "timed"], &*admin),
-            // The public listener instead of the admin listener: it knows no client.
+            // The address of the public listener, which gives no information about clients.
             (&["remove", "--id", "percent"], &*public),
             (&["expire-secret", "--id", "no-scope", "--label", "a"], &*admin),
             (&["rotate-secret", "--id", "post-only"], &*admin),
@@ -70,7 +70,7 @@ fn a_change_that_is_written_but_not_in_force_is_an_error() {
                 assert_eq!(ended.code, Some(1), "{ended:?}");
                 let says = format!("grantd: written, not in force: client {}: ", arguments[2]);
                 assert!(ended.stderr.contains(&says), "{ended:?}");
-                // A new secret is printed nevertheless.
+                // Only the new secret is printed, although the change is not in force.
                 assert_eq!(ended.stdout.contains("client_secret"), arguments[0] == "rotate-secret");
             });
         }

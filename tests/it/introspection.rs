@@ -1,4 +1,4 @@
-//! `POST /connect/introspect` (RFC 7662): which client learns what about which token.
+//! `POST /connect/introspect` (RFC 7662): the answers, and the clients that may get them.
 
 use serde_json::{Value, json};
 
@@ -119,7 +119,7 @@ fn the_answer_is_the_same_for_every_fault_of_a_token() {
         format!("{signed}.{}", signature.replacen(|c: char| c.is_ascii_lowercase(), "A", 1)),
         format!("{good}."),
         format!("{good}A"),
-        // HMAC with the public key as its secret, and no signature at all (RFC 8725, section 2.1).
+        // The algorithm is changed to `none` or to HS256 (RFC 8725, section 2.1).
         format!("eyJhbGciOiJub25lIn0.{payload}."),
         format!("eyJhbGciOiJIUzI1NiJ9.{payload}.AAAA"),
         sign(&claims(&json!({ "iss": "https://other.example" }))),
@@ -143,7 +143,7 @@ fn the_answer_is_the_same_for_every_fault_of_a_token() {
     assert!(is_active(library.address, "two-audiences", &later));
     assert_eq!(validate(library.address, &later).status, 204);
 
-    // Its signature verdict is cached by now.
+    // The signature verdict on `good` is cached by now; the token still expires.
     library.clock.set(NOW + 3599);
     assert!(is_active(library.address, "two-audiences", &good));
     library.clock.set(NOW + 3600);
@@ -171,7 +171,7 @@ fn tokens_issued_before_not_before_are_inactive() {
             assert_eq!(response.header("www-authenticate"), challenge);
         }
     }
-    // A token from before `not_before` is not reused.
+    // A token issued before `not_before` is not reused, but a later token is.
     let late = token_of(library.address, "cut-off");
     assert_eq!(token_of(library.address, "cut-off"), late);
 }

@@ -44,8 +44,8 @@ fn pem(value: &Value) -> String {
 fn rotate_now_writes_a_new_key_and_removes_all_others() {
     let home = Home::new();
     let waiting = one(&key(&home, &["rotate"]));
-    // A file that is readable by everyone may be how the key leaked, so its mode is no reason to
-    // refuse.
+    // The key may have leaked because everyone can read its file, so the command removes such a
+    // file instead of refusing it.
     home.write_key("open.pem", &signing_key().1);
     set_mode(&home.keys().join("open.pem"), 0o644);
     home.write_key("broken.pem", "text");
@@ -144,13 +144,13 @@ fn a_running_server_signs_with_the_new_key_at_once_and_rejects_tokens_of_the_oth
         server.ask(&Request::get("/connect/validate").header("Authorization", bearer)).status
     };
     for answer in &old {
-        // Twice, because the second time the signature verdict is cached.
+        // The token is validated twice, because the second time its signature verdict is cached.
         assert_eq!([validate(&token(answer)), validate(&token(answer))], [204, 204]);
     }
 
     let admin = server.admin.to_string();
     let made = one(&key(&server.home, &["rotate", "--now", "--admin", &admin]));
-    // The command has waited for the reload, so the test need not.
+    // The command has waited for the reload, so the test need not wait.
     for request in [&request, &reuse] {
         let answer = server.ask(request);
         assert_eq!(Token::verified(&answer, server.address).header["kid"], made["kid"]);
@@ -175,7 +175,7 @@ fn the_new_key_signs_at_once_beside_a_kept_key() {
     let made = one(&key(&server.home, &arguments));
     let answer = server.ask(&Request::token(Encoding::Urlencoded, &DEMO));
     assert_eq!(Token::verified(&answer, server.address).header["kid"], made["kid"]);
-    // Tokens of the spared key are still valid.
+    // Tokens signed with the kept key are still valid.
     assert_eq!(Token::verified(&old, server.address).header["kid"], first_kid());
 }
 
@@ -224,7 +224,7 @@ fn a_clock_set_back_after_the_first_start_fails_no_request() {
     for now in [START - 1, START - 3600, START - 7 * 86_400, START, START - 3600] {
         assert_eq!(kid_at(now), first, "{now}");
     }
-    // A start on that clock finds the same key and makes no other.
+    // A server that starts while the clock is set back finds the same key and makes no new key.
     let server = server.restart("https://auth.example", START - 3600);
     let answer = Request::token(Encoding::Multipart, &DEMO).send(server.address);
     assert_eq!(Token::verified(&answer, server.address).header["kid"], first);
@@ -277,7 +277,7 @@ fn servers_started_concurrently_make_and_use_one_first_key() {
         }
         assert_eq!(Request::get("/readyz").send(server.admin).text(), "ok\n");
     }
-    // The one key signs from the start on.
+    // The key signs from the time at which the server made it.
     let text = fs::read_to_string(home.keys().join(&name)).unwrap();
     let from = text.lines().find_map(|line| line.strip_prefix("Signs-From: ")).unwrap();
     assert!(Clock::system().unix_seconds() >= from.parse().unwrap());

@@ -19,16 +19,17 @@ use crate::support::{
 
 const JWKS: &str = "/.well-known/jwks.json";
 
-/// Follows from the test registry and its settings: the longest token lifetime is two hours.
+/// The retention for the test registry, whose longest token lifetime is two hours, and the default
+/// max-age of the key set.
 const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 7200 };
-/// Seconds that a key stays published after it retires.
+/// Seconds for which a retired key stays published: the longest token lifetime plus the max-age.
 const KEPT_FOR: u64 = 7500;
 
 fn key(home: &Home, arguments: &[&str]) -> Ended {
     run(home.command(&[&["key"], arguments].concat()))
 }
 
-/// The output of a command: one object a line.
+/// Parses the output of a command, which has one JSON object on each line.
 #[track_caller]
 fn printed(ended: &Ended) -> Vec<Value> {
     ended.assert_fine().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -48,7 +49,7 @@ fn now() -> u64 {
     Clock::system().unix_seconds()
 }
 
-/// The `kid` of the key that every home has.
+/// The `kid` of the key that [`Home::new`] writes.
 fn first_kid() -> &'static str {
     signing_key().0.trim_end_matches(".pem")
 }
@@ -89,7 +90,8 @@ fn sorted<const N: usize>(kids: [&str; N]) -> Vec<String> {
     kids
 }
 
-/// Waits until the server has reloaded its changed files by itself.
+/// Waits until the log reports the reload of this generation, which the server makes without a
+/// signal. Returns the logged changes.
 fn reloaded(server: &Program, generation: u64) -> String {
     let line = server
         .log
@@ -182,7 +184,7 @@ fn a_running_server_publishes_both_keys_and_counts_fetches_of_each() {
     assert_eq!(server.ask(&known).status, 304);
     let other = "/.well-known/openid-configuration/jwks";
     assert_eq!(server.ask(&Request::get(other)).status, 200);
-    // Neither of these answers contains a key.
+    // These two answers contain no key, so they are not counted as fetches.
     assert_eq!(server.ask(&Request::new("POST", JWKS)).status, 405);
     assert_eq!(server.ask(&Request::get("/.well-known/openid-configuration")).status, 200);
     let first = find(&keys(), first_kid());
@@ -193,7 +195,7 @@ fn a_running_server_publishes_both_keys_and_counts_fetches_of_each() {
     let rotated = one(&key(&server.home, &["rotate"]));
     let second_kid = rotated["kid"].as_str().unwrap();
     assert_eq!(reloaded(&server, 2), format!("keys added: {second_kid}"));
-    // The count of the old key goes on; the new one has not been fetched yet.
+    // The old key keeps its number of fetches; the new key has not been fetched yet.
     let both = keys();
     let (first, second) = (find(&both, first_kid()), find(&both, second_kid));
     assert_eq!((&first["fetches"], &second["fetches"]), (&json!(3), &json!(0)));
@@ -204,7 +206,7 @@ fn a_running_server_publishes_both_keys_and_counts_fetches_of_each() {
     assert_eq!(kids(&server.ask(&Request::get(JWKS))), sorted([first_kid(), second_kid]));
     assert_eq!(server.ask(&known).status, 200, "it is another key set");
     let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO));
-    // This fetches the key set once more.
+    // `Token::verified` fetches the key set once more.
     assert_eq!(Token::verified(&token, server.address).header["kid"], first_kid());
 
     let fetches =
@@ -216,7 +218,7 @@ fn a_running_server_publishes_both_keys_and_counts_fetches_of_each() {
     assert!(age(second_kid, "published") < 600);
     assert!(age(first_kid(), "signing") > 1_760_000_000, "its file names no time");
 
-    // `key list --admin` shows these figures; without `--admin` it does not.
+    // `key list` shows the fetches of each key with `--admin` only.
     let admin = server.admin.to_string();
     let mut listed = printed(&key(&server.home, &["list", "--admin", &admin]));
     for line in &mut listed {

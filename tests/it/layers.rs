@@ -1,5 +1,5 @@
-//! Dependencies point one way: no module names one on a higher layer. The edges are read from the
-//! source.
+//! Dependencies point one way: no module uses a module on a higher layer. The test reads the
+//! dependencies from the source.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,15 +28,15 @@ const LAYERS: [(&str, u8); 19] = [
     ("tally", 0),
 ];
 
-/// The few edges within a layer; none of them makes a cycle.
+/// The allowed dependencies between modules of the same layer. They form no cycle.
 const SIDEWAYS: [(&str, &str); 4] =
     [("store", "issuer"), ("config", "fault"), ("telemetry", "clock"), ("telemetry", "config")];
 
-/// The rules, the parsers and the tokens are pure: they use only what is passed in.
+/// Modules that use only the values passed to them, and no name of [`IMPURE`].
 const PURE: [&str; 3] = ["form", "jose", "oauth"];
 const IMPURE: [&str; 6] = ["hyper", "tokio", "std::fs", "std::net", "SystemTime", "Instant"];
 
-/// Only these modules may name the HTTP library and the sockets.
+/// The only modules that may name `hyper` and `tokio`.
 const NETWORKED: [&str; 4] = ["cli", "http", "server", "signing"];
 
 #[test]
@@ -87,7 +87,7 @@ fn the_scanner_finds_planted_edges() {
     }
 }
 
-/// Each source file with the top-level module that it belongs to.
+/// Returns each source file: its top-level module, its path and its text.
 fn sources() -> Vec<(String, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -119,7 +119,7 @@ fn layer_of(module: &str) -> Option<u8> {
     LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 
-/// The forbidden edges in a file of `module`.
+/// Returns the forbidden dependencies in a file of `module`.
 fn faults_of(module: &str, text: &str) -> Vec<String> {
     let Some(layer) = layer_of(module) else {
         return vec![format!("{module} has no layer")];
@@ -142,8 +142,8 @@ fn faults_of(module: &str, text: &str) -> Vec<String> {
     faults
 }
 
-/// The code without comments and without modules that are compiled for tests only. rustfmt ends
-/// such a module with the first brace in the first column.
+/// Returns the code without comments and without test modules. A test module ends at the first line
+/// that is only `}`, because rustfmt indents everything inside the module.
 fn without_tests(text: &str) -> String {
     let mut code = String::new();
     let mut lines = text.lines().peekable();
@@ -160,7 +160,7 @@ fn without_tests(text: &str) -> String {
     code
 }
 
-/// The modules behind every `crate::`, in `use` lists too.
+/// Returns every top-level module that follows `crate::`, also in a `use` list.
 fn used_modules(code: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
     for (at, path) in code.match_indices("crate::") {
@@ -176,7 +176,7 @@ fn used_modules(code: &str) -> BTreeSet<String> {
     modules
 }
 
-/// The first name of each path in a list, up to the brace that closes it.
+/// Returns the first name of each path in a `use` list. `list` begins after the opening brace.
 fn first_names(list: &str) -> Vec<String> {
     let mut names = Vec::new();
     let (mut depth, mut begins) = (0, true);
@@ -205,7 +205,7 @@ fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Whether `name` stands in the code as a word of its own.
+/// Whether the code contains `name` as a whole word.
 fn names(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
         !code[..at].ends_with(is_name) && !code[at + name.len()..].starts_with(is_name)

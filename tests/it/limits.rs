@@ -1,4 +1,4 @@
-//! The limits on requests and connections; nothing is issued beyond them.
+//! The limits on requests and connections. No token is issued beyond a limit.
 
 use std::io::ErrorKind;
 use std::io::Write;
@@ -83,7 +83,7 @@ fn a_body_within_the_limit_gets_100_continue() {
 
 /// A request with `fields` header fields in all.
 fn with_fields(encoding: Encoding, fields: usize) -> Request {
-    // Host, Content-Type and Content-Length are among them.
+    // The request already has `Host`, `Content-Type` and `Content-Length`.
     let more = 0..fields - 3;
     more.fold(Request::token(encoding, &DEMO), |request, i| request.header(&format!("X-{i}"), "y"))
 }
@@ -105,7 +105,7 @@ fn there_are_at_most_64_header_fields() {
             assert_head_too_large(&server.ask(&with_fields(encoding, fields)));
         }
     }
-    // Far more than hyper parses, so no route is known and the answer is the default one.
+    // hyper does not parse 300 fields, so the route is unknown and the answer has no body.
     let mut connection = Connection::open(server.address);
     connection.send(&with_fields(Encoding::Urlencoded, 300).head());
     let answer = connection.read_answer();
@@ -126,7 +126,7 @@ fn the_head_has_at_most_16_kib() {
             &server.ask(&Request::token(encoding, &DEMO).with_target(&long_target)),
         );
     }
-    // Exactly as much as the server buffers, so that it leaves nothing unread.
+    // The head fills the server's read buffer exactly, so the server closes without unread bytes.
     let mut head = Request::token(Encoding::Urlencoded, &DEMO).open_head();
     head.extend(b"X-Long: ");
     head.resize(40 * 1024, b'y');
@@ -191,7 +191,8 @@ fn an_idle_connection_can_be_used_again_until_its_timeout() {
     for encoding in ENCODINGS {
         let answer = connection.ask(&Request::token(encoding, &DEMO));
         assert_eq!((answer.status, answer.header("connection")), (200, None));
-        // An idle connection may wait longer than a head may take.
+        // A connection that has sent part of a head times out after `header_seconds`; an idle
+        // connection may wait longer.
         let mut slow = Connection::open(server.address);
         slow.send(b"POST ");
         assert_eq!(slow.read_answer().status, 408);
@@ -217,7 +218,8 @@ fn a_client_that_does_not_read_its_answers_is_cut_off() {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_write_timeout(Some(GUARD)).unwrap();
     let requests = Request::get("/.well-known/jwks.json").to_bytes().repeat(100);
-    // Until every buffer on the way is full; then only a reset by the server ends this loop.
+    // Sends until every send and receive buffer is full. After that, only a reset by the server
+    // ends the loop.
     let error = loop {
         if let Err(error) = stream.write_all(&requests) {
             break error;
@@ -231,7 +233,7 @@ fn a_client_that_does_not_read_its_answers_is_cut_off() {
     assert_eq!(answer.status, 200);
 }
 
-/// If the listen backlog is full, the client's kernel retries only seconds later.
+/// If the listen backlog is full, the client's kernel repeats its attempt only seconds later.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_listen_backlog_holds_hundreds_of_connections() {
@@ -239,7 +241,7 @@ fn the_listen_backlog_holds_hundreds_of_connections() {
     let many = most.trim().parse::<usize>().unwrap().min(300);
     let server = Program::configured("");
     server.stop();
-    // The kernel completes these connections, however slow the machine is.
+    // The kernel completes these connections although the server is stopped.
     let mut waiting: Vec<_> = (0..many).map(|_| Connection::open(server.address)).collect();
     server.go_on();
     for connection in &mut waiting {
@@ -290,13 +292,13 @@ fn slow_bodies_in_every_place_are_shed_in_time() {
         .map(|_| {
             let mut connection = Connection::open(server.address);
             connection.send(&slow.head());
-            // From here on its place is taken by a request that waits for its body.
+            // From here on a request that waits for its body occupies the place of the connection.
             assert_eq!(connection.read_answer().status, 100);
             connection
         })
         .collect();
     for encoding in ENCODINGS {
-        // A client that follows `Retry-After`.
+        // A client that tries again after each refusal.
         let request = Request::token(encoding, &DEMO).header("Connection", "close").to_bytes();
         let started = Clock::instant();
         let answer = loop {

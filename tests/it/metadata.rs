@@ -145,7 +145,7 @@ fn the_key_set_holds_public_members_only() {
     assert_eq!(bytes("e"), [1, 0, 1]);
     assert_eq!(bytes("n").len(), 256);
     assert_ne!(bytes("n")[0], 0, "a leading zero");
-    // RFC 7638, section 3.
+    // The `kid` is the key's thumbprint (RFC 7638, section 3).
     let members = format!(r#"{{"e":{},"kty":"RSA","n":{}}}"#, key["e"], key["n"]);
     let thumbprint = URL_SAFE_NO_PAD.encode(digest(&SHA256, members.as_bytes()));
     assert_eq!(key["kid"], thumbprint);
@@ -183,7 +183,7 @@ fn head_answers_like_get_without_a_body() {
             assert_eq!(head.header(name), get.header(name), "{name}");
         }
         assert_public(&head);
-        // No body followed the head.
+        // The answer to HEAD had no body, so the next answer can be read.
         assert_eq!(connection.ask(&Request::get(path)).body, get.body);
     }
 }

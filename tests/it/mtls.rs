@@ -20,8 +20,8 @@ const RSA: &str = include_str!("certificates/rsa.pem");
 const ED25519: &str = include_str!("certificates/ed25519.pem");
 const P384: &str = include_str!("certificates/p384.pem");
 
-/// Every escape of RFC 4514, a multi-valued RDN, non-ASCII text, and an attribute type without a
-/// name.
+/// The subject of the certificate [`ODD`]. It has every escape of RFC 4514, a multi-valued RDN,
+/// non-ASCII text, and an attribute type without a name.
 const ODD_NAME: &str = r##"2.3.4=#0C07756E6B6E6F776E,emailAddress=ops@client.example,CN=\ padded\ ,OU=\#first+serialNumber=12345,O=Müller\, Söhne \+ Co. \<x\; y=z\> \\\"q\",DC=example,C=DE"##;
 const ODD_HASH: &str = "a1f0241c2a08977476f6ad7b1c97910b30e9d1182b443b0978ebf7a740bf44f3";
 
@@ -48,7 +48,7 @@ fn rsa_key() -> Value {
     })
 }
 
-/// One client for each way of authentication by certificate.
+/// Returns a home with a client for each way to authenticate by certificate.
 fn home(toml: &str) -> Home {
     let by_name = |id: &str, field: &str, value: &str| {
         client_without_secret(id, &json!({ "auth_methods": ["tls_client_auth"], field: value }))
@@ -115,7 +115,7 @@ fn program(toml: &str) -> Program {
     Program::start(home(toml), &["--config", "grantd.toml"])
 }
 
-/// Escaped as nginx writes `$ssl_client_escaped_cert`.
+/// Escapes a certificate as nginx does in `$ssl_client_escaped_cert`.
 fn escaped(pem: &str) -> String {
     percent_encode(pem.as_bytes()).replace('+', "%20")
 }
@@ -128,14 +128,16 @@ fn with(request: Request, pem: &str) -> Request {
     stated(request, "SUCCESS", pem)
 }
 
-/// A request with these certificate headers from the proxy.
+/// Adds the header fields of a proxy to `request`: its verdict on the certificate, and the
+/// certificate itself.
 fn stated(request: Request, verified: &str, pem: &str) -> Request {
     request.header("X-Client-Cert-Verify", verified).header("X-Client-Cert", escaped(pem))
 }
 
 /// nginx's verdict on a self-signed certificate that is in no CA file, with OpenSSL 3 and 1.1.
 const SELF_SIGNED: [&str; 2] = ["FAILED:self-signed certificate", "FAILED:self signed certificate"];
-/// Verdicts that must not be confused with those. The first two are about a forged leaf.
+/// Verdicts that must not be confused with [`SELF_SIGNED`]. The first two may be about a forged
+/// leaf certificate.
 const UNVERIFIED: [&str; 11] = [
     "FAILED:self-signed certificate in certificate chain",
     "FAILED:self signed certificate in certificate chain",
@@ -178,7 +180,7 @@ fn a_certificate_authenticates_by_its_registered_name_or_key() {
         ("keys", ED25519, true),
         ("keys", P384, false),
         ("other-key", ODD, false),
-        // A certificate is not a registered method of these clients.
+        // `secret` has another method, `off` is disabled, `unknown` is not registered.
         ("secret", ODD, false),
         ("off", ODD, false),
         ("unknown", ODD, false),
@@ -196,7 +198,7 @@ fn a_certificate_authenticates_by_its_registered_name_or_key() {
             }
         }
     }
-    // A certificate without `client_id` authenticates no client.
+    // A request with a certificate but without `client_id` authenticates no client.
     let no_client = [("grant_type", "client_credentials")];
     let answer = server.ask(&with(Request::token(Encoding::Urlencoded, &no_client), ODD));
     answer.assert_refused(400, "invalid_client");
@@ -256,7 +258,7 @@ fn only_one_readable_certificate_with_success_counts() {
     }
 }
 
-/// A certificate of an unknown authority counts by its registered key, and its name is ignored.
+/// A self-signed certificate authenticates by its registered key; the names in it are ignored.
 #[test]
 fn a_self_signed_certificate_authenticates_by_its_registered_key_only() {
     let server = program(TRUSTING);
@@ -295,7 +297,7 @@ fn a_self_signed_certificate_authenticates_by_its_registered_key_only() {
             }
         }
 
-        // The other endpoints with client authentication decide alike.
+        // Introspection and revocation make the same decisions as the token endpoint.
         let issued = server.ask(&with(request(encoding, "keys"), ODD)).json();
         let token = issued["access_token"].as_str().unwrap();
         for path in [INTROSPECT, REVOKE] {
@@ -351,7 +353,7 @@ fn a_token_is_bound_to_a_self_signed_certificate_whose_key_is_registered_for_it(
             assert!([400, 401].contains(&answer.status), "{}", answer.text());
         }
     }
-    // A key that is registered for assertions, or no key.
+    // The client `bound-by-jwt` has its key for assertions only; `bound-secret` has no key.
     for request in
         requests("bound-secret").into_iter().chain(requests("bound-by-jwt").into_iter().take(2))
     {
@@ -403,14 +405,14 @@ fn a_token_is_bound_to_the_certificate() {
             // RFC 8705, section 3: the token type is still Bearer.
             assert_eq!(answer.json()["token_type"], "Bearer");
 
-            // Without the certificate it is refused as a bearer token.
+            // Without the certificate, the bound token is refused as a bearer token.
             let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
             let validate = Request::get("/connect/validate").header("Authorization", bearer);
             assert_eq!(server.ask(&validate).status, 401);
         }
         server.ask(&by_secret).assert_refused(400, "invalid_request");
     }
-    // A reused token goes to the same certificate only.
+    // A token is reused only for a request with the same certificate.
     let own = request_of("bound-secret", &secret, &[]);
     let ask = |pem: &str| server.ask(&with(Request::token(Encoding::Urlencoded, &own), pem));
     let token = |answer: &Response| answer.json()["access_token"].as_str().unwrap().to_owned();

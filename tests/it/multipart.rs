@@ -36,7 +36,7 @@ fn assert_granted(answer: &Response) {
     assert_eq!(answer.json()["scope"], "external-api");
 }
 
-/// Sends the part before and after a form that would be granted.
+/// Asserts that a valid form is refused if this part is added before or after its parts.
 #[track_caller]
 fn assert_part_refused(part: &str) -> Vec<Response> {
     let bodies = [closed(&(part.to_owned() + &demo())), closed(&(demo() + part))];
@@ -76,14 +76,14 @@ fn a_name_inside_a_file_name_is_ignored() {
         "demo-client",
     );
     assert_part_refused(&hidden);
-    // Without a real client_id the hidden one must not be used instead.
+    // Without a real `client_id`, the one hidden in the file name must not be used instead.
     let without = closed(
         &(hidden
             + &field("client_secret", "demo-secret-for-local-use-only-0001")
             + &field("grant_type", "client_credentials")),
     );
     ask(without).assert_refused(400, "invalid_request");
-    // Names hidden in other parameters are ignored, too.
+    // Names hidden in other parameters of the header are ignored, too.
     let decoy = part("Content-Disposition: form-data; x=\"; name=client_id\"; name=\"a\"", "b");
     assert_granted(&ask(closed(&(decoy + &demo()))));
     let prefixed = part("Content-Disposition: form-data; xname=\"client_id\"; name=\"a\"", "b");
@@ -132,7 +132,7 @@ fn a_repeated_name_is_refused() {
             }
         }
     }
-    // In other notations, too.
+    // A repeated name is also refused if the headers are spelled differently.
     assert_part_refused(&part("content-disposition:form-data;name=client_id", "x"));
     assert_part_refused(&part("Content-Disposition: form-data; name=\"client\\_id\"", "x"));
 }
@@ -170,7 +170,7 @@ fn a_part_needs_form_data_and_exactly_one_name() {
         "Content-Disposition : form-data; name=\"x\"",
         "Content-Disposition: form-data; name=\"x\"\r\nContent-Transfer-Encoding: base64",
         "Content-Disposition: form-data;\r\n name=\"x\"",
-        // Parsers that take a lone line feed end the headers at the empty line.
+        // Parsers that accept a line feed alone would end the headers at the empty line.
         "Content-Disposition: form-data; name=\"x\"\n\nX-Header: y",
         "",
     ] {
@@ -250,7 +250,7 @@ fn a_boundary_has_1_to_70_characters() {
 #[test]
 fn a_body_without_its_closing_boundary_is_refused_wherever_it_is_cut() {
     let whole = closed(&demo());
-    // Two bytes less is the closing boundary without its line break.
+    // Without its last two bytes, the body ends with the closing boundary but without a line break.
     let end = whole.len() - 2;
     assert_granted(&ask(&whole[..end]));
     for cut in [1, 2, 3, 5, 7, 8, 20, 60, 100, end - 1] {
@@ -304,7 +304,7 @@ fn preamble_and_epilogue_are_ignored() {
         let body = format!("{preamble}{}{epilogue}", closed(&demo()));
         assert_granted(&ask(body));
     }
-    // Everything after the closing boundary is ignored, even a well-formed part.
+    // Even well-formed parts are ignored after the closing boundary, so this form is empty.
     let behind = closed("") + &closed(&demo());
     ask(behind).assert_refused(400, "invalid_request");
     let padded = closed(&demo()).replace("--XbX\r\n", "--XbX \t\r\n");

@@ -9,13 +9,13 @@ use crate::support::command::{run, run_with_input};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::{DEMO, ENCODINGS, Encoding, Home, Program, Request, request_of};
 
-/// The registry's error for each field.
+/// The registry's error about a client's id. The errors about the other fields follow.
 const ID: &str = "client_id: must not begin or end with a space";
 const LABEL: &str = "secrets: has a label that begins or ends with a space";
 const AUDIENCE: &str = "audience: must not hold a string that begins or ends with a space";
 const INTROSPECTS: &str = "introspects: must not hold a string that begins or ends with a space";
 
-/// Entries beside `admin`, each with its error.
+/// Returns registry entries whose names have outer spaces, each with the expected error.
 fn look_alikes() -> Vec<(Value, &'static str)> {
     let label = |label: &str| json!([{ "label": label, "hash": hash_of(&secret_of("a")) }]);
     vec![
@@ -41,7 +41,7 @@ fn a_name_with_outer_spaces_is_refused_in_the_registry() {
         let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         run(home.command(&serve)).assert_error(1, &says);
     }
-    // A space inside a name is visible.
+    // A space inside a name is allowed, because it is visible.
     home.register(&[admin, json!({ "client_id": "ad min", "audience": ["a b"] })]);
     run(home.command(&["check"])).assert_fine();
 }

@@ -41,14 +41,14 @@ fn a_connection_without_http_is_counted_and_logged() {
     }
 }
 
-/// Later bytes of a connection are examined, too; requests and empty connections are not counted.
+/// The bytes after a request are examined, too. Requests and empty connections are not counted.
 #[test]
 fn requests_and_empty_connections_are_not_counted() {
     let server = Program::start(Home::new(), &[]);
     let request = Request::token(Encoding::Urlencoded, &DEMO).to_bytes();
     exchange_cut_off(server.address, &[&request[..], b"\x80\x81\x82\r\n\r\n"].concat());
     wait_until(|| counted(&server, "other") == 1);
-    // A port scan, a connection that ends within a head, and one that ends within a body.
+    // A connection without a byte, one that ends within a head, and one that ends within a body.
     for bytes in [&b""[..], &b"POST /conn"[..], &request[..request.len() - 1]] {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(bytes).unwrap();

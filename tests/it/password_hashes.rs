@@ -25,7 +25,7 @@ const HASHES: [(&str, &str); 3] = [
 ];
 const SECRET: &str = "imported-secret";
 
-/// The usual clients, and one client for each kind of hash.
+/// Returns a home with the usual clients and one client for each hash of [`HASHES`].
 fn mixed_home() -> Home {
     let home = Home::new();
     home.write(
@@ -35,7 +35,7 @@ fn mixed_home() -> Home {
     home
 }
 
-/// One client for each kind of hash and no other.
+/// Returns a home with one client for each of `hashes` and no other client.
 fn slow_home(hashes: &[(&str, &str)]) -> Home {
     let home = Home::new();
     let clients: Vec<_> = hashes.iter().map(|(id, hash)| client_with_hash(id, hash)).collect();
@@ -68,11 +68,11 @@ fn a_right_secret_is_hashed_once_and_a_wrong_one_each_time() {
             ask(&server, ENCODINGS[0], id, wrong).assert_refused(400, "invalid_client");
         }
         assert_eq!(computed(&server), before + 3, "{id}");
-        // A right secret stays cached.
+        // The right secret stays cached after wrong ones.
         assert_eq!(ask(&server, ENCODINGS[0], id, SECRET).status, 200);
     }
     assert_eq!(computed(&server), 9);
-    // A client with a fast hash does not wait for slow ones.
+    // A client with a fast hash costs no slow hash.
     let demo = server.ask(&Request::token(ENCODINGS[0], &DEMO));
     assert_eq!(demo.status, 200);
     ask(&server, ENCODINGS[0], "one-audience", "wrong").assert_refused(400, "invalid_client");
@@ -99,7 +99,7 @@ fn an_unknown_client_costs_what_a_known_one_costs() {
         assert_eq!(computed(&server), 2);
         wrong.assert_refused(400, "invalid_client");
         assert_eq!(wrong.without_id_and_date(), unknown.without_id_and_date());
-        // The length of the secret does not matter.
+        // A long secret costs as many hashes as a short one.
         let long = "x".repeat(10_000);
         for (id, hashes) in [(kind.0, 3), ("unknown", 4)] {
             ask(&server, ENCODINGS[0], id, &long).assert_refused(400, "invalid_client");
@@ -126,12 +126,13 @@ fn unknown_ids_have_fixed_costs_in_the_proportions_of_the_registry() {
         assert_eq!(computed(&server), before + 2 * cost, "{id} costs the same again");
         slow += cost;
     }
-    // 3 of 19 clients are slow, so about 47 of 300 ids: 6 standard deviations of 6.3 either way.
+    // 3 of 19 clients have a slow hash, so about 47 of the 300 ids should cost one. The bounds are
+    // 6 standard deviations of 6.3 ids below and above 47.
     assert_eq!(clients, 19, "the expectation is made for these");
     assert!((9..=85).contains(&slow), "{slow}");
 }
 
-/// The ids that cost a slow hash.
+/// Returns for each id whether a request for it costs a slow hash.
 fn slow_ids(server: &Program, ids: &[String]) -> Vec<bool> {
     let costs = |id| {
         let before = computed(server);
@@ -149,11 +150,12 @@ fn an_unknown_id_keeps_its_cost_across_restarts_and_registry_changes() {
     let slow = before.iter().filter(|is_slow| **is_slow).count();
     assert!((1..=40).contains(&slow), "{slow}");
 
-    // A restart after kill -9.
+    // The costs stay the same after the server was killed and started again.
     let server = Program::start(server.into_home(), &[]);
     assert_eq!(slow_ids(&server, &ids), before);
 
-    // With one more client only the border between the kinds moves, by 3/19 - 3/20 of all ids.
+    // With one more client, the share of slow ids falls from 3/19 to 3/20. Only ids in that
+    // difference change their cost.
     let text = std::fs::read_to_string(server.home.clients()).unwrap();
     let mut document: Value = serde_json::from_str(&text).unwrap();
     document["clients"].as_array_mut().unwrap().push(client_json("more", &json!({})));
@@ -183,7 +185,7 @@ fn each_of_several_secrets_is_accepted_while_it_is_valid() {
 
     assert_eq!(ask(&server, ENCODINGS[0], "several", &secret_of("several")).status, 200);
     assert_eq!(computed(&server), 0, "a fast secret needs no slow hash");
-    // The first hash is right but expired; the third is right, too.
+    // The secret matches the first hash, which has expired, and the third. Both are slow hashes.
     assert_eq!(ask(&server, ENCODINGS[0], "several", SECRET).status, 200);
     assert_eq!(computed(&server), 2);
     ask(&server, ENCODINGS[0], "over", SECRET).assert_refused(400, "invalid_client");
@@ -211,11 +213,12 @@ fn a_cached_secret_is_found_before_any_hash_is_computed() {
     }
 }
 
-/// One hash takes about half a second: long enough to observe the server meanwhile.
+/// A bcrypt hash that takes about half a second to compute, so that the test can observe the server
+/// during that time.
 const SLOW: &str = "$2b$13$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
 
-/// Each client comes from an address of its own, or one address's share of the queue would be full
-/// first.
+/// Trusts the client addresses that the test states. If all clients had one address, its share of
+/// the queue would be full before the queue.
 const FULL_POOL: &str = "trusted_proxies = [\"127.0.0.1\"]\n\
                          [limits]\npassword_threads = 1\npassword_queue = 2\n";
 
@@ -271,7 +274,8 @@ fn a_client_is_limited_to_its_share_of_the_pool() {
     });
     let (over, refused): (Vec<_>, Vec<_>) =
         answers.into_iter().partition(|answer| answer.status == 429);
-    // One is being computed, an eighth of the queue waits.
+    // One hash is being computed, and an eighth of the queue (2 of 16) may wait for one client. The
+    // upper bound allows for hashes that end before the last request arrives.
     assert!((2..=5).contains(&refused.len()), "{} and {}", over.len(), refused.len());
     for answer in over {
         answer.assert_refused(429, "invalid_request");

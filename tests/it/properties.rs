@@ -1,8 +1,8 @@
 //! Both encodings of the same parameters get the same decision.
 //!
-//! Parameters that one of them cannot express are left out: a part's name is in a header line,
-//! which cannot contain control characters. (Nor can a part contain the boundary, but no value here
-//! does.)
+//! Parameters that only one of the encodings can express are left out: a part's name is in a header
+//! line, which cannot contain control characters. (A part cannot contain the boundary either, but
+//! no value here contains the boundary.)
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -13,9 +13,9 @@ use crate::support::{DEMO, Encoding, Program, Request, Response, Token};
 
 type Parameter = (String, Vec<u8>);
 
-/// A whole request in which each part is there, missing, wrong, repeated or odd.
+/// Generates the parameters of a request. Each may be right, missing, wrong, repeated or odd.
 fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
-    // 14 more exceed the limit together with any three that are there.
+    // 14 additional parameters exceed the limit of 16 together with any three others.
     let crowd = prop_oneof![9 => Just(0), 1 => Just(14)].prop_map(|count| {
         let parameter = |index| (format!("x{index}"), b"y".to_vec());
         (0..count).map(parameter).collect::<Vec<Parameter>>()
@@ -34,7 +34,7 @@ fn client() -> impl Strategy<Value = Vec<Parameter>> {
         own[1].1 = secret_of(client).into();
         own
     };
-    // Combinations that can be granted are more frequent.
+    // Clients that can get a token are listed several times, so that they are chosen more often.
     let clients = [
         demo.clone(),
         demo.clone(),
@@ -117,7 +117,8 @@ fn odd_value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Everything about an answer that does not differ between two equal requests.
+/// Returns everything in an answer that is equal for two equal requests: the status, the body
+/// without the token, and the claims without the id and the times.
 fn decision(answer: &Response, server: &Program) -> (u16, Value, Option<Value>) {
     let mut body = answer.json();
     let mut claims = None;
@@ -151,7 +152,7 @@ fn both_encodings_get_the_same_decision() {
             Ok(())
         })
         .unwrap();
-    // If nearly all requests were refused, the property would prove little.
+    // If the server refused nearly all requests, the comparison would prove little.
     assert!(granted.get() > 10, "{} of 200 were granted", granted.get());
 }
 

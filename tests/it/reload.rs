@@ -30,7 +30,7 @@ fn start(clients: &[Value]) -> Program {
     Program::start(home, &[])
 }
 
-/// The changes that the log reports.
+/// Waits until the log reports the reload of this generation. Returns the logged changes.
 fn changes(server: &Program, generation: u64) -> String {
     let is_it =
         |line: &Value| line["message"] == "reloaded" && line["generation"] == json!(generation);
@@ -42,7 +42,7 @@ fn reload(server: &Program, generation: u64) -> String {
     changes(server, generation)
 }
 
-/// The fault that the log reports.
+/// Makes the server reload. Returns the fault that the log reports.
 fn refusal(server: &Program) -> String {
     server.hang_up();
     let line = server.log.wait_for(|line| {
@@ -236,12 +236,12 @@ fn a_thousand_signals_under_load_fail_no_request() {
         for round in 0..10 {
             let lifetime = json!({ "token_lifetime": 100 + round });
             register(&server.home, &[client("known", lifetime)]);
-            // Signals that arrive while a reload runs are merged into one.
+            // Signals that arrive while the server is stopped are merged into one.
             server.stop();
             (0..100).for_each(|_| server.hang_up());
             server.go_on();
         }
-        // The last reload has read the last change.
+        // The last reload reads the last change of the registry.
         wait_until(|| server.ask(&request).json()["expires_in"] == 109);
         is_over.store(true, Ordering::Relaxed);
         assert!(asking.join().unwrap() > 0);
@@ -268,12 +268,12 @@ fn reloads_leak_no_memory() {
     };
     let before = reload_many(10);
     let after = reload_many(60);
-    // One registry of this size takes about 1.5 MB: if they were kept, they would take 90 MB.
+    // A registry of this size takes about 1.5 MB: 60 registries that are never freed take 90 MB.
     assert!(after < before + 20_000, "{before} KiB have become {after}");
 }
 
-/// A client's key file is watched as the registry is; while it has a fault, the old keys stay in
-/// force.
+/// A client's key file is watched as the registry is. While the file has a fault, the old keys stay
+/// in force.
 #[test]
 fn a_changed_client_key_file_is_reloaded() {
     let [old, new] = [Signer::es256(), Signer::eddsa()];
@@ -300,7 +300,7 @@ fn a_changed_client_key_file_is_reloaded() {
         ];
         server.ask(&Request::token(Encoding::Urlencoded, &form)).status
     };
-    // Assertions from before the start, and from the same second, are refused.
+    // Assertions signed before the start or in its second are refused, so the test waits.
     wait_until(|| status(&old, "c") == 200);
     assert_eq!(status(&new, "c"), 400);
 
@@ -316,7 +316,7 @@ fn a_changed_client_key_file_is_reloaded() {
     server.home.write("c.json", &old.jwks().to_string());
     changes(&server, 3);
     assert_eq!([status(&old, "c"), status(&new, "c")], [200, 400]);
-    // A file is watched as soon as it is named.
+    // A key file is watched as soon as the registry names it.
     let mut moved = by_key("c");
     moved["jwks"] = "other.json".into();
     server.home.write("other.json", &old.jwks().to_string());
@@ -325,6 +325,6 @@ fn a_changed_client_key_file_is_reloaded() {
     server.home.write("other.json", &new.jwks().to_string());
     changes(&server, 5);
     assert_eq!([status(&new, "c"), status(&old, "c")], [200, 400]);
-    // Once for each change.
+    // The log reports each change of a file once.
     assert_eq!(server.log.count(|line| line["reason"] == "a file has changed"), 5);
 }

@@ -12,7 +12,7 @@ use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, demo_with, demo_without, form,
 };
 
-/// The line about the request of this id, parsed and as text.
+/// Returns the log line about the request with this id, parsed and as text.
 fn line_of(server: &Program, id: &str) -> (Value, String) {
     let line = server.log.of_request(id);
     let text = line.to_string();
@@ -45,14 +45,14 @@ fn a_method_has_at_most_32_bytes() {
             let (line, text) = line_of(&server, &id);
             assert_eq!(line["method"], "M".repeat(logged), "{path}");
             assert!(text.len() < 1000, "{text}");
-            // The explanation for operators contains none of it.
+            // The explanation for operators does not contain the method.
             let told = Request::get(&format!("/explain/{id}")).send(server.admin);
             assert_eq!(told.status, 200);
             assert!(!told.text().contains("MMM"), "{}", told.text());
         }
     }
     assert!(!server.metrics().contains("MMM"));
-    // A head over the limit is read and refused, too.
+    // The method is cut as well if the head is over its limit.
     let id = "method.over";
     let over = Request::new(&"M".repeat(17_000), "/connect/token").header("X-Request-Id", id);
     assert_eq!(server.ask(&over).status, 431);
@@ -73,7 +73,7 @@ fn the_method_and_path_stated_by_a_proxy_are_bounded_and_escaped() {
             "x".repeat(32),
             format!("/{}", "x".repeat(127)),
         ),
-        // An escape is not cut in two.
+        // The limit on the length does not cut an escape sequence in two.
         (
             "\u{e9}".repeat(9).into_bytes(),
             format!("/{}\u{e9}", "x".repeat(122)).into_bytes(),
@@ -111,7 +111,7 @@ fn a_path_that_was_not_found_is_logged() {
         ("/v1/getAccessToken/a/b", "/v1/getAccessToken/a/b"),
         ("/a%0Ab/\"c\\", "/a%0Ab/\"c\\"),
         (&long, &long[..128]),
-        // Three parts between dots are not necessarily a token.
+        // A path segment of three parts between dots is not necessarily a token.
         ("/static/app.min.js", "/static/app.min.js"),
     ]
     .into_iter()
@@ -130,7 +130,7 @@ fn a_path_that_was_not_found_is_logged() {
             assert!(text.len() < 1000 && line["scope"].is_null(), "{text}");
         }
     }
-    // On other routes the log names the route.
+    // If the route is known, the log has the route instead of the path.
     let answer = server.ask(&Request::get("/.well-known/jwks.json"));
     let (line, _) = line_of(&server, answer.header("x-request-id").unwrap());
     assert!(line["path"].is_null(), "{line}");
@@ -178,7 +178,7 @@ fn a_path_that_may_be_a_credential_is_withheld() {
     assert_eq!(line_of(&server, id).0["path"], WITHHELD);
 }
 
-/// Requests for a scope in each dialect and encoding.
+/// Returns requests for this scope, one for each dialect and encoding.
 fn scoped(scope: &str) -> Vec<Request> {
     let (user, secret) = USER;
     let vision = serde_json::json!({ "grant_type": "client_credentials", "scope": scope,
@@ -222,15 +222,15 @@ fn a_refused_scope_is_logged() {
         line_of(&server, id).0["scope"].clone()
     };
     let form = |scope: &str| Request::token(Encoding::Urlencoded, &demo_with(&[("scope", scope)]));
-    // Of several scopes, the one that was refused.
+    // Of several requested scopes, the log has the one that was refused.
     assert_eq!(named("scope.one", form("external-api other")), "other");
     assert_eq!(named("scope.long", form(&"x".repeat(4_000))), "x".repeat(128));
-    // With its context in front.
+    // The log has the scope with its context in front.
     let body = scoped("other")[2].body_bytes().to_vec();
     let v2 = Request::new("POST", "/v2/api/oauth/token?appContext=firstvision");
     let v2 = v2.typed_body("application/json", body);
     assert_eq!(named("scope.v2", v2), "firstvision.other");
-    // The scope that the token lacks.
+    // For `/connect/validate` the log has the requested scope that the token lacks.
     let token = token_of(server.address, "one-audience");
     let question = Request::get("/connect/validate?scope=read%20admin")
         .header("Authorization", format!("Bearer {token}"));
@@ -291,7 +291,7 @@ fn a_scope_that_is_the_secret_in_either_reading_is_withheld() {
     }
 }
 
-/// A secret in a wrong place is withheld in every notation.
+/// A secret in the path is withheld in every notation.
 #[test]
 fn a_path_that_contains_the_requests_secret_is_withheld_in_every_notation() {
     let server = Program::shared();
@@ -327,7 +327,7 @@ fn a_path_that_contains_the_requests_secret_is_withheld_in_every_notation() {
     }
 }
 
-/// nginx forwards the path of the request to the API.
+/// nginx states the path of the API request in `X-Original-URI`. That path may contain a token.
 #[test]
 fn a_token_in_the_path_stated_by_a_proxy_is_withheld() {
     let home = Home::new();

@@ -63,7 +63,7 @@ fn other_parameters_get_another_token() {
     for (parameters, fresh) in parameter_sets.iter().zip(&fresh) {
         assert_eq!(&token_of(&ask(&library, parameters), "reused"), fresh, "{parameters:?}");
     }
-    // The default scope, requested by name.
+    // A request that names the default scope reuses the token of a request without a scope.
     assert_eq!(token_of(&ask(&library, &[("scope", "read")]), "reused"), fresh[0]);
 }
 
@@ -114,7 +114,7 @@ fn a_reused_token_goes_to_its_authenticated_client_only() {
         refused.assert_refused(400, "invalid_client");
         assert_eq!(refused.header("x-token-reuse"), None);
 
-        // A client that is not registered for reuse gets a new token each time, and no header.
+        // Without a registration for reuse each token is new, and no header states it.
         let [one, two] = [(); 2].map(|()| server.ask(&Request::token(encoding, &DEMO)));
         assert_eq!(one.header("x-token-reuse"), None);
         assert_ne!(one.json()["access_token"], two.json()["access_token"]);

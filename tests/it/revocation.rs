@@ -31,11 +31,11 @@ fn rows(home: &Home) -> Vec<String> {
 fn a_revoked_token_is_refused_at_once_everywhere() {
     let library = start();
     for (step, encoding) in (0..).zip(ENCODINGS) {
-        // Two tokens without an id from the same second are byte-identical.
+        // Two tokens without an id from the same second would be byte-identical.
         library.clock.set(NOW + step);
         for take in [token_of, vision_token_of] {
             let token = take(library.address, "timed");
-            // From here on its signature verdict is cached.
+            // The next requests cache the verdict on the token's signature.
             assert!(is_active(library.address, "timed", &token));
             assert_eq!(validate(library.address, &token).status, 204);
             assert_eq!(validate_token(library.address, "timed", &token), true);
@@ -134,7 +134,7 @@ fn a_revoked_token_is_not_reused() {
     let library = start();
     for take in [token_of, vision_token_of] {
         let mut seen = HashSet::new();
-        // All in the same second, in which tokens without an id are byte-identical.
+        // The clock stands still, so two tokens without an id would be byte-identical.
         for _ in 0..4 {
             let token = take(library.address, "reuser");
             assert!(seen.insert(token.clone()));
@@ -144,8 +144,8 @@ fn a_revoked_token_is_not_reused() {
             assert!(!is_active(library.address, "reuser", &token));
         }
     }
-    // A token that is not in the reuse cache is not issued either while a different one is
-    // possible.
+    // A client without token reuse does not get a revoked token again either: the server shortens
+    // the lifetime, by up to 15 s, until the token is a different one.
     for lived_less in 0..16 {
         let token = vision_token_of(library.address, "timed");
         let told = introspect(library.address, "timed", &token).json();
@@ -166,7 +166,8 @@ fn a_revocation_is_dropped_an_hour_after_its_tokens_expiry() {
     let library = start();
     let token = token_of(library.address, "timed");
     assert_revoked(&revoke(library.address, "timed", &token));
-    // The clock was set forward and back: the token is still revoked.
+    // The clock was set forward, to one second before the record may be dropped, and back: the
+    // token is still revoked.
     library.clock.set(NOW + 3600 + 3599);
     assert_revoked(&revoke(library.address, "timed", &token_of(library.address, "timed")));
     library.clock.set(NOW);
@@ -306,7 +307,7 @@ fn assert_unavailable(response: &Response, seconds: &str) {
 
 #[test]
 fn a_revocation_that_cannot_be_written_is_not_acknowledged() {
-    // Not even root can create a directory there.
+    // Not even root can create a directory in `/proc`.
     let arguments = [&SAME_ISSUER[..], &["--state", "/proc/grantd-state"]].concat();
     let server = Program::start(home(), &arguments);
     let warning = server.log.wait_for(|line| line["level"] == "WARN" && line["error"].is_string());
@@ -316,7 +317,7 @@ fn a_revocation_that_cannot_be_written_is_not_acknowledged() {
     assert_unavailable(&server.ask(&request.header("X-Request-Id", "one")), "5");
     assert_eq!(server.log.of_request("one")["cause"], "revocation_not_written");
     assert!(is_active(server.address, "timed", &token));
-    // A token that needs no record is acknowledged.
+    // The revocation of an invalid token needs no record and is acknowledged.
     assert_revoked(&revoke(server.address, "timed", "x"));
 }
 
@@ -327,7 +328,7 @@ fn a_directory_that_becomes_writable_is_used_from_then_on() {
     let server = Program::start(home, &SAME_ISSUER);
     let [one, two] = [(); 2].map(|()| token_of(server.address, "timed"));
     assert_revoked(&revoke(server.address, "timed", &one));
-    // If the directory is removed under the server, the file is written again in full.
+    // After the directory is removed, the next revocation writes the whole file again.
     fs::remove_dir_all(server.home.path("state")).unwrap();
     server.home.write("state", "in the way");
     assert_unavailable(&revoke(server.address, "timed", &two), "5");
@@ -354,8 +355,8 @@ fn a_full_disk_loses_no_acknowledged_revocation() {
         assert!(acknowledged.len() < 100, "the disk was never full");
     };
     assert!(!acknowledged.is_empty());
-    // Once more, now that the end of the file is torn: rewriting the whole file does not fit
-    // either.
+    // The failed write has left a torn last line, so the next revocation rewrites the whole file.
+    // The rewritten file does not fit on the disk either.
     assert_unavailable(&revoke(server.address, "timed", &refused), "5");
     let check = |server: &Program| {
         for token in &acknowledged {
@@ -382,7 +383,7 @@ fn at_the_limit_a_new_revocation_is_refused_and_none_is_dropped() {
     let request = about(REVOKE, Encoding::Urlencoded, "timed", &[("token", &tokens[2])]);
     assert_unavailable(&server.ask(&request.header("X-Request-Id", "three")), "60");
     assert_eq!(server.log.of_request("three")["cause"], "revocations_full");
-    // A token that is already revoked takes no room.
+    // A token that is already revoked needs no second record.
     assert_revoked(&revoke(server.address, "timed", &tokens[1]));
     for (token, is_good) in tokens.iter().zip([false, false, true]) {
         assert_eq!(is_active(server.address, "timed", token), is_good);

@@ -73,7 +73,7 @@ fn the_request_id_of_an_answer_finds_its_cause_in_the_log() {
             server.log.of_request(answer.header("x-request-id").unwrap())
         };
         let (unknown, known) = (ask(&unknown), ask(&known));
-        // The caller gets the same answer, the log has two causes.
+        // The client gets the same answer for both faults; the log distinguishes them.
         assert_eq!((&unknown["cause"], &unknown["client"]), (&"unknown_client".into(), &"".into()));
         let expected = (&"wrong_secret".into(), &"one-audience".into());
         assert_eq!((&known["cause"], &known["client"]), expected);
@@ -86,12 +86,13 @@ fn the_request_id_of_an_answer_finds_its_cause_in_the_log() {
     }
 }
 
-/// Hashes of the two demo secrets, made by argon2-cffi and Python's bcrypt.
+/// A hash of one of the two demo secrets, made by argon2-cffi.
 const ARGON2ID_OF_A_DEMO_SECRET: &str = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$WlgTyfM0yd2r4AqxcM7JFBPa0f5wyzzM+09iDZh1Pts";
+/// A hash of the other demo secret, made by Python's bcrypt.
 const BCRYPT_OF_A_DEMO_SECRET: &str =
     "$2b$04$TnE0l4bsgWyWTvjvvWPBke6KZ2NVrdtsTO4UyIBFZ8pVlY/1pwPxO";
 
-/// A demo secret is public under every hash.
+/// The demo secrets are public, so they are refused with every kind of hash.
 #[test]
 fn a_demo_secret_is_refused_where_demo_clients_are_not_allowed() {
     let clients = [
@@ -105,7 +106,8 @@ fn a_demo_secret_is_refused_where_demo_clients_are_not_allowed() {
         "other" => secret_of("other"),
         _ => USER.1.to_owned(),
     };
-    // A SHA-256 hash of one is found at the start.
+    // Starts a server with only the clients in `ids`: where demo clients are not allowed, a SHA-256
+    // hash of a demo secret makes the start fail.
     let start = |ids: &[&str], toml: &str, arguments: &[&str]| {
         let home = Home::new();
         let stored = clients
@@ -135,7 +137,7 @@ fn a_demo_secret_is_refused_where_demo_clients_are_not_allowed() {
         assert!(server.metric(counted) >= 4, "{id}");
     }
     assert_eq!(statuses(&server, "other")[0].0, 200);
-    // Where the demo clients are allowed, these are accepted.
+    // Where the demo clients are allowed, their secrets are accepted for other clients as well.
     for (toml, arguments) in [("", &[][..]), (is_public, &["--allow-demo-clients"])] {
         let server = start(&["fast", "argon", "bcrypt"], toml, arguments);
         for id in ["fast", "argon", "bcrypt"] {

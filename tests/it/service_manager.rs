@@ -41,7 +41,7 @@ fn the_manager_is_notified_of_ready_watchdog_and_stopping() {
     let path = path.to_str().unwrap();
     let variables = [("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "100000")];
     let mut server = Program::start_with(home, &[], &variables);
-    // The first watchdog message may come before it.
+    // A watchdog message may come before `READY=1`.
     let ready = (0..10).map(|_| told()).find(|message| *message != "WATCHDOG=1");
     assert_eq!(ready.as_deref(), Some("READY=1"));
     assert_eq!([told(), told(), told()], ["WATCHDOG=1"; 3]);

@@ -15,7 +15,7 @@ use crate::support::home::set_mode;
 
 const TABLES: &str = include_str!("../../docs/settings.md");
 
-/// The rows of the table below a heading; each cell without its backquotes.
+/// Returns the rows of the table below a heading. The cells have no backquotes at their ends.
 fn rows(heading: &str) -> Vec<Vec<&'static str>> {
     let text = TABLES.split(&format!("\n## {heading}\n")).nth(1).expect("a heading");
     let text = text.split("\n## ").next().unwrap();
@@ -51,7 +51,7 @@ fn settings() -> Vec<Setting> {
     settings.collect()
 }
 
-/// The names that an error of this command says it expected.
+/// Returns the known names that the command's error about an unknown name lists.
 fn expected(home: &Home, arguments: &[&str]) -> Vec<String> {
     let stderr = run(home.command(arguments)).stderr;
     match stderr.split_once("expected ") {
@@ -62,7 +62,8 @@ fn expected(home: &Home, arguments: &[&str]) -> Vec<String> {
     }
 }
 
-/// Every setting of the configuration file; those of its tables by their path.
+/// Returns every setting of the configuration file. A setting in a table has the name
+/// `table.setting`.
 fn accepted_settings() -> BTreeSet<String> {
     let of = |toml: &str| {
         let home = Home::new();
@@ -125,7 +126,7 @@ fn every_variable_in_the_table_follows_from_the_setting() {
     }
 }
 
-/// A value that is valid and not the default.
+/// Returns a valid value of the setting that is not its default.
 fn other_value(setting: &Setting) -> &'static str {
     match setting.name {
         "listen" => "127.0.0.1:0,unix:s",
@@ -169,7 +170,7 @@ fn every_variable_in_the_table_is_read() {
         let checked = run(home.command(&["check"]).envs(variables));
         assert!(checked.assert_fine().ends_with("ok: clients: 0, keys: 1\n"), "{checked:?}");
     }
-    // A value that no setting has, or only a path.
+    // No setting accepts these values, except that a path may be `?`.
     for value in [OsStr::new("?"), OsStr::from_bytes(b"\xff")] {
         let all = || {
             settings().into_iter().flat_map(|setting| {
@@ -182,7 +183,7 @@ fn every_variable_in_the_table_is_read() {
             all().filter(|(name, _)| value != "?" || !is_path(name)).map(|it| it.1).collect();
         let refused = run(home.command(&["check"]).envs(given.iter().map(|name| (name, value))));
         let says: Vec<_> = given.iter().map(|name| format!("grantd: {name}: ")).collect();
-        // The second name of a setting is not read where it is the same as the first.
+        // If both variables of a setting have the same value, only the first is read.
         let first = |line: &&String| !line.starts_with("grantd: GRANTD_LOG__");
         let says: Vec<_> = says.iter().filter(first).map(String::as_str).collect();
         assert!(says.len() > 30, "{says:?}");
@@ -190,7 +191,7 @@ fn every_variable_in_the_table_is_read() {
     }
 }
 
-/// Each setting with its default: text in the form of the table.
+/// Returns the default of each setting as the table writes it.
 fn defaults_of(part: &impl Serialize) -> BTreeMap<String, String> {
     fn collect(path: &str, value: Value, defaults: &mut BTreeMap<String, String>) {
         let text = match value {
@@ -220,7 +221,7 @@ fn defaults_of(part: &impl Serialize) -> BTreeMap<String, String> {
 fn every_default_in_the_table_and_what_it_needs_to_change_are_true() {
     let Config { startup, live } = Config::default();
     let mut parts = [("restart", defaults_of(&startup)), ("reload", defaults_of(&live))];
-    // These follow from the machine or from other settings.
+    // These defaults depend on the machine or on other settings.
     for (part, name, text) in [
         (0, "workers", "one for each core"),
         (0, "limits.password_threads", "half of the cores"),
@@ -249,7 +250,7 @@ fn the_table_lists_exactly_the_registry_fields() {
     let (fields, _) = check(r#"{"client_id": "a", "unheard": 1}"#);
     assert!(fields.len() > 20, "{fields:?}");
     let mut accepted: BTreeSet<_> = fields.into_iter().collect();
-    // These fields are objects; their errors list the members.
+    // The values of these fields are objects; the errors about them list their members.
     for (field, value) in [("secrets", "[{\"unheard\": 1}]"), ("rate_limit", "{\"unheard\": 1}")] {
         let (_, said) = check(&format!("{{\"client_id\": \"a\", \"{field}\": {value}}}"));
         let inside = said.split(['{', '}']).nth(1).unwrap_or_else(|| panic!("{said}"));

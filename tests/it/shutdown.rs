@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Connection, DEMO, ENCODINGS, Encoding, GUARD, Home, Program, Request};
 
-/// A request that the server has begun to handle and whose body is missing.
+/// Sends the head of a request and waits until the server asks for the body.
 fn begin(server: &Program, request: &Request) -> Connection {
     let mut connection = Connection::open(server.address);
     connection.send(&request.clone().header("Expect", "100-continue").head());
@@ -93,7 +93,7 @@ fn a_client_that_never_finishes_is_closed_and_counted() {
 const DELAYED: &str = "not ready: stopping after shutdown_delay_seconds, or at a second signal";
 const STOPPING: &str = "stopping: no new connections are accepted";
 
-/// The messages of a log that are about the end, in order.
+/// Returns the messages of a log that are about the shutdown, in order.
 fn end_of(log: &str) -> Vec<String> {
     let messages = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let messages = messages.filter_map(|line| Some(line["message"].as_str()?.to_owned()));
@@ -111,7 +111,7 @@ fn in_the_shutdown_delay_it_is_not_ready_and_serves_until_a_second_signal() {
         let length = manager.recv(&mut message).expect("a message in time");
         String::from_utf8(message[..length].to_vec()).unwrap().trim().to_owned()
     };
-    // So long that only a signal ends it within this test.
+    // The delay is so long that only a second signal ends it within this test.
     home.write("grantd.toml", "shutdown_delay_seconds = 3000\n[limits]\ndrain_seconds = 50\n");
     let variables = [("NOTIFY_SOCKET", notify.to_str().unwrap())];
     let mut server = Program::start_with(home, &["--config", "grantd.toml"], &variables);
@@ -151,7 +151,7 @@ fn the_shutdown_delay_ends_by_itself() {
     assert_eq!(end_of(&server.log.to_the_end()), [DELAYED, STOPPING, "stopped"]);
 }
 
-/// A reload may set it.
+/// A reload can change `shutdown_delay_seconds`.
 #[test]
 fn without_a_shutdown_delay_the_stop_begins_at_once() {
     let mut server = Program::configured("shutdown_delay_seconds = 3000\n");

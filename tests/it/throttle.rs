@@ -11,7 +11,7 @@ use crate::support::{
     Connection, ENCODINGS, Encoding, Home, Program, Request, Response, request_of, wait_until,
 };
 
-/// Accepts the client's address from loopback, and has small budgets.
+/// Trusts client addresses that are stated from loopback, and sets small failure budgets.
 const TOML: &str = "trusted_proxies = [\"127.0.0.1\"]\n\
                     [failures]\nclient_failures = 3\nsource_failures = 5\nseconds = 3600\n";
 
@@ -44,7 +44,7 @@ fn failures_from_one_address_throttle_the_client_there_only() {
     refused.assert_refused(429, "invalid_request");
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1190..=1201).contains(&wait), "{wait}");
-    // The right secret gets the same answer, in every encoding and dialect.
+    // A request with the right secret gets the same answer, in every encoding and dialect.
     for encoding in ENCODINGS {
         let secret = secret_of("basic-only");
         let right = request_of("basic-only", &secret, &[]);
@@ -71,7 +71,7 @@ fn failures_from_one_address_throttle_the_client_there_only() {
 fn an_address_that_tries_many_clients_is_throttled_except_for_those_it_authenticated() {
     let server = start();
     assert_eq!(is_right(&server, "192.0.2.9", "post-only"), 200);
-    // Unknown and known clients count alike.
+    // Failures of unknown and of registered clients count alike.
     for client in ["unknown-1", "one-audience", "unknown-2", "two-audiences", "unknown-3"] {
         ask(&server, "192.0.2.9", client, "wrong").assert_refused(400, "invalid_client");
     }
@@ -81,7 +81,7 @@ fn an_address_that_tries_many_clients_is_throttled_except_for_those_it_authentic
     assert_eq!(is_right(&server, "192.0.2.9", "timed"), 429);
     assert_eq!(is_right(&server, "192.0.2.9", "post-only"), 200);
     assert_eq!(is_right(&server, "192.0.2.10", "timed"), 200);
-    // One IPv6 network is one client network.
+    // All addresses of an IPv6 /64 network share one budget.
     for host in 1..=5 {
         let address = format!("2001:db8::{host}");
         ask(&server, &address, &format!("n{host}"), "x").assert_refused(400, "invalid_client");
@@ -104,7 +104,7 @@ fn home_with_slow(toml: &str) -> Home {
 const SLOW_HASH: &str = "$2b$04$TnE0l4bsgWyWTvjvvWPBke0IY9saIoaUKTCQv02BbpW.kmTM.H9Za";
 const SLOW_SECRET: &str = "imported-secret";
 
-/// A request as seen by a server that trusts no proxy: plain, or with one forwarding field.
+/// The forwarding fields of a request to a server that trusts no proxy: none, or one field.
 const UNDECLARED: [Option<(&str, &str)>; 5] = [
     None,
     Some(("X-Forwarded-For", "192.0.2.1")),
@@ -134,8 +134,8 @@ fn behind_an_undeclared_proxy_budgets_are_wider_and_random_secrets_have_none() {
         }
         ask("slow", "wrong").assert_refused(429, "invalid_request");
         ask("slow", SLOW_SECRET).assert_refused(429, "invalid_request");
-        // A client that was right from there before does not wait, nor does one whose secret cannot
-        // be guessed.
+        // Two clients are not throttled: one that has authenticated from this address before, and
+        // one whose secret is random and cannot be guessed.
         assert_eq!(ask("other-slow", SLOW_SECRET).status, 200, "{more:?}");
         for _ in 0..20 {
             ask("post-only", "wrong").assert_refused(400, "invalid_client");
@@ -171,7 +171,7 @@ fn unknown_ids_have_the_budgets_of_their_decoys() {
     }
 }
 
-/// Every request that takes a client's secret, with this one.
+/// Returns a request of every kind that contains a client's secret, with this id and this secret.
 pub(crate) fn questions(client: &str, secret: &str) -> Vec<Request> {
     let form = request_of(client, secret, &[]);
     let mut about = form.clone();
@@ -204,8 +204,8 @@ pub(crate) fn questions(client: &str, secret: &str) -> Vec<Request> {
     questions
 }
 
-/// While the hash queue is full, a guess and the right secret get the same answer unless a unit of
-/// the budget is spent.
+/// While the hash queue is full, a guess and the right secret get the same answer unless the
+/// request spends a unit of the failure budget.
 #[test]
 fn a_full_hash_queue_reveals_nothing_about_a_secret() {
     let toml = "trusted_proxies = [\"127.0.0.1\"]\n\
@@ -214,7 +214,7 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
     let home = home_with_slow(toml);
     let text = std::fs::read_to_string(home.clients()).unwrap();
     let mut document: Value = serde_json::from_str(&text).unwrap();
-    // A hash that takes about 0.1 s, for the clients that keep the queue full.
+    // The clients that keep the queue full have a hash that takes about 0.1 s.
     let holder = |id: String| {
         let hash = SLOW_HASH.replace("$04$", "$11$");
         json!({ "client_id": id, "secrets": secrets_json(&hash) })
@@ -227,7 +227,7 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
     let from =
         |address: &str, request: Request| server.ask(&request.header("X-Forwarded-For", address));
     let right = || questions("slow", SLOW_SECRET);
-    // The client has authenticated from there before, so its secret is cached.
+    // This success caches the secret, and makes the client known at 192.0.2.1.
     assert_eq!(from("192.0.2.1", right().remove(0)).status, 200);
 
     let is_over = AtomicBool::new(false);
@@ -236,7 +236,7 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
             let (server, is_over) = (&server, &is_over);
             scope.spawn(move || {
                 let id = format!("holder-{index}");
-                // From a new address each time, or their own budgets would run out.
+                // Each guess is from a new address: the budget of one address would run out.
                 for guess in 0..60_000 {
                     if is_over.load(Ordering::Relaxed) {
                         return;
@@ -251,7 +251,7 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
         }
         wait_until(|| server.metric("grantd_password_queue ") == 1);
         let mut answers = Vec::new();
-        // From an address without and with an earlier success.
+        // The client has authenticated before from the second address, but not from the first.
         for address in ["192.0.2.7", "192.0.2.1"] {
             let guess = |at: usize| {
                 let question = questions("slow", &format!("{address}-{at}")).swap_remove(at % 12);
@@ -276,30 +276,30 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
         }
     }
     assert_eq!(throttled(&server, "client"), before + 48);
-    // From another address the right secret is accepted.
+    // The right secret is accepted from an address without failures.
     assert_eq!(from("192.0.2.2", right().remove(0)).status, 200);
 }
 
-/// Clients that keep the queue full.
+/// The number of clients that keep the hash queue full.
 const HOLDERS: usize = 4;
 
-/// Another hash of [`SLOW_SECRET`], which takes eight times as long.
+/// Another hash of [`SLOW_SECRET`], which takes eight times as long as [`SLOW_HASH`].
 const SLOWER_HASH: &str = "$2b$07$TnE0l4bsgWyWTvjvvWPBkeMTOgZU.dN39icu1u2K.Dh0VS//lJ87a";
 const LOGINS: usize = 40;
 
 /// The clients whose secrets the flood guesses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Guessed {
-    /// Clients that authenticate for the first time meanwhile.
+    /// Clients that authenticate for the first time during the flood.
     New,
-    /// A client that was right from each address of the flood before.
+    /// A client that authenticated from each address of the flood before the flood.
     Insider,
 }
 
-/// First one address, then two hundred, guess over 70 connections, so that the hash queue is as
-/// full as they can make it. Returns how many first logins of clients elsewhere succeed meanwhile,
-/// and how many logins of clients that were right from there before and whose secrets are not
-/// cached.
+/// Guesses secrets from `addresses` addresses over 70 connections, to keep the hash queue full.
+/// Returns how many of [`LOGINS`] logins from other addresses succeed during the flood: first the
+/// logins of new clients, then those of clients that authenticated from the same address before the
+/// flood and whose secrets are not cached.
 fn logins_under_a_flood(addresses: usize, guessed: Guessed) -> [usize; 2] {
     let home = Home::new();
     let registry = |hash_of_known: &str| {
@@ -378,7 +378,7 @@ fn a_flood_from_many_addresses_delays_no_known_client() {
     assert!(known >= 38, "{known} of {LOGINS}");
 }
 
-/// The client was right from each of the addresses that now guess its secret.
+/// The client authenticated earlier from each of the addresses that guess its secret.
 #[test]
 fn guesses_at_a_client_known_everywhere_delay_no_other_known_client() {
     let [_, known] = logins_under_a_flood(60, Guessed::Insider);

@@ -108,7 +108,7 @@ fn static_claims_and_lifetime_come_from_the_client() {
     }
 }
 
-/// Asks for a token of a client with one or two audiences, with these `resource` parameters.
+/// Requests a token with these `resource` parameters for a client with one or two audiences.
 fn ask_for(server: &Program, encoding: Encoding, client: &str, resources: &[&str]) -> Response {
     let secret = secret_of(client);
     let resources: Vec<_> = resources.iter().map(|&resource| ("resource", resource)).collect();
@@ -170,8 +170,8 @@ fn a_token_depends_on_the_clock_and_the_random_bytes_only() {
         let server = Library::start(Home::new(), "https://auth.example", 1_790_000_000);
         let ask = || Request::token(encoding, &DEMO).send(server.address);
         let first = Token::verified(&ask(), server.address);
-        // The first nine words of the counter are keys and the process's name; two words make a
-        // token's id.
+        // The server's random bytes are words that count from 1. The first nine words become keys
+        // and the name of the process; the next two become the token's id.
         assert_eq!(
             first.claims_text,
             r#"{"iss":"https://auth.example","exp":1790003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1790000000,"jti":"AAAAAAAAAAoAAAAAAAAACw","scope":"external-api"}"#

@@ -19,7 +19,7 @@ fn basic_keeps_characters_that_form_encoding_changes() {
         let request = Request::token(encoding, &GRANT);
         let answer = server.ask(&request.clone().basic(&format!("an%3Aidentifier:{secret}")));
         assert_eq!((answer.status, &answer.json()["scope"]), (200, &"read".into()));
-        // With `+` for a plus sign the secret is a different one.
+        // In form encoding `+` is a space, so this is a different secret.
         let wrong = secret.replace("%2B", "+");
         let answer = server.ask(&request.basic(&format!("an%3Aidentifier:{wrong}")));
         answer.assert_refused(401, "invalid_client");
@@ -42,7 +42,8 @@ fn bad_percent_encoding_is_refused() {
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &DEMO).with_target(&format!("{TOKEN}?a=%zz"));
         server.ask(&request).assert_refused(400, "invalid_request");
-        // In Basic, many clients do not encode: such a half is taken raw.
+        // Many clients do not form-encode Basic credentials, so a half that is not valid form
+        // encoding is taken raw.
         let request = Request::token(encoding, &GRANT).basic(&format!("percent:{PERCENT_SECRET}"));
         let raw = server.metric("grantd_raw_basic_pairs_total");
         assert_eq!(server.ask(&request).status, 200);
@@ -166,7 +167,7 @@ fn a_body_ends_at_its_content_length() {
             bytes.extend(format!("Content-Length: {length}\r\n\r\n").bytes());
             bytes.extend(request.body_bytes());
             let said = exchange(server.address, &bytes);
-            // The message is as long as it says; the rest is not a request.
+            // The body ends at its `Content-Length`. The rest of the bytes is not a valid request.
             if encoding == Encoding::Multipart && missing == 1 {
                 // Truncated within the line break after the closing boundary, the form is whole.
                 assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", said.escape_ascii());

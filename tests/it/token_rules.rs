@@ -99,11 +99,11 @@ fn rule_04_basic_halves_are_form_decoded_and_split_at_the_first_colon() {
     for encoding in ENCODINGS {
         let basic = |pair: &str| server.ask(&Request::token(encoding, &GRANT).basic(pair));
         assert_granted(&basic(BASIC));
-        // A client that encodes (RFC 6749, section 2.3.1).
+        // A client that form-encodes the halves (RFC 6749, section 2.3.1).
         assert_granted(&basic(&format!("an%3Aidentifier:{odd}")));
         assert_granted(&basic(&format!("an%3aidentifier:{}", odd.to_lowercase_triplets())));
         assert_granted(&basic("demo%2Dclient:demo-secret-for-local-use-only-0001"));
-        // A client that does not, with a secret that is not a valid form encoding.
+        // A client that does not form-encode, and whose secret is not a valid form encoding.
         assert_granted(&basic(&format!("percent:{PERCENT_SECRET}")));
         // The id ends at the first colon, and `an` is not a client.
         basic(&format!("an:identifier:{odd}")).assert_refused(401, "invalid_client");
@@ -124,7 +124,7 @@ trait Triplets {
 }
 
 impl Triplets for str {
-    /// Hexadecimal digits may be in either case (RFC 3986, section 2.1).
+    /// Lowers hexadecimal digits, which may be in either case (RFC 3986, section 2.1).
     fn to_lowercase_triplets(&self) -> String {
         let mut parts = self.split('%');
         let first = parts.next().unwrap_or_default().to_owned();
@@ -152,7 +152,7 @@ fn rule_06_repeated_parameters_are_refused() {
     ] {
         ask_both(&demo_with(more), |answer| answer.assert_refused(400, "invalid_request"));
     }
-    // One in the body and one in the query count as two.
+    // A parameter in the body and again in the query counts as repeated.
     let server = Program::shared();
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &demo_with(&[("trace", "1")]));
@@ -332,7 +332,7 @@ fn rule_18_errors_are_400_or_401_if_authorization_was_used() {
         answer.assert_refused(401, "invalid_client");
         let challenge = answer.header("www-authenticate").unwrap();
         assert!(challenge.starts_with("Basic realm=\""), "{challenge}");
-        // A fault that is not about client authentication stays 400, with or without the header.
+        // A fault other than failed authentication gets 400, even with an `Authorization` field.
         let scope = [("grant_type", "client_credentials"), ("scope", "nothing")];
         let answer = server.ask(&Request::token(encoding, &scope).basic(BASIC));
         answer.assert_refused(400, "invalid_scope");
@@ -396,7 +396,7 @@ fn rule_20_answers_do_not_reveal_which_clients_exist() {
         });
         assert_all_alike(&in_header.collect::<Vec<_>>(), 401);
     }
-    // The methods that a client may use are not revealed either.
+    // The answers do not reveal the methods that a client may use either.
     let secret = secret_of("basic-only");
     let wrong_method =
         Request::token(Encoding::Urlencoded, &request_of("basic-only", &secret, &[]));

@@ -10,7 +10,8 @@ use crate::support::{Home, Program, wait_until};
 
 const ISSUER: [&str; 2] = ["--issuer", "http://localhost"];
 
-/// The arguments of a server that listens at `s`, with its public or its admin listener.
+/// Returns the arguments of two servers. The first has its public listener at the Unix socket `s`,
+/// the second its admin listener.
 fn listening_at_s() -> [[&'static str; 4]; 2] {
     [
         ["--listen", "unix:s", "--admin-listen", "127.0.0.1:0"],
@@ -69,7 +70,7 @@ fn a_socket_in_use_is_kept() {
     drop(listener);
     fs::remove_file(&file).unwrap();
 
-    // A listener with a full backlog is in use, too.
+    // A socket whose listener has a full backlog is in use, too.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let socket = tokio::net::UnixSocket::new_stream().unwrap();
@@ -105,13 +106,13 @@ fn a_stale_socket_is_replaced() {
             Program::start(home, &arguments[2..])
         };
         UnixStream::connect(server.home.path("s")).unwrap();
-        // After the kill the socket stays, and the next server finds it.
+        // The killed server leaves its socket file, which the next server finds.
         home = server.into_home();
         assert!(home.path("s").exists());
     }
 }
 
-/// The support code always listens on TCP; this adds a Unix socket.
+/// Starts a server that listens on TCP, as the support code requires, and on the Unix socket `s`.
 fn start_on_s(home: Home, arguments: &[&str]) -> Program {
     let server = Program::start(home, &["--listen", arguments[1], "--issuer", ISSUER[1]]);
     wait_until(|| server.home.path("s").exists());

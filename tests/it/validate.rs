@@ -18,7 +18,7 @@ fn ask(library: &Library, query: &str, authorization: &str) -> Response {
     request.header("Authorization", authorization).send(library.address)
 }
 
-/// A token of each profile, as an `Authorization` header.
+/// Returns the `Authorization` value for a token of each profile.
 fn bearers(library: &Library) -> [String; 2] {
     let (user, secret) = USER;
     let at_jwt = Request::token(Encoding::Urlencoded, &DEMO);
@@ -58,7 +58,7 @@ fn every_refusal_has_a_challenge() {
     let library = start();
     let [at_jwt, _] = bearers(&library);
     let touched = at_jwt.replacen(".ey", ".eY", 1);
-    // HMAC with the public key as its secret, and no signature at all (RFC 8725, section 2.1).
+    // The algorithm is changed to `none` or to HS256 (RFC 8725, section 2.1).
     let payload = at_jwt.split('.').nth(1).unwrap();
     let none = format!("Bearer eyJhbGciOiJub25lIn0.{payload}.");
     let hmac = format!("Bearer eyJhbGciOiJIUzI1NiJ9.{payload}.AAAA");
@@ -151,7 +151,7 @@ fn without_a_query_every_valid_token_is_accepted_with_one_warning() {
     assert_eq!((ask(""), ask(""), warnings()), (204, 204, 1));
 }
 
-/// The body goes to the API, and its header fields are a copy of those of the original request.
+/// nginx sends the body to the API only, but copies the header fields about it into this request.
 #[test]
 fn the_answer_does_not_wait_for_the_body() {
     let server = Program::shared();
@@ -177,7 +177,7 @@ fn the_answer_does_not_wait_for_the_body() {
             connection.assert_closes();
         }
     }
-    // Without a body the connection stays open.
+    // A request without a body leaves the connection open.
     let mut connection = Connection::open(server.address);
     for headers in ["", "Content-Length: 0\r\n", "Content-Encoding: gzip\r\n"] {
         let head =
@@ -202,7 +202,7 @@ fn a_fragment_in_the_target_is_refused() {
     {
         let request = Request::get(&format!("{PATH}{target}")).header("Authorization", &*bearer);
         server.ask(&request).assert_refused(400, "invalid_request");
-        // The same request in two segments.
+        // The same request arrives in two segments.
         let bytes = request.to_bytes();
         for at in [3, PATH.len() + 6] {
             let mut connection = Connection::open(server.address);
@@ -210,7 +210,7 @@ fn a_fragment_in_the_target_is_refused() {
             std::thread::sleep(std::time::Duration::from_millis(5));
             connection.send(&bytes[at..]);
             connection.read_answer_to("GET").assert_refused(400, "invalid_request");
-            // The next request is parsed on its own.
+            // The `#` in a header field of the next request is accepted.
             let plain = Request::get(&format!("{PATH}?scope=external-api"));
             let plain = plain.header("Authorization", &*bearer).header("X-Note", "#");
             assert_eq!(connection.ask(&plain).status, 204);
@@ -228,7 +228,7 @@ fn validate_accepts_larger_heads_than_other_routes() {
     let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
     let with_fields = |count: usize, length: usize| {
         let base = Request::get(PATH).header("Authorization", &*bearer);
-        // Host and Authorization are two of them.
+        // The request already has `Host` and `Authorization`.
         let value = "v".repeat(length);
         (2..count).fold(base, |request, at| request.header(&format!("X-{at}"), &*value))
     };
@@ -246,7 +246,7 @@ fn validate_accepts_larger_heads_than_other_routes() {
     ] {
         let request = with_fields(count, length);
         assert_eq!(server.ask(&request).status, status, "{count} fields of {length}");
-        // In two segments it is the same head, and the connection serves the next request.
+        // The same head in two segments. An accepted head leaves the connection usable.
         let bytes = request.to_bytes();
         let mut connection = Connection::open(server.address);
         let (first, rest) = bytes.split_at(bytes.len() / 2);
@@ -270,7 +270,7 @@ fn validate_accepts_larger_heads_than_other_routes() {
         assert_eq!(answer.status, status, "{count} fields");
         assert!(status == 204 || answer.header("x-request-id").is_some());
     }
-    // The other routes keep their limit, and explain it.
+    // The other routes keep their limit of 64 fields, and their refusal has an error body.
     for count in [65, 100, 101, 200] {
         let base = Request::token(Encoding::Urlencoded, &DEMO);
         let request = (0..count).fold(base, |request, at| request.header(&format!("X-{at}"), "v"));

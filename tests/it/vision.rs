@@ -9,7 +9,7 @@ use crate::support::{Connection, Library, Program, Request, Response, Token};
 const TOKEN: &str = "/v1/api/oauth/token";
 const VALIDATE: &str = "/v1/api/oauth/validateToken";
 
-/// The documented request, byte for byte.
+/// The request in the service's document, byte for byte.
 const DOCUMENTED_REQUEST: &str = r#"{
   "grant_type": "client_credentials",
   "scope": "all",
@@ -17,7 +17,7 @@ const DOCUMENTED_REQUEST: &str = r#"{
   "client_secret": "abcdefghizklmnopponommnshfghzxxs"
 }"#;
 
-/// The documented error.
+/// The error in the service's document.
 const DOCUMENTED_ERROR: &str = r#"[
   {
     "detail": "Please refer to invalid-params for error details",
@@ -36,7 +36,7 @@ fn post(target: &str, body: impl Into<Vec<u8>>) -> Request {
     Request::new("POST", target).typed_body("application/json", body)
 }
 
-/// The documented request with these members changed; `null` removes a member.
+/// Returns [`DOCUMENTED_REQUEST`] with these members changed; `null` removes a member.
 fn body(changes: &Value) -> String {
     let mut body: Value = serde_json::from_str(DOCUMENTED_REQUEST).unwrap();
     let members = body.as_object_mut().unwrap();
@@ -50,7 +50,7 @@ fn body(changes: &Value) -> String {
     body.to_string()
 }
 
-/// Asserts the documented structure, member for member, and returns the error's text.
+/// Asserts that the error has the documented members with these values. Returns the error's text.
 #[track_caller]
 fn assert_error(response: &Response, status: u16, code: &str, instance: &str) -> String {
     assert_eq!(response.status, status, "{}", response.text());
@@ -103,7 +103,7 @@ fn a_wrong_secret_gets_the_documented_error() {
     assert_eq!(program.ask(&wrong).text(), documented.to_string());
     assert_eq!(program.ask(&wrong).status, 401);
 
-    // Every fault that depends on the registration looks the same.
+    // Every fault that depends on the client's registration gets the same answer.
     for changes in [
         json!({ "client_id": "unknown" }),
         json!({ "scope": "All" }),
@@ -284,7 +284,7 @@ fn tracing_headers_come_back_on_every_answer() {
         assert_error(&response, 400, "240008", TOKEN);
         assert_eq!(response.header(name), None);
     }
-    // Other services do not echo them.
+    // Other services do not echo these header fields.
     let elsewhere = Request::get("/nothing").header("x-client-user-id", "me");
     assert_eq!(program.ask(&elsewhere).header("x-client-user-id"), None);
 }
@@ -330,7 +330,7 @@ fn validate_token_tells_a_client_about_its_own_tokens() {
     let (user, secret) = USER;
     assert_eq!(ask(&vision, user, secret).text(), r#"{"valid":true}"#);
     assert_eq!(ask(&at_jwt, "profile", SECRET).text(), r#"{"valid":true}"#);
-    // Another client's token, a modified token, and a string that is not a token.
+    // The token of another client, a modified token, and a string that is not a token.
     assert_eq!(ask(&at_jwt, user, secret).text(), r#"{"valid":false}"#);
     let (signed, signature) = vision.rsplit_once('.').unwrap();
     let touched =

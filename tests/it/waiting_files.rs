@@ -60,13 +60,14 @@ impl Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Makes this many lines in the log and in the audit, each of some hundred bytes.
+/// Sends so many refused requests that each of the log and the audit gets at least this many lines,
+/// of some hundred bytes each.
 fn make_lines(address: SocketAddr, number: usize) {
     const AT_ONCE: usize = 50;
     let id = "x".repeat(64);
@@ -82,7 +83,7 @@ fn make_lines(address: SocketAddr, number: usize) {
 
 #[track_caller]
 fn make_lines_until(address: SocketAddr, is_so: impl Fn() -> bool) {
-    // The last round makes 60 MB.
+    // 100 rounds make about 60 MB.
     assert!(
         (0..100).any(|_| {
             make_lines(address, 2_000);
@@ -118,15 +119,15 @@ fn open_to_read(path: &Path) -> File {
 #[test]
 fn an_unread_standard_error_stops_neither_tokens_nor_shutdown() {
     let mut server = Unread::start(Home::new(), &[]);
-    // More than a pipe holds.
+    // These lines are more than a pipe holds.
     make_lines(server.address, 1_000);
     assert_serves(server.address);
-    // More than the queue in memory holds.
+    // These lines are more than the queue in memory holds.
     let lost = || lost(server.admin, "grantd_log_lines_lost_total ");
     make_lines_until(server.address, || lost() > 0);
     assert_serves(server.address);
     server.terminate_and_wait();
-    // What the pipe held is complete, except for its last line.
+    // The lines in the pipe are complete, except for the last one.
     let mut rest = String::new();
     server.log.read_to_string(&mut rest).unwrap();
     let lines: Vec<_> = rest.lines().collect();
@@ -201,14 +202,14 @@ fn an_audit_fifo_is_written_once_it_has_a_reader() {
     }
 }
 
-/// Reads until `is_so` holds.
+/// Reads from `reader` into `text` until `is_so` holds.
 #[track_caller]
 fn wait_until_read(reader: &mut File, text: &mut String, is_so: impl Fn(&str) -> bool) {
     let begin = Clock::instant();
     while !is_so(text) {
         assert!(begin.elapsed() < GUARD, "it has not come to that: {text}");
         let mut chunk = [0; 65_536];
-        // No bytes yet, or no writer.
+        // The read fails while there are no bytes, and returns 0 while there is no writer.
         let length = reader.read(&mut chunk).unwrap_or(0);
         text.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
     }
@@ -221,7 +222,7 @@ fn an_unread_audit_fifo_stops_neither_tokens_nor_shutdown() {
     make_fifo(&fifo);
     home.write("grantd.toml", "audit = \"audit\"\n[log]\nlevel = \"error\"\n");
     let mut reader = open_to_read(&fifo);
-    // The line about serving has level info.
+    // `Program::start` waits for the line about serving, which has level info.
     let mut server = Program::start(home, &["--config", "grantd.toml", "--log-level", "info"]);
     make_lines(server.address, 1_000);
     assert_serves(server.address);
@@ -230,7 +231,7 @@ fn an_unread_audit_fifo_stops_neither_tokens_nor_shutdown() {
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
     let mut text = Vec::new();
-    // The end of the file: no writer is left.
+    // The file ends here, because no writer has the FIFO open any more.
     reader.read_to_end(&mut text).unwrap();
     assert!(text.starts_with(b"{\"time\":"));
 }
@@ -243,7 +244,7 @@ fn a_start_that_waits_for_a_file_can_be_terminated() {
     make_fifo(&home.clients());
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let mut child = home.command(&serve).stderr(Stdio::null()).spawn().unwrap();
-    // The start is under way: the thread that writes its log exists.
+    // The start has begun: the thread that writes its log exists.
     let threads = format!("/proc/{}/task", child.id());
     wait_until(|| fs::read_dir(&threads).is_ok_and(|threads| threads.count() > 1));
     let pid = child.id().to_string();

@@ -1,4 +1,4 @@
-//! Access to the admin listener: by the client's machine, by the `Host`, and by the token.
+//! Access to the admin listener: decided by the client's address, the `Host` field and the token.
 
 mod token_file;
 
@@ -14,7 +14,7 @@ use crate::support::{GUARD, Home, Program, Request, Response};
 const TOKEN: &str = "admin-token.Zq7xV2mK9pLs4tWc8yRb";
 const FILE: &str = "admin.token";
 const OPEN: [&str; 2] = ["/livez", "/readyz"];
-/// Paths that need access: existing ones, unknown ones, and one of the public listener.
+/// Paths that need access: existing ones, unknown ones, and a path of the public listener.
 const CLOSED: [&str; 7] = [
     "/metrics",
     "/keys",
@@ -39,7 +39,8 @@ fn bearer(request: Request, token: &str) -> Request {
     request.header("Authorization", format!("Bearer {token}"))
 }
 
-/// An address of this machine other than loopback, if it has one. No packet is sent.
+/// Returns an address of this machine that is not loopback, or `None` if the machine has none.
+/// Connecting a UDP socket sends no packet.
 fn outer_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("203.0.113.1:9").ok()?;
@@ -47,7 +48,8 @@ fn outer_address() -> Option<IpAddr> {
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
 }
 
-/// A server whose admin listener is on every address, and that listener's address on the network.
+/// Starts a server whose admin listener is bound to every address. Returns the server and the
+/// address of that listener on the network, or `None` if the machine has only loopback addresses.
 fn public(home: Home, arguments: &[&str]) -> Option<(Program, SocketAddr)> {
     let Some(address) = outer_address() else {
         eprintln!("not tested: this machine has no address but loopback");
@@ -72,7 +74,7 @@ fn assert_misdirected(answer: &Response, what: &str) {
     assert!(answer.text().contains("localhost"), "{}", answer.text());
 }
 
-/// The request with these `Host` fields, valid or not, to an admin listener on loopback.
+/// Returns `request` with exactly these `Host` fields, which may be invalid.
 fn with_hosts(request: &Request, hosts: &[&[u8]]) -> Request {
     let request = request.clone().without_header("Host");
     hosts.iter().fold(request, |request, host| request.header("Host", *host))
@@ -141,11 +143,11 @@ fn a_local_host_is_answered_without_a_token() {
         let post = with_hosts(&Request::new("POST", "/livez").body("x"), hosts);
         assert_eq!(post.send(server.admin).status, 405);
     }
-    // A token that is not needed or is wrong does not change the answer.
+    // The server has no admin token, so a bearer token does not change the answer.
     for token in ["", TOKEN] {
         assert_eq!(bearer(Request::get("/metrics"), token).send(server.admin).status, 200);
     }
-    // Without a `Host`, as HTTP/1.0 allows.
+    // HTTP/1.0 allows a request without a `Host` field.
     let old = exchange(server.admin, b"GET /keys HTTP/1.0\r\n\r\n");
     assert_eq!(Response::take_from(&mut &old[..]).status, 200);
 }
@@ -192,7 +194,7 @@ fn with_the_token_any_host_is_accepted() {
     }
 }
 
-/// `Authorization` fields that do not show [`TOKEN`].
+/// Lists of `Authorization` fields that do not contain [`TOKEN`] as the only bearer token.
 fn wrong_fields() -> Vec<Vec<String>> {
     let right = format!("Bearer {TOKEN}");
     vec![

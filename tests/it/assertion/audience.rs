@@ -1,4 +1,4 @@
-//! Which audiences an assertion may name, at every endpoint that takes one.
+//! The audiences that an assertion may name, at every endpoint that accepts assertions.
 
 use serde_json::{Value, json};
 
@@ -25,8 +25,7 @@ fn url(path: &str) -> String {
     format!("{ISSUER}{path}")
 }
 
-/// Sends an assertion with this audience and header type to `path` and returns whether it was
-/// accepted.
+/// Sends assertions with this header, signed by `signer`, to `server`.
 struct Asking<'a> {
     server: &'a Program,
     signer: &'a Signer,
@@ -55,7 +54,7 @@ impl Asking<'_> {
     #[track_caller]
     fn check(&self, path: &str, cases: &[(Value, bool)]) {
         for encoding in ENCODINGS {
-            // With the issuer's own path in front, as a proxy may leave it, it is the same URL.
+            // A proxy may leave the issuer's path in front of `path`; the URL is the same.
             for called in [path.to_owned(), format!("/tenant{path}")] {
                 for (audience, accepted) in cases {
                     assert_eq!(
@@ -70,7 +69,7 @@ impl Asking<'_> {
     }
 }
 
-/// The cases where only the issuer is accepted.
+/// Audiences, each with whether it is accepted where only the issuer as a string is allowed.
 fn strict_cases(path: &str) -> Vec<(Value, bool)> {
     vec![
         (json!(ISSUER), true),
@@ -87,7 +86,7 @@ fn by_default_the_issuer_the_called_url_and_the_token_endpoint_are_accepted() {
     for audience in ["", "assertion_audience = \"endpoint\""] {
         let server = program(&signer, &settings(audience));
         let asking = Asking { server: &server, signer: &signer, header: header(&signer) };
-        // The second server only shows that the default is the documented one.
+        // The second server sets the default explicitly, so one path is enough to compare.
         let paths = if audience.is_empty() { &PATHS[..] } else { &PATHS[..1] };
         for path in paths {
             let other = PATHS.iter().rev().find(|other| ![path, "/connect/token"].contains(other));
@@ -141,7 +140,7 @@ fn an_assertion_of_the_explicit_type_must_name_the_issuer() {
     for name in ["Client-Authentication+JWT", "application/client-authentication+jwt"] {
         of_type(name).check("/o/token", &strict_cases("/o/token"));
     }
-    // Other header types change nothing.
+    // Any other header type leaves the default rules in force, which accept an array.
     for name in ["JWT", "at+jwt", "", "client-authentication+jwtx", "application/"] {
         let array = json!([ISSUER]);
         let asking = of_type(name);
@@ -189,8 +188,8 @@ fn assertions_that_authenticate_are_counted_by_the_form_of_their_audience() {
     one("/o/token", json!(url("/o/token")));
     one("/connect/revocation", json!([url("/connect/token")]));
     assert_eq!(counted(), [1, 1, 2]);
-    // None of these authenticates: one names another server, one has another key's signature, one
-    // was used before.
+    // None of these assertions authenticates the client, so none is counted: the first names
+    // another server, one has the signature of another key, one was used before.
     one("/connect/token", json!("https://other.example"));
     let stranger = Signer::es256();
     let forged = stranger.sign(&header(&stranger), &claims("c", ISSUER, now()));

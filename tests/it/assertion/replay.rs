@@ -60,7 +60,7 @@ fn a_clock_step_allows_no_replay() {
         library.clock.set(at);
         ask(library.address, &used).assert_refused(400, "invalid_client");
         if at == NOW + 3600 {
-            // A new entry makes the replay guard drop expired ones, the first among them.
+            // A new entry makes the replay guard drop expired entries, such as that of `used`.
             let later = signer.sign(&header(&signer), &claims("c", ISSUER, at));
             assert_eq!(ask(library.address, &later).status, 200);
         }
@@ -81,8 +81,9 @@ fn assertions_from_before_the_start_are_refused() {
         let claims = changed(claims("c", ISSUER, START + 1), changes);
         ask(library.address, &signer.sign(&header(&signer), &claims)).status
     };
-    // `START` itself is refused: it may be before the start within that second. Without `iat`, the
-    // assertion may have been signed 300 s before its `exp`.
+    // An `iat` of `START` is refused: the assertion may have been signed in the second of the start
+    // but before the start. Without `iat`, the assertion may have been signed 300 s before its
+    // `exp`.
     assert_eq!(answer(&json!({ "iat": START - 1 })), 400);
     assert_eq!(answer(&json!({ "iat": START })), 400);
     assert_eq!(answer(&json!({ "iat": null, "exp": START + 300 })), 400);
@@ -99,7 +100,7 @@ fn a_used_assertion_dated_ahead_is_refused_after_a_restart() {
     let [used, fresh] =
         [(); 2].map(|()| signer.sign(&header(&signer), &claims("c", ISSUER, NOW + 8)));
     assert_eq!(ask(library.address, &used).status, 200);
-    // The use is recorded on disk only once.
+    // A second use is refused, and is not recorded on disk again.
     ask(library.address, &used).assert_refused(400, "invalid_client");
 
     let library = library.restart(ISSUER, NOW + 1);
@@ -123,7 +124,7 @@ fn a_full_replay_guard_refuses_new_assertions_and_keeps_its_entries() {
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
     ask(server.address, &first).assert_refused(400, "invalid_client");
-    // The assertion itself is valid, so these refusals are not counted as authentication failures.
+    // Each assertion is valid, so these refusals are not counted as authentication failures.
     for _ in 0..50 {
         server
             .ask(&request(Encoding::Urlencoded, &sign(), &[]))

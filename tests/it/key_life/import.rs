@@ -1,4 +1,4 @@
-//! `grantd key import`: keys that were made elsewhere, and keys that come back.
+//! `grantd key import`: keys that were made elsewhere, and retired keys that are imported again.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn a_key_made_elsewhere_can_be_imported() {
     assert_eq!(mode(&kept), 0o600);
     assert_eq!(mode(&home.keys()), 0o700);
 
-    // The second key is published first; it is read from standard input.
+    // The second key is read from standard input. It is published before it signs.
     let other = Home::without_key();
     let made = one(&key(&other, &["generate", "--bits", "3072"]));
     let name = format!("{}.pem", made["kid"].as_str().unwrap());
@@ -91,7 +91,7 @@ fn a_retired_key_can_be_imported_again() {
     let back = one(&key(&home, &["import", file]));
     assert_eq!(back["kid"], first_kid());
     assert!(seconds(&back, "signs_from") > at);
-    // A second removal puts it into the same place.
+    // A key that is retired a second time is moved to the same file as the first time.
     assert_eq!(one(&key(&home, &["retire", first_kid()]))["file"], file);
 }
 

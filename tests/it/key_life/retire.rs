@@ -1,4 +1,4 @@
-//! `grantd key retire`: keys that are gone, and keys that have leaked.
+//! `grantd key retire`: removes keys in the state `gone`, and leaked keys.
 
 use std::fs;
 
@@ -46,7 +46,8 @@ fn tokens_of_a_removed_key_are_rejected() {
     let at = now();
     let gone = put_key(&home, 0, at - 100_000);
     let leaked = put_key(&home, 0, at - 1000);
-    // It retired when the leaked key began to sign; the two before it are gone.
+    // The key `between` retired when the leaked key began to sign. The two keys before `between`
+    // are in the state `gone`.
     let between = put_key(&home, 0, at - 50_000);
     let server = Program::start(home, &[]);
     let request = Request::token(Encoding::Urlencoded, &DEMO);
@@ -64,7 +65,7 @@ fn tokens_of_a_removed_key_are_rejected() {
     let out = printed(&key(&server.home, &["retire", &leaked]));
     let states: Vec<_> =
         out.iter().map(|key| (key["kid"].as_str(), key["state"].as_str())).collect();
-    // Computed without the leaked key, the oldest keys would count as retired just now.
+    // The command removes the leaked key and both keys that are gone.
     assert_eq!(states.len(), 3, "{states:?}");
     assert_eq!(states[2], (Some(&*leaked), Some("signing")));
     for kid in [&*gone, first_kid()] {
@@ -74,7 +75,8 @@ fn tokens_of_a_removed_key_are_rejected() {
     assert_eq!(kids(&server.ask(&Request::get(JWKS))), [&*between]);
     assert_eq!(connection.ask(&validate).status, 401);
     assert_eq!(server.ask(&introspect).text(), "{\"active\":false}");
-    // The key before it is still in every cached key set, so it signs again.
+    // The key before the leaked one is still in every cached key set, so the server signs with that
+    // key again.
     let answer = server.ask(&request);
     assert_eq!(Token::verified(&answer, server.address).header["kid"], *between);
 }
@@ -90,7 +92,7 @@ fn retire_refuses_the_last_key_that_signs() {
     key(&home, &["retire", first_kid()])
         .assert_error(1, &["no signing key would be left", &says, "retire this one then"]);
     assert_eq!(files(&home).len(), 2);
-    // The waiting key can be removed.
+    // A key that does not sign yet can be removed.
     let waiting = rotated["kid"].as_str().unwrap();
     assert_eq!(one(&key(&home, &["retire", waiting]))["state"], "published");
     assert_eq!(one(&key(&home, &["list"]))["kid"], first_kid());

@@ -1,4 +1,4 @@
-//! Settings for client certificates: which proxies may state them, header names, and faults.
+//! Settings for client certificates: trusted proxies, header names, and faults.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -38,8 +38,9 @@ fn certificate_headers_count_from_a_trusted_proxy_only() {
     assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
 }
 
-/// Any host of a network could be a client. A network that is trusted for addresses must not count
-/// for certificates, and the server must not silently lock clients out.
+/// Any host of a network could be a client, so a network in `trusted_proxies` may state addresses
+/// but not certificates. The server refuses to start instead of locking out the clients that need
+/// certificates.
 #[test]
 fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
     const WORD: &str = "client_certificate.proxies is not set";
@@ -54,11 +55,11 @@ fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
         let home = home(toml);
         run(home.command(&serve)).assert_error(1, &[WORD, "(as-dns, as-uri, bound, "]);
         run(home.command(&check)).assert_error(1, &[WORD, "more)"]);
-        // Without a client that needs certificates there is nothing to refuse.
+        // If no client needs certificates, the same settings are accepted.
         home.write("clients.json", r#"{"clients":[]}"#);
         assert!(run(home.command(&check)).assert_fine().contains("ok: "));
     }
-    // A client that only binds its tokens needs them as well.
+    // A client that only binds its tokens to certificates needs certificates as well.
     let toml = "trusted_proxies = [\"127.0.0.0/8\"]";
     let home_of = |client: Value| {
         let home = home(toml);
@@ -92,7 +93,7 @@ fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
     assert!(printed.assert_fine().contains("no proxy may forward certificates"), "{printed:?}");
 }
 
-/// A reload refuses what a start refuses, no matter which file has changed.
+/// A reload refuses everything that a start refuses, whether the settings or the registry changed.
 #[test]
 fn a_reload_that_would_lock_certificate_clients_out_is_refused() {
     let home = home(TRUSTING);
@@ -106,7 +107,8 @@ fn a_reload_that_would_lock_certificate_clients_out_is_refused() {
     server.log.wait_for(|line| says(line, "client_certificate.proxies"));
     assert!(is_in());
 
-    // Without such a client the setting comes into force, and a registry that adds one is refused.
+    // If no client needs certificates, the setting comes into force. A registry with such a client
+    // is refused after that.
     server.home.write("clients.json", r#"{"clients":[]}"#);
     server.hang_up();
     wait_until(|| server.metric("grantd_clients") == 0);
@@ -210,7 +212,8 @@ fn invalid_certificate_settings_are_refused_with_their_place() {
         let home = home(toml);
         run(home.command(&["check", "--config", "grantd.toml"])).assert_error(1, &[says]);
     }
-    // The server does not know whom the proxy serves, so the demo clients are for loopback only.
+    // Clients on other machines may reach the server through the proxy, so the demo clients are
+    // refused unless they are allowed.
     let home = Home::new();
     home.write("grantd.toml", TRUSTING);
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];

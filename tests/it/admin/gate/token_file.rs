@@ -10,7 +10,7 @@ use crate::support::home::{set_mode, signing_key};
 use crate::support::registry::client_json;
 use crate::support::{Home, Program, Request};
 
-/// Both commands that load everything fail with these errors.
+/// Asserts that `check` and `serve`, which both load every file, fail with these errors.
 #[track_caller]
 fn assert_refused(home: &Home, says: &[&str]) {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
@@ -46,7 +46,7 @@ fn an_unusable_token_file_is_refused_with_the_remedy() {
     }
     fs::write(home.path(FILE), b"hunter2-hunter2-hunter2-\xff-hunter2-hunter2").unwrap();
     assert_refused(&home, &["admin.token: must hold one line of 32 to 1024 printable ASCII"]);
-    // Faults of other files are reported with it.
+    // A fault of another file is reported together with the fault of the token file.
     home.write("clients.json", "[]");
     assert_refused(&home, &["grantd: clients.json:1:", "grantd: admin.token: must hold one line"]);
 }
@@ -87,7 +87,7 @@ fn a_changed_token_is_noticed_and_a_bad_one_changes_nothing() {
         server.log.wait_for(is_it)["changes"].clone()
     };
     assert_eq!((is_right(TOKEN), is_right(NEXT)), (true, false));
-    // The server notices the change by itself.
+    // The server notices the changed token file without a signal.
     write_token(&server.home, NEXT);
     assert_eq!(reloaded(2), "admin token");
     assert_eq!((is_right(TOKEN), is_right(NEXT)), (false, true));
@@ -162,7 +162,8 @@ fn every_command_that_asks_a_server_sends_the_token() {
         let mut by_variable = with(&["--admin", &admin]);
         let by_variable = run(by_variable.env("GRANTD_ADMIN_TOKEN_FILE", FILE));
         assert_eq!(by_variable.assert_fine(), shown);
-        // The file is not read where no server is asked, and not needed on the same machine.
+        // A command that asks no server does not read the token file. A server on the same machine
+        // needs no token.
         let none = with(&["--admin-token-file", "none"]);
         run(none).assert_fine();
         run(with(&["--admin", &local])).assert_fine();
