@@ -34,6 +34,11 @@
 //! # }
 //! ```
 
+#![cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, unused_imports, reason = "the command line uses the rest")
+)]
+
 pub mod clock;
 pub mod config;
 pub mod random;

@@ -57,3 +57,18 @@ pub async fn use_up(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::revocations::RevokeError;
+
+    #[test]
+    fn a_valid_assertion_whose_use_cannot_be_recorded_costs_no_attempt() {
+        for error in [RevokeError::Full, RevokeError::NotWritten, RevokeError::Overloaded] {
+            let cause = Cause::from(error);
+            assert!(cause.costs_no_attempt(), "{cause:?}");
+        }
+        assert!(Cause::ReplayGuardFull.costs_no_attempt());
+    }
+}

@@ -178,6 +178,7 @@ impl Cause {
         matches!(
             self,
             Self::Assertion(Audience | BeforeStart | Malformed | Replayed | Time)
+                | Self::Overloaded
                 | Self::ReplayGuardFull
                 | Self::RevocationNotWritten
                 | Self::RevocationsFull

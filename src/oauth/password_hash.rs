@@ -98,9 +98,10 @@ impl Work {
             }
             Self::Bcrypt { cost } => {
                 // bcrypt reads at most 72 bytes, including the terminating NUL.
-                let mut text = Zeroizing::new(secret.as_bytes().to_vec());
-                text.push(0);
-                text.truncate(72);
+                // Its buffer never grows, since the old one would not be wiped.
+                let read = secret.as_bytes().iter().copied().chain([0]).take(72);
+                let mut text = Zeroizing::new(Vec::with_capacity(72));
+                text.extend(read);
                 let whole = Zeroizing::new(bcrypt::bcrypt(cost, salt.try_into().ok()?, &text));
                 output.copy_from_slice(whole.get(..output.len())?);
                 Some(())
