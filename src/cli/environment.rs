@@ -1,4 +1,4 @@
-//! `GRANTD_*` in the environment. An empty variable is an unset one.
+//! Reads settings from the environment variables `GRANTD_*`. An empty variable counts as unset.
 
 use std::collections::BTreeMap;
 use std::env::{var_os, vars_os};
@@ -11,7 +11,8 @@ use crate::cli::CliError;
 use crate::cli::settings::ServeArgs;
 use crate::config::{Layer, nearest, setting_names};
 
-/// The command line in which no argument takes an empty variable.
+/// Returns `command`, changed so that no argument takes its value from an empty environment
+/// variable.
 pub(super) fn without_empty_variables(command: Command) -> Command {
     let is_empty = |arg: &Arg| arg.get_env().and_then(var_os).is_some_and(|value| value.is_empty());
     command
@@ -19,14 +20,14 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// The settings in the environment of this process.
+/// Returns the settings in the environment of this process, one layer for each setting.
 pub(super) fn layers() -> Result<Vec<Layer>, CliError> {
     let variables = vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     let ours = variables.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty());
     read(ours.collect()).map_err(|faults| CliError(faults.join("\n")))
 }
 
-/// Reads the settings in these variables. The faults name the variables, and no value: it may be a
+/// Reads the settings in `variables`. A fault names the variable but not its value, which may be a
 /// secret in the wrong place.
 fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Vec<String>> {
     let (mut layers, mut faults, mut known) = (Vec::new(), Vec::new(), Vec::new());
@@ -56,7 +57,7 @@ fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Vec<Str
         known.extend(names);
     }
     let known: Vec<_> = known.iter().map(String::as_str).collect();
-    // Other names are none of ours: Kubernetes sets `GRANTD_PORT` for a service named grantd.
+    // Ignore unknown names without `__`: Kubernetes sets `GRANTD_PORT` for a service named grantd.
     for name in variables.keys().filter(|name| name.contains("__")) {
         let meant = nearest(name, &known).map(|name| format!(": did you mean `{name}`?"));
         faults.push(format!("{name}: unknown setting{}", meant.unwrap_or_default()));
@@ -66,10 +67,12 @@ fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Vec<Str
 
 const PREFIX: &str = "GRANTD_";
 
-/// The variables of a setting: its path, and the short name if it is among the flags.
+/// Returns the names of the variables that set `setting`. A nested setting that has a flag has two
+/// variables: one is named like the flag, the other like the path of the setting.
 fn names_of(setting: &str, flags: &Command) -> Vec<String> {
     let variable = |name: &str| format!("{PREFIX}{}", name.to_ascii_uppercase());
-    // Each of its elements is a `[[route]]` in the file.
+    // In the file, each route is a `[[route]]`. The variable holds all routes, so its name is
+    // plural.
     let path = if setting == "route" { "routes" } else { setting };
     let long = variable(&path.replace('.', "__"));
     let flag = path.replace('.', "_");
