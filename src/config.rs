@@ -49,8 +49,8 @@ pub struct Startup {
     pub socket_mode: SocketMode,
     /// The directory for data that must survive a restart, such as revocations.
     pub state: PathBuf,
-    /// The number of event loops, each of which has connections of its own. It is also the number
-    /// of signing threads.
+    /// The number of event loops, each of which has connections of its own. The server has the same
+    /// number of signing threads.
     #[serde(deserialize_with = "number::<_, _, 1, MAX_WORKERS>")]
     pub workers: usize,
     /// The implementation of RSA that signs tokens.
@@ -151,8 +151,8 @@ impl Config {
         held_back
     }
 
-    /// Whether the demo secrets, which are public, may be used. They may if only this machine can
-    /// reach the server, without a proxy, or if the operator allows it
+    /// Whether clients may use the demo secrets, which are public. They may if only this machine
+    /// can reach the server and no proxy is trusted, or if the operator allows it
     /// ([`Live::allow_demo_clients`]).
     pub fn allows_demo_secrets(&self) -> bool {
         self.live.allow_demo_clients || self.is_local()
@@ -231,13 +231,13 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ListenAdd
 
 /// The greatest number of event loops, and of password threads.
 const MAX_WORKERS: u64 = 1024;
-/// The greatest value of most sizes and counts: a gibibyte, or about a thousand million. More would
-/// not be a limit.
+/// The greatest value of most sizes and counts: a gibibyte, or about a thousand million. A larger
+/// value would limit nothing.
 const MANY: u64 = 1 << 30;
 /// The greatest value of most times: a year, in seconds.
 const LONG: u64 = 31_536_000;
 
-/// A kind of token service, each with its documented route.
+/// A kind of token service. Each variant shows the documented route of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
@@ -329,7 +329,7 @@ pub enum LogLevel {
     /// Every request, and the start and the stop of the server.
     #[default]
     Info,
-    /// Also events of single connections.
+    /// Everything of `Info`, and events of single connections.
     Debug,
 }
 

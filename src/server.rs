@@ -4,7 +4,7 @@
 //! The server installs nothing global: no subscriber, recorder, panic hook or signal handler. It
 //! has [`Startup::workers`](crate::config::Startup::workers) event loops. The first event loop is
 //! the caller's runtime, which polls [`Server::serve`]. The other event loops are threads. These
-//! end with the server, as do the connections that they serve.
+//! threads end with the server, as do the connections that they serve.
 
 mod counters;
 mod reload;

@@ -140,8 +140,8 @@ fn about_assertions(clients: &Registry, audience: AssertionAudience) -> Option<S
     })
 }
 
-/// Warns if some clients need certificates, but no proxy may forward certificates, or every host of
-/// a network may.
+/// Warns if some clients need certificates, and either no proxy may forward certificates or every
+/// host of a network may.
 fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), CliError> {
     let needing = certificate_clients(clients);
     if needing.is_empty() {

@@ -125,8 +125,8 @@ struct Report {
 }
 
 impl Losses {
-    /// Returns the least number of spans that are lost, given that at most `waiting` spans are in
-    /// the queue.
+    /// Returns a lower bound for the number of lost spans, given that at most `waiting` spans are
+    /// in the queue.
     fn count(&self, waiting: usize) -> u64 {
         let [ended, taken, sent] =
             [&*self.ended, &self.taken, &self.sent].map(|count| count.load(Ordering::Relaxed));

@@ -45,7 +45,7 @@ pub(super) enum KeyCommand {
         /// that the retired keys have signed become invalid.
         #[arg(long)]
         now: bool,
-        /// With --now: a key that is kept instead of being retired.
+        /// With --now: the kid of a key that is not retired.
         #[arg(
             long,
             value_name = "KID",
@@ -69,8 +69,8 @@ pub(super) enum KeyCommand {
         #[arg(value_name = "KID", value_parser = parse_key_id, allow_hyphen_values = true)]
         key_id: Option<String>,
     },
-    /// Import an existing RSA key. It starts to sign at the same time as a key that is generated
-    /// now.
+    /// Import an existing RSA key. The imported key starts to sign at the same time as a key that
+    /// is generated now.
     Import {
         #[command(flatten)]
         keys: KeyArgs,
@@ -250,8 +250,8 @@ fn list(args: KeyArgs, server: &AdminArgs, now: u64) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Adds the member `dates` to the description of a key, and to that of the old key in `retires`.
-/// `dates` holds all times of the key in the format of RFC 3339.
+/// Adds the member `dates` to the description of a key, and to the description of the old key in
+/// `retires`. `dates` holds all times of the key in the format of RFC 3339.
 fn add_dates(described: &mut Map<String, Value>) {
     if let Some(Value::Object(old)) = described.get_mut("retires") {
         add_dates(old);
@@ -267,7 +267,7 @@ fn add_dates(described: &mut Map<String, Value>) {
 /// The members of a key's description that hold a time in Unix seconds.
 const TIMES: [&str; 5] = ["published_at", "signs_from", "retires_at", "gone_at", "last_fetch"];
 
-/// Returns the description that is printed of a key that was added to the directory.
+/// Returns the description of a key that was added to the directory, for the output.
 fn describe(key: &SigningKey) -> Map<String, Value> {
     let KeyTimes { published_at, signs_from } = key.times();
     [

@@ -1,5 +1,5 @@
-//! Requests to the admin listener of a running server. They get live figures, or check whether a
-//! change is in force.
+//! Requests to the admin listener of a running server. The requests get live figures, or check
+//! whether a change is in force.
 
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -27,9 +27,8 @@ pub(super) struct AdminArgs {
 }
 
 impl AdminArgs {
-    /// Returns the JSON at `path` of the server; `None` without `--admin`. `or_its_server`
-    /// completes the error text `or the server …`: the reason why `path` may be missing although
-    /// the address is right.
+    /// Returns the JSON at `path` of the server; `None` without `--admin`. The error text ends with
+    /// `or_its_server`: why the server may lack `path` although the address is right.
     pub(super) fn ask(&self, path: &str, or_its_server: &str) -> Result<Option<Value>, CliError> {
         let Some(admin) = &self.admin else { return Ok(None) };
         let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
@@ -127,8 +126,8 @@ fn read(admin: &ListenAddr, answer: &Answer, or_its_server: &str) -> Result<Valu
 }
 
 /// Copies the members `figures` into `entry` from the element of the list `live` that has the same
-/// value of the member `name`. They are null if there is no such element, because the server has
-/// not read `entry` yet.
+/// value of the member `name`. The members are null if there is no such element, because the server
+/// has not read `entry` yet.
 pub(super) fn add_figures(
     entry: &mut Map<String, Value>,
     live: &Value,
@@ -143,7 +142,7 @@ pub(super) fn add_figures(
     }
 }
 
-/// A value of `or_its_server`: why a path may be missing although the address is right.
+/// A value of `or_its_server`: why a server may lack a path although the address is right.
 pub(super) const OLDER_VERSION: &str = "is an older version";
 
 const TIMEOUT: Duration = Duration::from_secs(10);

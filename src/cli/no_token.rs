@@ -1,4 +1,5 @@
-//! Finds clients that cannot get a token. Their registry entries are valid, but probably a mistake.
+//! Finds clients that cannot get a token. The registry entries of such clients are valid, but
+//! probably a mistake.
 
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_secret::ClientSecret;
@@ -12,7 +13,7 @@ pub(super) enum SecretState {
 }
 
 impl SecretState {
-    /// Returns the state at `now` (Unix seconds).
+    /// Returns the state of `secret` at `now` (Unix seconds).
     pub(super) fn of(secret: &ClientSecret, now: u64) -> Self {
         if secret.expires_at.is_some_and(|end| end <= now) {
             Self::Ended

@@ -85,7 +85,7 @@ impl Reloads {
             let is_right = read.await.unwrap_or(false);
             if is_right {
                 // The clients may name other key files now. The stamp of those files was taken
-                // before they were read.
+                // before the files were read.
                 known_keys = this.1.key_files();
             }
             retry_in = (!is_right).then_some(LOOKS_TO_A_RETRY);
@@ -93,7 +93,8 @@ impl Reloads {
     }
 }
 
-/// The flags from which a reload resolves the configuration, and the addresses that it keeps.
+/// The flags from which a reload resolves the configuration, and the listen addresses of the
+/// running server.
 pub(super) struct Source {
     pub(super) args: ServeArgs,
     /// The listen addresses as configured. A port may be 0.
@@ -123,7 +124,7 @@ impl Source {
     }
 }
 
-/// Receives SIGHUP on Unix. On other systems there is nothing to receive.
+/// Receives SIGHUP on Unix. Waits forever on other systems.
 struct Hangups {
     #[cfg(unix)]
     signals: tokio::signal::unix::Signal,
@@ -146,8 +147,8 @@ impl Hangups {
     }
 }
 
-/// The time between two checks of the files. It is longer than writing a file takes, and short
-/// enough to wait for until a new client can get tokens.
+/// The time between two checks of the files. It is longer than writing a file takes, so that equal
+/// stamps mean a complete file. A new client can get tokens after about two checks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// The number of checks, one each second, after which a failed reload is tried again. A reload can
 /// fail for a reason outside of the files, such as too few file descriptors.

@@ -112,8 +112,7 @@ async fn serve(
                 seconds,
                 "not ready: stopping after shutdown_delay_seconds, or at a second signal"
             );
-            // The stop continues when the delay is over or a second signal arrives, in the same
-            // way.
+            // After the delay or after a second signal, the stop continues in the same way.
             let _ = timeout(delay, signals.next()).await;
         }
     };

@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::http::event_loops::EventLoops;
 use crate::server::Listener;
 
-/// Returns the sockets that systemd has passed (`LISTEN_FDS`). systemd keeps them open across a
-/// restart of the server, so that no connection is refused.
+/// Returns the sockets that systemd has passed (`LISTEN_FDS`). systemd keeps these sockets open
+/// across a restart of the server, so that no connection is refused.
 ///
 /// Must be called once, before other threads are started.
 #[cfg(unix)]
@@ -60,13 +60,13 @@ impl Socket {
     }
 }
 
-/// Notifies that the server is ready.
+/// Notifies systemd that the server is ready.
 pub(super) fn ready() {
     #[cfg(target_os = "linux")]
     notify(&[sd_notify::NotifyState::Ready]);
 }
 
-/// Notifies that the server has begun to stop.
+/// Notifies systemd that the server has begun to stop.
 pub(super) fn stopping() {
     #[cfg(target_os = "linux")]
     notify(&[sd_notify::NotifyState::Stopping]);

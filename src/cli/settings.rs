@@ -24,8 +24,8 @@ pub(super) struct ServeArgs {
     /// [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS", value_parser = value_of("admin_listen"))]
     pub(super) admin_listen: Option<String>,
-    /// File with the admin token, with which other machines may use the admin listener [env:
-    /// GRANTD_ADMIN_TOKEN_FILE].
+    /// File with the admin token, with which other machines may use the admin listener
+    /// [env: GRANTD_ADMIN_TOKEN_FILE].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
           value_parser = value_of("admin_token_file"))]
     pub(super) admin_token_file: Option<String>,
@@ -33,8 +33,8 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
           value_parser = value_of("clients"))]
     pub(super) clients: Option<String>,
-    /// Directory of signing keys; the first start generates a key [env: GRANTD_KEYS] [default:
-    /// keys].
+    /// Directory of signing keys; the first start generates a key [env: GRANTD_KEYS]
+    /// [default: keys].
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("keys"))]
     pub(super) keys: Option<String>,
@@ -47,8 +47,8 @@ pub(super) struct ServeArgs {
     /// TCP address].
     #[arg(long, value_name = "URL", value_parser = value_of("issuer"))]
     pub(super) issuer: Option<String>,
-    /// Number of event loops, and also of signing threads [env: GRANTD_WORKERS] [default: the
-    /// number of cores].
+    /// Number of event loops, and also of signing threads [env: GRANTD_WORKERS]
+    /// [default: the number of cores].
     #[arg(long, value_name = "N", value_parser = value_of("workers"))]
     pub(super) workers: Option<String>,
     /// Implementation that signs tokens [env: GRANTD_SIGNER] [default: auto].

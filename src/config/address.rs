@@ -172,7 +172,7 @@ impl<'de> Deserialize<'de> for SocketMode {
 
             fn visit_i64<E: serde::de::Error>(self, bits: i64) -> Result<SocketMode, E> {
                 // Refuse a number with execute bits: most decimal numbers that were meant as octal
-                // have some. For example, 440 is 0o670.
+                // have such bits. For example, decimal 440 is 0o670.
                 let bits = u32::try_from(bits).ok().filter(|bits| bits & 0o111 == 0);
                 let mode = bits.ok_or(ConfigError::new(NO_SOCKET_MODE)).and_then(SocketMode::of);
                 mode.map_err(E::custom)

@@ -73,7 +73,7 @@ impl Layer {
 }
 
 impl Config {
-    /// Applies `layers` to the defaults, in this order: a later layer overrides an earlier one.
+    /// Applies `layers` to the defaults, in their order: a later layer overrides an earlier one.
     ///
     /// # Errors
     ///

@@ -30,9 +30,9 @@ pub struct StartupLimits {
     /// with the same limit.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub connections: usize,
-    /// The most tokens that may wait for a signature. Only half of it applies until the signing
-    /// threads have been busy for some milliseconds. After that, the limit falls if the signing
-    /// threads get too little processor time, but never below a quarter.
+    /// The most tokens that may wait for a signature. Only half of this number applies until the
+    /// signing threads have been busy for some milliseconds. After that, the limit falls if the
+    /// signing threads get too little processor time, but never below a quarter of this number.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub signing_queue: usize,
     /// The most secrets that may wait for the computation of their slow hash.
@@ -111,17 +111,19 @@ impl LiveLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FailureLimits {
-    /// The failures for one client from one client network that use up the client's budget there.
+    /// The number of failures for one client from one client network that exhausts the budget of
+    /// this client in this network.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub client_failures: u32,
-    /// The failures from one client network, for all clients together, that use up the network's
-    /// budget.
+    /// The number of failures from one client network, for all clients together, that exhausts the
+    /// budget of the network.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub source_failures: u32,
     /// The time, in seconds, in which each of the two budgets refills from empty to full.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub seconds: u32,
-    /// The factor by which both budgets are larger where many clients share a network.
+    /// The factor by which both budgets are larger for a network that many clients may share, such
+    /// as loopback or a proxy that is not declared.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000>")]
     pub shared_factor: u32,
 }

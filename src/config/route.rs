@@ -18,7 +18,7 @@ pub struct RouteSetting {
 
 impl RouteSetting {
     /// Whether this route answers requests for `path`. A `firstvision` route also answers every
-    /// path below its own.
+    /// path below its own path.
     pub fn takes(&self, path: &str) -> bool {
         let below = path.strip_prefix(&*self.path);
         below.is_some_and(|rest| {

@@ -132,7 +132,7 @@ pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     nearest.filter(|(edits, _)| *edits <= name.len() / 3).map(|(_, nearest)| nearest)
 }
 
-/// Returns the Levenshtein distance, in bytes.
+/// Returns the Levenshtein distance of two texts, in bytes.
 fn edits(one: &str, two: &str) -> usize {
     let mut row: Vec<usize> = (0..=two.len()).collect();
     for (i, a) in one.bytes().enumerate() {
@@ -183,7 +183,7 @@ impl<'v> Reader<'v> {
             Self::Value(Value::Number(_)) => "a number",
             Self::Value(Value::Bool(_)) => "true or false",
             Self::Value(Value::Other(kind)) => kind,
-            // Do not say what was found: every variable and flag is text.
+            // The problem does not name the type that was found: every variable and flag is text.
             Self::Value(Value::Text(_)) | Self::Text(_) => {
                 return Problem::new(format!("must be {expected}"));
             }

@@ -61,8 +61,8 @@ pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, St
 }
 
 /// Checks that clients that need a certificate can present one. Earlier versions accepted
-/// certificates from every trusted network, so a configuration written for them would silently lock
-/// such clients out.
+/// certificates from every trusted network, so a configuration of an earlier version would silently
+/// lock such clients out.
 ///
 /// # Errors
 ///
@@ -245,5 +245,6 @@ fn retire(old: Arc<Snapshot>) {
 }
 
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
-/// The most checks. They take 12 seconds, longer than a request may take by default.
+/// The most checks whether the old snapshot is still in use. All of them take 12 seconds, longer
+/// than a request may take by default.
 const MAX_CHECKS: u32 = 1200;

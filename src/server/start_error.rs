@@ -29,7 +29,7 @@ pub enum StartError {
     Files(Vec<Fault>),
     /// The batch signer is configured, but the processor or a key does not support it.
     NoBatches,
-    /// A reload found no key in this directory. Only the first start creates one.
+    /// A reload found no key in this directory. Only the first start creates a key.
     NoKeys(PathBuf),
     /// No issuer is configured, and no TCP address from which the issuer's URL could be derived.
     NoIssuer,

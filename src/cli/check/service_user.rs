@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::fault::Fault;
 
-/// Returns a fault for each file that the user of the service cannot use. That user is assumed to
-/// be the owner of the key directory or, if root owns the key directory or it does not exist, the
-/// owner of the state directory. Returns no faults if `check` does not run as root, or if root owns
-/// both directories.
+/// Returns a fault for each file that the user of the service cannot use. The owner of the key
+/// directory is assumed to be that user. If the key directory does not exist or belongs to root,
+/// the owner of the state directory is assumed instead. Returns no faults if `check` does not run
+/// as root, or if root owns both directories.
 pub(super) fn barred(config: &Config, config_file: Option<&Path>) -> Vec<Fault> {
     if !rustix::process::geteuid().is_root() {
         return Vec::new();

@@ -27,8 +27,8 @@ pub(super) struct FieldArgs {
     #[serde(skip)]
     #[arg(long, conflicts_with_all = ["scopes", "default_scopes"])]
     pub(super) no_scope: bool,
-    /// Scopes the client gets if it requests none, separated by spaces; may be repeated [default:
-    /// all scopes that it may request].
+    /// Scopes the client gets if it requests none, separated by spaces; may be repeated
+    /// [default: all scopes that it may request].
     #[serde(skip)]
     #[arg(long = "default-scope", value_name = "SCOPES")]
     default_scopes: Vec<String>,
@@ -125,7 +125,7 @@ struct Rate {
 
 impl FieldArgs {
     /// Returns the registry fields that the flags set, by their names in the registry. `claims` are
-    /// the claims that the client already has; those of the flags are added to them.
+    /// the claims that the client already has. The claims of the flags are added to these.
     pub(super) fn given(
         &self,
         mut claims: Map<String, Value>,
@@ -175,7 +175,8 @@ pub(super) fn check(
             } else if name == "client_id" || given.contains_key(name) {
                 Fault::new(Path::new(flag_of(name).as_str()), fault.problem)
             } else {
-                // A field of the registry entry conflicts with a given field.
+                // A field of the registry entry conflicts with a given field. Drop the line and
+                // column, which count from the start of the entry and not of the file.
                 Fault { line: None, column: None, ..fault }
             }
         };

@@ -123,7 +123,7 @@ fn labels(text: &str, id: &str) -> HashSet<String> {
     labels.map(str::to_owned).collect()
 }
 
-/// Returns `date` or, if that label is taken, the first free one of `date-2`, `date-3` and so on.
+/// Returns `date` or, if that label is taken, the first free label of `date-2`, `date-3` and so on.
 fn free_label(date: &str, taken: &HashSet<String>) -> String {
     let numbered = (2..=taken.len() + 1).map(|number| format!("{date}-{number}"));
     let mut labels = std::iter::once(date.to_owned()).chain(numbered);

@@ -21,8 +21,8 @@ pub(crate) struct UpdateArgs {
     id: String,
     #[command(flatten)]
     fields: FieldArgs,
-    /// Field to remove from the client's entry, by its name in the registry, so that its default
-    /// applies; may be repeated.
+    /// Field to remove from the client's entry, by its name in the registry, so that the field's
+    /// default applies; may be repeated.
     #[arg(long, value_name = "FIELD", value_parser = PossibleValuesParser::new(fields::removable()))]
     unset: Vec<String>,
 }
@@ -41,7 +41,8 @@ pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
             "nothing is to be changed: give a field, or --unset FIELD".to_owned(),
         ));
     }
-    // Not for claims: `--unset claims --claim …` replaces all claims.
+    // No field may be both set and unset, except claims: `--unset claims --claim …` replaces all
+    // claims.
     let is_both = |name: &&&str| **name != "claims" && given.contains_key(**name);
     if let Some(both) = unset.iter().find(is_both) {
         return Err(CliError(format!("--unset {both}: is set by this command too")));
