@@ -9,8 +9,8 @@ use clap::{Args, ValueHint};
 use crate::cli::{CliError, environment};
 use crate::config::{Config, ConfigError, Layer};
 
-/// The settings that have a flag. A flag takes precedence over the environment, the environment over
-/// the file, and the file over defaults.
+/// The settings that have a flag. A flag takes precedence over the environment, the environment
+/// over the file, and the file over defaults.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct ServeArgs {
     /// Configuration file (TOML).
@@ -43,8 +43,8 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("state"))]
     pub(super) state: Option<String>,
-    /// Issuer URL, as clients and verifiers see it [env: GRANTD_ISSUER] [default: http:// and the first
-    /// TCP address].
+    /// Issuer URL, as clients and verifiers see it [env: GRANTD_ISSUER]
+    /// [default: http:// and the first TCP address].
     #[arg(long, value_name = "URL", value_parser = value_of("issuer"))]
     pub(super) issuer: Option<String>,
     /// Number of event loops, and also of signing threads [env: GRANTD_WORKERS]
@@ -54,15 +54,16 @@ pub(super) struct ServeArgs {
     /// Implementation that signs tokens [env: GRANTD_SIGNER] [default: auto].
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(SIGNERS))]
     pub(super) signer: Option<String>,
-    /// Start with demo clients, whose secrets are public, even if other machines can reach the server
-    /// [env: GRANTD_ALLOW_DEMO_CLIENTS].
+    /// Start with demo clients, whose secrets are public, even if other machines can reach the
+    /// server [env: GRANTD_ALLOW_DEMO_CLIENTS].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = value_of("allow_demo_clients"))]
     pub(super) allow_demo_clients: Option<String>,
     /// Format of the log [env: GRANTD_LOG_FORMAT] [default: human on a terminal, json elsewhere].
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(LOG_FORMATS))]
     pub(super) log_format: Option<String>,
-    /// Least severe level to log; requests are logged at info [env: GRANTD_LOG_LEVEL] [default: info].
+    /// Least severe level to log; requests are logged at info [env: GRANTD_LOG_LEVEL]
+    /// [default: info].
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(LOG_LEVELS))]
     pub(super) log_level: Option<String>,
 }
