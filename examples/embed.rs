@@ -1,4 +1,5 @@
-//! grantd inside another program: a token without a socket, then a server on a socket of one's own.
+//! Embeds grantd in another program: issues a token without a socket, then serves on a socket that
+//! the program has bound.
 //!
 //! ```console
 //! cargo run --example embed
@@ -19,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 const FORM: &str = "application/x-www-form-urlencoded";
-/// The demo client of the shipped `clients.json`.
+/// The token request of a demo client in the shipped `clients.json`.
 const BODY: &str = "grant_type=client_credentials&client_id=demo-client\
                     &client_secret=demo-secret-for-local-use-only-0001";
 
@@ -33,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// The shipped registry, and keys and state in `directory`.
+/// Returns a configuration with the shipped registry, and with keys and state in `directory`.
 fn config(directory: &Path) -> Config {
     let mut config = Config::default();
     config.live.clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients.json");
@@ -56,14 +57,14 @@ async fn without_a_socket(directory: &Path) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8(body.to_vec())?)
 }
 
-/// Serves until one client has its answer, and returns that answer.
+/// Serves until one client has received its answer, and returns that answer.
 async fn over_a_socket(directory: &Path) -> Result<String, Box<dyn Error>> {
     let server = Server::new(&config(directory), Clock::system(), Random::system())?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(vec![Listener::from(listener)], None, async {
-        // An error says that the sender is gone: stop then, too.
+        // An error means that the sender was dropped. Stop in this case, too.
         let _ = stopped.await;
     }));
     let mut connection = TcpStream::connect(address).await?;
@@ -75,7 +76,7 @@ async fn over_a_socket(directory: &Path) -> Result<String, Box<dyn Error>> {
     connection.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
-    // The server may have ended by itself.
+    // Sending fails if the server has already ended, which is no error here.
     let _ = stop.send(());
     serving.await?;
     Ok(answer)

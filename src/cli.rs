@@ -1,8 +1,8 @@
 //! The command line: one file for each command.
 //!
 //! Exit codes: 0 for success, 1 for an error, 2 for wrong usage. An error on standard error says
-//! what happened, where, and what to do. Secrets are never arguments: other users of the machine
-//! can read those.
+//! what happened, where, and what to do. A secret is never a command-line argument, because other
+//! users of the machine can read the arguments of a process.
 
 mod addresses;
 mod check;
@@ -58,7 +58,8 @@ pub fn run() -> ExitCode {
     exit_code(&done)
 }
 
-/// Reads arguments and environment. The error is the exit code if there is no command to run.
+/// Reads the arguments and the environment. `Err` holds the exit code if there is no command to
+/// run: help or the version was printed, or the usage was wrong.
 fn read_command_line() -> Result<Cli, ExitCode> {
     let mut program = environment::without_empty_variables(Cli::command());
     let read = program
@@ -99,7 +100,7 @@ fn exit_code(done: &Result<(), CliError>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Writes `text` to standard error, each line after `grantd: `.
+/// Writes `text` to standard error, with `grantd: ` before each line.
 fn complain(text: &str) {
     for line in text.lines() {
         // Nothing can be done if standard error is closed.
@@ -121,8 +122,8 @@ struct Cli {
 enum Command {
     /// Run the server. `grantd` without a command does the same.
     ///
-    /// A setting is taken from its flag, then from its environment variable, then from the
-    /// configuration file, then from its default.
+    /// The value of a setting comes from the first of these that sets it: its flag, its environment
+    /// variable, the configuration file, its default.
     Serve(ServeArgs),
     /// Register, change and show clients.
     ///
@@ -132,30 +133,32 @@ enum Command {
     Client(client::ClientCommand),
     /// Generate, rotate, retire and show signing keys.
     ///
-    /// A key is first published in the key set, then signs, then retires while its last tokens are
-    /// valid, and is then gone. A running server notices changed keys within seconds.
+    /// A key is first published in the key set, then signs. When a later key signs, the old key
+    /// stays in the key set until all tokens that it signed have expired. A running server notices
+    /// changed keys within seconds.
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// Check the configuration and all files that `serve` would load.
     ///
     /// Takes the flags of `serve`. Prints warnings and notes, then `ok`. If `serve` would refuse to
-    /// start, exits with 1 and lists the faults instead. Tries to bind the addresses, but serves
-    /// nothing and leaves no file behind.
+    /// start, `check` exits with 1 and lists the faults instead. `check` tries to bind the
+    /// addresses, but serves nothing and leaves no file behind.
     Check(ServeArgs),
-    /// Check whether a running server is alive: exit 0 if it is, 1 if not.
+    /// Check whether a running server is alive. Exits with 0 if the server is alive, otherwise with
+    /// 1.
     Health(health::HealthArgs),
     /// Request a token from a running server, as a client does.
     ///
-    /// The client secret is read from GRANTD_CLIENT_SECRET or, if that is not set, from standard
-    /// input. On a terminal, the command prompts for it without echo.
+    /// The client secret is read from GRANTD_CLIENT_SECRET or, if that variable is not set, from
+    /// standard input. On a terminal, the command prompts for the secret without echo.
     Token(token::TokenArgs),
-    /// Print a script that completes this command line in a shell.
+    /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
-    /// Print a manual page, in the format that `man` reads.
+    /// Print a manual page in roff, which `man` reads.
     Man(man::ManArgs),
 }
 
-/// Error messages, one per line: what happened, where, and what to do.
+/// Error messages, one per line. Each says what happened, where, and what to do.
 struct CliError(String);
 
 impl From<StartError> for CliError {
@@ -185,17 +188,17 @@ impl From<Vec<Fault>> for CliError {
     }
 }
 
-/// Prints one line to standard output.
+/// Prints `line` and a line break to standard output.
 fn print(line: impl fmt::Display) -> Result<(), CliError> {
     print_bytes(format!("{line}\n").as_bytes())
 }
 
-/// Prints bytes that end in a line break.
+/// Prints bytes to standard output. Ends the process on a broken pipe.
 fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
     written(write_out(bytes))
 }
 
-/// Writes to standard output and flushes it.
+/// Writes `bytes` to standard output and flushes it.
 fn write_out(bytes: &[u8]) -> io::Result<()> {
     let mut output = io::stdout();
     output.write_all(bytes).and_then(|()| output.flush())

@@ -1,8 +1,9 @@
 //! The configuration of a server.
 //!
-//! A setting is one field, with its default and the numbers that it may be: of [`Startup`] if it needs a
-//! restart, of [`Live`] if a reload may change it. Its place in the file, its variable and its name in
-//! faults follow from the field; its row in `docs/settings.md` is held against it by a test.
+//! Each setting is one field: of [`Startup`] if its change needs a restart, of [`Live`] if a reload
+//! may change it. The field defines the default and the range of the setting. The name of the field
+//! defines the names of the setting in the configuration file, in the environment and in faults. A
+//! test compares the fields with the table in `docs/settings.md`.
 
 mod address;
 mod layer;
@@ -26,12 +27,12 @@ pub use crate::config::proxy::{ClientCertificates, TrustedProxy};
 pub use crate::config::route::{RouteSetting, TAKEN_PATHS};
 pub(crate) use crate::config::value::{nearest, parse_switch};
 
-/// Everything that a server needs to know before it starts.
+/// The complete configuration of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// What a running server cannot change.
+    /// The settings that a running server cannot change.
     pub startup: Startup,
-    /// What a running server takes over when it reads the configuration again.
+    /// The settings that a running server changes when it reads the configuration again.
     pub live: Live,
 }
 
@@ -42,22 +43,24 @@ pub struct Startup {
     /// The addresses of the public listeners.
     #[serde(deserialize_with = "addresses")]
     pub listen: Vec<ListenAddr>,
-    /// The address of the admin listener: health and metrics.
+    /// The address of the admin listener, which serves health and metrics.
     pub admin_listen: ListenAddr,
-    /// The mode of the Unix sockets among these.
+    /// The file mode of the Unix sockets in `listen` and `admin_listen`.
     pub socket_mode: SocketMode,
-    /// The directory of what must outlive a restart.
+    /// The directory for data that must survive a restart, such as revocations.
     pub state: PathBuf,
-    /// Event loops, each with its own connections, and as many signing threads.
+    /// The number of event loops, each of which has connections of its own. The server has the same
+    /// number of signing threads.
     #[serde(deserialize_with = "number::<_, _, 1, MAX_WORKERS>")]
     pub workers: usize,
-    /// The implementation of RSA.
+    /// The implementation of RSA that signs tokens.
     pub signer: SignerChoice,
-    /// The file of what was issued, refused and changed; `None`: no audit.
+    /// The audit file, in which the server records tokens that were issued, refused or revoked, and
+    /// changes of the configuration. `None`: no audit.
     pub audit: Option<PathBuf>,
-    /// How to log.
+    /// The settings of the log.
     pub log: Log,
-    /// Sizes and times that are fixed at the start.
+    /// The limits that need a restart.
     pub limits: StartupLimits,
 }
 
@@ -81,37 +84,40 @@ impl Default for Startup {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Live {
-    /// The client registry.
+    /// The file of the client registry.
     pub clients: PathBuf,
     /// The directory of signing keys.
     pub keys: PathBuf,
-    /// The file with the token by which other machines may ask the admin listener; `None`: they may
-    /// not.
+    /// The file with the admin token, with which other machines may use the admin listener. `None`:
+    /// other machines may only use `/livez` and `/readyz`.
     pub admin_token_file: Option<PathBuf>,
-    /// The issuer's URL; `None`: made from the first TCP address.
+    /// The issuer's URL. `None`: `http://` and the first TCP address.
     pub issuer: Option<IssuerUrl>,
-    /// Serve the demo clients even where other machines can reach them.
+    /// Whether the demo clients, whose secrets are public, are served even if other machines can
+    /// reach the server.
     pub allow_demo_clients: bool,
-    /// How long a fetched key set may be used, in seconds.
+    /// The time, in seconds, for which a fetched key set may be cached.
     #[serde(deserialize_with = "number::<_, _, 1, 86_400>")]
     pub jwks_max_age: u64,
-    /// The proxies that are believed about a client's address.
+    /// The proxies that are trusted to forward a client's address.
     pub trusted_proxies: Vec<TrustedProxy>,
-    /// The proxies that are believed about a client's certificate, and their headers.
+    /// The proxies that are trusted to forward a client's certificate, and the headers that they
+    /// use.
     pub client_certificate: ClientCertificates,
-    /// Whether a DPoP proof must have a nonce of this server (RFC 9449, section 8).
+    /// Whether a DPoP proof must contain a nonce of this server (RFC 9449, section 8).
     pub dpop_nonce: bool,
-    /// What the assertions of clients may name as their audience.
+    /// The audiences that are accepted in client assertions.
     pub assertion_audience: AssertionAudience,
-    /// Token routes beside the documented ones.
+    /// Token routes in addition to the documented ones.
     #[serde(rename = "route")]
     pub routes: Vec<RouteSetting>,
-    /// Seconds from the end signal in which requests are still accepted, while `/readyz` says 503.
+    /// The time, in seconds, for which the program still accepts requests after SIGTERM or SIGINT,
+    /// while `/readyz` answers 503.
     #[serde(deserialize_with = "number::<_, _, 0, LONG>")]
     pub shutdown_delay_seconds: u64,
-    /// How often authentication may fail.
+    /// The budgets for failed authentication attempts.
     pub failures: FailureLimits,
-    /// Sizes and times of a request.
+    /// The limits that a reload may change.
     pub limits: LiveLimits,
 }
 
@@ -137,15 +143,17 @@ impl Default for Live {
 }
 
 impl Config {
-    /// Takes over the startup settings from `running`, and names those that are different here.
+    /// Replaces the startup settings by those of `running`. Returns the names of the settings that
+    /// were different.
     pub fn hold_back(&mut self, running: &Self) -> Vec<String> {
         let held_back = layer::differences(&self.startup, &running.startup);
         self.startup.clone_from(&running.startup);
         held_back
     }
 
-    /// Whether the demo secrets, which are public, may be used: if only this machine can reach the
-    /// server, directly and not through a proxy, or if the operator allows it.
+    /// Whether clients may use the demo secrets, which are public. They may if only this machine
+    /// can reach the server and no proxy is trusted, or if the operator allows it
+    /// ([`Live::allow_demo_clients`]).
     pub fn allows_demo_secrets(&self) -> bool {
         self.live.allow_demo_clients || self.is_local()
     }
@@ -160,28 +168,30 @@ impl Config {
 }
 
 impl Live {
-    /// The proxies that are believed about client certificates.
+    /// Returns the proxies that are trusted to forward client certificates: those of
+    /// [`ClientCertificates::proxies`] if that is set, otherwise those of [`Live::trusted_proxies`]
+    /// that are a single address or `unix`.
     pub fn certificate_proxies(&self) -> impl Iterator<Item = TrustedProxy> {
         let named = self.client_certificate.proxies.as_deref();
         let proxies = named.unwrap_or(&self.trusted_proxies).iter().copied();
         proxies.filter(move |proxy| named.is_some() || proxy.is_single())
     }
 
-    /// Whether a network is trusted and yet not believed about certificates, because
-    /// [`ClientCertificates::proxies`] is not set.
+    /// Whether [`Live::trusted_proxies`] contains a network that is not trusted to forward
+    /// certificates, because [`ClientCertificates::proxies`] is not set.
     pub fn leaves_out_a_network(&self) -> bool {
         self.client_certificate.proxies.is_none()
             && self.trusted_proxies.iter().any(|proxy| !proxy.is_single())
     }
 
-    /// The first fault of the operator's own routes.
+    /// Returns the first fault of the configured routes; `None` if they have no fault.
     pub fn route_problem(&self) -> Option<String> {
         let (index, problem) = route::problem(&self.routes)?;
         Some(format!("route: {}: {problem}", self.routes[index].path))
     }
 }
 
-/// A number from `MIN` to `MAX`.
+/// Deserializes a number from `MIN` to `MAX`.
 fn number<'de, D, T, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -206,7 +216,7 @@ impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> Visitor<'_> for Number<T, 
     }
 
     fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
-        // Below zero is below every `MIN`, or above every `MAX`.
+        // A negative number becomes one that is above every `MAX`, so that it is refused.
         self.visit_u64(u64::try_from(number).unwrap_or(u64::MAX))
     }
 }
@@ -219,14 +229,15 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ListenAdd
     Ok(addresses)
 }
 
-/// The most threads of one kind.
+/// The greatest number of event loops, and of password threads.
 const MAX_WORKERS: u64 = 1024;
-/// A gibibyte, or a thousand million: more is no limit.
+/// The greatest value of most sizes and counts: a gibibyte, or about a thousand million. A larger
+/// value would limit nothing.
 const MANY: u64 = 1 << 30;
-/// A year.
+/// The greatest value of most times: a year, in seconds.
 const LONG: u64 = 31_536_000;
 
-/// The documented token services.
+/// A kind of token service. Each variant shows the documented route of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
@@ -251,15 +262,15 @@ impl FromStr for Dialect {
     }
 }
 
-/// What a client's assertion (RFC 7523) may name as its one audience.
+/// The values that are accepted as the single audience of a client assertion (RFC 7523).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AssertionAudience {
-    /// The issuer, or the URL of the endpoint that was called or of the token endpoint; a string, or
-    /// an array of one.
+    /// The issuer, the URL of the called endpoint, or the URL of the token endpoint: as a string,
+    /// or as an array of one string.
     #[default]
     Endpoint,
-    /// The issuer as a string (RFC 7523bis, FAPI 2.0).
+    /// Only the issuer, as a string (RFC 7523bis, FAPI 2.0).
     Issuer,
 }
 
@@ -267,15 +278,16 @@ pub enum AssertionAudience {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignerChoice {
-    /// The fastest on this machine: batches where many tokens wait, and the quicker of ring and aws-lc
-    /// for single signatures.
+    /// The fastest on this machine: the batch signer while many tokens wait, if the processor and
+    /// the keys support it, and the faster of ring and aws-lc for single signatures.
     #[default]
     Auto,
-    /// As `auto`, and no start without batches.
+    /// Like `auto`, but the server does not start if the processor or a key does not support the
+    /// batch signer.
     Batch,
-    /// ring, on every CPU: the reference.
+    /// ring, the reference implementation. It runs on every processor.
     Ring,
-    /// aws-lc, which is quicker on most.
+    /// aws-lc, which is faster than ring on most processors.
     AwsLc,
 }
 
@@ -283,13 +295,13 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// How to log.
+/// The settings of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Log {
-    /// The format of lines.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// The lowest level that is written.
+    /// The least severe level that is logged.
     pub level: LogLevel,
 }
 
@@ -300,24 +312,24 @@ pub enum LogFormat {
     /// `human` on a terminal, `json` elsewhere.
     #[default]
     Auto,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people to read.
+    /// Text for people to read.
     Human,
 }
 
-/// The lowest level of a line that is written. Each request is one line of `info`.
+/// The least severe level that is logged. Each request is logged as one line at `info`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogLevel {
     /// Failures of the server.
     Error,
-    /// What needs attention.
+    /// Conditions that need attention.
     Warn,
-    /// Every request, start, stop.
+    /// Every request, and the start and the stop of the server.
     #[default]
     Info,
-    /// Connections too.
+    /// Everything of `Info`, and events of single connections.
     Debug,
 }
 

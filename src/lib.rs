@@ -1,9 +1,9 @@
 //! A small, very fast OAuth 2.0 token server: client credentials in, RS256 JWT out.
 //!
-//! The program `grantd` is this library with a command line. To embed the server, give
-//! [`server::run`] a configuration and a socket; with [`server::Server`] tokens can be issued without
-//! a socket too (`examples/embed.rs` shows both). The library installs nothing global: no subscriber,
-//! recorder, panic hook or signal handler.
+//! The program `grantd` is this library with a command line. To embed the server, pass a
+//! configuration and a listening socket to [`server::run`]. A [`server::Server`] can also issue
+//! tokens without a socket (`examples/embed.rs` shows both ways). The library installs nothing
+//! global: no subscriber, recorder, panic hook or signal handler.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -63,7 +63,7 @@ mod telemetry;
 #[doc(hidden)]
 pub use crate::cli::run as run_program;
 
-/// What the package's own benches and tests measure and call. It may change with every release.
+/// The modules that this package's own benches and tests use. Every release may change them.
 #[cfg(feature = "internal")]
 #[doc(hidden)]
 pub mod internal {

@@ -1,4 +1,4 @@
-//! The `grantd` program. Everything is in the library.
+//! The `grantd` program. All of its code is in the library.
 
 use std::process::ExitCode;
 

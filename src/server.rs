@@ -1,9 +1,10 @@
-//! Builds the server from a configuration and runs it, in the program or embedded in another one.
+//! Builds the server from a configuration and runs it, in the program `grantd` or embedded in
+//! another program.
 //!
-//! It installs nothing global: no subscriber, recorder, panic hook or signal handler. It has
-//! [`Startup::workers`](crate::config::Startup::workers) event loops. The first is the caller's
-//! runtime, which polls [`Server::serve`]; the others are threads that end with the server, as do
-//! the connections that they serve.
+//! The server installs nothing global: no subscriber, recorder, panic hook or signal handler. It
+//! has [`Startup::workers`](crate::config::Startup::workers) event loops. The first event loop is
+//! the caller's runtime, which polls [`Server::serve`]. The other event loops are threads. These
+//! threads end with the server, as do the connections that they serve.
 
 mod counters;
 mod reload;
@@ -52,10 +53,11 @@ use crate::telemetry::refusals::Refusals;
 #[cfg(feature = "opentelemetry")]
 use crate::telemetry::traces::Traces;
 
-/// Serves on `listener` until `shutdown` completes and the connections have ended or the drain time
-/// is over.
+/// Serves on `listener` until `shutdown` completes, and then until all connections have ended or
+/// the drain time is over.
 ///
-/// `config` gives the files and limits; its listen addresses are ignored.
+/// The addresses in `config` are ignored: the server listens on `listener` only, without an admin
+/// listener.
 ///
 /// # Errors
 ///
@@ -92,7 +94,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`StartError`].
+    /// [`StartError`] if the server cannot start.
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
         let Loaded { clients, mut keys, admin_token, issuer, key_files } = Loaded::read(config)?;
         let revocations = Revocations::open(
@@ -192,23 +194,24 @@ impl Server {
         })
     }
 
-    /// The service that answers requests, for embedders with an HTTP server of their own.
+    /// Returns the service that answers requests, for embedders with an HTTP server of their own.
     pub fn service(&self) -> &Arc<Service> {
         &self.service
     }
 
-    /// The server's metrics.
+    /// Returns the server's metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// The server's spans, whose provider the caller may set.
+    /// Returns the recorder of the server's spans. The caller may set the provider that exports the
+    /// spans.
     #[cfg(feature = "opentelemetry")]
     pub fn traces(&self) -> &Traces {
         &self.service.traces
     }
 
-    /// The reloader, which makes the running server read its files again.
+    /// Returns the reloader, which makes the running server read its files again.
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
     }
@@ -217,7 +220,8 @@ impl Server {
         Arc::clone(&self.loops)
     }
 
-    /// When called, ends readiness and gives the time for which requests are still to be accepted.
+    /// Returns a function that ends the server's readiness and returns the time for which the
+    /// server must still accept requests.
     pub(crate) fn end_of_readiness(&self) -> impl FnOnce() -> Duration + use<> {
         let (context, is_ready) = (Arc::clone(&self.context), Arc::clone(&self.is_ready));
         move || {
@@ -226,13 +230,13 @@ impl Server {
         }
     }
 
-    /// The issuer's URL.
+    /// Returns the issuer's URL.
     pub fn issuer(&self) -> IssuerUrl {
         self.context.snapshot().issuer.clone()
     }
 
     /// Serves on all listeners until `shutdown` completes. Then `/readyz` answers 503, no new
-    /// connections are accepted, and each connection closes with its next answer or when the drain
+    /// connections are accepted, and each connection closes after its next answer or when the drain
     /// time is over.
     pub async fn serve(
         self,
@@ -294,5 +298,5 @@ fn no_entropy(_: NoEntropy) -> io::Error {
     io::Error::other("the operating system provides no random bytes")
 }
 
-/// The size of the first signing key, as in the documented tokens.
+/// The size of the first signing key in bits, the same as in the documented tokens.
 const FIRST_KEY_BITS: u16 = 2048;

@@ -8,16 +8,17 @@ use crate::cli::CliError;
 use crate::config::{Config, ListenAddr};
 use crate::server::Listener;
 
-/// The names of `listen` on the command line, in the environment and in the file.
+/// The names of the setting `listen`: flag, environment variable, configuration file.
 pub(super) const LISTEN: &str = "--listen (GRANTD_LISTEN, listen in the configuration file)";
-/// The names of `admin_listen`.
+/// The names of the setting `admin_listen`: flag, environment variable, configuration file.
 pub(super) const ADMIN_LISTEN: &str =
     "--admin-listen (GRANTD_ADMIN_LISTEN, admin_listen in the configuration file)";
 /// Advice about an issuer whose host is `0.0.0.0` or `[::]`.
 pub(super) const ISSUER_ADVICE: &str = "pass --issuer (GRANTD_ISSUER, issuer in the configuration \
                                         file) with the URL that clients and verifiers use";
 
-/// Explains why `address`, which `setting` sets, cannot be listened on.
+/// Returns the error for a failed bind: why the server cannot listen on `address`, and that
+/// `setting` sets this address.
 pub(super) fn problem(address: &ListenAddr, setting: &str, error: &io::Error) -> CliError {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => "another process listens there: stop it",
@@ -65,7 +66,7 @@ pub(super) fn check(config: &Config) -> Vec<String> {
     problems
 }
 
-/// Warnings about the sockets of `config` whose directory does not exist.
+/// Returns a warning for each Unix socket of `config` whose directory does not exist.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let addresses = config.startup.listen.iter().chain([&config.startup.admin_listen]);
     let paths = addresses.filter_map(|address| match address {
@@ -82,7 +83,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Whether only one of these can be listened on.
+/// Whether a listener on `one` prevents a listener on `two`: the ports are equal, and one of the IP
+/// addresses includes the other.
 fn overlap(one: SocketAddr, two: SocketAddr) -> bool {
     let is_every = |socket: SocketAddr| socket.ip().is_unspecified();
     let same_family = one.is_ipv4() == two.is_ipv4();

@@ -1,5 +1,5 @@
-//! `grantd check`: reports all faults for which `serve` would not start, and warns of settings that
-//! are probably mistakes.
+//! `grantd check`: reports every fault that would keep `serve` from starting, and warns of settings
+//! that are probably mistakes.
 
 mod files;
 mod registry;
@@ -76,7 +76,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys.len()))
 }
 
-/// Reads the files and the issuer. The error lists all faults for which `serve` would not start.
+/// Reads the files and determines the issuer's URL. The error lists every fault that would keep
+/// `serve` from starting.
 fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, IssuerUrl), CliError> {
     let mut problems = addresses::check(config);
     let loaded = Sources::of(config).load();
@@ -103,8 +104,8 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     }
 }
 
-/// Reads the clients of `file` whose entries have no fault, to find faults of the configuration as
-/// well as those of the registry.
+/// Reads the clients of `file` whose entries are valid. `check` needs them to find faults of the
+/// configuration even if other entries have faults.
 fn readable_clients(file: &Path) -> Registry {
     let mut clients = Registry::default();
     let Ok(text) = client_file::read(file) else { return clients };
@@ -116,8 +117,8 @@ fn readable_clients(file: &Path) -> Registry {
     clients
 }
 
-/// Explains `assertion_audience` and lists the clients it applies to. `None` if no client uses
-/// assertions.
+/// Returns a note that explains `assertion_audience` and lists the clients that use assertions
+/// (`private_key_jwt`). `None` if no client uses assertions.
 fn about_assertions(clients: &Registry, audience: AssertionAudience) -> Option<String> {
     let by_assertion = AuthMethod::PrivateKeyJwt;
     let signs = clients.iter().filter(|client| client.auth_methods.contains(by_assertion));
@@ -140,7 +141,8 @@ fn about_assertions(clients: &Registry, audience: AssertionAudience) -> Option<S
     })
 }
 
-/// Warns if clients need certificates and no proxy, or a whole network, may forward them.
+/// Warns if some clients need certificates, and either no proxy may forward certificates or every
+/// host of a network may.
 fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), CliError> {
     let needing = certificate_clients(clients);
     if needing.is_empty() {
@@ -163,7 +165,7 @@ fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<()
     ))
 }
 
-/// Returns warnings about settings whose effect an upgrade changes.
+/// Returns warnings about settings that have a different effect than in earlier versions of grantd.
 fn about_upgrades(config: &Config, clients: &Registry) -> Vec<&'static str> {
     let is_behind_a_proxy = config.live.trusted_proxies.is_empty()
         && config.startup.listen.iter().all(ListenAddr::is_local)

@@ -49,7 +49,8 @@ pub(super) enum ClientCommand {
         #[arg(long, value_name = "ID")]
         id: String,
     },
-    /// Disable a client: it is refused like one with a wrong secret until it is enabled again.
+    /// Disable a client: its requests are refused as if its secret were wrong, until it is enabled
+    /// again.
     Disable {
         #[command(flatten)]
         file: FileArg,
@@ -69,17 +70,18 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         server: WaitArgs,
     },
-    /// Add a secret to a client and print it. Old secrets stay valid unless a flag says otherwise.
+    /// Add a secret to a client and print it. Old secrets stay valid unless --expire-old is given.
     RotateSecret(rotate::RotateArgs),
-    /// End one of a client's secrets, now or at a given time.
+    /// End the validity of one secret of a client, now or at a given time.
     ExpireSecret(rotate::ExpireArgs),
-    /// Register many clients, all or none, from registry entries, one per line.
+    /// Register many clients from registry entries, one per line. Registers all of them or none.
     ///
-    /// An entry may hold its secret in clear as `client_secret`, which is hashed on import.
+    /// An entry may contain a plain-text secret as `client_secret`. Only the hash of the secret is
+    /// stored.
     Import {
         #[command(flatten)]
         file: FileArg,
-        /// JSON Lines; - for standard input.
+        /// File of JSON Lines; - for standard input.
         #[arg(value_name = "FILE")]
         from: PathBuf,
     },
@@ -107,7 +109,8 @@ pub(super) struct AddArgs {
     /// Read the secret from standard input instead of generating one.
     #[arg(long)]
     secret_stdin: bool,
-    /// Hash of the stored secret [default: sha256; argon2id if it has fewer than 32 characters].
+    /// Hash algorithm for the stored secret [default: sha256, or argon2id for a secret of fewer
+    /// than 32 characters].
     #[arg(long, value_name = "HASH")]
     hash: Option<HashKind>,
 }
@@ -136,8 +139,9 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
     }
 }
 
-/// Waits until the server, if `--admin` names one, has the client in the expected state.
-/// `is_in_force` gets `None` if the client is unknown there.
+/// If `--admin` names a server, waits until the change of the client `id` is in force there.
+/// `is_in_force` gets the server's JSON description of the client; `None` if the server does not
+/// know the client.
 fn wait_for(
     id: &str,
     server: &WaitArgs,
@@ -157,7 +161,7 @@ impl FileArg {
         Ok(ServeArgs { config, ..ServeArgs::default() }.resolve()?.live.clients)
     }
 
-    /// Changes the file under its lock.
+    /// Locks the registry file and replaces its text by the result of `change`.
     fn edit(
         &self,
         change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
@@ -165,7 +169,8 @@ impl FileArg {
         self.edit_and_tell(change, || None)
     }
 
-    /// Changes the file and prints `line`.
+    /// Replaces the text of the registry file by the result of `change`, and prints `line`. Fails
+    /// if the file does not exist.
     fn edit_and_tell(
         &self,
         change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
@@ -173,16 +178,17 @@ impl FileArg {
     ) -> Result<(), CliError> {
         let change = |path: &Path, text: Option<&str>| match text {
             Some(text) => change(path, text),
-            // Returns the fault that there is no file.
+            // The file does not exist, so reading it returns the fault to report.
             None => change(path, &client_file::read(path).map_err(|fault| vec![fault])?),
         };
         self.edit_or_create(change, line)
     }
 
-    /// Changes the file, or creates it, and prints `line`.
+    /// Replaces the text of the registry file by the result of `change`, or creates the file, and
+    /// prints `line`.
     ///
-    /// Prints after the new contents are on disk and before they replace the file, so that a secret
-    /// that could not be printed never takes effect.
+    /// `line` is printed after the new contents are on disk in a temporary file, and before that
+    /// file replaces the registry. So a secret that could not be printed never takes effect.
     fn edit_or_create(
         &self,
         change: impl FnOnce(&Path, Option<&str>) -> Result<String, Vec<Fault>>,
@@ -297,7 +303,7 @@ fn with_defaults(id: &str, given: &Map<String, Value>) -> Map<String, Value> {
     entry
 }
 
-/// Returns the line to print: the id and, if it was generated, the secret.
+/// Returns the line to print: the client's id and, if the secret was generated, the secret.
 fn told(id: &str, secret: Option<&String>) -> Zeroizing<String> {
     let mut line = match secret {
         Some(secret) => json!({ "client_id": id, "client_secret": secret }),

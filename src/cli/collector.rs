@@ -1,8 +1,8 @@
 //! Sends spans to an OpenTelemetry collector, as OTLP over HTTP.
 //!
-//! The SDK reads the standard variables, queues, encodes and retries, on a thread of its own. Added
-//! here: an HTTP client without TLS, for a collector on this machine or in its network, and log
-//! lines that count the spans that were lost.
+//! The OpenTelemetry SDK reads the standard environment variables. On a thread of its own, it
+//! queues spans, encodes them and retries failed requests. This module adds an HTTP client without
+//! TLS, for a collector on this machine or in its network, and log lines that count the lost spans.
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -32,13 +32,14 @@ use crate::cli::http_client::{Target, exchange_with};
 use crate::clock::Clock;
 use crate::telemetry::traces::Traces;
 
-/// The collector that the standard variables name; `None` if they name none.
+/// Returns the collector that the standard environment variables name; `None` if they name no
+/// collector.
 pub(super) fn configured() -> Result<Option<Target>, CliError> {
     for variable in [OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT] {
         let Some(url) = std::env::var_os(variable).filter(|url| !url.is_empty()) else { continue };
         return match Target::of_url(&url.to_string_lossy()) {
             Ok((target @ Target::Tcp { .. }, _)) => Ok(Some(target)),
-            // Without the URL: it may hold a password.
+            // The error does not show the URL, which may contain a password.
             _ => Err(CliError(format!(
                 "{variable}: must be http://host[:port][/path], the address of a collector \
                  (https is not spoken here)"
@@ -48,14 +49,15 @@ pub(super) fn configured() -> Result<Option<Target>, CliError> {
     Ok(None)
 }
 
-/// The export of spans, until it is finished.
+/// A running export of spans to a collector.
 pub(super) struct Exporting {
     provider: SdkTracerProvider,
     losses: Arc<Losses>,
 }
 
 impl Exporting {
-    /// Sends the spans of `traces` to the configured collector. `None` if there is none.
+    /// Starts to send the spans of `traces` to the configured collector. `None` if no collector is
+    /// configured.
     pub(super) fn start(traces: &Traces) -> Result<Option<Self>, CliError> {
         let Some(target) = configured()? else { return Ok(None) };
         let losses = Arc::new(Losses { ended: traces.ended(), ..Losses::default() });
@@ -73,12 +75,13 @@ impl Exporting {
         Ok(Some(Self { provider, losses }))
     }
 
-    /// Sends what still waits, and waits for that for at most [`LAST_MOMENT`].
+    /// Sends the spans that are still in the queue, for at most [`LAST_MOMENT`], and logs how many
+    /// spans were lost.
     pub(super) fn finish(self) {
-        // The counts tell whether it succeeded.
+        // Ignore the result: the counts of spans show whether the shutdown succeeded.
         let _ = self.provider.shutdown_with_timeout(LAST_MOMENT);
         let lost = self.losses.count(0);
-        // Silences the SDK's thread, which may still be sending.
+        // Suppress further warnings of the SDK's thread, which may still be sending.
         self.losses.report().lost = u64::MAX;
         if lost > 0 {
             warn!(lost, "spans that the collector did not take since the start");
@@ -86,7 +89,8 @@ impl Exporting {
     }
 }
 
-/// The sender of the spans: grantd, unless the standard variables name another service.
+/// Returns the OpenTelemetry resource that names the sender of the spans: the service grantd,
+/// unless the standard environment variables name another service.
 fn resource() -> Resource {
     let resource = Resource::builder_empty()
         .with_service_name(env!("CARGO_PKG_NAME"))
@@ -99,14 +103,14 @@ fn resource() -> Resource {
     }
 }
 
-/// Counts of spans, and what was last logged about them.
+/// Counts of spans, and the last warning about lost spans.
 #[derive(Debug, Default)]
 struct Losses {
-    /// Given to the queue.
+    /// Spans that were given to the queue.
     ended: Arc<AtomicU64>,
-    /// Taken out of it.
+    /// Spans that were taken out of the queue. They are counted when their export has ended.
     taken: AtomicU64,
-    /// Accepted by the collector.
+    /// Spans that the collector has accepted.
     sent: AtomicU64,
     report: Mutex<Report>,
 }
@@ -115,12 +119,14 @@ struct Losses {
 struct Report {
     lost: u64,
     at: Option<Instant>,
-    /// Why the last request failed. The SDK's own error does not say.
+    /// The error of the last HTTP request; `None` if it succeeded. The SDK's own error does not
+    /// contain the cause.
     error: Option<String>,
 }
 
 impl Losses {
-    /// How many spans are lost at least, if up to `waiting` are in the queue.
+    /// Returns a lower bound for the number of lost spans, given that at most `waiting` spans are
+    /// in the queue.
     fn count(&self, waiting: usize) -> u64 {
         let [ended, taken, sent] =
             [&*self.ended, &self.taken, &self.sent].map(|count| count.load(Ordering::Relaxed));
@@ -132,7 +138,7 @@ impl Losses {
     }
 }
 
-/// The SDK's exporter, with a warning at most once in [`QUIET`] while spans are lost.
+/// Wraps the SDK's exporter. While spans are lost, logs a warning at most once per [`QUIET`].
 #[derive(Debug)]
 struct Exporter {
     otlp: opentelemetry_otlp::SpanExporter,
@@ -165,7 +171,7 @@ impl SpanExporter for Exporter {
     }
 }
 
-/// The HTTP client of the exporter: a connection for each attempt, of which there are few.
+/// The HTTP client of the exporter. Opens a connection for each request, because requests are rare.
 #[derive(Debug)]
 struct Client {
     target: Target,
@@ -173,7 +179,8 @@ struct Client {
 }
 
 impl HttpClient for Client {
-    // The signature that the trait's `async fn` expands to.
+    // Not an `async fn`: this is the signature to which `async_trait` expands the method of the
+    // trait.
     fn send_bytes<'c, 'f>(
         &'c self,
         request: Request<Bytes>,
@@ -182,7 +189,7 @@ impl HttpClient for Client {
         'c: 'f,
         Self: 'f,
     {
-        // Blocks the SDK's thread, which does nothing else.
+        // Blocks the SDK's thread, which has no other work.
         let sent = exchange_with(&self.target, request.map(Full::new), PATIENCE);
         let sent = sent.map_err(|CliError(problem)| problem);
         self.losses.report().error = sent.as_ref().err().cloned();
@@ -190,14 +197,15 @@ impl HttpClient for Client {
     }
 }
 
-/// How many spans may wait: some megabytes at most.
+/// The most spans in the queue. They take a few megabytes at most.
 const QUEUE: usize = 2048;
 
-/// How long the collector may take to answer an attempt; the standard's default.
+/// The timeout of one HTTP request to the collector: the default of the OpenTelemetry
+/// specification.
 const PATIENCE: Duration = OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT;
 
-/// The least time between two warnings.
+/// The shortest time between two warnings about lost spans.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// How long a stop waits for the collector.
+/// The longest time that the server's shutdown waits for the collector.
 const LAST_MOMENT: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! `GRANTD_*` in the environment. An empty variable is an unset one.
+//! Reads settings from the environment variables `GRANTD_*`. An empty variable counts as unset.
 
 use std::collections::BTreeMap;
 use std::env::{var_os, vars_os};
@@ -11,7 +11,8 @@ use crate::cli::CliError;
 use crate::cli::settings::ServeArgs;
 use crate::config::{Layer, nearest, setting_names};
 
-/// The command line in which no argument takes an empty variable.
+/// Returns `command`, changed so that no argument takes its value from an empty environment
+/// variable.
 pub(super) fn without_empty_variables(command: Command) -> Command {
     let is_empty = |arg: &Arg| arg.get_env().and_then(var_os).is_some_and(|value| value.is_empty());
     command
@@ -19,11 +20,12 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// The faults of variables.
+/// The faults of the environment.
 pub(super) struct Faults {
-    /// Each names its variable but not the value, which may be a secret in the wrong place.
+    /// One text a fault. It names the variable but not its value, which may be a secret in the wrong
+    /// place.
     pub(super) texts: Vec<String>,
-    /// Whether one of these variables stands for a flag.
+    /// Whether one of the faulty variables stands for a flag.
     pub(super) is_usage: bool,
 }
 
@@ -33,13 +35,13 @@ impl From<Faults> for CliError {
     }
 }
 
-/// Reads the settings in the environment of this process.
+/// Returns the settings in the environment of this process, one layer for each setting.
 pub(super) fn layers() -> Result<Vec<Layer>, Faults> {
     let variables = vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     read(variables.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty()).collect())
 }
 
-/// Reads the settings in these variables.
+/// Reads the settings in `variables`.
 fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Faults> {
     let (mut layers, mut faults, mut known) = (Vec::new(), Vec::new(), Vec::new());
     let mut is_usage = false;
@@ -71,7 +73,7 @@ fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Faults>
         known.extend(names);
     }
     let known: Vec<_> = known.iter().map(String::as_str).collect();
-    // Other names are none of ours: Kubernetes sets `GRANTD_PORT` for a service named grantd.
+    // Ignore unknown names without `__`: Kubernetes sets `GRANTD_PORT` for a service named grantd.
     for name in variables.keys().filter(|name| name.contains("__")) {
         let meant = nearest(name, &known).map(|name| format!(": did you mean `{name}`?"));
         faults.push(format!("{name}: unknown setting{}", meant.unwrap_or_default()));
@@ -81,10 +83,12 @@ fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Faults>
 
 const PREFIX: &str = "GRANTD_";
 
-/// The variables of a setting: its path, and the short name if it is among the flags.
+/// Returns the names of the variables that set `setting`. A nested setting that has a flag has two
+/// variables: one is named like the flag, the other like the path of the setting.
 fn names_of(setting: &str, flags: &Command) -> Vec<String> {
     let variable = |name: &str| format!("{PREFIX}{}", name.to_ascii_uppercase());
-    // Each of its elements is a `[[route]]` in the file.
+    // In the file, each route is a `[[route]]`. The variable holds all routes, so its name is
+    // plural.
     let path = if setting == "route" { "routes" } else { setting };
     let long = variable(&path.replace('.', "__"));
     let short = variable(&path.replace('.', "_"));
@@ -92,13 +96,14 @@ fn names_of(setting: &str, flags: &Command) -> Vec<String> {
     if has_two { vec![short, long] } else { vec![long] }
 }
 
-/// The flag of a setting, if it has one.
+/// Returns the flag that sets `setting`, if there is one.
 fn flag_of<'c>(setting: &str, flags: &'c Command) -> Option<&'c str> {
     let id = setting.replace('.', "_");
     flags.get_arguments().find(|arg| arg.get_id() == id.as_str())?.get_long()
 }
 
-/// How to set this setting without a file: by its flag, if it has one, or its variable.
+/// Returns the names by which `setting` is set without a file: the flag, if it has one, and the
+/// variable.
 pub(super) fn how_to_set(setting: &str) -> String {
     let flags = ServeArgs::augment_args(Command::new(""));
     let variable = names_of(setting, &flags).swap_remove(0);

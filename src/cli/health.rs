@@ -17,10 +17,11 @@ pub(super) struct HealthArgs {
     /// 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<ListenAddr>,
-    /// Configuration file (TOML), which may set that address.
+    /// Configuration file (TOML), which may set the address of the admin listener.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     config: Option<PathBuf>,
-    /// Check that it is also ready: it has a signing key and is neither starting nor stopping.
+    /// Check also that the server is ready: it has a signing key and is neither starting nor
+    /// stopping.
     #[arg(long)]
     ready: bool,
 }
@@ -44,8 +45,8 @@ pub(super) fn run(args: HealthArgs) -> Result<(), CliError> {
     }
 }
 
-/// Replaces the unspecified address, on which a listener listens on all addresses, by the loopback
-/// address.
+/// Returns the address to connect to. The unspecified addresses `0.0.0.0` and `[::]`, with which a
+/// listener listens on all addresses, are replaced by the loopback address.
 fn to_connect(address: &ListenAddr) -> ListenAddr {
     let ListenAddr::Tcp(text) = address else { return address.clone() };
     let loopback = |ip: IpAddr| match ip {
@@ -59,5 +60,5 @@ fn to_connect(address: &ListenAddr) -> ListenAddr {
     local.map_or_else(|| address.clone(), |local| ListenAddr::Tcp(local.to_string()))
 }
 
-/// How long to wait for the answer.
+/// The longest time to wait for the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);

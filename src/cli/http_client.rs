@@ -1,6 +1,7 @@
 //! Sends one HTTP/1.1 request to a running server, over TCP or a Unix socket.
 //!
-//! There is no TLS: these commands connect to a server directly, not through its TLS proxy.
+//! TLS is not supported: the commands that use this module connect to a server directly, not
+//! through its TLS proxy.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -43,7 +44,7 @@ impl Target {
         }
     }
 
-    /// Splits a URL into the server and the path with query.
+    /// Splits a URL into the server to connect to and the path with the query.
     pub(super) fn of_url(url: &str) -> Result<(Self, String), CliError> {
         if let Some(path) = url.strip_prefix("unix:") {
             return Ok((Self::Unix(path.into()), "/".to_owned()));
@@ -80,7 +81,6 @@ impl fmt::Display for Target {
     }
 }
 
-/// A request.
 pub(super) struct Request<'a> {
     method: Method,
     path: &'a str,
@@ -98,7 +98,7 @@ impl<'a> Request<'a> {
         Self { method: Method::POST, path, form: Some(form.into()), bearer: None }
     }
 
-    /// Adds a bearer token (RFC 6750), if there is one.
+    /// Adds a bearer token (RFC 6750) if `bearer` is `Some`.
     pub(super) fn with_bearer(self, bearer: Option<Zeroizing<String>>) -> Self {
         Self { bearer, ..self }
     }
@@ -135,7 +135,8 @@ pub(super) fn send(
     Ok(Answer { status: answer.status().as_u16(), body: answer.into_body() })
 }
 
-/// The same with a request of any kind, whose URL counts as far as its path and query.
+/// Sends any HTTP request to `target` and waits at most `limit` for the answer. Of the request's
+/// URL, only the path and the query are used.
 pub(super) fn exchange_with(
     target: &Target,
     mut request: hyper::Request<Full<Bytes>>,
@@ -200,7 +201,8 @@ where
         let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
         Ok(Response::from_parts(head, body))
     };
-    // An error of the connection is also an error of the answer.
+    // An error of the connection also makes `answer` fail, so the result of `connection` is
+    // ignored.
     join(answer, connection).await.0
 }
 

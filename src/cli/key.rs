@@ -23,29 +23,29 @@ use crate::store::snapshot::Sources;
 pub(super) enum KeyCommand {
     /// Generate an RSA key.
     ///
-    /// The first key signs at once. A later one is only published at first; it signs once every
-    /// cached key set includes it, which is after twice the setting jwks_max_age.
+    /// The first key signs at once. A later key is only published at first. It signs once every
+    /// cached key set includes it, which takes twice the setting jwks_max_age.
     Generate {
         #[command(flatten)]
         keys: KeyArgs,
         #[command(flatten)]
         size: SizeArg,
     },
-    /// Generate an RSA key that will succeed the signing key.
+    /// Generate an RSA key that will replace the signing key.
     ///
-    /// The new key signs once every cached key set includes it, which is after twice the setting
-    /// jwks_max_age; `retires` says when the old key stops signing and when it leaves the key set.
-    /// Fails if another new key is waiting already.
+    /// The new key signs once every cached key set includes it, which takes twice the setting
+    /// jwks_max_age. In the output, `retires` says when the old key stops signing and when it
+    /// leaves the key set. Fails if there is already a new key that does not sign yet.
     Rotate {
         #[command(flatten)]
         keys: KeyArgs,
         #[command(flatten)]
         size: SizeArg,
-        /// Replace leaked keys: the new key signs at once, all others are retired, and tokens that
-        /// they signed become invalid.
+        /// Replace leaked keys: the new key signs at once, and all other keys are retired. Tokens
+        /// that the retired keys have signed become invalid.
         #[arg(long)]
         now: bool,
-        /// With --now, a key that is not retired.
+        /// With --now: the kid of a key that is not retired.
         #[arg(
             long,
             value_name = "KID",
@@ -59,27 +59,28 @@ pub(super) enum KeyCommand {
     },
     /// Retire the keys whose last tokens have expired.
     ///
-    /// A retired key's file is renamed to `<kid>.pem.retired`, and is no longer loaded. A running
-    /// server notices this within seconds.
+    /// A retired key's file is renamed to `<kid>.pem.retired` and no longer loaded. A running
+    /// server notices the change within seconds.
     Retire {
         #[command(flatten)]
         keys: KeyArgs,
-        /// A key to retire as well, in any state, such as one that has leaked. Its tokens become
-        /// invalid when verifiers fetch the key set again.
+        /// Key to retire as well, in any state: for example, a key that has leaked. Tokens that
+        /// this key has signed become invalid when verifiers fetch the key set again.
         #[arg(value_name = "KID", value_parser = parse_key_id, allow_hyphen_values = true)]
         key_id: Option<String>,
     },
-    /// Import an existing RSA key, with the times of a key generated now.
+    /// Import an existing RSA key. The imported key starts to sign at the same time as a key that
+    /// is generated now.
     Import {
         #[command(flatten)]
         keys: KeyArgs,
-        /// PKCS#8 private key in PEM; - for standard input.
+        /// File with a PKCS#8 private key in PEM; - for standard input.
         #[arg(value_name = "FILE")]
         from: PathBuf,
     },
     /// Show all keys, one JSON object per line.
     ///
-    /// Times are Unix seconds; `dates` repeats them as RFC 3339.
+    /// Times are in Unix seconds. `dates` shows the same times in the format of RFC 3339.
     List {
         #[command(flatten)]
         keys: KeyArgs,
@@ -154,7 +155,7 @@ fn replace(
     server: &WaitArgs,
     now: u64,
 ) -> Result<(), CliError> {
-    // Does not read the registry, so that a fault in it cannot prevent the replacement.
+    // Does not read the registry, so that a fault in the registry cannot prevent the replacement.
     let config = args.configuration()?;
     let Replaced { made, retired } = key_directory::replace(&config.live.keys, bits, keep, now)?;
     let mut described = describe(&made);
@@ -170,7 +171,7 @@ fn replace(
     wait_for(&made, server, &["signing"])
 }
 
-/// Waits until the server, if `--admin` names one, has the key in one of `states`.
+/// If `--admin` names a server, waits until the key is in one of `states` there.
 fn wait_for(key: &SigningKey, server: &WaitArgs, states: &[&str]) -> Result<(), CliError> {
     server.wait_until(&format!("key {}", key.key_id()), "/keys", |keys| {
         let mut keys = keys.and_then(Value::as_array).into_iter().flatten();
@@ -217,7 +218,8 @@ fn import(args: KeyArgs, from: &Path, now: u64) -> Result<(), CliError> {
     print_key(describe(&key), &config.live.keys)
 }
 
-/// Prints a key that was added to `directory`. An error says where the key is.
+/// Prints a key that was added to `directory`. If printing fails, the error says which file holds
+/// the key.
 fn print_key(mut described: Map<String, Value>, directory: &Path) -> Result<(), CliError> {
     add_dates(&mut described);
     let file = directory.join(format!("{}.pem", described["kid"].as_str().unwrap_or_default()));
@@ -248,7 +250,8 @@ fn list(args: KeyArgs, server: &AdminArgs, now: u64) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Adds the member `dates`, all times as RFC 3339, to a key and to the old key in `retires`.
+/// Adds the member `dates` to the description of a key, and to the description of the old key in
+/// `retires`. `dates` holds all times of the key in the format of RFC 3339.
 fn add_dates(described: &mut Map<String, Value>) {
     if let Some(Value::Object(old)) = described.get_mut("retires") {
         add_dates(old);
@@ -261,10 +264,10 @@ fn add_dates(described: &mut Map<String, Value>) {
     described.insert("dates".to_owned(), Value::Object(dates));
 }
 
-/// The members that hold a time.
+/// The members of a key's description that hold a time in Unix seconds.
 const TIMES: [&str; 5] = ["published_at", "signs_from", "retires_at", "gone_at", "last_fetch"];
 
-/// Describes a key that was added to the directory.
+/// Returns the description of a key that was added to the directory, for the output.
 fn describe(key: &SigningKey) -> Map<String, Value> {
     let KeyTimes { published_at, signs_from } = key.times();
     [
@@ -283,7 +286,8 @@ fn parse_bits(argument: &str) -> Result<u16, String> {
     bits.ok_or_else(|| format!("must be one of {:?}", key_directory::KEY_SIZES))
 }
 
-/// Checks the syntax of a `kid`: it may begin with a hyphen, so this also catches mistyped flags.
+/// Checks that `argument` has the syntax of a `kid`. A `kid` may begin with a hyphen, so clap also
+/// passes mistyped flags to this function, which refuses them.
 fn parse_key_id(argument: &str) -> Result<String, String> {
     let is_base64url = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
     if argument.len() == THUMBPRINT_CHARS && argument.bytes().all(is_base64url) {
@@ -293,12 +297,12 @@ fn parse_key_id(argument: &str) -> Result<String, String> {
     }
 }
 
-/// The length of 32 bytes in base64url.
+/// The length of a `kid`: a SHA-256 thumbprint of 32 bytes in base64url (RFC 7638).
 const THUMBPRINT_CHARS: usize = 43;
 
 impl KeyArgs {
-    /// Resolves the configuration. Fails without a client registry, which sets the lifetimes of
-    /// tokens.
+    /// Resolves the configuration and the retention of keys. Fails if there is no client registry,
+    /// which sets the lifetimes of tokens.
     fn resolve_with_clients(self) -> Result<(Config, Retention), CliError> {
         let (config, retention) = self.resolve()?;
         if config.live.clients.exists() {
@@ -317,7 +321,8 @@ impl KeyArgs {
         ServeArgs { keys, config, clients, ..ServeArgs::default() }.resolve()
     }
 
-    /// Resolves the configuration. Without a client registry, no tokens are assumed to exist.
+    /// Resolves the configuration and the retention of keys. If there is no client registry,
+    /// assumes that no tokens exist.
     fn resolve(self) -> Result<(Config, Retention), CliError> {
         let config = self.configuration()?;
         let sources = Sources::of(&config);

@@ -1,5 +1,5 @@
-//! Requests to the admin listener of a running server: live figures, and whether a change is in
-//! force.
+//! Requests to the admin listener of a running server. The requests get live figures, or check
+//! whether a change is in force.
 
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -17,17 +17,18 @@ use crate::store::admin_token;
 /// The flags that name a server to get live figures from.
 #[derive(Args, Debug)]
 pub(super) struct AdminArgs {
-    /// Address of a running server's admin listener, to add live figures such as last uses.
+    /// Address of a running server's admin listener; the output then includes live figures such as
+    /// last uses.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<ListenAddr>,
-    /// File with that server's admin token, needed if it is on another machine.
+    /// File with the server's admin token, needed if the server is on another machine.
     #[arg(long, value_name = "FILE", env = "GRANTD_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
 }
 
 impl AdminArgs {
-    /// Returns the JSON at `path` of the server; `None` without `--admin`. `or_its_server`
-    /// completes the error text: why the path may be missing although the address is right.
+    /// Returns the JSON at `path` of the server; `None` without `--admin`. The error text ends with
+    /// `or_its_server`: why the server may lack `path` although the address is right.
     pub(super) fn ask(&self, path: &str, or_its_server: &str) -> Result<Option<Value>, CliError> {
         let Some(admin) = &self.admin else { return Ok(None) };
         let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
@@ -42,19 +43,19 @@ pub(super) struct WaitArgs {
     /// force there.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<ListenAddr>,
-    /// File with that server's admin token, needed if it is on another machine.
+    /// File with the server's admin token, needed if the server is on another machine.
     #[arg(long, value_name = "FILE", env = "GRANTD_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
 }
 
 impl WaitArgs {
-    /// Polls `path` of the server until `is_in_force` returns true. It gets the JSON at `path`, or
-    /// `None` if the client does not exist. Returns at once without `--admin`.
+    /// Polls `path` of the server until `is_in_force` returns true. `is_in_force` gets the JSON at
+    /// `path`, or `None` if the client does not exist. Returns at once without `--admin`.
     ///
     /// # Errors
     ///
-    /// `written, not in force` if that takes too long. The change stays written, and the server may
-    /// still take it up later.
+    /// `written, not in force` if the change is not in force within 10 seconds. The change stays
+    /// written, and the server may still apply it later.
     pub(super) fn wait_until(
         &self,
         change: &str,
@@ -124,8 +125,9 @@ fn read(admin: &ListenAddr, answer: &Answer, or_its_server: &str) -> Result<Valu
     }
 }
 
-/// Copies `figures` into `entry` from the entry of the list `live` with the same value of `name`.
-/// They are null if the server has not read that entry yet.
+/// Copies the members `figures` into `entry` from the element of the list `live` that has the same
+/// value of the member `name`. The members are null if there is no such element, because the server
+/// has not read `entry` yet.
 pub(super) fn add_figures(
     entry: &mut Map<String, Value>,
     live: &Value,
@@ -140,7 +142,7 @@ pub(super) fn add_figures(
     }
 }
 
-/// Why a path may be missing from the right server.
+/// A value of `or_its_server`: why a server may lack a path although the address is right.
 pub(super) const OLDER_VERSION: &str = "is an older version";
 
 const TIMEOUT: Duration = Duration::from_secs(10);

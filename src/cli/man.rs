@@ -26,7 +26,7 @@ pub(super) fn run(args: &ManArgs) -> Result<(), CliError> {
     print_bytes(&page(command.clone())?)
 }
 
-/// Renders the page in roff, which `man` reads.
+/// Renders the manual page of `command` in roff, which `man` reads.
 fn page(command: Command) -> Result<Vec<u8>, CliError> {
     let mut page = Vec::new();
     Man::new(command)

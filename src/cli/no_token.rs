@@ -1,4 +1,5 @@
-//! Finds clients that cannot get a token. The registry allows them, but they are probably mistakes.
+//! Finds clients that cannot get a token. The registry entries of such clients are valid, but
+//! probably a mistake.
 
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_secret::ClientSecret;
@@ -12,7 +13,7 @@ pub(super) enum SecretState {
 }
 
 impl SecretState {
-    /// Returns the state at `now` (Unix seconds).
+    /// Returns the state of `secret` at `now` (Unix seconds).
     pub(super) fn of(secret: &ClientSecret, now: u64) -> Self {
         if secret.expires_at.is_some_and(|end| end <= now) {
             Self::Ended
@@ -32,14 +33,15 @@ impl SecretState {
     }
 }
 
-/// Returns why the client can get no token at `now` (Unix seconds) and what to do. `None` if it
-/// can, or is not meant to: it is disabled, or only introspects tokens.
+/// Returns why the client can get no token at `now` (Unix seconds), and what to do about it. `None`
+/// if the client can get tokens, is disabled, or has no scope because it only introspects tokens.
 pub(super) fn reason(client: &Client, now: u64) -> Option<&'static str> {
     let is_valid = |secret: &ClientSecret| SecretState::of(secret, now) == SecretState::Valid;
     reason_if(client, client.secrets.iter().any(is_valid))
 }
 
-/// As [`reason`], for a client that is about to get a valid secret.
+/// Returns why the client can get no token even with a new valid secret; `None` if there is no such
+/// reason.
 pub(super) fn reason_with_new_secret(client: &Client) -> Option<&'static str> {
     reason_if(client, true)
 }

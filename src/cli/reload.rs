@@ -1,4 +1,4 @@
-//! Makes a running server read its files again: at SIGHUP, and when one of them has changed.
+//! Makes a running server read its files again at SIGHUP and when one of the files has changed.
 
 use std::io;
 use std::path::Path;
@@ -14,16 +14,17 @@ use crate::config::{Config, ListenAddr};
 use crate::server::Reloader;
 use crate::store::file_watch::Stamp;
 
-/// The triggers of a reload.
+/// The triggers of a reload: SIGHUP, and a change of a file.
 pub(super) struct Reloads {
     source: Source,
     hangups: Hangups,
-    /// The files' state before they were first read.
+    /// The stamp of the files, taken before they were first read.
     at_start: Stamp,
 }
 
 impl Reloads {
-    /// Call this before the files are first read. From then on SIGHUP does not end the process.
+    /// Starts to watch for SIGHUP, which from then on does not end the process. Must be called
+    /// before the files are first read.
     pub(super) fn of(source: Source) -> Result<Self, CliError> {
         let hangups = Hangups::new()
             .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
@@ -31,7 +32,8 @@ impl Reloads {
         Ok(Self { source, hangups, at_start })
     }
 
-    /// Reloads for ever. Signals that arrive during a reload are one.
+    /// Reloads at each trigger and never returns. All signals that arrive during a reload cause one
+    /// more reload.
     pub(super) async fn run(self, reloader: Arc<Reloader>) {
         let Self { source, mut hangups, at_start: mut known } = self;
         let mut known_keys = reloader.key_files();
@@ -51,9 +53,10 @@ impl Reloads {
                 reloader.look_at_keys();
                 (source.look(), reloader.key_files().again())
             });
-            // If it panicked, nothing new was seen.
+            // If the task panicked, use the stamps of the last check.
             let seen = seen.await.unwrap_or_else(|_| last.clone());
-            // A file that is still being written is not read: two looks must be the same.
+            // Two successive stamps must be equal, so that a file that is still being written is
+            // not read.
             let is_other = seen.0 != known || seen.1 != known_keys;
             let has_changed = is_other && seen == last;
             last = seen.clone();
@@ -70,7 +73,7 @@ impl Reloads {
             let read = spawn_blocking(move || {
                 let (source, reloader) = &*reading;
                 match source.resolve() {
-                    // It logs its own faults.
+                    // `reload` logs its own faults.
                     Ok(config) => reloader.reload(config).is_ok(),
                     Err(error) => {
                         reloader.refused(&error.0);
@@ -78,10 +81,11 @@ impl Reloads {
                     }
                 }
             });
-            // If it panicked, nothing has changed.
+            // If the task panicked, the reload counts as failed.
             let is_right = read.await.unwrap_or(false);
             if is_right {
-                // The clients may name other files now; their state was taken before they were read.
+                // The clients may name other key files now. The stamp of those files was taken
+                // before the files were read.
                 known_keys = this.1.key_files();
             }
             retry_in = (!is_right).then_some(LOOKS_TO_A_RETRY);
@@ -89,12 +93,13 @@ impl Reloads {
     }
 }
 
-/// The source of a server's configuration.
+/// The flags from which a reload resolves the configuration, and the listen addresses of the
+/// running server.
 pub(super) struct Source {
     pub(super) args: ServeArgs,
-    /// The addresses as configured: a port may be 0.
+    /// The listen addresses as configured. A port may be 0.
     pub(super) as_configured: Vec<ListenAddr>,
-    /// The addresses that are bound: a port is the real one.
+    /// The listen addresses that are bound, with the ports that the system chose for port 0.
     pub(super) in_force: Vec<ListenAddr>,
 }
 
@@ -107,7 +112,7 @@ impl Source {
         Ok(config)
     }
 
-    /// The present state of the files that the configuration names at present.
+    /// Returns the present stamp of the files that the configuration names.
     fn look(&self) -> Stamp {
         let config = self.resolve().ok();
         let mut paths: Vec<&Path> = self.args.config.as_deref().into_iter().collect();
@@ -119,7 +124,7 @@ impl Source {
     }
 }
 
-/// SIGHUP, on systems that have it.
+/// Receives SIGHUP on Unix. Waits forever on other systems.
 struct Hangups {
     #[cfg(unix)]
     signals: tokio::signal::unix::Signal,
@@ -142,8 +147,9 @@ impl Hangups {
     }
 }
 
-/// Longer than a file takes to write, and short enough to wait for a new client.
+/// The time between two checks of the files. It is longer than writing a file takes, so that equal
+/// stamps mean a complete file. A new client can get tokens after about two checks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-/// A reload may fail for a reason outside of the files, such as too few descriptors: try again after
-/// half a minute.
+/// The number of checks, one each second, after which a failed reload is tried again. A reload can
+/// fail for a reason outside of the files, such as too few file descriptors.
 const LOOKS_TO_A_RETRY: u32 = 30;

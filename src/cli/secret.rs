@@ -17,18 +17,19 @@ use crate::oauth::client_secret::{FastHash, SecretHash};
 use crate::oauth::password_hash::{PasswordHash, Work};
 use crate::random::{NoEntropy, Random};
 
-/// The hash of a new secret.
+/// The algorithm that hashes a new secret.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum HashKind {
-    /// One SHA-256, for secrets of 32 characters or more.
+    /// A single SHA-256, for secrets of 32 characters or more.
     Sha256,
-    /// argon2id with 19 MiB and 2 passes.
+    /// argon2id with 19 MiB of memory and 2 passes.
     Argon2id,
     /// PBKDF2 with 600000 rounds of HMAC-SHA-256.
     Pbkdf2Sha256,
 }
 
-/// Returns the stored hash of `secret`: of the given kind, or the default for its length.
+/// Returns the hash of `secret` as the registry stores it. If `kind` is `None`, the algorithm is
+/// SHA-256, or argon2id if the secret has fewer than 32 characters.
 pub(super) fn hash(secret: &str, kind: Option<HashKind>) -> Result<String, CliError> {
     let is_long = secret.len() >= SecretHash::MIN_SECRET_CHARS;
     let kind = kind.unwrap_or(if is_long { HashKind::Sha256 } else { HashKind::Argon2id });
@@ -58,7 +59,8 @@ pub(super) fn make() -> Result<Zeroizing<String>, CliError> {
     Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes)))
 }
 
-/// Reads a secret from the environment variable or, if that is unset or empty, from standard input.
+/// Reads a secret from the environment variable `variable` or, if that is unset or empty, from
+/// standard input.
 pub(super) fn from_environment_or_stdin(
     variable: &str,
     prompt: &str,
@@ -78,8 +80,8 @@ pub(super) fn from_environment_or_stdin(
     }
 }
 
-/// Reads a secret from standard input, without a final line break. On a terminal, asks for it with
-/// `prompt` and reads one line without echo.
+/// Reads a secret from standard input, without a final line break. On a terminal, prints `prompt`
+/// and reads one line without echo.
 pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, CliError> {
     let unread = |error: io::Error| CliError(format!("the secret cannot be read: {error}"));
     let mut text = Zeroizing::new(String::new());
@@ -94,7 +96,7 @@ pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, CliError> {
     Ok(secret)
 }
 
-/// Removes one line break at the end, which a shell adds. Any other is an error.
+/// Removes one line break at the end, which a shell adds. [`check`] refuses all other line breaks.
 fn without_line_break(text: &str) -> &str {
     text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
 }

@@ -32,13 +32,13 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         .build()
         .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
     let served = runtime.block_on(serve(args, config, sockets, log));
-    // A file system that hangs must not hold the exit up.
+    // Limit the wait for blocking tasks: a file system that hangs must not delay the exit.
     runtime.shutdown_timeout(LAST_MOMENT);
     served
 }
 
-/// Logs panics through the queue: a direct write would block the thread while standard error is not
-/// read.
+/// Logs panics through the log queue. Writing to standard error directly would block the thread
+/// while standard error is a pipe that is not read.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -56,7 +56,7 @@ async fn serve(
     let system = |error: io::Error| CliError(error.to_string());
     let mut listeners = Vec::new();
     if !sockets.is_empty() {
-        // They replace the configured addresses.
+        // The sockets from the service manager replace the configured addresses.
         config.startup.listen.clear();
     }
     for socket in sockets {
@@ -67,7 +67,7 @@ async fn serve(
     let to_bind = if listeners.is_empty() { &mut config.startup.listen[..] } else { &mut [] };
     for address in to_bind {
         let listener = bind(address, addresses::LISTEN, config.startup.socket_mode).await?;
-        // Port 0 asks for any free port: show the one that it became.
+        // Port 0 asks for any free port: replace it by the port that was bound.
         if matches!(address, ListenAddr::Tcp(address) if address.ends_with(":0")) {
             *address = listener.address().map_err(system)?;
         }
@@ -81,7 +81,8 @@ async fn serve(
     let in_force = config.startup.listen.clone();
     let reloads = Reloads::of(Source { args, as_configured, in_force })?;
     let server = Server::new(&config, Clock::system(), Random::system()).map_err(CliError::from)?;
-    // Only now: until here a signal ends the process, even if it waits for a file.
+    // Signals are handled only from here on. Before, a signal ends the process, even while the
+    // process waits for a file.
     let mut signals = StopSignals::new()
         .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
     server.metrics().watch_log(log);
@@ -101,7 +102,7 @@ async fn serve(
     let end_readiness = server.end_of_readiness();
     let stop = async move {
         signals.next().await;
-        // The stop begins here, for systemd too: it counts its timeout from now on.
+        // Tell systemd that the stop begins here: systemd measures its stop timeout from now on.
         service_manager::stopping();
         let delay = end_readiness();
         if !delay.is_zero() {
@@ -110,7 +111,7 @@ async fn serve(
                 seconds,
                 "not ready: stopping after shutdown_delay_seconds, or at a second signal"
             );
-            // At the time or at the signal: the same follows.
+            // After the delay or after a second signal, the stop continues in the same way.
             let _ = timeout(delay, signals.next()).await;
         }
     };
@@ -133,7 +134,7 @@ async fn bind(
     bound.map_err(|error| addresses::problem(address, setting, &error))
 }
 
-/// SIGTERM and SIGINT.
+/// Receives SIGTERM and SIGINT.
 struct StopSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
@@ -156,7 +157,7 @@ impl StopSignals {
         Ok(Self {})
     }
 
-    /// Completes at the next one.
+    /// Completes when the next signal arrives.
     async fn next(&mut self) {
         #[cfg(unix)]
         tokio::select! {

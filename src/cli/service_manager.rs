@@ -1,7 +1,7 @@
 //! The interface to systemd: socket activation, and notifications that the server is ready, alive
 //! or stopping.
 //!
-//! Without systemd, all of this does nothing.
+//! Without systemd, the functions of this module do nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::http::event_loops::EventLoops;
 use crate::server::Listener;
 
-/// Returns the sockets that were passed by systemd (`LISTEN_FDS`). They stay open across a restart
-/// of the server, so that no connection is refused.
+/// Returns the sockets that systemd has passed (`LISTEN_FDS`). systemd keeps these sockets open
+/// across a restart of the server, so that no connection is refused.
 ///
-/// Call it once, before other threads are started.
+/// Must be called once, before other threads are started.
 #[cfg(unix)]
 pub(super) fn sockets() -> io::Result<Vec<Socket>> {
     let mut handed_over = listenfd::ListenFd::from_env();
@@ -43,7 +43,7 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Registers it with the event loop of this thread.
+    /// Registers the socket with the event loop of this thread.
     pub(super) fn listen(self) -> io::Result<Listener> {
         match self {
             #[cfg(unix)]
@@ -60,19 +60,20 @@ impl Socket {
     }
 }
 
-/// Notifies that the server is ready.
+/// Notifies systemd that the server is ready.
 pub(super) fn ready() {
     #[cfg(target_os = "linux")]
     notify(&[sd_notify::NotifyState::Ready]);
 }
 
-/// Notifies that the server has begun to stop.
+/// Notifies systemd that the server has begun to stop.
 pub(super) fn stopping() {
     #[cfg(target_os = "linux")]
     notify(&[sd_notify::NotifyState::Stopping]);
 }
 
-/// Sends watchdog notifications while all event loops are alive, twice per watchdog interval.
+/// Sends watchdog notifications to systemd, twice per watchdog interval, while all event loops
+/// respond.
 pub(super) async fn keep_alive(loops: Arc<EventLoops>) {
     #[cfg(target_os = "linux")]
     if let Some(at_most) = sd_notify::watchdog_enabled() {
@@ -93,6 +94,6 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// The shortest interval between notifications.
+/// The shortest interval between two watchdog notifications.
 #[cfg(target_os = "linux")]
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);

@@ -1,5 +1,5 @@
-//! The flags of `serve` and `check`, and the configuration that comes of them, the environment and the
-//! file.
+//! The flags of `serve` and `check`. Resolves the configuration from the flags, the environment and
+//! the configuration file.
 
 use std::path::PathBuf;
 
@@ -9,8 +9,8 @@ use clap::{Args, ValueHint};
 use crate::cli::{CliError, environment};
 use crate::config::{Config, ConfigError, Layer};
 
-/// The settings that have a flag. A flag takes precedence over the environment, the environment over
-/// the file, and the file over defaults.
+/// The settings that have a flag. A flag takes precedence over the environment, the environment
+/// over the file, and the file over defaults.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct ServeArgs {
     /// Configuration file (TOML).
@@ -24,7 +24,7 @@ pub(super) struct ServeArgs {
     /// [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS", value_parser = value_of("admin_listen"))]
     pub(super) admin_listen: Option<String>,
-    /// File with the admin token, by which other machines may use the admin listener
+    /// File with the admin token, with which other machines may use the admin listener
     /// [env: GRANTD_ADMIN_TOKEN_FILE].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
           value_parser = value_of("admin_token_file"))]
@@ -33,7 +33,7 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
           value_parser = value_of("clients"))]
     pub(super) clients: Option<String>,
-    /// Directory of signing keys; the first start generates one [env: GRANTD_KEYS]
+    /// Directory of signing keys; the first start generates a key [env: GRANTD_KEYS]
     /// [default: keys].
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("keys"))]
@@ -43,26 +43,27 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("state"))]
     pub(super) state: Option<String>,
-    /// Issuer URL, as clients and verifiers see it [env: GRANTD_ISSUER] [default: http:// and the first
-    /// TCP address].
+    /// Issuer URL, as clients and verifiers see it [env: GRANTD_ISSUER]
+    /// [default: http:// and the first TCP address].
     #[arg(long, value_name = "URL", value_parser = value_of("issuer"))]
     pub(super) issuer: Option<String>,
-    /// Number of event loops, and of signing threads [env: GRANTD_WORKERS] [default: the number of
-    /// cores].
+    /// Number of event loops, and also of signing threads [env: GRANTD_WORKERS]
+    /// [default: the number of cores].
     #[arg(long, value_name = "N", value_parser = value_of("workers"))]
     pub(super) workers: Option<String>,
     /// Implementation that signs tokens [env: GRANTD_SIGNER] [default: auto].
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(SIGNERS))]
     pub(super) signer: Option<String>,
-    /// Start with demo clients, whose secrets are public, even if other machines can reach the server
-    /// [env: GRANTD_ALLOW_DEMO_CLIENTS].
+    /// Start with demo clients, whose secrets are public, even if other machines can reach the
+    /// server [env: GRANTD_ALLOW_DEMO_CLIENTS].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = value_of("allow_demo_clients"))]
     pub(super) allow_demo_clients: Option<String>,
     /// Format of the log [env: GRANTD_LOG_FORMAT] [default: human on a terminal, json elsewhere].
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(LOG_FORMATS))]
     pub(super) log_format: Option<String>,
-    /// Least severe level to log; requests are logged at info [env: GRANTD_LOG_LEVEL] [default: info].
+    /// Least severe level to log; requests are logged at info [env: GRANTD_LOG_LEVEL]
+    /// [default: info].
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(LOG_LEVELS))]
     pub(super) log_level: Option<String>,
 }
@@ -72,7 +73,8 @@ const LOG_FORMATS: [&str; 3] = ["auto", "json", "human"];
 const LOG_LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 
 impl ServeArgs {
-    /// The configuration: flags over environment over file over defaults.
+    /// Resolves the configuration. A flag takes precedence over the environment, the environment
+    /// over the file, and the file over defaults.
     pub(super) fn resolve(self) -> Result<Config, CliError> {
         let file = self.config.as_deref().map(Layer::from_file).transpose()?;
         let layers = file.into_iter().chain(environment::layers()?);
@@ -114,7 +116,8 @@ impl ServeArgs {
     }
 }
 
-/// Reads a flag as the setting that it stands for, so that a fault names the flag.
+/// Returns a parser that checks the value of a flag as a value of `setting`. clap then names the
+/// flag if the value is not valid.
 pub(super) fn value_of(
     setting: &'static str,
 ) -> impl Fn(&str) -> Result<String, ConfigError> + Clone + Send + Sync {

@@ -35,11 +35,11 @@ pub(super) fn parse_time(argument: &str) -> Result<u64, String> {
     })
 }
 
-/// A larger number is assumed to be milliseconds. As seconds this is in the year 5138, as
-/// milliseconds in 1973.
+/// Times from this number on are assumed to be in milliseconds. Taken as seconds, this number is a
+/// time in the year 5138; taken as milliseconds, in the year 1973.
 pub(super) const IN_MILLISECONDS: u64 = 100_000_000_000;
 
-/// The seconds of a day.
+/// The number of seconds in a day.
 const DAY: u64 = 86_400;
 
 fn digits(text: &str) -> Option<u64> {

@@ -24,7 +24,8 @@ pub(super) struct TokenArgs {
     /// Scopes to request, separated by spaces [default: the client's default scopes].
     #[arg(long, value_name = "SCOPE")]
     scope: Option<String>,
-    /// Verify the token with the server's key set, and print its header and claims instead.
+    /// Verify the token with the server's key set, and print the token's header and claims instead
+    /// of the token.
     #[arg(long)]
     decode: bool,
 }
@@ -57,7 +58,7 @@ fn form(args: &TokenArgs, secret: &str) -> String {
     serde_urlencoded::to_string(fields).unwrap_or_default()
 }
 
-/// Returns the token, or an error with the server's own description.
+/// Returns the access token in `answer`, or an error text with the server's own description.
 fn token_of(answer: &Answer) -> Result<String, String> {
     let body: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |name: &str| body.get(name).and_then(Value::as_str);
@@ -73,11 +74,12 @@ fn token_of(answer: &Answer) -> Result<String, String> {
     }
 }
 
-/// Verifies a token with these keys and returns its header and claims.
+/// Verifies the signature of `token` with the key set `keys`, and returns the token's header and
+/// claims.
 fn decoded(token: &str, keys: &Answer) -> Result<Value, String> {
     let keys: JwkSet = serde_json::from_slice(&keys.body)
         .map_err(|_| format!("answered {} without a key set", keys.status))?;
-    // Check the signature only: the claims are printed for the user to judge.
+    // Check only the signature: the claims are printed, so that the user can judge them.
     let mut validation = Validation::new(Algorithm::RS256);
     validation.validate_exp = false;
     validation.validate_aud = false;

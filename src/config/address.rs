@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Why a setting is not valid.
+/// The error for a setting that is not valid. Its text says what the setting must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(Cow<'static, str>);
 
@@ -33,7 +33,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Where to listen: `host:port` or `unix:/path`.
+/// The address of a listener: `host:port` or `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ListenAddr {
@@ -50,7 +50,8 @@ impl Serialize for ListenAddr {
 }
 
 impl ListenAddr {
-    /// Whether only this machine can reach it.
+    /// Whether only this machine can reach the listener: its address is a Unix socket, `localhost`
+    /// or a loopback address.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => {
@@ -123,13 +124,13 @@ impl SocketMode {
     }
 
     fn of(bits: u32) -> Result<Self, ConfigError> {
-        // Without them, the server's own user could not connect.
+        // Without read and write permission, the server's own user could not connect.
         let is_of_a_socket = bits & !0o777 == 0 && bits & 0o600 == 0o600;
         if is_of_a_socket { Ok(Self(bits)) } else { Err(ConfigError::new(NO_SOCKET_MODE)) }
     }
 }
 
-/// Its owner and group may connect.
+/// The default is 0660: the owner and the group of the socket may connect.
 impl Default for SocketMode {
     fn default() -> Self {
         Self(0o660)
@@ -153,7 +154,7 @@ impl Serialize for SocketMode {
     }
 }
 
-/// A string of octal digits, or a number that TOML knows to be octal.
+/// Accepts a string of octal digits, or an octal number of TOML, as in `0o660`.
 impl<'de> Deserialize<'de> for SocketMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Mode;
@@ -170,7 +171,8 @@ impl<'de> Deserialize<'de> for SocketMode {
             }
 
             fn visit_i64<E: serde::de::Error>(self, bits: i64) -> Result<SocketMode, E> {
-                // 440 is 0o670: a decimal number that was meant as octal mostly has such bits.
+                // Refuse a number with execute bits: most decimal numbers that were meant as octal
+                // have such bits. For example, decimal 440 is 0o670.
                 let bits = u32::try_from(bits).ok().filter(|bits| bits & 0o111 == 0);
                 let mode = bits.ok_or(ConfigError::new(NO_SOCKET_MODE)).and_then(SocketMode::of);
                 mode.map_err(E::custom)
@@ -187,7 +189,7 @@ const NO_SOCKET_MODE: &str =
 /// An issuer identifier: an `http` or `https` URL without query or fragment (RFC 8414, section 2;
 /// plain `http` is for local use).
 ///
-/// Verifiers compare it byte by byte, so it is kept and shown exactly as given.
+/// Verifiers compare the issuer byte by byte, so the URL is kept and shown exactly as given.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct IssuerUrl {
@@ -202,27 +204,28 @@ impl Serialize for IssuerUrl {
 }
 
 impl IssuerUrl {
-    /// The URL as given.
+    /// Returns the URL as given.
     pub fn as_str(&self) -> &str {
         &self.url
     }
 
-    /// Its path without a trailing slash: empty for most issuers.
+    /// Returns the path of the URL without a trailing slash. The path of most issuers is empty.
     pub fn path(&self) -> &str {
         self.url[self.path_start..].trim_end_matches('/')
     }
 
-    /// The URL of `path`, which begins with a slash, below this issuer.
+    /// Returns the URL of `path`, which must begin with a slash, below this issuer.
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.url.trim_end_matches('/'))
     }
 
-    /// Whether only this machine can reach it by that name.
+    /// Whether the URL's host is `localhost` or a loopback address.
     pub fn is_local(&self) -> bool {
         is_local_host(self.host())
     }
 
-    /// Whether its host is `0.0.0.0` or `[::]`: right for a listener, of no use to a client.
+    /// Whether the URL's host is `0.0.0.0` or `[::]`. A listener can have this address, but a
+    /// client cannot connect to it.
     pub fn is_unspecified(&self) -> bool {
         without_brackets(self.host()).parse::<IpAddr>().is_ok_and(|host| host.is_unspecified())
     }
@@ -251,7 +254,7 @@ impl FromStr for IssuerUrl {
             return Err(ConfigError::new("an issuer names a host"));
         }
         let read = Self { path_start: url.len() - rest.len() + authority, url: url.to_owned() };
-        // "127.0.0.1:80.evil.example" looks local and is a name of another host.
+        // Refuse 127.0.0.1:80.evil.example, which looks local but is the name of another host.
         let port = rest[..authority].strip_prefix(read.host()).unwrap_or_default();
         if read.host().is_empty() || !port.bytes().skip(1).all(|byte| byte.is_ascii_digit()) {
             return Err(ConfigError::new(

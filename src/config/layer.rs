@@ -1,7 +1,8 @@
-//! Where settings come from: a file, variables, flags, each a layer over the one before.
+//! Settings come in layers: the configuration file, environment variables, flags. A setting in a
+//! later layer overrides the same setting in an earlier one.
 //!
-//! Each layer is read by itself first, so that a fault says where it stands: in a line of the file, in a
-//! variable, in a flag.
+//! Each layer is first checked by itself, so that a fault names its source: the line of the file,
+//! the variable or the flag.
 
 use std::path::Path;
 
@@ -13,7 +14,8 @@ use crate::config::value::{Problem, Reader, Table, Value, table_of};
 use crate::config::{Config, ConfigError, Live, Startup, route};
 use crate::fault::{Fault, Position, text};
 
-/// The settings of one source. They are valid; all others are left as they are.
+/// The settings of one source: a file, a variable or a flag. All of them are valid. A setting that
+/// a layer does not contain keeps its value from the layers before.
 #[derive(Clone, Debug, Default)]
 pub struct Layer(Table);
 
@@ -48,12 +50,12 @@ impl Layer {
         })
     }
 
-    /// Reads the value of one setting, which is named as in `limits.body_bytes`, from a variable or a
-    /// flag. Lists are separated by commas.
+    /// Reads the value of one setting from the text of a variable or a flag. `setting` is a path,
+    /// as in `limits.body_bytes`. The elements of a list are separated by commas.
     ///
     /// # Errors
     ///
-    /// What the value must be.
+    /// A [`ConfigError`] that says what the value must be.
     pub fn from_text(setting: &str, text: &str) -> Result<Self, ConfigError> {
         let mut names = setting.rsplit('.');
         let innermost = names.next().unwrap_or(setting).to_owned();
@@ -71,11 +73,11 @@ impl Layer {
 }
 
 impl Config {
-    /// The defaults, under these layers; a later one wins.
+    /// Applies `layers` to the defaults, in their order: a later layer overrides an earlier one.
     ///
     /// # Errors
     ///
-    /// Which setting must be what.
+    /// A [`ConfigError`] that names the faulty settings and says what they must be.
     pub fn from_layers(layers: impl IntoIterator<Item = Layer>) -> Result<Self, ConfigError> {
         let mut all = Table::new();
         for Layer(table) in layers {
@@ -99,7 +101,8 @@ fn lay_over(lower: &mut Table, upper: Table) {
     }
 }
 
-/// Reads both parts, each of which leaves alone what the other knows. Gives a problem of each.
+/// Reads [`Startup`] and [`Live`] from the same table. Each of these types ignores the settings of
+/// the other. The error contains at most one problem of each type and one of the routes.
 fn read_parts(table: &Table) -> Result<Config, Vec<Problem>> {
     let startup = Startup::deserialize(Reader::of_table(table));
     let live = Live::deserialize(Reader::of_table(table));
@@ -115,8 +118,8 @@ fn read_parts(table: &Table) -> Result<Config, Vec<Problem>> {
     }
 }
 
-/// The first name in a table that is neither a setting nor a table of settings. `outer` is the path of
-/// the table, with a dot at its end.
+/// Returns a problem for each name in `table` that is neither a setting nor a table of settings.
+/// `outer` is the path of `table`, with a dot at its end.
 fn unknown_name(table: &Table, outer: &str, known: &[String]) -> Vec<Problem> {
     let known_here = || known.iter().filter_map(|setting| setting.strip_prefix(outer));
     let mut problems = Vec::new();
@@ -136,7 +139,8 @@ fn unknown_name(table: &Table, outer: &str, known: &[String]) -> Vec<Problem> {
     problems
 }
 
-/// Where in a file a problem stands: at the innermost value of its path that the file has.
+/// Returns the offset of a problem in the file: the offset of the wrong name or, if a value is
+/// wrong, of the innermost value on the problem's path that the file contains.
 fn offset_of(document: &DeTable<'_>, problem: &Problem) -> usize {
     let mut names = problem.path().peekable();
     let mut offset = 0;
@@ -164,8 +168,8 @@ fn offset_of(document: &DeTable<'_>, problem: &Problem) -> usize {
     offset
 }
 
-/// Every setting by its path, as in `limits.body_bytes`, in alphabetical order. All have a
-/// default, so the defaults name them.
+/// Returns the paths of all settings, as in `limits.body_bytes`, in alphabetical order. Every
+/// setting has a default, so the paths are taken from the default configuration.
 pub fn setting_names() -> Vec<String> {
     let Config { startup, live } = Config::default();
     let mut names: Vec<_> =
@@ -174,16 +178,16 @@ pub fn setting_names() -> Vec<String> {
     names
 }
 
-/// The settings that are different, by their paths.
+/// Returns the paths of the settings whose values are different.
 pub(super) fn differences<T: Serialize>(one: &T, other: &T) -> Vec<String> {
     let pairs = values_of(one).into_iter().zip(values_of(other));
     pairs.filter(|(one, other)| one != other).map(|((name, _), _)| name).collect()
 }
 
-/// Each setting with its value.
+/// Returns the path and the value of each setting.
 fn values_of(settings: &impl Serialize) -> Vec<(String, serde_json::Value)> {
     let mut values = Vec::new();
-    // Only a path that is not UTF-8 has no such form, and only an embedder can set one.
+    // This fails only for a file path that is not UTF-8, which only an embedder can set.
     collect("", serde_json::to_value(settings).unwrap_or_default(), &mut values);
     values
 }

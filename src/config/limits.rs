@@ -1,4 +1,4 @@
-//! What requests may cost, and how often authentication may fail.
+//! Limits on requests, and on failed authentication attempts.
 
 use std::time::Duration;
 
@@ -10,44 +10,50 @@ use crate::config::{LONG, MANY, MAX_WORKERS, cores, number};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StartupLimits {
-    /// Header fields.
+    /// The most header fields of a request.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub header_fields: usize,
-    /// Bytes of the request line and all header fields.
+    /// The most bytes of the request line and all header fields together.
     #[serde(deserialize_with = "number::<_, _, 1024, MANY>")]
     pub header_bytes: usize,
-    /// Seconds from a request's first byte to the end of its headers.
+    /// The longest time, in seconds, from a request's first byte to the end of its headers.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub header_seconds: u64,
-    /// Seconds that a client may leave an answer unread.
+    /// The longest time, in seconds, that a client may leave an answer unread.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub write_stall_seconds: u64,
-    /// Seconds that a connection may idle between requests; longer than nginx keeps one.
+    /// The longest time, in seconds, that a connection may be idle between requests. The default is
+    /// longer than the 60 seconds for which nginx keeps an idle connection.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub idle_seconds: u64,
-    /// Connections at a time.
+    /// The most open connections. The connections of the admin listener are counted separately,
+    /// with the same limit.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub connections: usize,
-    /// Tokens that may wait for a signature: half as many until signing has been busy for some
-    /// milliseconds, and fewer where it shares its processors.
+    /// The most tokens that may wait for a signature. Only half of this number applies until the
+    /// signing threads have been busy for some milliseconds. After that, the limit falls if the
+    /// signing threads get too little processor time, but never below a quarter of this number.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub signing_queue: usize,
-    /// Secrets whose slow hash may wait to be computed.
+    /// The most secrets that may wait for the computation of their slow hash.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub password_queue: usize,
-    /// Threads that compute slow hashes of secrets, each with the memory of one hash.
+    /// The number of threads that compute slow hashes of secrets. Each thread needs the memory of
+    /// one hash.
     #[serde(deserialize_with = "number::<_, _, 1, MAX_WORKERS>")]
     pub password_threads: usize,
-    /// Revoked tokens that have not expired.
+    /// The most revoked tokens that are remembered until they expire.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub revocations: usize,
-    /// Assertions and proofs of possession that are remembered, so that each is used once.
+    /// The most assertions and proofs of possession that are remembered, so that each can be used
+    /// only once.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub replay_entries: usize,
-    /// Clients and client networks whose failed authentications are remembered.
+    /// The most clients and client networks whose failed authentications are remembered.
     #[serde(deserialize_with = "number::<_, _, 2, MANY>")]
     pub failure_entries: usize,
-    /// Seconds that requests in flight have to finish after the end signal.
+    /// The longest time, in seconds, that requests in flight may take once the server has stopped
+    /// accepting connections.
     #[serde(deserialize_with = "number::<_, _, 0, LONG>")]
     pub drain_seconds: u64,
 }
@@ -63,7 +69,7 @@ impl Default for StartupLimits {
             connections: 10_000,
             signing_queue: 512,
             password_queue: 64,
-            // Half of the cores, so that signing goes on meanwhile.
+            // Half of the cores, so that signing can go on while secrets are hashed.
             password_threads: (cores() / 2).max(1),
             revocations: 1_000_000,
             replay_entries: 100_000,
@@ -77,13 +83,13 @@ impl Default for StartupLimits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LiveLimits {
-    /// Bytes of a request's body.
+    /// The most bytes of a request's body.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub body_bytes: usize,
-    /// Parameters of a form, in any encoding.
+    /// The most parameters of a form, in any encoding.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub form_parts: usize,
-    /// Seconds from a request's first byte to its last.
+    /// The longest time, in seconds, from a request's first byte to its last.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub request_seconds: u64,
 }
@@ -95,7 +101,7 @@ impl Default for LiveLimits {
 }
 
 impl LiveLimits {
-    /// [`LiveLimits::request_seconds`] as a duration.
+    /// Returns [`LiveLimits::request_seconds`] as a duration.
     pub fn request_time(&self) -> Duration {
         Duration::from_secs(self.request_seconds)
     }
@@ -105,24 +111,27 @@ impl LiveLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FailureLimits {
-    /// Failures for one client from one client network.
+    /// The number of failures for one client from one client network that exhausts the budget of
+    /// this client in this network.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub client_failures: u32,
-    /// Failures from one client network, for all clients together.
+    /// The number of failures from one client network, for all clients together, that exhausts the
+    /// budget of the network.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub source_failures: u32,
-    /// Seconds in which either budget refills.
+    /// The time, in seconds, in which each of the two budgets refills from empty to full.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub seconds: u32,
-    /// The factor of both where many clients share a network.
+    /// The factor by which both budgets are larger for a network that many clients may share, such
+    /// as loopback or a proxy that is not declared.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000>")]
     pub shared_factor: u32,
 }
 
 impl Default for FailureLimits {
     fn default() -> Self {
-        // Twenty processes with an old secret are not locked out for long, and a guesser gets one
-        // attempt every two seconds.
+        // With these budgets, twenty processes with an old secret are not locked out for long, and
+        // a guesser gets only one attempt every two seconds.
         Self { client_failures: 30, source_failures: 100, seconds: 60, shared_factor: 10 }
     }
 }

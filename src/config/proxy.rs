@@ -1,4 +1,4 @@
-//! The proxies that are believed about a client's address and its certificate.
+//! Proxies that are trusted to forward a client's address and its certificate.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,19 +9,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::ConfigError;
 
-/// A peer that is a proxy in front of this server: an address, a network, or every peer of a Unix
-/// socket.
+/// A peer that is a proxy in front of this server: an IP address, a network, or every peer of a
+/// Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum TrustedProxy {
-    /// Every address with these first bits.
+    /// Every IP address whose first bits are those of the given address. The second value is the
+    /// number of these bits.
     Network(IpAddr, u8),
-    /// Unix sockets.
+    /// Every peer of a Unix socket.
     Unix,
 }
 
 impl TrustedProxy {
-    /// Whether this is one address or a socket of this machine, not a network of many hosts.
+    /// Whether this is a single IP address or the Unix sockets of this machine, and not a network
+    /// of many hosts.
     pub fn is_single(self) -> bool {
         match self {
             Self::Network(IpAddr::V4(_), bits) => bits == 32,
@@ -30,7 +32,7 @@ impl TrustedProxy {
         }
     }
 
-    /// Whether a peer is this one. `None` is the other end of a Unix socket.
+    /// Whether `peer` is this proxy or in this network. `None` is the peer of a Unix socket.
     pub fn is(self, peer: Option<IpAddr>) -> bool {
         match (self, peer.map(|peer| peer.to_canonical())) {
             (Self::Unix, None) => true,
@@ -62,7 +64,8 @@ impl FromStr for TrustedProxy {
             None => most,
         };
         let network = Self::Network(address, bits);
-        // With bits behind the mask it is unclear which network was meant.
+        // Refuse an address that has bits set after the prefix: it is unclear which network was
+        // meant.
         let rest = match address {
             IpAddr::V4(address) => {
                 u128::from(u32::from(address).checked_shl(bits.into()).unwrap_or(0))
@@ -100,12 +103,13 @@ impl Serialize for TrustedProxy {
 const NOT_A_PROXY: ConfigError =
     ConfigError::new("a trusted proxy is an address, a network as in 10.0.0.0/8, or \"unix\"");
 
-/// The proxies that state a client's certificate, and their headers.
+/// The proxies that forward client certificates, and the headers that they use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClientCertificates {
-    /// The proxies that are believed; `None`: those of [`Live::trusted_proxies`] that are a single
-    /// address or a socket. Every host of a network that stands here can pass for any client with a
+    /// The proxies that are trusted to forward client certificates. `None`: the proxies in
+    /// [`Live::trusted_proxies`] that are a single address or `unix`. If this list contains a
+    /// network, every host in the network can pass for any client that authenticates with a
     /// certificate.
     ///
     /// [`Live::trusted_proxies`]: crate::config::Live::trusted_proxies
@@ -128,7 +132,7 @@ impl Default for ClientCertificates {
     }
 }
 
-/// RFC 9110, section 5.1: a token.
+/// Deserializes the name of a header field, which must be a token (RFC 9110, section 5.1).
 fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);

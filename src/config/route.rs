@@ -1,4 +1,4 @@
-//! Token routes beside the documented ones.
+//! Token routes in addition to the documented ones.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,13 +12,13 @@ pub struct RouteSetting {
     /// The whole path, as in `/api/connect/token`.
     #[serde(deserialize_with = "route_path")]
     pub path: String,
-    /// The service that answers there.
+    /// The token service that answers at this path.
     pub dialect: Dialect,
 }
 
 impl RouteSetting {
-    /// Whether this route answers requests for `path`: `firstvision` answers every path below its own
-    /// too.
+    /// Whether this route answers requests for `path`. A `firstvision` route also answers every
+    /// path below its own path.
     pub fn takes(&self, path: &str) -> bool {
         let below = path.strip_prefix(&*self.path);
         below.is_some_and(|rest| {
@@ -38,8 +38,8 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     }
 }
 
-/// The paths that are answered under every configuration, and those reserved for a description of
-/// the server.
+/// The paths that a configured route must not take: the server answers them under every
+/// configuration, or reserves them for a description of itself.
 pub const TAKEN_PATHS: [&str; 16] = [
     "/",
     "/.well-known/jwks.json",
@@ -59,7 +59,7 @@ pub const TAKEN_PATHS: [&str; 16] = [
     "/v2/api/oauth/token",
 ];
 
-/// The first route whose path is not allowed: its index, and why.
+/// Returns the index of the first route whose path is not allowed, and the reason.
 pub(super) fn problem(routes: &[RouteSetting]) -> Option<(usize, String)> {
     routes.iter().enumerate().find_map(|(index, route)| {
         let path = &route.path;

@@ -33,7 +33,8 @@ fn a_later_layer_wins_setting_by_setting() {
     assert_eq!(Config::from_layers([]), Ok(Config::default()));
 }
 
-/// Each part ignores the settings of the other, of any type.
+/// `Startup` ignores the settings of `Live`, and `Live` those of `Startup`, even if a value has the
+/// wrong type.
 #[test]
 fn a_fault_of_either_part_is_its_own() {
     let directory = tempfile::tempdir().unwrap();
@@ -59,10 +60,11 @@ fn a_fault_of_either_part_is_its_own() {
     }
 }
 
-/// By its name alone, each setting can be set from text, and nothing else changes.
+/// Each setting can be set from text by its name, and no other setting changes.
 #[test]
 fn text_sets_one_setting() {
-    // Each kind of setting accepts one of them, which is not its default.
+    // Each setting accepts at least one of these texts, and the first that it accepts is not its
+    // default.
     let texts = [
         "1026",
         "999",

@@ -1,7 +1,8 @@
-//! A tree of settings that a file, a variable or a flag gives, and how it is read into types.
+//! A tree of settings from a file, a variable or a flag, and the deserializer that reads such a
+//! tree into types.
 //!
-//! A file says which of its values are numbers, lists or strings. The text of a variable or a flag does
-//! not: it is read as the type that it is for.
+//! In a file, each value has a type, such as number, list or string. The text of a variable or a
+//! flag has no type, so it is parsed as the type of its setting.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +21,7 @@ pub(super) enum Value {
     String(String),
     Number(i64),
     Bool(bool),
-    /// A kind that no setting has.
+    /// A value of a type that no setting has, described for an error message.
     Other(&'static str),
     Text(String),
 }
@@ -48,12 +49,13 @@ pub(super) fn table_of(table: &DeTable<'_>) -> Table {
     table.iter().map(|(name, value)| (name.get_ref().to_string(), value.get_ref().into())).collect()
 }
 
-/// Why a tree cannot be read, and where in it.
+/// A fault in a tree of settings, and its position in the tree.
 #[derive(Debug)]
 pub(super) struct Problem {
-    /// The names of tables and settings, and indices in lists, innermost first.
+    /// The path of the faulty value: the names of tables and settings, and the indices in lists.
+    /// The innermost is first.
     path: Vec<String>,
-    /// Whether the last name of the path is wrong, not its value.
+    /// Whether the innermost name of the path is wrong, and not its value.
     pub(super) is_of_name: bool,
     pub(super) text: String,
 }
@@ -63,7 +65,7 @@ impl Problem {
         Self { path: Vec::new(), is_of_name: false, text: text.into() }
     }
 
-    /// A name that is none of these.
+    /// Returns the problem that `name` is not one of the names in `known`.
     pub(super) fn unknown(name: &str, known: &[&str]) -> Self {
         let text = match nearest(name, known) {
             Some(nearest) => format!("unknown setting `{name}`: did you mean `{nearest}`?"),
@@ -72,18 +74,21 @@ impl Problem {
         Self { path: vec![name.to_owned()], is_of_name: true, text }
     }
 
-    /// The same problem, seen from the table or list that holds the value as `name`.
+    /// Adds the next outer level to the path. `name` is the name or index of the faulty value in
+    /// its table or list.
     pub(super) fn within(mut self, name: impl Into<String>) -> Self {
         self.path.push(name.into());
         self
     }
 
-    /// The names of tables and settings, and indices in lists, outermost first.
+    /// Returns the path of the faulty value: the names of tables and settings, and the indices in
+    /// lists. The outermost is the first.
     pub(super) fn path(&self) -> impl Iterator<Item = &str> {
         self.path.iter().rev().map(String::as_str)
     }
 
-    /// The setting, as in `limits.body_bytes`: without the indices of lists.
+    /// Returns the path of the setting, as in `limits.body_bytes`, without the indices of lists.
+    /// `None` if the path is empty or a name is wrong.
     pub(super) fn setting(&self) -> Option<String> {
         let is_index = |name: &&str| name.bytes().all(|byte| byte.is_ascii_digit());
         let names: Vec<_> = self.path().filter(|name| !is_index(name)).collect();
@@ -120,13 +125,14 @@ impl de::Error for Problem {
     }
 }
 
-/// The known name that `name` was probably meant to be.
+/// Returns the name in `known` that `name` was probably meant to be; `None` if no name is similar
+/// enough.
 pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let nearest = known.iter().map(|known| (edits(name, known), *known)).min();
     nearest.filter(|(edits, _)| *edits <= name.len() / 3).map(|(_, nearest)| nearest)
 }
 
-/// The Levenshtein distance.
+/// Returns the Levenshtein distance of two texts, in bytes.
 fn edits(one: &str, two: &str) -> usize {
     let mut row: Vec<usize> = (0..=two.len()).collect();
     for (i, a) in one.bytes().enumerate() {
@@ -140,7 +146,7 @@ fn edits(one: &str, two: &str) -> usize {
     row[two.len()]
 }
 
-/// Reads a switch in the words of operators.
+/// Parses a switch: true or false, 1 or 0, yes or no, on or off.
 pub(crate) fn parse_switch(word: &str) -> Result<bool, &'static str> {
     match word.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -149,11 +155,11 @@ pub(crate) fn parse_switch(word: &str) -> Result<bool, &'static str> {
     }
 }
 
-/// Reads a value as the type that it is for.
+/// A deserializer that reads a value as the type of its setting.
 #[derive(Clone, Copy)]
 pub(super) enum Reader<'v> {
     Value(&'v Value),
-    /// Of a variable or a flag, or an element of a list there.
+    /// The text of a variable or a flag, or one element of a list in such a text.
     Text(&'v str),
 }
 
@@ -177,7 +183,7 @@ impl<'v> Reader<'v> {
             Self::Value(Value::Number(_)) => "a number",
             Self::Value(Value::Bool(_)) => "true or false",
             Self::Value(Value::Other(kind)) => kind,
-            // All of them are text.
+            // The problem does not name the type that was found: every variable and flag is text.
             Self::Value(Value::Text(_)) | Self::Text(_) => {
                 return Problem::new(format!("must be {expected}"));
             }
@@ -185,7 +191,7 @@ impl<'v> Reader<'v> {
         Problem::new(format!("must be {expected}, not {found}"))
     }
 
-    /// The string. No setting is empty text: a setting is left out instead.
+    /// Returns the string. An empty string is an error, because no setting may be empty.
     fn string(self) -> Result<&'v str, Problem> {
         let text = match self {
             Self::Value(Value::String(text)) => text,
@@ -208,7 +214,7 @@ impl<'v> Reader<'v> {
     }
 }
 
-/// The integer types are read alike.
+/// Implements the methods of all integer types in the same way.
 macro_rules! deserialize_integers {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -258,7 +264,7 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         visitor.visit_some(self)
     }
 
-    /// In text, a list is separated by commas.
+    /// In text, the elements of a list are separated by commas.
     fn deserialize_seq<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
         match self {
             Self::Value(Value::List(list)) => {
@@ -270,7 +276,7 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         }
     }
 
-    /// In text, the fields are separated by `=`, in their order.
+    /// In text, the values of the fields are separated by `=`, in the order of the fields.
     fn deserialize_struct<V: Visitor<'v>>(
         self,
         _: &'static str,
@@ -291,7 +297,7 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         }
     }
 
-    /// One of a few words, in any case.
+    /// Reads one of `words`, without regard to case.
     fn deserialize_enum<V: Visitor<'v>>(
         self,
         _: &'static str,
@@ -305,7 +311,7 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         }
     }
 
-    /// The other part of the configuration reads it.
+    /// Ignores the value, because the other part of the configuration reads it.
     fn deserialize_ignored_any<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
         visitor.visit_unit()
     }
@@ -325,7 +331,7 @@ impl<'v> IntoDeserializer<'v, Problem> for Reader<'v> {
     }
 }
 
-/// The members of a table; a problem of one is told with its name.
+/// The members of a table. A problem with a member gets the member's name as part of its path.
 struct Members<'v> {
     rest: std::collections::btree_map::Iter<'v, String, Value>,
     next: Option<(&'v str, &'v Value)>,
@@ -350,7 +356,7 @@ impl<'v> MapAccess<'v> for Members<'v> {
     }
 }
 
-/// The elements of a list; a problem of one is told with its index.
+/// The elements of a list. A problem with an element gets the element's index as part of its path.
 struct Elements<I>(std::iter::Enumerate<I>);
 
 impl<'v, I: Iterator<Item = Reader<'v>>> SeqAccess<'v> for Elements<I> {

@@ -1,4 +1,4 @@
-//! Registers the counters that the parts of the server keep themselves.
+//! Registers metrics for the counters that the parts of the server keep themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use crate::store::throttle::Spent;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 
-/// Registers the counters of the parts of `context`.
+/// Registers a metric for each counter in the parts of `context`.
 pub(super) fn register(metrics: &Metrics, context: &Arc<Context>) -> Result<(), prometheus::Error> {
     let counter = |name, help, read: fn(&Context) -> u64| {
         let context = Arc::clone(context);

@@ -41,11 +41,11 @@ impl Loaded {
     }
 }
 
-/// Checks that `config` and `clients` go together, and returns the issuer.
+/// Checks that `config` is valid together with `clients`, and returns the issuer.
 ///
 /// # Errors
 ///
-/// [`StartError`].
+/// [`StartError`] if the server must not start, or the reload must be refused.
 pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, StartError> {
     let issuer = issuer_of(config)?;
     if let Some(problem) = config.live.route_problem() {
@@ -61,8 +61,8 @@ pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, St
 }
 
 /// Checks that clients that need a certificate can present one. Earlier versions accepted
-/// certificates from every trusted network, so an old configuration would silently lock such
-/// clients out.
+/// certificates from every trusted network, so a configuration of an earlier version would silently
+/// lock such clients out.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ fn check_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), 
     }
 }
 
-/// The configured issuer, or `http://` followed by the first TCP address.
+/// Returns the configured issuer, or `http://` followed by the first TCP address.
 fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
     if let Some(issuer) = &config.live.issuer {
         return Ok(issuer.clone());
@@ -97,9 +97,10 @@ fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
 pub struct Reloader {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
-    /// The id of the key that signed at the last check. A reload holds this lock.
+    /// The id of the key that signed at the last call of [`Reloader::look_at_keys`]. A reload holds
+    /// this lock, so that only one reload runs at a time.
     signed_last: Mutex<Option<String>>,
-    /// The stamp of the clients' key files, taken before they were last read without a fault.
+    /// The stamp of the clients' key files, taken before the files were last read without a fault.
     key_files: Mutex<Stamp>,
 }
 
@@ -121,15 +122,16 @@ impl Reloader {
         Self { context, metrics, signed_last, key_files }
     }
 
-    /// The stamp of the files that the clients' `jwks` name, taken before they were last read
-    /// without a fault.
+    /// Returns the stamp of the files that the clients' `jwks` name, taken before the files were
+    /// last read without a fault.
     pub fn key_files(&self) -> Stamp {
         // Ignores poisoning: the value is only replaced as a whole.
         self.key_files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the files that `config` names and puts all of them in force, or none. Logs and counts
-    /// the outcome. Blocks for as long as a start takes, so it must not run on an event loop.
+    /// Reads the files that `config` names, and puts either all of them in force or none. Logs and
+    /// counts the outcome. Blocks for as long as a start of the server takes, so this method must
+    /// not run on an event loop.
     ///
     /// # Errors
     ///
@@ -148,8 +150,8 @@ impl Reloader {
         reloaded
     }
 
-    /// Logs and audits a change of the signing key since the last call. To be called regularly,
-    /// since the key changes with time and not only by a reload.
+    /// Logs and audits a change of the signing key since the last call. Must be called regularly,
+    /// since the signing key also changes with time and not only by a reload.
     pub fn look_at_keys(&self) {
         let mut signed_last = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
         let (snapshot, now) = (self.context.snapshot(), self.context.clock.unix_seconds());
@@ -211,8 +213,8 @@ impl Reloader {
     }
 }
 
-/// Prepares the engine to sign with `keys` in batches, if `signer` allows that and all of them
-/// support it. Returns whether it does.
+/// Prepares the engine to sign in batches, if `signer` allows batches and all `keys` support them.
+/// Returns whether the engine signs in batches.
 pub(super) fn prepare(
     engine: &Engine,
     keys: &KeySet,
@@ -226,8 +228,9 @@ pub(super) fn prepare(
     Ok(is_batched)
 }
 
-/// Drops the old snapshot in a thread of its own, once no request uses it: freeing a million
-/// clients would delay the request that drops the last reference.
+/// Drops the old snapshot on a thread of its own, once no request uses the snapshot. Otherwise the
+/// request that drops the last reference would be delayed, since freeing a million clients takes
+/// time.
 fn retire(old: Arc<Snapshot>) {
     let wait = move || {
         for _ in 0..MAX_CHECKS {
@@ -242,5 +245,6 @@ fn retire(old: Arc<Snapshot>) {
 }
 
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
-/// Checks for 12 seconds, longer than a request may take by default.
+/// The most checks whether the old snapshot is still in use. All of them take 12 seconds, longer
+/// than a request may take by default.
 const MAX_CHECKS: u32 = 1200;

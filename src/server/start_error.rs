@@ -1,4 +1,4 @@
-//! Why a server does not start.
+//! The error of a server that does not start.
 
 use std::error::Error;
 use std::fmt;
@@ -7,39 +7,41 @@ use std::path::PathBuf;
 
 use crate::fault::Fault;
 
-/// Why a server does not start, or why a reload is refused. The text says what to do and calls
-/// settings by their names in the configuration file.
+/// The error of a server that does not start, or of a reload that is refused. The text says what to
+/// do and calls settings by their names in the configuration file.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// These clients need a certificate, but a trusted network may not forward any.
+    /// These clients need a certificate, but a network in `trusted_proxies` is not trusted to
+    /// forward certificates.
     #[non_exhaustive]
     CertificateProxies {
-        /// Their ids.
+        /// The ids of these clients.
         clients: Vec<String>,
     },
     /// Other machines could use the demo clients, whose secrets are public.
     #[non_exhaustive]
     DemoClients {
-        /// Their ids.
+        /// The ids of these clients.
         clients: Vec<String>,
     },
-    /// Some files have faults; at least one.
+    /// The faults of files; at least one.
     Files(Vec<Fault>),
     /// The batch signer is configured, but the processor or a key does not support it.
     NoBatches,
-    /// A reload found no key in this directory. Only the first start creates one.
+    /// A reload found no key in this directory. Only the first start creates a key.
     NoKeys(PathBuf),
-    /// No issuer is configured, and no TCP address that its URL could be made from.
+    /// No issuer is configured, and no TCP address from which the issuer's URL could be derived.
     NoIssuer,
-    /// One of the operator's own routes has a path that is not allowed.
+    /// A configured route has a path that is not allowed.
     Route(String),
     /// An error of the operating system.
     System(io::Error),
 }
 
 impl StartError {
-    /// The setting to change, by its path in the configuration file; `None` if the fault is elsewhere.
+    /// Returns the setting to change, by its path in the configuration file; `None` if the fault is
+    /// not in a setting.
     pub fn setting(&self) -> Option<&'static str> {
         match self {
             Self::CertificateProxies { .. } => Some("client_certificate.proxies"),

@@ -1,4 +1,4 @@
-//! Checks that this user can write the files that the server writes.
+//! Checks that the user who runs `check` can write the files that the server writes.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -7,7 +7,8 @@ use std::path::Path;
 use crate::config::Config;
 use crate::fault::Fault;
 
-/// Returns a fault for each file and directory that the server must write and this user cannot.
+/// Returns a fault for each file and directory that the server must write and the current user
+/// cannot.
 pub(super) fn unwritable(config: &Config, has_no_key: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut check = |path: &Path, attempt: io::Result<()>| {
@@ -23,8 +24,8 @@ pub(super) fn unwritable(config: &Config, has_no_key: bool) -> Vec<Fault> {
     faults
 }
 
-/// Tries to create a file in `directory` or, if that is missing, in the nearest existing parent.
-/// Leaves nothing behind.
+/// Tries to create a temporary file in `directory` or, if `directory` does not exist, in its
+/// nearest existing parent. Leaves no file behind.
 fn can_create_in(directory: &Path) -> io::Result<()> {
     match fs::metadata(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match directory.parent() {
@@ -47,7 +48,8 @@ fn can_append(file: &Path) -> io::Result<()> {
             can_create_in(parent)
         }
         Err(error) => Err(error),
-        // Do not open a pipe: that waits for its reader.
+        // Do not open a named pipe: opening it for writing blocks until another process reads from
+        // it.
         Ok(metadata) if is_pipe(&metadata) => Ok(()),
         Ok(_) => fs::OpenOptions::new().append(true).open(file).map(drop),
     }

@@ -10,10 +10,11 @@ use crate::fault::Fault;
 use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::{self, edit};
 
-/// Returns the warnings about `clients`, which were read from `file`, with their positions.
+/// Returns the warnings about `clients`, which were read from `file`. Each warning has its position
+/// in the file.
 pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, CliError> {
     let now = Clock::system().unix_seconds();
-    // Walk through the file: `clients` is unordered.
+    // Iterate over the entries of the file, because `clients` is unordered.
     let text = client_file::read(file)?;
     let entries = edit::entries(&text).map_err(|error| CliError(error.to_string()))?;
     let mut warnings = Vec::new();
@@ -37,7 +38,7 @@ pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, Cl
     Ok(warnings)
 }
 
-/// Returns notes about registered keys that are skipped.
+/// Returns a note for each key in a client's `jwks` that the server skips.
 pub(super) fn notes(file: &Path) -> Result<Vec<String>, CliError> {
     let text = client_file::read(file)?;
     let entries = edit::entries(&text).map_err(|error| CliError(error.to_string()))?;
@@ -56,7 +57,8 @@ pub(super) fn notes(file: &Path) -> Result<Vec<String>, CliError> {
     Ok(notes)
 }
 
-/// The most lines of one kind; more would hide the other kinds.
+/// The most warnings, and also the most notes, that `check` prints about a registry. Longer lists
+/// would bury the rest of the output.
 const MAX_LINES: usize = 20;
 
 fn problems(client: &Client, now: u64) -> Vec<(&'static str, String)> {

@@ -1,5 +1,5 @@
-//! Checks, when root runs `check`, that the service's user may use the service's files: the service
-//! does not start with a file that only root can read.
+//! Checks that the user of the service may use the service's files. Only runs if root runs `check`:
+//! a file that only root can read would pass the other checks, but keep the service from starting.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::fault::Fault;
 
-/// Returns the faults of files that the service's user cannot use. That user is taken to be the
-/// owner of the directory of keys or state. Empty if this is not root, or root owns both.
+/// Returns a fault for each file that the user of the service cannot use. The owner of the key
+/// directory is assumed to be that user. If the key directory does not exist or belongs to root,
+/// the owner of the state directory is assumed instead. Returns no faults if `check` does not run
+/// as root, or if root owns both directories.
 pub(super) fn barred(config: &Config, config_file: Option<&Path>) -> Vec<Fault> {
     if !rustix::process::geteuid().is_root() {
         return Vec::new();
@@ -46,7 +48,7 @@ fn visible_files(directory: &Path) -> Vec<PathBuf> {
 
 struct User {
     id: u32,
-    /// The group of the directory.
+    /// The group of the directory that the user owns.
     group: u32,
     groups: HashSet<u32>,
 }
@@ -59,8 +61,8 @@ impl User {
         Self { id, group, groups: groups_of(id, &users, &groups).chain([group]).collect() }
     }
 
-    /// Returns a fault if the user cannot use `path` because of its mode or that of a directory
-    /// above it.
+    /// Returns a fault if the user cannot use `path` because of the permissions of `path` or of a
+    /// directory above it.
     fn barred_from(&self, path: &Path, need: u32) -> Option<Fault> {
         // Other checks report a missing file.
         let real = fs::canonicalize(path).ok()?;
@@ -83,7 +85,8 @@ impl User {
         Some(Fault::new(path, problem))
     }
 
-    /// Decides as the kernel does: only the first matching class (owner, group, others) counts.
+    /// Whether the user has the permissions `need`. As in the kernel, only the first class that the
+    /// user belongs to counts: owner, group or others.
     fn may(&self, need: u32, metadata: &Metadata) -> bool {
         let shift = if metadata.uid() == self.id {
             6
@@ -96,7 +99,8 @@ impl User {
     }
 }
 
-/// Returns the groups of a user from the texts of passwd(5) and group(5).
+/// Returns the ids of the groups of the user `id`. `users` is the text of `/etc/passwd` and
+/// `groups` that of `/etc/group`.
 fn groups_of(id: u32, users: &str, groups: &str) -> impl Iterator<Item = u32> {
     fn fields(line: &str) -> Vec<&str> {
         line.split(':').collect()

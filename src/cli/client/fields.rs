@@ -13,12 +13,13 @@ use crate::fault::Fault;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::store::client_file::{OPTIONAL_FIELDS, check_entry, read_key_set};
 
-// A flag that has its field's name and value is complete: it serializes as what it sets. `given`
-// reads those that are skipped. (clap would take a doc comment here for the command's.)
+// Serializing this struct gives registry fields: a flag with the name and the value of a registry
+// field needs no further code. `given` adds the flags that are marked `serde(skip)`. This is not a
+// doc comment, because clap would use that as the help text of the command.
 #[derive(Args, Debug, Serialize)]
 pub(super) struct FieldArgs {
-    /// Scopes it may request, separated by spaces; may be repeated. A request without a scope gets
-    /// all of them, unless --default-scope is given.
+    /// Scopes the client may request, separated by spaces; may be repeated. A request without a
+    /// scope gets all of them, unless --default-scope or --no-default-scope is given.
     #[serde(skip)]
     #[arg(long = "scope", value_name = "SCOPES")]
     scopes: Vec<String>,
@@ -26,89 +27,96 @@ pub(super) struct FieldArgs {
     #[serde(skip)]
     #[arg(long, conflicts_with_all = ["scopes", "default_scopes"])]
     pub(super) no_scope: bool,
-    /// A scope it gets if it requests none; may be repeated [default: all that it may request].
+    /// Scopes the client gets if it requests none, separated by spaces; may be repeated
+    /// [default: all scopes that it may request].
     #[serde(skip)]
     #[arg(long = "default-scope", value_name = "SCOPES")]
     default_scopes: Vec<String>,
-    /// Refuse its requests without a scope.
+    /// Refuse requests of the client that name no scope.
     #[serde(skip)]
     #[arg(long, conflicts_with = "default_scopes")]
     no_default_scope: bool,
-    /// An audience of its tokens; may be repeated [default: the issuer].
+    /// Audience of the client's tokens; may be repeated [default: the issuer].
     #[arg(long = "audience", value_name = "AUDIENCE")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     audience: Vec<String>,
-    /// How long its tokens live: seconds, or as in 15m, 24h, 90d [of a new client: 3600].
+    /// Lifetime of the client's tokens: seconds, or as in 15m, 24h, 90d [of a new client: 3600].
     #[arg(long = "lifetime", value_name = "DURATION", value_parser = parse_seconds)]
     token_lifetime: Option<u32>,
-    /// A static claim in its tokens, as text, or with := as JSON; may be repeated.
+    /// Static claim in the client's tokens, as text, or with := as JSON; may be repeated.
     #[serde(skip)]
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
     claims: Vec<(String, Value)>,
-    /// How it may authenticate; may be repeated [of a new client: client_secret_basic,
-    /// client_secret_post].
+    /// Method by which the client may authenticate; may be repeated [of a new client:
+    /// client_secret_basic, client_secret_post].
     #[serde(skip)]
     #[arg(long = "method", value_name = "METHOD")]
     pub(super) auth_methods: Vec<AuthMethod>,
-    /// A JWK Set with the public keys that it signs with; it is copied into the registry.
+    /// File with the client's public keys as a JWK Set, which is copied into the registry.
     #[serde(skip)]
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
-    /// The one algorithm of its assertions: RS256, PS256, ES256 or EdDSA [default: any].
+    /// Only algorithm that the client may sign its assertions with: RS256, PS256, ES256 or EdDSA
+    /// [default: any].
     #[arg(long, value_name = "ALG")]
     token_endpoint_auth_signing_alg: Option<String>,
-    /// The subject of its certificates, for tls_client_auth (RFC 8705, section 2.1.2).
+    /// Subject of the client's certificate, for tls_client_auth (RFC 8705, section 2.1.2).
     #[arg(long, value_name = "DN")]
     tls_client_auth_subject_dn: Option<String>,
-    /// The DNS name in its certificates; use this or the subject, not both.
+    /// DNS name in the client's certificate, for tls_client_auth. Use this or the subject, not
+    /// both.
     #[arg(long, value_name = "NAME")]
     tls_client_auth_san_dns: Option<String>,
-    /// The URI in its certificates; use this or the subject, not both.
+    /// URI in the client's certificate, for tls_client_auth. Use this or the subject, not both.
     #[arg(long, value_name = "URI")]
     tls_client_auth_san_uri: Option<String>,
-    /// The IP address in its certificates; use this or the subject, not both.
+    /// IP address in the client's certificate, for tls_client_auth. Use this or the subject, not
+    /// both.
     #[arg(long, value_name = "ADDRESS")]
     tls_client_auth_san_ip: Option<String>,
-    /// The e-mail address in its certificates; use this or the subject, not both.
+    /// E-mail address in the client's certificate, for tls_client_auth. Use this or the subject,
+    /// not both.
     #[arg(long, value_name = "ADDRESS")]
     tls_client_auth_san_email: Option<String>,
-    /// Bind its tokens to the certificate that it requests them with.
+    /// Bind each token of the client to the certificate that the client requests the token with.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = parse_switch)]
     tls_client_certificate_bound_access_tokens: Option<bool>,
-    /// Bind its tokens to a key that it proves to have (DPoP).
+    /// Bind each token of the client to the key of the DPoP proof in the token request.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = parse_switch)]
     dpop_bound_access_tokens: Option<bool>,
-    /// An audience whose tokens it may introspect, besides its own; may be repeated.
+    /// Audience whose tokens the client may introspect, besides its own tokens; may be repeated.
     #[arg(long, value_name = "AUDIENCE")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) introspects: Vec<String>,
-    /// Its tokens issued before this are revoked: Unix seconds, or as in 2027-01-31T12:00:00Z.
+    /// Revoke the client's tokens that were issued before this time: Unix seconds, or as in
+    /// 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     not_before: Option<u64>,
-    /// The profile of its tokens: at+jwt or vision [default: that of the route].
+    /// Profile of the client's tokens: at+jwt or vision [default: that of the route].
     #[arg(long, value_name = "PROFILE")]
     token_profile: Option<String>,
-    /// The type it sends to vision and firstvision: application/json or application/octet-stream.
+    /// Content type of the client's requests to vision and firstvision: application/json or
+    /// application/octet-stream.
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// How long a token is reused for the same request: seconds, or as in 15m.
+    /// How long a token of the client is reused for equal requests: seconds, or as in 15m.
     #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
     token_reuse: Option<u32>,
-    /// Report in its responses how long each step took (Server-Timing).
+    /// Report the duration of each step in the responses to the client (Server-Timing).
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = parse_switch)]
     server_timing: Option<bool>,
-    /// How many tokens it may request in a time, as in 100/1m.
+    /// Rate limit for the client's token requests, as in 100/1m.
     #[arg(long, value_name = "REQUESTS/DURATION", value_parser = parse_rate)]
     rate_limit: Option<Rate>,
-    /// Whether it may authenticate at all.
+    /// Whether the client may authenticate at all.
     #[arg(long, value_name = "BOOL", value_parser = parse_switch)]
     enabled: Option<bool>,
 }
 
-/// `rate_limit` as it stands in an entry.
+/// The value of the registry field `rate_limit`.
 #[derive(Clone, Debug, Serialize)]
 struct Rate {
     requests: u32,
@@ -116,8 +124,8 @@ struct Rate {
 }
 
 impl FieldArgs {
-    /// The given fields, by their names in the registry. `claims` are the claims that the client
-    /// has.
+    /// Returns the registry fields that the flags set, by their names in the registry. `claims` are
+    /// the claims that the client already has. The claims of the flags are added to these.
     pub(super) fn given(
         &self,
         mut claims: Map<String, Value>,
@@ -152,7 +160,7 @@ impl FieldArgs {
     }
 }
 
-/// Checks an entry. A fault in a `given` field names the flag that set it.
+/// Checks an entry. A fault in a `given` field names the flag that set the field.
 pub(super) fn check(
     file: &Path,
     entry: &str,
@@ -167,7 +175,8 @@ pub(super) fn check(
             } else if name == "client_id" || given.contains_key(name) {
                 Fault::new(Path::new(flag_of(name).as_str()), fault.problem)
             } else {
-                // A field of the registry that conflicts with a given one.
+                // A field of the registry entry conflicts with a given field. Drop the line and
+                // column, which count from the start of the entry and not of the file.
                 Fault { line: None, column: None, ..fault }
             }
         };
@@ -175,19 +184,20 @@ pub(super) fn check(
     })
 }
 
-/// The flag that sets a field.
+/// Returns the flag that sets `field`, as in `--scope`.
 fn flag_of(field: &str) -> String {
     let flags = FieldArgs::augment_args(Command::new(""));
     let flag = flags.get_arguments().find(|flag| flag.get_id() == field).and_then(Arg::get_long);
     format!("--{}", flag.unwrap_or("id"))
 }
 
-/// The fields that `update --unset` can take out of an entry. Secrets have commands of their own.
+/// Returns the fields that `update --unset` can remove from an entry. `secrets` is not among them,
+/// since other commands change the secrets.
 pub(super) fn removable() -> impl Iterator<Item = &'static str> {
     OPTIONAL_FIELDS.iter().copied().filter(|name| *name != "secrets")
 }
 
-/// The words in all of `values`; `None` if the flag was not given.
+/// Returns the words in all `values`; `None` if the flag was not given.
 fn words(flag: &str, values: &[String]) -> Result<Option<Vec<String>>, CliError> {
     let words: Vec<_> = values.iter().flat_map(|value| value.split_ascii_whitespace()).collect();
     if words.is_empty() && !values.is_empty() {

@@ -1,5 +1,5 @@
-//! Registers many clients at once: each line of the input is one entry, and all of them are
-//! registered or none.
+//! Registers many clients at once. Each line of the input is the entry of one client. Either all
+//! clients are registered or none.
 
 use std::collections::HashMap;
 use std::io;
@@ -46,7 +46,7 @@ pub(super) fn import(file: &FileArg, from: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The input, which may hold secrets, and its name in faults.
+/// Returns the text of the input, which may contain secrets, and the name of the input in faults.
 fn read(from: &Path) -> Result<(&Path, Zeroizing<String>), CliError> {
     if from == Path::new("-") {
         let name = Path::new("standard input");
@@ -63,10 +63,10 @@ struct Line {
     secret: Option<Zeroizing<String>>,
 }
 
-/// The clients that can get no token, each with the reason.
+/// The ids of the clients that can get no token, each with the reason.
 type WithoutToken = Vec<(Box<str>, &'static str)>;
 
-/// Every line, checked like an entry of the registry.
+/// Reads every line and checks it like an entry of the registry.
 fn read_lines(file: &Path, text: &str) -> Result<(Vec<Line>, WithoutToken), CliError> {
     let progress = Progress::start("checked", text.lines().count());
     let now = Clock::system().unix_seconds();
@@ -97,7 +97,7 @@ fn read_lines(file: &Path, text: &str) -> Result<(Vec<Line>, WithoutToken), CliE
             }
             Err(found) => faults.extend(found),
         }
-        // So many faults are most likely the same one.
+        // So many faults most likely have a single cause: stop here.
         if faults.len() >= MAX_FAULTS {
             faults.push(Fault::new(file, "has more faults; the rest was not checked"));
             break;
@@ -133,7 +133,8 @@ fn read_line(file: &Path, number: usize, line: &str) -> Result<(Client, Line), V
     Ok((client, Line { number, entry: plain.entry.trim().to_owned(), secret }))
 }
 
-/// The entries with the hashes of their secrets, computed on all processors.
+/// Returns the entries, each with the hash of its secret. The hashes are computed on all
+/// processors.
 fn hash_secrets(file: &Path, lines: Vec<Line>) -> Result<Vec<String>, CliError> {
     let progress = Progress::start("hashed", lines.len());
     let lines: Vec<_> = lines.into_iter().map(Mutex::new).collect();
@@ -166,7 +167,7 @@ fn hash_secret(file: &Path, line: &mut Line) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A bar on standard error, if that is a terminal.
+/// A progress bar on standard error. It is shown only if standard error is a terminal.
 struct Progress(ProgressBar);
 
 impl Progress {

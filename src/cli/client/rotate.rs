@@ -1,4 +1,4 @@
-//! Adds a secret to a client, and ends one.
+//! Adds a secret to a client, and ends the validity of a secret.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -20,23 +20,23 @@ use crate::store::client_file::{NewSecret, edit};
 pub(crate) struct RotateArgs {
     #[command(flatten)]
     file: FileArg,
-    /// The client's client_id.
+    /// Client ID.
     #[arg(long, value_name = "ID")]
     id: String,
-    /// The label of the new secret [default: today's date].
+    /// Label of the new secret [default: today's date].
     #[arg(long, value_name = "LABEL")]
     label: Option<String>,
-    /// End the old secrets after this: seconds, or as in 15m, 24h, 90d.
+    /// End the validity of the old secrets after this duration: seconds, or as in 15m, 24h, 90d.
     #[arg(long, value_name = "DURATION", conflicts_with = "keep_old", value_parser = parse_duration)]
     expire_old: Option<u64>,
-    /// Keep the old secrets valid; the default.
+    /// Keep the old secrets valid (the default).
     #[arg(long)]
     keep_old: bool,
-    /// Read the secret from standard input instead of making one.
+    /// Read the new secret from standard input instead of generating one.
     #[arg(long)]
     secret_stdin: bool,
-    /// The hash to store of the secret [default: sha256; argon2id if it has fewer than 32
-    /// characters].
+    /// Hash algorithm for the stored secret [default: sha256, or argon2id for a secret of fewer
+    /// than 32 characters].
     #[arg(long, value_name = "HASH")]
     hash: Option<HashKind>,
     #[command(flatten)]
@@ -47,16 +47,16 @@ pub(crate) struct RotateArgs {
 pub(crate) struct ExpireArgs {
     #[command(flatten)]
     file: FileArg,
-    /// The client's client_id.
+    /// Client ID.
     #[arg(long, value_name = "ID")]
     id: String,
-    /// The label of the secret.
+    /// Label of the secret whose validity ends.
     #[arg(long, value_name = "LABEL")]
     label: String,
-    /// After this: seconds, or as in 15m, 24h, 90d.
+    /// End the validity after this duration: seconds, or as in 15m, 24h, 90d.
     #[arg(long = "in", value_name = "DURATION", default_value = "0", value_parser = parse_duration)]
     seconds: u64,
-    /// At this time: Unix seconds, or as in 2027-01-31T12:00:00Z.
+    /// End the validity at this time: Unix seconds, or as in 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", conflicts_with = "seconds", value_parser = parse_time)]
     at: Option<u64>,
     #[command(flatten)]
@@ -92,12 +92,13 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
         edit::add_secret(path, text, &args.id, &NewSecret { label, hash }, old_until)
     };
     let shown = (!args.secret_stdin).then_some(&*secret);
-    // Printed before the wait, which may fail: the secret is shown only once.
+    // The secret is printed before the wait, because the wait may fail and the secret is shown only
+    // once.
     args.file.edit_and_tell(change, || Some(told(&args.id, shown)))?;
     wait_for(&args.id, &args.server, |client| secret_of(client, &secret_label).is_some())
 }
 
-/// The client's secret of this label, as a server knows it.
+/// Returns the secret with this label from the JSON with which a server describes the client.
 fn secret_of<'a>(client: Option<&'a Value>, label: &str) -> Option<&'a Value> {
     client?["secrets"].as_array()?.iter().find(|secret| secret["label"] == label)
 }
@@ -113,7 +114,8 @@ pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
     })
 }
 
-/// The labels of the client's secrets. Empty on any fault: the edit reports it.
+/// Returns the labels of the client's secrets. Returns none if the entry has a fault, which the
+/// edit after this call reports.
 fn labels(text: &str, id: &str) -> HashSet<String> {
     let entry = entry_of(text, id).unwrap_or_default();
     let secrets = entry.get("secrets").and_then(Value::as_array);
@@ -121,7 +123,7 @@ fn labels(text: &str, id: &str) -> HashSet<String> {
     labels.map(str::to_owned).collect()
 }
 
-/// `date`, with the first number that makes it a new label if it is taken.
+/// Returns `date` or, if that label is taken, the first free label of `date-2`, `date-3` and so on.
 fn free_label(date: &str, taken: &HashSet<String>) -> String {
     let numbered = (2..=taken.len() + 1).map(|number| format!("{date}-{number}"));
     let mut labels = std::iter::once(date.to_owned()).chain(numbered);

@@ -1,4 +1,4 @@
-//! Shows registered clients without secrets and hashes.
+//! Shows registered clients, without the hashes of their secrets.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -18,8 +18,8 @@ use crate::store::secret_ends::last_end;
 pub(crate) struct ListArgs {
     #[command(flatten)]
     file: FileArg,
-    /// Only clients with a secret that ends within this time, or whose last secret has ended:
-    /// seconds, or as in 24h, 30d.
+    /// Show only clients that have a secret that ends within this duration, or whose last secret
+    /// has ended: seconds, or as in 24h, 30d.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expiring: Option<u64>,
 }
@@ -44,8 +44,8 @@ pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// One line of the list. Secrets are listed by label. The list of valid ones is always present, the
-/// others only if they are not empty.
+/// Returns one line of the list. Secrets are listed by label, one list for each state. The list of
+/// valid secrets is always present, an empty list of another state is left out.
 fn in_force(client: &Client, now: u64) -> Value {
     let mut shown = json!({
         "client_id": &*client.id,
@@ -94,7 +94,7 @@ pub(super) fn show(file: &FileArg, id: &str, server: &AdminArgs) -> Result<(), C
     print(format_args!("{:#}", Value::Object(entry)))
 }
 
-/// The text of the registry, and its clients.
+/// Returns the text of the registry, and the clients in it.
 fn read(file: &FileArg) -> Result<(String, Registry), CliError> {
     let path = file.path()?;
     let text = client_file::read(&path)?;
@@ -102,13 +102,13 @@ fn read(file: &FileArg) -> Result<(String, Registry), CliError> {
     Ok((text, registry))
 }
 
-/// The text of this client's entry.
+/// Returns the text of the entry of the client `id`.
 pub(super) fn text_of<'t>(text: &'t str, id: &str) -> Option<&'t str> {
     let mut entries = edit::entries(text).ok()?;
     entries.find(|entry| edit::id_of(entry).is_some_and(|found| found == id))
 }
 
-/// The entry of this client, its fields in the order of the file.
+/// Returns the entry of the client `id`, with its fields in the order of the file.
 pub(super) fn entry_of(text: &str, id: &str) -> Option<Map<String, Value>> {
     serde_json::from_str(text_of(text, id)?).ok()
 }

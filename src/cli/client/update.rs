@@ -16,13 +16,13 @@ use crate::store::client_file::edit;
 pub(crate) struct UpdateArgs {
     #[command(flatten)]
     file: FileArg,
-    /// Its client_id.
+    /// Client ID.
     #[arg(long, value_name = "ID")]
     id: String,
     #[command(flatten)]
     fields: FieldArgs,
-    /// A field to remove from its entry, by its name in the registry, so that its default applies;
-    /// may be repeated.
+    /// Field to remove from the client's entry, by its name in the registry, so that the field's
+    /// default applies; may be repeated.
     #[arg(long, value_name = "FIELD", value_parser = PossibleValuesParser::new(fields::removable()))]
     unset: Vec<String>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct UpdateArgs {
 pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
     let UpdateArgs { file, id, fields, unset } = args;
     let mut unset: Vec<_> = unset.iter().map(String::as_str).collect();
-    // --scope sets both fields.
+    // `--scope` sets `scopes` and `default_scopes`, so unsetting `scopes` removes both fields.
     if unset.contains(&"scopes") {
         unset.push("default_scopes");
     }
@@ -41,7 +41,8 @@ pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
             "nothing is to be changed: give a field, or --unset FIELD".to_owned(),
         ));
     }
-    // `--unset claims --claim …` replaces all claims.
+    // No field may be both set and unset, except claims: `--unset claims --claim …` replaces all
+    // claims.
     let is_both = |name: &&&str| **name != "claims" && given.contains_key(**name);
     if let Some(both) = unset.iter().find(is_both) {
         return Err(CliError(format!("--unset {both}: is set by this command too")));

@@ -2,20 +2,20 @@
 
 use std::io::{self, BufRead, StdinLock, Write};
 
-/// Prompts on standard error, since standard output is for the result, and reads one line.
+/// Prints `prompt` to standard error, since standard output is for the result, and reads one line.
 pub(super) fn ask(input: &mut StdinLock<'_>, prompt: &str, line: &mut String) -> io::Result<()> {
     let hidden = Hidden::begin()?;
     write!(io::stderr(), "{prompt}")?;
-    // Longer than any secret: reallocating would leave a copy in memory.
+    // Reserve more than any secret needs: reallocating would leave a copy of the secret in memory.
     line.reserve(4096);
     let read = input.read_line(line);
     drop(hidden);
-    // The typed line break was not echoed either.
+    // The terminal did not echo the typed line break either, so print one.
     writeln!(io::stderr())?;
     read.map(drop)
 }
 
-/// Turns off the terminal's echo until it is dropped.
+/// Keeps the terminal's echo turned off until this value is dropped.
 struct Hidden {
     #[cfg(target_os = "linux")]
     before: rustix::termios::Termios,
@@ -28,7 +28,7 @@ impl Hidden {
         let before = tcgetattr(io::stdin())?;
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
-        // Discard what was typed before: it was echoed.
+        // Discard all input that was typed, and echoed, before this call.
         tcsetattr(io::stdin(), OptionalActions::Flush, &hidden)?;
         Ok(Self { before })
     }
@@ -47,7 +47,7 @@ impl Drop for Hidden {
         #[cfg(target_os = "linux")]
         {
             use rustix::termios::{OptionalActions, tcsetattr};
-            // Fails only if the terminal has gone.
+            // This fails only if the terminal has gone.
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
         }
     }
