@@ -41,7 +41,7 @@ pub struct RequestHead<'a> {
     /// The request's path, as sent.
     pub path: &'a str,
     /// The request's path without the issuer's path. The URL in a client assertion or a DPoP proof
-    /// is checked against it.
+    /// is compared with the issuer's URL and this path.
     pub endpoint: &'a str,
     /// The values of [`vision::CLIENT_HEADERS`].
     pub client_headers: [Option<&'a [u8]>; 4],
@@ -202,7 +202,7 @@ fn server_timing(phases: &Phases) -> String {
 }
 
 /// Returns the reason phrase of a status that the dialects use (RFC 9110, section 15; RFC 6585).
-/// That of 413 is the older one of RFC 7231.
+/// For 413, it is the older phrase of RFC 7231.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",

@@ -1,5 +1,5 @@
-//! `POST /connect/introspect` (RFC 7662). The forms and errors are the same as for `POST
-//! /connect/token`.
+//! `POST /connect/introspect` (RFC 7662). Forms and errors are the same as at the token endpoint of
+//! the `connect` dialect.
 
 use bytes::Bytes;
 

@@ -1,5 +1,5 @@
-//! `POST /connect/revocation` (RFC 7009). The forms and errors are the same as for `POST
-//! /connect/token`.
+//! `POST /connect/revocation` (RFC 7009). Forms and errors are the same as at the token endpoint of
+//! the `connect` dialect.
 
 use bytes::Bytes;
 

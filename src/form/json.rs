@@ -43,7 +43,8 @@ pub fn parse_scope_list(body: &[u8], max_parameters: usize) -> Result<Option<Str
     check(body)?;
     let body = quote_keys(body);
     let mut scope = None;
-    // All names so far, to refuse a repeated name, as the parsers of the other encodings do.
+    // The names of all members so far, to refuse a repeated name, as the parsers of the other
+    // encodings do.
     let mut seen = Parameters::default();
     read_members(&body, |name, value| {
         if seen.count() == max_parameters {

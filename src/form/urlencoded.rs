@@ -28,7 +28,7 @@ pub fn parse(input: &[u8], max_parameters: usize) -> Result<Parameters<'_>, Form
     // One check of the whole input is enough for all names and values: `&`, `=` and `+` are ASCII,
     // so no UTF-8 sequence extends beyond them.
     percent_decode(input)?;
-    // Input that passed the check above causes no error here.
+    // serde_urlencoded returns no error for input that passed the check above.
     let entries = serde_urlencoded::from_bytes(input).map_err(|_| FormError::NotUtf8)?;
     Parameters::new(entries)
 }

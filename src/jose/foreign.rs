@@ -28,7 +28,7 @@ impl<'a> ForeignJwt<'a> {
     /// text is longer than 8 KiB or does not have three parts, or if the header is malformed,
     /// refers to another key or requires an extension.
     pub fn read(text: &'a str) -> Option<Self> {
-        // Checked first, so that an over-long text costs one comparison.
+        // Checked first, so that a text that is too long costs only one comparison.
         if text.len() > MAX_BYTES {
             return None;
         }
@@ -78,7 +78,7 @@ impl<'a> ForeignJwt<'a> {
         let mut chosen = fitting().filter(|key| kid.is_none() || key.key_id() == kid).peekable();
         if chosen.peek().is_none() {
             let decoy = fitting().next().or_else(|| PublicKey::decoy(algorithm));
-            // Only for the time that it takes: the result is not used.
+            // Verify only to take the time of a verification. The result is discarded.
             black_box(decoy.map(|key| key.verifies(algorithm, self.signed, self.signature)));
             return false;
         }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Collects the payload in the buffer and encodes it in one call at the end, which is faster than
+/// Collects the payload in a buffer and encodes the whole payload at the end, which is faster than
 /// encoding each piece.
 pub struct PayloadWriter {
     buffer: Vec<u8>,

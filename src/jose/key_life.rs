@@ -12,7 +12,7 @@ use std::fmt;
 pub struct KeyTimes {
     /// When the key was added to the key set.
     pub published_at: u64,
-    /// When the key begins to sign. It signs until the next later `signs_from` of another key.
+    /// When the key begins to sign. The key signs until the `signs_from` of the next key.
     pub signs_from: u64,
 }
 
@@ -34,17 +34,17 @@ impl Retention {
         }
     }
 
-    /// Returns the times of a key that is generated at `now` (Unix seconds) while the issuer has
-    /// other keys. The key signs only when every cached key set without the key has expired: after
-    /// twice `jwks_max_age`, since one cache may have been filled from another.
+    /// Returns the times of a key that is generated at `now` (Unix seconds) in addition to the
+    /// issuer's other keys. The key signs only when every cached key set without the key has
+    /// expired: after twice `jwks_max_age`, since one cache may have been filled from another.
     pub fn publish_at(&self, now: u64) -> KeyTimes {
         KeyTimes { published_at: now, signs_from: now + 2 * self.jwks_max_age }
     }
 
-    /// Returns the times of a key that is generated at `now` (Unix seconds) while the issuer has
-    /// the keys `others`: those of [`publish_at`](Self::publish_at), except that `signs_from` is
-    /// always later than that of the key that signs at `now`. This matters if the clock was set
-    /// back to before the `signs_from` of all `others`.
+    /// Returns the times of a key that is generated at `now` (Unix seconds) in addition to the
+    /// issuer's keys `others`. The times are those of [`publish_at`](Self::publish_at), except that
+    /// `signs_from` is always later than that of the key that signs at `now`. The exception matters
+    /// if the clock was set back to before the `signs_from` of all `others`.
     pub fn publish_beside(&self, others: &[KeyTimes], now: u64) -> KeyTimes {
         let times = self.publish_at(now);
         let signs_since = signs_since(others.iter().map(|key| key.signs_from), now);

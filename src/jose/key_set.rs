@@ -160,8 +160,8 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// Creates a key set of `keys`. `retention` determines when a key that no longer signs leaves
-    /// it.
+    /// Creates a key set of `keys`. `retention` determines how long a key stays published after it
+    /// has stopped signing.
     pub fn new(keys: Vec<SigningKey>, retention: Retention) -> Self {
         Self { keys: keys.into_iter().map(Arc::new).collect(), retention }
     }
@@ -169,10 +169,10 @@ impl KeySet {
     /// Returns the key set of `keys`, which replaces this key set in a reload at `now` (Unix
     /// seconds). A key that both key sets have with the same times stays the same object.
     ///
-    /// A key that this key set does not have is new, and verifiers can fetch it only from `now` on,
-    /// even if its `published_at` is earlier. If the new key would succeed the key that signs now
-    /// (its `signs_from` is later), it does not sign before every cached key set contains it. This
-    /// wait is omitted if the new key is [immediate](SigningKey::immediately), or if `keys`
+    /// A new key, which this key set does not contain, is published only from `now` on, even if its
+    /// `published_at` is earlier. If the new key would succeed the key that signs now (the new
+    /// key's `signs_from` is later), it signs only once every cached key set contains it. The new
+    /// key signs without that wait if it is [immediate](SigningKey::immediately), or if `keys`
     /// contains no key of this key set.
     pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: u64) -> Self {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);

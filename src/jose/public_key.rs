@@ -252,8 +252,8 @@ impl PublicKey {
         algorithm.fits(self.shape) && self.algorithm.is_none_or(|own| own == algorithm)
     }
 
-    /// Whether `signature`, in base64url, is a signature of `message` by this key. How long this
-    /// takes depends on the key's shape, but not on its bytes.
+    /// Whether `signature`, in base64url, is a signature of `message` by this key. The time of this
+    /// check depends on the key's shape, but not on the key's bytes.
     pub fn verifies(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
         #[cfg(test)]
         VERIFICATIONS.set(VERIFICATIONS.get() + 1);
@@ -306,8 +306,8 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// A problem with a key, as the predicate of a sentence whose subject is the key: `is not a JSON
-/// Web Key`.
+/// A problem with a key, as a predicate that follows the name of the key, such as "is not a JSON
+/// Web Key".
 pub type KeyProblem = &'static str;
 
 /// The reason why a key cannot verify signatures.
@@ -316,7 +316,7 @@ pub enum Unusable {
     /// The key is valid, but is not for verifying signatures or is of an unsupported type. A JWK
     /// Set may contain such keys.
     ForOtherUse(KeyProblem),
-    /// The key is malformed, or must not be registered, as a private key must not.
+    /// The key is malformed, or must not be registered, such as a private key.
     Faulty(KeyProblem),
 }
 

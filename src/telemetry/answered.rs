@@ -13,7 +13,7 @@ pub struct Answered<'r> {
     pub request_id: &'r str,
     /// The label of the route.
     pub route: &'static str,
-    /// The method as sent, truncated if it is long.
+    /// The method as sent, truncated if it is too long.
     pub method: &'r str,
     /// The HTTP status of the answer.
     pub status: u16,

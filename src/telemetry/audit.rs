@@ -127,7 +127,7 @@ impl Audit {
             event: &'e Event<'e>,
         }
         let time = date_time(Clock::unix_micros());
-        // Serialization cannot fail: an event contains only strings, numbers and lists.
+        // Serialization cannot fail: JSON can represent every field of an event.
         let Ok(mut line) = serde_json::to_vec(&Line { time, event }) else { return };
         line.push(b'\n');
         // A write to the queue never fails: the queue counts the lines that it loses.
@@ -184,8 +184,8 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
     match options.open(path) {
         Ok(file) => {
-            // Makes writes blocking again, so that no write is cut short. The writing thread has
-            // nothing else to do than to wait for them.
+            // Makes writes blocking again, so that no write is cut short. The writing thread has no
+            // other work that a blocked write would delay.
             fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
             Ok(Some(file))
         }

@@ -77,8 +77,8 @@ fn holds_token(text: &[u8]) -> bool {
     text.split(|byte| !is_part(byte)).any(|run| {
         let parts: Vec<_> = run.split(|byte| *byte == b'.').collect();
         let is_header = |part: &&[u8]| {
-            // At most the first 16 characters, which decode to 12 bytes: whole groups of four
-            // characters.
+            // The first 16 characters decode to 12 bytes, which are enough to find the brace. Of a
+            // shorter part, only whole groups of four characters are decoded.
             let beginning = &part[..part.len().min(16) / 4 * 4];
             let decoded = URL_SAFE_NO_PAD.decode(beginning).unwrap_or_default();
             decoded.trim_ascii_start().starts_with(b"{")

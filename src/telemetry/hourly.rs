@@ -15,8 +15,9 @@ struct Warned {
 }
 
 impl Hourly {
-    /// Whether the caller should warn now, at `now` (Unix seconds), about the subject with this
-    /// hash. After a `true`, further calls for the subject return `false` until the next hour.
+    /// Whether the caller should warn at `now` (Unix seconds) about the subject with this hash.
+    /// After this method has returned `true`, it returns `false` for the same subject until the
+    /// next hour.
     pub fn is_due(&self, subject: [u8; 32], now: u64) -> bool {
         // Ignores poisoning: no panic can leave the value half changed.
         let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);

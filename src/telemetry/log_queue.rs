@@ -74,7 +74,7 @@ impl LogQueue {
     }
 }
 
-/// Each call of `write` must be one complete line.
+/// Each call of `write` must pass one complete line.
 impl Write for LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut lines = self.lines();

@@ -33,7 +33,7 @@ pub struct Metrics {
     /// The admission limit of the signing queue.
     pub signing_queue_open: IntGauge,
     signer: IntGaugeVec,
-    /// Secrets that wait for their slow hash.
+    /// Client secrets that wait to be verified against a slow hash.
     pub password_queue: IntGauge,
     assertion_audiences: AssertionAudiences,
     /// Requests with a self-signed certificate that the proxy trusts as a certificate authority.
