@@ -1,5 +1,5 @@
-//! The dialects: for each documented service, how its requests are parsed and how outcomes and
-//! refusals are written. A dialect decides nothing about tokens; `endpoint` does.
+//! The dialects. A dialect parses the requests of one documented service and writes its answers in
+//! the format of that service. Decisions about tokens are made in `endpoint`.
 
 pub mod bearer;
 pub mod connect;
@@ -30,34 +30,35 @@ use crate::oauth::error::Cause;
 pub struct RequestHead<'a> {
     /// The `Authorization` header.
     pub authorization: Authorization<'a>,
-    /// The client's certificate.
+    /// The TLS client certificate that a trusted proxy has forwarded.
     pub certificate: &'a ShownCertificate,
     /// The `DPoP` header.
     pub dpop: DpopHeader<'a>,
     /// The `Content-Type` header.
     pub content_type: Option<&'a [u8]>,
-    /// The client network that the request comes from.
+    /// The network of the client, for which failed attempts are counted.
     pub network: ClientNetwork,
-    /// The path, as sent.
+    /// The request's path, as sent.
     pub path: &'a str,
-    /// The path below the issuer's. The URL in an assertion or a DPoP proof is compared with it.
+    /// The request's path without the issuer's path. The URL in a client assertion or a DPoP proof
+    /// is compared with the issuer's URL and this path.
     pub endpoint: &'a str,
     /// The values of [`vision::CLIENT_HEADERS`].
     pub client_headers: [Option<&'a [u8]>; 4],
-    /// The query, without its question mark.
+    /// The request's query, without the question mark.
     pub query: Option<&'a str>,
     /// The most parameters that a form may have.
     pub max_parameters: usize,
-    /// When all of the request was read.
+    /// When the request, including its body, had been read.
     pub received: Instant,
 }
 
 impl<'r> RequestHead<'r> {
-    /// Reads the client authentication from the head and from `parameters`.
+    /// Reads the client's credentials from the head and from `parameters`, those of the body.
     ///
     /// # Errors
     ///
-    /// See [`Credentials::read`].
+    /// The [`Cause`] if there are no credentials, several, or malformed ones.
     fn credentials<'p>(&self, parameters: &'p Parameters<'_>) -> Result<Credentials<'p>, Cause>
     where
         'r: 'p,
@@ -66,8 +67,8 @@ impl<'r> RequestHead<'r> {
         Ok(read?.from(self.network))
     }
 
-    /// Refuses parameters of a token request in the query, where proxies would log credentials (RFC
-    /// 6749, section 2.3.1), and parameters that are in the body as well.
+    /// Refuses a query that contains a parameter of a token request, since proxies would log
+    /// credentials (RFC 6749, section 2.3.1), or a parameter that the body contains, too.
     ///
     /// # Errors
     ///
@@ -81,8 +82,8 @@ impl<'r> RequestHead<'r> {
         Ok(())
     }
 
-    /// Whether a request to a token, introspection or revocation endpoint has a parameter of this
-    /// name.
+    /// Whether a request to a token, introspection or revocation endpoint may have a parameter of
+    /// this name.
     fn is_token_parameter(name: &str) -> bool {
         [
             "client_assertion",
@@ -110,15 +111,17 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Begins the body of an answer with a token. The buffer is large enough for an ordinary answer
-    /// with an RSA-2048 signature; a longer one makes it grow once.
+    /// Returns a buffer with the beginning of an answer's body, up to the token. Its capacity is
+    /// enough for an ordinary answer with an RSA-2048 signature; for a longer answer, the buffer
+    /// grows once.
     fn begin_token() -> Vec<u8> {
         let mut buffer = Vec::with_capacity(1280);
         buffer.extend_from_slice(b"{\"access_token\":\"");
         buffer
     }
 
-    /// Returns the answer with a token, after the dialect has written the rest of the buffer.
+    /// Returns the answer whose body is `issued.buffer`, which contains the token and which the
+    /// dialect has completed.
     fn with_token<'s>(issued: Issued<'_, 's>) -> (Self, Served<'s>) {
         let Issued { buffer, client_id, is_reused, made, phases, granted, .. } = issued;
         let mut answer = Self::private_json(200, buffer);
@@ -157,7 +160,7 @@ impl Answer {
     }
 }
 
-/// The answer to a request, and the verdict that is logged and counted.
+/// The answer to a request, and the verdict for the log and the metrics.
 #[derive(Debug)]
 pub struct Outcome<'s> {
     /// The answer to send.
@@ -167,7 +170,7 @@ pub struct Outcome<'s> {
 }
 
 impl<'s> Outcome<'s> {
-    /// Builds the outcome; `refuse` writes the answer to a refusal.
+    /// Builds the outcome of a request. `refuse` writes the answer if the request was refused.
     fn of(
         answered: Result<(Answer, Served<'s>), Refused<'s>>,
         refuse: impl FnOnce(Cause) -> Answer,
@@ -190,15 +193,16 @@ impl Dialect {
     }
 }
 
-/// The `Server-Timing` header (W3C Server Timing, section 3): each phase's duration in
-/// milliseconds.
+/// Returns the value of the `Server-Timing` header (W3C Server Timing, section 3): the duration of
+/// each phase in milliseconds.
 fn server_timing(phases: &Phases) -> String {
     let Phases { parse, auth, queue, sign } = phases;
     let [parse, auth, queue, sign] = [parse, auth, queue, sign].map(|d| d.as_secs_f64() * 1e3);
     format!("parse;dur={parse:.3}, auth;dur={auth:.3}, queue;dur={queue:.3}, sign;dur={sign:.3}")
 }
 
-/// The reason phrases of RFC 9110, section 15, for the statuses that the dialects use.
+/// Returns the reason phrase of a status that the dialects use (RFC 9110, section 15; RFC 6585).
+/// For 413, it is the older phrase of RFC 7231.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",

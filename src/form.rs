@@ -1,6 +1,7 @@
-//! Reads request bodies into parameters: pure functions from bytes to borrowed text.
+//! Parses request bodies into parameters: pure functions from bytes to text, borrowed from the body
+//! where possible.
 //!
-//! Every encoding yields the same [`parameters::Parameters`], under the same limits and rules.
+//! The parsers of all encodings return [`parameters::Parameters`], under the same limits and rules.
 
 pub mod json;
 pub mod media_type;

@@ -1,5 +1,4 @@
-//! Log lines, the audit, metrics and spans. Only formats and writes them; the callers decide what
-//! is recorded.
+//! Writes log lines, the audit, metrics and spans. The callers decide what is recorded.
 
 pub mod answered;
 pub mod audit;

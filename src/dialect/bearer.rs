@@ -1,6 +1,6 @@
 //! `GET /connect/validate`: validates the bearer token in the request's head, for nginx's
-//! `auth_request`. A refusal is written in the dialect of `?dialect=`, with the challenge of RFC
-//! 6750.
+//! `auth_request`. A refusal is written in the dialect that the query parameter `dialect` names,
+//! with a `WWW-Authenticate` challenge (RFC 6750, section 3).
 
 use crate::config::Dialect;
 use crate::dialect::{Answer, Outcome, RequestHead};
@@ -14,7 +14,8 @@ use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 use crate::telemetry::excerpt::named;
 
-/// Answers 204 with the token's client, scope and expiry in headers, or a refusal.
+/// Answers 204 with the token's client, scope and expiry time in headers, or answers with a
+/// refusal.
 pub fn validate<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -42,7 +43,8 @@ pub fn validate<'s>(
     })
 }
 
-/// Refuses unknown and empty parameters: a mistyped requirement would otherwise not be checked.
+/// Refuses unknown and empty query parameters. Otherwise, a mistyped `scope` or `audience` would be
+/// ignored, and the token would not be checked for it.
 fn check_parameters(head: &RequestHead<'_>, query: &Parameters<'_>) -> Result<(), Cause> {
     let is_valid = |name: &str| {
         PARAMETERS.contains(&name) && query.get(name).is_some_and(|value| !value.trim().is_empty())
@@ -72,7 +74,7 @@ fn try_validate<'s>(
     Ok((answer, Served::to(token.client_id)))
 }
 
-/// Returns the required scope, which the token lacks, for the log.
+/// Returns the excerpt of `scope`, which the token lacks, for the log.
 fn missing_scope(head: &RequestHead<'_>, scope: &str) -> Box<str> {
     let presented = match head.authorization {
         Authorization::Present(value) => value,
@@ -81,8 +83,8 @@ fn missing_scope(head: &RequestHead<'_>, scope: &str) -> Box<str> {
     named(scope.as_bytes(), &[presented]).into()
 }
 
-/// The `WWW-Authenticate` challenge (RFC 6750, section 3). It has no error code if the request has
-/// no token.
+/// Returns the `WWW-Authenticate` challenge (RFC 6750, section 3); `None` if the cause is not the
+/// token. The challenge has no error code if the request has no token.
 fn challenge(cause: Cause) -> Option<&'static str> {
     match cause {
         Cause::BearerMissing | Cause::TokenMissing => Some("Bearer realm=\"grantd\""),

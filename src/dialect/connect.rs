@@ -1,7 +1,8 @@
 //! `POST /connect/token`: the dialect of IdentityServer-style OAuth 2.0 clients.
 //!
-//! The body is `multipart/form-data`, as documented, or `application/x-www-form-urlencoded`, as RFC
-//! 6749 has it. Errors are those of RFC 6749, section 5.2.
+//! The body is `multipart/form-data`, as in the documentation of these clients, or
+//! `application/x-www-form-urlencoded`, as in RFC 6749. Errors have the format of RFC 6749, section
+//! 5.2.
 
 use std::io::Write;
 use std::pin::pin;
@@ -60,7 +61,7 @@ async fn try_token<'s>(
     };
     let issued = pin!(issue(context, snapshot, &request, Answer::begin_token()));
     let mut issued = issued.await?;
-    // Scope tokens have no character that JSON escapes.
+    // Scope tokens contain no character that JSON would escape (RFC 6749, section 3.3).
     let (lifetime, scope) = (issued.lifetime, &issued.scope);
     let token_type = issued.confirmation.token_type();
     write!(
@@ -76,7 +77,7 @@ async fn try_token<'s>(
     Ok((answer, served))
 }
 
-/// Adds the nonce that the client's next DPoP proof must have, if nonces are required.
+/// Adds the nonce that the client's next DPoP proof must contain, if the server requires nonces.
 fn push_nonce(context: &Context, snapshot: &Snapshot, answer: &mut Answer) {
     if let Some(nonces) = context.nonces(snapshot) {
         answer.push_header("dpop-nonce", nonces.current(context.clock.unix_seconds()));
@@ -98,7 +99,7 @@ enum Encoded {
 impl Form {
     pub(super) fn read(head: &RequestHead<'_>, body: Bytes) -> Result<Self, Cause> {
         let content_type = head.content_type.unwrap_or_default();
-        // Fast path: the Content-Type that most clients send.
+        // Fast path: the Content-Type that most clients send, or no Content-Type and no body.
         if content_type == URLENCODED.as_bytes() || content_type.is_empty() && body.is_empty() {
             return Ok(Self { encoded: Encoded::Urlencoded(body), charset: Charset::Utf8 });
         }
@@ -139,14 +140,14 @@ impl Form {
     }
 }
 
-/// Whether the body looks like a JSON object; no form does.
+/// Whether the body looks like a JSON object, which a form never does.
 fn is_object(body: &[u8]) -> bool {
     body.first().is_some_and(|&first| first == b'{' || first.is_ascii_whitespace())
         && body.trim_ascii().starts_with(b"{")
         && body.trim_ascii().ends_with(b"}")
 }
 
-/// Writes the answer to a refusal. The texts are constants and contain nothing from the request.
+/// Writes the answer to a refusal. Its text is a constant and contains nothing from the request.
 pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     use ScopeError::{Malformed, NotAllowed};
     let used_header = head.authorization.is_present();
@@ -158,7 +159,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
             INVALID_REQUEST,
             "The body's charset must be UTF-8; other labels are taken over ASCII text alone.",
         ),
-        // These arise only in the JSON dialects.
+        // These causes occur only in the JSON dialects.
         Cause::ContentTypeMissing
         | Cause::ContentTypeNotAllowed(_)
         | Cause::FieldTooLong(_)
@@ -251,8 +252,8 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
             INVALID_CLIENT,
             "The client authentication method is not supported.",
         ),
-        // One text for every failure that depends on the registered clients, so that it reveals
-        // nothing about them.
+        // All failures that depend on the registered clients have the same text, so that the answer
+        // reveals nothing about the clients.
         Cause::Assertion(_)
         | Cause::AuthMethodNotAllowed
         | Cause::CertificateMismatch

@@ -1,5 +1,5 @@
-//! `GET /v1/getAccessToken`: client authentication by HTTP Basic; the scope in the query, the path
-//! or the body; errors as one object with a code and a message.
+//! `GET /v1/getAccessToken`. The client authenticates by HTTP Basic. The scope is in the query, the
+//! path or the body. An error is a JSON object with a code and a message.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -56,21 +56,22 @@ async fn try_token<'s>(
         endpoint: head.endpoint,
         credentials: head.credentials(&no_parameters)?,
         certificate: head.certificate,
-        // This dialect has bearer tokens only.
+        // This dialect issues bearer tokens only.
         dpop: DpopHeader::Absent,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
         received: head.received,
     };
     let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
-    // The documented answer has the expiry time here, not a duration.
+    // As documented, `expires_in` is the expiry time in Unix seconds, not a duration.
     let expires_at = issued.expires_at;
     write!(issued.buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"Bearer\"}}")
         .map_err(|_| Cause::Internal)?;
     Ok(Answer::with_token(issued))
 }
 
-/// Reads the Content-Type. Whether the client may use it is checked after client authentication.
+/// Reads the Content-Type. A later check, after client authentication, decides whether the client
+/// may use it.
 fn content_type(head: &RequestHead<'_>, body: &[u8]) -> Result<ContentType, Cause> {
     let value = head.content_type.filter(|value| !value.is_empty());
     let value = std::str::from_utf8(value.ok_or(Cause::ContentTypeMissing)?).unwrap_or_default();
@@ -81,7 +82,8 @@ fn content_type(head: &RequestHead<'_>, body: &[u8]) -> Result<ContentType, Caus
     Ok(ContentType::of(media_type.essence()))
 }
 
-/// Reads the scope from the path, the query or the body; having it in two of them is an error.
+/// Reads the scope from the path, the query or the body. A scope in more than one of them is an
+/// error.
 fn scope<'r>(
     path_scope: Option<&'r str>,
     head: &RequestHead<'r>,
@@ -127,8 +129,8 @@ pub fn refuse(cause: Cause, _head: &RequestHead<'_>) -> Answer {
     answer
 }
 
-/// Maps each cause to status, code and text. The texts are constants and contain nothing from the
-/// request.
+/// Maps each cause to a status, a code and a text. The texts are constants and contain nothing from
+/// the request.
 fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
     match cause {
         Cause::BodyAborted

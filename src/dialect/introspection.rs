@@ -1,4 +1,5 @@
-//! `POST /connect/introspect` (RFC 7662). Forms and errors are those of `POST /connect/token`.
+//! `POST /connect/introspect` (RFC 7662). Forms and errors are the same as at the token endpoint of
+//! the `connect` dialect.
 
 use bytes::Bytes;
 
@@ -30,7 +31,7 @@ async fn try_introspect<'s>(
     let form = Form::read(head, body)?;
     let parameters = form.parameters(head.max_parameters)?;
     head.check_query(&parameters)?;
-    // `token_type_hint` is ignored: it only speeds up a lookup (RFC 7662, section 2.1).
+    // `token_type_hint` is ignored: the hint would only speed up a lookup (RFC 7662, section 2.1).
     let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
     let credentials = head.credentials(&parameters)?;
     let (active, client_id) =

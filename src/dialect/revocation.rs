@@ -1,4 +1,5 @@
-//! `POST /connect/revocation` (RFC 7009). Forms and errors are those of `POST /connect/token`.
+//! `POST /connect/revocation` (RFC 7009). Forms and errors are the same as at the token endpoint of
+//! the `connect` dialect.
 
 use bytes::Bytes;
 
@@ -30,8 +31,8 @@ async fn try_revoke<'s>(
     let form = Form::read(head, body)?;
     let parameters = form.parameters(head.max_parameters)?;
     head.check_query(&parameters)?;
-    // `token_type_hint` is ignored, as RFC 7009, section 2.1 allows: every token here is an access
-    // token.
+    // `token_type_hint` is ignored (RFC 7009, section 2.1, allows this): grantd issues only access
+    // tokens.
     let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
     let credentials = head.credentials(&parameters)?;
     let client_id =

@@ -1,5 +1,5 @@
-//! Collects every secret that a request contains, so that none of them is logged as a part of a
-//! path that was not found.
+//! Collects the secrets in a request to an unknown path. The path is logged only if it contains
+//! none of them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -16,8 +16,9 @@ use crate::oauth::client_authentication::Authorization;
 /// A secret in clear text, wiped when it is dropped.
 type Secret = Zeroizing<Vec<u8>>;
 
-/// Collects the secrets in the `Authorization` header, the query and `body`, in any encoding.
-/// `None` if one of these cannot be read, since it may contain a secret.
+/// Collects the secrets in the `Authorization` header, the query and `body`, in every encoding that
+/// the dialects accept. `None` if one of the three cannot be parsed, since it may contain a secret
+/// that is not found.
 pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     let mut secrets = Vec::new();
     match head.authorization {
@@ -39,8 +40,9 @@ pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     Some(secrets)
 }
 
-/// Adds the text after the scheme and, if it is a Basic pair in any alphabet of base64, the pair's
-/// password, raw and form-decoded.
+/// Adds the text after the scheme of an `Authorization` header. If that text is base64 in any
+/// alphabet, also adds the password: the decoded text after the colon, both as sent and
+/// form-decoded.
 fn push_credentials(value: &[u8], secrets: &mut Vec<Secret>) {
     let behind = value.iter().position(u8::is_ascii_whitespace).map_or(value, |at| &value[at..]);
     let credentials = behind.trim_ascii();
@@ -62,7 +64,8 @@ fn push_parameters(parameters: &Parameters<'_>, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// Adds the secrets among all strings in a JSON document. `name` is that of the enclosing member.
+/// Adds the secrets among all strings in a JSON document. `name` is the name of the member whose
+/// value is `document`.
 fn push_texts(name: &str, document: &Value, secrets: &mut Vec<Secret>) {
     match document {
         Value::String(text) => push_value(name, text, secrets),
@@ -74,8 +77,8 @@ fn push_texts(name: &str, document: &Value, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// Adds a value whose name is that of a secret, or that is long enough to be a secret under a wrong
-/// name.
+/// Adds `value` if `name` is the name of a secret, or if `name` is not known to be public and
+/// `value` is long enough to be a secret that was sent under a wrong name.
 fn push_value(name: &str, value: &str, secrets: &mut Vec<Secret>) {
     let is_public = ["client_id", "grant_type", "scope"].contains(&name);
     let is_secret =
@@ -85,7 +88,8 @@ fn push_value(name: &str, value: &str, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// In bytes. Shorter values occur in many paths by chance.
+/// The least length, in bytes, of a secret under a wrong name. Shorter values occur in many paths
+/// by chance.
 const SHORTEST_SECRET: usize = 6;
 
 fn push(secret: &[u8], secrets: &mut Vec<Secret>) {

@@ -1,5 +1,5 @@
-//! `POST /v1/api/oauth/token`, `POST /v2/api/oauth/token` and `POST /v1/api/oauth/validateToken`:
-//! requests and answers are JSON, and an error is an array of one object with a six-digit code.
+//! `POST /v1/api/oauth/token`, `POST /v2/api/oauth/token` and `POST /v1/api/oauth/validateToken`.
+//! Requests and answers are JSON. An error is an array of one object with a six-digit code.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -21,7 +21,7 @@ use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
 use crate::store::snapshot::Snapshot;
 
-/// The headers that every answer echoes, with their greatest lengths in bytes.
+/// The request headers that every answer echoes, with their greatest lengths in bytes.
 pub const CLIENT_HEADERS: [(&str, usize); 4] = [
     ("x-client-correlation-id", 40),
     ("x-client-trace-id", 256),
@@ -34,7 +34,8 @@ pub const CLIENT_HEADERS: [(&str, usize); 4] = [
 pub enum Version {
     /// The scope is used as sent, and the answer does not contain it.
     V1,
-    /// Each scope token is prefixed with `?appContext=`, and the answer contains the scope.
+    /// Each scope token is prefixed with the value of the query parameter `appContext`, and the
+    /// answer contains the scope.
     V2,
 }
 
@@ -70,26 +71,26 @@ async fn try_token<'s>(
         endpoint: head.endpoint,
         credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
-        // This dialect has bearer tokens only.
+        // This dialect issues bearer tokens only.
         dpop: DpopHeader::Absent,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
         received: head.received,
     };
     let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
-    // The documented answer states one second less than the lifetime.
+    // As documented, `expires_in` is one second less than the lifetime.
     let expires_in = issued.lifetime.saturating_sub(1);
     write!(issued.buffer, "\",\"token_type\":\"Bearer\",\"expires_in\":{expires_in}")
         .and_then(|()| match version {
             Version::V1 => issued.buffer.write_all(b"}"),
-            // Scope tokens have no character that JSON escapes.
+            // Scope tokens contain no character that JSON would escape (RFC 6749, section 3.3).
             Version::V2 => write!(issued.buffer, ",\"scope\":\"{}\"}}", issued.scope),
         })
         .map_err(|_| Cause::Internal)?;
     Ok(Answer::with_token(issued))
 }
 
-/// Answers whether a token is valid for the client that asks.
+/// Answers whether a token is valid and was issued to the client that sends the request.
 pub async fn validate_token<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -119,7 +120,8 @@ async fn try_validate<'s>(
     Ok((Answer::private_json(200, body), Served::to(client_id)))
 }
 
-/// Parses a JSON object that has all of `fields`, none longer than documented.
+/// Parses a JSON object that contains all of `fields`. Each of these is the name of a member and
+/// its greatest length in characters.
 fn read<'b>(
     head: &RequestHead<'_>,
     body: &'b [u8],
@@ -157,7 +159,7 @@ fn read<'b>(
     Ok((parameters, content_type))
 }
 
-/// Refuses tracing headers that are too long.
+/// Refuses a request in which one of the [`CLIENT_HEADERS`] is too long.
 fn check_client_headers(head: &RequestHead<'_>) -> Result<(), Cause> {
     let too_long = CLIENT_HEADERS
         .iter()
@@ -173,7 +175,7 @@ fn app_context(head: &RequestHead<'_>) -> Result<&'static str, Cause> {
     known.ok_or(Cause::FieldValue)
 }
 
-/// Prefixes each scope token with `<appContext>.`, unless it has that prefix already.
+/// Prefixes each scope token with `<appContext>.`, unless the token already has that prefix.
 fn qualify(scope: &str, app_context: &str) -> String {
     let tokens = scope.split(' ').map(|token| match token.strip_prefix(app_context) {
         _ if token.is_empty() => Cow::Borrowed(""),
@@ -193,8 +195,8 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     error(status, code, &text, head)
 }
 
-/// Maps each cause to status, code and text. The texts are constants and contain nothing from the
-/// request.
+/// Maps each cause to a status, a code and a text. The texts are constants and contain nothing from
+/// the request.
 fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
     match cause {
         Cause::TokenMissing => (400, "240002", "Authorization header is missing"),
@@ -297,8 +299,8 @@ fn error(status: u16, code: &str, text: &str, head: &RequestHead<'_>) -> Answer 
     Answer::private_json(status, body.to_string())
 }
 
-/// The required fields and their greatest lengths in characters. Where the versions of the document
-/// differ, the larger length applies.
+/// The required fields of a token request and their greatest lengths in characters. Where the
+/// versions of the documentation differ, the larger length applies.
 const TOKEN_FIELDS: [(&str, usize); 4] =
     [("grant_type", 50), ("scope", 100), ("client_id", 60), ("client_secret", 100)];
 

@@ -1,4 +1,4 @@
-//! The JSON bodies of the `vision` and `firstvision` dialects.
+//! Parses the JSON bodies of the `vision` and `firstvision` dialects.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,12 +9,13 @@ use serde::de::{
 
 use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 
-/// Reads an object. The members named in `known` must be text; others may be anything, and only
-/// their names are kept.
+/// Parses a JSON object of at most `max_parameters` members. The value of a member named in `known`
+/// must be a string or null. Of any other member whose value is not a string, only the name is
+/// kept.
 ///
 /// # Errors
 ///
-/// [`FormError`]; nothing of the body may be used then.
+/// [`FormError`]. The whole body must be refused then.
 pub fn parse<'a>(
     body: &'a [u8],
     known: &[&str],
@@ -31,17 +32,19 @@ pub fn parse<'a>(
     Ok(parameters)
 }
 
-/// Reads `{"scope": ["…", …]}` or `{"scope": "…"}` into scope tokens separated by spaces. `None` if
-/// there is no such member. The keys need no quotes: the documented example has none.
+/// Returns the scope in `{"scope": ["…", …]}` or `{"scope": "…"}` as tokens separated by spaces.
+/// `None` if `scope` is missing, null or empty. The keys need no quotes: the documented example has
+/// none.
 ///
 /// # Errors
 ///
-/// [`FormError`]; nothing of the body may be used then.
+/// [`FormError`]. The whole body must be refused then.
 pub fn parse_scope_list(body: &[u8], max_parameters: usize) -> Result<Option<String>, FormError> {
     check(body)?;
     let body = quote_keys(body);
     let mut scope = None;
-    // Only to refuse a repeated name, as every other encoding does.
+    // The names of all members so far, to refuse a repeated name, as the parsers of the other
+    // encodings do.
     let mut seen = Parameters::default();
     read_members(&body, |name, value| {
         if seen.count() == max_parameters {
@@ -55,7 +58,8 @@ pub fn parse_scope_list(body: &[u8], max_parameters: usize) -> Result<Option<Str
     Ok(scope.filter(|scope| !scope.is_empty()))
 }
 
-/// `None` unless `value` is a string, or a list of strings of one token each.
+/// Returns the tokens in `value`, separated by spaces. `None` unless `value` is a string, null, or
+/// a list of strings of one token each.
 fn join_tokens(value: Value<'_>) -> Option<String> {
     match value {
         Value::Text(scope) => Some(scope.into_owned()),
@@ -84,7 +88,7 @@ fn check(body: &[u8]) -> Result<(), FormError> {
     std::str::from_utf8(body).map(|_| ()).map_err(|_| FormError::NotUtf8)
 }
 
-/// Calls `each` with each member of an object, in order.
+/// Calls `each` with the name and value of each member of the object in `body`, in order.
 fn read_members<'a>(
     body: &'a [u8],
     each: impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), FormError>,
@@ -101,7 +105,7 @@ fn read_members<'a>(
         })
 }
 
-/// Puts quotes around the bare keys of the outermost object and changes nothing else.
+/// Puts quotes around the unquoted keys of the outermost object. Changes nothing else.
 fn quote_keys(body: &[u8]) -> Cow<'_, [u8]> {
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_$-".contains(byte);
     let mut quoted = Vec::new();
@@ -144,8 +148,8 @@ fn quote_keys(body: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(quoted)
 }
 
-/// The length of the string literal at the start of `body`; all of `body` if the literal has no
-/// end.
+/// Returns the length in bytes, with the quotes, of the string literal at the start of `body`.
+/// Without a closing quote, that is the length of `body`.
 fn string_length(body: &[u8]) -> usize {
     let mut at = 1;
     while let Some(&byte) = body.get(at) {
@@ -158,7 +162,8 @@ fn string_length(body: &[u8]) -> usize {
     body.len()
 }
 
-/// serde's errors are text, so the fault of a callback is stored beside them.
+/// Passes each member of an object to `each`. An error that `each` returns is stored in `fault`,
+/// because an error of serde contains only text.
 struct Members<'f, F> {
     each: F,
     fault: &'f mut Option<FormError>,
@@ -186,7 +191,7 @@ where
     }
 
     fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<(), M::Error> {
-        // JSON has no other names than strings.
+        // The pattern matches every name: names in JSON are strings.
         while let Some((Value::Text(name), value)) = map.next_entry()? {
             (self.each)(name, value).map_err(|fault| {
                 *self.fault = Some(fault);
@@ -197,7 +202,7 @@ where
     }
 }
 
-/// A JSON value. Text without escapes is borrowed.
+/// A JSON value. A string without escapes is borrowed from the body.
 enum Value<'a> {
     Text(Cow<'a, str>),
     List(Vec<Self>),

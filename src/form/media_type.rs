@@ -1,4 +1,4 @@
-//! `Content-Type` values (RFC 9110, section 8.3.1).
+//! Parses the values of `Content-Type` (RFC 9110, section 8.3.1).
 //!
 //! ```text
 //! media-type = type "/" subtype *( OWS ";" OWS [ name "=" ( token / quoted-string ) ] )
@@ -6,33 +6,35 @@
 
 use std::borrow::Cow;
 
-/// A media type with the two parameters that a form can carry.
+/// A media type with the two parameters that matter for a form: `boundary` and `charset`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MediaType<'a> {
-    /// `type/subtype` as written; compare it without regard to case.
+    /// `type/subtype` as sent. Comparisons must ignore case.
     essence: &'a str,
-    /// `boundary`, of `multipart/form-data`.
+    /// The `boundary` parameter of `multipart/form-data`.
     pub boundary: Option<Cow<'a, str>>,
-    /// `charset`.
+    /// The `charset` parameter.
     charset: Option<Cow<'a, str>>,
 }
 
-/// What a `charset` label permits. Under every label, text is read as UTF-8.
+/// The kind of a `charset` label, which determines the text that is accepted. All text is decoded
+/// as UTF-8, even if the label is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
-    /// UTF-8, or no label.
+    /// UTF-8 or no label: all UTF-8 text is accepted.
     Utf8,
-    /// A label that agrees with UTF-8 on ASCII only: ISO 8859-1, its superset windows-1252, and
-    /// ASCII itself. It is the default of Apache's HttpClient.
+    /// ISO 8859-1, its superset windows-1252, or ASCII: only ASCII text is accepted, since other
+    /// characters are encoded differently in UTF-8. ISO 8859-1 is the default of Apache's
+    /// HttpClient.
     Ascii,
-    /// Any other.
+    /// Any other label: no text is accepted.
     Other,
 }
 
 impl<'a> MediaType<'a> {
-    /// Reads a header value. `None` if it is not a media type, or names a parameter twice. A
-    /// boundary that is neither a token nor a quoted string is read as empty, so that the form
-    /// reports it.
+    /// Parses the value of a `Content-Type` header. `None` if the value is not a media type, or
+    /// repeats `boundary` or `charset`. A boundary that is neither a token nor a quoted string is
+    /// read as empty, so that the multipart parser reports the error.
     pub fn parse(value: &'a str) -> Option<Self> {
         let (essence, mut rest) = value.split_at(value.find(';').unwrap_or(value.len()));
         let essence = essence.trim_matches(OWS);
@@ -76,17 +78,17 @@ impl<'a> MediaType<'a> {
         rest.is_empty().then_some(media_type)
     }
 
-    /// `type/subtype` as written.
+    /// `type/subtype` as sent.
     pub fn essence(&self) -> &'a str {
         self.essence
     }
 
-    /// Whether this is `essence`, such as `application/json`.
+    /// Whether the media type, without its parameters, is `essence`, such as `application/json`.
     pub fn is(&self, essence: &str) -> bool {
         self.essence.eq_ignore_ascii_case(essence)
     }
 
-    /// The charset that the text is labelled with.
+    /// The kind of the `charset` label.
     pub fn charset(&self) -> Charset {
         let Some(label) = self.charset.as_deref() else { return Charset::Utf8 };
         let is_one_of =
@@ -103,13 +105,14 @@ impl<'a> MediaType<'a> {
 
 impl Charset {
     /// Whether text with this label may be read as UTF-8. `is_ascii` says whether the decoded text
-    /// is ASCII.
+    /// is only ASCII.
     pub fn fits(self, is_ascii: bool) -> bool {
         self == Self::Utf8 || self == Self::Ascii && is_ascii
     }
 }
 
-/// A token or a quoted string at the start of `input`, and the rest.
+/// Parses the token or the quoted string at the start of `input`. Returns its value, without quotes
+/// and escapes, and the rest of `input`. `None` if `input` starts with neither.
 pub(crate) fn read_value(input: &str) -> Option<(Cow<'_, str>, &str)> {
     let Some(quoted) = input.strip_prefix('"') else {
         let end = input.find(|c: char| c == ';' || OWS.contains(&c)).unwrap_or(input.len());
@@ -133,7 +136,7 @@ pub(crate) fn read_value(input: &str) -> Option<(Cow<'_, str>, &str)> {
     None
 }
 
-/// RFC 9110, section 5.6.2.
+/// Whether `text` is a token (RFC 9110, section 5.6.2).
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
@@ -141,8 +144,8 @@ pub(crate) fn is_token(text: &str) -> bool {
 
 const UTF_8_LABELS: [&str; 2] = ["utf-8", "utf8"];
 
-/// The labels of windows-1252 in the Encoding Standard, which include those of ISO 8859-1 and
-/// ASCII, and IANA's names for all three.
+/// The labels of [`Charset::Ascii`]. They are the labels of windows-1252 in the Encoding Standard,
+/// which include labels of ISO 8859-1 and ASCII, and IANA's names of all three charsets.
 const ASCII_LABELS: [&str; 26] = [
     "ansi_x3.4-1968",
     "ansi_x3.4-1986",

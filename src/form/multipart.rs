@@ -1,9 +1,11 @@
-//! `multipart/form-data` (RFC 7578, RFC 2046 section 5.1), the type that the `connect`
-//! documentation names.
+//! Parses `multipart/form-data` (RFC 7578, RFC 2046 section 5.1), the encoding in the documentation
+//! of the `connect` dialect.
 //!
-//! multer reads the parts and their headers. It has no limits of its own, takes names out of file
-//! names, drops all but the last of a repeated header, obeys a part's charset and replaces bad
-//! bytes. So the body is collected under its limit first, and every part is checked here.
+//! The crate multer splits the body into parts and parses their headers. By itself, multer sets no
+//! limits, may find the name of a part inside a file name, drops all but the last of repeated
+//! headers, decodes text by the charset of its part, and replaces invalid bytes. So the caller
+//! collects the body under a limit first, and this module checks every part and decodes names and
+//! values itself.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -18,18 +20,18 @@ use smallvec::SmallVec;
 use crate::form::media_type::{Charset, MediaType, OWS, is_token, read_value};
 use crate::form::parameters::{BYTE_ORDER_MARK, Entries, FormError, Parameter, Parameters};
 
-/// The parts of one body. It owns what [`Parts::parameters`] borrows.
+/// The names and values of the parts of one body, which [`Parts::parameters`] borrows.
 pub struct Parts {
     entries: SmallVec<[(CompactString, Bytes); 5]>,
 }
 
 impl Parts {
-    /// Splits `body`, which must hold at most `max_parts` parts.
+    /// Parses `body`, which must contain at most `max_parts` parts.
     ///
     /// # Errors
     ///
-    /// Any [`FormError`] but `Repeated` and `PercentEncoding`; nothing of the body may be used
-    /// then.
+    /// A [`FormError`] that names a fault of a multipart body, or `ByteOrderMark`, `NotUtf8` or
+    /// `TooMany`. The whole body must be refused then.
     pub fn read(body: Bytes, boundary: &str, max_parts: usize) -> Result<Self, FormError> {
         if !is_boundary(boundary) {
             return Err(FormError::Boundary);
@@ -37,7 +39,7 @@ impl Parts {
         if body.starts_with(BYTE_ORDER_MARK) {
             return Err(FormError::ByteOrderMark);
         }
-        // The whole body is there: if multer still waits, the body ends too early.
+        // If multer waits for more although it has the whole body, the closing boundary is missing.
         let read = Self::read_all(body, boundary, max_parts).now_or_never();
         read.unwrap_or(Err(FormError::Unclosed))
     }
@@ -56,7 +58,7 @@ impl Parts {
             }
             let charset = part_charset(&field)?;
             let name = CompactString::from(part_name(&field)?);
-            // The whole value: multer was given the body in one piece.
+            // One chunk is the whole value, since multer has the body in one piece.
             let value = field.chunk().await.map_err(|e| classify(&e))?.unwrap_or_default();
             if !charset.fits(value.is_ascii()) {
                 return Err(FormError::PartCharset);
@@ -67,11 +69,12 @@ impl Parts {
         Ok(Self { entries })
     }
 
-    /// The parts as parameters.
+    /// Returns the parts as parameters.
     ///
     /// # Errors
     ///
-    /// [`FormError::NotUtf8`] and [`FormError::Repeated`].
+    /// [`FormError::NotUtf8`] if a value is not UTF-8, and [`FormError::Repeated`] if two parts
+    /// have the same name (except `resource`).
     pub fn parameters(&self) -> Result<Parameters<'_>, FormError> {
         let entries = self.entries.iter().map(|(name, value)| {
             let value = std::str::from_utf8(value).map_err(|_| FormError::NotUtf8)?;
@@ -81,8 +84,9 @@ impl Parts {
     }
 }
 
-/// Counts the header lines of each part. multer keeps only the last of a repeated header, so a
-/// repetition shows as fewer headers than lines.
+/// Counts the header lines of each part in the raw body. If there are more lines than headers that
+/// multer returns for the part, a header is repeated: of repeated headers, multer keeps only the
+/// last.
 struct RawHeaders<'b> {
     rest: &'b [u8],
 }
@@ -93,7 +97,8 @@ impl<'b> RawHeaders<'b> {
         Self { rest: memmem::find(body, &delimiter).map_or(&[], |at| &body[at..]) }
     }
 
-    /// The number of lines between the next delimiter and the empty line.
+    /// Returns the number of header lines of the next part: the lines between its delimiter and the
+    /// first empty line.
     fn next_count(&mut self) -> usize {
         let end = memmem::find(self.rest, b"\r\n\r\n").unwrap_or(self.rest.len());
         let (head, after) = self.rest.split_at(end);
@@ -101,13 +106,14 @@ impl<'b> RawHeaders<'b> {
         head.split(|&byte| byte == b'\n').skip(1).count()
     }
 
-    /// Skips the empty line and a value of `length` bytes, to the next delimiter.
+    /// Skips the empty line, a value of `length` bytes, and the line break before the next
+    /// delimiter.
     fn skip_value(&mut self, length: usize) {
         self.rest = self.rest.get(length + 6..).unwrap_or_default();
     }
 }
 
-/// The charset that a part's text is labelled with. An empty Content-Type counts as none.
+/// Returns the charset in the part's Content-Type; UTF-8 if the Content-Type is missing or empty.
 fn part_charset(field: &Field<'static>) -> Result<Charset, FormError> {
     let content_type = part_header(field, "content-type")?.unwrap_or_default();
     if content_type.trim_matches(OWS).is_empty() {
@@ -116,9 +122,11 @@ fn part_charset(field: &Field<'static>) -> Result<Charset, FormError> {
     MediaType::parse(content_type).map(|read| read.charset()).ok_or(FormError::PartHeaders)
 }
 
-/// The name of a part. A part with a file name or a transfer encoding is refused.
+/// Returns the part's name. Refuses a part with a file name, or with a transfer encoding that would
+/// have to be decoded.
 fn part_name<'f>(field: &'f Field<'static>) -> Result<Cow<'f, str>, FormError> {
-    // RFC 7578, section 4.7: deprecated, and nothing here would decode it.
+    // Content-Transfer-Encoding is deprecated (RFC 7578, section 4.7). Only the three encodings
+    // that leave the value unchanged are accepted.
     if part_header(field, "content-transfer-encoding")?.is_some_and(|encoding| {
         !["7bit", "8bit", "binary"].iter().any(|plain| encoding.eq_ignore_ascii_case(plain))
     }) {
@@ -133,7 +141,8 @@ fn part_header<'f>(field: &'f Field<'static>, name: &str) -> Result<Option<&'f s
     std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| FormError::NotUtf8)
 }
 
-/// RFC 7578, section 4.2: `form-data; name="…"`, and no `filename`. A `;` may end it.
+/// Returns the name in a Content-Disposition of the form `form-data; name="…"` (RFC 7578, section
+/// 4.2). Refuses a `filename`. A `;` may follow the last parameter.
 fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
     let (kind, mut rest) = disposition.split_at(disposition.find(';').unwrap_or(disposition.len()));
     if !kind.trim_matches(OWS).eq_ignore_ascii_case("form-data") {
@@ -152,8 +161,8 @@ fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
         if !is_token(name) {
             return Err(FormError::PartHeaders);
         }
-        // Some parsers read the extended parameters of RFC 2231 and RFC 8187 (`filename*`,
-        // `filename*0`, `name*`) as the parameters that they extend.
+        // Extended parameters (`filename*`, `filename*0`, `name*`; RFC 2231, RFC 8187) are refused,
+        // because some parsers treat them as `filename` or `name`.
         let plain = name.split('*').next().unwrap_or(name);
         if plain.eq_ignore_ascii_case("filename") {
             return Err(FormError::FileName);
@@ -171,7 +180,8 @@ fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
     found.filter(|_| rest.is_empty()).ok_or(FormError::PartHeaders)
 }
 
-/// RFC 2046, section 5.1.1: 1 to 70 `bchars`, of which the last is not a space.
+/// Whether `boundary` consists of 1 to 70 `bchars`, the last of which is not a space (RFC 2046,
+/// section 5.1.1).
 fn is_boundary(boundary: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&byte);
     (1..=70).contains(&boundary.len()) && boundary.bytes().all(allowed) && !boundary.ends_with(' ')

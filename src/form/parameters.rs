@@ -6,19 +6,20 @@ use std::fmt;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-/// Names and values in the order they were sent.
+/// The parameters of a request, in the order they were sent.
 ///
-/// The same rules hold for every encoding (RFC 6749, section 3.2): a repeated parameter is refused
-/// (except `resource`, RFC 8707 section 2), and one without a value counts as absent.
+/// The rules are the same for every encoding (RFC 6749, section 3.2): a repeated parameter is
+/// refused (except `resource`, RFC 8707, section 2), and a parameter without a value counts as
+/// absent.
 #[derive(Default)]
 pub struct Parameters<'a> {
     entries: Entries<'a>,
 }
 
-/// A token request has three to five parameters: five fit without a heap allocation.
+/// Holds five parameters without a heap allocation; a token request has three to five.
 pub(crate) type Entries<'a> = SmallVec<[Parameter<'a>; 5]>;
 
-/// A name and its value, borrowed from the body where nothing had to be decoded.
+/// The name and the value of a parameter, borrowed from the body unless they had to be decoded.
 #[derive(Deserialize)]
 pub(crate) struct Parameter<'a>(
     #[serde(borrow)] pub(crate) Cow<'a, str>,
@@ -40,7 +41,7 @@ impl<'a> Parameters<'a> {
     ///
     /// # Errors
     ///
-    /// [`FormError::Repeated`] if the name is present and may not repeat.
+    /// [`FormError::Repeated`] if the name is already present and is not `resource`.
     pub fn push(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), FormError> {
         if name != REPEATABLE && self.contains(&name) {
             return Err(FormError::Repeated);
@@ -49,12 +50,12 @@ impl<'a> Parameters<'a> {
         Ok(())
     }
 
-    /// The value of `name`, unless it is missing or empty.
+    /// Returns the first value of `name` that is not empty; `None` if there is no such value.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 
-    /// Every value of `name` that is not empty, in order.
+    /// Iterates over the values of `name` that are not empty, in the order they were sent.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.entries
             .iter()
@@ -62,7 +63,7 @@ impl<'a> Parameters<'a> {
             .map(|Parameter(_, value)| value.as_ref())
     }
 
-    /// Whether `name` was sent at all, even without a value.
+    /// Whether a parameter `name` was sent, even without a value.
     pub fn contains(&self, name: &str) -> bool {
         self.names().any(|key| key == name)
     }
@@ -77,48 +78,49 @@ impl<'a> Parameters<'a> {
         self.entries.iter().all(|Parameter(name, value)| name.is_ascii() && value.is_ascii())
     }
 
-    /// How many parameters were sent.
+    /// The number of parameters that were sent.
     pub fn count(&self) -> usize {
         self.entries.len()
     }
 }
 
-/// Names only: any value may be a secret.
+/// Shows only the names: any value may be a secret.
 impl fmt::Debug for Parameters<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.names()).finish()
     }
 }
 
-/// Why a body was refused.
+/// The reason why a body or a query was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormError {
-    /// The multipart boundary is missing, empty, longer than 70 characters or of other characters
-    /// than RFC 2046 section 5.1.1 allows.
+    /// The multipart boundary is missing, is empty, is longer than 70 characters, ends with a
+    /// space, or contains a character that RFC 2046, section 5.1.1, does not allow.
     Boundary,
-    /// The body opens with a byte order mark.
+    /// The body begins with a byte order mark.
     ByteOrderMark,
-    /// There is no body.
+    /// The body is empty or has only white space.
     Empty,
-    /// A part is a file.
+    /// A part has a file name.
     FileName,
-    /// A JSON body is of another shape than an object.
+    /// The JSON body is not an object.
     JsonShape,
     /// The body is not JSON.
     JsonSyntax,
-    /// A JSON member is of another type than text.
+    /// The value of a known member of the JSON object has the wrong type.
     JsonType,
     /// A value or name is not UTF-8.
     NotUtf8,
-    /// The body of a form is a JSON object.
+    /// The body is a JSON object, although its Content-Type is that of a form.
     Object,
-    /// The charset label of a part does not permit its text.
+    /// The charset in a part's Content-Type does not permit the part's text.
     PartCharset,
-    /// A part's headers cannot be read, or do not say `form-data` with one name.
+    /// The headers of a part are malformed, repeated or not supported, or its Content-Disposition
+    /// is not `form-data` with exactly one name.
     PartHeaders,
     /// A `%` is not followed by two hexadecimal digits.
     PercentEncoding,
-    /// A parameter is repeated.
+    /// A parameter other than `resource` is repeated.
     Repeated,
     /// There are more parameters than the limit.
     TooMany,
@@ -126,10 +128,11 @@ pub enum FormError {
     Unclosed,
 }
 
-/// The one parameter that may be sent more than once.
+/// The only parameter that may be sent more than once (RFC 8707, section 2).
 const REPEATABLE: &str = "resource";
 
-/// A byte order mark in UTF-8. As part of the first name it would hide that parameter.
+/// A byte order mark in UTF-8. It is refused because it would become a part of the first
+/// parameter's name, so that this parameter would be ignored.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 #[cfg(test)]

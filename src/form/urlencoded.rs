@@ -1,7 +1,7 @@
-//! `application/x-www-form-urlencoded` (URL Standard, section 5; RFC 6749, appendix B).
+//! Parses `application/x-www-form-urlencoded` (URL Standard, section 5; RFC 6749, appendix B).
 //!
-//! serde_urlencoded reads the form. It replaces bad UTF-8 and takes `%zz` as text, so both are
-//! refused before it is called.
+//! serde_urlencoded splits and decodes the form. By itself, it would replace invalid UTF-8 and
+//! accept `%zz` as text, so this module refuses both first.
 
 use std::borrow::Cow;
 
@@ -10,30 +10,31 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 
-/// Reads a body or a query string of at most `max_parameters` parameters.
+/// Parses a body or a query string of at most `max_parameters` parameters.
 ///
 /// # Errors
 ///
-/// Any [`FormError`] but the multipart and JSON ones; nothing of the body may be used then.
+/// The variants `ByteOrderMark`, `NotUtf8`, `PercentEncoding`, `Repeated` and `TooMany` of
+/// [`FormError`]. The whole input must be refused then.
 pub fn parse(input: &[u8], max_parameters: usize) -> Result<Parameters<'_>, FormError> {
     if input.starts_with(BYTE_ORDER_MARK) {
         return Err(FormError::ByteOrderMark);
     }
-    // Only a form with so many separators needs its pairs counted.
+    // Count the pairs that are not empty only if there are enough separators to exceed the limit.
     let pairs = input.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty());
     if memchr_iter(b'&', input).count() >= max_parameters && pairs.count() > max_parameters {
         return Err(FormError::TooMany);
     }
-    // Checking the body in one piece checks every name and value: `&`, `=` and `+` are ASCII, so no
-    // UTF-8 sequence reaches across them.
+    // One check of the whole input is enough for all names and values: `&`, `=` and `+` are ASCII,
+    // so no UTF-8 sequence extends beyond them.
     percent_decode(input)?;
-    // The library has no other fault to report.
+    // serde_urlencoded returns no error for input that passed the check above.
     let entries = serde_urlencoded::from_bytes(input).map_err(|_| FormError::NotUtf8)?;
     Parameters::new(entries)
 }
 
-/// Decodes one form-encoded value: `+` and `%xx`. `None` if a triplet is bad or the result is not
-/// UTF-8.
+/// Decodes one form-encoded value: `+` as a space, and `%xx`. `None` if a `%` is not followed by
+/// two hexadecimal digits, or if the result is not UTF-8.
 pub fn decode(value: &str) -> Option<Cow<'_, str>> {
     if !value.contains('+') {
         return decode_path(value);
@@ -42,13 +43,14 @@ pub fn decode(value: &str) -> Option<Cow<'_, str>> {
     decode_path(&spaced).map(|decoded| Cow::Owned(decoded.into_owned()))
 }
 
-/// Decodes one segment of a path, where `+` is itself (RFC 3986, section 2.1). `None` as above.
+/// Decodes `%xx` in one segment of a path, where `+` is an ordinary character (RFC 3986, section
+/// 2.1). `None` if a `%` is not followed by two hexadecimal digits, or if the result is not UTF-8.
 pub fn decode_path(segment: &str) -> Option<Cow<'_, str>> {
     percent_decode(segment.as_bytes()).ok()
 }
 
-/// Encodes a value for a form or a segment of a path: all but unreserved characters as `%xx` (RFC
-/// 3986, section 2.3).
+/// Encodes `value` for a form or for a segment of a path: all except the unreserved characters (RFC
+/// 3986, section 2.3) as `%xx`.
 pub fn encode(value: &str) -> String {
     const RESERVED: &AsciiSet =
         &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

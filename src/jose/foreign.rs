@@ -1,8 +1,8 @@
 //! JWTs that clients have signed: assertions and DPoP proofs (RFC 7515, RFC 7519).
 //!
-//! Parsing verifies no signature. It is strict, so that verification covers exactly what was
-//! parsed: one spelling of everything, no repeated member, nothing in the header that points to
-//! another key.
+//! Parsing does not verify the signature. Parsing is strict, so that the header and the claims have
+//! only one possible reading: base64url has no padding, no known member is repeated, and the header
+//! does not refer to another key.
 
 use std::fmt;
 use std::hint::black_box;
@@ -24,10 +24,11 @@ pub struct ForeignJwt<'a> {
 }
 
 impl<'a> ForeignJwt<'a> {
-    /// Parses a compact serialization and its header. `None` if it is too long, does not have three
-    /// parts, or has a header that points to another key.
+    /// Parses a JWT in compact serialization (RFC 7515, section 7.1) and its header. `None` if the
+    /// text is longer than 8 KiB or does not have three parts, or if the header is malformed,
+    /// refers to another key or requires an extension.
     pub fn read(text: &'a str) -> Option<Self> {
-        // Checked first, so that an over-long text costs one comparison.
+        // Checked first, so that a text that is too long costs only one comparison.
         if text.len() > MAX_BYTES {
             return None;
         }
@@ -37,21 +38,21 @@ impl<'a> ForeignJwt<'a> {
             return None;
         }
         let header: Header = parse(header)?;
-        // RFC 7515, section 4.1: each of these points to another key, or is an extension that must
-        // be understood.
+        // Each of these members refers to another key (`jku`, `x5u`, `x5c`; RFC 7515, section 4.1)
+        // or requires an extension (`crit`, `b64`; RFC 7797). None of them is supported.
         if header.jku || header.x5u || header.x5c || header.crit || header.b64 {
             return None;
         }
         Some(Self { signed, payload, signature, header })
     }
 
-    /// Parses the claims, which are not verified yet. `None` if they are not an object of this
-    /// type.
+    /// Parses the claims, which are not verified yet. `None` if the payload is not a JSON object,
+    /// or if it cannot be deserialized as a `T`.
     pub fn claims<T: DeserializeOwned>(&self) -> Option<T> {
         parse(self.payload)
     }
 
-    /// The `alg` of the header; `None` if it is not supported.
+    /// The algorithm in the header's `alg`; `None` if the server does not support the algorithm.
     pub fn algorithm(&self) -> Option<Algorithm> {
         self.header.alg.parse().ok()
     }
@@ -61,22 +62,23 @@ impl<'a> ForeignJwt<'a> {
         self.header.typ.as_deref()
     }
 
-    /// The `jwk` of the header. Only a DPoP proof may have one.
+    /// The public key in the header's `jwk`. Only the header of a DPoP proof may have a `jwk`.
     pub fn embedded_key(&self) -> Option<&Value> {
         self.header.jwk.as_ref()
     }
 
     /// Whether one of `keys` has signed the JWT with `algorithm`.
     ///
-    /// A `kid` selects the key; without one, every key for the algorithm is tried. If no key
-    /// qualifies, a decoy is tried, so that the result takes the same time.
+    /// If the header has a `kid`, only the keys with that `kid` are tried, otherwise all keys for
+    /// `algorithm`. If no key qualifies, another key is tried and the result is discarded, so that
+    /// the time does not reveal that no key qualifies.
     pub fn is_signed_by(&self, keys: &[PublicKey], algorithm: Algorithm) -> bool {
         let kid = self.header.kid.as_deref();
         let fitting = || keys.iter().filter(|key| key.is_for(algorithm));
         let mut chosen = fitting().filter(|key| kid.is_none() || key.key_id() == kid).peekable();
         if chosen.peek().is_none() {
             let decoy = fitting().next().or_else(|| PublicKey::decoy(algorithm));
-            // The result is known; the time it takes must not be.
+            // Verify only to take the time of a verification. The result is discarded.
             black_box(decoy.map(|key| key.verifies(algorithm, self.signed, self.signature)));
             return false;
         }
@@ -90,14 +92,15 @@ impl<'a> ForeignJwt<'a> {
     }
 }
 
-/// Shows nothing: an assertion is a credential.
+/// Hides the content: a client assertion is a credential.
 impl fmt::Debug for ForeignJwt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ForeignJwt(…)")
     }
 }
 
-/// A time in claims, in Unix seconds. A fraction is dropped (RFC 7519, section 2).
+/// A time in the claims of a JWT (RFC 7519, section 2), in Unix seconds. A fraction of a second is
+/// dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NumericDate(pub u64);
 
@@ -132,21 +135,22 @@ struct Header {
     b64: bool,
 }
 
-/// Deserializes any value of a member to `true`, so that only its presence counts.
+/// Deserializes any value of a member to `true`: only the presence of the member matters.
 fn presence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 fn parse<T: DeserializeOwned>(encoded: &str) -> Option<T> {
     let json = URL_SAFE_NO_PAD.decode(encoded).ok()?;
-    // Otherwise serde would also read a struct from an array.
+    // Refuse an array: serde would deserialize a struct from an array, too.
     if !json.trim_ascii_start().starts_with(b"{") {
         return None;
     }
     serde_json::from_slice(&json).ok()
 }
 
-/// The longest JWT. An assertion with an RSA-4096 signature has less than 2 KiB.
+/// The greatest length of a JWT. A client assertion with an RSA-4096 signature is shorter than 2
+/// KiB.
 const MAX_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use serde_json::value::RawValue;
 
 use crate::jose::public_key::{KeyProblem, PublicKey, Unusable};
 
-/// What is wrong with a JWK Set, and where.
+/// A problem with a JWK Set as a whole or with one of its keys.
 #[derive(Debug)]
 pub struct SetProblem<'t> {
-    /// The text of the faulty key, or of the whole set if `index` is `None`.
+    /// The text of the key or, if `index` is `None`, of the whole set.
     pub part: &'t str,
-    /// The index of the faulty key, counted from 0.
+    /// The index of the key in the set, counted from 0. `None` if the problem is not with one key.
     pub index: Option<usize>,
-    /// What is wrong.
+    /// The description of the problem.
     pub problem: KeyProblem,
 }
 
@@ -21,15 +21,17 @@ pub struct SetProblem<'t> {
 pub struct JwkSet<'t> {
     /// The keys that can verify signatures.
     pub keys: Vec<PublicKey>,
-    /// The keys for other uses, each with the reason why it was skipped.
+    /// The valid keys that cannot verify signatures here, such as encryption keys, each with the
+    /// reason why it was skipped.
     pub skipped: Vec<SetProblem<'t>>,
 }
 
-/// Parses a JWK Set (RFC 7517, section 5). Keys for other uses are skipped.
+/// Parses a JWK Set (RFC 7517, section 5). Skips valid keys that cannot verify signatures here,
+/// such as encryption keys.
 ///
 /// # Errors
 ///
-/// The first [`SetProblem`]. A set whose keys are all skipped is an error too.
+/// The first [`SetProblem`]. A set without any key, or with only skipped keys, is also an error.
 pub fn parse(text: &str) -> Result<JwkSet<'_>, SetProblem<'_>> {
     #[derive(Deserialize)]
     struct Set<'a> {

@@ -1,4 +1,4 @@
-//! Writes JWS compact serializations (RFC 7515, section 7.1) in place, into the answer's buffer.
+//! Writes JWS compact serializations (RFC 7515, section 7.1) directly into the answer's buffer.
 //!
 //! ```text
 //! BASE64URL(header) "." BASE64URL(payload) "." BASE64URL(signature)
@@ -10,7 +10,7 @@ use std::ops::Range;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Collects the payload in the buffer and encodes it in one call at the end, which is faster than
+/// Collects the payload in a buffer and encodes the whole payload at the end, which is faster than
 /// encoding each piece.
 pub struct PayloadWriter {
     buffer: Vec<u8>,
@@ -19,8 +19,8 @@ pub struct PayloadWriter {
 }
 
 impl PayloadWriter {
-    /// Begins a token at the end of `buffer`: writes the header, which is already encoded, and a
-    /// dot.
+    /// Begins a token at the end of `buffer`: appends `encoded_header`, which is in base64url, and
+    /// a dot.
     pub fn begin(mut buffer: Vec<u8>, encoded_header: &str) -> Self {
         let start = buffer.len();
         buffer.extend_from_slice(encoded_header.as_bytes());
@@ -28,7 +28,7 @@ impl PayloadWriter {
         Self { payload: buffer.len(), buffer, start }
     }
 
-    /// Encodes the payload.
+    /// Encodes the payload that was written, in base64url.
     pub fn finish(self) -> SigningInput {
         let Self { mut buffer, start, payload } = self;
         let end = buffer.len();
@@ -63,13 +63,13 @@ impl SigningInput {
         &self.buffer[self.token.clone()]
     }
 
-    /// Removes the token and returns the rest of the buffer.
+    /// Removes the unsigned token and returns the rest of the buffer.
     pub fn discard(mut self) -> Vec<u8> {
         self.buffer.truncate(self.token.start);
         self.buffer
     }
 
-    /// Appends the signature and returns the buffer.
+    /// Appends a dot and the signature, which it encodes in base64url. Returns the buffer.
     pub fn finish(self, signature: &[u8]) -> Vec<u8> {
         let mut buffer = self.buffer;
         buffer.push(b'.');
@@ -81,7 +81,8 @@ impl SigningInput {
     }
 }
 
-/// The length of unpadded base64: four characters for three bytes, rounded up.
+/// Returns the length of `bytes` bytes in unpadded base64: four characters for each three bytes,
+/// rounded up.
 fn encoded_length(bytes: usize) -> usize {
     (bytes * 4).div_ceil(3)
 }

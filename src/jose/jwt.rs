@@ -1,19 +1,21 @@
-//! Verifies the issuer's own tokens (RFC 7519, section 7.2), except for their time and audience.
+//! Verifies the signatures of the issuer's own tokens and parses their claims (RFC 7519, section
+//! 7.2). The callers check the claims, such as the expiry time and the audience.
 
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 
 use crate::jose::key_set::KeySet;
 
-/// The claims of one of the issuer's own tokens, without its client's static claims. Optional
-/// claims are absent in the `vision` profile, if nothing else is said.
+/// The claims of one of the issuer's own tokens, without the static claims of its client. An
+/// optional claim is absent only from tokens of the `vision` profile, unless the field says
+/// otherwise.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
     /// The expiry time, in Unix seconds.
     pub exp: u64,
     /// When the token was issued, in Unix seconds.
     pub iat: Option<u64>,
-    /// Before this time the token is not valid, in Unix seconds. No profile sets it.
+    /// The time before which the token is not valid, in Unix seconds. No profile sets this claim.
     pub nbf: Option<u64>,
     /// The token's unique id.
     pub jti: Option<String>,
@@ -23,7 +25,7 @@ pub struct Claims {
     pub sub: Option<String>,
     /// The client that the token was issued to.
     pub client_id: String,
-    /// The granted scope.
+    /// The granted scope tokens, separated by spaces.
     pub scope: String,
     /// The audience.
     pub aud: Option<Audience>,
@@ -35,14 +37,14 @@ pub struct Claims {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Audience {
-    /// A string.
+    /// One audience, as a JSON string.
     One(String),
-    /// An array.
+    /// Audiences in a JSON array.
     Several(Vec<String>),
 }
 
 impl Audience {
-    /// Whether `audience` is among them.
+    /// Whether the token is for `audience`.
     pub fn contains(&self, audience: &str) -> bool {
         match self {
             Self::One(one) => one == audience,
@@ -51,16 +53,17 @@ impl Audience {
     }
 }
 
-/// Returns the claims of `token` and the id of its key, if a key that is published at `now` (Unix
-/// seconds) has signed it with RS256. The claims themselves, such as the expiry time, are not
-/// checked.
+/// Verifies the RS256 signature of `token` with the keys that are published at `now` (Unix
+/// seconds). Returns the token's claims and the id of the key that signed it; `None` if none of
+/// these keys did. Does not check the claims, such as the expiry time.
 ///
-/// A `kid` selects the key; without one, as in the `vision` profile, every published key is tried.
-/// The rest of the header is ignored: the algorithm is fixed (RFC 8725, section 3.1).
+/// If the header has a `kid`, only the key with that id is tried; otherwise, as in the `vision`
+/// profile, every published key is. An `alg` other than RS256 is refused (RFC 8725, section 3.1).
+/// The rest of the header is ignored.
 pub fn verify<'k>(token: &str, keys: &'k KeySet, now: u64) -> Option<(Claims, &'k str)> {
     let header = decode_header(token).ok()?;
     let mut validation = Validation::new(Algorithm::RS256);
-    // The caller checks the time, by the server's clock, and the audience.
+    // The callers check the expiry time, by the server's own clock, and the audience.
     validation.validate_exp = false;
     validation.validate_aud = false;
     validation.required_spec_claims.clear();

@@ -1,18 +1,18 @@
 //! The life of a signing key: published → signing → retiring → gone.
 //!
-//! A key is published in the key set before it signs, for long enough that the copies of all
-//! verifiers contain it. It stays in the key set until the last token that it signed has expired.
-//! No state is stored: the state follows from two timestamps of each key and the clock, so that
-//! processes that read the same files agree without communicating.
+//! A key is published in the key set some time before it signs, so that by then every cached copy
+//! of the key set contains the key. The key stays in the key set until the last token that it
+//! signed has expired. The state of a key is not stored but computed from two timestamps of each
+//! key and the clock, so that processes that read the same key files agree without communicating.
 
 use std::fmt;
 
-/// When a key was published and when it signs, in Unix seconds.
+/// When a key is published and when it begins to sign, in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyTimes {
     /// When the key was added to the key set.
     pub published_at: u64,
-    /// When the key begins to sign. It signs until a key with a later time does.
+    /// When the key begins to sign. The key signs until the `signs_from` of the next key.
     pub signs_from: u64,
 }
 
@@ -26,7 +26,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The larger value of each field.
+    /// Returns the larger of the two values for each field.
     pub fn max(self, other: Self) -> Self {
         Self {
             jwks_max_age: self.jwks_max_age.max(other.jwks_max_age),
@@ -34,15 +34,17 @@ impl Retention {
         }
     }
 
-    /// The times of a key that is made at `now` in addition to others. It signs only once every
-    /// cached key set without it has expired: after twice the maximum age, since a cache may have
-    /// been filled from another cache.
+    /// Returns the times of a key that is generated at `now` (Unix seconds) in addition to the
+    /// issuer's other keys. The key signs only when every cached key set without the key has
+    /// expired: after twice `jwks_max_age`, since one cache may have been filled from another.
     pub fn publish_at(&self, now: u64) -> KeyTimes {
         KeyTimes { published_at: now, signs_from: now + 2 * self.jwks_max_age }
     }
 
-    /// As [`publish_at`](Self::publish_at), but the key also signs later than the one among
-    /// `others` that signs at `now`, even if the clock is before the times of all of them.
+    /// Returns the times of a key that is generated at `now` (Unix seconds) in addition to the
+    /// issuer's keys `others`. The times are those of [`publish_at`](Self::publish_at), except that
+    /// `signs_from` is always later than that of the key that signs at `now`. The exception matters
+    /// if the clock was set back to before the `signs_from` of all `others`.
     pub fn publish_beside(&self, others: &[KeyTimes], now: u64) -> KeyTimes {
         let times = self.publish_at(now);
         let signs_since = signs_since(others.iter().map(|key| key.signs_from), now);
@@ -50,17 +52,17 @@ impl Retention {
         KeyTimes { signs_from: times.signs_from.max(next), ..times }
     }
 
-    /// The retirement of a key whose successor signs from `retires_at` on (Unix seconds).
+    /// Returns the retirement of a key whose successor signs from `retires_at` on (Unix seconds).
     pub fn retire_at(&self, retires_at: u64) -> Retirement {
         let kept_for = self.token_lifetime + self.jwks_max_age;
-        // The time in a file may be any number.
+        // `retires_at` may come from a file and be any number: the sum must not overflow.
         Retirement { retires_at, gone_at: retires_at.saturating_add(kept_for) }
     }
 }
 
-/// Returns the time, among the `signs_from` of all keys, of the key that signs at `now`: the latest
-/// time that is not after `now`. If all are after `now`, the clock was set back, and the earliest
-/// is returned, so that signing goes on.
+/// Returns the `signs_from` of the key that signs at `now` (Unix seconds), given the `signs_from`
+/// of all keys: the latest that is not after `now`. If all are after `now`, the clock was set back,
+/// and the earliest is returned, so that some key always signs. `None` if there is no key.
 pub fn signs_since(times: impl Iterator<Item = u64> + Clone, now: u64) -> Option<u64> {
     let due = times.clone().filter(|from| *from <= now).max();
     due.or_else(|| times.min())
@@ -71,8 +73,8 @@ pub fn signs_since(times: impl Iterator<Item = u64> + Clone, now: u64) -> Option
 pub struct Retirement {
     /// When the key stops signing and its successor begins.
     pub retires_at: u64,
-    /// When the key leaves the key set: the tokens that it signed have expired, and so have the
-    /// cached key sets.
+    /// When the key leaves the key set: one token lifetime and one `jwks_max_age` after
+    /// `retires_at`. By then, all tokens that the key signed have expired.
     pub gone_at: u64,
 }
 
@@ -83,9 +85,10 @@ pub enum KeyState {
     Published,
     /// In the key set and signing new tokens.
     Signing,
-    /// In the key set for the tokens that it signed; a later key signs.
+    /// In the key set so that tokens of this key can still be verified. A later key signs new
+    /// tokens.
     Retiring,
-    /// Not in the key set any more: all tokens that it signed have expired.
+    /// No longer in the key set: all tokens that the key signed have expired.
     Gone,
 }
 
@@ -101,10 +104,11 @@ impl fmt::Display for KeyState {
 }
 
 impl KeyTimes {
-    /// The key's state at `now`, among `all` keys of the same issuer (itself included).
+    /// Returns the key's state at `now` (Unix seconds). `all` are the times of all keys of the same
+    /// issuer, including this key's.
     ///
-    /// A signing key without a successor signs indefinitely, so that a forgotten rotation is not an
-    /// outage.
+    /// A signing key without a successor signs indefinitely, so that a forgotten rotation does not
+    /// cause an outage.
     pub fn state(&self, all: &[Self], retention: &Retention, now: u64) -> KeyState {
         let signs_since = signs_since(all.iter().map(|key| key.signs_from), now);
         if self.signs_from > now && Some(self.signs_from) != signs_since {
@@ -117,8 +121,8 @@ impl KeyTimes {
         }
     }
 
-    /// The key's retirement, past or future, among `all` keys of the same issuer. `None` if the key
-    /// has no successor.
+    /// Returns the key's retirement, which is in the past or in the future; `None` if the key has
+    /// no successor. `all` are the times of all keys of the same issuer.
     pub fn retirement(&self, all: &[Self], retention: &Retention) -> Option<Retirement> {
         let later = all.iter().map(|key| key.signs_from).filter(|&from| from > self.signs_from);
         later.min().map(|retires_at| retention.retire_at(retires_at))
@@ -200,7 +204,7 @@ mod tests {
         let made = RETENTION.publish_beside(&[first], 1_000);
         assert_eq!((made.published_at, made.signs_from), (1_000, 10_001));
         assert_eq!(made.state(&[first, made], &RETENTION, 1_600), KeyState::Published);
-        // With the right clock, it waits as long as any key.
+        // If the clock was not set back, the new key waits only for the cached key sets.
         assert_eq!(RETENTION.publish_beside(&[first], 10_000), RETENTION.publish_at(10_000));
         assert_eq!(RETENTION.publish_beside(&[], 10_000), RETENTION.publish_at(10_000));
     }

@@ -1,5 +1,5 @@
-//! The issuer's RSA signing keys, and its key set (RFC 7517, section 5), which has their public
-//! keys.
+//! The issuer's RSA signing keys, and the key set that publishes their public keys (RFC 7517,
+//! section 5).
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::jose::key_life::{self, KeyState, KeyTimes, Retention, Retirement};
 use crate::jose::public_key::{Thumbprint, sha256};
 use crate::tally::Tally;
 
-/// An RSA signing key, with everything precomputed that a token needs.
+/// An RSA signing key, with all values precomputed that signing and verifying a token needs.
 pub struct SigningKey {
     key_id: String,
     ring: KeyPair,
@@ -25,7 +25,8 @@ pub struct SigningKey {
     exponent: String,
     times: KeyTimes,
     is_immediate: bool,
-    /// The key does not sign before this, even if its `times` are earlier; in Unix seconds.
+    /// The key does not sign before this time (Unix seconds), even if `times.signs_from` is
+    /// earlier.
     not_before: u64,
     at_jwt_header: String,
     verifier: DecodingKey,
@@ -33,11 +34,12 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Parses a PKCS#8 document (RFC 5208).
+    /// Parses a signing key from a PKCS#8 document (RFC 5208).
     ///
     /// # Errors
     ///
-    /// [`KeyError`] if it is not an RSA key of 2048 to 4096 bits, or is inconsistent.
+    /// [`KeyError`] if the document is not an RSA key of 2048 to 4096 bits, or if its numbers are
+    /// inconsistent.
     pub fn from_pkcs8(document: &[u8], times: KeyTimes) -> Result<Self, KeyError> {
         let ring = KeyPair::from_pkcs8(document).map_err(|error| KeyError(error.to_string()))?;
         let aws_lc = aws_lc_rs::rsa::KeyPair::from_pkcs8(document)
@@ -48,7 +50,8 @@ impl SigningKey {
         let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
         let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));
         let key_id = URL_SAFE_NO_PAD.encode(thumbprint(&modulus, &exponent));
-        // RFC 9068, section 2.1. The `kid` is base64url, which needs no escaping.
+        // The header of an access token (RFC 9068, section 2.1). The `kid` is base64url, which
+        // needs no escaping.
         let at_jwt_header =
             URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"RS256","kid":"{key_id}","typ":"at+jwt"}}"#));
         let verifier = DecodingKey::from_rsa_components(&modulus, &exponent)
@@ -69,13 +72,14 @@ impl SigningKey {
         })
     }
 
-    /// Makes the key sign from its time on, without waiting until verifiers can have it. This is
-    /// for a key that replaces leaked ones.
+    /// Makes the key sign from its `signs_from` on, even if cached key sets do not contain the key
+    /// yet. This is for a key that replaces leaked keys.
     pub fn immediately(self) -> Self {
         Self { is_immediate: true, ..self }
     }
 
-    /// Whether the key signs without waiting until verifiers can have it.
+    /// Whether the key signs from its `signs_from` on, even if cached key sets do not contain the
+    /// key yet.
     pub fn is_immediate(&self) -> bool {
         self.is_immediate
     }
@@ -95,7 +99,8 @@ impl SigningKey {
         &self.aws_lc
     }
 
-    /// When the key was published and when it begins to sign.
+    /// When the key is published and when it begins to sign. The latter is later than in the key's
+    /// file if [`KeySet::followed_by`] postponed it.
     pub fn times(&self) -> KeyTimes {
         KeyTimes { signs_from: self.times.signs_from.max(self.not_before), ..self.times }
     }
@@ -120,8 +125,8 @@ impl SigningKey {
         &self.at_jwt_header
     }
 
-    /// Counts the answers with a key set that contains this key, since this process has read it.
-    /// They show whether verifiers have fetched it.
+    /// Counts how often a key set with this key was fetched since this process loaded the key. The
+    /// count shows operators whether verifiers know the key.
     pub fn fetches(&self) -> &Tally {
         &self.fetches
     }
@@ -134,7 +139,8 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Why a key cannot be used. The text names the property that failed, never key material.
+/// The reason why a key cannot be used. The text names the property that is wrong, and contains no
+/// key material.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyError(String);
 
@@ -146,7 +152,7 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
-/// All keys of an issuer.
+/// All keys of an issuer, including those that are not published any more.
 #[derive(Debug)]
 pub struct KeySet {
     keys: Vec<Arc<SigningKey>>,
@@ -154,18 +160,20 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// Creates the key set of `keys`, which retire by the rules of `retention`.
+    /// Creates a key set of `keys`. `retention` determines how long a key stays published after it
+    /// has stopped signing.
     pub fn new(keys: Vec<SigningKey>, retention: Retention) -> Self {
         Self { keys: keys.into_iter().map(Arc::new).collect(), retention }
     }
 
-    /// Returns the key set of `keys`, which replaces this one in a reload. A key that is in both with
-    /// the same times stays the same object.
+    /// Returns the key set of `keys`, which replaces this key set in a reload at `now` (Unix
+    /// seconds). A key that both key sets have with the same times stays the same object.
     ///
-    /// A new key is published only now, whatever its times say. If its `signs_from` is later than
-    /// that of the key that signs now, it waits until every cached key set contains it before it
-    /// signs. It does not wait if it is [immediate](SigningKey::immediately), or if `keys` contains
-    /// no key of this set.
+    /// A new key, which this key set does not contain, is published only from `now` on, even if its
+    /// `published_at` is earlier. If the new key would succeed the key that signs now (the new
+    /// key's `signs_from` is later), it signs only once every cached key set contains it. The new
+    /// key signs without that wait if it is [immediate](SigningKey::immediately), or if `keys`
+    /// contains no key of this key set.
     pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: u64) -> Self {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);
         let times = keys.iter().filter_map(known).map(|known| known.times().signs_from);
@@ -185,8 +193,9 @@ impl KeySet {
         Self { keys: keys.into_iter().map(followed).collect(), retention }
     }
 
-    /// The key that signs at `now`: the one with the latest `signs_from` that is not after `now`
-    /// or, if all are after `now`, the one with the earliest. `None` if there is no key.
+    /// Returns the key that signs at `now` (Unix seconds): the key with the latest `signs_from`
+    /// that is not after `now` or, if all are after `now`, the key with the earliest. `None` if
+    /// there is no key.
     pub fn signing_key(&self, now: u64) -> Option<&Arc<SigningKey>> {
         let times = self.keys.iter().map(|key| key.times().signs_from);
         let since = key_life::signs_since(times, now)?;
@@ -199,19 +208,20 @@ impl KeySet {
         self.keys.iter().map(|key| &**key)
     }
 
-    /// Iterates over all keys, each with its state at `now`.
+    /// Iterates over all keys, each with its state at `now` (Unix seconds).
     pub fn states(&self, now: u64) -> impl Iterator<Item = (&SigningKey, KeyState)> {
         let all = self.times();
         self.keys.iter().map(move |key| (&**key, key.times().state(&all, &self.retention, now)))
     }
 
-    /// Iterates over the keys that are in the key set at `now`.
+    /// Iterates over the keys that are published at `now` (Unix seconds): all that are not
+    /// [`KeyState::Gone`].
     pub fn published(&self, now: u64) -> impl Iterator<Item = &SigningKey> {
         let published = self.states(now).filter(|(_, state)| *state != KeyState::Gone);
         published.map(|(key, _)| key)
     }
 
-    /// Whether the key with this id is in the key set at `now`.
+    /// Whether the key with this id is published at `now` (Unix seconds).
     pub fn is_published(&self, key_id: &str, now: u64) -> bool {
         self.published(now).any(|key| key.key_id == key_id)
     }
@@ -241,7 +251,7 @@ impl KeySet {
         self.keys.iter().map(|key| key.times()).collect()
     }
 
-    /// Returns the key set at `now` as a JWK Set document.
+    /// Returns the keys that are published at `now` (Unix seconds) as a JWK Set document.
     pub fn to_jwks(&self, now: u64) -> String {
         let keys: Vec<_> = self
             .published(now)
@@ -266,15 +276,17 @@ impl KeySet {
     }
 }
 
-/// The longest time between reading the files of a key set and putting it in force, in seconds.
+/// The most seconds that a reload takes from reading the key files to using the new key set.
 const RELOAD_SECONDS: u64 = 5;
 
-/// RFC 7638, section 3: SHA-256 over the required members in alphabetical order.
+/// Returns the thumbprint of an RSA key (RFC 7638, section 3): SHA-256 over the required members of
+/// its JWK in alphabetical order.
 pub(super) fn thumbprint(modulus: &str, exponent: &str) -> Thumbprint {
     sha256(format!(r#"{{"e":"{exponent}","kty":"RSA","n":"{modulus}"}}"#).as_bytes())
 }
 
-/// RFC 7518, section 2: Base64urlUInt takes the least octets that hold the number.
+/// Returns `number` (big-endian) in the fewest bytes, as Base64urlUInt requires (RFC 7518, section
+/// 2).
 pub(super) fn without_leading_zeros(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|&&byte| byte == 0).count();
     &number[zeros..]
@@ -312,19 +324,20 @@ mod tests {
         let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
         let (ancient, first, late) = (key(0), key(1_000), key(5_000));
         let keys = KeySet::new(vec![first()], retention);
-        // The file of `late` says 5000, but it is read at 9000.
+        // `late` has the `signs_from` 5000, but is not read before 9000.
         let keys = keys.followed_by(vec![ancient(), first(), late()], retention, 9_000);
         let switch = 9_000 + 300 + RELOAD_SECONDS;
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
-        // Reading it once more does not make it wait again, and an older key does not take over.
+        // Reading `late` again does not restart its wait. `ancient`, which is older than `first`,
+        // does not sign.
         let keys = keys.followed_by(vec![late(), first(), ancient()], retention, switch - 1);
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
-        // A process that starts now signs with the same key.
+        // A process that starts at `switch` signs with `late`, too.
         assert_eq!(
             signs_at(&KeySet::new(vec![ancient(), first(), late()], retention), switch),
             5_000
         );
-        // If no other key can sign, it does not wait.
+        // If the new key is the only key, it signs without waiting.
         let alone = keys.followed_by(vec![key(8_000)()], retention, 9_000);
         assert_eq!(signs_at(&alone, 9_000), 8_000);
     }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 ///
 /// # Errors
 ///
-/// Says what the text contains instead, and how to convert it to PKCS#8.
+/// A message that says what `text` contains instead and, where possible, how to get a PKCS#8 key.
 pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let is_not = |what: &str| Err(format!("is not an unencrypted PKCS#8 private key in PEM{what}"));
     let mut others = Vec::new();
@@ -44,7 +44,7 @@ pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     }
 }
 
-/// Says what blocks with these labels are, and how to get a PKCS#8 key instead.
+/// Describes PEM blocks with these labels in an error message, and says how to get a PKCS#8 key.
 fn describe_others(labels: &[&str]) -> String {
     let has = |label: &str| labels.contains(&label);
     if has("ENCRYPTED PRIVATE KEY") {
@@ -60,7 +60,7 @@ fn describe_others(labels: &[&str]) -> String {
     } else if has("CERTIFICATE") {
         ", but a certificate: its private key is needed".to_owned()
     } else {
-        // The label is not shown, since it may be a misplaced secret.
+        // The message does not show the label, which may be a misplaced secret.
         format!(", but another kind of block: {CONVERT}")
     }
 }

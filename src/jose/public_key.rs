@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 
 use crate::jose::key_set::{thumbprint, without_leading_zeros};
 
-/// SHA-256 of a key (RFC 7638) or of a certificate (RFC 8705, section 3.1).
+/// The SHA-256 thumbprint of a key (RFC 7638) or of a certificate (RFC 8705, section 3.1).
 pub type Thumbprint = [u8; 32];
 
 /// An asymmetric signature algorithm (RFC 7518, section 3.1; RFC 8037, section 3.1). `none` and
@@ -36,7 +36,7 @@ impl Algorithm {
     /// All algorithms.
     pub const ALL: [Self; 4] = [Self::Rs256, Self::Ps256, Self::Es256, Self::EdDsa];
 
-    /// The registered name.
+    /// The algorithm's registered name (RFC 7518, section 3.1), such as `RS256`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -78,16 +78,16 @@ impl FromStr for Algorithm {
 pub struct PublicKey {
     key_id: Option<Box<str>>,
     shape: KeyShape,
-    /// The only algorithm that the key may be used with (RFC 7517, section 4.4), if it has an
-    /// `alg`.
+    /// The key's `alg`: the only algorithm that the key may be used with (RFC 7517, section 4.4).
+    /// `None` if the key has no `alg`.
     algorithm: Option<Algorithm>,
     verifier: DecodingKey,
-    /// The first eight bytes of an RSA modulus.
+    /// The first eight bytes of the modulus; `None` unless this is an RSA key.
     modulus_front: Option<u64>,
     thumbprint: Thumbprint,
 }
 
-/// Equal keys have the same thumbprint, key id and algorithm.
+/// Two keys are equal if they have the same thumbprint, key id and algorithm.
 impl PartialEq for PublicKey {
     fn eq(&self, other: &Self) -> bool {
         let Self { key_id, shape: _, algorithm, verifier: _, modulus_front: _, thumbprint } = self;
@@ -100,11 +100,12 @@ impl PublicKey {
     ///
     /// # Errors
     ///
-    /// Why the key cannot verify signatures. The text contains nothing of the key.
+    /// [`Unusable`] says why the key cannot verify signatures. Its text contains no part of the
+    /// key.
     pub fn parse(jwk: &str) -> Result<Self, Unusable> {
         use Unusable::{Faulty, ForOtherUse};
 
-        // Otherwise serde would also read a struct from an array.
+        // Refuse an array: serde would deserialize a struct from an array, too.
         let is_object = jwk.trim_ascii_start().starts_with('{');
         let members: Option<Members> =
             if is_object { serde_json::from_str(jwk).ok() } else { None };
@@ -145,16 +146,17 @@ impl PublicKey {
         Ok(key)
     }
 
-    /// Returns a key for `algorithm` that no client has, to be used where there is no key to verify
-    /// with.
+    /// Returns a decoy: a key for `algorithm` that belongs to no client. Verifying with a decoy
+    /// takes as long as with a client's key, so that the time does not reveal that the client has
+    /// no such key.
     pub fn decoy(algorithm: Algorithm) -> Option<&'static Self> {
         static DECOYS: OnceLock<[Option<PublicKey>; 3]> = OnceLock::new();
         let decoys = DECOYS.get_or_init(|| DECOYS_AS_JWK.map(|jwk| Self::parse(jwk).ok()));
         decoys.iter().flatten().find(|key| algorithm.fits(key.shape))
     }
 
-    /// Returns a key that no client has and whose verifications cost what those of a key of this
-    /// shape cost.
+    /// Returns a key of this shape that belongs to no client. A verification with this key takes as
+    /// long as with a client's key of the same shape.
     pub fn like(shape: KeyShape, algorithm: Option<Algorithm>) -> Option<Self> {
         let mut key = match shape {
             KeyShape::Rsa { bits, exponent } => {
@@ -168,19 +170,20 @@ impl PublicKey {
         Some(key)
     }
 
-    /// Creates an RSA key of a big-endian modulus and exponent.
+    /// Creates an RSA key from its modulus and its public exponent, both big-endian.
     ///
     /// # Errors
     ///
-    /// What is wrong with them.
+    /// [`KeyProblem`] if the modulus does not have 2048 to 4096 bits, or if one of the numbers
+    /// cannot be that of an RSA key.
     pub fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, KeyProblem> {
         let (n, e) = (without_leading_zeros(modulus), without_leading_zeros(exponent));
         let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
         if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
             return Err("is an RSA key of fewer than 2048 or more than 4096 bits");
         }
-        // Both numbers of an RSA key are odd, an exponent of 1 leaves the message unchanged, and a
-        // long one only makes verification slow.
+        // The modulus and the exponent of an RSA key are odd. An exponent of 1 leaves the message
+        // unchanged, and an exponent of more than 32 bits only makes verification slow.
         let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte & 1 == 1);
         if !is_odd(n) || !is_odd(e) || e == [1] || e.len() > 4 {
             return Err("has a modulus or an exponent that is not valid for an RSA key");
@@ -188,17 +191,17 @@ impl PublicKey {
         let [n64, e64] = [n, e].map(|number| URL_SAFE_NO_PAD.encode(number));
         let verifier = DecodingKey::from_rsa_raw_components(n, e);
         let exponent = e.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
-        // At most 4096.
+        // `bits` is at most 4096, so the cast loses nothing.
         let shape = KeyShape::Rsa { bits: bits as u16, exponent };
         let modulus_front = n.first_chunk().map(|front| u64::from_be_bytes(*front));
         Ok(Self { modulus_front, ..Self::new(shape, verifier, thumbprint(&n64, &e64)) })
     }
 
-    /// Creates a P-256 key of the coordinates of its point.
+    /// Creates a P-256 key from the coordinates of its point, each of 32 bytes, big-endian.
     ///
     /// # Errors
     ///
-    /// What is wrong with them.
+    /// [`KeyProblem`] if `x` and `y` are not the coordinates of a point of P-256.
     pub fn p256(x: &[u8], y: &[u8]) -> Result<Self, KeyProblem> {
         let point = [&[4], x, y].concat();
         let is_on_curve = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point).is_ok();
@@ -210,11 +213,11 @@ impl PublicKey {
         Ok(Self::new(KeyShape::P256, DecodingKey::from_ec_der(&point), sha256(members.as_bytes())))
     }
 
-    /// Creates an Ed25519 key of its 32 bytes.
+    /// Creates an Ed25519 key from its 32 bytes.
     ///
     /// # Errors
     ///
-    /// What is wrong with them.
+    /// [`KeyProblem`] if `x` does not have 32 bytes.
     pub fn ed25519(x: &[u8]) -> Result<Self, KeyProblem> {
         if x.len() != 32 {
             return Err("is not an Ed25519 key, which has 32 bytes");
@@ -228,12 +231,13 @@ impl PublicKey {
         Self { key_id: None, shape, algorithm: None, verifier, modulus_front: None, thumbprint }
     }
 
-    /// The key's type and size, which determine what a verification costs.
+    /// The key's type and size, which determine how long a verification takes.
     pub fn shape(&self) -> KeyShape {
         self.shape
     }
 
-    /// The only algorithm that the key may be used with, if it has an `alg`.
+    /// The key's `alg`: the only algorithm that the key may be used with. `None` if the key has no
+    /// `alg`.
     pub fn algorithm(&self) -> Option<Algorithm> {
         self.algorithm
     }
@@ -243,13 +247,13 @@ impl PublicKey {
         self.key_id.as_deref()
     }
 
-    /// Whether the key may be used with this algorithm.
+    /// Whether the key's type and its `alg`, if any, permit this algorithm.
     pub fn is_for(&self, algorithm: Algorithm) -> bool {
         algorithm.fits(self.shape) && self.algorithm.is_none_or(|own| own == algorithm)
     }
 
-    /// Whether `signature`, in base64url, is a signature of `message` by this key. The time depends
-    /// only on the key's shape.
+    /// Whether `signature`, in base64url, is a signature of `message` by this key. The time of this
+    /// check depends on the key's shape, but not on the key's bytes.
     pub fn verifies(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
         #[cfg(test)]
         VERIFICATIONS.set(VERIFICATIONS.get() + 1);
@@ -263,9 +267,10 @@ impl PublicKey {
         let Some(largest) = self.modulus_front else {
             return verify(signature).unwrap_or(false);
         };
-        // The library refuses a signature above the modulus without a calculation. That difference
-        // in time would reveal the modulus, and so tell a client's key from a decoy: verify a
-        // smaller number in its place.
+        // The library refuses a signature above the modulus at once, without a calculation. The
+        // difference in time would reveal the modulus, and thereby whether the key is a client's or
+        // a decoy. So a smaller number is verified in place of such a signature, and its result is
+        // ignored.
         let Ok(mut number) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         let is_too_large =
             number.first_chunk().is_some_and(|front| u64::from_be_bytes(*front) > largest);
@@ -281,7 +286,8 @@ impl PublicKey {
     }
 }
 
-/// The examples of RFC 7638, section 3.1, RFC 7517, appendix A.1, and RFC 8037, appendix A.2.
+/// The public keys of the examples in RFC 7638, section 3.1 (RSA), RFC 7517, appendix A.1 (P-256),
+/// and RFC 8037, appendix A.2 (Ed25519). No client has them.
 const DECOYS_AS_JWK: [&str; 3] = [
     r#"{"kty":"RSA","e":"AQAB","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"}"#,
     r#"{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#,
@@ -300,15 +306,17 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// What is wrong with a key, as a predicate that follows the key's name.
+/// A problem with a key, as a predicate that follows the name of the key, such as "is not a JSON
+/// Web Key".
 pub type KeyProblem = &'static str;
 
-/// Why a key cannot verify signatures.
+/// The reason why a key cannot verify signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// The key is valid, but for another use. A JWK Set may contain it.
+    /// The key is valid, but is not for verifying signatures or is of an unsupported type. A JWK
+    /// Set may contain such keys.
     ForOtherUse(KeyProblem),
-    /// The key is malformed, or must not be given to the server, such as a private key.
+    /// The key is malformed, or must not be registered, such as a private key.
     Faulty(KeyProblem),
 }
 
@@ -318,23 +326,24 @@ impl From<KeyProblem> for Unusable {
     }
 }
 
-/// The type and size of a key, which determine what a verification costs.
+/// The type and size of a key, which determine how long a verification takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyShape {
-    /// RSA.
+    /// An RSA key.
     Rsa {
-        /// Bits of the modulus.
+        /// The length of the modulus, in bits.
         bits: u16,
         /// The public exponent.
         exponent: u32,
     },
-    /// ECDSA on P-256.
+    /// An elliptic-curve key on P-256.
     P256,
-    /// Ed25519.
+    /// An Ed25519 key.
     Ed25519,
 }
 
-/// Returns a fixed odd number of `bits` bits whose factors are unknown.
+/// Returns an odd number of exactly `bits` bits, big-endian: always the same number for the same
+/// `bits`. Its factors are unknown.
 fn odd_number(bits: usize) -> Vec<u8> {
     let hashes = (0..bits.div_ceil(256)).flat_map(|block| sha256(&block.to_be_bytes()));
     let mut number: Vec<u8> = hashes.take(bits.div_ceil(8)).collect();
@@ -348,7 +357,7 @@ fn odd_number(bits: usize) -> Vec<u8> {
     number
 }
 
-/// The known members of a JWK; others are ignored (RFC 7517, section 4).
+/// The known members of a JWK. Other members are ignored (RFC 7517, section 4).
 #[derive(Deserialize)]
 struct Members {
     kty: String,
@@ -362,7 +371,7 @@ struct Members {
     e: Option<String>,
     x: Option<String>,
     y: Option<String>,
-    // Members of private and symmetric keys. Their values are not kept.
+    // Members of private and symmetric keys. Only their presence is recorded, not their values.
     k: Option<IgnoredAny>,
     d: Option<IgnoredAny>,
     p: Option<IgnoredAny>,
@@ -401,10 +410,11 @@ const MAX_RSA_BITS: usize = 4096;
 mod tests {
     use super::*;
 
-    /// The example of RFC 7515, appendix A.3, and of RFC 8037, appendix A.2.
+    /// The example of RFC 7515, appendix A.3.
     const P256: &str = r#"{"kty":"EC","crv":"P-256",
         "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
         "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+    /// The example of RFC 8037, appendix A.2, with a `kid` and an `alg`.
     const ED25519: &str = r#"{"kty":"OKP","crv":"Ed25519",
         "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"k","alg":"EdDSA"}"#;
 
@@ -464,7 +474,8 @@ mod tests {
         assert!(PublicKey::rsa(&[0x7F; 256], &[1, 0, 1]).is_err());
     }
 
-    /// An RSA signature is below the modulus. One above it is refused after the same work.
+    /// An RSA signature is a number below the modulus. A greater number is refused, but only after
+    /// a verification that takes as long.
     #[test]
     fn a_number_above_the_modulus_is_not_a_signature() {
         let key = PublicKey::like(KeyShape::Rsa { bits: 2048, exponent: 65_537 }, None).unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::telemetry::trace_parent::TraceParent;
 
-/// What the span of a request contains.
+/// An answered request, as its span describes it.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "opentelemetry"), allow(dead_code, reason = "only a span has them all"))]
 pub struct Answered<'r> {
@@ -13,7 +13,7 @@ pub struct Answered<'r> {
     pub request_id: &'r str,
     /// The label of the route.
     pub route: &'static str,
-    /// The method, as the client wrote it, cut to a maximum.
+    /// The method as sent, truncated if it is too long.
     pub method: &'r str,
     /// The HTTP status of the answer.
     pub status: u16,
@@ -21,17 +21,19 @@ pub struct Answered<'r> {
     pub outcome: &'static str,
     /// The label of the cause of a refusal; empty if the request was not refused.
     pub cause: &'static str,
-    /// The registered client that the request claims to be; empty if there is none.
+    /// The id of the registered client that the request names, authenticated or not; empty if the
+    /// request names none.
     pub client: &'r str,
     /// The time from the request's first byte to its answer.
     pub took: Duration,
-    /// If a token was minted: the time for parsing, for authenticating and deciding, in the signing
-    /// queue, and for signing.
+    /// The duration of each phase of minting a token: parsing, authenticating and deciding, waiting
+    /// for a signing thread, signing. `None` if no token was minted.
     pub phases: Option<[Duration; 4]>,
-    /// The other end of the connection; `None` for a Unix socket.
+    /// The address of the peer, which may be a proxy; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// The client's address, if a trusted proxy forwards it.
+    /// The client's address as forwarded by a trusted proxy; `None` if no trusted proxy forwards
+    /// it.
     pub address: Option<IpAddr>,
-    /// The caller's span, from the request's `traceparent`.
+    /// The caller's span, from the request's `traceparent`; `None` without a valid `traceparent`.
     pub caller: Option<TraceParent<'r>>,
 }

@@ -1,5 +1,5 @@
-//! The audit: a file with one JSON object a line for each token that was issued, refused or
-//! revoked, and for each change of the clients, keys and settings in force.
+//! The audit: a file with one line of JSON for each token that was issued, refused or revoked, and
+//! for each change of the clients, keys and settings in force.
 //!
 //! No line contains a secret, an assertion or a token. A token is named by its `jti`.
 
@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::clock::{Clock, date_time};
 use crate::telemetry::log_queue::{LogQueue, LogWriter};
 
-/// Writes audit lines, on a thread of its own and a few milliseconds later.
+/// Queues audit lines. A thread of its own writes them to the file a few milliseconds later.
 pub struct Audit {
     queue: LogQueue,
     _writer: LogWriter,
@@ -43,7 +43,7 @@ pub enum Event<'a> {
         scope: &'a str,
         /// The token's audience.
         audience: &'a [Box<str>],
-        /// Seconds from now to the token's end.
+        /// Seconds until the token expires.
         lifetime: u32,
     },
     /// A request was refused.
@@ -54,7 +54,8 @@ pub enum Event<'a> {
         /// The label of the cause in logs and metrics.
         cause: &'a str,
     },
-    /// A client revoked a token, or one that was not valid anyway.
+    /// A revocation request succeeded. Its token may have been invalid before (RFC 7009, section
+    /// 2.2).
     Revoked {
         /// The revocation request.
         #[serde(flatten)]
@@ -64,17 +65,17 @@ pub enum Event<'a> {
     Reloaded {
         /// The number of the snapshot that is now in force, counted from 1.
         generation: u64,
-        /// The difference to the previous snapshot.
+        /// The differences from the previous snapshot.
         changes: &'a str,
     },
     /// A reload was refused; the previous snapshot stays in force.
     ReloadRefused {
-        /// Why it was refused.
+        /// The reason why the reload was refused.
         fault: &'a str,
     },
-    /// A different key signs from now on.
+    /// From now on, a different key signs.
     Rotated {
-        /// The key's id.
+        /// The id of the key that signs now.
         kid: &'a str,
     },
     /// The server is stopping and accepts no more connections.
@@ -88,24 +89,25 @@ pub struct Request<'a> {
     pub request_id: &'a str,
     /// The label of the route.
     pub route: &'a str,
-    /// The client or, in a refusal, the registered client that the request claims to be; empty if
-    /// there is none.
+    /// The id of the client. In a refusal, the id of the registered client that the request names,
+    /// authenticated or not; empty if the request names none.
     pub client: &'a str,
-    /// The address that the request came from.
+    /// The client's address if a trusted proxy forwards it, otherwise the peer's.
     pub address: &'a str,
-    /// The id of the caller's trace.
+    /// The id of the trace that the request belongs to, from its `traceparent`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<&'a str>,
 }
 
 impl Audit {
-    /// Appends to the file at `path`. A new file is readable by its owner alone. If the file is
-    /// renamed or removed, for example by logrotate, a new one is created. Lines for a FIFO that no
-    /// process reads are lost.
+    /// Opens an audit that appends to the file at `path`. A new file is readable only by its owner.
+    /// If the file is renamed or removed, for example by logrotate, a new file is created at
+    /// `path`. If the file is a FIFO that no process reads, lines are lost.
     ///
     /// # Errors
     ///
-    /// The operating system's.
+    /// An error of the operating system, if the file cannot be opened or the thread cannot be
+    /// started.
     pub fn to(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         if file.is_none() {
@@ -116,7 +118,7 @@ impl Audit {
         Ok(Self { queue, _writer: writer })
     }
 
-    /// Writes one line.
+    /// Writes one line about `event`.
     pub fn write(&self, event: &Event<'_>) {
         #[derive(Serialize)]
         struct Line<'e> {
@@ -125,10 +127,10 @@ impl Audit {
             event: &'e Event<'e>,
         }
         let time = date_time(Clock::unix_micros());
-        // An event has only strings and numbers, so this cannot fail.
+        // Serialization cannot fail: JSON can represent every field of an event.
         let Ok(mut line) = serde_json::to_vec(&Line { time, event }) else { return };
         line.push(b'\n');
-        // This never fails: the queue counts the lines that it loses.
+        // A write to the queue never fails: the queue counts the lines that it loses.
         let _ = self.queue.clone().write_all(&line);
     }
 
@@ -144,7 +146,8 @@ impl fmt::Debug for Audit {
     }
 }
 
-/// A writer to the file that is at `path` when it writes, also after the file was renamed.
+/// Appends to the file at `path`. If the open file was renamed or removed, opens `path` again
+/// before the next write.
 struct Followed {
     path: PathBuf,
     /// `None` if the path is a FIFO that no process reads.
@@ -169,7 +172,7 @@ impl Write for Followed {
     }
 }
 
-/// Opens or creates the file; `None` if it is a FIFO that no process reads.
+/// Opens the file at `path`, or creates it. `None` if the path is a FIFO that no process reads.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<Option<File>> {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -177,11 +180,12 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600);
-    // Otherwise, opening a FIFO would block until a process reads it.
+    // Without this flag, opening a FIFO would block until a process reads it.
     options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
     match options.open(path) {
         Ok(file) => {
-            // Writes may block: this thread only writes, and a blocking write is not cut short.
+            // Makes writes blocking again, so that no write is cut short. The writing thread has no
+            // other work that a blocked write would delay.
             fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
             Ok(Some(file))
         }

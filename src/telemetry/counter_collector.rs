@@ -1,12 +1,12 @@
-//! A Prometheus collector for counters that are kept elsewhere: it reads their values at each
-//! scrape.
+//! A Prometheus collector for counters that other modules keep. It reads the values of the counters
+//! at each scrape.
 
 use std::collections::HashMap;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 
-/// Collects one counter, or one for each value of a label.
+/// Collects one counter without a label, or one counter for each value of a label.
 pub(super) struct CounterCollector {
     desc: Desc,
     label: Option<&'static str>,
@@ -14,11 +14,11 @@ pub(super) struct CounterCollector {
 }
 
 impl CounterCollector {
-    /// A counter without a label.
+    /// Creates the collector of one counter without a label. `read` returns the counter's value.
     ///
     /// # Errors
     ///
-    /// If the name is not a valid metric name.
+    /// If `name` is not a valid metric name.
     pub(super) fn one(
         name: &str,
         help: &str,
@@ -28,11 +28,12 @@ impl CounterCollector {
         Ok(Self { desc, label: None, read: Box::new(move || vec![(String::new(), read())]) })
     }
 
-    /// A counter for each value of `label`.
+    /// Creates the collector of one counter for each value of `label`. `read` returns the label
+    /// values and the counters' values.
     ///
     /// # Errors
     ///
-    /// If a name is not a valid metric or label name.
+    /// If `name` is not a valid metric name, or `label` is not a valid label name.
     pub(super) fn labelled(
         name: &str,
         help: &str,
@@ -55,7 +56,7 @@ impl Collector for CounterCollector {
             .into_iter()
             .map(|(label_value, count)| {
                 let mut counter = Counter::default();
-                // Exact below 2^53.
+                // The conversion is exact for values below 2^53.
                 counter.set_value(count as f64);
                 let mut metric = Metric::default();
                 metric.set_counter(counter);

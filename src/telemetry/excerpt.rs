@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::percent_decode;
 
-/// Returns the beginning of `text` in at most `limit` bytes. A byte outside visible ASCII is
-/// written `\xNN`, and such an escape is never cut.
+/// Returns the beginning of `text` in at most `limit` bytes. Each byte outside visible ASCII
+/// becomes an escape `\xNN`, which is never cut at the limit.
 pub fn excerpt(text: &[u8], limit: usize) -> Cow<'_, str> {
     if text.len() <= limit
         && text.iter().all(u8::is_ascii_graphic)
@@ -33,8 +33,9 @@ pub fn excerpt(text: &[u8], limit: usize) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Returns an excerpt of `text`, which a request was refused for, or [`WITHHELD`] if `text`
-/// contains one of the request's `secrets` or something that looks like a token.
+/// Returns an excerpt of `text`, such as the unknown path or the refused scope of a request, for
+/// the log. Returns [`WITHHELD`] instead if `text` contains one of the request's `secrets` or a
+/// part that looks like a token.
 pub fn named<'t>(text: &'t [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'t, str> {
     let is_harmless = |text: &[u8]| {
         !secrets.iter().any(|secret| contains(text, secret.as_ref())) && !holds_token(text)
@@ -52,11 +53,12 @@ pub fn named<'t>(text: &'t [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'t, str> {
         };
         decoded = Cow::Owned(again);
     }
-    // Encoded more often than any client does by mistake.
+    // The text is percent-encoded more than [`MAX_DECODINGS`] times, which no client does by
+    // mistake.
     Cow::Borrowed(WITHHELD)
 }
 
-/// Replaces text that may contain a credential.
+/// The replacement for text that may contain a credential.
 pub const WITHHELD: &str = "(withheld: may be a credential)";
 
 const MAX_NAMED_BYTES: usize = 128;
@@ -67,14 +69,16 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 /// Whether `text` contains a JWS or a JWE in compact serialization (RFC 7515, section 7.1; RFC
-/// 7516). Names of scopes, hosts and files also have three parts separated by dots, so one part
-/// must be the JSON of a header or as long as a signature.
+/// 7516, section 7.1). Names of scopes, hosts and files can also have three parts separated by
+/// dots. So at least one part must decode to the beginning of a JSON object, as a header does, or
+/// be as long as a signature.
 fn holds_token(text: &[u8]) -> bool {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     text.split(|byte| !is_part(byte)).any(|run| {
         let parts: Vec<_> = run.split(|byte| *byte == b'.').collect();
         let is_header = |part: &&[u8]| {
-            // The first 16 characters decode to 12 bytes.
+            // The first 16 characters decode to 12 bytes, which are enough to find the brace. Of a
+            // shorter part, only whole groups of four characters are decoded.
             let beginning = &part[..part.len().min(16) / 4 * 4];
             let decoded = URL_SAFE_NO_PAD.decode(beginning).unwrap_or_default();
             decoded.trim_ascii_start().starts_with(b"{")
@@ -84,7 +88,7 @@ fn holds_token(text: &[u8]) -> bool {
     })
 }
 
-/// In characters: the 32 bytes of an HS256 signature in base64url.
+/// The length of the shortest signature, in characters: the 32 bytes of HS256 in base64url.
 const SHORTEST_SIGNATURE: usize = 43;
 
 #[cfg(test)]

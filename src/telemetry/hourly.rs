@@ -1,22 +1,23 @@
-//! A rate limit for warnings that every request could repeat.
+//! A rate limit for warnings that a client could otherwise cause with every request.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Allows one warning an hour about each subject, for a bounded number of subjects.
+/// Allows one warning per hour about each subject, for a bounded number of subjects per hour.
 #[derive(Debug, Default)]
 pub struct Hourly(Mutex<Warned>);
 
 #[derive(Debug, Default)]
 struct Warned {
-    /// The hour that `subjects` belong to, counted from 1970.
+    /// The hour in which the `subjects` were warned about, in hours since 1970.
     hour: u64,
     subjects: HashSet<[u8; 32]>,
 }
 
 impl Hourly {
-    /// Whether to warn about the subject with this hash at `now` (Unix seconds). `true` counts as
-    /// the warning.
+    /// Whether the caller should warn at `now` (Unix seconds) about the subject with this hash.
+    /// After this method has returned `true`, it returns `false` for the same subject until the
+    /// next hour.
     pub fn is_due(&self, subject: [u8; 32], now: u64) -> bool {
         // Ignores poisoning: no panic can leave the value half changed.
         let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -28,7 +29,7 @@ impl Hourly {
     }
 }
 
-/// The most subjects in an hour.
+/// The most subjects that are warned about in one hour.
 const MAX_SUBJECTS: usize = 64;
 
 #[cfg(test)]

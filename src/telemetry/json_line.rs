@@ -1,5 +1,6 @@
 //! Formats a log event as one line of JSON (RFC 8259) in one pass. Every request logs such a line,
-//! and a general serializer would take as long for it as parsing the request takes.
+//! and a general serializer would take as long to format it as the server takes to parse the
+//! request.
 //!
 //! ```json
 //! {"timestamp":"2026-01-31T23:59:59.000001Z","level":"INFO","status":200,"target":"grantd::request"}
@@ -47,20 +48,20 @@ where
     }
 }
 
-/// Kept for the next line on the same thread.
+/// Values that the next line on the same thread uses again.
 #[derive(Default)]
 struct Scratch {
-    /// The buffer.
+    /// The buffer for the text of a line.
     line: String,
     second: Second,
 }
 
-/// A cache of the last formatted second, since thousands of lines share one.
+/// Caches the text of the last formatted second, since thousands of lines have the same second.
 #[derive(Default)]
 struct Second {
-    /// In seconds since 1970.
+    /// The second, in Unix seconds; `None` before the first line.
     number: Option<u64>,
-    /// The date and time up to the fraction.
+    /// The date and time up to and including the point before the fraction.
     text: String,
 }
 
@@ -76,7 +77,8 @@ struct Line {
 }
 
 impl Line {
-    /// Writes the time as in RFC 3339, in UTC with microseconds. Returns the second to cache.
+    /// Writes the time in the format of RFC 3339, in UTC, with microseconds. `known` is the cached
+    /// second. Returns the second to cache.
     fn push_time(&mut self, mut known: Second, unix_micros: u64) -> Second {
         let (number, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
         if known.number != Some(number) {
@@ -86,13 +88,13 @@ impl Line {
             known = Second { number: Some(number), text };
         }
         self.text.push_str(&known.text);
-        // Adding a million keeps the leading zeros; its own digit is cut off.
+        // Adding a million keeps the leading zeros of `micros`. The added first digit is cut off.
         self.text.push_str(&itoa::Buffer::new().format(1_000_000 + micros)[1..]);
         self.text.push('Z');
         known
     }
 
-    /// Names are identifiers in the source code, so they need no escaping.
+    /// Writes the name of a member. Names are identifiers in the source code and need no escaping.
     fn push_name(&mut self, name: &str) {
         self.text.push_str(",\"");
         self.text.push_str(name);
@@ -130,8 +132,8 @@ impl Visit for Line {
         self.push_number(field.name(), value);
     }
 
-    /// Writes everything else as a string: fields marked `?` and `%`, errors, and numbers that JSON
-    /// parsers would round.
+    /// Writes all other values as strings: fields marked `?` and `%`, errors, and the
+    /// floating-point and 128-bit numbers, which JSON parsers might round.
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.push_name(field.name());
         self.text.push('"');
@@ -153,12 +155,12 @@ impl Write for Escaped<'_> {
 
 fn push_escaped(out: &mut String, text: &str) {
     let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
-    // Does not stop at the first special byte, so that the compiler can vectorize it.
+    // The fold does not stop at the first special byte, so that the compiler can vectorize it.
     if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
         return out.push_str(text);
     }
     let mut plain = 0;
-    // Special bytes are ASCII, which never occurs inside a multi-byte character.
+    // Special bytes are ASCII. No byte of a multi-byte character is ASCII, so no character is cut.
     for (at, byte) in text.bytes().enumerate().filter(|(_, byte)| is_special(*byte)) {
         out.push_str(&text[plain..at]);
         plain = at + 1;

@@ -1,8 +1,8 @@
 //! The queue of log lines between the threads that log and the thread that writes.
 //!
-//! The writing thread collects lines for a few milliseconds and writes them in one call, since
-//! waking it for each line would cost a busy server more than the line. If the reader is slow or
-//! the disk is full, lines are dropped and counted; requests never wait.
+//! The writing thread collects lines for a few milliseconds and writes them in one call. On a busy
+//! server, waking the thread for each line would cost more time than the line itself. If the reader
+//! of the log is slow or the disk is full, lines are dropped and counted; requests never wait.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +18,8 @@ use crate::clock::join_soon;
 #[derive(Clone)]
 pub struct LogQueue(Arc<Shared>);
 
-/// Owns the writing thread. Dropping it writes the queued lines, if the reader takes them within a
-/// short time.
+/// Owns the writing thread. Dropping the `LogWriter` waits for the queued lines to be written, but
+/// for at most half a second.
 pub struct LogWriter {
     queue: LogQueue,
     thread: Option<JoinHandle<()>>,
@@ -30,7 +30,7 @@ impl LogQueue {
     ///
     /// # Errors
     ///
-    /// The operating system's, if it cannot start a thread.
+    /// An error of the operating system, if the thread cannot be started.
     pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, LogWriter)> {
         let queue = Self(Arc::default());
         let writing = queue.clone();
@@ -74,7 +74,7 @@ impl LogQueue {
     }
 }
 
-/// Each call of `write` must be one complete line.
+/// Each call of `write` must pass one complete line.
 impl Write for LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut lines = self.lines();
@@ -128,7 +128,8 @@ struct Lines {
     closed: bool,
 }
 
-/// In bytes: some ten thousand lines, which a fast server logs in a second.
+/// The most text that the queue holds, in bytes: some ten thousand lines, which a fast server logs
+/// in a second.
 const CAPACITY: usize = 4 * 1024 * 1024;
 const COLLECTED_FOR: Duration = Duration::from_millis(10);
 
@@ -138,7 +139,8 @@ mod tests {
 
     use super::*;
 
-    /// Blocks until `let_go` fires, then stores everything that is written.
+    /// Blocks until the sender of `let_go` is used or dropped, then stores everything that is
+    /// written.
     struct Slow {
         let_go: mpsc::Receiver<()>,
         taken: Arc<Mutex<Vec<u8>>>,

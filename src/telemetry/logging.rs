@@ -8,8 +8,8 @@ use crate::config::{Log, LogFormat, LogLevel};
 use crate::telemetry::json_line::JsonLine;
 use crate::telemetry::log_queue::{LogQueue, LogWriter};
 
-/// Installs the global subscriber. Only the program calls this, never the library. Dropping the
-/// [`LogWriter`] writes the queued lines.
+/// Installs the global subscriber of the crate tracing. Only the program calls this function, never
+/// the library. Dropping the returned [`LogWriter`] writes the queued lines.
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub fn install(log: &Log) -> io::Result<(LogQueue, LogWriter)> {
     };
 
     if human {
-        // https://no-color.org
+        // No colors if `NO_COLOR` is not empty (https://no-color.org).
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let has_colors = stderr().is_terminal() && !is_plain;
         let builder = tracing_subscriber::fmt().with_ansi(has_colors);
@@ -42,7 +42,7 @@ pub fn install(log: &Log) -> io::Result<(LogQueue, LogWriter)> {
     Ok((queue, writer))
 }
 
-/// Returns a subscriber that writes one JSON object a line to `queue`.
+/// Returns a subscriber that writes one line of JSON for each event to `queue`.
 pub fn json_lines(queue: LogQueue, level: Level) -> impl Subscriber + Send + Sync {
     let builder = tracing_subscriber::fmt().event_format(JsonLine);
     builder.with_max_level(level).with_writer(queue).finish()

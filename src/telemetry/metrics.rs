@@ -33,14 +33,15 @@ pub struct Metrics {
     /// The admission limit of the signing queue.
     pub signing_queue_open: IntGauge,
     signer: IntGaugeVec,
-    /// Secrets that wait for their slow hash.
+    /// Client secrets that wait to be verified against a slow hash.
     pub password_queue: IntGauge,
     assertion_audiences: AssertionAudiences,
     /// Requests with a self-signed certificate that the proxy trusts as a certificate authority.
     pub self_signed_certificates: IntCounter,
     /// Registered clients.
     pub clients: IntGauge,
-    /// Revocations whose tokens have not expired.
+    /// Revoked tokens that have not expired, and used assertions and proofs that were signed in the
+    /// future.
     pub revocations: IntGauge,
     /// The number of the snapshot in force, counted from 1.
     pub snapshot_generation: IntGauge,
@@ -56,7 +57,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// If two metrics have the same name, which any test would find.
+    /// If two metrics have the same name. Any test that starts a server would fail then.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let gauge = |name, help| registered(&registry, IntGauge::new(name, help)?);
@@ -167,15 +168,17 @@ impl Metrics {
         })
     }
 
-    /// Sets the signing backend.
+    /// Exports the name of the signing backend, as a label of a metric.
     pub fn name_signer(&self, signer: &str) {
         self.signer.with_label_values(&[signer]).set(1);
     }
 
-    /// Returns the counter of accepted assertions, which can have these forms.
+    /// Returns the counter of accepted client assertions. `forms` are all values that its label can
+    /// have.
     pub fn assertion_audiences<const N: usize>(&self, forms: [&str; N]) -> AssertionAudiences {
         for form in forms {
-            // Creates the series at zero, so that `rate` sees its first increase.
+            // Creates the series at zero, so that the function `rate` of Prometheus sees its first
+            // increase.
             self.assertion_audiences.0.with_label_values(&[form]);
         }
         self.assertion_audiences.clone()
@@ -187,8 +190,8 @@ impl Metrics {
         self.seconds.with_label_values(&[route]).observe(seconds);
     }
 
-    /// Counts how long each phase of minting a token took, in seconds: parsing, authenticating and
-    /// deciding, waiting for a signing thread, signing.
+    /// Records the duration of each phase of minting a token, in seconds: parsing, authenticating
+    /// and deciding, waiting for a signing thread, signing.
     pub fn count_phases(&self, seconds: [f64; 4]) {
         for (phase, seconds) in self.phases.iter().zip(seconds) {
             phase.observe(seconds);
@@ -199,7 +202,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// If the name is taken or not a valid metric name.
+    /// If a metric `name` exists, or if `name` is not a valid metric name.
     pub fn register_counter(
         &self,
         name: &str,
@@ -209,12 +212,12 @@ impl Metrics {
         self.registry.register(Box::new(CounterCollector::one(name, help, read)?))
     }
 
-    /// Registers a counter for each value of `label`; `read` returns the label values and counts at
-    /// each scrape.
+    /// Registers one counter for each value of `label`. `read` returns the label values and the
+    /// counters' values at each scrape.
     ///
     /// # Errors
     ///
-    /// As [`Metrics::register_counter`].
+    /// If a metric `name` exists, or if `name` or `label` is not valid.
     pub fn register_counters(
         &self,
         name: &str,
@@ -225,7 +228,8 @@ impl Metrics {
         self.registry.register(Box::new(CounterCollector::labelled(name, help, label, read)?))
     }
 
-    /// Sets how many clients have no secret that stays valid for longer than each of these times.
+    /// Sets, for each period in `within` (such as `7d`), the number of enabled clients whose last
+    /// secret has expired or expires within that period.
     pub fn set_expiring_clients<const N: usize>(&self, within: [(&str, usize); N]) {
         for (time, clients) in within {
             let clients = i64::try_from(clients).unwrap_or(i64::MAX);
@@ -233,7 +237,8 @@ impl Metrics {
         }
     }
 
-    /// Creates the series of these kinds at zero, so that `rate` sees their first increase.
+    /// Creates the series of each of `kinds` at zero, so that the function `rate` of Prometheus
+    /// sees its first increase.
     pub fn init_not_http<const N: usize>(&self, kinds: [&str; N]) {
         for kind in kinds {
             self.not_http.with_label_values(&[kind]);
@@ -245,7 +250,8 @@ impl Metrics {
         self.not_http.with_label_values(&[kind]).inc();
     }
 
-    /// Counts a reload that was not refused. `has_changes`: it replaced the snapshot.
+    /// Counts a reload that was not refused. `has_changes` says whether the reload replaced the
+    /// snapshot.
     pub fn count_reload(&self, has_changes: bool) {
         let outcome = if has_changes { "applied" } else { "unchanged" };
         self.reloads.with_label_values(&[outcome]).inc();
@@ -258,7 +264,8 @@ impl Metrics {
         self.reload_refused.set(1);
     }
 
-    /// Exports the number of lines that `log` loses. Only the first call has an effect.
+    /// Exports the number of lines that the queue `log` has lost. Only the first call has an
+    /// effect.
     pub fn watch_log(&self, log: LogQueue) {
         let _ = self.log.set(log);
     }
@@ -284,7 +291,7 @@ impl fmt::Debug for Metrics {
 pub struct AssertionAudiences(IntCounterVec);
 
 impl AssertionAudiences {
-    /// Counts one assertion.
+    /// Counts one accepted assertion whose audience has this form.
     pub fn count(&self, form: &str) {
         self.0.with_label_values(&[form]).inc();
     }
@@ -295,7 +302,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const PHASES: [&str; 4] = ["parse", "auth", "queue", "sign"];
 
-/// Registers the metric and returns it.
+/// Registers `metric` and returns it.
 fn registered<M>(registry: &Registry, metric: M) -> Result<M, prometheus::Error>
 where
     M: Collector + Clone + 'static,
@@ -304,10 +311,12 @@ where
     Ok(metric)
 }
 
-/// In seconds: reading takes some 2 µs, one of eight signatures 0.1 ms, a full queue 0.2 s.
+/// Bucket bounds for the phases, in seconds. Parsing takes some 2 µs, a signature in a batch of
+/// eight 0.1 ms, and waiting in a full queue 0.2 s.
 const PHASE_BUCKETS: [f64; 12] =
     [0.000_002, 0.000_005, 0.000_02, 0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0];
 
-/// In seconds: a metadata answer takes some 10 µs, an idle server's token 1 ms, a full queue 0.2 s.
+/// Bucket bounds for requests, in seconds. A metadata answer takes some 10 µs, a token on an idle
+/// server 1 ms, and a token that waits in a full signing queue 0.2 s.
 const BUCKETS: [f64; 12] =
     [0.000_05, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 10.0];

@@ -1,4 +1,4 @@
-//! Replaces `traces.rs` if the feature `opentelemetry` is off: no spans are recorded.
+//! Replaces `traces.rs` if the feature `opentelemetry` is off. Records no spans.
 
 use crate::telemetry::answered::Answered;
 

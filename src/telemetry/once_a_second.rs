@@ -1,18 +1,18 @@
-//! A rate limit for log lines that any peer can cause as often as it likes.
+//! A rate limit for log lines that a peer could otherwise cause at any rate.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Allows one line a second, and counts the lines that it suppressed.
+/// Allows one log line per second, and counts the lines that it suppresses.
 #[derive(Debug, Default)]
 pub struct OnceASecond {
-    /// The last second (Unix) in which a line was written.
+    /// The time of the last call, in Unix seconds.
     last: AtomicU64,
     suppressed: AtomicU64,
 }
 
 impl OnceASecond {
-    /// Returns `None` if no line may be written at `now` (Unix seconds), otherwise the number of
-    /// lines that were suppressed since the last one.
+    /// Returns `None` if no line may be written at `now` (Unix seconds). Otherwise returns the
+    /// number of lines that were suppressed since the last line was written.
     pub fn is_due(&self, now: u64) -> Option<u64> {
         if self.last.swap(now, Ordering::Relaxed) == now {
             self.suppressed.fetch_add(1, Ordering::Relaxed);

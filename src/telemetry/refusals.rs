@@ -1,4 +1,5 @@
-//! The most recent refusals, by which the admin listener explains a request id.
+//! Keeps the most recent refusals, so that the admin listener can explain why the request with a
+//! given id was refused.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -6,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// A refused request. The request id is the only text in it that was sent by the client.
+/// A refused request. Of its text, only the request id may have been chosen by the client.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refusal {
     /// The request's id in the answer and in the log.
@@ -19,10 +20,10 @@ pub struct Refusal {
     pub status: u16,
     /// The label of the cause in logs and metrics.
     pub cause: &'static str,
-    /// What happened and what to do.
+    /// The explanation of the cause, with a remedy.
     pub explanation: &'static str,
-    /// The registered client that the request claims to be, authenticated or not; empty if there is
-    /// none.
+    /// The id of the registered client that the request names, authenticated or not; empty if the
+    /// request names none.
     pub client: Box<str>,
 }
 
@@ -31,7 +32,7 @@ pub struct Refusal {
 pub struct Refusals(Mutex<VecDeque<Refusal>>);
 
 impl Refusals {
-    /// Adds a refusal, and drops the oldest if there are too many.
+    /// Adds a refusal. Drops the oldest if more than [`KEPT`] would be kept.
     pub fn keep(&self, refusal: Refusal) {
         let mut kept = self.kept();
         if kept.len() >= KEPT {
@@ -40,8 +41,8 @@ impl Refusals {
         kept.push_back(refusal);
     }
 
-    /// Returns the refusals with this request id, the oldest first. There are several if a client
-    /// uses an id for several requests.
+    /// Returns the refusals with this request id, the oldest first. There can be several, since a
+    /// client may send the same id with several requests.
     pub fn of(&self, request_id: &str) -> Vec<Refusal> {
         self.kept().iter().filter(|kept| *kept.request_id == *request_id).cloned().collect()
     }
@@ -58,5 +59,5 @@ impl fmt::Debug for Refusals {
     }
 }
 
-/// How many refusals are kept, of some 200 bytes each.
+/// The most refusals that are kept. Each takes some 200 bytes.
 pub const KEPT: usize = 4096;

@@ -4,16 +4,17 @@
 /// A valid `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent<'r> {
-    /// The trace: 32 hex digits.
+    /// The id of the trace: 32 hexadecimal digits.
     pub trace_id: &'r str,
-    /// The caller's own span in it: 16 hex digits.
+    /// The id of the caller's span in the trace: 16 hexadecimal digits.
     pub parent_id: &'r str,
     /// Whether the caller records the trace.
     pub is_sampled: bool,
 }
 
 impl<'r> TraceParent<'r> {
-    /// Parses the header. `None` if it is not valid; the recommendation says to ignore it then.
+    /// Parses the value of the header. `None` if the value is not valid; W3C Trace Context requires
+    /// that the header be ignored then.
     pub fn parse(field: &'r [u8]) -> Option<Self> {
         let mut parts = std::str::from_utf8(field).ok()?.split('-');
         let (version, trace_id, parent_id, flags) =
@@ -38,7 +39,7 @@ impl<'r> TraceParent<'r> {
     }
 }
 
-/// The only flag of version 00.
+/// The flag `sampled`, the only flag of version 00.
 const SAMPLED: u8 = 1;
 
 #[cfg(test)]

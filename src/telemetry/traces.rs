@@ -1,9 +1,9 @@
 //! Records one span for each answered request, with the attributes of OpenTelemetry's semantic
 //! conventions for HTTP servers where they apply.
 //!
-//! A span contains what the log line contains, and the duration of each phase of minting a token.
-//! It has no target: the query and a mistyped path may contain a secret. So `http.route` is the
-//! route's label and not a path.
+//! A span contains most fields of the request's log line, and the duration of each phase of minting
+//! a token. It does not contain the path or the query, in which a secret may have been sent by
+//! mistake. So `http.route` is the label of the route and not a path.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -37,7 +37,7 @@ impl Traces {
         self.tracer.get_or_init(|| provider.tracer_with_scope(scope));
     }
 
-    /// A counter of the sampled spans that the provider was given.
+    /// Returns the counter of the sampled spans that the provider was given.
     pub fn ended(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.ended)
     }
@@ -57,7 +57,7 @@ impl Traces {
         }
         set_attributes(&mut span, answered, method);
         if answered.status >= 500 {
-            // The description is empty: the cause is an attribute.
+            // The description stays empty, since the cause is an attribute of the span.
             span.set_status(Status::error(""));
         }
         self.ended.fetch_add(1, Ordering::Relaxed);
@@ -65,7 +65,8 @@ impl Traces {
     }
 }
 
-/// Returns a context whose parent is the caller's span; without one, a new trace begins.
+/// Returns the context in which a request's span is created. The parent of the span is the caller's
+/// span; without a caller, the span begins a new trace.
 fn context_of(caller: Option<TraceParent<'_>>) -> Context {
     let parent = caller.and_then(|caller| {
         let trace_id = TraceId::from_hex(caller.trace_id).ok()?;
@@ -73,11 +74,13 @@ fn context_of(caller: Option<TraceParent<'_>>) -> Context {
         let flags = TraceFlags::default().with_sampled(caller.is_sampled);
         Some(SpanContext::new(trace_id, parent_id, flags, true, TraceState::NONE))
     });
-    // Not the thread's current context, which belongs to the program that embeds the server.
+    // Starts from an empty context. The thread's current context belongs to the program that embeds
+    // the server.
     parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent))
 }
 
-/// Returns the method and its form in a span's name. Both have a placeholder for an unknown method.
+/// Returns the request's method as an attribute, and as a part of the span's name. For an unknown
+/// method, they are `_OTHER` and `HTTP`.
 fn method_of(answered: &Answered<'_>) -> (&'static str, &'static str) {
     match METHODS.into_iter().find(|method| *method == answered.method) {
         Some(method) => (method, method),
@@ -114,10 +117,10 @@ fn set_attributes(span: &mut Span, answered: &Answered<'_>, method: &'static str
     }
 }
 
-/// The methods that the conventions know.
+/// The methods that OpenTelemetry's semantic conventions for HTTP list.
 const METHODS: [&str; 10] =
     ["POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
 
-/// The attributes of [`Answered::phases`], in its order.
+/// The names of the attributes for [`Answered::phases`], in the order of the phases.
 const PHASES: [&str; 4] =
     ["grantd.parse_seconds", "grantd.auth_seconds", "grantd.queue_seconds", "grantd.sign_seconds"];

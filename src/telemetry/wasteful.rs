@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Counts the wasted tokens of at most [`WATCHED`] clients.
+/// Counts the tokens that each of at most [`WATCHED`] clients wastes.
 #[derive(Default)]
 pub struct Wasteful(Mutex<HashMap<Box<str>, Usage>>);
 
@@ -29,7 +29,8 @@ impl Wasteful {
             return;
         }
         if watched.len() >= WATCHED {
-            // Evict one of those that wasted least: the one whose last token is the oldest.
+            // Evict the client that has wasted the fewest tokens. If several have, evict the one
+            // whose last token is the oldest.
             let least = watched.iter().min_by_key(|(_, usage)| (usage.wasted, usage.last));
             if let Some(least) = least.map(|(client, _)| client.clone()) {
                 watched.remove(&least);
@@ -38,7 +39,8 @@ impl Wasteful {
         watched.insert(client.into(), Usage { last: now, wasted: 0 });
     }
 
-    /// Returns the clients that wasted most, at most [`SHOWN`], with the number of their tokens.
+    /// Returns the clients that have wasted the most tokens, each with the number of those tokens.
+    /// Returns at most [`SHOWN`] clients, the worst first.
     pub fn worst(&self) -> Vec<(Box<str>, u64)> {
         let watched = self.watched();
         let mut all: Vec<_> = watched.iter().filter(|(_, usage)| usage.wasted > 0).collect();
@@ -59,9 +61,10 @@ impl fmt::Debug for Wasteful {
     }
 }
 
-/// How many clients are watched. Evicting one is a search that takes a tenth of a signature's time.
+/// The most clients whose tokens are counted. Choosing a client to evict takes a tenth of a
+/// signature's time, because it compares all of them.
 pub const WATCHED: usize = 1024;
-/// How many clients the metric shows: as many as a dashboard has room for.
+/// The most clients that the metric shows: a dashboard has no room for more.
 pub const SHOWN: usize = 10;
 
 #[cfg(test)]
