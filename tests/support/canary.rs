@@ -55,7 +55,8 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
     requests
 }
 
-/// The token and each of its parts: any of them would reveal it or help to forge one.
+/// Returns the token and its parts after the header: the claims reveal its contents, and the
+/// signature helps to forge it.
 pub(crate) fn parts_of_token(answer: &Response) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let token = answer.json()["access_token"].as_str().unwrap().to_owned();
