@@ -1,6 +1,6 @@
 //! Modules that the benches share: the measured request, clients, and processes on cores of their
 //! own. The module `allocations` is not declared here, since it sets the process's global
-//! allocator; `welch` is not, since only one bench needs it.
+//! allocator; nor is `welch`, since only one bench needs that module.
 
 pub(crate) mod client;
 pub(crate) mod cores;

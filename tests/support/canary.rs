@@ -21,7 +21,7 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
             (form(&canary("client_secret")), "wrong_secret"),
             (form(&canary("client_id")), "unknown_client"),
             (form(&canary("grant_type")), "grant_type_unsupported"),
-            // The client's own secret in the wrong field.
+            // The client's own secret, sent as the scope.
             (form(&demo_with(&[("scope", DEMO[1].1)])), "scope_not_allowed"),
             (form(&demo_with(&[("resource", CANARY)])), "target"),
             (form(&demo_with(&[("client_assertion", CANARY)])), "several_authentications"),

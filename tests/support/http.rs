@@ -132,7 +132,7 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// Parses the status line and the fields, without the empty line that ends them.
+    /// Parses the status line and the header fields, without the empty line that ends them.
     fn of_head(head: &[u8]) -> Self {
         let head = std::str::from_utf8(head).expect("a head in ASCII");
         let mut lines = head.split("\r\n");
