@@ -56,9 +56,9 @@ const FEW: usize = 64;
 /// that the queue overflows.
 const MANY: usize = 1000;
 
-/// The rate of the first load in the untimed run, in requests a second for one second. The queue
-/// has more places, so no request is refused; there are fewer connections, so some requests do not
-/// open one and their waits count.
+/// The rate of the first load in the untimed run, in requests a second for one second. Fewer
+/// requests are sent than the queue has places, so that none is refused. More requests are sent
+/// than there are connections, because the wait of each connection's first request is left out.
 const SAFE: f64 = 200.0;
 /// The least rate of the load beyond saturation, in requests a second. In one second, more requests
 /// are sent than the queue has places, even if the machine is slow.

@@ -51,8 +51,8 @@ fn write_registry(file: &std::path::Path, clients: usize) -> usize {
     let mut text = String::from("{\"clients\": [\n");
     for index in 0..clients {
         let comma = if index == 0 { "" } else { ",\n" };
-        // The hash is 43 characters of base64url. The last character, `A`, has no spare bits that
-        // are set.
+        // The hash is 43 characters of base64url. The last character is `A`, because its two unused
+        // bits must be zero.
         write!(
             text,
             "{comma}{{\"client_id\":\"client-{index:08}\",\"enabled\":true,\"secrets\":[{{\

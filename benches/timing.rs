@@ -248,8 +248,8 @@ fn sign(key: &BatchKey, messages: &[[u8; MESSAGE]; BATCH]) {
 }
 
 /// Plants a leak: multiplies as square-and-multiply does with `secret` as the exponent, once for
-/// each bit that is set. Its first 256 bytes have as many bits as the private exponents of both
-/// primes, and each factor has 1024 bits.
+/// each bit that is set, with factors of 1024 bits. The first 256 bytes of `secret` have as many
+/// bits as the private exponents of both primes.
 fn multiply_bits(secret: &[u8]) {
     for bit in secret[..256].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1)) {
         if bit == 1 {

@@ -26,7 +26,7 @@ pub(crate) struct Sample {
 }
 
 impl BothCores {
-    /// `None` if this processor cannot sign in batches.
+    /// Starts the server. Returns `None` if this processor cannot sign in batches.
     pub(crate) fn start(config: &Config, directory: &Path, can_batch: bool) -> Option<Self> {
         let mut config = config.clone();
         config.startup.workers = 2;

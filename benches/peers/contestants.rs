@@ -49,7 +49,8 @@ pub(crate) struct Contestant {
     pub(crate) kind: Kind,
     /// Whether each answer costs a signature.
     pub(crate) signs: bool,
-    /// The contestant to compare with, measured again just before and just after this one.
+    /// The name of the reference, if there is one: another contestant, which is measured just
+    /// before and just after this contestant.
     pub(crate) beside: Option<&'static str>,
     way: Way,
 }

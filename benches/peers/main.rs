@@ -130,8 +130,8 @@ fn measure(plan: &Plan) -> Report {
     let mut shares = vec![];
     for round in 1..=plan.rounds {
         let mut ring_before = ring_alone();
-        // Each measurement is between two measurements of ring alone and, if it has a reference,
-        // between two measurements of the reference.
+        // Each measurement is between two measurements of ring alone and, if the contestant has a
+        // reference, between two measurements of that reference.
         let mut between = |beside: Option<&Contestant>, measured: &dyn Fn() -> f64| {
             let alone = || beside.map(|beside| beside.rate(plan, &config.live.keys));
             let (before, rate, after) = (alone(), measured(), alone());

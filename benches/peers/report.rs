@@ -1,4 +1,4 @@
-//! The results as a table.
+//! Prints the results as a Markdown table.
 
 use std::fmt;
 
@@ -29,7 +29,8 @@ pub(crate) struct Sample {
     pub(crate) rate: f64,
     /// Signatures a second of ring alone: the mean of just before and just after.
     pub(crate) ring: f64,
-    /// The rate of its reference, if it has one: the mean of just before and just after.
+    /// The rate of the contestant's reference, if there is one: the mean of just before and just
+    /// after.
     pub(crate) beside: Option<f64>,
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::request::Payload;
 
-/// The seconds after the end of the load after which `oha` is killed if it still waits for answers.
+/// `oha` is terminated this many seconds after the end of the load, even if answers are missing.
 const PATIENCE_SECONDS: f64 = 30.0;
 
 /// The target, the rate and the duration of a load.

@@ -102,7 +102,7 @@ fn the_documents_can_be_followed_to_the_letter() {
     let wanted = all[0].strip_prefix(install).expect("the first step says what is needed").trim();
     // No document names systemd, because every Debian that boots has it; a chroot does not.
     let root = debian(&format!("{},systemd", wanted.replace(' ', ",")));
-    // Keeps the printed secret in a file, as the document asks its reader to keep it.
+    // Keeps the printed secret in a file, since the document asks the reader to keep that secret.
     for step in &mut all {
         *step = step
             .replace("--scope reports.read\n", "--scope reports.read | tee /root/client.json\n");

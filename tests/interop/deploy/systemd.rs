@@ -47,7 +47,8 @@ fn the_service_user_can_be_created() {
     assert!(printed.status.success(), "{printed:?}");
 }
 
-/// Before systemd kills the service, it waits longer than the shutdown delay and the drain together.
+/// Before systemd kills the service, it waits longer than the shutdown delay and the drain may take
+/// together.
 #[test]
 fn the_service_has_time_to_drain() {
     let unit = text_of("systemd/grantd.service");
