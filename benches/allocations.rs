@@ -1,7 +1,7 @@
-//! The heap allocations of a token.
+//! Counts the heap allocations of a token request.
 //!
-//! Counted rather than timed, so the figures are exact and the same on every machine. The server
-//! writes its log lines meanwhile. `tests/allocations.rs` compares the result with the goal.
+//! The figures are counts instead of times, so they are exact and the same on every machine.
+//! Logging is on during the count. `tests/allocations.rs` compares the result with the goal.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 

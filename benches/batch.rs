@@ -1,13 +1,13 @@
-//! The gain from signing eight at once: signatures a second of `BatchKey`, ring and aws-lc-rs on
-//! one thread, alternating, for each key size.
+//! Compares the signatures a second of `BatchKey` (eight messages at once), ring and aws-lc-rs. The
+//! three take turns on one thread, for each key size.
 //!
 //! ```sh
 //! taskset -c 0 cargo bench --bench batch
 //! ```
 //!
-//! A turn takes some milliseconds, and each figure is the median of all turns: the machine's speed
-//! drifts, but for all three alike, so the ratios hold. Without `--bench` among the arguments
-//! (`cargo test --benches`) everything runs once.
+//! A turn takes some milliseconds, and each figure is the median of all turns. The machine's speed
+//! drifts, but it drifts for all three alike, so their ratios hold. Without `--bench` among the
+//! arguments (`cargo test --benches`) there is one turn for each key size.
 
 use std::io::{self, Write};
 
@@ -16,7 +16,7 @@ use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};
 use grantd::clock::Clock;
 use rsa_x8::{BATCH, BatchKey};
 
-/// Key size, number of turns, and the goal as a multiple of ring's rate.
+/// The key size, the number of turns, and the goal: the least ratio of `BatchKey`'s rate to ring's.
 const CASES: [(KeySize, usize, f64); 3] =
     [(KeySize::Rsa2048, 600, 6.0), (KeySize::Rsa3072, 200, 4.0), (KeySize::Rsa4096, 120, 4.5)];
 

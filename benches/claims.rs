@@ -1,7 +1,7 @@
-//! The time from the verified client to the signing input.
+//! Measures the time from the verified client to the signing input of its token.
 //!
-//! Decides the grant, writes and encodes the claims. The result is the signing input in the buffer
-//! that becomes the answer.
+//! In this time the grant is decided, and the claims are written and encoded. The signing input is
+//! written to the buffer that becomes the answer.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -22,10 +22,10 @@ use serde_json::{Value, json};
 criterion_group!(claims, signing_input);
 criterion_main!(claims);
 
-/// Unix seconds.
+/// The time of the bench in Unix seconds.
 const NOW: u64 = 1_790_000_000;
 const ISSUER: &str = "https://auth.example.com";
-/// The capacity that an ordinary answer needs.
+/// The initial capacity of the answer's buffer in bytes. An ordinary answer fits into it.
 const CAPACITY: usize = 1280;
 
 fn signing_input(c: &mut Criterion) {
@@ -63,12 +63,12 @@ fn signing_input(c: &mut Criterion) {
     group.finish();
 }
 
-/// The signing input, in a buffer of its own.
+/// Returns the signing input of a token for `request`.
 fn mint<'a>(client: &'a Client, request: &GrantRequest<'a>, key: &SigningKey) -> Vec<u8> {
     let grant = Grant::decide(client, request, ISSUER).unwrap();
     let buffer = Vec::with_capacity(CAPACITY);
     let input = mint_at_jwt(&grant, ISSUER, key, NOW, &[7; 16], buffer).unwrap();
-    // An empty signature only adds its dot, and returns the buffer without a copy.
+    // `finish` with an empty signature appends only a dot, and returns the buffer without a copy.
     let mut buffer = input.finish(&[]);
     buffer.pop();
     buffer

@@ -1,7 +1,8 @@
-//! The time of client authentication.
+//! Measures client authentication.
 //!
-//! From parsed parameters to a verified client: the look-up, one SHA-256, one comparison. The two
-//! refusals are measured because they must take as long as a success.
+//! The measured code begins with parsed parameters and ends with a verified client: a look-up in
+//! the registry, one SHA-256 and one comparison. The two refusals are measured because they must
+//! take as long as a success.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -37,7 +38,7 @@ criterion_main!(client_authentication);
 const ID: &str = "demo-client";
 const SECRET: &str = "demo-secret-for-local-use-only-0001";
 const WRONG: &str = "demo-secret-for-local-use-only-0002";
-/// Unix seconds; the demo clients' secrets have no times.
+/// The time of the bench in Unix seconds. The demo clients' secrets are valid at any time.
 const NOW: u64 = 1_790_000_000;
 
 fn methods(c: &mut Criterion) {
@@ -47,7 +48,7 @@ fn methods(c: &mut Criterion) {
     let decoy = decoys.kind(&DecoyKey::new(&[7; DecoyKey::BYTES]), "x");
     let none = Parameters::default();
     let basic = format!("Basic {}", STANDARD.encode(format!("{ID}:{SECRET}")));
-    // RFC 6749, section 2.3.1: both halves are form-encoded.
+    // RFC 6749, section 2.3.1: the client identifier and the secret are form-encoded.
     let escaped = SECRET.replace('-', "%2D");
     let escaped = format!("Basic {}", STANDARD.encode(format!("{ID}:{escaped}")));
 
@@ -76,8 +77,9 @@ fn methods(c: &mut Criterion) {
     group.finish();
 }
 
-/// Whole token requests without a socket. The slow hash is computed once, before the measurement,
-/// so both must take the same time.
+/// Measures whole token requests, without a socket, of two clients whose secrets are stored as
+/// SHA-256 and as Argon2id. Argon2id is computed only for the first request, before the
+/// measurement, so requests of both clients must take the same time.
 fn second_request(c: &mut Criterion) {
     let (_directory, config) = demo::demo();
     let work = Work::ARGON2ID;

@@ -1,8 +1,8 @@
-//! The time of a whole request without its socket.
+//! Measures a whole request without a socket.
 //!
-//! From the request to the response, on one event loop with one signing thread. No subscriber is
-//! installed, so no log line is written. The refusal takes the same path without the signature: the
-//! difference is grantd's own part.
+//! The time is from the request to the response, on one event loop with one signing thread. No
+//! tracing subscriber is installed, so no log line is written. A refusal needs no signature, so its
+//! time shows the cost of grantd's own code.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 

@@ -1,7 +1,8 @@
-//! The time to read a form.
+//! Measures the time to read a form.
 //!
-//! Both encodings of three forms: the usual request, the same with every character escaped that may
-//! be, and the largest form within the default limits.
+//! Both encodings have two forms: the usual token request, and the largest form within the default
+//! limits. The URL encoding has a third: the usual token request with every byte of its values
+//! percent-encoded.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -44,7 +45,7 @@ fn urlencoded(c: &mut Criterion) {
     group.finish();
 }
 
-/// From the `Content-Type` on, since the boundary has to be found as well.
+/// Includes the parsing of the `Content-Type`, because the boundary is one of its parameters.
 fn multipart(c: &mut Criterion) {
     let limits = LiveLimits::default();
     let boundary = MULTIPART.content_type.split_once("boundary=").unwrap().1;
@@ -74,7 +75,7 @@ fn multipart(c: &mut Criterion) {
     group.finish();
 }
 
-/// Every letter of every value as a percent triplet.
+/// Replaces every byte of every value by a percent triplet.
 fn escaped(form: &str) -> String {
     let pairs = form.split('&').map(|pair| {
         let (name, value) = pair.split_once('=').unwrap();
@@ -84,7 +85,8 @@ fn escaped(form: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// As many parameters as the limits allow, the last of them as long as the rest of the body.
+/// Returns a form with as many parameters as the limits allow. Its last value is so long that the
+/// body has the largest allowed size.
 fn largest(limits: &LiveLimits, part: impl Fn(&str, &str) -> String, end: &str) -> String {
     let mut form = part("client_id", "demo-client");
     for index in 2..limits.form_parts {

@@ -1,20 +1,23 @@
-//! How long requests wait if the client does not wait for the server (an open loop).
+//! Measures how long requests wait in an open loop: the client sends requests at a fixed rate,
+//! without waiting for answers.
 //!
-//! Core 0 serves, with batches where the processor has them; core 1 sends requests with `oha` at a
-//! fixed rate, whether or not they are answered. First at half the rate that the server can sustain
-//! (which `wrk` finds in a closed loop), then at four times that rate: requests beyond the signing
-//! queue must be refused at once, and the others wait as long as the queue is. Waits are given in
-//! batches of eight signatures, timed on core 0 in the same round, because the speed of machines
-//! drifts by tens of per cent from minute to minute. The same load at half the rate is measured
-//! against an empty hyper service, which shows the share of the machine and the load generator.
+//! Core 0 runs the server, which signs in batches if the processor supports them; core 1 runs
+//! `oha`. The first load has half the rate that the server can sustain, which `wrk` finds in a
+//! closed loop. The second load has four times that rate: requests beyond the signing queue must be
+//! refused at once, and the others must wait no longer than the server takes to sign a full queue.
+//! Waits are given in batches, with the time of a batch of eight signatures measured on core 0 in
+//! the same round, because the speed of machines drifts by tens of per cent from minute to minute.
+//! The first load is also sent to an empty hyper service, which shows how much of the wait is due
+//! to the machine and the load generator.
 //!
 //! `cargo bench --bench overload -- 9` does nine rounds instead of five. With `--test`, or run by
 //! `cargo test`, there is one short round, and only the answers are checked. Needs Linux, two
 //! cores, `wrk`, `taskset`, and `oha` as `tests/run` installs it.
 //!
-//! If others use the machine, raise the session's weight (`/proc/self/autogroup`), but do not use a
-//! realtime policy: under one, the server's two threads take turns of tens of milliseconds on their
-//! core, which they do not do in service.
+//! If other processes use the machine, raise the priority of the session's autogroup
+//! (`/proc/self/autogroup`), but do not use a realtime policy: under a realtime policy, the
+//! server's two threads take turns of tens of milliseconds on their core, which they do not do
+//! under the default policy.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -42,23 +45,27 @@ use support::{cores, demo, empty_server, token, wrk};
 mod support;
 
 const ROUNDS: usize = 5;
-/// Seconds of signing alone.
+/// The seconds of each measurement of signing without a server.
 const SIGN_SECONDS: f64 = 0.3;
-/// The first argument of this program when it runs on the load's core. Its children stay there,
-/// too.
+/// The first argument of this program when it runs on the load generator's core. `oha`, which it
+/// starts, inherits that core.
 const ASK: &str = "ask";
-/// Connections at half of saturation: more than are ever busy.
+/// The connections of the load at half of saturation. They are never all busy.
 const FEW: usize = 64;
-/// Connections beyond saturation: nearly twice the queue, so that it overflows.
+/// The connections of the load beyond saturation: nearly twice the places of the signing queue, so
+/// that the queue overflows.
 const MANY: usize = 1000;
 
-/// Requests a second of the untimed run: fewer than the queue has places, and more than there are
-/// connections, of which each answer but the first counts.
+/// The rate of the first load in the untimed run, in requests a second for one second. Fewer
+/// requests are sent than the queue has places, so that none is refused. More requests are sent
+/// than there are connections, because the wait of each connection's first request is left out.
 const SAFE: f64 = 200.0;
-/// The least rate beyond saturation: more than the queue has places, on a slow machine, too.
+/// The least rate of the load beyond saturation, in requests a second. In one second, more requests
+/// are sent than the queue has places, even if the machine is slow.
 const FLOOD: f64 = 2000.0;
 
-/// The goal at half of saturation: 99 of 100 requests wait at most this many batches.
+/// The goal at half of saturation: 99 of 100 requests wait at most this many times the time of a
+/// batch.
 const GOAL_BATCHES: f64 = 4.0;
 
 fn main() -> ExitCode {
@@ -104,37 +111,41 @@ fn ask(arguments: &[String]) -> ExitCode {
 struct Round {
     /// The time of a batch of eight signatures, signed alone.
     batch: f64,
-    /// The share of its core that signing alone got.
+    /// The share of core 0's time that the process had while it signed alone.
     share: f64,
     /// Tokens a second in a closed loop.
     saturation: f64,
     half: Waits,
-    /// Waits for the empty hyper service at the same rate: the share of machine and load generator.
+    /// The waits for answers of the empty hyper service, at the rate of `half`. Only the machine
+    /// and the load generator cause them.
     empty: Waits,
-    /// The share of the requests at half of saturation that was sent in time.
+    /// The achieved rate as a share of the wanted rate, at half of saturation.
     half_sent: f64,
-    /// Since they were sent; before, they waited for one of the connections.
+    /// The waits for tokens at four times saturation, since the request was sent. The preceding
+    /// wait for a free connection is not included.
     admitted: Waits,
     admitted_since_due: Waits,
-    /// Since they were sent.
+    /// The waits for refusals at four times saturation, since the request was sent.
     refused: Waits,
-    /// The share of the requests at four times saturation that was sent in time.
+    /// The achieved rate as a share of the wanted rate, at four times saturation.
     over_sent: f64,
-    /// Tokens a second meanwhile.
+    /// Tokens a second at four times saturation.
     over_rate: f64,
-    /// The longest time to open a connection, when all of them are opened at once.
+    /// The longest time to open one of the connections at four times saturation, which are all
+    /// opened at once.
     over_connect: f64,
-    /// Of [`MANY`] concurrent requests, those refused with a `Retry-After`; the others got a token.
+    /// The number of refusals, each with a `Retry-After`, among [`MANY`] concurrent requests. Every
+    /// other request got a token.
     burst: usize,
 }
 
 impl Round {
-    /// The time to sign a full queue.
+    /// The time to sign a full queue at the rate of signing alone.
     fn bound(&self) -> f64 {
         self.batch * (StartupLimits::default().signing_queue as f64 / BATCH as f64)
     }
 
-    /// The time to sign a full queue at the measured rate of tokens.
+    /// The time to sign a full queue at the rate of tokens at four times saturation.
     fn bound_as_served(&self) -> f64 {
         StartupLimits::default().signing_queue as f64 / self.over_rate * 1e3
     }
@@ -158,8 +169,8 @@ struct Waits {
 }
 
 impl Waits {
-    /// The waits for answers with this status; there must be at least one. Answers that waited for
-    /// a new connection are counted, but their waits are left out.
+    /// Returns the waits for answers with this status; panics if there is none. An answer that
+    /// waited for a new connection is counted, but its wait is left out of the statistics.
     fn of(answers: &[Answer], status: u16, wait: fn(&Answer) -> f64) -> Self {
         let of_status = || answers.iter().filter(|answer| answer.status == status);
         let mut waits: Vec<f64> = of_status()
@@ -190,7 +201,8 @@ fn measure(plan: &Plan) -> Vec<Round> {
     key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let server = Server(Service::grantd(&config, directory.path(), "auto"));
     server.verify_one();
-    // After this, connections, the log's thread and the processor's clock are warm.
+    // A second of load sets up connections and the log thread, and raises the processor's clock
+    // rate.
     server.saturate(1);
     let empty = empty_server::start();
     (0..plan.rounds).map(|_| server.round(empty.address, &config.live.keys, plan)).collect()
@@ -252,10 +264,11 @@ impl Server {
         }
     }
 
-    /// Sends many requests at the same moment and returns the number of refusals; each must have a
-    /// `Retry-After`.
+    /// Sends [`MANY`] requests at once and returns the number of refusals. Panics if a refusal has
+    /// no `Retry-After`.
     ///
-    /// The server is stopped until all are sent, so that it cannot keep up even if they are slow.
+    /// The server is stopped (SIGSTOP) until all requests are sent, so that the queue overflows
+    /// even if the bench sends them slowly.
     fn burst(&self) -> usize {
         let request = client::post(URLENCODED.content_type, URLENCODED.body);
         let mut probes: Vec<Probe> =
@@ -291,7 +304,8 @@ impl Server {
         token::verify(client.exchange(&request), &key_set, "demo-client");
     }
 
-    /// Tokens a second with 64 clients that ask again as soon as they have an answer.
+    /// Returns the tokens a second in a closed loop of 64 connections: each sends its next request
+    /// as soon as it has an answer.
     fn saturate(&self, seconds: u64) -> f64 {
         wrk::rate(&wrk::load(self.0.address, &URLENCODED, 64, seconds))
     }

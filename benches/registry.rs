@@ -1,8 +1,8 @@
-//! The cost of a large registry.
+//! Measures the cost of a large registry.
 //!
-//! Writes a registry of a million clients, makes a server of it, and prints the cost: the time
-//! until the server could serve, peak and settled resident memory, and the time of one look-up.
-//! `GRANTD_BENCH_CLIENTS` sets another size.
+//! Writes a registry of a million clients, creates a server with this registry, and prints the time
+//! until the server is ready to serve, the peak and settled resident memory, and the time of one
+//! look-up. `GRANTD_BENCH_CLIENTS` sets another number of clients.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -27,7 +27,8 @@ fn main() {
     let clients = given.map_or(if is_test { 1000 } else { 1_000_000 }, |n| n.parse().unwrap());
     let (_directory, config) = demo::demo();
     let bytes = write_registry(&config.live.clients, clients);
-    // Makes the signing key in advance, so that it is not measured.
+    // Creates and drops another server, so that what a process does only once is not measured. The
+    // measured server still generates its own signing key.
     drop(Server::new(&demo::demo().1, Clock::system(), Random::system()));
 
     let before = memory("VmRSS");
@@ -44,12 +45,14 @@ fn main() {
     println!("look-up: {} ns", look_up(&registry, clients).as_nanos());
 }
 
-/// Clients of a usual size: a secret, two scopes, an audience, a claim.
+/// Writes a registry of clients of usual size (a secret, two scopes, an audience, a claim each) and
+/// returns the file's size in bytes.
 fn write_registry(file: &std::path::Path, clients: usize) -> usize {
     let mut text = String::from("{\"clients\": [\n");
     for index in 0..clients {
         let comma = if index == 0 { "" } else { ",\n" };
-        // 43 characters of base64url; the last one has no spare bits.
+        // The hash is 43 characters of base64url. The last character is `A`, because its two unused
+        // bits must be zero.
         write!(
             text,
             "{comma}{{\"client_id\":\"client-{index:08}\",\"enabled\":true,\"secrets\":[{{\
@@ -67,7 +70,7 @@ fn write_registry(file: &std::path::Path, clients: usize) -> usize {
     text.len()
 }
 
-/// The mean of many look-ups in an order that defeats caches.
+/// Returns the mean time of a million look-ups, in an order that defeats the processor's caches.
 fn look_up(registry: &grantd::internal::oauth::client::Registry, clients: usize) -> Duration {
     let count: u32 = 1_000_000;
     let ids: Vec<String> = (0..count as usize)
@@ -80,7 +83,7 @@ fn look_up(registry: &grantd::internal::oauth::client::Registry, clients: usize)
     (Clock::instant() - begin) / count
 }
 
-/// A figure of this process in MiB; 0 where there is no procfs.
+/// Returns a field of `/proc/self/status` in MiB, or 0 if there is no procfs.
 fn memory(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -1,7 +1,7 @@
 //! Measures a signature alone and through the signing queue.
 //!
-//! For each key size: ring alone, ring as the server calls it, and the whole way through the
-//! signing queue to a signing thread and back. The first is the reference.
+//! For each key size there are three measurements: ring alone, which is the reference; ring as the
+//! server calls it; and the round trip through the signing queue to a signing thread.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -31,7 +31,7 @@ mod support;
 criterion_group!(signature, rs256);
 criterion_main!(signature);
 
-/// Unix seconds.
+/// The time of the bench in Unix seconds.
 const NOW: u64 = 1_790_000_000;
 
 fn rs256(c: &mut Criterion) {
@@ -76,7 +76,7 @@ fn rs256(c: &mut Criterion) {
                 assert_eq!(signature[..length], expected);
             });
         });
-        // Sequential: the time of one token on an idle server, not the throughput.
+        // One token at a time: this measures the latency on an idle server, not the throughput.
         group.bench_function(BenchmarkId::new("engine", bits), |bencher| {
             bencher.iter(|| {
                 let input = signing_input(client, &key);

@@ -1,9 +1,10 @@
-//! The share of one core's signatures that become tokens.
+//! Compares the tokens a second of a server on one core with the signatures a second of ring alone.
 //!
-//! Core 0 signs with ring only; then core 0 serves and core 1 sends requests, with `wrk` and 32
-//! connections. The speed of machines drifts by tens of per cent from minute to minute, so the two
-//! alternate and each pair has its own ratio. The signing threads' share of the server's processor
-//! time is reported as well: it does not depend on the drift.
+//! First, core 0 signs with ring alone; then core 0 runs the server and core 1 sends requests, with
+//! `wrk` and 32 connections. The speed of machines drifts by tens of per cent from minute to
+//! minute, so the two measurements alternate, and each pair has its own ratio. The signing threads'
+//! share of the server's processor time is reported as well, because it does not depend on the
+//! drift.
 //!
 //! `cargo bench --bench throughput -- 9` does nine rounds instead of five. With `--test`, or run by
 //! `cargo test`, there is one short round, and only the answers are checked. Needs Linux, two
@@ -53,12 +54,12 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The rate of tokens in one encoding, and of ring alone just before.
+/// The rate of tokens in one encoding, and the rate of ring alone, measured just before.
 struct Pair {
     ring: Alone,
     /// Tokens a second.
     tokens: f64,
-    /// The signing threads' part of the server's processor time.
+    /// The signing threads' share of the server's processor time.
     share: f64,
 }
 
@@ -68,7 +69,8 @@ impl Pair {
     }
 }
 
-/// The pairs of both encodings with ring, and of one encoding with the default signer.
+/// Three loads: both encodings with ring as the signer, and the URL encoding with the default
+/// signer.
 type Measured = [(String, Vec<Pair>); 3];
 
 fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
@@ -79,7 +81,8 @@ fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
     key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let servers = ["ring", "auto"].map(|signer| {
         let server = Service::grantd(&config, directory.path(), signer);
-        // After this, connections, the log's thread and the processor's clock are warm.
+        // A second of load sets up connections and the log thread, and raises the processor's clock
+        // rate.
         load(&server, &URLENCODED, 1);
         (signer, server)
     });
@@ -124,8 +127,8 @@ fn row(name: &str, digits: usize, values: impl Iterator<Item = f64>) {
     println!("{name:<18} {:.digits$}", Spread::of(values));
 }
 
-/// Verifies one token, then returns the tokens a second and the signing threads' share over
-/// `seconds`.
+/// Verifies one token, then sends load for `seconds`. Returns the tokens a second and the signing
+/// threads' share of the server's processor time.
 fn load(server: &Service, payload: &Payload, seconds: u64) -> (f64, f64) {
     let mut client = Client::connect(server.address).unwrap();
     let key_set = client.exchange(client::GET_KEY_SET).to_vec();
@@ -138,8 +141,8 @@ fn load(server: &Service, payload: &Payload, seconds: u64) -> (f64, f64) {
     (rate, (after.signing - before.signing) / (after.all - before.all))
 }
 
-/// The processor time of a server's threads so far, in nanoseconds: the first number of each
-/// `schedstat`.
+/// The processor time that a server's threads have used so far, in nanoseconds: the first number of
+/// each thread's `schedstat`.
 #[derive(Default)]
 struct Busy {
     all: f64,

@@ -1,19 +1,20 @@
-//! Whether a time depends on a secret. The test of Reparaz, Balasch and Verbauwhede ("Dude, is my
-//! code constant time?", DATE 2017): two classes of input in random order, and Welch's t-test on
-//! their times.
+//! Tests whether the time of a signature or of a secret's comparison depends on secret data, with
+//! the method of Reparaz, Balasch and Verbauwhede ("Dude, is my code constant time?", DATE 2017):
+//! inputs of two classes are timed in random order, and Welch's t-test compares the times of the
+//! classes.
 //!
 //! ```sh
 //! cargo bench --bench timing --no-run && chrt -f 50 taskset -c 0 cargo bench --bench timing
 //! ```
 //!
-//! A `|t|` above 4.5 is a leak. Planted leaks must exceed 10; otherwise the machine is too noisy
-//! for a result. Either failure fails the bench. Beside a busy hyperthread the noise is as large as
-//! one per cent of a batch, so use a quiet machine. `tests/constant-time` finds leaks that no
-//! measurement shows.
+//! A `|t|` of 4.5 or more is a leak. The `|t|` of a planted leak must be above 10; otherwise the
+//! machine is too noisy for a result. In both cases the bench fails. If the core's other
+//! hyperthread is busy, the noise is as large as one per cent of a batch's time, so use a quiet
+//! machine. `tests/constant-time` finds leaks that no measurement shows.
 //!
-//! `GRANTD_TIMING_MEASUREMENTS` sets the number of signatures (secrets: eight times as many).
-//! Without `--bench` among the arguments (`cargo test --benches`) everything runs a few times and
-//! nothing is judged.
+//! `GRANTD_TIMING_MEASUREMENTS` sets the number of batches that are timed in each test; a test of
+//! secrets has eight times as many measurements. Without `--bench` among the arguments (`cargo test
+//! --benches`) each test makes few measurements, and their result is ignored.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -32,27 +33,29 @@ mod welch;
 
 use welch::{Class, Times};
 
-/// Above this the two classes differ (Goodwill, Jun, Jaffe and Rohatgi, "A testing methodology for
-/// side-channel resistance validation", 2011).
+/// The least `|t|` at which the times of the two classes differ (Goodwill, Jun, Jaffe and Rohatgi,
+/// "A testing methodology for side-channel resistance validation", 2011).
 const LEAK: f64 = 4.5;
 
-/// The least `|t|` of a planted leak.
+/// The `|t|` that a planted leak must exceed.
 const PLAIN: f64 = 10.0;
 
-/// Batches timed for each pair of classes, about 20 s.
+/// The number of batches timed in each test, which takes about 20 s.
 const MEASUREMENTS: usize = 25_000;
 
-/// Keys of each class.
+/// The number of keys of each class.
 const KEYS: usize = 16;
 
-/// The length of a message, and its fixed value, in which five bits of eight are set.
+/// The length of a message in bytes.
 const MESSAGE: usize = 64;
+/// Each byte of the fixed message. Five of its eight bits are set.
 const FIXED: u8 = b'm';
 
-/// Comparisons timed together: a single one takes a few ticks of the clock.
+/// The number of comparisons timed together, because one comparison takes only a few ticks of the
+/// clock.
 const COMPARISONS: usize = 8;
 
-/// Characters of a client's secret.
+/// The length of a client's secret in characters.
 const SECRET: usize = 40;
 
 fn main() -> io::Result<ExitCode> {
@@ -90,7 +93,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Eight RSA-2048 signatures.
+    /// Tests batches of eight RSA-2048 signatures: fixed against random messages, and fixed against
+    /// random keys.
     fn batches(&mut self) -> io::Result<()> {
         let fixed = generate()?;
         let Some(key) = BatchKey::from_pkcs8(&fixed) else {
@@ -121,7 +125,8 @@ impl Bench {
             },
         )?;
 
-        // Copies of one key are separate objects in memory, as different keys are.
+        // The fixed key is parsed for each pair, so that its copies are as far apart in memory as
+        // the random keys are.
         let mut keys = Vec::new();
         for _ in 0..KEYS {
             keys.push([&*fixed, &*generate()?].map(BatchKey::from_pkcs8));
@@ -140,8 +145,8 @@ impl Bench {
         })
     }
 
-    /// Hashes a presented secret and compares it with the stored hash: the right secret against
-    /// wrong ones of the same length.
+    /// Tests the hashing of a presented secret and its comparison with the stored hash: the right
+    /// secret against wrong secrets of the same length.
     fn secrets(&mut self) -> io::Result<()> {
         let random = self.random.clone();
         let right = [b's'; SECRET];
@@ -189,7 +194,7 @@ impl Bench {
         mut measure: impl FnMut(Class) -> io::Result<u64>,
     ) -> io::Result<()> {
         let mut times = Times::default();
-        // The first ones warm the caches and are dropped.
+        // The first `count / 20` measurements warm the caches and are dropped.
         for number in 0..count + count / 20 {
             let mut coin = [0];
             self.random.fill(&mut coin).map_err(failed)?;
@@ -219,8 +224,8 @@ enum Wanted {
     Leak,
 }
 
-/// Overwrites random input with the fixed one in the fixed class; performs the same steps in the
-/// other.
+/// Overwrites `random` with `fixed` if the class is [`Class::Fixed`]. Otherwise does the same work
+/// and leaves `random` unchanged.
 fn choose(class: Class, fixed: &[u8], random: &mut [u8]) {
     let keep = black_box(if class == Class::Fixed { 0 } else { u8::MAX });
     for (random, fixed) in random.iter_mut().zip(fixed) {
@@ -228,7 +233,7 @@ fn choose(class: Class, fixed: &[u8], random: &mut [u8]) {
     }
 }
 
-/// Nanoseconds.
+/// Returns the time of `run` in nanoseconds.
 fn timed(run: impl FnOnce()) -> u64 {
     let start = Clock::instant();
     run();
@@ -242,8 +247,9 @@ fn sign(key: &BatchKey, messages: &[[u8; MESSAGE]; BATCH]) {
     assert_eq!(passed, [true; BATCH]);
 }
 
-/// The extra work of square-and-multiply if the message were the secret: one product of 1024 bits
-/// for each bit that is set. The message has as many bits as the exponents of both primes.
+/// Plants a leak: multiplies as square-and-multiply does with `secret` as the exponent, once for
+/// each bit that is set, with factors of 1024 bits. The first 256 bytes of `secret` have as many
+/// bits as the private exponents of both primes.
 fn multiply_bits(secret: &[u8]) {
     for bit in secret[..256].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1)) {
         if bit == 1 {

@@ -1,8 +1,8 @@
-//! The time to validate a token.
+//! Measures the validation of a token.
 //!
-//! First the signature alone, of a cached token and of a new one; then whole requests without their
-//! socket about a cached token. A request about a new token takes longer by the difference of the
-//! first two.
+//! The first two benches only verify a signature: that of a cached token and that of a new token.
+//! The other benches are whole requests, without a socket, about a cached token. A request about a
+//! new token takes longer by the difference between the first two benches.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 

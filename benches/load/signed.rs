@@ -1,5 +1,5 @@
 //! Signs a client assertion (`private_key_jwt`) or a DPoP proof for each request of a load test,
-//! into files that `wrk`'s scripts read.
+//! and writes all of them to a file for `wrk`'s scripts.
 //!
 //! ```sh
 //! cargo run --release --example signed -- client       # a key, and a registry with its client
@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 
 const USAGE: &str = "usage: signed client | assertion [count] [url] | dpop [count] [url]";
 
-/// Makes one line from the signer, the line's number, the time and the URL.
+/// Makes one line of the file from the signer, the line's number, the time (Unix seconds) and the
+/// URL.
 type Line = fn(&Signer, u64, u64, &str) -> Result<String, Box<dyn Error>>;
 
 /// The client that authenticates with assertions.
@@ -61,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The shipped registry and a client with this key.
+/// Returns the shipped registry with one more client, which has the signer's public key.
 fn registry(signer: &Signer) -> Result<Value, Box<dyn Error>> {
     let mut registry: Value = serde_json::from_str(include_str!("../../clients.json"))?;
     let client = json!({
@@ -72,9 +73,10 @@ fn registry(signer: &Signer) -> Result<Value, Box<dyn Error>> {
     Ok(registry)
 }
 
-/// A whole form (RFC 7523, section 2.2).
+/// Returns a token request with a client assertion (RFC 7523, section 2.2) as a form.
 fn assertion(signer: &Signer, number: u64, now: u64, url: &str) -> Result<String, Box<dyn Error>> {
-    // The issuer is everything before the third slash, unless it has a path.
+    // The issuer is the part of the URL before the third slash, unless the server's issuer has a
+    // path.
     let issuer = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
     let claims = json!({
         "iss": CLIENT, "sub": CLIENT, "aud": issuer, "jti": format!("{now}-{number}"),
@@ -87,14 +89,14 @@ fn assertion(signer: &Signer, number: u64, now: u64, url: &str) -> Result<String
     ))
 }
 
-/// A DPoP proof: the value of the `DPoP` header field (RFC 9449, section 4.2).
+/// Returns a DPoP proof: the value of the `DPoP` header field (RFC 9449, section 4.2).
 fn proof(signer: &Signer, number: u64, now: u64, url: &str) -> Result<String, Box<dyn Error>> {
     let header = json!({ "alg": "ES256", "typ": "dpop+jwt", "jwk": signer.jwk() });
     let jti = format!("{now}-{number}");
     signer.sign(&header, &json!({ "htm": "POST", "htu": url, "iat": now, "jti": jti }))
 }
 
-/// The key, kept in a file for the next call.
+/// The client's key. It is kept in a file, so that all calls of this program use the same key.
 struct Signer {
     key: EcdsaKeyPair,
     random: SystemRandom,
@@ -114,7 +116,7 @@ impl Signer {
     }
 
     fn jwk(&self) -> Value {
-        // SEC 1: 4, then both coordinates.
+        // An uncompressed point (SEC 1) is the byte 4, followed by both coordinates.
         let point = self.key.public_key().as_ref();
         let coordinate = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         json!({ "kty": "EC", "crv": "P-256", "x": coordinate(&point[1..33]), "y": coordinate(&point[33..]) })

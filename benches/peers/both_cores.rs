@@ -1,4 +1,4 @@
-//! The server with two workers on two cores, which the load generator uses, too.
+//! Measures the server with two workers on both cores, together with the load generator.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::support::request::URLENCODED;
 use crate::support::service::Service;
 use crate::support::{cores, raw, wrk};
 
-/// Enough for a batch on each core and as many requests in transit.
+/// The number of connections: enough for a batch on each core and as many requests in transit.
 const CONNECTIONS: u32 = 64;
 
 pub(crate) struct BothCores(Service);
@@ -19,14 +19,14 @@ pub(crate) struct BothCores(Service);
 pub(crate) struct Sample {
     /// Tokens a second.
     pub(crate) rate: f64,
-    /// Signatures a second of eight at once on each core, without a server.
+    /// Signatures a second of batch signing on both cores together, without a server.
     pub(crate) raw: f64,
     /// The load generator's share of the two cores' time.
     pub(crate) load_share: f64,
 }
 
 impl BothCores {
-    /// `None` if this processor cannot sign in batches.
+    /// Starts the server. Returns `None` if this processor cannot sign in batches.
     pub(crate) fn start(config: &Config, directory: &Path, can_batch: bool) -> Option<Self> {
         let mut config = config.clone();
         config.startup.workers = 2;
@@ -54,14 +54,15 @@ impl BothCores {
     }
 }
 
-/// The processor time of all ended child processes (`proc_pid_stat(5)`).
+/// Returns the processor time of all ended child processes in seconds (`proc_pid_stat(5)`).
 fn children_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    // The name may contain any character, but no bracket follows it.
+    // The process name is in brackets and may contain any character, but no field after it has a
+    // bracket.
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let ticks: u32 = fields.split(' ').skip(13).take(2).map(|it| it.parse::<u32>().unwrap()).sum();
     f64::from(ticks) / TICKS_A_SECOND
 }
 
-/// The same on every Linux.
+/// The unit of times in `/proc/self/stat` (`USER_HZ`), which is the same on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;

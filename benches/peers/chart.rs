@@ -7,12 +7,14 @@ use crate::contestants::Kind;
 use crate::report::{Report, Row, conditions};
 
 const WIDTH: i32 = 960;
-/// The left end of the axis and its maximal length.
+/// The x coordinate of the axis's left end.
 const LEFT: i32 = 310;
+/// The x coordinate of the axis's right end.
 const RIGHT: i32 = 750;
 const ROW: i32 = 28;
-/// The height above and below a panel's rows.
+/// The height above a panel's rows.
 const HEADING: i32 = 46;
+/// The height below a panel's rows.
 const TICKS: i32 = 44;
 /// The height above all panels.
 const TITLE: i32 = 108;
@@ -24,8 +26,8 @@ const GRID: RGBColor = RGBColor(222, 225, 229);
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// The ratios to ring alone: one panel for what signs each answer, and one with another scale for
-/// what does not.
+/// Draws the ratios to ring alone in two panels with different scales: contestants that sign each
+/// answer, and contestants that do not.
 pub(crate) fn svg(report: &Report) -> String {
     let (signing, unsigned): (Vec<&Row>, Vec<&Row>) =
         report.rows.iter().partition(|row| row.contestant.signs);
@@ -69,7 +71,7 @@ fn draw(area: &Area<'_>, rounds: usize, panels: &[(&str, Vec<&Row>)]) -> Drawn {
     Ok(())
 }
 
-/// Draws bars from `top` on, and their scale below.
+/// Draws the bars of `rows` from `top` down, and their scale below them.
 fn panel(area: &Area<'_>, top: i32, rows: &[&Row]) -> Drawn {
     let bottom = top + i32::try_from(rows.len())? * ROW;
     let longest = rows.iter().map(|row| row.to_ring().max).fold(1.0, f64::max);
@@ -128,14 +130,15 @@ fn colour(kind: Kind) -> RGBColor {
     }
 }
 
-/// A round step that fits into `longest` at most ten times.
+/// Returns the distance between ticks of the scale: 1, 2 or 5 times a power of ten. The scale up to
+/// `longest` has at most ten ticks.
 fn step(longest: f64) -> f64 {
     let power = 10_f64.powf((longest / 10.0).log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
     steps.into_iter().find(|step| longest / step <= 10.0).unwrap_or(longest)
 }
 
-/// Without decimals, with a comma before each group of three digits.
+/// Formats `number` without decimals and with a comma before each group of three digits.
 fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();

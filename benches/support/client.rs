@@ -1,4 +1,4 @@
-//! A keep-alive connection that allocates no memory once it is made, so that only the server's
+//! A keep-alive connection that allocates no memory after it is opened, so that only the server's
 //! allocations are counted.
 
 use std::io::{Read, Write};
@@ -16,8 +16,8 @@ impl Client {
         Ok(Self { stream, buffer: vec![0; 16 * 1024] })
     }
 
-    /// Sends one request and returns the body of its answer, which must be a 200 with a
-    /// `content-length`.
+    /// Sends one request and returns the body of its answer. Panics unless the answer has status
+    /// 200 and a `content-length`.
     pub(crate) fn exchange(&mut self, request: &[u8]) -> &[u8] {
         self.stream.write_all(request).unwrap();
         let mut length = 0;
@@ -35,12 +35,12 @@ impl Client {
     }
 }
 
-/// A token request with this body.
+/// Returns a token request with this body.
 pub(crate) fn post(content_type: &str, body: &str) -> Vec<u8> {
     post_to("/connect/token", content_type, body)
 }
 
-/// A request with this body.
+/// Returns a POST request with this body.
 pub(crate) fn post_to(path: &str, content_type: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
@@ -53,7 +53,7 @@ pub(crate) fn post_to(path: &str, content_type: &str, body: &str) -> Vec<u8> {
 pub(crate) const GET_KEY_SET: &[u8] =
     b"GET /.well-known/openid-configuration/jwks HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 
-/// The range of the answer's body, once its head is complete.
+/// Returns the range of the answer's body; `None` until the answer's head is complete.
 fn body_range(answer: &[u8]) -> Option<(usize, usize)> {
     const END: &[u8] = b"\r\n\r\n";
     const LENGTH: &[u8] = b"\r\ncontent-length: ";

@@ -1,4 +1,4 @@
-//! One core for the contestant, another for the load.
+//! Runs the contestant on one core and the load generator on another.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -11,21 +11,22 @@ pub(crate) const LOAD: &str = "1";
 /// Both cores, for a contestant that shares them with the load.
 pub(crate) const BOTH: &str = "0,1";
 
-/// `program` and its children on these cores only. It is terminated when this bench is killed.
+/// Returns a command that runs `program` and its children on these cores only. The kernel
+/// terminates `program` when this bench ends.
 pub(crate) fn on(core: &str, program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "taskset", "-c", core, program]).stdin(Stdio::null());
     command
 }
 
-/// This bench again, as a process of its own on this core.
+/// Returns a command that runs this bench's program again, in a process of its own on this core.
 pub(crate) fn this_bench(core: &str) -> Command {
     on(core, std::env::current_exe().unwrap().to_str().unwrap())
 }
 
-/// Keeps both cores busy with idle-priority loops until it is dropped. The host takes an idle
-/// virtual processor away and gives it back up to a millisecond late: as long as a signature takes,
-/// and not the contestant's work.
+/// Keeps both cores busy with idle-priority loops until it is dropped. The host of a virtual
+/// machine takes an idle processor away and gives it back up to a millisecond late. That delay is
+/// as long as a signature takes, and would be counted as the contestant's time.
 pub(crate) struct Awake([Child; 2]);
 
 impl Awake {
@@ -46,7 +47,7 @@ impl Drop for Awake {
     }
 }
 
-/// The Debian packages of those programs that cannot be run.
+/// Returns the Debian packages of those programs that cannot be run.
 pub(crate) fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     programs
         .iter()
@@ -55,14 +56,14 @@ pub(crate) fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
         .collect()
 }
 
-/// Whether there is such a program.
+/// Whether `program` can be started.
 pub(crate) fn can_run(program: &Path) -> bool {
     let mut command = Command::new(program);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok()
 }
 
-/// An address that is free at this moment.
+/// Returns an address that is free at this moment.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }

@@ -1,9 +1,10 @@
-//! A server's files: the demo clients and no key yet.
+//! The files of a server: a registry with the demo clients, and no key yet.
 
 use grantd::config::{Config, ListenAddr, Live, SignerChoice, Startup};
 use tempfile::TempDir;
 
-/// A directory that is removed on drop, and a configuration for one core with its files in there.
+/// Returns a directory that is removed on drop, and a configuration for one worker with its files
+/// in this directory.
 pub(crate) fn demo() -> (TempDir, Config) {
     let directory = tempfile::tempdir().unwrap();
     let clients = directory.path().join("clients.json");

@@ -9,7 +9,7 @@ use super::{cores, empty_service};
 /// The first argument of the child process.
 const SERVE_EMPTY: &str = "serve-empty";
 
-/// Starts it on the contestant's core.
+/// Starts the empty hyper service on the contestant's core.
 pub(crate) fn start() -> Service {
     let address = cores::free_address();
     let mut command = cores::this_bench(cores::MEASURED);
@@ -17,7 +17,7 @@ pub(crate) fn start() -> Service {
     Service::start(command, address)
 }
 
-/// If this process was started by [`start`], serves and does not return.
+/// Serves and does not return if this process was started by [`start`]; otherwise returns `false`.
 pub(crate) fn is_child(arguments: &[String]) -> bool {
     let [mode, address] = arguments else { return false };
     if mode != SERVE_EMPTY {

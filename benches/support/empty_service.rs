@@ -10,11 +10,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// The length of the answer's body: about that of one with a token.
+/// The length of the answer's body in bytes: about the length of an answer with a token.
 pub(crate) const BYTES: usize = 900;
 
-/// A service that reads the whole body, drops it, and answers 200 with a content type and 900
-/// static bytes.
+/// Serves connections: reads each request's body, drops it, and answers 200 with a content type and
+/// [`BYTES`] static bytes.
 pub(crate) async fn serve(listener: TcpListener) {
     loop {
         let (stream, _peer) = listener.accept().await.unwrap();

@@ -1,4 +1,4 @@
-//! A server in this process, asked without a socket.
+//! A server in this process, which is called without a socket.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -35,7 +35,7 @@ impl InProcess {
     }
 }
 
-/// A request with this body.
+/// Returns a POST request with this body.
 pub(crate) fn post(path: &str, content_type: &str, body: &Bytes) -> Request<Full<Bytes>> {
     Request::post(path)
         .header(HOST, "127.0.0.1")

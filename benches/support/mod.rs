@@ -1,6 +1,6 @@
-//! Shared by the benches: the measured request, clients, and processes on cores of their own.
-//! `allocations` is not among them, since it sets the process's global allocator, and `welch` is for
-//! one bench only.
+//! Modules that the benches share: the measured request, clients, and processes on cores of their
+//! own. The module `allocations` is not declared here, since it sets the process's global
+//! allocator; nor is `welch`, since only one bench needs that module.
 
 pub(crate) mod client;
 pub(crate) mod cores;

@@ -1,4 +1,4 @@
-//! An open loop: `oha` at a fixed rate.
+//! Sends load in an open loop: `oha` at a fixed rate.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use super::request::Payload;
 
-/// How much longer than the load its answers may take.
+/// `oha` is terminated this many seconds after the end of the load, even if answers are missing.
 const PATIENCE_SECONDS: f64 = 30.0;
 
-/// The target and the rate.
+/// The target, the rate and the duration of a load.
 pub(crate) struct Load<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) payload: &'a Payload,
@@ -23,28 +23,30 @@ pub(crate) struct Load<'a> {
 /// One answer. All times in seconds.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Since the request was due, whether or not a connection was free then.
+    /// From the moment when the request was due, even if no connection was free then, to the
+    /// answer.
     pub(crate) latency: f64,
-    /// The part of it that a new connection took: 0 if there was one.
+    /// The part of `latency` that opening a connection took; 0 if an open connection was used.
     pub(crate) connect: f64,
     /// From the start of the load until the request was sent.
     pub(crate) sent: f64,
-    /// From the start of the load until its answer began.
+    /// From the start of the load until the answer began.
     pub(crate) answered: f64,
 }
 
-/// `oha` as `tests/run` installs it, or else the one on the search path.
+/// Returns `oha` as `tests/run` installs it, or the `oha` on the search path if that file is
+/// missing.
 pub(crate) fn program() -> PathBuf {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/load/bin/oha");
     if installed.exists() { installed } else { "oha".into() }
 }
 
 impl Load<'_> {
-    /// Returns every answer. Panics unless there is one for each request.
+    /// Sends the load and returns all answers. Panics unless each request has an answer.
     ///
-    /// `oha` sends due requests once a millisecond, and takes the time when it notices that a
-    /// request is due: if it is delayed itself, it does not report so. [`Load::sent_share`] shows
-    /// that.
+    /// `oha` sends due requests once a millisecond, and counts the latency from the moment when it
+    /// notices that a request is due, so a delay of `oha` itself is not part of the latency.
+    /// [`Load::sent_share`] shows such delays.
     pub(crate) fn run(&self) -> Vec<Answer> {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
         let count = (self.rate * self.seconds).ceil().max(1.0);
@@ -81,7 +83,8 @@ impl Load<'_> {
         answers
     }
 
-    /// The share of the rate that was kept: 1, or less if `oha` was late or had no free connection.
+    /// Returns the achieved rate as a share of the wanted rate: 1, or less if `oha` was late or had
+    /// no free connection.
     pub(crate) fn sent_share(&self, answers: &[Answer]) -> f64 {
         let last = answers.iter().map(|answer| answer.sent).fold(0.0, f64::max);
         answers.len() as f64 / self.rate / last.max(self.seconds)

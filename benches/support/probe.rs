@@ -1,4 +1,4 @@
-//! A client that reads whole answers, where a load tester only counts them.
+//! A client that reads whole answers; a load generator only counts them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! Signatures without a server, by a process of its own on the contestant's core.
+//! Measures signatures without a server, in a process of its own on the contestant's core.
 
 use std::fs;
 use std::path::Path;
@@ -17,31 +17,34 @@ use super::cores;
 
 /// The first argument of the child process.
 const SIGN: &str = "sign";
-/// As long as the signing input of the demo client's token.
+/// The message to sign, as long as the signing input of the demo client's token.
 const MESSAGE: [u8; 470] = [b'x'; 470];
 
 type Signatures = [[u8; MAX_SIGNATURE_BYTES]; BATCH];
 
-/// The result of a library alone.
+/// The result of signing without a server.
 pub(crate) struct Alone {
     /// Signatures a second.
     pub(crate) rate: f64,
-    /// The share of the elapsed time in which it had the core.
+    /// The time that the process had the core, as a share of the time that it had or waited for the
+    /// core.
     pub(crate) share: f64,
 }
 
-/// Signs with `ring`, `aws-lc` or `batch` for some seconds, with the first of `keys`.
+/// Signs with `ring`, `aws-lc` or `batch` for `seconds`, with the first of `keys`, on the
+/// contestant's core.
 pub(crate) fn alone(signer: &str, seconds: f64, keys: &Path) -> Alone {
     start(cores::MEASURED, signer, seconds, keys).finish()
 }
 
-/// The same on both cores at once: signatures a second of the two together.
+/// Signs as [`alone`] does, but on both cores at once. Returns the signatures a second of both
+/// cores together.
 pub(crate) fn on_both_cores(signer: &str, seconds: f64, keys: &Path) -> f64 {
     let both = [cores::MEASURED, cores::LOAD].map(|core| start(core, signer, seconds, keys));
     both.into_iter().map(|signing| signing.finish().rate).sum()
 }
 
-/// A child that signs.
+/// A child process that signs.
 struct Signing(Child);
 
 fn start(core: &str, signer: &str, seconds: f64, keys: &Path) -> Signing {
@@ -60,7 +63,7 @@ impl Signing {
     }
 }
 
-/// If this process was started by [`start`], does its work and returns true.
+/// If this process was started by [`start`], signs, prints the result and returns `true`.
 pub(crate) fn is_child(arguments: &[String]) -> bool {
     let [mode, signer, seconds, keys] = arguments else { return false };
     if mode != SIGN {
@@ -101,7 +104,8 @@ fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
     }
 }
 
-/// Calls `sign` repeatedly, which returns how many signatures it made. The last ones must be valid.
+/// Calls `sign` until the time is over and returns the signatures a second. `sign` returns the
+/// number of its signatures. Panics unless the signatures of the last call are valid.
 fn repeat(time: Duration, key: &SigningKey, sign: impl Fn(&mut Signatures) -> usize) -> f64 {
     let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
     let mut last = 0;

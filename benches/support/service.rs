@@ -11,7 +11,7 @@ use grantd::config::Config;
 use super::client::Client;
 use super::cores;
 
-/// Checks of a starting server, every 20 ms: a minute in all.
+/// The most checks whether a server has started: one every 20 ms, so a minute in all.
 const STARTING: u32 = 3000;
 
 /// A process that listens. It is terminated on drop.
@@ -21,7 +21,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Runs `command`, which listens on `address`, and waits until it does.
+    /// Runs `command` and waits until it listens on `address`.
     pub(crate) fn start(mut command: Command, address: SocketAddr) -> Self {
         let process = command.stdout(Stdio::null()).spawn().unwrap();
         let mut service = Self { address, process };
@@ -36,7 +36,8 @@ impl Service {
         panic!("{command:?} runs but does not listen: is the core busy with real-time work?");
     }
 
-    /// grantd, with its log discarded: one worker on the contestant's core, or two on both.
+    /// Starts grantd with its log discarded: on the contestant's core if it has one worker,
+    /// otherwise on both cores.
     pub(crate) fn grantd(config: &Config, directory: &Path, signer: &str) -> Self {
         let address = cores::free_address();
         let core = if config.startup.workers == 1 { cores::MEASURED } else { cores::BOTH };
@@ -53,7 +54,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // A server with worker processes must be asked to end, or they outlive it.
+        // SIGTERM before SIGKILL: the worker processes of a killed server would go on running.
         let ask = format!("kill -TERM {}", self.process.id());
         let _ = Command::new("sh").args(["-c", &ask]).status();
         for _ in 0..250 {

@@ -6,8 +6,8 @@ use ring::rsa::PublicKeyComponents;
 use ring::signature::RSA_PKCS1_2048_8192_SHA256;
 use serde_json::Value;
 
-/// Panics unless `answer` is the answer of a token endpoint with an RS256 token for `client_id` and
-/// the requested scope, signed by a key of `key_set`. Returns the claims.
+/// Panics unless `answer` is a token endpoint's answer with an RS256 token that is issued to
+/// `client_id`, has the requested scope and is signed by a key of `key_set`. Returns the claims.
 pub(crate) fn verify(answer: &[u8], key_set: &[u8], client_id: &str) -> Value {
     let answer: Value = serde_json::from_slice(answer).unwrap();
     let token = answer["access_token"].as_str().unwrap();

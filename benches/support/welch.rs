@@ -1,5 +1,6 @@
-//! Welch's t-test on the times of two classes, as dudect does it: on all times, and on those within
-//! each of a hundred limits, because a tail of interruptions hides a small difference.
+//! Welch's t-test on the times of two classes, as in dudect. It is applied to all times, and to the
+//! times within each of a hundred limits, because a few times that interrupts prolong can hide a
+//! small difference.
 
 /// The class of a timed input.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -8,13 +9,14 @@ pub(crate) enum Class {
     Random,
 }
 
-/// Limits, from the seven per cent nearest to the machine's pace to all but one time in a thousand.
+/// The number of limits. The lowest keeps the seven per cent of the times that are nearest to the
+/// median of their neighbours; the highest leaves out one time in a thousand.
 const CROPS: i32 = 100;
 
 /// A class with fewer times than this is not judged.
 const FEWEST: f64 = 100.0;
 
-/// The number of measurements around one that give the machine's pace at that moment.
+/// The number of neighbouring measurements whose median is the machine's pace at that moment.
 const NEIGHBOURS: usize = 31;
 
 /// Times in the order in which they were taken.
@@ -32,10 +34,10 @@ impl Times {
 
     /// The largest `|t|` over all limits.
     ///
-    /// Both classes have the same limits, taken from the times of both: they cut neither class more
-    /// than the other unless the classes differ. The limits are denser at the lower end (dudect's
-    /// choice), where the times are dense. An interruption among its neighbours makes a time too
-    /// small, so both ends are cut.
+    /// Both classes have the same limits, taken from the times of both, so a limit removes equal
+    /// shares of both classes unless the classes differ. As in dudect, limits are closer together
+    /// at the lower end, where most times are. A limit bounds the absolute value, so it removes
+    /// times that are too small as well: an interrupt among the neighbours makes a time too small.
     pub(crate) fn largest_t(&self) -> f64 {
         let times = self.steadied();
         let mut sorted: Vec<_> = times.iter().map(|(_, time)| time.abs()).collect();
@@ -48,8 +50,8 @@ impl Times {
         limits.map(|limit| t_within(limit, &times)).fold(0.0, f64::max)
     }
 
-    /// Each time minus the median of those around it, of either class: the machine's pace drifts by
-    /// more than a leak, but for both classes alike.
+    /// Returns each time minus the median of the neighbouring times of both classes. The machine's
+    /// pace drifts by more than a leak, but its drift is the same for both classes.
     fn steadied(&self) -> Vec<(Class, f64)> {
         let steady = |(place, (class, time)): (usize, &(Class, u64))| {
             let first = place.saturating_sub(NEIGHBOURS / 2);
@@ -66,7 +68,8 @@ fn median(times: &[(Class, u64)]) -> u64 {
     sorted[sorted.len() / 2]
 }
 
-/// `|t|` of the times within `limit` of the pace; 0 if there are too few.
+/// Returns `|t|` of the times whose absolute value is at most `limit`; 0 if a class has fewer than
+/// [`FEWEST`] such times.
 fn t_within(limit: f64, times: &[(Class, f64)]) -> f64 {
     let [fixed, random] = [Class::Fixed, Class::Random].map(|class| {
         let times = times.iter().filter(|(of, time)| *of == class && time.abs() <= limit);
@@ -76,15 +79,15 @@ fn t_within(limit: f64, times: &[(Class, f64)]) -> f64 {
         return 0.0;
     }
     let spread = (fixed.variance() / fixed.count + random.variance() / random.count).sqrt();
-    // Each class has a single value: there is no difference, or an infinite one.
+    // Each class has a single value: `t` is 0 if the values are equal, and infinite otherwise.
     if spread == 0.0 {
         return if fixed.mean == random.mean { 0.0 } else { f64::INFINITY };
     }
     (fixed.mean - random.mean).abs() / spread
 }
 
-/// Count, mean and squared deviations, one number at a time (Welford, "Note on a method for
-/// calculating corrected sums of squares and products", Technometrics 4, 1962).
+/// Count, mean and sum of squared deviations, updated by one number at a time (Welford, "Note on a
+/// method for calculating corrected sums of squares and products", Technometrics 4, 1962).
 #[derive(Default)]
 struct Moments {
     count: f64,

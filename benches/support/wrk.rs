@@ -1,4 +1,4 @@
-//! Load by `wrk`, from a core of its own.
+//! Sends load with `wrk`, from a core of its own.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use super::cores;
 use super::request::Payload;
 
-/// `wrk`'s report after `seconds` of token requests over this many connections. Panics unless every
-/// answer was the expected one.
+/// Returns `wrk`'s report after `seconds` of token requests over this many connections. Panics
+/// unless every answer has a 2xx status and no socket failed.
 pub(crate) fn load(
     address: SocketAddr,
     payload: &Payload,
@@ -18,7 +18,7 @@ pub(crate) fn load(
     report(command(cores::LOAD, address, payload.name, "/connect/token", connections, seconds))
 }
 
-/// Load by the script of this name in `benches/load`.
+/// Returns the command that sends load with the script of this name in `benches/load`.
 pub(crate) fn command(
     core: &str,
     address: SocketAddr,
@@ -30,13 +30,14 @@ pub(crate) fn command(
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
     let mut wrk = cores::on(core, "wrk");
     wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"]);
-    // A machine that others use can pause for longer than wrk's default of two seconds.
+    // A shared machine can pause for longer than wrk's default timeout of two seconds.
     wrk.args(["--timeout", "10s", "-s"]).arg(scripts.join(script).with_extension("lua"));
     wrk.arg(format!("http://{address}{path}"));
     wrk
 }
 
-/// Runs it. Panics as [`load`] does.
+/// Runs `wrk` and returns its report. Panics unless every answer has a 2xx status and no socket
+/// failed.
 pub(crate) fn report(mut wrk: Command) -> String {
     let output = wrk.stderr(Stdio::inherit()).output().unwrap();
     let report = String::from_utf8(output.stdout).unwrap();
@@ -47,7 +48,7 @@ pub(crate) fn report(mut wrk: Command) -> String {
     report
 }
 
-/// Answers a second.
+/// Returns the answers a second.
 pub(crate) fn rate(report: &str) -> f64 {
     let rate = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")).unwrap();
     let rate: f64 = rate.trim().parse().unwrap();

@@ -1,4 +1,4 @@
-//! Widely used OAuth libraries, as their registries ship them.
+//! Widely used OAuth libraries, in the versions that their package registries ship.
 
 use std::io;
 use std::io::Write;
@@ -20,7 +20,7 @@ use crate::support::registry::client_with_hash;
 use crate::support::sibling::{self, USER};
 use crate::support::{Home, Program, Signer, wait_until};
 
-/// For each authentication method, the client that is registered for this method only.
+/// The authentication methods, each with the client that is registered only for that method.
 const METHODS: [(&str, &str); 2] =
     [("client_secret_basic", "basic-only"), ("client_secret_post", "post-only")];
 
@@ -57,7 +57,7 @@ print(is_active())
     }
 }
 
-/// Both generations of Java's Apache HttpClient label forms and parts as ISO-8859-1.
+/// Versions 4 and 5 of Java's Apache HttpClient label forms and parts as ISO-8859-1.
 #[test]
 fn apache_http_client_gets_tokens() {
     let server = Program::start(sibling::home(), &[]);
@@ -82,7 +82,7 @@ fn golang_jwt_authenticates() {
     let program = home.path("assertion");
     let mut go = Command::new("go");
     go.args(["build", "-o"]).arg(&program).arg(source("assertion.go"));
-    // Debian's packages only, and nothing from the network.
+    // Only Debian's packages are used, and nothing is downloaded.
     go.env("GOPATH", "/usr/share/gocode").env("GO111MODULE", "off").env("GOFLAGS", "");
     succeed(go.env("GOCACHE", home.path("cache")).env("CGO_ENABLED", "0"));
     let key = home.path("key.pem");
@@ -95,7 +95,8 @@ fn golang_jwt_authenticates() {
     assert_eq!(succeed(ask.arg(&key).args(["go", &server.issuer])), "200\n".repeat(3));
 }
 
-/// An assertion from the second of the start is refused, since it may be from before the start.
+/// Waits because an assertion issued in the second of the server's start is refused: it may have
+/// been used before the start.
 fn wait_for_the_next_second() {
     let started = Clock::system().unix_seconds();
     wait_until(|| Clock::system().unix_seconds() > started);
@@ -105,7 +106,7 @@ fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
-/// The `oauth2` crate revokes over TLS only, so nginx is in front.
+/// The `oauth2` crate revokes tokens only over TLS, so the requests go through nginx.
 #[test]
 fn the_oauth2_crate_gets_tokens_through_nginx() {
     let home = Home::new();
@@ -143,7 +144,7 @@ fn the_oauth2_crate_gets_tokens_through_nginx() {
     }
 }
 
-/// Sends the crate's request with curl, which trusts the proxy's certificate only.
+/// Sends the `oauth2` crate's request with curl, which trusts only nginx's certificate.
 fn exchange(nginx: &Nginx, request: &HttpRequest) -> Result<HttpResponse, io::Error> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--include", "--http1.1", "--data-binary", "@-"]);
@@ -169,7 +170,8 @@ fn exchange(nginx: &Nginx, request: &HttpRequest) -> Result<HttpResponse, io::Er
     Ok(response)
 }
 
-/// They send `base64(id:secret)` without form-encoding the halves.
+/// curl and Python's HTTP clients send `base64(id:secret)` without form-encoding the id and the
+/// secret.
 #[test]
 fn raw_basic_pairs_of_curl_and_python_are_accepted() {
     const PAIRS: [(&str, &str); 3] = [
@@ -213,7 +215,7 @@ print(*[answer.get("token_type", answer) for answer in answers])
     }
 }
 
-/// Authlib signs assertions that are valid for an hour.
+/// Authlib signs client assertions that are valid for an hour.
 #[test]
 fn authlib_authenticates() {
     let signer = Signer::rs256();

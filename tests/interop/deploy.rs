@@ -1,4 +1,4 @@
-//! The shipped files for operators, in the programs that they are for.
+//! The shipped files for operators, tested with the programs that read them.
 
 mod debian;
 mod monitoring;
@@ -12,7 +12,7 @@ use crate::support::Home;
 use crate::support::command::succeed;
 use crate::support::nginx::FILES;
 
-/// A shipped file, for programs that read it themselves.
+/// Returns the path of a shipped file.
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
 }
@@ -21,7 +21,7 @@ fn text_of(name: &str) -> String {
     fs::read_to_string(shipped(name)).unwrap()
 }
 
-/// The shipped configuration with its files in `home`.
+/// Writes the shipped configuration to `home`, with paths in `home`.
 fn configure(home: &Home) {
     let text = text_of("grantd.toml")
         .replace("/etc/grantd/clients.json", home.clients().to_str().unwrap())
@@ -35,14 +35,14 @@ fn configure(home: &Home) {
 fn the_configuration_is_valid() {
     let home = Home::new();
     configure(&home);
-    // The configuration is for a public issuer, where the demo clients are refused.
+    // The configuration is for a public issuer, and demo clients are refused with a public issuer.
     home.write("clients.json", "{\"clients\": []}");
     let printed = succeed(&mut home.command(&["check", "--config", "grantd.toml"]));
     assert!(printed.contains("ok: clients:"), "{printed}");
     assert!(text_of("grantd.toml").contains("\nassertion_audience = \"issuer\"\n"));
 }
 
-/// The same socket, addresses and names everywhere: the files are used together.
+/// The shipped files are used together, so all of them have the same socket, addresses and names.
 #[test]
 fn the_shipped_files_agree_on_names_and_addresses() {
     let socket = "unix:/run/grantd/grantd.sock";
@@ -66,7 +66,7 @@ fn the_shipped_files_agree_on_names_and_addresses() {
     }
 }
 
-/// The deploy README names every shipped file, and no other.
+/// The README in `deploy` names every shipped file and no file that does not exist.
 #[test]
 fn the_readme_names_every_file() {
     let mut files = Vec::new();
@@ -91,7 +91,8 @@ fn the_readme_names_every_file() {
     }
 }
 
-/// Every nginx file names its destination in the first line, and the tests use the same one.
+/// The first comment of every nginx file names the file's destination, and the tests use the same
+/// destination.
 #[test]
 fn the_tests_use_the_nginx_paths_that_the_files_name() {
     for (name, place) in FILES {

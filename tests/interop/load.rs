@@ -1,4 +1,4 @@
-//! The load testers' scripts, each run against the real program with both encodings.
+//! The load generators' scripts, each run against the real program with both encodings.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The search path with the pinned tools in front.
+/// Returns the search path with the directory of the pinned tools in front.
 fn search_path() -> String {
     format!("{}:{}", root().join("target/load/bin").display(), std::env::var("PATH").unwrap())
 }
@@ -33,7 +33,7 @@ fn output(command: &mut Command) -> (Output, String) {
     (output, text)
 }
 
-/// Runs one script for a second over a few connections and returns its report.
+/// Runs one script for a second over four connections and returns its report.
 #[track_caller]
 fn run(script: &str, encoding: &str, program: &Program, more: &[&str]) -> String {
     let url = format!("http://{}{TOKEN}", program.address);
@@ -44,8 +44,8 @@ fn run(script: &str, encoding: &str, program: &Program, more: &[&str]) -> String
     text
 }
 
-/// Runs one script with each encoding. All answers must be tokens, as counted by the tool and by
-/// the server.
+/// Runs one script with each encoding. Every answer must be a token, by the tool's count and by the
+/// server's.
 #[track_caller]
 fn only_tokens(script: &str, more: &[&str], statuses: fn(&str) -> Statuses) {
     let program = Program::start(Home::new(), &[]);
@@ -60,7 +60,8 @@ fn only_tokens(script: &str, more: &[&str], statuses: fn(&str) -> Statuses) {
     }
 }
 
-/// wrk's scripts about one token: every answer says that it is valid, and the server counts them.
+/// `wrk`'s scripts for validation and introspection: every answer says that the token is valid, and
+/// the server counts the requests.
 #[test]
 fn wrk_scripts_about_a_token_get_valid_answers_only() {
     let program = Program::start(Home::new(), &[]);
@@ -82,8 +83,8 @@ fn wrk_scripts_about_a_token_get_valid_answers_only() {
     }
 }
 
-/// The lines below a heading such as `[200] 31 responses`, up to the first other line. Requests
-/// without an answer have a heading of their own.
+/// Parses the lines below the headings of `hey` and `oha`, such as `[200] 31 responses`, up to the
+/// first line of another form. Requests without an answer are below a heading of their own.
 fn bracketed(report: &str) -> Statuses {
     let mut statuses = Statuses::new();
     for heading in ["Status code distribution:\n", "Error distribution:\n"] {
@@ -93,7 +94,7 @@ fn bracketed(report: &str) -> Statuses {
             else {
                 break;
             };
-            // The count of an error comes first.
+            // In a line about an error, the count is in the brackets.
             let (status, count) = match rest.trim().strip_suffix(" responses") {
                 Some(count) => (first, count),
                 None => (rest, first),
@@ -104,7 +105,8 @@ fn bracketed(report: &str) -> Statuses {
     statuses
 }
 
-/// wrk reports other statuses only if there were any, and without naming them.
+/// Parses `wrk`'s report, which does not name statuses. It has a line for statuses other than 2xx
+/// and a line for failed sockets only if there were any.
 fn of_wrk(report: &str) -> Statuses {
     let number = |line: &str| line.split_whitespace().find_map(|word| word.parse().ok());
     let mut statuses = Statuses::new();
@@ -118,7 +120,7 @@ fn of_wrk(report: &str) -> Statuses {
     statuses
 }
 
-/// autocannon prints a table of statuses, and a line of errors only if there were any.
+/// Parses autocannon's report: a table of statuses, and a line of errors only if there were any.
 fn of_autocannon(report: &str) -> Statuses {
     let table = report.split_once("│ Code │ Count").expect("a table of codes").1;
     let rows = table.lines().take_while(|line| !line.starts_with('└'));
@@ -157,7 +159,7 @@ fn oha_gets_only_tokens_at_a_rate() {
     only_tokens("oha", &["50"], bracketed);
 }
 
-/// A report with refusals is recognised as one.
+/// The parsers above find refusals in every tool's report.
 #[test]
 fn refusals_are_recognised_in_every_report() {
     let program = Program::shared();
@@ -192,7 +194,8 @@ fn invalid_arguments_are_refused() {
     }
 }
 
-/// A copy of the directory, which has no `target` beside it.
+/// Runs the scripts from a copy of their directory, since no `target` with installed tools is
+/// beside the copy.
 #[test]
 fn a_missing_tool_is_named_with_its_source() {
     let elsewhere = TempDir::new().unwrap();
@@ -214,14 +217,15 @@ fn a_missing_tool_is_named_with_its_source() {
     }
 }
 
-/// The lock file pins hashes, and the registry is the user's choice.
+/// The lock file pins hashes and names no registry, because users choose their registry.
 #[test]
 fn the_lock_file_names_no_registry() {
     let lock = fs::read_to_string(root().join("benches/load/package-lock.json")).unwrap();
     assert!(lock.contains("\"integrity\": \"sha512-") && !lock.contains("\"resolved\""));
 }
 
-/// Runs the program that signs assertions and proofs, built as a load tester builds it.
+/// Runs the program that signs assertions and proofs, with the command of the load README, but
+/// without `--release`.
 fn signed(directory: &Path, arguments: &[&str]) {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["run", "--locked", "--quiet", "--example", "signed", "--"]).args(arguments);
@@ -229,7 +233,8 @@ fn signed(directory: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{text}");
 }
 
-/// Assertions and proofs for one use each: all are used, none twice, and each gets a token.
+/// Each assertion and each proof is for one use: `wrk` uses none of them twice, and every request
+/// gets a token.
 #[test]
 fn assertions_and_proofs_signed_beforehand_get_only_tokens() {
     let home = Home::new();
@@ -238,7 +243,7 @@ fn assertions_and_proofs_signed_beforehand_get_only_tokens() {
     fs::copy(directory.join("clients.json"), home.clients()).unwrap();
     let program = Program::start(home, &[]);
     let url = format!("http://{}{TOKEN}", program.address);
-    // An assertion from the second of the start or before is refused.
+    // The server refuses an assertion issued in the second of its start or before.
     let begin = program.log.wait_for(|line| line["message"] == "serving")["timestamp"].clone();
     let second = |time: &str| time[..19].to_owned();
     wait_until(|| {
@@ -258,7 +263,7 @@ fn assertions_and_proofs_signed_beforehand_get_only_tokens() {
         let issued = program.issued() - before;
         assert!((200..=300).contains(&issued), "{issued} of 300\n{text}");
     }
-    // Only wrk's scripts read these files.
+    // Only `wrk`'s scripts read the files of assertions and proofs.
     let (output, text) = output(Command::new(root().join("benches/load/hey")).arg("dpop"));
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("'dpop' is for wrk"), "{text}");
@@ -269,7 +274,8 @@ fn assertions_and_proofs_signed_beforehand_get_only_tokens() {
     assert!(text.contains("cargo run --release --example signed -- assertion"), "{text}");
 }
 
-/// The rate of reused tokens is a different figure, so the first line says which one it is.
+/// The first line of each report says whether tokens are reused, because the rate of reused tokens
+/// is not comparable with that of new tokens.
 #[test]
 fn the_first_line_says_whether_tokens_are_reused() {
     let home = Home::new();

@@ -1,5 +1,5 @@
-//! The server beside other programs: proxies, clients, load testers, Prometheus, systemd and a
-//! chroot of Debian 12. `tests/run` installs them.
+//! Tests of the server together with other programs, which `tests/run` installs: proxies, clients,
+//! load generators, Prometheus, systemd and a chroot of Debian 12.
 
 #![expect(
     clippy::unwrap_used,

@@ -23,7 +23,8 @@ const PHASES: [&str; 4] =
     ["grantd.parse_seconds", "grantd.auth_seconds", "grantd.queue_seconds", "grantd.sign_seconds"];
 
 fn exporting(home: Home, endpoint: &str, arguments: &[&str]) -> Program {
-    // No span is sent before the server stops, unless the buffer fills.
+    // The export delay is an hour, so no span is sent before the server stops, unless the buffer
+    // fills.
     let variables = [(ENDPOINT, endpoint), ("OTEL_BSP_SCHEDULE_DELAY", "3600000")];
     Program::start_with(home, arguments, &variables)
 }
@@ -35,7 +36,7 @@ fn stop(mut server: Program) -> String {
     server.log.to_the_end()
 }
 
-/// The number of lost spans in the last warning.
+/// Returns the number of lost spans in the last warning.
 #[track_caller]
 fn lost_in_all(log: &str) -> u64 {
     let last = log.lines().rfind(|line| line.contains("\"WARN\"")).unwrap();
@@ -58,7 +59,7 @@ fn token() -> Request {
     Request::token(Encoding::Urlencoded, &DEMO)
 }
 
-/// The one span about the request of this id.
+/// Returns the span about the request with this id; panics unless there is exactly one.
 #[track_caller]
 fn about<'s>(spans: &'s [Span], id: &str) -> &'s Span {
     let id = format!("Str({id})");
@@ -90,7 +91,7 @@ fn a_request_is_a_span_in_its_callers_trace() {
     assert_eq!(ask(&server, "wrong", wrong), 400);
     assert_eq!(ask(&server, "made-up", sampled(Request::new("BREW", "/coffee?milk"))), 404);
     stop(server);
-    // The server can keep one revocation, so the second is refused.
+    // This server can keep one revocation, so the second revocation is refused.
     let home = Home::new();
     home.write("grantd.toml", "[limits]\nrevocations = 1\n");
     let server = exporting(home, &collector.endpoint, &["--config", "grantd.toml"]);
@@ -140,7 +141,7 @@ fn a_request_is_a_span_in_its_callers_trace() {
         text.parse::<f64>().unwrap_or_else(|_| panic!("{issued:#?}"))
     });
     assert!(parts.iter().all(|part| *part > 0.0), "{parts:?}");
-    // The span's clock has a resolution of a microsecond.
+    // The span's clock has a resolution of one microsecond.
     assert!(parts.iter().sum::<f64>() <= took + 1e-6, "{parts:?} in {took}");
 
     assert_says(
@@ -166,7 +167,8 @@ fn a_request_is_a_span_in_its_callers_trace() {
 fn unsampled_requests_have_no_span_and_requests_without_a_trace_start_one() {
     let collector = Collector::start();
     let variables = [
-        // This variable has the whole URL and takes precedence.
+        // The variable for traces has the whole URL and takes precedence over the variable for all
+        // signals.
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &*format!("{}/v1/traces", collector.endpoint)),
         (ENDPOINT, "https://collector.example"),
         ("OTEL_SERVICE_NAME", "tokens"),
@@ -261,7 +263,7 @@ fn no_secret_and_no_token_is_exported() {
     }
 }
 
-/// A collector that does not listen, and one that does not answer.
+/// One collector does not listen, and another accepts connections but does not answer.
 #[test]
 fn a_dead_collector_loses_spans_only() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -283,7 +285,8 @@ fn a_dead_collector_loses_spans_only() {
         }
         let asked = server.issued();
         let log = stop(server);
-        // One warning while it runs and one at the end, not one for each batch.
+        // The server logs one warning while it runs and one when it stops, not one for each lost
+        // batch.
         let warnings: Vec<_> = log.lines().filter(|line| line.contains("\"WARN\"")).collect();
         assert_eq!(lost_in_all(&log), asked, "{warnings:#?}");
         assert!(warnings.len() <= 2, "{warnings:#?}");
@@ -316,7 +319,7 @@ fn spans_beyond_the_buffer_are_lost_and_counted() {
     assert_eq!(lost_in_all(&log), (REQUESTS - came) as u64, "{came} came: {log}");
 }
 
-/// With a single thread, which the exporter shares, too.
+/// Tests one worker, whose thread also runs the exporter, and two workers.
 #[test]
 fn a_stop_sends_the_buffered_spans() {
     for workers in ["1", "2"] {
@@ -341,7 +344,7 @@ fn a_stop_sends_the_buffered_spans() {
 
 #[test]
 fn without_a_collector_nothing_is_started() {
-    // The system truncates thread names to 15 bytes.
+    // The kernel truncates thread names to 15 bytes.
     let exports =
         |server: &Program| server.threads().iter().any(|name| name.starts_with("OpenTelemetry."));
     let recorder = Recorder::start();

@@ -13,7 +13,7 @@ use crate::support::{Home, Program, Request};
 
 const README: &str = include_str!("../../README.md");
 
-/// The fenced blocks of one language, in order.
+/// Returns the README's fenced blocks of one language, in order.
 fn blocks(language: &str) -> Vec<&'static str> {
     let fence = format!("\n```{language}\n");
     let blocks: Vec<_> =
@@ -22,15 +22,15 @@ fn blocks(language: &str) -> Vec<&'static str> {
     blocks
 }
 
-/// A block with the documented addresses replaced by those of `program`.
+/// Returns a block with the documented addresses replaced by those of `program`.
 fn addressed(block: &str, program: &Program) -> String {
     block
         .replace("127.0.0.1:8080", &program.address.to_string())
         .replace("127.0.0.1:8081", &program.admin.to_string())
 }
 
-/// The first command, unchanged except for its address and key directory, so that it can run beside
-/// others.
+/// Runs the first command unchanged, but with the server's addresses, keys and state set by the
+/// environment, so that the server can run beside other servers.
 #[test]
 fn the_first_command_serves() {
     let command = blocks("sh")[0].trim();
@@ -55,7 +55,7 @@ fn the_first_command_serves() {
         .by_ref()
         .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
         .find(|line| line["message"] == "serving");
-    // Reads the log to its end, so that the pipe never fills.
+    // A thread reads the log to its end, so that the pipe never fills.
     let rest = std::thread::spawn(move || lines.count());
 
     let answer = serving.map(|line| {
@@ -68,8 +68,8 @@ fn the_first_command_serves() {
     assert_eq!(answer.expect("it says where it serves").status, 200);
 }
 
-/// A client that compares issuers, as openid-client does, finds the issuer that it was configured
-/// with.
+/// All URLs of the quick start have the same host, so that a client that compares issuers, as
+/// openid-client does, finds the issuer that it is configured with.
 #[test]
 fn the_quick_start_uses_one_issuer() {
     let urls = README
@@ -79,7 +79,7 @@ fn the_quick_start_uses_one_issuer() {
     let hosts: std::collections::BTreeSet<_> =
         urls.map(|url| url.split(':').next().unwrap()).collect();
     assert_eq!(hosts.into_iter().collect::<Vec<_>>(), ["127.0.0.1"]);
-    // Discovery has this issuer, too.
+    // Discovery returns an issuer with this host, too.
     let server = Program::shared();
     let metadata = Request::get("/.well-known/openid-configuration").send(server.address).json();
     assert_eq!(metadata["issuer"], format!("http://{}", server.address));
@@ -96,7 +96,7 @@ fn every_shell_command_succeeds() {
     for block in &blocks("sh")[1..] {
         let script = addressed(block, &program);
         if let Some(arguments) = block.trim().strip_prefix("grantd serve ") {
-            // This command does not end, and its documented address may be taken.
+            // This command does not end, and its documented address may be in use.
             let arguments: Vec<_> = arguments.split(' ').collect();
             let apart = Home::new();
             let made = fs::copy(home.path(arguments[1]), apart.path(arguments[1]));
@@ -111,7 +111,7 @@ fn every_shell_command_succeeds() {
         printed.push(succeed(bash.current_dir(home.clients().parent().unwrap())));
     }
     assert_eq!(served, 1, "it says how to start what it has made");
-    // One token for each kind of request; the answers begin alike.
+    // Each kind of token request prints one token; all answers begin alike.
     let tokens = printed.iter().filter(|text| text.starts_with("{\"access_token\":\"ey")).count();
     assert_eq!(tokens, 6, "{printed:#?}");
     let documented = blocks("json")[0].trim().split_once('…').unwrap().1;
@@ -136,14 +136,15 @@ fn every_configuration_is_valid() {
     for block in blocks("toml") {
         let home = Home::new();
         home.write("grantd.toml", block);
-        // Some are for public issuers, where the demo clients are refused.
+        // Some configurations are for public issuers, and demo clients are refused with a public
+        // issuer.
         home.write("clients.json", "{\"clients\": []}");
         let printed = succeed(&mut home.command(&["check", "--config", "grantd.toml"]));
         assert!(printed.contains("ok: clients:"), "{printed}");
     }
 }
 
-/// The targets of links in the README and in the documents beside it exist.
+/// Every link in the README and in the other documents has a target that exists.
 #[test]
 fn every_link_has_a_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -174,7 +175,7 @@ fn every_link_has_a_target() {
     }
 }
 
-/// The benches run separately in test mode, since they take long; this checks that each exists.
+/// Every documented bench and script exists. The benches take long, so this test does not run them.
 #[test]
 fn every_bench_and_script_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -15,11 +15,11 @@ use crate::support::nginx::Nginx;
 use crate::support::registry::{client_json, registry_of};
 use crate::support::{ENCODINGS, GUARD, Home, Program, Request, Token, request_of};
 
-/// The shipped settings with short times.
+/// Settings like the shipped ones, but with short times.
 const TOML: &str = "issuer = \"https://auth.example.com\"\ntrusted_proxies = [\"unix\"]\n\
                     jwks_max_age = 1\n[limits]\ndrain_seconds = 2\n";
 
-/// A resource server, which fetches the key set only when its copy has expired.
+/// A resource server, which fetches the key set only after `max-age` of its copy has passed.
 struct Verifier<'n> {
     nginx: &'n Nginx,
     copy: Option<(Instant, Value)>,
@@ -40,7 +40,7 @@ impl Verifier<'_> {
     }
 }
 
-/// Clients that send requests continuously, and their results.
+/// The state shared by clients that send requests continuously.
 struct Load<'n> {
     nginx: &'n Nginx,
     secret: Mutex<String>,
@@ -61,12 +61,12 @@ impl Load<'_> {
             self.key_ids.lock().unwrap().insert(key_id);
             self.answers.fetch_add(1, Ordering::Relaxed);
             number += 1;
-            // The site allows an address 50 requests a second.
+            // The site allows 50 requests a second from one address.
             std::thread::sleep(Duration::from_millis(40));
         }
     }
 
-    /// Waits for this many further answers, for a limited time.
+    /// Waits until this many more answers have arrived; panics after [`GUARD`].
     fn go_on(&self, answers: usize) {
         self.wait_until(|load, before| load.answers.load(Ordering::Relaxed) >= before + answers);
     }
@@ -80,7 +80,7 @@ impl Load<'_> {
     }
 }
 
-/// Ends the load when it is dropped, also after a panic.
+/// Ends the load when dropped, even by a panic.
 struct StopOnDrop<'l>(&'l AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -103,7 +103,8 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
     home.write("grantd.toml", TOML);
     register(&home, 99);
     let path = home.path("grantd.sock");
-    // As a service manager does, the test keeps the socket open.
+    // The test keeps the socket open, as a service manager does, so that no connection is refused
+    // during the restart.
     let socket = UnixListener::bind(&path).unwrap();
     let start = |home: Home| {
         let socket = socket.try_clone().unwrap().into();
@@ -118,7 +119,7 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
         key_ids: Mutex::default(),
         is_over: AtomicBool::new(false),
     };
-    // The server runs until the last client has its answer.
+    // Returns the new server from the scope, so that it runs until the last client has its answer.
     let _server = std::thread::scope(|scope| {
         let stop = StopOnDrop(&load.is_over);
         for client in 0..2 {

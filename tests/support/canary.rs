@@ -21,7 +21,7 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
             (form(&canary("client_secret")), "wrong_secret"),
             (form(&canary("client_id")), "unknown_client"),
             (form(&canary("grant_type")), "grant_type_unsupported"),
-            // The client's own secret in the wrong field.
+            // The client's own secret, sent as the scope.
             (form(&demo_with(&[("scope", DEMO[1].1)])), "scope_not_allowed"),
             (form(&demo_with(&[("resource", CANARY)])), "target"),
             (form(&demo_with(&[("client_assertion", CANARY)])), "several_authentications"),
@@ -55,7 +55,8 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
     requests
 }
 
-/// The token and each of its parts: any of them would reveal it or help to forge one.
+/// Returns the token and its parts after the header: the claims reveal its contents, and the
+/// signature helps to forge it.
 pub(crate) fn parts_of_token(answer: &Response) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let token = answer.json()["access_token"].as_str().unwrap().to_owned();

@@ -1,4 +1,5 @@
-//! Receivers of spans: rotel, a real collector, and a recorder that keeps the bytes as sent.
+//! Receivers of spans: rotel, which is a real collector, and a recorder that keeps the bytes as
+//! sent.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,10 +17,10 @@ use crate::support::GUARD;
 use crate::support::command::{python, succeed};
 use crate::support::ports::free_port;
 
-/// The variable that names the collector.
+/// The environment variable with the collector's URL.
 pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// A running rotel that writes what it receives to a file. It is killed on drop.
+/// A running rotel that writes the spans it receives to a file. It is killed on drop.
 pub(crate) struct Collector {
     pub(crate) endpoint: String,
     directory: TempDir,
@@ -29,7 +30,7 @@ pub(crate) struct Collector {
 /// A span as the collector has decoded it, with values such as `Str(token)`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Span {
-    /// The attributes of its resource: the sender.
+    /// The attributes of the span's resource, which describe the sender.
     pub(crate) resource: BTreeMap<String, String>,
     pub(crate) attributes: BTreeMap<String, String>,
     fields: BTreeMap<String, String>,
@@ -79,19 +80,19 @@ impl Collector {
 
 impl Drop for Collector {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The collector may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Span {
-    /// `Name`, `Trace ID` and the like; empty if it has none.
+    /// Returns a field such as `Name` or `Trace ID`; empty if the span does not have this field.
     pub(crate) fn field(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", String::as_str)
     }
 
-    /// Nanoseconds since 1970.
+    /// Returns a time field in nanoseconds since 1970.
     pub(crate) fn time(&self, name: &str) -> u128 {
         self.field(name).parse().unwrap_or_else(|_| panic!("no {name} in {self:?}"))
     }
@@ -128,7 +129,7 @@ fn spans_of(text: &str) -> Vec<Span> {
     spans
 }
 
-/// An endpoint that accepts requests like a collector and keeps their bytes.
+/// An endpoint that accepts requests as a collector does and keeps their bytes.
 pub(crate) struct Recorder {
     pub(crate) endpoint: String,
     received: Arc<Mutex<Vec<u8>>>,
@@ -155,7 +156,7 @@ impl Recorder {
     }
 }
 
-/// Keeps one request, then answers it.
+/// Reads one request, keeps its bytes, then answers it.
 fn take(stream: &TcpStream, kept: &Mutex<Vec<u8>>) {
     let mut reader = BufReader::new(stream);
     let (mut head, mut length) = (String::new(), 0);

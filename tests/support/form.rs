@@ -50,7 +50,7 @@ where
     }
 }
 
-/// RFC 9110, section 5.6.4.
+/// Returns `name` as a quoted-string (RFC 9110, section 5.6.4).
 fn quote(name: &[u8]) -> Vec<u8> {
     let mut quoted = vec![b'"'];
     for &byte in name {

@@ -19,7 +19,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// The shipped registry, the test clients of [`registry`] and one key that signs.
+    /// Makes a home with the clients of [`registry`] and one key that signs.
     pub(crate) fn new() -> Self {
         let home = Self::without_key();
         let (name, pem) = signing_key();
@@ -64,7 +64,8 @@ impl Home {
         path
     }
 
-    /// The program with this home's registry and keys, and no setting from the environment.
+    /// Returns a command that runs the program in this home, with no setting from the environment
+    /// but [`SIGNER`].
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = grantd(self.directory.path());
         command.args(arguments);
@@ -72,7 +73,8 @@ impl Home {
     }
 }
 
-/// The program in `directory`, with an empty environment.
+/// Returns a command that runs the program in `directory`, with an environment that is empty but
+/// for the signer.
 pub(crate) fn grantd(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grantd"));
     command.env_clear().current_dir(directory);
@@ -82,8 +84,8 @@ pub(crate) fn grantd(directory: &Path) -> Command {
     command
 }
 
-/// Sets the signer of every server in the tests, so that all tests can run as on a processor
-/// without batch signing.
+/// The environment variable that sets the signer of every server in the tests, so that all tests
+/// can run without batch signing even if the processor supports it.
 pub(crate) const SIGNER: &str = "GRANTD_TEST_SIGNER";
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
@@ -91,7 +93,8 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// File name and contents of a key that signs. Made once, since it takes a second.
+/// Returns the file name and contents of a key that signs. The key is made only once, since that
+/// takes a second.
 pub(crate) fn signing_key() -> &'static (String, String) {
     static KEY: OnceLock<(String, String)> = OnceLock::new();
     KEY.get_or_init(|| {
@@ -101,7 +104,8 @@ pub(crate) fn signing_key() -> &'static (String, String) {
         let line: Value = serde_json::from_slice(&made.stdout).unwrap();
         let name = format!("{}.pem", line["kid"].as_str().unwrap());
         let text = fs::read_to_string(directory.path().join("keys").join(&name)).unwrap();
-        // A key without times signs at any time of the test's clock.
+        // Removes the lines with the times: a key without times signs at any time of the test's
+        // clock.
         let pem = text[text.find("-----BEGIN").unwrap()..].to_owned();
         (name, pem)
     })

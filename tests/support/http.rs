@@ -78,7 +78,7 @@ impl Request {
         self.body.as_deref().unwrap_or_default()
     }
 
-    /// Request line and headers, with the `Content-Length` of the body.
+    /// Returns the request line and the headers, with the `Content-Length` of the body.
     pub(crate) fn head(&self) -> Vec<u8> {
         let mut bytes = self.open_head();
         if let Some(body) = &self.body {
@@ -88,7 +88,8 @@ impl Request {
         bytes
     }
 
-    /// Request line and headers without framing and without the empty line that ends them.
+    /// Returns the request line and the headers, without `Content-Length` and without the empty
+    /// line that ends them.
     pub(crate) fn open_head(&self) -> Vec<u8> {
         let mut bytes = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
         for (name, value) in &self.headers {
@@ -101,7 +102,8 @@ impl Request {
         [self.head().as_slice(), self.body_bytes()].concat()
     }
 
-    /// The same request with its body in chunks of `size` bytes.
+    /// Returns the request with `Transfer-Encoding: chunked` and its body in chunks of `size`
+    /// bytes.
     pub(crate) fn to_chunked_bytes(&self, size: usize) -> Vec<u8> {
         let mut bytes = self.open_head();
         bytes.extend(b"Transfer-Encoding: chunked\r\n\r\n");
@@ -130,7 +132,7 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// Parses the status line and the fields, without the empty line that ends them.
+    /// Parses the status line and the header fields, without the empty line that ends them.
     fn of_head(head: &[u8]) -> Self {
         let head = std::str::from_utf8(head).expect("a head in ASCII");
         let mut lines = head.split("\r\n");
@@ -147,7 +149,8 @@ impl Response {
         Self { status, headers, body: Vec::new() }
     }
 
-    /// Takes the first of several consecutive answers; none of them is an answer to `HEAD`.
+    /// Removes the first answer from `bytes` and returns it. `bytes` must not contain an answer to
+    /// `HEAD`.
     pub(crate) fn take_from(bytes: &mut &[u8]) -> Self {
         let head_end = find(bytes, b"\r\n\r\n").expect("a whole head");
         let mut response = Self::of_head(&bytes[..head_end]);
@@ -201,7 +204,7 @@ impl Response {
         assert_eq!(self.header("www-authenticate").is_some(), status == 401, "{self:?}");
     }
 
-    /// The answer without its request id and date.
+    /// Returns the answer without its request id and date.
     pub(crate) fn without_id_and_date(&self) -> (u16, Vec<(String, String)>, Vec<u8>) {
         let mut headers = self.headers.clone();
         headers.retain(|(name, _)| name != "x-request-id" && name != "date");
@@ -209,7 +212,7 @@ impl Response {
     }
 }
 
-/// A connection, with bytes that were read but not consumed.
+/// A connection, with the bytes that were received but not yet returned.
 pub(crate) struct Connection {
     stream: TcpStream,
     unread: Vec<u8>,
@@ -229,7 +232,8 @@ impl Connection {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
-    /// Sends as much as the server takes: a server that has answered already may not read the rest.
+    /// Sends as much of `bytes` as the server takes: a server that has answered already may not
+    /// read the rest.
     pub(crate) fn send_if_open(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
@@ -245,7 +249,8 @@ impl Connection {
         self.read_answer_to("POST")
     }
 
-    /// Reads one answer, unless the server closes before it is there.
+    /// Reads one answer; `None` if the server closes the connection before the answer's head is
+    /// complete.
     pub(crate) fn read_if_answered(&mut self) -> Option<Response> {
         while find(&self.unread, b"\r\n\r\n").is_none() {
             if !self.fill() {
@@ -255,7 +260,7 @@ impl Connection {
         Some(self.read_answer())
     }
 
-    /// Reads one answer. Interim answers count too: `100 Continue` has status 100.
+    /// Reads one answer. An interim answer is returned, too: `100 Continue` has status 100.
     #[track_caller]
     pub(crate) fn read_answer_to(&mut self, method: &str) -> Response {
         let head_end = loop {
@@ -280,18 +285,20 @@ impl Connection {
         self.unread.drain(..length).collect()
     }
 
-    /// Closes the sending side. The server may have closed already.
+    /// Closes the sending side. An error is ignored, since the server may have closed the
+    /// connection already.
     pub(crate) fn finish_sending(&mut self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Waits for bytes and leaves them unread, so that closing the connection resets it.
+    /// Waits for bytes from the server and leaves them unread, so that dropping this connection
+    /// resets it.
     pub(crate) fn wait_for_bytes(&self) {
         let peeked = self.stream.peek(&mut [0]).expect("bytes of the server");
         assert_eq!(peeked, 1, "the server closed");
     }
 
-    /// All bytes from here until the server closes.
+    /// Returns all bytes that the server sends until it closes the connection.
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.unread)
@@ -304,8 +311,8 @@ impl Connection {
         assert!(rest.is_empty(), "more than one answer: {}", rest.escape_ascii());
     }
 
-    /// Reads more; `false` once the server has closed, or has reset the connection because it left
-    /// bytes unread.
+    /// Reads more bytes. Returns `false` if the server has closed the connection, or has reset it
+    /// because the server left bytes of the request unread.
     fn fill(&mut self) -> bool {
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
@@ -315,14 +322,15 @@ impl Connection {
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
-            // Interrupted by a signal: a read with a timeout is not restarted by the system.
+            // A signal has interrupted the read: the kernel does not restart a read with a timeout.
             Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("the server neither answers nor closes: {error}"),
         }
     }
 }
 
-/// Sends these bytes until there is an answer, and reads everything until the server closes.
+/// Sends these bytes, waits for the head of an answer, closes the sending side, and returns
+/// everything that the server sends until it closes the connection.
 pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut connection = Connection::open(address);
     connection.send_if_open(bytes);
@@ -331,8 +339,8 @@ pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     connection.read_to_end()
 }
 
-/// Sends these bytes, which are not a whole message, closes the sending side, and reads everything
-/// until the server closes.
+/// Sends these bytes, which are not a whole message, closes the sending side, and returns
+/// everything that the server sends until it closes the connection.
 pub(crate) fn exchange_cut_off(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut connection = Connection::open(address);
     connection.send_if_open(bytes);

@@ -1,4 +1,4 @@
-//! The server as a library in this process, with a clock that the test moves.
+//! The server as a library in this process, with a clock that the test sets.
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
@@ -24,12 +24,13 @@ pub(crate) struct Library {
 }
 
 impl Library {
-    /// Starts a server at `now`, whose random bytes count upwards from 1.
+    /// Starts a server with the clock at `now` (Unix seconds) and random bytes that count upwards
+    /// from 1.
     pub(crate) fn start(home: Home, issuer: &str, now: u64) -> Self {
         Self::start_with(home, issuer, now, Random::counting(1))
     }
 
-    /// Starts a server with another source of random bytes.
+    /// Starts a server with the clock at `now` (Unix seconds) and random bytes from `random`.
     pub(crate) fn start_with(home: Home, issuer: &str, now: u64, random: Random) -> Self {
         let (clock, manual) = Clock::manual(now);
         let signer = std::env::var(SIGNER).map_or(SignerChoice::Auto, |name| {
@@ -60,7 +61,7 @@ impl Library {
             runtime.block_on(async {
                 let listener = Listener::from(TcpListener::from_std(socket).unwrap());
                 let stopped = async {
-                    // Dropped or sent: both stop the server.
+                    // The server stops when the sender sends or is dropped.
                     let _ = stopped.await;
                 };
                 server.serve(vec![listener], None, stopped).await;
@@ -69,7 +70,7 @@ impl Library {
         Self { address, clock: manual, stop: Some(stop), thread: Some(thread), home }
     }
 
-    /// Stops the server and starts another in the same home.
+    /// Stops the server and starts another with the same files.
     pub(crate) fn restart(mut self, issuer: &str, now: u64) -> Self {
         self.end();
         let home = std::mem::replace(&mut self.home, Home::without_key());

@@ -29,10 +29,11 @@ use std::time::Duration;
 
 use grantd::clock::Clock;
 
-/// No wait takes this long; the limit makes a test fail instead of hang.
+/// The time limit of every wait, so that a test fails instead of hanging. A successful wait is much
+/// shorter.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
-/// Waits until `is_so` holds, for [`GUARD`] at most.
+/// Waits until `is_so` returns true, for [`GUARD`] at most.
 #[track_caller]
 pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
     let begin = Clock::instant();

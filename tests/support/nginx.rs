@@ -17,18 +17,19 @@ use crate::support::{GUARD, Request, Response};
 
 /// A running nginx. It is stopped on drop.
 pub(crate) struct Nginx {
-    /// The port of its TLS listener; the certificate is for [`NAMES`].
+    /// The port of the TLS listener, whose certificate is for [`NAMES`].
     pub(crate) port: u16,
-    /// The address of its listener without TLS.
+    /// The address of the listener without TLS.
     pub(crate) plain: SocketAddr,
     directory: TempDir,
     child: Child,
 }
 
-/// The names in the server's certificate: the site, the API behind it, and this machine.
+/// The names in nginx's certificate: those of the token server, of the protected API and of this
+/// machine.
 const NAMES: &str = "subjectAltName=DNS:auth.example.com,DNS:api.example.com,DNS:localhost";
 
-/// The shipped files, and the place of each below `/etc/nginx`.
+/// The shipped files, and the directory of each below `/etc/nginx`.
 pub(crate) const FILES: [(&str, &str); 5] = [
     ("grantd.conf", "conf.d"),
     ("grantd-words.conf", "conf.d"),
@@ -38,18 +39,20 @@ pub(crate) const FILES: [(&str, &str); 5] = [
 ];
 
 impl Nginx {
-    /// Passes requests on to the server on `socket`. The protected API answers with the fields that
-    /// it received.
+    /// Starts an nginx that passes requests on to the server on `socket`. The protected API answers
+    /// with the request's method, client and scope as nginx has sent them.
     pub(crate) fn before(socket: &Path) -> Self {
         Self::trusting(socket, &[])
     }
 
-    /// The same, with these client certificates among the trusted authorities.
+    /// Starts an nginx that trusts these client certificates as authorities, in addition to its
+    /// own.
     pub(crate) fn trusting(socket: &Path, clients: &[&str]) -> Self {
         Self::start(socket, clients, &[])
     }
 
-    /// The same, with each of these texts in the site files replaced.
+    /// Starts an nginx with site files in which the first text of each pair is replaced by the
+    /// second.
     pub(crate) fn edited(socket: &Path, edits: &[(&str, &str)]) -> Self {
         Self::start(socket, &[], edits)
     }
@@ -79,7 +82,7 @@ impl Nginx {
         nginx
     }
 
-    /// nginx writes this file once all its listeners are open.
+    /// Waits for `nginx.pid`, which nginx writes once all its listeners are open.
     fn wait_until_it_serves(&mut self) {
         let started = Clock::instant();
         while !self.file("nginx.pid").exists() {
@@ -92,12 +95,12 @@ impl Nginx {
         }
     }
 
-    /// The file of the server's certificate.
+    /// Returns the path of nginx's certificate.
     pub(crate) fn certificate(&self) -> PathBuf {
         self.file("grantd/certificate.pem")
     }
 
-    /// A file in its configuration directory.
+    /// Returns the path of a file in nginx's directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -108,7 +111,8 @@ impl Nginx {
         fs::read_to_string(self.file("log/grantd.log")).unwrap()
     }
 
-    /// Its workers end only if nginx is asked to end.
+    /// Ends nginx with `signal`. SIGKILL is only the fallback, since nginx's workers would go on
+    /// running.
     fn end(&mut self, signal: &str) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
@@ -126,13 +130,15 @@ impl Nginx {
         self.ask_host("auth.example.com", request, &[])
     }
 
-    /// The same with the client certificate `name`, one of those that [`make_certificates`] makes.
+    /// Sends a request to the site through TLS, with the client certificate `name` (see
+    /// [`make_certificates`]).
     #[track_caller]
     pub(crate) fn ask_as(&self, name: &str, request: &Request) -> Response {
         self.ask_with(name, request, &[])
     }
 
-    /// The same with more arguments for `openssl s_client`.
+    /// Sends a request to the site through TLS, with the client certificate `name` and more
+    /// arguments for `openssl s_client`.
     #[track_caller]
     pub(crate) fn ask_with(&self, name: &str, request: &Request, more: &[&str]) -> Response {
         let [certificate, key] =
@@ -175,8 +181,8 @@ impl Drop for Nginx {
     }
 }
 
-/// The main file around the site files. `user` is for tests run as root, whose directories other
-/// users cannot read.
+/// nginx's main configuration file, which includes the site files. `user root` is for tests that
+/// root runs: other users cannot read root's temporary directories.
 const MAIN: &str = r#"
 daemon off; pid nginx.pid; error_log stderr emerg; user root root;
 events { }
@@ -192,7 +198,8 @@ http {
 }
 "#;
 
-/// Writes the site files; only paths, ports and the API's address differ from the shipped ones.
+/// Writes the site files. They differ from the shipped files only in paths, ports, the API's
+/// address and `edits`.
 fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&str, &str)]) {
     let path = root.display();
     let mut moved = vec![
@@ -218,9 +225,10 @@ fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&st
     }
 }
 
-/// Makes the site's certificate, a client's with the authority that signed it, a self-signed one of
-/// a client, one that this client has forged for the first, and one of an unknown authority. They
-/// have openssl's default extensions, so each is an authority.
+/// Makes nginx's certificate, and those of clients: `client`, signed by `client-ca`; `self-signed`;
+/// `forged`, with the DNS name of `client` but signed by `self-signed`; and `stranger`, which has
+/// the same DNS name and is self-signed. `client` and `forged` are no authorities; the others are,
+/// by openssl's default extensions.
 fn make_certificates(directory: &Path) {
     let make = |name: &str, more: &[&str]| {
         let [certificate, key] = ["pem", "key"].map(|kind| format!("{name}.{kind}"));

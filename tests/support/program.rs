@@ -31,7 +31,7 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The program may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if !std::thread::panicking() {
@@ -40,8 +40,8 @@ impl Drop for Running {
     }
 }
 
-/// Asserts that no secret of the registry and no token is in `text`. Every JWT begins like the one
-/// that this looks for.
+/// Asserts that `text` contains no secret of the registry, no hash and no token. A JWT's header is
+/// JSON that begins with `{"alg":"`, so its text begins with `eyJhbGciOi`.
 pub(crate) fn assert_is_fit_to_be_seen(text: &str) {
     let of_tests = secret_of("");
     for canary in [DEMO[1].1, USER.1, &of_tests, "eyJhbGciOi", "$sha256$"] {
@@ -55,31 +55,31 @@ impl Program {
         Self::start_with(home, arguments, &[])
     }
 
-    /// The same with these environment variables.
+    /// Starts a server in `home` with these environment variables, and waits until it serves.
     pub(crate) fn start_with(home: Home, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let command = home.command(&[]);
         Self::start_command(home, command, Stdio::null(), arguments, variables)
     }
 
-    /// Starts a server on an open socket, as a service manager does.
+    /// Starts a server that inherits an open socket, as from a service manager.
     pub(crate) fn start_on(home: Home, socket: OwnedFd, arguments: &[&str]) -> Self {
         let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
         let shell = within_shell(&home, script);
         Self::start_command(home, shell, socket.into(), arguments, &[])
     }
 
-    /// Starts a server that can write no file longer than some hundred bytes, as on a full disk.
+    /// Starts a server that cannot write a file longer than some hundred bytes, as on a full disk.
     pub(crate) fn start_without_room(home: Home, arguments: &[&str]) -> Self {
         Self::start_limited(home, "trap '' XFSZ; ulimit -f 1", arguments)
     }
 
-    /// Starts a server under a limit that the shell sets.
+    /// Starts a server under a resource limit that the shell command `limit` sets.
     pub(crate) fn start_limited(home: Home, limit: &str, arguments: &[&str]) -> Self {
         let shell = within_shell(&home, &format!("{limit}; exec \"$0\" \"$@\""));
         Self::start_command(home, shell, Stdio::null(), arguments, &[])
     }
 
-    /// Starts a server as this user, who should own the home.
+    /// Starts a server as this user, who should own the files in `home`.
     pub(crate) fn start_as(user: u32, home: Home, arguments: &[&str]) -> Self {
         let command = as_user(user, home.command(&[]));
         Self::start_command(home, command, Stdio::null(), arguments, &[])
@@ -109,7 +109,7 @@ impl Program {
         let log = Log::of(child.stderr.take().expect("a pipe"));
         let line = log.wait_for(|line| line["message"] == "serving");
         let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("{line}")).to_owned();
-        // A Unix socket has no address to connect to.
+        // A Unix socket has no IP address; 0.0.0.0:0 stands for it.
         let address = |name: &str| {
             let address = text(name);
             let unix = address.starts_with("unix:").then(|| SocketAddr::from(([0; 4], 0)));
@@ -128,7 +128,8 @@ impl Program {
         Self::start(home, &["--config", "grantd.toml"])
     }
 
-    /// The server shared by all tests that do not change its state. It ends with the last of them.
+    /// Returns the server shared by all tests that do not change its state. The server ends when
+    /// the last of these tests drops it.
     pub(crate) fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Program>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -143,14 +144,14 @@ impl Program {
         request.send(self.address)
     }
 
-    /// The text of `/metrics`.
+    /// Returns the text of `/metrics`.
     pub(crate) fn metrics(&self) -> String {
         let response = Request::get("/metrics").send(self.admin);
         assert_eq!(response.status, 200);
         response.text().to_owned()
     }
 
-    /// The value of one series in [`Program::metrics`]; 0 before it exists.
+    /// Returns the value of one series in [`Program::metrics`]; 0 if the series does not exist yet.
     pub(crate) fn metric(&self, series: &str) -> u64 {
         self.metrics()
             .lines()
@@ -158,7 +159,7 @@ impl Program {
             .unwrap_or(0)
     }
 
-    /// The number of tokens it has issued.
+    /// Returns the number of tokens that the server has issued.
     pub(crate) fn issued(&self) -> u64 {
         self.metric(r#"grantd_requests_total{cause="",outcome="issued",route="token"}"#)
     }
@@ -174,12 +175,12 @@ impl Program {
         self.signal("-TERM");
     }
 
-    /// Sends SIGHUP, which makes it reload its files.
+    /// Sends SIGHUP, which makes the server reload its files.
     pub(crate) fn hang_up(&self) {
         self.signal("-HUP");
     }
 
-    /// Its resident memory in KiB.
+    /// Returns the server's resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.child.id()));
         let status = status.expect("a running process");
@@ -187,12 +188,12 @@ impl Program {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// The names of its threads, as truncated by the system.
+    /// Returns the names of the server's threads, which the kernel truncates to 15 bytes.
     #[cfg(feature = "opentelemetry")]
     pub(crate) fn threads(&self) -> Vec<String> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.child.id()));
         let threads = threads.expect("a running process").map(|thread| thread.unwrap().path());
-        // A thread may have ended meanwhile.
+        // A thread may have ended since the directory was read.
         threads.filter_map(|thread| std::fs::read_to_string(thread.join("comm")).ok()).collect()
     }
 
@@ -201,7 +202,7 @@ impl Program {
         self.signal("-KILL");
     }
 
-    /// Stops it until [`Program::go_on`].
+    /// Stops the server (SIGSTOP) until [`Program::go_on`].
     pub(crate) fn stop(&self) {
         self.signal("-STOP");
     }
@@ -221,13 +222,15 @@ impl Program {
     }
 }
 
-/// Runs the command as this user and the group of the same number. Only root can do so.
+/// Makes the command run as this user and as the group of the same number. Only root can run such a
+/// command.
 pub(crate) fn as_user(user: u32, mut command: Command) -> Command {
     command.uid(user).gid(user);
     command
 }
 
-/// The program of `home`, started by a script that ends with `exec "$0" "$@"`.
+/// Returns a shell that runs `script` in `home`. The script must end with `exec "$0" "$@"`, which
+/// starts the program.
 fn within_shell(home: &Home, script: &str) -> Command {
     let command = home.command(&[]);
     let mut shell = Command::new("/bin/sh");
@@ -288,12 +291,12 @@ impl Log {
         parsed.filter(is_it).count()
     }
 
-    /// The line about the request of this id.
+    /// Waits for the line about the request with this id.
     pub(crate) fn of_request(&self, id: &str) -> Value {
         self.wait_for(|line| line["request_id"] == id)
     }
 
-    /// The whole log; waits until the program has ended.
+    /// Waits until the program has ended, and returns the whole log.
     pub(crate) fn to_the_end(&self) -> String {
         let lines = self.lines.lock().unwrap();
         let (lines, timeout) =

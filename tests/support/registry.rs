@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::home::{hash_of, secret_of};
 
-/// A client with the secret of [`secret_of`], which gets the scope `read`. These members are added
-/// or replaced; `null` removes a member.
+/// Returns the registry entry of a client with the secret [`secret_of`], which gets the scope
+/// `read`. The members of `changes` are added or replaced; a `null` removes the member.
 pub(crate) fn client_json(id: &str, changes: &Value) -> Value {
     let client = json!({
         "client_id": id,
@@ -16,22 +16,22 @@ pub(crate) fn client_json(id: &str, changes: &Value) -> Value {
     changed(client, changes)
 }
 
-/// The same with this hash of its secret.
+/// Returns the registry entry of a client whose secret has this hash.
 pub(crate) fn client_with_hash(id: &str, hash: &str) -> Value {
     client_json(id, &json!({ "secrets": secrets_json(hash) }))
 }
 
-/// The same without a secret, for clients with keys or certificates.
+/// Returns the registry entry of a client without a secret, for clients with keys or certificates.
 pub(crate) fn client_without_secret(id: &str, changes: &Value) -> Value {
     client_json(id, &changed(json!({ "secrets": null }), changes))
 }
 
-/// One secret with this hash.
+/// Returns the member `secrets` with one secret, which has this hash.
 pub(crate) fn secrets_json(hash: &str) -> Value {
     json!([{ "label": "a", "hash": hash }])
 }
 
-/// `object` with these members added or replaced; `null` removes a member.
+/// Returns `object` with the members of `changes` added or replaced; a `null` removes the member.
 pub(crate) fn changed(mut object: Value, changes: &Value) -> Value {
     let members = object.as_object_mut().unwrap();
     for (name, value) in changes.as_object().unwrap() {
@@ -44,17 +44,18 @@ pub(crate) fn changed(mut object: Value, changes: &Value) -> Value {
     object
 }
 
-/// The text of a registry with these clients.
+/// Returns the text of a registry with these clients.
 pub(crate) fn registry_of(clients: &[Value]) -> String {
     json!({ "clients": clients }).to_string()
 }
 
-/// The clients of the shipped registry, and one client for each rule that needs its own.
+/// Returns the text of a registry with the shipped clients and one client for each rule that needs
+/// its own.
 pub(crate) fn registry() -> String {
     serde_json::to_string_pretty(&usual_clients(&[])).unwrap()
 }
 
-/// The text of [`registry`] with these clients, too.
+/// Returns the text of the registry of [`registry`] with these clients added.
 pub(crate) fn registry_with(more: &[Value]) -> String {
     usual_clients(more).to_string()
 }
@@ -93,8 +94,8 @@ fn usual_clients(more: &[Value]) -> Value {
 
 const AUDIENCES: [&str; 2] = ["https://api.example/one", "urn:example:two"];
 
-/// Contains every character that form-encoding or Basic could change.
+/// A secret with every character that form-encoding or Basic could change.
 pub(crate) const ODD_SECRET: &str = " %&+ \"quoted\" a:b=c;d ~!@#$^*()'\\";
 
-/// Not a valid form encoding.
+/// A secret that is not a valid form encoding.
 pub(crate) const PERCENT_SECRET: &str = "100% sure that this is long enough %zz";

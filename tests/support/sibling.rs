@@ -6,14 +6,14 @@ use crate::support::home::hash_of;
 use crate::support::registry::{changed, client_json, registry_with, secrets_json};
 use crate::support::{Connection, Home, Library, Program, Request, Response};
 
-/// Id and secret of the documented client.
+/// The id and the secret of the documented client.
 pub(crate) const USER: (&str, &str) = ("vision-api-user", "abcdefghizklmnopponommnshfghzxxs");
 
 /// The secret of the clients that [`home`] adds.
 pub(crate) const SECRET: &str = "a-secret-of-the-sibling-services-tests";
 
-/// Adds three clients: `profile`, whose tokens follow RFC 9068 everywhere, `octet`, which sends
-/// octet streams, and `limited`, which may ask twice a day.
+/// Returns a home with three more clients: `profile`, whose tokens follow RFC 9068 in every
+/// service; `octet`, which sends octet streams; and `limited`, which may make two requests a day.
 pub(crate) fn home() -> Home {
     let client = |id: &str, changes: Value| {
         let members = json!({
@@ -34,7 +34,7 @@ pub(crate) fn home() -> Home {
     home
 }
 
-/// The answer to `request` while the signing queue is full.
+/// Returns a refusal of `request` because the signing queue is full.
 pub(crate) fn overloaded(request: &Request) -> Response {
     let home = home();
     home.write("grantd.toml", "[limits]\nsigning_queue = 1\n");
@@ -50,7 +50,7 @@ pub(crate) fn overloaded(request: &Request) -> Response {
     answers.find(|answer| answer.status != 200).expect("a refusal")
 }
 
-/// A server whose random bytes run out right after the start.
+/// Starts a server whose random bytes run out right after the start.
 pub(crate) fn exhausted() -> Library {
     Library::start_with(
         home(),

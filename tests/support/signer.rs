@@ -34,31 +34,31 @@ impl Signer {
         [Self::rs256(), Self::ps256(), Self::es256(), Self::eddsa()]
     }
 
-    /// The tests share one RSA key: making one takes a second.
+    /// Returns an RS256 signer. The tests share one RSA key, since making a key takes a second.
     pub(crate) fn rs256() -> Self {
         static KEY: OnceLock<Arc<RsaKeyPair>> = OnceLock::new();
         let key = KEY.get_or_init(|| Arc::new(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()));
         Self { algorithm: "RS256", key: Key::Rsa(Arc::clone(key)) }
     }
 
-    /// With the same key as [`Signer::rs256`].
+    /// Returns a PS256 signer with the key of [`Signer::rs256`].
     pub(crate) fn ps256() -> Self {
         Self { algorithm: "PS256", ..Self::rs256() }
     }
 
-    /// With a new key.
+    /// Returns an ES256 signer with a new key.
     pub(crate) fn es256() -> Self {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         Self { algorithm: "ES256", key: Key::Ec(Arc::new(key)) }
     }
 
-    /// With a new key.
+    /// Returns an EdDSA signer with a new key.
     pub(crate) fn eddsa() -> Self {
         let key = Ed25519KeyPair::generate().unwrap();
         Self { algorithm: "EdDSA", key: Key::Ed(Arc::new(key)) }
     }
 
-    /// The public half.
+    /// Returns the public key.
     pub(crate) fn jwk(&self) -> Value {
         match &self.key {
             Key::Rsa(key) => {
@@ -79,12 +79,13 @@ impl Signer {
         }
     }
 
-    /// A key set with this key only.
+    /// Returns a key set with this key only.
     pub(crate) fn jwks(&self) -> Value {
         json!({ "keys": [self.jwk()] })
     }
 
-    /// RFC 7638: the required members in alphabetical order.
+    /// Returns the JWK thumbprint (RFC 7638): the hash of the required members in alphabetical
+    /// order.
     pub(crate) fn thumbprint(&self) -> String {
         let jwk = self.jwk();
         let mut names: Vec<_> = jwk.as_object().unwrap().keys().collect();
@@ -95,7 +96,7 @@ impl Signer {
         URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
     }
 
-    /// The private key of an RSA signer as PEM.
+    /// Returns the private key of an RSA signer as PEM.
     pub(crate) fn pem(&self) -> String {
         let Key::Rsa(key) = &self.key else { panic!("not an RSA key") };
         let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&**key).unwrap();
@@ -106,12 +107,12 @@ impl Signer {
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
     }
 
-    /// A JWT with this header, even an invalid one, and these claims.
+    /// Signs a JWT with this header and these claims. The header may be invalid.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         self.sign_text(&header.to_string(), &claims.to_string())
     }
 
-    /// The same with texts that need not be JSON.
+    /// Signs a JWT whose header and claims need not be JSON.
     pub(crate) fn sign_text(&self, header: &str, claims: &str) -> String {
         let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part));
         let signed = format!("{header}.{claims}");

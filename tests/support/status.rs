@@ -15,12 +15,12 @@ pub(crate) const ISSUER: &str = "https://auth.example";
 /// Arguments that keep the issuer of a server of [`home`] the same across restarts.
 pub(crate) const SAME_ISSUER: [&str; 3] = ["--issuer", ISSUER, "--allow-demo-clients"];
 
-/// The whole answer about a token that is not active.
+/// The body of the introspection answer about a token that is not active.
 pub(crate) const INACTIVE: &str = r#"{"active":false}"#;
 
-/// The usual clients and three more: `resource-one`, which may introspect tokens for one audience,
-/// `resource-issuer`, which may introspect those for the issuer, and `cut-off`, whose tokens are
-/// valid from `not_before` on only.
+/// Returns a home with the usual clients and three more: `resource-one`, which may introspect
+/// tokens for one audience; `resource-issuer`, which may introspect tokens for the issuer; and
+/// `cut-off`, whose tokens from before `not_before` (Unix seconds) are revoked.
 pub(crate) fn home_with(not_before: u64) -> Home {
     let audiences = ["https://api.example/none", "https://api.example/one"];
     let clients = [
@@ -37,7 +37,7 @@ pub(crate) fn home() -> Home {
     home_with(0)
 }
 
-/// A request by `client`, with its secret in the form.
+/// Returns a request by `client` to `path`, with the client's secret in the form.
 pub(crate) fn about(
     path: &str,
     encoding: Encoding,
@@ -76,7 +76,7 @@ fn access_token(response: &Response) -> String {
     response.json()["access_token"].as_str().expect("a token").to_owned()
 }
 
-/// A token for `client` with a unique id.
+/// Requests a token for `client`. The token has a unique id.
 #[track_caller]
 pub(crate) fn token_of(address: SocketAddr, client: &str) -> String {
     let secret = secret_of(client);
@@ -84,7 +84,7 @@ pub(crate) fn token_of(address: SocketAddr, client: &str) -> String {
     access_token(&request.send(address))
 }
 
-/// A token for `client` without `client_id` and `aud` claims.
+/// Requests a token for `client` that has no `client_id` and no `aud` claim.
 #[track_caller]
 pub(crate) fn vision_token_of(address: SocketAddr, client: &str) -> String {
     let request = Request::get("/v1/getAccessToken/read")
@@ -93,13 +93,13 @@ pub(crate) fn vision_token_of(address: SocketAddr, client: &str) -> String {
     access_token(&request.send(address))
 }
 
-/// The answer of `GET /connect/validate` about a token.
+/// Returns the answer of `GET /connect/validate` about a token.
 pub(crate) fn validate(address: SocketAddr, token: &str) -> Response {
     let request = Request::get("/connect/validate");
     request.header("Authorization", format!("Bearer {token}")).send(address)
 }
 
-/// The answer of `validateToken` about a token of `client`.
+/// Returns the member `valid` of the answer of `validateToken` about a token of `client`.
 #[track_caller]
 pub(crate) fn validate_token(address: SocketAddr, client: &str, token: &str) -> Value {
     let body = json!({ "token": token, "client_id": client, "client_secret": secret_of(client) });

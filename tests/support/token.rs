@@ -30,7 +30,7 @@ impl Token {
         Self::verified_with(response, &key_set)
     }
 
-    /// The same with a key set that was fetched before.
+    /// Takes the token from an answer and verifies it with `key_set`.
     #[track_caller]
     pub(crate) fn verified_with(response: &Response, key_set: &Value) -> Self {
         assert_eq!(response.status, 200, "{}", response.text());
@@ -63,7 +63,7 @@ impl Token {
     }
 }
 
-/// A token with any claims, signed with the servers' key.
+/// Returns a token with any claims, signed with the servers' key.
 pub(crate) fn sign(claims: &Value) -> String {
     let (name, pem) = home::signing_key();
     let lines = pem.lines().filter(|line| !line.starts_with("-----"));

@@ -11,7 +11,7 @@ use crate::support::command::succeed;
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/deploy/debian");
 
-/// The shell commands of a document in order, indented ones too.
+/// Returns the shell commands of a document in order, including those in indented blocks.
 fn steps(document: &str) -> Vec<String> {
     let mut steps = Vec::new();
     let mut step: Option<(usize, String)> = None;
@@ -33,7 +33,7 @@ fn steps(document: &str) -> Vec<String> {
     steps
 }
 
-/// Runs the program as root of another machine (namespaces).
+/// Returns a command that runs the program as root, with `sudo` if this process is not root.
 fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let is_root = succeed(Command::new("id").arg("-u")).trim() == "0";
     if is_root {
@@ -44,8 +44,8 @@ fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// A Debian 12 with these packages, from this machine's mirror. It is kept below `target` for the
-/// next run.
+/// Returns the root directory of a Debian 12 with these packages, installed from the mirror that
+/// this machine's apt uses. The directory is kept below `target` for the next run.
 fn debian(packages: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debian");
     let (root, made_of) = (target.join("root"), target.join("made-of"));
@@ -82,8 +82,8 @@ fn debian(packages: &str) -> PathBuf {
     root
 }
 
-/// A script that runs after the steps and prints the results, among them a token for a client of
-/// the site.
+/// The script that runs after the documents' steps. It prints the results, among them a token that
+/// a client gets through nginx.
 const LAST: &str = r#"
 secret=$(sed -n 's/.*"client_secret":"\([^"]*\)".*/\1/p' /root/client.json)
 curl --silent --fail-with-body --cacert /etc/nginx/grantd/certificate.pem \
@@ -100,9 +100,9 @@ fn the_documents_can_be_followed_to_the_letter() {
     let install = "apt-get install --no-install-recommends ";
     let mut all = steps(&text_of("README.md"));
     let wanted = all[0].strip_prefix(install).expect("the first step says what is needed").trim();
-    // systemd is on every Debian that boots.
+    // No document names systemd, because every Debian that boots has it; a chroot does not.
     let root = debian(&format!("{},systemd", wanted.replace(' ', ",")));
-    // The printed secret is kept, as the document asks.
+    // Keeps the printed secret in a file, since the document asks the reader to keep that secret.
     for step in &mut all {
         *step = step
             .replace("--scope reports.read\n", "--scope reports.read | tee /root/client.json\n");
@@ -141,7 +141,7 @@ fn the_documents_can_be_followed_to_the_letter() {
         assert!(printed.contains(says), "{says} is not in\n{printed}");
     }
     assert!(!printed.contains("alertname="), "{printed}");
-    // The calls that the stand-in for systemctl received; the documents contain no others.
+    // All calls that the stand-in for systemctl received.
     let calls = printed.split("== systemctl\n").nth(1).unwrap();
     assert_eq!(
         calls.lines().collect::<Vec<_>>(),

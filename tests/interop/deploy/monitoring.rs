@@ -1,4 +1,4 @@
-//! Alerts and dashboard, checked by promtool and against a server's metrics.
+//! The alerts and the dashboard, checked by promtool and against a server's metrics.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +33,7 @@ fn every_alert_fires_and_stays_silent() {
     }
 }
 
-/// Causes are compared with the names in the source.
+/// The causes in alert expressions are compared with the names in the source.
 #[test]
 fn every_cause_that_an_alert_names_exists() {
     let source = include_str!("../../../src/oauth/error.rs");
@@ -50,7 +50,7 @@ fn every_cause_that_an_alert_names_exists() {
     }
 }
 
-/// Alerts and panels use existing metrics only.
+/// The alerts and the dashboard's panels use existing metrics only.
 #[test]
 fn every_metric_in_alerts_and_panels_exists() {
     let metrics = metrics_of_a_busy_server();
@@ -63,7 +63,8 @@ fn every_metric_in_alerts_and_panels_exists() {
     }
 }
 
-/// Some metrics exist only once something was counted.
+/// Returns the metrics of a server after tokens, a refusal and a failed reload, because some
+/// metrics exist only after such an event.
 fn metrics_of_a_busy_server() -> String {
     let server = Program::start(Home::new(), &[]);
     let wrong = [demo_without(&["client_secret"]), vec![("client_secret", "wrong")]].concat();
@@ -76,7 +77,7 @@ fn metrics_of_a_busy_server() -> String {
     server.metrics()
 }
 
-/// Every metric is on a panel or in an alert, except those that mean nothing by themselves.
+/// Every metric is on a panel or in an alert.
 #[test]
 fn every_metric_is_shown_or_alerted_on() {
     let metrics = metrics_of_a_busy_server();
@@ -102,15 +103,15 @@ fn every_panel_has_a_valid_expression() {
     assert!(rules.len() > 15, "{rules:?}");
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("panels.yml");
-    // JSON is YAML.
+    // YAML accepts JSON.
     let document = json!({ "groups": [{ "name": "panels", "rules": rules }] });
     fs::write(&file, document.to_string()).unwrap();
     let printed = promtool(&["check", "rules"], &file);
     assert!(printed.contains(&format!("SUCCESS: {} rules found", rules.len())), "{printed}");
 }
 
-/// Grafana's requirements for an import: unique ids, a place for each panel, and a data source that
-/// is chosen at the import.
+/// The dashboard meets Grafana's requirements for an import: unique panel ids, panels that do not
+/// overlap, and a data source that is chosen at the import.
 #[test]
 fn the_dashboard_can_be_imported_into_grafana() {
     let dashboard = dashboard();
@@ -148,7 +149,7 @@ fn dashboard_expressions() -> Vec<String> {
     targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The name and the expression of each alert.
+/// Returns the name and the expression of each alert.
 fn alerts() -> Vec<(String, String)> {
     let text = text_of("prometheus/alerts.yml");
     let read = |rule: &str| {
@@ -160,7 +161,7 @@ fn alerts() -> Vec<(String, String)> {
     alerts
 }
 
-/// The expressions of the dashboard and the alerts.
+/// Returns the expressions of the dashboard and the alerts.
 fn expressions() -> Vec<String> {
     let alerts = alerts().into_iter().map(|(_, expression)| expression);
     dashboard_expressions().into_iter().chain(alerts).collect()
@@ -182,7 +183,7 @@ fn promtool_accepts_the_metrics() {
     let mut promtool = Command::new("promtool");
     let ended = run_with_input(promtool.args(["check", "metrics"]), &metrics);
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
-    // It finds planted faults.
+    // promtool finds a planted fault: a gauge whose name ends in `_total`.
     let wrong = metrics
         .replace("# TYPE grantd_throttled_total counter", "# TYPE grantd_throttled_total gauge");
     let mut promtool = Command::new("promtool");

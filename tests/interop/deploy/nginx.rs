@@ -1,4 +1,4 @@
-//! The site files in a real nginx, in front of a server with the shipped configuration.
+//! The shipped site files in a real nginx, in front of a server with the shipped configuration.
 
 mod certificates;
 mod protected_api;
@@ -41,14 +41,15 @@ impl Site {
         Self::trusting(&[])
     }
 
-    /// With these client certificates among the trusted authorities.
+    /// Starts a site whose nginx trusts these client certificates as authorities, in addition to
+    /// its own.
     fn trusting(clients: &[&str]) -> Self {
         let home = Home::new();
         configure(&home);
         let socket = home.path("grantd.sock");
         let nginx = Nginx::trusting(&socket, clients);
         home.write("clients.json", &registry(&nginx));
-        // A TCP port beside the socket, for answers without nginx.
+        // The program also listens on a TCP port, so that a test can send requests without nginx.
         let listen = format!("unix:{}", socket.display());
         let arguments = ["--config", "grantd.toml", "--listen", &listen, "--allow-demo-clients"];
         let server = Program::start(home, &arguments);
@@ -62,8 +63,9 @@ impl Site {
     }
 }
 
-/// Two clients of the protected API, and three with a certificate: known by its name, known by its
-/// key, and only for bound tokens.
+/// Returns a registry with two clients of the protected API and three clients with a certificate:
+/// `certified`, known by the certificate's DNS name; `self-signed`, known by its key; and `bound`,
+/// which authenticates with a secret and has its tokens bound to the certificate.
 fn registry(nginx: &Nginx) -> String {
     let of_api = |id: &str, scope: &str| {
         let audience = ["https://api.example.com"];
@@ -93,7 +95,7 @@ fn registry(nginx: &Nginx) -> String {
     ])
 }
 
-/// A P-256 key as a JWK: openssl's output ends with the coordinates.
+/// Returns the public half of a P-256 key as a JWK. `openssl`'s output ends with the coordinates.
 fn public_key(private: &Path) -> Value {
     let mut openssl = Command::new("openssl");
     openssl.args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(private);
@@ -161,7 +163,7 @@ fn metadata_and_keys_have_the_public_issuer() {
     assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
 }
 
-/// A secret sent without TLS must not work.
+/// A token request without TLS is refused, so that clients do not send secrets without TLS.
 #[test]
 fn without_tls_only_acme_challenges_are_answered() {
     let Site { server, nginx } = Site::start();
@@ -239,8 +241,9 @@ fn a_token_is_issued_through_http_2() {
     assert_eq!(server.issued(), 2);
 }
 
-/// On a connection to another name nginx has not asked for a client certificate. A client that
-/// shares connections opens a new one on 421 (RFC 9110, section 15.5.20).
+/// During the handshake for another host name, nginx has not asked for a client certificate. A
+/// client that reuses a connection for several hosts opens a new connection after a 421 (RFC 9110,
+/// section 15.5.20).
 #[test]
 fn a_connection_for_another_name_is_misdirected() {
     let site = Site::start();
@@ -249,7 +252,8 @@ fn a_connection_for_another_name_is_misdirected() {
     assert_eq!((answers.len(), answers[0].status), (1, 421));
 }
 
-/// The answer, grantd's log and nginx's log have the same id, and nginx's log has no query.
+/// The answer, grantd's log and nginx's log contain the same request id, and nginx's log has no
+/// query.
 #[test]
 fn a_request_has_one_id_everywhere() {
     let Site { server, nginx } = Site::start();
@@ -276,7 +280,7 @@ fn a_request_has_one_id_everywhere() {
     assert!(!log.contains("hunter2"), "{log}");
 }
 
-/// Headers that state facts about the connection come from nginx and not from the client.
+/// Header fields that state facts about the connection come from nginx and not from the client.
 #[test]
 fn a_client_cannot_forge_the_headers_of_the_proxy() {
     let directory = tempfile::TempDir::new().unwrap();
@@ -313,7 +317,7 @@ fn a_client_cannot_forge_the_headers_of_the_proxy() {
     assert_eq!(lines, expected);
 }
 
-/// A request on a kept-alive connection that grantd has just closed does not fail.
+/// A request succeeds if nginx sends it on a kept-alive connection that grantd has just closed.
 #[test]
 fn a_request_on_a_closed_upstream_connection_is_retried() {
     let directory = tempfile::TempDir::new().unwrap();
@@ -341,7 +345,8 @@ fn a_request_on_a_closed_upstream_connection_is_retried() {
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// The head of one request; a short body comes with it.
+/// Reads the head of one request and discards the bytes after it. A short body arrives with the
+/// head.
 fn read_head(connection: &mut UnixStream) -> String {
     connection.set_read_timeout(Some(crate::support::GUARD)).unwrap();
     let mut bytes = Vec::new();

@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use crate::deploy::{shipped, text_of};
 use crate::support::command::succeed;
 
-/// systemd-analyze reports no fault. It looks for the program, so the copy names the built one.
+/// `systemd-analyze` reports no fault. It checks that the program exists, so the checked copy of
+/// the unit names the program that cargo built.
 #[test]
 fn the_units_are_valid() {
     let directory = TempDir::new().unwrap();
@@ -30,7 +31,7 @@ fn the_units_are_valid() {
     assert!(ended.status.success() && !said.contains("grantd."), "{said}");
 }
 
-/// The exposure is at most 2.0 of 10.
+/// The exposure level of `systemd-analyze security` is at most 2.0 of 10.
 #[test]
 fn the_service_is_hardened() {
     let mut security = Command::new("systemd-analyze");
@@ -46,7 +47,8 @@ fn the_service_user_can_be_created() {
     assert!(printed.status.success(), "{printed:?}");
 }
 
-/// systemd waits longer before it kills the service than the drain may take.
+/// Before systemd kills the service, it waits longer than the shutdown delay and the drain may take
+/// together.
 #[test]
 fn the_service_has_time_to_drain() {
     let unit = text_of("systemd/grantd.service");

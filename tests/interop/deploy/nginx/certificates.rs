@@ -22,7 +22,7 @@ fn only_a_certificate_from_the_handshake_counts() {
     }
 }
 
-/// A request by a client that authenticates with its certificate only.
+/// Returns a request by a client that authenticates only with its certificate.
 fn of_certified(client: &str, encoding: Encoding) -> Request {
     Request::token(encoding, &[("grant_type", "client_credentials"), ("client_id", client)])
 }
@@ -33,8 +33,9 @@ fn assert_bound(answer: &Response, server: &Program) {
     assert!(token.claims["cnf"]["x5t#S256"].is_string(), "{:?}", token.claims);
 }
 
-/// A certificate with openssl's default extensions is an authority. Names in certificates that its
-/// owner signs must not count, and it need not be among the authorities.
+/// A self-signed certificate with openssl's default extensions is an authority, so its owner can
+/// sign other certificates. Names in the certificates that this owner signs must not count. The
+/// self-signed certificate need not be among nginx's trusted authorities.
 #[test]
 fn a_self_signed_certificate_authenticates_its_own_client_only() {
     let Site { server, nginx } = Site::start();
@@ -71,7 +72,7 @@ fn a_self_signed_certificate_authenticates_its_own_client_only() {
     assert_eq!(server.metric("grantd_self_signed_certificates_total"), 0);
 }
 
-/// A session keeps what its first handshake has verified.
+/// A resumed TLS session keeps the result of the certificate's verification in its first handshake.
 #[test]
 fn a_resumed_session_keeps_the_verdict_of_its_first_handshake() {
     let Site { server, nginx } = Site::start();
@@ -97,7 +98,8 @@ fn a_resumed_session_keeps_the_verdict_of_its_first_handshake() {
     }
 }
 
-/// A client certificate among the authorities still works, with a warning.
+/// A self-signed client certificate may be among nginx's trusted authorities, but grantd warns of
+/// it.
 #[test]
 fn a_client_certificate_among_the_authorities_works_with_a_warning() {
     let Site { server, nginx } = Site::trusting(&["self-signed"]);

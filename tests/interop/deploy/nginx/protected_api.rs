@@ -54,12 +54,13 @@ fn the_protected_api_accepts_valid_tokens_only() {
         assert!(answer.json()["error"].is_string());
     }
     assert_eq!(ask(Some(&reporting)).status, 200);
-    // Only nginx can reach the internal location.
+    // Only nginx can use the internal location; a client gets a 404.
     let request = Request::get("/-/validate").header("Authorization", reporting);
     assert_eq!(site.nginx.ask_host("api.example.com", &request, &[]).status, 404);
 }
 
-/// Faults in the body or framing of the API's request are not refused by grantd.
+/// grantd does not refuse a subrequest because of faults in the body or framing of the API's
+/// request.
 #[test]
 fn the_subrequest_to_grantd_ignores_the_body_of_the_request() {
     let site = Site::start();
@@ -69,7 +70,7 @@ fn the_subrequest_to_grantd_ignores_the_body_of_the_request() {
         let request = request.header("Host", "api.example.com").header("Connection", "close");
         let text = String::from_utf8(request.to_bytes()).unwrap();
         let answers = site.nginx.exchange("api.example.com", &text, &[]);
-        // The last answer: an earlier one may be 100 Continue.
+        // Takes the last answer: an earlier one may be 100 Continue.
         answers.last().unwrap().clone()
     };
     let upload = || Request::new("POST", "/reports/a").typed_body("text/plain", "a body");
@@ -92,7 +93,7 @@ fn the_subrequest_to_grantd_ignores_the_body_of_the_request() {
          Authorization: {bearer}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
     );
     assert_eq!(site.nginx.exchange("api.example.com", &text, &[])[0].status, 200);
-    // Two Authorization fields are refused: nginx does not choose.
+    // nginx refuses a request with two `Authorization` fields.
     let two = upload().header("Authorization", &*bearer);
     assert_eq!(ask(two).status, 400);
 }
@@ -139,7 +140,8 @@ fn the_subrequest_has_the_method_path_and_address_of_the_request() {
     assert_eq!(lines, expected);
 }
 
-/// A malformed query of the site is not reported as temporarily unavailable.
+/// If the query that nginx's site file passes to grantd is malformed, the answer is a 500 and not a
+/// 503, since a retry cannot succeed.
 #[test]
 fn a_malformed_query_of_the_site_is_a_500_and_not_a_503() {
     let site = Site::start();

@@ -12,7 +12,7 @@ fn requests_beyond_the_rate_are_refused_in_the_dialect_of_the_route() {
         .map(|at| format!("TRY {} HTTP/1.1\r\nHost: auth.example.com\r\n\r\n", paths[at % 3]))
         .chain([format!("GET {TOKEN} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")])
         .collect();
-    // A burst of a hundred, then fifty a second: every machine is faster.
+    // The limit is a burst of a hundred requests, then fifty a second; every machine sends faster.
     let refused = (0..100).find_map(|_| {
         let answers = site.nginx.exchange("auth.example.com", &requests, &[]);
         let of = |path: usize| {
@@ -29,15 +29,16 @@ fn requests_beyond_the_rate_are_refused_in_the_dialect_of_the_route() {
     for answer in [connect, vision, firstvision] {
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
-    // Key sets have no limit.
+    // Requests for the key set have no rate limit.
     assert_eq!(site.nginx.ask(&Request::get("/.well-known/jwks.json")).status, 200);
 }
 
-/// nginx sees decoded, normalised paths and grantd raw ones: the rate limit must use the raw path.
+/// nginx matches decoded, normalised paths, but grantd reads raw paths, so the rate limit must
+/// apply to the raw path.
 #[test]
 fn no_spelling_of_a_path_bypasses_the_rate_limit() {
     let directory = tempfile::TempDir::new().unwrap();
-    // There is no grantd: requests that pass the limit are refused at once.
+    // No grantd runs here, so nginx answers 503 to each request that passes the rate limit.
     let nginx = Nginx::before(&directory.path().join("socket"));
     let answers = |path: &str, connection: &str| -> Vec<u16> {
         let ask = |path: &str, connection: &str| {
@@ -69,7 +70,7 @@ fn no_spelling_of_a_path_bypasses_the_rate_limit() {
         "/v1/getAccessToken/%2e%2e%2f%2e%2e%2fconnect%2fvalidate",
         "/v1/getAccessToken/../../.well-known/jwks.json",
         "/v1/getAccessToken/x/../../../connect/introspect",
-        // Routes that the operator configures, and routes below an issuer's path.
+        // Routes that the operator may configure, and routes below the path of an issuer.
         "/api/connect/token",
         "/o/token/",
         "/tenant/connect/token",
@@ -91,7 +92,7 @@ fn no_spelling_of_a_path_bypasses_the_rate_limit() {
         "/.well-known/jwks.json?a",
         "http://auth.example.com/.well-known/jwks.json",
         "/connect/validate?scope=a",
-        // These have another, much higher limit.
+        // These three paths have another rate limit, which is much higher.
         "/connect/introspect",
         "/connect/revocation",
         "/v1/api/oauth/validateToken",
@@ -101,7 +102,8 @@ fn no_spelling_of_a_path_bypasses_the_rate_limit() {
     }
 }
 
-/// All addresses of one provider's customer share their first 64 bits.
+/// Addresses of an IPv6 network share a rate limit if their first 64 bits are equal, because a
+/// provider gives each customer at least that network.
 #[test]
 fn an_ipv6_network_has_one_rate_limit() {
     let directory = tempfile::TempDir::new().unwrap();
@@ -161,6 +163,6 @@ fn introspection_and_revocation_have_a_higher_rate_limit() {
     first("/connect/introspect").assert_refused(429, "invalid_request");
     first("/connect/revocation").assert_refused(429, "invalid_request");
     assert_eq!(first("/v1/api/oauth/validateToken").json()[0]["status"], 429);
-    // It is not the budget of token requests.
+    // Token requests have another rate limit, which the requests above have not used up.
     assert_eq!(nginx.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 503);
 }

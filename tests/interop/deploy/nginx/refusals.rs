@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{FIRSTVISION, HSTS, Site, VISION, firstvision, vision};
 use crate::support::{DEMO, Encoding, Request, Response, TOKEN};
 
-/// Status, body and every header of grantd's refusals reach the client as without nginx.
+/// nginx passes on grantd's refusals with their status, body and header fields.
 #[test]
 fn grantds_refusals_pass_unchanged() {
     let Site { server, nginx } = Site::start();
@@ -43,7 +43,7 @@ fn grantds_refusals_pass_unchanged() {
     }
 }
 
-/// An answer without the fields that depend on the connection and the time.
+/// Returns an answer without the fields that depend on the connection, the time or nginx.
 fn bare(answer: Response) -> (u16, Vec<(String, String)>, String) {
     let text = answer.text().to_owned();
     let mut headers = answer.headers;
@@ -52,8 +52,8 @@ fn bare(answer: Response) -> (u16, Vec<(String, String)>, String) {
     (answer.status, headers, text)
 }
 
-/// nginx's own refusals have the form of grantd's; where the text follows from the code, byte for
-/// byte.
+/// nginx's own refusals have the form of grantd's refusals. If grantd's refusal has one text for a
+/// status, nginx's body is the same, byte for byte.
 #[test]
 fn nginxs_refusals_are_in_the_dialect_of_the_route() {
     let Site { server, nginx } = Site::start();
@@ -88,7 +88,7 @@ fn nginxs_refusals_are_in_the_dialect_of_the_route() {
     assert!(server.metrics().contains("grantd_connections"), "it has outlived all this");
 }
 
-/// The body is valid JSON for every path.
+/// The body of a refusal by nginx is valid JSON for every path.
 #[test]
 fn a_refusal_does_not_echo_the_path() {
     let site = Site::start();
