@@ -44,8 +44,9 @@ pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
 /// alphabet, also adds the password: the decoded text after the colon, both as sent and
 /// form-decoded.
 fn push_credentials(value: &[u8], secrets: &mut Vec<Secret>) {
-    let behind = value.iter().position(u8::is_ascii_whitespace).map_or(value, |at| &value[at..]);
-    let credentials = behind.trim_ascii();
+    let after_scheme =
+        value.iter().position(u8::is_ascii_whitespace).map_or(value, |at| &value[at..]);
+    let credentials = after_scheme.trim_ascii();
     push(credentials, secrets);
     for base64 in [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD] {
         let Ok(pair) = base64.decode(credentials).map(Zeroizing::new) else { continue };
@@ -60,7 +61,7 @@ fn push_credentials(value: &[u8], secrets: &mut Vec<Secret>) {
 
 fn push_parameters(parameters: &Parameters<'_>, secrets: &mut Vec<Secret>) {
     for name in parameters.names() {
-        parameters.all(name).for_each(|value| push_value(name, value, secrets));
+        parameters.all(name).for_each(|value| push_if_secret(name, value, secrets));
     }
 }
 
@@ -68,7 +69,7 @@ fn push_parameters(parameters: &Parameters<'_>, secrets: &mut Vec<Secret>) {
 /// value is `document`.
 fn push_texts(name: &str, document: &Value, secrets: &mut Vec<Secret>) {
     match document {
-        Value::String(text) => push_value(name, text, secrets),
+        Value::String(text) => push_if_secret(name, text, secrets),
         Value::Array(values) => values.iter().for_each(|value| push_texts(name, value, secrets)),
         Value::Object(members) => {
             members.iter().for_each(|(name, value)| push_texts(name, value, secrets));
@@ -79,7 +80,7 @@ fn push_texts(name: &str, document: &Value, secrets: &mut Vec<Secret>) {
 
 /// Adds `value` if `name` is the name of a secret, or if `name` is not known to be public and
 /// `value` is long enough to be a secret that was sent under a wrong name.
-fn push_value(name: &str, value: &str, secrets: &mut Vec<Secret>) {
+fn push_if_secret(name: &str, value: &str, secrets: &mut Vec<Secret>) {
     let is_public = ["client_id", "grant_type", "scope"].contains(&name);
     let is_secret =
         ["client_secret", "client_assertion", "assertion", "password", "token"].contains(&name);

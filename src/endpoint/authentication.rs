@@ -40,19 +40,19 @@ pub async fn authenticate<'s>(
     endpoint: &str,
 ) -> Result<&'s Client, Refused<'s>> {
     let begin = |credentials| Try::begin(context, snapshot, credentials, endpoint);
-    let Some(raw) = credentials.as_it_stands() else {
+    let Some(raw) = credentials.raw_reading() else {
         let mut only = begin(credentials)?;
-        let proven = pin!(only.claim.prove(context, &mut only.attempt)).await;
-        return only.settle(proven);
+        let verified = pin!(only.claim.verify(context, &mut only.attempt)).await;
+        return only.settle(verified);
     };
     // Boxed, because two readings are rare, and the unboxed future would enlarge the future of
     // every request.
-    Box::pin(prove_either(context, begin(credentials), begin(raw))).await
+    Box::pin(verify_either(context, begin(credentials), begin(raw))).await
 }
 
 /// Authenticates by a Basic pair that has two readings: form-decoded (`decoded`) and as sent
 /// (`raw`).
-async fn prove_either<'s>(
+async fn verify_either<'s>(
     context: &Context,
     decoded: Result<Try<'_, 's>, Refused<'s>>,
     raw: Result<Try<'_, 's>, Refused<'s>>,
@@ -61,14 +61,14 @@ async fn prove_either<'s>(
         (Ok(decoded), Ok(raw)) => {
             let is_raw_cached = raw.claim.is_cached(context);
             let tries = if is_raw_cached { [raw, decoded] } else { [decoded, raw] };
-            return prove_in_turn(tries).await;
+            return verify_in_turn(tries).await;
         }
         (Ok(only), Err(throttled)) | (Err(throttled), Ok(only)) => (only, throttled),
         (Err(throttled), Err(_)) => return Err(throttled),
     };
     // The readings name different clients, and the budget of one is exhausted. Try the other.
-    let proven = only.prove().await;
-    only.settle(proven).map_err(|_wrong| throttled)
+    let verified = only.verify().await;
+    only.settle(verified).map_err(|_wrong| throttled)
 }
 
 /// Tries two readings of the same pair in turn, and charges each to the client that it names.
@@ -76,20 +76,20 @@ async fn prove_either<'s>(
 /// If the second is right, the charge for the first is returned. It is kept if the first names
 /// another registered client: otherwise a client could guess that client's secrets for free, with
 /// pairs whose second reading is its own id and secret.
-async fn prove_in_turn<'s>(
+async fn verify_in_turn<'s>(
     [mut first, mut second]: [Try<'_, 's>; 2],
 ) -> Result<&'s Client, Refused<'s>> {
-    let cause = match first.prove().await {
+    let cause = match first.verify().await {
         Err(cause) if cause.retry_after().is_none() => cause,
         // The first reading is right, or was refused for lack of budget or capacity. In the second
         // case, the other reading would only add load.
-        proven => return first.settle(proven),
+        verified => return first.settle(verified),
     };
     let wrong = first.refused(cause);
     let now = Clock::instant();
     first.attempt.take(now).map_err(|seconds| first.refused(Cause::Throttled(seconds)))?;
-    let proven = second.prove().await;
-    match second.settle(proven) {
+    let verified = second.verify().await;
+    match second.settle(verified) {
         Ok(client) => {
             if first.claim.registered.is_none_or(|named| named.id == client.id) {
                 // This cannot fail, because the attempt was charged above.
@@ -111,7 +111,7 @@ async fn prove_in_turn<'s>(
 /// One attempt at client authentication: the claim and its charge to the failure budgets.
 struct Try<'c, 's> {
     context: &'c Context,
-    claim: Claim<'c, 's>,
+    claim: Presented<'c, 's>,
     attempt: Attempt<'c>,
     begin: Instant,
 }
@@ -131,7 +131,7 @@ impl<'c, 's> Try<'c, 's> {
         let is_guessable =
             registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
         let (network, limits) = (credentials.network(), &snapshot.config.live.failures);
-        let claim = Claim { snapshot, credentials, registered, decoy, endpoint };
+        let claim = Presented { snapshot, credentials, registered, decoy, endpoint };
         // `begin` is used as the current time until the attempt is charged: the budgets refill with
         // time, so a later time could only find them fuller.
         let begin = Clock::instant();
@@ -144,15 +144,15 @@ impl<'c, 's> Try<'c, 's> {
         }
     }
 
-    async fn prove(&mut self) -> Result<&'s Client, Cause> {
-        pin!(self.claim.prove(self.context, &mut self.attempt)).await
+    async fn verify(&mut self) -> Result<&'s Client, Cause> {
+        pin!(self.claim.verify(self.context, &mut self.attempt)).await
     }
 
-    /// Ends the attempt: keeps, takes or returns its charge, depending on the result `proven`.
-    fn settle(self, proven: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
+    /// Ends the attempt: keeps, takes or returns its charge, depending on the result `verified`.
+    fn settle(self, verified: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
         let Self { context, claim, attempt, begin } = self;
         let now = if attempt.has_paid() { Clock::instant() } else { begin };
-        let charged = match proven {
+        let charged = match verified {
             Ok(_) => attempt.was_right(now),
             // The budget was exhausted, so there was no charge.
             Err(Cause::Throttled(_)) => Ok(()),
@@ -160,10 +160,10 @@ impl<'c, 's> Try<'c, 's> {
             Err(_) => attempt.was_wrong(now),
         };
         charged.map_err(|seconds| claim.refused(context, Cause::Throttled(seconds)))?;
-        if proven.is_ok() && claim.credentials.is_raw() {
+        if verified.is_ok() && claim.credentials.is_raw() {
             context.raw_pairs.fetch_add(1, Ordering::Relaxed);
         }
-        proven.map_err(|cause| claim.refused(context, cause))
+        verified.map_err(|cause| claim.refused(context, cause))
     }
 
     fn refused(&self, cause: Cause) -> Refused<'s> {
@@ -172,7 +172,7 @@ impl<'c, 's> Try<'c, 's> {
 }
 
 /// The client id that a request presents, and what is needed to authenticate the client.
-struct Claim<'c, 's> {
+struct Presented<'c, 's> {
     snapshot: &'s Snapshot,
     credentials: &'c Credentials<'c>,
     /// The registered client of the claimed id.
@@ -183,7 +183,7 @@ struct Claim<'c, 's> {
     endpoint: &'c str,
 }
 
-impl<'s> Claim<'_, 's> {
+impl<'s> Presented<'_, 's> {
     fn refused(&self, context: &Context, cause: Cause) -> Refused<'s> {
         if self.registered.is_some() {
             // `begin` has done this already for an unknown id. The refusal of a known id must take
@@ -194,7 +194,7 @@ impl<'s> Claim<'_, 's> {
     }
 
     /// Verifies the claim and returns the client.
-    async fn prove(
+    async fn verify(
         &self,
         context: &Context,
         attempt: &mut Attempt<'_>,
@@ -243,7 +243,7 @@ impl<'s> Claim<'_, 's> {
     fn find_cached(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
         let client_id = self.credentials.client_id();
         self.registered?.secrets.iter().find(|secret| {
-            self.may_succeed_by(secret, now)
+            self.can_authenticate_with(secret, now)
                 && secret.hash.as_slow().is_some_and(|hash| {
                     let comparison = Comparison { client_id, hash, secret: given };
                     context.passwords.was_right(&context.passwords.attempt(comparison))
@@ -253,7 +253,7 @@ impl<'s> Claim<'_, 's> {
 
     /// Whether authentication by this secret can succeed. Only then is the cache used: a refusal
     /// must take as long for a right secret as for a wrong one.
-    fn may_succeed_by(&self, secret: &ClientSecret, now: u64) -> bool {
+    fn can_authenticate_with(&self, secret: &ClientSecret, now: u64) -> bool {
         let by = self.credentials.secret_method();
         self.registered.is_some_and(|client| {
             client.enabled && by.is_some_and(|method| client.auth_methods.contains(method))

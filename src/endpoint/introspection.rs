@@ -58,13 +58,13 @@ pub async fn introspect<'s>(
             [one] => Audience::One(one.to_string()),
             several => Audience::Several(several.iter().map(ToString::to_string).collect()),
         };
-        let is_proven = claims.cnf.as_ref().is_some_and(|cnf| cnf.get("jkt").is_some());
+        let is_dpop_bound = claims.cnf.as_ref().is_some_and(|cnf| cnf.get("jkt").is_some());
         Introspection {
             active: true,
             scope: claims.scope.clone(),
             client_id: claims.client_id.clone(),
             // RFC 9449, section 6.2. A certificate-bound token has the type `Bearer`.
-            token_type: if is_proven { "DPoP" } else { "Bearer" },
+            token_type: if is_dpop_bound { "DPoP" } else { "Bearer" },
             exp: claims.exp,
             iat: signed.issued_at(),
             // In the client credentials grant, the subject is the client (RFC 9068, section 2.2).

@@ -38,13 +38,13 @@ pub async fn use_up(
 ) -> Result<(), Cause> {
     let SingleUse { owner, token_id, signed_at, until } = single_use;
     let key = owner.key_of(token_id);
-    let on_disk = RevocationKey::SigningInput(key);
-    if context.revocations.contains(&on_disk) {
+    let disk_key = RevocationKey::SigningInput(key);
+    if context.revocations.contains(&disk_key) {
         return Err(replayed);
     }
     // Uses are added only while the revocation list is less than half full: the rest is for
     // revocations.
-    if signed_at > now && !context.revocations.has_much_room() {
+    if signed_at > now && !context.revocations.is_less_than_half_full() {
         return Err(Cause::ReplayGuardFull);
     }
     context.replay.spend(key, until, now).map_err(|error| match error {
@@ -53,7 +53,7 @@ pub async fn use_up(
         ReplayError::Used => replayed,
     })?;
     if signed_at > now {
-        context.revocations.revoke(on_disk, until).await?;
+        context.revocations.revoke(disk_key, until).await?;
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ impl Connections {
             };
             match accepted {
                 Ok((accepted, peer)) => self.admit(accepted, peer, Arc::clone(&handler)),
-                Err(error) if is_of_connection(&error) => {
+                Err(error) if is_connection_error(&error) => {
                     debug!(%error, "a connection ended before it was accepted");
                 }
                 Err(error) => {
@@ -176,8 +176,8 @@ impl Connections {
 /// connection that has waited longest is chosen. Otherwise the connection that has waited longest
 /// in the larger of the two groups is chosen.
 fn eviction_candidate(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch>)> {
-    type Slowest<'w> = Option<(Duration, u64, &'w Arc<Watch>)>;
-    let [mut idle, mut busy]: [(usize, Slowest<'_>); 2] = [(0, None); 2];
+    type LongestWait<'w> = Option<(Duration, u64, &'w Arc<Watch>)>;
+    let [mut idle, mut busy]: [(usize, LongestWait<'_>); 2] = [(0, None); 2];
     for (id, watch) in open {
         let (count, slowest) = match watch.phase() {
             // It waits for the server, so it is not a candidate.
@@ -221,7 +221,7 @@ impl Drop for OpenGuard {
 
 /// Whether `accept` failed because the connection ended before it was accepted, and not because of
 /// the listener.
-fn is_of_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

@@ -17,7 +17,7 @@ pub(crate) struct ClientAddress {
     pub(crate) network: ClientNetwork,
     /// Whether the peer sends forwarding headers and is not trusted: it is a proxy that is missing
     /// from the configuration, or a client that poses as one.
-    pub(crate) is_undeclared_proxy: bool,
+    pub(crate) has_untrusted_forwarding: bool,
 }
 
 impl ClientAddress {
@@ -29,11 +29,12 @@ impl ClientAddress {
         let mut hop = peer.address().map(|address| address.ip().to_canonical());
         let is_trusted = |address| proxies.iter().any(|proxy| proxy.is(address));
         if !is_trusted(hop) {
-            let is_undeclared_proxy = headers.keys().any(|name| is_forwarding(name.as_str()));
+            let has_untrusted_forwarding = headers.keys().any(|name| is_forwarding(name.as_str()));
             let is_local = hop.is_none_or(|address| address.is_loopback());
             let network = network_of(hop);
-            let network = if is_undeclared_proxy || is_local { network.shared() } else { network };
-            return Self { forwarded: None, network, is_undeclared_proxy };
+            let network =
+                if has_untrusted_forwarding || is_local { network.shared() } else { network };
+            return Self { forwarded: None, network, has_untrusted_forwarding };
         }
         let fields = headers.get_all(FORWARDED_FOR).iter().rev();
         // Each entry is decoded on its own, so that an invalid entry from the client does not
@@ -44,12 +45,12 @@ impl ClientAddress {
             let Some(address) = std::str::from_utf8(entry).ok().and_then(read) else { break };
             if !is_trusted(Some(address)) {
                 let network = network_of(Some(address));
-                return Self { forwarded: Some(address), network, is_undeclared_proxy: false };
+                return Self { forwarded: Some(address), network, has_untrusted_forwarding: false };
             }
             hop = Some(address);
         }
         let network = network_of(hop).shared();
-        Self { forwarded: None, network, is_undeclared_proxy: false }
+        Self { forwarded: None, network, has_untrusted_forwarding: false }
     }
 }
 
@@ -167,7 +168,7 @@ mod tests {
             headers.insert(name, HeaderValue::from_static("x"));
             let peer = Peer::Tcp(SocketAddr::new(peer.parse().unwrap(), 1));
             let address = ClientAddress::of(peer, &headers, &["10.0.0.0/8".parse().unwrap()]);
-            assert_eq!(address.is_undeclared_proxy, is_noticed, "{name}");
+            assert_eq!(address.has_untrusted_forwarding, is_noticed, "{name}");
         }
     }
 }

@@ -124,8 +124,8 @@ pub(crate) async fn serve(
         handler.handle(request, arrival).map(move |mut response| {
             // No request can follow if the server is draining, if the client has ended its sending
             // side, or if part of the body is unread.
-            let is_last = watch.is_last_answer.load(Ordering::Relaxed)
-                || watch.has_ended.load(Ordering::Relaxed)
+            let is_last = watch.is_draining.load(Ordering::Relaxed)
+                || watch.is_half_closed.load(Ordering::Relaxed)
                 || !watch.has_whole_request.load(Ordering::Relaxed);
             if is_last {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -148,7 +148,7 @@ pub(crate) async fn serve(
         tokio::select! {
             biased;
             over = poll_fn(|cx| {
-                watch.has_read.store(false, Ordering::Relaxed);
+                watch.has_read_in_poll.store(false, Ordering::Relaxed);
                 match connection.poll_unpin(cx) {
                     Poll::Ready(ended) => Poll::Ready(Some(ended)),
                     Poll::Pending if watch.has_large_head.load(Ordering::Relaxed) => {
@@ -176,7 +176,7 @@ pub(crate) async fn serve(
             }
             () = watch.evicted.notified() => {
                 // Write an answer that was put off to the next poll.
-                watch.has_read.store(false, Ordering::Relaxed);
+                watch.has_read_in_poll.store(false, Ordering::Relaxed);
                 let _ = (&mut connection).now_or_never();
                 return Ok(());
             }

@@ -332,8 +332,8 @@ macro_rules! watch_for_reset {
                         if ready.is_write_closed() {
                             return;
                         }
-                        let wait_for_more = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-                        let _ = socket.try_io(Interest::WRITABLE, wait_for_more);
+                        let clear_readiness = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                        let _ = socket.try_io(Interest::WRITABLE, clear_readiness);
                     }
                 })
             }

@@ -58,7 +58,7 @@ pub struct Service {
     metrics: Arc<Metrics>,
     refusals: Arc<Refusals>,
     request_ids: RequestIds,
-    warned_of_proxy: Once,
+    warned_of_undeclared_proxy: Once,
     warned_of_unrestricted_validation: Once,
     /// Limits the warnings about self-signed certificates to one an hour for each.
     self_signed_warnings: Hourly,
@@ -75,13 +75,13 @@ struct RequestInfo<'r> {
 }
 
 /// Records the request as abandoned if this guard is dropped before `is_answered` is set.
-struct Unanswered<'r> {
+struct AbandonGuard<'r> {
     service: &'r Service,
     info: RequestInfo<'r>,
     is_answered: bool,
 }
 
-impl Drop for Unanswered<'_> {
+impl Drop for AbandonGuard<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.service.record_abandoned(self.info);
@@ -114,7 +114,7 @@ impl Service {
             metrics,
             refusals,
             request_ids,
-            warned_of_proxy: Once::new(),
+            warned_of_undeclared_proxy: Once::new(),
             warned_of_unrestricted_validation: Once::new(),
             self_signed_warnings: Hourly::default(),
             traces: Traces::default(),
@@ -151,7 +151,7 @@ impl Service {
             Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.live.routes);
         let proxies = &snapshot.config.live.trusted_proxies;
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
-        if address.is_undeclared_proxy {
+        if address.has_untrusted_forwarding {
             self.warn_of_undeclared_proxy(arrival.peer);
         }
         let origin = Origin { arrival, address };
@@ -164,7 +164,7 @@ impl Service {
             });
         }
         let info = RequestInfo { head: &head, route, request_id: &request_id, origin: &origin };
-        let mut unanswered = Unanswered { service: self, info, is_answered: false };
+        let mut unanswered = AbandonGuard { service: self, info, is_answered: false };
         let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
             let certificate = ShownCertificate::Absent;
@@ -184,7 +184,7 @@ impl Service {
 
     fn warn_of_undeclared_proxy(&self, peer: Peer) {
         self.metrics.untrusted_forwarding.inc();
-        self.warned_of_proxy.call_once(|| {
+        self.warned_of_undeclared_proxy.call_once(|| {
             warn!(
                 %peer,
                 "a peer that is not in trusted_proxies sends forwarding headers: failed attempts \

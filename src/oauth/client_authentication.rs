@@ -206,7 +206,7 @@ impl<'a> Credentials<'a> {
 
     /// The Basic pair read without form-decoding, if that differs and fits the body's `client_id`.
     /// The caller must try both readings.
-    pub fn as_it_stands(&self) -> Option<&Self> {
+    pub fn raw_reading(&self) -> Option<&Self> {
         self.raw.as_deref()
     }
 
@@ -222,7 +222,7 @@ impl<'a> Credentials<'a> {
 
     /// All secrets in clear text. A Basic pair that is read in two ways has two.
     pub fn secrets(&self) -> Vec<&str> {
-        let raw = self.as_it_stands().and_then(Self::client_secret);
+        let raw = self.raw_reading().and_then(Self::client_secret);
         self.client_secret().into_iter().chain(raw).collect()
     }
 
@@ -432,7 +432,7 @@ mod tests {
             let shown = |read: &Credentials<'_>| {
                 format!("{}:{} {}", read.client_id(), read.client_secret().unwrap(), read.is_raw)
             };
-            Ok([Some(shown(&read)), read.as_it_stands().map(shown)])
+            Ok([Some(shown(&read)), read.raw_reading().map(shown)])
         };
         let two = |first: &str, second: &str| Ok([Some(first.to_owned()), Some(second.to_owned())]);
         let one = |only: &str| Ok([Some(only.to_owned()), None]);

@@ -53,7 +53,7 @@ impl Admission {
         let sum: usize = self.shares.iter().map(|share| share.unwrap_or(UNKNOWN)).sum();
         let share = sum / self.shares.len();
         let limit = self.capacity * share / WHOLE * share / WHOLE;
-        self.limit = limit.max(self.capacity / LEAST).max(1);
+        self.limit = limit.max(self.capacity / MIN_LIMIT_DIVISOR).max(1);
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Window {
 impl Window {
     /// The first window after the thread was idle.
     pub(super) fn first() -> Self {
-        Self::of(FIRST)
+        Self::of(FIRST_WINDOW)
     }
 
     fn of(length: Duration) -> Self {
@@ -82,7 +82,7 @@ impl Window {
         if took < self.length {
             return None;
         }
-        let before = std::mem::replace(self, Self::of(NEXT)).ran;
+        let before = std::mem::replace(self, Self::of(NEXT_WINDOW)).ran;
         let (Some(before), Some(now)) = (before, self.ran) else { return Some(WHOLE) };
         let ran = now.saturating_sub(before);
         usize::try_from(ran.as_nanos() * WHOLE as u128 / took.as_nanos()).ok()
@@ -96,13 +96,13 @@ const UNKNOWN: usize = 708;
 
 /// The limit is never below the capacity divided by this number: otherwise requests would be
 /// refused after a short delay, without overload.
-const LEAST: usize = 4;
+const MIN_LIMIT_DIVISOR: usize = 4;
 
 /// Short, because the tokens that are admitted during the first window wait longest.
-const FIRST: Duration = Duration::from_millis(4);
+const FIRST_WINDOW: Duration = Duration::from_millis(4);
 
 /// Long enough for several time slices of the other threads on the processor.
-const NEXT: Duration = Duration::from_millis(10);
+const NEXT_WINDOW: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_sleeping_thread_has_a_small_share() {
         let mut window = Window::first();
-        std::thread::sleep(20 * NEXT);
+        std::thread::sleep(20 * NEXT_WINDOW);
         let asleep = window.end().unwrap();
         assert_eq!(asleep < WHOLE / 2, cfg!(target_os = "linux"), "{asleep}");
     }

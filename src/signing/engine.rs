@@ -69,7 +69,7 @@ impl Engine {
             let builder = thread::Builder::new().name(format!("sign-{index}"));
             engine.threads.push(builder.spawn(move || {
                 worker::lower_priority();
-                let mut held_back = Vec::with_capacity(worker::GROUP);
+                let mut held_back = Vec::with_capacity(worker::WAKE_AFTER);
                 // A panic drops the jobs that the thread had taken, which fails them. `Shared` and
                 // `held_back` are valid after every statement, so nothing else is lost.
                 while catch_unwind(AssertUnwindSafe(|| shared.work(index, &mut held_back))).is_err()

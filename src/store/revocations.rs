@@ -156,7 +156,7 @@ impl Revocations {
     }
 
     /// Whether the number of rows is below half of the limit.
-    pub fn has_much_room(&self) -> bool {
+    pub fn is_less_than_half_full(&self) -> bool {
         self.len() < self.shared.limit.div_ceil(2)
     }
 

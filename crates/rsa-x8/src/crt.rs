@@ -112,9 +112,9 @@ impl<const L: usize> PrivateKey<L> {
         let mut inverse = p.enter(&broadcast(&self.q_inverse));
         let mut q = broadcast(&self.q.modulus.n);
         let mut quotient = p.canonical(&p.product(&difference, &inverse));
-        fault::strike(fault::Place::Quotient, &mut quotient);
+        fault::inject(fault::Place::Quotient, &mut quotient);
         let mut signature = multiply_add(&quotient, &q, sq);
-        fault::strike(fault::Place::Signature, &mut signature);
+        fault::inject(fault::Place::Signature, &mut signature);
         for secret in [&mut difference, &mut inverse, &mut q, &mut quotient] {
             secret.zeroize();
         }
@@ -152,7 +152,7 @@ fn power<const L: usize, const D: usize>(
     table.zeroize();
     factor.zeroize();
     left.zeroize();
-    fault::strike(fault::Place::Half, power);
+    fault::inject(fault::Place::Half, power);
 }
 
 /// Fills `table` with the powers of `message` from 0 on, in the Montgomery domain.
@@ -163,7 +163,7 @@ fn fill<const L: usize, const D: usize>(
     message: &[Lanes; D],
 ) {
     let mut base = enter(modulus, message);
-    fault::strike(fault::Place::Residue, &mut base);
+    fault::inject(fault::Place::Residue, &mut base);
     table[0] = modulus.one();
     table[1] = base;
     for i in 2..table.len() {
@@ -175,7 +175,7 @@ fn fill<const L: usize, const D: usize>(
         }
     }
     base.zeroize();
-    fault::strike(fault::Place::Table, table.as_flattened_mut());
+    fault::inject(fault::Place::Table, table.as_flattened_mut());
 }
 
 /// The lanes in which `signature^e` and `message` are the same modulo the prime.

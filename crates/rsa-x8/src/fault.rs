@@ -20,10 +20,10 @@ pub(crate) enum Place {
 /// Does nothing outside tests.
 #[cfg(not(test))]
 #[inline(always)]
-pub(crate) fn strike(_place: Place, _number: &mut [Lanes]) {}
+pub(crate) fn inject(_place: Place, _number: &mut [Lanes]) {}
 
 #[cfg(test)]
-pub(crate) use armed::strike;
+pub(crate) use armed::inject;
 
 #[cfg(test)]
 pub(crate) mod armed {
@@ -48,7 +48,7 @@ pub(crate) mod armed {
     }
 
     #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
-    pub(crate) fn strike(place: Place, number: &mut [Lanes]) {
+    pub(crate) fn inject(place: Place, number: &mut [Lanes]) {
         let Some(fault) = FAULT.get().filter(|fault| fault.place == place) else { return };
         if fault.pass > 0 {
             FAULT.set(Some(Fault { pass: fault.pass - 1, ..fault }));

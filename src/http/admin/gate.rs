@@ -37,7 +37,7 @@ pub(super) fn admit<B>(
         Ok(())
     } else if !is_local(peer) {
         Err(Denied::Token)
-    } else if names_this_machine(uri, headers) {
+    } else if host_is_ip_or_localhost(uri, headers) {
         Ok(())
     } else {
         Err(Denied::Host)
@@ -61,14 +61,14 @@ fn is_local(peer: Peer) -> bool {
 
 /// Whether the host of the request is absent, an IP address or `localhost`. A target in absolute
 /// form overrides the `Host` field (RFC 9112, section 3.2.2).
-fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
+fn host_is_ip_or_localhost(uri: &Uri, headers: &HeaderMap) -> bool {
     let Ok(field) = single(headers, HOST) else { return false };
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
-    authority.or(field).is_none_or(|named| std::str::from_utf8(named).is_ok_and(is_own_name))
+    authority.or(field).is_none_or(|named| std::str::from_utf8(named).is_ok_and(is_ip_or_localhost))
 }
 
 /// Whether this is an IP address or `localhost`, with or without a port.
-fn is_own_name(authority: &str) -> bool {
+fn is_ip_or_localhost(authority: &str) -> bool {
     let (is_own, rest) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => (address.parse::<Ipv6Addr>().is_ok(), rest),
         None => {
@@ -105,7 +105,7 @@ mod tests {
             "[2001:db8::1]",
             "localhost:",
         ] {
-            assert!(is_own_name(own), "{own}");
+            assert!(is_ip_or_localhost(own), "{own}");
         }
         for other in [
             "",
@@ -131,7 +131,7 @@ mod tests {
             "127.0.0.1 ",
             "evil.example",
         ] {
-            assert!(!is_own_name(other), "{other}");
+            assert!(!is_ip_or_localhost(other), "{other}");
         }
     }
 

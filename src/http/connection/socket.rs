@@ -43,12 +43,12 @@ impl Watched {
     /// Handles a half-close by the client. hyper would treat it as the end of the connection and
     /// drop the request that is being served, so the half-close is hidden from hyper until the
     /// answer is written. A reset is reported to hyper at once.
-    fn poll_end_of_sending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let watch = &self.watch;
         if !matches!(watch.phase(), Phase::Serving | Phase::Writing) {
             return Poll::Ready(Ok(()));
         }
-        if !watch.has_ended.swap(true, Ordering::Relaxed) {
+        if !watch.is_half_closed.swap(true, Ordering::Relaxed) {
             // hyper may have buffered body bytes that the service has not read yet. Poll again
             // after the service has read them.
             cx.waker().wake_by_ref();
@@ -127,11 +127,7 @@ impl AsyncRead for Watched {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() == before {
-            return if let Poll::Ready(Ok(())) = poll {
-                self.poll_end_of_sending(cx)
-            } else {
-                poll
-            };
+            return if let Poll::Ready(Ok(())) = poll { self.poll_half_close(cx) } else { poll };
         }
         let phase = self.watch.phase();
         self.watch.on_read();
@@ -164,7 +160,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.watch.has_read.load(Ordering::Relaxed) {
+        if self.watch.has_read_in_poll.load(Ordering::Relaxed) {
             // The answer waits for the connection's next poll, see the module `connection`.
             cx.waker().wake_by_ref();
             return Poll::Pending;

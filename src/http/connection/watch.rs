@@ -20,14 +20,14 @@ pub(crate) struct Watch {
     first_byte: AtomicU64,
     /// Whether bytes of a request were read in this poll of the connection, so that the answer is
     /// written in the next poll.
-    pub(super) has_read: AtomicBool,
+    pub(super) has_read_in_poll: AtomicBool,
     /// Whether the bytes that follow the current answer belong to a head. After the last answer of
     /// a connection they do not: they may be the rest of an unread body.
     pub(super) expects_head: AtomicBool,
     /// Whether all of the current request was read.
     pub(super) has_whole_request: AtomicBool,
     /// Whether the client has half-closed the connection.
-    pub(super) has_ended: AtomicBool,
+    pub(super) is_half_closed: AtomicBool,
     /// Whether the current request line has a fragment, which hyper drops.
     pub(super) has_fragment: AtomicBool,
     /// Whether the current head has more fields than hyper allows by default.
@@ -35,7 +35,7 @@ pub(crate) struct Watch {
     origin: Instant,
     times: Times,
     /// Whether the server is draining: every answer is then the last on its connection.
-    pub(super) is_last_answer: Arc<AtomicBool>,
+    pub(super) is_draining: Arc<AtomicBool>,
     pub(super) evicted: Notify,
 }
 
@@ -62,9 +62,9 @@ struct Times {
 }
 
 impl Watch {
-    /// Begins in [`Phase::Idle`]. While `is_last_answer` is set, the connection closes after each
+    /// Begins in [`Phase::Idle`]. While `is_draining` is set, the connection closes after each
     /// answer.
-    pub(crate) fn new(limits: &StartupLimits, is_last_answer: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(limits: &StartupLimits, is_draining: Arc<AtomicBool>) -> Self {
         let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
         let times = Times {
             idle: nanos(limits.idle_seconds),
@@ -76,15 +76,15 @@ impl Watch {
             since: AtomicU64::new(0),
             deadline: AtomicU64::new(times.idle),
             first_byte: AtomicU64::new(0),
-            has_read: AtomicBool::new(false),
+            has_read_in_poll: AtomicBool::new(false),
             expects_head: AtomicBool::new(true),
             has_whole_request: AtomicBool::new(false),
-            has_ended: AtomicBool::new(false),
+            is_half_closed: AtomicBool::new(false),
             has_fragment: AtomicBool::new(false),
             has_large_head: AtomicBool::new(false),
             origin: Clock::instant(),
             times,
-            is_last_answer,
+            is_draining,
             evicted: Notify::new(),
         }
     }
@@ -169,7 +169,7 @@ impl Watch {
         let phase = self.phase();
         // Bytes of the next request must not delay an answer that is being written.
         if phase != Phase::Writing {
-            self.has_read.store(true, Ordering::Relaxed);
+            self.has_read_in_poll.store(true, Ordering::Relaxed);
         }
         if phase == Phase::Idle {
             let now = self.now();

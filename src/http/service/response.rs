@@ -32,7 +32,7 @@ pub(super) fn into_response(
         if let Some(seconds) = refused.cause.retry_after() {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        if leaves_bytes_unread(refused.cause) {
+        if must_close(refused.cause) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -57,7 +57,7 @@ pub(super) fn echo_client_headers(request: &HeaderMap, response: &mut HeaderMap)
 
 /// Whether the connection must close after this refusal, since the next bytes may belong to the
 /// refused request and not to a new one.
-fn leaves_bytes_unread(cause: Cause) -> bool {
+fn must_close(cause: Cause) -> bool {
     matches!(
         cause,
         Cause::BodyAborted

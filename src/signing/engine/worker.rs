@@ -33,7 +33,7 @@ impl Shared {
         {
             jobs.retain(|job| job.sender.is_awaited());
             let taken = Clock::instant();
-            let group = if batched.is_some() { GROUP } else { SINGLE_GROUP };
+            let group = if batched.is_some() { WAKE_AFTER } else { WAKE_AFTER_SINGLE };
             match batched {
                 Some(batched) => {
                     let batch = batched.sign(&jobs, taken);
@@ -189,10 +189,10 @@ const MAX_FAULTS: u32 = 2;
 
 /// How many completions are held back: three batches. The event loop then preempts the signing thread a
 /// third as often as if it was woken for each batch, and both lose their caches a third as often.
-pub(super) const GROUP: usize = 3 * BATCH;
+pub(super) const WAKE_AFTER: usize = 3 * BATCH;
 
 /// How many completions of single signatures are held back: fewer, because they take longer.
-const SINGLE_GROUP: usize = 8;
+const WAKE_AFTER_SINGLE: usize = 8;
 
 /// Completions are held back while at least this number of tokens per thread waits, or half of the
 /// admission limit if that is less. Each token then waits so long anyway that the time of a few

@@ -6,7 +6,7 @@ use crate::fault::armed::{FAULT, Fault};
 
 /// For each limb, or each `every`th: flips one of its bits in one lane, and asserts that this lane is
 /// refused and the others are right. Lane and bit change from limb to limb.
-fn strike(place: Place, passes: usize, limbs: usize, every: usize) {
+fn inject(place: Place, passes: usize, limbs: usize, every: usize) {
     let pair = generate(KeySize::Rsa2048);
     let Some(key) = batch_key(&pair) else { return };
     let messages: [[u8; 1]; BATCH] = std::array::from_fn(|lane| [lane as u8]);
@@ -34,27 +34,27 @@ fn strike(place: Place, passes: usize, limbs: usize, every: usize) {
 
 #[test]
 fn in_a_residue() {
-    strike(Place::Residue, 2, 20, 1);
+    inject(Place::Residue, 2, 20, 1);
 }
 
 #[test]
 fn in_a_table() {
     // The fault must be in an entry that is used. All 16 are, but for one key in a million, whose
     // exponent of 256 digits lacks one of the 16 values.
-    strike(Place::Table, 2, 16 * 20, setting("RSA_X8_TABLE_STEP", 31));
+    inject(Place::Table, 2, 16 * 20, setting("RSA_X8_TABLE_STEP", 31));
 }
 
 #[test]
 fn in_a_half() {
-    strike(Place::Half, 2, 20, 1);
+    inject(Place::Half, 2, 20, 1);
 }
 
 #[test]
 fn in_the_recombination() {
-    strike(Place::Quotient, 1, 20, 1);
+    inject(Place::Quotient, 1, 20, 1);
 }
 
 #[test]
 fn in_the_signature() {
-    strike(Place::Signature, 1, 40, 1);
+    inject(Place::Signature, 1, 40, 1);
 }
