@@ -121,11 +121,11 @@ struct Round {
     empty: Waits,
     /// The achieved rate as a share of the wanted rate, at half of saturation.
     half_sent: f64,
-    /// The waits for tokens at four times saturation, since the request was sent. The preceding
-    /// wait for a free connection is not included.
+    /// The waits for tokens at four times saturation, measured from when the request was sent. The
+    /// preceding wait for a free connection is not included.
     admitted: Waits,
     admitted_since_due: Waits,
-    /// The waits for refusals at four times saturation, since the request was sent.
+    /// The waits for refusals at four times saturation, measured from when the request was sent.
     refused: Waits,
     /// The achieved rate as a share of the wanted rate, at four times saturation.
     over_sent: f64,

@@ -22,8 +22,8 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
 
 /// The faults of the environment.
 pub(super) struct Faults {
-    /// One text a fault. It names the variable but not its value, which may be a secret in the wrong
-    /// place.
+    /// One text for each fault. Each text names the variable but not its value, which may be a
+    /// secret that was set in the wrong variable.
     pub(super) texts: Vec<String>,
     /// Whether one of the faulty variables stands for a flag.
     pub(super) is_usage: bool,

@@ -62,8 +62,8 @@ impl Stamp {
     }
 }
 
-/// The most files in a stamp of the clients' key files. All files of the stamp are polled each
-/// second.
+/// The maximum number of files in the stamp of the clients' key files. All files of the stamp are
+/// polled each second.
 pub const MOST_FILES: usize = 10_000;
 
 fn stamp_of(path: &Path) -> Option<FileStamp> {

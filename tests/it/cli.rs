@@ -431,7 +431,8 @@ fn there_is_a_manual_page_for_each_command() {
         (&["client", "add"], "grantd-client-add", &["\\-\\-secret\\-stdin"]),
     ] {
         let text = page(command);
-        // The page begins with its title, or with two lines before it that keep quotes as they are.
+        // The page begins with the title (`.TH`). Two lines that define how roff prints an
+        // apostrophe (`.ie`, `.el`) may precede the title.
         assert!(text.starts_with(".ie ") || text.starts_with(".TH "), "{text}");
         assert!(text.contains(&format!("\n.TH {title} 1 ")), "{text}");
         for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS"] {

@@ -46,7 +46,8 @@ pub(super) fn import(file: &FileArg, from: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Returns the text of the input, which may contain secrets, and the name of the input in faults.
+/// Returns the name by which faults refer to the input, and the text of the input, which may
+/// contain secrets.
 fn read(from: &Path) -> Result<(&Path, Zeroizing<String>), CliError> {
     if from == Path::new("-") {
         let name = Path::new("standard input");

@@ -20,8 +20,8 @@ pub(super) struct Watched {
     /// Whether the last write found the send buffer full.
     was_full: bool,
     pub(super) head: Head,
-    /// Whether the client has ever pipelined: sent bytes of a request before it had the answer to
-    /// the one before.
+    /// Whether the client has ever pipelined, that is, sent bytes of a request before it received
+    /// the answer to its previous request.
     is_pipelined: bool,
     /// Completes when the peer resets the connection. `None` until the client half-closes the
     /// connection while a request is served.
