@@ -60,8 +60,8 @@ const MANY: usize = 1000;
 /// requests are sent than the queue has places, so that none is refused. More requests are sent
 /// than there are connections, because the wait of each connection's first request is left out.
 const SAFE: f64 = 200.0;
-/// The least rate of the load beyond saturation, in requests a second. In one second, more requests
-/// are sent than the queue has places, even if the machine is slow.
+/// The minimum rate of the load beyond saturation, in requests a second. In one second, more
+/// requests are sent than the queue has places, even if the machine is slow.
 const FLOOD: f64 = 2000.0;
 
 /// The goal at half of saturation: 99 of 100 requests wait at most this many times the time of a

@@ -33,8 +33,8 @@ mod welch;
 
 use welch::{Class, Times};
 
-/// The least `|t|` at which the times of the two classes differ (Goodwill, Jun, Jaffe and Rohatgi,
-/// "A testing methodology for side-channel resistance validation", 2011).
+/// The minimum `|t|` at which the times of the two classes differ (Goodwill, Jun, Jaffe and
+/// Rohatgi, "A testing methodology for side-channel resistance validation", 2011).
 const LEAK: f64 = 4.5;
 
 /// The `|t|` that a planted leak must exceed.

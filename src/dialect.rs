@@ -47,7 +47,7 @@ pub struct RequestHead<'a> {
     pub client_headers: [Option<&'a [u8]>; 4],
     /// The request's query, without the question mark.
     pub query: Option<&'a str>,
-    /// The most parameters that a form may have.
+    /// The maximum number of parameters that a form may have.
     pub max_parameters: usize,
     /// When the request, including its body, had been read.
     pub received: Instant,

@@ -6,21 +6,22 @@ use crate::both_cores;
 use crate::contestants::{AUTO, BATCH, Contestant, INTROSPECT, OIDC_PROVIDER, REUSE, VALIDATE};
 use crate::support::spread::Spread;
 
-/// The least ratio of the server's rate to that of batch signing alone.
+/// The minimum ratio of the server's rate to that of batch signing alone.
 const BATCH_GOAL: f64 = 0.85;
-/// The least ratio of the server's rate with token reuse to that of the empty hyper service.
+/// The minimum ratio of the server's rate with token reuse to that of the empty hyper service.
 const REUSE_GOAL: f64 = 0.6;
-/// The least ratio of the rate of answers about a cached token to that of the empty hyper service.
+/// The minimum ratio of the rate of answers about a cached token to that of the empty hyper
+/// service.
 const STATUS_GOAL: f64 = 0.2;
 /// The greatest ratio of the median latency of an idle server to the time of one signature by the
 /// faster library.
 const LATENCY_GOAL: f64 = 1.15;
-/// The least ratio of the server's rate on both cores to that of batch signing alone on both cores,
-/// without the load generator's share of their time.
+/// The minimum ratio of the server's rate on both cores to that of batch signing alone on both
+/// cores, without the load generator's share of their time.
 const BOTH_CORES_GOAL: f64 = 0.8;
 
-/// The least share of its core that ring alone must get; with a smaller share, other processes used
-/// the core.
+/// The minimum share of its core that ring alone must get; with a smaller share, other processes
+/// used the core.
 const SHARE_GOAL: f64 = 0.9;
 
 /// One measurement, with the measurements of ring alone just before and just after.

@@ -45,7 +45,8 @@ static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 const WARM_UP: usize = 200;
 const REQUESTS: usize = 1000;
 
-/// The most allocations of a token request, without those of an empty service, multer and ring.
+/// The maximum number of allocations of a token request, without those of an empty service, multer
+/// and ring.
 pub(crate) const GOAL: f64 = 8.0;
 
 /// Heap allocations for each request, on average.

@@ -11,7 +11,7 @@ use grantd::config::Config;
 use super::client::Client;
 use super::cores;
 
-/// The most checks whether a server has started: one every 20 ms, so a minute in all.
+/// The maximum number of checks whether a server has started: one every 20 ms, so a minute in all.
 const STARTING: u32 = 3000;
 
 /// A process that listens. It is terminated on drop.

@@ -197,7 +197,7 @@ impl HttpClient for Client {
     }
 }
 
-/// The most spans in the queue. They take a few megabytes at most.
+/// The maximum number of spans in the queue. They take a few megabytes at most.
 const QUEUE: usize = 2048;
 
 /// The timeout of one HTTP request to the collector: the default of the OpenTelemetry

@@ -10,10 +10,10 @@ use crate::config::{LONG, MANY, MAX_WORKERS, cores, number};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StartupLimits {
-    /// The most header fields of a request.
+    /// The maximum number of header fields of a request.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub header_fields: usize,
-    /// The most bytes of the request line and all header fields together.
+    /// The maximum number of bytes of the request line and all header fields together.
     #[serde(deserialize_with = "number::<_, _, 1024, MANY>")]
     pub header_bytes: usize,
     /// The longest time, in seconds, from a request's first byte to the end of its headers.
@@ -26,30 +26,32 @@ pub struct StartupLimits {
     /// longer than the 60 seconds for which nginx keeps an idle connection.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub idle_seconds: u64,
-    /// The most open connections. The connections of the admin listener are counted separately,
-    /// with the same limit.
+    /// The maximum number of open connections. The connections of the admin listener are counted
+    /// separately, with the same limit.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub connections: usize,
-    /// The most tokens that may wait for a signature. Only half of this number applies until the
-    /// signing threads have been busy for some milliseconds. After that, the limit falls if the
-    /// signing threads get too little processor time, but never below a quarter of this number.
+    /// The maximum number of tokens that may wait for a signature. Only half of this number applies
+    /// until the signing threads have been busy for some milliseconds. After that, the limit falls
+    /// if the signing threads get too little processor time, but never below a quarter of this
+    /// number.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub signing_queue: usize,
-    /// The most secrets that may wait for the computation of their slow hash.
+    /// The maximum number of secrets that may wait for the computation of their slow hash.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub password_queue: usize,
     /// The number of threads that compute slow hashes of secrets. Each thread needs the memory of
     /// one hash.
     #[serde(deserialize_with = "number::<_, _, 1, MAX_WORKERS>")]
     pub password_threads: usize,
-    /// The most revoked tokens that are remembered until they expire.
+    /// The maximum number of revoked tokens that are remembered until they expire.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub revocations: usize,
-    /// The most assertions and proofs of possession that are remembered, so that each can be used
-    /// only once.
+    /// The maximum number of assertions and proofs of possession that are remembered, so that each
+    /// can be used only once.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub replay_entries: usize,
-    /// The most clients and client networks whose failed authentications are remembered.
+    /// The maximum number of clients and client networks whose failed authentications are
+    /// remembered.
     #[serde(deserialize_with = "number::<_, _, 2, MANY>")]
     pub failure_entries: usize,
     /// The longest time, in seconds, that requests in flight may take once the server has stopped
@@ -83,10 +85,10 @@ impl Default for StartupLimits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LiveLimits {
-    /// The most bytes of a request's body.
+    /// The maximum number of bytes of a request's body.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub body_bytes: usize,
-    /// The most parameters of a form, in any encoding.
+    /// The maximum number of parameters of a form, in any encoding.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub form_parts: usize,
     /// The longest time, in seconds, from a request's first byte to its last.

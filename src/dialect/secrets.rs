@@ -89,7 +89,7 @@ fn push_if_secret(name: &str, value: &str, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// The least length, in bytes, of a secret under a wrong name. Shorter values occur in many paths
+/// The minimum length, in bytes, of a secret under a wrong name. Shorter values occur in many paths
 /// by chance.
 const SHORTEST_SECRET: usize = 6;
 

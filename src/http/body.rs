@@ -123,6 +123,6 @@ where
 
 const BACKGROUND_TIME: Duration = Duration::from_millis(500);
 
-/// The most bytes of a body that are read and discarded. If a body is larger, the client may lose
-/// its answer.
+/// The maximum number of bytes of a body that are read and discarded. If a body is larger, the
+/// client may lose its answer.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;

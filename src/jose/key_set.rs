@@ -276,7 +276,8 @@ impl KeySet {
     }
 }
 
-/// The most seconds that a reload takes from reading the key files to using the new key set.
+/// The maximum number of seconds that a reload takes from reading the key files to using the new
+/// key set.
 const RELOAD_SECONDS: u64 = 5;
 
 /// Returns the thumbprint of an RSA key (RFC 7638, section 3): SHA-256 over the required members of

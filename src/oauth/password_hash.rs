@@ -277,7 +277,7 @@ const BCRYPT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::with_decode_allow_trailing_bits(NO_PAD, true),
 );
 
-/// The most memory accepted for argon2id, in KiB.
+/// The maximum memory accepted for argon2id, in KiB.
 const MAX_MEMORY: u32 = 262_144;
 /// The greatest product of memory in KiB and passes that is accepted for argon2id: 16 passes over
 /// 64 MiB, or 4 passes over 256 MiB.

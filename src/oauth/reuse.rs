@@ -131,7 +131,8 @@ impl Kept {
     }
 }
 
-/// The most tokens kept for a client. When the cache is full, the oldest token is evicted.
+/// The maximum number of tokens kept for a client. When the cache is full, the oldest token is
+/// evicted.
 const MAX_KEPT: usize = 16;
 
 #[cfg(test)]

@@ -245,6 +245,6 @@ fn retire(old: Arc<Snapshot>) {
 }
 
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
-/// The most checks whether the old snapshot is still in use. All of them take 12 seconds, longer
-/// than a request may take by default.
+/// The maximum number of checks whether the old snapshot is still in use. All of them take 12
+/// seconds, longer than a request may take by default.
 const MAX_CHECKS: u32 = 1200;

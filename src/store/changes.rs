@@ -112,5 +112,5 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// The most names that are shown of each list.
+/// The maximum number of names that are shown of each list.
 const SHOWN: usize = 20;

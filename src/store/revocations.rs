@@ -362,7 +362,8 @@ impl Slot {
     }
 }
 
-/// The most revocations that may wait for the writer thread. Each takes about 100 bytes of memory.
+/// The maximum number of revocations that may wait for the writer thread. Each takes about 100
+/// bytes of memory.
 const MAX_WAITING: usize = 10_000;
 
 #[cfg(test)]

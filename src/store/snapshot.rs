@@ -185,5 +185,5 @@ pub fn certificate_clients(clients: &Registry) -> Vec<String> {
     ids
 }
 
-/// The most ids that [`certificate_clients`] returns.
+/// The maximum number of ids that [`certificate_clients`] returns.
 const NAMED: usize = 5;

@@ -22,7 +22,7 @@ pub struct Verdicts(Box<[Mutex<Set>]>);
 
 /// The number of sets. Each set has its own lock.
 const SETS: usize = 1024;
-/// The most entries in a set.
+/// The maximum number of entries in a set.
 const WAYS: usize = 16;
 
 #[derive(Default)]

@@ -100,7 +100,7 @@ impl Generations {
 /// The number of shards. Each shard has its own lock, so that event loops rarely wait for each
 /// other.
 const SHARDS: usize = 16;
-/// The most entries in one generation of one shard.
+/// The maximum number of entries in one generation of one shard.
 const GENERATION: usize = 312;
 const MAX_TOKEN_BYTES: usize = 4096;
 

@@ -148,7 +148,7 @@ fn real_path(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// The most symbolic links that are followed; the Linux kernel has the same limit.
+/// The maximum number of symbolic links that are followed; the Linux kernel has the same limit.
 const MAX_LINKS: usize = 40;
 
 /// Whether the file has another hard link. If the file is replaced under this name, the other link

@@ -29,7 +29,7 @@ impl Hourly {
     }
 }
 
-/// The most subjects that are warned about in one hour.
+/// The maximum number of subjects that are warned about in one hour.
 const MAX_SUBJECTS: usize = 64;
 
 #[cfg(test)]

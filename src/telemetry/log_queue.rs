@@ -128,8 +128,8 @@ struct Lines {
     closed: bool,
 }
 
-/// The most text that the queue holds, in bytes: some ten thousand lines, which a fast server logs
-/// in a second.
+/// The maximum amount of text that the queue holds, in bytes: some ten thousand lines, which a fast
+/// server logs in a second.
 const CAPACITY: usize = 4 * 1024 * 1024;
 const COLLECTED_FOR: Duration = Duration::from_millis(10);
 

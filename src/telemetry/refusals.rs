@@ -59,5 +59,5 @@ impl fmt::Debug for Refusals {
     }
 }
 
-/// The most refusals that are kept. Each takes some 200 bytes.
+/// The maximum number of refusals that are kept. Each takes some 200 bytes.
 pub const KEPT: usize = 4096;

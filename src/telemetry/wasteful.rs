@@ -61,10 +61,10 @@ impl fmt::Debug for Wasteful {
     }
 }
 
-/// The most clients whose tokens are counted. Choosing a client to evict takes a tenth of a
-/// signature's time, because it compares all of them.
+/// The maximum number of clients whose tokens are counted. Choosing a client to evict takes a tenth
+/// of a signature's time, because it compares all of them.
 pub const WATCHED: usize = 1024;
-/// The most clients that the metric shows: a dashboard has no room for more.
+/// The maximum number of clients that the metric shows: a dashboard has no room for more.
 pub const SHOWN: usize = 10;
 
 #[cfg(test)]

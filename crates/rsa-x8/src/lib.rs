@@ -33,7 +33,7 @@ use ring::signature::RSA_PKCS1_SHA256;
 
 use crate::key::Key;
 
-/// The most messages that one call signs: one for each lane of a vector.
+/// The maximum number of messages that one call signs: one for each lane of a vector.
 pub const BATCH: usize = 8;
 
 /// Bytes of a signature by the largest key, of 4096 bits.
@@ -66,8 +66,9 @@ impl BatchKey {
     /// to 0. Element `i` of the result says whether it is valid.
     ///
     /// Every signature is checked with the public exponent before it is written. If that fails, the
-    /// hardware has computed wrongly: the signature is all zeros and marked `false`, and the message
-    /// must be signed by other means. Signatures without a message are all zeros and `false` too.
+    /// hardware has computed wrongly: the signature is all zeros and marked `false`, and the
+    /// message must be signed by other means. Signatures without a message are all zeros and
+    /// `false` too.
     pub fn sign(
         &self,
         messages: &[&[u8]],

@@ -57,8 +57,8 @@ pub(super) fn notes(file: &Path) -> Result<Vec<String>, CliError> {
     Ok(notes)
 }
 
-/// The most warnings, and also the most notes, that `check` prints about a registry. Longer lists
-/// would bury the rest of the output.
+/// The maximum number of warnings, and also the most notes, that `check` prints about a registry.
+/// Longer lists would bury the rest of the output.
 const MAX_LINES: usize = 20;
 
 fn problems(client: &Client, now: u64) -> Vec<(&'static str, String)> {

@@ -136,8 +136,8 @@ fn renew(name: &Path, access: &Access) -> io::Result<File> {
     Ok(file.persist(name)?)
 }
 
-/// The most attempts to lock a file. An attempt fails only if another process replaces the lock
-/// file, which each process does at most once.
+/// The maximum number of attempts to lock a file. An attempt fails only if another process replaces
+/// the lock file, which each process does at most once.
 const MAX_ATTEMPTS: usize = 1000;
 
 /// Whether `name` still refers to the open `file`.
