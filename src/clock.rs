@@ -27,8 +27,8 @@ impl Clock {
     /// Returns the seconds since 1970-01-01T00:00:00Z, as in a JWT's NumericDate (RFC 7519, section
     /// 2).
     ///
-    /// Returns 0 if the system clock is set before 1970. For every server whose clock is right,
-    /// tokens issued at that time have already expired, which is the safe failure.
+    /// Returns 0 if the system clock is set to a time before 1970. This is safe: every server whose
+    /// clock is right sees a token issued at time 0 as expired.
     pub fn unix_seconds(&self) -> u64 {
         match &self.0 {
             Source::System => {

@@ -78,8 +78,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Returns the advice for an operating system error; `None` if there is none for this kind of
-/// error.
+/// Returns the advice for an operating system error; `None` if this kind of error has no advice.
 fn advice(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind::{
         NotFound, PermissionDenied, ReadOnlyFilesystem, ResourceBusy, StorageFull,

@@ -1,5 +1,5 @@
 //! JSON Web Signatures, Keys and Tokens: the issuer's own tokens, which are signed with RS256, and
-//! the tokens and keys of clients. Does no I/O and reads no clock.
+//! the tokens and keys of clients. This module does no I/O and reads no clock.
 
 pub mod foreign;
 pub mod jwk_set;

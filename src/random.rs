@@ -30,7 +30,8 @@ impl Random {
         Self(Source::Counting(Arc::new(AtomicU64::new(start))))
     }
 
-    /// Returns a source whose [`Self::fill`] fails after `fills` calls, for tests of that failure.
+    /// Returns a source whose [`Self::fill`] succeeds `fills` times and then always fails, for
+    /// tests of that failure.
     pub fn limited(fills: u64) -> Self {
         Self(Source::Limited(Arc::new(AtomicU64::new(fills))))
     }

@@ -92,8 +92,8 @@ impl Position {
     }
 }
 
-/// Returns serde_json's message for a syntax error, without the position. Not for type errors,
-/// whose messages quote a value of the file.
+/// Returns serde_json's message for a syntax error, without the position. Must not be called for
+/// type errors, because their messages quote a value of the file.
 pub fn json_problem(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);

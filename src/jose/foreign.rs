@@ -24,9 +24,9 @@ pub struct ForeignJwt<'a> {
 }
 
 impl<'a> ForeignJwt<'a> {
-    /// Parses a JWT in compact serialization (RFC 7515, section 7.1) and its header. `None` if the
-    /// text is longer than 8 KiB or does not have three parts, or if the header is malformed,
-    /// refers to another key or requires an extension.
+    /// Splits a JWT in compact serialization (RFC 7515, section 7.1) into its three parts and
+    /// parses the header. `None` if the text is longer than 8 KiB or does not have three parts, or
+    /// if the header is malformed, refers to another key or requires an extension.
     pub fn read(text: &'a str) -> Option<Self> {
         // Checked first, so that a text that is too long costs only one comparison.
         if text.len() > MAX_BYTES {
@@ -69,9 +69,9 @@ impl<'a> ForeignJwt<'a> {
 
     /// Whether one of `keys` has signed the JWT with `algorithm`.
     ///
-    /// If the header has a `kid`, only the keys with that `kid` are tried, otherwise all keys for
-    /// `algorithm`. If no key qualifies, another key is tried and the result is discarded, so that
-    /// the time does not reveal that no key qualifies.
+    /// If the header has a `kid`, only the keys for `algorithm` with that `kid` are tried,
+    /// otherwise all keys for `algorithm`. If no key qualifies, another key is tried and the result
+    /// is discarded, so that the time does not reveal that no key qualifies.
     pub fn is_signed_by(&self, keys: &[PublicKey], algorithm: Algorithm) -> bool {
         let kid = self.header.kid.as_deref();
         let fitting = || keys.iter().filter(|key| key.is_for(algorithm));

@@ -28,7 +28,7 @@ impl PayloadWriter {
         Self { payload: buffer.len(), buffer, start }
     }
 
-    /// Encodes the payload that was written, in base64url.
+    /// Replaces the written payload by its base64url encoding.
     pub fn finish(self) -> SigningInput {
         let Self { mut buffer, start, payload } = self;
         let end = buffer.len();
@@ -69,7 +69,7 @@ impl SigningInput {
         self.buffer
     }
 
-    /// Appends a dot and the signature, which it encodes in base64url. Returns the buffer.
+    /// Appends a dot and the base64url encoding of `signature`. Returns the buffer.
     pub fn finish(self, signature: &[u8]) -> Vec<u8> {
         let mut buffer = self.buffer;
         buffer.push(b'.');

@@ -54,12 +54,12 @@ impl Audience {
 }
 
 /// Verifies the RS256 signature of `token` with the keys that are published at `now` (Unix
-/// seconds). Returns the token's claims and the id of the key that signed it; `None` if none of
-/// these keys did. Does not check the claims, such as the expiry time.
+/// seconds). Returns the token's claims and the id of the key that signed the token; `None` if none
+/// of these keys signed it. Does not check the claims, such as the expiry time.
 ///
 /// If the header has a `kid`, only the key with that id is tried; otherwise, as in the `vision`
-/// profile, every published key is. An `alg` other than RS256 is refused (RFC 8725, section 3.1).
-/// The rest of the header is ignored.
+/// profile, every published key is tried. An `alg` other than RS256 is refused (RFC 8725, section
+/// 3.1). The rest of the header is ignored.
 pub fn verify<'k>(token: &str, keys: &'k KeySet, now: u64) -> Option<(Claims, &'k str)> {
     let header = decode_header(token).ok()?;
     let mut validation = Validation::new(Algorithm::RS256);

@@ -36,7 +36,7 @@ impl Retention {
 
     /// Returns the times of a key that is generated at `now` (Unix seconds) in addition to the
     /// issuer's other keys. The key signs only when every cached key set without the key has
-    /// expired: after twice `jwks_max_age`, since one cache may have been filled from another.
+    /// expired: after twice `jwks_max_age`, because one cache may have been filled from another.
     pub fn publish_at(&self, now: u64) -> KeyTimes {
         KeyTimes { published_at: now, signs_from: now + 2 * self.jwks_max_age }
     }
@@ -121,8 +121,8 @@ impl KeyTimes {
         }
     }
 
-    /// Returns the key's retirement, which is in the past or in the future; `None` if the key has
-    /// no successor. `all` are the times of all keys of the same issuer.
+    /// Returns the key's retirement, which may be in the past or in the future; `None` if the key
+    /// has no successor. `all` are the times of all keys of the same issuer.
     pub fn retirement(&self, all: &[Self], retention: &Retention) -> Option<Retirement> {
         let later = all.iter().map(|key| key.signs_from).filter(|&from| from > self.signs_from);
         later.min().map(|retires_at| retention.retire_at(retires_at))

@@ -167,13 +167,13 @@ impl KeySet {
     }
 
     /// Returns the key set of `keys`, which replaces this key set in a reload at `now` (Unix
-    /// seconds). A key that both key sets have with the same times stays the same object.
+    /// seconds). A key that is in both key sets with equal times stays the same object.
     ///
     /// A new key, which this key set does not contain, is published only from `now` on, even if its
     /// `published_at` is earlier. If the new key would succeed the key that signs now (the new
-    /// key's `signs_from` is later), it signs only once every cached key set contains it. The new
-    /// key signs without that wait if it is [immediate](SigningKey::immediately), or if `keys`
-    /// contains no key of this key set.
+    /// key's `signs_from` is later), it begins to sign only when every cached key set contains it.
+    /// The new key signs without that wait if it is [immediate](SigningKey::immediately), or if
+    /// `keys` contains no key of this key set.
     pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: u64) -> Self {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);
         let times = keys.iter().filter_map(known).map(|known| known.times().signs_from);
@@ -325,7 +325,7 @@ mod tests {
         let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
         let (ancient, first, late) = (key(0), key(1_000), key(5_000));
         let keys = KeySet::new(vec![first()], retention);
-        // `late` has the `signs_from` 5000, but is not read before 9000.
+        // `late` has the `signs_from` 5000, but is first read at 9000.
         let keys = keys.followed_by(vec![ancient(), first(), late()], retention, 9_000);
         let switch = 9_000 + 300 + RELOAD_SECONDS;
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
@@ -333,7 +333,7 @@ mod tests {
         // does not sign.
         let keys = keys.followed_by(vec![late(), first(), ancient()], retention, switch - 1);
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
-        // A process that starts at `switch` signs with `late`, too.
+        // A process that is started at `switch` signs with `late`, too.
         assert_eq!(
             signs_at(&KeySet::new(vec![ancient(), first(), late()], retention), switch),
             5_000

@@ -174,8 +174,8 @@ impl PublicKey {
     ///
     /// # Errors
     ///
-    /// [`KeyProblem`] if the modulus does not have 2048 to 4096 bits, or if one of the numbers
-    /// cannot be that of an RSA key.
+    /// [`KeyProblem`] if the modulus does not have 2048 to 4096 bits, or if the modulus or the
+    /// exponent cannot belong to an RSA key.
     pub fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, KeyProblem> {
         let (n, e) = (without_leading_zeros(modulus), without_leading_zeros(exponent));
         let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
@@ -267,10 +267,10 @@ impl PublicKey {
         let Some(largest) = self.modulus_front else {
             return verify(signature).unwrap_or(false);
         };
-        // The library refuses a signature above the modulus at once, without a calculation. The
-        // difference in time would reveal the modulus, and thereby whether the key is a client's or
-        // a decoy. So a smaller number is verified in place of such a signature, and its result is
-        // ignored.
+        // An RSA signature is a number below the modulus. The library refuses a greater number at
+        // once, without a calculation. The difference in time would reveal the modulus, and thereby
+        // whether the key is a client's or a decoy. So a smaller number is verified in place of a
+        // too large one, and the result is ignored.
         let Ok(mut number) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         let is_too_large =
             number.first_chunk().is_some_and(|front| u64::from_be_bytes(*front) > largest);
@@ -475,7 +475,7 @@ mod tests {
     }
 
     /// An RSA signature is a number below the modulus. A greater number is refused, but only after
-    /// a verification that takes as long.
+    /// a verification that takes as long as that of a smaller number.
     #[test]
     fn a_number_above_the_modulus_is_not_a_signature() {
         let key = PublicKey::like(KeyShape::Rsa { bits: 2048, exponent: 65_537 }, None).unwrap();

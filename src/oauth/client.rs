@@ -33,8 +33,8 @@ pub struct Client {
     pub auth_methods: AuthMethods,
     /// The public keys that verify the client's assertions and self-signed certificates.
     pub keys: Box<[PublicKey]>,
-    /// The algorithm that the client's assertions must have; `None` if any algorithm that fits a
-    /// key is accepted.
+    /// The algorithm that the client's assertions must have; `None` if every algorithm that the
+    /// client's keys permit is accepted.
     pub assertion_algorithm: Option<Algorithm>,
     /// The subject that the client's certificates must have (`tls_client_auth`).
     pub certificate_subject: Option<CertificateSubject>,
@@ -51,8 +51,8 @@ pub struct Client {
     pub default_scopes: Option<ScopeSet>,
     /// The audience of the client's tokens. If empty, their audience is the issuer.
     pub audience: Box<[Box<str>]>,
-    /// The audiences whose tokens the client may introspect (RFC 7662). The client may always
-    /// introspect its own tokens.
+    /// The client may introspect all tokens with one of these audiences (RFC 7662), and always its
+    /// own tokens.
     pub introspects: Box<[Box<str>]>,
     /// The client's tokens issued before this time (Unix seconds) are revoked; 0 revokes no tokens.
     pub not_before: u64,
@@ -79,16 +79,16 @@ impl Client {
         self.secrets.iter().any(|secret| secret.hash.as_slow().is_some())
     }
 
-    /// Whether the client needs a proxy that forwards its certificate: to authenticate, or to bind
-    /// its tokens to the certificate.
+    /// Whether the client needs a proxy that forwards the client's certificate, because the client
+    /// may authenticate with the certificate or because its tokens are bound to the certificate.
     pub fn needs_certificate(&self) -> bool {
         let is_by_certificate =
             |method: &AuthMethod| method.is_by_certificate() && self.auth_methods.contains(*method);
         self.has_certificate_bound_tokens || AuthMethod::ALL.iter().any(is_by_certificate)
     }
 
-    /// Whether both clients have the same registration. State, such as the rest of a rate limit's
-    /// budget, is ignored.
+    /// Whether both clients have the same registration. State, such as the remaining budget of a
+    /// rate limit, is ignored.
     pub fn is_registered_as(&self, other: &Self) -> bool {
         // The pattern names every field, so that a new field cannot be forgotten here.
         let Self {
@@ -148,8 +148,9 @@ struct Budget {
 }
 
 impl RateLimit {
-    /// Creates a limit that allows a burst of `requests` requests and refills the same number every
-    /// `seconds` seconds. `None` if either number is 0.
+    /// Creates a limit that allows bursts of up to `requests` requests. The budget refills
+    /// continuously, at a rate of `requests` requests per `seconds` seconds. `None` if either
+    /// number is 0.
     pub fn new(requests: u32, seconds: u32) -> Option<Self> {
         let requests = NonZeroU32::new(requests)?;
         let quota = Quota::with_period(Duration::from_secs(seconds.into()) / requests.get())?;
@@ -171,7 +172,7 @@ impl RateLimit {
     }
 }
 
-/// Compares the registered limits, not the rest of their budgets.
+/// Compares the registered limits, not the remaining budgets.
 impl PartialEq for RateLimit {
     fn eq(&self, other: &Self) -> bool {
         self.0.quota == other.0.quota
@@ -342,8 +343,8 @@ impl Registry {
     }
 
     /// Takes over the state of the clients of `old`. A client whose registration has not changed
-    /// keeps the rest of its rate limit's budget and, if `same_issuer` is true, its reusable
-    /// tokens.
+    /// keeps the remaining budget of its rate limit. If `same_issuer` is true, the client also
+    /// keeps its reusable tokens.
     pub fn continue_from(&mut self, old: &Self, same_issuer: bool) {
         let has_state =
             |client: &&Client| client.rate_limit.is_some() || client.token_reuse.is_some();
@@ -375,8 +376,9 @@ impl Registry {
     }
 }
 
-/// A client that is hashed and compared by its id, so that the id is stored only once. The client
-/// is boxed, because up to half of a hash table's slots are empty.
+/// A client that is hashed and compared by its id. So the registry needs no map, which would store
+/// each id a second time. The client is boxed, because up to half of a hash table's slots are
+/// empty.
 #[derive(Debug)]
 struct ById(Box<Client>);
 
@@ -388,7 +390,7 @@ impl Borrow<str> for ById {
 
 impl Hash for ById {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // `Borrow` requires the same hash as that of the id as a `str`.
+        // `Borrow<str>` requires that the client has the same hash as its id.
         (*self.0.id).hash(state);
     }
 }

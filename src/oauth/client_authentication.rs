@@ -59,8 +59,8 @@ pub struct Credentials<'a> {
     network: ClientNetwork,
     /// See [`Self::is_raw`].
     is_raw: bool,
-    /// The same Basic pair read without form-decoding. `None` if form-decoding does not change the
-    /// pair, or if the body has another `client_id` than that reading.
+    /// The same Basic pair, read without form-decoding. `None` if form-decoding does not change the
+    /// pair, or if the body has a `client_id` that differs from the raw id.
     raw: Option<Box<Self>>,
 }
 
@@ -92,7 +92,8 @@ impl<'a> Credentials<'a> {
             Authorization::Present(value) => {
                 let mut basic = Self::read_basic(value)?;
                 let Some(id) = body_id else { return Ok(basic) };
-                // Keep only the readings of the pair whose id is the `client_id` in the body.
+                // Of the two readings of the pair, keep those whose id equals the body's
+                // `client_id`.
                 basic.raw = basic.raw.filter(|raw| raw.client_id == id);
                 if basic.client_id == id {
                     return Ok(basic);
@@ -204,8 +205,9 @@ impl<'a> Credentials<'a> {
         self.is_raw
     }
 
-    /// The Basic pair read without form-decoding, if that differs and fits the body's `client_id`.
-    /// The caller must try both readings.
+    /// The Basic pair, read without form-decoding. `None` if form-decoding does not change the
+    /// pair, or if the body has a `client_id` that differs from the raw id. The caller must try
+    /// both readings.
     pub fn raw_reading(&self) -> Option<&Self> {
         self.raw.as_deref()
     }
@@ -220,7 +222,7 @@ impl<'a> Credentials<'a> {
         &self.client_id
     }
 
-    /// All secrets in clear text. A Basic pair that is read in two ways has two.
+    /// All secrets in clear text. A Basic pair that is read in two ways has two secrets.
     pub fn secrets(&self) -> Vec<&str> {
         let raw = self.raw_reading().and_then(Self::client_secret);
         self.client_secret().into_iter().chain(raw).collect()
@@ -244,8 +246,9 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// Returns the secret of the client `registered` whose hash is `given`. If several match, one
-    /// that is valid at `now` is preferred. `registered` is `None` if no client has the given id.
+    /// Among the secrets of the client `registered`, finds the secret with the hash `given`. If
+    /// several match, one that is valid at `now` is preferred. `registered` is `None` if no client
+    /// has the id in the request.
     ///
     /// For an unknown client, `given` is compared with one hash that cannot match, so that the
     /// search takes as long as for a wrong secret.
@@ -255,7 +258,7 @@ impl<'a> Credentials<'a> {
         now: u64,
     ) -> Option<&'c ClientSecret> {
         let Some(client) = registered else {
-            // Only to take the same time as for a known client; the result is not needed.
+            // Compare only to take the same time as for a known client. The result is discarded.
             let _ = std::hint::black_box(given.ct_eq(&FastHash::unmatchable()));
             return None;
         };
@@ -274,9 +277,10 @@ impl<'a> Credentials<'a> {
     }
 
     /// Verifies the credentials of the client `registered`. `secret` is the client's secret that
-    /// matches the given secret, if any does. If `registered` is `None`, verification fails; an
-    /// assertion is first verified with the keys of `decoy`, so that the refusal takes as long as
-    /// for a registered client.
+    /// matches the secret in the request, if any does.
+    ///
+    /// If `registered` is `None`, verification fails. An assertion is nevertheless verified with
+    /// the keys of `decoy`, so that the refusal takes as long as for a registered client.
     ///
     /// # Errors
     ///
@@ -350,8 +354,8 @@ impl<'a> Credentials<'a> {
 pub struct Verified<'c, 'p> {
     /// The client.
     pub client: &'c Client,
-    /// The assertion that authenticated the client; `None` for the other methods. An assertion may
-    /// be used only once.
+    /// The assertion that authenticated the client; `None` for the other authentication methods. An
+    /// assertion may be used only once.
     pub assertion: Option<Accepted<'p>>,
 }
 

@@ -34,9 +34,10 @@ pub enum Verification {
 
 impl Verification {
     /// Reads the value of nginx's `$ssl_client_verify`. `None` for all values that are not in the
-    /// `match` below; the request then counts as a request without a certificate. The value must
-    /// match exactly: for a forged certificate it may be `FAILED:self-signed certificate in
-    /// certificate chain`.
+    /// `match` below; the request then counts as a request without a certificate.
+    ///
+    /// The whole value is compared, not only its beginning: for a forged certificate, nginx may
+    /// send `FAILED:self-signed certificate in certificate chain`.
     pub fn read(header: &[u8]) -> Option<Self> {
         match header {
             b"SUCCESS" => Some(Self::Trusted),
@@ -82,8 +83,8 @@ impl ShownCertificate {
     }
 }
 
-/// A client certificate. All values needed from the certificate are parsed at once, so that a
-/// request takes as long for an unregistered client as for a registered one.
+/// A client certificate. All values that may be needed are parsed for every request, so that a
+/// request for an unregistered client takes as long as one for a registered client.
 pub struct ClientCertificate {
     verification: Verification,
     /// The subject as formatted by [`distinguished_name`].
@@ -128,9 +129,9 @@ impl ClientCertificate {
         self.key.is_some_and(|own| keys.iter().any(|key| key.thumbprint() == own))
     }
 
-    /// Returns `x5t#S256`, the SHA-256 of the certificate, to which a token of `client` is bound
-    /// (RFC 8705, section 3.1). `None` if the certificate is self-signed, unless `client` is
-    /// registered with the certificate's key and the method `self_signed_tls_client_auth`.
+    /// Returns the SHA-256 of the certificate, which becomes `x5t#S256` in a token of `client` (RFC
+    /// 8705, section 3.1). `None` if the certificate is self-signed, unless `client` is registered
+    /// with the certificate's key and the method `self_signed_tls_client_auth`.
     pub fn thumbprint_for(&self, client: &Client) -> Option<Thumbprint> {
         let counts = match self.verification {
             Verification::Trusted => true,
@@ -242,7 +243,7 @@ fn write_entry(text: &mut String, entry: &AttributeTypeAndValue) {
         write_escaped(text, &value);
         return;
     }
-    // Values without a text form are written as their DER encoding.
+    // A value without a text form is written as the hex digits of its DER encoding.
     text.push_str(known.map_or(&*oid, |(_, name)| name));
     text.push_str("=#");
     for byte in entry.value.to_der().unwrap_or_default() {

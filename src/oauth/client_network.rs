@@ -1,4 +1,5 @@
-//! The client network of a request: the address or prefix that a failure budget counts for.
+//! The client network of a request: the address or prefix for which failed authentications are
+//! counted.
 
 /// An IPv4 address, the first 64 bits of an IPv6 address, or the Unix sockets of this machine.
 ///
@@ -19,7 +20,7 @@ impl ClientNetwork {
         Self { prefix: Some(address.into()), is_shared: false }
     }
 
-    /// Returns the network of an IPv6 address: its first 64 bits, since one subscriber usually
+    /// Returns the network of an IPv6 address: its first 64 bits, because one subscriber usually
     /// holds all addresses of a /64.
     pub fn of_v6(address: u128) -> Self {
         Self { prefix: Some(address & !u128::from(u64::MAX)), is_shared: false }

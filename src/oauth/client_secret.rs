@@ -129,8 +129,8 @@ impl FastHash {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.0))
     }
 
-    /// Returns a hash that no known secret has. A secret for an unknown client is compared with
-    /// this hash, so that the attempt takes as long as for a known client.
+    /// Returns a hash that no known secret has. If the client id of a request is unknown, the
+    /// secret is compared with this hash, so that the attempt takes as long as for a known client.
     pub fn unmatchable() -> Self {
         Self([0; SHA256_OUTPUT_LEN])
     }

@@ -1,5 +1,5 @@
-//! The confirmation of an access token (`cnf`, RFC 7800): the certificate, the key or both that the
-//! token is bound to. Only a client that holds the private key of each can use the token.
+//! The confirmation of an access token (`cnf`, RFC 7800): it names the certificate, the key or both
+//! to which the token is bound. Only a client that holds the private key of each can use the token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -56,8 +56,8 @@ pub struct Decoys {
 pub struct Kind {
     /// The number of clients of this kind and of all kinds before it.
     up_to: u64,
-    /// Slow hashes that no secret matches. Comparing with them costs as much as with the clients'
-    /// hashes.
+    /// Slow hashes that no secret matches. Comparing a secret with these hashes costs as much as
+    /// comparing it with a client's hashes.
     pub hashes: Box<[Arc<PasswordHash>]>,
     /// Public keys of the types and sizes of the clients' keys. They verify no assertion.
     pub keys: Box<[PublicKey]>,
@@ -74,8 +74,8 @@ impl Kind {
 }
 
 /// The work of authenticating a client. Clients with equal work are of one kind. The hashes are
-/// sorted, because their order does not change the work. The keys are not, because they are tried
-/// in order.
+/// sorted, because their order does not change the work. The keys are not sorted, because they are
+/// tried in order.
 #[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Cost {
     hashes: Vec<Work>,

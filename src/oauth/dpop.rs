@@ -1,5 +1,5 @@
-//! DPoP (RFC 9449): verifies a proof that the client holds the private key that its token is bound
-//! to. The caller must check that the proof was not used before.
+//! DPoP (RFC 9449): verifies proofs. With a proof, a client shows that it holds the private key to
+//! which its token is bound. The caller must check that the proof was not used before.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

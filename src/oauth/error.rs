@@ -104,7 +104,7 @@ pub enum Cause {
     TokenScope,
     /// The token has expired.
     TokenExpired,
-    /// The token was not issued by this server, has another audience, is not valid yet, is bound to
+    /// The token was not issued by this server, has a wrong audience, is not valid yet, is bound to
     /// a key or certificate, or its client is disabled or no longer registered.
     TokenInvalid,
     /// The request has no `Authorization` header.
@@ -142,8 +142,8 @@ pub enum Cause {
     Overloaded,
     /// The queue for computing slow hashes is full.
     PasswordQueueFull,
-    /// The source of the request (a client, a client network, or a client in a shared network) has
-    /// its full share of the queue for computing slow hashes.
+    /// The source of the request (a client, a client network, or a client in a shared network)
+    /// already occupies its full share of the queue for computing slow hashes.
     PasswordQueueShare,
     /// The replay guard is full, so no assertion or proof can be accepted.
     ReplayGuardFull,
@@ -169,9 +169,9 @@ impl Cause {
         )
     }
 
-    /// Whether the failure budgets get back the charge for an attempt that was refused for this
-    /// cause. That is so if the refusal reveals nothing about a secret or key: the result does not
-    /// depend on the client, or the assertion was valid, but was used before or could not be
+    /// Whether the charge for an attempt that was refused for this cause is returned to the failure
+    /// budgets. That is so if the refusal reveals nothing about a secret or key: the result does
+    /// not depend on the client, or the assertion was valid, but was used before or could not be
     /// recorded as used.
     pub fn costs_no_attempt(self) -> bool {
         use AssertionError::{Audience, BeforeStart, Malformed, Replayed, Time};

@@ -97,8 +97,8 @@ impl Work {
                 Some(())
             }
             Self::Bcrypt { cost } => {
-                // bcrypt reads at most 72 bytes, including the terminating NUL.
-                // Its buffer never grows, since the old one would not be wiped.
+                // bcrypt reads at most 72 bytes, including the terminating NUL. `text` never grows,
+                // because growing would leave a copy of the secret behind that is not wiped.
                 let read = secret.as_bytes().iter().copied().chain([0]).take(72);
                 let mut text = Zeroizing::new(Vec::with_capacity(72));
                 text.extend(read);

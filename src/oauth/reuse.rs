@@ -51,7 +51,7 @@ impl Reuse {
         Some(found.expires_at)
     }
 
-    /// Keeps `token` in place of an older token of this kind. `now` is the token's time of issue,
+    /// Keeps `token` and removes an older token of this kind. `now` is the token's time of issue,
     /// `expires_at` its expiry (both in Unix seconds).
     pub fn keep(&self, kind: &Kind<'_>, now: u64, expires_at: u64, token: &[u8]) {
         // A token is not reused in the last tenth of its lifetime, because a client needs time to
@@ -116,8 +116,8 @@ struct Kept {
 }
 
 impl Kept {
-    /// Whether the token may be reused at `now`. A token that was issued after `now`, before the
-    /// clock was set back, may not be reused.
+    /// Whether the token may be reused at `now`. If the clock was set back after the token was
+    /// issued, `now` may be earlier than the token's time of issue; the token is then not reused.
     fn is_current(&self, now: u64) -> bool {
         (self.issued_at..self.reused_until).contains(&now)
     }
