@@ -74,7 +74,7 @@ fn read_command_line() -> Result<Cli, ExitCode> {
             _ => ExitCode::from(USAGE),
         }
     })?;
-    // A variable stands for its flag, so its fault is one of usage, too.
+    // A variable stands for a flag, so a fault in the variable is wrong usage, as in the flag.
     match environment::layers() {
         Err(Faults { texts, is_usage: true }) if takes_configuration => {
             complain(&texts.join("\n"));
@@ -84,7 +84,8 @@ fn read_command_line() -> Result<Cli, ExitCode> {
     }
 }
 
-/// Whether the command has the argument `--config`, and so reads the settings in the environment.
+/// Whether the command has the argument `--config`. The commands that have it also read the
+/// settings in the environment.
 fn takes_configuration(matches: &ArgMatches) -> bool {
     match matches.subcommand() {
         Some((_, matches)) => takes_configuration(matches),

@@ -1,9 +1,9 @@
 //! The configuration of a server.
 //!
-//! Each setting is one field: of [`Startup`] if its change needs a restart, of [`Live`] if a reload
-//! may change it. The field defines the default and the range of the setting. The name of the field
-//! defines the names of the setting in the configuration file, in the environment and in faults. A
-//! test compares the fields with the table in `docs/settings.md`.
+//! Each setting is one field: a field of [`Live`] if a reload may change the setting, and of
+//! [`Startup`] if only a restart can. The field defines the default and the range of the setting.
+//! The name of the field defines the names of the setting in the configuration file, in the
+//! environment and in faults. A test compares the fields with the table in `docs/settings.md`.
 
 mod address;
 mod layer;
@@ -216,7 +216,7 @@ impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> Visitor<'_> for Number<T, 
     }
 
     fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
-        // A negative number becomes one that is above every `MAX`, so that it is refused.
+        // Refuse a negative number: pass on `u64::MAX`, which is above every `MAX`.
         self.visit_u64(u64::try_from(number).unwrap_or(u64::MAX))
     }
 }
@@ -278,8 +278,9 @@ pub enum AssertionAudience {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignerChoice {
-    /// The fastest on this machine: the batch signer while many tokens wait, if the processor and
-    /// the keys support it, and the faster of ring and aws-lc for single signatures.
+    /// The fastest on this machine. Single signatures are computed by the faster of ring and
+    /// aws-lc. While many tokens wait, the batch signer computes their signatures, if the processor
+    /// and the keys support it.
     #[default]
     Auto,
     /// Like `auto`, but the server does not start if the processor or a key does not support the

@@ -3,8 +3,8 @@
 //!
 //! The server installs nothing global: no subscriber, recorder, panic hook or signal handler. It
 //! has [`Startup::workers`](crate::config::Startup::workers) event loops. The first event loop is
-//! the caller's runtime, which polls [`Server::serve`]. The other event loops are threads. These
-//! threads end with the server, as do the connections that they serve.
+//! the caller's runtime, which polls [`Server::serve`]. The other event loops are threads. When the
+//! server ends, these threads and their connections end, too.
 
 mod counters;
 mod reload;

@@ -17,8 +17,8 @@ pub(super) const ADMIN_LISTEN: &str =
 pub(super) const ISSUER_ADVICE: &str = "pass --issuer (GRANTD_ISSUER, issuer in the configuration \
                                         file) with the URL that clients and verifiers use";
 
-/// Returns the error for a failed bind: why the server cannot listen on `address`, and that
-/// `setting` sets this address.
+/// Returns the error for a failed bind. Its text says why the server cannot listen on `address`,
+/// and names `setting`, with which the address can be changed.
 pub(super) fn problem(address: &ListenAddr, setting: &str, error: &io::Error) -> CliError {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => "another process listens there: stop it",
@@ -83,8 +83,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Whether a listener on `one` prevents a listener on `two`: the ports are equal, and one of the IP
-/// addresses includes the other.
+/// Whether a listener on `one` prevents a listener on `two`: the ports are equal and not 0, and the
+/// IP addresses are equal or one of them includes the other, as `0.0.0.0` includes `127.0.0.1`.
 fn overlap(one: SocketAddr, two: SocketAddr) -> bool {
     let is_every = |socket: SocketAddr| socket.ip().is_unspecified();
     let same_family = one.is_ipv4() == two.is_ipv4();

@@ -70,7 +70,8 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         server: WaitArgs,
     },
-    /// Add a secret to a client and print it. Old secrets stay valid unless --expire-old is given.
+    /// Add a secret to a client and print the secret. Old secrets stay valid unless --expire-old is
+    /// given.
     RotateSecret(rotate::RotateArgs),
     /// End the validity of one secret of a client, now or at a given time.
     ExpireSecret(rotate::ExpireArgs),
@@ -140,7 +141,7 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
 }
 
 /// If `--admin` names a server, waits until the change of the client `id` is in force there.
-/// `is_in_force` gets the server's JSON description of the client; `None` if the server does not
+/// `is_in_force` gets the server's JSON description of the client, or `None` if the server does not
 /// know the client.
 fn wait_for(
     id: &str,

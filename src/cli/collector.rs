@@ -119,8 +119,8 @@ struct Losses {
 struct Report {
     lost: u64,
     at: Option<Instant>,
-    /// The error of the last HTTP request; `None` if it succeeded. The SDK's own error does not
-    /// contain the cause.
+    /// The error of the last HTTP request; `None` if that request succeeded. The SDK's own error
+    /// does not contain the cause.
     error: Option<String>,
 }
 

@@ -102,8 +102,8 @@ fn flag_of<'c>(setting: &str, flags: &'c Command) -> Option<&'c str> {
     flags.get_arguments().find(|arg| arg.get_id() == id.as_str())?.get_long()
 }
 
-/// Returns the names by which `setting` is set without a file: the flag, if it has one, and the
-/// variable.
+/// Returns the names of the flag, if there is one, and of the environment variable that set
+/// `setting`.
 pub(super) fn how_to_set(setting: &str) -> String {
     let flags = ServeArgs::augment_args(Command::new(""));
     let variable = names_of(setting, &flags).swap_remove(0);

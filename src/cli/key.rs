@@ -23,8 +23,8 @@ use crate::store::snapshot::Sources;
 pub(super) enum KeyCommand {
     /// Generate an RSA key.
     ///
-    /// The first key signs at once. A later key is only published at first. It signs once every
-    /// cached key set includes it, which takes twice the setting jwks_max_age.
+    /// The first key signs at once. A later key is at first only published. It begins to sign when
+    /// every cached key set includes it: after twice the time jwks_max_age (a setting).
     Generate {
         #[command(flatten)]
         keys: KeyArgs,
@@ -33,9 +33,9 @@ pub(super) enum KeyCommand {
     },
     /// Generate an RSA key that will replace the signing key.
     ///
-    /// The new key signs once every cached key set includes it, which takes twice the setting
-    /// jwks_max_age. In the output, `retires` says when the old key stops signing and when it
-    /// leaves the key set. Fails if there is already a new key that does not sign yet.
+    /// The new key begins to sign when every cached key set includes it: after twice the time
+    /// jwks_max_age (a setting). In the output, `retires` says when the old key stops signing and
+    /// when it leaves the key set. Fails if there is already a new key that does not sign yet.
     Rotate {
         #[command(flatten)]
         keys: KeyArgs,
@@ -45,7 +45,7 @@ pub(super) enum KeyCommand {
         /// that the retired keys have signed become invalid.
         #[arg(long)]
         now: bool,
-        /// With --now: the kid of a key that is not retired.
+        /// With --now: the kid of a key to keep instead of retiring it.
         #[arg(
             long,
             value_name = "KID",

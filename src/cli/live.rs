@@ -27,8 +27,8 @@ pub(super) struct AdminArgs {
 }
 
 impl AdminArgs {
-    /// Returns the JSON at `path` of the server; `None` without `--admin`. The error text ends with
-    /// `or_its_server`: why the server may lack `path` although the address is right.
+    /// Returns the JSON at `path` of the server; `None` without `--admin`. `or_its_server` is the
+    /// end of the error text: it says why the server may lack `path` although the address is right.
     pub(super) fn ask(&self, path: &str, or_its_server: &str) -> Result<Option<Value>, CliError> {
         let Some(admin) = &self.admin else { return Ok(None) };
         let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
@@ -36,7 +36,7 @@ impl AdminArgs {
     }
 }
 
-/// The flags that name a server to wait for.
+/// The flags that name a server on which to wait for a change.
 #[derive(Args, Debug)]
 pub(super) struct WaitArgs {
     /// Address of a running server's admin listener: wait up to 10 seconds until the change is in
@@ -125,9 +125,9 @@ fn read(admin: &ListenAddr, answer: &Answer, or_its_server: &str) -> Result<Valu
     }
 }
 
-/// Copies the members `figures` into `entry` from the element of the list `live` that has the same
-/// value of the member `name`. The members are null if there is no such element, because the server
-/// has not read `entry` yet.
+/// Adds the members `figures` to `entry`. Their values come from the element of the list `live`
+/// whose member `name` is equal to that of `entry`. If there is no such element, because the server
+/// has not read `entry` yet, the values are null.
 pub(super) fn add_figures(
     entry: &mut Map<String, Value>,
     live: &Value,
@@ -142,7 +142,7 @@ pub(super) fn add_figures(
     }
 }
 
-/// A value of `or_its_server`: why a server may lack a path although the address is right.
+/// A value for the parameter `or_its_server`: a reason why a server may lack a path.
 pub(super) const OLDER_VERSION: &str = "is an older version";
 
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,4 +1,7 @@
 //! Makes a running server read its files again at SIGHUP and when one of the files has changed.
+//!
+//! A [`Stamp`] holds the metadata of files at one time. Different stamps mean that a file has
+//! changed.
 
 use std::io;
 use std::path::Path;
@@ -18,7 +21,7 @@ use crate::store::file_watch::Stamp;
 pub(super) struct Reloads {
     source: Source,
     hangups: Hangups,
-    /// The stamp of the files, taken before they were first read.
+    /// The stamp of the files, taken before the files were first read.
     at_start: Stamp,
 }
 
@@ -32,8 +35,8 @@ impl Reloads {
         Ok(Self { source, hangups, at_start })
     }
 
-    /// Reloads at each trigger and never returns. All signals that arrive during a reload cause one
-    /// more reload.
+    /// Reloads at each trigger and never returns. If signals arrive during a reload, one further
+    /// reload follows, however many signals there were.
     pub(super) async fn run(self, reloader: Arc<Reloader>) {
         let Self { source, mut hangups, at_start: mut known } = self;
         let mut known_keys = reloader.key_files();

@@ -81,8 +81,8 @@ async fn serve(
     let in_force = config.startup.listen.clone();
     let reloads = Reloads::of(Source { args, as_configured, in_force })?;
     let server = Server::new(&config, Clock::system(), Random::system()).map_err(CliError::from)?;
-    // Signals are handled only from here on. Before, a signal ends the process, even while the
-    // process waits for a file.
+    // Signals are handled only from here on. Earlier, a signal ends the process at once, even while
+    // the process waits for a file.
     let mut signals = StopSignals::new()
         .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
     server.metrics().watch_log(log);

@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError, Live, Startup, route};
 use crate::fault::{Fault, Position, text};
 
 /// The settings of one source: a file, a variable or a flag. All of them are valid. A setting that
-/// a layer does not contain keeps its value from the layers before.
+/// a layer does not contain keeps its value from the earlier layers.
 #[derive(Clone, Debug, Default)]
 pub struct Layer(Table);
 
@@ -102,7 +102,7 @@ fn lay_over(lower: &mut Table, upper: Table) {
 }
 
 /// Reads [`Startup`] and [`Live`] from the same table. Each of these types ignores the settings of
-/// the other. The error contains at most one problem of each type and one of the routes.
+/// the other. The error contains at most three problems: one for each type and one for the routes.
 fn read_parts(table: &Table) -> Result<Config, Vec<Problem>> {
     let startup = Startup::deserialize(Reader::of_table(table));
     let live = Live::deserialize(Reader::of_table(table));
@@ -139,8 +139,9 @@ fn unknown_name(table: &Table, outer: &str, known: &[String]) -> Vec<Problem> {
     problems
 }
 
-/// Returns the offset of a problem in the file: the offset of the wrong name or, if a value is
-/// wrong, of the innermost value on the problem's path that the file contains.
+/// Returns the offset of a problem in the file. If a name is wrong, this is the offset of the name.
+/// If a value is wrong or missing, this is the offset of the innermost value that the file contains
+/// on the problem's path.
 fn offset_of(document: &DeTable<'_>, problem: &Problem) -> usize {
     let mut names = problem.path().peekable();
     let mut offset = 0;

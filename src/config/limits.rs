@@ -54,7 +54,7 @@ pub struct StartupLimits {
     /// remembered.
     #[serde(deserialize_with = "number::<_, _, 2, MANY>")]
     pub failure_entries: usize,
-    /// The longest time, in seconds, that requests in flight may take once the server has stopped
+    /// The longest time, in seconds, that requests in flight may take after the server has stopped
     /// accepting connections.
     #[serde(deserialize_with = "number::<_, _, 0, LONG>")]
     pub drain_seconds: u64,
@@ -113,19 +113,19 @@ impl LiveLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FailureLimits {
-    /// The number of failures for one client from one client network that exhausts the budget of
-    /// this client in this network.
+    /// The failure budget of one client in one client network: the number of failures that exhausts
+    /// it.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub client_failures: u32,
-    /// The number of failures from one client network, for all clients together, that exhausts the
-    /// budget of the network.
+    /// The failure budget of one client network: the number of failures, of all clients together,
+    /// that exhausts it.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub source_failures: u32,
     /// The time, in seconds, in which each of the two budgets refills from empty to full.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub seconds: u32,
     /// The factor by which both budgets are larger for a network that many clients may share, such
-    /// as loopback or a proxy that is not declared.
+    /// as loopback or the address of a proxy that is not declared.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000>")]
     pub shared_factor: u32,
 }

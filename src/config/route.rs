@@ -38,8 +38,8 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     }
 }
 
-/// The paths that a configured route must not take: the server answers them under every
-/// configuration, or reserves them for a description of itself.
+/// The paths that a configured route must not match. The server itself answers at most of these
+/// paths, and reserves the others for documents about itself.
 pub const TAKEN_PATHS: [&str; 16] = [
     "/",
     "/.well-known/jwks.json",

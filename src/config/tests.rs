@@ -63,8 +63,8 @@ fn a_fault_of_either_part_is_its_own() {
 /// Each setting can be set from text by its name, and no other setting changes.
 #[test]
 fn text_sets_one_setting() {
-    // Each setting accepts at least one of these texts, and the first that it accepts is not its
-    // default.
+    // Each setting accepts at least one of these texts. The first text that a setting accepts is
+    // different from the setting's default.
     let texts = [
         "1026",
         "999",

@@ -55,7 +55,7 @@ pub(super) struct Problem {
     /// The path of the faulty value: the names of tables and settings, and the indices in lists.
     /// The innermost is first.
     path: Vec<String>,
-    /// Whether the innermost name of the path is wrong, and not its value.
+    /// Whether the fault is in the innermost name of the path, and not in a value.
     pub(super) is_of_name: bool,
     pub(super) text: String,
 }

@@ -10,8 +10,8 @@ use serde::de::{
 use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 
 /// Parses a JSON object of at most `max_parameters` members. The value of a member named in `known`
-/// must be a string or null. Of any other member whose value is not a string, only the name is
-/// kept.
+/// must be a string or null. The value of any other member is replaced by an empty string if it is
+/// not a string.
 ///
 /// # Errors
 ///

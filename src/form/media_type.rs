@@ -144,8 +144,9 @@ pub(crate) fn is_token(text: &str) -> bool {
 
 const UTF_8_LABELS: [&str; 2] = ["utf-8", "utf8"];
 
-/// The labels of [`Charset::Ascii`]. They are the labels of windows-1252 in the Encoding Standard,
-/// which include labels of ISO 8859-1 and ASCII, and IANA's names of all three charsets.
+/// The labels of [`Charset::Ascii`]: IANA's names of windows-1252, ISO 8859-1 and ASCII, and the
+/// labels that the Encoding Standard gives to windows-1252. Among these are labels of ISO 8859-1
+/// and ASCII.
 const ASCII_LABELS: [&str; 26] = [
     "ansi_x3.4-1968",
     "ansi_x3.4-1986",

@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use crate::form::media_type::{Charset, MediaType, OWS, is_token, read_value};
 use crate::form::parameters::{BYTE_ORDER_MARK, Entries, FormError, Parameter, Parameters};
 
-/// The names and values of the parts of one body, which [`Parts::parameters`] borrows.
+/// The names and values of the parts of one body. [`Parts::parameters`] borrows from them.
 pub struct Parts {
     entries: SmallVec<[(CompactString, Bytes); 5]>,
 }
@@ -84,9 +84,9 @@ impl Parts {
     }
 }
 
-/// Counts the header lines of each part in the raw body. If there are more lines than headers that
-/// multer returns for the part, a header is repeated: of repeated headers, multer keeps only the
-/// last.
+/// Counts the header lines of each part in the raw body. If a part has more header lines than
+/// multer returns headers, a header of the part is repeated: of repeated headers, multer keeps only
+/// the last.
 struct RawHeaders<'b> {
     rest: &'b [u8],
 }

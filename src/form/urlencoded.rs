@@ -20,7 +20,7 @@ pub fn parse(input: &[u8], max_parameters: usize) -> Result<Parameters<'_>, Form
     if input.starts_with(BYTE_ORDER_MARK) {
         return Err(FormError::ByteOrderMark);
     }
-    // Count the pairs that are not empty only if there are enough separators to exceed the limit.
+    // If there are too few separators to exceed the limit, do not count the non-empty pairs.
     let pairs = input.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty());
     if memchr_iter(b'&', input).count() >= max_parameters && pairs.count() > max_parameters {
         return Err(FormError::TooMany);
@@ -49,8 +49,8 @@ pub fn decode_path(segment: &str) -> Option<Cow<'_, str>> {
     percent_decode(segment.as_bytes()).ok()
 }
 
-/// Encodes `value` for a form or for a segment of a path: all except the unreserved characters (RFC
-/// 3986, section 2.3) as `%xx`.
+/// Encodes `value` for a form or for a segment of a path: each byte becomes `%xx`, except the
+/// unreserved characters (RFC 3986, section 2.3).
 pub fn encode(value: &str) -> String {
     const RESERVED: &AsciiSet =
         &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

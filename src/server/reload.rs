@@ -151,7 +151,7 @@ impl Reloader {
     }
 
     /// Logs and audits a change of the signing key since the last call. Must be called regularly,
-    /// since the signing key also changes with time and not only by a reload.
+    /// because the signing key also changes with time and not only by a reload.
     pub fn look_at_keys(&self) {
         let mut signed_last = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
         let (snapshot, now) = (self.context.snapshot(), self.context.clock.unix_seconds());
@@ -228,9 +228,9 @@ pub(super) fn prepare(
     Ok(is_batched)
 }
 
-/// Drops the old snapshot on a thread of its own, once no request uses the snapshot. Otherwise the
-/// request that drops the last reference would be delayed, since freeing a million clients takes
-/// time.
+/// Drops the old snapshot on a thread of its own, when no request uses the snapshot any more.
+/// Freeing a million clients takes time, and would otherwise delay the request that drops the last
+/// reference.
 fn retire(old: Arc<Snapshot>) {
     let wait = move || {
         for _ in 0..MAX_CHECKS {

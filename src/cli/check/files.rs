@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::config::Config;
 use crate::fault::Fault;
 
-/// Returns a fault for each file and directory that the server must write and the current user
-/// cannot.
+/// Returns a fault for each file and directory that the current user cannot write although the
+/// server must write it.
 pub(super) fn unwritable(config: &Config, has_no_key: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut check = |path: &Path, attempt: io::Result<()>| {

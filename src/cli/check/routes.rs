@@ -2,8 +2,8 @@
 
 use crate::config::RouteSetting;
 
-/// Returns a warning for each route that never matches, because an earlier route matches its path
-/// or its path begins with the issuer's path.
+/// Returns a warning for each route that never matches. Either an earlier route matches the same
+/// path, or the route's path begins with the issuer's path.
 pub(super) fn warnings(routes: &[RouteSetting], issuer_path: &str) -> Vec<String> {
     let mut warnings = Vec::new();
     for (index, route) in routes.iter().enumerate() {

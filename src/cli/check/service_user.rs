@@ -48,7 +48,7 @@ fn visible_files(directory: &Path) -> Vec<PathBuf> {
 
 struct User {
     id: u32,
-    /// The group of the directory that the user owns.
+    /// The group of the directory whose owner is the user.
     group: u32,
     groups: HashSet<u32>,
 }

@@ -43,7 +43,7 @@ pub(super) struct FieldArgs {
     /// Lifetime of the client's tokens: seconds, or as in 15m, 24h, 90d [of a new client: 3600].
     #[arg(long = "lifetime", value_name = "DURATION", value_parser = parse_seconds)]
     token_lifetime: Option<u32>,
-    /// Static claim in the client's tokens, as text, or with := as JSON; may be repeated.
+    /// Static claim in the client's tokens: NAME=TEXT, or NAME:=JSON; may be repeated.
     #[serde(skip)]
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
     claims: Vec<(String, Value)>,
@@ -56,7 +56,7 @@ pub(super) struct FieldArgs {
     #[serde(skip)]
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
-    /// Only algorithm that the client may sign its assertions with: RS256, PS256, ES256 or EdDSA
+    /// Only algorithm with which the client may sign its assertions: RS256, PS256, ES256 or EdDSA
     /// [default: any].
     #[arg(long, value_name = "ALG")]
     token_endpoint_auth_signing_alg: Option<String>,
@@ -78,7 +78,7 @@ pub(super) struct FieldArgs {
     /// not both.
     #[arg(long, value_name = "ADDRESS")]
     tls_client_auth_san_email: Option<String>,
-    /// Bind each token of the client to the certificate that the client requests the token with.
+    /// Bind each token of the client to the certificate with which the client requests the token.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = parse_switch)]
     tls_client_certificate_bound_access_tokens: Option<bool>,

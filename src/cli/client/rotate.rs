@@ -114,8 +114,8 @@ pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
     })
 }
 
-/// Returns the labels of the client's secrets. Returns none if the entry has a fault, which the
-/// edit after this call reports.
+/// Returns the labels of the client's secrets, or no labels if the entry has a fault. The edit that
+/// follows this call reports the fault.
 fn labels(text: &str, id: &str) -> HashSet<String> {
     let entry = entry_of(text, id).unwrap_or_default();
     let secrets = entry.get("secrets").and_then(Value::as_array);

@@ -18,8 +18,8 @@ use crate::store::secret_ends::last_end;
 pub(crate) struct ListArgs {
     #[command(flatten)]
     file: FileArg,
-    /// Show only clients that have a secret that ends within this duration, or whose last secret
-    /// has ended: seconds, or as in 24h, 30d.
+    /// Show only clients with a secret that ends within this duration (seconds, or as in 24h, 30d),
+    /// and clients whose last secret has ended.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expiring: Option<u64>,
 }
@@ -44,8 +44,8 @@ pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Returns one line of the list. Secrets are listed by label, one list for each state. The list of
-/// valid secrets is always present, an empty list of another state is left out.
+/// Returns one line of the list. The line lists the client's secrets by label, in one list for each
+/// state. The list of valid secrets is always present. Lists of other states are left out if empty.
 fn in_force(client: &Client, now: u64) -> Value {
     let mut shown = json!({
         "client_id": &*client.id,
