@@ -17,8 +17,8 @@ use crate::oauth::client_authentication::Authorization;
 type Secret = Zeroizing<Vec<u8>>;
 
 /// Collects the secrets in the `Authorization` header, the query and `body`, in every encoding that
-/// the dialects accept. `None` if one of the three cannot be parsed, since it may contain a secret
-/// that is not found.
+/// the dialects accept. `None` if one of the three cannot be parsed, because a secret in it would
+/// be missed.
 pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     let mut secrets = Vec::new();
     match head.authorization {

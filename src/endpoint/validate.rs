@@ -75,8 +75,8 @@ pub fn bearer<'s>(
     })
 }
 
-/// Authenticates the client that called `endpoint`. Returns whether `token` is a valid bearer token
-/// that was issued to this client, and the client's id.
+/// Authenticates the client that called `endpoint`. Returns two values: whether `token` is a valid
+/// bearer token that was issued to this client, and the client's id.
 ///
 /// # Errors
 ///
