@@ -78,8 +78,8 @@ fn push_texts(name: &str, document: &Value, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// Adds `value` if `name` is the name of a secret, or if `name` is not known to be public and
-/// `value` is long enough to be a secret that was sent under a wrong name.
+/// Adds `value` if `name` is the name of a secret. Unless `name` is known to be public, also adds a
+/// `value` that is long enough to be a secret under a wrong name.
 fn push_if_secret(name: &str, value: &str, secrets: &mut Vec<Secret>) {
     let is_public = ["client_id", "grant_type", "scope"].contains(&name);
     let is_secret =

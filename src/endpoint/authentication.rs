@@ -188,8 +188,8 @@ struct Presented<'c, 's> {
 impl<'s> Presented<'_, 's> {
     fn refused(&self, context: &Context, cause: Cause) -> Refused<'s> {
         if self.registered.is_some() {
-            // `begin` has done this already for an unknown id. The refusal of a known id must take
-            // the same time.
+            // `begin` has already chosen a decoy for an unknown id. Here a decoy is chosen for a
+            // known id too, so that the refusal takes the same time.
             black_box(self.snapshot.decoys.kind(&context.decoy_key, self.credentials.client_id()));
         }
         Refused { cause, client_id: self.registered.map(|client| &*client.id), named: None }
@@ -241,7 +241,7 @@ impl<'s> Presented<'_, 's> {
         Ok(verified.client)
     }
 
-    /// Finds the client's current secret whose slow hash is cached as matching `given`.
+    /// Finds the client's current secret that matches `given` according to the verdict cache.
     fn find_cached(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
         let client_id = self.credentials.client_id();
         self.registered?.secrets.iter().find(|secret| {
@@ -262,7 +262,7 @@ impl<'s> Presented<'_, 's> {
         }) && secret.is_current(now)
     }
 
-    /// Whether the given secret is cached as right.
+    /// Whether the given secret matches according to the verdict cache.
     fn is_cached(&self, context: &Context) -> bool {
         let now = context.clock.unix_seconds();
         let given = self.credentials.client_secret();

@@ -28,8 +28,8 @@ pub struct SingleUse<'a> {
 ///
 /// # Errors
 ///
-/// `replayed` if the value was used before, `forgotten` if the record of its use may have been
-/// dropped, or the [`Cause`] for which the use cannot be recorded.
+/// `replayed` if the value was used before. `forgotten` if the record of its use may have been
+/// dropped. Another [`Cause`] if the use cannot be recorded.
 pub async fn use_up(
     context: &Context,
     single_use: SingleUse<'_>,

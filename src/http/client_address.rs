@@ -15,8 +15,8 @@ pub(crate) struct ClientAddress {
     pub(crate) forwarded: Option<IpAddr>,
     /// The client network that failed attempts count for.
     pub(crate) network: ClientNetwork,
-    /// Whether the peer sends forwarding headers and is not trusted: it is a proxy that is missing
-    /// from the configuration, or a client that poses as one.
+    /// Whether the peer sends forwarding headers although it is not trusted. Then the peer is a
+    /// proxy that is missing from the configuration, or a client that poses as a proxy.
     pub(crate) has_untrusted_forwarding: bool,
 }
 

@@ -12,11 +12,11 @@
 //! Entering a phase only stores its deadline. Each connection has one timer; if the deadline has
 //! moved when the timer fires, the timer is set again.
 //!
-//! If a poll of the connection both reads a request and produces its answer, the answer is written
-//! in the next poll, after the event loop has polled the other readable connections. So a busy
-//! event loop writes many answers in a row, and a peer on the same machine, such as a proxy or a
-//! load tester, is woken once for many answers. This saves time in the kernel, where a wake costs
-//! as much as a send.
+//! A poll of the connection may both read a request and produce its answer. The answer is then
+//! written in the next poll, after the event loop has polled the other readable connections. So a
+//! busy event loop writes many answers in a row. A peer on the same machine, such as a proxy or a
+//! load tester, is then woken once for many answers. This saves time in the kernel, where a wake
+//! costs as much as a send.
 
 mod socket;
 mod watch;

@@ -1,9 +1,10 @@
 //! Decides which requests may see more than the health of the server: those with the admin token,
 //! and those that come from this machine and whose `Host` is an IP address or `localhost`.
 //!
-//! The check of `Host` stops DNS rebinding, where a web page makes a browser on this machine send
-//! requests to a host name of the attacker's that resolves to this machine. The attacker's DNS can
-//! do this only with a host name, not with an IP address or `localhost`.
+//! The check of `Host` stops DNS rebinding. In this attack, a web page makes a browser on this
+//! machine send requests to a host name of the attacker's, which the attacker's DNS resolves to
+//! this machine. The attack needs a host name: it is not possible with an IP address or
+//! `localhost`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
