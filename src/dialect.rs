@@ -49,16 +49,17 @@ pub struct RequestHead<'a> {
     pub query: Option<&'a str>,
     /// The maximum number of parameters that a form may have.
     pub max_parameters: usize,
-    /// When the request, including its body, had been read.
+    /// When all of the request, including its body, was read.
     pub received: Instant,
 }
 
 impl<'r> RequestHead<'r> {
-    /// Reads the client's credentials from the head and from `parameters`, those of the body.
+    /// Reads the client's credentials from the head and from the body's `parameters`.
     ///
     /// # Errors
     ///
-    /// The [`Cause`] if there are no credentials, several, or malformed ones.
+    /// The [`Cause`], if there are no credentials, more than one set of credentials, or malformed
+    /// ones.
     fn credentials<'p>(&self, parameters: &'p Parameters<'_>) -> Result<Credentials<'p>, Cause>
     where
         'r: 'p,
@@ -67,8 +68,9 @@ impl<'r> RequestHead<'r> {
         Ok(read?.from(self.network))
     }
 
-    /// Refuses a query that contains a parameter of a token request, since proxies would log
-    /// credentials (RFC 6749, section 2.3.1), or a parameter that the body contains, too.
+    /// Refuses a query that contains a parameter of a token request, because proxies would log
+    /// credentials (RFC 6749, section 2.3.1). Also refuses a query with a parameter that is in the
+    /// body too.
     ///
     /// # Errors
     ///

@@ -57,8 +57,8 @@ pub struct Context {
     pub clock: Clock,
     /// Counts accepted client assertions by the form of their audience.
     pub assertion_audiences: AssertionAudiences,
-    /// How many Basic pairs authenticated a client without form-decoding, although decoding would
-    /// have changed them or failed.
+    /// How many times HTTP Basic authenticated a client without form-decoding, although decoding
+    /// would have changed the client id or the secret, or failed.
     pub raw_pairs: AtomicU64,
     /// The budgets for failed attempts at client authentication.
     pub throttle: Throttle,
@@ -71,7 +71,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// Returns the current snapshot. A request takes it once, so that it does not see a reload.
+    /// Returns the current snapshot. A request calls this method only once, so that a reload does
+    /// not affect it.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
@@ -92,7 +93,7 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// [`NoEntropy`].
+    /// [`NoEntropy`] if the system has no random bytes.
     pub fn prepare(&self, config: &Config) -> Result<(), NoEntropy> {
         if config.live.dpop_nonce && self.nonces.get().is_none() {
             let mut key = Zeroizing::new([0; 32]);

@@ -74,7 +74,7 @@ fn try_validate<'s>(
     Ok((answer, Served::to(token.client_id)))
 }
 
-/// Returns the excerpt of `scope`, which the token lacks, for the log.
+/// Returns an excerpt of `scope` for the log. The token lacks this required scope.
 fn missing_scope(head: &RequestHead<'_>, scope: &str) -> Box<str> {
     let presented = match head.authorization {
         Authorization::Present(value) => value,
@@ -83,8 +83,8 @@ fn missing_scope(head: &RequestHead<'_>, scope: &str) -> Box<str> {
     named(scope.as_bytes(), &[presented]).into()
 }
 
-/// Returns the `WWW-Authenticate` challenge (RFC 6750, section 3); `None` if the cause is not the
-/// token. The challenge has no error code if the request has no token.
+/// Returns the `WWW-Authenticate` challenge (RFC 6750, section 3); `None` if the request was not
+/// refused because of its token. The challenge has no error code if the request has no token.
 fn challenge(cause: Cause) -> Option<&'static str> {
     match cause {
         Cause::BearerMissing | Cause::TokenMissing => Some("Bearer realm=\"grantd\""),

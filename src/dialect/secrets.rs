@@ -17,8 +17,8 @@ use crate::oauth::client_authentication::Authorization;
 type Secret = Zeroizing<Vec<u8>>;
 
 /// Collects the secrets in the `Authorization` header, the query and `body`, in every encoding that
-/// the dialects accept. `None` if one of the three cannot be parsed, since it may contain a secret
-/// that is not found.
+/// the dialects accept. `None` if one of the three cannot be parsed, because a secret in it would
+/// be missed.
 pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     let mut secrets = Vec::new();
     match head.authorization {
@@ -78,8 +78,8 @@ fn push_texts(name: &str, document: &Value, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// Adds `value` if `name` is the name of a secret, or if `name` is not known to be public and
-/// `value` is long enough to be a secret that was sent under a wrong name.
+/// Adds `value` if `name` is the name of a secret. Unless `name` is known to be public, also adds a
+/// `value` that is long enough to be a secret under a wrong name.
 fn push_if_secret(name: &str, value: &str, secrets: &mut Vec<Secret>) {
     let is_public = ["client_id", "grant_type", "scope"].contains(&name);
     let is_secret =

@@ -120,8 +120,8 @@ async fn try_validate<'s>(
     Ok((Answer::private_json(200, body), Served::to(client_id)))
 }
 
-/// Parses a JSON object that contains all of `fields`. Each of these is the name of a member and
-/// its greatest length in characters.
+/// Parses a JSON object that contains all of `fields`. Each field is given as the name of a member
+/// and the maximum length of its value in characters.
 fn read<'b>(
     head: &RequestHead<'_>,
     body: &'b [u8],

@@ -28,7 +28,7 @@ use crate::store::throttle::Attempt;
 /// Authenticates the client that `credentials` name, and returns its registration. `endpoint` is
 /// the called path, relative to the issuer. With
 /// [`AssertionAudience::Endpoint`](crate::config::AssertionAudience::Endpoint), an assertion may
-/// have its URL as the audience.
+/// have the URL of this path as the audience.
 ///
 /// # Errors
 ///
@@ -50,8 +50,8 @@ pub async fn authenticate<'s>(
     Box::pin(verify_either(context, begin(credentials), begin(raw))).await
 }
 
-/// Authenticates by a Basic pair that has two readings: form-decoded (`decoded`) and as sent
-/// (`raw`).
+/// Authenticates by the client id and secret of HTTP Basic if they have two readings: form-decoded
+/// (`decoded`) and as sent (`raw`).
 async fn verify_either<'s>(
     context: &Context,
     decoded: Result<Try<'_, 's>, Refused<'s>>,
@@ -66,16 +66,18 @@ async fn verify_either<'s>(
         (Ok(only), Err(throttled)) | (Err(throttled), Ok(only)) => (only, throttled),
         (Err(throttled), Err(_)) => return Err(throttled),
     };
-    // The readings name different clients, and the budget of one is exhausted. Try the other.
+    // The readings name different clients, and the budget of one is exhausted. Try the other
+    // reading.
     let verified = only.verify().await;
     only.settle(verified).map_err(|_wrong| throttled)
 }
 
-/// Tries two readings of the same pair in turn, and charges each to the client that it names.
+/// Tries two readings of the same client id and secret in turn. Each attempt is charged to the
+/// client that the reading names.
 ///
-/// If the second is right, the charge for the first is returned. It is kept if the first names
-/// another registered client: otherwise a client could guess that client's secrets for free, with
-/// pairs whose second reading is its own id and secret.
+/// If the second reading is right, the charge for the first is returned, unless the first reading
+/// names another registered client. Without this exception, a client could guess the secrets of
+/// another client for free: it would send pairs whose second reading is its own id and secret.
 async fn verify_in_turn<'s>(
     [mut first, mut second]: [Try<'_, 's>; 2],
 ) -> Result<&'s Client, Refused<'s>> {
@@ -186,8 +188,8 @@ struct Presented<'c, 's> {
 impl<'s> Presented<'_, 's> {
     fn refused(&self, context: &Context, cause: Cause) -> Refused<'s> {
         if self.registered.is_some() {
-            // `begin` has done this already for an unknown id. The refusal of a known id must take
-            // the same time.
+            // `begin` has already chosen a decoy for an unknown id. Here a decoy is chosen for a
+            // known id too, so that the refusal takes the same time.
             black_box(self.snapshot.decoys.kind(&context.decoy_key, self.credentials.client_id()));
         }
         Refused { cause, client_id: self.registered.map(|client| &*client.id), named: None }
@@ -239,7 +241,7 @@ impl<'s> Presented<'_, 's> {
         Ok(verified.client)
     }
 
-    /// Finds the client's current secret whose slow hash is cached as matching `given`.
+    /// Finds the client's current secret that matches `given` according to the verdict cache.
     fn find_cached(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
         let client_id = self.credentials.client_id();
         self.registered?.secrets.iter().find(|secret| {
@@ -251,8 +253,8 @@ impl<'s> Presented<'_, 's> {
         })
     }
 
-    /// Whether authentication by this secret can succeed. Only then is the cache used: a refusal
-    /// must take as long for a right secret as for a wrong one.
+    /// Whether authentication by this secret can succeed. The verdict cache is used only if it can:
+    /// a refusal must take as long for a right secret as for a wrong one.
     fn can_authenticate_with(&self, secret: &ClientSecret, now: u64) -> bool {
         let by = self.credentials.secret_method();
         self.registered.is_some_and(|client| {
@@ -260,15 +262,15 @@ impl<'s> Presented<'_, 's> {
         }) && secret.is_current(now)
     }
 
-    /// Whether the given secret is cached as right.
+    /// Whether the given secret matches according to the verdict cache.
     fn is_cached(&self, context: &Context) -> bool {
         let now = context.clock.unix_seconds();
         let given = self.credentials.client_secret();
         given.is_some_and(|given| self.find_cached(context, given, now).is_some())
     }
 
-    /// Finds the client's secret whose slow hash matches `given`; a current one is preferred. For
-    /// an unknown client, computes the hashes of its decoy.
+    /// Finds the client's secret whose slow hash matches `given`. Prefers a current secret to an
+    /// expired one. For an unknown client, computes the hashes of its decoy.
     async fn find_slow_secret(
         &self,
         context: &Context,

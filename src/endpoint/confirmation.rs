@@ -15,8 +15,8 @@ use crate::store::snapshot::Snapshot;
 ///
 /// # Errors
 ///
-/// The [`Cause`]: a certificate or proof that the client needs is missing, or the proof is not
-/// valid.
+/// The [`Cause`], if a certificate or proof that the client needs is missing, or if the proof is
+/// not valid.
 pub async fn confirm(
     context: &Context,
     snapshot: &Snapshot,

@@ -22,7 +22,7 @@ pub const JWKS_PATH: &str = "/.well-known/openid-configuration/jwks";
 /// A public document, with its entity tag and lifetime for caches.
 #[derive(Debug)]
 pub struct Document {
-    /// JSON.
+    /// The document as JSON.
     pub body: String,
     /// A strong entity tag, including its quotes.
     pub etag: String,
@@ -54,7 +54,7 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
     let by_certificate = snapshot.has_certificates();
     let methods = AuthMethod::ALL.into_iter();
     let methods = methods.filter(|method| by_certificate || !method.is_by_certificate());
-    // The same for the token, introspection and revocation endpoints.
+    // The token, introspection and revocation endpoints accept the same methods.
     let auth_methods: Vec<_> = methods.map(AuthMethod::as_str).collect();
     let algorithms = Algorithm::ALL.map(Algorithm::as_str);
     let mut document = json!({
@@ -82,7 +82,7 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
 }
 
 /// Returns the key set at `now` (Unix seconds), and counts one fetch of each key in it. A fetch
-/// that is answered with 304 counts too, since the verifier has the keys.
+/// that is answered with 304 counts too, because the verifier has the keys.
 pub fn key_set(snapshot: &Snapshot, now: u64) -> Document {
     for key in snapshot.keys.published(now) {
         key.fetches().record(now);

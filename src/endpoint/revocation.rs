@@ -14,7 +14,7 @@ use crate::store::snapshot::Snapshot;
 /// # Errors
 ///
 /// [`Refused`] if client authentication fails, if the token was issued to another client, or if the
-/// revocation could not be written to disk. Then the token is still valid.
+/// revocation could not be written to disk. A refusal does not revoke the token.
 pub async fn revoke<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -26,8 +26,8 @@ pub async fn revoke<'s>(
     let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
     let now = context.clock.unix_seconds();
     let known = signed(context, snapshot, token, now).ok();
-    // `current` is not used here. It refuses the tokens of a disabled client and those before their
-    // `nbf`, and these may become valid later.
+    // `current` is not used here, because it also refuses tokens that may become valid later: those
+    // of a disabled client, and those before their `nbf`.
     let Some(known) = known.filter(|known| known.token.claims.exp > now) else {
         return Ok(&client.id);
     };
@@ -37,7 +37,8 @@ pub async fn revoke<'s>(
     if known.client.id != client.id {
         return Err(refused(Cause::TokenNotOwn));
     }
-    // Before the write to disk, so that the token is not reused in the meantime.
+    // The tokens for reuse are dropped before the write to disk, so that `token` is not reused in
+    // the meantime.
     if let Some(reuse) = &client.token_reuse {
         reuse.forget();
     }

@@ -15,7 +15,7 @@ use crate::store::revocations::RevocationKey;
 pub struct SingleUse<'a> {
     /// The client or the key that has signed it.
     pub owner: Owner<'a>,
-    /// Its `jti`, unique for its owner.
+    /// The value's `jti`, unique for its owner.
     pub token_id: &'a str,
     /// When it was signed according to its claims, in Unix seconds.
     pub signed_at: u64,
@@ -23,13 +23,13 @@ pub struct SingleUse<'a> {
     pub until: u64,
 }
 
-/// Records at `now` (Unix seconds) that the value is used. Of concurrent calls for one value,
-/// exactly one succeeds.
+/// Records at `now` (Unix seconds) that the value is used. If several calls for one value run at
+/// the same time, exactly one succeeds.
 ///
 /// # Errors
 ///
-/// `replayed` if the value was used before, `forgotten` if the record of its use may have been
-/// dropped, or the [`Cause`] for which the use cannot be recorded.
+/// `replayed` if the value was used before. `forgotten` if the record of its use may have been
+/// dropped. Another [`Cause`] if the use cannot be recorded.
 pub async fn use_up(
     context: &Context,
     single_use: SingleUse<'_>,

@@ -39,8 +39,8 @@ pub struct TokenRequest<'a> {
     pub dpop: DpopHeader<'a>,
     /// The requested grant.
     pub grant: GrantRequest<'a>,
-    /// The request's Content-Type; `None` in a dialect that does not compare it with the client's
-    /// registered one.
+    /// The request's Content-Type; `None` in a dialect that does not compare it with the
+    /// Content-Type registered for the client.
     pub content_type: Option<ContentType>,
     /// The token profile of the dialect, which the client's registration may override.
     pub profile: TokenProfile,
@@ -135,7 +135,7 @@ pub struct Served<'s> {
 }
 
 impl<'s> Served<'s> {
-    /// A served request of this client for which no token was issued.
+    /// Describes a served request of this client for which no token was issued.
     pub fn to(client_id: &'s str) -> Self {
         Self { client_id, ..Self::default() }
     }
@@ -177,7 +177,8 @@ pub async fn issue<'r, 's: 'r>(
     let TokenRequest { endpoint, credentials, .. } = request;
     let client = pin!(authenticate(context, snapshot, credentials, endpoint)).await?;
     let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
-    // After client authentication, so that only the client itself can exhaust its rate limit.
+    // This check follows client authentication, so that only the client itself can exhaust its rate
+    // limit.
     client
         .rate_limit
         .as_ref()
@@ -289,9 +290,9 @@ fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> O
 
 /// Mints a `vision` token that is not revoked, and returns its lifetime in seconds.
 ///
-/// A `vision` token has no `jti`, so all that are minted for one grant in the same second are
-/// equal, and revoking one revokes all. If that token has been revoked, the next one gets a
-/// lifetime that is one second shorter, so that it differs.
+/// A `vision` token has no `jti`, so all `vision` tokens that are minted for one grant in the same
+/// second are equal, and revoking one revokes all. If that token has been revoked, the lifetime is
+/// shortened by one second at a time until the token is not a revoked one.
 fn mint_unrevoked(
     context: &Context,
     grant: &Grant<'_>,
@@ -313,8 +314,8 @@ fn mint_unrevoked(
 }
 
 /// Whether a token that is about to be issued was issued before and then revoked. That is possible
-/// only for a `vision` token. With the other profile, a new token has a new `jti`, and a reused one
-/// cannot be revoked: revoking a token clears its client's tokens for reuse.
+/// only for a `vision` token. With the other profile, a new token has a new `jti`, and a reused
+/// token cannot have been revoked: a revocation clears the client's tokens for reuse.
 fn is_revoked(
     context: &Context,
     profile: TokenProfile,

@@ -75,8 +75,8 @@ pub fn bearer<'s>(
     })
 }
 
-/// Authenticates the client that called `endpoint`. Returns whether `token` is a valid bearer token
-/// that was issued to this client, and the client's id.
+/// Authenticates the client that called `endpoint`. Returns two values: whether `token` is a valid
+/// bearer token that was issued to this client, and the client's id.
 ///
 /// # Errors
 ///
@@ -135,8 +135,8 @@ pub(super) fn signed<'s>(
     Ok(Signed { token, client })
 }
 
-/// Verifies that the token is [`signed`] and valid now: within its time, not revoked, and issued to
-/// a client that is enabled.
+/// Verifies that the token is [`signed`] and valid now: between its `nbf` and its `exp`, not
+/// revoked, and issued to a client that is enabled.
 pub(super) fn current<'s>(
     context: &Context,
     snapshot: &'s Snapshot,

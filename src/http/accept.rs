@@ -1,5 +1,5 @@
-//! Accepts connections, evicts an open one for a new one when the limit is reached, and drains them
-//! at shutdown.
+//! Accepts connections, and drains them at shutdown. When the limit of open connections is reached,
+//! an open connection is evicted for each new one.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::http::listener::{Accepted, Listener, Peer};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::once_a_second::OnceASecond;
 
-/// All connections of a server.
+/// The open connections of a server, from all its listeners.
 pub(crate) struct Connections {
     limits: StartupLimits,
     metrics: Arc<Metrics>,
@@ -32,7 +32,7 @@ pub(crate) struct Connections {
     is_draining: Arc<AtomicBool>,
     /// Notified when no connection is open any more.
     ended: Notify,
-    /// Limits the log lines about bytes that are not a request.
+    /// Limits the log lines about peers that do not send HTTP/1 to one per second.
     not_http: OnceASecond,
 }
 
@@ -55,7 +55,7 @@ impl Connections {
         })
     }
 
-    /// Accepts and serves until `stop`.
+    /// Accepts connections and serves them until `stop` completes.
     pub(crate) async fn accept(
         self: &Arc<Self>,
         listener: Listener,
@@ -76,8 +76,8 @@ impl Connections {
                     debug!(%error, "a connection ended before it was accepted");
                 }
                 Err(error) => {
-                    // Most likely the process is out of file descriptors. Open connections go on;
-                    // retrying at once would only take processor time from them.
+                    // Most likely the process is out of file descriptors. The open connections are
+                    // still served; an immediate retry would only take processor time from them.
                     let now = Clock::instant();
                     if last_error_log.is_none_or(|then| now - then >= ERROR_LOG_INTERVAL) {
                         error!(%error, "cannot accept connections; raise the limit of open files");
@@ -89,9 +89,9 @@ impl Connections {
         }
     }
 
-    /// Makes every connection close after its next answer, and waits until all have ended or the
-    /// drain time is over. Then closes the rest, and returns how many of these had an unfinished
-    /// request or answer.
+    /// Makes every connection close after its next answer, and waits until all connections have
+    /// ended or the drain time is over. Then closes the remaining connections, and returns how many
+    /// of them had an unfinished request or answer.
     pub(crate) async fn drain(&self) -> usize {
         self.is_draining.store(true, Ordering::Relaxed);
         let all_ended = async {
@@ -152,8 +152,8 @@ impl Connections {
         }
     }
 
-    /// Counts bytes that are not a request, and logs at most one line a second about them: a
-    /// scanner sends many.
+    /// Counts a connection on which the peer did not send HTTP/1. Logs at most one line per second
+    /// about such connections, because a scanner opens many.
     fn record_not_http(&self, not_http: NotHttp, peer: Peer) {
         self.metrics.count_not_http(not_http.label());
         let now = Clock::unix_micros() / 1_000_000;
@@ -169,7 +169,8 @@ impl Connections {
     }
 }
 
-/// Chooses the connection to evict when the limit is reached; `None` if all wait for the server.
+/// Chooses the connection to evict when the limit is reached; `None` if all connections wait for
+/// the server.
 ///
 /// A connection that waits for its client is either idle (between requests) or busy (within a
 /// request or its answer). If a busy connection has waited for [`SUSPICIOUS`] or longer, the busy
@@ -180,7 +181,7 @@ fn eviction_candidate(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch
     let [mut idle, mut busy]: [(usize, LongestWait<'_>); 2] = [(0, None); 2];
     for (id, watch) in open {
         let (count, slowest) = match watch.phase() {
-            // It waits for the server, so it is not a candidate.
+            // This connection waits for the server, so it is not a candidate.
             Phase::Serving if watch.has_whole_request() => continue,
             Phase::Idle => &mut idle,
             Phase::Head | Phase::Serving | Phase::Writing => &mut busy,

@@ -102,8 +102,8 @@ impl Admin {
         }
     }
 
-    /// Answers `/clients/{id}`: how often each secret was used and when last. An old secret that is
-    /// no longer used can be removed.
+    /// Answers `/clients/{id}`: for each secret, the number of its uses and the time of the last
+    /// use. An old secret that is no longer used can be removed.
     fn client(&self, id: &str) -> Response<Full<Bytes>> {
         let snapshot = self.context.snapshot();
         let Some(client) = snapshot.clients.get(id) else {

@@ -73,9 +73,9 @@ where
 
 /// Reads and discards a body, up to [`MAX_DISCARDED_BYTES`] and until `deadline`.
 ///
-/// If the server closes a connection while bytes still arrive, the kernel resets it, and the client
-/// may lose the answer. A client that waits for `100 Continue` has not sent the body, so nothing is
-/// read.
+/// If the server closes a connection while bytes still arrive, the kernel resets the connection,
+/// and the client may lose the answer. A client that waits for `100 Continue` has not sent the
+/// body, so nothing is read.
 pub(crate) async fn discard<B>(headers: &HeaderMap, body: B, deadline: Instant)
 where
     B: Body<Data = Bytes>,

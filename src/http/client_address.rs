@@ -15,16 +15,17 @@ pub(crate) struct ClientAddress {
     pub(crate) forwarded: Option<IpAddr>,
     /// The client network that failed attempts count for.
     pub(crate) network: ClientNetwork,
-    /// Whether the peer sends forwarding headers and is not trusted: it is a proxy that is missing
-    /// from the configuration, or a client that poses as one.
+    /// Whether the peer sends forwarding headers although it is not trusted. Then the peer is a
+    /// proxy that is missing from the configuration, or a client that poses as a proxy.
     pub(crate) has_untrusted_forwarding: bool,
 }
 
 impl ClientAddress {
-    /// Reads `X-Forwarded-For` from the last entry to the first. Each hop appends the address of
-    /// the hop before it: the peer wrote the last entry, and the hop that an entry names wrote the
-    /// entry before it. The client is the first address, in this order, that is not a trusted
-    /// proxy. The client may have made up the remaining entries.
+    /// Reads `X-Forwarded-For` from the last entry to the first. Each proxy appends the address
+    /// from which it received the request. So the peer wrote the last entry. If that entry names a
+    /// trusted proxy, this proxy wrote the next entry to the left, and so on. The first address,
+    /// read in this order, that is not a trusted proxy is the client's. The client may have made up
+    /// the entries to the left of that address.
     pub(crate) fn of(peer: Peer, headers: &HeaderMap, proxies: &[TrustedProxy]) -> Self {
         let mut hop = peer.address().map(|address| address.ip().to_canonical());
         let is_trusted = |address| proxies.iter().any(|proxy| proxy.is(address));
@@ -54,8 +55,8 @@ impl ClientAddress {
     }
 }
 
-/// Reads an address with or without a port. An IPv6 address with a port must be in brackets;
-/// without a port it may be.
+/// Reads an address with or without a port. An IPv6 address must be in brackets if a port follows;
+/// otherwise the brackets are optional.
 fn read(entry: &str) -> Option<IpAddr> {
     let entry = entry.trim();
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -69,7 +70,7 @@ fn read(entry: &str) -> Option<IpAddr> {
     address.map(|address| address.to_canonical())
 }
 
-/// The client network of an address, or of the peer of a Unix socket if it is `None`.
+/// The client network of `address`. `None` stands for the peer of a Unix socket.
 fn network_of(address: Option<IpAddr>) -> ClientNetwork {
     match address {
         None => ClientNetwork::UNIX,

@@ -1,22 +1,22 @@
 //! Serves one connection with hyper, and enforces a deadline for each phase of the connection.
 //!
 //! hyper's own header timer also runs while a connection is idle, so it would close the pooled
-//! connections of a proxy. So that timer is off, and this module measures the phases by the reads
-//! and writes of the socket:
+//! connections of a proxy. Therefore hyper's timer is off, and this module measures the phases by
+//! the reads and writes of the socket:
 //!
 //! ```text
 //! Idle --first byte--> Head --end of headers--> Serving --answer ready--> Writing --flushed--> Idle
-//! 75 s                 5 s                      (its own deadline)        10 s a stall
+//! 75 s                 5 s                      (its own deadline)        10 s per stall
 //! ```
 //!
 //! Entering a phase only stores its deadline. Each connection has one timer; if the deadline has
 //! moved when the timer fires, the timer is set again.
 //!
-//! If a poll of the connection both reads a request and produces its answer, the answer is written
-//! in the next poll, after the event loop has polled the other readable connections. So a busy
-//! event loop writes many answers in a row, and a peer on the same machine, such as a proxy or a
-//! load tester, is woken once for many answers. This saves time in the kernel, where a wake costs
-//! as much as a send.
+//! A poll of the connection may both read a request and produce its answer. The answer is then
+//! written in the next poll, after the event loop has polled the other readable connections. So a
+//! busy event loop writes many answers in a row. A peer on the same machine, such as a proxy or a
+//! load tester, is then woken once for many answers. This saves time in the kernel, where a wake
+//! costs as much as a send.
 
 mod socket;
 mod watch;
@@ -69,7 +69,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fragment;
 
-/// A request body that reports to the watch when all of it was read.
+/// A request body that reports to the connection's [`Watch`] when all of it was read.
 pub(crate) struct Received {
     body: Incoming,
     watch: Arc<Watch>,
@@ -137,8 +137,8 @@ pub(crate) async fn serve(
         })
     });
     let mut builder = http1::Builder::new();
-    // hyper's limit is higher than our own, so that the service can refuse a head that exceeds ours
-    // in the route's dialect.
+    // hyper's limit is higher than our own. A head that exceeds only our limit reaches the service,
+    // which refuses it in the route's dialect.
     let head_bytes = limits.header_bytes.max(VALIDATE_HEAD_BYTES);
     builder.header_read_timeout(None).max_buf_size(head_bytes + HEADER_SLACK);
     let mut connection = builder.serve_connection(TokioIo::new(io), &service);
@@ -175,7 +175,7 @@ pub(crate) async fn serve(
                 alarm.as_mut().reset(watch.next_check().into());
             }
             () = watch.evicted.notified() => {
-                // Write an answer that was put off to the next poll.
+                // If an answer was deferred to the next poll, write it now.
                 watch.has_read_in_poll.store(false, Ordering::Relaxed);
                 let _ = (&mut connection).now_or_never();
                 return Ok(());
@@ -206,8 +206,9 @@ pub(crate) enum NotHttp {
 impl NotHttp {
     pub(crate) const ALL: [Self; 4] = [Self::Tls, Self::Http2, Self::LargeHead, Self::Other];
 
-    /// Classifies the `error` that ended a connection, by the bytes that hyper left `unread`. `Ok`
-    /// for any error that is not a parse error, such as an I/O error: it is not reported.
+    /// Classifies the `error` that ended a connection by the bytes that hyper left `unread`.
+    /// Returns `Ok` if `error` is not a parse error but, for example, an I/O error. Such an error
+    /// is not reported.
     fn of(error: &hyper::Error, unread: &[u8]) -> Result<(), Self> {
         if error.is_parse_too_large() {
             return Err(Self::LargeHead);
@@ -233,7 +234,7 @@ impl NotHttp {
         }
     }
 
-    /// For the log: what happened and what to do.
+    /// Returns the text for the log: what happened and how to correct it.
     pub(crate) fn explanation(self) -> &'static str {
         match self {
             Self::Tls => {
@@ -258,16 +259,18 @@ pub(crate) async fn reject(mut stream: Stream) {
     let _ = timeout(LAST_WRITE_TIMEOUT, stream.write_all(TOO_MANY_CONNECTIONS)).await;
 }
 
-/// The largest head of a request to `/connect/validate`, in fields and in bytes. A proxy may copy
-/// the whole head of an API request into such a request.
+/// The maximum number of header fields in a request to `/connect/validate`, unless the configured
+/// limit is higher. A proxy may copy all header fields of an API request into such a request.
 pub(crate) const VALIDATE_HEAD_FIELDS: usize = 128;
+/// The maximum size of the head of a request to `/connect/validate`, in bytes, unless the
+/// configured limit is higher.
 pub(crate) const VALIDATE_HEAD_BYTES: usize = 32 * 1024;
 
-/// The number of header fields that hyper accepts, above our own limit, so that the service can
-/// refuse a head with too many in the route's dialect.
+/// hyper's own limit of header fields, unless the configured limit is higher. A head that exceeds
+/// only the configured limit reaches the service, which refuses it in the route's dialect.
 const LARGE_HEAD_FIELDS: usize = 256;
 
-/// How many bytes above our own limit hyper still reads.
+/// The number of bytes by which hyper's limit of a head exceeds our own.
 const HEADER_SLACK: usize = 8 * 1024;
 
 /// How long the last answer on a connection may take to be written.

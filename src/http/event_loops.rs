@@ -2,8 +2,9 @@
 //! own.
 //!
 //! A new connection goes to the loop with the fewest connections and stays there. tokio's
-//! multi-threaded runtime is not used, since its threads steal work from each other: they would
-//! wake each other for nearly every token, and its data would be in another core's caches.
+//! multi-threaded runtime is not used, because its threads steal work from each other: for nearly
+//! every token, one thread would wake another, and the token's data would be in another core's
+//! caches.
 
 use std::future::Future;
 use std::io;
@@ -24,7 +25,7 @@ pub(crate) struct EventLoops(Vec<EventLoop>);
 
 #[derive(Debug)]
 struct EventLoop {
-    /// `None` for the loop that accepts, which is the caller's runtime.
+    /// `None` for the loop that accepts connections: it runs in the caller's runtime.
     handle: Option<Handle>,
     connections: AtomicUsize,
 }
@@ -35,16 +36,17 @@ struct EventLoop {
 pub(crate) struct Threads(Vec<(oneshot::Sender<()>, JoinHandle<()>)>);
 
 impl EventLoops {
-    /// Only the loop that accepts.
+    /// Creates only the loop that accepts connections.
     pub(crate) fn one() -> Arc<Self> {
         Arc::new(Self(vec![EventLoop::new(None)]))
     }
 
-    /// Starts `count - 1` threads; the loop that accepts is the caller's.
+    /// Creates `count` event loops. The first runs in the caller's runtime and accepts connections;
+    /// each of the others runs in a new thread.
     ///
     /// # Errors
     ///
-    /// The operating system's, if it is out of threads or file descriptors.
+    /// An error of the operating system, if it is out of threads or file descriptors.
     pub(crate) fn start(count: usize) -> io::Result<(Arc<Self>, Threads)> {
         let mut loops = vec![EventLoop::new(None)];
         let mut threads = Threads(Vec::new());
@@ -52,7 +54,8 @@ impl EventLoops {
             let (stop, stopped) = oneshot::channel();
             let (begin, begun) = mpsc::channel();
             let thread = thread::Builder::new().name(format!("event-loop-{index}"));
-            // Built in its own thread, since a runtime must not be dropped inside another one.
+            // Built in its own thread, because a runtime must not be dropped inside another
+            // runtime.
             let thread = thread.spawn(move || {
                 let runtime = match Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => runtime,

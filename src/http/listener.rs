@@ -25,20 +25,21 @@ use crate::config::{ListenAddr, SocketMode};
 /// A socket that accepts connections.
 #[derive(Debug)]
 pub enum Listener {
-    /// On an IP address.
+    /// A TCP socket on an IP address.
     Tcp(TcpListener),
-    /// At a path.
+    /// A Unix socket at a path.
     #[cfg(unix)]
     Unix(UnixListener),
 }
 
 impl Listener {
-    /// Binds and listens. A Unix socket gets the mode `socket_mode`, and replaces the socket of a
-    /// process that has ended, but no other file.
+    /// Binds and listens. A Unix socket gets the mode `socket_mode`. It replaces the socket of a
+    /// process that has ended, and no other file.
     ///
     /// # Errors
     ///
-    /// The operating system's. For a Unix socket also: the path is in use, or is not a socket.
+    /// An error of the operating system. For a Unix socket also: the path is in use, or is not a
+    /// socket.
     pub async fn bind(address: &ListenAddr, socket_mode: SocketMode) -> io::Result<Self> {
         match address {
             ListenAddr::Tcp(address) => bind_tcp(address).await.map(Self::Tcp),
@@ -59,7 +60,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The operating system's.
+    /// An error of the operating system.
     pub fn check(address: &ListenAddr) -> io::Result<Vec<SocketAddr>> {
         match address {
             ListenAddr::Tcp(address) => {
@@ -116,8 +117,9 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // An answer is one write, which Nagle's algorithm would only delay. This fails only
-                // if the client has closed the connection, which reading will report.
+                // An answer is one write, which Nagle's algorithm would only delay. Setting the
+                // option fails only if the client has closed the connection, and the next read
+                // reports that.
                 let _ = stream.set_nodelay(true);
                 Ok((Accepted::Tcp(stream), Peer::Tcp(peer)))
             }
@@ -130,7 +132,7 @@ impl Listener {
     }
 }
 
-/// Like [`TcpListener::bind`], but with a larger [`BACKLOG`].
+/// Binds and listens like [`TcpListener::bind`], with the larger backlog [`BACKLOG`].
 async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
     for address in resolve(address).await? {
@@ -145,8 +147,8 @@ async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
 /// Binds a socket to `address` without listening.
 fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restarted server can then bind while old connections are in TIME_WAIT. On Windows the
-    // option would also allow a second listener on the same address.
+    // With this option, a restarted server can bind while old connections are in TIME_WAIT. On
+    // Windows, the option would also allow a second listener on the same address.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -185,8 +187,8 @@ async fn bind_unix(path: &Path, mode: SocketMode) -> io::Result<UnixListener> {
 ///
 /// # Errors
 ///
-/// If a process may be listening on the socket, if a file of another type is at `path`, or the
-/// operating system's error.
+/// If a process may be listening on the socket, or if a file of another type is at `path`. Also any
+/// error of the operating system.
 #[cfg(unix)]
 async fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
@@ -198,7 +200,7 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             let now = fs::symlink_metadata(path)?;
-            // Another process that starts at the same time may have replaced it.
+            // Another process that starts at the same time may have replaced the socket.
             if (now.dev(), now.ino()) == (found.dev(), found.ino()) {
                 fs::remove_file(path)?;
             }
@@ -215,7 +217,7 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// If a file of another type is there, or the operating system's error.
+/// If a file of another type is at this path. Also any error of the operating system.
 #[cfg(unix)]
 fn is_socket(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::FileTypeExt;
@@ -301,7 +303,7 @@ pub(crate) type Stream = Box<dyn Socket>;
 
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
     /// Completes when the peer resets the connection, also after a half-close by the peer. Never
-    /// completes on systems that do not report this.
+    /// completes on systems that do not report resets.
     fn reset(&self) -> Reset;
 }
 
@@ -315,8 +317,8 @@ impl Socket for TcpStream {
     }
 }
 
-/// Waits on a duplicate of the descriptor, since the original is already registered with the event
-/// loop for reads and writes.
+/// Waits for the reset on a duplicate of the descriptor, because the original is already registered
+/// with the event loop for reads and writes.
 #[cfg(unix)]
 macro_rules! watch_for_reset {
     ($socket:ty, $std:ty) => {
@@ -351,12 +353,12 @@ watch_for_reset!(UnixStream, std::os::unix::net::UnixStream);
 pub enum Peer {
     /// An IP address and port.
     Tcp(SocketAddr),
-    /// A process on this machine.
+    /// A process on this machine, connected through a Unix socket.
     Unix,
 }
 
 impl Peer {
-    /// Its IP address and port; `None` for a Unix socket.
+    /// The peer's IP address and port; `None` for a Unix socket.
     pub(crate) fn address(self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(address),
@@ -369,7 +371,8 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(SocketAddr::V4(address)) => {
-                // This is in every request's log line, so it is written with one call of `f`.
+                // Every request's log line contains this address, so the address is written with
+                // one call of `f`.
                 let mut text = SmallVec::<[u8; 21]>::new();
                 for (byte, then) in address.ip().octets().into_iter().zip(*b"...:") {
                     text.extend_from_slice(itoa::Buffer::new().format(byte).as_bytes());

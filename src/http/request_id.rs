@@ -38,8 +38,8 @@ impl RequestIds {
     }
 }
 
-/// A `HeaderName` that is created once: inserting the name as a string would copy it each time,
-/// since it is not among the standard names of the crate `http`.
+/// A `HeaderName` that is created once. Inserting the name as a string would copy it each time,
+/// because it is not among the standard names of the crate `http`.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 fn is_valid(id: &[u8]) -> bool {

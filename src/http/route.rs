@@ -27,14 +27,14 @@ pub(crate) enum Route<'r> {
     ServerMetadata,
     /// The key set
     KeySet,
-    /// A path without a route, with the dialect of its prefix, in which it is refused
+    /// A path without a route. The request is refused in the dialect of the path's prefix.
     Unknown(Dialect),
 }
 
 impl<'r> Route<'r> {
-    /// Finds the route of `path`. `issuer_path` is the path of the issuer's URL, usually empty;
-    /// every route also exists below it, for proxies that do not strip it. `settings` are the
-    /// operator's own routes.
+    /// Finds the route of `path`. `issuer_path` is the path of the issuer's URL, usually empty.
+    /// Every route also exists below `issuer_path`, for proxies that do not strip it. `settings`
+    /// are the operator's own routes.
     pub(crate) fn of(path: &'r str, issuer_path: &str, settings: &[RouteSetting]) -> Self {
         // RFC 8414, section 3.1 puts the well-known path in front of the issuer's path.
         if path.strip_prefix(OAUTH_METADATA_PATH).is_some_and(|rest| rest == issuer_path) {
@@ -65,7 +65,8 @@ impl<'r> Route<'r> {
         })
     }
 
-    /// Matches `path` against the `firstvision` service at `base`, with at most one more segment.
+    /// Matches `path` against the `firstvision` service at `base`. One more segment, the scope, may
+    /// follow `base`.
     fn firstvision(path: &'r str, base: &str) -> Option<Self> {
         let rest = path.strip_prefix(base)?;
         if rest.is_empty() {
@@ -135,8 +136,8 @@ impl<'r> Route<'r> {
         !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Unknown(_))
     }
 
-    /// The value of the `Allow` header. No route that issues tokens allows `HEAD`, whose answer
-    /// would lack the token.
+    /// The value of the `Allow` header. No route that issues tokens allows `HEAD`, because the
+    /// answer would lack the token.
     pub(crate) fn methods(self) -> &'static str {
         match self {
             Self::ConnectToken

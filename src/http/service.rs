@@ -60,7 +60,7 @@ pub struct Service {
     request_ids: RequestIds,
     warned_of_undeclared_proxy: Once,
     warned_of_unrestricted_validation: Once,
-    /// Limits the warnings about self-signed certificates to one an hour for each.
+    /// Limits the warnings about self-signed certificates to one per hour for each certificate.
     self_signed_warnings: Hourly,
     pub(crate) traces: Traces,
 }
@@ -101,8 +101,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`NoEntropy`] if the system has no random bytes. Request ids begin with some, so that the
-    /// ids of two processes differ.
+    /// [`NoEntropy`] if the system has no random bytes. Request ids begin with random bytes, so
+    /// that the ids of two processes differ.
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<Metrics>,
@@ -194,8 +194,8 @@ impl Service {
         });
     }
 
-    /// Counts a self-signed client certificate that the proxy trusts as a certificate authority,
-    /// and warns of each once an hour.
+    /// Counts a self-signed client certificate that the proxy trusts as a certificate authority.
+    /// Warns about each such certificate once per hour.
     fn warn_of_trusted_self_signed(&self, shown: &ShownCertificate) {
         let ShownCertificate::Present(certificate) = shown else { return };
         let Some(subject) = certificate.authority() else { return };
@@ -332,8 +332,8 @@ fn request_head<'r>(
     }
 }
 
-/// The client's certificate, if the peer is a proxy that may forward certificates and it forwards
-/// both the certificate and the result of verifying it.
+/// The client's certificate. `Absent` unless the peer is a proxy that may forward certificates, and
+/// has forwarded both the certificate and the result of verifying it.
 fn certificate(config: &Live, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
     let address = peer.address().map(|address| address.ip());
     if !config.certificate_proxies().any(|proxy| proxy.is(address)) {

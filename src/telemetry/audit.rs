@@ -1,5 +1,5 @@
-//! The audit: a file with one line of JSON for each token that was issued, refused or revoked, and
-//! for each change of the clients, keys and settings in force.
+//! The audit: a file with one line of JSON for each issued, refused or revoked token, and for each
+//! change of the clients, keys and settings in force.
 //!
 //! No line contains a secret, an assertion or a token. A token is named by its `jti`.
 

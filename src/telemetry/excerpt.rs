@@ -40,7 +40,7 @@ pub fn named<'t>(text: &'t [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'t, str> {
     let is_harmless = |text: &[u8]| {
         !secrets.iter().any(|secret| contains(text, secret.as_ref())) && !holds_token(text)
     };
-    // Percent-decodes repeatedly, since a client may have encoded the text more than once.
+    // Percent-decodes repeatedly, because a client may have encoded the text more than once.
     let mut decoded = Cow::Borrowed(text);
     for _ in 0..=MAX_DECODINGS {
         let spaced: Vec<_> =

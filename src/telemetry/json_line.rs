@@ -48,7 +48,7 @@ where
     }
 }
 
-/// Values that the next line on the same thread uses again.
+/// Values that are kept for the next line on the same thread.
 #[derive(Default)]
 struct Scratch {
     /// The buffer for the text of a line.
@@ -56,7 +56,7 @@ struct Scratch {
     second: Second,
 }
 
-/// Caches the text of the last formatted second, since thousands of lines have the same second.
+/// Caches the text of the last formatted second, because thousands of lines have the same second.
 #[derive(Default)]
 struct Second {
     /// The second, in Unix seconds; `None` before the first line.
@@ -72,7 +72,7 @@ thread_local! {
 /// A line that is being written. Each field becomes a member with a leading comma.
 struct Line {
     text: String,
-    /// The first error, since a visitor cannot return one.
+    /// The first error, stored here because a visitor cannot return it.
     result: fmt::Result,
 }
 
@@ -143,7 +143,7 @@ impl Visit for Line {
     }
 }
 
-/// Escapes everything that is written to it for a JSON string (RFC 8259, section 7).
+/// A writer that appends text in the escaped form of a JSON string (RFC 8259, section 7).
 struct Escaped<'a>(&'a mut String);
 
 impl Write for Escaped<'_> {

@@ -41,7 +41,7 @@ impl Refusals {
         kept.push_back(refusal);
     }
 
-    /// Returns the refusals with this request id, the oldest first. There can be several, since a
+    /// Returns the refusals with this request id, the oldest first. There can be several, because a
     /// client may send the same id with several requests.
     pub fn of(&self, request_id: &str) -> Vec<Refusal> {
         self.kept().iter().filter(|kept| *kept.request_id == *request_id).cloned().collect()

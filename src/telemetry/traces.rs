@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::telemetry::answered::Answered;
 use crate::telemetry::trace_parent::TraceParent;
 
-/// Records spans, once [`Traces::send_to`] has set a provider.
+/// Records spans after [`Traces::send_to`] has set a provider.
 #[derive(Debug, Default)]
 pub struct Traces {
     tracer: OnceLock<SdkTracer>,
@@ -37,7 +37,7 @@ impl Traces {
         self.tracer.get_or_init(|| provider.tracer_with_scope(scope));
     }
 
-    /// Returns the counter of the sampled spans that the provider was given.
+    /// Returns the counter of the sampled spans that were passed to the provider.
     pub fn ended(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.ended)
     }
@@ -57,7 +57,7 @@ impl Traces {
         }
         set_attributes(&mut span, answered, method);
         if answered.status >= 500 {
-            // The description stays empty, since the cause is an attribute of the span.
+            // The description stays empty, because the cause is an attribute of the span.
             span.set_status(Status::error(""));
         }
         self.ended.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +80,7 @@ fn context_of(caller: Option<TraceParent<'_>>) -> Context {
 }
 
 /// Returns the request's method as an attribute, and as a part of the span's name. For an unknown
-/// method, they are `_OTHER` and `HTTP`.
+/// method, the attribute is `_OTHER` and the part of the name is `HTTP`.
 fn method_of(answered: &Answered<'_>) -> (&'static str, &'static str) {
     match METHODS.into_iter().find(|method| *method == answered.method) {
         Some(method) => (method, method),

@@ -29,7 +29,7 @@ impl Wasteful {
             return;
         }
         if watched.len() >= WATCHED {
-            // Evict the client that has wasted the fewest tokens. If several have, evict the one
+            // Evict the client that has wasted the fewest tokens. Among equals, evict the client
             // whose last token is the oldest.
             let least = watched.iter().min_by_key(|(_, usage)| (usage.wasted, usage.last));
             if let Some(least) = least.map(|(client, _)| client.clone()) {

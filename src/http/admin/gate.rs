@@ -1,9 +1,10 @@
 //! Decides which requests may see more than the health of the server: those with the admin token,
 //! and those that come from this machine and whose `Host` is an IP address or `localhost`.
 //!
-//! The check of `Host` stops DNS rebinding, where a web page makes a browser on this machine send
-//! requests to a host name of the attacker's that resolves to this machine. The attacker's DNS can
-//! do this only with a host name, not with an IP address or `localhost`.
+//! The check of `Host` stops DNS rebinding. In this attack, a web page makes a browser on this
+//! machine send requests to a host name of the attacker's, which the attacker's DNS resolves to
+//! this machine. The attack needs a host name: it is not possible with an IP address or
+//! `localhost`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +19,7 @@ use crate::oauth::client_secret::FastHash;
 /// Why a request is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// It comes from another machine and lacks the token.
+    /// The request comes from another machine and lacks the admin token.
     Token,
     /// The request comes from this machine, but its `Host` is neither an IP address nor
     /// `localhost`.
@@ -44,7 +45,7 @@ pub(super) fn admit<B>(
     }
 }
 
-/// Whether there is one `Authorization: Bearer`, and it holds this token.
+/// Whether the only `Authorization` header has the scheme `Bearer` and contains this token.
 fn presents(headers: &HeaderMap, token: &FastHash) -> bool {
     let value = single(headers, AUTHORIZATION).ok().flatten().unwrap_or_default();
     let (scheme, presented) = value.split_at_checked(BEARER.len()).unwrap_or_default();
@@ -67,7 +68,7 @@ fn host_is_ip_or_localhost(uri: &Uri, headers: &HeaderMap) -> bool {
     authority.or(field).is_none_or(|named| std::str::from_utf8(named).is_ok_and(is_ip_or_localhost))
 }
 
-/// Whether this is an IP address or `localhost`, with or without a port.
+/// Whether `authority` is an IP address or `localhost`, with or without a port.
 fn is_ip_or_localhost(authority: &str) -> bool {
     let (is_own, rest) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => (address.parse::<Ipv6Addr>().is_ok(), rest),
@@ -79,7 +80,7 @@ fn is_ip_or_localhost(authority: &str) -> bool {
     is_own && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }
 
-/// Whether this is a port by RFC 3986, section 3.2.3: any number of digits.
+/// Whether `port` is a port by RFC 3986, section 3.2.3: only digits, possibly none.
 fn is_port(port: &str) -> bool {
     port.bytes().all(|byte| byte.is_ascii_digit())
 }

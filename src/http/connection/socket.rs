@@ -1,5 +1,5 @@
-//! The socket below hyper. It reports reads and writes to the watch, hides a half-close by the
-//! client while a request is served, and holds back large heads.
+//! The socket below hyper. It reports reads and writes to the connection's [`Watch`], hides a
+//! half-close by the client while a request is served, and holds back large heads.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::http::connection::watch::{Phase, Watch};
 use crate::http::listener::{Reset, Stream};
 
-/// A socket that reports to its watch.
+/// A socket that reports its reads and writes to the connection's [`Watch`].
 pub(super) struct Watched {
     pub(super) stream: Stream,
     watch: Arc<Watch>,
@@ -76,8 +76,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Whether the request line has a fragment within `bytes`, the next part of a head. If
-    /// `begins`, `bytes` are the first part, and the count of lines restarts.
+    /// Whether the request line has a fragment within `bytes`, the next part of a head. If `begins`
+    /// is `true`, `bytes` are the first part, and the count of lines restarts.
     fn has_fragment_in(&mut self, bytes: &[u8], begins: bool) -> bool {
         if begins {
             self.lines = 0;
@@ -96,8 +96,8 @@ impl Head {
         !self.is_replayed && self.lines > DEFAULT_FIELDS + 2
     }
 
-    /// Inserts `read`, the bytes that hyper's first connection had buffered, before the held bytes.
-    /// The connection that replaces it reads all of them.
+    /// Inserts `read`, the bytes that hyper's first connection had buffered, in front of the held
+    /// bytes. hyper's second connection then reads all of these bytes.
     pub(super) fn replay(&mut self, read: &[u8]) {
         self.held.splice(..0, read.iter().copied());
         self.is_replayed = true;

@@ -21,8 +21,8 @@ pub(crate) struct Watch {
     /// Whether bytes of a request were read in this poll of the connection, so that the answer is
     /// written in the next poll.
     pub(super) has_read_in_poll: AtomicBool,
-    /// Whether the bytes that follow the current answer belong to a head. After the last answer of
-    /// a connection they do not: they may be the rest of an unread body.
+    /// Whether the bytes that the client sends after the current answer belong to a head. After the
+    /// last answer of a connection they do not: they may be the rest of an unread body.
     pub(super) expects_head: AtomicBool,
     /// Whether all of the current request was read.
     pub(super) has_whole_request: AtomicBool,
@@ -62,8 +62,8 @@ struct Times {
 }
 
 impl Watch {
-    /// Begins in [`Phase::Idle`]. While `is_draining` is set, the connection closes after each
-    /// answer.
+    /// Creates the state of a new connection, in [`Phase::Idle`]. While `is_draining` is set, the
+    /// connection closes after each answer.
     pub(crate) fn new(limits: &StartupLimits, is_draining: Arc<AtomicBool>) -> Self {
         let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
         let times = Times {
@@ -109,8 +109,8 @@ impl Watch {
         self.has_whole_request.load(Ordering::Relaxed)
     }
 
-    /// How long the connection has been in its phase: in [`Phase::Serving`], since the request's
-    /// first byte; in [`Phase::Writing`], since the last progress.
+    /// How long the connection has been in its phase. [`Phase::Serving`] is measured from the
+    /// request's first byte, and [`Phase::Writing`] from the last progress.
     pub(crate) fn waited(&self) -> Duration {
         Duration::from_nanos(self.now().saturating_sub(self.since.load(Ordering::Relaxed)))
     }
@@ -122,8 +122,8 @@ impl Watch {
         self.origin + Duration::from_nanos(nanos).min(year)
     }
 
-    /// When the timer must fire next: at the deadline, or earlier if a phase that begins from now
-    /// on could end before the deadline.
+    /// When the timer must fire next: at the deadline, or earlier if a phase that begins after this
+    /// call could end before the deadline.
     pub(super) fn next_check(&self) -> Instant {
         let Times { idle, head, write_stall } = self.times;
         let shortest = Duration::from_nanos(idle.min(head).min(write_stall));
@@ -158,7 +158,8 @@ impl Watch {
         let first_byte = if self.phase() == Phase::Head {
             self.first_byte.load(Ordering::Relaxed)
         } else {
-            // Pipelined: it was read together with the previous request.
+            // A pipelined request, whose first byte was read together with the previous request.
+            // Its time is measured from now.
             self.now()
         };
         self.enter_at(Phase::Serving, first_byte);

@@ -22,8 +22,8 @@ use crate::telemetry::refusals::Refusal;
 use crate::telemetry::trace_parent::TraceParent;
 
 impl Service {
-    /// Records a request that was dropped before its answer, because its client left or its
-    /// connection was closed.
+    /// Records a request that was dropped before its answer, because the client or the server
+    /// closed the connection.
     pub(super) fn record_abandoned(&self, info: RequestInfo<'_>) {
         let RequestInfo { head, route, request_id, origin } = info;
         let took = Clock::instant() - origin.arrival.first_byte;
@@ -164,8 +164,8 @@ impl Service {
     }
 }
 
-/// The first [`METHOD_BYTES`] of the method: a client may send a method as long as the limit of the
-/// head.
+/// The first [`METHOD_BYTES`] bytes of the method. Without this limit, a client could send a method
+/// of the size of a whole head.
 fn method_excerpt(method: &Method) -> &str {
     let method = method.as_str();
     // A method is ASCII (RFC 9110, section 5.6.2), so `None` means that it is shorter.
@@ -184,5 +184,5 @@ fn original_request(headers: &HeaderMap) -> (Option<Cow<'_, str>>, Option<Cow<'_
     (method.map(|method| excerpt(method, METHOD_BYTES)), path.map(|path| named(path, &[token])))
 }
 
-/// The longest registered method has 17 bytes.
+/// The maximum length of a recorded method, in bytes. The longest registered method has 17.
 const METHOD_BYTES: usize = 32;

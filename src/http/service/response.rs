@@ -20,7 +20,7 @@ pub(super) fn into_response(
     for (name, value) in answer.headers {
         let value = match value {
             Cow::Borrowed(value) => HeaderValue::from_static(value),
-            // Built from constants and validated values, so it is a valid header value.
+            // The value is built from constants and validated parts, so it is valid in a header.
             Cow::Owned(value) => {
                 HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""))
             }
@@ -55,7 +55,7 @@ pub(super) fn echo_client_headers(request: &HeaderMap, response: &mut HeaderMap)
     }
 }
 
-/// Whether the connection must close after this refusal, since the next bytes may belong to the
+/// Whether the connection must close after this refusal, because the next bytes may belong to the
 /// refused request and not to a new one.
 fn must_close(cause: Cause) -> bool {
     matches!(
