@@ -1,4 +1,4 @@
-//! Asserts that a token costs no more heap allocations than its goal.
+//! Asserts that the number of heap allocations for each token is at most the goal.
 //!
 //! A separate test binary, because the counting allocator is the process's global allocator.
 

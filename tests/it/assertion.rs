@@ -212,7 +212,7 @@ fn a_wrong_claim_or_header_is_refused_with_its_cause() {
     let [head, payload, signature] =
         <[&str; 3]>::try_from(assertion.split('.').collect::<Vec<_>>()).unwrap();
     let other_claims = URL_SAFE_NO_PAD.encode(good().to_string());
-    // A token signed by HMAC with the public key as its secret.
+    // The assertion is signed by HMAC, with the public key as the secret.
     let hmac_header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
     let public = signer.jwk().to_string();
     let hmac_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, public.as_bytes());
@@ -270,7 +270,8 @@ fn the_times_are_checked_to_the_second() {
         (&json!({}), NOW + 59, true),
         (&json!({}), NOW + 60, false),
         (&fraction, NOW + 59, true),
-        // `exp` is in an hour, but an assertion is accepted for five minutes after its `iat`.
+        // `exp` is in an hour, but no assertion is accepted later than five minutes after its
+        // `iat`.
         (&hour, NOW + 299, true),
         (&hour, NOW + 300, false),
         // The client's clock may be ten seconds ahead.

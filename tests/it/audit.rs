@@ -143,7 +143,7 @@ fn the_audit_has_the_scope_and_audience_of_each_token() {
     assert_eq!(told, expected);
     let lifetimes: Vec<_> = issued.iter().map(|line| line["lifetime"].as_u64().unwrap()).collect();
     assert_eq!(lifetimes[..5], [3600, 3600, 3600, 7200, 3600]);
-    // A reused token's line has its remaining lifetime.
+    // The line about a reused token has the token's remaining lifetime.
     assert_eq!(issued[5]["reused"], true);
     assert!((3500..=3600).contains(&lifetimes[5]), "{lifetimes:?}");
 }

@@ -129,8 +129,8 @@ fn the_id_in_the_body_chooses_the_reading() {
     ask(&of_raw, Some("other"), "other").assert_refused(400, "invalid_request");
 }
 
-/// If that reading cost nothing, the owner of a client could register guesses at another client's
-/// secret as its own secret, and test them without limit.
+/// If a reading that names another client cost nothing, an attacker with a client of its own could
+/// register guesses at the other client's secret as its own secret, and test them without limit.
 #[test]
 fn a_reading_that_names_another_client_costs_its_budget() {
     let home = Home::new();

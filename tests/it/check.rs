@@ -57,7 +57,8 @@ fn addresses_that_cannot_be_bound_are_refused() {
         let as_admin = ["--listen", "127.0.0.1:0", "--admin-listen", address];
         assert_both_refuse(&home, &as_admin, &[says, "--admin-listen (GRANTD_ADMIN_LISTEN"]);
     }
-    // The admin listener has the address of the public listener, or `0.0.0.0`, which includes it.
+    // The admin listener has the address of the public listener, or `0.0.0.0`, which includes that
+    // address.
     let port = free_port();
     let one = format!("127.0.0.1:{port}");
     for other in [one.clone(), format!("0.0.0.0:{port}")] {

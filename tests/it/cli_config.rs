@@ -21,7 +21,7 @@ fn elsewhere() -> Home {
     home
 }
 
-/// Runs a command and passes it the paths in one of several ways.
+/// A function that runs a command and sets the paths of the registry and the keys in its own way.
 type Way<'a> = dyn Fn(&[&str]) -> Ended + 'a;
 
 #[test]
@@ -176,7 +176,7 @@ fn every_command_that_takes_a_configuration_reads_the_whole_environment() {
     }
     assert_eq!((keys(), fs::read_to_string(home.clients()).unwrap()), before);
     // These variables are ignored. Kubernetes sets the first two for a service named grantd; the
-    // last has the name of no setting, but is empty.
+    // last one names no setting but is empty, so it counts as unset.
     let others = [
         ("GRANTD_PORT", "tcp://10.0.0.1:8080"),
         ("GRANTD_SERVICE_PORT", "x"),

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::support::command::{Ended, run, run_with_input};
 use crate::support::{Home, Signer};
 
-/// Returns flags for every field but `secrets`, each with its field and the value it writes.
+/// Returns flags for every field except `secrets`. Each entry has the flags, the field that they
+/// set, and the value that they write.
 fn fields(jwks: &Value) -> Vec<(Vec<&'static str>, &'static str, Value)> {
     let (dn, san) = ("CN=a,O=b", "a.example");
     vec![

@@ -1,4 +1,4 @@
-//! Default behaviour of client libraries, and the error texts where it is refused.
+//! Default behaviour of client libraries, and the error texts if the server refuses that behaviour.
 
 use serde_json::{Value, json};
 
@@ -123,7 +123,8 @@ fn text_beyond_ascii_under_such_a_charset_is_refused() {
     }
 }
 
-/// Returns the demo client's multipart form with another part of these headers and this value.
+/// Returns the demo client's multipart form with one more part, which has these headers and this
+/// value.
 fn with_part(headers: &str, value: &[u8]) -> Request {
     let mut body = b"--X\r\n".to_vec();
     for (name, value) in DEMO {
@@ -380,7 +381,7 @@ fn a_reset_connection_loses_its_place_in_the_hash_queue() {
     let [mut first, mut second] = [(); 2].map(|()| Connection::open(server.address));
     first.send(&ask("first"));
     second.send(&ask("second"));
-    // The hash for one request is being computed, the other request waits.
+    // The hash for one request is being computed, and the other request waits.
     wait_until(|| waiting() == 1 && waiting() == 1);
     for (place, id) in ["left", "ended"].into_iter().enumerate() {
         // The first of two answers stays unread, so closing the connection resets it.
@@ -427,7 +428,7 @@ fn a_refusal_before_the_body_announces_the_close() {
         assert_eq!(answer.header("connection"), Some("close"), "{}", answer.text());
         connection.assert_closes();
     }
-    // After a body that has arrived, the refusal leaves the connection open.
+    // If the whole body has arrived, the refusal leaves the connection open.
     let mut connection = Connection::open(server.address);
     for _ in 0..2 {
         let answer = connection.ask(&demo.clone().with_target("/oauth/token"));

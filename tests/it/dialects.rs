@@ -56,7 +56,7 @@ impl TokenRequest {
         ];
         let json: Value = form.iter().map(|(k, v)| (k.to_string(), json!(v))).collect();
         let vision = Request::new("POST", "/v1/api/oauth/token");
-        // Basic takes both halves form-encoded (RFC 6749, section 2.3.1).
+        // HTTP Basic requires that both halves are form-encoded (RFC 6749, section 2.3.1).
         let [client, secret, scope] = [client, secret, scope]
             .map(|text| crate::support::form::percent_encode(text.as_bytes()));
         let firstvision = Request::get(&format!("/v1/getAccessToken?scope={scope}"))

@@ -35,7 +35,7 @@ fn without_file_descriptors_open_connections_are_served_and_later_new_ones() {
     for _ in 0..20 {
         assert_eq!(known.ask(&request).status, 200);
     }
-    // The last of the waiting connections is served once the others are closed.
+    // The last of the waiting connections is served when the others are closed.
     let mut last = crowd.pop().unwrap();
     drop(crowd);
     assert_eq!(last.ask(&request).status, 200);
@@ -162,7 +162,7 @@ fn a_change_acknowledged_before_a_kill_is_on_disk() {
             _ => home.command(&["client", "add", "--id", &id, "--scope", "read"]),
         };
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        // Some commands end by themselves, most are killed while they run.
+        // Some commands end by themselves, but most are killed while they run.
         std::thread::sleep(Duration::from_micros(number * 400));
         child.kill().unwrap();
         let printed = child.wait_with_output().unwrap().stdout;

@@ -148,7 +148,7 @@ fn a_world_writable_registry_is_refused() {
     // A registry that its group can write is accepted.
     set_mode(&home.clients(), 0o664);
     run(home.command(&["check"])).assert_fine();
-    // A key file that the registry names is checked as the registry is.
+    // A key file that the registry names gets the same check as the registry.
     let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     home.write("jwks.json", keys);
     let client = json!({ "client_id": "signer", "auth_methods": ["private_key_jwt"],
@@ -198,7 +198,7 @@ fn a_lock_has_the_access_of_the_file_that_it_guards() {
 #[test]
 fn another_user_cannot_take_a_lock() {
     let home = home_of_the_service();
-    // With these modes the other user can reach the lock file. Older versions left the same modes.
+    // The other user can open the lock file, which has the mode that older versions gave it.
     set_mode(&home.path(""), 0o755);
     set_mode(&home.clients(), 0o644);
     let lock = home.write("clients.json.lock", "");
@@ -245,7 +245,8 @@ fn a_replaced_lock_neither_blocks_nor_admits_two_commands() {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let lock = home.path("clients.json.lock");
                 if lock.exists() {
-                    // This fails if a command replaces the lock file at the same moment.
+                    // Setting the mode fails if a command replaces the lock file at the same
+                    // moment.
                     let _ = fs::set_permissions(&lock, fs::Permissions::from_mode(0o644));
                 }
                 std::thread::yield_now();

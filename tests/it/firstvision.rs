@@ -1,4 +1,5 @@
-//! `GET /v1/getAccessToken`: its document's example verbatim, and every code of the error tables.
+//! `GET /v1/getAccessToken`: the example in the service's document, verbatim, and every code of the
+//! error tables.
 
 use serde_json::{Value, json};
 

@@ -90,8 +90,8 @@ fn sorted<const N: usize>(kids: [&str; N]) -> Vec<String> {
     kids
 }
 
-/// Waits until the log reports the reload of this generation, which the server makes without a
-/// signal. Returns the logged changes.
+/// Waits until the log reports the reload with this generation number, and returns the logged
+/// changes. The server reloads without a signal.
 fn reloaded(server: &Program, generation: u64) -> String {
     let line = server
         .log
@@ -218,7 +218,7 @@ fn a_running_server_publishes_both_keys_and_counts_fetches_of_each() {
     assert!(age(second_kid, "published") < 600);
     assert!(age(first_kid(), "signing") > 1_760_000_000, "its file names no time");
 
-    // `key list` shows the fetches of each key with `--admin` only.
+    // `key list` shows the fetches of each key only with `--admin`.
     let admin = server.admin.to_string();
     let mut listed = printed(&key(&server.home, &["list", "--admin", &admin]));
     for line in &mut listed {

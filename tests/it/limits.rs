@@ -292,13 +292,14 @@ fn slow_bodies_in_every_place_are_shed_in_time() {
         .map(|_| {
             let mut connection = Connection::open(server.address);
             connection.send(&slow.head());
-            // From here on a request that waits for its body occupies the place of the connection.
+            // From here on, a request that waits for its body occupies one of the eight places for
+            // connections.
             assert_eq!(connection.read_answer().status, 100);
             connection
         })
         .collect();
     for encoding in ENCODINGS {
-        // A client that tries again after each refusal.
+        // The client tries again after each refusal.
         let request = Request::token(encoding, &DEMO).header("Connection", "close").to_bytes();
         let started = Clock::instant();
         let answer = loop {

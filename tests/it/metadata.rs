@@ -94,8 +94,8 @@ fn an_issuer_with_a_path_has_its_routes_below_it() {
     for issuer in ["https://auth.example/tenant", "https://auth.example/tenant/"] {
         let server = Library::start(Home::new(), issuer, 1_790_000_000);
         let get = |path: &str| Request::get(path).send(server.address);
-        // RFC 8414 inserts its well-known path in front of the issuer's path, OpenID Connect
-        // appends its own.
+        // RFC 8414 inserts its well-known path in front of the issuer's path; OpenID Connect
+        // appends its well-known path to the issuer's path.
         for path in [
             "/.well-known/oauth-authorization-server/tenant",
             "/tenant/.well-known/openid-configuration",

@@ -1,7 +1,7 @@
 //! Client certificates behind a proxy, and tokens bound to them (RFC 8705).
 //!
 //! The certificates were made by `openssl req -x509`. The names are the output of `openssl x509
-//! -subject -nameopt RFC2253,-esc_msb`; the keys and hashes are openssl's, too.
+//! -subject -nameopt RFC2253,-esc_msb`; openssl made the keys and hashes, too.
 
 mod settings;
 
@@ -128,16 +128,17 @@ fn with(request: Request, pem: &str) -> Request {
     stated(request, "SUCCESS", pem)
 }
 
-/// Adds the header fields of a proxy to `request`: its verdict on the certificate, and the
+/// Adds the header fields of a proxy to `request`: the proxy's verdict on the certificate, and the
 /// certificate itself.
 fn stated(request: Request, verified: &str, pem: &str) -> Request {
     request.header("X-Client-Cert-Verify", verified).header("X-Client-Cert", escaped(pem))
 }
 
-/// nginx's verdict on a self-signed certificate that is in no CA file, with OpenSSL 3 and 1.1.
+/// The verdicts of nginx, with OpenSSL 3 and with OpenSSL 1.1, on a self-signed certificate that is
+/// in no CA file.
 const SELF_SIGNED: [&str; 2] = ["FAILED:self-signed certificate", "FAILED:self signed certificate"];
-/// Verdicts that must not be confused with [`SELF_SIGNED`]. The first two may be about a forged
-/// leaf certificate.
+/// Verdicts that must not be confused with [`SELF_SIGNED`]. With the first two, the leaf
+/// certificate may be forged.
 const UNVERIFIED: [&str; 11] = [
     "FAILED:self-signed certificate in certificate chain",
     "FAILED:self signed certificate in certificate chain",

@@ -76,7 +76,8 @@ fn a_name_inside_a_file_name_is_ignored() {
         "demo-client",
     );
     assert_part_refused(&hidden);
-    // Without a real `client_id`, the one hidden in the file name must not be used instead.
+    // If the form has no real `client_id`, the server must not use the one that is hidden in the
+    // file name.
     let without = closed(
         &(hidden
             + &field("client_secret", "demo-secret-for-local-use-only-0001")

@@ -48,7 +48,8 @@ fn requests_and_empty_connections_are_not_counted() {
     let request = Request::token(Encoding::Urlencoded, &DEMO).to_bytes();
     exchange_cut_off(server.address, &[&request[..], b"\x80\x81\x82\r\n\r\n"].concat());
     wait_until(|| counted(&server, "other") == 1);
-    // A connection without a byte, one that ends within a head, and one that ends within a body.
+    // The first connection sends nothing, the second ends within a head, and the third ends within
+    // a body.
     for bytes in [&b""[..], &b"POST /conn"[..], &request[..request.len() - 1]] {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(bytes).unwrap();

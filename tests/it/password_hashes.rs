@@ -217,8 +217,8 @@ fn a_cached_secret_is_found_before_any_hash_is_computed() {
 /// during that time.
 const SLOW: &str = "$2b$13$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
 
-/// Trusts the client addresses that the test states. If all clients had one address, its share of
-/// the queue would be full before the queue.
+/// Makes the server trust the client addresses that the test states in `X-Forwarded-For`. If all
+/// clients had one address, the address's share of the queue would be full before the queue is.
 const FULL_POOL: &str = "trusted_proxies = [\"127.0.0.1\"]\n\
                          [limits]\npassword_threads = 1\npassword_queue = 2\n";
 

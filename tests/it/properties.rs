@@ -15,7 +15,7 @@ type Parameter = (String, Vec<u8>);
 
 /// Generates the parameters of a request. Each may be right, missing, wrong, repeated or odd.
 fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
-    // 14 additional parameters exceed the limit of 16 together with any three others.
+    // Together with any three other parameters, 14 additional ones exceed the limit of 16.
     let crowd = prop_oneof![9 => Just(0), 1 => Just(14)].prop_map(|count| {
         let parameter = |index| (format!("x{index}"), b"y".to_vec());
         (0..count).map(parameter).collect::<Vec<Parameter>>()

@@ -30,7 +30,7 @@ fn start(clients: &[Value]) -> Program {
     Program::start(home, &[])
 }
 
-/// Waits until the log reports the reload of this generation. Returns the logged changes.
+/// Waits until the log reports the reload with this generation number. Returns the logged changes.
 fn changes(server: &Program, generation: u64) -> String {
     let is_it =
         |line: &Value| line["message"] == "reloaded" && line["generation"] == json!(generation);
@@ -120,7 +120,7 @@ fn a_fault_in_a_file_changes_nothing_and_is_logged_with_its_place() {
     assert_eq!(server.metric("grantd_snapshot_generation"), 1);
     register(&server.home, &[client("known", json!({})), client("next", json!({}))]);
     assert_eq!(reload(&server, 2), "clients added: next");
-    // The log line is written first.
+    // The server writes the log line before it resets the metric, so the test waits for the metric.
     wait_until(|| server.metric("grantd_reload_refused") == 0);
 }
 
@@ -272,8 +272,8 @@ fn reloads_leak_no_memory() {
     assert!(after < before + 20_000, "{before} KiB have become {after}");
 }
 
-/// A client's key file is watched as the registry is. While the file has a fault, the old keys stay
-/// in force.
+/// The server watches a client's key file like the registry. While the file has a fault, the old
+/// keys stay in force.
 #[test]
 fn a_changed_client_key_file_is_reloaded() {
     let [old, new] = [Signer::es256(), Signer::eddsa()];
@@ -300,7 +300,8 @@ fn a_changed_client_key_file_is_reloaded() {
         ];
         server.ask(&Request::token(Encoding::Urlencoded, &form)).status
     };
-    // Assertions signed before the start or in its second are refused, so the test waits.
+    // Assertions signed before the start, or in the second of the start, are refused, so the test
+    // waits.
     wait_until(|| status(&old, "c") == 200);
     assert_eq!(status(&new, "c"), 400);
 

@@ -52,7 +52,7 @@ fn a_method_has_at_most_32_bytes() {
         }
     }
     assert!(!server.metrics().contains("MMM"));
-    // The method is cut as well if the head is over its limit.
+    // The method is also cut if the head exceeds the limit on its size.
     let id = "method.over";
     let over = Request::new(&"M".repeat(17_000), "/connect/token").header("X-Request-Id", id);
     assert_eq!(server.ask(&over).status, 431);
@@ -111,7 +111,7 @@ fn a_path_that_was_not_found_is_logged() {
         ("/v1/getAccessToken/a/b", "/v1/getAccessToken/a/b"),
         ("/a%0Ab/\"c\\", "/a%0Ab/\"c\\"),
         (&long, &long[..128]),
-        // A path segment of three parts between dots is not necessarily a token.
+        // A path segment that consists of three parts separated by dots is not necessarily a token.
         ("/static/app.min.js", "/static/app.min.js"),
     ]
     .into_iter()
@@ -168,8 +168,8 @@ fn a_path_that_may_be_a_credential_is_withheld() {
         assert_eq!(server.ask(&request.header("X-Request-Id", id.as_str())).status, 404);
         assert_eq!(line_of(&server, &id).0["path"], WITHHELD, "{number}");
     }
-    // A client that waits for 100-continue is answered before its body, which may contain any
-    // parameter.
+    // A client that waits for 100-continue gets the answer before it sends the body. The body could
+    // contain any parameter, so the path is withheld.
     let id = "credential.expects";
     let request = request().with_target("/api/x").header("Expect", "100-continue");
     let mut connection = Connection::open(server.address);
@@ -225,7 +225,7 @@ fn a_refused_scope_is_logged() {
     // Of several requested scopes, the log has the one that was refused.
     assert_eq!(named("scope.one", form("external-api other")), "other");
     assert_eq!(named("scope.long", form(&"x".repeat(4_000))), "x".repeat(128));
-    // The log has the scope with its context in front.
+    // The log has the scope with the value of `appContext` in front.
     let body = scoped("other")[2].body_bytes().to_vec();
     let v2 = Request::new("POST", "/v2/api/oauth/token?appContext=firstvision");
     let v2 = v2.typed_body("application/json", body);

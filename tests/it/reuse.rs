@@ -114,7 +114,8 @@ fn a_reused_token_goes_to_its_authenticated_client_only() {
         refused.assert_refused(400, "invalid_client");
         assert_eq!(refused.header("x-token-reuse"), None);
 
-        // Without a registration for reuse each token is new, and no header states it.
+        // A client that is not registered for reuse gets a new token each time, and the answer has
+        // no `X-Token-Reuse`.
         let [one, two] = [(); 2].map(|()| server.ask(&Request::token(encoding, &DEMO)));
         assert_eq!(one.header("x-token-reuse"), None);
         assert_ne!(one.json()["access_token"], two.json()["access_token"]);

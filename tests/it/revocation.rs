@@ -31,7 +31,7 @@ fn rows(home: &Home) -> Vec<String> {
 fn a_revoked_token_is_refused_at_once_everywhere() {
     let library = start();
     for (step, encoding) in (0..).zip(ENCODINGS) {
-        // Two tokens without an id from the same second would be byte-identical.
+        // Two tokens without an id that are issued in the same second would be byte-identical.
         library.clock.set(NOW + step);
         for take in [token_of, vision_token_of] {
             let token = take(library.address, "timed");
@@ -145,7 +145,7 @@ fn a_revoked_token_is_not_reused() {
         }
     }
     // A client without token reuse does not get a revoked token again either: the server shortens
-    // the lifetime, by up to 15 s, until the token is a different one.
+    // the lifetime, by up to 15 s, until the token differs from each revoked token.
     for lived_less in 0..16 {
         let token = vision_token_of(library.address, "timed");
         let told = introspect(library.address, "timed", &token).json();
@@ -166,8 +166,8 @@ fn a_revocation_is_dropped_an_hour_after_its_tokens_expiry() {
     let library = start();
     let token = token_of(library.address, "timed");
     assert_revoked(&revoke(library.address, "timed", &token));
-    // The clock was set forward, to one second before the record may be dropped, and back: the
-    // token is still revoked.
+    // The clock is set forward, to one second before the record may be dropped, and then back. The
+    // token stays revoked.
     library.clock.set(NOW + 3600 + 3599);
     assert_revoked(&revoke(library.address, "timed", &token_of(library.address, "timed")));
     library.clock.set(NOW);
@@ -241,7 +241,7 @@ fn a_torn_last_line_is_dropped_with_a_warning() {
     assert_revoked(&revoke(server.address, "timed", &tokens[0]));
     let home = server.into_home();
     let whole = fs::read_to_string(home.path("state/revocations")).unwrap();
-    // A line that lacks only its line break was not acknowledged either.
+    // If only the line break is missing from a line, the revocation was not acknowledged either.
     for torn in ["1", "1790000000 jti:kGGv6zF", "1790000000 jti:kGGv6zFBu5FLUEcBWPGsQw"] {
         home.write("state/revocations", &format!("{whole}{torn}"));
         let checked = run(home.command(&["check"]));

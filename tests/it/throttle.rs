@@ -171,7 +171,8 @@ fn unknown_ids_have_the_budgets_of_their_decoys() {
     }
 }
 
-/// Returns a request of every kind that contains a client's secret, with this id and this secret.
+/// Returns one request of each kind that contains a client's secret. Each has this id and this
+/// secret.
 pub(crate) fn questions(client: &str, secret: &str) -> Vec<Request> {
     let form = request_of(client, secret, &[]);
     let mut about = form.clone();
@@ -236,7 +237,8 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
             let (server, is_over) = (&server, &is_over);
             scope.spawn(move || {
                 let id = format!("holder-{index}");
-                // Each guess is from a new address: the budget of one address would run out.
+                // Each guess is from a new address, because the failure budget of a single address
+                // would run out.
                 for guess in 0..60_000 {
                     if is_over.load(Ordering::Relaxed) {
                         return;
@@ -292,14 +294,14 @@ const LOGINS: usize = 40;
 enum Guessed {
     /// Clients that authenticate for the first time during the flood.
     New,
-    /// A client that authenticated from each address of the flood before the flood.
+    /// A client that, before the flood, authenticated from each address of the flood.
     Insider,
 }
 
 /// Guesses secrets from `addresses` addresses over 70 connections, to keep the hash queue full.
-/// Returns how many of [`LOGINS`] logins from other addresses succeed during the flood: first the
-/// logins of new clients, then those of clients that authenticated from the same address before the
-/// flood and whose secrets are not cached.
+/// Returns how many of [`LOGINS`] logins of new clients and how many of [`LOGINS`] logins of known
+/// clients succeed during the flood. These logins are from other addresses than the guesses. A
+/// known client authenticated from its address before the flood; its secret is not cached.
 fn logins_under_a_flood(addresses: usize, guessed: Guessed) -> [usize; 2] {
     let home = Home::new();
     let registry = |hash_of_known: &str| {

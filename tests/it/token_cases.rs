@@ -169,7 +169,8 @@ fn a_body_ends_at_its_content_length() {
             let said = exchange(server.address, &bytes);
             // The body ends at its `Content-Length`. The rest of the bytes is not a valid request.
             if encoding == Encoding::Multipart && missing == 1 {
-                // Truncated within the line break after the closing boundary, the form is whole.
+                // A form that is truncated within the line break after the closing boundary is
+                // still complete.
                 assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", said.escape_ascii());
             } else {
                 assert!(said.starts_with(b"HTTP/1.1 400 "), "{}", said.escape_ascii());

@@ -99,11 +99,11 @@ fn rule_04_basic_halves_are_form_decoded_and_split_at_the_first_colon() {
     for encoding in ENCODINGS {
         let basic = |pair: &str| server.ask(&Request::token(encoding, &GRANT).basic(pair));
         assert_granted(&basic(BASIC));
-        // A client that form-encodes the halves (RFC 6749, section 2.3.1).
+        // This client form-encodes both halves (RFC 6749, section 2.3.1).
         assert_granted(&basic(&format!("an%3Aidentifier:{odd}")));
         assert_granted(&basic(&format!("an%3aidentifier:{}", odd.to_lowercase_triplets())));
         assert_granted(&basic("demo%2Dclient:demo-secret-for-local-use-only-0001"));
-        // A client that does not form-encode, and whose secret is not a valid form encoding.
+        // This client does not form-encode, and its secret is not a valid form encoding.
         assert_granted(&basic(&format!("percent:{PERCENT_SECRET}")));
         // The id ends at the first colon, and `an` is not a client.
         basic(&format!("an:identifier:{odd}")).assert_refused(401, "invalid_client");
@@ -124,7 +124,8 @@ trait Triplets {
 }
 
 impl Triplets for str {
-    /// Lowers hexadecimal digits, which may be in either case (RFC 3986, section 2.1).
+    /// Converts the digits of percent triplets to lower case. Both cases are valid (RFC 3986,
+    /// section 2.1).
     fn to_lowercase_triplets(&self) -> String {
         let mut parts = self.split('%');
         let first = parts.next().unwrap_or_default().to_owned();
@@ -396,7 +397,7 @@ fn rule_20_answers_do_not_reveal_which_clients_exist() {
         });
         assert_all_alike(&in_header.collect::<Vec<_>>(), 401);
     }
-    // The answers do not reveal the methods that a client may use either.
+    // The answers do not reveal with which methods a client may authenticate.
     let secret = secret_of("basic-only");
     let wrong_method =
         Request::token(Encoding::Urlencoded, &request_of("basic-only", &secret, &[]));

@@ -151,7 +151,8 @@ fn without_a_query_every_valid_token_is_accepted_with_one_warning() {
     assert_eq!((ask(""), ask(""), warnings()), (204, 204, 1));
 }
 
-/// nginx sends the body to the API only, but copies the header fields about it into this request.
+/// nginx sends the body to the API only, but copies the header fields about the body into the
+/// request to `/connect/validate`.
 #[test]
 fn the_answer_does_not_wait_for_the_body() {
     let server = Program::shared();
@@ -191,7 +192,7 @@ fn the_answer_does_not_wait_for_the_body() {
     assert_eq!(server.ask(&request).status, 204);
 }
 
-/// HTTP targets have no fragment; a parser that drops one would drop the rest of the query.
+/// HTTP targets have no fragment. A parser that drops a fragment would drop the rest of the query.
 #[test]
 fn a_fragment_in_the_target_is_refused() {
     let server = Program::shared();
@@ -246,7 +247,7 @@ fn validate_accepts_larger_heads_than_other_routes() {
     ] {
         let request = with_fields(count, length);
         assert_eq!(server.ask(&request).status, status, "{count} fields of {length}");
-        // The same head in two segments. An accepted head leaves the connection usable.
+        // The same head arrives in two segments. An accepted head leaves the connection usable.
         let bytes = request.to_bytes();
         let mut connection = Connection::open(server.address);
         let (first, rest) = bytes.split_at(bytes.len() / 2);

@@ -330,7 +330,8 @@ fn validate_token_tells_a_client_about_its_own_tokens() {
     let (user, secret) = USER;
     assert_eq!(ask(&vision, user, secret).text(), r#"{"valid":true}"#);
     assert_eq!(ask(&at_jwt, "profile", SECRET).text(), r#"{"valid":true}"#);
-    // The token of another client, a modified token, and a string that is not a token.
+    // Three tokens are not valid: another client's token, a modified token, and a string that is
+    // not a token.
     assert_eq!(ask(&at_jwt, user, secret).text(), r#"{"valid":false}"#);
     let (signed, signature) = vision.rsplit_once('.').unwrap();
     let touched =

@@ -66,8 +66,8 @@ impl Drop for Unread {
     }
 }
 
-/// Sends so many refused requests that each of the log and the audit gets at least this many lines,
-/// of some hundred bytes each.
+/// Sends at least `number` requests that are refused. Each adds one line of some hundred bytes to
+/// the log and, if the server has an audit file, one to that file.
 fn make_lines(address: SocketAddr, number: usize) {
     const AT_ONCE: usize = 50;
     let id = "x".repeat(64);
@@ -202,7 +202,7 @@ fn an_audit_fifo_is_written_once_it_has_a_reader() {
     }
 }
 
-/// Reads from `reader` into `text` until `is_so` holds.
+/// Reads from `reader` into `text` until `is_so(text)` returns true.
 #[track_caller]
 fn wait_until_read(reader: &mut File, text: &mut String, is_so: impl Fn(&str) -> bool) {
     let begin = Clock::instant();

@@ -14,7 +14,8 @@ use crate::support::{GUARD, Home, Program, Request, Response};
 const TOKEN: &str = "admin-token.Zq7xV2mK9pLs4tWc8yRb";
 const FILE: &str = "admin.token";
 const OPEN: [&str; 2] = ["/livez", "/readyz"];
-/// Paths that need access: existing ones, unknown ones, and a path of the public listener.
+/// Paths that only allowed clients may request: some exist, some do not, and the last one is a path
+/// of the public listener.
 const CLOSED: [&str; 7] = [
     "/metrics",
     "/keys",

@@ -54,7 +54,8 @@ impl Asking<'_> {
     #[track_caller]
     fn check(&self, path: &str, cases: &[(Value, bool)]) {
         for encoding in ENCODINGS {
-            // A proxy may leave the issuer's path in front of `path`; the URL is the same.
+            // A proxy may keep the issuer's path (`/tenant`) in front of `path`. Both targets stand
+            // for the same URL.
             for called in [path.to_owned(), format!("/tenant{path}")] {
                 for (audience, accepted) in cases {
                     assert_eq!(
@@ -69,7 +70,8 @@ impl Asking<'_> {
     }
 }
 
-/// Audiences, each with whether it is accepted where only the issuer as a string is allowed.
+/// Returns pairs of an audience and whether it is accepted if the issuer, as a string, is the only
+/// allowed audience.
 fn strict_cases(path: &str) -> Vec<(Value, bool)> {
     vec![
         (json!(ISSUER), true),
@@ -188,8 +190,9 @@ fn assertions_that_authenticate_are_counted_by_the_form_of_their_audience() {
     one("/o/token", json!(url("/o/token")));
     one("/connect/revocation", json!([url("/connect/token")]));
     assert_eq!(counted(), [1, 1, 2]);
-    // None of these assertions authenticates the client, so none is counted: the first names
-    // another server, one has the signature of another key, one was used before.
+    // An assertion that does not authenticate the client is not counted: one names another server,
+    // one is signed with another key, and `used` is sent a second time. Only the first use of
+    // `used` is counted.
     one("/connect/token", json!("https://other.example"));
     let stranger = Signer::es256();
     let forged = stranger.sign(&header(&stranger), &claims("c", ISSUER, now()));
