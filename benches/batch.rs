@@ -1,13 +1,13 @@
-//! Compares the signatures a second of `BatchKey` (eight messages at once), ring and aws-lc-rs. The
-//! three take turns on one thread, for each key size.
+//! Compares the signatures per second of `BatchKey` (eight messages at once), ring and aws-lc-rs.
+//! The three take turns on one thread, for each key size.
 //!
 //! ```sh
 //! taskset -c 0 cargo bench --bench batch
 //! ```
 //!
-//! A turn takes some milliseconds, and each figure is the median of all turns. The machine's speed
-//! drifts, but it drifts for all three alike, so their ratios hold. Without `--bench` among the
-//! arguments (`cargo test --benches`) there is one turn for each key size.
+//! A turn takes a few milliseconds, and each figure is the median of all turns. The machine's speed
+//! drifts, but equally for all three, so the ratios of their rates are reliable. Without `--bench`
+//! among the arguments (`cargo test --benches`) there is one turn for each key size.
 
 use std::io::{self, Write};
 

@@ -1,8 +1,8 @@
 //! Measures client authentication.
 //!
 //! The measured code begins with parsed parameters and ends with a verified client: a look-up in
-//! the registry, one SHA-256 and one comparison. The two refusals are measured because they must
-//! take as long as a success.
+//! the registry, one SHA-256 and one comparison. The refusals of a wrong secret and of an unknown
+//! client are measured because they must take as long as a success.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -38,7 +38,7 @@ criterion_main!(client_authentication);
 const ID: &str = "demo-client";
 const SECRET: &str = "demo-secret-for-local-use-only-0001";
 const WRONG: &str = "demo-secret-for-local-use-only-0002";
-/// The time of the bench in Unix seconds. The demo clients' secrets are valid at any time.
+/// The bench's current time in Unix seconds. The demo clients' secrets are valid at any time.
 const NOW: u64 = 1_790_000_000;
 
 fn methods(c: &mut Criterion) {
@@ -77,8 +77,8 @@ fn methods(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures whole token requests, without a socket, of two clients whose secrets are stored as
-/// SHA-256 and as Argon2id. Argon2id is computed only for the first request, before the
+/// Measures whole token requests of two clients, without a socket. One client's secret is stored as
+/// SHA-256 and the other's as Argon2id. Argon2id is computed only for the first request, before the
 /// measurement, so requests of both clients must take the same time.
 fn second_request(c: &mut Criterion) {
     let (_directory, config) = demo::demo();

@@ -2,13 +2,13 @@
 //! without waiting for answers.
 //!
 //! Core 0 runs the server, which signs in batches if the processor supports them; core 1 runs
-//! `oha`. The first load has half the rate that the server can sustain, which `wrk` finds in a
-//! closed loop. The second load has four times that rate: requests beyond the signing queue must be
-//! refused at once, and the others must wait no longer than the server takes to sign a full queue.
-//! Waits are given in batches, with the time of a batch of eight signatures measured on core 0 in
-//! the same round, because the speed of machines drifts by tens of per cent from minute to minute.
-//! The first load is also sent to an empty hyper service, which shows how much of the wait is due
-//! to the machine and the load generator.
+//! `oha`. First, `wrk` finds the rate that the server can sustain in a closed loop. The first load
+//! of `oha` has half that rate. The second load has four times that rate: requests beyond the
+//! signing queue must be refused at once, and the others must wait no longer than the server takes
+//! to sign a full queue. The unit of the reported waits is the time of a batch of eight signatures.
+//! That time is measured on core 0 in the same round, because the speed of machines drifts by tens
+//! of per cent from minute to minute. The first load is also sent to an empty hyper service, which
+//! shows how much of the wait is due to the machine and the load generator.
 //!
 //! `cargo bench --bench overload -- 9` does nine rounds instead of five. With `--test`, or run by
 //! `cargo test`, there is one short round, and only the answers are checked. Needs Linux, two
@@ -47,8 +47,8 @@ mod support;
 const ROUNDS: usize = 5;
 /// The seconds of each measurement of signing without a server.
 const SIGN_SECONDS: f64 = 0.3;
-/// The first argument of this program when it runs on the load generator's core. `oha`, which it
-/// starts, inherits that core.
+/// The first argument of this program when it runs on the load generator's core. This program then
+/// starts `oha`, which inherits that core.
 const ASK: &str = "ask";
 /// The connections of the load at half of saturation. They are never all busy.
 const FEW: usize = 64;
@@ -56,9 +56,10 @@ const FEW: usize = 64;
 /// that the queue overflows.
 const MANY: usize = 1000;
 
-/// The rate of the first load in the untimed run, in requests a second for one second. Fewer
-/// requests are sent than the queue has places, so that none is refused. More requests are sent
-/// than there are connections, because the wait of each connection's first request is left out.
+/// The rate of the first load in the untimed run, in requests per second. The load lasts one
+/// second. Fewer requests are sent than the queue has places, so that none is refused. More
+/// requests are sent than there are connections, because the wait of each connection's first
+/// request is left out.
 const SAFE: f64 = 200.0;
 /// The minimum rate of the load beyond saturation, in requests a second. In one second, more
 /// requests are sent than the queue has places, even if the machine is slow.
@@ -113,7 +114,7 @@ struct Round {
     batch: f64,
     /// The share of core 0's time that the process had while it signed alone.
     share: f64,
-    /// Tokens a second in a closed loop.
+    /// Tokens per second in a closed loop.
     saturation: f64,
     half: Waits,
     /// The waits for answers of the empty hyper service, at the rate of `half`. Only the machine
@@ -129,10 +130,10 @@ struct Round {
     refused: Waits,
     /// The achieved rate as a share of the wanted rate, at four times saturation.
     over_sent: f64,
-    /// Tokens a second at four times saturation.
+    /// Tokens per second at four times saturation.
     over_rate: f64,
-    /// The longest time to open one of the connections at four times saturation, which are all
-    /// opened at once.
+    /// The longest time to open a connection at four times saturation. All connections are opened
+    /// at once.
     over_connect: f64,
     /// The number of refusals, each with a `Retry-After`, among [`MANY`] concurrent requests. Every
     /// other request got a token.
@@ -145,7 +146,8 @@ impl Round {
         self.batch * (StartupLimits::default().signing_queue as f64 / BATCH as f64)
     }
 
-    /// The time to sign a full queue at the rate of tokens at four times saturation.
+    /// The time to sign a full queue at the rate at which the server issued tokens at four times
+    /// saturation.
     fn bound_as_served(&self) -> f64 {
         StartupLimits::default().signing_queue as f64 / self.over_rate * 1e3
     }
@@ -304,8 +306,8 @@ impl Server {
         token::verify(client.exchange(&request), &key_set, "demo-client");
     }
 
-    /// Returns the tokens a second in a closed loop of 64 connections: each sends its next request
-    /// as soon as it has an answer.
+    /// Returns the tokens per second in a closed loop of 64 connections: each sends its next
+    /// request when it has received the answer to the previous one.
     fn saturate(&self, seconds: u64) -> f64 {
         wrk::rate(&wrk::load(self.0.address, &URLENCODED, 64, seconds))
     }

@@ -45,8 +45,8 @@ fn main() {
     println!("look-up: {} ns", look_up(&registry, clients).as_nanos());
 }
 
-/// Writes a registry of clients of usual size (a secret, two scopes, an audience, a claim each) and
-/// returns the file's size in bytes.
+/// Writes a registry of clients of usual size (each with one secret, two scopes, an audience and a
+/// claim) and returns the file's size in bytes.
 fn write_registry(file: &std::path::Path, clients: usize) -> usize {
     let mut text = String::from("{\"clients\": [\n");
     for index in 0..clients {
@@ -70,7 +70,8 @@ fn write_registry(file: &std::path::Path, clients: usize) -> usize {
     text.len()
 }
 
-/// Returns the mean time of a million look-ups, in an order that defeats the processor's caches.
+/// Returns the mean time of one look-up. A million look-ups are made, in an order that defeats the
+/// processor's caches.
 fn look_up(registry: &grantd::internal::oauth::client::Registry, clients: usize) -> Duration {
     let count: u32 = 1_000_000;
     let ids: Vec<String> = (0..count as usize)

@@ -1,7 +1,8 @@
 //! Measures a signature alone and through the signing queue.
 //!
-//! For each key size there are three measurements: ring alone, which is the reference; ring as the
-//! server calls it; and the round trip through the signing queue to a signing thread.
+//! For each key size there are three measurements: ring called directly, which is the reference;
+//! ring called through the server's wrapper (`Single::Ring`); and the round trip through the
+//! signing queue to a signing thread.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -31,7 +32,7 @@ mod support;
 criterion_group!(signature, rs256);
 criterion_main!(signature);
 
-/// The time of the bench in Unix seconds.
+/// The bench's current time in Unix seconds.
 const NOW: u64 = 1_790_000_000;
 
 fn rs256(c: &mut Criterion) {

@@ -1,4 +1,5 @@
-//! Compares the tokens a second of a server on one core with the signatures a second of ring alone.
+//! Compares the tokens per second of a server on one core with the signatures per second of ring
+//! alone.
 //!
 //! First, core 0 signs with ring alone; then core 0 runs the server and core 1 sends requests, with
 //! `wrk` and 32 connections. The speed of machines drifts by tens of per cent from minute to
@@ -54,10 +55,10 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The rate of tokens in one encoding, and the rate of ring alone, measured just before.
+/// The rate of ring alone, and the rate of tokens in one encoding, measured just after it.
 struct Pair {
     ring: Alone,
-    /// Tokens a second.
+    /// Tokens per second.
     tokens: f64,
     /// The signing threads' share of the server's processor time.
     share: f64,
@@ -127,7 +128,7 @@ fn row(name: &str, digits: usize, values: impl Iterator<Item = f64>) {
     println!("{name:<18} {:.digits$}", Spread::of(values));
 }
 
-/// Verifies one token, then sends load for `seconds`. Returns the tokens a second and the signing
+/// Verifies one token, then sends load for `seconds`. Returns the tokens per second and the signing
 /// threads' share of the server's processor time.
 fn load(server: &Service, payload: &Payload, seconds: u64) -> (f64, f64) {
     let mut client = Client::connect(server.address).unwrap();

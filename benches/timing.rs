@@ -7,14 +7,16 @@
 //! cargo bench --bench timing --no-run && chrt -f 50 taskset -c 0 cargo bench --bench timing
 //! ```
 //!
-//! A `|t|` of 4.5 or more is a leak. The `|t|` of a planted leak must be above 10; otherwise the
-//! machine is too noisy for a result. In both cases the bench fails. If the core's other
-//! hyperthread is busy, the noise is as large as one per cent of a batch's time, so use a quiet
-//! machine. `tests/constant-time` finds leaks that no measurement shows.
+//! The bench fails if a `|t|` is 4.5 or more, which shows a leak. For comparison, it also tests
+//! code with a planted leak. If the `|t|` of that code is not above 10, the machine is too noisy
+//! for a result, and the bench fails, too. If the core's other hyperthread is busy, the noise is as
+//! large as one per cent of a batch's time, so use a quiet machine. `tests/constant-time` finds
+//! leaks that no measurement shows.
 //!
-//! `GRANTD_TIMING_MEASUREMENTS` sets the number of batches that are timed in each test; a test of
-//! secrets has eight times as many measurements. Without `--bench` among the arguments (`cargo test
-//! --benches`) each test makes few measurements, and their result is ignored.
+//! `GRANTD_TIMING_MEASUREMENTS` sets the number of batches that are timed in each test. The test of
+//! messages with a planted leak makes half as many measurements, and each test of secrets eight
+//! times as many. Without `--bench` among the arguments (`cargo test --benches`) each test makes
+//! few measurements, and their result is ignored.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -93,8 +95,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Tests batches of eight RSA-2048 signatures: fixed against random messages, and fixed against
-    /// random keys.
+    /// Tests batches of eight RSA-2048 signatures: a fixed message against random messages, and a
+    /// fixed key against random keys.
     fn batches(&mut self) -> io::Result<()> {
         let fixed = generate()?;
         let Some(key) = BatchKey::from_pkcs8(&fixed) else {
@@ -247,9 +249,9 @@ fn sign(key: &BatchKey, messages: &[[u8; MESSAGE]; BATCH]) {
     assert_eq!(passed, [true; BATCH]);
 }
 
-/// Plants a leak: multiplies as square-and-multiply does with `secret` as the exponent, once for
-/// each bit that is set, with factors of 1024 bits. The first 256 bytes of `secret` have as many
-/// bits as the private exponents of both primes.
+/// Plants a leak: does one multiplication of 1024-bit factors for each bit of `secret` that is set,
+/// as square-and-multiply does for each such bit of an exponent. Only the first 256 bytes of
+/// `secret` are used: they have as many bits as the private exponents of both primes together.
 fn multiply_bits(secret: &[u8]) {
     for bit in secret[..256].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1)) {
         if bit == 1 {

@@ -25,7 +25,7 @@ const USAGE: &str = "usage: signed client | assertion [count] [url] | dpop [coun
 /// URL.
 type Line = fn(&Signer, u64, u64, &str) -> Result<String, Box<dyn Error>>;
 
-/// The client that authenticates with assertions.
+/// The id of the client that authenticates with assertions.
 const CLIENT: &str = "load-by-assertion";
 
 fn main() -> Result<(), Box<dyn Error>> {

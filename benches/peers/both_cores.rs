@@ -1,4 +1,4 @@
-//! Measures the server with two workers on both cores, together with the load generator.
+//! Measures a server with two workers. The server and the load generator share both cores.
 
 use std::fs;
 use std::path::Path;
@@ -10,16 +10,17 @@ use crate::support::request::URLENCODED;
 use crate::support::service::Service;
 use crate::support::{cores, raw, wrk};
 
-/// The number of connections: enough for a batch on each core and as many requests in transit.
+/// The number of connections: enough for a full batch on each core, and for as many requests in
+/// transit.
 const CONNECTIONS: u32 = 64;
 
 pub(crate) struct BothCores(Service);
 
 /// The results of one round.
 pub(crate) struct Sample {
-    /// Tokens a second.
+    /// Tokens per second.
     pub(crate) rate: f64,
-    /// Signatures a second of batch signing on both cores together, without a server.
+    /// Signatures per second of batch signing on both cores together, without a server.
     pub(crate) raw: f64,
     /// The load generator's share of the two cores' time.
     pub(crate) load_share: f64,

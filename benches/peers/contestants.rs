@@ -83,7 +83,7 @@ enum Answer {
 }
 
 impl Contestant {
-    /// Signatures or answers a second.
+    /// Signatures or answers per second.
     pub(crate) fn rate(&self, plan: &Plan, keys: &Path) -> f64 {
         match &self.way {
             Way::Library(signer) => raw::alone(signer, plan.raw_seconds, keys).rate,
@@ -116,7 +116,8 @@ impl Contestant {
         number.parse::<f64>().unwrap() * seconds
     }
 
-    /// Checks the server's answer or answers, then sends load and returns `wrk`'s report.
+    /// Checks one answer of the empty service or two of a token server, then sends load and returns
+    /// `wrk`'s report.
     fn load(&self, connections: u32, seconds: u64) -> String {
         let Way::Server { service, payload, answer, .. } = &self.way else {
             panic!("{} gives no answer", self.name);
@@ -240,7 +241,7 @@ fn empty() -> Contestant {
     Contestant { name: EMPTY, version, kind: Kind::Bare, signs: false, beside: None, way }
 }
 
-/// Returns the answers a second to requests about the status of one valid token.
+/// Sends requests about the status of one valid token and returns the answers per second.
 fn status_rate(service: &Service, script: &str, seconds: u64) -> f64 {
     let mut client = Client::connect(service.address).unwrap();
     let request = client::post(URLENCODED.content_type, URLENCODED.body);
@@ -255,7 +256,7 @@ fn status_rate(service: &Service, script: &str, seconds: u64) -> f64 {
     wrk::rate(&wrk::report(wrk))
 }
 
-/// Returns the RSA-2048 signatures a second that `openssl speed` measures, with a key of its own.
+/// Returns the RSA-2048 signatures per second that `openssl speed` measures with a key of its own.
 fn open_ssl_rate(seconds: u64) -> f64 {
     let mut command = cores::on(cores::MEASURED, "openssl");
     command.args(["speed", "-elapsed", "-seconds", &seconds.to_string(), "rsa2048"]);

@@ -27,8 +27,7 @@ pub(crate) fn missing() -> Vec<&'static str> {
     missing
 }
 
-/// oidc-provider with its own Node.js, since Debian's Node.js may be older than oidc-provider
-/// supports.
+/// oidc-provider with its own Node.js, because Debian's Node.js may be too old for oidc-provider.
 pub(crate) struct OidcProvider {
     pub(crate) node: PathBuf,
     pub(crate) script: PathBuf,
@@ -120,8 +119,8 @@ fn copy(peer: &str, file: &str, to: &Path) {
     fs::copy(Path::new(SOURCES).join(peer).join(file), to.join(file)).unwrap();
 }
 
-/// Runs commands in `to`, unless they have run there already with the same content of the file
-/// `pins`.
+/// Runs commands in the directory `to`. Does nothing if the commands have already run there with
+/// the same content of the file `pins`.
 fn once(peer: &str, pins: &str, to: &Path, commands: impl FnOnce() -> Vec<Command>) {
     let wanted = fs::read(Path::new(SOURCES).join(peer).join(pins)).unwrap();
     let installed = to.join("installed");

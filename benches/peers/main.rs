@@ -48,7 +48,7 @@ struct Plan {
     ring_seconds: f64,
     /// The seconds of each measurement of another library.
     raw_seconds: f64,
-    /// The seconds that OpenSSL signs, and then verifies.
+    /// How many seconds OpenSSL signs. Afterwards it verifies for as many seconds.
     open_ssl_seconds: u64,
     /// The seconds of load on a server.
     load_seconds: u64,

@@ -26,12 +26,13 @@ const SHARE_GOAL: f64 = 0.9;
 
 /// One measurement, with the measurements of ring alone just before and just after.
 pub(crate) struct Sample {
-    /// Answers or signatures a second.
+    /// Answers or signatures per second.
     pub(crate) rate: f64,
-    /// Signatures a second of ring alone: the mean of just before and just after.
-    pub(crate) ring: f64,
-    /// The rate of the contestant's reference, if there is one: the mean of just before and just
+    /// Signatures per second of ring alone: the mean of the measurements just before and just
     /// after.
+    pub(crate) ring: f64,
+    /// The rate of the contestant's reference, if there is one: the mean of the measurements just
+    /// before and just after.
     pub(crate) beside: Option<f64>,
 }
 
@@ -48,7 +49,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Returns the answers or signatures a second.
+    /// Returns the answers or signatures per second.
     pub(crate) fn rate(&self) -> Spread {
         Spread::of(self.samples.iter().map(|sample| sample.rate))
     }
@@ -58,7 +59,7 @@ impl Row {
         Spread::of(self.samples.iter().map(Sample::ratio))
     }
 
-    /// Returns the rates relative to the contestant's reference; `None` if it has none.
+    /// Returns the rates relative to the contestant's reference; `None` if there is no reference.
     fn to_beside(&self) -> Option<Spread> {
         let ratios: Option<Vec<f64>> =
             self.samples.iter().map(|sample| Some(sample.rate / sample.beside?)).collect();

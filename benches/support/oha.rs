@@ -15,7 +15,7 @@ pub(crate) struct Load<'a> {
     pub(crate) payload: &'a Payload,
     /// The number of requests that may be in flight.
     pub(crate) connections: usize,
-    /// Requests a second.
+    /// Requests per second.
     pub(crate) rate: f64,
     pub(crate) seconds: f64,
 }
@@ -23,14 +23,14 @@ pub(crate) struct Load<'a> {
 /// One answer. All times in seconds.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// From the moment when the request was due, even if no connection was free then, to the
-    /// answer.
+    /// The time from the moment when the request was due to the answer. A wait for a free
+    /// connection is included.
     pub(crate) latency: f64,
     /// The part of `latency` that opening a connection took; 0 if an open connection was used.
     pub(crate) connect: f64,
-    /// From the start of the load until the request was sent.
+    /// The time from the start of the load until the request was sent.
     pub(crate) sent: f64,
-    /// From the start of the load until the answer began.
+    /// The time from the start of the load until the answer began.
     pub(crate) answered: f64,
 }
 
@@ -44,9 +44,9 @@ pub(crate) fn program() -> PathBuf {
 impl Load<'_> {
     /// Sends the load and returns all answers. Panics unless each request has an answer.
     ///
-    /// `oha` sends due requests once a millisecond, and counts the latency from the moment when it
-    /// notices that a request is due, so a delay of `oha` itself is not part of the latency.
-    /// [`Load::sent_share`] shows such delays.
+    /// `oha` sends due requests once per millisecond, and counts the latency from the moment when
+    /// it notices that a request is due. A delay of `oha` itself is therefore not part of the
+    /// latency; [`Load::sent_share`] shows such delays.
     pub(crate) fn run(&self) -> Vec<Answer> {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load");
         let count = (self.rate * self.seconds).ceil().max(1.0);

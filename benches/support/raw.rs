@@ -24,20 +24,20 @@ type Signatures = [[u8; MAX_SIGNATURE_BYTES]; BATCH];
 
 /// The result of signing without a server.
 pub(crate) struct Alone {
-    /// Signatures a second.
+    /// Signatures per second.
     pub(crate) rate: f64,
-    /// The time that the process had the core, as a share of the time that it had or waited for the
-    /// core.
+    /// The time during which the process ran, as a share of the time during which it ran or was
+    /// ready to run.
     pub(crate) share: f64,
 }
 
-/// Signs with `ring`, `aws-lc` or `batch` for `seconds`, with the first of `keys`, on the
-/// contestant's core.
+/// Signs with `ring`, `aws-lc` or `batch` for `seconds` on the contestant's core. The key is the
+/// first in the directory `keys`.
 pub(crate) fn alone(signer: &str, seconds: f64, keys: &Path) -> Alone {
     start(cores::MEASURED, signer, seconds, keys).finish()
 }
 
-/// Signs as [`alone`] does, but on both cores at once. Returns the signatures a second of both
+/// Signs as [`alone`] does, but on both cores at once. Returns the signatures per second of both
 /// cores together.
 pub(crate) fn on_both_cores(signer: &str, seconds: f64, keys: &Path) -> f64 {
     let both = [cores::MEASURED, cores::LOAD].map(|core| start(core, signer, seconds, keys));
@@ -78,7 +78,7 @@ pub(crate) fn is_child(arguments: &[String]) -> bool {
     true
 }
 
-/// Signs on this thread until the time is over, and returns the signatures a second.
+/// Signs on this thread until the time is over, and returns the signatures per second.
 fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
     let keys = key_directory::load(keys).unwrap();
     let key = &keys[0];
@@ -104,8 +104,8 @@ fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
     }
 }
 
-/// Calls `sign` until the time is over and returns the signatures a second. `sign` returns the
-/// number of its signatures. Panics unless the signatures of the last call are valid.
+/// Calls `sign` until the time is over. Each call returns the number of signatures that it made.
+/// Returns the signatures per second. Panics unless the signatures of the last call are valid.
 fn repeat(time: Duration, key: &SigningKey, sign: impl Fn(&mut Signatures) -> usize) -> f64 {
     let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
     let mut last = 0;

@@ -1,6 +1,6 @@
-//! Welch's t-test on the times of two classes, as in dudect. It is applied to all times, and to the
-//! times within each of a hundred limits, because a few times that interrupts prolong can hide a
-//! small difference.
+//! Welch's t-test on the times of two classes, as in dudect. The test is applied to all times, and
+//! again to the times within each of a hundred limits, because a few times that include an
+//! interrupt can hide a small difference.
 
 /// The class of a timed input.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,9 @@ impl Times {
     ///
     /// Both classes have the same limits, taken from the times of both, so a limit removes equal
     /// shares of both classes unless the classes differ. As in dudect, limits are closer together
-    /// at the lower end, where most times are. A limit bounds the absolute value, so it removes
-    /// times that are too small as well: an interrupt among the neighbours makes a time too small.
+    /// at the lower end, where most times are. A limit bounds the absolute difference between a
+    /// time and its neighbours' median. It therefore also removes times that are too far below that
+    /// median, which interrupts among the neighbours have raised.
     pub(crate) fn largest_t(&self) -> f64 {
         let times = self.steadied();
         let mut sorted: Vec<_> = times.iter().map(|(_, time)| time.abs()).collect();
@@ -50,8 +51,8 @@ impl Times {
         limits.map(|limit| t_within(limit, &times)).fold(0.0, f64::max)
     }
 
-    /// Returns each time minus the median of the neighbouring times of both classes. The machine's
-    /// pace drifts by more than a leak, but its drift is the same for both classes.
+    /// Returns each time minus the median of the neighbouring times of both classes. The drift of
+    /// the machine's pace is larger than the effect of a leak, but is the same for both classes.
     fn steadied(&self) -> Vec<(Class, f64)> {
         let steady = |(place, (class, time)): (usize, &(Class, u64))| {
             let first = place.saturating_sub(NEIGHBOURS / 2);

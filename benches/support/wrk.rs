@@ -48,7 +48,7 @@ pub(crate) fn report(mut wrk: Command) -> String {
     report
 }
 
-/// Returns the answers a second.
+/// Returns the answers per second.
 pub(crate) fn rate(report: &str) -> f64 {
     let rate = report.lines().find_map(|line| line.strip_prefix("Requests/sec:")).unwrap();
     let rate: f64 = rate.trim().parse().unwrap();

@@ -95,8 +95,8 @@ fn golang_jwt_authenticates() {
     assert_eq!(succeed(ask.arg(&key).args(["go", &server.issuer])), "200\n".repeat(3));
 }
 
-/// Waits because an assertion issued in the second of the server's start is refused: it may have
-/// been used before the start.
+/// Waits until the next second. An assertion issued in the second of the server's start is refused,
+/// because it may have been used before the start.
 fn wait_for_the_next_second() {
     let started = Clock::system().unix_seconds();
     wait_until(|| Clock::system().unix_seconds() > started);

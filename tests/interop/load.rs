@@ -194,7 +194,7 @@ fn invalid_arguments_are_refused() {
     }
 }
 
-/// Runs the scripts from a copy of their directory, since no `target` with installed tools is
+/// Runs the scripts from a copy of their directory. There is no `target` with installed tools
 /// beside the copy.
 #[test]
 fn a_missing_tool_is_named_with_its_source() {

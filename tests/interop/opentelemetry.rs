@@ -36,7 +36,7 @@ fn stop(mut server: Program) -> String {
     server.log.to_the_end()
 }
 
-/// Returns the number of lost spans in the last warning.
+/// Returns the number of lost spans that the last warning reports.
 #[track_caller]
 fn lost_in_all(log: &str) -> u64 {
     let last = log.lines().rfind(|line| line.contains("\"WARN\"")).unwrap();

@@ -61,7 +61,7 @@ impl Load<'_> {
             self.key_ids.lock().unwrap().insert(key_id);
             self.answers.fetch_add(1, Ordering::Relaxed);
             number += 1;
-            // The site allows 50 requests a second from one address.
+            // The site allows 50 requests per second from one address.
             std::thread::sleep(Duration::from_millis(40));
         }
     }

@@ -8,7 +8,8 @@ use crate::support::{
 /// A secret that a client might send by mistake in any field.
 pub(crate) const CANARY: &str = "canary-7f3a9c51d2e84b60";
 
-/// Requests that are refused at each stage, with the cause that the log must name.
+/// Returns requests that are refused at different stages, each with the cause that the log must
+/// name.
 pub(crate) fn refused() -> Vec<(Request, &'static str)> {
     let grant = [("grant_type", "client_credentials")];
     let canary = |name: &'static str| [demo_without(&[name]), vec![(name, CANARY)]].concat();
@@ -55,8 +56,8 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
     requests
 }
 
-/// Returns the token and its parts after the header: the claims reveal its contents, and the
-/// signature helps to forge it.
+/// Returns the claims, the signature and the whole of the token. The claims reveal the token's
+/// contents, and the signature helps to forge the token.
 pub(crate) fn parts_of_token(answer: &Response) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let token = answer.json()["access_token"].as_str().unwrap().to_owned();

@@ -65,7 +65,7 @@ impl Home {
     }
 
     /// Returns a command that runs the program in this home, with no setting from the environment
-    /// but [`SIGNER`].
+    /// except [`SIGNER`].
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = grantd(self.directory.path());
         command.args(arguments);
@@ -73,8 +73,8 @@ impl Home {
     }
 }
 
-/// Returns a command that runs the program in `directory`, with an environment that is empty but
-/// for the signer.
+/// Returns a command that runs the program in `directory`. Its environment is empty except for the
+/// signer.
 pub(crate) fn grantd(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grantd"));
     command.env_clear().current_dir(directory);

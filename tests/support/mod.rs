@@ -57,7 +57,7 @@ pub(crate) fn demo_with<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a st
     DEMO.iter().chain(more).copied().collect()
 }
 
-/// The demo client's parameters without those of these names.
+/// The demo client's parameters, except those whose names are in `names`.
 pub(crate) fn demo_without(names: &[&str]) -> Vec<(&'static str, &'static str)> {
     DEMO.into_iter().filter(|(name, _)| !names.contains(name)).collect()
 }

@@ -29,7 +29,7 @@ pub(crate) struct Nginx {
 /// machine.
 const NAMES: &str = "subjectAltName=DNS:auth.example.com,DNS:api.example.com,DNS:localhost";
 
-/// The shipped files, and the directory of each below `/etc/nginx`.
+/// Each shipped file, with its directory below `/etc/nginx`.
 pub(crate) const FILES: [(&str, &str); 5] = [
     ("grantd.conf", "conf.d"),
     ("grantd-words.conf", "conf.d"),
@@ -45,8 +45,8 @@ impl Nginx {
         Self::trusting(socket, &[])
     }
 
-    /// Starts an nginx that trusts these client certificates as authorities, in addition to its
-    /// own.
+    /// Starts an nginx that trusts these client certificates as authorities, in addition to
+    /// `client-ca` (see [`make_certificates`]).
     pub(crate) fn trusting(socket: &Path, clients: &[&str]) -> Self {
         Self::start(socket, clients, &[])
     }
@@ -82,7 +82,7 @@ impl Nginx {
         nginx
     }
 
-    /// Waits for `nginx.pid`, which nginx writes once all its listeners are open.
+    /// Waits for `nginx.pid`, which nginx writes when all its listeners are open.
     fn wait_until_it_serves(&mut self) {
         let started = Clock::instant();
         while !self.file("nginx.pid").exists() {
@@ -225,10 +225,10 @@ fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&st
     }
 }
 
-/// Makes nginx's certificate, and those of clients: `client`, signed by `client-ca`; `self-signed`;
-/// `forged`, with the DNS name of `client` but signed by `self-signed`; and `stranger`, which has
-/// the same DNS name and is self-signed. `client` and `forged` are no authorities; the others are,
-/// by openssl's default extensions.
+/// Makes nginx's certificate, the authority `client-ca`, and certificates of clients: `client`,
+/// signed by `client-ca`; `self-signed`; `forged`, with the DNS name of `client` but signed by
+/// `self-signed`; and `stranger`, which has the same DNS name and is self-signed. `client` and
+/// `forged` are not authorities; the others are, by openssl's default extensions.
 fn make_certificates(directory: &Path) {
     let make = |name: &str, more: &[&str]| {
         let [certificate, key] = ["pem", "key"].map(|kind| format!("{name}.{kind}"));

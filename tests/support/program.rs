@@ -40,8 +40,8 @@ impl Drop for Running {
     }
 }
 
-/// Asserts that `text` contains no secret of the registry, no hash and no token. A JWT's header is
-/// JSON that begins with `{"alg":"`, so its text begins with `eyJhbGciOi`.
+/// Asserts that `text` contains no secret of the registry, no hash and no token. A JWT begins with
+/// `eyJhbGciOi`, because its header is base64url of JSON that begins with `{"alg":"`.
 pub(crate) fn assert_is_fit_to_be_seen(text: &str) {
     let of_tests = secret_of("");
     for canary in [DEMO[1].1, USER.1, &of_tests, "eyJhbGciOi", "$sha256$"] {
@@ -202,7 +202,7 @@ impl Program {
         self.signal("-KILL");
     }
 
-    /// Stops the server (SIGSTOP) until [`Program::go_on`].
+    /// Stops the server (SIGSTOP) until [`Program::go_on`] is called.
     pub(crate) fn stop(&self) {
         self.signal("-STOP");
     }
@@ -284,7 +284,7 @@ impl Log {
         found(&lines).unwrap_or_else(|| panic!("no such line in {:#?}", lines.lines))
     }
 
-    /// The number of lines so far that `is_it` accepts.
+    /// Returns the number of lines so far that `is_it` accepts.
     pub(crate) fn count(&self, is_it: impl Fn(&Value) -> bool) -> usize {
         let lines = self.lines.lock().unwrap();
         let parsed = lines.lines.iter().filter_map(|line| serde_json::from_str(line).ok());

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::home::{hash_of, secret_of};
 
-/// Returns the registry entry of a client with the secret [`secret_of`], which gets the scope
+/// Returns the registry entry of a client that has the secret [`secret_of`] and gets the scope
 /// `read`. The members of `changes` are added or replaced; a `null` removes the member.
 pub(crate) fn client_json(id: &str, changes: &Value) -> Value {
     let client = json!({
@@ -50,12 +50,12 @@ pub(crate) fn registry_of(clients: &[Value]) -> String {
 }
 
 /// Returns the text of a registry with the shipped clients and one client for each rule that needs
-/// its own.
+/// a client of its own.
 pub(crate) fn registry() -> String {
     serde_json::to_string_pretty(&usual_clients(&[])).unwrap()
 }
 
-/// Returns the text of the registry of [`registry`] with these clients added.
+/// Returns the text of the registry that [`registry`] returns, with these clients added.
 pub(crate) fn registry_with(more: &[Value]) -> String {
     usual_clients(more).to_string()
 }

@@ -13,7 +13,7 @@ pub(crate) const USER: (&str, &str) = ("vision-api-user", "abcdefghizklmnopponom
 pub(crate) const SECRET: &str = "a-secret-of-the-sibling-services-tests";
 
 /// Returns a home with three more clients: `profile`, whose tokens follow RFC 9068 in every
-/// service; `octet`, which sends octet streams; and `limited`, which may make two requests a day.
+/// service; `octet`, which sends octet streams; and `limited`, which may make two requests per day.
 pub(crate) fn home() -> Home {
     let client = |id: &str, changes: Value| {
         let members = json!({
@@ -34,7 +34,7 @@ pub(crate) fn home() -> Home {
     home
 }
 
-/// Returns a refusal of `request` because the signing queue is full.
+/// Returns the answer with which a server refuses `request` because its signing queue is full.
 pub(crate) fn overloaded(request: &Request) -> Response {
     let home = home();
     home.write("grantd.toml", "[limits]\nsigning_queue = 1\n");

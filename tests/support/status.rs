@@ -84,7 +84,8 @@ pub(crate) fn token_of(address: SocketAddr, client: &str) -> String {
     access_token(&request.send(address))
 }
 
-/// Requests a token for `client` that has no `client_id` and no `aud` claim.
+/// Requests a token for `client`. The token is in the profile `vision`, whose tokens have no claims
+/// `aud`, `sub` and `jti`.
 #[track_caller]
 pub(crate) fn vision_token_of(address: SocketAddr, client: &str) -> String {
     let request = Request::get("/v1/getAccessToken/read")
@@ -99,7 +100,7 @@ pub(crate) fn validate(address: SocketAddr, token: &str) -> Response {
     request.header("Authorization", format!("Bearer {token}")).send(address)
 }
 
-/// Returns the member `valid` of the answer of `validateToken` about a token of `client`.
+/// Asks `validateToken` about a token of `client` and returns the answer's member `valid`.
 #[track_caller]
 pub(crate) fn validate_token(address: SocketAddr, client: &str, token: &str) -> Value {
     let body = json!({ "token": token, "client_id": client, "client_secret": secret_of(client) });

@@ -100,7 +100,8 @@ fn the_documents_can_be_followed_to_the_letter() {
     let install = "apt-get install --no-install-recommends ";
     let mut all = steps(&text_of("README.md"));
     let wanted = all[0].strip_prefix(install).expect("the first step says what is needed").trim();
-    // No document names systemd, because every Debian that boots has it; a chroot does not.
+    // No document names the package systemd, because every Debian that boots has it. A chroot lacks
+    // it.
     let root = debian(&format!("{},systemd", wanted.replace(' ', ",")));
     // Keeps the printed secret in a file, since the document asks the reader to keep that secret.
     for step in &mut all {

@@ -63,8 +63,8 @@ fn every_metric_in_alerts_and_panels_exists() {
     }
 }
 
-/// Returns the metrics of a server after tokens, a refusal and a failed reload, because some
-/// metrics exist only after such an event.
+/// Returns the metrics of a server that has issued tokens, refused a request and failed to reload,
+/// because some metrics exist only after such an event.
 fn metrics_of_a_busy_server() -> String {
     let server = Program::start(Home::new(), &[]);
     let wrong = [demo_without(&["client_secret"]), vec![("client_secret", "wrong")]].concat();

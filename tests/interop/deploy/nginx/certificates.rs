@@ -72,7 +72,8 @@ fn a_self_signed_certificate_authenticates_its_own_client_only() {
     assert_eq!(server.metric("grantd_self_signed_certificates_total"), 0);
 }
 
-/// A resumed TLS session keeps the result of the certificate's verification in its first handshake.
+/// nginx verifies the client certificate in a session's first handshake. The result is kept when
+/// the TLS session is resumed.
 #[test]
 fn a_resumed_session_keeps_the_verdict_of_its_first_handshake() {
     let Site { server, nginx } = Site::start();

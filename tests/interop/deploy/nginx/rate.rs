@@ -12,7 +12,8 @@ fn requests_beyond_the_rate_are_refused_in_the_dialect_of_the_route() {
         .map(|at| format!("TRY {} HTTP/1.1\r\nHost: auth.example.com\r\n\r\n", paths[at % 3]))
         .chain([format!("GET {TOKEN} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")])
         .collect();
-    // The limit is a burst of a hundred requests, then fifty a second; every machine sends faster.
+    // The limit is a burst of a hundred requests, then fifty per second; every machine sends
+    // faster.
     let refused = (0..100).find_map(|_| {
         let answers = site.nginx.exchange("auth.example.com", &requests, &[]);
         let of = |path: usize| {
