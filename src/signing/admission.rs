@@ -1,21 +1,23 @@
 //! Admission: how many tokens may wait for a signature.
 //!
-//! An admitted token should wait at most as long as the signing threads need for a full queue when
-//! no other thread uses their processors. But other threads usually do: the event loop has
-//! priority, and under overload it is busy refusing requests. The same queue then takes two or
-//! three times as long. So each signing thread measures its share of processor time: the part of
-//! the time during which it runs while tokens wait. The limit is the capacity times the square of
-//! the average share. The share itself would be the right factor if every token waited equally
-//! long. The square allows for the variation of the waiting time, which grows as the share falls.
+//! The signing threads need a certain time for a full queue if no other thread uses their
+//! processors. No admitted token should wait longer than that time. But other threads usually use
+//! these processors: the event loop has priority, and under overload it is busy refusing requests.
+//! The same queue then takes two or three times as long. So each signing thread measures its share
+//! of processor time: the part of the time during which it runs while tokens wait. The limit is the
+//! capacity times the square of the average share. The share itself would be the right factor if
+//! every token waited equally long. The square allows for the variation of the waiting time, which
+//! grows as the share falls.
 
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 
-/// The limit for all signing threads together.
+/// The limit on the number of waiting tokens, for all signing threads together.
 pub(super) struct Admission {
     capacity: usize,
-    /// The share of each thread, in thousandths; `None` until it has been busy for some time.
+    /// The share of each thread, in thousandths; `None` until the thread has been busy for some
+    /// time.
     shares: Vec<Option<usize>>,
     limit: usize,
 }
@@ -32,9 +34,9 @@ impl Admission {
         self.limit
     }
 
-    /// Records a share that a thread has measured. Single measurements vary, most of all when the
-    /// whole machine stands still for a moment, so they are smoothed: each one after the first has
-    /// a weight of one quarter.
+    /// Records a share that a thread has measured. A single measurement may be far off, for example
+    /// when the whole machine stands still for a moment. So measurements are smoothed: each one
+    /// except the first has a weight of one quarter.
     pub(super) fn record(&mut self, thread: usize, share: usize) {
         let share = share.min(WHOLE);
         self.shares[thread] =
@@ -65,7 +67,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// The first window after the thread was idle.
+    /// Begins the first window after the thread was idle.
     pub(super) fn first() -> Self {
         Self::of(FIRST_WINDOW)
     }
@@ -91,17 +93,20 @@ impl Window {
 
 const WHOLE: usize = 1000;
 
-/// The share that is assumed for a thread that has measured none. Its square is one half.
+/// The share, in thousandths, that is assumed for a thread that has not measured its share. Its
+/// square is one half.
 const UNKNOWN: usize = 708;
 
-/// The limit is never below the capacity divided by this number: otherwise requests would be
-/// refused after a short delay, without overload.
+/// The limit is never below the capacity divided by this number: otherwise a short delay of the
+/// signing threads would make the server refuse requests without overload.
 const MIN_LIMIT_DIVISOR: usize = 4;
 
-/// Short, because the tokens that are admitted during the first window wait longest.
+/// The length of the first window after a thread was idle. It is short, because the tokens that are
+/// admitted during the first window wait longest.
 const FIRST_WINDOW: Duration = Duration::from_millis(4);
 
-/// Long enough for several time slices of the other threads on the processor.
+/// The length of all later windows. It is long enough for several time slices of the other threads
+/// on the processor.
 const NEXT_WINDOW: Duration = Duration::from_millis(10);
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Completions: how signatures reach the futures that wait for them.
 //!
-//! Waking a future is expensive on a busy machine: the event loop preempts the signing thread, finds
-//! one finished token and yields again. So when many tokens wait, signing threads hold completions back
-//! until there are several: three batches, or eight single signatures. A signing thread then wakes only
-//! one future on each event loop. When that future is polled, it wakes the others, which is cheap
-//! there.
+//! Waking a future is expensive on a busy machine: the event loop preempts the signing thread,
+//! finds one finished token and yields again. So when many tokens wait, a signing thread holds
+//! completions back until it has several: three batches, or eight single signatures. The thread
+//! then wakes only one future on each event loop. When that future is polled, it wakes the others,
+//! which is cheap on the event loop itself.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ pub struct Signed {
 pub enum SignError {
     /// The number of waiting tokens has reached the limit of admission.
     QueueFull,
-    /// The library returned an error, or the signing thread panicked.
+    /// The signing library returned an error, or the signing thread panicked.
     Failed,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Completion {
 /// One outbox for each event loop.
 pub(super) struct Outboxes(Vec<Outbox>);
 
-/// The completions of one event loop whose futures have not been woken.
+/// Completions for one event loop. Their futures have not been woken yet.
 #[derive(Default)]
 struct Outbox(Mutex<Vec<Completion>>);
 
@@ -50,12 +50,12 @@ impl Outboxes {
         Self((0..event_loops).map(|_| Outbox::default()).collect())
     }
 
-    /// A oneshot channel whose receiver is awaited on this thread.
+    /// Creates a oneshot channel whose receiver will be awaited on the current thread.
     pub(super) fn channel(&self) -> (Sender, Receiver<'_>) {
         self.channel_to(number_of_this_thread() % self.0.len())
     }
 
-    /// A oneshot channel whose receiver is awaited on this event loop.
+    /// Creates a oneshot channel whose receiver will be awaited on the event loop `event_loop`.
     pub(super) fn channel_to(&self, event_loop: usize) -> (Sender, Receiver<'_>) {
         let slot = Arc::new(Slot { state: Mutex::new(State::Waiting(None)), event_loop });
         (Sender(Arc::clone(&slot)), Receiver { slot, outbox: &self.0[event_loop] })
@@ -76,8 +76,8 @@ impl Outbox {
         if leader.is_some() {
             self.completions().extend(completions);
         }
-        // The outbox must be filled before this check: a future that still waits now will be polled or
-        // dropped later, and then finds the completions in the outbox.
+        // The outbox must be filled before this check: a future that still waits now will be polled
+        // or dropped later. It then finds the completions in the outbox.
         while let Some(Completion { slot, waker }) = leader {
             if slot.is_awaited() {
                 waker.wake();
@@ -94,14 +94,15 @@ impl Outbox {
         }
     }
 
-    /// Ignores poisoning: the data is valid between any two statements.
+    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
     fn completions(&self) -> MutexGuard<'_, Vec<Completion>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Threads are numbered from 0 in the order of their first call. Only event loops call this, so with one
-/// server in the process these are the event loops' numbers.
+/// Returns the number of the current thread. Threads are numbered from 0 in the order in which they
+/// first call this function. Only event loops call it, so if the process has only one server, these
+/// are the numbers of its event loops.
 fn number_of_this_thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
@@ -111,15 +112,15 @@ fn number_of_this_thread() -> usize {
 /// Holds one result on its way from a signing thread to a future.
 struct Slot {
     state: Mutex<State>,
-    /// The number of the event loop whose outbox is used. A future that has moved to another one is
-    /// woken all the same, only less cheaply.
+    /// The number of the event loop whose outbox is used. A future that has moved to another event
+    /// loop is woken as well, but at a higher cost.
     event_loop: usize,
 }
 
 enum State {
     /// There is no result yet.
     Waiting(Option<Waker>),
-    /// The future has not been polled since the result came.
+    /// The result has arrived, but the future has not taken it yet.
     Filled(Result<Signed, SignError>),
     /// The result was taken, or the future was dropped.
     Closed,
@@ -148,8 +149,8 @@ impl Slot {
     }
 }
 
-/// Sends one result. If it is dropped before it has sent one, it sends [`SignError::Failed`], so
-/// that a panic of the signing thread leaves no future waiting.
+/// Sends one result. A sender that is dropped without having sent a result sends
+/// [`SignError::Failed`], so that a panic of the signing thread leaves no future waiting.
 pub(super) struct Sender(Arc<Slot>);
 
 impl Sender {
@@ -164,7 +165,8 @@ impl Sender {
     }
 
     /// Stores the result. The receiver is not woken until the completion is passed to
-    /// [`Outboxes::wake`]. `None` if the receiver was dropped, or was never polled: it needs no wake.
+    /// [`Outboxes::wake`]. Returns `None` if the receiver was dropped or was never polled, because
+    /// it then needs no wake.
     pub(super) fn send(self, result: Result<Signed, SignError>) -> Option<Completion> {
         let waker = self.0.fill(result)?;
         Some(Completion { slot: Arc::clone(&self.0), waker })

@@ -1,12 +1,12 @@
 //! Signing threads behind a bounded queue.
 //!
 //! Signing takes 99 % of the time that a token needs: about 0.65 ms if ring or aws-lc signs it
-//! alone. On an event loop it would delay all other connections for that long, so signing has its
+//! alone. On an event loop, signing would delay all other connections for that long, so it has its
 //! own threads. A token that finds the queue full is refused at once, so the length of the queue
 //! bounds how long any token waits.
 //!
 //! On processors with AVX-512 IFMA, tokens that wait for the same key are signed in batches of up
-//! to eight, provided that so many of them wait that a batch is faster than single signatures.
+//! to eight, if enough of them wait for a batch to be faster than single signatures.
 
 mod batched;
 mod worker;
@@ -30,7 +30,8 @@ use crate::signing::queue::{Job, Queue};
 use crate::signing::single::Single;
 use batched::Batched;
 
-/// Signs on its own threads until it is dropped.
+/// The signing threads and their queue. Dropping it waits until the queue is empty, and stops the
+/// threads.
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -40,13 +41,13 @@ impl Engine {
     /// Starts `threads` threads that sign with `single`, and in batches with the keys that
     /// [`Engine::prepare`] accepts.
     ///
-    /// At most `capacity` tokens may wait. Only half of it applies until the signing threads have
-    /// been busy for some milliseconds, and less while other threads use the processors of the
-    /// signing threads.
+    /// At most `capacity` tokens may wait. The limit is only half of `capacity` until the signing
+    /// threads have been busy for some milliseconds. It is also lower than `capacity` while other
+    /// threads use the processors of the signing threads.
     ///
     /// # Errors
     ///
-    /// The operating system's, if it cannot start a thread.
+    /// An error of the operating system if it cannot start a thread.
     pub fn start(single: Single, threads: usize, capacity: usize) -> io::Result<Self> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
@@ -70,8 +71,9 @@ impl Engine {
             engine.threads.push(builder.spawn(move || {
                 worker::lower_priority();
                 let mut held_back = Vec::with_capacity(worker::WAKE_AFTER);
-                // A panic drops the jobs that the thread had taken, which fails them. `Shared` and
-                // `held_back` are valid after every statement, so nothing else is lost.
+                // A panic drops the jobs that the thread had taken, so their requests get an error.
+                // `Shared` and `held_back` are valid after every statement, so nothing else is
+                // lost.
                 while catch_unwind(AssertUnwindSafe(|| shared.work(index, &mut held_back))).is_err()
                 {
                     error!("a signing thread panicked and starts again: this is a bug in grantd");
@@ -81,9 +83,9 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Prepares batches with `key`, which takes about 0.1 s the first time. Returns `false` if they
-    /// cannot be made: the processor lacks AVX-512 IFMA, the key does not have two primes and 2048,
-    /// 3072 or 4096 bits, or its batches differ from ring's signatures.
+    /// Prepares `key` for batches, which takes about 0.1 s the first time. Returns `false` if the
+    /// key cannot sign in batches: the processor lacks AVX-512 IFMA, the key does not have two
+    /// primes and 2048, 3072 or 4096 bits, or its batches differ from ring's signatures.
     pub fn prepare(&self, key: &SigningKey) -> bool {
         if self.shared.batched().contains_key(key.key_id()) {
             return true;
@@ -102,12 +104,13 @@ impl Engine {
         self.shared.batched().retain(|key_id, _| is_kept(key_id));
     }
 
-    /// How many signatures of batches have failed their check. Each was made again singly.
+    /// The number of signatures in batches that failed their check. Each of these tokens was signed
+    /// again, alone.
     pub fn faults(&self) -> u32 {
         self.shared.faults.load(Ordering::Relaxed)
     }
 
-    /// Signs `input` with `key` and returns its buffer with the signature appended.
+    /// Signs `input` with `key` and returns the buffer of `input` with the signature appended.
     ///
     /// If the future is dropped before a thread has taken the token, the token is not signed.
     ///
@@ -129,8 +132,8 @@ impl Engine {
         self.shared.single
     }
 
-    /// Whether one more token is admitted now. [`Engine::sign`] decides again later, and may decide
-    /// otherwise. Asking first saves work on a token that will be refused.
+    /// Whether one more token is admitted now. [`Engine::sign`] checks this again, and may then
+    /// refuse the token. An early check saves work on a token that would be refused anyway.
     pub fn has_room(&self) -> bool {
         self.shared.waiting().has_room()
     }
@@ -163,7 +166,7 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// What all signing threads share.
+/// The state that all signing threads share.
 struct Shared {
     /// Locked for each push and pop, and never while a signature is made.
     waiting: Mutex<Waiting>,
@@ -180,7 +183,8 @@ struct Shared {
 struct Waiting {
     queue: Queue,
     admission: Admission,
-    /// Threads that wait for a job. While there are none, a push saves the system call that wakes one.
+    /// The number of threads that wait for a job. If it is 0, a push saves the system call that
+    /// wakes a thread.
     idle_threads: usize,
     closed: bool,
 }
@@ -206,7 +210,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Ignores poisoning: the data is valid between any two statements.
+    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -245,7 +249,7 @@ mod tests {
         PayloadWriter::begin(number.to_string().into_bytes(), "header").finish()
     }
 
-    /// Futures are dropped at every stage of their wait; all others must complete.
+    /// Some futures are dropped, at every stage of their wait. All other futures must complete.
     #[test]
     fn all_futures_complete_though_others_are_dropped() {
         let engine = Arc::new(Engine::start(Single::Ring, 2, 64).unwrap());
@@ -305,8 +309,9 @@ mod tests {
         assert!(matches!(result, Poll::Ready(Ok(_))), "{result:?}");
     }
 
-    /// A signature that fails its check is made again singly; after the second failure there are no
-    /// more batches. (That a fault of the hardware fails the check is tested in `rsa-x8`.)
+    /// A token whose signature fails its check is signed again, alone. After the second failure,
+    /// there are no more batches. (The tests of `rsa-x8` show that a hardware fault makes the check
+    /// fail.)
     #[test]
     fn a_failed_signature_is_made_again_and_a_second_turns_batches_off() {
         let engine = Engine::start(Single::Ring, 1, 64).unwrap();
@@ -336,7 +341,7 @@ mod tests {
             }
             let mut batch = batched.sign(&jobs, Clock::instant());
             assert_eq!(batch.passed, [true; BATCH]);
-            // As `BatchKey::sign` leaves a signature that failed.
+            // The values that `BatchKey::sign` returns for a signature that failed its check.
             (batch.signatures[failed], batch.passed[failed]) = ([0; MAX_SIGNATURE_BYTES], false);
             let mut held_back = Vec::new();
             engine.shared.finish_batch(&mut jobs, &batch, &random, &mut held_back);

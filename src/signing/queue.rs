@@ -1,9 +1,9 @@
 //! Tokens that wait for a signing thread.
 //!
-//! Each event loop has a queue, and each signing thread takes first from the queue of one event loop:
-//! the tokens that it finishes together then mostly belong to one event loop, which is woken once. If
-//! that queue has too few tokens for a batch, the thread takes from the others too, so that no token
-//! waits while a thread is idle.
+//! Each event loop has a queue, and each signing thread takes first from the queue of one event
+//! loop. So the tokens that a thread finishes together mostly belong to one event loop, which is
+//! woken only once. If that queue has too few tokens for a batch, the thread takes tokens from the
+//! other queues too, so that no token waits while a thread is idle.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,7 +35,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Allocates memory for `capacity` tokens. Does not limit their number: see `Admission`.
+    /// Allocates memory for `capacity` tokens. Does not limit the number of tokens; `Admission`
+    /// does.
     pub(super) fn new(event_loops: usize, capacity: usize) -> Self {
         let each = capacity.div_ceil(event_loops);
         let jobs = (0..event_loops).map(|_| VecDeque::with_capacity(each)).collect();
@@ -58,9 +59,9 @@ impl Queue {
         Some(job)
     }
 
-    /// Moves a batch of tokens that are to be signed with `key` to `taken`, and returns whether it
-    /// did. It does so only if a batch of at least `least` tokens can be taken from the fronts of
-    /// the queues, and if the token that [`Queue::take_first`] would take is one of them.
+    /// Moves a batch of tokens that are to be signed with `key` to `taken`. Moves no token and
+    /// returns `false` if it cannot take at least `least` such tokens from the fronts of the
+    /// queues, or if the token that [`Queue::take_first`] would take is not one of them.
     pub(super) fn take_batch(
         &mut self,
         event_loop: usize,
@@ -68,7 +69,8 @@ impl Queue {
         least: usize,
         taken: &mut Vec<Job>,
     ) -> bool {
-        // Only from the front: a token never overtakes another of its event loop.
+        // Take only from the front of a queue, so that no token overtakes another token of its
+        // event loop.
         let next = |jobs: &VecDeque<Job>, most: usize| {
             jobs.iter().take(most).take_while(|job| job.is_of(key)).count()
         };
@@ -113,7 +115,7 @@ mod tests {
         Arc::new(key_directory::generate(directory.path(), 2048, &retention, 1).unwrap())
     }
 
-    /// A queue with these tokens: event loop, key, text.
+    /// Returns a queue with these tokens, each given as its event loop, key and text.
     fn queue(jobs: &[(usize, &Arc<SigningKey>, &str)]) -> Queue {
         let mut queue = Queue::new(2, 64);
         let outboxes = Outboxes::new(2);

@@ -1,7 +1,7 @@
 //! One signature at a time, by ring or by aws-lc.
 //!
-//! PKCS#1 v1.5 signatures are deterministic, so both libraries make the same bytes. Which one is faster
-//! depends on the processor, so the server measures it at the start.
+//! PKCS#1 v1.5 signatures are deterministic, so both libraries make the same bytes. Which one is
+//! faster depends on the processor, so the server measures it at the start.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,18 +23,20 @@ pub enum Single {
 }
 
 impl Single {
-    /// The library that signs faster with `key` on this machine, by a trial of about 50 ms.
+    /// Returns the library that signs faster with `key` on this machine. The trial takes about
+    /// 50 ms.
     pub fn fastest(key: &SigningKey) -> Self {
         let random = blinding();
         let mut best = [(Self::AwsLc, Duration::MAX), (Self::Ring, Duration::MAX)];
         let begin = Clock::instant();
         while begin.elapsed() < TRIAL {
             for (single, time) in &mut best {
-                // Several in a row: a vector unit that was powered down is slow at first.
+                // Make several signatures in a row, because a vector unit that was powered down is
+                // slow at first.
                 for _ in 0..IN_A_ROW {
                     let start = Clock::instant();
                     single.sign(key, b"trial", &random, &mut [0; MAX_SIGNATURE_BYTES]);
-                    // The minimum: other load on the machine only adds time.
+                    // Take the minimum, because other load on the machine only adds time.
                     *time = start.elapsed().min(*time);
                 }
             }
@@ -46,7 +48,7 @@ impl Single {
     /// Signs `message` into the first bytes of `signature` and returns their number. `None` if the
     /// library fails.
     ///
-    /// `random` blinds ring's private operation; aws-lc has a source of its own.
+    /// `random` blinds ring's private operation; aws-lc uses its own source of randomness.
     pub fn sign(
         self,
         key: &SigningKey,
@@ -77,7 +79,7 @@ impl fmt::Display for Single {
     }
 }
 
-/// Randomness for blinding.
+/// Returns the source of randomness with which ring blinds its private operation.
 pub(crate) fn blinding() -> SystemRandom {
     #[expect(clippy::disallowed_methods, reason = "changes no signature, so no test fixes it")]
     SystemRandom::new()

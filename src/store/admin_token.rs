@@ -37,8 +37,8 @@ fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let unreadable = |error: io::Error| Fault::cannot("read", file, &error);
     let opened = File::open(file).map_err(unreadable)?;
     let metadata = opened.metadata().map_err(unreadable)?;
-    // The file may be readable by its group, as key files may be: Kubernetes mounts secrets like
-    // that.
+    // The group may read the file, as it may read key files: Kubernetes makes mounted secrets
+    // readable by a group.
     if whole_file::is_world_readable(&metadata.permissions()) {
         let problem = format!(
             "can be read by everyone on this machine; replace the token if another user may have \
@@ -56,8 +56,8 @@ fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
 }
 
 const MIN_CHARS: usize = 32;
-/// The token must fit into the head of a request.
+/// The maximum length of a token, which must fit into the head of a request.
 const MAX_CHARS: usize = 1024;
-/// Room for a byte order mark, line breaks, and the excess character by which a token that is too
-/// long is detected.
+/// The number of bytes that are read beyond the longest token: a byte order mark, line breaks, and
+/// one more character, which shows that a token is too long.
 const MARGIN: usize = 16;

@@ -170,7 +170,7 @@ pub struct NewSecret {
 ///
 /// # Errors
 ///
-/// Every fault of `text` or, if `text` has no faults, of the text with the new entries.
+/// Every fault of `text`. If `text` has no faults, every fault of the text with the new entries.
 pub fn append(
     file: &Path,
     text: Option<&str>,
@@ -187,7 +187,7 @@ pub fn append(
 ///
 /// # Errors
 ///
-/// Every fault of `text` or, if `text` has no faults, of the text with the new entries.
+/// Every fault of `text`. If `text` has no faults, every fault of the text with the new entries.
 pub fn append_entries(
     file: &Path,
     text: Option<&str>,

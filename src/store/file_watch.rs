@@ -29,8 +29,9 @@ impl Stamp {
         Self(self.0.iter().map(|(path, _)| (path.clone(), stamp_of(path))).collect())
     }
 
-    /// Sorts the files by path, removes duplicates, and keeps the first [`MOST_FILES`], since
-    /// polling takes a microsecond or more per file. Returns whether there were more than that.
+    /// Sorts the files by path, removes duplicates, and keeps the first [`MOST_FILES`], because
+    /// polling takes a microsecond or more per file. Returns whether there were more files than
+    /// [`MOST_FILES`].
     pub fn settle(&mut self) -> bool {
         // Of two stamps of one file, keep the first: the file may have been read before the second
         // stamp was taken.

@@ -91,8 +91,8 @@ pub struct First {
 }
 
 /// Returns the keys in `directory`. If it holds none, generates a key of `bits` bits at `now` (Unix
-/// seconds). Holds the directory's lock, so that if several servers start at once, one of them
-/// generates a key and all use this key.
+/// seconds). Locks the directory: if several servers start at once, only one of them generates a
+/// key, and all of them use this key.
 ///
 /// # Errors
 ///
@@ -114,7 +114,7 @@ pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>>
 pub struct Rotated {
     /// The new key, which is published at once and signs from its `signs_from` on.
     pub made: SigningKey,
-    /// The `kid` of the old key, which signs until the new key does.
+    /// The `kid` of the old key, which signs until the new key begins to sign.
     pub signing: String,
     /// When the old key stops signing and when it leaves the key set.
     pub retirement: Retirement,
@@ -133,8 +133,8 @@ pub fn rotate(
     retention: &Retention,
     now: u64,
 ) -> Result<Rotated, Vec<Fault>> {
-    // Check this before locking: a missing directory cannot be locked, and counts as a directory
-    // without keys.
+    // Check for key files before locking the directory: a missing directory cannot be locked, and
+    // counts as a directory without keys.
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let none = "holds no key to succeed: `grantd key generate` generates the first one";
     if load(directory)?.is_empty() {
@@ -170,7 +170,7 @@ pub struct Replaced {
     pub retired: Vec<PathBuf>,
 }
 
-/// Replaces leaked keys. Generates a key that signs from `now` (Unix seconds) on. Once the key is
+/// Replaces leaked keys. Generates a key that signs from `now` (Unix seconds) on. When the key is
 /// on disk, retires all other keys in `directory` except the key with the `kid` `keep`. Files that
 /// hold no valid key are retired as well.
 ///
@@ -187,8 +187,8 @@ pub fn replace(
 ) -> Result<Replaced, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let files = || pem_files(directory).map_err(|fault| vec![fault]);
-    // Check this before locking: a missing directory cannot be locked, and counts as a directory
-    // without keys.
+    // Check for key files before locking the directory: a missing directory cannot be locked, and
+    // counts as a directory without keys.
     if files()?.is_empty() {
         return Err(fault(
             "holds no key to replace: `grantd key generate` generates one".to_owned(),
@@ -204,8 +204,8 @@ pub fn replace(
             "holds no readable key {keep}; `grantd key list` shows the keys"
         )));
     }
-    // The key with the latest `signs_from` signs. So the new key must have a later one than the
-    // kept key, which may have `now`.
+    // The key with the latest `signs_from` signs. So the `signs_from` of the new key must be later
+    // than that of the kept key, which may be `now`.
     let times = kept.iter().flat_map(|(key, _)| key).map(|key| key.times().signs_from);
     let due = times.filter(|from| *from <= now).max();
     let signs_from = due.map_or(now, |due| now.max(due.saturating_add(1)));
@@ -297,8 +297,9 @@ pub fn retire(
                 .to_owned(),
         }));
     }
-    // Rename the file of the named key last. If the process ends in between, the older keys must
-    // still count as gone, which they do only while their successor is there.
+    // Rename the file of the named key last, because this key may be the successor of the other
+    // keys. If the process ends before all files are renamed, the remaining keys must still count
+    // as gone, and a key is gone only while its successor is in the directory.
     out.sort_by_key(|(_, key, _)| is_named(key));
     let mut retired = Vec::new();
     for (file, key, state) in out {

@@ -7,8 +7,8 @@
 //!   of known clients are computed first. If the queue is full, a job of a known client evicts a
 //!   job of an unknown client.
 //! - Each job has a *source*. For a known client, the source is the client. Otherwise, it is the
-//!   client network or, if that network is shared, the client on that network. Sources are served
-//!   round-robin. A source may hold at most an eighth of the queue.
+//!   client network or, if many clients may use that network (it is *shared*), the client on that
+//!   network. Sources are served round-robin. A source may hold at most an eighth of the queue.
 //! - All unknown clients of a shared network together may hold at most a quarter of the queue.
 //!
 //! A job that does not fit is refused at once. Requests for the same attempt (the same client,
@@ -271,8 +271,8 @@ const SHARES: usize = 8;
 /// The unknown clients of a shared network may hold at most 1/4 of the queue.
 const NETWORK_SHARES: usize = 4;
 
-/// The verdict of a job, once there is one, and the wakers of all requests that wait for the
-/// verdict.
+/// The verdict of a job when it is known, and until then the wakers of all requests that wait for
+/// it.
 #[derive(Default)]
 struct Answer(Mutex<State>);
 
@@ -296,8 +296,8 @@ impl Answer {
     }
 }
 
-/// A request's future of a job's verdict. When all requests for a queued job have dropped their
-/// futures, the job is removed.
+/// The future with which a request waits for the verdict of a job. When all requests for a queued
+/// job have dropped their futures, the job is removed.
 struct Waiting<'p> {
     shared: &'p Shared,
     attempt: Attempt,
@@ -412,7 +412,8 @@ mod tests {
         let joined = ask(&shared, 1, false, 3).unwrap();
         assert_eq!(shared.queue().waiting, 0);
         assert!(shared.queue().finish(&joined.attempt).is_some());
-        // A request for a finished job does not count for a new job of the same attempt.
+        // A request that waited for a finished job is not counted for a new job of the same
+        // attempt.
         let new = ask(&shared, 1, false, 3).unwrap();
         drop(joined);
         assert_eq!(shared.queue().waiting, 1);

@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ring::digest::{Context, SHA256};
 
-/// Records used assertions and proofs, and refuses to record the same one twice.
+/// Records used assertions and proofs, and refuses to record the same assertion or proof twice.
 pub struct ReplayGuard {
     capacity: usize,
     started_at: u64,

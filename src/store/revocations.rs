@@ -106,12 +106,13 @@ impl Revocations {
     /// once it has more than 1000 + 2 × rows lines.
     ///
     /// If the directory is not writable or another process holds the lock, logs a warning. Each
-    /// revocation then tries again to lock the file, and fails if it cannot.
+    /// revocation then tries again to lock the file. The revocation fails if the file cannot be
+    /// locked.
     ///
     /// # Errors
     ///
-    /// A [`Fault`] if the file cannot be read or a line of it is invalid: ignoring this could make
-    /// revoked tokens valid again. Also if the writer thread cannot be started.
+    /// A [`Fault`] if the file cannot be read, a line of it is invalid, or the writer thread cannot
+    /// be started. Ignoring an invalid line could make a revoked token valid again.
     pub fn open(directory: &Path, limit: usize, clock: Clock) -> Result<Self, Fault> {
         let now = clock.unix_seconds();
         let (ledger, rows) = Ledger::open(directory)?;
@@ -253,9 +254,9 @@ impl Shared {
             }
             let now = self.clock.unix_seconds();
             let is_full = self.revoked.len() + batch.len() > self.limit;
-            // Drop expired rows when the number of lines may have doubled since the last time, and
-            // at most once a second if the limit is reached. This is rare enough for a pass over
-            // all rows.
+            // Drop expired rows when the number of lines may have doubled since the last drop. If
+            // the limit of rows would be exceeded, drop them as well, but at most once per second.
+            // Both are rare enough for a pass over all rows.
             if ledger.lines() >= look_at_lines || (is_full && looked_at != Some(now)) {
                 self.revoked.forget_ended(now);
                 looked_at = Some(now);
@@ -332,7 +333,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // Without effect if the request already has a result.
+        // This has no effect if the request already has a result.
         self.slot.finish(Err(RevokeError::NotWritten));
     }
 }

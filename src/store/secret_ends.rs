@@ -2,8 +2,9 @@
 
 use crate::oauth::client::{AuthMethod, Client, Registry};
 
-/// The sorted times (Unix seconds) at which the last secret of a client expires. Only the clients
-/// are included that are enabled, authenticate with a secret, and whose secrets all expire.
+/// For each client, the time (Unix seconds) at which its last secret expires. The times are sorted.
+/// Only clients that are enabled, authenticate with a secret, and have no secret without an expiry
+/// are included.
 #[derive(Debug)]
 pub struct SecretEnds(Box<[u64]>);
 

@@ -31,7 +31,7 @@ pub struct Snapshot {
     pub generation: u64,
     /// The decoys for unknown client ids.
     pub decoys: Decoys,
-    /// The times at which the last secret of a client expires.
+    /// The time at which the last secret of each client expires.
     pub secret_ends: SecretEnds,
     /// Whether clients may authenticate with the public demo secrets.
     pub allows_demo_secrets: bool,

@@ -2,16 +2,16 @@
 //! takes a unit from each of two budgets.
 //!
 //! One budget belongs to the pair of a client and a [`ClientNetwork`], the other to the network. A
-//! failed attempt takes its units before it is answered. An attempt that needs much time or memory
-//! takes its units before that ([`Attempt::take`]), and returns them if it succeeds. So no wrong
-//! guess is answered without taking units, even if many attempts run concurrently. If a budget is
-//! used up, an attempt is refused without a check of its credentials.
+//! failed attempt takes its units before it is answered. If the check of an attempt needs much time
+//! or memory, the attempt takes its units before the check ([`Attempt::take`]), and returns them if
+//! it succeeds. So no wrong guess is answered without taking units, even if many attempts run
+//! concurrently. If a budget is used up, an attempt is refused without a check of its credentials.
 //!
 //! A client that has authenticated from a network in the last 24 hours is *known* at this network.
 //! Attempts of a known client are not refused when the network's budget is used up, so other
-//! clients cannot lock it out. On a shared network, both budgets are larger
-//! ([`FailureLimits::shared_factor`]), and a client whose secrets cannot be guessed needs no
-//! budget.
+//! clients cannot lock it out. On a shared network (one that many clients may use), both budgets
+//! are larger ([`FailureLimits::shared_factor`]), and a client whose secrets cannot be guessed
+//! needs no budget.
 //!
 //! While all budgets are full, a successful attempt takes no lock, unless [`Attempt::take`] is
 //! called for it.
@@ -326,7 +326,7 @@ impl Budget {
     }
 }
 
-/// Drops all full budgets, and that half of the other budgets that will be full soonest.
+/// Drops all full budgets. Of the other budgets, drops the half that will be full soonest.
 fn make_room(budgets: &mut HashMap<u64, Budget>, now: u64) {
     budgets.retain(|_, budget| budget.0 > now);
     let mut ends: Vec<_> = budgets.values().map(|budget| budget.0).collect();

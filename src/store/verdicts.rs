@@ -76,8 +76,8 @@ impl Verdicts {
     pub fn keep_only(&self, clients: &Registry) {
         for set in &self.0 {
             let set = &mut *locked(set);
-            // A set may not be full after this. In a set that is not full, the oldest entry must be
-            // the first.
+            // The removal may leave room in a set. In a set that is not full, the oldest entry must
+            // be the first.
             set.right.rotate_left(set.oldest);
             set.oldest = 0;
             set.right.retain(|verdict| verdict.is_of(clients));

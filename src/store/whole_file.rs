@@ -14,8 +14,8 @@ pub use crate::store::whole_file::lock::{Lock, lock, lock_directory, try_lock};
 /// Replaces the contents of the file `path` with `contents`, and syncs the file to disk.
 ///
 /// The new file has the owner and permissions of the old file. If there was no old file, the new
-/// file has mode 0600, and if root creates it, the owner of the directory. Symbolic links are
-/// followed: the target is replaced.
+/// file has mode 0600. If root creates such a file, it gets the owner of the directory. Symbolic
+/// links are followed: the target is replaced.
 ///
 /// # Errors
 ///
@@ -26,7 +26,7 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
 }
 
 /// A temporary file with the new contents, in the same directory as the file that it will replace.
-/// It is removed if it is dropped without [`Staged::commit`].
+/// The temporary file is removed if this value is dropped without a call of [`Staged::commit`].
 #[derive(Debug)]
 pub struct Staged {
     file: NamedTempFile,
@@ -43,7 +43,7 @@ pub struct Staged {
 pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
     let path = real_path(path)?;
     if is_mount(&path) {
-        // The same error as a rename to a mount point returns.
+        // A rename to a mount point returns the same error.
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     let mut file = write_beside(&path, contents)?;

@@ -5,21 +5,22 @@
 //!
 //! A signature `s` that is right modulo `q` and wrong modulo `p` gives the key away:
 //! `gcd(s^e - m, n) = q` (Boneh, DeMillo and Lipton 1997; see the README). So the check raises the
-//! recombined signature to `e` and compares it with the message, modulo `p` and modulo `q`, which is
-//! the same as modulo `n = p q` and takes half the multiplications. It reads the very limbs that are
-//! returned, and the message as it came in. Raising to `e` permutes the residues and `s < n`, so only
-//! the one right signature passes.
+//! recombined signature to the power `e` and compares the result with the message, modulo `p` and
+//! modulo `q`. This is equivalent to a check modulo `n = p q` and takes half the multiplications.
+//! The check reads the same limbs that are returned, and the original message. Raising to `e`
+//! permutes the residues modulo `n`, and `s < n`, so only the one right signature passes.
 //!
-//! Therefore a fault in a residue, a table, an exponent, `sp`, `sq`, the recombination or the key
-//! can do no more than make lanes fail. A fault in a prime that is used both to sign and to check
-//! could pass, so the check has its own copy of each, made before the key was compared with `n`.
-//! [`BatchKey::agrees_with`] finds faults from before that copy.
+//! Therefore a fault in a residue, a table, an exponent, a half (`sp` or `sq`, the signature modulo
+//! `p` or `q`), the recombination or the key can only make lanes fail. If signing and the check
+//! used the same copy of a prime, a fault in that copy could pass. So the check has its own copy of
+//! each prime, made before the key was compared with `n`. [`BatchKey::agrees_with`] finds faults
+//! that happened before the copy was made.
 //!
 //! # What is wiped
 //!
 //! All secrets that outlive a single product: moduli, tables, powers, halves, and the intermediate
-//! numbers of the recombination and the check. The scratch memory of a product is overwritten by the
-//! next one.
+//! numbers of the recombination and the check. The scratch memory of a product is overwritten by
+//! the next one.
 //!
 //! [`BatchKey::agrees_with`]: crate::BatchKey::agrees_with
 
@@ -34,11 +35,11 @@ use crate::{BATCH, fault};
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Prime<const L: usize> {
     pub(crate) modulus: ModulusLimbs<L>,
-    /// A copy, for the check alone.
+    /// A copy of `modulus` that only the check uses.
     pub(crate) check: ModulusLimbs<L>,
     /// `d mod (prime - 1)`.
     pub(crate) exponent: [u64; L],
-    /// Bits of the prime. The exponent has no more.
+    /// The number of bits of the prime. The exponent has at most as many.
     pub(crate) bits: usize,
 }
 
@@ -71,8 +72,9 @@ impl<const L: usize> PrivateKey<L> {
         Self { _supported: supported, p, q, q_inverse, e }
     }
 
-    /// The signatures of `messages`, which are numbers of `D = 2 L` limbs below `n`, and the lanes in
-    /// which the check passed, one bit each. The caller must not give away the other lanes.
+    /// Returns the signatures of `messages`, and the lanes in which the check passed, one bit per
+    /// lane. Messages are numbers of `D = 2 L` limbs below `n`. The caller must not disclose the
+    /// signatures in the other lanes.
     #[expect(unsafe_code, reason = "code for a CPU that has more than the compilation target")]
     #[cfg_attr(
         feature = "portable",
@@ -82,8 +84,8 @@ impl<const L: usize> PrivateKey<L> {
         &self,
         messages: &[[u64; D]; BATCH],
     ) -> ([[u64; D]; BATCH], u8) {
-        // SAFETY: `sign_lanes` is a safe function except that it needs AVX-512 F and IFMA. The CPU has
-        // both: `_supported` is the proof.
+        // SAFETY: `sign_lanes` is a safe function except that it needs AVX-512 F and IFMA. The CPU
+        // has both: `_supported` is the proof.
         unsafe { self.sign_lanes(messages) }
     }
 
@@ -102,7 +104,7 @@ impl<const L: usize> PrivateKey<L> {
         (scatter(&signature), passed)
     }
 
-    /// Garner's recombination, `s = sq + q ((sp - sq) / q mod p)`, below `n`.
+    /// Garner's recombination, `s = sq + q ((sp - sq) / q mod p)`. The result is below `n`.
     #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
     fn recombine<const D: usize>(&self, halves: &[[Lanes; L]; 2]) -> [Lanes; D] {
         let [sp, sq] = halves;
@@ -124,11 +126,11 @@ impl<const L: usize> PrivateKey<L> {
 
 /// Sets `power` to `message^exponent mod prime`, below the prime.
 ///
-/// Windows of fixed width, from the top: every exponent of the prime's length takes the same
-/// squares, products and table reads. The primes are processed one after the other and not
-/// interleaved: the tables of both (20 KiB each for primes of 1024 bits) would fill the first-level
-/// cache, and even without interleaving the processor overlaps the last carries of a square with
-/// the first multiplications of the next one.
+/// The exponent is read in windows of fixed width, beginning with the most significant: every
+/// exponent of the prime's length takes the same squares, products and table reads. The primes are
+/// processed one after the other and not interleaved: the tables of both (20 KiB each for primes of
+/// 1024 bits) would fill the first-level cache. Even without interleaving, the processor overlaps
+/// the last carries of a square with the first multiplications of the next square.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
 fn power<const L: usize, const D: usize>(
@@ -155,7 +157,7 @@ fn power<const L: usize, const D: usize>(
     fault::inject(fault::Place::Half, power);
 }
 
-/// Fills `table` with the powers of `message` from 0 on, in the Montgomery domain.
+/// Fills `table` with the powers of `message` in the Montgomery domain, beginning with power 0.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 fn fill<const L: usize, const D: usize>(
     table: &mut Table<L>,
@@ -178,7 +180,8 @@ fn fill<const L: usize, const D: usize>(
     fault::inject(fault::Place::Table, table.as_flattened_mut());
 }
 
-/// The lanes in which `signature^e` and `message` are the same modulo the prime.
+/// Returns the lanes in which `signature^e` and `message` are equal modulo the prime, one bit per
+/// lane.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
 fn check<const L: usize, const D: usize>(
@@ -198,9 +201,9 @@ fn check<const L: usize, const D: usize>(
     }
     power = modulus.canonical(&power);
     let mut expected = enter(&modulus, message);
-    // `difference` is below 6 times the prime, so out of the Montgomery domain it is at most the
-    // prime. If `expected` and `power` are equal modulo the prime, it is 0 or the prime there, and
-    // `canonical` reduces both to 0.
+    // `difference` is below 6 times the prime, so `left` is at most the prime. If `expected` and
+    // `power` are equal modulo the prime, `left` is 0 or the prime, and `canonical` reduces both
+    // values to 0.
     let mut difference = modulus.difference(&expected, &power);
     let mut left = modulus.leave(&difference);
     let equal = equal(&modulus.canonical(&left), &[lanes::zero(); L]);
@@ -210,7 +213,8 @@ fn check<const L: usize, const D: usize>(
     equal
 }
 
-/// The residue of a number of `D = 2 L` limbs, in the Montgomery domain, below four times the modulus.
+/// Returns the residue of `number`, which has `D = 2 L` limbs, in the Montgomery domain. The result
+/// is below four times the modulus.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 fn enter<const L: usize, const D: usize>(modulus: &Modulus<L>, number: &[Lanes; D]) -> [Lanes; L] {
     let (mut low, mut high) = ([lanes::zero(); L], [lanes::zero(); L]);
@@ -236,8 +240,8 @@ fn gather<const D: usize>(numbers: &[[u64; D]; BATCH]) -> [Lanes; D] {
     lanes
 }
 
-/// Copies eight numbers out of the lanes of vectors: of each limb the low 52 bits, which are the
-/// bits that the check has read.
+/// Copies eight numbers out of the lanes of vectors. Of each limb, copies only the low 52 bits,
+/// which are the bits that the check has read.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 fn scatter<const D: usize>(lanes: &[Lanes; D]) -> [[u64; D]; BATCH] {
     let (mut numbers, mask) = ([[0; D]; BATCH], lanes::splat(LIMB_MASK as i64));

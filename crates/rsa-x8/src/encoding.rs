@@ -1,4 +1,4 @@
-//! How a message becomes the number that is signed.
+//! Encodes a message as the number that is signed.
 
 use ring::digest::{SHA256, digest};
 

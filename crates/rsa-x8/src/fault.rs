@@ -7,7 +7,7 @@ use crate::lanes::Lanes;
 pub(crate) enum Place {
     /// The message modulo a prime.
     Residue,
-    /// The table of its powers.
+    /// The table of the message's powers modulo a prime.
     Table,
     /// The signature modulo a prime.
     Half,

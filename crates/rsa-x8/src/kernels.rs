@@ -1,20 +1,22 @@
-//! The multiplications of `montgomery`, row by row. That module's documentation says why they are
-//! right; this file is about keeping sums in registers and both multipliers of the CPU busy.
+//! The multiplications of `montgomery`, row by row. That module's documentation explains why they
+//! are correct. This file is about keeping sums in registers and both multipliers of the CPU busy.
 //!
-//! A row is the product of all limbs of one number with one limb of the other, the row's *digit*. Rows
-//! are computed in pairs, and each pair in passes of four limbs: in a pass, each limb is loaded once
-//! and multiplied four times, for the low and the high half in both rows. That saves loads, whose ports
-//! are shared with the other hyperthread of the core. Of the 32 registers, 20 hold sums.
+//! A row is the product of all limbs of one number with one limb of the other, the row's *digit*.
+//! Rows are computed in pairs, and each pair in passes of four limbs: in a pass, each limb is
+//! loaded once and multiplied four times, for the low and the high half in both rows. That saves
+//! loads. The load ports are shared with the other hyperthread of the core. Of the 32 registers, 20
+//! hold sums.
 //!
 //! A kernel should compile to little more than its multiplications. These measures achieve that:
 //!
 //! * Macros unroll rows and columns. The compiler unrolls loops as well, but only after it has
 //!   moved code within them. With constant column numbers from the start, the accumulators are
 //!   registers, and the shift by one limb after each row is only a renaming.
-//! * The limbs that a pass reads are in [`Cell`]s, and `end_pass!` stands between passes. Otherwise the
-//!   compiler would load each limb once, early, for all passes, and spill accumulators.
-//! * The first steps of the next pair of rows run between the passes of this pair, because they take
-//!   long: the multiplier of `n` for a row can be computed only when the row's column is complete.
+//! * The limbs that a pass reads are in [`Cell`]s, and `end_pass!` stands between passes. Otherwise
+//!   the compiler would load each limb once, early, for all passes, and spill accumulators.
+//! * The first steps of the next pair of rows run between the passes of this pair, because they
+//!   take long: the multiplier of `n` for a row can be computed only when the row's column is
+//!   complete.
 //! * Several multiplications lie between two uses of the same sum. The final carries, each of which
 //!   depends on the one before, start as soon as the lowest columns are complete.
 
@@ -27,8 +29,8 @@ use crate::lanes::{self, Lanes};
 use crate::radix52::LIMB_BITS;
 
 /// A limb that is the same in all eight numbers. Loading its eight bytes into all lanes slows the
-/// multiplications around it less than loading a whole vector. It is in a [`Cell`] as other limbs are,
-/// but nothing writes to it.
+/// multiplications around it less than loading a whole vector. Like other limbs, it is in a
+/// [`Cell`], but it is never written until it is wiped.
 pub(crate) struct SharedLimb(Cell<u64>);
 
 impl SharedLimb {
@@ -49,14 +51,15 @@ impl Zeroize for SharedLimb {
     }
 }
 
-/// Repeats a block with `$row` as each number in turn: a constant, so that the block is unrolled.
+/// Repeats a block for each number in a list. `$row` is the number. It is a constant, so that the
+/// block is unrolled.
 #[cfg(not(feature = "portable"))]
 macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => { $( { const $row: usize = $number; $body } )* };
 }
 
-/// The same macro, but it makes a loop: the compiler would need a quarter of an hour for unrolled
-/// plain code.
+/// Repeats a block for each number in a list, as a loop. The compiler would need a quarter of an
+/// hour for unrolled plain code.
 #[cfg(feature = "portable")]
 macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => {
@@ -111,7 +114,7 @@ macro_rules! pair {
     };
 }
 
-/// `pair!` for all limbs.
+/// Calls `pair!` for all limbs.
 macro_rules! whole_pair {
     ($acc:ident, $x:ident, $digits:ident, $row:ident, $w:expr) => {
         pair!($acc, $x, $digits, $row, $w, [0 1 2 3]);
@@ -122,8 +125,8 @@ macro_rules! whole_pair {
     };
 }
 
-/// Adds the halves from limbs 0 and 1 of `$x` that belong to column `$row + 1`: the next row's
-/// multiplier of `n` depends on them.
+/// Adds the halves of products of limbs 0 and 1 of `$x` that belong to column `$row + 1`: the next
+/// row's multiplier of `n` depends on them.
 macro_rules! urgent {
     ($acc:ident, $x:ident, $digits:ident, $row:expr) => {
         high!($acc[$row + 1], $x[0], $digits[$row]);
@@ -132,8 +135,8 @@ macro_rules! urgent {
     };
 }
 
-/// Adds the remaining halves from limbs 1 to 3 of `$x`, which belong to columns `$row + 2` to `$row
-/// + 4`.
+/// Adds the remaining halves of products of limbs 1 to 3 of `$x`, which belong to columns
+/// `$row + 2` to `$row + 4`.
 macro_rules! soon {
     ($acc:ident, $x:ident, $digits:ident, $row:expr) => {
         high!($acc[$row + 2], $x[1], $digits[$row]);
@@ -152,9 +155,10 @@ macro_rules! carry {
     };
 }
 
-/// The first part of rows `$row` and `$row + 1` of a reduction, in five steps: the multipliers of both
-/// rows, and their products with limbs 0 to 3 of `n`. Step 1 needs column `$row` to be complete. Rows
-/// from `$w` on are skipped, and so is the low half from limb 0, which would only clear the column.
+/// The first part of rows `$row` and `$row + 1` of a reduction, in five steps: the multipliers of
+/// both rows, and their products with limbs 0 to 3 of `n`. Step 1 needs column `$row` to be
+/// complete. Rows from `$w` on are skipped. The low half of a product with limb 0 is not added,
+/// because it would only clear the column.
 macro_rules! begin_reduction {
     (1, $acc:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
         if $row < $w {
@@ -183,16 +187,16 @@ macro_rules! begin_reduction {
     };
 }
 
-/// All rows of a reduction, after `begin_reduction!` for rows 0 and 1. Each pair of rows runs the steps
-/// of `begin_reduction!` for the next pair.
+/// Computes all rows of a reduction. `begin_reduction!` must have run for rows 0 and 1. Each pair
+/// of rows runs the steps of `begin_reduction!` for the next pair.
 ///
 /// `$bring!(step, row)` is called for each pair of rows with steps 0 to 3. By step 2 for 15 limbs,
 /// and by step 3 for 20, it must have loaded columns `row + $w` and `row + $w + 1`, to which no
 /// earlier row adds. When it is called, the multipliers of both rows have been computed.
 ///
-/// `$finish!([..])` is called with the columns that are complete, counted from column `$w`. In the last
-/// pair `row` is at least `$w - 2`, so limb `j` adds to no column below `$w + j - 2`: after limbs 4 to 7
-/// the first six columns are complete.
+/// `$finish!([..])` is called with the columns that are complete, counted from column `$w`. In the
+/// last pair `row` is at least `$w - 2`, so limb `j` adds to no column below `$w + j - 2`: after
+/// limbs 4 to 7 the first six columns are complete.
 macro_rules! reduce {
     ($acc:ident, $n:ident, $k0:ident, $m:ident, $w:expr, $pairs:tt, $row:ident, $bring:ident, $finish:ident) => {
         each!($row in $pairs {
@@ -217,8 +221,8 @@ macro_rules! reduce {
     };
 }
 
-/// The first part of rows `$row` and `$row + 1` of a Montgomery product, in six steps: the products with
-/// limbs 0 to 3 of `a`, and the steps of `begin_reduction!`. Rows from `$w` on are skipped.
+/// The first part of rows `$row` and `$row + 1` of a Montgomery product, in six steps: the products
+/// with limbs 0 to 3 of `a`, and the steps of `begin_reduction!`. Rows from `$w` on are skipped.
 macro_rules! begin_product {
     (1, $acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
         if $row < $w {
@@ -294,8 +298,8 @@ macro_rules! product_low {
     };
 }
 
-/// Repeats a block for `$first` and, if that is below `$end`, `$first + 1`. `$number` is a
-/// variable, not a constant: where `each!` is a loop, `$first` is a variable too.
+/// Repeats a block for `$first` and, if that is below `$end`, `$first + 1`. `$number` is a variable
+/// and not a constant, because `$first` is a variable where `each!` is a loop.
 macro_rules! each_of_pair {
     ($number:ident from $first:expr, below $end:expr, $body:block) => {{
         let $number = $first;
@@ -319,11 +323,11 @@ macro_rules! put_upper {
     };
 }
 
-/// Kernels for numbers that are cut into windows of `$w` limbs. Each works on `2 * $w` columns: it loads
-/// them when it gets to them and stores them when they are complete.
+/// Kernels for numbers that are cut into windows of `$w` limbs. Each works on `2 * $w` columns: it
+/// loads each column before a row first adds to it, and stores it when it is complete.
 macro_rules! windows {
     ($product_low:ident, $product_high:ident, $reduce_low:ident, $reduce_high:ident, $w:literal, $pairs:tt) => {
-        /// Does not store the lower half of the columns to `t`: it is not read again.
+        /// Does not store the lower half of the columns to `t`, because they are not read again.
         #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
         #[inline(never)]
         pub(crate) fn $product_low(
@@ -368,7 +372,7 @@ macro_rules! windows {
             put_upper!(t, acc, $w, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19]);
         }
 
-        /// Does not store the lower half of the columns to `t`: it is not read again.
+        /// Does not store the lower half of the columns to `t`, because they are not read again.
         #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
         #[inline(never)]
         pub(crate) fn $reduce_low(
@@ -454,7 +458,7 @@ macro_rules! cross_pair {
     };
 }
 
-/// Limbs in a block of a square.
+/// The number of limbs in a block when a number is squared block by block.
 pub(crate) const BLOCK: usize = 10;
 
 /// Adds the cross products `a[i] * a[j]`, `i < j`, within one block.
@@ -484,7 +488,7 @@ pub(crate) fn rectangle(
     each_column!(C below 2 * BLOCK, { t[C].set(acc[C]); });
 }
 
-// After the macros that it uses.
+// This module must come after the macros that it uses.
 mod twenty_limbs;
 
 pub(crate) use twenty_limbs::{product_20, square_20};

@@ -19,7 +19,7 @@ pub(crate) use portable::*;
 pub(crate) struct Supported(());
 
 impl Supported {
-    /// `None` if the processor lacks an instruction.
+    /// Returns `None` if the processor lacks an instruction that the vector code needs.
     pub(crate) fn detect() -> Option<Self> {
         is_supported().then_some(Self(()))
     }

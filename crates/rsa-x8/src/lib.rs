@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
-// On architectures other than x86-64, without the feature `portable`, `key/unsupported.rs` takes
-// the place of `key`, and of the other modules only `encoding` is compiled.
+// On architectures other than x86-64, without the feature `portable`, `key/unsupported.rs` replaces
+// `key`, and `encoding` is the only other module that is compiled.
 #[cfg(any(target_arch = "x86_64", feature = "portable"))]
 mod crt;
 mod encoding;
@@ -36,7 +36,7 @@ use crate::key::Key;
 /// The maximum number of messages that one call signs: one for each lane of a vector.
 pub const BATCH: usize = 8;
 
-/// Bytes of a signature by the largest key, of 4096 bits.
+/// The length in bytes of a signature by the largest supported key (4096 bits).
 pub const MAX_SIGNATURE_BYTES: usize = 512;
 
 /// How many messages [`BatchKey::agrees_with`] compares.
@@ -55,7 +55,7 @@ impl BatchKey {
         Key::from_pkcs8(document).map(Self)
     }
 
-    /// Length of the modulus, and so of a signature, in bytes: 256, 384 or 512.
+    /// Returns the length in bytes of the modulus, and so of each signature: 256, 384 or 512.
     pub fn signature_bytes(&self) -> usize {
         self.0.modulus_bytes()
     }
@@ -63,12 +63,12 @@ impl BatchKey {
     /// Signs the first [`BATCH`] of `messages` with RSASSA-PKCS1-v1_5 and SHA-256 (RFC 8017,
     /// section 8.2.1). Signature `i` is written to the first
     /// [`signature_bytes`](Self::signature_bytes) bytes of `signatures[i]`; the other bytes are set
-    /// to 0. Element `i` of the result says whether it is valid.
+    /// to 0. Element `i` of the result says whether signature `i` is valid.
     ///
-    /// Every signature is checked with the public exponent before it is written. If that fails, the
-    /// hardware has computed wrongly: the signature is all zeros and marked `false`, and the
-    /// message must be signed by other means. Signatures without a message are all zeros and
-    /// `false` too.
+    /// Every signature is checked with the public exponent before it is written. If this check
+    /// fails, the hardware has computed a wrong result: the signature is all zeros and marked
+    /// `false`, and the message must be signed by other means. Signatures without a message are all
+    /// zeros and `false` too.
     pub fn sign(
         &self,
         messages: &[&[u8]],
@@ -96,7 +96,7 @@ impl BatchKey {
     /// Whether this key and `pair` make the same signatures of 64 messages.
     ///
     /// Call it once for each key before the key is used. `random` blinds ring's private operation.
-    /// `false` if ring fails.
+    /// Also returns `false` if ring fails.
     pub fn agrees_with(&self, pair: &KeyPair, random: &dyn SecureRandom) -> bool {
         let messages: [[u8; 8]; SELF_TEST_MESSAGES] =
             std::array::from_fn(|number| (number as u64).to_be_bytes());
@@ -118,7 +118,7 @@ impl BatchKey {
     }
 }
 
-/// Shows only the size: the rest is secret.
+/// Shows only the size of the key, because the rest is secret.
 impl fmt::Debug for BatchKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchKey")

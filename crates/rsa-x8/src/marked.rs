@@ -6,9 +6,9 @@ use crate::key::Key;
 use crate::lanes::Supported;
 use crate::radix52::{from_be_bytes, to_be_bytes};
 
-/// Limbs of a prime of an RSA-2048 key.
+/// The number of limbs of a prime of an RSA-2048 key.
 pub const HALF: usize = 20;
-/// Limbs of the modulus.
+/// The number of limbs of the modulus.
 pub const WHOLE: usize = 40;
 const PRIME_BYTES: usize = 128;
 

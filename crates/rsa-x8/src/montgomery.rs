@@ -1,24 +1,24 @@
 //! Montgomery arithmetic on eight numbers at once, in radix 2^52, for AVX-512 IFMA.
 //!
 //! A number is an array of vectors, the least significant limb first. Vector `i` holds limb `i` of
-//! eight independent numbers, one in each 64-bit lane, so no operation crosses lanes. Every function
-//! executes the same instructions on the same addresses for all numbers: no branch and no index
-//! depends on a value. The README has the papers.
+//! eight independent numbers, one in each 64-bit lane, so no operation crosses lanes. Every
+//! function executes the same instructions on the same addresses for all numbers: no branch and no
+//! index depends on a value. The README lists the papers.
 //!
 //! # Columns and carries
 //!
 //! IFMA multiplies the low 52 bits of two lanes and adds the low or the high 52 bits of the product
-//! to a third. A limb that is below 2^52 is called *normal*. A *column* is the sum of all these low
-//! and high halves of products that have the same weight `2^(52 i)`. It has 12 bits of headroom, so
-//! carries can be deferred.
+//! to a third lane. A limb that is below 2^52 is called *normal*. A *column* is the sum of all
+//! these low and high halves of products that have the same weight `2^(52 i)`. It has 12 bits of
+//! headroom, so carries can be deferred.
 //!
-//! Let `L` be the number of limbs. A column of `a * b + m * n` is the sum of at most `L` low and `L`
-//! high halves of `a * b`, and as many of `m * n`: below `4 L * 2^52`. (The square forms each cross
-//! product once and doubles the column, which is the same sum.) It also starts at less than 2^53, and
-//! takes one carry of less than 2^12 from the column below it. As `L` is at most 40, a column stays
-//! below `2^(52 + 8)`, far from 2^64, and needs to be carried only once: the lower `L` columns when
-//! their row is reduced, the upper `L` columns at the end. The carried bits need not be masked off,
-//! because a multiplication ignores all bits above the 52.
+//! Let `L` be the number of limbs. A column of `a * b + m * n` is the sum of at most `L` low and
+//! `L` high halves of `a * b`, and as many of `m * n`: below `4 L * 2^52`. (The square forms each
+//! cross product once and doubles the column, which is the same sum.) It also starts at less than
+//! 2^53, and takes one carry of less than 2^12 from the column below it. Because `L` is at most 40,
+//! a column stays below `2^(52 + 8)`, far from 2^64, and needs to be carried only once: the lower
+//! `L` columns when their row is reduced, the upper `L` columns at the end. The carried bits need
+//! not be masked off, because a multiplication ignores all bits above the 52.
 //!
 //! # Carries that round up
 //!
@@ -26,9 +26,9 @@
 //! 2^52`. That makes the column's low 52 bits zero. So the carry is the old `column / 2^52`,
 //! rounded up, and the low half of `m * n[0]` need not be computed.
 //!
-//! *Products.* The lower `L` columns start at `2^52 - 1` instead of 0. They hold `column + 2^52 - 1`, so
-//! that a plain shift rounds up. Modulo 2^52 they hold `column - 1`, so `m = k0 + (column - 1) * k0`:
-//! the multiplication that computes `m` adds to `k0` instead of 0.
+//! *Products.* The lower `L` columns start at `2^52 - 1` instead of 0. They hold
+//! `column + 2^52 - 1`, so that a plain shift rounds up. Modulo 2^52 they hold `column - 1`, so
+//! `m = k0 + (column - 1) * k0`: the multiplication that computes `m` adds to `k0` instead of 0.
 //!
 //! *Squares.* A square doubles its columns after the cross products have been added. This also
 //! doubles their start value, to `2^53 - 2`. With a start value of `2^53 - 1`, which is `2^52` more
@@ -39,9 +39,9 @@
 //!
 //! # Products without a final subtraction
 //!
-//! With `R = 2^(52 L)`, a Montgomery product is `(a * b + m * n) / R` with `m < R`. For `a < x n` and
-//! `b < y n` it is below `(x y n / R + 1) n`. All moduli here have `2^16 n <= R` (1024 bits in 1040,
-//! 1536 in 1560, 2048 in 2080), so:
+//! With `R = 2^(52 L)`, a Montgomery product is `(a * b + m * n) / R` with `m < R`. For `a < x n`
+//! and `b < y n` it is below `(x y n / R + 1) n`. All moduli here have `2^16 n <= R` (1024 bits in
+//! 1040, 1536 in 1560, 2048 in 2080), so:
 //!
 //! * if `x y <= 2^16`, the product is below `2 n`: products of products need no subtraction;
 //! * if `b = 1`, the product is at most `n`.
@@ -78,14 +78,14 @@ fn normalize<const L: usize>(t: &[Lanes; L], mut carry: Lanes) -> [Lanes; L] {
     normal
 }
 
-/// Limbs in cells, as the kernels take them.
+/// Returns the limbs as cells, which the kernels take as arguments.
 fn cells(limbs: &mut [Lanes]) -> &[Cell<Lanes>] {
     Cell::from_mut(limbs).as_slice_of_cells()
 }
 
-/// Bits of an exponent in one window. Windows of 5 bits would save a fifth of the products, but
-/// would double the table and the number of entries that are read for each window. They are slower:
-/// the table then fills nearly all of the first-level cache.
+/// The number of bits of an exponent in one window. Windows of 5 bits would save a fifth of the
+/// products, but would double the table and the number of entries that are read for each window.
+/// They are slower: the table then fills nearly all of the first-level cache.
 pub(crate) const WINDOW_BITS: usize = 4;
 
 /// The powers of a number from 0 on, one for each value of a window of the exponent.
@@ -94,8 +94,8 @@ pub(crate) type Table<const L: usize> = [[Lanes; L]; 1 << WINDOW_BITS];
 /// `2 L` columns.
 type Columns<const L: usize> = [[Lanes; L]; 2];
 
-/// The `2 * $w` columns of `t` that begin at window `$window`. `t` always has so many; the `break` is
-/// never reached.
+/// The `2 * $w` columns of `t` that begin at window `$window`. `t` always has these columns, so the
+/// `break` is never reached.
 macro_rules! window {
     ($t:ident, $w:literal, $window:expr) => {
         match $t[$window * $w..].first_chunk::<{ 2 * $w }>() {
@@ -109,12 +109,13 @@ macro_rules! window {
 pub(crate) struct Modulus<const L: usize> {
     n: [SharedLimb; L],
     k0: Lanes,
-    /// `R^2 mod n` and `R^3 mod n`.
+    /// `R^2 mod n`.
     r2: [Lanes; L],
+    /// `R^3 mod n`.
     r3: [Lanes; L],
 }
 
-/// The modulus may be a secret prime, and each of these constants gives it away.
+/// Wipes all fields: the modulus may be a secret prime, and each field reveals it.
 impl<const L: usize> Drop for Modulus<L> {
     fn drop(&mut self) {
         self.n.zeroize();
@@ -137,8 +138,8 @@ impl<const L: usize> Modulus<L> {
         }
     }
 
-    /// `a * b / R mod n`. Bits above the low 52 of a limb are ignored in `a` and `b`, and may be set in
-    /// the result. The module's documentation gives the bounds.
+    /// `a * b / R mod n`. Bits above the low 52 of a limb are ignored in `a` and `b`, and may be
+    /// set in the result. The module's documentation gives the bounds.
     #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
     pub(crate) fn product(&self, a: &[Lanes; L], b: &[Lanes; L]) -> [Lanes; L] {
         let mut product = *a;
@@ -208,7 +209,7 @@ impl<const L: usize> Modulus<L> {
         const { assert!(ENTRIES * WINDOW_BITS == 1 << WINDOW_BITS, "all entries are visited") };
         match (cells(x).first_chunk(), self.n.first_chunk(), cells(chosen).first_chunk()) {
             (Some(x), Some(n), Some(chosen)) if L == 20 => {
-                // Opaque for the same reason as in `select`.
+                // `black_box` is needed here for the same reason as in `select`.
                 let digit = black_box(digit);
                 let masks: [u8; 1 << WINDOW_BITS] =
                     array::from_fn(|number| mask(number as u64, digit));
@@ -243,7 +244,7 @@ impl<const L: usize> Modulus<L> {
             pair[0] = lanes::multiply_add_low(lanes::add(pair[0], pair[0]), *a, *a);
             pair[1] = lanes::multiply_add_high(lanes::add(pair[1], pair[1]), *a, *a);
         }
-        // Column 0 has no column below it whose surplus fills its deficit.
+        // No column below column 0 gives it a carry that is 1 too large, so 1 is added to it here.
         t[0][0] = lanes::add(t[0][0], lanes::splat(1));
         *x = self.reduce_square(&mut t);
     }
@@ -290,7 +291,7 @@ impl<const L: usize> Modulus<L> {
         self.product(x, &one())
     }
 
-    /// `R mod n`: one, in the Montgomery domain.
+    /// `R mod n`: the number 1 in the Montgomery domain.
     #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
     pub(crate) fn one(&self) -> [Lanes; L] {
         self.leave(&self.r2)
@@ -378,16 +379,17 @@ pub(crate) fn equal<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> u8 {
     a.iter().zip(b).fold(u8::MAX, |equal, (a, b)| equal & lanes::equal(*a, *b))
 }
 
-/// Copies entry `digit` of a table into `chosen`. It reads all of every entry.
+/// Copies entry `digit` of a table into `chosen`. It always reads all entries as a whole.
 ///
-/// For each limb, the digit's lower two bits choose one entry of each group of four, then its upper two
-/// bits choose one of these four. So the whole table takes only six masks, and the first limbs are
-/// ready long before the last ones.
+/// For each limb, the digit's lower two bits choose one entry of each group of four, then its upper
+/// two bits choose one of these four. So the whole table takes only six masks, and the first limbs
+/// are ready long before the last ones.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
 pub(crate) fn select<const L: usize>(table: &Table<L>, digit: u64, chosen: &mut [Lanes; L]) {
     const { assert!(WINDOW_BITS == 4, "four groups of four entries") };
-    // Opaque: otherwise the compiler sees that all lanes of a mask are equal and may branch on one.
+    // Without `black_box`, the compiler would see that all lanes of a mask are equal, and might
+    // branch on the mask.
     let (lower, upper) = (masks(black_box(digit & 3)), masks(black_box(digit >> 2)));
     for (limb, chosen) in chosen.iter_mut().enumerate() {
         let entry = |number: usize| table[number][limb];
@@ -399,7 +401,8 @@ pub(crate) fn select<const L: usize>(table: &Table<L>, digit: u64, chosen: &mut 
     }
 }
 
-/// In each lane: the vector 1, 2 or 3 whose mask is set, else vector 0.
+/// For each lane, takes the lane of vector 1, 2 or 3 if the mask of that vector is set, otherwise
+/// the lane of vector 0.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline]
 fn one_of_four(four: &[Lanes; 4], masks: &[u8; 3]) -> Lanes {
@@ -410,12 +413,13 @@ fn one_of_four(four: &[Lanes; 4], masks: &[u8; 3]) -> Lanes {
     one
 }
 
-/// For each of 1, 2 and 3: the mask that says whether it equals the digit.
+/// Returns the [`mask`]s for the numbers 1, 2 and 3.
 fn masks(digit: u64) -> [u8; 3] {
     [1, 2, 3].map(|number| mask(number, digit))
 }
 
-/// All ones if the number equals the digit, else zero. Computed without a comparison.
+/// Returns all ones if the number equals the digit, and zero otherwise. Computed without a
+/// comparison.
 fn mask(number: u64, digit: u64) -> u8 {
     ((number ^ digit).wrapping_sub(1) >> 56) as u8
 }

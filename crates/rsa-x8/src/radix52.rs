@@ -1,11 +1,11 @@
-//! Single numbers in limbs of 52 bits, the least significant first: the form of keys, and of messages
-//! and signatures outside the vectors.
+//! Single numbers in limbs of 52 bits, the least significant first: the form of keys, and of
+//! messages and signatures outside the vectors.
 
 use std::hint::black_box;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// Bits of a limb.
+/// The number of bits in a limb.
 pub(crate) const LIMB_BITS: u32 = 52;
 
 /// The largest limb.
@@ -26,7 +26,8 @@ pub(crate) struct ModulusLimbs<const L: usize> {
 impl<const L: usize> ModulusLimbs<L> {
     /// Prepares an odd modulus above 1, in constant time.
     pub(crate) fn new(n: [u64; L]) -> Self {
-        // Newton's iteration: n is its own inverse mod 2^3, and every step doubles the correct bits.
+        // Newton's iteration: n is its own inverse mod 2^3, and every step doubles the correct
+        // bits.
         let mut inverse = n[0];
         for _ in 0..5 {
             inverse = inverse.wrapping_mul(2u64.wrapping_sub(n[0].wrapping_mul(inverse)));
@@ -94,8 +95,8 @@ pub(crate) fn from_be_bytes<const L: usize>(bytes: &[u8]) -> [u64; L] {
     })
 }
 
-/// Fills `bytes` with the number in big-endian order. All limbs must be below 2^52. Bits that do
-/// not fit are cut off at the top.
+/// Fills `bytes` with the number in big-endian order. All limbs must be below 2^52. The most
+/// significant bits are dropped if they do not fit.
 pub(crate) fn to_be_bytes(limbs: &[u64], bytes: &mut [u8]) {
     for (place, bytes) in bytes.rchunks_mut(8).enumerate() {
         let (first, shift) = (place * 64 / LIMB_BITS as usize, place as u32 * 64 % LIMB_BITS);
@@ -128,7 +129,7 @@ mod tests {
                 (&[0; 45][length..], &bytes[..length])
             );
         }
-        // Cut off at the top.
+        // The most significant bits do not fit and are dropped.
         let mut back = [0; 5];
         to_be_bytes(&limbs, &mut back);
         assert_eq!(back, bytes[251..]);

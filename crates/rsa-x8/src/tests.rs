@@ -24,7 +24,7 @@ fn generate(size: KeySize) -> Pair {
     Pair { document, reference }
 }
 
-/// The key. Asserts that it is `None` exactly if the CPU is not supported.
+/// Returns the key. Asserts that it is `None` exactly if the CPU is not supported.
 fn batch_key(pair: &Pair) -> Option<BatchKey> {
     let key = BatchKey::from_pkcs8(&pair.document);
     #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
@@ -129,7 +129,8 @@ fn refuses_what_it_cannot_sign_with() {
     assert!(BatchKey::from_pkcs8(b"").is_none());
     let pair = generate(KeySize::Rsa2048);
     assert!(BatchKey::from_pkcs8(&pair.document[..pair.document.len() - 1]).is_none());
-    // One bit of the modulus, which comes after the headers: p q differs from it then.
+    // Flip one bit of the modulus, which comes after the headers. The modulus then differs from
+    // `p q`.
     let mut broken = pair.document;
     broken[100] ^= 1;
     assert!(BatchKey::from_pkcs8(&broken).is_none());

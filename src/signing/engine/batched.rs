@@ -10,26 +10,27 @@ use crate::jose::key_set::SigningKey;
 use crate::signing::queue::Job;
 use crate::signing::single::{MAX_SIGNATURE_BYTES, Single, blinding};
 
-/// A key whose batches equal ring's signatures.
+/// A key that can sign in batches. Its batches have been compared with ring's signatures.
 pub(super) struct Batched {
     key: BatchKey,
     /// From this number of tokens on, a batch is faster than single signatures.
     pub(super) pays_from: usize,
 }
 
-/// The signatures of a batch of jobs, in order.
+/// The signatures of a batch of jobs, in the order of the jobs.
 pub(super) struct SignedBatch {
     pub(super) signatures: [[u8; MAX_SIGNATURE_BYTES]; BATCH],
-    /// The length of a signature.
+    /// The length of each signature, in bytes.
     pub(super) length: usize,
-    /// Whether the signature passed its check.
+    /// For each signature, whether it passed its check.
     pub(super) passed: [bool; BATCH],
     pub(super) taken: Instant,
     pub(super) done: Instant,
 }
 
 impl Batched {
-    /// `None` if batches cannot be made with `key`, or differ from ring's signatures.
+    /// Returns `None` if `key` cannot sign in batches, or if its batches differ from ring's
+    /// signatures.
     pub(super) fn new(key: &SigningKey, single: Single) -> Option<Self> {
         let random = blinding();
         let batch = BatchKey::from_pkcs8(key.document())?;
@@ -40,7 +41,7 @@ impl Batched {
             );
             return None;
         }
-        // The minimum: other load on the machine only adds time.
+        // Take the minimum, because other load on the machine only adds time.
         let shortest = |sign: &mut dyn FnMut()| {
             let times = (0..TRIALS).map(|_| {
                 let start = Clock::instant();

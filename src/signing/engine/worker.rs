@@ -17,12 +17,12 @@ use crate::signing::completion::Completion;
 use crate::signing::queue::Job;
 use crate::signing::single::{MAX_SIGNATURE_BYTES, blinding};
 
-/// The key of the last single signature, and the same key for batches if it can sign them.
+/// The key of the last single signature, and the [`Batched`] of this key if it can sign in batches.
 type LastKey = (Arc<SigningKey>, Option<Arc<Batched>>);
 
 impl Shared {
-    /// Signs until the engine is closed and the queue is empty, taking first from the tokens of
-    /// `event_loop`. `held_back` has the completions whose futures have not been woken yet.
+    /// Signs until the engine is closed and the queue is empty. Takes tokens of `event_loop` first.
+    /// `held_back` holds the completions whose futures have not been woken yet.
     pub(super) fn work(&self, event_loop: usize, held_back: &mut Vec<Completion>) {
         let random = blinding();
         let mut jobs: Vec<Job> = Vec::with_capacity(BATCH);
@@ -55,8 +55,8 @@ impl Shared {
         }
     }
 
-    /// Waits for tokens and takes a batch of them, or else one, into `jobs`. `None` if the engine is
-    /// closed and the queue is empty.
+    /// Waits for tokens, and moves a batch or a single token from the queue to `jobs`. Returns
+    /// `None` if the engine is closed and the queue is empty.
     fn take(
         &self,
         event_loop: usize,
@@ -123,7 +123,8 @@ impl Shared {
         held_back.extend(sender.send(signed));
     }
 
-    /// Sends the signatures of a batch that passed their check, and makes the others again singly.
+    /// Sends those signatures of a batch that passed their check. Signs the other tokens again, one
+    /// by one.
     pub(super) fn finish_batch(
         &self,
         jobs: &mut Vec<Job>,
@@ -147,7 +148,8 @@ impl Shared {
         }
     }
 
-    /// A single fault may be a flipped bit. A second one means that the processor is unreliable.
+    /// Counts and logs a fault. A single fault may be a flipped bit. A second one means that the
+    /// processor is unreliable.
     fn note_fault(&self, key: &SigningKey) {
         let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
         error!(
@@ -163,39 +165,44 @@ impl Shared {
     }
 }
 
-/// What [`Shared::take`] took.
+/// The result of [`Shared::take`].
 struct Taken {
-    /// The key of the batch, if it is one.
+    /// The key of the batch. `None` if a single token was taken.
     batched: Option<Arc<Batched>>,
     /// Whether so many tokens still wait that completions are held back.
     are_many_left: bool,
 }
 
-/// Gives the event loop priority on a shared processor. On a busy server a signing thread never sleeps.
-/// With equal priority it would get half the processor, and answers that take microseconds, above all
-/// refusals, would wait for milliseconds.
+/// Lowers the priority of the current thread, a signing thread, below that of the event loop on the
+/// same processor. On a busy server, a signing thread never sleeps. With equal priority, it would
+/// get half of the processor, and answers that take only microseconds, such as refusals, would wait
+/// for milliseconds.
 pub(super) fn lower_priority() {
-    // On Linux each thread has its own niceness. If the system refuses, all threads stay equal.
+    // On Linux each thread has its own niceness. If the system refuses the change, all threads keep
+    // equal priority.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(NICENESS);
 }
 
-/// A third of the event loop's weight in Linux's scheduler.
+/// The niceness of a signing thread. It gives the thread a third of the event loop's weight in
+/// Linux's scheduler.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
 
 /// After this number of faults there are no more batches.
 const MAX_FAULTS: u32 = 2;
 
-/// How many completions are held back: three batches. The event loop then preempts the signing thread a
-/// third as often as if it was woken for each batch, and both lose their caches a third as often.
+/// The number of completions of batches that are held back: three batches. The event loop then
+/// preempts the signing thread only a third as often as if each batch woke it, and the two threads
+/// evict each other's cache lines only a third as often.
 pub(super) const WAKE_AFTER: usize = 3 * BATCH;
 
-/// How many completions of single signatures are held back: fewer, because they take longer.
+/// The number of completions of single signatures that are held back. It is smaller than
+/// [`WAKE_AFTER`], because a single signature takes longer than one of a batch.
 const WAKE_AFTER_SINGLE: usize = 8;
 
-/// Completions are held back while at least this number of tokens per thread waits, or half of the
-/// admission limit if that is less. Each token then waits so long anyway that the time of a few
-/// more signatures hardly matters, and all threads have enough work until the clients whose
-/// completions were held back send new requests.
+/// Completions are held back while at least this number of tokens per thread waits. If half of the
+/// admission limit is a smaller number, that half applies instead. Each token then waits so long
+/// anyway that the time of a few more signatures hardly matters. All threads also have enough work
+/// until the clients whose completions were held back send new requests.
 pub(super) const HOLD_BACK_FROM: usize = 2 * BATCH;

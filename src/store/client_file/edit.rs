@@ -18,8 +18,8 @@ use crate::store::client_file::edit::items::{Edit, Items};
 ///
 /// # Errors
 ///
-/// Every fault of `text` or, if `text` has no faults, of the new text. It is a fault if there is no
-/// such client.
+/// Every fault of `text`. If `text` has no faults, every fault of the new text. It is a fault if
+/// there is no such client.
 pub fn set_enabled(
     file: &Path,
     text: &str,
@@ -35,20 +35,20 @@ pub fn set_enabled(
 ///
 /// # Errors
 ///
-/// Every fault of `text` or, if `text` has no faults, of the new text. It is a fault if there is no
-/// such client.
+/// Every fault of `text`. If `text` has no faults, every fault of the new text. It is a fault if
+/// there is no such client.
 pub fn remove(file: &Path, text: &str, client_id: &str) -> Result<String, Vec<Fault>> {
     let (clients, index) = find(file, text, client_id)?;
     apply(file, text, vec![clients.without(index)])
 }
 
 /// Returns the text of the registry with `secret` added to this client. If `old_until` (Unix
-/// seconds) is given, the client's other secrets expire then, unless they expire earlier.
+/// seconds) is given, the client's other secrets expire at that time, unless they expire earlier.
 ///
 /// # Errors
 ///
-/// Every fault of `text` or, if `text` has no faults, of the new text. It is a fault if there is no
-/// such client.
+/// Every fault of `text`. If `text` has no faults, every fault of the new text. It is a fault if
+/// there is no such client.
 pub fn add_secret(
     file: &Path,
     text: &str,
@@ -83,8 +83,8 @@ pub fn add_secret(
 ///
 /// # Errors
 ///
-/// Every fault of `text` or, if `text` has no faults, of the new text. It is a fault if there is no
-/// such client or secret.
+/// Every fault of `text`. If `text` has no faults, every fault of the new text. It is a fault if
+/// there is no such client or secret.
 pub fn expire_secret(
     file: &Path,
     text: &str,
@@ -119,8 +119,8 @@ pub fn expire_secret(
 ///
 /// # Errors
 ///
-/// Every fault of `text`; if it has none, every fault that `change` returns; otherwise, every fault
-/// of the new text. It is a fault if there is no such client.
+/// Every fault of `text`. If `text` has no faults, every fault that `change` returns. If `change`
+/// succeeds, every fault of the new text. It is a fault if there is no such client.
 pub fn update(
     file: &Path,
     text: &str,

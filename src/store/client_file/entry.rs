@@ -125,8 +125,8 @@ pub(super) struct Reader<'t> {
     /// The line of `file` on which `text` begins.
     pub(super) first_line: usize,
     pub(super) faults: Vec<Fault>,
-    /// The stamp of the key file that the `jwks` of the last read client names, taken before that
-    /// file was read.
+    /// The stamp of the key file that the field `jwks` names in the most recently read entry. The
+    /// stamp was taken before the key file was read.
     pub(super) key_file: Option<Stamp>,
     /// A cache of parsed `scopes` and `default_scopes`, by their JSON text: many clients have the
     /// same scopes.

@@ -12,7 +12,7 @@ use crate::store::verdicts::Attempt;
 pub(super) struct Queue {
     known: Lane,
     unknown: Lane,
-    /// The number of jobs in both lanes.
+    /// The number of jobs of known and unknown clients together.
     pub(super) waiting: usize,
     /// The number of queued jobs per shared network. Jobs of known clients are not counted.
     by_network: HashMap<u64, usize>,

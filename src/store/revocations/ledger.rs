@@ -151,8 +151,7 @@ pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     load(&directory.join(FILE_NAME)).map(|_| ())
 }
 
-/// Returns the most lines that the file may have before it is rewritten, if `live` rows are in
-/// memory.
+/// Returns the number of lines above which the file is rewritten if `live` rows are in memory.
 pub(super) fn lines_for(live: usize) -> usize {
     live.saturating_mul(2).saturating_add(MIN_LINES)
 }

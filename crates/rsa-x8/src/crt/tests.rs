@@ -44,8 +44,8 @@ fn multiply<const L: usize>(x: &[u64; L], y: &[u64; L], n: &[u64; L]) -> [u64; L
     result
 }
 
-/// Whether this CPU lacks AVX-512 IFMA, so that its arithmetic cannot be tested. (`batch_key` in the
-/// crate's tests asserts that there are no batches then.)
+/// Whether this CPU lacks AVX-512 IFMA, so that its arithmetic cannot be tested. (`batch_key` in
+/// the crate's tests asserts that there are no batches then.)
 fn is_unsupported() -> bool {
     let is_unsupported = Supported::detect().is_none();
     if is_unsupported {
@@ -60,7 +60,7 @@ fn number<const L: usize>(small: u64) -> [u64; L] {
     number
 }
 
-/// Numbers below `n` that produce long carries, or hardly any.
+/// Returns numbers below `n` that produce long carry chains, or hardly any carries.
 fn edges<const L: usize>(n: &[u64; L]) -> Vec<[u64; L]> {
     let mut ones = [LIMB_MASK; L];
     // 2^(bits - 1) - 1, which is all ones and below n.
@@ -78,7 +78,7 @@ fn edges<const L: usize>(n: &[u64; L]) -> Vec<[u64; L]> {
 #[test]
 fn arithmetic_matches_plain_arithmetic_at_the_edges() {
     fn run<const L: usize>(n: [u64; L]) {
-        // A Montgomery product has the factor R^-1, so the tests multiply by R.
+        // A Montgomery product has the factor R^-1, so the test multiplies it by R.
         let limbs = ModulusLimbs::new(n);
         let mut r = number(1);
         for _ in 0..52 * L {
@@ -120,7 +120,7 @@ fn arithmetic_matches_plain_arithmetic_at_the_edges() {
     if is_unsupported() {
         return;
     }
-    // Moduli of full length: of ones only, of few ones, and mixed.
+    // Moduli of full length: with all bits set, with only two bits set, and mixed.
     fn moduli<const L: usize>(bits: usize) {
         let mut ones = [LIMB_MASK; L];
         ones[L - 1] >>= 52 * L - bits;
@@ -175,8 +175,8 @@ fn edge_messages_are_signed() {
     }
 }
 
-/// Flips one bit of each limb of the key's numbers in turn: of those that are used to sign, and of
-/// those that are used to check.
+/// Flips one bit of each limb of the key's numbers in turn, both of the numbers that are used to
+/// sign and of those that are used to check.
 #[test]
 fn no_lane_passes_with_a_flipped_bit_in_the_key() {
     fn of_key(key: &mut PrivateKey<20>) -> Vec<&mut u64> {

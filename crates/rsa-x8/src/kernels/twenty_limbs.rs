@@ -54,9 +54,9 @@ macro_rules! double_and_square {
     };
 }
 
-/// Adds the cross products of limb `$row + $k` that belong to columns `$row + 20` and `$row + 21`: the high
-/// half with limb `19 - $k`, both halves with limb `20 - $k`, the low half with limb `21 - $k`. The other
-/// halves belong to the pair of columns before or after.
+/// Adds the cross products of limb `$row + $k` that belong to columns `$row + 20` and `$row + 21`:
+/// the high half with limb `19 - $k`, both halves with limb `20 - $k`, the low half with limb
+/// `21 - $k`. The other halves belong to the previous or the next pair of columns.
 macro_rules! cross_columns {
     ($acc:ident, $x:ident, $row:ident, [$($k:literal)*]) => {
         $(
@@ -119,7 +119,8 @@ pub(crate) fn square_20<const N: usize>(
     acc[..W].fill(lanes::splat(LIMB_MASK as i64));
     let mut m = [lanes::zero(); W];
     cross_pair!(acc, x, 0, W, W);
-    // Column 0 has no cross products: it starts at twice the start of the others, plus its deficit of 1.
+    // Column 0 has no cross products to be doubled. So it starts at twice the start value of the
+    // other columns, plus 1, because no column below it has a carry that is 1 too large.
     acc[0] = lanes::splat((LIMB_MASK << 1 | 1) as i64);
     low!(acc[0], x[0], x[0].get());
     acc[1] = lanes::add(acc[1], acc[1]);

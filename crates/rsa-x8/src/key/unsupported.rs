@@ -1,4 +1,4 @@
-//! Stands in for `key` on architectures without AVX-512: no key can be made.
+//! Replaces `key` on architectures without AVX-512. A `Key` cannot be created there.
 
 use crate::{BATCH, MAX_SIGNATURE_BYTES};
 

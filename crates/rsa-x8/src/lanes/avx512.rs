@@ -19,12 +19,12 @@ use std::arch::x86_64::{
 
 use crate::BATCH;
 
-/// Asks the processor.
+/// Whether the processor has AVX-512 F and IFMA.
 pub(super) fn is_supported() -> bool {
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma")
 }
 
-/// A vector of these lanes, the lowest first.
+/// Returns a vector of these lanes, given with the lowest first.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
 pub(crate) fn from_array([a, b, c, d, e, f, g, h]: [u64; BATCH]) -> Lanes {
@@ -32,7 +32,7 @@ pub(crate) fn from_array([a, b, c, d, e, f, g, h]: [u64; BATCH]) -> Lanes {
     _mm512_set_epi64(h, g, f, e, d, c, b, a)
 }
 
-/// The lanes of a vector, the lowest first.
+/// Returns the lanes of a vector, the lowest first.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
 pub(crate) fn to_array(lanes: Lanes) -> [u64; BATCH] {

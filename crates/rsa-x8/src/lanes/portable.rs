@@ -1,9 +1,9 @@
 //! The vectors in plain code.
 //!
 //! The functions that compute are never inlined, so that the compiler cannot optimize across them,
-//! as it cannot across an instruction. None has a branch or an index that depends on the value of a
-//! lane. So what the memory checker reports is about the code that uses the vectors, not about this
-//! file.
+//! as it cannot across an instruction. No function has a branch or an index that depends on the
+//! value of a lane. So every report of the memory checker is about the code that uses the vectors,
+//! not about this file.
 
 use std::hint::black_box;
 
@@ -23,12 +23,12 @@ pub(super) fn is_supported() -> bool {
     true
 }
 
-/// A vector of these lanes, the lowest first.
+/// Returns a vector of these lanes, given with the lowest first.
 pub(crate) fn from_array(lanes: [u64; BATCH]) -> Lanes {
     Lanes(lanes)
 }
 
-/// The lanes of a vector, the lowest first.
+/// Returns the lanes of a vector, the lowest first.
 pub(crate) fn to_array(lanes: Lanes) -> [u64; BATCH] {
     lanes.0
 }
@@ -61,11 +61,11 @@ each_lane! {
     add(a, b) a.wrapping_add(b);
     /// `a - b`, modulo 2^64.
     subtract(a, b) a.wrapping_sub(b);
-    /// Bitwise.
+    /// `a & b`, bitwise.
     and(a, b) a & b;
     /// `sum` plus the low 52 bits of the product of the low 52 bits of `a` and of `b`.
     multiply_add_low(sum, a, b) sum.wrapping_add(product(a, b) as u64 & LIMB_MASK);
-    /// `sum` plus the high 52 bits of the same product.
+    /// `sum` plus the high 52 bits of the product of the low 52 bits of `a` and of `b`.
     multiply_add_high(sum, a, b) sum.wrapping_add((product(a, b) >> LIMB_BITS) as u64);
 }
 
@@ -75,17 +75,17 @@ fn product(a: u64, b: u64) -> u128 {
 
 #[cfg(test)]
 each_lane! {
-    /// Bitwise.
+    /// `a ^ b`, bitwise.
     xor(a, b) a ^ b;
 }
 
-/// Shifts zeros in from the top.
+/// Shifts each lane right by `BITS` bits. The new high bits are zeros.
 #[inline(never)]
 pub(crate) fn shift_right<const BITS: u32>(a: Lanes) -> Lanes {
     Lanes(a.0.map(|lane| lane >> BITS))
 }
 
-/// Shifts copies of the sign bit in from the top.
+/// Shifts each lane right by `BITS` bits. The new high bits are copies of the sign bit.
 #[inline(never)]
 pub(crate) fn shift_right_signed<const BITS: u32>(a: Lanes) -> Lanes {
     Lanes(a.0.map(|lane| (lane.cast_signed() >> BITS).cast_unsigned()))

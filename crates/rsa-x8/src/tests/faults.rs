@@ -1,11 +1,12 @@
-//! A planted fault fails its own lane and no other.
+//! An injected fault makes the check fail in its own lane and in no other lane.
 
 use super::*;
 use crate::fault::Place;
 use crate::fault::armed::{FAULT, Fault};
 
-/// For each limb, or each `every`th: flips one of its bits in one lane, and asserts that this lane is
-/// refused and the others are right. Lane and bit change from limb to limb.
+/// For each `every`th limb, flips one of its bits in one lane, and asserts that the check fails in
+/// this lane and that the other lanes have the right signatures. Lane and bit change from limb to
+/// limb.
 fn inject(place: Place, passes: usize, limbs: usize, every: usize) {
     let pair = generate(KeySize::Rsa2048);
     let Some(key) = batch_key(&pair) else { return };
@@ -39,8 +40,8 @@ fn in_a_residue() {
 
 #[test]
 fn in_a_table() {
-    // The fault must be in an entry that is used. All 16 are, but for one key in a million, whose
-    // exponent of 256 digits lacks one of the 16 values.
+    // The fault must be in an entry that is used. All 16 entries are used, except with one key in a
+    // million: its exponent of 256 digits lacks one of the 16 values.
     inject(Place::Table, 2, 16 * 20, setting("RSA_X8_TABLE_STEP", 31));
 }
 

@@ -69,7 +69,7 @@ impl<'t> Items<'t> {
     }
 
     /// Returns the edit that sets the member with this name. If there is no such member, the edit
-    /// adds one after the last.
+    /// adds it after the last member.
     pub(super) fn set(&self, name: &str, value: &str) -> Edit {
         match self.member(name) {
             Some(old) => {
