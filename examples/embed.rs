@@ -24,7 +24,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const BODY: &str = "grant_type=client_credentials&client_id=demo-client\
                     &client_secret=demo-secret-for-local-use-only-0001";
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -76,6 +76,7 @@ async fn over_a_socket(directory: &Path) -> Result<String, Box<dyn Error>> {
     connection.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     // Sending fails if the server has already ended, which is no error here.
     let _ = stop.send(());
     serving.await?;

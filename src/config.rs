@@ -29,6 +29,7 @@ pub(crate) use crate::config::value::{nearest, parse_switch};
 
 /// The complete configuration of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// The settings that a running server cannot change.
     pub startup: Startup,
@@ -39,6 +40,7 @@ pub struct Config {
 /// Settings that need a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Startup {
     /// The addresses of the public listeners.
     #[serde(deserialize_with = "addresses")]
@@ -83,6 +85,7 @@ impl Default for Startup {
 /// Settings that a reload may change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Live {
     /// The file of the client registry.
     pub clients: PathBuf,
@@ -240,6 +243,7 @@ const LONG: u64 = 31_536_000;
 /// A kind of token service. Each variant shows the documented route of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Dialect {
     /// `POST /connect/token`
     Connect,
@@ -265,6 +269,7 @@ impl FromStr for Dialect {
 /// The values that are accepted as the single audience of a client assertion (RFC 7523).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum AssertionAudience {
     /// The issuer, the URL of the called endpoint, or the URL of the token endpoint: as a string,
     /// or as an array of one string.
@@ -277,6 +282,7 @@ pub enum AssertionAudience {
 /// The implementation of RSA that signs tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum SignerChoice {
     /// The fastest on this machine. Single signatures are computed by the faster of ring and
     /// aws-lc. While many tokens wait, the batch signer computes their signatures, if the processor
@@ -299,6 +305,7 @@ fn cores() -> usize {
 /// The settings of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Log {
     /// The format of log lines.
     pub format: LogFormat,
@@ -309,6 +316,7 @@ pub struct Log {
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum LogFormat {
     /// `human` on a terminal, `json` elsewhere.
     #[default]
@@ -322,6 +330,7 @@ pub enum LogFormat {
 /// The least severe level that is logged. Each request is logged as one line at `info`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum LogLevel {
     /// Failures of the server.
     Error,

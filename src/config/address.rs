@@ -36,6 +36,7 @@ impl std::error::Error for ConfigError {}
 /// The address of a listener: `host:port` or `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
+#[non_exhaustive]
 pub enum ListenAddr {
     /// A host name or address, and a port.
     Tcp(String),

@@ -9,6 +9,7 @@ use crate::config::{LONG, MANY, MAX_WORKERS, cores, number};
 /// The part of `[limits]` that needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct StartupLimits {
     /// The maximum number of header fields of a request.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
@@ -84,6 +85,7 @@ impl Default for StartupLimits {
 /// The part of `[limits]` that a reload may change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct LiveLimits {
     /// The maximum number of bytes of a request's body.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
@@ -112,6 +114,7 @@ impl LiveLimits {
 /// How often authentication may fail before further attempts are refused for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct FailureLimits {
     /// The failure budget of one client in one client network: the number of failures that exhausts
     /// it.

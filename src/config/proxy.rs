@@ -13,6 +13,7 @@ use crate::config::ConfigError;
 /// Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
+#[non_exhaustive]
 pub enum TrustedProxy {
     /// Every IP address whose first bits are those of the given address. The second value is the
     /// number of these bits.
@@ -106,6 +107,7 @@ const NOT_A_PROXY: ConfigError =
 /// The proxies that forward client certificates, and the headers that they use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct ClientCertificates {
     /// The proxies that are trusted to forward client certificates. `None`: the proxies in
     /// [`Live::trusted_proxies`] that are a single address or `unix`. If this list contains a

@@ -8,6 +8,7 @@ use crate::config::Dialect;
 /// A path at which a token service answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RouteSetting {
     /// The whole path, as in `/api/connect/token`.
     #[serde(deserialize_with = "route_path")]

@@ -106,6 +106,7 @@ pub struct Reloader {
 
 /// The outcome of a reload that was not refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reloaded {
     /// A new snapshot is in force.
     Applied,

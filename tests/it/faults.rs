@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grantd::clock::Clock;
-use grantd::config::{Config, Live, Startup};
+use grantd::config::Config;
 use grantd::random::Random;
 use grantd::server::{Arrival, Peer, Server};
 use http_body_util::{BodyExt, Full};
@@ -126,10 +126,11 @@ impl Body for Panics {
 #[test]
 fn a_panic_fails_one_request_only() {
     let home = Home::new();
-    let config = Config {
-        startup: Startup { state: home.path("state"), workers: 1, ..Startup::default() },
-        live: Live { clients: home.clients(), keys: home.keys(), ..Live::default() },
-    };
+    let mut config = Config::default();
+    config.startup.state = home.path("state");
+    config.startup.workers = 1;
+    config.live.clients = home.clients();
+    config.live.keys = home.keys();
     let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let peer = Peer::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)));

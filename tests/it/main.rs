@@ -27,6 +27,7 @@ mod cli_update;
 mod client_habits;
 mod dialects;
 mod dpop;
+mod embed;
 mod explain;
 mod faults;
 mod file_access;

@@ -219,7 +219,7 @@ fn defaults_of(part: &impl Serialize) -> BTreeMap<String, String> {
 
 #[test]
 fn every_default_in_the_table_and_what_it_needs_to_change_are_true() {
-    let Config { startup, live } = Config::default();
+    let Config { startup, live, .. } = Config::default();
     let mut parts = [("restart", defaults_of(&startup)), ("reload", defaults_of(&live))];
     // These defaults depend on the machine or on other settings.
     for (part, name, text) in [

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use grantd::clock::{Clock, ManualClock};
-use grantd::config::{Config, Live, SignerChoice, Startup};
+use grantd::config::{Config, SignerChoice};
 use grantd::random::Random;
 use grantd::server::{Listener, Server};
 use tokio::net::TcpListener;
@@ -36,21 +36,14 @@ impl Library {
         let signer = std::env::var(SIGNER).map_or(SignerChoice::Auto, |name| {
             serde_json::from_value(name.into()).expect("a signer")
         });
-        let config = Config {
-            startup: Startup {
-                state: home.path("state"),
-                workers: 1,
-                signer,
-                ..Startup::default()
-            },
-            live: Live {
-                clients: home.clients(),
-                keys: home.keys(),
-                issuer: Some(issuer.parse().expect("an issuer")),
-                allow_demo_clients: true,
-                ..Live::default()
-            },
-        };
+        let mut config = Config::default();
+        config.startup.state = home.path("state");
+        config.startup.workers = 1;
+        config.startup.signer = signer;
+        config.live.clients = home.clients();
+        config.live.keys = home.keys();
+        config.live.issuer = Some(issuer.parse().expect("an issuer"));
+        config.live.allow_demo_clients = true;
         let server = Server::new(&config, clock, random).expect("a server");
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();

@@ -53,7 +53,7 @@ fn the_service_user_can_be_created() {
 fn the_service_has_time_to_drain() {
     let unit = text_of("systemd/grantd.service");
     let seconds = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
-    let Config { startup, live } = Config::default();
+    let Config { startup, live, .. } = Config::default();
     let stop = live.shutdown_delay_seconds + startup.limits.drain_seconds;
     assert!(seconds.parse::<u64>().unwrap() > stop, "{seconds} > {stop}");
 }
