@@ -98,7 +98,8 @@ impl Engine {
         is_prepared
     }
 
-    /// Drops what [`Engine::prepare`] has prepared for keys that are not in `keys`.
+    /// Drops the batch forms of all keys that [`Engine::prepare`] has prepared and that are not in
+    /// `keys`.
     pub fn keep_only(&self, keys: &KeySet) {
         let is_kept = |key_id: &str| keys.iter().any(|key| key.key_id() == key_id);
         self.shared.batched().retain(|key_id, _| is_kept(key_id));

@@ -1,6 +1,6 @@
 //! `clients.json`: the client registry as a file.
 //!
-//! Reading reports every fault with its line and field, but never quotes a value, since the value
+//! Reading reports every fault with its line and field, but never quotes a value, because the value
 //! may be a secret in the wrong field. Adding a client does not change the text of the other
 //! clients.
 

@@ -164,7 +164,7 @@ impl PasswordPool {
         self.shared.queue().waiting
     }
 
-    /// The number of hashes that were computed since the pool was started.
+    /// The number of hashes that this pool has computed.
     pub fn computed(&self) -> i64 {
         self.shared.computed.load(Ordering::Relaxed)
     }

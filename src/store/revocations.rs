@@ -101,9 +101,9 @@ pub struct Revocations {
 
 impl Revocations {
     /// Opens the file of revocations in `directory`, which is created if necessary, and locks the
-    /// file against other processes. No token can be revoked once there are `limit` rows. A row
+    /// file against other processes. While there are `limit` rows, no token can be revoked. A row
     /// takes 56 to 112 bytes of memory and a line of 38 or 62 bytes on disk. The file is rewritten
-    /// once it has more than 1000 + 2 × rows lines.
+    /// when it has more than 1000 + 2 × rows lines.
     ///
     /// If the directory is not writable or another process holds the lock, logs a warning. Each
     /// revocation then tries again to lock the file. The revocation fails if the file cannot be

@@ -104,7 +104,7 @@ impl Throttle {
         u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The number of the current hour since the start, counted from 1.
+    /// The number of the current hour. The first hour after the start has the number 1.
     fn hours(&self, now: Instant) -> u16 {
         // The number wraps after 65,536 hours, which are seven years. For a day, a client may then
         // count as known although its last success is seven years old.
@@ -173,7 +173,8 @@ impl Attempt<'_> {
     ///
     /// # Errors
     ///
-    /// As for [`Throttle::begin`], if other attempts have used up a budget in the meantime.
+    /// As for [`Throttle::begin`], if other attempts have used up a budget after this attempt
+    /// began.
     pub fn take(&mut self, now: Instant) -> Result<(), u32> {
         if self.is_free || self.taken.is_some() {
             return Ok(());
@@ -202,9 +203,9 @@ impl Attempt<'_> {
     ///
     /// # Errors
     ///
-    /// As for [`Throttle::begin`], if the attempt has taken no units and other attempts have used
-    /// up a budget in the meantime. A success then gets the same answer as a failure, so that an
-    /// attacker does not learn that this guess was right.
+    /// As for [`Throttle::begin`], if this attempt has taken no units and other attempts have used
+    /// up a budget after this attempt began. A success then gets the same answer as a failure, so
+    /// that an attacker does not learn that the guess was right.
     pub fn was_right(self, now: Instant) -> Result<(), u32> {
         let throttle = self.throttle;
         match self.taken {
@@ -221,7 +222,8 @@ impl Attempt<'_> {
     ///
     /// # Errors
     ///
-    /// As for [`Throttle::begin`], if other attempts have used up a budget in the meantime.
+    /// As for [`Throttle::begin`], if other attempts have used up a budget after this attempt
+    /// began.
     pub fn was_wrong(mut self, now: Instant) -> Result<(), u32> {
         self.take(now)
     }
@@ -230,7 +232,8 @@ impl Attempt<'_> {
     ///
     /// # Errors
     ///
-    /// As for [`Throttle::begin`], if other attempts have used up a budget in the meantime.
+    /// As for [`Throttle::begin`], if other attempts have used up a budget after this attempt
+    /// began.
     pub fn was_no_guess(self, now: Instant) -> Result<(), u32> {
         match self.taken {
             Some(taken) => {
@@ -313,7 +316,8 @@ impl Budget {
 
     fn take(&mut self, rate: Rate, now: u64) -> Taken {
         let before = self.0.max(now);
-        // For a known client, the network's budget may be used up. Then only what is left is taken.
+        // For a known client, the network's budget may be used up. Then only the rest of the budget
+        // is taken.
         let most = now.saturating_add(rate.each * rate.units);
         self.0 = before.saturating_add(rate.each).min(most).max(before);
         Taken { full_at: self.0, amount: self.0 - before }

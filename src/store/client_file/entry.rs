@@ -366,8 +366,8 @@ impl<'t> Reader<'t> {
 }
 
 /// Whether the name begins or ends with a space. Such a name looks the same as the name without the
-/// space. In a header field such as `X-Client-Id`, the two names are even equal, since outer spaces
-/// are dropped (RFC 9110, section 5.5).
+/// space. In a header field such as `X-Client-Id`, the two names are even equal, because outer
+/// spaces are dropped (RFC 9110, section 5.5).
 fn has_outer_space(name: &str) -> bool {
     name.starts_with(' ') || name.ends_with(' ')
 }

@@ -89,7 +89,7 @@ fn arithmetic_matches_plain_arithmetic_at_the_edges() {
             let ys: [[u64; L]; BATCH] = edges.clone().try_into().unwrap();
             #[expect(unsafe_code, reason = "code for a CPU that has more than the target")]
             #[cfg_attr(feature = "portable", expect(unused_unsafe, reason = "plain code"))]
-            // SAFETY: `Supported::detect` found what `vectors` needs.
+            // SAFETY: `Supported::detect` found the instructions that `vectors` needs.
             let [products, squares, entered] = unsafe { vectors(&limbs, x, &ys) };
             for lane in 0..BATCH {
                 assert_eq!(multiply(&products[lane], &r, &n), multiply(x, &ys[lane], &n));
