@@ -90,7 +90,7 @@ pub(super) enum ClientCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct FileArg {
-    /// Client registry [env: GRANTD_CLIENTS] [default: that of `serve`, clients.json].
+    /// Client registry [env: GRANTD_CLIENTS] [default: clients.json, as for `serve`].
     #[arg(long, value_name = "FILE")]
     clients: Option<PathBuf>,
     /// Configuration file (TOML), which may set the path of the registry.

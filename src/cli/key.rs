@@ -91,7 +91,7 @@ pub(super) enum KeyCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct KeyArgs {
-    /// Directory of signing keys [env: GRANTD_KEYS] [default: that of `serve`, keys].
+    /// Directory of signing keys [env: GRANTD_KEYS] [default: keys, as for `serve`].
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("keys"))]
     keys: Option<String>,

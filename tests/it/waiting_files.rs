@@ -8,8 +8,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use grantd::clock::Clock;
+use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::program::send_signal;
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, GUARD, Home, Program, Request, wait_until,
 };
@@ -44,8 +46,7 @@ impl Unread {
     }
 
     fn terminate_and_wait(&mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        send_signal(&self.child, Signal::TERM).unwrap();
         let begin = Clock::instant();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -247,8 +248,7 @@ fn a_start_that_waits_for_a_file_can_be_terminated() {
     // The start has begun: the thread that writes its log exists.
     let threads = format!("/proc/{}/task", child.id());
     wait_until(|| fs::read_dir(&threads).is_ok_and(|threads| threads.count() > 1));
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    send_signal(&child, Signal::TERM).unwrap();
     let begin = Clock::instant();
     while child.try_wait().unwrap().is_none() {
         if begin.elapsed() > GUARD {

@@ -11,11 +11,13 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use grantd::clock::Clock;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::GUARD;
 use crate::support::command::{python, succeed};
 use crate::support::ports::free_port;
+use crate::support::program::send_signal;
 
 /// The environment variable with the collector's URL.
 pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -72,7 +74,7 @@ impl Collector {
             assert!(begin.elapsed() < GUARD, "no {count} spans in {}", self.written());
             sleep(Duration::from_millis(10));
         }
-        succeed(Command::new("kill").args(["-TERM", &self.child.id().to_string()]));
+        send_signal(&self.child, Signal::TERM).expect("a running collector");
         self.child.wait().unwrap();
         spans_of(&self.written())
     }

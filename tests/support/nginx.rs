@@ -8,11 +8,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use grantd::clock::Clock;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::command::run_with_input;
 use crate::support::command::succeed;
 use crate::support::ports::free_port;
+use crate::support::program::send_signal;
 use crate::support::{GUARD, Request, Response};
 
 /// A running nginx. It is stopped on drop.
@@ -107,18 +109,17 @@ impl Nginx {
 
     /// Stops nginx after its last request and returns the site's access log.
     pub(crate) fn into_log(mut self) -> String {
-        self.end("-QUIT");
+        self.end(Signal::QUIT);
         fs::read_to_string(self.file("log/grantd.log")).unwrap()
     }
 
     /// Ends nginx with `signal`. SIGKILL is only the fallback, since nginx's workers would go on
     /// running.
-    fn end(&mut self, signal: &str) {
+    fn end(&mut self, signal: Signal) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
-        let asked = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
-        if !asked.is_ok_and(|status| status.success()) {
+        if send_signal(&self.child, signal).is_err() {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
@@ -177,7 +178,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        self.end("-TERM");
+        self.end(Signal::TERM);
     }
 }
 

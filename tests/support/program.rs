@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::home::secret_of;
@@ -172,12 +173,12 @@ impl Program {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        self.signal("-TERM");
+        self.signal(Signal::TERM);
     }
 
     /// Sends SIGHUP, which makes the server reload its files.
     pub(crate) fn hang_up(&self) {
-        self.signal("-HUP");
+        self.signal(Signal::HUP);
     }
 
     /// Returns the server's resident memory in KiB.
@@ -199,27 +200,30 @@ impl Program {
 
     /// Sends SIGKILL.
     pub(crate) fn kill(&self) {
-        self.signal("-KILL");
+        self.signal(Signal::KILL);
     }
 
     /// Stops the server (SIGSTOP) until [`Program::go_on`] is called.
     pub(crate) fn stop(&self) {
-        self.signal("-STOP");
+        self.signal(Signal::STOP);
     }
 
     pub(crate) fn go_on(&self) {
-        self.signal("-CONT");
+        self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: &str) {
-        let pid = self.child.child.id().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status();
-        assert!(status.expect("kill runs").success());
+    fn signal(&self, signal: Signal) {
+        send_signal(&self.child.child, signal).expect("a running process");
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.child.wait().expect("the program's own child")
     }
+}
+
+/// Sends a signal to a child process that has not been waited for.
+pub(crate) fn send_signal(child: &Child, signal: Signal) -> std::io::Result<()> {
+    Ok(kill_process(Pid::from_child(child), signal)?)
 }
 
 /// Makes the command run as this user and as the group of the same number. Only root can run such a
