@@ -27,8 +27,8 @@ fn main() {
     let clients = given.map_or(if is_test { 1000 } else { 1_000_000 }, |n| n.parse().unwrap());
     let (_directory, config) = demo::demo();
     let bytes = write_registry(&config.live.clients, clients);
-    // Creates and drops another server, so that what a process does only once is not measured. The
-    // measured server still generates its own signing key.
+    // Creates and drops another server first, so that the one-time initialization of the process is
+    // not measured. The measured server still generates its own signing key.
     drop(Server::new(&demo::demo().1, Clock::system(), Random::system()));
 
     let before = memory("VmRSS");

@@ -13,8 +13,8 @@ use crate::config::ListenAddr;
 
 #[derive(Args, Debug)]
 pub(super) struct HealthArgs {
-    /// Address of the server's admin listener [env: GRANTD_ADMIN_LISTEN] [default: that of `serve`,
-    /// 127.0.0.1:8081].
+    /// Address of the server's admin listener [env: GRANTD_ADMIN_LISTEN] [default:
+    /// 127.0.0.1:8081, as for `serve`].
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<ListenAddr>,
     /// Configuration file (TOML), which may set the address of the admin listener.

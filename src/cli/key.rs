@@ -99,8 +99,8 @@ pub(super) struct KeyArgs {
     /// registry.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     config: Option<PathBuf>,
-    /// Client registry, which sets the lifetimes of tokens [env: GRANTD_CLIENTS] [default: that of
-    /// `serve`, clients.json].
+    /// Client registry, which sets the lifetimes of tokens [env: GRANTD_CLIENTS] [default:
+    /// clients.json, as for `serve`].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
           value_parser = value_of("clients"))]
     clients: Option<String>,

@@ -87,8 +87,9 @@ impl Reloads {
             // If the task panicked, the reload counts as failed.
             let is_right = read.await.unwrap_or(false);
             if is_right {
-                // The clients may name other key files now. The stamp of those files was taken
-                // before the files were read.
+                // The clients may name other key files now. The reload took the stamp of those
+                // files before it read them, so a change during the reload is noticed at the next
+                // check.
                 known_keys = this.1.key_files();
             }
             retry_in = (!is_right).then_some(LOOKS_TO_A_RETRY);

@@ -72,13 +72,13 @@ impl SigningKey {
         })
     }
 
-    /// Makes the key sign from its `signs_from` on, even if cached key sets do not contain the key
+    /// Makes the key start to sign at `signs_from`, even if cached key sets do not contain the key
     /// yet. This is for a key that replaces leaked keys.
     pub fn immediately(self) -> Self {
         Self { is_immediate: true, ..self }
     }
 
-    /// Whether the key signs from its `signs_from` on, even if cached key sets do not contain the
+    /// Whether the key starts to sign at `signs_from`, even if cached key sets do not contain the
     /// key yet.
     pub fn is_immediate(&self) -> bool {
         self.is_immediate

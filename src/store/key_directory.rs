@@ -112,7 +112,7 @@ pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>>
 /// The result of [`rotate`].
 #[derive(Debug)]
 pub struct Rotated {
-    /// The new key, which is published at once and signs from its `signs_from` on.
+    /// The new key, which is published at once and starts to sign at its `signs_from`.
     pub made: SigningKey,
     /// The `kid` of the old key, which signs until the new key begins to sign.
     pub signing: String,

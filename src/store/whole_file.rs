@@ -67,8 +67,8 @@ impl Staged {
     }
 }
 
-/// Creates the file `path` with mode 0600 and syncs it to disk. If root creates the file, it gets
-/// the owner of the directory.
+/// Creates the file `path` with mode 0600 and syncs it to disk. If root creates the file, the
+/// file's owner is set to the owner of its directory.
 ///
 /// # Errors
 ///

@@ -61,8 +61,8 @@ impl fmt::Debug for Wasteful {
     }
 }
 
-/// The maximum number of clients whose tokens are counted. Choosing a client to evict takes a tenth
-/// of a signature's time, because it compares all of them.
+/// The maximum number of clients whose tokens are counted. To choose a client to evict, all clients
+/// are compared. This takes a tenth of the time that one signature takes.
 pub const WATCHED: usize = 1024;
 /// The maximum number of clients that the metric shows: a dashboard has no room for more.
 pub const SHOWN: usize = 10;

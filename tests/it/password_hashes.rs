@@ -218,7 +218,8 @@ fn a_cached_secret_is_found_before_any_hash_is_computed() {
 const SLOW: &str = "$2b$13$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
 
 /// Makes the server trust the client addresses that the test states in `X-Forwarded-For`. If all
-/// clients had one address, the address's share of the queue would be full before the queue is.
+/// clients had the same address, the server would refuse them because of the limit per address, and
+/// the queue would never become full.
 const FULL_POOL: &str = "trusted_proxies = [\"127.0.0.1\"]\n\
                          [limits]\npassword_threads = 1\npassword_queue = 2\n";
 

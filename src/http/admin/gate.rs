@@ -5,8 +5,6 @@
 //! machine send requests to a host name of the attacker's, which the attacker's DNS resolves to
 //! this machine. The attack needs a host name: it is not possible with an IP address or
 //! `localhost`.
-//! `localhost`.
-//! `localhost`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

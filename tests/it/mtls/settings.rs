@@ -59,7 +59,8 @@ fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
         home.write("clients.json", r#"{"clients":[]}"#);
         assert!(run(home.command(&check)).assert_fine().contains("ok: "));
     }
-    // A client that only binds its tokens to certificates needs certificates as well.
+    // A client that does not authenticate with a certificate, but binds its tokens to one, also
+    // counts as needing certificates.
     let toml = "trusted_proxies = [\"127.0.0.0/8\"]";
     let home_of = |client: Value| {
         let home = home(toml);

@@ -4,9 +4,9 @@ use super::*;
 use crate::fault::Place;
 use crate::fault::armed::{FAULT, Fault};
 
-/// For each `every`th limb, flips one of its bits in one lane, and asserts that the check fails in
-/// this lane and that the other lanes have the right signatures. Lane and bit change from limb to
-/// limb.
+/// Tests the limbs 0, `every`, 2 × `every` and so on. For each of them, flips one bit of the limb
+/// in one lane, and asserts that the check fails in this lane and that the other lanes have the
+/// right signatures. Lane and bit change from limb to limb.
 fn inject(place: Place, passes: usize, limbs: usize, every: usize) {
     let pair = generate(KeySize::Rsa2048);
     let Some(key) = batch_key(&pair) else { return };
