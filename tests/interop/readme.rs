@@ -29,12 +29,12 @@ fn addressed(block: &str, program: &Program) -> String {
         .replace("127.0.0.1:8081", &program.admin.to_string())
 }
 
-/// Runs the first command unchanged, but with the server's addresses, keys and state set by the
-/// environment, so that the server can run beside other servers.
+/// Runs the first command without `--release`, whose build takes minutes. The environment sets the
+/// server's addresses, keys and state, so that the server can run beside other servers.
 #[test]
 fn the_first_command_serves() {
-    let command = blocks("sh")[0].trim();
-    assert_eq!(command, "cargo run --release");
+    let command = blocks("sh")[0].trim().strip_suffix(" --release").expect("an optimized server");
+    assert_eq!(command, "cargo run");
     let keys = TempDir::new().unwrap();
     let mut words = command.split(' ');
     let mut child = Command::new(words.next().unwrap())
