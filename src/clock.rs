@@ -43,8 +43,9 @@ impl Clock {
         }
     }
 
-    /// Returns the time of the system clock in microseconds since the Unix epoch. Only for logs and
-    /// traces: decisions must use [`Self::unix_seconds`], because tests can set that time.
+    /// Returns the time of the system clock in microseconds since the Unix epoch. Use this time
+    /// only for logs and traces. Decisions must use [`Self::unix_seconds`], because tests can set
+    /// the time that it returns.
     pub fn unix_micros() -> u64 {
         #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
         let now = SystemTime::now();
@@ -81,7 +82,7 @@ pub(crate) fn join_soon(thread: JoinHandle<()>) -> bool {
         }
         sleep(POLL_INTERVAL);
     }
-    // The thread has ended; an error here only means that it panicked.
+    // The thread has ended. Ignore an error of `join`: it means that the thread panicked.
     let _ = thread.join();
     true
 }
@@ -164,8 +165,8 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
     }
 }
 
-/// Splits `text` at `separator` and parses the `N` parts as numbers. `None` unless each part has as
-/// many digits as `lengths` says.
+/// Splits `text` at `separator` and parses the parts as numbers. `None` if there are not exactly
+/// `N` parts, or if part `i` does not consist of exactly `lengths[i]` digits.
 fn fields<const N: usize>(text: &str, separator: char, lengths: [usize; N]) -> Option<[u64; N]> {
     let mut parts = text.split(separator);
     let mut numbers = [0; N];
@@ -197,7 +198,7 @@ fn is_leap(year: u64) -> bool {
 
 /// The number of seconds in a day.
 const DAY: u64 = 86_400;
-/// 9999-12-31T23:59:59Z in Unix seconds: the last time that RFC 3339 can express.
+/// 9999-12-31T23:59:59Z in Unix seconds: the latest time that RFC 3339 can express.
 const LAST_RFC3339: u64 = 253_402_300_799;
 
 /// Formats the date of a time as `YYYY-MM-DD`, in UTC.

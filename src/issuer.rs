@@ -42,7 +42,7 @@ pub const RESERVED_CLAIMS: [&str; 16] = [
 ///
 /// # Errors
 ///
-/// None in practice: writing to memory does not fail.
+/// No error occurs in practice, because writing to memory does not fail.
 pub fn mint_at_jwt(
     grant: &Grant<'_>,
     issuer: &str,
@@ -80,7 +80,7 @@ pub fn mint_at_jwt(
 ///
 /// # Errors
 ///
-/// None in practice: writing to memory does not fail.
+/// No error occurs in practice, because writing to memory does not fail.
 pub fn mint_vision(
     grant: &Grant<'_>,
     expires_at: u64,
@@ -97,12 +97,13 @@ pub fn mint_vision(
     Ok(payload.finish())
 }
 
-/// `{"alg":"RS256"}` in base64url: the complete token header in the documents of the `vision` and
-/// `firstvision` dialects.
+/// `{"alg":"RS256"}` in base64url. The documents of the `vision` and `firstvision` dialects give a
+/// token exactly this header.
 const VISION_HEADER: &str = "eyJhbGciOiJSUzI1NiJ9";
 
-/// Writes the value of `aud`: the requested resources if there are any, else the client's audience,
-/// else the issuer. A single audience is a string, several are an array (RFC 7519, section 4.1.3).
+/// Writes the value of `aud`: the requested resources. If the request names no resources, the value
+/// is the client's audience. If that is empty, the value is the issuer. A single audience is a
+/// string, several are an array (RFC 7519, section 4.1.3).
 fn write_audience(payload: &mut PayloadWriter, grant: &Grant<'_>, issuer: &str) -> io::Result<()> {
     let own = &*grant.client.audience;
     match (grant.resources.as_slice(), own) {

@@ -1,7 +1,7 @@
 //! The rules of OAuth 2.0 (RFC 6749) for one request: client authentication and the grant.
 //!
-//! The functions work on values alone: they open no socket or file, and the caller passes the
-//! wall-clock time. Only [`client::RateLimit`] reads a clock, the monotonic one.
+//! The functions open no socket or file. The caller passes the wall-clock time. Only
+//! [`client::RateLimit`] reads a clock: the monotonic clock.
 
 pub mod client;
 pub mod client_assertion;

@@ -30,8 +30,8 @@ impl Random {
         Self(Source::Counting(Arc::new(AtomicU64::new(start))))
     }
 
-    /// Returns a source whose [`Self::fill`] succeeds `fills` times and then always fails, for
-    /// tests of that failure.
+    /// Returns a source whose [`Self::fill`] succeeds `fills` times and then always fails. Tests
+    /// use it to check how callers handle the error.
     pub fn limited(fills: u64) -> Self {
         Self(Source::Limited(Arc::new(AtomicU64::new(fills))))
     }
@@ -71,8 +71,8 @@ enum Source {
     Limited(Arc<AtomicU64>),
 }
 
-/// A buffer of random bytes. A token needs 16 random bytes. Without the buffer, reading those bytes
-/// from the operating system would be a third of the system calls for a token.
+/// A buffer of random bytes. A token needs 16 random bytes. Without the buffer, a third of the
+/// system calls for a token would read these bytes from the operating system.
 struct Buffered {
     system: SystemRandom,
     left: Mutex<Zeroizing<Vec<u8>>>,
@@ -84,7 +84,7 @@ impl Buffered {
         if left.len() < bytes.len() {
             left.resize(BUFFER_BYTES.max(bytes.len()), 0);
             if self.system.fill(&mut left).is_err() {
-                // After an error, the buffer holds bytes that are not random.
+                // Discard the buffer: after an error, its bytes are not random.
                 left.clear();
                 return Err(NoEntropy);
             }
@@ -104,7 +104,7 @@ impl fmt::Debug for Buffered {
     }
 }
 
-/// The size of the buffer in bytes: enough for 32 tokens of 16 bytes each.
+/// The size of the buffer in bytes: enough for 32 tokens, each of which needs 16 random bytes.
 const BUFFER_BYTES: usize = 512;
 
 #[cfg(test)]

@@ -38,21 +38,21 @@ pub struct Client {
     pub assertion_algorithm: Option<Algorithm>,
     /// The subject that the client's certificates must have (`tls_client_auth`).
     pub certificate_subject: Option<CertificateSubject>,
-    /// Whether the client's tokens are bound to the certificate of the connection that requested
-    /// them.
+    /// Whether a token of the client is bound to the certificate that the client presents in the
+    /// token request.
     pub has_certificate_bound_tokens: bool,
     /// Whether the client's tokens must be bound to a DPoP key.
     pub has_dpop_bound_tokens: bool,
     /// The scopes that the client may request. A client without scopes may not use the client
     /// credentials grant.
     pub scopes: ScopeSet,
-    /// The scopes granted to a token request that names none; `None` if a request must name its
-    /// scopes.
+    /// The scopes that are granted if a token request names no scopes; `None` if every token
+    /// request must name its scopes.
     pub default_scopes: Option<ScopeSet>,
-    /// The audience of the client's tokens. If empty, their audience is the issuer.
+    /// The audience of the client's tokens. If this list is empty, the audience is the issuer.
     pub audience: Box<[Box<str>]>,
-    /// The client may introspect all tokens with one of these audiences (RFC 7662), and always its
-    /// own tokens.
+    /// The client may introspect its own tokens and all tokens that have one of these audiences
+    /// (RFC 7662).
     pub introspects: Box<[Box<str>]>,
     /// The client's tokens issued before this time (Unix seconds) are revoked; 0 revokes no tokens.
     pub not_before: u64,
@@ -188,10 +188,10 @@ impl fmt::Debug for RateLimit {
 /// The format of a token's header and claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenProfile {
-    /// RFC 9068.
+    /// The format of RFC 9068.
     AtJwt,
-    /// The format in the documents of the `vision` and `firstvision` dialects: no `kid`, and only
-    /// the claims `scope`, `client_id`, the client's static claims and `exp`.
+    /// The format in the documents of the `vision` and `firstvision` dialects. The header has no
+    /// `kid`. The only claims are `scope`, `client_id`, the client's static claims and `exp`.
     Vision,
 }
 
@@ -215,12 +215,12 @@ pub enum ContentType {
     Json,
     /// `application/octet-stream`.
     OctetStream,
-    /// Any other content type. A client cannot be registered for it.
+    /// Any other content type. No client can be registered with this value.
     Other,
 }
 
 impl ContentType {
-    /// Returns the type for a media type without parameters.
+    /// Returns the content type for `media_type`, which must have no parameters.
     pub fn of(media_type: &str) -> Self {
         if media_type.eq_ignore_ascii_case("application/json") {
             Self::Json
@@ -377,8 +377,8 @@ impl Registry {
 }
 
 /// A client that is hashed and compared by its id. So the registry needs no map, which would store
-/// each id a second time. The client is boxed, because up to half of a hash table's slots are
-/// empty.
+/// each id a second time. The client is boxed to save memory: up to half of the slots of a hash
+/// table are empty, and an empty slot for a box is smaller than one for a client.
 #[derive(Debug)]
 struct ById(Box<Client>);
 

@@ -33,7 +33,7 @@ impl<'a> ClientAssertion<'a> {
     /// [`AssertionError::Audience`].
     pub fn read(text: &'a str) -> Result<Self, AssertionError> {
         let jwt = ForeignJwt::read(text).ok_or(AssertionError::Malformed)?;
-        // A key inside the assertion proves nothing about the client.
+        // Refuse an assertion that contains a key: such a key proves nothing about the client.
         if jwt.embedded_key().is_some() {
             return Err(AssertionError::Malformed);
         }
@@ -151,8 +151,9 @@ pub struct Accepted<'a> {
 pub struct Expected<'a> {
     /// The current time in Unix seconds.
     pub now: u64,
-    /// The time from which this process has recorded the uses of assertions, in Unix seconds. An
-    /// assertion must be signed later.
+    /// The time at which this process began to record the uses of assertions, in Unix seconds. An
+    /// assertion that was signed at or before this time is refused, because its use may not have
+    /// been recorded.
     pub started_at: u64,
     /// The issuer's URL.
     pub issuer: &'a str,
@@ -227,12 +228,13 @@ impl AudienceForm {
 pub enum AssertionError {
     /// The algorithm is not supported, or is not the algorithm registered for the client.
     Algorithm,
-    /// The audience is not this server alone, or names it in a form that is not accepted.
+    /// The audience does not name this server, names another server in addition to this server, or
+    /// names this server in a form that is not accepted.
     Audience,
     /// The assertion was signed before this process started, so it may have been used before the
     /// start.
     BeforeStart,
-    /// The parameter `client_id` names another client.
+    /// The parameter `client_id` names a different client than the assertion.
     ClientId,
     /// The assertion cannot be parsed or lacks a claim, or its header carries or references a key.
     Malformed,
@@ -258,8 +260,9 @@ struct Claims {
 const APPLICATION: &str = "application/";
 const STRICT_TYPE: &str = "client-authentication+jwt";
 
-/// The greatest time by which a client's clock may be ahead of the server's, in seconds.
+/// The maximum time by which the clock of a client may be ahead of the clock of the server, in
+/// seconds.
 pub const SKEW: u64 = 10;
-/// The longest time after `iat` for which an assertion is accepted, in seconds, even if `exp` is
-/// later: some libraries set `exp` to an hour after `iat`.
+/// The maximum lifetime of an assertion in seconds. When this time has passed since `iat`, the
+/// assertion is refused, even if `exp` is later. Some libraries set `exp` to an hour after `iat`.
 pub const MAX_LIFE: u64 = 300;

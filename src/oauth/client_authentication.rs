@@ -59,15 +59,16 @@ pub struct Credentials<'a> {
     network: ClientNetwork,
     /// See [`Self::is_raw`].
     is_raw: bool,
-    /// The same Basic pair, read without form-decoding. `None` if form-decoding does not change the
-    /// pair, or if the body has a `client_id` that differs from the raw id.
+    /// The second reading of the Basic pair: without form-decoding. `None` if form-decoding does
+    /// not change the pair, or if the body has a `client_id` that differs from the raw id.
     raw: Option<Box<Self>>,
 }
 
 impl<'a> Credentials<'a> {
-    /// Reads the credentials of a request. A client certificate is the credential only if the
-    /// request has no other credential: a client that authenticates with a secret may also present
-    /// a certificate, to which its token is then bound (RFC 8705, section 3).
+    /// Reads the credentials of a request. A client certificate counts as the credential only if
+    /// the request has no other credential. A client that authenticates with a secret may present a
+    /// certificate for another purpose: the server binds the token to the certificate (RFC 8705,
+    /// section 3).
     ///
     /// # Errors
     ///
@@ -199,15 +200,15 @@ impl<'a> Credentials<'a> {
         self
     }
 
-    /// Whether the id or the secret of this Basic pair is used without form-decoding, although
-    /// form-decoding would change it or fail.
+    /// Whether this is a Basic pair whose id or secret is used without form-decoding, although
+    /// form-decoding would change the pair or fail.
     pub fn is_raw(&self) -> bool {
         self.is_raw
     }
 
-    /// The Basic pair, read without form-decoding. `None` if form-decoding does not change the
-    /// pair, or if the body has a `client_id` that differs from the raw id. The caller must try
-    /// both readings.
+    /// The second reading of the Basic pair: without form-decoding. The caller must try both
+    /// readings. `None` if form-decoding does not change the pair, or if the body has a `client_id`
+    /// that differs from the raw id.
     pub fn raw_reading(&self) -> Option<&Self> {
         self.raw.as_deref()
     }
@@ -250,15 +251,15 @@ impl<'a> Credentials<'a> {
     /// several match, one that is valid at `now` is preferred. `registered` is `None` if no client
     /// has the id in the request.
     ///
-    /// For an unknown client, `given` is compared with one hash that cannot match, so that the
-    /// search takes as long as for a wrong secret.
+    /// For an unknown client, `given` is compared with one hash that cannot match. So the time of
+    /// the search does not reveal that the client is unknown.
     pub fn find_secret<'c>(
         given: &FastHash,
         registered: Option<&'c Client>,
         now: u64,
     ) -> Option<&'c ClientSecret> {
         let Some(client) = registered else {
-            // Compare only to take the same time as for a known client. The result is discarded.
+            // Compare, so that the search takes as long as for a known client. Discard the result.
             let _ = std::hint::black_box(given.ct_eq(&FastHash::unmatchable()));
             return None;
         };
@@ -277,14 +278,14 @@ impl<'a> Credentials<'a> {
     }
 
     /// Verifies the credentials of the client `registered`. `secret` is the client's secret that
-    /// matches the secret in the request, if any does.
+    /// equals the secret in the request; `None` if no secret of the client equals it.
     ///
     /// If `registered` is `None`, verification fails. An assertion is nevertheless verified with
     /// the keys of `decoy`, so that the refusal takes as long as for a registered client.
     ///
     /// # Errors
     ///
-    /// The [`Cause`]. The response must be the same for every cause.
+    /// The [`Cause`] of the refusal. The response to the client must be the same for every cause.
     pub fn verify<'c>(
         &self,
         registered: Option<&'c Client>,
@@ -329,8 +330,9 @@ impl<'a> Credentials<'a> {
         Ok(Verified { client, assertion: used })
     }
 
-    /// Returns the method by which `certificate` authenticates the client: by its subject or by its
-    /// key (RFC 8705, sections 2.1 and 2.2).
+    /// Returns the method by which `certificate` authenticates the client: `tls_client_auth` if the
+    /// subject matches, `self_signed_tls_client_auth` if the key matches (RFC 8705, sections 2.1
+    /// and 2.2).
     fn verify_certificate(
         certificate: &ClientCertificate,
         client: &Client,
@@ -355,7 +357,7 @@ pub struct Verified<'c, 'p> {
     /// The client.
     pub client: &'c Client,
     /// The assertion that authenticated the client; `None` for the other authentication methods. An
-    /// assertion may be used only once.
+    /// assertion may be used only once, so the caller must record its use.
     pub assertion: Option<Accepted<'p>>,
 }
 

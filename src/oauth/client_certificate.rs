@@ -20,8 +20,8 @@ use crate::jose::public_key::{PublicKey, Thumbprint, sha256};
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::error::Cause;
 
-/// The result of a proxy's verification of a client certificate. With both results, the TLS
-/// handshake has proven that the client holds the private key.
+/// The result of a proxy's verification of a client certificate. In both cases, the TLS handshake
+/// has proven that the client holds the private key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verification {
     /// An authority that the proxy trusts issued the certificate. The certificate's names and its
@@ -115,7 +115,8 @@ impl ClientCertificate {
         })
     }
 
-    /// Whether a trusted authority issued the certificate for exactly `subject`.
+    /// Whether an authority that the proxy trusts issued the certificate, and `subject` is the
+    /// subject or a subject alternative name of the certificate.
     pub fn is_for(&self, subject: &CertificateSubject) -> bool {
         self.verification == Verification::Trusted
             && match subject {
@@ -130,8 +131,9 @@ impl ClientCertificate {
     }
 
     /// Returns the SHA-256 of the certificate, which becomes `x5t#S256` in a token of `client` (RFC
-    /// 8705, section 3.1). `None` if the certificate is self-signed, unless `client` is registered
-    /// with the certificate's key and the method `self_signed_tls_client_auth`.
+    /// 8705, section 3.1). A self-signed certificate counts only if `client` is registered with the
+    /// key of the certificate and with the method `self_signed_tls_client_auth`; otherwise, returns
+    /// `None`.
     pub fn thumbprint_for(&self, client: &Client) -> Option<Thumbprint> {
         let counts = match self.verification {
             Verification::Trusted => true,
@@ -243,7 +245,8 @@ fn write_entry(text: &mut String, entry: &AttributeTypeAndValue) {
         write_escaped(text, &value);
         return;
     }
-    // A value without a text form is written as the hex digits of its DER encoding.
+    // The value of an unknown attribute, or a value without a text form, is written as the hex
+    // digits of its DER encoding.
     text.push_str(known.map_or(&*oid, |(_, name)| name));
     text.push_str("=#");
     for byte in entry.value.to_der().unwrap_or_default() {

@@ -3,8 +3,9 @@
 
 /// An IPv4 address, the first 64 bits of an IPv6 address, or the Unix sockets of this machine.
 ///
-/// A network is *shared* if many clients may use it: its address is that of this machine, or of a
-/// proxy that is not trusted or does not forward the client's address.
+/// A network is *shared* if many clients may use it. Its address is then the address of this
+/// machine, of a proxy that is not trusted, or of a trusted proxy that does not forward the
+/// client's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClientNetwork {
     prefix: Option<u128>,
@@ -20,8 +21,8 @@ impl ClientNetwork {
         Self { prefix: Some(address.into()), is_shared: false }
     }
 
-    /// Returns the network of an IPv6 address: its first 64 bits, because one subscriber usually
-    /// holds all addresses of a /64.
+    /// Returns the network of an IPv6 address: the first 64 bits of the address, because one
+    /// subscriber usually holds all addresses of a /64.
     pub fn of_v6(address: u128) -> Self {
         Self { prefix: Some(address & !u128::from(u64::MAX)), is_shared: false }
     }

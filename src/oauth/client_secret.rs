@@ -48,8 +48,8 @@ impl PartialEq for ClientSecret {
 
 /// The stored hash of a secret.
 ///
-/// A secret of 32 characters or more is assumed to be random, and so cannot be guessed even at the
-/// speed of SHA-256. A shorter secret needs a slow hash.
+/// A secret of 32 characters or more is assumed to be random. Such a secret cannot be guessed,
+/// although SHA-256 is fast to compute. A shorter secret needs a slow hash.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretHash {
     /// `$sha256$<base64url>`: one SHA-256.
@@ -116,8 +116,8 @@ impl FastHash {
 
     /// Parses the stored form; `None` if it is malformed.
     pub fn parse(stored: &str) -> Option<Self> {
-        // One byte more than a hash has, because the decoder needs room for whole groups of 3
-        // bytes.
+        // The buffer is one byte longer than a hash, because the decoder needs room for whole
+        // groups of 3 bytes.
         let mut decoded = [0; SHA256_OUTPUT_LEN + 1];
         let encoded = stored.strip_prefix(PREFIX)?;
         let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut decoded).ok()?;
@@ -130,7 +130,8 @@ impl FastHash {
     }
 
     /// Returns a hash that no known secret has. If the client id of a request is unknown, the
-    /// secret is compared with this hash, so that the attempt takes as long as for a known client.
+    /// secret is compared with this hash. So the time of the comparison does not reveal that the id
+    /// is unknown.
     pub fn unmatchable() -> Self {
         Self([0; SHA256_OUTPUT_LEN])
     }

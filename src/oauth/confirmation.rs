@@ -1,5 +1,5 @@
-//! The confirmation of an access token (`cnf`, RFC 7800): it names the certificate, the key or both
-//! to which the token is bound. Only a client that holds the private key of each can use the token.
+//! The confirmation of an access token (`cnf`, RFC 7800). It binds the token to a certificate, to a
+//! key or to both. Only a client that holds the corresponding private keys can use the token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,8 +21,9 @@ impl Confirmation {
         self.certificate.is_none() && self.key.is_none()
     }
 
-    /// Returns the token type (RFC 6749, section 7.1). A token that is bound only to a certificate
-    /// has the type `Bearer` (RFC 8705, section 3).
+    /// Returns the token type (RFC 6749, section 7.1): `DPoP` if the token is bound to a key,
+    /// otherwise `Bearer`. A certificate to which the token is bound does not change the type (RFC
+    /// 8705, section 3).
     pub fn token_type(&self) -> &'static str {
         if self.key.is_some() { "DPoP" } else { "Bearer" }
     }

@@ -1,12 +1,13 @@
-//! Decoys for unknown client ids. Refusing an unknown id takes as long as refusing a registered
-//! one, so that timing does not reveal which ids are registered.
+//! Decoys for unknown client ids. The server takes as long to refuse an unknown id as to refuse a
+//! registered id, so that timing does not reveal which ids are registered.
 //!
 //! The time that a refusal takes depends on the client: its secrets may have fast or slow hashes,
-//! and its keys may have several sizes. Clients that cost the same form a *kind*. Each unknown id
-//! is assigned a kind, and the kinds are as frequent among unknown ids as among registered clients:
-//! a keyed hash maps the id to a point in [0, 1), and each kind owns a part of that interval. A
-//! change of the registry only moves the borders of the parts, so most ids keep their kind. The key
-//! of the hash is kept across restarts, so that ids keep their kinds across restarts too.
+//! and its keys may have several sizes. Clients whose refusals take the same time form a *kind*.
+//! Each unknown id is assigned a kind. The kinds are as frequent among unknown ids as among
+//! registered clients: a keyed hash maps each unknown id to a point in [0, 1), and each kind owns a
+//! part of this interval, in proportion to its number of clients. If the registry changes, the
+//! borders of the parts move, but the points do not, so most ids keep their kind. A restart keeps
+//! the key of the hash, so it does not move the points.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,10 +57,11 @@ pub struct Decoys {
 pub struct Kind {
     /// The number of clients of this kind and of all kinds before it.
     up_to: u64,
-    /// Slow hashes that no secret matches. Comparing a secret with these hashes costs as much as
-    /// comparing it with a client's hashes.
+    /// Slow hashes that no secret matches. A comparison with these hashes costs as much as a
+    /// comparison with the slow hashes of a client of this kind.
     pub hashes: Box<[Arc<PasswordHash>]>,
-    /// Public keys of the types and sizes of the clients' keys. They verify no assertion.
+    /// Public keys of the same types and sizes as the keys of a client of this kind. No assertion
+    /// can be verified with these keys.
     pub keys: Box<[PublicKey]>,
     /// The algorithm that is registered for the clients' assertions; `None` if there is none.
     pub assertion_algorithm: Option<Algorithm>,
@@ -110,7 +112,7 @@ impl Decoys {
         let mut costs: BTreeMap<Cost, u64> = BTreeMap::new();
         let mut plain = 0;
         for client in clients.iter() {
-            // Fast path: most clients have only fast hashes.
+            // Fast path: most clients have no keys and no slow hashes.
             if client.keys.is_empty() && !client.is_guessable() {
                 plain += 1;
             } else {
@@ -240,7 +242,8 @@ mod tests {
             assert!(count(kind).abs_diff(expected) < 80, "{kind:?}: {}", count(kind));
         }
         assert_eq!(kinds(&registry(&clients)), before);
-        // One more client in a hundred moves each border by at most a hundredth of the interval.
+        // If one client is added to a hundred clients, each border moves by at most a hundredth of
+        // the interval.
         for more in [fast(100), slow(100), signing(100)] {
             clients.push(more);
             let after = kinds(&registry(&clients));

@@ -33,8 +33,9 @@ pub struct ExpectedProof<'a> {
     pub url: &'a str,
     /// The current time in Unix seconds.
     pub now: u64,
-    /// The time from which this process has recorded the uses of proofs, in Unix seconds. A proof
-    /// must be signed later.
+    /// The time at which this process began to record the uses of proofs, in Unix seconds. A proof
+    /// that was signed at or before this time is refused, because its use may not have been
+    /// recorded.
     pub started_at: u64,
     /// The server's nonces; `None` if a proof needs no nonce.
     pub nonces: Option<&'a Nonces>,
@@ -111,7 +112,7 @@ pub enum DpopError {
     Replayed,
     /// The key in the proof does not verify the signature.
     Signature,
-    /// The proof's method (`htm`) or URL (`htu`) is not that of the request.
+    /// The method (`htm`) or the URL (`htu`) in the proof differs from the request.
     Target,
     /// The proof is too old, from the future, or from before this process started.
     Time,
@@ -126,8 +127,8 @@ impl Nonces {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// Returns the current nonce at `now` (Unix seconds). Proofs with this nonce are accepted for
-    /// at least 60 and at most 120 seconds from `now` on.
+    /// Returns the current nonce at `now` (Unix seconds). The nonce is accepted for 60 to 120
+    /// seconds after `now`.
     pub fn current(&self, now: u64) -> String {
         self.of(now / WINDOW)
     }
@@ -135,8 +136,8 @@ impl Nonces {
     /// Whether `nonce` is the nonce of the current time window or of the window before it.
     fn accept(&self, nonce: &str, now: u64) -> bool {
         let window = now / WINDOW;
-        // Not a constant-time comparison: nonces are not secret, because any client can request a
-        // nonce.
+        // This comparison need not take constant time: nonces are not secret, because any client
+        // can request a nonce.
         [window, window.wrapping_sub(1)].into_iter().any(|window| self.of(window) == nonce)
     }
 
@@ -197,8 +198,8 @@ fn normalized_path(path: &str) -> Option<String> {
             _ => segments.push(segment),
         }
     }
-    // A path that ends in `.` or `..` normalizes to a path that ends in a slash, so it needs an
-    // empty last segment. A path that already ends in a slash has that segment.
+    // A path that ends in `.` or `..` normalizes to a path that ends in a slash, so append an empty
+    // segment. A path that ends in a slash already has an empty last segment.
     if ends_in_slash && segments.last().is_none_or(|last| !last.is_empty()) {
         segments.push(Cow::Borrowed(""));
     }

@@ -70,7 +70,7 @@ pub enum Cause {
     /// The client's tokens are bound to a certificate, and the request has no certificate that is
     /// valid for the client.
     CertificateMissing,
-    /// The certificate has neither the client's registered subject nor one of its keys.
+    /// The certificate has neither the registered subject nor a registered key of the client.
     CertificateMismatch,
     /// A trusted proxy has forwarded a malformed certificate.
     CertificateUnreadable,
@@ -82,7 +82,7 @@ pub enum Cause {
     DemoSecret,
     /// `Authorization` is not a valid Basic header.
     MalformedAuthorization,
-    /// The secret is the client's, but is not valid yet or has expired.
+    /// The secret is one of the client's secrets, but is not valid yet or has expired.
     SecretNotCurrent,
     /// The request uses several authentication methods.
     SeveralAuthentications,
@@ -96,7 +96,7 @@ pub enum Cause {
     // Causes in a presented token.
     /// `Authorization` holds no bearer token.
     BearerMissing,
-    /// The token to be revoked belongs to another client.
+    /// The token to be revoked does not belong to the client that sent the revocation request.
     TokenNotOwn,
     /// The token was revoked, or was issued before its client's `not_before`.
     TokenRevoked,
@@ -104,8 +104,9 @@ pub enum Cause {
     TokenScope,
     /// The token has expired.
     TokenExpired,
-    /// The token was not issued by this server, has a wrong audience, is not valid yet, is bound to
-    /// a key or certificate, or its client is disabled or no longer registered.
+    /// The token was not issued by this server, has a wrong audience, is not valid yet, or is bound
+    /// to a key or certificate. The cause is also used for a token whose client is disabled or no
+    /// longer registered.
     TokenInvalid,
     /// The request has no `Authorization` header.
     TokenMissing,
@@ -113,10 +114,10 @@ pub enum Cause {
     // Causes in DPoP, in the limits for clients and in the grant.
     /// The DPoP proof is refused.
     Dpop(DpopError),
-    /// The client's rate limit is used up. The number is the seconds to wait.
+    /// The client's rate limit is used up. The value is the number of seconds to wait.
     RateLimited(u32),
-    /// A failure budget of the client or of its network is used up. The number is the seconds to
-    /// wait.
+    /// A failure budget of the client or of the client's network is used up. The value is the
+    /// number of seconds to wait.
     Throttled(u32),
     /// The client has no scopes, so it may not use the client credentials grant.
     GrantNotAllowed,
@@ -143,7 +144,8 @@ pub enum Cause {
     /// The queue for computing slow hashes is full.
     PasswordQueueFull,
     /// The source of the request (a client, a client network, or a client in a shared network)
-    /// already occupies its full share of the queue for computing slow hashes.
+    /// already has the maximum number of entries that one source may have in the queue for
+    /// computing slow hashes.
     PasswordQueueShare,
     /// The replay guard is full, so no assertion or proof can be accepted.
     ReplayGuardFull,
@@ -169,10 +171,10 @@ impl Cause {
         )
     }
 
-    /// Whether the charge for an attempt that was refused for this cause is returned to the failure
-    /// budgets. That is so if the refusal reveals nothing about a secret or key: the result does
-    /// not depend on the client, or the assertion was valid, but was used before or could not be
-    /// recorded as used.
+    /// Whether an attempt that is refused for this cause costs nothing: its charge is returned to
+    /// the failure budgets. This is so if the refusal reveals nothing about a secret or key. Either
+    /// the refusal does not depend on the client, or the assertion was valid, but was used before
+    /// or could not be recorded as used.
     pub fn costs_no_attempt(self) -> bool {
         use AssertionError::{Audience, BeforeStart, Malformed, Replayed, Time};
         matches!(

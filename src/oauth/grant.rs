@@ -57,8 +57,8 @@ impl<'a> Grant<'a> {
     ///
     /// # Errors
     ///
-    /// The first [`Cause`] found. The checks are, in this order: the grant type, whether the client
-    /// may use it, the scope, the resources.
+    /// The first [`Cause`] found. The order of the checks is: the grant type, whether the client
+    /// may use this grant type, the scope, the resources.
     pub fn decide(
         client: &'a Client,
         request: &GrantRequest<'a>,

@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 /// A stored slow hash.
 ///
-/// The text form of argon2id is the PHC string format. That of pbkdf2-sha256 is passlib's format or
-/// the PHC string format. That of bcrypt is OpenBSD's format:
+/// An argon2id hash is in the PHC string format. A pbkdf2-sha256 hash is in passlib's format or in
+/// the PHC string format. A bcrypt hash is in OpenBSD's format:
 ///
 /// ```text
 /// $argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>
@@ -97,8 +97,9 @@ impl Work {
                 Some(())
             }
             Self::Bcrypt { cost } => {
-                // bcrypt reads at most 72 bytes, including the terminating NUL. `text` never grows,
-                // because growing would leave a copy of the secret behind that is not wiped.
+                // bcrypt reads at most 72 bytes, including the terminating NUL. `text` gets its
+                // full capacity at once: if it grew later, a copy of the secret would stay in
+                // memory and would not be wiped.
                 let read = secret.as_bytes().iter().copied().chain([0]).take(72);
                 let mut text = Zeroizing::new(Vec::with_capacity(72));
                 text.extend(read);
@@ -112,7 +113,8 @@ impl Work {
 
 impl PasswordHash {
     /// Hashes `secret` with `salt`. `None` if `work` is bcrypt, because bcrypt ignores all bytes of
-    /// a secret after the first 72. Only imported hashes may be bcrypt.
+    /// a secret after the first 72. A bcrypt hash can be imported, but this server creates no
+    /// bcrypt hashes.
     pub fn of(secret: &str, work: Work, salt: [u8; 16]) -> Option<Self> {
         let mut output = [0; 32];
         let (salt64, encode) =
@@ -304,7 +306,7 @@ mod tests {
         "$2b$05$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m",
         "$2a$05$kkWxfaJCUREEzpMWhoQyLeOSgeIXW7p/psQncB/LTgU8h6yYcHqbG",
     ];
-    /// The hash of 72 times `x`, made by Python's bcrypt.
+    /// The hash of a secret of 72 times the character `x`, made by Python's bcrypt.
     const BCRYPT_OF_72: &str = "$2b$05$WYTuree5Hy8jf/bv/rrwPO/9zWOVw7s8TCICKiMC7r2njtPcyYata";
 
     #[test]

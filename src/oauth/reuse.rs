@@ -1,8 +1,8 @@
 //! The cache of a client's reusable tokens (`token_reuse`).
 //!
-//! Most of the cost of a token is its signature. `token_reuse` is a number of seconds: a client
+//! The signature is most of the cost of a token. `token_reuse` is a number of seconds: a client
 //! that sends an equal request within this time gets the same token again. Reuse is off by default,
-//! because two processes of one client may then hold the same bearer token.
+//! because with reuse, two processes of one client may hold the same bearer token.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
