@@ -32,13 +32,13 @@ pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
     Err(Fault::new(file, problem))
 }
 
-/// Reads the beginning of `file`: enough for the longest token and its line break.
+/// Reads the beginning of `file`, which contains the whole token if the token is not too long.
 fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let unreadable = |error: io::Error| Fault::cannot("read", file, &error);
     let opened = File::open(file).map_err(unreadable)?;
     let metadata = opened.metadata().map_err(unreadable)?;
-    // The group may read the file, as it may read key files: Kubernetes makes mounted secrets
-    // readable by a group.
+    // Like key files, this file may be readable by its group, because Kubernetes makes mounted
+    // secrets readable by a group.
     if whole_file::is_world_readable(&metadata.permissions()) {
         let problem = format!(
             "can be read by everyone on this machine; replace the token if another user may have \
@@ -58,6 +58,6 @@ fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
 const MIN_CHARS: usize = 32;
 /// The maximum length of a token, which must fit into the head of a request.
 const MAX_CHARS: usize = 1024;
-/// The number of bytes that are read beyond the longest token: a byte order mark, line breaks, and
-/// one more character, which shows that a token is too long.
+/// The number of bytes that are read in addition to [`MAX_CHARS`]. They leave room for a byte order
+/// mark, for line breaks, and for one more character, which shows that a token is too long.
 const MARGIN: usize = 16;

@@ -112,5 +112,5 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// The maximum number of names that are shown of each list.
+/// The maximum number of names that the log shows from each list.
 const SHOWN: usize = 20;

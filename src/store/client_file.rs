@@ -1,8 +1,8 @@
 //! `clients.json`: the client registry as a file.
 //!
-//! Reading reports every fault with its line and field, but never quotes a value, because the value
-//! may be a secret in the wrong field. Adding a client does not change the text of the other
-//! clients.
+//! The functions that read the file report every fault with its line and field. They never quote a
+//! value, because the value may be a secret in the wrong field. When a client is added, the text of
+//! the other clients is not changed.
 
 mod asymmetric;
 mod certificate;
@@ -39,8 +39,9 @@ pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
     load_with_key_files(file).map(|(registry, _)| registry)
 }
 
-/// Reads the registry from `file`. Also returns a stamp of the key files that the clients' `jwks`
-/// fields name; each key file is stamped before it is read.
+/// Reads the registry from `file`. Also returns a stamp of the key files that the `jwks` fields of
+/// the clients name. Each file is stamped before it is read, so that a change during the reading is
+/// noticed at the next check.
 ///
 /// # Errors
 ///
@@ -145,7 +146,7 @@ fn in_parallel<'t>(
         all.extend(others.into_iter().map(|other| match other {
             // Propagate the panic of the thread.
             Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            // The thread could not be started: read its part here.
+            // The thread could not be started: read its part of the entries on the current thread.
             Err(part) => read(part),
         }));
         all.into_iter().flatten()
@@ -161,16 +162,16 @@ const WORTH_A_THREAD: usize = 1000;
 pub struct NewSecret {
     /// The label, which is unique among the client's secrets.
     pub label: String,
-    /// The hash of the secret, in the form in which the registry stores it.
+    /// The hash of the secret, in the registry's text format.
     pub hash: String,
 }
 
-/// Returns the text of a registry with `entry` added as its last client. All other entries keep
-/// their text. `text` is `None` if the file does not exist yet.
+/// Returns the text of a registry with `entry` added after its last client. The text of the old
+/// entries is not changed. `text` is `None` if the file does not exist yet.
 ///
 /// # Errors
 ///
-/// Every fault of `text`. If `text` has no faults, every fault of the text with the new entries.
+/// Every fault of `text`. If `text` has no faults, every fault of the new text.
 pub fn append(
     file: &Path,
     text: Option<&str>,
@@ -182,12 +183,12 @@ pub fn append(
     append_entries(file, text, &[&entry])
 }
 
-/// Returns the text of a registry with `entries` added, unchanged, as its last clients. All other
-/// entries keep their text. `text` is `None` if the file does not exist yet.
+/// Returns the text of a registry with `entries` added after its last client. The text of the new
+/// entries and of the old entries is not changed. `text` is `None` if the file does not exist yet.
 ///
 /// # Errors
 ///
-/// Every fault of `text`. If `text` has no faults, every fault of the text with the new entries.
+/// Every fault of `text`. If `text` has no faults, every fault of the new text.
 pub fn append_entries(
     file: &Path,
     text: Option<&str>,

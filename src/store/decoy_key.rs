@@ -1,6 +1,7 @@
 //! The file of the [`DecoyKey`]. The key determines how much work the server does before it refuses
-//! an unknown client id. The key is kept across restarts: a new key would change this work for some
-//! unknown ids but for no registered id, and so reveal which ids are unknown.
+//! an unknown client id. The key is kept across restarts. A new key would change this work for some
+//! unknown ids, but not for registered ids. An attacker who saw the change would learn that these
+//! ids are unknown.
 //!
 //! ```text
 //! grantd-decoy-key-1 kGGv6zFBu5FLUEcBWPGsQ9wQ2dQ4nbH1qf4mTnE0l4b
@@ -21,8 +22,8 @@ use crate::random::Random;
 use crate::store::whole_file;
 
 /// Reads the key from the state directory `directory`. If the directory holds no key, generates one
-/// and writes it. If the new key cannot be written, logs a warning and returns the key, which is
-/// then lost when the process ends.
+/// and writes it. If the new key cannot be written, logs a warning and returns the key. The key is
+/// lost when the process ends.
 ///
 /// # Errors
 ///

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The metadata of some files at one time. Two stamps of the same files are equal if no file has
-/// changed in between.
+/// changed between the two times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(Vec<(PathBuf, Option<FileStamp>)>);
 
@@ -63,14 +63,14 @@ impl Stamp {
     }
 }
 
-/// The maximum number of files in the stamp of the clients' key files. All files of the stamp are
-/// polled each second.
+/// The maximum number of key files that are watched for changes. All of them are polled each
+/// second.
 pub const MOST_FILES: usize = 10_000;
 
 fn stamp_of(path: &Path) -> Option<FileStamp> {
     let metadata = fs::metadata(path).ok()?;
-    // Ignore the metadata of a directory, which changes with each temporary file in it. The files
-    // in the directory have stamps of their own.
+    // Ignore the metadata of a directory, which changes with each temporary file in it. Each file
+    // in the directory has its own stamp.
     let modified = metadata.is_file().then(|| metadata.modified().ok()).flatten();
     let length = if metadata.is_file() { metadata.len() } else { 0 };
     let identity = if metadata.is_file() { identity(&metadata) } else { [0; 3] };

@@ -9,12 +9,13 @@
 //! -----BEGIN PRIVATE KEY-----
 //! ```
 //!
-//! The times are written in Unix seconds. Times in RFC 3339 are accepted as well.
+//! The program writes the times in Unix seconds. It can read times in Unix seconds and in the
+//! format of RFC 3339.
 //!
-//! The key and its times are in one file, so that a single rename adds both. A key without times
-//! was added by hand; its times count as 0, that is, 1970. A third line, `Immediate: yes`, means
-//! that older keys have leaked: a running server then signs with this key at once, and does not
-//! wait until verifiers have fetched it.
+//! The key and its times are in one file, so that a single rename adds both. If a file has no
+//! times, an operator has added it by hand. Both times of its key then count as 0, that is, 1970. A
+//! third line, `Immediate: yes`, means that older keys have leaked: a running server then signs
+//! with this key at once, and does not wait until verifiers have fetched it.
 
 use std::path::{Path, PathBuf};
 
@@ -48,11 +49,11 @@ pub fn load(directory: &Path) -> Result<Vec<SigningKey>, Vec<Fault>> {
 
 /// Generates an RSA key of `bits` bits at `now` (Unix seconds) in `directory`, which is created if
 /// necessary. The first key of a directory signs at once. A later key is published at once, and
-/// signs when verifiers have had time to fetch it.
+/// begins to sign when verifiers have had time to fetch it.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s. No file is left behind then.
+/// All [`Fault`]s. After a fault, no new file is left in `directory`.
 pub fn generate(
     directory: &Path,
     bits: u16,
@@ -62,12 +63,13 @@ pub fn generate(
     add(directory, retention, now, |times| make(directory, bits, times))
 }
 
-/// Adds an existing key to `directory`, with the times of a key generated at `now` (Unix seconds).
-/// `text` is the PKCS#8 document in PEM that was read from `source`.
+/// Adds an existing key to `directory`, with the same times as a key that is generated at `now`
+/// (Unix seconds). `text` is the PKCS#8 document in PEM that was read from `source`.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s. A fault of the key itself names the file `source`. No file is left behind then.
+/// All [`Fault`]s. A fault of the key itself names the file `source`. After a fault, no new file is
+/// left in `directory`.
 pub fn import(
     directory: &Path,
     source: &Path,
@@ -90,13 +92,13 @@ pub struct First {
     pub is_made: bool,
 }
 
-/// Returns the keys in `directory`. If it holds none, generates a key of `bits` bits at `now` (Unix
-/// seconds). Locks the directory: if several servers start at once, only one of them generates a
-/// key, and all of them use this key.
+/// Returns the keys in `directory`. If the directory holds no key, generates a key of `bits` bits
+/// at `now` (Unix seconds). Locks the directory: if several servers start at once, only one of them
+/// generates a key, and all of them use this key.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s. No file is left behind then.
+/// All [`Fault`]s. After a fault, no new file is left in `directory`.
 pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>> {
     create_directory(directory)?;
     let (_lock, files) = load_to_edit(directory)?;
@@ -112,21 +114,22 @@ pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>>
 /// The result of [`rotate`].
 #[derive(Debug)]
 pub struct Rotated {
-    /// The new key, which is published at once and starts to sign at its `signs_from`.
+    /// The new key, which is published at once and begins to sign at its `signs_from`.
     pub made: SigningKey,
     /// The `kid` of the old key, which signs until the new key begins to sign.
     pub signing: String,
-    /// When the old key stops signing and when it leaves the key set.
+    /// The times at which the old key stops signing and at which it leaves the key set.
     pub retirement: Retirement,
 }
 
-/// Generates an RSA key of `bits` bits that will succeed the key that signs at `now` (Unix
-/// seconds). The new key is published at once, and signs when verifiers have had time to fetch it.
+/// Generates an RSA key of `bits` bits, the successor of the current signing key. The new key is
+/// published at once, and begins to sign when verifiers have had time to fetch it. `now` is the
+/// current time in Unix seconds.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s. It is a fault if no key signs or another successor is already published. No file
-/// is left behind then.
+/// All [`Fault`]s. It is a fault if there is no signing key, or if another successor is already
+/// published. After a fault, no new file is left in `directory`.
 pub fn rotate(
     directory: &Path,
     bits: u16,
@@ -166,19 +169,20 @@ pub fn rotate(
 pub struct Replaced {
     /// The new key, which signs as soon as a server has read it.
     pub made: SigningKey,
-    /// The new paths of the other keys' files. The files were renamed so that they are not loaded.
+    /// The new paths of the files of the retired keys. The files were renamed so that they are not
+    /// loaded.
     pub retired: Vec<PathBuf>,
 }
 
-/// Replaces leaked keys. Generates a key that signs from `now` (Unix seconds) on. When the key is
-/// on disk, retires all other keys in `directory` except the key with the `kid` `keep`. Files that
-/// hold no valid key are retired as well.
+/// Replaces leaked keys. Generates a key that begins to sign at `now` (Unix seconds). When the new
+/// key is on disk, retires the old keys in `directory` except the key with the `kid` `keep`. Files
+/// that hold no valid key are retired like old keys.
 ///
 /// # Errors
 ///
-/// The [`Fault`]s. It is a fault if there is no key to replace, or no key with the `kid` `keep`. No
-/// new file is left behind then. It is also a fault if an old file cannot be renamed; the new key
-/// and that old key then both stay in use.
+/// All [`Fault`]s. It is a fault if there is no key to replace, or no key with the `kid` `keep`. In
+/// these cases, no new file is left in `directory`. It is also a fault if the file of an old key
+/// cannot be renamed. In this case, the new key and this old key stay in use.
 pub fn replace(
     directory: &Path,
     bits: u16,
@@ -205,7 +209,8 @@ pub fn replace(
         )));
     }
     // The key with the latest `signs_from` signs. So the `signs_from` of the new key must be later
-    // than that of the kept key, which may be `now`.
+    // than the `signs_from` of the kept key. If the kept key has begun to sign at `now`, the new
+    // key begins a second later.
     let times = kept.iter().flat_map(|(key, _)| key).map(|key| key.times().signs_from);
     let due = times.filter(|from| *from <= now).max();
     let signs_from = due.map_or(now, |due| now.max(due.saturating_add(1)));
@@ -254,9 +259,9 @@ pub struct Retired {
 ///
 /// # Errors
 ///
-/// The [`Fault`]s. It is a fault if there is no key with the `kid` `key_id`, or if no signing key
-/// would be left. No key is retired then. It is also a fault if a file cannot be renamed; the keys
-/// before that one are then already retired.
+/// All [`Fault`]s. It is a fault if there is no key with the `kid` `key_id`, or if no signing key
+/// would be left. In these cases, no key is retired. It is also a fault if a file cannot be
+/// renamed. In this case, some of the other keys may already be retired.
 pub fn retire(
     directory: &Path,
     key_id: Option<&str>,
@@ -297,9 +302,9 @@ pub fn retire(
                 .to_owned(),
         }));
     }
-    // Rename the file of the named key last, because this key may be the successor of the other
-    // keys. If the process ends before all files are renamed, the remaining keys must still count
-    // as gone, and a key is gone only while its successor is in the directory.
+    // Rename the file of the key `key_id` last. This key may be the successor of the gone keys, and
+    // a key counts as gone only while its successor is in the directory. If the process ends before
+    // all files are renamed, the remaining gone keys must still count as gone.
     out.sort_by_key(|(_, key, _)| is_named(key));
     let mut retired = Vec::new();
     for (file, key, state) in out {
@@ -376,7 +381,7 @@ fn write(directory: &Path, key: &SigningKey) -> Result<(), Fault> {
         .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))
 }
 
-/// Locks the directory for adding and removing files, and reads its keys.
+/// Locks the directory so that files can be added and removed, and reads its keys.
 fn load_to_edit(directory: &Path) -> Result<(Lock, KeyFiles), Vec<Fault>> {
     Ok((lock(directory)?, load_files(directory)?))
 }
@@ -477,7 +482,8 @@ fn is_immediate(file: &Path, text: &str) -> Result<bool, Fault> {
     }
 }
 
-/// Returns the position and the value of the header `name`. Headers are the lines before the key.
+/// Returns the position and the value of the header `name`. The headers are the lines before the
+/// PEM document.
 fn field<'t>(text: &'t str, name: &str) -> Option<(Position, &'t str)> {
     let lines = (1..).zip(text.lines()).take_while(|(_, line)| !line.starts_with("-----BEGIN "));
     let mut fields = lines.filter_map(|(number, line)| Some((number, line, line.split_once(':')?)));

@@ -6,13 +6,14 @@
 //! - A client is *known* if it has authenticated from the same network in the last 24 hours. Jobs
 //!   of known clients are computed first. If the queue is full, a job of a known client evicts a
 //!   job of an unknown client.
-//! - Each job has a *source*. For a known client, the source is the client. Otherwise, it is the
-//!   client network or, if many clients may use that network (it is *shared*), the client on that
-//!   network. Sources are served round-robin. A source may hold at most an eighth of the queue.
+//! - A network is *shared* if many clients may use it. Each job has a *source*. For a known client,
+//!   the source is the client. For an unknown client on a shared network, the source is the pair of
+//!   the client and the network. For any other unknown client, the source is the network. Sources
+//!   are served round-robin. A source may hold at most an eighth of the queue.
 //! - All unknown clients of a shared network together may hold at most a quarter of the queue.
 //!
-//! A job that does not fit is refused at once. Requests for the same attempt (the same client,
-//! stored hash and presented secret) share one job.
+//! A job that would exceed one of these limits is refused at once. Requests for the same attempt
+//! (the same client, stored hash and presented secret) share one job.
 
 mod queue;
 
@@ -43,10 +44,10 @@ pub struct PasswordPool {
     key: hmac::Key,
 }
 
-/// Why a job is refused.
+/// The reason why a job is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoom {
-    /// The source, or its shared network, already has as many jobs in the queue as it may have.
+    /// The source or the shared network already holds its maximum share of the queue.
     Share,
     /// The queue is full.
     Full,
@@ -154,7 +155,7 @@ impl PasswordPool {
         self.shared.submit(attempt, turn, job)?.await
     }
 
-    /// Removes the cached successes for secrets that no client in `clients` has any more.
+    /// Removes each cached success whose secret no longer belongs to a client in `clients`.
     pub fn keep_only(&self, clients: &Registry) {
         self.shared.verdicts.keep_only(clients);
     }
@@ -238,8 +239,8 @@ impl Shared {
             if is_right {
                 self.verdicts.remember(Verdict { attempt, client_id, hash });
             }
-            // Remove the attempt only after its verdict is cached: a request for the same attempt
-            // then finds either the attempt or the cached verdict.
+            // Cache the verdict before the attempt is removed. Otherwise, a request for the same
+            // attempt might find neither the attempt nor the cached verdict.
             let answer = self.queue().finish(&attempt);
             if let Some(answer) = answer {
                 answer.complete(Ok(is_right));
@@ -271,8 +272,8 @@ const SHARES: usize = 8;
 /// The unknown clients of a shared network may hold at most 1/4 of the queue.
 const NETWORK_SHARES: usize = 4;
 
-/// The verdict of a job when it is known, and until then the wakers of all requests that wait for
-/// it.
+/// Holds the verdict of a job. Until the verdict is known, holds the wakers of all requests that
+/// wait for the verdict.
 #[derive(Default)]
 struct Answer(Mutex<State>);
 
@@ -296,8 +297,8 @@ impl Answer {
     }
 }
 
-/// The future with which a request waits for the verdict of a job. When all requests for a queued
-/// job have dropped their futures, the job is removed.
+/// A future that completes with the verdict of a job. Each request that waits for the job has one
+/// such future. When all these futures are dropped, the job is removed from the queue.
 struct Waiting<'p> {
     shared: &'p Shared,
     attempt: Attempt,
@@ -405,15 +406,16 @@ mod tests {
         drop(second);
         assert_eq!(shared.queue().waiting, 1);
         assert_eq!(order(&shared), [2]);
-        // A job that is being computed stays even without requests, and new requests join it.
+        // When no request waits any more for a job that is being computed, the attempt is kept. A
+        // new request joins the attempt.
         let left = ask(&shared, 1, false, 3).unwrap();
         assert!(shared.queue().take().is_some());
         drop(left);
         let joined = ask(&shared, 1, false, 3).unwrap();
         assert_eq!(shared.queue().waiting, 0);
         assert!(shared.queue().finish(&joined.attempt).is_some());
-        // A request that waited for a finished job is not counted for a new job of the same
-        // attempt.
+        // When a request that waited for a finished job is dropped, a new job of the same attempt
+        // does not lose a request.
         let new = ask(&shared, 1, false, 3).unwrap();
         drop(joined);
         assert_eq!(shared.queue().waiting, 1);

@@ -6,9 +6,9 @@
 //!
 //! The system clock may be set while the server runs. An entry is dropped when the clock reaches
 //! the entry's expiry, so setting the clock back drops no entry too early. But setting the clock
-//! forward may drop entries. If the clock is then set back, their assertions and proofs would be
-//! accepted again. So the guard keeps the latest expiry of all dropped entries, and refuses every
-//! assertion and proof that does not expire later than that.
+//! forward may drop entries. If the clock were then set back, the assertions and proofs of the
+//! dropped entries would be accepted again. So the guard keeps the latest expiry of all dropped
+//! entries. Every assertion and proof that expires at this time or earlier is refused.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
@@ -25,13 +25,14 @@ pub struct ReplayGuard {
 }
 
 impl ReplayGuard {
-    /// Creates a guard for `capacity` entries that records uses from `now` (Unix seconds) on.
+    /// Creates a guard for `capacity` entries. It begins to record uses at `now` (Unix seconds).
     pub fn new(capacity: usize, now: u64) -> Self {
         Self { capacity, started_at: now, used: Mutex::default() }
     }
 
-    /// The time from which uses are recorded, in Unix seconds. The caller must refuse an assertion
-    /// or proof that was signed earlier: it may have been used before this process started.
+    /// The time at which the guard began to record uses, in Unix seconds. The caller must refuse an
+    /// assertion or proof that was signed earlier: it may have been used before this process
+    /// started.
     pub fn started_at(&self) -> u64 {
         self.started_at
     }
@@ -67,7 +68,8 @@ impl fmt::Debug for ReplayGuard {
     }
 }
 
-/// The owner of a `jti`. A `jti` is unique only among those of the same owner.
+/// The owner of a `jti`. Two owners may use the same `jti`, but one owner must not use a `jti`
+/// twice.
 #[derive(Clone, Copy, Debug)]
 pub enum Owner<'a> {
     /// The client that signed an assertion, by its client id.
@@ -76,10 +78,11 @@ pub enum Owner<'a> {
     Key(&'a [u8]),
 }
 
-/// Why a use of an assertion or proof is refused.
+/// The reason why a use of an assertion or proof is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayError {
-    /// The assertion or proof may have been used before: its entry may have been dropped already.
+    /// The assertion or proof may have been used before. If it was used, its entry may have been
+    /// dropped already.
     Forgotten,
     /// The guard is full.
     Full,
@@ -112,7 +115,7 @@ impl Used {
 pub type Key = [u8; 32];
 
 impl Owner<'_> {
-    /// Returns the key of this owner's `jti`, given as `token_id`.
+    /// Returns the key under which the guard stores the `jti` `token_id` of this owner.
     pub fn key_of(self, token_id: &str) -> Key {
         let (kind, owner) = match self {
             Self::Client(id) => (b'c', id.as_bytes()),

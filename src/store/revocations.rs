@@ -50,8 +50,8 @@ impl RevocationKey {
         )
     }
 
-    /// Returns the key of a token without a `jti`, given the token's signing input: its header and
-    /// payload, joined by a dot.
+    /// Returns the key of a token without a `jti`. `signing_input` is the header and the payload of
+    /// the token, joined by a dot.
     pub fn of_signing_input(signing_input: &[u8]) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, signing_input).as_ref());
@@ -72,7 +72,7 @@ fn decode<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
 }
 
-/// Why a token was not revoked.
+/// The reason why a token was not revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RevokeError {
     /// The limit of revoked tokens is reached.
@@ -101,9 +101,9 @@ pub struct Revocations {
 
 impl Revocations {
     /// Opens the file of revocations in `directory`, which is created if necessary, and locks the
-    /// file against other processes. While there are `limit` rows, no token can be revoked. A row
-    /// takes 56 to 112 bytes of memory and a line of 38 or 62 bytes on disk. The file is rewritten
-    /// when it has more than 1000 + 2 × rows lines.
+    /// file against other processes. While there are `limit` rows or more, no token can be revoked.
+    /// A row takes 56 to 112 bytes of memory and a line of 38 or 62 bytes on disk. With n rows in
+    /// memory, the file is rewritten when it has more than 1000 + 2 × n lines.
     ///
     /// If the directory is not writable or another process holds the lock, logs a warning. Each
     /// revocation then tries again to lock the file. The revocation fails if the file cannot be
@@ -209,8 +209,8 @@ impl Drop for Revocations {
         self.shared.queue().has_ended = true;
         self.shared.arrival.notify_one();
         if let Some(writer) = self.writer.take() {
-            // If the disk hangs, unwritten rows are lost, but no client was told that they were
-            // written.
+            // If the disk hangs, `join_soon` stops waiting and the unwritten rows are lost. This
+            // loss is acceptable, because no client was told that these rows were written.
             join_soon(writer);
         }
     }
@@ -254,9 +254,10 @@ impl Shared {
             }
             let now = self.clock.unix_seconds();
             let is_full = self.revoked.len() + batch.len() > self.limit;
-            // Drop expired rows when the number of lines may have doubled since the last drop. If
-            // the limit of rows would be exceeded, drop them as well, but at most once per second.
-            // Both are rare enough for a pass over all rows.
+            // Drop expired rows in two cases: when the number of lines may have doubled since the
+            // last drop, and when the new rows would exceed the limit. In the second case, drop
+            // them at most once per second. A drop passes over all rows, which is acceptable
+            // because both cases are rare.
             if ledger.lines() >= look_at_lines || (is_full && looked_at != Some(now)) {
                 self.revoked.forget_ended(now);
                 looked_at = Some(now);
@@ -333,7 +334,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // This has no effect if the request already has a result.
+        // If the request already has a result, this call has no effect.
         self.slot.finish(Err(RevokeError::NotWritten));
     }
 }
@@ -363,8 +364,8 @@ impl Slot {
     }
 }
 
-/// The maximum number of revocations that may wait for the writer thread. Each takes about 100
-/// bytes of memory.
+/// The maximum number of revocations that may wait for the writer thread. A waiting revocation
+/// takes about 100 bytes of memory.
 const MAX_WAITING: usize = 10_000;
 
 #[cfg(test)]
@@ -478,7 +479,7 @@ mod tests {
         manual.set(NOW + 60 + 3600);
         assert_eq!(revoke(&revocations, 6..7, NOW + 9000), [Ok(())]);
         assert_eq!(revocations.len(), 1);
-        // All rows of the file are kept, even if they are more than the limit.
+        // All rows of the file are kept, even if their number exceeds the limit.
         assert!(revoke(&revocations, 7..9, NOW + 9000).iter().all(Result::is_ok));
         drop(revocations);
         let revocations = open(&directory, 1, &clock);

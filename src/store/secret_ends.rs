@@ -3,8 +3,8 @@
 use crate::oauth::client::{AuthMethod, Client, Registry};
 
 /// For each client, the time (Unix seconds) at which its last secret expires. The times are sorted.
-/// Only clients that are enabled, authenticate with a secret, and have no secret without an expiry
-/// are included.
+/// A client is included only if it is enabled, authenticates with a secret, and all its secrets
+/// have an expiry.
 #[derive(Debug)]
 pub struct SecretEnds(Box<[u64]>);
 

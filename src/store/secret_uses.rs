@@ -16,15 +16,15 @@ use crate::tally::Tally;
 #[derive(Default)]
 pub struct SecretUses(Mutex<BTreeMap<Box<str>, Labelled>>);
 
-/// The uses of one client's secrets, by label. A list rather than a map, because a client has few
-/// secrets.
+/// The uses of one client's secrets, by label. This is a list and not a map, because a client has
+/// few secrets.
 type Labelled = Vec<(Box<str>, Arc<Tally>)>;
 
 impl SecretUses {
     /// Counts one successful use of `secret` at `now` (Unix seconds).
     pub fn record(&self, client: &Client, secret: &ClientSecret, now: u64) {
-        // The count is looked up once per secret and snapshot. After that, a use takes only two
-        // atomic operations.
+        // The first use of a secret in a snapshot looks up its count. Each later use takes two
+        // atomic operations and no look-up.
         secret.used.get_or_init(|| self.enter(&client.id, &secret.label)).record(now);
     }
 
@@ -35,8 +35,8 @@ impl SecretUses {
         Some(Arc::clone(used))
     }
 
-    /// Returns two metrics for each used secret, in the Prometheus text format. Secrets that no
-    /// client in `clients` has any more are removed first.
+    /// Removes the counts of secrets that no longer belong to a client in `clients`. Then returns
+    /// two metrics for each used secret, in the Prometheus text format.
     pub fn to_metrics(&self, clients: &Registry) -> String {
         let mut uses = self.uses();
         uses.retain(|id, labelled| {

@@ -27,7 +27,8 @@ pub struct Snapshot {
     pub config: Config,
     /// The hash of the admin token, if one is configured.
     pub admin_token: Option<FastHash>,
-    /// The number of this snapshot: 1 for the first of the process, and 1 more after each reload.
+    /// The number of this snapshot. The first snapshot of a process has the number 1. Each reload
+    /// increases the number by 1.
     pub generation: u64,
     /// The decoys for unknown client ids.
     pub decoys: Decoys,
@@ -68,8 +69,8 @@ impl Snapshot {
         now: u64,
     ) -> Self {
         clients.continue_from(&old.clients, old.issuer == issuer);
-        // If the old lifetimes are longer, tokens and key sets that were issued with them are still
-        // in use.
+        // Tokens and key sets that were issued with the old lifetimes are still in use. So the
+        // retention is based on the longer one of each old and new lifetime.
         let retention = Sources::of(&config).retention(&clients).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, retention, now);
         let generation = old.generation + 1;
@@ -104,8 +105,9 @@ pub struct Contents {
     pub keys: Vec<SigningKey>,
     /// The hash of the admin token, if one is configured.
     pub admin_token: Option<FastHash>,
-    /// The stamp of the key files that the clients' `jwks` fields name, taken before they were
-    /// read.
+    /// The stamp of the key files that the `jwks` fields of the clients name. The stamp was taken
+    /// before the files were read, so that a change during the reading is noticed at the next
+    /// check.
     pub key_files: Stamp,
 }
 
@@ -145,8 +147,8 @@ impl Sources {
         file.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose()
     }
 
-    /// Returns how long verifiers may use key sets and tokens. The token lifetime is the longest
-    /// among `clients`.
+    /// Returns the time for which verifiers may cache a key set, and the longest token lifetime of
+    /// all `clients`.
     pub fn retention(&self, clients: &Registry) -> Retention {
         let longest = clients.iter().map(|client| client.token_lifetime).max();
         Retention {
@@ -185,5 +187,5 @@ pub fn certificate_clients(clients: &Registry) -> Vec<String> {
     ids
 }
 
-/// The maximum number of ids that [`certificate_clients`] returns.
+/// The maximum number of client ids that [`certificate_clients`] returns.
 const NAMED: usize = 5;

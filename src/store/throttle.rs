@@ -4,8 +4,9 @@
 //! One budget belongs to the pair of a client and a [`ClientNetwork`], the other to the network. A
 //! failed attempt takes its units before it is answered. If the check of an attempt needs much time
 //! or memory, the attempt takes its units before the check ([`Attempt::take`]), and returns them if
-//! it succeeds. So no wrong guess is answered without taking units, even if many attempts run
-//! concurrently. If a budget is used up, an attempt is refused without a check of its credentials.
+//! it succeeds. So each wrong guess has taken its units when it is answered, even if many attempts
+//! run concurrently. If a budget is used up, an attempt is refused without a check of its
+//! credentials.
 //!
 //! A client that has authenticated from a network in the last 24 hours is *known* at this network.
 //! Attempts of a known client are not refused when the network's budget is used up, so other
@@ -42,7 +43,7 @@ pub struct Throttle {
 /// Which of the two budgets is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
-    /// The budget of the client at its network.
+    /// The budget of the pair of client and network.
     Client,
     /// The budget of the network.
     Network,
@@ -64,8 +65,8 @@ impl Throttle {
     }
 
     /// Begins an attempt to authenticate as `client_id` from `network`. `is_guessable` says whether
-    /// the client has a secret with a slow hash, `may_be_known` whether the client is registered
-    /// and enabled.
+    /// the client has a secret with a slow hash. `may_be_known` says whether the client is
+    /// registered and enabled.
     ///
     /// # Errors
     ///
@@ -173,8 +174,8 @@ impl Attempt<'_> {
     ///
     /// # Errors
     ///
-    /// As for [`Throttle::begin`], if other attempts have used up a budget after this attempt
-    /// began.
+    /// The same error as [`Throttle::begin`], if other attempts have used up a budget after this
+    /// attempt began.
     pub fn take(&mut self, now: Instant) -> Result<(), u32> {
         if self.is_free || self.taken.is_some() {
             return Ok(());
@@ -199,13 +200,14 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Ends a successful attempt: returns its units.
+    /// Ends a successful attempt. Returns the units that the attempt has taken, and records that
+    /// the client is known at the network.
     ///
     /// # Errors
     ///
-    /// As for [`Throttle::begin`], if this attempt has taken no units and other attempts have used
-    /// up a budget after this attempt began. A success then gets the same answer as a failure, so
-    /// that an attacker does not learn that the guess was right.
+    /// The same error as [`Throttle::begin`], if this attempt has taken no units and other attempts
+    /// have used up a budget after this attempt began. In this case, the caller answers a success
+    /// like a failure, so that an attacker does not learn that the guess was right.
     pub fn was_right(self, now: Instant) -> Result<(), u32> {
         let throttle = self.throttle;
         match self.taken {
@@ -218,22 +220,24 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Ends a failed attempt: takes its units, if they are not taken yet, and keeps them.
+    /// Ends a failed attempt. Takes the units of the attempt unless they are already taken, and
+    /// does not return them.
     ///
     /// # Errors
     ///
-    /// As for [`Throttle::begin`], if other attempts have used up a budget after this attempt
-    /// began.
+    /// The same error as [`Throttle::begin`], if other attempts have used up a budget after this
+    /// attempt began.
     pub fn was_wrong(mut self, now: Instant) -> Result<(), u32> {
         self.take(now)
     }
 
-    /// Ends an attempt whose refusal reveals nothing about a secret or key: returns its units.
+    /// Ends a refused attempt. Returns the units of the attempt, because the refusal reveals
+    /// nothing about a secret or key.
     ///
     /// # Errors
     ///
-    /// As for [`Throttle::begin`], if other attempts have used up a budget after this attempt
-    /// began.
+    /// The same error as [`Throttle::begin`], if other attempts have used up a budget after this
+    /// attempt began.
     pub fn was_no_guess(self, now: Instant) -> Result<(), u32> {
         match self.taken {
             Some(taken) => {
@@ -278,11 +282,11 @@ impl Attempt<'_> {
 /// The part of one budget that an attempt has taken.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    /// The time at which the budget will be full if nothing else is taken from it, in nanoseconds
-    /// after `Throttle::origin`.
+    /// The time, in nanoseconds after `Throttle::origin`, at which the budget will be full again if
+    /// no other attempt takes from it.
     full_at: u64,
-    /// The time in which the taken part refills, in nanoseconds. It is shorter than for a whole
-    /// unit if less than a unit was left.
+    /// The time in which the taken part refills, in nanoseconds. If less than a unit was left, the
+    /// taken part is less than a unit.
     amount: u64,
 }
 
@@ -316,15 +320,15 @@ impl Budget {
 
     fn take(&mut self, rate: Rate, now: u64) -> Taken {
         let before = self.0.max(now);
-        // For a known client, the network's budget may be used up. Then only the rest of the budget
-        // is taken.
+        // The attempt of a known client may take from the network's budget when less than a unit is
+        // left in it. In this case, it takes the remaining part of a unit.
         let most = now.saturating_add(rate.each * rate.units);
         self.0 = before.saturating_add(rate.each).min(most).max(before);
         Taken { full_at: self.0, amount: self.0 - before }
     }
 
-    /// Puts back what was `taken` from the budget, except the part that has refilled in the
-    /// meantime.
+    /// Returns the part `taken` to the budget. If some of this part has already refilled, returns
+    /// only the rest.
     fn give_back(&mut self, taken: Taken, now: u64) {
         self.0 = self.0.saturating_sub(taken.amount.min(taken.full_at.saturating_sub(now)));
     }
@@ -368,7 +372,7 @@ impl KnownClients {
     }
 }
 
-/// The number of slots. Together they take 512 KiB of memory.
+/// The number of slots. All slots together take 512 KiB of memory.
 const KNOWN: usize = 1 << 16;
 /// The bits of an entry that hold the hour. The same bits of the hash of client and network select
 /// the slot, so the entry need not hold them.
@@ -438,8 +442,8 @@ mod tests {
         assert_eq!(check("a", here, 19), Err(2));
         assert_eq!(check("a", here, 20), Ok(()));
         assert_eq!(fixture.throttle.refused(Spent::Client), 2);
-        // Another client at this network has its own budget, and so has this client at another
-        // network.
+        // Another client at the same network has its own budget. The same client at another network
+        // has a second budget.
         assert_eq!(check("b", here, 0), Ok(()));
         assert_eq!(check("a", there, 0), Ok(()));
 
@@ -447,7 +451,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(fixture.fail("b", here), Ok(()));
         }
-        // The network's budget is used up for all clients that are not known there.
+        // The network's budget is used up. Clients that are not known at this network are refused.
         assert_eq!(check("c", here, 0), Err(11));
         assert_eq!(check("known", here, 0), Ok(()));
         assert_eq!(check("c", there, 0), Ok(()));
@@ -461,10 +465,10 @@ mod tests {
         let mut attempts: Vec<_> = (0..5).map(|_| fixture.begin("a", here, 0).unwrap()).collect();
         let taken = attempts.iter_mut().map(|attempt| attempt.take(fixture.start));
         assert_eq!(taken.collect::<Vec<_>>(), [Ok(()), Ok(()), Ok(()), Err(21), Err(21)]);
-        // If an attempt has no unit, success and failure get the same answer.
+        // If an attempt could take no unit, a success and a failure get the same answer.
         assert_eq!(attempts.pop().unwrap().was_right(fixture.start), Err(21));
         assert_eq!(attempts.pop().unwrap().was_wrong(fixture.start), Err(21));
-        // A success returns its unit; a dropped attempt does not.
+        // A successful attempt returns its unit. A dropped attempt returns no unit.
         assert_eq!(attempts.pop().unwrap().was_right(fixture.start), Ok(()));
         drop(attempts);
         assert_eq!(fixture.fail("a", here), Ok(()));
@@ -477,7 +481,8 @@ mod tests {
         let here = ClientNetwork::of_v4(1);
         let mut slow = fixture.begin("a", here, 0).unwrap();
         assert_eq!(slow.take(fixture.start), Ok(()));
-        // After 30 s, the unit of `slow` has been refilled, and other attempts fail.
+        // After 30 s, the unit that `slow` took has refilled. Three other attempts then use up the
+        // budget.
         for _ in 0..3 {
             let attempt = fixture.begin("a", here, 30).unwrap();
             assert_eq!(attempt.was_wrong(fixture.at(30)), Ok(()));
@@ -519,7 +524,8 @@ mod tests {
                 fixture.throttle.begin("random", proxy, false, true, &LIMITS, fixture.start);
             assert_eq!(attempt.unwrap().was_wrong(fixture.start), Ok(()));
         }
-        // The same address is a different network if it is not shared.
+        // A shared network and a network that is not shared differ, even if their addresses are the
+        // same.
         assert_eq!(fixture.check("other", ClientNetwork::of_v4(1), 0), Ok(()));
     }
 

@@ -76,8 +76,8 @@ impl Verdicts {
     pub fn keep_only(&self, clients: &Registry) {
         for set in &self.0 {
             let set = &mut *locked(set);
-            // The removal may leave room in a set. In a set that is not full, the oldest entry must
-            // be the first.
+            // After the removal, the set may no longer be full. The oldest entry of such a set must
+            // be at index 0, so rotate the set first.
             set.right.rotate_left(set.oldest);
             set.oldest = 0;
             set.right.retain(|verdict| verdict.is_of(clients));

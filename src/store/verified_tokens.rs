@@ -1,4 +1,5 @@
-//! The cache of verified tokens: a signature is verified once, not on every request.
+//! The cache of verified tokens. With it, the signature of a token is not verified on every
+//! request.
 //!
 //! A cache hit only says that the signature is valid. The caller must still check the token's
 //! expiry, its revocation and its client on every request, because these may have changed since the

@@ -14,13 +14,13 @@ pub use crate::store::whole_file::lock::{Lock, lock, lock_directory, try_lock};
 /// Replaces the contents of the file `path` with `contents`, and syncs the file to disk.
 ///
 /// The new file has the owner and permissions of the old file. If there was no old file, the new
-/// file has mode 0600. If root creates such a file, it gets the owner of the directory. Symbolic
-/// links are followed: the target is replaced.
+/// file has mode 0600. If the process runs as root, the owner of such a file is set to the owner of
+/// its directory. Symbolic links are followed: the target is replaced.
 ///
 /// # Errors
 ///
-/// An error of the operating system. The old file is unchanged then, unless only the sync of the
-/// directory has failed.
+/// An error of the operating system. If the sync of the directory fails, the old file has already
+/// been replaced. After any other error, the old file is unchanged.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     stage(path, contents)?.commit()
 }
@@ -34,8 +34,8 @@ pub struct Staged {
 }
 
 /// Does the first part of [`replace`]: writes `contents` to a temporary file. [`Staged::commit`]
-/// then replaces the file `path`. Lack of space or permission makes this first part fail, not the
-/// second.
+/// then replaces the file `path`. A lack of space or permission is an error of `stage`, not of
+/// `commit`.
 ///
 /// # Errors
 ///
@@ -43,7 +43,8 @@ pub struct Staged {
 pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
     let path = real_path(path)?;
     if is_mount(&path) {
-        // A rename to a mount point returns the same error.
+        // A rename to a mount point would fail with the same error. Fail before the temporary file
+        // is written.
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     let mut file = write_beside(&path, contents)?;
@@ -59,16 +60,16 @@ impl Staged {
     ///
     /// # Errors
     ///
-    /// An error of the operating system. The old file is unchanged then, unless only the sync of
-    /// the directory has failed.
+    /// An error of the operating system. If the sync of the directory fails, the old file has
+    /// already been replaced. After any other error, the old file is unchanged.
     pub fn commit(self) -> io::Result<()> {
         self.file.persist(&self.path)?;
         sync_directory(&self.path)
     }
 }
 
-/// Creates the file `path` with mode 0600 and syncs it to disk. If root creates the file, the
-/// file's owner is set to the owner of its directory.
+/// Creates the file `path` with mode 0600 and syncs it to disk. If the process runs as root, the
+/// owner of the file is set to the owner of its directory.
 ///
 /// # Errors
 ///
@@ -90,7 +91,8 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Creates `directory` and its missing parents with mode 0700, and syncs them to disk. An existing
-/// directory is not changed. A directory that root creates gets the owner of its parent.
+/// directory is not changed. If the process runs as root, the owner of each new directory is set to
+/// the owner of its parent.
 ///
 /// # Errors
 ///
@@ -166,8 +168,8 @@ pub fn has_other_names(path: &Path) -> bool {
     }
 }
 
-/// Writes `contents` to a temporary file in the directory of `path`. `tempfile` creates it with
-/// mode 0600.
+/// Writes `contents` to a temporary file in the directory of `path`. The crate `tempfile` creates
+/// such files with mode 0600.
 fn write_beside(path: &Path, contents: &[u8]) -> io::Result<NamedTempFile> {
     let directory = directory_of(path);
     let mut file = NamedTempFile::new_in(directory)?;

@@ -51,9 +51,9 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Checks that the client has what each of its authentication methods needs: `jwks`, or the
-    /// subject of a certificate. `has_jwks` says whether the field `jwks` is present; a fault in
-    /// the field has been reported already.
+    /// Reports each authentication method of the client that needs a missing field: `jwks`, or the
+    /// subject of a certificate. `has_jwks` says whether the field `jwks` is present. An invalid
+    /// `jwks` counts as present, because its fault has been reported already.
     pub(super) fn check_needs(&mut self, field: Field<'t>, client: &Client, has_jwks: bool) {
         let has_subject = client.certificate_subject.is_some();
         for (method, is_there, needs) in [
@@ -93,8 +93,8 @@ pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
 }
 
 /// Returns the keys of a client's JWK Set that are skipped, because they cannot verify the client's
-/// assertions. Each is given as its index in the set and the reason. `entry` is the client's entry
-/// in the registry `file`.
+/// assertions. For each of them, returns the index of the key in the set, and the reason. `entry`
+/// is the client's entry in the registry `file`.
 pub fn skipped_keys(file: &Path, entry: &str) -> Vec<(usize, KeyProblem)> {
     #[derive(Deserialize)]
     struct Entry<'t> {

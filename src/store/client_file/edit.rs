@@ -14,7 +14,7 @@ use super::{Document, NewSecret, document_fault, offset_in, parse};
 use crate::fault::Fault;
 use crate::store::client_file::edit::items::{Edit, Items};
 
-/// Returns the text of the registry with this client enabled or disabled.
+/// Returns the text of the registry with the client `client_id` enabled or disabled.
 ///
 /// # Errors
 ///
@@ -31,7 +31,7 @@ pub fn set_enabled(
     })
 }
 
-/// Returns the text of the registry without this client.
+/// Returns the text of the registry without the client `client_id`.
 ///
 /// # Errors
 ///
@@ -42,8 +42,9 @@ pub fn remove(file: &Path, text: &str, client_id: &str) -> Result<String, Vec<Fa
     apply(file, text, vec![clients.without(index)])
 }
 
-/// Returns the text of the registry with `secret` added to this client. If `old_until` (Unix
-/// seconds) is given, the client's other secrets expire at that time, unless they expire earlier.
+/// Returns the text of the registry with `secret` added to the client `client_id`. If `old_until`
+/// (Unix seconds) is given, the client's other secrets expire at that time, unless they expire
+/// earlier.
 ///
 /// # Errors
 ///
@@ -78,8 +79,9 @@ pub fn add_secret(
     })
 }
 
-/// Returns the text of the registry with the expiry of this client's secret `label` set to `until`
-/// (Unix seconds). A secret that expires earlier is not changed.
+/// Returns the text of the registry after a change of one secret: the secret `label` of the client
+/// `client_id` expires at `until` (Unix seconds). If the secret expires earlier, the text is not
+/// changed.
 ///
 /// # Errors
 ///
@@ -114,8 +116,8 @@ pub fn expire_secret(
     }
 }
 
-/// Returns the text of the registry with this client's entry replaced: `change` is called with the
-/// old entry and returns the new one.
+/// Returns the text of the registry with the entry of the client `client_id` replaced. `change` is
+/// called with the old entry and returns the new entry.
 ///
 /// # Errors
 ///
@@ -204,7 +206,7 @@ fn expire(secret: &Items<'_>, until: u64) -> Result<Option<Edit>, serde_json::Er
     Ok((!ends_before).then(|| secret.set("expires_at", &until.to_string())))
 }
 
-/// Returns the text after all `edits`, which must not overlap and may be in any order.
+/// Returns `text` with all `edits` applied. The edits may be in any order but must not overlap.
 fn applied(text: &str, mut edits: Vec<Edit>) -> String {
     edits.sort_by_key(|(range, _)| range.start);
     let mut changed = String::with_capacity(text.len() + 256);

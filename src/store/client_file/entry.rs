@@ -101,7 +101,7 @@ struct SecretEntry<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A field of a client's entry. `index` is the index of the client in the registry; `None` for an
-/// entry that is not in a registry yet. Formats as the field's path, for example
+/// entry that is not in a registry yet. The `Display` output is the path of the field, for example
 /// `clients[2].scopes`.
 #[derive(Clone, Copy)]
 pub(super) struct Field<'t> {
@@ -126,7 +126,8 @@ pub(super) struct Reader<'t> {
     pub(super) first_line: usize,
     pub(super) faults: Vec<Fault>,
     /// The stamp of the key file that the field `jwks` names in the most recently read entry. The
-    /// stamp was taken before the key file was read.
+    /// stamp was taken before the key file was read, so that a change during the reading is noticed
+    /// at the next check.
     pub(super) key_file: Option<Stamp>,
     /// A cache of parsed `scopes` and `default_scopes`, by their JSON text: many clients have the
     /// same scopes.

@@ -1,5 +1,5 @@
-//! The job queue of the password pool. It decides the order of the jobs and counts the jobs of each
-//! source and shared network, and the requests that wait for each job.
+//! The job queue of the password pool. The queue decides the order of the jobs. It counts the jobs
+//! of each source, the jobs of each shared network, and the requests that wait for each job.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::store::verdicts::Attempt;
 pub(super) struct Queue {
     known: Lane,
     unknown: Lane,
-    /// The number of jobs of known and unknown clients together.
+    /// The total number of queued jobs, of known clients and of unknown clients.
     pub(super) waiting: usize,
     /// The number of queued jobs per shared network. Jobs of known clients are not counted.
     by_network: HashMap<u64, usize>,
@@ -52,18 +52,19 @@ impl Queue {
     }
 
     /// Adds a request to an attempt that is queued or being computed, and returns the attempt's
-    /// answer. `None` if the attempt is neither.
+    /// answer. `None` if the attempt is not queued and is not being computed.
     pub(super) fn join(&mut self, attempt: &Attempt) -> Option<Arc<Answer>> {
         let asked = self.asked.get_mut(attempt)?;
         asked.requests += 1;
         Some(Arc::clone(&asked.answer))
     }
 
-    /// Removes a request that waits for `answer`. The last of these requests also removes the job,
-    /// unless a thread has already taken the job.
+    /// Removes a request that waits for `answer`. If no other request waits for `answer`, removes
+    /// the job from the queue, unless a thread has already taken the job.
     pub(super) fn leave(&mut self, attempt: &Attempt, answer: &Arc<Answer>) {
         let Some(asked) = self.asked.get_mut(attempt) else { return };
-        // If the answers differ, the attempt has been answered and then submitted again.
+        // If the answers differ, the attempt has been answered and then submitted again. The new
+        // job must not lose a request.
         if !Arc::ptr_eq(&asked.answer, answer) {
             return;
         }
@@ -126,7 +127,8 @@ impl Queue {
 #[derive(Default)]
 struct Lane {
     jobs: HashMap<u64, VecDeque<Job>>,
-    /// The sources that have jobs in this lane, each once, in the order in which they are served.
+    /// The sources that have jobs in this lane, in the order in which they are served. Each source
+    /// is listed once.
     turns: VecDeque<u64>,
 }
 
@@ -143,8 +145,8 @@ impl Lane {
         jobs.push_back(job);
     }
 
-    /// Removes and returns the oldest job of the first source in `turns`. A source that has more
-    /// jobs becomes the last.
+    /// Removes and returns the oldest job of the first source in `turns`. If the source has more
+    /// jobs, it moves to the end of `turns`.
     fn pop(&mut self) -> Option<Job> {
         let source = self.turns.pop_front()?;
         let jobs = self.jobs.get_mut(&source)?;

@@ -6,9 +6,9 @@
 //! 1790003600 sha256:mxOTOIm6pc7brYcgi3w5YYlRKOJ8fFGZgwrRQFsU4Vc
 //! ```
 //!
-//! A line holds a token's `exp` in Unix seconds and its revocation key. A last line without a line
-//! break is ignored: the process ended while it wrote the line, so no client was told that this
-//! token is revoked.
+//! A line holds a token's `exp` in Unix seconds and its revocation key. If the last line has no
+//! line break, it is ignored. In this case, the process ended while it wrote the line, so no client
+//! was told that this token is revoked.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -79,7 +79,8 @@ impl Ledger {
         let path = directory.join(FILE_NAME);
         let lock = match lock(&path) {
             Ok(lock) => Some(lock),
-            // During a handover, the new process may start before the old one ends.
+            // Not an error: during a handover, the new process may start while the old process
+            // still holds the lock.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let directory = directory.display();
                 warn!(%directory, %error, "no token can be revoked while another process uses it");
@@ -111,15 +112,15 @@ impl Ledger {
     ///
     /// After an error, the last line may be incomplete, so the next call rewrites the file.
     pub(super) fn write(&mut self, fresh: &[Row], kept: &Revoked) -> io::Result<()> {
-        // If the file was deleted, its lock file may have been deleted too: lock again.
+        // If the file was deleted, the lock file may have been deleted with it. Lock again.
         if self.file.as_ref().is_some_and(|file| !is_linked(file)) {
             self.lock = None;
         }
         if self.lock.is_none() {
             self.lock = Some(lock(&self.path)?);
             self.file = None;
-            // Another process may have written to the file while this process did not hold the
-            // lock.
+            // While this process did not hold the lock, another process may have added rows to the
+            // file. Read these rows, so that a rewrite keeps them.
             let Loaded { rows, .. } = load(&self.path).map_err(io::Error::other)?;
             kept.insert(rows);
         }
@@ -214,7 +215,7 @@ fn load(path: &Path) -> Result<Loaded, Fault> {
 const FILE_NAME: &str = "revocations";
 /// The time in seconds for which a row is kept after its token has expired.
 const CLOCK_STEP: u64 = 3600;
-/// A file with at most this many lines is never rewritten only to drop expired rows.
+/// As long as the file has at most this many lines, expired rows are no reason to rewrite it.
 const MIN_LINES: usize = 1000;
 /// The length in bytes of a line with a `jti`, its line break included.
 const LINE_BYTES: usize = 38;

@@ -7,8 +7,8 @@ use std::sync::{PoisonError, RwLock};
 use crate::store::revocations::RevocationKey;
 use crate::store::revocations::ledger::Row;
 
-/// A map from revocation keys to expiry times (Unix seconds). It is divided into shards with a lock
-/// each, so that a look-up rarely waits for a lock.
+/// A map from revocation keys to expiry times (Unix seconds). It is divided into shards. Each shard
+/// has its own lock, so that a look-up rarely waits for a lock.
 #[derive(Default)]
 pub(super) struct Revoked {
     shards: [RwLock<HashMap<RevocationKey, u64>>; SHARDS],

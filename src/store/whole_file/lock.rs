@@ -1,9 +1,9 @@
 //! Locks for editing a file or the files in a directory. One process at a time holds such a lock.
 //!
 //! The lock is on a separate lock file, because the target itself is replaced by renaming. Symbolic
-//! links to the target are resolved, and the lock file is in the directory of the real target. The
-//! lock file can be opened only by users who may open the target: otherwise any user could hold the
-//! lock.
+//! links to the target are resolved, and the lock file is in the directory of the real target. Only
+//! users who may open the target may open the lock file. Otherwise, any user could hold the lock
+//! and so prevent all edits.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -21,8 +21,8 @@ pub struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Unlock the file explicitly: closing it would not unlock it while a child process also has
-        // it open.
+        // Unlock the file explicitly. Closing the file would not unlock it while a child process
+        // has the same file open.
         let _ = self.0.unlock();
     }
 }
@@ -45,7 +45,8 @@ pub fn try_lock(path: &Path) -> io::Result<Lock> {
     acquire(path, |file| Ok(file.try_lock()?))
 }
 
-/// Locks `directory` for adding and removing files. Waits until no other process holds the lock.
+/// Locks `directory` so that files can be added and removed. Waits until no other process holds the
+/// lock.
 ///
 /// # Errors
 ///
@@ -80,7 +81,8 @@ fn acquire_file(
                     Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
                         return Err(error.error);
                     }
-                    // This or another process has created the lock file: open it.
+                    // The lock file now exists: this process or another process has created it.
+                    // Open it in the next attempt.
                     _ => continue,
                 }
             }
@@ -95,8 +97,8 @@ fn acquire_file(
             return Ok(Lock(file));
         }
         // The lock file has the wrong owner or mode, because root or an older version created it.
-        // Replace it by a new lock file that is already locked. The lock on the old file is held
-        // until then.
+        // Replace it by a new lock file that is already locked. This process holds the lock on the
+        // old file until the replacement is done.
         return match renew(name, access) {
             Ok(renewed) => Ok(Lock(renewed)),
             Err(_) => Ok(Lock(file)),
@@ -136,8 +138,9 @@ fn renew(name: &Path, access: &Access) -> io::Result<File> {
     Ok(file.persist(name)?)
 }
 
-/// The maximum number of attempts to lock a file. An attempt fails only if another process replaces
-/// the lock file, which each process does at most once.
+/// The maximum number of attempts to lock a file. An attempt fails if the lock file does not exist
+/// yet, or if another process has just replaced it. A process replaces the lock file at most once
+/// per lock.
 const MAX_ATTEMPTS: usize = 1000;
 
 /// Whether `name` still refers to the open `file`.
@@ -178,8 +181,8 @@ impl Access {
         Ok(Self { mode: 0o600, ..Self::to(directory)? })
     }
 
-    /// Whether the lock file already has this access. Also `true` if this process is not allowed to
-    /// change the access.
+    /// Whether the lock file already has this access. If this process is not allowed to change the
+    /// access, the result is `true`.
     fn is_of(&self, lock: &File) -> io::Result<bool> {
         use std::os::unix::fs::MetadataExt;
         let lock = lock.metadata()?;
@@ -196,8 +199,8 @@ impl Access {
         if owner::is_root() {
             fchown(lock, Some(self.user), Some(self.group))?;
         } else {
-            // This fails if the user is not a member of the group. The lock file then keeps the
-            // user's group.
+            // `fchown` fails if the user is not a member of the target's group. In this case, the
+            // lock file keeps the group of the user.
             let _ = fchown(lock, None, Some(self.group));
         }
         lock.set_permissions(fs::Permissions::from_mode(self.mode))

@@ -1,8 +1,8 @@
 //! File ownership. A file that root creates in another user's directory is given to that user.
 //! Otherwise a server that runs as that user could not read the file.
 //!
-//! The owner is changed through the file descriptor, not by name: in the meantime, the name may
-//! have been made to refer to another file.
+//! The owner is changed through the file descriptor, not by name. Otherwise, an attacker could put
+//! another file under this name before the change, and root would give that file away.
 
 use std::fs::{File, Metadata};
 use std::io;
