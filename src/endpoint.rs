@@ -64,7 +64,7 @@ pub struct Context {
     pub throttle: Throttle,
     /// The source of random bytes.
     pub random: Random,
-    /// The assertions and proofs that were used, none of which is accepted again.
+    /// The assertions and proofs that were used. The server accepts none of them again.
     pub replay: ReplayGuard,
     /// Makes the nonces of DPoP proofs. Set as soon as a configuration requires nonces.
     pub nonces: OnceLock<Nonces>,

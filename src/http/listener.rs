@@ -319,8 +319,8 @@ impl Socket for TcpStream {
     }
 }
 
-/// Waits for the reset on a duplicate of the descriptor, because the original is already registered
-/// with the event loop for reads and writes.
+/// Waits for the reset. For this, the descriptor is duplicated, because the original is already
+/// registered with the event loop for reads and writes.
 #[cfg(unix)]
 macro_rules! watch_for_reset {
     ($socket:ty, $std:ty) => {
