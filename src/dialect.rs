@@ -68,9 +68,9 @@ impl<'r> RequestHead<'r> {
         Ok(read?.from(self.network))
     }
 
-    /// Refuses a query that contains a parameter of a token request, because proxies would log
-    /// credentials (RFC 6749, section 2.3.1). Also refuses a query with a parameter that is in the
-    /// body too.
+    /// Refuses a query that contains a parameter of a token request. Such a parameter may be a
+    /// credential, and proxies log queries (RFC 6749, section 2.3.1). Also refuses a query that
+    /// repeats a parameter of the body.
     ///
     /// # Errors
     ///
@@ -122,8 +122,9 @@ impl Answer {
         buffer
     }
 
-    /// Returns the answer whose body is `issued.buffer`, which contains the token and which the
-    /// dialect has completed.
+    /// Returns the answer with `issued.buffer` as its body, and the [`Served`] for the log. The
+    /// buffer must already contain the whole body: the token and the dialect's text around the
+    /// token.
     fn with_token<'s>(issued: Issued<'_, 's>) -> (Self, Served<'s>) {
         let Issued { buffer, client_id, is_reused, made, phases, granted, .. } = issued;
         let mut answer = Self::private_json(200, buffer);

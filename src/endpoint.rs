@@ -57,22 +57,22 @@ pub struct Context {
     pub clock: Clock,
     /// Counts accepted client assertions by the form of their audience.
     pub assertion_audiences: AssertionAudiences,
-    /// How many times HTTP Basic authenticated a client without form-decoding, although decoding
-    /// would have changed the client id or the secret, or failed.
+    /// Counts the authentications by HTTP Basic in which the client id and secret were used as
+    /// sent, although form-decoding would have changed them or failed.
     pub raw_pairs: AtomicU64,
     /// The budgets for failed attempts at client authentication.
     pub throttle: Throttle,
     /// The source of random bytes.
     pub random: Random,
-    /// The assertions and proofs that were used, none of which is accepted again.
+    /// The assertions and proofs that were used. The server accepts none of them again.
     pub replay: ReplayGuard,
     /// Makes the nonces of DPoP proofs. Set as soon as a configuration requires nonces.
     pub nonces: OnceLock<Nonces>,
 }
 
 impl Context {
-    /// Returns the current snapshot. A request calls this method only once, so that a reload does
-    /// not affect it.
+    /// Returns the current snapshot. Each request must call this method only once. Then a reload in
+    /// the middle of a request does not affect that request.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }

@@ -44,7 +44,7 @@ pub fn validate<'s>(
 }
 
 /// Refuses unknown and empty query parameters. Otherwise, a mistyped `scope` or `audience` would be
-/// ignored, and the token would not be checked for it.
+/// ignored, and a token without the required scope or audience would be accepted.
 fn check_parameters(head: &RequestHead<'_>, query: &Parameters<'_>) -> Result<(), Cause> {
     let is_valid = |name: &str| {
         PARAMETERS.contains(&name) && query.get(name).is_some_and(|value| !value.trim().is_empty())
@@ -74,7 +74,7 @@ fn try_validate<'s>(
     Ok((answer, Served::to(token.client_id)))
 }
 
-/// Returns an excerpt of `scope` for the log. The token lacks this required scope.
+/// Returns an excerpt of `scope`, the required scope that the token lacks. The excerpt is logged.
 fn missing_scope(head: &RequestHead<'_>, scope: &str) -> Box<str> {
     let presented = match head.authorization {
         Authorization::Present(value) => value,
@@ -83,8 +83,8 @@ fn missing_scope(head: &RequestHead<'_>, scope: &str) -> Box<str> {
     named(scope.as_bytes(), &[presented]).into()
 }
 
-/// Returns the `WWW-Authenticate` challenge (RFC 6750, section 3); `None` if the request was not
-/// refused because of its token. The challenge has no error code if the request has no token.
+/// Returns the `WWW-Authenticate` challenge (RFC 6750, section 3); `None` if the cause of the
+/// refusal is not the token. If the request has no token, the challenge has no error code.
 fn challenge(cause: Cause) -> Option<&'static str> {
     match cause {
         Cause::BearerMissing | Cause::TokenMissing => Some("Bearer realm=\"grantd\""),

@@ -140,7 +140,7 @@ impl Form {
     }
 }
 
-/// Whether the body looks like a JSON object, which a form never does.
+/// Whether the body looks like a JSON object. No form looks like this.
 fn is_object(body: &[u8]) -> bool {
     body.first().is_some_and(|&first| first == b'{' || first.is_ascii_whitespace())
         && body.trim_ascii().starts_with(b"{")

@@ -82,8 +82,8 @@ fn content_type(head: &RequestHead<'_>, body: &[u8]) -> Result<ContentType, Caus
     Ok(ContentType::of(media_type.essence()))
 }
 
-/// Reads the scope from the path, the query or the body. A scope in more than one of them is an
-/// error.
+/// Reads the scope from the path, the query or the body. A scope in more than one of these three
+/// places is an error.
 fn scope<'r>(
     path_scope: Option<&'r str>,
     head: &RequestHead<'r>,
@@ -204,7 +204,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
     }
 }
 
-/// The longest scope token, in characters.
+/// The maximum length of a scope token, in characters.
 const MAX_SCOPE_CHARS: usize = 50;
 
 const NOT_FOUND: &str = "There is nothing at this path; tokens come from GET /v1/getAccessToken, \

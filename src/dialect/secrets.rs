@@ -17,8 +17,8 @@ use crate::oauth::client_authentication::Authorization;
 type Secret = Zeroizing<Vec<u8>>;
 
 /// Collects the secrets in the `Authorization` header, the query and `body`, in every encoding that
-/// the dialects accept. `None` if one of the three cannot be parsed, because a secret in it would
-/// be missed.
+/// the dialects accept. Returns `None` if the header, the query or the body cannot be parsed,
+/// because secrets in it would not be found.
 pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     let mut secrets = Vec::new();
     match head.authorization {
@@ -78,8 +78,9 @@ fn push_texts(name: &str, document: &Value, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// Adds `value` if `name` is the name of a secret. Unless `name` is known to be public, also adds a
-/// `value` that is long enough to be a secret under a wrong name.
+/// Adds `value` if `name` is the name of a secret. With any other name, `value` may be a secret
+/// that was sent under a wrong name. So `value` is also added if it has at least
+/// [`SHORTEST_SECRET`] bytes and `name` is not one of the names of public values.
 fn push_if_secret(name: &str, value: &str, secrets: &mut Vec<Secret>) {
     let is_public = ["client_id", "grant_type", "scope"].contains(&name);
     let is_secret =
@@ -89,8 +90,8 @@ fn push_if_secret(name: &str, value: &str, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// The minimum length, in bytes, of a secret under a wrong name. Shorter values occur in many paths
-/// by chance.
+/// The minimum length, in bytes, of a value that is treated as a secret although its name is not
+/// the name of a secret. Shorter values occur in many paths by chance.
 const SHORTEST_SECRET: usize = 6;
 
 fn push(secret: &[u8], secrets: &mut Vec<Secret>) {

@@ -21,7 +21,7 @@ use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
 use crate::store::snapshot::Snapshot;
 
-/// The request headers that every answer echoes, with their greatest lengths in bytes.
+/// The request headers that every answer echoes, each with its maximum length in bytes.
 pub const CLIENT_HEADERS: [(&str, usize); 4] = [
     ("x-client-correlation-id", 40),
     ("x-client-trace-id", 256),
@@ -299,7 +299,7 @@ fn error(status: u16, code: &str, text: &str, head: &RequestHead<'_>) -> Answer 
     Answer::private_json(status, body.to_string())
 }
 
-/// The required fields of a token request and their greatest lengths in characters. Where the
+/// The required fields of a token request, each with its maximum length in characters. Where the
 /// versions of the documentation differ, the larger length applies.
 const TOKEN_FIELDS: [(&str, usize); 4] =
     [("grant_type", 50), ("scope", 100), ("client_id", 60), ("client_secret", 100)];

@@ -32,7 +32,8 @@ use crate::store::throttle::Attempt;
 ///
 /// # Errors
 ///
-/// [`Refused`]. A refusal takes the same work for an unknown client as for a wrong secret.
+/// [`Refused`]. The work for a refusal is the same whether the client is unknown or the secret is
+/// wrong.
 pub async fn authenticate<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
@@ -66,8 +67,8 @@ async fn verify_either<'s>(
         (Ok(only), Err(throttled)) | (Err(throttled), Ok(only)) => (only, throttled),
         (Err(throttled), Err(_)) => return Err(throttled),
     };
-    // The readings name different clients, and the budget of one is exhausted. Try the other
-    // reading.
+    // The readings name different clients, and the budget of one of these clients is exhausted. Try
+    // the other reading.
     let verified = only.verify().await;
     only.settle(verified).map_err(|_wrong| throttled)
 }
@@ -75,9 +76,10 @@ async fn verify_either<'s>(
 /// Tries two readings of the same client id and secret in turn. Each attempt is charged to the
 /// client that the reading names.
 ///
-/// If the second reading is right, the charge for the first is returned, unless the first reading
-/// names another registered client. Without this exception, a client could guess the secrets of
-/// another client for free: it would send pairs whose second reading is its own id and secret.
+/// If the second reading is right, the charge for the first reading is returned, unless the first
+/// reading names another registered client. Without this exception, a client could guess the
+/// secrets of another client for free: it would send pairs whose second reading is its own id and
+/// secret.
 async fn verify_in_turn<'s>(
     [mut first, mut second]: [Try<'_, 's>; 2],
 ) -> Result<&'s Client, Refused<'s>> {
@@ -99,8 +101,8 @@ async fn verify_in_turn<'s>(
             }
             Ok(client)
         }
-        // Both readings were refused. Report the first, unless only the second names a registered
-        // client.
+        // Both readings were refused. Report the refusal of the first reading. If only the second
+        // reading names a registered client, report the refusal of the second reading.
         Err(Refused { cause: Cause::UnknownClient | Cause::WrongSecret, client_id, .. })
             if wrong.client_id.is_some() || client_id.is_none() =>
         {
@@ -134,8 +136,9 @@ impl<'c, 's> Try<'c, 's> {
             registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
         let (network, limits) = (credentials.network(), &snapshot.config.live.failures);
         let claim = Presented { snapshot, credentials, registered, decoy, endpoint };
-        // `begin` is used as the current time until the attempt is charged: the budgets refill with
-        // time, so a later time could only find them fuller.
+        // `begin` is used as the current time until the attempt is charged. This saves further
+        // readings of the clock. The budgets refill with time, so a check at this earlier time
+        // never finds a budget fuller than it is.
         let begin = Clock::instant();
         let is_active = registered.is_some_and(|client| client.enabled);
         let throttle = &context.throttle;
@@ -150,7 +153,8 @@ impl<'c, 's> Try<'c, 's> {
         pin!(self.claim.verify(self.context, &mut self.attempt)).await
     }
 
-    /// Ends the attempt: keeps, takes or returns its charge, depending on the result `verified`.
+    /// Ends the attempt. Depending on the result `verified`, the attempt keeps its charge, is
+    /// charged now, or gets its charge back.
     fn settle(self, verified: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
         let Self { context, claim, attempt, begin } = self;
         let now = if attempt.has_paid() { Clock::instant() } else { begin };
@@ -253,8 +257,9 @@ impl<'s> Presented<'_, 's> {
         })
     }
 
-    /// Whether authentication by this secret can succeed. The verdict cache is used only if it can:
-    /// a refusal must take as long for a right secret as for a wrong one.
+    /// Whether the client can authenticate with `secret`. If not, the verdict cache is not used.
+    /// Otherwise, the cache would make the refusal of a right secret faster than the refusal of a
+    /// wrong secret.
     fn can_authenticate_with(&self, secret: &ClientSecret, now: u64) -> bool {
         let by = self.credentials.secret_method();
         self.registered.is_some_and(|client| {
@@ -270,7 +275,8 @@ impl<'s> Presented<'_, 's> {
     }
 
     /// Finds the client's secret whose slow hash matches `given`. Prefers a current secret to an
-    /// expired one. For an unknown client, computes the hashes of its decoy.
+    /// expired one. If the client is not registered, computes as many slow hashes as its decoy
+    /// requires.
     async fn find_slow_secret(
         &self,
         context: &Context,
@@ -281,9 +287,10 @@ impl<'s> Presented<'_, 's> {
         let client_id = self.credentials.client_id();
         let (is_known, pair) = (attempt.is_known(), attempt.pair());
         let is_shared = self.credentials.network().is_shared();
-        // The password queue is shared out among sources. A known client is one source across all
-        // networks. Otherwise, the source is the network or, on a shared network, the client at
-        // that network.
+        // The password queue divides its capacity among sources. A client that is known at its
+        // network is the same source at every network where it is known. For any other client, the
+        // source is the network. If this network is shared, the source is the pair of client id and
+        // network.
         let source = match (is_known, is_shared) {
             (true, _) => attempt.client_key(client_id),
             (false, true) => pair,

@@ -82,7 +82,8 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
 }
 
 /// Returns the key set at `now` (Unix seconds), and counts one fetch of each key in it. A fetch
-/// that is answered with 304 counts too, because the verifier has the keys.
+/// that is answered with 304 is counted in the same way, because it shows that the verifier has the
+/// keys.
 pub fn key_set(snapshot: &Snapshot, now: u64) -> Document {
     for key in snapshot.keys.published(now) {
         key.fetches().record(now);

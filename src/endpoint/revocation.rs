@@ -26,8 +26,8 @@ pub async fn revoke<'s>(
     let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
     let now = context.clock.unix_seconds();
     let known = signed(context, snapshot, token, now).ok();
-    // `current` is not used here, because it also refuses tokens that may become valid later: those
-    // of a disabled client, and those before their `nbf`.
+    // `current` is not used here, because it also refuses tokens that may become valid later:
+    // tokens of a disabled client, and tokens whose `nbf` is in the future.
     let Some(known) = known.filter(|known| known.token.claims.exp > now) else {
         return Ok(&client.id);
     };

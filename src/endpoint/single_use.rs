@@ -17,9 +17,9 @@ pub struct SingleUse<'a> {
     pub owner: Owner<'a>,
     /// The value's `jti`, unique for its owner.
     pub token_id: &'a str,
-    /// When it was signed according to its claims, in Unix seconds.
+    /// The signing time according to the value's claims, in Unix seconds.
     pub signed_at: u64,
-    /// When it expires, in Unix seconds.
+    /// The expiry time of the value, in Unix seconds.
     pub until: u64,
 }
 
@@ -42,8 +42,8 @@ pub async fn use_up(
     if context.revocations.contains(&disk_key) {
         return Err(replayed);
     }
-    // Uses are added only while the revocation list is less than half full: the rest is for
-    // revocations.
+    // Uses are added only while the revocation list is less than half full: the other half is
+    // reserved for revocations.
     if signed_at > now && !context.revocations.is_less_than_half_full() {
         return Err(Cause::ReplayGuardFull);
     }

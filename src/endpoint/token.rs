@@ -146,8 +146,8 @@ impl<'s> Served<'s> {
 pub struct Refused<'s> {
     /// Why the request was refused.
     pub cause: Cause,
-    /// The registered client that the request names, authenticated or not. Never text from the
-    /// request, which may be a secret in the wrong field.
+    /// The registered client that the request names, authenticated or not. Never a text from the
+    /// request, because that text may be a secret in the wrong field.
     pub client_id: Option<&'s str>,
     /// The part of the request to log: the path that was not found, or the refused scope.
     pub named: Option<Box<str>>,
@@ -200,7 +200,8 @@ pub async fn issue<'r, 's: 'r>(
     let server_timing = |phases: Phases| client.server_timing.then_some(phases);
 
     let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
-    // Tokens of the `vision` profile cannot be bound.
+    // Tokens of the `vision` profile cannot be bound, so a bound token always has the profile of
+    // RFC 9068.
     let profile = if confirmation.is_empty() {
         client.token_profile.unwrap_or(request.profile)
     } else {
@@ -292,7 +293,7 @@ fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> O
 ///
 /// A `vision` token has no `jti`, so all `vision` tokens that are minted for one grant in the same
 /// second are equal, and revoking one revokes all. If that token has been revoked, the lifetime is
-/// shortened by one second at a time until the token is not a revoked one.
+/// shortened by one second at a time until the token differs from all revoked tokens.
 fn mint_unrevoked(
     context: &Context,
     grant: &Grant<'_>,
@@ -309,7 +310,7 @@ fn mint_unrevoked(
         }
         buffer = token.discard();
     }
-    // A retry in the next second mints a different token.
+    // If the client retries in the next second, a different token is minted.
     Err(Cause::Overloaded)
 }
 
@@ -326,5 +327,5 @@ fn is_revoked(
         && context.revocations.contains(&key())
 }
 
-/// By how many seconds the lifetime of a `vision` token may be shortened.
+/// The maximum number of seconds by which the lifetime of a `vision` token is shortened.
 const MAX_SHORTENED: u32 = 15;

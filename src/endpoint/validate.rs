@@ -13,7 +13,7 @@ use crate::oauth::error::Cause;
 use crate::store::snapshot::Snapshot;
 use crate::store::verified_tokens::VerifiedToken;
 
-/// What a resource requires of a token.
+/// The scope and the audience that a resource requires of a token.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Needs<'a> {
     /// Scope tokens, separated by spaces, all of which must have been granted.

@@ -1,5 +1,6 @@
-//! Accepts connections, and drains them at shutdown. When the limit of open connections is reached,
-//! an open connection is evicted for each new one.
+//! Accepts connections, and drains them at shutdown. While the number of open connections is at its
+//! limit, each new connection evicts an open one, or is rejected if all open connections wait for
+//! the server.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,9 +31,9 @@ pub(crate) struct Connections {
     open: Mutex<HashMap<u64, Arc<Watch>>>,
     next: AtomicU64,
     is_draining: Arc<AtomicBool>,
-    /// Notified when no connection is open any more.
+    /// Notified when the last open connection has ended.
     ended: Notify,
-    /// Limits the log lines about peers that do not send HTTP/1 to one per second.
+    /// Limits log lines about peers that do not send HTTP/1: at most one line per second.
     not_http: OnceASecond,
 }
 
@@ -76,8 +77,9 @@ impl Connections {
                     debug!(%error, "a connection ended before it was accepted");
                 }
                 Err(error) => {
-                    // Most likely the process is out of file descriptors. The open connections are
-                    // still served; an immediate retry would only take processor time from them.
+                    // Most likely the process is out of file descriptors. The accept loop pauses,
+                    // because an immediate retry would fail again and take processor time from the
+                    // open connections.
                     let now = Clock::instant();
                     if last_error_log.is_none_or(|then| now - then >= ERROR_LOG_INTERVAL) {
                         error!(%error, "cannot accept connections; raise the limit of open files");
@@ -120,7 +122,8 @@ impl Connections {
         if open.len() >= self.limits.connections {
             self.metrics.connections_shed.inc();
             match eviction_candidate(&open) {
-                // The connection ends at its next poll. Its entry is removed now to make room.
+                // The connection ends at its next poll. Its entry is removed now to make room for
+                // the new connection.
                 Some((id, watch)) => {
                     watch.evict();
                     open.remove(&id);
@@ -174,8 +177,8 @@ impl Connections {
 ///
 /// A connection that waits for its client is either idle (between requests) or busy (within a
 /// request or its answer). If a busy connection has waited for [`SUSPICIOUS`] or longer, the busy
-/// connection that has waited longest is chosen. Otherwise the connection that has waited longest
-/// in the larger of the two groups is chosen.
+/// connection that has waited longest is chosen. Otherwise, the larger of the two groups is used,
+/// and the connection of this group that has waited longest is chosen.
 fn eviction_candidate(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch>)> {
     type LongestWait<'w> = Option<(Duration, u64, &'w Arc<Watch>)>;
     let [mut idle, mut busy]: [(usize, LongestWait<'_>); 2] = [(0, None); 2];
@@ -234,5 +237,6 @@ fn is_connection_error(error: &io::Error) -> bool {
 
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(1);
-/// An honest client sends a request, or reads an answer, in less time.
+/// A busy connection that has waited this long or longer is evicted before idle connections. An
+/// honest client needs less time to send a request or to read an answer.
 const SUSPICIOUS: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
 //! The admin listener, for operators: health, metrics, keys, the use of secrets, and explanations
-//! of refusals. Nothing of it is served on the public listeners.
+//! of refusals. The public listeners serve none of these pages.
 
 mod gate;
 mod keys;
@@ -30,7 +30,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// The recent refusals that `/explain/` shows.
     pub refusals: Arc<Refusals>,
-    /// Whether the public listeners accept requests: from the start until the server drains.
+    /// Whether the public listeners accept requests. They do so from the start of the server until
+    /// the server drains.
     pub is_ready: Arc<AtomicBool>,
 }
 
@@ -103,7 +104,7 @@ impl Admin {
     }
 
     /// Answers `/clients/{id}`: for each secret, the number of its uses and the time of the last
-    /// use. An old secret that is no longer used can be removed.
+    /// use. This shows the operator whether an old secret is still used or can be removed.
     fn client(&self, id: &str) -> Response<Full<Bytes>> {
         let snapshot = self.context.snapshot();
         let Some(client) = snapshot.clients.get(id) else {

@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::Clock;
 use crate::oauth::error::Cause;
 
-/// Reads the whole body, of at most `limit` bytes, until `deadline`.
+/// Reads the whole body. The body is refused if it is larger than `limit` bytes or does not end
+/// before `deadline`.
 ///
 /// If `Content-Length` exceeds the limit, the body is refused before `100 Continue` is sent.
 pub(crate) async fn collect<B>(
@@ -74,8 +75,8 @@ where
 /// Reads and discards a body, up to [`MAX_DISCARDED_BYTES`] and until `deadline`.
 ///
 /// If the server closes a connection while bytes still arrive, the kernel resets the connection,
-/// and the client may lose the answer. A client that waits for `100 Continue` has not sent the
-/// body, so nothing is read.
+/// and the client may lose the answer. If the client waits for `100 Continue`, it has not sent the
+/// body yet, so nothing is read.
 pub(crate) async fn discard<B>(headers: &HeaderMap, body: B, deadline: Instant)
 where
     B: Body<Data = Bytes>,
@@ -87,8 +88,8 @@ where
     }
 }
 
-/// Discards a body in a task of its own for at most [`BACKGROUND_TIME`], so that the answer need
-/// not wait for it.
+/// Starts a task that discards a body for at most [`BACKGROUND_TIME`]. The answer does not wait for
+/// this task.
 pub(crate) fn discard_in_background<B>(headers: &HeaderMap, body: B)
 where
     B: Body<Data = Bytes> + Send + 'static,

@@ -1,5 +1,5 @@
-//! The address and the client network of a request's client: the peer's own, or those that trusted
-//! proxies forward in `X-Forwarded-For`.
+//! Finds the IP address and the client network of a request's client. If the peer is a trusted
+//! proxy, they come from `X-Forwarded-For`. Otherwise, they are those of the peer.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,7 +13,7 @@ use crate::oauth::client_network::ClientNetwork;
 pub(crate) struct ClientAddress {
     /// The client's address, if a trusted proxy forwards one.
     pub(crate) forwarded: Option<IpAddr>,
-    /// The client network that failed attempts count for.
+    /// The client network for which failed authentications are counted.
     pub(crate) network: ClientNetwork,
     /// Whether the peer sends forwarding headers although it is not trusted. Then the peer is a
     /// proxy that is missing from the configuration, or a client that poses as a proxy.
@@ -23,9 +23,9 @@ pub(crate) struct ClientAddress {
 impl ClientAddress {
     /// Reads `X-Forwarded-For` from the last entry to the first. Each proxy appends the address
     /// from which it received the request. So the peer wrote the last entry. If that entry names a
-    /// trusted proxy, this proxy wrote the next entry to the left, and so on. The first address,
-    /// read in this order, that is not a trusted proxy is the client's. The client may have made up
-    /// the entries to the left of that address.
+    /// trusted proxy, this proxy wrote the next entry to the left, and so on. In this order, the
+    /// first address that does not belong to a trusted proxy is the client's address. The client
+    /// may have made up the entries to the left of that address.
     pub(crate) fn of(peer: Peer, headers: &HeaderMap, proxies: &[TrustedProxy]) -> Self {
         let mut hop = peer.address().map(|address| address.ip().to_canonical());
         let is_trusted = |address| proxies.iter().any(|proxy| proxy.is(address));
@@ -42,7 +42,8 @@ impl ClientAddress {
         // invalidate the entries of the proxies.
         let entries = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
         for entry in entries {
-            // If a trusted proxy wrote something other than an address, the search ends.
+            // A trusted proxy wrote an entry that is not an address. The search ends, because
+            // nothing vouches for the entries to its left.
             let Some(address) = std::str::from_utf8(entry).ok().and_then(read) else { break };
             if !is_trusted(Some(address)) {
                 let network = network_of(Some(address));
@@ -79,7 +80,7 @@ fn network_of(address: Option<IpAddr>) -> ClientNetwork {
     }
 }
 
-/// Whether normally only proxies send a header of this name.
+/// Whether `name` is the name of a header that normally only proxies send.
 fn is_forwarding(name: &str) -> bool {
     matches!(name, FORWARDED_FOR | "forwarded" | "x-real-ip")
 }

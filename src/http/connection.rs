@@ -9,8 +9,8 @@
 //! 75 s                 5 s                      (its own deadline)        10 s per stall
 //! ```
 //!
-//! Entering a phase only stores its deadline. Each connection has one timer; if the deadline has
-//! moved when the timer fires, the timer is set again.
+//! When a connection enters a phase, the deadline of the phase is stored, but no timer is set. Each
+//! connection has one timer. If the timer fires before the stored deadline, it is set again.
 //!
 //! A poll of the connection may both read a request and produce its answer. The answer is then
 //! written in the next poll, after the event loop has polled the other readable connections. So a
@@ -69,7 +69,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fragment;
 
-/// A request body that reports to the connection's [`Watch`] when all of it was read.
+/// A request body that tells the connection's [`Watch`] when the whole body was read.
 pub(crate) struct Received {
     body: Incoming,
     watch: Arc<Watch>,
@@ -104,7 +104,7 @@ impl Body for Received {
 /// # Errors
 ///
 /// [`NotHttp`] if the peer sent something other than an HTTP/1 request. The service was not called
-/// for it; hyper may have answered with an error.
+/// for this input, but hyper may have sent an error to the peer.
 pub(crate) async fn serve(
     stream: Stream,
     peer: Peer,
@@ -137,8 +137,8 @@ pub(crate) async fn serve(
         })
     });
     let mut builder = http1::Builder::new();
-    // hyper's limit is higher than our own. A head that exceeds only our limit reaches the service,
-    // which refuses it in the route's dialect.
+    // hyper's limit is set higher than the configured limit. A head whose size is between the two
+    // limits reaches the service, which refuses it in the route's dialect.
     let head_bytes = limits.header_bytes.max(VALIDATE_HEAD_BYTES);
     builder.header_read_timeout(None).max_buf_size(head_bytes + HEADER_SLACK);
     let mut connection = builder.serve_connection(TokioIo::new(io), &service);
@@ -175,7 +175,8 @@ pub(crate) async fn serve(
                 alarm.as_mut().reset(watch.next_check().into());
             }
             () = watch.evicted.notified() => {
-                // If an answer was deferred to the next poll, write it now.
+                // If an answer was deferred to the next poll, this poll writes the answer before
+                // the connection is closed.
                 watch.has_read_in_poll.store(false, Ordering::Relaxed);
                 let _ = (&mut connection).now_or_never();
                 return Ok(());
@@ -184,7 +185,8 @@ pub(crate) async fn serve(
     };
     if expired == Phase::Head {
         let mut stream = connection.into_parts().io.into_inner().stream;
-        // The answer is small and the send buffer is empty, so this fails only if the peer is gone.
+        // The result is ignored: the answer is small and the send buffer is empty, so the write
+        // fails only if the peer is gone.
         let _ = timeout(LAST_WRITE_TIMEOUT, stream.write_all(HEAD_TIMEOUT)).await;
     }
     Ok(())
@@ -197,7 +199,7 @@ pub(crate) enum NotHttp {
     Tls,
     /// The connection preface of HTTP/2.
     Http2,
-    /// A head that exceeds hyper's limits, so that the service cannot refuse it.
+    /// A head that exceeds hyper's limits. It does not reach the service, so hyper refuses it.
     LargeHead,
     /// Anything else.
     Other,
@@ -206,9 +208,9 @@ pub(crate) enum NotHttp {
 impl NotHttp {
     pub(crate) const ALL: [Self; 4] = [Self::Tls, Self::Http2, Self::LargeHead, Self::Other];
 
-    /// Classifies the `error` that ended a connection by the bytes that hyper left `unread`.
-    /// Returns `Ok` if `error` is not a parse error but, for example, an I/O error. Such an error
-    /// is not reported.
+    /// Classifies the `error` with which hyper ended a connection. `unread` contains the bytes that
+    /// hyper received but did not parse. Returns `Ok` if `error` is not a parse error but, for
+    /// example, an I/O error. Such an error is not reported.
     fn of(error: &hyper::Error, unread: &[u8]) -> Result<(), Self> {
         if error.is_parse_too_large() {
             return Err(Self::LargeHead);
@@ -266,18 +268,20 @@ pub(crate) const VALIDATE_HEAD_FIELDS: usize = 128;
 /// configured limit is higher.
 pub(crate) const VALIDATE_HEAD_BYTES: usize = 32 * 1024;
 
-/// hyper's own limit of header fields, unless the configured limit is higher. A head that exceeds
-/// only the configured limit reaches the service, which refuses it in the route's dialect.
+/// The maximum number of header fields that hyper accepts, unless the configured limit is higher. A
+/// head whose number of fields is between the configured limit and this limit reaches the service,
+/// which refuses it in the route's dialect.
 const LARGE_HEAD_FIELDS: usize = 256;
 
-/// The number of bytes by which hyper's limit of a head exceeds our own.
+/// The size limit that hyper applies to a head is higher than the configured limit by this number
+/// of bytes.
 const HEADER_SLACK: usize = 8 * 1024;
 
 /// How long the last answer on a connection may take to be written.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// No request was read, so the route and its dialect are unknown; this is an answer of the dialect
-/// `connect`.
+/// The answer to a head that did not end in time. The request's route is not known then, so the
+/// answer always has the format of the dialect `connect`.
 const HEAD_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     content-type: application/json\r\ncache-control: no-store\r\nconnection: close\r\n\
     content-length: 27\r\n\r\n{\"error\":\"invalid_request\"}";
@@ -298,7 +302,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts, for each request, the clients that already have an answer.
+    /// When a request is handled, counts the clients that have already received an answer.
     struct AnswerCounter {
         clients: Vec<TcpStream>,
         requests: AtomicUsize,

@@ -30,8 +30,9 @@ struct EventLoop {
     connections: AtomicUsize,
 }
 
-/// The threads of all event loops except the one that accepts. Each thread stops when its sender is
-/// dropped. Dropping this value ends the threads and the connections that they still serve.
+/// The threads of all event loops except the loop that accepts connections. Each thread stops when
+/// its sender is dropped. Dropping this value ends the threads and the connections that they still
+/// serve.
 #[derive(Debug)]
 pub(crate) struct Threads(Vec<(oneshot::Sender<()>, JoinHandle<()>)>);
 
@@ -126,7 +127,8 @@ impl Drop for Threads {
     fn drop(&mut self) {
         let threads: Vec<_> = self.0.drain(..).map(|(_stop, thread)| thread).collect();
         for thread in threads {
-            // A thread that panicked has ended too.
+            // An error means that the thread panicked. It has ended in this case too, so the error
+            // is ignored.
             let _ = thread.join();
         }
     }

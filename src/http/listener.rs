@@ -33,8 +33,9 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Binds and listens. A Unix socket gets the mode `socket_mode`. It replaces the socket of a
-    /// process that has ended, and no other file.
+    /// Binds and listens. A Unix socket gets the mode `socket_mode`. If the path is already the
+    /// socket of a process that has ended, this socket is replaced. Any other file at the path is
+    /// an error.
     ///
     /// # Errors
     ///
@@ -55,8 +56,8 @@ impl Listener {
     }
 
     /// Checks without listening whether [`Listener::bind`] could succeed, and returns the addresses
-    /// that a TCP address resolves to. An address in use is no error: the server whose
-    /// configuration is checked may be running and using it.
+    /// that a TCP address resolves to. An address that is in use is not an error: the server whose
+    /// configuration is checked may be running and may itself use this address.
     ///
     /// # Errors
     ///
@@ -91,7 +92,8 @@ impl Listener {
                 }
                 let directory = path.parent().filter(|parent| *parent != Path::new(""));
                 let directory = directory.unwrap_or_else(|| Path::new("."));
-                // If the directory is missing, the service manager usually creates it at the start.
+                // A missing directory is not an error: the service manager usually creates it when
+                // it starts the server.
                 if directory.exists() {
                     tempfile::tempfile_in(directory)?;
                 }
@@ -117,9 +119,9 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // An answer is one write, which Nagle's algorithm would only delay. Setting the
-                // option fails only if the client has closed the connection, and the next read
-                // reports that.
+                // Each answer is a single write, so Nagle's algorithm would delay answers without
+                // saving packets. The result is ignored: setting the option fails only if the
+                // client has closed the connection, and the next read reports that.
                 let _ = stream.set_nodelay(true);
                 Ok((Accepted::Tcp(stream), Peer::Tcp(peer)))
             }
@@ -231,9 +233,9 @@ fn is_socket(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// How many connections may wait to be accepted, if the system has no lower limit. The usual 128
-/// are too few for proxies and load testers that open all their connections at once: each
-/// connection over the limit is delayed by a second.
+/// The maximum number of connections that wait to be accepted. The operating system may apply a
+/// lower limit. The usual limit of 128 is too low for proxies and load testers that open all their
+/// connections at once: each connection over the limit is delayed by a second.
 const BACKLOG: u32 = 4096;
 
 impl From<TcpListener> for Listener {
@@ -302,8 +304,8 @@ impl Detached {
 pub(crate) type Stream = Box<dyn Socket>;
 
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
-    /// Completes when the peer resets the connection, also after a half-close by the peer. Never
-    /// completes on systems that do not report resets.
+    /// Completes when the peer resets the connection, even if the peer has half-closed it before.
+    /// Never completes on systems that do not report resets.
     fn reset(&self) -> Reset;
 }
 
@@ -317,8 +319,8 @@ impl Socket for TcpStream {
     }
 }
 
-/// Waits for the reset on a duplicate of the descriptor, because the original is already registered
-/// with the event loop for reads and writes.
+/// Waits for the reset. For this, the descriptor is duplicated, because the original is already
+/// registered with the event loop for reads and writes.
 #[cfg(unix)]
 macro_rules! watch_for_reset {
     ($socket:ty, $std:ty) => {
@@ -371,8 +373,8 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(SocketAddr::V4(address)) => {
-                // Every request's log line contains this address, so the address is written with
-                // one call of `f`.
+                // This code runs for the log line of every request. It formats the whole address
+                // before it calls `f`, because each call of `f` takes time.
                 let mut text = SmallVec::<[u8; 21]>::new();
                 for (byte, then) in address.ip().octets().into_iter().zip(*b"...:") {
                     text.extend_from_slice(itoa::Buffer::new().format(byte).as_bytes());

@@ -1,5 +1,5 @@
-//! `X-Request-Id`: the id of a request. It is in the request's answer and in our log, so that a
-//! line in the client's log can be matched with ours.
+//! `X-Request-Id`: the id of a request. The answer to the request and our log contain this id. With
+//! it, a line in the client's log can be matched with a line in our log.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -34,7 +34,7 @@ pub(crate) enum Route<'r> {
 impl<'r> Route<'r> {
     /// Finds the route of `path`. `issuer_path` is the path of the issuer's URL, usually empty.
     /// Every route also exists below `issuer_path`, for proxies that do not strip it. `settings`
-    /// are the operator's own routes.
+    /// are the routes that the operator has configured.
     pub(crate) fn of(path: &'r str, issuer_path: &str, settings: &[RouteSetting]) -> Self {
         // RFC 8414, section 3.1 puts the well-known path in front of the issuer's path.
         if path.strip_prefix(OAUTH_METADATA_PATH).is_some_and(|rest| rest == issuer_path) {
@@ -65,8 +65,8 @@ impl<'r> Route<'r> {
         })
     }
 
-    /// Matches `path` against the `firstvision` service at `base`. One more segment, the scope, may
-    /// follow `base`.
+    /// Matches `path` against the `firstvision` service at `base`. The path may continue with one
+    /// more segment, which is the scope.
     fn firstvision(path: &'r str, base: &str) -> Option<Self> {
         let rest = path.strip_prefix(base)?;
         if rest.is_empty() {
@@ -131,7 +131,8 @@ impl<'r> Route<'r> {
         !matches!(self, Self::KeySet | Self::ServerMetadata | Self::Unknown(_) | Self::Validate)
     }
 
-    /// Whether requests are written to the audit. Public documents and unknown paths are not.
+    /// Whether requests are written to the audit. Requests for public documents or unknown paths
+    /// are not written.
     pub(crate) fn is_audited(self) -> bool {
         !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Unknown(_))
     }
@@ -175,7 +176,7 @@ mod tests {
     #[test]
     fn every_documented_path_is_taken() {
         use crate::config::TAKEN_PATHS;
-        // Reserved for pages that describe the server.
+        // These paths are reserved for pages that describe the server.
         let reserved = ["/", "/docs", "/favicon.ico", "/openapi.json"];
         for path in TAKEN_PATHS {
             let is_unknown = matches!(Route::of(path, "", &[]), Route::Unknown(_));

@@ -60,7 +60,8 @@ pub struct Service {
     request_ids: RequestIds,
     warned_of_undeclared_proxy: Once,
     warned_of_unrestricted_validation: Once,
-    /// Limits the warnings about self-signed certificates to one per hour for each certificate.
+    /// Limits the warnings about self-signed certificates: at most one per hour for each
+    /// certificate.
     self_signed_warnings: Hourly,
     pub(crate) traces: Traces,
 }
@@ -130,8 +131,8 @@ impl Service {
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
-        // This is not an `async fn`: an `async fn` that destructures a parameter stores it in its
-        // future twice.
+        // This is not an `async fn`: the future of an `async fn` that destructures a parameter
+        // contains this parameter twice.
         let (head, body) = request.into_parts();
         self.respond_to(head, body, arrival)
     }
@@ -332,8 +333,9 @@ fn request_head<'r>(
     }
 }
 
-/// The client's certificate. `Absent` unless the peer is a proxy that may forward certificates, and
-/// has forwarded both the certificate and the result of verifying it.
+/// Reads the client's certificate from the header fields of a proxy. `Absent` if the peer is not a
+/// proxy that may forward certificates, or if the certificate or the result of its verification is
+/// missing.
 fn certificate(config: &Live, headers: &HeaderMap, peer: Peer) -> ShownCertificate {
     let address = peer.address().map(|address| address.ip());
     if !config.certificate_proxies().any(|proxy| proxy.is(address)) {
@@ -351,7 +353,7 @@ fn certificate(config: &Live, headers: &HeaderMap, peer: Peer) -> ShownCertifica
 }
 
 /// Returns the path that was not found, for the log, or [`WITHHELD`] if it may contain a secret of
-/// the request. To find those secrets, the body is read too.
+/// the request. The body is read in order to find the secrets that it contains.
 async fn unknown_path<B>(
     request: &request::Parts,
     head: &RequestHead<'_>,
@@ -389,8 +391,8 @@ pub(super) fn single(
 /// The header field occurs more than once.
 pub(super) struct Repeated;
 
-/// Answers with a public document, or with 304 if the client's copy is current. Scripts of any
-/// origin may read it (CORS).
+/// Answers with a public document, or with 304 if the client's copy is current. The answer allows
+/// scripts of any origin to read the document (CORS).
 fn publish(document: Document, headers: &HeaderMap) -> Outcome<'static> {
     let Document { body, etag, max_age } = document;
     let known = headers
@@ -412,5 +414,5 @@ fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'st
     Outcome { answer, verdict: Err(cause.into()) }
 }
 
-/// How many bytes of a certificate's subject are logged at most.
+/// The maximum number of bytes of a certificate's subject that are logged.
 const MAX_SUBJECT_BYTES: usize = 128;

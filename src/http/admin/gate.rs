@@ -2,9 +2,9 @@
 //! and those that come from this machine and whose `Host` is an IP address or `localhost`.
 //!
 //! The check of `Host` stops DNS rebinding. In this attack, a web page makes a browser on this
-//! machine send requests to a host name of the attacker's, which the attacker's DNS resolves to
-//! this machine. The attack needs a host name: it is not possible with an IP address or
-//! `localhost`.
+//! machine send requests to a host name that belongs to the attacker. The attacker's DNS server
+//! resolves this name to the address of this machine. The attack needs such a name, so a request
+//! whose `Host` is an IP address or `localhost` cannot be part of it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -45,7 +45,8 @@ pub(super) fn admit<B>(
     }
 }
 
-/// Whether the only `Authorization` header has the scheme `Bearer` and contains this token.
+/// Whether the request has exactly one `Authorization` header and this header consists of the
+/// scheme `Bearer` and `token`.
 fn presents(headers: &HeaderMap, token: &FastHash) -> bool {
     let value = single(headers, AUTHORIZATION).ok().flatten().unwrap_or_default();
     let (scheme, presented) = value.split_at_checked(BEARER.len()).unwrap_or_default();

@@ -8,7 +8,7 @@ use crate::jose::key_life::KeyState;
 use crate::jose::key_set::{KeySet, SigningKey};
 
 /// Describes every key at `now` (Unix seconds), with the number of its fetches and the time of the
-/// last.
+/// last fetch.
 pub(super) fn to_json(keys: &KeySet, now: u64) -> Value {
     let described = keys.describe(now).map(|(key, mut described)| {
         let fetches = key.fetches().count();
@@ -38,8 +38,8 @@ pub(super) fn to_metrics(keys: &KeySet, now: u64) -> String {
     text
 }
 
-/// The name, type and help text of a metric, and the function that computes the metric for one key:
-/// the labels that follow `kid`, and the value.
+/// The name, type and help text of a metric, and the function that computes the metric for one key.
+/// The function returns the labels that follow `kid`, and the value.
 type Metric =
     (&'static str, &'static str, &'static str, fn(&SigningKey, KeyState, u64) -> (String, u64));
 

@@ -65,8 +65,9 @@ impl Watched {
 
 /// Counts the lines of the current head, and holds back the bytes of a large one.
 ///
-/// hyper parses up to 100 fields without a heap allocation. For a head with more, `serve` replaces
-/// hyper's connection by one that allows more fields and reads the head again from `held`.
+/// hyper parses up to 100 fields without a heap allocation. If a head has more fields, `serve`
+/// replaces hyper's connection by a second one, which allows more fields and reads the head again
+/// from `held`.
 #[derive(Default)]
 pub(super) struct Head {
     lines: usize,
@@ -103,7 +104,7 @@ impl Head {
         self.is_replayed = true;
     }
 
-    /// Moves held bytes into `buffer`. Returns whether there were any.
+    /// Moves held bytes into `buffer`. Returns whether any bytes were moved.
     fn fill(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let length = self.held.len().min(buffer.remaining());
         let is_held = self.is_replayed && length > 0;
@@ -131,8 +132,8 @@ impl AsyncRead for Watched {
         }
         let phase = self.watch.phase();
         self.watch.on_read();
-        // If requests are pipelined, a head may begin in the middle of a read. The request line
-        // cannot be found then, so from here on this connection is not checked for fragments.
+        // If requests are pipelined, a head may begin in the middle of a read. The request line of
+        // such a head cannot be found, so this connection is no longer checked for fragments.
         self.is_pipelined |=
             phase == Phase::Writing || phase == Phase::Serving && self.watch.has_whole_request();
         let is_head = self.watch.expects_head.load(Ordering::Relaxed);
@@ -161,7 +162,8 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.watch.has_read_in_poll.load(Ordering::Relaxed) {
-            // The answer waits for the connection's next poll, see the module `connection`.
+            // The answer is written in the connection's next poll. The module `connection` explains
+            // why.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -21,8 +21,8 @@ pub(crate) struct Watch {
     /// Whether bytes of a request were read in this poll of the connection, so that the answer is
     /// written in the next poll.
     pub(super) has_read_in_poll: AtomicBool,
-    /// Whether the bytes that the client sends after the current answer belong to a head. After the
-    /// last answer of a connection they do not: they may be the rest of an unread body.
+    /// Whether the next bytes from the client belong to a head. This is `false` after the last
+    /// answer of a connection, because the next bytes may then be the rest of an unread body.
     pub(super) expects_head: AtomicBool,
     /// Whether all of the current request was read.
     pub(super) has_whole_request: AtomicBool,
@@ -39,21 +39,22 @@ pub(crate) struct Watch {
     pub(super) evicted: Notify,
 }
 
-/// What a connection waits for.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// For the client to begin a request.
+    /// The connection waits for the client to begin a request.
     Idle,
-    /// For the client to finish the headers.
+    /// The connection waits for the client to finish the headers.
     Head,
-    /// For the client to finish the body, then for the service to answer.
+    /// The connection waits for the client to finish the body, and then for the service to answer.
     Serving,
-    /// For the client to read the answer.
+    /// The connection waits for the client to read the answer.
     Writing,
 }
 
-/// The longest time in each phase, in nanoseconds; for writing, the longest time without progress.
+/// The maximum duration of each phase, in nanoseconds. [`Phase::Writing`] may take longer: only its
+/// time without progress is limited.
 #[derive(Clone, Copy)]
 struct Times {
     idle: u64,
@@ -103,8 +104,8 @@ impl Watch {
         }
     }
 
-    /// Whether all of the current request was read, so that the connection waits for the server and
-    /// not for its client.
+    /// Whether all of the current request was read. The connection then waits for the server and
+    /// not for the client.
     pub(crate) fn has_whole_request(&self) -> bool {
         self.has_whole_request.load(Ordering::Relaxed)
     }
@@ -117,13 +118,14 @@ impl Watch {
 
     pub(super) fn deadline(&self) -> Instant {
         let nanos = self.deadline.load(Ordering::Relaxed);
-        // `u64::MAX` means no deadline. It may overflow an `Instant`, so a year takes its place.
+        // `u64::MAX` means no deadline. Adding so many nanoseconds to `origin` may overflow an
+        // `Instant`, so at most one year is added.
         let year = Duration::from_secs(31_536_000);
         self.origin + Duration::from_nanos(nanos).min(year)
     }
 
-    /// When the timer must fire next: at the deadline, or earlier if a phase that begins after this
-    /// call could end before the deadline.
+    /// Returns when the timer must fire next. This is the deadline of the current phase, or an
+    /// earlier time if the next phase could reach its own deadline before then.
     pub(super) fn next_check(&self) -> Instant {
         let Times { idle, head, write_stall } = self.times;
         let shortest = Duration::from_nanos(idle.min(head).min(write_stall));
@@ -138,13 +140,14 @@ impl Watch {
         self.enter_at(phase, self.now());
     }
 
-    /// Enters `phase` at `now`. Reading the clock is most of the cost of entering a phase. So a
-    /// caller that already has the time, exact to about a millisecond, passes it.
+    /// Enters `phase` at `now`. The caller passes the time, because reading the clock would be most
+    /// of the cost of this function. An error of about a millisecond in `now` does no harm.
     fn enter_at(&self, phase: Phase, now: u64) {
         let time = match phase {
             Phase::Idle => self.times.idle,
             Phase::Head => self.times.head,
-            // The service has a deadline of its own and answers in the route's dialect.
+            // No deadline here: the service enforces its own deadline and answers in the route's
+            // dialect.
             Phase::Serving => u64::MAX,
             Phase::Writing => self.times.write_stall,
         };
@@ -159,7 +162,7 @@ impl Watch {
             self.first_byte.load(Ordering::Relaxed)
         } else {
             // A pipelined request, whose first byte was read together with the previous request.
-            // Its time is measured from now.
+            // The time of that read was not recorded for this request, so the current time is used.
             self.now()
         };
         self.enter_at(Phase::Serving, first_byte);

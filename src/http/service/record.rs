@@ -157,7 +157,7 @@ impl Service {
                     lifetime: granted.lifetime,
                 });
             }
-            // Introspection and validation change nothing.
+            // Introspection and validation change nothing, so they are not audited.
             Ok(_) => return,
         };
         self.context.write_audit(&event);
@@ -165,15 +165,16 @@ impl Service {
 }
 
 /// The first [`METHOD_BYTES`] bytes of the method. Without this limit, a client could send a method
-/// of the size of a whole head.
+/// as long as a whole head, and all of it would be recorded.
 fn method_excerpt(method: &Method) -> &str {
     let method = method.as_str();
-    // A method is ASCII (RFC 9110, section 5.6.2), so `None` means that it is shorter.
+    // A method is ASCII (RFC 9110, section 5.6.2), so `get` returns `None` only if the method is
+    // shorter.
     method.get(..METHOD_BYTES).unwrap_or(method)
 }
 
 /// The method and path of the API request whose token a proxy validates. The query is left out: it
-/// may hold secrets between the client and the API.
+/// may contain secrets that only the client and the API may know.
 fn original_request(headers: &HeaderMap) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     let field = |name| headers.get(name).map(HeaderValue::as_bytes);
     let method = field("x-original-method");
@@ -184,5 +185,5 @@ fn original_request(headers: &HeaderMap) -> (Option<Cow<'_, str>>, Option<Cow<'_
     (method.map(|method| excerpt(method, METHOD_BYTES)), path.map(|path| named(path, &[token])))
 }
 
-/// The maximum length of a recorded method, in bytes. The longest registered method has 17.
+/// The maximum length of a recorded method, in bytes. The longest registered method has 17 bytes.
 const METHOD_BYTES: usize = 32;

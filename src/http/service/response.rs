@@ -38,7 +38,7 @@ pub(super) fn into_response(
     }
     let mut response = Response::new(Full::new(answer.body));
     *response.headers_mut() = headers;
-    // Every status in the dialects' tables is valid.
+    // The fallback is never used: every status in the tables of the dialects is valid.
     *response.status_mut() =
         StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response
