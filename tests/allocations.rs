@@ -1,6 +1,8 @@
-//! Asserts that the number of heap allocations for each token is at most the goal.
+//! Asserts that grantd's own code makes at most the allowed number of heap allocations for each
+//! token.
 //!
-//! A separate test binary, because the counting allocator is the process's global allocator.
+//! This test has a binary of its own, because its counting allocator replaces the global allocator
+//! of the whole process.
 
 #![expect(clippy::unwrap_used, reason = "shared with the bench, where no test attribute allows it")]
 

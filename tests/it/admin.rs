@@ -166,7 +166,8 @@ fn the_version_is_in_the_log_and_in_the_metrics() {
     assert_eq!(server.metric(&format!("grantd_build_info{{version=\"{version}\"}}")), 1);
 }
 
-/// The gauge has no client label, because one value for each client could make a million series.
+/// The metric has no label with the client's id: with a million clients, such a label would create
+/// a million series.
 #[test]
 fn clients_whose_last_secret_ends_soon_are_counted() {
     use crate::support::home::{hash_of, secret_of};

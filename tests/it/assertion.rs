@@ -21,11 +21,13 @@ use crate::support::{
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const ISSUER: &str = "https://auth.example";
 const START: u64 = 1_750_384_800;
-/// The time of most requests (Unix seconds). It is more than 300 s after the start, so an assertion
-/// without `iat` was certainly signed after the start and is accepted.
+/// The time of most requests (Unix seconds), 1,000 s after the server's start. The server accepts
+/// an assertion without `iat` at this time. It counts such an assertion as signed 300 s before its
+/// `exp`, which is still after the start.
 const NOW: u64 = START + 1000;
 
-/// Returns a home that registers `clients`, each given as its id and its fields besides the scope.
+/// Returns a home whose registry contains `clients`. Each client is given by its id and by the
+/// fields to set in its entry. Its default method is `private_key_jwt`.
 fn home_of(clients: &[(&str, Value)]) -> Home {
     let entries: Vec<_> = clients
         .iter()
@@ -79,8 +81,8 @@ fn ask(address: SocketAddr, assertion: &str) -> Response {
     request(Encoding::Urlencoded, assertion, &[]).send(address)
 }
 
-/// Starts the program with a client `c` that has the key of `signer`. Waits until the second of the
-/// start is over, because assertions signed in that second are refused.
+/// Starts the program with a client `c` that has the key of `signer`. Then waits for the next
+/// second, because the program refuses assertions that were signed in the second of its start.
 fn program(signer: &Signer, toml: &str) -> Program {
     let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
     home.write("grantd.toml", toml);
@@ -212,7 +214,7 @@ fn a_wrong_claim_or_header_is_refused_with_its_cause() {
     let [head, payload, signature] =
         <[&str; 3]>::try_from(assertion.split('.').collect::<Vec<_>>()).unwrap();
     let other_claims = URL_SAFE_NO_PAD.encode(good().to_string());
-    // The assertion is signed by HMAC, with the public key as the secret.
+    // The test signs this assertion by HMAC and uses the public key as the secret.
     let hmac_header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
     let public = signer.jwk().to_string();
     let hmac_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, public.as_bytes());
@@ -249,7 +251,7 @@ fn a_wrong_claim_or_header_is_refused_with_its_cause() {
     ] {
         refuse(&assertion, cause, &assertion[..assertion.len().min(60)]);
     }
-    // The valid assertion is still accepted: no refused assertion has used it up.
+    // None of the refused assertions used up the valid assertion, so the server still accepts it.
     assert_eq!(ask(server.address, &assertion).status, 200);
 }
 
@@ -270,11 +272,11 @@ fn the_times_are_checked_to_the_second() {
         (&json!({}), NOW + 59, true),
         (&json!({}), NOW + 60, false),
         (&fraction, NOW + 59, true),
-        // `exp` is in an hour, but no assertion is accepted later than five minutes after its
-        // `iat`.
+        // The server accepts an assertion only for 300 s after its `iat`, even if its `exp` is an
+        // hour after its `iat`.
         (&hour, NOW + 299, true),
         (&hour, NOW + 300, false),
-        // The client's clock may be ten seconds ahead.
+        // The client's clock may be ten seconds ahead of the server's clock.
         (&hour, NOW - 10, true),
         (&hour, NOW - 11, false),
         (&json!({ "nbf": NOW + 10, "exp": NOW + 3600 }), NOW, true),
@@ -331,7 +333,8 @@ fn keys_are_chosen_by_kid_and_by_the_registered_fields() {
         ("es", &es256, json!(null), true),
         ("es", &eddsa, json!(null), false),
         ("es", &rs256, json!(null), false),
-        // The client `s` has the keys but may authenticate only by secret; `off` is disabled.
+        // The client `s` has registered keys, but its only method is a secret. The client `off` is
+        // disabled.
         ("s", &es256, json!(null), false),
         ("off", &es256, json!(null), false),
     ] {
@@ -390,7 +393,7 @@ fn an_assertion_beside_other_credentials_or_of_another_type_is_refused() {
         let in_query = format!("/connect/token?client_assertion={assertion}");
         let in_query = Request::token(encoding, &[grant]).with_target(&in_query);
         in_query.send(address).assert_refused(400, "invalid_request");
-        // None of these requests has used the assertion up.
+        // None of the refused requests used up the assertion.
         assert_eq!(request(encoding, &assertion, &[]).send(address).status, 200);
     }
 }

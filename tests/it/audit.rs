@@ -37,7 +37,7 @@ fn the_audit_has_a_line_for_each_token_refusal_revocation_and_reload() {
     let revoked = [demo_without(&["grant_type"]), vec![("token", &token)]].concat();
     let revoke = Request::new("POST", "/connect/revocation").form(Encoding::Urlencoded, &revoked);
     assert_eq!(ask(revoke, "revoked").status, 200);
-    // Requests without a decision about a client write no line.
+    // For these requests the server makes no decision about a client, so it writes no audit line.
     assert_eq!(ask(Request::get("/nowhere"), "nowhere").status, 404);
     assert_eq!(ask(Request::get("/.well-known/jwks.json"), "public").status, 200);
     server.home.write("clients.json", "{");
@@ -106,8 +106,8 @@ fn an_audit_file_that_cannot_be_written_is_a_start_error() {
     crate::support::command::run(command).assert_error(1, &says);
 }
 
-/// The line about an issued token has the token's scope and audience: in every dialect, and also if
-/// the token is reused.
+/// The audit line about an issued token contains the token's scope and audience. This is tested in
+/// every dialect and for reused tokens.
 #[test]
 fn the_audit_has_the_scope_and_audience_of_each_token() {
     let home = Home::new();
@@ -143,7 +143,8 @@ fn the_audit_has_the_scope_and_audience_of_each_token() {
     assert_eq!(told, expected);
     let lifetimes: Vec<_> = issued.iter().map(|line| line["lifetime"].as_u64().unwrap()).collect();
     assert_eq!(lifetimes[..5], [3600, 3600, 3600, 7200, 3600]);
-    // The line about a reused token has the token's remaining lifetime.
+    // In the line about a reused token, `lifetime` is the time that remains until the token
+    // expires.
     assert_eq!(issued[5]["reused"], true);
     assert!((3500..=3600).contains(&lifetimes[5]), "{lifetimes:?}");
 }

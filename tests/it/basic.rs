@@ -1,5 +1,5 @@
-//! HTTP Basic in two readings: form-encoded (RFC 6749, section 2.3.1), and raw, as most clients
-//! send it.
+//! HTTP Basic credentials. The server reads them in two ways: form-decoded (RFC 6749, section
+//! 2.3.1), and raw, because most clients do not form-encode them.
 
 use serde_json::{Value, json};
 
@@ -129,8 +129,10 @@ fn the_id_in_the_body_chooses_the_reading() {
     ask(&of_raw, Some("other"), "other").assert_refused(400, "invalid_request");
 }
 
-/// If a reading that names another client cost nothing, an attacker with a client of its own could
-/// register guesses at the other client's secret as its own secret, and test them without limit.
+/// One reading of a pair can name a client of the attacker, and the other reading can name a
+/// victim. If the reading that names the victim cost no budget, the attacker could test any number
+/// of guesses: the attacker would register each guess as the secret of its own client and then send
+/// the pair.
 #[test]
 fn a_reading_that_names_another_client_costs_its_budget() {
     let home = Home::new();
@@ -161,7 +163,7 @@ fn a_reading_that_names_another_client_costs_its_budget() {
     }
 }
 
-/// A correct pair costs nothing. A wrong pair costs one unit for each of its readings.
+/// A correct pair costs no budget. A wrong pair costs one unit of budget for each of its readings.
 #[test]
 fn each_wrong_reading_costs_one_unit_of_the_budget() {
     let home = home();
@@ -205,8 +207,8 @@ fn each_wrong_reading_costs_one_unit_of_the_budget() {
     assert_eq!(ask("slow:wrong").status, 429);
 }
 
-/// A secret with two readings costs two slow hashes, one for each reading. After that, the verdict
-/// on the right reading is cached.
+/// The server computes two slow hashes for a secret with two readings, one for each reading. Then
+/// it caches the verdict on the right reading.
 #[test]
 fn the_verdict_on_a_right_reading_is_cached() {
     let home = Home::new();

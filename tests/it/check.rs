@@ -1,5 +1,5 @@
-//! `grantd check`: it refuses what `serve` refuses, and warns of settings that are probably
-//! mistakes.
+//! `grantd check`: it reports the errors that would stop `serve`, and warns of settings that are
+//! probably mistakes.
 
 use std::fs;
 use std::net::TcpListener;
@@ -57,8 +57,8 @@ fn addresses_that_cannot_be_bound_are_refused() {
         let as_admin = ["--listen", "127.0.0.1:0", "--admin-listen", address];
         assert_both_refuse(&home, &as_admin, &[says, "--admin-listen (GRANTD_ADMIN_LISTEN"]);
     }
-    // The admin listener has the address of the public listener, or `0.0.0.0`, which includes that
-    // address.
+    // The two listeners cannot share an address. The test gives the admin listener the address of
+    // the public listener, and then `0.0.0.0` with the same port, which includes that address.
     let port = free_port();
     let one = format!("127.0.0.1:{port}");
     for other in [one.clone(), format!("0.0.0.0:{port}")] {
@@ -80,8 +80,8 @@ fn addresses_that_cannot_be_bound_are_refused() {
         assert_eq!(checked.assert_fine(), "ok: clients: 1, keys: 1\n");
     }
     assert!(!home.path("free.sock").exists());
-    // If the directory of a Unix socket is missing, `check` only warns: a service manager creates
-    // the directory when it starts the server.
+    // If the directory of a Unix socket is missing, `check` prints a warning and no error, because
+    // a service manager may create the directory when it starts the server.
     let run = ["--listen", "unix:run/s", "--issuer", "http://localhost"];
     let checked = check(&home, &run);
     assert!(
@@ -128,7 +128,8 @@ fn audit_and_state_paths_that_cannot_be_written_are_refused() {
     home.write("g.toml", "audit = \"audit.jsonl\"\n");
     check(&home, &["--config", "g.toml"]).assert_fine();
     assert!(!home.path("audit.jsonl").exists() && !home.path("state").exists());
-    // `check` accepts a FIFO without a reader: `serve` writes to the FIFO once a reader opens it.
+    // `check` accepts a FIFO that no process reads. `serve` would write to the FIFO as soon as a
+    // process reads it.
     let made = std::process::Command::new("mkfifo").arg(home.path("audit.jsonl")).status();
     assert!(made.unwrap().success());
     check(&home, &["--config", "g.toml"]).assert_fine();
@@ -139,7 +140,7 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
     use std::os::unix::fs::{MetadataExt, chown};
     let home = quiet_home();
     if fs::metadata(home.clients()).unwrap().uid() != 0 {
-        // Only root can check which files another user can read.
+        // The rest of this test needs root: only root can check which files another user can read.
         return;
     }
     let (user, group) = (Some(12_345), Some(12_346));
@@ -153,8 +154,8 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
         chown(file, user, group).unwrap();
         set_mode(file, if file.is_dir() { 0o700 } else { 0o400 });
     }
-    // Root owns the directories of keys and state, so `check` assumes that the server runs as root,
-    // which can read every file.
+    // Root owns the key directory and the state directory. `check` therefore assumes that the
+    // server runs as root, and root can read every file.
     let checked = || check(&home, &["--config", "g.toml"]);
     chown(home.keys(), Some(0), Some(0)).unwrap();
     checked().assert_fine();
@@ -299,7 +300,7 @@ fn a_fault_of_the_registry_hides_no_other_fault() {
     ];
     ended.assert_error(1, &says);
 
-    // A registry that is not JSON has no readable clients; the settings are still checked.
+    // If the registry is not JSON, `check` reads no clients but still checks the settings.
     home.write("clients.json", "{");
     let ended = check(&home, &["--listen", "unix:s"]);
     ended.assert_error(1, &["clients.json:1:", "(--issuer, GRANTD_ISSUER)"]);

@@ -410,7 +410,7 @@ fn completions_are_printed_for_every_shell() {
         run(bash.args(["--norc", "-c", script, "bash"]).arg(&file))
     };
     assert_eq!(bash("bash -n \"$1\"").assert_fine(), "");
-    // Runs the completion function as bash does on Tab.
+    // Runs the completion function as bash does when the user presses Tab.
     let completed = bash(
         ". \"$1\"; COMP_WORDS=(grantd key r); COMP_CWORD=2; _grantd grantd r key; \
          echo \"${COMPREPLY[@]}\"",

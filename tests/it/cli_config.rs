@@ -1,4 +1,5 @@
-//! Every command reads flags, `GRANTD_*` and the configuration as `serve` does.
+//! Every command reads its settings from flags, `GRANTD_*` variables and the configuration file, in
+//! the same way as `serve`.
 
 use std::fs;
 
@@ -10,8 +11,8 @@ use crate::support::ports::free_port;
 use crate::support::registry::changed;
 use crate::support::{Home, Program, Request};
 
-/// A home whose registry, keys and configuration are in a separate directory, so that the default
-/// paths have no files.
+/// A home whose registry and keys are in a separate directory. The default paths do not exist, so a
+/// command succeeds only if it uses the configured paths.
 fn elsewhere() -> Home {
     let home = Home::new();
     fs::create_dir(home.path("d")).unwrap();
@@ -21,7 +22,8 @@ fn elsewhere() -> Home {
     home
 }
 
-/// A function that runs a command and sets the paths of the registry and the keys in its own way.
+/// A function that runs a command. Each of these functions sets the paths of the registry and the
+/// keys in a different way: by a file, by variables, or by both.
 type Way<'a> = dyn Fn(&[&str]) -> Ended + 'a;
 
 #[test]
@@ -66,7 +68,8 @@ fn every_command_uses_the_registry_and_keys_of_serve() {
     ];
     for (index, way) in ways.iter().enumerate() {
         for command in commands {
-            // While a rotated key does not sign yet, a second rotation is refused.
+            // Only the first of the four ways rotates the key. A second rotation is refused until
+            // the new key of the first rotation signs.
             if command != ["key", "rotate"] || index == 0 {
                 let ended = way(command);
                 assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{index} {command:?}");
@@ -108,7 +111,7 @@ fn an_error_in_a_variable_names_it_and_its_values() {
         ended.assert_error(2, &[&format!("grantd: {variable}: "), says]);
         run(home.command(&["check"]).env(variable, "")).assert_fine();
     }
-    // An error in a flag names the flag, even if the variable is set.
+    // A flag overrides its variable, so an error in the flag names the flag and not the variable.
     let flag = run(home.command(&["check", "--workers", "x"]).env("GRANTD_WORKERS", "3"));
     flag.assert_error(2, &["'--workers <N>'"]);
     assert!(!flag.stderr.contains("GRANTD_WORKERS"), "{}", flag.stderr);

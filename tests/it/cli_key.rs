@@ -26,8 +26,9 @@ fn the_first_key_signs_at_once_and_the_next_one_is_published_first() {
     let second = generate(&home);
     assert_ne!(first["kid"], second["kid"]);
     let seconds = |key: &Value, name: &str| key[name].as_u64().unwrap();
-    // The new key signs after twice the key set's max-age of 300 s, because an HTTP cache may have
-    // been filled from another cache.
+    // The new key starts to sign 600 s after its publication, which is twice the max-age of the key
+    // set. One max-age is not enough, because an HTTP cache may have been filled from another
+    // cache.
     assert_eq!(seconds(&second, "signs_from"), seconds(&second, "published_at") + 600);
 
     for key in list(&home) {

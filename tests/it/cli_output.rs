@@ -1,4 +1,4 @@
-//! Output of commands: to closed pipes, to full files, and to terminals.
+//! Output of commands to closed pipes, to a full disk, and to terminals.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,8 +12,8 @@ use crate::support::command::run;
 use crate::support::home::{hash_of, secret_of};
 use crate::support::{Home, Program};
 
-/// Runs the command with a standard output whose reader is closed. Returns the exit code and the
-/// text on standard error.
+/// Runs the command. Its standard output is a pipe whose reading end is closed. Returns the exit
+/// code and the text on standard error.
 fn with_closed_pipe(command: &mut Command) -> (Option<i32>, String) {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -158,7 +158,8 @@ fn a_secret_is_read_from_a_terminal_without_echo() {
             !said.contains(&secret) && !String::from_utf8_lossy(&output.stdout).contains(&secret)
         );
         assert_eq!(modes(), before, "the terminal is as it was");
-        // If the terminal had echoed the secret, the secret would be in front of this line.
+        // If the terminal had echoed the secret, the reader would receive the secret before this
+        // line.
         (&program).write_all(b"end\n").unwrap();
         let mut shown = String::new();
         BufReader::new(person).read_line(&mut shown).unwrap();
@@ -200,7 +201,8 @@ fn no_color_turns_colors_off() {
                 .unwrap();
             drop(command);
             let mut lines = BufReader::new(person).lines().map_while(Result::ok);
-            // A server does not end by itself, so only its first line is read.
+            // A server does not end by itself. The test therefore reads one line and then kills the
+            // process.
             let first: Vec<_> = lines.by_ref().take(1).collect();
             let _ = child.kill();
             child.wait().unwrap();

@@ -1,4 +1,4 @@
-//! `grantd token`: a client on the command line.
+//! `grantd token`: requests a token from the command line.
 
 use serde_json::{Value, json};
 

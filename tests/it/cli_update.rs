@@ -1,4 +1,5 @@
-//! `grantd client add` and `update`: every field of the registry, and clients that get no token.
+//! `grantd client add` and `update`: every field of the registry, and warnings about clients that
+//! can get no token.
 
 use std::fs;
 
@@ -141,7 +142,8 @@ fn an_update_changes_no_other_byte() {
         client(&home, &[&["update", "--id", "a"], arguments].concat())
             .assert_error(2, &["error: "]);
     }
-    // `token_reuse` was valid before, but is longer than the new lifetime.
+    // The first update sets `token_reuse` to 100 s, which is valid. The second update is refused,
+    // because it would make the token lifetime shorter than `token_reuse`.
     client(&home, &["update", "--id", "a", "--token-reuse", "100"]);
     client(&home, &["update", "--id", "a", "--lifetime", "50"])
         .assert_error(1, &["grantd: clients.json: token_reuse: must be a number of seconds"]);

@@ -9,7 +9,8 @@ use crate::support::{
     demo_with, form, request_of, wait_until,
 };
 
-/// Charset labels that are accepted for ASCII text, which has the same bytes in UTF-8.
+/// Labels of charsets in which ASCII text has the same bytes as in UTF-8. The server accepts these
+/// labels for ASCII text.
 const ASCII_LABELS: [&str; 6] =
     ["ISO-8859-1", "iso-8859-1", "\"windows-1252\"", "US-ASCII", "latin1", "cp1252"];
 const OTHER_LABELS: [&str; 5] = ["utf-16", "utf-7", "iso-8859-15", "shift_jis", "\"\""];
@@ -209,7 +210,7 @@ fn json_sent_as_a_form_is_refused_as_json() {
             }
         }
     }
-    // A form that contains braces is still a form.
+    // The server does not mistake a form for JSON if a value in the form contains braces.
     let form = [form::encode(Encoding::Urlencoded, &DEMO), b"&note={}".to_vec()].concat();
     let request = Request::new("POST", TOKEN).typed_body(Encoding::Urlencoded.content_type(), form);
     assert_eq!(server.ask(&request).status, 200);
@@ -342,7 +343,8 @@ fn a_client_that_half_closes_its_connection_gets_its_answer() {
         let kinds =
             [Some(request.to_bytes()), (!request.body_bytes().is_empty()).then_some(chunked)];
         for bytes in kinds.into_iter().flatten() {
-            // Repeated, because the end of the stream may arrive with or after the request.
+            // The test sends the request 20 times, because the server may receive the end of the
+            // stream together with the request or later.
             for _ in 0..20 {
                 let mut connection = Connection::open(server.address);
                 connection.send(&bytes);
@@ -381,10 +383,12 @@ fn a_reset_connection_loses_its_place_in_the_hash_queue() {
     let [mut first, mut second] = [(); 2].map(|()| Connection::open(server.address));
     first.send(&ask("first"));
     second.send(&ask("second"));
-    // The hash for one request is being computed, and the other request waits.
+    // Waits until the server computes the hash for one request and the other request is in the
+    // queue.
     wait_until(|| waiting() == 1 && waiting() == 1);
     for (place, id) in ["left", "ended"].into_iter().enumerate() {
-        // The first of two answers stays unread, so closing the connection resets it.
+        // Sends two requests on one connection and does not read the first answer. Because of the
+        // unread answer, the kernel resets the connection when the test closes it.
         let mut connection = Connection::open(server.address);
         let keys = Request::get("/.well-known/jwks.json").to_bytes();
         connection.send(&[keys, ask(id)].concat());

@@ -210,7 +210,8 @@ fn a_proof_names_the_url_that_was_called() {
         for called in paths {
             for proven in paths {
                 let url = format!("https://auth.example/tenant{proven}");
-                // The target with the issuer's path (`/tenant`) in front is the same URL.
+                // A proxy may keep or remove the issuer's path (`/tenant`) in front of `called`.
+                // The server treats both targets as the same URL.
                 for target in [called.to_owned(), format!("/tenant{called}")] {
                     let claims = changed(claims(now()), &json!({ "htu": url }));
                     let proof = signer.sign(&header(&signer), &claims);
@@ -344,7 +345,7 @@ fn a_nonce_is_required_issued_and_accepted_for_a_while() {
             assert_eq!(answer.status, 200, "{}", answer.text());
             assert!(told(&answer).is_some());
         }
-        // A proof with another fault is refused for that fault and gets no nonce.
+        // A malformed proof is refused as invalid, and the answer contains no nonce.
         let answer = ask("a.b.c");
         answer.assert_refused(400, "invalid_dpop_proof");
         assert_eq!(told(&answer), None);

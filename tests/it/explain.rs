@@ -25,7 +25,7 @@ fn a_refusal_is_explained_by_its_request_id() {
                 "client": "demo-client",
             }] })
         );
-        // The public listener does not give the explanation.
+        // The public listener does not serve `/explain`.
         let public = Request::get(&format!("/explain/{id}")).send(server.address);
         assert_eq!(public.status, 404);
         assert!(!public.text().contains("not one of the client's"));

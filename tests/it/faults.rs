@@ -35,7 +35,8 @@ fn without_file_descriptors_open_connections_are_served_and_later_new_ones() {
     for _ in 0..20 {
         assert_eq!(known.ask(&request).status, 200);
     }
-    // The last of the waiting connections is served when the others are closed.
+    // The test closes all waiting connections except the last one. This frees descriptors, so the
+    // server accepts the last one and serves it.
     let mut last = crowd.pop().unwrap();
     drop(crowd);
     assert_eq!(last.ask(&request).status, 200);
@@ -108,7 +109,8 @@ fn a_clock_step_makes_no_token_that_expires_before_its_iat() {
     }
 }
 
-/// A request body that panics when it is read, as a bug in another HTTP server might.
+/// A request body that panics when it is read. It stands for a bug in an HTTP server that embeds
+/// grantd.
 struct Panics;
 
 impl Body for Panics {

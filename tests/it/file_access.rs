@@ -1,5 +1,5 @@
-//! File access: locks, files that root makes for the service's user, registries that others can
-//! write. Most of it needs two users, so these tests run as root or fail.
+//! File access: locks, files that root makes for the service's user, and registries that other
+//! users can write. Most of these tests need two users, so they fail if they do not run as root.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -47,8 +47,8 @@ fn ids(home: &Home) -> Vec<String> {
     clients.map(|client| client["client_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Adds clients to one registry through all of these paths concurrently. Asserts that every client
-/// is in the registry at the end.
+/// Adds clients to one registry concurrently, through each of the paths in `names`. Asserts that
+/// every client is in the registry at the end.
 #[track_caller]
 fn add_by_names(home: &Home, names: &[&str]) {
     const EACH: usize = 20;
@@ -148,7 +148,7 @@ fn a_world_writable_registry_is_refused() {
     // A registry that its group can write is accepted.
     set_mode(&home.clients(), 0o664);
     run(home.command(&["check"])).assert_fine();
-    // A key file that the registry names gets the same check as the registry.
+    // A key file that the registry names must not be writable by everyone.
     let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     home.write("jwks.json", keys);
     let client = json!({ "client_id": "signer", "auth_methods": ["private_key_jwt"],
@@ -189,7 +189,7 @@ fn a_lock_has_the_access_of_the_file_that_it_guards() {
     run(home.command(&["key", "generate"])).assert_fine();
     let (owner, group, mode) = access(&home.keys().join(".lock"));
     assert_eq!((owner, group, mode & 0o007), (SERVICE, SERVICE, 0));
-    // The server itself makes the lock file of the revocations.
+    // The server creates the lock file of the revocations.
     let server = Program::start_as(SERVICE, home, &[]);
     let (owner, _, mode) = access(&server.home.path("state/revocations.lock"));
     assert_eq!((owner, mode & 0o007), (SERVICE, 0));
@@ -198,7 +198,8 @@ fn a_lock_has_the_access_of_the_file_that_it_guards() {
 #[test]
 fn another_user_cannot_take_a_lock() {
     let home = home_of_the_service();
-    // The other user can open the lock file, which has the mode that older versions gave it.
+    // Older versions created the lock file with mode 0644, so another user could open it and take
+    // the lock. The command below corrects the mode.
     set_mode(&home.path(""), 0o755);
     set_mode(&home.clients(), 0o644);
     let lock = home.write("clients.json.lock", "");
@@ -239,8 +240,8 @@ fn a_replaced_lock_neither_blocks_nor_admits_two_commands() {
     home.write("clients.json", "{\"clients\":[]}");
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // This thread keeps setting the mode that an older version gave the lock file; each command
-        // corrects the mode.
+        // This thread sets the lock file again and again to mode 0644, which older versions used.
+        // Each command corrects the mode.
         let loosen = scope.spawn(|| {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let lock = home.path("clients.json.lock");
@@ -298,7 +299,7 @@ fn server_and_check_name_a_key_that_the_service_cannot_read() {
     let made = run(home.command(&["key", "generate"]));
     let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
     let name = format!("keys/{}.pem", made["kid"].as_str().unwrap());
-    // A file that root has copied belongs to root.
+    // The key file now belongs to root, as if root had copied it.
     chown(home.path(&name), Some(0), Some(0)).unwrap();
     let readiness = || Request::get("/readyz").send(server.admin);
     let says = format!("degraded: {name}: cannot be read: Permission denied");

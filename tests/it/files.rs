@@ -144,7 +144,7 @@ fn errors_of_the_operating_system_come_with_advice() {
         .assert_error(1, &[says]);
 }
 
-/// The registry is a mount point, as Docker makes it for a single file.
+/// The registry file itself is the mount point. Docker mounts a single file in this way.
 #[test]
 fn a_registry_that_is_a_mount_point_is_refused_for_edits() {
     let home = Home::new();
@@ -157,7 +157,7 @@ fn a_registry_that_is_a_mount_point_is_refused_for_edits() {
         run(unshare.current_dir(home.clients().parent().unwrap()))
     };
     if within("mount --bind clients.json clients.json && exit 0 || exit 77", &[]).code != Some(0) {
-        // Mounting needs a privilege that not every environment gives.
+        // The test is skipped, because this environment does not allow mounting.
         return;
     }
     let before = fs::read(home.clients()).unwrap();
@@ -165,7 +165,7 @@ fn a_registry_that_is_a_mount_point_is_refused_for_edits() {
         &["client", "disable", "--id", "demo-client"][..],
         &["client", "update", "--id", "demo-client", "--lifetime", "15m"],
         &["client", "remove", "--id", "demo-client"],
-        // These commands print no new secret, because the secret did not come into force.
+        // These commands print no new secret, because they could not write it to the registry.
         &["client", "add", "--id", "new", "--scope", "read"],
         &["client", "rotate-secret", "--id", "demo-client"],
     ] {

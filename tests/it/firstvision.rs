@@ -84,7 +84,7 @@ fn the_scope_may_be_in_the_query_the_path_or_the_body() {
         let token = Token::verified(&response, program.address);
         assert_eq!(token.claims["scope"], scope);
     }
-    // A scope in two places is refused, even if both are the same.
+    // A request that names its scope twice is refused, even if the two values are equal.
     for request in [
         get(&format!("{PATH}/all?scope=all")),
         get(&format!("{PATH}/all")).body(r#"{"scope": ["all"]}"#),

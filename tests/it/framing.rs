@@ -1,5 +1,5 @@
-//! Request smuggling: bytes that one program reads as one message and another program as two. The
-//! server answers such bytes with one answer.
+//! Request smuggling: bytes that one program reads as one message and another program reads as two
+//! messages. The server must send exactly one answer to such bytes.
 
 use crate::support::http::{count_answers, exchange, exchange_cut_off, find};
 use crate::support::{
@@ -54,7 +54,8 @@ fn a_length_beside_a_transfer_coding_ends_the_connection() {
         let payload = raw(&headers, &(chunked(&demo()) + &smuggled));
         let said = exchange(server.address, &payload);
         assert_eq!(count_answers(&said), 1, "{}", said.escape_ascii());
-        // RFC 9112, section 6.3: refuse the message, or use the transfer coding; then close.
+        // RFC 9112, section 6.3: the server may refuse the message or use the transfer coding. In
+        // both cases it must close the connection after the answer.
         assert!(find(&said, b"connection: close").is_some(), "{}", said.escape_ascii());
     }
 }
@@ -222,7 +223,8 @@ fn http_2_is_closed_without_an_answer() {
     let settings = b"\0\0\0\x04\0\0\0\0\0";
     let server = Program::shared();
     for opening in [preface.to_vec(), [preface.as_slice(), settings].concat()] {
-        // An HTTP/2 client could not read an answer in HTTP/1.1.
+        // The server sends no answer, because an HTTP/2 client could not read an answer in
+        // HTTP/1.1.
         assert_eq!(exchange(server.address, &opening), b"");
     }
 
@@ -331,7 +333,8 @@ fn a_body_after_the_answer_is_not_a_request() {
             }
         }
     }
-    // Other routes read and discard a body, but at most a mebibyte of it.
+    // Routes other than `/connect/validate` read an unwanted body and discard it, but they read at
+    // most a mebibyte.
     for (method, path) in [("POST", "/nothing"), ("PUT", TOKEN), ("POST", TOKEN)] {
         let mut connection = Connection::open(server.address);
         let head =
@@ -354,7 +357,8 @@ fn head_and_options_issue_nothing() {
         let mut connection = Connection::open(server.address);
         let answer = connection.ask(&Request::new("HEAD", TOKEN).form(encoding, &DEMO));
         assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
-        // No body follows an answer to HEAD, so the next answer can be read.
+        // The answer to HEAD has no body, so the test can read the next answer on the same
+        // connection.
         let answer = connection.ask(&Request::new("OPTIONS", TOKEN).form(encoding, &DEMO));
         answer.assert_refused(405, "invalid_request");
         assert_eq!(answer.header("allow"), Some("POST"));

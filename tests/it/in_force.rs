@@ -58,7 +58,8 @@ fn a_change_that_is_written_but_not_in_force_is_an_error() {
         for (arguments, admin) in [
             (&["disable", "--id", "reuser"][..], &*admin),
             (&["remove", "--id", "timed"], &*admin),
-            // The address of the public listener, which gives no information about clients.
+            // This is the address of the public listener, which gives no information about clients.
+            // The command therefore cannot learn whether the change is in force.
             (&["remove", "--id", "percent"], &*public),
             (&["expire-secret", "--id", "no-scope", "--label", "a"], &*admin),
             (&["rotate-secret", "--id", "post-only"], &*admin),
@@ -70,7 +71,8 @@ fn a_change_that_is_written_but_not_in_force_is_an_error() {
                 assert_eq!(ended.code, Some(1), "{ended:?}");
                 let says = format!("grantd: written, not in force: client {}: ", arguments[2]);
                 assert!(ended.stderr.contains(&says), "{ended:?}");
-                // Only the new secret is printed, although the change is not in force.
+                // The new secret is already in the registry, so `rotate-secret` prints it although
+                // the change is not in force.
                 assert_eq!(ended.stdout.contains("client_secret"), arguments[0] == "rotate-secret");
             });
         }

@@ -92,7 +92,7 @@ fn other_clients_learn_about_tokens_for_their_registered_audiences_only() {
         assert!(is_active(library.address, "resource-issuer", &token));
         assert_eq!(introspect(library.address, "resource-one", &token).text(), INACTIVE);
     }
-    // A token restricted to one of its client's audiences (RFC 8707).
+    // This token names only one of the client's two audiences (RFC 8707).
     let secret = secret_of("two-audiences");
     let own = [("client_id", "two-audiences"), ("client_secret", &secret)];
     let more = [("grant_type", "client_credentials"), ("resource", "urn:example:two")];
@@ -119,7 +119,7 @@ fn the_answer_is_the_same_for_every_fault_of_a_token() {
         format!("{signed}.{}", signature.replacen(|c: char| c.is_ascii_lowercase(), "A", 1)),
         format!("{good}."),
         format!("{good}A"),
-        // The algorithm is changed to `none` or to HS256 (RFC 8725, section 2.1).
+        // These two tokens have `none` and HS256 as their algorithm (RFC 8725, section 2.1).
         format!("eyJhbGciOiJub25lIn0.{payload}."),
         format!("eyJhbGciOiJIUzI1NiJ9.{payload}.AAAA"),
         sign(&claims(&json!({ "iss": "https://other.example" }))),
@@ -143,7 +143,7 @@ fn the_answer_is_the_same_for_every_fault_of_a_token() {
     assert!(is_active(library.address, "two-audiences", &later));
     assert_eq!(validate(library.address, &later).status, 204);
 
-    // The signature verdict on `good` is cached by now; the token still expires.
+    // The server has cached the signature verdict on `good`. The token expires nevertheless.
     library.clock.set(NOW + 3599);
     assert!(is_active(library.address, "two-audiences", &good));
     library.clock.set(NOW + 3600);
@@ -171,7 +171,8 @@ fn tokens_issued_before_not_before_are_inactive() {
             assert_eq!(response.header("www-authenticate"), challenge);
         }
     }
-    // A token issued before `not_before` is not reused, but a later token is.
+    // The server does not reuse a token that was issued before `not_before`, but it reuses a token
+    // that was issued later.
     let late = token_of(library.address, "cut-off");
     assert_eq!(token_of(library.address, "cut-off"), late);
 }

@@ -44,8 +44,8 @@ fn pem(value: &Value) -> String {
 fn rotate_now_writes_a_new_key_and_removes_all_others() {
     let home = Home::new();
     let waiting = one(&key(&home, &["rotate"]));
-    // The key may have leaked because everyone can read its file, so the command removes such a
-    // file instead of refusing it.
+    // Other commands refuse a key file that everyone can read. This command removes the file,
+    // because such a file may be the cause of the leak.
     home.write_key("open.pem", &signing_key().1);
     set_mode(&home.keys().join("open.pem"), 0o644);
     home.write_key("broken.pem", "text");
@@ -277,7 +277,7 @@ fn servers_started_concurrently_make_and_use_one_first_key() {
         }
         assert_eq!(Request::get("/readyz").send(server.admin).text(), "ok\n");
     }
-    // The key signs from the time at which the server made it.
+    // The first key signs at once, so its `Signs-From` is not in the future.
     let text = fs::read_to_string(home.keys().join(&name)).unwrap();
     let from = text.lines().find_map(|line| line.strip_prefix("Signs-From: ")).unwrap();
     assert!(Clock::system().unix_seconds() >= from.parse().unwrap());

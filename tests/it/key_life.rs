@@ -1,5 +1,5 @@
-//! `grantd key rotate|retire|import` beside a running server: from one key to the next without a
-//! token that cannot be verified.
+//! `grantd key rotate|retire|import` while a server runs. During each change of keys, every valid
+//! token can be verified.
 
 mod import;
 mod retire;
@@ -19,8 +19,8 @@ use crate::support::{
 
 const JWKS: &str = "/.well-known/jwks.json";
 
-/// The retention for the test registry, whose longest token lifetime is two hours, and the default
-/// max-age of the key set.
+/// The times that decide how long a key is kept: the default max-age of the key set, and the
+/// longest token lifetime in the test registry (two hours).
 const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 7200 };
 /// Seconds for which a retired key stays published: the longest token lifetime plus the max-age.
 const KEPT_FOR: u64 = 7500;
@@ -67,7 +67,7 @@ fn put_key(home: &Home, published_at: u64, signs_from: u64) -> String {
     kid
 }
 
-/// The names of the files in the directory of keys, without hidden ones.
+/// Returns the names of the files in the key directory, except hidden files.
 fn files(home: &Home) -> Vec<String> {
     let names = home.keys().read_dir().unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
@@ -91,7 +91,7 @@ fn sorted<const N: usize>(kids: [&str; N]) -> Vec<String> {
 }
 
 /// Waits until the log reports the reload with this generation number, and returns the logged
-/// changes. The server reloads without a signal.
+/// changes. The test sends no signal: the server itself notices that files have changed.
 fn reloaded(server: &Program, generation: u64) -> String {
     let line = server
         .log
@@ -206,7 +206,7 @@ fn a_running_server_publishes_both_keys_and_counts_fetches_of_each() {
     assert_eq!(kids(&server.ask(&Request::get(JWKS))), sorted([first_kid(), second_kid]));
     assert_eq!(server.ask(&known).status, 200, "it is another key set");
     let token = server.ask(&Request::token(Encoding::Urlencoded, &DEMO));
-    // `Token::verified` fetches the key set once more.
+    // `Token::verified` fetches the key set once more, which increases the counters below by one.
     assert_eq!(Token::verified(&token, server.address).header["kid"], first_kid());
 
     let fetches =
@@ -284,7 +284,7 @@ fn during_a_rotation_every_token_can_be_verified() {
     assert_eq!(jwks(), sorted([&*second_kid]));
     assert_eq!(ENCODINGS.map(signed_by), [&*second_kid, &*second_kid]);
     assert!(!is_active(&last_of_the_first));
-    // The next rotation is possible, and the old key can be removed.
+    // The old key can be retired now, and the next rotation is possible.
     let retired = key_directory::retire(&server.home.keys(), None, &RETENTION, gone).unwrap();
     assert_eq!(retired.iter().map(|retired| &*retired.key_id).collect::<Vec<_>>(), [first_kid()]);
     key_directory::rotate(&server.home.keys(), 2048, &RETENTION, gone).unwrap();

@@ -14,8 +14,8 @@ use crate::support::{GUARD, Home, Program, Request, Response};
 const TOKEN: &str = "admin-token.Zq7xV2mK9pLs4tWc8yRb";
 const FILE: &str = "admin.token";
 const OPEN: [&str; 2] = ["/livez", "/readyz"];
-/// Paths that only allowed clients may request: some exist, some do not, and the last one is a path
-/// of the public listener.
+/// Paths that the admin listener refuses to clients without access. Some of these paths do not
+/// exist. The last one exists only on the public listener.
 const CLOSED: [&str; 7] = [
     "/metrics",
     "/keys",
@@ -40,8 +40,8 @@ fn bearer(request: Request, token: &str) -> Request {
     request.header("Authorization", format!("Bearer {token}"))
 }
 
-/// Returns an address of this machine that is not loopback, or `None` if the machine has none.
-/// Connecting a UDP socket sends no packet.
+/// Returns an address of this machine on the network, or `None` if the machine has only loopback
+/// addresses. The function connects a UDP socket to find the address. This sends no packet.
 fn outer_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("203.0.113.1:9").ok()?;
@@ -49,8 +49,8 @@ fn outer_address() -> Option<IpAddr> {
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
 }
 
-/// Starts a server whose admin listener is bound to every address. Returns the server and the
-/// address of that listener on the network, or `None` if the machine has only loopback addresses.
+/// Starts a server whose admin listener is bound to every address. Returns the server and the admin
+/// listener's address on the network, or `None` if the machine has only loopback addresses.
 fn public(home: Home, arguments: &[&str]) -> Option<(Program, SocketAddr)> {
     let Some(address) = outer_address() else {
         eprintln!("not tested: this machine has no address but loopback");
@@ -75,7 +75,8 @@ fn assert_misdirected(answer: &Response, what: &str) {
     assert!(answer.text().contains("localhost"), "{}", answer.text());
 }
 
-/// Returns `request` with exactly these `Host` fields, which may be invalid.
+/// Returns `request` with its `Host` field replaced by one field for each of `hosts`. The values
+/// may be invalid.
 fn with_hosts(request: &Request, hosts: &[&[u8]]) -> Request {
     let request = request.clone().without_header("Host");
     hosts.iter().fold(request, |request, host| request.header("Host", *host))
@@ -195,7 +196,8 @@ fn with_the_token_any_host_is_accepted() {
     }
 }
 
-/// Lists of `Authorization` fields that do not contain [`TOKEN`] as the only bearer token.
+/// Returns the `Authorization` fields of requests that the server must refuse, one list for each
+/// request.
 fn wrong_fields() -> Vec<Vec<String>> {
     let right = format!("Bearer {TOKEN}");
     vec![
@@ -240,10 +242,10 @@ fn another_machine_needs_the_token() {
         let lower = Request::get("/keys").header("Authorization", format!("bearer {TOKEN}"));
         assert_eq!(ask(lower).status, 200);
     }
-    // A forwarding header does not make the client local.
+    // `X-Forwarded-For` is ignored: a client that claims a loopback address still needs the token.
     let forged = Request::get("/metrics").header("X-Forwarded-For", "127.0.0.1");
     assert_wants_token(&forged.send(admin));
-    // Through loopback the same listener needs no token.
+    // A client that connects through loopback needs no token.
     assert_eq!(Request::get("/metrics").send(server.admin).status, 200);
 }
 

@@ -54,8 +54,8 @@ impl Asking<'_> {
     #[track_caller]
     fn check(&self, path: &str, cases: &[(Value, bool)]) {
         for encoding in ENCODINGS {
-            // A proxy may keep the issuer's path (`/tenant`) in front of `path`. Both targets stand
-            // for the same URL.
+            // A proxy may keep or remove the issuer's path (`/tenant`) in front of `path`. The
+            // server treats both targets as the same URL.
             for called in [path.to_owned(), format!("/tenant{path}")] {
                 for (audience, accepted) in cases {
                     assert_eq!(
@@ -70,8 +70,8 @@ impl Asking<'_> {
     }
 }
 
-/// Returns pairs of an audience and whether it is accepted if the issuer, as a string, is the only
-/// allowed audience.
+/// Returns audiences for the strict rule, which accepts only the issuer as a string. Each audience
+/// is paired with `true` if the rule accepts it.
 fn strict_cases(path: &str) -> Vec<(Value, bool)> {
     vec![
         (json!(ISSUER), true),
@@ -88,7 +88,8 @@ fn by_default_the_issuer_the_called_url_and_the_token_endpoint_are_accepted() {
     for audience in ["", "assertion_audience = \"endpoint\""] {
         let server = program(&signer, &settings(audience));
         let asking = Asking { server: &server, signer: &signer, header: header(&signer) };
-        // The second server sets the default explicitly, so one path is enough to compare.
+        // The second server sets the default explicitly. One path is enough to show that its rules
+        // are the same as those of the first server.
         let paths = if audience.is_empty() { &PATHS[..] } else { &PATHS[..1] };
         for path in paths {
             let other = PATHS.iter().rev().find(|other| ![path, "/connect/token"].contains(other));
@@ -142,7 +143,8 @@ fn an_assertion_of_the_explicit_type_must_name_the_issuer() {
     for name in ["Client-Authentication+JWT", "application/client-authentication+jwt"] {
         of_type(name).check("/o/token", &strict_cases("/o/token"));
     }
-    // Any other header type leaves the default rules in force, which accept an array.
+    // With every other header type, the default rules apply. They accept an array that contains
+    // only the issuer.
     for name in ["JWT", "at+jwt", "", "client-authentication+jwtx", "application/"] {
         let array = json!([ISSUER]);
         let asking = of_type(name);
@@ -190,9 +192,9 @@ fn assertions_that_authenticate_are_counted_by_the_form_of_their_audience() {
     one("/o/token", json!(url("/o/token")));
     one("/connect/revocation", json!([url("/connect/token")]));
     assert_eq!(counted(), [1, 1, 2]);
-    // An assertion that does not authenticate the client is not counted: one names another server,
-    // one is signed with another key, and `used` is sent a second time. Only the first use of
-    // `used` is counted.
+    // Refused assertions are not counted: one assertion names another server, `forged` is signed
+    // with another key, and the second use of `used` is refused. Only the first use of `used` is
+    // counted.
     one("/connect/token", json!("https://other.example"));
     let stranger = Signer::es256();
     let forged = stranger.sign(&header(&stranger), &claims("c", ISSUER, now()));

@@ -91,7 +91,7 @@ fn a_retired_key_can_be_imported_again() {
     let back = one(&key(&home, &["import", file]));
     assert_eq!(back["kid"], first_kid());
     assert!(seconds(&back, "signs_from") > at);
-    // A key that is retired a second time is moved to the same file as the first time.
+    // If a key is retired twice, both retirements move it to the same file.
     assert_eq!(one(&key(&home, &["retire", first_kid()]))["file"], file);
 }
 
