@@ -32,7 +32,7 @@ const LAYERS: [(&str, u8); 19] = [
 const SIDEWAYS: [(&str, &str); 4] =
     [("store", "issuer"), ("config", "fault"), ("telemetry", "clock"), ("telemetry", "config")];
 
-/// Modules that use only the values passed to them, and no name of [`IMPURE`].
+/// Modules that work only on the values passed to them. They must not use a name in [`IMPURE`].
 const PURE: [&str; 3] = ["form", "jose", "oauth"];
 const IMPURE: [&str; 6] = ["hyper", "tokio", "std::fs", "std::net", "SystemTime", "Instant"];
 
@@ -160,7 +160,8 @@ fn without_tests(text: &str) -> String {
     code
 }
 
-/// Returns every top-level module that follows `crate::`, also in a `use` list.
+/// Returns every top-level module whose name follows `crate::` or begins a path in a list
+/// `crate::{…}`.
 fn used_modules(code: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
     for (at, path) in code.match_indices("crate::") {

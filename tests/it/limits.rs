@@ -81,9 +81,9 @@ fn a_body_within_the_limit_gets_100_continue() {
     }
 }
 
-/// A request with `fields` header fields in all.
+/// A request with exactly `fields` header fields.
 fn with_fields(encoding: Encoding, fields: usize) -> Request {
-    // The request already has `Host`, `Content-Type` and `Content-Length`.
+    // The request already has the three fields `Host`, `Content-Type` and `Content-Length`.
     let more = 0..fields - 3;
     more.fold(Request::token(encoding, &DEMO), |request, i| request.header(&format!("X-{i}"), "y"))
 }
@@ -126,7 +126,8 @@ fn the_head_has_at_most_16_kib() {
             &server.ask(&Request::token(encoding, &DEMO).with_target(&long_target)),
         );
     }
-    // The head fills the server's read buffer exactly, so the server closes without unread bytes.
+    // The head fills the server's read buffer exactly. When the server closes the connection, no
+    // bytes are unread, so the kernel does not reset the connection.
     let mut head = Request::token(Encoding::Urlencoded, &DEMO).open_head();
     head.extend(b"X-Long: ");
     head.resize(40 * 1024, b'y');
@@ -233,7 +234,8 @@ fn a_client_that_does_not_read_its_answers_is_cut_off() {
     assert_eq!(answer.status, 200);
 }
 
-/// If the listen backlog is full, the client's kernel repeats its attempt only seconds later.
+/// If the listen backlog were full, a connection attempt would be dropped, and the client's kernel
+/// would repeat it only after seconds.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_listen_backlog_holds_hundreds_of_connections() {
@@ -292,14 +294,14 @@ fn slow_bodies_in_every_place_are_shed_in_time() {
         .map(|_| {
             let mut connection = Connection::open(server.address);
             connection.send(&slow.head());
-            // From here on, a request that waits for its body occupies one of the eight places for
-            // connections.
+            // The answer shows that the server waits for the body. The connection now occupies one
+            // of the eight places.
             assert_eq!(connection.read_answer().status, 100);
             connection
         })
         .collect();
     for encoding in ENCODINGS {
-        // The client tries again after each refusal.
+        // Each refused request is sent again on a new connection.
         let request = Request::token(encoding, &DEMO).header("Connection", "close").to_bytes();
         let started = Clock::instant();
         let answer = loop {

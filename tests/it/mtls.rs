@@ -1,7 +1,7 @@
 //! Client certificates behind a proxy, and tokens bound to them (RFC 8705).
 //!
-//! The certificates were made by `openssl req -x509`. The names are the output of `openssl x509
-//! -subject -nameopt RFC2253,-esc_msb`; openssl made the keys and hashes, too.
+//! Everything below was made by openssl: the certificates by `openssl req -x509`, the names by
+//! `openssl x509 -subject -nameopt RFC2253,-esc_msb`, and the keys and hashes by other commands.
 
 mod settings;
 
@@ -137,8 +137,8 @@ fn stated(request: Request, verified: &str, pem: &str) -> Request {
 /// The verdicts of nginx, with OpenSSL 3 and with OpenSSL 1.1, on a self-signed certificate that is
 /// in no CA file.
 const SELF_SIGNED: [&str; 2] = ["FAILED:self-signed certificate", "FAILED:self signed certificate"];
-/// Verdicts that must not be confused with [`SELF_SIGNED`]. With the first two, the leaf
-/// certificate may be forged.
+/// Verdicts that must not be confused with [`SELF_SIGNED`]. nginx also gives the first two verdicts
+/// on a leaf certificate that is forged.
 const UNVERIFIED: [&str; 11] = [
     "FAILED:self-signed certificate in certificate chain",
     "FAILED:self signed certificate in certificate chain",
@@ -181,7 +181,8 @@ fn a_certificate_authenticates_by_its_registered_name_or_key() {
         ("keys", ED25519, true),
         ("keys", P384, false),
         ("other-key", ODD, false),
-        // `secret` has another method, `off` is disabled, `unknown` is not registered.
+        // The client `secret` authenticates by its secret, `off` is disabled, and `unknown` is not
+        // registered.
         ("secret", ODD, false),
         ("off", ODD, false),
         ("unknown", ODD, false),
@@ -319,7 +320,8 @@ fn a_self_signed_certificate_authenticates_by_its_registered_key_only() {
     }
 }
 
-/// RFC 8705, section 3: the token is bound, however the client has authenticated.
+/// The token is bound to the certificate even if the client authenticates by its secret (RFC 8705,
+/// section 3).
 #[test]
 fn a_token_is_bound_to_a_self_signed_certificate_whose_key_is_registered_for_it() {
     let server = program(TRUSTING);
@@ -354,7 +356,8 @@ fn a_token_is_bound_to_a_self_signed_certificate_whose_key_is_registered_for_it(
             assert!([400, 401].contains(&answer.status), "{}", answer.text());
         }
     }
-    // The client `bound-by-jwt` has its key for assertions only; `bound-secret` has no key.
+    // The key of the client `bound-by-jwt` is registered for assertions, not for certificates. The
+    // client `bound-secret` has no key.
     for request in
         requests("bound-secret").into_iter().chain(requests("bound-by-jwt").into_iter().take(2))
     {
@@ -406,7 +409,7 @@ fn a_token_is_bound_to_the_certificate() {
             // RFC 8705, section 3: the token type is still Bearer.
             assert_eq!(answer.json()["token_type"], "Bearer");
 
-            // Without the certificate, the bound token is refused as a bearer token.
+            // The request has no certificate, so the bound token is refused.
             let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
             let validate = Request::get("/connect/validate").header("Authorization", bearer);
             assert_eq!(server.ask(&validate).status, 401);

@@ -36,7 +36,8 @@ fn assert_granted(answer: &Response) {
     assert_eq!(answer.json()["scope"], "external-api");
 }
 
-/// Asserts that a valid form is refused if this part is added before or after its parts.
+/// Adds `part` to a valid form, once before and once after the other parts. Asserts that both forms
+/// are refused.
 #[track_caller]
 fn assert_part_refused(part: &str) -> Vec<Response> {
     let bodies = [closed(&(part.to_owned() + &demo())), closed(&(demo() + part))];
@@ -84,7 +85,8 @@ fn a_name_inside_a_file_name_is_ignored() {
             + &field("grant_type", "client_credentials")),
     );
     ask(without).assert_refused(400, "invalid_request");
-    // Names hidden in other parameters of the header are ignored, too.
+    // A name hidden in a parameter other than `filename` is ignored like a name hidden in
+    // `filename`.
     let decoy = part("Content-Disposition: form-data; x=\"; name=client_id\"; name=\"a\"", "b");
     assert_granted(&ask(closed(&(decoy + &demo()))));
     let prefixed = part("Content-Disposition: form-data; xname=\"client_id\"; name=\"a\"", "b");
@@ -133,7 +135,7 @@ fn a_repeated_name_is_refused() {
             }
         }
     }
-    // A repeated name is also refused if the headers are spelled differently.
+    // A repeated name is refused even if the headers of the two parts are spelled differently.
     assert_part_refused(&part("content-disposition:form-data;name=client_id", "x"));
     assert_part_refused(&part("Content-Disposition: form-data; name=\"client\\_id\"", "x"));
 }
@@ -171,7 +173,8 @@ fn a_part_needs_form_data_and_exactly_one_name() {
         "Content-Disposition : form-data; name=\"x\"",
         "Content-Disposition: form-data; name=\"x\"\r\nContent-Transfer-Encoding: base64",
         "Content-Disposition: form-data;\r\n name=\"x\"",
-        // Parsers that accept a line feed alone would end the headers at the empty line.
+        // A parser that accepts a line feed as a line break would end the headers at the empty
+        // line.
         "Content-Disposition: form-data; name=\"x\"\n\nX-Header: y",
         "",
     ] {

@@ -9,13 +9,15 @@ use crate::support::command::{run, run_with_input};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::{DEMO, ENCODINGS, Encoding, Home, Program, Request, request_of};
 
-/// The registry's error about a client's id. The errors about the other fields follow.
+/// The error about a client's id in the registry. The next constants are the errors about the other
+/// fields.
 const ID: &str = "client_id: must not begin or end with a space";
 const LABEL: &str = "secrets: has a label that begins or ends with a space";
 const AUDIENCE: &str = "audience: must not hold a string that begins or ends with a space";
 const INTROSPECTS: &str = "introspects: must not hold a string that begins or ends with a space";
 
-/// Returns registry entries whose names have outer spaces, each with the expected error.
+/// Returns registry entries with a name that begins or ends with a space, each with the expected
+/// error.
 fn look_alikes() -> Vec<(Value, &'static str)> {
     let label = |label: &str| json!([{ "label": label, "hash": hash_of(&secret_of("a")) }]);
     vec![

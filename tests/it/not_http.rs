@@ -41,7 +41,8 @@ fn a_connection_without_http_is_counted_and_logged() {
     }
 }
 
-/// The bytes after a request are examined, too. Requests and empty connections are not counted.
+/// The server also examines the bytes that follow a request on the same connection. It counts
+/// neither requests nor empty connections.
 #[test]
 fn requests_and_empty_connections_are_not_counted() {
     let server = Program::start(Home::new(), &[]);

@@ -72,7 +72,8 @@ fn a_right_secret_is_hashed_once_and_a_wrong_one_each_time() {
         assert_eq!(ask(&server, ENCODINGS[0], id, SECRET).status, 200);
     }
     assert_eq!(computed(&server), 9);
-    // A client with a fast hash costs no slow hash.
+    // For a client with a fast hash, the server computes no slow hash, whether the secret is right
+    // or wrong.
     let demo = server.ask(&Request::token(ENCODINGS[0], &DEMO));
     assert_eq!(demo.status, 200);
     ask(&server, ENCODINGS[0], "one-audience", "wrong").assert_refused(400, "invalid_client");
@@ -99,7 +100,7 @@ fn an_unknown_client_costs_what_a_known_one_costs() {
         assert_eq!(computed(&server), 2);
         wrong.assert_refused(400, "invalid_client");
         assert_eq!(wrong.without_id_and_date(), unknown.without_id_and_date());
-        // A long secret costs as many hashes as a short one.
+        // For a long secret, the server computes one hash, as for a short secret.
         let long = "x".repeat(10_000);
         for (id, hashes) in [(kind.0, 3), ("unknown", 4)] {
             ask(&server, ENCODINGS[0], id, &long).assert_refused(400, "invalid_client");
@@ -126,13 +127,13 @@ fn unknown_ids_have_fixed_costs_in_the_proportions_of_the_registry() {
         assert_eq!(computed(&server), before + 2 * cost, "{id} costs the same again");
         slow += cost;
     }
-    // 3 of 19 clients have a slow hash, so about 47 of the 300 ids should cost one. The bounds are
-    // 6 standard deviations of 6.3 ids below and above 47.
+    // 3 of 19 clients have a slow hash, so about 47 of the 300 ids should cost a slow hash. The
+    // standard deviation is 6.3 ids. The bounds are 6 standard deviations below and above 47.
     assert_eq!(clients, 19, "the expectation is made for these");
     assert!((9..=85).contains(&slow), "{slow}");
 }
 
-/// Returns for each id whether a request for it costs a slow hash.
+/// Returns for each id whether the server computes a slow hash for a request with this id.
 fn slow_ids(server: &Program, ids: &[String]) -> Vec<bool> {
     let costs = |id| {
         let before = computed(server);
@@ -150,12 +151,12 @@ fn an_unknown_id_keeps_its_cost_across_restarts_and_registry_changes() {
     let slow = before.iter().filter(|is_slow| **is_slow).count();
     assert!((1..=40).contains(&slow), "{slow}");
 
-    // The costs stay the same after the server was killed and started again.
+    // Each id costs the same after the server is killed and started again.
     let server = Program::start(server.into_home(), &[]);
     assert_eq!(slow_ids(&server, &ids), before);
 
-    // With one more client, the share of slow ids falls from 3/19 to 3/20. Only ids in that
-    // difference change their cost.
+    // One more client changes the share of slow ids from 3/19 to 3/20. The cost changes only for
+    // about 3/19 − 3/20 of the ids, which is less than 1 of 100.
     let text = std::fs::read_to_string(server.home.clients()).unwrap();
     let mut document: Value = serde_json::from_str(&text).unwrap();
     document["clients"].as_array_mut().unwrap().push(client_json("more", &json!({})));
@@ -240,8 +241,8 @@ fn a_full_pool_refuses_with_retry_after_and_delays_no_fast_hash() {
         };
         let asking: Vec<_> =
             slow.iter().enumerate().map(|(at, id)| scope.spawn(move || ask_from(at, id))).collect();
-        // A client with a fast hash gets tokens while the pool is so busy that it refuses a
-        // request.
+        // Waits until the pool has refused a request because it is full. A client with a fast hash
+        // still gets a token.
         while !asking.iter().any(thread::ScopedJoinHandle::is_finished) {
             thread::yield_now();
         }
@@ -275,8 +276,9 @@ fn a_client_is_limited_to_its_share_of_the_pool() {
     });
     let (over, refused): (Vec<_>, Vec<_>) =
         answers.into_iter().partition(|answer| answer.status == 429);
-    // One hash is being computed, and an eighth of the queue (2 of 16) may wait for one client. The
-    // upper bound allows for hashes that end before the last request arrives.
+    // The pool computes one hash. Two more hashes may wait, because a client may use an eighth of
+    // the queue of 16. The upper bound is 5, because the first hashes may end before the last
+    // request arrives.
     assert!((2..=5).contains(&refused.len()), "{} and {}", over.len(), refused.len());
     for answer in over {
         answer.assert_refused(429, "invalid_request");

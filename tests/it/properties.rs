@@ -15,7 +15,8 @@ type Parameter = (String, Vec<u8>);
 
 /// Generates the parameters of a request. Each may be right, missing, wrong, repeated or odd.
 fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
-    // Together with any three other parameters, 14 additional ones exceed the limit of 16.
+    // A request may have at most 16 parameters. With 14 extra parameters, three others exceed this
+    // limit.
     let crowd = prop_oneof![9 => Just(0), 1 => Just(14)].prop_map(|count| {
         let parameter = |index| (format!("x{index}"), b"y".to_vec());
         (0..count).map(parameter).collect::<Vec<Parameter>>()
@@ -34,7 +35,8 @@ fn client() -> impl Strategy<Value = Vec<Parameter>> {
         own[1].1 = secret_of(client).into();
         own
     };
-    // Clients that can get a token are listed several times, so that they are chosen more often.
+    // The clients that can get a token are listed several times, so the test chooses them more
+    // often.
     let clients = [
         demo.clone(),
         demo.clone(),
@@ -117,8 +119,8 @@ fn odd_value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Returns everything in an answer that is equal for two equal requests: the status, the body
-/// without the token, and the claims without the id and the times.
+/// Returns the parts of an answer that must be equal for equal requests: the status, the body
+/// without the token, and the token's claims except its id and times.
 fn decision(answer: &Response, server: &Program) -> (u16, Value, Option<Value>) {
     let mut body = answer.json();
     let mut claims = None;

@@ -241,7 +241,7 @@ fn a_thousand_signals_under_load_fail_no_request() {
             (0..100).for_each(|_| server.hang_up());
             server.go_on();
         }
-        // The last reload reads the last change of the registry.
+        // Waits for the reload that follows the last change of the registry.
         wait_until(|| server.ask(&request).json()["expires_in"] == 109);
         is_over.store(true, Ordering::Relaxed);
         assert!(asking.join().unwrap() > 0);
@@ -272,8 +272,8 @@ fn reloads_leak_no_memory() {
     assert!(after < before + 20_000, "{before} KiB have become {after}");
 }
 
-/// The server watches a client's key file like the registry. While the file has a fault, the old
-/// keys stay in force.
+/// The server reloads a client's key file when the file changes, as it reloads the registry. While
+/// the key file has a fault, the old keys stay in force.
 #[test]
 fn a_changed_client_key_file_is_reloaded() {
     let [old, new] = [Signer::es256(), Signer::eddsa()];
@@ -300,8 +300,8 @@ fn a_changed_client_key_file_is_reloaded() {
         ];
         server.ask(&Request::token(Encoding::Urlencoded, &form)).status
     };
-    // Assertions signed before the start, or in the second of the start, are refused, so the test
-    // waits.
+    // The server refuses an assertion that was signed before the start or in the same second as the
+    // start, so the test waits.
     wait_until(|| status(&old, "c") == 200);
     assert_eq!(status(&new, "c"), 400);
 
@@ -326,6 +326,6 @@ fn a_changed_client_key_file_is_reloaded() {
     server.home.write("other.json", &new.jwks().to_string());
     changes(&server, 5);
     assert_eq!([status(&new, "c"), status(&old, "c")], [200, 400]);
-    // The log reports each change of a file once.
+    // The log has one line for each of the five changes.
     assert_eq!(server.log.count(|line| line["reason"] == "a file has changed"), 5);
 }

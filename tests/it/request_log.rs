@@ -12,7 +12,7 @@ use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, demo_with, demo_without, form,
 };
 
-/// Returns the log line about the request with this id, parsed and as text.
+/// Returns the log line about the request with this id, as JSON and as text.
 fn line_of(server: &Program, id: &str) -> (Value, String) {
     let line = server.log.of_request(id);
     let text = line.to_string();
@@ -52,7 +52,7 @@ fn a_method_has_at_most_32_bytes() {
         }
     }
     assert!(!server.metrics().contains("MMM"));
-    // The method is also cut if the head exceeds the limit on its size.
+    // The method is cut to 32 bytes even if the head is refused because of its size.
     let id = "method.over";
     let over = Request::new(&"M".repeat(17_000), "/connect/token").header("X-Request-Id", id);
     assert_eq!(server.ask(&over).status, 431);
@@ -73,7 +73,7 @@ fn the_method_and_path_stated_by_a_proxy_are_bounded_and_escaped() {
             "x".repeat(32),
             format!("/{}", "x".repeat(127)),
         ),
-        // The limit on the length does not cut an escape sequence in two.
+        // An escape sequence at the limit is logged as a whole or not at all.
         (
             "\u{e9}".repeat(9).into_bytes(),
             format!("/{}\u{e9}", "x".repeat(122)).into_bytes(),
@@ -111,7 +111,7 @@ fn a_path_that_was_not_found_is_logged() {
         ("/v1/getAccessToken/a/b", "/v1/getAccessToken/a/b"),
         ("/a%0Ab/\"c\\", "/a%0Ab/\"c\\"),
         (&long, &long[..128]),
-        // A path segment that consists of three parts separated by dots is not necessarily a token.
+        // This path is logged: a segment of three parts separated by dots is not always a token.
         ("/static/app.min.js", "/static/app.min.js"),
     ]
     .into_iter()
@@ -168,8 +168,8 @@ fn a_path_that_may_be_a_credential_is_withheld() {
         assert_eq!(server.ask(&request.header("X-Request-Id", id.as_str())).status, 404);
         assert_eq!(line_of(&server, &id).0["path"], WITHHELD, "{number}");
     }
-    // A client that waits for 100-continue gets the answer before it sends the body. The body could
-    // contain any parameter, so the path is withheld.
+    // This client waits for `100 Continue`, so the server answers before it has the body. The
+    // unread body could contain the text of the path as a secret, so the log withholds the path.
     let id = "credential.expects";
     let request = request().with_target("/api/x").header("Expect", "100-continue");
     let mut connection = Connection::open(server.address);
@@ -222,10 +222,10 @@ fn a_refused_scope_is_logged() {
         line_of(&server, id).0["scope"].clone()
     };
     let form = |scope: &str| Request::token(Encoding::Urlencoded, &demo_with(&[("scope", scope)]));
-    // Of several requested scopes, the log has the one that was refused.
+    // If a request has several scopes, the log has the scope that was refused.
     assert_eq!(named("scope.one", form("external-api other")), "other");
     assert_eq!(named("scope.long", form(&"x".repeat(4_000))), "x".repeat(128));
-    // The log has the scope with the value of `appContext` in front.
+    // The log has the full name of the scope, which begins with the value of `appContext`.
     let body = scoped("other")[2].body_bytes().to_vec();
     let v2 = Request::new("POST", "/v2/api/oauth/token?appContext=firstvision");
     let v2 = v2.typed_body("application/json", body);
@@ -260,7 +260,7 @@ fn a_scope_that_may_be_a_credential_is_withheld() {
     }
 }
 
-/// For a raw Basic pair, neither reading of the secret is logged.
+/// The secret in a Basic pair has two readings: as sent and form-decoded. The log contains neither.
 #[test]
 fn a_scope_that_is_the_secret_in_either_reading_is_withheld() {
     let home = Home::new();

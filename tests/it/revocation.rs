@@ -1,5 +1,5 @@
-//! `POST /connect/revocation` (RFC 7009): an acknowledged revocation holds, even across a crash,
-//! and no other token is affected.
+//! `POST /connect/revocation` (RFC 7009): an acknowledged revocation survives a crash and affects
+//! no other token.
 
 use std::collections::HashSet;
 use std::fs;
@@ -31,11 +31,12 @@ fn rows(home: &Home) -> Vec<String> {
 fn a_revoked_token_is_refused_at_once_everywhere() {
     let library = start();
     for (step, encoding) in (0..).zip(ENCODINGS) {
-        // Two tokens without an id that are issued in the same second would be byte-identical.
+        // Sets the clock forward for each encoding: two tokens without an id would be
+        // byte-identical if they were issued in the same second.
         library.clock.set(NOW + step);
         for take in [token_of, vision_token_of] {
             let token = take(library.address, "timed");
-            // The next requests cache the verdict on the token's signature.
+            // The next requests make the server cache that the token's signature is valid.
             assert!(is_active(library.address, "timed", &token));
             assert_eq!(validate(library.address, &token).status, 204);
             assert_eq!(validate_token(library.address, "timed", &token), true);
@@ -56,7 +57,7 @@ fn a_revoked_token_is_refused_at_once_everywhere() {
             assert_revoked(&request.send(library.address));
         }
     }
-    // Other clients' tokens and other tokens of this client stay valid.
+    // A revocation does not affect later tokens of the same client.
     library.clock.set(NOW + 2);
     for take in [token_of, vision_token_of] {
         assert!(is_active(library.address, "timed", &take(library.address, "timed")));
@@ -134,7 +135,8 @@ fn a_revoked_token_is_not_reused() {
     let library = start();
     for take in [token_of, vision_token_of] {
         let mut seen = HashSet::new();
-        // The clock stands still, so two tokens without an id would be byte-identical.
+        // The clock stands still. A new token without an id would be byte-identical to the revoked
+        // token unless the server changes its lifetime.
         for _ in 0..4 {
             let token = take(library.address, "reuser");
             assert!(seen.insert(token.clone()));
@@ -144,8 +146,9 @@ fn a_revoked_token_is_not_reused() {
             assert!(!is_active(library.address, "reuser", &token));
         }
     }
-    // A client without token reuse does not get a revoked token again either: the server shortens
-    // the lifetime, by up to 15 s, until the token differs from each revoked token.
+    // The client `timed` is not registered for token reuse. It does not get a revoked token again:
+    // the server shortens the lifetime by up to 15 s, until the token differs from each revoked
+    // token.
     for lived_less in 0..16 {
         let token = vision_token_of(library.address, "timed");
         let told = introspect(library.address, "timed", &token).json();
@@ -166,8 +169,8 @@ fn a_revocation_is_dropped_an_hour_after_its_tokens_expiry() {
     let library = start();
     let token = token_of(library.address, "timed");
     assert_revoked(&revoke(library.address, "timed", &token));
-    // The clock is set forward, to one second before the record may be dropped, and then back. The
-    // token stays revoked.
+    // Sets the clock to one second before the record may be dropped, makes a second revocation, and
+    // sets the clock back. The first token is still revoked, so its record was not dropped.
     library.clock.set(NOW + 3600 + 3599);
     assert_revoked(&revoke(library.address, "timed", &token_of(library.address, "timed")));
     library.clock.set(NOW);
@@ -241,7 +244,8 @@ fn a_torn_last_line_is_dropped_with_a_warning() {
     assert_revoked(&revoke(server.address, "timed", &tokens[0]));
     let home = server.into_home();
     let whole = fs::read_to_string(home.path("state/revocations")).unwrap();
-    // If only the line break is missing from a line, the revocation was not acknowledged either.
+    // Each of these last lines is torn: its revocation was not acknowledged. The third line lacks
+    // only the line break.
     for torn in ["1", "1790000000 jti:kGGv6zF", "1790000000 jti:kGGv6zFBu5FLUEcBWPGsQw"] {
         home.write("state/revocations", &format!("{whole}{torn}"));
         let checked = run(home.command(&["check"]));
@@ -328,7 +332,8 @@ fn a_directory_that_becomes_writable_is_used_from_then_on() {
     let server = Program::start(home, &SAME_ISSUER);
     let [one, two] = [(); 2].map(|()| token_of(server.address, "timed"));
     assert_revoked(&revoke(server.address, "timed", &one));
-    // After the directory is removed, the next revocation writes the whole file again.
+    // The file is removed together with its directory. The next successful revocation writes the
+    // whole file again, with both records.
     fs::remove_dir_all(server.home.path("state")).unwrap();
     server.home.write("state", "in the way");
     assert_unavailable(&revoke(server.address, "timed", &two), "5");
@@ -355,8 +360,8 @@ fn a_full_disk_loses_no_acknowledged_revocation() {
         assert!(acknowledged.len() < 100, "the disk was never full");
     };
     assert!(!acknowledged.is_empty());
-    // The failed write has left a torn last line, so the next revocation rewrites the whole file.
-    // The rewritten file does not fit on the disk either.
+    // The failed write has left a torn last line. The next revocation therefore rewrites the whole
+    // file, which fails because the whole file is too large for the disk.
     assert_unavailable(&revoke(server.address, "timed", &refused), "5");
     let check = |server: &Program| {
         for token in &acknowledged {

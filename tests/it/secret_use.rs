@@ -57,8 +57,8 @@ fn each_successful_use_is_counted_by_label() {
     let last = secrets[0]["last_used"].as_u64().unwrap();
     let series = r#"grantd_secret_last_use_seconds{client="a b/c",label="old"}"#;
     assert_eq!(server.metric(series), last);
-    // The last use of the old secret is later than the time at which this test was written, and not
-    // earlier than the last use of the new secret.
+    // 1,760,000,000 is about the time at which this test was written. The old secret was used after
+    // the new secret, or in the same second.
     assert!(last > 1_760_000_000 && last >= secrets[1]["last_used"].as_u64().unwrap());
 
     // `client show` prints the same uses as the admin listener.

@@ -92,7 +92,7 @@ const ARGON2ID_OF_A_DEMO_SECRET: &str = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHR
 const BCRYPT_OF_A_DEMO_SECRET: &str =
     "$2b$04$TnE0l4bsgWyWTvjvvWPBke6KZ2NVrdtsTO4UyIBFZ8pVlY/1pwPxO";
 
-/// The demo secrets are public, so they are refused with every kind of hash.
+/// The demo secrets are public. The server refuses them, whichever kind of hash the registry has.
 #[test]
 fn a_demo_secret_is_refused_where_demo_clients_are_not_allowed() {
     let clients = [
@@ -106,8 +106,9 @@ fn a_demo_secret_is_refused_where_demo_clients_are_not_allowed() {
         "other" => secret_of("other"),
         _ => USER.1.to_owned(),
     };
-    // Starts a server with only the clients in `ids`: where demo clients are not allowed, a SHA-256
-    // hash of a demo secret makes the start fail.
+    // Starts a server that has only the clients in `ids`. The client `fast` is not in every
+    // registry: it has the SHA-256 hash of a demo secret. With such a hash, the server refuses to
+    // start unless demo clients are allowed.
     let start = |ids: &[&str], toml: &str, arguments: &[&str]| {
         let home = Home::new();
         let stored = clients
@@ -137,7 +138,8 @@ fn a_demo_secret_is_refused_where_demo_clients_are_not_allowed() {
         assert!(server.metric(counted) >= 4, "{id}");
     }
     assert_eq!(statuses(&server, "other")[0].0, 200);
-    // Where the demo clients are allowed, their secrets are accepted for other clients as well.
+    // If the demo clients are allowed, the server accepts their secrets for any client that has
+    // them.
     for (toml, arguments) in [("", &[][..]), (is_public, &["--allow-demo-clients"])] {
         let server = start(&["fast", "argon", "bcrypt"], toml, arguments);
         for id in ["fast", "argon", "bcrypt"] {

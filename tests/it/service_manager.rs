@@ -18,7 +18,8 @@ fn an_inherited_socket_is_served_and_refuses_no_connection_during_a_restart() {
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
 
-    // No server accepts at this moment, so a new connection waits in the backlog.
+    // At this moment no server accepts connections, so this connection waits in the backlog of the
+    // socket.
     let request = Request::token(Encoding::Multipart, &DEMO);
     let mut waiting = Connection::open(address);
     waiting.send(&request.to_bytes());
@@ -41,7 +42,7 @@ fn the_manager_is_notified_of_ready_watchdog_and_stopping() {
     let path = path.to_str().unwrap();
     let variables = [("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "100000")];
     let mut server = Program::start_with(home, &[], &variables);
-    // A watchdog message may come before `READY=1`.
+    // Skips watchdog messages: the server may send one before `READY=1`.
     let ready = (0..10).map(|_| told()).find(|message| *message != "WATCHDOG=1");
     assert_eq!(ready.as_deref(), Some("READY=1"));
     assert_eq!([told(), told(), told()], ["WATCHDOG=1"; 3]);

@@ -170,7 +170,7 @@ fn every_variable_in_the_table_is_read() {
         let checked = run(home.command(&["check"]).envs(variables));
         assert!(checked.assert_fine().ends_with("ok: clients: 0, keys: 1\n"), "{checked:?}");
     }
-    // No setting accepts these values, except that a path may be `?`.
+    // No setting accepts these values, with one exception: `?` is a valid path.
     for value in [OsStr::new("?"), OsStr::from_bytes(b"\xff")] {
         let all = || {
             settings().into_iter().flat_map(|setting| {
@@ -183,7 +183,8 @@ fn every_variable_in_the_table_is_read() {
             all().filter(|(name, _)| value != "?" || !is_path(name)).map(|it| it.1).collect();
         let refused = run(home.command(&["check"]).envs(given.iter().map(|name| (name, value))));
         let says: Vec<_> = given.iter().map(|name| format!("grantd: {name}: ")).collect();
-        // If both variables of a setting have the same value, only the first is read.
+        // If both variables of a setting have the same value, the error names only the first
+        // variable.
         let first = |line: &&String| !line.starts_with("grantd: GRANTD_LOG__");
         let says: Vec<_> = says.iter().filter(first).map(String::as_str).collect();
         assert!(says.len() > 30, "{says:?}");
@@ -250,7 +251,8 @@ fn the_table_lists_exactly_the_registry_fields() {
     let (fields, _) = check(r#"{"client_id": "a", "unheard": 1}"#);
     assert!(fields.len() > 20, "{fields:?}");
     let mut accepted: BTreeSet<_> = fields.into_iter().collect();
-    // The values of these fields are objects; the errors about them list their members.
+    // The values of these fields consist of objects. The error about an unknown member lists the
+    // known members.
     for (field, value) in [("secrets", "[{\"unheard\": 1}]"), ("rate_limit", "{\"unheard\": 1}")] {
         let (_, said) = check(&format!("{{\"client_id\": \"a\", \"{field}\": {value}}}"));
         let inside = said.split(['{', '}']).nth(1).unwrap_or_else(|| panic!("{said}"));

@@ -111,7 +111,7 @@ fn in_the_shutdown_delay_it_is_not_ready_and_serves_until_a_second_signal() {
         let length = manager.recv(&mut message).expect("a message in time");
         String::from_utf8(message[..length].to_vec()).unwrap().trim().to_owned()
     };
-    // The delay is so long that only a second signal ends it within this test.
+    // The delay is longer than any test, so the server can stop only because of the second signal.
     home.write("grantd.toml", "shutdown_delay_seconds = 3000\n[limits]\ndrain_seconds = 50\n");
     let variables = [("NOTIFY_SOCKET", notify.to_str().unwrap())];
     let mut server = Program::start_with(home, &["--config", "grantd.toml"], &variables);
@@ -151,7 +151,7 @@ fn the_shutdown_delay_ends_by_itself() {
     assert_eq!(end_of(&server.log.to_the_end()), [DELAYED, STOPPING, "stopped"]);
 }
 
-/// A reload can change `shutdown_delay_seconds`.
+/// The server starts with a long shutdown delay. A reload then sets the delay to 0.
 #[test]
 fn without_a_shutdown_delay_the_stop_begins_at_once() {
     let mut server = Program::configured("shutdown_delay_seconds = 3000\n");

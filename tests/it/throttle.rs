@@ -11,7 +11,8 @@ use crate::support::{
     Connection, ENCODINGS, Encoding, Home, Program, Request, Response, request_of, wait_until,
 };
 
-/// Trusts client addresses that are stated from loopback, and sets small failure budgets.
+/// Makes the server trust the client addresses that a proxy on 127.0.0.1 states. The failure
+/// budgets are small.
 const TOML: &str = "trusted_proxies = [\"127.0.0.1\"]\n\
                     [failures]\nclient_failures = 3\nsource_failures = 5\nseconds = 3600\n";
 
@@ -71,7 +72,7 @@ fn failures_from_one_address_throttle_the_client_there_only() {
 fn an_address_that_tries_many_clients_is_throttled_except_for_those_it_authenticated() {
     let server = start();
     assert_eq!(is_right(&server, "192.0.2.9", "post-only"), 200);
-    // Failures of unknown and of registered clients count alike.
+    // A failure counts the same for an unknown and for a registered client.
     for client in ["unknown-1", "one-audience", "unknown-2", "two-audiences", "unknown-3"] {
         ask(&server, "192.0.2.9", client, "wrong").assert_refused(400, "invalid_client");
     }
@@ -134,8 +135,8 @@ fn behind_an_undeclared_proxy_budgets_are_wider_and_random_secrets_have_none() {
         }
         ask("slow", "wrong").assert_refused(429, "invalid_request");
         ask("slow", SLOW_SECRET).assert_refused(429, "invalid_request");
-        // Two clients are not throttled: one that has authenticated from this address before, and
-        // one whose secret is random and cannot be guessed.
+        // Two clients are not throttled. `other-slow` has authenticated from this address before,
+        // and the secret of `post-only` is random and cannot be guessed.
         assert_eq!(ask("other-slow", SLOW_SECRET).status, 200, "{more:?}");
         for _ in 0..20 {
             ask("post-only", "wrong").assert_refused(400, "invalid_client");
@@ -171,8 +172,7 @@ fn unknown_ids_have_the_budgets_of_their_decoys() {
     }
 }
 
-/// Returns one request of each kind that contains a client's secret. Each has this id and this
-/// secret.
+/// Returns one request of each kind that contains a client's id and secret.
 pub(crate) fn questions(client: &str, secret: &str) -> Vec<Request> {
     let form = request_of(client, secret, &[]);
     let mut about = form.clone();
@@ -205,8 +205,8 @@ pub(crate) fn questions(client: &str, secret: &str) -> Vec<Request> {
     questions
 }
 
-/// While the hash queue is full, a guess and the right secret get the same answer unless the
-/// request spends a unit of the failure budget.
+/// While the hash queue is full, the answer shows whether a secret is right only if the request
+/// spends a unit of the failure budget.
 #[test]
 fn a_full_hash_queue_reveals_nothing_about_a_secret() {
     let toml = "trusted_proxies = [\"127.0.0.1\"]\n\
@@ -215,7 +215,7 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
     let home = home_with_slow(toml);
     let text = std::fs::read_to_string(home.clients()).unwrap();
     let mut document: Value = serde_json::from_str(&text).unwrap();
-    // The clients that keep the queue full have a hash that takes about 0.1 s.
+    // A hash that takes about 0.1 s, for the clients that keep the queue full.
     let holder = |id: String| {
         let hash = SLOW_HASH.replace("$04$", "$11$");
         json!({ "client_id": id, "secrets": secrets_json(&hash) })
@@ -228,7 +228,7 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
     let from =
         |address: &str, request: Request| server.ask(&request.header("X-Forwarded-For", address));
     let right = || questions("slow", SLOW_SECRET);
-    // This success caches the secret, and makes the client known at 192.0.2.1.
+    // This success makes the server cache the secret. The client is then known at 192.0.2.1.
     assert_eq!(from("192.0.2.1", right().remove(0)).status, 200);
 
     let is_over = AtomicBool::new(false);
@@ -237,8 +237,8 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
             let (server, is_over) = (&server, &is_over);
             scope.spawn(move || {
                 let id = format!("holder-{index}");
-                // Each guess is from a new address, because the failure budget of a single address
-                // would run out.
+                // Each guess is from a new address. If all guesses were from one address, its
+                // failure budget would run out.
                 for guess in 0..60_000 {
                     if is_over.load(Ordering::Relaxed) {
                         return;
@@ -253,7 +253,7 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
         }
         wait_until(|| server.metric("grantd_password_queue ") == 1);
         let mut answers = Vec::new();
-        // The client has authenticated before from the second address, but not from the first.
+        // The client has authenticated from the second of these addresses, but not from the first.
         for address in ["192.0.2.7", "192.0.2.1"] {
             let guess = |at: usize| {
                 let question = questions("slow", &format!("{address}-{at}")).swap_remove(at % 12);
@@ -285,7 +285,8 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
 /// The number of clients that keep the hash queue full.
 const HOLDERS: usize = 4;
 
-/// Another hash of [`SLOW_SECRET`], which takes eight times as long as [`SLOW_HASH`].
+/// Another hash of [`SLOW_SECRET`]. To compute it takes eight times as long as to compute
+/// [`SLOW_HASH`].
 const SLOWER_HASH: &str = "$2b$07$TnE0l4bsgWyWTvjvvWPBkeMTOgZU.dN39icu1u2K.Dh0VS//lJ87a";
 const LOGINS: usize = 40;
 
@@ -294,14 +295,15 @@ const LOGINS: usize = 40;
 enum Guessed {
     /// Clients that authenticate for the first time during the flood.
     New,
-    /// A client that, before the flood, authenticated from each address of the flood.
+    /// A client that authenticated, before the flood, from each address that the flood uses.
     Insider,
 }
 
-/// Guesses secrets from `addresses` addresses over 70 connections, to keep the hash queue full.
-/// Returns how many of [`LOGINS`] logins of new clients and how many of [`LOGINS`] logins of known
-/// clients succeed during the flood. These logins are from other addresses than the guesses. A
-/// known client authenticated from its address before the flood; its secret is not cached.
+/// Keeps the hash queue full by a flood of guesses, from `addresses` addresses over 70 connections.
+/// During the flood, [`LOGINS`] new clients and [`LOGINS`] known clients log in from addresses that
+/// the flood does not use. Returns the numbers of successful logins: of new clients, then of known
+/// clients. A known client has authenticated from its address before the flood, but its secret is
+/// not cached.
 fn logins_under_a_flood(addresses: usize, guessed: Guessed) -> [usize; 2] {
     let home = Home::new();
     let registry = |hash_of_known: &str| {
@@ -380,7 +382,8 @@ fn a_flood_from_many_addresses_delays_no_known_client() {
     assert!(known >= 38, "{known} of {LOGINS}");
 }
 
-/// The client authenticated earlier from each of the addresses that guess its secret.
+/// The flood guesses the secret of one client. Before the flood, this client authenticated from
+/// each address that the flood uses.
 #[test]
 fn guesses_at_a_client_known_everywhere_delay_no_other_known_client() {
     let [_, known] = logins_under_a_flood(60, Guessed::Insider);

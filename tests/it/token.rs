@@ -170,8 +170,9 @@ fn a_token_depends_on_the_clock_and_the_random_bytes_only() {
         let server = Library::start(Home::new(), "https://auth.example", 1_790_000_000);
         let ask = || Request::token(encoding, &DEMO).send(server.address);
         let first = Token::verified(&ask(), server.address);
-        // The server's random bytes are words that count from 1. The first nine words become keys
-        // and the name of the process; the next two become the token's id.
+        // The server's random bytes are the numbers 1, 2, 3 and so on, as words of 8 bytes. The
+        // server takes nine words for keys and for the name of the process. The next two words are
+        // the token's id.
         assert_eq!(
             first.claims_text,
             r#"{"iss":"https://auth.example","exp":1790003600,"aud":"https://auth.example","sub":"demo-client","client_id":"demo-client","iat":1790000000,"jti":"AAAAAAAAAAoAAAAAAAAACw","scope":"external-api"}"#

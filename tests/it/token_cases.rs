@@ -42,8 +42,8 @@ fn bad_percent_encoding_is_refused() {
     for encoding in ENCODINGS {
         let request = Request::token(encoding, &DEMO).with_target(&format!("{TOKEN}?a=%zz"));
         server.ask(&request).assert_refused(400, "invalid_request");
-        // Many clients do not form-encode Basic credentials, so a half that is not valid form
-        // encoding is taken raw.
+        // Many clients do not form-encode their id and secret for Basic. The server therefore uses
+        // an id or a secret as sent if it is not valid form encoding.
         let request = Request::token(encoding, &GRANT).basic(&format!("percent:{PERCENT_SECRET}"));
         let raw = server.metric("grantd_raw_basic_pairs_total");
         assert_eq!(server.ask(&request).status, 200);
@@ -167,10 +167,11 @@ fn a_body_ends_at_its_content_length() {
             bytes.extend(format!("Content-Length: {length}\r\n\r\n").bytes());
             bytes.extend(request.body_bytes());
             let said = exchange(server.address, &bytes);
-            // The body ends at its `Content-Length`. The rest of the bytes is not a valid request.
+            // The server reads only `Content-Length` bytes as the body. The remaining bytes follow
+            // as a second request, which is not valid.
             if encoding == Encoding::Multipart && missing == 1 {
-                // A form that is truncated within the line break after the closing boundary is
-                // still complete.
+                // Only half of the last line break is missing, which follows the closing boundary.
+                // The form is complete.
                 assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", said.escape_ascii());
             } else {
                 assert!(said.starts_with(b"HTTP/1.1 400 "), "{}", said.escape_ascii());

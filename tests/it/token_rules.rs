@@ -11,7 +11,7 @@ use crate::support::{
 const BASIC: &str = "demo-client:demo-secret-for-local-use-only-0001";
 const GRANT: [(&str, &str); 1] = [("grant_type", "client_credentials")];
 
-/// Asks in both encodings and passes each answer to `check`.
+/// Sends the parameters in both encodings and passes each answer to `check`.
 #[track_caller]
 fn ask_both(parameters: &[(&str, &str)], mut check: impl FnMut(&Response)) {
     let server = Program::shared();
@@ -397,7 +397,7 @@ fn rule_20_answers_do_not_reveal_which_clients_exist() {
         });
         assert_all_alike(&in_header.collect::<Vec<_>>(), 401);
     }
-    // The answers do not reveal with which methods a client may authenticate.
+    // A client that uses a wrong authentication method gets the same answer as an unknown client.
     let secret = secret_of("basic-only");
     let wrong_method =
         Request::token(Encoding::Urlencoded, &request_of("basic-only", &secret, &[]));

@@ -10,8 +10,8 @@ use crate::support::{Home, Program, wait_until};
 
 const ISSUER: [&str; 2] = ["--issuer", "http://localhost"];
 
-/// Returns the arguments of two servers. The first has its public listener at the Unix socket `s`,
-/// the second its admin listener.
+/// Returns the arguments of two servers. The public listener of the first and the admin listener of
+/// the second are at the Unix socket `s`.
 fn listening_at_s() -> [[&'static str; 4]; 2] {
     [
         ["--listen", "unix:s", "--admin-listen", "127.0.0.1:0"],
@@ -70,7 +70,7 @@ fn a_socket_in_use_is_kept() {
     drop(listener);
     fs::remove_file(&file).unwrap();
 
-    // A socket whose listener has a full backlog is in use, too.
+    // A socket may be in use even if a connection fails: here the backlog of its listener is full.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let socket = tokio::net::UnixSocket::new_stream().unwrap();
@@ -112,7 +112,8 @@ fn a_stale_socket_is_replaced() {
     }
 }
 
-/// Starts a server that listens on TCP, as the support code requires, and on the Unix socket `s`.
+/// Starts a server that listens on TCP and on the Unix socket `s`. The support code needs the TCP
+/// listener.
 fn start_on_s(home: Home, arguments: &[&str]) -> Program {
     let server = Program::start(home, &["--listen", arguments[1], "--issuer", ISSUER[1]]);
     wait_until(|| server.home.path("s").exists());

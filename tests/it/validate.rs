@@ -151,8 +151,8 @@ fn without_a_query_every_valid_token_is_accepted_with_one_warning() {
     assert_eq!((ask(""), ask(""), warnings()), (204, 204, 1));
 }
 
-/// nginx sends the body to the API only, but copies the header fields about the body into the
-/// request to `/connect/validate`.
+/// nginx sends a request without a body to `/connect/validate`, but with the header fields about
+/// the body of the API request. The server must not wait for that body.
 #[test]
 fn the_answer_does_not_wait_for_the_body() {
     let server = Program::shared();
@@ -187,7 +187,7 @@ fn the_answer_does_not_wait_for_the_body() {
         let answer = connection.read_answer();
         assert_eq!((answer.status, answer.header("connection")), (204, None), "{headers}");
     }
-    // A long body does not prevent its client from reading the answer.
+    // A client that sends a long body can still read the answer.
     let request = Request::get(PATH).header("Authorization", &*bearer).body("a".repeat(600_000));
     assert_eq!(server.ask(&request).status, 204);
 }
@@ -211,7 +211,7 @@ fn a_fragment_in_the_target_is_refused() {
             std::thread::sleep(std::time::Duration::from_millis(5));
             connection.send(&bytes[at..]);
             connection.read_answer_to("GET").assert_refused(400, "invalid_request");
-            // The `#` in a header field of the next request is accepted.
+            // The next request has a `#` in a header field, which is accepted.
             let plain = Request::get(&format!("{PATH}?scope=external-api"));
             let plain = plain.header("Authorization", &*bearer).header("X-Note", "#");
             assert_eq!(connection.ask(&plain).status, 204);
@@ -229,7 +229,7 @@ fn validate_accepts_larger_heads_than_other_routes() {
     let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
     let with_fields = |count: usize, length: usize| {
         let base = Request::get(PATH).header("Authorization", &*bearer);
-        // The request already has `Host` and `Authorization`.
+        // The request already has the two fields `Host` and `Authorization`.
         let value = "v".repeat(length);
         (2..count).fold(base, |request, at| request.header(&format!("X-{at}"), &*value))
     };
@@ -262,7 +262,7 @@ fn validate_accepts_larger_heads_than_other_routes() {
             assert_eq!(connection.ask(&request).status, 204);
         }
     }
-    // A head that follows a request with a body has the same limit.
+    // The limit is the same for a request that follows a request with a body.
     for (count, status) in [(101, 204), (128, 204), (129, 431)] {
         let mut connection = Connection::open(server.address);
         let demo = Request::token(Encoding::Multipart, &DEMO);
@@ -271,7 +271,7 @@ fn validate_accepts_larger_heads_than_other_routes() {
         assert_eq!(answer.status, status, "{count} fields");
         assert!(status == 204 || answer.header("x-request-id").is_some());
     }
-    // The other routes keep their limit of 64 fields, and their refusal has an error body.
+    // Other routes accept at most 64 fields. Their refusal has a body with the error.
     for count in [65, 100, 101, 200] {
         let base = Request::token(Encoding::Urlencoded, &DEMO);
         let request = (0..count).fold(base, |request, at| request.header(&format!("X-{at}"), "v"));

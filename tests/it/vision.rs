@@ -103,7 +103,8 @@ fn a_wrong_secret_gets_the_documented_error() {
     assert_eq!(program.ask(&wrong).text(), documented.to_string());
     assert_eq!(program.ask(&wrong).status, 401);
 
-    // Every fault that depends on the client's registration gets the same answer.
+    // An unknown client and a scope that is not registered for the client get the same answer as a
+    // wrong secret.
     for changes in [
         json!({ "client_id": "unknown" }),
         json!({ "scope": "All" }),
@@ -162,7 +163,7 @@ fn every_refusal_of_a_body_has_its_code() {
         let response = program.ask(&post(TOKEN, body.to_string()));
         assert_error(&response, 400, "240009", TOKEN);
     }
-    // A value of exactly the maximum length is refused as wrong, not as malformed.
+    // A value of exactly the maximum length is well-formed, so its error is that of a wrong value.
     let at_limit = body(&json!({
         "scope": long(100), "client_id": long(60), "client_secret": long(100),
     }));
@@ -203,7 +204,8 @@ fn every_refusal_of_a_type_has_its_code() {
     }
     assert_eq!(program.ask(&as_octet).status, 200);
     assert_eq!(program.ask(&typed("application/JSON; charset=UTF-8")).status, 200);
-    // The registered content type is revealed only to the authenticated client.
+    // A client with a wrong secret gets no error about the content type, which would reveal the
+    // registered type.
     let stranger = body(&json!({ "client_id": "octet", "client_secret": "wrong" }));
     assert_error(&program.ask(&post(TOKEN, stranger)), 401, "240101", TOKEN);
 }

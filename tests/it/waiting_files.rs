@@ -16,7 +16,7 @@ use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, GUARD, Home, Program, Request, wait_until,
 };
 
-/// A server whose log is read up to "serving" and no further.
+/// A server whose log the test reads only up to the line "serving".
 struct Unread {
     child: Child,
     log: BufReader<Box<dyn Read>>,
@@ -68,7 +68,7 @@ impl Drop for Unread {
 }
 
 /// Sends at least `number` requests that are refused. Each adds one line of some hundred bytes to
-/// the log and, if the server has an audit file, one to that file.
+/// the log, and another line to the audit file if the server has one.
 fn make_lines(address: SocketAddr, number: usize) {
     const AT_ONCE: usize = 50;
     let id = "x".repeat(64);
@@ -84,7 +84,7 @@ fn make_lines(address: SocketAddr, number: usize) {
 
 #[track_caller]
 fn make_lines_until(address: SocketAddr, is_so: impl Fn() -> bool) {
-    // 100 rounds make about 60 MB.
+    // 100 rounds make about 60 MB of lines. No queue of the server holds that much.
     assert!(
         (0..100).any(|_| {
             make_lines(address, 2_000);
@@ -120,15 +120,15 @@ fn open_to_read(path: &Path) -> File {
 #[test]
 fn an_unread_standard_error_stops_neither_tokens_nor_shutdown() {
     let mut server = Unread::start(Home::new(), &[]);
-    // These lines are more than a pipe holds.
+    // The log lines of these requests do not fit into the pipe.
     make_lines(server.address, 1_000);
     assert_serves(server.address);
-    // These lines are more than the queue in memory holds.
+    // The log lines of these requests do not fit into the server's queue in memory.
     let lost = || lost(server.admin, "grantd_log_lines_lost_total ");
     make_lines_until(server.address, || lost() > 0);
     assert_serves(server.address);
     server.terminate_and_wait();
-    // The lines in the pipe are complete, except for the last one.
+    // Each line in the pipe is complete, except the last line.
     let mut rest = String::new();
     server.log.read_to_string(&mut rest).unwrap();
     let lines: Vec<_> = rest.lines().collect();
@@ -223,7 +223,8 @@ fn an_unread_audit_fifo_stops_neither_tokens_nor_shutdown() {
     make_fifo(&fifo);
     home.write("grantd.toml", "audit = \"audit\"\n[log]\nlevel = \"error\"\n");
     let mut reader = open_to_read(&fifo);
-    // `Program::start` waits for the line about serving, which has level info.
+    // The command line sets the level to info, because `Program::start` waits for the line
+    // "serving", which has this level.
     let mut server = Program::start(home, &["--config", "grantd.toml", "--log-level", "info"]);
     make_lines(server.address, 1_000);
     assert_serves(server.address);
@@ -245,7 +246,8 @@ fn a_start_that_waits_for_a_file_can_be_terminated() {
     make_fifo(&home.clients());
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let mut child = home.command(&serve).stderr(Stdio::null()).spawn().unwrap();
-    // The start has begun: the thread that writes its log exists.
+    // Waits for the thread that writes the log. The server starts this thread before it reads the
+    // registry.
     let threads = format!("/proc/{}/task", child.id());
     wait_until(|| fs::read_dir(&threads).is_ok_and(|threads| threads.count() > 1));
     send_signal(&child, Signal::TERM).unwrap();

@@ -56,8 +56,8 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
     requests
 }
 
-/// Returns the claims, the signature and the whole of the token. The claims reveal the token's
-/// contents, and the signature helps to forge the token.
+/// Returns the claims, the signature and the whole token. No output may contain one of them: the
+/// claims reveal the token's contents, and the signature helps to forge the token.
 pub(crate) fn parts_of_token(answer: &Response) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let token = answer.json()["access_token"].as_str().unwrap().to_owned();

@@ -52,7 +52,8 @@ impl Collector {
         rotel.env_clear().current_dir(directory.path()).stdin(Stdio::null());
         rotel.stdout(File::create(directory.path().join("spans")).unwrap());
         let child = rotel.spawn().expect("rotel: tests/run installs it");
-        // `localhost` instead of an address, so that name resolution is used.
+        // The endpoint has the name `localhost` and not an address, so that the server must resolve
+        // a name.
         let mut collector = Self { endpoint: format!("http://localhost:{http}"), directory, child };
         let begin = Clock::instant();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_err() {
@@ -152,7 +153,7 @@ impl Recorder {
         Self { endpoint, received }
     }
 
-    /// The bytes received so far. No request is answered while the guard is held.
+    /// Returns the bytes received so far. While the caller holds the guard, no request is answered.
     pub(crate) fn received(&self) -> MutexGuard<'_, Vec<u8>> {
         self.received.lock().unwrap()
     }

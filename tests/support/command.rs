@@ -14,7 +14,8 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Asserts this exit code, an error that contains all of `says`, and no standard output.
+    /// Asserts that the command ended with this exit code, that its error contains all of `says`,
+    /// and that its standard output is empty.
     #[track_caller]
     pub(crate) fn assert_error(&self, code: i32, says: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");

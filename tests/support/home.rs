@@ -64,8 +64,8 @@ impl Home {
         path
     }
 
-    /// Returns a command that runs the program in this home, with no setting from the environment
-    /// except [`SIGNER`].
+    /// Returns a command that runs the program in this home. The command's environment contains
+    /// only the signer that [`SIGNER`] names.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = grantd(self.directory.path());
         command.args(arguments);
@@ -73,8 +73,8 @@ impl Home {
     }
 }
 
-/// Returns a command that runs the program in `directory`. Its environment is empty except for the
-/// signer.
+/// Returns a command that runs the program in `directory`. The command's environment contains only
+/// the signer that [`SIGNER`] names.
 pub(crate) fn grantd(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grantd"));
     command.env_clear().current_dir(directory);
@@ -84,8 +84,8 @@ pub(crate) fn grantd(directory: &Path) -> Command {
     command
 }
 
-/// The environment variable that sets the signer of every server in the tests, so that all tests
-/// can run without batch signing even if the processor supports it.
+/// An environment variable of the test run. It sets the signer of every server in the tests, so
+/// that the tests can run without batch signing on a processor that supports it.
 pub(crate) const SIGNER: &str = "GRANTD_TEST_SIGNER";
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
@@ -93,8 +93,8 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Returns the file name and contents of a key that signs. The key is made only once, since that
-/// takes a second.
+/// Returns the file name and contents of a key that signs. It takes a second to make a key, so all
+/// tests in a process share one key.
 pub(crate) fn signing_key() -> &'static (String, String) {
     static KEY: OnceLock<(String, String)> = OnceLock::new();
     KEY.get_or_init(|| {
@@ -104,8 +104,8 @@ pub(crate) fn signing_key() -> &'static (String, String) {
         let line: Value = serde_json::from_slice(&made.stdout).unwrap();
         let name = format!("{}.pem", line["kid"].as_str().unwrap());
         let text = fs::read_to_string(directory.path().join("keys").join(&name)).unwrap();
-        // Removes the lines with the times: a key without times signs at any time of the test's
-        // clock.
+        // Removes the lines with the times: a key without times signs at every time that a test
+        // sets.
         let pem = text[text.find("-----BEGIN").unwrap()..].to_owned();
         (name, pem)
     })

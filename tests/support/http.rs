@@ -232,8 +232,8 @@ impl Connection {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
-    /// Sends as much of `bytes` as the server takes: a server that has answered already may not
-    /// read the rest.
+    /// Sends `bytes` and ignores errors: a server that has already answered may close the
+    /// connection before it has read everything.
     pub(crate) fn send_if_open(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
@@ -260,7 +260,8 @@ impl Connection {
         Some(self.read_answer())
     }
 
-    /// Reads one answer. An interim answer is returned, too: `100 Continue` has status 100.
+    /// Reads one answer. An interim answer counts as an answer: `100 Continue` is returned with
+    /// status 100.
     #[track_caller]
     pub(crate) fn read_answer_to(&mut self, method: &str) -> Response {
         let head_end = loop {
@@ -311,8 +312,8 @@ impl Connection {
         assert!(rest.is_empty(), "more than one answer: {}", rest.escape_ascii());
     }
 
-    /// Reads more bytes. Returns `false` if the server has closed the connection, or has reset it
-    /// because the server left bytes of the request unread.
+    /// Reads more bytes. Returns `false` if the connection is closed or reset. A reset occurs if
+    /// the server closes the connection while bytes of the request are unread.
     fn fill(&mut self) -> bool {
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {

@@ -63,7 +63,7 @@ impl Library {
         Self { address, clock: manual, stop: Some(stop), thread: Some(thread), home }
     }
 
-    /// Stops the server and starts another with the same files.
+    /// Stops the server and starts another server with the same files.
     pub(crate) fn restart(mut self, issuer: &str, now: u64) -> Self {
         self.end();
         let home = std::mem::replace(&mut self.home, Home::without_key());

@@ -29,8 +29,8 @@ use std::time::Duration;
 
 use grantd::clock::Clock;
 
-/// The time limit of every wait, so that a test fails instead of hanging. A successful wait is much
-/// shorter.
+/// The time limit of every wait. A test that waits longer fails instead of hanging. A successful
+/// wait is much shorter.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
 /// Waits until `is_so` returns true, for [`GUARD`] at most.

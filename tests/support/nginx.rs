@@ -41,14 +41,14 @@ pub(crate) const FILES: [(&str, &str); 5] = [
 ];
 
 impl Nginx {
-    /// Starts an nginx that passes requests on to the server on `socket`. The protected API answers
-    /// with the request's method, client and scope as nginx has sent them.
+    /// Starts an nginx that forwards requests to the server on `socket`. The protected API answers
+    /// with the method, the client and the scope that it received from nginx.
     pub(crate) fn before(socket: &Path) -> Self {
         Self::trusting(socket, &[])
     }
 
-    /// Starts an nginx that trusts these client certificates as authorities, in addition to
-    /// `client-ca` (see [`make_certificates`]).
+    /// Starts an nginx that trusts `client-ca` and these client certificates as authorities (see
+    /// [`make_certificates`]).
     pub(crate) fn trusting(socket: &Path, clients: &[&str]) -> Self {
         Self::start(socket, clients, &[])
     }
@@ -113,8 +113,8 @@ impl Nginx {
         fs::read_to_string(self.file("log/grantd.log")).unwrap()
     }
 
-    /// Ends nginx with `signal`. SIGKILL is only the fallback, since nginx's workers would go on
-    /// running.
+    /// Ends nginx with `signal`. SIGKILL is used only if the signal cannot be sent: it would end
+    /// the main process but not the workers of nginx.
     fn end(&mut self, signal: Signal) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
@@ -226,10 +226,10 @@ fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&st
     }
 }
 
-/// Makes nginx's certificate, the authority `client-ca`, and certificates of clients: `client`,
-/// signed by `client-ca`; `self-signed`; `forged`, with the DNS name of `client` but signed by
-/// `self-signed`; and `stranger`, which has the same DNS name and is self-signed. `client` and
-/// `forged` are not authorities; the others are, by openssl's default extensions.
+/// Makes the certificate of nginx, the authority `client-ca`, and four client certificates.
+/// `client-ca` signs `client`, and `self-signed` signs `forged`. `self-signed` and `stranger` are
+/// self-signed. `client`, `forged` and `stranger` have the same DNS name. `client` and `forged` are
+/// not authorities. The other certificates are authorities because of openssl's default extensions.
 fn make_certificates(directory: &Path) {
     let make = |name: &str, more: &[&str]| {
         let [certificate, key] = ["pem", "key"].map(|kind| format!("{name}.{kind}"));

@@ -3,15 +3,15 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The first port that a test run may use. All these ports are below the ephemeral range
-/// (`ip_local_port_range`), so that no outgoing connection takes one of them.
+/// The first port that a test run may use. All ports of all runs are below the ephemeral range
+/// (`ip_local_port_range`), so no outgoing connection uses one of them.
 const FIRST: u16 = 10_000;
 /// The number of port ranges. The process id selects one, so that two test runs seldom share ports.
 const RUNS: u16 = 100;
 /// The number of ports in a range.
 const EACH: u16 = 200;
 
-/// Returns a port without a listener. A process gets each port only once.
+/// Returns a port without a listener. Each call in a process returns a different port.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let run = u16::try_from(std::process::id() % u32::from(RUNS)).unwrap();

@@ -62,14 +62,15 @@ impl Program {
         Self::start_command(home, command, Stdio::null(), arguments, variables)
     }
 
-    /// Starts a server that inherits an open socket, as from a service manager.
+    /// Starts a server that inherits an open socket, as if a service manager had started it.
     pub(crate) fn start_on(home: Home, socket: OwnedFd, arguments: &[&str]) -> Self {
         let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
         let shell = within_shell(&home, script);
         Self::start_command(home, shell, socket.into(), arguments, &[])
     }
 
-    /// Starts a server that cannot write a file longer than some hundred bytes, as on a full disk.
+    /// Starts a server that cannot write more than some hundred bytes to a file, as if the disk
+    /// were full.
     pub(crate) fn start_without_room(home: Home, arguments: &[&str]) -> Self {
         Self::start_limited(home, "trap '' XFSZ; ulimit -f 1", arguments)
     }
@@ -80,7 +81,7 @@ impl Program {
         Self::start_command(home, shell, Stdio::null(), arguments, &[])
     }
 
-    /// Starts a server as this user, who should own the files in `home`.
+    /// Starts a server that runs as this user. The user should own the files in `home`.
     pub(crate) fn start_as(user: u32, home: Home, arguments: &[&str]) -> Self {
         let command = as_user(user, home.command(&[]));
         Self::start_command(home, command, Stdio::null(), arguments, &[])
@@ -110,7 +111,7 @@ impl Program {
         let log = Log::of(child.stderr.take().expect("a pipe"));
         let line = log.wait_for(|line| line["message"] == "serving");
         let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("{line}")).to_owned();
-        // A Unix socket has no IP address; 0.0.0.0:0 stands for it.
+        // A Unix socket has no IP address, so 0.0.0.0:0 is used in its place.
         let address = |name: &str| {
             let address = text(name);
             let unix = address.starts_with("unix:").then(|| SocketAddr::from(([0; 4], 0)));
@@ -226,7 +227,7 @@ pub(crate) fn send_signal(child: &Child, signal: Signal) -> std::io::Result<()> 
     Ok(kill_process(Pid::from_child(child), signal)?)
 }
 
-/// Makes the command run as this user and as the group of the same number. Only root can run such a
+/// Makes the command run as the user and the group with the number `user`. Only root can run such a
 /// command.
 pub(crate) fn as_user(user: u32, mut command: Command) -> Command {
     command.uid(user).gid(user);

@@ -49,8 +49,8 @@ pub(crate) fn registry_of(clients: &[Value]) -> String {
     json!({ "clients": clients }).to_string()
 }
 
-/// Returns the text of a registry with the shipped clients and one client for each rule that needs
-/// a client of its own.
+/// Returns the text of a registry. It has the shipped clients, and one more client for each rule
+/// that the tests cannot check with the shipped clients.
 pub(crate) fn registry() -> String {
     serde_json::to_string_pretty(&usual_clients(&[])).unwrap()
 }

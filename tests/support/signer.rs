@@ -34,7 +34,8 @@ impl Signer {
         [Self::rs256(), Self::ps256(), Self::es256(), Self::eddsa()]
     }
 
-    /// Returns an RS256 signer. The tests share one RSA key, since making a key takes a second.
+    /// Returns an RS256 signer. The tests share one RSA key, because it takes a second to make a
+    /// key.
     pub(crate) fn rs256() -> Self {
         static KEY: OnceLock<Arc<RsaKeyPair>> = OnceLock::new();
         let key = KEY.get_or_init(|| Arc::new(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()));

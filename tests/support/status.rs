@@ -53,7 +53,7 @@ pub(crate) fn introspect(address: SocketAddr, client: &str, token: &str) -> Resp
     about(INTROSPECT, Encoding::Urlencoded, client, &[("token", token)]).send(address)
 }
 
-/// Whether introspection by `client` finds the token active.
+/// Introspects the token as `client` and returns whether the token is active.
 #[track_caller]
 pub(crate) fn is_active(address: SocketAddr, client: &str, token: &str) -> bool {
     let response = introspect(address, client, token);

@@ -28,7 +28,8 @@ fn a_registry_key_must_be_public_and_usable() {
         let ended = run(inline.command(&["check"]));
         ended.assert_error(1, &["clients.json:", says]);
         assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
-        // The registry is pretty-printed; the error names the line of `jwks` or of a key in it.
+        // The registry is pretty-printed. The error names the line of the member `jwks`, or the
+        // line of a key inside `jwks`.
         let text = std::fs::read_to_string(inline.clients()).unwrap();
         let place = ended.stderr.split("clients.json:").nth(1).unwrap();
         let line: usize = place.split(':').next().unwrap().parse().unwrap();

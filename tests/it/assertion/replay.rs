@@ -81,9 +81,9 @@ fn assertions_from_before_the_start_are_refused() {
         let claims = changed(claims("c", ISSUER, START + 1), changes);
         ask(library.address, &signer.sign(&header(&signer), &claims)).status
     };
-    // An `iat` of `START` is refused: the assertion may have been signed in the second of the start
-    // but before the start. Without `iat`, the assertion may have been signed 300 s before its
-    // `exp`.
+    // An `iat` of `START` is refused: `iat` is in whole seconds, so the assertion may have been
+    // signed a moment before the start. Without `iat`, the assertion may have been signed 300 s
+    // before its `exp`.
     assert_eq!(answer(&json!({ "iat": START - 1 })), 400);
     assert_eq!(answer(&json!({ "iat": START })), 400);
     assert_eq!(answer(&json!({ "iat": null, "exp": START + 300 })), 400);
@@ -124,14 +124,16 @@ fn a_full_replay_guard_refuses_new_assertions_and_keeps_its_entries() {
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
     ask(server.address, &first).assert_refused(400, "invalid_client");
-    // Each assertion is valid, so these refusals are not counted as authentication failures.
+    // The server refuses these assertions because the replay guard is full. The assertions are
+    // valid, so the refusals are not counted as authentication failures.
     for _ in 0..50 {
         server
             .ask(&request(Encoding::Urlencoded, &sign(), &[]))
             .assert_refused(503, "temporarily_unavailable");
     }
     assert_eq!(server.metric(r#"grantd_throttled_total{budget="client"}"#), 0);
-    // A client that authenticates by secret needs no entry in the replay guard.
+    // Authentication by secret needs no entry in the replay guard. The wrong secret therefore gets
+    // 401 and not 503.
     let known = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
     server.ask(&known.basic("c:x")).assert_refused(401, "invalid_client");
 }

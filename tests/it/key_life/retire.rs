@@ -65,7 +65,7 @@ fn tokens_of_a_removed_key_are_rejected() {
     let out = printed(&key(&server.home, &["retire", &leaked]));
     let states: Vec<_> =
         out.iter().map(|key| (key["kid"].as_str(), key["state"].as_str())).collect();
-    // The command removes the leaked key and both keys that are gone.
+    // The command removes the leaked key and both keys in the state `gone`.
     assert_eq!(states.len(), 3, "{states:?}");
     assert_eq!(states[2], (Some(&*leaked), Some("signing")));
     for kid in [&*gone, first_kid()] {

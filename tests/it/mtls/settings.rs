@@ -38,9 +38,9 @@ fn certificate_headers_count_from_a_trusted_proxy_only() {
     assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
 }
 
-/// Any host of a network could be a client, so a network in `trusted_proxies` may state addresses
-/// but not certificates. The server refuses to start instead of locking out the clients that need
-/// certificates.
+/// If `trusted_proxies` contains a network, each host of the network could be a client. The server
+/// trusts such hosts to state client addresses, but not certificates. If a client needs a
+/// certificate, the server refuses to start, because the client would be locked out.
 #[test]
 fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
     const WORD: &str = "client_certificate.proxies is not set";
@@ -55,12 +55,12 @@ fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
         let home = home(toml);
         run(home.command(&serve)).assert_error(1, &[WORD, "(as-dns, as-uri, bound, "]);
         run(home.command(&check)).assert_error(1, &[WORD, "more)"]);
-        // If no client needs certificates, the same settings are accepted.
+        // Without a client that needs a certificate, the same settings are accepted.
         home.write("clients.json", r#"{"clients":[]}"#);
         assert!(run(home.command(&check)).assert_fine().contains("ok: "));
     }
-    // A client that does not authenticate with a certificate, but binds its tokens to one, also
-    // counts as needing certificates.
+    // A client that authenticates by its secret needs a certificate if its tokens are bound to
+    // certificates.
     let toml = "trusted_proxies = [\"127.0.0.0/8\"]";
     let home_of = |client: Value| {
         let home = home(toml);
@@ -94,7 +94,8 @@ fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
     assert!(printed.assert_fine().contains("no proxy may forward certificates"), "{printed:?}");
 }
 
-/// A reload refuses everything that a start refuses, whether the settings or the registry changed.
+/// A reload makes the same checks as a start, after a change of the settings and after a change of
+/// the registry.
 #[test]
 fn a_reload_that_would_lock_certificate_clients_out_is_refused() {
     let home = home(TRUSTING);
@@ -108,8 +109,8 @@ fn a_reload_that_would_lock_certificate_clients_out_is_refused() {
     server.log.wait_for(|line| says(line, "client_certificate.proxies"));
     assert!(is_in());
 
-    // If no client needs certificates, the setting comes into force. A registry with such a client
-    // is refused after that.
+    // No client in the registry needs a certificate now, so the new setting is accepted. With this
+    // setting, the server then refuses a registry that has a client that needs a certificate.
     server.home.write("clients.json", r#"{"clients":[]}"#);
     server.hang_up();
     wait_until(|| server.metric("grantd_clients") == 0);
