@@ -6,8 +6,9 @@
 //! ```
 //!
 //! A turn takes a few milliseconds, and each figure is the median of all turns. The machine's speed
-//! drifts, but equally for all three, so the ratios of their rates are reliable. Without `--bench`
-//! among the arguments (`cargo test --benches`) there is one turn for each key size.
+//! drifts, but the drift is the same for all three, so the ratios of the rates are reliable. If
+//! `--bench` is not among the arguments (`cargo test --benches`), there is only one turn for each
+//! key size.
 
 use std::io::{self, Write};
 
@@ -16,7 +17,8 @@ use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};
 use grantd::clock::Clock;
 use rsa_x8::{BATCH, BatchKey};
 
-/// The key size, the number of turns, and the goal: the least ratio of `BatchKey`'s rate to ring's.
+/// The key size, the number of turns, and the goal: the minimum ratio of the rate of `BatchKey` to
+/// the rate of ring.
 const CASES: [(KeySize, usize, f64); 3] =
     [(KeySize::Rsa2048, 600, 6.0), (KeySize::Rsa3072, 200, 4.0), (KeySize::Rsa4096, 120, 4.5)];
 

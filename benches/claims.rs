@@ -1,7 +1,7 @@
 //! Measures the steps between client authentication and the signature of a token.
 //!
-//! In these steps, the grant is decided, and the claims are written and encoded. The result, the
-//! signing input, is written to the buffer that becomes the answer.
+//! These steps decide the grant, and write and encode the claims. The result is the signing input.
+//! It is written to the buffer that becomes the answer.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 criterion_group!(claims, signing_input);
 criterion_main!(claims);
 
-/// The bench's current time in Unix seconds.
+/// The fixed time that the bench uses as the current time, in Unix seconds.
 const NOW: u64 = 1_790_000_000;
 const ISSUER: &str = "https://auth.example.com";
 /// The initial capacity of the answer's buffer in bytes. An ordinary answer fits into it.
@@ -68,8 +68,8 @@ fn mint<'a>(client: &'a Client, request: &GrantRequest<'a>, key: &SigningKey) ->
     let grant = Grant::decide(client, request, ISSUER).unwrap();
     let buffer = Vec::with_capacity(CAPACITY);
     let input = mint_at_jwt(&grant, ISSUER, key, NOW, &[7; 16], buffer).unwrap();
-    // `finish` with an empty signature appends only a dot, and returns the buffer without copying
-    // it.
+    // `finish` appends a dot and the signature, and returns the buffer without copying it. The
+    // signature is empty here, so only the dot must be removed.
     let mut buffer = input.finish(&[]);
     buffer.pop();
     buffer

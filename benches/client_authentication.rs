@@ -1,8 +1,9 @@
 //! Measures client authentication.
 //!
-//! The measured code begins with parsed parameters and ends with a verified client: a look-up in
-//! the registry, one SHA-256 and one comparison. The refusals of a wrong secret and of an unknown
-//! client are measured because they must take as long as a success.
+//! The input of the measured code is parsed parameters, and the result is a verified client. The
+//! code looks up the client in the registry, computes one SHA-256 and makes one comparison. The
+//! refusals of a wrong secret and of an unknown client are measured because they must take as long
+//! as a success.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -38,7 +39,8 @@ criterion_main!(client_authentication);
 const ID: &str = "demo-client";
 const SECRET: &str = "demo-secret-for-local-use-only-0001";
 const WRONG: &str = "demo-secret-for-local-use-only-0002";
-/// The bench's current time in Unix seconds. The demo clients' secrets are valid at any time.
+/// The fixed time that the bench uses as the current time, in Unix seconds. The demo clients'
+/// secrets do not expire, so any time works.
 const NOW: u64 = 1_790_000_000;
 
 fn methods(c: &mut Criterion) {
@@ -77,9 +79,10 @@ fn methods(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures whole token requests of two clients, without a socket. One client's secret is stored as
-/// SHA-256 and the other's as Argon2id. Argon2id is computed only for the first request, before the
-/// measurement, so requests of both clients must take the same time.
+/// Measures whole token requests of two clients, without a socket. The secret of one client is
+/// stored as a SHA-256 hash, and the secret of the other client as an Argon2id hash. The server
+/// computes Argon2id only for the first request, which is sent before the measurement. The measured
+/// requests of both clients must therefore take the same time.
 fn second_request(c: &mut Criterion) {
     let (_directory, config) = demo::demo();
     let work = Work::ARGON2ID;

@@ -2,7 +2,7 @@
 //!
 //! The measured time runs from the request to the response, on one event loop with one signing
 //! thread. No tracing subscriber is installed, so no log line is written. A refusal needs no
-//! signature, so its time shows the cost of grantd's own code.
+//! signature, so the time of a refusal shows the cost of grantd's own code.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 

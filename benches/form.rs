@@ -1,8 +1,8 @@
 //! Measures the time to read a form.
 //!
-//! Both encodings have two forms: the usual token request, and the largest form within the default
-//! limits. The URL encoding has a third: the usual token request with every byte of its values
-//! percent-encoded.
+//! In each encoding, the bench reads two forms: the usual token request, and the largest form
+//! within the default limits. In the URL encoding, it reads a third form: the usual token request
+//! with every byte of the values percent-encoded.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -45,7 +45,8 @@ fn urlencoded(c: &mut Criterion) {
     group.finish();
 }
 
-/// Includes the parsing of the `Content-Type`, because the boundary is one of its parameters.
+/// The measured time includes the parsing of the `Content-Type`, because the boundary is a
+/// parameter of this header field.
 fn multipart(c: &mut Criterion) {
     let limits = LiveLimits::default();
     let boundary = MULTIPART.content_type.split_once("boundary=").unwrap().1;
@@ -85,8 +86,8 @@ fn escaped(form: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// Returns a form with as many parameters as the limits allow. Its last value is so long that the
-/// body has the largest allowed size.
+/// Returns the largest form within the limits: it has the maximum number of parameters, and its
+/// last value fills the body up to the maximum size.
 fn largest(limits: &LiveLimits, part: impl Fn(&str, &str) -> String, end: &str) -> String {
     let mut form = part("client_id", "demo-client");
     for index in 2..limits.form_parts {

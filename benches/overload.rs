@@ -3,21 +3,22 @@
 //!
 //! Core 0 runs the server, which signs in batches if the processor supports them; core 1 runs
 //! `oha`. First, `wrk` finds the rate that the server can sustain in a closed loop. The first load
-//! of `oha` has half that rate. The second load has four times that rate: requests beyond the
-//! signing queue must be refused at once, and the others must wait no longer than the server takes
-//! to sign a full queue. The unit of the reported waits is the time of a batch of eight signatures.
-//! That time is measured on core 0 in the same round, because the speed of machines drifts by tens
-//! of per cent from minute to minute. The first load is also sent to an empty hyper service, which
-//! shows how much of the wait is due to the machine and the load generator.
+//! of `oha` has half of this sustained rate. The second load has four times the sustained rate. The
+//! server must immediately refuse the requests for which the signing queue has no place. The other
+//! requests must not wait longer than the server takes to sign a full queue. The unit of the
+//! reported waits is the time of a batch of eight signatures. That time is measured on core 0 in
+//! the same round, because the speed of machines drifts by tens of per cent from minute to minute.
+//! The first load is also sent to an empty hyper service. The waits for that service show how much
+//! of a wait is due to the machine and the load generator.
 //!
-//! `cargo bench --bench overload -- 9` does nine rounds instead of five. With `--test`, or run by
+//! `cargo bench --bench overload -- 9` does nine rounds instead of five. With `--test`, and under
 //! `cargo test`, there is one short round, and only the answers are checked. Needs Linux, two
-//! cores, `wrk`, `taskset`, and `oha` as `tests/run` installs it.
+//! cores, `wrk`, `taskset` and `oha`. `tests/run` installs `oha`.
 //!
 //! If other processes use the machine, raise the priority of the session's autogroup
-//! (`/proc/self/autogroup`), but do not use a realtime policy: under a realtime policy, the
-//! server's two threads take turns of tens of milliseconds on their core, which they do not do
-//! under the default policy.
+//! (`/proc/self/autogroup`), but do not use a realtime policy. Under a realtime policy, each of the
+//! server's two threads keeps the core for tens of milliseconds before the other thread runs. Under
+//! the default policy, the threads alternate faster.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -45,28 +46,29 @@ use support::{cores, demo, empty_server, token, wrk};
 mod support;
 
 const ROUNDS: usize = 5;
-/// The seconds of each measurement of signing without a server.
+/// The duration of each measurement of signing without a server, in seconds.
 const SIGN_SECONDS: f64 = 0.3;
-/// The first argument of this program when it runs on the load generator's core. This program then
-/// starts `oha`, which inherits that core.
+/// The first argument of the child process that sends the load. The child process runs this program
+/// on the load generator's core, and replaces it by `oha`, which stays on that core.
 const ASK: &str = "ask";
-/// The connections of the load at half of saturation. They are never all busy.
+/// The number of connections of the load at half of saturation. At least one of them is always
+/// free, so no request waits for a connection.
 const FEW: usize = 64;
-/// The connections of the load beyond saturation: nearly twice the places of the signing queue, so
-/// that the queue overflows.
+/// The number of connections of the load beyond saturation. It is nearly twice the capacity of the
+/// signing queue, so the queue overflows.
 const MANY: usize = 1000;
 
 /// The rate of the first load in the untimed run, in requests per second. The load lasts one
-/// second. Fewer requests are sent than the queue has places, so that none is refused. More
-/// requests are sent than there are connections, because the wait of each connection's first
-/// request is left out.
+/// second. The number of requests is smaller than the capacity of the queue, so the server refuses
+/// none of them. It is larger than the number of connections, because the statistics leave out the
+/// first request of each connection.
 const SAFE: f64 = 200.0;
-/// The minimum rate of the load beyond saturation, in requests a second. In one second, more
-/// requests are sent than the queue has places, even if the machine is slow.
+/// The minimum rate of the load beyond saturation in the untimed run, in requests per second. With
+/// this rate, the requests of one second overflow the queue even if the machine is slow.
 const FLOOD: f64 = 2000.0;
 
-/// The goal at half of saturation: 99 of 100 requests wait at most this many times the time of a
-/// batch.
+/// The goal at half of saturation: 99 per cent of the requests must be answered within the time of
+/// this number of batches.
 const GOAL_BATCHES: f64 = 4.0;
 
 fn main() -> ExitCode {
@@ -108,17 +110,17 @@ fn ask(arguments: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The results of one round. All times in milliseconds.
+/// The results of one round. All times are in milliseconds.
 struct Round {
-    /// The time of a batch of eight signatures, signed alone.
+    /// The time of a batch of eight signatures without a server.
     batch: f64,
-    /// The share of core 0's time that the process had while it signed alone.
+    /// The share of the time of core 0 that the process got while it signed without a server.
     share: f64,
     /// Tokens per second in a closed loop.
     saturation: f64,
     half: Waits,
     /// The waits for answers of the empty hyper service, at the rate of `half`. Only the machine
-    /// and the load generator cause them.
+    /// and the load generator cause these waits.
     empty: Waits,
     /// The achieved rate as a share of the wanted rate, at half of saturation.
     half_sent: f64,
@@ -135,13 +137,13 @@ struct Round {
     /// The longest time to open a connection at four times saturation. All connections are opened
     /// at once.
     over_connect: f64,
-    /// The number of refusals, each with a `Retry-After`, among [`MANY`] concurrent requests. Every
-    /// other request got a token.
+    /// The number of refused requests among [`MANY`] concurrent requests. All refusals had a
+    /// `Retry-After`, and all requests that were not refused got a token.
     burst: usize,
 }
 
 impl Round {
-    /// The time to sign a full queue at the rate of signing alone.
+    /// The time to sign a full queue at the rate of signing without a server.
     fn bound(&self) -> f64 {
         self.batch * (StartupLimits::default().signing_queue as f64 / BATCH as f64)
     }
@@ -171,8 +173,9 @@ struct Waits {
 }
 
 impl Waits {
-    /// Returns the waits for answers with this status; panics if there is none. An answer that
-    /// waited for a new connection is counted, but its wait is left out of the statistics.
+    /// Returns the waits for answers with this status; panics if there is none. The answers for
+    /// which `oha` first opened a connection are part of `count`, but their waits are not part of
+    /// the statistics.
     fn of(answers: &[Answer], status: u16, wait: fn(&Answer) -> f64) -> Self {
         let of_status = || answers.iter().filter(|answer| answer.status == status);
         let mut waits: Vec<f64> = of_status()
@@ -187,7 +190,7 @@ impl Waits {
     }
 }
 
-/// The durations of the measurements.
+/// The number of rounds and the durations of the measurements.
 struct Plan {
     rounds: usize,
     find_seconds: u64,
@@ -203,8 +206,8 @@ fn measure(plan: &Plan) -> Vec<Round> {
     key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let server = Server(Service::grantd(&config, directory.path(), "auto"));
     server.verify_one();
-    // A second of load sets up connections and the log thread, and raises the processor's clock
-    // rate.
+    // This second of load is not part of the results. It sets up connections and the log thread,
+    // and raises the processor's clock rate.
     server.saturate(1);
     let empty = empty_server::start();
     (0..plan.rounds).map(|_| server.round(empty.address, &config.live.keys, plan)).collect()
@@ -298,7 +301,7 @@ impl Server {
         assert!(kill.unwrap().success());
     }
 
-    /// Panics unless the server issues a token that its key set verifies.
+    /// Gets a token and verifies it with the server's key set. Panics if this fails.
     fn verify_one(&self) {
         let mut client = Client::connect(self.0.address).unwrap();
         let key_set = client.exchange(client::GET_KEY_SET).to_vec();

@@ -27,8 +27,8 @@ fn main() {
     let clients = given.map_or(if is_test { 1000 } else { 1_000_000 }, |n| n.parse().unwrap());
     let (_directory, config) = demo::demo();
     let bytes = write_registry(&config.live.clients, clients);
-    // Creates and drops another server first, so that the one-time initialization of the process is
-    // not measured. The measured server still generates its own signing key.
+    // Creates and drops another server first, so that one-time initialization of the process is not
+    // measured. The generation of a signing key is measured, because each server generates its own.
     drop(Server::new(&demo::demo().1, Clock::system(), Random::system()));
 
     let before = memory("VmRSS");
@@ -45,14 +45,14 @@ fn main() {
     println!("look-up: {} ns", look_up(&registry, clients).as_nanos());
 }
 
-/// Writes a registry of clients of usual size (each with one secret, two scopes, an audience and a
-/// claim) and returns the file's size in bytes.
+/// Writes a registry with this number of clients and returns the size of the file in bytes. Each
+/// client has one secret, two scopes, an audience and a claim.
 fn write_registry(file: &std::path::Path, clients: usize) -> usize {
     let mut text = String::from("{\"clients\": [\n");
     for index in 0..clients {
         let comma = if index == 0 { "" } else { ",\n" };
-        // The hash is 43 characters of base64url. The last character is `A`, because its two unused
-        // bits must be zero.
+        // The hash is 43 characters of base64url. The last character is `A`, because the two unused
+        // bits of the last character must be zero.
         write!(
             text,
             "{comma}{{\"client_id\":\"client-{index:08}\",\"enabled\":true,\"secrets\":[{{\

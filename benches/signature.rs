@@ -32,7 +32,7 @@ mod support;
 criterion_group!(signature, rs256);
 criterion_main!(signature);
 
-/// The bench's current time in Unix seconds.
+/// The fixed time that the bench uses as the current time, in Unix seconds.
 const NOW: u64 = 1_790_000_000;
 
 fn rs256(c: &mut Criterion) {

@@ -3,11 +3,11 @@
 //!
 //! First, core 0 signs with ring alone; then core 0 runs the server and core 1 sends requests, with
 //! `wrk` and 32 connections. The speed of machines drifts by tens of per cent from minute to
-//! minute, so the two measurements alternate, and each pair has its own ratio. The signing threads'
-//! share of the server's processor time is reported as well, because it does not depend on the
-//! drift.
+//! minute, so the two measurements alternate, and each pair has its own ratio. The report also has
+//! a figure that does not depend on the drift: the share of the server's processor time that the
+//! signing threads used.
 //!
-//! `cargo bench --bench throughput -- 9` does nine rounds instead of five. With `--test`, or run by
+//! `cargo bench --bench throughput -- 9` does nine rounds instead of five. With `--test`, and under
 //! `cargo test`, there is one short round, and only the answers are checked. Needs Linux, two
 //! cores, `wrk` and `taskset`.
 
@@ -55,12 +55,12 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The rate of ring alone, and the rate of tokens in one encoding, measured just after it.
+/// A measurement of ring alone, and a measurement of tokens in one encoding just after it.
 struct Pair {
     ring: Alone,
     /// Tokens per second.
     tokens: f64,
-    /// The signing threads' share of the server's processor time.
+    /// The share of the server's processor time that the signing threads used.
     share: f64,
 }
 
@@ -82,8 +82,8 @@ fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
     key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let servers = ["ring", "auto"].map(|signer| {
         let server = Service::grantd(&config, directory.path(), signer);
-        // A second of load sets up connections and the log thread, and raises the processor's clock
-        // rate.
+        // This second of load is not part of the results. It sets up connections and the log
+        // thread, and raises the processor's clock rate.
         load(&server, &URLENCODED, 1);
         (signer, server)
     });
@@ -128,8 +128,8 @@ fn row(name: &str, digits: usize, values: impl Iterator<Item = f64>) {
     println!("{name:<18} {:.digits$}", Spread::of(values));
 }
 
-/// Verifies one token, then sends load for `seconds`. Returns the tokens per second and the signing
-/// threads' share of the server's processor time.
+/// Verifies one token, then sends load for `seconds`. Returns the tokens per second, and the share
+/// of the server's processor time that the signing threads used.
 fn load(server: &Service, payload: &Payload, seconds: u64) -> (f64, f64) {
     let mut client = Client::connect(server.address).unwrap();
     let key_set = client.exchange(client::GET_KEY_SET).to_vec();

@@ -1,22 +1,22 @@
-//! Tests whether the time of a signature or of a secret's comparison depends on secret data, with
-//! the method of Reparaz, Balasch and Verbauwhede ("Dude, is my code constant time?", DATE 2017):
-//! inputs of two classes are timed in random order, and Welch's t-test compares the times of the
-//! classes.
+//! Tests whether secret data affects the time of a signature or the time to check a client's
+//! secret. The method is that of Reparaz, Balasch and Verbauwhede ("Dude, is my code constant
+//! time?", DATE 2017): inputs of two classes are timed in random order, and Welch's t-test compares
+//! the times of the classes.
 //!
 //! ```sh
 //! cargo bench --bench timing --no-run && chrt -f 50 taskset -c 0 cargo bench --bench timing
 //! ```
 //!
-//! The bench fails if a `|t|` is 4.5 or more, which shows a leak. For comparison, it also tests
-//! code with a planted leak. If the `|t|` of that code is not above 10, the machine is too noisy
-//! for a result, and the bench fails, too. If the core's other hyperthread is busy, the noise is as
-//! large as one per cent of a batch's time, so use a quiet machine. `tests/constant-time` finds
-//! leaks that no measurement shows.
+//! The bench fails if a `|t|` is 4.5 or more, which shows a leak. The bench also tests code with a
+//! planted leak. If the `|t|` of that code is 10 or less, the machine is so noisy that a real leak
+//! could be missed, and the bench fails. If the core's other hyperthread is busy, the noise is as
+//! large as one per cent of the time that a batch takes, so use a quiet machine.
+//! `tests/constant-time` finds leaks that no measurement shows.
 //!
-//! `GRANTD_TIMING_MEASUREMENTS` sets the number of batches that are timed in each test. The test of
-//! messages with a planted leak makes half as many measurements, and each test of secrets eight
-//! times as many. Without `--bench` among the arguments (`cargo test --benches`) each test makes
-//! few measurements, and their result is ignored.
+//! `GRANTD_TIMING_MEASUREMENTS` sets the number of measurements in a test. The test of messages
+//! with a planted leak makes half of that number, and each test of secrets makes eight times that
+//! number. If `--bench` is not among the arguments (`cargo test --benches`), each test makes few
+//! measurements, and the bench ignores the results.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -35,14 +35,14 @@ mod welch;
 
 use welch::{Class, Times};
 
-/// The minimum `|t|` at which the times of the two classes differ (Goodwill, Jun, Jaffe and
+/// If `|t|` is at least this large, the times of the two classes differ (Goodwill, Jun, Jaffe and
 /// Rohatgi, "A testing methodology for side-channel resistance validation", 2011).
 const LEAK: f64 = 4.5;
 
 /// The `|t|` that a planted leak must exceed.
 const PLAIN: f64 = 10.0;
 
-/// The number of batches timed in each test, which takes about 20 s.
+/// The default number of measurements in each test. One test takes about 20 s.
 const MEASUREMENTS: usize = 25_000;
 
 /// The number of keys of each class.
@@ -50,7 +50,8 @@ const KEYS: usize = 16;
 
 /// The length of a message in bytes.
 const MESSAGE: usize = 64;
-/// Each byte of the fixed message. Five of its eight bits are set.
+/// The value of each byte of the fixed message. Five of the eight bits are set, but a random byte
+/// has four set bits on average, so the planted leak takes a different time for the two classes.
 const FIXED: u8 = b'm';
 
 /// The number of comparisons timed together, because one comparison takes only a few ticks of the
@@ -127,8 +128,8 @@ impl Bench {
             },
         )?;
 
-        // The fixed key is parsed for each pair, so that its copies are as far apart in memory as
-        // the random keys are.
+        // The fixed key is parsed again for each pair, so that its copies are spread in memory like
+        // the random keys.
         let mut keys = Vec::new();
         for _ in 0..KEYS {
             keys.push([&*fixed, &*generate()?].map(BatchKey::from_pkcs8));
@@ -147,8 +148,8 @@ impl Bench {
         })
     }
 
-    /// Tests the hashing of a presented secret and its comparison with the stored hash: the right
-    /// secret against wrong secrets of the same length.
+    /// Tests the hashing of a presented secret, and the comparison of that hash with the stored
+    /// hash. The two classes are the right secret, and wrong secrets of the same length.
     fn secrets(&mut self) -> io::Result<()> {
         let random = self.random.clone();
         let right = [b's'; SECRET];
@@ -249,9 +250,9 @@ fn sign(key: &BatchKey, messages: &[[u8; MESSAGE]; BATCH]) {
     assert_eq!(passed, [true; BATCH]);
 }
 
-/// Plants a leak: does one multiplication of 1024-bit factors for each bit of `secret` that is set,
-/// as square-and-multiply does for each such bit of an exponent. Only the first 256 bytes of
-/// `secret` are used: they have as many bits as the private exponents of both primes together.
+/// Plants a leak: does one multiplication of 1024-bit factors for each set bit of `secret`, as
+/// square-and-multiply does for each set bit of an exponent. Only the first 256 bytes of `secret`
+/// are used: they have as many bits as the private exponents of both primes together.
 fn multiply_bits(secret: &[u8]) {
     for bit in secret[..256].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1)) {
         if bit == 1 {

@@ -1,8 +1,8 @@
 //! Measures the validation of a token.
 //!
-//! The first two benches only verify a signature: that of a cached token and that of a new token.
-//! The other benches are whole requests, without a socket, about a cached token. A request about a
-//! new token takes longer by the difference between the first two benches.
+//! The first bench verifies the signature of a cached token, and the second bench that of a new
+//! token. The other benches measure whole requests about a cached token, without a socket. For the
+//! time of a request about a new token, add the difference between the first two benches.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 

@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 
 const USAGE: &str = "usage: signed client | assertion [count] [url] | dpop [count] [url]";
 
-/// Makes one line of the file from the signer, the line's number, the time (Unix seconds) and the
-/// URL.
+/// A function that makes one line of the file. The parameters are the signer, the number of the
+/// line, the time in Unix seconds, and the URL.
 type Line = fn(&Signer, u64, u64, &str) -> Result<String, Box<dyn Error>>;
 
 /// The id of the client that authenticates with assertions.
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns the shipped registry with one more client, which has the signer's public key.
+/// Returns the shipped registry with an additional client. This client has the signer's public key.
 fn registry(signer: &Signer) -> Result<Value, Box<dyn Error>> {
     let mut registry: Value = serde_json::from_str(include_str!("../../clients.json"))?;
     let client = json!({
@@ -75,8 +75,8 @@ fn registry(signer: &Signer) -> Result<Value, Box<dyn Error>> {
 
 /// Returns a token request with a client assertion (RFC 7523, section 2.2) as a form.
 fn assertion(signer: &Signer, number: u64, now: u64, url: &str) -> Result<String, Box<dyn Error>> {
-    // The issuer is the part of the URL before the third slash, unless the server's issuer has a
-    // path.
+    // The audience is the server's issuer. This program supports only issuers without a path: the
+    // part of the URL before the third slash.
     let issuer = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
     let claims = json!({
         "iss": CLIENT, "sub": CLIENT, "aud": issuer, "jti": format!("{now}-{number}"),

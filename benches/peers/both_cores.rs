@@ -10,8 +10,8 @@ use crate::support::request::URLENCODED;
 use crate::support::service::Service;
 use crate::support::{cores, raw, wrk};
 
-/// The number of connections: enough for a full batch on each core, and for as many requests in
-/// transit.
+/// The number of connections. It is enough to fill a batch on each core while the same number of
+/// requests is in transit.
 const CONNECTIONS: u32 = 64;
 
 pub(crate) struct BothCores(Service);
@@ -22,7 +22,7 @@ pub(crate) struct Sample {
     pub(crate) rate: f64,
     /// Signatures per second of batch signing on both cores together, without a server.
     pub(crate) raw: f64,
-    /// The load generator's share of the two cores' time.
+    /// The share of the time of both cores that the load generator used.
     pub(crate) load_share: f64,
 }
 
@@ -58,12 +58,13 @@ impl BothCores {
 /// Returns the processor time of all ended child processes in seconds (`proc_pid_stat(5)`).
 fn children_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    // The process name is in brackets and may contain any character, but no field after it has a
-    // bracket.
+    // The process name is in brackets and may itself contain brackets. No field after the name
+    // contains a bracket, so the last bracket ends the name.
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let ticks: u32 = fields.split(' ').skip(13).take(2).map(|it| it.parse::<u32>().unwrap()).sum();
     f64::from(ticks) / TICKS_A_SECOND
 }
 
-/// The unit of times in `/proc/self/stat` (`USER_HZ`), which is the same on every Linux.
+/// The number of ticks per second (`USER_HZ`), which is the same on every Linux. The times in
+/// `/proc/self/stat` are in ticks.
 const TICKS_A_SECOND: f64 = 100.0;

@@ -26,8 +26,9 @@ const GRID: RGBColor = RGBColor(222, 225, 229);
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// Draws the ratios to ring alone in two panels with different scales: contestants that sign each
-/// answer, and contestants that do not.
+/// Draws the ratio of each contestant's rate to the rate of ring alone. One panel shows the
+/// contestants that sign each answer, and the other panel shows the contestants that do not. The
+/// panels have different scales.
 pub(crate) fn svg(report: &Report) -> String {
     let (signing, unsigned): (Vec<&Row>, Vec<&Row>) =
         report.rows.iter().partition(|row| row.contestant.signs);
@@ -71,7 +72,7 @@ fn draw(area: &Area<'_>, rounds: usize, panels: &[(&str, Vec<&Row>)]) -> Drawn {
     Ok(())
 }
 
-/// Draws the bars of `rows` from `top` down, and their scale below them.
+/// Draws one bar for each of `rows`, the first at `top`, and a scale below the last bar.
 fn panel(area: &Area<'_>, top: i32, rows: &[&Row]) -> Drawn {
     let bottom = top + i32::try_from(rows.len())? * ROW;
     let longest = rows.iter().map(|row| row.to_ring().max).fold(1.0, f64::max);
@@ -103,7 +104,7 @@ fn panel(area: &Area<'_>, top: i32, rows: &[&Row]) -> Drawn {
         let figures = format!("{:.2} ({} a second)", ratio.median, grouped(row.rate().median));
         text(area, &figures, (RIGHT + 12, middle), 13, INK, HPos::Left)?;
     }
-    // The line at ring's rate.
+    // A vertical line marks the rate of ring alone.
     let one = [(at(1.0), top), (at(1.0), bottom)];
     area.draw(&PathElement::new(one, INK.stroke_width(1)))?;
     Ok(())
@@ -130,8 +131,8 @@ fn colour(kind: Kind) -> RGBColor {
     }
 }
 
-/// Returns the distance between ticks of the scale: 1, 2 or 5 times a power of ten. The scale up to
-/// `longest` has at most ten ticks.
+/// Returns the distance between ticks of the scale: 1, 2 or 5 times a power of ten. A scale from 0
+/// to `longest` then has at most ten ticks after the 0.
 fn step(longest: f64) -> f64 {
     let power = 10_f64.powf((longest / 10.0).log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);

@@ -47,10 +47,10 @@ pub(crate) struct Contestant {
     /// The version of the program and of its runtime, or empty.
     pub(crate) version: String,
     pub(crate) kind: Kind,
-    /// Whether each answer costs a signature.
+    /// Whether a signature is computed for each answer.
     pub(crate) signs: bool,
-    /// The name of the reference, if there is one: another contestant, which is measured just
-    /// before and just after this contestant.
+    /// The name of this contestant's reference; `None` if it has no reference. The reference is
+    /// another contestant, which is measured just before and just after this contestant.
     pub(crate) beside: Option<&'static str>,
     way: Way,
 }
@@ -64,7 +64,7 @@ enum Way {
         answer: Answer,
         warm_up: u64,
     },
-    /// Requests about the status of one token, sent with `wrk`'s script of this name.
+    /// Requests about the status of one token. `wrk` sends them with the script of this name.
     Status {
         service: Rc<Service>,
         script: &'static str,
@@ -76,7 +76,7 @@ enum Way {
 enum Answer {
     /// A new token.
     New,
-    /// The reused token.
+    /// The token of the previous answer.
     Same,
     /// The answer of the empty service.
     Empty,
@@ -116,8 +116,8 @@ impl Contestant {
         number.parse::<f64>().unwrap() * seconds
     }
 
-    /// Checks one answer of the empty service or two of a token server, then sends load and returns
-    /// `wrk`'s report.
+    /// First checks the server: one answer of the empty service, or two answers of a token server.
+    /// Then sends load and returns the report of `wrk`.
     fn load(&self, connections: u32, seconds: u64) -> String {
         let Way::Server { service, payload, answer, .. } = &self.way else {
             panic!("{} gives no answer", self.name);
@@ -178,7 +178,7 @@ fn library(name: &'static str, signer: &'static str, version: &str) -> Contestan
     Contestant { name, version, kind: Kind::Bare, signs: true, beside: None, way }
 }
 
-/// Returns a contestant that is grantd itself.
+/// Returns a contestant of the kind [`Kind::Grantd`].
 fn own(name: &'static str, way: Way) -> Contestant {
     let (version, kind) = (String::new(), Kind::Grantd);
     Contestant { name, version, kind, signs: true, beside: None, way }
@@ -189,7 +189,7 @@ fn token_server(name: &'static str, service: &Rc<Service>, payload: Payload) -> 
     own(name, Way::Server { service, payload, answer: Answer::New, warm_up: WARM_UP })
 }
 
-/// Starts grantd with a copy of the registry in which the demo client's tokens are reused.
+/// Starts grantd with a changed copy of the registry: the demo client's tokens are reused.
 fn reuse(config: &Config, directory: &Path) -> Contestant {
     let mut registry: Value =
         serde_json::from_slice(&std::fs::read(&config.live.clients).unwrap()).unwrap();
@@ -256,7 +256,8 @@ fn status_rate(service: &Service, script: &str, seconds: u64) -> f64 {
     wrk::rate(&wrk::report(wrk))
 }
 
-/// Returns the RSA-2048 signatures per second that `openssl speed` measures with a key of its own.
+/// Returns the number of RSA-2048 signatures per second that `openssl speed` reports. The program
+/// `openssl` signs with its own key.
 fn open_ssl_rate(seconds: u64) -> f64 {
     let mut command = cores::on(cores::MEASURED, "openssl");
     command.args(["speed", "-elapsed", "-seconds", &seconds.to_string(), "rsa2048"]);
@@ -264,7 +265,8 @@ fn open_ssl_rate(seconds: u64) -> f64 {
     let report = String::from_utf8(output.stdout).unwrap();
     let line = report.lines().find(|line| line.starts_with("rsa")).unwrap();
     let (_, figures) = line.split_once("bits").unwrap();
-    // Fields that end in `s` are times; the first field without an `s` is the rate of signing.
+    // Fields that end in `s` are times in seconds. The first field that does not end in `s` is the
+    // number of signatures per second.
     let rate = figures.split_whitespace().find(|figure| !figure.ends_with('s')).unwrap();
     rate.parse().unwrap()
 }

@@ -27,7 +27,8 @@ pub(crate) fn missing() -> Vec<&'static str> {
     missing
 }
 
-/// oidc-provider with its own Node.js, because Debian's Node.js may be too old for oidc-provider.
+/// The installed oidc-provider. A Node.js is installed for it, because Debian's Node.js may be too
+/// old.
 pub(crate) struct OidcProvider {
     pub(crate) node: PathBuf,
     pub(crate) script: PathBuf,
@@ -100,7 +101,7 @@ pub(crate) fn first_line(command: &mut Command) -> String {
     text.lines().next().unwrap().to_owned()
 }
 
-/// The version of a crate that this bench was built with.
+/// Returns the version of the crate `name` in `Cargo.lock`.
 pub(crate) fn crate_version(name: &str) -> &'static str {
     let lock = include_str!("../../Cargo.lock");
     let entry = format!("\nname = \"{name}\"\nversion = \"");
@@ -119,8 +120,8 @@ fn copy(peer: &str, file: &str, to: &Path) {
     fs::copy(Path::new(SOURCES).join(peer).join(file), to.join(file)).unwrap();
 }
 
-/// Runs commands in the directory `to`. Does nothing if the commands have already run there with
-/// the same content of the file `pins`.
+/// Runs the commands in the directory `to`. Does nothing if they have already run there and the
+/// content of the file `pins` has not changed.
 fn once(peer: &str, pins: &str, to: &Path, commands: impl FnOnce() -> Vec<Command>) {
     let wanted = fs::read(Path::new(SOURCES).join(peer).join(pins)).unwrap();
     let installed = to.join("installed");

@@ -3,18 +3,20 @@
 //! Core 0 signs with a library or runs one server; core 1 sends requests to that server, with `wrk`
 //! and 32 connections. Each round measures every contestant once, between two measurements of ring
 //! alone. The speed of machines drifts by tens of per cent from minute to minute, so only the ratio
-//! to ring alone means anything. If a contestant has a reference, such as the empty hyper service,
-//! it is also measured between two measurements of the reference. At the end, the server and the
-//! load generator share both cores.
+//! to the rate of ring alone means anything. If a contestant has a reference, such as the empty
+//! hyper service, the contestant is also measured between two measurements of this reference. At
+//! the end, a server with two workers is measured. This server and the load generator share both
+//! cores.
 //!
 //! `cargo bench --bench peers -- 9` does nine rounds instead of seven, prints a table and draws
-//! `docs/peers.svg`. With `--test`, or run by `cargo test`, there is one short round, the chart
+//! `docs/peers.svg`. With `--test`, and under `cargo test`, there is one short round, the chart
 //! goes into the target directory, and only the answers are checked. The other servers are
 //! installed from npm and PyPI into the target directory. Needs Linux and two cores.
 //!
-//! The report says which share of its core ring alone got; if this share is far below 1, the
-//! figures mean nothing. Put `chrt -r 50` in front of the command to keep other processes off the
-//! cores. `chrt -f` does not work, because Node.js then takes the whole core and never listens.
+//! The report states the share of the core's time that ring got when it signed alone. If this share
+//! is far below 1, other processes used the core, and the figures mean nothing. Put `chrt -r 50` in
+//! front of the command to keep other processes off the cores. `chrt -f` does not work, because
+//! Node.js then takes the whole core and never listens.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 
@@ -41,16 +43,17 @@ mod report;
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod support;
 
-/// The durations of the measurements.
+/// The number of rounds and the durations of the measurements.
 struct Plan {
     rounds: usize,
-    /// The seconds of each measurement of ring alone.
+    /// The duration of each measurement of ring alone, in seconds.
     ring_seconds: f64,
-    /// The seconds of each measurement of another library.
+    /// The duration of each measurement of another library, in seconds.
     raw_seconds: f64,
-    /// How many seconds OpenSSL signs. Afterwards it verifies for as many seconds.
+    /// The number of seconds for which OpenSSL signs. OpenSSL then verifies for the same number of
+    /// seconds.
     open_ssl_seconds: u64,
-    /// The seconds of load on a server.
+    /// The duration of the load on a server, in seconds.
     load_seconds: u64,
     warms_up: bool,
 }
@@ -156,8 +159,8 @@ fn measure(plan: &Plan) -> Report {
             bar.inc(1);
         }
     }
-    // From here on the load keeps both cores busy, so the loops of `Awake` are not needed, and they
-    // would keep the load off their core.
+    // The loops of `Awake` are not needed from here on, because the load keeps both cores busy. The
+    // loops would also keep the load off the cores on which they run.
     drop(awake);
     if let Some(both_cores) = both_cores.as_ref().filter(|_| plan.warms_up) {
         both_cores.measure(plan, &config.live.keys);

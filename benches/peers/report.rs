@@ -13,18 +13,18 @@ const REUSE_GOAL: f64 = 0.6;
 /// The minimum ratio of the rate of answers about a cached token to that of the empty hyper
 /// service.
 const STATUS_GOAL: f64 = 0.2;
-/// The greatest ratio of the median latency of an idle server to the time of one signature by the
-/// faster library.
+/// The maximum ratio of two times: the median latency of an idle server, and the time that the
+/// faster library takes for one signature.
 const LATENCY_GOAL: f64 = 1.15;
 /// The minimum ratio of the server's rate on both cores to that of batch signing alone on both
-/// cores, without the load generator's share of their time.
+/// cores, after the time that the load generator used is subtracted.
 const BOTH_CORES_GOAL: f64 = 0.8;
 
 /// The minimum share of its core that ring alone must get; with a smaller share, other processes
 /// used the core.
 const SHARE_GOAL: f64 = 0.9;
 
-/// One measurement, with the measurements of ring alone just before and just after.
+/// One measurement of a contestant, and the means of the measurements just before and after it.
 pub(crate) struct Sample {
     /// Answers or signatures per second.
     pub(crate) rate: f64,
@@ -86,7 +86,7 @@ pub(crate) struct Report {
     pub(crate) latencies: Vec<Sample>,
     /// One sample on both cores for each round; none if this processor cannot sign in batches.
     pub(crate) on_both: Vec<both_cores::Sample>,
-    /// The share of its core that ring alone got, in each measurement of ring alone.
+    /// The share of the core's time that ring got, for each measurement of ring alone.
     pub(crate) shares: Vec<f64>,
 }
 
@@ -95,8 +95,8 @@ impl Report {
         self.rows.iter().find(|row| row.contestant.name == name)
     }
 
-    /// Returns the median latency of an answer as a multiple of the faster library's time for a
-    /// signature.
+    /// Returns the median latency of an answer as a multiple of the time that the faster library
+    /// takes for one signature.
     fn latency(&self) -> Spread {
         let quicker = |sample: &Sample| sample.ring.max(sample.beside.unwrap_or_default());
         Spread::of(self.latencies.iter().map(|sample| quicker(sample) / sample.rate))

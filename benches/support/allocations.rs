@@ -1,7 +1,7 @@
 //! Counts the heap allocations for each request over a real connection.
 //!
-//! The allocator counts for the whole process, so the client must not allocate, and no other work
-//! may run in the process during a count. Reallocations count as allocations.
+//! The allocator counts all allocations of the process, so the client must not allocate, and no
+//! other work may run in the process during a count. Reallocations count as allocations.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -45,8 +45,8 @@ static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 const WARM_UP: usize = 200;
 const REQUESTS: usize = 1000;
 
-/// The maximum number of allocations of a token request, without those of an empty service, multer
-/// and ring.
+/// The maximum number of allocations of a token request. The allocations of an empty service, of
+/// multer and of ring are not included.
 pub(crate) const GOAL: f64 = 8.0;
 
 /// Heap allocations for each request, on average.
@@ -54,7 +54,7 @@ pub(crate) struct Allocations {
     pub(crate) encoding: &'static str,
     /// The allocations of hyper with a service that reads the body and answers 900 bytes.
     pub(crate) empty: f64,
-    /// The allocations of this server.
+    /// All allocations of a token request to grantd.
     pub(crate) token: f64,
     /// The allocations of multer; 0 for the URL encoding.
     pub(crate) multer: f64,
@@ -107,8 +107,8 @@ pub(crate) fn measure() -> [Allocations; 2] {
     counts
 }
 
-/// Installs a subscriber that writes JSON lines to the program's log queue, whose writer discards
-/// them.
+/// Installs a subscriber that writes JSON lines to the program's log queue. The writer of the queue
+/// discards the lines.
 fn install_log() -> LogWriter {
     let (queue, writer) = LogQueue::to(io::sink()).unwrap();
     tracing::subscriber::set_global_default(json_lines(queue, Level::INFO)).unwrap();
@@ -126,8 +126,8 @@ fn count(client: &mut Client, request: &[u8]) -> f64 {
     per_request(&region)
 }
 
-/// Returns multer's allocations for each reading of [`MULTIPART`]. As in `form::multipart`, the
-/// body is one chunk and no read has to wait. The parts are dropped.
+/// Returns the number of allocations that multer makes to read [`MULTIPART`] once. As in
+/// `form::multipart`, the body is one chunk and no read has to wait. The parts are dropped.
 fn multer_alone() -> f64 {
     let Payload { content_type, body, .. } = MULTIPART;
     let boundary = content_type.split_once("boundary=").unwrap().1;
@@ -147,7 +147,7 @@ fn multer_alone() -> f64 {
     per_request(&region)
 }
 
-/// Returns ring's allocations for each signature with the server's key.
+/// Returns the number of allocations that ring makes for one signature with the server's key.
 fn ring_alone(config: &Config) -> f64 {
     let keys = key_directory::load(&config.live.keys).unwrap();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]

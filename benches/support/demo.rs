@@ -3,8 +3,8 @@
 use grantd::config::{Config, ListenAddr, SignerChoice};
 use tempfile::TempDir;
 
-/// Returns a directory that is removed on drop, and a configuration for one worker with its files
-/// in this directory.
+/// Returns a directory that is removed on drop, and a configuration for one worker. All files that
+/// the configuration names are in this directory.
 pub(crate) fn demo() -> (TempDir, Config) {
     let directory = tempfile::tempdir().unwrap();
     let clients = directory.path().join("clients.json");

@@ -1,6 +1,6 @@
 //! Modules that the benches share: the measured request, clients, and processes on cores of their
-//! own. The module `allocations` is not declared here, since it sets the process's global
-//! allocator; nor is `welch`, since only one bench needs that module.
+//! own. Two modules of this directory are not declared here: `allocations` sets the global
+//! allocator of the process, and `welch` is needed by one bench only.
 
 pub(crate) mod client;
 pub(crate) mod cores;

@@ -20,11 +20,11 @@ pub(crate) struct Load<'a> {
     pub(crate) seconds: f64,
 }
 
-/// One answer. All times in seconds.
+/// One answer. All times are in seconds.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// The time from the moment when the request was due to the answer. A wait for a free
-    /// connection is included.
+    /// The time between the moment when the request was due and the arrival of the answer. A wait
+    /// for a free connection is included.
     pub(crate) latency: f64,
     /// The part of `latency` that opening a connection took; 0 if an open connection was used.
     pub(crate) connect: f64,
@@ -34,8 +34,8 @@ pub(crate) struct Answer {
     pub(crate) answered: f64,
 }
 
-/// Returns `oha` as `tests/run` installs it, or the `oha` on the search path if that file is
-/// missing.
+/// Returns the path at which `tests/run` installs `oha`. If that file is missing, returns the name
+/// `oha`, which is then looked up in the search path.
 pub(crate) fn program() -> PathBuf {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/load/bin/oha");
     if installed.exists() { installed } else { "oha".into() }

@@ -1,4 +1,5 @@
-//! A client that reads whole answers; a load generator only counts them.
+//! A client that reads whole answers, so that the bench can check them. A load generator only
+//! counts answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

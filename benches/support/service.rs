@@ -11,7 +11,8 @@ use grantd::config::Config;
 use super::client::Client;
 use super::cores;
 
-/// The maximum number of checks whether a server has started: one every 20 ms, so a minute in all.
+/// The maximum number of checks whether a server has started. There is a check every 20 ms, so a
+/// server has one minute to start.
 const STARTING: u32 = 3000;
 
 /// A process that listens. It is terminated on drop.
@@ -36,8 +37,8 @@ impl Service {
         panic!("{command:?} runs but does not listen: is the core busy with real-time work?");
     }
 
-    /// Starts grantd with its log discarded: on the contestant's core if it has one worker,
-    /// otherwise on both cores.
+    /// Starts grantd and discards its log. If the configuration has one worker, grantd runs on the
+    /// contestant's core, otherwise on both cores.
     pub(crate) fn grantd(config: &Config, directory: &Path, signer: &str) -> Self {
         let address = cores::free_address();
         let core = if config.startup.workers == 1 { cores::MEASURED } else { cores::BOTH };
@@ -54,7 +55,8 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // SIGTERM before SIGKILL: the worker processes of a killed server would go on running.
+        // SIGTERM is sent before SIGKILL, because the worker processes of a server that is killed
+        // with SIGKILL continue to run.
         let ask = format!("kill -TERM {}", self.process.id());
         let _ = Command::new("sh").args(["-c", &ask]).status();
         for _ in 0..250 {

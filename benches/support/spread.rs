@@ -19,7 +19,8 @@ impl Spread {
     }
 }
 
-/// Writes `median (min–max)` with as many decimals as the format's precision, by default two.
+/// Writes `median (min–max)`. The precision of the format is the number of decimals; the default is
+/// two.
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = f.precision().unwrap_or(2);

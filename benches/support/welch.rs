@@ -34,11 +34,12 @@ impl Times {
 
     /// The largest `|t|` over all limits.
     ///
-    /// Both classes have the same limits, taken from the times of both, so a limit removes equal
-    /// shares of both classes unless the classes differ. As in dudect, limits are closer together
-    /// at the lower end, where most times are. A limit bounds the absolute difference between a
-    /// time and its neighbours' median. It therefore also removes times that are too far below that
-    /// median, which interrupts among the neighbours have raised.
+    /// The limits are computed from the times of both classes together. If the classes do not
+    /// differ, each limit therefore removes equal shares of both classes. As in dudect, limits are
+    /// closer together at the lower end, where most times are. A limit bounds the absolute
+    /// difference between a time and the median of its neighbours. Interrupts among the neighbours
+    /// can raise that median, so that an ordinary time is far below it. Because the difference is
+    /// absolute, the limits remove such times, too.
     pub(crate) fn largest_t(&self) -> f64 {
         let times = self.steadied();
         let mut sorted: Vec<_> = times.iter().map(|(_, time)| time.abs()).collect();
@@ -51,8 +52,9 @@ impl Times {
         limits.map(|limit| t_within(limit, &times)).fold(0.0, f64::max)
     }
 
-    /// Returns each time minus the median of the neighbouring times of both classes. The drift of
-    /// the machine's pace is larger than the effect of a leak, but is the same for both classes.
+    /// Returns each time minus the median of the neighbouring times of both classes. This removes
+    /// the drift of the machine's pace. The drift is the same for both classes, but it is larger
+    /// than the effect of a leak.
     fn steadied(&self) -> Vec<(Class, f64)> {
         let steady = |(place, (class, time)): (usize, &(Class, u64))| {
             let first = place.saturating_sub(NEIGHBOURS / 2);
@@ -80,7 +82,8 @@ fn t_within(limit: f64, times: &[(Class, f64)]) -> f64 {
         return 0.0;
     }
     let spread = (fixed.variance() / fixed.count + random.variance() / random.count).sqrt();
-    // Each class has a single value: `t` is 0 if the values are equal, and infinite otherwise.
+    // Within each class, all times are equal, so the division below would be by zero. `t` is 0 if
+    // the times of both classes are equal, and infinite otherwise.
     if spread == 0.0 {
         return if fixed.mean == random.mean { 0.0 } else { f64::INFINITY };
     }

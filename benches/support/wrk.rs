@@ -1,4 +1,4 @@
-//! Sends load with `wrk`, from a core of its own.
+//! Sends load with the load generator `wrk`.
 
 use std::net::SocketAddr;
 use std::path::Path;

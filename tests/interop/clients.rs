@@ -20,7 +20,7 @@ use crate::support::registry::client_with_hash;
 use crate::support::sibling::{self, USER};
 use crate::support::{Home, Program, Signer, wait_until};
 
-/// The authentication methods, each with the client that is registered only for that method.
+/// Each authentication method, and a client that is registered for this method only.
 const METHODS: [(&str, &str); 2] =
     [("client_secret_basic", "basic-only"), ("client_secret_post", "post-only")];
 
@@ -57,7 +57,8 @@ print(is_active())
     }
 }
 
-/// Versions 4 and 5 of Java's Apache HttpClient label forms and parts as ISO-8859-1.
+/// Versions 4 and 5 of Java's Apache HttpClient label forms and parts as ISO-8859-1. The server
+/// must accept this label.
 #[test]
 fn apache_http_client_gets_tokens() {
     let server = Program::start(sibling::home(), &[]);
@@ -75,14 +76,14 @@ fn apache_http_client_gets_tokens() {
     }
 }
 
-/// golang-jwt writes `aud` as an array, even with one element.
+/// golang-jwt writes `aud` as an array, even if there is one audience. The server must accept this.
 #[test]
 fn golang_jwt_authenticates() {
     let home = Home::new();
     let program = home.path("assertion");
     let mut go = Command::new("go");
     go.args(["build", "-o"]).arg(&program).arg(source("assertion.go"));
-    // Only Debian's packages are used, and nothing is downloaded.
+    // Go uses only the packages that Debian installs, and downloads nothing.
     go.env("GOPATH", "/usr/share/gocode").env("GO111MODULE", "off").env("GOFLAGS", "");
     succeed(go.env("GOCACHE", home.path("cache")).env("CGO_ENABLED", "0"));
     let key = home.path("key.pem");

@@ -21,7 +21,7 @@ fn text_of(name: &str) -> String {
     fs::read_to_string(shipped(name)).unwrap()
 }
 
-/// Writes the shipped configuration to `home`, with paths in `home`.
+/// Writes the shipped configuration to `home`, with its paths changed to paths in `home`.
 fn configure(home: &Home) {
     let text = text_of("grantd.toml")
         .replace("/etc/grantd/clients.json", home.clients().to_str().unwrap())
@@ -35,7 +35,8 @@ fn configure(home: &Home) {
 fn the_configuration_is_valid() {
     let home = Home::new();
     configure(&home);
-    // The configuration is for a public issuer, and demo clients are refused with a public issuer.
+    // The configuration has a public issuer. The server refuses demo clients with such an issuer,
+    // so the registry has no clients.
     home.write("clients.json", "{\"clients\": []}");
     let printed = succeed(&mut home.command(&["check", "--config", "grantd.toml"]));
     assert!(printed.contains("ok: clients:"), "{printed}");
@@ -66,7 +67,7 @@ fn the_shipped_files_agree_on_names_and_addresses() {
     }
 }
 
-/// The README in `deploy` names every shipped file and no file that does not exist.
+/// The README in `deploy` names every shipped file, and every file that it names exists.
 #[test]
 fn the_readme_names_every_file() {
     let mut files = Vec::new();

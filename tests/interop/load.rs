@@ -44,8 +44,8 @@ fn run(script: &str, encoding: &str, program: &Program, more: &[&str]) -> String
     text
 }
 
-/// Runs one script with each encoding. Every answer must be a token, by the tool's count and by the
-/// server's.
+/// Runs one script with each encoding. Every answer that the tool counts must have status 200, and
+/// the server must have issued at least that number of tokens.
 #[track_caller]
 fn only_tokens(script: &str, more: &[&str], statuses: fn(&str) -> Statuses) {
     let program = Program::start(Home::new(), &[]);
@@ -84,7 +84,8 @@ fn wrk_scripts_about_a_token_get_valid_answers_only() {
 }
 
 /// Parses the lines below the headings of `hey` and `oha`, such as `[200] 31 responses`, up to the
-/// first line of another form. Requests without an answer are below a heading of their own.
+/// first line that does not have this form. Errors are below a separate heading, because a request
+/// without an answer has no status.
 fn bracketed(report: &str) -> Statuses {
     let mut statuses = Statuses::new();
     for heading in ["Status code distribution:\n", "Error distribution:\n"] {
@@ -105,8 +106,8 @@ fn bracketed(report: &str) -> Statuses {
     statuses
 }
 
-/// Parses `wrk`'s report, which does not name statuses. It has a line for statuses other than 2xx
-/// and a line for failed sockets only if there were any.
+/// Parses `wrk`'s report, which does not name statuses. If there were other statuses than 2xx, the
+/// report has a line with their number. If a socket failed, it has a line about failed sockets.
 fn of_wrk(report: &str) -> Statuses {
     let number = |line: &str| line.split_whitespace().find_map(|word| word.parse().ok());
     let mut statuses = Statuses::new();
@@ -120,7 +121,8 @@ fn of_wrk(report: &str) -> Statuses {
     statuses
 }
 
-/// Parses autocannon's report: a table of statuses, and a line of errors only if there were any.
+/// Parses autocannon's report. It has a table of statuses and, if there were errors, a line with
+/// the number of errors.
 fn of_autocannon(report: &str) -> Statuses {
     let table = report.split_once("│ Code │ Count").expect("a table of codes").1;
     let rows = table.lines().take_while(|line| !line.starts_with('└'));
@@ -233,8 +235,8 @@ fn signed(directory: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{text}");
 }
 
-/// Each assertion and each proof is for one use: `wrk` uses none of them twice, and every request
-/// gets a token.
+/// Each assertion and each proof may be used only once. `wrk` uses none of them twice, so every
+/// request gets a token.
 #[test]
 fn assertions_and_proofs_signed_beforehand_get_only_tokens() {
     let home = Home::new();
@@ -243,7 +245,8 @@ fn assertions_and_proofs_signed_beforehand_get_only_tokens() {
     fs::copy(directory.join("clients.json"), home.clients()).unwrap();
     let program = Program::start(home, &[]);
     let url = format!("http://{}{TOKEN}", program.address);
-    // The server refuses an assertion issued in the second of its start or before.
+    // The server refuses assertions that were issued before the server started, or in the same
+    // second.
     let begin = program.log.wait_for(|line| line["message"] == "serving")["timestamp"].clone();
     let second = |time: &str| time[..19].to_owned();
     wait_until(|| {

@@ -91,7 +91,7 @@ fn a_request_is_a_span_in_its_callers_trace() {
     assert_eq!(ask(&server, "wrong", wrong), 400);
     assert_eq!(ask(&server, "made-up", sampled(Request::new("BREW", "/coffee?milk"))), 404);
     stop(server);
-    // This server can keep one revocation, so the second revocation is refused.
+    // This server can keep only one revocation, so it refuses the second.
     let home = Home::new();
     home.write("grantd.toml", "[limits]\nrevocations = 1\n");
     let server = exporting(home, &collector.endpoint, &["--config", "grantd.toml"]);
@@ -141,7 +141,7 @@ fn a_request_is_a_span_in_its_callers_trace() {
         text.parse::<f64>().unwrap_or_else(|_| panic!("{issued:#?}"))
     });
     assert!(parts.iter().all(|part| *part > 0.0), "{parts:?}");
-    // The span's clock has a resolution of one microsecond.
+    // The span's times have a resolution of one microsecond, so the sum may be larger by that much.
     assert!(parts.iter().sum::<f64>() <= took + 1e-6, "{parts:?} in {took}");
 
     assert_says(

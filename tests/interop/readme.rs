@@ -79,7 +79,7 @@ fn the_quick_start_uses_one_issuer() {
     let hosts: std::collections::BTreeSet<_> =
         urls.map(|url| url.split(':').next().unwrap()).collect();
     assert_eq!(hosts.into_iter().collect::<Vec<_>>(), ["127.0.0.1"]);
-    // Discovery returns an issuer with this host, too.
+    // The issuer in the discovery document has the same host.
     let server = Program::shared();
     let metadata = Request::get("/.well-known/openid-configuration").send(server.address).json();
     assert_eq!(metadata["issuer"], format!("http://{}", server.address));
@@ -96,7 +96,8 @@ fn every_shell_command_succeeds() {
     for block in &blocks("sh")[1..] {
         let script = addressed(block, &program);
         if let Some(arguments) = block.trim().strip_prefix("grantd serve ") {
-            // This command does not end, and its documented address may be in use.
+            // This command does not end, and its documented address may be in use, so the test does
+            // not run the command unchanged: it starts the server on a free port and stops it.
             let arguments: Vec<_> = arguments.split(' ').collect();
             let apart = Home::new();
             let made = fs::copy(home.path(arguments[1]), apart.path(arguments[1]));
@@ -111,7 +112,7 @@ fn every_shell_command_succeeds() {
         printed.push(succeed(bash.current_dir(home.clients().parent().unwrap())));
     }
     assert_eq!(served, 1, "it says how to start what it has made");
-    // Each kind of token request prints one token; all answers begin alike.
+    // Each kind of token request in the README prints one answer that begins with a token.
     let tokens = printed.iter().filter(|text| text.starts_with("{\"access_token\":\"ey")).count();
     assert_eq!(tokens, 6, "{printed:#?}");
     let documented = blocks("json")[0].trim().split_once('…').unwrap().1;
@@ -136,8 +137,8 @@ fn every_configuration_is_valid() {
     for block in blocks("toml") {
         let home = Home::new();
         home.write("grantd.toml", block);
-        // Some configurations are for public issuers, and demo clients are refused with a public
-        // issuer.
+        // Some configurations have a public issuer. The server refuses demo clients with such an
+        // issuer, so the registry has no clients.
         home.write("clients.json", "{\"clients\": []}");
         let printed = succeed(&mut home.command(&["check", "--config", "grantd.toml"]));
         assert!(printed.contains("ok: clients:"), "{printed}");

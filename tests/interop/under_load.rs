@@ -19,7 +19,7 @@ use crate::support::{ENCODINGS, GUARD, Home, Program, Request, Token, request_of
 const TOML: &str = "issuer = \"https://auth.example.com\"\ntrusted_proxies = [\"unix\"]\n\
                     jwks_max_age = 1\n[limits]\ndrain_seconds = 2\n";
 
-/// A resource server, which fetches the key set only after `max-age` of its copy has passed.
+/// A resource server. It fetches the key set only if its copy is older than `max-age`.
 struct Verifier<'n> {
     nginx: &'n Nginx,
     copy: Option<(Instant, Value)>,
@@ -61,12 +61,12 @@ impl Load<'_> {
             self.key_ids.lock().unwrap().insert(key_id);
             self.answers.fetch_add(1, Ordering::Relaxed);
             number += 1;
-            // The site allows 50 requests per second from one address.
+            // The site allows 50 requests per second from one address, so each client pauses here.
             std::thread::sleep(Duration::from_millis(40));
         }
     }
 
-    /// Waits until this many more answers have arrived; panics after [`GUARD`].
+    /// Waits until `answers` further answers have arrived. Panics after [`GUARD`].
     fn go_on(&self, answers: usize) {
         self.wait_until(|load, before| load.answers.load(Ordering::Relaxed) >= before + answers);
     }
@@ -119,7 +119,8 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
         key_ids: Mutex::default(),
         is_over: AtomicBool::new(false),
     };
-    // Returns the new server from the scope, so that it runs until the last client has its answer.
+    // Returns the new server from the scope, so that the server runs until the last client has
+    // received its answer.
     let _server = std::thread::scope(|scope| {
         let stop = StopOnDrop(&load.is_over);
         for client in 0..2 {

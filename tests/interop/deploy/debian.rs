@@ -100,10 +100,10 @@ fn the_documents_can_be_followed_to_the_letter() {
     let install = "apt-get install --no-install-recommends ";
     let mut all = steps(&text_of("README.md"));
     let wanted = all[0].strip_prefix(install).expect("the first step says what is needed").trim();
-    // No document names the package systemd, because every Debian that boots has it. A chroot lacks
-    // it.
+    // Every Debian that boots has the package systemd, so no document names it. A new chroot does
+    // not have this package, so the test adds it.
     let root = debian(&format!("{},systemd", wanted.replace(' ', ",")));
-    // Keeps the printed secret in a file, since the document asks the reader to keep that secret.
+    // The document asks the reader to keep the printed secret. The changed step keeps it in a file.
     for step in &mut all {
         *step = step
             .replace("--scope reports.read\n", "--scope reports.read | tee /root/client.json\n");
@@ -142,7 +142,7 @@ fn the_documents_can_be_followed_to_the_letter() {
         assert!(printed.contains(says), "{says} is not in\n{printed}");
     }
     assert!(!printed.contains("alertname="), "{printed}");
-    // All calls that the stand-in for systemctl received.
+    // The stand-in for systemctl has recorded each call of the documents' steps.
     let calls = printed.split("== systemctl\n").nth(1).unwrap();
     assert_eq!(
         calls.lines().collect::<Vec<_>>(),

@@ -103,7 +103,7 @@ fn every_panel_has_a_valid_expression() {
     assert!(rules.len() > 15, "{rules:?}");
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("panels.yml");
-    // YAML accepts JSON.
+    // The format of rule files is YAML, and JSON is valid YAML.
     let document = json!({ "groups": [{ "name": "panels", "rules": rules }] });
     fs::write(&file, document.to_string()).unwrap();
     let printed = promtool(&["check", "rules"], &file);
@@ -183,7 +183,7 @@ fn promtool_accepts_the_metrics() {
     let mut promtool = Command::new("promtool");
     let ended = run_with_input(promtool.args(["check", "metrics"]), &metrics);
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
-    // promtool finds a planted fault: a gauge whose name ends in `_total`.
+    // To show that promtool finds faults, the test plants one: a gauge whose name ends in `_total`.
     let wrong = metrics
         .replace("# TYPE grantd_throttled_total counter", "# TYPE grantd_throttled_total gauge");
     let mut promtool = Command::new("promtool");

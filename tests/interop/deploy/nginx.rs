@@ -42,14 +42,15 @@ impl Site {
     }
 
     /// Starts a site whose nginx trusts these client certificates as authorities, in addition to
-    /// its own.
+    /// the authority `client-ca`.
     fn trusting(clients: &[&str]) -> Self {
         let home = Home::new();
         configure(&home);
         let socket = home.path("grantd.sock");
         let nginx = Nginx::trusting(&socket, clients);
         home.write("clients.json", &registry(&nginx));
-        // The program also listens on a TCP port, so that a test can send requests without nginx.
+        // In addition to this socket, the program listens on a TCP port, so that a test can send
+        // requests that do not go through nginx.
         let listen = format!("unix:{}", socket.display());
         let arguments = ["--config", "grantd.toml", "--listen", &listen, "--allow-demo-clients"];
         let server = Program::start(home, &arguments);
@@ -163,7 +164,8 @@ fn metadata_and_keys_have_the_public_issuer() {
     assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
 }
 
-/// A token request without TLS is refused, so that clients do not send secrets without TLS.
+/// A token request without TLS is refused. With a redirect, a client that is configured with
+/// `http://` would keep sending its secret without TLS.
 #[test]
 fn without_tls_only_acme_challenges_are_answered() {
     let Site { server, nginx } = Site::start();
@@ -241,9 +243,9 @@ fn a_token_is_issued_through_http_2() {
     assert_eq!(server.issued(), 2);
 }
 
-/// During the handshake for another host name, nginx has not asked for a client certificate. A
-/// client that reuses a connection for several hosts opens a new connection after a 421 (RFC 9110,
-/// section 15.5.20).
+/// If the TLS handshake was for another host name, nginx has not asked for a client certificate.
+/// nginx therefore refuses a request for grantd on such a connection with 421. A client that reused
+/// a connection for several hosts then opens a new connection (RFC 9110, section 15.5.20).
 #[test]
 fn a_connection_for_another_name_is_misdirected() {
     let site = Site::start();
@@ -345,8 +347,8 @@ fn a_request_on_a_closed_upstream_connection_is_retried() {
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// Reads the head of one request and discards the bytes after it. A short body arrives with the
-/// head.
+/// Reads one request and returns its head. A short body arrives together with the head and is
+/// discarded.
 fn read_head(connection: &mut UnixStream) -> String {
     connection.set_read_timeout(Some(crate::support::GUARD)).unwrap();
     let mut bytes = Vec::new();

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use crate::deploy::{shipped, text_of};
 use crate::support::command::succeed;
 
-/// `systemd-analyze` reports no fault. It checks that the program exists, so the checked copy of
-/// the unit names the program that cargo built.
+/// `systemd-analyze` reports no fault. One of its checks is that the program exists, so the test
+/// changes a copy of the unit to name the program that cargo built.
 #[test]
 fn the_units_are_valid() {
     let directory = TempDir::new().unwrap();
@@ -47,8 +47,8 @@ fn the_service_user_can_be_created() {
     assert!(printed.status.success(), "{printed:?}");
 }
 
-/// Before systemd kills the service, it waits longer than the shutdown delay and the drain may take
-/// together.
+/// systemd waits for the service to stop before it kills the service. This wait is longer than the
+/// shutdown delay plus the maximum time of the drain.
 #[test]
 fn the_service_has_time_to_drain() {
     let unit = text_of("systemd/grantd.service");

@@ -33,9 +33,9 @@ fn assert_bound(answer: &Response, server: &Program) {
     assert!(token.claims["cnf"]["x5t#S256"].is_string(), "{:?}", token.claims);
 }
 
-/// A self-signed certificate with openssl's default extensions is an authority, so its owner can
-/// sign other certificates. Names in the certificates that this owner signs must not count. The
-/// self-signed certificate need not be among nginx's trusted authorities.
+/// By openssl's default extensions, a self-signed certificate is a CA certificate, so its owner can
+/// sign other certificates with it. The names in those certificates must not authenticate a client.
+/// The self-signed certificate need not be among nginx's trusted authorities.
 #[test]
 fn a_self_signed_certificate_authenticates_its_own_client_only() {
     let Site { server, nginx } = Site::start();

@@ -59,8 +59,8 @@ fn the_protected_api_accepts_valid_tokens_only() {
     assert_eq!(site.nginx.ask_host("api.example.com", &request, &[]).status, 404);
 }
 
-/// grantd does not refuse a subrequest because of faults in the body or framing of the API's
-/// request.
+/// grantd does not refuse a subrequest because of faults in the body or framing of the request to
+/// the API.
 #[test]
 fn the_subrequest_to_grantd_ignores_the_body_of_the_request() {
     let site = Site::start();
@@ -141,7 +141,7 @@ fn the_subrequest_has_the_method_path_and_address_of_the_request() {
 }
 
 /// If the query that nginx's site file passes to grantd is malformed, the answer is a 500 and not a
-/// 503, since a retry cannot succeed.
+/// 503, because a retry cannot succeed.
 #[test]
 fn a_malformed_query_of_the_site_is_a_500_and_not_a_503() {
     let site = Site::start();

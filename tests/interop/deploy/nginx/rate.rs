@@ -12,8 +12,8 @@ fn requests_beyond_the_rate_are_refused_in_the_dialect_of_the_route() {
         .map(|at| format!("TRY {} HTTP/1.1\r\nHost: auth.example.com\r\n\r\n", paths[at % 3]))
         .chain([format!("GET {TOKEN} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")])
         .collect();
-    // The limit is a burst of a hundred requests, then fifty per second; every machine sends
-    // faster.
+    // nginx allows a burst of a hundred requests, and then fifty requests per second. Every machine
+    // can send requests faster than that.
     let refused = (0..100).find_map(|_| {
         let answers = site.nginx.exchange("auth.example.com", &requests, &[]);
         let of = |path: usize| {
@@ -103,8 +103,8 @@ fn no_spelling_of_a_path_bypasses_the_rate_limit() {
     }
 }
 
-/// Addresses of an IPv6 network share a rate limit if their first 64 bits are equal, because a
-/// provider gives each customer at least that network.
+/// IPv6 addresses share a rate limit if their first 64 bits are equal, because a provider gives
+/// each customer a network of at least this size.
 #[test]
 fn an_ipv6_network_has_one_rate_limit() {
     let directory = tempfile::TempDir::new().unwrap();

@@ -52,8 +52,9 @@ fn bare(answer: Response) -> (u16, Vec<(String, String)>, String) {
     (answer.status, headers, text)
 }
 
-/// nginx's own refusals have the form of grantd's refusals. For a status that grantd always refuses
-/// with the same text, nginx's body is the same, byte for byte.
+/// nginx's own refusals have the format of grantd's refusals. If all refusals by grantd with a
+/// certain status have the same text, then nginx's body for this status is identical, byte for
+/// byte.
 #[test]
 fn nginxs_refusals_are_in_the_dialect_of_the_route() {
     let Site { server, nginx } = Site::start();
