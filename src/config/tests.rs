@@ -33,8 +33,8 @@ fn a_later_layer_wins_setting_by_setting() {
     assert_eq!(Config::from_layers([]), Ok(Config::default()));
 }
 
-/// `Startup` ignores the settings of `Live`, and `Live` ignores the settings of `Startup`. This is
-/// true even if a value has the wrong type.
+/// `Startup` ignores the settings of `Live`, and `Live` ignores the settings of `Startup`. They do
+/// so even if an ignored value has the wrong type.
 #[test]
 fn a_fault_of_either_part_is_its_own() {
     let directory = tempfile::tempdir().unwrap();

@@ -102,7 +102,7 @@ pub struct Reloader {
     /// reload holds this lock, so that only one reload runs at a time.
     signed_last: Mutex<Option<String>>,
     /// The stamp of the files that the clients' `jwks` name. The last start or reload without a
-    /// fault took this stamp before it read the files, so a change while it read them is noticed at
+    /// fault took this stamp before it read the files, so a change during the reading is noticed at
     /// the next check.
     key_files: Mutex<Stamp>,
 }

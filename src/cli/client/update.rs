@@ -30,7 +30,7 @@ pub(crate) struct UpdateArgs {
 pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
     let UpdateArgs { file, id, fields, unset } = args;
     let mut unset: Vec<_> = unset.iter().map(String::as_str).collect();
-    // `--scope` sets `scopes` and `default_scopes`, so unsetting `scopes` removes both fields.
+    // `--scope` sets `scopes` and `default_scopes`, so `--unset scopes` removes both fields.
     if unset.contains(&"scopes") {
         unset.push("default_scopes");
     }
