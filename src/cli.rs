@@ -219,7 +219,7 @@ fn not_written(error: &io::Error) -> String {
     format!("cannot write to standard output: {error}")
 }
 
-/// Returns the error for an operation on `file` that failed; see [`Fault::cannot`].
+/// Returns the error for a failed operation on `file`; see [`Fault::cannot`].
 fn cannot(what: &str, file: &Path, error: &io::Error) -> CliError {
     Fault::cannot(what, file, error).into()
 }

@@ -58,8 +58,8 @@ pub struct Startup {
     pub workers: usize,
     /// The implementation of RSA that signs tokens.
     pub signer: SignerChoice,
-    /// The audit file, in which the server records tokens that were issued, refused or revoked, and
-    /// changes of the configuration. `None`: the server writes no audit file.
+    /// The audit file. In this file, the server records each token that it issues, refuses or
+    /// revokes, and each change of the configuration. `None`: the server writes no audit file.
     pub audit: Option<PathBuf>,
     /// The settings of the log.
     pub log: Log,
@@ -147,8 +147,8 @@ impl Default for Live {
 }
 
 impl Config {
-    /// Replaces the startup settings by those of `running`. Returns the names of the settings that
-    /// were different.
+    /// Replaces the startup settings by the startup settings of `running`, because a running server
+    /// cannot change them. Returns the names of the settings that were different.
     pub fn hold_back(&mut self, running: &Self) -> Vec<String> {
         let held_back = layer::differences(&self.startup, &running.startup);
         self.startup.clone_from(&running.startup);

@@ -265,7 +265,7 @@ fn add_dates(described: &mut Map<String, Value>) {
     described.insert("dates".to_owned(), Value::Object(dates));
 }
 
-/// The members of a key's description that hold a time in Unix seconds.
+/// In the description of a key, these members are times in Unix seconds.
 const TIMES: [&str; 5] = ["published_at", "signs_from", "retires_at", "gone_at", "last_fetch"];
 
 /// Returns the description to print of a key that was added to the directory.

@@ -103,7 +103,7 @@ pub(super) struct FieldArgs {
     /// application/octet-stream.
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// How long a token of the client is reused for equal requests: seconds, or as in 15m.
+    /// Time for which a token of the client is reused for equal requests: seconds, or as in 15m.
     #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
     token_reuse: Option<u32>,
     /// Report in each response to the client how long each step took (Server-Timing).

@@ -21,8 +21,8 @@ pub(crate) struct UpdateArgs {
     id: String,
     #[command(flatten)]
     fields: FieldArgs,
-    /// Field to remove from the client's entry, by its name in the registry, so that the field's
-    /// default applies; may be repeated.
+    /// Registry name of a field to remove from the client's entry, so that the field's default
+    /// applies; may be repeated.
     #[arg(long, value_name = "FIELD", value_parser = PossibleValuesParser::new(fields::removable()))]
     unset: Vec<String>,
 }
