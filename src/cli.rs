@@ -74,7 +74,8 @@ fn read_command_line() -> Result<Cli, ExitCode> {
             _ => ExitCode::from(USAGE),
         }
     })?;
-    // A variable stands for a flag, so a fault in the variable is wrong usage, as in the flag.
+    // The faulty variable stands for a flag. A fault in that flag would be wrong usage, so a fault
+    // in the variable is wrong usage, too.
     match environment::layers() {
         Err(Faults { texts, is_usage: true }) if takes_configuration => {
             complain(&texts.join("\n"));
@@ -84,8 +85,8 @@ fn read_command_line() -> Result<Cli, ExitCode> {
     }
 }
 
-/// Whether the command has the argument `--config`. The commands that have it also read the
-/// settings in the environment.
+/// Whether the command has the argument `--config`. Commands with this argument also read settings
+/// from the environment.
 fn takes_configuration(matches: &ArgMatches) -> bool {
     match matches.subcommand() {
         Some((_, matches)) => takes_configuration(matches),
@@ -123,8 +124,8 @@ struct Cli {
 enum Command {
     /// Run the server. `grantd` without a command does the same.
     ///
-    /// The value of a setting comes from the first of these that sets it: its flag, its environment
-    /// variable, the configuration file, its default.
+    /// If several sources set the same setting, the first of these sources applies: flag,
+    /// environment variable, configuration file, default.
     Serve(ServeArgs),
     /// Register, change and show clients.
     ///
@@ -142,8 +143,8 @@ enum Command {
     /// Check the configuration and all files that `serve` would load.
     ///
     /// Takes the flags of `serve`. Prints warnings and notes, then `ok`. If `serve` would refuse to
-    /// start, `check` exits with 1 and lists the faults instead. `check` tries to bind the
-    /// addresses, but serves nothing and leaves no file behind.
+    /// start, `check` lists the faults and exits with 1. `check` tries to bind the addresses, but
+    /// serves nothing and leaves no file behind.
     Check(ServeArgs),
     /// Check whether a running server is alive. Exits with 0 if the server is alive, otherwise with
     /// 1.
@@ -218,7 +219,7 @@ fn not_written(error: &io::Error) -> String {
     format!("cannot write to standard output: {error}")
 }
 
-/// Returns the error for an operation on `file` that failed; see [`Fault::cannot`].
+/// Returns the error for a failed operation on `file`; see [`Fault::cannot`].
 fn cannot(what: &str, file: &Path, error: &io::Error) -> CliError {
     Fault::cannot(what, file, error).into()
 }

@@ -1,9 +1,10 @@
 //! The configuration of a server.
 //!
-//! Each setting is one field: a field of [`Live`] if a reload may change the setting, and of
-//! [`Startup`] if only a restart can. The field defines the default and the range of the setting.
-//! The name of the field defines the names of the setting in the configuration file, in the
-//! environment and in faults. A test compares the fields with the table in `docs/settings.md`.
+//! Each setting is one field. A setting that a reload may change is a field of [`Live`]. A setting
+//! that needs a restart is a field of [`Startup`]. The field defines the default and the range of
+//! the setting. The name of the field defines the names of the setting in the configuration file,
+//! in the environment and in faults. A test compares the fields with the table in
+//! `docs/settings.md`.
 
 mod address;
 mod layer;
@@ -57,8 +58,8 @@ pub struct Startup {
     pub workers: usize,
     /// The implementation of RSA that signs tokens.
     pub signer: SignerChoice,
-    /// The audit file, in which the server records tokens that were issued, refused or revoked, and
-    /// changes of the configuration. `None`: no audit.
+    /// The audit file. In this file, the server records each token that it issues, refuses or
+    /// revokes, and each change of the configuration. `None`: the server writes no audit file.
     pub audit: Option<PathBuf>,
     /// The settings of the log.
     pub log: Log,
@@ -91,10 +92,10 @@ pub struct Live {
     pub clients: PathBuf,
     /// The directory of signing keys.
     pub keys: PathBuf,
-    /// The file with the admin token, with which other machines may use the admin listener. `None`:
-    /// other machines may only use `/livez` and `/readyz`.
+    /// The file that contains the admin token. Other machines need this token to use the admin
+    /// listener. `None`: other machines may use only `/livez` and `/readyz`.
     pub admin_token_file: Option<PathBuf>,
-    /// The issuer's URL. `None`: `http://` and the first TCP address.
+    /// The issuer's URL. `None`: the issuer's URL is `http://`, followed by the first TCP address.
     pub issuer: Option<IssuerUrl>,
     /// Whether the demo clients, whose secrets are public, are served even if other machines can
     /// reach the server.
@@ -114,8 +115,8 @@ pub struct Live {
     /// Token routes in addition to the documented ones.
     #[serde(rename = "route")]
     pub routes: Vec<RouteSetting>,
-    /// The time, in seconds, for which the program still accepts requests after SIGTERM or SIGINT,
-    /// while `/readyz` answers 503.
+    /// The time, in seconds, for which the program still accepts requests after SIGTERM or SIGINT.
+    /// During this time, `/readyz` answers 503.
     #[serde(deserialize_with = "number::<_, _, 0, LONG>")]
     pub shutdown_delay_seconds: u64,
     /// The budgets for failed authentication attempts.
@@ -146,17 +147,17 @@ impl Default for Live {
 }
 
 impl Config {
-    /// Replaces the startup settings by those of `running`. Returns the names of the settings that
-    /// were different.
+    /// Replaces the startup settings by the startup settings of `running`, because a running server
+    /// cannot change them. Returns the names of the settings that were different.
     pub fn hold_back(&mut self, running: &Self) -> Vec<String> {
         let held_back = layer::differences(&self.startup, &running.startup);
         self.startup.clone_from(&running.startup);
         held_back
     }
 
-    /// Whether clients may use the demo secrets, which are public. They may if only this machine
-    /// can reach the server and no proxy is trusted, or if the operator allows it
-    /// ([`Live::allow_demo_clients`]).
+    /// Whether clients may use the demo secrets, which are public. Returns true if the operator has
+    /// set [`Live::allow_demo_clients`], or if no proxy is trusted and only this machine can reach
+    /// the server.
     pub fn allows_demo_secrets(&self) -> bool {
         self.live.allow_demo_clients || self.is_local()
     }
@@ -171,9 +172,9 @@ impl Config {
 }
 
 impl Live {
-    /// Returns the proxies that are trusted to forward client certificates: those of
-    /// [`ClientCertificates::proxies`] if that is set, otherwise those of [`Live::trusted_proxies`]
-    /// that are a single address or `unix`.
+    /// Returns the proxies that are trusted to forward client certificates. If
+    /// [`ClientCertificates::proxies`] is set, it lists these proxies. Otherwise, they are the
+    /// entries of [`Live::trusted_proxies`] that are a single address or `unix`.
     pub fn certificate_proxies(&self) -> impl Iterator<Item = TrustedProxy> {
         let named = self.client_certificate.proxies.as_deref();
         let proxies = named.unwrap_or(&self.trusted_proxies).iter().copied();
@@ -232,15 +233,16 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ListenAdd
     Ok(addresses)
 }
 
-/// The greatest number of event loops, and of password threads.
+/// The greatest value of the settings `workers` and `limits.password_threads`.
 const MAX_WORKERS: u64 = 1024;
-/// The greatest value of most sizes and counts: a gibibyte, or about a thousand million. A larger
-/// value would limit nothing.
+/// The greatest value of most settings that are sizes (1 GiB) or counts (about a thousand million).
+/// A larger value would have no effect as a limit.
 const MANY: u64 = 1 << 30;
-/// The greatest value of most times: a year, in seconds.
+/// The greatest value of most settings that are times: a year, in seconds.
 const LONG: u64 = 31_536_000;
 
-/// A kind of token service. Each variant shows the documented route of the service.
+/// A kind of token service. The comment on each variant shows the method and the path of the
+/// service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -284,9 +286,9 @@ pub enum AssertionAudience {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SignerChoice {
-    /// The fastest on this machine. Single signatures are computed by the faster of ring and
-    /// aws-lc. While many tokens wait, the batch signer computes their signatures, if the processor
-    /// and the keys support it.
+    /// The fastest implementation on this machine. Single signatures are computed by the faster of
+    /// ring and aws-lc. While many tokens wait, the batch signer computes their signatures, if the
+    /// processor and the keys support it.
     #[default]
     Auto,
     /// Like `auto`, but the server does not start if the processor or a key does not support the
@@ -339,7 +341,7 @@ pub enum LogLevel {
     /// Every request, and the start and the stop of the server.
     #[default]
     Info,
-    /// Everything of `Info`, and events of single connections.
+    /// Everything that `Info` logs, and events of single connections.
     Debug,
 }
 

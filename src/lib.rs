@@ -1,4 +1,4 @@
-//! A small, very fast OAuth 2.0 token server: client credentials in, RS256 JWT out.
+//! A small, very fast OAuth 2.0 token server: it issues RS256 JWTs for client credentials.
 //!
 //! The program `grantd` is this library with a command line. To embed the server, pass a
 //! configuration and a listening socket to [`server::run`]. A [`server::Server`] can also issue

@@ -4,7 +4,7 @@
 //! The server installs nothing global: no subscriber, recorder, panic hook or signal handler. It
 //! has [`Startup::workers`](crate::config::Startup::workers) event loops. The first event loop is
 //! the caller's runtime, which polls [`Server::serve`]. The other event loops are threads. When the
-//! server ends, these threads and their connections end, too.
+//! server ends, it stops these threads and closes their connections.
 
 mod counters;
 mod reload;
@@ -53,10 +53,10 @@ use crate::telemetry::refusals::Refusals;
 #[cfg(feature = "opentelemetry")]
 use crate::telemetry::traces::Traces;
 
-/// Serves on `listener` until `shutdown` completes, and then until all connections have ended or
+/// Serves on `listener` until `shutdown` completes. Then waits until all connections have ended or
 /// the drain time is over.
 ///
-/// The addresses in `config` are ignored: the server listens on `listener` only, without an admin
+/// Ignores the addresses in `config`: the server listens only on `listener`, and has no admin
 /// listener.
 ///
 /// # Errors
@@ -220,8 +220,8 @@ impl Server {
         Arc::clone(&self.loops)
     }
 
-    /// Returns a function that ends the server's readiness and returns the time for which the
-    /// server must still accept requests.
+    /// Returns a function that makes `/readyz` answer 503. That function returns the time for which
+    /// the server must still accept requests after the call.
     pub(crate) fn end_of_readiness(&self) -> impl FnOnce() -> Duration + use<> {
         let (context, is_ready) = (Arc::clone(&self.context), Arc::clone(&self.is_ready));
         move || {
@@ -236,8 +236,8 @@ impl Server {
     }
 
     /// Serves on all listeners until `shutdown` completes. Then `/readyz` answers 503, no new
-    /// connections are accepted, and each connection closes after its next answer or when the drain
-    /// time is over.
+    /// connections are accepted, and each connection closes after its next answer, but at the
+    /// latest when the drain time is over.
     pub async fn serve(
         self,
         listeners: Vec<Listener>,
@@ -280,7 +280,7 @@ impl Server {
         self.is_ready.store(false, Ordering::Relaxed);
         drop(stop);
         for task in accepting {
-            // An accept loop that panicked has stopped as well.
+            // An error means that the accept loop has panicked, so it accepts no more connections.
             let _ = task.await;
         }
         match self.connections.drain().await {
@@ -298,5 +298,6 @@ fn no_entropy(_: NoEntropy) -> io::Error {
     io::Error::other("the operating system provides no random bytes")
 }
 
-/// The size of the first signing key in bits, the same as in the documented tokens.
+/// The size of the first signing key in bits. The keys of the tokens in the documentation have this
+/// size.
 const FIRST_KEY_BITS: u16 = 2048;

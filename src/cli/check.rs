@@ -141,8 +141,8 @@ fn about_assertions(clients: &Registry, audience: AssertionAudience) -> Option<S
     })
 }
 
-/// Warns if some clients need certificates, and either no proxy may forward certificates or every
-/// host of a network may.
+/// Does nothing if no client needs a certificate. Otherwise, warns if no proxy may forward
+/// certificates, or if every host of a network may forward certificates.
 fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), CliError> {
     let needing = certificate_clients(clients);
     if needing.is_empty() {

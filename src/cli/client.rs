@@ -27,7 +27,7 @@ use crate::store::whole_file;
 pub(super) enum ClientCommand {
     /// Register a client. Prints its id and its secret, which cannot be shown again.
     Add(Box<AddArgs>),
-    /// Change fields of a client. Fields without a flag stay as they are.
+    /// Change fields of a client. A field stays unchanged if its flag is not given.
     Update(Box<update::UpdateArgs>),
     /// Show all clients and the states of their secrets, one JSON object per line.
     List(show::ListArgs),
@@ -49,8 +49,8 @@ pub(super) enum ClientCommand {
         #[arg(long, value_name = "ID")]
         id: String,
     },
-    /// Disable a client: its requests are refused as if its secret were wrong, until it is enabled
-    /// again.
+    /// Disable a client. Until the client is enabled again, its requests get the same error as
+    /// requests with a wrong secret.
     Disable {
         #[command(flatten)]
         file: FileArg,
@@ -140,9 +140,9 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
     }
 }
 
-/// If `--admin` names a server, waits until the change of the client `id` is in force there.
-/// `is_in_force` gets the server's JSON description of the client, or `None` if the server does not
-/// know the client.
+/// If `--admin` names a server, waits until the change of the client `id` is in force on that
+/// server. `is_in_force` gets the server's JSON description of the client, or `None` if the server
+/// does not know the client.
 fn wait_for(
     id: &str,
     server: &WaitArgs,
@@ -185,8 +185,8 @@ impl FileArg {
         self.edit_or_create(change, line)
     }
 
-    /// Replaces the text of the registry file by the result of `change`, or creates the file, and
-    /// prints `line`.
+    /// Replaces the text of the registry file by the result of `change`, and prints `line`. Creates
+    /// the file if it does not exist.
     ///
     /// `line` is printed after the new contents are on disk in a temporary file, and before that
     /// file replaces the registry. So a secret that could not be printed never takes effect.

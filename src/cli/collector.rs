@@ -2,7 +2,8 @@
 //!
 //! The OpenTelemetry SDK reads the standard environment variables. On a thread of its own, it
 //! queues spans, encodes them and retries failed requests. This module adds an HTTP client without
-//! TLS, for a collector on this machine or in its network, and log lines that count the lost spans.
+//! TLS, for a collector on this machine or in the same network. It also logs how many spans were
+//! lost.
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -75,8 +76,8 @@ impl Exporting {
         Ok(Some(Self { provider, losses }))
     }
 
-    /// Sends the spans that are still in the queue, for at most [`LAST_MOMENT`], and logs how many
-    /// spans were lost.
+    /// Sends the spans that are still in the queue. This takes at most [`LAST_MOMENT`]. Then logs
+    /// how many spans were lost.
     pub(super) fn finish(self) {
         // Ignore the result: the counts of spans show whether the shutdown succeeded.
         let _ = self.provider.shutdown_with_timeout(LAST_MOMENT);
@@ -119,8 +120,8 @@ struct Losses {
 struct Report {
     lost: u64,
     at: Option<Instant>,
-    /// The error of the last HTTP request; `None` if that request succeeded. The SDK's own error
-    /// does not contain the cause.
+    /// The error of the last HTTP request; `None` if that request succeeded. It is kept because the
+    /// SDK's own error does not contain the cause.
     error: Option<String>,
 }
 
@@ -179,8 +180,8 @@ struct Client {
 }
 
 impl HttpClient for Client {
-    // Not an `async fn`: this is the signature to which `async_trait` expands the method of the
-    // trait.
+    // Not an `async fn`: `async_trait` has expanded this method of the trait to the signature
+    // below.
     fn send_bytes<'c, 'f>(
         &'c self,
         request: Request<Bytes>,

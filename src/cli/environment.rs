@@ -25,7 +25,8 @@ pub(super) struct Faults {
     /// One text for each fault. Each text names the variable but not its value, which may be a
     /// secret that was set in the wrong variable.
     pub(super) texts: Vec<String>,
-    /// Whether one of the faulty variables stands for a flag.
+    /// Whether one of the faulty variables stands for a flag. If so, the error counts as wrong
+    /// usage.
     pub(super) is_usage: bool,
 }
 
@@ -87,8 +88,8 @@ const PREFIX: &str = "GRANTD_";
 /// variables: one is named like the flag, the other like the path of the setting.
 fn names_of(setting: &str, flags: &Command) -> Vec<String> {
     let variable = |name: &str| format!("{PREFIX}{}", name.to_ascii_uppercase());
-    // In the file, each route is a `[[route]]`. The variable holds all routes, so its name is
-    // plural.
+    // In the configuration file, each route is a table `[[route]]`. The variable contains all
+    // routes, so the name of the variable is plural.
     let path = if setting == "route" { "routes" } else { setting };
     let long = variable(&path.replace('.', "__"));
     let short = variable(&path.replace('.', "_"));
@@ -102,8 +103,8 @@ fn flag_of<'c>(setting: &str, flags: &'c Command) -> Option<&'c str> {
     flags.get_arguments().find(|arg| arg.get_id() == id.as_str())?.get_long()
 }
 
-/// Returns the names of the flag, if there is one, and of the environment variable that set
-/// `setting`.
+/// Returns a text that names the environment variable that sets `setting`. If `setting` also has a
+/// flag, the text names the flag, too.
 pub(super) fn how_to_set(setting: &str) -> String {
     let flags = ServeArgs::augment_args(Command::new(""));
     let variable = names_of(setting, &flags).swap_remove(0);

@@ -20,8 +20,8 @@ pub(super) struct HealthArgs {
     /// Configuration file (TOML), which may set the address of the admin listener.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
     config: Option<PathBuf>,
-    /// Check also that the server is ready: it has a signing key and is neither starting nor
-    /// stopping.
+    /// Check that the server is ready, and not only that it is alive. A ready server has a signing
+    /// key and is neither starting nor stopping.
     #[arg(long)]
     ready: bool,
 }
@@ -45,8 +45,8 @@ pub(super) fn run(args: HealthArgs) -> Result<(), CliError> {
     }
 }
 
-/// Returns the address to connect to. The unspecified addresses `0.0.0.0` and `[::]`, with which a
-/// listener listens on all addresses, are replaced by the loopback address.
+/// Returns the address to connect to. A listener on `0.0.0.0` or `[::]` listens on all addresses. A
+/// client cannot connect to these two addresses, so they are replaced by the loopback address.
 fn to_connect(address: &ListenAddr) -> ListenAddr {
     let ListenAddr::Tcp(text) = address else { return address.clone() };
     let loopback = |ip: IpAddr| match ip {

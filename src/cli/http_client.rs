@@ -135,8 +135,8 @@ pub(super) fn send(
     Ok(Answer { status: answer.status().as_u16(), body: answer.into_body() })
 }
 
-/// Sends any HTTP request to `target` and waits at most `limit` for the answer. Of the request's
-/// URL, only the path and the query are used.
+/// Sends any HTTP request to `target` and waits at most `limit` for the answer. Uses only the path
+/// and the query of the URL in `request`.
 pub(super) fn exchange_with(
     target: &Target,
     mut request: hyper::Request<Full<Bytes>>,
@@ -206,7 +206,7 @@ where
     join(answer, connection).await.0
 }
 
-/// The largest body of an answer, in bytes.
+/// The maximum size of an answer's body, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
 #[cfg(test)]

@@ -23,8 +23,9 @@ use crate::store::snapshot::Sources;
 pub(super) enum KeyCommand {
     /// Generate an RSA key.
     ///
-    /// The first key signs at once. A later key is at first only published. It begins to sign when
-    /// every cached key set includes it: after twice the time jwks_max_age (a setting).
+    /// The first key signs at once. A later key is published at once, but does not sign yet. It
+    /// starts to sign when every cached key set includes it. This takes twice the setting
+    /// jwks_max_age.
     Generate {
         #[command(flatten)]
         keys: KeyArgs,
@@ -33,9 +34,9 @@ pub(super) enum KeyCommand {
     },
     /// Generate an RSA key that will replace the signing key.
     ///
-    /// The new key begins to sign when every cached key set includes it: after twice the time
-    /// jwks_max_age (a setting). In the output, `retires` says when the old key stops signing and
-    /// when it leaves the key set. Fails if there is already a new key that does not sign yet.
+    /// The new key starts to sign when every cached key set includes it. This takes twice the
+    /// setting jwks_max_age. In the output, `retires` says when the old key stops signing and when
+    /// it leaves the key set. Fails if there is already a new key that does not sign yet.
     Rotate {
         #[command(flatten)]
         keys: KeyArgs,
@@ -45,7 +46,7 @@ pub(super) enum KeyCommand {
         /// that the retired keys have signed become invalid.
         #[arg(long)]
         now: bool,
-        /// With --now: the kid of a key to keep instead of retiring it.
+        /// With --now: the kid of a key that is kept and not retired.
         #[arg(
             long,
             value_name = "KID",
@@ -57,20 +58,20 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         server: WaitArgs,
     },
-    /// Retire the keys whose last tokens have expired.
+    /// Retire each old key whose tokens have all expired.
     ///
-    /// A retired key's file is renamed to `<kid>.pem.retired` and no longer loaded. A running
-    /// server notices the change within seconds.
+    /// The file of a retired key is renamed to `<kid>.pem.retired`, and is no longer loaded. A
+    /// running server notices the change within seconds.
     Retire {
         #[command(flatten)]
         keys: KeyArgs,
-        /// Key to retire as well, in any state: for example, a key that has leaked. Tokens that
+        /// Additional key to retire, in any state: for example, a key that has leaked. Tokens that
         /// this key has signed become invalid when verifiers fetch the key set again.
         #[arg(value_name = "KID", value_parser = parse_key_id, allow_hyphen_values = true)]
         key_id: Option<String>,
     },
-    /// Import an existing RSA key. The imported key starts to sign at the same time as a key that
-    /// is generated now.
+    /// Import an existing RSA key. The imported key starts to sign at the time at which a newly
+    /// generated key would start to sign.
     Import {
         #[command(flatten)]
         keys: KeyArgs,
@@ -171,7 +172,7 @@ fn replace(
     wait_for(&made, server, &["signing"])
 }
 
-/// If `--admin` names a server, waits until the key is in one of `states` there.
+/// If `--admin` names a server, waits until the key is in one of `states` on that server.
 fn wait_for(key: &SigningKey, server: &WaitArgs, states: &[&str]) -> Result<(), CliError> {
     server.wait_until(&format!("key {}", key.key_id()), "/keys", |keys| {
         let mut keys = keys.and_then(Value::as_array).into_iter().flatten();
@@ -264,10 +265,10 @@ fn add_dates(described: &mut Map<String, Value>) {
     described.insert("dates".to_owned(), Value::Object(dates));
 }
 
-/// The members of a key's description that hold a time in Unix seconds.
+/// In the description of a key, these members are times in Unix seconds.
 const TIMES: [&str; 5] = ["published_at", "signs_from", "retires_at", "gone_at", "last_fetch"];
 
-/// Returns the description of a key that was added to the directory, for the output.
+/// Returns the description to print of a key that was added to the directory.
 fn describe(key: &SigningKey) -> Map<String, Value> {
     let KeyTimes { published_at, signs_from } = key.times();
     [
@@ -302,7 +303,7 @@ const THUMBPRINT_CHARS: usize = 43;
 
 impl KeyArgs {
     /// Resolves the configuration and the retention of keys. Fails if there is no client registry,
-    /// which sets the lifetimes of tokens.
+    /// because the registry sets the lifetimes of tokens.
     fn resolve_with_clients(self) -> Result<(Config, Retention), CliError> {
         let (config, retention) = self.resolve()?;
         if config.live.clients.exists() {

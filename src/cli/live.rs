@@ -17,8 +17,8 @@ use crate::store::admin_token;
 /// The flags that name a server to get live figures from.
 #[derive(Args, Debug)]
 pub(super) struct AdminArgs {
-    /// Address of a running server's admin listener; the output then includes live figures such as
-    /// last uses.
+    /// Address of a running server's admin listener. With this flag, the output includes live
+    /// figures, such as the times of last uses.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<ListenAddr>,
     /// File with the server's admin token, needed if the server is on another machine.
@@ -28,7 +28,7 @@ pub(super) struct AdminArgs {
 
 impl AdminArgs {
     /// Returns the JSON at `path` of the server; `None` without `--admin`. `or_its_server` is the
-    /// end of the error text: it says why the server may lack `path` although the address is right.
+    /// end of the error text. It gives a reason why a server at the right address may lack `path`.
     pub(super) fn ask(&self, path: &str, or_its_server: &str) -> Result<Option<Value>, CliError> {
         let Some(admin) = &self.admin else { return Ok(None) };
         let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
@@ -125,9 +125,9 @@ fn read(admin: &ListenAddr, answer: &Answer, or_its_server: &str) -> Result<Valu
     }
 }
 
-/// Adds the members `figures` to `entry`. Their values come from the element of the list `live`
-/// whose member `name` is equal to that of `entry`. If there is no such element, because the server
-/// has not read `entry` yet, the values are null.
+/// Adds the members `figures` to `entry`. Their values come from one element of the list `live`:
+/// its member `name` has the same value as the member `name` of `entry`. The values are null if
+/// there is no such element, because the server has not read `entry` yet.
 pub(super) fn add_figures(
     entry: &mut Map<String, Value>,
     live: &Value,

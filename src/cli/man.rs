@@ -15,7 +15,7 @@ pub(super) struct ManArgs {
 
 pub(super) fn run(args: &ManArgs) -> Result<(), CliError> {
     let mut program = Cli::command().disable_help_subcommand(true);
-    // Sets the full names of subcommands.
+    // `build` sets the full names of the subcommands.
     program.build();
     let found =
         args.command.iter().try_fold(&program, |command, name| command.find_subcommand(name));

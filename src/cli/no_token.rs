@@ -1,5 +1,5 @@
-//! Finds clients that cannot get a token. The registry entries of such clients are valid, but
-//! probably a mistake.
+//! Finds clients that cannot get a token. The registry entry of such a client is valid, but
+//! probably contains a mistake.
 
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_secret::ClientSecret;

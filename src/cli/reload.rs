@@ -21,13 +21,14 @@ use crate::store::file_watch::Stamp;
 pub(super) struct Reloads {
     source: Source,
     hangups: Hangups,
-    /// The stamp of the files, taken before the files were first read.
+    /// The stamp of the files. It is taken before the server first reads them, so a change during
+    /// the start is noticed by the first checks.
     at_start: Stamp,
 }
 
 impl Reloads {
-    /// Starts to watch for SIGHUP, which from then on does not end the process. Must be called
-    /// before the files are first read.
+    /// Starts to watch for SIGHUP. After this call, SIGHUP does not end the process. Must be called
+    /// before the server first reads the files, so that no later change of a file is missed.
     pub(super) fn of(source: Source) -> Result<Self, CliError> {
         let hangups = Hangups::new()
             .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
@@ -35,8 +36,8 @@ impl Reloads {
         Ok(Self { source, hangups, at_start })
     }
 
-    /// Reloads at each trigger and never returns. If signals arrive during a reload, one further
-    /// reload follows, however many signals there were.
+    /// Reloads at each trigger and never returns. If one or more signals arrive during a reload,
+    /// exactly one further reload follows.
     pub(super) async fn run(self, reloader: Arc<Reloader>) {
         let Self { source, mut hangups, at_start: mut known } = self;
         let mut known_keys = reloader.key_files();
@@ -151,9 +152,10 @@ impl Hangups {
     }
 }
 
-/// The time between two checks of the files. It is longer than writing a file takes, so that equal
-/// stamps mean a complete file. A new client can get tokens after about two checks.
+/// The time between two checks of the files. This time is longer than it takes to write a file, so
+/// two equal stamps mean that the file is complete. A new client can get tokens after about two
+/// checks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-/// The number of checks, one each second, after which a failed reload is tried again. A reload can
-/// fail for a reason outside of the files, such as too few file descriptors.
+/// A failed reload is tried again after this number of checks. There is one check per second. A
+/// reload can fail for a reason outside of the files, such as too few file descriptors.
 const LOOKS_TO_A_RETRY: u32 = 30;

@@ -37,8 +37,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     served
 }
 
-/// Logs panics through the log queue. Writing to standard error directly would block the thread
-/// while standard error is a pipe that is not read.
+/// Logs panics through the log queue. If standard error is a full pipe that no process reads, a
+/// direct write to it would block the thread.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -81,8 +81,8 @@ async fn serve(
     let in_force = config.startup.listen.clone();
     let reloads = Reloads::of(Source { args, as_configured, in_force })?;
     let server = Server::new(&config, Clock::system(), Random::system()).map_err(CliError::from)?;
-    // Signals are handled only from here on. Earlier, a signal ends the process at once, even while
-    // the process waits for a file.
+    // Start to handle signals only now. Until this point, a signal ends the process at once, even
+    // while the process waits for a file.
     let mut signals = StopSignals::new()
         .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
     server.metrics().watch_log(log);
@@ -102,7 +102,8 @@ async fn serve(
     let end_readiness = server.end_of_readiness();
     let stop = async move {
         signals.next().await;
-        // Tell systemd that the stop begins here: systemd measures its stop timeout from now on.
+        // Tell systemd that the server begins to stop. systemd's stop timeout starts with this
+        // message.
         service_manager::stopping();
         let delay = end_readiness();
         if !delay.is_zero() {

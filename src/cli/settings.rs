@@ -9,8 +9,8 @@ use clap::{Args, ValueHint};
 use crate::cli::{CliError, environment};
 use crate::config::{Config, ConfigError, Layer};
 
-/// The settings that have a flag. A flag takes precedence over the environment, the environment
-/// over the file, and the file over defaults.
+/// The settings that have a flag. If several sources set the same setting, the first of these
+/// sources applies: flag, environment, configuration file, default.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct ServeArgs {
     /// Configuration file (TOML).
@@ -24,7 +24,7 @@ pub(super) struct ServeArgs {
     /// [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS", value_parser = value_of("admin_listen"))]
     pub(super) admin_listen: Option<String>,
-    /// File with the admin token, with which other machines may use the admin listener
+    /// File with the admin token, which other machines need to use the admin listener
     /// [env: GRANTD_ADMIN_TOKEN_FILE].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
           value_parser = value_of("admin_token_file"))]
@@ -73,8 +73,8 @@ const LOG_FORMATS: [&str; 3] = ["auto", "json", "human"];
 const LOG_LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 
 impl ServeArgs {
-    /// Resolves the configuration. A flag takes precedence over the environment, the environment
-    /// over the file, and the file over defaults.
+    /// Resolves the configuration. If several sources set the same setting, the first of these
+    /// sources applies: flag, environment, configuration file, default.
     pub(super) fn resolve(self) -> Result<Config, CliError> {
         let file = self.config.as_deref().map(Layer::from_file).transpose()?;
         let layers = file.into_iter().chain(environment::layers()?);
@@ -116,8 +116,8 @@ impl ServeArgs {
     }
 }
 
-/// Returns a parser that checks the value of a flag as a value of `setting`. clap then names the
-/// flag if the value is not valid.
+/// Returns a parser for clap that checks whether the value of a flag is valid for `setting`. If it
+/// is not valid, the error of clap names the flag.
 pub(super) fn value_of(
     setting: &'static str,
 ) -> impl Fn(&str) -> Result<String, ConfigError> + Clone + Send + Sync {

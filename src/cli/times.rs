@@ -21,7 +21,7 @@ pub(super) fn parse_seconds(argument: &str) -> Result<u32, String> {
     u32::try_from(seconds).map_err(|_| "is too long".to_owned())
 }
 
-/// Parses a time, in Unix seconds or as in RFC 3339, to Unix seconds.
+/// Parses a time that is given in Unix seconds or in the format of RFC 3339. Returns Unix seconds.
 pub(super) fn parse_time(argument: &str) -> Result<u64, String> {
     if let Some(seconds) = digits(argument) {
         return if seconds < IN_MILLISECONDS {
@@ -35,8 +35,8 @@ pub(super) fn parse_time(argument: &str) -> Result<u64, String> {
     })
 }
 
-/// Times from this number on are assumed to be in milliseconds. Taken as seconds, this number is a
-/// time in the year 5138; taken as milliseconds, in the year 1973.
+/// A time is assumed to be in milliseconds if it is this number or greater. Read as seconds, this
+/// number is a time in the year 5138. Read as milliseconds, it is a time in the year 1973.
 pub(super) const IN_MILLISECONDS: u64 = 100_000_000_000;
 
 /// The number of seconds in a day.

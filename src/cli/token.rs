@@ -58,7 +58,8 @@ fn form(args: &TokenArgs, secret: &str) -> String {
     serde_urlencoded::to_string(fields).unwrap_or_default()
 }
 
-/// Returns the access token in `answer`, or an error text with the server's own description.
+/// Returns the access token in `answer`, or an error text that contains the server's description of
+/// the error.
 fn token_of(answer: &Answer) -> Result<String, String> {
     let body: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |name: &str| body.get(name).and_then(Value::as_str);

@@ -125,7 +125,7 @@ impl SocketMode {
     }
 
     fn of(bits: u32) -> Result<Self, ConfigError> {
-        // Without read and write permission, the server's own user could not connect.
+        // The socket's owner, the user of the server, needs read and write permission to connect.
         let is_of_a_socket = bits & !0o777 == 0 && bits & 0o600 == 0o600;
         if is_of_a_socket { Ok(Self(bits)) } else { Err(ConfigError::new(NO_SOCKET_MODE)) }
     }
@@ -215,7 +215,7 @@ impl IssuerUrl {
         self.url[self.path_start..].trim_end_matches('/')
     }
 
-    /// Returns the URL of `path`, which must begin with a slash, below this issuer.
+    /// Returns the issuer's URL followed by `path`. `path` must begin with a slash.
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.url.trim_end_matches('/'))
     }

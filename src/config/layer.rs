@@ -1,8 +1,8 @@
 //! Settings come in layers: the configuration file, environment variables, flags. A setting in a
 //! later layer overrides the same setting in an earlier one.
 //!
-//! Each layer is first checked by itself, so that a fault names its source: the line of the file,
-//! the variable or the flag.
+//! Each layer is first checked by itself, so that the error can name the line of the file, the
+//! variable or the flag that has the fault.
 
 use std::path::Path;
 
@@ -73,7 +73,8 @@ impl Layer {
 }
 
 impl Config {
-    /// Applies `layers` to the defaults, in their order: a later layer overrides an earlier one.
+    /// Applies `layers` to the defaults, in the given order. A later layer overrides an earlier
+    /// layer.
     ///
     /// # Errors
     ///
@@ -140,8 +141,8 @@ fn unknown_name(table: &Table, outer: &str, known: &[String]) -> Vec<Problem> {
 }
 
 /// Returns the offset of a problem in the file. If a name is wrong, this is the offset of the name.
-/// If a value is wrong or missing, this is the offset of the innermost value that the file contains
-/// on the problem's path.
+/// If a value is wrong or missing, this is the offset of the innermost value on the problem's path
+/// that exists in the file.
 fn offset_of(document: &DeTable<'_>, problem: &Problem) -> usize {
     let mut names = problem.path().peekable();
     let mut offset = 0;
@@ -179,7 +180,7 @@ pub fn setting_names() -> Vec<String> {
     names
 }
 
-/// Returns the paths of the settings whose values are different.
+/// Returns the paths of the settings whose values differ between `one` and `other`.
 pub(super) fn differences<T: Serialize>(one: &T, other: &T) -> Vec<String> {
     let pairs = values_of(one).into_iter().zip(values_of(other));
     pairs.filter(|(one, other)| one != other).map(|((name, _), _)| name).collect()
@@ -188,7 +189,7 @@ pub(super) fn differences<T: Serialize>(one: &T, other: &T) -> Vec<String> {
 /// Returns the path and the value of each setting.
 fn values_of(settings: &impl Serialize) -> Vec<(String, serde_json::Value)> {
     let mut values = Vec::new();
-    // This fails only for a file path that is not UTF-8, which only an embedder can set.
+    // Serializing fails only if a file path is not UTF-8. Only an embedder can set such a path.
     collect("", serde_json::to_value(settings).unwrap_or_default(), &mut values);
     values
 }

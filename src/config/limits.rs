@@ -23,8 +23,9 @@ pub struct StartupLimits {
     /// The longest time, in seconds, that a client may leave an answer unread.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub write_stall_seconds: u64,
-    /// The longest time, in seconds, that a connection may be idle between requests. The default is
-    /// longer than the 60 seconds for which nginx keeps an idle connection.
+    /// The longest time, in seconds, that a connection may be idle between requests. By default,
+    /// nginx closes an idle connection after 60 seconds. The default here is longer, so that nginx
+    /// closes the connection first.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub idle_seconds: u64,
     /// The maximum number of open connections. The connections of the admin listener are counted
@@ -93,7 +94,7 @@ pub struct LiveLimits {
     /// The maximum number of parameters of a form, in any encoding.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub form_parts: usize,
-    /// The longest time, in seconds, from a request's first byte to its last.
+    /// The longest time, in seconds, from the first byte of a request to its last byte.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub request_seconds: u64,
 }
@@ -117,18 +118,18 @@ impl LiveLimits {
 #[non_exhaustive]
 pub struct FailureLimits {
     /// The failure budget of one client in one client network: the number of failures that exhausts
-    /// it.
+    /// the budget.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub client_failures: u32,
-    /// The failure budget of one client network: the number of failures, of all clients together,
-    /// that exhausts it.
+    /// The failure budget of one client network: the number of failures that exhausts the budget.
+    /// The failures of all clients in the network are counted together.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub source_failures: u32,
     /// The time, in seconds, in which each of the two budgets refills from empty to full.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub seconds: u32,
-    /// The factor by which both budgets are larger for a network that many clients may share, such
-    /// as loopback or the address of a proxy that is not declared.
+    /// The factor by which both budgets are multiplied for a client network that many clients may
+    /// share, such as loopback or the address of a proxy that is not declared.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000>")]
     pub shared_factor: u32,
 }

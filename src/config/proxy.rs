@@ -15,8 +15,8 @@ use crate::config::ConfigError;
 #[serde(try_from = "String")]
 #[non_exhaustive]
 pub enum TrustedProxy {
-    /// Every IP address whose first bits are those of the given address. The second value is the
-    /// number of these bits.
+    /// Every IP address whose first bits are equal to the first bits of the given address. The
+    /// second value is the number of these bits.
     Network(IpAddr, u8),
     /// Every peer of a Unix socket.
     Unix,
@@ -111,15 +111,17 @@ const NOT_A_PROXY: ConfigError =
 pub struct ClientCertificates {
     /// The proxies that are trusted to forward client certificates. `None`: the proxies in
     /// [`Live::trusted_proxies`] that are a single address or `unix`. If this list contains a
-    /// network, every host in the network can pass for any client that authenticates with a
+    /// network, every host in the network can impersonate any client that authenticates with a
     /// certificate.
     ///
     /// [`Live::trusted_proxies`]: crate::config::Live::trusted_proxies
     pub proxies: Option<Vec<TrustedProxy>>,
-    /// The header with the result of the proxy's verification; nginx: `$ssl_client_verify`.
+    /// The header in which the proxy says whether it verified the certificate. Its value in nginx
+    /// is `$ssl_client_verify`.
     #[serde(deserialize_with = "header_name")]
     pub verify_header: String,
-    /// The header with the certificate as URL-encoded PEM; nginx: `$ssl_client_escaped_cert`.
+    /// The header in which the proxy sends the certificate as URL-encoded PEM. Its value in nginx
+    /// is `$ssl_client_escaped_cert`.
     #[serde(deserialize_with = "header_name")]
     pub certificate_header: String,
 }

@@ -39,8 +39,8 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     }
 }
 
-/// The paths that a configured route must not match. The server itself answers at most of these
-/// paths, and reserves the others for documents about itself.
+/// The paths that a configured route must not match. The server already serves most of these paths.
+/// The other paths are reserved for documents about the server.
 pub const TAKEN_PATHS: [&str; 16] = [
     "/",
     "/.well-known/jwks.json",

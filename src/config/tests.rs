@@ -33,8 +33,8 @@ fn a_later_layer_wins_setting_by_setting() {
     assert_eq!(Config::from_layers([]), Ok(Config::default()));
 }
 
-/// `Startup` ignores the settings of `Live`, and `Live` those of `Startup`, even if a value has the
-/// wrong type.
+/// `Startup` ignores the settings of `Live`, and `Live` ignores the settings of `Startup`. They do
+/// so even if an ignored value has the wrong type.
 #[test]
 fn a_fault_of_either_part_is_its_own() {
     let directory = tempfile::tempdir().unwrap();
@@ -60,11 +60,11 @@ fn a_fault_of_either_part_is_its_own() {
     }
 }
 
-/// Each setting can be set from text by its name, and no other setting changes.
+/// Sets each setting by its name from a text. This must change no other setting.
 #[test]
 fn text_sets_one_setting() {
-    // Each setting accepts at least one of these texts. The first text that a setting accepts is
-    // different from the setting's default.
+    // Each setting accepts at least one of these texts. The first text that a setting accepts
+    // differs from the setting's default, so the change is visible.
     let texts = [
         "1026",
         "999",

@@ -21,7 +21,7 @@ pub(super) enum Value {
     String(String),
     Number(i64),
     Bool(bool),
-    /// A value of a type that no setting has, described for an error message.
+    /// A value whose type no setting has. The text describes the type in an error message.
     Other(&'static str),
     Text(String),
 }
@@ -53,7 +53,7 @@ pub(super) fn table_of(table: &DeTable<'_>) -> Table {
 #[derive(Debug)]
 pub(super) struct Problem {
     /// The path of the faulty value: the names of tables and settings, and the indices in lists.
-    /// The innermost is first.
+    /// The innermost name or index is first.
     path: Vec<String>,
     /// Whether the fault is in the innermost name of the path, and not in a value.
     pub(super) is_of_name: bool,
@@ -82,7 +82,7 @@ impl Problem {
     }
 
     /// Returns the path of the faulty value: the names of tables and settings, and the indices in
-    /// lists. The outermost is the first.
+    /// lists. The outermost name or index is first.
     pub(super) fn path(&self) -> impl Iterator<Item = &str> {
         self.path.iter().rev().map(String::as_str)
     }
@@ -183,7 +183,8 @@ impl<'v> Reader<'v> {
             Self::Value(Value::Number(_)) => "a number",
             Self::Value(Value::Bool(_)) => "true or false",
             Self::Value(Value::Other(kind)) => kind,
-            // The problem does not name the type that was found: every variable and flag is text.
+            // The text does not name the type that was found, because variables and flags are
+            // always text.
             Self::Value(Value::Text(_)) | Self::Text(_) => {
                 return Problem::new(format!("must be {expected}"));
             }
@@ -331,7 +332,7 @@ impl<'v> IntoDeserializer<'v, Problem> for Reader<'v> {
     }
 }
 
-/// The members of a table. A problem with a member gets the member's name as part of its path.
+/// The members of a table. The path of a problem with a member contains the member's name.
 struct Members<'v> {
     rest: std::collections::btree_map::Iter<'v, String, Value>,
     next: Option<(&'v str, &'v Value)>,
@@ -356,7 +357,7 @@ impl<'v> MapAccess<'v> for Members<'v> {
     }
 }
 
-/// The elements of a list. A problem with an element gets the element's index as part of its path.
+/// The elements of a list. The path of a problem with an element contains the element's index.
 struct Elements<I>(std::iter::Enumerate<I>);
 
 impl<'v, I: Iterator<Item = Reader<'v>>> SeqAccess<'v> for Elements<I> {

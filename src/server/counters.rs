@@ -1,4 +1,5 @@
-//! Registers metrics for the counters that the parts of the server keep themselves.
+//! Some parts of the server have counters of their own. This module registers a metric for each of
+//! these counters.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

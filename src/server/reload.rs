@@ -22,7 +22,7 @@ use crate::store::snapshot::{Contents, Snapshot, Sources, certificate_clients, d
 use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::Metrics;
 
-/// Everything that a reload can replace, read and checked.
+/// Everything that a reload can replace. All of it has been read from the files and checked.
 pub(super) struct Loaded {
     pub(super) clients: Registry,
     pub(super) keys: Vec<SigningKey>,
@@ -60,9 +60,10 @@ pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, St
     Ok(issuer)
 }
 
-/// Checks that clients that need a certificate can present one. Earlier versions accepted
-/// certificates from every trusted network, so a configuration of an earlier version would silently
-/// lock such clients out.
+/// Checks that clients that need a certificate can present it. They cannot if their proxy is in a
+/// network that is trusted to forward addresses, but not certificates. Earlier versions accepted
+/// certificates from every trusted network. Without this check, a configuration for an earlier
+/// version would lock out these clients without any message.
 ///
 /// # Errors
 ///
@@ -97,10 +98,12 @@ fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
 pub struct Reloader {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
-    /// The id of the key that signed at the last call of [`Reloader::look_at_keys`]. A reload holds
-    /// this lock, so that only one reload runs at a time.
+    /// The id of the key that was the signing key at the last call of [`Reloader::look_at_keys`]. A
+    /// reload holds this lock, so that only one reload runs at a time.
     signed_last: Mutex<Option<String>>,
-    /// The stamp of the clients' key files, taken before the files were last read without a fault.
+    /// The stamp of the files that the clients' `jwks` name. The last start or reload without a
+    /// fault took this stamp before it read the files, so a change during the reading is noticed at
+    /// the next check.
     key_files: Mutex<Stamp>,
 }
 
@@ -123,8 +126,8 @@ impl Reloader {
         Self { context, metrics, signed_last, key_files }
     }
 
-    /// Returns the stamp of the files that the clients' `jwks` name, taken before the files were
-    /// last read without a fault.
+    /// Returns the stamp of the files that the clients' `jwks` name. The last start or reload
+    /// without a fault took this stamp before it read the files.
     pub fn key_files(&self) -> Stamp {
         // Ignores poisoning: the value is only replaced as a whole.
         self.key_files.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -138,7 +141,8 @@ impl Reloader {
     ///
     /// [`StartError`] if the reload is refused; then nothing has changed.
     pub fn reload(&self, config: Config) -> Result<Reloaded, StartError> {
-        // One reload at a time. Ignores poisoning: the value is only replaced as a whole.
+        // Holds the lock, so that only one reload runs at a time. Ignores poisoning: the value is
+        // only replaced as a whole.
         let _turn = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
         let reloaded = self.replace(config);
         match &reloaded {
@@ -151,8 +155,9 @@ impl Reloader {
         reloaded
     }
 
-    /// Logs and audits a change of the signing key since the last call. Must be called regularly,
-    /// because the signing key also changes with time and not only by a reload.
+    /// Logs and audits a change of the signing key since the last call. Must be called regularly:
+    /// the signing key changes not only by a reload, but also when a published key reaches the time
+    /// at which it starts to sign.
     pub fn look_at_keys(&self) {
         let mut signed_last = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
         let (snapshot, now) = (self.context.snapshot(), self.context.clock.unix_seconds());
@@ -229,8 +234,8 @@ pub(super) fn prepare(
     Ok(is_batched)
 }
 
-/// Drops the old snapshot on a thread of its own, when no request uses the snapshot any more.
-/// Freeing a million clients takes time, and would otherwise delay the request that drops the last
+/// Drops the old snapshot on a separate thread when no request uses the snapshot any more. Freeing
+/// a million clients takes time, and would otherwise delay the request that drops the last
 /// reference.
 fn retire(old: Arc<Snapshot>) {
     let wait = move || {
@@ -241,11 +246,11 @@ fn retire(old: Arc<Snapshot>) {
             sleep(CHECK_INTERVAL);
         }
     };
-    // If no thread can be started, the closure and with it the snapshot are dropped here.
+    // If no thread can be started, this thread drops the closure and the snapshot in it.
     let _ = Builder::new().name("retire".to_owned()).spawn(wait);
 }
 
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
-/// The maximum number of checks whether the old snapshot is still in use. All of them take 12
-/// seconds, longer than a request may take by default.
+/// The maximum number of times that the thread checks whether a request still uses the old
+/// snapshot. This many checks take 12 seconds. By default, a request may take only 10 seconds.
 const MAX_CHECKS: u32 = 1200;

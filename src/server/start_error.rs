@@ -25,13 +25,14 @@ pub enum StartError {
         /// The ids of these clients.
         clients: Vec<String>,
     },
-    /// The faults of files; at least one.
+    /// Files have these faults. The list is not empty.
     Files(Vec<Fault>),
     /// The batch signer is configured, but the processor or a key does not support it.
     NoBatches,
     /// A reload found no key in this directory. Only the first start creates a key.
     NoKeys(PathBuf),
-    /// No issuer is configured, and no TCP address from which the issuer's URL could be derived.
+    /// No issuer is configured, and the issuer's URL cannot be derived, because no TCP address is
+    /// configured.
     NoIssuer,
     /// A configured route has a path that is not allowed.
     Route(String),
@@ -40,8 +41,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Returns the setting to change, by its path in the configuration file; `None` if the fault is
-    /// not in a setting.
+    /// Returns the name of the setting to change, as a path in the configuration file. Returns
+    /// `None` if the fault is not in a setting.
     pub fn setting(&self) -> Option<&'static str> {
         match self {
             Self::CertificateProxies { .. } => Some("client_certificate.proxies"),

@@ -43,7 +43,7 @@ fn can_append(file: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = file.parent().filter(|parent| *parent != Path::new(""));
             let parent = parent.unwrap_or_else(|| Path::new("."));
-            // The server creates the file, but not its directory.
+            // The server creates a missing file, but not a missing directory.
             fs::metadata(parent)?;
             can_create_in(parent)
         }

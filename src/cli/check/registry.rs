@@ -1,4 +1,4 @@
-//! Warnings about valid entries of the registry that are probably mistakes.
+//! Warnings about registry entries that are valid, but probably contain mistakes.
 
 use std::path::Path;
 
@@ -57,8 +57,8 @@ pub(super) fn notes(file: &Path) -> Result<Vec<String>, CliError> {
     Ok(notes)
 }
 
-/// The maximum number of warnings, and also the most notes, that `check` prints about a registry.
-/// Longer lists would bury the rest of the output.
+/// The maximum number of warnings that `check` prints about a registry, and also the maximum number
+/// of notes. Longer lists would hide the rest of the output.
 const MAX_LINES: usize = 20;
 
 fn problems(client: &Client, now: u64) -> Vec<(&'static str, String)> {

@@ -2,8 +2,9 @@
 
 use crate::config::RouteSetting;
 
-/// Returns a warning for each route that never matches. Either an earlier route matches the same
-/// path, or the route's path begins with the issuer's path.
+/// Returns a warning for each route that never matches. A route never matches if an earlier route
+/// matches the same path. It also never matches if its path begins with the issuer's path, because
+/// the server removes the issuer's path from each request before routing.
 pub(super) fn warnings(routes: &[RouteSetting], issuer_path: &str) -> Vec<String> {
     let mut warnings = Vec::new();
     for (index, route) in routes.iter().enumerate() {

@@ -1,5 +1,6 @@
-//! Checks that the user of the service may use the service's files. Only runs if root runs `check`:
-//! a file that only root can read would pass the other checks, but keep the service from starting.
+//! Checks that the user of the service may use the service's files. If root runs `check`, a file
+//! that only root can read passes the other checks, but the service could not read the file and
+//! would not start. If another user runs `check`, the checks in this module are skipped.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -9,10 +10,10 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::fault::Fault;
 
-/// Returns a fault for each file that the user of the service cannot use. The owner of the key
-/// directory is assumed to be that user. If the key directory does not exist or belongs to root,
-/// the owner of the state directory is assumed instead. Returns no faults if `check` does not run
-/// as root, or if root owns both directories.
+/// Returns a fault for each file that the user of the service cannot use. This user is assumed to
+/// be the owner of the key directory. If the key directory does not exist or belongs to root, the
+/// user is assumed to be the owner of the state directory. Returns no faults if `check` does not
+/// run as root, or if root owns both directories.
 pub(super) fn barred(config: &Config, config_file: Option<&Path>) -> Vec<Fault> {
     if !rustix::process::geteuid().is_root() {
         return Vec::new();
@@ -48,7 +49,7 @@ fn visible_files(directory: &Path) -> Vec<PathBuf> {
 
 struct User {
     id: u32,
-    /// The group of the directory whose owner is the user.
+    /// The group of the directory that the user owns.
     group: u32,
     groups: HashSet<u32>,
 }
@@ -85,8 +86,9 @@ impl User {
         Some(Fault::new(path, problem))
     }
 
-    /// Whether the user has the permissions `need`. As in the kernel, only the first class that the
-    /// user belongs to counts: owner, group or others.
+    /// Whether the user has the permissions `need`. The classes of users are owner, group and
+    /// others. As in the kernel, only the permissions of the first class that includes the user
+    /// count.
     fn may(&self, need: u32, metadata: &Metadata) -> bool {
         let shift = if metadata.uid() == self.id {
             6
@@ -99,8 +101,8 @@ impl User {
     }
 }
 
-/// Returns the ids of the groups of the user `id`. `users` is the text of `/etc/passwd` and
-/// `groups` that of `/etc/group`.
+/// Returns the ids of the groups of the user `id`. `users` is the text of `/etc/passwd`, and
+/// `groups` is the text of `/etc/group`.
 fn groups_of(id: u32, users: &str, groups: &str) -> impl Iterator<Item = u32> {
     fn fields(line: &str) -> Vec<&str> {
         line.split(':').collect()

@@ -13,9 +13,10 @@ use crate::fault::Fault;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::store::client_file::{OPTIONAL_FIELDS, check_entry, read_key_set};
 
-// Serializing this struct gives registry fields: a flag with the name and the value of a registry
-// field needs no further code. `given` adds the flags that are marked `serde(skip)`. This is not a
-// doc comment, because clap would use that as the help text of the command.
+// This struct is serialized to the fields of a registry entry. A flag that has the same name and
+// value as its registry field therefore needs no further code. `given` adds the flags that are
+// marked `serde(skip)`. These lines are not a doc comment, because clap would show a doc comment as
+// the help text of the command.
 #[derive(Args, Debug, Serialize)]
 pub(super) struct FieldArgs {
     /// Scopes the client may request, separated by spaces; may be repeated. A request without a
@@ -56,26 +57,27 @@ pub(super) struct FieldArgs {
     #[serde(skip)]
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
-    /// Only algorithm with which the client may sign its assertions: RS256, PS256, ES256 or EdDSA
+    /// Algorithm with which the client must sign its assertions: RS256, PS256, ES256 or EdDSA
     /// [default: any].
     #[arg(long, value_name = "ALG")]
     token_endpoint_auth_signing_alg: Option<String>,
     /// Subject of the client's certificate, for tls_client_auth (RFC 8705, section 2.1.2).
     #[arg(long, value_name = "DN")]
     tls_client_auth_subject_dn: Option<String>,
-    /// DNS name in the client's certificate, for tls_client_auth. Use this or the subject, not
-    /// both.
+    /// DNS name in the client's certificate, for tls_client_auth. Give only one of the five
+    /// --tls-client-auth flags.
     #[arg(long, value_name = "NAME")]
     tls_client_auth_san_dns: Option<String>,
-    /// URI in the client's certificate, for tls_client_auth. Use this or the subject, not both.
+    /// URI in the client's certificate, for tls_client_auth. Give only one of the five
+    /// --tls-client-auth flags.
     #[arg(long, value_name = "URI")]
     tls_client_auth_san_uri: Option<String>,
-    /// IP address in the client's certificate, for tls_client_auth. Use this or the subject, not
-    /// both.
+    /// IP address in the client's certificate, for tls_client_auth. Give only one of the five
+    /// --tls-client-auth flags.
     #[arg(long, value_name = "ADDRESS")]
     tls_client_auth_san_ip: Option<String>,
-    /// E-mail address in the client's certificate, for tls_client_auth. Use this or the subject,
-    /// not both.
+    /// E-mail address in the client's certificate, for tls_client_auth. Give only one of the five
+    /// --tls-client-auth flags.
     #[arg(long, value_name = "ADDRESS")]
     tls_client_auth_san_email: Option<String>,
     /// Bind each token of the client to the certificate with which the client requests the token.
@@ -101,10 +103,10 @@ pub(super) struct FieldArgs {
     /// application/octet-stream.
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// How long a token of the client is reused for equal requests: seconds, or as in 15m.
+    /// Time for which a token of the client is reused for equal requests: seconds, or as in 15m.
     #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
     token_reuse: Option<u32>,
-    /// Report the duration of each step in the responses to the client (Server-Timing).
+    /// Report in each response to the client how long each step took (Server-Timing).
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = parse_switch)]
     server_timing: Option<bool>,
@@ -192,7 +194,7 @@ fn flag_of(field: &str) -> String {
 }
 
 /// Returns the fields that `update --unset` can remove from an entry. `secrets` is not among them,
-/// since other commands change the secrets.
+/// because other commands change the secrets.
 pub(super) fn removable() -> impl Iterator<Item = &'static str> {
     OPTIONAL_FIELDS.iter().copied().filter(|name| *name != "secrets")
 }

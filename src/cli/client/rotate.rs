@@ -98,7 +98,7 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
     wait_for(&args.id, &args.server, |client| secret_of(client, &secret_label).is_some())
 }
 
-/// Returns the secret with this label from the JSON with which a server describes the client.
+/// Returns the secret with this label from a server's JSON description of the client.
 fn secret_of<'a>(client: Option<&'a Value>, label: &str) -> Option<&'a Value> {
     client?["secrets"].as_array()?.iter().find(|secret| secret["label"] == label)
 }

@@ -21,8 +21,8 @@ pub(crate) struct UpdateArgs {
     id: String,
     #[command(flatten)]
     fields: FieldArgs,
-    /// Field to remove from the client's entry, by its name in the registry, so that the field's
-    /// default applies; may be repeated.
+    /// Registry name of a field to remove from the client's entry, so that the field's default
+    /// applies; may be repeated.
     #[arg(long, value_name = "FIELD", value_parser = PossibleValuesParser::new(fields::removable()))]
     unset: Vec<String>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct UpdateArgs {
 pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
     let UpdateArgs { file, id, fields, unset } = args;
     let mut unset: Vec<_> = unset.iter().map(String::as_str).collect();
-    // `--scope` sets `scopes` and `default_scopes`, so unsetting `scopes` removes both fields.
+    // `--scope` sets `scopes` and `default_scopes`, so `--unset scopes` removes both fields.
     if unset.contains(&"scopes") {
         unset.push("default_scopes");
     }

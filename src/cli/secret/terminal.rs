@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, StdinLock, Write};
 
-/// Prints `prompt` to standard error, since standard output is for the result, and reads one line.
+/// Prints `prompt` and reads one line. The prompt goes to standard error, because standard output
+/// is for the result.
 pub(super) fn ask(input: &mut StdinLock<'_>, prompt: &str, line: &mut String) -> io::Result<()> {
     let hidden = Hidden::begin()?;
     write!(io::stderr(), "{prompt}")?;
@@ -10,7 +11,7 @@ pub(super) fn ask(input: &mut StdinLock<'_>, prompt: &str, line: &mut String) ->
     line.reserve(4096);
     let read = input.read_line(line);
     drop(hidden);
-    // The terminal did not echo the typed line break either, so print one.
+    // The terminal did not echo the line break that ended the input, so print a line break.
     writeln!(io::stderr())?;
     read.map(drop)
 }
@@ -28,7 +29,7 @@ impl Hidden {
         let before = tcgetattr(io::stdin())?;
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
-        // Discard all input that was typed, and echoed, before this call.
+        // Discard the input that was typed before this call, because the terminal has echoed it.
         tcsetattr(io::stdin(), OptionalActions::Flush, &hidden)?;
         Ok(Self { before })
     }
@@ -47,7 +48,7 @@ impl Drop for Hidden {
         #[cfg(target_os = "linux")]
         {
             use rustix::termios::{OptionalActions, tcsetattr};
-            // This fails only if the terminal has gone.
+            // This fails only if the terminal no longer exists.
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
         }
     }
