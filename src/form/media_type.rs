@@ -147,7 +147,7 @@ const UTF_8_LABELS: [&str; 2] = ["utf-8", "utf8"];
 
 /// The labels of [`Charset::Ascii`]: IANA's names of windows-1252, ISO 8859-1 and ASCII, and the
 /// labels that the Encoding Standard gives to windows-1252. That standard treats ISO 8859-1 and
-/// ASCII as windows-1252, so its labels include labels of all three.
+/// ASCII as windows-1252, so its list contains labels of all three.
 const ASCII_LABELS: [&str; 26] = [
     "ansi_x3.4-1968",
     "ansi_x3.4-1986",

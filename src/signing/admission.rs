@@ -45,7 +45,7 @@ impl Admission {
         self.update();
     }
 
-    /// Forgets the share of a thread that has nothing to do.
+    /// Forgets the share of a thread that has no tokens to sign.
     pub(super) fn forget(&mut self, thread: usize) {
         if self.shares[thread].take().is_some() {
             self.update();
@@ -102,8 +102,8 @@ const UNKNOWN: usize = 708;
 /// signing threads would make the server refuse requests without overload.
 const MIN_LIMIT_DIVISOR: usize = 4;
 
-/// The length of the first window after a thread was idle. It is short, because the tokens that are
-/// admitted during the first window wait longest.
+/// The length of the first window after a thread was idle. The window is short, because tokens that
+/// are admitted before its end wait longest.
 const FIRST_WINDOW: Duration = Duration::from_millis(4);
 
 /// The length of all later windows. It is long enough for several time slices of the other threads

@@ -6,7 +6,7 @@
 //! length of the queue bounds how long any token waits.
 //!
 //! On processors with AVX-512 IFMA, tokens that wait for the same key are signed in batches of up
-//! to eight, if enough of them wait for a batch to be faster than single signatures.
+//! to eight. If few tokens wait, so that a batch would be slower, tokens are signed one by one.
 
 mod batched;
 mod worker;

@@ -1,9 +1,9 @@
 //! The queue of log lines between the threads that log and the thread that writes.
 //!
 //! The writing thread collects lines for a few milliseconds and writes them in one call. On a busy
-//! server, waking the thread for each line would take longer than formatting the line. If the
-//! reader of the log is slow or the disk is full, lines are dropped and counted; requests never
-//! wait for the log.
+//! server, waking the thread for each line would take more time than all other work for the line.
+//! If the reader of the log is slow or the disk is full, lines are dropped and counted; requests
+//! never wait for the log.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};

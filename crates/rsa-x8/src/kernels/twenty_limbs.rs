@@ -83,8 +83,8 @@ macro_rules! cross_columns {
 /// The lower 20 columns of the cross products come first, in pairs of rows. The lowest six are
 /// doubled as soon as they are complete, so that the reduction can begin early; the others are
 /// doubled before the reduction reaches them. The cross products of the upper columns are added in
-/// pairs of columns. Each pair of columns is added shortly before the reduction first adds to these
-/// columns, between the passes of the same rows. So no sum has to be kept in memory.
+/// pairs of columns. Each pair of columns is added while the reduction computes the first rows that
+/// add to these columns, between two passes of these rows. So no sum has to be kept in memory.
 ///
 /// The kernel also copies to `chosen` the entry of `entries` whose mask is all ones, if there is
 /// one. The compiler turns each copy into a load and a masked store, which take no time from the

@@ -41,8 +41,8 @@ fn in_a_residue() {
 #[test]
 fn in_a_table() {
     // The check can notice only faults in entries that are used. Nearly every key uses all 16
-    // entries. One key in a million does not: one of the 16 values is missing in the 256 digits of
-    // its exponent.
+    // entries. With one key in a million, this test may fail: one of the 16 values is missing in
+    // the 256 digits of its exponent.
     inject(Place::Table, 2, 16 * 20, setting("RSA_X8_TABLE_STEP", 31));
 }
 
