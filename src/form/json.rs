@@ -15,7 +15,7 @@ use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 ///
 /// # Errors
 ///
-/// [`FormError`]. The whole body must be refused then.
+/// A [`FormError`] if the body must be refused as a whole.
 pub fn parse<'a>(
     body: &'a [u8],
     known: &[&str],
@@ -33,18 +33,18 @@ pub fn parse<'a>(
 }
 
 /// Returns the scope in `{"scope": ["…", …]}` or `{"scope": "…"}` as tokens separated by spaces.
-/// `None` if `scope` is missing, null or empty. The keys need no quotes: the documented example has
-/// none.
+/// `None` if `scope` is missing, null or empty. Keys without quotes are accepted, because the
+/// documented example has no quotes around its keys.
 ///
 /// # Errors
 ///
-/// [`FormError`]. The whole body must be refused then.
+/// A [`FormError`] if the body must be refused as a whole.
 pub fn parse_scope_list(body: &[u8], max_parameters: usize) -> Result<Option<String>, FormError> {
     check(body)?;
     let body = quote_keys(body);
     let mut scope = None;
-    // The names of all members so far, to refuse a repeated name, as the parsers of the other
-    // encodings do.
+    // The names of all members so far. They are kept to refuse a repeated name, which the parsers
+    // of the other encodings also refuse.
     let mut seen = Parameters::default();
     read_members(&body, |name, value| {
         if seen.count() == max_parameters {
@@ -59,7 +59,7 @@ pub fn parse_scope_list(body: &[u8], max_parameters: usize) -> Result<Option<Str
 }
 
 /// Returns the tokens in `value`, separated by spaces. `None` unless `value` is a string, null, or
-/// a list of strings of one token each.
+/// a list in which each element is a string of one token.
 fn join_tokens(value: Value<'_>) -> Option<String> {
     match value {
         Value::Text(scope) => Some(scope.into_owned()),
@@ -148,8 +148,8 @@ fn quote_keys(body: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(quoted)
 }
 
-/// Returns the length in bytes, with the quotes, of the string literal at the start of `body`.
-/// Without a closing quote, that is the length of `body`.
+/// Returns the length in bytes, with the quotes, of the string literal at the start of `body`. If
+/// the closing quote is missing, returns the length of `body`.
 fn string_length(body: &[u8]) -> usize {
     let mut at = 1;
     while let Some(&byte) = body.get(at) {

@@ -23,9 +23,9 @@ pub struct MediaType<'a> {
 pub enum Charset {
     /// UTF-8 or no label: all UTF-8 text is accepted.
     Utf8,
-    /// ISO 8859-1, its superset windows-1252, or ASCII: only ASCII text is accepted, since other
-    /// characters are encoded differently in UTF-8. ISO 8859-1 is the default of Apache's
-    /// HttpClient.
+    /// ISO 8859-1, its superset windows-1252, or ASCII: only ASCII text is accepted, because other
+    /// characters are encoded differently in UTF-8. These labels must not be refused outright: ISO
+    /// 8859-1 is the default of Apache's HttpClient.
     Ascii,
     /// Any other label: no text is accepted.
     Other,
@@ -112,7 +112,8 @@ impl Charset {
 }
 
 /// Parses the token or the quoted string at the start of `input`. Returns its value, without quotes
-/// and escapes, and the rest of `input`. `None` if `input` starts with neither.
+/// and escapes, and the rest of `input`. `None` if `input` starts with neither a token nor a quoted
+/// string.
 pub(crate) fn read_value(input: &str) -> Option<(Cow<'_, str>, &str)> {
     let Some(quoted) = input.strip_prefix('"') else {
         let end = input.find(|c: char| c == ';' || OWS.contains(&c)).unwrap_or(input.len());
@@ -145,8 +146,8 @@ pub(crate) fn is_token(text: &str) -> bool {
 const UTF_8_LABELS: [&str; 2] = ["utf-8", "utf8"];
 
 /// The labels of [`Charset::Ascii`]: IANA's names of windows-1252, ISO 8859-1 and ASCII, and the
-/// labels that the Encoding Standard gives to windows-1252. Among these are labels of ISO 8859-1
-/// and ASCII.
+/// labels that the Encoding Standard gives to windows-1252. That standard treats ISO 8859-1 and
+/// ASCII as windows-1252, so its list contains labels of all three.
 const ASCII_LABELS: [&str; 26] = [
     "ansi_x3.4-1968",
     "ansi_x3.4-1986",

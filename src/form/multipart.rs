@@ -1,10 +1,10 @@
-//! Parses `multipart/form-data` (RFC 7578, RFC 2046 section 5.1), the encoding in the documentation
-//! of the `connect` dialect.
+//! Parses `multipart/form-data` (RFC 7578, RFC 2046 section 5.1), the encoding that the
+//! documentation of the `connect` dialect describes.
 //!
 //! The crate multer splits the body into parts and parses their headers. By itself, multer sets no
-//! limits, may find the name of a part inside a file name, drops all but the last of repeated
-//! headers, decodes text by the charset of its part, and replaces invalid bytes. So the caller
-//! collects the body under a limit first, and this module checks every part and decodes names and
+//! limits, may find the name of a part inside a file name, keeps only the last of repeated headers,
+//! decodes text by the charset of its part, and replaces invalid bytes. So the caller limits the
+//! size of the body and collects it first, and this module checks every part and decodes names and
 //! values itself.
 
 use std::borrow::Cow;
@@ -31,7 +31,7 @@ impl Parts {
     /// # Errors
     ///
     /// A [`FormError`] that names a fault of a multipart body, or `ByteOrderMark`, `NotUtf8` or
-    /// `TooMany`. The whole body must be refused then.
+    /// `TooMany`. After an error, the caller must refuse the whole body.
     pub fn read(body: Bytes, boundary: &str, max_parts: usize) -> Result<Self, FormError> {
         if !is_boundary(boundary) {
             return Err(FormError::Boundary);
@@ -39,7 +39,8 @@ impl Parts {
         if body.starts_with(BYTE_ORDER_MARK) {
             return Err(FormError::ByteOrderMark);
         }
-        // If multer waits for more although it has the whole body, the closing boundary is missing.
+        // If multer waits for more data although it has the whole body, the closing boundary is
+        // missing.
         let read = Self::read_all(body, boundary, max_parts).now_or_never();
         read.unwrap_or(Err(FormError::Unclosed))
     }
@@ -84,9 +85,8 @@ impl Parts {
     }
 }
 
-/// Counts the header lines of each part in the raw body. If a part has more header lines than
-/// multer returns headers, a header of the part is repeated: of repeated headers, multer keeps only
-/// the last.
+/// Counts the header lines of each part in the raw body. multer keeps only the last of repeated
+/// headers. So if a part has more header lines than multer returns headers, a header is repeated.
 struct RawHeaders<'b> {
     rest: &'b [u8],
 }

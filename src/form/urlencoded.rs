@@ -1,7 +1,7 @@
 //! Parses `application/x-www-form-urlencoded` (URL Standard, section 5; RFC 6749, appendix B).
 //!
 //! serde_urlencoded splits and decodes the form. By itself, it would replace invalid UTF-8 and
-//! accept `%zz` as text, so this module refuses both first.
+//! accept `%zz` as text. So this module first refuses input with one of these faults.
 
 use std::borrow::Cow;
 
@@ -15,18 +15,18 @@ use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 /// # Errors
 ///
 /// The variants `ByteOrderMark`, `NotUtf8`, `PercentEncoding`, `Repeated` and `TooMany` of
-/// [`FormError`]. The whole input must be refused then.
+/// [`FormError`]. After an error, the caller must refuse the whole input.
 pub fn parse(input: &[u8], max_parameters: usize) -> Result<Parameters<'_>, FormError> {
     if input.starts_with(BYTE_ORDER_MARK) {
         return Err(FormError::ByteOrderMark);
     }
-    // If there are too few separators to exceed the limit, do not count the non-empty pairs.
+    // Count the non-empty pairs only if there are enough separators to exceed the limit.
     let pairs = input.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty());
     if memchr_iter(b'&', input).count() >= max_parameters && pairs.count() > max_parameters {
         return Err(FormError::TooMany);
     }
     // One check of the whole input is enough for all names and values: `&`, `=` and `+` are ASCII,
-    // so no UTF-8 sequence extends beyond them.
+    // so they are never a part of a longer UTF-8 sequence.
     percent_decode(input)?;
     // serde_urlencoded returns no error for input that passed the check above.
     let entries = serde_urlencoded::from_bytes(input).map_err(|_| FormError::NotUtf8)?;

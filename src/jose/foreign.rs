@@ -28,7 +28,7 @@ impl<'a> ForeignJwt<'a> {
     /// parses the header. `None` if the text is longer than 8 KiB or does not have three parts, or
     /// if the header is malformed, refers to another key or requires an extension.
     pub fn read(text: &'a str) -> Option<Self> {
-        // Checked first, so that a text that is too long costs only one comparison.
+        // Check the length first, so that a text that is too long costs only one comparison.
         if text.len() > MAX_BYTES {
             return None;
         }
@@ -69,9 +69,10 @@ impl<'a> ForeignJwt<'a> {
 
     /// Whether one of `keys` has signed the JWT with `algorithm`.
     ///
-    /// If the header has a `kid`, only the keys for `algorithm` with that `kid` are tried,
-    /// otherwise all keys for `algorithm`. If no key qualifies, another key is tried and the result
-    /// is discarded, so that the time does not reveal that no key qualifies.
+    /// If the header has a `kid`, only those keys for `algorithm` that have this `kid` are tried.
+    /// If the header has no `kid`, all keys for `algorithm` are tried. If no key qualifies, another
+    /// key is tried and the result is discarded, so that the time does not reveal that no key
+    /// qualifies.
     pub fn is_signed_by(&self, keys: &[PublicKey], algorithm: Algorithm) -> bool {
         let kid = self.header.kid.as_deref();
         let fitting = || keys.iter().filter(|key| key.is_for(algorithm));
@@ -142,7 +143,7 @@ fn presence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
 
 fn parse<T: DeserializeOwned>(encoded: &str) -> Option<T> {
     let json = URL_SAFE_NO_PAD.decode(encoded).ok()?;
-    // Refuse an array: serde would deserialize a struct from an array, too.
+    // Refuse an array: serde can deserialize a struct from an array as well as from an object.
     if !json.trim_ascii_start().starts_with(b"{") {
         return None;
     }

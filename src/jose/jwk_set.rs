@@ -10,7 +10,7 @@ use crate::jose::public_key::{KeyProblem, PublicKey, Unusable};
 pub struct SetProblem<'t> {
     /// The text of the key or, if `index` is `None`, of the whole set.
     pub part: &'t str,
-    /// The index of the key in the set, counted from 0. `None` if the problem is not with one key.
+    /// The index of the key in the set, counted from 0. `None` if the whole set has the problem.
     pub index: Option<usize>,
     /// The description of the problem.
     pub problem: KeyProblem,
@@ -31,7 +31,7 @@ pub struct JwkSet<'t> {
 ///
 /// # Errors
 ///
-/// The first [`SetProblem`]. A set without any key, or with only skipped keys, is also an error.
+/// The first [`SetProblem`]. It is an error if the set has no keys, or if all its keys are skipped.
 pub fn parse(text: &str) -> Result<JwkSet<'_>, SetProblem<'_>> {
     #[derive(Deserialize)]
     struct Set<'a> {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::jose::key_set::KeySet;
 
 /// The claims of one of the issuer's own tokens, without the static claims of its client. An
-/// optional claim is absent only from tokens of the `vision` profile, unless the field says
-/// otherwise.
+/// optional claim is missing only in tokens of the `vision` profile, unless the comment on the
+/// field says otherwise.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
     /// The expiry time, in Unix seconds.
@@ -57,13 +57,13 @@ impl Audience {
 /// seconds). Returns the token's claims and the id of the key that signed the token; `None` if none
 /// of these keys signed it. Does not check the claims, such as the expiry time.
 ///
-/// If the header has a `kid`, only the key with that id is tried; otherwise, as in the `vision`
-/// profile, every published key is tried. An `alg` other than RS256 is refused (RFC 8725, section
-/// 3.1). The rest of the header is ignored.
+/// If the header has a `kid`, only the key with that id is tried. If the header has no `kid`, as in
+/// the `vision` profile, every published key is tried. An `alg` other than RS256 is refused (RFC
+/// 8725, section 3.1). The rest of the header is ignored.
 pub fn verify<'k>(token: &str, keys: &'k KeySet, now: u64) -> Option<(Claims, &'k str)> {
     let header = decode_header(token).ok()?;
     let mut validation = Validation::new(Algorithm::RS256);
-    // The callers check the expiry time, by the server's own clock, and the audience.
+    // The callers check the audience. They also check the expiry time, with the server's clock.
     validation.validate_exp = false;
     validation.validate_aud = false;
     validation.required_spec_claims.clear();

@@ -1,9 +1,10 @@
 //! The life of a signing key: published → signing → retiring → gone.
 //!
-//! A key is published in the key set some time before it signs, so that by then every cached copy
-//! of the key set contains the key. The key stays in the key set until the last token that it
-//! signed has expired. The state of a key is not stored but computed from two timestamps of each
-//! key and the clock, so that processes that read the same key files agree without communicating.
+//! A key is published in the key set some time before it begins to sign. So when it begins to sign,
+//! every cached copy of the key set contains it. The key stays in the key set until the last token
+//! that it signed has expired. The state of a key is not stored. It is computed from the clock and
+//! two timestamps of each key, so that processes that read the same key files agree without
+//! communicating.
 
 use std::fmt;
 
@@ -35,16 +36,18 @@ impl Retention {
     }
 
     /// Returns the times of a key that is generated at `now` (Unix seconds) in addition to the
-    /// issuer's other keys. The key signs only when every cached key set without the key has
-    /// expired: after twice `jwks_max_age`, because one cache may have been filled from another.
+    /// issuer's other keys. The key begins to sign when every cached key set that lacks the key has
+    /// expired. This takes twice `jwks_max_age`, because one cache may have been filled from
+    /// another.
     pub fn publish_at(&self, now: u64) -> KeyTimes {
         KeyTimes { published_at: now, signs_from: now + 2 * self.jwks_max_age }
     }
 
     /// Returns the times of a key that is generated at `now` (Unix seconds) in addition to the
     /// issuer's keys `others`. The times are those of [`publish_at`](Self::publish_at), except that
-    /// `signs_from` is always later than that of the key that signs at `now`. The exception matters
-    /// if the clock was set back to before the `signs_from` of all `others`.
+    /// `signs_from` is always later than the `signs_from` of the key that signs at `now`. The
+    /// exception matters if the clock was set back to a time before the `signs_from` of all
+    /// `others`.
     pub fn publish_beside(&self, others: &[KeyTimes], now: u64) -> KeyTimes {
         let times = self.publish_at(now);
         let signs_since = signs_since(others.iter().map(|key| key.signs_from), now);
@@ -52,7 +55,8 @@ impl Retention {
         KeyTimes { signs_from: times.signs_from.max(next), ..times }
     }
 
-    /// Returns the retirement of a key whose successor signs from `retires_at` on (Unix seconds).
+    /// Returns the retirement of a key whose successor begins to sign at `retires_at` (Unix
+    /// seconds).
     pub fn retire_at(&self, retires_at: u64) -> Retirement {
         let kept_for = self.token_lifetime + self.jwks_max_age;
         // `retires_at` may come from a file and be any number: the sum must not overflow.
@@ -71,7 +75,7 @@ pub fn signs_since(times: impl Iterator<Item = u64> + Clone, now: u64) -> Option
 /// The end of a key's life, in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retirement {
-    /// When the key stops signing and its successor begins.
+    /// When the key stops signing and its successor begins to sign.
     pub retires_at: u64,
     /// When the key leaves the key set: one token lifetime and one `jwks_max_age` after
     /// `retires_at`. By then, all tokens that the key signed have expired.
@@ -105,7 +109,7 @@ impl fmt::Display for KeyState {
 
 impl KeyTimes {
     /// Returns the key's state at `now` (Unix seconds). `all` are the times of all keys of the same
-    /// issuer, including this key's.
+    /// issuer, including the times of this key.
     ///
     /// A signing key without a successor signs indefinitely, so that a forgotten rotation does not
     /// cause an outage.
@@ -204,7 +208,7 @@ mod tests {
         let made = RETENTION.publish_beside(&[first], 1_000);
         assert_eq!((made.published_at, made.signs_from), (1_000, 10_001));
         assert_eq!(made.state(&[first, made], &RETENTION, 1_600), KeyState::Published);
-        // If the clock was not set back, the new key waits only for the cached key sets.
+        // If the clock was not set back, the new key waits only until cached key sets have expired.
         assert_eq!(RETENTION.publish_beside(&[first], 10_000), RETENTION.publish_at(10_000));
         assert_eq!(RETENTION.publish_beside(&[], 10_000), RETENTION.publish_at(10_000));
     }

@@ -15,7 +15,7 @@ use crate::jose::key_life::{self, KeyState, KeyTimes, Retention, Retirement};
 use crate::jose::public_key::{Thumbprint, sha256};
 use crate::tally::Tally;
 
-/// An RSA signing key, with all values precomputed that signing and verifying a token needs.
+/// An RSA signing key, with precomputed values that are needed to sign and to verify a token.
 pub struct SigningKey {
     key_id: String,
     ring: KeyPair,
@@ -99,8 +99,8 @@ impl SigningKey {
         &self.aws_lc
     }
 
-    /// When the key is published and when it begins to sign. The latter is later than in the key's
-    /// file if [`KeySet::followed_by`] postponed it.
+    /// When the key is published and when it begins to sign. If [`KeySet::followed_by`] postponed
+    /// the time when it begins to sign, that time is later than in the key's file.
     pub fn times(&self) -> KeyTimes {
         KeyTimes { signs_from: self.times.signs_from.max(self.not_before), ..self.times }
     }
@@ -125,8 +125,8 @@ impl SigningKey {
         &self.at_jwt_header
     }
 
-    /// Counts how often a key set with this key was fetched since this process loaded the key. The
-    /// count shows operators whether verifiers know the key.
+    /// Counts the fetches of key sets that contain this key. The count begins when this process
+    /// loads the key. It shows operators whether verifiers know the key.
     pub fn fetches(&self) -> &Tally {
         &self.fetches
     }
@@ -169,11 +169,11 @@ impl KeySet {
     /// Returns the key set of `keys`, which replaces this key set in a reload at `now` (Unix
     /// seconds). A key that is in both key sets with equal times stays the same object.
     ///
-    /// A new key, which this key set does not contain, is published only from `now` on, even if its
-    /// `published_at` is earlier. If the new key would succeed the key that signs now (the new
-    /// key's `signs_from` is later), it begins to sign only when every cached key set contains it.
-    /// The new key signs without that wait if it is [immediate](SigningKey::immediately), or if
-    /// `keys` contains no key of this key set.
+    /// A new key is a key that this key set does not contain. It is not published before `now`,
+    /// even if its `published_at` is earlier. If the new key would succeed the key that signs now
+    /// (the `signs_from` of the new key is later), the new key begins to sign only when every
+    /// cached key set contains it. It does not wait for this if it is
+    /// [immediate](SigningKey::immediately), or if `keys` contains no key of this key set.
     pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: u64) -> Self {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);
         let times = keys.iter().filter_map(known).map(|known| known.times().signs_from);
@@ -276,8 +276,8 @@ impl KeySet {
     }
 }
 
-/// The maximum number of seconds that a reload takes from reading the key files to using the new
-/// key set.
+/// The maximum time, in seconds, between the moment when a reload reads the key files and the
+/// moment when the new key set is used.
 const RELOAD_SECONDS: u64 = 5;
 
 /// Returns the thumbprint of an RSA key (RFC 7638, section 3): SHA-256 over the required members of
@@ -333,7 +333,8 @@ mod tests {
         // does not sign.
         let keys = keys.followed_by(vec![late(), first(), ancient()], retention, switch - 1);
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
-        // A process that is started at `switch` signs with `late`, too.
+        // A process that is started at `switch` also signs with `late`, without the earlier
+        // reloads.
         assert_eq!(
             signs_at(&KeySet::new(vec![ancient(), first(), late()], retention), switch),
             5_000

@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 ///
 /// # Errors
 ///
-/// A message that says what `text` contains instead and, where possible, how to get a PKCS#8 key.
+/// A message that says what `text` contains instead of a PKCS#8 key and, where possible, how to get
+/// a PKCS#8 key.
 pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let is_not = |what: &str| Err(format!("is not an unencrypted PKCS#8 private key in PEM{what}"));
     let mut others = Vec::new();

@@ -105,7 +105,7 @@ impl PublicKey {
     pub fn parse(jwk: &str) -> Result<Self, Unusable> {
         use Unusable::{Faulty, ForOtherUse};
 
-        // Refuse an array: serde would deserialize a struct from an array, too.
+        // Refuse an array: serde can deserialize a struct from an array as well as from an object.
         let is_object = jwk.trim_ascii_start().starts_with('{');
         let members: Option<Members> =
             if is_object { serde_json::from_str(jwk).ok() } else { None };
@@ -146,9 +146,9 @@ impl PublicKey {
         Ok(key)
     }
 
-    /// Returns a decoy: a key for `algorithm` that belongs to no client. Verifying with a decoy
-    /// takes as long as with a client's key, so that the time does not reveal that the client has
-    /// no such key.
+    /// Returns a decoy: a key for `algorithm` that belongs to no client. A verification with a
+    /// decoy takes as long as a verification with a client's key. So the time does not reveal that
+    /// the client has no such key.
     pub fn decoy(algorithm: Algorithm) -> Option<&'static Self> {
         static DECOYS: OnceLock<[Option<PublicKey>; 3]> = OnceLock::new();
         let decoys = DECOYS.get_or_init(|| DECOYS_AS_JWK.map(|jwk| Self::parse(jwk).ok()));
@@ -156,7 +156,7 @@ impl PublicKey {
     }
 
     /// Returns a key of this shape that belongs to no client. A verification with this key takes as
-    /// long as with a client's key of the same shape.
+    /// long as a verification with a client's key of the same shape.
     pub fn like(shape: KeyShape, algorithm: Option<Algorithm>) -> Option<Self> {
         let mut key = match shape {
             KeyShape::Rsa { bits, exponent } => {
@@ -269,8 +269,8 @@ impl PublicKey {
         };
         // An RSA signature is a number below the modulus. The library refuses a greater number at
         // once, without a calculation. The difference in time would reveal the modulus, and thereby
-        // whether the key is a client's or a decoy. So a smaller number is verified in place of a
-        // too large one, and the result is ignored.
+        // whether the key belongs to a client or is a decoy. So if the number is too large, a
+        // smaller number is verified in its place, and the result is ignored.
         let Ok(mut number) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         let is_too_large =
             number.first_chunk().is_some_and(|front| u64::from_be_bytes(*front) > largest);
@@ -287,7 +287,7 @@ impl PublicKey {
 }
 
 /// The public keys of the examples in RFC 7638, section 3.1 (RSA), RFC 7517, appendix A.1 (P-256),
-/// and RFC 8037, appendix A.2 (Ed25519). No client has them.
+/// and RFC 8037, appendix A.2 (Ed25519). No client uses one of these keys.
 const DECOYS_AS_JWK: [&str; 3] = [
     r#"{"kty":"RSA","e":"AQAB","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"}"#,
     r#"{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#,
@@ -475,7 +475,7 @@ mod tests {
     }
 
     /// An RSA signature is a number below the modulus. A greater number is refused, but only after
-    /// a verification that takes as long as that of a smaller number.
+    /// a smaller number has been verified, so that the refusal takes as long as a verification.
     #[test]
     fn a_number_above_the_modulus_is_not_a_signature() {
         let key = PublicKey::like(KeyShape::Rsa { bits: 2048, exponent: 65_537 }, None).unwrap();

@@ -1,13 +1,14 @@
 //! Admission: how many tokens may wait for a signature.
 //!
-//! The signing threads need a certain time for a full queue if no other thread uses their
+//! The signing threads need a certain time to empty a full queue if no other thread uses their
 //! processors. No admitted token should wait longer than that time. But other threads usually use
 //! these processors: the event loop has priority, and under overload it is busy refusing requests.
-//! The same queue then takes two or three times as long. So each signing thread measures its share
-//! of processor time: the part of the time during which it runs while tokens wait. The limit is the
-//! capacity times the square of the average share. The share itself would be the right factor if
-//! every token waited equally long. The square allows for the variation of the waiting time, which
-//! grows as the share falls.
+//! The signing threads then need two or three times as long for the same queue. So each signing
+//! thread measures its share of processor time. The share is measured while tokens wait: it is the
+//! part of that time during which the thread runs. The limit is the capacity times the square of
+//! the average share. The share itself would be the right factor if every token waited equally
+//! long. But the waiting times vary, and they vary more when the share is smaller. The square
+//! allows for this variation.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ impl Admission {
         self.update();
     }
 
-    /// Forgets the share of a thread that has nothing to do.
+    /// Forgets the share of a thread that has no tokens to sign.
     pub(super) fn forget(&mut self, thread: usize) {
         if self.shares[thread].take().is_some() {
             self.update();
@@ -76,9 +77,9 @@ impl Window {
         Self { since: Clock::instant(), ran: Clock::thread_time(), length }
     }
 
-    /// If the window is over, returns the part of it during which this thread ran, in thousandths,
-    /// and begins the next window. Returns [`WHOLE`] on systems that do not report a thread's CPU
-    /// time.
+    /// If the window is over, returns the part of the window during which this thread ran, in
+    /// thousandths, and begins the next window. Returns [`WHOLE`] on systems that do not report a
+    /// thread's CPU time.
     pub(super) fn end(&mut self) -> Option<usize> {
         let took = Clock::instant().duration_since(self.since);
         if took < self.length {
@@ -94,15 +95,15 @@ impl Window {
 const WHOLE: usize = 1000;
 
 /// The share, in thousandths, that is assumed for a thread that has not measured its share. Its
-/// square is one half.
+/// square is one half. So if no thread has measured its share, the limit is half of the capacity.
 const UNKNOWN: usize = 708;
 
 /// The limit is never below the capacity divided by this number: otherwise a short delay of the
 /// signing threads would make the server refuse requests without overload.
 const MIN_LIMIT_DIVISOR: usize = 4;
 
-/// The length of the first window after a thread was idle. It is short, because the tokens that are
-/// admitted during the first window wait longest.
+/// The length of the first window after a thread was idle. The window is short, because tokens that
+/// are admitted before its end wait longest.
 const FIRST_WINDOW: Duration = Duration::from_millis(4);
 
 /// The length of all later windows. It is long enough for several time slices of the other threads

@@ -62,7 +62,7 @@ impl Outboxes {
     }
 
     /// On each event loop, wakes one of the futures of `completions`. That future will wake the
-    /// others. Empties `completions`.
+    /// other futures of its event loop. Empties `completions`.
     pub(super) fn wake(&self, completions: &mut Vec<Completion>) {
         for (index, outbox) in self.0.iter().enumerate() {
             outbox.wake_one(completions.extract_if(.., |it| it.slot.event_loop == index));
@@ -112,8 +112,8 @@ fn number_of_this_thread() -> usize {
 /// Holds one result on its way from a signing thread to a future.
 struct Slot {
     state: Mutex<State>,
-    /// The number of the event loop whose outbox is used. A future that has moved to another event
-    /// loop is woken as well, but at a higher cost.
+    /// The number of the event loop whose outbox is used. If the future has moved to another event
+    /// loop, the future is still woken, but at a higher cost.
     event_loop: usize,
 }
 
@@ -131,7 +131,7 @@ impl Slot {
         !matches!(*self.state(), State::Closed)
     }
 
-    /// Stores the result and returns the waker of the future, if it has one.
+    /// Stores the result. Returns the waker of the future; `None` if the slot has no waker.
     fn fill(&self, result: Result<Signed, SignError>) -> Option<Waker> {
         let mut state = self.state();
         match &mut *state {
@@ -166,7 +166,7 @@ impl Sender {
 
     /// Stores the result. The receiver is not woken until the completion is passed to
     /// [`Outboxes::wake`]. Returns `None` if the receiver was dropped or was never polled, because
-    /// it then needs no wake.
+    /// it then need not be woken.
     pub(super) fn send(self, result: Result<Signed, SignError>) -> Option<Completion> {
         let waker = self.0.fill(result)?;
         Some(Completion { slot: Arc::clone(&self.0), waker })
@@ -210,7 +210,7 @@ impl Future for Receiver<'_> {
 impl Drop for Receiver<'_> {
     fn drop(&mut self) {
         let state = std::mem::replace(&mut *self.slot.state(), State::Closed);
-        // This future may be the one that was woken to wake the others.
+        // [`Outboxes::wake`] may have woken only this future, which must then wake the others.
         if matches!(state, State::Filled(_)) {
             self.outbox.wake_all();
         }

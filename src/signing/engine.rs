@@ -1,12 +1,12 @@
 //! Signing threads behind a bounded queue.
 //!
 //! Signing takes 99 % of the time that a token needs: about 0.65 ms if ring or aws-lc signs it
-//! alone. On an event loop, signing would delay all other connections for that long, so it has its
-//! own threads. A token that finds the queue full is refused at once, so the length of the queue
-//! bounds how long any token waits.
+//! alone. On an event loop, each signature would delay all other connections for 0.65 ms, so tokens
+//! are signed on separate threads. A token that finds the queue full is refused at once, so the
+//! length of the queue bounds how long any token waits.
 //!
 //! On processors with AVX-512 IFMA, tokens that wait for the same key are signed in batches of up
-//! to eight, if enough of them wait for a batch to be faster than single signatures.
+//! to eight. If few tokens wait, so that a batch would be slower, tokens are signed one by one.
 
 mod batched;
 mod worker;
@@ -30,16 +30,16 @@ use crate::signing::queue::{Job, Queue};
 use crate::signing::single::Single;
 use batched::Batched;
 
-/// The signing threads and their queue. Dropping it waits until the queue is empty, and stops the
-/// threads.
+/// The signing threads and their queue. Dropping the engine waits until the queue is empty, and
+/// then stops the threads.
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// Starts `threads` threads that sign with `single`, and in batches with the keys that
-    /// [`Engine::prepare`] accepts.
+    /// Starts `threads` threads. They make single signatures with `single`, and sign in batches
+    /// with the keys that [`Engine::prepare`] accepts.
     ///
     /// At most `capacity` tokens may wait. The limit is only half of `capacity` until the signing
     /// threads have been busy for some milliseconds. It is also lower than `capacity` while other
@@ -105,8 +105,8 @@ impl Engine {
         self.shared.batched().retain(|key_id, _| is_kept(key_id));
     }
 
-    /// The number of signatures in batches that failed their check. Each of these tokens was signed
-    /// again, alone.
+    /// The number of batch signatures that failed their check. Each of the tokens concerned was
+    /// signed again, alone.
     pub fn faults(&self) -> u32 {
         self.shared.faults.load(Ordering::Relaxed)
     }

@@ -1,9 +1,9 @@
 //! Tokens that wait for a signing thread.
 //!
-//! Each event loop has a queue, and each signing thread takes first from the queue of one event
-//! loop. So the tokens that a thread finishes together mostly belong to one event loop, which is
-//! woken only once. If that queue has too few tokens for a batch, the thread takes tokens from the
-//! other queues too, so that no token waits while a thread is idle.
+//! Each event loop has a queue. Each signing thread prefers the queue of one event loop. So the
+//! tokens that a thread finishes together mostly belong to one event loop, which is woken only
+//! once. If that queue has too few tokens for a batch, the thread also takes tokens from the other
+//! queues, so that no token waits while a thread is idle.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Allocates memory for `capacity` tokens. Does not limit the number of tokens; `Admission`
-    /// does.
+    /// Allocates memory for `capacity` tokens. The queue does not limit the number of tokens: that
+    /// is the task of `Admission`.
     pub(super) fn new(event_loops: usize, capacity: usize) -> Self {
         let each = capacity.div_ceil(event_loops);
         let jobs = (0..event_loops).map(|_| VecDeque::with_capacity(each)).collect();
@@ -52,16 +52,16 @@ impl Queue {
         self.jobs[job.sender.event_loop()].push_back(job);
     }
 
-    /// Takes the next token for the thread that takes first from `event_loop`.
+    /// Takes the next token for the thread that prefers the queue of `event_loop`.
     pub(super) fn take_first(&mut self, event_loop: usize) -> Option<Job> {
         let job = self.in_turn(event_loop).find_map(|index| self.jobs[index].pop_front())?;
         self.length -= 1;
         Some(job)
     }
 
-    /// Moves a batch of tokens that are to be signed with `key` to `taken`. Moves no token and
-    /// returns `false` if it cannot take at least `least` such tokens from the fronts of the
-    /// queues, or if the token that [`Queue::take_first`] would take is not one of them.
+    /// Moves a batch of tokens that are to be signed with `key` to `taken`. Returns `false` and
+    /// moves no token in two cases: the fronts of the queues have fewer than `least` such tokens,
+    /// or [`Queue::take_first`] would take a token for another key.
     pub(super) fn take_batch(
         &mut self,
         event_loop: usize,
@@ -127,7 +127,7 @@ mod tests {
         queue
     }
 
-    /// The texts of the batch that is taken, in order.
+    /// Takes a batch and returns the texts of its tokens, in order.
     fn batch(
         queue: &mut Queue,
         event_loop: usize,

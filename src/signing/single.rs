@@ -1,7 +1,7 @@
 //! One signature at a time, by ring or by aws-lc.
 //!
-//! PKCS#1 v1.5 signatures are deterministic, so both libraries make the same bytes. Which one is
-//! faster depends on the processor, so the server measures it at the start.
+//! PKCS#1 v1.5 signatures are deterministic, so both libraries make the same bytes. Which library
+//! is faster depends on the processor. So the server measures both when it starts.
 
 use std::fmt;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::telemetry::trace_parent::TraceParent;
 
-/// An answered request, as its span describes it.
+/// An answered request, with the values that its span records.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "opentelemetry"), allow(dead_code, reason = "only a span has them all"))]
 pub struct Answered<'r> {
@@ -21,8 +21,8 @@ pub struct Answered<'r> {
     pub outcome: &'static str,
     /// The label of the cause of a refusal; empty if the request was not refused.
     pub cause: &'static str,
-    /// The id of the registered client that the request names, authenticated or not; empty if the
-    /// request names none.
+    /// The id of the registered client that the request names, even if the client did not
+    /// authenticate; empty if the request names no registered client.
     pub client: &'r str,
     /// The time from the request's first byte to its answer.
     pub took: Duration,
@@ -31,8 +31,8 @@ pub struct Answered<'r> {
     pub phases: Option<[Duration; 4]>,
     /// The address of the peer, which may be a proxy; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// The client's address as forwarded by a trusted proxy; `None` if no trusted proxy forwards
-    /// it.
+    /// The client's address as forwarded by a trusted proxy; `None` if no trusted proxy has
+    /// forwarded an address.
     pub address: Option<IpAddr>,
     /// The caller's span, from the request's `traceparent`; `None` without a valid `traceparent`.
     pub caller: Option<TraceParent<'r>>,

@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::clock::{Clock, date_time};
 use crate::telemetry::log_queue::{LogQueue, LogWriter};
 
-/// Queues audit lines. A thread of its own writes them to the file a few milliseconds later.
+/// Queues audit lines. A separate thread writes them to the file a few milliseconds later.
 pub struct Audit {
     queue: LogQueue,
     _writer: LogWriter,
@@ -37,7 +37,7 @@ pub enum Event<'a> {
         /// The token's `jti`, if the token is new and has one.
         #[serde(skip_serializing_if = "Option::is_none")]
         jti: Option<&'a str>,
-        /// Whether the token was issued before.
+        /// Whether the token was already issued in answer to an earlier request.
         reused: bool,
         /// The granted scope tokens, separated by spaces.
         scope: &'a str,
@@ -54,7 +54,7 @@ pub enum Event<'a> {
         /// The label of the cause in logs and metrics.
         cause: &'a str,
     },
-    /// A revocation request succeeded. Its token may have been invalid before (RFC 7009, section
+    /// A revocation request succeeded. The token may have been invalid already (RFC 7009, section
     /// 2.2).
     Revoked {
         /// The revocation request.
@@ -73,7 +73,7 @@ pub enum Event<'a> {
         /// The reason why the reload was refused.
         fault: &'a str,
     },
-    /// From now on, a different key signs.
+    /// Another key has begun to sign.
     Rotated {
         /// The id of the key that signs now.
         kid: &'a str,
@@ -90,9 +90,9 @@ pub struct Request<'a> {
     /// The label of the route.
     pub route: &'a str,
     /// The id of the client. In a refusal, the id of the registered client that the request names,
-    /// authenticated or not; empty if the request names none.
+    /// even if the client did not authenticate; empty if the request names no registered client.
     pub client: &'a str,
-    /// The client's address if a trusted proxy forwards it, otherwise the peer's.
+    /// The client's address if a trusted proxy forwards it, otherwise the address of the peer.
     pub address: &'a str,
     /// The id of the trace that the request belongs to, from its `traceparent`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,5 @@
-//! Excerpts of text from a request for the log: short, in visible ASCII, and without credentials.
+//! Shortens texts from requests for the log. The result is in visible ASCII and contains no
+//! credentials.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -33,9 +34,9 @@ pub fn excerpt(text: &[u8], limit: usize) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Returns an excerpt of `text`, such as the unknown path or the refused scope of a request, for
-/// the log. Returns [`WITHHELD`] instead if `text` contains one of the request's `secrets` or a
-/// part that looks like a token.
+/// Returns an excerpt of `text` for the log. `text` is, for example, the unknown path or the
+/// refused scope of a request. Returns [`WITHHELD`] and no excerpt if `text` contains one of the
+/// request's `secrets` or a part that looks like a token.
 pub fn named<'t>(text: &'t [u8], secrets: &[impl AsRef<[u8]>]) -> Cow<'t, str> {
     let is_harmless = |text: &[u8]| {
         !secrets.iter().any(|secret| contains(text, secret.as_ref())) && !holds_token(text)

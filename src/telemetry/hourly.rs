@@ -9,7 +9,7 @@ pub struct Hourly(Mutex<Warned>);
 
 #[derive(Debug, Default)]
 struct Warned {
-    /// The hour in which the `subjects` were warned about, in hours since 1970.
+    /// The hour in which the warnings about `subjects` were allowed, in hours since 1970.
     hour: u64,
     subjects: HashSet<[u8; 32]>,
 }
@@ -29,7 +29,7 @@ impl Hourly {
     }
 }
 
-/// The maximum number of subjects that are warned about in one hour.
+/// The maximum number of subjects for which a warning is allowed in one hour.
 const MAX_SUBJECTS: usize = 64;
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
-//! Formats a log event as one line of JSON (RFC 8259) in one pass. Every request logs such a line,
-//! and a general serializer would take as long to format it as the server takes to parse the
-//! request.
+//! Formats a log event as one line of JSON (RFC 8259) in one pass. Every request logs such a line.
+//! A general serializer would take as long for the line as the server takes to parse the request.
 //!
 //! ```json
 //! {"timestamp":"2026-01-31T23:59:59.000001Z","level":"INFO","status":200,"target":"grantd::request"}
@@ -132,8 +131,8 @@ impl Visit for Line {
         self.push_number(field.name(), value);
     }
 
-    /// Writes all other values as strings: fields marked `?` and `%`, errors, and the
-    /// floating-point and 128-bit numbers, which JSON parsers might round.
+    /// Writes as strings all values for which this visitor has no other method: fields marked `?`
+    /// and `%`, errors, and floating-point and 128-bit numbers, which JSON parsers might round.
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.push_name(field.name());
         self.text.push('"');

@@ -1,8 +1,9 @@
 //! The queue of log lines between the threads that log and the thread that writes.
 //!
 //! The writing thread collects lines for a few milliseconds and writes them in one call. On a busy
-//! server, waking the thread for each line would cost more time than the line itself. If the reader
-//! of the log is slow or the disk is full, lines are dropped and counted; requests never wait.
+//! server, waking the thread for each line would take more time than all other work for the line.
+//! If the reader of the log is slow or the disk is full, lines are dropped and counted; requests
+//! never wait for the log.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +19,8 @@ use crate::clock::join_soon;
 #[derive(Clone)]
 pub struct LogQueue(Arc<Shared>);
 
-/// Owns the writing thread. Dropping the `LogWriter` waits for the queued lines to be written, but
-/// for at most half a second.
+/// Owns the writing thread. Dropping the `LogWriter` waits at most half a second for the queued
+/// lines to be written.
 pub struct LogWriter {
     queue: LogQueue,
     thread: Option<JoinHandle<()>>,
@@ -139,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    /// Blocks until the sender of `let_go` is used or dropped, then stores everything that is
+    /// Blocks until the sender of `let_go` sends or is dropped, then stores everything that is
     /// written.
     struct Slow {
         let_go: mpsc::Receiver<()>,

@@ -40,8 +40,8 @@ pub struct Metrics {
     pub self_signed_certificates: IntCounter,
     /// Registered clients.
     pub clients: IntGauge,
-    /// Revoked tokens that have not expired, and used assertions and proofs that were signed in the
-    /// future.
+    /// Revoked tokens that have not expired. Used assertions and proofs are counted with them if
+    /// their signing time was in the future when they were used.
     pub revocations: IntGauge,
     /// The number of the snapshot in force, counted from 1.
     pub snapshot_generation: IntGauge,
@@ -173,8 +173,8 @@ impl Metrics {
         self.signer.with_label_values(&[signer]).set(1);
     }
 
-    /// Returns the counter of accepted client assertions. `forms` are all values that its label can
-    /// have.
+    /// Returns the counter of accepted client assertions. `forms` are all values that the label of
+    /// the counter can have.
     pub fn assertion_audiences<const N: usize>(&self, forms: [&str; N]) -> AssertionAudiences {
         for form in forms {
             // Creates the series at zero, so that the function `rate` of Prometheus sees its first
@@ -202,7 +202,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// If a metric `name` exists, or if `name` is not a valid metric name.
+    /// If a metric with this name exists, or if `name` is not a valid metric name.
     pub fn register_counter(
         &self,
         name: &str,
@@ -217,7 +217,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// If a metric `name` exists, or if `name` or `label` is not valid.
+    /// If a metric with this name exists, or if `name` or `label` is not valid.
     pub fn register_counters(
         &self,
         name: &str,

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// A refused request. Of its text, only the request id may have been chosen by the client.
+/// A refused request. The client can have chosen only one of the texts: the request id.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refusal {
     /// The request's id in the answer and in the log.
@@ -22,8 +22,8 @@ pub struct Refusal {
     pub cause: &'static str,
     /// The explanation of the cause, with a remedy.
     pub explanation: &'static str,
-    /// The id of the registered client that the request names, authenticated or not; empty if the
-    /// request names none.
+    /// The id of the registered client that the request names, even if the client did not
+    /// authenticate; empty if the request names no registered client.
     pub client: Box<str>,
 }
 
@@ -32,7 +32,7 @@ pub struct Refusal {
 pub struct Refusals(Mutex<VecDeque<Refusal>>);
 
 impl Refusals {
-    /// Adds a refusal. Drops the oldest if more than [`KEPT`] would be kept.
+    /// Adds a refusal. If [`KEPT`] refusals are kept already, drops the oldest refusal first.
     pub fn keep(&self, refusal: Refusal) {
         let mut kept = self.kept();
         if kept.len() >= KEPT {
@@ -59,5 +59,5 @@ impl fmt::Debug for Refusals {
     }
 }
 
-/// The maximum number of refusals that are kept. Each takes some 200 bytes.
+/// The maximum number of refusals that are kept. Each refusal takes some 200 bytes.
 pub const KEPT: usize = 4096;

@@ -74,8 +74,8 @@ fn context_of(caller: Option<TraceParent<'_>>) -> Context {
         let flags = TraceFlags::default().with_sampled(caller.is_sampled);
         Some(SpanContext::new(trace_id, parent_id, flags, true, TraceState::NONE))
     });
-    // Starts from an empty context. The thread's current context belongs to the program that embeds
-    // the server.
+    // Starts from an empty context and not from the current context of the thread, because that
+    // context belongs to the program that embeds the server.
     parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent))
 }
 

@@ -39,8 +39,8 @@ impl Wasteful {
         watched.insert(client.into(), Usage { last: now, wasted: 0 });
     }
 
-    /// Returns the clients that have wasted the most tokens, each with the number of those tokens.
-    /// Returns at most [`SHOWN`] clients, the worst first.
+    /// Returns the clients that have wasted the most tokens, each with the number of tokens that it
+    /// has wasted. Returns at most [`SHOWN`] clients, the worst first.
     pub fn worst(&self) -> Vec<(Box<str>, u64)> {
         let watched = self.watched();
         let mut all: Vec<_> = watched.iter().filter(|(_, usage)| usage.wasted > 0).collect();
@@ -61,8 +61,8 @@ impl fmt::Debug for Wasteful {
     }
 }
 
-/// The maximum number of clients whose tokens are counted. To choose a client to evict, all clients
-/// are compared. This takes a tenth of the time that one signature takes.
+/// The maximum number of clients whose tokens are counted. To choose a client to evict, all these
+/// clients are compared. This takes a tenth of the time that one signature takes.
 pub const WATCHED: usize = 1024;
 /// The maximum number of clients that the metric shows: a dashboard has no room for more.
 pub const SHOWN: usize = 10;

@@ -18,9 +18,9 @@
 //!
 //! # What is wiped
 //!
-//! All secrets that outlive a single product: moduli, tables, powers, halves, and the intermediate
-//! numbers of the recombination and the check. The scratch memory of a product is overwritten by
-//! the next one.
+//! All secrets that outlive a single product are wiped: moduli, tables, powers, halves, and the
+//! intermediate numbers of the recombination and the check. The scratch memory of a product is not
+//! wiped, because the next product overwrites it.
 //!
 //! [`BatchKey::agrees_with`]: crate::BatchKey::agrees_with
 
@@ -39,7 +39,7 @@ pub(crate) struct Prime<const L: usize> {
     pub(crate) check: ModulusLimbs<L>,
     /// `d mod (prime - 1)`.
     pub(crate) exponent: [u64; L],
-    /// The number of bits of the prime. The exponent has at most as many.
+    /// The number of bits of the prime. The exponent does not have more bits than the prime.
     pub(crate) bits: usize,
 }
 
@@ -84,8 +84,8 @@ impl<const L: usize> PrivateKey<L> {
         &self,
         messages: &[[u64; D]; BATCH],
     ) -> ([[u64; D]; BATCH], u8) {
-        // SAFETY: `sign_lanes` is a safe function except that it needs AVX-512 F and IFMA. The CPU
-        // has both: `_supported` is the proof.
+        // SAFETY: `sign_lanes` is safe on a CPU with AVX-512 F and IFMA. `_supported` proves that
+        // this CPU has both.
         unsafe { self.sign_lanes(messages) }
     }
 
@@ -126,11 +126,12 @@ impl<const L: usize> PrivateKey<L> {
 
 /// Sets `power` to `message^exponent mod prime`, below the prime.
 ///
-/// The exponent is read in windows of fixed width, beginning with the most significant: every
-/// exponent of the prime's length takes the same squares, products and table reads. The primes are
-/// processed one after the other and not interleaved: the tables of both (20 KiB each for primes of
-/// 1024 bits) would fill the first-level cache. Even without interleaving, the processor overlaps
-/// the last carries of a square with the first multiplications of the next square.
+/// The exponent is read in windows of fixed width, beginning with the most significant. So all
+/// exponents of the same length need the same squares, products and table reads. The primes are
+/// processed one after the other and not interleaved: with interleaving, the tables of both primes
+/// (20 KiB each for primes of 1024 bits) would fill the first-level cache. Even without
+/// interleaving, the processor overlaps the last carries of a square with the first multiplications
+/// of the next square.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
 fn power<const L: usize, const D: usize>(
@@ -223,7 +224,7 @@ fn enter<const L: usize, const D: usize>(modulus: &Modulus<L>, number: &[Lanes; 
     modulus.enter_wide(&low, &high)
 }
 
-/// Window number `window` of an exponent, counted from the least significant.
+/// Returns window number `window` of an exponent. Window 0 is the least significant.
 fn digit<const L: usize>(exponent: &[u64; L], window: usize) -> u64 {
     let (limb, shift) = (window * WINDOW_BITS / 52, window * WINDOW_BITS % 52);
     let high = exponent.get(limb + 1).copied().unwrap_or_default();

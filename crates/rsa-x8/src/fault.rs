@@ -32,8 +32,8 @@ pub(crate) mod armed {
     use super::{Lanes, Place};
     use crate::{BATCH, lanes};
 
-    /// Flips `bit` of limb `limb` in `lane` when `place` is reached for the `pass`th time, counted
-    /// from 0.
+    /// Flips bit `bit` of limb `limb` in lane `lane` when the computation reaches `place`. Before
+    /// that, it reaches `place` `pass` times without a fault.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Fault {
         pub(crate) place: Place,

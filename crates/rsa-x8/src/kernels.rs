@@ -3,22 +3,23 @@
 //!
 //! A row is the product of all limbs of one number with one limb of the other, the row's *digit*.
 //! Rows are computed in pairs, and each pair in passes of four limbs: in a pass, each limb is
-//! loaded once and multiplied four times, for the low and the high half in both rows. That saves
-//! loads. The load ports are shared with the other hyperthread of the core. Of the 32 registers, 20
-//! hold sums.
+//! loaded once and multiplied four times, for the low and the high half in both rows. This saves
+//! loads, which matters because the other hyperthread of the core uses the same load ports. Of the
+//! 32 registers, 20 hold sums.
 //!
 //! A kernel should compile to little more than its multiplications. These measures achieve that:
 //!
 //! * Macros unroll rows and columns. The compiler unrolls loops as well, but only after it has
-//!   moved code within them. With constant column numbers from the start, the accumulators are
-//!   registers, and the shift by one limb after each row is only a renaming.
+//!   moved code within them. With macros the column numbers are constants from the start. So the
+//!   accumulators are registers, and the shift by one limb after each row only renames them.
 //! * The limbs that a pass reads are in [`Cell`]s, and `end_pass!` stands between passes. Otherwise
 //!   the compiler would load each limb once, early, for all passes, and spill accumulators.
-//! * The first steps of the next pair of rows run between the passes of this pair, because they
-//!   take long: the multiplier of `n` for a row can be computed only when the row's column is
-//!   complete.
-//! * Several multiplications lie between two uses of the same sum. The final carries, each of which
-//!   depends on the one before, start as soon as the lowest columns are complete.
+//! * The first steps of the next pair of rows run between the passes of the current pair. These
+//!   steps take long: the multiplier of `n` for a row can be computed only when the column of that
+//!   row is complete.
+//! * Several multiplications lie between two uses of the same sum, so that they need not wait for
+//!   each other. Each of the final carries depends on the previous carry, so the carries start as
+//!   soon as the lowest columns are complete.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -29,8 +30,8 @@ use crate::lanes::{self, Lanes};
 use crate::radix52::LIMB_BITS;
 
 /// A limb that is the same in all eight numbers. Loading its eight bytes into all lanes slows the
-/// multiplications around it less than loading a whole vector. Like other limbs, it is in a
-/// [`Cell`], but it is never written until it is wiped.
+/// multiplications around it less than loading a whole vector. Like all limbs, it is in a [`Cell`];
+/// but the only write to a `SharedLimb` is the write that wipes it.
 pub(crate) struct SharedLimb(Cell<u64>);
 
 impl SharedLimb {
@@ -51,15 +52,15 @@ impl Zeroize for SharedLimb {
     }
 }
 
-/// Repeats a block for each number in a list. `$row` is the number. It is a constant, so that the
-/// block is unrolled.
+/// Repeats a block for each number in a list. `$row` is the current number. In each repetition
+/// `$row` is a constant, so that the block is unrolled.
 #[cfg(not(feature = "portable"))]
 macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => { $( { const $row: usize = $number; $body } )* };
 }
 
-/// Repeats a block for each number in a list, as a loop. The compiler would need a quarter of an
-/// hour for unrolled plain code.
+/// Repeats a block for each number in a list, as a loop. If the plain code were unrolled, the
+/// compiler would need a quarter of an hour for it.
 #[cfg(feature = "portable")]
 macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => {
@@ -77,7 +78,7 @@ macro_rules! each_column {
     };
 }
 
-/// Ends a pass: makes the compiler read each [`Cell`] again. It emits no instruction.
+/// Ends a pass: makes the compiler read each [`Cell`] again, without emitting an instruction.
 macro_rules! end_pass {
     () => {
         black_box(())
@@ -99,7 +100,7 @@ macro_rules! high {
 }
 
 /// Adds the products of limbs `$limbs` of `$x` with the digits of rows `$row` and `$row + 1`. Skips
-/// limbs and rows from `$w` on.
+/// limbs and rows whose number is `$w` or greater.
 macro_rules! pair {
     ($acc:ident, $x:ident, $digits:ident, $row:ident, $w:expr, $limbs:tt) => {
         each!(J in $limbs { if J < $w { low!($acc[$row + J], $x[J], $digits[$row]); } });
@@ -125,8 +126,8 @@ macro_rules! whole_pair {
     };
 }
 
-/// Adds the halves of products of limbs 0 and 1 of `$x` that belong to column `$row + 1`: the next
-/// row's multiplier of `n` depends on them.
+/// Of the products of limbs 0 and 1 of `$x`, adds the halves that belong to column `$row + 1`. The
+/// multiplier of `n` for the next row depends on these halves.
 macro_rules! urgent {
     ($acc:ident, $x:ident, $digits:ident, $row:expr) => {
         high!($acc[$row + 1], $x[0], $digits[$row]);
@@ -157,8 +158,8 @@ macro_rules! carry {
 
 /// The first part of rows `$row` and `$row + 1` of a reduction, in five steps: the multipliers of
 /// both rows, and their products with limbs 0 to 3 of `n`. Step 1 needs column `$row` to be
-/// complete. Rows from `$w` on are skipped. The low half of a product with limb 0 is not added,
-/// because it would only clear the column.
+/// complete. Rows whose number is `$w` or greater are skipped. The low half of a product with limb
+/// 0 is not added, because it would only clear the column.
 macro_rules! begin_reduction {
     (1, $acc:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
         if $row < $w {
@@ -190,9 +191,10 @@ macro_rules! begin_reduction {
 /// Computes all rows of a reduction. `begin_reduction!` must have run for rows 0 and 1. Each pair
 /// of rows runs the steps of `begin_reduction!` for the next pair.
 ///
-/// `$bring!(step, row)` is called for each pair of rows with steps 0 to 3. By step 2 for 15 limbs,
-/// and by step 3 for 20, it must have loaded columns `row + $w` and `row + $w + 1`, to which no
-/// earlier row adds. When it is called, the multipliers of both rows have been computed.
+/// `$bring!(step, row)` is called for each pair of rows with steps 0 to 3, after the multipliers of
+/// both rows have been computed. It must load columns `row + $w` and `row + $w + 1`, to which no
+/// earlier row adds. With 15 limbs it must have loaded them by the end of step 2, and with 20 limbs
+/// by the end of step 3.
 ///
 /// `$finish!([..])` is called with the columns that are complete, counted from column `$w`. In the
 /// last pair `row` is at least `$w - 2`, so limb `j` adds to no column below `$w + j - 2`: after
@@ -222,7 +224,8 @@ macro_rules! reduce {
 }
 
 /// The first part of rows `$row` and `$row + 1` of a Montgomery product, in six steps: the products
-/// with limbs 0 to 3 of `a`, and the steps of `begin_reduction!`. Rows from `$w` on are skipped.
+/// with limbs 0 to 3 of `a`, and the steps of `begin_reduction!`. Rows whose number is `$w` or
+/// greater are skipped.
 macro_rules! begin_product {
     (1, $acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $row:expr, $w:expr) => {
         if $row < $w {
@@ -263,9 +266,10 @@ macro_rules! begin_product {
     };
 }
 
-/// The rows of a Montgomery product's lowest window: row `i` adds `a * b[i]`, and the product `m[i]
-/// * n`, which makes the low 52 bits of column `i` zero. `$bring!(row)` is called once for each
-/// pair of rows, and loads its two columns; `$finish` is as in `reduce!`.
+/// Computes the rows of the lowest window of a Montgomery product. Row `i` adds `a * b[i]` and
+/// `m[i] * n`. The second product makes the low 52 bits of column `i` zero. `$bring!(row)` is
+/// called once for each pair of rows. It must load columns `row + $w` and `row + $w + 1`, to which
+/// no earlier row adds. `$finish` is as in `reduce!`.
 macro_rules! product_low {
     ($acc:ident, $a:ident, $b:ident, $n:ident, $k0:ident, $m:ident, $w:expr, $pairs:tt, $row:ident, $bring:ident, $finish:ident) => {
         begin_product!(1, $acc, $a, $b, $n, $k0, $m, 0, $w);
@@ -298,8 +302,8 @@ macro_rules! product_low {
     };
 }
 
-/// Repeats a block for `$first` and, if that is below `$end`, `$first + 1`. `$number` is a variable
-/// and not a constant, because `$first` is a variable where `each!` is a loop.
+/// Repeats a block for `$first`, and for `$first + 1` if that is below `$end`. `$number` is a
+/// variable and not a constant, because `$first` is a variable if `each!` is a loop.
 macro_rules! each_of_pair {
     ($number:ident from $first:expr, below $end:expr, $body:block) => {{
         let $number = $first;
@@ -311,7 +315,7 @@ macro_rules! each_of_pair {
     }};
 }
 
-/// Stores complete columns, counted from column `$w`. Skips those that do not exist.
+/// Stores complete columns, counted from column `$w`. Skips columns that do not exist.
 macro_rules! put_upper {
     ($t:ident, $acc:ident, $w:expr, $columns:tt) => {
         each!(C in $columns {
@@ -424,7 +428,7 @@ windows!(product_low_15, product_high_15, reduce_low_15, reduce_high_15, 15, [0 
 windows!(product_low_20, product_high_20, reduce_low_20, reduce_high_20, 20, [0 2 4 6 8 10 12 14 16 18]);
 
 /// Adds the cross products of limbs `$row` and `$row + 1` of `$x` with the limbs above them. Skips
-/// columns from `$end` on.
+/// column `$end` and all columns above it.
 macro_rules! cross_pair {
     ($acc:ident, $x:ident, $row:expr, $w:expr, $end:expr) => {
         let digits = [$x[$row].get(), $x[$row + 1].get()];

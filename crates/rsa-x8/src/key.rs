@@ -46,8 +46,8 @@ impl Key {
         }
     }
 
-    /// Signs encoded messages of the modulus's length. Returns which signatures passed the check.
-    /// The other signatures are not written.
+    /// Signs encoded messages that are as long as the modulus. Returns for each signature whether
+    /// it passed the check. A signature that failed the check is not written.
     pub(crate) fn sign(
         &self,
         encoded: &[[u8; MAX_SIGNATURE_BYTES]; BATCH],
@@ -117,9 +117,9 @@ impl<'a> Numbers<'a> {
     }
 
     /// Builds the key. Returns `None` unless its numbers have the sizes and the relations that the
-    /// arithmetic relies on: `n = p q`, both primes odd and of half the modulus's length with the
-    /// top bit set, and an odd public exponent. Does not check whether the private exponents match
-    /// the public exponent: if they do not, no signature passes the check.
+    /// arithmetic relies on: `n = p q`; both primes are odd, half as long as the modulus, and have
+    /// the top bit set; the public exponent is odd. Does not check whether the private exponents
+    /// match the public exponent: if they do not match, no signature passes the check.
     fn key<const L: usize, const D: usize>(&self, supported: Supported) -> Option<PrivateKey<L>> {
         let half = self.n.len() / 2;
         let is_odd_of_length = |number: &[u8], length: usize| {

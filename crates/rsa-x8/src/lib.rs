@@ -67,8 +67,8 @@ impl BatchKey {
     ///
     /// Every signature is checked with the public exponent before it is written. If this check
     /// fails, the hardware has computed a wrong result: the signature is all zeros and marked
-    /// `false`, and the message must be signed by other means. Signatures without a message are all
-    /// zeros and `false` too.
+    /// `false`, and the message must be signed by other means. If there are fewer than [`BATCH`]
+    /// messages, the remaining signatures are all zeros and marked `false`.
     pub fn sign(
         &self,
         messages: &[&[u8]],
@@ -93,10 +93,10 @@ impl BatchKey {
         passed
     }
 
-    /// Whether this key and `pair` make the same signatures of 64 messages.
+    /// Whether this key and `pair` make the same signatures for 64 test messages.
     ///
-    /// Call it once for each key before the key is used. `random` blinds ring's private operation.
-    /// Also returns `false` if ring fails.
+    /// Call this method once for each key, before the key is used. `random` blinds ring's private
+    /// operation. The method also returns `false` if ring fails.
     pub fn agrees_with(&self, pair: &KeyPair, random: &dyn SecureRandom) -> bool {
         let messages: [[u8; 8]; SELF_TEST_MESSAGES] =
             std::array::from_fn(|number| (number as u64).to_be_bytes());

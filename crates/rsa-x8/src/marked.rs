@@ -17,10 +17,11 @@ pub struct MarkedKey(PrivateKey<HALF>);
 
 impl MarkedKey {
     /// Reads a key from its PKCS#8 document. Calls `mark` on the bytes of each of its secrets (the
-    /// primes, the exponents and the inverse), and builds a second key from them. The memory
-    /// checker itself marks what is computed from marked bytes.
+    /// primes, the exponents and the inverse), and builds a second key from the marked bytes. The
+    /// memory checker itself marks all values that are computed from marked bytes.
     ///
-    /// Reading the document and checking the key's consistency are not part of the check.
+    /// The memory checker does not cover the code that reads the document and checks the key,
+    /// because that code runs before the bytes are marked.
     pub fn new(document: &[u8], mark: impl Fn(&mut [u8])) -> Option<Self> {
         let Key::Rsa2048(key) = Key::from_pkcs8(document)? else { return None };
         let marked = |number: &[u64; HALF]| {

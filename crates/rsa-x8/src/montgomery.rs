@@ -13,12 +13,13 @@
 //! headroom, so carries can be deferred.
 //!
 //! Let `L` be the number of limbs. A column of `a * b + m * n` is the sum of at most `L` low and
-//! `L` high halves of `a * b`, and as many of `m * n`: below `4 L * 2^52`. (The square forms each
-//! cross product once and doubles the column, which is the same sum.) It also starts at less than
-//! 2^53, and takes one carry of less than 2^12 from the column below it. Because `L` is at most 40,
-//! a column stays below `2^(52 + 8)`, far from 2^64, and needs to be carried only once: the lower
-//! `L` columns when their row is reduced, the upper `L` columns at the end. The carried bits need
-//! not be masked off, because a multiplication ignores all bits above the 52.
+//! `L` high halves of products from `a * b`, and of as many halves from `m * n`. So this sum is
+//! below `4 L * 2^52`. (The square forms each cross product once and doubles the column. The sum is
+//! the same.) The column also has a start value below 2^53, and it receives one carry of less than
+//! 2^12 from the column below it. Because `L` is at most 40, a column stays below `2^(52 + 8)`, far
+//! below 2^64, so each column needs to be carried only once. The lower `L` columns are carried when
+//! their row is reduced, and the upper `L` columns are carried at the end. The carried bits need
+//! not be masked off, because a multiplication ignores all bits above the low 52.
 //!
 //! # Carries that round up
 //!
@@ -34,8 +35,8 @@
 //! doubles their start value, to `2^53 - 2`. With a start value of `2^53 - 1`, which is `2^52` more
 //! than in a product, the shift would yield the carry plus 1. The actual start value is 1 less, but
 //! each column receives from the column below it a carry that is 1 too large, and the two cancel.
-//! Column 0 has no column below it, so 1 is added to it. Column `L` starts at 0 and has no deficit,
-//! so 1 is subtracted from it.
+//! Column 0 has no column below it, so 1 is added to column 0. Column `L` starts at 0, so nothing
+//! cancels the carry that is 1 too large, and 1 is subtracted from column `L`.
 //!
 //! # Products without a final subtraction
 //!
@@ -88,7 +89,7 @@ fn cells(limbs: &mut [Lanes]) -> &[Cell<Lanes>] {
 /// They are slower: the table then fills nearly all of the first-level cache.
 pub(crate) const WINDOW_BITS: usize = 4;
 
-/// The powers of a number from 0 on, one for each value of a window of the exponent.
+/// The powers of a number, beginning with power 0: one for each value of a window of the exponent.
 pub(crate) type Table<const L: usize> = [[Lanes; L]; 1 << WINDOW_BITS];
 
 /// `2 L` columns.
@@ -189,7 +190,7 @@ impl<const L: usize> Modulus<L> {
     #[inline]
     pub(crate) fn square(&self, x: &mut [Lanes; L]) {
         match (cells(x).first_chunk(), self.n.first_chunk()) {
-            // Without entries, nothing is copied to the last argument.
+            // There are no entries, so the kernel copies nothing to its last argument.
             (Some(x), Some(n)) if L == 20 => square_20(x, n, self.k0, &[], &[], x),
             _ => self.square_in_blocks(x),
         }
@@ -244,7 +245,8 @@ impl<const L: usize> Modulus<L> {
             pair[0] = lanes::multiply_add_low(lanes::add(pair[0], pair[0]), *a, *a);
             pair[1] = lanes::multiply_add_high(lanes::add(pair[1], pair[1]), *a, *a);
         }
-        // No column below column 0 gives it a carry that is 1 too large, so 1 is added to it here.
+        // Column 0 has no column below it and receives no carry that is 1 too large, so 1 is added
+        // to column 0 here.
         t[0][0] = lanes::add(t[0][0], lanes::splat(1));
         *x = self.reduce_square(&mut t);
     }
@@ -273,19 +275,22 @@ impl<const L: usize> Modulus<L> {
         normalize(&t[1], lanes::splat(-1))
     }
 
-    /// Into the Montgomery domain: `x R mod n`, below `2 n`, for any `x` of `L` limbs.
+    /// Returns `x R mod n`, which is `x` in the Montgomery domain. The result is below `2 n` for
+    /// any `x` of `L` limbs.
     #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
     pub(crate) fn enter(&self, x: &[Lanes; L]) -> [Lanes; L] {
         self.product(x, &self.r2)
     }
 
-    /// Into the Montgomery domain: `x R mod n`, below `4 n`, for any `x = low + R high`.
+    /// Returns `x R mod n`, which is `x` in the Montgomery domain, for `x = low + R high`. The
+    /// result is below `4 n` for any `low` and `high` of `L` limbs.
     #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
     pub(crate) fn enter_wide(&self, low: &[Lanes; L], high: &[Lanes; L]) -> [Lanes; L] {
         add(&self.enter(low), &self.product(high, &self.r3))
     }
 
-    /// Out of the Montgomery domain: `x / R mod n`, between 0 and `n`.
+    /// Returns `x / R mod n`: takes `x` out of the Montgomery domain. The result is at least 0 and
+    /// at most `n`.
     #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
     pub(crate) fn leave(&self, x: &[Lanes; L]) -> [Lanes; L] {
         self.product(x, &one())
@@ -379,11 +384,12 @@ pub(crate) fn equal<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> u8 {
     a.iter().zip(b).fold(u8::MAX, |equal, (a, b)| equal & lanes::equal(*a, *b))
 }
 
-/// Copies entry `digit` of a table into `chosen`. It always reads all entries as a whole.
+/// Copies entry `digit` of a table into `chosen`. Always reads all of every entry, so that the
+/// addresses do not depend on the digit.
 ///
-/// For each limb, the digit's lower two bits choose one entry of each group of four, then its upper
-/// two bits choose one of these four. So the whole table takes only six masks, and the first limbs
-/// are ready long before the last ones.
+/// For each limb, the lower two bits of the digit choose one entry of each group of four. Then the
+/// upper two bits of the digit choose one of these four entries. So only six masks are needed for
+/// the whole table, and the first limbs are ready long before the last ones.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
 pub(crate) fn select<const L: usize>(table: &Table<L>, digit: u64, chosen: &mut [Lanes; L]) {
@@ -418,8 +424,8 @@ fn masks(digit: u64) -> [u8; 3] {
     [1, 2, 3].map(|number| mask(number, digit))
 }
 
-/// Returns all ones if the number equals the digit, and zero otherwise. Computed without a
-/// comparison.
+/// Returns all ones if the number equals the digit, and zero otherwise. There is no comparison,
+/// because the compiler could turn it into a branch.
 fn mask(number: u64, digit: u64) -> u8 {
     ((number ^ digit).wrapping_sub(1) >> 56) as u8
 }

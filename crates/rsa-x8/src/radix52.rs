@@ -1,5 +1,5 @@
-//! Single numbers in limbs of 52 bits, the least significant first: the form of keys, and of
-//! messages and signatures outside the vectors.
+//! Single numbers in limbs of 52 bits, the least significant limb first. Keys are stored in this
+//! form, and so are messages and signatures while they are not in vectors.
 
 use std::hint::black_box;
 
@@ -57,9 +57,9 @@ pub(crate) fn double<const L: usize>(x: &mut [u64; L], n: &[u64; L]) {
         reduced[i] = difference & LIMB_MASK;
         borrow = difference >> 63;
     }
-    // All ones if `2 x < n`: the subtraction has a borrow, and the doubling has no carry that
-    // cancels it. `black_box` hides the value: otherwise the compiler could see that it has only
-    // two cases, and branch on a secret.
+    // All ones if `2 x < n`: then the subtraction has a borrow, and the doubling has no carry that
+    // cancels this borrow. `black_box` hides the value. Otherwise the compiler could see that only
+    // two values are possible, and could branch on a secret.
     let keep = black_box((borrow & (carry ^ 1)).wrapping_neg());
     for i in 0..L {
         x[i] = (doubled[i] & keep) | (reduced[i] & !keep);
@@ -85,7 +85,7 @@ pub(crate) fn product<const L: usize, const D: usize>(a: &[u64; L], b: &[u64; L]
 pub(crate) fn from_be_bytes<const L: usize>(bytes: &[u8]) -> [u64; L] {
     std::array::from_fn(|limb| {
         let bit = limb * LIMB_BITS as usize;
-        // A limb begins at bit 0 or 4 of a byte, so eight bytes hold it.
+        // A limb begins at bit 0 or 4 of a byte, so eight bytes contain the whole limb.
         let rest = &bytes[..bytes.len().saturating_sub(bit / 8)];
         let window = match rest.last_chunk() {
             Some(window) => u64::from_be_bytes(*window),

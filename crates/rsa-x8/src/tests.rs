@@ -1,7 +1,8 @@
 //! The comparison with ring can be scaled: `RSA_X8_KEYS` keys of each size sign `RSA_X8_MESSAGES`
-//! messages each. ring signs the first `RSA_X8_EQUAL` of them too, and the signatures must be
-//! equal. The others are only verified. That proves them equal as well: ring accepts only
-//! signatures below the modulus, and only one number below the modulus is a valid signature.
+//! messages each. ring also signs the first `RSA_X8_EQUAL` messages of each key, and both
+//! signatures must be equal. The signatures of the other messages are only verified by ring. This
+//! also proves that they are equal to ring's signatures: ring accepts only signatures below the
+//! modulus, and only one number below the modulus is a valid signature.
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};
@@ -24,7 +25,8 @@ fn generate(size: KeySize) -> Pair {
     Pair { document, reference }
 }
 
-/// Returns the key. Asserts that it is `None` exactly if the CPU is not supported.
+/// Returns the batch key of `pair`. Asserts that it is `None` if and only if the CPU is not
+/// supported.
 fn batch_key(pair: &Pair) -> Option<BatchKey> {
     let key = BatchKey::from_pkcs8(&pair.document);
     #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
@@ -129,8 +131,8 @@ fn refuses_what_it_cannot_sign_with() {
     assert!(BatchKey::from_pkcs8(b"").is_none());
     let pair = generate(KeySize::Rsa2048);
     assert!(BatchKey::from_pkcs8(&pair.document[..pair.document.len() - 1]).is_none());
-    // Flip one bit of the modulus, which comes after the headers. The modulus then differs from
-    // `p q`.
+    // Byte 100 comes after the headers, so it belongs to the modulus. Flip one bit of it, so that
+    // the modulus differs from `p q`.
     let mut broken = pair.document;
     broken[100] ^= 1;
     assert!(BatchKey::from_pkcs8(&broken).is_none());

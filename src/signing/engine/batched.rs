@@ -13,7 +13,7 @@ use crate::signing::single::{MAX_SIGNATURE_BYTES, Single, blinding};
 /// A key that can sign in batches. Its batches have been compared with ring's signatures.
 pub(super) struct Batched {
     key: BatchKey,
-    /// From this number of tokens on, a batch is faster than single signatures.
+    /// The smallest number of tokens for which a batch is faster than single signatures.
     pub(super) pays_from: usize,
 }
 

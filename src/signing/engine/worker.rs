@@ -169,7 +169,7 @@ impl Shared {
 struct Taken {
     /// The key of the batch. `None` if a single token was taken.
     batched: Option<Arc<Batched>>,
-    /// Whether so many tokens still wait that completions are held back.
+    /// Whether completions are held back, because enough tokens still wait.
     are_many_left: bool,
 }
 
@@ -192,17 +192,17 @@ const NICENESS: i32 = 5;
 /// After this number of faults there are no more batches.
 const MAX_FAULTS: u32 = 2;
 
-/// The number of completions of batches that are held back: three batches. The event loop then
-/// preempts the signing thread only a third as often as if each batch woke it, and the two threads
-/// evict each other's cache lines only a third as often.
+/// The number of completions of batches that are held back: three batches. If the thread woke the
+/// event loop after each batch, the event loop would preempt the thread three times as often, and
+/// the two threads would evict each other's cache lines three times as often.
 pub(super) const WAKE_AFTER: usize = 3 * BATCH;
 
 /// The number of completions of single signatures that are held back. It is smaller than
-/// [`WAKE_AFTER`], because a single signature takes longer than one of a batch.
+/// [`WAKE_AFTER`], because a single signature takes longer than a signature in a batch.
 const WAKE_AFTER_SINGLE: usize = 8;
 
 /// Completions are held back while at least this number of tokens per thread waits. If half of the
-/// admission limit is a smaller number, that half applies instead. Each token then waits so long
-/// anyway that the time of a few more signatures hardly matters. All threads also have enough work
-/// until the clients whose completions were held back send new requests.
+/// admission limit is a smaller number, that half applies. With so many tokens, each token waits
+/// long anyway, and the time that a few more signatures take hardly matters. All threads also have
+/// enough work until the clients whose completions were held back send new requests.
 pub(super) const HOLD_BACK_FROM: usize = 2 * BATCH;

@@ -44,8 +44,8 @@ fn multiply<const L: usize>(x: &[u64; L], y: &[u64; L], n: &[u64; L]) -> [u64; L
     result
 }
 
-/// Whether this CPU lacks AVX-512 IFMA, so that its arithmetic cannot be tested. (`batch_key` in
-/// the crate's tests asserts that there are no batches then.)
+/// Whether this CPU lacks AVX-512 IFMA. Without AVX-512 IFMA the arithmetic cannot be tested, and
+/// `batch_key` in the crate's tests asserts that no batch key can be created.
 fn is_unsupported() -> bool {
     let is_unsupported = Supported::detect().is_none();
     if is_unsupported {
@@ -175,8 +175,8 @@ fn edge_messages_are_signed() {
     }
 }
 
-/// Flips one bit of each limb of the key's numbers in turn, both of the numbers that are used to
-/// sign and of those that are used to check.
+/// Flips one bit in each limb of the key, one limb at a time: in the numbers that are used to sign,
+/// and in the numbers that are used to check.
 #[test]
 fn no_lane_passes_with_a_flipped_bit_in_the_key() {
     fn of_key(key: &mut PrivateKey<20>) -> Vec<&mut u64> {
@@ -205,7 +205,8 @@ fn no_lane_passes_with_a_flipped_bit_in_the_key() {
     let count = of_key(&mut key).len();
     assert_eq!(count, 2 * (2 * 61 + 20) + 20);
     for number in 0..count {
-        // The highest limb of a prime or an exponent has 36 bits.
+        // The highest limb of a prime or an exponent has only 36 bits. So only one of the low 36
+        // bits is flipped.
         let bit = 1 << (number * 7 % 36);
         *of_key(&mut key)[number] ^= bit;
         assert_eq!(passed(&key), 0, "bit {bit:x} of number {number}");

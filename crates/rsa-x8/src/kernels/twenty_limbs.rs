@@ -1,5 +1,5 @@
 //! Kernels for 20 limbs, which compute nearly all of a 2048-bit signature. Their 40 columns need no
-//! memory: the lower 20 are complete when the upper ones begin.
+//! memory, because only about half of the columns are in use at the same time.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -9,8 +9,8 @@ use crate::lanes::{self, Lanes};
 use crate::radix52::{LIMB_BITS, LIMB_MASK};
 
 /// Carries from each complete column into the next, and stores the columns as limbs of `$x`. After
-/// the first call of this macro nothing reads `$x`, except that a square still reads limbs 18 and
-/// 19, and these are stored last.
+/// the first call of this macro, a product does not read `$x` any more. A square still reads limbs
+/// 18 and 19, but these limbs are stored last.
 macro_rules! carry_out {
     ($acc:ident, $carry:ident, $x:ident, $w:expr, $columns:tt) => {
         each!(C in $columns {
@@ -83,13 +83,13 @@ macro_rules! cross_columns {
 /// The lower 20 columns of the cross products come first, in pairs of rows. The lowest six are
 /// doubled as soon as they are complete, so that the reduction can begin early; the others are
 /// doubled before the reduction reaches them. The cross products of the upper columns are added in
-/// pairs of columns, each pair between the passes of the first rows of the reduction that add to
-/// it. So no sum has to be kept in memory.
+/// pairs of columns. Each pair of columns is added while the reduction computes the first rows that
+/// add to these columns, between two passes of these rows. So no sum has to be kept in memory.
 ///
 /// The kernel also copies to `chosen` the entry of `entries` whose mask is all ones, if there is
 /// one. The compiler turns each copy into a load and a masked store, which take no time from the
-/// multipliers. To blend several entries before each store would need fewer stores, but blends run
-/// on the multipliers' ports. The last copy is made before the middle of the reduction, so that the
+/// multipliers. Blending several entries before each store would save stores, but blends run on the
+/// ports of the multipliers. The last copy is made before the middle of the reduction, so that the
 /// stores have reached the cache when `chosen` is read.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
@@ -119,8 +119,9 @@ pub(crate) fn square_20<const N: usize>(
     acc[..W].fill(lanes::splat(LIMB_MASK as i64));
     let mut m = [lanes::zero(); W];
     cross_pair!(acc, x, 0, W, W);
-    // Column 0 has no cross products to be doubled. So it starts at twice the start value of the
-    // other columns, plus 1, because no column below it has a carry that is 1 too large.
+    // Column 0 has no cross products, so it is not doubled. Instead of being doubled, it starts at
+    // twice the start value of the other columns. 1 is added to that, because no column below
+    // column 0 has a carry that is 1 too large.
     acc[0] = lanes::splat((LIMB_MASK << 1 | 1) as i64);
     low!(acc[0], x[0], x[0].get());
     acc[1] = lanes::add(acc[1], acc[1]);

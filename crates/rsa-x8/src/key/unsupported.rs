@@ -1,4 +1,4 @@
-//! Replaces `key` on architectures without AVX-512. A `Key` cannot be created there.
+//! Replaces `key` on architectures without AVX-512. On these, no `Key` can be created.
 
 use crate::{BATCH, MAX_SIGNATURE_BYTES};
 

@@ -1,9 +1,9 @@
 //! The vectors in plain code.
 //!
-//! The functions that compute are never inlined, so that the compiler cannot optimize across them,
-//! as it cannot across an instruction. No function has a branch or an index that depends on the
-//! value of a lane. So every report of the memory checker is about the code that uses the vectors,
-//! not about this file.
+//! The functions that compute are never inlined. So the compiler cannot optimize across their
+//! calls, just as it cannot optimize across a vector instruction. No function has a branch or an
+//! index that depends on the value of a lane. So every report of the memory checker is about the
+//! code that uses the vectors, not about this file.
 
 use std::hint::black_box;
 
@@ -33,12 +33,12 @@ pub(crate) fn to_array(lanes: Lanes) -> [u64; BATCH] {
     lanes.0
 }
 
-/// All lanes 0.
+/// Returns a vector with 0 in all lanes.
 pub(crate) fn zero() -> Lanes {
     Lanes([0; BATCH])
 }
 
-/// The same number in all lanes.
+/// Returns a vector with `lane` in all lanes.
 pub(crate) fn splat(lane: i64) -> Lanes {
     Lanes([lane.cast_unsigned(); BATCH])
 }

@@ -4,9 +4,9 @@ use super::*;
 use crate::fault::Place;
 use crate::fault::armed::{FAULT, Fault};
 
-/// Tests the limbs 0, `every`, 2 × `every` and so on. For each of them, flips one bit of the limb
-/// in one lane, and asserts that the check fails in this lane and that the other lanes have the
-/// right signatures. Lane and bit change from limb to limb.
+/// Tests the limbs 0, `every`, 2 × `every` and so on, below `limbs`. For each of them, flips one
+/// bit in one lane. Asserts that the check fails in this lane, and that the other lanes have the
+/// right signatures. The lane and the bit change from limb to limb.
 fn inject(place: Place, passes: usize, limbs: usize, every: usize) {
     let pair = generate(KeySize::Rsa2048);
     let Some(key) = batch_key(&pair) else { return };
@@ -40,8 +40,9 @@ fn in_a_residue() {
 
 #[test]
 fn in_a_table() {
-    // The fault must be in an entry that is used. All 16 entries are used, except with one key in a
-    // million: its exponent of 256 digits lacks one of the 16 values.
+    // The check can notice only faults in entries that are used. Nearly every key uses all 16
+    // entries. With one key in a million, this test may fail: one of the 16 values is missing in
+    // the 256 digits of its exponent.
     inject(Place::Table, 2, 16 * 20, setting("RSA_X8_TABLE_STEP", 31));
 }
 
