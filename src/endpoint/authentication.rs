@@ -287,10 +287,9 @@ impl<'s> Presented<'_, 's> {
         let client_id = self.credentials.client_id();
         let (is_known, pair) = (attempt.is_known(), attempt.pair());
         let is_shared = self.credentials.network().is_shared();
-        // The password queue divides its capacity among sources. A client that is known at its
-        // network is the same source at every network where it is known. For any other client, the
-        // source is the network. If this network is shared, the source is the pair of client id and
-        // network.
+        // The password queue divides its capacity among sources. If the client is known at the
+        // network of the request, the source is the client, whatever the network. Otherwise, the
+        // source is the network or, if the network is shared, the pair of client id and network.
         let source = match (is_known, is_shared) {
             (true, _) => attempt.client_key(client_id),
             (false, true) => pair,

@@ -55,8 +55,8 @@ impl EventLoops {
             let (stop, stopped) = oneshot::channel();
             let (begin, begun) = mpsc::channel();
             let thread = thread::Builder::new().name(format!("event-loop-{index}"));
-            // Built in its own thread, because a runtime must not be dropped inside another
-            // runtime.
+            // The runtime is built and dropped in its own thread, because a runtime must not be
+            // dropped inside another runtime.
             let thread = thread.spawn(move || {
                 let runtime = match Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => runtime,

@@ -85,8 +85,9 @@ impl<'a> ClientAssertion<'a> {
         Ok(Accepted { token_id: &self.token_id, signed_at, until, audience: form })
     }
 
-    /// Returns the form in which the assertion's audience names this server. `None` if the audience
-    /// does not name this server or if that form is not accepted.
+    /// Returns how the assertion's `aud` identifies this server: by the issuer (as a string or in
+    /// an array) or by the URL of an endpoint. `None` if the audience does not identify this
+    /// server, or if `expected` or the assertion's `typ` does not permit this kind of audience.
     fn audience_form(&self, expected: &Expected<'_>) -> Option<AudienceForm> {
         let form = expected.form_of(&self.audience)?;
         let is_strict = expected.endpoints.is_none() || self.is_of_the_strict_type();
@@ -142,7 +143,7 @@ pub struct Accepted<'a> {
     pub signed_at: u64,
     /// The time from which the assertion is refused as expired, in Unix seconds.
     pub until: u64,
-    /// The form in which the assertion's audience names this server.
+    /// How the assertion's `aud` identifies this server.
     pub audience: AudienceForm,
 }
 
@@ -164,8 +165,7 @@ pub struct Expected<'a> {
 }
 
 impl Expected<'_> {
-    /// Returns the form in which `audience` names this server; `None` if `audience` does not name
-    /// it.
+    /// Returns how `audience` identifies this server; `None` if `audience` does not identify it.
     fn form_of(&self, audience: &Audience) -> Option<AudienceForm> {
         if audience.name == self.issuer {
             let is_array = audience.is_array;
@@ -198,7 +198,7 @@ impl Audience {
     }
 }
 
-/// The form in which an assertion's audience names this server.
+/// How the audience of an assertion identifies this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AudienceForm {
     /// The issuer, as a string.

@@ -1,9 +1,9 @@
 //! Signing threads behind a bounded queue.
 //!
-//! Signing takes 99 % of the time that a token needs: about 0.65 ms if ring or aws-lc signs it
-//! alone. On an event loop, each signature would delay all other connections for 0.65 ms, so tokens
-//! are signed on separate threads. A token that finds the queue full is refused at once, so the
-//! length of the queue bounds how long any token waits.
+//! Signing takes 99 % of the time that a token needs: about 0.65 ms for each token if ring or
+//! aws-lc signs the tokens one by one. On an event loop, each signature would delay all other
+//! connections for 0.65 ms, so tokens are signed on separate threads. A token that finds the queue
+//! full is refused at once, so the length of the queue bounds how long any token waits.
 //!
 //! On processors with AVX-512 IFMA, tokens that wait for the same key are signed in batches of up
 //! to eight. If few tokens wait, so that a batch would be slower, tokens are signed one by one.

@@ -36,8 +36,8 @@ fn assert_granted(answer: &Response) {
     assert_eq!(answer.json()["scope"], "external-api");
 }
 
-/// Adds `part` to a valid form, once before and once after the other parts. Asserts that both forms
-/// are refused.
+/// Builds two forms from a valid form: one with `part` before the other parts, one with `part`
+/// after them. Asserts that both are refused.
 #[track_caller]
 fn assert_part_refused(part: &str) -> Vec<Response> {
     let bodies = [closed(&(part.to_owned() + &demo())), closed(&(demo() + part))];

@@ -52,9 +52,8 @@ fn bare(answer: Response) -> (u16, Vec<(String, String)>, String) {
     (answer.status, headers, text)
 }
 
-/// nginx's own refusals have the format of grantd's refusals. If all refusals by grantd with a
-/// certain status have the same text, then nginx's body for this status is identical, byte for
-/// byte.
+/// nginx's own refusals have the format of grantd's refusals. For a status for which grantd always
+/// sends the same body, nginx sends exactly that body.
 #[test]
 fn nginxs_refusals_are_in_the_dialect_of_the_route() {
     let Site { server, nginx } = Site::start();
