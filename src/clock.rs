@@ -44,8 +44,8 @@ impl Clock {
     }
 
     /// Returns the time of the system clock in microseconds since the Unix epoch. Use this time
-    /// only for logs and traces. Decisions must use [`Self::unix_seconds`], because tests can set
-    /// the time that it returns.
+    /// only for logs and traces. Decisions must use [`Self::unix_seconds`], because a test can set
+    /// the clock that `unix_seconds` reads.
     pub fn unix_micros() -> u64 {
         #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
         let now = SystemTime::now();

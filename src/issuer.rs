@@ -14,8 +14,8 @@ use crate::oauth::grant::Grant;
 pub type TokenId = [u8; 16];
 
 /// The names that a client's static claims must not use. The server sets some of these claims
-/// itself; the others would change the token's meaning (RFC 7519, section 4.1; RFC 9068, section
-/// 2.2; RFC 7800; RFC 8693).
+/// itself. A static claim with one of the other names would change the meaning of the token (RFC
+/// 7519, section 4.1; RFC 9068, section 2.2; RFC 7800; RFC 8693).
 pub const RESERVED_CLAIMS: [&str; 16] = [
     "iss",
     "exp",
@@ -102,8 +102,9 @@ pub fn mint_vision(
 const VISION_HEADER: &str = "eyJhbGciOiJSUzI1NiJ9";
 
 /// Writes the value of `aud`: the requested resources. If the request names no resources, the value
-/// is the client's audience. If that is empty, the value is the issuer. A single audience is a
-/// string, several are an array (RFC 7519, section 4.1.3).
+/// is the client's audience. If the client has no audience, the value is the issuer. A single
+/// audience is written as a string; several audiences are written as an array (RFC 7519, section
+/// 4.1.3).
 fn write_audience(payload: &mut PayloadWriter, grant: &Grant<'_>, issuer: &str) -> io::Result<()> {
     let own = &*grant.client.audience;
     match (grant.resources.as_slice(), own) {

@@ -71,8 +71,8 @@ enum Source {
     Limited(Arc<AtomicU64>),
 }
 
-/// A buffer of random bytes. A token needs 16 random bytes. Without the buffer, a third of the
-/// system calls for a token would read these bytes from the operating system.
+/// A buffer of random bytes. A token needs 16 random bytes. Without the buffer, a third of all
+/// system calls for a token request would be made to get these bytes from the operating system.
 struct Buffered {
     system: SystemRandom,
     left: Mutex<Zeroizing<Vec<u8>>>,

@@ -51,8 +51,8 @@ pub struct Client {
     pub default_scopes: Option<ScopeSet>,
     /// The audience of the client's tokens. If this list is empty, the audience is the issuer.
     pub audience: Box<[Box<str>]>,
-    /// The client may introspect its own tokens and all tokens that have one of these audiences
-    /// (RFC 7662).
+    /// The audiences for which the client may introspect tokens (RFC 7662). Every client may also
+    /// introspect its own tokens.
     pub introspects: Box<[Box<str>]>,
     /// The client's tokens issued before this time (Unix seconds) are revoked; 0 revokes no tokens.
     pub not_before: u64,
@@ -79,8 +79,8 @@ impl Client {
         self.secrets.iter().any(|secret| secret.hash.as_slow().is_some())
     }
 
-    /// Whether the client needs a proxy that forwards the client's certificate, because the client
-    /// may authenticate with the certificate or because its tokens are bound to the certificate.
+    /// Whether a proxy must forward the client's certificate, because the client may authenticate
+    /// with a certificate or because the client's tokens are bound to a certificate.
     pub fn needs_certificate(&self) -> bool {
         let is_by_certificate =
             |method: &AuthMethod| method.is_by_certificate() && self.auth_methods.contains(*method);
@@ -342,9 +342,9 @@ impl Registry {
         self.0.get(client_id).map(|ById(client)| &**client)
     }
 
-    /// Takes over the state of the clients of `old`. A client whose registration has not changed
-    /// keeps the remaining budget of its rate limit. If `same_issuer` is true, the client also
-    /// keeps its reusable tokens.
+    /// Takes over state from the clients of `old`. Each client whose registration has not changed
+    /// keeps the remaining budget of its rate limit and, if `same_issuer` is true, its reusable
+    /// tokens.
     pub fn continue_from(&mut self, old: &Self, same_issuer: bool) {
         let has_state =
             |client: &&Client| client.rate_limit.is_some() || client.token_reuse.is_some();
@@ -376,9 +376,9 @@ impl Registry {
     }
 }
 
-/// A client that is hashed and compared by its id. So the registry needs no map, which would store
-/// each id a second time. The client is boxed to save memory: up to half of the slots of a hash
-/// table are empty, and an empty slot for a box is smaller than one for a client.
+/// A client that is hashed and compared by its id, so that the registry can be a set. A map would
+/// store each id a second time. The client is boxed to save memory: up to half of the slots of a
+/// hash table are empty, and each slot is as large as an element.
 #[derive(Debug)]
 struct ById(Box<Client>);
 
@@ -390,7 +390,7 @@ impl Borrow<str> for ById {
 
 impl Hash for ById {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // `Borrow<str>` requires that the client has the same hash as its id.
+        // `Borrow<str>` requires that the hash of a client equals the hash of the client's id.
         (*self.0.id).hash(state);
     }
 }

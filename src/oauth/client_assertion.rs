@@ -138,8 +138,8 @@ impl fmt::Debug for ClientAssertion<'_> {
 pub struct Accepted<'a> {
     /// The assertion's `jti`, unique per client.
     pub token_id: &'a str,
-    /// The time at which the client claims to have signed the assertion, in Unix seconds: `iat`, or
-    /// the earliest possible time if there is no `iat`.
+    /// The time at which the client claims to have signed the assertion, in Unix seconds: `iat`.
+    /// Without `iat`, it is the earliest possible time: [`MAX_LIFE`] seconds before `exp`.
     pub signed_at: u64,
     /// The time from which the assertion is refused as expired, in Unix seconds.
     pub until: u64,

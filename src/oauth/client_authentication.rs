@@ -59,8 +59,8 @@ pub struct Credentials<'a> {
     network: ClientNetwork,
     /// See [`Self::is_raw`].
     is_raw: bool,
-    /// The second reading of the Basic pair: without form-decoding. `None` if form-decoding does
-    /// not change the pair, or if the body has a `client_id` that differs from the raw id.
+    /// The Basic pair, read without form-decoding. `None` if form-decoding does not change the
+    /// pair, or if the body has a `client_id` that differs from the id in this reading.
     raw: Option<Box<Self>>,
 }
 
@@ -206,9 +206,9 @@ impl<'a> Credentials<'a> {
         self.is_raw
     }
 
-    /// The second reading of the Basic pair: without form-decoding. The caller must try both
-    /// readings. `None` if form-decoding does not change the pair, or if the body has a `client_id`
-    /// that differs from the raw id.
+    /// The Basic pair, read without form-decoding. The caller must try both this reading and
+    /// `self`. `None` if form-decoding does not change the pair, or if the body has a `client_id`
+    /// that differs from the id in this reading.
     pub fn raw_reading(&self) -> Option<&Self> {
         self.raw.as_deref()
     }

@@ -20,12 +20,12 @@ use crate::jose::public_key::{PublicKey, Thumbprint, sha256};
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::error::Cause;
 
-/// The result of a proxy's verification of a client certificate. In both cases, the TLS handshake
-/// has proven that the client holds the private key.
+/// How a proxy verified a client certificate. For both variants, the TLS handshake has proven that
+/// the client holds the private key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verification {
-    /// An authority that the proxy trusts issued the certificate. The certificate's names and its
-    /// key may identify a client.
+    /// An authority that the proxy trusts issued the certificate. Both the names and the public key
+    /// in the certificate may identify a client.
     Trusted,
     /// The certificate is self-signed. Its names prove nothing; its key identifies the client for
     /// which that key is registered.
@@ -36,8 +36,8 @@ impl Verification {
     /// Reads the value of nginx's `$ssl_client_verify`. `None` for all values that are not in the
     /// `match` below; the request then counts as a request without a certificate.
     ///
-    /// The whole value is compared, not only its beginning: for a forged certificate, nginx may
-    /// send `FAILED:self-signed certificate in certificate chain`.
+    /// The whole value is compared, because a longer value may begin with an accepted value: for a
+    /// forged certificate, nginx may send `FAILED:self-signed certificate in certificate chain`.
     pub fn read(header: &[u8]) -> Option<Self> {
         match header {
             b"SUCCESS" => Some(Self::Trusted),
@@ -83,8 +83,9 @@ impl ShownCertificate {
     }
 }
 
-/// A client certificate. All values that may be needed are parsed for every request, so that a
-/// request for an unregistered client takes as long as one for a registered client.
+/// A client certificate. Every part that any client's authentication may need is parsed for every
+/// request. So a request for an unregistered client takes as long as a request for a registered
+/// client.
 pub struct ClientCertificate {
     verification: Verification,
     /// The subject as formatted by [`distinguished_name`].
@@ -131,9 +132,8 @@ impl ClientCertificate {
     }
 
     /// Returns the SHA-256 of the certificate, which becomes `x5t#S256` in a token of `client` (RFC
-    /// 8705, section 3.1). A self-signed certificate counts only if `client` is registered with the
-    /// key of the certificate and with the method `self_signed_tls_client_auth`; otherwise, returns
-    /// `None`.
+    /// 8705, section 3.1). For a self-signed certificate, returns `None` unless `client` is
+    /// registered with the certificate's key and with the method `self_signed_tls_client_auth`.
     pub fn thumbprint_for(&self, client: &Client) -> Option<Thumbprint> {
         let counts = match self.verification {
             Verification::Trusted => true,
@@ -146,7 +146,8 @@ impl ClientCertificate {
     }
 
     /// Returns the subject if this is a self-issued certificate that the proxy trusts as an
-    /// authority. The holder of its private key can issue certificates in the name of any client.
+    /// authority. The holder of the authority's private key can issue certificates in the name of
+    /// any client.
     pub fn authority(&self) -> Option<&str> {
         let is_authority = self.verification == Verification::Trusted && self.is_self_issued;
         is_authority.then_some(&*self.subject)
@@ -223,7 +224,7 @@ pub enum CertificateSubject {
 /// `openssl x509 -subject -nameopt RFC2253,-esc_msb` do.
 fn distinguished_name(name: &Name) -> String {
     // RFC 4514 writes the last entry first. OpenSSL also reverses the parts of a multi-valued
-    // entry.
+    // entry. So the loop goes backwards through the parts of all entries.
     let entries: Vec<_> = name.iter_rdn().flat_map(|set| set.iter().enumerate()).collect();
     let mut text = String::new();
     for (position, (index, entry)) in entries.iter().enumerate().rev() {

@@ -48,8 +48,9 @@ impl PartialEq for ClientSecret {
 
 /// The stored hash of a secret.
 ///
-/// A secret of 32 characters or more is assumed to be random. Such a secret cannot be guessed,
-/// although SHA-256 is fast to compute. A shorter secret needs a slow hash.
+/// A secret of 32 characters or more is assumed to be random. It may have a fast hash: no attacker
+/// can guess such a secret, even though SHA-256 is fast to compute. A shorter secret needs a slow
+/// hash.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretHash {
     /// `$sha256$<base64url>`: one SHA-256.
@@ -93,8 +94,8 @@ impl SecretHash {
     }
 }
 
-/// Hides the hash, because a weak secret can be found by hashing guesses and comparing them with
-/// it.
+/// Hides the hash, because a weak secret can be found by hashing guesses and comparing the results
+/// with the stored hash.
 impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretHash(…)")

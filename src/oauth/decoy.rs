@@ -6,8 +6,8 @@
 //! Each unknown id is assigned a kind. The kinds are as frequent among unknown ids as among
 //! registered clients: a keyed hash maps each unknown id to a point in [0, 1), and each kind owns a
 //! part of this interval, in proportion to its number of clients. If the registry changes, the
-//! borders of the parts move, but the points do not, so most ids keep their kind. A restart keeps
-//! the key of the hash, so it does not move the points.
+//! borders of the parts move, but the points do not, so most ids keep their kind. The points also
+//! stay the same after a restart, because the key of the hash is kept in a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,8 +76,8 @@ impl Kind {
 }
 
 /// The work of authenticating a client. Clients with equal work are of one kind. The hashes are
-/// sorted, because their order does not change the work. The keys are not sorted, because they are
-/// tried in order.
+/// sorted, because their order does not change the work. The keys are not sorted: they are tried in
+/// order, so their order changes the work.
 #[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Cost {
     hashes: Vec<Work>,

@@ -143,15 +143,15 @@ pub enum Cause {
     Overloaded,
     /// The queue for computing slow hashes is full.
     PasswordQueueFull,
-    /// The source of the request (a client, a client network, or a client in a shared network)
-    /// already has the maximum number of entries that one source may have in the queue for
-    /// computing slow hashes.
+    /// The queue for computing slow hashes already holds the maximum number of entries from the
+    /// source of the request. The source is a client, a client network, or a client in a shared
+    /// network.
     PasswordQueueShare,
     /// The replay guard is full, so no assertion or proof can be accepted.
     ReplayGuardFull,
     /// A revocation could not be written to disk.
     RevocationNotWritten,
-    /// `limits.revocations` tokens are revoked already.
+    /// The number of revoked tokens has reached `limits.revocations`.
     RevocationsFull,
     /// The computation of the signature failed.
     SigningFailed,
@@ -171,10 +171,10 @@ impl Cause {
         )
     }
 
-    /// Whether an attempt that is refused for this cause costs nothing: its charge is returned to
-    /// the failure budgets. This is so if the refusal reveals nothing about a secret or key. Either
-    /// the refusal does not depend on the client, or the assertion was valid, but was used before
-    /// or could not be recorded as used.
+    /// Whether the charge for an attempt is returned to the failure budgets if the attempt is
+    /// refused for this cause. The charge is returned if the refusal reveals nothing about a secret
+    /// or key: either the refusal does not depend on the client, or the assertion was valid, but
+    /// was used before or could not be recorded as used.
     pub fn costs_no_attempt(self) -> bool {
         use AssertionError::{Audience, BeforeStart, Malformed, Replayed, Time};
         matches!(

@@ -65,9 +65,9 @@ impl Work {
     /// The cost of new PBKDF2 hashes: OWASP's minimum.
     pub const PBKDF2_SHA256: Self = Self::Pbkdf2Sha256 { rounds: 600_000, blocks: 1 };
 
-    /// Whether the cost is accepted in the registry. The cost must not be trivially low. It must be
-    /// at most 256 MiB of memory and about two seconds, so that no entry of the registry can stall
-    /// the server.
+    /// Whether the registry accepts a hash of this cost. The cost must not be trivially low. The
+    /// computation may need at most 256 MiB of memory and about two seconds, so that no entry of
+    /// the registry can stall the server.
     fn is_sane(self) -> bool {
         match self {
             Self::Argon2id { memory, passes, lanes } => {
@@ -80,8 +80,8 @@ impl Work {
         }
     }
 
-    /// Writes the hash of `secret` to `output`. `None` if the lengths or costs are invalid; no hash
-    /// that [`PasswordHash::parse`] accepts has such values.
+    /// Writes the hash of `secret` to `output`. `None` if the lengths or costs are invalid. This
+    /// cannot happen for a hash that [`PasswordHash::parse`] accepted.
     fn run(self, secret: &str, salt: &[u8], output: &mut [u8]) -> Option<()> {
         match self {
             Self::Argon2id { memory, passes, lanes } => {
@@ -184,8 +184,8 @@ impl PasswordHash {
     }
 }
 
-/// Hides the hash, because a weak secret can be found by hashing guesses and comparing them with
-/// it.
+/// Hides the hash, because a weak secret can be found by hashing guesses and comparing the results
+/// with the stored hash.
 impl fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PasswordHash").field("work", &self.work).finish_non_exhaustive()

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::oauth::client::TokenProfile;
 use crate::oauth::confirmation::Confirmation;
 
-/// The cache key: a token may be reused for a request of the same kind.
+/// The cache key. A token may be reused for a request if both have equal cache keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind<'a> {
     /// The token's profile.
@@ -35,9 +35,9 @@ pub struct Reuse {
 }
 
 impl Reuse {
-    /// Creates an empty cache. A token is reused until it is `seconds` old or has a tenth of its
-    /// lifetime left, whichever is earlier. Tokens issued before `not_before` (Unix seconds) are
-    /// revoked, so they are not kept.
+    /// Creates an empty cache. A token is reused until it is `seconds` old or until only a tenth of
+    /// its lifetime is left, whichever is earlier. Tokens issued before `not_before` (Unix seconds)
+    /// are revoked, so they are not kept.
     pub fn new(seconds: u32, not_before: u64) -> Self {
         Self { seconds: seconds.into(), not_before, kept: Mutex::default() }
     }
@@ -51,11 +51,11 @@ impl Reuse {
         Some(found.expires_at)
     }
 
-    /// Keeps `token` and removes an older token of this kind. `now` is the token's time of issue,
-    /// `expires_at` its expiry (both in Unix seconds).
+    /// Keeps `token` and removes an older token of this kind. The token was issued at `now` and
+    /// expires at `expires_at` (both in Unix seconds).
     pub fn keep(&self, kind: &Kind<'_>, now: u64, expires_at: u64, token: &[u8]) {
         // A token is not reused in the last tenth of its lifetime, because a client needs time to
-        // use it.
+        // use the token.
         let useful = expires_at.saturating_sub(now) * 9 / 10;
         let made = Kept {
             profile: kind.profile,

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 /// A set of scope tokens, possibly empty, in the order of registration.
 ///
-/// Stored as one string that clones share, to save memory: a large registry holds a set for each
-/// client.
+/// The set is one string, which its clones share. This saves memory in a large registry, where each
+/// client has a set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScopeSet(Arc<str>);
 
