@@ -11,7 +11,8 @@ use crate::fault::Fault;
 use crate::fault::text::without_bom;
 use crate::store::whole_file;
 
-/// Reads the token from `file`, which must not be world-readable. A trailing line break is removed.
+/// Reads the token from `file`, which must not be world-readable. Removes a leading byte order mark
+/// and trailing line breaks.
 ///
 /// # Errors
 ///
@@ -58,6 +59,7 @@ fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
 const MIN_CHARS: usize = 32;
 /// The maximum length of a token, which must fit into the head of a request.
 const MAX_CHARS: usize = 1024;
-/// The number of bytes that are read in addition to [`MAX_CHARS`]. They leave room for a byte order
-/// mark, for line breaks, and for one more character, which shows that a token is too long.
+/// The number of bytes that are read in addition to [`MAX_CHARS`]. The additional bytes hold a byte
+/// order mark and line breaks. If the token is too long, they hold at least one character of the
+/// token, so that its length is noticed.
 const MARGIN: usize = 16;

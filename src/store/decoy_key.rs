@@ -22,8 +22,8 @@ use crate::random::Random;
 use crate::store::whole_file;
 
 /// Reads the key from the state directory `directory`. If the directory holds no key, generates one
-/// and writes it. If the new key cannot be written, logs a warning and returns the key. The key is
-/// lost when the process ends.
+/// and writes it. If the new key cannot be written, logs a warning and returns the key. In this
+/// case, the key is lost when the process ends.
 ///
 /// # Errors
 ///

@@ -29,12 +29,13 @@ impl Stamp {
         Self(self.0.iter().map(|(path, _)| (path.clone(), stamp_of(path))).collect())
     }
 
-    /// Sorts the files by path, removes duplicates, and keeps the first [`MOST_FILES`], because
-    /// polling takes a microsecond or more per file. Returns whether there were more files than
-    /// [`MOST_FILES`].
+    /// Sorts the files by path, removes duplicates, and keeps at most the first [`MOST_FILES`]
+    /// files. The number of files is limited, because polling takes a microsecond or more per file.
+    /// Returns whether files were dropped because of this limit.
     pub fn settle(&mut self) -> bool {
-        // Of two stamps of one file, keep the first: the file may have been read before the second
-        // stamp was taken.
+        // If a file has two stamps, keep the first stamp. The second stamp may have been taken
+        // after the file was read. A change between the reading and the second stamp would not be
+        // noticed.
         self.0.sort_by(|(path, _), (other, _)| path.cmp(other));
         self.0.dedup_by(|(path, _), (before, _)| path == before);
         let has_too_many = self.0.len() > MOST_FILES;

@@ -88,7 +88,7 @@ pub fn import(
 pub struct First {
     /// All keys in the directory; at least one.
     pub keys: Vec<SigningKey>,
-    /// Whether [`first`] has generated the key. If not, the directory already held keys.
+    /// Whether [`first`] has generated a key. If it has not, the directory already held keys.
     pub is_made: bool,
 }
 
@@ -136,8 +136,8 @@ pub fn rotate(
     retention: &Retention,
     now: u64,
 ) -> Result<Rotated, Vec<Fault>> {
-    // Check for key files before locking the directory: a missing directory cannot be locked, and
-    // counts as a directory without keys.
+    // Check for key files before locking the directory. A missing directory cannot be locked, but
+    // its fault must be the same as the fault of a directory without keys.
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let none = "holds no key to succeed: `grantd key generate` generates the first one";
     if load(directory)?.is_empty() {
@@ -191,8 +191,8 @@ pub fn replace(
 ) -> Result<Replaced, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let files = || pem_files(directory).map_err(|fault| vec![fault]);
-    // Check for key files before locking the directory: a missing directory cannot be locked, and
-    // counts as a directory without keys.
+    // Check for key files before locking the directory. A missing directory cannot be locked, but
+    // its fault must be the same as the fault of a directory without keys.
     if files()?.is_empty() {
         return Err(fault(
             "holds no key to replace: `grantd key generate` generates one".to_owned(),
@@ -208,9 +208,9 @@ pub fn replace(
             "holds no readable key {keep}; `grantd key list` shows the keys"
         )));
     }
-    // The key with the latest `signs_from` signs. So the `signs_from` of the new key must be later
-    // than the `signs_from` of the kept key. If the kept key has begun to sign at `now`, the new
-    // key begins a second later.
+    // Of the keys whose `signs_from` has passed, the key with the latest `signs_from` signs. So the
+    // `signs_from` of the new key must be later than the `signs_from` of the kept key. If the
+    // `signs_from` of the kept key is exactly `now`, the new key begins to sign one second later.
     let times = kept.iter().flat_map(|(key, _)| key).map(|key| key.times().signs_from);
     let due = times.filter(|from| *from <= now).max();
     let signs_from = due.map_or(now, |due| now.max(due.saturating_add(1)));

@@ -414,8 +414,8 @@ mod tests {
         let joined = ask(&shared, 1, false, 3).unwrap();
         assert_eq!(shared.queue().waiting, 0);
         assert!(shared.queue().finish(&joined.attempt).is_some());
-        // When a request that waited for a finished job is dropped, a new job of the same attempt
-        // does not lose a request.
+        // If a request that waited for the finished job is dropped, the request count of a new job
+        // for the same attempt is not reduced.
         let new = ask(&shared, 1, false, 3).unwrap();
         drop(joined);
         assert_eq!(shared.queue().waiting, 1);

@@ -72,17 +72,17 @@ impl fmt::Debug for ReplayGuard {
 /// twice.
 #[derive(Clone, Copy, Debug)]
 pub enum Owner<'a> {
-    /// The client that signed an assertion, by its client id.
+    /// The client id of the client that signed an assertion.
     Client(&'a str),
-    /// The key that signed a DPoP proof, by its thumbprint.
+    /// The thumbprint of the key that signed a DPoP proof.
     Key(&'a [u8]),
 }
 
 /// The reason why a use of an assertion or proof is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayError {
-    /// The assertion or proof may have been used before. If it was used, its entry may have been
-    /// dropped already.
+    /// The guard does not know whether the assertion or proof was used before, because its entry
+    /// may have been dropped.
     Forgotten,
     /// The guard is full.
     Full,

@@ -3,7 +3,8 @@
 //! A revoked token has a row, which is kept until an hour after the token has expired. Requests
 //! look up rows in memory. A writer thread appends all waiting rows to the file in one write. A
 //! revocation takes effect when its row is on disk. If the write fails, the caller gets an error
-//! and the token stays valid, as it would be after a restart.
+//! and the token stays valid. The token is not revoked in memory alone, because it would become
+//! valid again after a restart.
 
 mod ledger;
 mod revoked;
@@ -112,7 +113,8 @@ impl Revocations {
     /// # Errors
     ///
     /// A [`Fault`] if the file cannot be read, a line of it is invalid, or the writer thread cannot
-    /// be started. Ignoring an invalid line could make a revoked token valid again.
+    /// be started. An invalid line is not ignored, because the token that it revokes would become
+    /// valid again.
     pub fn open(directory: &Path, limit: usize, clock: Clock) -> Result<Self, Fault> {
         let now = clock.unix_seconds();
         let (ledger, rows) = Ledger::open(directory)?;

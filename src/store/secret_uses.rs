@@ -141,8 +141,8 @@ mod tests {
         let uses = SecretUses::default();
         assert_eq!(uses.to_metrics(&registry(&["one"])), "");
         for now in [5, 7] {
-            // Parse the registry again, as a reload does: the new clients do not hold the earlier
-            // uses.
+            // Parse the registry again, as a reload does. The new clients do not hold the counts of
+            // the earlier uses, so `record` must look up these counts.
             let clients = registry(&["one", "t\\wo"]);
             for id in ["one", "t\\wo"] {
                 let client = clients.get(id).unwrap();

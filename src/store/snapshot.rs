@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub generation: u64,
     /// The decoys for unknown client ids.
     pub decoys: Decoys,
-    /// The time at which the last secret of each client expires.
+    /// For each client, the time at which its last secret expires.
     pub secret_ends: SecretEnds,
     /// Whether clients may authenticate with the public demo secrets.
     pub allows_demo_secrets: bool,
@@ -69,8 +69,8 @@ impl Snapshot {
         now: u64,
     ) -> Self {
         clients.continue_from(&old.clients, old.issuer == issuer);
-        // Tokens and key sets that were issued with the old lifetimes are still in use. So the
-        // retention is based on the longer one of each old and new lifetime.
+        // Tokens and key sets that were issued with the old lifetimes are still in use. So each
+        // field of the retention is the maximum of its old value and its new value.
         let retention = Sources::of(&config).retention(&clients).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, retention, now);
         let generation = old.generation + 1;

@@ -10,9 +10,9 @@
 //!
 //! A client that has authenticated from a network in the last 24 hours is *known* at this network.
 //! Attempts of a known client are not refused when the network's budget is used up, so other
-//! clients cannot lock it out. On a shared network (one that many clients may use), both budgets
-//! are larger ([`FailureLimits::shared_factor`]), and a client whose secrets cannot be guessed
-//! needs no budget.
+//! clients cannot lock out the known client. On a shared network (one that many clients may use),
+//! both budgets are larger ([`FailureLimits::shared_factor`]), and a client whose secrets cannot be
+//! guessed needs no budget.
 //!
 //! While all budgets are full, a successful attempt takes no lock, unless [`Attempt::take`] is
 //! called for it.
@@ -320,8 +320,9 @@ impl Budget {
 
     fn take(&mut self, rate: Rate, now: u64) -> Taken {
         let before = self.0.max(now);
-        // The attempt of a known client may take from the network's budget when less than a unit is
-        // left in it. In this case, it takes the remaining part of a unit.
+        // If less than a unit is left in the budget, the attempt takes only the rest. This happens
+        // to the network's budget, because attempts of known clients are not refused when that
+        // budget is used up.
         let most = now.saturating_add(rate.each * rate.units);
         self.0 = before.saturating_add(rate.each).min(most).max(before);
         Taken { full_at: self.0, amount: self.0 - before }

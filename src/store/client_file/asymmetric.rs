@@ -51,9 +51,10 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Reports each authentication method of the client that needs a missing field: `jwks`, or the
-    /// subject of a certificate. `has_jwks` says whether the field `jwks` is present. An invalid
-    /// `jwks` counts as present, because its fault has been reported already.
+    /// Reports a fault for each of the client's authentication methods for which a field is
+    /// missing. This field is `jwks` or the subject of a certificate. `has_jwks` says whether the
+    /// field `jwks` is present. An invalid `jwks` counts as present, because its fault has been
+    /// reported already.
     pub(super) fn check_needs(&mut self, field: Field<'t>, client: &Client, has_jwks: bool) {
         let has_subject = client.certificate_subject.is_some();
         for (method, is_there, needs) in [

@@ -79,9 +79,9 @@ pub fn add_secret(
     })
 }
 
-/// Returns the text of the registry after a change of one secret: the secret `label` of the client
-/// `client_id` expires at `until` (Unix seconds). If the secret expires earlier, the text is not
-/// changed.
+/// Sets the expiry of the secret `label` of the client `client_id` to `until` (Unix seconds), and
+/// returns the new text of the registry. If the secret already expires at `until` or earlier,
+/// returns the old text.
 ///
 /// # Errors
 ///
@@ -199,7 +199,7 @@ pub fn with_secret(entry: &str, secret: &NewSecret) -> Result<String, serde_json
 }
 
 /// Returns the edit that sets a secret's expiry to `until` (Unix seconds). `None` if the secret
-/// expires at that time or earlier.
+/// already expires at `until` or earlier.
 fn expire(secret: &Items<'_>, until: u64) -> Result<Option<Edit>, serde_json::Error> {
     let ends = secret.member("expires_at").map(serde_json::from_str::<Option<u64>>).transpose()?;
     let ends_before = ends.flatten().is_some_and(|end| end <= until);

@@ -63,8 +63,9 @@ impl Queue {
     /// the job from the queue, unless a thread has already taken the job.
     pub(super) fn leave(&mut self, attempt: &Attempt, answer: &Arc<Answer>) {
         let Some(asked) = self.asked.get_mut(attempt) else { return };
-        // If the answers differ, the attempt has been answered and then submitted again. The new
-        // job must not lose a request.
+        // If the answers differ, the job of `answer` is finished and a new job for the same attempt
+        // is queued or being computed. The removed request did not wait for the new job, so the
+        // request count of the new job is not reduced.
         if !Arc::ptr_eq(&asked.answer, answer) {
             return;
         }

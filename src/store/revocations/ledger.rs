@@ -217,5 +217,5 @@ const FILE_NAME: &str = "revocations";
 const CLOCK_STEP: u64 = 3600;
 /// As long as the file has at most this many lines, expired rows are no reason to rewrite it.
 const MIN_LINES: usize = 1000;
-/// The length in bytes of a line with a `jti`, its line break included.
+/// The length in bytes of a line with a `jti`, including the line break.
 const LINE_BYTES: usize = 38;

@@ -159,7 +159,8 @@ fn is_at(file: &File, name: &Path) -> bool {
     }
 }
 
-/// The owner, group and mode of a lock file: those of its target, without access for other users.
+/// The owner, group and mode of a lock file. They are the same as for its target, except that other
+/// users have no access.
 #[cfg(unix)]
 struct Access {
     user: u32,
@@ -176,7 +177,7 @@ impl Access {
         Ok(Self { user: target.uid(), group: target.gid(), mode })
     }
 
-    /// Returns the access for the lock file of a target in `directory` that does not exist yet.
+    /// Returns the access for a lock file whose target is in `directory` and does not exist yet.
     fn to_new_in(directory: &Path) -> io::Result<Self> {
         Ok(Self { mode: 0o600, ..Self::to(directory)? })
     }

@@ -19,7 +19,7 @@ pub(super) struct Items<'t> {
     text: &'t str,
     /// The byte range between the brackets.
     inside: Range<usize>,
-    /// The byte range of each item: a member from its name to the end of its value, or an element.
+    /// The byte range of each item. The range of a member contains its name and its value.
     pub(super) items: Vec<Range<usize>>,
     /// The names of an object's members. Empty for a list.
     pub(super) names: Vec<Cow<'t, str>>,
@@ -80,8 +80,8 @@ impl<'t> Items<'t> {
         }
     }
 
-    /// Returns the edit that adds `item` at the end. The white space before the new item is the
-    /// same as before the last item.
+    /// Returns the edit that adds `item` at the end. The edit copies the white space that precedes
+    /// the last item, and puts it before the new item.
     pub(super) fn with(&self, item: &str) -> Edit {
         let Some(last) = self.items.last() else {
             return (self.inside.clone(), item.to_owned());
@@ -93,7 +93,8 @@ impl<'t> Items<'t> {
         (last.end..last.end, format!("{gap}{item}"))
     }
 
-    /// Returns the edit that removes the item at `index` and one comma.
+    /// Returns the edit that removes the item at `index`. The edit also removes the comma after the
+    /// item or, for the last item, the comma before it.
     pub(super) fn without(&self, index: usize) -> Edit {
         let item = &self.items[index];
         let range = match (index, self.items.get(index + 1)) {
