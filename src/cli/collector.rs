@@ -190,7 +190,8 @@ impl HttpClient for Client {
         'c: 'f,
         Self: 'f,
     {
-        // Blocks the SDK's thread, which has no other work.
+        // This call blocks the SDK's thread until the answer arrives. That is harmless, because the
+        // thread has no other work.
         let sent = exchange_with(&self.target, request.map(Full::new), PATIENCE);
         let sent = sent.map_err(|CliError(problem)| problem);
         self.losses.report().error = sent.as_ref().err().cloned();

@@ -156,7 +156,7 @@ fn replace(
     server: &WaitArgs,
     now: u64,
 ) -> Result<(), CliError> {
-    // Does not read the registry, so that a fault in the registry cannot prevent the replacement.
+    // Do not read the client registry: a fault in the registry must not prevent the replacement.
     let config = args.configuration()?;
     let Replaced { made, retired } = key_directory::replace(&config.live.keys, bits, keep, now)?;
     let mut described = describe(&made);

@@ -112,7 +112,7 @@ async fn serve(
                 seconds,
                 "not ready: stopping after shutdown_delay_seconds, or at a second signal"
             );
-            // After the delay or after a second signal, the stop continues in the same way.
+            // Ignore the result: the server stops after the delay, and also at a second signal.
             let _ = timeout(delay, signals.next()).await;
         }
     };
