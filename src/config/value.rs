@@ -56,7 +56,7 @@ pub(super) struct Problem {
     /// The path of the faulty value: the names of tables and settings, and the indices in lists.
     /// The innermost name or index is first.
     path: Vec<String>,
-    /// Whether the fault is in the innermost name of the path, and not in a value.
+    /// Whether the innermost name of the path is wrong. Otherwise, the value at the path is wrong.
     pub(super) is_of_name: bool,
     pub(super) text: String,
 }

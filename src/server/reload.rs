@@ -101,9 +101,9 @@ pub struct Reloader {
     /// The id of the key that was the signing key at the last call of [`Reloader::look_at_keys`]. A
     /// reload holds this lock, so that only one reload runs at a time.
     signed_last: Mutex<Option<String>>,
-    /// The stamp of the files that the clients' `jwks` name. The start and each successful reload
-    /// take the stamp before they read the files, so a change during the reading is noticed at the
-    /// next check.
+    /// The stamp of the files that the clients' `jwks` name. The start takes this stamp, and so
+    /// does each reload that finds no fault in the files. The stamp is taken before the files are
+    /// read, so a change during the reading is noticed at the next check.
     key_files: Mutex<Stamp>,
 }
 
@@ -126,9 +126,9 @@ impl Reloader {
         Self { context, metrics, signed_last, key_files }
     }
 
-    /// Returns the stamp of the files that the clients' `jwks` name. The stamp was taken at the
-    /// start or at the last successful reload, before the files were read. If the files have a
-    /// different stamp now, they have changed, and a reload is needed.
+    /// Returns the stamp of the files that the clients' `jwks` name. The stamp was taken before
+    /// the files were read, at the start or at the last reload that found no fault in the files.
+    /// If the files have a different stamp now, they have changed, and a reload is needed.
     pub fn key_files(&self) -> Stamp {
         // Ignore poisoning: the value is always replaced as a whole, so a panic cannot leave it
         // half changed.
