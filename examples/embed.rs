@@ -64,7 +64,7 @@ async fn over_a_socket(directory: &Path) -> Result<String, Box<dyn Error>> {
     let address = listener.local_addr()?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(vec![Listener::from(listener)], None, async {
-        // An error means that the sender was dropped. Stop in this case, too.
+        // Ignore the result: the server stops at a message, and also if the sender is dropped.
         let _ = stopped.await;
     }));
     let mut connection = TcpStream::connect(address).await?;

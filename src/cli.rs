@@ -74,8 +74,7 @@ fn read_command_line() -> Result<Cli, ExitCode> {
             _ => ExitCode::from(USAGE),
         }
     })?;
-    // The faulty variable stands for a flag. A fault in that flag would be wrong usage, so a fault
-    // in the variable is wrong usage, too.
+    // A faulty variable that sets the same setting as a flag is wrong usage, like a faulty flag.
     match environment::layers() {
         Err(Faults { texts, is_usage: true }) if takes_configuration => {
             complain(&texts.join("\n"));

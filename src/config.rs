@@ -181,8 +181,8 @@ impl Live {
         proxies.filter(move |proxy| named.is_some() || proxy.is_single())
     }
 
-    /// Whether [`Live::trusted_proxies`] contains a network that is not trusted to forward
-    /// certificates, because [`ClientCertificates::proxies`] is not set.
+    /// Whether [`ClientCertificates::proxies`] is not set and [`Live::trusted_proxies`] contains a
+    /// network. The hosts of this network are trusted to forward addresses, but not certificates.
     pub fn leaves_out_a_network(&self) -> bool {
         self.client_certificate.proxies.is_none()
             && self.trusted_proxies.iter().any(|proxy| !proxy.is_single())

@@ -63,7 +63,7 @@ mod telemetry;
 #[doc(hidden)]
 pub use crate::cli::run as run_program;
 
-/// The modules that this package's own benches and tests use. Every release may change them.
+/// The modules that this package's own benches and tests use. Any release may change these modules.
 #[cfg(feature = "internal")]
 #[doc(hidden)]
 pub mod internal {

@@ -245,7 +245,7 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) {
         let (stop, stopped) = watch::channel(());
-        // Completes when the sender is dropped.
+        // The returned future completes when the sender of the channel is dropped.
         let until_dropped = |mut stopped: watch::Receiver<()>| async move {
             while stopped.changed().await.is_ok() {}
         };
@@ -280,7 +280,8 @@ impl Server {
         self.is_ready.store(false, Ordering::Relaxed);
         drop(stop);
         for task in accepting {
-            // An error means that the accept loop has panicked, so it accepts no more connections.
+            // Ignore an error: it means that the accept loop has panicked. The loop accepts no more
+            // connections in this case, either.
             let _ = task.await;
         }
         match self.connections.drain().await {

@@ -153,7 +153,8 @@ fn wait_for(
 }
 
 impl FileArg {
-    /// Returns the registry that `serve` would use with the same flags and environment.
+    /// Returns the path of the registry file. It is the file that `serve` would use with the same
+    /// flags and environment.
     fn path(&self) -> Result<PathBuf, CliError> {
         if let Some(clients) = &self.clients {
             return Ok(clients.clone());

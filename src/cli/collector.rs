@@ -1,9 +1,9 @@
 //! Sends spans to an OpenTelemetry collector, as OTLP over HTTP.
 //!
-//! The OpenTelemetry SDK reads the standard environment variables. On a thread of its own, it
-//! queues spans, encodes them and retries failed requests. This module adds an HTTP client without
-//! TLS, for a collector on this machine or in the same network. It also logs how many spans were
-//! lost.
+//! The OpenTelemetry SDK reads the standard environment variables. The SDK queues the spans. A
+//! thread of the SDK encodes the spans, sends them, and retries failed requests. This module adds
+//! an HTTP client without TLS, for a collector on this machine or in the same network. This module
+//! also logs how many spans were lost.
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -190,7 +190,8 @@ impl HttpClient for Client {
         'c: 'f,
         Self: 'f,
     {
-        // Blocks the SDK's thread, which has no other work.
+        // This call blocks the SDK's thread until the answer arrives. That is harmless, because the
+        // thread has no other work.
         let sent = exchange_with(&self.target, request.map(Full::new), PATIENCE);
         let sent = sent.map_err(|CliError(problem)| problem);
         self.losses.report().error = sent.as_ref().err().cloned();

@@ -25,8 +25,8 @@ pub(super) struct Faults {
     /// One text for each fault. Each text names the variable but not its value, which may be a
     /// secret that was set in the wrong variable.
     pub(super) texts: Vec<String>,
-    /// Whether one of the faulty variables stands for a flag. If so, the error counts as wrong
-    /// usage.
+    /// Whether a flag exists for the setting of one of the faulty variables. If so, the faults
+    /// count as wrong usage, like a fault in the flag.
     pub(super) is_usage: bool,
 }
 

@@ -65,13 +65,13 @@ pub(super) enum KeyCommand {
     Retire {
         #[command(flatten)]
         keys: KeyArgs,
-        /// Additional key to retire, in any state: for example, a key that has leaked. Tokens that
-        /// this key has signed become invalid when verifiers fetch the key set again.
+        /// Additional key to retire, whatever its state: for example, a key that has leaked. Tokens
+        /// that this key has signed become invalid when verifiers fetch the key set again.
         #[arg(value_name = "KID", value_parser = parse_key_id, allow_hyphen_values = true)]
         key_id: Option<String>,
     },
-    /// Import an existing RSA key. The imported key starts to sign at the time at which a newly
-    /// generated key would start to sign.
+    /// Import an existing RSA key. The help of `key generate` says when a new key starts to sign.
+    /// The same applies to an imported key.
     Import {
         #[command(flatten)]
         keys: KeyArgs,
@@ -156,7 +156,7 @@ fn replace(
     server: &WaitArgs,
     now: u64,
 ) -> Result<(), CliError> {
-    // Does not read the registry, so that a fault in the registry cannot prevent the replacement.
+    // Do not read the client registry: a fault in the registry must not prevent the replacement.
     let config = args.configuration()?;
     let Replaced { made, retired } = key_directory::replace(&config.live.keys, bits, keep, now)?;
     let mut described = describe(&made);

@@ -27,8 +27,10 @@ pub(super) struct AdminArgs {
 }
 
 impl AdminArgs {
-    /// Returns the JSON at `path` of the server; `None` without `--admin`. `or_its_server` is the
-    /// end of the error text. It gives a reason why a server at the right address may lack `path`.
+    /// Requests `path` from the server and returns the JSON of the answer; `None` without
+    /// `--admin`. If the answer has an unexpected status, the error text ends with
+    /// `or_its_server`. This parameter says why the server may lack `path`, as in "is an older
+    /// version".
     pub(super) fn ask(&self, path: &str, or_its_server: &str) -> Result<Option<Value>, CliError> {
         let Some(admin) = &self.admin else { return Ok(None) };
         let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
@@ -125,9 +127,9 @@ fn read(admin: &ListenAddr, answer: &Answer, or_its_server: &str) -> Result<Valu
     }
 }
 
-/// Adds the members `figures` to `entry`. Their values come from one element of the list `live`:
-/// its member `name` has the same value as the member `name` of `entry`. The values are null if
-/// there is no such element, because the server has not read `entry` yet.
+/// Copies the members `figures` into `entry` from the element of the list `live` that describes the
+/// same object. The objects are the same if their members `name` are equal. If the list has no such
+/// element, the server has not read `entry` yet, and the members are null.
 pub(super) fn add_figures(
     entry: &mut Map<String, Value>,
     live: &Value,

@@ -15,7 +15,8 @@ pub(super) struct ManArgs {
 
 pub(super) fn run(args: &ManArgs) -> Result<(), CliError> {
     let mut program = Cli::command().disable_help_subcommand(true);
-    // `build` sets the full names of the subcommands.
+    // `build` sets the full names of the subcommands, such as `grantd client add`. The manual page
+    // shows the full name.
     program.build();
     let found =
         args.command.iter().try_fold(&program, |command, name| command.find_subcommand(name));

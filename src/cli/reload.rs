@@ -77,7 +77,7 @@ impl Reloads {
             let read = spawn_blocking(move || {
                 let (source, reloader) = &*reading;
                 match source.resolve() {
-                    // `reload` logs its own faults.
+                    // Do not log the error here: `reload` has already logged it.
                     Ok(config) => reloader.reload(config).is_ok(),
                     Err(error) => {
                         reloader.refused(&error.0);
@@ -152,9 +152,8 @@ impl Hangups {
     }
 }
 
-/// The time between two checks of the files. This time is longer than it takes to write a file, so
-/// two equal stamps mean that the file is complete. A new client can get tokens after about two
-/// checks.
+/// The time between two checks of the files. Writing a file takes less time. Two equal stamps
+/// therefore mean that the file is complete. A new client can get tokens after about two checks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// A failed reload is tried again after this number of checks. There is one check per second. A
 /// reload can fail for a reason outside of the files, such as too few file descriptors.

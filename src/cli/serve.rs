@@ -37,8 +37,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     served
 }
 
-/// Logs panics through the log queue. If standard error is a full pipe that no process reads, a
-/// direct write to it would block the thread.
+/// Logs panics through the log queue. Rust's default panic hook writes to standard error. If
+/// standard error is a full pipe that no process reads, this write would block the thread.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -112,7 +112,7 @@ async fn serve(
                 seconds,
                 "not ready: stopping after shutdown_delay_seconds, or at a second signal"
             );
-            // After the delay or after a second signal, the stop continues in the same way.
+            // Ignore the result: the server stops after the delay, and also at a second signal.
             let _ = timeout(delay, signals.next()).await;
         }
     };

@@ -54,8 +54,8 @@ pub(super) struct ServeArgs {
     /// Implementation that signs tokens [env: GRANTD_SIGNER] [default: auto].
     #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(SIGNERS))]
     pub(super) signer: Option<String>,
-    /// Start with demo clients, whose secrets are public, even if other machines can reach the
-    /// server [env: GRANTD_ALLOW_DEMO_CLIENTS].
+    /// Start even if other machines can reach the server and the registry contains demo clients,
+    /// whose secrets are public [env: GRANTD_ALLOW_DEMO_CLIENTS].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = value_of("allow_demo_clients"))]
     pub(super) allow_demo_clients: Option<String>,

@@ -140,9 +140,9 @@ fn unknown_name(table: &Table, outer: &str, known: &[String]) -> Vec<Problem> {
     problems
 }
 
-/// Returns the offset of a problem in the file. If a name is wrong, this is the offset of the name.
-/// If a value is wrong or missing, this is the offset of the innermost value on the problem's path
-/// that exists in the file.
+/// Returns the offset of a problem in the file: the offset of the wrong name or of the wrong value.
+/// If the value is missing, returns the offset of the innermost table or list that should contain
+/// it and that exists in the file.
 fn offset_of(document: &DeTable<'_>, problem: &Problem) -> usize {
     let mut names = problem.path().peekable();
     let mut offset = 0;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::ConfigError;
 
-/// A peer that is a proxy in front of this server: an IP address, a network, or every peer of a
-/// Unix socket.
+/// A trusted proxy in front of this server. An entry trusts one IP address, all addresses of a
+/// network, or all peers of Unix sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 #[non_exhaustive]

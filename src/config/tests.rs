@@ -60,7 +60,8 @@ fn a_fault_of_either_part_is_its_own() {
     }
 }
 
-/// Sets each setting by its name from a text. This must change no other setting.
+/// Sets one setting from a text, and asserts that no other setting changes. Repeats this for each
+/// setting.
 #[test]
 fn text_sets_one_setting() {
     // Each setting accepts at least one of these texts. The first text that a setting accepts

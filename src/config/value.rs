@@ -21,7 +21,8 @@ pub(super) enum Value {
     String(String),
     Number(i64),
     Bool(bool),
-    /// A value whose type no setting has. The text describes the type in an error message.
+    /// A value of a type that no setting accepts, such as a date. The text describes the type in an
+    /// error message.
     Other(&'static str),
     Text(String),
 }
@@ -55,7 +56,7 @@ pub(super) struct Problem {
     /// The path of the faulty value: the names of tables and settings, and the indices in lists.
     /// The innermost name or index is first.
     path: Vec<String>,
-    /// Whether the fault is in the innermost name of the path, and not in a value.
+    /// Whether the innermost name of the path is wrong. Otherwise, the value at the path is wrong.
     pub(super) is_of_name: bool,
     pub(super) text: String,
 }
@@ -183,8 +184,8 @@ impl<'v> Reader<'v> {
             Self::Value(Value::Number(_)) => "a number",
             Self::Value(Value::Bool(_)) => "true or false",
             Self::Value(Value::Other(kind)) => kind,
-            // The text does not name the type that was found, because variables and flags are
-            // always text.
+            // The error message does not name the type of the value: the value of a variable or a
+            // flag is always a text.
             Self::Value(Value::Text(_)) | Self::Text(_) => {
                 return Problem::new(format!("must be {expected}"));
             }
@@ -312,7 +313,8 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         }
     }
 
-    /// Ignores the value, because the other part of the configuration reads it.
+    /// Ignores the value of a setting that belongs to the other part of the configuration:
+    /// `Startup` ignores the settings of `Live`, and `Live` ignores the settings of `Startup`.
     fn deserialize_ignored_any<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
         visitor.visit_unit()
     }

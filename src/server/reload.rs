@@ -60,10 +60,10 @@ pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, St
     Ok(issuer)
 }
 
-/// Checks that clients that need a certificate can present it. They cannot if their proxy is in a
-/// network that is trusted to forward addresses, but not certificates. Earlier versions accepted
-/// certificates from every trusted network. Without this check, a configuration for an earlier
-/// version would lock out these clients without any message.
+/// Refuses a configuration that may lock out the clients that need a certificate: some network is
+/// trusted to forward addresses, but not certificates, and the proxy of these clients may be in
+/// this network. Earlier versions accepted certificates from every trusted network. Without this
+/// check, a configuration for an earlier version would lock out these clients without any message.
 ///
 /// # Errors
 ///
@@ -101,9 +101,9 @@ pub struct Reloader {
     /// The id of the key that was the signing key at the last call of [`Reloader::look_at_keys`]. A
     /// reload holds this lock, so that only one reload runs at a time.
     signed_last: Mutex<Option<String>>,
-    /// The stamp of the files that the clients' `jwks` name. The last start or reload without a
-    /// fault took this stamp before it read the files, so a change during the reading is noticed at
-    /// the next check.
+    /// The stamp of the files that the clients' `jwks` name. The start takes this stamp, and so
+    /// does each reload that finds no fault in the files. The stamp is taken before the files are
+    /// read, so a change during the reading is noticed at the next check.
     key_files: Mutex<Stamp>,
 }
 
@@ -126,10 +126,12 @@ impl Reloader {
         Self { context, metrics, signed_last, key_files }
     }
 
-    /// Returns the stamp of the files that the clients' `jwks` name. The last start or reload
-    /// without a fault took this stamp before it read the files.
+    /// Returns the stamp of the files that the clients' `jwks` name. The stamp was taken before
+    /// the files were read, at the start or at the last reload that found no fault in the files.
+    /// If the files have a different stamp now, they have changed, and a reload is needed.
     pub fn key_files(&self) -> Stamp {
-        // Ignores poisoning: the value is only replaced as a whole.
+        // Ignore poisoning: the value is always replaced as a whole, so a panic cannot leave it
+        // half changed.
         self.key_files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -141,8 +143,8 @@ impl Reloader {
     ///
     /// [`StartError`] if the reload is refused; then nothing has changed.
     pub fn reload(&self, config: Config) -> Result<Reloaded, StartError> {
-        // Holds the lock, so that only one reload runs at a time. Ignores poisoning: the value is
-        // only replaced as a whole.
+        // Hold the lock, so that only one reload runs at a time. Ignore poisoning: the value is
+        // always replaced as a whole, so a panic cannot leave it half changed.
         let _turn = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
         let reloaded = self.replace(config);
         match &reloaded {
@@ -246,7 +248,8 @@ fn retire(old: Arc<Snapshot>) {
             sleep(CHECK_INTERVAL);
         }
     };
-    // If no thread can be started, this thread drops the closure and the snapshot in it.
+    // If no thread can be started, `spawn` fails and drops `wait`, which contains the snapshot, on
+    // the current thread.
     let _ = Builder::new().name("retire".to_owned()).spawn(wait);
 }
 

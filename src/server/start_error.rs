@@ -12,20 +12,20 @@ use crate::fault::Fault;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// These clients need a certificate, but a network in `trusted_proxies` is not trusted to
+    /// Some clients need a certificate, but a network in `trusted_proxies` is not trusted to
     /// forward certificates.
     #[non_exhaustive]
     CertificateProxies {
-        /// The ids of these clients.
+        /// The ids of the clients that need a certificate.
         clients: Vec<String>,
     },
     /// Other machines could use the demo clients, whose secrets are public.
     #[non_exhaustive]
     DemoClients {
-        /// The ids of these clients.
+        /// The ids of the demo clients.
         clients: Vec<String>,
     },
-    /// Files have these faults. The list is not empty.
+    /// Some files of the server have these faults. The list is not empty.
     Files(Vec<Fault>),
     /// The batch signer is configured, but the processor or a key does not support it.
     NoBatches,

@@ -10,8 +10,8 @@ use crate::fault::Fault;
 use crate::oauth::client::{Client, Registry};
 use crate::store::client_file::{self, edit};
 
-/// Returns the warnings about `clients`, which were read from `file`. Each warning has its position
-/// in the file.
+/// Returns the warnings about `clients`, which were read from `file`. Each warning contains the
+/// position of the client's entry in the file.
 pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, CliError> {
     let now = Clock::system().unix_seconds();
     // Iterate over the entries of the file, because `clients` is unordered.

@@ -1,6 +1,7 @@
-//! Checks that the user of the service may use the service's files. If root runs `check`, a file
-//! that only root can read passes the other checks, but the service could not read the file and
-//! would not start. If another user runs `check`, the checks in this module are skipped.
+//! Checks that the user of the service has the permissions to use the service's files. The other
+//! checks find only files that the user who runs `check` cannot use. Root can read all files,
+//! including those that the service cannot read. Therefore this module's checks run only if root
+//! runs `check`.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};

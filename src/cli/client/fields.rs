@@ -41,14 +41,15 @@ pub(super) struct FieldArgs {
     #[arg(long = "audience", value_name = "AUDIENCE")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     audience: Vec<String>,
-    /// Lifetime of the client's tokens: seconds, or as in 15m, 24h, 90d [of a new client: 3600].
+    /// Lifetime of the client's tokens: seconds, or as in 15m, 24h, 90d [default of a new client:
+    /// 3600].
     #[arg(long = "lifetime", value_name = "DURATION", value_parser = parse_seconds)]
     token_lifetime: Option<u32>,
     /// Static claim in the client's tokens: NAME=TEXT, or NAME:=JSON; may be repeated.
     #[serde(skip)]
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
     claims: Vec<(String, Value)>,
-    /// Method by which the client may authenticate; may be repeated [of a new client:
+    /// Method by which the client may authenticate; may be repeated [default of a new client:
     /// client_secret_basic, client_secret_post].
     #[serde(skip)]
     #[arg(long = "method", value_name = "METHOD")]
@@ -96,7 +97,7 @@ pub(super) struct FieldArgs {
     /// 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     not_before: Option<u64>,
-    /// Profile of the client's tokens: at+jwt or vision [default: that of the route].
+    /// Profile of the client's tokens: at+jwt or vision [default: the profile of the route].
     #[arg(long, value_name = "PROFILE")]
     token_profile: Option<String>,
     /// Content type of the client's requests to vision and firstvision: application/json or

@@ -92,8 +92,8 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
         edit::add_secret(path, text, &args.id, &NewSecret { label, hash }, old_until)
     };
     let shown = (!args.secret_stdin).then_some(&*secret);
-    // The secret is printed before the wait, because the wait may fail and the secret is shown only
-    // once.
+    // Print the secret before waiting for the server: if the wait fails, no other command can show
+    // the secret.
     args.file.edit_and_tell(change, || Some(told(&args.id, shown)))?;
     wait_for(&args.id, &args.server, |client| secret_of(client, &secret_label).is_some())
 }

@@ -18,8 +18,8 @@ use crate::store::secret_ends::last_end;
 pub(crate) struct ListArgs {
     #[command(flatten)]
     file: FileArg,
-    /// Show only clients with a secret that ends within this duration (seconds, or as in 24h, 30d),
-    /// and clients whose last secret has ended.
+    /// Show only clients that have a secret that expires within this duration (seconds, or as in
+    /// 24h, 30d), and clients whose last secret has expired.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expiring: Option<u64>,
 }
