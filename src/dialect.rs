@@ -36,12 +36,12 @@ pub struct RequestHead<'a> {
     pub dpop: DpopHeader<'a>,
     /// The `Content-Type` header.
     pub content_type: Option<&'a [u8]>,
-    /// The network of the client, for which failed attempts are counted.
+    /// The client network for which failed attempts are counted.
     pub network: ClientNetwork,
     /// The request's path, as sent.
     pub path: &'a str,
     /// The request's path without the issuer's path. The URL in a client assertion or a DPoP proof
-    /// is compared with the issuer's URL and this path.
+    /// is compared with the issuer's URL followed by this path.
     pub endpoint: &'a str,
     /// The values of [`vision::CLIENT_HEADERS`].
     pub client_headers: [Option<&'a [u8]>; 4],
@@ -205,7 +205,7 @@ fn server_timing(phases: &Phases) -> String {
 }
 
 /// Returns the reason phrase of a status that the dialects use (RFC 9110, section 15; RFC 6585).
-/// For 413, it is the older phrase of RFC 7231.
+/// The phrase for 413 is the older one of RFC 7231.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",

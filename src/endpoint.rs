@@ -1,5 +1,6 @@
-//! The endpoints. Each authenticates the client where that is required, applies the rules of
-//! `oauth` and returns values. The code depends on no HTTP library and no dialect.
+//! The endpoints. Each endpoint authenticates the client if the endpoint requires authentication,
+//! applies the rules of `oauth` and returns values. The code depends on no HTTP library and no
+//! dialect.
 
 pub mod authentication;
 pub mod confirmation;
@@ -33,7 +34,7 @@ use crate::store::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::AssertionAudiences;
 
-/// The state that all endpoints share. There is one for each server.
+/// The state that all endpoints of a server share.
 pub struct Context {
     /// The current snapshot. A reload replaces it as a whole.
     pub snapshot: ArcSwap<Snapshot>,
@@ -55,7 +56,8 @@ pub struct Context {
     pub audit: Option<Audit>,
     /// Wall-clock time.
     pub clock: Clock,
-    /// Counts accepted client assertions by the form of their audience.
+    /// Counts accepted client assertions by how their `aud` identifies this server: by the issuer
+    /// (as a string or in an array) or by the URL of an endpoint.
     pub assertion_audiences: AssertionAudiences,
     /// Counts the authentications by HTTP Basic in which the client id and secret were used as
     /// sent, although form-decoding would have changed them or failed.
@@ -66,7 +68,8 @@ pub struct Context {
     pub random: Random,
     /// The assertions and proofs that were used. The server accepts none of them again.
     pub replay: ReplayGuard,
-    /// Makes the nonces of DPoP proofs. Set as soon as a configuration requires nonces.
+    /// Generates the nonces of DPoP proofs. The cell is empty until a configuration requires
+    /// nonces.
     pub nonces: OnceLock<Nonces>,
 }
 
@@ -84,12 +87,13 @@ impl Context {
         }
     }
 
-    /// The nonces, if `snapshot` requires them in DPoP proofs.
+    /// Returns the generator of nonces if `snapshot` requires a nonce in DPoP proofs.
     pub fn nonces(&self, snapshot: &Snapshot) -> Option<&Nonces> {
         self.nonces.get().filter(|_| snapshot.config.live.dpop_nonce)
     }
 
-    /// Creates the generator of DPoP nonces, if `config` requires nonces and there is none yet.
+    /// Creates the generator of DPoP nonces if `config` requires nonces and the generator does not
+    /// exist yet.
     ///
     /// # Errors
     ///

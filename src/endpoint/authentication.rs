@@ -46,8 +46,8 @@ pub async fn authenticate<'s>(
         let verified = pin!(only.claim.verify(context, &mut only.attempt)).await;
         return only.settle(verified);
     };
-    // Boxed, because two readings are rare, and the unboxed future would enlarge the future of
-    // every request.
+    // This future is boxed. Unboxed, it would enlarge the future of every request, although few
+    // requests have two readings.
     Box::pin(verify_either(context, begin(credentials), begin(raw))).await
 }
 
@@ -67,8 +67,8 @@ async fn verify_either<'s>(
         (Ok(only), Err(throttled)) | (Err(throttled), Ok(only)) => (only, throttled),
         (Err(throttled), Err(_)) => return Err(throttled),
     };
-    // The readings name different clients, and the budget of one of these clients is exhausted. Try
-    // the other reading.
+    // The readings name different clients, and the budget of one of these clients is exhausted.
+    // Only the reading that names the other client is tried.
     let verified = only.verify().await;
     only.settle(verified).map_err(|_wrong| throttled)
 }
@@ -76,17 +76,17 @@ async fn verify_either<'s>(
 /// Tries two readings of the same client id and secret in turn. Each attempt is charged to the
 /// client that the reading names.
 ///
-/// If the second reading is right, the charge for the first reading is returned, unless the first
-/// reading names another registered client. Without this exception, a client could guess the
-/// secrets of another client for free: it would send pairs whose second reading is its own id and
-/// secret.
+/// If the second reading is right, the charge for the first reading is refunded, unless the first
+/// reading names another registered client. Without this exception, an attacker with a client of
+/// its own could guess the secrets of another client without charge. The attacker would send pairs
+/// whose second reading is the id and secret of its own client.
 async fn verify_in_turn<'s>(
     [mut first, mut second]: [Try<'_, 's>; 2],
 ) -> Result<&'s Client, Refused<'s>> {
     let cause = match first.verify().await {
         Err(cause) if cause.retry_after().is_none() => cause,
-        // The first reading is right, or was refused for lack of budget or capacity. In the second
-        // case, the other reading would only add load.
+        // Either the first reading is right, or it was refused because a budget or the capacity is
+        // exhausted. After such a refusal, trying the second reading would only add load.
         verified => return first.settle(verified),
     };
     let wrong = first.refused(cause);
@@ -101,8 +101,8 @@ async fn verify_in_turn<'s>(
             }
             Ok(client)
         }
-        // Both readings were refused. Report the refusal of the first reading. If only the second
-        // reading names a registered client, report the refusal of the second reading.
+        // Both readings were refused. If only the second reading names a registered client, report
+        // the refusal of the second reading; otherwise, report the refusal of the first reading.
         Err(Refused { cause: Cause::UnknownClient | Cause::WrongSecret, client_id, .. })
             if wrong.client_id.is_some() || client_id.is_none() =>
         {
@@ -136,9 +136,9 @@ impl<'c, 's> Try<'c, 's> {
             registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
         let (network, limits) = (credentials.network(), &snapshot.config.live.failures);
         let claim = Presented { snapshot, credentials, registered, decoy, endpoint };
-        // `begin` is used as the current time until the attempt is charged. This saves further
-        // readings of the clock. The budgets refill with time, so a check at this earlier time
-        // never finds a budget fuller than it is.
+        // Until the attempt is charged, `begin` is used as the current time, so that the clock need
+        // not be read again. The budgets refill with time, so a check that uses this earlier time
+        // never overestimates a budget.
         let begin = Clock::instant();
         let is_active = registered.is_some_and(|client| client.enabled);
         let throttle = &context.throttle;
@@ -177,11 +177,11 @@ impl<'c, 's> Try<'c, 's> {
     }
 }
 
-/// The client id that a request presents, and what is needed to authenticate the client.
+/// The client id that a request presents, and the data needed to authenticate the client.
 struct Presented<'c, 's> {
     snapshot: &'s Snapshot,
     credentials: &'c Credentials<'c>,
-    /// The registered client of the claimed id.
+    /// The client that is registered under the claimed id; `None` if there is no such client.
     registered: Option<&'s Client>,
     /// For an id that is not registered: the kind of client whose authentication cost is imitated.
     decoy: Option<&'s Kind>,
@@ -257,9 +257,9 @@ impl<'s> Presented<'_, 's> {
         })
     }
 
-    /// Whether the client can authenticate with `secret`. If not, the verdict cache is not used.
-    /// Otherwise, the cache would make the refusal of a right secret faster than the refusal of a
-    /// wrong secret.
+    /// Whether the client can authenticate with `secret`. If it cannot, the verdict cache is not
+    /// used, because a cached verdict would make the refusal of a right secret faster than the
+    /// refusal of a wrong secret.
     fn can_authenticate_with(&self, secret: &ClientSecret, now: u64) -> bool {
         let by = self.credentials.secret_method();
         self.registered.is_some_and(|client| {

@@ -31,10 +31,10 @@ pub struct Introspection {
 
 /// Returns the claims of `token`, and the client that called `endpoint`.
 ///
-/// The claims are `None` if the token is not active. They are also `None` if the token is neither
-/// the client's own nor for an audience that the client is registered to introspect. If the
-/// answers in these two cases differed, a client could test whether tokens that it has found are
-/// valid (RFC 7662, section 4).
+/// The claims are `None` if the token is not active. They are also `None` if the token was issued
+/// to another client and is not for an audience that the calling client is registered to
+/// introspect. If the answers in these two cases differed, a client could test whether tokens that
+/// it has found are valid (RFC 7662, section 4).
 ///
 /// # Errors
 ///

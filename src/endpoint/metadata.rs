@@ -54,7 +54,8 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
     let by_certificate = snapshot.has_certificates();
     let methods = AuthMethod::ALL.into_iter();
     let methods = methods.filter(|method| by_certificate || !method.is_by_certificate());
-    // The token, introspection and revocation endpoints accept the same methods.
+    // The token, introspection and revocation endpoints accept the same methods of client
+    // authentication.
     let auth_methods: Vec<_> = methods.map(AuthMethod::as_str).collect();
     let algorithms = Algorithm::ALL.map(Algorithm::as_str);
     let mut document = json!({

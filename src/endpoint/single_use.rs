@@ -13,7 +13,7 @@ use crate::store::revocations::RevocationKey;
 /// An assertion or a proof that is accepted only once.
 #[derive(Clone, Copy, Debug)]
 pub struct SingleUse<'a> {
-    /// The client or the key that has signed it.
+    /// The client or the key that signed the value.
     pub owner: Owner<'a>,
     /// The value's `jti`, unique for its owner.
     pub token_id: &'a str,
@@ -28,8 +28,9 @@ pub struct SingleUse<'a> {
 ///
 /// # Errors
 ///
-/// `replayed` if the value was used before. `forgotten` if the record of its use may have been
-/// dropped. Another [`Cause`] if the use cannot be recorded.
+/// The caller's cause `replayed` if the value was used before. The caller's cause `forgotten` if
+/// the value may have been used before and the record of this use may have been dropped. Another
+/// [`Cause`] if the use cannot be recorded.
 pub async fn use_up(
     context: &Context,
     single_use: SingleUse<'_>,

@@ -159,8 +159,9 @@ impl<C: Into<Cause>> From<C> for Refused<'_> {
     }
 }
 
-/// Authenticates the client, decides the grant, and appends a token to `buffer`: a reused one if
-/// the client allows that, otherwise a new one.
+/// Authenticates the client, decides the grant, and appends a token to `buffer`. The token is a
+/// reused one if the client's registration allows reuse and a kept token fits; otherwise, it is a
+/// new one.
 ///
 /// # Errors
 ///
@@ -292,8 +293,8 @@ fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> O
 /// Mints a `vision` token that is not revoked, and returns its lifetime in seconds.
 ///
 /// A `vision` token has no `jti`, so all `vision` tokens that are minted for one grant in the same
-/// second are equal, and revoking one revokes all. If that token has been revoked, the lifetime is
-/// shortened by one second at a time until the token differs from all revoked tokens.
+/// second are equal, and revoking one revokes all. If the minted token equals a revoked token, the
+/// lifetime is shortened by one second at a time until the token differs from all revoked tokens.
 fn mint_unrevoked(
     context: &Context,
     grant: &Grant<'_>,

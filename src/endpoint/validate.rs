@@ -100,15 +100,15 @@ pub(super) struct Signed<'s> {
 }
 
 impl Signed<'_> {
-    /// When the token was issued, in Unix seconds. Without an `iat`, it is computed from the `exp`
-    /// and the client's current token lifetime.
+    /// When the token was issued, in Unix seconds. If the token has no `iat`, this is the `exp`
+    /// minus the client's current token lifetime.
     pub(super) fn issued_at(&self) -> u64 {
         let Claims { iat, exp, .. } = self.token.claims;
         iat.unwrap_or_else(|| exp.saturating_sub(self.client.token_lifetime.into()))
     }
 
-    /// Whether the token has this `audience`. A token without an `aud` has its client's audiences
-    /// or, if the client has none, the issuer.
+    /// Whether the token has this `audience`. A token without an `aud` counts as having the
+    /// audiences registered for its client or, if none are registered, the issuer.
     pub(super) fn is_for(&self, audience: &str, issuer: &str) -> bool {
         match &self.token.claims.aud {
             Some(named) => named.contains(audience),

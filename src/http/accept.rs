@@ -166,7 +166,8 @@ impl Connections {
         }
     }
 
-    /// Ignores poisoning: no panic can leave the map half changed.
+    /// Locks the map of open connections. Poisoning is ignored, because no panic can leave the map
+    /// half changed.
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Watch>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,5 @@
-//! Finds the IP address and the client network of a request's client. If the peer is a trusted
-//! proxy, they come from `X-Forwarded-For`. Otherwise, they are those of the peer.
+//! Finds the IP address and the client network of the client that sent a request. If the peer is a
+//! trusted proxy, both come from `X-Forwarded-For`. Otherwise, the peer itself is the client.
 
 use std::net::{IpAddr, SocketAddr};
 

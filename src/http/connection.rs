@@ -277,7 +277,7 @@ const LARGE_HEAD_FIELDS: usize = 256;
 /// of bytes.
 const HEADER_SLACK: usize = 8 * 1024;
 
-/// How long the last answer on a connection may take to be written.
+/// The maximum time to write the last answer on a connection.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The answer to a head that did not end in time. The request's route is not known then, so the

@@ -373,8 +373,8 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(SocketAddr::V4(address)) => {
-                // This code runs for the log line of every request. It formats the whole address
-                // before it calls `f`, because each call of `f` takes time.
+                // This code runs for the log line of every request. Each call of `f` takes time, so
+                // the whole address is formatted first and then written by a single call.
                 let mut text = SmallVec::<[u8; 21]>::new();
                 for (byte, then) in address.ip().octets().into_iter().zip(*b"...:") {
                     text.extend_from_slice(itoa::Buffer::new().format(byte).as_bytes());

@@ -235,7 +235,8 @@ impl Service {
         let mut head = request_head(snapshot, route, request, origin, &certificate);
         let checked = check(&snapshot.config.startup.limits, route, request);
         if route == Route::Validate {
-            // A body belongs to the API request whose token is validated: discard it.
+            // If there is a body, the proxy has copied it from the API request whose token is
+            // validated. The body is not needed here, so it is discarded.
             body::discard_in_background(&request.headers, body);
             return match checked {
                 Ok(()) => bearer::validate(&self.context, snapshot, &head),

@@ -18,8 +18,8 @@ pub(crate) struct Watch {
     deadline: AtomicU64,
     /// When the first byte of the current request was read, in nanoseconds after `origin`.
     first_byte: AtomicU64,
-    /// Whether bytes of a request were read in this poll of the connection, so that the answer is
-    /// written in the next poll.
+    /// Whether bytes of a request were read in this poll of the connection. If this is `true`, the
+    /// answer is not written before the next poll.
     pub(super) has_read_in_poll: AtomicBool,
     /// Whether the next bytes from the client belong to a head. This is `false` after the last
     /// answer of a connection, because the next bytes may then be the rest of an unread body.
@@ -124,8 +124,9 @@ impl Watch {
         self.origin + Duration::from_nanos(nanos).min(year)
     }
 
-    /// Returns when the timer must fire next. This is the deadline of the current phase, or an
-    /// earlier time if the next phase could reach its own deadline before then.
+    /// Returns when the timer must fire next: at the deadline of the current phase, or when the
+    /// shortest phase would end if it began now, whichever is earlier. So the timer fires no later
+    /// than the deadline of any phase that begins in the meantime.
     pub(super) fn next_check(&self) -> Instant {
         let Times { idle, head, write_stall } = self.times;
         let shortest = Duration::from_nanos(idle.min(head).min(write_stall));
@@ -161,8 +162,9 @@ impl Watch {
         let first_byte = if self.phase() == Phase::Head {
             self.first_byte.load(Ordering::Relaxed)
         } else {
-            // A pipelined request, whose first byte was read together with the previous request.
-            // The time of that read was not recorded for this request, so the current time is used.
+            // This request is pipelined: its first byte was read together with the previous
+            // request. The time of that read was not recorded for this request, so the current time
+            // is used.
             self.now()
         };
         self.enter_at(Phase::Serving, first_byte);
