@@ -17,15 +17,15 @@ pub struct MediaType<'a> {
     charset: Option<Cow<'a, str>>,
 }
 
-/// The kind of a `charset` label, which determines the text that is accepted. All text is decoded
-/// as UTF-8, even if the label is not UTF-8.
+/// The kind of a `charset` label. It determines which text is accepted. All text is decoded as
+/// UTF-8, even if the label is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
     /// UTF-8 or no label: all UTF-8 text is accepted.
     Utf8,
-    /// ISO 8859-1, its superset windows-1252, or ASCII: only ASCII text is accepted, because other
-    /// characters are encoded differently in UTF-8. These labels must not be refused outright: ISO
-    /// 8859-1 is the default of Apache's HttpClient.
+    /// ISO 8859-1, its superset windows-1252, or ASCII: only ASCII text is accepted, because these
+    /// charsets do not encode any other character as UTF-8 does. Requests with these labels must
+    /// not all be refused: ISO 8859-1 is the default of Apache's HttpClient.
     Ascii,
     /// Any other label: no text is accepted.
     Other,

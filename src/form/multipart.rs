@@ -3,9 +3,9 @@
 //!
 //! The crate multer splits the body into parts and parses their headers. By itself, multer sets no
 //! limits, may find the name of a part inside a file name, keeps only the last of repeated headers,
-//! decodes text by the charset of its part, and replaces invalid bytes. So the caller limits the
-//! size of the body and collects it first, and this module checks every part and decodes names and
-//! values itself.
+//! decodes text by the charset of its part, and replaces invalid bytes. So the caller collects the
+//! whole body, up to a size limit, before multer reads it. This module checks every part, and
+//! decodes names and values without multer.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -59,7 +59,7 @@ impl Parts {
             }
             let charset = part_charset(&field)?;
             let name = CompactString::from(part_name(&field)?);
-            // One chunk is the whole value, since multer has the body in one piece.
+            // The first chunk is the whole value, because multer received the body in one piece.
             let value = field.chunk().await.map_err(|e| classify(&e))?.unwrap_or_default();
             if !charset.fits(value.is_ascii()) {
                 return Err(FormError::PartCharset);

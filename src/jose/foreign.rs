@@ -2,7 +2,7 @@
 //!
 //! Parsing does not verify the signature. Parsing is strict, so that the header and the claims have
 //! only one possible reading: base64url has no padding, no known member is repeated, and the header
-//! does not refer to another key.
+//! contains no certificate and no URL of a key.
 
 use std::fmt;
 use std::hint::black_box;
@@ -26,7 +26,8 @@ pub struct ForeignJwt<'a> {
 impl<'a> ForeignJwt<'a> {
     /// Splits a JWT in compact serialization (RFC 7515, section 7.1) into its three parts and
     /// parses the header. `None` if the text is longer than 8 KiB or does not have three parts, or
-    /// if the header is malformed, refers to another key or requires an extension.
+    /// if the header is malformed, contains a certificate or the URL of a key, or requires an
+    /// extension.
     pub fn read(text: &'a str) -> Option<Self> {
         // Check the length first, so that a text that is too long costs only one comparison.
         if text.len() > MAX_BYTES {
@@ -38,8 +39,9 @@ impl<'a> ForeignJwt<'a> {
             return None;
         }
         let header: Header = parse(header)?;
-        // Each of these members refers to another key (`jku`, `x5u`, `x5c`; RFC 7515, section 4.1)
-        // or requires an extension (`crit`, `b64`; RFC 7797). None of them is supported.
+        // `jku` and `x5u` are URLs of keys and certificates, and `x5c` contains certificates (RFC
+        // 7515, section 4.1). `crit` and `b64` require an extension (RFC 7797). The server supports
+        // none of these members.
         if header.jku || header.x5u || header.x5c || header.crit || header.b64 {
             return None;
         }
@@ -70,9 +72,9 @@ impl<'a> ForeignJwt<'a> {
     /// Whether one of `keys` has signed the JWT with `algorithm`.
     ///
     /// If the header has a `kid`, only those keys for `algorithm` that have this `kid` are tried.
-    /// If the header has no `kid`, all keys for `algorithm` are tried. If no key qualifies, another
-    /// key is tried and the result is discarded, so that the time does not reveal that no key
-    /// qualifies.
+    /// If the header has no `kid`, all keys for `algorithm` are tried. If there is no such key, the
+    /// signature is verified with a key of a different `kid` or with a decoy, and the result is
+    /// discarded. So the time does not reveal that there is no such key.
     pub fn is_signed_by(&self, keys: &[PublicKey], algorithm: Algorithm) -> bool {
         let kid = self.header.kid.as_deref();
         let fitting = || keys.iter().filter(|key| key.is_for(algorithm));

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::jose::key_set::KeySet;
 
-/// The claims of one of the issuer's own tokens, without the static claims of its client. An
-/// optional claim is missing only in tokens of the `vision` profile, unless the comment on the
-/// field says otherwise.
+/// The claims of one of the issuer's own tokens, without the client's static claims. An optional
+/// claim is missing only in tokens of the `vision` profile, unless the comment on the field says
+/// otherwise.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
     /// The expiry time, in Unix seconds.

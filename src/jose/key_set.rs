@@ -99,8 +99,8 @@ impl SigningKey {
         &self.aws_lc
     }
 
-    /// When the key is published and when it begins to sign. If [`KeySet::followed_by`] postponed
-    /// the time when it begins to sign, that time is later than in the key's file.
+    /// When the key is published and when it begins to sign. `signs_from` is later than in the
+    /// key's file if [`KeySet::followed_by`] has postponed it.
     pub fn times(&self) -> KeyTimes {
         KeyTimes { signs_from: self.times.signs_from.max(self.not_before), ..self.times }
     }
@@ -172,8 +172,9 @@ impl KeySet {
     /// A new key is a key that this key set does not contain. It is not published before `now`,
     /// even if its `published_at` is earlier. If the new key would succeed the key that signs now
     /// (the `signs_from` of the new key is later), the new key begins to sign only when every
-    /// cached key set contains it. It does not wait for this if it is
-    /// [immediate](SigningKey::immediately), or if `keys` contains no key of this key set.
+    /// cached key set contains it. There are two exceptions, in which the new key begins to sign at
+    /// its `signs_from`: if the new key is [immediate](SigningKey::immediately), and if `keys`
+    /// contains no key of this key set.
     pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: u64) -> Self {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);
         let times = keys.iter().filter_map(known).map(|known| known.times().signs_from);
@@ -333,8 +334,8 @@ mod tests {
         // does not sign.
         let keys = keys.followed_by(vec![late(), first(), ancient()], retention, switch - 1);
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
-        // A process that is started at `switch` also signs with `late`, without the earlier
-        // reloads.
+        // A process that starts at `switch` has seen none of these reloads. It signs with `late`,
+        // as the process that has reloaded does.
         assert_eq!(
             signs_at(&KeySet::new(vec![ancient(), first(), late()], retention), switch),
             5_000

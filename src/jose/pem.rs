@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use pkcs8::SecretDocument;
 use zeroize::Zeroizing;
 
-/// Returns the PKCS#8 document in `text`. Accepts what real files contain: certificates in front of
-/// the key, blank lines, and lines of any length.
+/// Returns the PKCS#8 document in `text`. Accepts certificates in front of the key, blank lines,
+/// and lines of any length, because real files contain them.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
 //! The public keys of clients, as JSON Web Keys (RFC 7517; RFC 7518, section 6; RFC 8037), and the
-//! four algorithms whose signatures they verify.
+//! four signature algorithms that are supported with these keys.
 
 use std::fmt;
 use std::str::FromStr;

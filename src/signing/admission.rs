@@ -4,9 +4,9 @@
 //! processors. No admitted token should wait longer than that time. But other threads usually use
 //! these processors: the event loop has priority, and under overload it is busy refusing requests.
 //! The signing threads then need two or three times as long for the same queue. So each signing
-//! thread measures its share of processor time. The share is measured while tokens wait: it is the
-//! part of that time during which the thread runs. The limit is the capacity times the square of
-//! the average share. The share itself would be the right factor if every token waited equally
+//! thread measures its share of processor time: the fraction of the time during which the thread
+//! runs. The share is measured only while tokens wait. The limit is the capacity times the square
+//! of the average share. The share itself would be the right factor if every token waited equally
 //! long. But the waiting times vary, and they vary more when the share is smaller. The square
 //! allows for this variation.
 
@@ -94,16 +94,18 @@ impl Window {
 
 const WHOLE: usize = 1000;
 
-/// The share, in thousandths, that is assumed for a thread that has not measured its share. Its
-/// square is one half. So if no thread has measured its share, the limit is half of the capacity.
+/// The share, in thousandths, that is assumed for a thread until the thread has measured it. The
+/// square of this share is one half. So until a thread has measured a share, the limit is half of
+/// the capacity.
 const UNKNOWN: usize = 708;
 
 /// The limit is never below the capacity divided by this number: otherwise a short delay of the
 /// signing threads would make the server refuse requests without overload.
 const MIN_LIMIT_DIVISOR: usize = 4;
 
-/// The length of the first window after a thread was idle. The window is short, because tokens that
-/// are admitted before its end wait longest.
+/// The length of the first window after a thread was idle. Until the end of this window the share
+/// is not measured but assumed, and the tokens admitted by then wait longest. So the window is
+/// short.
 const FIRST_WINDOW: Duration = Duration::from_millis(4);
 
 /// The length of all later windows. It is long enough for several time slices of the other threads
@@ -121,7 +123,7 @@ mod tests {
         admission.record(0, 1001);
         admission.record(1, 1000);
         assert_eq!(admission.limit(), 400);
-        // The old share counts three quarters: the shares are now 0.9 and 1.
+        // Thread 0 now has the share 3/4 × 1 + 1/4 × 0.6 = 0.9, and thread 1 has the share 1.
         admission.record(0, 600);
         assert_eq!(admission.limit(), 361);
         admission.forget(0);

@@ -105,8 +105,8 @@ impl Engine {
         self.shared.batched().retain(|key_id, _| is_kept(key_id));
     }
 
-    /// The number of batch signatures that failed their check. Each of the tokens concerned was
-    /// signed again, alone.
+    /// The number of batch signatures that failed their check. For each of them, the token was
+    /// signed again with a single signature.
     pub fn faults(&self) -> u32 {
         self.shared.faults.load(Ordering::Relaxed)
     }
@@ -155,7 +155,7 @@ impl Drop for Engine {
         self.shared.waiting().closed = true;
         self.shared.arrival.notify_all();
         for thread in self.threads.drain(..) {
-            // The thread itself catches and logs its panics.
+            // `join` fails only if the thread panicked, but the thread catches and logs its panics.
             let _ = thread.join();
         }
     }
@@ -310,9 +310,9 @@ mod tests {
         assert!(matches!(result, Poll::Ready(Ok(_))), "{result:?}");
     }
 
-    /// A token whose signature fails its check is signed again, alone. After the second failure,
-    /// there are no more batches. (The tests of `rsa-x8` show that a hardware fault makes the check
-    /// fail.)
+    /// If a batch signature fails its check, the token is signed again with a single signature.
+    /// After the second failure, there are no more batches. (The tests of `rsa-x8` show that a
+    /// hardware fault makes the check fail.)
     #[test]
     fn a_failed_signature_is_made_again_and_a_second_turns_batches_off() {
         let engine = Engine::start(Single::Ring, 1, 64).unwrap();

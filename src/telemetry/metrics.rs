@@ -40,8 +40,8 @@ pub struct Metrics {
     pub self_signed_certificates: IntCounter,
     /// Registered clients.
     pub clients: IntGauge,
-    /// Revoked tokens that have not expired. Used assertions and proofs are counted with them if
-    /// their signing time was in the future when they were used.
+    /// Revoked tokens that have not expired, plus those used assertions and proofs whose signing
+    /// time was in the future when they were used.
     pub revocations: IntGauge,
     /// The number of the snapshot in force, counted from 1.
     pub snapshot_generation: IntGauge,
@@ -228,8 +228,8 @@ impl Metrics {
         self.registry.register(Box::new(CounterCollector::labelled(name, help, label, read)?))
     }
 
-    /// Sets, for each period in `within` (such as `7d`), the number of enabled clients whose last
-    /// secret has expired or expires within that period.
+    /// Sets, for each period in `within` (such as `7d`), the number of enabled clients whose
+    /// secrets will all have expired by the end of that period.
     pub fn set_expiring_clients<const N: usize>(&self, within: [(&str, usize); N]) {
         for (time, clients) in within {
             let clients = i64::try_from(clients).unwrap_or(i64::MAX);

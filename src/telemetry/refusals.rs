@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// A refused request. The client can have chosen only one of the texts: the request id.
+/// A refused request. The request id is the only text here that the client may have chosen.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refusal {
     /// The request's id in the answer and in the log.

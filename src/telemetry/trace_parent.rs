@@ -13,8 +13,8 @@ pub struct TraceParent<'r> {
 }
 
 impl<'r> TraceParent<'r> {
-    /// Parses the value of the header. `None` if the value is not valid; W3C Trace Context requires
-    /// that the header be ignored then.
+    /// Parses the value of the header. `None` if the value is not valid. W3C Trace Context requires
+    /// that a header with an invalid value be ignored.
     pub fn parse(field: &'r [u8]) -> Option<Self> {
         let mut parts = std::str::from_utf8(field).ok()?.split('-');
         let (version, trace_id, parent_id, flags) =

@@ -73,8 +73,8 @@ impl<const L: usize> PrivateKey<L> {
     }
 
     /// Returns the signatures of `messages`, and the lanes in which the check passed, one bit per
-    /// lane. Messages are numbers of `D = 2 L` limbs below `n`. The caller must not disclose the
-    /// signatures in the other lanes.
+    /// lane. Each message is a number below `n`, in `D = 2 L` limbs. The caller must not disclose a
+    /// signature whose lane failed the check.
     #[expect(unsafe_code, reason = "code for a CPU that has more than the compilation target")]
     #[cfg_attr(
         feature = "portable",

@@ -32,8 +32,8 @@ pub(crate) mod armed {
     use super::{Lanes, Place};
     use crate::{BATCH, lanes};
 
-    /// Flips bit `bit` of limb `limb` in lane `lane` when the computation reaches `place`. Before
-    /// that, it reaches `place` `pass` times without a fault.
+    /// Flips bit `bit` of limb `limb` in lane `lane` once, when the computation reaches `place`. If
+    /// the computation reaches `place` several times, the first `pass` times are skipped.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Fault {
         pub(crate) place: Place,

@@ -17,9 +17,10 @@
 //! * The first steps of the next pair of rows run between the passes of the current pair. These
 //!   steps take long: the multiplier of `n` for a row can be computed only when the column of that
 //!   row is complete.
-//! * Several multiplications lie between two uses of the same sum, so that they need not wait for
-//!   each other. Each of the final carries depends on the previous carry, so the carries start as
-//!   soon as the lowest columns are complete.
+//! * Between two multiplications that add to the same sum, there are several that add to other
+//!   sums. So no multiplication waits for the result of the previous one. Each of the final carries
+//!   depends on the previous carry, so the carries start as soon as the lowest columns are
+//!   complete.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -29,9 +30,10 @@ use zeroize::Zeroize;
 use crate::lanes::{self, Lanes};
 use crate::radix52::LIMB_BITS;
 
-/// A limb that is the same in all eight numbers. Loading its eight bytes into all lanes slows the
-/// multiplications around it less than loading a whole vector. Like all limbs, it is in a [`Cell`];
-/// but the only write to a `SharedLimb` is the write that wipes it.
+/// A limb that is the same in all eight numbers, stored once. A load that copies these eight bytes
+/// into all lanes slows the surrounding multiplications less than a load of a whole vector. The
+/// limb is in a [`Cell`] for the reason that the documentation of this module gives. The limb is
+/// not written again until it is wiped.
 pub(crate) struct SharedLimb(Cell<u64>);
 
 impl SharedLimb {
@@ -59,8 +61,8 @@ macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => { $( { const $row: usize = $number; $body } )* };
 }
 
-/// Repeats a block for each number in a list, as a loop. If the plain code were unrolled, the
-/// compiler would need a quarter of an hour for it.
+/// Repeats a block for each number in a list, as a loop. If the portable code were unrolled, the
+/// crate would take a quarter of an hour to compile.
 #[cfg(feature = "portable")]
 macro_rules! each {
     ($row:ident in [$($number:literal)*] $body:block) => {
@@ -327,8 +329,9 @@ macro_rules! put_upper {
     };
 }
 
-/// Kernels for numbers that are cut into windows of `$w` limbs. Each works on `2 * $w` columns: it
-/// loads each column before a row first adds to it, and stores it when it is complete.
+/// Kernels for numbers that are cut into windows of `$w` limbs. Each kernel works on `2 * $w`
+/// columns. A column is loaded before the first row adds to it, and stored when the column is
+/// complete.
 macro_rules! windows {
     ($product_low:ident, $product_high:ident, $reduce_low:ident, $reduce_high:ident, $w:literal, $pairs:tt) => {
         /// Does not store the lower half of the columns to `t`, because they are not read again.

@@ -13,8 +13,7 @@ use crate::{BATCH, MAX_SIGNATURE_BYTES};
 const RSA_ENCRYPTION: pkcs8::ObjectIdentifier =
     pkcs8::ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// A private key. There is one variant for each supported size, named after the bits of the
-/// modulus.
+/// A private key. There is one variant for each supported length of the modulus, in bits.
 pub(crate) enum Key {
     Rsa2048(Box<PrivateKey<20>>),
     Rsa3072(Box<PrivateKey<30>>),

@@ -14,7 +14,7 @@ pub(crate) use avx512::*;
 #[cfg(feature = "portable")]
 pub(crate) use portable::*;
 
-/// Proof that this processor runs the vector code. Made only by [`Supported::detect`].
+/// Proof that this processor can run the vector code. Only [`Supported::detect`] creates it.
 #[derive(Clone, Copy)]
 pub(crate) struct Supported(());
 

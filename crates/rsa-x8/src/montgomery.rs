@@ -388,8 +388,8 @@ pub(crate) fn equal<const L: usize>(a: &[Lanes; L], b: &[Lanes; L]) -> u8 {
 /// addresses do not depend on the digit.
 ///
 /// For each limb, the lower two bits of the digit choose one entry of each group of four. Then the
-/// upper two bits of the digit choose one of these four entries. So only six masks are needed for
-/// the whole table, and the first limbs are ready long before the last ones.
+/// upper two bits of the digit choose one of these four entries. So the whole table needs only six
+/// masks. The limbs are finished one by one, so the first limbs can be used early.
 #[cfg_attr(not(feature = "portable"), target_feature(enable = "avx512f,avx512ifma"))]
 #[inline(never)]
 pub(crate) fn select<const L: usize>(table: &Table<L>, digit: u64, chosen: &mut [Lanes; L]) {

@@ -1,8 +1,8 @@
 //! The comparison with ring can be scaled: `RSA_X8_KEYS` keys of each size sign `RSA_X8_MESSAGES`
 //! messages each. ring also signs the first `RSA_X8_EQUAL` messages of each key, and both
-//! signatures must be equal. The signatures of the other messages are only verified by ring. This
-//! also proves that they are equal to ring's signatures: ring accepts only signatures below the
-//! modulus, and only one number below the modulus is a valid signature.
+//! signatures must be equal. ring does not sign the other messages, but verifies their signatures.
+//! The verification is as strict as a comparison: ring accepts only signatures below the modulus,
+//! and for each message only one number below the modulus is a valid signature.
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};

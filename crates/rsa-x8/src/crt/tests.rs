@@ -175,8 +175,8 @@ fn edge_messages_are_signed() {
     }
 }
 
-/// Flips one bit in each limb of the key, one limb at a time: in the numbers that are used to sign,
-/// and in the numbers that are used to check.
+/// For each limb of the key, flips one bit of this limb only, and asserts that no signature passes
+/// the check. The limbs include those that only the check uses.
 #[test]
 fn no_lane_passes_with_a_flipped_bit_in_the_key() {
     fn of_key(key: &mut PrivateKey<20>) -> Vec<&mut u64> {

@@ -8,9 +8,9 @@ use crate::kernels::SharedLimb;
 use crate::lanes::{self, Lanes};
 use crate::radix52::{LIMB_BITS, LIMB_MASK};
 
-/// Carries from each complete column into the next, and stores the columns as limbs of `$x`. After
-/// the first call of this macro, a product does not read `$x` any more. A square still reads limbs
-/// 18 and 19, but these limbs are stored last.
+/// Carries from each complete column into the next, and stores the columns as limbs of `$x`. This
+/// overwrites the input `$x`. A product has read all of the input by then. A square still has to
+/// read limbs 18 and 19 of the input, which are overwritten last.
 macro_rules! carry_out {
     ($acc:ident, $carry:ident, $x:ident, $w:expr, $columns:tt) => {
         each!(C in $columns {
@@ -80,11 +80,12 @@ macro_rules! cross_columns {
 
 /// `x = x * x / R mod n`. A 2048-bit signature spends most of its time here.
 ///
-/// The lower 20 columns of the cross products come first, in pairs of rows. The lowest six are
-/// doubled as soon as they are complete, so that the reduction can begin early; the others are
-/// doubled before the reduction reaches them. The cross products of the upper columns are added in
-/// pairs of columns. Each pair of columns is added while the reduction computes the first rows that
-/// add to these columns, between two passes of these rows. So no sum has to be kept in memory.
+/// The lower 20 columns of the cross products come first, in pairs of rows. The lowest six columns
+/// are doubled as soon as they are complete, so that the reduction can begin early. The other
+/// columns are doubled before the reduction reaches them. The cross products of the upper columns
+/// are added in pairs of columns. Each pair of columns is added while the reduction computes the
+/// first rows that add to these columns, between two passes of these rows. So no sum has to be kept
+/// in memory.
 ///
 /// The kernel also copies to `chosen` the entry of `entries` whose mask is all ones, if there is
 /// one. The compiler turns each copy into a load and a masked store, which take no time from the
@@ -119,9 +120,9 @@ pub(crate) fn square_20<const N: usize>(
     acc[..W].fill(lanes::splat(LIMB_MASK as i64));
     let mut m = [lanes::zero(); W];
     cross_pair!(acc, x, 0, W, W);
-    // Column 0 has no cross products, so it is not doubled. Instead of being doubled, it starts at
-    // twice the start value of the other columns. 1 is added to that, because no column below
-    // column 0 has a carry that is 1 too large.
+    // Column 0 has no cross products, so it is not doubled. It starts at twice the start value of
+    // the other columns, plus 1. The other columns do not need this 1, because each receives a
+    // carry that is 1 too large.
     acc[0] = lanes::splat((LIMB_MASK << 1 | 1) as i64);
     low!(acc[0], x[0], x[0].get());
     acc[1] = lanes::add(acc[1], acc[1]);

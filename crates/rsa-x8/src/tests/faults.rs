@@ -30,7 +30,7 @@ fn inject(place: Place, passes: usize, limbs: usize, every: usize) {
     }
 }
 
-// A batch reaches `Residue`, `Table` and `Half` twice, for p and for q, and `Quotient` and
+// A batch reaches `Residue`, `Table` and `Half` twice (for p and for q). It reaches `Quotient` and
 // `Signature` once.
 
 #[test]
@@ -41,8 +41,8 @@ fn in_a_residue() {
 #[test]
 fn in_a_table() {
     // The check can notice only faults in entries that are used. Nearly every key uses all 16
-    // entries. With one key in a million, this test may fail: one of the 16 values is missing in
-    // the 256 digits of its exponent.
+    // entries. But for about one key in a million, one of the 16 values does not occur among the
+    // 256 digits of an exponent, and this test may fail.
     inject(Place::Table, 2, 16 * 20, setting("RSA_X8_TABLE_STEP", 31));
 }
 
