@@ -21,9 +21,9 @@ use crate::support::{
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const ISSUER: &str = "https://auth.example";
 const START: u64 = 1_750_384_800;
-/// The time of most requests (Unix seconds), 1,000 s after the server's start. The server accepts
-/// an assertion without `iat` at this time. It counts such an assertion as signed 300 s before its
-/// `exp`, which is still after the start.
+/// The time of most requests (Unix seconds), 1,000 s after the server's start. The server refuses
+/// assertions that were signed before its start. An assertion without `iat` counts as signed 300 s
+/// before its `exp`. At `NOW`, this moment is after the start, if the assertion has not expired.
 const NOW: u64 = START + 1000;
 
 /// Returns a home whose registry contains `clients`. Each client is given by its id and by the

@@ -129,10 +129,10 @@ fn the_id_in_the_body_chooses_the_reading() {
     ask(&of_raw, Some("other"), "other").assert_refused(400, "invalid_request");
 }
 
-/// One reading of a pair can name a client of the attacker, and the other reading can name a
-/// victim. If the reading that names the victim cost no budget, the attacker could test any number
-/// of guesses: the attacker would register each guess as the secret of its own client and then send
-/// the pair.
+/// One reading of a pair can be right for a client of the attacker, while the other reading guesses
+/// the secret of a victim. The server charges the guess to the victim's budget, although the pair
+/// authenticates the attacker's client. Without this charge, the attacker could test any number of
+/// guesses.
 #[test]
 fn a_reading_that_names_another_client_costs_its_budget() {
     let home = Home::new();
@@ -157,7 +157,8 @@ fn a_reading_that_names_another_client_costs_its_budget() {
     assert_eq!(ask("victim:wrong"), 429);
     // The client `vict%69m`, which the raw reading names, has budget left.
     assert_eq!(ask(&format!("vict%69m:{own}")), 200);
-    // A reading that names no registered client costs no budget.
+    // The raw reading of this pair is right. The form-decoded reading names no registered client,
+    // so it costs no budget.
     for _ in 0..20 {
         assert_eq!(ask(&format!("{}:{}", PAIRS[4].0, PAIRS[4].1)), 200);
     }
@@ -186,7 +187,8 @@ fn each_wrong_reading_costs_one_unit_of_the_budget() {
     for _ in 0..20 {
         assert_eq!(ask(&right).status, 200);
     }
-    // A pair with two readings costs two hashes and two units, even if the client is unknown.
+    // For a wrong pair with two readings, the server computes two hashes and charges two units. It
+    // does so even if the client is unknown.
     let before = hashes();
     for pair in [&wrong, &format!("unknown-{id}:w+rong")] {
         let before = hashes();
@@ -207,8 +209,8 @@ fn each_wrong_reading_costs_one_unit_of_the_budget() {
     assert_eq!(ask("slow:wrong").status, 429);
 }
 
-/// The server computes two slow hashes for a secret with two readings, one for each reading. Then
-/// it caches the verdict on the right reading.
+/// If a secret has two readings, the server computes a slow hash for each reading in the first
+/// request. It caches that the right reading is right, so later requests compute no hash.
 #[test]
 fn the_verdict_on_a_right_reading_is_cached() {
     let home = Home::new();

@@ -130,7 +130,7 @@ fn a_fault_in_the_configuration_has_its_file_and_line() {
         ("keys = \"\"\n", &["bad.toml:1:8: keys: must not be empty"]),
         ("state = \"\"\n", &["bad.toml:1:9: state: must not be empty"]),
         ("audit = \"\"\n", &["bad.toml:1:9: audit: must not be empty"]),
-        // Of two faults, the first one in the file is reported.
+        // If a file has two faults, the error names the fault that is nearer to the file's start.
         ("dpop_nonce = 1\nworkers = 0\n", &["bad.toml:1:14: dpop_nonce: "]),
         ("workers = 0\ndpop_nonce = 1\n", &["bad.toml:1:11: workers: "]),
         ("\nlisten = [\"nonsense\"]\n", &["bad.toml:2:11: listen: ", "host:port"]),

@@ -68,8 +68,8 @@ fn every_command_uses_the_registry_and_keys_of_serve() {
     ];
     for (index, way) in ways.iter().enumerate() {
         for command in commands {
-            // Only the first of the four ways rotates the key. A second rotation is refused until
-            // the new key of the first rotation signs.
+            // `key rotate` runs only in the first of the four ways. The command refuses a second
+            // rotation while the key that the first rotation made does not sign yet.
             if command != ["key", "rotate"] || index == 0 {
                 let ended = way(command);
                 assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{index} {command:?}");

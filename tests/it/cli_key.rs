@@ -27,8 +27,8 @@ fn the_first_key_signs_at_once_and_the_next_one_is_published_first() {
     assert_ne!(first["kid"], second["kid"]);
     let seconds = |key: &Value, name: &str| key[name].as_u64().unwrap();
     // The new key starts to sign 600 s after its publication, which is twice the max-age of the key
-    // set. One max-age is not enough, because an HTTP cache may have been filled from another
-    // cache.
+    // set. If an HTTP cache gets the key set from another cache, a client may see a key set that is
+    // older than one max-age.
     assert_eq!(seconds(&second, "signs_from"), seconds(&second, "published_at") + 600);
 
     for key in list(&home) {

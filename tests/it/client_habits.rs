@@ -1,4 +1,5 @@
-//! Default behaviour of client libraries, and the error texts if the server refuses that behaviour.
+//! Requests as client libraries send them by default. The server accepts some of them. For the
+//! others, the tests check the error text.
 
 use serde_json::{Value, json};
 
@@ -343,8 +344,8 @@ fn a_client_that_half_closes_its_connection_gets_its_answer() {
         let kinds =
             [Some(request.to_bytes()), (!request.body_bytes().is_empty()).then_some(chunked)];
         for bytes in kinds.into_iter().flatten() {
-            // The test sends the request 20 times, because the server may receive the end of the
-            // stream together with the request or later.
+            // The server may receive the end of the stream together with the request, or after the
+            // request. The test sends the request 20 times, so that both cases are likely to occur.
             for _ in 0..20 {
                 let mut connection = Connection::open(server.address);
                 connection.send(&bytes);

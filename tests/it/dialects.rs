@@ -1,5 +1,5 @@
-//! The three services and their four encodings share the same rules: a request that is valid in all
-//! of them gets the same decision from all of them.
+//! The three services have four request encodings in total. The same token request is sent in each
+//! encoding, and the server must make the same decision each time.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

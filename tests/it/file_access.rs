@@ -354,7 +354,7 @@ fn check_names_every_file_that_the_service_cannot_access() {
         }
         give(&home.path(file), SERVICE);
     }
-    // Without root, `check` can test only the access of its own user.
+    // If `check` does not run as root, it tests only whether its own user can use the files.
     let as_service = as_user(SERVICE, home.command(&["check", "--config", "grantd.toml"]));
     run(as_service).assert_fine();
 }

@@ -1,4 +1,5 @@
-//! `grantd key rotate --now`, for a leaked key: a new key signs at once and the others are removed.
+//! `grantd key rotate --now`, for a leaked key: the command makes a new key, which signs at once.
+//! It removes all other keys.
 
 use std::fs;
 
@@ -144,7 +145,8 @@ fn a_running_server_signs_with_the_new_key_at_once_and_rejects_tokens_of_the_oth
         server.ask(&Request::get("/connect/validate").header("Authorization", bearer)).status
     };
     for answer in &old {
-        // The token is validated twice, because the second time its signature verdict is cached.
+        // The first validation verifies the signature and caches the verdict. The second validation
+        // uses the cached verdict.
         assert_eq!([validate(&token(answer)), validate(&token(answer))], [204, 204]);
     }
 

@@ -25,7 +25,8 @@ fn url(path: &str) -> String {
     format!("{ISSUER}{path}")
 }
 
-/// Sends assertions with this header, signed by `signer`, to `server`.
+/// Makes assertions with the JOSE header `header`, signs them with `signer` and sends them to
+/// `server`.
 struct Asking<'a> {
     server: &'a Program,
     signer: &'a Signer,
@@ -143,8 +144,8 @@ fn an_assertion_of_the_explicit_type_must_name_the_issuer() {
     for name in ["Client-Authentication+JWT", "application/client-authentication+jwt"] {
         of_type(name).check("/o/token", &strict_cases("/o/token"));
     }
-    // With every other header type, the default rules apply. They accept an array that contains
-    // only the issuer.
+    // The strict rule applies only to the type `client-authentication+jwt`. For the types below,
+    // the default rule applies. It accepts an array that contains only the issuer.
     for name in ["JWT", "at+jwt", "", "client-authentication+jwtx", "application/"] {
         let array = json!([ISSUER]);
         let asking = of_type(name);
@@ -192,9 +193,9 @@ fn assertions_that_authenticate_are_counted_by_the_form_of_their_audience() {
     one("/o/token", json!(url("/o/token")));
     one("/connect/revocation", json!([url("/connect/token")]));
     assert_eq!(counted(), [1, 1, 2]);
-    // Refused assertions are not counted: one assertion names another server, `forged` is signed
-    // with another key, and the second use of `used` is refused. Only the first use of `used` is
-    // counted.
+    // The server refuses an assertion for another server, `forged` (signed with another key) and
+    // the second use of `used`. It counts none of these three. It accepts and counts the first use
+    // of `used`.
     one("/connect/token", json!("https://other.example"));
     let stranger = Signer::es256();
     let forged = stranger.sign(&header(&stranger), &claims("c", ISSUER, now()));
