@@ -1,4 +1,4 @@
-//! The limits on requests and connections. No token is issued beyond a limit.
+//! The limits on requests and connections. A request that exceeds a limit gets no token.
 
 use std::io::ErrorKind;
 use std::io::Write;
@@ -234,8 +234,8 @@ fn a_client_that_does_not_read_its_answers_is_cut_off() {
     assert_eq!(answer.status, 200);
 }
 
-/// If the listen backlog were full, a connection attempt would be dropped, and the client's kernel
-/// would repeat it only after seconds.
+/// The listen backlog must hold a burst of connections. If it were full, the kernel would drop new
+/// connection attempts, and the clients would repeat them only seconds later.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_listen_backlog_holds_hundreds_of_connections() {

@@ -1,6 +1,6 @@
-//! The server as its clients and operators see it: the real binary over real sockets, and the
-//! library in process where a test moves the clock. These tests need nothing but Rust; those that
-//! need other programs are in `tests/interop`.
+//! Tests of the server from outside. Most of them run the real binary and use real sockets. Tests
+//! that move the clock run the library in their own process. All these tests need nothing but Rust;
+//! tests that need other programs are in `tests/interop`.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,7 +1,8 @@
 //! Client certificates behind a proxy, and tokens bound to them (RFC 8705).
 //!
-//! Everything below was made by openssl: the certificates by `openssl req -x509`, the names by
-//! `openssl x509 -subject -nameopt RFC2253,-esc_msb`, and the keys and hashes by other commands.
+//! The certificates below were made by `openssl req -x509`, and their names were printed by
+//! `openssl x509 -subject -nameopt RFC2253,-esc_msb`. The keys and hashes were made by other
+//! openssl commands.
 
 mod settings;
 
@@ -356,8 +357,9 @@ fn a_token_is_bound_to_a_self_signed_certificate_whose_key_is_registered_for_it(
             assert!([400, 401].contains(&answer.status), "{}", answer.text());
         }
     }
-    // The key of the client `bound-by-jwt` is registered for assertions, not for certificates. The
-    // client `bound-secret` has no key.
+    // No key is registered for a self-signed certificate of these clients: the key of
+    // `bound-by-jwt` is for assertions only, and `bound-secret` has no key. The server therefore
+    // refuses the self-signed certificate, but it accepts a certificate that nginx has verified.
     for request in
         requests("bound-secret").into_iter().chain(requests("bound-by-jwt").into_iter().take(2))
     {

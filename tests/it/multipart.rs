@@ -85,8 +85,8 @@ fn a_name_inside_a_file_name_is_ignored() {
             + &field("grant_type", "client_credentials")),
     );
     ask(without).assert_refused(400, "invalid_request");
-    // A name hidden in a parameter other than `filename` is ignored like a name hidden in
-    // `filename`.
+    // The server takes the name of a part only from the parameter `name`. It ignores the text of
+    // the parameter `x`, and it does not read the parameter `xname` as `name`.
     let decoy = part("Content-Disposition: form-data; x=\"; name=client_id\"; name=\"a\"", "b");
     assert_granted(&ask(closed(&(decoy + &demo()))));
     let prefixed = part("Content-Disposition: form-data; xname=\"client_id\"; name=\"a\"", "b");

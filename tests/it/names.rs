@@ -1,5 +1,5 @@
-//! Spaces around a client's id, a label or an audience are refused, so that two names never look
-//! the same.
+//! A client's id, a label or an audience must not begin or end with a space. Otherwise two
+//! different names could look the same.
 
 use std::fs;
 

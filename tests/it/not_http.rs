@@ -41,8 +41,8 @@ fn a_connection_without_http_is_counted_and_logged() {
     }
 }
 
-/// The server also examines the bytes that follow a request on the same connection. It counts
-/// neither requests nor empty connections.
+/// Bytes that are not HTTP are counted even if they follow a request on the same connection.
+/// Complete requests, incomplete requests and empty connections are not counted.
 #[test]
 fn requests_and_empty_connections_are_not_counted() {
     let server = Program::start(Home::new(), &[]);

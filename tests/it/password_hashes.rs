@@ -68,7 +68,7 @@ fn a_right_secret_is_hashed_once_and_a_wrong_one_each_time() {
             ask(&server, ENCODINGS[0], id, wrong).assert_refused(400, "invalid_client");
         }
         assert_eq!(computed(&server), before + 3, "{id}");
-        // The right secret stays cached after wrong ones.
+        // The wrong secrets have not removed the right secret from the cache.
         assert_eq!(ask(&server, ENCODINGS[0], id, SECRET).status, 200);
     }
     assert_eq!(computed(&server), 9);
@@ -276,9 +276,9 @@ fn a_client_is_limited_to_its_share_of_the_pool() {
     });
     let (over, refused): (Vec<_>, Vec<_>) =
         answers.into_iter().partition(|answer| answer.status == 429);
-    // The pool computes one hash. Two more hashes may wait, because a client may use an eighth of
-    // the queue of 16. The upper bound is 5, because the first hashes may end before the last
-    // request arrives.
+    // The pool computes one hash, and two more hashes may wait: the queue has 16 places, and one
+    // client may occupy at most an eighth of them. The upper bound is 5, because the first hashes
+    // may end before the last request arrives.
     assert!((2..=5).contains(&refused.len()), "{} and {}", over.len(), refused.len());
     for answer in over {
         answer.assert_refused(429, "invalid_request");

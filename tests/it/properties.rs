@@ -1,8 +1,8 @@
 //! Both encodings of the same parameters get the same decision.
 //!
-//! Parameters that only one of the encodings can express are left out: a part's name is in a header
-//! line, which cannot contain control characters. (A part cannot contain the boundary either, but
-//! no value here contains the boundary.)
+//! The tests use only parameters that both encodings can express. In a multipart form, a name is in
+//! a header line, so the name cannot contain control characters. A value cannot contain the
+//! boundary, and no value in these tests contains the boundary.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -15,7 +15,7 @@ type Parameter = (String, Vec<u8>);
 
 /// Generates the parameters of a request. Each may be right, missing, wrong, repeated or odd.
 fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
-    // A request may have at most 16 parameters. With 14 extra parameters, three others exceed this
+    // A request may have at most 16 parameters. 14 extra parameters and three others exceed this
     // limit.
     let crowd = prop_oneof![9 => Just(0), 1 => Just(14)].prop_map(|count| {
         let parameter = |index| (format!("x{index}"), b"y".to_vec());

@@ -36,7 +36,8 @@ fn a_revoked_token_is_refused_at_once_everywhere() {
         library.clock.set(NOW + step);
         for take in [token_of, vision_token_of] {
             let token = take(library.address, "timed");
-            // The next requests make the server cache that the token's signature is valid.
+            // After these requests, the token is in the server's cache of verified tokens. The
+            // revocation must take effect although the token is cached.
             assert!(is_active(library.address, "timed", &token));
             assert_eq!(validate(library.address, &token).status, 204);
             assert_eq!(validate_token(library.address, "timed", &token), true);
@@ -135,8 +136,8 @@ fn a_revoked_token_is_not_reused() {
     let library = start();
     for take in [token_of, vision_token_of] {
         let mut seen = HashSet::new();
-        // The clock stands still. A new token without an id would be byte-identical to the revoked
-        // token unless the server changes its lifetime.
+        // The clock stands still, and tokens of the profile `vision` have no id. To make a new
+        // token differ from the revoked one, the server must give the new token another lifetime.
         for _ in 0..4 {
             let token = take(library.address, "reuser");
             assert!(seen.insert(token.clone()));
@@ -332,8 +333,8 @@ fn a_directory_that_becomes_writable_is_used_from_then_on() {
     let server = Program::start(home, &SAME_ISSUER);
     let [one, two] = [(); 2].map(|()| token_of(server.address, "timed"));
     assert_revoked(&revoke(server.address, "timed", &one));
-    // The file is removed together with its directory. The next successful revocation writes the
-    // whole file again, with both records.
+    // The test removes the file of the revocations together with the directory. The next successful
+    // revocation writes the whole file again, with both records.
     fs::remove_dir_all(server.home.path("state")).unwrap();
     server.home.write("state", "in the way");
     assert_unavailable(&revoke(server.address, "timed", &two), "5");

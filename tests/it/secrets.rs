@@ -106,9 +106,9 @@ fn a_demo_secret_is_refused_where_demo_clients_are_not_allowed() {
         "other" => secret_of("other"),
         _ => USER.1.to_owned(),
     };
-    // Starts a server that has only the clients in `ids`. The client `fast` is not in every
-    // registry: it has the SHA-256 hash of a demo secret. With such a hash, the server refuses to
-    // start unless demo clients are allowed.
+    // Starts a server that has only the clients in `ids`. The client `fast` has the SHA-256 hash of
+    // a demo secret. With such a hash, the server refuses to start unless demo clients are allowed,
+    // so some registries do not contain `fast`.
     let start = |ids: &[&str], toml: &str, arguments: &[&str]| {
         let home = Home::new();
         let stored = clients
@@ -138,8 +138,8 @@ fn a_demo_secret_is_refused_where_demo_clients_are_not_allowed() {
         assert!(server.metric(counted) >= 4, "{id}");
     }
     assert_eq!(statuses(&server, "other")[0].0, 200);
-    // If the demo clients are allowed, the server accepts their secrets for any client that has
-    // them.
+    // If demo clients are allowed, the server accepts a demo secret from every client that is
+    // registered with a hash of this secret.
     for (toml, arguments) in [("", &[][..]), (is_public, &["--allow-demo-clients"])] {
         let server = start(&["fast", "argon", "bcrypt"], toml, arguments);
         for id in ["fast", "argon", "bcrypt"] {

@@ -1,5 +1,6 @@
-//! The tables of settings and of registry fields, compared with what the program accepts: an error
-//! about an unknown name lists all known names.
+//! Compares the tables of settings and of registry fields in `docs/settings.md` with the names that
+//! the program accepts. To get the accepted names, the tests use an unknown name: the error about
+//! it lists all known names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

@@ -205,8 +205,8 @@ pub(crate) fn questions(client: &str, secret: &str) -> Vec<Request> {
     questions
 }
 
-/// While the hash queue is full, the answer shows whether a secret is right only if the request
-/// spends a unit of the failure budget.
+/// The failure budget limits guesses even while the hash queue is full: if a request spends no unit
+/// of the budget, the answer does not show whether the secret is right.
 #[test]
 fn a_full_hash_queue_reveals_nothing_about_a_secret() {
     let toml = "trusted_proxies = [\"127.0.0.1\"]\n\
@@ -237,8 +237,8 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
             let (server, is_over) = (&server, &is_over);
             scope.spawn(move || {
                 let id = format!("holder-{index}");
-                // Each guess is from a new address. If all guesses were from one address, its
-                // failure budget would run out.
+                // Each guess is from a new address. If all guesses were from one address, the
+                // failure budget of this address would run out.
                 for guess in 0..60_000 {
                     if is_over.load(Ordering::Relaxed) {
                         return;

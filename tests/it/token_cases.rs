@@ -170,8 +170,8 @@ fn a_body_ends_at_its_content_length() {
             // The server reads only `Content-Length` bytes as the body. The remaining bytes follow
             // as a second request, which is not valid.
             if encoding == Encoding::Multipart && missing == 1 {
-                // Only half of the last line break is missing, which follows the closing boundary.
-                // The form is complete.
+                // The closing boundary is complete, and only the line feed after it is missing. The
+                // form is therefore complete.
                 assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", said.escape_ascii());
             } else {
                 assert!(said.starts_with(b"HTTP/1.1 400 "), "{}", said.escape_ascii());

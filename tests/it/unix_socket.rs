@@ -70,7 +70,8 @@ fn a_socket_in_use_is_kept() {
     drop(listener);
     fs::remove_file(&file).unwrap();
 
-    // A socket may be in use even if a connection fails: here the backlog of its listener is full.
+    // A failed connection attempt does not prove that a socket is unused: here the attempt fails
+    // because the backlog of the listener is full.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let socket = tokio::net::UnixSocket::new_stream().unwrap();

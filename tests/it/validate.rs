@@ -151,7 +151,7 @@ fn without_a_query_every_valid_token_is_accepted_with_one_warning() {
     assert_eq!((ask(""), ask(""), warnings()), (204, 204, 1));
 }
 
-/// nginx sends a request without a body to `/connect/validate`, but with the header fields about
+/// nginx's request to `/connect/validate` has no body, but it has the header fields that describe
 /// the body of the API request. The server must not wait for that body.
 #[test]
 fn the_answer_does_not_wait_for_the_body() {

@@ -163,7 +163,8 @@ fn every_refusal_of_a_body_has_its_code() {
         let response = program.ask(&post(TOKEN, body.to_string()));
         assert_error(&response, 400, "240009", TOKEN);
     }
-    // A value of exactly the maximum length is well-formed, so its error is that of a wrong value.
+    // A value of exactly the maximum length is well-formed. The error therefore says that the value
+    // is wrong, and not that it is too long.
     let at_limit = body(&json!({
         "scope": long(100), "client_id": long(60), "client_secret": long(100),
     }));
@@ -204,8 +205,8 @@ fn every_refusal_of_a_type_has_its_code() {
     }
     assert_eq!(program.ask(&as_octet).status, 200);
     assert_eq!(program.ask(&typed("application/JSON; charset=UTF-8")).status, 200);
-    // A client with a wrong secret gets no error about the content type, which would reveal the
-    // registered type.
+    // If the secret is wrong, the server does not answer with the error about the content type,
+    // because this error would reveal the client's registered type.
     let stranger = body(&json!({ "client_id": "octet", "client_secret": "wrong" }));
     assert_error(&program.ask(&post(TOKEN, stranger)), 401, "240101", TOKEN);
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::registry::{registry, registry_of};
 
-/// Client registry, signing key and configuration of one server.
+/// The directory of one server, with its client registry, signing key and configuration.
 pub(crate) struct Home {
     directory: TempDir,
 }
@@ -64,8 +64,8 @@ impl Home {
         path
     }
 
-    /// Returns a command that runs the program in this home. The command's environment contains
-    /// only the signer that [`SIGNER`] names.
+    /// Returns a command that runs the program in this home. The command's environment is empty,
+    /// except that `GRANTD_SIGNER` has the value of [`SIGNER`] if the test run sets [`SIGNER`].
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = grantd(self.directory.path());
         command.args(arguments);
@@ -73,8 +73,8 @@ impl Home {
     }
 }
 
-/// Returns a command that runs the program in `directory`. The command's environment contains only
-/// the signer that [`SIGNER`] names.
+/// Returns a command that runs the program in `directory`. The command's environment is empty,
+/// except that `GRANTD_SIGNER` has the value of [`SIGNER`] if the test run sets [`SIGNER`].
 pub(crate) fn grantd(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grantd"));
     command.env_clear().current_dir(directory);

@@ -113,8 +113,8 @@ impl Nginx {
         fs::read_to_string(self.file("log/grantd.log")).unwrap()
     }
 
-    /// Ends nginx with `signal`. SIGKILL is used only if the signal cannot be sent: it would end
-    /// the main process but not the workers of nginx.
+    /// Ends nginx with `signal`. If the signal cannot be sent, SIGKILL is sent. SIGKILL is the
+    /// second choice, because it ends the main process but not the workers of nginx.
     fn end(&mut self, signal: Signal) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;

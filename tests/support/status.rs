@@ -19,8 +19,8 @@ pub(crate) const SAME_ISSUER: [&str; 3] = ["--issuer", ISSUER, "--allow-demo-cli
 pub(crate) const INACTIVE: &str = r#"{"active":false}"#;
 
 /// Returns a home with the usual clients and three more: `resource-one`, which may introspect
-/// tokens for one audience; `resource-issuer`, which may introspect tokens for the issuer; and
-/// `cut-off`, whose tokens from before `not_before` (Unix seconds) are revoked.
+/// tokens for two audiences; `resource-issuer`, which may introspect tokens for the issuer; and
+/// `cut-off`, whose tokens are revoked if they were issued before `not_before` (Unix seconds).
 pub(crate) fn home_with(not_before: u64) -> Home {
     let audiences = ["https://api.example/none", "https://api.example/one"];
     let clients = [

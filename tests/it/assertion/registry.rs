@@ -69,7 +69,8 @@ fn keys_may_be_in_a_file_beside_the_registry() {
     assert_eq!(ask(library.address, &assertion).status, 200);
 }
 
-/// A client's published key set may hold keys for other servers and uses.
+/// A client's published key set may also contain keys for other servers or for other uses. The
+/// server skips these keys.
 #[test]
 fn keys_for_other_uses_are_ignored() {
     let [rs256, ps256, es256, eddsa] = Signer::all();

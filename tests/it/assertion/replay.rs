@@ -1,4 +1,4 @@
-//! An assertion is accepted once.
+//! Replayed assertions: the server accepts each assertion only once.
 
 use serde_json::{Value, json};
 

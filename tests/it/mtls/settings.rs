@@ -109,8 +109,9 @@ fn a_reload_that_would_lock_certificate_clients_out_is_refused() {
     server.log.wait_for(|line| says(line, "client_certificate.proxies"));
     assert!(is_in());
 
-    // No client in the registry needs a certificate now, so the new setting is accepted. With this
-    // setting, the server then refuses a registry that has a client that needs a certificate.
+    // Now no client in the registry needs a certificate, so the server accepts the new setting.
+    // While this setting is in force, the server refuses the old registry, because it has clients
+    // that need a certificate.
     server.home.write("clients.json", r#"{"clients":[]}"#);
     server.hang_up();
     wait_until(|| server.metric("grantd_clients") == 0);

@@ -162,8 +162,9 @@ fn every_command_that_asks_a_server_sends_the_token() {
         let mut by_variable = with(&["--admin", &admin]);
         let by_variable = run(by_variable.env("GRANTD_ADMIN_TOKEN_FILE", FILE));
         assert_eq!(by_variable.assert_fine(), shown);
-        // The first command asks no server, so it does not read the token file. The second command
-        // asks a server on the same machine, which requires no token.
+        // The first command connects to no server, so it does not read the token file, which does
+        // not exist. The second command connects through the loopback address, where the server
+        // requires no token.
         let none = with(&["--admin-token-file", "none"]);
         run(none).assert_fine();
         run(with(&["--admin", &local])).assert_fine();
