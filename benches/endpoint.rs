@@ -1,8 +1,8 @@
 //! Measures a whole request without a socket.
 //!
-//! The measured time runs from the request to the response, on one event loop with one signing
-//! thread. No tracing subscriber is installed, so no log line is written. A refusal needs no
-//! signature, so the time of a refusal shows the cost of grantd's own code.
+//! A measurement starts with the request and ends with the response. The server has one event loop
+//! and one signing thread. No tracing subscriber is installed, so no log line is written. A refusal
+//! needs no signature, so the time of a refusal shows the cost of grantd's own code.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 

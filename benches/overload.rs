@@ -48,8 +48,9 @@ mod support;
 const ROUNDS: usize = 5;
 /// The duration of each measurement of signing without a server, in seconds.
 const SIGN_SECONDS: f64 = 0.3;
-/// The first argument of the child process that sends the load. The child process runs this program
-/// on the load generator's core, and replaces it by `oha`, which stays on that core.
+/// The first argument of the child process that sends the load. The child process runs this
+/// bench's program on the load generator's core. The program replaces itself by `oha`, which stays
+/// on that core.
 const ASK: &str = "ask";
 /// The number of connections of the load at half of saturation. At least one of them is always
 /// free, so no request waits for a connection.
@@ -112,9 +113,9 @@ fn ask(arguments: &[String]) -> ExitCode {
 
 /// The results of one round. All times are in milliseconds.
 struct Round {
-    /// The time of a batch of eight signatures without a server.
+    /// The time that the signing of eight messages in a batch takes without a server.
     batch: f64,
-    /// The share of the time of core 0 that the process got while it signed without a server.
+    /// While a process signed without a server, it got this share of the time of core 0.
     share: f64,
     /// Tokens per second in a closed loop.
     saturation: f64,
@@ -173,9 +174,9 @@ struct Waits {
 }
 
 impl Waits {
-    /// Returns the waits for answers with this status; panics if there is none. The answers for
-    /// which `oha` first opened a connection are part of `count`, but their waits are not part of
-    /// the statistics.
+    /// Returns the waits for answers with this status; panics if there is none. If `oha` had to
+    /// open a connection for a request, `count` includes the answer, but the statistics do not
+    /// include the wait for this answer.
     fn of(answers: &[Answer], status: u16, wait: fn(&Answer) -> f64) -> Self {
         let of_status = || answers.iter().filter(|answer| answer.status == status);
         let mut waits: Vec<f64> = of_status()

@@ -13,10 +13,10 @@
 //! large as one per cent of the time that a batch takes, so use a quiet machine.
 //! `tests/constant-time` finds leaks that no measurement shows.
 //!
-//! `GRANTD_TIMING_MEASUREMENTS` sets the number of measurements in a test. The test of messages
-//! with a planted leak makes half of that number, and each test of secrets makes eight times that
-//! number. If `--bench` is not among the arguments (`cargo test --benches`), each test makes few
-//! measurements, and the bench ignores the results.
+//! `GRANTD_TIMING_MEASUREMENTS` sets the number of measurements in a test. For messages, the
+//! test that has a planted leak makes half of that number. Each test of secrets makes eight times
+//! that number. If `--bench` is not among the arguments (`cargo test --benches`), each test makes
+//! few measurements, and the bench ignores the results.
 
 use std::hint::black_box;
 use std::io::{self, Write};

@@ -1,8 +1,9 @@
 //! Measures the validation of a token.
 //!
-//! The first bench verifies the signature of a cached token, and the second bench that of a new
-//! token. The other benches measure whole requests about a cached token, without a socket. For the
-//! time of a request about a new token, add the difference between the first two benches.
+//! The first bench verifies a cached token, and the second bench verifies a new token. The other
+//! benches measure whole requests about a cached token, without a socket. A request about a new
+//! token takes longer than a request about a cached token, by the difference between the first two
+//! benches.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
 

@@ -10,8 +10,8 @@ use crate::support::request::URLENCODED;
 use crate::support::service::Service;
 use crate::support::{cores, raw, wrk};
 
-/// The number of connections. It is enough to fill a batch on each core while the same number of
-/// requests is in transit.
+/// The number of connections. Even if half of the requests are in transit, the other half fills a
+/// batch of eight on each core.
 const CONNECTIONS: u32 = 64;
 
 pub(crate) struct BothCores(Service);
@@ -22,7 +22,7 @@ pub(crate) struct Sample {
     pub(crate) rate: f64,
     /// Signatures per second of batch signing on both cores together, without a server.
     pub(crate) raw: f64,
-    /// The share of the time of both cores that the load generator used.
+    /// The processor time that the load generator used, as a share of the time of both cores.
     pub(crate) load_share: f64,
 }
 

@@ -26,11 +26,11 @@ pub(crate) const INTROSPECT: &str = "grantd, /connect/introspect";
 pub(crate) const EMPTY: &str = "hyper, 900 bytes and nothing else";
 pub(crate) const OIDC_PROVIDER: &str = "oidc-provider";
 
-/// The seconds of load after which a server without a just-in-time compiler has reached its full
-/// speed.
+/// The duration of the load that brings a server without a just-in-time compiler to its full speed,
+/// in seconds.
 const WARM_UP: u64 = 1;
-/// The seconds of load after which a server with a just-in-time compiler has reached its full
-/// speed.
+/// The duration of the load that brings a server with a just-in-time compiler to its full speed, in
+/// seconds.
 const COMPILER_WARM_UP: u64 = 10;
 
 /// The kind of a contestant.

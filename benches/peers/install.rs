@@ -27,8 +27,8 @@ pub(crate) fn missing() -> Vec<&'static str> {
     missing
 }
 
-/// The installed oidc-provider. A Node.js is installed for it, because Debian's Node.js may be too
-/// old.
+/// The installed oidc-provider, and a Node.js that the bench installs to run it. Debian's Node.js
+/// may be too old to run it.
 pub(crate) struct OidcProvider {
     pub(crate) node: PathBuf,
     pub(crate) script: PathBuf,

@@ -159,8 +159,8 @@ fn measure(plan: &Plan) -> Report {
             bar.inc(1);
         }
     }
-    // The loops of `Awake` are not needed from here on, because the load keeps both cores busy. The
-    // loops would also keep the load off the cores on which they run.
+    // In the remaining measurements, the load keeps both cores busy, so the loops of `Awake` are
+    // stopped. Otherwise the loops would keep the load off the cores on which they run.
     drop(awake);
     if let Some(both_cores) = both_cores.as_ref().filter(|_| plan.warms_up) {
         both_cores.measure(plan, &config.live.keys);

@@ -16,23 +16,23 @@ const STATUS_GOAL: f64 = 0.2;
 /// The maximum ratio of two times: the median latency of an idle server, and the time that the
 /// faster library takes for one signature.
 const LATENCY_GOAL: f64 = 1.15;
-/// The minimum ratio of the server's rate on both cores to that of batch signing alone on both
-/// cores, after the time that the load generator used is subtracted.
+/// The minimum ratio of two rates on both cores: the rate of the server, and the rate of batch
+/// signing alone in the share of the time that the load generator did not use.
 const BOTH_CORES_GOAL: f64 = 0.8;
 
-/// The minimum share of its core that ring alone must get; with a smaller share, other processes
-/// used the core.
+/// When ring signs alone, it must get at least this share of the core's time. If the share is
+/// smaller, other processes used the core.
 const SHARE_GOAL: f64 = 0.9;
 
 /// One measurement of a contestant, and the means of the measurements just before and after it.
 pub(crate) struct Sample {
     /// Answers or signatures per second.
     pub(crate) rate: f64,
-    /// Signatures per second of ring alone: the mean of the measurements just before and just
-    /// after.
+    /// Signatures per second of ring alone: the mean of the measurements just before and just after
+    /// the measurement of the contestant.
     pub(crate) ring: f64,
     /// The rate of the contestant's reference, if there is one: the mean of the measurements just
-    /// before and just after.
+    /// before and just after the measurement of the contestant.
     pub(crate) beside: Option<f64>,
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Allocations {
 }
 
 impl Allocations {
-    /// Returns the allocations of grantd's own code: all but those of hyper, multer and ring.
+    /// Returns the allocations of grantd's own code, without those of hyper, multer and ring.
     pub(crate) fn own(&self) -> f64 {
         self.token - self.empty - self.multer - self.ring
     }

@@ -24,9 +24,9 @@ pub(crate) fn this_bench(core: &str) -> Command {
     on(core, std::env::current_exe().unwrap().to_str().unwrap())
 }
 
-/// Keeps both cores busy with idle-priority loops until it is dropped. The host of a virtual
-/// machine takes an idle processor away and gives it back up to a millisecond late. That delay is
-/// as long as a signature takes, and would be counted as the contestant's time.
+/// Keeps both cores busy with idle-priority loops until it is dropped. If a processor of a virtual
+/// machine is idle, the host may suspend that processor, and may resume it up to a millisecond
+/// late. This delay is as long as a signature takes, and would be counted as the contestant's time.
 pub(crate) struct Awake([Child; 2]);
 
 impl Awake {

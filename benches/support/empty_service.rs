@@ -1,4 +1,4 @@
-//! An empty hyper service: the cost of HTTP alone.
+//! An empty hyper service: it sends a constant answer, so its load shows the cost of HTTP alone.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};

@@ -78,7 +78,7 @@ impl Load<'_> {
                 }
             })
             .collect();
-        // Requests without an answer have no line.
+        // The table has a line for each answer and none for a request without an answer.
         assert_eq!(answers.len() as f64, count, "requests without an answer");
         answers
     }

@@ -1,6 +1,8 @@
-//! Welch's t-test on the times of two classes, as in dudect. The test is applied to all times, and
-//! again to the times within each of a hundred limits, because a few times that include an
-//! interrupt can hide a small difference.
+//! Welch's t-test on the times of two classes, as in dudect.
+//!
+//! A few times that include an interrupt can hide a small difference between the classes. The test
+//! is therefore applied to all times, and again for each of a hundred limits, without the times
+//! that exceed the limit.
 
 /// The class of a timed input.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -9,14 +11,15 @@ pub(crate) enum Class {
     Random,
 }
 
-/// The number of limits. The lowest keeps the seven per cent of the times that are nearest to the
-/// median of their neighbours; the highest leaves out one time in a thousand.
+/// The number of limits. The lowest limit keeps the seven per cent of the times that are nearest to
+/// the median of their neighbours. The highest limit removes one time in a thousand.
 const CROPS: i32 = 100;
 
 /// A class with fewer times than this is not judged.
 const FEWEST: f64 = 100.0;
 
-/// The number of neighbouring measurements whose median is the machine's pace at that moment.
+/// The machine's pace at the moment of a measurement is the median of this number of neighbouring
+/// measurements.
 const NEIGHBOURS: usize = 31;
 
 /// Times in the order in which they were taken.

@@ -216,7 +216,7 @@ print(*[answer.get("token_type", answer) for answer in answers])
     }
 }
 
-/// Authlib signs client assertions that are valid for an hour.
+/// Authlib signs client assertions that are valid for an hour. The server must accept them.
 #[test]
 fn authlib_authenticates() {
     let signer = Signer::rs256();

@@ -106,8 +106,8 @@ fn bracketed(report: &str) -> Statuses {
     statuses
 }
 
-/// Parses `wrk`'s report, which does not name statuses. If there were other statuses than 2xx, the
-/// report has a line with their number. If a socket failed, it has a line about failed sockets.
+/// Parses `wrk`'s report, which does not name statuses. If some answers had a status other than
+/// 2xx, one line of the report has their number. If a socket failed, another line says so.
 fn of_wrk(report: &str) -> Statuses {
     let number = |line: &str| line.split_whitespace().find_map(|word| word.parse().ok());
     let mut statuses = Statuses::new();

@@ -33,7 +33,7 @@ fn assert_bound(answer: &Response, server: &Program) {
     assert!(token.claims["cnf"]["x5t#S256"].is_string(), "{:?}", token.claims);
 }
 
-/// By openssl's default extensions, a self-signed certificate is a CA certificate, so its owner can
+/// openssl's default extensions make a self-signed certificate a CA certificate, so its owner can
 /// sign other certificates with it. The names in those certificates must not authenticate a client.
 /// The self-signed certificate need not be among nginx's trusted authorities.
 #[test]
