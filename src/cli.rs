@@ -143,7 +143,8 @@ enum Command {
     ///
     /// Takes the flags of `serve`. Prints warnings and notes, then `ok`. If `serve` would refuse to
     /// start, `check` lists the faults and exits with 1. `check` tries to bind the addresses, but
-    /// serves nothing and leaves no file behind.
+    /// serves nothing and leaves no file behind. An address that a running server uses is not a
+    /// fault.
     Check(ServeArgs),
     /// Check whether a running server is alive. Exits with 0 if the server is alive, otherwise with
     /// 1.

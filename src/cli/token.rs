@@ -15,7 +15,8 @@ use crate::endpoint::metadata::{JWKS_PATH, TOKEN_PATH};
 
 #[derive(Args, Debug)]
 pub(super) struct TokenArgs {
-    /// Server as http://host:port or unix:/path, or the full URL of its token endpoint.
+    /// Server as http://host:port or unix:/path, or the full URL of its token endpoint; https:// is
+    /// not supported.
     #[arg(long, value_name = "URL")]
     url: String,
     /// Client ID.
