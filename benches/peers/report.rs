@@ -16,8 +16,9 @@ const STATUS_GOAL: f64 = 0.2;
 /// The maximum ratio of two times: the median latency of an idle server, and the time that the
 /// faster library takes for one signature.
 const LATENCY_GOAL: f64 = 1.15;
-/// The minimum ratio of two rates on both cores: the rate of the server, and the rate of batch
-/// signing alone in the share of the time that the load generator did not use.
+/// The minimum ratio of the server's rate on both cores to the expected rate. The expected rate is
+/// that of batch signing without a server, times the share of processor time that the load
+/// generator leaves.
 const BOTH_CORES_GOAL: f64 = 0.8;
 
 /// When ring signs alone, it must get at least this share of the core's time. If the share is

@@ -268,7 +268,8 @@ fn add_dates(described: &mut Map<String, Value>) {
 /// In the description of a key, these members are times in Unix seconds.
 const TIMES: [&str; 5] = ["published_at", "signs_from", "retires_at", "gone_at", "last_fetch"];
 
-/// Returns the description to print of a key that was added to the directory.
+/// Returns the description of a key that was added to the directory. The caller prints the
+/// description.
 fn describe(key: &SigningKey) -> Map<String, Value> {
     let KeyTimes { published_at, signs_from } = key.times();
     [

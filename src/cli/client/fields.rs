@@ -49,8 +49,9 @@ pub(super) struct FieldArgs {
     #[serde(skip)]
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
     claims: Vec<(String, Value)>,
-    /// Method by which the client may authenticate; may be repeated [default of a new client:
-    /// client_secret_basic, client_secret_post].
+    /// Method by which the client may authenticate: client_secret_basic, client_secret_post,
+    /// private_key_jwt, tls_client_auth or self_signed_tls_client_auth; may be repeated [default of
+    /// a new client: the first two].
     #[serde(skip)]
     #[arg(long = "method", value_name = "METHOD")]
     pub(super) auth_methods: Vec<AuthMethod>,
