@@ -11,8 +11,8 @@ use grantd::config::Config;
 use super::client::Client;
 use super::cores;
 
-/// The maximum number of checks whether a server has started. There is a check every 20 ms, so a
-/// server has one minute to start.
+/// How often the bench checks, at most, whether a server has started. There is a check every 20 ms,
+/// so a server has one minute to start.
 const STARTING: u32 = 3000;
 
 /// A process that listens. It is terminated on drop.

@@ -46,8 +46,8 @@ fn tokens_of_a_removed_key_are_rejected() {
     let at = now();
     let gone = put_key(&home, 0, at - 100_000);
     let leaked = put_key(&home, 0, at - 1000);
-    // The key `between` signed until the leaked key began to sign. The two keys before `between`
-    // are in the state `gone`.
+    // The key `between` signed until the leaked key began to sign. The two older keys, `gone` and
+    // the first key of `home`, are in the state `gone`.
     let between = put_key(&home, 0, at - 50_000);
     let server = Program::start(home, &[]);
     let request = Request::token(Encoding::Urlencoded, &DEMO);
