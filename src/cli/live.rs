@@ -28,9 +28,9 @@ pub(super) struct AdminArgs {
 
 impl AdminArgs {
     /// Requests `path` from the server and returns the JSON of the answer; `None` without
-    /// `--admin`. If the answer has an unexpected status, the error text ends with
-    /// `or_its_server`. This parameter says why the server may lack `path`, as in "is an older
-    /// version".
+    /// `--admin`. `or_its_server` is a possible reason why the server lacks `path`, for example "is
+    /// an older version". If the answer has an unexpected status, the error text ends with this
+    /// reason.
     pub(super) fn ask(&self, path: &str, or_its_server: &str) -> Result<Option<Value>, CliError> {
         let Some(admin) = &self.admin else { return Ok(None) };
         let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;

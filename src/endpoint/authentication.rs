@@ -51,8 +51,8 @@ pub async fn authenticate<'s>(
     Box::pin(verify_either(context, begin(credentials), begin(raw))).await
 }
 
-/// Authenticates by the client id and secret of HTTP Basic if they have two readings: form-decoded
-/// (`decoded`) and as sent (`raw`).
+/// Authenticates a client by HTTP Basic credentials that can be read in two ways: form-decoded
+/// (`decoded`) or as sent (`raw`). The caller has found that the two readings differ.
 async fn verify_either<'s>(
     context: &Context,
     decoded: Result<Try<'_, 's>, Refused<'s>>,

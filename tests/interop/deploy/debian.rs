@@ -103,7 +103,8 @@ fn the_documents_can_be_followed_to_the_letter() {
     // Every Debian that boots has the package systemd, so no document names it. A new chroot does
     // not have this package, so the test adds it.
     let root = debian(&format!("{},systemd", wanted.replace(' ', ",")));
-    // The document asks the reader to keep the printed secret. The changed step keeps it in a file.
+    // The document asks the reader to keep the printed secret. The test changes this step so that
+    // it also writes the secret to a file.
     for step in &mut all {
         *step = step
             .replace("--scope reports.read\n", "--scope reports.read | tee /root/client.json\n");
