@@ -144,7 +144,8 @@ pub enum Cause {
     /// The queue for computing slow hashes is full.
     PasswordQueueFull,
     /// The queue for computing slow hashes already holds the maximum number of entries from the
-    /// source of the request. The source is a client, a client network, or a client in a shared
+    /// source of the request. The source of a known client is the client. The source of an unknown
+    /// client is its client network or, on a shared network, the pair of the client and the
     /// network.
     PasswordQueueShare,
     /// The replay guard is full, so no assertion or proof can be accepted.
