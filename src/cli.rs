@@ -75,13 +75,11 @@ fn read_command_line() -> Result<Cli, ExitCode> {
         }
     })?;
     // A faulty variable that sets the same setting as a flag is wrong usage, like a faulty flag.
-    match environment::layers() {
-        Err(Faults { texts, is_usage: true }) if takes_configuration => {
-            complain(&texts.join("\n"));
-            Err(ExitCode::from(USAGE))
-        }
-        _ => Ok(read),
+    if takes_configuration && let Err(Faults { texts, is_usage: true }) = environment::layers() {
+        complain(&texts.join("\n"));
+        return Err(ExitCode::from(USAGE));
     }
+    Ok(read)
 }
 
 /// Whether the command has the argument `--config`. Commands with this argument also read settings

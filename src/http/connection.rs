@@ -192,7 +192,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// What a peer sent instead of an HTTP/1 request.
+/// Bytes that a peer sent instead of an HTTP/1 request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotHttp {
     /// A TLS handshake: the client uses `https://` on a port without TLS.

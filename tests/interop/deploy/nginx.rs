@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -286,15 +286,7 @@ fn a_request_has_one_id_everywhere() {
 #[test]
 fn a_client_cannot_forge_the_headers_of_the_proxy() {
     let directory = tempfile::TempDir::new().unwrap();
-    let socket = directory.path().join("socket");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let nginx = Nginx::before(&socket);
-    let upstream = thread::spawn(move || {
-        let (mut connection, _) = listener.accept().unwrap();
-        let head = read_head(&mut connection);
-        connection.write_all(ANSWER).unwrap();
-        head
-    });
+    let (nginx, upstream) = nginx_before_one_answer(&directory.path().join("socket"));
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let request = Request::get("/connect/validate?scope=a%20b")
         .header("X-Forwarded-For", "192.0.2.1")
@@ -343,6 +335,20 @@ fn a_request_on_a_closed_upstream_connection_is_retried() {
     let (unanswered, again) = upstream.join().unwrap();
     assert!(unanswered.starts_with("POST /connect/token "), "{unanswered}");
     assert_eq!(again, unanswered);
+}
+
+/// Starts nginx in front of an upstream server at `socket`, which answers one request and returns
+/// the head of this request.
+fn nginx_before_one_answer(socket: &Path) -> (Nginx, JoinHandle<String>) {
+    let listener = UnixListener::bind(socket).unwrap();
+    let nginx = Nginx::before(socket);
+    let upstream = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let head = read_head(&mut connection);
+        connection.write_all(ANSWER).unwrap();
+        head
+    });
+    (nginx, upstream)
 }
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";

@@ -1,12 +1,8 @@
 //! The protected API behind `auth_request`.
 
-use std::io::Write;
-use std::os::unix::net::UnixListener;
-use std::thread;
-
 use serde_json::json;
 
-use super::{ANSWER, Site, read_head};
+use super::{Site, nginx_before_one_answer};
 use crate::support::Request;
 use crate::support::nginx::Nginx;
 
@@ -101,15 +97,7 @@ fn the_subrequest_to_grantd_ignores_the_body_of_the_request() {
 #[test]
 fn the_subrequest_has_the_method_path_and_address_of_the_request() {
     let directory = tempfile::TempDir::new().unwrap();
-    let socket = directory.path().join("socket");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let nginx = Nginx::before(&socket);
-    let upstream = thread::spawn(move || {
-        let (mut connection, _) = listener.accept().unwrap();
-        let head = read_head(&mut connection);
-        connection.write_all(ANSWER).unwrap();
-        head
-    });
+    let (nginx, upstream) = nginx_before_one_answer(&directory.path().join("socket"));
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let request = Request::new("PUT", "/reports/a%20b?secret=c")
         .typed_body("text/plain", "a body")
