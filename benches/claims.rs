@@ -12,11 +12,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grantd::internal::issuer::mint_at_jwt;
-use grantd::internal::jose::key_life::Retention;
-use grantd::internal::jose::key_set::SigningKey;
+use grantd::internal::keys::directory;
+use grantd::internal::keys::key_set::SigningKey;
+use grantd::internal::keys::life::Retention;
 use grantd::internal::oauth::client::Client;
 use grantd::internal::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
-use grantd::internal::store::{client_file, key_directory};
+use grantd::internal::registry::client_file;
 use serde_json::{Value, json};
 
 criterion_group!(claims, signing_input);
@@ -31,7 +32,7 @@ const CAPACITY: usize = 1280;
 fn signing_input(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
-    let key = key_directory::generate(directory.path(), 2048, &retention, NOW).unwrap();
+    let key = directory::generate(directory.path(), 2048, &retention, NOW).unwrap();
     let clients = client_file::parse(Path::new("clients.json"), CLIENTS).unwrap();
 
     let requests = [

@@ -23,7 +23,7 @@ use grantd::internal::oauth::client_secret::FastHash;
 use grantd::internal::oauth::decoy::{DecoyKey, Decoys, Kind};
 use grantd::internal::oauth::error::Cause;
 use grantd::internal::oauth::password_hash::{PasswordHash, Work};
-use grantd::internal::store::client_file;
+use grantd::internal::registry::client_file;
 use hyper::StatusCode;
 use support::demo;
 use support::in_process::{InProcess, post};

@@ -29,8 +29,8 @@ use std::process::{Command, ExitCode};
 
 use grantd::clock::Clock;
 use grantd::config::StartupLimits;
-use grantd::internal::jose::key_life::Retention;
-use grantd::internal::store::key_directory;
+use grantd::internal::keys::directory;
+use grantd::internal::keys::life::Retention;
 use rsa_x8::{BATCH, BatchKey};
 use support::client::{self, Client};
 use support::oha::{self, Answer, Load};
@@ -204,7 +204,7 @@ fn measure(plan: &Plan) -> Vec<Round> {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    key_directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
+    directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
     let server = Server(Service::grantd(&config, directory.path(), "auto"));
     server.verify_one();
     // This second of load is not part of the results. It sets up connections and the log thread,
@@ -220,7 +220,7 @@ impl Server {
     fn round(&self, empty: SocketAddr, keys: &Path, plan: &Plan) -> Round {
         let Plan { find_seconds, seconds, timed, .. } = *plan;
         let can_batch =
-            BatchKey::from_pkcs8(key_directory::load(keys).unwrap()[0].document()).is_some();
+            BatchKey::from_pkcs8(directory::load(keys).unwrap()[0].document()).is_some();
         let signer = if can_batch { "batch" } else { "ring" };
         let Alone { rate, share } = raw::alone(signer, SIGN_SECONDS, keys);
         let batch = BATCH as f64 / rate;

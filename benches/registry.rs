@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use grantd::clock::Clock;
-use grantd::internal::store::client_file;
+use grantd::internal::registry::client_file;
 use grantd::random::Random;
 use grantd::server::Server;
 use support::demo;

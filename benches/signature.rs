@@ -12,13 +12,14 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use grantd::internal::issuer::mint_at_jwt;
 use grantd::internal::jose::jws::SigningInput;
-use grantd::internal::jose::key_life::Retention;
-use grantd::internal::jose::key_set::SigningKey;
+use grantd::internal::keys::directory;
+use grantd::internal::keys::key_set::SigningKey;
+use grantd::internal::keys::life::Retention;
 use grantd::internal::oauth::client::Client;
 use grantd::internal::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
+use grantd::internal::registry::client_file;
 use grantd::internal::signing::engine::Engine;
 use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, Single};
-use grantd::internal::store::{client_file, key_directory};
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
@@ -46,10 +47,10 @@ fn rs256(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("signature");
     group.throughput(Throughput::Elements(1));
-    for bits in key_directory::KEY_SIZES {
+    for bits in directory::KEY_SIZES {
         let keys = directory.path().join(bits.to_string());
         let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
-        let key = Arc::new(key_directory::generate(&keys, bits, &retention, NOW).unwrap());
+        let key = Arc::new(directory::generate(&keys, bits, &retention, NOW).unwrap());
         let message = signing_input(client, &key);
         let message = message.as_bytes();
         let length = usize::from(bits / 8);

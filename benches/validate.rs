@@ -10,10 +10,10 @@
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use grantd::clock::Clock;
-use grantd::internal::jose::key_life::Retention;
-use grantd::internal::jose::key_set::KeySet;
-use grantd::internal::store::key_directory;
-use grantd::internal::store::verified_tokens::VerifiedTokens;
+use grantd::internal::keys::directory;
+use grantd::internal::keys::key_set::KeySet;
+use grantd::internal::keys::life::Retention;
+use grantd::internal::state::verified_tokens::VerifiedTokens;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Request, StatusCode};
@@ -41,7 +41,7 @@ impl Running {
         let (directory, config) = demo::demo();
         let server = InProcess::new(&config);
         let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
-        let keys = KeySet::new(key_directory::load(&config.live.keys).unwrap(), retention);
+        let keys = KeySet::new(directory::load(&config.live.keys).unwrap(), retention);
         let answer = server.respond(form("/connect/token", URLENCODED.body));
         let answer: serde_json::Value = serde_json::from_slice(&server.body_of(answer)).unwrap();
         let token = answer["access_token"].as_str().unwrap().to_owned();

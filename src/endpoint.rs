@@ -20,17 +20,17 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::guard::password_pool::PasswordPool;
+use crate::guard::throttle::Throttle;
 use crate::oauth::decoy::DecoyKey;
 use crate::oauth::dpop::Nonces;
 use crate::random::{NoEntropy, Random};
 use crate::signing::engine::Engine;
-use crate::store::password_pool::PasswordPool;
-use crate::store::replay::ReplayGuard;
-use crate::store::revocations::Revocations;
-use crate::store::secret_uses::SecretUses;
-use crate::store::snapshot::Snapshot;
-use crate::store::throttle::Throttle;
-use crate::store::verified_tokens::VerifiedTokens;
+use crate::snapshot::Snapshot;
+use crate::state::replay::ReplayGuard;
+use crate::state::revocations::Revocations;
+use crate::state::secret_uses::SecretUses;
+use crate::state::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::AssertionAudiences;
 

@@ -50,12 +50,17 @@ mod dialect;
 mod endpoint;
 mod fault;
 mod form;
+mod fs;
+mod guard;
 mod http;
 mod issuer;
 mod jose;
+mod keys;
 mod oauth;
+mod registry;
 mod signing;
-mod store;
+mod snapshot;
+mod state;
 mod tally;
 mod telemetry;
 
@@ -76,14 +81,26 @@ pub mod internal {
     pub mod jose {
         pub use crate::jose::*;
     }
+    pub mod registry {
+        pub use crate::registry::*;
+    }
+    pub mod keys {
+        pub use crate::keys::*;
+    }
+    pub mod snapshot {
+        pub use crate::snapshot::*;
+    }
+    pub mod state {
+        pub use crate::state::*;
+    }
+    pub mod guard {
+        pub use crate::guard::*;
+    }
     pub mod oauth {
         pub use crate::oauth::*;
     }
     pub mod signing {
         pub use crate::signing::*;
-    }
-    pub mod store {
-        pub use crate::store::*;
     }
     pub mod telemetry {
         pub use crate::telemetry::*;

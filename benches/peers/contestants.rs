@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use grantd::config::Config;
-use grantd::internal::store::key_directory;
+use grantd::internal::keys::directory;
 use rsa_x8::BatchKey;
 use serde_json::Value;
 
@@ -142,7 +142,7 @@ impl Contestant {
 pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     let grantd = |signer| Rc::new(Service::grantd(config, directory, signer));
     let auto = grantd("auto");
-    let keys = key_directory::load(&config.live.keys).unwrap();
+    let keys = directory::load(&config.live.keys).unwrap();
     let has_batches = BatchKey::from_pkcs8(keys[0].document()).is_some();
 
     let mut all = vec![

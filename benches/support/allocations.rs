@@ -16,8 +16,8 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use grantd::clock::Clock;
 use grantd::config::Config;
+use grantd::internal::keys::directory;
 use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, Single};
-use grantd::internal::store::key_directory;
 use grantd::internal::telemetry::log_queue::{LogQueue, LogWriter};
 use grantd::internal::telemetry::logging::json_lines;
 use grantd::random::Random;
@@ -149,7 +149,7 @@ fn multer_alone() -> f64 {
 
 /// Returns the number of allocations that ring makes for one signature with the server's key.
 fn ring_alone(config: &Config) -> f64 {
-    let keys = key_directory::load(&config.live.keys).unwrap();
+    let keys = directory::load(&config.live.keys).unwrap();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let mut signature = [0; MAX_SIGNATURE_BYTES];

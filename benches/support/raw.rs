@@ -6,9 +6,9 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use grantd::clock::Clock;
-use grantd::internal::jose::key_set::SigningKey;
+use grantd::internal::keys::directory;
+use grantd::internal::keys::key_set::SigningKey;
 use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, Single};
-use grantd::internal::store::key_directory;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use rsa_x8::{BATCH, BatchKey};
@@ -80,7 +80,7 @@ pub(crate) fn is_child(arguments: &[String]) -> bool {
 
 /// Signs on this thread until the time is over, and returns the signatures per second.
 fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
-    let keys = key_directory::load(keys).unwrap();
+    let keys = directory::load(keys).unwrap();
     let key = &keys[0];
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();

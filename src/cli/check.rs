@@ -11,12 +11,12 @@ use std::path::Path;
 
 use crate::cli::{CliError, ServeArgs, addresses, print};
 use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
+use crate::guard::decoy_key;
 use crate::oauth::client::{AuthMethod, Registry};
+use crate::registry::client_file::{self, edit};
 use crate::server::judge;
-use crate::store::client_file::{self, edit};
-use crate::store::decoy_key;
-use crate::store::revocations::Revocations;
-use crate::store::snapshot::{Contents, Sources, certificate_clients, demo_clients};
+use crate::snapshot::{Contents, Sources, certificate_clients, demo_clients};
+use crate::state::revocations::Revocations;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config_file = args.config.clone();

@@ -19,9 +19,9 @@ use crate::cli::{CliError, cannot, complain, no_token, not_written, write_out};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::form::urlencoded;
+use crate::fs::whole_file;
 use crate::oauth::client::{AuthMethod, Client};
-use crate::store::client_file::{self, NewSecret, edit};
-use crate::store::whole_file;
+use crate::registry::client_file::{self, NewSecret, edit};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {

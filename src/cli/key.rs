@@ -13,11 +13,11 @@ use crate::cli::{CliError, complain, print};
 use crate::clock::{Clock, rfc3339};
 use crate::config::Config;
 use crate::fault::text;
-use crate::jose::key_life::{KeyTimes, Retention, Retirement};
-use crate::jose::key_set::{KeySet, SigningKey};
-use crate::store::client_file;
-use crate::store::key_directory::{self, Replaced, Rotated};
-use crate::store::snapshot::Sources;
+use crate::keys::directory::{self, Replaced, Rotated};
+use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::life::{KeyTimes, Retention, Retirement};
+use crate::registry::client_file;
+use crate::snapshot::Sources;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -119,7 +119,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     match command {
         KeyCommand::Generate { keys, size } => {
             let (config, retention) = keys.resolve()?;
-            let key = key_directory::generate(&config.live.keys, size.bits, &retention, now)?;
+            let key = directory::generate(&config.live.keys, size.bits, &retention, now)?;
             print_key(describe(&key), &config.live.keys)
         }
         KeyCommand::Rotate { keys, size, now: true, keep, server } => {
@@ -137,7 +137,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
 fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     let Rotated { made, signing, retirement } =
-        key_directory::rotate(&config.live.keys, bits, &retention, now)?;
+        directory::rotate(&config.live.keys, bits, &retention, now)?;
     let Retirement { retires_at, gone_at } = retirement;
     let mut described = describe(&made);
     described.insert(
@@ -158,7 +158,7 @@ fn replace(
 ) -> Result<(), CliError> {
     // Do not read the client registry: a fault in the registry must not prevent the replacement.
     let config = args.configuration()?;
-    let Replaced { made, retired } = key_directory::replace(&config.live.keys, bits, keep, now)?;
+    let Replaced { made, retired } = directory::replace(&config.live.keys, bits, keep, now)?;
     let mut described = describe(&made);
     described.insert("retired".to_owned(), json!(retired));
     let verifiers = format!(
@@ -199,7 +199,7 @@ fn require_directory(directory: &Path) -> Result<(), CliError> {
 fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     require_directory(&config.live.keys)?;
-    for retired in key_directory::retire(&config.live.keys, key_id, &retention, now)? {
+    for retired in directory::retire(&config.live.keys, key_id, &retention, now)? {
         print(json!({
             "kid": retired.key_id, "state": retired.state.to_string(), "file": retired.file,
         }))?;
@@ -213,9 +213,9 @@ fn import(args: KeyArgs, from: &Path, now: u64) -> Result<(), CliError> {
         let source = Path::new("standard input");
         (source, Zeroizing::new(text::read_from(io::stdin().lock(), source)?))
     } else {
-        (from, key_directory::read(from)?)
+        (from, directory::read(from)?)
     };
-    let key = key_directory::import(&config.live.keys, source, &text, &retention, now)?;
+    let key = directory::import(&config.live.keys, source, &text, &retention, now)?;
     print_key(describe(&key), &config.live.keys)
 }
 
@@ -232,7 +232,7 @@ fn print_key(mut described: Map<String, Value>, directory: &Path) -> Result<(), 
 fn list(args: KeyArgs, server: &AdminArgs, now: u64) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
     require_directory(&config.live.keys)?;
-    let keys = KeySet::new(key_directory::load(&config.live.keys)?, retention);
+    let keys = KeySet::new(directory::load(&config.live.keys)?, retention);
     if keys.iter().next().is_none() {
         let directory = config.live.keys.display();
         complain(&format!(
@@ -284,8 +284,8 @@ fn describe(key: &SigningKey) -> Map<String, Value> {
 }
 
 fn parse_bits(argument: &str) -> Result<u16, String> {
-    let bits = argument.parse().ok().filter(|bits| key_directory::KEY_SIZES.contains(bits));
-    bits.ok_or_else(|| format!("must be one of {:?}", key_directory::KEY_SIZES))
+    let bits = argument.parse().ok().filter(|bits| directory::KEY_SIZES.contains(bits));
+    bits.ok_or_else(|| format!("must be one of {:?}", directory::KEY_SIZES))
 }
 
 /// Checks that `argument` has the syntax of a `kid`. A `kid` may begin with a hyphen, so clap also

@@ -12,7 +12,7 @@ use crate::cli::CliError;
 use crate::cli::http_client::{Answer, Request, Target, send};
 use crate::clock::Clock;
 use crate::config::ListenAddr;
-use crate::store::admin_token;
+use crate::snapshot::admin_token;
 
 /// The flags that name a server to get live figures from.
 #[derive(Args, Debug)]

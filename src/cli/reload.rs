@@ -14,8 +14,8 @@ use tracing::info;
 
 use crate::cli::{CliError, ServeArgs};
 use crate::config::{Config, ListenAddr};
+use crate::fs::file_watch::Stamp;
 use crate::server::Reloader;
-use crate::store::file_watch::Stamp;
 
 /// The triggers of a reload: SIGHUP, and a change of a file.
 pub(super) struct Reloads {

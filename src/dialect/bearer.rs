@@ -11,7 +11,7 @@ use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client_authentication::Authorization;
 use crate::oauth::error::Cause;
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
 use crate::telemetry::excerpt::named;
 
 /// Answers 204 with the token's client, scope and expiry time in headers, or answers with a

@@ -21,7 +21,7 @@ use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
 use crate::oauth::scope::ScopeError;
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// Answers one token request.
 pub async fn token<'s>(

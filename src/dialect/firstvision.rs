@@ -19,7 +19,7 @@ use crate::oauth::client::{ContentType, TokenProfile};
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{CLIENT_CREDENTIALS, GrantRequest};
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// Answers one token request. `path_scope` is the path segment after the service's own path, if
 /// there is one.

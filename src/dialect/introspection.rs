@@ -9,7 +9,7 @@ use crate::endpoint::Context;
 use crate::endpoint::introspection;
 use crate::endpoint::token::{Refused, Served};
 use crate::oauth::error::Cause;
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// Answers one introspection request.
 pub async fn introspect<'s>(

@@ -19,7 +19,7 @@ use crate::oauth::client::{ContentType, TokenProfile};
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// The request headers that every answer echoes, each with its maximum length in bytes.
 pub const CLIENT_HEADERS: [(&str, usize); 4] = [

@@ -13,6 +13,8 @@ use crate::endpoint::Context;
 use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::single_use::{SingleUse, use_up};
 use crate::endpoint::token::Refused;
+use crate::guard::password_pool::{Comparison, Turn};
+use crate::guard::throttle::Attempt;
 use crate::oauth::client::Client;
 use crate::oauth::client_assertion::{AssertionError, Expected};
 use crate::oauth::client_authentication::Credentials;
@@ -20,10 +22,8 @@ use crate::oauth::client_secret::{ClientSecret, FastHash, is_demo_secret};
 use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
-use crate::store::password_pool::{Comparison, Turn};
-use crate::store::replay::Owner;
-use crate::store::snapshot::Snapshot;
-use crate::store::throttle::Attempt;
+use crate::snapshot::Snapshot;
+use crate::state::replay::Owner;
 
 /// Authenticates the client that `credentials` name, and returns its registration. `endpoint` is
 /// the called path, relative to the issuer. With

@@ -7,8 +7,8 @@ use crate::oauth::client::Client;
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::dpop::{DpopError, DpopHeader, ExpectedProof, Proof};
 use crate::oauth::error::Cause;
-use crate::store::replay::Owner;
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
+use crate::state::replay::Owner;
 
 /// Returns what the token of the authenticated `client` is bound to. Uses up the DPoP proof of
 /// `request`, if it has one.

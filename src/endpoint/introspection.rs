@@ -7,9 +7,9 @@ use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
 use crate::endpoint::token::Refused;
 use crate::endpoint::validate::current;
-use crate::jose::jwt::Audience;
+use crate::keys::jwt::Audience;
 use crate::oauth::client_authentication::Credentials;
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// The claims of an active token (RFC 7662, section 2.2).
 #[derive(Debug, Serialize)]

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::jose::public_key::Algorithm;
 use crate::oauth::client::AuthMethod;
 use crate::oauth::grant::CLIENT_CREDENTIALS;
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// The path of the token endpoint, relative to the issuer.
 pub const TOKEN_PATH: &str = "/connect/token";

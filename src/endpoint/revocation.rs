@@ -6,7 +6,7 @@ use crate::endpoint::token::Refused;
 use crate::endpoint::validate::signed;
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// Revokes `token`, and returns the client that called `endpoint`. A token that is invalid or has
 /// expired is no error (RFC 7009, section 2.2).

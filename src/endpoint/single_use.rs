@@ -7,8 +7,8 @@
 
 use crate::endpoint::Context;
 use crate::oauth::error::Cause;
-use crate::store::replay::{Owner, ReplayError};
-use crate::store::revocations::RevocationKey;
+use crate::state::replay::{Owner, ReplayError};
+use crate::state::revocations::RevocationKey;
 
 /// An assertion or a proof that is accepted only once.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ pub async fn use_up(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::revocations::RevokeError;
+    use crate::state::revocations::RevokeError;
 
     #[test]
     fn a_valid_assertion_whose_use_cannot_be_recorded_costs_no_attempt() {

@@ -22,8 +22,8 @@ use crate::oauth::grant::{Grant, GrantRequest};
 use crate::oauth::reuse::Kind;
 use crate::oauth::scope::ScopeError;
 use crate::signing::engine::SignError;
-use crate::store::revocations::RevocationKey;
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
+use crate::state::revocations::RevocationKey;
 use crate::telemetry::excerpt::named;
 
 /// A token request, independent of its dialect.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
 use crate::endpoint::token::Refused;
-use crate::jose::jwt::Claims;
+use crate::keys::jwt::Claims;
 use crate::oauth::client::Client;
 use crate::oauth::client_authentication::{Authorization, Credentials};
 use crate::oauth::error::Cause;
-use crate::store::snapshot::Snapshot;
-use crate::store::verified_tokens::VerifiedToken;
+use crate::snapshot::Snapshot;
+use crate::state::verified_tokens::VerifiedToken;
 
 /// The scope and the audience that a resource requires of a token.
 #[derive(Clone, Copy, Debug, Default)]

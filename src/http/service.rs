@@ -44,7 +44,7 @@ use crate::oauth::client_certificate::{ShownCertificate, Verification};
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::random::NoEntropy;
-use crate::store::snapshot::Snapshot;
+use crate::snapshot::Snapshot;
 use crate::telemetry::excerpt::{WITHHELD, excerpt, named};
 use crate::telemetry::hourly::Hourly;
 use crate::telemetry::metrics::Metrics;

@@ -9,14 +9,10 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
-use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::jose::key_set::{thumbprint, without_leading_zeros};
-
-/// The SHA-256 thumbprint of a key (RFC 7638) or of a certificate (RFC 8705, section 3.1).
-pub type Thumbprint = [u8; 32];
+use crate::jose::thumbprint::{Thumbprint, rsa_thumbprint, sha256, without_leading_zeros};
 
 /// An asymmetric signature algorithm (RFC 7518, section 3.1; RFC 8037, section 3.1). `none` and
 /// HMAC have no variant, so that no JWT can select them.
@@ -194,7 +190,7 @@ impl PublicKey {
         // `bits` is at most 4096, so the cast loses nothing.
         let shape = KeyShape::Rsa { bits: bits as u16, exponent };
         let modulus_front = n.first_chunk().map(|front| u64::from_be_bytes(*front));
-        Ok(Self { modulus_front, ..Self::new(shape, verifier, thumbprint(&n64, &e64)) })
+        Ok(Self { modulus_front, ..Self::new(shape, verifier, rsa_thumbprint(&n64, &e64)) })
     }
 
     /// Creates a P-256 key from the coordinates of its point, each of 32 bytes, big-endian.
@@ -394,13 +390,6 @@ impl Members {
 fn bytes(member: Option<String>) -> Result<Vec<u8>, KeyProblem> {
     let member = member.ok_or("lacks a member that its type must have")?;
     URL_SAFE_NO_PAD.decode(member).map_err(|_| "has a member that is not base64url without padding")
-}
-
-/// Returns the SHA-256 hash of `bytes`.
-pub fn sha256(bytes: &[u8]) -> Thumbprint {
-    let mut hash = Thumbprint::default();
-    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    hash
 }
 
 const MIN_RSA_BITS: usize = 2048;

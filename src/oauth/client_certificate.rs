@@ -16,7 +16,8 @@ use x509_cert::name::Name;
 use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 use crate::form::urlencoded;
-use crate::jose::public_key::{PublicKey, Thumbprint, sha256};
+use crate::jose::public_key::PublicKey;
+use crate::jose::thumbprint::{Thumbprint, sha256};
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::error::Cause;
 

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::jose::public_key::Thumbprint;
+use crate::jose::thumbprint::Thumbprint;
 
 /// The members of `cnf`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

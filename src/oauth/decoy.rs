@@ -167,7 +167,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::store::client_file;
+    use crate::registry::client_file;
 
     fn registry(clients: &[Value]) -> Registry {
         let text = json!({ "clients": clients }).to_string();

@@ -10,7 +10,8 @@ use ring::hmac;
 use serde::Deserialize;
 
 use crate::jose::foreign::{ForeignJwt, NumericDate};
-use crate::jose::public_key::{PublicKey, Thumbprint};
+use crate::jose::public_key::PublicKey;
+use crate::jose::thumbprint::Thumbprint;
 
 /// The `DPoP` header of a request.
 #[derive(Clone, Copy, Debug, Default)]

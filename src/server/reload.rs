@@ -11,14 +11,14 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, IssuerUrl, ListenAddr, SignerChoice};
 use crate::endpoint::Context;
-use crate::jose::key_set::{KeySet, SigningKey};
+use crate::fs::file_watch::Stamp;
+use crate::keys::key_set::{KeySet, SigningKey};
 use crate::oauth::client::Registry;
 use crate::oauth::client_secret::FastHash;
 use crate::server::{StartError, no_entropy};
 use crate::signing::engine::Engine;
-use crate::store::changes::Changes;
-use crate::store::file_watch::Stamp;
-use crate::store::snapshot::{Contents, Snapshot, Sources, certificate_clients, demo_clients};
+use crate::snapshot::changes::Changes;
+use crate::snapshot::{Contents, Snapshot, Sources, certificate_clients, demo_clients};
 use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::Metrics;
 

@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use tracing::error;
 
 use crate::jose::jws::SigningInput;
-use crate::jose::key_set::{KeySet, SigningKey};
+use crate::keys::key_set::{KeySet, SigningKey};
 use crate::signing::admission::Admission;
 use crate::signing::completion::Outboxes;
 pub use crate::signing::completion::{SignError, Signed};
@@ -236,14 +236,14 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::jose::jws::PayloadWriter;
-    use crate::jose::key_life::Retention;
+    use crate::keys::directory;
+    use crate::keys::life::Retention;
     use crate::signing::single::{MAX_SIGNATURE_BYTES, blinding};
-    use crate::store::key_directory;
 
     fn key() -> Arc<SigningKey> {
         let directory = tempfile::tempdir().unwrap();
         let retention = Retention { jwks_max_age: 1, token_lifetime: 1 };
-        Arc::new(key_directory::generate(directory.path(), 2048, &retention, 1).unwrap())
+        Arc::new(directory::generate(directory.path(), 2048, &retention, 1).unwrap())
     }
 
     fn input(number: usize) -> SigningInput {

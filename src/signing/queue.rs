@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rsa_x8::BATCH;
 
 use crate::jose::jws::SigningInput;
-use crate::jose::key_set::SigningKey;
+use crate::keys::key_set::SigningKey;
 use crate::signing::completion::Sender;
 
 /// A token to sign.
@@ -105,14 +105,14 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::jose::jws::PayloadWriter;
-    use crate::jose::key_life::Retention;
+    use crate::keys::directory;
+    use crate::keys::life::Retention;
     use crate::signing::completion::Outboxes;
-    use crate::store::key_directory;
 
     fn key() -> Arc<SigningKey> {
         let directory = tempfile::tempdir().unwrap();
         let retention = Retention { jwks_max_age: 1, token_lifetime: 1 };
-        Arc::new(key_directory::generate(directory.path(), 2048, &retention, 1).unwrap())
+        Arc::new(directory::generate(directory.path(), 2048, &retention, 1).unwrap())
     }
 
     /// Returns a queue with these tokens, each given as its event loop, key and text.

@@ -11,7 +11,7 @@ use ring::signature::RSA_PKCS1_SHA256;
 pub use rsa_x8::MAX_SIGNATURE_BYTES;
 
 use crate::clock::Clock;
-use crate::jose::key_set::SigningKey;
+use crate::keys::key_set::SigningKey;
 
 /// A library that signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::fs;
 
 use grantd::clock::Clock;
-use grantd::internal::store::key_directory;
+use grantd::internal::keys::directory;
 use serde_json::{Value, json};
 
 use crate::support::command::{Ended, run};
@@ -238,10 +238,10 @@ fn a_key_made_on_a_clock_set_back_waits_for_verifiers() {
     const START: u64 = 1_790_000_000;
     let home = Home::without_key();
     let retention =
-        grantd::internal::jose::key_life::Retention { jwks_max_age: 300, token_lifetime: 7200 };
-    let first = key_directory::generate(&home.keys(), 2048, &retention, START).unwrap();
+        grantd::internal::keys::life::Retention { jwks_max_age: 300, token_lifetime: 7200 };
+    let first = directory::generate(&home.keys(), 2048, &retention, START).unwrap();
     let back = START - 3600;
-    let second = key_directory::rotate(&home.keys(), 2048, &retention, back).unwrap();
+    let second = directory::rotate(&home.keys(), 2048, &retention, back).unwrap();
     assert_eq!(second.signing, first.key_id());
     assert_eq!(second.made.times().signs_from, START + 1);
     let server = Library::start(home, "https://auth.example", back);

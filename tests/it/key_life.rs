@@ -7,8 +7,8 @@ mod retire;
 use std::fs;
 
 use grantd::clock::Clock;
-use grantd::internal::jose::key_life::Retention;
-use grantd::internal::store::key_directory;
+use grantd::internal::keys::directory;
+use grantd::internal::keys::life::Retention;
 use serde_json::{Value, json};
 
 use crate::support::command::{Ended, run};
@@ -250,7 +250,7 @@ fn a_key_unknown_to_the_server_has_no_figures() {
 fn during_a_rotation_every_token_can_be_verified() {
     const START: u64 = 1_790_000_000;
     let home = Home::new();
-    let rotated = key_directory::rotate(&home.keys(), 2048, &RETENTION, START).unwrap();
+    let rotated = directory::rotate(&home.keys(), 2048, &RETENTION, START).unwrap();
     let second_kid = rotated.made.key_id().to_owned();
     let (takes_over, gone) = (rotated.retirement.retires_at, rotated.retirement.gone_at);
     assert_eq!((takes_over, gone), (START + 600, START + 600 + KEPT_FOR));
@@ -285,9 +285,9 @@ fn during_a_rotation_every_token_can_be_verified() {
     assert_eq!(ENCODINGS.map(signed_by), [&*second_kid, &*second_kid]);
     assert!(!is_active(&last_of_the_first));
     // The old key can be retired now, and the next rotation is possible.
-    let retired = key_directory::retire(&server.home.keys(), None, &RETENTION, gone).unwrap();
+    let retired = directory::retire(&server.home.keys(), None, &RETENTION, gone).unwrap();
     assert_eq!(retired.iter().map(|retired| &*retired.key_id).collect::<Vec<_>>(), [first_kid()]);
-    key_directory::rotate(&server.home.keys(), 2048, &RETENTION, gone).unwrap();
+    directory::rotate(&server.home.keys(), 2048, &RETENTION, gone).unwrap();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::cli::times::IN_MILLISECONDS;
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::oauth::client::{Client, Registry};
-use crate::store::client_file::{self, edit};
+use crate::registry::client_file::{self, edit};
 
 /// Returns the warnings about `clients`, which were read from `file`. Each warning contains the
 /// position of the client's entry in the file.

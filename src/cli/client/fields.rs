@@ -11,7 +11,7 @@ use crate::cli::times::{parse_seconds, parse_time};
 use crate::config::parse_switch;
 use crate::fault::Fault;
 use crate::oauth::client::{AuthMethod, Client};
-use crate::store::client_file::{OPTIONAL_FIELDS, check_entry, read_key_set};
+use crate::registry::client_file::{OPTIONAL_FIELDS, check_entry, read_key_set};
 
 // This struct is serialized to the fields of a registry entry. A flag that has the same name and
 // value as its registry field therefore needs no further code. `given` adds the flags that are

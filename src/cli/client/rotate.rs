@@ -14,7 +14,7 @@ use crate::cli::secret::{self, HashKind};
 use crate::cli::times::{parse_duration, parse_time};
 use crate::clock::{self, Clock};
 use crate::fault::Fault;
-use crate::store::client_file::{NewSecret, edit};
+use crate::registry::client_file::{NewSecret, edit};
 
 #[derive(Args, Debug)]
 pub(crate) struct RotateArgs {

@@ -11,8 +11,8 @@ use crate::cli::{CliError, print};
 use crate::clock::Clock;
 use crate::form::urlencoded;
 use crate::oauth::client::{Client, Registry};
-use crate::store::client_file::{self, edit};
-use crate::store::secret_ends::last_end;
+use crate::registry::client_file::{self, edit};
+use crate::snapshot::secret_ends::last_end;
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {

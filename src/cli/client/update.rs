@@ -10,7 +10,7 @@ use super::fields::{self, FieldArgs};
 use super::{FileArg, warn_of};
 use crate::cli::CliError;
 use crate::fault::Fault;
-use crate::store::client_file::edit;
+use crate::registry::client_file::edit;
 
 #[derive(Args, Debug)]
 pub(crate) struct UpdateArgs {

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::jose::key_life::KeyState;
-use crate::jose::key_set::{KeySet, SigningKey};
+use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::life::KeyState;
 
 /// Describes every key at `now` (Unix seconds), with the number of its fetches and the time of the
 /// last fetch.

@@ -11,7 +11,7 @@ use tracing::error;
 use super::batched::{Batched, SignedBatch};
 use super::{Shared, SignError, Signed};
 use crate::clock::Clock;
-use crate::jose::key_set::SigningKey;
+use crate::keys::key_set::SigningKey;
 use crate::signing::admission::Window;
 use crate::signing::completion::Completion;
 use crate::signing::queue::Job;

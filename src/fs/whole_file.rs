@@ -1,0 +1,223 @@
+//! Atomic file writes: a file is replaced as a whole or not at all, even if the machine crashes.
+
+mod lock;
+mod owner;
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, try_lock};
+
+/// Replaces the contents of the file `path` with `contents`, and syncs the file to disk.
+///
+/// The new file has the owner and permissions of the old file. If there was no old file, the new
+/// file has mode 0600. If the process runs as root, the owner of such a file is set to the owner of
+/// its directory. Symbolic links are followed: the target is replaced.
+///
+/// # Errors
+///
+/// An error of the operating system. If the sync of the directory fails, the old file has already
+/// been replaced. After any other error, the old file is unchanged.
+pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    stage(path, contents)?.commit()
+}
+
+/// A temporary file with the new contents, in the same directory as the file that it will replace.
+/// The temporary file is removed if this value is dropped without a call of [`Staged::commit`].
+#[derive(Debug)]
+pub struct Staged {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+/// Does the first part of [`replace`]: writes `contents` to a temporary file. [`Staged::commit`]
+/// then replaces the file `path`. A lack of space or permission is an error of `stage`, not of
+/// `commit`.
+///
+/// # Errors
+///
+/// An error of the operating system.
+pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
+    let path = real_path(path)?;
+    if is_mount(&path) {
+        // A rename to a mount point would fail with the same error. Fail before the temporary file
+        // is written.
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    let mut file = write_beside(&path, contents)?;
+    if let Ok(metadata) = fs::symlink_metadata(&path) {
+        owner::keep(file.as_file(), &metadata)?;
+        file.as_file_mut().set_permissions(metadata.permissions())?;
+    }
+    Ok(Staged { file, path })
+}
+
+impl Staged {
+    /// Replaces the old file with the temporary file, and syncs the directory.
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system. If the sync of the directory fails, the old file has
+    /// already been replaced. After any other error, the old file is unchanged.
+    pub fn commit(self) -> io::Result<()> {
+        self.file.persist(&self.path)?;
+        sync_directory(&self.path)
+    }
+}
+
+/// Creates the file `path` with mode 0600 and syncs it to disk. If the process runs as root, the
+/// owner of the file is set to the owner of its directory.
+///
+/// # Errors
+///
+/// `AlreadyExists` if `path` exists; otherwise an error of the operating system.
+pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
+    write_beside(path, contents)?.persist_noclobber(path)?;
+    sync_directory(path)
+}
+
+/// Renames a file within its directory and syncs the directory. A file that exists at `to` is
+/// replaced.
+///
+/// # Errors
+///
+/// An error of the operating system.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_directory(to)
+}
+
+/// Creates `directory` and its missing parents with mode 0700, and syncs them to disk. An existing
+/// directory is not changed. If the process runs as root, the owner of each new directory is set to
+/// the owner of its parent.
+///
+/// # Errors
+///
+/// An error of the operating system.
+pub fn create_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = directory_of(directory);
+    create_directory(parent)?;
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(directory) {
+        Ok(()) => owner::inherit_directory(directory, parent)?,
+        // Another process has created the directory at the same time.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+        Err(error) => return Err(error),
+    }
+    sync_directory(directory)
+}
+
+/// Whether `path` is a mount point. `false` if the operating system does not tell.
+fn is_mount(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+        statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+            .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Resolves all symbolic links in `path`. The file itself need not exist.
+fn real_path(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::canonicalize(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            known => return known,
+        }
+        match fs::read_link(&path) {
+            // `path` is a symbolic link to a file that does not exist yet.
+            Ok(target) => path = directory_of(&path).join(target),
+            Err(_) => {
+                let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+                return Ok(fs::canonicalize(directory_of(&path))?.join(name));
+            }
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
+}
+
+/// The maximum number of symbolic links that are followed; the Linux kernel has the same limit.
+const MAX_LINKS: usize = 40;
+
+/// Whether the file has another hard link. If the file is replaced under this name, the other link
+/// keeps the old contents.
+pub fn has_other_names(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.nlink() > 1)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Writes `contents` to a temporary file in the directory of `path`. The crate `tempfile` creates
+/// such files with mode 0600.
+fn write_beside(path: &Path, contents: &[u8]) -> io::Result<NamedTempFile> {
+    let directory = directory_of(path);
+    let mut file = NamedTempFile::new_in(directory)?;
+    owner::inherit(file.as_file(), directory)?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// Syncs the directory of `path`, which makes a rename durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(directory_of(path))?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether a file with these permissions may be read, written or executed by users other than its
+/// owner and group.
+pub fn is_world_readable(permissions: &Permissions) -> bool {
+    has_any_of(permissions, 0o007)
+}
+
+/// The advice in the error message for a world-readable file.
+pub const HIDE_IT: &str = "run chmod 600 on it; in a Kubernetes volume, where that is undone, set \
+                           defaultMode: 0440 and the pod's fsGroup";
+
+/// Whether a file with these permissions may be written by users other than its owner and group.
+pub fn is_world_writable(permissions: &Permissions) -> bool {
+    has_any_of(permissions, 0o002)
+}
+
+fn has_any_of(permissions: &Permissions, mode: u32) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        permissions.mode() & mode != 0
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (permissions, mode);
+        false
+    }
+}

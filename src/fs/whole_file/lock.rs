@@ -1,0 +1,231 @@
+//! Locks for editing a file or the files in a directory. One process at a time holds such a lock.
+//!
+//! The lock is on a separate lock file, because the target itself is replaced by renaming. Symbolic
+//! links to the target are resolved, and the lock file is in the directory of the real target. Only
+//! users who may open the target may open the lock file. Otherwise, any user could hold the lock
+//! and so prevent all edits.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+#[cfg(unix)]
+use crate::fs::whole_file::owner;
+use crate::fs::whole_file::{directory_of, real_path};
+
+/// A lock that is held by this process. It is released when it is dropped.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Unlock the file explicitly. Closing the file would not unlock it while a child process
+        // has the same file open.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Locks the file `path` for editing. Waits until no other process holds the lock.
+///
+/// # Errors
+///
+/// An error of the operating system.
+pub fn lock(path: &Path) -> io::Result<Lock> {
+    acquire(path, File::lock)
+}
+
+/// Locks the file `path` for editing, without waiting for other processes.
+///
+/// # Errors
+///
+/// `WouldBlock` if another process holds the lock; otherwise an error of the operating system.
+pub fn try_lock(path: &Path) -> io::Result<Lock> {
+    acquire(path, |file| Ok(file.try_lock()?))
+}
+
+/// Locks `directory` so that files can be added and removed. Waits until no other process holds the
+/// lock.
+///
+/// # Errors
+///
+/// An error of the operating system.
+pub fn lock_directory(directory: &Path) -> io::Result<Lock> {
+    let directory = fs::canonicalize(directory)?;
+    acquire_file(&directory.join(".lock"), &Access::to(&directory)?, File::lock)
+}
+
+fn acquire(path: &Path, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Lock> {
+    let target = real_path(path)?;
+    let access = match Access::to(&target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Access::to_new_in(directory_of(&target))?
+        }
+        access => access?,
+    };
+    let mut name = target.into_os_string();
+    name.push(".lock");
+    acquire_file(Path::new(&name), &access, lock)
+}
+
+fn acquire_file(
+    name: &Path,
+    access: &Access,
+    lock: impl Fn(&File) -> io::Result<()>,
+) -> io::Result<Lock> {
+    for _ in 0..MAX_ATTEMPTS {
+        let file = match open(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match create(name, access)?.persist_noclobber(name) {
+                    Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(error.error);
+                    }
+                    // The lock file now exists: this process or another process has created it.
+                    // Open it in the next attempt.
+                    _ => continue,
+                }
+            }
+            file => file?,
+        };
+        lock(&file)?;
+        if !is_at(&file, name) {
+            // The lock file was replaced while this process waited for the lock: retry.
+            continue;
+        }
+        if access.is_of(&file)? {
+            return Ok(Lock(file));
+        }
+        // The lock file has the wrong owner or mode, because root or an older version created it.
+        // Replace it by a new lock file that is already locked. This process holds the lock on the
+        // old file until the replacement is done.
+        return match renew(name, access) {
+            Ok(renewed) => Ok(Lock(renewed)),
+            Err(_) => Ok(Lock(file)),
+        };
+    }
+    Err(io::Error::other("its lock file is replaced again and again"))
+}
+
+fn open(name: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    let file = options.open(name)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other(format!("{} is not a regular file", name.display())))
+    }
+}
+
+fn create(name: &Path, access: &Access) -> io::Result<NamedTempFile> {
+    let file = NamedTempFile::new_in(directory_of(name))?;
+    access.give(file.as_file())?;
+    Ok(file)
+}
+
+/// Replaces the lock file `name` by a new lock file that is already locked.
+fn renew(name: &Path, access: &Access) -> io::Result<File> {
+    let file = create(name, access)?;
+    file.as_file().try_lock()?;
+    Ok(file.persist(name)?)
+}
+
+/// The maximum number of attempts to lock a file. An attempt fails if the lock file does not exist
+/// yet, or if another process has just replaced it. A process replaces the lock file at most once
+/// per lock.
+const MAX_ATTEMPTS: usize = 1000;
+
+/// Whether `name` still refers to the open `file`.
+fn is_at(file: &File, name: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let (open, named) = (file.metadata().map(id), fs::symlink_metadata(name).map(id));
+        matches!((open, named), (Ok(open), Ok(named)) if open == named)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (file, name);
+        true
+    }
+}
+
+/// The owner, group and mode of a lock file. They are the same as for its target, except that other
+/// users have no access.
+#[cfg(unix)]
+struct Access {
+    user: u32,
+    group: u32,
+    mode: u32,
+}
+
+#[cfg(unix)]
+impl Access {
+    fn to(target: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let target = fs::metadata(target)?;
+        let mode = target.mode() & 0o660 | 0o600;
+        Ok(Self { user: target.uid(), group: target.gid(), mode })
+    }
+
+    /// Returns the access for a lock file whose target is in `directory` and does not exist yet.
+    fn to_new_in(directory: &Path) -> io::Result<Self> {
+        Ok(Self { mode: 0o600, ..Self::to(directory)? })
+    }
+
+    /// Whether the lock file already has this access. If this process is not allowed to change the
+    /// access, the result is `true`.
+    fn is_of(&self, lock: &File) -> io::Result<bool> {
+        use std::os::unix::fs::MetadataExt;
+        let lock = lock.metadata()?;
+        let mode = lock.mode() & 0o777;
+        Ok(if owner::is_root() {
+            (lock.uid(), lock.gid(), mode) == (self.user, self.group, self.mode)
+        } else {
+            lock.uid() != rustix::process::geteuid().as_raw() || mode == self.mode
+        })
+    }
+
+    fn give(&self, lock: &File) -> io::Result<()> {
+        use std::os::unix::fs::{PermissionsExt, fchown};
+        if owner::is_root() {
+            fchown(lock, Some(self.user), Some(self.group))?;
+        } else {
+            // `fchown` fails if the user is not a member of the target's group. In this case, the
+            // lock file keeps the group of the user.
+            let _ = fchown(lock, None, Some(self.group));
+        }
+        lock.set_permissions(fs::Permissions::from_mode(self.mode))
+    }
+}
+
+#[cfg(not(unix))]
+struct Access;
+
+#[cfg(not(unix))]
+impl Access {
+    fn to(target: &Path) -> io::Result<Self> {
+        fs::metadata(target).map(|_| Self)
+    }
+
+    fn to_new_in(_directory: &Path) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    fn is_of(&self, _lock: &File) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn give(&self, _lock: &File) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,466 @@
+//! A thread pool that computes slow hashes of secrets, with a bounded queue.
+//!
+//! A slow hash takes a tenth of a second by design, so it must not be computed on an event loop.
+//! Any client can make the server compute a slow hash, so the queue is shared fairly:
+//!
+//! - A client is *known* if it has authenticated from the same network in the last 24 hours. Jobs
+//!   of known clients are computed first. If the queue is full, a job of a known client evicts a
+//!   job of an unknown client.
+//! - A network is *shared* if many clients may use it. Each job has a *source*. For a known client,
+//!   the source is the client. For an unknown client on a shared network, the source is the pair of
+//!   the client and the network. For any other unknown client, the source is the network. Sources
+//!   are served round-robin. A source may hold at most an eighth of the queue.
+//! - All unknown clients of a shared network together may hold at most a quarter of the queue.
+//!
+//! A job that would exceed one of these limits is refused at once. Requests for the same attempt
+//! (the same client, stored hash and presented secret) share one job.
+
+mod queue;
+
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, JoinHandle};
+
+use compact_str::CompactString;
+use ring::hmac;
+use zeroize::Zeroizing;
+
+use crate::guard::password_pool::queue::Queue;
+use crate::guard::verdicts::{Attempt, Verdict, Verdicts};
+use crate::oauth::client::Registry;
+use crate::oauth::error::Cause;
+use crate::oauth::password_hash::PasswordHash;
+use crate::random::Random;
+
+/// The thread pool. Dropping it stops the threads.
+pub struct PasswordPool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    key: hmac::Key,
+}
+
+/// The reason why a job is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The source or the shared network already holds its maximum share of the queue.
+    Share,
+    /// The queue is full.
+    Full,
+}
+
+impl From<NoRoom> for Cause {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Share => Self::PasswordQueueShare,
+            NoRoom::Full => Self::PasswordQueueFull,
+        }
+    }
+}
+
+/// A presented secret and the stored hash to compare it with.
+#[derive(Clone, Copy)]
+pub struct Comparison<'a> {
+    /// The client.
+    pub client_id: &'a str,
+    /// The stored hash.
+    pub hash: &'a Arc<PasswordHash>,
+    /// The presented secret.
+    pub secret: &'a str,
+}
+
+/// The source and priority of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// A hash that identifies the source.
+    pub source: u64,
+    /// A hash that identifies the client's network. `None` if the network is not shared.
+    pub shared_network: Option<u64>,
+    /// Whether the client is known: it has authenticated from this network in the last 24 hours.
+    pub is_known: bool,
+}
+
+impl PasswordPool {
+    /// Starts `threads` threads, which compute the jobs of one queue. The queue holds at most
+    /// `capacity` jobs.
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system if it cannot start a thread or has no random bytes.
+    pub fn start(threads: usize, capacity: usize, random: &Random) -> io::Result<Self> {
+        let mut key = Zeroizing::new([0; 32]);
+        random
+            .fill(&mut *key)
+            .map_err(|_| io::Error::other("the operating system has no random bytes"))?;
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            arrival: Condvar::new(),
+            verdicts: Verdicts::default(),
+            computed: AtomicI64::new(0),
+            capacity,
+        });
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &*key);
+        let mut pool = Self { shared, threads: Vec::with_capacity(threads), key };
+        for index in 0..threads {
+            let shared = Arc::clone(&pool.shared);
+            let builder = thread::Builder::new().name(format!("hash-{index}"));
+            pool.threads.push(builder.spawn(move || shared.work())?);
+        }
+        Ok(pool)
+    }
+
+    /// Returns a keyed hash of the comparison: the cache key of its result.
+    pub fn attempt(&self, comparison: Comparison<'_>) -> Attempt {
+        let Comparison { client_id, hash, secret } = comparison;
+        let mut hmac = hmac::Context::with_key(&self.key);
+        for text in [hash.as_stored(), client_id, secret] {
+            // Prefix each text with its length, so that different comparisons never hash the same
+            // bytes.
+            hmac.update(&text.len().to_le_bytes());
+            hmac.update(text.as_bytes());
+        }
+        let mut attempt = Attempt::default();
+        attempt.copy_from_slice(hmac.sign().as_ref());
+        attempt
+    }
+
+    /// Whether the success of this attempt is cached.
+    pub fn was_right(&self, attempt: &Attempt) -> bool {
+        self.shared.verdicts.is_right(attempt)
+    }
+
+    /// Computes whether the presented secret matches the stored hash, on a thread of the pool.
+    /// Caches a success.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] if the queue has no room for the job, or evicts the job later.
+    pub async fn compute(
+        &self,
+        attempt: Attempt,
+        comparison: Comparison<'_>,
+        turn: Turn,
+    ) -> Result<bool, NoRoom> {
+        let job = || Job {
+            attempt,
+            turn,
+            client_id: comparison.client_id.into(),
+            hash: Arc::clone(comparison.hash),
+            secret: Zeroizing::new(comparison.secret.to_owned()),
+        };
+        self.shared.submit(attempt, turn, job)?.await
+    }
+
+    /// Removes each cached success whose secret no longer belongs to a client in `clients`.
+    pub fn keep_only(&self, clients: &Registry) {
+        self.shared.verdicts.keep_only(clients);
+    }
+
+    /// The number of jobs in the queue.
+    pub fn waiting(&self) -> usize {
+        self.shared.queue().waiting
+    }
+
+    /// The number of hashes that this pool has computed.
+    pub fn computed(&self) -> i64 {
+        self.shared.computed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for PasswordPool {
+    fn drop(&mut self) {
+        self.shared.queue().is_closed = true;
+        self.shared.arrival.notify_all();
+        for thread in self.threads.drain(..) {
+            // If the thread has panicked, the panic has been logged already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for PasswordPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PasswordPool").field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    arrival: Condvar,
+    verdicts: Verdicts,
+    computed: AtomicI64,
+    capacity: usize,
+}
+
+struct Job {
+    attempt: Attempt,
+    turn: Turn,
+    client_id: CompactString,
+    hash: Arc<PasswordHash>,
+    secret: Zeroizing<String>,
+}
+
+impl Shared {
+    fn submit(
+        &self,
+        attempt: Attempt,
+        turn: Turn,
+        job: impl FnOnce() -> Job,
+    ) -> Result<Waiting<'_>, NoRoom> {
+        let mut queue = self.queue();
+        if let Some(answer) = queue.join(&attempt) {
+            return Ok(Waiting { shared: self, attempt, answer });
+        }
+        let [share, network_share] =
+            [SHARES, NETWORK_SHARES].map(|shares| (self.capacity / shares).max(1));
+        if queue.held_by_source(turn) >= share || queue.held_by_network(turn) >= network_share {
+            return Err(NoRoom::Share);
+        }
+        if queue.waiting >= self.capacity {
+            let evicted = if turn.is_known { queue.evict() } else { None };
+            evicted.ok_or(NoRoom::Full)?.complete(Err(NoRoom::Full));
+        }
+        let answer = queue.push(job());
+        self.arrival.notify_one();
+        Ok(Waiting { shared: self, attempt, answer })
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            // Catch a panic, so that the waiting requests still get an answer.
+            let hashed = AssertUnwindSafe(|| job.hash.is_of(&job.secret));
+            let is_right = catch_unwind(hashed).unwrap_or(false);
+            self.computed.fetch_add(1, Ordering::Relaxed);
+            let Job { attempt, client_id, hash, .. } = job;
+            if is_right {
+                self.verdicts.remember(Verdict { attempt, client_id, hash });
+            }
+            // Cache the verdict before the attempt is removed. Otherwise, a request for the same
+            // attempt might find neither the attempt nor the cached verdict.
+            let answer = self.queue().finish(&attempt);
+            if let Some(answer) = answer {
+                answer.complete(Ok(is_right));
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.queue();
+        loop {
+            if queue.is_closed {
+                return None;
+            }
+            if let Some(job) = queue.take() {
+                return Some(job);
+            }
+            queue = self.arrival.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A source may hold at most 1/8 of the queue.
+const SHARES: usize = 8;
+/// The unknown clients of a shared network may hold at most 1/4 of the queue.
+const NETWORK_SHARES: usize = 4;
+
+/// Holds the verdict of a job. Until the verdict is known, holds the wakers of all requests that
+/// wait for the verdict.
+#[derive(Default)]
+struct Answer(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    verdict: Option<Result<bool, NoRoom>>,
+    wakers: Vec<Waker>,
+}
+
+impl Answer {
+    fn complete(&self, verdict: Result<bool, NoRoom>) {
+        let mut state = self.state();
+        state.verdict = Some(verdict);
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A future that completes with the verdict of a job. Each request that waits for the job has one
+/// such future. When all these futures are dropped, the job is removed from the queue.
+struct Waiting<'p> {
+    shared: &'p Shared,
+    attempt: Attempt,
+    answer: Arc<Answer>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.answer.state().verdict.is_none() {
+            self.shared.queue().leave(&self.attempt, &self.answer);
+        }
+    }
+}
+
+impl Future for Waiting<'_> {
+    type Output = Result<bool, NoRoom>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.answer.state();
+        if let Some(verdict) = state.verdict {
+            return Poll::Ready(verdict);
+        }
+        if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::forget;
+
+    use crate::oauth::password_hash::Work;
+
+    fn job(number: u8, turn: Turn) -> Job {
+        Job {
+            attempt: [number; 32],
+            turn,
+            client_id: CompactString::const_new("a"),
+            hash: Arc::new(PasswordHash::unmatchable(Work::PBKDF2_SHA256, 0)),
+            secret: Zeroizing::new(String::new()),
+        }
+    }
+
+    /// Returns a queue without threads.
+    fn shared(capacity: usize) -> Shared {
+        Shared {
+            queue: Mutex::default(),
+            arrival: Condvar::new(),
+            verdicts: Verdicts::default(),
+            computed: AtomicI64::new(0),
+            capacity,
+        }
+    }
+
+    fn ask(
+        shared: &Shared,
+        source: u64,
+        is_known: bool,
+        number: u8,
+    ) -> Result<Waiting<'_>, NoRoom> {
+        let turn = Turn { source, shared_network: None, is_known };
+        shared.submit([number; 32], turn, || job(number, turn))
+    }
+
+    fn order(shared: &Shared) -> Vec<u8> {
+        let mut queue = shared.queue();
+        std::iter::from_fn(|| Some(queue.take()?.attempt[0])).collect()
+    }
+
+    #[test]
+    fn sources_are_served_round_robin_and_known_clients_first() {
+        let shared = shared(80);
+        for (source, is_known, number) in
+            [(1, false, 10), (1, false, 11), (1, false, 12), (2, false, 20), (3, true, 30)]
+        {
+            forget(ask(&shared, source, is_known, number).unwrap());
+        }
+        assert_eq!(shared.queue().waiting, 5);
+        assert_eq!(order(&shared), [30, 10, 20, 11, 12]);
+        assert_eq!(shared.queue().waiting, 0);
+    }
+
+    #[test]
+    fn a_source_holds_at_most_its_share() {
+        let shared = shared(16);
+        let waiting = [1, 2].map(|number| ask(&shared, 1, false, number).unwrap());
+        assert_eq!(ask(&shared, 1, false, 3).err(), Some(NoRoom::Share));
+        // A second request for a queued attempt joins its job.
+        assert!(ask(&shared, 1, false, 2).is_ok());
+        assert!(ask(&shared, 2, false, 4).is_ok());
+        drop(waiting);
+        assert!(ask(&shared, 1, false, 3).is_ok());
+    }
+
+    #[test]
+    fn a_job_is_removed_with_the_last_request_that_waits_for_it() {
+        let shared = shared(16);
+        let [first, second] = [(); 2].map(|()| ask(&shared, 1, false, 1).unwrap());
+        forget(ask(&shared, 1, false, 2).unwrap());
+        drop(first);
+        assert_eq!(shared.queue().waiting, 2);
+        drop(second);
+        assert_eq!(shared.queue().waiting, 1);
+        assert_eq!(order(&shared), [2]);
+        // When no request waits any more for a job that is being computed, the attempt is kept. A
+        // new request joins the attempt.
+        let left = ask(&shared, 1, false, 3).unwrap();
+        assert!(shared.queue().take().is_some());
+        drop(left);
+        let joined = ask(&shared, 1, false, 3).unwrap();
+        assert_eq!(shared.queue().waiting, 0);
+        assert!(shared.queue().finish(&joined.attempt).is_some());
+        // If a request that waited for the finished job is dropped, the request count of a new job
+        // for the same attempt is not reduced.
+        let new = ask(&shared, 1, false, 3).unwrap();
+        drop(joined);
+        assert_eq!(shared.queue().waiting, 1);
+        drop(new);
+        assert_eq!(shared.queue().waiting, 0);
+    }
+
+    #[test]
+    fn a_shared_network_holds_at_most_its_share_without_known_clients() {
+        let shared = shared(16);
+        let ask = |source: u8, network, is_known| {
+            let turn = Turn { source: source.into(), shared_network: Some(network), is_known };
+            shared.submit([source; 32], turn, || job(source, turn)).map(forget).err()
+        };
+        for source in 0..4 {
+            assert_eq!(ask(source, 1, false), None);
+        }
+        assert_eq!(ask(4, 1, false), Some(NoRoom::Share));
+        assert_eq!((ask(5, 2, false), ask(6, 1, true)), (None, None));
+        assert_eq!(order(&shared).len(), 6);
+        assert_eq!(
+            shared.queue().held_by_network(Turn {
+                source: 4,
+                shared_network: Some(1),
+                is_known: false
+            }),
+            0
+        );
+        assert_eq!(ask(4, 1, false), None);
+    }
+
+    #[test]
+    fn a_known_client_evicts_a_job_of_an_unknown_one() {
+        let shared = shared(4);
+        let ask = |source, is_known| ask(&shared, source, is_known, source as u8);
+        let waiting: Vec<_> = (1..=4).map(|at| ask(at, false).unwrap()).collect();
+        assert_eq!(ask(5, false).err(), Some(NoRoom::Full));
+        forget(ask(6, true).unwrap());
+        let mut verdicts = waiting.iter().map(|waiting| waiting.answer.state().verdict);
+        assert!(verdicts.by_ref().take(3).all(|verdict| verdict.is_none()));
+        assert_eq!(verdicts.next().unwrap(), Some(Err(NoRoom::Full)));
+        for number in 7..=9 {
+            forget(ask(number, true).unwrap());
+        }
+        assert_eq!(ask(10, true).err(), Some(NoRoom::Full));
+        assert_eq!(order(&shared), [6, 7, 8, 9]);
+    }
+}

@@ -1,0 +1,7 @@
+//! The issuer's signing keys: their files, their states over time, and the key set that publishes
+//! them.
+
+pub mod directory;
+pub mod jwt;
+pub mod key_set;
+pub mod life;

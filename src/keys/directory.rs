@@ -1,0 +1,500 @@
+//! The directory of signing keys, with one file `<kid>.pem` per key.
+//!
+//! A file holds a PKCS#8 document in PEM (RFC 7468) that any tool can read. The two times of the
+//! key stand before the document, where RFC 7468, section 2, allows explanatory text:
+//!
+//! ```text
+//! Published-At: 1790000000
+//! Signs-From: 1790000600
+//! -----BEGIN PRIVATE KEY-----
+//! ```
+//!
+//! The program writes the times in Unix seconds. It can read times in Unix seconds and in the
+//! format of RFC 3339.
+//!
+//! The key and its times are in one file, so that a single rename adds both. If a file has no
+//! times, an operator has added it by hand. Both times of its key then count as 0, that is, 1970. A
+//! third line, `Immediate: yes`, means that older keys have leaked: a running server then signs
+//! with this key at once, and does not wait until verifiers have fetched it.
+
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use pkcs8::der::SecretDocument;
+use pkcs8::der::pem::LineEnding;
+use zeroize::Zeroizing;
+
+use crate::clock::{parse_rfc3339, seconds_and_date};
+use crate::fault::{Fault, Position, text};
+use crate::fs::whole_file::{self, Lock};
+use crate::jose::pem;
+use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::life::{KeyState, KeyTimes, Retention, Retirement};
+
+/// The sizes of RSA keys that can be generated, in bits.
+pub const KEY_SIZES: [u16; 3] = [2048, 3072, 4096];
+
+/// Reads all keys in `directory`, in the order of their file names. Returns no keys if the
+/// directory does not exist.
+///
+/// # Errors
+///
+/// The faults of all files. It is a fault if a file is unreadable or world-readable, holds an
+/// invalid time, does not hold an RSA key of 2048 to 4096 bits, or holds the same key as another
+/// file.
+pub fn load(directory: &Path) -> Result<Vec<SigningKey>, Vec<Fault>> {
+    Ok(load_files(directory)?.into_iter().map(|(_, key)| key).collect())
+}
+
+/// Generates an RSA key of `bits` bits at `now` (Unix seconds) in `directory`, which is created if
+/// necessary. The first key of a directory signs at once. A later key is published at once, and
+/// begins to sign when verifiers have had time to fetch it.
+///
+/// # Errors
+///
+/// All [`Fault`]s. After a fault, no new file is left in `directory`.
+pub fn generate(
+    directory: &Path,
+    bits: u16,
+    retention: &Retention,
+    now: u64,
+) -> Result<SigningKey, Vec<Fault>> {
+    add(directory, retention, now, |times| make(directory, bits, times))
+}
+
+/// Adds an existing key to `directory`, with the same times as a key that is generated at `now`
+/// (Unix seconds). `text` is the PKCS#8 document in PEM that was read from `source`.
+///
+/// # Errors
+///
+/// All [`Fault`]s. A fault of the key itself names the file `source`. After a fault, no new file is
+/// left in `directory`.
+pub fn import(
+    directory: &Path,
+    source: &Path,
+    text: &str,
+    retention: &Retention,
+    now: u64,
+) -> Result<SigningKey, Vec<Fault>> {
+    // Check the key first: if it is invalid, the directory must not be created.
+    parse(source, text, KeyTimes { published_at: now, signs_from: now })
+        .map_err(|fault| vec![fault])?;
+    add(directory, retention, now, |times| parse(source, text, times))
+}
+
+/// The result of [`first`].
+#[derive(Debug)]
+pub struct First {
+    /// All keys in the directory; at least one.
+    pub keys: Vec<SigningKey>,
+    /// Whether [`first`] has generated a key. If it has not, the directory already held keys.
+    pub is_made: bool,
+}
+
+/// Returns the keys in `directory`. If the directory holds no key, generates a key of `bits` bits
+/// at `now` (Unix seconds). Locks the directory: if several servers start at once, only one of them
+/// generates a key, and all of them use this key.
+///
+/// # Errors
+///
+/// All [`Fault`]s. After a fault, no new file is left in `directory`.
+pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>> {
+    create_directory(directory)?;
+    let (_lock, files) = load_to_edit(directory)?;
+    if !files.is_empty() {
+        let keys = files.into_iter().map(|(_, key)| key).collect();
+        return Ok(First { keys, is_made: false });
+    }
+    let made = make(directory, bits, KeyTimes { published_at: now, signs_from: now })
+        .and_then(|key| write(directory, &key).map(|()| key));
+    Ok(First { keys: vec![made.map_err(|fault| vec![fault])?], is_made: true })
+}
+
+/// The result of [`rotate`].
+#[derive(Debug)]
+pub struct Rotated {
+    /// The new key, which is published at once and begins to sign at its `signs_from`.
+    pub made: SigningKey,
+    /// The `kid` of the old key, which signs until the new key begins to sign.
+    pub signing: String,
+    /// The times at which the old key stops signing and at which it leaves the key set.
+    pub retirement: Retirement,
+}
+
+/// Generates an RSA key of `bits` bits, the successor of the current signing key. The new key is
+/// published at once, and begins to sign when verifiers have had time to fetch it. `now` is the
+/// current time in Unix seconds.
+///
+/// # Errors
+///
+/// All [`Fault`]s. It is a fault if there is no signing key, or if another successor is already
+/// published. After a fault, no new file is left in `directory`.
+pub fn rotate(
+    directory: &Path,
+    bits: u16,
+    retention: &Retention,
+    now: u64,
+) -> Result<Rotated, Vec<Fault>> {
+    // Check for key files before locking the directory. A missing directory cannot be locked, but
+    // its fault must be the same as the fault of a directory without keys.
+    let fault = |problem: String| vec![Fault::new(directory, problem)];
+    let none = "holds no key to succeed: `grantd key generate` generates the first one";
+    if load(directory)?.is_empty() {
+        return Err(fault(none.to_owned()));
+    }
+    let (_lock, files) = load_to_edit(directory)?;
+    let keys = KeySet::new(files.into_iter().map(|(_, key)| key).collect(), *retention);
+    if let Some((key, _)) = keys.states(now).find(|(_, state)| *state == KeyState::Published) {
+        let (kid, from) = (key.key_id(), key.times().signs_from);
+        return Err(fault(format!(
+            "{kid} is already published and signs from {}, in {} seconds; rotate after \
+             that",
+            seconds_and_date(from),
+            from - now
+        )));
+    }
+    let signing = keys.signing_key(now).ok_or_else(|| fault(none.to_owned()))?;
+    let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
+    let times = retention.publish_beside(&others, now);
+    let made = make(directory, bits, times)
+        .and_then(|key| write(directory, &key).map(|()| key))
+        .map_err(|fault| vec![fault])?;
+    let retirement = retention.retire_at(times.signs_from);
+    Ok(Rotated { made, signing: signing.key_id().to_owned(), retirement })
+}
+
+/// The result of [`replace`].
+#[derive(Debug)]
+pub struct Replaced {
+    /// The new key, which signs as soon as a server has read it.
+    pub made: SigningKey,
+    /// The new paths of the files of the retired keys. The files were renamed so that they are not
+    /// loaded.
+    pub retired: Vec<PathBuf>,
+}
+
+/// Replaces leaked keys. Generates a key that begins to sign at `now` (Unix seconds). When the new
+/// key is on disk, retires the old keys in `directory` except the key with the `kid` `keep`. Files
+/// that hold no valid key are retired like old keys.
+///
+/// # Errors
+///
+/// All [`Fault`]s. It is a fault if there is no key to replace, or no key with the `kid` `keep`. In
+/// these cases, no new file is left in `directory`. It is also a fault if the file of an old key
+/// cannot be renamed. In this case, the new key and this old key stay in use.
+pub fn replace(
+    directory: &Path,
+    bits: u16,
+    keep: Option<&str>,
+    now: u64,
+) -> Result<Replaced, Vec<Fault>> {
+    let fault = |problem: String| vec![Fault::new(directory, problem)];
+    let files = || pem_files(directory).map_err(|fault| vec![fault]);
+    // Check for key files before locking the directory. A missing directory cannot be locked, but
+    // its fault must be the same as the fault of a directory without keys.
+    if files()?.is_empty() {
+        return Err(fault(
+            "holds no key to replace: `grantd key generate` generates one".to_owned(),
+        ));
+    }
+    let _lock = lock(directory)?;
+    let with_key = files()?.into_iter().map(|file| (load_file(&file).ok(), file));
+    let is_kept = |key: &SigningKey| Some(key.key_id()) == keep;
+    let (kept, out): (Vec<_>, Vec<_>) =
+        with_key.partition(|(key, _)| key.as_ref().is_some_and(is_kept));
+    if let (Some(keep), []) = (keep, &kept[..]) {
+        return Err(fault(format!(
+            "holds no readable key {keep}; `grantd key list` shows the keys"
+        )));
+    }
+    // Of the keys whose `signs_from` has passed, the key with the latest `signs_from` signs. So the
+    // `signs_from` of the new key must be later than the `signs_from` of the kept key. If the
+    // `signs_from` of the kept key is exactly `now`, the new key begins to sign one second later.
+    let times = kept.iter().flat_map(|(key, _)| key).map(|key| key.times().signs_from);
+    let due = times.filter(|from| *from <= now).max();
+    let signs_from = due.map_or(now, |due| now.max(due.saturating_add(1)));
+    let made = make(directory, bits, KeyTimes { published_at: now, signs_from })
+        .map(SigningKey::immediately)
+        .and_then(|key| write(directory, &key).map(|()| key))
+        .map_err(|fault| vec![fault])?;
+    let (mut retired, mut faults) = (Vec::new(), Vec::new());
+    for (key, file) in out {
+        let to = match &key {
+            Some(key) => retired_file(directory, key.key_id()),
+            None => {
+                let mut name = file.clone().into_os_string();
+                name.push(".retired");
+                name.into()
+            }
+        };
+        match whole_file::rename(&file, &to) {
+            Ok(()) => retired.push(to),
+            Err(error) => {
+                let problem = format!(
+                    "cannot be renamed and stays in use, with the new key {}: {error}",
+                    made.key_id()
+                );
+                faults.push(Fault::new(&file, problem));
+            }
+        }
+    }
+    if faults.is_empty() { Ok(Replaced { made, retired }) } else { Err(faults) }
+}
+
+/// A retired key.
+#[derive(Debug)]
+pub struct Retired {
+    /// The `kid` of the key.
+    pub key_id: String,
+    /// The state of the key before it was retired.
+    pub state: KeyState,
+    /// The new path of the key's file. The file was renamed so that it is not loaded.
+    pub file: PathBuf,
+}
+
+/// Retires the keys in `directory` whose state at `now` (Unix seconds) is [`KeyState::Gone`], and
+/// the key with the `kid` `key_id` in any state. The file of a retired key is renamed to
+/// `<kid>.pem.retired`, which is not loaded.
+///
+/// # Errors
+///
+/// All [`Fault`]s. It is a fault if there is no key with the `kid` `key_id`, or if no signing key
+/// would be left. In these cases, no key is retired. It is also a fault if a file cannot be
+/// renamed. In this case, some of the other keys may already be retired.
+pub fn retire(
+    directory: &Path,
+    key_id: Option<&str>,
+    retention: &Retention,
+    now: u64,
+) -> Result<Vec<Retired>, Vec<Fault>> {
+    let fault = |problem: String| vec![Fault::new(directory, problem)];
+    let known = load(directory)?;
+    if let Some(key_id) = key_id
+        && !known.iter().any(|key| key.key_id() == key_id)
+    {
+        let problem = format!("holds no key {key_id}; `grantd key list` shows the keys");
+        return Err(fault(problem));
+    }
+    if known.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (_lock, files) = load_to_edit(directory)?;
+    let all: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
+    let with_state = files.into_iter().map(|(file, key)| {
+        let state = key.times().state(&all, retention, now);
+        (file, key, state)
+    });
+    let is_named = |key: &SigningKey| Some(key.key_id()) == key_id;
+    let (mut out, left): (Vec<_>, Vec<_>) =
+        with_state.partition(|(_, key, state)| *state == KeyState::Gone || is_named(key));
+    if !out.is_empty() && !left.iter().any(|(_, key, _)| key.times().signs_from <= now) {
+        let next = left.iter().map(|(_, key, _)| key.times().signs_from).min();
+        return Err(fault(match next {
+            Some(from) => format!(
+                "no signing key would be left: the next one signs from {}, in {} seconds; \
+                 retire this one then",
+                seconds_and_date(from),
+                from - now
+            ),
+            None => "no signing key would be left: run `grantd key rotate`, and retire this one \
+                     when the new one signs"
+                .to_owned(),
+        }));
+    }
+    // Rename the file of the key `key_id` last. This key may be the successor of the gone keys, and
+    // a key counts as gone only while its successor is in the directory. If the process ends before
+    // all files are renamed, the remaining gone keys must still count as gone.
+    out.sort_by_key(|(_, key, _)| is_named(key));
+    let mut retired = Vec::new();
+    for (file, key, state) in out {
+        let key_id = key.key_id().to_owned();
+        let to = retired_file(directory, &key_id);
+        whole_file::rename(&file, &to)
+            .map_err(|error| vec![Fault::new(&file, format!("cannot be renamed: {error}"))])?;
+        retired.push(Retired { key_id, state, file: to });
+    }
+    Ok(retired)
+}
+
+/// Returns the path to which the file of a retired key is renamed.
+fn retired_file(directory: &Path, key_id: &str) -> PathBuf {
+    directory.join(format!("{key_id}.pem.retired"))
+}
+
+/// Adds a key to `directory`. `make` is called with the times of the new key and returns the key.
+fn add(
+    directory: &Path,
+    retention: &Retention,
+    now: u64,
+    make: impl FnOnce(KeyTimes) -> Result<SigningKey, Fault>,
+) -> Result<SigningKey, Vec<Fault>> {
+    create_directory(directory)?;
+    let (_lock, files) = load_to_edit(directory)?;
+    let times = if files.is_empty() {
+        KeyTimes { published_at: now, signs_from: now }
+    } else {
+        let others: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
+        retention.publish_beside(&others, now)
+    };
+    let key = make(times).map_err(|fault| vec![fault])?;
+    if let Some((file, key)) = files.iter().find(|(_, known)| known.key_id() == key.key_id()) {
+        let problem = format!("already holds the key {}", key.key_id());
+        return Err(vec![Fault::new(file, problem)]);
+    }
+    write(directory, &key).map_err(|fault| vec![fault])?;
+    Ok(key)
+}
+
+fn create_directory(directory: &Path) -> Result<(), Vec<Fault>> {
+    whole_file::create_directory(directory)
+        .map_err(|error| vec![Fault::new(directory, format!("cannot be created: {error}"))])
+}
+
+fn make(directory: &Path, bits: u16, times: KeyTimes) -> Result<SigningKey, Fault> {
+    let size = match bits {
+        2048 => KeySize::Rsa2048,
+        3072 => KeySize::Rsa3072,
+        4096 => KeySize::Rsa4096,
+        _ => return Err(Fault::new(directory, "an RSA key has 2048, 3072 or 4096 bits")),
+    };
+    let fault = |problem: &str| Fault::new(directory, problem);
+    let pair = KeyPair::generate(size).map_err(|_| fault("no key could be generated"))?;
+    let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| fault("the key could not be encoded"))?;
+    SigningKey::from_pkcs8(der.as_ref(), times)
+        .map_err(|error| fault(&format!("the new key is {error}")))
+}
+
+fn write(directory: &Path, key: &SigningKey) -> Result<(), Fault> {
+    let pem = SecretDocument::try_from(key.document())
+        .and_then(|document| document.to_pem(PEM_LABEL, LineEnding::LF))
+        .map_err(|_| Fault::new(directory, "the key could not be encoded"))?;
+    let file = directory.join(format!("{}.pem", key.key_id()));
+    let KeyTimes { published_at, signs_from } = key.times();
+    let immediate =
+        if key.is_immediate() { format!("{IMMEDIATE}: {YES}\n") } else { String::new() };
+    let text = Zeroizing::new(format!(
+        "{PUBLISHED_AT}: {published_at}\n{SIGNS_FROM}: {signs_from}\n{immediate}{}",
+        *pem
+    ));
+    whole_file::create(&file, text.as_bytes())
+        .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))
+}
+
+/// Locks the directory so that files can be added and removed, and reads its keys.
+fn load_to_edit(directory: &Path) -> Result<(Lock, KeyFiles), Vec<Fault>> {
+    Ok((lock(directory)?, load_files(directory)?))
+}
+
+fn lock(directory: &Path) -> Result<Lock, Vec<Fault>> {
+    whole_file::lock_directory(directory)
+        .map_err(|error| vec![Fault::new(directory, format!("cannot be locked: {error}"))])
+}
+
+/// The keys of a directory, each with the path of its file.
+type KeyFiles = Vec<(PathBuf, SigningKey)>;
+
+fn load_files(directory: &Path) -> Result<KeyFiles, Vec<Fault>> {
+    let mut keys = KeyFiles::new();
+    let mut faults = Vec::new();
+    for file in pem_files(directory).map_err(|fault| vec![fault])? {
+        match load_file(&file) {
+            Ok(key) if keys.iter().any(|(_, known)| known.key_id() == key.key_id()) => {
+                faults.push(Fault::new(&file, "holds a key that another file holds too"));
+            }
+            Ok(key) => keys.push((file, key)),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if faults.is_empty() { Ok(keys) } else { Err(faults) }
+}
+
+fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Fault::cannot("read", directory, &error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Fault::cannot("read", directory, &error))?;
+        let file = entry.path();
+        // Skip hidden files, which editors and mounts leave behind.
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if !hidden && file.extension().is_some_and(|extension| extension == "pem") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn load_file(file: &Path) -> Result<SigningKey, Fault> {
+    let text = read(file)?;
+    let times = KeyTimes {
+        published_at: time(file, &text, PUBLISHED_AT)?,
+        signs_from: time(file, &text, SIGNS_FROM)?,
+    };
+    let key = parse(file, &text, times)?;
+    Ok(if is_immediate(file, &text)? { key.immediately() } else { key })
+}
+
+/// Reads the text of a key file, which must not be world-readable.
+///
+/// # Errors
+///
+/// A [`Fault`] if the file cannot be read or is world-readable.
+pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
+    let metadata = std::fs::metadata(file).map_err(|error| Fault::cannot("read", file, &error))?;
+    if whole_file::is_world_readable(&metadata.permissions()) {
+        let problem = format!(
+            "can be read by everyone on this machine; if another user may have read it, replace \
+             the key, otherwise {}",
+            whole_file::HIDE_IT
+        );
+        return Err(Fault::new(file, problem));
+    }
+    text::read(file).map(Zeroizing::new)
+}
+
+fn parse(file: &Path, text: &str, times: KeyTimes) -> Result<SigningKey, Fault> {
+    let document = pem::private_key(text).map_err(|problem| Fault::new(file, problem))?;
+    SigningKey::from_pkcs8(&document, times)
+        .map_err(|error| Fault::new(file, format!("is {error}")))
+}
+
+/// Returns the time in the header `name`. Returns 0 if the file has no such header.
+fn time(file: &Path, text: &str, name: &str) -> Result<u64, Fault> {
+    let Some((place, value)) = field(text, name) else { return Ok(0) };
+    value.parse().ok().or_else(|| parse_rfc3339(value)).ok_or_else(|| {
+        let problem = "must be Unix seconds, or a time of RFC 3339 as in 2027-01-31T12:00:00Z";
+        Fault::new(file, problem).at(place).in_field(name)
+    })
+}
+
+fn is_immediate(file: &Path, text: &str) -> Result<bool, Fault> {
+    match field(text, IMMEDIATE) {
+        None => Ok(false),
+        Some((_, YES)) => Ok(true),
+        Some((place, _)) => {
+            Err(Fault::new(file, "must be yes or absent").at(place).in_field(IMMEDIATE))
+        }
+    }
+}
+
+/// Returns the position and the value of the header `name`. The headers are the lines before the
+/// PEM document.
+fn field<'t>(text: &'t str, name: &str) -> Option<(Position, &'t str)> {
+    let lines = (1..).zip(text.lines()).take_while(|(_, line)| !line.starts_with("-----BEGIN "));
+    let mut fields = lines.filter_map(|(number, line)| Some((number, line, line.split_once(':')?)));
+    let (line, whole, (_, value)) = fields.find(|(.., (key, _))| *key == name)?;
+    let value = value.trim_start();
+    let column = whole.chars().count() - value.chars().count() + 1;
+    Some((Position { line, column }, value.trim_end()))
+}
+
+const PUBLISHED_AT: &str = "Published-At";
+const SIGNS_FROM: &str = "Signs-From";
+const IMMEDIATE: &str = "Immediate";
+const YES: &str = "yes";
+const PEM_LABEL: &str = "PRIVATE KEY";

@@ -1,0 +1,388 @@
+//! `clients.json`: the client registry as a file.
+//!
+//! The functions that read the file report every fault with its line and field. They never quote a
+//! value, because the value may be a secret in the wrong field. When a client is added, the text of
+//! the other clients is not changed.
+
+mod asymmetric;
+mod certificate;
+pub mod edit;
+mod entry;
+
+pub use crate::registry::client_file::asymmetric::{read_key_set, skipped_keys};
+pub use crate::registry::client_file::entry::OPTIONAL_FIELDS;
+
+use std::mem::take;
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::thread::{self, Builder, available_parallelism};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tracing::warn;
+
+use crate::fault::text::{self, json_problem};
+use crate::fault::{Fault, Position};
+use crate::fs::file_watch::{MOST_FILES, Stamp};
+use crate::fs::whole_file;
+use crate::oauth::client::{Client, Registry};
+use crate::registry::client_file::entry::{Field, Reader};
+
+/// Reads the registry from `file`.
+///
+/// # Errors
+///
+/// Every fault in the file.
+pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
+    load_with_key_files(file).map(|(registry, _)| registry)
+}
+
+/// Reads the registry from `file`. Also returns a stamp of the key files that the `jwks` fields of
+/// the clients name. Each file is stamped before it is read, so that a change during the reading is
+/// noticed at the next check.
+///
+/// # Errors
+///
+/// Every fault in the file.
+pub fn load_with_key_files(file: &Path) -> Result<(Registry, Stamp), Vec<Fault>> {
+    parse_with_key_files(file, &read(file).map_err(|fault| vec![fault])?)
+}
+
+/// Reads the text of `file`. Refuses a world-writable file, because every user of the machine could
+/// register a client in it.
+///
+/// # Errors
+///
+/// A [`Fault`] if the file cannot be read or is world-writable.
+pub fn read(file: &Path) -> Result<String, Fault> {
+    require_closed(file)?;
+    text::read(file).map_err(|mut fault| {
+        if !file.exists() {
+            fault.problem.push_str("; `grantd client add` makes one");
+        }
+        fault
+    })
+}
+
+/// Refuses a world-writable file.
+fn require_closed(file: &Path) -> Result<(), Fault> {
+    let metadata = std::fs::metadata(file);
+    if metadata.is_ok_and(|metadata| whole_file::is_world_writable(&metadata.permissions())) {
+        let problem = "can be written by everyone on this machine: see who is registered, and run \
+                       chmod o-w on it";
+        return Err(Fault::new(file, problem));
+    }
+    Ok(())
+}
+
+/// Reads the registry from `text`, the contents of `file`.
+///
+/// # Errors
+///
+/// Every fault in `text`.
+pub fn parse(file: &Path, text: &str) -> Result<Registry, Vec<Fault>> {
+    parse_with_key_files(file, text).map(|(registry, _)| registry)
+}
+
+fn parse_with_key_files(file: &Path, text: &str) -> Result<(Registry, Stamp), Vec<Fault>> {
+    let document: Document<'_> =
+        serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
+    let mut registry = Registry::with_capacity(document.clients.len());
+    let mut reader = Reader::new(file, text, 1);
+    let mut key_files = Stamp::default();
+    for (index, (raw, client)) in in_parallel(file, text, &document.clients).enumerate() {
+        match client {
+            Ok((client, key_file)) => {
+                key_files.extend(key_file);
+                if !registry.insert(client) {
+                    let field = Field { raw, index: Some(index), name: "client_id" };
+                    reader.fault(field, "is registered twice");
+                }
+            }
+            Err(faults) => reader.faults.extend(faults),
+        }
+    }
+    if !reader.faults.is_empty() {
+        return Err(reader.faults);
+    }
+    if key_files.settle() {
+        let problem =
+            format!("names more than {MOST_FILES} key files: of the others, changes count");
+        warn!(file = %file.display(), "{problem} at SIGHUP alone");
+    }
+    Ok((registry, key_files))
+}
+
+/// A client and the stamp of its key file, or every fault of its entry.
+type Read = Result<(Box<Client>, Option<Stamp>), Vec<Fault>>;
+
+/// Reads `entries` in parallel, and returns each entry with its result, in the order of `entries`.
+fn in_parallel<'t>(
+    file: &Path,
+    text: &'t str,
+    entries: &[&'t RawValue],
+) -> impl Iterator<Item = (&'t RawValue, Read)> {
+    let threads = available_parallelism().map_or(1, NonZero::get);
+    let length = entries.len().div_ceil(threads).max(WORTH_A_THREAD);
+    let read = |(number, part): (usize, &[&'t RawValue])| -> Vec<_> {
+        let mut reader = Reader::new(file, text, 1);
+        let numbered = (number * length..).zip(part);
+        let read = numbered.map(|(index, raw)| {
+            let client = reader.client(Some(index), raw).map(Box::new);
+            let key_file = reader.key_file.take();
+            let read = client.map(|client| (client, key_file));
+            (*raw, read.ok_or_else(|| take(&mut reader.faults)))
+        });
+        read.collect()
+    };
+    let mut parts = entries.chunks(length).enumerate();
+    let first = parts.next();
+    thread::scope(|scope| {
+        let start = |part| Builder::new().spawn_scoped(scope, move || read(part)).map_err(|_| part);
+        let others: Vec<_> = parts.map(start).collect();
+        let mut all = vec![first.map(read).unwrap_or_default()];
+        all.extend(others.into_iter().map(|other| match other {
+            // Propagate the panic of the thread.
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // The thread could not be started: read its part of the entries on the current thread.
+            Err(part) => read(part),
+        }));
+        all.into_iter().flatten()
+    })
+}
+
+/// The smallest number of clients for which a thread is started. Reading fewer clients takes less
+/// time than starting a thread.
+const WORTH_A_THREAD: usize = 1000;
+
+/// A secret's entry in the registry.
+#[derive(Debug, Serialize)]
+pub struct NewSecret {
+    /// The label, which is unique among the client's secrets.
+    pub label: String,
+    /// The hash of the secret, in the registry's text format.
+    pub hash: String,
+}
+
+/// Returns the text of a registry with `entry` added after its last client. The text of the old
+/// entries is not changed. `text` is `None` if the file does not exist yet.
+///
+/// # Errors
+///
+/// Every fault of `text`. If `text` has no faults, every fault of the new text.
+pub fn append(
+    file: &Path,
+    text: Option<&str>,
+    entry: &Map<String, Value>,
+) -> Result<String, Vec<Fault>> {
+    let entry = serde_json::to_string_pretty(entry)
+        .map_err(|error| vec![Fault::new(file, error.to_string())])?
+        .replace('\n', "\n    ");
+    append_entries(file, text, &[&entry])
+}
+
+/// Returns the text of a registry with `entries` added after its last client. The text of the new
+/// entries and of the old entries is not changed. `text` is `None` if the file does not exist yet.
+///
+/// # Errors
+///
+/// Every fault of `text`. If `text` has no faults, every fault of the new text.
+pub fn append_entries(
+    file: &Path,
+    text: Option<&str>,
+    entries: &[impl AsRef<str>],
+) -> Result<String, Vec<Fault>> {
+    #[derive(Deserialize)]
+    struct Outline<'a> {
+        #[serde(borrow)]
+        clients: &'a RawValue,
+    }
+
+    let text = text.unwrap_or("{\n  \"clients\": []\n}\n");
+    parse(file, text)?;
+    let outline: Outline<'_> =
+        serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
+    let list = outline.clients.get();
+    let list_end = offset_in(text, list) + list.len() - 1;
+    let (before, after) = text.split_at(list_end);
+    let before = before.trim_end();
+    let added: usize = entries.iter().map(|entry| entry.as_ref().len() + ",\n    ".len()).sum();
+    let mut changed = String::with_capacity(text.len() + added + "\n  ".len());
+    changed.push_str(before);
+    let mut comma = if before.ends_with('[') { "" } else { "," };
+    for entry in entries {
+        changed.extend([comma, "\n    ", entry.as_ref()]);
+        comma = ",";
+    }
+    changed.extend(["\n  ", after]);
+    parse(file, &changed)?;
+    Ok(changed)
+}
+
+/// Reads the client from one entry of a registry. `entry` begins on line `line` of `file`.
+///
+/// # Errors
+///
+/// Every fault in `entry`.
+pub fn check_entry(file: &Path, line: usize, entry: &str) -> Result<Client, Vec<Fault>> {
+    let begin = Position { line, column: 1 };
+    let raw = serde_json::from_str(entry).map_err(|error| {
+        let place = Position::of_json(entry, &error).within(begin);
+        vec![Fault::new(file, json_problem(&error)).at(place)]
+    })?;
+    let mut reader = Reader::new(file, entry, line);
+    reader.client(None, raw).ok_or(reader.faults)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document<'a> {
+    #[serde(borrow)]
+    clients: Vec<&'a RawValue>,
+}
+
+fn document_fault(file: &Path, text: &str, error: &serde_json::Error) -> Fault {
+    Fault::new(file, structure_problem(error)).at(Position::of_json(text, error))
+}
+
+/// Returns serde_json's message if the error is in the syntax or about the name of a field. Any
+/// other message may quote a value, which may be a secret, and is replaced by a fixed text.
+fn structure_problem(error: &serde_json::Error) -> String {
+    if !error.is_data() {
+        return json_problem(error);
+    }
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
+    if ["unknown field", "missing field", "duplicate field"].iter().any(|m| message.starts_with(m))
+    {
+        message.to_owned()
+    } else {
+        "must be {\"clients\": [{…}, …]}".to_owned()
+    }
+}
+
+/// Returns the line and column at which `part` begins in `text`. `part` must be a slice of `text`.
+pub fn place_in(text: &str, part: &str) -> Position {
+    Position::of(text, offset_in(text, part))
+}
+
+/// Returns the byte offset at which `part` begins in `text`. `part` must be a slice of `text`.
+fn offset_in(text: &str, part: &str) -> usize {
+    part.as_ptr() as usize - text.as_ptr() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> Vec<String> {
+        let faults = parse(Path::new("clients.json"), text).err().unwrap_or_default();
+        faults.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_fault_has_its_line_and_field_and_no_value() {
+        let text = r#"{"clients": [
+  {"client_id": "a", "scopes": ["x y"],
+   "token_lifetime": "hunter2"},
+  {"client_id": "b",
+   "secrets": [{"label": "1",
+                "hash": "hunter2"}],
+   "default_scopes": ["s"], "auth_methods": ["hunter2"], "audience": [""],
+   "claims": {"sub": "hunter2"}},
+  {"client_id": "c", "enabled": 1, "hunter": 2},
+  {"client_id": "d"}, {"client_id": "d"}, {"client_id": ""},
+  {"client_id": "e", "token_reuse": 3601, "server_timing": "hunter2"},
+  {"client_id": "f", "introspects": [""], "not_before": "hunter2"}
+]}"#;
+        let found = faults(text);
+        let expected = [
+            "clients.json:2:32: clients[0].scopes: must hold scope tokens",
+            "clients.json:3:22: clients[0].token_lifetime: must be a number of seconds",
+            "clients.json:6:25: clients[1].secrets: holds a hash that is not",
+            "clients.json:7:45: clients[1].auth_methods: names what is not a known",
+            "clients.json:7:22: clients[1].default_scopes: names a scope that is not in",
+            "clients.json:7:70: clients[1].audience: must not hold an empty",
+            "clients.json:8:14: clients[1].claims: must not set a claim",
+            "clients.json:9:43: clients[2]: unknown field `hunter`",
+            "clients.json:10:23: clients[4].client_id: is registered twice",
+            "clients.json:10:57: clients[5].client_id: must be one or more printable",
+            "clients.json:11:37: clients[6].token_reuse: must be a number of seconds",
+            "clients.json:11:60: clients[6].server_timing: must be true or false",
+            "clients.json:12:37: clients[7].introspects: must not hold an empty",
+            "clients.json:12:57: clients[7].not_before: must be a time in Unix seconds",
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found} is not {expected}");
+            assert!(!found.contains("hunter2"), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_broken_document_is_one_fault() {
+        for (text, expected) in [
+            ("", "is not valid JSON here: EOF"),
+            (
+                "{\"clients\": [\n{\"client_id\": \"a\",}]}",
+                "clients.json:2:19: is not valid JSON here: key must be a string",
+            ),
+            ("[\"hunter2\"]", "must be {\"clients\": [{…}, …]}"),
+            ("{\"clients\": [], \"x\": 1}", "unknown field `x`"),
+            ("{}", "missing field `clients`"),
+            ("{\"clients\": [\"hunter2\"]}", "clients[0]: must be"),
+        ] {
+            let found = faults(text);
+            assert_eq!(found.len(), 1, "{found:?}");
+            let fault = &found[0];
+            assert!(fault.starts_with("clients.json:"), "{fault}");
+            assert!(fault.contains(expected), "{fault} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_registry_that_several_threads_read_is_one() {
+        let count = 4 * WORTH_A_THREAD;
+        let mut entries: Vec<_> = (0..count)
+            .map(|number| format!(r#"{{"client_id": "c{number}", "scopes": ["read"]}}"#))
+            .collect();
+        let text = |entries: &[String]| format!("{{\"clients\": [\n{}]}}", entries.join(",\n"));
+        let registry = parse(Path::new("clients.json"), &text(&entries)).unwrap();
+        assert_eq!(registry.len(), count);
+        assert!((0..count).all(|number| registry.get(&format!("c{number}")).is_some()));
+
+        // Faults have the right order, line and field, no matter which thread found them.
+        entries[1] = r#"{"client_id": ""}"#.to_owned();
+        entries[count / 2] = r#"{"client_id": "c0"}"#.to_owned();
+        entries[count - 1] = r#"{"client_id": "last", "scopes": [""]}"#.to_owned();
+        let found = faults(&text(&entries));
+        let expected = [(1, "client_id"), (count / 2, "client_id"), (count - 1, "scopes")];
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, (index, field)) in found.iter().zip(expected) {
+            let place = format!("clients.json:{}:", index + 2);
+            let field = format!(": clients[{index}].{field}: ");
+            assert!(found.starts_with(&place) && found.contains(&field), "{found}: {place}{field}");
+        }
+    }
+
+    #[test]
+    fn append_changes_nothing_else() {
+        let client = |id: &str| {
+            let field = |name: &str, value: Value| (name.to_owned(), value);
+            Map::from_iter([field("client_id", id.into()), field("scopes", vec!["s"].into())])
+        };
+        let file = Path::new("clients.json");
+        let one = append(file, None, &client("one")).unwrap();
+        assert!(one.starts_with("{\n  \"clients\": [\n    {\n      \"client_id\": \"one\","));
+        assert!(one.ends_with("\n    }\n  ]\n}\n"));
+
+        let odd = "{ \"clients\":[ {\"client_id\":\"a\"} ]  }";
+        let two = append(file, Some(odd), &client("b")).unwrap();
+        assert!(two.starts_with("{ \"clients\":[ {\"client_id\":\"a\"},\n    {\n"));
+        assert!(two.ends_with("\n  ]  }"));
+        assert_eq!(parse(file, &two).unwrap().len(), 2);
+        assert!(append(file, Some(&two), &client("b")).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! The public keys that a client registers instead of a secret.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::entry::{Field, Reader};
+use super::{offset_in, require_closed};
+use crate::fault::text::{self, json_problem};
+use crate::fault::{Fault, Position};
+use crate::fs::file_watch::Stamp;
+use crate::jose::jwk_set::{self, SetProblem};
+use crate::jose::public_key::{KeyProblem, PublicKey};
+use crate::oauth::client::{AuthMethod, Client};
+
+impl<'t> Reader<'t> {
+    /// Reads the field `jwks`: a JWK Set, or the path of a file that holds a JWK Set. The path is
+    /// relative to the directory of the registry.
+    pub(super) fn public_keys(&mut self, field: Field<'t>) -> Vec<PublicKey> {
+        if !field.raw.get().starts_with('"') {
+            return match jwk_set::parse(field.raw.get()) {
+                Ok(set) => set.keys,
+                Err(SetProblem { part, index, problem }) => {
+                    let key = index.map(|index| format!(".keys[{index}]")).unwrap_or_default();
+                    let place = self.position_at(offset_in(self.text, part));
+                    let fault = Fault::new(self.file, problem).at(place);
+                    self.faults.push(fault.in_field(format!("{field}{key}")));
+                    Vec::new()
+                }
+            };
+        }
+        let Some(name) = self.value::<String>(field, "a JWK Set or a path") else {
+            return Vec::new();
+        };
+        let file = self.file.parent().unwrap_or_else(|| Path::new("")).join(name);
+        self.key_file = Some(Stamp::of_file(file.clone()));
+        match require_closed(&file).and_then(|()| read_key_set(&file)) {
+            Ok((_, keys)) => keys,
+            // Do not quote the path: the value may be a secret in the wrong field.
+            Err(fault) if fault.line.is_none() => {
+                self.fault(field, format!("names a file that {}", fault.problem));
+                Vec::new()
+            }
+            Err(fault) => {
+                let key = fault.field.as_deref().map(|key| format!(".{key}")).unwrap_or_default();
+                self.faults.push(fault.in_field(format!("{field}{key}")));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Reports a fault for each of the client's authentication methods for which a field is
+    /// missing. This field is `jwks` or the subject of a certificate. `has_jwks` says whether the
+    /// field `jwks` is present. An invalid `jwks` counts as present, because its fault has been
+    /// reported already.
+    pub(super) fn check_needs(&mut self, field: Field<'t>, client: &Client, has_jwks: bool) {
+        let has_subject = client.certificate_subject.is_some();
+        for (method, is_there, needs) in [
+            (AuthMethod::PrivateKeyJwt, has_jwks, "the client's `jwks`"),
+            (AuthMethod::SelfSignedTlsClientAuth, has_jwks, "the client's `jwks`"),
+            (AuthMethod::TlsClientAuth, has_subject, "one of the fields `tls_client_auth_…`"),
+        ] {
+            if client.auth_methods.contains(method) && !is_there {
+                let method = method.as_str();
+                self.fault(field, format!("holds {method}, which needs {needs}"));
+            }
+        }
+    }
+}
+
+/// Reads a file that holds a JWK Set. Returns the text of the file and the keys in it.
+///
+/// # Errors
+///
+/// A [`Fault`] if the file cannot be read or does not hold a JWK Set. A fault in the text has its
+/// line and column.
+pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
+    let text = text::read(file)?;
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(&text) {
+        let place = Position::of_json(&text, &error);
+        return Err(Fault::new(file, json_problem(&error)).at(place));
+    }
+    let set = jwk_set::parse(&text).map_err(|SetProblem { part, index, problem }| {
+        let fault = Fault::new(file, problem).at(Position::of(&text, offset_in(&text, part)));
+        match index {
+            Some(index) => fault.in_field(format!("keys[{index}]")),
+            None => fault,
+        }
+    })?;
+    let keys = set.keys;
+    Ok((text, keys))
+}
+
+/// Returns the keys of a client's JWK Set that are skipped, because they cannot verify the client's
+/// assertions. For each of them, returns the index of the key in the set, and the reason. `entry`
+/// is the client's entry in the registry `file`.
+pub fn skipped_keys(file: &Path, entry: &str) -> Vec<(usize, KeyProblem)> {
+    #[derive(Deserialize)]
+    struct Entry<'t> {
+        #[serde(borrow)]
+        jwks: Option<&'t RawValue>,
+    }
+    let read = serde_json::from_str::<Entry<'_>>(entry);
+    let Ok(Entry { jwks: Some(raw) }) = read else { return Vec::new() };
+    let named: Option<String> = serde_json::from_str(raw.get()).ok();
+    let set = match named {
+        Some(name) => {
+            let key_file = file.parent().unwrap_or_else(|| Path::new("")).join(name);
+            text::read(&key_file).unwrap_or_default()
+        }
+        None => raw.get().to_owned(),
+    };
+    let skipped = jwk_set::parse(&set).map(|set| set.skipped).unwrap_or_default();
+    skipped.into_iter().filter_map(|key| Some((key.index?, key.problem))).collect()
+}
