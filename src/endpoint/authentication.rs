@@ -39,8 +39,9 @@ pub async fn authenticate<'s>(
     snapshot: &'s Snapshot,
     credentials: &Credentials<'_>,
     endpoint: &str,
+    purpose: Purpose,
 ) -> Result<&'s Client, Refused<'s>> {
-    let begin = |credentials| Try::begin(context, snapshot, credentials, endpoint);
+    let begin = |credentials| Try::begin(context, snapshot, credentials, endpoint, purpose);
     let Some(raw) = credentials.raw_reading() else {
         let mut only = begin(credentials)?;
         let verified = pin!(only.claim.verify(context, &mut only.attempt)).await;
@@ -49,6 +50,15 @@ pub async fn authenticate<'s>(
     // This future is boxed. Unboxed, it would enlarge the future of every request, although few
     // requests have two readings.
     Box::pin(verify_either(context, begin(credentials), begin(raw))).await
+}
+
+/// The kind of request that a client authenticates for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A token request, which takes one request from the client's rate limit.
+    Token,
+    /// Any other request.
+    Other,
 }
 
 /// Authenticates a client by HTTP Basic credentials that can be read in two ways: form-decoded
@@ -70,7 +80,11 @@ async fn verify_either<'s>(
     // The readings name different clients, and the budget of one of these clients is exhausted.
     // Only the reading that names the other client is tried.
     let verified = only.verify().await;
-    only.settle(verified).map_err(|_wrong| throttled)
+    only.settle(verified).map_err(|refused| match refused.cause {
+        // The credentials were right.
+        Cause::RateLimited(_) => refused,
+        _ => throttled,
+    })
 }
 
 /// Tries two readings of the same client id and secret in turn. Each attempt is charged to the
@@ -127,6 +141,7 @@ impl<'c, 's> Try<'c, 's> {
         snapshot: &'s Snapshot,
         credentials: &'c Credentials<'c>,
         endpoint: &'c str,
+        purpose: Purpose,
     ) -> Result<Self, Refused<'s>> {
         let client_id = credentials.client_id();
         let registered = snapshot.clients.get(client_id);
@@ -135,7 +150,7 @@ impl<'c, 's> Try<'c, 's> {
         let is_guessable =
             registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
         let (network, limits) = (credentials.network(), &snapshot.config.live.failures);
-        let claim = Presented { snapshot, credentials, registered, decoy, endpoint };
+        let claim = Presented { snapshot, credentials, registered, decoy, endpoint, purpose };
         // Until the attempt is charged, `begin` is used as the current time, so that the clock need
         // not be read again. The budgets refill with time, so a check that uses this earlier time
         // never overestimates a budget.
@@ -159,7 +174,7 @@ impl<'c, 's> Try<'c, 's> {
         let Self { context, claim, attempt, begin } = self;
         let now = if attempt.has_paid() { Clock::instant() } else { begin };
         let charged = match verified {
-            Ok(_) => attempt.was_right(now),
+            Ok(_) | Err(Cause::RateLimited(_)) => attempt.was_right(now),
             // The budget was exhausted, so there was no charge.
             Err(Cause::Throttled(_)) => Ok(()),
             Err(cause) if cause.costs_no_attempt() => attempt.was_no_guess(now),
@@ -187,6 +202,7 @@ struct Presented<'c, 's> {
     decoy: Option<&'s Kind>,
     /// The called path, relative to the issuer.
     endpoint: &'c str,
+    purpose: Purpose,
 }
 
 impl<'s> Presented<'_, 's> {
@@ -205,7 +221,7 @@ impl<'s> Presented<'_, 's> {
         context: &Context,
         attempt: &mut Attempt<'_>,
     ) -> Result<&'s Client, Cause> {
-        let Self { snapshot, credentials, registered, decoy, endpoint } = *self;
+        let Self { snapshot, credentials, registered, decoy, endpoint, purpose } = *self;
         let now = context.clock.unix_seconds();
         let mut secret = None;
         if let Some(given) = credentials.client_secret() {
@@ -228,6 +244,16 @@ impl<'s> Presented<'_, 's> {
             },
         };
         let verified = credentials.verify(registered, secret, decoy, &expected)?;
+        if let Some(secret) = secret {
+            context.secret_uses.record(verified.client, secret, now);
+        }
+        // Taken after the proof, so that only the client itself can exhaust its rate limit, and
+        // before the use of the assertion, so that the client can send the assertion again later.
+        if purpose == Purpose::Token
+            && let Some(limit) = &verified.client.rate_limit
+        {
+            limit.take().map_err(Cause::RateLimited)?;
+        }
         if let Some(assertion) = verified.assertion {
             let single_use = SingleUse {
                 owner: Owner::Client(&verified.client.id),
@@ -238,9 +264,6 @@ impl<'s> Presented<'_, 's> {
             let unusable = [AssertionError::Replayed.into(), AssertionError::Time.into()];
             use_up(context, single_use, now, unusable).await?;
             context.assertion_audiences.count(assertion.audience.label());
-        }
-        if let Some(secret) = secret {
-            context.secret_uses.record(verified.client, secret, now);
         }
         Ok(verified.client)
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::endpoint::Context;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::token::Refused;
 use crate::endpoint::validate::current;
 use crate::keys::jwt::Audience;
@@ -46,7 +46,7 @@ pub async fn introspect<'s>(
     endpoint: &str,
     token: &str,
 ) -> Result<(Option<Introspection>, &'s str), Refused<'s>> {
-    let caller = authenticate(context, snapshot, credentials, endpoint).await?;
+    let caller = authenticate(context, snapshot, credentials, endpoint, Purpose::Other).await?;
     let issuer = snapshot.issuer.as_str();
     let visible = current(context, snapshot, token).ok().filter(|signed| {
         let is_own = signed.client.id == caller.id;

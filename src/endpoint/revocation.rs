@@ -1,7 +1,7 @@
 //! Revocation of a token by the client that it was issued to (RFC 7009).
 
 use crate::endpoint::Context;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::token::Refused;
 use crate::endpoint::validate::signed;
 use crate::oauth::client_authentication::Credentials;
@@ -22,7 +22,7 @@ pub async fn revoke<'s>(
     endpoint: &str,
     token: &str,
 ) -> Result<&'s str, Refused<'s>> {
-    let client = authenticate(context, snapshot, credentials, endpoint).await?;
+    let client = authenticate(context, snapshot, credentials, endpoint, Purpose::Other).await?;
     let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
     let now = context.clock.unix_seconds();
     let known = signed(context, snapshot, token, now).ok();

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::endpoint::Context;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::confirmation::confirm;
 use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
 use crate::jose::jws::SigningInput;
-use crate::oauth::client::{Client, ContentType, RateLimit, TokenProfile};
+use crate::oauth::client::{Client, ContentType, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::client_certificate::ShownCertificate;
 use crate::oauth::confirmation::Confirmation;
@@ -176,15 +176,9 @@ pub async fn issue<'r, 's: 'r>(
     let parsed = Clock::instant();
 
     let TokenRequest { endpoint, credentials, .. } = request;
-    let client = pin!(authenticate(context, snapshot, credentials, endpoint)).await?;
+    let client =
+        pin!(authenticate(context, snapshot, credentials, endpoint, Purpose::Token)).await?;
     let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
-    // This check follows client authentication, so that only the client itself can exhaust its rate
-    // limit.
-    client
-        .rate_limit
-        .as_ref()
-        .map_or(Ok(()), RateLimit::take)
-        .map_err(|seconds| refused(Cause::RateLimited(seconds)))?;
     if request.content_type.is_some_and(|sent| sent != client.content_type) {
         return Err(refused(Cause::ContentTypeNotAllowed(client.content_type)));
     }

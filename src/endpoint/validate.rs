@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::endpoint::Context;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::token::Refused;
 use crate::keys::jwt::Claims;
 use crate::oauth::client::Client;
@@ -88,7 +88,7 @@ pub async fn own_token<'s>(
     endpoint: &str,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
-    let client = authenticate(context, snapshot, credentials, endpoint).await?;
+    let client = authenticate(context, snapshot, credentials, endpoint, Purpose::Other).await?;
     let valid = unbound(context, snapshot, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
 }
