@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
-use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
+use crate::endpoint::outcome::{Refused, Served};
+use crate::endpoint::token::{TokenRequest, issue};
 use crate::form::media_type::{Charset, MediaType};
 use crate::form::multipart::Parts;
 use crate::form::parameters::{FormError, Parameters};

@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
-use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
+use crate::endpoint::outcome::{Refused, Served};
+use crate::endpoint::token::{TokenRequest, issue};
 use crate::form::json;
 use crate::form::media_type::MediaType;
 use crate::form::parameters::{FormError, Parameters};

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::dialect::{Answer, Outcome, RequestHead, reason_phrase};
 use crate::endpoint::Context;
-use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
+use crate::endpoint::outcome::{Refused, Served};
+use crate::endpoint::token::{TokenRequest, issue};
 use crate::endpoint::validate;
 use crate::form::json;
 use crate::form::media_type::{Charset, MediaType};
