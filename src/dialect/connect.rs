@@ -221,7 +221,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::ParameterInQuery => {
             (400, INVALID_REQUEST, "Parameters belong in the body, not in the query.")
         }
-        Cause::Question => (
+        Cause::ValidationQuery => (
             400,
             INVALID_REQUEST,
             "The query may hold scope, audience and dialect, each with a value.",
