@@ -20,6 +20,7 @@ use grantd::internal::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
 use grantd::internal::registry::client_file;
 use grantd::internal::signing::engine::Engine;
 use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, Single};
+use grantd::internal::time::UnixTime;
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
@@ -34,7 +35,7 @@ criterion_group!(signature, rs256);
 criterion_main!(signature);
 
 /// The fixed time that the bench uses as the current time, in Unix seconds.
-const NOW: u64 = 1_790_000_000;
+const NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn rs256(c: &mut Criterion) {
     let (directory, config) = demo::demo();

@@ -105,7 +105,7 @@ impl Server {
         .map_err(|fault| StartError::Files(vec![fault]))?;
         let retention = Sources::of(config).retention(&clients);
         if keys.is_empty() {
-            let now = clock.unix_seconds();
+            let now = clock.now();
             let first = directory::first(&config.live.keys, FIRST_KEY_BITS, now);
             let First { keys: found, is_made } = first.map_err(StartError::Files)?;
             keys = found;
@@ -116,7 +116,7 @@ impl Server {
         }
 
         let keys = KeySet::new(keys, retention);
-        let single = match (config.startup.signer, keys.signing_key(clock.unix_seconds())) {
+        let single = match (config.startup.signer, keys.signing_key(clock.now())) {
             (SignerChoice::AwsLc, _) => Single::AwsLc,
             (SignerChoice::Auto | SignerChoice::Batch, Some(key)) => Single::fastest(key),
             _ => Single::Ring,
@@ -133,7 +133,7 @@ impl Server {
             .map_err(|fault| StartError::Files(vec![fault]))?;
         let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
         let snapshot = Snapshot { admin_token, ..snapshot };
-        let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.unix_seconds());
+        let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.now());
         let snapshot = ArcSwap::from_pointee(snapshot);
         let audit = match &config.startup.audit {
             Some(file) => Some(Audit::to(file).map_err(|error| {

@@ -24,6 +24,7 @@ use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
 use crate::snapshot::Snapshot;
 use crate::state::replay::Owner;
+use crate::time::UnixTime;
 
 /// Authenticates the client that `credentials` name, and returns its registration. `endpoint` is
 /// the called path, relative to the issuer. With
@@ -206,7 +207,7 @@ impl<'s> Presented<'_, 's> {
         attempt: &mut Attempt<'_>,
     ) -> Result<&'s Client, Cause> {
         let Self { snapshot, credentials, registered, decoy, endpoint } = *self;
-        let now = context.clock.unix_seconds();
+        let now = context.clock.now();
         let mut secret = None;
         if let Some(given) = credentials.client_secret() {
             let hash = FastHash::of(given);
@@ -246,7 +247,12 @@ impl<'s> Presented<'_, 's> {
     }
 
     /// Finds the client's current secret that matches `given` according to the verdict cache.
-    fn find_cached(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
+    fn find_cached(
+        &self,
+        context: &Context,
+        given: &str,
+        now: UnixTime,
+    ) -> Option<&'s ClientSecret> {
         let client_id = self.credentials.client_id();
         self.registered?.secrets.iter().find(|secret| {
             self.can_authenticate_with(secret, now)
@@ -260,7 +266,7 @@ impl<'s> Presented<'_, 's> {
     /// Whether the client can authenticate with `secret`. If it cannot, the verdict cache is not
     /// used, because a cached verdict would make the refusal of a right secret faster than the
     /// refusal of a wrong secret.
-    fn can_authenticate_with(&self, secret: &ClientSecret, now: u64) -> bool {
+    fn can_authenticate_with(&self, secret: &ClientSecret, now: UnixTime) -> bool {
         let by = self.credentials.secret_method();
         self.registered.is_some_and(|client| {
             client.enabled && by.is_some_and(|method| client.auth_methods.contains(method))
@@ -269,7 +275,7 @@ impl<'s> Presented<'_, 's> {
 
     /// Whether the given secret matches according to the verdict cache.
     fn is_cached(&self, context: &Context) -> bool {
-        let now = context.clock.unix_seconds();
+        let now = context.clock.now();
         let given = self.credentials.client_secret();
         given.is_some_and(|given| self.find_cached(context, given, now).is_some())
     }
@@ -282,7 +288,7 @@ impl<'s> Presented<'_, 's> {
         context: &Context,
         attempt: &mut Attempt<'_>,
         given: &str,
-        now: u64,
+        now: UnixTime,
     ) -> Result<Option<&'s ClientSecret>, Cause> {
         let client_id = self.credentials.client_id();
         let (is_known, pair) = (attempt.is_known(), attempt.pair());

@@ -25,6 +25,7 @@ use crate::signing::engine::SignError;
 use crate::snapshot::Snapshot;
 use crate::state::revocations::RevocationKey;
 use crate::telemetry::excerpt::named;
+use crate::time::UnixTime;
 
 /// A token request, independent of its dialect.
 #[derive(Debug)]
@@ -57,8 +58,8 @@ pub struct Issued<'r, 's> {
     pub scope: Cow<'r, str>,
     /// Seconds until the token expires.
     pub lifetime: u32,
-    /// The token's `exp`, in Unix seconds.
-    pub expires_at: u64,
+    /// The token's `exp`.
+    pub expires_at: UnixTime,
     /// The certificate or key that the token is bound to.
     pub confirmation: Confirmation,
     /// The client that the token was issued to.
@@ -172,7 +173,7 @@ pub async fn issue<'r, 's: 'r>(
     request: &TokenRequest<'r>,
     mut buffer: Vec<u8>,
 ) -> Result<Issued<'r, 's>, Refused<'s>> {
-    let now = context.clock.unix_seconds();
+    let now = context.clock.now();
     let parsed = Clock::instant();
 
     let TokenRequest { endpoint, credentials, .. } = request;
@@ -216,7 +217,7 @@ pub async fn issue<'r, 's: 'r>(
     if let Some(expires_at) = found
         && !is_revoked(context, profile, || RevocationKey::of(&buffer[begin..], None))
     {
-        let lifetime = u32::try_from(expires_at - now).unwrap_or(client.token_lifetime);
+        let lifetime = u32::try_from(expires_at.since(now)).unwrap_or(client.token_lifetime);
         return Ok(Issued {
             buffer,
             granted: is_audited.then(|| Granted::of(&grant, issuer, lifetime).into()),
@@ -298,7 +299,7 @@ fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> O
 fn mint_unrevoked(
     context: &Context,
     grant: &Grant<'_>,
-    now: u64,
+    now: UnixTime,
     mut buffer: Vec<u8>,
 ) -> Result<(SigningInput, u32), Cause> {
     let longest = grant.client.token_lifetime;

@@ -22,6 +22,7 @@ use crate::http::event_loops::EventLoops;
 use crate::http::listener::{Accepted, Listener, Peer};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::once_a_second::OnceASecond;
+use crate::time::UnixTime;
 
 /// The open connections of a server, from all its listeners.
 pub(crate) struct Connections {
@@ -159,7 +160,7 @@ impl Connections {
     /// about such connections, because a scanner opens many.
     fn record_not_http(&self, not_http: NotHttp, peer: Peer) {
         self.metrics.count_not_http(not_http.label());
-        let now = Clock::unix_micros() / 1_000_000;
+        let now = UnixTime(Clock::unix_micros() / 1_000_000);
         if let Some(more) = self.not_http.is_due(now) {
             let (kind, more) = (not_http.label(), (more > 0).then_some(more));
             warn!(%peer, kind, more, "{}", not_http.explanation());

@@ -201,7 +201,7 @@ impl Service {
         let ShownCertificate::Present(certificate) = shown else { return };
         let Some(subject) = certificate.authority() else { return };
         self.metrics.self_signed_certificates.inc();
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         if self.self_signed_warnings.is_due(certificate.thumbprint(), now) {
             let subject = &*excerpt(subject.as_bytes(), MAX_SUBJECT_BYTES);
             warn!(
@@ -272,7 +272,7 @@ impl Service {
             Route::Revocation => revocation::revoke(context, snapshot, &head, body).await,
             Route::ServerMetadata => publish(metadata::server_metadata(snapshot), &request.headers),
             Route::KeySet => {
-                let now = context.clock.unix_seconds();
+                let now = context.clock.now();
                 publish(metadata::key_set(snapshot, now), &request.headers)
             }
             // Not reached: `check` refuses unknown routes, and `Validate` is answered above.

@@ -81,13 +81,13 @@ impl Service {
             let Phases { parse, auth, queue, sign } = made.phases;
             self.metrics.count_phases([parse, auth, queue, sign].map(|it| it.as_secs_f64()));
             phases = Some([parse, auth, queue, sign]);
-            let now = self.context.clock.unix_seconds();
+            let now = self.context.clock.now();
             self.metrics.wasteful.note(client, made.lifetime, now);
         }
         if let Err(Refused { cause: why, .. }) = &outcome.verdict {
             self.refusals.keep(Refusal {
                 request_id: request_id.into(),
-                at: self.context.clock.unix_seconds(),
+                at: self.context.clock.now(),
                 route,
                 status,
                 cause,
