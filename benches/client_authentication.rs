@@ -106,9 +106,9 @@ fn second_request(c: &mut Criterion) {
             let request = post("/connect/token", URLENCODED.content_type, &body);
             assert_eq!(server.respond(request).status(), StatusCode::OK);
         };
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         ask();
-        println!("{name}: the first request took {:?}", Clock::instant() - begin);
+        println!("{name}: the first request took {:?}", Clock::system().instant() - begin);
         group.bench_function(name, |bencher| bencher.iter(ask));
     }
     group.finish();

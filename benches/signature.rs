@@ -10,6 +10,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use grantd::clock::Clock;
 use grantd::internal::issuer::mint_at_jwt;
 use grantd::internal::jose::jws::SigningInput;
 use grantd::internal::keys::directory;
@@ -44,7 +45,7 @@ fn rs256(c: &mut Criterion) {
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let runtime = Builder::new_current_thread().build().unwrap();
-    let engine = Engine::start(Single::Ring, 1, 1).unwrap();
+    let engine = Engine::start(Single::Ring, 1, 1, Clock::system()).unwrap();
 
     let mut group = c.benchmark_group("signature");
     group.throughput(Throughput::Elements(1));

@@ -1,5 +1,5 @@
-//! The only module that reads the system's clocks. Code that needs the wall-clock time is passed a
-//! [`Clock`]; tests pass a manual [`Clock`], whose time they set.
+//! The only module that reads the system's clocks. Code that needs the time is passed a [`Clock`];
+//! tests pass a manual [`Clock`], whose time they move.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::time::UnixTime;
 
-/// A wall clock: the system clock, or a manual clock whose time a test sets.
+/// The system's clocks, or a manual clock whose time a test moves. A clock tells two times: the
+/// wall-clock time, which may be set backwards, and the monotonic time, which may not.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -19,11 +20,15 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// Returns a clock whose time is `start` (Unix seconds), and the [`ManualClock`] that sets its
-    /// time. The time does not advance by itself.
+    /// Returns a clock whose wall-clock time is `start` (Unix seconds), and the [`ManualClock`] that
+    /// moves its two times. They do not advance by themselves.
     pub fn manual(start: u64) -> (Self, ManualClock) {
-        let now = Arc::new(AtomicU64::new(start));
-        (Self(Source::Manual(Arc::clone(&now))), ManualClock(now))
+        let manual = Arc::new(Manual {
+            unix_seconds: AtomicU64::new(start),
+            start: Self::system().instant(),
+            advanced: AtomicU64::new(0),
+        });
+        (Self(Source::Manual(Arc::clone(&manual))), ManualClock(manual))
     }
 
     /// Returns the seconds since 1970-01-01T00:00:00Z, as in a JWT's NumericDate (RFC 7519, section
@@ -41,7 +46,7 @@ impl Clock {
                 let now = SystemTime::now();
                 now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
             }
-            Source::Manual(now) => now.load(Ordering::Relaxed),
+            Source::Manual(manual) => manual.unix_seconds.load(Ordering::Relaxed),
         }
     }
 
@@ -73,16 +78,33 @@ impl Clock {
 
     /// Returns the monotonic time, for deadlines and durations. Setting the system clock does not
     /// change the monotonic time.
-    pub fn instant() -> Instant {
-        #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
-        Instant::now()
+    pub fn instant(&self) -> Instant {
+        match &self.0 {
+            Source::System =>
+            {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the only place that reads the clock"
+                )]
+                Instant::now()
+            }
+            Source::Manual(manual) => {
+                manual.start + Duration::from_secs(manual.advanced.load(Ordering::Relaxed))
+            }
+        }
+    }
+
+    /// Returns how long it is until `deadline`; zero if it has passed. A timer gets this duration
+    /// and not the deadline, because a timer knows nothing of a manual clock.
+    pub(crate) fn until(&self, deadline: Instant) -> Duration {
+        deadline.saturating_duration_since(self.instant())
     }
 }
 
 /// Joins a thread that was told to stop. Waits at most [`LAST_MOMENT`], because a thread that waits
 /// for a pipe's reader or a disk may never end. Returns whether the thread has ended.
 pub(crate) fn join_soon(thread: JoinHandle<()>) -> bool {
-    let begin = Clock::instant();
+    let begin = Clock::system().instant();
     while !thread.is_finished() {
         if begin.elapsed() >= LAST_MOMENT {
             return false;
@@ -98,24 +120,40 @@ pub(crate) fn join_soon(thread: JoinHandle<()>) -> bool {
 pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Sets the time of a clock that [`Clock::manual`] created.
-pub struct ManualClock(Arc<AtomicU64>);
+/// Moves the times of a clock that [`Clock::manual`] created.
+pub struct ManualClock(Arc<Manual>);
 
 impl ManualClock {
-    /// Sets the clock forwards or backwards to `now` (Unix seconds).
+    /// Sets the wall-clock time forwards or backwards to `now` (Unix seconds). The monotonic time
+    /// does not change.
     pub fn set(&self, now: u64) {
-        self.0.store(now, Ordering::Relaxed);
+        self.0.unix_seconds.store(now, Ordering::Relaxed);
+    }
+
+    /// Lets `seconds` pass: advances the wall-clock time and the monotonic time.
+    pub fn advance(&self, seconds: u64) {
+        self.0.unix_seconds.fetch_add(seconds, Ordering::Relaxed);
+        self.0.advanced.fetch_add(seconds, Ordering::Relaxed);
     }
 }
 
 impl fmt::Debug for ManualClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ManualClock").field(&self.0.load(Ordering::Relaxed)).finish()
+        f.debug_tuple("ManualClock").field(&self.0.unix_seconds.load(Ordering::Relaxed)).finish()
     }
 }
 
 #[derive(Clone, Debug)]
 enum Source {
     System,
-    Manual(Arc<AtomicU64>),
+    Manual(Arc<Manual>),
+}
+
+#[derive(Debug)]
+struct Manual {
+    unix_seconds: AtomicU64,
+    /// The monotonic time at which the clock was created.
+    start: Instant,
+    /// The seconds by which the clock was advanced.
+    advanced: AtomicU64,
 }

@@ -121,8 +121,12 @@ impl Server {
             (SignerChoice::Auto | SignerChoice::Batch, Some(key)) => Single::fastest(key),
             _ => Single::Ring,
         };
-        let engine =
-            Engine::start(single, config.startup.workers, config.startup.limits.signing_queue)?;
+        let engine = Engine::start(
+            single,
+            config.startup.workers,
+            config.startup.limits.signing_queue,
+            clock.clone(),
+        )?;
         let is_batched = prepare(&engine, &keys, config.startup.signer)?;
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads = config.startup.workers, "signing");
@@ -153,7 +157,7 @@ impl Server {
             revocations,
             assertion_audiences: metrics.assertion_audiences(audience_forms),
             raw_pairs: AtomicU64::new(0),
-            throttle: Throttle::new(config.startup.limits.failure_entries, Clock::instant()),
+            throttle: Throttle::new(config.startup.limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
             reload_fault: ArcSwapOption::empty(),
@@ -170,13 +174,18 @@ impl Server {
                 .map_err(no_entropy)?;
         let (loops, threads) = EventLoops::start(config.startup.workers)?;
         let connections = Connections::new(
+            context.clock.clone(),
             config.startup.limits.clone(),
             Arc::clone(&metrics),
             Arc::clone(&loops),
         );
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let admin_connections =
-            Connections::new(config.startup.limits.clone(), unseen, EventLoops::one());
+        let admin_connections = Connections::new(
+            context.clock.clone(),
+            config.startup.limits.clone(),
+            unseen,
+            EventLoops::one(),
+        );
         let service = Arc::new(service);
         let reloader =
             Arc::new(Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_files));

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::clock::Clock;
 use crate::config::AssertionAudience;
 use crate::endpoint::Context;
 use crate::endpoint::metadata::TOKEN_PATH;
@@ -91,14 +90,15 @@ async fn verify_in_turn<'s>(
         verified => return first.settle(verified),
     };
     let wrong = first.refused(cause);
-    let now = Clock::instant();
+    let clock = &first.context.clock;
+    let now = clock.instant();
     first.attempt.take(now).map_err(|seconds| first.refused(Cause::Throttled(seconds)))?;
     let verified = second.verify().await;
     match second.settle(verified) {
         Ok(client) => {
             if first.claim.registered.is_none_or(|named| named.id == client.id) {
                 // This cannot fail, because the attempt was charged above.
-                let _ = first.attempt.was_no_guess(Clock::instant());
+                let _ = first.attempt.was_no_guess(clock.instant());
             }
             Ok(client)
         }
@@ -140,7 +140,7 @@ impl<'c, 's> Try<'c, 's> {
         // Until the attempt is charged, `begin` is used as the current time, so that the clock need
         // not be read again. The budgets refill with time, so a check that uses this earlier time
         // never overestimates a budget.
-        let begin = Clock::instant();
+        let begin = context.clock.instant();
         let is_active = registered.is_some_and(|client| client.enabled);
         let throttle = &context.throttle;
         let attempt = throttle.begin(client_id, network, is_guessable, is_active, limits, begin);
@@ -158,7 +158,7 @@ impl<'c, 's> Try<'c, 's> {
     /// charged now, or gets its charge back.
     fn settle(self, verified: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
         let Self { context, claim, attempt, begin } = self;
-        let now = if attempt.has_paid() { Clock::instant() } else { begin };
+        let now = if attempt.has_paid() { context.clock.instant() } else { begin };
         let charged = match verified {
             Ok(_) => attempt.was_right(now),
             // The budget was exhausted, so there was no charge.
@@ -311,7 +311,7 @@ impl<'s> Presented<'_, 's> {
         }
         let mut is_of = async |hash: &'s Arc<PasswordHash>| -> Result<bool, Cause> {
             let name = context.passwords.attempt(compare(hash));
-            attempt.take(Clock::instant()).map_err(Cause::Throttled)?;
+            attempt.take(context.clock.instant()).map_err(Cause::Throttled)?;
             Ok(context.passwords.compute(name, compare(hash), turn).await?)
         };
 

@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::clock::Clock;
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
 use crate::endpoint::confirmation::confirm;
@@ -63,7 +62,7 @@ pub async fn issue<'r, 's: 'r>(
     mut buffer: Vec<u8>,
 ) -> Result<Issued<'r, 's>, Refused<'s>> {
     let now = context.clock.now();
-    let parsed = Clock::instant();
+    let parsed = context.clock.instant();
 
     let TokenRequest { endpoint, credentials, .. } = request;
     let client = pin!(authenticate(context, snapshot, credentials, endpoint)).await?;
@@ -85,7 +84,7 @@ pub async fn issue<'r, 's: 'r>(
     })?;
     grant.confirmation = confirm(context, snapshot, client, request).await.map_err(refused)?;
     let confirmation = grant.confirmation;
-    let decided = Clock::instant();
+    let decided = context.clock.instant();
     let is_audited = context.audit.is_some();
     let (parse, auth) = (parsed - request.received, decided - parsed);
     let server_timing = |phases: Phases| client.server_timing.then_some(phases);
