@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::endpoint::Context;
-use crate::guard::throttle::Spent;
+use crate::guard::throttle::budgets::Spent;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 
