@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::jose::jws::{PayloadWriter, SigningInput};
-use crate::keys::key_set::SigningKey;
+use crate::keys::signing_key::SigningKey;
 use crate::oauth::grant::Grant;
 
 /// The `jti` of a token: 128 random bits (RFC 9068, section 2.2).

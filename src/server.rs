@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Config, IssuerUrl, SignerChoice};
+use crate::config::{Config, IssuerUrl};
 use crate::endpoint::Context;
 pub use crate::fault::Fault;
 use crate::guard::decoy_key;
@@ -36,12 +36,12 @@ use crate::keys::directory::{self, First};
 use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::{NoEntropy, Random};
+use crate::server::reload::Loaded;
 pub(crate) use crate::server::reload::judge;
-use crate::server::reload::{Loaded, prepare};
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
+use crate::signing::backends::Backends;
 use crate::signing::engine::Engine;
-use crate::signing::single::Single;
 use crate::snapshot::{Snapshot, Sources};
 use crate::state::replay::ReplayGuard;
 use crate::state::revocations::Revocations;
@@ -116,16 +116,13 @@ impl Server {
         }
 
         let keys = KeySet::new(keys, retention);
-        let single = match (config.startup.signer, keys.signing_key(clock.unix_seconds())) {
-            (SignerChoice::AwsLc, _) => Single::AwsLc,
-            (SignerChoice::Auto | SignerChoice::Batch, Some(key)) => Single::fastest(key),
-            _ => Single::Ring,
-        };
-        let engine =
-            Engine::start(single, config.startup.workers, config.startup.limits.signing_queue)?;
-        let is_batched = prepare(&engine, &keys, config.startup.signer)?;
+        let signing_key = keys.signing_key(clock.unix_seconds()).map(|key| &**key.private_key());
+        let backends = Backends::new(config.startup.signer, signing_key);
+        let is_batched = backends.prepare(keys.private_keys())?;
+        let (single, threads) = (backends.single, config.startup.workers);
+        let engine = Engine::start(backends, threads, config.startup.limits.signing_queue)?;
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
-        info!(%signer, threads = config.startup.workers, "signing");
+        info!(%signer, threads, "signing");
         let (threads, capacity) =
             (config.startup.limits.password_threads, config.startup.limits.password_queue);
         let passwords = PasswordPool::start(threads, capacity, &random)?;

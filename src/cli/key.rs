@@ -14,8 +14,9 @@ use crate::clock::{Clock, rfc3339};
 use crate::config::Config;
 use crate::fault::text;
 use crate::keys::directory::{self, Replaced, Rotated};
-use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyTimes, Retention, Retirement};
+use crate::keys::signing_key::SigningKey;
 use crate::registry::client_file;
 use crate::snapshot::Sources;
 

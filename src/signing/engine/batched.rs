@@ -6,7 +6,7 @@ use rsa_x8::{BATCH, BatchKey};
 use tracing::error;
 
 use crate::clock::Clock;
-use crate::keys::key_set::SigningKey;
+use crate::keys::signing_key::SigningKey;
 use crate::signing::queue::Job;
 use crate::signing::single::{MAX_SIGNATURE_BYTES, Single, blinding};
 
