@@ -10,6 +10,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use grantd::clock::Clock;
 use grantd::config::SignerChoice;
 use grantd::internal::issuer::mint_at_jwt;
 use grantd::internal::jose::jws::SigningInput;
@@ -22,6 +23,7 @@ use grantd::internal::registry::client_file;
 use grantd::internal::signing::backends::Backends;
 use grantd::internal::signing::engine::Engine;
 use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, SingleSigner};
+use grantd::internal::time::UnixTime;
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
@@ -36,7 +38,7 @@ criterion_group!(signature, rs256);
 criterion_main!(signature);
 
 /// The fixed time that the bench uses as the current time, in Unix seconds.
-const NOW: u64 = 1_790_000_000;
+const NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn rs256(c: &mut Criterion) {
     let (directory, config) = demo::demo();
@@ -45,7 +47,8 @@ fn rs256(c: &mut Criterion) {
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let runtime = Builder::new_current_thread().build().unwrap();
-    let engine = Engine::start(Backends::new(SignerChoice::Ring, None), 1, 1).unwrap();
+    let backends = Backends::new(SignerChoice::Ring, None);
+    let engine = Engine::start(backends, 1, 1, Clock::system()).unwrap();
 
     let mut group = c.benchmark_group("signature");
     group.throughput(Throughput::Elements(1));

@@ -105,7 +105,7 @@ impl Server {
         .map_err(|fault| StartError::Files(vec![fault]))?;
         let retention = Sources::of(config).retention(&clients);
         if keys.is_empty() {
-            let now = clock.unix_seconds();
+            let now = clock.now();
             let first = directory::first(&config.live.keys, FIRST_KEY_BITS, now);
             let First { keys: found, is_made } = first.map_err(StartError::Files)?;
             keys = found;
@@ -116,11 +116,12 @@ impl Server {
         }
 
         let keys = KeySet::new(keys, retention);
-        let signing_key = keys.signing_key(clock.unix_seconds()).map(|key| &**key.private_key());
+        let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
         let backends = Backends::new(config.startup.signer, signing_key);
         let is_batched = backends.prepare(keys.private_keys())?;
         let (single, threads) = (backends.single, config.startup.workers);
-        let engine = Engine::start(backends, threads, config.startup.limits.signing_queue)?;
+        let capacity = config.startup.limits.signing_queue;
+        let engine = Engine::start(backends, threads, capacity, clock.clone())?;
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads, "signing");
         let (threads, capacity) =
@@ -130,7 +131,7 @@ impl Server {
             .map_err(|fault| StartError::Files(vec![fault]))?;
         let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
         let snapshot = Snapshot { admin_token, ..snapshot };
-        let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.unix_seconds());
+        let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.now());
         let snapshot = ArcSwap::from_pointee(snapshot);
         let audit = match &config.startup.audit {
             Some(file) => Some(Audit::to(file).map_err(|error| {
@@ -150,7 +151,7 @@ impl Server {
             revocations,
             assertion_audiences: metrics.assertion_audiences(audience_forms),
             raw_pairs: AtomicU64::new(0),
-            throttle: Throttle::new(config.startup.limits.failure_entries, Clock::instant()),
+            throttle: Throttle::new(config.startup.limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
             reload_fault: ArcSwapOption::empty(),
@@ -167,13 +168,18 @@ impl Server {
                 .map_err(no_entropy)?;
         let (loops, threads) = EventLoops::start(config.startup.workers)?;
         let connections = Connections::new(
+            context.clock.clone(),
             config.startup.limits.clone(),
             Arc::clone(&metrics),
             Arc::clone(&loops),
         );
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let admin_connections =
-            Connections::new(config.startup.limits.clone(), unseen, EventLoops::one());
+        let admin_connections = Connections::new(
+            context.clock.clone(),
+            config.startup.limits.clone(),
+            unseen,
+            EventLoops::one(),
+        );
         let service = Arc::new(service);
         let reloader =
             Arc::new(Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_files));

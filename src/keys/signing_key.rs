@@ -12,6 +12,7 @@ use ring::rsa::PublicKeyComponents;
 use crate::keys::life::KeyTimes;
 use crate::signing::private_key::PrivateKey;
 use crate::tally::Tally;
+use crate::time::UnixTime;
 
 /// A signing key, with precomputed values that are needed to mint and to verify a token.
 pub struct SigningKey {
@@ -19,9 +20,8 @@ pub struct SigningKey {
     /// The times in the key's file.
     pub(super) times: KeyTimes,
     is_immediate: bool,
-    /// The key does not sign before this time (Unix seconds), even if `times.signs_from` is
-    /// earlier.
-    pub(super) not_before: u64,
+    /// The key does not sign before this time, even if `times.signs_from` is earlier.
+    pub(super) not_before: UnixTime,
     at_jwt_header: String,
     verifier: DecodingKey,
     fetches: Tally,
@@ -41,7 +41,7 @@ impl SigningKey {
             private_key: Arc::new(private_key),
             times,
             is_immediate: false,
-            not_before: 0,
+            not_before: UnixTime(0),
             fetches: Tally::default(),
         }
     }

@@ -73,7 +73,7 @@ fn try_batches(key: &PrivateKey, batch: &BatchKey, single: SingleSigner) -> Opti
     // Take the minimum, because other load on the machine only adds time.
     let shortest = |sign: &mut dyn FnMut()| {
         let times = (0..TRIALS).map(|_| {
-            let start = Clock::instant();
+            let start = Clock::system().instant();
             sign();
             start.elapsed().as_nanos()
         });

@@ -93,7 +93,7 @@ mod tests {
     /// futures wait, and `wakes` counts their wakes.
     fn waiting(wakes: &Arc<Wakes>) -> (Vec<Completion>, Vec<oneshot::Receiver<Delivery>>) {
         let waker = Waker::from(Arc::clone(wakes));
-        let now = Clock::instant();
+        let now = Clock::system().instant();
         let pair = |event_loop| {
             let (sender, mut receiver) = oneshot::channel();
             assert!(Pin::new(&mut receiver).poll(&mut Context::from_waker(&waker)).is_pending());

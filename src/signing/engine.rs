@@ -18,6 +18,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 use tracing::error;
 
+use crate::clock::Clock;
 use crate::jose::jws::SigningInput;
 use crate::signing::backends::Backends;
 use crate::signing::completion::Delivery;
@@ -53,9 +54,14 @@ impl Engine {
     /// # Errors
     ///
     /// An error of the operating system if it cannot start a thread.
-    pub fn start(backends: Backends, threads: usize, capacity: usize) -> io::Result<Self> {
+    pub fn start(
+        backends: Backends,
+        threads: usize,
+        capacity: usize,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let threads = threads.max(1);
-        let shared = Arc::new(Shared::new(backends.single, threads, capacity));
+        let shared = Arc::new(Shared::new(backends.single, threads, capacity, clock));
         let mut engine = Self { shared, backends, threads: Vec::with_capacity(threads) };
         for index in 0..threads {
             let shared = Arc::clone(&engine.shared);
@@ -163,7 +169,6 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::clock::Clock;
     use crate::config::SignerChoice;
     use crate::jose::jws::PayloadWriter;
     use crate::signing::completion;
@@ -174,7 +179,7 @@ mod tests {
     }
 
     fn engine(choice: SignerChoice, threads: usize) -> Engine {
-        Engine::start(Backends::new(choice, None), threads, 64).unwrap()
+        Engine::start(Backends::new(choice, None), threads, 64, Clock::system()).unwrap()
     }
 
     fn input(number: usize) -> SigningInput {
@@ -276,7 +281,7 @@ mod tests {
                 jobs.push(Job { key, input: input(number), sender, event_loop: 0 });
                 receivers.push(receiver);
             }
-            let mut batch = engine.shared.sign_batch(&jobs, Clock::instant()).unwrap();
+            let mut batch = engine.shared.sign_batch(&jobs, Clock::system().instant()).unwrap();
             assert_eq!(batch.passed, [true; BATCH]);
             // The values that `BatchKey::sign` returns for a signature that failed its check.
             (batch.signatures[failed], batch.passed[failed]) = ([0; MAX_SIGNATURE_BYTES], false);

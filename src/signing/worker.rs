@@ -27,6 +27,7 @@ pub(super) struct Shared {
     pub(super) threads: usize,
     /// The number of batch signatures that failed their check.
     pub(super) faults: AtomicU32,
+    clock: Clock,
 }
 
 pub(super) struct Waiting {
@@ -42,14 +43,14 @@ impl Waiting {
 }
 
 impl Shared {
-    pub(super) fn new(single: SingleSigner, threads: usize, capacity: usize) -> Self {
+    pub(super) fn new(single: SingleSigner, threads: usize, capacity: usize, clock: Clock) -> Self {
         let waiting = Waiting {
             queue: Queue::new(threads, capacity),
             admission: Admission::new(threads, capacity),
             is_closed: false,
         };
         let (waiting, arrival) = (Mutex::new(waiting), Condvar::new());
-        Self { waiting, arrival, single, threads, faults: AtomicU32::new(0) }
+        Self { waiting, arrival, single, threads, faults: AtomicU32::new(0), clock }
     }
 
     /// Adds `job` to the queue. Returns `false` if the job is not admitted.
@@ -79,7 +80,7 @@ impl Shared {
         let mut window = Window::first();
         while let Some(are_many_left) = self.take(event_loop, &mut window, &mut jobs, held_back) {
             jobs.retain(|job| !job.sender.is_closed());
-            let taken = Clock::instant();
+            let taken = self.clock.instant();
             let batch = self.sign_batch(&jobs, taken);
             let send_after = if batch.is_some() { SEND_AFTER } else { SEND_AFTER_SINGLE };
             match batch {
@@ -143,7 +144,7 @@ impl Shared {
             *message = job.input.as_bytes();
         }
         let passed = batch.sign(&messages[..jobs.len()], &mut signatures);
-        let (length, done) = (batch.signature_bytes(), Clock::instant());
+        let (length, done) = (batch.signature_bytes(), self.clock.instant());
         Some(SignedBatch { signatures, length, passed, taken, done })
     }
 
@@ -172,7 +173,7 @@ impl Shared {
     fn sign_alone(&self, job: Job, taken: Instant, random: &SystemRandom) -> Option<Completion> {
         let mut signature = [0; MAX_SIGNATURE_BYTES];
         let length = self.single.sign(&job.key, job.input.as_bytes(), random, &mut signature)?;
-        Some(job.complete(&signature[..length], taken, Clock::instant()))
+        Some(job.complete(&signature[..length], taken, self.clock.instant()))
     }
 
     /// Counts and logs a fault. A single fault may be a flipped bit. A second one means that the
