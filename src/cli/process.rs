@@ -15,3 +15,15 @@ pub(super) fn protect_memory() -> std::io::Result<()> {
     }
     Ok(())
 }
+
+/// Raises the soft limit of open files to the hard limit: each connection needs a descriptor, and
+/// the usual soft limit is 1024.
+#[cfg(unix)]
+pub(super) fn raise_descriptor_limit() -> std::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return Ok(());
+    }
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
