@@ -161,7 +161,9 @@ pub(crate) async fn serve(
                 let parts = connection.into_parts();
                 let mut io = parts.io.into_inner();
                 io.head.replay(&parts.read_buf);
-                builder.max_headers(limits.header_fields.max(LARGE_HEAD_FIELDS));
+                // hyper allocates memory for this many fields; a field has four bytes or more.
+                let fields = limits.header_fields + MORE_FIELDS;
+                builder.max_headers(fields.min((head_bytes + HEADER_SLACK) / 4));
                 connection = builder.serve_connection(TokioIo::new(io), &service);
             }
             () = alarm.as_mut() => {
@@ -264,10 +266,10 @@ pub(crate) const VALIDATE_HEAD_FIELDS: usize = 128;
 /// configured limit is higher.
 pub(crate) const VALIDATE_HEAD_BYTES: usize = 32 * 1024;
 
-/// The maximum number of header fields that hyper accepts, unless the configured limit is higher. A
-/// head whose number of fields is between the configured limit and this limit reaches the service,
-/// which refuses it in the route's dialect.
-const LARGE_HEAD_FIELDS: usize = 256;
+/// The maximum number of header fields that hyper accepts is higher than the configured limit by
+/// this number. A head whose number of fields is between the two limits reaches the service, which
+/// refuses it in the route's dialect.
+const MORE_FIELDS: usize = 192;
 
 /// The size limit that hyper applies to a head is higher than the configured limit by this number
 /// of bytes.
