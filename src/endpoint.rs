@@ -36,6 +36,7 @@ use crate::state::secret_uses::SecretUses;
 use crate::state::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::AssertionAudiences;
+use crate::time::UnixTime;
 
 /// The state that all endpoints of a server share.
 pub struct Context {
@@ -57,7 +58,7 @@ pub struct Context {
     pub verified: VerifiedTokens,
     /// The audit; `None` if it is off.
     pub audit: Option<Audit>,
-    /// Wall-clock time.
+    /// The time.
     pub clock: Clock,
     /// Counts accepted client assertions by how their `aud` identifies this server: by the issuer
     /// (as a string or in an array) or by the URL of an endpoint.
@@ -125,8 +126,8 @@ pub struct Exchange<'s> {
     pub network: ClientNetwork,
     /// When all of the request, including its body, was read.
     pub received: Instant,
-    /// The same time in Unix seconds. Everything about the request is decided for this time.
-    pub now: u64,
+    /// The same time of the wall clock. Everything about the request is decided for this time.
+    pub now: UnixTime,
 }
 
 impl<'s> Exchange<'s> {
@@ -137,7 +138,7 @@ impl<'s> Exchange<'s> {
         endpoint: &'s str,
         network: ClientNetwork,
     ) -> Self {
-        let (received, now) = (Clock::instant(), context.clock.unix_seconds());
+        let (received, now) = (context.clock.instant(), context.clock.now());
         Self { context, snapshot, endpoint, network, received, now }
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::clock::Clock;
 use crate::config::AssertionAudience;
 use crate::endpoint::Exchange;
 use crate::endpoint::metadata::TOKEN_PATH;
@@ -83,14 +82,17 @@ async fn check_in_turn<'s>(
         checked => return first.settle(checked),
     };
     let wrong = first.refused(cause);
-    let now = Clock::instant();
-    first.attempt.take(now).map_err(|seconds| first.refused(Cause::Throttled(seconds)))?;
+    let clock = &first.exchange.context.clock;
+    first
+        .attempt
+        .take(clock.instant())
+        .map_err(|seconds| first.refused(Cause::Throttled(seconds)))?;
     let checked = second.check().await;
     match second.settle(checked) {
         Ok(client) => {
             if first.client.is_none_or(|named| named.id == client.id) {
                 // This cannot fail, because the attempt was charged above.
-                let _ = first.attempt.was_no_guess(Clock::instant());
+                let _ = first.attempt.was_no_guess(clock.instant());
             }
             Ok(client)
         }
@@ -135,7 +137,7 @@ impl<'c, 's> Claim<'c, 's> {
         // Until the attempt is charged, `begin` is used as the current time, so that the clock need
         // not be read again. The budgets refill with time, so a check that uses this earlier time
         // never overestimates a budget.
-        let begin = Clock::instant();
+        let begin = context.clock.instant();
         let throttle = &context.throttle;
         match throttle.begin(client_id, network, is_guessable, is_active, limits, begin) {
             Ok(attempt) => Ok(Self { exchange, credentials, client, decoy, attempt, begin }),
@@ -262,11 +264,11 @@ impl<'c, 's> Claim<'c, 's> {
         given: &str,
         turn: Turn,
     ) -> Result<bool, Cause> {
-        let passwords = &self.exchange.context.passwords;
+        let context = self.exchange.context;
         let comparison = self.comparison(hash, given);
-        let name = passwords.attempt(comparison);
-        self.attempt.take(Clock::instant()).map_err(Cause::Throttled)?;
-        Ok(passwords.compute(name, comparison, turn).await?)
+        let name = context.passwords.attempt(comparison);
+        self.attempt.take(context.clock.instant()).map_err(Cause::Throttled)?;
+        Ok(context.passwords.compute(name, comparison, turn).await?)
     }
 
     fn comparison<'a>(&self, hash: &'a Arc<PasswordHash>, secret: &'a str) -> Comparison<'a>
@@ -343,7 +345,7 @@ impl<'c, 's> Claim<'c, 's> {
     fn settle(self, checked: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
         let Self { exchange, credentials, client, attempt, begin, .. } = self;
         let refused = |cause| refused(exchange, credentials.client_id(), client, cause);
-        let now = if attempt.has_paid() { Clock::instant() } else { begin };
+        let now = if attempt.has_paid() { exchange.context.clock.instant() } else { begin };
         let charged = match checked {
             Ok(_) => attempt.was_right(now),
             // The budget was exhausted, so there was no charge.

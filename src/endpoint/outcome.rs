@@ -9,6 +9,7 @@ use crate::oauth::client::Client;
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::Grant;
+use crate::time::UnixTime;
 
 /// A token that was issued.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ pub struct Issued<'r, 's> {
     pub scope: Cow<'r, str>,
     /// Seconds until the token expires.
     pub lifetime: u32,
-    /// The token's `exp`, in Unix seconds.
-    pub expires_at: u64,
+    /// The token's `exp`.
+    pub expires_at: UnixTime,
     /// The certificate or key that the token is bound to.
     pub confirmation: Confirmation,
     /// The client that the token was issued to.
@@ -38,7 +39,7 @@ pub struct Issued<'r, 's> {
 /// A signed token.
 pub(super) struct Token {
     pub(super) buffer: Vec<u8>,
-    pub(super) expires_at: u64,
+    pub(super) expires_at: UnixTime,
     /// The token's `jti`, if it is new and its profile has one.
     pub(super) id: Option<TokenId>,
     pub(super) reuse: Reuse,
@@ -53,7 +54,8 @@ impl<'r, 's> Issued<'r, 's> {
         token: Token,
     ) -> Self {
         let Token { buffer, expires_at, id, reuse, phases } = token;
-        let lifetime = u32::try_from(expires_at - exchange.now).unwrap_or(client.token_lifetime);
+        let lifetime =
+            u32::try_from(expires_at.since(exchange.now)).unwrap_or(client.token_lifetime);
         let issuer = exchange.snapshot.issuer.as_str();
         let is_audited = exchange.context.audit.is_some();
         let is_new = reuse != Reuse::Reused;

@@ -9,6 +9,7 @@ use crate::endpoint::Exchange;
 use crate::oauth::error::Cause;
 use crate::state::replay::{Owner, ReplayError};
 use crate::state::revocations::RevocationKey;
+use crate::time::UnixTime;
 
 /// An assertion or a proof that is accepted only once.
 #[derive(Clone, Copy, Debug)]
@@ -17,10 +18,10 @@ pub struct SingleUse<'a> {
     pub owner: Owner<'a>,
     /// The value's `jti`, unique for its owner.
     pub token_id: &'a str,
-    /// The signing time according to the value's claims, in Unix seconds.
-    pub signed_at: u64,
-    /// The expiry time of the value, in Unix seconds.
-    pub until: u64,
+    /// The signing time according to the value's claims.
+    pub signed_at: UnixTime,
+    /// The expiry time of the value.
+    pub until: UnixTime,
 }
 
 /// Records that the value is used. If several calls for one value run at

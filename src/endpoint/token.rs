@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Clock;
 use crate::endpoint::Exchange;
 use crate::endpoint::authentication::authenticate;
 use crate::endpoint::confirmation::confirm;
@@ -25,6 +24,7 @@ use crate::oauth::scope::ScopeError;
 use crate::signing::engine::SignError;
 use crate::state::revocations::RevocationKey;
 use crate::telemetry::excerpt::named;
+use crate::time::UnixTime;
 
 /// A token request, independent of its dialect.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub async fn issue<'r, 's: 'r>(
     mut buffer: Vec<u8>,
 ) -> Result<Issued<'r, 's>, Refused<'s>> {
     let Exchange { context, snapshot, now, .. } = *exchange;
-    let parsed = Clock::instant();
+    let parsed = context.clock.instant();
     let client = pin!(authenticate(exchange, &request.credentials)).await?;
     let refused = |cause| Refused::to(client, cause);
     // This check follows client authentication, so that only the client itself can exhaust its rate
@@ -70,7 +70,7 @@ pub async fn issue<'r, 's: 'r>(
     let mut grant = decide(exchange, client, request)?;
     let confirmed = pin!(confirm(exchange, client, request.certificate, request.dpop));
     grant.confirmation = confirmed.await.map_err(refused)?;
-    let decided = Clock::instant();
+    let decided = context.clock.instant();
     let (parse, auth) = (parsed - exchange.received, decided - parsed);
 
     let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
@@ -147,7 +147,7 @@ fn find_reusable(
     client: &Client,
     kind: &Kind<'_>,
     buffer: &mut Vec<u8>,
-) -> Option<u64> {
+) -> Option<UnixTime> {
     let begin = buffer.len();
     let expires_at = client.token_reuse.as_ref()?.find(kind, exchange.now, buffer)?;
     if is_revoked(exchange, kind.profile, || RevocationKey::of(&buffer[begin..], None)) {
@@ -161,7 +161,7 @@ fn find_reusable(
 struct Unsigned {
     input: SigningInput,
     id: Option<TokenId>,
-    expires_at: u64,
+    expires_at: UnixTime,
 }
 
 /// Mints a token after the text in `buffer`.

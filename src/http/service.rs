@@ -29,7 +29,7 @@ use crate::dialect::{
 use crate::endpoint::metadata::{self, Document};
 use crate::endpoint::outcome::Served;
 use crate::endpoint::{Context, Exchange};
-use crate::http::body;
+use crate::http::body::{self, Deadline};
 use crate::http::client_address::ClientAddress;
 pub use crate::http::connection::Arrival;
 use crate::http::connection::{Handler, Received};
@@ -200,7 +200,7 @@ impl Service {
         let ShownCertificate::Present(certificate) = shown else { return };
         let Some(subject) = certificate.authority() else { return };
         self.metrics.self_signed_certificates.inc();
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         if self.self_signed_warnings.is_due(certificate.thumbprint(), now) {
             let subject = &*excerpt(subject.as_bytes(), MAX_SUBJECT_BYTES);
             warn!(
@@ -224,7 +224,8 @@ impl Service {
         B: Body<Data = Bytes> + Send + 'static,
     {
         let limits = &snapshot.config.live.limits;
-        let deadline = (origin.arrival.first_byte + limits.request_time()).into();
+        let at = origin.arrival.first_byte + limits.request_time();
+        let deadline = Deadline { clock: &self.context.clock, at };
         let certificate = if route.authenticates() {
             certificate(&snapshot.config.live, &request.headers, origin.arrival.peer)
         } else {
@@ -353,7 +354,7 @@ async fn unknown_path<B>(
     head: &RequestHead<'_>,
     body: B,
     limit: usize,
-    deadline: tokio::time::Instant,
+    deadline: Deadline<'_>,
 ) -> Box<str>
 where
     B: Body<Data = Bytes>,
