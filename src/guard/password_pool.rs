@@ -22,7 +22,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 
@@ -101,7 +101,7 @@ impl PasswordPool {
             queue: Mutex::default(),
             arrival: Condvar::new(),
             verdicts: Verdicts::default(),
-            computed: AtomicI64::new(0),
+            computed: AtomicU64::new(0),
             capacity,
         });
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*key);
@@ -167,7 +167,7 @@ impl PasswordPool {
     }
 
     /// The number of hashes that this pool has computed.
-    pub fn computed(&self) -> i64 {
+    pub fn computed(&self) -> u64 {
         self.shared.computed.load(Ordering::Relaxed)
     }
 }
@@ -193,7 +193,7 @@ struct Shared {
     queue: Mutex<Queue>,
     arrival: Condvar,
     verdicts: Verdicts,
-    computed: AtomicI64,
+    computed: AtomicU64,
     capacity: usize,
 }
 
@@ -347,7 +347,7 @@ mod tests {
             queue: Mutex::default(),
             arrival: Condvar::new(),
             verdicts: Verdicts::default(),
-            computed: AtomicI64::new(0),
+            computed: AtomicU64::new(0),
             capacity,
         }
     }

@@ -120,7 +120,6 @@ pub enum Reloaded {
 
 impl Reloader {
     pub(super) fn new(context: Arc<Context>, metrics: Arc<Metrics>, key_files: Stamp) -> Self {
-        metrics.snapshot_generation.set(1);
         let now = context.clock.unix_seconds();
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
         let (signed_last, key_files) = (Mutex::new(signs), Mutex::new(key_files));
@@ -211,7 +210,6 @@ impl Reloader {
         self.context.snapshot.store(Arc::clone(&new));
         engine.keep_only(&new.keys);
         self.context.passwords.keep_only(&new.clients);
-        self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
         retire(old);
