@@ -55,7 +55,7 @@ pub struct Context {
     pub verified: VerifiedTokens,
     /// The audit; `None` if it is off.
     pub audit: Option<Audit>,
-    /// Wall-clock time.
+    /// The time.
     pub clock: Clock,
     /// Counts accepted client assertions by how their `aud` identifies this server: by the issuer
     /// (as a string or in an array) or by the URL of an endpoint.

@@ -18,6 +18,7 @@ use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash, is_demo_se
 use crate::oauth::decoy::Decoys;
 use crate::registry::client_file;
 use crate::snapshot::secret_ends::SecretEnds;
+use crate::time::UnixTime;
 
 /// The clients, keys and settings that requests read.
 #[derive(Debug)]
@@ -62,16 +63,16 @@ impl Snapshot {
         }
     }
 
-    /// Creates the snapshot that replaces `old` at `now` (Unix seconds). Clients whose registration
-    /// has not changed keep the state of their rate limits and, if the issuer is the same, their
-    /// reusable tokens.
+    /// Creates the snapshot that replaces `old` at `now`. Clients whose registration has not
+    /// changed keep the state of their rate limits and, if the issuer is the same, their reusable
+    /// tokens.
     pub fn after(
         old: &Self,
         mut clients: Registry,
         keys: Vec<SigningKey>,
         issuer: IssuerUrl,
         config: Config,
-        now: u64,
+        now: UnixTime,
     ) -> Self {
         clients.continue_from(&old.clients, old.issuer == issuer);
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each

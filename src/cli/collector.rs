@@ -153,7 +153,7 @@ impl SpanExporter for Exporter {
             losses.sent.fetch_add(spans, Ordering::Relaxed);
         }
         losses.taken.fetch_add(spans, Ordering::Relaxed);
-        let (lost, now) = (losses.count(QUEUE), Clock::instant());
+        let (lost, now) = (losses.count(QUEUE), Clock::system().instant());
         let mut report = losses.report.lock();
         if lost > report.lost && report.at.is_none_or(|at| now - at >= QUIET) {
             let error = report.error.take();

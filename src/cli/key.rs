@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::cli::live::{self, AdminArgs, OLDER_VERSION, WaitArgs};
 use crate::cli::settings::{ServeArgs, value_of};
 use crate::cli::{CliError, complain, print};
-use crate::clock::{Clock, rfc3339};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::fault::text;
 use crate::keys::directory::{self, Replaced, Rotated};
@@ -18,6 +18,7 @@ use crate::keys::key_set::{KeySet, SigningKey};
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::registry::client_file;
 use crate::snapshot::Sources;
+use crate::time::UnixTime;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -115,7 +116,7 @@ pub(super) struct SizeArg {
 }
 
 pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     match command {
         KeyCommand::Generate { keys, size } => {
             let (config, retention) = keys.resolve()?;
@@ -134,7 +135,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     }
 }
 
-fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: u64) -> Result<(), CliError> {
+fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     let Rotated { made, signing, retirement } =
         directory::rotate(&config.live.keys, bits, &retention, now)?;
@@ -154,7 +155,7 @@ fn replace(
     bits: u16,
     keep: Option<&str>,
     server: &WaitArgs,
-    now: u64,
+    now: UnixTime,
 ) -> Result<(), CliError> {
     // Do not read the client registry: a fault in the registry must not prevent the replacement.
     let config = args.configuration()?;
@@ -196,7 +197,7 @@ fn require_directory(directory: &Path) -> Result<(), CliError> {
     )))
 }
 
-fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError> {
+fn retire(args: KeyArgs, key_id: Option<&str>, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     require_directory(&config.live.keys)?;
     for retired in directory::retire(&config.live.keys, key_id, &retention, now)? {
@@ -207,7 +208,7 @@ fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError>
     Ok(())
 }
 
-fn import(args: KeyArgs, from: &Path, now: u64) -> Result<(), CliError> {
+fn import(args: KeyArgs, from: &Path, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
     let (source, text) = if from == Path::new("-") {
         let source = Path::new("standard input");
@@ -229,7 +230,7 @@ fn print_key(mut described: Map<String, Value>, directory: &Path) -> Result<(), 
     })
 }
 
-fn list(args: KeyArgs, server: &AdminArgs, now: u64) -> Result<(), CliError> {
+fn list(args: KeyArgs, server: &AdminArgs, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
     require_directory(&config.live.keys)?;
     let keys = KeySet::new(directory::load(&config.live.keys)?, retention);
@@ -258,7 +259,7 @@ fn add_dates(described: &mut Map<String, Value>) {
         add_dates(old);
     }
     let dates = TIMES.iter().filter_map(|name| {
-        let date = rfc3339(described.get(*name)?.as_u64()?)?;
+        let date = UnixTime(described.get(*name)?.as_u64()?).rfc3339()?;
         Some(((*name).to_owned(), Value::from(date)))
     });
     let dates: Map<String, Value> = dates.collect();
@@ -275,8 +276,8 @@ fn describe(key: &SigningKey) -> Map<String, Value> {
     [
         ("kid", key.key_id().into()),
         ("bits", key.bits().into()),
-        ("published_at", published_at.into()),
-        ("signs_from", signs_from.into()),
+        ("published_at", published_at.0.into()),
+        ("signs_from", signs_from.0.into()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into_iter()

@@ -65,7 +65,7 @@ impl WaitArgs {
         is_in_force: impl Fn(Option<&Value>) -> bool,
     ) -> Result<(), CliError> {
         let Some(admin) = &self.admin else { return Ok(()) };
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         loop {
             let left = TIMEOUT.saturating_sub(begin.elapsed());
             let problem = match self.look(admin, path, left) {

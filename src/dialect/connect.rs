@@ -81,7 +81,7 @@ async fn try_token<'s>(
 /// Adds the nonce that the client's next DPoP proof must contain, if the server requires nonces.
 fn push_nonce(context: &Context, snapshot: &Snapshot, answer: &mut Answer) {
     if let Some(nonces) = context.nonces(snapshot) {
-        answer.push_header("dpop-nonce", nonces.current(context.clock.unix_seconds()));
+        answer.push_header("dpop-nonce", nonces.current(context.clock.now()));
     }
 }
 

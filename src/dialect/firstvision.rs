@@ -64,7 +64,7 @@ async fn try_token<'s>(
         received: head.received,
     };
     let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
-    // As documented, `expires_in` is the expiry time in Unix seconds, not a duration.
+    // As documented, `expires_in` is the expiry time, not a duration.
     let expires_at = issued.expires_at;
     write!(issued.buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"Bearer\"}}")
         .map_err(|_| Cause::Internal)?;

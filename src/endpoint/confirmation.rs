@@ -37,7 +37,7 @@ pub async fn confirm(
         DpopHeader::Present(proof) => proof,
     };
 
-    let now = context.clock.unix_seconds();
+    let now = context.clock.now();
     let expected = ExpectedProof {
         method: "POST",
         url: &snapshot.issuer.join(request.endpoint),

@@ -7,6 +7,7 @@ use crate::issuer::TokenId;
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::Grant;
+use crate::time::UnixTime;
 
 /// A token that was issued.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub struct Issued<'r, 's> {
     pub scope: Cow<'r, str>,
     /// Seconds until the token expires.
     pub lifetime: u32,
-    /// The token's `exp`, in Unix seconds.
-    pub expires_at: u64,
+    /// The token's `exp`.
+    pub expires_at: UnixTime,
     /// The certificate or key that the token is bound to.
     pub confirmation: Confirmation,
     /// The client that the token was issued to.

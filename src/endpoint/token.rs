@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::clock::Clock;
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
 use crate::endpoint::confirmation::confirm;
@@ -25,6 +24,7 @@ use crate::signing::engine::SignError;
 use crate::snapshot::Snapshot;
 use crate::state::revocations::RevocationKey;
 use crate::telemetry::excerpt::named;
+use crate::time::UnixTime;
 
 /// A token request, independent of its dialect.
 #[derive(Debug)]
@@ -61,8 +61,8 @@ pub async fn issue<'r, 's: 'r>(
     request: &TokenRequest<'r>,
     mut buffer: Vec<u8>,
 ) -> Result<Issued<'r, 's>, Refused<'s>> {
-    let now = context.clock.unix_seconds();
-    let parsed = Clock::instant();
+    let now = context.clock.now();
+    let parsed = context.clock.instant();
 
     let TokenRequest { endpoint, credentials, .. } = request;
     let client = pin!(authenticate(context, snapshot, credentials, endpoint)).await?;
@@ -84,7 +84,7 @@ pub async fn issue<'r, 's: 'r>(
     })?;
     grant.confirmation = confirm(context, snapshot, client, request).await.map_err(refused)?;
     let confirmation = grant.confirmation;
-    let decided = Clock::instant();
+    let decided = context.clock.instant();
     let is_audited = context.audit.is_some();
     let (parse, auth) = (parsed - request.received, decided - parsed);
     let server_timing = |phases: Phases| client.server_timing.then_some(phases);
@@ -105,7 +105,7 @@ pub async fn issue<'r, 's: 'r>(
     if let Some(expires_at) = found
         && !is_revoked(context, profile, || RevocationKey::of(&buffer[begin..], None))
     {
-        let lifetime = u32::try_from(expires_at - now).unwrap_or(client.token_lifetime);
+        let lifetime = u32::try_from(expires_at.since(now)).unwrap_or(client.token_lifetime);
         return Ok(Issued {
             buffer,
             granted: is_audited.then(|| Granted::of(&grant, issuer, lifetime).into()),
@@ -187,7 +187,7 @@ fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> O
 fn mint_unrevoked(
     context: &Context,
     grant: &Grant<'_>,
-    now: u64,
+    now: UnixTime,
     mut buffer: Vec<u8>,
 ) -> Result<(SigningInput, u32), Cause> {
     let longest = grant.client.token_lifetime;

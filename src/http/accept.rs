@@ -26,6 +26,7 @@ use crate::telemetry::once_a_second::OnceASecond;
 
 /// The open connections of a server, from all its listeners.
 pub(crate) struct Connections {
+    clock: Clock,
     limits: StartupLimits,
     metrics: Arc<Metrics>,
     loops: Arc<EventLoops>,
@@ -40,12 +41,14 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn new(
+        clock: Clock,
         limits: StartupLimits,
         metrics: Arc<Metrics>,
         loops: Arc<EventLoops>,
     ) -> Arc<Self> {
         metrics.init_not_http(NotHttp::ALL.map(NotHttp::label));
         Arc::new(Self {
+            clock,
             limits,
             metrics,
             loops,
@@ -81,7 +84,7 @@ impl Connections {
                     // Most likely the process is out of file descriptors. The accept loop pauses,
                     // because an immediate retry would fail again and take processor time from the
                     // open connections.
-                    let now = Clock::instant();
+                    let now = self.clock.instant();
                     if last_error_log.is_none_or(|then| now - then >= ERROR_LOG_INTERVAL) {
                         error!(%error, "cannot accept connections; raise the limit of open files");
                         last_error_log = Some(now);
@@ -136,7 +139,8 @@ impl Connections {
             }
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let watch = Arc::new(Watch::new(&self.limits, Arc::clone(&self.is_draining)));
+        let watch =
+            Arc::new(Watch::new(&self.limits, self.clock.clone(), Arc::clone(&self.is_draining)));
         open.insert(id, Arc::clone(&watch));
         drop(open);
 
@@ -160,7 +164,7 @@ impl Connections {
     /// about such connections, because a scanner opens many.
     fn record_not_http(&self, not_http: NotHttp, peer: Peer) {
         self.metrics.count_not_http(not_http.label());
-        let now = Clock::unix_micros() / 1_000_000;
+        let now = self.clock.now();
         if let Some(more) = self.not_http.is_due(now) {
             let (kind, more) = (not_http.label(), (more > 0).then_some(more));
             warn!(%peer, kind, more, "{}", not_http.explanation());

@@ -85,7 +85,7 @@ impl Admin {
     /// Answers `/readyz`. The reason why a reload was refused contains file names, so it is shown
     /// only to callers that [`gate::admit`] admits.
     fn readiness(&self, is_admitted: bool) -> Response<Full<Bytes>> {
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         if !self.is_ready.load(Ordering::Relaxed) {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
         } else if self.context.snapshot().keys.signing_key(now).is_none() {
@@ -141,7 +141,7 @@ impl Admin {
 
     /// Answers `/keys`: the state of each key, and how often verifiers have fetched it.
     fn keys(&self) -> Response<Full<Bytes>> {
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         json(StatusCode::OK, &keys::to_json(&self.context.snapshot().keys, now))
     }
 

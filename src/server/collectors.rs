@@ -13,6 +13,7 @@ use crate::tally::Tally;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pulled::Each;
+use crate::time::UnixTime;
 
 /// Registers the metrics of the parts of `context`. `signer` names the signing backend.
 pub(super) fn register(
@@ -55,7 +56,7 @@ pub(super) fn register(
         "Enabled clients whose last secret has expired or expires within this time.",
         ["within"],
         |context, each| {
-            let (snapshot, now) = (context.snapshot(), context.clock.unix_seconds());
+            let (snapshot, now) = (context.snapshot(), context.clock.now());
             for (name, time) in EXPIRING {
                 each([name], snapshot.secret_ends.before(now + time) as u64);
             }
@@ -67,9 +68,9 @@ pub(super) fn register(
         "Seconds since a key was published; since 1970 if its file states no time.",
         ["kid", "state"],
         |context, each| {
-            let now = context.clock.unix_seconds();
+            let now = context.clock.now();
             for (key, state) in shown(&context.snapshot().keys, now) {
-                let age = now.saturating_sub(key.times().published_at);
+                let age = now.since(key.times().published_at);
                 each([key.key_id(), &state.to_string()], age);
             }
         },
@@ -80,7 +81,7 @@ pub(super) fn register(
         "Answers with a key set that contains the key.",
         ["kid"],
         |context, each| {
-            for (key, _) in shown(&context.snapshot().keys, context.clock.unix_seconds()) {
+            for (key, _) in shown(&context.snapshot().keys, context.clock.now()) {
                 each([key.key_id()], key.fetches().count());
             }
         },
@@ -107,7 +108,7 @@ impl Pull<'_> {
 }
 
 /// Returns each key that is not gone at `now`, with its state.
-fn shown(keys: &KeySet, now: u64) -> impl Iterator<Item = (&SigningKey, KeyState)> {
+fn shown(keys: &KeySet, now: UnixTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {
     keys.states(now).filter(|(_, state)| *state != KeyState::Gone)
 }
 
@@ -184,7 +185,7 @@ const OF_SECRETS: [Metric<Tally>; 2] = [
         GAUGE,
         "grantd_secret_last_use_seconds",
         "Time of the last successful use of a client's secret, in Unix seconds.",
-        Tally::last,
+        |used| used.last().0,
     ),
 ];
 

@@ -120,7 +120,7 @@ pub enum Reloaded {
 
 impl Reloader {
     pub(super) fn new(context: Arc<Context>, metrics: Arc<Metrics>, key_files: Stamp) -> Self {
-        let now = context.clock.unix_seconds();
+        let now = context.clock.now();
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
         let (signed_last, key_files) = (Mutex::new(signs), Mutex::new(key_files));
         Self { context, metrics, signed_last, key_files }
@@ -159,7 +159,7 @@ impl Reloader {
     /// at which it starts to sign.
     pub fn look_at_keys(&self) {
         let mut signed_last = self.signed_last.lock();
-        let (snapshot, now) = (self.context.snapshot(), self.context.clock.unix_seconds());
+        let (snapshot, now) = (self.context.snapshot(), self.context.clock.now());
         let signs = snapshot.keys.signing_key(now).map(|key| key.key_id());
         if signs != signed_last.as_deref()
             && let Some(kid) = signs
@@ -193,7 +193,7 @@ impl Reloader {
             return Err(StartError::NoKeys(config.live.keys));
         }
         *self.key_files.lock() = key_files;
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         let new = Snapshot::after(&old, clients, keys, issuer, config, now);
         let new = Snapshot { admin_token, ..new };
         let changes = Changes::between(&old, &new);

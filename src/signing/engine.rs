@@ -22,6 +22,7 @@ use std::thread::{self, JoinHandle};
 use parking_lot::{Condvar, Mutex};
 use tracing::error;
 
+use crate::clock::Clock;
 use crate::jose::jws::SigningInput;
 use crate::keys::key_set::{KeySet, SigningKey};
 use crate::signing::admission::Admission;
@@ -49,7 +50,12 @@ impl Engine {
     /// # Errors
     ///
     /// An error of the operating system if it cannot start a thread.
-    pub fn start(single: Single, threads: usize, capacity: usize) -> io::Result<Self> {
+    pub fn start(
+        single: Single,
+        threads: usize,
+        capacity: usize,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
             waiting: Mutex::new(Waiting {
@@ -63,6 +69,7 @@ impl Engine {
             faults: AtomicU32::new(0),
             hold_back_from: worker::HOLD_BACK_FROM * threads,
             single,
+            clock,
         });
         let mut engine = Self { shared, threads: Vec::with_capacity(threads) };
         for index in 0..threads {
@@ -179,6 +186,7 @@ struct Shared {
     /// [`worker::HOLD_BACK_FROM`], times the number of threads.
     hold_back_from: usize,
     single: Single,
+    clock: Clock,
 }
 
 struct Waiting {
@@ -219,16 +227,16 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::clock::Clock;
     use crate::jose::jws::PayloadWriter;
     use crate::keys::directory;
     use crate::keys::life::Retention;
     use crate::signing::single::{MAX_SIGNATURE_BYTES, blinding};
+    use crate::time::UnixTime;
 
     fn key() -> Arc<SigningKey> {
         let directory = tempfile::tempdir().unwrap();
         let retention = Retention { jwks_max_age: 1, token_lifetime: 1 };
-        Arc::new(directory::generate(directory.path(), 2048, &retention, 1).unwrap())
+        Arc::new(directory::generate(directory.path(), 2048, &retention, UnixTime(1)).unwrap())
     }
 
     fn input(number: usize) -> SigningInput {
@@ -238,7 +246,7 @@ mod tests {
     /// Some futures are dropped, at every stage of their wait. All other futures must complete.
     #[test]
     fn all_futures_complete_though_others_are_dropped() {
-        let engine = Arc::new(Engine::start(Single::Ring, 2, 64).unwrap());
+        let engine = Arc::new(Engine::start(Single::Ring, 2, 64, Clock::system()).unwrap());
         let key = key();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
         let mut signed = 0;
@@ -280,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_signing_thread_continues_after_a_panic() {
-        let engine = Engine::start(Single::Ring, 1, 64).unwrap();
+        let engine = Engine::start(Single::Ring, 1, 64, Clock::system()).unwrap();
         let key = key();
         let panicking = Arc::new(PanickingWaker(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&panicking));
@@ -300,7 +308,7 @@ mod tests {
     /// hardware fault makes the check fail.)
     #[test]
     fn a_failed_signature_is_made_again_and_a_second_turns_batches_off() {
-        let engine = Engine::start(Single::Ring, 1, 64).unwrap();
+        let engine = Engine::start(Single::Ring, 1, 64, Clock::system()).unwrap();
         let key = key();
         #[cfg(target_arch = "x86_64")]
         let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
@@ -325,7 +333,7 @@ mod tests {
                 jobs.push(Job { key: Arc::clone(&key), input: input(number), sender });
                 receivers.push(receiver);
             }
-            let mut batch = batched.sign(&jobs, Clock::instant());
+            let mut batch = batched.sign(&jobs, Clock::system().instant(), &Clock::system());
             assert_eq!(batch.passed, [true; BATCH]);
             // The values that `BatchKey::sign` returns for a signature that failed its check.
             (batch.signatures[failed], batch.passed[failed]) = ([0; MAX_SIGNATURE_BYTES], false);

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::oauth::client::{Client, Registry};
 use crate::oauth::client_secret::ClientSecret;
 use crate::tally::Tally;
+use crate::time::UnixTime;
 
 /// The uses of every secret that has been used, by client id and label.
 #[derive(Default)]
@@ -23,8 +24,8 @@ pub struct SecretUses(Mutex<BTreeMap<Box<str>, Labelled>>);
 type Labelled = Vec<(Box<str>, Arc<Tally>)>;
 
 impl SecretUses {
-    /// Counts one successful use of `secret` at `now` (Unix seconds).
-    pub fn record(&self, client: &Client, secret: &ClientSecret, now: u64) {
+    /// Counts one successful use of `secret` at `now`.
+    pub fn record(&self, client: &Client, secret: &ClientSecret, now: UnixTime) {
         // The first use of a secret in a snapshot looks up its count. Each later use takes two
         // atomic operations and no look-up.
         secret.used.get_or_init(|| self.enter(&client.id, &secret.label)).record(now);
@@ -98,17 +99,17 @@ mod tests {
             let clients = registry(&["one", "t\\wo"]);
             for id in ["one", "t\\wo"] {
                 let client = clients.get(id).unwrap();
-                uses.record(client, &client.secrets[0], now);
-                uses.record(client, &client.secrets[0], now);
+                uses.record(client, &client.secrets[0], UnixTime(now));
+                uses.record(client, &client.secrets[0], UnixTime(now));
             }
         }
         let used = uses.of("one", "a\"\n").unwrap();
-        assert_eq!((used.count(), used.last()), (4, 7));
+        assert_eq!((used.count(), used.last().0), (4, 7));
         assert!(uses.of("one", "b").is_none() && uses.of("three", "a\"\n").is_none());
 
         let mut left = Vec::new();
         uses.for_each(&registry(&["t\\wo"]), |id, label, used| {
-            left.push((id.to_owned(), label.to_owned(), used.count(), used.last()));
+            left.push((id.to_owned(), label.to_owned(), used.count(), used.last().0));
         });
         assert_eq!(left, [("t\\wo".to_owned(), "a\"\n".to_owned(), 4, 7)]);
         assert!(uses.of("one", "a\"\n").is_none(), "the client is no longer registered");

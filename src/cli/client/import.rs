@@ -69,7 +69,7 @@ type WithoutToken = Vec<(Box<str>, &'static str)>;
 /// Reads every line and checks it like an entry of the registry.
 fn read_lines(file: &Path, text: &str) -> Result<(Vec<Line>, WithoutToken), CliError> {
     let progress = Progress::start("checked", text.lines().count());
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     let mut lines = Vec::new();
     let mut without_token = Vec::new();
     let mut ids: HashMap<Box<str>, usize> = HashMap::new();

@@ -21,6 +21,7 @@ use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
+use crate::time::UnixTime;
 
 /// Defines the type that an entry is deserialized into, and the function that reads the entry's
 /// fields.
@@ -93,8 +94,8 @@ struct SecretEntry<'a> {
     label: Cow<'a, str>,
     #[serde(borrow)]
     hash: &'a RawValue,
-    not_before: Option<u64>,
-    expires_at: Option<u64>,
+    not_before: Option<UnixTime>,
+    expires_at: Option<UnixTime>,
 }
 
 /// A JSON string. It is copied only if it contains escapes.

@@ -10,7 +10,6 @@ use tracing::error;
 
 use super::batched::{Batched, SignedBatch};
 use super::{Shared, SignError, Signed};
-use crate::clock::Clock;
 use crate::keys::key_set::SigningKey;
 use crate::signing::admission::Window;
 use crate::signing::completion::Completion;
@@ -32,11 +31,11 @@ impl Shared {
             self.take(event_loop, last_key.as_ref(), &mut window, &mut jobs, held_back)
         {
             jobs.retain(|job| job.sender.is_awaited());
-            let taken = Clock::instant();
+            let taken = self.clock.instant();
             let group = if batched.is_some() { WAKE_AFTER } else { WAKE_AFTER_SINGLE };
             match batched {
                 Some(batched) => {
-                    let batch = batched.sign(&jobs, taken);
+                    let batch = batched.sign(&jobs, taken, &self.clock);
                     self.finish_batch(&mut jobs, &batch, &random, held_back);
                 }
                 None => {
@@ -115,7 +114,7 @@ impl Shared {
             .map(|length| Signed {
                 buffer: input.finish(&signature[..length]),
                 taken,
-                done: Clock::instant(),
+                done: self.clock.instant(),
             })
             .ok_or(SignError::Failed);
         held_back.extend(sender.send(signed));
