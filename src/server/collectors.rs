@@ -7,8 +7,9 @@ use prometheus::proto::MetricType::{self, COUNTER, GAUGE};
 
 use crate::endpoint::Context;
 use crate::guard::throttle::Spent;
-use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::key_set::KeySet;
 use crate::keys::life::KeyState;
+use crate::keys::signing_key::SigningKey;
 use crate::tally::Tally;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;

@@ -27,7 +27,7 @@ pub struct Metrics {
     pub wasteful: Arc<Wasteful>,
     /// Open connections.
     pub connections: IntGauge,
-    /// Connections that were closed or refused because of the limit of open connections.
+    /// Connections that were closed or refused because of the limit of open connections or files.
     pub connections_shed: IntCounter,
     assertion_audiences: AssertionAudiences,
     /// Requests with a self-signed certificate that the proxy trusts as a certificate authority.
@@ -73,7 +73,7 @@ impl Metrics {
             connections: gauge("grantd_connections", "Open connections.")?,
             connections_shed: counter(
                 "grantd_connections_shed_total",
-                "Connections closed or refused because of the limit of open connections.",
+                "Connections closed or refused because of the limit of open connections or open files.",
             )?,
             assertion_audiences: AssertionAudiences(counters(
                 "grantd_assertion_audiences_total",
