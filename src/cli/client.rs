@@ -12,10 +12,12 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use crate::cli::error::{CliError, cannot, complain};
 use crate::cli::live::{AdminArgs, WaitArgs};
+use crate::cli::no_token;
+use crate::cli::output::{not_written, write_out};
 use crate::cli::secret::{self, HashKind};
 use crate::cli::settings::ServeArgs;
-use crate::cli::{CliError, cannot, complain, no_token, not_written, write_out};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::form::urlencoded;

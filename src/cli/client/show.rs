@@ -4,10 +4,11 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::FileArg;
+use crate::cli::error::CliError;
 use crate::cli::live::{AdminArgs, add_figures};
 use crate::cli::no_token::SecretState;
+use crate::cli::output::print;
 use crate::cli::times::parse_duration;
-use crate::cli::{CliError, print};
 use crate::clock::Clock;
 use crate::form::urlencoded;
 use crate::oauth::client::{Client, Registry};

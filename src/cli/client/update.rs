@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{self, FieldArgs};
 use super::{FileArg, warn_of};
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::fault::Fault;
 use crate::registry::client_file::edit;
 
