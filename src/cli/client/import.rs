@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{FIRST_LABEL, FileArg};
+use crate::cli::client::file::{FIRST_LABEL, FileArg};
 use crate::cli::error::{CliError, complain};
 use crate::cli::no_token;
 use crate::cli::secret;
