@@ -119,7 +119,6 @@ pub enum Reloaded {
 
 impl Reloader {
     pub(super) fn new(context: Arc<Context>, metrics: Arc<Metrics>, key_files: Stamp) -> Self {
-        metrics.snapshot_generation.set(1);
         let now = context.clock.now();
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
         let (signed_last, key_files) = (Mutex::new(signs), Mutex::new(key_files));
@@ -208,7 +207,6 @@ impl Reloader {
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
         self.context.passwords.keep_only(&new.clients);
-        self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
         retire(old);
