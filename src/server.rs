@@ -6,7 +6,7 @@
 //! the caller's runtime, which polls [`Server::serve`]. The other event loops are threads. When the
 //! server ends, it stops these threads and closes their connections.
 
-mod counters;
+mod collectors;
 mod reload;
 mod start_error;
 
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Config, IssuerUrl, SignerChoice};
+use crate::config::{Config, IssuerUrl};
 use crate::endpoint::Context;
 pub use crate::fault::Fault;
 use crate::guard::decoy_key;
@@ -29,6 +29,7 @@ use crate::guard::password_pool::PasswordPool;
 use crate::guard::throttle::Throttle;
 use crate::http::accept::Connections;
 use crate::http::admin::Admin;
+use crate::http::descriptors::{Reserve, allowed_connections};
 use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
@@ -36,12 +37,12 @@ use crate::keys::directory::{self, First};
 use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::{NoEntropy, Random};
+use crate::server::reload::Loaded;
 pub(crate) use crate::server::reload::judge;
-use crate::server::reload::{Loaded, prepare};
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
+use crate::signing::backends::Backends;
 use crate::signing::engine::Engine;
-use crate::signing::single::Single;
 use crate::snapshot::{Snapshot, Sources};
 use crate::state::replay::ReplayGuard;
 use crate::state::revocations::Revocations;
@@ -116,20 +117,14 @@ impl Server {
         }
 
         let keys = KeySet::new(keys, retention);
-        let single = match (config.startup.signer, keys.signing_key(clock.now())) {
-            (SignerChoice::AwsLc, _) => Single::AwsLc,
-            (SignerChoice::Auto | SignerChoice::Batch, Some(key)) => Single::fastest(key),
-            _ => Single::Ring,
-        };
-        let engine = Engine::start(
-            single,
-            config.startup.workers,
-            config.startup.limits.signing_queue,
-            clock.clone(),
-        )?;
-        let is_batched = prepare(&engine, &keys, config.startup.signer)?;
+        let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
+        let backends = Backends::new(config.startup.signer, signing_key);
+        let is_batched = backends.prepare(keys.private_keys())?;
+        let (single, threads) = (backends.single, config.startup.workers);
+        let capacity = config.startup.limits.signing_queue;
+        let engine = Engine::start(backends, threads, capacity, clock.clone())?;
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
-        info!(%signer, threads = config.startup.workers, "signing");
+        info!(%signer, threads, "signing");
         let (threads, capacity) =
             (config.startup.limits.password_threads, config.startup.limits.password_queue);
         let passwords = PasswordPool::start(threads, capacity, &random)?;
@@ -146,7 +141,6 @@ impl Server {
             None => None,
         };
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        metrics.name_signer(&signer);
         let audience_forms = AudienceForm::ALL.map(AudienceForm::label);
         let context = Arc::new(Context {
             snapshot,
@@ -167,24 +161,29 @@ impl Server {
             nonces: OnceLock::new(),
         });
         context.prepare(config).map_err(no_entropy)?;
-        counters::register(&metrics, &context).map_err(io::Error::other)?;
+        collectors::register(&metrics, &context, signer).map_err(io::Error::other)?;
         let refusals = Arc::<Refusals>::default();
         let service =
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
                 .map_err(no_entropy)?;
         let (loops, threads) = EventLoops::start(config.startup.workers)?;
+        let mut limits = config.startup.limits.clone();
+        limits.connections = allowed_connections(limits.connections, config.startup.workers);
         let connections = Connections::new(
             context.clock.clone(),
-            config.startup.limits.clone(),
+            limits.clone(),
             Arc::clone(&metrics),
             Arc::clone(&loops),
+            Reserve::new(0),
         );
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        limits.connections = ADMIN_CONNECTIONS;
         let admin_connections = Connections::new(
             context.clock.clone(),
-            config.startup.limits.clone(),
+            limits,
             unseen,
             EventLoops::one(),
+            Reserve::new(ADMIN_RESERVE),
         );
         let service = Arc::new(service);
         let reloader =
@@ -311,3 +310,10 @@ fn no_entropy(_: NoEntropy) -> io::Error {
 /// The size of the first signing key in bits. The keys of the tokens in the documentation have this
 /// size.
 const FIRST_KEY_BITS: u16 = 2048;
+
+/// The maximum number of open connections of the admin listener. It is low, so that these
+/// connections fit into the descriptors that the public connections leave.
+const ADMIN_CONNECTIONS: usize = 8;
+/// The number of connections that the admin listener can accept even if the process is out of
+/// descriptors.
+const ADMIN_RESERVE: usize = 4;

@@ -10,14 +10,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, IssuerUrl, ListenAddr, SignerChoice};
+use crate::config::{Config, IssuerUrl, ListenAddr};
 use crate::endpoint::Context;
 use crate::fs::file_watch::Stamp;
-use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::signing_key::SigningKey;
 use crate::oauth::client::Registry;
 use crate::oauth::client_secret::FastHash;
 use crate::server::{StartError, no_entropy};
-use crate::signing::engine::Engine;
 use crate::snapshot::changes::Changes;
 use crate::snapshot::{Contents, Snapshot, Sources, certificate_clients, demo_clients};
 use crate::telemetry::audit::Event;
@@ -120,7 +119,6 @@ pub enum Reloaded {
 
 impl Reloader {
     pub(super) fn new(context: Arc<Context>, metrics: Arc<Metrics>, key_files: Stamp) -> Self {
-        metrics.snapshot_generation.set(1);
         let now = context.clock.now();
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
         let (signed_last, key_files) = (Mutex::new(signs), Mutex::new(key_files));
@@ -203,35 +201,17 @@ impl Reloader {
             return Ok(Reloaded::Unchanged);
         }
 
-        let engine = &self.context.engine;
-        prepare(engine, &new.keys, new.config.startup.signer)?;
+        self.context.engine.backends().prepare(new.keys.private_keys())?;
         self.context.prepare(&new.config).map_err(no_entropy)?;
         let generation = new.generation;
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
-        engine.keep_only(&new.keys);
         self.context.passwords.keep_only(&new.clients);
-        self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
         retire(old);
         Ok(Reloaded::Applied)
     }
-}
-
-/// Prepares the engine to sign in batches, if `signer` allows batches and all `keys` support them.
-/// Returns whether the engine signs in batches.
-pub(super) fn prepare(
-    engine: &Engine,
-    keys: &KeySet,
-    signer: SignerChoice,
-) -> Result<bool, StartError> {
-    let may_batch = matches!(signer, SignerChoice::Auto | SignerChoice::Batch);
-    let is_batched = may_batch && keys.iter().all(|key| engine.prepare(key));
-    if signer == SignerChoice::Batch && !is_batched {
-        return Err(StartError::NoBatches);
-    }
-    Ok(is_batched)
 }
 
 /// Drops the old snapshot on a separate thread when no request uses the snapshot any more. Freeing

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::fault::Fault;
+use crate::signing::backends::NoBatches;
 
 /// The error of a server that does not start, or of a reload that is refused. The text says what to
 /// do and calls settings by their names in the configuration file.
@@ -107,6 +108,12 @@ impl Error for StartError {
             Self::System(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl From<NoBatches> for StartError {
+    fn from(_: NoBatches) -> Self {
+        Self::NoBatches
     }
 }
 
