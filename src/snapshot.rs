@@ -14,10 +14,10 @@ use crate::keys::directory;
 use crate::keys::key_set::KeySet;
 use crate::keys::life::Retention;
 use crate::keys::signing_key::SigningKey;
-use crate::oauth::client::Registry;
 use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash, is_demo_secret};
 use crate::oauth::decoy::Decoys;
 use crate::registry::client_file;
+use crate::registry::clients::Registry;
 use crate::snapshot::secret_ends::SecretEnds;
 use crate::time::UnixTime;
 
@@ -48,7 +48,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Creates the first snapshot of a process. Its `admin_token` is `None`; the caller sets it.
     pub fn new(clients: Registry, keys: KeySet, issuer: IssuerUrl, config: Config) -> Self {
-        let decoys = Decoys::of(&clients);
+        let decoys = Decoys::of(clients.iter());
         let secret_ends = SecretEnds::of(&clients);
         let allows_demo_secrets = config.allows_demo_secrets();
         Self {
@@ -65,8 +65,7 @@ impl Snapshot {
     }
 
     /// Creates the snapshot that replaces `old` at `now`. Clients whose registration has not
-    /// changed keep the state of their rate limits and, if the issuer is the same, their reusable
-    /// tokens.
+    /// changed keep their state.
     pub fn after(
         old: &Self,
         mut clients: Registry,
@@ -75,7 +74,7 @@ impl Snapshot {
         config: Config,
         now: UnixTime,
     ) -> Self {
-        clients.continue_from(&old.clients, old.issuer == issuer);
+        clients.keep_unchanged(&old.clients);
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each
         // field of the retention is the maximum of its old value and its new value.
         let retention = Sources::of(&config).retention(&clients).max(old.keys.retention());

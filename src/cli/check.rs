@@ -15,8 +15,9 @@ use crate::cli::output::print;
 use crate::cli::settings::ServeArgs;
 use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::guard::decoy_key;
-use crate::oauth::client::{AuthMethod, Registry};
+use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{self, edit};
+use crate::registry::clients::{Registered, Registry};
 use crate::server::judge;
 use crate::snapshot::{Contents, Sources, certificate_clients, demo_clients};
 use crate::state::revocations::Revocations;
@@ -114,7 +115,7 @@ fn readable_clients(file: &Path) -> Registry {
     let Ok(text) = client_file::read(file) else { return clients };
     for entry in edit::entries(&text).into_iter().flatten() {
         if let Ok(client) = client_file::check_entry(file, 1, entry) {
-            clients.insert(Box::new(client));
+            clients.insert(Registered::new(client));
         }
     }
     clients

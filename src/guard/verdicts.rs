@@ -11,7 +11,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::oauth::client::Registry;
+use crate::oauth::client::Client;
 use crate::oauth::decoy::slow_hashes;
 use crate::oauth::password_hash::PasswordHash;
 
@@ -43,10 +43,9 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether the client, as registered in `clients`, still has the stored hash.
-    fn is_of(&self, clients: &Registry) -> bool {
-        let client = clients.get(&self.client_id);
-        client.is_some_and(|client| slow_hashes(client).any(|hash| **hash == *self.hash))
+    /// Whether `client` still has the stored hash.
+    fn is_of(&self, client: &Client) -> bool {
+        slow_hashes(client).any(|hash| **hash == *self.hash)
     }
 }
 
@@ -73,15 +72,17 @@ impl Verdicts {
         set.oldest = (oldest + 1) % WAYS;
     }
 
-    /// Removes each entry whose client, as registered in `clients`, no longer has the stored hash.
-    pub fn keep_only(&self, clients: &Registry) {
+    /// Removes each entry whose client no longer has the stored hash. `find` returns the registered
+    /// client of an id.
+    pub fn keep_only<'c>(&self, find: impl Fn(&str) -> Option<&'c Client>) {
         for set in &self.0 {
             let set = &mut *set.lock();
             // After the removal, the set may no longer be full. The oldest entry of such a set must
             // be at index 0, so rotate the set first.
             set.right.rotate_left(set.oldest);
             set.oldest = 0;
-            set.right.retain(|verdict| verdict.is_of(clients));
+            set.right
+                .retain(|verdict| find(&verdict.client_id).is_some_and(|it| verdict.is_of(it)));
         }
     }
 
@@ -140,7 +141,7 @@ mod tests {
         assert!(verdicts.is_right(&attempt(count)) && !verdicts.is_right(&attempt(0)));
         assert!((1..count).all(|number| verdicts.is_right(&attempt(number))));
 
-        verdicts.keep_only(&Registry::default());
+        verdicts.keep_only(|_| None);
         assert!(verdicts.len() == 0);
     }
 }

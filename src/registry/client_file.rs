@@ -16,6 +16,7 @@ use std::mem::take;
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::{self, Builder, available_parallelism};
 
 use serde::{Deserialize, Serialize};
@@ -27,8 +28,9 @@ use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
 use crate::fs::file_watch::{MOST_FILES, Stamp};
 use crate::fs::whole_file;
-use crate::oauth::client::{Client, Registry};
+use crate::oauth::client::Client;
 use crate::registry::client_file::entry::{Field, Reader};
+use crate::registry::clients::{Registered, Registry};
 
 /// Reads the registry from `file`.
 ///
@@ -116,7 +118,7 @@ fn parse_with_key_files(file: &Path, text: &str) -> Result<(Registry, Stamp), Ve
 }
 
 /// A client and the stamp of its key file, or every fault of its entry.
-type Read = Result<(Box<Client>, Option<Stamp>), Vec<Fault>>;
+type Read = Result<(Arc<Registered>, Option<Stamp>), Vec<Fault>>;
 
 /// Reads `entries` in parallel, and returns each entry with its result, in the order of `entries`.
 fn in_parallel<'t>(
@@ -130,7 +132,7 @@ fn in_parallel<'t>(
         let mut reader = Reader::new(file, text, 1);
         let numbered = (number * length..).zip(part);
         let read = numbered.map(|(index, raw)| {
-            let client = reader.client(Some(index), raw).map(Box::new);
+            let client = reader.client(Some(index), raw).map(Registered::new);
             let key_file = reader.key_file.take();
             let read = client.map(|client| (client, key_file));
             (*raw, read.ok_or_else(|| take(&mut reader.faults)))

@@ -14,8 +14,8 @@ use crate::config::{Config, IssuerUrl, ListenAddr};
 use crate::endpoint::Context;
 use crate::fs::file_watch::Stamp;
 use crate::keys::signing_key::SigningKey;
-use crate::oauth::client::Registry;
 use crate::oauth::client_secret::FastHash;
+use crate::registry::clients::Registry;
 use crate::server::{StartError, no_entropy};
 use crate::snapshot::changes::Changes;
 use crate::snapshot::{Contents, Snapshot, Sources, certificate_clients, demo_clients};
@@ -206,7 +206,7 @@ impl Reloader {
         let generation = new.generation;
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
-        self.context.passwords.keep_only(&new.clients);
+        self.context.passwords.keep_only(|id| new.clients.get(id));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
         retire(old);

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -19,7 +19,6 @@ use crate::issuer::RESERVED_CLAIMS;
 use crate::oauth::client::{AuthMethod, AuthMethods, Client, RateLimit, is_vschar};
 use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
-use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
 use crate::time::UnixTime;
 
@@ -211,7 +210,6 @@ impl<'t> Reader<'t> {
                 hash,
                 not_before: entry.not_before,
                 expires_at: entry.expires_at,
-                used: OnceLock::new(),
             });
         }
         secrets.into()
@@ -287,8 +285,7 @@ impl<'t> Reader<'t> {
     fn token_reuse(&mut self, field: Field<'t>, client: &mut Client) {
         let expected = "a number of seconds from 1 to the token's lifetime";
         let seconds = self.seconds(field, client.token_lifetime, expected);
-        client.token_reuse =
-            seconds.map(|seconds| Arc::new(Reuse::new(seconds, client.not_before)));
+        client.token_reuse = seconds.and_then(NonZeroU32::new);
     }
 
     /// Reads a number of seconds from 1 to `most`.
