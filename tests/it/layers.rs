@@ -239,6 +239,16 @@ fn uses<'f>(module: &str, text: &str, files: &'f BTreeMap<String, String>) -> BT
     named
 }
 
+/// Resource limits and process attributes belong to the program, so the library does not set them.
+#[test]
+fn only_the_command_line_sets_limits_and_attributes_of_the_process() {
+    let set = ["setrlimit", "prlimit", "set_dumpable_behavior"];
+    let names_one = |text: &str| set.iter().any(|name| names(&without_tests(text), name));
+    let setters: BTreeSet<_> =
+        sources().into_iter().filter(|(_, _, text)| names_one(text)).map(|it| it.0).collect();
+    assert_eq!(setters, BTreeSet::from(["cli".to_owned()]));
+}
+
 /// Returns each source file: its top-level module, its path and its text.
 fn sources() -> Vec<(String, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -105,6 +105,13 @@ fn there_are_at_most_64_header_fields() {
             assert_head_too_large(&server.ask(&with_fields(encoding, fields)));
         }
     }
+    // A higher limit is refused in the same way.
+    let server = Program::configured("[limits]\nheader_fields = 300\n");
+    for encoding in ENCODINGS {
+        assert_eq!(server.ask(&with_fields(encoding, 300)).status, 200);
+        assert_head_too_large(&server.ask(&with_fields(encoding, 301)));
+    }
+    let server = Program::shared();
     // hyper does not parse 300 fields, so the route is unknown and the answer has no body.
     let mut connection = Connection::open(server.address);
     connection.send(&with_fields(Encoding::Urlencoded, 300).head());
@@ -323,5 +330,54 @@ fn slow_bodies_in_every_place_are_shed_in_time() {
         assert_eq!(count_answers(&answer), 1);
     }
     assert_eq!(server.issued(), 2);
+    drop(held);
+}
+
+/// Opens a connection with a small receive buffer, and sends requests without reading the answers
+/// until the server reads no more or closes.
+fn stalled_reader(server: &Program) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(server.address).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream.set_write_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    let requests = Request::get("/.well-known/jwks.json").to_bytes().repeat(100);
+    while stream.write_all(&requests).is_ok() {}
+    stream
+}
+
+/// Slow headers, slow bodies, slow readers and silent clients, each at twice the limit of
+/// connections: the others get their tokens.
+#[test]
+fn slow_clients_at_twice_the_limit_do_not_shut_out_others() {
+    let head = Request::token(Encoding::Urlencoded, &DEMO).open_head();
+    let body = padded(Encoding::Urlencoded, 1000).to_bytes();
+    for unfinished in [&b""[..], b"P", &head, &body[..body.len() - 1]] {
+        let server = Program::configured("[limits]\nconnections = 8\n");
+        let mut held: Vec<_> = (0..16).map(|_| Connection::open(server.address)).collect();
+        held.iter_mut().for_each(|connection| connection.send_if_open(unfinished));
+        for encoding in ENCODINGS {
+            for _ in 0..4 {
+                // The next slow client takes the place of this one.
+                assert_eq!(server.ask(&Request::token(encoding, &DEMO)).status, 200);
+                held.push(Connection::open(server.address));
+                held.last_mut().unwrap().send_if_open(unfinished);
+            }
+        }
+        assert_eq!(server.issued(), 8);
+        assert!(server.metric("grantd_connections ") <= 8);
+    }
+    let server = Program::configured("[limits]\nconnections = 8\n");
+    let before = server.resident_kib();
+    let held: Vec<_> = (0..16).map(|_| stalled_reader(&server)).collect();
+    for encoding in ENCODINGS {
+        assert_eq!(server.ask(&Request::token(encoding, &DEMO)).status, 200);
+    }
+    assert!(server.metric("grantd_connections ") <= 8);
+    let grown = server.resident_kib().saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} KiB");
     drop(held);
 }

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
 use crate::support::home::secret_of;
@@ -197,6 +197,31 @@ impl Program {
         let threads = threads.expect("a running process").map(|thread| thread.unwrap().path());
         // A thread may have ended since the directory was read.
         threads.filter_map(|thread| std::fs::read_to_string(thread.join("comm")).ok()).collect()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.child.id()
+    }
+
+    /// Sets the limit of open files of the running server.
+    pub(crate) fn limit_files(&self, limit: u64) {
+        let pid = Some(Pid::from_child(&self.child.child));
+        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        prlimit(pid, Resource::Nofile, limit).expect("a running process");
+    }
+
+    /// Returns the soft and the hard limit that `/proc` shows under `name`.
+    pub(crate) fn limits(&self, name: &str) -> [String; 2] {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.id()));
+        let limits = limits.expect("a running process");
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect("the limit");
+        let mut values = line.split_whitespace().map(str::to_owned);
+        [(); 2].map(|()| values.next().expect("a limit"))
+    }
+
+    /// Sends SIGABRT, the default action of which is a core dump.
+    pub(crate) fn abort(&self) {
+        self.signal(Signal::ABORT);
     }
 
     /// Sends SIGKILL.
