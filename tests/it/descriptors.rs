@@ -201,6 +201,27 @@ fn at_the_limit_of_connections_no_complete_request_is_cut() {
     drop(silent);
 }
 
+/// The server is stopped while a new client connects and then the only open connection, which is
+/// idle, sends a request. So the server evicts this connection before it reads the request.
+#[test]
+fn a_request_that_arrives_during_the_eviction_of_its_connection_is_answered() {
+    let home = Home::new();
+    home.write("grantd.toml", "limits.connections = 1\n");
+    let server = Program::start(home, &["--config", "grantd.toml", "--workers", "1"]);
+    for encoding in [ENCODINGS, ENCODINGS].concat() {
+        let request = Request::token(encoding, &DEMO);
+        let mut known = Connection::open(server.address);
+        assert_eq!(known.ask(&request).status, 200);
+        server.stop();
+        let mut new = Connection::open(server.address);
+        known.send(&request.to_bytes());
+        server.go_on();
+        assert_eq!(known.read_answer().status, 200);
+        known.assert_closes();
+        assert_eq!(new.ask(&request).status, 200);
+    }
+}
+
 /// While a request waits, a half-closed connection may use a second descriptor.
 #[test]
 fn half_closed_connections_leave_descriptors_for_files() {
