@@ -46,7 +46,8 @@ pub struct Context {
     pub decoy_key: DecoyKey,
     /// How often and when each secret was used.
     pub secret_uses: SecretUses,
-    /// Why the last reload was refused; `None` if it succeeded or there was none.
+    /// The faults that the last reload found, and what is in force because of them; `None` if there
+    /// are none.
     pub reload_fault: ArcSwapOption<String>,
     /// The revoked tokens.
     pub revocations: Revocations,

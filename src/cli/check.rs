@@ -15,7 +15,8 @@ use crate::guard::decoy_key;
 use crate::oauth::client::{AuthMethod, Registry};
 use crate::registry::client_file::{self, edit};
 use crate::server::judge;
-use crate::snapshot::{Contents, Sources, certificate_clients, demo_clients};
+use crate::snapshot::files::{Contents, Files};
+use crate::snapshot::{certificate_clients, demo_clients};
 use crate::state::revocations::Revocations;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
@@ -80,7 +81,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
 /// `serve` from starting.
 fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, IssuerUrl), CliError> {
     let mut problems = addresses::check(config);
-    let loaded = Sources::of(config).load();
+    let loaded = Files::load(&config.live);
     let judged = match &loaded {
         Ok(loaded) => judge(config, &loaded.clients),
         Err(_) => judge(config, &readable_clients(&config.live.clients)),
@@ -88,9 +89,8 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     let state =
         [Revocations::check(&config.startup.state), decoy_key::check(&config.startup.state)];
     problems.extend(state.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
-    let judged = judged.map_err(|error| {
-        let CliError(problem) = error.into();
-        problems.push(problem);
+    let judged = judged.map_err(|errors| {
+        problems.extend(errors.into_iter().map(|error| CliError::from(error).0));
     });
     let has_no_key = loaded.as_ref().is_ok_and(|loaded| loaded.keys.is_empty());
     let faults = loaded.as_ref().err().cloned().unwrap_or_default();

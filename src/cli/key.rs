@@ -9,15 +9,16 @@ use zeroize::Zeroizing;
 
 use crate::cli::live::{self, AdminArgs, OLDER_VERSION, WaitArgs};
 use crate::cli::settings::{ServeArgs, value_of};
+use crate::cli::times::dates;
 use crate::cli::{CliError, complain, print};
-use crate::clock::{Clock, rfc3339};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::fault::text;
 use crate::keys::directory::{self, Replaced, Rotated};
 use crate::keys::key_set::{KeySet, SigningKey};
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::registry::client_file;
-use crate::snapshot::Sources;
+use crate::snapshot::retention;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -257,12 +258,7 @@ fn add_dates(described: &mut Map<String, Value>) {
     if let Some(Value::Object(old)) = described.get_mut("retires") {
         add_dates(old);
     }
-    let dates = TIMES.iter().filter_map(|name| {
-        let date = rfc3339(described.get(*name)?.as_u64()?)?;
-        Some(((*name).to_owned(), Value::from(date)))
-    });
-    let dates: Map<String, Value> = dates.collect();
-    described.insert("dates".to_owned(), Value::Object(dates));
+    described.insert("dates".to_owned(), Value::Object(dates(described, &TIMES)));
 }
 
 /// In the description of a key, these members are times in Unix seconds.
@@ -327,13 +323,12 @@ impl KeyArgs {
     /// assumes that no tokens exist.
     fn resolve(self) -> Result<(Config, Retention), CliError> {
         let config = self.configuration()?;
-        let sources = Sources::of(&config);
         let clients = if config.live.clients.exists() {
             client_file::load(&config.live.clients)?
         } else {
             Default::default()
         };
-        let retention = sources.retention(&clients);
+        let retention = retention(&config.live, &clients);
         Ok((config, retention))
     }
 }

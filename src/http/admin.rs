@@ -82,7 +82,7 @@ impl Admin {
         }
     }
 
-    /// Answers `/readyz`. The reason why a reload was refused contains file names, so it is shown
+    /// Answers `/readyz`. The faults of a reload contain file names, so they are shown
     /// only to callers that [`gate::admit`] admits.
     fn readiness(&self, is_admitted: bool) -> Response<Full<Bytes>> {
         let now = self.context.clock.unix_seconds();
@@ -92,11 +92,9 @@ impl Admin {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no key signs at this time\n")
         } else if let Some(fault) = self.context.reload_fault.load_full() {
             if is_admitted {
-                let text =
-                    format!("degraded: {fault}; the previous configuration stays in force\n");
-                plain(StatusCode::OK, text)
+                plain(StatusCode::OK, format!("degraded: {fault}\n"))
             } else {
-                plain(StatusCode::OK, "degraded: a reload was refused; see the log\n")
+                plain(StatusCode::OK, "degraded: a file has a fault; see the log\n")
             }
         } else {
             plain(StatusCode::OK, "ok\n")

@@ -47,6 +47,38 @@ pub fn load(directory: &Path) -> Result<Vec<SigningKey>, Vec<Fault>> {
     Ok(load_files(directory)?.into_iter().map(|(_, key)| key).collect())
 }
 
+/// The files of a directory of keys, each read by itself.
+#[derive(Debug)]
+pub struct KeyFiles {
+    /// The keys, each with the path of its file, in the order of the file names.
+    pub keys: Vec<(PathBuf, SigningKey)>,
+    /// The faults, at most one for each file. A fault that names the directory means that the
+    /// directory could not be read.
+    pub faults: Vec<Fault>,
+}
+
+impl KeyFiles {
+    /// Reads all key files in `directory`. There are none if the directory does not exist.
+    pub fn read(directory: &Path) -> Self {
+        let mut found = Self { keys: Vec::new(), faults: Vec::new() };
+        let files = pem_files(directory).unwrap_or_else(|fault| {
+            found.faults.push(fault);
+            Vec::new()
+        });
+        for file in files {
+            match load_file(&file) {
+                Ok(key) if found.keys.iter().any(|(_, it)| it.key_id() == key.key_id()) => {
+                    let problem = "holds a key that another file holds too";
+                    found.faults.push(Fault::new(&file, problem));
+                }
+                Ok(key) => found.keys.push((file, key)),
+                Err(fault) => found.faults.push(fault),
+            }
+        }
+        found
+    }
+}
+
 /// Generates an RSA key of `bits` bits at `now` (Unix seconds) in `directory`, which is created if
 /// necessary. The first key of a directory signs at once. A later key is published at once, and
 /// begins to sign when verifiers have had time to fetch it.
@@ -86,8 +118,8 @@ pub fn import(
 /// The result of [`first`].
 #[derive(Debug)]
 pub struct First {
-    /// All keys in the directory; at least one.
-    pub keys: Vec<SigningKey>,
+    /// All keys in the directory, each with its file; at least one.
+    pub keys: Vec<(PathBuf, SigningKey)>,
     /// Whether [`first`] has generated a key. If it has not, the directory already held keys.
     pub is_made: bool,
 }
@@ -103,11 +135,10 @@ pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>>
     create_directory(directory)?;
     let (_lock, files) = load_to_edit(directory)?;
     if !files.is_empty() {
-        let keys = files.into_iter().map(|(_, key)| key).collect();
-        return Ok(First { keys, is_made: false });
+        return Ok(First { keys: files, is_made: false });
     }
     let made = make(directory, bits, KeyTimes { published_at: now, signs_from: now })
-        .and_then(|key| write(directory, &key).map(|()| key));
+        .and_then(|key| write(directory, &key).map(|file| (file, key)));
     Ok(First { keys: vec![made.map_err(|fault| vec![fault])?], is_made: true })
 }
 
@@ -158,7 +189,7 @@ pub fn rotate(
     let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
     let times = retention.publish_beside(&others, now);
     let made = make(directory, bits, times)
-        .and_then(|key| write(directory, &key).map(|()| key))
+        .and_then(|key| write(directory, &key).map(|_| key))
         .map_err(|fault| vec![fault])?;
     let retirement = retention.retire_at(times.signs_from);
     Ok(Rotated { made, signing: signing.key_id().to_owned(), retirement })
@@ -216,7 +247,7 @@ pub fn replace(
     let signs_from = due.map_or(now, |due| now.max(due.saturating_add(1)));
     let made = make(directory, bits, KeyTimes { published_at: now, signs_from })
         .map(SigningKey::immediately)
-        .and_then(|key| write(directory, &key).map(|()| key))
+        .and_then(|key| write(directory, &key).map(|_| key))
         .map_err(|fault| vec![fault])?;
     let (mut retired, mut faults) = (Vec::new(), Vec::new());
     for (key, file) in out {
@@ -306,12 +337,18 @@ pub fn retire(
     // a key counts as gone only while its successor is in the directory. If the process ends before
     // all files are renamed, the remaining gone keys must still count as gone.
     out.sort_by_key(|(_, key, _)| is_named(key));
-    let mut retired = Vec::new();
+    let mut retired: Vec<Retired> = Vec::new();
     for (file, key, state) in out {
         let key_id = key.key_id().to_owned();
         let to = retired_file(directory, &key_id);
-        whole_file::rename(&file, &to)
-            .map_err(|error| vec![Fault::new(&file, format!("cannot be renamed: {error}"))])?;
+        if let Err(error) = whole_file::rename(&file, &to) {
+            let mut problem = format!("cannot be renamed: {error}");
+            if !retired.is_empty() {
+                let ids: Vec<_> = retired.iter().map(|key| &*key.key_id).collect();
+                problem = format!("{problem}; retired before this: {}", ids.join(", "));
+            }
+            return Err(vec![Fault::new(&file, problem)]);
+        }
         retired.push(Retired { key_id, state, file: to });
     }
     Ok(retired)
@@ -365,7 +402,8 @@ fn make(directory: &Path, bits: u16, times: KeyTimes) -> Result<SigningKey, Faul
         .map_err(|error| fault(&format!("the new key is {error}")))
 }
 
-fn write(directory: &Path, key: &SigningKey) -> Result<(), Fault> {
+/// Writes the file of a key, and returns its path.
+fn write(directory: &Path, key: &SigningKey) -> Result<PathBuf, Fault> {
     let pem = SecretDocument::try_from(key.document())
         .and_then(|document| document.to_pem(PEM_LABEL, LineEnding::LF))
         .map_err(|_| Fault::new(directory, "the key could not be encoded"))?;
@@ -378,11 +416,12 @@ fn write(directory: &Path, key: &SigningKey) -> Result<(), Fault> {
         *pem
     ));
     whole_file::create(&file, text.as_bytes())
-        .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))
+        .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))?;
+    Ok(file)
 }
 
 /// Locks the directory so that files can be added and removed, and reads its keys.
-fn load_to_edit(directory: &Path) -> Result<(Lock, KeyFiles), Vec<Fault>> {
+fn load_to_edit(directory: &Path) -> Result<(Lock, Vec<(PathBuf, SigningKey)>), Vec<Fault>> {
     Ok((lock(directory)?, load_files(directory)?))
 }
 
@@ -391,21 +430,8 @@ fn lock(directory: &Path) -> Result<Lock, Vec<Fault>> {
         .map_err(|error| vec![Fault::new(directory, format!("cannot be locked: {error}"))])
 }
 
-/// The keys of a directory, each with the path of its file.
-type KeyFiles = Vec<(PathBuf, SigningKey)>;
-
-fn load_files(directory: &Path) -> Result<KeyFiles, Vec<Fault>> {
-    let mut keys = KeyFiles::new();
-    let mut faults = Vec::new();
-    for file in pem_files(directory).map_err(|fault| vec![fault])? {
-        match load_file(&file) {
-            Ok(key) if keys.iter().any(|(_, known)| known.key_id() == key.key_id()) => {
-                faults.push(Fault::new(&file, "holds a key that another file holds too"));
-            }
-            Ok(key) => keys.push((file, key)),
-            Err(fault) => faults.push(fault),
-        }
-    }
+fn load_files(directory: &Path) -> Result<Vec<(PathBuf, SigningKey)>, Vec<Fault>> {
+    let KeyFiles { keys, faults } = KeyFiles::read(directory);
     if faults.is_empty() { Ok(keys) } else { Err(faults) }
 }
 

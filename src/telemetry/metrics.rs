@@ -151,7 +151,8 @@ impl Metrics {
             )?,
             reload_refused: gauge(
                 "grantd_reload_refused",
-                "1 if the last reload was refused and the previous snapshot is in force, otherwise 0.",
+                "1 if the last reload found a fault and an earlier version of some file is in force, \
+                 otherwise 0.",
             )?,
             not_http: counters(
                 "grantd_not_http_total",
@@ -250,18 +251,16 @@ impl Metrics {
         self.not_http.with_label_values(&[kind]).inc();
     }
 
-    /// Counts a reload that was not refused. `has_changes` says whether the reload replaced the
-    /// snapshot.
-    pub fn count_reload(&self, has_changes: bool) {
-        let outcome = if has_changes { "applied" } else { "unchanged" };
+    /// Counts a reload. `is_applied` says whether it replaced the snapshot, and `has_faults` whether
+    /// an earlier version of some file stays in force.
+    pub fn count_reload(&self, is_applied: bool, has_faults: bool) {
+        let outcome = match (is_applied, has_faults) {
+            (true, _) => "applied",
+            (false, false) => "unchanged",
+            (false, true) => "refused",
+        };
         self.reloads.with_label_values(&[outcome]).inc();
-        self.reload_refused.set(0);
-    }
-
-    /// Counts a reload that was refused.
-    pub fn count_refused_reload(&self) {
-        self.reloads.with_label_values(&["refused"]).inc();
-        self.reload_refused.set(1);
+        self.reload_refused.set(has_faults.into());
     }
 
     /// Exports the number of lines that the queue `log` has lost. Only the first call has an

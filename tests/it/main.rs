@@ -30,6 +30,7 @@ mod dpop;
 mod embed;
 mod explain;
 mod faults;
+mod faulty_files;
 mod file_access;
 mod files;
 mod firstvision;
