@@ -31,6 +31,7 @@ use grantd::clock::Clock;
 use grantd::config::StartupLimits;
 use grantd::internal::keys::directory;
 use grantd::internal::keys::life::Retention;
+use grantd::internal::time::UnixTime;
 use rsa_x8::{BATCH, BatchKey};
 use support::client::{self, Client};
 use support::oha::{self, Answer, Load};
@@ -204,7 +205,7 @@ fn measure(plan: &Plan) -> Vec<Round> {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
+    directory::generate(&config.live.keys, 2048, &retention, UnixTime(now)).unwrap();
     let server = Server(Service::grantd(&config, directory.path(), "auto"));
     server.verify_one();
     // This second of load is not part of the results. It sets up connections and the log thread,

@@ -10,6 +10,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use grantd::clock::Clock;
 use grantd::internal::issuer::mint_at_jwt;
 use grantd::internal::jose::jws::SigningInput;
 use grantd::internal::keys::directory;
@@ -20,6 +21,7 @@ use grantd::internal::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
 use grantd::internal::registry::client_file;
 use grantd::internal::signing::engine::Engine;
 use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, Single};
+use grantd::internal::time::UnixTime;
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
@@ -34,7 +36,7 @@ criterion_group!(signature, rs256);
 criterion_main!(signature);
 
 /// The fixed time that the bench uses as the current time, in Unix seconds.
-const NOW: u64 = 1_790_000_000;
+const NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn rs256(c: &mut Criterion) {
     let (directory, config) = demo::demo();
@@ -43,7 +45,7 @@ fn rs256(c: &mut Criterion) {
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let runtime = Builder::new_current_thread().build().unwrap();
-    let engine = Engine::start(Single::Ring, 1, 1).unwrap();
+    let engine = Engine::start(Single::Ring, 1, 1, Clock::system()).unwrap();
 
     let mut group = c.benchmark_group("signature");
     group.throughput(Throughput::Elements(1));

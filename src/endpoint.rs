@@ -6,6 +6,7 @@ pub mod authentication;
 pub mod confirmation;
 pub mod introspection;
 pub mod metadata;
+pub mod outcome;
 pub mod revocation;
 pub mod single_use;
 pub mod token;
@@ -55,7 +56,7 @@ pub struct Context {
     pub verified: VerifiedTokens,
     /// The audit; `None` if it is off.
     pub audit: Option<Audit>,
-    /// Wall-clock time.
+    /// The time.
     pub clock: Clock,
     /// Counts accepted client assertions by how their `aud` identifies this server: by the issuer
     /// (as a string or in an array) or by the URL of an endpoint.

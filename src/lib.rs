@@ -63,6 +63,7 @@ mod snapshot;
 mod state;
 mod tally;
 mod telemetry;
+mod time;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -101,6 +102,9 @@ pub mod internal {
     }
     pub mod signing {
         pub use crate::signing::*;
+    }
+    pub mod time {
+        pub use crate::time::*;
     }
     pub mod telemetry {
         pub use crate::telemetry::*;

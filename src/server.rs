@@ -108,7 +108,7 @@ impl Server {
         )?;
         let retention = retention(&config.live, &clients);
         if keys.is_empty() {
-            let now = clock.unix_seconds();
+            let now = clock.now();
             let first = directory::first(&config.live.keys, FIRST_KEY_BITS, now);
             let First { keys: found, is_made } = first.map_err(StartError::Files)?;
             keys = found;
@@ -121,13 +121,17 @@ impl Server {
         let key_ids: KeyIds =
             keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
         let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
-        let single = match (config.startup.signer, keys.signing_key(clock.unix_seconds())) {
+        let single = match (config.startup.signer, keys.signing_key(clock.now())) {
             (SignerChoice::AwsLc, _) => Single::AwsLc,
             (SignerChoice::Auto | SignerChoice::Batch, Some(key)) => Single::fastest(key),
             _ => Single::Ring,
         };
-        let engine =
-            Engine::start(single, config.startup.workers, config.startup.limits.signing_queue)?;
+        let engine = Engine::start(
+            single,
+            config.startup.workers,
+            config.startup.limits.signing_queue,
+            clock.clone(),
+        )?;
         let is_batched = prepare(&engine, &keys, config.startup.signer)?;
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads = config.startup.workers, "signing");
@@ -137,7 +141,7 @@ impl Server {
         let decoy_key = decoy_key::open(&config.startup.state, &random)?;
         let snapshot = Snapshot::new(Arc::new(clients), keys, issuer, config.clone());
         let snapshot = Snapshot { admin_token, ..snapshot };
-        let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.unix_seconds());
+        let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.now());
         let snapshot = ArcSwap::from_pointee(snapshot);
         let audit = match &config.startup.audit {
             Some(file) => {
@@ -158,7 +162,7 @@ impl Server {
             revocations,
             assertion_audiences: metrics.assertion_audiences(audience_forms),
             raw_pairs: AtomicU64::new(0),
-            throttle: Throttle::new(config.startup.limits.failure_entries, Clock::instant()),
+            throttle: Throttle::new(config.startup.limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
             reload_fault: ArcSwapOption::empty(),
@@ -174,13 +178,18 @@ impl Server {
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))?;
         let (loops, threads) = EventLoops::start(config.startup.workers)?;
         let connections = Connections::new(
+            context.clock.clone(),
             config.startup.limits.clone(),
             Arc::clone(&metrics),
             Arc::clone(&loops),
         );
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let admin_connections =
-            Connections::new(config.startup.limits.clone(), unseen, EventLoops::one());
+        let admin_connections = Connections::new(
+            context.clock.clone(),
+            config.startup.limits.clone(),
+            unseen,
+            EventLoops::one(),
+        );
         let service = Arc::new(service);
         let reloader =
             Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_ids, client_keys);

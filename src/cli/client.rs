@@ -235,7 +235,7 @@ impl FileArg {
 
 /// Warns if the client can get no token.
 fn warn_of(client: &Client) {
-    if let Some(reason) = no_token::reason(client, Clock::system().unix_seconds()) {
+    if let Some(reason) = no_token::reason(client, Clock::system().now()) {
         complain(&format!("warning: client {}: it can get no token: {reason}", client.id));
     }
 }

@@ -19,6 +19,7 @@ use crate::keys::key_set::{KeySet, SigningKey};
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::registry::client_file;
 use crate::snapshot::retention;
+use crate::time::UnixTime;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -116,7 +117,7 @@ pub(super) struct SizeArg {
 }
 
 pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     match command {
         KeyCommand::Generate { keys, size } => {
             let (config, retention) = keys.resolve()?;
@@ -135,7 +136,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     }
 }
 
-fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: u64) -> Result<(), CliError> {
+fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     let Rotated { made, signing, retirement } =
         directory::rotate(&config.live.keys, bits, &retention, now)?;
@@ -155,7 +156,7 @@ fn replace(
     bits: u16,
     keep: Option<&str>,
     server: &WaitArgs,
-    now: u64,
+    now: UnixTime,
 ) -> Result<(), CliError> {
     // Do not read the client registry: a fault in the registry must not prevent the replacement.
     let config = args.configuration()?;
@@ -197,7 +198,7 @@ fn require_directory(directory: &Path) -> Result<(), CliError> {
     )))
 }
 
-fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError> {
+fn retire(args: KeyArgs, key_id: Option<&str>, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     require_directory(&config.live.keys)?;
     for retired in directory::retire(&config.live.keys, key_id, &retention, now)? {
@@ -208,7 +209,7 @@ fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError>
     Ok(())
 }
 
-fn import(args: KeyArgs, from: &Path, now: u64) -> Result<(), CliError> {
+fn import(args: KeyArgs, from: &Path, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
     let (source, text) = if from == Path::new("-") {
         let source = Path::new("standard input");
@@ -230,7 +231,7 @@ fn print_key(mut described: Map<String, Value>, directory: &Path) -> Result<(), 
     })
 }
 
-fn list(args: KeyArgs, server: &AdminArgs, now: u64) -> Result<(), CliError> {
+fn list(args: KeyArgs, server: &AdminArgs, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
     require_directory(&config.live.keys)?;
     let keys = KeySet::new(directory::load(&config.live.keys)?, retention);
@@ -271,8 +272,8 @@ fn describe(key: &SigningKey) -> Map<String, Value> {
     [
         ("kid", key.key_id().into()),
         ("bits", key.bits().into()),
-        ("published_at", published_at.into()),
-        ("signs_from", signs_from.into()),
+        ("published_at", published_at.0.into()),
+        ("signs_from", signs_from.0.into()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into_iter()

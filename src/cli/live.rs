@@ -65,7 +65,7 @@ impl WaitArgs {
         is_in_force: impl Fn(Option<&Value>) -> bool,
     ) -> Result<(), CliError> {
         let Some(admin) = &self.admin else { return Ok(()) };
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         loop {
             let looked = self.look(admin, path, TIMEOUT.saturating_sub(begin.elapsed()));
             if looked.as_ref().is_ok_and(|found| is_in_force(found.as_ref())) {

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::clock::Clock;
 use crate::config::AssertionAudience;
 use crate::endpoint::Context;
 use crate::endpoint::metadata::TOKEN_PATH;
+use crate::endpoint::outcome::Refused;
 use crate::endpoint::single_use::{SingleUse, use_up};
-use crate::endpoint::token::Refused;
 use crate::guard::password_pool::{Comparison, Turn};
 use crate::guard::throttle::Attempt;
 use crate::oauth::client::Client;
@@ -24,6 +23,7 @@ use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
 use crate::snapshot::Snapshot;
 use crate::state::replay::Owner;
+use crate::time::UnixTime;
 
 /// Authenticates the client that `credentials` name, and returns its registration. `endpoint` is
 /// the called path, relative to the issuer. With
@@ -90,14 +90,15 @@ async fn verify_in_turn<'s>(
         verified => return first.settle(verified),
     };
     let wrong = first.refused(cause);
-    let now = Clock::instant();
+    let clock = &first.context.clock;
+    let now = clock.instant();
     first.attempt.take(now).map_err(|seconds| first.refused(Cause::Throttled(seconds)))?;
     let verified = second.verify().await;
     match second.settle(verified) {
         Ok(client) => {
             if first.claim.registered.is_none_or(|named| named.id == client.id) {
                 // This cannot fail, because the attempt was charged above.
-                let _ = first.attempt.was_no_guess(Clock::instant());
+                let _ = first.attempt.was_no_guess(clock.instant());
             }
             Ok(client)
         }
@@ -139,7 +140,7 @@ impl<'c, 's> Try<'c, 's> {
         // Until the attempt is charged, `begin` is used as the current time, so that the clock need
         // not be read again. The budgets refill with time, so a check that uses this earlier time
         // never overestimates a budget.
-        let begin = Clock::instant();
+        let begin = context.clock.instant();
         let is_active = registered.is_some_and(|client| client.enabled);
         let throttle = &context.throttle;
         let attempt = throttle.begin(client_id, network, is_guessable, is_active, limits, begin);
@@ -157,7 +158,7 @@ impl<'c, 's> Try<'c, 's> {
     /// charged now, or gets its charge back.
     fn settle(self, verified: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
         let Self { context, claim, attempt, begin } = self;
-        let now = if attempt.has_paid() { Clock::instant() } else { begin };
+        let now = if attempt.has_paid() { context.clock.instant() } else { begin };
         let charged = match verified {
             Ok(_) => attempt.was_right(now),
             // The budget was exhausted, so there was no charge.
@@ -206,7 +207,7 @@ impl<'s> Presented<'_, 's> {
         attempt: &mut Attempt<'_>,
     ) -> Result<&'s Client, Cause> {
         let Self { snapshot, credentials, registered, decoy, endpoint } = *self;
-        let now = context.clock.unix_seconds();
+        let now = context.clock.now();
         let mut secret = None;
         if let Some(given) = credentials.client_secret() {
             let hash = FastHash::of(given);
@@ -246,7 +247,12 @@ impl<'s> Presented<'_, 's> {
     }
 
     /// Finds the client's current secret that matches `given` according to the verdict cache.
-    fn find_cached(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
+    fn find_cached(
+        &self,
+        context: &Context,
+        given: &str,
+        now: UnixTime,
+    ) -> Option<&'s ClientSecret> {
         let client_id = self.credentials.client_id();
         self.registered?.secrets.iter().find(|secret| {
             self.can_authenticate_with(secret, now)
@@ -260,7 +266,7 @@ impl<'s> Presented<'_, 's> {
     /// Whether the client can authenticate with `secret`. If it cannot, the verdict cache is not
     /// used, because a cached verdict would make the refusal of a right secret faster than the
     /// refusal of a wrong secret.
-    fn can_authenticate_with(&self, secret: &ClientSecret, now: u64) -> bool {
+    fn can_authenticate_with(&self, secret: &ClientSecret, now: UnixTime) -> bool {
         let by = self.credentials.secret_method();
         self.registered.is_some_and(|client| {
             client.enabled && by.is_some_and(|method| client.auth_methods.contains(method))
@@ -269,7 +275,7 @@ impl<'s> Presented<'_, 's> {
 
     /// Whether the given secret matches according to the verdict cache.
     fn is_cached(&self, context: &Context) -> bool {
-        let now = context.clock.unix_seconds();
+        let now = context.clock.now();
         let given = self.credentials.client_secret();
         given.is_some_and(|given| self.find_cached(context, given, now).is_some())
     }
@@ -282,7 +288,7 @@ impl<'s> Presented<'_, 's> {
         context: &Context,
         attempt: &mut Attempt<'_>,
         given: &str,
-        now: u64,
+        now: UnixTime,
     ) -> Result<Option<&'s ClientSecret>, Cause> {
         let client_id = self.credentials.client_id();
         let (is_known, pair) = (attempt.is_known(), attempt.pair());
@@ -305,7 +311,7 @@ impl<'s> Presented<'_, 's> {
         }
         let mut is_of = async |hash: &'s Arc<PasswordHash>| -> Result<bool, Cause> {
             let name = context.passwords.attempt(compare(hash));
-            attempt.take(Clock::instant()).map_err(Cause::Throttled)?;
+            attempt.take(context.clock.instant()).map_err(Cause::Throttled)?;
             Ok(context.passwords.compute(name, compare(hash), turn).await?)
         };
 

@@ -5,11 +5,12 @@ use serde_json::Value;
 
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
-use crate::endpoint::token::Refused;
+use crate::endpoint::outcome::Refused;
 use crate::endpoint::validate::current;
 use crate::keys::jwt::Audience;
 use crate::oauth::client_authentication::Credentials;
 use crate::snapshot::Snapshot;
+use crate::time::UnixTime;
 
 /// The claims of an active token (RFC 7662, section 2.2).
 #[derive(Debug, Serialize)]
@@ -18,8 +19,8 @@ pub struct Introspection {
     scope: String,
     client_id: String,
     token_type: &'static str,
-    exp: u64,
-    iat: u64,
+    exp: UnixTime,
+    iat: UnixTime,
     sub: String,
     aud: Audience,
     iss: String,

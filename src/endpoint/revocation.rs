@@ -2,7 +2,7 @@
 
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
-use crate::endpoint::token::Refused;
+use crate::endpoint::outcome::Refused;
 use crate::endpoint::validate::signed;
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
@@ -24,7 +24,7 @@ pub async fn revoke<'s>(
 ) -> Result<&'s str, Refused<'s>> {
     let client = authenticate(context, snapshot, credentials, endpoint).await?;
     let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
-    let now = context.clock.unix_seconds();
+    let now = context.clock.now();
     let known = signed(context, snapshot, token, now).ok();
     // `current` is not used here, because it also refuses tokens that may become valid later:
     // tokens of a disabled client, and tokens whose `nbf` is in the future.

@@ -9,6 +9,7 @@ use crate::endpoint::Context;
 use crate::oauth::error::Cause;
 use crate::state::replay::{Owner, ReplayError};
 use crate::state::revocations::RevocationKey;
+use crate::time::UnixTime;
 
 /// An assertion or a proof that is accepted only once.
 #[derive(Clone, Copy, Debug)]
@@ -17,14 +18,14 @@ pub struct SingleUse<'a> {
     pub owner: Owner<'a>,
     /// The value's `jti`, unique for its owner.
     pub token_id: &'a str,
-    /// The signing time according to the value's claims, in Unix seconds.
-    pub signed_at: u64,
-    /// The expiry time of the value, in Unix seconds.
-    pub until: u64,
+    /// The signing time according to the value's claims.
+    pub signed_at: UnixTime,
+    /// The expiry time of the value.
+    pub until: UnixTime,
 }
 
-/// Records at `now` (Unix seconds) that the value is used. If several calls for one value run at
-/// the same time, exactly one succeeds.
+/// Records at `now` that the value is used. If several calls for one value run at the same time,
+/// exactly one succeeds.
 ///
 /// # Errors
 ///
@@ -34,7 +35,7 @@ pub struct SingleUse<'a> {
 pub async fn use_up(
     context: &Context,
     single_use: SingleUse<'_>,
-    now: u64,
+    now: UnixTime,
     [replayed, forgotten]: [Cause; 2],
 ) -> Result<(), Cause> {
     let SingleUse { owner, token_id, signed_at, until } = single_use;

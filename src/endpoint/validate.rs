@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
-use crate::endpoint::token::Refused;
+use crate::endpoint::outcome::Refused;
 use crate::keys::jwt::Claims;
 use crate::oauth::client::Client;
 use crate::oauth::client_authentication::{Authorization, Credentials};
 use crate::oauth::error::Cause;
 use crate::snapshot::Snapshot;
 use crate::state::verified_tokens::VerifiedToken;
+use crate::time::UnixTime;
 
 /// The scope and the audience that a resource requires of a token.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,8 +30,8 @@ pub struct Validated<'s> {
     pub client_id: &'s str,
     /// The granted scope.
     pub scope: String,
-    /// The token's `exp`, in Unix seconds.
-    pub expires_at: u64,
+    /// The token's `exp`.
+    pub expires_at: UnixTime,
 }
 
 /// Validates the bearer token in an `Authorization` header (RFC 6750, section 2.1).
@@ -100,11 +101,11 @@ pub(super) struct Signed<'s> {
 }
 
 impl Signed<'_> {
-    /// When the token was issued, in Unix seconds. If the token has no `iat`, this is the `exp`
-    /// minus the client's current token lifetime.
-    pub(super) fn issued_at(&self) -> u64 {
+    /// When the token was issued. If the token has no `iat`, this is the `exp` minus the client's
+    /// current token lifetime.
+    pub(super) fn issued_at(&self) -> UnixTime {
         let Claims { iat, exp, .. } = self.token.claims;
-        iat.unwrap_or_else(|| exp.saturating_sub(self.client.token_lifetime.into()))
+        iat.unwrap_or_else(|| exp - u64::from(self.client.token_lifetime))
     }
 
     /// Whether the token has this `audience`. A token without an `aud` counts as having the
@@ -124,7 +125,7 @@ pub(super) fn signed<'s>(
     context: &Context,
     snapshot: &'s Snapshot,
     token: &str,
-    now: u64,
+    now: UnixTime,
 ) -> Result<Signed<'s>, Cause> {
     let token = context.verified.verify(token, &snapshot.keys, now).ok_or(Cause::TokenInvalid)?;
     let Claims { client_id, iss, .. } = &token.claims;
@@ -142,7 +143,7 @@ pub(super) fn current<'s>(
     snapshot: &'s Snapshot,
     token: &str,
 ) -> Result<Signed<'s>, Cause> {
-    let now = context.clock.unix_seconds();
+    let now = context.clock.now();
     let signed = signed(context, snapshot, token, now)?;
     let claims = &signed.token.claims;
     if !signed.client.enabled || claims.nbf.is_some_and(|begin| begin > now) {

@@ -394,7 +394,7 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let start = Clock::instant();
+            let start = Clock::system().instant();
             Self { throttle: Throttle::new(100, start), start }
         }
 

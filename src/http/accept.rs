@@ -7,10 +7,11 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
@@ -25,6 +26,7 @@ use crate::telemetry::once_a_second::OnceASecond;
 
 /// The open connections of a server, from all its listeners.
 pub(crate) struct Connections {
+    clock: Clock,
     limits: StartupLimits,
     metrics: Arc<Metrics>,
     loops: Arc<EventLoops>,
@@ -39,12 +41,14 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn new(
+        clock: Clock,
         limits: StartupLimits,
         metrics: Arc<Metrics>,
         loops: Arc<EventLoops>,
     ) -> Arc<Self> {
         metrics.init_not_http(NotHttp::ALL.map(NotHttp::label));
         Arc::new(Self {
+            clock,
             limits,
             metrics,
             loops,
@@ -80,7 +84,7 @@ impl Connections {
                     // Most likely the process is out of file descriptors. The accept loop pauses,
                     // because an immediate retry would fail again and take processor time from the
                     // open connections.
-                    let now = Clock::instant();
+                    let now = self.clock.instant();
                     if last_error_log.is_none_or(|then| now - then >= ERROR_LOG_INTERVAL) {
                         error!(%error, "cannot accept connections; raise the limit of open files");
                         last_error_log = Some(now);
@@ -99,7 +103,7 @@ impl Connections {
         let all_ended = async {
             loop {
                 let ended = self.ended.notified();
-                if self.lock().is_empty() {
+                if self.open.lock().is_empty() {
                     return;
                 }
                 ended.await;
@@ -109,7 +113,7 @@ impl Connections {
         match timeout(time, all_ended).await {
             Ok(()) => 0,
             Err(_elapsed) => {
-                let left = self.lock();
+                let left = self.open.lock();
                 left.values().for_each(|watch| watch.evict());
                 // An idle connection has no request that could be lost.
                 left.values().filter(|watch| watch.phase() != Phase::Idle).count()
@@ -118,7 +122,7 @@ impl Connections {
     }
 
     fn admit(self: &Arc<Self>, accepted: Accepted, peer: Peer, handler: Arc<impl Handler>) {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         if open.len() >= self.limits.connections {
             self.metrics.connections_shed.inc();
             match eviction_candidate(&open) {
@@ -135,7 +139,8 @@ impl Connections {
             }
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let watch = Arc::new(Watch::new(&self.limits, Arc::clone(&self.is_draining)));
+        let watch =
+            Arc::new(Watch::new(&self.limits, self.clock.clone(), Arc::clone(&self.is_draining)));
         open.insert(id, Arc::clone(&watch));
         drop(open);
 
@@ -159,17 +164,11 @@ impl Connections {
     /// about such connections, because a scanner opens many.
     fn record_not_http(&self, not_http: NotHttp, peer: Peer) {
         self.metrics.count_not_http(not_http.label());
-        let now = Clock::unix_micros() / 1_000_000;
+        let now = self.clock.now();
         if let Some(more) = self.not_http.is_due(now) {
             let (kind, more) = (not_http.label(), (more > 0).then_some(more));
             warn!(%peer, kind, more, "{}", not_http.explanation());
         }
-    }
-
-    /// Locks the map of open connections. Poisoning is ignored, because no panic can leave the map
-    /// half changed.
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Watch>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -203,7 +202,7 @@ fn eviction_candidate(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch
 
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connections").field("open", &self.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Connections").field("open", &self.open.lock().len()).finish_non_exhaustive()
     }
 }
 
@@ -216,7 +215,7 @@ struct OpenGuard {
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.connections.metrics.connections.dec();
-        let mut open = self.connections.lock();
+        let mut open = self.connections.open.lock();
         open.remove(&self.id);
         if open.is_empty() {
             self.connections.ended.notify_waiters();

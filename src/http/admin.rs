@@ -85,7 +85,7 @@ impl Admin {
     /// Answers `/readyz`. The faults of a reload contain file names, so they are shown
     /// only to callers that [`gate::admit`] admits.
     fn readiness(&self, is_admitted: bool) -> Response<Full<Bytes>> {
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         if !self.is_ready.load(Ordering::Relaxed) {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
         } else if self.context.snapshot().keys.signing_key(now).is_none() {
@@ -139,7 +139,7 @@ impl Admin {
 
     /// Answers `/keys`: the state of each key, and how often verifiers have fetched it.
     fn keys(&self) -> Response<Full<Bytes>> {
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         json(StatusCode::OK, &keys::to_json(&self.context.snapshot().keys, now))
     }
 
@@ -154,7 +154,7 @@ impl Admin {
         self.metrics.clients.set(clients);
         let revocations = i64::try_from(self.context.revocations.len()).unwrap_or(i64::MAX);
         self.metrics.revocations.set(revocations);
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         let snapshot = self.context.snapshot();
         self.metrics.set_expiring_clients(
             EXPIRING.map(|(name, time)| (name, snapshot.secret_ends.before(now + time))),

@@ -39,9 +39,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
-use crate::clock::Clock;
 use crate::config::StartupLimits;
 use crate::http::connection::socket::Watched;
 pub(crate) use crate::http::connection::watch::{Phase, Watch};
@@ -143,7 +142,7 @@ pub(crate) async fn serve(
     builder.header_read_timeout(None).max_buf_size(head_bytes + HEADER_SLACK);
     let mut connection = builder.serve_connection(TokioIo::new(io), &service);
 
-    let mut alarm = pin!(sleep_until(watch.next_check().into()));
+    let mut alarm = pin!(sleep(watch.until_next_check()));
     let expired = loop {
         tokio::select! {
             biased;
@@ -169,10 +168,10 @@ pub(crate) async fn serve(
                 connection = builder.serve_connection(TokioIo::new(io), &service);
             }
             () = alarm.as_mut() => {
-                if watch.deadline() <= Clock::instant() {
+                if watch.is_over() {
                     break watch.phase();
                 }
-                alarm.as_mut().reset(watch.next_check().into());
+                alarm.set(sleep(watch.until_next_check()));
             }
             () = watch.evicted.notified() => {
                 // If an answer was deferred to the next poll, this poll writes the answer before
@@ -301,6 +300,7 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::clock::Clock;
 
     /// When a request is handled, counts the clients that have already received an answer.
     struct AnswerCounter {
@@ -342,12 +342,12 @@ mod tests {
             .unzip();
         let (requests, answers) = Default::default();
         let counter = Arc::new(AnswerCounter { clients, requests, answers });
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             for (stream, peer) in servers {
                 let stream = Box::new(tokio::net::TcpStream::from_std(stream).unwrap());
                 let limits = StartupLimits::default();
-                let watch = Arc::new(Watch::new(&limits, Arc::default()));
+                let watch = Arc::new(Watch::new(&limits, Clock::system(), Arc::default()));
                 let counter = Arc::clone(&counter);
                 tokio::spawn(async move { serve(stream, peer, watch, &limits, &*counter).await });
             }

@@ -21,7 +21,6 @@ use hyper::http::request;
 use hyper::{Request, Response};
 use tracing::warn;
 
-use crate::clock::Clock;
 use crate::config::{ClientCertificates, Dialect, Live};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, secrets,
@@ -29,8 +28,8 @@ use crate::dialect::{
 };
 use crate::endpoint::Context;
 use crate::endpoint::metadata::{self, Document};
-use crate::endpoint::token::Served;
-use crate::http::body;
+use crate::endpoint::outcome::Served;
+use crate::http::body::{self, Deadline};
 use crate::http::client_address::ClientAddress;
 pub use crate::http::connection::Arrival;
 use crate::http::connection::{Handler, Received};
@@ -201,7 +200,7 @@ impl Service {
         let ShownCertificate::Present(certificate) = shown else { return };
         let Some(subject) = certificate.authority() else { return };
         self.metrics.self_signed_certificates.inc();
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         if self.self_signed_warnings.is_due(certificate.thumbprint(), now) {
             let subject = &*excerpt(subject.as_bytes(), MAX_SUBJECT_BYTES);
             warn!(
@@ -225,7 +224,8 @@ impl Service {
         B: Body<Data = Bytes> + Send + 'static,
     {
         let limits = &snapshot.config.live.limits;
-        let deadline = (origin.arrival.first_byte + limits.request_time()).into();
+        let at = origin.arrival.first_byte + limits.request_time();
+        let deadline = Deadline { clock: &self.context.clock, at };
         let certificate = if route.authenticates() {
             certificate(&snapshot.config.live, &request.headers, origin.arrival.peer)
         } else {
@@ -257,7 +257,7 @@ impl Service {
             Ok(body) => body,
             Err(cause) => return refuse(cause, &head, route),
         };
-        head.received = Clock::instant();
+        head.received = self.context.clock.instant();
         let context = &*self.context;
         match route {
             Route::ConnectToken => pin!(connect::token(context, snapshot, &head, body)).await,
@@ -272,7 +272,7 @@ impl Service {
             Route::Revocation => revocation::revoke(context, snapshot, &head, body).await,
             Route::ServerMetadata => publish(metadata::server_metadata(snapshot), &request.headers),
             Route::KeySet => {
-                let now = context.clock.unix_seconds();
+                let now = context.clock.now();
                 publish(metadata::key_set(snapshot, now), &request.headers)
             }
             // Not reached: `check` refuses unknown routes, and `Validate` is answered above.
@@ -360,7 +360,7 @@ async fn unknown_path<B>(
     head: &RequestHead<'_>,
     body: B,
     limit: usize,
-    deadline: tokio::time::Instant,
+    deadline: Deadline<'_>,
 ) -> Box<str>
 where
     B: Body<Data = Bytes>,

@@ -25,12 +25,12 @@ use pkcs8::der::SecretDocument;
 use pkcs8::der::pem::LineEnding;
 use zeroize::Zeroizing;
 
-use crate::clock::{parse_rfc3339, seconds_and_date};
 use crate::fault::{Fault, Position, text};
 use crate::fs::whole_file::{self, Lock};
 use crate::jose::pem;
 use crate::keys::key_set::{KeySet, SigningKey};
 use crate::keys::life::{KeyState, KeyTimes, Retention, Retirement};
+use crate::time::UnixTime;
 
 /// The sizes of RSA keys that can be generated, in bits.
 pub const KEY_SIZES: [u16; 3] = [2048, 3072, 4096];
@@ -79,9 +79,9 @@ impl KeyFiles {
     }
 }
 
-/// Generates an RSA key of `bits` bits at `now` (Unix seconds) in `directory`, which is created if
-/// necessary. The first key of a directory signs at once. A later key is published at once, and
-/// begins to sign when verifiers have had time to fetch it.
+/// Generates an RSA key of `bits` bits at `now` in `directory`, which is created if necessary. The
+/// first key of a directory signs at once. A later key is published at once, and begins to sign
+/// when verifiers have had time to fetch it.
 ///
 /// # Errors
 ///
@@ -90,13 +90,13 @@ pub fn generate(
     directory: &Path,
     bits: u16,
     retention: &Retention,
-    now: u64,
+    now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
     add(directory, retention, now, |times| make(directory, bits, times))
 }
 
-/// Adds an existing key to `directory`, with the same times as a key that is generated at `now`
-/// (Unix seconds). `text` is the PKCS#8 document in PEM that was read from `source`.
+/// Adds an existing key to `directory`, with the same times as a key that is generated at `now`.
+/// `text` is the PKCS#8 document in PEM that was read from `source`.
 ///
 /// # Errors
 ///
@@ -107,7 +107,7 @@ pub fn import(
     source: &Path,
     text: &str,
     retention: &Retention,
-    now: u64,
+    now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
     // Check the key first: if it is invalid, the directory must not be created.
     parse(source, text, KeyTimes { published_at: now, signs_from: now })
@@ -125,13 +125,13 @@ pub struct First {
 }
 
 /// Returns the keys in `directory`. If the directory holds no key, generates a key of `bits` bits
-/// at `now` (Unix seconds). Locks the directory: if several servers start at once, only one of them
-/// generates a key, and all of them use this key.
+/// at `now`. Locks the directory: if several servers start at once, only one of them generates a
+/// key, and all of them use this key.
 ///
 /// # Errors
 ///
 /// All [`Fault`]s. After a fault, no new file is left in `directory`.
-pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>> {
+pub fn first(directory: &Path, bits: u16, now: UnixTime) -> Result<First, Vec<Fault>> {
     create_directory(directory)?;
     let (_lock, files) = load_to_edit(directory)?;
     if !files.is_empty() {
@@ -155,7 +155,7 @@ pub struct Rotated {
 
 /// Generates an RSA key of `bits` bits, the successor of the current signing key. The new key is
 /// published at once, and begins to sign when verifiers have had time to fetch it. `now` is the
-/// current time in Unix seconds.
+/// current time.
 ///
 /// # Errors
 ///
@@ -165,7 +165,7 @@ pub fn rotate(
     directory: &Path,
     bits: u16,
     retention: &Retention,
-    now: u64,
+    now: UnixTime,
 ) -> Result<Rotated, Vec<Fault>> {
     // Check for key files before locking the directory. A missing directory cannot be locked, but
     // its fault must be the same as the fault of a directory without keys.
@@ -181,8 +181,8 @@ pub fn rotate(
         return Err(fault(format!(
             "{kid} is already published and signs from {}, in {} seconds; rotate after \
              that",
-            seconds_and_date(from),
-            from - now
+            from.seconds_and_date(),
+            from.since(now)
         )));
     }
     let signing = keys.signing_key(now).ok_or_else(|| fault(none.to_owned()))?;
@@ -205,9 +205,9 @@ pub struct Replaced {
     pub retired: Vec<PathBuf>,
 }
 
-/// Replaces leaked keys. Generates a key that begins to sign at `now` (Unix seconds). When the new
-/// key is on disk, retires the old keys in `directory` except the key with the `kid` `keep`. Files
-/// that hold no valid key are retired like old keys.
+/// Replaces leaked keys. Generates a key that begins to sign at `now`. When the new key is on disk,
+/// retires the old keys in `directory` except the key with the `kid` `keep`. Files that hold no
+/// valid key are retired like old keys.
 ///
 /// # Errors
 ///
@@ -218,7 +218,7 @@ pub fn replace(
     directory: &Path,
     bits: u16,
     keep: Option<&str>,
-    now: u64,
+    now: UnixTime,
 ) -> Result<Replaced, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let files = || pem_files(directory).map_err(|fault| vec![fault]);
@@ -244,7 +244,7 @@ pub fn replace(
     // `signs_from` of the kept key is exactly `now`, the new key begins to sign one second later.
     let times = kept.iter().flat_map(|(key, _)| key).map(|key| key.times().signs_from);
     let due = times.filter(|from| *from <= now).max();
-    let signs_from = due.map_or(now, |due| now.max(due.saturating_add(1)));
+    let signs_from = due.map_or(now, |due| now.max(due + 1));
     let made = make(directory, bits, KeyTimes { published_at: now, signs_from })
         .map(SigningKey::immediately)
         .and_then(|key| write(directory, &key).map(|_| key))
@@ -284,9 +284,9 @@ pub struct Retired {
     pub file: PathBuf,
 }
 
-/// Retires the keys in `directory` whose state at `now` (Unix seconds) is [`KeyState::Gone`], and
-/// the key with the `kid` `key_id` in any state. The file of a retired key is renamed to
-/// `<kid>.pem.retired`, which is not loaded.
+/// Retires the keys in `directory` whose state at `now` is [`KeyState::Gone`], and the key with the
+/// `kid` `key_id` in any state. The file of a retired key is renamed to `<kid>.pem.retired`, which
+/// is not loaded.
 ///
 /// # Errors
 ///
@@ -297,7 +297,7 @@ pub fn retire(
     directory: &Path,
     key_id: Option<&str>,
     retention: &Retention,
-    now: u64,
+    now: UnixTime,
 ) -> Result<Vec<Retired>, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let known = load(directory)?;
@@ -325,8 +325,8 @@ pub fn retire(
             Some(from) => format!(
                 "no signing key would be left: the next one signs from {}, in {} seconds; \
                  retire this one then",
-                seconds_and_date(from),
-                from - now
+                from.seconds_and_date(),
+                from.since(now)
             ),
             None => "no signing key would be left: run `grantd key rotate`, and retire this one \
                      when the new one signs"
@@ -363,7 +363,7 @@ fn retired_file(directory: &Path, key_id: &str) -> PathBuf {
 fn add(
     directory: &Path,
     retention: &Retention,
-    now: u64,
+    now: UnixTime,
     make: impl FnOnce(KeyTimes) -> Result<SigningKey, Fault>,
 ) -> Result<SigningKey, Vec<Fault>> {
     create_directory(directory)?;
@@ -490,9 +490,9 @@ fn parse(file: &Path, text: &str, times: KeyTimes) -> Result<SigningKey, Fault> 
 }
 
 /// Returns the time in the header `name`. Returns 0 if the file has no such header.
-fn time(file: &Path, text: &str, name: &str) -> Result<u64, Fault> {
-    let Some((place, value)) = field(text, name) else { return Ok(0) };
-    value.parse().ok().or_else(|| parse_rfc3339(value)).ok_or_else(|| {
+fn time(file: &Path, text: &str, name: &str) -> Result<UnixTime, Fault> {
+    let Some((place, value)) = field(text, name) else { return Ok(UnixTime(0)) };
+    value.parse().ok().map(UnixTime).or_else(|| UnixTime::parse_rfc3339(value)).ok_or_else(|| {
         let problem = "must be Unix seconds, or a time of RFC 3339 as in 2027-01-31T12:00:00Z";
         Fault::new(file, problem).at(place).in_field(name)
     })

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::jose::thumbprint::{rsa_thumbprint, without_leading_zeros};
 use crate::keys::life::{self, KeyState, KeyTimes, Retention, Retirement};
 use crate::tally::Tally;
+use crate::time::UnixTime;
 
 /// An RSA signing key, with precomputed values that are needed to sign and to verify a token.
 pub struct SigningKey {
@@ -25,9 +26,8 @@ pub struct SigningKey {
     exponent: String,
     times: KeyTimes,
     is_immediate: bool,
-    /// The key does not sign before this time (Unix seconds), even if `times.signs_from` is
-    /// earlier.
-    not_before: u64,
+    /// The key does not sign before this time, even if `times.signs_from` is earlier.
+    not_before: UnixTime,
     at_jwt_header: String,
     verifier: DecodingKey,
     fetches: Tally,
@@ -65,7 +65,7 @@ impl SigningKey {
             exponent,
             times,
             is_immediate: false,
-            not_before: 0,
+            not_before: UnixTime(0),
             at_jwt_header,
             verifier,
             fetches: Tally::default(),
@@ -166,9 +166,9 @@ impl KeySet {
         Self { keys: keys.into_iter().map(Arc::new).collect(), retention }
     }
 
-    /// Returns the key set of `keys`, which replaces this key set in a reload at `now` (Unix
-    /// seconds). A key that is in both key sets with equal times stays the same object. The keys
-    /// with an id in `kept` that are not in `keys` stay too, as they are in this key set.
+    /// Returns the key set of `keys`, which replaces this key set in a reload at `now`. A key that
+    /// is in both key sets with equal times stays the same object. The keys with an id in `kept`
+    /// that are not in `keys` stay too, as they are in this key set.
     ///
     /// A new key is a key that this key set does not contain. It is not published before `now`,
     /// even if its `published_at` is earlier. If the new key would succeed the key that signs now
@@ -181,7 +181,7 @@ impl KeySet {
         keys: Vec<SigningKey>,
         kept: &[&str],
         retention: Retention,
-        now: u64,
+        now: UnixTime,
     ) -> Self {
         let known = |key: &SigningKey| self.keys.iter().find(|known| known.key_id == key.key_id);
         let is_new = |known: &SigningKey| keys.iter().any(|key| key.key_id == known.key_id);
@@ -197,7 +197,7 @@ impl KeySet {
             known => {
                 let takes_over = !key.is_immediate
                     && signs_since.is_some_and(|since| key.times.signs_from > since);
-                let fresh = if takes_over { earliest } else { 0 };
+                let fresh = if takes_over { earliest } else { UnixTime(0) };
                 key.not_before = known.map_or(fresh, |known| known.not_before);
                 Arc::new(key)
             }
@@ -206,10 +206,9 @@ impl KeySet {
         Self { keys, retention }
     }
 
-    /// Returns the key that signs at `now` (Unix seconds): the key with the latest `signs_from`
-    /// that is not after `now` or, if all are after `now`, the key with the earliest. `None` if
-    /// there is no key.
-    pub fn signing_key(&self, now: u64) -> Option<&Arc<SigningKey>> {
+    /// Returns the key that signs at `now`: the key with the latest `signs_from` that is not after
+    /// `now` or, if all are after `now`, the key with the earliest. `None` if there is no key.
+    pub fn signing_key(&self, now: UnixTime) -> Option<&Arc<SigningKey>> {
         let times = self.keys.iter().map(|key| key.times().signs_from);
         let since = life::signs_since(times, now)?;
         let keys = self.keys.iter().filter(|key| key.times().signs_from == since);
@@ -221,26 +220,28 @@ impl KeySet {
         self.keys.iter().map(|key| &**key)
     }
 
-    /// Iterates over all keys, each with its state at `now` (Unix seconds).
-    pub fn states(&self, now: u64) -> impl Iterator<Item = (&SigningKey, KeyState)> {
+    /// Iterates over all keys, each with its state at `now`.
+    pub fn states(&self, now: UnixTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {
         let all = self.times();
         self.keys.iter().map(move |key| (&**key, key.times().state(&all, &self.retention, now)))
     }
 
-    /// Iterates over the keys that are published at `now` (Unix seconds): all that are not
-    /// [`KeyState::Gone`].
-    pub fn published(&self, now: u64) -> impl Iterator<Item = &SigningKey> {
+    /// Iterates over the keys that are published at `now`: all that are not [`KeyState::Gone`].
+    pub fn published(&self, now: UnixTime) -> impl Iterator<Item = &SigningKey> {
         let published = self.states(now).filter(|(_, state)| *state != KeyState::Gone);
         published.map(|(key, _)| key)
     }
 
-    /// Whether the key with this id is published at `now` (Unix seconds).
-    pub fn is_published(&self, key_id: &str, now: u64) -> bool {
+    /// Whether the key with this id is published at `now`.
+    pub fn is_published(&self, key_id: &str, now: UnixTime) -> bool {
         self.published(now).any(|key| key.key_id == key_id)
     }
 
-    /// Describes each key and its state at `now` for operators. All times are in Unix seconds.
-    pub fn describe(&self, now: u64) -> impl Iterator<Item = (&SigningKey, Map<String, Value>)> {
+    /// Describes each key and its state at `now` for operators.
+    pub fn describe(
+        &self,
+        now: UnixTime,
+    ) -> impl Iterator<Item = (&SigningKey, Map<String, Value>)> {
         let all = self.times();
         self.states(now).map(move |(key, state)| {
             let KeyTimes { published_at, signs_from } = key.times();
@@ -249,12 +250,12 @@ impl KeySet {
             say("kid", key.key_id().into());
             say("bits", key.bits().into());
             say("state", state.to_string().into());
-            say("published_at", published_at.into());
-            say("signs_from", signs_from.into());
+            say("published_at", published_at.0.into());
+            say("signs_from", signs_from.0.into());
             if let Some(end) = key.times().retirement(&all, &self.retention) {
                 let Retirement { retires_at, gone_at } = end;
-                say("retires_at", retires_at.into());
-                say("gone_at", gone_at.into());
+                say("retires_at", retires_at.0.into());
+                say("gone_at", gone_at.0.into());
             }
             (key, described)
         })
@@ -264,8 +265,8 @@ impl KeySet {
         self.keys.iter().map(|key| key.times()).collect()
     }
 
-    /// Returns the keys that are published at `now` (Unix seconds) as a JWK Set document.
-    pub fn to_jwks(&self, now: u64) -> String {
+    /// Returns the keys that are published at `now` as a JWK Set document.
+    pub fn to_jwks(&self, now: UnixTime) -> String {
         let keys: Vec<_> = self
             .published(now)
             .map(|key| {
@@ -299,7 +300,7 @@ mod tests {
 
     /// The `signs_from` of the key that signs at `now`.
     fn signs_at(keys: &KeySet, now: u64) -> u64 {
-        keys.signing_key(now).unwrap().times.signs_from
+        keys.signing_key(UnixTime(now)).unwrap().times.signs_from.0
     }
 
     #[test]
@@ -310,6 +311,7 @@ mod tests {
                 aws_lc_rs::encoding::AsDer::as_der(&pair).unwrap();
             let document = der.as_ref().to_vec();
             move || {
+                let signs_from = UnixTime(signs_from);
                 let times = KeyTimes { published_at: signs_from, signs_from };
                 SigningKey::from_pkcs8(&document, times).unwrap()
             }
@@ -318,12 +320,18 @@ mod tests {
         let (ancient, first, late) = (key(0), key(1_000), key(5_000));
         let keys = KeySet::new(vec![first()], retention);
         // `late` has the `signs_from` 5000, but is first read at 9000.
-        let keys = keys.followed_by(vec![ancient(), first(), late()], &[], retention, 9_000);
+        let keys =
+            keys.followed_by(vec![ancient(), first(), late()], &[], retention, UnixTime(9_000));
         let switch = 9_000 + 300 + RELOAD_SECONDS;
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
         // Reading `late` again does not restart its wait. `ancient`, which is older than `first`,
         // does not sign.
-        let keys = keys.followed_by(vec![late(), first(), ancient()], &[], retention, switch - 1);
+        let keys = keys.followed_by(
+            vec![late(), first(), ancient()],
+            &[],
+            retention,
+            UnixTime(switch - 1),
+        );
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
         // A process that starts at `switch` has seen none of these reloads. It signs with `late`,
         // as the process that has reloaded does.
@@ -332,7 +340,7 @@ mod tests {
             5_000
         );
         // If the new key is the only key, it signs without waiting.
-        let alone = keys.followed_by(vec![key(8_000)()], &[], retention, 9_000);
+        let alone = keys.followed_by(vec![key(8_000)()], &[], retention, UnixTime(9_000));
         assert_eq!(signs_at(&alone, 9_000), 8_000);
     }
 }

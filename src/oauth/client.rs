@@ -13,11 +13,13 @@ use compact_str::CompactString;
 use governor::clock::Clock as _;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
+use crate::form::media_type::ContentType;
 use crate::jose::public_key::{Algorithm, PublicKey};
 use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::ClientSecret;
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
+use crate::time::UnixTime;
 
 /// A registered client. Every value was validated when the client file was read.
 #[derive(Debug, Default)]
@@ -54,8 +56,8 @@ pub struct Client {
     /// The audiences for which the client may introspect tokens (RFC 7662). Every client may also
     /// introspect its own tokens.
     pub introspects: Box<[Box<str>]>,
-    /// The client's tokens issued before this time (Unix seconds) are revoked; 0 revokes no tokens.
-    pub not_before: u64,
+    /// The client's tokens issued before this time are revoked; 0 revokes no tokens.
+    pub not_before: UnixTime,
     /// The lifetime of the client's tokens in seconds, at least 1.
     pub token_lifetime: u32,
     /// The profile of the client's tokens; `None` for the default profile of the dialect.
@@ -203,31 +205,6 @@ impl FromStr for TokenProfile {
             "at+jwt" => Ok(Self::AtJwt),
             "vision" => Ok(Self::Vision),
             _ => Err("\"at+jwt\" or \"vision\""),
-        }
-    }
-}
-
-/// A request's content type. The dialects `vision` and `firstvision` distinguish only these types.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ContentType {
-    /// `application/json`.
-    #[default]
-    Json,
-    /// `application/octet-stream`.
-    OctetStream,
-    /// Any other content type. No client can be registered with this value.
-    Other,
-}
-
-impl ContentType {
-    /// Returns the content type for `media_type`, which must have no parameters.
-    pub fn of(media_type: &str) -> Self {
-        if media_type.eq_ignore_ascii_case("application/json") {
-            Self::Json
-        } else if media_type.eq_ignore_ascii_case("application/octet-stream") {
-            Self::OctetStream
-        } else {
-            Self::Other
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash};
 use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
+use crate::time::UnixTime;
 
 /// The `Authorization` header of a request.
 #[derive(Clone, Copy, Default)]
@@ -256,7 +257,7 @@ impl<'a> Credentials<'a> {
     pub fn find_secret<'c>(
         given: &FastHash,
         registered: Option<&'c Client>,
-        now: u64,
+        now: UnixTime,
     ) -> Option<&'c ClientSecret> {
         let Some(client) = registered else {
             // Compare, so that the search takes as long as for a known client. Discard the result.

@@ -10,6 +10,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::oauth::password_hash::PasswordHash;
 use crate::tally::Tally;
+use crate::time::UnixTime;
 
 /// One of a client's secrets with its period of validity.
 #[derive(Clone, Debug)]
@@ -18,18 +19,17 @@ pub struct ClientSecret {
     pub label: Box<str>,
     /// The hash of the secret.
     pub hash: SecretHash,
-    /// The time from which the secret is accepted, in Unix seconds; `None` if it is accepted at
-    /// once.
-    pub not_before: Option<u64>,
-    /// The time from which the secret is refused, in Unix seconds; `None` if it does not expire.
-    pub expires_at: Option<u64>,
+    /// The time from which the secret is accepted; `None` if it is accepted at once.
+    pub not_before: Option<UnixTime>,
+    /// The time from which the secret is refused; `None` if it does not expire.
+    pub expires_at: Option<UnixTime>,
     /// Counts the uses of the secret; empty until the first use.
     pub used: OnceLock<Arc<Tally>>,
 }
 
 impl ClientSecret {
-    /// Whether the secret is valid at `now` (Unix seconds).
-    pub fn is_current(&self, now: u64) -> bool {
+    /// Whether the secret is valid at `now`.
+    pub fn is_current(&self, now: UnixTime) -> bool {
         self.not_before.is_none_or(|from| from <= now)
             && self.expires_at.is_none_or(|until| now < until)
     }
@@ -207,16 +207,16 @@ mod tests {
 
     #[test]
     fn a_secret_is_current_in_its_period_of_validity() {
-        let secret = |not_before, expires_at| ClientSecret {
+        let secret = |not_before: Option<u64>, expires_at: Option<u64>| ClientSecret {
             label: "a".into(),
             hash: SecretHash::Fast(FastHash::unmatchable()),
-            not_before,
-            expires_at,
+            not_before: not_before.map(UnixTime),
+            expires_at: expires_at.map(UnixTime),
             used: OnceLock::new(),
         };
-        assert!(secret(None, None).is_current(0));
-        assert!(secret(Some(5), Some(7)).is_current(5));
-        assert!(!secret(Some(5), Some(7)).is_current(4));
-        assert!(!secret(Some(5), Some(7)).is_current(7));
+        assert!(secret(None, None).is_current(UnixTime(0)));
+        assert!(secret(Some(5), Some(7)).is_current(UnixTime(5)));
+        assert!(!secret(Some(5), Some(7)).is_current(UnixTime(4)));
+        assert!(!secret(Some(5), Some(7)).is_current(UnixTime(7)));
     }
 }

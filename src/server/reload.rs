@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Live, SignerChoice};
@@ -82,7 +83,7 @@ impl Reloader {
         client_keys: Stamp,
     ) -> Self {
         metrics.snapshot_generation.set(1);
-        let now = context.clock.unix_seconds();
+        let now = context.clock.now();
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
         let keys = Mutex::new(KeysInForce { signed_last: signs, of_files });
         Self { context, metrics, keys, client_keys: Mutex::new(client_keys) }
@@ -92,9 +93,7 @@ impl Reloader {
     /// start or at the last reload, before the files were read. If the files have a different stamp
     /// now, they have changed, and a reload is needed.
     pub fn client_keys(&self) -> Stamp {
-        // Ignore poisoning: the value is always replaced as a whole, so a panic cannot leave it
-        // half changed.
-        self.client_keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.client_keys.lock().clone()
     }
 
     /// Returns the settings in force that a reload may change.
@@ -108,9 +107,7 @@ impl Reloader {
     /// because the demo clients would be served in public. Logs and counts the outcome. Blocks for
     /// as long as a start of the server takes, so this method must not run on an event loop.
     pub fn reload(&self, config: Result<Config, String>) -> Reloaded {
-        // Ignore poisoning: the value is always replaced as a whole, so a panic cannot leave it
-        // half changed.
-        let mut in_force = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_force = self.keys.lock();
         let old = self.context.snapshot();
         let mut faults = Vec::new();
         let live = match config {
@@ -148,8 +145,8 @@ impl Reloader {
     /// the signing key changes not only by a reload, but also when a published key reaches the time
     /// at which it starts to sign.
     pub fn look_at_keys(&self) {
-        let mut in_force = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let (snapshot, now) = (self.context.snapshot(), self.context.clock.unix_seconds());
+        let mut in_force = self.keys.lock();
+        let (snapshot, now) = (self.context.snapshot(), self.context.clock.now());
         let signs = snapshot.keys.signing_key(now).map(|key| key.key_id());
         if signs != in_force.signed_last.as_deref()
             && let Some(kid) = signs
@@ -192,7 +189,7 @@ impl Reloader {
                 (None, client_keys)
             }
         };
-        *self.client_keys.lock().unwrap_or_else(PoisonError::into_inner) = client_keys;
+        *self.client_keys.lock() = client_keys;
         let admin_token = admin_token.unwrap_or_else(|fault| {
             faults.push(fault);
             old.admin_token.clone()
@@ -234,7 +231,7 @@ impl Reloader {
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each
         // field of the retention is the maximum of its old value and its new value.
         let retention = retention(&config.live, &clients).max(old.keys.retention());
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         let kept: Vec<_> = key_ids.values().map(String::as_str).collect();
         let keys = old.keys.followed_by(keys, &kept, retention, now);
         let generation = old.generation + 1;

@@ -15,12 +15,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use parking_lot::{Condvar, Mutex};
 use tracing::error;
 
+use crate::clock::Clock;
 use crate::jose::jws::SigningInput;
 use crate::keys::key_set::{KeySet, SigningKey};
 use crate::signing::admission::Admission;
@@ -48,13 +50,17 @@ impl Engine {
     /// # Errors
     ///
     /// An error of the operating system if it cannot start a thread.
-    pub fn start(single: Single, threads: usize, capacity: usize) -> io::Result<Self> {
+    pub fn start(
+        single: Single,
+        threads: usize,
+        capacity: usize,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
             waiting: Mutex::new(Waiting {
                 queue: Queue::new(threads, capacity),
                 admission: Admission::new(threads, capacity),
-                idle_threads: 0,
                 closed: false,
             }),
             arrival: Condvar::new(),
@@ -63,6 +69,7 @@ impl Engine {
             faults: AtomicU32::new(0),
             hold_back_from: worker::HOLD_BACK_FROM * threads,
             single,
+            clock,
         });
         let mut engine = Self { shared, threads: Vec::with_capacity(threads) };
         for index in 0..threads {
@@ -87,13 +94,13 @@ impl Engine {
     /// key cannot sign in batches: the processor lacks AVX-512 IFMA, the key does not have two
     /// primes and 2048, 3072 or 4096 bits, or its batches differ from ring's signatures.
     pub fn prepare(&self, key: &SigningKey) -> bool {
-        if self.shared.batched().contains_key(key.key_id()) {
+        if self.shared.batched.lock().contains_key(key.key_id()) {
             return true;
         }
         let batched = Batched::new(key, self.shared.single);
         let is_prepared = batched.is_some();
         if let Some(batched) = batched {
-            self.shared.batched().insert(key.key_id().to_owned(), Arc::new(batched));
+            self.shared.batched.lock().insert(key.key_id().to_owned(), Arc::new(batched));
         }
         is_prepared
     }
@@ -102,7 +109,7 @@ impl Engine {
     /// `keys`.
     pub fn keep_only(&self, keys: &KeySet) {
         let is_kept = |key_id: &str| keys.iter().any(|key| key.key_id() == key_id);
-        self.shared.batched().retain(|key_id, _| is_kept(key_id));
+        self.shared.batched.lock().retain(|key_id, _| is_kept(key_id));
     }
 
     /// The number of batch signatures that failed their check. For each of them, the token was
@@ -136,23 +143,23 @@ impl Engine {
     /// Whether one more token is admitted now. [`Engine::sign`] checks this again, and may then
     /// refuse the token. An early check saves work on a token that would be refused anyway.
     pub fn has_room(&self) -> bool {
-        self.shared.waiting().has_room()
+        self.shared.waiting.lock().has_room()
     }
 
     /// How many tokens wait now.
     pub fn waiting(&self) -> usize {
-        self.shared.waiting().queue.length()
+        self.shared.waiting.lock().queue.length()
     }
 
     /// How many tokens may wait now.
     pub fn open(&self) -> usize {
-        self.shared.waiting().admission.limit()
+        self.shared.waiting.lock().admission.limit()
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.waiting().closed = true;
+        self.shared.waiting.lock().closed = true;
         self.shared.arrival.notify_all();
         for thread in self.threads.drain(..) {
             // `join` fails only if the thread panicked, but the thread catches and logs its panics.
@@ -179,14 +186,12 @@ struct Shared {
     /// [`worker::HOLD_BACK_FROM`], times the number of threads.
     hold_back_from: usize,
     single: Single,
+    clock: Clock,
 }
 
 struct Waiting {
     queue: Queue,
     admission: Admission,
-    /// The number of threads that wait for a job. If it is 0, a push saves the system call that
-    /// wakes a thread.
-    idle_threads: usize,
     closed: bool,
 }
 
@@ -198,27 +203,15 @@ impl Waiting {
 
 impl Shared {
     fn push(&self, job: Job) -> Result<(), SignError> {
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         if !waiting.has_room() {
             return Err(SignError::QueueFull);
         }
         waiting.queue.push(job);
-        let is_awaited = waiting.idle_threads > 0;
         drop(waiting);
-        if is_awaited {
-            self.arrival.notify_one();
-        }
+        // Makes no system call if no thread waits.
+        self.arrival.notify_one();
         Ok(())
-    }
-
-    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ignores poisoning, as [`Shared::waiting`] does.
-    fn batched(&self) -> MutexGuard<'_, HashMap<String, Arc<Batched>>> {
-        self.batched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -234,16 +227,16 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::clock::Clock;
     use crate::jose::jws::PayloadWriter;
     use crate::keys::directory;
     use crate::keys::life::Retention;
     use crate::signing::single::{MAX_SIGNATURE_BYTES, blinding};
+    use crate::time::UnixTime;
 
     fn key() -> Arc<SigningKey> {
         let directory = tempfile::tempdir().unwrap();
         let retention = Retention { jwks_max_age: 1, token_lifetime: 1 };
-        Arc::new(directory::generate(directory.path(), 2048, &retention, 1).unwrap())
+        Arc::new(directory::generate(directory.path(), 2048, &retention, UnixTime(1)).unwrap())
     }
 
     fn input(number: usize) -> SigningInput {
@@ -253,7 +246,7 @@ mod tests {
     /// Some futures are dropped, at every stage of their wait. All other futures must complete.
     #[test]
     fn all_futures_complete_though_others_are_dropped() {
-        let engine = Arc::new(Engine::start(Single::Ring, 2, 64).unwrap());
+        let engine = Arc::new(Engine::start(Single::Ring, 2, 64, Clock::system()).unwrap());
         let key = key();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
         let mut signed = 0;
@@ -295,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_signing_thread_continues_after_a_panic() {
-        let engine = Engine::start(Single::Ring, 1, 64).unwrap();
+        let engine = Engine::start(Single::Ring, 1, 64, Clock::system()).unwrap();
         let key = key();
         let panicking = Arc::new(PanickingWaker(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&panicking));
@@ -315,14 +308,14 @@ mod tests {
     /// hardware fault makes the check fail.)
     #[test]
     fn a_failed_signature_is_made_again_and_a_second_turns_batches_off() {
-        let engine = Engine::start(Single::Ring, 1, 64).unwrap();
+        let engine = Engine::start(Single::Ring, 1, 64, Clock::system()).unwrap();
         let key = key();
         #[cfg(target_arch = "x86_64")]
         let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
         #[cfg(not(target_arch = "x86_64"))]
         let able = false;
         assert_eq!(engine.prepare(&key), able);
-        let Some(batched) = engine.shared.batched().get(key.key_id()).cloned() else { return };
+        let Some(batched) = engine.shared.batched.lock().get(key.key_id()).cloned() else { return };
         let random = blinding();
         let reference = |number: usize| {
             let mut signature = [0; MAX_SIGNATURE_BYTES];
@@ -340,7 +333,7 @@ mod tests {
                 jobs.push(Job { key: Arc::clone(&key), input: input(number), sender });
                 receivers.push(receiver);
             }
-            let mut batch = batched.sign(&jobs, Clock::instant());
+            let mut batch = batched.sign(&jobs, Clock::system().instant(), &Clock::system());
             assert_eq!(batch.passed, [true; BATCH]);
             // The values that `BatchKey::sign` returns for a signature that failed its check.
             (batch.signatures[failed], batch.passed[failed]) = ([0; MAX_SIGNATURE_BYTES], false);

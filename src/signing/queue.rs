@@ -108,11 +108,12 @@ mod tests {
     use crate::keys::directory;
     use crate::keys::life::Retention;
     use crate::signing::completion::Outboxes;
+    use crate::time::UnixTime;
 
     fn key() -> Arc<SigningKey> {
         let directory = tempfile::tempdir().unwrap();
         let retention = Retention { jwks_max_age: 1, token_lifetime: 1 };
-        Arc::new(directory::generate(directory.path(), 2048, &retention, 1).unwrap())
+        Arc::new(directory::generate(directory.path(), 2048, &retention, UnixTime(1)).unwrap())
     }
 
     /// Returns a queue with these tokens, each given as its event loop, key and text.

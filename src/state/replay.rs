@@ -17,33 +17,34 @@ use std::sync::{Mutex, PoisonError};
 
 use ring::digest::{Context, SHA256};
 
+use crate::time::UnixTime;
+
 /// Records used assertions and proofs, and refuses to record the same assertion or proof twice.
 pub struct ReplayGuard {
     capacity: usize,
-    started_at: u64,
+    started_at: UnixTime,
     used: Mutex<Used>,
 }
 
 impl ReplayGuard {
-    /// Creates a guard for `capacity` entries. It begins to record uses at `now` (Unix seconds).
-    pub fn new(capacity: usize, now: u64) -> Self {
+    /// Creates a guard for `capacity` entries. It begins to record uses at `now`.
+    pub fn new(capacity: usize, now: UnixTime) -> Self {
         Self { capacity, started_at: now, used: Mutex::default() }
     }
 
-    /// The time at which the guard began to record uses, in Unix seconds. The caller must refuse an
-    /// assertion or proof that was signed earlier: it may have been used before this process
-    /// started.
-    pub fn started_at(&self) -> u64 {
+    /// The time at which the guard began to record uses. The caller must refuse an assertion or
+    /// proof that was signed earlier: it may have been used before this process started.
+    pub fn started_at(&self) -> UnixTime {
         self.started_at
     }
 
     /// Records the use of an assertion or proof. `key` is the result of [`Owner::key_of`], and
-    /// `until` is the expiry of the assertion or proof. `until` and `now` are in Unix seconds.
+    /// `until` is the expiry of the assertion or proof.
     ///
     /// # Errors
     ///
     /// A [`ReplayError`] if the caller must refuse the assertion or proof.
-    pub fn spend(&self, key: Key, until: u64, now: u64) -> Result<(), ReplayError> {
+    pub fn spend(&self, key: Key, until: UnixTime, now: UnixTime) -> Result<(), ReplayError> {
         // Ignores poisoning: a panic while the lock is held leaves the data consistent.
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.drop_expired(now);
@@ -93,13 +94,13 @@ pub enum ReplayError {
 #[derive(Default)]
 struct Used {
     keys: HashSet<Key>,
-    by_end: BinaryHeap<Reverse<(u64, Key)>>,
-    /// The latest expiry of all dropped entries, in Unix seconds.
-    dropped_until: u64,
+    by_end: BinaryHeap<Reverse<(UnixTime, Key)>>,
+    /// The latest expiry of all dropped entries.
+    dropped_until: UnixTime,
 }
 
 impl Used {
-    fn drop_expired(&mut self, now: u64) {
+    fn drop_expired(&mut self, now: UnixTime) {
         while let Some(Reverse((until, key))) = self.by_end.peek().copied()
             && until <= now
         {
@@ -138,28 +139,32 @@ mod tests {
 
     const A: Owner<'_> = Owner::Client("a");
 
+    fn spend(guard: &ReplayGuard, key: Key, until: u64, now: u64) -> Result<(), ReplayError> {
+        guard.spend(key, UnixTime(until), UnixTime(now))
+    }
+
     #[test]
     fn an_id_can_be_used_once_per_owner() {
-        let guard = ReplayGuard::new(10, 0);
-        assert_eq!(guard.spend(A.key_of("1"), 200, 100), Ok(()));
-        assert_eq!(guard.spend(A.key_of("1"), 200, 199), Err(ReplayError::Used));
-        assert_eq!(guard.spend(A.key_of("1"), 300, 199), Err(ReplayError::Used));
-        assert_eq!(guard.spend(A.key_of("2"), 200, 100), Ok(()));
-        assert_eq!(guard.spend(Owner::Client("b").key_of("1"), 200, 100), Ok(()));
-        assert_eq!(guard.spend(Owner::Key(b"a").key_of("1"), 200, 100), Ok(()));
+        let guard = ReplayGuard::new(10, UnixTime(0));
+        assert_eq!(spend(&guard, A.key_of("1"), 200, 100), Ok(()));
+        assert_eq!(spend(&guard, A.key_of("1"), 200, 199), Err(ReplayError::Used));
+        assert_eq!(spend(&guard, A.key_of("1"), 300, 199), Err(ReplayError::Used));
+        assert_eq!(spend(&guard, A.key_of("2"), 200, 100), Ok(()));
+        assert_eq!(spend(&guard, Owner::Client("b").key_of("1"), 200, 100), Ok(()));
+        assert_eq!(spend(&guard, Owner::Key(b"a").key_of("1"), 200, 100), Ok(()));
         // The boundary between owner and `jti` is part of the hash.
-        assert_eq!(guard.spend(Owner::Client("a1").key_of(""), 200, 100), Ok(()));
+        assert_eq!(spend(&guard, Owner::Client("a1").key_of(""), 200, 100), Ok(()));
     }
 
     #[test]
     fn one_of_several_concurrent_uses_succeeds() {
-        let guard = ReplayGuard::new(1000, 0);
+        let guard = ReplayGuard::new(1000, UnixTime(0));
         let wins: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
                         let ids = (0..100).map(|id| id.to_string());
-                        ids.filter(|id| guard.spend(A.key_of(id), 200, 100).is_ok()).count()
+                        ids.filter(|id| spend(&guard, A.key_of(id), 200, 100).is_ok()).count()
                     })
                 })
                 .collect();
@@ -170,28 +175,28 @@ mod tests {
 
     #[test]
     fn a_full_guard_accepts_more_when_an_entry_expires() {
-        let guard = ReplayGuard::new(2, 0);
-        assert_eq!(guard.spend(A.key_of("1"), 200, 100), Ok(()));
-        assert_eq!(guard.spend(A.key_of("2"), 300, 100), Ok(()));
-        assert_eq!(guard.spend(A.key_of("3"), 400, 199), Err(ReplayError::Full));
-        assert_eq!(guard.spend(A.key_of("1"), 200, 199), Err(ReplayError::Used));
-        assert_eq!(guard.spend(A.key_of("3"), 400, 200), Ok(()));
-        assert_eq!(guard.spend(A.key_of("4"), 400, 200), Err(ReplayError::Full));
+        let guard = ReplayGuard::new(2, UnixTime(0));
+        assert_eq!(spend(&guard, A.key_of("1"), 200, 100), Ok(()));
+        assert_eq!(spend(&guard, A.key_of("2"), 300, 100), Ok(()));
+        assert_eq!(spend(&guard, A.key_of("3"), 400, 199), Err(ReplayError::Full));
+        assert_eq!(spend(&guard, A.key_of("1"), 200, 199), Err(ReplayError::Used));
+        assert_eq!(spend(&guard, A.key_of("3"), 400, 200), Ok(()));
+        assert_eq!(spend(&guard, A.key_of("4"), 400, 200), Err(ReplayError::Full));
     }
 
     #[test]
     fn setting_the_clock_does_not_allow_a_second_use() {
-        let guard = ReplayGuard::new(10, 0);
-        assert_eq!(guard.spend(A.key_of("1"), 1300, 1000), Ok(()));
+        let guard = ReplayGuard::new(10, UnixTime(0));
+        assert_eq!(spend(&guard, A.key_of("1"), 1300, 1000), Ok(()));
         // Set the clock back, then forward to just before the expiry.
         for now in [0, 1000, 1299] {
-            assert_eq!(guard.spend(A.key_of("1"), 1300, now), Err(ReplayError::Used));
+            assert_eq!(spend(&guard, A.key_of("1"), 1300, now), Err(ReplayError::Used));
         }
         // Set the clock forward, use another `jti`, and set the clock back.
-        assert_eq!(guard.spend(A.key_of("2"), 4900, 4600), Ok(()));
-        assert_eq!(guard.spend(A.key_of("1"), 1300, 1000), Err(ReplayError::Forgotten));
-        assert_eq!(guard.spend(A.key_of("2"), 4900, 1000), Err(ReplayError::Used));
+        assert_eq!(spend(&guard, A.key_of("2"), 4900, 4600), Ok(()));
+        assert_eq!(spend(&guard, A.key_of("1"), 1300, 1000), Err(ReplayError::Forgotten));
+        assert_eq!(spend(&guard, A.key_of("2"), 4900, 1000), Err(ReplayError::Used));
         // A `jti` that expires later than all dropped entries is accepted.
-        assert_eq!(guard.spend(A.key_of("3"), 1301, 1001), Ok(()));
+        assert_eq!(spend(&guard, A.key_of("3"), 1301, 1001), Ok(()));
     }
 }

@@ -28,6 +28,7 @@ use crate::fault::Fault;
 use crate::oauth::error::Cause;
 use crate::state::revocations::ledger::{Ledger, Row};
 use crate::state::revocations::revoked::Revoked;
+use crate::time::UnixTime;
 
 /// The key under which a token is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,7 +117,7 @@ impl Revocations {
     /// be started. An invalid line is not ignored, because the token that it revokes would become
     /// valid again.
     pub fn open(directory: &Path, limit: usize, clock: Clock) -> Result<Self, Fault> {
-        let now = clock.unix_seconds();
+        let now = clock.now();
         let (ledger, rows) = Ledger::open(directory)?;
         let no_thread = |error: io::Error| {
             Fault::new(
@@ -168,14 +169,17 @@ impl Revocations {
         self.len() == 0
     }
 
-    /// Revokes the token that has the key `key` and expires at `expires_at` (Unix seconds). The
-    /// future completes when the revocation is on disk and in effect. Revoking a token twice is not
-    /// an error.
+    /// Revokes the token that has the key `key` and expires at `expires_at`. The future completes
+    /// when the revocation is on disk and in effect. Revoking a token twice is not an error.
     ///
     /// # Errors
     ///
     /// A [`RevokeError`] if the token was not revoked.
-    pub async fn revoke(&self, key: RevocationKey, expires_at: u64) -> Result<(), RevokeError> {
+    pub async fn revoke(
+        &self,
+        key: RevocationKey,
+        expires_at: UnixTime,
+    ) -> Result<(), RevokeError> {
         if self.contains(&key) {
             return Ok(());
         }
@@ -254,7 +258,7 @@ impl Shared {
             if batch.is_empty() {
                 return;
             }
-            let now = self.clock.unix_seconds();
+            let now = self.clock.now();
             let is_full = self.revoked.len() + batch.len() > self.limit;
             // Drop expired rows in two cases: when the number of lines may have doubled since the
             // last drop, and when the new rows would exceed the limit. In the second case, drop
@@ -270,7 +274,7 @@ impl Shared {
     }
 
     fn commit(&self, ledger: &mut Ledger, batch: Vec<Waiting>) {
-        let mut fresh: HashMap<RevocationKey, u64> = HashMap::new();
+        let mut fresh: HashMap<RevocationKey, UnixTime> = HashMap::new();
         let mut accepted = Vec::with_capacity(batch.len());
         for waiting in batch {
             let Row { key, expires_at } = waiting.row;
@@ -378,7 +382,7 @@ mod tests {
 
     use super::*;
 
-    const NOW: u64 = 1_790_000_000;
+    const NOW: UnixTime = UnixTime(1_790_000_000);
 
     fn key(number: u64) -> RevocationKey {
         let hash = digest(&SHA256, &number.to_le_bytes());
@@ -398,7 +402,7 @@ mod tests {
     fn revoke(
         revocations: &Revocations,
         numbers: std::ops::Range<u64>,
-        expires_at: u64,
+        expires_at: UnixTime,
     ) -> Vec<Result<(), RevokeError>> {
         let runtime = Builder::new_current_thread().build().unwrap();
         let revoked = numbers.map(|number| revocations.revoke(key(number), expires_at));
@@ -424,7 +428,7 @@ mod tests {
     #[test]
     fn concurrent_revocations_are_written_once_each_and_read_again() {
         let directory = TempDir::new().unwrap();
-        let (clock, _) = Clock::manual(NOW);
+        let (clock, _) = Clock::manual(NOW.0);
         let revocations = open(&directory, 10_000, &clock);
         let numbers = || (0..500).chain(0..500).chain(250..750);
         let runtime = Builder::new_current_thread().build().unwrap();
@@ -442,16 +446,16 @@ mod tests {
     #[test]
     fn the_file_is_rewritten_when_most_rows_have_expired() {
         let directory = TempDir::new().unwrap();
-        let (clock, manual) = Clock::manual(NOW);
+        let (clock, manual) = Clock::manual(NOW.0);
         let revocations = open(&directory, 100_000, &clock);
         assert!(revoke(&revocations, 0..3000, NOW + 60).iter().all(Result::is_ok));
         assert!(revoke(&revocations, 3000..3010, NOW + 9000).iter().all(Result::is_ok));
         assert_eq!(lines(&directory), 3010);
         // A row is kept for an hour after its token has expired, in case the clock is set back.
-        manual.set(NOW + 60 + 3599);
+        manual.set((NOW + 60 + 3599).0);
         assert!(revoke(&revocations, 3010..7100, NOW + 9000).iter().all(Result::is_ok));
         assert!(revocations.contains(&key(0)));
-        manual.set(NOW + 60 + 3600);
+        manual.set((NOW + 60 + 3600).0);
         // Write more lines than the rewrite threshold, which depends on the earlier batches.
         let enough = ledger::lines_for(7100) as u64;
         assert!(revoke(&revocations, 7100..enough, NOW + 9000).iter().all(Result::is_ok));
@@ -460,7 +464,7 @@ mod tests {
         assert!(!revocations.contains(&key(0)));
         drop(revocations);
         // Opening drops expired rows from memory, and the first write drops them from the file.
-        manual.set(NOW + 9000 + 3600);
+        manual.set((NOW + 9000 + 3600).0);
         let revocations = open(&directory, 10_000, &clock);
         assert!(revocations.is_empty());
         assert!(revoke(&revocations, 0..1, NOW + 20_000)[0].is_ok());
@@ -470,15 +474,15 @@ mod tests {
     #[test]
     fn a_full_set_accepts_more_when_a_row_has_expired() {
         let directory = TempDir::new().unwrap();
-        let (clock, manual) = Clock::manual(NOW);
+        let (clock, manual) = Clock::manual(NOW.0);
         let revocations = open(&directory, 3, &clock);
         let results = revoke(&revocations, 0..5, NOW + 60);
         let taken = results.iter().filter(|result| result.is_ok()).count();
         assert_eq!((taken, revocations.len()), (3, 3));
         assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(RevokeError::Full))));
-        manual.set(NOW + 60 + 3599);
+        manual.set((NOW + 60 + 3599).0);
         assert_eq!(revoke(&revocations, 5..6, NOW + 9000), [Err(RevokeError::Full)]);
-        manual.set(NOW + 60 + 3600);
+        manual.set((NOW + 60 + 3600).0);
         assert_eq!(revoke(&revocations, 6..7, NOW + 9000), [Ok(())]);
         assert_eq!(revocations.len(), 1);
         // All rows of the file are kept, even if their number exceeds the limit.

@@ -6,11 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::oauth::client::{Client, Registry};
 use crate::oauth::client_secret::ClientSecret;
 use crate::tally::Tally;
+use crate::time::UnixTime;
 
 /// The uses of every secret that has been used, by client id and label.
 #[derive(Default)]
@@ -21,8 +24,8 @@ pub struct SecretUses(Mutex<BTreeMap<Box<str>, Labelled>>);
 type Labelled = Vec<(Box<str>, Arc<Tally>)>;
 
 impl SecretUses {
-    /// Counts one successful use of `secret` at `now` (Unix seconds).
-    pub fn record(&self, client: &Client, secret: &ClientSecret, now: u64) {
+    /// Counts one successful use of `secret` at `now`.
+    pub fn record(&self, client: &Client, secret: &ClientSecret, now: UnixTime) {
         // The first use of a secret in a snapshot looks up its count. Each later use takes two
         // atomic operations and no look-up.
         secret.used.get_or_init(|| self.enter(&client.id, &secret.label)).record(now);
@@ -30,7 +33,7 @@ impl SecretUses {
 
     /// Returns the uses of a secret. `None` if the secret was never used.
     pub fn of(&self, client_id: &str, label: &str) -> Option<Arc<Tally>> {
-        let uses = self.uses();
+        let uses = self.0.lock();
         let (_, used) = uses.get(client_id)?.iter().find(|(known, _)| **known == *label)?;
         Some(Arc::clone(used))
     }
@@ -38,7 +41,7 @@ impl SecretUses {
     /// Removes the counts of secrets that no longer belong to a client in `clients`. Then returns
     /// two metrics for each used secret, in the Prometheus text format.
     pub fn to_metrics(&self, clients: &Registry) -> String {
-        let mut uses = self.uses();
+        let mut uses = self.0.lock();
         uses.retain(|id, labelled| {
             let client = clients.get(id);
             let secrets = client.map_or(&[][..], |client| &client.secrets);
@@ -62,7 +65,7 @@ impl SecretUses {
     }
 
     fn enter(&self, client_id: &str, label: &str) -> Arc<Tally> {
-        let mut uses = self.uses();
+        let mut uses = self.0.lock();
         let labelled = uses.entry(client_id.into()).or_default();
         if let Some((_, used)) = labelled.iter().find(|(known, _)| **known == *label) {
             return Arc::clone(used);
@@ -70,11 +73,6 @@ impl SecretUses {
         let used = Arc::<Tally>::default();
         labelled.push((label.into(), Arc::clone(&used)));
         used
-    }
-
-    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
-    fn uses(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Labelled>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,7 +96,7 @@ const METRICS: [Metric; 2] = [
         "grantd_secret_last_use_seconds",
         "gauge",
         "Time of the last successful use of a client's secret, in Unix seconds.",
-        Tally::last,
+        |used| used.last().0,
     ),
 ];
 
@@ -146,12 +144,12 @@ mod tests {
             let clients = registry(&["one", "t\\wo"]);
             for id in ["one", "t\\wo"] {
                 let client = clients.get(id).unwrap();
-                uses.record(client, &client.secrets[0], now);
-                uses.record(client, &client.secrets[0], now);
+                uses.record(client, &client.secrets[0], UnixTime(now));
+                uses.record(client, &client.secrets[0], UnixTime(now));
             }
         }
         let used = uses.of("one", "a\"\n").unwrap();
-        assert_eq!((used.count(), used.last()), (4, 7));
+        assert_eq!((used.count(), used.last().0), (4, 7));
         assert!(uses.of("one", "b").is_none() && uses.of("three", "a\"\n").is_none());
 
         let text = uses.to_metrics(&registry(&["t\\wo"]));

@@ -7,13 +7,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use ring::digest::{SHA256, digest};
 
 use crate::keys::jwt::{self, Claims};
 use crate::keys::key_set::KeySet;
 use crate::state::revocations::RevocationKey;
+use crate::time::UnixTime;
 
 /// A token that was signed by one of this server's keys.
 #[derive(Debug)]
@@ -33,9 +35,9 @@ pub struct VerifiedTokens {
 }
 
 impl VerifiedTokens {
-    /// Verifies the signature of `token` with the keys that are published at `now` (Unix seconds).
-    /// `None` if none of these keys signed the token.
-    pub fn verify(&self, token: &str, keys: &KeySet, now: u64) -> Option<Arc<VerifiedToken>> {
+    /// Verifies the signature of `token` with the keys that are published at `now`. `None` if none
+    /// of these keys signed the token.
+    pub fn verify(&self, token: &str, keys: &KeySet, now: UnixTime) -> Option<Arc<VerifiedToken>> {
         let mut hash = Hash::default();
         hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         if let Some(known) = self.shard(&hash).find(&hash) {
@@ -50,10 +52,8 @@ impl VerifiedTokens {
         Some(verified)
     }
 
-    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
     fn shard(&self, hash: &Hash) -> MutexGuard<'_, Generations> {
-        let shard = &self.shards[usize::from(hash[0]) % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[usize::from(hash[0]) % SHARDS].lock()
     }
 }
 

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tracing::warn;
 
-use crate::clock::{Clock, date_time};
+use crate::clock::Clock;
 use crate::telemetry::log_queue::{LogQueue, LogWriter};
+use crate::time::date_time;
 
 /// Queues audit lines. A separate thread writes them to the file a few milliseconds later.
 pub struct Audit {

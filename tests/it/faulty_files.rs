@@ -66,8 +66,8 @@ fn wait_until_mended(server: &Program) {
 }
 
 fn status(server: &Program, id: &str) -> u16 {
-    let request = request_of(id, &secret_of(id), &[]);
-    server.ask(&Request::token(Encoding::Urlencoded, &request)).status
+    let secret = secret_of(id);
+    server.ask(&Request::token(Encoding::Urlencoded, &request_of(id, &secret, &[]))).status
 }
 
 fn key_ids(server: &Program) -> Vec<String> {
@@ -83,7 +83,7 @@ fn key_ids(server: &Program) -> Vec<String> {
 }
 
 fn key_file(home: &Home) -> PathBuf {
-    home.keys().join(signing_key().0)
+    home.keys().join(&signing_key().0)
 }
 
 /// Each kind of file, its name in `/readyz`, and a text that is a fault in it.

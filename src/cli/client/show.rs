@@ -13,6 +13,7 @@ use crate::form::urlencoded;
 use crate::oauth::client::{Client, Registry};
 use crate::registry::client_file::{self, edit};
 use crate::snapshot::secret_ends::last_end;
+use crate::time::UnixTime;
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
@@ -25,7 +26,7 @@ pub(crate) struct ListArgs {
 }
 
 pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     let (text, registry) = read(&args.file)?;
     let ids =
         edit::entries(&text).map_err(|error| CliError(error.to_string()))?.filter_map(edit::id_of);
@@ -33,7 +34,7 @@ pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
         if let Some(within) = args.expiring
             && last_end(client).is_none_or(|end| now < end)
             && !client.secrets.iter().any(|secret| {
-                let until = now.saturating_add(within);
+                let until = now + within;
                 secret.expires_at.is_some_and(|end| now < end && end <= until)
             })
         {
@@ -46,7 +47,7 @@ pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
 
 /// Returns one line of the list. The line lists the client's secrets by label, in one list for each
 /// state. The list of valid secrets is always present. Lists of other states are left out if empty.
-fn in_force(client: &Client, now: u64) -> Value {
+fn in_force(client: &Client, now: UnixTime) -> Value {
     let mut shown = json!({
         "client_id": &*client.id,
         "enabled": client.enabled,
@@ -60,10 +61,10 @@ fn in_force(client: &Client, now: u64) -> Value {
                 let mut shown = Map::from_iter([("label".to_owned(), json!(secret.label))]);
                 match (state, secret.expires_at, secret.not_before) {
                     (SecretState::NotBegun, _, Some(begin)) => {
-                        shown.insert("not_before".to_owned(), begin.into());
+                        shown.insert("not_before".to_owned(), json!(begin));
                     }
                     (_, Some(end), _) => {
-                        shown.insert("expires_at".to_owned(), end.into());
+                        shown.insert("expires_at".to_owned(), json!(end));
                     }
                     _ => {}
                 }
@@ -79,7 +80,7 @@ fn in_force(client: &Client, now: u64) -> Value {
 }
 
 pub(super) fn show(file: &FileArg, id: &str, server: &AdminArgs) -> Result<(), CliError> {
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     let (text, registry) = read(file)?;
     let (Some(mut entry), Some(client)) = (entry_of(&text, id), registry.get(id)) else {
         return Err(CliError::from(edit::no_such_client(&file.path()?)));

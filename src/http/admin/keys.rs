@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use crate::keys::key_set::{KeySet, SigningKey};
 use crate::keys::life::KeyState;
+use crate::time::UnixTime;
 
-/// Describes every key at `now` (Unix seconds), with the number of its fetches and the time of the
-/// last fetch.
-pub(super) fn to_json(keys: &KeySet, now: u64) -> Value {
+/// Describes every key at `now`, with the number of its fetches and the time of the last fetch.
+pub(super) fn to_json(keys: &KeySet, now: UnixTime) -> Value {
     let described = keys.describe(now).map(|(key, mut described)| {
         let fetches = key.fetches().count();
         described.insert("fetches".to_owned(), fetches.into());
-        let last = (fetches > 0).then(|| key.fetches().last());
+        let last = (fetches > 0).then(|| key.fetches().last().0);
         described.insert("last_fetch".to_owned(), last.into());
         Value::Object(described)
     });
@@ -21,7 +21,7 @@ pub(super) fn to_json(keys: &KeySet, now: u64) -> Value {
 }
 
 /// Returns two metrics for each key that is not gone, in the Prometheus text format.
-pub(super) fn to_metrics(keys: &KeySet, now: u64) -> String {
+pub(super) fn to_metrics(keys: &KeySet, now: UnixTime) -> String {
     let shown: Vec<_> = keys.states(now).filter(|(_, state)| *state != KeyState::Gone).collect();
     if shown.is_empty() {
         return String::new();
@@ -40,8 +40,12 @@ pub(super) fn to_metrics(keys: &KeySet, now: u64) -> String {
 
 /// The name, type and help text of a metric, and the function that computes the metric for one key.
 /// The function returns the labels that follow `kid`, and the value.
-type Metric =
-    (&'static str, &'static str, &'static str, fn(&SigningKey, KeyState, u64) -> (String, u64));
+type Metric = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&SigningKey, KeyState, UnixTime) -> (String, u64),
+);
 
 const METRICS: [Metric; 2] = [
     (
@@ -49,7 +53,7 @@ const METRICS: [Metric; 2] = [
         "gauge",
         "Seconds since a key was published; since 1970 if its file states no time.",
         |key, state, now| {
-            let age = now.saturating_sub(key.times().published_at);
+            let age = now.since(key.times().published_at);
             (format!(",state=\"{state}\""), age)
         },
     ),

@@ -32,6 +32,7 @@ pub(crate) struct Watch {
     pub(super) has_fragment: AtomicBool,
     /// Whether the current head has more fields than hyper allows by default.
     pub(super) has_large_head: AtomicBool,
+    clock: Clock,
     origin: Instant,
     times: Times,
     /// Whether the server is draining: every answer is then the last on its connection.
@@ -65,7 +66,7 @@ struct Times {
 impl Watch {
     /// Creates the state of a new connection, in [`Phase::Idle`]. While `is_draining` is set, the
     /// connection closes after each answer.
-    pub(crate) fn new(limits: &StartupLimits, is_draining: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(limits: &StartupLimits, clock: Clock, is_draining: Arc<AtomicBool>) -> Self {
         let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
         let times = Times {
             idle: nanos(limits.idle_seconds),
@@ -83,7 +84,8 @@ impl Watch {
             is_half_closed: AtomicBool::new(false),
             has_fragment: AtomicBool::new(false),
             has_large_head: AtomicBool::new(false),
-            origin: Clock::instant(),
+            origin: clock.instant(),
+            clock,
             times,
             is_draining,
             evicted: Notify::new(),
@@ -116,25 +118,30 @@ impl Watch {
         Duration::from_nanos(self.now().saturating_sub(self.since.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn deadline(&self) -> Instant {
+    /// Whether the deadline of the phase has passed.
+    pub(super) fn is_over(&self) -> bool {
+        self.until_deadline().is_zero()
+    }
+
+    fn until_deadline(&self) -> Duration {
         let nanos = self.deadline.load(Ordering::Relaxed);
         // `u64::MAX` means no deadline. Adding so many nanoseconds to `origin` may overflow an
         // `Instant`, so at most one year is added.
         let year = Duration::from_secs(31_536_000);
-        self.origin + Duration::from_nanos(nanos).min(year)
+        self.clock.until(self.origin + Duration::from_nanos(nanos).min(year))
     }
 
-    /// Returns when the timer must fire next: at the deadline of the current phase, or when the
+    /// Returns how long it is until the timer must fire next: at the deadline of the current phase, or when the
     /// shortest phase would end if it began now, whichever is earlier. So the timer fires no later
     /// than the deadline of any phase that begins in the meantime.
-    pub(super) fn next_check(&self) -> Instant {
+    pub(super) fn until_next_check(&self) -> Duration {
         let Times { idle, head, write_stall } = self.times;
         let shortest = Duration::from_nanos(idle.min(head).min(write_stall));
-        self.deadline().min(Clock::instant() + shortest)
+        self.until_deadline().min(shortest)
     }
 
     fn now(&self) -> u64 {
-        u64::try_from((Clock::instant() - self.origin).as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from((self.clock.instant() - self.origin).as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn enter(&self, phase: Phase) {

@@ -14,16 +14,16 @@ use serde_json::{Map, Value};
 
 use super::{offset_in, structure_problem};
 use crate::fault::{Fault, Position};
+use crate::form::media_type::ContentType;
 use crate::fs::file_watch::Stamp;
 use crate::issuer::RESERVED_CLAIMS;
 use crate::jose::public_key::PublicKey;
-use crate::oauth::client::{
-    AuthMethod, AuthMethods, Client, ContentType, RateLimit, Registry, is_vschar,
-};
+use crate::oauth::client::{AuthMethod, AuthMethods, Client, RateLimit, Registry, is_vschar};
 use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
+use crate::time::UnixTime;
 
 /// Defines the type that holds the fields of an entry, and the function that reads them.
 macro_rules! fields {
@@ -104,8 +104,8 @@ struct SecretEntry<'a> {
     label: Cow<'a, str>,
     #[serde(borrow)]
     hash: &'a RawValue,
-    not_before: Option<u64>,
-    expires_at: Option<u64>,
+    not_before: Option<UnixTime>,
+    expires_at: Option<UnixTime>,
 }
 
 /// A JSON string. It is copied only if it contains escapes.

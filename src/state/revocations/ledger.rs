@@ -23,21 +23,21 @@ use crate::fault::Fault;
 use crate::fs::whole_file::{self, Lock};
 use crate::state::revocations::revoked::Revoked;
 use crate::state::revocations::{RevocationKey, decode};
+use crate::time::UnixTime;
 
 /// A revoked token: one line of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) key: RevocationKey,
-    /// The token's `exp`, in Unix seconds.
-    pub(super) expires_at: u64,
+    /// The token's `exp`.
+    pub(super) expires_at: UnixTime,
 }
 
 impl Row {
-    /// Whether the row may be dropped at `now` (Unix seconds). A row is kept for an hour after the
-    /// token has expired, so that no revoked token becomes valid if the clock is set back by up to
-    /// an hour.
-    pub(super) fn is_over(&self, now: u64) -> bool {
-        self.expires_at.saturating_add(CLOCK_STEP) <= now
+    /// Whether the row may be dropped at `now`. A row is kept for an hour after the token has
+    /// expired, so that no revoked token becomes valid if the clock is set back by up to an hour.
+    pub(super) fn is_over(&self, now: UnixTime) -> bool {
+        self.expires_at + CLOCK_STEP <= now
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
@@ -47,7 +47,7 @@ impl Row {
             ("sha256", hash) => RevocationKey::SigningInput(decode(hash)?),
             _ => return None,
         };
-        Some(Self { key, expires_at: expires_at.parse().ok()? })
+        Some(Self { key, expires_at: UnixTime(expires_at.parse().ok()?) })
     }
 }
 

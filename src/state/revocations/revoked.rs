@@ -6,17 +6,18 @@ use std::sync::{PoisonError, RwLock};
 
 use crate::state::revocations::RevocationKey;
 use crate::state::revocations::ledger::Row;
+use crate::time::UnixTime;
 
-/// A map from revocation keys to expiry times (Unix seconds). It is divided into shards. Each shard
-/// has its own lock, so that a look-up rarely waits for a lock.
+/// A map from revocation keys to expiry times. It is divided into shards. Each shard has its own
+/// lock, so that a look-up rarely waits for a lock.
 #[derive(Default)]
 pub(super) struct Revoked {
-    shards: [RwLock<HashMap<RevocationKey, u64>>; SHARDS],
+    shards: [RwLock<HashMap<RevocationKey, UnixTime>>; SHARDS],
     len: AtomicUsize,
 }
 
 impl Revoked {
-    fn shard(&self, key: &RevocationKey) -> &RwLock<HashMap<RevocationKey, u64>> {
+    fn shard(&self, key: &RevocationKey) -> &RwLock<HashMap<RevocationKey, UnixTime>> {
         &self.shards[usize::from(key.first_byte()) % SHARDS]
     }
 
@@ -38,7 +39,7 @@ impl Revoked {
         }
     }
 
-    pub(super) fn forget_ended(&self, now: u64) {
+    pub(super) fn forget_ended(&self, now: UnixTime) {
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
