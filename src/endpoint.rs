@@ -28,6 +28,7 @@ use crate::oauth::dpop::Nonces;
 use crate::random::{NoEntropy, Random};
 use crate::signing::engine::Engine;
 use crate::snapshot::Snapshot;
+use crate::snapshot::loss::Loss;
 use crate::state::replay::ReplayGuard;
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
@@ -50,6 +51,8 @@ pub struct Context {
     /// The faults that the last reload found, and what is in force because of them; `None` if there
     /// are none.
     pub reload_fault: ArcSwapOption<String>,
+    /// What was lost before the start, if anything.
+    pub loss: Option<Loss>,
     /// The revoked tokens.
     pub revocations: Revocations,
     /// The cache of tokens whose signature was verified.

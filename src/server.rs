@@ -44,7 +44,9 @@ pub use crate::server::start_error::StartError;
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
 use crate::snapshot::files::{Contents, Files};
-use crate::snapshot::{Snapshot, retention};
+use crate::snapshot::lifetimes::Lifetimes;
+use crate::snapshot::loss::{Loss, trace_of_use};
+use crate::snapshot::{Snapshot, retention, token_lifetimes};
 use crate::state::replay::ReplayGuard;
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
@@ -98,17 +100,20 @@ impl Server {
     ///
     /// [`StartError`] if the server cannot start.
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
+        let state = &config.startup.state;
+        let trace = trace_of_use(state);
         let contents = Files::load(&config.live).map_err(StartError::Files)?;
         let Contents { clients, client_keys, mut keys, admin_token } = contents;
         let issuer = judge(config, &clients)?;
-        let revocations = Revocations::open(
-            &config.startup.state,
-            config.startup.limits.revocations,
-            clock.clone(),
-        )?;
-        let retention = retention(&config.live, &clients);
+        let now = clock.now();
+        let mut lifetimes = Lifetimes::read(state)?.followed_by(token_lifetimes(&clients), now);
+        let mut retention = retention(&config.live, &clients);
+        retention.token_lifetime = retention.token_lifetime.max(lifetimes.longest_of_all());
+        let loss = Loss::find(config, trace, &keys, retention.token_lifetime, now)?;
+        if let Some(loss) = &loss {
+            warn!("{}", loss.text);
+        }
         if keys.is_empty() {
-            let now = clock.now();
             let first = directory::first(&config.live.keys, FIRST_KEY_BITS, now);
             let First { keys: found, is_made } = first.map_err(StartError::Files)?;
             keys = found;
@@ -118,6 +123,9 @@ impl Server {
             }
         }
 
+        let revocations =
+            Revocations::open(state, config.startup.limits.revocations, clock.clone())?;
+        lifetimes.write(state);
         let key_ids: KeyIds =
             keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
         let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
@@ -138,9 +146,9 @@ impl Server {
         let (threads, capacity) =
             (config.startup.limits.password_threads, config.startup.limits.password_queue);
         let passwords = PasswordPool::start(threads, capacity, &random)?;
-        let decoy_key = decoy_key::open(&config.startup.state, &random)?;
+        let decoy_key = decoy_key::open(state, &random)?;
         let snapshot = Snapshot::new(Arc::new(clients), keys, issuer, config.clone());
-        let snapshot = Snapshot { admin_token, ..snapshot };
+        let snapshot = Snapshot { admin_token, lifetimes, ..snapshot };
         let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.now());
         let snapshot = ArcSwap::from_pointee(snapshot);
         let audit = match &config.startup.audit {
@@ -159,6 +167,7 @@ impl Server {
             passwords,
             decoy_key,
             secret_uses: SecretUses::default(),
+            loss,
             revocations,
             assertion_audiences: metrics.assertion_audiences(audience_forms),
             raw_pairs: AtomicU64::new(0),

@@ -4,6 +4,8 @@
 pub mod admin_token;
 pub mod changes;
 pub mod files;
+pub mod lifetimes;
+pub mod loss;
 pub mod secret_ends;
 
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use crate::keys::life::Retention;
 use crate::oauth::client::Registry;
 use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash, is_demo_secret};
 use crate::oauth::decoy::Decoys;
+use crate::snapshot::lifetimes::Lifetimes;
 use crate::snapshot::secret_ends::SecretEnds;
 
 /// The clients, keys and settings that requests read.
@@ -34,6 +37,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// The decoys for unknown client ids.
     pub decoys: Decoys,
+    /// The lifetimes that count for tokens without an `iat`.
+    pub lifetimes: Lifetimes,
     /// For each client, the time at which its last secret expires.
     pub secret_ends: SecretEnds,
     /// Whether clients may authenticate with the public demo secrets.
@@ -41,7 +46,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Creates the first snapshot of a process. Its `admin_token` is `None`; the caller sets it.
+    /// Creates the first snapshot of a process. The caller sets its
+    /// `admin_token` and its `lifetimes`.
     pub fn new(clients: Arc<Registry>, keys: KeySet, issuer: IssuerUrl, config: Config) -> Self {
         let decoys = Decoys::of(&clients);
         let secret_ends = SecretEnds::of(&clients);
@@ -53,6 +59,7 @@ impl Snapshot {
             config,
             admin_token: None,
             generation: 1,
+            lifetimes: Lifetimes::default(),
             decoys,
             secret_ends,
             allows_demo_secrets,
@@ -70,6 +77,11 @@ impl Snapshot {
 pub fn retention(live: &Live, clients: &Registry) -> Retention {
     let longest = clients.iter().map(|client| client.token_lifetime).max();
     Retention { jwks_max_age: live.jwks_max_age, token_lifetime: u64::from(longest.unwrap_or(0)) }
+}
+
+/// Returns the id and the token lifetime in seconds of each of the `clients`.
+pub fn token_lifetimes(clients: &Registry) -> impl Iterator<Item = (&str, u32)> + Clone {
+    clients.iter().map(|client| (&*client.id, client.token_lifetime))
 }
 
 /// Returns the sorted ids of the clients that have a public demo secret.

@@ -27,7 +27,7 @@ use crate::server::start_error::StartError;
 use crate::signing::engine::Engine;
 use crate::snapshot::changes::Changes;
 use crate::snapshot::files::Files;
-use crate::snapshot::{Snapshot, retention};
+use crate::snapshot::{Snapshot, retention, token_lifetimes};
 use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::Metrics;
 
@@ -236,7 +236,8 @@ impl Reloader {
         let keys = old.keys.followed_by(keys, &kept, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);
-        let new = Snapshot { generation, admin_token, ..new };
+        let lifetimes = old.lifetimes.followed_by(token_lifetimes(&new.clients), now);
+        let mut new = Snapshot { generation, admin_token, lifetimes, ..new };
         let changes = Changes::between(old, &new);
         if changes.is_empty() {
             if faults.is_empty() {
@@ -248,6 +249,7 @@ impl Reloader {
         let engine = &self.context.engine;
         prepare(engine, &new.keys, new.config.startup.signer)?;
         self.context.prepare(&new.config)?;
+        new.lifetimes.write(&new.config.startup.state);
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
         engine.keep_only(&new.keys);

@@ -125,7 +125,7 @@ fn a_fault_in_the_registry_does_not_hold_up_the_keys() {
     let server = start();
     fs::write(server.home.clients(), "{\"clients\": [\n{\"client_id\": \"a\", \"b\": 1}]}")
         .unwrap();
-    wait_for_fault(&server, "clients.json:2:23: clients[0]: unknown field `b`");
+    wait_for_fault(&server, "clients.json:2:22: clients[0]: unknown field `b`");
     let made = run(server
         .home
         .command(&["key", "rotate", "--now", "--admin"])
@@ -134,7 +134,7 @@ fn a_fault_in_the_registry_does_not_hold_up_the_keys() {
     let token = server
         .ask(&Request::token(Encoding::Urlencoded, &request_of("known", &secret_of("known"), &[])));
     assert_eq!(Token::verified(&token, server.address).header["kid"], made["kid"]);
-    wait_for_fault(&server, "clients.json:2:23");
+    wait_for_fault(&server, "clients.json:2:22");
     register(&server.home, &clients());
     wait_until_mended(&server);
 }
