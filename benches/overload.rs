@@ -32,7 +32,7 @@ use grantd::config::StartupLimits;
 use grantd::internal::keys::directory;
 use grantd::internal::keys::life::Retention;
 use grantd::internal::time::UnixTime;
-use rsa_x8::{BATCH, BatchKey};
+use rsa_x8::BATCH;
 use support::client::{self, Client};
 use support::oha::{self, Answer, Load};
 use support::probe::Probe;
@@ -220,8 +220,7 @@ struct Server(Service);
 impl Server {
     fn round(&self, empty: SocketAddr, keys: &Path, plan: &Plan) -> Round {
         let Plan { find_seconds, seconds, timed, .. } = *plan;
-        let can_batch =
-            BatchKey::from_pkcs8(directory::load(keys).unwrap()[0].document()).is_some();
+        let can_batch = directory::load(keys).unwrap()[0].private_key().batch().is_some();
         let signer = if can_batch { "batch" } else { "ring" };
         let Alone { rate, share } = raw::alone(signer, SIGN_SECONDS, keys);
         let batch = BATCH as f64 / rate;

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::jose::jws::{PayloadWriter, SigningInput};
-use crate::keys::key_set::SigningKey;
+use crate::keys::signing_key::SigningKey;
 use crate::oauth::grant::Grant;
 use crate::time::UnixTime;
 

@@ -5,3 +5,4 @@ pub mod directory;
 pub mod jwt;
 pub mod key_set;
 pub mod life;
+pub mod signing_key;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Config, IssuerUrl, SignerChoice};
+use crate::config::{Config, IssuerUrl};
 use crate::endpoint::Context;
 pub use crate::fault::Fault;
 use crate::guard::decoy_key;
@@ -30,6 +30,7 @@ use crate::guard::password_pool::PasswordPool;
 use crate::guard::throttle::Throttle;
 use crate::http::accept::Connections;
 use crate::http::admin::Admin;
+use crate::http::descriptors::{Reserve, allowed_connections};
 use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
@@ -38,11 +39,11 @@ use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
 pub(crate) use crate::server::judge::judge;
-use crate::server::reload::{KeyIds, prepare};
+use crate::server::reload::KeyIds;
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
+use crate::signing::backends::Backends;
 use crate::signing::engine::Engine;
-use crate::signing::single::Single;
 use crate::snapshot::files::{Contents, Files};
 use crate::snapshot::lifetimes::Lifetimes;
 use crate::snapshot::loss::{Loss, trace_of_use};
@@ -129,20 +130,14 @@ impl Server {
         let key_ids: KeyIds =
             keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
         let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
-        let single = match (config.startup.signer, keys.signing_key(clock.now())) {
-            (SignerChoice::AwsLc, _) => Single::AwsLc,
-            (SignerChoice::Auto | SignerChoice::Batch, Some(key)) => Single::fastest(key),
-            _ => Single::Ring,
-        };
-        let engine = Engine::start(
-            single,
-            config.startup.workers,
-            config.startup.limits.signing_queue,
-            clock.clone(),
-        )?;
-        let is_batched = prepare(&engine, &keys, config.startup.signer)?;
+        let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
+        let backends = Backends::new(config.startup.signer, signing_key);
+        let is_batched = backends.prepare(keys.private_keys())?;
+        let (single, threads) = (backends.single, config.startup.workers);
+        let capacity = config.startup.limits.signing_queue;
+        let engine = Engine::start(backends, threads, capacity, clock.clone())?;
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
-        info!(%signer, threads = config.startup.workers, "signing");
+        info!(%signer, threads, "signing");
         let (threads, capacity) =
             (config.startup.limits.password_threads, config.startup.limits.password_queue);
         let passwords = PasswordPool::start(threads, capacity, &random)?;
@@ -186,18 +181,23 @@ impl Server {
         let service =
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))?;
         let (loops, threads) = EventLoops::start(config.startup.workers)?;
+        let mut limits = config.startup.limits.clone();
+        limits.connections = allowed_connections(limits.connections, config.startup.workers);
         let connections = Connections::new(
             context.clock.clone(),
-            config.startup.limits.clone(),
+            limits.clone(),
             Arc::clone(&metrics),
             Arc::clone(&loops),
+            Reserve::new(0),
         );
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        limits.connections = ADMIN_CONNECTIONS;
         let admin_connections = Connections::new(
             context.clock.clone(),
-            config.startup.limits.clone(),
+            limits,
             unseen,
             EventLoops::one(),
+            Reserve::new(ADMIN_RESERVE),
         );
         let service = Arc::new(service);
         let reloader =
@@ -321,3 +321,10 @@ impl Server {
 /// The size of the first signing key in bits. The keys of the tokens in the documentation have this
 /// size.
 const FIRST_KEY_BITS: u16 = 2048;
+
+/// The maximum number of open connections of the admin listener. It is low, so that these
+/// connections fit into the descriptors that the public connections leave.
+const ADMIN_CONNECTIONS: usize = 8;
+/// The number of connections that the admin listener can accept even if the process is out of
+/// descriptors.
+const ADMIN_RESERVE: usize = 4;

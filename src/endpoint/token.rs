@@ -139,12 +139,13 @@ pub async fn issue<'r, 's: 'r>(
     }
     .map_err(refused)?;
     let expires_at = now + u64::from(lifetime);
-    let signed = context.engine.sign(Arc::clone(key), token).await.map_err(|error| {
-        refused(match error {
-            SignError::QueueFull => Cause::Overloaded,
-            SignError::Failed => Cause::SigningFailed,
-        })
-    })?;
+    let signed =
+        context.engine.sign(Arc::clone(key.private_key()), token).await.map_err(|error| {
+            refused(match error {
+                SignError::QueueFull => Cause::Overloaded,
+                SignError::Failed => Cause::SigningFailed,
+            })
+        })?;
     if let Some(reuse) = reuse {
         reuse.keep(&kind, now, expires_at, &signed.buffer[begin..]);
     }

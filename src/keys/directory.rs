@@ -28,8 +28,10 @@ use zeroize::Zeroizing;
 use crate::fault::{Fault, Position, text};
 use crate::fs::whole_file::{self, Lock};
 use crate::jose::pem;
-use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyState, KeyTimes, Retention, Retirement};
+use crate::keys::signing_key::SigningKey;
+use crate::signing::private_key::PrivateKey;
 use crate::time::UnixTime;
 
 /// The sizes of RSA keys that can be generated, in bits.
@@ -92,7 +94,8 @@ pub fn generate(
     retention: &Retention,
     now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
-    add(directory, retention, now, |times| make(directory, bits, times))
+    let new = NewKey::generate(directory, bits).map_err(|fault| vec![fault])?;
+    add(directory, new, retention, now)
 }
 
 /// Adds an existing key to `directory`, with the same times as a key that is generated at `now`.
@@ -109,10 +112,9 @@ pub fn import(
     retention: &Retention,
     now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
-    // Check the key first: if it is invalid, the directory must not be created.
-    parse(source, text, KeyTimes { published_at: now, signs_from: now })
-        .map_err(|fault| vec![fault])?;
-    add(directory, retention, now, |times| parse(source, text, times))
+    // Read the key first: if it is invalid, the directory must not be created.
+    let new = NewKey::parse(source, text).map_err(|fault| vec![fault])?;
+    add(directory, new, retention, now)
 }
 
 /// The result of [`first`].
@@ -137,8 +139,11 @@ pub fn first(directory: &Path, bits: u16, now: UnixTime) -> Result<First, Vec<Fa
     if !files.is_empty() {
         return Ok(First { keys: files, is_made: false });
     }
-    let made = make(directory, bits, KeyTimes { published_at: now, signs_from: now })
-        .and_then(|key| write(directory, &key).map(|file| (file, key)));
+    let made = NewKey::generate(directory, bits).and_then(|new| {
+        new.write(directory, KeyTimes { published_at: now, signs_from: now }, false)
+    });
+    let made = made.map(|key| (directory.join(format!("{}.pem", key.key_id())), key));
+
     Ok(First { keys: vec![made.map_err(|fault| vec![fault])?], is_made: true })
 }
 
@@ -188,8 +193,8 @@ pub fn rotate(
     let signing = keys.signing_key(now).ok_or_else(|| fault(none.to_owned()))?;
     let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
     let times = retention.publish_beside(&others, now);
-    let made = make(directory, bits, times)
-        .and_then(|key| write(directory, &key).map(|_| key))
+    let made = NewKey::generate(directory, bits)
+        .and_then(|new| new.write(directory, times, false))
         .map_err(|fault| vec![fault])?;
     let retirement = retention.retire_at(times.signs_from);
     Ok(Rotated { made, signing: signing.key_id().to_owned(), retirement })
@@ -245,9 +250,8 @@ pub fn replace(
     let times = kept.iter().flat_map(|(key, _)| key).map(|key| key.times().signs_from);
     let due = times.filter(|from| *from <= now).max();
     let signs_from = due.map_or(now, |due| now.max(due + 1));
-    let made = make(directory, bits, KeyTimes { published_at: now, signs_from })
-        .map(SigningKey::immediately)
-        .and_then(|key| write(directory, &key).map(|_| key))
+    let made = NewKey::generate(directory, bits)
+        .and_then(|new| new.write(directory, KeyTimes { published_at: now, signs_from }, true))
         .map_err(|fault| vec![fault])?;
     let (mut retired, mut faults) = (Vec::new(), Vec::new());
     for (key, file) in out {
@@ -359,28 +363,26 @@ fn retired_file(directory: &Path, key_id: &str) -> PathBuf {
     directory.join(format!("{key_id}.pem.retired"))
 }
 
-/// Adds a key to `directory`. `make` is called with the times of the new key and returns the key.
+/// Adds `new` to `directory`, with the times of a key that is added at `now`.
 fn add(
     directory: &Path,
+    new: NewKey,
     retention: &Retention,
     now: UnixTime,
-    make: impl FnOnce(KeyTimes) -> Result<SigningKey, Fault>,
 ) -> Result<SigningKey, Vec<Fault>> {
     create_directory(directory)?;
     let (_lock, files) = load_to_edit(directory)?;
+    let key_id = new.private_key.thumbprint();
+    if let Some((file, _)) = files.iter().find(|(_, known)| known.key_id() == key_id) {
+        return Err(vec![Fault::new(file, format!("already holds the key {key_id}"))]);
+    }
     let times = if files.is_empty() {
         KeyTimes { published_at: now, signs_from: now }
     } else {
         let others: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
         retention.publish_beside(&others, now)
     };
-    let key = make(times).map_err(|fault| vec![fault])?;
-    if let Some((file, key)) = files.iter().find(|(_, known)| known.key_id() == key.key_id()) {
-        let problem = format!("already holds the key {}", key.key_id());
-        return Err(vec![Fault::new(file, problem)]);
-    }
-    write(directory, &key).map_err(|fault| vec![fault])?;
-    Ok(key)
+    new.write(directory, times, false).map_err(|fault| vec![fault])
 }
 
 fn create_directory(directory: &Path) -> Result<(), Vec<Fault>> {
@@ -388,36 +390,63 @@ fn create_directory(directory: &Path) -> Result<(), Vec<Fault>> {
         .map_err(|error| vec![Fault::new(directory, format!("cannot be created: {error}"))])
 }
 
-fn make(directory: &Path, bits: u16, times: KeyTimes) -> Result<SigningKey, Fault> {
-    let size = match bits {
-        2048 => KeySize::Rsa2048,
-        3072 => KeySize::Rsa3072,
-        4096 => KeySize::Rsa4096,
-        _ => return Err(Fault::new(directory, "an RSA key has 2048, 3072 or 4096 bits")),
-    };
-    let fault = |problem: &str| Fault::new(directory, problem);
-    let pair = KeyPair::generate(size).map_err(|_| fault("no key could be generated"))?;
-    let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| fault("the key could not be encoded"))?;
-    SigningKey::from_pkcs8(der.as_ref(), times)
-        .map_err(|error| fault(&format!("the new key is {error}")))
+/// A key that is not in the directory yet, with the document that its file will hold.
+struct NewKey {
+    private_key: PrivateKey,
+    document: SecretDocument,
 }
 
-/// Writes the file of a key, and returns its path.
-fn write(directory: &Path, key: &SigningKey) -> Result<PathBuf, Fault> {
-    let pem = SecretDocument::try_from(key.document())
-        .and_then(|document| document.to_pem(PEM_LABEL, LineEnding::LF))
-        .map_err(|_| Fault::new(directory, "the key could not be encoded"))?;
-    let file = directory.join(format!("{}.pem", key.key_id()));
-    let KeyTimes { published_at, signs_from } = key.times();
-    let immediate =
-        if key.is_immediate() { format!("{IMMEDIATE}: {YES}\n") } else { String::new() };
-    let text = Zeroizing::new(format!(
-        "{PUBLISHED_AT}: {published_at}\n{SIGNS_FROM}: {signs_from}\n{immediate}{}",
-        *pem
-    ));
-    whole_file::create(&file, text.as_bytes())
-        .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))?;
-    Ok(file)
+impl NewKey {
+    /// Generates a key of `bits` bits. A fault names `directory`.
+    fn generate(directory: &Path, bits: u16) -> Result<Self, Fault> {
+        let size = match bits {
+            2048 => KeySize::Rsa2048,
+            3072 => KeySize::Rsa3072,
+            4096 => KeySize::Rsa4096,
+            _ => return Err(Fault::new(directory, "an RSA key has 2048, 3072 or 4096 bits")),
+        };
+        let fault = |problem: &str| Fault::new(directory, problem);
+        let pair = KeyPair::generate(size).map_err(|_| fault("no key could be generated"))?;
+        let not_encoded = "the key could not be encoded";
+        let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| fault(not_encoded))?;
+        let document = SecretDocument::try_from(der.as_ref()).map_err(|_| fault(not_encoded))?;
+        let private_key = PrivateKey::from_pkcs8(document.as_bytes())
+            .map_err(|error| fault(&format!("the new key is {error}")))?;
+        Ok(Self { private_key, document })
+    }
+
+    /// Reads a key from `text`, the content of `file`.
+    fn parse(file: &Path, text: &str) -> Result<Self, Fault> {
+        let document = pem::private_key(text).map_err(|problem| Fault::new(file, problem))?;
+        let private_key = PrivateKey::from_pkcs8(document.as_bytes())
+            .map_err(|error| Fault::new(file, format!("is {error}")))?;
+        Ok(Self { private_key, document })
+    }
+
+    /// Writes the file of the key with these times to `directory`.
+    fn write(
+        self,
+        directory: &Path,
+        times: KeyTimes,
+        is_immediate: bool,
+    ) -> Result<SigningKey, Fault> {
+        let pem = self
+            .document
+            .to_pem(PEM_LABEL, LineEnding::LF)
+            .map_err(|_| Fault::new(directory, "the key could not be encoded"))?;
+        let key = SigningKey::new(self.private_key, times);
+        let key = if is_immediate { key.immediately() } else { key };
+        let file = directory.join(format!("{}.pem", key.key_id()));
+        let KeyTimes { published_at, signs_from } = times;
+        let immediate = if is_immediate { format!("{IMMEDIATE}: {YES}\n") } else { String::new() };
+        let text = Zeroizing::new(format!(
+            "{PUBLISHED_AT}: {published_at}\n{SIGNS_FROM}: {signs_from}\n{immediate}{}",
+            *pem
+        ));
+        whole_file::create(&file, text.as_bytes())
+            .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))?;
+        Ok(key)
+    }
 }
 
 /// Locks the directory so that files can be added and removed, and reads its keys.
@@ -461,7 +490,7 @@ fn load_file(file: &Path) -> Result<SigningKey, Fault> {
         published_at: time(file, &text, PUBLISHED_AT)?,
         signs_from: time(file, &text, SIGNS_FROM)?,
     };
-    let key = parse(file, &text, times)?;
+    let key = SigningKey::new(NewKey::parse(file, &text)?.private_key, times);
     Ok(if is_immediate(file, &text)? { key.immediately() } else { key })
 }
 
@@ -481,12 +510,6 @@ pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
         return Err(Fault::new(file, problem));
     }
     text::read(file).map(Zeroizing::new)
-}
-
-fn parse(file: &Path, text: &str, times: KeyTimes) -> Result<SigningKey, Fault> {
-    let document = pem::private_key(text).map_err(|problem| Fault::new(file, problem))?;
-    SigningKey::from_pkcs8(&document, times)
-        .map_err(|error| Fault::new(file, format!("is {error}")))
 }
 
 /// Returns the time in the header `name`. Returns 0 if the file has no such header.

@@ -14,17 +14,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, Live, SignerChoice};
+use crate::config::{Config, Live};
 use crate::endpoint::Context;
 use crate::fs::file_watch::Stamp;
 use crate::keys::directory::KeyFiles;
-use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::signing_key::SigningKey;
 use crate::oauth::client::Registry;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::Loaded;
 use crate::server::judge::judge;
 use crate::server::start_error::StartError;
-use crate::signing::engine::Engine;
 use crate::snapshot::changes::Changes;
 use crate::snapshot::files::Files;
 use crate::snapshot::{Snapshot, retention, token_lifetimes};
@@ -246,13 +245,11 @@ impl Reloader {
             return Ok(false);
         }
 
-        let engine = &self.context.engine;
-        prepare(engine, &new.keys, new.config.startup.signer)?;
+        self.context.engine.backends().prepare(new.keys.private_keys())?;
         self.context.prepare(&new.config)?;
         new.lifetimes.write(&new.config.startup.state);
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
-        engine.keep_only(&new.keys);
         self.context.passwords.keep_only(&new.clients);
         self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
@@ -274,21 +271,6 @@ fn key_ids_of(files: &KeyFiles, directory: &Path, before: &KeyIds) -> KeyIds {
         ids.extend(kept.map(|(file, id)| (file.clone(), id.clone())));
     }
     ids
-}
-
-/// Prepares the engine to sign in batches, if `signer` allows batches and all `keys` support them.
-/// Returns whether the engine signs in batches.
-pub(super) fn prepare(
-    engine: &Engine,
-    keys: &KeySet,
-    signer: SignerChoice,
-) -> Result<bool, StartError> {
-    let may_batch = matches!(signer, SignerChoice::Auto | SignerChoice::Batch);
-    let is_batched = may_batch && keys.iter().all(|key| engine.prepare(key));
-    if signer == SignerChoice::Batch && !is_batched {
-        return Err(StartError::NoBatches);
-    }
-    Ok(is_batched)
 }
 
 /// Drops the old snapshot on a separate thread when no request uses the snapshot any more. Freeing

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::fault::Fault;
 use crate::random::NoEntropy;
+use crate::signing::backends::NoBatches;
 
 /// The error of a server that does not start, or of a reload that is refused. The text says what to
 /// do and calls settings by their names in the configuration file.
@@ -135,6 +136,12 @@ impl From<Fault> for StartError {
 impl From<NoEntropy> for StartError {
     fn from(_: NoEntropy) -> Self {
         Self::System(io::Error::other("the operating system provides no random bytes"))
+    }
+}
+
+impl From<NoBatches> for StartError {
+    fn from(_: NoBatches) -> Self {
+        Self::NoBatches
     }
 }
 

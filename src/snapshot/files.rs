@@ -7,7 +7,7 @@ use crate::config::Live;
 use crate::fault::Fault;
 use crate::fs::file_watch::Stamp;
 use crate::keys::directory::KeyFiles;
-use crate::keys::key_set::SigningKey;
+use crate::keys::signing_key::SigningKey;
 use crate::oauth::client::Registry;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, Loaded};

@@ -10,7 +10,7 @@ use std::time::UNIX_EPOCH;
 
 use crate::config::Config;
 use crate::fault::Fault;
-use crate::keys::key_set::SigningKey;
+use crate::keys::signing_key::SigningKey;
 use crate::time::UnixTime;
 
 /// What has been lost, and until when tokens may be affected.

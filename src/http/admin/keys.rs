@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::key_set::KeySet;
 use crate::keys::life::KeyState;
+use crate::keys::signing_key::SigningKey;
 use crate::time::UnixTime;
 
 /// Describes every key at `now`, with the number of its fetches and the time of the last fetch.
