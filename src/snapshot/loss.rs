@@ -116,5 +116,6 @@ fn has_retired_keys(directory: &Path) -> bool {
     entries.into_iter().any(|entry| entry.file_name().as_encoded_bytes().ends_with(b".pem.retired"))
 }
 
-/// At the first start, the key and the state directory are made within this number of seconds.
-const SLACK: u64 = 60;
+/// At a first start, the state directory is made within this number of seconds after the key, even if
+/// an operator has generated the key with a command.
+const SLACK: u64 = 600;

@@ -52,7 +52,7 @@ fn a_first_start_is_not_degraded() {
 #[test]
 fn a_start_without_the_state_directory_beside_older_keys_is_degraded_until_tokens_have_expired() {
     let says = "state: the state directory is from ";
-    let home = home_with_key(1000);
+    let home = home_with_key(2 * HOUR);
     assert!(checked(&home).contains(&format!("warning: {says}")));
     let server = Program::start(home, &[]);
     server.log.wait_for(|line| {
