@@ -6,7 +6,7 @@
 //! the caller's runtime, which polls [`Server::serve`]. The other event loops are threads. When the
 //! server ends, it stops these threads and closes their connections.
 
-mod counters;
+mod collectors;
 mod judge;
 mod reload;
 mod start_error;
@@ -154,7 +154,6 @@ impl Server {
             None => None,
         };
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        metrics.name_signer(&signer);
         let audience_forms = AudienceForm::ALL.map(AudienceForm::label);
         let context = Arc::new(Context {
             snapshot,
@@ -176,7 +175,7 @@ impl Server {
             nonces: OnceLock::new(),
         });
         context.prepare(config)?;
-        counters::register(&metrics, &context).map_err(io::Error::other)?;
+        collectors::register(&metrics, &context, signer).map_err(io::Error::other)?;
         let refusals = Arc::<Refusals>::default();
         let service =
             Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))?;

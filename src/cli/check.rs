@@ -9,7 +9,10 @@ mod service_user;
 
 use std::path::Path;
 
-use crate::cli::{CliError, ServeArgs, addresses, print};
+use crate::cli::addresses;
+use crate::cli::error::CliError;
+use crate::cli::output::print;
+use crate::cli::settings::ServeArgs;
 use crate::clock::Clock;
 use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::guard::decoy_key;

@@ -7,10 +7,11 @@ use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use crate::cli::error::{CliError, complain};
 use crate::cli::live::{self, AdminArgs, OLDER_VERSION, WaitArgs};
+use crate::cli::output::print;
 use crate::cli::settings::{ServeArgs, value_of};
 use crate::cli::times::dates;
-use crate::cli::{CliError, complain, print};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fault::text;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::cli::http_client::{Answer, Request, Target, send};
 use crate::clock::Clock;
 use crate::config::ListenAddr;

@@ -12,7 +12,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
-use crate::cli::{CliError, ServeArgs};
+use crate::cli::error::CliError;
+use crate::cli::settings::ServeArgs;
 use crate::config::{Config, ListenAddr, Live};
 use crate::fs::file_watch::Stamp;
 use crate::server::Reloader;

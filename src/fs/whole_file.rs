@@ -2,6 +2,7 @@
 
 mod lock;
 mod owner;
+mod place;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, try_lock};
+use crate::fs::whole_file::place::{directory_of, real_path};
 
 /// Replaces the contents of the file `path` with `contents`, and syncs the file to disk.
 ///
@@ -130,29 +132,6 @@ fn is_mount(path: &Path) -> bool {
     }
 }
 
-/// Resolves all symbolic links in `path`. The file itself need not exist.
-fn real_path(path: &Path) -> io::Result<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        match fs::canonicalize(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            known => return known,
-        }
-        match fs::read_link(&path) {
-            // `path` is a symbolic link to a file that does not exist yet.
-            Ok(target) => path = directory_of(&path).join(target),
-            Err(_) => {
-                let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-                return Ok(fs::canonicalize(directory_of(&path))?.join(name));
-            }
-        }
-    }
-    Err(io::Error::other("too many symbolic links"))
-}
-
-/// The maximum number of symbolic links that are followed; the Linux kernel has the same limit.
-const MAX_LINKS: usize = 40;
-
 /// Whether the file has another hard link. If the file is replaced under this name, the other link
 /// keeps the old contents.
 pub fn has_other_names(path: &Path) -> bool {
@@ -185,13 +164,6 @@ fn sync_directory(path: &Path) -> io::Result<()> {
         File::open(directory_of(path))?.sync_all()?;
     }
     Ok(())
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Whether a file with these permissions may be read, written or executed by users other than its

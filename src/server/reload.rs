@@ -81,7 +81,6 @@ impl Reloader {
         of_files: KeyIds,
         client_keys: Stamp,
     ) -> Self {
-        metrics.snapshot_generation.set(1);
         let now = context.clock.now();
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
         let keys = Mutex::new(KeysInForce { signed_last: signs, of_files });
@@ -251,7 +250,6 @@ impl Reloader {
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
         self.context.passwords.keep_only(&new.clients);
-        self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
         retire(Arc::clone(old));

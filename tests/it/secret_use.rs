@@ -86,6 +86,19 @@ fn each_successful_use_is_counted_by_label() {
 }
 
 #[test]
+fn the_labels_of_a_metric_are_escaped() {
+    let home = Home::new();
+    let secret = secret_of("odd");
+    let secrets = json!([{ "label": "a\"b", "hash": hash_of(&secret) }]);
+    home.register(&[client_json("c\\d", &json!({ "secrets": secrets }))]);
+    let server = Program::start(home, &[]);
+    let request = Request::token(ENCODINGS[0], &request_of("c\\d", &secret, &[]));
+    assert_eq!(server.ask(&request).status, 200);
+    let series = r#"grantd_secret_uses_total{client="c\\d",label="a\"b"}"#;
+    assert_eq!(server.metric(series), 1);
+}
+
+#[test]
 fn unknown_clients_and_the_public_listener_have_no_figures() {
     let server = Program::shared();
     for id in ["unknown", ""] {

@@ -3,11 +3,12 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::FileArg;
+use crate::cli::client::file::{FileArg, entry_of};
+use crate::cli::error::CliError;
 use crate::cli::live::{AdminArgs, add_figures};
 use crate::cli::no_token::SecretState;
+use crate::cli::output::print;
 use crate::cli::times::{dates, parse_duration};
-use crate::cli::{CliError, print};
 use crate::clock::Clock;
 use crate::form::urlencoded;
 use crate::oauth::client::{Client, Registry};
@@ -119,15 +120,4 @@ fn read(file: &FileArg) -> Result<(String, Registry), CliError> {
     let text = client_file::read(&path)?;
     let registry = client_file::parse(&path, &text)?;
     Ok((text, registry))
-}
-
-/// Returns the text of the entry of the client `id`.
-pub(super) fn text_of<'t>(text: &'t str, id: &str) -> Option<&'t str> {
-    let mut entries = edit::entries(text).ok()?;
-    entries.find(|entry| edit::id_of(entry).is_some_and(|found| found == id))
-}
-
-/// Returns the entry of the client `id`, with its fields in the order of the file.
-pub(super) fn entry_of(text: &str, id: &str) -> Option<Map<String, Value>> {
-    serde_json::from_str(text_of(text, id)?).ok()
 }
