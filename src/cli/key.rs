@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::fault::text;
 use crate::keys::directory::{self, Replaced, Rotated};
+use crate::keys::key_file;
 use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
@@ -217,7 +218,7 @@ fn import(args: KeyArgs, from: &Path, now: UnixTime) -> Result<(), CliError> {
         let source = Path::new("standard input");
         (source, Zeroizing::new(text::read_from(io::stdin().lock(), source)?))
     } else {
-        (from, directory::read(from)?)
+        (from, key_file::read(from)?)
     };
     let key = directory::import(&config.live.keys, source, &text, &retention, now)?;
     print_key(describe(&key), &config.live.keys)
