@@ -17,6 +17,8 @@ mod key;
 mod live;
 mod man;
 mod no_token;
+#[cfg(unix)]
+mod process;
 mod reload;
 mod secret;
 mod serve;
@@ -41,6 +43,12 @@ use crate::server::StartError;
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
+    #[cfg(unix)]
+    if let Err(error) = process::protect_memory() {
+        complain(&format!(
+            "core dumps cannot be turned off ({error}): a crash could write keys to a file"
+        ));
+    }
     let Cli { command, serve } = match read_command_line() {
         Ok(read) => read,
         Err(code) => return code,

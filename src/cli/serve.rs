@@ -8,6 +8,8 @@ use tracing::{error, info, warn};
 
 #[cfg(feature = "opentelemetry")]
 use crate::cli::collector::Exporting;
+#[cfg(unix)]
+use crate::cli::process;
 use crate::cli::reload::{Reloads, Source};
 use crate::cli::service_manager::{self, Socket};
 use crate::cli::{CliError, ServeArgs, addresses};
@@ -27,6 +29,10 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let (log, _writer) = logging::install(&config.startup.log)
         .map_err(|error| CliError(format!("logging cannot be set up: {error}")))?;
     log_panics();
+    #[cfg(unix)]
+    if let Err(error) = process::raise_descriptor_limit() {
+        warn!(%error, "the limit of open files cannot be raised to its hard limit");
+    }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()

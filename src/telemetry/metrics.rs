@@ -26,7 +26,7 @@ pub struct Metrics {
     pub wasteful: Arc<Wasteful>,
     /// Open connections.
     pub connections: IntGauge,
-    /// Connections that were closed or refused because of the limit of open connections.
+    /// Connections that were closed or refused because of the limit of open connections or files.
     pub connections_shed: IntCounter,
     /// Tokens that wait for a signature.
     pub signing_queue: IntGauge,
@@ -111,7 +111,7 @@ impl Metrics {
             connections: gauge("grantd_connections", "Open connections.")?,
             connections_shed: counter(
                 "grantd_connections_shed_total",
-                "Connections closed or refused because of the limit of open connections.",
+                "Connections closed or refused because of the limit of open connections or open files.",
             )?,
             signing_queue: gauge("grantd_signing_queue", "Tokens that wait for a signature.")?,
             signing_queue_open: gauge(

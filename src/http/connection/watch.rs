@@ -1,7 +1,7 @@
 //! The phase of a connection and the phase's deadline.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -11,6 +11,8 @@ use crate::config::StartupLimits;
 
 /// The state of one connection, shared by its socket, its service and the accept loop.
 pub(crate) struct Watch {
+    /// The index in the list of open connections.
+    index: AtomicUsize,
     phase: AtomicU8,
     /// When the phase began, in nanoseconds after `origin`.
     since: AtomicU64,
@@ -36,7 +38,13 @@ pub(crate) struct Watch {
     origin: Instant,
     times: Times,
     /// Whether the server is draining: every answer is then the last on its connection.
-    pub(super) is_draining: Arc<AtomicBool>,
+    is_draining: Arc<AtomicBool>,
+    /// Whether the next answer is the last on this connection.
+    is_ending: AtomicBool,
+    /// Whether the connection must end even if it waits for the server.
+    must_end: AtomicBool,
+    is_evicted: AtomicBool,
+    /// Notified when the connection is evicted.
     pub(super) evicted: Notify,
 }
 
@@ -74,6 +82,7 @@ impl Watch {
             write_stall: nanos(limits.write_stall_seconds),
         };
         Self {
+            index: AtomicUsize::new(0),
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU64::new(0),
             deadline: AtomicU64::new(times.idle),
@@ -88,13 +97,48 @@ impl Watch {
             clock,
             times,
             is_draining,
+            is_ending: AtomicBool::new(false),
+            must_end: AtomicBool::new(false),
+            is_evicted: AtomicBool::new(false),
             evicted: Notify::new(),
         }
     }
 
-    /// Ends the connection at its next poll, in any phase.
+    pub(crate) fn index(&self) -> usize {
+        self.index.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_index(&self, index: usize) {
+        self.index.store(index, Ordering::Relaxed);
+    }
+
+    /// Ends the connection, in any phase.
+    pub(crate) fn end(&self) {
+        self.must_end.store(true, Ordering::Relaxed);
+        self.evict();
+    }
+
+    /// Ends the connection, because its descriptor is needed for another one. If the client has
+    /// sent a whole request, the connection ends after the answer.
     pub(crate) fn evict(&self) {
+        self.is_evicted.store(true, Ordering::Relaxed);
         self.evicted.notify_one();
+    }
+
+    /// Whether the connection is about to end because it was evicted.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.is_evicted.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection, which was evicted, has to answer a whole request before it ends.
+    pub(super) fn outlives_eviction(&self) -> bool {
+        if !self.waits_for_server() || self.must_end.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.is_ending.store(true, Ordering::Relaxed);
+        // It may be evicted again if the client does not read the answer.
+        self.is_evicted.store(false, Ordering::Relaxed);
+        true
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -106,16 +150,29 @@ impl Watch {
         }
     }
 
-    /// Whether all of the current request was read. The connection then waits for the server and
-    /// not for the client.
-    pub(crate) fn has_whole_request(&self) -> bool {
+    /// Whether all of the current request was read.
+    pub(super) fn has_whole_request(&self) -> bool {
         self.has_whole_request.load(Ordering::Relaxed)
     }
 
-    /// How long the connection has been in its phase. [`Phase::Serving`] is measured from the
-    /// request's first byte, and [`Phase::Writing`] from the last progress.
-    pub(crate) fn waited(&self) -> Duration {
-        Duration::from_nanos(self.now().saturating_sub(self.since.load(Ordering::Relaxed)))
+    /// Whether the connection waits for the server to answer a whole request.
+    pub(crate) fn waits_for_server(&self) -> bool {
+        self.phase() == Phase::Serving && self.has_whole_request()
+    }
+
+    /// Whether no request can follow the current one: the server is draining, the connection was
+    /// evicted, the client has ended its sending side, or part of the body is unread.
+    pub(super) fn is_last_answer(&self) -> bool {
+        [&*self.is_draining, &self.is_ending, &self.is_half_closed]
+            .into_iter()
+            .any(|it| it.load(Ordering::Relaxed))
+            || !self.has_whole_request()
+    }
+
+    /// When the connection entered its phase. [`Phase::Serving`] is measured from the request's
+    /// first byte, and [`Phase::Writing`] from the last progress.
+    pub(crate) fn since(&self) -> Instant {
+        self.origin + Duration::from_nanos(self.since.load(Ordering::Relaxed))
     }
 
     /// Whether the deadline of the phase has passed.
