@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use prometheus::proto::MetricType::{self, COUNTER, GAUGE};
 
 use crate::endpoint::Context;
-use crate::guard::throttle::Spent;
+use crate::guard::throttle::budgets::Spent;
 use crate::keys::key_set::KeySet;
 use crate::keys::life::KeyState;
 use crate::keys::signing_key::SigningKey;
@@ -141,7 +141,8 @@ const WITHOUT_LABELS: [Metric<Context>; 11] = [
     (
         GAUGE,
         "grantd_reload_refused",
-        "1 if the last reload was refused and the previous snapshot is in force, otherwise 0.",
+        "1 if the last reload found a fault and an earlier version of some file is in force, \
+         otherwise 0.",
         |context| context.reload_fault.load().is_some().into(),
     ),
     (

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every module with its layer. A module may use modules on lower layers only.
-const LAYERS: [(&str, u8); 25] = [
+const LAYERS: [(&str, u8); 26] = [
     ("main", 10),
     ("lib", 10),
     ("cli", 9),
@@ -30,6 +30,7 @@ const LAYERS: [(&str, u8); 25] = [
     ("jose", 1),
     ("random", 1),
     ("telemetry", 1),
+    ("cache", 0),
     ("tally", 0),
     ("time", 0),
 ];
@@ -106,7 +107,7 @@ fn the_scanner_finds_planted_edges() {
 }
 
 /// Circles that are still to be broken.
-const KNOWN: [&[&str]; 6] = [
+const KNOWN: [&[&str]; 5] = [
     &[
         "cli",
         "cli::client",
@@ -118,8 +119,13 @@ const KNOWN: [&[&str]; 6] = [
     ],
     &["config", "config::layer", "config::limits", "config::proxy", "config::route"],
     &["oauth::client", "oauth::reuse"],
-    &["registry::client_file", "registry::client_file::asymmetric", "registry::client_file::entry"],
-    &["server", "server::reload"],
+    &[
+        "registry::client_file",
+        "registry::client_file::asymmetric",
+        "registry::client_file::edit",
+        "registry::client_file::edit::items",
+        "registry::client_file::entry",
+    ],
     &["state::revocations", "state::revocations::ledger", "state::revocations::revoked"],
 ];
 
