@@ -79,19 +79,11 @@ impl Clock {
     /// Returns the monotonic time, for deadlines and durations. Setting the system clock does not
     /// change the monotonic time.
     pub fn instant(&self) -> Instant {
-        match &self.0 {
-            Source::System =>
-            {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the only place that reads the clock"
-                )]
-                Instant::now()
-            }
-            Source::Manual(manual) => {
-                manual.start + Duration::from_secs(manual.advanced.load(Ordering::Relaxed))
-            }
+        if let Source::Manual(manual) = &self.0 {
+            return manual.start + Duration::from_secs(manual.advanced.load(Ordering::Relaxed));
         }
+        #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
+        Instant::now()
     }
 
     /// Returns how long it is until `deadline`; zero if it has passed. A timer gets this duration
