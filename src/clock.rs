@@ -149,3 +149,24 @@ struct Manual {
     /// The seconds by which the clock was advanced.
     advanced: AtomicU64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_if_it_is_moved() {
+        let (clock, manual) = Clock::manual(1000);
+        let (copy, start) = (clock.clone(), clock.instant());
+        sleep(POLL_INTERVAL);
+        assert_eq!((clock.unix_seconds(), clock.instant()), (1000, start));
+        manual.advance(5);
+        let later = start + Duration::from_secs(5);
+        assert_eq!((copy.unix_seconds(), copy.instant()), (1005, later));
+        // Setting the wall-clock time back leaves the monotonic time as it is.
+        manual.set(900);
+        assert_eq!((copy.unix_seconds(), copy.instant()), (900, later));
+        assert_eq!([copy.until(later), copy.until(start)], [Duration::ZERO; 2]);
+        assert_eq!(clock.until(later + POLL_INTERVAL), POLL_INTERVAL);
+    }
+}
