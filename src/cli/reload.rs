@@ -58,13 +58,13 @@ impl Reloads {
                 reloader.look_at_keys();
                 (source.look(|| reloader.settings()), reloader.client_keys().again())
             });
-            // If the task panicked, use the stamps of the last check.
-            let seen = seen.await.unwrap_or_else(|_| last.clone());
+            // If the task panicked, there is no stamp, so no file counts as changed.
+            let seen = seen.await.ok();
             // Two successive stamps must be equal, so that a file that is still being written is
             // not read.
-            let is_other = seen.0 != known || seen.1 != known_keys;
-            let has_changed = is_other && seen == last;
-            last = seen.clone();
+            let is_settled = seen.as_ref() == Some(&last);
+            let has_changed = is_settled && (last.0 != known || last.1 != known_keys);
+            last = seen.unwrap_or(last);
             retry_in = retry_in.map(|looks: u32| looks.saturating_sub(1));
             let reason = match retry_in {
                 _ if by_signal => "SIGHUP",
@@ -72,7 +72,7 @@ impl Reloads {
                 Some(0) => "what was wrong may have been mended",
                 _ => continue,
             };
-            known = seen.0;
+            known = last.0.clone();
             info!(reason, "reading again");
             let reading = Arc::clone(&this);
             let read = spawn_blocking(move || {

@@ -33,16 +33,26 @@ use crate::state::replay::Owner;
 pub async fn authenticate<'s>(
     exchange: &Exchange<'s>,
     credentials: &Credentials<'_>,
+    purpose: Purpose,
 ) -> Result<&'s Client, Refused<'s>> {
     let Some(raw) = credentials.raw_reading() else {
-        let mut only = Claim::begin(exchange, credentials)?;
+        let mut only = Claim::begin(exchange, credentials, purpose)?;
         let checked = pin!(only.check()).await;
         return only.settle(checked);
     };
-    let readings = [credentials, raw].map(|reading| Claim::begin(exchange, reading));
+    let readings = [credentials, raw].map(|reading| Claim::begin(exchange, reading, purpose));
     // This future is boxed. Unboxed, it would enlarge the future of every request, although few
     // requests have two readings.
     Box::pin(check_either(readings)).await
+}
+
+/// The kind of request that a client authenticates for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A token request, which takes one request from the client's rate limit.
+    Token,
+    /// Any other request.
+    Other,
 }
 
 /// Authenticates a client by HTTP Basic credentials that can be read in two ways: form-decoded or as
@@ -62,7 +72,11 @@ async fn check_either<'s>(
     // The readings name different clients, and the budget of one of these clients is exhausted.
     // Only the reading that names the other client is checked.
     let checked = only.check().await;
-    only.settle(checked).map_err(|_wrong| throttled)
+    only.settle(checked).map_err(|refused| match refused.cause {
+        // The credentials were right.
+        Cause::RateLimited(_) => refused,
+        _ => throttled,
+    })
 }
 
 /// Checks two readings of the same client id and secret in turn. Each attempt is charged to the
@@ -116,6 +130,7 @@ struct Claim<'c, 's> {
     /// For an id that is not registered: the kind of client whose authentication cost is imitated.
     decoy: Option<&'s Kind>,
     attempt: Attempt<'s>,
+    purpose: Purpose,
     begin: Instant,
 }
 
@@ -125,6 +140,7 @@ impl<'c, 's> Claim<'c, 's> {
     fn begin(
         exchange: &'c Exchange<'s>,
         credentials: &'c Credentials<'c>,
+        purpose: Purpose,
     ) -> Result<Self, Refused<'s>> {
         let Exchange { context, snapshot, network, .. } = *exchange;
         let client_id = credentials.client_id();
@@ -140,7 +156,9 @@ impl<'c, 's> Claim<'c, 's> {
         let begin = context.clock.instant();
         let throttle = &context.throttle;
         match throttle.begin(client_id, network, is_guessable, is_active, limits, begin) {
-            Ok(attempt) => Ok(Self { exchange, credentials, client, decoy, attempt, begin }),
+            Ok(attempt) => {
+                Ok(Self { exchange, credentials, client, decoy, attempt, purpose, begin })
+            }
             Err(seconds) => Err(refused(exchange, client_id, client, Cause::Throttled(seconds))),
         }
     }
@@ -165,6 +183,13 @@ impl<'c, 's> Claim<'c, 's> {
                 (self.permitted(by)?, None)
             }
         };
+        // Taken after the proof, so that only the client itself can exhaust its rate limit, and
+        // before the use of the assertion, so that the client can send the assertion again later.
+        if self.purpose == Purpose::Token
+            && let Some(limit) = &client.rate_limit
+        {
+            limit.take().map_err(Cause::RateLimited)?;
+        }
         if let Some(assertion) = assertion {
             let single_use = SingleUse {
                 owner: Owner::Client(&client.id),
@@ -347,7 +372,7 @@ impl<'c, 's> Claim<'c, 's> {
         let refused = |cause| refused(exchange, credentials.client_id(), client, cause);
         let now = if attempt.has_paid() { exchange.context.clock.instant() } else { begin };
         let charged = match checked {
-            Ok(_) => attempt.was_right(now),
+            Ok(_) | Err(Cause::RateLimited(_)) => attempt.was_right(now),
             // The budget was exhausted, so there was no charge.
             Err(Cause::Throttled(_)) => Ok(()),
             Err(cause) if cause.costs_no_attempt() => attempt.was_no_guess(now),

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::endpoint::Exchange;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::outcome::Refused;
 use crate::endpoint::validate::current;
 use crate::keys::jwt::Audience;
@@ -44,7 +44,7 @@ pub async fn introspect<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(Option<Introspection>, &'s str), Refused<'s>> {
-    let caller = authenticate(exchange, credentials).await?;
+    let caller = authenticate(exchange, credentials, Purpose::Other).await?;
     let issuer = exchange.snapshot.issuer.as_str();
     let visible = current(exchange, token).ok().filter(|signed| {
         let is_own = signed.client.id == caller.id;

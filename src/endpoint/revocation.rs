@@ -1,7 +1,7 @@
 //! Revocation of a token by the client that it was issued to (RFC 7009).
 
 use crate::endpoint::Exchange;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::outcome::Refused;
 use crate::endpoint::validate::signed;
 use crate::oauth::client_authentication::Credentials;
@@ -19,7 +19,7 @@ pub async fn revoke<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<&'s str, Refused<'s>> {
-    let client = authenticate(exchange, credentials).await?;
+    let client = authenticate(exchange, credentials, Purpose::Other).await?;
     let known = signed(exchange, token).ok();
     // `current` is not used here, because it also refuses tokens that may become valid later:
     // tokens of a disabled client, and tokens whose `nbf` is in the future.

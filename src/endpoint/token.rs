@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::endpoint::Exchange;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::confirmation::confirm;
 use crate::endpoint::outcome::{Issued, Phases, Refused, Reuse, Token};
 use crate::form::media_type::ContentType;
 use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
 use crate::jose::jws::SigningInput;
 use crate::keys::signing_key::SigningKey;
-use crate::oauth::client::{Client, RateLimit, TokenProfile};
+use crate::oauth::client::{Client, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::client_certificate::ShownCertificate;
 use crate::oauth::dpop::DpopHeader;
@@ -58,15 +58,8 @@ pub async fn issue<'r, 's: 'r>(
 ) -> Result<Issued<'r, 's>, Refused<'s>> {
     let Exchange { context, snapshot, now, .. } = *exchange;
     let parsed = context.clock.instant();
-    let client = pin!(authenticate(exchange, &request.credentials)).await?;
+    let client = pin!(authenticate(exchange, &request.credentials, Purpose::Token)).await?;
     let refused = |cause| Refused::to(client, cause);
-    // This check follows client authentication, so that only the client itself can exhaust its rate
-    // limit.
-    client
-        .rate_limit
-        .as_ref()
-        .map_or(Ok(()), RateLimit::take)
-        .map_err(|seconds| refused(Cause::RateLimited(seconds)))?;
     let mut grant = decide(exchange, client, request)?;
     let confirmed = pin!(confirm(exchange, client, request.certificate, request.dpop));
     grant.confirmation = confirmed.await.map_err(refused)?;

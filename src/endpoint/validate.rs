@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::endpoint::Exchange;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::outcome::Refused;
 use crate::keys::jwt::Claims;
 use crate::oauth::client::Client;
@@ -85,7 +85,7 @@ pub async fn own_token<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
-    let client = authenticate(exchange, credentials).await?;
+    let client = authenticate(exchange, credentials, Purpose::Other).await?;
     let valid = unbound(exchange, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
 }

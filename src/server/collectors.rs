@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use prometheus::proto::MetricType::{self, COUNTER, GAUGE};
 
 use crate::endpoint::Context;
-use crate::guard::throttle::Spent;
+use crate::guard::throttle::budgets::Spent;
 use crate::keys::key_set::KeySet;
 use crate::keys::life::KeyState;
 use crate::keys::signing_key::SigningKey;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every module with its layer. A module may use modules on lower layers only.
-const LAYERS: [(&str, u8); 25] = [
+const LAYERS: [(&str, u8); 26] = [
     ("main", 10),
     ("lib", 10),
     ("cli", 9),
@@ -30,6 +30,7 @@ const LAYERS: [(&str, u8); 25] = [
     ("jose", 1),
     ("random", 1),
     ("telemetry", 1),
+    ("cache", 0),
     ("tally", 0),
     ("time", 0),
 ];
