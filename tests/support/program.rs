@@ -203,14 +203,10 @@ impl Program {
     /// Returns the names of the server's threads, which the kernel truncates to 15 bytes.
     #[cfg(feature = "opentelemetry")]
     pub(crate) fn threads(&self) -> Vec<String> {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.child.id()));
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id()));
         let threads = threads.expect("a running process").map(|thread| thread.unwrap().path());
         // A thread may have ended since the directory was read.
         threads.filter_map(|thread| std::fs::read_to_string(thread.join("comm")).ok()).collect()
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.child.id()
     }
 
     /// Sets the limit of open files of the running server.
