@@ -30,6 +30,7 @@ use crate::oauth::dpop::Nonces;
 use crate::random::{NoEntropy, Random};
 use crate::signing::engine::Engine;
 use crate::snapshot::Snapshot;
+use crate::snapshot::loss::Loss;
 use crate::state::replay::ReplayGuard;
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
@@ -50,8 +51,11 @@ pub struct Context {
     pub decoy_key: DecoyKey,
     /// How often and when each secret was used.
     pub secret_uses: SecretUses,
-    /// Why the last reload was refused; `None` if it succeeded or there was none.
+    /// The faults that the last reload found, and what is in force because of them; `None` if there
+    /// are none.
     pub reload_fault: ArcSwapOption<String>,
+    /// What was lost before the start, if anything.
+    pub loss: Option<Loss>,
     /// The revoked tokens.
     pub revocations: Revocations,
     /// The cache of tokens whose signature was verified.

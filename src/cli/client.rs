@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use crate::cli::client::file::{FIRST_LABEL, FileArg, told, wait_for};
+use crate::cli::client::file::{FIRST_LABEL, FileArg, text_of, told, wait_for};
 use crate::cli::error::CliError;
 use crate::cli::live::{AdminArgs, WaitArgs};
 use crate::cli::secret::{self, HashKind};
@@ -153,9 +153,7 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
         entry.insert("secrets".to_owned(), json!([new]));
     }
     let change = |path: &Path, text: Option<&str>| {
-        if let Some(text) = text
-            && client_file::parse(path, text)?.get(id).is_some()
-        {
+        if text.is_some_and(|text| text_of(text, id).is_some()) {
             let problem = format!(
                 "{} has a client with this id already; `grantd client update` changes it",
                 path.display()

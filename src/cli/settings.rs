@@ -125,6 +125,10 @@ pub(super) fn flags() -> Command {
 
 impl From<StartError> for CliError {
     fn from(error: StartError) -> Self {
+        if let StartError::Several(errors) = error {
+            let lines: Vec<_> = errors.into_iter().map(|error| Self::from(error).0).collect();
+            return Self(lines.join("\n"));
+        }
         match error.setting() {
             Some(setting) => {
                 Self(format!("{error} ({})", environment::how_to_set(setting, &flags())))

@@ -65,7 +65,7 @@ pub async fn introspect<'s>(
             // RFC 9449, section 6.2. A certificate-bound token has the type `Bearer`.
             token_type: if is_dpop_bound { "DPoP" } else { "Bearer" },
             exp: claims.exp,
-            iat: signed.issued_at(),
+            iat: signed.issued_at,
             // In the client credentials grant, the subject is the client (RFC 9068, section 2.2).
             sub: claims.sub.as_ref().unwrap_or(&claims.client_id).clone(),
             aud: claims.aud.clone().unwrap_or_else(client_audience),

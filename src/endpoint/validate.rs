@@ -94,16 +94,12 @@ pub async fn own_token<'s>(
 pub(super) struct Signed<'s> {
     pub(super) token: Arc<VerifiedToken>,
     pub(super) client: &'s Client,
+    /// When the token was issued. If the token has no `iat`, this is the `exp` minus the longest
+    /// lifetime with which it may have been issued.
+    pub(super) issued_at: UnixTime,
 }
 
 impl Signed<'_> {
-    /// When the token was issued. If the token has no `iat`, this is the `exp`
-    /// minus the client's current token lifetime.
-    pub(super) fn issued_at(&self) -> UnixTime {
-        let Claims { iat, exp, .. } = self.token.claims;
-        iat.unwrap_or_else(|| exp - u64::from(self.client.token_lifetime))
-    }
-
     /// Whether the token has this `audience`. A token without an `aud` counts as having the
     /// audiences registered for its client or, if none are registered, the issuer.
     pub(super) fn is_for(&self, audience: &str, issuer: &str) -> bool {
@@ -120,12 +116,15 @@ impl Signed<'_> {
 pub(super) fn signed<'s>(exchange: &Exchange<'s>, token: &str) -> Result<Signed<'s>, Cause> {
     let Exchange { context, snapshot, now, .. } = *exchange;
     let token = context.verified.verify(token, &snapshot.keys, now).ok_or(Cause::TokenInvalid)?;
-    let Claims { client_id, iss, .. } = &token.claims;
+    let Claims { client_id, iss, iat, exp, .. } = &token.claims;
     let client = snapshot.clients.get(client_id).ok_or(Cause::TokenInvalid)?;
     if iss.as_deref().is_some_and(|issuer| issuer != snapshot.issuer.as_str()) {
         return Err(Cause::TokenInvalid);
     }
-    Ok(Signed { token, client })
+    let issued_at = iat.unwrap_or_else(|| {
+        *exp - snapshot.lifetimes.longest(client_id, client.token_lifetime, *exp)
+    });
+    Ok(Signed { token, client, issued_at })
 }
 
 /// Verifies that the token is [`signed`] and valid now: between its `nbf` and its `exp`, not
@@ -140,7 +139,7 @@ pub(super) fn current<'s>(exchange: &Exchange<'s>, token: &str) -> Result<Signed
     if claims.exp <= now {
         return Err(Cause::TokenExpired);
     }
-    if signed.issued_at() < signed.client.not_before
+    if signed.issued_at < signed.client.not_before
         || context.revocations.contains(&signed.token.revocation_key)
     {
         return Err(Cause::TokenRevoked);

@@ -6,7 +6,7 @@ mod place;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::NamedTempFile;
 
@@ -24,25 +24,6 @@ use crate::fs::whole_file::place::{directory_of, real_path};
 /// An error of the operating system. If the sync of the directory fails, the old file has already
 /// been replaced. After any other error, the old file is unchanged.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    stage(path, contents)?.commit()
-}
-
-/// A temporary file with the new contents, in the same directory as the file that it will replace.
-/// The temporary file is removed if this value is dropped without a call of [`Staged::commit`].
-#[derive(Debug)]
-pub struct Staged {
-    file: NamedTempFile,
-    path: PathBuf,
-}
-
-/// Does the first part of [`replace`]: writes `contents` to a temporary file. [`Staged::commit`]
-/// then replaces the file `path`. A lack of space or permission is an error of `stage`, not of
-/// `commit`.
-///
-/// # Errors
-///
-/// An error of the operating system.
-pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
     let path = real_path(path)?;
     if is_mount(&path) {
         // A rename to a mount point would fail with the same error. Fail before the temporary file
@@ -54,20 +35,8 @@ pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
         owner::keep(file.as_file(), &metadata)?;
         file.as_file_mut().set_permissions(metadata.permissions())?;
     }
-    Ok(Staged { file, path })
-}
-
-impl Staged {
-    /// Replaces the old file with the temporary file, and syncs the directory.
-    ///
-    /// # Errors
-    ///
-    /// An error of the operating system. If the sync of the directory fails, the old file has
-    /// already been replaced. After any other error, the old file is unchanged.
-    pub fn commit(self) -> io::Result<()> {
-        self.file.persist(&self.path)?;
-        sync_directory(&self.path)
-    }
+    file.persist(&path)?;
+    sync_directory(&path)
 }
 
 /// Creates the file `path` with mode 0600 and syncs it to disk. If the process runs as root, the

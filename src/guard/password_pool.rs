@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 
 use crate::guard::password_pool::queue::{Job, Queue};
 pub use crate::guard::password_pool::queue::{NoRoom, Turn};
-use crate::guard::verdicts::{Attempt, Verdict, Verdicts};
+use crate::guard::verdicts::{self, Attempt, Verdict, Verdicts};
 use crate::oauth::client::Client;
 use crate::oauth::password_hash::PasswordHash;
 use crate::random::Random;
@@ -69,7 +69,7 @@ impl PasswordPool {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             arrival: Condvar::new(),
-            verdicts: Verdicts::default(),
+            verdicts: Verdicts::new(verdicts::CAPACITY),
             computed: AtomicU64::new(0),
             capacity,
         });
@@ -100,7 +100,7 @@ impl PasswordPool {
 
     /// Whether the success of this attempt is cached.
     pub fn was_right(&self, attempt: &Attempt) -> bool {
-        self.shared.verdicts.is_right(attempt)
+        self.shared.verdicts.get(attempt).is_some()
     }
 
     /// Computes whether the presented secret matches the stored hash, on a thread of the pool.
@@ -130,7 +130,10 @@ impl PasswordPool {
     /// Removes each cached success whose secret no longer belongs to its client. `find` returns the
     /// registered client of an id.
     pub fn keep_only<'c>(&self, find: impl Fn(&str) -> Option<&'c Client>) {
-        self.shared.verdicts.keep_only(find);
+        let is_right = |verdict: &Verdict| {
+            find(&verdict.client_id).is_some_and(|client| verdict.is_of(client))
+        };
+        self.shared.verdicts.retain(is_right);
     }
 
     /// The number of jobs in the queue.
@@ -203,7 +206,7 @@ impl Shared {
             self.computed.fetch_add(1, Ordering::Relaxed);
             let Job { attempt, client_id, hash, .. } = job;
             if is_right {
-                self.verdicts.remember(Verdict { attempt, client_id, hash });
+                self.verdicts.insert(attempt, Arc::new(Verdict { client_id, hash }));
             }
             // Cache the verdict before the attempt is removed. Otherwise, a request for the same
             // attempt might find neither the attempt nor the cached verdict.
@@ -270,7 +273,7 @@ mod tests {
         Shared {
             queue: Mutex::default(),
             arrival: Condvar::new(),
-            verdicts: Verdicts::default(),
+            verdicts: Verdicts::new(verdicts::CAPACITY),
             computed: AtomicU64::new(0),
             capacity,
         }

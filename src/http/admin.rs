@@ -82,7 +82,7 @@ impl Admin {
         }
     }
 
-    /// Answers `/readyz`. The reason why a reload was refused contains file names, so it is shown
+    /// Answers `/readyz`. What is wrong contains file names, so it is shown
     /// only to callers that [`gate::admit`] admits.
     fn readiness(&self, is_admitted: bool) -> Response<Full<Bytes>> {
         let now = self.context.clock.now();
@@ -90,16 +90,17 @@ impl Admin {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
         } else if self.context.snapshot().keys.signing_key(now).is_none() {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no key signs at this time\n")
-        } else if let Some(fault) = self.context.reload_fault.load_full() {
-            if is_admitted {
-                let text =
-                    format!("degraded: {fault}; the previous configuration stays in force\n");
-                plain(StatusCode::OK, text)
-            } else {
-                plain(StatusCode::OK, "degraded: a reload was refused; see the log\n")
-            }
         } else {
-            plain(StatusCode::OK, "ok\n")
+            let loss = self.context.loss.as_ref().filter(|loss| now < loss.until);
+            let fault = self.context.reload_fault.load_full();
+            let loss = loss.map(|loss| &*loss.text);
+            let problems: Vec<_> =
+                fault.as_ref().map(|it| &***it).into_iter().chain(loss).collect();
+            match (&problems[..], is_admitted) {
+                ([], _) => plain(StatusCode::OK, "ok\n"),
+                (_, true) => plain(StatusCode::OK, format!("degraded: {}\n", problems.join("; "))),
+                (_, false) => plain(StatusCode::OK, "degraded: see the log\n"),
+            }
         }
     }
 

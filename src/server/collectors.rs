@@ -143,7 +143,8 @@ const WITHOUT_LABELS: [Metric<Context>; 11] = [
     (
         GAUGE,
         "grantd_reload_refused",
-        "1 if the last reload was refused and the previous snapshot is in force, otherwise 0.",
+        "1 if the last reload found a fault and an earlier version of some file is in force, \
+         otherwise 0.",
         |context| context.reload_fault.load().is_some().into(),
     ),
     (

@@ -50,8 +50,8 @@ impl Backends {
                 key.batch_pays_from.get_or_init(|| try_batches(key, key.batch()?, self.single));
             pays_from.is_some()
         };
-        // Prepare every key, even if another one cannot sign in batches.
-        let is_batched = may_batch && keys.fold(true, |all, key| can_batch(key) && all);
+        // Counts, so that every key is prepared even if another one cannot sign in batches.
+        let is_batched = may_batch && keys.filter(|key| !can_batch(key)).count() == 0;
         if self.choice == SignerChoice::Batch && !is_batched {
             return Err(NoBatches);
         }

@@ -183,16 +183,15 @@ impl Metrics {
         self.not_http.with_label_values(&[kind]).inc();
     }
 
-    /// Counts a reload that was not refused. `has_changes` says whether the reload replaced the
-    /// snapshot.
-    pub fn count_reload(&self, has_changes: bool) {
-        let outcome = if has_changes { "applied" } else { "unchanged" };
+    /// Counts a reload. `is_applied` says whether it replaced the snapshot, and `has_faults` whether
+    /// an earlier version of some file stays in force.
+    pub fn count_reload(&self, is_applied: bool, has_faults: bool) {
+        let outcome = match (is_applied, has_faults) {
+            (true, _) => "applied",
+            (false, false) => "unchanged",
+            (false, true) => "refused",
+        };
         self.reloads.with_label_values(&[outcome]).inc();
-    }
-
-    /// Counts a reload that was refused.
-    pub fn count_refused_reload(&self) {
-        self.reloads.with_label_values(&["refused"]).inc();
     }
 
     /// Exports the number of lines that the queue `log` has lost. Only the first call has an

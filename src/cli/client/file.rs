@@ -65,8 +65,8 @@ impl FileArg {
     /// Replaces the text of the registry file by the result of `change`, and prints `line`. Creates
     /// the file if it does not exist.
     ///
-    /// `line` is printed after the new contents are on disk in a temporary file, and before that
-    /// file replaces the registry. So a secret that could not be printed never takes effect.
+    /// `line` is printed once the change is on disk. If it cannot be printed, the change is undone,
+    /// because a secret in it could not be shown again.
     pub(super) fn edit_or_create(
         &self,
         change: impl FnOnce(&Path, Option<&str>) -> Result<String, Vec<Fault>>,
@@ -81,19 +81,19 @@ impl FileArg {
         }
         let text = if file.exists() { Some(client_file::read(file)?) } else { None };
         let changed = change(file, text.as_deref())?;
-        let staged = whole_file::stage(file, changed.as_bytes())
+        whole_file::replace(file, changed.as_bytes())
             .map_err(|error| cannot("written", file, &error))?;
-        let line = line();
-        if let Some(line) = &line {
-            write_out(line.as_bytes()).map_err(|error| {
-                let file = file.display();
-                CliError(format!("{}: {file} is unchanged", not_written(&error)))
-            })?;
-        }
-        staged.commit().map_err(|error| {
-            let CliError(problem) = cannot("replaced", file, &error);
-            let told = if line.is_some() { "; what was printed is not in force" } else { "" };
-            CliError(format!("{problem}{told}"))
+        let Some(line) = line() else { return Ok(()) };
+        write_out(line.as_bytes()).map_err(|error| {
+            let undone = match &text {
+                Some(text) => whole_file::replace(file, text.as_bytes()),
+                None => std::fs::remove_file(file),
+            };
+            let (problem, file) = (not_written(&error), file.display());
+            CliError(match undone {
+                Ok(()) => format!("{problem}: {file} is unchanged"),
+                Err(error) => format!("{problem}: {file} keeps the change, because {error}"),
+            })
         })
     }
 

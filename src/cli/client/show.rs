@@ -1,14 +1,14 @@
 //! Shows registered clients, without the hashes of their secrets.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::cli::client::file::{FileArg, entry_of};
 use crate::cli::error::CliError;
 use crate::cli::live::{AdminArgs, add_figures};
 use crate::cli::no_token::SecretState;
 use crate::cli::output::print;
-use crate::cli::times::parse_duration;
+use crate::cli::times::{dates, parse_duration};
 use crate::clock::Clock;
 use crate::form::urlencoded;
 use crate::oauth::client::Client;
@@ -59,12 +59,19 @@ fn in_force(client: &Client, now: UnixTime) -> Value {
     for state in [SecretState::Valid, SecretState::NotBegun, SecretState::Ended] {
         let secrets = client.secrets.iter().filter(|secret| SecretState::of(secret, now) == state);
         let secrets: Vec<_> = secrets
-            .map(|secret| match (state, secret.expires_at, secret.not_before) {
-                (SecretState::NotBegun, _, Some(begin)) => {
-                    json!({ "label": secret.label, "not_before": begin })
+            .map(|secret| {
+                let mut shown = Map::from_iter([("label".to_owned(), json!(secret.label))]);
+                match (state, secret.expires_at, secret.not_before) {
+                    (SecretState::NotBegun, _, Some(begin)) => {
+                        shown.insert("not_before".to_owned(), json!(begin));
+                    }
+                    (_, Some(end), _) => {
+                        shown.insert("expires_at".to_owned(), json!(end));
+                    }
+                    _ => {}
                 }
-                (_, Some(end), _) => json!({ "label": secret.label, "expires_at": end }),
-                _ => json!({ "label": secret.label }),
+                add_dates(&mut shown);
+                shown
             })
             .collect();
         if state == SecretState::Valid || !secrets.is_empty() {
@@ -92,9 +99,20 @@ pub(super) fn show(file: &FileArg, id: &str, server: &AdminArgs) -> Result<(), C
             if let Some(live) = &live {
                 add_figures(entry, &live["secrets"], "label", &["uses", "last_used"]);
             }
+            add_dates(entry);
         }
     }
+    add_dates(&mut entry);
     print(format_args!("{:#}", Value::Object(entry)))
+}
+
+/// Adds the member `dates` to the description of a client or of a secret, if it has a time. `dates`
+/// holds its times in the format of RFC 3339.
+fn add_dates(described: &mut Map<String, Value>) {
+    let dates = dates(described, &["not_before", "expires_at", "last_used"]);
+    if !dates.is_empty() {
+        described.insert("dates".to_owned(), Value::Object(dates));
+    }
 }
 
 /// Returns the text of the registry, and the clients in it.
