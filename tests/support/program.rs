@@ -81,6 +81,11 @@ impl Program {
         Self::start_command(home, shell, Stdio::null(), arguments, &[])
     }
 
+    /// Starts a server in `home` by `command`, which another program may run.
+    pub(crate) fn start_by(home: Home, command: Command, arguments: &[&str]) -> Self {
+        Self::start_command(home, command, Stdio::null(), arguments, &[])
+    }
+
     /// Starts a server that runs as this user. The user should own the files in `home`.
     pub(crate) fn start_as(user: u32, home: Home, arguments: &[&str]) -> Self {
         let command = as_user(user, home.command(&[]));
@@ -182,9 +187,14 @@ impl Program {
         self.signal(Signal::HUP);
     }
 
+    /// Returns the id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.child.id()
+    }
+
     /// Returns the server's resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.child.id()));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
         let status = status.expect("a running process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
@@ -193,14 +203,10 @@ impl Program {
     /// Returns the names of the server's threads, which the kernel truncates to 15 bytes.
     #[cfg(feature = "opentelemetry")]
     pub(crate) fn threads(&self) -> Vec<String> {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.child.id()));
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id()));
         let threads = threads.expect("a running process").map(|thread| thread.unwrap().path());
         // A thread may have ended since the directory was read.
         threads.filter_map(|thread| std::fs::read_to_string(thread.join("comm")).ok()).collect()
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.child.id()
     }
 
     /// Sets the limit of open files of the running server.
