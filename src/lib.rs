@@ -44,6 +44,7 @@ pub mod config;
 pub mod random;
 pub mod server;
 
+mod cache;
 #[cfg(feature = "cli")]
 mod cli;
 mod dialect;

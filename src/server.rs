@@ -6,7 +6,8 @@
 //! the caller's runtime, which polls [`Server::serve`]. The other event loops are threads. When the
 //! server ends, it stops these threads and closes their connections.
 
-mod counters;
+mod collectors;
+mod judge;
 mod reload;
 mod start_error;
 
@@ -36,14 +37,17 @@ pub use crate::http::service::{Arrival, Service};
 use crate::keys::directory::{self, First};
 use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
-use crate::random::{NoEntropy, Random};
-use crate::server::reload::Loaded;
-pub(crate) use crate::server::reload::judge;
+use crate::random::Random;
+pub(crate) use crate::server::judge::judge;
+use crate::server::reload::KeyIds;
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
 use crate::signing::backends::Backends;
 use crate::signing::engine::Engine;
-use crate::snapshot::{Snapshot, Sources};
+use crate::snapshot::files::{Contents, Files};
+use crate::snapshot::lifetimes::Lifetimes;
+use crate::snapshot::loss::{Loss, trace_of_use};
+use crate::snapshot::{Snapshot, retention, token_lifetimes};
 use crate::state::replay::ReplayGuard;
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
@@ -97,26 +101,35 @@ impl Server {
     ///
     /// [`StartError`] if the server cannot start.
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
-        let Loaded { clients, mut keys, admin_token, issuer, key_files } = Loaded::read(config)?;
-        let revocations = Revocations::open(
-            &config.startup.state,
-            config.startup.limits.revocations,
-            clock.clone(),
-        )
-        .map_err(|fault| StartError::Files(vec![fault]))?;
-        let retention = Sources::of(config).retention(&clients);
+        let state = &config.startup.state;
+        let trace = trace_of_use(state);
+        let contents = Files::load(&config.live).map_err(StartError::Files)?;
+        let Contents { clients, client_keys, mut keys, admin_token } = contents;
+        let issuer = judge(config, &clients)?;
+        let now = clock.now();
+        let mut lifetimes = Lifetimes::read(state)?.followed_by(token_lifetimes(&clients), now);
+        let mut retention = retention(&config.live, &clients);
+        retention.token_lifetime = retention.token_lifetime.max(lifetimes.longest_of_all());
+        let loss = Loss::find(config, trace, &keys, retention.token_lifetime, now)?;
+        if let Some(loss) = &loss {
+            warn!("{}", loss.text);
+        }
         if keys.is_empty() {
-            let now = clock.now();
             let first = directory::first(&config.live.keys, FIRST_KEY_BITS, now);
             let First { keys: found, is_made } = first.map_err(StartError::Files)?;
             keys = found;
-            if let (true, [key]) = (is_made, &keys[..]) {
+            if let (true, [(_, key)]) = (is_made, &keys[..]) {
                 let (key_id, directory) = (key.key_id(), config.live.keys.display());
                 info!(%key_id, %directory, bits = FIRST_KEY_BITS, "made the first signing key");
             }
         }
 
-        let keys = KeySet::new(keys, retention);
+        let revocations =
+            Revocations::open(state, config.startup.limits.revocations, clock.clone())?;
+        lifetimes.write(state);
+        let key_ids: KeyIds =
+            keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
+        let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
         let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
         let backends = Backends::new(config.startup.signer, signing_key);
         let is_batched = backends.prepare(keys.private_keys())?;
@@ -128,20 +141,19 @@ impl Server {
         let (threads, capacity) =
             (config.startup.limits.password_threads, config.startup.limits.password_queue);
         let passwords = PasswordPool::start(threads, capacity, &random)?;
-        let decoy_key = decoy_key::open(&config.startup.state, &random)
-            .map_err(|fault| StartError::Files(vec![fault]))?;
-        let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
-        let snapshot = Snapshot { admin_token, ..snapshot };
+        let decoy_key = decoy_key::open(state, &random)?;
+        let snapshot = Snapshot::new(Arc::new(clients), keys, issuer, config.clone());
+        let snapshot = Snapshot { admin_token, lifetimes, ..snapshot };
         let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.now());
         let snapshot = ArcSwap::from_pointee(snapshot);
         let audit = match &config.startup.audit {
-            Some(file) => Some(Audit::to(file).map_err(|error| {
-                StartError::Files(vec![Fault::cannot("written", file, &error)])
-            })?),
+            Some(file) => {
+                let audit = Audit::to(file);
+                Some(audit.map_err(|error| Fault::cannot("written", file, &error))?)
+            }
             None => None,
         };
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        metrics.name_signer(&signer);
         let audience_forms = AudienceForm::ALL.map(AudienceForm::label);
         let context = Arc::new(Context {
             snapshot,
@@ -149,6 +161,7 @@ impl Server {
             passwords,
             decoy_key,
             secret_uses: SecretUses::default(),
+            loss,
             revocations,
             assertion_audiences: metrics.assertion_audiences(audience_forms),
             raw_pairs: AtomicU64::new(0),
@@ -161,12 +174,11 @@ impl Server {
             replay,
             nonces: OnceLock::new(),
         });
-        context.prepare(config).map_err(no_entropy)?;
-        counters::register(&metrics, &context).map_err(io::Error::other)?;
+        context.prepare(config)?;
+        collectors::register(&metrics, &context, signer).map_err(io::Error::other)?;
         let refusals = Arc::<Refusals>::default();
         let service =
-            Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
-                .map_err(no_entropy)?;
+            Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))?;
         let (loops, threads) = EventLoops::start(config.startup.workers)?;
         let mut limits = config.startup.limits.clone();
         limits.connections = allowed_connections(limits.connections, config.startup.workers);
@@ -188,7 +200,8 @@ impl Server {
         );
         let service = Arc::new(service);
         let reloader =
-            Arc::new(Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_files));
+            Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_ids, client_keys);
+        let reloader = Arc::new(reloader);
         Ok(Self {
             context,
             metrics,
@@ -302,10 +315,6 @@ impl Server {
         drop(stop_admin);
         drop(self.threads);
     }
-}
-
-fn no_entropy(_: NoEntropy) -> io::Error {
-    io::Error::other("the operating system provides no random bytes")
 }
 
 /// The size of the first signing key in bits. The keys of the tokens in the documentation have this

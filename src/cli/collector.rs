@@ -29,7 +29,7 @@ use opentelemetry_sdk::trace::{
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::cli::http_client::{Target, exchange_with};
 use crate::clock::Clock;
 use crate::telemetry::traces::Traces;

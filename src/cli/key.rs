@@ -7,18 +7,21 @@ use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use crate::cli::error::{CliError, complain};
 use crate::cli::live::{self, AdminArgs, OLDER_VERSION, WaitArgs};
+use crate::cli::output::print;
 use crate::cli::settings::{ServeArgs, value_of};
-use crate::cli::{CliError, complain, print};
+use crate::cli::times::dates;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fault::text;
 use crate::keys::directory::{self, Replaced, Rotated};
+use crate::keys::key_file;
 use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
 use crate::registry::client_file;
-use crate::snapshot::Sources;
+use crate::snapshot::retention;
 use crate::time::UnixTime;
 
 #[derive(Debug, Subcommand)]
@@ -215,7 +218,7 @@ fn import(args: KeyArgs, from: &Path, now: UnixTime) -> Result<(), CliError> {
         let source = Path::new("standard input");
         (source, Zeroizing::new(text::read_from(io::stdin().lock(), source)?))
     } else {
-        (from, directory::read(from)?)
+        (from, key_file::read(from)?)
     };
     let key = directory::import(&config.live.keys, source, &text, &retention, now)?;
     print_key(describe(&key), &config.live.keys)
@@ -259,12 +262,7 @@ fn add_dates(described: &mut Map<String, Value>) {
     if let Some(Value::Object(old)) = described.get_mut("retires") {
         add_dates(old);
     }
-    let dates = TIMES.iter().filter_map(|name| {
-        let date = UnixTime(described.get(*name)?.as_u64()?).rfc3339()?;
-        Some(((*name).to_owned(), Value::from(date)))
-    });
-    let dates: Map<String, Value> = dates.collect();
-    described.insert("dates".to_owned(), Value::Object(dates));
+    described.insert("dates".to_owned(), Value::Object(dates(described, &TIMES)));
 }
 
 /// In the description of a key, these members are times in Unix seconds.
@@ -329,13 +327,12 @@ impl KeyArgs {
     /// assumes that no tokens exist.
     fn resolve(self) -> Result<(Config, Retention), CliError> {
         let config = self.configuration()?;
-        let sources = Sources::of(&config);
         let clients = if config.live.clients.exists() {
             client_file::load(&config.live.clients)?
         } else {
             Default::default()
         };
-        let retention = sources.retention(&clients);
+        let retention = retention(&config.live, &clients);
         Ok((config, retention))
     }
 }

@@ -6,13 +6,15 @@ use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use crate::cli::addresses;
 #[cfg(feature = "opentelemetry")]
 use crate::cli::collector::Exporting;
+use crate::cli::error::CliError;
 #[cfg(unix)]
 use crate::cli::process;
 use crate::cli::reload::{Reloads, Source};
 use crate::cli::service_manager::{self, Socket};
-use crate::cli::{CliError, ServeArgs, addresses};
+use crate::cli::settings::ServeArgs;
 use crate::clock::{Clock, LAST_MOMENT};
 use crate::config::{Config, ListenAddr, SocketMode};
 use crate::random::Random;

@@ -1,6 +1,18 @@
-//! Parses durations and times of the command line.
+//! Parses durations and times of the command line, and shows times as dates.
+
+use serde_json::{Map, Value};
 
 use crate::time::UnixTime;
+
+/// Returns the times in the members `names` of an object, in the format of RFC 3339. Members that
+/// are missing or null are left out.
+pub(super) fn dates(described: &Map<String, Value>, names: &[&str]) -> Map<String, Value> {
+    let dates = names.iter().filter_map(|name| {
+        let date = UnixTime(described.get(*name)?.as_u64()?).rfc3339()?;
+        Some(((*name).to_owned(), Value::from(date)))
+    });
+    dates.collect()
+}
 
 /// Parses a duration to seconds: `900`, `15m`, `24h`, `90d`.
 pub(super) fn parse_duration(argument: &str) -> Result<u64, String> {

@@ -5,7 +5,7 @@
 //! was signed after the start. So the use of a value whose signing time is in the future is also
 //! written to disk.
 
-use crate::endpoint::Context;
+use crate::endpoint::Exchange;
 use crate::oauth::error::Cause;
 use crate::state::replay::{Owner, ReplayError};
 use crate::state::revocations::RevocationKey;
@@ -24,8 +24,8 @@ pub struct SingleUse<'a> {
     pub until: UnixTime,
 }
 
-/// Records at `now` that the value is used. If several calls for one value run at the same time,
-/// exactly one succeeds.
+/// Records that the value is used. If several calls for one value run at
+/// the same time, exactly one succeeds.
 ///
 /// # Errors
 ///
@@ -33,11 +33,11 @@ pub struct SingleUse<'a> {
 /// the value may have been used before and the record of this use may have been dropped. Another
 /// [`Cause`] if the use cannot be recorded.
 pub async fn use_up(
-    context: &Context,
+    exchange: &Exchange<'_>,
     single_use: SingleUse<'_>,
-    now: UnixTime,
     [replayed, forgotten]: [Cause; 2],
 ) -> Result<(), Cause> {
+    let Exchange { context, now, .. } = *exchange;
     let SingleUse { owner, token_id, signed_at, until } = single_use;
     let key = owner.key_of(token_id);
     let disk_key = RevocationKey::SigningInput(key);

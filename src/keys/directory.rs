@@ -1,37 +1,13 @@
 //! The directory of signing keys, with one file `<kid>.pem` per key.
-//!
-//! A file holds a PKCS#8 document in PEM (RFC 7468) that any tool can read. The two times of the
-//! key stand before the document, where RFC 7468, section 2, allows explanatory text:
-//!
-//! ```text
-//! Published-At: 1790000000
-//! Signs-From: 1790000600
-//! -----BEGIN PRIVATE KEY-----
-//! ```
-//!
-//! The program writes the times in Unix seconds. It can read times in Unix seconds and in the
-//! format of RFC 3339.
-//!
-//! The key and its times are in one file, so that a single rename adds both. If a file has no
-//! times, an operator has added it by hand. Both times of its key then count as 0, that is, 1970. A
-//! third line, `Immediate: yes`, means that older keys have leaked: a running server then signs
-//! with this key at once, and does not wait until verifiers have fetched it.
 
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rsa::{KeyPair, KeySize};
-use pkcs8::der::SecretDocument;
-use pkcs8::der::pem::LineEnding;
-use zeroize::Zeroizing;
-
-use crate::fault::{Fault, Position, text};
+use crate::fault::Fault;
 use crate::fs::whole_file::{self, Lock};
-use crate::jose::pem;
+use crate::keys::key_file::{self, NewKey};
 use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyState, KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
-use crate::signing::private_key::PrivateKey;
 use crate::time::UnixTime;
 
 /// The sizes of RSA keys that can be generated, in bits.
@@ -47,6 +23,38 @@ pub const KEY_SIZES: [u16; 3] = [2048, 3072, 4096];
 /// file.
 pub fn load(directory: &Path) -> Result<Vec<SigningKey>, Vec<Fault>> {
     Ok(load_files(directory)?.into_iter().map(|(_, key)| key).collect())
+}
+
+/// The files of a directory of keys, each read by itself.
+#[derive(Debug)]
+pub struct KeyFiles {
+    /// The keys, each with the path of its file, in the order of the file names.
+    pub keys: Vec<(PathBuf, SigningKey)>,
+    /// The faults, at most one for each file. A fault that names the directory means that the
+    /// directory could not be read.
+    pub faults: Vec<Fault>,
+}
+
+impl KeyFiles {
+    /// Reads all key files in `directory`. There are none if the directory does not exist.
+    pub fn read(directory: &Path) -> Self {
+        let mut found = Self { keys: Vec::new(), faults: Vec::new() };
+        let files = pem_files(directory).unwrap_or_else(|fault| {
+            found.faults.push(fault);
+            Vec::new()
+        });
+        for file in files {
+            match key_file::load(&file) {
+                Ok(key) if found.keys.iter().any(|(_, it)| it.key_id() == key.key_id()) => {
+                    let problem = "holds a key that another file holds too";
+                    found.faults.push(Fault::new(&file, problem));
+                }
+                Ok(key) => found.keys.push((file, key)),
+                Err(fault) => found.faults.push(fault),
+            }
+        }
+        found
+    }
 }
 
 /// Generates an RSA key of `bits` bits at `now` in `directory`, which is created if necessary. The
@@ -88,8 +96,8 @@ pub fn import(
 /// The result of [`first`].
 #[derive(Debug)]
 pub struct First {
-    /// All keys in the directory; at least one.
-    pub keys: Vec<SigningKey>,
+    /// All keys in the directory, each with its file; at least one.
+    pub keys: Vec<(PathBuf, SigningKey)>,
     /// Whether [`first`] has generated a key. If it has not, the directory already held keys.
     pub is_made: bool,
 }
@@ -105,12 +113,13 @@ pub fn first(directory: &Path, bits: u16, now: UnixTime) -> Result<First, Vec<Fa
     create_directory(directory)?;
     let (_lock, files) = load_to_edit(directory)?;
     if !files.is_empty() {
-        let keys = files.into_iter().map(|(_, key)| key).collect();
-        return Ok(First { keys, is_made: false });
+        return Ok(First { keys: files, is_made: false });
     }
     let made = NewKey::generate(directory, bits).and_then(|new| {
         new.write(directory, KeyTimes { published_at: now, signs_from: now }, false)
     });
+    let made = made.map(|key| (directory.join(format!("{}.pem", key.key_id())), key));
+
     Ok(First { keys: vec![made.map_err(|fault| vec![fault])?], is_made: true })
 }
 
@@ -202,7 +211,7 @@ pub fn replace(
         ));
     }
     let _lock = lock(directory)?;
-    let with_key = files()?.into_iter().map(|file| (load_file(&file).ok(), file));
+    let with_key = files()?.into_iter().map(|file| (key_file::load(&file).ok(), file));
     let is_kept = |key: &SigningKey| Some(key.key_id()) == keep;
     let (kept, out): (Vec<_>, Vec<_>) =
         with_key.partition(|(key, _)| key.as_ref().is_some_and(is_kept));
@@ -308,12 +317,18 @@ pub fn retire(
     // a key counts as gone only while its successor is in the directory. If the process ends before
     // all files are renamed, the remaining gone keys must still count as gone.
     out.sort_by_key(|(_, key, _)| is_named(key));
-    let mut retired = Vec::new();
+    let mut retired: Vec<Retired> = Vec::new();
     for (file, key, state) in out {
         let key_id = key.key_id().to_owned();
         let to = retired_file(directory, &key_id);
-        whole_file::rename(&file, &to)
-            .map_err(|error| vec![Fault::new(&file, format!("cannot be renamed: {error}"))])?;
+        if let Err(error) = whole_file::rename(&file, &to) {
+            let mut problem = format!("cannot be renamed: {error}");
+            if !retired.is_empty() {
+                let ids: Vec<_> = retired.iter().map(|key| &*key.key_id).collect();
+                problem = format!("{problem}; retired before this: {}", ids.join(", "));
+            }
+            return Err(vec![Fault::new(&file, problem)]);
+        }
         retired.push(Retired { key_id, state, file: to });
     }
     Ok(retired)
@@ -333,7 +348,7 @@ fn add(
 ) -> Result<SigningKey, Vec<Fault>> {
     create_directory(directory)?;
     let (_lock, files) = load_to_edit(directory)?;
-    let key_id = new.private_key.thumbprint();
+    let key_id = new.key_id();
     if let Some((file, _)) = files.iter().find(|(_, known)| known.key_id() == key_id) {
         return Err(vec![Fault::new(file, format!("already holds the key {key_id}"))]);
     }
@@ -351,67 +366,8 @@ fn create_directory(directory: &Path) -> Result<(), Vec<Fault>> {
         .map_err(|error| vec![Fault::new(directory, format!("cannot be created: {error}"))])
 }
 
-/// A key that is not in the directory yet, with the document that its file will hold.
-struct NewKey {
-    private_key: PrivateKey,
-    document: SecretDocument,
-}
-
-impl NewKey {
-    /// Generates a key of `bits` bits. A fault names `directory`.
-    fn generate(directory: &Path, bits: u16) -> Result<Self, Fault> {
-        let size = match bits {
-            2048 => KeySize::Rsa2048,
-            3072 => KeySize::Rsa3072,
-            4096 => KeySize::Rsa4096,
-            _ => return Err(Fault::new(directory, "an RSA key has 2048, 3072 or 4096 bits")),
-        };
-        let fault = |problem: &str| Fault::new(directory, problem);
-        let pair = KeyPair::generate(size).map_err(|_| fault("no key could be generated"))?;
-        let not_encoded = "the key could not be encoded";
-        let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| fault(not_encoded))?;
-        let document = SecretDocument::try_from(der.as_ref()).map_err(|_| fault(not_encoded))?;
-        let private_key = PrivateKey::from_pkcs8(document.as_bytes())
-            .map_err(|error| fault(&format!("the new key is {error}")))?;
-        Ok(Self { private_key, document })
-    }
-
-    /// Reads a key from `text`, the content of `file`.
-    fn parse(file: &Path, text: &str) -> Result<Self, Fault> {
-        let document = pem::private_key(text).map_err(|problem| Fault::new(file, problem))?;
-        let private_key = PrivateKey::from_pkcs8(document.as_bytes())
-            .map_err(|error| Fault::new(file, format!("is {error}")))?;
-        Ok(Self { private_key, document })
-    }
-
-    /// Writes the file of the key with these times to `directory`.
-    fn write(
-        self,
-        directory: &Path,
-        times: KeyTimes,
-        is_immediate: bool,
-    ) -> Result<SigningKey, Fault> {
-        let pem = self
-            .document
-            .to_pem(PEM_LABEL, LineEnding::LF)
-            .map_err(|_| Fault::new(directory, "the key could not be encoded"))?;
-        let key = SigningKey::new(self.private_key, times);
-        let key = if is_immediate { key.immediately() } else { key };
-        let file = directory.join(format!("{}.pem", key.key_id()));
-        let KeyTimes { published_at, signs_from } = times;
-        let immediate = if is_immediate { format!("{IMMEDIATE}: {YES}\n") } else { String::new() };
-        let text = Zeroizing::new(format!(
-            "{PUBLISHED_AT}: {published_at}\n{SIGNS_FROM}: {signs_from}\n{immediate}{}",
-            *pem
-        ));
-        whole_file::create(&file, text.as_bytes())
-            .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))?;
-        Ok(key)
-    }
-}
-
 /// Locks the directory so that files can be added and removed, and reads its keys.
-fn load_to_edit(directory: &Path) -> Result<(Lock, KeyFiles), Vec<Fault>> {
+fn load_to_edit(directory: &Path) -> Result<(Lock, Vec<(PathBuf, SigningKey)>), Vec<Fault>> {
     Ok((lock(directory)?, load_files(directory)?))
 }
 
@@ -420,21 +376,8 @@ fn lock(directory: &Path) -> Result<Lock, Vec<Fault>> {
         .map_err(|error| vec![Fault::new(directory, format!("cannot be locked: {error}"))])
 }
 
-/// The keys of a directory, each with the path of its file.
-type KeyFiles = Vec<(PathBuf, SigningKey)>;
-
-fn load_files(directory: &Path) -> Result<KeyFiles, Vec<Fault>> {
-    let mut keys = KeyFiles::new();
-    let mut faults = Vec::new();
-    for file in pem_files(directory).map_err(|fault| vec![fault])? {
-        match load_file(&file) {
-            Ok(key) if keys.iter().any(|(_, known)| known.key_id() == key.key_id()) => {
-                faults.push(Fault::new(&file, "holds a key that another file holds too"));
-            }
-            Ok(key) => keys.push((file, key)),
-            Err(fault) => faults.push(fault),
-        }
-    }
+fn load_files(directory: &Path) -> Result<Vec<(PathBuf, SigningKey)>, Vec<Fault>> {
+    let KeyFiles { keys, faults } = KeyFiles::read(directory);
     if faults.is_empty() { Ok(keys) } else { Err(faults) }
 }
 
@@ -457,67 +400,3 @@ fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
     files.sort();
     Ok(files)
 }
-
-fn load_file(file: &Path) -> Result<SigningKey, Fault> {
-    let text = read(file)?;
-    let times = KeyTimes {
-        published_at: time(file, &text, PUBLISHED_AT)?,
-        signs_from: time(file, &text, SIGNS_FROM)?,
-    };
-    let key = SigningKey::new(NewKey::parse(file, &text)?.private_key, times);
-    Ok(if is_immediate(file, &text)? { key.immediately() } else { key })
-}
-
-/// Reads the text of a key file, which must not be world-readable.
-///
-/// # Errors
-///
-/// A [`Fault`] if the file cannot be read or is world-readable.
-pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
-    let metadata = std::fs::metadata(file).map_err(|error| Fault::cannot("read", file, &error))?;
-    if whole_file::is_world_readable(&metadata.permissions()) {
-        let problem = format!(
-            "can be read by everyone on this machine; if another user may have read it, replace \
-             the key, otherwise {}",
-            whole_file::HIDE_IT
-        );
-        return Err(Fault::new(file, problem));
-    }
-    text::read(file).map(Zeroizing::new)
-}
-
-/// Returns the time in the header `name`. Returns 0 if the file has no such header.
-fn time(file: &Path, text: &str, name: &str) -> Result<UnixTime, Fault> {
-    let Some((place, value)) = field(text, name) else { return Ok(UnixTime(0)) };
-    value.parse().ok().map(UnixTime).or_else(|| UnixTime::parse_rfc3339(value)).ok_or_else(|| {
-        let problem = "must be Unix seconds, or a time of RFC 3339 as in 2027-01-31T12:00:00Z";
-        Fault::new(file, problem).at(place).in_field(name)
-    })
-}
-
-fn is_immediate(file: &Path, text: &str) -> Result<bool, Fault> {
-    match field(text, IMMEDIATE) {
-        None => Ok(false),
-        Some((_, YES)) => Ok(true),
-        Some((place, _)) => {
-            Err(Fault::new(file, "must be yes or absent").at(place).in_field(IMMEDIATE))
-        }
-    }
-}
-
-/// Returns the position and the value of the header `name`. The headers are the lines before the
-/// PEM document.
-fn field<'t>(text: &'t str, name: &str) -> Option<(Position, &'t str)> {
-    let lines = (1..).zip(text.lines()).take_while(|(_, line)| !line.starts_with("-----BEGIN "));
-    let mut fields = lines.filter_map(|(number, line)| Some((number, line, line.split_once(':')?)));
-    let (line, whole, (_, value)) = fields.find(|(.., (key, _))| *key == name)?;
-    let value = value.trim_start();
-    let column = whole.chars().count() - value.chars().count() + 1;
-    Some((Position { line, column }, value.trim_end()))
-}
-
-const PUBLISHED_AT: &str = "Published-At";
-const SIGNS_FROM: &str = "Signs-From";
-const IMMEDIATE: &str = "Immediate";
-const YES: &str = "yes";
-const PEM_LABEL: &str = "PRIVATE KEY";

@@ -25,18 +25,29 @@ impl KeySet {
 
     /// Returns the key set of `keys`, which replaces this key set in a reload at `now`. A key that
     /// is in both key sets with equal times stays the same object. With other times, it keeps at
-    /// least its private key, and so the result of the trial of batches.
+    /// least its private key, and so the result of the trial of batches. The keys with an id in
+    /// `kept` that are not in `keys` stay too, as they are in this key set.
     ///
     /// A new key is a key that this key set does not contain. It is not published before `now`,
     /// even if its `published_at` is earlier. If the new key would succeed the key that signs now
     /// (the `signs_from` of the new key is later), the new key begins to sign only when every
     /// cached key set contains it. There are two exceptions, in which the new key begins to sign at
-    /// its `signs_from`: if the new key is [immediate](SigningKey::immediately), and if `keys`
-    /// contains no key of this key set.
-    pub fn followed_by(&self, keys: Vec<SigningKey>, retention: Retention, now: UnixTime) -> Self {
+    /// its `signs_from`: if the new key is [immediate](SigningKey::immediately), and if no key of this
+    /// key set stays.
+    pub fn followed_by(
+        &self,
+        keys: Vec<SigningKey>,
+        kept: &[&str],
+        retention: Retention,
+        now: UnixTime,
+    ) -> Self {
         let known =
             |key: &SigningKey| self.keys.iter().find(|known| known.key_id() == key.key_id());
-        let times = keys.iter().filter_map(known).map(|known| known.times().signs_from);
+        let is_new = |known: &SigningKey| keys.iter().any(|key| key.key_id() == known.key_id());
+        let stays = |known: &&Arc<SigningKey>| kept.contains(&known.key_id()) && !is_new(known);
+        let kept: Vec<_> = self.keys.iter().filter(stays).cloned().collect();
+        let since = |key: &Arc<SigningKey>| key.times().signs_from;
+        let times = keys.iter().filter_map(known).map(since).chain(kept.iter().map(since));
         let signs_since = life::signs_since(times, now);
         let age = self.max_age().max(retention.jwks_max_age);
         let earliest = now + age + RELOAD_SECONDS;
@@ -53,7 +64,8 @@ impl KeySet {
                 Arc::new(key)
             }
         };
-        Self { keys: keys.into_iter().map(followed).collect(), retention }
+        let keys = keys.into_iter().map(followed).chain(kept).collect();
+        Self { keys, retention }
     }
 
     /// Returns the key that signs at `now`: the key with the latest `signs_from` that is not after
@@ -180,7 +192,7 @@ mod tests {
         let keys = KeySet::new(vec![read(&document, 1_000)], RETENTION);
         for signs_from in [1_000, 2_000] {
             let again = vec![read(&document, signs_from)];
-            let again = keys.followed_by(again, RETENTION, UnixTime(3_000));
+            let again = keys.followed_by(again, &[], RETENTION, UnixTime(3_000));
             assert_eq!(signs_at(&again, 3_000), signs_from);
             assert!(Arc::ptr_eq(&again.keys[0].private_key, &keys.keys[0].private_key));
         }
@@ -195,13 +207,18 @@ mod tests {
         let (ancient, first, late) = (key(0), key(1_000), key(5_000));
         let keys = KeySet::new(vec![first()], RETENTION);
         // `late` has the `signs_from` 5000, but is first read at 9000.
-        let keys = keys.followed_by(vec![ancient(), first(), late()], RETENTION, UnixTime(9_000));
+        let keys =
+            keys.followed_by(vec![ancient(), first(), late()], &[], RETENTION, UnixTime(9_000));
         let switch = 9_000 + 300 + RELOAD_SECONDS;
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
         // Reading `late` again does not restart its wait. `ancient`, which is older than `first`,
         // does not sign.
-        let keys =
-            keys.followed_by(vec![late(), first(), ancient()], RETENTION, UnixTime(switch - 1));
+        let keys = keys.followed_by(
+            vec![late(), first(), ancient()],
+            &[],
+            RETENTION,
+            UnixTime(switch - 1),
+        );
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
         // A process that starts at `switch` has seen none of these reloads. It signs with `late`,
         // as the process that has reloaded does.
@@ -210,7 +227,7 @@ mod tests {
             5_000
         );
         // If the new key is the only key, it signs without waiting.
-        let alone = keys.followed_by(vec![key(8_000)()], RETENTION, UnixTime(9_000));
+        let alone = keys.followed_by(vec![key(8_000)()], &[], RETENTION, UnixTime(9_000));
         assert_eq!(signs_at(&alone, 9_000), 8_000);
     }
 }

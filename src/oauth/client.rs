@@ -338,7 +338,7 @@ impl Registry {
     }
 
     /// Returns the clients in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &Client> {
+    pub fn iter(&self) -> impl Iterator<Item = &Client> + Clone {
         self.0.iter().map(|ById(client)| &**client)
     }
 

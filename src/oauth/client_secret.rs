@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::oauth::password_hash::PasswordHash;
 use crate::tally::Tally;
@@ -45,6 +45,36 @@ impl PartialEq for ClientSecret {
             && *expires_at == other.expires_at
     }
 }
+
+/// Among the secrets of a client, finds the secret with the hash `given`. If several match, one that
+/// is valid at `now` is preferred. `secrets` is `None` if no client has the id in the request.
+///
+/// For an unknown client, `given` is compared with one hash that cannot match. So the time of the
+/// search does not reveal that the client is unknown.
+pub fn find_secret<'c>(
+    given: &FastHash,
+    secrets: Option<&'c [ClientSecret]>,
+    now: UnixTime,
+) -> Option<&'c ClientSecret> {
+    let Some(secrets) = secrets else {
+        // Compare, so that the search takes as long as for a known client. Discard the result.
+        let _ = std::hint::black_box(given.ct_eq(&FastHash::unmatchable()));
+        return None;
+    };
+    // Compare all secrets, so that the time does not reveal which secret matched.
+    let (mut found, mut found_current) = (NONE, NONE);
+    for (index, secret) in (0..NONE).zip(secrets) {
+        let SecretHash::Fast(hash) = &secret.hash else { continue };
+        let equal = given.ct_eq(hash);
+        found.conditional_assign(&index, equal);
+        let is_current = Choice::from(u8::from(secret.is_current(now)));
+        found_current.conditional_assign(&index, equal & is_current);
+    }
+    [found_current, found].into_iter().find_map(|index| secrets.get(usize::try_from(index).ok()?))
+}
+
+/// The index that means "no secret". No client has this many secrets.
+const NONE: u32 = u32::MAX;
 
 /// The stored hash of a secret.
 ///

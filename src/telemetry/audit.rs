@@ -69,9 +69,10 @@ pub enum Event<'a> {
         /// The differences from the previous snapshot.
         changes: &'a str,
     },
-    /// A reload was refused; the previous snapshot stays in force.
+    /// A reload found a fault; the previous version of some file, or the previous snapshot, stays in
+    /// force.
     ReloadRefused {
-        /// The reason why the reload was refused.
+        /// The faults, one on each line.
         fault: &'a str,
     },
     /// Another key has begun to sign.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::cli::no_token;
 use crate::cli::times::IN_MILLISECONDS;
 use crate::clock::Clock;

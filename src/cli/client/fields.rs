@@ -6,7 +6,7 @@ use clap::{Arg, Args, Command};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::cli::times::{parse_seconds, parse_time};
 use crate::config::parse_switch;
 use crate::fault::Fault;

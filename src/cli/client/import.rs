@@ -12,9 +12,10 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{FIRST_LABEL, FileArg};
+use crate::cli::client::file::{FIRST_LABEL, FileArg};
+use crate::cli::error::{CliError, complain};
+use crate::cli::no_token;
 use crate::cli::secret;
-use crate::cli::{CliError, complain, no_token};
 use crate::clock::Clock;
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};

@@ -6,9 +6,8 @@ use std::path::Path;
 use clap::Args;
 use serde_json::Value;
 
-use super::{FileArg, told, wait_for};
-use crate::cli::CliError;
-use crate::cli::client::show::entry_of;
+use crate::cli::client::file::{FileArg, entry_of, told, wait_for};
+use crate::cli::error::CliError;
 use crate::cli::live::WaitArgs;
 use crate::cli::secret::{self, HashKind};
 use crate::cli::times::{parse_duration, parse_time};

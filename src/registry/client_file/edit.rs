@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Document, NewSecret, document_fault, offset_in, parse};
+use super::{Document, NewSecret, document_fault, offset_in, parse_without_key_files};
 use crate::fault::Fault;
 use crate::registry::client_file::edit::items::{Edit, Items};
 use crate::time::UnixTime;
@@ -222,7 +222,7 @@ fn applied(text: &str, mut edits: Vec<Edit>) -> String {
 
 fn apply(file: &Path, text: &str, edits: Vec<Edit>) -> Result<String, Vec<Fault>> {
     let changed = applied(text, edits);
-    parse(file, &changed)?;
+    parse_without_key_files(file, &changed)?;
     Ok(changed)
 }
 
@@ -240,7 +240,7 @@ fn change<'t>(
 
 /// Returns the entries of all clients, and the index of the entry with this `client_id`.
 fn find<'t>(file: &Path, text: &'t str, id: &str) -> Result<(Items<'t>, usize), Vec<Fault>> {
-    parse(file, text)?;
+    parse_without_key_files(file, text)?;
     let fault = |error: serde_json::Error| vec![document_fault(file, text, &error)];
     let document = Items::of_object(text, text.trim()).map_err(fault)?;
     let clients =
