@@ -194,7 +194,7 @@ impl Server {
             context.clock.clone(),
             limits,
             unseen,
-            EventLoops::one(),
+            EventLoops::accepting_only(),
             Reserve::new(ADMIN_RESERVE),
         );
         let service = Arc::new(service);

@@ -21,7 +21,7 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread::{self, Builder, available_parallelism};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tracing::warn;
@@ -29,7 +29,6 @@ use tracing::warn;
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
 use crate::fs::file_watch::{MOST_FILES, Stamp};
-use crate::fs::whole_file;
 use crate::oauth::client::{Client, Registry};
 use crate::registry::client_file::document::{
     Document, document_fault, id_of, offset_in, require_closed,
