@@ -169,11 +169,11 @@ fn mint(
     if !context.engine.has_room() {
         return Err(Cause::Overloaded);
     }
+    let mut id = TokenId::default();
+    context.random.fill(&mut id).map_err(|_| Cause::NoEntropy)?;
     if profile == TokenProfile::Vision {
         return mint_unrevoked(exchange, grant, buffer);
     }
-    let mut id = TokenId::default();
-    context.random.fill(&mut id).map_err(|_| Cause::NoEntropy)?;
     let input = mint_at_jwt(grant, snapshot.issuer.as_str(), key, now, &id, buffer);
     let expires_at = now + u64::from(grant.client.token_lifetime);
     Ok(Unsigned { input: input.map_err(|_| Cause::Internal)?, id: Some(id), expires_at })

@@ -184,10 +184,8 @@ impl Shared {
         if queue.held_by_source(turn) >= share || queue.held_by_network(turn) >= network_share {
             return Err(NoRoom::Share);
         }
-        if queue.waiting >= self.capacity {
-            if !(turn.is_known && queue.evict()) {
-                return Err(NoRoom::Full);
-            }
+        if queue.waiting >= self.capacity && !(turn.is_known && queue.evict()) {
+            return Err(NoRoom::Full);
         }
         let verdict = queue.push(job());
         self.arrival.notify_one();
