@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{offset_in, structure_problem};
+use super::document::{offset_in, structure_problem};
 use crate::fault::{Fault, Position};
 use crate::form::media_type::ContentType;
 use crate::fs::file_watch::Stamp;
