@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, try_lock};
+pub(in crate::fs) use crate::fs::whole_file::lock::open_regular;
+pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, lock_if_used, lock_within};
 
 /// Replaces the contents of the file `path` with `contents`, and syncs the file to disk.
 ///
@@ -131,7 +132,7 @@ fn is_mount(path: &Path) -> bool {
 }
 
 /// Resolves all symbolic links in `path`. The file itself need not exist.
-fn real_path(path: &Path) -> io::Result<PathBuf> {
+pub(in crate::fs) fn real_path(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         match fs::canonicalize(&path) {
