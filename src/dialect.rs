@@ -16,7 +16,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::config::Dialect;
-use crate::endpoint::token::{Issued, Phases, Refused, Served};
+use crate::endpoint::outcome::{Issued, Phases, Refused, Reuse, Served};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client_authentication::{Authorization, Credentials};
@@ -126,15 +126,17 @@ impl Answer {
     /// buffer must already contain the whole body: the token and the dialect's text around the
     /// token.
     fn with_token<'s>(issued: Issued<'_, 's>) -> (Self, Served<'s>) {
-        let Issued { buffer, client_id, is_reused, made, phases, granted, .. } = issued;
+        let Issued { buffer, client_id, reuse, made, phases, granted, .. } = issued;
         let mut answer = Self::private_json(200, buffer);
-        if let Some(is_reused) = is_reused {
-            answer.push_header("x-token-reuse", if is_reused { "reused" } else { "fresh" });
+        match reuse {
+            Reuse::Off => {}
+            Reuse::Fresh => answer.push_header("x-token-reuse", "fresh"),
+            Reuse::Reused => answer.push_header("x-token-reuse", "reused"),
         }
         if let Some(phases) = phases {
             answer.push_header("server-timing", server_timing(&phases));
         }
-        (answer, Served { client_id, is_reused: is_reused == Some(true), made, granted })
+        (answer, Served { client_id, is_reused: reuse == Reuse::Reused, made, granted })
     }
 
     /// Returns an answer with a JSON body that no cache may store (RFC 6749, section 5.1).

@@ -6,6 +6,7 @@ pub mod authentication;
 pub mod confirmation;
 pub mod introspection;
 pub mod metadata;
+pub mod outcome;
 pub mod revocation;
 pub mod single_use;
 pub mod token;

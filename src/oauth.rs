@@ -13,7 +13,6 @@ pub mod confirmation;
 pub mod decoy;
 pub mod dpop;
 pub mod error;
-mod explanation;
 pub mod grant;
 pub mod password_hash;
 pub mod reuse;

@@ -2,9 +2,10 @@
 //! pass a [`Random`] that returns known bytes.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -20,7 +21,8 @@ impl Random {
             reason = "the only place that asks the system for random bytes"
         )]
         let system = SystemRandom::new();
-        Self(Source::System(Arc::new(Buffered { system, left: Mutex::default() })))
+        let buffer = Buffer { bytes: Zeroizing::new([0; BUFFER_BYTES]), left: 0 };
+        Self(Source::System(Arc::new(Buffered { system, buffer: Mutex::new(buffer) })))
     }
 
     /// Returns a source of predictable bytes that count upwards from `start`, for tests that
@@ -75,25 +77,32 @@ enum Source {
 /// system calls for a token request would be made to get these bytes from the operating system.
 struct Buffered {
     system: SystemRandom,
-    left: Mutex<Zeroizing<Vec<u8>>>,
+    buffer: Mutex<Buffer>,
+}
+
+struct Buffer {
+    bytes: Zeroizing<[u8; BUFFER_BYTES]>,
+    /// The number of random bytes at the beginning of `bytes` that were not returned yet.
+    left: usize,
 }
 
 impl Buffered {
     fn fill(&self, bytes: &mut [u8]) -> Result<(), NoEntropy> {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if left.len() < bytes.len() {
-            left.resize(BUFFER_BYTES.max(bytes.len()), 0);
-            if self.system.fill(&mut left).is_err() {
-                // Discard the buffer: after an error, its bytes are not random.
-                left.clear();
-                return Err(NoEntropy);
-            }
+        if bytes.len() > BUFFER_BYTES {
+            return self.system.fill(bytes).map_err(|_| NoEntropy);
         }
-        let rest = left.len() - bytes.len();
-        bytes.copy_from_slice(&left[rest..]);
+        let Buffer { bytes: buffer, left } = &mut *self.buffer.lock();
+        if *left < bytes.len() {
+            // Until the fill has succeeded, the bytes in the buffer count as not random.
+            *left = 0;
+            self.system.fill(&mut **buffer).map_err(|_| NoEntropy)?;
+            *left = BUFFER_BYTES;
+        }
+        let returned = &mut buffer[*left - bytes.len()..*left];
+        *left -= bytes.len();
+        bytes.copy_from_slice(returned);
         // Wipe the returned bytes, so that the buffer does not keep a copy of them.
-        left[rest..].zeroize();
-        left.truncate(rest);
+        returned.zeroize();
         Ok(())
     }
 }

@@ -7,8 +7,8 @@
 
 use std::future::{Future, ready};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter,
 };
+use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::cli::CliError;
@@ -83,7 +84,7 @@ impl Exporting {
         let _ = self.provider.shutdown_with_timeout(LAST_MOMENT);
         let lost = self.losses.count(0);
         // Suppress further warnings of the SDK's thread, which may still be sending.
-        self.losses.report().lost = u64::MAX;
+        self.losses.report.lock().lost = u64::MAX;
         if lost > 0 {
             warn!(lost, "spans that the collector did not take since the start");
         }
@@ -133,10 +134,6 @@ impl Losses {
             [&*self.ended, &self.taken, &self.sent].map(|count| count.load(Ordering::Relaxed));
         ended.saturating_sub(taken).saturating_sub(waiting as u64) + taken.saturating_sub(sent)
     }
-
-    fn report(&self) -> MutexGuard<'_, Report> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Wraps the SDK's exporter. While spans are lost, logs a warning at most once per [`QUIET`].
@@ -157,7 +154,7 @@ impl SpanExporter for Exporter {
         }
         losses.taken.fetch_add(spans, Ordering::Relaxed);
         let (lost, now) = (losses.count(QUEUE), Clock::instant());
-        let mut report = losses.report();
+        let mut report = losses.report.lock();
         if lost > report.lost && report.at.is_none_or(|at| now - at >= QUIET) {
             let error = report.error.take();
             let error = error.or_else(|| exported.as_ref().err().map(ToString::to_string));
@@ -194,7 +191,7 @@ impl HttpClient for Client {
         // thread has no other work.
         let sent = exchange_with(&self.target, request.map(Full::new), PATIENCE);
         let sent = sent.map_err(|CliError(problem)| problem);
-        self.losses.report().error = sent.as_ref().err().cloned();
+        self.losses.report.lock().error = sent.as_ref().err().cloned();
         Box::pin(ready(sent.map_err(Into::into)))
     }
 }

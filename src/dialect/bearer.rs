@@ -5,7 +5,7 @@
 use crate::config::Dialect;
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
-use crate::endpoint::token::{Refused, Served};
+use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::validate::{Needs, bearer};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
@@ -27,7 +27,7 @@ pub fn validate<'s>(
         Ok(query) => query.get("dialect").map_or(Ok(Dialect::Connect), str::parse),
         Err(_) => Ok(Dialect::Connect),
     };
-    let dialect = dialect.map_err(|_unknown| Cause::Question);
+    let dialect = dialect.map_err(|_unknown| Cause::ValidationQuery);
     let refusal_dialect = dialect.unwrap_or(Dialect::Connect);
     let answered = query
         .and_then(|query| dialect.map(|_| query))
@@ -50,7 +50,7 @@ fn check_parameters(head: &RequestHead<'_>, query: &Parameters<'_>) -> Result<()
         PARAMETERS.contains(&name) && query.get(name).is_some_and(|value| !value.trim().is_empty())
     };
     let has_gap = head.query.is_some_and(|query| query.split('&').any(str::is_empty));
-    if has_gap || !query.names().all(is_valid) { Err(Cause::Question) } else { Ok(()) }
+    if has_gap || !query.names().all(is_valid) { Err(Cause::ValidationQuery) } else { Ok(()) }
 }
 
 const PARAMETERS: [&str; 3] = ["scope", "audience", "dialect"];

@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
-use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
+use crate::endpoint::outcome::{Refused, Served};
+use crate::endpoint::token::{TokenRequest, issue};
 use crate::form::media_type::{Charset, MediaType};
 use crate::form::multipart::Parts;
 use crate::form::parameters::{FormError, Parameters};
@@ -220,7 +221,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::ParameterInQuery => {
             (400, INVALID_REQUEST, "Parameters belong in the body, not in the query.")
         }
-        Cause::Question => (
+        Cause::ValidationQuery => (
             400,
             INVALID_REQUEST,
             "The query may hold scope, audience and dialect, each with a value.",

@@ -10,12 +10,13 @@ use smallvec::SmallVec;
 
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
-use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
+use crate::endpoint::outcome::{Refused, Served};
+use crate::endpoint::token::{TokenRequest, issue};
 use crate::form::json;
-use crate::form::media_type::MediaType;
+use crate::form::media_type::{ContentType, MediaType};
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
-use crate::oauth::client::{ContentType, TokenProfile};
+use crate::oauth::client::TokenProfile;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{CLIENT_CREDENTIALS, GrantRequest};
@@ -145,7 +146,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::GrantTypeUnsupported
         | Cause::Host
         | Cause::ParameterInQuery
-        | Cause::Question
+        | Cause::ValidationQuery
         | Cause::SeveralAuthentications
         | Cause::Target
         | Cause::TransferEncoding => (400, "AGT400BR", "Payload is not valid"),

@@ -7,7 +7,7 @@ use crate::dialect::connect::{Form, refuse};
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
 use crate::endpoint::introspection;
-use crate::endpoint::token::{Refused, Served};
+use crate::endpoint::outcome::{Refused, Served};
 use crate::oauth::error::Cause;
 use crate::snapshot::Snapshot;
 

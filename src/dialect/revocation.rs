@@ -6,8 +6,8 @@ use bytes::Bytes;
 use crate::dialect::connect::{Form, refuse};
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Context;
+use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::revocation;
-use crate::endpoint::token::{Refused, Served};
 use crate::oauth::error::Cause;
 use crate::snapshot::Snapshot;
 

@@ -9,13 +9,14 @@ use serde_json::json;
 
 use crate::dialect::{Answer, Outcome, RequestHead, reason_phrase};
 use crate::endpoint::Context;
-use crate::endpoint::token::{Refused, Served, TokenRequest, issue};
+use crate::endpoint::outcome::{Refused, Served};
+use crate::endpoint::token::{TokenRequest, issue};
 use crate::endpoint::validate;
 use crate::form::json;
-use crate::form::media_type::{Charset, MediaType};
+use crate::form::media_type::{Charset, ContentType, MediaType};
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
-use crate::oauth::client::{ContentType, TokenProfile};
+use crate::oauth::client::TokenProfile;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
@@ -230,7 +231,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::Form(FormError::JsonType)
         | Cause::GrantTypeUnsupported
         | Cause::ParameterInQuery
-        | Cause::Question
+        | Cause::ValidationQuery
         | Cause::SeveralAuthentications
         | Cause::Target => (400, "240008", "Argument is not valid"),
         Cause::BodyTooLarge => (413, "240008", "Payload is too large"),

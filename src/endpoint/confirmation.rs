@@ -3,7 +3,8 @@
 use crate::endpoint::Context;
 use crate::endpoint::single_use::{SingleUse, use_up};
 use crate::endpoint::token::TokenRequest;
-use crate::oauth::client::Client;
+use crate::oauth::client::{AuthMethod, Client};
+use crate::oauth::client_certificate::{ClientCertificate, Verification};
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::dpop::{DpopError, DpopHeader, ExpectedProof, Proof};
 use crate::oauth::error::Cause;
@@ -24,9 +25,8 @@ pub async fn confirm(
     request: &TokenRequest<'_>,
 ) -> Result<Confirmation, Cause> {
     let certificate = if client.has_certificate_bound_tokens {
-        let shown = request.certificate.get()?;
-        let thumbprint = shown.and_then(|certificate| certificate.thumbprint_for(client));
-        Some(thumbprint.ok_or(Cause::CertificateMissing)?)
+        let shown = request.certificate.get()?.filter(|shown| may_confirm(shown, client));
+        Some(shown.ok_or(Cause::CertificateMissing)?.thumbprint())
     } else {
         None
     };
@@ -55,4 +55,16 @@ pub async fn confirm(
     let unusable = [DpopError::Replayed.into(), DpopError::Time.into()];
     use_up(context, single_use, now, unusable).await?;
     Ok(Confirmation { certificate, key: Some(proof.thumbprint) })
+}
+
+/// Whether a token of `client` may be bound to `certificate`. A self-signed certificate counts only
+/// if the client is registered with its key and with the method `self_signed_tls_client_auth`.
+fn may_confirm(certificate: &ClientCertificate, client: &Client) -> bool {
+    match certificate.verification() {
+        Verification::Trusted => true,
+        Verification::SelfSigned => {
+            client.auth_methods.contains(AuthMethod::SelfSignedTlsClientAuth)
+                && certificate.has_key_of(&client.keys)
+        }
+    }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
-use crate::endpoint::token::Refused;
+use crate::endpoint::outcome::Refused;
 use crate::endpoint::validate::current;
 use crate::keys::jwt::Audience;
 use crate::oauth::client_authentication::Credentials;

@@ -2,7 +2,7 @@
 
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
-use crate::endpoint::token::Refused;
+use crate::endpoint::outcome::Refused;
 use crate::endpoint::validate::signed;
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;

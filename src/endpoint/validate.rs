@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::endpoint::Context;
 use crate::endpoint::authentication::authenticate;
-use crate::endpoint::token::Refused;
+use crate::endpoint::outcome::Refused;
 use crate::keys::jwt::Claims;
 use crate::oauth::client::Client;
 use crate::oauth::client_authentication::{Authorization, Credentials};

@@ -180,6 +180,31 @@ const ASCII_LABELS: [&str; 26] = [
 /// Optional white space (RFC 9110, section 5.6.3).
 pub(crate) const OWS: [char; 2] = [' ', '\t'];
 
+/// A request's content type. The dialects `vision` and `firstvision` distinguish only these types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContentType {
+    /// `application/json`.
+    #[default]
+    Json,
+    /// `application/octet-stream`.
+    OctetStream,
+    /// Any other content type. No client can be registered with this value.
+    Other,
+}
+
+impl ContentType {
+    /// Returns the content type for `media_type`, which must have no parameters.
+    pub fn of(media_type: &str) -> Self {
+        if media_type.eq_ignore_ascii_case("application/json") {
+            Self::Json
+        } else if media_type.eq_ignore_ascii_case("application/octet-stream") {
+            Self::OctetStream
+        } else {
+            Self::Other
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,12 +21,13 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 
 use compact_str::CompactString;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use ring::hmac;
 use zeroize::Zeroizing;
 
@@ -162,7 +163,7 @@ impl PasswordPool {
 
     /// The number of jobs in the queue.
     pub fn waiting(&self) -> usize {
-        self.shared.queue().waiting
+        self.shared.queue.lock().waiting
     }
 
     /// The number of hashes that this pool has computed.
@@ -173,7 +174,7 @@ impl PasswordPool {
 
 impl Drop for PasswordPool {
     fn drop(&mut self) {
-        self.shared.queue().is_closed = true;
+        self.shared.queue.lock().is_closed = true;
         self.shared.arrival.notify_all();
         for thread in self.threads.drain(..) {
             // If the thread has panicked, the panic has been logged already.
@@ -211,7 +212,7 @@ impl Shared {
         turn: Turn,
         job: impl FnOnce() -> Job,
     ) -> Result<Waiting<'_>, NoRoom> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if let Some(answer) = queue.join(&attempt) {
             return Ok(Waiting { shared: self, attempt, answer });
         }
@@ -241,7 +242,7 @@ impl Shared {
             }
             // Cache the verdict before the attempt is removed. Otherwise, a request for the same
             // attempt might find neither the attempt nor the cached verdict.
-            let answer = self.queue().finish(&attempt);
+            let answer = self.queue.lock().finish(&attempt);
             if let Some(answer) = answer {
                 answer.complete(Ok(is_right));
             }
@@ -249,7 +250,7 @@ impl Shared {
     }
 
     fn next(&self) -> Option<Job> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         loop {
             if queue.is_closed {
                 return None;
@@ -257,13 +258,8 @@ impl Shared {
             if let Some(job) = queue.take() {
                 return Some(job);
             }
-            queue = self.arrival.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            self.arrival.wait(&mut queue);
         }
-    }
-
-    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -293,7 +289,7 @@ impl Answer {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -308,7 +304,7 @@ struct Waiting<'p> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.answer.state().verdict.is_none() {
-            self.shared.queue().leave(&self.attempt, &self.answer);
+            self.shared.queue.lock().leave(&self.attempt, &self.answer);
         }
     }
 }
@@ -367,7 +363,7 @@ mod tests {
     }
 
     fn order(shared: &Shared) -> Vec<u8> {
-        let mut queue = shared.queue();
+        let mut queue = shared.queue.lock();
         std::iter::from_fn(|| Some(queue.take()?.attempt[0])).collect()
     }
 
@@ -379,9 +375,9 @@ mod tests {
         {
             forget(ask(&shared, source, is_known, number).unwrap());
         }
-        assert_eq!(shared.queue().waiting, 5);
+        assert_eq!(shared.queue.lock().waiting, 5);
         assert_eq!(order(&shared), [30, 10, 20, 11, 12]);
-        assert_eq!(shared.queue().waiting, 0);
+        assert_eq!(shared.queue.lock().waiting, 0);
     }
 
     #[test]
@@ -402,25 +398,25 @@ mod tests {
         let [first, second] = [(); 2].map(|()| ask(&shared, 1, false, 1).unwrap());
         forget(ask(&shared, 1, false, 2).unwrap());
         drop(first);
-        assert_eq!(shared.queue().waiting, 2);
+        assert_eq!(shared.queue.lock().waiting, 2);
         drop(second);
-        assert_eq!(shared.queue().waiting, 1);
+        assert_eq!(shared.queue.lock().waiting, 1);
         assert_eq!(order(&shared), [2]);
         // When no request waits any more for a job that is being computed, the attempt is kept. A
         // new request joins the attempt.
         let left = ask(&shared, 1, false, 3).unwrap();
-        assert!(shared.queue().take().is_some());
+        assert!(shared.queue.lock().take().is_some());
         drop(left);
         let joined = ask(&shared, 1, false, 3).unwrap();
-        assert_eq!(shared.queue().waiting, 0);
-        assert!(shared.queue().finish(&joined.attempt).is_some());
+        assert_eq!(shared.queue.lock().waiting, 0);
+        assert!(shared.queue.lock().finish(&joined.attempt).is_some());
         // If a request that waited for the finished job is dropped, the request count of a new job
         // for the same attempt is not reduced.
         let new = ask(&shared, 1, false, 3).unwrap();
         drop(joined);
-        assert_eq!(shared.queue().waiting, 1);
+        assert_eq!(shared.queue.lock().waiting, 1);
         drop(new);
-        assert_eq!(shared.queue().waiting, 0);
+        assert_eq!(shared.queue.lock().waiting, 0);
     }
 
     #[test]
@@ -437,7 +433,7 @@ mod tests {
         assert_eq!((ask(5, 2, false), ask(6, 1, true)), (None, None));
         assert_eq!(order(&shared).len(), 6);
         assert_eq!(
-            shared.queue().held_by_network(Turn {
+            shared.queue.lock().held_by_network(Turn {
                 source: 4,
                 shared_network: Some(1),
                 is_known: false

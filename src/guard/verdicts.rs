@@ -6,9 +6,10 @@
 //! Wrong secrets are not cached, because their number is unbounded.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use compact_str::CompactString;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::oauth::client::Registry;
 use crate::oauth::decoy::slow_hashes;
@@ -75,7 +76,7 @@ impl Verdicts {
     /// Removes each entry whose client, as registered in `clients`, no longer has the stored hash.
     pub fn keep_only(&self, clients: &Registry) {
         for set in &self.0 {
-            let set = &mut *locked(set);
+            let set = &mut *set.lock();
             // After the removal, the set may no longer be full. The oldest entry of such a set must
             // be at index 0, so rotate the set first.
             set.right.rotate_left(set.oldest);
@@ -87,18 +88,13 @@ impl Verdicts {
     /// The number of entries.
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.0.iter().map(|set| locked(set).right.len()).sum()
+        self.0.iter().map(|set| set.lock().right.len()).sum()
     }
 
     fn set(&self, attempt: &Attempt) -> MutexGuard<'_, Set> {
         let index = usize::from(u16::from_le_bytes([attempt[0], attempt[1]])) % SETS;
-        locked(&self.0[index])
+        self.0[index].lock()
     }
-}
-
-/// Ignores poisoning: a panic while the lock is held leaves the data consistent.
-fn locked(set: &Mutex<Set>) -> MutexGuard<'_, Set> {
-    set.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Verdicts {

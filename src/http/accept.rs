@@ -7,10 +7,11 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
@@ -99,7 +100,7 @@ impl Connections {
         let all_ended = async {
             loop {
                 let ended = self.ended.notified();
-                if self.lock().is_empty() {
+                if self.open.lock().is_empty() {
                     return;
                 }
                 ended.await;
@@ -109,7 +110,7 @@ impl Connections {
         match timeout(time, all_ended).await {
             Ok(()) => 0,
             Err(_elapsed) => {
-                let left = self.lock();
+                let left = self.open.lock();
                 left.values().for_each(|watch| watch.evict());
                 // An idle connection has no request that could be lost.
                 left.values().filter(|watch| watch.phase() != Phase::Idle).count()
@@ -118,7 +119,7 @@ impl Connections {
     }
 
     fn admit(self: &Arc<Self>, accepted: Accepted, peer: Peer, handler: Arc<impl Handler>) {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         if open.len() >= self.limits.connections {
             self.metrics.connections_shed.inc();
             match eviction_candidate(&open) {
@@ -165,12 +166,6 @@ impl Connections {
             warn!(%peer, kind, more, "{}", not_http.explanation());
         }
     }
-
-    /// Locks the map of open connections. Poisoning is ignored, because no panic can leave the map
-    /// half changed.
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Watch>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Chooses the connection to evict when the limit is reached; `None` if all connections wait for
@@ -203,7 +198,7 @@ fn eviction_candidate(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch
 
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connections").field("open", &self.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Connections").field("open", &self.open.lock().len()).finish_non_exhaustive()
     }
 }
 
@@ -216,7 +211,7 @@ struct OpenGuard {
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.connections.metrics.connections.dec();
-        let mut open = self.connections.lock();
+        let mut open = self.connections.open.lock();
         open.remove(&self.id);
         if open.is_empty() {
             self.connections.ended.notify_waiters();

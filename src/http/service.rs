@@ -29,7 +29,7 @@ use crate::dialect::{
 };
 use crate::endpoint::Context;
 use crate::endpoint::metadata::{self, Document};
-use crate::endpoint::token::Served;
+use crate::endpoint::outcome::Served;
 use crate::http::body;
 use crate::http::client_address::ClientAddress;
 pub use crate::http::connection::Arrival;

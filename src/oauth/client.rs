@@ -13,6 +13,7 @@ use compact_str::CompactString;
 use governor::clock::Clock as _;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
+use crate::form::media_type::ContentType;
 use crate::jose::public_key::{Algorithm, PublicKey};
 use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::ClientSecret;
@@ -203,31 +204,6 @@ impl FromStr for TokenProfile {
             "at+jwt" => Ok(Self::AtJwt),
             "vision" => Ok(Self::Vision),
             _ => Err("\"at+jwt\" or \"vision\""),
-        }
-    }
-}
-
-/// A request's content type. The dialects `vision` and `firstvision` distinguish only these types.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ContentType {
-    /// `application/json`.
-    #[default]
-    Json,
-    /// `application/octet-stream`.
-    OctetStream,
-    /// Any other content type. No client can be registered with this value.
-    Other,
-}
-
-impl ContentType {
-    /// Returns the content type for `media_type`, which must have no parameters.
-    pub fn of(media_type: &str) -> Self {
-        if media_type.eq_ignore_ascii_case("application/json") {
-            Self::Json
-        } else if media_type.eq_ignore_ascii_case("application/octet-stream") {
-            Self::OctetStream
-        } else {
-            Self::Other
         }
     }
 }

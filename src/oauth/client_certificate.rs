@@ -18,7 +18,6 @@ use x509_cert::spki::SubjectPublicKeyInfoRef;
 use crate::form::urlencoded;
 use crate::jose::public_key::PublicKey;
 use crate::jose::thumbprint::{Thumbprint, sha256};
-use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::error::Cause;
 
 /// How a proxy verified a client certificate. For both variants, the TLS handshake has proven that
@@ -132,18 +131,9 @@ impl ClientCertificate {
         self.key.is_some_and(|own| keys.iter().any(|key| key.thumbprint() == own))
     }
 
-    /// Returns the SHA-256 of the certificate, which becomes `x5t#S256` in a token of `client` (RFC
-    /// 8705, section 3.1). For a self-signed certificate, returns `None` unless `client` is
-    /// registered with the certificate's key and with the method `self_signed_tls_client_auth`.
-    pub fn thumbprint_for(&self, client: &Client) -> Option<Thumbprint> {
-        let counts = match self.verification {
-            Verification::Trusted => true,
-            Verification::SelfSigned => {
-                client.auth_methods.contains(AuthMethod::SelfSignedTlsClientAuth)
-                    && self.has_key_of(&client.keys)
-            }
-        };
-        counts.then_some(self.thumbprint)
+    /// How the proxy verified the certificate.
+    pub fn verification(&self) -> Verification {
+        self.verification
     }
 
     /// Returns the subject if this is a self-issued certificate that the proxy trusts as an
@@ -154,7 +144,7 @@ impl ClientCertificate {
         is_authority.then_some(&*self.subject)
     }
 
-    /// The SHA-256 of the certificate in DER.
+    /// The SHA-256 of the certificate in DER: `x5t#S256` (RFC 8705, section 3.1).
     pub fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
     }

@@ -4,161 +4,345 @@
 //! dialect maps every cause to a response in one exhaustive match, so that no internal detail
 //! reaches a client by accident.
 
+use crate::form::media_type::ContentType;
 use crate::form::parameters::FormError;
-use crate::oauth::client::ContentType;
 use crate::oauth::client_assertion::AssertionError;
 use crate::oauth::dpop::DpopError;
 use crate::oauth::scope::ScopeError;
 
-/// Why a request is refused.
+/// Why a request is refused. [`Cause::row`] explains each cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table of rows explains each cause")]
 pub enum Cause {
     // Causes in the HTTP message.
-    /// The client stopped sending before the end of the body.
     BodyAborted,
-    /// The body is larger than `limits.body_bytes`.
     BodyTooLarge,
-    /// The body has a content coding, such as gzip.
     ContentEncoding,
-    /// The request target has a fragment, which is not allowed (RFC 9112, section 3.2).
     Fragment,
-    /// The head has more fields or bytes than the limits allow.
     HeadTooLarge,
-    /// `Host` is missing, repeated or malformed.
     Host,
-    /// The route does not support the method.
     MethodNotAllowed,
-    /// No route has the path of the request.
     NotFound,
-    /// The request was not complete within `limits.request_seconds`.
     RequestTimeout,
-    /// The request has a transfer coding other than a single `chunked`.
     TransferEncoding,
 
     // Causes in the form or the JSON body.
-    /// The charset of the body is not UTF-8.
     Charset,
-    /// The body is not a valid form.
     Form(FormError),
-    /// The body's content type is not the content type registered for the client.
     ContentTypeNotAllowed(ContentType),
-    /// The route requires a `Content-Type`, and the request has none.
     ContentTypeMissing,
-    /// The field of this name is required, and is missing or empty.
     FieldMissing(&'static str),
-    /// A field or header has a value that the dialect's documents do not allow.
     FieldValue,
-    /// The field of this name is longer than the dialect's documents allow.
     FieldTooLong(&'static str),
-    /// The body's content type is missing or not supported.
     MediaType,
-    /// A parameter that belongs in the body is in the query.
     ParameterInQuery,
-    /// The query of `/connect/validate` has an unknown or empty parameter, or names an unknown
-    /// dialect.
-    Question,
+    ValidationQuery,
 
     // Causes in client authentication.
-    /// The client's assertion is refused.
     Assertion(AssertionError),
-    /// The request names no client or has no credentials.
     AuthenticationMissing,
-    /// The client may not use this authentication method.
     AuthMethodNotAllowed,
-    /// `client_id` or `client_secret` in the body has characters outside %x20-7E.
     CredentialCharacters,
-    /// The client's tokens are bound to a certificate, and the request has no certificate that is
-    /// valid for the client.
     CertificateMissing,
-    /// The certificate has neither the registered subject nor a registered key of the client.
     CertificateMismatch,
-    /// A trusted proxy has forwarded a malformed certificate.
     CertificateUnreadable,
-    /// The client is disabled.
     ClientDisabled,
-    /// `client_id` in the body differs from the id in `Authorization`.
     ClientIdMismatch,
-    /// The secret is one of the demo secrets, which are public.
     DemoSecret,
-    /// `Authorization` is not a valid Basic header.
     MalformedAuthorization,
-    /// The secret is one of the client's secrets, but is not valid yet or has expired.
     SecretNotCurrent,
-    /// The request uses several authentication methods.
     SeveralAuthentications,
-    /// No client is registered with the given id.
     UnknownClient,
-    /// The authentication method is not supported.
     UnsupportedAuthentication,
-    /// The secret is not one of the client's secrets.
     WrongSecret,
 
     // Causes in a presented token.
-    /// `Authorization` holds no bearer token.
     BearerMissing,
-    /// The token to be revoked does not belong to the client that sent the revocation request.
     TokenNotOwn,
-    /// The token was revoked, or was issued before its client's `not_before`.
     TokenRevoked,
-    /// The token lacks a required scope.
     TokenScope,
-    /// The token has expired.
     TokenExpired,
-    /// The token was not issued by this server, has a wrong audience, is not valid yet, or is bound
-    /// to a key or certificate. The cause is also used for a token whose client is disabled or no
-    /// longer registered.
     TokenInvalid,
-    /// The request has no `Authorization` header.
     TokenMissing,
 
     // Causes in DPoP, in the limits for clients and in the grant.
-    /// The DPoP proof is refused.
     Dpop(DpopError),
-    /// The client's rate limit is used up. The value is the number of seconds to wait.
     RateLimited(u32),
-    /// A failure budget of the client or of the client's network is used up. The value is the
-    /// number of seconds to wait.
     Throttled(u32),
-    /// The client has no scopes, so it may not use the client credentials grant.
     GrantNotAllowed,
-    /// `grant_type` is missing.
     GrantTypeMissing,
-    /// `grant_type` is not supported.
     GrantTypeUnsupported,
-    /// The scope is malformed or not allowed.
     Scope(ScopeError),
-    /// The request names no scope, and the client has no default scopes.
     ScopeMissing,
-    /// `resource` is malformed or not one of the client's audiences.
     Target,
 
     // Causes in the server.
-    /// The server has a bug.
     Internal,
-    /// The operating system provided no random bytes.
     NoEntropy,
-    /// The key set has no signing key at this time.
     NoSigningKey,
-    /// The signing queue is full.
     Overloaded,
-    /// The queue for computing slow hashes is full.
     PasswordQueueFull,
-    /// The queue for computing slow hashes already holds the maximum number of entries from the
-    /// source of the request. The source of a known client is the client. The source of an unknown
-    /// client is its client network or, on a shared network, the pair of the client and the
-    /// network.
     PasswordQueueShare,
-    /// The replay guard is full, so no assertion or proof can be accepted.
     ReplayGuardFull,
-    /// A revocation could not be written to disk.
     RevocationNotWritten,
-    /// The number of revoked tokens has reached `limits.revocations`.
     RevocationsFull,
-    /// The computation of the signature failed.
     SigningFailed,
 }
 
+/// A cause's row in the table of all causes.
+struct Row {
+    label: &'static str,
+    explanation: &'static str,
+    is_charged: bool,
+    retry_after: Option<u32>,
+}
+
+const fn row(label: &'static str, explanation: &'static str) -> Row {
+    Row { label, explanation, is_charged: true, retry_after: None }
+}
+
+impl Row {
+    const fn uncharged(self) -> Self {
+        Self { is_charged: false, ..self }
+    }
+
+    const fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+}
+
 impl Cause {
+    /// The table of all causes: the label and the explanation of each.
+    #[rustfmt::skip] // Each row has its label beside the cause, and below them its explanation.
+    const fn row(self) -> Row {
+        match self {
+            Self::BodyAborted => row("body_aborted",
+                "The client stopped sending before the end of the body."),
+            Self::BodyTooLarge => row("body_too_large",
+                "The body is larger than limits.body_bytes."),
+            Self::ContentEncoding => row("content_encoding",
+                "The body has a Content-Encoding; it must be sent uncompressed."),
+            Self::Fragment => row("fragment",
+                "The request target has a #; a fragment is not allowed there."),
+            Self::HeadTooLarge => row("head_too_large",
+                "The head exceeds limits.header_bytes or limits.header_fields."),
+            Self::Host => row("host", "Host is missing, repeated or malformed."),
+            Self::MethodNotAllowed => row("method_not_allowed",
+                "The route does not support the method; the Allow header lists those it does."),
+            Self::NotFound => row("not_found",
+                "No route has this path; a [[route]] can put a token endpoint there."),
+            Self::RequestTimeout => row("request_timeout",
+                "The request was not complete within limits.request_seconds."),
+            Self::TransferEncoding => row("transfer_encoding",
+                "The only transfer coding accepted is a single chunked."),
+            Self::Charset => row("charset",
+                "The body's charset is not UTF-8, and the body is not plain ASCII."),
+            Self::Form(FormError::Boundary) => row("multipart_boundary",
+                "The multipart boundary is missing, empty, too long, or must be quoted."),
+            Self::Form(FormError::ByteOrderMark) => row("byte_order_mark",
+                "The body begins with a byte order mark."),
+            Self::Form(FormError::Empty) => row("body_empty", "The body is empty."),
+            Self::Form(FormError::FileName) => row("multipart_file",
+                "A part has a file name; only plain fields are accepted."),
+            Self::Form(FormError::JsonShape) => row("json_shape",
+                "The JSON is not the documented object, or repeats a key."),
+            Self::Form(FormError::JsonSyntax) => row("json_syntax", "The body is not JSON."),
+            Self::Form(FormError::JsonType) => row("json_type",
+                "A JSON field does not have its documented type."),
+            Self::Form(FormError::NotUtf8) => row("not_utf8", "A value is not UTF-8."),
+            Self::Form(FormError::Object) => row("json_in_form",
+                "The body is JSON, but its Content-Type is that of a form."),
+            Self::Form(FormError::PartCharset) => row("multipart_charset",
+                "A part's charset is not UTF-8, and the part is not plain ASCII."),
+            Self::Form(FormError::PartHeaders) => row("multipart_headers",
+                "A part's headers are malformed or ambiguous."),
+            Self::Form(FormError::PercentEncoding) => row("percent_encoding",
+                "A percent sign is not followed by two hex digits."),
+            Self::Form(FormError::Repeated) => row("parameter_repeated",
+                "A parameter is repeated."),
+            Self::Form(FormError::TooMany) => row("too_many_parameters",
+                "There are more parameters than limits.form_parts."),
+            Self::Form(FormError::Unclosed) => row("multipart_unclosed",
+                "The closing multipart boundary is missing."),
+            Self::ContentTypeNotAllowed(_) => row("content_type_not_allowed",
+                "The Content-Type is not the content_type registered for the client."),
+            Self::ContentTypeMissing => row("content_type_missing",
+                "This route requires a Content-Type, and the request has none."),
+            Self::FieldMissing(_) => row("field_missing", "A required field is missing or empty."),
+            Self::FieldValue => row("field_value", "A field or header has an undocumented value."),
+            Self::FieldTooLong(_) => row("field_too_long", "A field is longer than documented."),
+            Self::MediaType => row("media_type",
+                "This route does not accept the body's Content-Type."),
+            Self::ParameterInQuery => row("parameter_in_query",
+                "A token parameter was in the URI, which every server on the way may log. If it \
+                 was a secret, rotate it."),
+            Self::ValidationQuery => row("question",
+                "The query of /connect/validate may hold only scope, audience and dialect, each \
+                 once and with a value. The token was not checked."),
+            Self::Assertion(AssertionError::Algorithm) => row("assertion_algorithm",
+                "The assertion's algorithm is not supported, or not the one registered for the \
+                 client."),
+            Self::Assertion(AssertionError::Audience) => row("assertion_audience",
+                "The assertion's aud must be only the issuer or the endpoint's URL; check that the \
+                 setting issuer is the URL that clients use. With assertion_audience = \"issuer\" \
+                 or the type client-authentication+jwt, aud must be the issuer, as a string.")
+                .uncharged(),
+            Self::Assertion(AssertionError::BeforeStart) => row("assertion_before_start",
+                "The assertion was signed before this process started and may have been used then; \
+                 the client must sign a new one.")
+                .uncharged(),
+            Self::Assertion(AssertionError::ClientId) => row("assertion_client_id",
+                "The parameter client_id names another client than the assertion."),
+            Self::Assertion(AssertionError::Malformed) => row("assertion_malformed",
+                "The assertion cannot be parsed, lacks a claim, or carries or references a key.")
+                .uncharged(),
+            Self::Assertion(AssertionError::Replayed) => row("assertion_replayed",
+                "The assertion's jti was used before.")
+                .uncharged(),
+            Self::Assertion(AssertionError::Signature) => row("assertion_signature",
+                "No registered key of the client verifies the assertion's signature."),
+            Self::Assertion(AssertionError::Time) => row("assertion_time",
+                "The assertion has expired or is not valid yet: compare the clocks.")
+                .uncharged(),
+            Self::AuthenticationMissing => row("authentication_missing",
+                "The request names no client or has no credentials."),
+            Self::AuthMethodNotAllowed => row("auth_method_not_allowed",
+                "The credentials are valid, but the method is not in the client's auth_methods."),
+            Self::CertificateMissing => row("certificate_missing",
+                "The client's tokens are bound to a certificate, and no trusted proxy has \
+                 forwarded one that is valid for this client. Check that the client connects with \
+                 its certificate, that client_certificate.proxies (or trusted_proxies, with a \
+                 single address) lists the proxy, and, for a self-signed certificate, that the \
+                 client has self_signed_tls_client_auth and the key in its jwks."),
+            Self::CertificateMismatch => row("certificate_mismatch",
+                "The certificate has neither the client's registered subject nor one of its keys. \
+                 The subject of a self-signed certificate is ignored."),
+            Self::CertificateUnreadable => row("certificate_unreadable",
+                "The proxy's certificate header is not a URL-encoded PEM certificate."),
+            Self::CredentialCharacters => row("credential_characters",
+                "client_id or client_secret has characters outside printable ASCII."),
+            Self::ClientDisabled => row("client_disabled",
+                "The client is disabled; `grantd client enable` enables it."),
+            Self::ClientIdMismatch => row("client_id_mismatch",
+                "client_id in the body differs from that in Authorization."),
+            Self::DemoSecret => row("demo_secret",
+                "The secret is a public demo secret, and other machines can reach this server: \
+                 give the client a new secret."),
+            Self::MalformedAuthorization => row("malformed_authorization",
+                "Authorization is not a valid Basic header."),
+            Self::SecretNotCurrent => row("secret_not_current",
+                "The secret is the client's, but is not valid yet (not_before) or has expired \
+                 (expires_at)."),
+            Self::SeveralAuthentications => row("several_authentications",
+                "The request uses several authentication methods."),
+            Self::UnknownClient => row("unknown_client", "No client with this id is registered."),
+            Self::UnsupportedAuthentication => row("unsupported_authentication",
+                "The authentication method is not supported."),
+            Self::WrongSecret => row("wrong_secret", "The secret is not one of the client's."),
+            Self::BearerMissing => row("bearer_missing", "Authorization holds no bearer token."),
+            Self::TokenNotOwn => row("token_not_own",
+                "The token belongs to another client than the one that revokes it."),
+            Self::TokenRevoked => row("token_revoked",
+                "The token was revoked, or was issued before its client's not_before."),
+            Self::TokenScope => row("token_scope", "The token lacks a required scope."),
+            Self::TokenExpired => row("token_expired", "The token has expired."),
+            Self::TokenInvalid => row("token_invalid",
+                "The token was not issued here, has another audience, or is bound to a key or \
+                 certificate and was sent without proof."),
+            Self::TokenMissing => row("token_missing", "The request has no Authorization header."),
+            Self::Dpop(DpopError::Algorithm) => row("dpop_algorithm",
+                "The proof's algorithm is not supported."),
+            Self::Dpop(DpopError::Key) => row("dpop_key",
+                "The proof's jwk is not a public key of a supported type."),
+            Self::Dpop(DpopError::Malformed) => row("dpop_malformed",
+                "The proof cannot be parsed, or the DPoP header is repeated."),
+            Self::Dpop(DpopError::Missing) => row("dpop_missing",
+                "The client's tokens must be bound to a key, and the request has no DPoP header."),
+            Self::Dpop(DpopError::Nonce) => row("dpop_nonce",
+                "The proof lacks a current nonce; clients retry with the one in DPoP-Nonce."),
+            Self::Dpop(DpopError::Replayed) => row("dpop_replayed",
+                "The proof's jti was used before."),
+            Self::Dpop(DpopError::Signature) => row("dpop_signature",
+                "The proof's jwk does not verify its signature."),
+            Self::Dpop(DpopError::Target) => row("dpop_target",
+                "The proof's htm or htu is not that of the request; check the setting issuer."),
+            Self::Dpop(DpopError::Time) => row("dpop_time",
+                "The proof is too old, from the future, or from before this process started."),
+            Self::RateLimited(seconds) => row("rate_limited",
+                "The client has exceeded its rate_limit.")
+                .retry_after(seconds),
+            Self::Throttled(seconds) => row("throttled",
+                "Too many attempts to authenticate as this client or from this client network have \
+                 failed; see [failures].")
+                .retry_after(seconds),
+            Self::GrantNotAllowed => row("grant_not_allowed", "The client has no scopes."),
+            Self::GrantTypeMissing => row("grant_type_missing", "grant_type is missing."),
+            Self::GrantTypeUnsupported => row("grant_type_unsupported",
+                "grant_type is not client_credentials."),
+            Self::Scope(ScopeError::Malformed) => row("scope_malformed",
+                "scope is not a list of scope tokens separated by spaces."),
+            Self::Scope(ScopeError::NotAllowed) => row("scope_not_allowed",
+                "The client is not registered for a requested scope."),
+            Self::ScopeMissing => row("scope_missing",
+                "No scope was requested, and the client has no default_scopes."),
+            Self::Target => row("target",
+                "resource is not an absolute URI, or not in the client's audience."),
+            Self::Internal => row("internal",
+                "A bug: the log has a panic or an error for this request."),
+            Self::NoEntropy => row("no_entropy", "The operating system gave no random bytes."),
+            Self::NoSigningKey => row("no_signing_key",
+                "No key is signing; check `grantd key list` and the clock.")
+                .retry_after(1),
+            Self::Overloaded => row("overloaded",
+                "The signing queue is full: more tokens are requested than can be signed.")
+                .retry_after(1).uncharged(),
+            Self::PasswordQueueFull => row("password_queue_full",
+                "limits.password_queue secrets with slow hashes were waiting already.")
+                .retry_after(1),
+            Self::PasswordQueueShare => row("password_queue_share",
+                "The request's source has its share of limits.password_queue waiting: an eighth \
+                 for a client network (or one client on a shared network), a quarter for a whole \
+                 shared network.")
+                .retry_after(1),
+            Self::ReplayGuardFull => row("replay_guard_full",
+                "limits.replay_entries assertions and proofs are recorded already.")
+                .retry_after(1).uncharged(),
+            Self::RevocationNotWritten => row("revocation_not_written",
+                "A revocation could not be written to the state directory: check its free space \
+                 and permissions.")
+                .retry_after(5).uncharged(),
+            Self::RevocationsFull => row("revocations_full",
+                "limits.revocations tokens are revoked already.")
+                .retry_after(60).uncharged(),
+            Self::SigningFailed => row("signing_failed",
+                "The signer failed; the log names the key."),
+        }
+    }
+
+    /// The stable name of the cause in logs and metrics.
+    pub fn label(self) -> &'static str {
+        self.row().label
+    }
+
+    /// The explanation of the cause and, if the remedy is not obvious, the remedy. It is for the
+    /// operator and is never sent to a client.
+    pub fn explanation(self) -> &'static str {
+        self.row().explanation
+    }
+
+    /// The seconds after which a retry may succeed; `None` if waiting does not help.
+    pub fn retry_after(self) -> Option<u32> {
+        self.row().retry_after
+    }
+
+    /// Whether the charge for an attempt is returned to the failure budgets if the attempt is
+    /// refused for this cause. The charge is returned if the refusal reveals nothing about a secret
+    /// or key: either the refusal does not depend on the client, or the assertion was valid, but
+    /// was used before or could not be recorded as used.
+    pub fn costs_no_attempt(self) -> bool {
+        !self.row().is_charged
+    }
+
     /// Whether the cause concerns a presented token rather than the authentication of a client.
     pub fn is_about_a_token(self) -> bool {
         matches!(
@@ -172,141 +356,12 @@ impl Cause {
         )
     }
 
-    /// Whether the charge for an attempt is returned to the failure budgets if the attempt is
-    /// refused for this cause. The charge is returned if the refusal reveals nothing about a secret
-    /// or key: either the refusal does not depend on the client, or the assertion was valid, but
-    /// was used before or could not be recorded as used.
-    pub fn costs_no_attempt(self) -> bool {
-        use AssertionError::{Audience, BeforeStart, Malformed, Replayed, Time};
-        matches!(
-            self,
-            Self::Assertion(Audience | BeforeStart | Malformed | Replayed | Time)
-                | Self::Overloaded
-                | Self::ReplayGuardFull
-                | Self::RevocationNotWritten
-                | Self::RevocationsFull
-        )
-    }
-
     /// The name of the missing or invalid field; `None` if the cause does not concern one field.
     pub fn field(self) -> Option<&'static str> {
         match self {
             Self::FieldMissing(field) | Self::FieldTooLong(field) => Some(field),
             Self::GrantTypeMissing | Self::GrantTypeUnsupported => Some("grant_type"),
             _ => None,
-        }
-    }
-
-    /// The seconds after which a retry may succeed; `None` if waiting does not help.
-    pub fn retry_after(self) -> Option<u32> {
-        match self {
-            Self::RateLimited(seconds) | Self::Throttled(seconds) => Some(seconds),
-            Self::NoSigningKey
-            | Self::Overloaded
-            | Self::PasswordQueueFull
-            | Self::PasswordQueueShare
-            | Self::ReplayGuardFull => Some(1),
-            Self::RevocationNotWritten => Some(5),
-            Self::RevocationsFull => Some(60),
-            _ => None,
-        }
-    }
-
-    /// The stable name of the cause in logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::BodyAborted => "body_aborted",
-            Self::BodyTooLarge => "body_too_large",
-            Self::ContentEncoding => "content_encoding",
-            Self::Fragment => "fragment",
-            Self::HeadTooLarge => "head_too_large",
-            Self::Host => "host",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::NotFound => "not_found",
-            Self::RequestTimeout => "request_timeout",
-            Self::TransferEncoding => "transfer_encoding",
-            Self::Charset => "charset",
-            Self::Form(FormError::Boundary) => "multipart_boundary",
-            Self::Form(FormError::ByteOrderMark) => "byte_order_mark",
-            Self::Form(FormError::Empty) => "body_empty",
-            Self::Form(FormError::FileName) => "multipart_file",
-            Self::Form(FormError::JsonShape) => "json_shape",
-            Self::Form(FormError::JsonSyntax) => "json_syntax",
-            Self::Form(FormError::JsonType) => "json_type",
-            Self::Form(FormError::NotUtf8) => "not_utf8",
-            Self::Form(FormError::Object) => "json_in_form",
-            Self::Form(FormError::PartCharset) => "multipart_charset",
-            Self::Form(FormError::PartHeaders) => "multipart_headers",
-            Self::Form(FormError::PercentEncoding) => "percent_encoding",
-            Self::Form(FormError::Repeated) => "parameter_repeated",
-            Self::Form(FormError::TooMany) => "too_many_parameters",
-            Self::Form(FormError::Unclosed) => "multipart_unclosed",
-            Self::ContentTypeNotAllowed(_) => "content_type_not_allowed",
-            Self::ContentTypeMissing => "content_type_missing",
-            Self::FieldMissing(_) => "field_missing",
-            Self::FieldValue => "field_value",
-            Self::FieldTooLong(_) => "field_too_long",
-            Self::MediaType => "media_type",
-            Self::ParameterInQuery => "parameter_in_query",
-            Self::Question => "question",
-            Self::Assertion(AssertionError::Algorithm) => "assertion_algorithm",
-            Self::Assertion(AssertionError::Audience) => "assertion_audience",
-            Self::Assertion(AssertionError::BeforeStart) => "assertion_before_start",
-            Self::Assertion(AssertionError::ClientId) => "assertion_client_id",
-            Self::Assertion(AssertionError::Malformed) => "assertion_malformed",
-            Self::Assertion(AssertionError::Replayed) => "assertion_replayed",
-            Self::Assertion(AssertionError::Signature) => "assertion_signature",
-            Self::Assertion(AssertionError::Time) => "assertion_time",
-            Self::AuthenticationMissing => "authentication_missing",
-            Self::AuthMethodNotAllowed => "auth_method_not_allowed",
-            Self::CertificateMissing => "certificate_missing",
-            Self::CertificateMismatch => "certificate_mismatch",
-            Self::CertificateUnreadable => "certificate_unreadable",
-            Self::CredentialCharacters => "credential_characters",
-            Self::ClientDisabled => "client_disabled",
-            Self::ClientIdMismatch => "client_id_mismatch",
-            Self::DemoSecret => "demo_secret",
-            Self::MalformedAuthorization => "malformed_authorization",
-            Self::SecretNotCurrent => "secret_not_current",
-            Self::SeveralAuthentications => "several_authentications",
-            Self::UnknownClient => "unknown_client",
-            Self::UnsupportedAuthentication => "unsupported_authentication",
-            Self::WrongSecret => "wrong_secret",
-            Self::BearerMissing => "bearer_missing",
-            Self::TokenNotOwn => "token_not_own",
-            Self::TokenRevoked => "token_revoked",
-            Self::TokenScope => "token_scope",
-            Self::TokenExpired => "token_expired",
-            Self::TokenInvalid => "token_invalid",
-            Self::TokenMissing => "token_missing",
-            Self::Dpop(DpopError::Algorithm) => "dpop_algorithm",
-            Self::Dpop(DpopError::Key) => "dpop_key",
-            Self::Dpop(DpopError::Malformed) => "dpop_malformed",
-            Self::Dpop(DpopError::Missing) => "dpop_missing",
-            Self::Dpop(DpopError::Nonce) => "dpop_nonce",
-            Self::Dpop(DpopError::Replayed) => "dpop_replayed",
-            Self::Dpop(DpopError::Signature) => "dpop_signature",
-            Self::Dpop(DpopError::Target) => "dpop_target",
-            Self::Dpop(DpopError::Time) => "dpop_time",
-            Self::RateLimited(_) => "rate_limited",
-            Self::Throttled(_) => "throttled",
-            Self::GrantNotAllowed => "grant_not_allowed",
-            Self::GrantTypeMissing => "grant_type_missing",
-            Self::GrantTypeUnsupported => "grant_type_unsupported",
-            Self::Scope(ScopeError::Malformed) => "scope_malformed",
-            Self::Scope(ScopeError::NotAllowed) => "scope_not_allowed",
-            Self::ScopeMissing => "scope_missing",
-            Self::Target => "target",
-            Self::Internal => "internal",
-            Self::NoEntropy => "no_entropy",
-            Self::NoSigningKey => "no_signing_key",
-            Self::Overloaded => "overloaded",
-            Self::PasswordQueueFull => "password_queue_full",
-            Self::PasswordQueueShare => "password_queue_share",
-            Self::ReplayGuardFull => "replay_guard_full",
-            Self::RevocationNotWritten => "revocation_not_written",
-            Self::RevocationsFull => "revocations_full",
-            Self::SigningFailed => "signing_failed",
         }
     }
 }

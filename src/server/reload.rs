@@ -3,10 +3,11 @@
 //! A reload first reads and checks everything, then swaps the pointer to the snapshot. A request
 //! sees the old snapshot or the new one, never a mixture. A refused reload changes nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, IssuerUrl, ListenAddr, SignerChoice};
@@ -130,9 +131,7 @@ impl Reloader {
     /// the files were read, at the start or at the last reload that found no fault in the files.
     /// If the files have a different stamp now, they have changed, and a reload is needed.
     pub fn key_files(&self) -> Stamp {
-        // Ignore poisoning: the value is always replaced as a whole, so a panic cannot leave it
-        // half changed.
-        self.key_files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.key_files.lock().clone()
     }
 
     /// Reads the files that `config` names, and puts either all of them in force or none. Logs and
@@ -143,9 +142,8 @@ impl Reloader {
     ///
     /// [`StartError`] if the reload is refused; then nothing has changed.
     pub fn reload(&self, config: Config) -> Result<Reloaded, StartError> {
-        // Hold the lock, so that only one reload runs at a time. Ignore poisoning: the value is
-        // always replaced as a whole, so a panic cannot leave it half changed.
-        let _turn = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
+        // Hold the lock, so that only one reload runs at a time.
+        let _turn = self.signed_last.lock();
         let reloaded = self.replace(config);
         match &reloaded {
             Ok(reloaded) => {
@@ -161,7 +159,7 @@ impl Reloader {
     /// the signing key changes not only by a reload, but also when a published key reaches the time
     /// at which it starts to sign.
     pub fn look_at_keys(&self) {
-        let mut signed_last = self.signed_last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signed_last = self.signed_last.lock();
         let (snapshot, now) = (self.context.snapshot(), self.context.clock.unix_seconds());
         let signs = snapshot.keys.signing_key(now).map(|key| key.key_id());
         if signs != signed_last.as_deref()
@@ -195,7 +193,7 @@ impl Reloader {
         if keys.is_empty() {
             return Err(StartError::NoKeys(config.live.keys));
         }
-        *self.key_files.lock().unwrap_or_else(PoisonError::into_inner) = key_files;
+        *self.key_files.lock() = key_files;
         let now = self.context.clock.unix_seconds();
         let new = Snapshot::after(&old, clients, keys, issuer, config, now);
         let new = Snapshot { admin_token, ..new };

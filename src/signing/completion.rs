@@ -7,10 +7,12 @@
 //! which is cheap on the event loop itself.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 /// A token with its signature, and the times of signing.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl Outbox {
     fn wake_one(&self, mut completions: impl Iterator<Item = Completion>) {
         let mut leader = completions.next();
         if leader.is_some() {
-            self.completions().extend(completions);
+            self.0.lock().extend(completions);
         }
         // The outbox must be filled before this check: a future that still waits now will be polled
         // or dropped later. It then finds the completions in the outbox.
@@ -83,20 +85,15 @@ impl Outbox {
                 waker.wake();
                 return;
             }
-            leader = self.completions().pop();
+            leader = self.0.lock().pop();
         }
     }
 
     fn wake_all(&self) {
         loop {
-            let Some(Completion { waker, .. }) = self.completions().pop() else { return };
+            let Some(Completion { waker, .. }) = self.0.lock().pop() else { return };
             waker.wake();
         }
-    }
-
-    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
-    fn completions(&self) -> MutexGuard<'_, Vec<Completion>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,12 +125,12 @@ enum State {
 
 impl Slot {
     fn is_awaited(&self) -> bool {
-        !matches!(*self.state(), State::Closed)
+        !matches!(*self.state.lock(), State::Closed)
     }
 
     /// Stores the result. Returns the waker of the future; `None` if the slot has no waker.
     fn fill(&self, result: Result<Signed, SignError>) -> Option<Waker> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match &mut *state {
             State::Waiting(waker) => {
                 let waker = waker.take();
@@ -142,10 +139,6 @@ impl Slot {
             }
             State::Filled(_) | State::Closed => None,
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -191,7 +184,7 @@ impl Future for Receiver<'_> {
     type Output = Result<Signed, SignError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.slot.state();
+        let mut state = self.slot.state.lock();
         match std::mem::replace(&mut *state, State::Closed) {
             State::Filled(result) => {
                 drop(state);
@@ -209,7 +202,7 @@ impl Future for Receiver<'_> {
 
 impl Drop for Receiver<'_> {
     fn drop(&mut self) {
-        let state = std::mem::replace(&mut *self.slot.state(), State::Closed);
+        let state = std::mem::replace(&mut *self.slot.state.lock(), State::Closed);
         // [`Outboxes::wake`] may have woken only this future, which must then wake the others.
         if matches!(state, State::Filled(_)) {
             self.outbox.wake_all();

@@ -15,10 +15,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use parking_lot::{Condvar, Mutex};
 use tracing::error;
 
 use crate::jose::jws::SigningInput;
@@ -54,7 +55,6 @@ impl Engine {
             waiting: Mutex::new(Waiting {
                 queue: Queue::new(threads, capacity),
                 admission: Admission::new(threads, capacity),
-                idle_threads: 0,
                 closed: false,
             }),
             arrival: Condvar::new(),
@@ -87,13 +87,13 @@ impl Engine {
     /// key cannot sign in batches: the processor lacks AVX-512 IFMA, the key does not have two
     /// primes and 2048, 3072 or 4096 bits, or its batches differ from ring's signatures.
     pub fn prepare(&self, key: &SigningKey) -> bool {
-        if self.shared.batched().contains_key(key.key_id()) {
+        if self.shared.batched.lock().contains_key(key.key_id()) {
             return true;
         }
         let batched = Batched::new(key, self.shared.single);
         let is_prepared = batched.is_some();
         if let Some(batched) = batched {
-            self.shared.batched().insert(key.key_id().to_owned(), Arc::new(batched));
+            self.shared.batched.lock().insert(key.key_id().to_owned(), Arc::new(batched));
         }
         is_prepared
     }
@@ -102,7 +102,7 @@ impl Engine {
     /// `keys`.
     pub fn keep_only(&self, keys: &KeySet) {
         let is_kept = |key_id: &str| keys.iter().any(|key| key.key_id() == key_id);
-        self.shared.batched().retain(|key_id, _| is_kept(key_id));
+        self.shared.batched.lock().retain(|key_id, _| is_kept(key_id));
     }
 
     /// The number of batch signatures that failed their check. For each of them, the token was
@@ -136,23 +136,23 @@ impl Engine {
     /// Whether one more token is admitted now. [`Engine::sign`] checks this again, and may then
     /// refuse the token. An early check saves work on a token that would be refused anyway.
     pub fn has_room(&self) -> bool {
-        self.shared.waiting().has_room()
+        self.shared.waiting.lock().has_room()
     }
 
     /// How many tokens wait now.
     pub fn waiting(&self) -> usize {
-        self.shared.waiting().queue.length()
+        self.shared.waiting.lock().queue.length()
     }
 
     /// How many tokens may wait now.
     pub fn open(&self) -> usize {
-        self.shared.waiting().admission.limit()
+        self.shared.waiting.lock().admission.limit()
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.waiting().closed = true;
+        self.shared.waiting.lock().closed = true;
         self.shared.arrival.notify_all();
         for thread in self.threads.drain(..) {
             // `join` fails only if the thread panicked, but the thread catches and logs its panics.
@@ -184,9 +184,6 @@ struct Shared {
 struct Waiting {
     queue: Queue,
     admission: Admission,
-    /// The number of threads that wait for a job. If it is 0, a push saves the system call that
-    /// wakes a thread.
-    idle_threads: usize,
     closed: bool,
 }
 
@@ -198,27 +195,15 @@ impl Waiting {
 
 impl Shared {
     fn push(&self, job: Job) -> Result<(), SignError> {
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         if !waiting.has_room() {
             return Err(SignError::QueueFull);
         }
         waiting.queue.push(job);
-        let is_awaited = waiting.idle_threads > 0;
         drop(waiting);
-        if is_awaited {
-            self.arrival.notify_one();
-        }
+        // Makes no system call if no thread waits.
+        self.arrival.notify_one();
         Ok(())
-    }
-
-    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ignores poisoning, as [`Shared::waiting`] does.
-    fn batched(&self) -> MutexGuard<'_, HashMap<String, Arc<Batched>>> {
-        self.batched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -322,7 +307,7 @@ mod tests {
         #[cfg(not(target_arch = "x86_64"))]
         let able = false;
         assert_eq!(engine.prepare(&key), able);
-        let Some(batched) = engine.shared.batched().get(key.key_id()).cloned() else { return };
+        let Some(batched) = engine.shared.batched.lock().get(key.key_id()).cloned() else { return };
         let random = blinding();
         let reference = |number: usize| {
             let mut signature = [0; MAX_SIGNATURE_BYTES];

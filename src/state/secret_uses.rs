@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::oauth::client::{Client, Registry};
 use crate::oauth::client_secret::ClientSecret;
@@ -30,7 +32,7 @@ impl SecretUses {
 
     /// Returns the uses of a secret. `None` if the secret was never used.
     pub fn of(&self, client_id: &str, label: &str) -> Option<Arc<Tally>> {
-        let uses = self.uses();
+        let uses = self.0.lock();
         let (_, used) = uses.get(client_id)?.iter().find(|(known, _)| **known == *label)?;
         Some(Arc::clone(used))
     }
@@ -38,7 +40,7 @@ impl SecretUses {
     /// Removes the counts of secrets that no longer belong to a client in `clients`. Then returns
     /// two metrics for each used secret, in the Prometheus text format.
     pub fn to_metrics(&self, clients: &Registry) -> String {
-        let mut uses = self.uses();
+        let mut uses = self.0.lock();
         uses.retain(|id, labelled| {
             let client = clients.get(id);
             let secrets = client.map_or(&[][..], |client| &client.secrets);
@@ -62,7 +64,7 @@ impl SecretUses {
     }
 
     fn enter(&self, client_id: &str, label: &str) -> Arc<Tally> {
-        let mut uses = self.uses();
+        let mut uses = self.0.lock();
         let labelled = uses.entry(client_id.into()).or_default();
         if let Some((_, used)) = labelled.iter().find(|(known, _)| **known == *label) {
             return Arc::clone(used);
@@ -70,11 +72,6 @@ impl SecretUses {
         let used = Arc::<Tally>::default();
         labelled.push((label.into(), Arc::clone(&used)));
         used
-    }
-
-    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
-    fn uses(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Labelled>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,8 +7,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use ring::digest::{SHA256, digest};
 
 use crate::keys::jwt::{self, Claims};
@@ -50,10 +51,8 @@ impl VerifiedTokens {
         Some(verified)
     }
 
-    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
     fn shard(&self, hash: &Hash) -> MutexGuard<'_, Generations> {
-        let shard = &self.shards[usize::from(hash[0]) % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[usize::from(hash[0]) % SHARDS].lock()
     }
 }
 

@@ -1,7 +1,8 @@
 //! A rate limit for warnings that a client could otherwise cause with every request.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 /// Allows one warning per hour about each subject, for a bounded number of subjects per hour.
 #[derive(Debug, Default)]
@@ -19,8 +20,7 @@ impl Hourly {
     /// After this method has returned `true`, it returns `false` for the same subject until the
     /// next hour.
     pub fn is_due(&self, subject: [u8; 32], now: u64) -> bool {
-        // Ignores poisoning: no panic can leave the value half changed.
-        let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = self.0.lock();
         let hour = now / 3600;
         if warned.hour != hour {
             *warned = Warned { hour, subjects: HashSet::new() };

@@ -6,11 +6,12 @@
 //! never wait for the log.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::clock::join_soon;
@@ -48,17 +49,13 @@ impl LogQueue {
     fn write_to(&self, mut out: impl Write) {
         let mut taken = Vec::new();
         loop {
-            let waiting = |lines: &mut Lines| lines.text.is_empty() && !lines.closed;
-            let lines = self.lines();
-            let lines = self.0.arrival.wait_while(lines, waiting);
-            let lines = lines.unwrap_or_else(PoisonError::into_inner);
+            let mut lines = self.0.lines.lock();
+            self.0.arrival.wait_while(&mut lines, |lines| lines.text.is_empty() && !lines.closed);
             if lines.text.is_empty() {
                 return;
             }
             // Collect further lines, to write all of them in one call.
-            let more = |lines: &mut Lines| !lines.closed;
-            let waited = self.0.arrival.wait_timeout_while(lines, COLLECTED_FOR, more);
-            let (mut lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            self.0.arrival.wait_while_for(&mut lines, |lines| !lines.closed, COLLECTED_FOR);
             std::mem::swap(&mut lines.text, &mut taken);
             drop(lines);
             if out.write_all(&taken).and_then(|()| out.flush()).is_err() {
@@ -68,17 +65,12 @@ impl LogQueue {
             taken.clear();
         }
     }
-
-    /// Ignores poisoning: no panic can leave a line half written.
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Each call of `write` must pass one complete line.
 impl Write for LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut lines = self.lines();
+        let mut lines = self.0.lines.lock();
         if lines.text.len() + line.len() > CAPACITY {
             self.0.lost.fetch_add(1, Ordering::Relaxed);
             return Ok(line.len());
@@ -107,7 +99,7 @@ impl<'a> MakeWriter<'a> for LogQueue {
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        self.queue.lines().closed = true;
+        self.queue.0.lines.lock().closed = true;
         self.queue.0.arrival.notify_one();
         if let Some(thread) = self.thread.take() {
             // The thread may be blocked by a slow reader, which must not delay the exit for long.
@@ -155,7 +147,7 @@ mod tests {
             if self.fails {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            self.taken.lock().unwrap().extend_from_slice(bytes);
+            self.taken.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -179,7 +171,7 @@ mod tests {
         let lines: Vec<_> = (0..1000).map(|number| format!("{number}\n")).collect();
         lines.iter().for_each(|line| queue.write_all(line.as_bytes()).unwrap());
         drop(writer);
-        assert_eq!(*taken.lock().unwrap(), lines.concat().into_bytes());
+        assert_eq!(*taken.lock(), lines.concat().into_bytes());
         assert_eq!(queue.lost_lines(), 0);
     }
 
@@ -191,7 +183,7 @@ mod tests {
         (0..written).for_each(|_| queue.write_all(&line).unwrap());
         drop(go);
         drop(writer);
-        let kept = taken.lock().unwrap().len() / line.len();
+        let kept = taken.lock().len() / line.len();
         assert!(kept < written);
         assert_eq!(kept as u64 + queue.lost_lines(), written as u64);
     }

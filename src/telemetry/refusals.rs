@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 /// A refused request. The request id is the only text here that the client may have chosen.
@@ -34,7 +34,7 @@ pub struct Refusals(Mutex<VecDeque<Refusal>>);
 impl Refusals {
     /// Adds a refusal. If [`KEPT`] refusals are kept already, drops the oldest refusal first.
     pub fn keep(&self, refusal: Refusal) {
-        let mut kept = self.kept();
+        let mut kept = self.0.lock();
         if kept.len() >= KEPT {
             kept.pop_front();
         }
@@ -44,18 +44,13 @@ impl Refusals {
     /// Returns the refusals with this request id, the oldest first. There can be several, because a
     /// client may send the same id with several requests.
     pub fn of(&self, request_id: &str) -> Vec<Refusal> {
-        self.kept().iter().filter(|kept| *kept.request_id == *request_id).cloned().collect()
-    }
-
-    /// Ignores poisoning: no panic can leave the queue half changed.
-    fn kept(&self) -> MutexGuard<'_, VecDeque<Refusal>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().iter().filter(|kept| *kept.request_id == *request_id).cloned().collect()
     }
 }
 
 impl fmt::Debug for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refusals").field("len", &self.kept().len()).finish_non_exhaustive()
+        f.debug_struct("Refusals").field("len", &self.0.lock().len()).finish_non_exhaustive()
     }
 }
 

@@ -4,7 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 /// Counts the tokens that each of at most [`WATCHED`] clients wastes.
 #[derive(Default)]
@@ -20,7 +21,7 @@ struct Usage {
 impl Wasteful {
     /// Records a token of `lifetime` seconds that was issued to `client` at `now` (Unix seconds).
     pub fn note(&self, client: &str, lifetime: u32, now: u64) {
-        let mut watched = self.watched();
+        let mut watched = self.0.lock();
         if let Some(usage) = watched.get_mut(client) {
             if now.saturating_sub(usage.last) < u64::from(lifetime) / 2 {
                 usage.wasted += 1;
@@ -42,22 +43,17 @@ impl Wasteful {
     /// Returns the clients that have wasted the most tokens, each with the number of tokens that it
     /// has wasted. Returns at most [`SHOWN`] clients, the worst first.
     pub fn worst(&self) -> Vec<(Box<str>, u64)> {
-        let watched = self.watched();
+        let watched = self.0.lock();
         let mut all: Vec<_> = watched.iter().filter(|(_, usage)| usage.wasted > 0).collect();
         all.sort_unstable_by_key(|(client, usage)| (Reverse(usage.wasted), *client));
         all.truncate(SHOWN);
         all.into_iter().map(|(client, usage)| (client.clone(), usage.wasted)).collect()
     }
-
-    /// Ignores poisoning: no panic can leave the map half changed.
-    fn watched(&self) -> MutexGuard<'_, HashMap<Box<str>, Usage>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Debug for Wasteful {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wasteful").field("watched", &self.watched().len()).finish_non_exhaustive()
+        f.debug_struct("Wasteful").field("watched", &self.0.lock().len()).finish_non_exhaustive()
     }
 }
 
@@ -94,7 +90,7 @@ mod tests {
         wasteful.note("worst", 60, 1);
         for client in 0..WATCHED as u64 * 2 {
             wasteful.note(&client.to_string(), 60, client);
-            assert!(wasteful.watched().len() <= WATCHED);
+            assert!(wasteful.0.lock().len() <= WATCHED);
         }
         assert_eq!(wasteful.worst(), [("worst".into(), 1)]);
     }

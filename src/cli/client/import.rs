@@ -4,11 +4,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -136,18 +135,16 @@ fn read_line(file: &Path, number: usize, line: &str) -> Result<(Client, Line), V
 
 /// Returns the entries, each with the hash of its secret. The hashes are computed on all
 /// processors.
-fn hash_secrets(file: &Path, lines: Vec<Line>) -> Result<Vec<String>, CliError> {
+fn hash_secrets(file: &Path, mut lines: Vec<Line>) -> Result<Vec<String>, CliError> {
     let progress = Progress::start("hashed", lines.len());
-    let lines: Vec<_> = lines.into_iter().map(Mutex::new).collect();
-    let next = AtomicUsize::new(0);
+    let left = Mutex::new(lines.iter_mut());
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let work = || -> Result<(), CliError> {
-        while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let mut line = line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            hash_secret(file, &mut line)?;
+        loop {
+            let Some(line) = left.lock().next() else { return Ok(()) };
+            hash_secret(file, line)?;
             progress.step();
         }
-        Ok(())
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
@@ -156,8 +153,7 @@ fn hash_secrets(file: &Path, lines: Vec<Line>) -> Result<Vec<String>, CliError> 
         })
     })?;
     progress.end();
-    let line_of = |line: Mutex<Line>| line.into_inner().unwrap_or_else(|error| error.into_inner());
-    Ok(lines.into_iter().map(|line| line_of(line).entry).collect())
+    Ok(lines.into_iter().map(|line| line.entry).collect())
 }
 
 fn hash_secret(file: &Path, line: &mut Line) -> Result<(), CliError> {

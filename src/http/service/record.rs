@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::dialect::Outcome;
-use crate::endpoint::token::{Phases, Refused, Served};
+use crate::endpoint::outcome::{Phases, Refused, Served};
 use crate::http::route::Route;
 use crate::http::service::{Origin, RequestInfo, Service, single};
 use crate::oauth::error::Cause;

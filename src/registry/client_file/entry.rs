@@ -13,9 +13,10 @@ use serde_json::{Map, Value};
 
 use super::{offset_in, structure_problem};
 use crate::fault::{Fault, Position};
+use crate::form::media_type::ContentType;
 use crate::fs::file_watch::Stamp;
 use crate::issuer::RESERVED_CLAIMS;
-use crate::oauth::client::{AuthMethod, AuthMethods, Client, ContentType, RateLimit, is_vschar};
+use crate::oauth::client::{AuthMethod, AuthMethods, Client, RateLimit, is_vschar};
 use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
 use crate::oauth::reuse::Reuse;

@@ -1,7 +1,7 @@
 //! The loop of a signing thread.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use ring::rand::SystemRandom;
@@ -42,7 +42,7 @@ impl Shared {
                 None => {
                     if let Some(job) = jobs.pop() {
                         if last_key.as_ref().is_none_or(|(key, _)| !job.is_of(key)) {
-                            let batched = self.batched().get(job.key.key_id()).cloned();
+                            let batched = self.batched.lock().get(job.key.key_id()).cloned();
                             last_key = Some((Arc::clone(&job.key), batched));
                         }
                         self.sign_alone(job, taken, &random, held_back);
@@ -66,7 +66,7 @@ impl Shared {
         held_back: &mut Vec<Completion>,
     ) -> Option<Taken> {
         let share = window.end();
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         if let Some(share) = share {
             waiting.admission.record(event_loop, share);
         }
@@ -74,14 +74,12 @@ impl Shared {
             if !held_back.is_empty() {
                 drop(waiting);
                 self.outboxes.wake(held_back);
-                waiting = self.waiting();
+                waiting = self.waiting.lock();
             } else if waiting.closed {
                 return None;
             } else {
                 waiting.admission.forget(event_loop);
-                waiting.idle_threads += 1;
-                waiting = self.arrival.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-                waiting.idle_threads -= 1;
+                self.arrival.wait(&mut waiting);
                 *window = Window::first();
             }
         }

@@ -46,7 +46,7 @@ fn every_cause_that_an_alert_names_exists() {
     named.remove("");
     assert!(named.len() > 8, "{named:?}");
     for cause in named {
-        assert!(source.contains(&format!("=> \"{cause}\",")), "{cause}");
+        assert!(source.contains(&format!("=> row(\"{cause}\",")), "{cause}");
     }
 }
 
