@@ -14,8 +14,8 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::fault::Fault;
-use crate::fs::whole_file::lock::open_regular;
-use crate::fs::whole_file::{self, Lock, real_path};
+
+use crate::fs::whole_file::{self, Lock, open_regular, real_path};
 
 /// The file, and how far this process has read it.
 #[derive(Debug)]

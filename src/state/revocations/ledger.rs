@@ -176,7 +176,7 @@ fn lock(path: &Path) -> io::Result<Lock> {
     if let Some(directory) = path.parent() {
         whole_file::create_directory(directory)?;
     }
-    whole_file::try_lock(path)
+    whole_file::lock_within(path, std::time::Duration::ZERO)
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
