@@ -43,9 +43,9 @@ pub use crate::server::start_error::StartError;
 use crate::signing::engine::Engine;
 use crate::signing::single::Single;
 use crate::snapshot::{Snapshot, Sources};
-use crate::state::replay::ReplayGuard;
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
+use crate::state::uses::Uses;
 use crate::state::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::Metrics;
@@ -97,12 +97,22 @@ impl Server {
     /// [`StartError`] if the server cannot start.
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
         let Loaded { clients, mut keys, admin_token, issuer, key_files } = Loaded::read(config)?;
+        let audit = match &config.startup.audit {
+            Some(file) => Some(Arc::new(Audit::to(file).map_err(|error| {
+                StartError::Files(vec![Fault::cannot("written", file, &error)])
+            })?)),
+            None => None,
+        };
         let revocations = Revocations::open(
             &config.startup.state,
             config.startup.limits.revocations,
             clock.clone(),
+            audit.clone(),
         )
         .map_err(|fault| StartError::Files(vec![fault]))?;
+        let uses =
+            Uses::open(&config.startup.state, config.startup.limits.replay_entries, clock.clone())
+                .map_err(|fault| StartError::Files(vec![fault]))?;
         let retention = Sources::of(config).retention(&clients);
         if keys.is_empty() {
             let now = clock.unix_seconds();
@@ -133,14 +143,7 @@ impl Server {
             .map_err(|fault| StartError::Files(vec![fault]))?;
         let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
         let snapshot = Snapshot { admin_token, ..snapshot };
-        let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.unix_seconds());
         let snapshot = ArcSwap::from_pointee(snapshot);
-        let audit = match &config.startup.audit {
-            Some(file) => Some(Audit::to(file).map_err(|error| {
-                StartError::Files(vec![Fault::cannot("written", file, &error)])
-            })?),
-            None => None,
-        };
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         metrics.name_signer(&signer);
         let audience_forms = AudienceForm::ALL.map(AudienceForm::label);
@@ -159,7 +162,7 @@ impl Server {
             reload_fault: ArcSwapOption::empty(),
             clock,
             random,
-            replay,
+            uses,
             nonces: OnceLock::new(),
         });
         context.prepare(config).map_err(no_entropy)?;
@@ -290,6 +293,7 @@ impl Server {
                 warn!(left, "stopped: the drain time ended before these connections had finished");
             }
         }
+        self.context.uses.end();
         drop(stop_admin);
         drop(self.threads);
     }

@@ -17,6 +17,7 @@ use crate::registry::client_file::{self, edit};
 use crate::server::judge;
 use crate::snapshot::{Contents, Sources, certificate_clients, demo_clients};
 use crate::state::revocations::Revocations;
+use crate::state::uses::Uses;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config_file = args.config.clone();
@@ -85,8 +86,8 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
         Ok(loaded) => judge(config, &loaded.clients),
         Err(_) => judge(config, &readable_clients(&config.live.clients)),
     };
-    let state =
-        [Revocations::check(&config.startup.state), decoy_key::check(&config.startup.state)];
+    let state = &config.startup.state;
+    let state = [Revocations::check(state), Uses::check(state), decoy_key::check(state)];
     problems.extend(state.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
     let judged = judged.map_err(|error| {
         let CliError(problem) = error.into();

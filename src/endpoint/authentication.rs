@@ -12,7 +12,7 @@ use crate::config::AssertionAudience;
 use crate::endpoint::Context;
 use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::outcome::Refused;
-use crate::endpoint::single_use::{SingleUse, use_up};
+use crate::endpoint::single_use::use_up;
 use crate::guard::password_pool::{Comparison, Turn};
 use crate::guard::throttle::Attempt;
 use crate::oauth::client::Client;
@@ -23,7 +23,7 @@ use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
 use crate::snapshot::Snapshot;
-use crate::state::replay::Owner;
+use crate::state::uses::{Owner, SingleUse};
 
 /// Authenticates the client that `credentials` name, and returns its registration. `endpoint` is
 /// the called path, relative to the issuer. With
@@ -220,7 +220,6 @@ impl<'s> Presented<'_, 's> {
         }
         let expected = Expected {
             now,
-            started_at: context.replay.started_at(),
             issuer: snapshot.issuer.as_str(),
             endpoints: match snapshot.config.live.assertion_audience {
                 AssertionAudience::Endpoint => Some([TOKEN_PATH, endpoint]),
@@ -230,13 +229,14 @@ impl<'s> Presented<'_, 's> {
         let verified = credentials.verify(registered, secret, decoy, &expected)?;
         if let Some(assertion) = verified.assertion {
             let single_use = SingleUse {
-                owner: Owner::Client(&verified.client.id),
+                client_id: &verified.client.id,
+                owner: Owner::Client,
                 token_id: assertion.token_id,
                 signed_at: assertion.signed_at,
                 until: assertion.until,
             };
-            let unusable = [AssertionError::Replayed.into(), AssertionError::Time.into()];
-            use_up(context, single_use, now, unusable).await?;
+            use AssertionError::{BeforeRecord, Replayed, Time};
+            use_up(context, single_use, [Replayed, BeforeRecord, Time].map(Cause::from)).await?;
             context.assertion_audiences.count(assertion.audience.label());
         }
         if let Some(secret) = secret {

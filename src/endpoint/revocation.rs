@@ -42,7 +42,8 @@ pub async fn revoke<'s>(
     if let Some(reuse) = &client.token_reuse {
         reuse.forget();
     }
-    let revoked = context.revocations.revoke(known.token.revocation_key, known.token.claims.exp);
+    let (key, exp) = (known.token.revocation_key, known.token.claims.exp);
+    let revoked = context.revocations.revoke(&client.id, key, exp);
     revoked.await.map_err(|error| refused(error.into()))?;
     Ok(&client.id)
 }

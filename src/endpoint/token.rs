@@ -103,7 +103,9 @@ pub async fn issue<'r, 's: 'r>(
     let begin = buffer.len();
     let found = reuse.and_then(|reuse| reuse.find(&kind, now, &mut buffer));
     if let Some(expires_at) = found
-        && !is_revoked(context, profile, || RevocationKey::of(&buffer[begin..], None))
+        && !is_revoked(context, client, profile, expires_at, || {
+            RevocationKey::of(&buffer[begin..], None)
+        })
     {
         let lifetime = u32::try_from(expires_at - now).unwrap_or(client.token_lifetime);
         return Ok(Issued {
@@ -139,6 +141,10 @@ pub async fn issue<'r, 's: 'r>(
     }
     .map_err(refused)?;
     let expires_at = now + u64::from(lifetime);
+    if context.revocations.is_cut_off(&client.id, expires_at) {
+        // A token of the next second expires after the cut-off.
+        return Err(refused(Cause::Overloaded));
+    }
     let signed = context.engine.sign(Arc::clone(key), token).await.map_err(|error| {
         refused(match error {
             SignError::QueueFull => Cause::Overloaded,
@@ -195,7 +201,8 @@ fn mint_unrevoked(
         let token = mint_vision(grant, now + u64::from(lifetime), buffer);
         let token = token.map_err(|_| Cause::Internal)?;
         let key = || RevocationKey::of_signing_input(token.as_bytes());
-        if !is_revoked(context, TokenProfile::Vision, key) {
+        let expires_at = now + u64::from(lifetime);
+        if !is_revoked(context, grant.client, TokenProfile::Vision, expires_at, key) {
             return Ok((token, lifetime));
         }
         buffer = token.discard();
@@ -204,17 +211,20 @@ fn mint_unrevoked(
     Err(Cause::Overloaded)
 }
 
-/// Whether a token that is about to be issued was issued before and then revoked. That is possible
-/// only for a `vision` token. With the other profile, a new token has a new `jti`, and a reused
-/// token cannot have been revoked: a revocation clears the client's tokens for reuse.
+/// Whether a token that is about to be issued was issued before and then revoked, alone or with all
+/// tokens of the client up to a cut-off. Alone, only a `vision` token can be: with the other
+/// profile, a new token has a new `jti`, and a revocation clears the client's tokens for reuse.
 fn is_revoked(
     context: &Context,
+    client: &Client,
     profile: TokenProfile,
+    expires_at: u64,
     key: impl FnOnce() -> RevocationKey,
 ) -> bool {
-    profile == TokenProfile::Vision
-        && !context.revocations.is_empty()
-        && context.revocations.contains(&key())
+    if profile == TokenProfile::Vision && !context.revocations.is_empty() {
+        return context.revocations.contains(&key(), &client.id, expires_at);
+    }
+    context.revocations.is_cut_off(&client.id, expires_at)
 }
 
 /// The maximum number of seconds by which the lifetime of a `vision` token is shortened.

@@ -152,7 +152,7 @@ pub(super) fn current<'s>(
         return Err(Cause::TokenExpired);
     }
     if signed.issued_at() < signed.client.not_before
-        || context.revocations.contains(&signed.token.revocation_key)
+        || context.revocations.contains(&signed.token.revocation_key, &signed.client.id, claims.exp)
     {
         return Err(Cause::TokenRevoked);
     }

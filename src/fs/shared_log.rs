@@ -13,8 +13,6 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use crate::fault::Fault;
-
 use crate::fs::whole_file::{self, Lock, open_regular, real_path};
 
 /// The file, and how far this process has read it.
@@ -27,6 +25,7 @@ pub struct SharedLog {
     /// The number of bytes that were read, up to the end of the last whole line.
     end: u64,
     lines: usize,
+    #[cfg(test)]
     writes: u64,
 }
 
@@ -51,7 +50,14 @@ impl News {
 impl SharedLog {
     /// Names the file. Reads and creates nothing.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, file: None, end: 0, lines: 0, writes: 0 }
+        Self {
+            path,
+            file: None,
+            end: 0,
+            lines: 0,
+            #[cfg(test)]
+            writes: 0,
+        }
     }
 
     /// The path of the file.
@@ -70,6 +76,7 @@ impl SharedLog {
     }
 
     /// The number of writes by this process.
+    #[cfg(test)]
     pub fn writes(&self) -> u64 {
         self.writes
     }
@@ -147,10 +154,14 @@ impl SharedLog {
 
     /// Appends `text`, which consists of whole lines. The caller must hold the lock, and must have
     /// read the file and cut off a torn line. Returns the number of lines that are in the file now,
-    /// and the error if these are not all.
+    /// and the error if these are not all. After an error, the caller must call
+    /// [`SharedLog::forget`], because the file may have been opened before it became writable.
     pub fn append(&mut self, text: &str) -> (usize, io::Result<()>) {
         let Some(file) = &mut self.file else { return (0, Err(ErrorKind::NotFound.into())) };
-        self.writes += 1;
+        #[cfg(test)]
+        {
+            self.writes += 1;
+        }
         let (mut written, mut result) = (0, Ok(()));
         while written < text.len() && result.is_ok() {
             match file.write(&text.as_bytes()[written..]) {
@@ -168,8 +179,6 @@ impl SharedLog {
         if result.is_err() {
             // If this fails too, the next process that holds the lock cuts the rest off.
             let _ = file.set_len(self.end);
-            // The file may have been opened before it became writable.
-            self.forget();
         }
         (lines, result)
     }
@@ -190,7 +199,10 @@ impl SharedLog {
     ///
     /// An error of the operating system.
     pub fn replace(&mut self, text: &str) -> io::Result<()> {
-        self.writes += 1;
+        #[cfg(test)]
+        {
+            self.writes += 1;
+        }
         self.forget();
         whole_file::replace(&self.path, text.as_bytes())?;
         self.file = Some(open(&self.path)?);
@@ -205,14 +217,14 @@ impl SharedLog {
 ///
 /// # Errors
 ///
-/// A [`Fault`] if the file cannot be read.
-pub fn read_only(path: &Path, wait: Duration) -> Result<News, Fault> {
+/// An error of the operating system.
+pub fn read_only(path: &Path, wait: Duration) -> io::Result<News> {
     // Without the lock, a line that is being written may be missing.
     let _lock = whole_file::lock_if_used(path, wait);
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(Fault::new(path, format!("cannot be read: {error}"))),
+        Err(error) => return Err(error),
     };
     let end = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
     Ok(News { is_other_file: true, lines_before: 0, text: text[..end].to_vec() })
@@ -291,7 +303,7 @@ mod tests {
         assert_eq!(lines(&two.read().unwrap()), ["e"]);
         fs::remove_file(&path).unwrap();
         let news = two.read().unwrap();
-        assert!(news.is_other_file && lines(&news).is_empty() && !two.exists());
+        assert!(news.is_other_file && lines(&news).is_empty());
         assert!(!two.read().unwrap().is_other_file);
         assert!(two.append("x\n").1.is_err());
     }

@@ -34,10 +34,6 @@ pub struct ExpectedProof<'a> {
     pub url: &'a str,
     /// The current time in Unix seconds.
     pub now: u64,
-    /// The time at which this process began to record the uses of proofs, in Unix seconds. A proof
-    /// that was signed at or before this time is refused, because its use may not have been
-    /// recorded.
-    pub started_at: u64,
     /// The server's nonces; `None` if a proof needs no nonce.
     pub nonces: Option<&'a Nonces>,
 }
@@ -80,7 +76,7 @@ impl Proof {
             return Err(DpopError::Target);
         }
         let (now, issued_at) = (expected.now, claims.iat.0);
-        if now.abs_diff(issued_at) > SKEW || issued_at <= expected.started_at {
+        if now.abs_diff(issued_at) > SKEW {
             return Err(DpopError::Time);
         }
         if !jwt.is_signed_by_embedded(&key, algorithm) {

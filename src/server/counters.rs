@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use crate::endpoint::Context;
 use crate::guard::throttle::Spent;
-use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 
 /// Registers a metric for each counter in the parts of `context`.
@@ -29,9 +28,14 @@ pub(super) fn register(metrics: &Metrics, context: &Arc<Context>) -> Result<(), 
         |context| context.raw_pairs.load(Ordering::Relaxed),
     )?;
     counter(
+        "grantd_revocation_cut_offs_total",
+        "Times that all tokens of a client up to an expiry were revoked, to make room.",
+        |context| context.revocations.cut_offs(),
+    )?;
+    counter(
         "grantd_audit_lines_lost_total",
         "Audit lines lost because the disk was full or too slow.",
-        |context| context.audit.as_ref().map_or(0, Audit::lost_lines),
+        |context| context.audit.as_ref().map_or(0, |audit| audit.lost_lines()),
     )?;
     let throttled = Arc::clone(context);
     metrics.register_counters(

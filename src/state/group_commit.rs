@@ -34,6 +34,12 @@ pub(super) struct Waiting<C: Commit + ?Sized> {
 }
 
 impl<C: Commit + ?Sized> Waiting<C> {
+    /// Makes a job, and what receives its answer.
+    pub(super) fn new(job: C::Job) -> (Self, oneshot::Receiver<C::Answer>) {
+        let (request, answer) = oneshot::channel();
+        (Self { job, request }, answer)
+    }
+
     pub(super) fn answer(self, answer: C::Answer) {
         // The request may have given up.
         let _ = self.request.send(answer);
@@ -83,8 +89,8 @@ impl<C: Commit> GroupCommit<C> {
 
     /// Gives `job` to the thread and waits for its answer.
     pub(super) async fn ask(&self, job: C::Job) -> Result<C::Answer, Unanswered> {
-        let (request, answer) = oneshot::channel();
-        self.queue.push(Waiting { job, request })?;
+        let (waiting, answer) = Waiting::new(job);
+        self.queue.push(waiting)?;
         match timeout(DEADLINE, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             _ => Err(Unanswered::NoAnswer),

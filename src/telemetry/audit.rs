@@ -61,6 +61,16 @@ pub enum Event<'a> {
         #[serde(flatten)]
         request: Request<'a>,
     },
+    /// The client holds its share of the revocations: all its tokens that expire no later than a
+    /// time are revoked, in place of the rows that end first.
+    CutOff {
+        /// The id of the client.
+        client: &'a str,
+        /// The time, in Unix seconds.
+        until: u64,
+        /// The number of rows that the cut-off replaces.
+        rows: usize,
+    },
     /// A reload has replaced clients, keys or settings.
     Reloaded {
         /// The number of the snapshot that is now in force, counted from 1.

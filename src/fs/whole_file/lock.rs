@@ -66,6 +66,12 @@ fn try_for(file: &File, wait: Duration) -> io::Result<()> {
     loop {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) if waited < wait => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "another process holds its lock",
+                ));
+            }
             tried => return Ok(tried?),
         }
         sleep(pause);
