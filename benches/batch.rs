@@ -53,19 +53,19 @@ fn run(out: &mut impl Write, size: KeySize, turns: usize, goal: f64) -> io::Resu
     let mut signatures = [[0; 512]; BATCH];
     let mut times = [const { Vec::new() }; 3];
     for _ in 0..turns {
-        let start = Clock::instant();
+        let start = Clock::system().instant();
         if let Some(batch) = &batch {
             assert_eq!(batch.sign(&[MESSAGE; BATCH], &mut signatures), [true; BATCH]);
         }
         times[0].push(start.elapsed().as_secs_f64() / BATCH as f64);
 
-        let start = Clock::instant();
+        let start = Clock::system().instant();
         let signature = &mut signatures[0][..bytes];
         ring.sign(&ring::signature::RSA_PKCS1_SHA256, &random, MESSAGE, signature)
             .map_err(failed)?;
         times[1].push(start.elapsed().as_secs_f64());
 
-        let start = Clock::instant();
+        let start = Clock::system().instant();
         let signature = &mut signatures[1][..bytes];
         generated
             .sign(&aws_lc_rs::signature::RSA_PKCS1_SHA256, &aws_random, MESSAGE, signature)

@@ -13,18 +13,19 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grantd::internal::issuer::mint_at_jwt;
 use grantd::internal::keys::directory;
-use grantd::internal::keys::key_set::SigningKey;
 use grantd::internal::keys::life::Retention;
+use grantd::internal::keys::signing_key::SigningKey;
 use grantd::internal::oauth::client::Client;
 use grantd::internal::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
 use grantd::internal::registry::client_file;
+use grantd::internal::time::UnixTime;
 use serde_json::{Value, json};
 
 criterion_group!(claims, signing_input);
 criterion_main!(claims);
 
 /// The fixed time that the bench uses as the current time, in Unix seconds.
-const NOW: u64 = 1_790_000_000;
+const NOW: UnixTime = UnixTime(1_790_000_000);
 const ISSUER: &str = "https://auth.example.com";
 /// The initial capacity of the answer's buffer in bytes. An ordinary answer fits into it.
 const CAPACITY: usize = 1280;
@@ -48,7 +49,7 @@ fn signing_input(c: &mut Criterion) {
         let claims = claims_in(&mint(client, &request, &key));
         assert_eq!(claims["aud"], audience);
         assert_eq!(claims["scope"], scope.unwrap_or("external-api"));
-        assert_eq!(claims["exp"], NOW + u64::from(client.token_lifetime));
+        assert_eq!(claims["exp"], (NOW + u64::from(client.token_lifetime)).0);
         assert_eq!(claims["jti"], "BwcHBwcHBwcHBwcHBwcHBw");
 
         let length = mint(client, &request, &key).len();

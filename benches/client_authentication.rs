@@ -16,14 +16,13 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grantd::clock::Clock;
 use grantd::internal::form::parameters::Parameters;
 use grantd::internal::oauth::client::{Client, Registry};
-use grantd::internal::oauth::client_assertion::Expected;
-use grantd::internal::oauth::client_authentication::{Authorization, Credentials};
+use grantd::internal::oauth::client_authentication::{Authorization, Credentials, Proof};
 use grantd::internal::oauth::client_certificate::ShownCertificate;
-use grantd::internal::oauth::client_secret::FastHash;
-use grantd::internal::oauth::decoy::{DecoyKey, Decoys, Kind};
+use grantd::internal::oauth::client_secret::{FastHash, find_secret};
 use grantd::internal::oauth::error::Cause;
 use grantd::internal::oauth::password_hash::{PasswordHash, Work};
 use grantd::internal::registry::client_file;
+use grantd::internal::time::UnixTime;
 use hyper::StatusCode;
 use support::demo;
 use support::in_process::{InProcess, post};
@@ -41,13 +40,11 @@ const SECRET: &str = "demo-secret-for-local-use-only-0001";
 const WRONG: &str = "demo-secret-for-local-use-only-0002";
 /// The fixed time that the bench uses as the current time, in Unix seconds. The demo clients'
 /// secrets do not expire, so any time works.
-const NOW: u64 = 1_790_000_000;
+const NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn methods(c: &mut Criterion) {
     let (_directory, config) = demo::demo();
     let clients = client_file::load(&config.live.clients).unwrap();
-    let decoys = Decoys::of(&clients);
-    let decoy = decoys.kind(&DecoyKey::new(&[7; DecoyKey::BYTES]), "x");
     let none = Parameters::default();
     let basic = format!("Basic {}", STANDARD.encode(format!("{ID}:{SECRET}")));
     // RFC 6749, section 2.3.1: the client identifier and the secret are form-encoded.
@@ -71,7 +68,7 @@ fn methods(c: &mut Criterion) {
     for (name, authorization, parameters, expected) in attempts {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let client = authenticate(&clients, decoy, black_box(authorization), parameters);
+                let client = authenticate(&clients, black_box(authorization), parameters);
                 assert_eq!(client.map(|client| &*client.id), expected);
             });
         });
@@ -105,9 +102,9 @@ fn second_request(c: &mut Criterion) {
             let request = post("/connect/token", URLENCODED.content_type, &body);
             assert_eq!(server.respond(request).status(), StatusCode::OK);
         };
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         ask();
-        println!("{name}: the first request took {:?}", Clock::instant() - begin);
+        println!("{name}: the first request took {:?}", Clock::system().instant() - begin);
         group.bench_function(name, |bencher| bencher.iter(ask));
     }
     group.finish();
@@ -115,18 +112,16 @@ fn second_request(c: &mut Criterion) {
 
 fn authenticate<'c>(
     clients: &'c Registry,
-    decoy: &Kind,
     authorization: Authorization<'_>,
     parameters: &Parameters<'_>,
 ) -> Result<&'c Client, Cause> {
     let credentials = Credentials::read(authorization, &ShownCertificate::Absent, parameters)?;
-    let expected =
-        Expected { now: NOW, started_at: 0, issuer: "https://auth.example", endpoints: None };
+    let Proof::Secret { secret, .. } = credentials.proof() else { panic!("not by a secret") };
     let registered = clients.get(credentials.client_id());
-    let given = FastHash::of(credentials.client_secret().unwrap_or_default());
-    let secret = Credentials::find_secret(&given, registered, NOW);
-    let verified = credentials.verify(registered, secret, Some(decoy), &expected)?;
-    Ok(verified.client)
+    let given = FastHash::of(secret.as_str());
+    let secret = find_secret(&given, registered.map(|client| &*client.secrets), NOW);
+    let client = registered.ok_or(Cause::UnknownClient)?;
+    secret.map(|_| client).ok_or(Cause::WrongSecret)
 }
 
 fn parameters<'a>(id: &'a str, secret: &'a str) -> Parameters<'a> {

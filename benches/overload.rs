@@ -31,7 +31,8 @@ use grantd::clock::Clock;
 use grantd::config::StartupLimits;
 use grantd::internal::keys::directory;
 use grantd::internal::keys::life::Retention;
-use rsa_x8::{BATCH, BatchKey};
+use grantd::internal::time::UnixTime;
+use rsa_x8::BATCH;
 use support::client::{self, Client};
 use support::oha::{self, Answer, Load};
 use support::probe::Probe;
@@ -204,7 +205,7 @@ fn measure(plan: &Plan) -> Vec<Round> {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
+    directory::generate(&config.live.keys, 2048, &retention, UnixTime(now)).unwrap();
     let server = Server(Service::grantd(&config, directory.path(), "auto"));
     server.verify_one();
     // This second of load is not part of the results. It sets up connections and the log thread,
@@ -219,8 +220,7 @@ struct Server(Service);
 impl Server {
     fn round(&self, empty: SocketAddr, keys: &Path, plan: &Plan) -> Round {
         let Plan { find_seconds, seconds, timed, .. } = *plan;
-        let can_batch =
-            BatchKey::from_pkcs8(directory::load(keys).unwrap()[0].document()).is_some();
+        let can_batch = directory::load(keys).unwrap()[0].private_key().batch().is_some();
         let signer = if can_batch { "batch" } else { "ring" };
         let Alone { rate, share } = raw::alone(signer, SIGN_SECONDS, keys);
         let batch = BATCH as f64 / rate;

@@ -1,7 +1,7 @@
 //! Measures a signature alone and through the signing queue.
 //!
 //! For each key size there are three measurements: ring called directly, which is the reference;
-//! ring called through the server's wrapper (`Single::Ring`); and the round trip through the
+//! ring called through the server's wrapper (`SingleSigner::Ring`); and the round trip through the
 //! signing queue to a signing thread.
 
 #![expect(clippy::unwrap_used, reason = "a failing bench may panic")]
@@ -10,16 +10,20 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use grantd::clock::Clock;
+use grantd::config::SignerChoice;
 use grantd::internal::issuer::mint_at_jwt;
 use grantd::internal::jose::jws::SigningInput;
 use grantd::internal::keys::directory;
-use grantd::internal::keys::key_set::SigningKey;
 use grantd::internal::keys::life::Retention;
+use grantd::internal::keys::signing_key::SigningKey;
 use grantd::internal::oauth::client::Client;
 use grantd::internal::oauth::grant::{CLIENT_CREDENTIALS, Grant, GrantRequest};
 use grantd::internal::registry::client_file;
+use grantd::internal::signing::backends::Backends;
 use grantd::internal::signing::engine::Engine;
-use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, Single};
+use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, SingleSigner};
+use grantd::internal::time::UnixTime;
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
@@ -34,7 +38,7 @@ criterion_group!(signature, rs256);
 criterion_main!(signature);
 
 /// The fixed time that the bench uses as the current time, in Unix seconds.
-const NOW: u64 = 1_790_000_000;
+const NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn rs256(c: &mut Criterion) {
     let (directory, config) = demo::demo();
@@ -43,38 +47,47 @@ fn rs256(c: &mut Criterion) {
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let runtime = Builder::new_current_thread().build().unwrap();
-    let engine = Engine::start(Single::Ring, 1, 1).unwrap();
+    let backends = Backends::new(SignerChoice::Ring, None);
+    let engine = Engine::start(backends, 1, 1, Clock::system()).unwrap();
 
     let mut group = c.benchmark_group("signature");
     group.throughput(Throughput::Elements(1));
     for bits in directory::KEY_SIZES {
         let keys = directory.path().join(bits.to_string());
         let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
-        let key = Arc::new(directory::generate(&keys, bits, &retention, NOW).unwrap());
+        let key = directory::generate(&keys, bits, &retention, NOW).unwrap();
+        let private_key = key.private_key();
         let message = signing_input(client, &key);
         let message = message.as_bytes();
         let length = usize::from(bits / 8);
         let expected = {
             let mut signature = [0; MAX_SIGNATURE_BYTES];
-            assert_eq!(Single::Ring.sign(&key, message, &random, &mut signature), Some(length));
+            assert_eq!(
+                SingleSigner::Ring.sign(private_key, message, &random, &mut signature),
+                Some(length)
+            );
             signature[..length].to_vec()
         };
-        let public = PublicKeyComponents::<Vec<u8>>::from(key.ring().public());
+        let public = PublicKeyComponents::<Vec<u8>>::from(private_key.ring().public());
         public.verify(&RSA_PKCS1_2048_8192_SHA256, message, &expected).unwrap();
 
         group.bench_function(BenchmarkId::new("ring", bits), |bencher| {
             let mut signature = vec![0; length];
             bencher.iter(|| {
                 let message = black_box(message);
-                key.ring().sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
+                private_key
+                    .ring()
+                    .sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
+                    .unwrap();
                 assert_eq!(signature, expected);
             });
         });
         group.bench_function(BenchmarkId::new("backend", bits), |bencher| {
             bencher.iter(|| {
                 let mut signature = [0; MAX_SIGNATURE_BYTES];
-                let length =
-                    Single::Ring.sign(&key, black_box(message), &random, &mut signature).unwrap();
+                let length = SingleSigner::Ring
+                    .sign(private_key, black_box(message), &random, &mut signature)
+                    .unwrap();
                 assert_eq!(signature[..length], expected);
             });
         });
@@ -82,7 +95,7 @@ fn rs256(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("engine", bits), |bencher| {
             bencher.iter(|| {
                 let input = signing_input(client, &key);
-                let token = runtime.block_on(engine.sign(Arc::clone(&key), input)).unwrap();
+                let token = runtime.block_on(engine.sign(Arc::clone(private_key), input)).unwrap();
                 assert!(token.buffer.starts_with(message));
             });
         });

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use grantd::clock::Clock;
 use grantd::internal::keys::directory;
 use grantd::internal::keys::life::Retention;
+use grantd::internal::time::UnixTime;
 use support::client::{self, Client};
 use support::raw::{self, Alone};
 use support::request::{MULTIPART, Payload, URLENCODED};
@@ -79,7 +80,7 @@ fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    directory::generate(&config.live.keys, 2048, &retention, now).unwrap();
+    directory::generate(&config.live.keys, 2048, &retention, UnixTime(now)).unwrap();
     let servers = ["ring", "auto"].map(|signer| {
         let server = Service::grantd(&config, directory.path(), signer);
         // This second of load is not part of the results. It sets up connections and the log

@@ -238,7 +238,7 @@ fn choose(class: Class, fixed: &[u8], random: &mut [u8]) {
 
 /// Returns the time of `run` in nanoseconds.
 fn timed(run: impl FnOnce()) -> u64 {
-    let start = Clock::instant();
+    let start = Clock::system().instant();
     run();
     start.elapsed().as_nanos() as u64
 }

@@ -14,6 +14,7 @@ use grantd::internal::keys::directory;
 use grantd::internal::keys::key_set::KeySet;
 use grantd::internal::keys::life::Retention;
 use grantd::internal::state::verified_tokens::VerifiedTokens;
+use grantd::internal::time::UnixTime;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Request, StatusCode};
@@ -56,12 +57,12 @@ fn signature(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let known = VerifiedTokens::default();
     group.bench_function("known", |bencher| {
-        bencher.iter(|| known.verify(&token, &keys, now).unwrap());
+        bencher.iter(|| known.verify(&token, &keys, UnixTime(now)).unwrap());
     });
     group.bench_function("new", |bencher| {
         bencher.iter_batched_ref(
             VerifiedTokens::default,
-            |unknown| unknown.verify(&token, &keys, now).unwrap(),
+            |unknown| unknown.verify(&token, &keys, UnixTime(now)).unwrap(),
             BatchSize::SmallInput,
         );
     });

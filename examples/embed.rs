@@ -50,7 +50,7 @@ async fn without_a_socket(directory: &Path) -> Result<String, Box<dyn Error>> {
         .header("Host", "localhost")
         .header("Content-Type", FORM)
         .body(Full::new(Bytes::from_static(BODY.as_bytes())))?;
-    let arrival = Arrival { peer: Peer::Unix, first_byte: Clock::instant() };
+    let arrival = Arrival { peer: Peer::Unix, first_byte: Clock::system().instant() };
     let answer = server.service().respond(request, arrival).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let body = answer.into_body().collect().await?.to_bytes();

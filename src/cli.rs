@@ -11,12 +11,16 @@ mod client;
 mod collector;
 mod completions;
 mod environment;
+mod error;
 mod health;
 mod http_client;
 mod key;
 mod live;
 mod man;
 mod no_token;
+mod output;
+#[cfg(unix)]
+mod process;
 mod reload;
 mod secret;
 mod serve;
@@ -25,22 +29,24 @@ mod settings;
 mod times;
 mod token;
 
-use std::fmt;
-use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::cli::environment::{Faults, how_to_set};
-use crate::cli::settings::ServeArgs;
-use crate::config::ConfigError;
-use crate::fault::Fault;
-use crate::server::StartError;
+use crate::cli::environment::Faults;
+use crate::cli::error::{CliError, complain};
+use crate::cli::output::written;
+use crate::cli::settings::{ServeArgs, flags};
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
+    #[cfg(unix)]
+    if let Err(error) = process::protect_memory() {
+        complain(&format!(
+            "core dumps cannot be turned off ({error}): a crash could write keys to a file"
+        ));
+    }
     let Cli { command, serve } = match read_command_line() {
         Ok(read) => read,
         Err(code) => return code,
@@ -52,8 +58,8 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Health(args) => health::run(args),
         Command::Token(args) => token::run(&args),
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
     };
     exit_code(&done)
 }
@@ -75,7 +81,9 @@ fn read_command_line() -> Result<Cli, ExitCode> {
         }
     })?;
     // A faulty variable that sets the same setting as a flag is wrong usage, like a faulty flag.
-    if takes_configuration && let Err(Faults { texts, is_usage: true }) = environment::layers() {
+    if takes_configuration
+        && let Err(Faults { texts, is_usage: true }) = environment::layers(&flags())
+    {
         complain(&texts.join("\n"));
         return Err(ExitCode::from(USAGE));
     }
@@ -97,14 +105,6 @@ fn exit_code(done: &Result<(), CliError>) -> ExitCode {
     let Err(CliError(problem)) = done else { return ExitCode::SUCCESS };
     complain(problem);
     ExitCode::FAILURE
-}
-
-/// Writes `text` to standard error, with `grantd: ` before each line.
-fn complain(text: &str) {
-    for line in text.lines() {
-        // Nothing can be done if standard error is closed.
-        let _ = writeln!(io::stderr(), "grantd: {line}");
-    }
 }
 
 /// A small, very fast OAuth 2.0 token server.
@@ -156,68 +156,4 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Print a manual page in roff, which `man` reads.
     Man(man::ManArgs),
-}
-
-/// Error messages, one per line. Each says what happened, where, and what to do.
-struct CliError(String);
-
-impl From<StartError> for CliError {
-    fn from(error: StartError) -> Self {
-        match error.setting() {
-            Some(setting) => Self(format!("{error} ({})", how_to_set(setting))),
-            None => Self(error.to_string()),
-        }
-    }
-}
-
-impl From<Fault> for CliError {
-    fn from(fault: Fault) -> Self {
-        Self(fault.to_string())
-    }
-}
-
-impl From<ConfigError> for CliError {
-    fn from(error: ConfigError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<Vec<Fault>> for CliError {
-    fn from(faults: Vec<Fault>) -> Self {
-        Self(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    }
-}
-
-/// Prints `line` and a line break to standard output.
-fn print(line: impl fmt::Display) -> Result<(), CliError> {
-    print_bytes(format!("{line}\n").as_bytes())
-}
-
-/// Prints bytes to standard output. Ends the process on a broken pipe.
-fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
-    written(write_out(bytes))
-}
-
-/// Writes `bytes` to standard output and flushes it.
-fn write_out(bytes: &[u8]) -> io::Result<()> {
-    let mut output = io::stdout();
-    output.write_all(bytes).and_then(|()| output.flush())
-}
-
-/// Converts the result of a write to standard output. Ends the process on a broken pipe.
-fn written(attempt: io::Result<()>) -> Result<(), CliError> {
-    match attempt {
-        // The reader, such as `head`, has closed the pipe: end silently, as other programs do.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        attempt => attempt.map_err(|error| CliError(not_written(&error))),
-    }
-}
-
-fn not_written(error: &io::Error) -> String {
-    format!("cannot write to standard output: {error}")
-}
-
-/// Returns the error for a failed operation on `file`; see [`Fault::cannot`].
-fn cannot(what: &str, file: &Path, error: &io::Error) -> CliError {
-    Fault::cannot(what, file, error).into()
 }

@@ -146,15 +146,15 @@ impl Default for Live {
     }
 }
 
-impl Config {
-    /// Replaces the startup settings by the startup settings of `running`, because a running server
-    /// cannot change them. Returns the names of the settings that were different.
-    pub fn hold_back(&mut self, running: &Self) -> Vec<String> {
-        let held_back = layer::differences(&self.startup, &running.startup);
-        self.startup.clone_from(&running.startup);
-        held_back
+impl Startup {
+    /// Returns the names of the settings that differ from those of the server that is `running`. A
+    /// change of them takes effect only after a restart.
+    pub fn differences(&self, running: &Self) -> Vec<String> {
+        layer::differences(self, running)
     }
+}
 
+impl Config {
     /// Whether clients may use the demo secrets, which are public. Returns true if the operator has
     /// set [`Live::allow_demo_clients`], or if no proxy is trusted and only this machine can reach
     /// the server.
@@ -188,10 +188,10 @@ impl Live {
             && self.trusted_proxies.iter().any(|proxy| !proxy.is_single())
     }
 
-    /// Returns the first fault of the configured routes; `None` if they have no fault.
-    pub fn route_problem(&self) -> Option<String> {
-        let (index, problem) = route::problem(&self.routes)?;
-        Some(format!("route: {}: {problem}", self.routes[index].path))
+    /// Returns the faults of the configured routes.
+    pub fn route_problems(&self) -> impl Iterator<Item = String> {
+        let problems = route::problems(&self.routes);
+        problems.map(|(index, problem)| format!("route: {}: {problem}", self.routes[index].path))
     }
 }
 

@@ -5,23 +5,21 @@ pub mod bearer;
 pub mod connect;
 pub mod firstvision;
 pub mod introspection;
+pub mod refusal;
 pub mod revocation;
 pub mod secrets;
 pub mod vision;
 
 use std::borrow::Cow;
-use std::time::Instant;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::config::Dialect;
 use crate::endpoint::outcome::{Issued, Phases, Refused, Reuse, Served};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client_authentication::{Authorization, Credentials};
 use crate::oauth::client_certificate::ShownCertificate;
-use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 
@@ -36,21 +34,14 @@ pub struct RequestHead<'a> {
     pub dpop: DpopHeader<'a>,
     /// The `Content-Type` header.
     pub content_type: Option<&'a [u8]>,
-    /// The client network for which failed attempts are counted.
-    pub network: ClientNetwork,
     /// The request's path, as sent.
     pub path: &'a str,
-    /// The request's path without the issuer's path. The URL in a client assertion or a DPoP proof
-    /// is compared with the issuer's URL followed by this path.
-    pub endpoint: &'a str,
     /// The values of [`vision::CLIENT_HEADERS`].
     pub client_headers: [Option<&'a [u8]>; 4],
     /// The request's query, without the question mark.
     pub query: Option<&'a str>,
     /// The maximum number of parameters that a form may have.
     pub max_parameters: usize,
-    /// When all of the request, including its body, was read.
-    pub received: Instant,
 }
 
 impl<'r> RequestHead<'r> {
@@ -64,8 +55,7 @@ impl<'r> RequestHead<'r> {
     where
         'r: 'p,
     {
-        let read = Credentials::read(self.authorization, self.certificate, parameters);
-        Ok(read?.from(self.network))
+        Credentials::read(self.authorization, self.certificate, parameters)
     }
 
     /// Refuses a query that contains a parameter of a token request. Such a parameter may be a
@@ -183,17 +173,6 @@ impl<'s> Outcome<'s> {
         match answered {
             Ok((answer, served)) => Self { answer, verdict: Ok(served) },
             Err(refused) => Self { answer: refuse(refused.cause), verdict: Err(refused) },
-        }
-    }
-}
-
-impl Dialect {
-    /// Writes the answer to a refusal in this dialect.
-    pub fn refuse(self, cause: Cause, head: &RequestHead<'_>) -> Answer {
-        match self {
-            Self::Connect => connect::refuse(cause, head),
-            Self::Vision => vision::refuse(cause, head),
-            Self::Firstvision => firstvision::refuse(cause, head),
         }
     }
 }

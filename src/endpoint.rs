@@ -15,6 +15,7 @@ pub mod validate;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use zeroize::Zeroizing;
@@ -23,17 +24,20 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::guard::password_pool::PasswordPool;
 use crate::guard::throttle::Throttle;
+use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::decoy::DecoyKey;
 use crate::oauth::dpop::Nonces;
 use crate::random::{NoEntropy, Random};
 use crate::signing::engine::Engine;
 use crate::snapshot::Snapshot;
+use crate::snapshot::loss::Loss;
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
 use crate::state::uses::Uses;
 use crate::state::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::AssertionAudiences;
+use crate::time::UnixTime;
 
 /// The state that all endpoints of a server share.
 pub struct Context {
@@ -47,15 +51,18 @@ pub struct Context {
     pub decoy_key: DecoyKey,
     /// How often and when each secret was used.
     pub secret_uses: SecretUses,
-    /// Why the last reload was refused; `None` if it succeeded or there was none.
+    /// The faults that the last reload found, and what is in force because of them; `None` if there
+    /// are none.
     pub reload_fault: ArcSwapOption<String>,
+    /// What was lost before the start, if anything.
+    pub loss: Option<Loss>,
     /// The revoked tokens.
     pub revocations: Revocations,
     /// The cache of tokens whose signature was verified.
     pub verified: VerifiedTokens,
     /// The audit; `None` if it is off.
     pub audit: Option<Arc<Audit>>,
-    /// Wall-clock time.
+    /// The time.
     pub clock: Clock,
     /// Counts accepted client assertions by how their `aud` identifies this server: by the issuer
     /// (as a string or in an array) or by the URL of an endpoint.
@@ -106,6 +113,37 @@ impl Context {
             self.nonces.get_or_init(|| Nonces::new(&key));
         }
         Ok(())
+    }
+}
+
+/// One request, as every step of an endpoint sees it.
+#[derive(Clone, Copy)]
+pub struct Exchange<'s> {
+    /// The state of the server.
+    pub context: &'s Context,
+    /// The snapshot that the request reads.
+    pub snapshot: &'s Snapshot,
+    /// The called path, relative to the issuer. The URL in a client assertion or a DPoP proof is
+    /// compared with the issuer's URL followed by this path.
+    pub endpoint: &'s str,
+    /// The client network for which failed attempts are counted.
+    pub network: ClientNetwork,
+    /// When all of the request, including its body, was read.
+    pub received: Instant,
+    /// The same time of the wall clock. Everything about the request is decided for this time.
+    pub now: UnixTime,
+}
+
+impl<'s> Exchange<'s> {
+    /// Begins an exchange for a request that has just been read.
+    pub fn new(
+        context: &'s Context,
+        snapshot: &'s Snapshot,
+        endpoint: &'s str,
+        network: ClientNetwork,
+    ) -> Self {
+        let (received, now) = (context.clock.instant(), context.clock.now());
+        Self { context, snapshot, endpoint, network, received, now }
     }
 }
 

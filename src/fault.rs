@@ -1,12 +1,13 @@
 //! Faults in files that an operator wrote. A fault names the place, the problem and the remedy.
 
+mod position;
 pub mod text;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use crate::fault::text::Position;
+pub use crate::fault::position::Position;
 
 /// One fault in a file: `clients.json:12:23: clients[0].token_lifetime: must be …`.
 ///

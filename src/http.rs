@@ -7,6 +7,7 @@ pub mod admin;
 mod body;
 mod client_address;
 mod connection;
+pub(crate) mod descriptors;
 pub mod event_loops;
 pub mod listener;
 mod request_id;

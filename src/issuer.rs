@@ -7,8 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::jose::jws::{PayloadWriter, SigningInput};
-use crate::keys::key_set::SigningKey;
+use crate::keys::signing_key::SigningKey;
 use crate::oauth::grant::Grant;
+use crate::time::UnixTime;
 
 /// The `jti` of a token: 128 random bits (RFC 9068, section 2.2).
 pub type TokenId = [u8; 16];
@@ -37,8 +38,8 @@ pub const RESERVED_CLAIMS: [&str; 16] = [
 
 /// Appends the header and the claims of an `at+jwt` for `grant` to `buffer`.
 ///
-/// `now` is the time of issue in Unix seconds. The claims are in the order of RFC 9068, section
-/// 2.2; the client's static claims come last.
+/// `now` is the time of issue. The claims are in the order of RFC 9068, section 2.2; the client's
+/// static claims come last.
 ///
 /// # Errors
 ///
@@ -47,7 +48,7 @@ pub fn mint_at_jwt(
     grant: &Grant<'_>,
     issuer: &str,
     key: &SigningKey,
-    now: u64,
+    now: UnixTime,
     token_id: &TokenId,
     buffer: Vec<u8>,
 ) -> io::Result<SigningInput> {
@@ -76,14 +77,14 @@ pub fn mint_at_jwt(
 }
 
 /// Appends the header and the claims of a `vision` token for `grant` to `buffer`, in the format of
-/// the documents of the `vision` and `firstvision` dialects. `expires_at` is in Unix seconds.
+/// the documents of the `vision` and `firstvision` dialects.
 ///
 /// # Errors
 ///
 /// No error occurs in practice, because writing to memory does not fail.
 pub fn mint_vision(
     grant: &Grant<'_>,
-    expires_at: u64,
+    expires_at: UnixTime,
     buffer: Vec<u8>,
 ) -> io::Result<SigningInput> {
     let client = grant.client;

@@ -3,5 +3,7 @@
 
 pub mod directory;
 pub mod jwt;
+pub mod key_file;
 pub mod key_set;
 pub mod life;
+pub mod signing_key;

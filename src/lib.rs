@@ -44,6 +44,7 @@ pub mod config;
 pub mod random;
 pub mod server;
 
+mod cache;
 #[cfg(feature = "cli")]
 mod cli;
 mod dialect;
@@ -63,6 +64,7 @@ mod snapshot;
 mod state;
 mod tally;
 mod telemetry;
+mod time;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -101,6 +103,9 @@ pub mod internal {
     }
     pub mod signing {
         pub use crate::signing::*;
+    }
+    pub mod time {
+        pub use crate::time::*;
     }
     pub mod telemetry {
         pub use crate::telemetry::*;

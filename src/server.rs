@@ -6,7 +6,8 @@
 //! the caller's runtime, which polls [`Server::serve`]. The other event loops are threads. When the
 //! server ends, it stops these threads and closes their connections.
 
-mod counters;
+mod collectors;
+mod judge;
 mod reload;
 mod start_error;
 
@@ -21,7 +22,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Config, IssuerUrl, SignerChoice};
+use crate::config::{Config, IssuerUrl};
 use crate::endpoint::Context;
 pub use crate::fault::Fault;
 use crate::guard::decoy_key;
@@ -29,20 +30,24 @@ use crate::guard::password_pool::PasswordPool;
 use crate::guard::throttle::Throttle;
 use crate::http::accept::Connections;
 use crate::http::admin::Admin;
+use crate::http::descriptors::{Reserve, allowed_connections};
 use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
 use crate::keys::directory::{self, First};
 use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
-use crate::random::{NoEntropy, Random};
-pub(crate) use crate::server::reload::judge;
-use crate::server::reload::{Loaded, prepare};
+use crate::random::Random;
+pub(crate) use crate::server::judge::judge;
+use crate::server::reload::KeyIds;
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
+use crate::signing::backends::Backends;
 use crate::signing::engine::Engine;
-use crate::signing::single::Single;
-use crate::snapshot::{Snapshot, Sources};
+use crate::snapshot::files::{Contents, Files};
+use crate::snapshot::lifetimes::Lifetimes;
+use crate::snapshot::loss::{Loss, trace_of_use};
+use crate::snapshot::{Snapshot, retention, token_lifetimes};
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
 use crate::state::uses::Uses;
@@ -96,56 +101,60 @@ impl Server {
     ///
     /// [`StartError`] if the server cannot start.
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
-        let Loaded { clients, mut keys, admin_token, issuer, key_files } = Loaded::read(config)?;
-        let audit = match &config.startup.audit {
-            Some(file) => Some(Arc::new(Audit::to(file).map_err(|error| {
-                StartError::Files(vec![Fault::cannot("written", file, &error)])
-            })?)),
-            None => None,
-        };
-        let revocations = Revocations::open(
-            &config.startup.state,
-            config.startup.limits.revocations,
-            clock.clone(),
-            audit.clone(),
-        )
-        .map_err(|fault| StartError::Files(vec![fault]))?;
-        let uses =
-            Uses::open(&config.startup.state, config.startup.limits.replay_entries, clock.clone())
-                .map_err(|fault| StartError::Files(vec![fault]))?;
-        let retention = Sources::of(config).retention(&clients);
+        let state = &config.startup.state;
+        let trace = trace_of_use(state);
+        let contents = Files::load(&config.live).map_err(StartError::Files)?;
+        let Contents { clients, client_keys, mut keys, admin_token } = contents;
+        let issuer = judge(config, &clients)?;
+        let now = clock.now();
+        let mut lifetimes = Lifetimes::read(state)?.followed_by(token_lifetimes(&clients), now);
+        let mut retention = retention(&config.live, &clients);
+        retention.token_lifetime = retention.token_lifetime.max(lifetimes.longest_of_all());
+        let loss = Loss::find(config, trace, &keys, retention.token_lifetime, now)?;
+        if let Some(loss) = &loss {
+            warn!("{}", loss.text);
+        }
         if keys.is_empty() {
-            let now = clock.unix_seconds();
             let first = directory::first(&config.live.keys, FIRST_KEY_BITS, now);
             let First { keys: found, is_made } = first.map_err(StartError::Files)?;
             keys = found;
-            if let (true, [key]) = (is_made, &keys[..]) {
+            if let (true, [(_, key)]) = (is_made, &keys[..]) {
                 let (key_id, directory) = (key.key_id(), config.live.keys.display());
                 info!(%key_id, %directory, bits = FIRST_KEY_BITS, "made the first signing key");
             }
         }
 
-        let keys = KeySet::new(keys, retention);
-        let single = match (config.startup.signer, keys.signing_key(clock.unix_seconds())) {
-            (SignerChoice::AwsLc, _) => Single::AwsLc,
-            (SignerChoice::Auto | SignerChoice::Batch, Some(key)) => Single::fastest(key),
-            _ => Single::Ring,
+        let audit = match &config.startup.audit {
+            Some(file) => {
+                let audit = Audit::to(file);
+                Some(Arc::new(audit.map_err(|error| Fault::cannot("written", file, &error))?))
+            }
+            None => None,
         };
-        let engine =
-            Engine::start(single, config.startup.workers, config.startup.limits.signing_queue)?;
-        let is_batched = prepare(&engine, &keys, config.startup.signer)?;
+        let limits = &config.startup.limits;
+        let revocations =
+            Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;
+        let uses = Uses::open(state, limits.replay_entries, clock.clone())?;
+        lifetimes.write(state);
+        let key_ids: KeyIds =
+            keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
+        let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
+        let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
+        let backends = Backends::new(config.startup.signer, signing_key);
+        let is_batched = backends.prepare(keys.private_keys())?;
+        let (single, threads) = (backends.single, config.startup.workers);
+        let capacity = config.startup.limits.signing_queue;
+        let engine = Engine::start(backends, threads, capacity, clock.clone())?;
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
-        info!(%signer, threads = config.startup.workers, "signing");
+        info!(%signer, threads, "signing");
         let (threads, capacity) =
             (config.startup.limits.password_threads, config.startup.limits.password_queue);
         let passwords = PasswordPool::start(threads, capacity, &random)?;
-        let decoy_key = decoy_key::open(&config.startup.state, &random)
-            .map_err(|fault| StartError::Files(vec![fault]))?;
-        let snapshot = Snapshot::new(clients, keys, issuer, config.clone());
-        let snapshot = Snapshot { admin_token, ..snapshot };
+        let decoy_key = decoy_key::open(state, &random)?;
+        let snapshot = Snapshot::new(Arc::new(clients), keys, issuer, config.clone());
+        let snapshot = Snapshot { admin_token, lifetimes, ..snapshot };
         let snapshot = ArcSwap::from_pointee(snapshot);
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        metrics.name_signer(&signer);
         let audience_forms = AudienceForm::ALL.map(AudienceForm::label);
         let context = Arc::new(Context {
             snapshot,
@@ -153,10 +162,11 @@ impl Server {
             passwords,
             decoy_key,
             secret_uses: SecretUses::default(),
+            loss,
             revocations,
             assertion_audiences: metrics.assertion_audiences(audience_forms),
             raw_pairs: AtomicU64::new(0),
-            throttle: Throttle::new(config.startup.limits.failure_entries, Clock::instant()),
+            throttle: Throttle::new(config.startup.limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
             reload_fault: ArcSwapOption::empty(),
@@ -165,24 +175,34 @@ impl Server {
             uses,
             nonces: OnceLock::new(),
         });
-        context.prepare(config).map_err(no_entropy)?;
-        counters::register(&metrics, &context).map_err(io::Error::other)?;
+        context.prepare(config)?;
+        collectors::register(&metrics, &context, signer).map_err(io::Error::other)?;
         let refusals = Arc::<Refusals>::default();
         let service =
-            Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))
-                .map_err(no_entropy)?;
+            Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))?;
         let (loops, threads) = EventLoops::start(config.startup.workers)?;
+        let mut limits = config.startup.limits.clone();
+        limits.connections = allowed_connections(limits.connections, config.startup.workers);
         let connections = Connections::new(
-            config.startup.limits.clone(),
+            context.clock.clone(),
+            limits.clone(),
             Arc::clone(&metrics),
             Arc::clone(&loops),
+            Reserve::new(0),
         );
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let admin_connections =
-            Connections::new(config.startup.limits.clone(), unseen, EventLoops::one());
+        limits.connections = ADMIN_CONNECTIONS;
+        let admin_connections = Connections::new(
+            context.clock.clone(),
+            limits,
+            unseen,
+            EventLoops::one(),
+            Reserve::new(ADMIN_RESERVE),
+        );
         let service = Arc::new(service);
         let reloader =
-            Arc::new(Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_files));
+            Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_ids, client_keys);
+        let reloader = Arc::new(reloader);
         Ok(Self {
             context,
             metrics,
@@ -299,10 +319,13 @@ impl Server {
     }
 }
 
-fn no_entropy(_: NoEntropy) -> io::Error {
-    io::Error::other("the operating system provides no random bytes")
-}
-
 /// The size of the first signing key in bits. The keys of the tokens in the documentation have this
 /// size.
 const FIRST_KEY_BITS: u16 = 2048;
+
+/// The maximum number of open connections of the admin listener. It is low, so that these
+/// connections fit into the descriptors that the public connections leave.
+const ADMIN_CONNECTIONS: usize = 8;
+/// The number of connections that the admin listener can accept even if the process is out of
+/// descriptors.
+const ADMIN_RESERVE: usize = 4;

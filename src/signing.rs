@@ -3,7 +3,10 @@
 //! meaning of what it signs.
 
 mod admission;
+pub mod backends;
 mod completion;
 pub mod engine;
+pub mod private_key;
 mod queue;
 pub mod single;
+mod worker;

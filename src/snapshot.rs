@@ -3,27 +3,27 @@
 
 pub mod admin_token;
 pub mod changes;
+pub mod files;
+pub mod lifetimes;
+pub mod loss;
 pub mod secret_ends;
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::config::{Config, IssuerUrl};
-use crate::fault::Fault;
-use crate::fs::file_watch::Stamp;
-use crate::keys::directory;
-use crate::keys::key_set::{KeySet, SigningKey};
+use crate::config::{Config, IssuerUrl, Live};
+use crate::keys::key_set::KeySet;
 use crate::keys::life::Retention;
 use crate::oauth::client::Registry;
 use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash, is_demo_secret};
 use crate::oauth::decoy::Decoys;
-use crate::registry::client_file;
+use crate::snapshot::lifetimes::Lifetimes;
 use crate::snapshot::secret_ends::SecretEnds;
 
 /// The clients, keys and settings that requests read.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The registered clients.
-    pub clients: Registry,
+    /// The registered clients. The next snapshot shares them if the registry then has a fault.
+    pub clients: Arc<Registry>,
     /// The signing keys.
     pub keys: KeySet,
     /// The issuer's URL.
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// The decoys for unknown client ids.
     pub decoys: Decoys,
+    /// The lifetimes that count for tokens without an `iat`.
+    pub lifetimes: Lifetimes,
     /// For each client, the time at which its last secret expires.
     pub secret_ends: SecretEnds,
     /// Whether clients may authenticate with the public demo secrets.
@@ -44,8 +46,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Creates the first snapshot of a process. Its `admin_token` is `None`; the caller sets it.
-    pub fn new(clients: Registry, keys: KeySet, issuer: IssuerUrl, config: Config) -> Self {
+    /// Creates the first snapshot of a process. The caller sets its
+    /// `admin_token` and its `lifetimes`.
+    pub fn new(clients: Arc<Registry>, keys: KeySet, issuer: IssuerUrl, config: Config) -> Self {
         let decoys = Decoys::of(&clients);
         let secret_ends = SecretEnds::of(&clients);
         let allows_demo_secrets = config.allows_demo_secrets();
@@ -56,30 +59,11 @@ impl Snapshot {
             config,
             admin_token: None,
             generation: 1,
+            lifetimes: Lifetimes::default(),
             decoys,
             secret_ends,
             allows_demo_secrets,
         }
-    }
-
-    /// Creates the snapshot that replaces `old` at `now` (Unix seconds). Clients whose registration
-    /// has not changed keep the state of their rate limits and, if the issuer is the same, their
-    /// reusable tokens.
-    pub fn after(
-        old: &Self,
-        mut clients: Registry,
-        keys: Vec<SigningKey>,
-        issuer: IssuerUrl,
-        config: Config,
-        now: u64,
-    ) -> Self {
-        clients.continue_from(&old.clients, old.issuer == issuer);
-        // Tokens and key sets that were issued with the old lifetimes are still in use. So each
-        // field of the retention is the maximum of its old value and its new value.
-        let retention = Sources::of(&config).retention(&clients).max(old.keys.retention());
-        let keys = old.keys.followed_by(keys, retention, now);
-        let generation = old.generation + 1;
-        Self { generation, ..Self::new(clients, keys, issuer, config) }
     }
 
     /// Whether at least one proxy is configured that may forward client certificates.
@@ -88,79 +72,16 @@ impl Snapshot {
     }
 }
 
-/// The files that a snapshot is read from.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// The file of the client registry.
-    pub clients: PathBuf,
-    /// The directory of keys.
-    pub keys: PathBuf,
-    /// The file of the admin token, if one is configured.
-    pub admin_token_file: Option<PathBuf>,
-    /// The time for which verifiers may cache a key set, in seconds.
-    pub jwks_max_age: u64,
+/// Returns the time for which verifiers may cache a key set, and the longest token lifetime of all
+/// `clients`.
+pub fn retention(live: &Live, clients: &Registry) -> Retention {
+    let longest = clients.iter().map(|client| client.token_lifetime).max();
+    Retention { jwks_max_age: live.jwks_max_age, token_lifetime: u64::from(longest.unwrap_or(0)) }
 }
 
-/// The contents of the files of [`Sources`].
-#[derive(Debug)]
-pub struct Contents {
-    /// The client registry.
-    pub clients: Registry,
-    /// The signing keys in any state, gone keys included.
-    pub keys: Vec<SigningKey>,
-    /// The hash of the admin token, if one is configured.
-    pub admin_token: Option<FastHash>,
-    /// The stamp of the key files that the `jwks` fields of the clients name. The stamp was taken
-    /// before the files were read, so that a change during the reading is noticed at the next
-    /// check.
-    pub key_files: Stamp,
-}
-
-impl Sources {
-    /// Returns the files that `config` names.
-    pub fn of(config: &Config) -> Self {
-        Self {
-            clients: config.live.clients.clone(),
-            keys: config.live.keys.clone(),
-            admin_token_file: config.live.admin_token_file.clone(),
-            jwks_max_age: config.live.jwks_max_age,
-        }
-    }
-
-    /// Reads all files.
-    ///
-    /// # Errors
-    ///
-    /// The faults of all files.
-    pub fn load(&self) -> Result<Contents, Vec<Fault>> {
-        let clients = client_file::load_with_key_files(&self.clients);
-        match (clients, directory::load(&self.keys), self.admin_token()) {
-            (Ok((clients, key_files)), Ok(keys), Ok(admin_token)) => {
-                Ok(Contents { clients, keys, admin_token, key_files })
-            }
-            (clients, keys, admin_token) => {
-                let token_fault = admin_token.err().map(|fault| vec![fault]);
-                let faults = [clients.err(), keys.err(), token_fault];
-                Err(faults.into_iter().flatten().flatten().collect())
-            }
-        }
-    }
-
-    /// Reads the admin token and returns its hash. `None` if no admin token is configured.
-    fn admin_token(&self) -> Result<Option<FastHash>, Fault> {
-        let file = self.admin_token_file.as_deref();
-        file.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose()
-    }
-
-    /// Returns the time for which verifiers may cache a key set, and the longest token lifetime of
-    /// all `clients`.
-    pub fn retention(&self, clients: &Registry) -> Retention {
-        let longest = clients.iter().map(|client| client.token_lifetime).max();
-        Retention {
-            jwks_max_age: self.jwks_max_age,
-            token_lifetime: u64::from(longest.unwrap_or(0)),
-        }
-    }
+/// Returns the id and the token lifetime in seconds of each of the `clients`.
+pub fn token_lifetimes(clients: &Registry) -> impl Iterator<Item = (&str, u32)> + Clone {
+    clients.iter().map(|client| (&*client.id, client.token_lifetime))
 }
 
 /// Returns the sorted ids of the clients that have a public demo secret.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::time::UnixTime;
+
 /// A count of events and the time of the last event. Threads update both without a lock.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -10,10 +12,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one event at `now` (Unix seconds).
-    pub fn record(&self, now: u64) {
+    /// Counts one event at `now`.
+    pub fn record(&self, now: UnixTime) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.last.store(now, Ordering::Relaxed);
+        self.last.store(now.0, Ordering::Relaxed);
     }
 
     /// The number of events.
@@ -21,8 +23,8 @@ impl Tally {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The time of the last event in Unix seconds; 0 before the first event.
-    pub fn last(&self) -> u64 {
-        self.last.load(Ordering::Relaxed)
+    /// The time of the last event; 0 before the first event.
+    pub fn last(&self) -> UnixTime {
+        UnixTime(self.last.load(Ordering::Relaxed))
     }
 }

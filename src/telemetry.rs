@@ -2,7 +2,6 @@
 
 pub mod answered;
 pub mod audit;
-mod counter_collector;
 pub mod excerpt;
 pub mod hourly;
 mod json_line;
@@ -10,6 +9,7 @@ pub mod log_queue;
 pub mod logging;
 pub mod metrics;
 pub mod once_a_second;
+pub mod pulled;
 pub mod refusals;
 pub mod trace_parent;
 #[cfg_attr(not(feature = "opentelemetry"), path = "telemetry/no_traces.rs")]

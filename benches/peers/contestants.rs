@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use grantd::config::Config;
 use grantd::internal::keys::directory;
-use rsa_x8::BatchKey;
 use serde_json::Value;
 
 use crate::Plan;
@@ -143,7 +142,7 @@ pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     let grantd = |signer| Rc::new(Service::grantd(config, directory, signer));
     let auto = grantd("auto");
     let keys = directory::load(&config.live.keys).unwrap();
-    let has_batches = BatchKey::from_pkcs8(keys[0].document()).is_some();
+    let has_batches = keys[0].private_key().batch().is_some();
 
     let mut all = vec![
         library(RING, RING, install::crate_version("ring")),

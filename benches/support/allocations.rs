@@ -17,7 +17,7 @@ use futures_util::stream::{self, Stream};
 use grantd::clock::Clock;
 use grantd::config::Config;
 use grantd::internal::keys::directory;
-use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, Single};
+use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, SingleSigner};
 use grantd::internal::telemetry::log_queue::{LogQueue, LogWriter};
 use grantd::internal::telemetry::logging::json_lines;
 use grantd::random::Random;
@@ -155,7 +155,9 @@ fn ring_alone(config: &Config) -> f64 {
     let mut signature = [0; MAX_SIGNATURE_BYTES];
     let region = Region::new(ALLOCATOR);
     for _ in 0..REQUESTS {
-        Single::Ring.sign(&keys[0], &[b'x'; 470], &random, &mut signature).unwrap();
+        SingleSigner::Ring
+            .sign(keys[0].private_key(), &[b'x'; 470], &random, &mut signature)
+            .unwrap();
     }
     per_request(&region)
 }

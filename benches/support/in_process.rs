@@ -26,7 +26,7 @@ impl InProcess {
 
     pub(crate) fn respond(&self, request: Request<Full<Bytes>>) -> Response<Full<Bytes>> {
         let peer = Peer::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)));
-        let arrival = Arrival { peer, first_byte: Clock::instant() };
+        let arrival = Arrival { peer, first_byte: Clock::system().instant() };
         self.runtime.block_on(self.server.service().respond(request, arrival))
     }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use grantd::clock::Clock;
 use grantd::internal::keys::directory;
-use grantd::internal::keys::key_set::SigningKey;
-use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, Single};
+use grantd::internal::signing::private_key::PrivateKey;
+use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, SingleSigner};
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
-use rsa_x8::{BATCH, BatchKey};
+use rsa_x8::BATCH;
 
 use super::cores;
 
@@ -81,20 +81,20 @@ pub(crate) fn is_child(arguments: &[String]) -> bool {
 /// Signs on this thread until the time is over, and returns the signatures per second.
 fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
     let keys = directory::load(keys).unwrap();
-    let key = &keys[0];
+    let key = &**keys[0].private_key();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
-    let single = |library: Single| {
+    let single = |library: SingleSigner| {
         repeat(time, key, |signatures| {
             library.sign(key, &MESSAGE, &random, &mut signatures[0]).unwrap();
             1
         })
     };
     match signer {
-        "ring" => single(Single::Ring),
-        "aws-lc" => single(Single::AwsLc),
+        "ring" => single(SingleSigner::Ring),
+        "aws-lc" => single(SingleSigner::AwsLc),
         "batch" => {
-            let batch = BatchKey::from_pkcs8(key.document()).unwrap();
+            let batch = key.batch().unwrap();
             repeat(time, key, |signatures| {
                 assert_eq!(batch.sign(&[&MESSAGE[..]; BATCH], signatures), [true; BATCH]);
                 BATCH
@@ -106,11 +106,11 @@ fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
 
 /// Calls `sign` until the time is over. Each call returns the number of signatures that it made.
 /// Returns the signatures per second. Panics unless the signatures of the last call are valid.
-fn repeat(time: Duration, key: &SigningKey, sign: impl Fn(&mut Signatures) -> usize) -> f64 {
+fn repeat(time: Duration, key: &PrivateKey, sign: impl Fn(&mut Signatures) -> usize) -> f64 {
     let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
     let mut last = 0;
     let mut calls = 0;
-    let started = Clock::instant();
+    let started = Clock::system().instant();
     while started.elapsed() < time {
         last = sign(&mut signatures);
         calls += 1;

@@ -9,13 +9,20 @@ mod service_user;
 
 use std::path::Path;
 
-use crate::cli::{CliError, ServeArgs, addresses, print};
+use crate::cli::addresses;
+use crate::cli::error::CliError;
+use crate::cli::output::print;
+use crate::cli::settings::ServeArgs;
+use crate::clock::Clock;
 use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::guard::decoy_key;
 use crate::oauth::client::{AuthMethod, Registry};
 use crate::registry::client_file::{self, edit};
 use crate::server::judge;
-use crate::snapshot::{Contents, Sources, certificate_clients, demo_clients};
+use crate::snapshot::files::{Contents, Files};
+use crate::snapshot::lifetimes::Lifetimes;
+use crate::snapshot::loss::{Loss, trace_of_use};
+use crate::snapshot::{certificate_clients, demo_clients, retention};
 use crate::state::revocations::Revocations;
 use crate::state::uses::Uses;
 
@@ -81,17 +88,27 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
 /// `serve` from starting.
 fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, IssuerUrl), CliError> {
     let mut problems = addresses::check(config);
-    let loaded = Sources::of(config).load();
+    let trace = trace_of_use(&config.startup.state);
+    let loaded = Files::load(&config.live);
+    let lost = loaded.as_ref().ok().map(|Contents { clients, keys, .. }| {
+        let longest = retention(&config.live, clients).token_lifetime;
+        Loss::find(config, trace, keys, longest, Clock::system().now())
+    });
+    let lost = lost.transpose().map(Option::flatten);
     let judged = match &loaded {
         Ok(loaded) => judge(config, &loaded.clients),
         Err(_) => judge(config, &readable_clients(&config.live.clients)),
     };
-    let state = &config.startup.state;
-    let state = [Revocations::check(state), Uses::check(state), decoy_key::check(state)];
+    let state = [
+        Revocations::check(&config.startup.state),
+        Uses::check(&config.startup.state),
+        decoy_key::check(&config.startup.state),
+        Lifetimes::read(&config.startup.state).map(drop),
+        lost.as_ref().map(drop).map_err(Clone::clone),
+    ];
     problems.extend(state.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
-    let judged = judged.map_err(|error| {
-        let CliError(problem) = error.into();
-        problems.push(problem);
+    let judged = judged.map_err(|errors| {
+        problems.extend(errors.into_iter().map(|error| CliError::from(error).0));
     });
     let has_no_key = loaded.as_ref().is_ok_and(|loaded| loaded.keys.is_empty());
     let faults = loaded.as_ref().err().cloned().unwrap_or_default();
@@ -100,7 +117,12 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     #[cfg(unix)]
     problems.extend(service_user::barred(config, config_file).iter().map(ToString::to_string));
     match (loaded, judged) {
-        (Ok(contents), Ok(issuer)) if problems.is_empty() => Ok((contents, issuer)),
+        (Ok(contents), Ok(issuer)) if problems.is_empty() => {
+            if let Ok(Some(loss)) = lost {
+                print(format_args!("warning: {}", loss.text))?;
+            }
+            Ok((contents, issuer))
+        }
         _ => Err(CliError(problems.join("\n"))),
     }
 }

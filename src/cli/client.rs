@@ -1,6 +1,7 @@
 //! `grantd client`: registers, changes and shows clients.
 
 mod fields;
+mod file;
 mod import;
 mod rotate;
 mod show;
@@ -10,17 +11,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
-use zeroize::Zeroizing;
 
+use crate::cli::client::file::{FIRST_LABEL, FileArg, text_of, told, wait_for};
+use crate::cli::error::CliError;
 use crate::cli::live::{AdminArgs, WaitArgs};
 use crate::cli::secret::{self, HashKind};
-use crate::cli::settings::ServeArgs;
-use crate::cli::{CliError, cannot, complain, no_token, not_written, write_out};
-use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::form::urlencoded;
-use crate::fs::whole_file;
-use crate::oauth::client::{AuthMethod, Client};
+use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{self, NewSecret, edit};
 
 #[derive(Debug, Subcommand)]
@@ -89,16 +86,6 @@ pub(super) enum ClientCommand {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct FileArg {
-    /// Client registry [env: GRANTD_CLIENTS] [default: clients.json, as for `serve`].
-    #[arg(long, value_name = "FILE")]
-    clients: Option<PathBuf>,
-    /// Configuration file (TOML), which may set the path of the registry.
-    #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
-    config: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
 pub(super) struct AddArgs {
     #[command(flatten)]
     file: FileArg,
@@ -140,106 +127,6 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
     }
 }
 
-/// If `--admin` names a server, waits until the change of the client `id` is in force on that
-/// server. `is_in_force` gets the server's JSON description of the client, or `None` if the server
-/// does not know the client.
-fn wait_for(
-    id: &str,
-    server: &WaitArgs,
-    is_in_force: impl Fn(Option<&Value>) -> bool,
-) -> Result<(), CliError> {
-    let path = format!("/clients/{}", urlencoded::encode(id));
-    server.wait_until(&format!("client {id}"), &path, is_in_force)
-}
-
-impl FileArg {
-    /// Returns the path of the registry file. It is the file that `serve` would use with the same
-    /// flags and environment.
-    fn path(&self) -> Result<PathBuf, CliError> {
-        if let Some(clients) = &self.clients {
-            return Ok(clients.clone());
-        }
-        let config = self.config.clone();
-        Ok(ServeArgs { config, ..ServeArgs::default() }.resolve()?.live.clients)
-    }
-
-    /// Locks the registry file and replaces its text by the result of `change`.
-    fn edit(
-        &self,
-        change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
-    ) -> Result<(), CliError> {
-        self.edit_and_tell(change, || None)
-    }
-
-    /// Replaces the text of the registry file by the result of `change`, and prints `line`. Fails
-    /// if the file does not exist.
-    fn edit_and_tell(
-        &self,
-        change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
-        line: impl FnOnce() -> Option<Zeroizing<String>>,
-    ) -> Result<(), CliError> {
-        let change = |path: &Path, text: Option<&str>| match text {
-            Some(text) => change(path, text),
-            // The file does not exist, so reading it returns the fault to report.
-            None => change(path, &client_file::read(path).map_err(|fault| vec![fault])?),
-        };
-        self.edit_or_create(change, line)
-    }
-
-    /// Replaces the text of the registry file by the result of `change`, and prints `line`. Creates
-    /// the file if it does not exist.
-    ///
-    /// `line` is printed after the new contents are on disk in a temporary file, and before that
-    /// file replaces the registry. So a secret that could not be printed never takes effect.
-    fn edit_or_create(
-        &self,
-        change: impl FnOnce(&Path, Option<&str>) -> Result<String, Vec<Fault>>,
-        line: impl FnOnce() -> Option<Zeroizing<String>>,
-    ) -> Result<(), CliError> {
-        let file = &self.path()?;
-        let _lock = whole_file::lock(file).map_err(|error| cannot("locked", file, &error))?;
-        if whole_file::has_other_names(file) {
-            let problem = "has another name (a hard link), which would keep the old registry: \
-                           replace that one by a symbolic link (ln -s) or a copy";
-            return Err(Fault::new(file, problem).into());
-        }
-        let text = if file.exists() { Some(client_file::read(file)?) } else { None };
-        let changed = change(file, text.as_deref())?;
-        let staged = whole_file::stage(file, changed.as_bytes())
-            .map_err(|error| cannot("written", file, &error))?;
-        let line = line();
-        if let Some(line) = &line {
-            write_out(line.as_bytes()).map_err(|error| {
-                let file = file.display();
-                CliError(format!("{}: {file} is unchanged", not_written(&error)))
-            })?;
-        }
-        staged.commit().map_err(|error| {
-            let CliError(problem) = cannot("replaced", file, &error);
-            let told = if line.is_some() { "; what was printed is not in force" } else { "" };
-            CliError(format!("{problem}{told}"))
-        })
-    }
-
-    /// Warns if the client can get no token.
-    fn warn_of(&self, id: &str) -> Result<(), CliError> {
-        let file = self.path()?;
-        let text = client_file::read(&file)?;
-        let entry = show::text_of(&text, id);
-        if let Some(Ok(client)) = entry.map(|entry| client_file::check_entry(&file, 1, entry)) {
-            warn_of(&client);
-        }
-        Ok(())
-    }
-}
-
-/// Warns if the client can get no token.
-fn warn_of(client: &Client) {
-    if let Some(reason) = no_token::reason(client, Clock::system().unix_seconds()) {
-        complain(&format!("warning: client {}: it can get no token: {reason}", client.id));
-    }
-}
-
 fn add(args: &AddArgs) -> Result<(), CliError> {
     let AddArgs { file, id, fields, secret_stdin, hash } = args;
     let methods = match &fields.auth_methods[..] {
@@ -266,9 +153,7 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
         entry.insert("secrets".to_owned(), json!([new]));
     }
     let change = |path: &Path, text: Option<&str>| {
-        if let Some(text) = text
-            && client_file::parse(path, text)?.get(id).is_some()
-        {
+        if text.is_some_and(|text| text_of(text, id).is_some()) {
             let problem = format!(
                 "{} has a client with this id already; `grantd client update` changes it",
                 path.display()
@@ -304,17 +189,3 @@ fn with_defaults(id: &str, given: &Map<String, Value>) -> Map<String, Value> {
     entry.extend(given.clone());
     entry
 }
-
-/// Returns the line to print: the client's id and, if the secret was generated, the secret.
-fn told(id: &str, secret: Option<&String>) -> Zeroizing<String> {
-    let mut line = match secret {
-        Some(secret) => json!({ "client_id": id, "client_secret": secret }),
-        None => json!({ "client_id": id }),
-    }
-    .to_string();
-    line.push('\n');
-    Zeroizing::new(line)
-}
-
-/// The label of a client's first secret.
-const FIRST_LABEL: &str = "first";

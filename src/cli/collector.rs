@@ -29,7 +29,7 @@ use opentelemetry_sdk::trace::{
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::cli::http_client::{Target, exchange_with};
 use crate::clock::Clock;
 use crate::telemetry::traces::Traces;
@@ -153,7 +153,7 @@ impl SpanExporter for Exporter {
             losses.sent.fetch_add(spans, Ordering::Relaxed);
         }
         losses.taken.fetch_add(spans, Ordering::Relaxed);
-        let (lost, now) = (losses.count(QUEUE), Clock::instant());
+        let (lost, now) = (losses.count(QUEUE), Clock::system().instant());
         let mut report = losses.report.lock();
         if lost > report.lost && report.at.is_none_or(|at| now - at >= QUIET) {
             let error = report.error.take();

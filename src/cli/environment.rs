@@ -5,10 +5,9 @@ use std::env::{var_os, vars_os};
 use std::ffi::OsString;
 
 use clap::builder::{OsStr, Resettable};
-use clap::{Arg, Args, Command};
+use clap::{Arg, Command};
 
-use crate::cli::CliError;
-use crate::cli::settings::ServeArgs;
+use crate::cli::error::CliError;
 use crate::config::{Layer, nearest, setting_names};
 
 /// Returns `command`, changed so that no argument takes its value from an empty environment
@@ -36,19 +35,20 @@ impl From<Faults> for CliError {
     }
 }
 
-/// Returns the settings in the environment of this process, one layer for each setting.
-pub(super) fn layers() -> Result<Vec<Layer>, Faults> {
+/// Returns the settings in the environment of this process, one layer for each setting. `flags` has
+/// the flags of the settings.
+pub(super) fn layers(flags: &Command) -> Result<Vec<Layer>, Faults> {
     let variables = vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-    read(variables.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty()).collect())
+    let ours = variables.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty());
+    read(ours.collect(), flags)
 }
 
 /// Reads the settings in `variables`.
-fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Faults> {
+fn read(mut variables: BTreeMap<String, OsString>, flags: &Command) -> Result<Vec<Layer>, Faults> {
     let (mut layers, mut faults, mut known) = (Vec::new(), Vec::new(), Vec::new());
     let mut is_usage = false;
-    let flags = ServeArgs::augment_args(Command::new(""));
     for setting in setting_names() {
-        let names = names_of(&setting, &flags);
+        let names = names_of(&setting, flags);
         let faults_before = faults.len();
         let mut given: Option<(&str, OsString)> = None;
         for name in &names {
@@ -70,7 +70,7 @@ fn read(mut variables: BTreeMap<String, OsString>) -> Result<Vec<Layer>, Faults>
                 Err(_) => faults.push(format!("{name}: is not UTF-8")),
             }
         }
-        is_usage |= faults.len() > faults_before && flag_of(&setting, &flags).is_some();
+        is_usage |= faults.len() > faults_before && flag_of(&setting, flags).is_some();
         known.extend(names);
     }
     let known: Vec<_> = known.iter().map(String::as_str).collect();
@@ -105,10 +105,9 @@ fn flag_of<'c>(setting: &str, flags: &'c Command) -> Option<&'c str> {
 
 /// Returns a text that names the environment variable that sets `setting`. If `setting` also has a
 /// flag, the text names the flag, too.
-pub(super) fn how_to_set(setting: &str) -> String {
-    let flags = ServeArgs::augment_args(Command::new(""));
-    let variable = names_of(setting, &flags).swap_remove(0);
-    match flag_of(setting, &flags) {
+pub(super) fn how_to_set(setting: &str, flags: &Command) -> String {
+    let variable = names_of(setting, flags).swap_remove(0);
+    match flag_of(setting, flags) {
         Some(flag) => format!("--{flag}, {variable}"),
         None => variable,
     }
@@ -117,10 +116,11 @@ pub(super) fn how_to_set(setting: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::settings::flags;
 
     fn faults_of(variables: &[(&str, &str)]) -> Vec<String> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), OsString::from(value));
-        read(variables.iter().map(owned).collect())
+        read(variables.iter().map(owned).collect(), &flags())
             .err()
             .map(|faults| faults.texts)
             .unwrap_or_default()
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_nested_setting_with_a_flag_has_two_names() {
-        let flags = ServeArgs::augment_args(Command::new(""));
+        let flags = flags();
         let names_of = |setting| names_of(setting, &flags);
         assert_eq!(names_of("workers"), ["GRANTD_WORKERS"]);
         assert_eq!(names_of("log.level"), ["GRANTD_LOG_LEVEL", "GRANTD_LOG__LEVEL"]);

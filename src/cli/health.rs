@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::error::CliError;
 use crate::cli::http_client::{Request, Target, send};
+use crate::cli::output::print;
 use crate::cli::settings::ServeArgs;
-use crate::cli::{CliError, print};
 use crate::config::ListenAddr;
 
 #[derive(Args, Debug)]

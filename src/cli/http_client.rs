@@ -20,7 +20,7 @@ use tokio::runtime::Builder;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::config::ListenAddr;
 use crate::http::listener::resolve;
 

@@ -7,17 +7,22 @@ use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use crate::cli::error::{CliError, complain};
 use crate::cli::live::{self, AdminArgs, OLDER_VERSION, WaitArgs};
+use crate::cli::output::print;
 use crate::cli::settings::{ServeArgs, value_of};
-use crate::cli::{CliError, complain, print};
-use crate::clock::{Clock, rfc3339};
+use crate::cli::times::dates;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::fault::text;
 use crate::keys::directory::{self, Replaced, Rotated};
-use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::key_file;
+use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyTimes, Retention, Retirement};
+use crate::keys::signing_key::SigningKey;
 use crate::registry::client_file;
-use crate::snapshot::Sources;
+use crate::snapshot::retention;
+use crate::time::UnixTime;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -115,7 +120,7 @@ pub(super) struct SizeArg {
 }
 
 pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     match command {
         KeyCommand::Generate { keys, size } => {
             let (config, retention) = keys.resolve()?;
@@ -134,7 +139,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     }
 }
 
-fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: u64) -> Result<(), CliError> {
+fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     let Rotated { made, signing, retirement } =
         directory::rotate(&config.live.keys, bits, &retention, now)?;
@@ -154,7 +159,7 @@ fn replace(
     bits: u16,
     keep: Option<&str>,
     server: &WaitArgs,
-    now: u64,
+    now: UnixTime,
 ) -> Result<(), CliError> {
     // Do not read the client registry: a fault in the registry must not prevent the replacement.
     let config = args.configuration()?;
@@ -196,7 +201,7 @@ fn require_directory(directory: &Path) -> Result<(), CliError> {
     )))
 }
 
-fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError> {
+fn retire(args: KeyArgs, key_id: Option<&str>, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     require_directory(&config.live.keys)?;
     for retired in directory::retire(&config.live.keys, key_id, &retention, now)? {
@@ -207,13 +212,13 @@ fn retire(args: KeyArgs, key_id: Option<&str>, now: u64) -> Result<(), CliError>
     Ok(())
 }
 
-fn import(args: KeyArgs, from: &Path, now: u64) -> Result<(), CliError> {
+fn import(args: KeyArgs, from: &Path, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
     let (source, text) = if from == Path::new("-") {
         let source = Path::new("standard input");
         (source, Zeroizing::new(text::read_from(io::stdin().lock(), source)?))
     } else {
-        (from, directory::read(from)?)
+        (from, key_file::read(from)?)
     };
     let key = directory::import(&config.live.keys, source, &text, &retention, now)?;
     print_key(describe(&key), &config.live.keys)
@@ -229,7 +234,7 @@ fn print_key(mut described: Map<String, Value>, directory: &Path) -> Result<(), 
     })
 }
 
-fn list(args: KeyArgs, server: &AdminArgs, now: u64) -> Result<(), CliError> {
+fn list(args: KeyArgs, server: &AdminArgs, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
     require_directory(&config.live.keys)?;
     let keys = KeySet::new(directory::load(&config.live.keys)?, retention);
@@ -257,12 +262,7 @@ fn add_dates(described: &mut Map<String, Value>) {
     if let Some(Value::Object(old)) = described.get_mut("retires") {
         add_dates(old);
     }
-    let dates = TIMES.iter().filter_map(|name| {
-        let date = rfc3339(described.get(*name)?.as_u64()?)?;
-        Some(((*name).to_owned(), Value::from(date)))
-    });
-    let dates: Map<String, Value> = dates.collect();
-    described.insert("dates".to_owned(), Value::Object(dates));
+    described.insert("dates".to_owned(), Value::Object(dates(described, &TIMES)));
 }
 
 /// In the description of a key, these members are times in Unix seconds.
@@ -275,8 +275,8 @@ fn describe(key: &SigningKey) -> Map<String, Value> {
     [
         ("kid", key.key_id().into()),
         ("bits", key.bits().into()),
-        ("published_at", published_at.into()),
-        ("signs_from", signs_from.into()),
+        ("published_at", published_at.0.into()),
+        ("signs_from", signs_from.0.into()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into_iter()
@@ -327,13 +327,12 @@ impl KeyArgs {
     /// assumes that no tokens exist.
     fn resolve(self) -> Result<(Config, Retention), CliError> {
         let config = self.configuration()?;
-        let sources = Sources::of(&config);
         let clients = if config.live.clients.exists() {
             client_file::load(&config.live.clients)?
         } else {
             Default::default()
         };
-        let retention = sources.retention(&clients);
+        let retention = retention(&config.live, &clients);
         Ok((config, retention))
     }
 }

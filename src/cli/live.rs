@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::cli::http_client::{Answer, Request, Target, send};
 use crate::clock::Clock;
 use crate::config::ListenAddr;
@@ -65,21 +65,37 @@ impl WaitArgs {
         is_in_force: impl Fn(Option<&Value>) -> bool,
     ) -> Result<(), CliError> {
         let Some(admin) = &self.admin else { return Ok(()) };
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         loop {
-            let left = TIMEOUT.saturating_sub(begin.elapsed());
-            let problem = match self.look(admin, path, left) {
-                Ok(found) if is_in_force(found.as_ref()) => return Ok(()),
-                Ok(_) => {
-                    format!("{admin}: the server has not taken it up; see its log and /readyz")
-                }
-                Err(error) => error.0,
-            };
+            let looked = self.look(admin, path, TIMEOUT.saturating_sub(begin.elapsed()));
+            if looked.as_ref().is_ok_and(|found| is_in_force(found.as_ref())) {
+                return Ok(());
+            }
             if begin.elapsed() + POLL_INTERVAL >= TIMEOUT {
+                let problem = match looked {
+                    Ok(_) => format!(
+                        "{admin}: the server has not taken it up; see its log; /readyz says: {}",
+                        self.readiness(admin)
+                    ),
+                    Err(error) => error.0,
+                };
                 return Err(CliError(format!("written, not in force: {change}: {problem}")));
             }
             sleep(POLL_INTERVAL);
         }
+    }
+
+    /// Returns what the server's `/readyz` says, or why it cannot be asked.
+    fn readiness(&self, admin: &ListenAddr) -> String {
+        match self.request(admin, "/readyz", READINESS_TIMEOUT) {
+            Ok(answer) => String::from_utf8_lossy(&answer.body).trim_end().to_owned(),
+            Err(error) => error.0,
+        }
+    }
+
+    fn request(&self, admin: &ListenAddr, path: &str, limit: Duration) -> Result<Answer, CliError> {
+        let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
+        send(&Target::of_listener(admin), Request::get(path).with_bearer(token), limit)
     }
 
     /// Returns the JSON at `path`; `None` if the client does not exist.
@@ -89,9 +105,7 @@ impl WaitArgs {
         path: &str,
         limit: Duration,
     ) -> Result<Option<Value>, CliError> {
-        let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
-        let request = Request::get(path).with_bearer(token);
-        let answer = send(&Target::of_listener(admin), request, limit)?;
+        let answer = self.request(admin, path, limit)?;
         let is_unknown = |body: &[u8]| {
             let body: Option<Value> = serde_json::from_slice(body).ok();
             body.is_some_and(|body| body["error"] == "no such client")
@@ -148,4 +162,5 @@ pub(super) fn add_figures(
 pub(super) const OLDER_VERSION: &str = "is an older version";
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+const READINESS_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);

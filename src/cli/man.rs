@@ -1,10 +1,11 @@
 //! `grantd man`: prints manual pages, generated from the help texts.
 
 use clap::error::ErrorKind;
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man;
 
-use crate::cli::{Cli, CliError, print_bytes};
+use crate::cli::error::CliError;
+use crate::cli::output::print_bytes;
 
 #[derive(Args, Debug)]
 pub(super) struct ManArgs {
@@ -13,8 +14,8 @@ pub(super) struct ManArgs {
     command: Vec<String>,
 }
 
-pub(super) fn run(args: &ManArgs) -> Result<(), CliError> {
-    let mut program = Cli::command().disable_help_subcommand(true);
+pub(super) fn run(args: &ManArgs, program: Command) -> Result<(), CliError> {
+    let mut program = program.disable_help_subcommand(true);
     // `build` sets the full names of the subcommands, such as `grantd client add`. The manual page
     // shows the full name.
     program.build();

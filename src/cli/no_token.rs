@@ -3,6 +3,7 @@
 
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_secret::ClientSecret;
+use crate::time::UnixTime;
 
 /// The state of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +14,8 @@ pub(super) enum SecretState {
 }
 
 impl SecretState {
-    /// Returns the state of `secret` at `now` (Unix seconds).
-    pub(super) fn of(secret: &ClientSecret, now: u64) -> Self {
+    /// Returns the state of `secret` at `now`.
+    pub(super) fn of(secret: &ClientSecret, now: UnixTime) -> Self {
         if secret.expires_at.is_some_and(|end| end <= now) {
             Self::Ended
         } else if secret.not_before.is_some_and(|begin| now < begin) {
@@ -33,9 +34,9 @@ impl SecretState {
     }
 }
 
-/// Returns why the client can get no token at `now` (Unix seconds), and what to do about it. `None`
-/// if the client can get tokens, is disabled, or has no scope because it only introspects tokens.
-pub(super) fn reason(client: &Client, now: u64) -> Option<&'static str> {
+/// Returns why the client can get no token at `now`, and what to do about it. `None` if the client
+/// can get tokens, is disabled, or has no scope because it only introspects tokens.
+pub(super) fn reason(client: &Client, now: UnixTime) -> Option<&'static str> {
     let is_valid = |secret: &ClientSecret| SecretState::of(secret, now) == SecretState::Valid;
     reason_if(client, client.secrets.iter().any(is_valid))
 }

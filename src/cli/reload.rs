@@ -12,8 +12,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
-use crate::cli::{CliError, ServeArgs};
-use crate::config::{Config, ListenAddr};
+use crate::cli::error::CliError;
+use crate::cli::settings::ServeArgs;
+use crate::config::{Config, ListenAddr, Live};
 use crate::fs::file_watch::Stamp;
 use crate::server::Reloader;
 
@@ -32,7 +33,7 @@ impl Reloads {
     pub(super) fn of(source: Source) -> Result<Self, CliError> {
         let hangups = Hangups::new()
             .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
-        let at_start = source.look();
+        let at_start = source.look(Live::default);
         Ok(Self { source, hangups, at_start })
     }
 
@@ -40,7 +41,7 @@ impl Reloads {
     /// exactly one further reload follows.
     pub(super) async fn run(self, reloader: Arc<Reloader>) {
         let Self { source, mut hangups, at_start: mut known } = self;
-        let mut known_keys = reloader.key_files();
+        let mut known_keys = reloader.client_keys();
         let this = Arc::new((source, reloader));
         let mut looks = interval(BETWEEN_LOOKS);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -55,15 +56,15 @@ impl Reloads {
             let seen = spawn_blocking(move || {
                 let (source, reloader) = &*looking;
                 reloader.look_at_keys();
-                (source.look(), reloader.key_files().again())
+                (source.look(|| reloader.settings()), reloader.client_keys().again())
             });
-            // If the task panicked, use the stamps of the last check.
-            let seen = seen.await.unwrap_or_else(|_| last.clone());
+            // If the task panicked, there is no stamp, so no file counts as changed.
+            let seen = seen.await.ok();
             // Two successive stamps must be equal, so that a file that is still being written is
             // not read.
-            let is_other = seen.0 != known || seen.1 != known_keys;
-            let has_changed = is_other && seen == last;
-            last = seen.clone();
+            let is_settled = seen.as_ref() == Some(&last);
+            let has_changed = is_settled && (last.0 != known || last.1 != known_keys);
+            last = seen.unwrap_or(last);
             retry_in = retry_in.map(|looks: u32| looks.saturating_sub(1));
             let reason = match retry_in {
                 _ if by_signal => "SIGHUP",
@@ -71,28 +72,19 @@ impl Reloads {
                 Some(0) => "what was wrong may have been mended",
                 _ => continue,
             };
-            (known, known_keys) = seen;
+            known = last.0.clone();
             info!(reason, "reading again");
             let reading = Arc::clone(&this);
             let read = spawn_blocking(move || {
                 let (source, reloader) = &*reading;
-                match source.resolve() {
-                    // Do not log the error here: `reload` has already logged it.
-                    Ok(config) => reloader.reload(config).is_ok(),
-                    Err(error) => {
-                        reloader.refused(&error.0);
-                        false
-                    }
-                }
+                // Do not log the faults here: `reload` has already logged them.
+                reloader.reload(source.resolve().map_err(|error| error.0)).faults.is_empty()
             });
             // If the task panicked, the reload counts as failed.
             let is_right = read.await.unwrap_or(false);
-            if is_right {
-                // The clients may name other key files now. The reload took the stamp of those
-                // files before it read them, so a change during the reload is noticed at the next
-                // check.
-                known_keys = this.1.key_files();
-            }
+            // The clients may name other key files now. The reload took the stamp of those files
+            // before it read them, so a change during the reload is noticed at the next check.
+            known_keys = this.1.client_keys();
             retry_in = (!is_right).then_some(LOOKS_TO_A_RETRY);
         }
     }
@@ -117,14 +109,13 @@ impl Source {
         Ok(config)
     }
 
-    /// Returns the present stamp of the files that the configuration names.
-    fn look(&self) -> Stamp {
-        let config = self.resolve().ok();
+    /// Returns the present stamp of the files that the configuration names. If the configuration
+    /// has a fault, these are the files of the settings `in_force`.
+    fn look(&self, in_force: impl FnOnce() -> Live) -> Stamp {
+        let live = self.resolve().map_or_else(|_| in_force(), |config| config.live);
         let mut paths: Vec<&Path> = self.args.config.as_deref().into_iter().collect();
-        if let Some(config) = &config {
-            paths.extend([&*config.live.clients, &*config.live.keys]);
-            paths.extend(config.live.admin_token_file.as_deref());
-        }
+        paths.extend([&*live.clients, &*live.keys]);
+        paths.extend(live.admin_token_file.as_deref());
         Stamp::of(&paths)
     }
 }

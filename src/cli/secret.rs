@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::ValueEnum;
 use zeroize::Zeroizing;
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::fault::text::without_bom;
 use crate::oauth::client::is_vschar;
 use crate::oauth::client_secret::{FastHash, SecretHash};

@@ -6,11 +6,15 @@ use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use crate::cli::addresses;
 #[cfg(feature = "opentelemetry")]
 use crate::cli::collector::Exporting;
+use crate::cli::error::CliError;
+#[cfg(unix)]
+use crate::cli::process;
 use crate::cli::reload::{Reloads, Source};
 use crate::cli::service_manager::{self, Socket};
-use crate::cli::{CliError, ServeArgs, addresses};
+use crate::cli::settings::ServeArgs;
 use crate::clock::{Clock, LAST_MOMENT};
 use crate::config::{Config, ListenAddr, SocketMode};
 use crate::random::Random;
@@ -27,6 +31,10 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let (log, _writer) = logging::install(&config.startup.log)
         .map_err(|error| CliError(format!("logging cannot be set up: {error}")))?;
     log_panics();
+    #[cfg(unix)]
+    if let Err(error) = process::raise_descriptor_limit() {
+        warn!(%error, "the limit of open files cannot be raised to its hard limit");
+    }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()

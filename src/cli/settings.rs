@@ -4,10 +4,12 @@
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, ValueHint};
+use clap::{Args, Command, ValueHint};
 
-use crate::cli::{CliError, environment};
+use crate::cli::environment;
+use crate::cli::error::CliError;
 use crate::config::{Config, ConfigError, Layer};
+use crate::server::StartError;
 
 /// The settings that have a flag. If several sources set the same setting, the first of these
 /// sources applies: flag, environment, configuration file, default.
@@ -77,7 +79,7 @@ impl ServeArgs {
     /// sources applies: flag, environment, configuration file, default.
     pub(super) fn resolve(self) -> Result<Config, CliError> {
         let file = self.config.as_deref().map(Layer::from_file).transpose()?;
-        let layers = file.into_iter().chain(environment::layers()?);
+        let layers = file.into_iter().chain(environment::layers(&flags())?);
         Ok(Config::from_layers(layers.chain(self.layers()?))?)
     }
 
@@ -113,6 +115,26 @@ impl ServeArgs {
         ];
         let given = flags.into_iter().filter_map(|(setting, value)| Some((setting, value?)));
         given.map(|(setting, value)| Layer::from_text(setting, &value)).collect()
+    }
+}
+
+/// Returns a command with the flags of [`ServeArgs`].
+pub(super) fn flags() -> Command {
+    ServeArgs::augment_args(Command::new(""))
+}
+
+impl From<StartError> for CliError {
+    fn from(error: StartError) -> Self {
+        if let StartError::Several(errors) = error {
+            let lines: Vec<_> = errors.into_iter().map(|error| Self::from(error).0).collect();
+            return Self(lines.join("\n"));
+        }
+        match error.setting() {
+            Some(setting) => {
+                Self(format!("{error} ({})", environment::how_to_set(setting, &flags())))
+            }
+            None => Self(error.to_string()),
+        }
     }
 }
 

@@ -1,6 +1,18 @@
-//! Parses durations and times of the command line.
+//! Parses durations and times of the command line, and shows times as dates.
 
-use crate::clock::parse_rfc3339;
+use serde_json::{Map, Value};
+
+use crate::time::UnixTime;
+
+/// Returns the times in the members `names` of an object, in the format of RFC 3339. Members that
+/// are missing or null are left out.
+pub(super) fn dates(described: &Map<String, Value>, names: &[&str]) -> Map<String, Value> {
+    let dates = names.iter().filter_map(|name| {
+        let date = UnixTime(described.get(*name)?.as_u64()?).rfc3339()?;
+        Some(((*name).to_owned(), Value::from(date)))
+    });
+    dates.collect()
+}
 
 /// Parses a duration to seconds: `900`, `15m`, `24h`, `90d`.
 pub(super) fn parse_duration(argument: &str) -> Result<u64, String> {
@@ -21,23 +33,23 @@ pub(super) fn parse_seconds(argument: &str) -> Result<u32, String> {
     u32::try_from(seconds).map_err(|_| "is too long".to_owned())
 }
 
-/// Parses a time that is given in Unix seconds or in the format of RFC 3339. Returns Unix seconds.
-pub(super) fn parse_time(argument: &str) -> Result<u64, String> {
-    if let Some(seconds) = digits(argument) {
-        return if seconds < IN_MILLISECONDS {
-            Ok(seconds)
+/// Parses a time that is given in Unix seconds or in the format of RFC 3339.
+pub(super) fn parse_time(argument: &str) -> Result<UnixTime, String> {
+    if let Some(time) = digits(argument).map(UnixTime) {
+        return if time < IN_MILLISECONDS {
+            Ok(time)
         } else {
             Err("is too late for Unix seconds: are these milliseconds?".to_owned())
         };
     }
-    parse_rfc3339(argument).ok_or_else(|| {
+    UnixTime::parse_rfc3339(argument).ok_or_else(|| {
         "must be Unix seconds, or a time of RFC 3339 as in 2027-01-31T12:00:00Z".to_owned()
     })
 }
 
 /// A time is assumed to be in milliseconds if it is this number or greater. Read as seconds, this
 /// number is a time in the year 5138. Read as milliseconds, it is a time in the year 1973.
-pub(super) const IN_MILLISECONDS: u64 = 100_000_000_000;
+pub(super) const IN_MILLISECONDS: UnixTime = UnixTime(100_000_000_000);
 
 /// The number of seconds in a day.
 const DAY: u64 = 86_400;
@@ -75,7 +87,7 @@ mod tests {
             ("2000-02-29T00:00:00Z", 951_782_400),
             ("2100-03-01T00:00:00Z", 4_107_542_400),
         ] {
-            assert_eq!(parse_time(text), Ok(seconds), "{text}");
+            assert_eq!(parse_time(text), Ok(UnixTime(seconds)), "{text}");
         }
         for bad in [
             "",

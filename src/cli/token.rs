@@ -9,8 +9,10 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::{Map, Value, json};
 
+use crate::cli::error::CliError;
 use crate::cli::http_client::{Answer, Request, Target, send};
-use crate::cli::{CliError, print, secret};
+use crate::cli::output::print;
+use crate::cli::secret;
 use crate::endpoint::metadata::{JWKS_PATH, TOKEN_PATH};
 
 #[derive(Args, Debug)]

@@ -107,7 +107,7 @@ fn lay_over(lower: &mut Table, upper: Table) {
 fn read_parts(table: &Table) -> Result<Config, Vec<Problem>> {
     let startup = Startup::deserialize(Reader::of_table(table));
     let live = Live::deserialize(Reader::of_table(table));
-    let routes = live.as_ref().ok().and_then(|live| route::problem(&live.routes));
+    let routes = live.as_ref().ok().and_then(|live| route::problems(&live.routes).next());
     let of_routes = routes.map(|(index, problem)| {
         Problem::new(problem).within("path").within(index.to_string()).within("route")
     });

@@ -28,8 +28,9 @@ pub struct StartupLimits {
     /// closes the connection first.
     #[serde(deserialize_with = "number::<_, _, 1, LONG>")]
     pub idle_seconds: u64,
-    /// The maximum number of open connections. The connections of the admin listener are counted
-    /// separately, with the same limit.
+    /// The maximum number of open connections. If the process may not have enough open files, the
+    /// server uses a lower limit. The connections of the admin listener are not counted; their
+    /// limit is 8.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub connections: usize,
     /// The maximum number of tokens that may wait for a signature. Only half of this number applies

@@ -60,9 +60,9 @@ pub const TAKEN_PATHS: [&str; 16] = [
     "/v2/api/oauth/token",
 ];
 
-/// Returns the index of the first route whose path is not allowed, and the reason.
-pub(super) fn problem(routes: &[RouteSetting]) -> Option<(usize, String)> {
-    routes.iter().enumerate().find_map(|(index, route)| {
+/// Returns the index of each route whose path is not allowed, and the reason.
+pub(super) fn problems(routes: &[RouteSetting]) -> impl Iterator<Item = (usize, String)> {
+    routes.iter().enumerate().filter_map(|(index, route)| {
         let path = &route.path;
         let taken = TAKEN_PATHS.into_iter().find(|taken| route.takes(taken));
         let problem = if let Some(taken) = taken {

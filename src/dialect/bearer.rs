@@ -4,23 +4,18 @@
 
 use crate::config::Dialect;
 use crate::dialect::{Answer, Outcome, RequestHead};
-use crate::endpoint::Context;
+use crate::endpoint::Exchange;
 use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::validate::{Needs, bearer};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
 use crate::oauth::client_authentication::Authorization;
 use crate::oauth::error::Cause;
-use crate::snapshot::Snapshot;
 use crate::telemetry::excerpt::named;
 
 /// Answers 204 with the token's client, scope and expiry time in headers, or answers with a
 /// refusal.
-pub fn validate<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
-    head: &RequestHead<'_>,
-) -> Outcome<'s> {
+pub fn validate<'s>(exchange: &Exchange<'s>, head: &RequestHead<'_>) -> Outcome<'s> {
     let query = urlencoded::parse(head.query.unwrap_or_default().as_bytes(), head.max_parameters);
     let query = query.map_err(Cause::from);
     let dialect = match &query {
@@ -33,7 +28,7 @@ pub fn validate<'s>(
         .and_then(|query| dialect.map(|_| query))
         .and_then(|query| check_parameters(head, &query).map(|()| query))
         .map_err(Refused::from)
-        .and_then(|query| try_validate(context, snapshot, head, &query));
+        .and_then(|query| try_validate(exchange, head, &query));
     Outcome::of(answered, |cause| {
         let mut answer = refusal_dialect.refuse(cause, head);
         if let Some(challenge) = challenge(cause) {
@@ -56,13 +51,12 @@ fn check_parameters(head: &RequestHead<'_>, query: &Parameters<'_>) -> Result<()
 const PARAMETERS: [&str; 3] = ["scope", "audience", "dialect"];
 
 fn try_validate<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     query: &Parameters<'_>,
 ) -> Result<(Answer, Served<'s>), Refused<'s>> {
     let needs = Needs { scope: query.get("scope"), audience: query.get("audience") };
-    let token = bearer(context, snapshot, head.authorization, needs).map_err(|refused| {
+    let token = bearer(exchange, head.authorization, needs).map_err(|refused| {
         let scope = needs.scope.filter(|_| refused.cause == Cause::TokenScope);
         Refused { named: scope.map(|scope| missing_scope(head, scope)), ..refused }
     })?;

@@ -10,7 +10,7 @@ use std::pin::pin;
 use bytes::Bytes;
 
 use crate::dialect::{Answer, Outcome, RequestHead};
-use crate::endpoint::Context;
+use crate::endpoint::Exchange;
 use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::token::{TokenRequest, issue};
 use crate::form::media_type::{Charset, MediaType};
@@ -22,28 +22,25 @@ use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
 use crate::oauth::scope::ScopeError;
-use crate::snapshot::Snapshot;
 
 /// Answers one token request.
 pub async fn token<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Outcome<'s> {
-    let answered = pin!(try_token(context, snapshot, head, body)).await;
+    let answered = pin!(try_token(exchange, head, body)).await;
     Outcome::of(answered, |cause| {
         let mut answer = refuse(cause, head);
         if cause == DpopError::Nonce.into() {
-            push_nonce(context, snapshot, &mut answer);
+            push_nonce(exchange, &mut answer);
         }
         answer
     })
 }
 
 async fn try_token<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Result<(Answer, Served<'s>), Refused<'s>> {
@@ -52,15 +49,13 @@ async fn try_token<'s>(
     head.check_query(&parameters)?;
     let request = TokenRequest {
         grant: GrantRequest::read(&parameters)?,
-        endpoint: head.endpoint,
         credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
         dpop: head.dpop,
         content_type: None,
         profile: TokenProfile::AtJwt,
-        received: head.received,
     };
-    let issued = pin!(issue(context, snapshot, &request, Answer::begin_token()));
+    let issued = pin!(issue(exchange, &request, Answer::begin_token()));
     let mut issued = issued.await?;
     // Scope tokens contain no character that JSON would escape (RFC 6749, section 3.3).
     let (lifetime, scope) = (issued.lifetime, &issued.scope);
@@ -73,15 +68,15 @@ async fn try_token<'s>(
     let has_proof = issued.confirmation.key.is_some();
     let (mut answer, served) = Answer::with_token(issued);
     if has_proof {
-        push_nonce(context, snapshot, &mut answer);
+        push_nonce(exchange, &mut answer);
     }
     Ok((answer, served))
 }
 
 /// Adds the nonce that the client's next DPoP proof must contain, if the server requires nonces.
-fn push_nonce(context: &Context, snapshot: &Snapshot, answer: &mut Answer) {
-    if let Some(nonces) = context.nonces(snapshot) {
-        answer.push_header("dpop-nonce", nonces.current(context.clock.unix_seconds()));
+fn push_nonce(exchange: &Exchange<'_>, answer: &mut Answer) {
+    if let Some(nonces) = exchange.context.nonces(exchange.snapshot) {
+        answer.push_header("dpop-nonce", nonces.current(exchange.now));
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use crate::dialect::{Answer, Outcome, RequestHead};
-use crate::endpoint::Context;
+use crate::endpoint::Exchange;
 use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::token::{TokenRequest, issue};
 use crate::form::json;
@@ -20,24 +20,21 @@ use crate::oauth::client::TokenProfile;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{CLIENT_CREDENTIALS, GrantRequest};
-use crate::snapshot::Snapshot;
 
 /// Answers one token request. `path_scope` is the path segment after the service's own path, if
 /// there is one.
 pub async fn token<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     path_scope: Option<&str>,
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Outcome<'s> {
-    let answered = try_token(context, snapshot, path_scope, head, &body).await;
+    let answered = try_token(exchange, path_scope, head, &body).await;
     Outcome::of(answered, |cause| refuse(cause, head))
 }
 
 async fn try_token<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     path_scope: Option<&str>,
     head: &RequestHead<'_>,
     body: &[u8],
@@ -54,17 +51,15 @@ async fn try_token<'s>(
             scope: scope.as_deref(),
             resources: SmallVec::new(),
         },
-        endpoint: head.endpoint,
         credentials: head.credentials(&no_parameters)?,
         certificate: head.certificate,
         // This dialect issues bearer tokens only.
         dpop: DpopHeader::Absent,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
-        received: head.received,
     };
-    let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
-    // As documented, `expires_in` is the expiry time in Unix seconds, not a duration.
+    let mut issued = issue(exchange, &request, Answer::begin_token()).await?;
+    // As documented, `expires_in` is the expiry time, not a duration.
     let expires_at = issued.expires_at;
     write!(issued.buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"Bearer\"}}")
         .map_err(|_| Cause::Internal)?;

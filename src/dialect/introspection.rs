@@ -5,26 +5,23 @@ use bytes::Bytes;
 
 use crate::dialect::connect::{Form, refuse};
 use crate::dialect::{Answer, Outcome, RequestHead};
-use crate::endpoint::Context;
+use crate::endpoint::Exchange;
 use crate::endpoint::introspection;
 use crate::endpoint::outcome::{Refused, Served};
 use crate::oauth::error::Cause;
-use crate::snapshot::Snapshot;
 
 /// Answers one introspection request.
 pub async fn introspect<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Outcome<'s> {
-    let answered = try_introspect(context, snapshot, head, body).await;
+    let answered = try_introspect(exchange, head, body).await;
     Outcome::of(answered, |cause| refuse(cause, head))
 }
 
 async fn try_introspect<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Result<(Answer, Served<'s>), Refused<'s>> {
@@ -34,8 +31,7 @@ async fn try_introspect<'s>(
     // `token_type_hint` is ignored: the hint would only speed up a lookup (RFC 7662, section 2.1).
     let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
     let credentials = head.credentials(&parameters)?;
-    let (active, client_id) =
-        introspection::introspect(context, snapshot, &credentials, head.endpoint, token).await?;
+    let (active, client_id) = introspection::introspect(exchange, &credentials, token).await?;
     let body = match active {
         Some(active) => Bytes::from(serde_json::to_vec(&active).map_err(|_| Cause::Internal)?),
         None => Bytes::from_static(b"{\"active\":false}"),

@@ -5,26 +5,23 @@ use bytes::Bytes;
 
 use crate::dialect::connect::{Form, refuse};
 use crate::dialect::{Answer, Outcome, RequestHead};
-use crate::endpoint::Context;
+use crate::endpoint::Exchange;
 use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::revocation;
 use crate::oauth::error::Cause;
-use crate::snapshot::Snapshot;
 
 /// Answers one revocation request.
 pub async fn revoke<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Outcome<'s> {
-    let answered = try_revoke(context, snapshot, head, body).await;
+    let answered = try_revoke(exchange, head, body).await;
     Outcome::of(answered, |cause| refuse(cause, head))
 }
 
 async fn try_revoke<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Result<(Answer, Served<'s>), Refused<'s>> {
@@ -35,8 +32,7 @@ async fn try_revoke<'s>(
     // tokens.
     let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
     let credentials = head.credentials(&parameters)?;
-    let client_id =
-        revocation::revoke(context, snapshot, &credentials, head.endpoint, token).await?;
+    let client_id = revocation::revoke(exchange, &credentials, token).await?;
     let mut answer = Answer::empty(200);
     answer.push_header("cache-control", "no-store");
     Ok((answer, Served::to(client_id)))

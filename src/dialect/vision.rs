@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::dialect::{Answer, Outcome, RequestHead, reason_phrase};
-use crate::endpoint::Context;
+use crate::endpoint::Exchange;
 use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::token::{TokenRequest, issue};
 use crate::endpoint::validate;
@@ -20,7 +20,6 @@ use crate::oauth::client::TokenProfile;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
-use crate::snapshot::Snapshot;
 
 /// The request headers that every answer echoes, each with its maximum length in bytes.
 pub const CLIENT_HEADERS: [(&str, usize); 4] = [
@@ -42,19 +41,17 @@ pub enum Version {
 
 /// Answers one token request.
 pub async fn token<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     version: Version,
     head: &RequestHead<'_>,
     body: Bytes,
 ) -> Outcome<'s> {
-    let answered = try_token(context, snapshot, version, head, &body).await;
+    let answered = try_token(exchange, version, head, &body).await;
     Outcome::of(answered, |cause| refuse(cause, head))
 }
 
 async fn try_token<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     version: Version,
     head: &RequestHead<'_>,
     body: &[u8],
@@ -69,16 +66,14 @@ async fn try_token<'s>(
     };
     let request = TokenRequest {
         grant: GrantRequest { scope: scope.as_deref(), ..GrantRequest::read(&parameters)? },
-        endpoint: head.endpoint,
         credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
         // This dialect issues bearer tokens only.
         dpop: DpopHeader::Absent,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
-        received: head.received,
     };
-    let mut issued = issue(context, snapshot, &request, Answer::begin_token()).await?;
+    let mut issued = issue(exchange, &request, Answer::begin_token()).await?;
     // As documented, `expires_in` is one second less than the lifetime.
     let expires_in = issued.lifetime.saturating_sub(1);
     write!(issued.buffer, "\",\"token_type\":\"Bearer\",\"expires_in\":{expires_in}")
@@ -93,12 +88,11 @@ async fn try_token<'s>(
 
 /// Answers whether a token is valid and was issued to the client that sends the request.
 pub async fn validate_token<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     body: &[u8],
 ) -> Outcome<'s> {
-    let answered = try_validate(context, snapshot, head, body).await;
+    let answered = try_validate(exchange, head, body).await;
     Outcome::of(answered, |cause| match classify(cause) {
         // `validateToken` has its own code for failed client authentication.
         (401, _, _) => error(401, "140106", "Invalid client credentials", head),
@@ -107,16 +101,14 @@ pub async fn validate_token<'s>(
 }
 
 async fn try_validate<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     body: &[u8],
 ) -> Result<(Answer, Served<'s>), Refused<'s>> {
     let (parameters, _) = read(head, body, &VALIDATE_FIELDS)?;
     let credentials = head.credentials(&parameters)?;
     let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
-    let (valid, client_id) =
-        validate::own_token(context, snapshot, &credentials, head.endpoint, token).await?;
+    let (valid, client_id) = validate::own_token(exchange, &credentials, token).await?;
     let body = json!({ "valid": valid }).to_string();
     Ok((Answer::private_json(200, body), Served::to(client_id)))
 }

@@ -7,97 +7,106 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::clock::Clock;
 use crate::config::AssertionAudience;
-use crate::endpoint::Context;
+use crate::endpoint::Exchange;
 use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::outcome::Refused;
 use crate::endpoint::single_use::use_up;
 use crate::guard::password_pool::{Comparison, Turn};
 use crate::guard::throttle::Attempt;
-use crate::oauth::client::Client;
-use crate::oauth::client_assertion::{AssertionError, Expected};
-use crate::oauth::client_authentication::Credentials;
-use crate::oauth::client_secret::{ClientSecret, FastHash, is_demo_secret};
+use crate::oauth::client::{AuthMethod, Client};
+use crate::oauth::client_assertion::{Accepted, AssertionError, ClientAssertion, Expected};
+use crate::oauth::client_authentication::{Credentials, Proof};
+use crate::oauth::client_certificate::ClientCertificate;
+use crate::oauth::client_secret::{ClientSecret, FastHash, find_secret, is_demo_secret};
 use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
-use crate::snapshot::Snapshot;
 use crate::state::uses::{Owner, SingleUse};
 
-/// Authenticates the client that `credentials` name, and returns its registration. `endpoint` is
-/// the called path, relative to the issuer. With
-/// [`AssertionAudience::Endpoint`](crate::config::AssertionAudience::Endpoint), an assertion may
-/// have the URL of this path as the audience.
+/// Authenticates the client that `credentials` name, and returns its registration.
 ///
 /// # Errors
 ///
 /// [`Refused`]. The work for a refusal is the same whether the client is unknown or the secret is
 /// wrong.
 pub async fn authenticate<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     credentials: &Credentials<'_>,
-    endpoint: &str,
+    purpose: Purpose,
 ) -> Result<&'s Client, Refused<'s>> {
-    let begin = |credentials| Try::begin(context, snapshot, credentials, endpoint);
     let Some(raw) = credentials.raw_reading() else {
-        let mut only = begin(credentials)?;
-        let verified = pin!(only.claim.verify(context, &mut only.attempt)).await;
-        return only.settle(verified);
+        let mut only = Claim::begin(exchange, credentials, purpose)?;
+        let checked = pin!(only.check()).await;
+        return only.settle(checked);
     };
+    let readings = [credentials, raw].map(|reading| Claim::begin(exchange, reading, purpose));
     // This future is boxed. Unboxed, it would enlarge the future of every request, although few
     // requests have two readings.
-    Box::pin(verify_either(context, begin(credentials), begin(raw))).await
+    Box::pin(check_either(readings)).await
 }
 
-/// Authenticates a client by HTTP Basic credentials that can be read in two ways: form-decoded
-/// (`decoded`) or as sent (`raw`). The caller has found that the two readings differ.
-async fn verify_either<'s>(
-    context: &Context,
-    decoded: Result<Try<'_, 's>, Refused<'s>>,
-    raw: Result<Try<'_, 's>, Refused<'s>>,
+/// The kind of request that a client authenticates for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A token request, which takes one request from the client's rate limit.
+    Token,
+    /// Any other request.
+    Other,
+}
+
+/// Authenticates a client by HTTP Basic credentials that can be read in two ways: form-decoded or as
+/// sent. The caller has found that the two readings differ.
+async fn check_either<'s>(
+    readings: [Result<Claim<'_, 's>, Refused<'s>>; 2],
 ) -> Result<&'s Client, Refused<'s>> {
-    let (mut only, throttled) = match (decoded, raw) {
-        (Ok(decoded), Ok(raw)) => {
-            let is_raw_cached = raw.claim.is_cached(context);
-            let tries = if is_raw_cached { [raw, decoded] } else { [decoded, raw] };
-            return verify_in_turn(tries).await;
+    let (mut only, throttled) = match readings {
+        [Ok(decoded), Ok(raw)] => {
+            let is_raw_cached = raw.is_cached();
+            return check_in_turn(if is_raw_cached { [raw, decoded] } else { [decoded, raw] })
+                .await;
         }
-        (Ok(only), Err(throttled)) | (Err(throttled), Ok(only)) => (only, throttled),
-        (Err(throttled), Err(_)) => return Err(throttled),
+        [Ok(only), Err(throttled)] | [Err(throttled), Ok(only)] => (only, throttled),
+        [Err(throttled), Err(_)] => return Err(throttled),
     };
     // The readings name different clients, and the budget of one of these clients is exhausted.
-    // Only the reading that names the other client is tried.
-    let verified = only.verify().await;
-    only.settle(verified).map_err(|_wrong| throttled)
+    // Only the reading that names the other client is checked.
+    let checked = only.check().await;
+    only.settle(checked).map_err(|refused| match refused.cause {
+        // The credentials were right.
+        Cause::RateLimited(_) => refused,
+        _ => throttled,
+    })
 }
 
-/// Tries two readings of the same client id and secret in turn. Each attempt is charged to the
+/// Checks two readings of the same client id and secret in turn. Each attempt is charged to the
 /// client that the reading names.
 ///
 /// If the second reading is right, the charge for the first reading is refunded, unless the first
 /// reading names another registered client. Without this exception, an attacker with a client of
 /// its own could guess the secrets of another client without charge. The attacker would send pairs
 /// whose second reading is the id and secret of its own client.
-async fn verify_in_turn<'s>(
-    [mut first, mut second]: [Try<'_, 's>; 2],
+async fn check_in_turn<'s>(
+    [mut first, mut second]: [Claim<'_, 's>; 2],
 ) -> Result<&'s Client, Refused<'s>> {
-    let cause = match first.verify().await {
+    let cause = match first.check().await {
         Err(cause) if cause.retry_after().is_none() => cause,
         // Either the first reading is right, or it was refused because a budget or the capacity is
-        // exhausted. After such a refusal, trying the second reading would only add load.
-        verified => return first.settle(verified),
+        // exhausted. After such a refusal, checking the second reading would only add load.
+        checked => return first.settle(checked),
     };
     let wrong = first.refused(cause);
-    let now = Clock::instant();
-    first.attempt.take(now).map_err(|seconds| first.refused(Cause::Throttled(seconds)))?;
-    let verified = second.verify().await;
-    match second.settle(verified) {
+    let clock = &first.exchange.context.clock;
+    first
+        .attempt
+        .take(clock.instant())
+        .map_err(|seconds| first.refused(Cause::Throttled(seconds)))?;
+    let checked = second.check().await;
+    match second.settle(checked) {
         Ok(client) => {
-            if first.claim.registered.is_none_or(|named| named.id == client.id) {
+            if first.client.is_none_or(|named| named.id == client.id) {
                 // This cannot fail, because the attempt was charged above.
-                let _ = first.attempt.was_no_guess(Clock::instant());
+                let _ = first.attempt.was_no_guess(clock.instant());
             }
             Ok(client)
         }
@@ -112,112 +121,214 @@ async fn verify_in_turn<'s>(
     }
 }
 
-/// One attempt at client authentication: the claim and its charge to the failure budgets.
-struct Try<'c, 's> {
-    context: &'c Context,
-    claim: Presented<'c, 's>,
-    attempt: Attempt<'c>,
+/// The claim of a request to be from a client, and its charge to the failure budgets.
+struct Claim<'c, 's> {
+    exchange: &'c Exchange<'s>,
+    credentials: &'c Credentials<'c>,
+    /// The client that is registered under the claimed id; `None` if there is no such client.
+    client: Option<&'s Client>,
+    /// For an id that is not registered: the kind of client whose authentication cost is imitated.
+    decoy: Option<&'s Kind>,
+    attempt: Attempt<'s>,
+    purpose: Purpose,
     begin: Instant,
 }
 
-impl<'c, 's> Try<'c, 's> {
-    /// Begins an attempt if the failure budgets are not exhausted. Verifies nothing yet.
+impl<'c, 's> Claim<'c, 's> {
+    /// Finds the client, or the decoy of an unknown client, and begins an attempt if the failure
+    /// budgets are not exhausted. Checks nothing yet.
     fn begin(
-        context: &'c Context,
-        snapshot: &'s Snapshot,
+        exchange: &'c Exchange<'s>,
         credentials: &'c Credentials<'c>,
-        endpoint: &'c str,
+        purpose: Purpose,
     ) -> Result<Self, Refused<'s>> {
+        let Exchange { context, snapshot, network, .. } = *exchange;
         let client_id = credentials.client_id();
-        let registered = snapshot.clients.get(client_id);
-        let decoy =
-            registered.is_none().then(|| snapshot.decoys.kind(&context.decoy_key, client_id));
+        let client = snapshot.clients.get(client_id);
+        let decoy = client.is_none().then(|| snapshot.decoys.kind(&context.decoy_key, client_id));
         let is_guessable =
-            registered.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
-        let (network, limits) = (credentials.network(), &snapshot.config.live.failures);
-        let claim = Presented { snapshot, credentials, registered, decoy, endpoint };
+            client.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
+        let is_active = client.is_some_and(|client| client.enabled);
+        let limits = &snapshot.config.live.failures;
         // Until the attempt is charged, `begin` is used as the current time, so that the clock need
         // not be read again. The budgets refill with time, so a check that uses this earlier time
         // never overestimates a budget.
-        let begin = Clock::instant();
-        let is_active = registered.is_some_and(|client| client.enabled);
+        let begin = context.clock.instant();
         let throttle = &context.throttle;
-        let attempt = throttle.begin(client_id, network, is_guessable, is_active, limits, begin);
-        match attempt {
-            Ok(attempt) => Ok(Self { context, claim, attempt, begin }),
-            Err(seconds) => Err(claim.refused(context, Cause::Throttled(seconds))),
+        match throttle.begin(client_id, network, is_guessable, is_active, limits, begin) {
+            Ok(attempt) => {
+                Ok(Self { exchange, credentials, client, decoy, attempt, purpose, begin })
+            }
+            Err(seconds) => Err(refused(exchange, client_id, client, Cause::Throttled(seconds))),
         }
     }
 
-    async fn verify(&mut self) -> Result<&'s Client, Cause> {
-        pin!(self.claim.verify(self.context, &mut self.attempt)).await
-    }
-
-    /// Ends the attempt. Depending on the result `verified`, the attempt keeps its charge, is
-    /// charged now, or gets its charge back.
-    fn settle(self, verified: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
-        let Self { context, claim, attempt, begin } = self;
-        let now = if attempt.has_paid() { Clock::instant() } else { begin };
-        let charged = match verified {
-            Ok(_) => attempt.was_right(now),
-            // The budget was exhausted, so there was no charge.
-            Err(Cause::Throttled(_)) => Ok(()),
-            Err(cause) if cause.costs_no_attempt() => attempt.was_no_guess(now),
-            Err(_) => attempt.was_wrong(now),
+    /// Checks the credentials and returns the client. Uses up an assertion.
+    async fn check(&mut self) -> Result<&'s Client, Cause> {
+        let Exchange { context, now, .. } = *self.exchange;
+        let credentials = self.credentials;
+        let (client, assertion) = match credentials.proof() {
+            Proof::Secret { by, secret } => {
+                let secret = pin!(self.check_secret(*by, secret.as_str())).await?;
+                let client = self.permitted(*by)?;
+                context.secret_uses.record(client, secret, now);
+                (client, None)
+            }
+            Proof::Assertion(assertion) => {
+                let accepted = self.check_assertion(assertion)?;
+                (self.permitted(AuthMethod::PrivateKeyJwt)?, Some(accepted))
+            }
+            Proof::Certificate(certificate) => {
+                let by = self.check_certificate(certificate)?;
+                (self.permitted(by)?, None)
+            }
         };
-        charged.map_err(|seconds| claim.refused(context, Cause::Throttled(seconds)))?;
-        if verified.is_ok() && claim.credentials.is_raw() {
-            context.raw_pairs.fetch_add(1, Ordering::Relaxed);
+        // Taken after the proof, so that only the client itself can exhaust its rate limit, and
+        // before the use of the assertion, so that the client can send the assertion again later.
+        if self.purpose == Purpose::Token
+            && let Some(limit) = &client.rate_limit
+        {
+            limit.take().map_err(Cause::RateLimited)?;
         }
-        verified.map_err(|cause| claim.refused(context, cause))
-    }
-
-    fn refused(&self, cause: Cause) -> Refused<'s> {
-        self.claim.refused(self.context, cause)
-    }
-}
-
-/// The client id that a request presents, and the data needed to authenticate the client.
-struct Presented<'c, 's> {
-    snapshot: &'s Snapshot,
-    credentials: &'c Credentials<'c>,
-    /// The client that is registered under the claimed id; `None` if there is no such client.
-    registered: Option<&'s Client>,
-    /// For an id that is not registered: the kind of client whose authentication cost is imitated.
-    decoy: Option<&'s Kind>,
-    /// The called path, relative to the issuer.
-    endpoint: &'c str,
-}
-
-impl<'s> Presented<'_, 's> {
-    fn refused(&self, context: &Context, cause: Cause) -> Refused<'s> {
-        if self.registered.is_some() {
-            // `begin` has already chosen a decoy for an unknown id. Here a decoy is chosen for a
-            // known id too, so that the refusal takes the same time.
-            black_box(self.snapshot.decoys.kind(&context.decoy_key, self.credentials.client_id()));
+        if let Some(assertion) = assertion {
+            let single_use = SingleUse {
+                client_id: &client.id,
+                owner: Owner::Client,
+                token_id: assertion.token_id,
+                signed_at: assertion.signed_at,
+                until: assertion.until,
+            };
+            use AssertionError::{BeforeRecord, Replayed, Time};
+            let unusable = [Replayed, BeforeRecord, Time].map(Cause::from);
+            use_up(self.exchange, single_use, unusable).await?;
+            context.assertion_audiences.count(assertion.audience.label());
         }
-        Refused { cause, client_id: self.registered.map(|client| &*client.id), named: None }
+        Ok(client)
     }
 
-    /// Verifies the claim and returns the client.
-    async fn verify(
+    /// Returns the client if it is enabled and may authenticate by this method.
+    fn permitted(&self, by: AuthMethod) -> Result<&'s Client, Cause> {
+        let client = self.client.ok_or(Cause::UnknownClient)?;
+        if !client.enabled {
+            return Err(Cause::ClientDisabled);
+        }
+        if client.auth_methods.contains(by) { Ok(client) } else { Err(Cause::AuthMethodNotAllowed) }
+    }
+
+    /// Finds the client's secret that equals `given` and is valid now.
+    async fn check_secret(
+        &mut self,
+        by: AuthMethod,
+        given: &str,
+    ) -> Result<&'s ClientSecret, Cause> {
+        let Exchange { snapshot, now, .. } = *self.exchange;
+        let hash = FastHash::of(given);
+        let mut found = find_secret(&hash, self.client.map(|client| &*client.secrets), now);
+        if found.is_none() && !snapshot.decoys.are_fast() {
+            // The cache is checked first, so that no hash is computed if one of the secrets is
+            // cached.
+            found = self.find_cached(by, given);
+            if found.is_none() {
+                // This future is boxed, because few requests compute a slow hash.
+                found = Box::pin(self.find_slow(given)).await?;
+            }
+        }
+        if !snapshot.allows_demo_secrets && bool::from(is_demo_secret(&hash)) {
+            return Err(Cause::DemoSecret);
+        }
+        self.client.ok_or(Cause::UnknownClient)?;
+        let secret = found.ok_or(Cause::WrongSecret)?;
+        if secret.is_current(now) { Ok(secret) } else { Err(Cause::SecretNotCurrent) }
+    }
+
+    /// Finds the client's secret that matches `given` according to the verdict cache. The cache is
+    /// used only for a secret with which the client can authenticate: otherwise, a cached verdict
+    /// would make the refusal of a right secret faster than the refusal of a wrong secret.
+    fn find_cached(&self, by: AuthMethod, given: &str) -> Option<&'s ClientSecret> {
+        let passwords = &self.exchange.context.passwords;
+        self.permitted(by).ok()?.secrets.iter().find(|secret| {
+            secret.is_current(self.exchange.now)
+                && secret.hash.as_slow().is_some_and(|hash| {
+                    passwords.was_right(&passwords.attempt(self.comparison(hash, given)))
+                })
+        })
+    }
+
+    /// Whether the secret of the credentials matches according to the verdict cache.
+    fn is_cached(&self) -> bool {
+        let Proof::Secret { by, secret } = self.credentials.proof() else { return false };
+        self.find_cached(*by, secret.as_str()).is_some()
+    }
+
+    /// Finds the client's secret whose slow hash matches `given`. Prefers a current secret to an
+    /// expired one. If the client is not registered, computes as many slow hashes as its decoy
+    /// requires.
+    async fn find_slow(&mut self, given: &str) -> Result<Option<&'s ClientSecret>, Cause> {
+        let (turn, decoy) = (self.turn(), self.decoy);
+        let Some(client) = self.client else {
+            for hash in decoy.iter().flat_map(|decoy| &decoy.hashes) {
+                self.matches(hash, given, turn).await?;
+            }
+            return Ok(None);
+        };
+        let mut found = None;
+        for secret in &client.secrets {
+            let Some(hash) = secret.hash.as_slow() else { continue };
+            if self.matches(hash, given, turn).await? {
+                if secret.is_current(self.exchange.now) {
+                    return Ok(Some(secret));
+                }
+                found = Some(secret);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Charges the attempt and computes a slow hash.
+    async fn matches(
+        &mut self,
+        hash: &Arc<PasswordHash>,
+        given: &str,
+        turn: Turn,
+    ) -> Result<bool, Cause> {
+        let context = self.exchange.context;
+        let comparison = self.comparison(hash, given);
+        let name = context.passwords.attempt(comparison);
+        self.attempt.take(context.clock.instant()).map_err(Cause::Throttled)?;
+        Ok(context.passwords.compute(name, comparison, turn).await?)
+    }
+
+    fn comparison<'a>(&self, hash: &'a Arc<PasswordHash>, secret: &'a str) -> Comparison<'a>
+    where
+        'c: 'a,
+    {
+        Comparison { client_id: self.credentials.client_id(), hash, secret }
+    }
+
+    /// Returns the place of the attempt's slow hashes in the password queue, which divides its
+    /// capacity among sources. If the client is known at the network of the request, the source is
+    /// the client, whatever the network. Otherwise, the source is the network or, if the network is
+    /// shared, the pair of client id and network.
+    fn turn(&self) -> Turn {
+        let (attempt, is_shared) = (&self.attempt, self.exchange.network.is_shared());
+        let is_known = attempt.is_known();
+        let source = match (is_known, is_shared) {
+            (true, _) => attempt.client_key(self.credentials.client_id()),
+            (false, true) => attempt.pair(),
+            (false, false) => attempt.network_key(),
+        };
+        let shared_network = is_shared.then(|| attempt.network_key());
+        Turn { source, shared_network, is_known }
+    }
+
+    /// Checks an assertion, whose use the caller must record. For an unknown client, verifies the
+    /// signature with the keys of its decoy, so that the refusal takes as long as for a registered
+    /// client.
+    fn check_assertion<'a>(
         &self,
-        context: &Context,
-        attempt: &mut Attempt<'_>,
-    ) -> Result<&'s Client, Cause> {
-        let Self { snapshot, credentials, registered, decoy, endpoint } = *self;
-        let now = context.clock.unix_seconds();
-        let mut secret = None;
-        if let Some(given) = credentials.client_secret() {
-            let hash = FastHash::of(given);
-            secret = Credentials::find_secret(&hash, registered, now);
-            if secret.is_none() && !snapshot.decoys.are_fast() {
-                secret = self.find_slow_secret(context, attempt, given, now).await?;
-            }
-            if !snapshot.allows_demo_secrets && bool::from(is_demo_secret(&hash)) {
-                return Err(Cause::DemoSecret);
-            }
-        }
+        assertion: &'a ClientAssertion<'_>,
+    ) -> Result<Accepted<'a>, Cause> {
+        let Exchange { snapshot, endpoint, now, .. } = *self.exchange;
         let expected = Expected {
             now,
             issuer: snapshot.issuer.as_str(),
@@ -226,105 +337,70 @@ impl<'s> Presented<'_, 's> {
                 AssertionAudience::Issuer => None,
             },
         };
-        let verified = credentials.verify(registered, secret, decoy, &expected)?;
-        if let Some(assertion) = verified.assertion {
-            let single_use = SingleUse {
-                client_id: &verified.client.id,
-                owner: Owner::Client,
-                token_id: assertion.token_id,
-                signed_at: assertion.signed_at,
-                until: assertion.until,
-            };
-            use AssertionError::{BeforeRecord, Replayed, Time};
-            use_up(context, single_use, [Replayed, BeforeRecord, Time].map(Cause::from)).await?;
-            context.assertion_audiences.count(assertion.audience.label());
-        }
-        if let Some(secret) = secret {
-            context.secret_uses.record(verified.client, secret, now);
-        }
-        Ok(verified.client)
-    }
-
-    /// Finds the client's current secret that matches `given` according to the verdict cache.
-    fn find_cached(&self, context: &Context, given: &str, now: u64) -> Option<&'s ClientSecret> {
-        let client_id = self.credentials.client_id();
-        self.registered?.secrets.iter().find(|secret| {
-            self.can_authenticate_with(secret, now)
-                && secret.hash.as_slow().is_some_and(|hash| {
-                    let comparison = Comparison { client_id, hash, secret: given };
-                    context.passwords.was_right(&context.passwords.attempt(comparison))
-                })
-        })
-    }
-
-    /// Whether the client can authenticate with `secret`. If it cannot, the verdict cache is not
-    /// used, because a cached verdict would make the refusal of a right secret faster than the
-    /// refusal of a wrong secret.
-    fn can_authenticate_with(&self, secret: &ClientSecret, now: u64) -> bool {
-        let by = self.credentials.secret_method();
-        self.registered.is_some_and(|client| {
-            client.enabled && by.is_some_and(|method| client.auth_methods.contains(method))
-        }) && secret.is_current(now)
-    }
-
-    /// Whether the given secret matches according to the verdict cache.
-    fn is_cached(&self, context: &Context) -> bool {
-        let now = context.clock.unix_seconds();
-        let given = self.credentials.client_secret();
-        given.is_some_and(|given| self.find_cached(context, given, now).is_some())
-    }
-
-    /// Finds the client's secret whose slow hash matches `given`. Prefers a current secret to an
-    /// expired one. If the client is not registered, computes as many slow hashes as its decoy
-    /// requires.
-    async fn find_slow_secret(
-        &self,
-        context: &Context,
-        attempt: &mut Attempt<'_>,
-        given: &str,
-        now: u64,
-    ) -> Result<Option<&'s ClientSecret>, Cause> {
-        let client_id = self.credentials.client_id();
-        let (is_known, pair) = (attempt.is_known(), attempt.pair());
-        let is_shared = self.credentials.network().is_shared();
-        // The password queue divides its capacity among sources. If the client is known at the
-        // network of the request, the source is the client, whatever the network. Otherwise, the
-        // source is the network or, if the network is shared, the pair of client id and network.
-        let source = match (is_known, is_shared) {
-            (true, _) => attempt.client_key(client_id),
-            (false, true) => pair,
-            (false, false) => attempt.network_key(),
+        let accepted = assertion.check(&expected)?;
+        let (keys, algorithm) = match (self.client, self.decoy) {
+            (Some(client), _) => (&*client.keys, client.assertion_algorithm),
+            (None, Some(decoy)) => (&*decoy.keys, decoy.assertion_algorithm),
+            (None, None) => (&[][..], None),
         };
-        let shared_network = is_shared.then(|| attempt.network_key());
-        let turn = Turn { source, shared_network, is_known };
-        let compare = |hash: &'s Arc<PasswordHash>| Comparison { client_id, hash, secret: given };
-        // The cache is checked before the loop, so that no hash is computed if one of the secrets
-        // is cached.
-        if let Some(secret) = self.find_cached(context, given, now) {
-            return Ok(Some(secret));
-        }
-        let mut is_of = async |hash: &'s Arc<PasswordHash>| -> Result<bool, Cause> {
-            let name = context.passwords.attempt(compare(hash));
-            attempt.take(Clock::instant()).map_err(Cause::Throttled)?;
-            Ok(context.passwords.compute(name, compare(hash), turn).await?)
-        };
-
-        let Some(client) = self.registered else {
-            for hash in self.decoy.iter().flat_map(|decoy| &decoy.hashes) {
-                is_of(hash).await?;
-            }
-            return Ok(None);
-        };
-        let mut found = None;
-        for secret in &client.secrets {
-            let Some(hash) = secret.hash.as_slow() else { continue };
-            if is_of(hash).await? {
-                if secret.is_current(now) {
-                    return Ok(Some(secret));
-                }
-                found = Some(secret);
-            }
-        }
-        Ok(found)
+        let verified = assertion.verify(keys, algorithm);
+        self.client.ok_or(Cause::UnknownClient)?;
+        verified?;
+        Ok(accepted)
     }
+
+    /// Returns the method by which `certificate` authenticates the client: `tls_client_auth` if the
+    /// subject matches, `self_signed_tls_client_auth` if the key matches (RFC 8705, sections 2.1
+    /// and 2.2).
+    fn check_certificate(&self, certificate: &ClientCertificate) -> Result<AuthMethod, Cause> {
+        let client = self.client.ok_or(Cause::UnknownClient)?;
+        let by = |method| client.auth_methods.contains(method);
+        let subject = client.certificate_subject.as_ref();
+        let [by_name, by_key] = [AuthMethod::TlsClientAuth, AuthMethod::SelfSignedTlsClientAuth];
+        if by(by_name) && subject.is_some_and(|subject| certificate.is_for(subject)) {
+            Ok(by_name)
+        } else if by(by_key) && certificate.has_key_of(&client.keys) {
+            Ok(by_key)
+        } else {
+            Err(Cause::CertificateMismatch)
+        }
+    }
+
+    /// Ends the attempt. Depending on the result of the check, the attempt keeps its charge, is
+    /// charged now, or gets its charge back.
+    fn settle(self, checked: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
+        let Self { exchange, credentials, client, attempt, begin, .. } = self;
+        let refused = |cause| refused(exchange, credentials.client_id(), client, cause);
+        let now = if attempt.has_paid() { exchange.context.clock.instant() } else { begin };
+        let charged = match checked {
+            Ok(_) | Err(Cause::RateLimited(_)) => attempt.was_right(now),
+            // The budget was exhausted, so there was no charge.
+            Err(Cause::Throttled(_)) => Ok(()),
+            Err(cause) if cause.costs_no_attempt() => attempt.was_no_guess(now),
+            Err(_) => attempt.was_wrong(now),
+        };
+        charged.map_err(|seconds| refused(Cause::Throttled(seconds)))?;
+        if checked.is_ok() && credentials.is_raw() {
+            exchange.context.raw_pairs.fetch_add(1, Ordering::Relaxed);
+        }
+        checked.map_err(refused)
+    }
+
+    fn refused(&self, cause: Cause) -> Refused<'s> {
+        refused(self.exchange, self.credentials.client_id(), self.client, cause)
+    }
+}
+
+fn refused<'s>(
+    exchange: &Exchange<'_>,
+    client_id: &str,
+    client: Option<&'s Client>,
+    cause: Cause,
+) -> Refused<'s> {
+    if client.is_some() {
+        // `Claim::begin` has already chosen a decoy for an unknown id. Here a decoy is chosen for a
+        // known id too, so that the refusal takes the same time.
+        black_box(exchange.snapshot.decoys.kind(&exchange.context.decoy_key, client_id));
+    }
+    Refused { cause, client_id: client.map(|client| &*client.id), named: None }
 }

@@ -1,46 +1,44 @@
 //! Binds a token to the client's certificate (RFC 8705) or to the key of its DPoP proof (RFC 9449).
 
-use crate::endpoint::Context;
+use crate::endpoint::Exchange;
 use crate::endpoint::single_use::use_up;
-use crate::endpoint::token::TokenRequest;
 use crate::oauth::client::{AuthMethod, Client};
-use crate::oauth::client_certificate::{ClientCertificate, Verification};
+use crate::oauth::client_certificate::{ClientCertificate, ShownCertificate, Verification};
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::dpop::{DpopError, DpopHeader, ExpectedProof, Proof};
 use crate::oauth::error::Cause;
-use crate::snapshot::Snapshot;
 use crate::state::uses::{Owner, SingleUse};
 
-/// Returns what the token of the authenticated `client` is bound to. Uses up the DPoP proof of
-/// `request`, if it has one.
+/// Returns what the token of the authenticated `client` is bound to. Uses up the DPoP proof, if there
+/// is one.
 ///
 /// # Errors
 ///
 /// The [`Cause`], if a certificate or proof that the client needs is missing, or if the proof is
 /// not valid.
 pub async fn confirm(
-    context: &Context,
-    snapshot: &Snapshot,
+    exchange: &Exchange<'_>,
     client: &Client,
-    request: &TokenRequest<'_>,
+    certificate: &ShownCertificate,
+    dpop: DpopHeader<'_>,
 ) -> Result<Confirmation, Cause> {
     let certificate = if client.has_certificate_bound_tokens {
-        let shown = request.certificate.get()?.filter(|shown| may_confirm(shown, client));
+        let shown = certificate.get()?.filter(|shown| may_confirm(shown, client));
         Some(shown.ok_or(Cause::CertificateMissing)?.thumbprint())
     } else {
         None
     };
-    let proof = match request.dpop {
+    let proof = match dpop {
         DpopHeader::Absent if client.has_dpop_bound_tokens => return Err(DpopError::Missing.into()),
         DpopHeader::Absent => return Ok(Confirmation { certificate, key: None }),
         DpopHeader::Repeated => return Err(DpopError::Malformed.into()),
         DpopHeader::Present(proof) => proof,
     };
 
-    let now = context.clock.unix_seconds();
+    let Exchange { context, snapshot, endpoint, now, .. } = *exchange;
     let expected = ExpectedProof {
         method: "POST",
-        url: &snapshot.issuer.join(request.endpoint),
+        url: &snapshot.issuer.join(endpoint),
         now,
         nonces: context.nonces(snapshot),
     };
@@ -53,7 +51,7 @@ pub async fn confirm(
         until: proof.until,
     };
     let unusable = [DpopError::Replayed, DpopError::Time, DpopError::Time].map(Cause::from);
-    use_up(context, single_use, unusable).await?;
+    use_up(exchange, single_use, unusable).await?;
     Ok(Confirmation { certificate, key: Some(proof.thumbprint) })
 }
 

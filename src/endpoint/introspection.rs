@@ -3,13 +3,13 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::endpoint::Context;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::Exchange;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::outcome::Refused;
 use crate::endpoint::validate::current;
 use crate::keys::jwt::Audience;
 use crate::oauth::client_authentication::Credentials;
-use crate::snapshot::Snapshot;
+use crate::time::UnixTime;
 
 /// The claims of an active token (RFC 7662, section 2.2).
 #[derive(Debug, Serialize)]
@@ -18,8 +18,8 @@ pub struct Introspection {
     scope: String,
     client_id: String,
     token_type: &'static str,
-    exp: u64,
-    iat: u64,
+    exp: UnixTime,
+    iat: UnixTime,
     sub: String,
     aud: Audience,
     iss: String,
@@ -29,7 +29,7 @@ pub struct Introspection {
     cnf: Option<Value>,
 }
 
-/// Returns the claims of `token`, and the client that called `endpoint`.
+/// Returns the claims of `token`, and the client that sent the request.
 ///
 /// The claims are `None` if the token is not active. They are also `None` if the token was issued
 /// to another client and is not for an audience that the calling client is registered to
@@ -40,15 +40,13 @@ pub struct Introspection {
 ///
 /// [`Refused`] if client authentication fails.
 pub async fn introspect<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     credentials: &Credentials<'_>,
-    endpoint: &str,
     token: &str,
 ) -> Result<(Option<Introspection>, &'s str), Refused<'s>> {
-    let caller = authenticate(context, snapshot, credentials, endpoint).await?;
-    let issuer = snapshot.issuer.as_str();
-    let visible = current(context, snapshot, token).ok().filter(|signed| {
+    let caller = authenticate(exchange, credentials, Purpose::Other).await?;
+    let issuer = exchange.snapshot.issuer.as_str();
+    let visible = current(exchange, token).ok().filter(|signed| {
         let is_own = signed.client.id == caller.id;
         is_own || caller.introspects.iter().any(|audience| signed.is_for(audience, issuer))
     });
@@ -67,7 +65,7 @@ pub async fn introspect<'s>(
             // RFC 9449, section 6.2. A certificate-bound token has the type `Bearer`.
             token_type: if is_dpop_bound { "DPoP" } else { "Bearer" },
             exp: claims.exp,
-            iat: signed.issued_at(),
+            iat: signed.issued_at,
             // In the client credentials grant, the subject is the client (RFC 9068, section 2.2).
             sub: claims.sub.as_ref().unwrap_or(&claims.client_id).clone(),
             aud: claims.aud.clone().unwrap_or_else(client_audience),

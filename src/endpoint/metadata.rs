@@ -9,6 +9,7 @@ use crate::jose::public_key::Algorithm;
 use crate::oauth::client::AuthMethod;
 use crate::oauth::grant::CLIENT_CREDENTIALS;
 use crate::snapshot::Snapshot;
+use crate::time::UnixTime;
 
 /// The path of the token endpoint, relative to the issuer.
 pub const TOKEN_PATH: &str = "/connect/token";
@@ -82,10 +83,9 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
     Document::new(document.to_string(), snapshot.config.live.jwks_max_age)
 }
 
-/// Returns the key set at `now` (Unix seconds), and counts one fetch of each key in it. A fetch
-/// that is answered with 304 is counted in the same way, because it shows that the verifier has the
-/// keys.
-pub fn key_set(snapshot: &Snapshot, now: u64) -> Document {
+/// Returns the key set at `now`, and counts one fetch of each key in it. A fetch that is answered
+/// with 304 is counted in the same way, because it shows that the verifier has the keys.
+pub fn key_set(snapshot: &Snapshot, now: UnixTime) -> Document {
     for key in snapshot.keys.published(now) {
         key.fetches().record(now);
     }

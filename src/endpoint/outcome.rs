@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::endpoint::Exchange;
 use crate::issuer::TokenId;
+use crate::oauth::client::Client;
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::Grant;
+use crate::time::UnixTime;
 
 /// A token that was issued.
 #[derive(Debug)]
@@ -17,8 +20,8 @@ pub struct Issued<'r, 's> {
     pub scope: Cow<'r, str>,
     /// Seconds until the token expires.
     pub lifetime: u32,
-    /// The token's `exp`, in Unix seconds.
-    pub expires_at: u64,
+    /// The token's `exp`.
+    pub expires_at: UnixTime,
     /// The certificate or key that the token is bound to.
     pub confirmation: Confirmation,
     /// The client that the token was issued to.
@@ -33,6 +36,44 @@ pub struct Issued<'r, 's> {
     pub granted: Option<Box<Granted>>,
 }
 
+/// A signed token.
+pub(super) struct Token {
+    pub(super) buffer: Vec<u8>,
+    pub(super) expires_at: UnixTime,
+    /// The token's `jti`, if it is new and its profile has one.
+    pub(super) id: Option<TokenId>,
+    pub(super) reuse: Reuse,
+    pub(super) phases: Phases,
+}
+
+impl<'r, 's> Issued<'r, 's> {
+    pub(super) fn of(
+        exchange: &Exchange<'_>,
+        client: &'s Client,
+        grant: Grant<'r>,
+        token: Token,
+    ) -> Self {
+        let Token { buffer, expires_at, id, reuse, phases } = token;
+        let lifetime =
+            u32::try_from(expires_at.since(exchange.now)).unwrap_or(client.token_lifetime);
+        let issuer = exchange.snapshot.issuer.as_str();
+        let is_audited = exchange.context.audit.is_some();
+        let is_new = reuse != Reuse::Reused;
+        Self {
+            buffer,
+            granted: is_audited.then(|| Granted::of(&grant, issuer, lifetime).into()),
+            scope: grant.scope,
+            lifetime,
+            expires_at,
+            confirmation: grant.confirmation,
+            client_id: &client.id,
+            reuse,
+            made: is_new.then_some(Made { token_id: id, lifetime, phases }),
+            phases: client.server_timing.then_some(phases),
+        }
+    }
+}
+
 /// The grant, as the audit records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
@@ -45,7 +86,7 @@ pub struct Granted {
 }
 
 impl Granted {
-    pub(super) fn of(grant: &Grant<'_>, issuer: &str, lifetime: u32) -> Self {
+    fn of(grant: &Grant<'_>, issuer: &str, lifetime: u32) -> Self {
         let audience = if !grant.resources.is_empty() {
             grant.resources.iter().map(|resource| (*resource).into()).collect()
         } else if grant.client.audience.is_empty() {
@@ -122,6 +163,13 @@ pub struct Refused<'s> {
     pub client_id: Option<&'s str>,
     /// The part of the request to log: the path that was not found, or the refused scope.
     pub named: Option<Box<str>>,
+}
+
+impl<'s> Refused<'s> {
+    /// Describes the refusal of a request of this client.
+    pub(super) fn to(client: &'s Client, cause: Cause) -> Self {
+        Self { cause, client_id: Some(&client.id), named: None }
+    }
 }
 
 impl<C: Into<Cause>> From<C> for Refused<'_> {

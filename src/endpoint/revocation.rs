@@ -1,14 +1,13 @@
 //! Revocation of a token by the client that it was issued to (RFC 7009).
 
-use crate::endpoint::Context;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::Exchange;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::outcome::Refused;
 use crate::endpoint::validate::signed;
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
-use crate::snapshot::Snapshot;
 
-/// Revokes `token`, and returns the client that called `endpoint`. A token that is invalid or has
+/// Revokes `token`, and returns the client that sent the request. A token that is invalid or has
 /// expired is no error (RFC 7009, section 2.2).
 ///
 /// # Errors
@@ -16,26 +15,22 @@ use crate::snapshot::Snapshot;
 /// [`Refused`] if client authentication fails, if the token was issued to another client, or if the
 /// revocation could not be written to disk. A refusal does not revoke the token.
 pub async fn revoke<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     credentials: &Credentials<'_>,
-    endpoint: &str,
     token: &str,
 ) -> Result<&'s str, Refused<'s>> {
-    let client = authenticate(context, snapshot, credentials, endpoint).await?;
-    let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
-    let now = context.clock.unix_seconds();
-    let known = signed(context, snapshot, token, now).ok();
+    let client = authenticate(exchange, credentials, Purpose::Other).await?;
+    let known = signed(exchange, token).ok();
     // `current` is not used here, because it also refuses tokens that may become valid later:
     // tokens of a disabled client, and tokens whose `nbf` is in the future.
-    let Some(known) = known.filter(|known| known.token.claims.exp > now) else {
+    let Some(known) = known.filter(|known| known.token.claims.exp > exchange.now) else {
         return Ok(&client.id);
     };
     // "The authorization server [...] verifies whether the token was issued to the client making
     // the revocation request. If this validation fails, the request is refused and the client is
     // informed of the error" (RFC 7009, section 2.1).
     if known.client.id != client.id {
-        return Err(refused(Cause::TokenNotOwn));
+        return Err(Refused::to(client, Cause::TokenNotOwn));
     }
     // The tokens for reuse are dropped before the write to disk, so that `token` is not reused in
     // the meantime.
@@ -43,7 +38,7 @@ pub async fn revoke<'s>(
         reuse.forget();
     }
     let (key, exp) = (known.token.revocation_key, known.token.claims.exp);
-    let revoked = context.revocations.revoke(&client.id, key, exp);
-    revoked.await.map_err(|error| refused(error.into()))?;
+    let revoked = exchange.context.revocations.revoke(&client.id, key, exp);
+    revoked.await.map_err(|error| Refused::to(client, error.into()))?;
     Ok(&client.id)
 }

@@ -1,6 +1,6 @@
 //! Single use of assertions and DPoP proofs.
 
-use crate::endpoint::Context;
+use crate::endpoint::Exchange;
 use crate::oauth::error::Cause;
 use crate::state::uses::{SingleUse, UseError};
 
@@ -13,11 +13,11 @@ use crate::state::uses::{SingleUse, UseError};
 /// `forgotten` if the value may have been used before: it was signed before the record of uses
 /// began, or its entry may have been dropped. Another [`Cause`] if the use cannot be recorded.
 pub async fn use_up(
-    context: &Context,
+    exchange: &Exchange<'_>,
     single_use: SingleUse<'_>,
     [replayed, unknown, forgotten]: [Cause; 3],
 ) -> Result<(), Cause> {
-    context.uses.spend(single_use).await.map_err(|error| match error {
+    exchange.context.uses.spend(single_use).await.map_err(|error| match error {
         UseError::Used => replayed,
         UseError::BeforeRecord => unknown,
         UseError::Forgotten => forgotten,

@@ -3,17 +3,17 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::endpoint::Context;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::Exchange;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::confirmation::confirm;
-use crate::endpoint::outcome::{Granted, Issued, Made, Phases, Refused, Reuse};
+use crate::endpoint::outcome::{Issued, Phases, Refused, Reuse, Token};
 use crate::form::media_type::ContentType;
 use crate::issuer::{TokenId, mint_at_jwt, mint_vision};
 use crate::jose::jws::SigningInput;
-use crate::oauth::client::{Client, RateLimit, TokenProfile};
+use crate::keys::signing_key::SigningKey;
+use crate::oauth::client::{Client, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::client_certificate::ShownCertificate;
 use crate::oauth::dpop::DpopHeader;
@@ -22,15 +22,13 @@ use crate::oauth::grant::{Grant, GrantRequest};
 use crate::oauth::reuse::Kind;
 use crate::oauth::scope::ScopeError;
 use crate::signing::engine::SignError;
-use crate::snapshot::Snapshot;
 use crate::state::revocations::RevocationKey;
 use crate::telemetry::excerpt::named;
+use crate::time::UnixTime;
 
 /// A token request, independent of its dialect.
 #[derive(Debug)]
 pub struct TokenRequest<'a> {
-    /// The called path, relative to the issuer.
-    pub endpoint: &'a str,
     /// The client authentication.
     pub credentials: Credentials<'a>,
     /// The client's certificate.
@@ -44,8 +42,6 @@ pub struct TokenRequest<'a> {
     pub content_type: Option<ContentType>,
     /// The token profile of the dialect, which the client's registration may override.
     pub profile: TokenProfile,
-    /// When all of the request was read.
-    pub received: Instant,
 }
 
 /// Authenticates the client, decides the grant, and appends a token to `buffer`. The token is a
@@ -56,119 +52,56 @@ pub struct TokenRequest<'a> {
 ///
 /// [`Refused`] if nothing was issued.
 pub async fn issue<'r, 's: 'r>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     request: &TokenRequest<'r>,
     mut buffer: Vec<u8>,
 ) -> Result<Issued<'r, 's>, Refused<'s>> {
-    let now = context.clock.unix_seconds();
-    let parsed = Clock::instant();
-
-    let TokenRequest { endpoint, credentials, .. } = request;
-    let client = pin!(authenticate(context, snapshot, credentials, endpoint)).await?;
-    let refused = |cause| Refused { cause, client_id: Some(&*client.id), named: None };
-    // This check follows client authentication, so that only the client itself can exhaust its rate
-    // limit.
-    client
-        .rate_limit
-        .as_ref()
-        .map_or(Ok(()), RateLimit::take)
-        .map_err(|seconds| refused(Cause::RateLimited(seconds)))?;
-    if request.content_type.is_some_and(|sent| sent != client.content_type) {
-        return Err(refused(Cause::ContentTypeNotAllowed(client.content_type)));
-    }
-    let issuer = snapshot.issuer.as_str();
-    let mut grant = Grant::decide(client, &request.grant, issuer).map_err(|cause| Refused {
-        named: refused_scope(cause, request, client),
-        ..refused(cause)
-    })?;
-    grant.confirmation = confirm(context, snapshot, client, request).await.map_err(refused)?;
-    let confirmation = grant.confirmation;
-    let decided = Clock::instant();
-    let is_audited = context.audit.is_some();
-    let (parse, auth) = (parsed - request.received, decided - parsed);
-    let server_timing = |phases: Phases| client.server_timing.then_some(phases);
+    let Exchange { context, snapshot, now, .. } = *exchange;
+    let parsed = context.clock.instant();
+    let client = pin!(authenticate(exchange, &request.credentials, Purpose::Token)).await?;
+    let refused = |cause| Refused::to(client, cause);
+    let mut grant = decide(exchange, client, request)?;
+    let confirmed = pin!(confirm(exchange, client, request.certificate, request.dpop));
+    grant.confirmation = confirmed.await.map_err(refused)?;
+    let decided = context.clock.instant();
+    let (parse, auth) = (parsed - exchange.received, decided - parsed);
 
     let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
-    // Tokens of the `vision` profile cannot be bound, so a bound token always has the profile of
-    // RFC 9068.
-    let profile = if confirmation.is_empty() {
-        client.token_profile.unwrap_or(request.profile)
-    } else {
-        TokenProfile::AtJwt
-    };
-    let (scope, resources) = (&*grant.scope, &*grant.resources);
-    let kind = Kind { profile, key_id: key.key_id(), scope, resources, confirmation };
-    let reuse = client.token_reuse.as_ref();
+    let kind = kind_of(&grant, request.profile, key);
+    if let Some(expires_at) = find_reusable(exchange, client, &kind, &mut buffer) {
+        let phases = Phases { parse, auth, queue: Duration::ZERO, sign: Duration::ZERO };
+        let token = Token { buffer, expires_at, id: None, reuse: Reuse::Reused, phases };
+        return Ok(Issued::of(exchange, client, grant, token));
+    }
     let begin = buffer.len();
-    let found = reuse.and_then(|reuse| reuse.find(&kind, now, &mut buffer));
-    if let Some(expires_at) = found
-        && !is_revoked(context, client, profile, expires_at, || {
-            RevocationKey::of(&buffer[begin..], None)
-        })
-    {
-        let lifetime = u32::try_from(expires_at - now).unwrap_or(client.token_lifetime);
-        return Ok(Issued {
-            buffer,
-            granted: is_audited.then(|| Granted::of(&grant, issuer, lifetime).into()),
-            scope: grant.scope,
-            lifetime,
-            expires_at,
-            confirmation,
-            client_id: &client.id,
-            reuse: Reuse::Reused,
-            made: None,
-            phases: server_timing(Phases {
-                parse,
-                auth,
-                queue: Duration::ZERO,
-                sign: Duration::ZERO,
-            }),
-        });
+    let Unsigned { input, id, expires_at } =
+        mint(exchange, &grant, kind.profile, key, buffer).map_err(refused)?;
+    let signed = pin!(context.engine.sign(Arc::clone(key.private_key()), input));
+    let signed = signed.await.map_err(|error| refused(error.into()))?;
+    let mut reuse = Reuse::Off;
+    if let Some(kept) = &client.token_reuse {
+        kept.keep(&kind, now, expires_at, &signed.buffer[begin..]);
+        reuse = Reuse::Fresh;
     }
-
-    if !context.engine.has_room() {
-        return Err(refused(Cause::Overloaded));
-    }
-    let mut token_id = TokenId::default();
-    context.random.fill(&mut token_id).map_err(|_| refused(Cause::NoEntropy))?;
-    buffer.truncate(begin);
-    let (token, lifetime) = match profile {
-        TokenProfile::AtJwt => mint_at_jwt(&grant, issuer, key, now, &token_id, buffer)
-            .map(|token| (token, client.token_lifetime))
-            .map_err(|_| Cause::Internal),
-        TokenProfile::Vision => mint_unrevoked(context, &grant, now, buffer),
-    }
-    .map_err(refused)?;
-    let expires_at = now + u64::from(lifetime);
-    if context.revocations.is_cut_off(&client.id, expires_at) {
-        // A token of the next second expires after the cut-off.
-        return Err(refused(Cause::Overloaded));
-    }
-    let signed = context.engine.sign(Arc::clone(key), token).await.map_err(|error| {
-        refused(match error {
-            SignError::QueueFull => Cause::Overloaded,
-            SignError::Failed => Cause::SigningFailed,
-        })
-    })?;
-    if let Some(reuse) = reuse {
-        reuse.keep(&kind, now, expires_at, &signed.buffer[begin..]);
-    }
-
     let (queue, sign) = (signed.taken - decided, signed.done - signed.taken);
     let phases = Phases { parse, auth, queue, sign };
-    let token_id = (profile == TokenProfile::AtJwt).then_some(token_id);
-    Ok(Issued {
-        buffer: signed.buffer,
-        lifetime,
-        expires_at,
-        confirmation,
-        client_id: &client.id,
-        reuse: if reuse.is_some() { Reuse::Fresh } else { Reuse::Off },
-        made: Some(Made { token_id, lifetime, phases }),
-        phases: server_timing(phases),
-        granted: is_audited.then(|| Granted::of(&grant, issuer, lifetime).into()),
-        scope: grant.scope,
+    let token = Token { buffer: signed.buffer, expires_at, id, reuse, phases };
+    Ok(Issued::of(exchange, client, grant, token))
+}
+
+/// Decides the grant of `client`, which is not bound to a certificate or key yet.
+fn decide<'r, 's: 'r>(
+    exchange: &Exchange<'s>,
+    client: &'s Client,
+    request: &TokenRequest<'r>,
+) -> Result<Grant<'r>, Refused<'s>> {
+    if request.content_type.is_some_and(|sent| sent != client.content_type) {
+        return Err(Refused::to(client, Cause::ContentTypeNotAllowed(client.content_type)));
+    }
+    let issuer = exchange.snapshot.issuer.as_str();
+    Grant::decide(client, &request.grant, issuer).map_err(|cause| Refused {
+        named: refused_scope(cause, request, client),
+        ..Refused::to(client, cause)
     })
 }
 
@@ -185,27 +118,91 @@ fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> O
     Some(named(refused.as_bytes(), &request.credentials.secrets()).into())
 }
 
-/// Mints a `vision` token that is not revoked, and returns its lifetime in seconds.
+/// Returns the kind of the token for `grant`. `profile` is the profile of the dialect. Tokens of the
+/// `vision` profile cannot be bound, so a bound token always has the profile of RFC 9068.
+fn kind_of<'g>(grant: &'g Grant<'_>, profile: TokenProfile, key: &'g SigningKey) -> Kind<'g> {
+    let Grant { client, scope, resources, confirmation } = grant;
+    let is_bound = !confirmation.is_empty();
+    let profile = client.token_profile.unwrap_or(profile);
+    Kind {
+        profile: if is_bound { TokenProfile::AtJwt } else { profile },
+        key_id: key.key_id(),
+        scope,
+        resources,
+        confirmation: *confirmation,
+    }
+}
+
+/// Appends a kept token of this kind to `buffer`, and returns when the token expires. `None` if
+/// there is no such token.
+fn find_reusable(
+    exchange: &Exchange<'_>,
+    client: &Client,
+    kind: &Kind<'_>,
+    buffer: &mut Vec<u8>,
+) -> Option<UnixTime> {
+    let begin = buffer.len();
+    let expires_at = client.token_reuse.as_ref()?.find(kind, exchange.now, buffer)?;
+    let key = || RevocationKey::of(&buffer[begin..], None);
+    if is_revoked(exchange, client, kind.profile, expires_at, key) {
+        buffer.truncate(begin);
+        return None;
+    }
+    Some(expires_at)
+}
+
+/// A token without its signature.
+struct Unsigned {
+    input: SigningInput,
+    id: Option<TokenId>,
+    expires_at: UnixTime,
+}
+
+/// Mints a token after the text in `buffer`.
+fn mint(
+    exchange: &Exchange<'_>,
+    grant: &Grant<'_>,
+    profile: TokenProfile,
+    key: &SigningKey,
+    buffer: Vec<u8>,
+) -> Result<Unsigned, Cause> {
+    let Exchange { context, snapshot, now, .. } = *exchange;
+    if !context.engine.has_room() {
+        return Err(Cause::Overloaded);
+    }
+    if profile == TokenProfile::Vision {
+        return mint_unrevoked(exchange, grant, buffer);
+    }
+    let mut id = TokenId::default();
+    context.random.fill(&mut id).map_err(|_| Cause::NoEntropy)?;
+    let expires_at = now + u64::from(grant.client.token_lifetime);
+    if context.revocations.is_cut_off(&grant.client.id, expires_at) {
+        // A token of the next second expires after the cut-off.
+        return Err(Cause::Overloaded);
+    }
+    let input = mint_at_jwt(grant, snapshot.issuer.as_str(), key, now, &id, buffer);
+    Ok(Unsigned { input: input.map_err(|_| Cause::Internal)?, id: Some(id), expires_at })
+}
+
+/// Mints a `vision` token that is not revoked.
 ///
 /// A `vision` token has no `jti`, so all `vision` tokens that are minted for one grant in the same
 /// second are equal, and revoking one revokes all. If the minted token equals a revoked token, the
 /// lifetime is shortened by one second at a time until the token differs from all revoked tokens.
 fn mint_unrevoked(
-    context: &Context,
+    exchange: &Exchange<'_>,
     grant: &Grant<'_>,
-    now: u64,
     mut buffer: Vec<u8>,
-) -> Result<(SigningInput, u32), Cause> {
+) -> Result<Unsigned, Cause> {
     let longest = grant.client.token_lifetime;
     for lifetime in (longest.saturating_sub(MAX_SHORTENED).max(1)..=longest).rev() {
-        let token = mint_vision(grant, now + u64::from(lifetime), buffer);
-        let token = token.map_err(|_| Cause::Internal)?;
-        let key = || RevocationKey::of_signing_input(token.as_bytes());
-        let expires_at = now + u64::from(lifetime);
-        if !is_revoked(context, grant.client, TokenProfile::Vision, expires_at, key) {
-            return Ok((token, lifetime));
+        let expires_at = exchange.now + u64::from(lifetime);
+        let input = mint_vision(grant, expires_at, buffer).map_err(|_| Cause::Internal)?;
+        let key = || RevocationKey::of_signing_input(input.as_bytes());
+        if !is_revoked(exchange, grant.client, TokenProfile::Vision, expires_at, key) {
+            return Ok(Unsigned { input, id: None, expires_at });
         }
-        buffer = token.discard();
+        buffer = input.discard();
     }
     // If the client retries in the next second, a different token is minted.
     Err(Cause::Overloaded)
@@ -215,16 +212,26 @@ fn mint_unrevoked(
 /// tokens of the client up to a cut-off. Alone, only a `vision` token can be: with the other
 /// profile, a new token has a new `jti`, and a revocation clears the client's tokens for reuse.
 fn is_revoked(
-    context: &Context,
+    exchange: &Exchange<'_>,
     client: &Client,
     profile: TokenProfile,
-    expires_at: u64,
+    expires_at: UnixTime,
     key: impl FnOnce() -> RevocationKey,
 ) -> bool {
-    if profile == TokenProfile::Vision && !context.revocations.is_empty() {
-        return context.revocations.contains(&key(), &client.id, expires_at);
+    let revocations = &exchange.context.revocations;
+    if profile == TokenProfile::Vision && !revocations.is_empty() {
+        return revocations.contains(&key(), &client.id, expires_at);
     }
-    context.revocations.is_cut_off(&client.id, expires_at)
+    revocations.is_cut_off(&client.id, expires_at)
+}
+
+impl From<SignError> for Cause {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::QueueFull => Self::Overloaded,
+            SignError::Failed => Self::SigningFailed,
+        }
+    }
 }
 
 /// The maximum number of seconds by which the lifetime of a `vision` token is shortened.

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use crate::endpoint::Context;
-use crate::endpoint::authentication::authenticate;
+use crate::endpoint::Exchange;
+use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::outcome::Refused;
 use crate::keys::jwt::Claims;
 use crate::oauth::client::Client;
 use crate::oauth::client_authentication::{Authorization, Credentials};
 use crate::oauth::error::Cause;
-use crate::snapshot::Snapshot;
 use crate::state::verified_tokens::VerifiedToken;
+use crate::time::UnixTime;
 
 /// The scope and the audience that a resource requires of a token.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,8 +29,8 @@ pub struct Validated<'s> {
     pub client_id: &'s str,
     /// The granted scope.
     pub scope: String,
-    /// The token's `exp`, in Unix seconds.
-    pub expires_at: u64,
+    /// The token's `exp`.
+    pub expires_at: UnixTime,
 }
 
 /// Validates the bearer token in an `Authorization` header (RFC 6750, section 2.1).
@@ -39,8 +39,7 @@ pub struct Validated<'s> {
 ///
 /// [`Refused`]. Its cause determines the `WWW-Authenticate` challenge.
 pub fn bearer<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     authorization: Authorization<'_>,
     needs: Needs<'_>,
 ) -> Result<Validated<'s>, Refused<'s>> {
@@ -56,10 +55,10 @@ pub fn bearer<'s>(
         return Err(Cause::BearerMissing.into());
     }
 
-    let current = unbound(context, snapshot, token)?;
-    let refused = |cause| Refused { cause, client_id: Some(&*current.client.id), named: None };
+    let current = unbound(exchange, token)?;
+    let refused = |cause| Refused::to(current.client, cause);
     if let Some(audience) = needs.audience
-        && !current.is_for(audience, snapshot.issuer.as_str())
+        && !current.is_for(audience, exchange.snapshot.issuer.as_str())
     {
         return Err(refused(Cause::TokenInvalid));
     }
@@ -75,21 +74,19 @@ pub fn bearer<'s>(
     })
 }
 
-/// Authenticates the client that called `endpoint`. Returns two values: whether `token` is a valid
+/// Authenticates the client that sent the request. Returns two values: whether `token` is a valid
 /// bearer token that was issued to this client, and the client's id.
 ///
 /// # Errors
 ///
 /// [`Refused`] if client authentication fails.
 pub async fn own_token<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
+    exchange: &Exchange<'s>,
     credentials: &Credentials<'_>,
-    endpoint: &str,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
-    let client = authenticate(context, snapshot, credentials, endpoint).await?;
-    let valid = unbound(context, snapshot, token).is_ok_and(|own| own.client.id == client.id);
+    let client = authenticate(exchange, credentials, Purpose::Other).await?;
+    let valid = unbound(exchange, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
 }
 
@@ -97,16 +94,12 @@ pub async fn own_token<'s>(
 pub(super) struct Signed<'s> {
     pub(super) token: Arc<VerifiedToken>,
     pub(super) client: &'s Client,
+    /// When the token was issued. If the token has no `iat`, this is the `exp` minus the longest
+    /// lifetime with which it may have been issued.
+    pub(super) issued_at: UnixTime,
 }
 
 impl Signed<'_> {
-    /// When the token was issued, in Unix seconds. If the token has no `iat`, this is the `exp`
-    /// minus the client's current token lifetime.
-    pub(super) fn issued_at(&self) -> u64 {
-        let Claims { iat, exp, .. } = self.token.claims;
-        iat.unwrap_or_else(|| exp.saturating_sub(self.client.token_lifetime.into()))
-    }
-
     /// Whether the token has this `audience`. A token without an `aud` counts as having the
     /// audiences registered for its client or, if none are registered, the issuer.
     pub(super) fn is_for(&self, audience: &str, issuer: &str) -> bool {
@@ -120,30 +113,25 @@ impl Signed<'_> {
 
 /// Verifies the token's signature, issuer and client. Does not check its time or whether it is
 /// revoked.
-pub(super) fn signed<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
-    token: &str,
-    now: u64,
-) -> Result<Signed<'s>, Cause> {
+pub(super) fn signed<'s>(exchange: &Exchange<'s>, token: &str) -> Result<Signed<'s>, Cause> {
+    let Exchange { context, snapshot, now, .. } = *exchange;
     let token = context.verified.verify(token, &snapshot.keys, now).ok_or(Cause::TokenInvalid)?;
-    let Claims { client_id, iss, .. } = &token.claims;
+    let Claims { client_id, iss, iat, exp, .. } = &token.claims;
     let client = snapshot.clients.get(client_id).ok_or(Cause::TokenInvalid)?;
     if iss.as_deref().is_some_and(|issuer| issuer != snapshot.issuer.as_str()) {
         return Err(Cause::TokenInvalid);
     }
-    Ok(Signed { token, client })
+    let issued_at = iat.unwrap_or_else(|| {
+        *exp - snapshot.lifetimes.longest(client_id, client.token_lifetime, *exp)
+    });
+    Ok(Signed { token, client, issued_at })
 }
 
 /// Verifies that the token is [`signed`] and valid now: between its `nbf` and its `exp`, not
 /// revoked, and issued to a client that is enabled.
-pub(super) fn current<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
-    token: &str,
-) -> Result<Signed<'s>, Cause> {
-    let now = context.clock.unix_seconds();
-    let signed = signed(context, snapshot, token, now)?;
+pub(super) fn current<'s>(exchange: &Exchange<'s>, token: &str) -> Result<Signed<'s>, Cause> {
+    let Exchange { context, now, .. } = *exchange;
+    let signed = signed(exchange, token)?;
     let claims = &signed.token.claims;
     if !signed.client.enabled || claims.nbf.is_some_and(|begin| begin > now) {
         return Err(Cause::TokenInvalid);
@@ -151,7 +139,7 @@ pub(super) fn current<'s>(
     if claims.exp <= now {
         return Err(Cause::TokenExpired);
     }
-    if signed.issued_at() < signed.client.not_before
+    if signed.issued_at < signed.client.not_before
         || context.revocations.contains(&signed.token.revocation_key, &signed.client.id, claims.exp)
     {
         return Err(Cause::TokenRevoked);
@@ -161,11 +149,7 @@ pub(super) fn current<'s>(
 
 /// Verifies that the token is [`current`] and is a bearer token, that is, not bound to a key or a
 /// certificate (RFC 7800).
-fn unbound<'s>(
-    context: &Context,
-    snapshot: &'s Snapshot,
-    token: &str,
-) -> Result<Signed<'s>, Cause> {
-    let current = current(context, snapshot, token)?;
+fn unbound<'s>(exchange: &Exchange<'s>, token: &str) -> Result<Signed<'s>, Cause> {
+    let current = current(exchange, token)?;
     if current.token.claims.cnf.is_some() { Err(Cause::TokenInvalid) } else { Ok(current) }
 }

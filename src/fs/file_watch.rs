@@ -20,8 +20,8 @@ impl Stamp {
     }
 
     /// Adds the files of the stamp `others`.
-    pub fn extend(&mut self, others: Option<Self>) {
-        self.0.extend(others.into_iter().flat_map(|others| others.0));
+    pub fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
     }
 
     /// Returns a new stamp of the same files.

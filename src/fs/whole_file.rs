@@ -2,15 +2,18 @@
 
 mod lock;
 mod owner;
+mod place;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::NamedTempFile;
 
 pub(in crate::fs) use crate::fs::whole_file::lock::open_regular;
 pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, lock_if_used, lock_within};
+use crate::fs::whole_file::place::directory_of;
+pub(in crate::fs) use crate::fs::whole_file::place::real_path;
 
 /// Replaces the contents of the file `path` with `contents`, and syncs the file to disk.
 ///
@@ -23,25 +26,6 @@ pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, lock_if_used, 
 /// An error of the operating system. If the sync of the directory fails, the old file has already
 /// been replaced. After any other error, the old file is unchanged.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    stage(path, contents)?.commit()
-}
-
-/// A temporary file with the new contents, in the same directory as the file that it will replace.
-/// The temporary file is removed if this value is dropped without a call of [`Staged::commit`].
-#[derive(Debug)]
-pub struct Staged {
-    file: NamedTempFile,
-    path: PathBuf,
-}
-
-/// Does the first part of [`replace`]: writes `contents` to a temporary file. [`Staged::commit`]
-/// then replaces the file `path`. A lack of space or permission is an error of `stage`, not of
-/// `commit`.
-///
-/// # Errors
-///
-/// An error of the operating system.
-pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
     let path = real_path(path)?;
     if is_mount(&path) {
         // A rename to a mount point would fail with the same error. Fail before the temporary file
@@ -53,20 +37,8 @@ pub fn stage(path: &Path, contents: &[u8]) -> io::Result<Staged> {
         owner::keep(file.as_file(), &metadata)?;
         file.as_file_mut().set_permissions(metadata.permissions())?;
     }
-    Ok(Staged { file, path })
-}
-
-impl Staged {
-    /// Replaces the old file with the temporary file, and syncs the directory.
-    ///
-    /// # Errors
-    ///
-    /// An error of the operating system. If the sync of the directory fails, the old file has
-    /// already been replaced. After any other error, the old file is unchanged.
-    pub fn commit(self) -> io::Result<()> {
-        self.file.persist(&self.path)?;
-        sync_directory(&self.path)
-    }
+    file.persist(&path)?;
+    sync_directory(&path)
 }
 
 /// Creates the file `path` with mode 0600 and syncs it to disk. If the process runs as root, the
@@ -131,29 +103,6 @@ fn is_mount(path: &Path) -> bool {
     }
 }
 
-/// Resolves all symbolic links in `path`. The file itself need not exist.
-pub(in crate::fs) fn real_path(path: &Path) -> io::Result<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        match fs::canonicalize(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            known => return known,
-        }
-        match fs::read_link(&path) {
-            // `path` is a symbolic link to a file that does not exist yet.
-            Ok(target) => path = directory_of(&path).join(target),
-            Err(_) => {
-                let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-                return Ok(fs::canonicalize(directory_of(&path))?.join(name));
-            }
-        }
-    }
-    Err(io::Error::other("too many symbolic links"))
-}
-
-/// The maximum number of symbolic links that are followed; the Linux kernel has the same limit.
-const MAX_LINKS: usize = 40;
-
 /// Whether the file has another hard link. If the file is replaced under this name, the other link
 /// keeps the old contents.
 pub fn has_other_names(path: &Path) -> bool {
@@ -186,13 +135,6 @@ fn sync_directory(path: &Path) -> io::Result<()> {
         File::open(directory_of(path))?.sync_all()?;
     }
     Ok(())
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Whether a file with these permissions may be read, written or executed by users other than its

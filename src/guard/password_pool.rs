@@ -20,21 +20,19 @@ mod queue;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use compact_str::CompactString;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use ring::hmac;
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::guard::password_pool::queue::Queue;
-use crate::guard::verdicts::{Attempt, Verdict, Verdicts};
+use crate::guard::password_pool::queue::{Job, Queue};
+pub use crate::guard::password_pool::queue::{NoRoom, Turn};
+use crate::guard::verdicts::{self, Attempt, Verdict, Verdicts};
 use crate::oauth::client::Registry;
-use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
 use crate::random::Random;
 
@@ -43,24 +41,6 @@ pub struct PasswordPool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     key: hmac::Key,
-}
-
-/// The reason why a job is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoRoom {
-    /// The source or the shared network already holds its maximum share of the queue.
-    Share,
-    /// The queue is full.
-    Full,
-}
-
-impl From<NoRoom> for Cause {
-    fn from(error: NoRoom) -> Self {
-        match error {
-            NoRoom::Share => Self::PasswordQueueShare,
-            NoRoom::Full => Self::PasswordQueueFull,
-        }
-    }
 }
 
 /// A presented secret and the stored hash to compare it with.
@@ -72,17 +52,6 @@ pub struct Comparison<'a> {
     pub hash: &'a Arc<PasswordHash>,
     /// The presented secret.
     pub secret: &'a str,
-}
-
-/// The source and priority of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
-    /// A hash that identifies the source.
-    pub source: u64,
-    /// A hash that identifies the client's network. `None` if the network is not shared.
-    pub shared_network: Option<u64>,
-    /// Whether the client is known: it has authenticated from this network in the last 24 hours.
-    pub is_known: bool,
 }
 
 impl PasswordPool {
@@ -100,8 +69,8 @@ impl PasswordPool {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             arrival: Condvar::new(),
-            verdicts: Verdicts::default(),
-            computed: AtomicI64::new(0),
+            verdicts: Verdicts::new(verdicts::CAPACITY),
+            computed: AtomicU64::new(0),
             capacity,
         });
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*key);
@@ -131,7 +100,7 @@ impl PasswordPool {
 
     /// Whether the success of this attempt is cached.
     pub fn was_right(&self, attempt: &Attempt) -> bool {
-        self.shared.verdicts.is_right(attempt)
+        self.shared.verdicts.get(attempt).is_some()
     }
 
     /// Computes whether the presented secret matches the stored hash, on a thread of the pool.
@@ -153,12 +122,14 @@ impl PasswordPool {
             hash: Arc::clone(comparison.hash),
             secret: Zeroizing::new(comparison.secret.to_owned()),
         };
-        self.shared.submit(attempt, turn, job)?.await
+        let mut waiting = self.shared.submit(attempt, turn, job)?;
+        // The threads of the pool answer every job that is not evicted.
+        (&mut waiting.verdict).await.unwrap_or(Err(NoRoom::Full))
     }
 
     /// Removes each cached success whose secret no longer belongs to a client in `clients`.
     pub fn keep_only(&self, clients: &Registry) {
-        self.shared.verdicts.keep_only(clients);
+        self.shared.verdicts.retain(|verdict| verdict.is_of(clients));
     }
 
     /// The number of jobs in the queue.
@@ -167,7 +138,7 @@ impl PasswordPool {
     }
 
     /// The number of hashes that this pool has computed.
-    pub fn computed(&self) -> i64 {
+    pub fn computed(&self) -> u64 {
         self.shared.computed.load(Ordering::Relaxed)
     }
 }
@@ -193,16 +164,8 @@ struct Shared {
     queue: Mutex<Queue>,
     arrival: Condvar,
     verdicts: Verdicts,
-    computed: AtomicI64,
+    computed: AtomicU64,
     capacity: usize,
-}
-
-struct Job {
-    attempt: Attempt,
-    turn: Turn,
-    client_id: CompactString,
-    hash: Arc<PasswordHash>,
-    secret: Zeroizing<String>,
 }
 
 impl Shared {
@@ -213,8 +176,8 @@ impl Shared {
         job: impl FnOnce() -> Job,
     ) -> Result<Waiting<'_>, NoRoom> {
         let mut queue = self.queue.lock();
-        if let Some(answer) = queue.join(&attempt) {
-            return Ok(Waiting { shared: self, attempt, answer });
+        if let Some(verdict) = queue.join(&attempt) {
+            return Ok(Waiting { shared: self, attempt, verdict });
         }
         let [share, network_share] =
             [SHARES, NETWORK_SHARES].map(|shares| (self.capacity / shares).max(1));
@@ -222,12 +185,13 @@ impl Shared {
             return Err(NoRoom::Share);
         }
         if queue.waiting >= self.capacity {
-            let evicted = if turn.is_known { queue.evict() } else { None };
-            evicted.ok_or(NoRoom::Full)?.complete(Err(NoRoom::Full));
+            if !(turn.is_known && queue.evict()) {
+                return Err(NoRoom::Full);
+            }
         }
-        let answer = queue.push(job());
+        let verdict = queue.push(job());
         self.arrival.notify_one();
-        Ok(Waiting { shared: self, attempt, answer })
+        Ok(Waiting { shared: self, attempt, verdict })
     }
 
     fn work(&self) {
@@ -238,14 +202,11 @@ impl Shared {
             self.computed.fetch_add(1, Ordering::Relaxed);
             let Job { attempt, client_id, hash, .. } = job;
             if is_right {
-                self.verdicts.remember(Verdict { attempt, client_id, hash });
+                self.verdicts.insert(attempt, Arc::new(Verdict { client_id, hash }));
             }
             // Cache the verdict before the attempt is removed. Otherwise, a request for the same
             // attempt might find neither the attempt nor the cached verdict.
-            let answer = self.queue.lock().finish(&attempt);
-            if let Some(answer) = answer {
-                answer.complete(Ok(is_right));
-            }
+            self.queue.lock().finish(&attempt, Ok(is_right));
         }
     }
 
@@ -268,59 +229,18 @@ const SHARES: usize = 8;
 /// The unknown clients of a shared network may hold at most 1/4 of the queue.
 const NETWORK_SHARES: usize = 4;
 
-/// Holds the verdict of a job. Until the verdict is known, holds the wakers of all requests that
-/// wait for the verdict.
-#[derive(Default)]
-struct Answer(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    verdict: Option<Result<bool, NoRoom>>,
-    wakers: Vec<Waker>,
-}
-
-impl Answer {
-    fn complete(&self, verdict: Result<bool, NoRoom>) {
-        let mut state = self.state();
-        state.verdict = Some(verdict);
-        let wakers = std::mem::take(&mut state.wakers);
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
-    }
-}
-
-/// A future that completes with the verdict of a job. Each request that waits for the job has one
-/// such future. When all these futures are dropped, the job is removed from the queue.
+/// A request that waits for the verdict of a job. When the last such request is dropped, the job is
+/// removed from the queue.
 struct Waiting<'p> {
     shared: &'p Shared,
     attempt: Attempt,
-    answer: Arc<Answer>,
+    verdict: oneshot::Receiver<Result<bool, NoRoom>>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.answer.state().verdict.is_none() {
-            self.shared.queue.lock().leave(&self.attempt, &self.answer);
-        }
-    }
-}
-
-impl Future for Waiting<'_> {
-    type Output = Result<bool, NoRoom>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.answer.state();
-        if let Some(verdict) = state.verdict {
-            return Poll::Ready(verdict);
-        }
-        if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            state.wakers.push(cx.waker().clone());
-        }
-        Poll::Pending
+        self.verdict.close();
+        self.shared.queue.lock().leave(&self.attempt);
     }
 }
 
@@ -328,6 +248,9 @@ impl Future for Waiting<'_> {
 mod tests {
     use super::*;
     use std::mem::forget;
+
+    use compact_str::CompactString;
+    use tokio::sync::oneshot::error::TryRecvError;
 
     use crate::oauth::password_hash::Work;
 
@@ -346,8 +269,8 @@ mod tests {
         Shared {
             queue: Mutex::default(),
             arrival: Condvar::new(),
-            verdicts: Verdicts::default(),
-            computed: AtomicI64::new(0),
+            verdicts: Verdicts::new(verdicts::CAPACITY),
+            computed: AtomicU64::new(0),
             capacity,
         }
     }
@@ -409,7 +332,7 @@ mod tests {
         drop(left);
         let joined = ask(&shared, 1, false, 3).unwrap();
         assert_eq!(shared.queue.lock().waiting, 0);
-        assert!(shared.queue.lock().finish(&joined.attempt).is_some());
+        shared.queue.lock().finish(&joined.attempt, Ok(true));
         // If a request that waited for the finished job is dropped, the request count of a new job
         // for the same attempt is not reduced.
         let new = ask(&shared, 1, false, 3).unwrap();
@@ -447,12 +370,12 @@ mod tests {
     fn a_known_client_evicts_a_job_of_an_unknown_one() {
         let shared = shared(4);
         let ask = |source, is_known| ask(&shared, source, is_known, source as u8);
-        let waiting: Vec<_> = (1..=4).map(|at| ask(at, false).unwrap()).collect();
+        let mut waiting: Vec<_> = (1..=4).map(|at| ask(at, false).unwrap()).collect();
         assert_eq!(ask(5, false).err(), Some(NoRoom::Full));
         forget(ask(6, true).unwrap());
-        let mut verdicts = waiting.iter().map(|waiting| waiting.answer.state().verdict);
-        assert!(verdicts.by_ref().take(3).all(|verdict| verdict.is_none()));
-        assert_eq!(verdicts.next().unwrap(), Some(Err(NoRoom::Full)));
+        let mut verdicts = waiting.iter_mut().map(|waiting| waiting.verdict.try_recv());
+        assert!(verdicts.by_ref().take(3).all(|verdict| verdict == Err(TryRecvError::Empty)));
+        assert_eq!(verdicts.next().unwrap(), Ok(Err(NoRoom::Full)));
         for number in 7..=9 {
             forget(ask(number, true).unwrap());
         }

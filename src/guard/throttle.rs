@@ -17,36 +17,24 @@
 //! While all budgets are full, a successful attempt takes no lock, unless [`Attempt::take`] is
 //! called for it.
 
-use std::collections::HashMap;
+pub mod budgets;
+mod known_clients;
+
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::FailureLimits;
+use crate::guard::gcra::{Rate, Taken};
+use crate::guard::throttle::budgets::{Budgets, Charged, Spent};
+use crate::guard::throttle::known_clients::KnownClients;
 use crate::oauth::client_network::ClientNetwork;
 
 /// All failure budgets.
 pub struct Throttle {
-    origin: Instant,
-    budgets: Mutex<HashMap<u64, Budget>>,
-    /// The time from which all budgets are full, in nanoseconds after `origin`. After this time, an
-    /// attempt need not lock `budgets`.
-    full_from: AtomicU64,
-    capacity: usize,
+    budgets: Budgets,
     known: KnownClients,
-    refused: [AtomicU64; 2],
     hasher: RandomState,
-}
-
-/// Which of the two budgets is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spent {
-    /// The budget of the pair of client and network.
-    Client,
-    /// The budget of the network.
-    Network,
 }
 
 impl Throttle {
@@ -54,12 +42,8 @@ impl Throttle {
     /// memory, about 40 bytes each. At most `capacity` budgets are stored.
     pub fn new(capacity: usize, now: Instant) -> Self {
         Self {
-            origin: now,
-            budgets: Mutex::default(),
-            full_from: AtomicU64::new(0),
-            capacity,
-            known: KnownClients((0..KNOWN).map(|_| AtomicU64::new(0)).collect()),
-            refused: Default::default(),
+            budgets: Budgets::new(capacity, now),
+            known: KnownClients::new(now),
             hasher: RandomState::new(),
         }
     }
@@ -85,7 +69,7 @@ impl Throttle {
             .map(|failures| Rate::new(failures.saturating_mul(factor), limits.seconds));
         let is_free = network.is_shared() && !is_guessable;
         let pair = if is_free { 0 } else { self.hasher.hash_one((client_id, network)) };
-        let is_known = may_be_known && !is_free && self.known.contains(pair, self.hours(now));
+        let is_known = may_be_known && !is_free && self.known.contains(pair, now);
         let attempt =
             Attempt { throttle: self, pair, network, is_known, is_free, rates, taken: None };
         attempt.check(now).map(|()| attempt)
@@ -93,34 +77,13 @@ impl Throttle {
 
     /// The number of attempts that were refused because a budget of this kind was used up.
     pub fn refused(&self, spent: Spent) -> u64 {
-        self.refused[spent as usize].load(Ordering::Relaxed)
-    }
-
-    fn refuse(&self, (spent, wait): (Spent, Duration)) -> u32 {
-        self.refused[spent as usize].fetch_add(1, Ordering::Relaxed);
-        u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
-    }
-
-    fn nanos(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// The number of the current hour. The first hour after the start has the number 1.
-    fn hours(&self, now: Instant) -> u16 {
-        // The number wraps after 65,536 hours, which are seven years. For a day, a client may then
-        // count as known although its last success is seven years old.
-        (now.saturating_duration_since(self.origin).as_secs() / 3600 + 1) as u16
-    }
-
-    /// Ignores poisoning: a panic while the lock is held leaves the data consistent.
-    fn budgets(&self) -> MutexGuard<'_, HashMap<u64, Budget>> {
-        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.budgets.refused(spent)
     }
 }
 
 impl fmt::Debug for Throttle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Throttle").field("len", &self.budgets().len()).finish_non_exhaustive()
+        f.debug_struct("Throttle").field("len", &self.budgets.len()).finish_non_exhaustive()
     }
 }
 
@@ -180,23 +143,7 @@ impl Attempt<'_> {
         if self.is_free || self.taken.is_some() {
             return Ok(());
         }
-        let throttle = self.throttle;
-        let now = throttle.nanos(now);
-        let mut budgets = throttle.budgets();
-        if let Some(spent) = self.spent(&budgets, now) {
-            drop(budgets);
-            return Err(throttle.refuse(spent));
-        }
-        if budgets.len() + 2 > throttle.capacity {
-            make_room(&mut budgets, now);
-        }
-        let [client, network] = self.rates;
-        let taken = [(self.pair, client), (self.network_key(), network)]
-            .map(|(key, rate)| budgets.entry(key).or_default().take(rate, now));
-        drop(budgets);
-        let full_at = taken[0].full_at.max(taken[1].full_at);
-        throttle.full_from.fetch_max(full_at, Ordering::Relaxed);
-        self.taken = Some(taken);
+        self.taken = Some(self.throttle.budgets.take(self.charged(), now)?);
         Ok(())
     }
 
@@ -210,12 +157,9 @@ impl Attempt<'_> {
     /// like a failure, so that an attacker does not learn that the guess was right.
     pub fn was_right(self, now: Instant) -> Result<(), u32> {
         let throttle = self.throttle;
-        match self.taken {
-            Some(taken) => self.give_back(taken, throttle.nanos(now)),
-            None => self.check(now)?,
-        }
+        self.refund(now)?;
         if !self.is_free {
-            throttle.known.insert(self.pair, throttle.hours(now));
+            throttle.known.insert(self.pair, now);
         }
         Ok(())
     }
@@ -239,9 +183,14 @@ impl Attempt<'_> {
     /// The same error as [`Throttle::begin`], if other attempts have used up a budget after this
     /// attempt began.
     pub fn was_no_guess(self, now: Instant) -> Result<(), u32> {
+        self.refund(now)
+    }
+
+    /// Returns the units that the attempt has taken. If it has taken none, checks that it could.
+    fn refund(&self, now: Instant) -> Result<(), u32> {
         match self.taken {
             Some(taken) => {
-                self.give_back(taken, self.throttle.nanos(now));
+                self.throttle.budgets.give_back(self.charged().keys, taken, now);
                 Ok(())
             }
             None => self.check(now),
@@ -250,137 +199,23 @@ impl Attempt<'_> {
 
     /// Checks that each budget that the attempt needs has a unit.
     fn check(&self, now: Instant) -> Result<(), u32> {
-        let throttle = self.throttle;
-        let now = throttle.nanos(now);
-        if self.is_free || now >= throttle.full_from.load(Ordering::Relaxed) {
+        let budgets = &self.throttle.budgets;
+        if self.is_free || budgets.are_full(now) {
             return Ok(());
         }
-        let spent = self.spent(&throttle.budgets(), now);
-        spent.map_or(Ok(()), |spent| Err(throttle.refuse(spent)))
+        budgets.check(self.charged(), now)
     }
 
-    /// Returns the budget that is used up at `now` and the time until it has a unit again. `None`
-    /// if neither budget is used up.
-    fn spent(&self, budgets: &HashMap<u64, Budget>, now: u64) -> Option<(Spent, Duration)> {
-        let wait = |key: u64, rate: Rate| budgets.get(&key)?.wait(rate, now);
-        let [client, network] = self.rates;
-        let of_client = wait(self.pair, client).map(|wait| (Spent::Client, wait));
-        let of_network = || Some((Spent::Network, wait(self.network_key(), network)?));
-        of_client.or_else(|| if self.is_known { None } else { of_network() })
-    }
-
-    fn give_back(&self, taken: [Taken; 2], now: u64) {
-        let mut budgets = self.throttle.budgets();
-        for (key, taken) in [self.pair, self.network_key()].into_iter().zip(taken) {
-            if let Some(budget) = budgets.get_mut(&key) {
-                budget.give_back(taken, now);
-            }
-        }
+    fn charged(&self) -> Charged {
+        let keys = [self.pair, self.network_key()];
+        Charged { keys, rates: self.rates, is_known: self.is_known }
     }
 }
-
-/// The part of one budget that an attempt has taken.
-#[derive(Clone, Copy, Debug)]
-struct Taken {
-    /// The time, in nanoseconds after `Throttle::origin`, at which the budget will be full again if
-    /// no other attempt takes from it.
-    full_at: u64,
-    /// The time in which the taken part refills, in nanoseconds. If less than a unit was left, the
-    /// taken part is less than a unit.
-    amount: u64,
-}
-
-/// The size of a budget and the time in which one unit refills.
-#[derive(Clone, Copy, Debug)]
-struct Rate {
-    units: u64,
-    /// The time in which one unit refills, in nanoseconds.
-    each: u64,
-}
-
-impl Rate {
-    fn new(units: u32, seconds: u32) -> Self {
-        let units = u64::from(units.max(1));
-        Self { units, each: u64::from(seconds) * 1_000_000_000 / units }
-    }
-}
-
-/// A budget that refills evenly, stored as the time at which it will be full (GCRA's theoretical
-/// arrival time), in nanoseconds after `Throttle::origin`.
-#[derive(Clone, Copy, Debug, Default)]
-struct Budget(u64);
-
-impl Budget {
-    /// Returns the time until the budget has a unit. `None` if the budget has a unit now.
-    fn wait(self, rate: Rate, now: u64) -> Option<Duration> {
-        let all_but_one = rate.each * (rate.units - 1);
-        let wait = self.0.saturating_sub(now).checked_sub(all_but_one)?;
-        (wait > 0).then(|| Duration::from_nanos(wait))
-    }
-
-    fn take(&mut self, rate: Rate, now: u64) -> Taken {
-        let before = self.0.max(now);
-        // If less than a unit is left in the budget, the attempt takes only the rest. This happens
-        // to the network's budget, because attempts of known clients are not refused when that
-        // budget is used up.
-        let most = now.saturating_add(rate.each * rate.units);
-        self.0 = before.saturating_add(rate.each).min(most).max(before);
-        Taken { full_at: self.0, amount: self.0 - before }
-    }
-
-    /// Returns the part `taken` to the budget. If some of this part has already refilled, returns
-    /// only the rest.
-    fn give_back(&mut self, taken: Taken, now: u64) {
-        self.0 = self.0.saturating_sub(taken.amount.min(taken.full_at.saturating_sub(now)));
-    }
-}
-
-/// Drops all full budgets. Of the other budgets, drops the half that will be full soonest.
-fn make_room(budgets: &mut HashMap<u64, Budget>, now: u64) {
-    budgets.retain(|_, budget| budget.0 > now);
-    let mut ends: Vec<_> = budgets.values().map(|budget| budget.0).collect();
-    let middle = ends.len() / 2;
-    if middle > 0 {
-        let (_, median, _) = ends.select_nth_unstable(middle);
-        let median = *median;
-        budgets.retain(|_, budget| budget.0 > median);
-    }
-}
-
-/// The known clients, each with the hour of its last success. A direct-mapped cache: the low 16
-/// bits of the hash of client and network select the slot.
-struct KnownClients(Box<[AtomicU64]>);
-
-impl KnownClients {
-    fn contains(&self, pair: u64, hour: u16) -> bool {
-        let entry = self.slot(pair).load(Ordering::Relaxed);
-        let age = hour.wrapping_sub(entry as u16);
-        entry & !HOUR == pair & !HOUR && entry & HOUR != 0 && age < 24
-    }
-
-    fn insert(&self, pair: u64, hour: u16) {
-        let entry = pair & !HOUR | u64::from(hour);
-        let slot = self.slot(pair);
-        // The entry is usually unchanged. An unnecessary store would invalidate the cache line in
-        // other cores.
-        if slot.load(Ordering::Relaxed) != entry {
-            slot.store(entry, Ordering::Relaxed);
-        }
-    }
-
-    fn slot(&self, pair: u64) -> &AtomicU64 {
-        &self.0[(pair & HOUR) as usize]
-    }
-}
-
-/// The number of slots. All slots together take 512 KiB of memory.
-const KNOWN: usize = 1 << 16;
-/// The bits of an entry that hold the hour. The same bits of the hash of client and network select
-/// the slot, so the entry need not hold them.
-const HOUR: u64 = KNOWN as u64 - 1;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::Clock;
 
@@ -394,7 +229,7 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let start = Clock::instant();
+            let start = Clock::system().instant();
             Self { throttle: Throttle::new(100, start), start }
         }
 
@@ -550,7 +385,7 @@ mod tests {
         }
         for address in 0..10_000_u128 {
             assert_eq!(fixture.fail("a", ClientNetwork::of_v6(address << 64)), Ok(()));
-            assert!(fixture.throttle.budgets().len() <= 100);
+            assert!(fixture.throttle.budgets.len() <= 100);
         }
         assert!(fixture.check("worst", worst, 0).is_err());
     }

@@ -1,15 +1,16 @@
 //! Accepts connections, and drains them at shutdown. While the number of open connections is at its
-//! limit, each new connection evicts an open one, or is rejected if all open connections wait for
-//! the server.
+//! limit, or the process is out of file descriptors, each new connection evicts an open one that
+//! waits for its client.
 
-use std::collections::HashMap;
+mod open;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -18,7 +19,9 @@ use tracing::{debug, error, warn};
 
 use crate::clock::Clock;
 use crate::config::StartupLimits;
+use crate::http::accept::open::Open;
 use crate::http::connection::{self, Handler, NotHttp, Phase, Watch};
+use crate::http::descriptors::Reserve;
 use crate::http::event_loops::EventLoops;
 use crate::http::listener::{Accepted, Listener, Peer};
 use crate::telemetry::metrics::Metrics;
@@ -26,34 +29,42 @@ use crate::telemetry::once_a_second::OnceASecond;
 
 /// The open connections of a server, from all its listeners.
 pub(crate) struct Connections {
+    clock: Clock,
     limits: StartupLimits,
     metrics: Arc<Metrics>,
     loops: Arc<EventLoops>,
-    open: Mutex<HashMap<u64, Arc<Watch>>>,
-    next: AtomicU64,
+    open: Mutex<Open>,
     is_draining: Arc<AtomicBool>,
-    /// Notified when the last open connection has ended.
+    /// Notified when a connection has ended and its descriptor is closed.
     ended: Notify,
+    /// Descriptors for connections that are accepted while the process is out of descriptors.
+    reserve: Reserve,
     /// Limits log lines about peers that do not send HTTP/1: at most one line per second.
     not_http: OnceASecond,
+    /// Limits log lines about connections that cannot be accepted.
+    accept_errors: OnceASecond,
 }
 
 impl Connections {
     pub(crate) fn new(
+        clock: Clock,
         limits: StartupLimits,
         metrics: Arc<Metrics>,
         loops: Arc<EventLoops>,
+        reserve: Reserve,
     ) -> Arc<Self> {
         metrics.init_not_http(NotHttp::ALL.map(NotHttp::label));
         Arc::new(Self {
+            clock,
             limits,
             metrics,
             loops,
             open: Mutex::default(),
-            next: AtomicU64::new(0),
             is_draining: Arc::default(),
             ended: Notify::new(),
+            reserve,
             not_http: OnceASecond::default(),
+            accept_errors: OnceASecond::default(),
         })
     }
 
@@ -65,7 +76,6 @@ impl Connections {
         stop: impl Future<Output = ()>,
     ) {
         let mut stop = pin!(stop);
-        let mut last_error_log: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -73,23 +83,56 @@ impl Connections {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((accepted, peer)) => self.admit(accepted, peer, Arc::clone(&handler)),
+                Ok((accepted, peer)) => {
+                    self.reserve.fill();
+                    if self.make_room().await {
+                        self.serve(accepted, peer, Arc::clone(&handler));
+                    } else {
+                        self.metrics.connections_shed.inc();
+                        tokio::spawn(connection::reject(accepted.on_this_loop()));
+                    }
+                }
                 Err(error) if is_connection_error(&error) => {
                     debug!(%error, "a connection ended before it was accepted");
                 }
-                Err(error) => {
-                    // Most likely the process is out of file descriptors. The accept loop pauses,
-                    // because an immediate retry would fail again and take processor time from the
-                    // open connections.
-                    let now = Clock::instant();
-                    if last_error_log.is_none_or(|then| now - then >= ERROR_LOG_INTERVAL) {
-                        error!(%error, "cannot accept connections; raise the limit of open files");
-                        last_error_log = Some(now);
+                Err(error) if is_out_of_descriptors(&error) => {
+                    if !self.reserve.give_up() {
+                        self.log_accept_error(&error, OUT_OF_DESCRIPTORS);
+                        if !self.evict_one().await {
+                            sleep(RETRY_INTERVAL).await;
+                        }
                     }
-                    sleep(ACCEPT_BACKOFF).await;
+                }
+                Err(error) => {
+                    self.log_accept_error(&error, "cannot accept connections");
+                    // An immediate retry would most likely fail again, and take processor time from
+                    // the open connections.
+                    sleep(RETRY_INTERVAL).await;
                 }
             }
         }
+    }
+
+    /// If the number of open connections is at its limit, evicts one. Returns `false` if all of
+    /// them wait for the server.
+    async fn make_room(&self) -> bool {
+        let is_full = self.open.lock().len() >= self.limits.connections;
+        !is_full || self.evict_one().await
+    }
+
+    /// Evicts a connection that waits for its client, and waits until its descriptor is closed.
+    /// Returns `false` if all connections wait for the server.
+    ///
+    /// Waits for [`RETRY_INTERVAL`] at most: the event loop of the connection may be busy, and a
+    /// request that has become complete is answered first.
+    async fn evict_one(&self) -> bool {
+        let ended = self.ended.notified();
+        let is_evicted = self.open.lock().evict_one(self.clock.instant());
+        if is_evicted {
+            self.metrics.connections_shed.inc();
+            let _ = timeout(RETRY_INTERVAL, ended).await;
+        }
+        is_evicted
     }
 
     /// Makes every connection close after its next answer, and waits until all connections have
@@ -100,7 +143,7 @@ impl Connections {
         let all_ended = async {
             loop {
                 let ended = self.ended.notified();
-                if self.open.lock().is_empty() {
+                if self.open.lock().len() == 0 {
                     return;
                 }
                 ended.await;
@@ -111,41 +154,23 @@ impl Connections {
             Ok(()) => 0,
             Err(_elapsed) => {
                 let left = self.open.lock();
-                left.values().for_each(|watch| watch.evict());
+                left.iter().for_each(Watch::end);
                 // An idle connection has no request that could be lost.
-                left.values().filter(|watch| watch.phase() != Phase::Idle).count()
+                left.iter().filter(|watch| watch.phase() != Phase::Idle).count()
             }
         }
     }
 
-    fn admit(self: &Arc<Self>, accepted: Accepted, peer: Peer, handler: Arc<impl Handler>) {
-        let mut open = self.open.lock();
-        if open.len() >= self.limits.connections {
-            self.metrics.connections_shed.inc();
-            match eviction_candidate(&open) {
-                // The connection ends at its next poll. Its entry is removed now to make room for
-                // the new connection.
-                Some((id, watch)) => {
-                    watch.evict();
-                    open.remove(&id);
-                }
-                None => {
-                    tokio::spawn(connection::reject(accepted.on_this_loop()));
-                    return;
-                }
-            }
-        }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let watch = Arc::new(Watch::new(&self.limits, Arc::clone(&self.is_draining)));
-        open.insert(id, Arc::clone(&watch));
-        drop(open);
-
+    fn serve(self: &Arc<Self>, accepted: Accepted, peer: Peer, handler: Arc<impl Handler>) {
+        let watch = Watch::new(&self.limits, self.clock.clone(), Arc::clone(&self.is_draining));
+        let watch = Arc::new(watch);
+        self.open.lock().insert(Arc::clone(&watch));
         self.metrics.connections.inc();
         // The guard is moved into the task, so it is dropped even if serving panics or never
         // begins.
-        let guard = OpenGuard { id, connections: Arc::clone(self) };
+        let guard = OpenGuard { watch, connections: Arc::clone(self) };
         let served = self.loops.serve(accepted, move |stream| async move {
-            let connections = &guard.connections;
+            let (connections, watch) = (&guard.connections, Arc::clone(&guard.watch));
             let served = connection::serve(stream, peer, watch, &connections.limits, &*handler);
             if let Err(not_http) = served.await {
                 connections.record_not_http(not_http, peer);
@@ -160,40 +185,19 @@ impl Connections {
     /// about such connections, because a scanner opens many.
     fn record_not_http(&self, not_http: NotHttp, peer: Peer) {
         self.metrics.count_not_http(not_http.label());
-        let now = Clock::unix_micros() / 1_000_000;
+        let now = self.clock.now();
         if let Some(more) = self.not_http.is_due(now) {
             let (kind, more) = (not_http.label(), (more > 0).then_some(more));
             warn!(%peer, kind, more, "{}", not_http.explanation());
         }
     }
-}
 
-/// Chooses the connection to evict when the limit is reached; `None` if all connections wait for
-/// the server.
-///
-/// A connection that waits for its client is either idle (between requests) or busy (within a
-/// request or its answer). If a busy connection has waited for [`SUSPICIOUS`] or longer, the busy
-/// connection that has waited longest is chosen. Otherwise, the larger of the two groups is used,
-/// and the connection of this group that has waited longest is chosen.
-fn eviction_candidate(open: &HashMap<u64, Arc<Watch>>) -> Option<(u64, Arc<Watch>)> {
-    type LongestWait<'w> = Option<(Duration, u64, &'w Arc<Watch>)>;
-    let [mut idle, mut busy]: [(usize, LongestWait<'_>); 2] = [(0, None); 2];
-    for (id, watch) in open {
-        let (count, slowest) = match watch.phase() {
-            // This connection waits for the server, so it is not a candidate.
-            Phase::Serving if watch.has_whole_request() => continue,
-            Phase::Idle => &mut idle,
-            Phase::Head | Phase::Serving | Phase::Writing => &mut busy,
-        };
-        *count += 1;
-        let waited = watch.waited();
-        if slowest.is_none_or(|(longest, ..)| waited > longest) {
-            *slowest = Some((waited, *id, watch));
+    /// Logs at most one line per second, because the listener is ready until the error is gone.
+    fn log_accept_error(&self, error: &io::Error, explanation: &str) {
+        if let Some(more) = self.accept_errors.is_due(self.clock.now()) {
+            error!(%error, more = (more > 0).then_some(more), "{explanation}");
         }
     }
-    let is_suspicious = busy.1.is_some_and(|(waited, ..)| waited >= SUSPICIOUS);
-    let candidate = if is_suspicious || busy.0 > idle.0 { busy.1 } else { idle.1.or(busy.1) };
-    candidate.map(|(_, id, watch)| (id, Arc::clone(watch)))
 }
 
 impl fmt::Debug for Connections {
@@ -204,18 +208,18 @@ impl fmt::Debug for Connections {
 
 /// Counts a connection as open until the guard is dropped.
 struct OpenGuard {
-    id: u64,
+    watch: Arc<Watch>,
     connections: Arc<Connections>,
 }
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        self.connections.metrics.connections.dec();
-        let mut open = self.connections.open.lock();
-        open.remove(&self.id);
-        if open.is_empty() {
-            self.connections.ended.notify_waiters();
-        }
+        let Self { watch, connections } = self;
+        connections.metrics.connections.dec();
+        // The reserve comes first: otherwise, another connection could use the descriptor.
+        connections.reserve.fill();
+        connections.open.lock().remove(watch);
+        connections.ended.notify_waiters();
     }
 }
 
@@ -231,8 +235,41 @@ fn is_connection_error(error: &io::Error) -> bool {
     )
 }
 
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(1);
-/// A busy connection that has waited this long or longer is evicted before idle connections. An
-/// honest client needs less time to send a request or to read an answer.
-const SUSPICIOUS: Duration = Duration::from_secs(1);
+/// Whether `accept` failed because this process has as many open files as it may have. If the whole
+/// system is out of files or memory, closing connections of this process would not help.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::MFILE);
+    #[cfg(not(unix))]
+    {
+        let _ = error;
+        false
+    }
+}
+
+const OUT_OF_DESCRIPTORS: &str = "out of file descriptors: for each new connection, one that waits \
+                                  for its client is closed; raise the limit of open files \
+                                  (LimitNOFILE= in the systemd unit, ulimit -n in a shell)";
+
+/// The maximum time until the next attempt to accept a connection.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn connections_are_evicted_only_if_the_process_is_out_of_descriptors() {
+        use rustix::io::Errno;
+        for (error, expected) in [
+            (Errno::MFILE, true),
+            (Errno::NFILE, false),
+            (Errno::NOMEM, false),
+            (Errno::NOBUFS, false),
+        ] {
+            assert_eq!(is_out_of_descriptors(&error.into()), expected, "{error}");
+            assert!(!is_connection_error(&error.into()), "{error}");
+        }
+    }
+}

@@ -82,24 +82,25 @@ impl Admin {
         }
     }
 
-    /// Answers `/readyz`. The reason why a reload was refused contains file names, so it is shown
+    /// Answers `/readyz`. What is wrong contains file names, so it is shown
     /// only to callers that [`gate::admit`] admits.
     fn readiness(&self, is_admitted: bool) -> Response<Full<Bytes>> {
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         if !self.is_ready.load(Ordering::Relaxed) {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
         } else if self.context.snapshot().keys.signing_key(now).is_none() {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no key signs at this time\n")
-        } else if let Some(fault) = self.context.reload_fault.load_full() {
-            if is_admitted {
-                let text =
-                    format!("degraded: {fault}; the previous configuration stays in force\n");
-                plain(StatusCode::OK, text)
-            } else {
-                plain(StatusCode::OK, "degraded: a reload was refused; see the log\n")
-            }
         } else {
-            plain(StatusCode::OK, "ok\n")
+            let loss = self.context.loss.as_ref().filter(|loss| now < loss.until);
+            let fault = self.context.reload_fault.load_full();
+            let loss = loss.map(|loss| &*loss.text);
+            let problems: Vec<_> =
+                fault.as_ref().map(|it| &***it).into_iter().chain(loss).collect();
+            match (&problems[..], is_admitted) {
+                ([], _) => plain(StatusCode::OK, "ok\n"),
+                (_, true) => plain(StatusCode::OK, format!("degraded: {}\n", problems.join("; "))),
+                (_, false) => plain(StatusCode::OK, "degraded: see the log\n"),
+            }
         }
     }
 
@@ -141,30 +142,13 @@ impl Admin {
 
     /// Answers `/keys`: the state of each key, and how often verifiers have fetched it.
     fn keys(&self) -> Response<Full<Bytes>> {
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         json(StatusCode::OK, &keys::to_json(&self.context.snapshot().keys, now))
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
-        let waiting = i64::try_from(self.context.engine.waiting()).unwrap_or(i64::MAX);
-        self.metrics.signing_queue.set(waiting);
-        let open = i64::try_from(self.context.engine.open()).unwrap_or(i64::MAX);
-        self.metrics.signing_queue_open.set(open);
-        let waiting = i64::try_from(self.context.passwords.waiting()).unwrap_or(i64::MAX);
-        self.metrics.password_queue.set(waiting);
-        let clients = i64::try_from(self.context.snapshot().clients.len()).unwrap_or(i64::MAX);
-        self.metrics.clients.set(clients);
-        let revocations = i64::try_from(self.context.revocations.len()).unwrap_or(i64::MAX);
-        self.metrics.revocations.set(revocations);
-        let now = self.context.clock.unix_seconds();
-        let snapshot = self.context.snapshot();
-        self.metrics.set_expiring_clients(
-            EXPIRING.map(|(name, time)| (name, snapshot.secret_ends.before(now + time))),
-        );
         match self.metrics.to_text() {
-            Ok(mut text) => {
-                text.push_str(&self.context.secret_uses.to_metrics(&snapshot.clients));
-                text.push_str(&keys::to_metrics(&snapshot.keys, now));
+            Ok(text) => {
                 let mut response = plain(StatusCode::OK, text);
                 let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, format);
@@ -180,9 +164,6 @@ impl std::fmt::Debug for Admin {
         f.debug_struct("Admin").field("is_ready", &self.is_ready).finish_non_exhaustive()
     }
 }
-
-/// The periods for which clients with expiring secrets are counted, in seconds.
-const EXPIRING: [(&str, u64); 3] = [("1d", 86_400), ("7d", 7 * 86_400), ("30d", 30 * 86_400)];
 
 const ROUTES: &str =
     "here are /livez, /readyz, /metrics, /keys, /clients/{id} and /explain/{request-id}\n";

@@ -1,7 +1,7 @@
 //! Reads a request's body within its limits, or discards it.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -10,10 +10,24 @@ use hyper::HeaderMap;
 use hyper::body::Body;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::oauth::error::Cause;
+
+/// The time until which a body is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline<'c> {
+    pub(crate) clock: &'c Clock,
+    pub(crate) at: Instant,
+}
+
+impl Deadline<'_> {
+    async fn limit<F: Future>(self, future: F) -> Result<F::Output, Elapsed> {
+        timeout(self.clock.until(self.at), future).await
+    }
+}
 
 /// Reads the whole body. The body is refused if it is larger than `limit` bytes or does not end
 /// before `deadline`.
@@ -23,7 +37,7 @@ pub(crate) async fn collect<B>(
     headers: &HeaderMap,
     body: B,
     limit: usize,
-    deadline: Instant,
+    deadline: Deadline<'_>,
 ) -> Result<Bytes, Cause>
 where
     B: Body<Data = Bytes>,
@@ -62,12 +76,13 @@ where
         // Most bodies arrive together with the head and need no timer.
         match read.as_mut().now_or_never() {
             Some(whole) => whole,
-            None => timeout_at(deadline, read).await.unwrap_or(Err(Cause::RequestTimeout)),
+            None => deadline.limit(read).await.unwrap_or(Err(Cause::RequestTimeout)),
         }
     };
 
     if whole == Err(Cause::BodyTooLarge) {
-        drain(body, deadline).await;
+        // The result is ignored: the answer is sent in any case.
+        let _ = deadline.limit(drain(body)).await;
     }
     whole
 }
@@ -77,14 +92,14 @@ where
 /// If the server closes a connection while bytes still arrive, the kernel resets the connection,
 /// and the client may lose the answer. If the client waits for `100 Continue`, it has not sent the
 /// body yet, so nothing is read.
-pub(crate) async fn discard<B>(headers: &HeaderMap, body: B, deadline: Instant)
+pub(crate) async fn discard<B>(headers: &HeaderMap, body: B, deadline: Deadline<'_>)
 where
     B: Body<Data = Bytes>,
 {
     let empty =
         headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0") && body.is_end_stream();
     if !empty && !headers.contains_key(EXPECT) {
-        drain(pin!(body), deadline).await;
+        let _ = deadline.limit(drain(pin!(body))).await;
     }
 }
 
@@ -100,26 +115,21 @@ where
     // An embedder may call this without a tokio runtime. The body then does not come from a socket
     // of this server, so dropping it resets nothing.
     if let Ok(runtime) = Handle::try_current() {
-        let deadline = (Clock::instant() + BACKGROUND_TIME).into();
-        runtime.spawn(async move { drain(pin!(body), deadline).await });
+        runtime.spawn(async move { timeout(BACKGROUND_TIME, drain(pin!(body))).await });
     }
 }
 
-async fn drain<B>(mut body: std::pin::Pin<&mut B>, deadline: Instant)
+async fn drain<B>(mut body: std::pin::Pin<&mut B>)
 where
     B: Body<Data = Bytes>,
 {
     let mut left = MAX_DISCARDED_BYTES;
-    // The result is ignored: the answer is sent in any case.
-    let _ = timeout_at(deadline, async {
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                break;
-            }
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            break;
         }
-    })
-    .await;
+    }
 }
 
 const BACKGROUND_TIME: Duration = Duration::from_millis(500);

@@ -22,7 +22,7 @@ mod socket;
 mod watch;
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,9 +39,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
-use crate::clock::Clock;
 use crate::config::StartupLimits;
 use crate::http::connection::socket::Watched;
 pub(crate) use crate::http::connection::watch::{Phase, Watch};
@@ -122,12 +121,7 @@ pub(crate) async fn serve(
         }
         let request = request.map(|body| Received { body, watch: Arc::clone(watch) });
         handler.handle(request, arrival).map(move |mut response| {
-            // No request can follow if the server is draining, if the client has ended its sending
-            // side, or if part of the body is unread.
-            let is_last = watch.is_draining.load(Ordering::Relaxed)
-                || watch.is_half_closed.load(Ordering::Relaxed)
-                || !watch.has_whole_request.load(Ordering::Relaxed);
-            if is_last {
+            if watch.is_last_answer() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             let is_last = response.headers().contains_key(CONNECTION);
@@ -143,7 +137,9 @@ pub(crate) async fn serve(
     builder.header_read_timeout(None).max_buf_size(head_bytes + HEADER_SLACK);
     let mut connection = builder.serve_connection(TokioIo::new(io), &service);
 
-    let mut alarm = pin!(sleep_until(watch.next_check().into()));
+    // The number of polls that are left to an evicted connection.
+    let mut last_polls = 0;
+    let mut alarm = pin!(sleep(watch.until_next_check()));
     let expired = loop {
         tokio::select! {
             biased;
@@ -165,21 +161,23 @@ pub(crate) async fn serve(
                 let parts = connection.into_parts();
                 let mut io = parts.io.into_inner();
                 io.head.replay(&parts.read_buf);
-                builder.max_headers(limits.header_fields.max(LARGE_HEAD_FIELDS));
+                // hyper allocates memory for this many fields; a field has four bytes or more.
+                let fields = limits.header_fields + MORE_FIELDS;
+                builder.max_headers(fields.min((head_bytes + HEADER_SLACK) / 4));
                 connection = builder.serve_connection(TokioIo::new(io), &service);
             }
             () = alarm.as_mut() => {
-                if watch.deadline() <= Clock::instant() {
+                if watch.is_over() {
                     break watch.phase();
                 }
-                alarm.as_mut().reset(watch.next_check().into());
+                alarm.set(sleep(watch.until_next_check()));
             }
-            () = watch.evicted.notified() => {
-                // If an answer was deferred to the next poll, this poll writes the answer before
-                // the connection is closed.
-                watch.has_read_in_poll.store(false, Ordering::Relaxed);
-                let _ = (&mut connection).now_or_never();
-                return Ok(());
+            () = watch.evicted.notified() => last_polls = LAST_POLLS,
+            () = ready(()), if last_polls > 0 => {
+                last_polls -= 1;
+                if last_polls == 0 && !watch.outlives_eviction() {
+                    return Ok(());
+                }
             }
         }
     };
@@ -268,14 +266,18 @@ pub(crate) const VALIDATE_HEAD_FIELDS: usize = 128;
 /// configured limit is higher.
 pub(crate) const VALIDATE_HEAD_BYTES: usize = 32 * 1024;
 
-/// The maximum number of header fields that hyper accepts, unless the configured limit is higher. A
-/// head whose number of fields is between the configured limit and this limit reaches the service,
-/// which refuses it in the route's dialect.
-const LARGE_HEAD_FIELDS: usize = 256;
+/// The maximum number of header fields that hyper accepts is higher than the configured limit by
+/// this number. A head whose number of fields is between the two limits reaches the service, which
+/// refuses it in the route's dialect.
+const MORE_FIELDS: usize = 192;
 
 /// The size limit that hyper applies to a head is higher than the configured limit by this number
 /// of bytes.
 const HEADER_SLACK: usize = 8 * 1024;
+
+/// The number of times that an evicted connection is polled before it is closed. These polls read
+/// what the client has already sent, and write an answer that was deferred.
+const LAST_POLLS: u32 = 4;
 
 /// The maximum time to write the last answer on a connection.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -292,7 +294,6 @@ const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 
 #[cfg(test)]
 mod tests {
-    use std::future::ready;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     use std::sync::atomic::AtomicUsize;
@@ -301,6 +302,7 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::clock::Clock;
 
     /// When a request is handled, counts the clients that have already received an answer.
     struct AnswerCounter {
@@ -342,12 +344,12 @@ mod tests {
             .unzip();
         let (requests, answers) = Default::default();
         let counter = Arc::new(AnswerCounter { clients, requests, answers });
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             for (stream, peer) in servers {
                 let stream = Box::new(tokio::net::TcpStream::from_std(stream).unwrap());
                 let limits = StartupLimits::default();
-                let watch = Arc::new(Watch::new(&limits, Arc::default()));
+                let watch = Arc::new(Watch::new(&limits, Clock::system(), Arc::default()));
                 let counter = Arc::clone(&counter);
                 tokio::spawn(async move { serve(stream, peer, watch, &limits, &*counter).await });
             }

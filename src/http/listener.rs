@@ -21,6 +21,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use crate::config::{ListenAddr, SocketMode};
+#[cfg(unix)]
+use crate::http::descriptors;
 
 /// A socket that accepts connections.
 #[derive(Debug)]
@@ -326,12 +328,12 @@ macro_rules! watch_for_reset {
     ($socket:ty, $std:ty) => {
         impl Socket for $socket {
             fn reset(&self) -> Reset {
-                let second = self.as_fd().try_clone_to_owned().map(<$std>::from);
-                let second = second.and_then(<$socket>::from_std);
+                let second = self.as_fd().try_clone_to_owned().ok();
+                let second = second.filter(|second| !descriptors::are_scarce(second));
+                let second = second.and_then(|it| <$socket>::from_std(<$std>::from(it)).ok());
                 Box::pin(async move {
-                    // If the descriptor cannot be duplicated, the reset is noticed only when the
-                    // answer is written.
-                    let Ok(socket) = second else { return pending().await };
+                    // Without the duplicate, the reset is noticed only when the answer is written.
+                    let Some(socket) = second else { return pending().await };
                     while let Ok(ready) = socket.ready(Interest::WRITABLE).await {
                         if ready.is_write_closed() {
                             return;

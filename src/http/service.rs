@@ -21,16 +21,15 @@ use hyper::http::request;
 use hyper::{Request, Response};
 use tracing::warn;
 
-use crate::clock::Clock;
 use crate::config::{ClientCertificates, Dialect, Live};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, secrets,
     vision,
 };
-use crate::endpoint::Context;
 use crate::endpoint::metadata::{self, Document};
 use crate::endpoint::outcome::Served;
-use crate::http::body;
+use crate::endpoint::{Context, Exchange};
+use crate::http::body::{self, Deadline};
 use crate::http::client_address::ClientAddress;
 pub use crate::http::connection::Arrival;
 use crate::http::connection::{Handler, Received};
@@ -169,7 +168,7 @@ impl Service {
         let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
             let certificate = ShownCertificate::Absent;
-            let head = request_head(&snapshot, route, &head, &origin, &certificate);
+            let head = request_head(&snapshot, route, &head, &certificate);
             refuse(Cause::Internal, &head, route)
         });
         unanswered.is_answered = true;
@@ -201,7 +200,7 @@ impl Service {
         let ShownCertificate::Present(certificate) = shown else { return };
         let Some(subject) = certificate.authority() else { return };
         self.metrics.self_signed_certificates.inc();
-        let now = self.context.clock.unix_seconds();
+        let now = self.context.clock.now();
         if self.self_signed_warnings.is_due(certificate.thumbprint(), now) {
             let subject = &*excerpt(subject.as_bytes(), MAX_SUBJECT_BYTES);
             warn!(
@@ -214,10 +213,10 @@ impl Service {
     }
 
     async fn answer<'s, B>(
-        &self,
+        &'s self,
         snapshot: &'s Snapshot,
         route: Route<'_>,
-        request: &request::Parts,
+        request: &'s request::Parts,
         body: B,
         origin: &Origin,
     ) -> Outcome<'s>
@@ -225,21 +224,26 @@ impl Service {
         B: Body<Data = Bytes> + Send + 'static,
     {
         let limits = &snapshot.config.live.limits;
-        let deadline = (origin.arrival.first_byte + limits.request_time()).into();
+        let at = origin.arrival.first_byte + limits.request_time();
+        let deadline = Deadline { clock: &self.context.clock, at };
         let certificate = if route.authenticates() {
             certificate(&snapshot.config.live, &request.headers, origin.arrival.peer)
         } else {
             ShownCertificate::Absent
         };
         self.warn_of_trusted_self_signed(&certificate);
-        let mut head = request_head(snapshot, route, request, origin, &certificate);
+        let head = request_head(snapshot, route, request, &certificate);
         let checked = check(&snapshot.config.startup.limits, route, request);
+        let exchange = || {
+            let endpoint = below_issuer(request.uri.path(), snapshot.issuer.path());
+            Exchange::new(&self.context, snapshot, endpoint, origin.address.network)
+        };
         if route == Route::Validate {
             // If there is a body, the proxy has copied it from the API request whose token is
             // validated. The body is not needed here, so it is discarded.
             body::discard_in_background(&request.headers, body);
             return match checked {
-                Ok(()) => bearer::validate(&self.context, snapshot, &head),
+                Ok(()) => bearer::validate(&exchange(), &head),
                 Err(cause) => refuse(cause, &head, route),
             };
         }
@@ -257,24 +261,18 @@ impl Service {
             Ok(body) => body,
             Err(cause) => return refuse(cause, &head, route),
         };
-        head.received = Clock::instant();
-        let context = &*self.context;
+        let exchange = &exchange();
         match route {
-            Route::ConnectToken => pin!(connect::token(context, snapshot, &head, body)).await,
-            Route::VisionToken(version) => {
-                vision::token(context, snapshot, version, &head, body).await
-            }
-            Route::VisionValidate => vision::validate_token(context, snapshot, &head, &body).await,
+            Route::ConnectToken => pin!(connect::token(exchange, &head, body)).await,
+            Route::VisionToken(version) => vision::token(exchange, version, &head, body).await,
+            Route::VisionValidate => vision::validate_token(exchange, &head, &body).await,
             Route::FirstvisionToken(path_scope) => {
-                firstvision::token(context, snapshot, path_scope, &head, body).await
+                firstvision::token(exchange, path_scope, &head, body).await
             }
-            Route::Introspection => introspection::introspect(context, snapshot, &head, body).await,
-            Route::Revocation => revocation::revoke(context, snapshot, &head, body).await,
+            Route::Introspection => introspection::introspect(exchange, &head, body).await,
+            Route::Revocation => revocation::revoke(exchange, &head, body).await,
             Route::ServerMetadata => publish(metadata::server_metadata(snapshot), &request.headers),
-            Route::KeySet => {
-                let now = context.clock.unix_seconds();
-                publish(metadata::key_set(snapshot, now), &request.headers)
-            }
+            Route::KeySet => publish(metadata::key_set(snapshot, exchange.now), &request.headers),
             // Not reached: `check` refuses unknown routes, and `Validate` is answered above.
             Route::Unknown(_) | Route::Validate => refuse(Cause::NotFound, &head, route),
         }
@@ -301,7 +299,6 @@ fn request_head<'r>(
     snapshot: &Snapshot,
     route: Route<'_>,
     request: &'r request::Parts,
-    origin: &Origin,
     certificate: &'r ShownCertificate,
 ) -> RequestHead<'r> {
     let authorization = match single(&request.headers, AUTHORIZATION) {
@@ -324,13 +321,10 @@ fn request_head<'r>(
         certificate,
         dpop,
         content_type,
-        network: origin.address.network,
         path: request.uri.path(),
-        endpoint: below_issuer(request.uri.path(), snapshot.issuer.path()),
         client_headers: vision::CLIENT_HEADERS.map(client_header),
         query: request.uri.query(),
         max_parameters: snapshot.config.live.limits.form_parts,
-        received: origin.arrival.first_byte,
     }
 }
 
@@ -360,7 +354,7 @@ async fn unknown_path<B>(
     head: &RequestHead<'_>,
     body: B,
     limit: usize,
-    deadline: tokio::time::Instant,
+    deadline: Deadline<'_>,
 ) -> Box<str>
 where
     B: Body<Data = Bytes>,

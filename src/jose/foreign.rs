@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::jose::public_key::{Algorithm, PublicKey};
+use crate::time::UnixTime;
 
 /// A parsed JWT whose signature is not verified yet.
 pub struct ForeignJwt<'a> {
@@ -102,10 +103,9 @@ impl fmt::Debug for ForeignJwt<'_> {
     }
 }
 
-/// A time in the claims of a JWT (RFC 7519, section 2), in Unix seconds. A fraction of a second is
-/// dropped.
+/// A time in the claims of a JWT (RFC 7519, section 2). A fraction of a second is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NumericDate(pub u64);
+pub struct NumericDate(pub UnixTime);
 
 impl<'de> Deserialize<'de> for NumericDate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for NumericDate {
             .as_u64()
             .filter(|seconds| *seconds < 1_000_000_000_000)
             .or_else(|| fraction().map(|seconds| seconds as u64))
-            .map(Self)
+            .map(|seconds| Self(UnixTime(seconds)))
             .ok_or_else(|| D::Error::custom("not a time"))
     }
 }
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_time_is_a_number() {
-        let date = |text| serde_json::from_str::<NumericDate>(text).ok().map(|date| date.0);
+        let date = |text| serde_json::from_str::<NumericDate>(text).ok().map(|date| date.0.0);
         assert_eq!(date("5"), Some(5));
         assert_eq!(date("5.9"), Some(5));
         for bad in ["\"5\"", "-1", "-0.5", "1e300", "18446744073709551615", "true", "null", "[]"] {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 ///
 /// A message that says what `text` contains instead of a PKCS#8 key and, where possible, how to get
 /// a PKCS#8 key.
-pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+pub fn private_key(text: &str) -> Result<SecretDocument, String> {
     let is_not = |what: &str| Err(format!("is not an unencrypted PKCS#8 private key in PEM{what}"));
     let mut others = Vec::new();
     let mut rest = text;
@@ -26,13 +26,8 @@ pub fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, String> {
             let encoded: Zeroizing<Vec<u8>> =
                 Zeroizing::new(encoded.bytes().filter(|b| !b.is_ascii_whitespace()).collect());
             return match STANDARD.decode(&*encoded) {
-                Ok(document) => {
-                    let document = Zeroizing::new(document);
-                    match SecretDocument::try_from(document.as_slice()) {
-                        Ok(_) => Ok(document),
-                        Err(_) => is_not(": it is cut off or damaged"),
-                    }
-                }
+                Ok(document) => SecretDocument::try_from(Zeroizing::new(document).as_slice())
+                    .or_else(|_| is_not(": it is cut off or damaged")),
                 Err(_) => is_not(": the text between BEGIN and END is not base64"),
             };
         }
@@ -92,7 +87,8 @@ mod tests {
             ),
             format!("Signs-From: 1\n\n{}trailing text", key("MAQBAgME")),
         ] {
-            assert_eq!(private_key(&text).as_deref(), Ok(&vec![0x30, 4, 1, 2, 3, 4]), "{text}");
+            let document = private_key(&text).unwrap();
+            assert_eq!(document.as_bytes(), [0x30, 4, 1, 2, 3, 4], "{text}");
         }
     }
 

@@ -71,6 +71,7 @@ impl FromStr for Algorithm {
 }
 
 /// A client's public key.
+#[derive(Clone)]
 pub struct PublicKey {
     key_id: Option<Box<str>>,
     shape: KeyShape,

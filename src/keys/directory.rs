@@ -1,36 +1,14 @@
 //! The directory of signing keys, with one file `<kid>.pem` per key.
-//!
-//! A file holds a PKCS#8 document in PEM (RFC 7468) that any tool can read. The two times of the
-//! key stand before the document, where RFC 7468, section 2, allows explanatory text:
-//!
-//! ```text
-//! Published-At: 1790000000
-//! Signs-From: 1790000600
-//! -----BEGIN PRIVATE KEY-----
-//! ```
-//!
-//! The program writes the times in Unix seconds. It can read times in Unix seconds and in the
-//! format of RFC 3339.
-//!
-//! The key and its times are in one file, so that a single rename adds both. If a file has no
-//! times, an operator has added it by hand. Both times of its key then count as 0, that is, 1970. A
-//! third line, `Immediate: yes`, means that older keys have leaked: a running server then signs
-//! with this key at once, and does not wait until verifiers have fetched it.
 
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rsa::{KeyPair, KeySize};
-use pkcs8::der::SecretDocument;
-use pkcs8::der::pem::LineEnding;
-use zeroize::Zeroizing;
-
-use crate::clock::{parse_rfc3339, seconds_and_date};
-use crate::fault::{Fault, Position, text};
+use crate::fault::Fault;
 use crate::fs::whole_file::{self, Lock};
-use crate::jose::pem;
-use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::key_file::{self, NewKey};
+use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyState, KeyTimes, Retention, Retirement};
+use crate::keys::signing_key::SigningKey;
+use crate::time::UnixTime;
 
 /// The sizes of RSA keys that can be generated, in bits.
 pub const KEY_SIZES: [u16; 3] = [2048, 3072, 4096];
@@ -47,9 +25,41 @@ pub fn load(directory: &Path) -> Result<Vec<SigningKey>, Vec<Fault>> {
     Ok(load_files(directory)?.into_iter().map(|(_, key)| key).collect())
 }
 
-/// Generates an RSA key of `bits` bits at `now` (Unix seconds) in `directory`, which is created if
-/// necessary. The first key of a directory signs at once. A later key is published at once, and
-/// begins to sign when verifiers have had time to fetch it.
+/// The files of a directory of keys, each read by itself.
+#[derive(Debug)]
+pub struct KeyFiles {
+    /// The keys, each with the path of its file, in the order of the file names.
+    pub keys: Vec<(PathBuf, SigningKey)>,
+    /// The faults, at most one for each file. A fault that names the directory means that the
+    /// directory could not be read.
+    pub faults: Vec<Fault>,
+}
+
+impl KeyFiles {
+    /// Reads all key files in `directory`. There are none if the directory does not exist.
+    pub fn read(directory: &Path) -> Self {
+        let mut found = Self { keys: Vec::new(), faults: Vec::new() };
+        let files = pem_files(directory).unwrap_or_else(|fault| {
+            found.faults.push(fault);
+            Vec::new()
+        });
+        for file in files {
+            match key_file::load(&file) {
+                Ok(key) if found.keys.iter().any(|(_, it)| it.key_id() == key.key_id()) => {
+                    let problem = "holds a key that another file holds too";
+                    found.faults.push(Fault::new(&file, problem));
+                }
+                Ok(key) => found.keys.push((file, key)),
+                Err(fault) => found.faults.push(fault),
+            }
+        }
+        found
+    }
+}
+
+/// Generates an RSA key of `bits` bits at `now` in `directory`, which is created if necessary. The
+/// first key of a directory signs at once. A later key is published at once, and begins to sign
+/// when verifiers have had time to fetch it.
 ///
 /// # Errors
 ///
@@ -58,13 +68,14 @@ pub fn generate(
     directory: &Path,
     bits: u16,
     retention: &Retention,
-    now: u64,
+    now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
-    add(directory, retention, now, |times| make(directory, bits, times))
+    let new = NewKey::generate(directory, bits).map_err(|fault| vec![fault])?;
+    add(directory, new, retention, now)
 }
 
-/// Adds an existing key to `directory`, with the same times as a key that is generated at `now`
-/// (Unix seconds). `text` is the PKCS#8 document in PEM that was read from `source`.
+/// Adds an existing key to `directory`, with the same times as a key that is generated at `now`.
+/// `text` is the PKCS#8 document in PEM that was read from `source`.
 ///
 /// # Errors
 ///
@@ -75,39 +86,40 @@ pub fn import(
     source: &Path,
     text: &str,
     retention: &Retention,
-    now: u64,
+    now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
-    // Check the key first: if it is invalid, the directory must not be created.
-    parse(source, text, KeyTimes { published_at: now, signs_from: now })
-        .map_err(|fault| vec![fault])?;
-    add(directory, retention, now, |times| parse(source, text, times))
+    // Read the key first: if it is invalid, the directory must not be created.
+    let new = NewKey::parse(source, text).map_err(|fault| vec![fault])?;
+    add(directory, new, retention, now)
 }
 
 /// The result of [`first`].
 #[derive(Debug)]
 pub struct First {
-    /// All keys in the directory; at least one.
-    pub keys: Vec<SigningKey>,
+    /// All keys in the directory, each with its file; at least one.
+    pub keys: Vec<(PathBuf, SigningKey)>,
     /// Whether [`first`] has generated a key. If it has not, the directory already held keys.
     pub is_made: bool,
 }
 
 /// Returns the keys in `directory`. If the directory holds no key, generates a key of `bits` bits
-/// at `now` (Unix seconds). Locks the directory: if several servers start at once, only one of them
-/// generates a key, and all of them use this key.
+/// at `now`. Locks the directory: if several servers start at once, only one of them generates a
+/// key, and all of them use this key.
 ///
 /// # Errors
 ///
 /// All [`Fault`]s. After a fault, no new file is left in `directory`.
-pub fn first(directory: &Path, bits: u16, now: u64) -> Result<First, Vec<Fault>> {
+pub fn first(directory: &Path, bits: u16, now: UnixTime) -> Result<First, Vec<Fault>> {
     create_directory(directory)?;
     let (_lock, files) = load_to_edit(directory)?;
     if !files.is_empty() {
-        let keys = files.into_iter().map(|(_, key)| key).collect();
-        return Ok(First { keys, is_made: false });
+        return Ok(First { keys: files, is_made: false });
     }
-    let made = make(directory, bits, KeyTimes { published_at: now, signs_from: now })
-        .and_then(|key| write(directory, &key).map(|()| key));
+    let made = NewKey::generate(directory, bits).and_then(|new| {
+        new.write(directory, KeyTimes { published_at: now, signs_from: now }, false)
+    });
+    let made = made.map(|key| (directory.join(format!("{}.pem", key.key_id())), key));
+
     Ok(First { keys: vec![made.map_err(|fault| vec![fault])?], is_made: true })
 }
 
@@ -124,7 +136,7 @@ pub struct Rotated {
 
 /// Generates an RSA key of `bits` bits, the successor of the current signing key. The new key is
 /// published at once, and begins to sign when verifiers have had time to fetch it. `now` is the
-/// current time in Unix seconds.
+/// current time.
 ///
 /// # Errors
 ///
@@ -134,7 +146,7 @@ pub fn rotate(
     directory: &Path,
     bits: u16,
     retention: &Retention,
-    now: u64,
+    now: UnixTime,
 ) -> Result<Rotated, Vec<Fault>> {
     // Check for key files before locking the directory. A missing directory cannot be locked, but
     // its fault must be the same as the fault of a directory without keys.
@@ -150,15 +162,15 @@ pub fn rotate(
         return Err(fault(format!(
             "{kid} is already published and signs from {}, in {} seconds; rotate after \
              that",
-            seconds_and_date(from),
-            from - now
+            from.seconds_and_date(),
+            from.since(now)
         )));
     }
     let signing = keys.signing_key(now).ok_or_else(|| fault(none.to_owned()))?;
     let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
     let times = retention.publish_beside(&others, now);
-    let made = make(directory, bits, times)
-        .and_then(|key| write(directory, &key).map(|()| key))
+    let made = NewKey::generate(directory, bits)
+        .and_then(|new| new.write(directory, times, false))
         .map_err(|fault| vec![fault])?;
     let retirement = retention.retire_at(times.signs_from);
     Ok(Rotated { made, signing: signing.key_id().to_owned(), retirement })
@@ -174,9 +186,9 @@ pub struct Replaced {
     pub retired: Vec<PathBuf>,
 }
 
-/// Replaces leaked keys. Generates a key that begins to sign at `now` (Unix seconds). When the new
-/// key is on disk, retires the old keys in `directory` except the key with the `kid` `keep`. Files
-/// that hold no valid key are retired like old keys.
+/// Replaces leaked keys. Generates a key that begins to sign at `now`. When the new key is on disk,
+/// retires the old keys in `directory` except the key with the `kid` `keep`. Files that hold no
+/// valid key are retired like old keys.
 ///
 /// # Errors
 ///
@@ -187,7 +199,7 @@ pub fn replace(
     directory: &Path,
     bits: u16,
     keep: Option<&str>,
-    now: u64,
+    now: UnixTime,
 ) -> Result<Replaced, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let files = || pem_files(directory).map_err(|fault| vec![fault]);
@@ -199,7 +211,7 @@ pub fn replace(
         ));
     }
     let _lock = lock(directory)?;
-    let with_key = files()?.into_iter().map(|file| (load_file(&file).ok(), file));
+    let with_key = files()?.into_iter().map(|file| (key_file::load(&file).ok(), file));
     let is_kept = |key: &SigningKey| Some(key.key_id()) == keep;
     let (kept, out): (Vec<_>, Vec<_>) =
         with_key.partition(|(key, _)| key.as_ref().is_some_and(is_kept));
@@ -213,10 +225,9 @@ pub fn replace(
     // `signs_from` of the kept key is exactly `now`, the new key begins to sign one second later.
     let times = kept.iter().flat_map(|(key, _)| key).map(|key| key.times().signs_from);
     let due = times.filter(|from| *from <= now).max();
-    let signs_from = due.map_or(now, |due| now.max(due.saturating_add(1)));
-    let made = make(directory, bits, KeyTimes { published_at: now, signs_from })
-        .map(SigningKey::immediately)
-        .and_then(|key| write(directory, &key).map(|()| key))
+    let signs_from = due.map_or(now, |due| now.max(due + 1));
+    let made = NewKey::generate(directory, bits)
+        .and_then(|new| new.write(directory, KeyTimes { published_at: now, signs_from }, true))
         .map_err(|fault| vec![fault])?;
     let (mut retired, mut faults) = (Vec::new(), Vec::new());
     for (key, file) in out {
@@ -253,9 +264,9 @@ pub struct Retired {
     pub file: PathBuf,
 }
 
-/// Retires the keys in `directory` whose state at `now` (Unix seconds) is [`KeyState::Gone`], and
-/// the key with the `kid` `key_id` in any state. The file of a retired key is renamed to
-/// `<kid>.pem.retired`, which is not loaded.
+/// Retires the keys in `directory` whose state at `now` is [`KeyState::Gone`], and the key with the
+/// `kid` `key_id` in any state. The file of a retired key is renamed to `<kid>.pem.retired`, which
+/// is not loaded.
 ///
 /// # Errors
 ///
@@ -266,7 +277,7 @@ pub fn retire(
     directory: &Path,
     key_id: Option<&str>,
     retention: &Retention,
-    now: u64,
+    now: UnixTime,
 ) -> Result<Vec<Retired>, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
     let known = load(directory)?;
@@ -294,8 +305,8 @@ pub fn retire(
             Some(from) => format!(
                 "no signing key would be left: the next one signs from {}, in {} seconds; \
                  retire this one then",
-                seconds_and_date(from),
-                from - now
+                from.seconds_and_date(),
+                from.since(now)
             ),
             None => "no signing key would be left: run `grantd key rotate`, and retire this one \
                      when the new one signs"
@@ -306,12 +317,18 @@ pub fn retire(
     // a key counts as gone only while its successor is in the directory. If the process ends before
     // all files are renamed, the remaining gone keys must still count as gone.
     out.sort_by_key(|(_, key, _)| is_named(key));
-    let mut retired = Vec::new();
+    let mut retired: Vec<Retired> = Vec::new();
     for (file, key, state) in out {
         let key_id = key.key_id().to_owned();
         let to = retired_file(directory, &key_id);
-        whole_file::rename(&file, &to)
-            .map_err(|error| vec![Fault::new(&file, format!("cannot be renamed: {error}"))])?;
+        if let Err(error) = whole_file::rename(&file, &to) {
+            let mut problem = format!("cannot be renamed: {error}");
+            if !retired.is_empty() {
+                let ids: Vec<_> = retired.iter().map(|key| &*key.key_id).collect();
+                problem = format!("{problem}; retired before this: {}", ids.join(", "));
+            }
+            return Err(vec![Fault::new(&file, problem)]);
+        }
         retired.push(Retired { key_id, state, file: to });
     }
     Ok(retired)
@@ -322,28 +339,26 @@ fn retired_file(directory: &Path, key_id: &str) -> PathBuf {
     directory.join(format!("{key_id}.pem.retired"))
 }
 
-/// Adds a key to `directory`. `make` is called with the times of the new key and returns the key.
+/// Adds `new` to `directory`, with the times of a key that is added at `now`.
 fn add(
     directory: &Path,
+    new: NewKey,
     retention: &Retention,
-    now: u64,
-    make: impl FnOnce(KeyTimes) -> Result<SigningKey, Fault>,
+    now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
     create_directory(directory)?;
     let (_lock, files) = load_to_edit(directory)?;
+    let key_id = new.key_id();
+    if let Some((file, _)) = files.iter().find(|(_, known)| known.key_id() == key_id) {
+        return Err(vec![Fault::new(file, format!("already holds the key {key_id}"))]);
+    }
     let times = if files.is_empty() {
         KeyTimes { published_at: now, signs_from: now }
     } else {
         let others: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
         retention.publish_beside(&others, now)
     };
-    let key = make(times).map_err(|fault| vec![fault])?;
-    if let Some((file, key)) = files.iter().find(|(_, known)| known.key_id() == key.key_id()) {
-        let problem = format!("already holds the key {}", key.key_id());
-        return Err(vec![Fault::new(file, problem)]);
-    }
-    write(directory, &key).map_err(|fault| vec![fault])?;
-    Ok(key)
+    new.write(directory, times, false).map_err(|fault| vec![fault])
 }
 
 fn create_directory(directory: &Path) -> Result<(), Vec<Fault>> {
@@ -351,38 +366,8 @@ fn create_directory(directory: &Path) -> Result<(), Vec<Fault>> {
         .map_err(|error| vec![Fault::new(directory, format!("cannot be created: {error}"))])
 }
 
-fn make(directory: &Path, bits: u16, times: KeyTimes) -> Result<SigningKey, Fault> {
-    let size = match bits {
-        2048 => KeySize::Rsa2048,
-        3072 => KeySize::Rsa3072,
-        4096 => KeySize::Rsa4096,
-        _ => return Err(Fault::new(directory, "an RSA key has 2048, 3072 or 4096 bits")),
-    };
-    let fault = |problem: &str| Fault::new(directory, problem);
-    let pair = KeyPair::generate(size).map_err(|_| fault("no key could be generated"))?;
-    let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| fault("the key could not be encoded"))?;
-    SigningKey::from_pkcs8(der.as_ref(), times)
-        .map_err(|error| fault(&format!("the new key is {error}")))
-}
-
-fn write(directory: &Path, key: &SigningKey) -> Result<(), Fault> {
-    let pem = SecretDocument::try_from(key.document())
-        .and_then(|document| document.to_pem(PEM_LABEL, LineEnding::LF))
-        .map_err(|_| Fault::new(directory, "the key could not be encoded"))?;
-    let file = directory.join(format!("{}.pem", key.key_id()));
-    let KeyTimes { published_at, signs_from } = key.times();
-    let immediate =
-        if key.is_immediate() { format!("{IMMEDIATE}: {YES}\n") } else { String::new() };
-    let text = Zeroizing::new(format!(
-        "{PUBLISHED_AT}: {published_at}\n{SIGNS_FROM}: {signs_from}\n{immediate}{}",
-        *pem
-    ));
-    whole_file::create(&file, text.as_bytes())
-        .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))
-}
-
 /// Locks the directory so that files can be added and removed, and reads its keys.
-fn load_to_edit(directory: &Path) -> Result<(Lock, KeyFiles), Vec<Fault>> {
+fn load_to_edit(directory: &Path) -> Result<(Lock, Vec<(PathBuf, SigningKey)>), Vec<Fault>> {
     Ok((lock(directory)?, load_files(directory)?))
 }
 
@@ -391,21 +376,8 @@ fn lock(directory: &Path) -> Result<Lock, Vec<Fault>> {
         .map_err(|error| vec![Fault::new(directory, format!("cannot be locked: {error}"))])
 }
 
-/// The keys of a directory, each with the path of its file.
-type KeyFiles = Vec<(PathBuf, SigningKey)>;
-
-fn load_files(directory: &Path) -> Result<KeyFiles, Vec<Fault>> {
-    let mut keys = KeyFiles::new();
-    let mut faults = Vec::new();
-    for file in pem_files(directory).map_err(|fault| vec![fault])? {
-        match load_file(&file) {
-            Ok(key) if keys.iter().any(|(_, known)| known.key_id() == key.key_id()) => {
-                faults.push(Fault::new(&file, "holds a key that another file holds too"));
-            }
-            Ok(key) => keys.push((file, key)),
-            Err(fault) => faults.push(fault),
-        }
-    }
+fn load_files(directory: &Path) -> Result<Vec<(PathBuf, SigningKey)>, Vec<Fault>> {
+    let KeyFiles { keys, faults } = KeyFiles::read(directory);
     if faults.is_empty() { Ok(keys) } else { Err(faults) }
 }
 
@@ -428,73 +400,3 @@ fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
     files.sort();
     Ok(files)
 }
-
-fn load_file(file: &Path) -> Result<SigningKey, Fault> {
-    let text = read(file)?;
-    let times = KeyTimes {
-        published_at: time(file, &text, PUBLISHED_AT)?,
-        signs_from: time(file, &text, SIGNS_FROM)?,
-    };
-    let key = parse(file, &text, times)?;
-    Ok(if is_immediate(file, &text)? { key.immediately() } else { key })
-}
-
-/// Reads the text of a key file, which must not be world-readable.
-///
-/// # Errors
-///
-/// A [`Fault`] if the file cannot be read or is world-readable.
-pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
-    let metadata = std::fs::metadata(file).map_err(|error| Fault::cannot("read", file, &error))?;
-    if whole_file::is_world_readable(&metadata.permissions()) {
-        let problem = format!(
-            "can be read by everyone on this machine; if another user may have read it, replace \
-             the key, otherwise {}",
-            whole_file::HIDE_IT
-        );
-        return Err(Fault::new(file, problem));
-    }
-    text::read(file).map(Zeroizing::new)
-}
-
-fn parse(file: &Path, text: &str, times: KeyTimes) -> Result<SigningKey, Fault> {
-    let document = pem::private_key(text).map_err(|problem| Fault::new(file, problem))?;
-    SigningKey::from_pkcs8(&document, times)
-        .map_err(|error| Fault::new(file, format!("is {error}")))
-}
-
-/// Returns the time in the header `name`. Returns 0 if the file has no such header.
-fn time(file: &Path, text: &str, name: &str) -> Result<u64, Fault> {
-    let Some((place, value)) = field(text, name) else { return Ok(0) };
-    value.parse().ok().or_else(|| parse_rfc3339(value)).ok_or_else(|| {
-        let problem = "must be Unix seconds, or a time of RFC 3339 as in 2027-01-31T12:00:00Z";
-        Fault::new(file, problem).at(place).in_field(name)
-    })
-}
-
-fn is_immediate(file: &Path, text: &str) -> Result<bool, Fault> {
-    match field(text, IMMEDIATE) {
-        None => Ok(false),
-        Some((_, YES)) => Ok(true),
-        Some((place, _)) => {
-            Err(Fault::new(file, "must be yes or absent").at(place).in_field(IMMEDIATE))
-        }
-    }
-}
-
-/// Returns the position and the value of the header `name`. The headers are the lines before the
-/// PEM document.
-fn field<'t>(text: &'t str, name: &str) -> Option<(Position, &'t str)> {
-    let lines = (1..).zip(text.lines()).take_while(|(_, line)| !line.starts_with("-----BEGIN "));
-    let mut fields = lines.filter_map(|(number, line)| Some((number, line, line.split_once(':')?)));
-    let (line, whole, (_, value)) = fields.find(|(.., (key, _))| *key == name)?;
-    let value = value.trim_start();
-    let column = whole.chars().count() - value.chars().count() + 1;
-    Some((Position { line, column }, value.trim_end()))
-}
-
-const PUBLISHED_AT: &str = "Published-At";
-const SIGNS_FROM: &str = "Signs-From";
-const IMMEDIATE: &str = "Immediate";
-const YES: &str = "yes";
-const PEM_LABEL: &str = "PRIVATE KEY";

@@ -5,18 +5,19 @@ use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::key_set::KeySet;
+use crate::time::UnixTime;
 
 /// The claims of one of the issuer's own tokens, without the client's static claims. An optional
 /// claim is missing only in tokens of the `vision` profile, unless the comment on the field says
 /// otherwise.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
-    /// The expiry time, in Unix seconds.
-    pub exp: u64,
-    /// When the token was issued, in Unix seconds.
-    pub iat: Option<u64>,
-    /// The time before which the token is not valid, in Unix seconds. No profile sets this claim.
-    pub nbf: Option<u64>,
+    /// The expiry time.
+    pub exp: UnixTime,
+    /// When the token was issued.
+    pub iat: Option<UnixTime>,
+    /// The time before which the token is not valid. No profile sets this claim.
+    pub nbf: Option<UnixTime>,
     /// The token's unique id.
     pub jti: Option<String>,
     /// The issuer.
@@ -53,14 +54,14 @@ impl Audience {
     }
 }
 
-/// Verifies the RS256 signature of `token` with the keys that are published at `now` (Unix
-/// seconds). Returns the token's claims and the id of the key that signed the token; `None` if none
-/// of these keys signed it. Does not check the claims, such as the expiry time.
+/// Verifies the RS256 signature of `token` with the keys that are published at `now`. Returns the
+/// token's claims and the id of the key that signed the token; `None` if none of these keys signed
+/// it. Does not check the claims, such as the expiry time.
 ///
 /// If the header has a `kid`, only the key with that id is tried. If the header has no `kid`, as in
 /// the `vision` profile, every published key is tried. An `alg` other than RS256 is refused (RFC
 /// 8725, section 3.1). The rest of the header is ignored.
-pub fn verify<'k>(token: &str, keys: &'k KeySet, now: u64) -> Option<(Claims, &'k str)> {
+pub fn verify<'k>(token: &str, keys: &'k KeySet, now: UnixTime) -> Option<(Claims, &'k str)> {
     let header = decode_header(token).ok()?;
     let mut validation = Validation::new(Algorithm::RS256);
     // The callers check the audience. They also check the expiry time, with the server's clock.

@@ -8,13 +8,15 @@
 
 use std::fmt;
 
-/// When a key is published and when it begins to sign, in Unix seconds.
+use crate::time::UnixTime;
+
+/// When a key is published and when it begins to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyTimes {
     /// When the key was added to the key set.
-    pub published_at: u64,
+    pub published_at: UnixTime,
     /// When the key begins to sign. The key signs until the `signs_from` of the next key.
-    pub signs_from: u64,
+    pub signs_from: UnixTime,
 }
 
 /// How long verifiers may use key sets and tokens, in seconds.
@@ -35,51 +37,50 @@ impl Retention {
         }
     }
 
-    /// Returns the times of a key that is generated at `now` (Unix seconds) in addition to the
-    /// issuer's other keys. The key begins to sign when every cached key set that lacks the key has
-    /// expired. This takes twice `jwks_max_age`, because one cache may have been filled from
-    /// another.
-    pub fn publish_at(&self, now: u64) -> KeyTimes {
+    /// Returns the times of a key that is generated at `now` in addition to the issuer's other
+    /// keys. The key begins to sign when every cached key set that lacks the key has expired. This
+    /// takes twice `jwks_max_age`, because one cache may have been filled from another.
+    pub fn publish_at(&self, now: UnixTime) -> KeyTimes {
         KeyTimes { published_at: now, signs_from: now + 2 * self.jwks_max_age }
     }
 
-    /// Returns the times of a key that is generated at `now` (Unix seconds) in addition to the
-    /// issuer's keys `others`. The times are those of [`publish_at`](Self::publish_at), except that
-    /// `signs_from` is always later than the `signs_from` of the key that signs at `now`. The
-    /// exception matters if the clock was set back to a time before the `signs_from` of all
-    /// `others`.
-    pub fn publish_beside(&self, others: &[KeyTimes], now: u64) -> KeyTimes {
+    /// Returns the times of a key that is generated at `now` in addition to the issuer's keys
+    /// `others`. The times are those of [`publish_at`](Self::publish_at), except that `signs_from`
+    /// is always later than the `signs_from` of the key that signs at `now`. The exception matters
+    /// if the clock was set back to a time before the `signs_from` of all `others`.
+    pub fn publish_beside(&self, others: &[KeyTimes], now: UnixTime) -> KeyTimes {
         let times = self.publish_at(now);
         let signs_since = signs_since(others.iter().map(|key| key.signs_from), now);
-        let next = signs_since.map_or(0, |since| since.saturating_add(1));
+        let next = signs_since.map_or(UnixTime(0), |since| since + 1);
         KeyTimes { signs_from: times.signs_from.max(next), ..times }
     }
 
-    /// Returns the retirement of a key whose successor begins to sign at `retires_at` (Unix
-    /// seconds).
-    pub fn retire_at(&self, retires_at: u64) -> Retirement {
+    /// Returns the retirement of a key whose successor begins to sign at `retires_at`.
+    pub fn retire_at(&self, retires_at: UnixTime) -> Retirement {
         let kept_for = self.token_lifetime + self.jwks_max_age;
-        // `retires_at` may come from a file and be any number: the sum must not overflow.
-        Retirement { retires_at, gone_at: retires_at.saturating_add(kept_for) }
+        Retirement { retires_at, gone_at: retires_at + kept_for }
     }
 }
 
-/// Returns the `signs_from` of the key that signs at `now` (Unix seconds), given the `signs_from`
-/// of all keys: the latest that is not after `now`. If all are after `now`, the clock was set back,
-/// and the earliest is returned, so that some key always signs. `None` if there is no key.
-pub fn signs_since(times: impl Iterator<Item = u64> + Clone, now: u64) -> Option<u64> {
+/// Returns the `signs_from` of the key that signs at `now`, given the `signs_from` of all keys: the
+/// latest that is not after `now`. If all are after `now`, the clock was set back, and the earliest
+/// is returned, so that some key always signs. `None` if there is no key.
+pub fn signs_since(
+    times: impl Iterator<Item = UnixTime> + Clone,
+    now: UnixTime,
+) -> Option<UnixTime> {
     let due = times.clone().filter(|from| *from <= now).max();
     due.or_else(|| times.min())
 }
 
-/// The end of a key's life, in Unix seconds.
+/// The end of a key's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retirement {
     /// When the key stops signing and its successor begins to sign.
-    pub retires_at: u64,
+    pub retires_at: UnixTime,
     /// When the key leaves the key set: one token lifetime and one `jwks_max_age` after
     /// `retires_at`. By then, all tokens that the key signed have expired.
-    pub gone_at: u64,
+    pub gone_at: UnixTime,
 }
 
 /// The state of a key.
@@ -108,12 +109,12 @@ impl fmt::Display for KeyState {
 }
 
 impl KeyTimes {
-    /// Returns the key's state at `now` (Unix seconds). `all` are the times of all keys of the same
-    /// issuer, including the times of this key.
+    /// Returns the key's state at `now`. `all` are the times of all keys of the same issuer,
+    /// including the times of this key.
     ///
     /// A signing key without a successor signs indefinitely, so that a forgotten rotation does not
     /// cause an outage.
-    pub fn state(&self, all: &[Self], retention: &Retention, now: u64) -> KeyState {
+    pub fn state(&self, all: &[Self], retention: &Retention, now: UnixTime) -> KeyState {
         let signs_since = signs_since(all.iter().map(|key| key.signs_from), now);
         if self.signs_from > now && Some(self.signs_from) != signs_since {
             return KeyState::Published;
@@ -137,17 +138,26 @@ impl KeyTimes {
 mod tests {
     use super::*;
 
+    /// The times of a key that signs from the moment at which it is published.
+    fn at(seconds: u64) -> KeyTimes {
+        KeyTimes { published_at: UnixTime(seconds), signs_from: UnixTime(seconds) }
+    }
+
     const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
 
     #[test]
     fn state_follows_from_the_clock() {
-        let first = KeyTimes { published_at: 1_000, signs_from: 1_000 };
-        let second = RETENTION.publish_at(10_000);
-        assert_eq!(second.signs_from, 10_600);
+        let first = at(1_000);
+        let second = RETENTION.publish_at(UnixTime(10_000));
+        assert_eq!(second.signs_from, UnixTime(10_600));
         let all = [first, second];
 
-        let states =
-            |now| (first.state(&all, &RETENTION, now), second.state(&all, &RETENTION, now));
+        let states = |now| {
+            (
+                first.state(&all, &RETENTION, UnixTime(now)),
+                second.state(&all, &RETENTION, UnixTime(now)),
+            )
+        };
         assert_eq!(states(10_000), (KeyState::Signing, KeyState::Published));
         assert_eq!(states(10_599), (KeyState::Signing, KeyState::Published));
         assert_eq!(states(10_600), (KeyState::Retiring, KeyState::Signing));
@@ -157,12 +167,11 @@ mod tests {
 
     #[test]
     fn a_keys_retirement_follows_from_its_successor() {
-        let [first, second, third] =
-            [1_000, 20_000, 30_000].map(|at| KeyTimes { published_at: at, signs_from: at });
+        let [first, second, third] = [1_000, 20_000, 30_000].map(at);
         let all = [third, first, second];
         let ends = |key: KeyTimes| {
             let retirement = key.retirement(&all, &RETENTION)?;
-            Some((retirement.retires_at, retirement.gone_at))
+            Some((retirement.retires_at.0, retirement.gone_at.0))
         };
         assert_eq!(ends(first), Some((20_000, 23_900)));
         assert_eq!(ends(second), Some((30_000, 33_900)));
@@ -173,43 +182,49 @@ mod tests {
             (23_899, KeyState::Retiring),
             (23_900, KeyState::Gone),
         ] {
-            assert_eq!(first.state(&all, &RETENTION, now), state, "{now}");
+            assert_eq!(first.state(&all, &RETENTION, UnixTime(now)), state, "{now}");
         }
     }
 
     #[test]
     fn a_successor_with_the_largest_time_does_not_overflow() {
-        let [key, last] = [0, u64::MAX].map(|at| KeyTimes { published_at: 0, signs_from: at });
+        let [key, last] = [0, u64::MAX].map(at);
         let retirement = key.retirement(&[key, last], &RETENTION).unwrap();
-        assert_eq!((retirement.retires_at, retirement.gone_at), (u64::MAX, u64::MAX));
-        assert_eq!(key.state(&[key, last], &RETENTION, u64::MAX - 1), KeyState::Signing);
+        assert_eq!((retirement.retires_at.0, retirement.gone_at.0), (u64::MAX, u64::MAX));
+        assert_eq!(key.state(&[key, last], &RETENTION, UnixTime(u64::MAX - 1)), KeyState::Signing);
     }
 
     #[test]
     fn a_key_without_a_successor_signs_indefinitely() {
-        let key = KeyTimes { published_at: 0, signs_from: 0 };
+        let key = at(0);
         assert_eq!(key.retirement(&[key], &RETENTION), None);
-        assert_eq!(key.state(&[key], &RETENTION, u64::MAX), KeyState::Signing);
+        assert_eq!(key.state(&[key], &RETENTION, UnixTime(u64::MAX)), KeyState::Signing);
     }
 
     #[test]
     fn if_the_clock_is_before_every_key_the_earliest_signs() {
-        let [first, second] =
-            [1_000, 2_000].map(|at| KeyTimes { published_at: at, signs_from: at });
-        let states = |now| [first, second].map(|key| key.state(&[second, first], &RETENTION, now));
+        let [first, second] = [1_000, 2_000].map(at);
+        let states =
+            |now| [first, second].map(|key| key.state(&[second, first], &RETENTION, UnixTime(now)));
         assert_eq!(states(999), [KeyState::Signing, KeyState::Published]);
         assert_eq!(states(0), [KeyState::Signing, KeyState::Published]);
-        assert_eq!(signs_since([].into_iter(), 0), None);
+        assert_eq!(signs_since([].into_iter(), UnixTime(0)), None);
     }
 
     #[test]
     fn a_key_that_is_made_by_a_clock_set_back_is_published_before_it_signs() {
-        let first = KeyTimes { published_at: 10_000, signs_from: 10_000 };
-        let made = RETENTION.publish_beside(&[first], 1_000);
-        assert_eq!((made.published_at, made.signs_from), (1_000, 10_001));
-        assert_eq!(made.state(&[first, made], &RETENTION, 1_600), KeyState::Published);
+        let first = at(10_000);
+        let made = RETENTION.publish_beside(&[first], UnixTime(1_000));
+        assert_eq!((made.published_at.0, made.signs_from.0), (1_000, 10_001));
+        assert_eq!(made.state(&[first, made], &RETENTION, UnixTime(1_600)), KeyState::Published);
         // If the clock was not set back, the new key waits only until cached key sets have expired.
-        assert_eq!(RETENTION.publish_beside(&[first], 10_000), RETENTION.publish_at(10_000));
-        assert_eq!(RETENTION.publish_beside(&[], 10_000), RETENTION.publish_at(10_000));
+        assert_eq!(
+            RETENTION.publish_beside(&[first], UnixTime(10_000)),
+            RETENTION.publish_at(UnixTime(10_000))
+        );
+        assert_eq!(
+            RETENTION.publish_beside(&[], UnixTime(10_000)),
+            RETENTION.publish_at(UnixTime(10_000))
+        );
     }
 }

@@ -19,6 +19,7 @@ use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::ClientSecret;
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
+use crate::time::UnixTime;
 
 /// A registered client. Every value was validated when the client file was read.
 #[derive(Debug, Default)]
@@ -55,8 +56,8 @@ pub struct Client {
     /// The audiences for which the client may introspect tokens (RFC 7662). Every client may also
     /// introspect its own tokens.
     pub introspects: Box<[Box<str>]>,
-    /// The client's tokens issued before this time (Unix seconds) are revoked; 0 revokes no tokens.
-    pub not_before: u64,
+    /// The client's tokens issued before this time are revoked; 0 revokes no tokens.
+    pub not_before: UnixTime,
     /// The lifetime of the client's tokens in seconds, at least 1.
     pub token_lifetime: u32,
     /// The profile of the client's tokens; `None` for the default profile of the dialect.
@@ -337,7 +338,7 @@ impl Registry {
     }
 
     /// Returns the clients in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &Client> {
+    pub fn iter(&self) -> impl Iterator<Item = &Client> + Clone {
         self.0.iter().map(|ById(client)| &**client)
     }
 

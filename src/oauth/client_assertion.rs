@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::jose::foreign::{ForeignJwt, NumericDate};
 use crate::jose::public_key::{Algorithm, PublicKey};
+use crate::time::UnixTime;
 
 /// The only accepted `client_assertion_type` (RFC 7523, section 2.2).
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -18,9 +19,9 @@ pub struct ClientAssertion<'a> {
     client_id: String,
     token_id: String,
     audience: Audience,
-    expires_at: u64,
-    issued_at: Option<u64>,
-    not_before: Option<u64>,
+    expires_at: UnixTime,
+    issued_at: Option<UnixTime>,
+    not_before: Option<UnixTime>,
 }
 
 impl<'a> ClientAssertion<'a> {
@@ -69,12 +70,12 @@ impl<'a> ClientAssertion<'a> {
     pub fn check(&self, expected: &Expected<'_>) -> Result<Accepted<'_>, AssertionError> {
         let form = self.audience_form(expected).ok_or(AssertionError::Audience)?;
         let now = expected.now;
-        let is_ahead = |time: u64| time > now + SKEW;
+        let is_ahead = |time: UnixTime| time > now + SKEW;
         // Without `iat`, assume the earliest possible time of signing: `MAX_LIFE` before `exp`. So
         // `exp` may be at most `MAX_LIFE + SKEW` seconds ahead of the server's clock.
         let (signed_at, until) = match self.issued_at {
             Some(issued_at) => (issued_at, self.expires_at.min(issued_at + MAX_LIFE)),
-            None => (self.expires_at.saturating_sub(MAX_LIFE), self.expires_at),
+            None => (self.expires_at - MAX_LIFE, self.expires_at),
         };
         if until <= now || is_ahead(signed_at) || self.not_before.is_some_and(is_ahead) {
             return Err(AssertionError::Time);
@@ -135,11 +136,11 @@ impl fmt::Debug for ClientAssertion<'_> {
 pub struct Accepted<'a> {
     /// The assertion's `jti`, unique per client.
     pub token_id: &'a str,
-    /// The time at which the client claims to have signed the assertion, in Unix seconds: `iat`.
-    /// Without `iat`, it is the earliest possible time: [`MAX_LIFE`] seconds before `exp`.
-    pub signed_at: u64,
-    /// The time from which the assertion is refused as expired, in Unix seconds.
-    pub until: u64,
+    /// The time at which the client claims to have signed the assertion: `iat`. Without `iat`, it
+    /// is the earliest possible time: [`MAX_LIFE`] seconds before `exp`.
+    pub signed_at: UnixTime,
+    /// The time from which the assertion is refused as expired.
+    pub until: UnixTime,
     /// How the assertion's `aud` identifies this server.
     pub audience: AudienceForm,
 }
@@ -147,8 +148,8 @@ pub struct Accepted<'a> {
 /// The values that an assertion is checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// The current time in Unix seconds.
-    pub now: u64,
+    /// The current time.
+    pub now: UnixTime,
     /// The issuer's URL.
     pub issuer: &'a str,
     /// The paths of the token endpoint and of the called endpoint, relative to the issuer. The URLs

@@ -1,24 +1,17 @@
-//! Client authentication (RFC 6749, section 2.3): reads the credentials of a request and verifies
-//! them against a registered client. The caller computes slow hashes and charges failure budgets.
+//! The credentials of a request (RFC 6749, section 2.3), read but not checked.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
-use crate::oauth::client::{AuthMethod, Client, is_vschar};
-use crate::oauth::client_assertion::{
-    Accepted, AssertionError, ClientAssertion, Expected, JWT_BEARER,
-};
+use crate::oauth::client::{AuthMethod, is_vschar};
+use crate::oauth::client_assertion::{AssertionError, ClientAssertion, JWT_BEARER};
 use crate::oauth::client_certificate::{ClientCertificate, ShownCertificate};
-use crate::oauth::client_network::ClientNetwork;
-use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash};
-use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
 
 /// The `Authorization` header of a request.
@@ -56,7 +49,6 @@ impl fmt::Debug for Authorization<'_> {
 pub struct Credentials<'a> {
     client_id: Cow<'a, str>,
     proof: Proof<'a>,
-    network: ClientNetwork,
     /// See [`Self::is_raw`].
     is_raw: bool,
     /// The Basic pair, read without form-decoding. `None` if form-decoding does not change the
@@ -111,19 +103,16 @@ impl<'a> Credentials<'a> {
                     return Err(Cause::CredentialCharacters);
                 }
                 let proof = match body_secret {
-                    Some(secret) => Proof::Post(Secret::Borrowed(secret)),
+                    Some(secret) => Proof::Secret {
+                        by: AuthMethod::ClientSecretPost,
+                        secret: Secret::Borrowed(secret),
+                    },
                     None => {
                         let shown = certificate.get()?;
                         Proof::Certificate(shown.ok_or(Cause::AuthenticationMissing)?)
                     }
                 };
-                Ok(Self {
-                    client_id: Cow::Borrowed(id),
-                    proof,
-                    network: ClientNetwork::UNIX,
-                    is_raw: false,
-                    raw: None,
-                })
+                Ok(Self { client_id: Cow::Borrowed(id), proof, is_raw: false, raw: None })
             }
         }
     }
@@ -158,8 +147,10 @@ impl<'a> Credentials<'a> {
         });
         let reading = |[id, secret]: [&str; 2], is_raw, raw| Self {
             client_id: Cow::Owned(id.to_owned()),
-            proof: Proof::Basic(Secret::Owned(Zeroizing::new(secret.to_owned()))),
-            network: ClientNetwork::UNIX,
+            proof: Proof::Secret {
+                by: AuthMethod::ClientSecretBasic,
+                secret: Secret::Owned(Zeroizing::new(secret.to_owned())),
+            },
             is_raw,
             raw,
         };
@@ -185,19 +176,9 @@ impl<'a> Credentials<'a> {
         Ok(Self {
             client_id: Cow::Owned(assertion.client_id().to_owned()),
             proof: Proof::Assertion(Box::new(assertion)),
-            network: ClientNetwork::UNIX,
             is_raw: false,
             raw: None,
         })
-    }
-
-    /// Sets the client network that the credentials were sent from.
-    pub fn from(mut self, network: ClientNetwork) -> Self {
-        self.network = network;
-        if let Some(raw) = &mut self.raw {
-            raw.network = network;
-        }
-        self
     }
 
     /// Whether this is a Basic pair whose id or secret is used without form-decoding, although
@@ -213,14 +194,14 @@ impl<'a> Credentials<'a> {
         self.raw.as_deref()
     }
 
-    /// The client network that the credentials were sent from.
-    pub fn network(&self) -> ClientNetwork {
-        self.network
-    }
-
     /// The `client_id` in the credentials.
     pub fn client_id(&self) -> &str {
         &self.client_id
+    }
+
+    /// What proves that the request is from the client.
+    pub fn proof(&self) -> &Proof<'a> {
+        &self.proof
     }
 
     /// All secrets in clear text. A Basic pair that is read in two ways has two secrets.
@@ -229,175 +210,59 @@ impl<'a> Credentials<'a> {
         self.client_secret().into_iter().chain(raw).collect()
     }
 
-    /// The authentication method if the credentials hold a secret; `None` for an assertion or a
-    /// certificate.
-    pub fn secret_method(&self) -> Option<AuthMethod> {
-        match &self.proof {
-            Proof::Basic(_) => Some(AuthMethod::ClientSecretBasic),
-            Proof::Post(_) => Some(AuthMethod::ClientSecretPost),
-            Proof::Assertion(_) | Proof::Certificate(_) => None,
-        }
-    }
-
     /// The secret in clear text; `None` for an assertion or a certificate.
-    pub fn client_secret(&self) -> Option<&str> {
+    fn client_secret(&self) -> Option<&str> {
         match &self.proof {
-            Proof::Basic(secret) | Proof::Post(secret) => Some(secret.as_str()),
+            Proof::Secret { secret, .. } => Some(secret.as_str()),
             Proof::Assertion(_) | Proof::Certificate(_) => None,
         }
     }
-
-    /// Among the secrets of the client `registered`, finds the secret with the hash `given`. If
-    /// several match, one that is valid at `now` is preferred. `registered` is `None` if no client
-    /// has the id in the request.
-    ///
-    /// For an unknown client, `given` is compared with one hash that cannot match. So the time of
-    /// the search does not reveal that the client is unknown.
-    pub fn find_secret<'c>(
-        given: &FastHash,
-        registered: Option<&'c Client>,
-        now: u64,
-    ) -> Option<&'c ClientSecret> {
-        let Some(client) = registered else {
-            // Compare, so that the search takes as long as for a known client. Discard the result.
-            let _ = std::hint::black_box(given.ct_eq(&FastHash::unmatchable()));
-            return None;
-        };
-        // Compare all secrets, so that the time does not reveal which secret matched.
-        let (mut found, mut found_current) = (NONE, NONE);
-        for (index, secret) in (0..NONE).zip(&client.secrets) {
-            let SecretHash::Fast(hash) = &secret.hash else { continue };
-            let equal = given.ct_eq(hash);
-            found.conditional_assign(&index, equal);
-            let is_current = Choice::from(u8::from(secret.is_current(now)));
-            found_current.conditional_assign(&index, equal & is_current);
-        }
-        [found_current, found]
-            .into_iter()
-            .find_map(|index| client.secrets.get(usize::try_from(index).ok()?))
-    }
-
-    /// Verifies the credentials of the client `registered`. `secret` is the client's secret that
-    /// equals the secret in the request; `None` if no secret of the client equals it.
-    ///
-    /// If `registered` is `None`, verification fails. An assertion is nevertheless verified with
-    /// the keys of `decoy`, so that the refusal takes as long as for a registered client.
-    ///
-    /// # Errors
-    ///
-    /// The [`Cause`] of the refusal. The response to the client must be the same for every cause.
-    pub fn verify<'c>(
-        &self,
-        registered: Option<&'c Client>,
-        secret: Option<&ClientSecret>,
-        decoy: Option<&Kind>,
-        expected: &Expected<'_>,
-    ) -> Result<Verified<'c, '_>, Cause> {
-        let mut used = None;
-        let (client, method) = match &self.proof {
-            Proof::Basic(_) | Proof::Post(_) => {
-                let client = registered.ok_or(Cause::UnknownClient)?;
-                let secret = secret.ok_or(Cause::WrongSecret)?;
-                if !secret.is_current(expected.now) {
-                    return Err(Cause::SecretNotCurrent);
-                }
-                (client, self.secret_method().ok_or(Cause::UnsupportedAuthentication)?)
-            }
-            Proof::Certificate(certificate) => {
-                let client = registered.ok_or(Cause::UnknownClient)?;
-                (client, Self::verify_certificate(certificate, client)?)
-            }
-            Proof::Assertion(assertion) => {
-                let accepted = assertion.check(expected)?;
-                let (keys, algorithm) = match registered {
-                    Some(client) => (&*client.keys, client.assertion_algorithm),
-                    None => decoy
-                        .map_or((&[][..], None), |decoy| (&*decoy.keys, decoy.assertion_algorithm)),
-                };
-                let verified = assertion.verify(keys, algorithm);
-                let client = registered.ok_or(Cause::UnknownClient)?;
-                verified?;
-                used = Some(accepted);
-                (client, AuthMethod::PrivateKeyJwt)
-            }
-        };
-        if !client.enabled {
-            return Err(Cause::ClientDisabled);
-        }
-        if !client.auth_methods.contains(method) {
-            return Err(Cause::AuthMethodNotAllowed);
-        }
-        Ok(Verified { client, assertion: used })
-    }
-
-    /// Returns the method by which `certificate` authenticates the client: `tls_client_auth` if the
-    /// subject matches, `self_signed_tls_client_auth` if the key matches (RFC 8705, sections 2.1
-    /// and 2.2).
-    fn verify_certificate(
-        certificate: &ClientCertificate,
-        client: &Client,
-    ) -> Result<AuthMethod, Cause> {
-        let by = |method| client.auth_methods.contains(method);
-        let subject = client.certificate_subject.as_ref();
-        let [by_name, by_key] = [AuthMethod::TlsClientAuth, AuthMethod::SelfSignedTlsClientAuth];
-        if by(by_name) && subject.is_some_and(|subject| certificate.is_for(subject)) {
-            Ok(by_name)
-        } else if by(by_key) && certificate.has_key_of(&client.keys) {
-            Ok(by_key)
-        } else {
-            Err(Cause::CertificateMismatch)
-        }
-    }
 }
-
-/// An authenticated client.
-#[derive(Clone, Copy, Debug)]
-#[must_use = "an assertion must be recorded as used"]
-pub struct Verified<'c, 'p> {
-    /// The client.
-    pub client: &'c Client,
-    /// The assertion that authenticated the client; `None` for the other authentication methods. An
-    /// assertion may be used only once, so the caller must record its use.
-    pub assertion: Option<Accepted<'p>>,
-}
-
-/// The index that means "no secret". No client has this many secrets.
-const NONE: u32 = u32::MAX;
 
 impl fmt::Debug for Credentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("proof", &self.proof.name()).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("proof", &self.proof).finish_non_exhaustive()
     }
 }
 
-/// The part of the credentials that proves the identity of the client.
-enum Proof<'a> {
+/// What proves that the request is from the client.
+pub enum Proof<'a> {
+    /// A secret, in the `Authorization` header or in the body.
+    Secret {
+        /// How the secret was sent.
+        by: AuthMethod,
+        /// The secret.
+        secret: Secret<'a>,
+    },
+    /// An assertion.
     Assertion(Box<ClientAssertion<'a>>),
-    Basic(Secret<'a>),
+    /// A certificate that the client has shown in the TLS handshake.
     Certificate(&'a ClientCertificate),
-    Post(Secret<'a>),
 }
 
-impl Proof<'_> {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Assertion(_) => "Assertion",
-            Self::Basic(_) => "Basic",
-            Self::Certificate(_) => "Certificate",
-            Self::Post(_) => "Post",
-        }
+/// Hides the proof, which is a credential.
+impl fmt::Debug for Proof<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Secret { by, .. } => by.as_str(),
+            Self::Assertion(_) => "assertion",
+            Self::Certificate(_) => "certificate",
+        })
     }
 }
 
 /// A secret in clear text: borrowed from the body, or copied from the decoded `Authorization`
 /// header and wiped when dropped.
-enum Secret<'a> {
+pub enum Secret<'a> {
+    /// In the body.
     Borrowed(&'a str),
+    /// Copied from the header.
     Owned(Zeroizing<String>),
 }
 
 impl Secret<'_> {
-    fn as_str(&self) -> &str {
+    /// The secret in clear text.
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Borrowed(secret) => secret,
             Self::Owned(secret) => secret,
@@ -417,8 +282,8 @@ mod tests {
             &Parameters::default(),
         )
         .map(|read| {
-            let Proof::Basic(secret) = &read.proof else { panic!("not by Basic") };
-            (read.client_id.to_string(), secret.as_str().to_owned())
+            let secret = read.client_secret().unwrap().to_owned();
+            (read.client_id.to_string(), secret)
         })
     }
 
@@ -480,6 +345,6 @@ mod tests {
         let credentials =
             Credentials::read(authorization, &ShownCertificate::Absent, &parameters).unwrap();
         let shown = format!("{authorization:?} {credentials:?}");
-        assert_eq!(shown, "Present(…) Credentials { proof: \"Basic\", .. }");
+        assert_eq!(shown, "Present(…) Credentials { proof: client_secret_basic, .. }");
     }
 }

@@ -6,10 +6,11 @@ use std::sync::{Arc, OnceLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::oauth::password_hash::PasswordHash;
 use crate::tally::Tally;
+use crate::time::UnixTime;
 
 /// One of a client's secrets with its period of validity.
 #[derive(Clone, Debug)]
@@ -18,18 +19,17 @@ pub struct ClientSecret {
     pub label: Box<str>,
     /// The hash of the secret.
     pub hash: SecretHash,
-    /// The time from which the secret is accepted, in Unix seconds; `None` if it is accepted at
-    /// once.
-    pub not_before: Option<u64>,
-    /// The time from which the secret is refused, in Unix seconds; `None` if it does not expire.
-    pub expires_at: Option<u64>,
+    /// The time from which the secret is accepted; `None` if it is accepted at once.
+    pub not_before: Option<UnixTime>,
+    /// The time from which the secret is refused; `None` if it does not expire.
+    pub expires_at: Option<UnixTime>,
     /// Counts the uses of the secret; empty until the first use.
     pub used: OnceLock<Arc<Tally>>,
 }
 
 impl ClientSecret {
-    /// Whether the secret is valid at `now` (Unix seconds).
-    pub fn is_current(&self, now: u64) -> bool {
+    /// Whether the secret is valid at `now`.
+    pub fn is_current(&self, now: UnixTime) -> bool {
         self.not_before.is_none_or(|from| from <= now)
             && self.expires_at.is_none_or(|until| now < until)
     }
@@ -45,6 +45,36 @@ impl PartialEq for ClientSecret {
             && *expires_at == other.expires_at
     }
 }
+
+/// Among the secrets of a client, finds the secret with the hash `given`. If several match, one that
+/// is valid at `now` is preferred. `secrets` is `None` if no client has the id in the request.
+///
+/// For an unknown client, `given` is compared with one hash that cannot match. So the time of the
+/// search does not reveal that the client is unknown.
+pub fn find_secret<'c>(
+    given: &FastHash,
+    secrets: Option<&'c [ClientSecret]>,
+    now: UnixTime,
+) -> Option<&'c ClientSecret> {
+    let Some(secrets) = secrets else {
+        // Compare, so that the search takes as long as for a known client. Discard the result.
+        let _ = std::hint::black_box(given.ct_eq(&FastHash::unmatchable()));
+        return None;
+    };
+    // Compare all secrets, so that the time does not reveal which secret matched.
+    let (mut found, mut found_current) = (NONE, NONE);
+    for (index, secret) in (0..NONE).zip(secrets) {
+        let SecretHash::Fast(hash) = &secret.hash else { continue };
+        let equal = given.ct_eq(hash);
+        found.conditional_assign(&index, equal);
+        let is_current = Choice::from(u8::from(secret.is_current(now)));
+        found_current.conditional_assign(&index, equal & is_current);
+    }
+    [found_current, found].into_iter().find_map(|index| secrets.get(usize::try_from(index).ok()?))
+}
+
+/// The index that means "no secret". No client has this many secrets.
+const NONE: u32 = u32::MAX;
 
 /// The stored hash of a secret.
 ///
@@ -207,16 +237,16 @@ mod tests {
 
     #[test]
     fn a_secret_is_current_in_its_period_of_validity() {
-        let secret = |not_before, expires_at| ClientSecret {
+        let secret = |not_before: Option<u64>, expires_at: Option<u64>| ClientSecret {
             label: "a".into(),
             hash: SecretHash::Fast(FastHash::unmatchable()),
-            not_before,
-            expires_at,
+            not_before: not_before.map(UnixTime),
+            expires_at: expires_at.map(UnixTime),
             used: OnceLock::new(),
         };
-        assert!(secret(None, None).is_current(0));
-        assert!(secret(Some(5), Some(7)).is_current(5));
-        assert!(!secret(Some(5), Some(7)).is_current(4));
-        assert!(!secret(Some(5), Some(7)).is_current(7));
+        assert!(secret(None, None).is_current(UnixTime(0)));
+        assert!(secret(Some(5), Some(7)).is_current(UnixTime(5)));
+        assert!(!secret(Some(5), Some(7)).is_current(UnixTime(4)));
+        assert!(!secret(Some(5), Some(7)).is_current(UnixTime(7)));
     }
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::jose::foreign::{ForeignJwt, NumericDate};
 use crate::jose::public_key::PublicKey;
 use crate::jose::thumbprint::Thumbprint;
+use crate::time::UnixTime;
 
 /// The `DPoP` header of a request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,8 +33,8 @@ pub struct ExpectedProof<'a> {
     pub method: &'a str,
     /// The request's URL, without query and fragment.
     pub url: &'a str,
-    /// The current time in Unix seconds.
-    pub now: u64,
+    /// The current time.
+    pub now: UnixTime,
     /// The server's nonces; `None` if a proof needs no nonce.
     pub nonces: Option<&'a Nonces>,
 }
@@ -45,11 +46,10 @@ pub struct Proof {
     pub thumbprint: Thumbprint,
     /// The proof's `jti`, unique per key.
     pub token_id: String,
-    /// The proof's `iat`: the time at which the client claims to have signed the proof, in Unix
-    /// seconds.
-    pub issued_at: u64,
-    /// The time from which the proof is refused as too old, in Unix seconds.
-    pub until: u64,
+    /// The proof's `iat`: the time at which the client claims to have signed the proof.
+    pub issued_at: UnixTime,
+    /// The time from which the proof is refused as too old.
+    pub until: UnixTime,
 }
 
 impl Proof {
@@ -76,7 +76,7 @@ impl Proof {
             return Err(DpopError::Target);
         }
         let (now, issued_at) = (expected.now, claims.iat.0);
-        if now.abs_diff(issued_at) > SKEW {
+        if now.0.abs_diff(issued_at.0) > SKEW {
             return Err(DpopError::Time);
         }
         if !jwt.is_signed_by_embedded(&key, algorithm) {
@@ -124,15 +124,14 @@ impl Nonces {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// Returns the current nonce at `now` (Unix seconds). The nonce is accepted for 60 to 120
-    /// seconds after `now`.
-    pub fn current(&self, now: u64) -> String {
-        self.of(now / WINDOW)
+    /// Returns the current nonce at `now`. The nonce is accepted for 60 to 120 seconds after `now`.
+    pub fn current(&self, now: UnixTime) -> String {
+        self.of(now.0 / WINDOW)
     }
 
     /// Whether `nonce` is the nonce of the current time window or of the window before it.
-    fn accept(&self, nonce: &str, now: u64) -> bool {
-        let window = now / WINDOW;
+    fn accept(&self, nonce: &str, now: UnixTime) -> bool {
+        let window = now.0 / WINDOW;
         // This comparison need not take constant time: nonces are not secret, because any client
         // can request a nonce.
         [window, window.wrapping_sub(1)].into_iter().any(|window| self.of(window) == nonce)
@@ -276,11 +275,11 @@ mod tests {
     #[test]
     fn a_nonce_lives_for_two_windows() {
         let nonces = Nonces::new(&[7; 32]);
-        let nonce = nonces.current(600);
+        let nonce = nonces.current(UnixTime(600));
         for (now, accepted) in [(600, true), (719, true), (720, false), (599, false)] {
-            assert_eq!(nonces.accept(&nonce, now), accepted, "{now}");
+            assert_eq!(nonces.accept(&nonce, UnixTime(now)), accepted, "{now}");
         }
-        assert!(!nonces.accept("", 600));
-        assert!(!Nonces::new(&[8; 32]).accept(&nonce, 600));
+        assert!(!nonces.accept("", UnixTime(600)));
+        assert!(!Nonces::new(&[8; 32]).accept(&nonce, UnixTime(600)));
     }
 }

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::oauth::client::TokenProfile;
 use crate::oauth::confirmation::Confirmation;
+use crate::time::UnixTime;
 
 /// The cache key. A token may be reused for a request if both have equal cache keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,21 +31,21 @@ pub struct Kind<'a> {
 /// The reusable tokens of one client.
 pub struct Reuse {
     seconds: u64,
-    not_before: u64,
+    not_before: UnixTime,
     kept: Mutex<Vec<Kept>>,
 }
 
 impl Reuse {
     /// Creates an empty cache. A token is reused until it is `seconds` old or until only a tenth of
-    /// its lifetime is left, whichever is earlier. Tokens issued before `not_before` (Unix seconds)
-    /// are revoked, so they are not kept.
-    pub fn new(seconds: u32, not_before: u64) -> Self {
+    /// its lifetime is left, whichever is earlier. Tokens issued before `not_before` are revoked,
+    /// so they are not kept.
+    pub fn new(seconds: u32, not_before: UnixTime) -> Self {
         Self { seconds: seconds.into(), not_before, kept: Mutex::default() }
     }
 
-    /// Appends a kept token of this kind to `buffer` and returns its expiry (Unix seconds). `None`
-    /// if no token of this kind may be reused at `now` (Unix seconds).
-    pub fn find(&self, kind: &Kind<'_>, now: u64, buffer: &mut Vec<u8>) -> Option<u64> {
+    /// Appends a kept token of this kind to `buffer` and returns its expiry. `None` if no token of
+    /// this kind may be reused at `now`.
+    pub fn find(&self, kind: &Kind<'_>, now: UnixTime, buffer: &mut Vec<u8>) -> Option<UnixTime> {
         let kept = self.kept();
         let found = kept.iter().find(|kept| kept.is_current(now) && kept.is(kind))?;
         buffer.extend_from_slice(&found.token);
@@ -52,11 +53,11 @@ impl Reuse {
     }
 
     /// Keeps `token` and removes an older token of this kind. The token was issued at `now` and
-    /// expires at `expires_at` (both in Unix seconds).
-    pub fn keep(&self, kind: &Kind<'_>, now: u64, expires_at: u64, token: &[u8]) {
+    /// expires at `expires_at`.
+    pub fn keep(&self, kind: &Kind<'_>, now: UnixTime, expires_at: UnixTime, token: &[u8]) {
         // A token is not reused in the last tenth of its lifetime, because a client needs time to
         // use the token.
-        let useful = expires_at.saturating_sub(now) * 9 / 10;
+        let useful = expires_at.since(now) * 9 / 10;
         let made = Kept {
             profile: kind.profile,
             key_id: kind.key_id.into(),
@@ -109,16 +110,16 @@ struct Kept {
     scope: Box<str>,
     resources: Box<[Box<str>]>,
     confirmation: Confirmation,
-    issued_at: u64,
-    reused_until: u64,
-    expires_at: u64,
+    issued_at: UnixTime,
+    reused_until: UnixTime,
+    expires_at: UnixTime,
     token: Zeroizing<Vec<u8>>,
 }
 
 impl Kept {
     /// Whether the token may be reused at `now`. If the clock was set back after the token was
     /// issued, `now` may be earlier than the token's time of issue; the token is then not reused.
-    fn is_current(&self, now: u64) -> bool {
+    fn is_current(&self, now: UnixTime) -> bool {
         (self.issued_at..self.reused_until).contains(&now)
     }
 
@@ -149,23 +150,23 @@ mod tests {
 
     fn find(reuse: &Reuse, kind: &Kind<'_>, now: u64) -> Option<(u64, Vec<u8>)> {
         let mut buffer = b"before ".to_vec();
-        let expires_at = reuse.find(kind, now, &mut buffer)?;
+        let expires_at = reuse.find(kind, UnixTime(now), &mut buffer)?.0;
         Some((expires_at, buffer))
     }
 
     #[test]
     fn a_request_of_the_same_kind_gets_the_same_token_in_time() {
-        let reuse = Reuse::new(60, 0);
+        let reuse = Reuse::new(60, UnixTime(0));
         assert_eq!(find(&reuse, &KIND, 1000), None);
-        reuse.keep(&KIND, 1000, 4600, b"token");
+        reuse.keep(&KIND, UnixTime(1000), UnixTime(4600), b"token");
         let token = Some((4600, b"before token".to_vec()));
         for (now, expected) in [(999, &None), (1000, &token), (1059, &token), (1060, &None)] {
             assert_eq!(&find(&reuse, &KIND, now), expected, "{now}");
         }
-        let other = Reuse::new(60, 1001);
-        other.keep(&KIND, 1000, 4600, b"revoked");
+        let other = Reuse::new(60, UnixTime(1001));
+        other.keep(&KIND, UnixTime(1000), UnixTime(4600), b"revoked");
         assert_eq!(find(&other, &KIND, 1000), None);
-        other.keep(&KIND, 1001, 4600, b"token");
+        other.keep(&KIND, UnixTime(1001), UnixTime(4600), b"token");
         assert_eq!(find(&other, &KIND, 1001), token);
         other.forget();
         assert_eq!(find(&other, &KIND, 1001), None);
@@ -184,21 +185,21 @@ mod tests {
 
     #[test]
     fn a_token_is_not_reused_in_the_last_tenth_of_its_lifetime() {
-        let reuse = Reuse::new(3600, 0);
-        reuse.keep(&KIND, 1000, 1100, b"token");
+        let reuse = Reuse::new(3600, UnixTime(0));
+        reuse.keep(&KIND, UnixTime(1000), UnixTime(1100), b"token");
         assert!(find(&reuse, &KIND, 1089).is_some());
         assert_eq!(find(&reuse, &KIND, 1090), None);
     }
 
     #[test]
     fn the_cache_is_bounded_and_keeps_the_newest_of_a_kind() {
-        let reuse = Reuse::new(60, 0);
+        let reuse = Reuse::new(60, UnixTime(0));
         let scopes: Vec<_> = (0..=MAX_KEPT).map(|number| number.to_string()).collect();
         for scope in &scopes {
-            reuse.keep(&Kind { scope, ..KIND }, 1000, 4600, scope.as_bytes());
+            reuse.keep(&Kind { scope, ..KIND }, UnixTime(1000), UnixTime(4600), scope.as_bytes());
         }
         assert_eq!(find(&reuse, &Kind { scope: "0", ..KIND }, 1000), None);
-        reuse.keep(&Kind { scope: "1", ..KIND }, 1001, 4601, b"newer");
+        reuse.keep(&Kind { scope: "1", ..KIND }, UnixTime(1001), UnixTime(4601), b"newer");
         assert_eq!(
             find(&reuse, &Kind { scope: "1", ..KIND }, 1001),
             Some((4601, b"before newer".to_vec()))

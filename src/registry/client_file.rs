@@ -12,6 +12,7 @@ mod entry;
 pub use crate::registry::client_file::asymmetric::{read_key_set, skipped_keys};
 pub use crate::registry::client_file::entry::OPTIONAL_FIELDS;
 
+use std::collections::HashSet;
 use std::mem::take;
 use std::num::NonZero;
 use std::panic::resume_unwind;
@@ -28,26 +29,39 @@ use crate::fault::{Fault, Position};
 use crate::fs::file_watch::{MOST_FILES, Stamp};
 use crate::fs::whole_file;
 use crate::oauth::client::{Client, Registry};
-use crate::registry::client_file::entry::{Field, Reader};
+use crate::registry::client_file::entry::{Field, KeyFile, OnKeyFault, Reader};
+
+/// A registry that was read from a file.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The clients.
+    pub registry: Registry,
+    /// The stamp of the key files that the `jwks` fields of the clients name. Each file was stamped
+    /// before it was read, so that a change during the reading is noticed at the next check.
+    pub key_files: Stamp,
+    /// The faults of key files whose clients keep the keys that they had.
+    pub key_faults: Vec<Fault>,
+}
 
 /// Reads the registry from `file`.
 ///
 /// # Errors
 ///
-/// Every fault in the file.
+/// Every fault in the file and in the key files that it names.
 pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
-    load_with_key_files(file).map(|(registry, _)| registry)
+    Ok(load_beside(file, &Registry::default())?.registry)
 }
 
-/// Reads the registry from `file`. Also returns a stamp of the key files that the `jwks` fields of
-/// the clients name. Each file is stamped before it is read, so that a change during the reading is
-/// noticed at the next check.
+/// Reads the registry from `file`. If a client's key file has a fault, the client keeps the keys
+/// that it has in the registry `in_force`.
 ///
 /// # Errors
 ///
-/// Every fault in the file.
-pub fn load_with_key_files(file: &Path) -> Result<(Registry, Stamp), Vec<Fault>> {
-    parse_with_key_files(file, &read(file).map_err(|fault| vec![fault])?)
+/// Every fault in the file. The fault of a key file is among them if its client has no keys in
+/// `in_force`.
+pub fn load_beside(file: &Path, in_force: &Registry) -> Result<Loaded, Vec<Fault>> {
+    let text = read(file).map_err(|fault| vec![fault])?;
+    parse_all(file, &text, OnKeyFault::Keep(in_force))
 }
 
 /// Reads the text of `file`. Refuses a world-writable file, because every user of the machine could
@@ -81,27 +95,44 @@ fn require_closed(file: &Path) -> Result<(), Fault> {
 ///
 /// # Errors
 ///
-/// Every fault in `text`.
+/// Every fault in `text` and in the key files that it names.
 pub fn parse(file: &Path, text: &str) -> Result<Registry, Vec<Fault>> {
-    parse_with_key_files(file, text).map(|(registry, _)| registry)
+    Ok(parse_all(file, text, OnKeyFault::Refuse)?.registry)
 }
 
-fn parse_with_key_files(file: &Path, text: &str) -> Result<(Registry, Stamp), Vec<Fault>> {
+/// Like [`parse`], but ignores the faults of key files: they must not prevent the change of another
+/// client. The clients of such files have no keys.
+fn parse_without_key_files(file: &Path, text: &str) -> Result<Registry, Vec<Fault>> {
+    Ok(parse_all(file, text, OnKeyFault::Ignore)?.registry)
+}
+
+fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Loaded, Vec<Fault>> {
     let document: Document<'_> =
         serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
     let mut registry = Registry::with_capacity(document.clients.len());
-    let mut reader = Reader::new(file, text, 1);
-    let mut key_files = Stamp::default();
-    for (index, (raw, client)) in in_parallel(file, text, &document.clients).enumerate() {
-        match client {
+    let mut reader = Reader::new(file, text, 1, on_key_fault);
+    let (mut key_files, mut key_faults) = (Stamp::default(), Vec::new());
+    // The ids of the entries that have a fault.
+    let mut faulty = HashSet::new();
+    let entries = in_parallel(file, text, &document.clients, on_key_fault);
+    for (index, (raw, client)) in entries.enumerate() {
+        let is_new = match client {
             Ok((client, key_file)) => {
-                key_files.extend(key_file);
-                if !registry.insert(client) {
-                    let field = Field { raw, index: Some(index), name: "client_id" };
-                    reader.fault(field, "is registered twice");
+                if let Some(KeyFile { stamp, fault }) = key_file {
+                    key_files.extend(stamp);
+                    key_faults.extend(fault);
                 }
+                !faulty.contains(&*client.id) && registry.insert(client)
             }
-            Err(faults) => reader.faults.extend(faults),
+            Err(faults) => {
+                reader.faults.extend(faults);
+                edit::id_of(raw.get())
+                    .is_none_or(|id| registry.get(&id).is_none() && faulty.insert(id))
+            }
+        };
+        if !is_new {
+            let field = Field { raw, index: Some(index), name: "client_id" };
+            reader.fault(field, "is registered twice");
         }
     }
     if !reader.faults.is_empty() {
@@ -112,22 +143,23 @@ fn parse_with_key_files(file: &Path, text: &str) -> Result<(Registry, Stamp), Ve
             format!("names more than {MOST_FILES} key files: of the others, changes count");
         warn!(file = %file.display(), "{problem} at SIGHUP alone");
     }
-    Ok((registry, key_files))
+    Ok(Loaded { registry, key_files, key_faults })
 }
 
-/// A client and the stamp of its key file, or every fault of its entry.
-type Read = Result<(Box<Client>, Option<Stamp>), Vec<Fault>>;
+/// A client and its key file, or every fault of its entry.
+type Read = Result<(Box<Client>, Option<KeyFile>), Vec<Fault>>;
 
 /// Reads `entries` in parallel, and returns each entry with its result, in the order of `entries`.
 fn in_parallel<'t>(
     file: &Path,
     text: &'t str,
     entries: &[&'t RawValue],
+    on_key_fault: OnKeyFault<'t>,
 ) -> impl Iterator<Item = (&'t RawValue, Read)> {
     let threads = available_parallelism().map_or(1, NonZero::get);
     let length = entries.len().div_ceil(threads).max(WORTH_A_THREAD);
     let read = |(number, part): (usize, &[&'t RawValue])| -> Vec<_> {
-        let mut reader = Reader::new(file, text, 1);
+        let mut reader = Reader::new(file, text, 1, on_key_fault);
         let numbered = (number * length..).zip(part);
         let read = numbered.map(|(index, raw)| {
             let client = reader.client(Some(index), raw).map(Box::new);
@@ -201,7 +233,7 @@ pub fn append_entries(
     }
 
     let text = text.unwrap_or("{\n  \"clients\": []\n}\n");
-    parse(file, text)?;
+    parse_without_key_files(file, text)?;
     let outline: Outline<'_> =
         serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
     let list = outline.clients.get();
@@ -217,7 +249,7 @@ pub fn append_entries(
         comma = ",";
     }
     changed.extend(["\n  ", after]);
-    parse(file, &changed)?;
+    parse_without_key_files(file, &changed)?;
     Ok(changed)
 }
 
@@ -232,7 +264,7 @@ pub fn check_entry(file: &Path, line: usize, entry: &str) -> Result<Client, Vec<
         let place = Position::of_json(entry, &error).within(begin);
         vec![Fault::new(file, json_problem(&error)).at(place)]
     })?;
-    let mut reader = Reader::new(file, entry, line);
+    let mut reader = Reader::new(file, entry, line, OnKeyFault::Refuse);
     reader.client(None, raw).ok_or(reader.faults)
 }
 
@@ -295,7 +327,9 @@ mod tests {
   {"client_id": "c", "enabled": 1, "hunter": 2},
   {"client_id": "d"}, {"client_id": "d"}, {"client_id": ""},
   {"client_id": "e", "token_reuse": 3601, "server_timing": "hunter2"},
-  {"client_id": "f", "introspects": [""], "not_before": "hunter2"}
+  {"client_id": "f", "introspects": [""], "not_before": "hunter2"},
+  {"client_id": "a"}, {"client_id": "g", "scopes": [], "scopes": 3, "client_idx": "hunter2"},
+  {"client_id": "g"}, {"scopes": 3}
 ]}"#;
         let found = faults(text);
         let expected = [
@@ -307,12 +341,19 @@ mod tests {
             "clients.json:7:70: clients[1].audience: must not hold an empty",
             "clients.json:8:14: clients[1].claims: must not set a claim",
             "clients.json:9:43: clients[2]: unknown field `hunter`",
+            "clients.json:9:33: clients[2].enabled: must be true or false",
             "clients.json:10:23: clients[4].client_id: is registered twice",
             "clients.json:10:57: clients[5].client_id: must be one or more printable",
             "clients.json:11:37: clients[6].token_reuse: must be a number of seconds",
             "clients.json:11:60: clients[6].server_timing: must be true or false",
             "clients.json:12:37: clients[7].introspects: must not hold an empty",
             "clients.json:12:57: clients[7].not_before: must be a time in Unix seconds",
+            "clients.json:13:3: clients[8].client_id: is registered twice",
+            "clients.json:13:63: clients[9]: duplicate field `scopes`",
+            "clients.json:13:80: clients[9]: unknown field `client_idx`",
+            "clients.json:14:3: clients[10].client_id: is registered twice",
+            "clients.json:14:23: clients[11]: missing field `client_id`",
+            "clients.json:14:34: clients[11].scopes: must be a list of strings",
         ];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {

@@ -1,8 +1,12 @@
 //! Reloads the configuration, clients and keys while requests are answered.
 //!
-//! A reload first reads and checks everything, then swaps the pointer to the snapshot. A request
-//! sees the old snapshot or the new one, never a mixture. A refused reload changes nothing.
+//! Each file is judged by itself: a file with a fault keeps its previous version in force, and the
+//! other files take effect. The result is checked as a whole before the pointer to the snapshot is
+//! swapped. A request sees the old snapshot or the new one, never a mixture. If the result must not
+//! stand, nothing changes.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
@@ -10,228 +14,261 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, IssuerUrl, ListenAddr, SignerChoice};
+use crate::config::{Config, Live};
 use crate::endpoint::Context;
 use crate::fs::file_watch::Stamp;
-use crate::keys::key_set::{KeySet, SigningKey};
+use crate::keys::directory::KeyFiles;
+use crate::keys::signing_key::SigningKey;
 use crate::oauth::client::Registry;
 use crate::oauth::client_secret::FastHash;
-use crate::server::{StartError, no_entropy};
-use crate::signing::engine::Engine;
+use crate::registry::client_file::Loaded;
+use crate::server::judge::judge;
+use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
-use crate::snapshot::{Contents, Snapshot, Sources, certificate_clients, demo_clients};
+use crate::snapshot::files::Files;
+use crate::snapshot::{Snapshot, retention, token_lifetimes};
 use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::Metrics;
-
-/// Everything that a reload can replace. All of it has been read from the files and checked.
-pub(super) struct Loaded {
-    pub(super) clients: Registry,
-    pub(super) keys: Vec<SigningKey>,
-    pub(super) admin_token: Option<FastHash>,
-    pub(super) issuer: IssuerUrl,
-    pub(super) key_files: Stamp,
-}
-
-impl Loaded {
-    /// Reads the files that `config` names.
-    pub(super) fn read(config: &Config) -> Result<Self, StartError> {
-        let contents = Sources::of(config).load().map_err(StartError::Files)?;
-        let Contents { clients, keys, admin_token, key_files } = contents;
-        let issuer = judge(config, &clients)?;
-        Ok(Self { clients, keys, admin_token, issuer, key_files })
-    }
-}
-
-/// Checks that `config` is valid together with `clients`, and returns the issuer.
-///
-/// # Errors
-///
-/// [`StartError`] if the server must not start, or the reload must be refused.
-pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, StartError> {
-    let issuer = issuer_of(config)?;
-    if let Some(problem) = config.live.route_problem() {
-        return Err(StartError::Route(problem));
-    }
-    let demo = demo_clients(clients);
-    if !demo.is_empty() && !config.allows_demo_secrets() {
-        let clients = demo.into_iter().map(str::to_owned).collect();
-        return Err(StartError::DemoClients { clients });
-    }
-    check_certificate_proxies(config, clients)?;
-    Ok(issuer)
-}
-
-/// Refuses a configuration that may lock out the clients that need a certificate: some network is
-/// trusted to forward addresses, but not certificates, and the proxy of these clients may be in
-/// this network. Earlier versions accepted certificates from every trusted network. Without this
-/// check, a configuration for an earlier version would lock out these clients without any message.
-///
-/// # Errors
-///
-/// [`StartError::CertificateProxies`].
-fn check_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), StartError> {
-    if !config.live.leaves_out_a_network() {
-        return Ok(());
-    }
-    let needing = certificate_clients(clients);
-    if needing.is_empty() {
-        Ok(())
-    } else {
-        Err(StartError::CertificateProxies { clients: needing })
-    }
-}
-
-/// Returns the configured issuer, or `http://` followed by the first TCP address.
-fn issuer_of(config: &Config) -> Result<IssuerUrl, StartError> {
-    if let Some(issuer) = &config.live.issuer {
-        return Ok(issuer.clone());
-    }
-    let first = config.startup.listen.iter().find_map(|address| match address {
-        ListenAddr::Tcp(address) => Some(address),
-        ListenAddr::Unix(_) => None,
-    });
-    let address = first.ok_or(StartError::NoIssuer)?;
-    format!("http://{address}").parse().map_err(|_| StartError::NoIssuer)
-}
 
 /// Makes a running server read its files again.
 #[derive(Debug)]
 pub struct Reloader {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
-    /// The id of the key that was the signing key at the last call of [`Reloader::look_at_keys`]. A
-    /// reload holds this lock, so that only one reload runs at a time.
-    signed_last: Mutex<Option<String>>,
-    /// The stamp of the files that the clients' `jwks` name. The start takes this stamp, and so
-    /// does each reload that finds no fault in the files. The stamp is taken before the files are
-    /// read, so a change during the reading is noticed at the next check.
-    key_files: Mutex<Stamp>,
+    /// A reload holds this lock, so that only one reload runs at a time.
+    keys: Mutex<KeysInForce>,
+    /// The stamp of the files that the clients' `jwks` name. It is taken before the files are read,
+    /// so a change during the reading is noticed at the next check.
+    client_keys: Mutex<Stamp>,
 }
 
-/// The outcome of a reload that was not refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
+struct KeysInForce {
+    /// The id of the key that was the signing key at the last call of [`Reloader::look_at_keys`].
+    signed_last: Option<String>,
+    /// The id of the key in force of each key file. The file may have a fault by now.
+    of_files: KeyIds,
+}
+
+/// The id of the key of each key file.
+pub(super) type KeyIds = HashMap<PathBuf, String>;
+
+/// The outcome of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Reloaded {
-    /// A new snapshot is in force.
-    Applied,
-    /// The files are unchanged.
-    Unchanged,
+pub struct Reloaded {
+    /// Whether a new snapshot is in force.
+    pub is_applied: bool,
+    /// The faults of the files. The previous version of each of these files stays in force.
+    pub faults: Vec<String>,
+}
+
+/// The newest versions of the files, and the faults of the files whose newest version is an earlier
+/// one.
+struct Newest {
+    /// `None` if the clients of the old snapshot stay.
+    clients: Option<Registry>,
+    keys: Vec<SigningKey>,
+    key_ids: KeyIds,
+    admin_token: Option<FastHash>,
+    faults: Vec<String>,
 }
 
 impl Reloader {
-    pub(super) fn new(context: Arc<Context>, metrics: Arc<Metrics>, key_files: Stamp) -> Self {
-        metrics.snapshot_generation.set(1);
-        let now = context.clock.unix_seconds();
+    pub(super) fn new(
+        context: Arc<Context>,
+        metrics: Arc<Metrics>,
+        of_files: KeyIds,
+        client_keys: Stamp,
+    ) -> Self {
+        let now = context.clock.now();
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
-        let (signed_last, key_files) = (Mutex::new(signs), Mutex::new(key_files));
-        Self { context, metrics, signed_last, key_files }
+        let keys = Mutex::new(KeysInForce { signed_last: signs, of_files });
+        Self { context, metrics, keys, client_keys: Mutex::new(client_keys) }
     }
 
-    /// Returns the stamp of the files that the clients' `jwks` name. The stamp was taken before
-    /// the files were read, at the start or at the last reload that found no fault in the files.
-    /// If the files have a different stamp now, they have changed, and a reload is needed.
-    pub fn key_files(&self) -> Stamp {
-        self.key_files.lock().clone()
+    /// Returns the stamp of the files that the clients' `jwks` name. The stamp was taken at the
+    /// start or at the last reload, before the files were read. If the files have a different stamp
+    /// now, they have changed, and a reload is needed.
+    pub fn client_keys(&self) -> Stamp {
+        self.client_keys.lock().clone()
     }
 
-    /// Reads the files that `config` names, and puts either all of them in force or none. Logs and
-    /// counts the outcome. Blocks for as long as a start of the server takes, so this method must
-    /// not run on an event loop.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`] if the reload is refused; then nothing has changed.
-    pub fn reload(&self, config: Config) -> Result<Reloaded, StartError> {
-        // Hold the lock, so that only one reload runs at a time.
-        let _turn = self.signed_last.lock();
-        let reloaded = self.replace(config);
-        match &reloaded {
-            Ok(reloaded) => {
-                self.context.reload_fault.store(None);
-                self.metrics.count_reload(*reloaded == Reloaded::Applied);
+    /// Returns the settings in force that a reload may change.
+    pub fn settings(&self) -> Live {
+        self.context.snapshot().config.live.clone()
+    }
+
+    /// Reads the files that `config` names, and puts the newest version without a fault of each
+    /// file in force, all at once. `config` is the configuration, or the faults of its file: then
+    /// the settings stay as they are. Changes nothing if the result must not stand, for example
+    /// because the demo clients would be served in public. Logs and counts the outcome. Blocks for
+    /// as long as a start of the server takes, so this method must not run on an event loop.
+    pub fn reload(&self, config: Result<Config, String>) -> Reloaded {
+        let mut in_force = self.keys.lock();
+        let old = self.context.snapshot();
+        let mut faults = Vec::new();
+        let live = match config {
+            Ok(config) => {
+                let changed = config.startup.differences(&old.config.startup);
+                if !changed.is_empty() {
+                    let settings = changed.join(", ");
+                    warn!(%settings, "changes of these settings take effect only after a restart");
+                }
+                config.live
             }
-            Err(error) => self.refused(error),
+            Err(fault) => {
+                faults.extend(fault.lines().map(str::to_owned));
+                old.config.live.clone()
+            }
+        };
+        let config = Config { startup: old.config.startup.clone(), live };
+        let newest = self.read(&config.live, &old, &in_force.of_files);
+        faults.extend(newest.faults.iter().cloned());
+        let key_ids = newest.key_ids.clone();
+        match self.replace(&old, config, newest) {
+            Ok(is_applied) => {
+                in_force.of_files = key_ids;
+                let stays = "the previous version of each of these files stays in force";
+                self.report(is_applied, faults, stays)
+            }
+            Err(error) => {
+                faults.extend(error.to_string().lines().map(str::to_owned));
+                self.report(false, faults, "the previous configuration stays in force")
+            }
         }
-        reloaded
     }
 
     /// Logs and audits a change of the signing key since the last call. Must be called regularly:
     /// the signing key changes not only by a reload, but also when a published key reaches the time
     /// at which it starts to sign.
     pub fn look_at_keys(&self) {
-        let mut signed_last = self.signed_last.lock();
-        let (snapshot, now) = (self.context.snapshot(), self.context.clock.unix_seconds());
+        let mut in_force = self.keys.lock();
+        let (snapshot, now) = (self.context.snapshot(), self.context.clock.now());
         let signs = snapshot.keys.signing_key(now).map(|key| key.key_id());
-        if signs != signed_last.as_deref()
+        if signs != in_force.signed_last.as_deref()
             && let Some(kid) = signs
         {
             info!(kid, "a different key signs from now on");
             self.context.write_audit(&Event::Rotated { kid });
-            *signed_last = Some(kid.to_owned());
+            in_force.signed_last = Some(kid.to_owned());
         }
     }
 
-    /// Logs, audits and counts a reload that is refused because of `fault`.
-    pub fn refused(&self, fault: &dyn std::fmt::Display) {
-        let fault = fault.to_string();
-        self.metrics.count_refused_reload();
-        self.context.write_audit(&Event::ReloadRefused { fault: &fault });
-        self.context.reload_fault.store(Some(Arc::new(fault.replace('\n', "; "))));
-        for fault in fault.lines() {
-            error!(%fault, "not reloaded: the previous configuration stays in force");
+    /// Logs, audits and counts the outcome of a reload. `stays` says what is in force because of
+    /// the faults.
+    fn report(&self, is_applied: bool, faults: Vec<String>, stays: &str) -> Reloaded {
+        self.metrics.count_reload(is_applied, !faults.is_empty());
+        for fault in &faults {
+            error!(%fault, "not reloaded: {stays}");
         }
+        let all = (!faults.is_empty()).then(|| faults.join("\n"));
+        if let Some(fault) = &all {
+            self.context.write_audit(&Event::ReloadRefused { fault });
+        }
+        let degraded = all.map(|all| format!("{}; {stays}", all.replace('\n', "; ")));
+        self.context.reload_fault.store(degraded.map(Arc::new));
+        Reloaded { is_applied, faults }
     }
 
-    fn replace(&self, mut config: Config) -> Result<Reloaded, StartError> {
-        let old = self.context.snapshot();
-        let held_back = config.hold_back(&old.config);
-        if !held_back.is_empty() {
-            let settings = held_back.join(", ");
-            warn!(%settings, "changes of these settings take effect only after a restart");
+    /// Reads the files that `live` names. In place of a file with a fault stands what `old` has of
+    /// it.
+    fn read(&self, live: &Live, old: &Snapshot, key_ids: &KeyIds) -> Newest {
+        let client_keys = self.client_keys().again();
+        let Files { clients, keys, admin_token } = Files::read(live, &old.clients);
+        let mut faults = Vec::new();
+        let (clients, client_keys) = match clients {
+            Ok(Loaded { registry, key_files, key_faults }) => {
+                faults.extend(key_faults);
+                (Some(registry), key_files)
+            }
+            Err(found) => {
+                faults.extend(found);
+                (None, client_keys)
+            }
+        };
+        *self.client_keys.lock() = client_keys;
+        let admin_token = admin_token.unwrap_or_else(|fault| {
+            faults.push(fault);
+            old.admin_token.clone()
+        });
+        let mut newest_ids = key_ids_of(&keys, &live.keys, key_ids);
+        faults.extend(keys.faults);
+        let mut faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        if newest_ids.is_empty() {
+            faults.push(StartError::NoKeys(live.keys.clone()).to_string());
+            newest_ids.clone_from(key_ids);
         }
-        let Loaded { clients, keys, admin_token, issuer, key_files } = Loaded::read(&config)?;
-        if keys.is_empty() {
-            return Err(StartError::NoKeys(config.live.keys));
-        }
-        *self.key_files.lock() = key_files;
-        let now = self.context.clock.unix_seconds();
-        let new = Snapshot::after(&old, clients, keys, issuer, config, now);
-        let new = Snapshot { admin_token, ..new };
-        let changes = Changes::between(&old, &new);
+        let (keys, key_ids) = (keys.keys.into_iter().map(|(_, key)| key).collect(), newest_ids);
+        Newest { clients, keys, key_ids, admin_token, faults }
+    }
+
+    /// Replaces the snapshot `old`. Returns `false` if nothing has changed.
+    fn replace(
+        &self,
+        old: &Arc<Snapshot>,
+        config: Config,
+        newest: Newest,
+    ) -> Result<bool, StartError> {
+        let Newest { clients, keys, key_ids, admin_token, faults } = newest;
+        let issuer = judge(&config, clients.as_ref().unwrap_or(&old.clients))?;
+        let is_same_issuer = issuer == old.issuer;
+        let clients = match clients {
+            Some(mut clients) => {
+                // Clients whose registration has not changed keep the state of their rate limits
+                // and, if the issuer is the same, their reusable tokens.
+                clients.continue_from(&old.clients, is_same_issuer);
+                Arc::new(clients)
+            }
+            None => {
+                let reuse = old.clients.iter().filter_map(|client| client.token_reuse.as_ref());
+                reuse.filter(|_| !is_same_issuer).for_each(|reuse| reuse.forget());
+                Arc::clone(&old.clients)
+            }
+        };
+        // Tokens and key sets that were issued with the old lifetimes are still in use. So each
+        // field of the retention is the maximum of its old value and its new value.
+        let retention = retention(&config.live, &clients).max(old.keys.retention());
+        let now = self.context.clock.now();
+        let kept: Vec<_> = key_ids.values().map(String::as_str).collect();
+        let keys = old.keys.followed_by(keys, &kept, retention, now);
+        let generation = old.generation + 1;
+        let new = Snapshot::new(clients, keys, issuer, config);
+        let lifetimes = old.lifetimes.followed_by(token_lifetimes(&new.clients), now);
+        let mut new = Snapshot { generation, admin_token, lifetimes, ..new };
+        let changes = Changes::between(old, &new);
         if changes.is_empty() {
-            info!("nothing to reload: the files are valid and unchanged");
-            return Ok(Reloaded::Unchanged);
+            if faults.is_empty() {
+                info!("nothing to reload: the files are valid and unchanged");
+            }
+            return Ok(false);
         }
 
-        let engine = &self.context.engine;
-        prepare(engine, &new.keys, new.config.startup.signer)?;
-        self.context.prepare(&new.config).map_err(no_entropy)?;
-        let generation = new.generation;
+        self.context.engine.backends().prepare(new.keys.private_keys())?;
+        self.context.prepare(&new.config)?;
+        new.lifetimes.write(&new.config.startup.state);
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
-        engine.keep_only(&new.keys);
         self.context.passwords.keep_only(&new.clients);
-        self.metrics.snapshot_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
-        retire(old);
-        Ok(Reloaded::Applied)
+        retire(Arc::clone(old));
+        Ok(true)
     }
 }
 
-/// Prepares the engine to sign in batches, if `signer` allows batches and all `keys` support them.
-/// Returns whether the engine signs in batches.
-pub(super) fn prepare(
-    engine: &Engine,
-    keys: &KeySet,
-    signer: SignerChoice,
-) -> Result<bool, StartError> {
-    let may_batch = matches!(signer, SignerChoice::Auto | SignerChoice::Batch);
-    let is_batched = may_batch && keys.iter().all(|key| engine.prepare(key));
-    if signer == SignerChoice::Batch && !is_batched {
-        return Err(StartError::NoBatches);
+/// Returns the id of the key of each file in `files`. A file with a fault has the key that it had
+/// before, according to `before`. If the whole `directory` could not be read, so have all files. A
+/// key file that was deleted has no key any more.
+fn key_ids_of(files: &KeyFiles, directory: &Path, before: &KeyIds) -> KeyIds {
+    let mut ids: KeyIds =
+        files.keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
+    for fault in &files.faults {
+        let is_of_fault = |file: &PathBuf| fault.file == directory || *file == fault.file;
+        let kept = before.iter().filter(|(file, _)| is_of_fault(file));
+        ids.extend(kept.map(|(file, id)| (file.clone(), id.clone())));
     }
-    Ok(is_batched)
+    ids
 }
 
 /// Drops the old snapshot on a separate thread when no request uses the snapshot any more. Freeing

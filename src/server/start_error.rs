@@ -6,6 +6,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::fault::Fault;
+use crate::random::NoEntropy;
+use crate::signing::backends::NoBatches;
 
 /// The error of a server that does not start, or of a reload that is refused. The text says what to
 /// do and calls settings by their names in the configuration file.
@@ -36,6 +38,8 @@ pub enum StartError {
     NoIssuer,
     /// A configured route has a path that is not allowed.
     Route(String),
+    /// Several of these errors.
+    Several(Vec<StartError>),
     /// An error of the operating system.
     System(io::Error),
 }
@@ -49,7 +53,11 @@ impl StartError {
             Self::DemoClients { .. } => Some("allow_demo_clients"),
             Self::NoBatches => Some("signer"),
             Self::NoIssuer => Some("issuer"),
-            Self::Files(_) | Self::NoKeys(_) | Self::Route(_) | Self::System(_) => None,
+            Self::Files(_)
+            | Self::NoKeys(_)
+            | Self::Route(_)
+            | Self::Several(_)
+            | Self::System(_) => None,
         }
     }
 }
@@ -73,12 +81,8 @@ impl fmt::Display for StartError {
                  file, or set allow_demo_clients",
                 clients.join(", ")
             ),
-            Self::Files(faults) => {
-                for (index, fault) in faults.iter().enumerate() {
-                    write!(f, "{}{fault}", if index == 0 { "" } else { "\n" })?;
-                }
-                Ok(())
-            }
+            Self::Files(faults) => write_lines(f, faults),
+            Self::Several(errors) => write_lines(f, errors),
             Self::NoBatches => f.write_str(
                 "signer = batch is not possible: this processor has no AVX-512 IFMA, or a key does \
                  not consist of two primes of 1024, 1536 or 2048 bits; set signer to auto",
@@ -100,6 +104,13 @@ impl fmt::Display for StartError {
     }
 }
 
+fn write_lines(f: &mut fmt::Formatter<'_>, lines: &[impl fmt::Display]) -> fmt::Result {
+    for (index, line) in lines.iter().enumerate() {
+        write!(f, "{}{line}", if index == 0 { "" } else { "\n" })?;
+    }
+    Ok(())
+}
+
 impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
@@ -107,6 +118,30 @@ impl Error for StartError {
             Self::System(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl From<Vec<Self>> for StartError {
+    fn from(mut errors: Vec<Self>) -> Self {
+        if errors.len() == 1 { errors.remove(0) } else { Self::Several(errors) }
+    }
+}
+
+impl From<Fault> for StartError {
+    fn from(fault: Fault) -> Self {
+        Self::Files(vec![fault])
+    }
+}
+
+impl From<NoEntropy> for StartError {
+    fn from(_: NoEntropy) -> Self {
+        Self::System(io::Error::other("the operating system provides no random bytes"))
+    }
+}
+
+impl From<NoBatches> for StartError {
+    fn from(_: NoBatches) -> Self {
+        Self::NoBatches
     }
 }
 

@@ -74,14 +74,14 @@ impl Window {
     }
 
     fn of(length: Duration) -> Self {
-        Self { since: Clock::instant(), ran: Clock::thread_time(), length }
+        Self { since: Clock::system().instant(), ran: Clock::thread_time(), length }
     }
 
     /// If the window is over, returns the part of the window during which this thread ran, in
     /// thousandths, and begins the next window. Returns [`WHOLE`] on systems that do not report a
     /// thread's CPU time.
     pub(super) fn end(&mut self) -> Option<usize> {
-        let took = Clock::instant().duration_since(self.since);
+        let took = Clock::system().instant().duration_since(self.since);
         if took < self.length {
             return None;
         }

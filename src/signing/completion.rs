@@ -3,16 +3,12 @@
 //! Waking a future is expensive on a busy machine: the event loop preempts the signing thread,
 //! finds one finished token and yields again. So when many tokens wait, a signing thread holds
 //! completions back until it has several: three batches, or eight single signatures. The thread
-//! then wakes only one future on each event loop. When that future is polled, it wakes the others,
-//! which is cheap on the event loop itself.
+//! then sends only one completion to each event loop. The others travel with it, and are sent on
+//! the event loop itself, where waking is cheap.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 /// A token with its signature, and the times of signing.
 #[derive(Debug)]
@@ -25,187 +21,118 @@ pub struct Signed {
     pub done: Instant,
 }
 
-/// Why there is no signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignError {
-    /// The number of waiting tokens has reached the limit of admission.
-    QueueFull,
-    /// The signing library returned an error, or the signing thread panicked.
-    Failed,
-}
-
-/// A finished signature in its slot, and the waker of the future that waits for it.
+/// A signed token, and the future that waits for it.
 pub(super) struct Completion {
-    slot: Arc<Slot>,
-    waker: Waker,
+    pub(super) signed: Signed,
+    pub(super) sender: oneshot::Sender<Delivery>,
+    /// The number of the event loop that polls the future. If the future has moved to another event
+    /// loop, it is still woken, but at a higher cost.
+    pub(super) event_loop: usize,
 }
 
-/// One outbox for each event loop.
-pub(super) struct Outboxes(Vec<Outbox>);
+/// What a future receives: its own token, and further completions for its event loop.
+pub(super) struct Delivery {
+    pub(super) signed: Signed,
+    pub(super) others: Others,
+}
 
-/// Completions for one event loop. Their futures have not been woken yet.
+/// Completions that are sent when this value is dropped. So they are sent even if the future that
+/// should receive them is dropped.
 #[derive(Default)]
-struct Outbox(Mutex<Vec<Completion>>);
+pub(super) struct Others(Vec<Completion>);
 
-impl Outboxes {
-    pub(super) fn new(event_loops: usize) -> Self {
-        Self((0..event_loops).map(|_| Outbox::default()).collect())
-    }
-
-    /// Creates a oneshot channel whose receiver will be awaited on the current thread.
-    pub(super) fn channel(&self) -> (Sender, Receiver<'_>) {
-        self.channel_to(number_of_this_thread() % self.0.len())
-    }
-
-    /// Creates a oneshot channel whose receiver will be awaited on the event loop `event_loop`.
-    pub(super) fn channel_to(&self, event_loop: usize) -> (Sender, Receiver<'_>) {
-        let slot = Arc::new(Slot { state: Mutex::new(State::Waiting(None)), event_loop });
-        (Sender(Arc::clone(&slot)), Receiver { slot, outbox: &self.0[event_loop] })
-    }
-
-    /// On each event loop, wakes one of the futures of `completions`. That future will wake the
-    /// other futures of its event loop. Empties `completions`.
-    pub(super) fn wake(&self, completions: &mut Vec<Completion>) {
-        for (index, outbox) in self.0.iter().enumerate() {
-            outbox.wake_one(completions.extract_if(.., |it| it.slot.event_loop == index));
-        }
-    }
-}
-
-impl Outbox {
-    fn wake_one(&self, mut completions: impl Iterator<Item = Completion>) {
-        let mut leader = completions.next();
-        if leader.is_some() {
-            self.0.lock().extend(completions);
-        }
-        // The outbox must be filled before this check: a future that still waits now will be polled
-        // or dropped later. It then finds the completions in the outbox.
-        while let Some(Completion { slot, waker }) = leader {
-            if slot.is_awaited() {
-                waker.wake();
-                return;
-            }
-            leader = self.0.lock().pop();
-        }
-    }
-
-    fn wake_all(&self) {
-        loop {
-            let Some(Completion { waker, .. }) = self.0.lock().pop() else { return };
-            waker.wake();
-        }
-    }
-}
-
-/// Returns the number of the current thread. Threads are numbered from 0 in the order in which they
-/// first call this function. Only event loops call it, so if the process has only one server, these
-/// are the numbers of its event loops.
-fn number_of_this_thread() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
-    NUMBER.with(|number| *number)
-}
-
-/// Holds one result on its way from a signing thread to a future.
-struct Slot {
-    state: Mutex<State>,
-    /// The number of the event loop whose outbox is used. If the future has moved to another event
-    /// loop, the future is still woken, but at a higher cost.
-    event_loop: usize,
-}
-
-enum State {
-    /// There is no result yet.
-    Waiting(Option<Waker>),
-    /// The result has arrived, but the future has not taken it yet.
-    Filled(Result<Signed, SignError>),
-    /// The result was taken, or the future was dropped.
-    Closed,
-}
-
-impl Slot {
-    fn is_awaited(&self) -> bool {
-        !matches!(*self.state.lock(), State::Closed)
-    }
-
-    /// Stores the result. Returns the waker of the future; `None` if the slot has no waker.
-    fn fill(&self, result: Result<Signed, SignError>) -> Option<Waker> {
-        let mut state = self.state.lock();
-        match &mut *state {
-            State::Waiting(waker) => {
-                let waker = waker.take();
-                *state = State::Filled(result);
-                waker
-            }
-            State::Filled(_) | State::Closed => None,
-        }
-    }
-}
-
-/// Sends one result. A sender that is dropped without having sent a result sends
-/// [`SignError::Failed`], so that a panic of the signing thread leaves no future waiting.
-pub(super) struct Sender(Arc<Slot>);
-
-impl Sender {
-    /// Whether the receiver still waits.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.0.is_awaited()
-    }
-
-    /// The number of the receiver's event loop.
-    pub(super) fn event_loop(&self) -> usize {
-        self.0.event_loop
-    }
-
-    /// Stores the result. The receiver is not woken until the completion is passed to
-    /// [`Outboxes::wake`]. Returns `None` if the receiver was dropped or was never polled, because
-    /// it then need not be woken.
-    pub(super) fn send(self, result: Result<Signed, SignError>) -> Option<Completion> {
-        let waker = self.0.fill(result)?;
-        Some(Completion { slot: Arc::clone(&self.0), waker })
-    }
-}
-
-impl Drop for Sender {
+impl Drop for Others {
     fn drop(&mut self) {
-        if let Some(waker) = self.0.fill(Err(SignError::Failed)) {
-            waker.wake();
+        for Completion { signed, sender, .. } in self.0.drain(..) {
+            // An error means that the future was dropped: the request has ended.
+            let _ = sender.send(Delivery { signed, others: Self::default() });
         }
     }
 }
 
-/// Completes with the result that the [`Sender`] sends.
-pub(super) struct Receiver<'o> {
-    slot: Arc<Slot>,
-    outbox: &'o Outbox,
-}
-
-impl Future for Receiver<'_> {
-    type Output = Result<Signed, SignError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.slot.state.lock();
-        match std::mem::replace(&mut *state, State::Closed) {
-            State::Filled(result) => {
-                drop(state);
-                self.outbox.wake_all();
-                Poll::Ready(result)
+/// Sends all completions, and wakes only one future on each of the `event_loops` event loops.
+/// Empties `completions`.
+pub(super) fn send(completions: &mut Vec<Completion>, event_loops: usize) {
+    for index in 0..event_loops {
+        let mut own = completions.extract_if(.., |it| it.event_loop == index);
+        let mut next = own.next();
+        let mut others = Others(own.collect());
+        while let Some(Completion { signed, sender, .. }) = next {
+            match sender.send(Delivery { signed, others }) {
+                Ok(()) => break,
+                // This future was dropped: send to another one.
+                Err(mut unsent) => {
+                    next = unsent.others.0.pop();
+                    others = std::mem::take(&mut unsent.others);
+                }
             }
-            State::Waiting(_) => {
-                *state = State::Waiting(Some(cx.waker().clone()));
-                Poll::Pending
-            }
-            State::Closed => Poll::Ready(Err(SignError::Failed)),
         }
     }
 }
 
-impl Drop for Receiver<'_> {
-    fn drop(&mut self) {
-        let state = std::mem::replace(&mut *self.slot.state.lock(), State::Closed);
-        // [`Outboxes::wake`] may have woken only this future, which must then wake the others.
-        if matches!(state, State::Filled(_)) {
-            self.outbox.wake_all();
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
+
+    use super::*;
+    use crate::clock::Clock;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the completions of three futures on event loop 0 and two on event loop 1. The
+    /// futures wait, and `wakes` counts their wakes.
+    fn waiting(wakes: &Arc<Wakes>) -> (Vec<Completion>, Vec<oneshot::Receiver<Delivery>>) {
+        let waker = Waker::from(Arc::clone(wakes));
+        let now = Clock::system().instant();
+        let pair = |event_loop| {
+            let (sender, mut receiver) = oneshot::channel();
+            assert!(Pin::new(&mut receiver).poll(&mut Context::from_waker(&waker)).is_pending());
+            let signed = Signed { buffer: Vec::new(), taken: now, done: now };
+            (Completion { signed, sender, event_loop }, receiver)
+        };
+        [0, 1, 0, 1, 0].map(pair).into_iter().unzip()
+    }
+
+    #[test]
+    fn one_future_of_each_event_loop_is_woken_and_sends_to_the_others() {
+        let wakes = Arc::default();
+        let (mut completions, receivers) = waiting(&wakes);
+        send(&mut completions, 2);
+        assert!(completions.is_empty());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 2);
+        for mut receiver in receivers {
+            assert!(receiver.try_recv().is_ok());
+        }
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 5);
+    }
+
+    #[test]
+    fn a_dropped_future_keeps_none_waiting() {
+        for (dropped_before, dropped_after) in
+            [(Some(0), None), (None, Some(0)), (Some(4), Some(0))]
+        {
+            let wakes = Arc::default();
+            let (mut completions, receivers) = waiting(&wakes);
+            let mut receivers: Vec<_> = receivers.into_iter().map(Some).collect();
+            dropped_before.map(|index: usize| receivers[index].take());
+            send(&mut completions, 2);
+            assert_eq!(wakes.0.load(Ordering::Relaxed), 2);
+            dropped_after.map(|index: usize| receivers[index].take());
+            // The order in which the event loops poll the woken futures.
+            for _ in 0..receivers.len() {
+                receivers.retain_mut(|it| it.as_mut().is_some_and(|it| it.try_recv().is_err()));
+            }
+            assert!(receivers.is_empty());
         }
     }
 }

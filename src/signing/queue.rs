@@ -9,22 +9,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rsa_x8::BATCH;
+use tokio::sync::oneshot;
 
 use crate::jose::jws::SigningInput;
-use crate::keys::key_set::SigningKey;
-use crate::signing::completion::Sender;
+use crate::signing::completion::Delivery;
+use crate::signing::private_key::PrivateKey;
 
 /// A token to sign.
 pub(super) struct Job {
-    pub(super) key: Arc<SigningKey>,
+    pub(super) key: Arc<PrivateKey>,
     pub(super) input: SigningInput,
-    pub(super) sender: Sender,
-}
-
-impl Job {
-    pub(super) fn is_of(&self, key: &Arc<SigningKey>) -> bool {
-        Arc::ptr_eq(&self.key, key)
-    }
+    /// The future that waits for the token. If the sender is dropped, the future gets an error.
+    pub(super) sender: oneshot::Sender<Delivery>,
+    /// The number of the event loop that polls the future.
+    pub(super) event_loop: usize,
 }
 
 /// The queues of all event loops.
@@ -49,48 +47,43 @@ impl Queue {
 
     pub(super) fn push(&mut self, job: Job) {
         self.length += 1;
-        self.jobs[job.sender.event_loop()].push_back(job);
+        self.jobs[job.event_loop].push_back(job);
     }
 
-    /// Takes the next token for the thread that prefers the queue of `event_loop`.
-    pub(super) fn take_first(&mut self, event_loop: usize) -> Option<Job> {
-        let job = self.in_turn(event_loop).find_map(|index| self.jobs[index].pop_front())?;
-        self.length -= 1;
-        Some(job)
-    }
-
-    /// Moves a batch of tokens that are to be signed with `key` to `taken`. Returns `false` and
-    /// moves no token in two cases: the fronts of the queues have fewer than `least` such tokens,
-    /// or [`Queue::take_first`] would take a token for another key.
-    pub(super) fn take_batch(
+    /// Moves the next tokens for the thread that prefers the queue of `event_loop` to `taken`: a
+    /// batch, or else the first token alone. `least` returns the smallest number of tokens for
+    /// which a batch with a key is worthwhile; `None` if the key does not sign in batches.
+    ///
+    /// A batch has only tokens for the key of the first token. It takes them from the fronts of the
+    /// queues, so that no token overtakes another token of its event loop.
+    pub(super) fn take(
         &mut self,
         event_loop: usize,
-        key: &Arc<SigningKey>,
-        least: usize,
+        least: impl Fn(&PrivateKey) -> Option<usize>,
         taken: &mut Vec<Job>,
-    ) -> bool {
-        // Take only from the front of a queue, so that no token overtakes another token of its
-        // event loop.
-        let next = |jobs: &VecDeque<Job>, most: usize| {
-            jobs.iter().take(most).take_while(|job| job.is_of(key)).count()
+    ) {
+        let Some(first) = self.in_turn(event_loop).find(|&index| !self.jobs[index].is_empty())
+        else {
+            return;
         };
-        let mut fronts = self.in_turn(event_loop).filter_map(|index| self.jobs[index].front());
-        let is_first = fronts.next().is_some_and(|first| first.is_of(key));
+        let key = Arc::clone(&self.jobs[first][0].key);
+        let front = |jobs: &VecDeque<Job>, most: usize| {
+            jobs.iter().take(most).take_while(|job| Arc::ptr_eq(&job.key, &key)).count()
+        };
         let mut found = 0;
-        let is_enough = self.in_turn(event_loop).any(|index| {
-            found += next(&self.jobs[index], BATCH);
-            found.min(BATCH) >= least
+        let is_batch = least(&key).is_some_and(|least| {
+            self.in_turn(event_loop).any(|index| {
+                found += front(&self.jobs[index], BATCH);
+                found.min(BATCH) >= least
+            })
         });
-        if !is_first || !is_enough {
-            return false;
-        }
+        let most = if is_batch { BATCH } else { 1 };
         for index in self.in_turn(event_loop) {
             let jobs = &mut self.jobs[index];
-            let count = next(jobs, BATCH - taken.len());
+            let count = front(jobs, most - taken.len());
             taken.extend(jobs.drain(..count));
             self.length -= count;
         }
-        true
     }
 
     /// The indices of all event loops, `event_loop` first: the order in which the thread of
@@ -105,73 +98,66 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::jose::jws::PayloadWriter;
-    use crate::keys::directory;
-    use crate::keys::life::Retention;
-    use crate::signing::completion::Outboxes;
-
-    fn key() -> Arc<SigningKey> {
-        let directory = tempfile::tempdir().unwrap();
-        let retention = Retention { jwks_max_age: 1, token_lifetime: 1 };
-        Arc::new(directory::generate(directory.path(), 2048, &retention, 1).unwrap())
-    }
 
     /// Returns a queue with these tokens, each given as its event loop, key and text.
-    fn queue(jobs: &[(usize, &Arc<SigningKey>, &str)]) -> Queue {
+    fn queue(jobs: &[(usize, &Arc<PrivateKey>, &str)]) -> Queue {
         let mut queue = Queue::new(2, 64);
-        let outboxes = Outboxes::new(2);
-        for (event_loop, key, header) in jobs {
+        for &(event_loop, key, header) in jobs {
             let input = PayloadWriter::begin(Vec::new(), header).finish();
-            let (sender, _) = outboxes.channel_to(*event_loop);
-            queue.push(Job { key: Arc::clone(key), input, sender });
+            let (sender, _) = oneshot::channel();
+            queue.push(Job { key: Arc::clone(key), input, sender, event_loop });
         }
         queue
     }
 
-    /// Takes a batch and returns the texts of its tokens, in order.
-    fn batch(
-        queue: &mut Queue,
-        event_loop: usize,
-        key: &Arc<SigningKey>,
-        least: usize,
-    ) -> Option<String> {
+    /// Takes the next tokens and returns their texts, in order.
+    fn take(queue: &mut Queue, event_loop: usize, least: usize) -> String {
         let mut taken = Vec::new();
+        let before = queue.length();
+        queue.take(event_loop, |_| Some(least), &mut taken);
+        assert_eq!(queue.length(), before - taken.len());
         let text = |job: &Job| String::from_utf8(job.input.as_bytes().to_vec()).unwrap();
-        let is_batch = queue.take_batch(event_loop, key, least, &mut taken);
-        assert_eq!(is_batch, !taken.is_empty());
-        is_batch.then(|| taken.iter().map(text).collect())
+        taken.iter().map(text).collect()
     }
 
     #[test]
     fn a_thread_takes_from_its_own_event_loop_first_and_then_from_others() {
-        let key = key();
+        let key = Arc::new(PrivateKey::generate());
         let of =
             |event_loop| ["a", "b", "c", "d", "e", "f"].map(|header| (event_loop, &key, header));
         let mut queue = queue(&[of(0), of(1)].concat());
-        assert_eq!(batch(&mut queue, 1, &key, BATCH + 1), None, "a batch of more than eight");
-        assert_eq!(queue.length(), 12);
-        assert_eq!(batch(&mut queue, 1, &key, 8).unwrap(), "a.b.c.d.e.f.a.b.");
-        assert_eq!(queue.take_first(1).unwrap().input.as_bytes(), b"c.");
-        assert_eq!(batch(&mut queue, 0, &key, 1).unwrap(), "d.e.f.");
+        assert_eq!(take(&mut queue, 1, 8), "a.b.c.d.e.f.a.b.");
+        assert_eq!(take(&mut queue, 1, 5), "c.", "four tokens are left");
+        assert_eq!(take(&mut queue, 0, 1), "d.e.f.");
         assert_eq!(queue.length(), 0);
-        assert!(queue.take_first(0).is_none());
-        assert_eq!(batch(&mut queue, 0, &key, 1), None);
+        assert_eq!(take(&mut queue, 0, 1), "");
+    }
+
+    #[test]
+    fn a_batch_is_as_large_as_it_must_be_and_at_most_eight() {
+        let key = Arc::new(PrivateKey::generate());
+        let mut queue = queue(&[(0, &key, "a"); 20]);
+        assert_eq!(take(&mut queue, 0, BATCH + 1), "a.", "a batch of more than eight");
+        assert_eq!(take(&mut queue, 0, 2), "a.".repeat(8));
+        let mut alone = Vec::new();
+        queue.take(0, |_| None, &mut alone);
+        assert_eq!((alone.len(), queue.length()), (1, 10));
     }
 
     #[test]
     fn a_batch_has_one_key_and_overtakes_no_token() {
-        let (old, new) = (key(), key());
+        let [old, new] = [(); 2].map(|()| Arc::new(PrivateKey::generate()));
         let mut queue = queue(&[
             (0, &old, "a"),
-            (0, &new, "b"),
-            (0, &old, "c"),
-            (1, &old, "d"),
-            (1, &new, "e"),
+            (0, &old, "b"),
+            (0, &new, "c"),
+            (0, &old, "d"),
+            (1, &old, "e"),
+            (1, &new, "f"),
         ]);
-        assert_eq!(batch(&mut queue, 0, &new, 1), None);
-        assert_eq!(batch(&mut queue, 0, &old, 3), None);
-        assert_eq!(batch(&mut queue, 0, &old, 2).unwrap(), "a.d.");
-        assert_eq!(batch(&mut queue, 0, &old, 1), None, "b is first");
-        assert_eq!(batch(&mut queue, 0, &new, 1).unwrap(), "b.e.");
-        assert_eq!(batch(&mut queue, 1, &old, 1).unwrap(), "c.");
+        assert_eq!(take(&mut queue, 0, 4), "a.", "d is behind c");
+        assert_eq!(take(&mut queue, 0, 2), "b.e.");
+        assert_eq!(take(&mut queue, 0, 1), "c.f.");
+        assert_eq!(take(&mut queue, 1, 1), "d.");
     }
 }

@@ -11,30 +11,30 @@ use ring::signature::RSA_PKCS1_SHA256;
 pub use rsa_x8::MAX_SIGNATURE_BYTES;
 
 use crate::clock::Clock;
-use crate::keys::key_set::SigningKey;
+use crate::signing::private_key::PrivateKey;
 
-/// A library that signs.
+/// A library that makes single signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Single {
+pub enum SingleSigner {
     /// aws-lc.
     AwsLc,
     /// ring.
     Ring,
 }
 
-impl Single {
+impl SingleSigner {
     /// Returns the library that signs faster with `key` on this machine. The trial takes about
     /// 50 ms.
-    pub fn fastest(key: &SigningKey) -> Self {
+    pub(super) fn fastest(key: &PrivateKey) -> Self {
         let random = blinding();
         let mut best = [(Self::AwsLc, Duration::MAX), (Self::Ring, Duration::MAX)];
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         while begin.elapsed() < TRIAL {
             for (single, time) in &mut best {
                 // Make several signatures in a row, because a vector unit that was powered down is
                 // slow at first.
                 for _ in 0..IN_A_ROW {
-                    let start = Clock::instant();
+                    let start = Clock::system().instant();
                     single.sign(key, b"trial", &random, &mut [0; MAX_SIGNATURE_BYTES]);
                     // Take the minimum, because other load on the machine only adds time.
                     *time = start.elapsed().min(*time);
@@ -51,7 +51,7 @@ impl Single {
     /// `random` blinds ring's private operation; aws-lc uses its own source of randomness.
     pub fn sign(
         self,
-        key: &SigningKey,
+        key: &PrivateKey,
         message: &[u8],
         random: &SystemRandom,
         signature: &mut [u8; MAX_SIGNATURE_BYTES],
@@ -62,7 +62,7 @@ impl Single {
             Self::AwsLc => {
                 let random = aws_lc_rs::rand::SystemRandom::new();
                 let padding = &aws_lc_rs::signature::RSA_PKCS1_SHA256;
-                key.aws_lc().sign(padding, &random, message, signature).ok()?;
+                key.aws_lc.sign(padding, &random, message, signature).ok()?;
             }
             Self::Ring => key.ring().sign(&RSA_PKCS1_SHA256, random, message, signature).ok()?,
         }
@@ -70,7 +70,7 @@ impl Single {
     }
 }
 
-impl fmt::Display for Single {
+impl fmt::Display for SingleSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AwsLc => "aws-lc",
@@ -80,7 +80,7 @@ impl fmt::Display for Single {
 }
 
 /// Returns the source of randomness with which ring blinds its private operation.
-pub(crate) fn blinding() -> SystemRandom {
+pub(super) fn blinding() -> SystemRandom {
     #[expect(clippy::disallowed_methods, reason = "changes no signature, so no test fixes it")]
     SystemRandom::new()
 }

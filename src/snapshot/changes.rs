@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::keys::key_set::SigningKey;
+use crate::keys::signing_key::SigningKey;
 use crate::oauth::client::{Client, Registry};
 use crate::snapshot::Snapshot;
 

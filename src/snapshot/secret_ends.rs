@@ -1,12 +1,12 @@
 //! Counts the clients whose last secret expires soon, so that operators can be warned.
 
 use crate::oauth::client::{AuthMethod, Client, Registry};
+use crate::time::UnixTime;
 
-/// For each client, the time (Unix seconds) at which its last secret expires. The times are sorted.
-/// A client is included only if it is enabled, authenticates with a secret, and all its secrets
-/// have an expiry.
+/// For each client, the time at which its last secret expires. The times are sorted. A client is
+/// included only if it is enabled, authenticates with a secret, and all its secrets have an expiry.
 #[derive(Debug)]
-pub struct SecretEnds(Box<[u64]>);
+pub struct SecretEnds(Box<[UnixTime]>);
 
 impl SecretEnds {
     /// Computes the times of all `clients`.
@@ -16,15 +16,15 @@ impl SecretEnds {
         Self(ends.into())
     }
 
-    /// The number of clients whose last secret has expired at `time` (Unix seconds).
-    pub fn before(&self, time: u64) -> usize {
+    /// The number of clients whose last secret has expired at `time`.
+    pub fn before(&self, time: UnixTime) -> usize {
         self.0.partition_point(|end| *end <= time)
     }
 }
 
-/// Returns when the client's last secret expires (Unix seconds). `None` if the client has no
-/// secret, has a secret without an expiry, is disabled, or does not authenticate with a secret.
-pub fn last_end(client: &Client) -> Option<u64> {
+/// Returns when the client's last secret expires. `None` if the client has no secret, has a secret
+/// without an expiry, is disabled, or does not authenticate with a secret.
+pub fn last_end(client: &Client) -> Option<UnixTime> {
     let by_secret = AuthMethod::DEFAULT.iter().any(|method| client.auth_methods.contains(*method));
     if !client.enabled || !by_secret {
         return None;
@@ -76,7 +76,7 @@ mod tests {
         let ends = SecretEnds::of(&client_file::parse(Path::new("clients.json"), &text).unwrap());
         for (time, count) in [(0, 0), (19, 0), (20, 1), (99, 1), (100, 2), (300, 3), (u64::MAX, 3)]
         {
-            assert_eq!(ends.before(time), count, "{time}");
+            assert_eq!(ends.before(UnixTime(time)), count, "{time}");
         }
     }
 }

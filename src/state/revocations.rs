@@ -11,6 +11,7 @@
 //! that end first become one *cut-off*: every token of the client that expires no later than the
 //! last of them is revoked.
 
+mod key;
 mod ledger;
 mod line;
 mod revoked;
@@ -18,97 +19,22 @@ mod revoked;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::digest::{SHA256, digest};
+use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::oauth::error::Cause;
 use crate::state::client_tag::client_tag;
 use crate::state::group_commit::{GroupCommit, Unanswered};
-use crate::state::revocations::ledger::{Ledger, Revocation};
-use crate::state::revocations::revoked::Revoked;
+pub use crate::state::revocations::key::RevocationKey;
+pub use crate::state::revocations::ledger::RevokeError;
+use crate::state::revocations::ledger::{Ledger, Revocation, Shared};
 use crate::telemetry::audit::Audit;
-
-/// The key under which a token is revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RevocationKey {
-    /// The 128 bits of the `jti` that this server puts into an `at+jwt`.
-    TokenId([u8; 16]),
-    /// The SHA-256 of the token's signing input, for a token whose `jti` is missing or does not
-    /// encode 128 bits.
-    SigningInput([u8; 32]),
-}
-
-impl RevocationKey {
-    /// Returns the key of `token`. `jti` is the token's claim `jti`, if it has one.
-    pub fn of(token: &[u8], jti: Option<&str>) -> Self {
-        jti.and_then(decode).map_or_else(
-            || {
-                let end = token.iter().rposition(|&byte| byte == b'.').unwrap_or(token.len());
-                Self::of_signing_input(&token[..end])
-            },
-            Self::TokenId,
-        )
-    }
-
-    /// Returns the key of a token without a `jti`. `signing_input` is the header and the payload of
-    /// the token, joined by a dot.
-    pub fn of_signing_input(signing_input: &[u8]) -> Self {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, signing_input).as_ref());
-        Self::SigningInput(hash)
-    }
-
-    /// Returns the byte that selects a shard. All bytes of a key are random or part of a hash, so
-    /// the keys are spread evenly over the shards.
-    fn first_byte(&self) -> u8 {
-        match self {
-            Self::TokenId([first, ..]) | Self::SigningInput([first, ..]) => *first,
-        }
-    }
-}
-
-/// Decodes exactly `BYTES` bytes of base64url without padding.
-fn decode<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
-    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
-}
-
-/// The reason why a token was not revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RevokeError {
-    /// The limit of revoked tokens is reached.
-    Full,
-    /// Too many revocations wait for the disk.
-    Overloaded,
-    /// The revocation could not be written to disk.
-    NotWritten,
-}
-
-impl From<RevokeError> for Cause {
-    fn from(error: RevokeError) -> Self {
-        match error {
-            RevokeError::Full => Self::RevocationsFull,
-            RevokeError::NotWritten => Self::RevocationNotWritten,
-            RevokeError::Overloaded => Self::Overloaded,
-        }
-    }
-}
+use crate::time::UnixTime;
 
 /// The set of revoked tokens, in memory and on disk.
 pub struct Revocations {
     shared: Arc<Shared>,
     commit: GroupCommit<Ledger>,
-}
-
-/// What the thread and the requests share.
-#[derive(Default)]
-struct Shared {
-    revoked: Revoked,
-    cut_offs: AtomicU64,
 }
 
 impl Revocations {
@@ -153,13 +79,13 @@ impl Revocations {
 
     /// Whether the token with this key was revoked, alone or with all tokens of its client that
     /// expire no later than a cut-off. The token was issued to the client `client_id` and expires at
-    /// `expires_at` (Unix seconds).
-    pub fn contains(&self, key: &RevocationKey, client_id: &str, expires_at: u64) -> bool {
+    /// `expires_at`.
+    pub fn contains(&self, key: &RevocationKey, client_id: &str, expires_at: UnixTime) -> bool {
         self.shared.revoked.contains(key) || self.is_cut_off(client_id, expires_at)
     }
 
-    /// Whether every token of the client that expires at `expires_at` (Unix seconds) is revoked.
-    pub fn is_cut_off(&self, client_id: &str, expires_at: u64) -> bool {
+    /// Whether every token of the client that expires at `expires_at` is revoked.
+    pub fn is_cut_off(&self, client_id: &str, expires_at: UnixTime) -> bool {
         self.shared.revoked.has_cut_offs()
             && self.shared.revoked.cut_off(&client_tag(client_id)) >= expires_at
     }
@@ -180,7 +106,7 @@ impl Revocations {
     }
 
     /// Revokes the token that has the key `key`, belongs to the client `client_id` and expires at
-    /// `expires_at` (Unix seconds). The future completes when the revocation is on disk and in
+    /// `expires_at`. The future completes when the revocation is on disk and in
     /// effect. Revoking a token twice is not an error.
     ///
     /// # Errors
@@ -190,7 +116,7 @@ impl Revocations {
         &self,
         client_id: &str,
         key: RevocationKey,
-        expires_at: u64,
+        expires_at: UnixTime,
     ) -> Result<(), RevokeError> {
         if self.contains(&key, client_id, expires_at) {
             return Ok(());

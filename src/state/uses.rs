@@ -25,7 +25,9 @@ use crate::fs::shared_log::read_only;
 use crate::state::client_tag::client_tag;
 use crate::state::group_commit::{GroupCommit, LOCK_WAIT, Unanswered};
 use crate::state::uses::index::{Entry, Key};
+pub use crate::state::uses::record::UseError;
 use crate::state::uses::record::{Problem, Record, Use, check};
+use crate::time::UnixTime;
 
 /// Records used assertions and proofs, and refuses to record the same assertion or proof twice.
 pub struct Uses(GroupCommit<Record>);
@@ -39,10 +41,10 @@ pub struct SingleUse<'a> {
     pub owner: Owner<'a>,
     /// The value's `jti`, unique for its owner.
     pub token_id: &'a str,
-    /// The signing time according to the value's claims, in Unix seconds.
-    pub signed_at: u64,
-    /// The expiry time of the value, in Unix seconds.
-    pub until: u64,
+    /// The signing time according to the value's claims.
+    pub signed_at: UnixTime,
+    /// The expiry time of the value.
+    pub until: UnixTime,
 }
 
 /// The owner of a `jti`. Two owners may use the same `jti`, but one owner must not use a `jti`
@@ -53,25 +55,6 @@ pub enum Owner<'a> {
     Client,
     /// The thumbprint of the key that signed a DPoP proof.
     Key(&'a [u8]),
-}
-
-/// The reason why a use of an assertion or proof is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UseError {
-    /// It was signed before the record began, and may have been used then.
-    BeforeRecord,
-    /// Its entry may have been dropped, and it may have been used.
-    Forgotten,
-    /// The record is full.
-    Full,
-    /// The use could not be written to the file.
-    NotRecorded,
-    /// Too many uses wait for the disk.
-    Overloaded,
-    /// The client holds as many entries as are free.
-    Share,
-    /// It was used before.
-    Used,
 }
 
 impl Uses {

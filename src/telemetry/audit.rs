@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tracing::warn;
 
-use crate::clock::{Clock, date_time};
+use crate::clock::Clock;
 use crate::telemetry::log_queue::{LogQueue, LogWriter};
+use crate::time::{UnixTime, date_time};
 
 /// Queues audit lines. A separate thread writes them to the file a few milliseconds later.
 pub struct Audit {
@@ -67,7 +68,7 @@ pub enum Event<'a> {
         /// The id of the client.
         client: &'a str,
         /// The time, in Unix seconds.
-        until: u64,
+        until: UnixTime,
         /// The number of rows that the cut-off replaces.
         rows: usize,
     },
@@ -78,9 +79,10 @@ pub enum Event<'a> {
         /// The differences from the previous snapshot.
         changes: &'a str,
     },
-    /// A reload was refused; the previous snapshot stays in force.
+    /// A reload found a fault; the previous version of some file, or the previous snapshot, stays in
+    /// force.
     ReloadRefused {
-        /// The reason why the reload was refused.
+        /// The faults, one on each line.
         fault: &'a str,
     },
     /// Another key has begun to sign.

@@ -15,7 +15,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
+use crate::time::UnixTime;
 
 pub(super) struct JsonLine;
 
@@ -58,7 +59,7 @@ struct Scratch {
 /// Caches the text of the last formatted second, because thousands of lines have the same second.
 #[derive(Default)]
 struct Second {
-    /// The second, in Unix seconds; `None` before the first line.
+    /// The second; `None` before the first line.
     number: Option<u64>,
     /// The date and time up to and including the point before the fraction.
     text: String,
@@ -82,7 +83,7 @@ impl Line {
         let (number, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
         if known.number != Some(number) {
             let (hour, minute, second) = (number / 3600 % 24, number / 60 % 60, number % 60);
-            let date = clock::date(number);
+            let date = UnixTime(number).date();
             let text = format!("{date}T{hour:02}:{minute:02}:{second:02}.");
             known = Second { number: Some(number), text };
         }

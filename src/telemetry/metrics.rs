@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use prometheus::core::Collector;
+use prometheus::proto::MetricType::{self, COUNTER, GAUGE};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
-use crate::telemetry::counter_collector::CounterCollector;
 use crate::telemetry::log_queue::LogQueue;
+use crate::telemetry::pulled::{Each, Pulled};
 use crate::telemetry::wasteful::Wasteful;
 
 /// The metrics of one server.
@@ -26,29 +27,13 @@ pub struct Metrics {
     pub wasteful: Arc<Wasteful>,
     /// Open connections.
     pub connections: IntGauge,
-    /// Connections that were closed or refused because of the limit of open connections.
+    /// Connections that were closed or refused because of the limit of open connections or files.
     pub connections_shed: IntCounter,
-    /// Tokens that wait for a signature.
-    pub signing_queue: IntGauge,
-    /// The admission limit of the signing queue.
-    pub signing_queue_open: IntGauge,
-    signer: IntGaugeVec,
-    /// Client secrets that wait to be verified against a slow hash.
-    pub password_queue: IntGauge,
     assertion_audiences: AssertionAudiences,
     /// Requests with a self-signed certificate that the proxy trusts as a certificate authority.
     pub self_signed_certificates: IntCounter,
-    /// Registered clients.
-    pub clients: IntGauge,
-    /// Revoked tokens that have not expired, plus those used assertions and proofs whose signing
-    /// time was in the future when they were used.
-    pub revocations: IntGauge,
-    /// The number of the snapshot in force, counted from 1.
-    pub snapshot_generation: IntGauge,
     reloads: IntCounterVec,
-    reload_refused: IntGauge,
     not_http: IntCounterVec,
-    expiring_clients: IntGaugeVec,
     log: Arc<OnceLock<LogQueue>>,
 }
 
@@ -72,30 +57,7 @@ impl Metrics {
         let phases = HistogramOpts::new("grantd_phase_seconds", help);
         let phases = HistogramVec::new(phases.buckets(PHASE_BUCKETS.to_vec()), &["phase"])?;
         let phases = registered(&registry, phases)?;
-        let gauges = |name, help, label| {
-            registered(&registry, IntGaugeVec::new(Opts::new(name, help), &[label])?)
-        };
-        let wasteful = Arc::<Wasteful>::default();
-        let collected = Arc::clone(&wasteful);
-        registry.register(Box::new(CounterCollector::labelled(
-            "grantd_wasteful_tokens_total",
-            "Tokens issued while the client's previous one had more than half of its lifetime left, \
-             for the clients with the most of them.",
-            "client",
-            move || collected.worst().into_iter().map(|(id, count)| (id.into(), count)).collect(),
-        )?))?;
-        let log = Arc::<OnceLock<LogQueue>>::default();
-        let collected = Arc::clone(&log);
-        registry.register(Box::new(CounterCollector::one(
-            "grantd_log_lines_lost_total",
-            "Log lines lost because their reader was too slow or writing them failed.",
-            move || collected.get().map_or(0, LogQueue::lost_lines),
-        )?))?;
-        let build = Opts::new("grantd_build_info", "The running version, as a label; always 1.");
-        let build = registered(&registry, IntGaugeVec::new(build, &["version"])?)?;
-        build.with_label_values(&[VERSION]).set(1);
-        let signer = Opts::new("grantd_signer_info", "The signing backend, as a label; always 1.");
-        Ok(Self {
+        let metrics = Self {
             requests: counters(
                 "grantd_requests_total",
                 "Requests by route, outcome and cause of refusal.",
@@ -107,22 +69,11 @@ impl Metrics {
                 "grantd_untrusted_forwarding_total",
                 "Requests with forwarding headers from a peer that is not in trusted_proxies.",
             )?,
-            wasteful,
+            wasteful: Arc::default(),
             connections: gauge("grantd_connections", "Open connections.")?,
             connections_shed: counter(
                 "grantd_connections_shed_total",
-                "Connections closed or refused because of the limit of open connections.",
-            )?,
-            signing_queue: gauge("grantd_signing_queue", "Tokens that wait for a signature.")?,
-            signing_queue_open: gauge(
-                "grantd_signing_queue_open",
-                "Admission limit of the signing queue: limits.signing_queue if the signing threads \
-                 have their processors to themselves, half of it while nothing is signed.",
-            )?,
-            signer: registered(&registry, IntGaugeVec::new(signer, &["signer"])?)?,
-            password_queue: gauge(
-                "grantd_password_queue",
-                "Secrets that wait for their slow hash.",
+                "Connections closed or refused because of the limit of open connections or open files.",
             )?,
             assertion_audiences: AssertionAudiences(counters(
                 "grantd_assertion_audiences_total",
@@ -134,43 +85,21 @@ impl Metrics {
                 "grantd_self_signed_certificates_total",
                 "Requests with a self-signed certificate that is in the proxy's CA file.",
             )?,
-            clients: gauge("grantd_clients", "Registered clients.")?,
-            revocations: gauge(
-                "grantd_revocations",
-                "Revoked tokens that have not expired, and used assertions and proofs that were \
-                 signed in the future.",
-            )?,
-            snapshot_generation: gauge(
-                "grantd_snapshot_generation",
-                "Number of the snapshot of clients, keys and settings in force: 1 at the start.",
-            )?,
             reloads: counters(
                 "grantd_reloads_total",
                 "Reloads of the configuration, clients and keys, by outcome.",
                 &["outcome"],
-            )?,
-            reload_refused: gauge(
-                "grantd_reload_refused",
-                "1 if the last reload was refused and the previous snapshot is in force, otherwise 0.",
             )?,
             not_http: counters(
                 "grantd_not_http_total",
                 "Connections closed because the client did not send an HTTP/1 request, by kind.",
                 &["kind"],
             )?,
-            expiring_clients: gauges(
-                "grantd_clients_expiring",
-                "Enabled clients whose last secret has expired or expires within this time.",
-                "within",
-            )?,
-            log,
-            registry,
-        })
-    }
-
-    /// Exports the name of the signing backend, as a label of a metric.
-    pub fn name_signer(&self, signer: &str) {
-        self.signer.with_label_values(&[signer]).set(1);
+            log: Arc::default(),
+            registry: registry.clone(),
+        };
+        metrics.pull_own()?;
+        Ok(metrics)
     }
 
     /// Returns the counter of accepted client assertions. `forms` are all values that the label of
@@ -182,6 +111,33 @@ impl Metrics {
             self.assertion_audiences.0.with_label_values(&[form]);
         }
         self.assertion_audiences.clone()
+    }
+
+    fn pull_own(&self) -> Result<(), prometheus::Error> {
+        let wasteful = Arc::clone(&self.wasteful);
+        self.pull(
+            COUNTER,
+            "grantd_wasteful_tokens_total",
+            "Tokens issued while the client's previous one had more than half of its lifetime left, \
+             for the clients with the most of them.",
+            ["client"],
+            move |each| wasteful.worst().iter().for_each(|(id, count)| each([id], *count)),
+        )?;
+        let log = Arc::clone(&self.log);
+        self.pull(
+            COUNTER,
+            "grantd_log_lines_lost_total",
+            "Log lines lost because their reader was too slow or writing them failed.",
+            [],
+            move |each| each([], log.get().map_or(0, LogQueue::lost_lines)),
+        )?;
+        self.pull(
+            GAUGE,
+            "grantd_build_info",
+            "The running version, as a label; always 1.",
+            ["version"],
+            |each| each([VERSION], 1),
+        )
     }
 
     /// Counts a request that was answered `seconds` after its first byte.
@@ -198,43 +154,20 @@ impl Metrics {
         }
     }
 
-    /// Registers a counter whose value `read` returns at each scrape.
+    /// Registers a metric whose series `read` passes on at each scrape.
     ///
     /// # Errors
     ///
-    /// If a metric with this name exists, or if `name` is not a valid metric name.
-    pub fn register_counter(
+    /// If a metric with this name exists, or if `name` or one of `labels` is not valid.
+    pub fn pull<const LABELS: usize>(
         &self,
+        kind: MetricType,
         name: &str,
         help: &str,
-        read: impl Fn() -> u64 + Send + Sync + 'static,
+        labels: [&'static str; LABELS],
+        read: impl Fn(&mut Each<'_, LABELS>) + Send + Sync + 'static,
     ) -> Result<(), prometheus::Error> {
-        self.registry.register(Box::new(CounterCollector::one(name, help, read)?))
-    }
-
-    /// Registers one counter for each value of `label`. `read` returns the label values and the
-    /// counters' values at each scrape.
-    ///
-    /// # Errors
-    ///
-    /// If a metric with this name exists, or if `name` or `label` is not valid.
-    pub fn register_counters(
-        &self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        read: impl Fn() -> Vec<(String, u64)> + Send + Sync + 'static,
-    ) -> Result<(), prometheus::Error> {
-        self.registry.register(Box::new(CounterCollector::labelled(name, help, label, read)?))
-    }
-
-    /// Sets, for each period in `within` (such as `7d`), the number of enabled clients whose
-    /// secrets will all have expired by the end of that period.
-    pub fn set_expiring_clients<const N: usize>(&self, within: [(&str, usize); N]) {
-        for (time, clients) in within {
-            let clients = i64::try_from(clients).unwrap_or(i64::MAX);
-            self.expiring_clients.with_label_values(&[time]).set(clients);
-        }
+        self.registry.register(Box::new(Pulled::new(kind, name, help, labels, read)?))
     }
 
     /// Creates the series of each of `kinds` at zero, so that the function `rate` of Prometheus
@@ -250,18 +183,15 @@ impl Metrics {
         self.not_http.with_label_values(&[kind]).inc();
     }
 
-    /// Counts a reload that was not refused. `has_changes` says whether the reload replaced the
-    /// snapshot.
-    pub fn count_reload(&self, has_changes: bool) {
-        let outcome = if has_changes { "applied" } else { "unchanged" };
+    /// Counts a reload. `is_applied` says whether it replaced the snapshot, and `has_faults` whether
+    /// an earlier version of some file stays in force.
+    pub fn count_reload(&self, is_applied: bool, has_faults: bool) {
+        let outcome = match (is_applied, has_faults) {
+            (true, _) => "applied",
+            (false, false) => "unchanged",
+            (false, true) => "refused",
+        };
         self.reloads.with_label_values(&[outcome]).inc();
-        self.reload_refused.set(0);
-    }
-
-    /// Counts a reload that was refused.
-    pub fn count_refused_reload(&self) {
-        self.reloads.with_label_values(&["refused"]).inc();
-        self.reload_refused.set(1);
     }
 
     /// Exports the number of lines that the queue `log` has lost. Only the first call has an

@@ -7,13 +7,15 @@ use std::fmt;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::time::UnixTime;
+
 /// A refused request. The request id is the only text here that the client may have chosen.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refusal {
     /// The request's id in the answer and in the log.
     pub request_id: Box<str>,
-    /// When the request was refused, in Unix seconds.
-    pub at: u64,
+    /// When the request was refused.
+    pub at: UnixTime,
     /// The label of the route.
     pub route: &'static str,
     /// The HTTP status of the answer.

@@ -7,23 +7,25 @@ use std::fmt;
 
 use parking_lot::Mutex;
 
+use crate::time::UnixTime;
+
 /// Counts the tokens that each of at most [`WATCHED`] clients wastes.
 #[derive(Default)]
 pub struct Wasteful(Mutex<HashMap<Box<str>, Usage>>);
 
 #[derive(Clone, Copy)]
 struct Usage {
-    /// When the last token was issued, in Unix seconds.
-    last: u64,
+    /// When the last token was issued.
+    last: UnixTime,
     wasted: u64,
 }
 
 impl Wasteful {
-    /// Records a token of `lifetime` seconds that was issued to `client` at `now` (Unix seconds).
-    pub fn note(&self, client: &str, lifetime: u32, now: u64) {
+    /// Records a token of `lifetime` seconds that was issued to `client` at `now`.
+    pub fn note(&self, client: &str, lifetime: u32, now: UnixTime) {
         let mut watched = self.0.lock();
         if let Some(usage) = watched.get_mut(client) {
-            if now.saturating_sub(usage.last) < u64::from(lifetime) / 2 {
+            if now.since(usage.last) < u64::from(lifetime) / 2 {
                 usage.wasted += 1;
             }
             usage.last = now;
@@ -71,14 +73,14 @@ mod tests {
     fn counts_only_clients_that_request_too_early_and_sorts_the_worst_first() {
         let wasteful = Wasteful::default();
         for now in [1000, 2800, 4600] {
-            wasteful.note("patient", 3600, now);
+            wasteful.note("patient", 3600, UnixTime(now));
         }
         for now in [1000, 1001, 1002, 2801, 5000] {
-            wasteful.note("hasty", 3600, now);
+            wasteful.note("hasty", 3600, UnixTime(now));
         }
-        wasteful.note("once", 3600, 1000);
+        wasteful.note("once", 3600, UnixTime(1000));
         for now in 0..5 {
-            wasteful.note("worst", 60, now);
+            wasteful.note("worst", 60, UnixTime(now));
         }
         assert_eq!(wasteful.worst(), [("worst".into(), 4), ("hasty".into(), 3)]);
     }
@@ -86,10 +88,10 @@ mod tests {
     #[test]
     fn the_number_of_clients_is_bounded_and_the_worst_are_kept() {
         let wasteful = Wasteful::default();
-        wasteful.note("worst", 60, 0);
-        wasteful.note("worst", 60, 1);
+        wasteful.note("worst", 60, UnixTime(0));
+        wasteful.note("worst", 60, UnixTime(1));
         for client in 0..WATCHED as u64 * 2 {
-            wasteful.note(&client.to_string(), 60, client);
+            wasteful.note(&client.to_string(), 60, UnixTime(client));
             assert!(wasteful.0.lock().len() <= WATCHED);
         }
         assert_eq!(wasteful.worst(), [("worst".into(), 1)]);

@@ -250,7 +250,7 @@ fn assertions_and_proofs_signed_beforehand_get_only_tokens() {
     let begin = program.log.wait_for(|line| line["message"] == "serving")["timestamp"].clone();
     let second = |time: &str| time[..19].to_owned();
     wait_until(|| {
-        let now = grantd::clock::date_time(grantd::clock::Clock::unix_micros());
+        let now = grantd::internal::time::date_time(grantd::clock::Clock::unix_micros());
         second(&now) > second(begin.as_str().unwrap())
     });
     for (what, label) in [("assertion", "assertion"), ("dpop", "dpop")] {

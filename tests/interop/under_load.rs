@@ -30,7 +30,7 @@ impl Verifier<'_> {
         const MAX_AGE: Duration = Duration::from_secs(1);
         let is_fresh = |(at, _): &(Instant, Value)| at.elapsed() < MAX_AGE;
         if !self.copy.as_ref().is_some_and(is_fresh) {
-            let asked_at = Clock::instant();
+            let asked_at = Clock::system().instant();
             let keys = self.nginx.ask(&Request::get("/.well-known/jwks.json"));
             assert_eq!(keys.header("cache-control"), Some("public, max-age=1"));
             self.copy = Some((asked_at, keys.json()));
@@ -72,7 +72,7 @@ impl Load<'_> {
     }
 
     fn wait_until(&self, is_so: impl Fn(&Self, usize) -> bool) {
-        let (begin, before) = (Clock::instant(), self.answers.load(Ordering::Relaxed));
+        let (begin, before) = (Clock::system().instant(), self.answers.load(Ordering::Relaxed));
         while !is_so(self, before) {
             assert!(begin.elapsed() < GUARD && !self.is_over.load(Ordering::Relaxed));
             std::thread::sleep(Duration::from_millis(5));

@@ -369,10 +369,16 @@ fn list_shows_which_clients_and_secrets_are_valid() {
     let all = list(&[]);
     assert_eq!((&all[0]["enabled"], &all[1]["enabled"]), (&json!(false), &json!(true)));
     assert_eq!((&all[0]["valid_secrets"], &all[0]["token_lifetime"]), (&json!([]), &json!(3600)));
-    let valid = json!([{ "label": "valid" }, { "label": "ends", "expires_at": far }]);
+    let ends = json!({ "expires_at": "3000-01-01T00:00:01Z" });
+    let valid =
+        json!([{ "label": "valid" }, { "label": "ends", "expires_at": far, "dates": ends }]);
     assert_eq!(all[1]["valid_secrets"], valid);
-    assert_eq!(all[1]["ended_secrets"], json!([{ "label": "ended", "expires_at": 5 }]));
-    assert_eq!(all[1]["not_begun_secrets"], json!([{ "label": "comes", "not_before": soon }]));
+    let ended = json!({ "expires_at": "1970-01-01T00:00:05Z" });
+    let ended = json!([{ "label": "ended", "expires_at": 5, "dates": ended }]);
+    assert_eq!(all[1]["ended_secrets"], ended);
+    let begins = json!({ "not_before": "3000-01-01T00:00:00Z" });
+    let not_begun = json!([{ "label": "comes", "not_before": soon, "dates": begins }]);
+    assert_eq!(all[1]["not_begun_secrets"], not_begun);
     assert!(list(&["--expiring", "30d"]).is_empty());
     let expire = ["client", "expire-secret", "--id", "a", "--label", "ends", "--in", "29d"];
     run(home.command(&expire)).assert_fine();

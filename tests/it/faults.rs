@@ -26,7 +26,7 @@ use crate::support::{
 fn without_file_descriptors_open_connections_are_served_and_later_new_ones() {
     let server = Program::start_limited(Home::new(), "ulimit -n 64", &["--workers", "1"]);
     let request = Request::token(Encoding::Urlencoded, &DEMO);
-    let begin = Clock::instant();
+    let begin = Clock::system().instant();
     let mut known = Connection::open(server.address);
     assert_eq!(known.ask(&request).status, 200);
     let mut crowd: Vec<_> = (0..80).map(|_| Connection::open(server.address)).collect();
@@ -136,7 +136,7 @@ fn a_panic_fails_one_request_only() {
     let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let peer = Peer::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)));
-    let arrival = || Arrival { peer, first_byte: Clock::instant() };
+    let arrival = || Arrival { peer, first_byte: Clock::system().instant() };
     let head = || {
         hyper::Request::post("/connect/token")
             .header("host", "localhost")

@@ -9,6 +9,7 @@ use std::fs;
 use grantd::clock::Clock;
 use grantd::internal::keys::directory;
 use grantd::internal::keys::life::Retention;
+use grantd::internal::time::UnixTime;
 use serde_json::{Value, json};
 
 use crate::support::command::{Ended, run};
@@ -248,13 +249,13 @@ fn a_key_unknown_to_the_server_has_no_figures() {
 
 #[test]
 fn during_a_rotation_every_token_can_be_verified() {
-    const START: u64 = 1_790_000_000;
+    const START: UnixTime = UnixTime(1_790_000_000);
     let home = Home::new();
     let rotated = directory::rotate(&home.keys(), 2048, &RETENTION, START).unwrap();
     let second_kid = rotated.made.key_id().to_owned();
     let (takes_over, gone) = (rotated.retirement.retires_at, rotated.retirement.gone_at);
     assert_eq!((takes_over, gone), (START + 600, START + 600 + KEPT_FOR));
-    let server = Library::start(home, "https://auth.example", START);
+    let server = Library::start(home, "https://auth.example", START.0);
     let jwks = || kids(&Request::get(JWKS).send(server.address));
     let signed_by = |encoding| {
         let answer = Request::token(encoding, &DEMO).send(server.address);
@@ -268,19 +269,19 @@ fn during_a_rotation_every_token_can_be_verified() {
     };
     let both = sorted([first_kid(), &second_kid]);
     for now in [START, takes_over - 1] {
-        server.clock.set(now);
+        server.clock.set(now.0);
         assert_eq!(jwks(), both, "{now}");
         assert_eq!(ENCODINGS.map(signed_by), [first_kid(), first_kid()], "{now}");
     }
     let last_of_the_first = Request::token(Encoding::Multipart, &DEMO).send(server.address);
     for now in [takes_over, gone - 1] {
-        server.clock.set(now);
+        server.clock.set(now.0);
         assert_eq!(jwks(), both, "{now}");
         assert_eq!(ENCODINGS.map(signed_by), [&*second_kid, &*second_kid], "{now}");
     }
-    server.clock.set(takes_over - 1 + 3599);
+    server.clock.set((takes_over - 1 + 3599).0);
     assert!(is_active(&last_of_the_first), "to its last second");
-    server.clock.set(gone);
+    server.clock.set(gone.0);
     assert_eq!(jwks(), sorted([&*second_kid]));
     assert_eq!(ENCODINGS.map(signed_by), [&*second_kid, &*second_kid]);
     assert!(!is_active(&last_of_the_first));

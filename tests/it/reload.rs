@@ -290,7 +290,7 @@ fn a_changed_client_key_file_is_reloaded() {
     let status = |signer: &Signer, id: &str| {
         let now = Clock::unix_micros() / 1_000_000;
         let claims = json!({ "iss": id, "sub": id, "aud": server.issuer, "iat": now,
-                             "exp": now + 60, "jti": format!("{:?}", Clock::instant()) });
+                             "exp": now + 60, "jti": format!("{:?}", Clock::system().instant()) });
         let header = json!({ "alg": signer.algorithm, "typ": "JWT" });
         let assertion = signer.sign(&header, &claims);
         let jwt_bearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

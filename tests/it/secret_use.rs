@@ -64,8 +64,15 @@ fn each_successful_use_is_counted_by_label() {
     // `client show` prints the same uses as the admin listener.
     let admin = server.admin.to_string();
     let arguments = ["client", "show", "--id", "a b/c", "--admin", &admin];
-    let show: Value =
+    let mut show: Value =
         serde_json::from_str(run(server.home.command(&arguments)).assert_fine()).unwrap();
+    // The times stand there as dates, too.
+    let dates = [0, 1].map(|index| show["secrets"][index]["dates"].take());
+    assert_eq!(dates[1]["not_before"], "1970-01-01T00:00:01Z");
+    assert!(dates.iter().all(|dates| dates["last_used"].as_str().unwrap().starts_with("20")));
+    for secret in show["secrets"].as_array_mut().unwrap() {
+        secret.as_object_mut().unwrap().shift_remove("dates");
+    }
     assert_eq!(
         show["secrets"],
         json!([
@@ -76,6 +83,19 @@ fn each_successful_use_is_counted_by_label() {
             },
         ])
     );
+}
+
+#[test]
+fn the_labels_of_a_metric_are_escaped() {
+    let home = Home::new();
+    let secret = secret_of("odd");
+    let secrets = json!([{ "label": "a\"b", "hash": hash_of(&secret) }]);
+    home.register(&[client_json("c\\d", &json!({ "secrets": secrets }))]);
+    let server = Program::start(home, &[]);
+    let request = Request::token(ENCODINGS[0], &request_of("c\\d", &secret, &[]));
+    assert_eq!(server.ask(&request).status, 200);
+    let series = r#"grantd_secret_uses_total{client="c\\d",label="a\"b"}"#;
+    assert_eq!(server.metric(series), 1);
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Unread {
 
     fn terminate_and_wait(&mut self) {
         send_signal(&self.child, Signal::TERM).unwrap();
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -206,7 +206,7 @@ fn an_audit_fifo_is_written_once_it_has_a_reader() {
 /// Reads from `reader` into `text` until `is_so(text)` returns true.
 #[track_caller]
 fn wait_until_read(reader: &mut File, text: &mut String, is_so: impl Fn(&str) -> bool) {
-    let begin = Clock::instant();
+    let begin = Clock::system().instant();
     while !is_so(text) {
         assert!(begin.elapsed() < GUARD, "it has not come to that: {text}");
         let mut chunk = [0; 65_536];
@@ -251,7 +251,7 @@ fn a_start_that_waits_for_a_file_can_be_terminated() {
     let threads = format!("/proc/{}/task", child.id());
     wait_until(|| fs::read_dir(&threads).is_ok_and(|threads| threads.count() > 1));
     send_signal(&child, Signal::TERM).unwrap();
-    let begin = Clock::instant();
+    let begin = Clock::system().instant();
     while child.try_wait().unwrap().is_none() {
         if begin.elapsed() > GUARD {
             child.kill().unwrap();

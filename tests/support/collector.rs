@@ -55,7 +55,7 @@ impl Collector {
         // The endpoint has the name `localhost` and not an address, so that the server must resolve
         // a name.
         let mut collector = Self { endpoint: format!("http://localhost:{http}"), directory, child };
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_err() {
             let ended = collector.child.try_wait().unwrap();
             assert!(ended.is_none() && begin.elapsed() < GUARD, "it does not serve: {ended:?}");
@@ -70,7 +70,7 @@ impl Collector {
 
     /// Waits for this many spans, stops the collector, and returns all spans in order.
     pub(crate) fn into_spans(mut self, count: usize) -> Vec<Span> {
-        let begin = Clock::instant();
+        let begin = Clock::system().instant();
         while self.written().matches("\nSpan #").count() < count {
             assert!(begin.elapsed() < GUARD, "no {count} spans in {}", self.written());
             sleep(Duration::from_millis(10));

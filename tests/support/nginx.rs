@@ -86,7 +86,7 @@ impl Nginx {
 
     /// Waits for `nginx.pid`, which nginx writes when all its listeners are open.
     fn wait_until_it_serves(&mut self) {
-        let started = Clock::instant();
+        let started = Clock::system().instant();
         while !self.file("nginx.pid").exists() {
             let ended = self.child.try_wait().unwrap();
             assert!(

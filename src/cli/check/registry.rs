@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::cli::no_token;
 use crate::cli::times::IN_MILLISECONDS;
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::oauth::client::{Client, Registry};
 use crate::registry::client_file::{self, edit};
+use crate::time::UnixTime;
 
 /// Returns the warnings about `clients`, which were read from `file`. Each warning contains the
 /// position of the client's entry in the file.
 pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, CliError> {
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     // Iterate over the entries of the file, because `clients` is unordered.
     let text = client_file::read(file)?;
     let entries = edit::entries(&text).map_err(|error| CliError(error.to_string()))?;
@@ -61,7 +62,7 @@ pub(super) fn notes(file: &Path) -> Result<Vec<String>, CliError> {
 /// of notes. Longer lists would hide the rest of the output.
 const MAX_LINES: usize = 20;
 
-fn problems(client: &Client, now: u64) -> Vec<(&'static str, String)> {
+fn problems(client: &Client, now: UnixTime) -> Vec<(&'static str, String)> {
     let mut problems = Vec::new();
     if let Some(reason) = no_token::reason(client, now) {
         problems.push(("", format!("can get no token: {reason}")));
@@ -71,7 +72,7 @@ fn problems(client: &Client, now: u64) -> Vec<(&'static str, String)> {
         let times = [("not_before", secret.not_before), ("expires_at", secret.expires_at)];
         for (name, time) in times {
             match time {
-                Some(0) => problems.push((
+                Some(UnixTime(0)) => problems.push((
                     ".secrets",
                     format!(
                         "{name} of the secret {label:?} is 0, which is in 1970; remove it if no \

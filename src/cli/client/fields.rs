@@ -6,12 +6,13 @@ use clap::{Arg, Args, Command};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::cli::times::{parse_seconds, parse_time};
 use crate::config::parse_switch;
 use crate::fault::Fault;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::registry::client_file::{OPTIONAL_FIELDS, check_entry, read_key_set};
+use crate::time::UnixTime;
 
 // This struct is serialized to the fields of a registry entry. A flag that has the same name and
 // value as its registry field therefore needs no further code. `given` adds the flags that are
@@ -97,7 +98,7 @@ pub(super) struct FieldArgs {
     /// Revoke the client's tokens that were issued before this time: Unix seconds, or as in
     /// 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    not_before: Option<u64>,
+    not_before: Option<UnixTime>,
     /// Profile of the client's tokens: at+jwt or vision [default: the profile of the route].
     #[arg(long, value_name = "PROFILE")]
     token_profile: Option<String>,

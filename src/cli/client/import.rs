@@ -12,9 +12,10 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{FIRST_LABEL, FileArg};
+use crate::cli::client::file::{FIRST_LABEL, FileArg};
+use crate::cli::error::{CliError, complain};
+use crate::cli::no_token;
 use crate::cli::secret;
-use crate::cli::{CliError, complain, no_token};
 use crate::clock::Clock;
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
@@ -69,7 +70,7 @@ type WithoutToken = Vec<(Box<str>, &'static str)>;
 /// Reads every line and checks it like an entry of the registry.
 fn read_lines(file: &Path, text: &str) -> Result<(Vec<Line>, WithoutToken), CliError> {
     let progress = Progress::start("checked", text.lines().count());
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     let mut lines = Vec::new();
     let mut without_token = Vec::new();
     let mut ids: HashMap<Box<str>, usize> = HashMap::new();

@@ -6,15 +6,15 @@ use std::path::Path;
 use clap::Args;
 use serde_json::Value;
 
-use super::{FileArg, told, wait_for};
-use crate::cli::CliError;
-use crate::cli::client::show::entry_of;
+use crate::cli::client::file::{FileArg, entry_of, told, wait_for};
+use crate::cli::error::CliError;
 use crate::cli::live::WaitArgs;
 use crate::cli::secret::{self, HashKind};
 use crate::cli::times::{parse_duration, parse_time};
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::registry::client_file::{NewSecret, edit};
+use crate::time::UnixTime;
 
 #[derive(Args, Debug)]
 pub(crate) struct RotateArgs {
@@ -58,20 +58,20 @@ pub(crate) struct ExpireArgs {
     seconds: u64,
     /// End the validity at this time: Unix seconds, or as in 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", conflicts_with = "seconds", value_parser = parse_time)]
-    at: Option<u64>,
+    at: Option<UnixTime>,
     #[command(flatten)]
     server: WaitArgs,
 }
 
 pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     let secret = if args.secret_stdin {
         secret::read("New secret of the client: ")?
     } else {
         secret::make()?
     };
     let hash = secret::hash(&secret, args.hash)?;
-    let old_until = args.expire_old.map(|seconds| now.saturating_add(seconds));
+    let old_until = args.expire_old.map(|seconds| now + seconds);
     let mut secret_label = String::new();
     let change = |path: &Path, text: &str| {
         let taken = labels(text, &args.id);
@@ -86,7 +86,7 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
                 return Err(vec![Fault::new(Path::new("--label"), problem)]);
             }
             Some(label) => label.clone(),
-            None => free_label(&clock::date(now), &taken),
+            None => free_label(&now.date(), &taken),
         };
         secret_label.clone_from(&label);
         edit::add_secret(path, text, &args.id, &NewSecret { label, hash }, old_until)
@@ -104,13 +104,13 @@ fn secret_of<'a>(client: Option<&'a Value>, label: &str) -> Option<&'a Value> {
 }
 
 pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
-    let in_seconds = || Clock::system().unix_seconds().saturating_add(args.seconds);
+    let in_seconds = || Clock::system().now() + args.seconds;
     let until = args.at.unwrap_or_else(in_seconds);
     args.file.edit(|path, text| edit::expire_secret(path, text, &args.id, &args.label, until))?;
     args.file.warn_of(&args.id)?;
     wait_for(&args.id, &args.server, |client| {
         let ends = secret_of(client, &args.label).and_then(|secret| secret["expires_at"].as_u64());
-        ends.is_some_and(|ends| ends <= until)
+        ends.is_some_and(|ends| ends <= until.0)
     })
 }
 

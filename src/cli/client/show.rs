@@ -3,16 +3,18 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::FileArg;
+use crate::cli::client::file::{FileArg, entry_of};
+use crate::cli::error::CliError;
 use crate::cli::live::{AdminArgs, add_figures};
 use crate::cli::no_token::SecretState;
-use crate::cli::times::parse_duration;
-use crate::cli::{CliError, print};
+use crate::cli::output::print;
+use crate::cli::times::{dates, parse_duration};
 use crate::clock::Clock;
 use crate::form::urlencoded;
 use crate::oauth::client::{Client, Registry};
 use crate::registry::client_file::{self, edit};
 use crate::snapshot::secret_ends::last_end;
+use crate::time::UnixTime;
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
@@ -25,7 +27,7 @@ pub(crate) struct ListArgs {
 }
 
 pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     let (text, registry) = read(&args.file)?;
     let ids =
         edit::entries(&text).map_err(|error| CliError(error.to_string()))?.filter_map(edit::id_of);
@@ -33,7 +35,7 @@ pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
         if let Some(within) = args.expiring
             && last_end(client).is_none_or(|end| now < end)
             && !client.secrets.iter().any(|secret| {
-                let until = now.saturating_add(within);
+                let until = now + within;
                 secret.expires_at.is_some_and(|end| now < end && end <= until)
             })
         {
@@ -46,7 +48,7 @@ pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
 
 /// Returns one line of the list. The line lists the client's secrets by label, in one list for each
 /// state. The list of valid secrets is always present. Lists of other states are left out if empty.
-fn in_force(client: &Client, now: u64) -> Value {
+fn in_force(client: &Client, now: UnixTime) -> Value {
     let mut shown = json!({
         "client_id": &*client.id,
         "enabled": client.enabled,
@@ -56,12 +58,19 @@ fn in_force(client: &Client, now: u64) -> Value {
     for state in [SecretState::Valid, SecretState::NotBegun, SecretState::Ended] {
         let secrets = client.secrets.iter().filter(|secret| SecretState::of(secret, now) == state);
         let secrets: Vec<_> = secrets
-            .map(|secret| match (state, secret.expires_at, secret.not_before) {
-                (SecretState::NotBegun, _, Some(begin)) => {
-                    json!({ "label": secret.label, "not_before": begin })
+            .map(|secret| {
+                let mut shown = Map::from_iter([("label".to_owned(), json!(secret.label))]);
+                match (state, secret.expires_at, secret.not_before) {
+                    (SecretState::NotBegun, _, Some(begin)) => {
+                        shown.insert("not_before".to_owned(), json!(begin));
+                    }
+                    (_, Some(end), _) => {
+                        shown.insert("expires_at".to_owned(), json!(end));
+                    }
+                    _ => {}
                 }
-                (_, Some(end), _) => json!({ "label": secret.label, "expires_at": end }),
-                _ => json!({ "label": secret.label }),
+                add_dates(&mut shown);
+                shown
             })
             .collect();
         if state == SecretState::Valid || !secrets.is_empty() {
@@ -72,7 +81,7 @@ fn in_force(client: &Client, now: u64) -> Value {
 }
 
 pub(super) fn show(file: &FileArg, id: &str, server: &AdminArgs) -> Result<(), CliError> {
-    let now = Clock::system().unix_seconds();
+    let now = Clock::system().now();
     let (text, registry) = read(file)?;
     let (Some(mut entry), Some(client)) = (entry_of(&text, id), registry.get(id)) else {
         return Err(CliError::from(edit::no_such_client(&file.path()?)));
@@ -89,9 +98,20 @@ pub(super) fn show(file: &FileArg, id: &str, server: &AdminArgs) -> Result<(), C
             if let Some(live) = &live {
                 add_figures(entry, &live["secrets"], "label", &["uses", "last_used"]);
             }
+            add_dates(entry);
         }
     }
+    add_dates(&mut entry);
     print(format_args!("{:#}", Value::Object(entry)))
+}
+
+/// Adds the member `dates` to the description of a client or of a secret, if it has a time. `dates`
+/// holds its times in the format of RFC 3339.
+fn add_dates(described: &mut Map<String, Value>) {
+    let dates = dates(described, &["not_before", "expires_at", "last_used"]);
+    if !dates.is_empty() {
+        described.insert("dates".to_owned(), Value::Object(dates));
+    }
 }
 
 /// Returns the text of the registry, and the clients in it.
@@ -100,15 +120,4 @@ fn read(file: &FileArg) -> Result<(String, Registry), CliError> {
     let text = client_file::read(&path)?;
     let registry = client_file::parse(&path, &text)?;
     Ok((text, registry))
-}
-
-/// Returns the text of the entry of the client `id`.
-pub(super) fn text_of<'t>(text: &'t str, id: &str) -> Option<&'t str> {
-    let mut entries = edit::entries(text).ok()?;
-    entries.find(|entry| edit::id_of(entry).is_some_and(|found| found == id))
-}
-
-/// Returns the entry of the client `id`, with its fields in the order of the file.
-pub(super) fn entry_of(text: &str, id: &str) -> Option<Map<String, Value>> {
-    serde_json::from_str(text_of(text, id)?).ok()
 }

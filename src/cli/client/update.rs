@@ -6,9 +6,9 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
 
-use super::fields::{self, FieldArgs};
-use super::{FileArg, warn_of};
-use crate::cli::CliError;
+use crate::cli::client::fields::{self, FieldArgs};
+use crate::cli::client::file::{FileArg, warn_of};
+use crate::cli::error::CliError;
 use crate::fault::Fault;
 use crate::registry::client_file::edit;
 

@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 
 #[cfg(unix)]
 use crate::fs::whole_file::owner;
-use crate::fs::whole_file::{directory_of, real_path};
+use crate::fs::whole_file::place::{directory_of, real_path};
 
 /// A lock that is held by this process. It is released when it is dropped.
 #[derive(Debug)]

@@ -4,8 +4,51 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::guard::password_pool::{Answer, Job, Turn};
+use compact_str::CompactString;
+use tokio::sync::oneshot::{self, Receiver, Sender};
+use zeroize::Zeroizing;
+
 use crate::guard::verdicts::Attempt;
+use crate::oauth::error::Cause;
+use crate::oauth::password_hash::PasswordHash;
+
+/// The reason why a job is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The source or the shared network already holds its maximum share of the queue.
+    Share,
+    /// The queue is full.
+    Full,
+}
+
+impl From<NoRoom> for Cause {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Share => Self::PasswordQueueShare,
+            NoRoom::Full => Self::PasswordQueueFull,
+        }
+    }
+}
+
+/// The source and priority of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// A hash that identifies the source.
+    pub source: u64,
+    /// A hash that identifies the client's network. `None` if the network is not shared.
+    pub shared_network: Option<u64>,
+    /// Whether the client is known: it has authenticated from this network in the last 24 hours.
+    pub is_known: bool,
+}
+
+/// A hash to compute.
+pub(super) struct Job {
+    pub(super) attempt: Attempt,
+    pub(super) turn: Turn,
+    pub(super) client_id: CompactString,
+    pub(super) hash: Arc<PasswordHash>,
+    pub(super) secret: Zeroizing<String>,
+}
 
 /// The queued jobs, and the attempts that are queued or being computed.
 #[derive(Default)]
@@ -23,11 +66,13 @@ pub(super) struct Queue {
 
 /// An attempt that is queued or being computed.
 struct Asked {
-    answer: Arc<Answer>,
     turn: Turn,
-    /// The number of requests that wait for `answer`.
-    requests: usize,
+    /// One sender for each request that waits for the verdict. It is closed if the request no
+    /// longer waits.
+    requests: Vec<Sender<Verdict>>,
 }
+
+type Verdict = Result<bool, NoRoom>;
 
 impl Queue {
     fn lane(&mut self, is_known: bool) -> &mut Lane {
@@ -51,49 +96,45 @@ impl Queue {
         self.lane(turn.is_known).held_by(turn.source)
     }
 
-    /// Adds a request to an attempt that is queued or being computed, and returns the attempt's
-    /// answer. `None` if the attempt is not queued and is not being computed.
-    pub(super) fn join(&mut self, attempt: &Attempt) -> Option<Arc<Answer>> {
-        let asked = self.asked.get_mut(attempt)?;
-        asked.requests += 1;
-        Some(Arc::clone(&asked.answer))
+    /// Adds a request to an attempt that is queued or being computed. `None` if the attempt is not
+    /// queued and is not being computed.
+    pub(super) fn join(&mut self, attempt: &Attempt) -> Option<Receiver<Verdict>> {
+        let (sender, receiver) = oneshot::channel();
+        self.asked.get_mut(attempt)?.requests.push(sender);
+        Some(receiver)
     }
 
-    /// Removes a request that waits for `answer`. If no other request waits for `answer`, removes
-    /// the job from the queue, unless a thread has already taken the job.
-    pub(super) fn leave(&mut self, attempt: &Attempt, answer: &Arc<Answer>) {
+    /// Removes the requests for an attempt that no longer wait. If no request is left, removes the
+    /// job from the queue, unless a thread has already taken the job.
+    pub(super) fn leave(&mut self, attempt: &Attempt) {
         let Some(asked) = self.asked.get_mut(attempt) else { return };
-        // If the answers differ, the job of `answer` is finished and a new job for the same attempt
-        // is queued or being computed. The removed request did not wait for the new job, so the
-        // request count of the new job is not reduced.
-        if !Arc::ptr_eq(&asked.answer, answer) {
-            return;
-        }
-        asked.requests -= 1;
-        let (turn, is_last) = (asked.turn, asked.requests == 0);
+        asked.requests.retain(|request| !request.is_closed());
+        let (turn, is_last) = (asked.turn, asked.requests.is_empty());
         if is_last && let Some(job) = self.lane(turn.is_known).remove(turn.source, attempt) {
             self.uncount(&job);
             self.asked.remove(attempt);
         }
     }
 
-    /// Adds a job with one waiting request, and returns the job's answer.
-    pub(super) fn push(&mut self, job: Job) -> Arc<Answer> {
+    /// Adds a job with one waiting request.
+    pub(super) fn push(&mut self, job: Job) -> Receiver<Verdict> {
         self.waiting += 1;
         let turn = job.turn;
         if let Some(network) = Self::network(turn) {
             *self.by_network.entry(network).or_default() += 1;
         }
-        let answer = Arc::<Answer>::default();
-        let asked = Asked { answer: Arc::clone(&answer), turn, requests: 1 };
-        self.asked.insert(job.attempt, asked);
+        let (sender, receiver) = oneshot::channel();
+        self.asked.insert(job.attempt, Asked { turn, requests: vec![sender] });
         self.lane(turn.is_known).push(turn.source, job);
-        answer
+        receiver
     }
 
-    /// Removes a finished attempt and returns its answer, which the caller must complete.
-    pub(super) fn finish(&mut self, attempt: &Attempt) -> Option<Arc<Answer>> {
-        self.asked.remove(attempt).map(|asked| asked.answer)
+    /// Removes a finished attempt and answers the requests that wait for it.
+    pub(super) fn finish(&mut self, attempt: &Attempt, verdict: Verdict) {
+        for request in self.asked.remove(attempt).into_iter().flat_map(|asked| asked.requests) {
+            // An error means that the request no longer waits.
+            let _ = request.send(verdict);
+        }
     }
 
     /// Removes and returns the next job. Jobs of known clients come first.
@@ -103,12 +144,12 @@ impl Queue {
         Some(job)
     }
 
-    /// Evicts a job of an unknown client and returns the job's answer, which the caller must
-    /// complete.
-    pub(super) fn evict(&mut self) -> Option<Arc<Answer>> {
-        let job = self.unknown.pop_newest()?;
+    /// Evicts a job of an unknown client. `false` if there is none.
+    pub(super) fn evict(&mut self) -> bool {
+        let Some(job) = self.unknown.pop_newest() else { return false };
         self.uncount(&job);
-        self.finish(&job.attempt)
+        self.finish(&job.attempt, Err(NoRoom::Full));
+        true
     }
 
     fn uncount(&mut self, job: &Job) {

@@ -1,7 +1,7 @@
 //! The phase of a connection and the phase's deadline.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -11,6 +11,8 @@ use crate::config::StartupLimits;
 
 /// The state of one connection, shared by its socket, its service and the accept loop.
 pub(crate) struct Watch {
+    /// The index in the list of open connections.
+    index: AtomicUsize,
     phase: AtomicU8,
     /// When the phase began, in nanoseconds after `origin`.
     since: AtomicU64,
@@ -32,10 +34,17 @@ pub(crate) struct Watch {
     pub(super) has_fragment: AtomicBool,
     /// Whether the current head has more fields than hyper allows by default.
     pub(super) has_large_head: AtomicBool,
+    clock: Clock,
     origin: Instant,
     times: Times,
     /// Whether the server is draining: every answer is then the last on its connection.
-    pub(super) is_draining: Arc<AtomicBool>,
+    is_draining: Arc<AtomicBool>,
+    /// Whether the next answer is the last on this connection.
+    is_ending: AtomicBool,
+    /// Whether the connection must end even if it waits for the server.
+    must_end: AtomicBool,
+    is_evicted: AtomicBool,
+    /// Notified when the connection is evicted.
     pub(super) evicted: Notify,
 }
 
@@ -65,7 +74,7 @@ struct Times {
 impl Watch {
     /// Creates the state of a new connection, in [`Phase::Idle`]. While `is_draining` is set, the
     /// connection closes after each answer.
-    pub(crate) fn new(limits: &StartupLimits, is_draining: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(limits: &StartupLimits, clock: Clock, is_draining: Arc<AtomicBool>) -> Self {
         let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
         let times = Times {
             idle: nanos(limits.idle_seconds),
@@ -73,6 +82,7 @@ impl Watch {
             write_stall: nanos(limits.write_stall_seconds),
         };
         Self {
+            index: AtomicUsize::new(0),
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU64::new(0),
             deadline: AtomicU64::new(times.idle),
@@ -83,16 +93,52 @@ impl Watch {
             is_half_closed: AtomicBool::new(false),
             has_fragment: AtomicBool::new(false),
             has_large_head: AtomicBool::new(false),
-            origin: Clock::instant(),
+            origin: clock.instant(),
+            clock,
             times,
             is_draining,
+            is_ending: AtomicBool::new(false),
+            must_end: AtomicBool::new(false),
+            is_evicted: AtomicBool::new(false),
             evicted: Notify::new(),
         }
     }
 
-    /// Ends the connection at its next poll, in any phase.
+    pub(crate) fn index(&self) -> usize {
+        self.index.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_index(&self, index: usize) {
+        self.index.store(index, Ordering::Relaxed);
+    }
+
+    /// Ends the connection, in any phase.
+    pub(crate) fn end(&self) {
+        self.must_end.store(true, Ordering::Relaxed);
+        self.evict();
+    }
+
+    /// Ends the connection, because its descriptor is needed for another one. If the client has
+    /// sent a whole request, the connection ends after the answer.
     pub(crate) fn evict(&self) {
+        self.is_evicted.store(true, Ordering::Relaxed);
         self.evicted.notify_one();
+    }
+
+    /// Whether the connection is about to end because it was evicted.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.is_evicted.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection, which was evicted, has to answer a whole request before it ends.
+    pub(super) fn outlives_eviction(&self) -> bool {
+        if !self.waits_for_server() || self.must_end.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.is_ending.store(true, Ordering::Relaxed);
+        // It may be evicted again if the client does not read the answer.
+        self.is_evicted.store(false, Ordering::Relaxed);
+        true
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -104,37 +150,55 @@ impl Watch {
         }
     }
 
-    /// Whether all of the current request was read. The connection then waits for the server and
-    /// not for the client.
-    pub(crate) fn has_whole_request(&self) -> bool {
+    /// Whether all of the current request was read.
+    pub(super) fn has_whole_request(&self) -> bool {
         self.has_whole_request.load(Ordering::Relaxed)
     }
 
-    /// How long the connection has been in its phase. [`Phase::Serving`] is measured from the
-    /// request's first byte, and [`Phase::Writing`] from the last progress.
-    pub(crate) fn waited(&self) -> Duration {
-        Duration::from_nanos(self.now().saturating_sub(self.since.load(Ordering::Relaxed)))
+    /// Whether the connection waits for the server to answer a whole request.
+    pub(crate) fn waits_for_server(&self) -> bool {
+        self.phase() == Phase::Serving && self.has_whole_request()
     }
 
-    pub(super) fn deadline(&self) -> Instant {
+    /// Whether no request can follow the current one: the server is draining, the connection was
+    /// evicted, the client has ended its sending side, or part of the body is unread.
+    pub(super) fn is_last_answer(&self) -> bool {
+        [&*self.is_draining, &self.is_ending, &self.is_half_closed]
+            .into_iter()
+            .any(|it| it.load(Ordering::Relaxed))
+            || !self.has_whole_request()
+    }
+
+    /// When the connection entered its phase. [`Phase::Serving`] is measured from the request's
+    /// first byte, and [`Phase::Writing`] from the last progress.
+    pub(crate) fn since(&self) -> Instant {
+        self.origin + Duration::from_nanos(self.since.load(Ordering::Relaxed))
+    }
+
+    /// Whether the deadline of the phase has passed.
+    pub(super) fn is_over(&self) -> bool {
+        self.until_deadline().is_zero()
+    }
+
+    fn until_deadline(&self) -> Duration {
         let nanos = self.deadline.load(Ordering::Relaxed);
         // `u64::MAX` means no deadline. Adding so many nanoseconds to `origin` may overflow an
         // `Instant`, so at most one year is added.
         let year = Duration::from_secs(31_536_000);
-        self.origin + Duration::from_nanos(nanos).min(year)
+        self.clock.until(self.origin + Duration::from_nanos(nanos).min(year))
     }
 
-    /// Returns when the timer must fire next: at the deadline of the current phase, or when the
+    /// Returns how long it is until the timer must fire next: at the deadline of the current phase, or when the
     /// shortest phase would end if it began now, whichever is earlier. So the timer fires no later
     /// than the deadline of any phase that begins in the meantime.
-    pub(super) fn next_check(&self) -> Instant {
+    pub(super) fn until_next_check(&self) -> Duration {
         let Times { idle, head, write_stall } = self.times;
         let shortest = Duration::from_nanos(idle.min(head).min(write_stall));
-        self.deadline().min(Clock::instant() + shortest)
+        self.until_deadline().min(shortest)
     }
 
     fn now(&self) -> u64 {
-        u64::try_from((Clock::instant() - self.origin).as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from((self.clock.instant() - self.origin).as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn enter(&self, phase: Phase) {

@@ -9,7 +9,6 @@ use hyper::header::{HeaderMap, HeaderValue};
 use tracing::field::display;
 use tracing::{error, info, warn};
 
-use crate::clock::Clock;
 use crate::dialect::Outcome;
 use crate::endpoint::outcome::{Phases, Refused, Served};
 use crate::http::route::Route;
@@ -26,7 +25,7 @@ impl Service {
     /// closed the connection.
     pub(super) fn record_abandoned(&self, info: RequestInfo<'_>) {
         let RequestInfo { head, route, request_id, origin } = info;
-        let took = Clock::instant() - origin.arrival.first_byte;
+        let took = self.context.clock.instant() - origin.arrival.first_byte;
         let outcome = "abandoned";
         self.metrics.count(route.label(), outcome, "", took.as_secs_f64());
         warn!(
@@ -45,7 +44,7 @@ impl Service {
     pub(super) fn record(&self, info: RequestInfo<'_>, outcome: &Outcome<'_>) {
         let RequestInfo { head, route, request_id, origin } = info;
         let &Origin { arrival, address } = origin;
-        let took = Clock::instant() - arrival.first_byte;
+        let took = self.context.clock.instant() - arrival.first_byte;
         let request_id = request_id.to_str().unwrap_or_default();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let (outcome_label, cause, client) = match &outcome.verdict {
@@ -81,13 +80,13 @@ impl Service {
             let Phases { parse, auth, queue, sign } = made.phases;
             self.metrics.count_phases([parse, auth, queue, sign].map(|it| it.as_secs_f64()));
             phases = Some([parse, auth, queue, sign]);
-            let now = self.context.clock.unix_seconds();
+            let now = self.context.clock.now();
             self.metrics.wasteful.note(client, made.lifetime, now);
         }
         if let Err(Refused { cause: why, .. }) = &outcome.verdict {
             self.refusals.keep(Refusal {
                 request_id: request_id.into(),
-                at: self.context.clock.unix_seconds(),
+                at: self.context.clock.now(),
                 route,
                 status,
                 cause,

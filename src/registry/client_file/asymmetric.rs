@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::entry::{Field, Reader};
+use super::entry::{Field, KeyFile, Reader};
 use super::{offset_in, require_closed};
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
@@ -16,9 +16,9 @@ use crate::jose::public_key::{KeyProblem, PublicKey};
 use crate::oauth::client::{AuthMethod, Client};
 
 impl<'t> Reader<'t> {
-    /// Reads the field `jwks`: a JWK Set, or the path of a file that holds a JWK Set. The path is
-    /// relative to the directory of the registry.
-    pub(super) fn public_keys(&mut self, field: Field<'t>) -> Vec<PublicKey> {
+    /// Reads the field `jwks` of the client `id`: a JWK Set, or the path of a file that holds a JWK
+    /// Set. The path is relative to the directory of the registry.
+    pub(super) fn public_keys(&mut self, field: Field<'t>, id: &str) -> Vec<PublicKey> {
         if !field.raw.get().starts_with('"') {
             return match jwk_set::parse(field.raw.get()) {
                 Ok(set) => set.keys,
@@ -31,21 +31,34 @@ impl<'t> Reader<'t> {
                 }
             };
         }
+        let place = self.position_of(field.raw);
         let Some(name) = self.value::<String>(field, "a JWK Set or a path") else {
             return Vec::new();
         };
         let file = self.file.parent().unwrap_or_else(|| Path::new("")).join(name);
-        self.key_file = Some(Stamp::of_file(file.clone()));
-        match require_closed(&file).and_then(|()| read_key_set(&file)) {
-            Ok((_, keys)) => keys,
+        // Take the stamp before the file is read.
+        let key_file =
+            self.key_file.insert(KeyFile { stamp: Stamp::of_file(file.clone()), fault: None });
+        let fault = match require_closed(&file).and_then(|()| read_key_set(&file)) {
+            Ok((_, keys)) => return keys,
             // Do not quote the path: the value may be a secret in the wrong field.
             Err(fault) if fault.line.is_none() => {
-                self.fault(field, format!("names a file that {}", fault.problem));
-                Vec::new()
+                Fault::new(self.file, format!("names a file that {}", fault.problem))
+                    .at(place)
+                    .in_field(field.to_string())
             }
             Err(fault) => {
                 let key = fault.field.as_deref().map(|key| format!(".{key}")).unwrap_or_default();
-                self.faults.push(fault.in_field(format!("{field}{key}")));
+                fault.in_field(format!("{field}{key}"))
+            }
+        };
+        match self.on_key_fault.kept_keys(id) {
+            Some(keys) => {
+                key_file.fault = Some(fault);
+                keys
+            }
+            None => {
+                self.faults.push(fault);
                 Vec::new()
             }
         }

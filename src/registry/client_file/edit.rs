@@ -10,9 +10,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Document, NewSecret, document_fault, offset_in, parse};
+use super::{Document, NewSecret, document_fault, offset_in, parse_without_key_files};
 use crate::fault::Fault;
 use crate::registry::client_file::edit::items::{Edit, Items};
+use crate::time::UnixTime;
 
 /// Returns the text of the registry with the client `client_id` enabled or disabled.
 ///
@@ -43,8 +44,7 @@ pub fn remove(file: &Path, text: &str, client_id: &str) -> Result<String, Vec<Fa
 }
 
 /// Returns the text of the registry with `secret` added to the client `client_id`. If `old_until`
-/// (Unix seconds) is given, the client's other secrets expire at that time, unless they expire
-/// earlier.
+/// is given, the client's other secrets expire at that time, unless they expire earlier.
 ///
 /// # Errors
 ///
@@ -55,7 +55,7 @@ pub fn add_secret(
     text: &str,
     client_id: &str,
     secret: &NewSecret,
-    old_until: Option<u64>,
+    old_until: Option<UnixTime>,
 ) -> Result<String, Vec<Fault>> {
     let internal = |error: serde_json::Error| vec![Fault::new(file, error.to_string())];
     let [label, hash] = [&secret.label, &secret.hash].map(serde_json::to_string);
@@ -79,9 +79,8 @@ pub fn add_secret(
     })
 }
 
-/// Sets the expiry of the secret `label` of the client `client_id` to `until` (Unix seconds), and
-/// returns the new text of the registry. If the secret already expires at `until` or earlier,
-/// returns the old text.
+/// Sets the expiry of the secret `label` of the client `client_id` to `until`, and returns the new
+/// text of the registry. If the secret already expires at `until` or earlier, returns the old text.
 ///
 /// # Errors
 ///
@@ -92,7 +91,7 @@ pub fn expire_secret(
     text: &str,
     client_id: &str,
     label: &str,
-    until: u64,
+    until: UnixTime,
 ) -> Result<String, Vec<Fault>> {
     let mut is_there = false;
     let changed = change(file, text, client_id, |entry| {
@@ -198,10 +197,11 @@ pub fn with_secret(entry: &str, secret: &NewSecret) -> Result<String, serde_json
     Ok(applied(entry, vec![edit]))
 }
 
-/// Returns the edit that sets a secret's expiry to `until` (Unix seconds). `None` if the secret
-/// already expires at `until` or earlier.
-fn expire(secret: &Items<'_>, until: u64) -> Result<Option<Edit>, serde_json::Error> {
-    let ends = secret.member("expires_at").map(serde_json::from_str::<Option<u64>>).transpose()?;
+/// Returns the edit that sets a secret's expiry to `until`. `None` if the secret already expires at
+/// `until` or earlier.
+fn expire(secret: &Items<'_>, until: UnixTime) -> Result<Option<Edit>, serde_json::Error> {
+    let ends =
+        secret.member("expires_at").map(serde_json::from_str::<Option<UnixTime>>).transpose()?;
     let ends_before = ends.flatten().is_some_and(|end| end <= until);
     Ok((!ends_before).then(|| secret.set("expires_at", &until.to_string())))
 }
@@ -222,7 +222,7 @@ fn applied(text: &str, mut edits: Vec<Edit>) -> String {
 
 fn apply(file: &Path, text: &str, edits: Vec<Edit>) -> Result<String, Vec<Fault>> {
     let changed = applied(text, edits);
-    parse(file, &changed)?;
+    parse_without_key_files(file, &changed)?;
     Ok(changed)
 }
 
@@ -240,7 +240,7 @@ fn change<'t>(
 
 /// Returns the entries of all clients, and the index of the entry with this `client_id`.
 fn find<'t>(file: &Path, text: &'t str, id: &str) -> Result<(Items<'t>, usize), Vec<Fault>> {
-    parse(file, text)?;
+    parse_without_key_files(file, text)?;
     let fault = |error: serde_json::Error| vec![document_fault(file, text, &error)];
     let document = Items::of_object(text, text.trim()).map_err(fault)?;
     let clients =
@@ -356,12 +356,15 @@ mod tests {
                 of(&format!(",\"secrets\":[{},{new}]", old(",\"expires_at\":8"))),
             ),
         ] {
-            assert_eq!(add_secret(file, &before, "a", &secret("new"), until).unwrap(), after);
+            assert_eq!(
+                add_secret(file, &before, "a", &secret("new"), until.map(UnixTime)).unwrap(),
+                after
+            );
         }
         let text = of(&format!(",\"secrets\":[{}]", old("")));
-        let ended = expire_secret(file, &text, "a", "old", 7).unwrap();
+        let ended = expire_secret(file, &text, "a", "old", UnixTime(7)).unwrap();
         assert_eq!(ended, of(&format!(",\"secrets\":[{}]", old(",\"expires_at\": 7"))));
-        assert!(expire_secret(file, &text, "a", "other", 7).is_err());
+        assert!(expire_secret(file, &text, "a", "other", UnixTime(7)).is_err());
         assert!(add_secret(file, &text, "a", &secret("old"), None).is_err(), "two of one label");
     }
 

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -16,22 +17,32 @@ use crate::fault::{Fault, Position};
 use crate::form::media_type::ContentType;
 use crate::fs::file_watch::Stamp;
 use crate::issuer::RESERVED_CLAIMS;
-use crate::oauth::client::{AuthMethod, AuthMethods, Client, RateLimit, is_vschar};
+use crate::jose::public_key::PublicKey;
+use crate::oauth::client::{AuthMethod, AuthMethods, Client, RateLimit, Registry, is_vschar};
 use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
 use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
+use crate::time::UnixTime;
 
-/// Defines the type that an entry is deserialized into, and the function that reads the entry's
-/// fields.
+/// Defines the type that holds the fields of an entry, and the function that reads them.
 macro_rules! fields {
     (|$reader:ident, $field:ident, $client:ident| $($name:ident => $read:expr;)*) => {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[derive(Default)]
         struct Entry<'t> {
-            #[serde(borrow)]
-            client_id: &'t RawValue,
-            $(#[serde(borrow)] $name: Option<&'t RawValue>,)*
+            client_id: Option<&'t RawValue>,
+            $($name: Option<&'t RawValue>,)*
+        }
+
+        impl<'t> Entry<'t> {
+            /// Returns the place for the value of the field `name`; `None` if there is no such field.
+            fn slot(&mut self, name: &str) -> Option<&mut Option<&'t RawValue>> {
+                match name {
+                    "client_id" => Some(&mut self.client_id),
+                    $(stringify!($name) => Some(&mut self.$name),)*
+                    _ => None,
+                }
+            }
         }
 
         /// The optional fields of an entry, in the order in which the documentation lists them.
@@ -55,7 +66,7 @@ fields! { |reader, field, client|
     enabled => reader.set(field, SWITCH, &mut client.enabled);
     secrets => client.secrets = reader.secrets(field);
     auth_methods => client.auth_methods = reader.auth_methods(field);
-    jwks => client.keys = reader.public_keys(field).into();
+    jwks => client.keys = reader.public_keys(field, &client.id).into();
     token_endpoint_auth_signing_alg => client.assertion_algorithm = reader.named(field);
     tls_client_auth_subject_dn => reader.subject(field, client, CertificateSubject::Dn);
     tls_client_auth_san_dns => reader.subject(field, client, CertificateSubject::Dns);
@@ -93,13 +104,43 @@ struct SecretEntry<'a> {
     label: Cow<'a, str>,
     #[serde(borrow)]
     hash: &'a RawValue,
-    not_before: Option<u64>,
-    expires_at: Option<u64>,
+    not_before: Option<UnixTime>,
+    expires_at: Option<UnixTime>,
 }
 
 /// A JSON string. It is copied only if it contains escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The members of a JSON object, in the order of the text.
+struct Members<'t>(Vec<(Text<'t>, &'t RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject;
+
+        impl<'de> Visitor<'de> for OfObject {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(TYPICAL_FIELDS);
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(OfObject)
+    }
+}
+
+/// Most entries have at most this number of fields.
+const TYPICAL_FIELDS: usize = 12;
 
 /// A field of a client's entry. `index` is the index of the client in the registry; `None` for an
 /// entry that is not in a registry yet. The `Display` output is the path of the field, for example
@@ -120,16 +161,52 @@ impl fmt::Display for Field<'_> {
     }
 }
 
+/// What to do if the key file that an entry names has a fault.
+#[derive(Clone, Copy)]
+pub(super) enum OnKeyFault<'r> {
+    /// The entry has this fault.
+    Refuse,
+    /// The client keeps the keys that it has in this registry. If it has none there, the entry has
+    /// this fault.
+    Keep(&'r Registry),
+    /// The file is not this command's business, because the command changes another client.
+    Ignore,
+}
+
+impl OnKeyFault<'_> {
+    /// Returns the keys that the client `id` keeps if its key file has a fault; `None` if the fault
+    /// is a fault of its entry.
+    pub(super) fn kept_keys(self, id: &str) -> Option<Vec<PublicKey>> {
+        match self {
+            Self::Refuse => None,
+            Self::Keep(registry) => {
+                let keys = &registry.get(id)?.keys;
+                (!keys.is_empty()).then(|| keys.to_vec())
+            }
+            Self::Ignore => Some(Vec::new()),
+        }
+    }
+}
+
+/// A key file that an entry names.
+pub(super) struct KeyFile {
+    /// The stamp of the file. It was taken before the file was read, so that a change during the
+    /// reading is noticed at the next check.
+    pub(super) stamp: Stamp,
+    /// The fault of the file, if the client keeps its earlier keys.
+    pub(super) fault: Option<Fault>,
+}
+
 pub(super) struct Reader<'t> {
     pub(super) file: &'t Path,
     pub(super) text: &'t str,
     /// The line of `file` on which `text` begins.
     pub(super) first_line: usize,
     pub(super) faults: Vec<Fault>,
-    /// The stamp of the key file that the field `jwks` names in the most recently read entry. The
-    /// stamp was taken before the key file was read, so that a change during the reading is noticed
-    /// at the next check.
-    pub(super) key_file: Option<Stamp>,
+    /// Whether a fault of a key file that an entry names is a fault of the entry.
+    pub(super) on_key_fault: OnKeyFault<'t>,
+    /// The key file that the field `jwks` names in the most recently read entry.
+    pub(super) key_file: Option<KeyFile>,
     /// A cache of parsed `scopes` and `default_scopes`, by their JSON text: many clients have the
     /// same scopes.
     scopes: HashMap<&'t str, ScopeSet>,
@@ -138,39 +215,81 @@ pub(super) struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn new(file: &'t Path, text: &'t str, first_line: usize) -> Self {
+    pub(super) fn new(
+        file: &'t Path,
+        text: &'t str,
+        first_line: usize,
+        on_key_fault: OnKeyFault<'t>,
+    ) -> Self {
         let (scopes, auth_methods) = (HashMap::new(), HashMap::new());
-        let faults = Vec::new();
-        Self { file, text, first_line, faults, key_file: None, scopes, auth_methods }
+        let (faults, key_file) = (Vec::new(), None);
+        Self { file, text, first_line, faults, on_key_fault, key_file, scopes, auth_methods }
     }
 
     pub(super) fn client(&mut self, index: Option<usize>, raw: &'t RawValue) -> Option<Client> {
         let faults_before = self.faults.len();
-        let entry: Entry<'t> = match serde_json::from_str(raw.get()) {
-            Ok(entry) => entry,
-            Err(error) => {
-                let place = Position::of_json(raw.get(), &error).within(self.position_of(raw));
-                let fault = Fault::new(self.file, structure_problem(&error)).at(place);
-                self.faults.push(match index {
-                    Some(index) => fault.in_field(format!("clients[{index}]")),
-                    None => fault,
-                });
-                return None;
-            }
-        };
+        let entry = self.entry(index, raw)?;
         let mut client = Client {
-            id: self.id(Field { raw: entry.client_id, index, name: "client_id" })?.into(),
             enabled: true,
             auth_methods: AuthMethods::from_iter(AuthMethod::DEFAULT),
             token_lifetime: DEFAULT_LIFETIME,
             ..Client::default()
         };
+        match entry.client_id {
+            Some(raw) => {
+                let id = self.id(Field { raw, index, name: "client_id" });
+                client.id = id.unwrap_or_default().into();
+            }
+            None => self.entry_fault(index, self.position_of(raw), "missing field `client_id`"),
+        }
         self.read_fields(&entry, index, &mut client);
         if let Some(raw) = entry.auth_methods {
             let field = Field { raw, index, name: "auth_methods" };
             self.check_needs(field, &client, entry.jwks.is_some());
         }
         (self.faults.len() == faults_before).then_some(client)
+    }
+
+    /// Sorts the members of an entry by field. A member that is no field, or the second of its
+    /// name, is a fault.
+    fn entry(&mut self, index: Option<usize>, raw: &'t RawValue) -> Option<Entry<'t>> {
+        let members = match serde_json::from_str(raw.get()) {
+            Ok(Members(members)) => members,
+            Err(error) => {
+                let place = Position::of_json(raw.get(), &error).within(self.position_of(raw));
+                self.entry_fault(index, place, structure_problem(&error));
+                return None;
+            }
+        };
+        let mut entry = Entry::default();
+        for (Text(name), value) in members {
+            let problem = match entry.slot(&name) {
+                Some(slot @ None) => {
+                    *slot = Some(value);
+                    continue;
+                }
+                Some(_) => format!("duplicate field `{name}`"),
+                None => {
+                    let known = OPTIONAL_FIELDS.join("`, `");
+                    format!("unknown field `{name}`, expected one of `client_id`, `{known}`")
+                }
+            };
+            let place = match name {
+                Cow::Borrowed(name) => self.position_at(offset_in(self.text, name) + name.len()),
+                // The name contains escapes and was copied.
+                Cow::Owned(_) => self.position_of(value),
+            };
+            self.entry_fault(index, place, problem);
+        }
+        Some(entry)
+    }
+
+    fn entry_fault(&mut self, index: Option<usize>, place: Position, problem: impl Into<String>) {
+        let fault = Fault::new(self.file, problem).at(place);
+        self.faults.push(match index {
+            Some(index) => fault.in_field(format!("clients[{index}]")),
+            None => fault,
+        });
     }
 
     fn id(&mut self, field: Field<'t>) -> Option<String> {
@@ -357,7 +476,7 @@ impl<'t> Reader<'t> {
         self.faults.push(Fault::new(self.file, problem).at(place).in_field(field.to_string()));
     }
 
-    fn position_of(&self, raw: &RawValue) -> Position {
+    pub(super) fn position_of(&self, raw: &RawValue) -> Position {
         self.position_at(offset_in(self.text, raw.get()))
     }
 

@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{error, warn};
 
@@ -18,20 +18,50 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog, read_only};
 use crate::fs::whole_file::Lock;
+use crate::oauth::error::Cause;
 use crate::state::client_tag::client_tag;
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
+use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::line::{CURRENT, ClientTag, Line, Link, Owner, link_of};
-use crate::state::revocations::revoked::Row;
-use crate::state::revocations::{RevocationKey, RevokeError, Shared};
+use crate::state::revocations::revoked::{Revoked, Row};
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::once_a_second::OnceASecond;
+use crate::time::UnixTime;
+
+/// The reason why a token was not revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevokeError {
+    /// The limit of revoked tokens is reached.
+    Full,
+    /// Too many revocations wait for the disk.
+    Overloaded,
+    /// The revocation could not be written to disk.
+    NotWritten,
+}
+
+impl From<RevokeError> for Cause {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::Full => Self::RevocationsFull,
+            RevokeError::NotWritten => Self::RevocationNotWritten,
+            RevokeError::Overloaded => Self::Overloaded,
+        }
+    }
+}
+
+/// What the thread and the requests share.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) revoked: Revoked,
+    pub(super) cut_offs: AtomicU64,
+}
 
 /// What a request wants to revoke.
 #[derive(Debug)]
 pub(super) struct Revocation {
     pub(super) client_id: Box<str>,
     pub(super) key: RevocationKey,
-    pub(super) expires_at: u64,
+    pub(super) expires_at: UnixTime,
 }
 
 /// The file, and what only the thread needs to know.
@@ -41,13 +71,13 @@ pub(super) struct Ledger {
     /// The number of rows of each client.
     held: HashMap<Owner, usize>,
     /// The times up to which all tokens of a client are revoked.
-    cut_offs: HashMap<Owner, u64>,
+    cut_offs: HashMap<Owner, UnixTime>,
     /// The owners of rows that have not been read yet.
     owners: HashMap<Link, Owner>,
     has_version: bool,
-    /// When rows that are over were dropped last (Unix seconds), and at how many lines they are
+    /// When rows that are over were dropped last, and at how many lines they are
     /// dropped next.
-    dropped_at: Option<u64>,
+    dropped_at: Option<UnixTime>,
     drop_at_lines: usize,
     limit: usize,
     clock: Clock,
@@ -108,7 +138,7 @@ impl Ledger {
             self.has_version = false;
             self.owners.clear();
         }
-        let now = self.clock.unix_seconds();
+        let now = self.clock.now();
         let mut has_cut_off = false;
         for line in &lines {
             match *line {
@@ -144,13 +174,13 @@ impl Ledger {
         }
     }
 
-    fn cut_off(&self, owner: Owner) -> u64 {
-        self.cut_offs.get(&owner).copied().unwrap_or(0)
+    fn cut_off(&self, owner: Owner) -> UnixTime {
+        self.cut_offs.get(&owner).copied().unwrap_or_default()
     }
 
     /// Puts a cut-off in force. Returns whether it revokes more than before.
-    fn know_cut_off(&mut self, client: ClientTag, time: u64) -> bool {
-        let known = self.cut_offs.entry(owner_of(&client)).or_insert(0);
+    fn know_cut_off(&mut self, client: ClientTag, time: UnixTime) -> bool {
+        let known = self.cut_offs.entry(owner_of(&client)).or_default();
         let is_new = time > *known;
         *known = time.max(*known);
         self.shared.revoked.insert_cut_off(client, time);
@@ -171,7 +201,7 @@ impl Ledger {
     }
 
     /// Drops what is over at `now`.
-    fn drop_over(&mut self, now: u64) {
+    fn drop_over(&mut self, now: UnixTime) {
         let held = &mut self.held;
         let dropped = |row| release(held, row);
         self.shared.revoked.drop_over(|expires_at, _| is_over(expires_at, now), dropped);
@@ -190,7 +220,7 @@ impl Ledger {
     }
 
     fn revoke(&mut self, waiting: Vec<Waiting<Self>>) {
-        let now = self.clock.unix_seconds();
+        let now = self.clock.now();
         let is_full = self.shared.revoked.len() + waiting.len() > self.limit;
         // Drop expired rows in two cases: when the number of lines may have doubled since the last
         // drop, and when the new rows would exceed the limit. In the second case, drop them at most
@@ -311,7 +341,7 @@ impl Ledger {
             self.shared.cut_offs.fetch_add(1, Ordering::Relaxed);
             warn!(
                 client = client_id,
-                until,
+                until = until.0,
                 rows,
                 "the client holds its share of limits.revocations: all its tokens that expire until then (Unix seconds) are revoked, in place of these rows"
             );
@@ -328,7 +358,7 @@ impl Ledger {
     }
 
     fn complain(&self, error: &dyn fmt::Display) {
-        if self.complaints.is_due(self.clock.unix_seconds()).is_some() {
+        if self.complaints.is_due(self.clock.now()).is_some() {
             let file = self.log.path().display();
             error!(%file, %error, "a revocation was not written: check free space and access");
         }
@@ -343,7 +373,7 @@ impl Commit for Ledger {
         if waiting.is_empty() {
             // What is in force does not change until the file can be read again.
             if let Err(fault) = self.learn()
-                && self.complaints.is_due(self.clock.unix_seconds()).is_some()
+                && self.complaints.is_due(self.clock.now()).is_some()
             {
                 error!(error = %fault, "the revocations of other processes cannot be read");
             }
@@ -410,11 +440,11 @@ fn write_row(row: &Row, text: &mut String) {
     Line::Token(row.key, row.expires_at).write(text);
 }
 
-/// Whether what ends at `time` may be dropped at `now` (both in Unix seconds). A row is kept for an
+/// Whether what ends at `time` may be dropped at `now`. A row is kept for an
 /// hour after the token has expired, so that no revoked token becomes valid if the clock is set back
 /// by up to an hour.
-fn is_over(time: u64, now: u64) -> bool {
-    time.saturating_add(CLOCK_STEP) <= now
+fn is_over(time: UnixTime, now: UnixTime) -> bool {
+    time + CLOCK_STEP <= now
 }
 
 /// Checks that the file of revocations in `directory`, if it exists, can be read and is valid.

@@ -14,7 +14,8 @@ use std::fmt::{self, Write as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::state::revocations::{RevocationKey, decode};
+use crate::state::revocations::key::{RevocationKey, decode};
+use crate::time::UnixTime;
 
 /// The first bytes of a revocation key, which link it to its client.
 pub(super) type Link = [u8; 16];
@@ -26,13 +27,13 @@ pub(super) type ClientTag = [u8; 24];
 /// What a line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// The token with this key, which expires at this time (Unix seconds), is revoked.
-    Token(RevocationKey, u64),
+    /// The token with this key, which expires at this time, is revoked.
+    Token(RevocationKey, UnixTime),
     /// The token whose key begins with these bytes was revoked by this client. The time is the
     /// token's.
-    Owner(Link, Owner, u64),
-    /// Every token of this client that expires no later than this time (Unix seconds) is revoked.
-    CutOff(ClientTag, u64),
+    Owner(Link, Owner, UnixTime),
+    /// Every token of this client that expires no later than this time is revoked.
+    CutOff(ClientTag, UnixTime),
     /// The version of the file. A file without this line is of the first version, which has only
     /// tokens.
     Version(u8),
@@ -41,7 +42,7 @@ pub(super) enum Line {
 impl Line {
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         let (time, key) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-        let time = time.parse().ok()?;
+        let time = UnixTime(time.parse().ok()?);
         match key.split_once(':')? {
             ("jti", id) => Some(Self::Token(RevocationKey::TokenId(decode(id)?), time)),
             ("sha256", hash) => Some(Self::of_hash(decode(hash)?, time)),
@@ -49,7 +50,7 @@ impl Line {
         }
     }
 
-    fn of_hash(hash: [u8; 32], time: u64) -> Self {
+    fn of_hash(hash: [u8; 32], time: UnixTime) -> Self {
         let ([a, b, c, d, e, f, g, h], rest) = split::<8, 24>(&hash);
         match &[a, b, c, d, e, f, g, h] {
             OWNER => {
@@ -81,7 +82,7 @@ impl fmt::Display for Line {
             // The last release keeps the line for as long as the token would live.
             Self::Version(version) => {
                 let rest: [u8; 24] = std::array::from_fn(|at| if at == 0 { *version } else { 0 });
-                (u64::MAX, "sha256", [&VERSION[..], &rest].concat())
+                (UnixTime(u64::MAX), "sha256", [&VERSION[..], &rest].concat())
             }
         };
         writeln!(f, "{time} {kind}:{}", URL_SAFE_NO_PAD.encode(bytes))
@@ -114,10 +115,10 @@ mod tests {
     #[test]
     fn a_line_is_read_as_it_was_written() {
         for line in [
-            Line::Token(RevocationKey::TokenId([7; 16]), 1_790_003_600),
-            Line::Token(RevocationKey::SigningInput([7; 32]), 1_790_003_600),
-            Line::Owner([1; 16], [2; 8], 1_790_003_600),
-            Line::CutOff([3; 24], 1_790_003_600),
+            Line::Token(RevocationKey::TokenId([7; 16]), UnixTime(1_790_003_600)),
+            Line::Token(RevocationKey::SigningInput([7; 32]), UnixTime(1_790_003_600)),
+            Line::Owner([1; 16], [2; 8], UnixTime(1_790_003_600)),
+            Line::CutOff([3; 24], UnixTime(1_790_003_600)),
             Line::Version(CURRENT),
         ] {
             let text = line.to_string();

@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::state::revocations::RevocationKey;
+use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::line::{ClientTag, Owner};
+use crate::time::UnixTime;
 
 /// A revoked token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) key: RevocationKey,
-    /// The token's `exp`, in Unix seconds.
-    pub(super) expires_at: u64,
+    /// The token's `exp`.
+    pub(super) expires_at: UnixTime,
     /// The client that revoked the token; `None` if an earlier release wrote the row.
     pub(super) owner: Option<Owner>,
 }
@@ -22,15 +23,18 @@ pub(super) struct Row {
 /// rarely waits for a lock. Only the thread that writes the file changes them.
 #[derive(Default)]
 pub(super) struct Revoked {
-    shards: [RwLock<HashMap<RevocationKey, (u64, Option<Owner>)>>; SHARDS],
+    shards: [RwLock<HashMap<RevocationKey, (UnixTime, Option<Owner>)>>; SHARDS],
     len: AtomicUsize,
-    /// For each client, the time (Unix seconds) up to which all its tokens are revoked.
-    cut_offs: RwLock<HashMap<ClientTag, u64>>,
+    /// For each client, the time up to which all its tokens are revoked.
+    cut_offs: RwLock<HashMap<ClientTag, UnixTime>>,
     has_cut_offs: AtomicBool,
 }
 
 impl Revoked {
-    fn shard(&self, key: &RevocationKey) -> &RwLock<HashMap<RevocationKey, (u64, Option<Owner>)>> {
+    fn shard(
+        &self,
+        key: &RevocationKey,
+    ) -> &RwLock<HashMap<RevocationKey, (UnixTime, Option<Owner>)>> {
         &self.shards[usize::from(key.first_byte()) % SHARDS]
     }
 
@@ -47,17 +51,17 @@ impl Revoked {
     }
 
     /// The time up to which all tokens of the client are revoked; 0 if there is none.
-    pub(super) fn cut_off(&self, client: &ClientTag) -> u64 {
-        self.cut_offs.read().get(client).copied().unwrap_or(0)
+    pub(super) fn cut_off(&self, client: &ClientTag) -> UnixTime {
+        self.cut_offs.read().get(client).copied().unwrap_or_default()
     }
 
-    pub(super) fn cut_offs(&self) -> Vec<(ClientTag, u64)> {
+    pub(super) fn cut_offs(&self) -> Vec<(ClientTag, UnixTime)> {
         self.cut_offs.read().iter().map(|(&client, &time)| (client, time)).collect()
     }
 
-    pub(super) fn insert_cut_off(&self, client: ClientTag, time: u64) {
+    pub(super) fn insert_cut_off(&self, client: ClientTag, time: UnixTime) {
         let mut cut_offs = self.cut_offs.write();
-        let known = cut_offs.entry(client).or_insert(0);
+        let known = cut_offs.entry(client).or_default();
         *known = time.max(*known);
         self.has_cut_offs.store(true, Ordering::Relaxed);
     }
@@ -77,7 +81,7 @@ impl Revoked {
     /// with each of these rows.
     pub(super) fn drop_over(
         &self,
-        is_over: impl Fn(u64, Option<Owner>) -> bool,
+        is_over: impl Fn(UnixTime, Option<Owner>) -> bool,
         mut dropped: impl FnMut(Row),
     ) {
         for shard in &self.shards {
@@ -94,7 +98,7 @@ impl Revoked {
         }
     }
 
-    pub(super) fn drop_cut_offs(&self, is_over: impl Fn(u64) -> bool) {
+    pub(super) fn drop_cut_offs(&self, is_over: impl Fn(UnixTime) -> bool) {
         let mut cut_offs = self.cut_offs.write();
         cut_offs.retain(|_, time| !is_over(*time));
         self.has_cut_offs.store(!cut_offs.is_empty(), Ordering::Relaxed);

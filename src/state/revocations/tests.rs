@@ -1,10 +1,12 @@
 use futures_util::future::join_all;
+use ring::digest::{SHA256, digest};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use super::*;
+use crate::state::revocations::key::decode;
 
-const NOW: u64 = 1_790_000_000;
+const NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn key(number: u64) -> RevocationKey {
     let hash = digest(&SHA256, &number.to_le_bytes());
@@ -28,7 +30,7 @@ fn runtime() -> Runtime {
 fn revoke(
     revocations: &Revocations,
     numbers: std::ops::Range<u64>,
-    expires_at: u64,
+    expires_at: UnixTime,
 ) -> Vec<Result<(), RevokeError>> {
     let revoked = numbers.map(|number| async move {
         revocations.revoke(&format!("c{number}"), key(number), expires_at).await
@@ -46,7 +48,7 @@ fn revoke_as(client: &str, revocations: &Revocations, numbers: std::ops::Range<u
 }
 
 fn is_revoked(revocations: &Revocations, number: u64) -> bool {
-    revocations.contains(&key(number), "x", u64::MAX)
+    revocations.contains(&key(number), "x", UnixTime(u64::MAX))
 }
 
 /// The number of lines in the file that revoke a token.
@@ -70,7 +72,7 @@ fn a_key_is_the_jti_or_the_hash_of_the_signing_input() {
 #[test]
 fn concurrent_revocations_are_written_once_each_and_read_again() {
     let directory = TempDir::new().unwrap();
-    let (clock, _) = Clock::manual(NOW);
+    let (clock, _) = Clock::manual(NOW.0);
     let revocations = open(&directory, 10_000, &clock);
     let numbers = || (0..500).chain(0..500).chain(250..750);
     let revoked = numbers().map(|number| revocations.revoke("c", key(number), NOW + 60));
@@ -87,16 +89,16 @@ fn concurrent_revocations_are_written_once_each_and_read_again() {
 #[test]
 fn the_file_is_rewritten_when_most_rows_have_expired() {
     let directory = TempDir::new().unwrap();
-    let (clock, manual) = Clock::manual(NOW);
+    let (clock, manual) = Clock::manual(NOW.0);
     let revocations = open(&directory, 100_000, &clock);
     assert!(revoke(&revocations, 0..3000, NOW + 60).iter().all(Result::is_ok));
     assert!(revoke(&revocations, 3000..3010, NOW + 9000).iter().all(Result::is_ok));
     assert_eq!(lines(&directory), 3010);
     // A row is kept for an hour after its token has expired, in case the clock is set back.
-    manual.set(NOW + 60 + 3599);
+    manual.set((NOW + 60 + 3599).0);
     assert!(revoke(&revocations, 3010..7100, NOW + 9000).iter().all(Result::is_ok));
     assert!(is_revoked(&revocations, 0));
-    manual.set(NOW + 60 + 3600);
+    manual.set((NOW + 60 + 3600).0);
     // Write more lines than the rewrite threshold, which depends on the earlier batches.
     let enough = ledger::lines_for(7100) as u64 / 2 + 1;
     assert!(revoke(&revocations, 7100..enough, NOW + 9000).iter().all(Result::is_ok));
@@ -105,7 +107,7 @@ fn the_file_is_rewritten_when_most_rows_have_expired() {
     assert!(!is_revoked(&revocations, 0));
     drop(revocations);
     // Opening drops expired rows from memory, and the first write drops them from the file.
-    manual.set(NOW + 9000 + 3600);
+    manual.set((NOW + 9000 + 3600).0);
     let revocations = open(&directory, 10_000, &clock);
     assert!(revocations.is_empty());
     assert!(revoke(&revocations, 0..1, NOW + 20_000)[0].is_ok());
@@ -115,15 +117,15 @@ fn the_file_is_rewritten_when_most_rows_have_expired() {
 #[test]
 fn a_full_set_accepts_more_when_a_row_has_expired() {
     let directory = TempDir::new().unwrap();
-    let (clock, manual) = Clock::manual(NOW);
+    let (clock, manual) = Clock::manual(NOW.0);
     let revocations = open(&directory, 3, &clock);
     let results = revoke(&revocations, 0..5, NOW + 60);
     let taken = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!((taken, revocations.len()), (3, 3));
     assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(RevokeError::Full))));
-    manual.set(NOW + 60 + 3599);
+    manual.set((NOW + 60 + 3599).0);
     assert_eq!(revoke(&revocations, 5..6, NOW + 9000), [Err(RevokeError::Full)]);
-    manual.set(NOW + 60 + 3600);
+    manual.set((NOW + 60 + 3600).0);
     assert_eq!(revoke(&revocations, 6..7, NOW + 9000), [Ok(())]);
     assert_eq!(revocations.len(), 1);
     // All rows of the file are kept, even if their number exceeds the limit.
@@ -137,7 +139,7 @@ fn a_full_set_accepts_more_when_a_row_has_expired() {
 #[test]
 fn what_one_process_revokes_is_soon_in_force_in_the_others() {
     let directory = TempDir::new().unwrap();
-    let (clock, _) = Clock::manual(NOW);
+    let (clock, _) = Clock::manual(NOW.0);
     let processes = [(); 3].map(|()| open(&directory, 10_000, &clock));
     for number in 0..30 {
         let by = &processes[usize::try_from(number).unwrap() % 3];
@@ -173,7 +175,7 @@ fn what_one_process_revokes_is_soon_in_force_in_the_others() {
 #[test]
 fn a_client_that_holds_its_share_gets_a_cut_off_in_place_of_half_of_its_rows() {
     let directory = TempDir::new().unwrap();
-    let (clock, _) = Clock::manual(NOW);
+    let (clock, _) = Clock::manual(NOW.0);
     let one = open(&directory, 100, &clock);
     revoke_as("a", &one, 0..50);
     assert_eq!((one.len(), one.cut_offs(), one.is_cut_off("a", NOW)), (50, 0, false));
@@ -223,7 +225,7 @@ fn the_last_release_keeps_every_line_and_this_one_reads_its_lines() {
     };
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("revocations");
-    let (clock, _) = Clock::manual(NOW);
+    let (clock, _) = Clock::manual(NOW.0);
     let revocations = open(&directory, 10, &clock);
     revoke_as("a", &revocations, 0..8);
     drop(revocations);

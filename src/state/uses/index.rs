@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
+use crate::oauth::client_assertion::{MAX_LIFE, SKEW};
+use crate::time::UnixTime;
+
 /// A hash of an owner and a `jti`, shortened to 128 bits.
 pub(super) type Key = [u8; 16];
 /// A hash of a client id, shortened to 64 bits.
@@ -14,8 +17,8 @@ pub(super) struct Entry {
     pub(super) key: Key,
     /// The client that used it.
     pub(super) client: ClientTag,
-    /// Its expiry, in Unix seconds.
-    pub(super) until: u64,
+    /// Its expiry.
+    pub(super) until: UnixTime,
 }
 
 /// The entries by key and by expiry.
@@ -26,12 +29,12 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     keys: HashSet<Key>,
-    by_end: BTreeMap<u64, Vec<(Key, ClientTag)>>,
+    by_end: BTreeMap<UnixTime, Vec<(Key, ClientTag)>>,
     /// The expiry times of the live entries.
-    window: Range<u64>,
+    window: Range<UnixTime>,
     live: usize,
     held: HashMap<ClientTag, usize>,
-    dropped_until: u64,
+    dropped_until: UnixTime,
 }
 
 impl Index {
@@ -54,14 +57,14 @@ impl Index {
         self.held.get(client).copied().unwrap_or(0)
     }
 
-    /// The latest expiry of all dropped entries, in Unix seconds: what expires at this time or
+    /// The latest expiry of all dropped entries: what expires at this time or
     /// earlier may have been used.
-    pub(super) fn dropped_until(&self) -> u64 {
+    pub(super) fn dropped_until(&self) -> UnixTime {
         self.dropped_until
     }
 
     /// Notes that another process has dropped entries that expired at this time or earlier.
-    pub(super) fn note_dropped(&mut self, until: u64) {
+    pub(super) fn note_dropped(&mut self, until: UnixTime) {
         self.dropped_until = self.dropped_until.max(until);
     }
 
@@ -94,8 +97,8 @@ impl Index {
     }
 
     /// Sets the time for which entries are live. It may be set back.
-    pub(super) fn set_time(&mut self, now: u64) {
-        let new = now.saturating_add(1)..now.saturating_add(LONGEST_LIFE + 1);
+    pub(super) fn set_time(&mut self, now: UnixTime) {
+        let new = now + 1..now + (LONGEST_LIFE + 1);
         let old = std::mem::replace(&mut self.window, new.clone());
         for (from, without, is_live) in [(&old, &new, false), (&new, &old, true)] {
             let before = from.start..from.end.min(without.start);
@@ -107,7 +110,7 @@ impl Index {
     }
 
     /// Drops the entries that expired at `time` or earlier.
-    pub(super) fn drop_until(&mut self, time: u64) {
+    pub(super) fn drop_until(&mut self, time: UnixTime) {
         while let Some(first) = self.by_end.first_entry()
             && *first.key() <= time
         {
@@ -124,7 +127,7 @@ impl Index {
 
     /// Drops entries that have expired at `now`, the earliest first, until fewer than `limit` are
     /// left or none has expired.
-    pub(super) fn drop_surplus(&mut self, limit: usize, now: u64) {
+    pub(super) fn drop_surplus(&mut self, limit: usize, now: UnixTime) {
         while self.len() >= limit
             && let Some((&first, _)) = self.by_end.first_key_value()
             && first <= now
@@ -133,7 +136,7 @@ impl Index {
         }
     }
 
-    fn count_all(&mut self, part: Range<u64>, is_live: bool) {
+    fn count_all(&mut self, part: Range<UnixTime>, is_live: bool) {
         if part.is_empty() {
             return;
         }
@@ -157,16 +160,15 @@ impl Index {
 
 /// The longest time in seconds for which an assertion or proof can be presented after its first
 /// use.
-const LONGEST_LIFE: u64 =
-    crate::oauth::client_assertion::MAX_LIFE + crate::oauth::client_assertion::SKEW;
+const LONGEST_LIFE: u64 = MAX_LIFE + SKEW;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NOW: u64 = 10_000;
+    const NOW: UnixTime = UnixTime(10_000);
 
-    fn entry(number: u8, client: u8, until: u64) -> Entry {
+    fn entry(number: u8, client: u8, until: UnixTime) -> Entry {
         Entry { key: [number; 16], client: [client; 8], until }
     }
 
@@ -189,9 +191,9 @@ mod tests {
             (NOW, (3, 2, 1)),
             (NOW - 1, (2, 1, 1)),
             (NOW - 3600, (0, 0, 0)),
-            (0, (0, 0, 0)),
+            (UnixTime(0), (0, 0, 0)),
             (NOW + 1, (3, 2, 1)),
-            (u64::MAX, (0, 0, 0)),
+            (UnixTime(u64::MAX), (0, 0, 0)),
             (NOW, (3, 2, 1)),
         ] {
             index.set_time(now);
@@ -208,7 +210,7 @@ mod tests {
         index.set_time(NOW);
         (1..=5).for_each(|number| index.insert(entry(number, 1, NOW + u64::from(number))));
         index.drop_until(NOW);
-        assert_eq!((index.len(), index.dropped_until()), (5, 0));
+        assert_eq!((index.len(), index.dropped_until()), (5, UnixTime(0)));
         index.drop_until(NOW + 2);
         assert_eq!((index.len(), index.live(), index.dropped_until()), (3, 3, NOW + 2));
         // What has not expired is no surplus.

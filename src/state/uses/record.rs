@@ -31,9 +31,9 @@ use crate::fs::shared_log::{News, SharedLog};
 use crate::fs::whole_file::{self, Lock};
 use crate::oauth::client_assertion::SKEW;
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
-use crate::state::uses::UseError;
 use crate::state::uses::index::{Entry, Index};
 use crate::telemetry::once_a_second::OnceASecond;
+use crate::time::UnixTime;
 
 /// The file and its contents.
 pub(super) struct Record {
@@ -57,7 +57,26 @@ pub(super) struct Record {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Use {
     pub(super) entry: Entry,
-    pub(super) signed_at: u64,
+    pub(super) signed_at: UnixTime,
+}
+
+/// The reason why a use of an assertion or proof is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UseError {
+    /// It was signed before the record began, and may have been used then.
+    BeforeRecord,
+    /// Its entry may have been dropped, and it may have been used.
+    Forgotten,
+    /// The record is full.
+    Full,
+    /// The use could not be written to the file.
+    NotRecorded,
+    /// Too many uses wait for the disk.
+    Overloaded,
+    /// The client holds as many entries as are free.
+    Share,
+    /// It was used before.
+    Used,
 }
 
 /// The reason why the file cannot be used.
@@ -182,16 +201,16 @@ impl Record {
         // The last release knows no such file. As long as it runs, it accepts assertions that this
         // process never learns of.
         let _no_old_release = whole_file::lock_within(&self.revocations, LOCK_WAIT)?;
-        let known = self.header.take().map_or(0, |header| header.refused_until);
-        let refused_until = known.max(self.clock.unix_seconds().saturating_add(SKEW));
+        let known = self.header.take().map_or(UnixTime(0), |header| header.refused_until);
+        let refused_until = known.max(self.clock.now() + SKEW);
         self.rewrite(refused_until)?;
         let file = self.log.path().display();
-        warn!(%file, refused_until, "the record of used assertions and proofs begins anew: what was signed up to refused_until (Unix seconds) is refused");
+        warn!(%file, refused_until = refused_until.0, "the record of used assertions and proofs begins anew: what was signed up to refused_until (Unix seconds) is refused");
         Ok(())
     }
 
     /// Rewrites the file for this boot, without what has been over for an hour.
-    fn rewrite(&mut self, refused_until: u64) -> io::Result<()> {
+    fn rewrite(&mut self, refused_until: UnixTime) -> io::Result<()> {
         let boot = self.boot.clone().unwrap_or_else(|| UNKNOWN_BOOT.to_owned());
         let header = Header { boot, refused_until };
         let mut text = String::with_capacity((self.index.len() + 3) * LINE_BYTES);
@@ -204,9 +223,10 @@ impl Record {
     }
 
     /// Whether `wanted` may be used.
-    fn judge(&mut self, wanted: Use, now: u64) -> Result<(), UseError> {
+    fn judge(&mut self, wanted: Use, now: UnixTime) -> Result<(), UseError> {
         let Entry { key, client, until } = wanted.entry;
-        let refused_until = self.header.as_ref().map_or(u64::MAX, |header| header.refused_until);
+        let refused_until =
+            self.header.as_ref().map_or(UnixTime(u64::MAX), |header| header.refused_until);
         if self.index.contains(&key) {
             return Err(UseError::Used);
         }
@@ -230,8 +250,8 @@ impl Record {
     }
 
     fn record(&mut self, waiting: Vec<Waiting<Self>>) {
-        let now = self.clock.unix_seconds();
-        self.index.drop_until(now.saturating_sub(CLOCK_STEP));
+        let now = self.clock.now();
+        self.index.drop_until(now - CLOCK_STEP);
         self.index.set_time(now);
         let mut text = String::with_capacity(waiting.len() * LINE_BYTES);
         let mut accepted = Vec::with_capacity(waiting.len());
@@ -269,7 +289,8 @@ impl Record {
         };
         let most_lines = self.index.len().saturating_mul(2).saturating_add(MIN_LINES);
         if self.is_closed || !is_of_this_boot || self.log.lines() > most_lines {
-            let refused_until = self.header.as_ref().map_or(0, |header| header.refused_until);
+            let refused_until =
+                self.header.as_ref().map_or(UnixTime(0), |header| header.refused_until);
             return match self.rewrite(refused_until) {
                 Ok(()) => (entries, Ok(())),
                 Err(error) => (0, Err(error)),
@@ -295,7 +316,7 @@ impl Record {
     }
 
     fn complain(&self, error: &dyn fmt::Display) {
-        if self.complaints.is_due(self.clock.unix_seconds()).is_some() {
+        if self.complaints.is_due(self.clock.now()).is_some() {
             let file = self.log.path().display();
             error!(%file, %error, "the use of an assertion or proof was not recorded: check free space and access");
         }
@@ -338,20 +359,20 @@ struct Header {
     boot: String,
     /// What was signed at this time or earlier is refused, because the record does not know whether
     /// it was used.
-    refused_until: u64,
+    refused_until: UnixTime,
 }
 
 impl Header {
-    fn parse(line: &str) -> Option<(Self, u64)> {
+    fn parse(line: &str) -> Option<(Self, UnixTime)> {
         let mut words = line.split(' ');
         (words.next()? == VERSION).then_some(())?;
         let boot = words.next()?.to_owned();
-        let dropped_until = words.next()?.strip_prefix("dropped:")?.parse().ok()?;
-        let refused_until = words.next()?.strip_prefix("refused:")?.parse().ok()?;
+        let dropped_until = time(words.next()?.strip_prefix("dropped:")?)?;
+        let refused_until = time(words.next()?.strip_prefix("refused:")?)?;
         words.next().is_none().then_some((Self { boot, refused_until }, dropped_until))
     }
 
-    fn write(&self, dropped_until: u64, text: &mut String) {
+    fn write(&self, dropped_until: UnixTime, text: &mut String) {
         let Self { boot, refused_until } = self;
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{VERSION} {boot} dropped:{dropped_until} refused:{refused_until}");
@@ -360,10 +381,14 @@ impl Header {
 
 fn parse(line: &str) -> Option<Entry> {
     let mut words = line.split(' ');
-    let until = words.next()?.parse().ok()?;
+    let until = time(words.next()?)?;
     let key = URL_SAFE_NO_PAD.decode(words.next()?).ok()?.try_into().ok()?;
     let client = URL_SAFE_NO_PAD.decode(words.next()?).ok()?.try_into().ok()?;
     words.next().is_none().then_some(Entry { key, client, until })
+}
+
+fn time(text: &str) -> Option<UnixTime> {
+    text.parse().ok().map(UnixTime)
 }
 
 fn write_entry(Entry { key, client, until }: &Entry, text: &mut String) {

@@ -10,9 +10,9 @@ use crate::clock::ManualClock;
 use crate::fs::whole_file;
 use crate::state::group_commit::{Commit as _, Waiting};
 
-const NOW: u64 = 1_790_000_000;
+const NOW: UnixTime = UnixTime(1_790_000_000);
 /// A time by which what is signed is known to a record that began at [`NOW`].
-const LATER: u64 = NOW + 11;
+const LATER: UnixTime = UnixTime(NOW.0 + 11);
 
 /// A state directory, and processes that share it.
 struct Directory {
@@ -24,7 +24,7 @@ struct Directory {
 
 impl Directory {
     fn new() -> Self {
-        let (clock, manual) = Clock::manual(NOW);
+        let (clock, manual) = Clock::manual(NOW.0);
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         Self { directory: TempDir::new().unwrap(), clock, manual, runtime }
     }
@@ -37,7 +37,7 @@ impl Directory {
     fn begin(capacity: usize) -> (Self, Uses) {
         let directory = Self::new();
         let uses = directory.open(capacity);
-        directory.manual.set(LATER);
+        directory.manual.set(LATER.0);
         (directory, uses)
     }
 
@@ -50,7 +50,7 @@ impl Directory {
     }
 
     /// Uses the assertion of the client `c` with this `jti` and expiry, signed now.
-    fn spend(&self, uses: &Uses, token_id: &str, until: u64) -> Result<(), UseError> {
+    fn spend(&self, uses: &Uses, token_id: &str, until: UnixTime) -> Result<(), UseError> {
         self.spend_as(uses, "c", token_id, until)
     }
 
@@ -59,9 +59,9 @@ impl Directory {
         uses: &Uses,
         client_id: &str,
         token_id: &str,
-        until: u64,
+        until: UnixTime,
     ) -> Result<(), UseError> {
-        let signed_at = self.clock.unix_seconds();
+        let signed_at = self.clock.now();
         let owner = Owner::Client;
         self.use_up(uses, SingleUse { client_id, owner, token_id, signed_at, until })
     }
@@ -89,7 +89,7 @@ fn kill(directory: &Directory, uses: Uses) {
 fn an_id_can_be_used_once_per_owner() {
     let (directory, uses) = Directory::begin(100);
     assert_eq!(directory.spend(&uses, "1", LATER + 60), Ok(()));
-    directory.manual.set(LATER + 59);
+    directory.manual.set((LATER + 59).0);
     assert_eq!(directory.spend(&uses, "1", LATER + 60), Err(UseError::Used));
     assert_eq!(directory.spend(&uses, "1", LATER + 90), Err(UseError::Used));
     assert_eq!(directory.spend(&uses, "2", LATER + 90), Ok(()));
@@ -223,18 +223,18 @@ fn a_record_that_may_lack_uses_begins_anew() {
             }
             Some(text) => fs::write(directory.path(), text).unwrap(),
         }
-        directory.manual.set(LATER);
+        directory.manual.set(LATER.0);
         let uses = directory.open(100);
         for (at, result) in [(10, Err(UseError::BeforeRecord)), (11, Ok(()))] {
-            directory.manual.set(LATER + at);
+            directory.manual.set((LATER + at).0);
             assert_eq!(directory.spend(&uses, "2", LATER + 60), result, "{text:?} {at}");
         }
         // What was refused is refused after a restart too, and nothing more.
         drop(uses);
         let uses = directory.open(100);
-        directory.manual.set(LATER + 10);
+        directory.manual.set((LATER + 10).0);
         assert_eq!(directory.spend(&uses, "3", LATER + 60), Err(UseError::BeforeRecord));
-        directory.manual.set(LATER + 11);
+        directory.manual.set((LATER + 11).0);
         assert_eq!(directory.spend(&uses, "3", LATER + 60), Ok(()));
         kill(&directory, uses);
     }
@@ -294,7 +294,7 @@ fn a_file_that_goes_away_or_is_damaged_while_the_process_runs_allows_no_second_u
     fs::remove_dir_all(directory.directory.path()).unwrap();
     assert_eq!(directory.spend(&uses, "1", LATER + 60), Err(UseError::Used));
     assert_eq!(directory.spend(&uses, "2", LATER + 60), Err(UseError::BeforeRecord));
-    directory.manual.set(LATER + 11);
+    directory.manual.set((LATER + 11).0);
     assert_eq!(directory.spend(&uses, "2", LATER + 60), Ok(()));
     let whole = directory.text();
     assert_eq!(whole.lines().count(), 3, "{whole}");
@@ -326,11 +326,11 @@ fn while_the_last_release_runs_no_record_begins() {
     let of_last_release =
         whole_file::lock(&directory.directory.path().join("revocations")).unwrap();
     let uses = directory.open(100);
-    directory.manual.set(LATER);
+    directory.manual.set(LATER.0);
     assert!(!directory.path().exists());
     drop(of_last_release);
     assert_eq!(directory.spend(&uses, "1", LATER + 60), Err(UseError::BeforeRecord));
-    directory.manual.set(LATER + 11);
+    directory.manual.set((LATER + 11).0);
     assert_eq!(directory.spend(&uses, "1", LATER + 60), Ok(()));
 }
 
@@ -369,7 +369,7 @@ fn a_client_holds_at_most_as_many_entries_as_are_free() {
     let small = directory.open(99);
     assert_eq!(directory.spend_as(&small, "z", "x", LATER + 60), Err(UseError::Full));
     // What has expired does not count.
-    directory.manual.set(LATER + 60);
+    directory.manual.set((LATER + 60).0);
     assert_eq!(directory.spend_as(&uses, "a", "x", LATER + 120), Ok(()));
 }
 
@@ -381,7 +381,7 @@ fn setting_the_clock_by_an_hour_refuses_nothing_and_allows_no_second_use() {
         for round in 0..8_u64 {
             for (name, begin) in [("from", from), ("to", to)] {
                 let now = begin + round * 20;
-                directory.manual.set(now);
+                directory.manual.set(now.0);
                 let id = format!("{name} {round}");
                 assert_eq!(directory.spend(&uses, &id, now + 60), Ok(()), "{id}");
                 used.push((id, now + 60));
@@ -412,16 +412,16 @@ fn what_is_dropped_stays_used_whatever_the_clock_does() {
     // Two hours later, the entries are dropped. Enough lines have been written for the file to be
     // rewritten without them.
     let later = LATER + 7200;
-    directory.manual.set(later);
+    directory.manual.set(later.0);
     for id in ["x", "y"] {
         assert_eq!(directory.spend(&uses, id, later + 60), Ok(()));
     }
     assert_eq!(directory.text().lines().count(), 3);
     for _ in 0..2 {
-        directory.manual.set(LATER);
+        directory.manual.set(LATER.0);
         assert_eq!(directory.spend(&uses, "7", LATER + 60), Err(UseError::Forgotten));
         assert_eq!(directory.spend(&uses, "x", later + 60), Err(UseError::Used));
-        directory.manual.set(LATER + 1);
+        directory.manual.set((LATER + 1).0);
         let id = "z".repeat(usize::try_from(directory.text().lines().count()).unwrap());
         assert_eq!(directory.spend(&uses, &id, LATER + 61), Ok(()));
         drop(uses);

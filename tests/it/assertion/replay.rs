@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{ISSUER, NOW, START, ask, claims, header, home_of, library, now, program, request};
+use super::{
+    ISSUER, JWT_BEARER, NOW, START, ask, claims, header, home_of, library, now, program, request,
+};
 use crate::support::registry::changed;
 use crate::support::{ENCODINGS, Encoding, Library, Program, Request, Signer};
 
@@ -176,4 +178,34 @@ fn a_full_replay_guard_refuses_new_assertions_and_keeps_its_entries() {
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
     ask(server.address, &first).assert_refused(400, "invalid_client");
+}
+
+#[test]
+fn an_assertion_refused_for_the_rate_limit_is_not_used_up() {
+    let signer = Signer::es256();
+    let limit = json!({ "requests": 1, "seconds": 86_400 });
+    let home = home_of(&[("c", json!({ "jwks": signer.jwks(), "rate_limit": limit }))]);
+    let library = Library::start(home, ISSUER, START);
+    library.clock.set(NOW);
+    let [used, limited] =
+        [(); 2].map(|()| signer.sign(&header(&signer), &claims("c", ISSUER, NOW)));
+    assert_eq!(ask(library.address, &used).status, 200);
+    let refused = ask(library.address, &limited);
+    refused.assert_refused(429, "invalid_request");
+    assert!(refused.header("retry-after").is_some());
+    // The rate limit is for token requests alone, so the client can still revoke. This uses up the
+    // assertion.
+    let revoke = |assertion: &str| {
+        let body = [
+            ("client_assertion_type", JWT_BEARER),
+            ("client_assertion", assertion),
+            ("token", "x"),
+        ];
+        Request::new("POST", "/connect/revocation")
+            .form(Encoding::Urlencoded, &body)
+            .send(library.address)
+    };
+    assert_eq!(revoke(&limited).status, 200);
+    revoke(&limited).assert_refused(400, "invalid_client");
+    revoke(&used).assert_refused(400, "invalid_client");
 }

@@ -1,0 +1,154 @@
+//! The registry file that the commands edit.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use crate::cli::error::{CliError, cannot, complain};
+use crate::cli::live::WaitArgs;
+use crate::cli::no_token;
+use crate::cli::output::{not_written, write_out};
+use crate::cli::settings::ServeArgs;
+use crate::clock::Clock;
+use crate::fault::Fault;
+use crate::form::urlencoded;
+use crate::fs::whole_file;
+use crate::oauth::client::Client;
+use crate::registry::client_file::{self, edit};
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct FileArg {
+    /// Client registry [env: GRANTD_CLIENTS] [default: clients.json, as for `serve`].
+    #[arg(long, value_name = "FILE")]
+    clients: Option<PathBuf>,
+    /// Configuration file (TOML), which may set the path of the registry.
+    #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl FileArg {
+    /// Returns the path of the registry file. It is the file that `serve` would use with the same
+    /// flags and environment.
+    pub(super) fn path(&self) -> Result<PathBuf, CliError> {
+        if let Some(clients) = &self.clients {
+            return Ok(clients.clone());
+        }
+        let config = self.config.clone();
+        Ok(ServeArgs { config, ..ServeArgs::default() }.resolve()?.live.clients)
+    }
+
+    /// Locks the registry file and replaces its text by the result of `change`.
+    pub(super) fn edit(
+        &self,
+        change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
+    ) -> Result<(), CliError> {
+        self.edit_and_tell(change, || None)
+    }
+
+    /// Replaces the text of the registry file by the result of `change`, and prints `line`. Fails
+    /// if the file does not exist.
+    pub(super) fn edit_and_tell(
+        &self,
+        change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
+        line: impl FnOnce() -> Option<Zeroizing<String>>,
+    ) -> Result<(), CliError> {
+        let change = |path: &Path, text: Option<&str>| match text {
+            Some(text) => change(path, text),
+            // The file does not exist, so reading it returns the fault to report.
+            None => change(path, &client_file::read(path).map_err(|fault| vec![fault])?),
+        };
+        self.edit_or_create(change, line)
+    }
+
+    /// Replaces the text of the registry file by the result of `change`, and prints `line`. Creates
+    /// the file if it does not exist.
+    ///
+    /// `line` is printed once the change is on disk. If it cannot be printed, the change is undone,
+    /// because a secret in it could not be shown again.
+    pub(super) fn edit_or_create(
+        &self,
+        change: impl FnOnce(&Path, Option<&str>) -> Result<String, Vec<Fault>>,
+        line: impl FnOnce() -> Option<Zeroizing<String>>,
+    ) -> Result<(), CliError> {
+        let file = &self.path()?;
+        let _lock = whole_file::lock(file).map_err(|error| cannot("locked", file, &error))?;
+        if whole_file::has_other_names(file) {
+            let problem = "has another name (a hard link), which would keep the old registry: \
+                           replace that one by a symbolic link (ln -s) or a copy";
+            return Err(Fault::new(file, problem).into());
+        }
+        let text = if file.exists() { Some(client_file::read(file)?) } else { None };
+        let changed = change(file, text.as_deref())?;
+        whole_file::replace(file, changed.as_bytes())
+            .map_err(|error| cannot("written", file, &error))?;
+        let Some(line) = line() else { return Ok(()) };
+        write_out(line.as_bytes()).map_err(|error| {
+            let undone = match &text {
+                Some(text) => whole_file::replace(file, text.as_bytes()),
+                None => std::fs::remove_file(file),
+            };
+            let (problem, file) = (not_written(&error), file.display());
+            CliError(match undone {
+                Ok(()) => format!("{problem}: {file} is unchanged"),
+                Err(error) => format!("{problem}: {file} keeps the change, because {error}"),
+            })
+        })
+    }
+
+    /// Warns if the client can get no token.
+    pub(super) fn warn_of(&self, id: &str) -> Result<(), CliError> {
+        let file = self.path()?;
+        let text = client_file::read(&file)?;
+        let entry = text_of(&text, id);
+        if let Some(Ok(client)) = entry.map(|entry| client_file::check_entry(&file, 1, entry)) {
+            warn_of(&client);
+        }
+        Ok(())
+    }
+}
+
+/// Warns if the client can get no token.
+pub(super) fn warn_of(client: &Client) {
+    if let Some(reason) = no_token::reason(client, Clock::system().now()) {
+        complain(&format!("warning: client {}: it can get no token: {reason}", client.id));
+    }
+}
+
+/// If `--admin` names a server, waits until the change of the client `id` is in force on that
+/// server. `is_in_force` gets the server's JSON description of the client, or `None` if the server
+/// does not know the client.
+pub(super) fn wait_for(
+    id: &str,
+    server: &WaitArgs,
+    is_in_force: impl Fn(Option<&Value>) -> bool,
+) -> Result<(), CliError> {
+    let path = format!("/clients/{}", urlencoded::encode(id));
+    server.wait_until(&format!("client {id}"), &path, is_in_force)
+}
+
+/// Returns the line to print: the client's id and, if the secret was generated, the secret.
+pub(super) fn told(id: &str, secret: Option<&String>) -> Zeroizing<String> {
+    let mut line = match secret {
+        Some(secret) => json!({ "client_id": id, "client_secret": secret }),
+        None => json!({ "client_id": id }),
+    }
+    .to_string();
+    line.push('\n');
+    Zeroizing::new(line)
+}
+
+/// Returns the text of the entry of the client `id`.
+pub(super) fn text_of<'t>(text: &'t str, id: &str) -> Option<&'t str> {
+    let mut entries = edit::entries(text).ok()?;
+    entries.find(|entry| edit::id_of(entry).is_some_and(|found| found == id))
+}
+
+/// Returns the entry of the client `id`, with its fields in the order of the file.
+pub(super) fn entry_of(text: &str, id: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(text_of(text, id)?).ok()
+}
+
+/// The label of a client's first secret.
+pub(super) const FIRST_LABEL: &str = "first";

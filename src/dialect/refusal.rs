@@ -1,0 +1,16 @@
+//! The answer to a refusal, in any dialect.
+
+use crate::config::Dialect;
+use crate::dialect::{Answer, RequestHead, connect, firstvision, vision};
+use crate::oauth::error::Cause;
+
+impl Dialect {
+    /// Writes the answer to a refusal in this dialect.
+    pub fn refuse(self, cause: Cause, head: &RequestHead<'_>) -> Answer {
+        match self {
+            Self::Connect => connect::refuse(cause, head),
+            Self::Vision => vision::refuse(cause, head),
+            Self::Firstvision => firstvision::refuse(cause, head),
+        }
+    }
+}

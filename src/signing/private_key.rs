@@ -1,0 +1,116 @@
+//! An RSA private key, read once into the form of each library that signs with it.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rsa::{KeyPair, PublicKeyComponents};
+use rsa_x8::BatchKey;
+
+use crate::jose::thumbprint::{rsa_thumbprint, without_leading_zeros};
+
+/// An RSA private key, in the forms of ring, aws-lc and the batch signer.
+pub struct PrivateKey {
+    thumbprint: String,
+    modulus: String,
+    exponent: String,
+    ring: KeyPair,
+    pub(super) aws_lc: aws_lc_rs::rsa::KeyPair,
+    batch: Option<BatchKey>,
+    /// The result of the trial of batches. Empty before the trial.
+    pub(super) batch_pays_from: OnceLock<Option<usize>>,
+}
+
+impl PrivateKey {
+    /// Parses a key from a PKCS#8 document (RFC 5208).
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] if the document is not an RSA key of 2048 to 4096 bits, or if its numbers are
+    /// inconsistent.
+    pub fn from_pkcs8(document: &[u8]) -> Result<Self, KeyError> {
+        let ring = KeyPair::from_pkcs8(document).map_err(|error| KeyError(error.to_string()))?;
+        let aws_lc = aws_lc_rs::rsa::KeyPair::from_pkcs8(document)
+            .map_err(|error| KeyError(error.to_string()))?;
+        let public = PublicKeyComponents::<Vec<u8>>::from(ring.public());
+        let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
+        let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));
+        let thumbprint = URL_SAFE_NO_PAD.encode(rsa_thumbprint(&modulus, &exponent));
+        let batch = BatchKey::from_pkcs8(document);
+        let batch_pays_from = OnceLock::new();
+        Ok(Self { thumbprint, modulus, exponent, ring, aws_lc, batch, batch_pays_from })
+    }
+
+    /// The key's thumbprint in base64url (RFC 7638).
+    pub fn thumbprint(&self) -> &str {
+        &self.thumbprint
+    }
+
+    /// The modulus in base64url, as in a JWK.
+    pub fn modulus(&self) -> &str {
+        &self.modulus
+    }
+
+    /// The public exponent in base64url, as in a JWK.
+    pub fn exponent(&self) -> &str {
+        &self.exponent
+    }
+
+    /// The form for signing with ring.
+    pub fn ring(&self) -> &KeyPair {
+        &self.ring
+    }
+
+    /// The form for signing in batches. `None` if the processor lacks AVX-512 IFMA, or the key does
+    /// not have two primes and 2048, 3072 or 4096 bits. Only [`Backends::prepare`] compares its
+    /// signatures with ring's.
+    ///
+    /// [`Backends::prepare`]: crate::signing::backends::Backends::prepare
+    pub fn batch(&self) -> Option<&BatchKey> {
+        self.batch.as_ref()
+    }
+
+    /// The smallest number of tokens for which a batch is faster than single signatures. `None` if
+    /// the key must not sign in batches.
+    pub(super) fn batch_pays_from(&self) -> Option<usize> {
+        self.batch_pays_from.get().copied().flatten()
+    }
+}
+
+#[cfg(test)]
+impl PrivateKey {
+    /// Generates a key of 2048 bits.
+    pub(super) fn generate() -> Self {
+        use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+        use aws_lc_rs::rsa::{KeyPair, KeySize};
+        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let document: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        Self::from_pkcs8(document.as_ref()).unwrap()
+    }
+
+    /// Generates a key that cannot sign in batches.
+    pub(super) fn generate_without_batch() -> Self {
+        Self { batch: None, ..Self::generate() }
+    }
+}
+
+/// Shows only the thumbprint.
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateKey").field("thumbprint", &self.thumbprint).finish_non_exhaustive()
+    }
+}
+
+/// The reason why a key cannot be used. The text names the property that is wrong, and contains no
+/// key material.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyError(String);
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a usable RSA key of 2048 to 4096 bits ({})", self.0)
+    }
+}
+
+impl std::error::Error for KeyError {}

@@ -1,0 +1,217 @@
+//! The token lifetimes that clients had before theirs were shortened, for tokens without an `iat`.
+//!
+//! Such a token was issued at its `exp` less the lifetime that was in force. If the client's
+//! lifetime has been shortened since, a token of the longer lifetime would seem to be younger than
+//! it is, and the client's `not_before` would not revoke it. So the longer lifetime counts for every
+//! token that may have been issued with it.
+//!
+//! The file `lifetimes` in the state directory keeps this over restarts. It also holds the
+//! lifetimes of the running server, so that a lifetime that is shortened while no server runs is
+//! noticed at the next start. To be small, it names only the clients whose lifetime is not the most
+//! common one. A client that it does not name counts as having had the common one: a new client with
+//! a shorter lifetime is then treated as if its lifetime had been shortened, which revokes more and
+//! never less.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::fault::Fault;
+use crate::fs::whole_file;
+use crate::time::UnixTime;
+
+/// The lifetimes in force, and those that were shortened while their tokens may still be used. All
+/// lifetimes are in seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetimes {
+    version: Version,
+    /// The most common lifetime of the clients.
+    common: u32,
+    /// The lifetimes of all clients for which it is not `common`, by `client_id`.
+    others: BTreeMap<String, u32>,
+    /// The lifetimes that were shortened, by `client_id`.
+    shortened: BTreeMap<String, Shortened>,
+}
+
+/// The version of the file's format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Version {
+    #[default]
+    #[serde(rename = "1")]
+    One,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Shortened {
+    /// The longest lifetime that was in force.
+    lifetime: u32,
+    /// The latest `exp` of a token that was issued with it.
+    until: UnixTime,
+}
+
+impl Lifetimes {
+    /// Returns the lifetimes of `clients`, which follow these lifetimes at `now`. Each client is
+    /// given by its id and its token lifetime.
+    pub fn followed_by<'c>(
+        &self,
+        clients: impl Iterator<Item = (&'c str, u32)> + Clone,
+        now: UnixTime,
+    ) -> Self {
+        let mut counts: HashMap<u32, usize> = HashMap::new();
+        for (_, lifetime) in clients.clone() {
+            *counts.entry(lifetime).or_default() += 1;
+        }
+        let common = counts.into_iter().max_by_key(|(lifetime, count)| (*count, *lifetime));
+        let common = common.map_or(0, |(lifetime, _)| lifetime);
+        let mut next = Self { common, ..Self::default() };
+        next.shortened.clone_from(&self.shortened);
+        next.shortened.retain(|_, before| now < before.until + CLOCK_STEP);
+        // The clients that are no longer registered. One of them may be registered again.
+        let mut gone = self.others.clone();
+        for (id, lifetime) in clients {
+            let before = gone.remove(id).unwrap_or(self.common);
+            if lifetime < before {
+                next.shorten(id, Shortened { lifetime: before, until: now + u64::from(before) });
+            }
+            if lifetime != common {
+                next.others.insert(id.to_owned(), lifetime);
+            }
+        }
+        for (id, lifetime) in gone {
+            next.shorten(&id, Shortened { lifetime, until: now + u64::from(lifetime) });
+        }
+        next
+    }
+
+    fn shorten(&mut self, id: &str, before: Shortened) {
+        let known = self.shortened.entry(id.to_owned()).or_insert(before);
+        known.lifetime = known.lifetime.max(before.lifetime);
+        known.until = known.until.max(before.until);
+    }
+
+    /// Returns the longest lifetime, at least `lifetime`, with which a token of the client that
+    /// expires at `exp` may have been issued. `lifetime` is the client's lifetime in force.
+    pub fn longest(&self, client_id: &str, lifetime: u32, exp: UnixTime) -> u64 {
+        let before = self.shortened.get(client_id).filter(|before| exp <= before.until);
+        before.map_or(lifetime, |before| before.lifetime.max(lifetime)).into()
+    }
+
+    /// The longest lifetime of all that were shortened; 0 if there is none.
+    pub fn longest_of_all(&self) -> u64 {
+        self.shortened.values().map(|before| u64::from(before.lifetime)).max().unwrap_or(0)
+    }
+
+    /// Reads the file in the state directory `directory`. No lifetime is known if there is no file.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the file cannot be read or does not hold lifetimes.
+    pub fn read(directory: &Path) -> Result<Self, Fault> {
+        let path = path_in(directory);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(Fault::cannot("read", &path, &error)),
+        };
+        serde_json::from_slice(&text).map_err(|_| {
+            let problem = "does not hold token lifetimes; restore the file, or delete it: then \
+                           not_before may miss tokens without an iat whose client's lifetime was \
+                           shortened";
+            Fault::new(&path, problem)
+        })
+    }
+
+    /// Writes the file in the state directory `directory`, unless it holds these lifetimes already.
+    /// Adds what another process has recorded there. If the file cannot be written, logs a warning:
+    /// the lifetimes are then lost when the process ends.
+    pub fn write(&mut self, directory: &Path) {
+        if let Err(error) = self.try_write(directory) {
+            let file = path_in(directory);
+            let file = file.display();
+            warn!(%file, %error, "cannot be written: after a restart, not_before may miss tokens \
+                                  whose lifetime was shortened");
+        }
+    }
+
+    fn try_write(&mut self, directory: &Path) -> io::Result<()> {
+        let path = path_in(directory);
+        let on_disk = Self::read(directory).map_err(io::Error::other)?;
+        if on_disk == *self {
+            return Ok(());
+        }
+        whole_file::create_directory(directory)?;
+        let _lock = whole_file::lock(&path)?;
+        let on_disk = Self::read(directory).map_err(io::Error::other)?;
+        for (id, before) in on_disk.shortened {
+            self.shorten(&id, before);
+        }
+        whole_file::replace(&path, &serde_json::to_vec(self)?)
+    }
+}
+
+fn path_in(directory: &Path) -> PathBuf {
+    directory.join("lifetimes")
+}
+
+/// Shortened lifetimes are kept for an hour after their last token has expired, in case the clock is
+/// set back.
+const CLOCK_STEP: u64 = 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = UnixTime(1_790_000_000);
+
+    fn after(before: &Lifetimes, clients: &[(&str, u32)], now: UnixTime) -> Lifetimes {
+        before.followed_by(clients.iter().copied(), now)
+    }
+
+    #[test]
+    fn the_longer_lifetime_counts_for_tokens_that_may_have_it() {
+        let first = after(&Lifetimes::default(), &[("a", 600), ("b", 7200), ("c", 600)], NOW);
+        assert_eq!(first.longest("b", 7200, NOW), 7200);
+        let second = after(&first, &[("a", 600), ("b", 900), ("c", 600)], NOW);
+        let until = NOW + 7200;
+        assert_eq!(second.longest("b", 900, until), 7200);
+        assert_eq!(second.longest("b", 900, until + 1), 900);
+        assert_eq!((second.longest("a", 600, NOW), second.longest_of_all()), (600, 7200));
+        // The longest of several lifetimes counts, until the tokens of all have expired.
+        let third = after(&second, &[("a", 600), ("b", 60), ("c", 600)], NOW + 7000);
+        assert_eq!(third.longest("b", 60, NOW + 7900), 7200);
+        assert_eq!(third.longest("b", 60, NOW + 7901), 60);
+        let last = after(&third, &[("a", 600), ("b", 60), ("c", 600)], NOW + 7900 + CLOCK_STEP);
+        assert_eq!(last.longest("b", 60, NOW), 60);
+    }
+
+    #[test]
+    fn a_client_that_was_removed_or_has_the_common_lifetime_is_known_too() {
+        let first = after(&Lifetimes::default(), &[("a", 600), ("b", 7200), ("c", 600)], NOW);
+        let without = after(&first, &[("a", 600), ("c", 600)], NOW + 10);
+        let again = after(&without, &[("a", 60), ("b", 900), ("c", 600)], NOW + 20);
+        assert_eq!(again.longest("b", 900, NOW + 7210), 7200);
+        assert_eq!(again.longest("a", 60, NOW + 620), 600);
+        assert_eq!(again.longest("a", 60, NOW + 621), 60);
+    }
+
+    #[test]
+    fn the_file_keeps_what_two_processes_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        assert_eq!(Lifetimes::read(&state).unwrap(), Lifetimes::default());
+        let first = after(&Lifetimes::default(), &[("a", 600), ("b", 7200)], NOW);
+        let mut one = after(&first, &[("a", 60), ("b", 7200)], NOW);
+        let mut other = after(&first, &[("a", 600), ("b", 60)], NOW);
+        one.write(&state);
+        other.write(&state);
+        assert_eq!(Lifetimes::read(&state).unwrap(), other);
+        assert_eq!((other.longest("a", 60, NOW), other.longest("b", 60, NOW)), (7200, 7200));
+        fs::write(state.join("lifetimes"), "{}").unwrap();
+        let fault = Lifetimes::read(&state).unwrap_err().to_string();
+        assert!(fault.contains("does not hold token lifetimes; restore the file"), "{fault}");
+    }
+}
