@@ -79,19 +79,11 @@ impl Clock {
     /// Returns the monotonic time, for deadlines and durations. Setting the system clock does not
     /// change the monotonic time.
     pub fn instant(&self) -> Instant {
-        match &self.0 {
-            Source::System =>
-            {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the only place that reads the clock"
-                )]
-                Instant::now()
-            }
-            Source::Manual(manual) => {
-                manual.start + Duration::from_secs(manual.advanced.load(Ordering::Relaxed))
-            }
+        if let Source::Manual(manual) = &self.0 {
+            return manual.start + Duration::from_secs(manual.advanced.load(Ordering::Relaxed));
         }
+        #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
+        Instant::now()
     }
 
     /// Returns how long it is until `deadline`; zero if it has passed. A timer gets this duration
@@ -156,4 +148,25 @@ struct Manual {
     start: Instant,
     /// The seconds by which the clock was advanced.
     advanced: AtomicU64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_if_it_is_moved() {
+        let (clock, manual) = Clock::manual(1000);
+        let (copy, start) = (clock.clone(), clock.instant());
+        sleep(POLL_INTERVAL);
+        assert_eq!((clock.unix_seconds(), clock.instant()), (1000, start));
+        manual.advance(5);
+        let later = start + Duration::from_secs(5);
+        assert_eq!((copy.unix_seconds(), copy.instant()), (1005, later));
+        // Setting the wall-clock time back leaves the monotonic time as it is.
+        manual.set(900);
+        assert_eq!((copy.unix_seconds(), copy.instant()), (900, later));
+        assert_eq!([copy.until(later), copy.until(start)], [Duration::ZERO; 2]);
+        assert_eq!(clock.until(later + POLL_INTERVAL), POLL_INTERVAL);
+    }
 }

@@ -108,8 +108,7 @@ impl Server {
         let issuer = judge(config, &clients)?;
         let now = clock.now();
         let mut lifetimes = Lifetimes::read(state)?.followed_by(token_lifetimes(&clients), now);
-        let mut retention = retention(&config.live, &clients);
-        retention.token_lifetime = retention.token_lifetime.max(lifetimes.longest_of_all());
+        let retention = retention(&config.live, &clients, &lifetimes);
         let loss = Loss::find(config, trace, &keys, retention.token_lifetime, now)?;
         if let Some(loss) = &loss {
             warn!("{}", loss.text);
@@ -196,7 +195,7 @@ impl Server {
             context.clock.clone(),
             limits,
             unseen,
-            EventLoops::one(),
+            EventLoops::accepting_only(),
             Reserve::new(ADMIN_RESERVE),
         );
         let service = Arc::new(service);

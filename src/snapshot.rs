@@ -72,11 +72,12 @@ impl Snapshot {
     }
 }
 
-/// Returns the time for which verifiers may cache a key set, and the longest token lifetime of all
-/// `clients`.
-pub fn retention(live: &Live, clients: &Registry) -> Retention {
-    let longest = clients.iter().map(|client| client.token_lifetime).max();
-    Retention { jwks_max_age: live.jwks_max_age, token_lifetime: u64::from(longest.unwrap_or(0)) }
+/// Returns the time for which verifiers may cache a key set, and the longest lifetime of a token of
+/// all `clients`, those that were shortened included.
+pub fn retention(live: &Live, clients: &Registry, lifetimes: &Lifetimes) -> Retention {
+    let in_force = clients.iter().map(|client| client.token_lifetime).max();
+    let longest = u64::from(in_force.unwrap_or(0)).max(lifetimes.longest_of_all());
+    Retention { jwks_max_age: live.jwks_max_age, token_lifetime: longest }
 }
 
 /// Returns the id and the token lifetime in seconds of each of the `clients`.

@@ -90,8 +90,10 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     let mut problems = addresses::check(config);
     let trace = trace_of_use(&config.startup.state);
     let loaded = Files::load(&config.live);
+    let lifetimes = Lifetimes::read(&config.startup.state);
     let lost = loaded.as_ref().ok().map(|Contents { clients, keys, .. }| {
-        let longest = retention(&config.live, clients).token_lifetime;
+        let lifetimes = lifetimes.as_ref().ok().cloned().unwrap_or_default();
+        let longest = retention(&config.live, clients, &lifetimes).token_lifetime;
         Loss::find(config, trace, keys, longest, Clock::system().now())
     });
     let lost = lost.transpose().map(Option::flatten);
@@ -103,7 +105,7 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
         Revocations::check(&config.startup.state),
         Uses::check(&config.startup.state),
         decoy_key::check(&config.startup.state),
-        Lifetimes::read(&config.startup.state).map(drop),
+        lifetimes.map(drop),
         lost.as_ref().map(drop).map_err(Clone::clone),
     ];
     problems.extend(state.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));

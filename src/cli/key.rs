@@ -21,6 +21,7 @@ use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
 use crate::registry::client_file;
+use crate::snapshot::lifetimes::Lifetimes;
 use crate::snapshot::retention;
 use crate::time::UnixTime;
 
@@ -332,7 +333,9 @@ impl KeyArgs {
         } else {
             Default::default()
         };
-        let retention = retention(&config.live, &clients);
+        // The user of this command may have no access to the state directory.
+        let lifetimes = Lifetimes::read(&config.startup.state).unwrap_or_default();
+        let retention = retention(&config.live, &clients, &lifetimes);
         Ok((config, retention))
     }
 }

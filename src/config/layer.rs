@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::address::ConfigError;
+use crate::config::route;
+use crate::config::settings::{Config, Live, Startup};
 use crate::config::value::{Problem, Reader, Table, Value, table_of};
-use crate::config::{Config, ConfigError, Live, Startup, route};
 use crate::fault::{Fault, Position, text};
 
 /// The settings of one source: a file, a variable or a flag. All of them are valid. A setting that
@@ -180,10 +182,13 @@ pub fn setting_names() -> Vec<String> {
     names
 }
 
-/// Returns the paths of the settings whose values differ between `one` and `other`.
-pub(super) fn differences<T: Serialize>(one: &T, other: &T) -> Vec<String> {
-    let pairs = values_of(one).into_iter().zip(values_of(other));
-    pairs.filter(|(one, other)| one != other).map(|((name, _), _)| name).collect()
+impl Startup {
+    /// Returns the names of the settings that differ from those of the server that is `running`. A
+    /// change of them takes effect only after a restart.
+    pub fn differences(&self, running: &Self) -> Vec<String> {
+        let pairs = values_of(self).into_iter().zip(values_of(running));
+        pairs.filter(|(one, other)| one != other).map(|((name, _), _)| name).collect()
+    }
 }
 
 /// Returns the path and the value of each setting.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{LONG, MANY, MAX_WORKERS, cores, number};
+use crate::config::number::{LONG, MANY, MAX_WORKERS, cores, number};
 
 /// The part of `[limits]` that needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config::ConfigError;
+use crate::config::address::ConfigError;
 
 /// A trusted proxy in front of this server. An entry trusts one IP address, all addresses of a
 /// network, or all peers of Unix sockets.

@@ -1,9 +1,38 @@
 //! Token routes in addition to the documented ones.
 
+use std::str::FromStr;
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::config::Dialect;
+use crate::config::address::ConfigError;
+
+/// A kind of token service. The comment on each variant shows the method and the path of the
+/// service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Dialect {
+    /// `POST /connect/token`
+    Connect,
+    /// `POST /v1/api/oauth/token`
+    Vision,
+    /// `GET /v1/getAccessToken`
+    Firstvision,
+}
+
+impl FromStr for Dialect {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "connect" => Ok(Self::Connect),
+            "vision" => Ok(Self::Vision),
+            "firstvision" => Ok(Self::Firstvision),
+            _ => Err(ConfigError::new("a dialect is connect, vision or firstvision")),
+        }
+    }
+}
 
 /// A path at which a token service answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,7 +38,7 @@ pub(crate) struct Threads(Vec<(oneshot::Sender<()>, JoinHandle<()>)>);
 
 impl EventLoops {
     /// Creates only the loop that accepts connections.
-    pub(crate) fn one() -> Arc<Self> {
+    pub(crate) fn accepting_only() -> Arc<Self> {
         Arc::new(Self(vec![EventLoop::new(None)]))
     }
 

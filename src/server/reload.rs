@@ -228,13 +228,13 @@ impl Reloader {
         };
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each
         // field of the retention is the maximum of its old value and its new value.
-        let retention = retention(&config.live, &clients).max(old.keys.retention());
         let now = self.context.clock.now();
+        let lifetimes = old.lifetimes.followed_by(token_lifetimes(&clients), now);
+        let retention = retention(&config.live, &clients, &lifetimes).max(old.keys.retention());
         let kept: Vec<_> = key_ids.values().map(String::as_str).collect();
         let keys = old.keys.followed_by(keys, &kept, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);
-        let lifetimes = old.lifetimes.followed_by(token_lifetimes(&new.clients), now);
         let mut new = Snapshot { generation, admin_token, lifetimes, ..new };
         let changes = Changes::between(old, &new);
         if changes.is_empty() {

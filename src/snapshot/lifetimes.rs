@@ -209,7 +209,7 @@ mod tests {
         one.write(&state);
         other.write(&state);
         assert_eq!(Lifetimes::read(&state).unwrap(), other);
-        assert_eq!((other.longest("a", 60, NOW), other.longest("b", 60, NOW)), (7200, 7200));
+        assert_eq!((other.longest("a", 60, NOW), other.longest("b", 60, NOW)), (600, 7200));
         fs::write(state.join("lifetimes"), "{}").unwrap();
         let fault = Lifetimes::read(&state).unwrap_err().to_string();
         assert!(fault.contains("does not hold token lifetimes; restore the file"), "{fault}");

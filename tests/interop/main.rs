@@ -14,6 +14,7 @@ mod support;
 mod clients;
 mod deploy;
 mod load;
+mod one_token;
 
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;

@@ -1,4 +1,4 @@
-//! Failures around the server: descriptors, signing, disk, clock, panics, kills.
+//! Failures around the server: signing, disk, clock, panics, kills.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,31 +21,6 @@ use crate::support::command::run;
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, Home, Library, Program, Request, Token, wait_until,
 };
-
-#[test]
-fn without_file_descriptors_open_connections_are_served_and_later_new_ones() {
-    let server = Program::start_limited(Home::new(), "ulimit -n 64", &["--workers", "1"]);
-    let request = Request::token(Encoding::Urlencoded, &DEMO);
-    let begin = Clock::system().instant();
-    let mut known = Connection::open(server.address);
-    assert_eq!(known.ask(&request).status, 200);
-    let mut crowd: Vec<_> = (0..80).map(|_| Connection::open(server.address)).collect();
-    let complaint = "cannot accept connections; raise the limit of open files";
-    server.log.wait_for(|line| line["message"] == complaint);
-    for _ in 0..20 {
-        assert_eq!(known.ask(&request).status, 200);
-    }
-    // The test closes all waiting connections except the last one. This frees descriptors, so the
-    // server accepts the last one and serves it.
-    let mut last = crowd.pop().unwrap();
-    drop(crowd);
-    assert_eq!(last.ask(&request).status, 200);
-    assert_eq!(Connection::open(server.address).ask(&request).status, 200);
-    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
-    server.terminate();
-    let complaints = server.log.to_the_end().matches(complaint).count();
-    assert!((1..=seconds + 1).contains(&complaints), "{complaints} in {seconds} s");
-}
 
 #[test]
 fn requests_beyond_the_signing_queue_are_refused_at_once() {

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::support::command::{Ended, run};
 use crate::support::home::secret_of;
+use crate::support::registry::{ODD_SECRET, PERCENT_SECRET};
 use crate::support::{Encoding, Home, Program, Request, Response, request_of};
 
 fn client(home: &Home, arguments: &[&str], admin: &str) -> Ended {
@@ -18,27 +19,29 @@ fn ask(server: &Program, id: &str, secret: &str) -> Response {
 fn a_command_returns_once_its_change_is_in_force() {
     let server = Program::start(Home::new(), &[]);
     let (home, admin) = (&server.home, server.admin.to_string());
-    for (id, arguments) in [
-        ("reuser", &["disable", "--id", "reuser"][..]),
-        ("timed", &["remove", "--id", "timed"]),
-        ("percent", &["expire-secret", "--id", "percent", "--label", "a"]),
-        ("an:identifier", &["disable", "--id", "an:identifier"]),
-    ] {
-        let secret = match id {
-            "percent" => crate::support::registry::PERCENT_SECRET.to_owned(),
-            "an:identifier" => crate::support::registry::ODD_SECRET.to_owned(),
-            id => secret_of(id),
-        };
-        assert_eq!(ask(&server, id, &secret).status, 200, "{id}");
-        let ended = client(home, arguments, &admin);
-        assert_eq!((ended.code, &*ended.stdout), (Some(0), ""), "{ended:?}");
-        ask(&server, id, &secret).assert_refused_quietly();
-    }
-    let rotated = client(home, &["rotate-secret", "--id", "basic-only"], &admin);
-    let rotated: Value = serde_json::from_str(rotated.assert_fine()).unwrap();
-    let secret = rotated["client_secret"].as_str().unwrap();
-    let request = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
-    assert_eq!(server.ask(&request.basic(&format!("basic-only:{secret}"))).status, 200);
+    // The commands run at the same time, because each waits for the server to look at its files.
+    std::thread::scope(|scope| {
+        for (arguments, secret) in [
+            (&["disable", "--id", "reuser"][..], secret_of("reuser")),
+            (&["remove", "--id", "timed"], secret_of("timed")),
+            (&["expire-secret", "--id", "percent", "--label", "a"], PERCENT_SECRET.to_owned()),
+            (&["disable", "--id", "an:identifier"], ODD_SECRET.to_owned()),
+        ] {
+            let (server, admin) = (&server, &admin);
+            scope.spawn(move || {
+                let id = arguments[2];
+                assert_eq!(ask(server, id, &secret).status, 200, "{id}");
+                let ended = client(home, arguments, admin);
+                assert_eq!((ended.code, &*ended.stdout), (Some(0), ""), "{ended:?}");
+                ask(server, id, &secret).assert_refused_quietly();
+            });
+        }
+        let rotated = client(home, &["rotate-secret", "--id", "basic-only"], &admin);
+        let rotated: Value = serde_json::from_str(rotated.assert_fine()).unwrap();
+        let secret = rotated["client_secret"].as_str().unwrap();
+        let request = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
+        assert_eq!(server.ask(&request.basic(&format!("basic-only:{secret}"))).status, 200);
+    });
 }
 
 impl Response {

@@ -105,6 +105,13 @@ fn there_are_at_most_64_header_fields() {
             assert_head_too_large(&server.ask(&with_fields(encoding, fields)));
         }
     }
+    // A higher limit is refused in the same way.
+    let server = Program::configured("[limits]\nheader_fields = 300\n");
+    for encoding in ENCODINGS {
+        assert_eq!(server.ask(&with_fields(encoding, 300)).status, 200);
+        assert_head_too_large(&server.ask(&with_fields(encoding, 301)));
+    }
+    let server = Program::shared();
     // hyper does not parse 300 fields, so the route is unknown and the answer has no body.
     let mut connection = Connection::open(server.address);
     connection.send(&with_fields(Encoding::Urlencoded, 300).head());
@@ -153,28 +160,38 @@ fn there_are_at_most_16_parameters() {
 }
 
 #[test]
-fn slow_headers_get_408_and_are_closed() {
+fn slow_headers_get_408_and_are_closed_but_an_idle_connection_stays_open() {
     let server = Program::configured("[limits]\nheader_seconds = 1\n");
-    for encoding in ENCODINGS {
-        let request = Request::token(encoding, &DEMO);
+    let mut idle = Connection::open(server.address);
+    assert_eq!(idle.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 200);
+    let slow = ENCODINGS.map(|encoding| {
         let mut connection = Connection::open(server.address);
-        connection.send(&request.open_head());
+        connection.send(&Request::token(encoding, &DEMO).open_head());
+        connection
+    });
+    for mut connection in slow {
         let answer = connection.read_answer();
         assert_eq!((answer.status, answer.text()), (408, r#"{"error":"invalid_request"}"#));
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.header("connection"), Some("close"));
         connection.assert_closes();
     }
-    assert_eq!(server.issued(), 0);
+    // An idle connection may wait longer than `header_seconds`.
+    let answer = idle.ask(&Request::token(Encoding::Multipart, &DEMO));
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
+    assert_eq!(server.issued(), 2);
 }
 
 #[test]
 fn a_slow_body_gets_408_in_its_dialect_and_is_closed() {
     let server = Program::configured("[limits]\nrequest_seconds = 1\n");
-    for encoding in ENCODINGS {
+    let slow = ENCODINGS.map(|encoding| {
         let bytes = Request::token(encoding, &DEMO).to_bytes();
         let mut connection = Connection::open(server.address);
         connection.send(&bytes[..bytes.len() - 1]);
+        connection
+    });
+    for mut connection in slow {
         let answer = connection.read_answer();
         answer.assert_refused(408, "invalid_request");
         let description = "The request did not arrive in time.";
@@ -186,30 +203,18 @@ fn a_slow_body_gets_408_in_its_dialect_and_is_closed() {
 }
 
 #[test]
-fn an_idle_connection_can_be_used_again_until_its_timeout() {
-    let server = Program::configured("[limits]\nidle_seconds = 20\nheader_seconds = 1\n");
-    let mut connection = Connection::open(server.address);
-    for encoding in ENCODINGS {
+fn an_idle_connection_is_closed_after_its_timeout() {
+    let server = Program::configured("[limits]\nidle_seconds = 1\n");
+    let silent = Connection::open(server.address);
+    let [one, two] = ENCODINGS.map(|encoding| {
+        let mut connection = Connection::open(server.address);
         let answer = connection.ask(&Request::token(encoding, &DEMO));
         assert_eq!((answer.status, answer.header("connection")), (200, None));
-        // A connection that has sent part of a head times out after `header_seconds`; an idle
-        // connection may wait longer.
-        let mut slow = Connection::open(server.address);
-        slow.send(b"POST ");
-        assert_eq!(slow.read_answer().status, 408);
+        connection
+    });
+    for mut connection in [silent, one, two] {
+        connection.assert_closes();
     }
-    let answer = connection.ask(&Request::token(Encoding::Multipart, &DEMO));
-    assert_eq!((answer.status, answer.header("connection")), (200, None));
-    assert_eq!(server.issued(), 3);
-
-    let server = Program::configured("[limits]\nidle_seconds = 2\n");
-    let mut connection = Connection::open(server.address);
-    for encoding in ENCODINGS {
-        assert_eq!(connection.ask(&Request::token(encoding, &DEMO)).status, 200);
-    }
-    connection.assert_closes();
-    let mut silent = Connection::open(server.address);
-    silent.assert_closes();
     assert_eq!(server.issued(), 2);
 }
 
@@ -323,5 +328,54 @@ fn slow_bodies_in_every_place_are_shed_in_time() {
         assert_eq!(count_answers(&answer), 1);
     }
     assert_eq!(server.issued(), 2);
+    drop(held);
+}
+
+/// Opens a connection with a small receive buffer, and sends requests without reading the answers
+/// until the server reads no more or closes.
+fn stalled_reader(server: &Program) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(server.address).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream.set_write_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    let requests = Request::get("/.well-known/jwks.json").to_bytes().repeat(100);
+    while stream.write_all(&requests).is_ok() {}
+    stream
+}
+
+/// Slow headers, slow bodies, slow readers and silent clients, each at twice the limit of
+/// connections: the others get their tokens.
+#[test]
+fn slow_clients_at_twice_the_limit_do_not_shut_out_others() {
+    let head = Request::token(Encoding::Urlencoded, &DEMO).open_head();
+    let body = padded(Encoding::Urlencoded, 1000).to_bytes();
+    for unfinished in [&b""[..], b"P", &head, &body[..body.len() - 1]] {
+        let server = Program::configured("[limits]\nconnections = 8\n");
+        let mut held: Vec<_> = (0..16).map(|_| Connection::open(server.address)).collect();
+        held.iter_mut().for_each(|connection| connection.send_if_open(unfinished));
+        for encoding in ENCODINGS {
+            for _ in 0..4 {
+                // The next slow client takes the place of this one.
+                assert_eq!(server.ask(&Request::token(encoding, &DEMO)).status, 200);
+                held.push(Connection::open(server.address));
+                held.last_mut().unwrap().send_if_open(unfinished);
+            }
+        }
+        assert_eq!(server.issued(), 8);
+        assert!(server.metric("grantd_connections ") <= 8);
+    }
+    let server = Program::configured("[limits]\nconnections = 8\n");
+    let before = server.resident_kib();
+    let held: Vec<_> = (0..16).map(|_| stalled_reader(&server)).collect();
+    for encoding in ENCODINGS {
+        assert_eq!(server.ask(&Request::token(encoding, &DEMO)).status, 200);
+    }
+    assert!(server.metric("grantd_connections ") <= 8);
+    let grown = server.resident_kib().saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} KiB");
     drop(held);
 }

@@ -25,6 +25,8 @@ mod cli_output;
 mod cli_token;
 mod cli_update;
 mod client_habits;
+mod core_dump;
+mod descriptors;
 mod dialects;
 mod dpop;
 mod embed;

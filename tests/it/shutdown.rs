@@ -70,20 +70,14 @@ fn a_draining_server_is_not_ready_and_accepts_no_connection() {
 }
 
 #[test]
-fn an_idle_connection_delays_the_end_by_the_drain_time_at_most() {
+fn after_the_drain_time_connections_are_closed_and_unfinished_requests_counted() {
     let mut server = Program::configured("[limits]\ndrain_seconds = 1\n");
+    let request = Request::token(Encoding::Urlencoded, &DEMO);
     let mut idle = Connection::open(server.address);
-    assert_eq!(idle.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 200);
+    assert_eq!(idle.ask(&request).status, 200);
+    let mut unfinished = begin(&server, &request);
     server.terminate();
     idle.assert_closes();
-    assert_eq!(server.wait().code(), Some(0));
-}
-
-#[test]
-fn a_client_that_never_finishes_is_closed_and_counted() {
-    let mut server = Program::configured("[limits]\ndrain_seconds = 1\n");
-    let mut unfinished = begin(&server, &Request::token(Encoding::Urlencoded, &DEMO));
-    server.terminate();
     unfinished.assert_closes();
     assert_eq!(server.wait().code(), Some(0));
     let log = server.log.to_the_end();

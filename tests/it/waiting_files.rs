@@ -152,7 +152,7 @@ fn an_unread_output_with_the_audit_does_not_stop_shutdown() {
 #[test]
 fn an_unread_standard_error_and_an_unfinished_client_do_not_stop_shutdown() {
     let home = Home::new();
-    home.write("grantd.toml", "[limits]\ndrain_seconds = 1\n");
+    home.write("grantd.toml", "[limits]\ndrain_seconds = 0\n");
     let mut server = Unread::start(home, &["--config", "grantd.toml"]);
     make_lines(server.address, 1_000);
     let mut unfinished = Connection::open(server.address);

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
 use crate::support::home::secret_of;
@@ -79,6 +79,11 @@ impl Program {
     pub(crate) fn start_limited(home: Home, limit: &str, arguments: &[&str]) -> Self {
         let shell = within_shell(&home, &format!("{limit}; exec \"$0\" \"$@\""));
         Self::start_command(home, shell, Stdio::null(), arguments, &[])
+    }
+
+    /// Starts a server in `home` by `command`, which another program may run.
+    pub(crate) fn start_by(home: Home, command: Command, arguments: &[&str]) -> Self {
+        Self::start_command(home, command, Stdio::null(), arguments, &[])
     }
 
     /// Starts a server that runs as this user. The user should own the files in `home`.
@@ -182,9 +187,14 @@ impl Program {
         self.signal(Signal::HUP);
     }
 
+    /// Returns the id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.child.id()
+    }
+
     /// Returns the server's resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.child.id()));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
         let status = status.expect("a running process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
@@ -193,10 +203,31 @@ impl Program {
     /// Returns the names of the server's threads, which the kernel truncates to 15 bytes.
     #[cfg(feature = "opentelemetry")]
     pub(crate) fn threads(&self) -> Vec<String> {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.child.id()));
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id()));
         let threads = threads.expect("a running process").map(|thread| thread.unwrap().path());
         // A thread may have ended since the directory was read.
         threads.filter_map(|thread| std::fs::read_to_string(thread.join("comm")).ok()).collect()
+    }
+
+    /// Sets the limit of open files of the running server.
+    pub(crate) fn limit_files(&self, limit: u64) {
+        let pid = Some(Pid::from_child(&self.child.child));
+        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        prlimit(pid, Resource::Nofile, limit).expect("a running process");
+    }
+
+    /// Returns the soft and the hard limit that `/proc` shows under `name`.
+    pub(crate) fn limits(&self, name: &str) -> [String; 2] {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.id()));
+        let limits = limits.expect("a running process");
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect("the limit");
+        let mut values = line.split_whitespace().map(str::to_owned);
+        [(); 2].map(|()| values.next().expect("a limit"))
+    }
+
+    /// Sends SIGABRT, the default action of which is a core dump.
+    pub(crate) fn abort(&self) {
+        self.signal(Signal::ABORT);
     }
 
     /// Sends SIGKILL.

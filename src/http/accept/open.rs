@@ -72,3 +72,35 @@ const SEARCHED: usize = 256;
 /// A busy connection that has waited this long or longer is evicted before idle connections. An
 /// honest client needs less time to send a request or to read an answer.
 const SUSPICIOUS: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::StartupLimits;
+
+    #[test]
+    fn the_longest_idle_connections_are_evicted_once_each() {
+        let (clock, manual) = Clock::manual(0);
+        let mut open = Open::default();
+        let watches = [(); 4].map(|()| {
+            manual.advance(1);
+            let limits = StartupLimits::default();
+            let watch = Arc::new(Watch::new(&limits, clock.clone(), Arc::default()));
+            open.insert(Arc::clone(&watch));
+            watch
+        });
+        open.remove(&watches[0]);
+        open.remove(&watches[2]);
+        let evicted = || watches.each_ref().map(|watch| watch.is_evicted());
+        assert!(open.evict_one(clock.instant()));
+        assert_eq!(evicted(), [false, true, false, false]);
+        assert!(open.evict_one(clock.instant()));
+        assert_eq!(evicted(), [false, true, false, true]);
+        assert!(!open.evict_one(clock.instant()));
+        open.remove(&watches[1]);
+        open.remove(&watches[3]);
+        assert_eq!(open.len(), 0);
+        assert!(!open.evict_one(clock.instant()));
+    }
+}

@@ -263,3 +263,98 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    /// A new connection that may be idle for 75 s, may take 5 s for a head, and may write nothing
+    /// for 10 s.
+    fn watch() -> (Watch, ManualClock) {
+        let limits = StartupLimits {
+            idle_seconds: 75,
+            header_seconds: 5,
+            write_stall_seconds: 10,
+            ..StartupLimits::default()
+        };
+        let (clock, manual) = Clock::manual(0);
+        (Watch::new(&limits, clock, Arc::default()), manual)
+    }
+
+    /// Checks that the phase ends `seconds` from now and not earlier.
+    #[track_caller]
+    fn assert_ends_in(seconds: u64, watch: &Watch, clock: &ManualClock) {
+        clock.advance(seconds - 1);
+        assert!(!watch.is_over());
+        clock.advance(1);
+        assert!(watch.is_over());
+    }
+
+    #[test]
+    fn a_connection_that_sends_nothing_is_over_after_the_idle_time() {
+        let (watch, clock) = watch();
+        assert_ends_in(75, &watch, &clock);
+    }
+
+    #[test]
+    fn the_time_for_a_head_begins_with_its_first_byte_and_not_with_later_ones() {
+        let (watch, clock) = watch();
+        clock.advance(70);
+        watch.on_read();
+        clock.advance(3);
+        watch.on_read();
+        assert_eq!(watch.phase(), Phase::Head);
+        assert_ends_in(2, &watch, &clock);
+    }
+
+    #[test]
+    fn a_request_that_is_served_has_no_deadline_here() {
+        let (watch, clock) = watch();
+        let first_byte = watch.clock.instant();
+        watch.on_read();
+        clock.advance(4);
+        assert_eq!(watch.begin_serving(), first_byte);
+        clock.advance(86_400);
+        assert!(!watch.is_over());
+    }
+
+    #[test]
+    fn only_time_without_progress_limits_an_answer() {
+        let (watch, clock) = watch();
+        watch.on_read();
+        watch.begin_serving();
+        watch.enter(Phase::Writing);
+        for _ in 0..5 {
+            clock.advance(9);
+            watch.on_progress();
+            assert!(!watch.is_over());
+        }
+        // Bytes of the next request are no progress.
+        clock.advance(9);
+        watch.on_read();
+        assert_ends_in(1, &watch, &clock);
+    }
+
+    #[test]
+    fn an_answered_connection_is_idle_again() {
+        let (watch, clock) = watch();
+        watch.on_read();
+        watch.begin_serving();
+        clock.advance(1000);
+        watch.enter(Phase::Writing);
+        watch.on_flushed();
+        assert_eq!(watch.phase(), Phase::Idle);
+        assert_ends_in(75, &watch, &clock);
+    }
+
+    #[test]
+    fn the_timer_fires_no_later_than_any_phase_that_begins_meanwhile_may_end() {
+        let (watch, clock) = watch();
+        assert_eq!(watch.until_next_check(), Duration::from_secs(5));
+        clock.advance(72);
+        assert_eq!(watch.until_next_check(), Duration::from_secs(3));
+        clock.advance(5);
+        assert_eq!(watch.until_next_check(), Duration::ZERO);
+    }
+}

@@ -44,103 +44,82 @@ impl Service {
     pub(super) fn record(&self, info: RequestInfo<'_>, outcome: &Outcome<'_>) {
         let RequestInfo { head, route, request_id, origin } = info;
         let &Origin { arrival, address } = origin;
-        let took = self.context.clock.instant() - arrival.first_byte;
-        let request_id = request_id.to_str().unwrap_or_default();
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let (outcome_label, cause, client) = match &outcome.verdict {
+        let (label, cause, client) = match &outcome.verdict {
             Ok(Served { client_id, is_reused: true, .. }) => ("reused", "", *client_id),
             Ok(Served { client_id, .. }) => (route.success(), "", *client_id),
             Err(Refused { cause, client_id, .. }) => {
                 ("refused", cause.label(), client_id.unwrap_or_default())
             }
         };
-        let (path, scope) = match &outcome.verdict {
-            Err(Refused { cause: Cause::NotFound, named, .. }) => (named.as_deref(), None),
-            Err(Refused { named, .. }) => (None, named.as_deref()),
-            Ok(_) => (None, None),
+        let phases = match &outcome.verdict {
+            Ok(Served { made: Some(made), .. }) => {
+                let Phases { parse, auth, queue, sign } = made.phases;
+                Some([parse, auth, queue, sign])
+            }
+            _ => None,
         };
         // A repeated traceparent is ambiguous and ignored.
         let caller = single(&head.headers, "traceparent").ok().flatten();
-        let caller = caller.and_then(TraceParent::parse);
-        let trace_id = caller.map(|caller| caller.trace_id);
+        let answered = Answered {
+            request_id: request_id.to_str().unwrap_or_default(),
+            route: route.label(),
+            method: method_excerpt(&head.method),
+            status: outcome.answer.status,
+            outcome: label,
+            cause,
+            client,
+            took: self.context.clock.instant() - arrival.first_byte,
+            phases,
+            peer: arrival.peer.address(),
+            address: address.forwarded,
+            caller: caller.and_then(TraceParent::parse),
+        };
         if self.context.audit.is_some() && route.is_audited() {
-            let address =
-                address.forwarded.map_or_else(|| arrival.peer.to_string(), |ip| ip.to_string());
-            let route = route.label();
-            let request = audit::Request { request_id, route, client, address: &address, trace_id };
-            self.audit_request(request, outcome_label, &outcome.verdict);
+            self.audit_request(info, &answered, &outcome.verdict);
         }
-        let is_validation = route == Route::Validate;
-        let (route, method) = (route.label(), method_excerpt(&head.method));
-        let status = outcome.answer.status;
-        self.metrics.count(route, outcome_label, cause, took.as_secs_f64());
+        self.count(&answered, &outcome.verdict);
+        self.traces.record(&answered);
+        write_line(info, &answered, &outcome.verdict);
+    }
 
-        let mut phases = None;
-        if let Ok(Served { made: Some(made), .. }) = &outcome.verdict {
-            let Phases { parse, auth, queue, sign } = made.phases;
-            self.metrics.count_phases([parse, auth, queue, sign].map(|it| it.as_secs_f64()));
-            phases = Some([parse, auth, queue, sign]);
-            let now = self.context.clock.now();
-            self.metrics.wasteful.note(client, made.lifetime, now);
+    /// Counts the request in the metrics, and keeps a refusal for `/explain`.
+    fn count(&self, answered: &Answered<'_>, verdict: &Result<Served<'_>, Refused<'_>>) {
+        let &Answered { request_id, route, status, outcome, cause, client, took, .. } = answered;
+        self.metrics.count(route, outcome, cause, took.as_secs_f64());
+        if let Some(phases) = answered.phases {
+            self.metrics.count_phases(phases.map(|phase| phase.as_secs_f64()));
         }
-        if let Err(Refused { cause: why, .. }) = &outcome.verdict {
-            self.refusals.keep(Refusal {
+        match verdict {
+            Ok(Served { made: Some(made), .. }) => {
+                self.metrics.wasteful.note(client, made.lifetime, self.context.clock.now());
+            }
+            Ok(_) => {}
+            Err(refused) => self.refusals.keep(Refusal {
                 request_id: request_id.into(),
                 at: self.context.clock.now(),
                 route,
                 status,
                 cause,
-                explanation: why.explanation(),
+                explanation: refused.cause.explanation(),
                 client: client.into(),
-            });
-        }
-
-        let (original_method, original_path) = if is_validation && address.forwarded.is_some() {
-            original_request(&head.headers)
-        } else {
-            (None, None)
-        };
-        let (original_method, original_path) =
-            (original_method.as_deref(), original_path.as_deref());
-        let peer = arrival.peer;
-        self.traces.record(&Answered {
-            request_id,
-            route,
-            method,
-            status,
-            outcome: outcome_label,
-            cause,
-            client,
-            took,
-            phases,
-            peer: peer.address(),
-            address: address.forwarded,
-            caller,
-        });
-        let address = address.forwarded.map(display);
-        macro_rules! line {
-            ($level:ident) => {
-                $level!(
-                    target: "grantd::request",
-                    request_id, route, method, status, outcome = outcome_label, cause, client,
-                    path, scope, micros, %peer, address, trace_id, original_method, original_path
-                )
-            };
-        }
-        match status {
-            500.. => line!(error),
-            400.. => line!(warn),
-            _ => line!(info),
+            }),
         }
     }
 
     /// Writes the outcome of a request to the audit, if it issued, revoked or refused something.
     fn audit_request(
         &self,
-        request: audit::Request<'_>,
-        outcome: &str,
+        info: RequestInfo<'_>,
+        answered: &Answered<'_>,
         verdict: &Result<Served<'_>, Refused<'_>>,
     ) {
+        let &Answered { request_id, route, outcome, client, caller, .. } = answered;
+        let address = match answered.address {
+            Some(address) => address.to_string(),
+            None => info.origin.arrival.peer.to_string(),
+        };
+        let trace_id = caller.map(|caller| caller.trace_id);
+        let request = audit::Request { request_id, route, client, address: &address, trace_id };
         let event = match verdict {
             Err(Refused { cause, .. }) => audit::Event::Refused { request, cause: cause.label() },
             Ok(_) if outcome == "revoked" => audit::Event::Revoked { request },
@@ -160,6 +139,44 @@ impl Service {
             Ok(_) => return,
         };
         self.context.write_audit(&event);
+    }
+}
+
+/// Writes the log line of a request.
+fn write_line(
+    info: RequestInfo<'_>,
+    answered: &Answered<'_>,
+    verdict: &Result<Served<'_>, Refused<'_>>,
+) {
+    let &Answered { request_id, route, method, status, outcome, cause, client, .. } = answered;
+    let (path, scope) = match verdict {
+        Err(Refused { cause: Cause::NotFound, named, .. }) => (named.as_deref(), None),
+        Err(Refused { named, .. }) => (None, named.as_deref()),
+        Ok(_) => (None, None),
+    };
+    let (original_method, original_path) =
+        if info.route == Route::Validate && answered.address.is_some() {
+            original_request(&info.head.headers)
+        } else {
+            (None, None)
+        };
+    let (original_method, original_path) = (original_method.as_deref(), original_path.as_deref());
+    let micros = u64::try_from(answered.took.as_micros()).unwrap_or(u64::MAX);
+    let trace_id = answered.caller.map(|caller| caller.trace_id);
+    let (peer, address) = (info.origin.arrival.peer, answered.address.map(display));
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(
+                target: "grantd::request",
+                request_id, route, method, status, outcome, cause, client, path, scope, micros,
+                %peer, address, trace_id, original_method, original_path
+            )
+        };
+    }
+    match status {
+        500.. => line!(error),
+        400.. => line!(warn),
+        _ => line!(info),
     }
 }
 
