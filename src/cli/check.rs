@@ -25,6 +25,7 @@ use crate::snapshot::lifetimes::Lifetimes;
 use crate::snapshot::loss::{Loss, trace_of_use};
 use crate::snapshot::{certificate_clients, demo_clients, retention};
 use crate::state::revocations::Revocations;
+use crate::state::uses::Uses;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config_file = args.config.clone();
@@ -103,6 +104,7 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     };
     let state = [
         Revocations::check(&config.startup.state),
+        Uses::check(&config.startup.state),
         decoy_key::check(&config.startup.state),
         lifetimes.map(drop),
         lost.as_ref().map(drop).map_err(Clone::clone),

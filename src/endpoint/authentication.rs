@@ -11,7 +11,7 @@ use crate::config::AssertionAudience;
 use crate::endpoint::Exchange;
 use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::outcome::Refused;
-use crate::endpoint::single_use::{SingleUse, use_up};
+use crate::endpoint::single_use::use_up;
 use crate::guard::gcra::Taken;
 use crate::guard::password_pool::{Comparison, Turn};
 use crate::guard::throttle::Attempt;
@@ -24,7 +24,7 @@ use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
 use crate::registry::clients::Registered;
-use crate::state::replay::Owner;
+use crate::state::uses::{Owner, SingleUse};
 
 /// Authenticates the client that `credentials` name, and returns it.
 ///
@@ -192,12 +192,14 @@ impl<'c, 's> Claim<'c, 's> {
         let taken = self.take_request(registered)?;
         if let Some(assertion) = assertion {
             let single_use = SingleUse {
-                owner: Owner::Client(&registered.client.id),
+                client_id: &registered.client.id,
+                owner: Owner::Client,
                 token_id: assertion.token_id,
                 signed_at: assertion.signed_at,
                 until: assertion.until,
             };
-            let unusable = [AssertionError::Replayed.into(), AssertionError::Time.into()];
+            use AssertionError::{BeforeRecord, Replayed, Time};
+            let unusable = [Replayed, BeforeRecord, Time].map(Cause::from);
             let used = use_up(self.exchange, single_use, unusable).await;
             if let (Err(_), Some(taken)) = (used, taken) {
                 // Returned, so that a copy of a used assertion cannot exhaust the rate limit.
@@ -348,10 +350,9 @@ impl<'c, 's> Claim<'c, 's> {
         &self,
         assertion: &'a ClientAssertion<'_>,
     ) -> Result<Accepted<'a>, Cause> {
-        let Exchange { context, snapshot, endpoint, now, .. } = *self.exchange;
+        let Exchange { snapshot, endpoint, now, .. } = *self.exchange;
         let expected = Expected {
             now,
-            started_at: context.replay.started_at(),
             issuer: snapshot.issuer.as_str(),
             endpoints: match snapshot.config.live.assertion_audience {
                 AssertionAudience::Endpoint => Some([TOKEN_PATH, endpoint]),

@@ -38,8 +38,8 @@ pub async fn revoke<'s>(
     if client.token_reuse.is_some() {
         registered.state(exchange.received).tokens.forget();
     }
-    let revoked =
-        exchange.context.revocations.revoke(known.token.revocation_key, known.token.claims.exp);
+    let (key, exp) = (known.token.revocation_key, known.token.claims.exp);
+    let revoked = exchange.context.revocations.revoke(&client.id, key, exp);
     revoked.await.map_err(|error| Refused::to(client, error.into()))?;
     Ok(&client.id)
 }

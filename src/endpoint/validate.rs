@@ -140,7 +140,7 @@ pub(super) fn current<'s>(exchange: &Exchange<'s>, token: &str) -> Result<Signed
         return Err(Cause::TokenExpired);
     }
     if signed.issued_at < signed.client.not_before
-        || context.revocations.contains(&signed.token.revocation_key)
+        || context.revocations.contains(&signed.token.revocation_key, &signed.client.id, claims.exp)
     {
         return Err(Cause::TokenRevoked);
     }

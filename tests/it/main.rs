@@ -61,6 +61,7 @@ mod secrets;
 mod server_timing;
 mod service_manager;
 mod settings;
+mod shared_state;
 mod shortened_lifetimes;
 mod shutdown;
 mod throttle;
