@@ -19,6 +19,7 @@ use std::mem::take;
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::{self, Builder, available_parallelism};
 
 use serde::Deserialize;
@@ -29,11 +30,12 @@ use tracing::warn;
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
 use crate::fs::file_watch::{MOST_FILES, Stamp};
-use crate::oauth::client::{Client, Registry};
+use crate::oauth::client::Client;
 use crate::registry::client_file::document::{
     Document, document_fault, id_of, offset_in, require_closed,
 };
 use crate::registry::client_file::entry::{Field, KeyFile, OnKeyFault, Reader};
+use crate::registry::clients::{Registered, Registry};
 
 /// A registry that was read from a file.
 #[derive(Debug)]
@@ -115,7 +117,7 @@ fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Lo
                     key_files.extend(stamp);
                     key_faults.extend(fault);
                 }
-                !faulty.contains(&*client.id) && registry.insert(client)
+                !faulty.contains(&*client.client.id) && registry.insert(client)
             }
             Err(faults) => {
                 reader.faults.extend(faults);
@@ -139,7 +141,7 @@ fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Lo
 }
 
 /// A client and its key file, or every fault of its entry.
-type Read = Result<(Box<Client>, Option<KeyFile>), Vec<Fault>>;
+type Read = Result<(Arc<Registered>, Option<KeyFile>), Vec<Fault>>;
 
 /// Reads `entries` in parallel, and returns each entry with its result, in the order of `entries`.
 fn in_parallel<'t>(
@@ -154,7 +156,7 @@ fn in_parallel<'t>(
         let mut reader = Reader::new(file, text, 1, on_key_fault);
         let numbered = (number * length..).zip(part);
         let read = numbered.map(|(index, raw)| {
-            let client = reader.client(Some(index), raw).map(Box::new);
+            let client = reader.client(Some(index), raw).map(Registered::new);
             let key_file = reader.key_file.take();
             let read = client.map(|client| (client, key_file));
             (*raw, read.ok_or_else(|| take(&mut reader.faults)))

@@ -20,9 +20,9 @@ use crate::fault::Fault;
 use crate::fs::file_watch::Stamp;
 use crate::keys::directory::KeyFiles;
 use crate::keys::signing_key::SigningKey;
-use crate::oauth::client::Registry;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::Loaded;
+use crate::registry::clients::Registry;
 use crate::server::judge::judge;
 use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
@@ -220,19 +220,12 @@ impl Reloader {
     ) -> Result<bool, StartError> {
         let Newest { clients, keys, key_ids, admin_token } = newest;
         let issuer = judge(&config, clients.as_ref().unwrap_or(&old.clients))?;
-        let is_same_issuer = issuer == old.issuer;
         let clients = match clients {
             Some(mut clients) => {
-                // Clients whose registration has not changed keep the state of their rate limits
-                // and, if the issuer is the same, their reusable tokens.
-                clients.continue_from(&old.clients, is_same_issuer);
+                clients.keep_unchanged(&old.clients);
                 Arc::new(clients)
             }
-            None => {
-                let reuse = old.clients.iter().filter_map(|client| client.token_reuse.as_ref());
-                reuse.filter(|_| !is_same_issuer).for_each(|reuse| reuse.forget());
-                Arc::clone(&old.clients)
-            }
+            None => Arc::clone(&old.clients),
         };
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each
         // field of the retention is the maximum of its old value and its new value.
@@ -254,7 +247,7 @@ impl Reloader {
         new.lifetimes.write(&new.config.startup.state);
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
-        self.context.passwords.keep_only(&new.clients);
+        self.context.passwords.keep_only(|id| new.clients.get(id));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
         retire(Arc::clone(old));
