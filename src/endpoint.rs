@@ -31,9 +31,9 @@ use crate::random::{NoEntropy, Random};
 use crate::signing::engine::Engine;
 use crate::snapshot::Snapshot;
 use crate::snapshot::loss::Loss;
-use crate::state::replay::ReplayGuard;
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
+use crate::state::uses::Uses;
 use crate::state::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::AssertionAudiences;
@@ -61,7 +61,7 @@ pub struct Context {
     /// The cache of tokens whose signature was verified.
     pub verified: VerifiedTokens,
     /// The audit; `None` if it is off.
-    pub audit: Option<Audit>,
+    pub audit: Option<Arc<Audit>>,
     /// The time.
     pub clock: Clock,
     /// Counts accepted client assertions by how their `aud` identifies this server: by the issuer
@@ -75,7 +75,7 @@ pub struct Context {
     /// The source of random bytes.
     pub random: Random,
     /// The assertions and proofs that were used. The server accepts none of them again.
-    pub replay: ReplayGuard,
+    pub uses: Uses,
     /// Generates the nonces of DPoP proofs. The cell is empty until a configuration requires
     /// nonces.
     pub nonces: OnceLock<Nonces>,

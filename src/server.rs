@@ -48,9 +48,9 @@ use crate::snapshot::files::{Contents, Files};
 use crate::snapshot::lifetimes::Lifetimes;
 use crate::snapshot::loss::{Loss, trace_of_use};
 use crate::snapshot::{Snapshot, retention, token_lifetimes};
-use crate::state::replay::ReplayGuard;
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
+use crate::state::uses::Uses;
 use crate::state::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::metrics::Metrics;
@@ -123,8 +123,17 @@ impl Server {
             }
         }
 
+        let audit = match &config.startup.audit {
+            Some(file) => {
+                let audit = Audit::to(file);
+                Some(Arc::new(audit.map_err(|error| Fault::cannot("written", file, &error))?))
+            }
+            None => None,
+        };
+        let limits = &config.startup.limits;
         let revocations =
-            Revocations::open(state, config.startup.limits.revocations, clock.clone())?;
+            Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;
+        let uses = Uses::open(state, limits.replay_entries, clock.clone())?;
         lifetimes.write(state);
         let key_ids: KeyIds =
             keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
@@ -143,15 +152,7 @@ impl Server {
         let decoy_key = decoy_key::open(state, &random)?;
         let snapshot = Snapshot::new(Arc::new(clients), keys, issuer, config.clone());
         let snapshot = Snapshot { admin_token, lifetimes, ..snapshot };
-        let replay = ReplayGuard::new(config.startup.limits.replay_entries, clock.now());
         let snapshot = ArcSwap::from_pointee(snapshot);
-        let audit = match &config.startup.audit {
-            Some(file) => {
-                let audit = Audit::to(file);
-                Some(audit.map_err(|error| Fault::cannot("written", file, &error))?)
-            }
-            None => None,
-        };
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         let audience_forms = AudienceForm::ALL.map(AudienceForm::label);
         let context = Arc::new(Context {
@@ -170,7 +171,7 @@ impl Server {
             reload_fault: ArcSwapOption::empty(),
             clock,
             random,
-            replay,
+            uses,
             nonces: OnceLock::new(),
         });
         context.prepare(config)?;
@@ -304,6 +305,7 @@ impl Server {
                 warn!(left, "stopped: the drain time ended before these connections had finished");
             }
         }
+        self.context.uses.end();
         drop(stop_admin);
         drop(self.threads);
     }

@@ -16,14 +16,16 @@ use crate::cli::settings::ServeArgs;
 use crate::clock::Clock;
 use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::guard::decoy_key;
-use crate::oauth::client::{AuthMethod, Registry};
+use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{self, edit};
+use crate::registry::clients::{Registered, Registry};
 use crate::server::judge;
 use crate::snapshot::files::{Contents, Files};
 use crate::snapshot::lifetimes::Lifetimes;
 use crate::snapshot::loss::{Loss, trace_of_use};
 use crate::snapshot::{certificate_clients, demo_clients, retention};
 use crate::state::revocations::Revocations;
+use crate::state::uses::Uses;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config_file = args.config.clone();
@@ -102,6 +104,7 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     };
     let state = [
         Revocations::check(&config.startup.state),
+        Uses::check(&config.startup.state),
         decoy_key::check(&config.startup.state),
         lifetimes.map(drop),
         lost.as_ref().map(drop).map_err(Clone::clone),
@@ -134,7 +137,7 @@ fn readable_clients(file: &Path) -> Registry {
     let Ok(text) = client_file::read(file) else { return clients };
     for entry in edit::entries(&text).into_iter().flatten() {
         if let Ok(client) = client_file::check_entry(file, 1, entry) {
-            clients.insert(Box::new(client));
+            clients.insert(Registered::new(client));
         }
     }
     clients

@@ -280,7 +280,7 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::Dpop(_) => {
             (400, "invalid_dpop_proof", "One valid and unused DPoP proof is required.")
         }
-        Cause::RateLimited(_) => {
+        Cause::RateLimited(_) | Cause::ReplayGuardShare => {
             (429, INVALID_REQUEST, "The client asks too often; wait for Retry-After seconds.")
         }
         Cause::PasswordQueueShare | Cause::Throttled(_) => {
@@ -308,7 +308,8 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         | Cause::PasswordQueueFull
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
-        | Cause::RevocationsFull => {
+        | Cause::RevocationsFull
+        | Cause::UseNotRecorded => {
             (503, "temporarily_unavailable", "The server is busy; try again shortly.")
         }
     };

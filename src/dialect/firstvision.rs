@@ -184,9 +184,10 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::ContentTypeNotAllowed(ContentType::OctetStream) => {
             (415, "AGT415UMT", "Allowed content type for this client is octet-stream")
         }
-        Cause::PasswordQueueShare | Cause::RateLimited(_) | Cause::Throttled(_) => {
-            (429, "AGT429TMR", "Too many requests")
-        }
+        Cause::PasswordQueueShare
+        | Cause::RateLimited(_)
+        | Cause::ReplayGuardShare
+        | Cause::Throttled(_) => (429, "AGT429TMR", "Too many requests"),
         Cause::HeadTooLarge => (431, "AGT431HTL", "Header fields are too large"),
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "AGT500ISE", "Internal server error")
@@ -196,7 +197,8 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::PasswordQueueFull
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
-        | Cause::RevocationsFull => (503, "AGT503SU", "Service is unavailable"),
+        | Cause::RevocationsFull
+        | Cause::UseNotRecorded => (503, "AGT503SU", "Service is unavailable"),
     }
 }
 

@@ -229,9 +229,10 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::BodyTooLarge => (413, "240008", "Payload is too large"),
         Cause::HeadTooLarge => (431, "240008", "Header fields are too large"),
         Cause::NotFound => (404, "240008", NOT_FOUND),
-        Cause::PasswordQueueShare | Cause::RateLimited(_) | Cause::Throttled(_) => {
-            (429, "240008", "Too many requests")
-        }
+        Cause::PasswordQueueShare
+        | Cause::RateLimited(_)
+        | Cause::ReplayGuardShare
+        | Cause::Throttled(_) => (429, "240008", "Too many requests"),
         Cause::RequestTimeout => (408, "240008", "The request did not arrive in time"),
         Cause::AuthenticationMissing | Cause::FieldMissing(_) | Cause::GrantTypeMissing => {
             (400, "240009", "A required field is missing")
@@ -275,7 +276,8 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::PasswordQueueFull
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
-        | Cause::RevocationsFull => (503, "250301", "Service is unavailable"),
+        | Cause::RevocationsFull
+        | Cause::UseNotRecorded => (503, "250301", "Service is unavailable"),
     }
 }
 

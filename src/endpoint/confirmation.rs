@@ -1,13 +1,13 @@
 //! Binds a token to the client's certificate (RFC 8705) or to the key of its DPoP proof (RFC 9449).
 
 use crate::endpoint::Exchange;
-use crate::endpoint::single_use::{SingleUse, use_up};
+use crate::endpoint::single_use::use_up;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_certificate::{ClientCertificate, ShownCertificate, Verification};
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::dpop::{DpopError, DpopHeader, ExpectedProof, Proof};
 use crate::oauth::error::Cause;
-use crate::state::replay::Owner;
+use crate::state::uses::{Owner, SingleUse};
 
 /// Returns what the token of the authenticated `client` is bound to. Uses up the DPoP proof, if there
 /// is one.
@@ -40,17 +40,17 @@ pub async fn confirm(
         method: "POST",
         url: &snapshot.issuer.join(endpoint),
         now,
-        started_at: context.replay.started_at(),
         nonces: context.nonces(snapshot),
     };
     let proof = Proof::verify(proof, &expected)?;
     let single_use = SingleUse {
+        client_id: &client.id,
         owner: Owner::Key(&proof.thumbprint),
         token_id: &proof.token_id,
         signed_at: proof.issued_at,
         until: proof.until,
     };
-    let unusable = [DpopError::Replayed.into(), DpopError::Time.into()];
+    let unusable = [DpopError::Replayed, DpopError::Time, DpopError::Time].map(Cause::from);
     use_up(exchange, single_use, unusable).await?;
     Ok(Confirmation { certificate, key: Some(proof.thumbprint) })
 }

@@ -85,7 +85,7 @@ pub async fn own_token<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
-    let client = authenticate(exchange, credentials, Purpose::Other).await?;
+    let client = &authenticate(exchange, credentials, Purpose::Other).await?.client;
     let valid = unbound(exchange, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
 }
@@ -140,7 +140,7 @@ pub(super) fn current<'s>(exchange: &Exchange<'s>, token: &str) -> Result<Signed
         return Err(Cause::TokenExpired);
     }
     if signed.issued_at < signed.client.not_before
-        || context.revocations.contains(&signed.token.revocation_key)
+        || context.revocations.contains(&signed.token.revocation_key, &signed.client.id, claims.exp)
     {
         return Err(Cause::TokenRevoked);
     }

@@ -10,8 +10,10 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, try_lock};
-use crate::fs::whole_file::place::{directory_of, real_path};
+pub(in crate::fs) use crate::fs::whole_file::lock::open_regular;
+pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, lock_if_used, lock_within};
+use crate::fs::whole_file::place::directory_of;
+pub(in crate::fs) use crate::fs::whole_file::place::real_path;
 
 /// Replaces the contents of the file `path` with `contents`, and syncs the file to disk.
 ///

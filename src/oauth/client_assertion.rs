@@ -66,7 +66,7 @@ impl<'a> ClientAssertion<'a> {
     ///
     /// # Errors
     ///
-    /// [`AssertionError::Audience`], [`AssertionError::Time`] or [`AssertionError::BeforeStart`].
+    /// [`AssertionError::Audience`] or [`AssertionError::Time`].
     pub fn check(&self, expected: &Expected<'_>) -> Result<Accepted<'_>, AssertionError> {
         let form = self.audience_form(expected).ok_or(AssertionError::Audience)?;
         let now = expected.now;
@@ -79,9 +79,6 @@ impl<'a> ClientAssertion<'a> {
         };
         if until <= now || is_ahead(signed_at) || self.not_before.is_some_and(is_ahead) {
             return Err(AssertionError::Time);
-        }
-        if signed_at <= expected.started_at {
-            return Err(AssertionError::BeforeStart);
         }
         Ok(Accepted { token_id: &self.token_id, signed_at, until, audience: form })
     }
@@ -153,9 +150,6 @@ pub struct Accepted<'a> {
 pub struct Expected<'a> {
     /// The current time.
     pub now: UnixTime,
-    /// The time at which this process began to record the uses of assertions. An assertion that was
-    /// signed at or before this time is refused, because its use may not have been recorded.
-    pub started_at: UnixTime,
     /// The issuer's URL.
     pub issuer: &'a str,
     /// The paths of the token endpoint and of the called endpoint, relative to the issuer. The URLs
@@ -231,9 +225,8 @@ pub enum AssertionError {
     /// The audience does not name this server, names another server in addition to this server, or
     /// names this server in a form that is not accepted.
     Audience,
-    /// The assertion was signed before this process started, so it may have been used before the
-    /// start.
-    BeforeStart,
+    /// The assertion was signed before the record of uses began, so it may have been used before.
+    BeforeRecord,
     /// The parameter `client_id` names a different client than the assertion.
     ClientId,
     /// The assertion cannot be parsed or lacks a claim, or its header carries or references a key.

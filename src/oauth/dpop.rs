@@ -35,9 +35,6 @@ pub struct ExpectedProof<'a> {
     pub url: &'a str,
     /// The current time.
     pub now: UnixTime,
-    /// The time at which this process began to record the uses of proofs. A proof that was signed
-    /// at or before this time is refused, because its use may not have been recorded.
-    pub started_at: UnixTime,
     /// The server's nonces; `None` if a proof needs no nonce.
     pub nonces: Option<&'a Nonces>,
 }
@@ -79,7 +76,7 @@ impl Proof {
             return Err(DpopError::Target);
         }
         let (now, issued_at) = (expected.now, claims.iat.0);
-        if now.0.abs_diff(issued_at.0) > SKEW || issued_at <= expected.started_at {
+        if now.0.abs_diff(issued_at.0) > SKEW {
             return Err(DpopError::Time);
         }
         if !jwt.is_signed_by_embedded(&key, algorithm) {

@@ -84,9 +84,11 @@ pub enum Cause {
     PasswordQueueFull,
     PasswordQueueShare,
     ReplayGuardFull,
+    ReplayGuardShare,
     RevocationNotWritten,
     RevocationsFull,
     SigningFailed,
+    UseNotRecorded,
 }
 
 /// A cause's row in the table of all causes.
@@ -187,9 +189,9 @@ impl Cause {
                  setting issuer is the URL that clients use. With assertion_audience = \"issuer\" \
                  or the type client-authentication+jwt, aud must be the issuer, as a string.")
                 .uncharged(),
-            Self::Assertion(AssertionError::BeforeStart) => row("assertion_before_start",
-                "The assertion was signed before this process started and may have been used then; \
-                 the client must sign a new one.")
+            Self::Assertion(AssertionError::BeforeRecord) => row("assertion_before_record",
+                "The assertion was signed before the record of uses began, and may have been used \
+                 then; the log says when that was. The client must sign a new one.")
                 .uncharged(),
             Self::Assertion(AssertionError::ClientId) => row("assertion_client_id",
                 "The parameter client_id names another client than the assertion."),
@@ -267,7 +269,7 @@ impl Cause {
             Self::Dpop(DpopError::Target) => row("dpop_target",
                 "The proof's htm or htu is not that of the request; check the setting issuer."),
             Self::Dpop(DpopError::Time) => row("dpop_time",
-                "The proof is too old, from the future, or from before this process started."),
+                "The proof is too old, from the future, or from before the record of uses began."),
             Self::RateLimited(seconds) => row("rate_limited",
                 "The client has exceeded its rate_limit.")
                 .retry_after(seconds),
@@ -307,6 +309,10 @@ impl Cause {
             Self::ReplayGuardFull => row("replay_guard_full",
                 "limits.replay_entries assertions and proofs are recorded already.")
                 .retry_after(1).uncharged(),
+            Self::ReplayGuardShare => row("replay_guard_share",
+                "The client holds as many of the limits.replay_entries assertions and proofs as \
+                 are free for all clients.")
+                .retry_after(1).uncharged(),
             Self::RevocationNotWritten => row("revocation_not_written",
                 "A revocation could not be written to the state directory: check its free space \
                  and permissions.")
@@ -316,6 +322,10 @@ impl Cause {
                 .retry_after(60).uncharged(),
             Self::SigningFailed => row("signing_failed",
                 "The signer failed; the log names the key."),
+            Self::UseNotRecorded => row("use_not_recorded",
+                "The use of an assertion or proof could not be written to the state directory: \
+                 check its free space and permissions, and whether a process holds uses.lock.")
+                .retry_after(1).uncharged(),
         }
     }
 

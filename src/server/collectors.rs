@@ -11,7 +11,6 @@ use crate::keys::key_set::KeySet;
 use crate::keys::life::KeyState;
 use crate::keys::signing_key::SigningKey;
 use crate::tally::Tally;
-use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pulled::Each;
 use crate::time::UnixTime;
@@ -30,7 +29,9 @@ pub(super) fn register(
         let context = Arc::clone(context);
         metrics.pull(kind, name, help, ["client", "label"], move |each| {
             let clients = &context.snapshot().clients;
-            context.secret_uses.for_each(clients, |id, label, used| each([id, label], value(used)));
+            context
+                .secret_uses
+                .for_each(|id| clients.get(id), |id, label, used| each([id, label], value(used)));
         })?;
     }
     metrics.pull(
@@ -116,12 +117,12 @@ fn shown(keys: &KeySet, now: UnixTime) -> impl Iterator<Item = (&SigningKey, Key
 /// The type, name and help text of a metric, and the function that reads its value.
 type Metric<T> = (MetricType, &'static str, &'static str, fn(&T) -> u64);
 
-const WITHOUT_LABELS: [Metric<Context>; 11] = [
+const WITHOUT_LABELS: [Metric<Context>; 12] = [
     (
         COUNTER,
         "grantd_audit_lines_lost_total",
         "Audit lines lost because the disk was full or too slow.",
-        |context| context.audit.as_ref().map_or(0, Audit::lost_lines),
+        |context| context.audit.as_ref().map_or(0, |audit| audit.lost_lines()),
     ),
     (GAUGE, "grantd_clients", "Registered clients.", |context| {
         context.snapshot().clients.len() as u64
@@ -146,10 +147,16 @@ const WITHOUT_LABELS: [Metric<Context>; 11] = [
         |context| context.reload_fault.load().is_some().into(),
     ),
     (
+        COUNTER,
+        "grantd_revocation_cut_offs_total",
+        "Times that a client held its share of the revocations, and all its tokens up to an expiry \
+         were revoked in place of half of its rows.",
+        |context| context.revocations.cut_offs(),
+    ),
+    (
         GAUGE,
         "grantd_revocations",
-        "Revoked tokens that have not expired, and used assertions and proofs that were signed in \
-         the future.",
+        "Revoked tokens that expired less than an hour ago or have not expired.",
         |context| context.revocations.len() as u64,
     ),
     (

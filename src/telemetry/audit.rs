@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::clock::Clock;
 use crate::telemetry::log_queue::{LogQueue, LogWriter};
-use crate::time::date_time;
+use crate::time::{UnixTime, date_time};
 
 /// Queues audit lines. A separate thread writes them to the file a few milliseconds later.
 pub struct Audit {
@@ -61,6 +61,16 @@ pub enum Event<'a> {
         /// The revocation request.
         #[serde(flatten)]
         request: Request<'a>,
+    },
+    /// The client holds its share of the revocations: all its tokens that expire no later than a
+    /// time are revoked, in place of the rows that end first.
+    CutOff {
+        /// The id of the client.
+        client: &'a str,
+        /// The time, in Unix seconds.
+        until: UnixTime,
+        /// The number of rows that the cut-off replaces.
+        rows: usize,
     },
     /// A reload has replaced clients, keys or settings.
     Reloaded {

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use grantd::clock::Clock;
 use oauth2::basic::BasicClient;
 use oauth2::http::StatusCode;
 use oauth2::{
@@ -18,7 +17,7 @@ use crate::support::home::{hash_of, secret_of};
 use crate::support::nginx::Nginx;
 use crate::support::registry::client_with_hash;
 use crate::support::sibling::{self, USER};
-use crate::support::{Home, Program, Signer, wait_until};
+use crate::support::{Home, Program, Signer};
 
 /// Each authentication method, and a client that is registered for this method only.
 const METHODS: [(&str, &str); 2] =
@@ -90,17 +89,10 @@ fn golang_jwt_authenticates() {
     home.write("jwks.json", &succeed(Command::new(&program).arg(&key)));
     let add = ["client", "add", "--id", "go", "--scope", "read", "--method", "private_key_jwt"];
     run(home.command(&add).args(["--jwks", "jwks.json"])).assert_fine();
+    home.write_uses();
     let server = Program::start(home, &[]);
     let mut ask = Command::new(&program);
-    wait_for_the_next_second();
     assert_eq!(succeed(ask.arg(&key).args(["go", &server.issuer])), "200\n".repeat(3));
-}
-
-/// Waits until the next second. An assertion issued in the second of the server's start is refused,
-/// because it may have been used before the start.
-fn wait_for_the_next_second() {
-    let started = Clock::system().unix_seconds();
-    wait_until(|| Clock::system().unix_seconds() > started);
 }
 
 fn source(name: &str) -> PathBuf {
@@ -224,8 +216,8 @@ fn authlib_authenticates() {
     home.write("jwks.json", &signer.jwks().to_string());
     let add = ["client", "add", "--id", "c", "--scope", "read", "--method", "private_key_jwt"];
     run(home.command(&add).args(["--jwks", "jwks.json"])).assert_fine();
+    home.write_uses();
     let server = Program::start(home, &[]);
-    wait_for_the_next_second();
     let url = format!("{}/connect/token", server.issuer);
     let script = r#"
 import sys

@@ -5,7 +5,6 @@ mod registry;
 mod replay;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,8 +21,8 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 const ISSUER: &str = "https://auth.example";
 const START: u64 = 1_750_384_800;
 /// The time of most requests (Unix seconds), 1,000 s after the server's start. The server refuses
-/// assertions that were signed before its start. An assertion without `iat` counts as signed 300 s
-/// before its `exp`. At `NOW`, this moment is after the start, if the assertion has not expired.
+/// assertions that were signed up to 10 s after its first start. An assertion without `iat` counts
+/// as signed 300 s before its `exp`.
 const NOW: u64 = START + 1000;
 
 /// Returns a home whose registry contains `clients`. Each client is given by its id and by the
@@ -81,17 +80,12 @@ fn ask(address: SocketAddr, assertion: &str) -> Response {
     request(Encoding::Urlencoded, assertion, &[]).send(address)
 }
 
-/// Starts the program with a client `c` that has the key of `signer`. Then waits for the next
-/// second, because the program refuses assertions that were signed in the second of its start.
+/// Starts the program with a client `c` that has the key of `signer`.
 fn program(signer: &Signer, toml: &str) -> Program {
     let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
     home.write("grantd.toml", toml);
-    let program = Program::start(home, &["--config", "grantd.toml"]);
-    let start = now();
-    while now() <= start {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    program
+    home.write_uses();
+    Program::start(home, &["--config", "grantd.toml"])
 }
 
 fn now() -> u64 {

@@ -5,6 +5,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::sync::Mutex;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use grantd::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::support::command::run;
@@ -14,7 +17,9 @@ use crate::support::status::{
     revoke, token_of, validate, validate_token, vision_token_of,
 };
 use crate::support::token::sign;
-use crate::support::{Connection, ENCODINGS, Encoding, Home, Library, Program, Request, Response};
+use crate::support::{
+    Connection, ENCODINGS, Encoding, Home, Library, Program, Request, Response, wait_until,
+};
 
 const NOW: u64 = 1_750_384_800;
 
@@ -22,9 +27,11 @@ fn start() -> Library {
     Library::start(home(), ISSUER, NOW)
 }
 
+/// The lines of the file that revoke a token.
 fn rows(home: &Home) -> Vec<String> {
     let text = fs::read_to_string(home.path("state/revocations")).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
+    // The other lines have a hash that begins with `grantd:`.
+    text.lines().filter(|line| !line.contains(" sha256:Z3JhbnRkO")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -254,7 +261,8 @@ fn a_torn_last_line_is_dropped_with_a_warning() {
     }
     let server = Program::start(home, &SAME_ISSUER);
     let line = server.log.wait_for(|line| line["level"] == "WARN" && line["file"].is_string());
-    assert_eq!(line["line"], 2);
+    // The file begins with its version and the owner of the first row.
+    assert_eq!(line["line"], 4);
     assert!(!is_active(server.address, "timed", &tokens[0]));
     assert!(is_active(server.address, "timed", &tokens[1]));
     assert_revoked(&revoke(server.address, "timed", &tokens[1]));
@@ -292,16 +300,44 @@ fn any_other_corruption_is_an_error_with_file_and_line() {
 }
 
 #[test]
-fn of_two_servers_with_one_state_directory_only_the_first_revokes() {
+fn of_two_servers_with_one_state_directory_both_revoke() {
     let first = Program::start(home(), &SAME_ISSUER);
-    let state = first.home.path("state");
-    let arguments = [&SAME_ISSUER[..], &["--state", state.to_str().unwrap()]].concat();
-    let second = Program::start(home(), &arguments);
-    let token = token_of(second.address, "timed");
+    let [state, keys] = ["state", "keys"].map(|name| first.home.path(name));
+    let directories = ["--state", state.to_str().unwrap(), "--keys", keys.to_str().unwrap()];
+    let second = Program::start(home(), &[&SAME_ISSUER[..], &directories].concat());
+    let servers = [first.address, second.address];
+    for by in [0, 1, 0, 1] {
+        let token = token_of(servers[by], "timed");
+        let reused = token_of(servers[1 - by], "reuser");
+        assert!(servers.iter().all(|server| is_active(*server, "timed", &token)));
+        assert_revoked(&revoke(servers[by], "timed", &token));
+        assert!(!is_active(servers[by], "timed", &token));
+        let revoked_at = Clock::system().instant();
+        wait_until(|| !is_active(servers[1 - by], "timed", &token));
+        assert!(
+            (Clock::system().instant() - revoked_at).as_secs() < 5,
+            "the poll is four times a second"
+        );
+        assert_revoked(&revoke(servers[by], "reuser", &reused));
+        wait_until(|| !is_active(servers[1 - by], "reuser", &reused));
+    }
+    assert_eq!(rows(&first.home).len(), 8);
+}
+
+#[test]
+fn while_a_process_holds_the_lock_revocations_and_assertions_get_503_and_secrets_tokens() {
+    let server = Program::start(home(), &SAME_ISSUER);
+    let token = token_of(server.address, "timed");
+    // The last release holds this lock for as long as it runs.
+    fs::write(server.home.path("state/revocations.lock"), "").unwrap();
+    let lock = fs::File::open(server.home.path("state/revocations.lock")).unwrap();
+    lock.lock().unwrap();
     let request = about(REVOKE, Encoding::Urlencoded, "timed", &[("token", &token)]);
-    assert_unavailable(&second.ask(&request), "5");
-    let _home = first.into_home();
-    assert_eq!(second.ask(&request).status, 200);
+    assert_unavailable(&server.ask(&request), "5");
+    assert!(is_active(server.address, "timed", &token));
+    token_of(server.address, "timed");
+    drop(lock);
+    assert_revoked(&server.ask(&request));
 }
 
 #[track_caller]
@@ -361,8 +397,7 @@ fn a_full_disk_loses_no_acknowledged_revocation() {
         assert!(acknowledged.len() < 100, "the disk was never full");
     };
     assert!(!acknowledged.is_empty());
-    // The failed write has left a torn last line. The next revocation therefore rewrites the whole
-    // file, which fails because the whole file is too large for the disk.
+    // What the failed write has left of its last line was cut off. The next write fails too.
     assert_unavailable(&revoke(server.address, "timed", &refused), "5");
     let check = |server: &Program| {
         for token in &acknowledged {
@@ -383,17 +418,76 @@ fn at_the_limit_a_new_revocation_is_refused_and_none_is_dropped() {
     home.write("grantd.toml", "[limits]\nrevocations = 2\n");
     let arguments = [&SAME_ISSUER[..], &["--config", "grantd.toml"]].concat();
     let server = Program::start(home, &arguments);
-    let tokens: Vec<_> = (0..3).map(|_| token_of(server.address, "timed")).collect();
-    assert_revoked(&revoke(server.address, "timed", &tokens[0]));
-    assert_revoked(&revoke(server.address, "timed", &tokens[1]));
-    let request = about(REVOKE, Encoding::Urlencoded, "timed", &[("token", &tokens[2])]);
+    let clients = ["timed", "one-audience", "reuser"];
+    let tokens = clients.map(|client| token_of(server.address, client));
+    for (client, token) in clients.iter().zip(&tokens).take(2) {
+        assert_revoked(&revoke(server.address, client, token));
+    }
+    let request = about(REVOKE, Encoding::Urlencoded, "reuser", &[("token", &tokens[2])]);
     assert_unavailable(&server.ask(&request.header("X-Request-Id", "three")), "60");
     assert_eq!(server.log.of_request("three")["cause"], "revocations_full");
     // A token that is already revoked needs no second record.
-    assert_revoked(&revoke(server.address, "timed", &tokens[1]));
-    for (token, is_good) in tokens.iter().zip([false, false, true]) {
-        assert_eq!(is_active(server.address, "timed", token), is_good);
+    assert_revoked(&revoke(server.address, "one-audience", &tokens[1]));
+    for ((client, token), is_good) in clients.iter().zip(&tokens).zip([false, false, true]) {
+        assert_eq!(is_active(server.address, client, token), is_good);
     }
-    let told: Value = introspect(server.address, "timed", &tokens[2]).json();
+    let told: Value = introspect(server.address, "reuser", &tokens[2]).json();
     assert_eq!(told["active"], true, "{INTROSPECT}");
+}
+
+#[test]
+fn a_client_that_holds_its_share_revokes_all_its_tokens_up_to_an_expiry() {
+    let home = home();
+    let registry = fs::read_to_string(home.clients()).unwrap();
+    home.write("grantd.toml", "audit = \"audit.jsonl\"\n[limits]\nrevocations = 4\n");
+    let arguments = [&SAME_ISSUER[..], &["--config", "grantd.toml"]].concat();
+    let mut server = Program::start(home, &arguments);
+    let other = token_of(server.address, "one-audience");
+    let tokens: Vec<_> = (0..4).map(|_| token_of(server.address, "timed")).collect();
+    let vision = vision_token_of(server.address, "timed");
+    for token in &tokens[..3] {
+        assert_revoked(&revoke(server.address, "timed", token));
+    }
+    let told = server.log.wait_for(|line| line["until"].is_u64());
+    assert_eq!((&told["client"], &told["level"]), (&json!("timed"), &json!("WARN")));
+    assert_eq!(server.metric("grantd_revocation_cut_offs_total"), 1);
+    let until = told["until"].as_u64().unwrap();
+    let check = |server: &Program| {
+        for token in tokens.iter().chain([&vision]) {
+            let expires_at = claims_of(token)["exp"].as_u64().unwrap();
+            let revoked = tokens[..3].contains(token);
+            assert_eq!(is_active(server.address, "timed", token), !revoked && expires_at > until);
+            let status = validate(server.address, token).status;
+            assert_eq!(status == 204, !revoked && expires_at > until);
+        }
+        assert!(is_active(server.address, "one-audience", &other));
+    };
+    check(&server);
+    // A new token that would be revoked is not issued. One of the next second is, and is valid.
+    let secret = secret_of("timed");
+    let request =
+        Request::token(Encoding::Urlencoded, &crate::support::request_of("timed", &secret, &[]));
+    let mut answer = server.ask(&request);
+    while answer.status == 503 {
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert!(Clock::system().unix_seconds() <= until - 3600 + 1);
+        answer = server.ask(&request);
+    }
+    let fresh = answer.json()["access_token"].as_str().unwrap().to_owned();
+    assert!(is_active(server.address, "timed", &fresh));
+    server.terminate();
+    assert!(server.wait().success());
+    let audit = fs::read_to_string(server.home.path("audit.jsonl")).unwrap();
+    let line = audit.lines().find(|line| line.contains("\"cut_off\"")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["client"], &line["until"]), (&json!("timed"), &json!(until)));
+    assert_eq!(fs::read_to_string(server.home.clients()).unwrap(), registry);
+    let server = Program::start(server.into_home(), &arguments);
+    check(&server);
+    assert!(is_active(server.address, "timed", &fresh));
+}
+
+fn claims_of(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }

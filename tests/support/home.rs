@@ -52,6 +52,15 @@ impl Home {
         path
     }
 
+    /// Writes an empty record of used assertions and proofs, as an earlier process would have left
+    /// it. Without one, the server refuses what was signed up to 10 s after its start.
+    pub(crate) fn write_uses(&self) {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        fs::create_dir_all(self.path("state")).unwrap();
+        let first = format!("grantd-uses-1 {} dropped:0 refused:0\n", boot.trim());
+        set_mode(&self.write("state/uses", &first), 0o600);
+    }
+
     /// Replaces the registry by one with these clients.
     pub(crate) fn register(&self, clients: &[Value]) {
         self.write("clients.json", &registry_of(clients));

@@ -5,9 +5,11 @@
 //! users who may open the target may open the lock file. Otherwise, any user could hold the lock
 //! and so prevent all edits.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
@@ -36,14 +38,50 @@ pub fn lock(path: &Path) -> io::Result<Lock> {
     acquire(path, File::lock)
 }
 
-/// Locks the file `path` for editing, without waiting for other processes.
+/// Locks the file `path` for editing. Waits about `wait` for other processes.
 ///
 /// # Errors
 ///
-/// `WouldBlock` if another process holds the lock; otherwise an error of the operating system.
-pub fn try_lock(path: &Path) -> io::Result<Lock> {
-    acquire(path, |file| Ok(file.try_lock()?))
+/// `WouldBlock` if another process still holds the lock; otherwise an error of the operating
+/// system.
+pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
+    acquire(path, |file| try_for(file, wait))
 }
+
+/// Locks the file `path` as [`lock_within`] does, if its lock file exists. Creates nothing.
+///
+/// # Errors
+///
+/// As [`lock_within`]; `NotFound` if there is no lock file.
+pub fn lock_if_used(path: &Path, wait: Duration) -> io::Result<Lock> {
+    let file = open(&name_of(real_path(path)?))?;
+    try_for(&file, wait)?;
+    Ok(Lock(file))
+}
+
+/// Tries to lock `file` until the pauses between the attempts add up to `wait`. The pauses are
+/// short, so that a process also gets a lock that others take again and again.
+fn try_for(file: &File, wait: Duration) -> io::Result<()> {
+    let (mut waited, mut pause) = (Duration::ZERO, FIRST_PAUSE);
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if waited < wait => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "another process holds its lock",
+                ));
+            }
+            tried => return Ok(tried?),
+        }
+        sleep(pause);
+        waited += pause;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_micros(20);
+const LONGEST_PAUSE: Duration = Duration::from_micros(500);
 
 /// Locks `directory` so that files can be added and removed. Waits until no other process holds the
 /// lock.
@@ -64,9 +102,14 @@ fn acquire(path: &Path, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Lo
         }
         access => access?,
     };
+    acquire_file(&name_of(target), &access, lock)
+}
+
+/// The name of the lock file of `target`.
+fn name_of(target: PathBuf) -> PathBuf {
     let mut name = target.into_os_string();
     name.push(".lock");
-    acquire_file(Path::new(&name), &access, lock)
+    name.into()
 }
 
 fn acquire_file(
@@ -108,8 +151,11 @@ fn acquire_file(
 }
 
 fn open(name: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
+    open_regular(name, OpenOptions::new().read(true).write(true))
+}
+
+/// Opens `name`, which must be a regular file and no symbolic link.
+pub(in crate::fs) fn open_regular(name: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     {
         use rustix::fs::OFlags;

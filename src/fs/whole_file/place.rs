@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Resolves all symbolic links in `path`. The file itself need not exist.
-pub(super) fn real_path(path: &Path) -> io::Result<PathBuf> {
+pub(in crate::fs) fn real_path(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         match fs::canonicalize(&path) {

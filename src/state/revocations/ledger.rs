@@ -1,215 +1,478 @@
-//! The file of revocations: a text file with one line per revocation. New lines are appended. When
-//! most lines have expired, the file is rewritten without them.
+//! The thread that owns the file of revocations: a text file with one or two lines per revocation
+//! (`revocations/line.rs`). New lines are appended. When most lines are over, the file is rewritten
+//! without them.
 //!
-//! ```text
-//! 1790003600 jti:kGGv6zFBu5FLUEcBWPGsQw
-//! 1790003600 sha256:mxOTOIm6pc7brYcgi3w5YYlRKOJ8fFGZgwrRQFsU4Vc
-//! ```
-//!
-//! A line holds a token's `exp` in Unix seconds and its revocation key. If the last line has no
-//! line break, it is ignored. In this case, the process ended while it wrote the line, so no client
-//! was told that this token is revoked.
+//! If the last line has no line break, it is ignored. In this case, the process ended while it
+//! wrote the line, so no client was told that this token is revoked.
 
-use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tracing::warn;
+use tracing::{error, warn};
 
+use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::fs::whole_file::{self, Lock};
-use crate::state::revocations::revoked::Revoked;
-use crate::state::revocations::{RevocationKey, decode};
+use crate::fs::shared_log::{News, SharedLog, read_only};
+use crate::fs::whole_file::Lock;
+use crate::oauth::error::Cause;
+use crate::state::client_tag::client_tag;
+use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
+use crate::state::revocations::key::RevocationKey;
+use crate::state::revocations::line::{CURRENT, ClientTag, Line, Link, Owner, link_of};
+use crate::state::revocations::revoked::{Revoked, Row};
+use crate::telemetry::audit::{Audit, Event};
+use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
 
-/// A revoked token: one line of the file.
+/// The reason why a token was not revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row {
+pub enum RevokeError {
+    /// The limit of revoked tokens is reached.
+    Full,
+    /// Too many revocations wait for the disk.
+    Overloaded,
+    /// The revocation could not be written to disk.
+    NotWritten,
+}
+
+impl From<RevokeError> for Cause {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::Full => Self::RevocationsFull,
+            RevokeError::NotWritten => Self::RevocationNotWritten,
+            RevokeError::Overloaded => Self::Overloaded,
+        }
+    }
+}
+
+/// What the thread and the requests share.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) revoked: Revoked,
+    pub(super) cut_offs: AtomicU64,
+}
+
+/// What a request wants to revoke.
+#[derive(Debug)]
+pub(super) struct Revocation {
+    pub(super) client_id: Box<str>,
     pub(super) key: RevocationKey,
-    /// The token's `exp`.
     pub(super) expires_at: UnixTime,
 }
 
-impl Row {
-    /// Whether the row may be dropped at `now`. A row is kept for an hour after the token has
-    /// expired, so that no revoked token becomes valid if the clock is set back by up to an hour.
-    pub(super) fn is_over(&self, now: UnixTime) -> bool {
-        self.expires_at + CLOCK_STEP <= now
-    }
-
-    fn parse(line: &[u8]) -> Option<Self> {
-        let (expires_at, key) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-        let key = match key.split_once(':')? {
-            ("jti", id) => RevocationKey::TokenId(decode(id)?),
-            ("sha256", hash) => RevocationKey::SigningInput(decode(hash)?),
-            _ => return None,
-        };
-        Some(Self { key, expires_at: UnixTime(expires_at.parse().ok()?) })
-    }
-}
-
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, bytes) = match &self.key {
-            RevocationKey::TokenId(id) => ("jti", &id[..]),
-            RevocationKey::SigningInput(hash) => ("sha256", &hash[..]),
-        };
-        writeln!(f, "{} {kind}:{}", self.expires_at, URL_SAFE_NO_PAD.encode(bytes))
-    }
-}
-
-/// The file of revocations. It is locked against other processes while `lock` is `Some`.
+/// The file, and what only the thread needs to know.
 pub(super) struct Ledger {
-    path: PathBuf,
-    lock: Option<Lock>,
-    /// The file, open for appending. `None` if the next write must rewrite the whole file, because
-    /// the file is missing or may end in an incomplete line.
-    file: Option<File>,
-    /// The number of lines in the file.
-    lines: usize,
+    log: SharedLog,
+    shared: Arc<Shared>,
+    /// The number of rows of each client.
+    held: HashMap<Owner, usize>,
+    /// The times up to which all tokens of a client are revoked.
+    cut_offs: HashMap<Owner, UnixTime>,
+    /// The owners of rows that have not been read yet.
+    owners: HashMap<Link, Owner>,
+    has_version: bool,
+    /// When rows that are over were dropped last, and at how many lines they are
+    /// dropped next.
+    dropped_at: Option<UnixTime>,
+    drop_at_lines: usize,
+    limit: usize,
+    clock: Clock,
+    audit: Option<Arc<Audit>>,
+    complaints: OnceASecond,
 }
 
 impl Ledger {
-    /// Locks the file of revocations in `directory` and reads its rows. If the file cannot be
-    /// locked, logs a warning and reads the rows without a lock.
-    pub(super) fn open(directory: &Path) -> Result<(Self, Vec<Row>), Fault> {
-        let path = directory.join(FILE_NAME);
-        let lock = match lock(&path) {
-            Ok(lock) => Some(lock),
-            // Not an error: during a handover, the new process may start while the old process
-            // still holds the lock.
+    /// Reads the file in `directory`. If it cannot be locked, logs a warning and reads it without a
+    /// lock.
+    pub(super) fn open(
+        directory: &Path,
+        limit: usize,
+        clock: Clock,
+        audit: Option<Arc<Audit>>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, Fault> {
+        let mut ledger = Self {
+            log: SharedLog::new(directory.join(FILE_NAME)),
+            shared,
+            held: HashMap::new(),
+            cut_offs: HashMap::new(),
+            owners: HashMap::new(),
+            has_version: false,
+            dropped_at: None,
+            drop_at_lines: 0,
+            limit,
+            clock,
+            audit,
+            complaints: OnceASecond::default(),
+        };
+        let directory = directory.display();
+        let lock = ledger.log.lock(LOCK_WAIT);
+        match &lock {
+            Ok(_) => {}
+            // The last release holds the lock for as long as it runs.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let directory = directory.display();
-                warn!(%directory, %error, "no token can be revoked while another process uses it");
-                None
+                warn!(%directory, %error, "no token can be revoked while another process holds it");
             }
             Err(error) => {
-                let directory = directory.display();
                 warn!(%directory, %error, "no token can be revoked: the directory is not writable");
-                None
             }
-        };
-        let Loaded { rows, is_torn } = load(&path)?;
-        // Do not append to an incomplete line.
-        let file = if is_torn { None } else { append_to(&path).ok() };
-        Ok((Self { path, lock, file, lines: rows.len() }, rows))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The number of lines in the file, including the lines of expired tokens.
-    pub(super) fn lines(&self) -> usize {
-        self.lines
-    }
-
-    /// Writes the rows of `fresh` to disk. The rows of `kept` are on disk already, but are written
-    /// again if the file is rewritten.
-    ///
-    /// After an error, the last line may be incomplete, so the next call rewrites the file.
-    pub(super) fn write(&mut self, fresh: &[Row], kept: &Revoked) -> io::Result<()> {
-        // If the file was deleted, the lock file may have been deleted with it. Lock again.
-        if self.file.as_ref().is_some_and(|file| !is_linked(file)) {
-            self.lock = None;
         }
-        if self.lock.is_none() {
-            self.lock = Some(lock(&self.path)?);
-            self.file = None;
-            // While this process did not hold the lock, another process may have added rows to the
-            // file. Read these rows, so that a rewrite keeps them.
-            let Loaded { rows, .. } = load(&self.path).map_err(io::Error::other)?;
-            kept.insert(rows);
+        ledger.learn()?;
+        if lock.is_ok() {
+            // The next revocation tries again.
+            let _ = ledger.log.cut_torn_line();
         }
-        let mut text = String::with_capacity(fresh.len() * LINE_BYTES);
-        let add = |text: &mut String, row: &Row| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{row}");
-        };
-        let appended = self.file.take().filter(|_| self.lines <= lines_for(kept.len()));
-        if let Some(mut file) = appended {
-            fresh.iter().for_each(|row| add(&mut text, row));
-            file.write_all(text.as_bytes())?;
-            file.sync_data()?;
-            self.lines += fresh.len();
-            self.file = Some(file);
-        } else {
-            kept.for_each(|row| add(&mut text, &row));
-            fresh.iter().for_each(|row| add(&mut text, row));
-            whole_file::replace(&self.path, text.as_bytes())?;
-            self.lines = kept.len() + fresh.len();
-            self.file = Some(append_to(&self.path)?);
+        Ok(ledger)
+    }
+
+    /// Reads what other processes have added. The caller need not hold the lock.
+    fn learn(&mut self) -> Result<(), Fault> {
+        let news = self.log.read();
+        let news = news.map_err(|error| cannot_be_read(self.log.path(), &error))?;
+        let lines = parse(self.log.path(), &news).inspect_err(|_| self.log.forget())?;
+        if news.is_other_file {
+            self.has_version = false;
+            self.owners.clear();
+        }
+        let now = self.clock.now();
+        let mut has_cut_off = false;
+        for line in &lines {
+            match *line {
+                Line::Owner(link, owner, _) => {
+                    self.owners.insert(link, owner);
+                }
+                Line::CutOff(client, time) if !is_over(time, now) => {
+                    has_cut_off |= self.know_cut_off(client, time);
+                }
+                Line::Version(_) => self.has_version = true,
+                Line::Token(..) | Line::CutOff(..) => {}
+            }
+        }
+        for line in lines {
+            let Line::Token(key, expires_at) = line else { continue };
+            let owner = self.owners.remove(&link_of(&key));
+            let is_cut_off = owner.is_some_and(|owner| self.cut_off(owner) >= expires_at);
+            if !is_over(expires_at, now) && !is_cut_off {
+                self.insert(Row { key, expires_at, owner });
+            }
+        }
+        if has_cut_off {
+            self.drop_cut_off();
         }
         Ok(())
     }
+
+    fn insert(&mut self, row: Row) {
+        if self.shared.revoked.insert(row)
+            && let Some(owner) = row.owner
+        {
+            *self.held.entry(owner).or_default() += 1;
+        }
+    }
+
+    fn cut_off(&self, owner: Owner) -> UnixTime {
+        self.cut_offs.get(&owner).copied().unwrap_or_default()
+    }
+
+    /// Puts a cut-off in force. Returns whether it revokes more than before.
+    fn know_cut_off(&mut self, client: ClientTag, time: UnixTime) -> bool {
+        let known = self.cut_offs.entry(owner_of(&client)).or_default();
+        let is_new = time > *known;
+        *known = time.max(*known);
+        self.shared.revoked.insert_cut_off(client, time);
+        is_new
+    }
+
+    /// Drops the rows of tokens that a cut-off revokes.
+    fn drop_cut_off(&mut self) {
+        let (held, cut_offs) = (&mut self.held, &self.cut_offs);
+        self.shared.revoked.drop_over(
+            |expires_at, owner| {
+                owner.is_some_and(|owner| {
+                    cut_offs.get(&owner).is_some_and(|&time| time >= expires_at)
+                })
+            },
+            |row| release(held, row),
+        );
+    }
+
+    /// Drops what is over at `now`.
+    fn drop_over(&mut self, now: UnixTime) {
+        let held = &mut self.held;
+        let dropped = |row| release(held, row);
+        self.shared.revoked.drop_over(|expires_at, _| is_over(expires_at, now), dropped);
+        self.shared.revoked.drop_cut_offs(|time| is_over(time, now));
+        self.cut_offs.retain(|_, &mut time| !is_over(time, now));
+    }
+
+    fn take(&mut self) -> Result<Lock, Fault> {
+        let cannot = |error| Fault::cannot("locked", self.log.path(), &error);
+        let lock = self.log.lock(LOCK_WAIT).map_err(cannot)?;
+        self.learn()?;
+        match self.log.cut_torn_line() {
+            Ok(()) => Ok(lock),
+            Err(error) => Err(Fault::cannot("written", self.log.path(), &error)),
+        }
+    }
+
+    fn revoke(&mut self, waiting: Vec<Waiting<Self>>) {
+        let now = self.clock.now();
+        let is_full = self.shared.revoked.len() + waiting.len() > self.limit;
+        // Drop expired rows in two cases: when the number of lines may have doubled since the last
+        // drop, and when the new rows would exceed the limit. In the second case, drop them at most
+        // once per second. A drop passes over all rows, which is acceptable because both cases are
+        // rare.
+        if self.log.lines() >= self.drop_at_lines || (is_full && self.dropped_at != Some(now)) {
+            self.drop_over(now);
+            self.dropped_at = Some(now);
+            self.drop_at_lines = self.most_lines();
+        }
+        let mut batch = Batch::default();
+        for waiting in waiting.into_iter().filter(Waiting::is_awaited) {
+            let Revocation { client_id, key, expires_at } = &waiting.job;
+            let client = client_tag(client_id);
+            let owner = owner_of(&client);
+            if batch.keys.contains(key) {
+                batch.waiting.push(waiting);
+                continue;
+            }
+            let held = self.held.get(&owner).copied().unwrap_or(0) + batch.held_by(owner);
+            if held > 0 && held >= self.free(&batch) {
+                self.flush(std::mem::take(&mut batch));
+                if let Err(error) = self.cut_off_half(client_id, client) {
+                    self.complain(&error);
+                    waiting.answer(Err(RevokeError::NotWritten));
+                    continue;
+                }
+            }
+            if self.shared.revoked.contains(key) || self.cut_off(owner) >= *expires_at {
+                waiting.answer(Ok(()));
+            } else if self.free(&batch) == 0 {
+                waiting.answer(Err(RevokeError::Full));
+            } else {
+                let row = Row { key: *key, expires_at: *expires_at, owner: Some(owner) };
+                batch.push(waiting, row);
+            }
+        }
+        self.flush(batch);
+    }
+
+    /// The number of rows that may be added to those in memory and in `batch`.
+    fn free(&self, batch: &Batch) -> usize {
+        self.limit.saturating_sub(self.shared.revoked.len() + batch.rows.len())
+    }
+
+    /// Writes the rows of `batch` and answers its requests.
+    fn flush(&mut self, batch: Batch) {
+        let Batch { rows, waiting, .. } = batch;
+        let (written, result) = if rows.is_empty() { (0, Ok(())) } else { self.write(&rows) };
+        // What is in the file counts after a restart, so it counts now, even if the disk could not
+        // be synced and the client must try again.
+        rows[..written].iter().for_each(|row| self.insert(*row));
+        if let Err(error) = &result {
+            self.complain(error);
+            self.log.forget();
+        }
+        for waiting in waiting {
+            let is_written = result.is_ok()
+                || (is_torn(&result) && self.shared.revoked.contains(&waiting.job.key));
+            waiting.answer(if is_written { Ok(()) } else { Err(RevokeError::NotWritten) });
+        }
+    }
+
+    /// Writes rows to disk. Returns how many of them are in the file.
+    fn write(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
+        let mut text = String::with_capacity((fresh.len() + 1) * ROW_BYTES);
+        if !self.log.exists() || self.log.lines() > self.most_lines() {
+            Line::Version(CURRENT).write(&mut text);
+            for (client, time) in self.shared.revoked.cut_offs() {
+                Line::CutOff(client, time).write(&mut text);
+            }
+            self.shared.revoked.for_each(|row| write_row(&row, &mut text));
+            fresh.iter().for_each(|row| write_row(row, &mut text));
+            let result = self.log.replace(&text);
+            self.has_version = result.is_ok();
+            return (if result.is_ok() { fresh.len() } else { 0 }, result);
+        }
+        let before = usize::from(!self.has_version);
+        if !self.has_version {
+            Line::Version(CURRENT).write(&mut text);
+        }
+        fresh.iter().for_each(|row| write_row(row, &mut text));
+        let (lines, appended) = self.log.append(&text);
+        self.has_version |= lines > 0;
+        let synced = self.log.sync();
+        let result = match (synced, appended) {
+            (Err(error), _) => Err(error),
+            // A part of the rows is in the file.
+            (Ok(()), Err(error)) => Err(io::Error::new(ErrorKind::WriteZero, error)),
+            (Ok(()), Ok(())) => Ok(()),
+        };
+        (lines.saturating_sub(before) / LINES_PER_ROW, result)
+    }
+
+    /// Revokes every token of the client that expires no later than the last of the half of its rows
+    /// that end first, in place of these rows.
+    fn cut_off_half(&mut self, client_id: &str, client: ClientTag) -> io::Result<()> {
+        let mut ends = Vec::new();
+        self.shared.revoked.for_each(|row| {
+            if row.owner == Some(owner_of(&client)) {
+                ends.push(row.expires_at);
+            }
+        });
+        ends.sort_unstable();
+        let Some(&until) = ends.get(ends.len().div_ceil(2).saturating_sub(1)) else {
+            return Ok(());
+        };
+        if !self.log.exists() {
+            self.write(&[]).1?;
+        }
+        let (lines, appended) = self.log.append(&Line::CutOff(client, until).to_string());
+        let synced = appended.and_then(|()| self.log.sync());
+        if lines > 0 {
+            let before = self.shared.revoked.len();
+            self.know_cut_off(client, until);
+            self.drop_cut_off();
+            let rows = before - self.shared.revoked.len();
+            self.shared.cut_offs.fetch_add(1, Ordering::Relaxed);
+            warn!(
+                client = client_id,
+                until = until.0,
+                rows,
+                "the client holds its share of limits.revocations: all its tokens that expire until then (Unix seconds) are revoked, in place of these rows"
+            );
+            if let Some(audit) = &self.audit {
+                audit.write(&Event::CutOff { client: client_id, until, rows });
+            }
+        }
+        synced.inspect_err(|_| self.log.forget())
+    }
+
+    /// The number of lines above which the file is rewritten.
+    fn most_lines(&self) -> usize {
+        lines_for(self.shared.revoked.len()).saturating_add(2 * self.cut_offs.len())
+    }
+
+    fn complain(&self, error: &dyn fmt::Display) {
+        if self.complaints.is_due(self.clock.now()).is_some() {
+            let file = self.log.path().display();
+            error!(%file, %error, "a revocation was not written: check free space and access");
+        }
+    }
+}
+
+impl Commit for Ledger {
+    type Job = Revocation;
+    type Answer = Result<(), RevokeError>;
+
+    fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
+        if waiting.is_empty() {
+            // What is in force does not change until the file can be read again.
+            if let Err(fault) = self.learn()
+                && self.complaints.is_due(self.clock.now()).is_some()
+            {
+                error!(error = %fault, "the revocations of other processes cannot be read");
+            }
+            return;
+        }
+        match self.take() {
+            Ok(_lock) => self.revoke(waiting),
+            Err(fault) => {
+                self.complain(&fault);
+                waiting.into_iter().for_each(|one| one.answer(Err(RevokeError::NotWritten)));
+            }
+        }
+    }
+}
+
+/// Rows to write, and the requests that wait for them.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Row>,
+    keys: HashSet<RevocationKey>,
+    held: HashMap<Owner, usize>,
+    waiting: Vec<Waiting<Ledger>>,
+}
+
+impl Batch {
+    fn held_by(&self, owner: Owner) -> usize {
+        self.held.get(&owner).copied().unwrap_or(0)
+    }
+
+    fn push(&mut self, waiting: Waiting<Ledger>, row: Row) {
+        self.keys.insert(row.key);
+        if let Some(owner) = row.owner {
+            *self.held.entry(owner).or_default() += 1;
+        }
+        self.rows.push(row);
+        self.waiting.push(waiting);
+    }
+}
+
+/// Whether a write ended in the middle.
+fn is_torn(result: &io::Result<()>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WriteZero)
+}
+
+fn release(held: &mut HashMap<Owner, usize>, row: Row) {
+    if let Some(owner) = row.owner
+        && let Some(count) = held.get_mut(&owner)
+    {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            held.remove(&owner);
+        }
+    }
+}
+
+fn owner_of(client: &ClientTag) -> Owner {
+    std::array::from_fn(|at| client[at])
+}
+
+fn write_row(row: &Row, text: &mut String) {
+    if let Some(owner) = row.owner {
+        Line::Owner(link_of(&row.key), owner, row.expires_at).write(text);
+    }
+    Line::Token(row.key, row.expires_at).write(text);
+}
+
+/// Whether what ends at `time` may be dropped at `now`. A row is kept for an
+/// hour after the token has expired, so that no revoked token becomes valid if the clock is set back
+/// by up to an hour.
+fn is_over(time: UnixTime, now: UnixTime) -> bool {
+    time + CLOCK_STEP <= now
 }
 
 /// Checks that the file of revocations in `directory`, if it exists, can be read and is valid.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
-    load(&directory.join(FILE_NAME)).map(|_| ())
+    let path = directory.join(FILE_NAME);
+    let news = read_only(&path, LOCK_WAIT).map_err(|error| cannot_be_read(&path, &error))?;
+    parse(&path, &news).map(drop)
+}
+
+fn parse(path: &Path, news: &News) -> Result<Vec<Line>, Fault> {
+    let numbered = (news.lines_before + 1..).zip(news.lines());
+    let parsed = numbered.map(|(number, line)| {
+        Line::parse(line).ok_or_else(|| {
+            let problem = "is not a valid revocation record; restore the file, or delete the \
+                           line (its token becomes valid again)";
+            Fault::new(path, problem).at_line(number)
+        })
+    });
+    parsed.collect()
+}
+
+fn cannot_be_read(path: &Path, error: &io::Error) -> Fault {
+    Fault::new(path, format!("cannot be read: {error}"))
 }
 
 /// Returns the number of lines above which the file is rewritten if `live` rows are in memory.
 pub(super) fn lines_for(live: usize) -> usize {
-    live.saturating_mul(2).saturating_add(MIN_LINES)
-}
-
-/// Whether the open file still exists in a directory. Data written to a deleted file is lost.
-fn is_linked(file: &File) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        true
-    }
-}
-
-/// Creates the directory of `path` if necessary, and locks the file `path`.
-fn lock(path: &Path) -> io::Result<Lock> {
-    if let Some(directory) = path.parent() {
-        whole_file::create_directory(directory)?;
-    }
-    whole_file::try_lock(path)
-}
-
-fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).open(path)
-}
-
-struct Loaded {
-    rows: Vec<Row>,
-    is_torn: bool,
-}
-
-fn load(path: &Path) -> Result<Loaded, Fault> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(Fault::new(path, format!("cannot be read: {error}"))),
-    };
-    let end = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
-    let is_torn = end < text.len();
-    let mut rows = Vec::with_capacity(end / LINE_BYTES);
-    for (index, line) in text[..end].split_inclusive(|&byte| byte == b'\n').enumerate() {
-        let row = Row::parse(&line[..line.len() - 1]).ok_or_else(|| {
-            let problem = "is not a valid revocation record; restore the file, or delete the \
-                           line (its token becomes valid again)";
-            Fault::new(path, problem).at_line(index + 1)
-        })?;
-        rows.push(row);
-    }
-    if is_torn {
-        let (file, line) = (path.display(), rows.len() + 1);
-        warn!(%file, line, "the last line is incomplete and is ignored: it was never acknowledged");
-    }
-    Ok(Loaded { rows, is_torn })
+    live.saturating_mul(2 * LINES_PER_ROW).saturating_add(MIN_LINES)
 }
 
 const FILE_NAME: &str = "revocations";
@@ -217,5 +480,7 @@ const FILE_NAME: &str = "revocations";
 const CLOCK_STEP: u64 = 3600;
 /// As long as the file has at most this many lines, expired rows are no reason to rewrite it.
 const MIN_LINES: usize = 1000;
-/// The length in bytes of a line with a `jti`, including the line break.
-const LINE_BYTES: usize = 38;
+/// The lines of a row whose owner is known.
+const LINES_PER_ROW: usize = 2;
+/// The length in bytes of a row whose key is a `jti`, with its owner.
+const ROW_BYTES: usize = 100;

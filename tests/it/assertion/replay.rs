@@ -6,7 +6,7 @@ use super::{
     ISSUER, JWT_BEARER, NOW, START, ask, claims, header, home_of, library, now, program, request,
 };
 use crate::support::registry::changed;
-use crate::support::{ENCODINGS, Encoding, Library, Request, Signer};
+use crate::support::{ENCODINGS, Encoding, Library, Program, Request, Signer};
 
 #[test]
 fn of_concurrent_uses_of_an_assertion_one_is_accepted() {
@@ -74,23 +74,25 @@ fn a_clock_step_allows_no_replay() {
 }
 
 #[test]
-fn assertions_from_before_the_start_are_refused() {
+fn assertions_from_before_the_record_of_uses_are_refused() {
     let signer = Signer::es256();
     let home = home_of(&[("c", json!({ "jwks": signer.jwks() }))]);
-    let library = Library::start(home, ISSUER, START);
-    library.clock.set(START + 5);
-    let answer = |changes: &Value| {
-        let claims = changed(claims("c", ISSUER, START + 1), changes);
-        ask(library.address, &signer.sign(&header(&signer), &claims)).status
-    };
-    // An `iat` of `START` is refused: `iat` is in whole seconds, so the assertion may have been
-    // signed a moment before the start. Without `iat`, the assertion may have been signed 300 s
-    // before its `exp`.
-    assert_eq!(answer(&json!({ "iat": START - 1 })), 400);
-    assert_eq!(answer(&json!({ "iat": START })), 400);
-    assert_eq!(answer(&json!({ "iat": null, "exp": START + 300 })), 400);
-    assert_eq!(answer(&json!({})), 200);
-    assert_eq!(answer(&json!({ "iat": null, "exp": START + 301 })), 200);
+    let mut library = Library::start(home, ISSUER, START);
+    // The second start finds the record of the first, and refuses nothing more.
+    for _ in 0..2 {
+        library.clock.set(START + 15);
+        let answer = |changes: &Value| {
+            let claims = changed(claims("c", ISSUER, START + 11), changes);
+            ask(library.address, &signer.sign(&header(&signer), &claims)).status
+        };
+        // Without `iat`, the assertion may have been signed 300 s before its `exp`.
+        assert_eq!(answer(&json!({ "iat": START - 1 })), 400);
+        assert_eq!(answer(&json!({ "iat": START + 10 })), 400);
+        assert_eq!(answer(&json!({ "iat": null, "exp": START + 310 })), 400);
+        assert_eq!(answer(&json!({})), 200);
+        assert_eq!(answer(&json!({ "iat": null, "exp": START + 311 })), 200);
+        library = library.restart(ISSUER, START + 16);
+    }
 }
 
 #[test]
@@ -112,44 +114,88 @@ fn a_used_assertion_dated_ahead_is_refused_after_a_restart() {
 }
 
 #[test]
-fn a_full_replay_guard_refuses_new_assertions_and_keeps_its_entries() {
-    let signer = Signer::es256();
-    let toml = "[limits]\nreplay_entries = 2\n[failures]\nclient_failures = 9\nshared_factor = 1\n";
-    let server = program(&signer, toml);
-    let sign = || signer.sign(&header(&signer), &claims("c", &server.issuer, now()));
-    let first = sign();
+fn a_client_that_holds_its_share_is_refused_and_others_are_not() {
+    let [one, two] = [Signer::es256(), Signer::es256()];
+    let home = home_of(&[
+        ("c", json!({ "jwks": one.jwks(), "scopes": ["read"] })),
+        ("d", json!({ "jwks": two.jwks(), "scopes": ["read"] })),
+    ]);
+    home.write(
+        "grantd.toml",
+        "[limits]\nreplay_entries = 4\n[failures]\nclient_failures = 9\nshared_factor = 1\n",
+    );
+    home.write_uses();
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let sign = |id: &str| {
+        let signer = if id == "c" { &one } else { &two };
+        signer.sign(&header(signer), &claims(id, &server.issuer, now()))
+    };
+    let first = sign("c");
     assert_eq!(ask(server.address, &first).status, 200);
-    assert_eq!(ask(server.address, &sign()).status, 200);
+    assert_eq!(ask(server.address, &sign("c")).status, 200);
     for encoding in ENCODINGS {
-        let answer = server.ask(&request(encoding, &sign(), &[]));
-        answer.assert_refused(503, "temporarily_unavailable");
+        let request = request(encoding, &sign("c"), &[]).header("X-Request-Id", "share");
+        let answer = server.ask(&request);
+        answer.assert_refused(429, "invalid_request");
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
+    assert_eq!(server.log.of_request("share")["cause"], "replay_guard_share");
+    assert_eq!(ask(server.address, &sign("d")).status, 200);
+    ask(server.address, &sign("d")).assert_refused(429, "invalid_request");
     ask(server.address, &first).assert_refused(400, "invalid_client");
-    // The server refuses these assertions because the replay guard is full. The assertions are
-    // valid, so the refusals are not counted as authentication failures.
+    // The assertions are valid, so the refusals are not counted as authentication failures.
     for _ in 0..50 {
-        server
-            .ask(&request(Encoding::Urlencoded, &sign(), &[]))
-            .assert_refused(503, "temporarily_unavailable");
+        ask(server.address, &sign("c")).assert_refused(429, "invalid_request");
     }
     assert_eq!(server.metric(r#"grantd_throttled_total{budget="client"}"#), 0);
     // Authentication by secret needs no entry in the replay guard. The wrong secret therefore gets
-    // 401 and not 503.
+    // 401 and not 429.
     let known = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
     server.ask(&known.basic("c:x")).assert_refused(401, "invalid_client");
 }
 
 #[test]
-fn an_assertion_refused_for_the_rate_limit_is_not_used_up() {
+fn a_full_replay_guard_refuses_new_assertions_and_keeps_its_entries() {
+    let signers: Vec<_> = (0..3).map(|_| Signer::es256()).collect();
+    let ids = ["a", "b", "c"];
+    let clients: Vec<_> = std::iter::zip(ids, &signers)
+        .map(|(id, signer)| (id, json!({ "jwks": signer.jwks() })))
+        .collect();
+    let home = home_of(&clients);
+    home.write("grantd.toml", "[limits]\nreplay_entries = 2\n");
+    home.write_uses();
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let sign = |index: usize| {
+        let signer: &Signer = &signers[index];
+        signer.sign(&header(signer), &claims(ids[index], &server.issuer, now()))
+    };
+    let first = sign(0);
+    assert_eq!(ask(server.address, &first).status, 200);
+    assert_eq!(ask(server.address, &sign(1)).status, 200);
+    for encoding in ENCODINGS {
+        let answer = server.ask(&request(encoding, &sign(2), &[]));
+        answer.assert_refused(503, "temporarily_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    ask(server.address, &first).assert_refused(400, "invalid_client");
+}
+
+#[test]
+fn the_rate_limit_and_the_use_of_an_assertion_do_not_cost_each_other() {
     let signer = Signer::es256();
-    let limit = json!({ "requests": 1, "seconds": 86_400 });
+    let limit = json!({ "requests": 2, "seconds": 86_400 });
     let home = home_of(&[("c", json!({ "jwks": signer.jwks(), "rate_limit": limit }))]);
     let library = Library::start(home, ISSUER, START);
     library.clock.set(NOW);
-    let [used, limited] =
-        [(); 2].map(|()| signer.sign(&header(&signer), &claims("c", ISSUER, NOW)));
+    let [used, last, limited] =
+        [(); 3].map(|()| signer.sign(&header(&signer), &claims("c", ISSUER, NOW)));
     assert_eq!(ask(library.address, &used).status, 200);
+    // A copy of a used assertion does not exhaust the rate limit of its client.
+    for _ in 0..5 {
+        ask(library.address, &used).assert_refused(400, "invalid_client");
+    }
+    assert_eq!(ask(library.address, &last).status, 200);
+    // An assertion that is refused for the rate limit is not used up.
     let refused = ask(library.address, &limited);
     refused.assert_refused(429, "invalid_request");
     assert!(refused.header("retry-after").is_some());

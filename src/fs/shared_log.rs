@@ -1,0 +1,326 @@
+//! A text file to which several processes append lines in turn.
+//!
+//! A process that appends holds the lock of the file (`whole_file::lock_within`) and has read the
+//! lines of the others before. Lines are appended by one write, and a whole line is never taken
+//! back: if a write fails in the middle, its whole lines count, and only the rest is cut off. So a
+//! process may also read without the lock. The file is rewritten by replacing it, which the others
+//! notice by its inode number.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::fs::whole_file::{self, Lock, open_regular, real_path};
+
+/// The file, and how far this process has read it.
+#[derive(Debug)]
+pub struct SharedLog {
+    path: PathBuf,
+    /// The file that was read last; `None` if there was none. It stays open, so that its inode
+    /// number is not given to another file.
+    file: Option<File>,
+    /// The number of bytes that were read, up to the end of the last whole line.
+    end: u64,
+    lines: usize,
+    #[cfg(test)]
+    writes: u64,
+}
+
+/// The lines that were added since the last look.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Whether the file is another one than before, or is new or gone. Then `text` is all of it.
+    pub is_other_file: bool,
+    /// The number of lines before `text`.
+    pub lines_before: usize,
+    text: Vec<u8>,
+}
+
+impl News {
+    /// The lines without their line breaks.
+    pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.text.split_inclusive(|&byte| byte == b'\n');
+        lines.map(|line| &line[..line.len() - 1])
+    }
+}
+
+impl SharedLog {
+    /// Names the file. Reads and creates nothing.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            file: None,
+            end: 0,
+            lines: 0,
+            #[cfg(test)]
+            writes: 0,
+        }
+    }
+
+    /// The path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there was a file when this process looked last.
+    pub fn exists(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// The number of lines that this process has read or written.
+    pub fn lines(&self) -> usize {
+        self.lines
+    }
+
+    /// The number of writes by this process.
+    #[cfg(test)]
+    pub fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// Locks the file. Creates its directory if necessary. Waits at most about `wait`.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if another process holds the lock; otherwise an error of the operating system.
+    pub fn lock(&self, wait: Duration) -> io::Result<Lock> {
+        if let Some(directory) = self.path.parent() {
+            whole_file::create_directory(directory)?;
+        }
+        whole_file::lock_within(&self.path, wait)
+    }
+
+    /// Reads the whole lines that were added since the last call. The caller need not hold the
+    /// lock.
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system.
+    pub fn read(&mut self) -> io::Result<News> {
+        let found = match fs::metadata(&self.path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let is_other_file = self.file.is_some();
+                self.forget();
+                return Ok(News { is_other_file, ..News::default() });
+            }
+            Err(error) => return Err(error),
+        };
+        let same = self.file.take_if(|file| is_same(file, &found) && found.len() >= self.end);
+        let is_other_file = same.is_none();
+        let mut file = match same {
+            Some(file) => file,
+            None => {
+                self.forget();
+                open(&self.path)?
+            }
+        };
+        let mut text = Vec::new();
+        if found.len() > self.end {
+            file.seek(SeekFrom::Start(self.end))?;
+            file.read_to_end(&mut text)?;
+            text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1));
+        }
+        let lines_before = self.lines;
+        self.end += text.len() as u64;
+        self.lines += text.iter().filter(|&&byte| byte == b'\n').count();
+        self.file = Some(file);
+        Ok(News { is_other_file, lines_before, text })
+    }
+
+    /// Makes the next [`SharedLog::read`] read the whole file.
+    pub fn forget(&mut self) {
+        (self.file, self.end, self.lines) = (None, 0, 0);
+    }
+
+    /// Cuts off what follows the last whole line: a process or the machine ended while the line was
+    /// written. The caller must hold the lock and have read the file.
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system.
+    pub fn cut_torn_line(&mut self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        if file.metadata()?.len() > self.end {
+            let (path, line) = (self.path.display(), self.lines + 1);
+            warn!(file = %path, line, "the last line is incomplete and is cut off: it was never acknowledged");
+            file.set_len(self.end)?;
+        }
+        Ok(())
+    }
+
+    /// Appends `text`, which consists of whole lines. The caller must hold the lock, and must have
+    /// read the file and cut off a torn line. Returns the number of lines that are in the file now,
+    /// and the error if these are not all. After an error, the caller must call
+    /// [`SharedLog::forget`], because the file may have been opened before it became writable.
+    pub fn append(&mut self, text: &str) -> (usize, io::Result<()>) {
+        let Some(file) = &mut self.file else { return (0, Err(ErrorKind::NotFound.into())) };
+        #[cfg(test)]
+        {
+            self.writes += 1;
+        }
+        let (mut written, mut result) = (0, Ok(()));
+        while written < text.len() && result.is_ok() {
+            match file.write(&text.as_bytes()[written..]) {
+                Ok(0) => result = Err(ErrorKind::WriteZero.into()),
+                Ok(length) => written += length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => result = Err(error),
+            }
+        }
+        let whole = text.as_bytes()[..written].iter().rposition(|&byte| byte == b'\n');
+        let whole = &text.as_bytes()[..whole.map_or(0, |last| last + 1)];
+        let lines = whole.iter().filter(|&&byte| byte == b'\n').count();
+        self.end += whole.len() as u64;
+        self.lines += lines;
+        if result.is_err() {
+            // If this fails too, the next process that holds the lock cuts the rest off.
+            let _ = file.set_len(self.end);
+        }
+        (lines, result)
+    }
+
+    /// Syncs the file to disk.
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), File::sync_data)
+    }
+
+    /// Replaces the file by one with the lines of `text`, and syncs it to disk. The caller must
+    /// hold the lock.
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system.
+    pub fn replace(&mut self, text: &str) -> io::Result<()> {
+        #[cfg(test)]
+        {
+            self.writes += 1;
+        }
+        self.forget();
+        whole_file::replace(&self.path, text.as_bytes())?;
+        self.file = Some(open(&self.path)?);
+        self.end = text.len() as u64;
+        self.lines = text.bytes().filter(|&byte| byte == b'\n').count();
+        Ok(())
+    }
+}
+
+/// Reads the lines of the file `path` without changing anything; no lines if there is no file. A
+/// process that appends at the same time is waited for about `wait`.
+///
+/// # Errors
+///
+/// An error of the operating system.
+pub fn read_only(path: &Path, wait: Duration) -> io::Result<News> {
+    // Without the lock, a line that is being written may be missing.
+    let _lock = whole_file::lock_if_used(path, wait);
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let end = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+    Ok(News { is_other_file: true, lines_before: 0, text: text[..end].to_vec() })
+}
+
+/// Opens the file to read and append, or, if it is not writable, to read.
+fn open(path: &Path) -> io::Result<File> {
+    let path = real_path(path)?;
+    open_regular(&path, OpenOptions::new().read(true).append(true))
+        .or_else(|_| open_regular(&path, OpenOptions::new().read(true)))
+}
+
+fn is_same(file: &File, found: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+        file.metadata().is_ok_and(|open| id(&open) == id(found))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (file, found);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn lines(news: &News) -> Vec<String> {
+        news.lines().map(|line| String::from_utf8(line.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_process_reads_what_the_others_append_once() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("state/log");
+        let [mut one, mut two] = [(); 2].map(|()| SharedLog::new(path.clone()));
+        let lock = one.lock(SHORT).unwrap();
+        assert_eq!(two.lock(SHORT).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(!one.read().unwrap().is_other_file);
+        one.replace("a\nb\n").unwrap();
+        assert!(one.append("c\n").1.is_ok());
+        drop(lock);
+
+        let news = two.read().unwrap();
+        assert_eq!((news.is_other_file, lines(&news).join(" ").as_str()), (true, "a b c"));
+        let _lock = two.lock(SHORT).unwrap();
+        assert_eq!(two.append("d\ne\n").0, 2);
+        let news = one.read().unwrap();
+        assert_eq!((news.is_other_file, news.lines_before), (false, 3));
+        assert_eq!(lines(&news), ["d", "e"]);
+        assert_eq!(lines(&one.read().unwrap()), [] as [&str; 0]);
+        assert_eq!((one.lines(), one.writes(), two.writes()), (5, 2, 1));
+    }
+
+    #[test]
+    fn a_replaced_removed_or_shortened_file_is_read_again() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("log");
+        let [mut one, mut two] = [(); 2].map(|()| SharedLog::new(path.clone()));
+        one.replace("a\nb\n").unwrap();
+        assert_eq!(lines(&two.read().unwrap()), ["a", "b"]);
+        // Two replacements between two looks: the inode number of the first file is not used again
+        // while it is open.
+        one.replace("c\nd\n").unwrap();
+        one.replace("e\nf\n").unwrap();
+        let news = two.read().unwrap();
+        assert_eq!((news.is_other_file, lines(&news).join(" ").as_str()), (true, "e f"));
+        fs::write(&path, "e\n").unwrap();
+        assert_eq!(lines(&two.read().unwrap()), ["e"]);
+        fs::remove_file(&path).unwrap();
+        let news = two.read().unwrap();
+        assert!(news.is_other_file && lines(&news).is_empty());
+        assert!(!two.read().unwrap().is_other_file);
+        assert!(two.append("x\n").1.is_err());
+    }
+
+    #[test]
+    fn a_torn_line_is_left_out_and_cut_off() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("log");
+        for torn in ["b", "b c", "\0", "\0\0\0\0"] {
+            fs::write(&path, format!("a\n{torn}")).unwrap();
+            let mut log = SharedLog::new(path.clone());
+            assert_eq!(lines(&read_only(&path, SHORT).unwrap()), ["a"]);
+            assert_eq!(lines(&log.read().unwrap()), ["a"]);
+            log.cut_torn_line().unwrap();
+            assert!(log.append("d\n").1.is_ok());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "a\nd\n");
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "it only reads");
+    }
+}

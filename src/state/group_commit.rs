@@ -1,0 +1,173 @@
+//! A thread that writes for all requests that wait for it: all of them share one turn at the disk.
+//! No event loop waits for a disk, and no request waits longer than [`DEADLINE`].
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::clock::join_soon;
+
+/// What the thread does with a file.
+pub(super) trait Commit: Send + 'static {
+    /// What a request wants.
+    type Job: Send + 'static;
+    /// What a request gets.
+    type Answer: Send + 'static;
+
+    /// Handles all jobs that wait. Called with none when [`Commit::IDLE`] has passed without one.
+    fn turn(&mut self, waiting: Vec<Waiting<Self>>);
+
+    /// Called once, after the last turn.
+    fn end(&mut self) {}
+}
+
+/// A job, and the request that waits for its answer. A request whose job is dropped gets
+/// [`Unanswered::NoAnswer`].
+pub(super) struct Waiting<C: Commit + ?Sized> {
+    pub(super) job: C::Job,
+    request: oneshot::Sender<C::Answer>,
+}
+
+impl<C: Commit + ?Sized> Waiting<C> {
+    /// Makes a job, and what receives its answer.
+    pub(super) fn new(job: C::Job) -> (Self, oneshot::Receiver<C::Answer>) {
+        let (request, answer) = oneshot::channel();
+        (Self { job, request }, answer)
+    }
+
+    pub(super) fn answer(self, answer: C::Answer) {
+        // The request may have given up.
+        let _ = self.request.send(answer);
+    }
+
+    /// Whether the request still waits.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.request.is_closed()
+    }
+}
+
+/// The reason why a job has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unanswered {
+    /// Too many jobs wait.
+    TooMany,
+    /// The thread has ended, or the disk does not answer.
+    NoAnswer,
+}
+
+/// The thread and its queue.
+pub(super) struct GroupCommit<C: Commit> {
+    queue: Arc<Queue<C>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<C: Commit> GroupCommit<C> {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system.
+    pub(super) fn start(name: &str, mut commit: C) -> io::Result<Self> {
+        let jobs = Mutex::new(Jobs { waiting: Vec::new(), has_ended: false });
+        let queue = Arc::new(Queue { jobs, arrival: Condvar::new() });
+        let taking = Arc::clone(&queue);
+        let builder = thread::Builder::new().name(name.to_owned());
+        let thread = builder.spawn(move || {
+            let _close = CloseOnDrop(&taking);
+            while let Some(waiting) = taking.take() {
+                commit.turn(waiting);
+            }
+            commit.end();
+        })?;
+        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Gives `job` to the thread and waits for its answer.
+    pub(super) async fn ask(&self, job: C::Job) -> Result<C::Answer, Unanswered> {
+        let (waiting, answer) = Waiting::new(job);
+        self.queue.push(waiting)?;
+        match timeout(DEADLINE, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            _ => Err(Unanswered::NoAnswer),
+        }
+    }
+
+    /// Ends the thread after what waits now. If the disk hangs, the thread is left alone: what it
+    /// has not written was never acknowledged.
+    pub(super) fn end(&self) {
+        self.queue.jobs.lock().has_ended = true;
+        self.queue.arrival.notify_one();
+        if let Some(thread) = self.thread.lock().take() {
+            join_soon(thread);
+        }
+    }
+}
+
+impl<C: Commit> Drop for GroupCommit<C> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct Queue<C: Commit> {
+    jobs: Mutex<Jobs<C>>,
+    arrival: Condvar,
+}
+
+struct Jobs<C: Commit> {
+    waiting: Vec<Waiting<C>>,
+    /// Whether the thread has ended or has been told to end.
+    has_ended: bool,
+}
+
+impl<C: Commit> Queue<C> {
+    fn push(&self, waiting: Waiting<C>) -> Result<(), Unanswered> {
+        let mut jobs = self.jobs.lock();
+        if jobs.has_ended {
+            return Err(Unanswered::NoAnswer);
+        }
+        if jobs.waiting.len() >= MAX_WAITING {
+            return Err(Unanswered::TooMany);
+        }
+        jobs.waiting.push(waiting);
+        drop(jobs);
+        self.arrival.notify_one();
+        Ok(())
+    }
+
+    /// Waits for jobs and takes all of them; none after [`IDLE`]. `None` at the end.
+    fn take(&self) -> Option<Vec<Waiting<C>>> {
+        let mut jobs = self.jobs.lock();
+        let idle = |jobs: &mut Jobs<C>| jobs.waiting.is_empty() && !jobs.has_ended;
+        self.arrival.wait_while_for(&mut jobs, idle, IDLE);
+        let is_over = jobs.has_ended && jobs.waiting.is_empty();
+        (!is_over).then(|| std::mem::take(&mut jobs.waiting))
+    }
+}
+
+/// Closes the queue when the thread ends, even by a panic, so that no request waits for it.
+struct CloseOnDrop<'a, C: Commit>(&'a Queue<C>);
+
+impl<C: Commit> Drop for CloseOnDrop<'_, C> {
+    fn drop(&mut self) {
+        let mut jobs = self.0.jobs.lock();
+        jobs.has_ended = true;
+        let left = std::mem::take(&mut jobs.waiting);
+        drop(jobs);
+        drop(left);
+    }
+}
+
+/// The longest time that a request waits: a second for the lock of the file, and two for the disk.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// The time after which the thread gets a turn without a job.
+const IDLE: Duration = Duration::from_millis(250);
+/// The longest time that a turn waits for the lock of a file.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// The maximum number of jobs that may wait. A waiting job takes about 100 bytes of memory.
+const MAX_WAITING: usize = 10_000;

@@ -1,0 +1,128 @@
+//! A line of the file of revocations.
+//!
+//! ```text
+//! 1790003600 jti:kGGv6zFBu5FLUEcBWPGsQw
+//! 1790003600 sha256:mxOTOIm6pc7brYcgi3w5YYlRKOJ8fFGZgwrRQFsU4Vc
+//! ```
+//!
+//! A line holds a token's `exp` in Unix seconds and its revocation key. This is all that the last
+//! release knows, and it keeps every such line. So what else there is to say stands in the same
+//! form: the 32 bytes of the hash begin with one of three tags, which no SHA-256 does by chance.
+
+use std::fmt::{self, Write as _};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::state::revocations::key::{RevocationKey, decode};
+use crate::time::UnixTime;
+
+/// The first bytes of a revocation key, which link it to its client.
+pub(super) type Link = [u8; 16];
+/// A hash of a client id, shortened to 64 bits.
+pub(super) type Owner = [u8; 8];
+/// A hash of a client id, shortened to 192 bits. It begins with the [`Owner`].
+pub(super) type ClientTag = [u8; 24];
+
+/// What a line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// The token with this key, which expires at this time, is revoked.
+    Token(RevocationKey, UnixTime),
+    /// The token whose key begins with these bytes was revoked by this client. The time is the
+    /// token's.
+    Owner(Link, Owner, UnixTime),
+    /// Every token of this client that expires no later than this time is revoked.
+    CutOff(ClientTag, UnixTime),
+    /// The version of the file. A file without this line is of the first version, which has only
+    /// tokens.
+    Version(u8),
+}
+
+impl Line {
+    pub(super) fn parse(line: &[u8]) -> Option<Self> {
+        let (time, key) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+        let time = UnixTime(time.parse().ok()?);
+        match key.split_once(':')? {
+            ("jti", id) => Some(Self::Token(RevocationKey::TokenId(decode(id)?), time)),
+            ("sha256", hash) => Some(Self::of_hash(decode(hash)?, time)),
+            _ => None,
+        }
+    }
+
+    fn of_hash(hash: [u8; 32], time: UnixTime) -> Self {
+        let ([a, b, c, d, e, f, g, h], rest) = split::<8, 24>(&hash);
+        match &[a, b, c, d, e, f, g, h] {
+            OWNER => {
+                let (owner, link) = split(&rest);
+                Self::Owner(link, owner, time)
+            }
+            CUT_OFF => Self::CutOff(rest, time),
+            VERSION => Self::Version(rest[0]),
+            _ => Self::Token(RevocationKey::SigningInput(hash), time),
+        }
+    }
+
+    /// Appends the line to `text`.
+    pub(super) fn write(&self, text: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{self}");
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (time, kind, bytes) = match self {
+            Self::Token(RevocationKey::TokenId(id), time) => (*time, "jti", id.to_vec()),
+            Self::Token(RevocationKey::SigningInput(hash), time) => {
+                (*time, "sha256", hash.to_vec())
+            }
+            Self::Owner(link, owner, time) => (*time, "sha256", [&OWNER[..], owner, link].concat()),
+            Self::CutOff(client, time) => (*time, "sha256", [&CUT_OFF[..], client].concat()),
+            // The last release keeps the line for as long as the token would live.
+            Self::Version(version) => {
+                let rest: [u8; 24] = std::array::from_fn(|at| if at == 0 { *version } else { 0 });
+                (UnixTime(u64::MAX), "sha256", [&VERSION[..], &rest].concat())
+            }
+        };
+        writeln!(f, "{time} {kind}:{}", URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+/// The first bytes of a revocation key.
+pub(super) fn link_of(key: &RevocationKey) -> Link {
+    match key {
+        RevocationKey::TokenId(id) => *id,
+        RevocationKey::SigningInput(hash) => std::array::from_fn(|at| hash[at]),
+    }
+}
+
+/// Splits an array into its first `A` and last `B` bytes.
+fn split<const A: usize, const B: usize>(bytes: &[u8]) -> ([u8; A], [u8; B]) {
+    (std::array::from_fn(|at| bytes[at]), std::array::from_fn(|at| bytes[A + at]))
+}
+
+const OWNER: &[u8; 8] = b"grantd:o";
+const CUT_OFF: &[u8; 8] = b"grantd:c";
+const VERSION: &[u8; 8] = b"grantd:v";
+/// The version of the file that this program writes.
+pub(super) const CURRENT: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_as_it_was_written() {
+        for line in [
+            Line::Token(RevocationKey::TokenId([7; 16]), UnixTime(1_790_003_600)),
+            Line::Token(RevocationKey::SigningInput([7; 32]), UnixTime(1_790_003_600)),
+            Line::Owner([1; 16], [2; 8], UnixTime(1_790_003_600)),
+            Line::CutOff([3; 24], UnixTime(1_790_003_600)),
+            Line::Version(CURRENT),
+        ] {
+            let text = line.to_string();
+            assert_eq!(Line::parse(text.trim_end().as_bytes()), Some(line), "{text}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+use futures_util::future::join_all;
+use ring::digest::{SHA256, digest};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+use super::*;
+use crate::state::revocations::key::decode;
+
+const NOW: UnixTime = UnixTime(1_790_000_000);
+
+fn key(number: u64) -> RevocationKey {
+    let hash = digest(&SHA256, &number.to_le_bytes());
+    let bytes: [u8; 32] = hash.as_ref().try_into().unwrap();
+    if number.is_multiple_of(2) {
+        RevocationKey::SigningInput(bytes)
+    } else {
+        RevocationKey::TokenId(bytes[..16].try_into().unwrap())
+    }
+}
+
+fn open(directory: &TempDir, limit: usize, clock: &Clock) -> Revocations {
+    Revocations::open(directory.path(), limit, clock.clone(), None).unwrap()
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Revokes the tokens with these numbers concurrently, each of another client.
+fn revoke(
+    revocations: &Revocations,
+    numbers: std::ops::Range<u64>,
+    expires_at: UnixTime,
+) -> Vec<Result<(), RevokeError>> {
+    let revoked = numbers.map(|number| async move {
+        revocations.revoke(&format!("c{number}"), key(number), expires_at).await
+    });
+    runtime().block_on(join_all(revoked))
+}
+
+/// Revokes the tokens of one client with these numbers in turn. Each expires a second after the one
+/// before.
+fn revoke_as(client: &str, revocations: &Revocations, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        let revoked = revocations.revoke(client, key(number), NOW + number);
+        assert_eq!(runtime().block_on(revoked), Ok(()), "{number}");
+    }
+}
+
+fn is_revoked(revocations: &Revocations, number: u64) -> bool {
+    revocations.contains(&key(number), "x", UnixTime(u64::MAX))
+}
+
+/// The number of lines in the file that revoke a token.
+fn lines(directory: &TempDir) -> usize {
+    let text = std::fs::read_to_string(directory.path().join("revocations")).unwrap();
+    text.lines().filter(|line| !line.contains(" sha256:Z3JhbnRkO")).count()
+}
+
+#[test]
+fn a_key_is_the_jti_or_the_hash_of_the_signing_input() {
+    let id = RevocationKey::of(b"a.b.c", Some("kGGv6zFBu5FLUEcBWPGsQw"));
+    assert!(matches!(id, RevocationKey::TokenId([0x90, 0x61, ..])));
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, b"a.b").as_ref());
+    // No `jti`, a `jti` that is too short, non-canonical base64url, and invalid characters.
+    for jti in [None, Some("x"), Some("kGGv6zFBu5FLUEcBWPGsQx"), Some("not/base64url")] {
+        assert_eq!(RevocationKey::of(b"a.b.c", jti), RevocationKey::SigningInput(hash));
+    }
+}
+
+#[test]
+fn concurrent_revocations_are_written_once_each_and_read_again() {
+    let directory = TempDir::new().unwrap();
+    let (clock, _) = Clock::manual(NOW.0);
+    let revocations = open(&directory, 10_000, &clock);
+    let numbers = || (0..500).chain(0..500).chain(250..750);
+    let revoked = numbers().map(|number| revocations.revoke("c", key(number), NOW + 60));
+    let results = runtime().block_on(join_all(revoked));
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!((revocations.len(), lines(&directory)), (750, 750));
+    drop(revocations);
+    let revocations = open(&directory, 10_000, &clock);
+    assert_eq!(revocations.len(), 750);
+    assert!((0..750).all(|number| is_revoked(&revocations, number)));
+    assert!(!is_revoked(&revocations, 750));
+}
+
+#[test]
+fn the_file_is_rewritten_when_most_rows_have_expired() {
+    let directory = TempDir::new().unwrap();
+    let (clock, manual) = Clock::manual(NOW.0);
+    let revocations = open(&directory, 100_000, &clock);
+    assert!(revoke(&revocations, 0..3000, NOW + 60).iter().all(Result::is_ok));
+    assert!(revoke(&revocations, 3000..3010, NOW + 9000).iter().all(Result::is_ok));
+    assert_eq!(lines(&directory), 3010);
+    // A row is kept for an hour after its token has expired, in case the clock is set back.
+    manual.set((NOW + 60 + 3599).0);
+    assert!(revoke(&revocations, 3010..7100, NOW + 9000).iter().all(Result::is_ok));
+    assert!(is_revoked(&revocations, 0));
+    manual.set((NOW + 60 + 3600).0);
+    // Write more lines than the rewrite threshold, which depends on the earlier batches.
+    let enough = ledger::lines_for(7100) as u64 / 2 + 1;
+    assert!(revoke(&revocations, 7100..enough, NOW + 9000).iter().all(Result::is_ok));
+    assert!(revoke(&revocations, enough..enough + 1, NOW + 9000).iter().all(Result::is_ok));
+    assert_eq!(revocations.len() as u64, enough + 1 - 3000);
+    assert!(!is_revoked(&revocations, 0));
+    drop(revocations);
+    // Opening drops expired rows from memory, and the first write drops them from the file.
+    manual.set((NOW + 9000 + 3600).0);
+    let revocations = open(&directory, 10_000, &clock);
+    assert!(revocations.is_empty());
+    assert!(revoke(&revocations, 0..1, NOW + 20_000)[0].is_ok());
+    assert_eq!((revocations.len(), lines(&directory)), (1, 1));
+}
+
+#[test]
+fn a_full_set_accepts_more_when_a_row_has_expired() {
+    let directory = TempDir::new().unwrap();
+    let (clock, manual) = Clock::manual(NOW.0);
+    let revocations = open(&directory, 3, &clock);
+    let results = revoke(&revocations, 0..5, NOW + 60);
+    let taken = results.iter().filter(|result| result.is_ok()).count();
+    assert_eq!((taken, revocations.len()), (3, 3));
+    assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(RevokeError::Full))));
+    manual.set((NOW + 60 + 3599).0);
+    assert_eq!(revoke(&revocations, 5..6, NOW + 9000), [Err(RevokeError::Full)]);
+    manual.set((NOW + 60 + 3600).0);
+    assert_eq!(revoke(&revocations, 6..7, NOW + 9000), [Ok(())]);
+    assert_eq!(revocations.len(), 1);
+    // All rows of the file are kept, even if their number exceeds the limit.
+    assert!(revoke(&revocations, 7..9, NOW + 9000).iter().all(Result::is_ok));
+    drop(revocations);
+    let revocations = open(&directory, 1, &clock);
+    assert_eq!(revocations.len(), 3);
+    assert_eq!(revoke(&revocations, 20..21, NOW + 9000), [Err(RevokeError::Full)]);
+}
+
+#[test]
+fn what_one_process_revokes_is_soon_in_force_in_the_others() {
+    let directory = TempDir::new().unwrap();
+    let (clock, _) = Clock::manual(NOW.0);
+    let processes = [(); 3].map(|()| open(&directory, 10_000, &clock));
+    for number in 0..30 {
+        let by = &processes[usize::try_from(number).unwrap() % 3];
+        assert_eq!(revoke(by, number..number + 1, NOW + 60), [Ok(())]);
+    }
+    for process in &processes {
+        // A turn without a revocation reads what the others have written.
+        let all = (0..1000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            (0..30).all(|number| is_revoked(process, number))
+        });
+        assert!(all);
+        assert_eq!(process.len(), 30);
+    }
+    assert_eq!(lines(&directory), 30);
+    // Of concurrent revocations, none is lost.
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|number| {
+                let process = &processes[number];
+                let begin = 100 + 200 * number as u64;
+                scope.spawn(move || revoke(process, begin..begin + 300, NOW + 60))
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(results.iter().all(Result::is_ok));
+    drop(processes);
+    let again = open(&directory, 10_000, &clock);
+    assert!((0..30).chain(100..800).all(|number| is_revoked(&again, number)));
+}
+
+#[test]
+fn a_client_that_holds_its_share_gets_a_cut_off_in_place_of_half_of_its_rows() {
+    let directory = TempDir::new().unwrap();
+    let (clock, _) = Clock::manual(NOW.0);
+    let one = open(&directory, 100, &clock);
+    revoke_as("a", &one, 0..50);
+    assert_eq!((one.len(), one.cut_offs(), one.is_cut_off("a", NOW)), (50, 0, false));
+    revoke_as("a", &one, 50..51);
+    // Of 50 rows, 25 became the cut-off.
+    assert_eq!((one.len(), one.cut_offs()), (26, 1));
+    let check = |revocations: &Revocations| {
+        assert!((0..51).all(|number| revocations.contains(&key(number), "a", NOW + number)));
+        for (client, expires_at, is_cut_off) in
+            [("a", NOW, true), ("a", NOW + 24, true), ("a", NOW + 25, false), ("z", NOW, false)]
+        {
+            assert_eq!(revocations.is_cut_off(client, expires_at), is_cut_off);
+            let unknown = key(99_999);
+            assert_eq!(revocations.contains(&unknown, client, expires_at), is_cut_off);
+        }
+    };
+    check(&one);
+    // A revocation that a cut-off covers needs no row.
+    revoke_as("a", &one, 5..6);
+    assert_eq!(one.len(), 26);
+    // Another client has as many rows as are free.
+    revoke_as("b", &one, 100..137);
+    assert_eq!((one.len(), one.cut_offs()), (63, 1));
+    let two = open(&directory, 100, &clock);
+    check(&two);
+    // The owners are known after a restart: the next row of a client that holds its share makes
+    // another cut-off.
+    assert_eq!(two.len(), 63);
+    revoke_as("b", &two, 137..138);
+    assert_eq!((two.len(), two.cut_offs()), (63 - 19 + 1, 1));
+    check(&two);
+    drop((one, two));
+    check(&open(&directory, 100, &clock));
+}
+
+#[test]
+fn the_last_release_keeps_every_line_and_this_one_reads_its_lines() {
+    // A line of the last release: a time, and a `jti` or a hash.
+    let is_of_last_release = |line: &str| {
+        let (time, key) = line.split_once(' ')?;
+        time.parse::<u64>().ok()?;
+        match key.split_once(':')? {
+            ("jti", id) => decode::<16>(id).map(drop),
+            ("sha256", hash) => decode::<32>(hash).map(drop),
+            _ => None,
+        }
+    };
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("revocations");
+    let (clock, _) = Clock::manual(NOW.0);
+    let revocations = open(&directory, 10, &clock);
+    revoke_as("a", &revocations, 0..8);
+    drop(revocations);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.lines().all(|line| is_of_last_release(line).is_some()), "{text}");
+    // It may rewrite the file in another order, and appends rows without an owner.
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.reverse();
+    let own = "1790000060 jti:kGGv6zFBu5FLUEcBWPGsQw";
+    std::fs::write(&path, format!("{}\n{own}\n", lines.join("\n"))).unwrap();
+    let revocations = open(&directory, 10, &clock);
+    assert!((0..8).all(|number| revocations.contains(&key(number), "a", NOW + number)));
+    assert!(revocations.contains(&RevocationKey::of(b"", Some(&own[15..])), "b", NOW + 60));
+    let held = revocations.len();
+    revoke_as("a", &revocations, 20..21);
+    assert!(revocations.len() <= held, "the rows of the client are still its own");
+}

@@ -1,0 +1,157 @@
+//! Single use of client assertions and DPoP proofs, over all processes with one state directory.
+//!
+//! A use is accepted once it stands in the file of uses (`uses/record.rs`); the index in memory
+//! (`uses/index.rs`) holds what the file holds. An entry is never evicted before it expires: a full
+//! record refuses every new assertion and proof, and a client may hold at most as many entries as
+//! are free.
+//!
+//! The system clock may be set. An entry is dropped an hour after its expiry by the clock. Setting
+//! the clock forward may drop more, and if it were then set back, what the dropped entries stand for
+//! would be accepted again. So the record keeps the latest expiry of all dropped entries, also in
+//! the file. Every assertion and proof that expires at this time or earlier is refused.
+
+mod index;
+mod record;
+
+use std::fmt;
+use std::path::Path;
+
+use ring::digest::{Context, SHA256};
+use tracing::warn;
+
+use crate::clock::Clock;
+use crate::fault::Fault;
+use crate::fs::shared_log::read_only;
+use crate::state::client_tag::client_tag;
+use crate::state::group_commit::{GroupCommit, LOCK_WAIT, Unanswered};
+use crate::state::uses::index::{Entry, Key};
+pub use crate::state::uses::record::UseError;
+use crate::state::uses::record::{Problem, Record, Use, check};
+use crate::time::UnixTime;
+
+/// Records used assertions and proofs, and refuses to record the same assertion or proof twice.
+pub struct Uses(GroupCommit<Record>);
+
+/// An assertion or a proof that is accepted only once.
+#[derive(Clone, Copy, Debug)]
+pub struct SingleUse<'a> {
+    /// The id of the authenticated client.
+    pub client_id: &'a str,
+    /// The client or the key that signed the value.
+    pub owner: Owner<'a>,
+    /// The value's `jti`, unique for its owner.
+    pub token_id: &'a str,
+    /// The signing time according to the value's claims.
+    pub signed_at: UnixTime,
+    /// The expiry time of the value.
+    pub until: UnixTime,
+}
+
+/// The owner of a `jti`. Two owners may use the same `jti`, but one owner must not use a `jti`
+/// twice.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner<'a> {
+    /// The client that signed an assertion.
+    Client,
+    /// The thumbprint of the key that signed a DPoP proof.
+    Key(&'a [u8]),
+}
+
+impl Uses {
+    /// Opens the file of uses in `directory`, which is created if necessary. At most `capacity`
+    /// entries can be live; five times as many are kept, so that the clock may be set back by an
+    /// hour. A kept entry takes 50 to 100 bytes of memory and a line of 46 bytes on disk.
+    ///
+    /// If the file cannot be locked or written, logs a warning. Each use then tries again, and
+    /// fails if it cannot be recorded.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if a line of the file is invalid, or the thread cannot be started.
+    pub fn open(directory: &Path, capacity: usize, clock: Clock) -> Result<Self, Fault> {
+        let (path, revocations) = (directory.join(FILE_NAME), directory.join("revocations"));
+        let mut record = Record::new(path.clone(), revocations, capacity, clock);
+        let mut taken = record.take().map(drop);
+        if let Err(Problem::Unreadable(error)) = &taken {
+            let file = path.display();
+            warn!(%file, %error, "the record of used assertions and proofs cannot be read");
+            taken = record.set_aside().map_err(Problem::Io);
+            taken = taken.and_then(|()| record.take().map(drop));
+        }
+        match taken {
+            Ok(()) => {}
+            Err(Problem::Line(fault)) => return Err(fault),
+            Err(problem) => {
+                let directory = directory.display();
+                warn!(%directory, error = %problem, "no assertion or proof can be accepted: its use cannot be recorded");
+            }
+        }
+        GroupCommit::start("uses", record).map(Self).map_err(|error| {
+            let problem =
+                format!("the writer thread cannot be started: {error}; raise the limit of threads");
+            Fault::new(directory, problem)
+        })
+    }
+
+    /// Checks that the file of uses in `directory`, if it exists, can be read. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the file cannot be read or a line of it is invalid.
+    pub fn check(directory: &Path) -> Result<(), Fault> {
+        let path = directory.join(FILE_NAME);
+        let news = read_only(&path, LOCK_WAIT);
+        let news = news.map_err(|error| Fault::new(&path, format!("cannot be read: {error}")))?;
+        check(path, &news)
+    }
+
+    /// Records that the assertion or proof is used. If several calls for one value run at the same
+    /// time, in any process, one succeeds.
+    ///
+    /// # Errors
+    ///
+    /// A [`UseError`] if the caller must refuse the assertion or proof.
+    pub async fn spend(&self, single_use: SingleUse<'_>) -> Result<(), UseError> {
+        let SingleUse { client_id, signed_at, until, .. } = single_use;
+        let entry = Entry { key: single_use.key(), client: client_tag(client_id), until };
+        match self.0.ask(Use { entry, signed_at }).await {
+            Ok(answer) => answer,
+            Err(Unanswered::TooMany) => Err(UseError::Overloaded),
+            Err(Unanswered::NoAnswer) => Err(UseError::NotRecorded),
+        }
+    }
+
+    /// Closes the file. Later uses are refused.
+    pub fn end(&self) {
+        self.0.end();
+    }
+}
+
+impl fmt::Debug for Uses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Uses(…)")
+    }
+}
+
+impl SingleUse<'_> {
+    /// The key of the entry. It is a hash of the owner too, so that an owner cannot block the `jti`
+    /// of another owner.
+    fn key(&self) -> Key {
+        let (kind, owner) = match self.owner {
+            Owner::Client => (b'c', self.client_id.as_bytes()),
+            Owner::Key(thumbprint) => (b'k', thumbprint),
+        };
+        let mut hash = Context::new(&SHA256);
+        hash.update(&[kind]);
+        hash.update(&(owner.len() as u64).to_be_bytes());
+        hash.update(owner);
+        hash.update(self.token_id.as_bytes());
+        let hash = hash.finish();
+        std::array::from_fn(|index| hash.as_ref()[index])
+    }
+}
+
+const FILE_NAME: &str = "uses";
+
+#[cfg(test)]
+mod tests;

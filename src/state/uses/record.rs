@@ -1,0 +1,423 @@
+//! The file of used assertions and proofs, which all processes with one state directory share.
+//!
+//! ```text
+//! grantd-uses-1 8d0a…-…-…-…-…c2f1 dropped:1790003600 refused:1790000010
+//! 1790003660 kGGv6zFBu5FLUEcBWPGsQw 8jHc0s9dQ2k
+//! closed
+//! ```
+//!
+//! The first line names the version and the boot of the machine; the latest expiry of what was
+//! dropped; and the time up to which the record knows nothing, because it began anew then. Each
+//! other line is an entry: its expiry, its key, and the client that used it. An entry is not synced
+//! to disk, so it outlives the process, but not the machine. After an orderly end, the file is
+//! synced and its last line is `closed`.
+//!
+//! So the file has every use if it is of this boot or closed. If it is neither, it begins anew, and
+//! what may have been used before is refused. `closed` must not stand on the disk while something
+//! follows it: the first use after it rewrites the file.
+
+use std::fmt::{self, Write as _};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tracing::{error, warn};
+
+use crate::clock::Clock;
+use crate::fault::Fault;
+use crate::fs::shared_log::{News, SharedLog};
+use crate::fs::whole_file::{self, Lock};
+use crate::oauth::client_assertion::SKEW;
+use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
+use crate::state::uses::index::{Entry, Index};
+use crate::telemetry::once_a_second::OnceASecond;
+use crate::time::UnixTime;
+
+/// The file and its contents.
+pub(super) struct Record {
+    log: SharedLog,
+    /// The file whose lock the last release holds for as long as it runs.
+    revocations: PathBuf,
+    index: Index,
+    /// The id of this boot of the machine; `None` if the operating system has none.
+    boot: Option<String>,
+    /// The first line of the file; `None` if it is missing or of another version.
+    header: Option<Header>,
+    is_closed: bool,
+    /// Whether this process has taken the file before.
+    is_taken: bool,
+    capacity: usize,
+    clock: Clock,
+    complaints: OnceASecond,
+}
+
+/// What a request wants to use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Use {
+    pub(super) entry: Entry,
+    pub(super) signed_at: UnixTime,
+}
+
+/// The reason why a use of an assertion or proof is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UseError {
+    /// It was signed before the record began, and may have been used then.
+    BeforeRecord,
+    /// Its entry may have been dropped, and it may have been used.
+    Forgotten,
+    /// The record is full.
+    Full,
+    /// The use could not be written to the file.
+    NotRecorded,
+    /// Too many uses wait for the disk.
+    Overloaded,
+    /// The client holds as many entries as are free.
+    Share,
+    /// It was used before.
+    Used,
+}
+
+/// The reason why the file cannot be used.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// A line is not valid.
+    Line(Fault),
+    /// The file cannot be read.
+    Unreadable(io::Error),
+    /// The file cannot be locked or written.
+    Io(io::Error),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(fault) => fault.fmt(f),
+            Self::Unreadable(error) | Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Record {
+    /// Names the files. Reads and creates nothing. At most `capacity` entries can be live.
+    pub(super) fn new(path: PathBuf, revocations: PathBuf, capacity: usize, clock: Clock) -> Self {
+        Self {
+            log: SharedLog::new(path),
+            revocations,
+            index: Index::default(),
+            boot: boot_id(),
+            header: None,
+            is_closed: false,
+            is_taken: false,
+            capacity,
+            clock,
+            complaints: OnceASecond::default(),
+        }
+    }
+
+    /// Locks the file and reads what other processes have appended. Begins the file anew if it may
+    /// lack uses.
+    pub(super) fn take(&mut self) -> Result<Lock, Problem> {
+        let lock = self.catch_up(LOCK_WAIT)?;
+        if !self.is_complete() {
+            self.begin_anew()?;
+        }
+        self.is_taken = true;
+        Ok(lock)
+    }
+
+    fn catch_up(&mut self, wait: Duration) -> Result<Lock, Problem> {
+        let lock = self.log.lock(wait)?;
+        let news = self.log.read().map_err(Problem::Unreadable)?;
+        if let Err(fault) = self.learn(&news) {
+            // Report the line again at the next turn, until it is gone.
+            self.log.forget();
+            return Err(Problem::Line(fault));
+        }
+        self.log.cut_torn_line()?;
+        Ok(lock)
+    }
+
+    /// The number of writes by this process.
+    #[cfg(test)]
+    pub(super) fn writes(&self) -> u64 {
+        self.log.writes()
+    }
+
+    /// Renames a file that cannot be read, so that another one can begin.
+    pub(super) fn set_aside(&self) -> io::Result<()> {
+        whole_file::rename(self.log.path(), &self.log.path().with_extension("unreadable"))
+    }
+
+    fn learn(&mut self, news: &News) -> Result<(), Fault> {
+        if news.is_other_file {
+            (self.header, self.is_closed) = (None, false);
+        }
+        for (number, line) in (news.lines_before + 1..).zip(news.lines()) {
+            let fault = || {
+                let problem = "is not a valid record of a used assertion or proof; stop every \
+                               process that uses the state directory and delete the file; what \
+                               was signed up to 10 s after the next start is refused then";
+                Fault::new(self.log.path(), problem).at_line(number)
+            };
+            let line = std::str::from_utf8(line).map_err(|_| fault())?;
+            self.is_closed = line == CLOSED;
+            if number == 1 {
+                match Header::parse(line) {
+                    Some((header, dropped_until)) => {
+                        self.header = Some(header);
+                        self.index.note_dropped(dropped_until);
+                    }
+                    // Another version: what it says is unknown, so the record begins anew.
+                    None if line.starts_with(NAME) => return Ok(()),
+                    None => return Err(fault()),
+                }
+            } else if self.header.is_some() && !self.is_closed {
+                self.index.insert(parse(line).ok_or_else(fault)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file has every use since it began.
+    fn is_complete(&self) -> bool {
+        let Some(header) = &self.header else { return false };
+        self.is_closed
+            || match &self.boot {
+                Some(boot) => *boot == header.boot,
+                // Another process rewrites the file only after it has taken it.
+                None => self.is_taken,
+            }
+    }
+
+    fn begin_anew(&mut self) -> io::Result<()> {
+        // The last release knows no such file. As long as it runs, it accepts assertions that this
+        // process never learns of.
+        let _no_old_release = whole_file::lock_within(&self.revocations, LOCK_WAIT)?;
+        let known = self.header.take().map_or(UnixTime(0), |header| header.refused_until);
+        let refused_until = known.max(self.clock.now() + SKEW);
+        self.rewrite(refused_until)?;
+        let file = self.log.path().display();
+        warn!(%file, refused_until = refused_until.0, "the record of used assertions and proofs begins anew: what was signed up to refused_until (Unix seconds) is refused");
+        Ok(())
+    }
+
+    /// Rewrites the file for this boot, without what has been over for an hour.
+    fn rewrite(&mut self, refused_until: UnixTime) -> io::Result<()> {
+        let boot = self.boot.clone().unwrap_or_else(|| UNKNOWN_BOOT.to_owned());
+        let header = Header { boot, refused_until };
+        let mut text = String::with_capacity((self.index.len() + 3) * LINE_BYTES);
+        header.write(self.index.dropped_until(), &mut text);
+        self.index.entries().for_each(|entry| write_entry(&entry, &mut text));
+        self.header = None;
+        self.log.replace(&text)?;
+        (self.header, self.is_closed) = (Some(header), false);
+        Ok(())
+    }
+
+    /// Whether `wanted` may be used.
+    fn judge(&mut self, wanted: Use, now: UnixTime) -> Result<(), UseError> {
+        let Entry { key, client, until } = wanted.entry;
+        let refused_until =
+            self.header.as_ref().map_or(UnixTime(u64::MAX), |header| header.refused_until);
+        if self.index.contains(&key) {
+            return Err(UseError::Used);
+        }
+        if wanted.signed_at <= refused_until {
+            return Err(UseError::BeforeRecord);
+        }
+        if until <= self.index.dropped_until() {
+            return Err(UseError::Forgotten);
+        }
+        let (held, free) =
+            (self.index.held_by(&client), self.capacity.saturating_sub(self.index.live()));
+        if held > 0 && held >= free {
+            return Err(UseError::Share);
+        }
+        let most = self.capacity.saturating_mul(KEPT_FOR_EACH_LIVE).max(LEAST_KEPT);
+        self.index.drop_surplus(most, now);
+        if free == 0 || self.index.len() >= most {
+            return Err(UseError::Full);
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, waiting: Vec<Waiting<Self>>) {
+        let now = self.clock.now();
+        self.index.drop_until(now - CLOCK_STEP);
+        self.index.set_time(now);
+        let mut text = String::with_capacity(waiting.len() * LINE_BYTES);
+        let mut accepted = Vec::with_capacity(waiting.len());
+        for waiting in waiting.into_iter().filter(Waiting::is_awaited) {
+            match self.judge(waiting.job, now) {
+                Ok(()) => {
+                    self.index.insert(waiting.job.entry);
+                    write_entry(&waiting.job.entry, &mut text);
+                    accepted.push(waiting);
+                }
+                Err(error) => waiting.answer(Err(error)),
+            }
+        }
+        if accepted.is_empty() {
+            return;
+        }
+        let (written, result) = self.write(&text, accepted.len());
+        let lost = accepted.split_off(written);
+        accepted.into_iter().for_each(|waiting| waiting.answer(Ok(())));
+        for waiting in lost {
+            self.index.remove(waiting.job.entry);
+            waiting.answer(Err(UseError::NotRecorded));
+        }
+        if let Err(error) = result {
+            self.complain(&error);
+            self.log.forget();
+        }
+    }
+
+    /// Writes the entries of `text`, which are in the index. Returns how many of them are written.
+    fn write(&mut self, text: &str, entries: usize) -> (usize, io::Result<()>) {
+        let is_of_this_boot = match (&self.header, &self.boot) {
+            (Some(header), Some(boot)) => header.boot == *boot,
+            _ => true,
+        };
+        let most_lines = self.index.len().saturating_mul(2).saturating_add(MIN_LINES);
+        if self.is_closed || !is_of_this_boot || self.log.lines() > most_lines {
+            let refused_until =
+                self.header.as_ref().map_or(UnixTime(0), |header| header.refused_until);
+            return match self.rewrite(refused_until) {
+                Ok(()) => (entries, Ok(())),
+                Err(error) => (0, Err(error)),
+            };
+        }
+        self.log.append(text)
+    }
+
+    fn close(&mut self) -> Result<(), Problem> {
+        if !self.log.path().exists() {
+            return Ok(());
+        }
+        let _lock = self.catch_up(LAST_WAIT)?;
+        if self.is_closed || !self.is_complete() {
+            return Ok(());
+        }
+        // Synced before the last line is written: the disk may write a file in any order.
+        self.log.sync()?;
+        self.log.append(&format!("{CLOSED}\n")).1?;
+        self.log.sync()?;
+        self.is_closed = true;
+        Ok(())
+    }
+
+    fn complain(&self, error: &dyn fmt::Display) {
+        if self.complaints.is_due(self.clock.now()).is_some() {
+            let file = self.log.path().display();
+            error!(%file, %error, "the use of an assertion or proof was not recorded: check free space and access");
+        }
+    }
+}
+
+impl Commit for Record {
+    type Job = Use;
+    type Answer = Result<(), UseError>;
+
+    fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
+        if waiting.is_empty() {
+            return;
+        }
+        match self.take() {
+            Ok(_lock) => self.record(waiting),
+            Err(problem) => {
+                self.complain(&problem);
+                waiting.into_iter().for_each(|one| one.answer(Err(UseError::NotRecorded)));
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if let Err(error) = self.close() {
+            let file = self.log.path().display();
+            warn!(%file, %error, "the record of used assertions and proofs was not closed");
+        }
+    }
+}
+
+/// Checks the lines of a file.
+pub(super) fn check(path: PathBuf, news: &News) -> Result<(), Fault> {
+    let (clock, _) = Clock::manual(0);
+    Record::new(path.clone(), path, 0, clock).learn(news)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Header {
+    boot: String,
+    /// What was signed at this time or earlier is refused, because the record does not know whether
+    /// it was used.
+    refused_until: UnixTime,
+}
+
+impl Header {
+    fn parse(line: &str) -> Option<(Self, UnixTime)> {
+        let mut words = line.split(' ');
+        (words.next()? == VERSION).then_some(())?;
+        let boot = words.next()?.to_owned();
+        let dropped_until = time(words.next()?.strip_prefix("dropped:")?)?;
+        let refused_until = time(words.next()?.strip_prefix("refused:")?)?;
+        words.next().is_none().then_some((Self { boot, refused_until }, dropped_until))
+    }
+
+    fn write(&self, dropped_until: UnixTime, text: &mut String) {
+        let Self { boot, refused_until } = self;
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{VERSION} {boot} dropped:{dropped_until} refused:{refused_until}");
+    }
+}
+
+fn parse(line: &str) -> Option<Entry> {
+    let mut words = line.split(' ');
+    let until = time(words.next()?)?;
+    let key = URL_SAFE_NO_PAD.decode(words.next()?).ok()?.try_into().ok()?;
+    let client = URL_SAFE_NO_PAD.decode(words.next()?).ok()?.try_into().ok()?;
+    words.next().is_none().then_some(Entry { key, client, until })
+}
+
+fn time(text: &str) -> Option<UnixTime> {
+    text.parse().ok().map(UnixTime)
+}
+
+fn write_entry(Entry { key, client, until }: &Entry, text: &mut String) {
+    let (key, client) = (URL_SAFE_NO_PAD.encode(key), URL_SAFE_NO_PAD.encode(client));
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{until} {key} {client}");
+}
+
+/// The id that the kernel gave to this boot of the machine.
+fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = id.trim();
+    (!id.is_empty() && !id.contains(' ') && id != UNKNOWN_BOOT).then(|| id.to_owned())
+}
+
+const NAME: &str = "grantd-uses-";
+const VERSION: &str = "grantd-uses-1";
+const CLOSED: &str = "closed";
+const UNKNOWN_BOOT: &str = "-";
+/// The time in seconds for which an entry is kept after its expiry: if the clock is set back by up
+/// to an hour, nothing that is signed then is taken for something that was dropped.
+const CLOCK_STEP: u64 = 3600;
+/// The number of entries that are kept for each one that may be live.
+const KEPT_FOR_EACH_LIVE: usize = 5;
+/// The number of entries that are kept even if fewer may be live.
+const LEAST_KEPT: usize = 10_000;
+/// As long as the file has at most this many lines, dropped entries are no reason to rewrite it.
+const MIN_LINES: usize = 1000;
+/// The length in bytes of a line, including the line break.
+const LINE_BYTES: usize = 46;
+/// The longest time that the end of a process waits for the lock.
+const LAST_WAIT: Duration = Duration::from_millis(300);
