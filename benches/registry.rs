@@ -72,7 +72,7 @@ fn write_registry(file: &std::path::Path, clients: usize) -> usize {
 
 /// Returns the mean time of one look-up. A million look-ups are made, in an order that defeats the
 /// processor's caches.
-fn look_up(registry: &grantd::internal::oauth::client::Registry, clients: usize) -> Duration {
+fn look_up(registry: &grantd::internal::registry::clients::Registry, clients: usize) -> Duration {
     let count: u32 = 1_000_000;
     let ids: Vec<String> = (0..count as usize)
         .map(|index| format!("client-{:08}", (index * 7_368_787) % clients))

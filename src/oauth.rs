@@ -1,7 +1,6 @@
 //! The rules of OAuth 2.0 (RFC 6749) for one request: client authentication and the grant.
 //!
-//! The functions open no socket or file. The caller passes the wall-clock time. Only
-//! [`client::RateLimit`] reads a clock: the monotonic clock.
+//! Everything here is a value or a function of values: no file, socket, clock or lock.
 
 pub mod client;
 pub mod client_assertion;
@@ -15,5 +14,4 @@ pub mod dpop;
 pub mod error;
 pub mod grant;
 pub mod password_hash;
-pub mod reuse;
 pub mod scope;

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use crate::config::{Config, IssuerUrl, Live};
 use crate::keys::key_set::KeySet;
 use crate::keys::life::Retention;
-use crate::oauth::client::Registry;
 use crate::oauth::client_secret::{ClientSecret, FastHash, SecretHash, is_demo_secret};
 use crate::oauth::decoy::Decoys;
+use crate::registry::clients::Registry;
 use crate::snapshot::lifetimes::Lifetimes;
 use crate::snapshot::secret_ends::SecretEnds;
 
@@ -49,7 +49,7 @@ impl Snapshot {
     /// Creates the first snapshot of a process. The caller sets its
     /// `admin_token` and its `lifetimes`.
     pub fn new(clients: Arc<Registry>, keys: KeySet, issuer: IssuerUrl, config: Config) -> Self {
-        let decoys = Decoys::of(&clients);
+        let decoys = Decoys::of(clients.iter());
         let secret_ends = SecretEnds::of(&clients);
         let allows_demo_secrets = config.allows_demo_secrets();
         Self {

@@ -1,8 +1,10 @@
 //! State that requests change: revocations, used assertions and proofs, and counts of uses.
 
+pub mod client_state;
 mod client_tag;
 mod group_commit;
 pub mod revocations;
 pub mod secret_uses;
+pub mod token_reuse;
 pub mod uses;
 pub mod verified_tokens;

@@ -16,8 +16,9 @@ use crate::cli::settings::ServeArgs;
 use crate::clock::Clock;
 use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::guard::decoy_key;
-use crate::oauth::client::{AuthMethod, Registry};
+use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{self, edit};
+use crate::registry::clients::{Registered, Registry};
 use crate::server::judge;
 use crate::snapshot::files::{Contents, Files};
 use crate::snapshot::lifetimes::Lifetimes;
@@ -136,7 +137,7 @@ fn readable_clients(file: &Path) -> Registry {
     let Ok(text) = client_file::read(file) else { return clients };
     for entry in edit::entries(&text).into_iter().flatten() {
         if let Ok(client) = client_file::check_entry(file, 1, entry) {
-            clients.insert(Box::new(client));
+            clients.insert(Registered::new(client));
         }
     }
     clients

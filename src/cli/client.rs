@@ -18,7 +18,8 @@ use crate::cli::live::{AdminArgs, WaitArgs};
 use crate::cli::secret::{self, HashKind};
 use crate::fault::Fault;
 use crate::oauth::client::AuthMethod;
-use crate::registry::client_file::{self, NewSecret, edit};
+use crate::registry::client_file::edit::NewSecret;
+use crate::registry::client_file::{self, edit};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {

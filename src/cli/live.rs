@@ -66,18 +66,21 @@ impl WaitArgs {
     ) -> Result<(), CliError> {
         let Some(admin) = &self.admin else { return Ok(()) };
         let begin = Clock::system().instant();
+        let last_look = TIMEOUT - READINESS_TIMEOUT;
+        let mut has_answered = false;
         loop {
             let looked = self.look(admin, path, TIMEOUT.saturating_sub(begin.elapsed()));
             if looked.as_ref().is_ok_and(|found| is_in_force(found.as_ref())) {
                 return Ok(());
             }
-            if begin.elapsed() + POLL_INTERVAL >= TIMEOUT {
+            has_answered |= looked.is_ok();
+            if begin.elapsed() + POLL_INTERVAL >= last_look {
                 let problem = match looked {
-                    Ok(_) => format!(
+                    Err(error) if !has_answered => error.0,
+                    _ => format!(
                         "{admin}: the server has not taken it up; see its log; /readyz says: {}",
                         self.readiness(admin)
                     ),
-                    Err(error) => error.0,
                 };
                 return Err(CliError(format!("written, not in force: {change}: {problem}")));
             }

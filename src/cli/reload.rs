@@ -40,12 +40,12 @@ impl Reloads {
     /// Reloads at each trigger and never returns. If one or more signals arrive during a reload,
     /// exactly one further reload follows.
     pub(super) async fn run(self, reloader: Arc<Reloader>) {
-        let Self { source, mut hangups, at_start: mut known } = self;
-        let mut known_keys = reloader.client_keys();
+        let Self { source, mut hangups, at_start } = self;
+        let mut known = (at_start, reloader.client_keys());
         let this = Arc::new((source, reloader));
         let mut looks = interval(BETWEEN_LOOKS);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = (known.clone(), known_keys.clone());
+        let mut last = known.clone();
         let mut retry_in = None;
         loop {
             let by_signal = tokio::select! {
@@ -58,12 +58,9 @@ impl Reloads {
                 reloader.look_at_keys();
                 (source.look(|| reloader.settings()), reloader.client_keys().again())
             });
-            // If the task panicked, there is no stamp, so no file counts as changed.
+            // `None` if the task panicked.
             let seen = seen.await.ok();
-            // Two successive stamps must be equal, so that a file that is still being written is
-            // not read.
-            let is_settled = seen.as_ref() == Some(&last);
-            let has_changed = is_settled && (last.0 != known || last.1 != known_keys);
+            let has_changed = has_changed(seen.as_ref(), &last, &known);
             last = seen.unwrap_or(last);
             retry_in = retry_in.map(|looks: u32| looks.saturating_sub(1));
             let reason = match retry_in {
@@ -72,7 +69,7 @@ impl Reloads {
                 Some(0) => "what was wrong may have been mended",
                 _ => continue,
             };
-            known = last.0.clone();
+            known.0 = last.0.clone();
             info!(reason, "reading again");
             let reading = Arc::clone(&this);
             let read = spawn_blocking(move || {
@@ -84,10 +81,19 @@ impl Reloads {
             let is_right = read.await.unwrap_or(false);
             // The clients may name other key files now. The reload took the stamp of those files
             // before it read them, so a change during the reload is noticed at the next check.
-            known_keys = this.1.client_keys();
+            known.1 = this.1.client_keys();
             retry_in = (!is_right).then_some(LOOKS_TO_A_RETRY);
         }
     }
+}
+
+/// The stamps of the files that the configuration names and of those that the clients name.
+type Stamps = (Stamp, Stamp);
+
+/// Whether the files differ from the `known` ones and are complete: a check has `seen` the same
+/// stamps as the `last` check, so no file is still being written. Without stamps, nothing has changed.
+fn has_changed(seen: Option<&Stamps>, last: &Stamps, known: &Stamps) -> bool {
+    seen == Some(last) && last != known
 }
 
 /// The flags from which a reload resolves the configuration, and the listen addresses of the
@@ -149,3 +155,18 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// A failed reload is tried again after this number of checks. There is one check per second. A
 /// reload can fail for a reason outside of the files, such as too few file descriptors.
 const LOOKS_TO_A_RETRY: u32 = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_counts_when_two_checks_have_seen_it() {
+        let [old, new] =
+            ["old", "new"].map(|file| (Stamp::of(&[Path::new(file)]), Stamp::default()));
+        assert!(has_changed(Some(&new), &new, &old));
+        assert!(!has_changed(Some(&new), &old, &old), "it may still be written");
+        assert!(!has_changed(Some(&old), &old, &old));
+        assert!(!has_changed(None, &new, &old), "the check has panicked");
+    }
+}

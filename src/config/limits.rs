@@ -33,10 +33,10 @@ pub struct StartupLimits {
     /// limit is 8.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub connections: usize,
-    /// The maximum number of tokens that may wait for a signature. Only half of this number applies
-    /// until the signing threads have been busy for some milliseconds. After that, the limit falls
-    /// if the signing threads get too little processor time, but never below a quarter of this
-    /// number.
+    /// The maximum number of tokens that may wait for a signature. At most half of this number
+    /// applies until the signing threads have been busy for some tens of milliseconds. After that,
+    /// the limit is this number times the smallest share of their processors that these threads had
+    /// in their last four windows of 10 ms, but at least a quarter of this number.
     #[serde(deserialize_with = "number::<_, _, 1, 1_000_000>")]
     pub signing_queue: usize,
     /// The maximum number of secrets that may wait for the computation of their slow hash.

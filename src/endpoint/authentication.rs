@@ -12,6 +12,7 @@ use crate::endpoint::Exchange;
 use crate::endpoint::metadata::TOKEN_PATH;
 use crate::endpoint::outcome::Refused;
 use crate::endpoint::single_use::use_up;
+use crate::guard::gcra::Taken;
 use crate::guard::password_pool::{Comparison, Turn};
 use crate::guard::throttle::Attempt;
 use crate::oauth::client::{AuthMethod, Client};
@@ -22,9 +23,10 @@ use crate::oauth::client_secret::{ClientSecret, FastHash, find_secret, is_demo_s
 use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
+use crate::registry::clients::Registered;
 use crate::state::uses::{Owner, SingleUse};
 
-/// Authenticates the client that `credentials` name, and returns its registration.
+/// Authenticates the client that `credentials` name, and returns it.
 ///
 /// # Errors
 ///
@@ -34,7 +36,7 @@ pub async fn authenticate<'s>(
     exchange: &Exchange<'s>,
     credentials: &Credentials<'_>,
     purpose: Purpose,
-) -> Result<&'s Client, Refused<'s>> {
+) -> Result<&'s Registered, Refused<'s>> {
     let Some(raw) = credentials.raw_reading() else {
         let mut only = Claim::begin(exchange, credentials, purpose)?;
         let checked = pin!(only.check()).await;
@@ -59,7 +61,7 @@ pub enum Purpose {
 /// sent. The caller has found that the two readings differ.
 async fn check_either<'s>(
     readings: [Result<Claim<'_, 's>, Refused<'s>>; 2],
-) -> Result<&'s Client, Refused<'s>> {
+) -> Result<&'s Registered, Refused<'s>> {
     let (mut only, throttled) = match readings {
         [Ok(decoded), Ok(raw)] => {
             let is_raw_cached = raw.is_cached();
@@ -88,7 +90,7 @@ async fn check_either<'s>(
 /// whose second reading is the id and secret of its own client.
 async fn check_in_turn<'s>(
     [mut first, mut second]: [Claim<'_, 's>; 2],
-) -> Result<&'s Client, Refused<'s>> {
+) -> Result<&'s Registered, Refused<'s>> {
     let cause = match first.check().await {
         Err(cause) if cause.retry_after().is_none() => cause,
         // Either the first reading is right, or it was refused because a budget or the capacity is
@@ -103,12 +105,12 @@ async fn check_in_turn<'s>(
         .map_err(|seconds| first.refused(Cause::Throttled(seconds)))?;
     let checked = second.check().await;
     match second.settle(checked) {
-        Ok(client) => {
-            if first.client.is_none_or(|named| named.id == client.id) {
+        Ok(registered) => {
+            if first.client().is_none_or(|named| named.id == registered.client.id) {
                 // This cannot fail, because the attempt was charged above.
                 let _ = first.attempt.was_no_guess(clock.instant());
             }
-            Ok(client)
+            Ok(registered)
         }
         // Both readings were refused. If only the second reading names a registered client, report
         // the refusal of the second reading; otherwise, report the refusal of the first reading.
@@ -126,7 +128,7 @@ struct Claim<'c, 's> {
     exchange: &'c Exchange<'s>,
     credentials: &'c Credentials<'c>,
     /// The client that is registered under the claimed id; `None` if there is no such client.
-    client: Option<&'s Client>,
+    registered: Option<&'s Registered>,
     /// For an id that is not registered: the kind of client whose authentication cost is imitated.
     decoy: Option<&'s Kind>,
     attempt: Attempt<'s>,
@@ -144,7 +146,8 @@ impl<'c, 's> Claim<'c, 's> {
     ) -> Result<Self, Refused<'s>> {
         let Exchange { context, snapshot, network, .. } = *exchange;
         let client_id = credentials.client_id();
-        let client = snapshot.clients.get(client_id);
+        let registered = snapshot.clients.find(client_id);
+        let client = registered.map(|registered| &registered.client);
         let decoy = client.is_none().then(|| snapshot.decoys.kind(&context.decoy_key, client_id));
         let is_guessable =
             client.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
@@ -157,22 +160,23 @@ impl<'c, 's> Claim<'c, 's> {
         let throttle = &context.throttle;
         match throttle.begin(client_id, network, is_guessable, is_active, limits, begin) {
             Ok(attempt) => {
-                Ok(Self { exchange, credentials, client, decoy, attempt, purpose, begin })
+                Ok(Self { exchange, credentials, registered, decoy, attempt, purpose, begin })
             }
             Err(seconds) => Err(refused(exchange, client_id, client, Cause::Throttled(seconds))),
         }
     }
 
     /// Checks the credentials and returns the client. Uses up an assertion.
-    async fn check(&mut self) -> Result<&'s Client, Cause> {
+    async fn check(&mut self) -> Result<&'s Registered, Cause> {
         let Exchange { context, now, .. } = *self.exchange;
         let credentials = self.credentials;
-        let (client, assertion) = match credentials.proof() {
+        let (registered, assertion) = match credentials.proof() {
             Proof::Secret { by, secret } => {
                 let secret = pin!(self.check_secret(*by, secret.as_str())).await?;
-                let client = self.permitted(*by)?;
-                context.secret_uses.record(client, secret, now);
-                (client, None)
+                let registered = self.permitted(*by)?;
+                let found = &registered.state(self.begin).uses;
+                context.secret_uses.record(&registered.client, secret, found, now);
+                (registered, None)
             }
             Proof::Assertion(assertion) => {
                 let accepted = self.check_assertion(assertion)?;
@@ -185,14 +189,10 @@ impl<'c, 's> Claim<'c, 's> {
         };
         // Taken after the proof, so that only the client itself can exhaust its rate limit, and
         // before the use of the assertion, so that the client can send the assertion again later.
-        if self.purpose == Purpose::Token
-            && let Some(limit) = &client.rate_limit
-        {
-            limit.take().map_err(Cause::RateLimited)?;
-        }
+        let taken = self.take_request(registered)?;
         if let Some(assertion) = assertion {
             let single_use = SingleUse {
-                client_id: &client.id,
+                client_id: &registered.client.id,
                 owner: Owner::Client,
                 token_id: assertion.token_id,
                 signed_at: assertion.signed_at,
@@ -200,19 +200,41 @@ impl<'c, 's> Claim<'c, 's> {
             };
             use AssertionError::{BeforeRecord, Replayed, Time};
             let unusable = [Replayed, BeforeRecord, Time].map(Cause::from);
-            use_up(self.exchange, single_use, unusable).await?;
+            let used = use_up(self.exchange, single_use, unusable).await;
+            if let (Err(_), Some(taken)) = (used, taken) {
+                // Returned, so that a copy of a used assertion cannot exhaust the rate limit.
+                registered.state(self.begin).give_back(taken, context.clock.instant());
+            }
+            used?;
             context.assertion_audiences.count(assertion.audience.label());
         }
-        Ok(client)
+        Ok(registered)
+    }
+
+    /// Takes a token request from the client's rate limit, if it has one.
+    fn take_request(&self, registered: &Registered) -> Result<Option<Taken>, Cause> {
+        let limit = registered.client.rate_limit.filter(|_| self.purpose == Purpose::Token);
+        let now = || self.exchange.context.clock.instant();
+        let take = |limit| registered.state(self.begin).take_request(limit, now());
+        limit.map(take).transpose().map_err(Cause::RateLimited)
+    }
+
+    fn client(&self) -> Option<&'s Client> {
+        self.registered.map(|registered| &registered.client)
     }
 
     /// Returns the client if it is enabled and may authenticate by this method.
-    fn permitted(&self, by: AuthMethod) -> Result<&'s Client, Cause> {
-        let client = self.client.ok_or(Cause::UnknownClient)?;
+    fn permitted(&self, by: AuthMethod) -> Result<&'s Registered, Cause> {
+        let registered = self.registered.ok_or(Cause::UnknownClient)?;
+        let client = &registered.client;
         if !client.enabled {
             return Err(Cause::ClientDisabled);
         }
-        if client.auth_methods.contains(by) { Ok(client) } else { Err(Cause::AuthMethodNotAllowed) }
+        if client.auth_methods.contains(by) {
+            Ok(registered)
+        } else {
+            Err(Cause::AuthMethodNotAllowed)
+        }
     }
 
     /// Finds the client's secret that equals `given` and is valid now.
@@ -223,7 +245,7 @@ impl<'c, 's> Claim<'c, 's> {
     ) -> Result<&'s ClientSecret, Cause> {
         let Exchange { snapshot, now, .. } = *self.exchange;
         let hash = FastHash::of(given);
-        let mut found = find_secret(&hash, self.client.map(|client| &*client.secrets), now);
+        let mut found = find_secret(&hash, self.client().map(|client| &*client.secrets), now);
         if found.is_none() && !snapshot.decoys.are_fast() {
             // The cache is checked first, so that no hash is computed if one of the secrets is
             // cached.
@@ -236,7 +258,7 @@ impl<'c, 's> Claim<'c, 's> {
         if !snapshot.allows_demo_secrets && bool::from(is_demo_secret(&hash)) {
             return Err(Cause::DemoSecret);
         }
-        self.client.ok_or(Cause::UnknownClient)?;
+        self.client().ok_or(Cause::UnknownClient)?;
         let secret = found.ok_or(Cause::WrongSecret)?;
         if secret.is_current(now) { Ok(secret) } else { Err(Cause::SecretNotCurrent) }
     }
@@ -246,7 +268,7 @@ impl<'c, 's> Claim<'c, 's> {
     /// would make the refusal of a right secret faster than the refusal of a wrong secret.
     fn find_cached(&self, by: AuthMethod, given: &str) -> Option<&'s ClientSecret> {
         let passwords = &self.exchange.context.passwords;
-        self.permitted(by).ok()?.secrets.iter().find(|secret| {
+        self.permitted(by).ok()?.client.secrets.iter().find(|secret| {
             secret.is_current(self.exchange.now)
                 && secret.hash.as_slow().is_some_and(|hash| {
                     passwords.was_right(&passwords.attempt(self.comparison(hash, given)))
@@ -265,7 +287,7 @@ impl<'c, 's> Claim<'c, 's> {
     /// requires.
     async fn find_slow(&mut self, given: &str) -> Result<Option<&'s ClientSecret>, Cause> {
         let (turn, decoy) = (self.turn(), self.decoy);
-        let Some(client) = self.client else {
+        let Some(client) = self.client() else {
             for hash in decoy.iter().flat_map(|decoy| &decoy.hashes) {
                 self.matches(hash, given, turn).await?;
             }
@@ -338,13 +360,13 @@ impl<'c, 's> Claim<'c, 's> {
             },
         };
         let accepted = assertion.check(&expected)?;
-        let (keys, algorithm) = match (self.client, self.decoy) {
+        let (keys, algorithm) = match (self.client(), self.decoy) {
             (Some(client), _) => (&*client.keys, client.assertion_algorithm),
             (None, Some(decoy)) => (&*decoy.keys, decoy.assertion_algorithm),
             (None, None) => (&[][..], None),
         };
         let verified = assertion.verify(keys, algorithm);
-        self.client.ok_or(Cause::UnknownClient)?;
+        self.client().ok_or(Cause::UnknownClient)?;
         verified?;
         Ok(accepted)
     }
@@ -353,9 +375,9 @@ impl<'c, 's> Claim<'c, 's> {
     /// subject matches, `self_signed_tls_client_auth` if the key matches (RFC 8705, sections 2.1
     /// and 2.2).
     fn check_certificate(&self, certificate: &ClientCertificate) -> Result<AuthMethod, Cause> {
-        let client = self.client.ok_or(Cause::UnknownClient)?;
+        let client = self.client().ok_or(Cause::UnknownClient)?;
         let by = |method| client.auth_methods.contains(method);
-        let subject = client.certificate_subject.as_ref();
+        let subject = client.certificate_subject.as_deref();
         let [by_name, by_key] = [AuthMethod::TlsClientAuth, AuthMethod::SelfSignedTlsClientAuth];
         if by(by_name) && subject.is_some_and(|subject| certificate.is_for(subject)) {
             Ok(by_name)
@@ -368,8 +390,9 @@ impl<'c, 's> Claim<'c, 's> {
 
     /// Ends the attempt. Depending on the result of the check, the attempt keeps its charge, is
     /// charged now, or gets its charge back.
-    fn settle(self, checked: Result<&'s Client, Cause>) -> Result<&'s Client, Refused<'s>> {
-        let Self { exchange, credentials, client, attempt, begin, .. } = self;
+    fn settle(self, checked: Result<&'s Registered, Cause>) -> Result<&'s Registered, Refused<'s>> {
+        let client = self.client();
+        let Self { exchange, credentials, attempt, begin, .. } = self;
         let refused = |cause| refused(exchange, credentials.client_id(), client, cause);
         let now = if attempt.has_paid() { exchange.context.clock.instant() } else { begin };
         let charged = match checked {
@@ -387,7 +410,7 @@ impl<'c, 's> Claim<'c, 's> {
     }
 
     fn refused(&self, cause: Cause) -> Refused<'s> {
-        refused(self.exchange, self.credentials.client_id(), self.client, cause)
+        refused(self.exchange, self.credentials.client_id(), self.client(), cause)
     }
 }
 

@@ -44,7 +44,7 @@ pub async fn introspect<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(Option<Introspection>, &'s str), Refused<'s>> {
-    let caller = authenticate(exchange, credentials, Purpose::Other).await?;
+    let caller = &authenticate(exchange, credentials, Purpose::Other).await?.client;
     let issuer = exchange.snapshot.issuer.as_str();
     let visible = current(exchange, token).ok().filter(|signed| {
         let is_own = signed.client.id == caller.id;

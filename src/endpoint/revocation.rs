@@ -19,7 +19,8 @@ pub async fn revoke<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<&'s str, Refused<'s>> {
-    let client = authenticate(exchange, credentials, Purpose::Other).await?;
+    let registered = authenticate(exchange, credentials, Purpose::Other).await?;
+    let client = &registered.client;
     let known = signed(exchange, token).ok();
     // `current` is not used here, because it also refuses tokens that may become valid later:
     // tokens of a disabled client, and tokens whose `nbf` is in the future.
@@ -34,8 +35,8 @@ pub async fn revoke<'s>(
     }
     // The tokens for reuse are dropped before the write to disk, so that `token` is not reused in
     // the meantime.
-    if let Some(reuse) = &client.token_reuse {
-        reuse.forget();
+    if client.token_reuse.is_some() {
+        registered.state(exchange.received).tokens.forget();
     }
     let (key, exp) = (known.token.revocation_key, known.token.claims.exp);
     let revoked = exchange.context.revocations.revoke(&client.id, key, exp);

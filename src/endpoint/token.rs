@@ -19,10 +19,11 @@ use crate::oauth::client_certificate::ShownCertificate;
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{Grant, GrantRequest};
-use crate::oauth::reuse::Kind;
 use crate::oauth::scope::ScopeError;
+use crate::registry::clients::Registered;
 use crate::signing::engine::SignError;
 use crate::state::revocations::RevocationKey;
+use crate::state::token_reuse::{Kind, Reusable};
 use crate::telemetry::excerpt::named;
 use crate::time::UnixTime;
 
@@ -58,7 +59,9 @@ pub async fn issue<'r, 's: 'r>(
 ) -> Result<Issued<'r, 's>, Refused<'s>> {
     let Exchange { context, snapshot, now, .. } = *exchange;
     let parsed = context.clock.instant();
-    let client = pin!(authenticate(exchange, &request.credentials, Purpose::Token)).await?;
+    let authenticated = authenticate(exchange, &request.credentials, Purpose::Token);
+    let registered = pin!(authenticated).await?;
+    let client = &registered.client;
     let refused = |cause| Refused::to(client, cause);
     let mut grant = decide(exchange, client, request)?;
     let confirmed = pin!(confirm(exchange, client, request.certificate, request.dpop));
@@ -67,8 +70,8 @@ pub async fn issue<'r, 's: 'r>(
     let (parse, auth) = (parsed - exchange.received, decided - parsed);
 
     let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
-    let kind = kind_of(&grant, request.profile, key);
-    if let Some(expires_at) = find_reusable(exchange, client, &kind, &mut buffer) {
+    let kind = kind_of(exchange, &grant, request.profile, key);
+    if let Some(expires_at) = find_reusable(exchange, registered, &kind, &mut buffer) {
         let phases = Phases { parse, auth, queue: Duration::ZERO, sign: Duration::ZERO };
         let token = Token { buffer, expires_at, id: None, reuse: Reuse::Reused, phases };
         return Ok(Issued::of(exchange, client, grant, token));
@@ -79,8 +82,12 @@ pub async fn issue<'r, 's: 'r>(
     let signed = pin!(context.engine.sign(Arc::clone(key.private_key()), input));
     let signed = signed.await.map_err(|error| refused(error.into()))?;
     let mut reuse = Reuse::Off;
-    if let Some(kept) = &client.token_reuse {
-        kept.keep(&kind, now, expires_at, &signed.buffer[begin..]);
+    if client.token_reuse.is_some() {
+        let text = &signed.buffer[begin..];
+        let revocation_key =
+            id.map_or_else(|| RevocationKey::of(text, None), RevocationKey::TokenId);
+        let tokens = &registered.state(exchange.received).tokens;
+        tokens.keep(client, &kind, now, Reusable { expires_at, revocation_key }, text);
         reuse = Reuse::Fresh;
     }
     let (queue, sign) = (signed.taken - decided, signed.done - signed.taken);
@@ -120,11 +127,17 @@ fn refused_scope(cause: Cause, request: &TokenRequest<'_>, client: &Client) -> O
 
 /// Returns the kind of the token for `grant`. `profile` is the profile of the dialect. Tokens of the
 /// `vision` profile cannot be bound, so a bound token always has the profile of RFC 9068.
-fn kind_of<'g>(grant: &'g Grant<'_>, profile: TokenProfile, key: &'g SigningKey) -> Kind<'g> {
+fn kind_of<'g>(
+    exchange: &Exchange<'g>,
+    grant: &'g Grant<'_>,
+    profile: TokenProfile,
+    key: &'g SigningKey,
+) -> Kind<'g> {
     let Grant { client, scope, resources, confirmation } = grant;
     let is_bound = !confirmation.is_empty();
     let profile = client.token_profile.unwrap_or(profile);
     Kind {
+        issuer: exchange.snapshot.issuer.as_str(),
         profile: if is_bound { TokenProfile::AtJwt } else { profile },
         key_id: key.key_id(),
         scope,
@@ -137,14 +150,15 @@ fn kind_of<'g>(grant: &'g Grant<'_>, profile: TokenProfile, key: &'g SigningKey)
 /// there is no such token.
 fn find_reusable(
     exchange: &Exchange<'_>,
-    client: &Client,
+    registered: &Registered,
     kind: &Kind<'_>,
     buffer: &mut Vec<u8>,
 ) -> Option<UnixTime> {
+    registered.client.token_reuse?;
     let begin = buffer.len();
-    let expires_at = client.token_reuse.as_ref()?.find(kind, exchange.now, buffer)?;
-    let key = || RevocationKey::of(&buffer[begin..], None);
-    if is_revoked(exchange, client, kind.profile, expires_at, key) {
+    let tokens = &registered.state(exchange.received).tokens;
+    let Reusable { expires_at, revocation_key } = tokens.find(kind, exchange.now, buffer)?;
+    if is_revoked(exchange, &registered.client.id, expires_at, || revocation_key) {
         buffer.truncate(begin);
         return None;
     }
@@ -170,14 +184,14 @@ fn mint(
     if !context.engine.has_room() {
         return Err(Cause::Overloaded);
     }
+    let mut id = TokenId::default();
+    context.random.fill(&mut id).map_err(|_| Cause::NoEntropy)?;
     if profile == TokenProfile::Vision {
         return mint_unrevoked(exchange, grant, buffer);
     }
-    let mut id = TokenId::default();
-    context.random.fill(&mut id).map_err(|_| Cause::NoEntropy)?;
     let expires_at = now + u64::from(grant.client.token_lifetime);
-    if context.revocations.is_cut_off(&grant.client.id, expires_at) {
-        // A token of the next second expires after the cut-off.
+    if is_revoked(exchange, &grant.client.id, expires_at, || RevocationKey::TokenId(id)) {
+        // The client's tokens are cut off. One of the next second expires later.
         return Err(Cause::Overloaded);
     }
     let input = mint_at_jwt(grant, snapshot.issuer.as_str(), key, now, &id, buffer);
@@ -199,7 +213,7 @@ fn mint_unrevoked(
         let expires_at = exchange.now + u64::from(lifetime);
         let input = mint_vision(grant, expires_at, buffer).map_err(|_| Cause::Internal)?;
         let key = || RevocationKey::of_signing_input(input.as_bytes());
-        if !is_revoked(exchange, grant.client, TokenProfile::Vision, expires_at, key) {
+        if !is_revoked(exchange, &grant.client.id, expires_at, key) {
             return Ok(Unsigned { input, id: None, expires_at });
         }
         buffer = input.discard();
@@ -208,21 +222,16 @@ fn mint_unrevoked(
     Err(Cause::Overloaded)
 }
 
-/// Whether a token that is about to be issued was issued before and then revoked, alone or with all
-/// tokens of the client up to a cut-off. Alone, only a `vision` token can be: with the other
-/// profile, a new token has a new `jti`, and a revocation clears the client's tokens for reuse.
+/// Whether a token that is about to be issued was issued before and then revoked, in any process, or
+/// is revoked with all tokens of the client up to a cut-off.
 fn is_revoked(
     exchange: &Exchange<'_>,
-    client: &Client,
-    profile: TokenProfile,
+    client_id: &str,
     expires_at: UnixTime,
     key: impl FnOnce() -> RevocationKey,
 ) -> bool {
     let revocations = &exchange.context.revocations;
-    if profile == TokenProfile::Vision && !revocations.is_empty() {
-        return revocations.contains(&key(), &client.id, expires_at);
-    }
-    revocations.is_cut_off(&client.id, expires_at)
+    !revocations.is_empty() && revocations.contains(&key(), client_id, expires_at)
 }
 
 impl From<SignError> for Cause {

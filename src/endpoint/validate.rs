@@ -85,7 +85,7 @@ pub async fn own_token<'s>(
     credentials: &Credentials<'_>,
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
-    let client = authenticate(exchange, credentials, Purpose::Other).await?;
+    let client = &authenticate(exchange, credentials, Purpose::Other).await?.client;
     let valid = unbound(exchange, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
 }

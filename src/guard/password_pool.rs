@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 use crate::guard::password_pool::queue::{Job, Queue};
 pub use crate::guard::password_pool::queue::{NoRoom, Turn};
 use crate::guard::verdicts::{self, Attempt, Verdict, Verdicts};
-use crate::oauth::client::Registry;
+use crate::oauth::client::Client;
 use crate::oauth::password_hash::PasswordHash;
 use crate::random::Random;
 
@@ -127,9 +127,13 @@ impl PasswordPool {
         (&mut waiting.verdict).await.unwrap_or(Err(NoRoom::Full))
     }
 
-    /// Removes each cached success whose secret no longer belongs to a client in `clients`.
-    pub fn keep_only(&self, clients: &Registry) {
-        self.shared.verdicts.retain(|verdict| verdict.is_of(clients));
+    /// Removes each cached success whose secret no longer belongs to its client. `find` returns the
+    /// registered client of an id.
+    pub fn keep_only<'c>(&self, find: impl Fn(&str) -> Option<&'c Client>) {
+        let is_right = |verdict: &Verdict| {
+            find(&verdict.client_id).is_some_and(|client| verdict.is_of(client))
+        };
+        self.shared.verdicts.retain(is_right);
     }
 
     /// The number of jobs in the queue.
@@ -184,10 +188,8 @@ impl Shared {
         if queue.held_by_source(turn) >= share || queue.held_by_network(turn) >= network_share {
             return Err(NoRoom::Share);
         }
-        if queue.waiting >= self.capacity {
-            if !(turn.is_known && queue.evict()) {
-                return Err(NoRoom::Full);
-            }
+        if queue.waiting >= self.capacity && !(turn.is_known && queue.evict()) {
+            return Err(NoRoom::Full);
         }
         let verdict = queue.push(job());
         self.arrival.notify_one();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 
 use crate::cache::{Cache, Hash};
-use crate::oauth::client::Registry;
+use crate::oauth::client::Client;
 use crate::oauth::decoy::slow_hashes;
 use crate::oauth::password_hash::PasswordHash;
 
@@ -31,10 +31,9 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether the client, as registered in `clients`, still has the stored hash.
-    pub fn is_of(&self, clients: &Registry) -> bool {
-        let client = clients.get(&self.client_id);
-        client.is_some_and(|client| slow_hashes(client).any(|hash| **hash == *self.hash))
+    /// Whether `client` still has the stored hash.
+    pub fn is_of(&self, client: &Client) -> bool {
+        slow_hashes(client).any(|hash| **hash == *self.hash)
     }
 }
 

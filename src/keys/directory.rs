@@ -367,7 +367,7 @@ fn create_directory(directory: &Path) -> Result<(), Vec<Fault>> {
 }
 
 /// Locks the directory so that files can be added and removed, and reads its keys.
-fn load_to_edit(directory: &Path) -> Result<(Lock, Vec<(PathBuf, SigningKey)>), Vec<Fault>> {
+fn load_to_edit(directory: &Path) -> Result<(Lock, Keys), Vec<Fault>> {
     Ok((lock(directory)?, load_files(directory)?))
 }
 
@@ -376,7 +376,10 @@ fn lock(directory: &Path) -> Result<Lock, Vec<Fault>> {
         .map_err(|error| vec![Fault::new(directory, format!("cannot be locked: {error}"))])
 }
 
-fn load_files(directory: &Path) -> Result<Vec<(PathBuf, SigningKey)>, Vec<Fault>> {
+/// Keys, each with the path of its file.
+type Keys = Vec<(PathBuf, SigningKey)>;
+
+fn load_files(directory: &Path) -> Result<Keys, Vec<Fault>> {
     let KeyFiles { keys, faults } = KeyFiles::read(directory);
     if faults.is_empty() { Ok(keys) } else { Err(faults) }
 }

@@ -171,25 +171,44 @@ mod tests {
         keys.signing_key(UnixTime(now)).unwrap().times.signs_from.0
     }
 
+    const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
+
+    fn document() -> Vec<u8> {
+        let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+        let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> =
+            aws_lc_rs::encoding::AsDer::as_der(&pair).unwrap();
+        der.as_ref().to_vec()
+    }
+
+    fn read(document: &[u8], signs_from: u64) -> SigningKey {
+        let signs_from = UnixTime(signs_from);
+        let times = KeyTimes { published_at: signs_from, signs_from };
+        SigningKey::new(PrivateKey::from_pkcs8(document).unwrap(), times)
+    }
+
+    #[test]
+    fn a_key_that_is_read_again_keeps_its_private_key() {
+        let document = document();
+        let keys = KeySet::new(vec![read(&document, 1_000)], RETENTION);
+        for signs_from in [1_000, 2_000] {
+            let again = vec![read(&document, signs_from)];
+            let again = keys.followed_by(again, &[], RETENTION, UnixTime(3_000));
+            assert_eq!(signs_at(&again, 3_000), signs_from);
+            assert!(Arc::ptr_eq(&again.keys[0].private_key, &keys.keys[0].private_key));
+        }
+    }
+
     #[test]
     fn a_new_key_signs_only_once_every_cached_key_set_contains_it() {
         let key = |signs_from: u64| {
-            let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-            let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> =
-                aws_lc_rs::encoding::AsDer::as_der(&pair).unwrap();
-            let document = der.as_ref().to_vec();
-            move || {
-                let signs_from = UnixTime(signs_from);
-                let times = KeyTimes { published_at: signs_from, signs_from };
-                SigningKey::new(PrivateKey::from_pkcs8(&document).unwrap(), times)
-            }
+            let document = document();
+            move || read(&document, signs_from)
         };
-        let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
         let (ancient, first, late) = (key(0), key(1_000), key(5_000));
-        let keys = KeySet::new(vec![first()], retention);
+        let keys = KeySet::new(vec![first()], RETENTION);
         // `late` has the `signs_from` 5000, but is first read at 9000.
         let keys =
-            keys.followed_by(vec![ancient(), first(), late()], &[], retention, UnixTime(9_000));
+            keys.followed_by(vec![ancient(), first(), late()], &[], RETENTION, UnixTime(9_000));
         let switch = 9_000 + 300 + RELOAD_SECONDS;
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
         // Reading `late` again does not restart its wait. `ancient`, which is older than `first`,
@@ -197,18 +216,18 @@ mod tests {
         let keys = keys.followed_by(
             vec![late(), first(), ancient()],
             &[],
-            retention,
+            RETENTION,
             UnixTime(switch - 1),
         );
         assert_eq!((signs_at(&keys, switch - 1), signs_at(&keys, switch)), (1_000, 5_000));
         // A process that starts at `switch` has seen none of these reloads. It signs with `late`,
         // as the process that has reloaded does.
         assert_eq!(
-            signs_at(&KeySet::new(vec![ancient(), first(), late()], retention), switch),
+            signs_at(&KeySet::new(vec![ancient(), first(), late()], RETENTION), switch),
             5_000
         );
         // If the new key is the only key, it signs without waiting.
-        let alone = keys.followed_by(vec![key(8_000)()], &[], retention, UnixTime(9_000));
+        let alone = keys.followed_by(vec![key(8_000)()], &[], RETENTION, UnixTime(9_000));
         assert_eq!(signs_at(&alone, 9_000), 8_000);
     }
 }

@@ -1,28 +1,20 @@
 //! A registered client (RFC 6749, section 2).
 
-use std::borrow::Borrow;
-use std::collections::HashSet;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use compact_str::CompactString;
-use governor::clock::Clock as _;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::form::media_type::ContentType;
 use crate::jose::public_key::{Algorithm, PublicKey};
 use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::ClientSecret;
-use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
 use crate::time::UnixTime;
 
 /// A registered client. Every value was validated when the client file was read.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Client {
     /// `client_id`: 1 or more characters of %x20-7E (RFC 6749, appendix A.1).
     pub id: CompactString,
@@ -38,8 +30,9 @@ pub struct Client {
     /// The algorithm that the client's assertions must have; `None` if every algorithm that the
     /// client's keys permit is accepted.
     pub assertion_algorithm: Option<Algorithm>,
-    /// The subject that the client's certificates must have (`tls_client_auth`).
-    pub certificate_subject: Option<CertificateSubject>,
+    /// The subject that the client's certificates must have (`tls_client_auth`). Boxed to save
+    /// memory: few clients have one.
+    pub certificate_subject: Option<Box<CertificateSubject>>,
     /// Whether a token of the client is bound to the certificate that the client presents in the
     /// token request.
     pub has_certificate_bound_tokens: bool,
@@ -66,8 +59,9 @@ pub struct Client {
     pub content_type: ContentType,
     /// The rate limit of the client's token requests; `None` if there is no limit.
     pub rate_limit: Option<RateLimit>,
-    /// The cache of the client's reusable tokens; `None` if every request gets a new token.
-    pub token_reuse: Option<Arc<Reuse>>,
+    /// The seconds for which a token of the client is reused; `None` if every request gets a new
+    /// token.
+    pub token_reuse: Option<NonZeroU32>,
     /// Whether responses to the client carry `Server-Timing`.
     pub server_timing: bool,
     /// The client's static claims as members of a JSON object, each after a comma: `,"k":"v"`.
@@ -88,102 +82,30 @@ impl Client {
             |method: &AuthMethod| method.is_by_certificate() && self.auth_methods.contains(*method);
         self.has_certificate_bound_tokens || AuthMethod::ALL.iter().any(is_by_certificate)
     }
-
-    /// Whether both clients have the same registration. State, such as the remaining budget of a
-    /// rate limit, is ignored.
-    pub fn is_registered_as(&self, other: &Self) -> bool {
-        // The pattern names every field, so that a new field cannot be forgotten here.
-        let Self {
-            id,
-            enabled,
-            secrets,
-            auth_methods,
-            keys,
-            assertion_algorithm,
-            certificate_subject,
-            has_certificate_bound_tokens,
-            has_dpop_bound_tokens,
-            scopes,
-            default_scopes,
-            audience,
-            introspects,
-            not_before,
-            token_lifetime,
-            token_profile,
-            content_type,
-            rate_limit,
-            token_reuse,
-            server_timing,
-            extra_claims,
-        } = self;
-        *id == other.id
-            && *enabled == other.enabled
-            && *secrets == other.secrets
-            && *auth_methods == other.auth_methods
-            && *keys == other.keys
-            && *assertion_algorithm == other.assertion_algorithm
-            && *certificate_subject == other.certificate_subject
-            && *has_certificate_bound_tokens == other.has_certificate_bound_tokens
-            && *has_dpop_bound_tokens == other.has_dpop_bound_tokens
-            && *scopes == other.scopes
-            && *default_scopes == other.default_scopes
-            && *audience == other.audience
-            && *introspects == other.introspects
-            && *not_before == other.not_before
-            && *token_lifetime == other.token_lifetime
-            && *token_profile == other.token_profile
-            && *content_type == other.content_type
-            && *rate_limit == other.rate_limit
-            && *token_reuse == other.token_reuse
-            && *server_timing == other.server_timing
-            && *extra_claims == other.extra_claims
-    }
 }
 
-/// A rate limit by the generic cell rate algorithm (GCRA).
-#[derive(Clone)]
-pub struct RateLimit(Arc<Budget>);
-
-struct Budget {
-    limiter: DefaultDirectRateLimiter,
-    quota: Quota,
+/// A rate limit: bursts of up to `requests` requests, which refill evenly in `seconds` seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    requests: NonZeroU32,
+    seconds: u32,
 }
 
 impl RateLimit {
-    /// Creates a limit that allows bursts of up to `requests` requests. The budget refills
-    /// continuously, at a rate of `requests` requests per `seconds` seconds. `None` if either
-    /// number is 0.
+    /// `None` if either number is 0, or if a request would refill in less than a nanosecond.
     pub fn new(requests: u32, seconds: u32) -> Option<Self> {
-        let requests = NonZeroU32::new(requests)?;
-        let quota = Quota::with_period(Duration::from_secs(seconds.into()) / requests.get())?;
-        let quota = quota.allow_burst(requests);
-        Some(Self(Arc::new(Budget { limiter: RateLimiter::direct(quota), quota })))
+        let is_limit = u64::from(requests) <= u64::from(seconds) * 1_000_000_000;
+        Some(Self { requests: NonZeroU32::new(requests).filter(|_| is_limit)?, seconds })
     }
 
-    /// Takes one request from the budget.
-    ///
-    /// # Errors
-    ///
-    /// If the budget is used up: the seconds until the next request is allowed, at least 1.
-    pub fn take(&self) -> Result<(), u32> {
-        let limiter = &self.0.limiter;
-        limiter.check().map_err(|not_until| {
-            let wait = not_until.wait_time_from(limiter.clock().now()).as_secs();
-            u32::try_from(wait).unwrap_or(u32::MAX).saturating_add(1)
-        })
+    /// The size of a burst.
+    pub fn requests(self) -> u32 {
+        self.requests.get()
     }
-}
 
-/// Compares the registered limits, not the remaining budgets.
-impl PartialEq for RateLimit {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.quota == other.0.quota
-    }
-}
-
-impl fmt::Debug for RateLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RateLimit").finish_non_exhaustive()
+    /// The seconds in which a burst refills.
+    pub fn seconds(self) -> u32 {
+        self.seconds
     }
 }
 
@@ -297,88 +219,6 @@ impl FromIterator<AuthMethod> for AuthMethods {
         Self(methods.into_iter().fold(0, |set, method| set | 1 << method as u8))
     }
 }
-
-/// All registered clients, by `client_id`.
-#[derive(Debug, Default)]
-pub struct Registry(HashSet<ById>);
-
-impl Registry {
-    /// Creates a registry with room for `clients` clients.
-    pub fn with_capacity(clients: usize) -> Self {
-        Self(HashSet::with_capacity(clients))
-    }
-
-    /// Adds a client. If its id is registered already, keeps the client that was added first and
-    /// returns `false`.
-    pub fn insert(&mut self, client: Box<Client>) -> bool {
-        self.0.insert(ById(client))
-    }
-
-    /// Returns the client with this id.
-    pub fn get(&self, client_id: &str) -> Option<&Client> {
-        self.0.get(client_id).map(|ById(client)| &**client)
-    }
-
-    /// Takes over state from the clients of `old`. Each client whose registration has not changed
-    /// keeps the remaining budget of its rate limit and, if `same_issuer` is true, its reusable
-    /// tokens.
-    pub fn continue_from(&mut self, old: &Self, same_issuer: bool) {
-        let has_state =
-            |client: &&Client| client.rate_limit.is_some() || client.token_reuse.is_some();
-        for before in old.iter().filter(has_state) {
-            let Some(ById(mut client)) = self.0.take(&*before.id) else { continue };
-            if client.is_registered_as(before) {
-                client.rate_limit.clone_from(&before.rate_limit);
-                if same_issuer {
-                    client.token_reuse.clone_from(&before.token_reuse);
-                }
-            }
-            self.0.insert(ById(client));
-        }
-    }
-
-    /// Returns the clients in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &Client> + Clone {
-        self.0.iter().map(|ById(client)| &**client)
-    }
-
-    /// The number of clients.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are no clients.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// A client that is hashed and compared by its id, so that the registry can be a set. A map would
-/// store each id a second time. The client is boxed to save memory: up to half of the slots of a
-/// hash table are empty, and each slot is as large as an element.
-#[derive(Debug)]
-struct ById(Box<Client>);
-
-impl Borrow<str> for ById {
-    fn borrow(&self) -> &str {
-        &self.0.id
-    }
-}
-
-impl Hash for ById {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // `Borrow<str>` requires that the hash of a client equals the hash of the client's id.
-        (*self.0.id).hash(state);
-    }
-}
-
-impl PartialEq for ById {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
-    }
-}
-
-impl Eq for ById {}
 
 /// Whether `text` has only characters of VSCHAR (%x20-7E), the only characters allowed in
 /// `client_id` and `client_secret` (RFC 6749, appendix A.1 and A.2).

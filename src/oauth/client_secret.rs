@@ -9,11 +9,10 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::oauth::password_hash::PasswordHash;
-use crate::tally::Tally;
 use crate::time::UnixTime;
 
 /// One of a client's secrets with its period of validity.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSecret {
     /// The operator's name for the secret, unique per client.
     pub label: Box<str>,
@@ -23,8 +22,6 @@ pub struct ClientSecret {
     pub not_before: Option<UnixTime>,
     /// The time from which the secret is refused; `None` if it does not expire.
     pub expires_at: Option<UnixTime>,
-    /// Counts the uses of the secret; empty until the first use.
-    pub used: OnceLock<Arc<Tally>>,
 }
 
 impl ClientSecret {
@@ -32,17 +29,6 @@ impl ClientSecret {
     pub fn is_current(&self, now: UnixTime) -> bool {
         self.not_before.is_none_or(|from| from <= now)
             && self.expires_at.is_none_or(|until| now < until)
-    }
-}
-
-/// Compares the registered values, not the uses.
-impl PartialEq for ClientSecret {
-    fn eq(&self, other: &Self) -> bool {
-        let Self { label, hash, not_before, expires_at, used: _ } = self;
-        *label == other.label
-            && *hash == other.hash
-            && *not_before == other.not_before
-            && *expires_at == other.expires_at
     }
 }
 
@@ -242,7 +228,6 @@ mod tests {
             hash: SecretHash::Fast(FastHash::unmatchable()),
             not_before: not_before.map(UnixTime),
             expires_at: expires_at.map(UnixTime),
-            used: OnceLock::new(),
         };
         assert!(secret(None, None).is_current(UnixTime(0)));
         assert!(secret(Some(5), Some(7)).is_current(UnixTime(5)));

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use ring::hmac;
 
 use crate::jose::public_key::{Algorithm, KeyShape, PublicKey};
-use crate::oauth::client::{Client, Registry};
+use crate::oauth::client::Client;
 use crate::oauth::password_hash::{PasswordHash, Work};
 
 /// The key of the hash that assigns kinds to unknown ids.
@@ -108,10 +108,10 @@ impl Cost {
 
 impl Decoys {
     /// Computes the kinds of the clients in a registry.
-    pub fn of(clients: &Registry) -> Self {
+    pub fn of<'c>(clients: impl Iterator<Item = &'c Client>) -> Self {
         let mut costs: BTreeMap<Cost, u64> = BTreeMap::new();
         let mut plain = 0;
-        for client in clients.iter() {
+        for client in clients {
             // Fast path: most clients have no keys and no slow hashes.
             if client.keys.is_empty() && !client.is_guessable() {
                 plain += 1;
@@ -168,6 +168,7 @@ mod tests {
 
     use super::*;
     use crate::registry::client_file;
+    use crate::registry::clients::Registry;
 
     fn registry(clients: &[Value]) -> Registry {
         let text = json!({ "clients": clients }).to_string();
@@ -205,7 +206,7 @@ mod tests {
 
     /// Returns the kinds of 1000 unknown ids, each as (has slow hashes, has keys).
     fn kinds(clients: &Registry) -> Vec<(bool, bool)> {
-        let decoys = Decoys::of(clients);
+        let decoys = Decoys::of(clients.iter());
         let kind_of = |id: usize| {
             let kind = decoys.kind(&key(), &format!("unknown-{id}"));
             (kind.is_guessable(), !kind.keys.is_empty())
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_kind_costs_what_its_clients_cost() {
-        let decoys = Decoys::of(&registry(&[signing(1)]));
+        let decoys = Decoys::of(registry(&[signing(1)]).iter());
         let kind = decoys.kind(&key(), "unknown");
         let shapes: Vec<_> = kind.keys.iter().map(|key| (key.shape(), key.algorithm())).collect();
         let rsa = |bits| KeyShape::Rsa { bits, exponent: 65_537 };
@@ -223,10 +224,10 @@ mod tests {
         assert_eq!(kind.assertion_algorithm, Some(Algorithm::Ps256));
         assert!(!kind.is_guessable() && decoys.are_fast());
 
-        let decoys = Decoys::of(&registry(&[slow(1)]));
+        let decoys = Decoys::of(registry(&[slow(1)]).iter());
         assert_eq!(decoys.kind(&key(), "unknown").hashes[0].work(), Work::Bcrypt { cost: 5 });
         assert!(!decoys.are_fast());
-        let nothing = Decoys::of(&Registry::default());
+        let nothing = Decoys::of(std::iter::empty());
         assert!(nothing.are_fast() && nothing.kind(&key(), "unknown").keys.is_empty());
     }
 

@@ -6,10 +6,12 @@
 
 mod asymmetric;
 mod certificate;
+mod document;
 pub mod edit;
 mod entry;
 
 pub use crate::registry::client_file::asymmetric::{read_key_set, skipped_keys};
+pub use crate::registry::client_file::document::place_in;
 pub use crate::registry::client_file::entry::OPTIONAL_FIELDS;
 
 use std::collections::HashSet;
@@ -17,9 +19,10 @@ use std::mem::take;
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::{self, Builder, available_parallelism};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tracing::warn;
@@ -27,9 +30,12 @@ use tracing::warn;
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
 use crate::fs::file_watch::{MOST_FILES, Stamp};
-use crate::fs::whole_file;
-use crate::oauth::client::{Client, Registry};
+use crate::oauth::client::Client;
+use crate::registry::client_file::document::{
+    Document, document_fault, id_of, offset_in, require_closed,
+};
 use crate::registry::client_file::entry::{Field, KeyFile, OnKeyFault, Reader};
+use crate::registry::clients::{Registered, Registry};
 
 /// A registry that was read from a file.
 #[derive(Debug)]
@@ -80,17 +86,6 @@ pub fn read(file: &Path) -> Result<String, Fault> {
     })
 }
 
-/// Refuses a world-writable file.
-fn require_closed(file: &Path) -> Result<(), Fault> {
-    let metadata = std::fs::metadata(file);
-    if metadata.is_ok_and(|metadata| whole_file::is_world_writable(&metadata.permissions())) {
-        let problem = "can be written by everyone on this machine: see who is registered, and run \
-                       chmod o-w on it";
-        return Err(Fault::new(file, problem));
-    }
-    Ok(())
-}
-
 /// Reads the registry from `text`, the contents of `file`.
 ///
 /// # Errors
@@ -122,12 +117,11 @@ fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Lo
                     key_files.extend(stamp);
                     key_faults.extend(fault);
                 }
-                !faulty.contains(&*client.id) && registry.insert(client)
+                !faulty.contains(&*client.client.id) && registry.insert(client)
             }
             Err(faults) => {
                 reader.faults.extend(faults);
-                edit::id_of(raw.get())
-                    .is_none_or(|id| registry.get(&id).is_none() && faulty.insert(id))
+                id_of(raw.get()).is_none_or(|id| registry.get(&id).is_none() && faulty.insert(id))
             }
         };
         if !is_new {
@@ -147,7 +141,7 @@ fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Lo
 }
 
 /// A client and its key file, or every fault of its entry.
-type Read = Result<(Box<Client>, Option<KeyFile>), Vec<Fault>>;
+type Read = Result<(Arc<Registered>, Option<KeyFile>), Vec<Fault>>;
 
 /// Reads `entries` in parallel, and returns each entry with its result, in the order of `entries`.
 fn in_parallel<'t>(
@@ -162,7 +156,7 @@ fn in_parallel<'t>(
         let mut reader = Reader::new(file, text, 1, on_key_fault);
         let numbered = (number * length..).zip(part);
         let read = numbered.map(|(index, raw)| {
-            let client = reader.client(Some(index), raw).map(Box::new);
+            let client = reader.client(Some(index), raw).map(Registered::new);
             let key_file = reader.key_file.take();
             let read = client.map(|client| (client, key_file));
             (*raw, read.ok_or_else(|| take(&mut reader.faults)))
@@ -188,15 +182,6 @@ fn in_parallel<'t>(
 /// The smallest number of clients for which a thread is started. Reading fewer clients takes less
 /// time than starting a thread.
 const WORTH_A_THREAD: usize = 1000;
-
-/// A secret's entry in the registry.
-#[derive(Debug, Serialize)]
-pub struct NewSecret {
-    /// The label, which is unique among the client's secrets.
-    pub label: String,
-    /// The hash of the secret, in the registry's text format.
-    pub hash: String,
-}
 
 /// Returns the text of a registry with `entry` added after its last client. The text of the old
 /// entries is not changed. `text` is `None` if the file does not exist yet.
@@ -266,43 +251,6 @@ pub fn check_entry(file: &Path, line: usize, entry: &str) -> Result<Client, Vec<
     })?;
     let mut reader = Reader::new(file, entry, line, OnKeyFault::Refuse);
     reader.client(None, raw).ok_or(reader.faults)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document<'a> {
-    #[serde(borrow)]
-    clients: Vec<&'a RawValue>,
-}
-
-fn document_fault(file: &Path, text: &str, error: &serde_json::Error) -> Fault {
-    Fault::new(file, structure_problem(error)).at(Position::of_json(text, error))
-}
-
-/// Returns serde_json's message if the error is in the syntax or about the name of a field. Any
-/// other message may quote a value, which may be a secret, and is replaced by a fixed text.
-fn structure_problem(error: &serde_json::Error) -> String {
-    if !error.is_data() {
-        return json_problem(error);
-    }
-    let message = error.to_string();
-    let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
-    if ["unknown field", "missing field", "duplicate field"].iter().any(|m| message.starts_with(m))
-    {
-        message.to_owned()
-    } else {
-        "must be {\"clients\": [{…}, …]}".to_owned()
-    }
-}
-
-/// Returns the line and column at which `part` begins in `text`. `part` must be a slice of `text`.
-pub fn place_in(text: &str, part: &str) -> Position {
-    Position::of(text, offset_in(text, part))
-}
-
-/// Returns the byte offset at which `part` begins in `text`. `part` must be a slice of `text`.
-fn offset_in(text: &str, part: &str) -> usize {
-    part.as_ptr() as usize - text.as_ptr() as usize
 }
 
 #[cfg(test)]

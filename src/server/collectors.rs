@@ -29,7 +29,9 @@ pub(super) fn register(
         let context = Arc::clone(context);
         metrics.pull(kind, name, help, ["client", "label"], move |each| {
             let clients = &context.snapshot().clients;
-            context.secret_uses.for_each(clients, |id, label, used| each([id, label], value(used)));
+            context
+                .secret_uses
+                .for_each(|id| clients.get(id), |id, label, used| each([id, label], value(used)));
         })?;
     }
     metrics.pull(

@@ -1,7 +1,7 @@
 //! Checks what depends on several files: the settings together with the clients.
 
 use crate::config::{Config, IssuerUrl, ListenAddr};
-use crate::oauth::client::Registry;
+use crate::registry::clients::Registry;
 use crate::server::start_error::StartError;
 use crate::snapshot::{certificate_clients, demo_clients};
 

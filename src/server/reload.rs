@@ -16,12 +16,13 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, Live};
 use crate::endpoint::Context;
+use crate::fault::Fault;
 use crate::fs::file_watch::Stamp;
 use crate::keys::directory::KeyFiles;
 use crate::keys::signing_key::SigningKey;
-use crate::oauth::client::Registry;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::Loaded;
+use crate::registry::clients::Registry;
 use crate::server::judge::judge;
 use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
@@ -63,15 +64,15 @@ pub struct Reloaded {
     pub faults: Vec<String>,
 }
 
-/// The newest versions of the files, and the faults of the files whose newest version is an earlier
-/// one.
+/// The newest version without a fault of each file.
 struct Newest {
     /// `None` if the clients of the old snapshot stay.
     clients: Option<Registry>,
+    /// The keys that were read. Others may stay.
     keys: Vec<SigningKey>,
+    /// The keys of all files, those that stay included.
     key_ids: KeyIds,
     admin_token: Option<FastHash>,
-    faults: Vec<String>,
 }
 
 impl Reloader {
@@ -123,8 +124,7 @@ impl Reloader {
             }
         };
         let config = Config { startup: old.config.startup.clone(), live };
-        let newest = self.read(&config.live, &old, &in_force.of_files);
-        faults.extend(newest.faults.iter().cloned());
+        let newest = self.read(&config.live, &old, &in_force.of_files, &mut faults);
         let key_ids = newest.key_ids.clone();
         match self.replace(&old, config, newest) {
             Ok(is_applied) => {
@@ -159,6 +159,9 @@ impl Reloader {
     /// the faults.
     fn report(&self, is_applied: bool, faults: Vec<String>, stays: &str) -> Reloaded {
         self.metrics.count_reload(is_applied, !faults.is_empty());
+        if !is_applied && faults.is_empty() {
+            info!("nothing to reload: the files are valid and unchanged");
+        }
         for fault in &faults {
             error!(%fault, "not reloaded: {stays}");
         }
@@ -172,35 +175,40 @@ impl Reloader {
     }
 
     /// Reads the files that `live` names. In place of a file with a fault stands what `old` has of
-    /// it.
-    fn read(&self, live: &Live, old: &Snapshot, key_ids: &KeyIds) -> Newest {
+    /// it. `key_ids` are the keys in force. Adds the faults of the files to `faults`.
+    fn read(
+        &self,
+        live: &Live,
+        old: &Snapshot,
+        key_ids: &KeyIds,
+        faults: &mut Vec<String>,
+    ) -> Newest {
         let client_keys = self.client_keys().again();
         let Files { clients, keys, admin_token } = Files::read(live, &old.clients);
-        let mut faults = Vec::new();
+        let mut add = |found: Vec<Fault>| faults.extend(found.iter().map(ToString::to_string));
         let (clients, client_keys) = match clients {
             Ok(Loaded { registry, key_files, key_faults }) => {
-                faults.extend(key_faults);
+                add(key_faults);
                 (Some(registry), key_files)
             }
             Err(found) => {
-                faults.extend(found);
+                add(found);
                 (None, client_keys)
             }
         };
         *self.client_keys.lock() = client_keys;
         let admin_token = admin_token.unwrap_or_else(|fault| {
-            faults.push(fault);
+            add(vec![fault]);
             old.admin_token.clone()
         });
         let mut newest_ids = key_ids_of(&keys, &live.keys, key_ids);
-        faults.extend(keys.faults);
-        let mut faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        add(keys.faults);
         if newest_ids.is_empty() {
             faults.push(StartError::NoKeys(live.keys.clone()).to_string());
             newest_ids.clone_from(key_ids);
         }
         let (keys, key_ids) = (keys.keys.into_iter().map(|(_, key)| key).collect(), newest_ids);
-        Newest { clients, keys, key_ids, admin_token, faults }
+        Newest { clients, keys, key_ids, admin_token }
     }
 
     /// Replaces the snapshot `old`. Returns `false` if nothing has changed.
@@ -210,21 +218,14 @@ impl Reloader {
         config: Config,
         newest: Newest,
     ) -> Result<bool, StartError> {
-        let Newest { clients, keys, key_ids, admin_token, faults } = newest;
+        let Newest { clients, keys, key_ids, admin_token } = newest;
         let issuer = judge(&config, clients.as_ref().unwrap_or(&old.clients))?;
-        let is_same_issuer = issuer == old.issuer;
         let clients = match clients {
             Some(mut clients) => {
-                // Clients whose registration has not changed keep the state of their rate limits
-                // and, if the issuer is the same, their reusable tokens.
-                clients.continue_from(&old.clients, is_same_issuer);
+                clients.keep_unchanged(&old.clients);
                 Arc::new(clients)
             }
-            None => {
-                let reuse = old.clients.iter().filter_map(|client| client.token_reuse.as_ref());
-                reuse.filter(|_| !is_same_issuer).for_each(|reuse| reuse.forget());
-                Arc::clone(&old.clients)
-            }
+            None => Arc::clone(&old.clients),
         };
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each
         // field of the retention is the maximum of its old value and its new value.
@@ -238,9 +239,6 @@ impl Reloader {
         let mut new = Snapshot { generation, admin_token, lifetimes, ..new };
         let changes = Changes::between(old, &new);
         if changes.is_empty() {
-            if faults.is_empty() {
-                info!("nothing to reload: the files are valid and unchanged");
-            }
             return Ok(false);
         }
 
@@ -249,7 +247,7 @@ impl Reloader {
         new.lifetimes.write(&new.config.startup.state);
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
-        self.context.passwords.keep_only(&new.clients);
+        self.context.passwords.keep_only(|id| new.clients.get(id));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
         retire(Arc::clone(old));

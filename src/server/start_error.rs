@@ -39,7 +39,7 @@ pub enum StartError {
     /// A configured route has a path that is not allowed.
     Route(String),
     /// Several of these errors.
-    Several(Vec<StartError>),
+    Several(Vec<Self>),
     /// An error of the operating system.
     System(io::Error),
 }

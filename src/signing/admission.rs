@@ -1,14 +1,13 @@
 //! Admission: how many tokens may wait for a signature.
 //!
-//! The signing threads need a certain time to empty a full queue if no other thread uses their
-//! processors. No admitted token should wait longer than that time. But other threads usually use
-//! these processors: the event loop has priority, and under overload it is busy refusing requests.
-//! The signing threads then need two or three times as long for the same queue. So each signing
-//! thread measures its share of processor time: the fraction of the time during which the thread
-//! runs. The share is measured only while tokens wait. The limit is the capacity times the square
-//! of the average share. The share itself would be the right factor if every token waited equally
-//! long. But the waiting times vary, and they vary more when the share is smaller. The square
-//! allows for this variation.
+//! The rule: the limit is the capacity of the queue, times the smallest share of their processors
+//! that the signing threads had in their last four windows of about 10 ms.
+//!
+//! If no other thread used these processors, the threads would empty a full queue in a certain
+//! time, and no admitted token should wait longer than that. But the event loop has priority, and
+//! under overload it is busy refusing requests, so the threads need two or three times as long for
+//! the same queue. The smallest recent share is a careful estimate of what they will get next. The
+//! share is measured only while tokens wait.
 
 use std::time::{Duration, Instant};
 
@@ -17,15 +16,14 @@ use crate::clock::Clock;
 /// The limit on the number of waiting tokens, for all signing threads together.
 pub(super) struct Admission {
     capacity: usize,
-    /// The share of each thread, in thousandths; `None` until the thread has been busy for some
-    /// time.
-    shares: Vec<Option<usize>>,
+    /// The last shares of each thread, in thousandths.
+    shares: Vec<[usize; WINDOWS]>,
     limit: usize,
 }
 
 impl Admission {
     pub(super) fn new(threads: usize, capacity: usize) -> Self {
-        let mut admission = Self { capacity, shares: vec![None; threads], limit: 0 };
+        let mut admission = Self { capacity, shares: vec![UNKNOWN; threads], limit: 0 };
         admission.update();
         admission
     }
@@ -35,27 +33,26 @@ impl Admission {
         self.limit
     }
 
-    /// Records a share that a thread has measured. A single measurement may be far off, for example
-    /// when the whole machine stands still for a moment. So measurements are smoothed: each one
-    /// except the first has a weight of one quarter.
+    /// Records the share that a thread has measured in a window.
     pub(super) fn record(&mut self, thread: usize, share: usize) {
-        let share = share.min(WHOLE);
-        self.shares[thread] =
-            Some(self.shares[thread].map_or(share, |old| (3 * old + share).div_ceil(4)));
+        let shares = &mut self.shares[thread];
+        shares.rotate_right(1);
+        shares[0] = share.min(WHOLE);
         self.update();
     }
 
-    /// Forgets the share of a thread that has no tokens to sign.
+    /// Forgets the shares of a thread that has no tokens to sign.
     pub(super) fn forget(&mut self, thread: usize) {
-        if self.shares[thread].take().is_some() {
+        if self.shares[thread] != UNKNOWN {
+            self.shares[thread] = UNKNOWN;
             self.update();
         }
     }
 
     fn update(&mut self) {
-        let sum: usize = self.shares.iter().map(|share| share.unwrap_or(UNKNOWN)).sum();
-        let share = sum / self.shares.len();
-        let limit = self.capacity * share / WHOLE * share / WHOLE;
+        let smallest = self.shares.iter().filter_map(|shares| shares.iter().min());
+        let share = smallest.sum::<usize>() / self.shares.len();
+        let limit = self.capacity * share / WHOLE;
         self.limit = limit.max(self.capacity / MIN_LIMIT_DIVISOR).max(1);
     }
 }
@@ -94,10 +91,12 @@ impl Window {
 
 const WHOLE: usize = 1000;
 
-/// The share, in thousandths, that is assumed for a thread until the thread has measured it. The
-/// square of this share is one half. So until a thread has measured a share, the limit is half of
-/// the capacity.
-const UNKNOWN: usize = 708;
+/// The number of windows whose shares count.
+const WINDOWS: usize = 4;
+
+/// The shares that are assumed for windows that a thread has not measured yet. So until a thread
+/// has been busy for four windows, the limit is at most half of the capacity.
+const UNKNOWN: [usize; WINDOWS] = [WHOLE / 2; WINDOWS];
 
 /// The limit is never below the capacity divided by this number: otherwise a short delay of the
 /// signing threads would make the server refuse requests without overload.
@@ -117,20 +116,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_follows_the_square_of_the_share() {
+    fn the_limit_follows_the_smallest_of_the_last_four_shares() {
         let mut admission = Admission::new(2, 400);
-        assert_eq!(admission.limit(), 200, "no share is known");
-        admission.record(0, 1001);
-        admission.record(1, 1000);
-        assert_eq!(admission.limit(), 400);
-        // Thread 0 now has the share 3/4 × 1 + 1/4 × 0.6 = 0.9, and thread 1 has the share 1.
-        admission.record(0, 600);
-        assert_eq!(admission.limit(), 361);
+        let mut record = |thread, share, expected: usize| {
+            admission.record(thread, share);
+            assert_eq!(admission.limit(), expected, "{thread}, {share}");
+        };
+        for (thread, limits) in [[200, 200, 200, 300], [300, 300, 300, 400]].iter().enumerate() {
+            limits.iter().for_each(|limit| record(thread, 1001, *limit));
+        }
+        record(0, 600, 320);
+        [320, 320, 320, 400].iter().for_each(|limit| record(0, 1000, *limit));
+        record(0, 0, 200);
+        record(1, 0, 100);
         admission.forget(0);
         admission.forget(1);
-        assert_eq!(admission.limit(), 200);
-        admission.record(0, 0);
-        assert_eq!(admission.limit(), 100, "never below a quarter");
+        assert_eq!(admission.limit(), 200, "no share is known");
         assert_eq!(Admission::new(1, 1).limit(), 1);
     }
 

@@ -47,9 +47,9 @@ pub enum SignError {
 impl Engine {
     /// Starts `threads` threads, which sign with `backends`.
     ///
-    /// At most `capacity` tokens may wait. The limit is only half of `capacity` until the signing
-    /// threads have been busy for some milliseconds. It is also lower than `capacity` while other
-    /// threads use the processors of the signing threads.
+    /// At most `capacity` tokens may wait. The limit is at most half of `capacity` until the signing
+    /// threads have been busy for some tens of milliseconds. It is also lower than `capacity` while
+    /// other threads use the processors of the signing threads.
     ///
     /// # Errors
     ///

@@ -17,9 +17,9 @@ use crate::signing::single::{MAX_SIGNATURE_BYTES, SingleSigner, blinding};
 
 /// The state that all signing threads share.
 pub(super) struct Shared {
-    /// Locked for each push and pop, and never while a signature is made. Not a queue that other
-    /// threads could share: a signing thread takes a batch for one key, its own event loop's tokens
-    /// first, and measures its share under the same lock.
+    /// Locked for each push and pop, and never while a signature is made. Not a generic queue: a
+    /// signing thread takes a batch for one key, tokens of its own event loop first, and measures
+    /// its share under the same lock.
     pub(super) waiting: Mutex<Waiting>,
     arrival: Condvar,
     pub(super) single: SingleSigner,

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::keys::signing_key::SigningKey;
-use crate::oauth::client::{Client, Registry};
+use crate::oauth::client::Client;
+use crate::registry::clients::Registry;
 use crate::snapshot::Snapshot;
 
 /// The differences between two snapshots.
@@ -29,7 +30,7 @@ impl Changes {
         };
         let changed = new.clients.iter().filter_map(|client| {
             let before = old.clients.get(&client.id)?;
-            (!client.is_registered_as(before)).then(|| describe(before, client))
+            (!std::ptr::eq(client, before) && client != before).then(|| describe(before, client))
         });
         let keys = |all: &Snapshot, known: &Snapshot| {
             // A key whose times have changed counts both as removed and as added.

@@ -8,9 +8,9 @@ use crate::fault::Fault;
 use crate::fs::file_watch::Stamp;
 use crate::keys::directory::KeyFiles;
 use crate::keys::signing_key::SigningKey;
-use crate::oauth::client::Registry;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, Loaded};
+use crate::registry::clients::Registry;
 use crate::snapshot::admin_token;
 
 /// What the files of a snapshot hold, or their faults.

@@ -1,6 +1,7 @@
 //! Counts the clients whose last secret expires soon, so that operators can be warned.
 
-use crate::oauth::client::{AuthMethod, Client, Registry};
+use crate::oauth::client::{AuthMethod, Client};
+use crate::registry::clients::Registry;
 use crate::time::UnixTime;
 
 /// For each client, the time at which its last secret expires. The times are sorted. A client is

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::ptr;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::oauth::client::{Client, Registry};
+use crate::oauth::client::Client;
 use crate::oauth::client_secret::ClientSecret;
 use crate::tally::Tally;
 use crate::time::UnixTime;
@@ -24,11 +25,13 @@ pub struct SecretUses(Mutex<BTreeMap<Box<str>, Labelled>>);
 type Labelled = Vec<(Box<str>, Arc<Tally>)>;
 
 impl SecretUses {
-    /// Counts one successful use of `secret` at `now`.
-    pub fn record(&self, client: &Client, secret: &ClientSecret, now: UnixTime) {
-        // The first use of a secret in a snapshot looks up its count. Each later use takes two
-        // atomic operations and no look-up.
-        secret.used.get_or_init(|| self.enter(&client.id, &secret.label)).record(now);
+    /// Counts one successful use of `secret`, which is one of the secrets of `client`, at `now`.
+    /// `found` holds the counts of this client that were looked up before.
+    pub fn record(&self, client: &Client, secret: &ClientSecret, found: &Found, now: UnixTime) {
+        let mut counts = client.secrets.iter().zip(&found.0);
+        if let Some((_, used)) = counts.find(|(own, _)| ptr::eq(*own, secret)) {
+            used.get_or_init(|| self.enter(&client.id, &secret.label)).record(now);
+        }
     }
 
     /// Returns the uses of a secret. `None` if the secret was never used.
@@ -38,12 +41,17 @@ impl SecretUses {
         Some(Arc::clone(used))
     }
 
-    /// Removes the counts of secrets that no longer belong to a client in `clients`. Then passes on
-    /// the client id, the label and the uses of each used secret.
-    pub fn for_each(&self, clients: &Registry, mut each: impl FnMut(&str, &str, &Tally)) {
+    /// Removes the counts of secrets that no longer belong to a client. Then passes on the client
+    /// id, the label and the uses of each used secret. `find` returns the registered client of an
+    /// id.
+    pub fn for_each<'c>(
+        &self,
+        find: impl Fn(&str) -> Option<&'c Client>,
+        mut each: impl FnMut(&str, &str, &Tally),
+    ) {
         let mut uses = self.0.lock();
         uses.retain(|id, labelled| {
-            let client = clients.get(id);
+            let client = find(id);
             let secrets = client.map_or(&[][..], |client| &client.secrets);
             labelled.retain(|(label, _)| secrets.iter().any(|secret| secret.label == *label));
             labelled.iter().for_each(|(label, used)| each(id, label, used));
@@ -69,12 +77,25 @@ impl fmt::Debug for SecretUses {
     }
 }
 
+/// The counts of one client's secrets that were looked up before, in the order of the secrets. The
+/// first use of a secret looks up its count; each later use takes two atomic operations.
+#[derive(Debug)]
+pub struct Found(Box<[OnceLock<Arc<Tally>>]>);
+
+impl Found {
+    /// No count of a client with this number of secrets was looked up.
+    pub fn none(secrets: usize) -> Self {
+        Self((0..secrets).map(|_| OnceLock::new()).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
     use crate::registry::client_file;
+    use crate::registry::clients::Registry;
 
     fn registry(ids: &[&str]) -> Registry {
         let clients: Vec<_> = ids
@@ -92,15 +113,16 @@ mod tests {
     #[test]
     fn figures_are_kept_across_reloads_until_the_client_is_removed() {
         let uses = SecretUses::default();
-        uses.for_each(&registry(&["one"]), |_, _, _| panic!("nothing was used"));
+        uses.for_each(|_| None, |_, _, _| panic!("nothing was used"));
         for now in [5, 7] {
             // Parse the registry again, as a reload does. The new clients do not hold the counts of
             // the earlier uses, so `record` must look up these counts.
             let clients = registry(&["one", "t\\wo"]);
             for id in ["one", "t\\wo"] {
                 let client = clients.get(id).unwrap();
-                uses.record(client, &client.secrets[0], UnixTime(now));
-                uses.record(client, &client.secrets[0], UnixTime(now));
+                let found = Found::none(1);
+                uses.record(client, &client.secrets[0], &found, UnixTime(now));
+                uses.record(client, &client.secrets[0], &found, UnixTime(now));
             }
         }
         let used = uses.of("one", "a\"\n").unwrap();
@@ -108,9 +130,13 @@ mod tests {
         assert!(uses.of("one", "b").is_none() && uses.of("three", "a\"\n").is_none());
 
         let mut left = Vec::new();
-        uses.for_each(&registry(&["t\\wo"]), |id, label, used| {
-            left.push((id.to_owned(), label.to_owned(), used.count(), used.last().0));
-        });
+        let clients = registry(&["t\\wo"]);
+        uses.for_each(
+            |id| clients.get(id),
+            |id, label, used| {
+                left.push((id.to_owned(), label.to_owned(), used.count(), used.last().0));
+            },
+        );
         assert_eq!(left, [("t\\wo".to_owned(), "a\"\n".to_owned(), 4, 7)]);
         assert!(uses.of("one", "a\"\n").is_none(), "the client is no longer registered");
     }

@@ -51,6 +51,7 @@ mod names;
 mod not_http;
 mod password_hashes;
 mod properties;
+mod rate_limit;
 mod reload;
 mod request_log;
 mod reuse;

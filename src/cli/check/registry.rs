@@ -7,8 +7,9 @@ use crate::cli::no_token;
 use crate::cli::times::IN_MILLISECONDS;
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::oauth::client::{Client, Registry};
+use crate::oauth::client::Client;
 use crate::registry::client_file::{self, edit};
+use crate::registry::clients::Registry;
 use crate::time::UnixTime;
 
 /// Returns the warnings about `clients`, which were read from `file`. Each warning contains the

@@ -19,7 +19,7 @@ use crate::oauth::client::Client;
 use crate::registry::client_file::{self, edit};
 
 #[derive(Args, Debug)]
-pub(in crate::cli) struct FileArg {
+pub(crate) struct FileArg {
     /// Client registry [env: GRANTD_CLIENTS] [default: clients.json, as for `serve`].
     #[arg(long, value_name = "FILE")]
     clients: Option<PathBuf>,

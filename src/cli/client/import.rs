@@ -20,7 +20,8 @@ use crate::clock::Clock;
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
 use crate::oauth::client::Client;
-use crate::registry::client_file::{self, NewSecret, edit};
+use crate::registry::client_file::edit::NewSecret;
+use crate::registry::client_file::{self, edit};
 
 pub(super) fn import(file: &FileArg, from: &Path) -> Result<(), CliError> {
     let (name, text) = read(from)?;

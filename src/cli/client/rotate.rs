@@ -13,7 +13,7 @@ use crate::cli::secret::{self, HashKind};
 use crate::cli::times::{parse_duration, parse_time};
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::registry::client_file::{NewSecret, edit};
+use crate::registry::client_file::edit::{self, NewSecret};
 use crate::time::UnixTime;
 
 #[derive(Args, Debug)]

@@ -11,8 +11,9 @@ use crate::cli::output::print;
 use crate::cli::times::{dates, parse_duration};
 use crate::clock::Clock;
 use crate::form::urlencoded;
-use crate::oauth::client::{Client, Registry};
+use crate::oauth::client::Client;
 use crate::registry::client_file::{self, edit};
+use crate::registry::clients::Registry;
 use crate::snapshot::secret_ends::last_end;
 use crate::time::UnixTime;
 

@@ -21,13 +21,15 @@ impl<'t> Reader<'t> {
         if text.is_empty() {
             self.fault(field, "must not be empty");
         }
-        client.certificate_subject = Some(of_text(text));
+        client.certificate_subject = Some(of_text(text).into());
     }
 
     /// Reads a certificate subject that is an IP address.
     pub(super) fn address(&mut self, field: Field<'t>, client: &mut Client) {
         self.subject(field, client, CertificateSubject::Uri);
-        let Some(CertificateSubject::Uri(text)) = &client.certificate_subject else { return };
+        let Some(CertificateSubject::Uri(text)) = client.certificate_subject.as_deref() else {
+            return;
+        };
         let octets = match text.parse() {
             Ok(IpAddr::V4(address)) => address.octets().into(),
             Ok(IpAddr::V6(address)) => address.octets().into(),
@@ -36,6 +38,6 @@ impl<'t> Reader<'t> {
                 Box::default()
             }
         };
-        client.certificate_subject = Some(CertificateSubject::Ip(octets));
+        client.certificate_subject = Some(CertificateSubject::Ip(octets).into());
     }
 }

@@ -6,14 +6,25 @@ mod items;
 use std::borrow::Cow;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Document, NewSecret, document_fault, offset_in, parse_without_key_files};
+use super::document::{Document, document_fault, offset_in};
+use super::parse_without_key_files;
 use crate::fault::Fault;
+pub use crate::registry::client_file::document::id_of;
 use crate::registry::client_file::edit::items::{Edit, Items};
 use crate::time::UnixTime;
+
+/// A secret's entry in the registry.
+#[derive(Debug, Serialize)]
+pub struct NewSecret {
+    /// The label, which is unique among the client's secrets.
+    pub label: String,
+    /// The hash of the secret, in the registry's text format.
+    pub hash: String,
+}
 
 /// Returns the text of the registry with the client `client_id` enabled or disabled.
 ///
@@ -254,16 +265,6 @@ fn find<'t>(file: &Path, text: &'t str, id: &str) -> Result<(Items<'t>, usize), 
 /// Returns the fault for a client id that is not in the registry `file`.
 pub fn no_such_client(file: &Path) -> Fault {
     Fault::new(file, "has no such client; see `grantd client list`")
-}
-
-/// Returns the `client_id` of an entry. The values of the other fields are not checked.
-pub fn id_of(entry: &str) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Id<'a> {
-        #[serde(borrow)]
-        client_id: Cow<'a, str>,
-    }
-    serde_json::from_str::<Id<'_>>(entry).ok().map(|id| id.client_id)
 }
 
 /// Returns the entry of each client in the text of a registry.

@@ -3,26 +3,26 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{offset_in, structure_problem};
+use super::document::{offset_in, structure_problem};
 use crate::fault::{Fault, Position};
 use crate::form::media_type::ContentType;
 use crate::fs::file_watch::Stamp;
 use crate::issuer::RESERVED_CLAIMS;
 use crate::jose::public_key::PublicKey;
-use crate::oauth::client::{AuthMethod, AuthMethods, Client, RateLimit, Registry, is_vschar};
+use crate::oauth::client::{AuthMethod, AuthMethods, Client, RateLimit, is_vschar};
 use crate::oauth::client_certificate::CertificateSubject;
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
-use crate::oauth::reuse::Reuse;
 use crate::oauth::scope::ScopeSet;
+use crate::registry::clients::Registry;
 use crate::time::UnixTime;
 
 /// Defines the type that holds the fields of an entry, and the function that reads them.
@@ -329,7 +329,6 @@ impl<'t> Reader<'t> {
                 hash,
                 not_before: entry.not_before,
                 expires_at: entry.expires_at,
-                used: OnceLock::new(),
             });
         }
         secrets.into()
@@ -405,8 +404,7 @@ impl<'t> Reader<'t> {
     fn token_reuse(&mut self, field: Field<'t>, client: &mut Client) {
         let expected = "a number of seconds from 1 to the token's lifetime";
         let seconds = self.seconds(field, client.token_lifetime, expected);
-        client.token_reuse =
-            seconds.map(|seconds| Arc::new(Reuse::new(seconds, client.not_before)));
+        client.token_reuse = seconds.and_then(NonZeroU32::new);
     }
 
     /// Reads a number of seconds from 1 to `most`.

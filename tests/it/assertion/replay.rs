@@ -181,15 +181,21 @@ fn a_full_replay_guard_refuses_new_assertions_and_keeps_its_entries() {
 }
 
 #[test]
-fn an_assertion_refused_for_the_rate_limit_is_not_used_up() {
+fn the_rate_limit_and_the_use_of_an_assertion_do_not_cost_each_other() {
     let signer = Signer::es256();
-    let limit = json!({ "requests": 1, "seconds": 86_400 });
+    let limit = json!({ "requests": 2, "seconds": 86_400 });
     let home = home_of(&[("c", json!({ "jwks": signer.jwks(), "rate_limit": limit }))]);
     let library = Library::start(home, ISSUER, START);
     library.clock.set(NOW);
-    let [used, limited] =
-        [(); 2].map(|()| signer.sign(&header(&signer), &claims("c", ISSUER, NOW)));
+    let [used, last, limited] =
+        [(); 3].map(|()| signer.sign(&header(&signer), &claims("c", ISSUER, NOW)));
     assert_eq!(ask(library.address, &used).status, 200);
+    // A copy of a used assertion does not exhaust the rate limit of its client.
+    for _ in 0..5 {
+        ask(library.address, &used).assert_refused(400, "invalid_client");
+    }
+    assert_eq!(ask(library.address, &last).status, 200);
+    // An assertion that is refused for the rate limit is not used up.
     let refused = ask(library.address, &limited);
     refused.assert_refused(429, "invalid_request");
     assert!(refused.header("retry-after").is_some());

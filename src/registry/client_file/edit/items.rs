@@ -9,7 +9,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::registry::client_file::offset_in;
+use crate::registry::client_file::document::offset_in;
 
 /// An edit of a text: a range of bytes, and the text that replaces them.
 pub(super) type Edit = (Range<usize>, String);

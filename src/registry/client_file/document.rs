@@ -1,0 +1,69 @@
+//! The registry as a JSON document, and the positions of its parts.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::fault::text::json_problem;
+use crate::fault::{Fault, Position};
+use crate::fs::whole_file;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document<'a> {
+    #[serde(borrow)]
+    pub(super) clients: Vec<&'a RawValue>,
+}
+
+pub(super) fn document_fault(file: &Path, text: &str, error: &serde_json::Error) -> Fault {
+    Fault::new(file, structure_problem(error)).at(Position::of_json(text, error))
+}
+
+/// Returns serde_json's message if the error is in the syntax or about the name of a field. Any
+/// other message may quote a value, which may be a secret, and is replaced by a fixed text.
+pub(super) fn structure_problem(error: &serde_json::Error) -> String {
+    if !error.is_data() {
+        return json_problem(error);
+    }
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
+    if ["unknown field", "missing field", "duplicate field"].iter().any(|m| message.starts_with(m))
+    {
+        message.to_owned()
+    } else {
+        "must be {\"clients\": [{…}, …]}".to_owned()
+    }
+}
+
+/// Returns the line and column at which `part` begins in `text`. `part` must be a slice of `text`.
+pub fn place_in(text: &str, part: &str) -> Position {
+    Position::of(text, offset_in(text, part))
+}
+
+/// Returns the byte offset at which `part` begins in `text`. `part` must be a slice of `text`.
+pub(super) fn offset_in(text: &str, part: &str) -> usize {
+    part.as_ptr() as usize - text.as_ptr() as usize
+}
+
+/// Returns the `client_id` of an entry. The values of the other fields are not checked.
+pub fn id_of(entry: &str) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Id<'a> {
+        #[serde(borrow)]
+        client_id: Cow<'a, str>,
+    }
+    serde_json::from_str::<Id<'_>>(entry).ok().map(|id| id.client_id)
+}
+
+/// Refuses a world-writable file.
+pub(super) fn require_closed(file: &Path) -> Result<(), Fault> {
+    let metadata = std::fs::metadata(file);
+    if metadata.is_ok_and(|metadata| whole_file::is_world_writable(&metadata.permissions())) {
+        let problem = "can be written by everyone on this machine: see who is registered, and run \
+                       chmod o-w on it";
+        return Err(Fault::new(file, problem));
+    }
+    Ok(())
+}
