@@ -487,6 +487,19 @@ fn a_client_that_holds_its_share_revokes_all_its_tokens_up_to_an_expiry() {
     let server = Program::start(server.into_home(), &arguments);
     check(&server);
     assert!(is_active(server.address, "timed", &fresh));
+    // With a shorter lifetime, a new token would end before the cut-off for a long time.
+    let mut registry: Value = serde_json::from_str(&registry).unwrap();
+    let mut clients = registry["clients"].as_array_mut().unwrap().iter_mut();
+    clients.find(|client| client["client_id"] == "timed").unwrap()["token_lifetime"] = json!(600);
+    server.home.write("clients.json", &registry.to_string());
+    server.hang_up();
+    wait_until(|| server.ask(&request).status == 503);
+    let before = Clock::system().unix_seconds();
+    let answer = server.ask(&request.header("X-Request-Id", "short"));
+    let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    let now = until + 1 - 600 - wait;
+    assert!((before..=Clock::system().unix_seconds()).contains(&now), "{wait}");
+    assert_eq!(server.log.of_request("short")["cause"], "cut_off");
 }
 
 fn claims_of(token: &str) -> Value {
