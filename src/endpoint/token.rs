@@ -81,15 +81,7 @@ pub async fn issue<'r, 's: 'r>(
         mint(exchange, &grant, kind.profile, key, buffer).map_err(refused)?;
     let signed = pin!(context.engine.sign(Arc::clone(key.private_key()), input));
     let signed = signed.await.map_err(|error| refused(error.into()))?;
-    let mut reuse = Reuse::Off;
-    if client.token_reuse.is_some() {
-        let text = &signed.buffer[begin..];
-        let revocation_key =
-            id.map_or_else(|| RevocationKey::of(text, None), RevocationKey::TokenId);
-        let tokens = &registered.state(exchange.received).tokens;
-        tokens.keep(client, &kind, now, Reusable { expires_at, revocation_key }, text);
-        reuse = Reuse::Fresh;
-    }
+    let reuse = keep(exchange, registered, &kind, id, expires_at, &signed.buffer[begin..]);
     let (queue, sign) = (signed.taken - decided, signed.done - signed.taken);
     let phases = Phases { parse, auth, queue, sign };
     let token = Token { buffer: signed.buffer, expires_at, id, reuse, phases };
@@ -163,6 +155,25 @@ fn find_reusable(
         return None;
     }
     Some(expires_at)
+}
+
+/// Keeps a new token if the client's tokens are reused.
+fn keep(
+    exchange: &Exchange<'_>,
+    registered: &Registered,
+    kind: &Kind<'_>,
+    id: Option<TokenId>,
+    expires_at: UnixTime,
+    token: &[u8],
+) -> Reuse {
+    let Registered { client, .. } = registered;
+    if client.token_reuse.is_none() {
+        return Reuse::Off;
+    }
+    let revocation_key = id.map_or_else(|| RevocationKey::of(token, None), RevocationKey::TokenId);
+    let reusable = Reusable { expires_at, revocation_key };
+    registered.state(exchange.received).tokens.keep(client, kind, exchange.now, reusable, token);
+    Reuse::Fresh
 }
 
 /// A token without its signature.
