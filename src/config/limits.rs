@@ -46,7 +46,8 @@ pub struct StartupLimits {
     /// one hash.
     #[serde(deserialize_with = "number::<_, _, 1, MAX_WORKERS>")]
     pub password_threads: usize,
-    /// The maximum number of revoked tokens that are remembered until they expire.
+    /// The maximum number of revoked tokens that are remembered until an hour after they expire. A
+    /// client holds at most half of them.
     #[serde(deserialize_with = "number::<_, _, 1, MANY>")]
     pub revocations: usize,
     /// The maximum number of assertions and proofs of possession that are remembered, so that each

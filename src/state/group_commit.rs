@@ -164,10 +164,73 @@ impl<C: Commit> Drop for CloseOnDrop<'_, C> {
 }
 
 /// The longest time that a request waits: a second for the lock of the file, and two for the disk.
-const DEADLINE: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 3000 });
 /// The time after which the thread gets a turn without a job.
 const IDLE: Duration = Duration::from_millis(250);
 /// The longest time that a turn waits for the lock of a file.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// The maximum number of jobs that may wait. A waiting job takes about 100 bytes of memory.
 const MAX_WAITING: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::future::join_all;
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    /// A disk that answers when the test lets it.
+    struct Disk {
+        goes_on: mpsc::Receiver<()>,
+        turns: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Commit for Disk {
+        type Job = u32;
+        type Answer = u32;
+
+        fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
+            if waiting.is_empty() || self.goes_on.recv().is_err() {
+                return;
+            }
+            let mut turn = 0;
+            for waiting in waiting.into_iter().filter(Waiting::is_awaited) {
+                let job = waiting.job;
+                waiting.answer(job);
+                turn += 1;
+            }
+            self.turns.lock().push(turn);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_hangs_costs_a_request_its_deadline_and_the_end_no_more() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let (go_on, goes_on) = mpsc::channel();
+        let turns = Arc::new(Mutex::new(Vec::new()));
+        let disk = Disk { goes_on, turns: Arc::clone(&turns) };
+        let commit = GroupCommit::start("disk", disk).unwrap();
+        assert_eq!(runtime.block_on(commit.ask(1)), Err(Unanswered::NoAnswer));
+        // What gave up is not written afterwards. What waits shares the next turn.
+        go_on.send(()).unwrap();
+        go_on.send(()).unwrap();
+        let answers = runtime.block_on(join_all((2..50).map(|job| commit.ask(job))));
+        assert!(answers.into_iter().eq((2..50).map(Ok)));
+        let turns = turns.lock().clone();
+        assert!(matches!(turns[..], [0, 48] | [48]), "{turns:?}");
+
+        let asked = async {
+            let answer = commit.ask(50).await;
+            let begin = Clock::system().instant();
+            commit.end();
+            (answer, Clock::system().instant() - begin)
+        };
+        let (answer, took) = runtime.block_on(asked);
+        assert_eq!(answer, Err(Unanswered::NoAnswer));
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert_eq!(runtime.block_on(commit.ask(51)), Err(Unanswered::NoAnswer));
+    }
+}

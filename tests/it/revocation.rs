@@ -320,6 +320,8 @@ fn of_two_servers_with_one_state_directory_both_revoke() {
         );
         assert_revoked(&revoke(servers[by], "reuser", &reused));
         wait_until(|| !is_active(servers[1 - by], "reuser", &reused));
+        // A token that another process has revoked is not reused.
+        assert_ne!(token_of(servers[1 - by], "reuser"), reused);
     }
     assert_eq!(rows(&first.home).len(), 8);
 }

@@ -83,9 +83,7 @@ fn by_secret() -> Request {
 
 /// Sends a request on a new connection. `None` if the server ended before it answered.
 fn ask(address: SocketAddr, request: &Request) -> Option<(u16, Value)> {
-    let stream = std::net::TcpStream::connect(address).ok()?;
-    drop(stream);
-    let mut connection = Connection::open(address);
+    let mut connection = Connection::open_if_listening(address)?;
     connection.send_if_open(&request.to_bytes());
     let answer = connection.read_if_answered()?;
     let told = if answer.body.is_empty() { Value::Null } else { answer.json() };
