@@ -147,12 +147,9 @@ impl Reloader {
             newest = self.read(&config.live, &old, &in_force, &mut faults);
         }
         let (key_ids, key_paths) = (newest.key_ids.clone(), newest.key_paths.clone());
-        match self.replace(&old, config, newest) {
+        match self.replace(&old, config, newest, &mut faults) {
             Ok(is_applied) => {
                 (in_force.key_ids, in_force.key_paths) = (key_ids, key_paths);
-                let new = self.context.snapshot();
-                let written = new.lifetimes.write(&new.config.startup.state);
-                faults.extend(written.err().map(|fault| fault.to_string()));
                 let stays = "the previous version of each of these files stays in force";
                 self.report(is_applied, faults, stays)
             }
@@ -244,12 +241,14 @@ impl Reloader {
         Newest { clients, keys, key_ids, key_paths, admin_token, lacks_new_file }
     }
 
-    /// Replaces the snapshot `old`. Returns `false` if nothing has changed.
+    /// Replaces the snapshot `old`. Returns `false` if nothing has changed. Adds to `faults` if the
+    /// lifetimes in force cannot be written.
     fn replace(
         &self,
         old: &Arc<Snapshot>,
         config: Config,
         newest: Newest,
+        faults: &mut Vec<String>,
     ) -> Result<bool, StartError> {
         let Newest { clients, keys, key_ids, admin_token, .. } = newest;
         let issuer = judge(&config, clients.as_ref().unwrap_or(&old.clients))?;
@@ -271,7 +270,12 @@ impl Reloader {
         let new = Snapshot::new(clients, keys, issuer, config);
         let new = Snapshot { generation, admin_token, lifetimes, ..new };
         let changes = Changes::between(old, &new);
+        let mut write_lifetimes = |snapshot: &Snapshot| {
+            let written = snapshot.lifetimes.write(&snapshot.config.startup.state);
+            faults.extend(written.err().map(|fault| fault.to_string()));
+        };
         if changes.is_empty() {
+            write_lifetimes(old);
             return Ok(false);
         }
 
@@ -279,6 +283,7 @@ impl Reloader {
         self.context.prepare(&new.config)?;
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
+        write_lifetimes(&new);
         self.context.passwords.keep_only(|id| new.clients.get(id));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
