@@ -69,11 +69,11 @@ impl Registry {
 
     /// Returns this registry with each of the clients `changed` in place of the one with its id.
     pub fn with(&self, changed: Vec<Client>) -> Self {
-        let mut all = self.0.clone();
+        let mut all = Self(self.0.clone());
         for client in changed {
-            all.replace(ById(Registered::new(client)));
+            all.0.replace(ById(Registered::new(client)));
         }
-        Self(all)
+        all
     }
 
     /// Returns the clients in no particular order.
