@@ -186,9 +186,14 @@ impl Startup {
     /// Returns the names of the settings that differ from those of the server that is `running`. A
     /// change of them takes effect only after a restart.
     pub fn differences(&self, running: &Self) -> Vec<String> {
-        let pairs = values_of(self).into_iter().zip(values_of(running));
-        pairs.filter(|(one, other)| one != other).map(|((name, _), _)| name).collect()
+        differences(self, running)
     }
+}
+
+/// Returns the paths of the settings whose values differ between `one` and `other`.
+pub(super) fn differences<T: Serialize>(one: &T, other: &T) -> Vec<String> {
+    let pairs = values_of(one).into_iter().zip(values_of(other));
+    pairs.filter(|(one, other)| one != other).map(|((name, _), _)| name).collect()
 }
 
 /// Returns the path and the value of each setting.

@@ -158,7 +158,7 @@ fn find_reusable(
     let begin = buffer.len();
     let tokens = &registered.state(exchange.received).tokens;
     let Reusable { expires_at, revocation_key } = tokens.find(kind, exchange.now, buffer)?;
-    if is_revoked(exchange, &registered.client.id, expires_at, || revocation_key) {
+    if is_revoked(exchange, &registered.client, expires_at, || revocation_key) {
         buffer.truncate(begin);
         return None;
     }
@@ -190,8 +190,8 @@ fn mint(
         return mint_unrevoked(exchange, grant, buffer);
     }
     let expires_at = now + u64::from(grant.client.token_lifetime);
-    if is_revoked(exchange, &grant.client.id, expires_at, || RevocationKey::TokenId(id)) {
-        // The client's tokens are cut off. One of the next second expires later.
+    if context.revocations.is_cut_off(&grant.client.id, expires_at) {
+        // A token of the next second expires after the cut-off.
         return Err(Cause::Overloaded);
     }
     let input = mint_at_jwt(grant, snapshot.issuer.as_str(), key, now, &id, buffer);
@@ -213,7 +213,7 @@ fn mint_unrevoked(
         let expires_at = exchange.now + u64::from(lifetime);
         let input = mint_vision(grant, expires_at, buffer).map_err(|_| Cause::Internal)?;
         let key = || RevocationKey::of_signing_input(input.as_bytes());
-        if !is_revoked(exchange, &grant.client.id, expires_at, key) {
+        if !is_revoked(exchange, grant.client, expires_at, key) {
             return Ok(Unsigned { input, id: None, expires_at });
         }
         buffer = input.discard();
@@ -222,16 +222,16 @@ fn mint_unrevoked(
     Err(Cause::Overloaded)
 }
 
-/// Whether a token that is about to be issued was issued before and then revoked, in any process, or
-/// is revoked with all tokens of the client up to a cut-off.
+/// Whether a token that is about to be issued was issued before and then revoked, alone or with all
+/// tokens of the client up to a cut-off.
 fn is_revoked(
     exchange: &Exchange<'_>,
-    client_id: &str,
+    client: &Client,
     expires_at: UnixTime,
     key: impl FnOnce() -> RevocationKey,
 ) -> bool {
     let revocations = &exchange.context.revocations;
-    !revocations.is_empty() && revocations.contains(&key(), client_id, expires_at)
+    !revocations.is_empty() && revocations.contains(&key(), &client.id, expires_at)
 }
 
 impl From<SignError> for Cause {
