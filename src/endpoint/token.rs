@@ -201,8 +201,8 @@ fn mint(
         return mint_unrevoked(exchange, grant, buffer);
     }
     let expires_at = now + u64::from(grant.client.token_lifetime);
-    if is_revoked(exchange, &grant.client.id, expires_at, || RevocationKey::TokenId(id)) {
-        // The client's tokens are cut off. One of the next second expires later.
+    if context.revocations.is_cut_off(&grant.client.id, expires_at) {
+        // A token of the next second expires after the cut-off.
         return Err(Cause::Overloaded);
     }
     let input = mint_at_jwt(grant, snapshot.issuer.as_str(), key, now, &id, buffer);

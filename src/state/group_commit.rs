@@ -64,6 +64,7 @@ pub(super) enum Unanswered {
 pub(super) struct GroupCommit<C: Commit> {
     queue: Arc<Queue<C>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    deadline: Duration,
 }
 
 impl<C: Commit> GroupCommit<C> {
@@ -84,14 +85,14 @@ impl<C: Commit> GroupCommit<C> {
             }
             commit.end();
         })?;
-        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue, thread: Mutex::new(Some(thread)), deadline: DEADLINE })
     }
 
     /// Gives `job` to the thread and waits for its answer.
     pub(super) async fn ask(&self, job: C::Job) -> Result<C::Answer, Unanswered> {
         let (waiting, answer) = Waiting::new(job);
         self.queue.push(waiting)?;
-        match timeout(DEADLINE, answer).await {
+        match timeout(self.deadline, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             _ => Err(Unanswered::NoAnswer),
         }
@@ -164,7 +165,7 @@ impl<C: Commit> Drop for CloseOnDrop<'_, C> {
 }
 
 /// The longest time that a request waits: a second for the lock of the file, and two for the disk.
-const DEADLINE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 3000 });
+const DEADLINE: Duration = Duration::from_secs(3);
 /// The time after which the thread gets a turn without a job.
 const IDLE: Duration = Duration::from_millis(250);
 /// The longest time that a turn waits for the lock of a file.
@@ -212,8 +213,10 @@ mod tests {
         let (go_on, goes_on) = mpsc::channel();
         let turns = Arc::new(Mutex::new(Vec::new()));
         let disk = Disk { goes_on, turns: Arc::clone(&turns) };
-        let commit = GroupCommit::start("disk", disk).unwrap();
+        let mut commit = GroupCommit::start("disk", disk).unwrap();
+        commit.deadline = Duration::from_millis(20);
         assert_eq!(runtime.block_on(commit.ask(1)), Err(Unanswered::NoAnswer));
+        commit.deadline = DEADLINE;
         // What gave up is not written afterwards. What waits shares the next turn.
         go_on.send(()).unwrap();
         go_on.send(()).unwrap();
@@ -222,6 +225,7 @@ mod tests {
         let turns = turns.lock().clone();
         assert!(matches!(turns[..], [0, 48] | [48]), "{turns:?}");
 
+        commit.deadline = Duration::from_millis(20);
         let asked = async {
             let answer = commit.ask(50).await;
             let begin = Clock::system().instant();

@@ -422,7 +422,7 @@ fn what_is_dropped_stays_used_whatever_the_clock_does() {
         assert_eq!(directory.spend(&uses, "7", LATER + 60), Err(UseError::Forgotten));
         assert_eq!(directory.spend(&uses, "x", later + 60), Err(UseError::Used));
         directory.manual.set((LATER + 1).0);
-        let id = "z".repeat(usize::try_from(directory.text().lines().count()).unwrap());
+        let id = "z".repeat(directory.text().lines().count());
         assert_eq!(directory.spend(&uses, &id, LATER + 61), Ok(()));
         drop(uses);
         uses = directory.open(20_000);
