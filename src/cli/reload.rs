@@ -3,6 +3,7 @@
 //! A [`Stamp`] holds the metadata of files at one time. Different stamps mean that a file has
 //! changed.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tracing::info;
 use crate::cli::error::CliError;
 use crate::cli::settings::ServeArgs;
 use crate::config::{Config, ListenAddr, Live};
+use crate::fault::Fault;
 use crate::fs::file_watch::Stamp;
 use crate::server::Reloader;
 
@@ -108,10 +110,21 @@ pub(super) struct Source {
     pub(super) as_configured: Vec<ListenAddr>,
     /// The listen addresses that are bound, with the ports that the system chose for port 0.
     pub(super) in_force: Vec<ListenAddr>,
+    /// Whether the configuration file may be empty, because it was at the start.
+    pub(super) may_be_empty: bool,
 }
 
 impl Source {
     fn resolve(&self) -> Result<Config, CliError> {
+        if let Some(file) = &self.args.config
+            && !self.may_be_empty
+            && is_empty(file)
+        {
+            // Probably, an editor has truncated the file and not written it yet. All settings would
+            // have their defaults.
+            let problem = "is empty: write at least a comment if the defaults are meant";
+            return Err(Fault::new(file, problem).into());
+        }
         let mut config = self.args.clone().resolve()?;
         if config.startup.listen == self.as_configured {
             config.startup.listen.clone_from(&self.in_force);
@@ -128,6 +141,11 @@ impl Source {
         paths.extend(live.admin_token_file.as_deref());
         Stamp::of(&paths)
     }
+}
+
+/// Whether the file exists and has no contents.
+pub(super) fn is_empty(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
 }
 
 /// Receives SIGHUP on Unix. Waits forever on other systems.

@@ -432,6 +432,9 @@ fn settings_and_the_files_that_they_name_take_effect_together() {
         server.home.write("grantd.toml", "admin_token_file = \"token\"\n");
         wait_until_mended(&server);
     }
+    // An editor has truncated the file: the defaults are not meant.
+    server.home.write("grantd.toml", "");
+    wait_for_fault(&server, "grantd.toml: is empty");
     // Once the file is there, both take effect.
     server.home.write("grantd.toml", toml);
     server.home.write("other.json", &registry_of(&[client("other", json!({}))]));
