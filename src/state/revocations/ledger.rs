@@ -43,8 +43,7 @@ impl From<RevokeError> for Cause {
     fn from(error: RevokeError) -> Self {
         match error {
             RevokeError::Full => Self::RevocationsFull,
-            RevokeError::NotWritten => Self::RevocationNotWritten,
-            RevokeError::Overloaded => Self::Overloaded,
+            RevokeError::NotWritten | RevokeError::Overloaded => Self::RevocationNotWritten,
         }
     }
 }
