@@ -30,7 +30,7 @@ use crate::guard::password_pool::PasswordPool;
 use crate::guard::throttle::Throttle;
 use crate::http::accept::Connections;
 use crate::http::admin::Admin;
-use crate::http::descriptors::{Reserve, allowed_connections};
+use crate::http::descriptors::allowed_connections;
 use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
@@ -184,20 +184,13 @@ impl Server {
         limits.connections = allowed_connections(limits.connections, config.startup.workers);
         let connections = Connections::new(
             context.clock.clone(),
-            limits.clone(),
+            limits,
             Arc::clone(&metrics),
             Arc::clone(&loops),
-            Reserve::new(0),
         );
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        limits.connections = ADMIN_CONNECTIONS;
-        let admin_connections = Connections::new(
-            context.clock.clone(),
-            limits,
-            unseen,
-            EventLoops::accepting_only(),
-            Reserve::new(ADMIN_RESERVE),
-        );
+        let admin_connections = Arc::new(connections.for_admin(unseen));
+        let connections = Arc::new(connections);
         let service = Arc::new(service);
         let reloader =
             Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_ids, client_keys);
@@ -321,10 +314,3 @@ impl Server {
 /// The size of the first signing key in bits. The keys of the tokens in the documentation have this
 /// size.
 const FIRST_KEY_BITS: u16 = 2048;
-
-/// The maximum number of open connections of the admin listener. It is low, so that these
-/// connections fit into the descriptors that the public connections leave.
-const ADMIN_CONNECTIONS: usize = 8;
-/// The number of connections that the admin listener can accept even if the process is out of
-/// descriptors.
-const ADMIN_RESERVE: usize = 4;

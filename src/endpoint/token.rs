@@ -81,15 +81,7 @@ pub async fn issue<'r, 's: 'r>(
         mint(exchange, &grant, kind.profile, key, buffer).map_err(refused)?;
     let signed = pin!(context.engine.sign(Arc::clone(key.private_key()), input));
     let signed = signed.await.map_err(|error| refused(error.into()))?;
-    let mut reuse = Reuse::Off;
-    if client.token_reuse.is_some() {
-        let text = &signed.buffer[begin..];
-        let revocation_key =
-            id.map_or_else(|| RevocationKey::of(text, None), RevocationKey::TokenId);
-        let tokens = &registered.state(exchange.received).tokens;
-        tokens.keep(client, &kind, now, Reusable { expires_at, revocation_key }, text);
-        reuse = Reuse::Fresh;
-    }
+    let reuse = keep(exchange, registered, &kind, (id, expires_at), &signed.buffer[begin..]);
     let (queue, sign) = (signed.taken - decided, signed.done - signed.taken);
     let phases = Phases { parse, auth, queue, sign };
     let token = Token { buffer: signed.buffer, expires_at, id, reuse, phases };
@@ -158,11 +150,30 @@ fn find_reusable(
     let begin = buffer.len();
     let tokens = &registered.state(exchange.received).tokens;
     let Reusable { expires_at, revocation_key } = tokens.find(kind, exchange.now, buffer)?;
-    if is_revoked(exchange, &registered.client, expires_at, || revocation_key) {
+    if is_revoked(exchange, &registered.client.id, expires_at, || revocation_key) {
         buffer.truncate(begin);
         return None;
     }
     Some(expires_at)
+}
+
+/// Keeps a new token if the client's tokens are reused. The token is given with its `jti` and with
+/// the time at which it expires.
+fn keep(
+    exchange: &Exchange<'_>,
+    registered: &Registered,
+    kind: &Kind<'_>,
+    (id, expires_at): (Option<TokenId>, UnixTime),
+    token: &[u8],
+) -> Reuse {
+    let client = &registered.client;
+    if client.token_reuse.is_none() {
+        return Reuse::Off;
+    }
+    let revocation_key = id.map_or_else(|| RevocationKey::of(token, None), RevocationKey::TokenId);
+    let tokens = &registered.state(exchange.received).tokens;
+    tokens.keep(client, kind, exchange.now, Reusable { expires_at, revocation_key }, token);
+    Reuse::Fresh
 }
 
 /// A token without its signature.
@@ -191,7 +202,7 @@ fn mint(
     }
     let expires_at = now + u64::from(grant.client.token_lifetime);
     if context.revocations.is_cut_off(&grant.client.id, expires_at) {
-        // A token of the next second expires after the cut-off.
+        // The client's tokens are cut off. One of the next second expires later.
         return Err(Cause::Overloaded);
     }
     let input = mint_at_jwt(grant, snapshot.issuer.as_str(), key, now, &id, buffer);
@@ -213,7 +224,7 @@ fn mint_unrevoked(
         let expires_at = exchange.now + u64::from(lifetime);
         let input = mint_vision(grant, expires_at, buffer).map_err(|_| Cause::Internal)?;
         let key = || RevocationKey::of_signing_input(input.as_bytes());
-        if !is_revoked(exchange, grant.client, expires_at, key) {
+        if !is_revoked(exchange, &grant.client.id, expires_at, key) {
             return Ok(Unsigned { input, id: None, expires_at });
         }
         buffer = input.discard();
@@ -222,16 +233,16 @@ fn mint_unrevoked(
     Err(Cause::Overloaded)
 }
 
-/// Whether a token that is about to be issued was issued before and then revoked, alone or with all
-/// tokens of the client up to a cut-off.
+/// Whether a token that is about to be issued was issued before and then revoked, in any process, or
+/// is revoked with all tokens of the client up to a cut-off.
 fn is_revoked(
     exchange: &Exchange<'_>,
-    client: &Client,
+    client_id: &str,
     expires_at: UnixTime,
     key: impl FnOnce() -> RevocationKey,
 ) -> bool {
     let revocations = &exchange.context.revocations;
-    !revocations.is_empty() && revocations.contains(&key(), &client.id, expires_at)
+    !revocations.is_empty() && revocations.contains(&key(), client_id, expires_at)
 }
 
 impl From<SignError> for Cause {

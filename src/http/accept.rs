@@ -42,7 +42,7 @@ pub(crate) struct Connections {
     /// Limits log lines about peers that do not send HTTP/1: at most one line per second.
     not_http: OnceASecond,
     /// Limits log lines about connections that cannot be accepted.
-    accept_errors: OnceASecond,
+    accept_errors: Arc<OnceASecond>,
 }
 
 impl Connections {
@@ -51,10 +51,9 @@ impl Connections {
         limits: StartupLimits,
         metrics: Arc<Metrics>,
         loops: Arc<EventLoops>,
-        reserve: Reserve,
-    ) -> Arc<Self> {
+    ) -> Self {
         metrics.init_not_http(NotHttp::ALL.map(NotHttp::label));
-        Arc::new(Self {
+        Self {
             clock,
             limits,
             metrics,
@@ -62,10 +61,21 @@ impl Connections {
             open: Mutex::default(),
             is_draining: Arc::default(),
             ended: Notify::new(),
-            reserve,
+            reserve: Reserve::new(0),
             not_http: OnceASecond::default(),
-            accept_errors: OnceASecond::default(),
-        })
+            accept_errors: Arc::default(),
+        }
+    }
+
+    /// Creates the connections of the admin listener. They have descriptors of their own, and share
+    /// only the limit of log lines with the connections in `self`.
+    pub(crate) fn for_admin(&self, metrics: Arc<Metrics>) -> Self {
+        let limits = StartupLimits { connections: ADMIN_CONNECTIONS, ..self.limits.clone() };
+        Self {
+            reserve: Reserve::new(ADMIN_RESERVE),
+            accept_errors: Arc::clone(&self.accept_errors),
+            ..Self::new(self.clock.clone(), limits, metrics, EventLoops::accepting_only())
+        }
     }
 
     /// Accepts connections and serves them until `stop` completes.
@@ -251,6 +261,12 @@ const OUT_OF_DESCRIPTORS: &str = "out of file descriptors: for each new connecti
                                   for its client is closed; raise the limit of open files \
                                   (LimitNOFILE= in the systemd unit, ulimit -n in a shell)";
 
+/// The maximum number of open connections of the admin listener. It is low, so that these
+/// connections fit into the descriptors that the public connections leave.
+const ADMIN_CONNECTIONS: usize = 8;
+/// The number of connections that the admin listener can accept even if the process is out of
+/// descriptors.
+const ADMIN_RESERVE: usize = 4;
 /// The maximum time until the next attempt to accept a connection.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 

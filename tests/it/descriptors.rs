@@ -145,6 +145,7 @@ fn without_descriptors_one_connection_that_waits_for_its_client_is_closed_for_a_
     server.terminate();
     server.log.to_the_end();
     let lines = server.log.count(is_out_of_descriptors);
+    // Both listeners together log at most one line in each second of the clock.
     assert!((1..=seconds + 2).contains(&lines), "{lines} in {seconds} s");
 }
 

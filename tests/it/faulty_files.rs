@@ -15,8 +15,8 @@ use crate::support::{
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-fn client(id: &str, more: Value) -> Value {
-    client_json(id, &more)
+fn client(id: &str, more: impl Into<Value>) -> Value {
+    client_json(id, &more.into())
 }
 
 fn by_key(id: &str) -> Value {
@@ -159,14 +159,14 @@ fn a_faulty_key_file_keeps_its_key_and_a_deleted_one_takes_its_key_away() {
     // Without any key file, all keys stay, and the other files take effect.
     fs::remove_file(&second_file).unwrap();
     wait_for_fault(&server, "keys: holds no signing key");
-    assert_eq!(key_ids(&server), [second.clone()]);
+    assert_eq!(key_ids(&server), [&**second]);
     register(&server.home, &[clients(), vec![client("new", json!({}))]].concat());
     wait_until(|| status(&server, "new") == 200);
     // The keys come back, as with a mount that comes late.
     fs::write(&second_file, good).unwrap();
     set_mode(&second_file, 0o600);
     wait_until_mended(&server);
-    assert_eq!(key_ids(&server), [second.clone()]);
+    assert_eq!(key_ids(&server), [&**second]);
 }
 
 #[test]

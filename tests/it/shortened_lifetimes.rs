@@ -12,16 +12,16 @@ use crate::support::{Home, Library, Program, wait_until};
 
 const NOW: u64 = 1_790_000_000;
 
-fn register(home: &Home, members: Value) {
+fn register(home: &Home, members: &Value) {
     let others = ["one", "two"].map(|id| client_json(id, &json!({ "token_lifetime": 600 })));
-    let clients = [&others[..], &[client_json("vision", &members)]].concat();
+    let clients = [&others[..], &[client_json("vision", members)]].concat();
     let written = home.write("clients.json.new", &registry_of(&clients));
     fs::rename(written, home.clients()).unwrap();
 }
 
 fn home() -> Home {
     let home = Home::new();
-    register(&home, json!({ "token_lifetime": 7200 }));
+    register(&home, &json!({ "token_lifetime": 7200 }));
     home
 }
 
@@ -32,7 +32,7 @@ fn a_reload_that_shortens_the_lifetime_does_not_make_old_tokens_seem_new() {
     let token = vision_token_of(server.address, "vision");
     let reload = |members: Value| {
         let generation = server.metric("grantd_snapshot_generation");
-        register(&server.home, members);
+        register(&server.home, &members);
         server.hang_up();
         wait_until(|| server.metric("grantd_snapshot_generation") > generation);
     };

@@ -41,6 +41,23 @@ fn retire_moves_keys_that_are_gone_aside() {
 }
 
 #[test]
+fn a_fault_names_the_keys_that_were_retired_before_it() {
+    let home = Home::new();
+    let at = now();
+    put_key(&home, 0, at - 50_000);
+    let leaked = put_key(&home, 0, at - 1000);
+    // The file of the leaked key cannot be renamed to a directory.
+    fs::create_dir(home.keys().join(format!("{leaked}.pem.retired"))).unwrap();
+    let says = [
+        &*format!("keys/{leaked}.pem: cannot be renamed: "),
+        &format!("; retired before this: {}", first_kid()),
+    ];
+    key(&home, &["retire", &leaked]).assert_error(1, &says);
+    let kept = home.keys().join(format!("{leaked}.pem"));
+    assert!(kept.exists() && !home.keys().join(&signing_key().0).exists());
+}
+
+#[test]
 fn tokens_of_a_removed_key_are_rejected() {
     let home = Home::new();
     let at = now();
