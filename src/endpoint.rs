@@ -130,7 +130,8 @@ pub struct Exchange<'s> {
     pub network: ClientNetwork,
     /// When all of the request, including its body, was read.
     pub received: Instant,
-    /// The same time of the wall clock. Everything about the request is decided for this time.
+    /// The same time of the wall clock. Client authentication is decided for
+    /// this time.
     pub now: UnixTime,
 }
 
@@ -144,6 +145,12 @@ impl<'s> Exchange<'s> {
     ) -> Self {
         let (received, now) = (context.clock.instant(), context.clock.now());
         Self { context, snapshot, endpoint, network, received, now }
+    }
+
+    /// Returns the exchange at the present time. Client authentication and the use of a proof may
+    /// have waited for seconds.
+    pub fn at_present(&self) -> Self {
+        Self { now: self.context.clock.now(), ..*self }
     }
 }
 

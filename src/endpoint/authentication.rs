@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::clock::Clock;
 use crate::config::AssertionAudience;
 use crate::endpoint::Exchange;
 use crate::endpoint::metadata::TOKEN_PATH;
@@ -104,14 +105,15 @@ async fn check_in_turn<'s>(
         .take(clock.instant())
         .map_err(|seconds| first.refused(Cause::Throttled(seconds)))?;
     let checked = second.check().await;
-    match second.settle(checked) {
-        Ok(registered) => {
-            if first.client().is_none_or(|named| named.id == registered.client.id) {
-                // This cannot fail, because the attempt was charged above.
-                let _ = first.attempt.was_no_guess(clock.instant());
-            }
-            Ok(registered)
-        }
+    let named = [first.client(), second.client()].map(|named| named.map(|client| &*client.id));
+    let settled = second.settle(checked);
+    // Only a client that is proven can exceed its rate limit.
+    let is_right = matches!(settled, Ok(_) | Err(Refused { cause: Cause::RateLimited(_), .. }));
+    if is_right && (named[0].is_none() || named[0] == named[1]) {
+        // This cannot fail, because the attempt was charged above.
+        let _ = first.attempt.was_no_guess(clock.instant());
+    }
+    match settled {
         // Both readings were refused. If only the second reading names a registered client, report
         // the refusal of the second reading; otherwise, report the refusal of the first reading.
         Err(Refused { cause: Cause::UnknownClient | Cause::WrongSecret, client_id, .. })
@@ -119,7 +121,7 @@ async fn check_in_turn<'s>(
         {
             Err(wrong)
         }
-        refused => refused,
+        settled => settled,
     }
 }
 
@@ -133,7 +135,33 @@ struct Claim<'c, 's> {
     decoy: Option<&'s Kind>,
     attempt: Attempt<'s>,
     purpose: Purpose,
+    /// The token request taken from the client's rate limit.
+    request: Option<TakenRequest<'s>>,
     begin: Instant,
+}
+
+/// A token request taken from a client's rate limit. It is given back when this value is dropped,
+/// unless it is kept: an attempt may be refused after the request was taken, and its client may
+/// close the connection while the attempt waits.
+struct TakenRequest<'s> {
+    registered: &'s Registered,
+    clock: &'s Clock,
+    taken: Option<Taken>,
+}
+
+impl TakenRequest<'_> {
+    fn keep(mut self) {
+        self.taken = None;
+    }
+}
+
+impl Drop for TakenRequest<'_> {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken {
+            let now = self.clock.instant();
+            self.registered.state(now).give_back(taken, now);
+        }
+    }
 }
 
 impl<'c, 's> Claim<'c, 's> {
@@ -160,7 +188,17 @@ impl<'c, 's> Claim<'c, 's> {
         let throttle = &context.throttle;
         match throttle.begin(client_id, network, is_guessable, is_active, limits, begin) {
             Ok(attempt) => {
-                Ok(Self { exchange, credentials, registered, decoy, attempt, purpose, begin })
+                let request = None;
+                Ok(Self {
+                    exchange,
+                    credentials,
+                    registered,
+                    decoy,
+                    attempt,
+                    purpose,
+                    request,
+                    begin,
+                })
             }
             Err(seconds) => Err(refused(exchange, client_id, client, Cause::Throttled(seconds))),
         }
@@ -189,7 +227,8 @@ impl<'c, 's> Claim<'c, 's> {
         };
         // Taken after the proof, so that only the client itself can exhaust its rate limit, and
         // before the use of the assertion, so that the client can send the assertion again later.
-        let taken = self.take_request(registered)?;
+        // Copies of one assertion hold a request each only while they wait for its use.
+        self.take_request(registered)?;
         if let Some(assertion) = assertion {
             let single_use = SingleUse {
                 client_id: &registered.client.id,
@@ -200,23 +239,23 @@ impl<'c, 's> Claim<'c, 's> {
             };
             use AssertionError::{BeforeRecord, Replayed, Time};
             let unusable = [Replayed, BeforeRecord, Time].map(Cause::from);
-            let used = use_up(self.exchange, single_use, unusable).await;
-            if let (Err(_), Some(taken)) = (used, taken) {
-                // Returned, so that a copy of a used assertion cannot exhaust the rate limit.
-                registered.state(self.begin).give_back(taken, context.clock.instant());
-            }
-            used?;
+            use_up(self.exchange, single_use, unusable).await?;
             context.assertion_audiences.count(assertion.audience.label());
         }
         Ok(registered)
     }
 
     /// Takes a token request from the client's rate limit, if it has one.
-    fn take_request(&self, registered: &Registered) -> Result<Option<Taken>, Cause> {
-        let limit = registered.client.rate_limit.filter(|_| self.purpose == Purpose::Token);
-        let now = || self.exchange.context.clock.instant();
-        let take = |limit| registered.state(self.begin).take_request(limit, now());
-        limit.map(take).transpose().map_err(Cause::RateLimited)
+    fn take_request(&mut self, registered: &'s Registered) -> Result<(), Cause> {
+        let clock = &self.exchange.context.clock;
+        if let Some(limit) = registered.client.rate_limit
+            && self.purpose == Purpose::Token
+        {
+            let taken = registered.state(self.begin).take_request(limit, clock.instant());
+            let taken = Some(taken.map_err(Cause::RateLimited)?);
+            self.request = Some(TakenRequest { registered, clock, taken });
+        }
+        Ok(())
     }
 
     fn client(&self) -> Option<&'s Client> {
@@ -392,21 +431,25 @@ impl<'c, 's> Claim<'c, 's> {
     /// charged now, or gets its charge back.
     fn settle(self, checked: Result<&'s Registered, Cause>) -> Result<&'s Registered, Refused<'s>> {
         let client = self.client();
-        let Self { exchange, credentials, attempt, begin, .. } = self;
+        let Self { exchange, credentials, attempt, request, begin, .. } = self;
         let refused = |cause| refused(exchange, credentials.client_id(), client, cause);
         let now = if attempt.has_paid() { exchange.context.clock.instant() } else { begin };
         let charged = match checked {
-            Ok(_) | Err(Cause::RateLimited(_)) => attempt.was_right(now),
+            Ok(_) => attempt.was_right(now),
             // The budget was exhausted, so there was no charge.
             Err(Cause::Throttled(_)) => Ok(()),
             Err(cause) if cause.costs_no_attempt() => attempt.was_no_guess(now),
             Err(_) => attempt.was_wrong(now),
         };
         charged.map_err(|seconds| refused(Cause::Throttled(seconds)))?;
-        if checked.is_ok() && credentials.is_raw() {
+        let registered = checked.map_err(refused)?;
+        if credentials.is_raw() {
             exchange.context.raw_pairs.fetch_add(1, Ordering::Relaxed);
         }
-        checked.map_err(refused)
+        if let Some(request) = request {
+            request.keep();
+        }
+        Ok(registered)
     }
 
     fn refused(&self, cause: Cause) -> Refused<'s> {

@@ -35,6 +35,7 @@ pub async fn confirm(
         DpopHeader::Present(proof) => proof,
     };
 
+    let exchange = &exchange.at_present();
     let Exchange { context, snapshot, endpoint, now, .. } = *exchange;
     let expected = ExpectedProof {
         method: "POST",

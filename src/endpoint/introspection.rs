@@ -45,6 +45,7 @@ pub async fn introspect<'s>(
     token: &str,
 ) -> Result<(Option<Introspection>, &'s str), Refused<'s>> {
     let caller = &authenticate(exchange, credentials, Purpose::Other).await?.client;
+    let exchange = &exchange.at_present();
     let issuer = exchange.snapshot.issuer.as_str();
     let visible = current(exchange, token).ok().filter(|signed| {
         let is_own = signed.client.id == caller.id;

@@ -21,6 +21,7 @@ pub async fn revoke<'s>(
 ) -> Result<&'s str, Refused<'s>> {
     let registered = authenticate(exchange, credentials, Purpose::Other).await?;
     let client = &registered.client;
+    let exchange = &exchange.at_present();
     let known = signed(exchange, token).ok();
     // `current` is not used here, because it also refuses tokens that may become valid later:
     // tokens of a disabled client, and tokens whose `nbf` is in the future.

@@ -23,7 +23,6 @@ pub async fn use_up(
         UseError::Forgotten => forgotten,
         UseError::Full => Cause::ReplayGuardFull,
         UseError::Share => Cause::ReplayGuardShare,
-        UseError::NotRecorded => Cause::UseNotRecorded,
-        UseError::Overloaded => Cause::Overloaded,
+        UseError::NotRecorded | UseError::Overloaded => Cause::UseNotRecorded,
     })
 }

@@ -57,7 +57,7 @@ pub async fn issue<'r, 's: 'r>(
     request: &TokenRequest<'r>,
     mut buffer: Vec<u8>,
 ) -> Result<Issued<'r, 's>, Refused<'s>> {
-    let Exchange { context, snapshot, now, .. } = *exchange;
+    let Exchange { context, snapshot, .. } = *exchange;
     let parsed = context.clock.instant();
     let authenticated = authenticate(exchange, &request.credentials, Purpose::Token);
     let registered = pin!(authenticated).await?;
@@ -66,10 +66,12 @@ pub async fn issue<'r, 's: 'r>(
     let mut grant = decide(exchange, client, request)?;
     let confirmed = pin!(confirm(exchange, client, request.certificate, request.dpop));
     grant.confirmation = confirmed.await.map_err(refused)?;
+    let exchange = &exchange.at_present();
     let decided = context.clock.instant();
     let (parse, auth) = (parsed - exchange.received, decided - parsed);
 
-    let key = snapshot.keys.signing_key(now).ok_or_else(|| refused(Cause::NoSigningKey))?;
+    let key =
+        snapshot.keys.signing_key(exchange.now).ok_or_else(|| refused(Cause::NoSigningKey))?;
     let kind = kind_of(exchange, &grant, request.profile, key);
     if let Some(expires_at) = find_reusable(exchange, registered, &kind, &mut buffer) {
         let phases = Phases { parse, auth, queue: Duration::ZERO, sign: Duration::ZERO };
@@ -195,15 +197,16 @@ fn mint(
     if !context.engine.has_room() {
         return Err(Cause::Overloaded);
     }
+    let expires_at = now + u64::from(grant.client.token_lifetime);
+    let cut_off = context.revocations.cut_off(&grant.client.id);
+    if cut_off >= expires_at {
+        let wait = u32::try_from(cut_off.since(expires_at)).unwrap_or(u32::MAX);
+        return Err(Cause::CutOff(wait.saturating_add(1)));
+    }
     let mut id = TokenId::default();
     context.random.fill(&mut id).map_err(|_| Cause::NoEntropy)?;
     if profile == TokenProfile::Vision {
         return mint_unrevoked(exchange, grant, buffer);
-    }
-    let expires_at = now + u64::from(grant.client.token_lifetime);
-    if is_revoked(exchange, &grant.client.id, expires_at, || RevocationKey::TokenId(id)) {
-        // The client's tokens are cut off. One of the next second expires later.
-        return Err(Cause::Overloaded);
     }
     let input = mint_at_jwt(grant, snapshot.issuer.as_str(), key, now, &id, buffer);
     Ok(Unsigned { input: input.map_err(|_| Cause::Internal)?, id: Some(id), expires_at })

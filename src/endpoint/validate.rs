@@ -86,6 +86,7 @@ pub async fn own_token<'s>(
     token: &str,
 ) -> Result<(bool, &'s str), Refused<'s>> {
     let client = &authenticate(exchange, credentials, Purpose::Other).await?.client;
+    let exchange = &exchange.at_present();
     let valid = unbound(exchange, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
 }

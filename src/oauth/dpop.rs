@@ -76,7 +76,7 @@ impl Proof {
             return Err(DpopError::Target);
         }
         let (now, issued_at) = (expected.now, claims.iat.0);
-        if now.0.abs_diff(issued_at.0) > SKEW {
+        if issued_at > now + SKEW || now.since(issued_at) > MAX_AGE {
             return Err(DpopError::Time);
         }
         if !jwt.is_signed_by_embedded(&key, algorithm) {
@@ -87,7 +87,7 @@ impl Proof {
         {
             return Err(DpopError::Nonce);
         }
-        let until = issued_at + SKEW + 1;
+        let until = issued_at + MAX_AGE + 1;
         Ok(Self { thumbprint: key.thumbprint(), token_id: claims.jti, issued_at, until })
     }
 }
@@ -225,8 +225,10 @@ fn normalized_segment(segment: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// The greatest allowed clock skew, which is also the greatest age of a proof, in seconds.
+/// The maximum time by which the clock of a client may be ahead, in seconds.
 const SKEW: u64 = 10;
+/// The maximum age of a proof, in seconds.
+const MAX_AGE: u64 = 60;
 /// The length of a time window for nonces, in seconds.
 const WINDOW: u64 = 60;
 

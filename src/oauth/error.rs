@@ -77,6 +77,7 @@ pub enum Cause {
     Target,
 
     // Causes in the server.
+    CutOff(u32),
     Internal,
     NoEntropy,
     NoSigningKey,
@@ -272,7 +273,7 @@ impl Cause {
                 "The proof is too old, from the future, or from before the record of uses began."),
             Self::RateLimited(seconds) => row("rate_limited",
                 "The client has exceeded its rate_limit.")
-                .retry_after(seconds),
+                .retry_after(seconds).uncharged(),
             Self::Throttled(seconds) => row("throttled",
                 "Too many attempts to authenticate as this client or from this client network have \
                  failed; see [failures].")
@@ -289,6 +290,10 @@ impl Cause {
                 "No scope was requested, and the client has no default_scopes."),
             Self::Target => row("target",
                 "resource is not an absolute URI, or not in the client's audience."),
+            Self::CutOff(seconds) => row("cut_off",
+                "The client has revoked so many tokens that all of its tokens up to a certain end \
+                 are revoked, and a new one would end before: its token_lifetime was shortened.")
+                .retry_after(seconds).uncharged(),
             Self::Internal => row("internal",
                 "A bug: the log has a panic or an error for this request."),
             Self::NoEntropy => row("no_entropy", "The operating system gave no random bytes."),
@@ -347,8 +352,9 @@ impl Cause {
 
     /// Whether the charge for an attempt is returned to the failure budgets if the attempt is
     /// refused for this cause. The charge is returned if the refusal reveals nothing about a secret
-    /// or key: either the refusal does not depend on the client, or the assertion was valid, but
-    /// was used before or could not be recorded as used.
+    /// or key: either the refusal does not depend on the client, or the credentials were right, but
+    /// the client has exceeded its rate limit, or its assertion was used before or could not be
+    /// recorded as used.
     pub fn costs_no_attempt(self) -> bool {
         !self.row().is_charged
     }

@@ -172,7 +172,14 @@ impl Shared {
     /// its sender is dropped.
     fn sign_alone(&self, job: Job, taken: Instant, random: &SystemRandom) -> Option<Completion> {
         let mut signature = [0; MAX_SIGNATURE_BYTES];
-        let length = self.single.sign(&job.key, job.input.as_bytes(), random, &mut signature)?;
+        let signed = self.single.sign(&job.key, job.input.as_bytes(), random, &mut signature);
+        let Some(length) = signed else {
+            error!(
+                key_id = job.key.thumbprint(),
+                "the signing library has refused to sign a token"
+            );
+            return None;
+        };
         Some(job.complete(&signature[..length], taken, self.clock.instant()))
     }
 

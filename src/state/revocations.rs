@@ -86,8 +86,14 @@ impl Revocations {
 
     /// Whether every token of the client that expires at `expires_at` is revoked.
     pub fn is_cut_off(&self, client_id: &str, expires_at: UnixTime) -> bool {
-        self.shared.revoked.has_cut_offs()
-            && self.shared.revoked.cut_off(&client_tag(client_id)) >= expires_at
+        self.cut_off(client_id) >= expires_at
+    }
+
+    /// The cut-off of the client: every token of the client that expires no later is revoked.
+    pub fn cut_off(&self, client_id: &str) -> UnixTime {
+        let revoked = &self.shared.revoked;
+        let cut_off = || revoked.cut_off(&client_tag(client_id));
+        if revoked.has_cut_offs() { cut_off() } else { UnixTime::default() }
     }
 
     /// The number of rows in memory.

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::support::home::secret_of;
-use crate::support::registry::{client_json, registry_with};
-use crate::support::{Encoding, Home, Library, Request, Response, request_of};
+use crate::support::home::{hash_of, secret_of};
+use crate::support::registry::{client_json, registry_with, secrets_json};
+use crate::support::{Encoding, Home, Library, Program, Request, Response, request_of, wait_until};
 
 const NOW: u64 = 1_750_384_800;
 
@@ -55,4 +55,32 @@ fn only_the_client_itself_takes_from_its_limit() {
         assert_eq!(ask(&library, &secret_of("limited")).status, 200);
     }
     ask(&library, &secret_of("limited")).assert_refused(429, "invalid_request");
+}
+
+/// A raw Basic secret with `+` is read in two ways, and the first reading is wrong. It costs no unit
+/// of a failure budget if the second one is right, but refused for the rate limit.
+#[test]
+fn a_proven_client_beyond_its_limit_does_not_pay_with_its_failure_budget() {
+    let secret = "a-raw-secret-with-a+plus-and-random-bytes";
+    let limit = json!({ "rate_limit": { "requests": 1, "seconds": 1 },
+                        "secrets": secrets_json(&hash_of(secret)) });
+    let home = Home::new();
+    home.register(&[client_json("limited", &limit)]);
+    let toml = "trusted_proxies = [\"127.0.0.1\"]\n\
+                [failures]\nclient_failures = 3\nsource_failures = 3\nseconds = 3600\n";
+    home.write("grantd.toml", toml);
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let form = [("grant_type", "client_credentials")];
+    let ask = || {
+        let request = Request::token(Encoding::Urlencoded, &form);
+        let request = request.basic(&format!("limited:{secret}"));
+        server.ask(&request.header("X-Forwarded-For", "192.0.2.1")).status
+    };
+    let limited =
+        "grantd_requests_total{cause=\"rate_limited\",outcome=\"refused\",route=\"connect_token\"}";
+    while server.metric(limited) < 10 {
+        assert!([200, 429].contains(&ask()));
+    }
+    wait_until(|| ask() == 200);
+    assert!(!server.metrics().contains("cause=\"throttled\""));
 }
