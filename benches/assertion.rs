@@ -16,6 +16,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
 use grantd::clock::Clock;
 use grantd::internal::state::uses::{Owner, SingleUse, Uses};
+use grantd::internal::time::UnixTime;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -72,7 +73,7 @@ fn uses(c: &mut Criterion) {
 
 async fn spend(uses: &Uses, clock: &Clock, number: u64) {
     let (client_id, token_id) = (format!("client-{}", number % CLIENTS), number.to_string());
-    let now = clock.now();
+    let now = UnixTime(clock.unix_seconds());
     let single_use = SingleUse {
         client_id: &client_id,
         owner: Owner::Client,

@@ -38,8 +38,9 @@ use crate::keys::directory::{self, First};
 use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
+use crate::registry::client_file::Loaded;
 pub(crate) use crate::server::judge::judge;
-use crate::server::reload::KeyIds;
+use crate::server::reload::InForce;
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
 use crate::signing::backends::Backends;
@@ -104,10 +105,11 @@ impl Server {
         let state = &config.startup.state;
         let trace = trace_of_use(state);
         let contents = Files::load(&config.live).map_err(StartError::Files)?;
-        let Contents { clients, client_keys, mut keys, admin_token } = contents;
+        let Contents { clients, mut keys, admin_token } = contents;
+        let Loaded { registry: clients, key_files, key_paths, key_faults: _ } = clients;
         let issuer = judge(config, &clients)?;
         let now = clock.now();
-        let mut lifetimes = Lifetimes::read(state)?.followed_by(token_lifetimes(&clients), now);
+        let lifetimes = Lifetimes::read(state)?.followed_by(token_lifetimes(&clients), now);
         let retention = retention(&config.live, &clients, &lifetimes);
         let loss = Loss::find(config, trace, &keys, retention.token_lifetime, now)?;
         if let Some(loss) = &loss {
@@ -134,9 +136,10 @@ impl Server {
         let revocations =
             Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;
         let uses = Uses::open(state, limits.replay_entries, clock.clone())?;
-        lifetimes.write(state);
-        let key_ids: KeyIds =
-            keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
+        if let Err(fault) = lifetimes.write(state) {
+            warn!("{fault}");
+        }
+        let in_force = InForce::new(&keys, key_paths);
         let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
         let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
         let backends = Backends::new(config.startup.signer, signing_key);
@@ -193,7 +196,7 @@ impl Server {
         let connections = Arc::new(connections);
         let service = Arc::new(service);
         let reloader =
-            Reloader::new(Arc::clone(&context), Arc::clone(&metrics), key_ids, client_keys);
+            Reloader::new(Arc::clone(&context), Arc::clone(&metrics), in_force, key_files);
         let reloader = Arc::new(reloader);
         Ok(Self {
             context,

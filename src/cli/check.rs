@@ -23,7 +23,7 @@ use crate::server::judge;
 use crate::snapshot::files::{Contents, Files};
 use crate::snapshot::lifetimes::Lifetimes;
 use crate::snapshot::loss::{Loss, trace_of_use};
-use crate::snapshot::{certificate_clients, demo_clients, retention};
+use crate::snapshot::{certificate_clients, demo_clients, retention, token_lifetimes};
 use crate::state::revocations::Revocations;
 use crate::state::uses::Uses;
 
@@ -33,6 +33,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
     let (Contents { clients, keys, .. }, issuer) = load(&config, config_file.as_deref())?;
+    let clients = clients.registry;
 
     let file = config.live.clients.display();
     let demo = demo_clients(&clients);
@@ -93,13 +94,16 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     let loaded = Files::load(&config.live);
     let lifetimes = Lifetimes::read(&config.startup.state);
     let lost = loaded.as_ref().ok().map(|Contents { clients, keys, .. }| {
+        let now = Clock::system().now();
         let lifetimes = lifetimes.as_ref().ok().cloned().unwrap_or_default();
+        let clients = &clients.registry;
+        let lifetimes = lifetimes.followed_by(token_lifetimes(clients), now);
         let longest = retention(&config.live, clients, &lifetimes).token_lifetime;
-        Loss::find(config, trace, keys, longest, Clock::system().now())
+        Loss::find(config, trace, keys, longest, now)
     });
     let lost = lost.transpose().map(Option::flatten);
     let judged = match &loaded {
-        Ok(loaded) => judge(config, &loaded.clients),
+        Ok(loaded) => judge(config, &loaded.clients.registry),
         Err(_) => judge(config, &readable_clients(&config.live.clients)),
     };
     let state = [

@@ -22,7 +22,7 @@ use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
 use crate::registry::client_file;
 use crate::snapshot::lifetimes::Lifetimes;
-use crate::snapshot::retention;
+use crate::snapshot::{retention, token_lifetimes};
 use crate::time::UnixTime;
 
 #[derive(Debug, Subcommand)]
@@ -151,7 +151,11 @@ fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: UnixTime) -> Result<
         json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at }),
     );
     print_key(described, &config.live.keys)?;
-    wait_for(&made, server, &["published", "signing"])
+    server.wait_until(&format!("key {}", made.key_id()), "/keys", |keys| {
+        let mut keys = keys.and_then(Value::as_array).into_iter().flatten();
+        let is_in_use = |key: &Value| key["state"] == "published" || key["state"] == "signing";
+        keys.any(|key| key["kid"] == made.key_id() && is_in_use(key))
+    })
 }
 
 /// Runs `key rotate --now`.
@@ -175,16 +179,11 @@ fn replace(
     );
     described.insert("verifiers".to_owned(), verifiers.into());
     print_key(described, &config.live.keys)?;
-    wait_for(&made, server, &["signing"])
-}
-
-/// If `--admin` names a server, waits until the key is in one of `states` on that server.
-fn wait_for(key: &SigningKey, server: &WaitArgs, states: &[&str]) -> Result<(), CliError> {
-    server.wait_until(&format!("key {}", key.key_id()), "/keys", |keys| {
-        let mut keys = keys.and_then(Value::as_array).into_iter().flatten();
-        let found = keys.find(|known| known["kid"] == key.key_id());
-        let state = found.and_then(|known| known["state"].as_str());
-        state.is_some_and(|state| states.contains(&state))
+    server.wait_until(&format!("key {}", made.key_id()), "/keys", |keys| {
+        let keys = || keys.and_then(Value::as_array).into_iter().flatten();
+        let is_made = |key: &Value| key["kid"] == made.key_id();
+        keys().any(|key| is_made(key) && key["state"] == "signing")
+            && keys().all(|key| is_made(key) || key["kid"].as_str() == keep)
     })
 }
 
@@ -335,6 +334,8 @@ impl KeyArgs {
         };
         // The user of this command may have no access to the state directory.
         let lifetimes = Lifetimes::read(&config.startup.state).unwrap_or_default();
+        let now = Clock::system().now();
+        let lifetimes = lifetimes.followed_by(token_lifetimes(&clients), now);
         let retention = retention(&config.live, &clients, &lifetimes);
         Ok((config, retention))
     }

@@ -3,6 +3,7 @@
 //! A [`Stamp`] holds the metadata of files at one time. Different stamps mean that a file has
 //! changed.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tracing::info;
 use crate::cli::error::CliError;
 use crate::cli::settings::ServeArgs;
 use crate::config::{Config, ListenAddr, Live};
+use crate::fault::Fault;
 use crate::fs::file_watch::Stamp;
 use crate::server::Reloader;
 
@@ -46,7 +48,7 @@ impl Reloads {
         let mut looks = interval(BETWEEN_LOOKS);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = known.clone();
-        let mut retry_in = None;
+        let (mut retry_in, mut moving) = (None, 0);
         loop {
             let by_signal = tokio::select! {
                 () = hangups.next() => true,
@@ -60,7 +62,8 @@ impl Reloads {
             });
             // `None` if the task panicked.
             let seen = seen.await.ok();
-            let has_changed = has_changed(seen.as_ref(), &last, &known);
+            moving = if seen.as_ref() == Some(&last) { 0 } else { moving + 1 };
+            let has_changed = has_changed(seen.as_ref(), &last, &known, moving);
             last = seen.unwrap_or(last);
             retry_in = retry_in.map(|looks: u32| looks.saturating_sub(1));
             let reason = match retry_in {
@@ -70,6 +73,7 @@ impl Reloads {
                 _ => continue,
             };
             known.0 = last.0.clone();
+            moving = 0;
             info!(reason, "reading again");
             let reading = Arc::clone(&this);
             let read = spawn_blocking(move || {
@@ -91,9 +95,11 @@ impl Reloads {
 type Stamps = (Stamp, Stamp);
 
 /// Whether the files differ from the `known` ones and are complete: a check has `seen` the same
-/// stamps as the `last` check, so no file is still being written. Without stamps, nothing has changed.
-fn has_changed(seen: Option<&Stamps>, last: &Stamps, known: &Stamps) -> bool {
-    seen == Some(last) && last != known
+/// stamps as the `last` check, so no file is still being written. If some file was `moving` at many
+/// checks, the files are read all the same: one file that never rests must not hold up the others.
+/// Without stamps, nothing has changed.
+fn has_changed(seen: Option<&Stamps>, last: &Stamps, known: &Stamps, moving: u32) -> bool {
+    seen.is_some_and(|seen| seen != known && (seen == last || moving >= LOOKS_AT_MOVING_FILES))
 }
 
 /// The flags from which a reload resolves the configuration, and the listen addresses of the
@@ -104,10 +110,21 @@ pub(super) struct Source {
     pub(super) as_configured: Vec<ListenAddr>,
     /// The listen addresses that are bound, with the ports that the system chose for port 0.
     pub(super) in_force: Vec<ListenAddr>,
+    /// Whether the configuration file may be empty, because it was at the start.
+    pub(super) may_be_empty: bool,
 }
 
 impl Source {
     fn resolve(&self) -> Result<Config, CliError> {
+        if let Some(file) = &self.args.config
+            && !self.may_be_empty
+            && is_empty(file)
+        {
+            // Probably, an editor has truncated the file and not written it yet. All settings would
+            // have their defaults.
+            let problem = "is empty: write at least a comment if the defaults are meant";
+            return Err(Fault::new(file, problem).into());
+        }
         let mut config = self.args.clone().resolve()?;
         if config.startup.listen == self.as_configured {
             config.startup.listen.clone_from(&self.in_force);
@@ -124,6 +141,11 @@ impl Source {
         paths.extend(live.admin_token_file.as_deref());
         Stamp::of(&paths)
     }
+}
+
+/// Whether the file exists and has no contents.
+pub(super) fn is_empty(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
 }
 
 /// Receives SIGHUP on Unix. Waits forever on other systems.
@@ -152,6 +174,8 @@ impl Hangups {
 /// The time between two checks of the files. Writing a file takes less time. Two equal stamps
 /// therefore mean that the file is complete. A new client can get tokens after about two checks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// If some file differs at this number of successive checks, the files are read.
+const LOOKS_AT_MOVING_FILES: u32 = 5;
 /// A failed reload is tried again after this number of checks. There is one check per second. A
 /// reload can fail for a reason outside of the files, such as too few file descriptors.
 const LOOKS_TO_A_RETRY: u32 = 30;
@@ -164,9 +188,11 @@ mod tests {
     fn a_change_counts_when_two_checks_have_seen_it() {
         let [old, new] =
             ["old", "new"].map(|file| (Stamp::of(&[Path::new(file)]), Stamp::default()));
-        assert!(has_changed(Some(&new), &new, &old));
-        assert!(!has_changed(Some(&new), &old, &old), "it may still be written");
-        assert!(!has_changed(Some(&old), &old, &old));
-        assert!(!has_changed(None, &new, &old), "the check has panicked");
+        assert!(has_changed(Some(&new), &new, &old, 0));
+        assert!(!has_changed(Some(&new), &old, &old, 4), "it may still be written");
+        assert!(has_changed(Some(&new), &old, &old, 5), "it never rests");
+        assert!(!has_changed(Some(&old), &old, &old, 0));
+        assert!(!has_changed(Some(&old), &new, &old, 5), "it is as it was");
+        assert!(!has_changed(None, &new, &old, 5), "the check has panicked");
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::collector::Exporting;
 use crate::cli::error::CliError;
 #[cfg(unix)]
 use crate::cli::process;
-use crate::cli::reload::{Reloads, Source};
+use crate::cli::reload::{Reloads, Source, is_empty};
 use crate::cli::service_manager::{self, Socket};
 use crate::cli::settings::ServeArgs;
 use crate::clock::{Clock, LAST_MOMENT};
@@ -87,7 +87,8 @@ async fn serve(
     let admin_address = admin.address().map_err(system)?;
 
     let in_force = config.startup.listen.clone();
-    let reloads = Reloads::of(Source { args, as_configured, in_force })?;
+    let may_be_empty = args.config.as_deref().is_some_and(is_empty);
+    let reloads = Reloads::of(Source { args, as_configured, in_force, may_be_empty })?;
     let server = Server::new(&config, Clock::system(), Random::system()).map_err(CliError::from)?;
     // Start to handle signals only now. Until this point, a signal ends the process at once, even
     // while the process waits for a file.

@@ -50,6 +50,8 @@ impl KeyFiles {
                     found.faults.push(Fault::new(&file, problem));
                 }
                 Ok(key) => found.keys.push((file, key)),
+                // The file was removed or retired after the directory was read.
+                Err(_) if is_gone(&file) => {}
                 Err(fault) => found.faults.push(fault),
             }
         }
@@ -382,6 +384,10 @@ type Keys = Vec<(PathBuf, SigningKey)>;
 fn load_files(directory: &Path) -> Result<Keys, Vec<Fault>> {
     let KeyFiles { keys, faults } = KeyFiles::read(directory);
     if faults.is_empty() { Ok(keys) } else { Err(faults) }
+}
+
+fn is_gone(file: &Path) -> bool {
+    file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {

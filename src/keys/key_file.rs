@@ -99,6 +99,10 @@ impl NewKey {
 
 /// Reads a key and its times from `file`.
 pub(super) fn load(file: &Path) -> Result<SigningKey, Fault> {
+    // Reading a pipe could block for ever.
+    if std::fs::metadata(file).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Fault::new(file, "is not a regular file"));
+    }
     let text = read(file)?;
     let times = KeyTimes {
         published_at: time(file, &text, PUBLISHED_AT)?,

@@ -14,7 +14,7 @@ use crate::oauth::scope::ScopeSet;
 use crate::time::UnixTime;
 
 /// A registered client. Every value was validated when the client file was read.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Client {
     /// `client_id`: 1 or more characters of %x20-7E (RFC 6749, appendix A.1).
     pub id: CompactString,

@@ -10,9 +10,9 @@ mod document;
 pub mod edit;
 mod entry;
 
-pub use crate::registry::client_file::asymmetric::{read_key_set, skipped_keys};
+pub use crate::registry::client_file::asymmetric::{read_client_keys, read_key_set, skipped_keys};
 pub use crate::registry::client_file::document::place_in;
-pub use crate::registry::client_file::entry::OPTIONAL_FIELDS;
+pub use crate::registry::client_file::entry::{KeyPaths, OPTIONAL_FIELDS};
 
 use std::collections::HashSet;
 use std::mem::take;
@@ -45,7 +45,10 @@ pub struct Loaded {
     /// The stamp of the key files that the `jwks` fields of the clients name. Each file was stamped
     /// before it was read, so that a change during the reading is noticed at the next check.
     pub key_files: Stamp,
-    /// The faults of key files whose clients keep the keys that they had.
+    /// The paths of these files.
+    pub key_paths: KeyPaths,
+    /// The faults of key files that are no faults of the registry. Their clients keep the keys that
+    /// they had from the same file, if any.
     pub key_faults: Vec<Fault>,
 }
 
@@ -55,19 +58,48 @@ pub struct Loaded {
 ///
 /// Every fault in the file and in the key files that it names.
 pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
-    Ok(load_beside(file, &Registry::default())?.registry)
+    Ok(load_first(file)?.registry)
 }
 
-/// Reads the registry from `file`. If a client's key file has a fault, the client keeps the keys
-/// that it has in the registry `in_force`.
+/// Like [`load`], with the key files of the clients.
 ///
 /// # Errors
 ///
-/// Every fault in the file. The fault of a key file is among them if its client has no keys in
-/// `in_force`.
-pub fn load_beside(file: &Path, in_force: &Registry) -> Result<Loaded, Vec<Fault>> {
+/// Every fault in the file and in the key files that it names.
+pub fn load_first(file: &Path) -> Result<Loaded, Vec<Fault>> {
     let text = read(file).map_err(|fault| vec![fault])?;
-    parse_all(file, &text, OnKeyFault::Keep(in_force))
+    parse_all(file, &text, OnKeyFault::Refuse)
+}
+
+/// Reads the registry from `file`. If a client's key file has a fault, the client keeps the keys
+/// that it has in the registry `in_force`, if it has them from the same file. `paths` are the paths
+/// of the key files of that registry.
+///
+/// # Errors
+///
+/// Every fault in the file.
+pub fn load_beside(
+    file: &Path,
+    in_force: &Registry,
+    paths: &KeyPaths,
+) -> Result<Loaded, Vec<Fault>> {
+    let text = read(file).map_err(|fault| vec![fault])?;
+    parse_all(file, &text, OnKeyFault::Keep(in_force, paths))
+}
+
+/// Reads the key files of the registry `in_force` again, because a newer registry has a fault.
+/// Returns the clients whose keys have changed, and the faults of the key files.
+pub fn read_keys_again(in_force: &Registry, paths: &KeyPaths) -> (Vec<Client>, Vec<Fault>) {
+    let (mut changed, mut faults) = (Vec::new(), Vec::new());
+    for (id, path) in paths {
+        let Some(client) = in_force.get(id) else { continue };
+        match read_client_keys(path) {
+            Ok(keys) if keys == *client.keys => {}
+            Ok(keys) => changed.push(Client { keys: keys.into(), ..client.clone() }),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    (changed, faults)
 }
 
 /// Reads the text of `file`. Refuses a world-writable file, because every user of the machine could
@@ -107,13 +139,15 @@ fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Lo
     let mut registry = Registry::with_capacity(document.clients.len());
     let mut reader = Reader::new(file, text, 1, on_key_fault);
     let (mut key_files, mut key_faults) = (Stamp::default(), Vec::new());
+    let mut key_paths = KeyPaths::new();
     // The ids of the entries that have a fault.
     let mut faulty = HashSet::new();
     let entries = in_parallel(file, text, &document.clients, on_key_fault);
     for (index, (raw, client)) in entries.enumerate() {
         let is_new = match client {
             Ok((client, key_file)) => {
-                if let Some(KeyFile { stamp, fault }) = key_file {
+                if let Some(KeyFile { path, stamp, fault }) = key_file {
+                    key_paths.insert(client.client.id.to_string(), path);
                     key_files.extend(stamp);
                     key_faults.extend(fault);
                 }
@@ -137,7 +171,7 @@ fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Lo
             format!("names more than {MOST_FILES} key files: of the others, changes count");
         warn!(file = %file.display(), "{problem} at SIGHUP alone");
     }
-    Ok(Loaded { registry, key_files, key_faults })
+    Ok(Loaded { registry, key_files, key_paths, key_faults })
 }
 
 /// A client and its key file, or every fault of its entry.

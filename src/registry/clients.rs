@@ -67,6 +67,15 @@ impl Registry {
         }
     }
 
+    /// Returns this registry with each of the clients `changed` in place of the one with its id.
+    pub fn with(&self, changed: Vec<Client>) -> Self {
+        let mut all = Self(self.0.clone());
+        for client in changed {
+            all.0.replace(ById(Registered::new(client)));
+        }
+        all
+    }
+
     /// Returns the clients in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Client> + Clone {
         self.0.iter().map(|ById(registered)| &registered.client)
@@ -86,7 +95,7 @@ impl Registry {
 /// A client that is hashed and compared by its id, so that the registry can be a set. A map would
 /// store each id a second time. The client is behind a pointer to save memory: up to half of the
 /// slots of a hash table are empty, and each slot is as large as an element.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ById(Arc<Registered>);
 
 impl Borrow<str> for ById {

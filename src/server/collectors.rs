@@ -28,10 +28,14 @@ pub(super) fn register(
     for (kind, name, help, value) in OF_SECRETS {
         let context = Arc::clone(context);
         metrics.pull(kind, name, help, ["client", "label"], move |each| {
-            let clients = &context.snapshot().clients;
-            context
-                .secret_uses
-                .for_each(|id| clients.get(id), |id, label, used| each([id, label], value(used)));
+            let used = context.secret_uses.used(|| {
+                let clients = Arc::clone(&context.snapshot().clients);
+                move |id: &str, label: &str| {
+                    let secrets = clients.get(id).map_or(&[][..], |client| &client.secrets);
+                    secrets.iter().any(|secret| *secret.label == *label)
+                }
+            });
+            used.iter().for_each(|(id, label, used)| each([id, label], value(used)));
         })?;
     }
     metrics.pull(

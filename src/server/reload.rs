@@ -21,7 +21,7 @@ use crate::fs::file_watch::Stamp;
 use crate::keys::directory::KeyFiles;
 use crate::keys::signing_key::SigningKey;
 use crate::oauth::client_secret::FastHash;
-use crate::registry::client_file::Loaded;
+use crate::registry::client_file::{self, KeyPaths, Loaded};
 use crate::registry::clients::Registry;
 use crate::server::judge::judge;
 use crate::server::start_error::StartError;
@@ -37,22 +37,31 @@ pub struct Reloader {
     context: Arc<Context>,
     metrics: Arc<Metrics>,
     /// A reload holds this lock, so that only one reload runs at a time.
-    keys: Mutex<KeysInForce>,
+    in_force: Mutex<InForce>,
     /// The stamp of the files that the clients' `jwks` name. It is taken before the files are read,
     /// so a change during the reading is noticed at the next check.
     client_keys: Mutex<Stamp>,
 }
 
 #[derive(Debug)]
-struct KeysInForce {
+pub(super) struct InForce {
     /// The id of the key that was the signing key at the last call of [`Reloader::look_at_keys`].
     signed_last: Option<String>,
     /// The id of the key in force of each key file. The file may have a fault by now.
-    of_files: KeyIds,
+    key_ids: KeyIds,
+    /// The key files that the clients in force name.
+    key_paths: KeyPaths,
+}
+
+impl InForce {
+    pub(super) fn new(keys: &[(PathBuf, SigningKey)], key_paths: KeyPaths) -> Self {
+        let key_ids = keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned()));
+        Self { signed_last: None, key_ids: key_ids.collect(), key_paths }
+    }
 }
 
 /// The id of the key of each key file.
-pub(super) type KeyIds = HashMap<PathBuf, String>;
+type KeyIds = HashMap<PathBuf, String>;
 
 /// The outcome of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,20 +81,24 @@ struct Newest {
     keys: Vec<SigningKey>,
     /// The keys of all files, those that stay included.
     key_ids: KeyIds,
+    key_paths: KeyPaths,
     admin_token: Option<FastHash>,
+    /// Whether a file that only the new settings name has a fault.
+    lacks_new_file: bool,
 }
 
 impl Reloader {
     pub(super) fn new(
         context: Arc<Context>,
         metrics: Arc<Metrics>,
-        of_files: KeyIds,
+        mut in_force: InForce,
         client_keys: Stamp,
     ) -> Self {
         let now = context.clock.now();
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
-        let keys = Mutex::new(KeysInForce { signed_last: signs, of_files });
-        Self { context, metrics, keys, client_keys: Mutex::new(client_keys) }
+        in_force.signed_last = signs;
+        let (in_force, client_keys) = (Mutex::new(in_force), Mutex::new(client_keys));
+        Self { context, metrics, in_force, client_keys }
     }
 
     /// Returns the stamp of the files that the clients' `jwks` name. The stamp was taken at the
@@ -106,7 +119,7 @@ impl Reloader {
     /// because the demo clients would be served in public. Logs and counts the outcome. Blocks for
     /// as long as a start of the server takes, so this method must not run on an event loop.
     pub fn reload(&self, config: Result<Config, String>) -> Reloaded {
-        let mut in_force = self.keys.lock();
+        let mut in_force = self.in_force.lock();
         let old = self.context.snapshot();
         let mut faults = Vec::new();
         let live = match config {
@@ -123,12 +136,20 @@ impl Reloader {
                 old.config.live.clone()
             }
         };
-        let config = Config { startup: old.config.startup.clone(), live };
-        let newest = self.read(&config.live, &old, &in_force.of_files, &mut faults);
-        let key_ids = newest.key_ids.clone();
-        match self.replace(&old, config, newest) {
+        let mut config = Config { startup: old.config.startup.clone(), live };
+        let mut newest = self.read(&config.live, &old, &in_force, &mut faults);
+        if newest.lacks_new_file {
+            // The settings and the files that they name take effect together.
+            let problem =
+                "the settings stay as they are, because a file that they name has a fault";
+            faults.push(problem.to_owned());
+            config.live.clone_from(&old.config.live);
+            newest = self.read(&config.live, &old, &in_force, &mut faults);
+        }
+        let (key_ids, key_paths) = (newest.key_ids.clone(), newest.key_paths.clone());
+        match self.replace(&old, config, newest, &mut faults) {
             Ok(is_applied) => {
-                in_force.of_files = key_ids;
+                (in_force.key_ids, in_force.key_paths) = (key_ids, key_paths);
                 let stays = "the previous version of each of these files stays in force";
                 self.report(is_applied, faults, stays)
             }
@@ -143,7 +164,7 @@ impl Reloader {
     /// the signing key changes not only by a reload, but also when a published key reaches the time
     /// at which it starts to sign.
     pub fn look_at_keys(&self) {
-        let mut in_force = self.keys.lock();
+        let mut in_force = self.in_force.lock();
         let (snapshot, now) = (self.context.snapshot(), self.context.clock.now());
         let signs = snapshot.keys.signing_key(now).map(|key| key.key_id());
         if signs != in_force.signed_last.as_deref()
@@ -175,25 +196,34 @@ impl Reloader {
     }
 
     /// Reads the files that `live` names. In place of a file with a fault stands what `old` has of
-    /// it. `key_ids` are the keys in force. Adds the faults of the files to `faults`.
+    /// it. Adds the faults of the files to `faults`.
     fn read(
         &self,
         live: &Live,
         old: &Snapshot,
-        key_ids: &KeyIds,
+        in_force: &InForce,
         faults: &mut Vec<String>,
     ) -> Newest {
         let client_keys = self.client_keys().again();
-        let Files { clients, keys, admin_token } = Files::read(live, &old.clients);
+        let load = |file: &Path| client_file::load_beside(file, &old.clients, &in_force.key_paths);
+        let Files { clients, keys, admin_token } = Files::read(live, load);
+        let before = &old.config.live;
+        let lacks_new_file = clients.is_err() && live.clients != before.clients
+            || (keys.keys.is_empty() || !keys.faults.is_empty()) && live.keys != before.keys
+            || admin_token.is_err() && live.admin_token_file != before.admin_token_file;
         let mut add = |found: Vec<Fault>| faults.extend(found.iter().map(ToString::to_string));
-        let (clients, client_keys) = match clients {
-            Ok(Loaded { registry, key_files, key_faults }) => {
+        let (clients, client_keys, key_paths) = match clients {
+            Ok(Loaded { registry, key_files, key_paths, key_faults }) => {
                 add(key_faults);
-                (Some(registry), key_files)
+                (Some(registry), key_files, key_paths)
             }
             Err(found) => {
                 add(found);
-                (None, client_keys)
+                let paths = &in_force.key_paths;
+                let (changed, found) = client_file::read_keys_again(&old.clients, paths);
+                add(found);
+                let clients = (!changed.is_empty()).then(|| old.clients.with(changed));
+                (clients, client_keys, paths.clone())
             }
         };
         *self.client_keys.lock() = client_keys;
@@ -201,24 +231,26 @@ impl Reloader {
             add(vec![fault]);
             old.admin_token.clone()
         });
-        let mut newest_ids = key_ids_of(&keys, &live.keys, key_ids);
+        let mut key_ids = key_ids_of(&keys, &live.keys, &in_force.key_ids);
         add(keys.faults);
-        if newest_ids.is_empty() {
+        if key_ids.is_empty() {
             faults.push(StartError::NoKeys(live.keys.clone()).to_string());
-            newest_ids.clone_from(key_ids);
+            key_ids.clone_from(&in_force.key_ids);
         }
-        let (keys, key_ids) = (keys.keys.into_iter().map(|(_, key)| key).collect(), newest_ids);
-        Newest { clients, keys, key_ids, admin_token }
+        let keys = keys.keys.into_iter().map(|(_, key)| key).collect();
+        Newest { clients, keys, key_ids, key_paths, admin_token, lacks_new_file }
     }
 
-    /// Replaces the snapshot `old`. Returns `false` if nothing has changed.
+    /// Replaces the snapshot `old`. Returns `false` if nothing has changed. Adds to `faults` if the
+    /// lifetimes in force cannot be written.
     fn replace(
         &self,
         old: &Arc<Snapshot>,
         config: Config,
         newest: Newest,
+        faults: &mut Vec<String>,
     ) -> Result<bool, StartError> {
-        let Newest { clients, keys, key_ids, admin_token } = newest;
+        let Newest { clients, keys, key_ids, admin_token, .. } = newest;
         let issuer = judge(&config, clients.as_ref().unwrap_or(&old.clients))?;
         let clients = match clients {
             Some(mut clients) => {
@@ -236,17 +268,22 @@ impl Reloader {
         let keys = old.keys.followed_by(keys, &kept, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);
-        let mut new = Snapshot { generation, admin_token, lifetimes, ..new };
+        let new = Snapshot { generation, admin_token, lifetimes, ..new };
         let changes = Changes::between(old, &new);
+        let mut write_lifetimes = |snapshot: &Snapshot| {
+            let written = snapshot.lifetimes.write(&snapshot.config.startup.state);
+            faults.extend(written.err().map(|fault| fault.to_string()));
+        };
         if changes.is_empty() {
+            write_lifetimes(old);
             return Ok(false);
         }
 
         self.context.engine.backends().prepare(new.keys.private_keys())?;
         self.context.prepare(&new.config)?;
-        new.lifetimes.write(&new.config.startup.state);
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
+        write_lifetimes(&new);
         self.context.passwords.keep_only(|id| new.clients.get(id));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });

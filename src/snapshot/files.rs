@@ -1,16 +1,14 @@
 //! Reads the files of a snapshot, each by itself, so that a fault in one file does not prevent the
 //! reload of the others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::Live;
 use crate::fault::Fault;
-use crate::fs::file_watch::Stamp;
 use crate::keys::directory::KeyFiles;
 use crate::keys::signing_key::SigningKey;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, Loaded};
-use crate::registry::clients::Registry;
 use crate::snapshot::admin_token;
 
 /// What the files of a snapshot hold, or their faults.
@@ -27,10 +25,8 @@ pub struct Files {
 /// What the files of a snapshot hold, if none of them has a fault.
 #[derive(Debug)]
 pub struct Contents {
-    /// The client registry.
-    pub clients: Registry,
-    /// The stamp of the key files that the clients name.
-    pub client_keys: Stamp,
+    /// The client registry, and the clients' key files.
+    pub clients: Loaded,
     /// The signing keys in any state, each with its file.
     pub keys: Vec<(PathBuf, SigningKey)>,
     /// The hash of the admin token, if one is configured.
@@ -38,12 +34,14 @@ pub struct Contents {
 }
 
 impl Files {
-    /// Reads the files that `live` names. A client whose key file has a fault keeps the keys that
-    /// it has in the registry `in_force`.
-    pub fn read(live: &Live, in_force: &Registry) -> Self {
+    /// Reads the files that `live` names. `load_clients` reads the registry.
+    pub fn read(
+        live: &Live,
+        load_clients: impl FnOnce(&Path) -> Result<Loaded, Vec<Fault>>,
+    ) -> Self {
         let token = live.admin_token_file.as_deref();
         Self {
-            clients: client_file::load_beside(&live.clients, in_force),
+            clients: load_clients(&live.clients),
             keys: KeyFiles::read(&live.keys),
             admin_token: token.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose(),
         }
@@ -55,14 +53,12 @@ impl Files {
     ///
     /// The faults of all files.
     pub fn load(live: &Live) -> Result<Contents, Vec<Fault>> {
-        match Self::read(live, &Registry::default()) {
+        match Self::read(live, client_file::load_first) {
             Self {
-                clients: Ok(Loaded { registry, key_files, key_faults: _ }),
+                clients: Ok(clients),
                 keys: KeyFiles { keys, faults },
                 admin_token: Ok(admin_token),
-            } if faults.is_empty() => {
-                Ok(Contents { clients: registry, client_keys: key_files, keys, admin_token })
-            }
+            } if faults.is_empty() => Ok(Contents { clients, keys, admin_token }),
             Self { clients, keys: KeyFiles { faults, .. }, admin_token } => {
                 let of_clients = clients.err().into_iter().flatten();
                 Err(of_clients.chain(faults).chain(admin_token.err()).collect())

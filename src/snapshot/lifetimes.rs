@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 
 use crate::fault::Fault;
 use crate::fs::whole_file;
@@ -35,6 +35,10 @@ pub struct Lifetimes {
     others: BTreeMap<String, u32>,
     /// The lifetimes that were shortened, by `client_id`.
     shortened: BTreeMap<String, Shortened>,
+    /// An earlier `common` lifetime that was longer. It counts for every client, because the file
+    /// does not name the clients that had it.
+    #[serde(default)]
+    longer_common: Option<Shortened>,
 }
 
 /// The version of the file's format.
@@ -49,8 +53,18 @@ enum Version {
 struct Shortened {
     /// The longest lifetime that was in force.
     lifetime: u32,
-    /// The latest `exp` of a token that was issued with it.
+    /// The latest `exp` of a token that was issued with it, and [`CLOCK_STEP`] more.
     until: UnixTime,
+}
+
+impl Shortened {
+    fn at(now: UnixTime, lifetime: u32) -> Self {
+        Self { lifetime, until: now + u64::from(lifetime) + CLOCK_STEP }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self { lifetime: self.lifetime.max(other.lifetime), until: self.until.max(other.until) }
+    }
 }
 
 impl Lifetimes {
@@ -70,39 +84,45 @@ impl Lifetimes {
         let mut next = Self { common, ..Self::default() };
         next.shortened.clone_from(&self.shortened);
         next.shortened.retain(|_, before| now < before.until + CLOCK_STEP);
+        next.longer_common = self.longer_common.filter(|before| now < before.until + CLOCK_STEP);
+        if common < self.common {
+            let before = Shortened::at(now, self.common);
+            next.longer_common = Some(next.longer_common.map_or(before, |it| it.max(before)));
+        }
         // The clients that are no longer registered. One of them may be registered again.
         let mut gone = self.others.clone();
         for (id, lifetime) in clients {
             let before = gone.remove(id).unwrap_or(self.common);
             if lifetime < before {
-                next.shorten(id, Shortened { lifetime: before, until: now + u64::from(before) });
+                next.shorten(id, Shortened::at(now, before));
             }
             if lifetime != common {
                 next.others.insert(id.to_owned(), lifetime);
             }
         }
         for (id, lifetime) in gone {
-            next.shorten(&id, Shortened { lifetime, until: now + u64::from(lifetime) });
+            next.shorten(&id, Shortened::at(now, lifetime));
         }
         next
     }
 
     fn shorten(&mut self, id: &str, before: Shortened) {
         let known = self.shortened.entry(id.to_owned()).or_insert(before);
-        known.lifetime = known.lifetime.max(before.lifetime);
-        known.until = known.until.max(before.until);
+        *known = known.max(before);
     }
 
     /// Returns the longest lifetime, at least `lifetime`, with which a token of the client that
     /// expires at `exp` may have been issued. `lifetime` is the client's lifetime in force.
     pub fn longest(&self, client_id: &str, lifetime: u32, exp: UnixTime) -> u64 {
-        let before = self.shortened.get(client_id).filter(|before| exp <= before.until);
-        before.map_or(lifetime, |before| before.lifetime.max(lifetime)).into()
+        let before = self.shortened.get(client_id).into_iter().chain(&self.longer_common);
+        let before = before.filter(|before| exp <= before.until).map(|before| before.lifetime);
+        before.fold(lifetime, u32::max).into()
     }
 
     /// The longest lifetime of all that were shortened; 0 if there is none.
     pub fn longest_of_all(&self) -> u64 {
-        self.shortened.values().map(|before| u64::from(before.lifetime)).max().unwrap_or(0)
+        let all = self.shortened.values().chain(&self.longer_common);
+        all.map(|before| u64::from(before.lifetime)).max().unwrap_or(0)
     }
 
     /// Reads the file in the state directory `directory`. No lifetime is known if there is no file.
@@ -126,30 +146,39 @@ impl Lifetimes {
     }
 
     /// Writes the file in the state directory `directory`, unless it holds these lifetimes already.
-    /// Adds what another process has recorded there. If the file cannot be written, logs a warning:
-    /// the lifetimes are then lost when the process ends.
-    pub fn write(&mut self, directory: &Path) {
-        if let Err(error) = self.try_write(directory) {
-            let file = path_in(directory);
-            let file = file.display();
-            warn!(%file, %error, "cannot be written: after a restart, not_before may miss tokens \
-                                  whose lifetime was shortened");
-        }
+    /// Keeps what another process has recorded there.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the file cannot be written within a second or so. The lifetimes are then lost
+    /// when the process ends.
+    pub fn write(&self, directory: &Path) -> Result<(), Fault> {
+        self.try_write(directory).map_err(|error| {
+            let problem = format!(
+                "cannot be written: {error}: after a restart, not_before may miss tokens whose \
+                 lifetime was shortened"
+            );
+            Fault::new(&path_in(directory), problem)
+        })
     }
 
-    fn try_write(&mut self, directory: &Path) -> io::Result<()> {
+    fn try_write(&self, directory: &Path) -> io::Result<()> {
         let path = path_in(directory);
         let on_disk = Self::read(directory).map_err(io::Error::other)?;
         if on_disk == *self {
             return Ok(());
         }
         whole_file::create_directory(directory)?;
-        let _lock = whole_file::lock(&path)?;
+        let _lock = whole_file::lock_within(&path, Duration::from_secs(1))?;
         let on_disk = Self::read(directory).map_err(io::Error::other)?;
+        let mut all = self.clone();
         for (id, before) in on_disk.shortened {
-            self.shorten(&id, before);
+            all.shorten(&id, before);
         }
-        whole_file::replace(&path, &serde_json::to_vec(self)?)
+        if let Some(before) = on_disk.longer_common {
+            all.longer_common = Some(all.longer_common.map_or(before, |it| it.max(before)));
+        }
+        whole_file::replace(&path, &serde_json::to_vec(&all)?)
     }
 }
 
@@ -157,8 +186,9 @@ fn path_in(directory: &Path) -> PathBuf {
     directory.join("lifetimes")
 }
 
-/// Shortened lifetimes are kept for an hour after their last token has expired, in case the clock is
-/// set back.
+/// A request that is in progress may still issue a token with a lifetime that is shortened now, and
+/// the clock may be set back by up to an hour. So a shortened lifetime counts an hour longer, and is
+/// kept for another hour.
 const CLOCK_STEP: u64 = 3600;
 
 #[cfg(test)]
@@ -176,15 +206,22 @@ mod tests {
         let first = after(&Lifetimes::default(), &[("a", 600), ("b", 7200), ("c", 600)], NOW);
         assert_eq!(first.longest("b", 7200, NOW), 7200);
         let second = after(&first, &[("a", 600), ("b", 900), ("c", 600)], NOW);
-        let until = NOW + 7200;
+        let until = NOW + 7200 + CLOCK_STEP;
         assert_eq!(second.longest("b", 900, until), 7200);
         assert_eq!(second.longest("b", 900, until + 1), 900);
         assert_eq!((second.longest("a", 600, NOW), second.longest_of_all()), (600, 7200));
+        // The last client of a registry is removed and registered again.
+        let alone = after(&Lifetimes::default(), &[("x", 7200)], NOW);
+        let again = after(&after(&alone, &[], NOW), &[("x", 900)], NOW + 10);
+        assert_eq!(
+            (again.longest("x", 900, until), again.longest("x", 900, until + 1)),
+            (7200, 900)
+        );
         // The longest of several lifetimes counts, until the tokens of all have expired.
         let third = after(&second, &[("a", 600), ("b", 60), ("c", 600)], NOW + 7000);
-        assert_eq!(third.longest("b", 60, NOW + 7900), 7200);
-        assert_eq!(third.longest("b", 60, NOW + 7901), 60);
-        let last = after(&third, &[("a", 600), ("b", 60), ("c", 600)], NOW + 7900 + CLOCK_STEP);
+        let until = NOW + 7900 + CLOCK_STEP;
+        assert_eq!((third.longest("b", 60, until), third.longest("b", 60, until + 1)), (7200, 60));
+        let last = after(&third, &[("a", 600), ("b", 60), ("c", 600)], until + CLOCK_STEP);
         assert_eq!(last.longest("b", 60, NOW), 60);
     }
 
@@ -194,8 +231,8 @@ mod tests {
         let without = after(&first, &[("a", 600), ("c", 600)], NOW + 10);
         let again = after(&without, &[("a", 60), ("b", 900), ("c", 600)], NOW + 20);
         assert_eq!(again.longest("b", 900, NOW + 7210), 7200);
-        assert_eq!(again.longest("a", 60, NOW + 620), 600);
-        assert_eq!(again.longest("a", 60, NOW + 621), 60);
+        let until = NOW + 620 + CLOCK_STEP;
+        assert_eq!((again.longest("a", 60, until), again.longest("a", 60, until + 1)), (600, 60));
     }
 
     #[test]
@@ -204,12 +241,13 @@ mod tests {
         let state = directory.path().join("state");
         assert_eq!(Lifetimes::read(&state).unwrap(), Lifetimes::default());
         let first = after(&Lifetimes::default(), &[("a", 600), ("b", 7200)], NOW);
-        let mut one = after(&first, &[("a", 60), ("b", 7200)], NOW);
-        let mut other = after(&first, &[("a", 600), ("b", 60)], NOW);
-        one.write(&state);
-        other.write(&state);
-        assert_eq!(Lifetimes::read(&state).unwrap(), other);
-        assert_eq!((other.longest("a", 60, NOW), other.longest("b", 60, NOW)), (600, 7200));
+        let one = after(&first, &[("a", 60), ("b", 7200)], NOW);
+        let other = after(&first, &[("a", 600), ("b", 60)], NOW);
+        one.write(&state).unwrap();
+        other.write(&state).unwrap();
+        let both = Lifetimes::read(&state).unwrap();
+        assert_eq!(both.shortened["a"].lifetime, 600);
+        assert_eq!(both.longest("b", 60, NOW), 7200);
         fs::write(state.join("lifetimes"), "{}").unwrap();
         let fault = Lifetimes::read(&state).unwrap_err().to_string();
         assert!(fault.contains("does not hold token lifetimes; restore the file"), "{fault}");

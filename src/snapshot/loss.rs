@@ -1,8 +1,8 @@
 //! Notices at the start that the state directory or the keys of the server are gone.
 //!
-//! The only evidence is the times of files. A key file has the time at which it was published or, if
-//! an operator has written it, its modification time. The file `decoy.key` is written once, when a
-//! server first uses the state directory.
+//! The only evidence is times: a key file says when the key was published, and the file `decoy.key`
+//! is written once, when a server first uses the state directory. A key file of an operator's own
+//! says nothing: its modification time may be the time at which it was mounted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ impl Loss {
         now: UnixTime,
     ) -> Result<Option<Self>, Fault> {
         let (state, directory) = (&config.startup.state, &config.live.keys);
-        let Some((oldest, key)) = keys.iter().map(time_of).min_by_key(|(time, _)| *time) else {
+        if keys.is_empty() {
             return match trace {
                 None => Ok(None),
                 Some(trace) => Err(Fault::new(
@@ -52,7 +52,11 @@ impl Loss {
                     ),
                 )),
             };
-        };
+        }
+        let published = keys.iter().map(|(_, key)| (key.times().published_at, key.key_id()));
+        let published = published.filter(|(time, _)| time.0 > 0);
+        let all_say_when = published.clone().count() == keys.len();
+        let Some((oldest, key)) = published.min_by_key(|(time, _)| *time) else { return Ok(None) };
         let since = match trace {
             None => now,
             // A state directory without this file is from an earlier version.
@@ -70,7 +74,11 @@ impl Loss {
                 since.seconds_and_date(),
             );
             Self { text, until: since + longest }
-        } else if since + SLACK < oldest && oldest <= now && !has_retired_keys(directory) {
+        } else if all_say_when
+            && since + SLACK < oldest
+            && oldest <= now
+            && !has_retired_keys(directory)
+        {
             let text = format!(
                 "{}: every key is newer than the state directory {}, which is from {}: tokens of \
                  the earlier keys are refused",
@@ -97,12 +105,6 @@ pub fn trace_of_use(state: &Path) -> Option<PathBuf> {
 }
 
 const DECOY_KEY: &str = "decoy.key";
-
-/// Returns the time and the id of a key.
-fn time_of((file, key): &(PathBuf, SigningKey)) -> (UnixTime, &str) {
-    let published = Some(key.times().published_at).filter(|time| time.0 > 0);
-    (published.or_else(|| modified(file)).unwrap_or_default(), key.key_id())
-}
 
 fn modified(file: &Path) -> Option<UnixTime> {
     let modified = fs::metadata(file).ok()?.modified().ok()?;

@@ -64,6 +64,7 @@ pub(super) enum Unanswered {
 pub(super) struct GroupCommit<C: Commit> {
     queue: Arc<Queue<C>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    deadline: Duration,
 }
 
 impl<C: Commit> GroupCommit<C> {
@@ -84,14 +85,14 @@ impl<C: Commit> GroupCommit<C> {
             }
             commit.end();
         })?;
-        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue, thread: Mutex::new(Some(thread)), deadline: DEADLINE })
     }
 
     /// Gives `job` to the thread and waits for its answer.
     pub(super) async fn ask(&self, job: C::Job) -> Result<C::Answer, Unanswered> {
         let (waiting, answer) = Waiting::new(job);
         self.queue.push(waiting)?;
-        match timeout(DEADLINE, answer).await {
+        match timeout(self.deadline, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             _ => Err(Unanswered::NoAnswer),
         }
@@ -164,7 +165,7 @@ impl<C: Commit> Drop for CloseOnDrop<'_, C> {
 }
 
 /// The longest time that a request waits: a second for the lock of the file, and two for the disk.
-const DEADLINE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 3000 });
+const DEADLINE: Duration = Duration::from_secs(3);
 /// The time after which the thread gets a turn without a job.
 const IDLE: Duration = Duration::from_millis(250);
 /// The longest time that a turn waits for the lock of a file.
@@ -174,17 +175,15 @@ const MAX_WAITING: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
-    use futures_util::future::join_all;
+    use futures_util::future::{join, join_all};
     use tokio::runtime::Builder;
 
     use super::*;
     use crate::clock::Clock;
 
-    /// A disk that answers when the test lets it.
+    /// A disk that hangs while the test holds the lock.
     struct Disk {
-        goes_on: mpsc::Receiver<()>,
+        hangs: Arc<Mutex<()>>,
         turns: Arc<Mutex<Vec<usize>>>,
     }
 
@@ -193,44 +192,42 @@ mod tests {
         type Answer = u32;
 
         fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
-            if waiting.is_empty() || self.goes_on.recv().is_err() {
+            if waiting.is_empty() {
                 return;
             }
-            let mut turn = 0;
-            for waiting in waiting.into_iter().filter(Waiting::is_awaited) {
+            drop(self.hangs.lock());
+            let awaited: Vec<_> = waiting.into_iter().filter(Waiting::is_awaited).collect();
+            self.turns.lock().push(awaited.len());
+            for waiting in awaited {
                 let job = waiting.job;
                 waiting.answer(job);
-                turn += 1;
             }
-            self.turns.lock().push(turn);
         }
     }
 
     #[test]
     fn a_disk_that_hangs_costs_a_request_its_deadline_and_the_end_no_more() {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let (go_on, goes_on) = mpsc::channel();
-        let turns = Arc::new(Mutex::new(Vec::new()));
-        let disk = Disk { goes_on, turns: Arc::clone(&turns) };
-        let commit = GroupCommit::start("disk", disk).unwrap();
+        let (hangs, turns) = (Arc::<Mutex<()>>::default(), Arc::<Mutex<Vec<usize>>>::default());
+        let disk = Disk { hangs: Arc::clone(&hangs), turns: Arc::clone(&turns) };
+        let hanging = hangs.lock();
+        let mut commit = GroupCommit::start("disk", disk).unwrap();
+        commit.deadline = Duration::from_millis(20);
         assert_eq!(runtime.block_on(commit.ask(1)), Err(Unanswered::NoAnswer));
         // What gave up is not written afterwards. What waits shares the next turn.
-        go_on.send(()).unwrap();
-        go_on.send(()).unwrap();
-        let answers = runtime.block_on(join_all((2..50).map(|job| commit.ask(job))));
+        commit.deadline = Duration::from_secs(60);
+        let asked = join_all((2..50).map(|job| commit.ask(job)));
+        let (answers, ()) = runtime.block_on(join(asked, async { drop(hanging) }));
         assert!(answers.into_iter().eq((2..50).map(Ok)));
-        let turns = turns.lock().clone();
-        assert!(matches!(turns[..], [0, 48] | [48]), "{turns:?}");
+        assert_eq!(*turns.lock(), [0, 48]);
 
-        let asked = async {
-            let answer = commit.ask(50).await;
-            let begin = Clock::system().instant();
-            commit.end();
-            (answer, Clock::system().instant() - begin)
-        };
-        let (answer, took) = runtime.block_on(asked);
-        assert_eq!(answer, Err(Unanswered::NoAnswer));
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        let hanging = hangs.lock();
+        commit.deadline = Duration::from_millis(20);
+        assert_eq!(runtime.block_on(commit.ask(50)), Err(Unanswered::NoAnswer));
+        let begin = Clock::system().instant();
+        commit.end();
+        assert!(Clock::system().instant() - begin < Duration::from_secs(20));
         assert_eq!(runtime.block_on(commit.ask(51)), Err(Unanswered::NoAnswer));
+        drop(hanging);
     }
 }

@@ -18,11 +18,11 @@ use crate::time::UnixTime;
 
 /// The uses of every secret that has been used, by client id and label.
 #[derive(Default)]
-pub struct SecretUses(Mutex<BTreeMap<Box<str>, Labelled>>);
+pub struct SecretUses(Mutex<BTreeMap<Arc<str>, Labelled>>);
 
 /// The uses of one client's secrets, by label. This is a list and not a map, because a client has
 /// few secrets.
-type Labelled = Vec<(Box<str>, Arc<Tally>)>;
+type Labelled = Vec<(Arc<str>, Arc<Tally>)>;
 
 impl SecretUses {
     /// Counts one successful use of `secret`, which is one of the secrets of `client`, at `now`.
@@ -41,22 +41,24 @@ impl SecretUses {
         Some(Arc::clone(used))
     }
 
-    /// Removes the counts of secrets that no longer belong to a client. Then passes on the client
-    /// id, the label and the uses of each used secret. `find` returns the registered client of an
-    /// id.
-    pub fn for_each<'c>(
+    /// Removes the counts of secrets that no longer belong to a client. Then returns the client id,
+    /// the label and the uses of each used secret. `registered` returns a function that says whether
+    /// a client has a secret with this label. It is called under the lock and must load the current
+    /// snapshot: from an older one, a secret that was added and used since would be missing.
+    pub fn used<R: Fn(&str, &str) -> bool>(
         &self,
-        find: impl Fn(&str) -> Option<&'c Client>,
-        mut each: impl FnMut(&str, &str, &Tally),
-    ) {
+        registered: impl FnOnce() -> R,
+    ) -> Vec<(Arc<str>, Arc<str>, Arc<Tally>)> {
+        let mut used = Vec::new();
         let mut uses = self.0.lock();
+        let is_registered = registered();
         uses.retain(|id, labelled| {
-            let client = find(id);
-            let secrets = client.map_or(&[][..], |client| &client.secrets);
-            labelled.retain(|(label, _)| secrets.iter().any(|secret| secret.label == *label));
-            labelled.iter().for_each(|(label, used)| each(id, label, used));
+            labelled.retain(|(label, _)| is_registered(id, label));
+            let all = labelled.iter().cloned();
+            used.extend(all.map(|(label, tally)| (Arc::clone(id), label, tally)));
             !labelled.is_empty()
         });
+        used
     }
 
     fn enter(&self, client_id: &str, label: &str) -> Arc<Tally> {
@@ -113,7 +115,7 @@ mod tests {
     #[test]
     fn figures_are_kept_across_reloads_until_the_client_is_removed() {
         let uses = SecretUses::default();
-        uses.for_each(|_| None, |_, _, _| panic!("nothing was used"));
+        assert!(uses.used(|| |_: &str, _: &str| true).is_empty());
         for now in [5, 7] {
             // Parse the registry again, as a reload does. The new clients do not hold the counts of
             // the earlier uses, so `record` must look up these counts.
@@ -129,15 +131,12 @@ mod tests {
         assert_eq!((used.count(), used.last().0), (4, 7));
         assert!(uses.of("one", "b").is_none() && uses.of("three", "a\"\n").is_none());
 
-        let mut left = Vec::new();
-        let clients = registry(&["t\\wo"]);
-        uses.for_each(
-            |id| clients.get(id),
-            |id, label, used| {
-                left.push((id.to_owned(), label.to_owned(), used.count(), used.last().0));
-            },
-        );
-        assert_eq!(left, [("t\\wo".to_owned(), "a\"\n".to_owned(), 4, 7)]);
+        let left = uses.used(|| {
+            assert!(uses.0.is_locked(), "a later use of a new secret could be removed");
+            |id: &str, _: &str| id == "t\\wo"
+        });
+        let [(id, label, used)] = &left[..] else { panic!("{left:?}") };
+        assert_eq!((&**id, &**label, used.count(), used.last().0), ("t\\wo", "a\"\n", 4, 7));
         assert!(uses.of("one", "a\"\n").is_none(), "the client is no longer registered");
     }
 }

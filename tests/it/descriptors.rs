@@ -207,7 +207,8 @@ fn at_the_limit_of_connections_no_complete_request_is_cut() {
 }
 
 /// The server is stopped while a new client connects and then the only open connection, which is
-/// idle, sends a request. So the server evicts this connection before it reads the request.
+/// idle, sends a request. So the server usually evicts this connection before it reads the request.
+/// If it reads the request first, it may refuse the new client.
 #[test]
 fn a_request_that_arrives_during_the_eviction_of_its_connection_is_answered() {
     let home = Home::new();
@@ -222,8 +223,9 @@ fn a_request_that_arrives_during_the_eviction_of_its_connection_is_answered() {
         known.send(&request.to_bytes());
         server.go_on();
         assert_eq!(known.read_answer().status, 200);
-        known.assert_closes();
-        assert_eq!(new.ask(&request).status, 200);
+        new.send_if_open(&request.to_bytes());
+        let answer = new.read_if_answered();
+        assert!(answer.is_none_or(|answer| [200, 503].contains(&answer.status)));
     }
 }
 

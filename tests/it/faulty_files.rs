@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use grantd::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::support::command::{Ended, run};
@@ -322,4 +324,121 @@ fn a_change_is_reported_if_its_own_file_has_a_fault_or_the_result_must_not_stand
 fn assert_says(ended: &Ended, says: &[&str]) {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(says.iter().all(|says| ended.stderr.contains(says)), "{ended:?}");
+}
+
+/// Returns the status of a token request of `id` with an assertion by `signer`.
+fn assertion_status(server: &Program, id: &str, signer: &Signer) -> u16 {
+    let now = Clock::unix_micros() / 1_000_000;
+    let claims = json!({ "iss": id, "sub": id, "aud": server.issuer, "iat": now, "exp": now + 60,
+                         "jti": format!("{:?}", Clock::system().instant()) });
+    let assertion = signer.sign(&json!({ "alg": signer.algorithm, "typ": "JWT" }), &claims);
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+        ("client_assertion", &*assertion),
+    ];
+    server.ask(&Request::token(Encoding::Urlencoded, &form)).status
+}
+
+#[test]
+fn the_key_file_of_a_client_is_judged_apart_from_the_registry() {
+    let [leaked, fresh] = [Signer::es256(), Signer::eddsa()];
+    let home = Home::new();
+    let inline = json!({ "auth_methods": ["private_key_jwt"], "jwks": leaked.jwks() });
+    let inline = |id: &str| client_without_secret(id, &inline);
+    let all = [&clients()[..], &[inline("inline")]].concat();
+    register(&home, &all);
+    home.write("jwks.json", &leaked.jwks().to_string());
+    let server = Program::start(home, &[]);
+    wait_until(|| assertion_status(&server, "by-key", &leaked) == 200);
+    assert_eq!(assertion_status(&server, "inline", &leaked), 200);
+    // While the registry has a fault, a leaked key is taken out of a client's key file.
+    fs::write(server.home.clients(), "{").unwrap();
+    wait_for_fault(&server, "clients.json:1:");
+    server.home.write("jwks.json", &fresh.jwks().to_string());
+    wait_until(|| assertion_status(&server, "by-key", &fresh) == 200);
+    assert_eq!(assertion_status(&server, "by-key", &leaked), 400);
+    // A client that names another key file, which has a fault, keeps no keys. A new client with
+    // such a file has none, and neither holds up the others.
+    let elsewhere = |id: &str| {
+        let members = json!({ "auth_methods": ["private_key_jwt"], "jwks": "none.json" });
+        client_without_secret(id, &members)
+    };
+    register(&server.home, &[clients(), vec![elsewhere("inline"), elsewhere("new")]].concat());
+    wait_for_fault(&server, "clients.json:");
+    wait_until(|| assertion_status(&server, "inline", &leaked) == 400);
+    assert_eq!(assertion_status(&server, "by-key", &fresh), 200);
+    server.home.write("none.json", &fresh.jwks().to_string());
+    wait_until_mended(&server);
+    assert_eq!(["inline", "new"].map(|id| assertion_status(&server, id, &fresh)), [200; 2]);
+}
+
+#[test]
+fn a_pipe_in_place_of_a_key_file_is_a_fault_and_blocks_nothing() {
+    let server = start();
+    for (file, name) in [
+        (server.home.path("jwks.json"), "clients.json:".to_owned()),
+        (server.home.keys().join("pipe.pem"), "keys/pipe.pem: is not a regular file".to_owned()),
+    ] {
+        let good = fs::read(&file).ok();
+        let _ = fs::remove_file(&file);
+        assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+        wait_for_fault(&server, &name);
+        register(&server.home, &[clients(), vec![client(&name, json!({}))]].concat());
+        wait_until(|| status(&server, &name) == 200);
+        fs::remove_file(&file).unwrap();
+        good.into_iter().for_each(|good| fs::write(&file, good).unwrap());
+        wait_until_mended(&server);
+    }
+}
+
+#[test]
+fn a_file_that_never_rests_does_not_hold_up_the_others() {
+    let server = start();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                server.home.write("keys/some.log", &"x".repeat(number % 100));
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        });
+        register(&server.home, &[clients(), vec![client("new", json!({}))]].concat());
+        wait_until(|| status(&server, "new") == 200);
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn settings_and_the_files_that_they_name_take_effect_together() {
+    let server = start();
+    let toml = "admin_token_file = \"token\"\njwks_max_age = 61\nclients = \"other.json\"\n";
+    let age = || {
+        let jwks = Request::get("/.well-known/jwks.json").send(server.address);
+        jwks.header("cache-control").map(str::to_owned)
+    };
+    let common = "admin_token_file = \"token\"\njwks_max_age = 61\n";
+    for toml in [
+        toml.to_owned(),
+        format!("{common}keys = \"none\"\n"),
+        common.replace("\"token\"", "\"none\""),
+    ] {
+        server.home.write("grantd.toml", &toml);
+        wait_until(|| readiness(&server).contains("the settings stay as they are, because a file"));
+        assert_eq!(age().as_deref(), Some("public, max-age=300"), "{toml}");
+        server.home.write("grantd.toml", "admin_token_file = \"token\"\n");
+        wait_until_mended(&server);
+    }
+    // An editor has truncated the file: the defaults are not meant.
+    server.home.write("grantd.toml", "");
+    wait_for_fault(&server, "grantd.toml: is empty");
+    // Once the file is there, both take effect.
+    server.home.write("grantd.toml", toml);
+    server.home.write("other.json", &registry_of(&[client("other", json!({}))]));
+    wait_until(|| age().as_deref() == Some("public, max-age=61"));
+    wait_until_mended(&server);
+    assert_eq!((status(&server, "other"), status(&server, "known")), (200, 400));
 }

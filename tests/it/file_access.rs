@@ -189,9 +189,9 @@ fn a_lock_has_the_access_of_the_file_that_it_guards() {
     run(home.command(&["key", "generate"])).assert_fine();
     let (owner, group, mode) = access(&home.keys().join(".lock"));
     assert_eq!((owner, group, mode & 0o007), (SERVICE, SERVICE, 0));
-    // The server creates the lock file of the revocations.
+    // The server creates the lock file of the record of uses.
     let server = Program::start_as(SERVICE, home, &[]);
-    let (owner, _, mode) = access(&server.home.path("state/revocations.lock"));
+    let (owner, _, mode) = access(&server.home.path("state/uses.lock"));
     assert_eq!((owner, mode & 0o007), (SERVICE, 0));
 }
 

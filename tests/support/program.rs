@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::home::secret_of;
 use crate::support::sibling::USER;
-use crate::support::{DEMO, GUARD, Home, Request, Response};
+use crate::support::{DEMO, GUARD, Home, Request, Response, wait_until};
 
 /// A running server.
 pub(crate) struct Program {
@@ -235,9 +235,16 @@ impl Program {
         self.signal(Signal::KILL);
     }
 
-    /// Stops the server (SIGSTOP) until [`Program::go_on`] is called.
+    /// Stops the server (SIGSTOP) until [`Program::go_on`] is called. Returns when all of its
+    /// threads have stopped.
     pub(crate) fn stop(&self) {
         self.signal(Signal::STOP);
+        let is_stopped = |thread: std::io::Result<std::fs::DirEntry>| {
+            let status = std::fs::read_to_string(thread.unwrap().path().join("status"));
+            status.is_ok_and(|status| status.contains("State:\tT"))
+        };
+        let tasks = format!("/proc/{}/task", self.id());
+        wait_until(|| std::fs::read_dir(&tasks).expect("a running process").all(is_stopped));
     }
 
     pub(crate) fn go_on(&self) {

@@ -6,7 +6,7 @@
 //! and so prevent all edits.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -19,13 +19,32 @@ use crate::fs::whole_file::place::{directory_of, real_path};
 
 /// A lock that is held by this process. It is released when it is dropped.
 #[derive(Debug)]
-pub struct Lock(File);
+pub struct Lock {
+    file: File,
+    name: PathBuf,
+}
+
+impl Lock {
+    /// Whether a release that does not write into its lock files has made this one.
+    pub fn is_of_an_earlier_release(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.len() == 0)
+    }
+
+    /// Removes the lock file and releases the lock. A process that waits for it makes another.
+    pub fn remove(self) {
+        // If it cannot be removed, it is marked as one of this release.
+        if self.is_of_an_earlier_release() {
+            let _ = (&self.file).write_all(MARK);
+        }
+        let _ = fs::remove_file(&self.name);
+    }
+}
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // Unlock the file explicitly. Closing the file would not unlock it while a child process
         // has the same file open.
-        let _ = self.0.unlock();
+        let _ = self.file.unlock();
     }
 }
 
@@ -54,9 +73,23 @@ pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
 ///
 /// As [`lock_within`]; `NotFound` if there is no lock file.
 pub fn lock_if_used(path: &Path, wait: Duration) -> io::Result<Lock> {
-    let file = open(&name_of(real_path(path)?))?;
+    let name = name_of(real_path(path)?);
+    let file = open(&name)?;
     try_for(&file, wait)?;
-    Ok(Lock(file))
+    Ok(Lock { file, name })
+}
+
+/// Whether the lock file of `path` was made by a release that does not write into its lock files.
+///
+/// # Errors
+///
+/// An error of the operating system.
+pub fn is_lock_of_an_earlier_release(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(name_of(real_path(path)?)) {
+        Ok(metadata) => Ok(metadata.len() == 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Tries to lock `file` until the pauses between the attempts add up to `wait`. The pauses are
@@ -137,14 +170,14 @@ fn acquire_file(
             continue;
         }
         if access.is_of(&file)? {
-            return Ok(Lock(file));
+            return Ok(Lock { file, name: name.to_owned() });
         }
         // The lock file has the wrong owner or mode, because root or an older version created it.
         // Replace it by a new lock file that is already locked. This process holds the lock on the
         // old file until the replacement is done.
         return match renew(name, access) {
-            Ok(renewed) => Ok(Lock(renewed)),
-            Err(_) => Ok(Lock(file)),
+            Ok(renewed) => Ok(Lock { file: renewed, name: name.to_owned() }),
+            Err(_) => Ok(Lock { file, name: name.to_owned() }),
         };
     }
     Err(io::Error::other("its lock file is replaced again and again"))
@@ -172,10 +205,14 @@ pub(in crate::fs) fn open_regular(name: &Path, options: &mut OpenOptions) -> io:
 }
 
 fn create(name: &Path, access: &Access) -> io::Result<NamedTempFile> {
-    let file = NamedTempFile::new_in(directory_of(name))?;
+    let mut file = NamedTempFile::new_in(directory_of(name))?;
     access.give(file.as_file())?;
+    file.write_all(MARK)?;
     Ok(file)
 }
+
+/// What stands in a lock file. Those of the last release are empty.
+const MARK: &[u8] = b"grantd\n";
 
 /// Replaces the lock file `name` by a new lock file that is already locked.
 fn renew(name: &Path, access: &Access) -> io::Result<File> {

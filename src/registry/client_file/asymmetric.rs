@@ -37,10 +37,10 @@ impl<'t> Reader<'t> {
         };
         let file = self.file.parent().unwrap_or_else(|| Path::new("")).join(name);
         // Take the stamp before the file is read.
-        let key_file =
-            self.key_file.insert(KeyFile { stamp: Stamp::of_file(file.clone()), fault: None });
-        let fault = match require_closed(&file).and_then(|()| read_key_set(&file)) {
-            Ok((_, keys)) => return keys,
+        let stamp = Stamp::of_file(file.clone());
+        let key_file = self.key_file.insert(KeyFile { path: file.clone(), stamp, fault: None });
+        let fault = match read_client_keys(&file) {
+            Ok(keys) => return keys,
             // Do not quote the path: the value may be a secret in the wrong field.
             Err(fault) if fault.line.is_none() => {
                 Fault::new(self.file, format!("names a file that {}", fault.problem))
@@ -52,7 +52,7 @@ impl<'t> Reader<'t> {
                 fault.in_field(format!("{field}{key}"))
             }
         };
-        match self.on_key_fault.kept_keys(id) {
+        match self.on_key_fault.kept_keys(id, &file) {
             Some(keys) => {
                 key_file.fault = Some(fault);
                 keys
@@ -81,6 +81,20 @@ impl<'t> Reader<'t> {
             }
         }
     }
+}
+
+/// Reads the file of a client's keys, which must be a regular file that not everyone can write.
+///
+/// # Errors
+///
+/// A [`Fault`] if the keys cannot be read from the file.
+pub fn read_client_keys(file: &Path) -> Result<Vec<PublicKey>, Fault> {
+    // Reading a pipe could block for ever.
+    if std::fs::metadata(file).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Fault::new(file, "is not a regular file"));
+    }
+    require_closed(file)?;
+    Ok(read_key_set(file)?.1)
 }
 
 /// Reads a file that holds a JWK Set. Returns the text of the file and the keys in it.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::de::{MapAccess, Visitor};
@@ -166,34 +166,39 @@ impl fmt::Display for Field<'_> {
 pub(super) enum OnKeyFault<'r> {
     /// The entry has this fault.
     Refuse,
-    /// The client keeps the keys that it has in this registry. If it has none there, the entry has
-    /// this fault.
-    Keep(&'r Registry),
+    /// The client keeps the keys that it has in this registry, if it has them from the same file.
+    /// Otherwise, it has no keys.
+    Keep(&'r Registry, &'r KeyPaths),
     /// The file is not this command's business, because the command changes another client.
     Ignore,
 }
 
 impl OnKeyFault<'_> {
-    /// Returns the keys that the client `id` keeps if its key file has a fault; `None` if the fault
-    /// is a fault of its entry.
-    pub(super) fn kept_keys(self, id: &str) -> Option<Vec<PublicKey>> {
+    /// Returns the keys that the client `id` keeps if its key file `path` has a fault; `None` if the
+    /// fault is a fault of its entry.
+    pub(super) fn kept_keys(self, id: &str, path: &Path) -> Option<Vec<PublicKey>> {
         match self {
             Self::Refuse => None,
-            Self::Keep(registry) => {
-                let keys = &registry.get(id)?.keys;
-                (!keys.is_empty()).then(|| keys.to_vec())
+            Self::Keep(registry, paths) => {
+                let is_same = paths.get(id).is_some_and(|known| known == path);
+                let client = registry.get(id).filter(|_| is_same);
+                Some(client.map(|client| client.keys.to_vec()).unwrap_or_default())
             }
             Self::Ignore => Some(Vec::new()),
         }
     }
 }
 
+/// The paths of the key files that clients name, by `client_id`.
+pub type KeyPaths = HashMap<String, PathBuf>;
+
 /// A key file that an entry names.
 pub(super) struct KeyFile {
+    pub(super) path: PathBuf,
     /// The stamp of the file. It was taken before the file was read, so that a change during the
     /// reading is noticed at the next check.
     pub(super) stamp: Stamp,
-    /// The fault of the file, if the client keeps its earlier keys.
+    /// The fault of the file, if it is not a fault of the entry.
     pub(super) fault: Option<Fault>,
 }
 

@@ -74,6 +74,8 @@ pub(super) struct Ledger {
     /// The owners of rows that have not been read yet.
     owners: HashMap<Link, Owner>,
     has_version: bool,
+    /// Whether the file lacks rows that are in force: it was shortened or replaced by an operator.
+    lacks_rows: bool,
     /// When rows that are over were dropped last, and at how many lines they are
     /// dropped next.
     dropped_at: Option<UnixTime>,
@@ -101,6 +103,7 @@ impl Ledger {
             cut_offs: HashMap::new(),
             owners: HashMap::new(),
             has_version: false,
+            lacks_rows: false,
             dropped_at: None,
             drop_at_lines: 0,
             limit,
@@ -121,9 +124,12 @@ impl Ledger {
             }
         }
         ledger.learn()?;
-        if lock.is_ok() {
+        if let Ok(lock) = lock {
             // The next revocation tries again.
             let _ = ledger.log.cut_torn_line();
+            if !lock.is_of_an_earlier_release() {
+                lock.remove();
+            }
         }
         Ok(ledger)
     }
@@ -136,6 +142,8 @@ impl Ledger {
         if news.is_other_file {
             self.has_version = false;
             self.owners.clear();
+            let tokens = lines.iter().filter(|line| matches!(line, Line::Token(..))).count();
+            self.lacks_rows = tokens < self.shared.revoked.len();
         }
         let now = self.clock.now();
         let mut has_cut_off = false;
@@ -286,7 +294,7 @@ impl Ledger {
     /// Writes rows to disk. Returns how many of them are in the file.
     fn write(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
         let mut text = String::with_capacity((fresh.len() + 1) * ROW_BYTES);
-        if !self.log.exists() || self.log.lines() > self.most_lines() {
+        if !self.log.exists() || self.lacks_rows || self.log.lines() > self.most_lines() {
             Line::Version(CURRENT).write(&mut text);
             for (client, time) in self.shared.revoked.cut_offs() {
                 Line::CutOff(client, time).write(&mut text);
@@ -294,7 +302,7 @@ impl Ledger {
             self.shared.revoked.for_each(|row| write_row(&row, &mut text));
             fresh.iter().for_each(|row| write_row(row, &mut text));
             let result = self.log.replace(&text);
-            self.has_version = result.is_ok();
+            (self.has_version, self.lacks_rows) = (result.is_ok(), result.is_err());
             return (if result.is_ok() { fresh.len() } else { 0 }, result);
         }
         let before = usize::from(!self.has_version);
@@ -379,9 +387,17 @@ impl Commit for Ledger {
             return;
         }
         match self.take() {
-            Ok(_lock) => self.revoke(waiting),
+            Ok(lock) => {
+                self.revoke(waiting);
+                // The lock file of an earlier release tells `uses` that one has run.
+                if !lock.is_of_an_earlier_release() {
+                    lock.remove();
+                }
+            }
             Err(fault) => {
                 self.complain(&fault);
+                // What the process that holds the lock has revoked counts.
+                let _ = self.learn();
                 waiting.into_iter().for_each(|one| one.answer(Err(RevokeError::NotWritten)));
             }
         }

@@ -19,11 +19,14 @@ pub(super) struct Row {
     pub(super) owner: Option<Owner>,
 }
 
+/// The expiry and the owner of each revoked token.
+type Shard = HashMap<RevocationKey, (UnixTime, Option<Owner>)>;
+
 /// The rows by key. They are divided into shards. Each shard has its own lock, so that a look-up
 /// rarely waits for a lock. Only the thread that writes the file changes them.
 #[derive(Default)]
 pub(super) struct Revoked {
-    shards: [RwLock<HashMap<RevocationKey, (UnixTime, Option<Owner>)>>; SHARDS],
+    shards: [RwLock<Shard>; SHARDS],
     len: AtomicUsize,
     /// For each client, the time up to which all its tokens are revoked.
     cut_offs: RwLock<HashMap<ClientTag, UnixTime>>,
@@ -31,10 +34,7 @@ pub(super) struct Revoked {
 }
 
 impl Revoked {
-    fn shard(
-        &self,
-        key: &RevocationKey,
-    ) -> &RwLock<HashMap<RevocationKey, (UnixTime, Option<Owner>)>> {
+    fn shard(&self, key: &RevocationKey) -> &RwLock<Shard> {
         &self.shards[usize::from(key.first_byte()) % SHARDS]
     }
 

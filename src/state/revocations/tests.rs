@@ -243,3 +243,40 @@ fn the_last_release_keeps_every_line_and_this_one_reads_its_lines() {
     revoke_as("a", &revocations, 20..21);
     assert!(revocations.len() <= held, "the rows of the client are still its own");
 }
+
+#[test]
+fn an_emptied_file_gets_the_rows_that_are_in_force_with_the_next_revocation() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("revocations");
+    let (clock, _) = Clock::manual(NOW.0);
+    let revocations = open(&directory, 100, &clock);
+    assert!(revoke(&revocations, 0..5, NOW + 60).iter().all(Result::is_ok));
+    for empty in [true, false] {
+        if empty {
+            std::fs::write(&path, "").unwrap()
+        } else {
+            std::fs::remove_file(&path).unwrap()
+        }
+        let next = 5 + u64::from(empty);
+        assert_eq!(revoke(&revocations, next..next + 1, NOW + 60), [Ok(())]);
+    }
+    drop(revocations);
+    let revocations = open(&directory, 100, &clock);
+    assert!((0..7).all(|number| is_revoked(&revocations, number)));
+}
+
+#[test]
+fn what_the_last_release_revokes_is_in_force_although_it_holds_the_lock() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("revocations");
+    let (clock, _) = Clock::manual(NOW.0);
+    let of_last_release = crate::fs::whole_file::lock(&path).unwrap();
+    let revocations = open(&directory, 100, &clock);
+    std::fs::write(&path, "1790000060 jti:kGGv6zFBu5FLUEcBWPGsQw\n").unwrap();
+    let key = RevocationKey::of(b"", Some("kGGv6zFBu5FLUEcBWPGsQw"));
+    // Revocations wait for the lock all the time, and fail.
+    let refused = runtime().block_on(revocations.revoke("c", self::key(1), NOW + 60));
+    assert_eq!(refused, Err(RevokeError::NotWritten));
+    assert!(revocations.contains(&key, "d", NOW + 60));
+    drop(of_last_release);
+}

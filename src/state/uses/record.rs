@@ -28,7 +28,7 @@ use tracing::{error, warn};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog};
-use crate::fs::whole_file::{self, Lock};
+use crate::fs::whole_file::{self, Lock, is_lock_of_an_earlier_release};
 use crate::oauth::client_assertion::SKEW;
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
 use crate::state::uses::index::{Entry, Index};
@@ -126,7 +126,9 @@ impl Record {
     /// lack uses.
     pub(super) fn take(&mut self) -> Result<Lock, Problem> {
         let lock = self.catch_up(LOCK_WAIT)?;
-        if !self.is_complete() {
+        // The last release knows no such file, so it accepts what this one lacks. It holds the lock
+        // of the revocations for as long as it runs, and leaves its lock file.
+        if !self.is_complete() || is_lock_of_an_earlier_release(&self.revocations)? {
             self.begin_anew()?;
         }
         self.is_taken = true;
@@ -139,9 +141,15 @@ impl Record {
         if let Err(fault) = self.learn(&news) {
             // Report the line again at the next turn, until it is gone.
             self.log.forget();
-            return Err(Problem::Line(fault));
+            if !self.is_of_a_crash(&news) {
+                return Err(Problem::Line(fault));
+            }
+            let file = self.log.path().display();
+            warn!(%file, %fault, "the machine has crashed, and the record is damaged");
+            self.is_closed = false;
+        } else {
+            self.log.cut_torn_line()?;
         }
-        self.log.cut_torn_line()?;
         Ok(lock)
     }
 
@@ -154,6 +162,15 @@ impl Record {
     /// Renames a file that cannot be read, so that another one can begin.
     pub(super) fn set_aside(&self) -> io::Result<()> {
         whole_file::rename(self.log.path(), &self.log.path().with_extension("unreadable"))
+    }
+
+    /// Whether the record is of another boot and not closed: it begins anew in any case.
+    fn is_of_a_crash(&self, news: &News) -> bool {
+        let is_of_another_boot = match (&self.header, &self.boot) {
+            (Some(header), Some(boot)) => header.boot != *boot,
+            _ => false,
+        };
+        is_of_another_boot && news.lines().last() != Some(CLOSED.as_bytes())
     }
 
     fn learn(&mut self, news: &News) -> Result<(), Fault> {
@@ -198,12 +215,11 @@ impl Record {
     }
 
     fn begin_anew(&mut self) -> io::Result<()> {
-        // The last release knows no such file. As long as it runs, it accepts assertions that this
-        // process never learns of.
-        let _no_old_release = whole_file::lock_within(&self.revocations, LOCK_WAIT)?;
+        let no_old_release = whole_file::lock_within(&self.revocations, LOCK_WAIT)?;
         let known = self.header.take().map_or(UnixTime(0), |header| header.refused_until);
         let refused_until = known.max(self.clock.now() + SKEW);
         self.rewrite(refused_until)?;
+        no_old_release.remove();
         let file = self.log.path().display();
         warn!(%file, refused_until = refused_until.0, "the record of used assertions and proofs begins anew: what was signed up to refused_until (Unix seconds) is refused");
         Ok(())

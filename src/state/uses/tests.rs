@@ -241,6 +241,29 @@ fn a_record_that_may_lack_uses_begins_anew() {
 }
 
 #[test]
+fn a_record_that_a_crash_of_the_machine_has_damaged_begins_anew() {
+    let (directory, uses) = Directory::begin(100);
+    assert_eq!(directory.spend(&uses, "1", LATER + 60), Ok(()));
+    assert_eq!(directory.spend(&uses, "2", LATER + 60), Ok(()));
+    kill(&directory, uses);
+    let damaged = directory.text().replacen("\n17", "\n\0\0\0\0", 1);
+    fs::write(directory.path(), &damaged).unwrap();
+    let opened = Uses::open(directory.directory.path(), 100, directory.clock.clone());
+    assert_eq!(opened.unwrap_err().line, Some(2), "not a crash of the machine");
+    directory.reboot();
+    let uses = directory.open(100);
+    assert_eq!(directory.spend(&uses, "3", LATER + 60), Err(UseError::BeforeRecord));
+    directory.manual.set((LATER + 11).0);
+    assert_eq!(directory.spend(&uses, "3", LATER + 60), Ok(()));
+    kill(&directory, uses);
+    // A damaged record that says that it is closed is a fault.
+    fs::write(directory.path(), format!("{damaged}closed\n")).unwrap();
+    directory.reboot();
+    let opened = Uses::open(directory.directory.path(), 100, directory.clock.clone());
+    assert_eq!(opened.unwrap_err().line, Some(2));
+}
+
+#[test]
 fn a_closed_record_outlives_the_machine() {
     let (directory, uses) = Directory::begin(100);
     assert_eq!(directory.spend(&uses, "1", LATER + 60), Ok(()));
@@ -422,9 +445,31 @@ fn what_is_dropped_stays_used_whatever_the_clock_does() {
         assert_eq!(directory.spend(&uses, "7", LATER + 60), Err(UseError::Forgotten));
         assert_eq!(directory.spend(&uses, "x", later + 60), Err(UseError::Used));
         directory.manual.set((LATER + 1).0);
-        let id = "z".repeat(usize::try_from(directory.text().lines().count()).unwrap());
+        let id = "z".repeat(directory.text().lines().count());
         assert_eq!(directory.spend(&uses, &id, LATER + 61), Ok(()));
         drop(uses);
         uses = directory.open(20_000);
+    }
+}
+
+#[test]
+fn after_the_last_release_has_run_the_record_begins_anew() {
+    let (directory, uses) = Directory::begin(100);
+    let lock = directory.directory.path().join("revocations.lock");
+    assert_eq!(directory.spend(&uses, "1", LATER + 60), Ok(()));
+    assert!(!lock.exists());
+    for runs_on in [false, true] {
+        // The last release makes an empty lock file.
+        fs::write(&lock, "").unwrap();
+        let now = directory.clock.now();
+        let again = if runs_on { None } else { Some(directory.open(100)) };
+        let process = again.as_ref().unwrap_or(&uses);
+        assert_eq!(directory.spend(process, "2", now + 60), Err(UseError::BeforeRecord));
+        assert!(!lock.exists());
+        directory.manual.set((now + 11).0);
+        let id = format!("3 {runs_on}");
+        assert_eq!(directory.spend(process, &id, now + 60), Ok(()));
+        // Another process knows it too.
+        assert_eq!(directory.spend(&uses, &id, now + 60), Err(UseError::Used));
     }
 }
