@@ -188,11 +188,18 @@ impl Shared {
         if queue.held_by_source(turn) >= share || queue.held_by_network(turn) >= network_share {
             return Err(NoRoom::Share);
         }
-        if queue.waiting >= self.capacity && !(turn.is_known && queue.evict()) {
-            return Err(NoRoom::Full);
-        }
+        let evicted = if queue.waiting < self.capacity {
+            None
+        } else {
+            let evicted = if turn.is_known { queue.evict() } else { None };
+            Some(evicted.ok_or(NoRoom::Full)?)
+        };
         let verdict = queue.push(job());
+        drop(queue);
         self.arrival.notify_one();
+        if let Some(requests) = evicted {
+            requests.answer(Err(NoRoom::Full));
+        }
         Ok(Waiting { shared: self, attempt, verdict })
     }
 
@@ -208,7 +215,8 @@ impl Shared {
             }
             // Cache the verdict before the attempt is removed. Otherwise, a request for the same
             // attempt might find neither the attempt nor the cached verdict.
-            self.queue.lock().finish(&attempt, Ok(is_right));
+            let requests = self.queue.lock().finish(&attempt);
+            requests.answer(Ok(is_right));
         }
     }
 
@@ -250,6 +258,9 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
     use std::mem::forget;
+    use std::pin::Pin;
+    use std::task::{Context, Wake};
+    use std::time::Duration;
 
     use compact_str::CompactString;
     use tokio::sync::oneshot::error::TryRecvError;
@@ -334,7 +345,7 @@ mod tests {
         drop(left);
         let joined = ask(&shared, 1, false, 3).unwrap();
         assert_eq!(shared.queue.lock().waiting, 0);
-        shared.queue.lock().finish(&joined.attempt, Ok(true));
+        shared.queue.lock().finish(&joined.attempt).answer(Ok(true));
         // If a request that waited for the finished job is dropped, the request count of a new job
         // for the same attempt is not reduced.
         let new = ask(&shared, 1, false, 3).unwrap();
@@ -383,5 +394,47 @@ mod tests {
         }
         assert_eq!(ask(10, true).err(), Some(NoRoom::Full));
         assert_eq!(order(&shared), [6, 7, 8, 9]);
+    }
+
+    /// Counts the wakes for which the lock of the queue was free.
+    struct Probe {
+        shared: Arc<Shared>,
+        wakes: AtomicU64,
+    }
+
+    impl Wake for Probe {
+        fn wake(self: Arc<Self>) {
+            if self.shared.queue.try_lock().is_some() {
+                self.wakes.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[test]
+    fn requests_are_woken_without_the_lock() {
+        let shared = Arc::new(shared(1));
+        let probe = Arc::new(Probe { shared: Arc::clone(&shared), wakes: AtomicU64::new(0) });
+        let waker = Arc::clone(&probe).into();
+        let poll = |waiting: &mut Waiting<'_>| {
+            Pin::new(&mut waiting.verdict).poll(&mut Context::from_waker(&waker))
+        };
+        let mut evicted = ask(&shared, 1, false, 1).unwrap();
+        assert!(poll(&mut evicted).is_pending());
+        let mut computed = ask(&shared, 2, true, 2).unwrap();
+        assert!(poll(&mut evicted).is_ready() && poll(&mut computed).is_pending());
+        assert_eq!(probe.wakes.load(Ordering::Relaxed), 1);
+
+        // The thread computes the job, and ends when the queue is closed.
+        thread::scope(|scope| {
+            scope.spawn(|| shared.work());
+            let is_done = (0..6000).any(|_| {
+                thread::sleep(Duration::from_millis(10));
+                poll(&mut computed).is_ready()
+            });
+            shared.queue.lock().is_closed = true;
+            shared.arrival.notify_all();
+            assert!(is_done);
+        });
+        assert_eq!(probe.wakes.load(Ordering::Relaxed), 2);
     }
 }

@@ -67,9 +67,24 @@ pub(super) struct Queue {
 /// An attempt that is queued or being computed.
 struct Asked {
     turn: Turn,
-    /// One sender for each request that waits for the verdict. It is closed if the request no
-    /// longer waits.
-    requests: Vec<Sender<Verdict>>,
+    requests: Requests,
+}
+
+/// One sender for each request that waits for a verdict. It is closed if the request no longer
+/// waits.
+#[derive(Default)]
+#[must_use = "the requests wait for their answer"]
+pub(super) struct Requests(Vec<Sender<Verdict>>);
+
+impl Requests {
+    /// Answers the requests. Must be called without the lock of the queue: an executor may run or
+    /// drop a woken request at once, and a request that is dropped takes this lock.
+    pub(super) fn answer(self, verdict: Verdict) {
+        for request in self.0 {
+            // An error means that the request no longer waits.
+            let _ = request.send(verdict);
+        }
+    }
 }
 
 type Verdict = Result<bool, NoRoom>;
@@ -100,7 +115,7 @@ impl Queue {
     /// queued and is not being computed.
     pub(super) fn join(&mut self, attempt: &Attempt) -> Option<Receiver<Verdict>> {
         let (sender, receiver) = oneshot::channel();
-        self.asked.get_mut(attempt)?.requests.push(sender);
+        self.asked.get_mut(attempt)?.requests.0.push(sender);
         Some(receiver)
     }
 
@@ -108,8 +123,8 @@ impl Queue {
     /// job from the queue, unless a thread has already taken the job.
     pub(super) fn leave(&mut self, attempt: &Attempt) {
         let Some(asked) = self.asked.get_mut(attempt) else { return };
-        asked.requests.retain(|request| !request.is_closed());
-        let (turn, is_last) = (asked.turn, asked.requests.is_empty());
+        asked.requests.0.retain(|request| !request.is_closed());
+        let (turn, is_last) = (asked.turn, asked.requests.0.is_empty());
         if is_last && let Some(job) = self.lane(turn.is_known).remove(turn.source, attempt) {
             self.uncount(&job);
             self.asked.remove(attempt);
@@ -124,17 +139,14 @@ impl Queue {
             *self.by_network.entry(network).or_default() += 1;
         }
         let (sender, receiver) = oneshot::channel();
-        self.asked.insert(job.attempt, Asked { turn, requests: vec![sender] });
+        self.asked.insert(job.attempt, Asked { turn, requests: Requests(vec![sender]) });
         self.lane(turn.is_known).push(turn.source, job);
         receiver
     }
 
-    /// Removes a finished attempt and answers the requests that wait for it.
-    pub(super) fn finish(&mut self, attempt: &Attempt, verdict: Verdict) {
-        for request in self.asked.remove(attempt).into_iter().flat_map(|asked| asked.requests) {
-            // An error means that the request no longer waits.
-            let _ = request.send(verdict);
-        }
+    /// Removes a finished attempt. Returns the requests that wait for it.
+    pub(super) fn finish(&mut self, attempt: &Attempt) -> Requests {
+        self.asked.remove(attempt).map(|asked| asked.requests).unwrap_or_default()
     }
 
     /// Removes and returns the next job. Jobs of known clients come first.
@@ -144,12 +156,12 @@ impl Queue {
         Some(job)
     }
 
-    /// Evicts a job of an unknown client. `false` if there is none.
-    pub(super) fn evict(&mut self) -> bool {
-        let Some(job) = self.unknown.pop_newest() else { return false };
+    /// Evicts a job of an unknown client. Returns the requests that wait for it. `None` if there is
+    /// no such job.
+    pub(super) fn evict(&mut self) -> Option<Requests> {
+        let job = self.unknown.pop_newest()?;
         self.uncount(&job);
-        self.finish(&job.attempt, Err(NoRoom::Full));
-        true
+        Some(self.finish(&job.attempt))
     }
 
     fn uncount(&mut self, job: &Job) {
