@@ -386,6 +386,8 @@ impl Commit for Ledger {
             }
             return;
         }
+        // What another process has revoked counts, even if it holds the lock.
+        let _ = self.learn();
         match self.take() {
             Ok(lock) => {
                 self.revoke(waiting);
@@ -396,8 +398,6 @@ impl Commit for Ledger {
             }
             Err(fault) => {
                 self.complain(&fault);
-                // What the process that holds the lock has revoked counts.
-                let _ = self.learn();
                 waiting.into_iter().for_each(|one| one.answer(Err(RevokeError::NotWritten)));
             }
         }

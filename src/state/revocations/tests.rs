@@ -253,9 +253,9 @@ fn an_emptied_file_gets_the_rows_that_are_in_force_with_the_next_revocation() {
     assert!(revoke(&revocations, 0..5, NOW + 60).iter().all(Result::is_ok));
     for empty in [true, false] {
         if empty {
-            std::fs::write(&path, "").unwrap()
+            std::fs::write(&path, "").unwrap();
         } else {
-            std::fs::remove_file(&path).unwrap()
+            std::fs::remove_file(&path).unwrap();
         }
         let next = 5 + u64::from(empty);
         assert_eq!(revoke(&revocations, next..next + 1, NOW + 60), [Ok(())]);
