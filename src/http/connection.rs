@@ -22,7 +22,7 @@ mod socket;
 mod watch;
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn, ready};
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +39,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::config::StartupLimits;
@@ -173,7 +174,7 @@ pub(crate) async fn serve(
                 alarm.set(sleep(watch.until_next_check()));
             }
             () = watch.evicted.notified() => last_polls = LAST_POLLS,
-            () = ready(()), if last_polls > 0 => {
+            () = yield_now(), if last_polls > 0 => {
                 last_polls -= 1;
                 if last_polls == 0 && !watch.outlives_eviction() {
                     return Ok(());
@@ -276,7 +277,9 @@ const MORE_FIELDS: usize = 192;
 const HEADER_SLACK: usize = 8 * 1024;
 
 /// The number of times that an evicted connection is polled before it is closed. These polls read
-/// what the client has already sent, and write an answer that was deferred.
+/// what the client has already sent, and write an answer that was deferred. Before each of them, the
+/// event loop asks the system which sockets are readable; otherwise, the polls would not see a
+/// request that has just arrived.
 const LAST_POLLS: u32 = 4;
 
 /// The maximum time to write the last answer on a connection.
@@ -294,12 +297,12 @@ const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     use std::sync::atomic::AtomicUsize;
 
     use tokio::runtime::Builder;
-    use tokio::task::yield_now;
 
     use super::*;
     use crate::clock::Clock;

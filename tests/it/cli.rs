@@ -228,7 +228,7 @@ fn a_key_that_cannot_be_used_is_named() {
     assert_both_fail(&home, &[], &["keys/same.pem: holds a key that another file holds too"]);
     std::fs::create_dir(home.keys().join("directory.pem")).unwrap();
     set_mode(&home.keys().join("directory.pem"), 0o700);
-    assert_both_fail(&home, &[], &["keys/directory.pem: cannot be read: "]);
+    assert_both_fail(&home, &[], &["keys/directory.pem: is not a regular file"]);
 }
 
 #[test]

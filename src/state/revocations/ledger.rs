@@ -142,8 +142,6 @@ impl Ledger {
         if news.is_other_file {
             self.has_version = false;
             self.owners.clear();
-            let tokens = lines.iter().filter(|line| matches!(line, Line::Token(..))).count();
-            self.lacks_rows = tokens < self.shared.revoked.len();
         }
         let now = self.clock.now();
         let mut has_cut_off = false;
@@ -159,16 +157,23 @@ impl Ledger {
                 Line::Token(..) | Line::CutOff(..) => {}
             }
         }
+        let mut in_force = 0;
         for line in lines {
             let Line::Token(key, expires_at) = line else { continue };
             let owner = self.owners.remove(&link_of(&key));
             let is_cut_off = owner.is_some_and(|owner| self.cut_off(owner) >= expires_at);
             if !is_over(expires_at, now) && !is_cut_off {
                 self.insert(Row { key, expires_at, owner });
+                in_force += 1;
             }
         }
         if has_cut_off {
             self.drop_cut_off();
+        }
+        if news.is_other_file {
+            // Rows that are over are missing because another process has dropped them.
+            self.drop_over(now);
+            self.lacks_rows = self.shared.revoked.len() > in_force;
         }
         Ok(())
     }

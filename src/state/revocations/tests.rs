@@ -115,6 +115,20 @@ fn the_file_is_rewritten_when_most_rows_have_expired() {
 }
 
 #[test]
+fn rows_that_one_process_has_dropped_are_not_written_again_by_another() {
+    let directory = TempDir::new().unwrap();
+    let (clock, manual) = Clock::manual(NOW.0);
+    let [one, other] = [open(&directory, 10_000, &clock), open(&directory, 10_000, &clock)];
+    assert!(revoke(&one, 0..1500, NOW + 60).iter().all(Result::is_ok));
+    manual.set((NOW + 60 + 3600).0);
+    for number in 2000..2006 {
+        let process = if number % 2 == 0 { &other } else { &one };
+        assert_eq!(revoke(process, number..number + 1, NOW + 9000), [Ok(())]);
+    }
+    assert_eq!(lines(&directory), 6);
+}
+
+#[test]
 fn a_full_set_accepts_more_when_a_row_has_expired() {
     let directory = TempDir::new().unwrap();
     let (clock, manual) = Clock::manual(NOW.0);
