@@ -2,6 +2,7 @@
 
 pub mod client_state;
 mod client_tag;
+mod earlier_release;
 mod group_commit;
 pub mod revocations;
 pub mod secret_uses;

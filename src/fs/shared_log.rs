@@ -19,6 +19,7 @@ use crate::fs::whole_file::{self, Lock, open_regular, real_path};
 #[derive(Debug)]
 pub struct SharedLog {
     path: PathBuf,
+    locked: PathBuf,
     /// The file that was read last; `None` if there was none. It stays open, so that its inode
     /// number is not given to another file.
     file: Option<File>,
@@ -48,10 +49,11 @@ impl News {
 }
 
 impl SharedLog {
-    /// Names the file. Reads and creates nothing.
-    pub fn new(path: PathBuf) -> Self {
+    /// Names the file, and the file whose lock its processes take. Reads and creates nothing.
+    pub fn new(path: PathBuf, locked: PathBuf) -> Self {
         Self {
             path,
+            locked,
             file: None,
             end: 0,
             lines: 0,
@@ -90,7 +92,7 @@ impl SharedLog {
         if let Some(directory) = self.path.parent() {
             whole_file::create_directory(directory)?;
         }
-        whole_file::lock_within(&self.path, wait)
+        whole_file::lock_within(&self.locked, wait)
     }
 
     /// Reads the whole lines that were added since the last call. The caller need not hold the
@@ -213,14 +215,14 @@ impl SharedLog {
 }
 
 /// Reads the lines of the file `path` without changing anything; no lines if there is no file. A
-/// process that appends at the same time is waited for about `wait`.
+/// process that holds the lock of `locked` to append is waited for about `wait`.
 ///
 /// # Errors
 ///
 /// An error of the operating system.
-pub fn read_only(path: &Path, wait: Duration) -> io::Result<News> {
+pub fn read_only(path: &Path, locked: &Path, wait: Duration) -> io::Result<News> {
     // Without the lock, a line that is being written may be missing.
-    let _lock = whole_file::lock_if_used(path, wait);
+    let _lock = whole_file::lock_if_used(locked, wait);
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -267,7 +269,7 @@ mod tests {
     fn each_process_reads_what_the_others_append_once() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("state/log");
-        let [mut one, mut two] = [(); 2].map(|()| SharedLog::new(path.clone()));
+        let [mut one, mut two] = [(); 2].map(|()| SharedLog::new(path.clone(), path.clone()));
         let lock = one.lock(SHORT).unwrap();
         assert_eq!(two.lock(SHORT).unwrap_err().kind(), ErrorKind::WouldBlock);
         assert!(!one.read().unwrap().is_other_file);
@@ -290,7 +292,7 @@ mod tests {
     fn a_replaced_removed_or_shortened_file_is_read_again() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("log");
-        let [mut one, mut two] = [(); 2].map(|()| SharedLog::new(path.clone()));
+        let [mut one, mut two] = [(); 2].map(|()| SharedLog::new(path.clone(), path.clone()));
         one.replace("a\nb\n").unwrap();
         assert_eq!(lines(&two.read().unwrap()), ["a", "b"]);
         // Two replacements between two looks: the inode number of the first file is not used again
@@ -314,8 +316,8 @@ mod tests {
         let path = directory.path().join("log");
         for torn in ["b", "b c", "\0", "\0\0\0\0"] {
             fs::write(&path, format!("a\n{torn}")).unwrap();
-            let mut log = SharedLog::new(path.clone());
-            assert_eq!(lines(&read_only(&path, SHORT).unwrap()), ["a"]);
+            let mut log = SharedLog::new(path.clone(), path.clone());
+            assert_eq!(lines(&read_only(&path, &path, SHORT).unwrap()), ["a"]);
             assert_eq!(lines(&log.read().unwrap()), ["a"]);
             log.cut_torn_line().unwrap();
             assert!(log.append("d\n").1.is_ok());

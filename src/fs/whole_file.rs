@@ -11,9 +11,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 pub(in crate::fs) use crate::fs::whole_file::lock::open_regular;
-pub use crate::fs::whole_file::lock::{
-    Lock, is_lock_of_an_earlier_release, lock, lock_directory, lock_if_used, lock_within,
-};
+pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, lock_if_used, lock_within};
 use crate::fs::whole_file::place::directory_of;
 pub(in crate::fs) use crate::fs::whole_file::place::real_path;
 

@@ -11,6 +11,7 @@
 //! that end first become one *cut-off*: every token of the client that expires no later than the
 //! last of them is revoked.
 
+mod error;
 mod key;
 mod ledger;
 mod line;
@@ -25,8 +26,8 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::state::client_tag::client_tag;
 use crate::state::group_commit::{GroupCommit, Unanswered};
+pub use crate::state::revocations::error::RevokeError;
 pub use crate::state::revocations::key::RevocationKey;
-pub use crate::state::revocations::ledger::RevokeError;
 use crate::state::revocations::ledger::{Ledger, Revocation, Shared};
 use crate::telemetry::audit::Audit;
 use crate::time::UnixTime;

@@ -100,7 +100,7 @@ impl Uses {
     /// A [`Fault`] if the file cannot be read or a line of it is invalid.
     pub fn check(directory: &Path) -> Result<(), Fault> {
         let path = directory.join(FILE_NAME);
-        let news = read_only(&path, LOCK_WAIT);
+        let news = read_only(&path, &path, LOCK_WAIT);
         let news = news.map_err(|error| Fault::new(&path, format!("cannot be read: {error}")))?;
         check(path, &news)
     }

@@ -6,7 +6,7 @@
 //! and so prevent all edits.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -25,18 +25,13 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Whether a release that does not write into its lock files has made this one.
-    pub fn is_of_an_earlier_release(&self) -> bool {
-        self.file.metadata().is_ok_and(|metadata| metadata.len() == 0)
-    }
-
     /// Removes the lock file and releases the lock. A process that waits for it makes another.
-    pub fn remove(self) {
-        // If it cannot be removed, it is marked as one of this release.
-        if self.is_of_an_earlier_release() {
-            let _ = (&self.file).write_all(MARK);
-        }
-        let _ = fs::remove_file(&self.name);
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system.
+    pub fn remove(self) -> io::Result<()> {
+        fs::remove_file(&self.name)
     }
 }
 
@@ -74,22 +69,14 @@ pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
 /// As [`lock_within`]; `NotFound` if there is no lock file.
 pub fn lock_if_used(path: &Path, wait: Duration) -> io::Result<Lock> {
     let name = name_of(real_path(path)?);
-    let file = open(&name)?;
-    try_for(&file, wait)?;
-    Ok(Lock { file, name })
-}
-
-/// Whether the lock file of `path` was made by a release that does not write into its lock files.
-///
-/// # Errors
-///
-/// An error of the operating system.
-pub fn is_lock_of_an_earlier_release(path: &Path) -> io::Result<bool> {
-    match fs::symlink_metadata(name_of(real_path(path)?)) {
-        Ok(metadata) => Ok(metadata.len() == 0),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+    for _ in 0..MAX_ATTEMPTS {
+        let file = open(&name)?;
+        try_for(&file, wait)?;
+        if is_at(&file, &name) {
+            return Ok(Lock { file, name });
+        }
     }
+    Err(replaced_again_and_again())
 }
 
 /// Tries to lock `file` until the pauses between the attempts add up to `wait`. The pauses are
@@ -180,7 +167,11 @@ fn acquire_file(
             Err(_) => Ok(Lock { file, name: name.to_owned() }),
         };
     }
-    Err(io::Error::other("its lock file is replaced again and again"))
+    Err(replaced_again_and_again())
+}
+
+fn replaced_again_and_again() -> io::Error {
+    io::Error::other("its lock file is replaced again and again")
 }
 
 fn open(name: &Path) -> io::Result<File> {
@@ -205,14 +196,10 @@ pub(in crate::fs) fn open_regular(name: &Path, options: &mut OpenOptions) -> io:
 }
 
 fn create(name: &Path, access: &Access) -> io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::new_in(directory_of(name))?;
+    let file = NamedTempFile::new_in(directory_of(name))?;
     access.give(file.as_file())?;
-    file.write_all(MARK)?;
     Ok(file)
 }
-
-/// What stands in a lock file. Those of the last release are empty.
-const MARK: &[u8] = b"grantd\n";
 
 /// Replaces the lock file `name` by a new lock file that is already locked.
 fn renew(name: &Path, access: &Access) -> io::Result<File> {

@@ -18,35 +18,16 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog, read_only};
 use crate::fs::whole_file::Lock;
-use crate::oauth::error::Cause;
 use crate::state::client_tag::client_tag;
+use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
+use crate::state::revocations::error::RevokeError;
 use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::line::{CURRENT, ClientTag, Line, Link, Owner, link_of};
 use crate::state::revocations::revoked::{Revoked, Row};
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
-
-/// The reason why a token was not revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RevokeError {
-    /// The limit of revoked tokens is reached.
-    Full,
-    /// Too many revocations wait for the disk.
-    Overloaded,
-    /// The revocation could not be written to disk.
-    NotWritten,
-}
-
-impl From<RevokeError> for Cause {
-    fn from(error: RevokeError) -> Self {
-        match error {
-            RevokeError::Full => Self::RevocationsFull,
-            RevokeError::NotWritten | RevokeError::Overloaded => Self::RevocationNotWritten,
-        }
-    }
-}
 
 /// What the thread and the requests share.
 #[derive(Default)]
@@ -66,6 +47,8 @@ pub(super) struct Revocation {
 /// The file, and what only the thread needs to know.
 pub(super) struct Ledger {
     log: SharedLog,
+    /// Whether an earlier release had left its lock when this process took the lock last.
+    had_left: bool,
     shared: Arc<Shared>,
     /// The number of rows of each client.
     held: HashMap<Owner, usize>,
@@ -76,8 +59,7 @@ pub(super) struct Ledger {
     has_version: bool,
     /// Whether the file lacks rows that are in force: it was shortened or replaced by an operator.
     lacks_rows: bool,
-    /// When rows that are over were dropped last, and at how many lines they are
-    /// dropped next.
+    /// When rows that are over were dropped last, and at how many lines they are dropped next.
     dropped_at: Option<UnixTime>,
     drop_at_lines: usize,
     limit: usize,
@@ -97,7 +79,8 @@ impl Ledger {
         shared: Arc<Shared>,
     ) -> Result<Self, Fault> {
         let mut ledger = Self {
-            log: SharedLog::new(directory.join(FILE_NAME)),
+            log: SharedLog::new(directory.join(FILE_NAME), directory.join(LOCKED)),
+            had_left: false,
             shared,
             held: HashMap::new(),
             cut_offs: HashMap::new(),
@@ -112,10 +95,9 @@ impl Ledger {
             complaints: OnceASecond::default(),
         };
         let directory = directory.display();
-        let lock = ledger.log.lock(LOCK_WAIT);
+        let lock = ledger.lock();
         match &lock {
             Ok(_) => {}
-            // The last release holds the lock for as long as it runs.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 warn!(%directory, %error, "no token can be revoked while another process holds it");
             }
@@ -124,12 +106,9 @@ impl Ledger {
             }
         }
         ledger.learn()?;
-        if let Ok(lock) = lock {
+        if lock.is_ok() {
             // The next revocation tries again.
             let _ = ledger.log.cut_torn_line();
-            if !lock.is_of_an_earlier_release() {
-                lock.remove();
-            }
         }
         Ok(ledger)
     }
@@ -221,9 +200,16 @@ impl Ledger {
         self.cut_offs.retain(|_, &mut time| !is_over(time, now));
     }
 
+    fn lock(&mut self) -> io::Result<Lock> {
+        let lock = self.log.lock(LOCK_WAIT)?;
+        // It stays until `uses` has seen it.
+        self.had_left = left_lock(self.log.path())?.is_some();
+        Ok(lock)
+    }
+
     fn take(&mut self) -> Result<Lock, Fault> {
-        let cannot = |error| Fault::cannot("locked", self.log.path(), &error);
-        let lock = self.log.lock(LOCK_WAIT).map_err(cannot)?;
+        let lock = self.lock();
+        let lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
         self.learn()?;
         match self.log.cut_torn_line() {
             Ok(()) => Ok(lock),
@@ -298,6 +284,11 @@ impl Ledger {
 
     /// Writes rows to disk. Returns how many of them are in the file.
     fn write(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
+        let (written, result) = self.put(fresh);
+        (written, result.and_then(|()| none_has_begun(self.log.path(), self.had_left)))
+    }
+
+    fn put(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
         let mut text = String::with_capacity((fresh.len() + 1) * ROW_BYTES);
         if !self.log.exists() || self.lacks_rows || self.log.lines() > self.most_lines() {
             Line::Version(CURRENT).write(&mut text);
@@ -394,13 +385,7 @@ impl Commit for Ledger {
         // What another process has revoked counts, even if it holds the lock.
         let _ = self.learn();
         match self.take() {
-            Ok(lock) => {
-                self.revoke(waiting);
-                // The lock file of an earlier release tells `uses` that one has run.
-                if !lock.is_of_an_earlier_release() {
-                    lock.remove();
-                }
-            }
+            Ok(_lock) => self.revoke(waiting),
             Err(fault) => {
                 self.complain(&fault);
                 waiting.into_iter().for_each(|one| one.answer(Err(RevokeError::NotWritten)));
@@ -460,9 +445,8 @@ fn write_row(row: &Row, text: &mut String) {
     Line::Token(row.key, row.expires_at).write(text);
 }
 
-/// Whether what ends at `time` may be dropped at `now`. A row is kept for an
-/// hour after the token has expired, so that no revoked token becomes valid if the clock is set back
-/// by up to an hour.
+/// Whether what ends at `time` may be dropped at `now`. A row is kept for an hour after the token has
+/// expired, so that no revoked token becomes valid if the clock is set back by up to an hour.
 fn is_over(time: UnixTime, now: UnixTime) -> bool {
     time + CLOCK_STEP <= now
 }
@@ -470,7 +454,9 @@ fn is_over(time: UnixTime, now: UnixTime) -> bool {
 /// Checks that the file of revocations in `directory`, if it exists, can be read and is valid.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     let path = directory.join(FILE_NAME);
-    let news = read_only(&path, LOCK_WAIT).map_err(|error| cannot_be_read(&path, &error))?;
+    let locked = directory.join(LOCKED);
+    let news =
+        read_only(&path, &locked, LOCK_WAIT).map_err(|error| cannot_be_read(&path, &error))?;
     parse(&path, &news).map(drop)
 }
 
@@ -495,6 +481,9 @@ pub(super) fn lines_for(live: usize) -> usize {
     live.saturating_mul(2 * LINES_PER_ROW).saturating_add(MIN_LINES)
 }
 
+/// This release takes the lock of this file, which does not exist, and not the lock of the file of
+/// revocations: that lock shows that an earlier release runs.
+const LOCKED: &str = "revocations.turn";
 const FILE_NAME: &str = "revocations";
 /// The time in seconds for which a row is kept after its token has expired.
 const CLOCK_STEP: u64 = 3600;

@@ -293,4 +293,12 @@ fn what_the_last_release_revokes_is_in_force_although_it_holds_the_lock() {
     assert_eq!(refused, Err(RevokeError::NotWritten));
     assert!(revocations.contains(&key, "d", NOW + 60));
     drop(of_last_release);
+    // Its lock file stays. No revocation makes or removes it.
+    let lock = directory.path().join("revocations.lock");
+    assert!(lock.exists());
+    assert_eq!(revoke(&revocations, 2..3, NOW + 60), [Ok(())]);
+    assert!(lock.exists());
+    std::fs::remove_file(&lock).unwrap();
+    assert_eq!(revoke(&revocations, 3..4, NOW + 60), [Ok(())]);
+    assert!(!lock.exists());
 }

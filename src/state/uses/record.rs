@@ -28,8 +28,9 @@ use tracing::{error, warn};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog};
-use crate::fs::whole_file::{self, Lock, is_lock_of_an_earlier_release};
+use crate::fs::whole_file::{self, Lock};
 use crate::oauth::client_assertion::SKEW;
+use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
 use crate::state::uses::index::{Entry, Index};
 use crate::telemetry::once_a_second::OnceASecond;
@@ -109,7 +110,7 @@ impl Record {
     /// Names the files. Reads and creates nothing. At most `capacity` entries can be live.
     pub(super) fn new(path: PathBuf, revocations: PathBuf, capacity: usize, clock: Clock) -> Self {
         Self {
-            log: SharedLog::new(path),
+            log: SharedLog::new(path.clone(), path),
             revocations,
             index: Index::default(),
             boot: boot_id(),
@@ -126,11 +127,12 @@ impl Record {
     /// lack uses.
     pub(super) fn take(&mut self) -> Result<Lock, Problem> {
         let lock = self.catch_up(LOCK_WAIT)?;
-        // The last release knows no such file, so it accepts what this one lacks. It holds the lock
-        // of the revocations for as long as it runs, and leaves its lock file.
-        if !self.is_complete() || is_lock_of_an_earlier_release(&self.revocations)? {
+        // An earlier release knows no such file, so the file lacks what that release has accepted.
+        let left = left_lock(&self.revocations)?;
+        if left.is_some() || !self.is_complete() {
             self.begin_anew()?;
         }
+        left.map_or(Ok(()), Lock::remove)?;
         self.is_taken = true;
         Ok(lock)
     }
@@ -215,11 +217,9 @@ impl Record {
     }
 
     fn begin_anew(&mut self) -> io::Result<()> {
-        let no_old_release = whole_file::lock_within(&self.revocations, LOCK_WAIT)?;
         let known = self.header.take().map_or(UnixTime(0), |header| header.refused_until);
         let refused_until = known.max(self.clock.now() + SKEW);
         self.rewrite(refused_until)?;
-        no_old_release.remove();
         let file = self.log.path().display();
         warn!(%file, refused_until = refused_until.0, "the record of used assertions and proofs begins anew: what was signed up to refused_until (Unix seconds) is refused");
         Ok(())
@@ -285,6 +285,11 @@ impl Record {
             return;
         }
         let (written, result) = self.write(&text, accepted.len());
+        // An earlier release that has begun meanwhile accepts these values again.
+        let (written, result) = match none_has_begun(&self.revocations, false) {
+            Ok(()) => (written, result),
+            Err(error) => (0, Err(error)),
+        };
         let lost = accepted.split_off(written);
         accepted.into_iter().for_each(|waiting| waiting.answer(Ok(())));
         for waiting in lost {
