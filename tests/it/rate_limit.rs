@@ -76,11 +76,8 @@ fn a_proven_client_beyond_its_limit_does_not_pay_with_its_failure_budget() {
         let request = request.basic(&format!("limited:{secret}"));
         server.ask(&request.header("X-Forwarded-For", "192.0.2.1")).status
     };
-    let limited =
-        "grantd_requests_total{cause=\"rate_limited\",outcome=\"refused\",route=\"connect_token\"}";
-    while server.metric(limited) < 10 {
-        assert!([200, 429].contains(&ask()));
-    }
+    let refused = (0..30).filter(|_| ask() == 429).count();
+    assert!(refused > 3, "{refused}");
     wait_until(|| ask() == 200);
     assert!(!server.metrics().contains("cause=\"throttled\""));
 }
