@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::fault::Fault;
@@ -219,9 +219,14 @@ impl Record {
     fn begin_anew(&mut self) -> io::Result<()> {
         let known = self.header.take().map_or(UnixTime(0), |header| header.refused_until);
         let refused_until = known.max(self.clock.now() + SKEW);
+        let is_first = !self.log.exists();
         self.rewrite(refused_until)?;
-        let file = self.log.path().display();
-        warn!(%file, refused_until = refused_until.0, "the record of used assertions and proofs begins anew: what was signed up to refused_until (Unix seconds) is refused");
+        let (file, refused_until) = (self.log.path().display(), refused_until.0);
+        if is_first {
+            info!(%file, refused_until, "the record of used assertions and proofs begins: what was signed up to refused_until (Unix seconds) is refused");
+        } else {
+            warn!(%file, refused_until, "the record of used assertions and proofs begins anew: what was signed up to refused_until (Unix seconds) is refused");
+        }
         Ok(())
     }
 
