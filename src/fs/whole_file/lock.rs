@@ -68,7 +68,9 @@ pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
 ///
 /// As [`lock_within`]; `NotFound` if there is no lock file.
 pub fn lock_if_used(path: &Path, wait: Duration) -> io::Result<Lock> {
-    let name = name_of(real_path(path)?);
+    // Called for each use of an assertion: a path that is no link is not resolved.
+    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    let name = name_of(if is_link { real_path(path)? } else { path.to_owned() });
     for _ in 0..MAX_ATTEMPTS {
         let file = open(&name)?;
         try_for(&file, wait)?;
