@@ -54,7 +54,7 @@ pub struct Context {
     /// The faults that the last reload found, and what is in force because of them; `None` if there
     /// are none.
     pub reload_fault: ArcSwapOption<String>,
-    /// What was lost before the start, if anything.
+    /// The loss of files before the start; `None` if nothing was lost.
     pub loss: Option<Loss>,
     /// The revoked tokens.
     pub revocations: Revocations,

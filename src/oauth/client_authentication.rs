@@ -199,7 +199,7 @@ impl<'a> Credentials<'a> {
         &self.client_id
     }
 
-    /// What proves that the request is from the client.
+    /// The proof that the request is from the client.
     pub fn proof(&self) -> &Proof<'a> {
         &self.proof
     }
@@ -225,7 +225,7 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
-/// What proves that the request is from the client.
+/// The proof that the request is from the client.
 pub enum Proof<'a> {
     /// A secret, in the `Authorization` header or in the body.
     Secret {

@@ -30,7 +30,7 @@ pub(super) struct Completion {
     pub(super) event_loop: usize,
 }
 
-/// What a future receives: its own token, and further completions for its event loop.
+/// The message to a future: its own token, and further completions for its event loop.
 pub(super) struct Delivery {
     pub(super) signed: Signed,
     pub(super) others: Others,

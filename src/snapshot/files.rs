@@ -11,7 +11,7 @@ use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, Loaded};
 use crate::snapshot::admin_token;
 
-/// What the files of a snapshot hold, or their faults.
+/// The contents of the files of a snapshot, or their faults.
 #[derive(Debug)]
 pub struct Files {
     /// The client registry, and the clients' key files.
@@ -22,7 +22,7 @@ pub struct Files {
     pub admin_token: Result<Option<FastHash>, Fault>,
 }
 
-/// What the files of a snapshot hold, if none of them has a fault.
+/// The contents of the files of a snapshot; none of them has a fault.
 #[derive(Debug)]
 pub struct Contents {
     /// The client registry, and the clients' key files.

@@ -13,10 +13,10 @@ use crate::fault::Fault;
 use crate::keys::signing_key::SigningKey;
 use crate::time::UnixTime;
 
-/// What has been lost, and until when tokens may be affected.
+/// The loss of a file or directory, and until when tokens may be affected.
 #[derive(Debug)]
 pub struct Loss {
-    /// What happened, and what it means.
+    /// The loss and its consequences, for the log.
     pub text: String,
     /// When the last token that may be affected has expired.
     pub until: UnixTime,

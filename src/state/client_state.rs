@@ -1,4 +1,4 @@
-//! What the requests of one client change.
+//! The state that the requests of one client change.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use crate::oauth::client::{Client, RateLimit};
 use crate::state::secret_uses::Found;
 use crate::state::token_reuse::TokenReuse;
 
-/// What the requests of one client change.
+/// The state that the requests of one client change.
 #[derive(Debug)]
 pub struct ClientState {
     requests: SharedBudget,

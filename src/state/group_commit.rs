@@ -12,11 +12,11 @@ use tokio::time::timeout;
 
 use crate::clock::join_soon;
 
-/// What the thread does with a file.
+/// The work of the thread on its file.
 pub(super) trait Commit: Send + 'static {
-    /// What a request wants.
+    /// The wish of a request.
     type Job: Send + 'static;
-    /// What a request gets.
+    /// The answer to a request.
     type Answer: Send + 'static;
 
     /// Handles all jobs that wait. Called with none when [`Commit::IDLE`] has passed without one.

@@ -161,7 +161,7 @@ impl fmt::Display for Field<'_> {
     }
 }
 
-/// What to do if the key file that an entry names has a fault.
+/// How to treat a fault of the key file that an entry names.
 #[derive(Clone, Copy)]
 pub(super) enum OnKeyFault<'r> {
     /// The entry has this fault.

@@ -1,4 +1,4 @@
-//! What names a token in the set of revoked tokens.
+//! The name of a token in the set of revoked tokens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

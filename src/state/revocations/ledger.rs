@@ -29,14 +29,14 @@ use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
 
-/// What the thread and the requests share.
+/// The state that the thread and the requests share.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) revoked: Revoked,
     pub(super) cut_offs: AtomicU64,
 }
 
-/// What a request wants to revoke.
+/// A token to revoke.
 #[derive(Debug)]
 pub(super) struct Revocation {
     pub(super) client_id: Box<str>,

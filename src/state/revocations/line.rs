@@ -24,7 +24,7 @@ pub(super) type Owner = [u8; 8];
 /// A hash of a client id, shortened to 192 bits. It begins with the [`Owner`].
 pub(super) type ClientTag = [u8; 24];
 
-/// What a line says.
+/// The meaning of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// The token with this key, which expires at this time, is revoked.

@@ -54,7 +54,7 @@ pub(super) struct Record {
     complaints: OnceASecond,
 }
 
-/// What a request wants to use.
+/// A use that a request wants to record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Use {
     pub(super) entry: Entry,
