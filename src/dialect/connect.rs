@@ -146,13 +146,14 @@ fn is_object(body: &[u8]) -> bool {
 /// Writes the answer to a refusal. Its text is a constant and contains nothing from the request.
 pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
     use ScopeError::{Malformed, NotAllowed};
-    let used_header = head.authorization.is_present();
+    // RFC 6749, section 5.2.
+    let unauthorized = if head.authorization.is_present() { 401 } else { 400 };
+    let invalid = |status, description| (status, INVALID_REQUEST, description);
     let (status, error, description) = match cause {
-        Cause::BodyAborted => (400, INVALID_REQUEST, "The body ended before its announced length."),
-        Cause::BodyTooLarge => (413, INVALID_REQUEST, "The body is too large."),
-        Cause::Charset => (
+        Cause::BodyAborted => invalid(400, "The body ended before its announced length."),
+        Cause::BodyTooLarge => invalid(413, "The body is too large."),
+        Cause::Charset => invalid(
             415,
-            INVALID_REQUEST,
             "The body's charset must be UTF-8; other labels are taken over ASCII text alone.",
         ),
         // These causes occur only in the JSON dialects.
@@ -162,92 +163,76 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         | Cause::FieldValue
         | Cause::Form(
             FormError::Empty | FormError::JsonShape | FormError::JsonSyntax | FormError::JsonType,
-        ) => (400, INVALID_REQUEST, "The request is malformed."),
-        Cause::ContentEncoding => (415, INVALID_REQUEST, "A compressed body is not accepted."),
-        Cause::FieldMissing(_) => (400, INVALID_REQUEST, "A required parameter is missing."),
-        Cause::Fragment => (400, INVALID_REQUEST, "A # in the URL must be written as %23."),
-        Cause::HeadTooLarge => (431, INVALID_REQUEST, "The header fields are too large."),
-        Cause::Host => (400, INVALID_REQUEST, "Exactly one valid Host header is required."),
-        Cause::MediaType => (
+        ) => invalid(400, "The request is malformed."),
+        Cause::ContentEncoding => invalid(415, "A compressed body is not accepted."),
+        Cause::FieldMissing(_) => invalid(400, "A required parameter is missing."),
+        Cause::Fragment => invalid(400, "A # in the URL must be written as %23."),
+        Cause::HeadTooLarge => invalid(431, "The header fields are too large."),
+        Cause::Host => invalid(400, "Exactly one valid Host header is required."),
+        Cause::MediaType => invalid(
             415,
-            INVALID_REQUEST,
             "The body must be multipart/form-data or application/x-www-form-urlencoded.",
         ),
         Cause::MethodNotAllowed => {
-            (405, INVALID_REQUEST, "The method is not allowed here; see the Allow header.")
+            invalid(405, "The method is not allowed here; see the Allow header.")
         }
-        Cause::NotFound => (404, INVALID_REQUEST, NOT_FOUND),
-        Cause::RequestTimeout => (408, INVALID_REQUEST, "The request did not arrive in time."),
+        Cause::NotFound => invalid(404, NOT_FOUND),
+        Cause::RequestTimeout => invalid(408, "The request did not arrive in time."),
         Cause::TransferEncoding => {
-            (400, INVALID_REQUEST, "The only transfer coding accepted is a single chunked.")
+            invalid(400, "The only transfer coding accepted is a single chunked.")
         }
-        Cause::Form(FormError::Boundary) => (400, INVALID_REQUEST, BOUNDARY),
+        Cause::Form(FormError::Boundary) => invalid(400, BOUNDARY),
         Cause::Form(FormError::ByteOrderMark) => {
-            (400, INVALID_REQUEST, "The body must not begin with a byte order mark.")
+            invalid(400, "The body must not begin with a byte order mark.")
         }
-        Cause::Form(FormError::FileName) => (400, INVALID_REQUEST, FILE_NAME),
-        Cause::Form(FormError::NotUtf8) => {
-            (400, INVALID_REQUEST, "Names and values must be valid UTF-8.")
-        }
-        Cause::Form(FormError::Object) => (
+        Cause::Form(FormError::FileName) => invalid(400, FILE_NAME),
+        Cause::Form(FormError::NotUtf8) => invalid(400, "Names and values must be valid UTF-8."),
+        Cause::Form(FormError::Object) => invalid(
             400,
-            INVALID_REQUEST,
             "The body is JSON, but its Content-Type says a form: send multipart/form-data or \
              application/x-www-form-urlencoded.",
         ),
         Cause::Form(FormError::PartCharset) => {
-            (400, INVALID_REQUEST, "The charset of every part must be UTF-8.")
+            invalid(400, "The charset of every part must be UTF-8.")
         }
-        Cause::Form(FormError::PartHeaders) => (
-            400,
-            INVALID_REQUEST,
-            "Every part must have one Content-Disposition: form-data with one name.",
-        ),
+        Cause::Form(FormError::PartHeaders) => {
+            invalid(400, "Every part must have one Content-Disposition: form-data with one name.")
+        }
         Cause::Form(FormError::PercentEncoding) => {
-            (400, INVALID_REQUEST, "Every % must be followed by two hexadecimal digits.")
+            invalid(400, "Every % must be followed by two hexadecimal digits.")
         }
-        Cause::Form(FormError::Repeated) => {
-            (400, INVALID_REQUEST, "A parameter must not be repeated.")
-        }
-        Cause::Form(FormError::TooMany) => (400, INVALID_REQUEST, "There are too many parameters."),
+        Cause::Form(FormError::Repeated) => invalid(400, "A parameter must not be repeated."),
+        Cause::Form(FormError::TooMany) => invalid(400, "There are too many parameters."),
         Cause::Form(FormError::Unclosed) => {
-            (400, INVALID_REQUEST, "The multipart body ends before its closing boundary.")
+            invalid(400, "The multipart body ends before its closing boundary.")
         }
-        Cause::ParameterInQuery => {
-            (400, INVALID_REQUEST, "Parameters belong in the body, not in the query.")
+        Cause::ParameterInQuery => invalid(400, "Parameters belong in the body, not in the query."),
+        Cause::ValidationQuery => {
+            invalid(400, "The query may hold scope, audience and dialect, each with a value.")
         }
-        Cause::ValidationQuery => (
-            400,
-            INVALID_REQUEST,
-            "The query may hold scope, audience and dialect, each with a value.",
-        ),
         Cause::AuthenticationMissing => {
             (400, INVALID_CLIENT, "Send client_id and client_secret, in the body or by HTTP Basic.")
         }
         Cause::CertificateMissing => {
-            (400, INVALID_REQUEST, "The client's tokens need its TLS client certificate.")
+            invalid(400, "The client's tokens need its TLS client certificate.")
         }
-        Cause::CredentialCharacters => (
-            400,
-            INVALID_REQUEST,
-            "client_id and client_secret must be printable ASCII characters.",
-        ),
+        Cause::CredentialCharacters => {
+            invalid(400, "client_id and client_secret must be printable ASCII characters.")
+        }
         Cause::ClientIdMismatch => {
-            (400, INVALID_REQUEST, "client_id differs between Authorization and body.")
+            invalid(400, "client_id differs between Authorization and body.")
         }
         Cause::SeveralAuthentications => {
-            (400, INVALID_REQUEST, "Use exactly one client authentication method.")
+            invalid(400, "Use exactly one client authentication method.")
         }
         Cause::MalformedAuthorization => (
             401,
             INVALID_CLIENT,
             "Authorization must be Basic with base64 of client_id:client_secret.",
         ),
-        Cause::UnsupportedAuthentication => (
-            if used_header { 401 } else { 400 },
-            INVALID_CLIENT,
-            "The client authentication method is not supported.",
-        ),
+        Cause::UnsupportedAuthentication => {
+            (unauthorized, INVALID_CLIENT, "The client authentication method is not supported.")
+        }
         // All failures that depend on the registered clients have the same text, so that the answer
         // reveals nothing about the clients.
         Cause::Assertion(_)
@@ -258,11 +243,9 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         | Cause::DemoSecret
         | Cause::SecretNotCurrent
         | Cause::UnknownClient
-        | Cause::WrongSecret => {
-            (if used_header { 401 } else { 400 }, INVALID_CLIENT, "Client authentication failed.")
-        }
+        | Cause::WrongSecret => (unauthorized, INVALID_CLIENT, "Client authentication failed."),
         Cause::BearerMissing | Cause::TokenMissing => {
-            (401, INVALID_REQUEST, "Send the token as Authorization: Bearer.")
+            invalid(401, "Send the token as Authorization: Bearer.")
         }
         Cause::TokenExpired => (401, INVALID_TOKEN, "The token has expired."),
         Cause::TokenInvalid | Cause::TokenRevoked => {
@@ -281,16 +264,16 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
             (400, "invalid_dpop_proof", "One valid and unused DPoP proof is required.")
         }
         Cause::RateLimited(_) | Cause::ReplayGuardShare => {
-            (429, INVALID_REQUEST, "The client asks too often; wait for Retry-After seconds.")
+            invalid(429, "The client asks too often; wait for Retry-After seconds.")
         }
         Cause::PasswordQueueShare | Cause::Throttled(_) => {
-            (429, INVALID_REQUEST, "Too many failed attempts; wait for Retry-After seconds.")
+            invalid(429, "Too many failed attempts; wait for Retry-After seconds.")
         }
         Cause::GrantNotAllowed => {
             (400, "unauthorized_client", "The client may not use this grant type.")
         }
         // Exactly the documented error, which has no description.
-        Cause::GrantTypeMissing => (400, INVALID_REQUEST, ""),
+        Cause::GrantTypeMissing => invalid(400, ""),
         Cause::GrantTypeUnsupported => {
             (400, "unsupported_grant_type", "grant_type must be client_credentials.")
         }
