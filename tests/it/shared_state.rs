@@ -399,3 +399,24 @@ fn while_a_process_holds_the_lock_revocations_and_assertions_get_503_and_secrets
     drop(lock);
     assert_revoked(&server.ask(&request));
 }
+
+#[test]
+fn what_a_killed_process_has_left_of_a_rewrite_is_removed_by_the_next() {
+    let signer = Signer::es256();
+    let mut server = Program::start(home(&signer), &ARGUMENTS);
+    let state = server.home.path("state");
+    let left = [".uses.Ab12Cd.new", ".revocations.Ab12Cd.new"];
+    let others = [".uses.new", ".uses.lock.Ab12Cd.new", ".other.Ab12Cd.new"];
+    for name in left.iter().chain(&others) {
+        fs::write(state.join(name), "").unwrap();
+    }
+    // A first revocation, and the first use after an orderly end, write the whole file.
+    let token = token_of(server.address, "revokes");
+    assert_revoked(&revoke(server.address, "revokes", &token));
+    server.terminate();
+    assert!(server.wait().success());
+    let server = Program::start(server.into_home(), &ARGUMENTS);
+    assert_eq!(server.ask(&single_use(&signer, 0, now())).status, 200);
+    assert!(left.iter().all(|name| !state.join(name).exists()));
+    assert!(others.iter().all(|name| state.join(name).exists()));
+}
