@@ -6,6 +6,7 @@ mod earlier_release;
 mod group_commit;
 pub mod revocations;
 pub mod secret_uses;
+mod shares;
 pub mod token_reuse;
 pub mod uses;
 pub mod verified_tokens;

@@ -25,6 +25,7 @@ use crate::state::revocations::error::RevokeError;
 use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::line::{CURRENT, ClientTag, Line, Link, Owner, link_of};
 use crate::state::revocations::revoked::{Revoked, Row};
+use crate::state::shares::{Shares, is_used_up};
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
@@ -51,7 +52,7 @@ pub(super) struct Ledger {
     had_left: bool,
     shared: Arc<Shared>,
     /// The number of rows of each client.
-    held: HashMap<Owner, usize>,
+    held: Shares,
     /// The times up to which all tokens of a client are revoked.
     cut_offs: HashMap<Owner, UnixTime>,
     /// The owners of rows that have not been read yet.
@@ -82,7 +83,7 @@ impl Ledger {
             log: SharedLog::new(directory.join(FILE_NAME), directory.join(LOCKED)),
             had_left: false,
             shared,
-            held: HashMap::new(),
+            held: Shares::default(),
             cut_offs: HashMap::new(),
             owners: HashMap::new(),
             has_version: false,
@@ -161,7 +162,7 @@ impl Ledger {
         if self.shared.revoked.insert(row)
             && let Some(owner) = row.owner
         {
-            *self.held.entry(owner).or_default() += 1;
+            self.held.add(owner);
         }
     }
 
@@ -187,14 +188,14 @@ impl Ledger {
                     cut_offs.get(&owner).is_some_and(|&time| time >= expires_at)
                 })
             },
-            |row| release(held, row),
+            |owner| held.remove(owner),
         );
     }
 
     /// Drops what is over at `now`.
     fn drop_over(&mut self, now: UnixTime) {
         let held = &mut self.held;
-        let dropped = |row| release(held, row);
+        let dropped = |owner| held.remove(owner);
         self.shared.revoked.drop_over(|expires_at, _| is_over(expires_at, now), dropped);
         self.shared.revoked.drop_cut_offs(|time| is_over(time, now));
         self.cut_offs.retain(|_, &mut time| !is_over(time, now));
@@ -238,8 +239,8 @@ impl Ledger {
                 batch.waiting.push(waiting);
                 continue;
             }
-            let held = self.held.get(&owner).copied().unwrap_or(0) + batch.held_by(owner);
-            if held > 0 && held >= self.free(&batch) {
+            let held = self.held.of(owner) + batch.held.of(owner);
+            if is_used_up(held, self.free(&batch), self.limit) {
                 self.flush(std::mem::take(&mut batch));
                 if let Err(error) = self.cut_off_half(client_id, client) {
                     self.complain(&error);
@@ -399,19 +400,15 @@ impl Commit for Ledger {
 struct Batch {
     rows: Vec<Row>,
     keys: HashSet<RevocationKey>,
-    held: HashMap<Owner, usize>,
+    held: Shares,
     waiting: Vec<Waiting<Ledger>>,
 }
 
 impl Batch {
-    fn held_by(&self, owner: Owner) -> usize {
-        self.held.get(&owner).copied().unwrap_or(0)
-    }
-
     fn push(&mut self, waiting: Waiting<Ledger>, row: Row) {
         self.keys.insert(row.key);
         if let Some(owner) = row.owner {
-            *self.held.entry(owner).or_default() += 1;
+            self.held.add(owner);
         }
         self.rows.push(row);
         self.waiting.push(waiting);
@@ -421,17 +418,6 @@ impl Batch {
 /// Whether a write ended in the middle.
 fn is_torn(result: &io::Result<()>) -> bool {
     result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WriteZero)
-}
-
-fn release(held: &mut HashMap<Owner, usize>, row: Row) {
-    if let Some(owner) = row.owner
-        && let Some(count) = held.get_mut(&owner)
-    {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            held.remove(&owner);
-        }
-    }
 }
 
 fn owner_of(client: &ClientTag) -> Owner {

@@ -77,20 +77,19 @@ impl Revoked {
         is_new
     }
 
-    /// Drops the rows and cut-offs that `is_over` says are over by their time, and calls `dropped`
-    /// with each of these rows.
+    /// Drops the rows that `is_over` says are over, and calls `dropped` with the owner of each.
     pub(super) fn drop_over(
         &self,
         is_over: impl Fn(UnixTime, Option<Owner>) -> bool,
-        mut dropped: impl FnMut(Row),
+        mut dropped: impl FnMut(Owner),
     ) {
         for shard in &self.shards {
             let mut shard = shard.write();
             let before = shard.len();
-            shard.retain(|&key, &mut (expires_at, owner)| {
+            shard.retain(|_, &mut (expires_at, owner)| {
                 let is_over = is_over(expires_at, owner);
                 if is_over {
-                    dropped(Row { key, expires_at, owner });
+                    owner.into_iter().for_each(&mut dropped);
                 }
                 !is_over
             });
