@@ -1,7 +1,6 @@
 //! State that requests change: revocations, used assertions and proofs, and counts of uses.
 
 pub mod client_state;
-mod client_tag;
 mod earlier_release;
 mod group_commit;
 pub mod revocations;

@@ -3,8 +3,18 @@
 
 use std::collections::HashMap;
 
-/// A hash of a client id, shortened to 64 bits.
+use ring::digest::{Context, SHA256};
+
+/// A hash of a client id, shortened to 64 bits. It names the client in the files.
 pub(super) type ClientTag = [u8; 8];
+
+pub(super) fn client_tag(client_id: &str) -> ClientTag {
+    let mut hash = Context::new(&SHA256);
+    hash.update(b"grantd client\0");
+    hash.update(client_id.as_bytes());
+    let hash = hash.finish();
+    std::array::from_fn(|index| hash.as_ref()[index])
+}
 
 /// The number of entries that each client holds.
 #[derive(Debug, Default)]
