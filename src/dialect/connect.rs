@@ -286,7 +286,8 @@ pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "server_error", "The server failed; its log says why.")
         }
-        Cause::CutOff(_)
+        Cause::ClockSetBack
+        | Cause::CutOff(_)
         | Cause::NoSigningKey
         | Cause::Overloaded
         | Cause::PasswordQueueFull

@@ -192,7 +192,8 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "AGT500ISE", "Internal server error")
         }
-        Cause::CutOff(_)
+        Cause::ClockSetBack
+        | Cause::CutOff(_)
         | Cause::NoSigningKey
         | Cause::Overloaded
         | Cause::PasswordQueueFull
