@@ -7,6 +7,7 @@ pub mod firstvision;
 pub mod introspection;
 pub mod refusal;
 pub mod revocation;
+pub(crate) mod route;
 pub mod secrets;
 pub mod vision;
 
