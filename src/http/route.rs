@@ -6,6 +6,8 @@ use hyper::Method;
 use crate::config::{Dialect, RouteSetting};
 use crate::dialect::vision::Version;
 use crate::endpoint::metadata::{INTROSPECTION_PATH, JWKS_PATH, REVOCATION_PATH, TOKEN_PATH};
+use crate::page;
+use crate::snapshot::Snapshot;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route<'r> {
@@ -27,6 +29,8 @@ pub(crate) enum Route<'r> {
     ServerMetadata,
     /// The key set
     KeySet,
+    /// The page, or a document beside it
+    Page(page::Document),
     /// A path without a route. The request is refused in the dialect of the path's prefix.
     Unknown(Dialect),
 }
@@ -65,6 +69,19 @@ impl<'r> Route<'r> {
         })
     }
 
+    /// Finds the route of a request under the settings of `snapshot`. The page comes last, so that it
+    /// costs a token request nothing.
+    pub(crate) fn in_snapshot(path: &'r str, snapshot: &Snapshot) -> Self {
+        let issuer_path = snapshot.issuer.path();
+        match Self::of(path, issuer_path, &snapshot.config.live.routes) {
+            Self::Unknown(Dialect::Connect) => {
+                page::Document::at(below_issuer(path, issuer_path), snapshot)
+                    .map_or(Self::Unknown(Dialect::Connect), Self::Page)
+            }
+            route => route,
+        }
+    }
+
     /// Matches `path` against the `firstvision` service at `base`. The path may continue with one
     /// more segment, which is the scope.
     fn firstvision(path: &'r str, base: &str) -> Option<Self> {
@@ -88,7 +105,8 @@ impl<'r> Route<'r> {
             | Self::Introspection
             | Self::Revocation
             | Self::ServerMetadata
-            | Self::KeySet => Dialect::Connect,
+            | Self::KeySet
+            | Self::Page(_) => Dialect::Connect,
             Self::VisionToken(_) | Self::VisionValidate => Dialect::Vision,
             Self::FirstvisionToken(_) => Dialect::Firstvision,
             Self::Unknown(dialect) => dialect,
@@ -108,6 +126,7 @@ impl<'r> Route<'r> {
             Self::Revocation => "revocation",
             Self::ServerMetadata => "metadata",
             Self::KeySet => "jwks",
+            Self::Page(document) => document.label(),
             Self::Unknown(_) => "unknown",
         }
     }
@@ -122,19 +141,23 @@ impl<'r> Route<'r> {
             | Self::Validate
             | Self::ServerMetadata
             | Self::KeySet
+            | Self::Page(_)
             | Self::Unknown(_) => "served",
         }
     }
 
     /// Whether the route requires client authentication.
     pub(crate) fn authenticates(self) -> bool {
-        !matches!(self, Self::KeySet | Self::ServerMetadata | Self::Unknown(_) | Self::Validate)
+        !matches!(
+            self,
+            Self::KeySet | Self::Page(_) | Self::ServerMetadata | Self::Unknown(_) | Self::Validate
+        )
     }
 
     /// Whether requests are written to the audit. Requests for public documents or unknown paths
     /// are not written.
     pub(crate) fn is_audited(self) -> bool {
-        !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Unknown(_))
+        !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Page(_) | Self::Unknown(_))
     }
 
     /// The value of the `Allow` header. No route that issues tokens allows `HEAD`, because the
@@ -147,7 +170,11 @@ impl<'r> Route<'r> {
             | Self::Introspection
             | Self::Revocation => "POST",
             Self::FirstvisionToken(_) => "GET",
-            Self::Validate | Self::ServerMetadata | Self::KeySet | Self::Unknown(_) => "GET, HEAD",
+            Self::Validate
+            | Self::ServerMetadata
+            | Self::KeySet
+            | Self::Page(_)
+            | Self::Unknown(_) => "GET, HEAD",
         }
     }
 
@@ -176,11 +203,9 @@ mod tests {
     #[test]
     fn every_documented_path_is_taken() {
         use crate::config::TAKEN_PATHS;
-        // These paths are reserved for pages that describe the server.
-        let reserved = ["/", "/docs", "/favicon.ico", "/openapi.json"];
         for path in TAKEN_PATHS {
             let is_unknown = matches!(Route::of(path, "", &[]), Route::Unknown(_));
-            assert_eq!(is_unknown, reserved.contains(&path), "{path}");
+            assert_eq!(is_unknown, page::PATHS.contains(&path), "{path}");
         }
     }
 
