@@ -36,9 +36,6 @@ pub enum Document {
     Openapi,
     /// The icon.
     Icon,
-    /// The issuer's path without a slash at its end. The answer redirects to the page, whose links
-    /// are relative.
-    Directory,
 }
 
 impl Document {
@@ -58,7 +55,6 @@ impl Document {
             "/" if has_page => Some(Self::Page),
             "/docs" if has_page => Some(Self::Reference),
             "/docs/page.js" if has_page => Some(Self::Script),
-            "" if has_page => Some(Self::Directory),
             _ => None,
         }
     }
@@ -66,7 +62,7 @@ impl Document {
     /// The label of the route in logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
-            Self::Page | Self::Directory => "page",
+            Self::Page => "page",
             Self::Reference => "docs",
             Self::Openapi => "openapi",
             Self::Icon | Self::Script | Self::Style => "page_file",
@@ -118,7 +114,7 @@ impl Made {
 
     fn file(&self, document: Document) -> &File {
         match document {
-            Document::Page | Document::Directory => &self.page,
+            Document::Page => &self.page,
             Document::Script => &self.script,
             Document::Reference => &self.reference,
             Document::Style => &self.style,
@@ -137,11 +133,6 @@ impl Pages {
         snapshot: &Snapshot,
         has_current_copy: impl FnOnce(&str) -> bool,
     ) -> Answer {
-        if document == Document::Directory {
-            let mut answer = Answer::empty(308);
-            answer.push_header("location", format!("{}/", snapshot.issuer.path()));
-            return answer;
-        }
         let made = self.made(snapshot);
         let File { body, media_type, etag } = made.file(document);
         let mut answer = if has_current_copy(etag) {
