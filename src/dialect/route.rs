@@ -1,9 +1,10 @@
 //! Maps a request's path to its route, and holds what a route implies: its dialect, its methods,
 //! its label in logs and metrics.
 
-use crate::config::{Dialect, RouteSetting};
+use crate::config::{Dialect, PageDocument, RouteSetting};
 use crate::dialect::vision::Version;
 use crate::endpoint::metadata::{INTROSPECTION_PATH, JWKS_PATH, REVOCATION_PATH, TOKEN_PATH};
+use crate::snapshot::Snapshot;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route<'r> {
@@ -25,6 +26,8 @@ pub(crate) enum Route<'r> {
     ServerMetadata,
     /// The key set
     KeySet,
+    /// The page, or a document beside it
+    Page(PageDocument),
     /// A path without a route. The request is refused in the dialect of the path's prefix.
     Unknown(Dialect),
 }
@@ -56,6 +59,21 @@ impl<'r> Route<'r> {
         Self::firstvision(path, FIRSTVISION_PATH).unwrap_or(Self::Unknown(Dialect::Connect))
     }
 
+    /// Finds the route of a request under the settings of `snapshot`. The page comes last, so that it
+    /// costs a token request nothing.
+    pub(crate) fn in_snapshot(path: &'r str, snapshot: &Snapshot) -> Self {
+        let issuer_path = snapshot.issuer.path();
+        match Self::of(path, issuer_path, &snapshot.config.live.routes) {
+            Self::Unknown(Dialect::Connect) => {
+                let (switch, is_local) =
+                    (snapshot.config.live.page.enabled, snapshot.allows_demo_secrets);
+                PageDocument::at(below_issuer(path, issuer_path), switch, is_local)
+                    .map_or(Self::Unknown(Dialect::Connect), Self::Page)
+            }
+            route => route,
+        }
+    }
+
     /// Matches `path` against the `firstvision` service at `base`. The path may continue with one
     /// more segment, which is the scope.
     fn firstvision(path: &'r str, base: &str) -> Option<Self> {
@@ -79,7 +97,8 @@ impl<'r> Route<'r> {
             | Self::Introspection
             | Self::Revocation
             | Self::ServerMetadata
-            | Self::KeySet => Dialect::Connect,
+            | Self::KeySet
+            | Self::Page(_) => Dialect::Connect,
             Self::VisionToken(_) | Self::VisionValidate => Dialect::Vision,
             Self::FirstvisionToken(_) => Dialect::Firstvision,
             Self::Unknown(dialect) => dialect,
@@ -99,6 +118,7 @@ impl<'r> Route<'r> {
             Self::Revocation => "revocation",
             Self::ServerMetadata => "metadata",
             Self::KeySet => "jwks",
+            Self::Page(document) => document.label(),
             Self::Unknown(_) => "unknown",
         }
     }
@@ -113,19 +133,23 @@ impl<'r> Route<'r> {
             | Self::Validate
             | Self::ServerMetadata
             | Self::KeySet
+            | Self::Page(_)
             | Self::Unknown(_) => "served",
         }
     }
 
     /// Whether the route requires client authentication.
     pub(crate) fn authenticates(self) -> bool {
-        !matches!(self, Self::KeySet | Self::ServerMetadata | Self::Unknown(_) | Self::Validate)
+        !matches!(
+            self,
+            Self::KeySet | Self::Page(_) | Self::ServerMetadata | Self::Unknown(_) | Self::Validate
+        )
     }
 
     /// Whether requests are written to the audit. Requests for public documents or unknown paths
     /// are not written.
     pub(crate) fn is_audited(self) -> bool {
-        !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Unknown(_))
+        !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Page(_) | Self::Unknown(_))
     }
 
     /// The value of the `Allow` header. No route that issues tokens allows `HEAD`, because the
@@ -138,7 +162,11 @@ impl<'r> Route<'r> {
             | Self::Introspection
             | Self::Revocation => "POST",
             Self::FirstvisionToken(_) => "GET",
-            Self::Validate | Self::ServerMetadata | Self::KeySet | Self::Unknown(_) => "GET, HEAD",
+            Self::Validate
+            | Self::ServerMetadata
+            | Self::KeySet
+            | Self::Page(_)
+            | Self::Unknown(_) => "GET, HEAD",
         }
     }
 
@@ -183,9 +211,8 @@ mod tests {
     #[test]
     fn every_documented_path_is_taken() {
         use crate::config::TAKEN_PATHS;
-        // These paths are reserved for pages that describe the server.
-        let reserved = ["/", "/docs", "/favicon.ico", "/openapi.json"];
-        let mut paths: Vec<_> = DOCUMENTED.iter().map(|(path, _)| *path).chain(reserved).collect();
+        let documents = PageDocument::ALL.map(PageDocument::path);
+        let mut paths: Vec<_> = DOCUMENTED.iter().map(|(path, _)| *path).chain(documents).collect();
         paths.sort_unstable();
         assert_eq!(paths, TAKEN_PATHS);
         for (path, route) in DOCUMENTED {
