@@ -33,9 +33,14 @@ pub struct Document {
 
 impl Document {
     fn new(body: String, max_age: u64) -> Self {
-        let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&sha256(body.as_bytes())[..16]));
+        let etag = etag_of(body.as_bytes());
         Self { body, etag, max_age }
     }
+}
+
+/// Returns a strong entity tag of `body`, including its quotes.
+pub fn etag_of(body: &[u8]) -> String {
+    format!("\"{}\"", URL_SAFE_NO_PAD.encode(&sha256(body)[..16]))
 }
 
 /// Whether one of the tags in `If-None-Match` matches `etag`, by weak comparison (RFC 9110, section
