@@ -23,7 +23,7 @@ use tracing::warn;
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::read_only;
-use crate::state::group_commit::{GroupCommit, LOCK_WAIT, Unanswered};
+use crate::state::group_commit::{GroupCommit, LOCK_WAIT};
 use crate::state::shares::client_tag;
 use crate::state::uses::index::{Entry, Key};
 pub use crate::state::uses::record::UseError;
@@ -118,11 +118,7 @@ impl Uses {
     pub async fn spend(&self, single_use: SingleUse<'_>) -> Result<(), UseError> {
         let SingleUse { client_id, signed_at, until, .. } = single_use;
         let entry = Entry { key: single_use.key(), client: client_tag(client_id), until };
-        match self.0.ask(Use { entry, signed_at }).await {
-            Ok(answer) => answer,
-            Err(Unanswered::TooMany) => Err(UseError::Overloaded),
-            Err(Unanswered::NoAnswer) => Err(UseError::NotRecorded),
-        }
+        self.0.ask(Use { entry, signed_at }).await.unwrap_or(Err(UseError::NotRecorded))
     }
 
     /// Closes the file. Later uses are refused.

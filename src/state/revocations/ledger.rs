@@ -18,9 +18,9 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog, read_only};
 use crate::fs::whole_file::Lock;
+use crate::oauth::error::Cause;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
-use crate::state::revocations::error::RevokeError;
 use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::line::{CURRENT, Line, Link, link_of};
 use crate::state::revocations::revoked::{Revoked, Row};
@@ -219,7 +219,7 @@ impl Ledger {
                 self.flush(std::mem::take(&mut batch));
                 if let Err(error) = self.cut_off_half(client_id) {
                     self.complain(&error);
-                    waiting.answer(Err(RevokeError::NotWritten));
+                    waiting.answer(Err(Cause::RevocationNotWritten));
                     continue;
                 }
             }
@@ -228,7 +228,7 @@ impl Ledger {
             {
                 waiting.answer(Ok(()));
             } else if self.free(&batch) == 0 {
-                waiting.answer(Err(RevokeError::Full));
+                waiting.answer(Err(Cause::RevocationsFull));
             } else {
                 let row = Row { key: *key, expires_at: *expires_at, owner: Some(owner) };
                 batch.push(waiting, row);
@@ -256,7 +256,7 @@ impl Ledger {
         for waiting in waiting {
             let is_written = result.is_ok()
                 || (is_torn(&result) && self.shared.revoked.contains(&waiting.job.key));
-            waiting.answer(if is_written { Ok(()) } else { Err(RevokeError::NotWritten) });
+            waiting.answer(if is_written { Ok(()) } else { Err(Cause::RevocationNotWritten) });
         }
     }
 
@@ -349,7 +349,7 @@ impl Ledger {
 
 impl Commit for Ledger {
     type Job = Revocation;
-    type Answer = Result<(), RevokeError>;
+    type Answer = Result<(), Cause>;
 
     fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
         if waiting.is_empty() {
@@ -367,7 +367,7 @@ impl Commit for Ledger {
             Ok(_lock) => self.revoke(waiting),
             Err(fault) => {
                 self.complain(&fault);
-                waiting.into_iter().for_each(|one| one.answer(Err(RevokeError::NotWritten)));
+                waiting.into_iter().for_each(|one| one.answer(Err(Cause::RevocationNotWritten)));
             }
         }
     }

@@ -31,7 +31,7 @@ fn revoke(
     revocations: &Revocations,
     numbers: std::ops::Range<u64>,
     expires_at: UnixTime,
-) -> Vec<Result<(), RevokeError>> {
+) -> Vec<Result<(), Cause>> {
     let revoked = numbers.map(|number| async move {
         revocations.revoke(&format!("c{number}"), key(number), expires_at).await
     });
@@ -136,9 +136,9 @@ fn a_full_set_accepts_more_when_a_row_has_expired() {
     let results = revoke(&revocations, 0..5, NOW + 60);
     let taken = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!((taken, revocations.len()), (3, 3));
-    assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(RevokeError::Full))));
+    assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(Cause::RevocationsFull))));
     manual.set((NOW + 60 + 3599).0);
-    assert_eq!(revoke(&revocations, 5..6, NOW + 9000), [Err(RevokeError::Full)]);
+    assert_eq!(revoke(&revocations, 5..6, NOW + 9000), [Err(Cause::RevocationsFull)]);
     manual.set((NOW + 60 + 3600).0);
     assert_eq!(revoke(&revocations, 6..7, NOW + 9000), [Ok(())]);
     assert_eq!(revocations.len(), 1);
@@ -147,7 +147,7 @@ fn a_full_set_accepts_more_when_a_row_has_expired() {
     drop(revocations);
     let revocations = open(&directory, 1, &clock);
     assert_eq!(revocations.len(), 3);
-    assert_eq!(revoke(&revocations, 20..21, NOW + 9000), [Err(RevokeError::Full)]);
+    assert_eq!(revoke(&revocations, 20..21, NOW + 9000), [Err(Cause::RevocationsFull)]);
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn what_the_last_release_revokes_is_in_force_although_it_holds_the_lock() {
     let key = RevocationKey::of(b"", Some("kGGv6zFBu5FLUEcBWPGsQw"));
     // Revocations wait for the lock all the time, and fail.
     let refused = runtime().block_on(revocations.revoke("c", self::key(1), NOW + 60));
-    assert_eq!(refused, Err(RevokeError::NotWritten));
+    assert_eq!(refused, Err(Cause::RevocationNotWritten));
     assert!(revocations.contains(&key, "d", NOW + 60));
     drop(of_last_release);
     // Its lock file stays. No revocation makes or removes it.

@@ -71,10 +71,8 @@ pub enum UseError {
     Forgotten,
     /// The record is full.
     Full,
-    /// The use could not be written to the file.
+    /// The use could not be written to the file, or not in time.
     NotRecorded,
-    /// Too many uses wait for the disk.
-    Overloaded,
     /// The client holds its share of the record.
     Share,
     /// It was used before.
