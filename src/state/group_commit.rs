@@ -26,7 +26,8 @@ pub(super) trait Commit: Send + 'static {
     fn end(&mut self) {}
 }
 
-/// A job, and the request that waits for its answer. A request whose job is dropped gets no answer.
+/// A job, and the request that waits for its answer. A request whose job is dropped gets no answer,
+/// as when nothing could be written.
 pub(super) struct Waiting<C: Commit + ?Sized> {
     pub(super) job: C::Job,
     request: oneshot::Sender<C::Answer>,

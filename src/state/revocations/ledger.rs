@@ -219,7 +219,6 @@ impl Ledger {
                 self.flush(std::mem::take(&mut batch));
                 if let Err(error) = self.cut_off_half(client_id) {
                     self.complain(&error);
-                    waiting.answer(Err(Cause::RevocationNotWritten));
                     continue;
                 }
             }
@@ -254,9 +253,11 @@ impl Ledger {
             self.log.forget();
         }
         for waiting in waiting {
-            let is_written = result.is_ok()
-                || (is_torn(&result) && self.shared.revoked.contains(&waiting.job.key));
-            waiting.answer(if is_written { Ok(()) } else { Err(Cause::RevocationNotWritten) });
+            if result.is_ok()
+                || (is_torn(&result) && self.shared.revoked.contains(&waiting.job.key))
+            {
+                waiting.answer(Ok(()));
+            }
         }
     }
 
@@ -365,10 +366,7 @@ impl Commit for Ledger {
         let _ = self.learn();
         match self.take() {
             Ok(_lock) => self.revoke(waiting),
-            Err(fault) => {
-                self.complain(&fault);
-                waiting.into_iter().for_each(|one| one.answer(Err(Cause::RevocationNotWritten)));
-            }
+            Err(fault) => self.complain(&fault),
         }
     }
 }

@@ -16,7 +16,7 @@
 //! what may have been used before is refused. `closed` must not stand on the disk while something
 //! follows it: the first use after it rewrites the file.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog};
-use crate::fs::whole_file::{self, Lock};
+use crate::fs::whole_file::Lock;
 use crate::oauth::client_assertion::SKEW;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
@@ -79,32 +79,6 @@ pub enum UseError {
     Used,
 }
 
-/// The reason why the file cannot be used.
-#[derive(Debug)]
-pub(super) enum Problem {
-    /// A line is not valid.
-    Line(Fault),
-    /// The file cannot be read.
-    Unreadable(io::Error),
-    /// The file cannot be locked or written.
-    Io(io::Error),
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(fault) => fault.fmt(f),
-            Self::Unreadable(error) | Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<io::Error> for Problem {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
 impl Record {
     /// Names the files. Reads and creates nothing. At most `capacity` entries can be live.
     pub(super) fn new(path: PathBuf, revocations: PathBuf, capacity: usize, clock: Clock) -> Self {
@@ -123,8 +97,8 @@ impl Record {
     }
 
     /// Locks the file and reads what other processes have appended. Begins the file anew if it may
-    /// lack uses.
-    pub(super) fn take(&mut self) -> Result<Lock, Problem> {
+    /// lack uses. The error is a [`Fault`] if a line is not valid.
+    pub(super) fn take(&mut self) -> io::Result<Lock> {
         let lock = self.catch_up(LOCK_WAIT)?;
         // An earlier release knows no such file, so the file lacks what that release has accepted.
         let left = left_lock(&self.revocations)?;
@@ -136,14 +110,14 @@ impl Record {
         Ok(lock)
     }
 
-    fn catch_up(&mut self, wait: Duration) -> Result<Lock, Problem> {
+    fn catch_up(&mut self, wait: Duration) -> io::Result<Lock> {
         let lock = self.log.lock(wait)?;
-        let news = self.log.read().map_err(Problem::Unreadable)?;
+        let news = self.log.read()?;
         if let Err(fault) = self.learn(&news) {
             // Report the line again at the next turn, until it is gone.
             self.log.forget();
             if !self.is_of_a_crash(&news) {
-                return Err(Problem::Line(fault));
+                return Err(io::Error::other(fault));
             }
             let file = self.log.path().display();
             warn!(%file, %fault, "the machine has crashed, and the record is damaged");
@@ -158,11 +132,6 @@ impl Record {
     #[cfg(test)]
     pub(super) fn writes(&self) -> u64 {
         self.log.writes()
-    }
-
-    /// Renames a file that cannot be read, so that another one can begin.
-    pub(super) fn set_aside(&self) -> io::Result<()> {
-        whole_file::rename(self.log.path(), &self.log.path().with_extension("unreadable"))
     }
 
     /// Whether the record is of another boot and not closed: it begins anew in any case.
@@ -295,10 +264,7 @@ impl Record {
         };
         let lost = accepted.split_off(written);
         accepted.into_iter().for_each(|waiting| waiting.answer(Ok(())));
-        for waiting in lost {
-            self.index.remove(waiting.job.entry);
-            waiting.answer(Err(UseError::NotRecorded));
-        }
+        lost.into_iter().for_each(|lost| self.index.remove(lost.job.entry));
         if let Err(error) = result {
             self.complain(&error);
             self.log.forget();
@@ -323,7 +289,7 @@ impl Record {
         self.log.append(text)
     }
 
-    fn close(&mut self) -> Result<(), Problem> {
+    fn close(&mut self) -> io::Result<()> {
         if !self.log.path().exists() {
             return Ok(());
         }
@@ -339,7 +305,7 @@ impl Record {
         Ok(())
     }
 
-    fn complain(&self, error: &dyn fmt::Display) {
+    fn complain(&self, error: &io::Error) {
         if self.complaints.is_due(self.clock.now()).is_some() {
             let file = self.log.path().display();
             error!(%file, %error, "the use of an assertion or proof was not recorded: check free space and access");
@@ -357,10 +323,7 @@ impl Commit for Record {
         }
         match self.take() {
             Ok(_lock) => self.record(waiting),
-            Err(problem) => {
-                self.complain(&problem);
-                waiting.into_iter().for_each(|one| one.answer(Err(UseError::NotRecorded)));
-            }
+            Err(error) => self.complain(&error),
         }
     }
 
