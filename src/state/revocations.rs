@@ -114,6 +114,15 @@ impl Revocations {
         self.shared.cut_offs.load(Ordering::Relaxed)
     }
 
+    /// Why the file cannot be read at present, and what to do; `None` if it can be read.
+    pub fn fault(&self) -> Option<String> {
+        let fault = self.shared.unread.lock().clone()?;
+        Some(format!(
+            "{fault}; restore the file and its permissions: until then, what other processes \
+             revoke may not be in force here, and a restart fails"
+        ))
+    }
+
     /// Revokes the token that has the key `key`, belongs to the client `client_id` and expires at
     /// `expires_at`. The future completes when the revocation is on disk and in
     /// effect. Revoking a token twice is not an error.

@@ -12,7 +12,7 @@ use crate::support::command::run;
 use crate::support::home::{grantd, set_mode};
 use crate::support::program::as_user;
 use crate::support::registry::registry;
-use crate::support::status::{self, SAME_ISSUER, assert_revoked, revoke, token_of};
+use crate::support::status::{self, SAME_ISSUER, assert_revoked, is_active, revoke, token_of};
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, Token, wait_until};
 
 /// The id of the service's user.
@@ -366,6 +366,38 @@ fn server_and_check_name_a_key_that_the_service_cannot_read() {
     chown(home.path(&name), Some(SERVICE), Some(SERVICE)).unwrap();
     run(home.command(&["check"])).assert_fine();
     wait_until(|| readiness().text() == "ok\n");
+}
+
+#[test]
+fn the_server_is_degraded_while_it_cannot_read_its_revocations() {
+    let home = status::home();
+    give(&home.path(""), SERVICE);
+    let server = Program::start_as(SERVICE, home, &[]);
+    let token = token_of(server.address, "timed");
+    assert_revoked(&revoke(server.address, "timed", &token));
+    let [state, file, aside] =
+        ["state", "state/revocations", "aside"].map(|it| server.home.path(it));
+    let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
+    let says = "a restart fails";
+    let denied = "degraded: state/revocations: cannot be read: Permission denied";
+    for path in [&file, &state] {
+        let mode = fs::metadata(path).unwrap().mode();
+        set_mode(path, 0);
+        wait_until(|| readiness().starts_with(denied) && readiness().contains(says));
+        set_mode(path, mode);
+        wait_until(|| readiness() == "ok\n");
+    }
+    fs::rename(&file, &aside).unwrap();
+    fs::create_dir(&file).unwrap();
+    wait_until(|| readiness().contains("state/revocations is not a regular file; restore"));
+    fs::remove_dir(&file).unwrap();
+    wait_until(|| readiness() == "ok\n");
+    fs::write(&file, "nonsense\n").unwrap();
+    let invalid = "degraded: state/revocations:1: is not a valid revocation record; restore";
+    wait_until(|| readiness().starts_with(invalid));
+    fs::rename(&aside, &file).unwrap();
+    wait_until(|| readiness() == "ok\n");
+    assert!(!is_active(server.address, "timed", &token));
 }
 
 #[test]

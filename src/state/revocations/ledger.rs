@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tracing::{error, warn};
 
 use crate::clock::Clock;
@@ -34,6 +35,8 @@ use crate::time::UnixTime;
 pub(super) struct Shared {
     pub(super) revoked: Revoked,
     pub(super) cut_offs: AtomicU64,
+    /// Why the file could not be read at the last look; `None` if it could.
+    pub(super) unread: Mutex<Option<Fault>>,
 }
 
 /// A token to revoke.
@@ -110,10 +113,26 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// Reads what other processes have added, and shares the fault if that fails, or if a process
+    /// that starts now could not read the file.
+    fn look(&mut self) -> Result<(), Fault> {
+        let seen = self.learn().and_then(|()| {
+            let path = self.log.path();
+            match require_readable(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(Fault::cannot("read", path, &error))
+                }
+                _ => Ok(()),
+            }
+        });
+        *self.shared.unread.lock() = seen.clone().err();
+        seen
+    }
+
     /// Reads what other processes have added. The caller need not hold the lock.
     fn learn(&mut self) -> Result<(), Fault> {
         let news = self.log.read();
-        let news = news.map_err(|error| cannot_be_read(self.log.path(), &error))?;
+        let news = news.map_err(|error| Fault::cannot("read", self.log.path(), &error))?;
         let lines = parse(self.log.path(), &news).inspect_err(|_| self.log.forget())?;
         if news.is_other_file {
             self.has_version = false;
@@ -355,7 +374,7 @@ impl Commit for Ledger {
     fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
         if waiting.is_empty() {
             // What is in force does not change until the file can be read again.
-            if let Err(fault) = self.learn()
+            if let Err(fault) = self.look()
                 && self.complaints.is_due(self.clock.now()).is_some()
             {
                 error!(error = %fault, "the revocations of other processes cannot be read");
@@ -363,7 +382,7 @@ impl Commit for Ledger {
             return;
         }
         // What another process has revoked counts, even if it holds the lock.
-        let _ = self.learn();
+        let _ = self.look();
         match self.take() {
             Ok(_lock) => self.revoke(waiting),
             Err(fault) => self.complain(&fault),
@@ -413,8 +432,8 @@ fn is_over(time: UnixTime, now: UnixTime) -> bool {
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     let path = directory.join(FILE_NAME);
     let locked = directory.join(LOCKED);
-    let news =
-        read_only(&path, &locked, LOCK_WAIT).map_err(|error| cannot_be_read(&path, &error))?;
+    let news = read_only(&path, &locked, LOCK_WAIT);
+    let news = news.map_err(|error| Fault::cannot("read", &path, &error))?;
     parse(&path, &news).map(drop)
 }
 
@@ -430,8 +449,14 @@ fn parse(path: &Path, news: &News) -> Result<Vec<Line>, Fault> {
     parsed.collect()
 }
 
-fn cannot_be_read(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(path, format!("cannot be read: {error}"))
+/// Whether this user may open the file, which this process may have open since before its
+/// permissions were changed.
+fn require_readable(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    rustix::fs::access(path, rustix::fs::Access::READ_OK)?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
 }
 
 /// Returns the number of lines above which the file is rewritten if `live` rows are in memory.
