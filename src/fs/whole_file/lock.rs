@@ -49,7 +49,7 @@ impl Drop for Lock {
 ///
 /// An error of the operating system.
 pub fn lock(path: &Path) -> io::Result<Lock> {
-    acquire(real_path(path)?, File::lock)
+    acquire(real_path(path)?, Duration::MAX)
 }
 
 /// Locks the file `path`, which is no symbolic link, for editing. Waits about `wait` for other
@@ -60,7 +60,7 @@ pub fn lock(path: &Path) -> io::Result<Lock> {
 /// `WouldBlock` if another process still holds the lock; otherwise an error of the operating
 /// system.
 pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
-    acquire(path.to_owned(), |file| try_for(file, wait))
+    acquire(path.to_owned(), wait)
 }
 
 /// Locks the file `path` as [`lock_within`] does, if its lock file exists. Creates nothing.
@@ -96,7 +96,7 @@ fn try_for(file: &File, wait: Duration) -> io::Result<()> {
             tried => return Ok(tried?),
         }
         sleep(pause);
-        waited += pause;
+        waited = waited.saturating_add(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -112,17 +112,17 @@ const LONGEST_PAUSE: Duration = Duration::from_micros(500);
 /// An error of the operating system.
 pub fn lock_directory(directory: &Path) -> io::Result<Lock> {
     let directory = fs::canonicalize(directory)?;
-    acquire_file(&directory.join(".lock"), &Access::to(&directory)?, File::lock)
+    acquire_file(&directory.join(".lock"), &Access::to(&directory)?, Duration::MAX)
 }
 
-fn acquire(target: PathBuf, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Lock> {
+fn acquire(target: PathBuf, wait: Duration) -> io::Result<Lock> {
     let access = match Access::to(&target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Access::to_new_in(directory_of(&target))?
         }
         access => access?,
     };
-    acquire_file(&name_of(target), &access, lock)
+    acquire_file(&name_of(target), &access, wait)
 }
 
 /// The name of the lock file of `target`.
@@ -132,11 +132,7 @@ fn name_of(target: PathBuf) -> PathBuf {
     name.into()
 }
 
-fn acquire_file(
-    name: &Path,
-    access: &Access,
-    lock: impl Fn(&File) -> io::Result<()>,
-) -> io::Result<Lock> {
+fn acquire_file(name: &Path, access: &Access, wait: Duration) -> io::Result<Lock> {
     for _ in 0..MAX_ATTEMPTS {
         let file = match open(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -151,7 +147,7 @@ fn acquire_file(
             }
             file => file?,
         };
-        lock(&file)?;
+        try_for(&file, wait)?;
         if !is_at(&file, name) {
             // The lock file was replaced while this process waited for the lock: retry.
             continue;
