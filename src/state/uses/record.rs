@@ -134,13 +134,14 @@ impl Record {
         self.log.writes()
     }
 
+    /// Whether the file is of this boot; `None` if that is not known.
+    fn is_of_this_boot(&self) -> Option<bool> {
+        Some(self.header.as_ref()?.boot == *self.boot.as_ref()?)
+    }
+
     /// Whether the record is of another boot and not closed: it begins anew in any case.
     fn is_of_a_crash(&self, news: &News) -> bool {
-        let is_of_another_boot = match (&self.header, &self.boot) {
-            (Some(header), Some(boot)) => header.boot != *boot,
-            _ => false,
-        };
-        is_of_another_boot && news.lines().last() != Some(CLOSED.as_bytes())
+        self.is_of_this_boot() == Some(false) && news.lines().last() != Some(CLOSED.as_bytes())
     }
 
     fn learn(&mut self, news: &News) -> Result<(), Fault> {
@@ -175,13 +176,9 @@ impl Record {
 
     /// Whether the file has every use since it began.
     fn is_complete(&self) -> bool {
-        let Some(header) = &self.header else { return false };
-        self.is_closed
-            || match &self.boot {
-                Some(boot) => *boot == header.boot,
-                // Another process rewrites the file only after it has taken it.
-                None => self.is_taken,
-            }
+        // Another process rewrites the file only after it has taken it.
+        let may_append = self.is_of_this_boot().unwrap_or(self.is_taken);
+        self.header.is_some() && (self.is_closed || may_append)
     }
 
     fn begin_anew(&mut self) -> io::Result<()> {
@@ -211,15 +208,18 @@ impl Record {
         Ok(())
     }
 
+    /// The time up to which what was signed is refused: always, if the file could not be rewritten.
+    fn refused_until(&self) -> UnixTime {
+        self.header.as_ref().map_or(UnixTime(u64::MAX), |header| header.refused_until)
+    }
+
     /// Whether `wanted` may be used.
     fn judge(&mut self, wanted: Use, now: UnixTime) -> Result<(), UseError> {
         let Entry { key, client, until } = wanted.entry;
-        let refused_until =
-            self.header.as_ref().map_or(UnixTime(u64::MAX), |header| header.refused_until);
         if self.index.contains(&key) {
             return Err(UseError::Used);
         }
-        if wanted.signed_at <= refused_until {
+        if wanted.signed_at <= self.refused_until() {
             return Err(UseError::BeforeRecord);
         }
         if until <= self.index.dropped_until() {
@@ -273,15 +273,10 @@ impl Record {
 
     /// Writes the entries of `text`, which are in the index. Returns how many of them are written.
     fn write(&mut self, text: &str, entries: usize) -> (usize, io::Result<()>) {
-        let is_of_this_boot = match (&self.header, &self.boot) {
-            (Some(header), Some(boot)) => header.boot == *boot,
-            _ => true,
-        };
         let most_lines = self.index.len().saturating_mul(2).saturating_add(MIN_LINES);
-        if self.is_closed || !is_of_this_boot || self.log.lines() > most_lines {
-            let refused_until =
-                self.header.as_ref().map_or(UnixTime(0), |header| header.refused_until);
-            return match self.rewrite(refused_until) {
+        let is_of_another_boot = self.is_of_this_boot() == Some(false);
+        if self.is_closed || is_of_another_boot || self.log.lines() > most_lines {
+            return match self.rewrite(self.refused_until()) {
                 Ok(()) => (entries, Ok(())),
                 Err(error) => (0, Err(error)),
             };
