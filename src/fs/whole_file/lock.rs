@@ -69,15 +69,7 @@ pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
 ///
 /// As [`lock_within`]; `NotFound` if there is no lock file.
 pub fn lock_if_used(path: &Path, wait: Duration) -> io::Result<Lock> {
-    let name = name_of(path.to_owned());
-    for _ in 0..MAX_ATTEMPTS {
-        let file = open(&name)?;
-        try_for(&file, wait)?;
-        if is_at(&file, &name) {
-            return Ok(Lock { file, name });
-        }
-    }
-    Err(replaced_again_and_again())
+    acquire_file(name_of(path.to_owned()), None, wait)
 }
 
 /// Tries to lock `file` until the pauses between the attempts add up to `wait`. The pauses are
@@ -112,7 +104,7 @@ const LONGEST_PAUSE: Duration = Duration::from_micros(500);
 /// An error of the operating system.
 pub fn lock_directory(directory: &Path) -> io::Result<Lock> {
     let directory = fs::canonicalize(directory)?;
-    acquire_file(&directory.join(".lock"), &Access::to(&directory)?, Duration::MAX)
+    acquire_file(directory.join(".lock"), Some(&Access::to(&directory)?), Duration::MAX)
 }
 
 fn acquire(target: PathBuf, wait: Duration) -> io::Result<Lock> {
@@ -122,7 +114,7 @@ fn acquire(target: PathBuf, wait: Duration) -> io::Result<Lock> {
         }
         access => access?,
     };
-    acquire_file(&name_of(target), &access, wait)
+    acquire_file(name_of(target), Some(&access), wait)
 }
 
 /// The name of the lock file of `target`.
@@ -132,11 +124,13 @@ fn name_of(target: PathBuf) -> PathBuf {
     name.into()
 }
 
-fn acquire_file(name: &Path, access: &Access, wait: Duration) -> io::Result<Lock> {
+/// Locks the lock file `name`. If it is missing, creates it with `access`, or returns `NotFound` if
+/// there is no `access`.
+fn acquire_file(name: PathBuf, access: Option<&Access>, wait: Duration) -> io::Result<Lock> {
     for _ in 0..MAX_ATTEMPTS {
-        let file = match open(name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match create(name, access)?.persist_noclobber(name) {
+        let mut file = match (open(&name), access) {
+            (Err(error), Some(access)) if error.kind() == io::ErrorKind::NotFound => {
+                match create(&name, access)?.persist_noclobber(&name) {
                     Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
                         return Err(error.error);
                     }
@@ -145,29 +139,25 @@ fn acquire_file(name: &Path, access: &Access, wait: Duration) -> io::Result<Lock
                     _ => continue,
                 }
             }
-            file => file?,
+            (file, _) => file?,
         };
         try_for(&file, wait)?;
-        if !is_at(&file, name) {
+        if !is_at(&file, &name) {
             // The lock file was replaced while this process waited for the lock: retry.
             continue;
         }
-        if access.is_of(&file)? {
-            return Ok(Lock { file, name: name.to_owned() });
-        }
-        // The lock file has the wrong owner or mode, because root or an older version created it.
-        // Replace it by a new lock file that is already locked. This process holds the lock on the
+        // If the lock file has the wrong owner or mode, because root or an older version created it,
+        // replace it by a new lock file that is already locked. This process holds the lock on the
         // old file until the replacement is done.
-        return match renew(name, access) {
-            Ok(renewed) => Ok(Lock { file: renewed, name: name.to_owned() }),
-            Err(_) => Ok(Lock { file, name: name.to_owned() }),
-        };
+        if let Some(access) = access
+            && !access.is_of(&file)?
+            && let Ok(renewed) = renew(&name, access)
+        {
+            file = renewed;
+        }
+        return Ok(Lock { file, name });
     }
-    Err(replaced_again_and_again())
-}
-
-fn replaced_again_and_again() -> io::Error {
-    io::Error::other("its lock file is replaced again and again")
+    Err(io::Error::other("its lock file is replaced again and again"))
 }
 
 fn open(name: &Path) -> io::Result<File> {
