@@ -11,6 +11,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::pin::Pin;
+use std::task::Context;
 
 use smallvec::SmallVec;
 #[cfg(unix)]
@@ -309,6 +310,10 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
     /// Completes when the peer resets the connection, even if the peer has half-closed it before.
     /// Never completes on systems that do not report resets.
     fn reset(&self) -> Reset;
+
+    /// Whether the peer has reset the connection. Otherwise, the task is woken when bytes arrive or
+    /// the peer ends or resets the connection, unless unread bytes have arrived before.
+    fn poll_is_reset(&self, cx: &mut Context<'_>) -> bool;
 }
 
 /// See [`Socket::reset`].
@@ -318,6 +323,10 @@ pub(crate) type Reset = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Socket for TcpStream {
     fn reset(&self) -> Reset {
         Box::pin(std::future::pending())
+    }
+
+    fn poll_is_reset(&self, cx: &mut Context<'_>) -> bool {
+        self.poll_read_ready(cx).is_ready() && matches!(self.take_error(), Ok(Some(_)))
     }
 }
 
@@ -342,6 +351,10 @@ macro_rules! watch_for_reset {
                         let _ = socket.try_io(Interest::WRITABLE, clear_readiness);
                     }
                 })
+            }
+
+            fn poll_is_reset(&self, cx: &mut Context<'_>) -> bool {
+                self.poll_read_ready(cx).is_ready() && matches!(self.take_error(), Ok(Some(_)))
             }
         }
     };
