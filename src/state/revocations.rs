@@ -24,11 +24,11 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::state::client_tag::client_tag;
 use crate::state::group_commit::{GroupCommit, Unanswered};
 pub use crate::state::revocations::error::RevokeError;
 pub use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::ledger::{Ledger, Revocation, Shared};
+use crate::state::shares::client_tag;
 use crate::telemetry::audit::Audit;
 use crate::time::UnixTime;
 
@@ -93,8 +93,11 @@ impl Revocations {
     /// The cut-off of the client: every token of the client that expires no later is revoked.
     pub fn cut_off(&self, client_id: &str) -> UnixTime {
         let revoked = &self.shared.revoked;
-        let cut_off = || revoked.cut_off(&client_tag(client_id));
-        if revoked.has_cut_offs() { cut_off() } else { UnixTime::default() }
+        if revoked.has_cut_offs() {
+            revoked.cut_off(client_tag(client_id))
+        } else {
+            UnixTime::default()
+        }
     }
 
     /// The number of rows in memory.
