@@ -24,7 +24,7 @@ use crate::http::connection::{self, Handler, NotHttp, Phase, Watch};
 use crate::http::descriptors::Reserve;
 use crate::http::event_loops::EventLoops;
 use crate::http::listener::{Accepted, Listener, Peer};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::once_a_second::OnceASecond;
 
 /// The open connections of a server, from all its listeners.
@@ -52,7 +52,7 @@ impl Connections {
         metrics: Arc<Metrics>,
         loops: Arc<EventLoops>,
     ) -> Self {
-        metrics.init_not_http(NotHttp::ALL.map(NotHttp::label));
+        metrics::init(&metrics.not_http, NotHttp::ALL.map(NotHttp::label));
         Self {
             clock,
             limits,
@@ -194,7 +194,7 @@ impl Connections {
     /// Counts a connection on which the peer did not send HTTP/1. Logs at most one line per second
     /// about such connections, because a scanner opens many.
     fn record_not_http(&self, not_http: NotHttp, peer: Peer) {
-        self.metrics.count_not_http(not_http.label());
+        self.metrics.not_http.with_label_values(&[not_http.label()]).inc();
         let now = self.clock.now();
         if let Some(more) = self.not_http.is_due(now) {
             let (kind, more) = (not_http.label(), (more > 0).then_some(more));

@@ -47,16 +47,12 @@ use crate::random::NoEntropy;
 use crate::snapshot::Snapshot;
 use crate::telemetry::excerpt::{WITHHELD, excerpt, named};
 use crate::telemetry::hourly::Hourly;
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::refusals::Refusals;
 use crate::telemetry::traces::Traces;
 
 /// Answers the requests of the public listeners. It needs no socket: an embedder may call
 /// [`Service::respond`] from its own HTTP server.
 pub struct Service {
     context: Arc<Context>,
-    metrics: Arc<Metrics>,
-    refusals: Arc<Refusals>,
     request_ids: RequestIds,
     warned_of_undeclared_proxy: Once,
     warned_of_unrestricted_validation: Once,
@@ -98,23 +94,16 @@ struct Origin {
 }
 
 impl Service {
-    /// Creates a service that reads `context`, counts in `metrics` and keeps recent refusals in
-    /// `refusals`.
+    /// Creates a service that reads `context`, and counts and keeps refusals there.
     ///
     /// # Errors
     ///
     /// [`NoEntropy`] if the system has no random bytes. Request ids begin with random bytes, so
     /// that the ids of two processes differ.
-    pub fn new(
-        context: Arc<Context>,
-        metrics: Arc<Metrics>,
-        refusals: Arc<Refusals>,
-    ) -> Result<Self, NoEntropy> {
+    pub fn new(context: Arc<Context>) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
         Ok(Self {
             context,
-            metrics,
-            refusals,
             request_ids,
             warned_of_undeclared_proxy: Once::new(),
             warned_of_unrestricted_validation: Once::new(),
@@ -185,7 +174,7 @@ impl Service {
     }
 
     fn warn_of_undeclared_proxy(&self, peer: Peer) {
-        self.metrics.untrusted_forwarding.inc();
+        self.context.metrics.untrusted_forwarding.inc();
         self.warned_of_undeclared_proxy.call_once(|| {
             warn!(
                 %peer,
@@ -201,7 +190,7 @@ impl Service {
     fn warn_of_trusted_self_signed(&self, shown: &ShownCertificate) {
         let ShownCertificate::Present(certificate) = shown else { return };
         let Some(subject) = certificate.authority() else { return };
-        self.metrics.self_signed_certificates.inc();
+        self.context.metrics.self_signed_certificates.inc();
         let now = self.context.clock.now();
         if self.self_signed_warnings.is_due(certificate.thumbprint(), now) {
             let subject = &*excerpt(subject.as_bytes(), MAX_SUBJECT_BYTES);

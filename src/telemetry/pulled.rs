@@ -7,17 +7,16 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 /// Takes one series of a metric: the values of its labels and its own value.
-pub type Each<'e, const LABELS: usize> = dyn FnMut([&str; LABELS], u64) + 'e;
+pub type Each<'e> = dyn FnMut(&[&str], u64) + 'e;
 
 /// Collects one metric. `read` passes on all its series.
-pub(super) struct Pulled<const LABELS: usize, R> {
+pub(super) struct Pulled<R> {
     desc: Desc,
     kind: MetricType,
-    labels: [&'static str; LABELS],
     read: R,
 }
 
-impl<const LABELS: usize, R> Pulled<LABELS, R> {
+impl<R> Pulled<R> {
     /// # Errors
     ///
     /// If `name` or one of `labels` is not valid.
@@ -25,23 +24,23 @@ impl<const LABELS: usize, R> Pulled<LABELS, R> {
         kind: MetricType,
         name: &str,
         help: &str,
-        labels: [&'static str; LABELS],
+        labels: &[&str],
         read: R,
     ) -> Result<Self, prometheus::Error> {
-        let names = labels.map(str::to_owned).into();
+        let names = labels.iter().copied().map(str::to_owned).collect();
         let desc = Desc::new(name.to_owned(), help.to_owned(), names, HashMap::new())?;
-        Ok(Self { desc, kind, labels, read })
+        Ok(Self { desc, kind, read })
     }
 
-    fn metric(&self, labels: [&str; LABELS], value: u64) -> Metric {
-        let label_of = |(name, value): (&str, &str)| {
+    fn metric(&self, labels: &[&str], value: u64) -> Metric {
+        let label_of = |(name, value): (&String, &&str)| {
             let mut label = LabelPair::default();
-            label.set_name(name.to_owned());
-            label.set_value(value.to_owned());
+            label.set_name(name.clone());
+            label.set_value((*value).to_owned());
             label
         };
-        let mut metric =
-            Metric::from_label(self.labels.into_iter().zip(labels).map(label_of).collect());
+        let labels = self.desc.variable_labels.iter().zip(labels).map(label_of);
+        let mut metric = Metric::from_label(labels.collect());
         // The conversion to f64 is exact for values below 2^53.
         if self.kind == MetricType::COUNTER {
             let mut counter = Counter::default();
@@ -56,10 +55,7 @@ impl<const LABELS: usize, R> Pulled<LABELS, R> {
     }
 }
 
-impl<const LABELS: usize, R> Collector for Pulled<LABELS, R>
-where
-    R: Fn(&mut Each<'_, LABELS>) + Send + Sync,
-{
+impl<R: Fn(&mut Each<'_>) + Send + Sync> Collector for Pulled<R> {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.desc]
     }

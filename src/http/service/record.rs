@@ -27,7 +27,7 @@ impl Service {
         let RequestInfo { head, route, request_id, origin } = info;
         let took = self.context.clock.instant() - origin.arrival.first_byte;
         let outcome = "abandoned";
-        self.metrics.count(route.label(), outcome, "", took.as_secs_f64());
+        self.context.metrics.count(route.label(), outcome, "", took.as_secs_f64());
         warn!(
             target: "grantd::request",
             request_id = request_id.to_str().unwrap_or_default(),
@@ -85,16 +85,16 @@ impl Service {
     /// Counts the request in the metrics, and keeps a refusal for `/explain`.
     fn count(&self, answered: &Answered<'_>, verdict: &Result<Served<'_>, Refused<'_>>) {
         let &Answered { request_id, route, status, outcome, cause, client, took, .. } = answered;
-        self.metrics.count(route, outcome, cause, took.as_secs_f64());
+        self.context.metrics.count(route, outcome, cause, took.as_secs_f64());
         if let Some(phases) = answered.phases {
-            self.metrics.count_phases(phases.map(|phase| phase.as_secs_f64()));
+            self.context.metrics.count_phases(phases.map(|phase| phase.as_secs_f64()));
         }
         match verdict {
             Ok(Served { made: Some(made), .. }) => {
-                self.metrics.wasteful.note(client, made.lifetime, self.context.clock.now());
+                self.context.metrics.wasteful.note(client, made.lifetime, self.context.clock.now());
             }
             Ok(_) => {}
-            Err(refused) => self.refusals.keep(Refusal {
+            Err(refused) => self.context.refusals.keep(Refusal {
                 request_id: request_id.into(),
                 at: self.context.clock.now(),
                 route,
