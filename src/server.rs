@@ -123,13 +123,10 @@ impl Server {
             }
         }
 
-        let audit = match &config.startup.audit {
-            Some(file) => {
-                let audit = Audit::to(file);
-                Some(Arc::new(audit.map_err(|error| Fault::cannot("written", file, &error))?))
-            }
-            None => None,
-        };
+        let audit = config.startup.audit.as_ref().map(|file| {
+            Audit::to(file).map(Arc::new).map_err(|error| Fault::cannot("written", file, &error))
+        });
+        let audit = audit.transpose()?;
         let limits = &config.startup.limits;
         let revocations =
             Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;

@@ -157,12 +157,6 @@ impl Admin {
     }
 }
 
-impl std::fmt::Debug for Admin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admin").field("is_ready", &self.is_ready).finish_non_exhaustive()
-    }
-}
-
 const ROUTES: &str =
     "here are /livez, /readyz, /metrics, /keys, /clients/{id} and /explain/{request-id}\n";
 
