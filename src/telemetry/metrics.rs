@@ -135,7 +135,7 @@ impl Metrics {
         kind: MetricType,
         name: &str,
         help: &str,
-        labels: &[&str],
+        labels: &'static [&'static str],
         read: impl Fn(&mut Each<'_>) + Send + Sync + 'static,
     ) -> Result<(), prometheus::Error> {
         self.registry.register(Box::new(Pulled::new(kind, name, help, labels, read)?))
