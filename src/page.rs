@@ -1,74 +1,22 @@
 //! The page for developers who use the server, and the documents beside it. The files of the page are
 //! compiled into the program. What depends on the settings is made once for each snapshot.
 
+mod collection;
 mod demo;
 mod html;
+pub mod openapi;
+mod reference;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 
-use crate::config::PageSwitch;
+use crate::config::{PageDocument, PageSwitch};
 use crate::dialect::Answer;
 use crate::endpoint::metadata::etag_of;
 use crate::page::html::escape;
 use crate::snapshot::Snapshot;
-
-/// The paths of all documents, relative to the issuer. No configured route may have such a path.
-#[cfg(test)]
-pub const PATHS: [&str; 6] =
-    ["/", "/docs", "/docs/page.css", "/docs/page.js", "/favicon.ico", "/openapi.json"];
-
-/// The page, or a document beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Document {
-    /// The page.
-    Page,
-    /// The page's script.
-    Script,
-    /// The reference.
-    Reference,
-    /// The style of the page, of the reference and of the page for unknown paths.
-    Style,
-    /// The OpenAPI document.
-    Openapi,
-    /// The icon.
-    Icon,
-}
-
-impl Document {
-    /// Finds the document at `path`, which is relative to the issuer. `None` if there is none or if
-    /// it is not served.
-    pub fn at(path: &str, snapshot: &Snapshot) -> Option<Self> {
-        let switch = snapshot.config.live.page.enabled;
-        let has_page = match switch {
-            PageSwitch::Auto => snapshot.allows_demo_secrets,
-            PageSwitch::On => true,
-            PageSwitch::Off => return None,
-        };
-        match path {
-            "/openapi.json" => Some(Self::Openapi),
-            "/favicon.ico" => Some(Self::Icon),
-            "/docs/page.css" => Some(Self::Style),
-            "/" if has_page => Some(Self::Page),
-            "/docs" if has_page => Some(Self::Reference),
-            "/docs/page.js" if has_page => Some(Self::Script),
-            _ => None,
-        }
-    }
-
-    /// The label of the route in logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Page => "page",
-            Self::Reference => "docs",
-            Self::Openapi => "openapi",
-            Self::Icon | Self::Script | Self::Style => "page_file",
-        }
-    }
-}
 
 /// The documents of one snapshot, made when the first of them is asked for.
 #[derive(Debug, Default)]
@@ -82,6 +30,7 @@ struct Made {
     reference: File,
     style: File,
     openapi: File,
+    collection: File,
     icon: File,
 }
 
@@ -101,25 +50,28 @@ impl File {
 
 impl Made {
     fn of(snapshot: &Snapshot) -> Self {
+        let openapi = openapi::document(snapshot);
         Self {
             generation: snapshot.generation,
             page: File::new(HTML, demo::offered(PAGE, snapshot)),
             script: File::new("text/javascript; charset=utf-8", SCRIPT),
-            reference: File::new(HTML, REFERENCE),
+            reference: File::new(HTML, reference::html(&openapi)),
             style: File::new("text/css; charset=utf-8", STYLE),
-            openapi: File::new("application/json", openapi(snapshot).to_string()),
+            collection: File::new(JSON, collection::postman(&openapi).to_string()),
+            openapi: File::new(JSON, openapi.to_string()),
             icon: File::new("image/x-icon", ICON),
         }
     }
 
-    fn file(&self, document: Document) -> &File {
+    fn file(&self, document: PageDocument) -> &File {
         match document {
-            Document::Page => &self.page,
-            Document::Script => &self.script,
-            Document::Reference => &self.reference,
-            Document::Style => &self.style,
-            Document::Openapi => &self.openapi,
-            Document::Icon => &self.icon,
+            PageDocument::Page => &self.page,
+            PageDocument::Script => &self.script,
+            PageDocument::Reference => &self.reference,
+            PageDocument::Style => &self.style,
+            PageDocument::Openapi => &self.openapi,
+            PageDocument::Collection => &self.collection,
+            PageDocument::Icon => &self.icon,
         }
     }
 }
@@ -129,7 +81,7 @@ impl Pages {
     /// with the given entity tag; the answer is then 304.
     pub fn answer(
         &self,
-        document: Document,
+        document: PageDocument,
         snapshot: &Snapshot,
         has_current_copy: impl FnOnce(&str) -> bool,
     ) -> Answer {
@@ -162,11 +114,12 @@ pub fn not_found(path: &str, snapshot: &Snapshot) -> Option<Answer> {
     let is_below = |parent: &&str| {
         path.strip_prefix(*parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
+    let switch = snapshot.config.live.page.enabled;
     let is_for_programs = OF_PROGRAMS.iter().any(is_below);
-    if is_for_programs || snapshot.config.live.page.enabled == PageSwitch::Off {
+    if is_for_programs || switch == PageSwitch::Off {
         return None;
     }
-    let has_page = Document::at("/", snapshot).is_some();
+    let has_page = PageDocument::at("/", switch, snapshot.allows_demo_secrets).is_some();
     let links = if has_page { NOT_FOUND_LINKS } else { "" };
     let base = escape(snapshot.issuer.path());
     let body = NOT_FOUND.replace("{links}", links).replace("{base}", &base);
@@ -185,22 +138,12 @@ fn push_policy(answer: &mut Answer) {
     answer.push_header("cross-origin-opener-policy", "same-origin");
 }
 
-/// Returns the OpenAPI document.
-fn openapi(snapshot: &Snapshot) -> Value {
-    json!({
-        "openapi": "3.1.0",
-        "info": { "title": "grantd", "version": env!("CARGO_PKG_VERSION") },
-        "servers": [{ "url": snapshot.issuer.join("") }],
-        "paths": {},
-    })
-}
-
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
 const PAGE: &str = include_str!("page/page.html");
-const REFERENCE: &str = include_str!("page/reference.html");
 const NOT_FOUND: &str = include_str!("page/not_found.html");
 const NOT_FOUND_LINKS: &str =
     "<p><a href=\"{base}/\">Get a token</a> · <a href=\"{base}/docs\">Reference</a></p>";

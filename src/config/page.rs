@@ -46,6 +46,78 @@ impl<'de> Deserialize<'de> for PageSwitch {
     }
 }
 
+/// The page, or a document beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageDocument {
+    /// The page.
+    Page,
+    /// The reference.
+    Reference,
+    /// The requests of the reference, for Postman and Insomnia.
+    Collection,
+    /// The style of the page, of the reference and of the page for unknown paths.
+    Style,
+    /// The page's script.
+    Script,
+    /// The icon.
+    Icon,
+    /// The OpenAPI document.
+    Openapi,
+}
+
+impl PageDocument {
+    /// All documents.
+    pub const ALL: [Self; 7] = [
+        Self::Page,
+        Self::Reference,
+        Self::Collection,
+        Self::Style,
+        Self::Script,
+        Self::Icon,
+        Self::Openapi,
+    ];
+
+    /// Finds the document at `path`, which is relative to the issuer. `None` if there is none or if
+    /// it is not served. `is_local` says whether the demo clients may be served.
+    pub fn at(path: &str, switch: PageSwitch, is_local: bool) -> Option<Self> {
+        let document = Self::ALL.into_iter().find(|document| document.path() == path)?;
+        let is_served = match switch {
+            PageSwitch::Auto => is_local || document.is_always_served(),
+            PageSwitch::On => true,
+            PageSwitch::Off => false,
+        };
+        (is_served && cfg!(feature = "page")).then_some(document)
+    }
+
+    /// The path, relative to the issuer.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Page => "/",
+            Self::Reference => "/docs",
+            Self::Collection => "/docs/grantd.postman_collection.json",
+            Self::Style => "/docs/page.css",
+            Self::Script => "/docs/page.js",
+            Self::Icon => "/favicon.ico",
+            Self::Openapi => "/openapi.json",
+        }
+    }
+
+    /// The label of the route in logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Page => "page",
+            Self::Reference => "docs",
+            Self::Openapi => "openapi",
+            Self::Collection | Self::Icon | Self::Script | Self::Style => "page_file",
+        }
+    }
+
+    /// Whether [`PageSwitch::Auto`] serves the document to other machines too.
+    fn is_always_served(self) -> bool {
+        matches!(self, Self::Icon | Self::Openapi | Self::Style)
+    }
+}
+
 struct Words;
 
 impl Visitor<'_> for Words {

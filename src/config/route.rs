@@ -70,7 +70,7 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 
 /// The paths that a configured route must not match. The server already serves most of these paths.
 /// The other paths are those of the page and of its documents.
-pub const TAKEN_PATHS: [&str; 18] = [
+pub const TAKEN_PATHS: [&str; 19] = [
     "/",
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",
@@ -81,6 +81,7 @@ pub const TAKEN_PATHS: [&str; 18] = [
     "/connect/token",
     "/connect/validate",
     "/docs",
+    "/docs/grantd.postman_collection.json",
     "/docs/page.css",
     "/docs/page.js",
     "/favicon.ico",

@@ -22,6 +22,7 @@ use hyper::{Request, Response};
 use tracing::warn;
 
 use crate::config::{ClientCertificates, Dialect, Live};
+use crate::dialect::route::{Route, below_issuer};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, secrets,
     vision,
@@ -35,7 +36,6 @@ pub use crate::http::connection::Arrival;
 use crate::http::connection::{Handler, Received};
 use crate::http::listener::Peer;
 use crate::http::request_id::RequestIds;
-use crate::http::route::{Route, below_issuer};
 use crate::http::service::check::check;
 use crate::http::service::response::{echo_client_headers, into_response};
 use crate::oauth::client_authentication::Authorization;

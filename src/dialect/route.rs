@@ -1,12 +1,9 @@
 //! Maps a request's path to its route, and holds what a route implies: its dialect, its methods,
 //! its label in logs and metrics.
 
-use hyper::Method;
-
-use crate::config::{Dialect, RouteSetting};
+use crate::config::{Dialect, PageDocument, RouteSetting};
 use crate::dialect::vision::Version;
 use crate::endpoint::metadata::{INTROSPECTION_PATH, JWKS_PATH, REVOCATION_PATH, TOKEN_PATH};
-use crate::page;
 use crate::snapshot::Snapshot;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +27,7 @@ pub(crate) enum Route<'r> {
     /// The key set
     KeySet,
     /// The page, or a document beside it
-    Page(page::Document),
+    Page(PageDocument),
     /// A path without a route. The request is refused in the dialect of the path's prefix.
     Unknown(Dialect),
 }
@@ -50,23 +47,16 @@ impl<'r> Route<'r> {
             (Dialect::Vision, own) => (path == own).then_some(Self::VisionToken(Version::V1)),
             (Dialect::Firstvision, own) => Self::firstvision(path, own),
         });
-        own.unwrap_or_else(|| match path {
-            TOKEN_PATH => Self::ConnectToken,
-            "/v1/api/oauth/token" => Self::VisionToken(Version::V1),
-            "/v2/api/oauth/token" => Self::VisionToken(Version::V2),
-            "/v1/api/oauth/validateToken" => Self::VisionValidate,
-            "/connect/validate" => Self::Validate,
-            INTROSPECTION_PATH => Self::Introspection,
-            REVOCATION_PATH => Self::Revocation,
-            JWKS_PATH | "/.well-known/jwks.json" => Self::KeySet,
-            OAUTH_METADATA_PATH | "/.well-known/openid-configuration" => Self::ServerMetadata,
-            _ if is_below(path, "/v1/api") || is_below(path, "/v2/api") => {
-                Self::Unknown(Dialect::Vision)
-            }
-            _ => {
-                Self::firstvision(path, FIRSTVISION_PATH).unwrap_or(Self::Unknown(Dialect::Connect))
-            }
-        })
+        if let Some(own) = own {
+            return own;
+        }
+        if let Some((_, route)) = DOCUMENTED.iter().find(|(known, _)| *known == path) {
+            return *route;
+        }
+        if is_below(path, "/v1/api") || is_below(path, "/v2/api") {
+            return Self::Unknown(Dialect::Vision);
+        }
+        Self::firstvision(path, FIRSTVISION_PATH).unwrap_or(Self::Unknown(Dialect::Connect))
     }
 
     /// Finds the route of a request under the settings of `snapshot`. The page comes last, so that it
@@ -75,7 +65,9 @@ impl<'r> Route<'r> {
         let issuer_path = snapshot.issuer.path();
         match Self::of(path, issuer_path, &snapshot.config.live.routes) {
             Self::Unknown(Dialect::Connect) => {
-                page::Document::at(below_issuer(path, issuer_path), snapshot)
+                let (switch, is_local) =
+                    (snapshot.config.live.page.enabled, snapshot.allows_demo_secrets);
+                PageDocument::at(below_issuer(path, issuer_path), switch, is_local)
                     .map_or(Self::Unknown(Dialect::Connect), Self::Page)
             }
             route => route,
@@ -178,10 +170,26 @@ impl<'r> Route<'r> {
         }
     }
 
-    pub(crate) fn allows(self, method: &Method) -> bool {
-        self.methods().split(", ").any(|allowed| allowed == method.as_str())
+    pub(crate) fn allows(self, method: &str) -> bool {
+        self.methods().split(", ").any(|allowed| allowed == method)
     }
 }
+
+/// Every documented path, relative to the issuer, and its route. The path of most requests is first.
+pub(crate) const DOCUMENTED: [(&str, Route<'static>); 12] = [
+    (TOKEN_PATH, Route::ConnectToken),
+    ("/v1/api/oauth/token", Route::VisionToken(Version::V1)),
+    ("/v2/api/oauth/token", Route::VisionToken(Version::V2)),
+    (FIRSTVISION_PATH, Route::FirstvisionToken(None)),
+    ("/v1/api/oauth/validateToken", Route::VisionValidate),
+    ("/connect/validate", Route::Validate),
+    (INTROSPECTION_PATH, Route::Introspection),
+    (REVOCATION_PATH, Route::Revocation),
+    (JWKS_PATH, Route::KeySet),
+    ("/.well-known/jwks.json", Route::KeySet),
+    ("/.well-known/openid-configuration", Route::ServerMetadata),
+    (OAUTH_METADATA_PATH, Route::ServerMetadata),
+];
 
 /// Removes the path of the issuer's URL from the beginning of `path`, if a proxy has not removed
 /// it. The URL that the client called is the issuer's URL followed by the result.
@@ -203,9 +211,12 @@ mod tests {
     #[test]
     fn every_documented_path_is_taken() {
         use crate::config::TAKEN_PATHS;
-        for path in TAKEN_PATHS {
-            let is_unknown = matches!(Route::of(path, "", &[]), Route::Unknown(_));
-            assert_eq!(is_unknown, page::PATHS.contains(&path), "{path}");
+        let documents = PageDocument::ALL.map(PageDocument::path);
+        let mut paths: Vec<_> = DOCUMENTED.iter().map(|(path, _)| *path).chain(documents).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, TAKEN_PATHS);
+        for (path, route) in DOCUMENTED {
+            assert_eq!(Route::of(path, "", &[]), route, "{path}");
         }
     }
 
