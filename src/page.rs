@@ -148,8 +148,10 @@ const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 const PAGE: &str = include_str!("page/page.html");
 const NOT_FOUND: &str = include_str!("page/not_found.html");
-const NOT_FOUND_LINKS: &str =
-    "<p><a href=\"{base}/\">Get a token</a> · <a href=\"{base}/docs\">Reference</a></p>";
+const NOT_FOUND_LINKS: &str = r#"<nav aria-label="Documents">
+    <a href="{base}/">Get a token</a>
+    <a href="{base}/docs">Reference</a>
+  </nav>"#;
 const SCRIPTS: [&str; 4] = [
     include_str!("page/page.js"),
     include_str!("page/operations.js"),

@@ -36,9 +36,9 @@ function fill(select, labels) {
 const operation = () => operations[dialect.value];
 const chosenEncoding = () => operation().encodings[encoding.value];
 
-function request() {
+function request(id = clientId.value) {
   const values = {
-    clientId: clientId.value,
+    clientId: id,
     scope: scope.value.trim(),
     appContext: appContext.value,
   };
@@ -62,7 +62,8 @@ function show() {
   element("unavailable").textContent = reason;
   button.disabled = reason !== "";
   const variable = 'The code reads the secret from the environment variable CLIENT_SECRET. ';
-  element("snippet").textContent = language.write(described);
+  const shown = clientId.value === "" ? request("your-client-id") : described;
+  element("snippet").textContent = language.write(shown);
   element("snippet_hint").textContent = variable + language.run;
 }
 
@@ -161,6 +162,8 @@ async function showToken(spoken, response, text) {
   const asked = Date.parse(response.headers.get("Date")) / 1000;
   startClock(claims.exp - asked, claims.exp - (claims.iat ?? asked));
   element("issued").hidden = false;
+  element("status").textContent = "The server has issued a token.";
+  element("answer").scrollIntoView({ block: "nearest" });
   await showVerification(token);
 }
 
@@ -187,14 +190,13 @@ async function showVerification(token) {
     text =
       key === null
         ? "Signature invalid: no key of this server verifies it"
-        : `Signature valid, key ${key.slice(0, 8)}…`;
+        : `Signature valid (key ${key.slice(0, 8)}…)`;
   } catch {
     // The text above says so.
   }
   const badge = element("verification");
   badge.dataset.state = state;
   badge.textContent = text;
-  element("status").textContent = `The server has issued a token. ${text}.`;
 }
 
 // Counts down the seconds that are left of a lifetime.
@@ -236,6 +238,7 @@ function showProblem(title, lines) {
   const paragraphs = lines.map((line) => make("p", {}, line));
   element("problem").replaceChildren(make("h3", { textContent: title }), ...paragraphs);
   element("problem").hidden = false;
+  element("answer").scrollIntoView({ block: "nearest" });
 }
 
 function chooseLanguage(chosen, moveFocus) {
@@ -311,12 +314,10 @@ async function start() {
   dialect.addEventListener("change", chooseOperation);
   for (const field of [encoding, appContext]) field.addEventListener("change", show);
   for (const field of [clientId, scope]) field.addEventListener("input", show);
-  for (const field of [clientId, clientSecret, scope]) {
-    field.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.isComposing) requestToken();
-    });
-  }
-  button.addEventListener("click", requestToken);
+  element("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    requestToken();
+  });
   // The secret must not come back from the browser's cache of pages.
   window.addEventListener("pagehide", () => {
     clientSecret.value = "";
