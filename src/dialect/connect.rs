@@ -411,7 +411,8 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "server_error", "The server failed; its log says why.", advice::TELL_THE_OPERATOR)
         }
-        Cause::CutOff(_)
+        Cause::ClockSetBack
+        | Cause::CutOff(_)
         | Cause::NoSigningKey
         | Cause::Overloaded
         | Cause::PasswordQueueFull

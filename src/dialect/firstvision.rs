@@ -223,7 +223,8 @@ pub fn public_error(cause: Cause) -> PublicError {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "AGT500ISE", "Internal server error", advice::TELL_THE_OPERATOR)
         }
-        Cause::CutOff(_)
+        Cause::ClockSetBack
+        | Cause::CutOff(_)
         | Cause::NoSigningKey
         | Cause::Overloaded
         | Cause::PasswordQueueFull

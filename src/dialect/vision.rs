@@ -351,7 +351,8 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str, &'static str) {
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
             (500, "250001", "Internal error", advice::TELL_THE_OPERATOR)
         }
-        Cause::CutOff(_)
+        Cause::ClockSetBack
+        | Cause::CutOff(_)
         | Cause::NoSigningKey
         | Cause::Overloaded
         | Cause::PasswordQueueFull
