@@ -21,6 +21,11 @@ pub enum Dialect {
     Firstvision,
 }
 
+impl Dialect {
+    /// All dialects.
+    pub const ALL: [Self; 3] = [Self::Connect, Self::Vision, Self::Firstvision];
+}
+
 impl FromStr for Dialect {
     type Err = ConfigError;
 
