@@ -77,6 +77,7 @@ pub fn occurs(cause: Cause, route: Route<'_>) -> bool {
         | Cause::Assertion(_)
         | Cause::CertificateMismatch
         | Cause::ClientIdMismatch
+        | Cause::ClockSetBack
         | Cause::ReplayGuardFull
         | Cause::ReplayGuardShare
         | Cause::UseNotRecorded => is_form,
@@ -120,7 +121,7 @@ pub fn occurs(cause: Cause, route: Route<'_>) -> bool {
 }
 
 /// All causes. Where a variant has data that does not show in its label, one value stands for all.
-const ALL: [Cause; 96] = [
+const ALL: [Cause; 97] = [
     Cause::BodyAborted,
     Cause::BodyTooLarge,
     Cause::ContentEncoding,
@@ -204,6 +205,7 @@ const ALL: [Cause; 96] = [
     Cause::Scope(ScopeError::NotAllowed),
     Cause::ScopeMissing,
     Cause::Target,
+    Cause::ClockSetBack,
     Cause::CutOff(1),
     Cause::Internal,
     Cause::NoEntropy,

@@ -60,11 +60,8 @@ impl Operation {
 
 /// Adds the header fields that an answer in the `vision` dialect echoes.
 pub fn echo_client_headers(headers: &mut Value) {
-    for (name, max_length) in CLIENT_HEADERS {
-        headers[name] = json!({
-            "description": "The value that the request had.",
-            "schema": { "type": "string", "maxLength": max_length },
-        });
+    for (name, _) in CLIENT_HEADERS {
+        headers[name] = reference("headers", name);
     }
 }
 
@@ -138,7 +135,7 @@ pub fn reference(kind: &str, name: &str) -> Value {
 
 /// Returns the shared Header Objects.
 pub fn headers() -> Value {
-    json!({
+    let mut headers = json!({
         "X-Request-Id": {
             "description": "The id of the request, for questions to the operator: that of the \
                 request, if it is valid, or else a new one.",
@@ -154,7 +151,14 @@ pub fn headers() -> Value {
             "description": "The nonce that the next DPoP proof must have (RFC 9449, section 8).",
             "schema": { "type": "string" },
         },
-    })
+    });
+    for (name, max_length) in CLIENT_HEADERS {
+        headers[name] = json!({
+            "description": "The value that the request had.",
+            "schema": { "type": "string", "maxLength": max_length },
+        });
+    }
+    headers
 }
 
 /// Returns the shared Parameter Objects.

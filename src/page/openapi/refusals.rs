@@ -301,4 +301,4 @@ fn name_of(dialect: Dialect) -> &'static str {
 }
 
 /// The number of words of a text in the name of its example.
-const WORDS_IN_NAME: usize = 6;
+const WORDS_IN_NAME: usize = 4;
