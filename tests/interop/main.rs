@@ -18,5 +18,6 @@ mod one_token;
 
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
+mod page;
 mod readme;
 mod under_load;
