@@ -19,4 +19,5 @@ mod one_token;
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
 mod readme;
+mod recipes;
 mod under_load;
