@@ -5,8 +5,10 @@ pub mod bearer;
 pub mod connect;
 pub mod firstvision;
 pub mod introspection;
+pub mod public_error;
 pub mod refusal;
 pub mod revocation;
+pub(crate) mod route;
 pub mod secrets;
 pub mod vision;
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use crate::cli::client::file::{FIRST_LABEL, FileArg, text_of, told, wait_for};
+use crate::cli::client::file::{ClientArg, FIRST_LABEL, FileArg, text_of, told};
 use crate::cli::error::CliError;
 use crate::cli::live::{AdminArgs, WaitArgs};
 use crate::cli::secret::{self, HashKind};
@@ -32,39 +32,24 @@ pub(super) enum ClientCommand {
     /// Show one client's registry entry, without the hashes of its secrets.
     Show {
         #[command(flatten)]
-        file: FileArg,
-        /// Client ID.
-        #[arg(long, value_name = "ID")]
-        id: String,
+        client: ClientArg,
         #[command(flatten)]
         server: AdminArgs,
     },
     /// Enable a disabled client.
-    Enable {
-        #[command(flatten)]
-        file: FileArg,
-        /// Client ID.
-        #[arg(long, value_name = "ID")]
-        id: String,
-    },
+    Enable(ClientArg),
     /// Disable a client. Until the client is enabled again, its requests get the same error as
     /// requests with a wrong secret.
     Disable {
         #[command(flatten)]
-        file: FileArg,
-        /// Client ID.
-        #[arg(long, value_name = "ID")]
-        id: String,
+        client: ClientArg,
         #[command(flatten)]
         server: WaitArgs,
     },
     /// Remove a client from the registry.
     Remove {
         #[command(flatten)]
-        file: FileArg,
-        /// Client ID.
-        #[arg(long, value_name = "ID")]
-        id: String,
+        client: ClientArg,
         #[command(flatten)]
         server: WaitArgs,
     },
@@ -89,10 +74,7 @@ pub(super) enum ClientCommand {
 #[derive(Args, Debug)]
 pub(super) struct AddArgs {
     #[command(flatten)]
-    file: FileArg,
-    /// Client ID.
-    #[arg(long, value_name = "ID")]
-    id: String,
+    client: ClientArg,
     #[command(flatten)]
     fields: fields::FieldArgs,
     /// Read the secret from standard input instead of generating one.
@@ -109,18 +91,18 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
         ClientCommand::Add(args) => add(&args),
         ClientCommand::Update(args) => update::update(&args),
         ClientCommand::List(args) => show::list(&args),
-        ClientCommand::Show { file, id, server } => show::show(&file, &id, &server),
-        ClientCommand::Enable { file, id } => {
-            file.edit(|path, text| edit::set_enabled(path, text, &id, true))?;
-            file.warn_of(&id)
+        ClientCommand::Show { client, server } => show::show(&client, &server),
+        ClientCommand::Enable(client) => {
+            client.edit(|path, text| edit::set_enabled(path, text, &client.id, true), None)?;
+            client.warn()
         }
-        ClientCommand::Disable { file, id, server } => {
-            file.edit(|path, text| edit::set_enabled(path, text, &id, false))?;
-            wait_for(&id, &server, |client| client.is_some_and(|client| client["enabled"] == false))
+        ClientCommand::Disable { client, server } => {
+            client.edit(|path, text| edit::set_enabled(path, text, &client.id, false), None)?;
+            client.wait_until(&server, |client| client["enabled"] == false)
         }
-        ClientCommand::Remove { file, id, server } => {
-            file.edit(|path, text| edit::remove(path, text, &id))?;
-            wait_for(&id, &server, |client| client.is_none())
+        ClientCommand::Remove { client, server } => {
+            client.edit(|path, text| edit::remove(path, text, &client.id), None)?;
+            client.wait_until(&server, Value::is_null)
         }
         ClientCommand::RotateSecret(args) => rotate::rotate_secret(&args),
         ClientCommand::ExpireSecret(args) => rotate::expire_secret(&args),
@@ -129,7 +111,7 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
 }
 
 fn add(args: &AddArgs) -> Result<(), CliError> {
-    let AddArgs { file, id, fields, secret_stdin, hash } = args;
+    let AddArgs { client, fields, secret_stdin, hash } = args;
     let methods = match &fields.auth_methods[..] {
         [] => &AuthMethod::DEFAULT,
         methods => methods,
@@ -141,9 +123,9 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
         ));
     }
     let given = fields.given(Map::new())?;
-    let mut entry = with_defaults(id, &given);
+    let mut entry = with_defaults(&client.id, &given);
     // Check the fields before asking for a secret.
-    fields::check(Path::new(""), &Value::Object(entry.clone()).to_string(), &given)?;
+    fields::check(Path::new(""), &entry.to_string(), &given)?;
     let secret = match (has_secret, secret_stdin) {
         (false, _) => None,
         (true, true) => Some(secret::read("Secret of the new client: ")?),
@@ -151,10 +133,10 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
     };
     if let Some(secret) = &secret {
         let new = NewSecret { label: FIRST_LABEL.to_owned(), hash: secret::hash(secret, *hash)? };
-        entry.insert("secrets".to_owned(), json!([new]));
+        entry["secrets"] = json!([new]);
     }
     let change = |path: &Path, text: Option<&str>| {
-        if text.is_some_and(|text| text_of(text, id).is_some()) {
+        if text.is_some_and(|text| text_of(text, &client.id).is_some()) {
             let problem = format!(
                 "{} has a client with this id already; `grantd client update` changes it",
                 path.display()
@@ -163,30 +145,28 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
         }
         client_file::append(path, text, &entry)
     };
-    file.edit_or_create(change, || Some(told(id, secret.as_deref().filter(|_| !secret_stdin))))?;
+    let shown = secret.filter(|_| !secret_stdin);
+    let line = told(&client.id, shown.as_ref().map(|secret| secret.as_str()));
+    client.file.edit_or_create(change, Some(&line))?;
     let is_meant = fields.no_scope || !fields.introspects.is_empty();
-    if !is_meant {
-        file.warn_of(id)?;
-    }
-    Ok(())
+    if is_meant { Ok(()) } else { client.warn() }
 }
 
 /// Returns the entry of a new client, in a readable order of fields.
-fn with_defaults(id: &str, given: &Map<String, Value>) -> Map<String, Value> {
-    let nothing = || Value::Array(Vec::new());
-    let defaults = [
-        ("client_id", Value::from(id)),
-        ("enabled", Value::Bool(true)),
-        ("secrets", nothing()),
-        ("auth_methods", json!(AuthMethod::DEFAULT.map(AuthMethod::as_str))),
-        ("scopes", nothing()),
-        ("default_scopes", nothing()),
-        ("audience", nothing()),
-        ("token_lifetime", Value::from(3600)),
-        ("claims", Value::Object(Map::new())),
-    ];
-    let mut entry: Map<_, _> =
-        defaults.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    entry.extend(given.clone());
+fn with_defaults(id: &str, given: &Map<String, Value>) -> Value {
+    let mut entry = json!({
+        "client_id": id,
+        "enabled": true,
+        "secrets": [],
+        "auth_methods": AuthMethod::DEFAULT.map(AuthMethod::as_str),
+        "scopes": [],
+        "default_scopes": [],
+        "audience": [],
+        "token_lifetime": 3600,
+        "claims": {},
+    });
+    for (name, value) in given {
+        entry[name] = value.clone();
+    }
     entry
 }

@@ -30,8 +30,9 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::cli::error::CliError;
-use crate::cli::http_client::{Target, exchange_with};
+use crate::cli::http_client::{Target, send};
 use crate::clock::Clock;
+use crate::config::ListenAddr;
 use crate::telemetry::traces::Traces;
 
 /// Returns the collector that the standard environment variables name; `None` if they name no
@@ -40,7 +41,7 @@ pub(super) fn configured() -> Result<Option<Target>, CliError> {
     for variable in [OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT] {
         let Some(url) = std::env::var_os(variable).filter(|url| !url.is_empty()) else { continue };
         return match Target::of_url(&url.to_string_lossy()) {
-            Ok((target @ Target::Tcp { .. }, _)) => Ok(Some(target)),
+            Ok((target @ Target { address: ListenAddr::Tcp(_), .. }, _)) => Ok(Some(target)),
             // The error does not show the URL, which may contain a password.
             _ => Err(CliError(format!(
                 "{variable}: must be http://host[:port][/path], the address of a collector \
@@ -189,7 +190,7 @@ impl HttpClient for Client {
     {
         // This call blocks the SDK's thread until the answer arrives. That is harmless, because the
         // thread has no other work.
-        let sent = exchange_with(&self.target, request.map(Full::new), PATIENCE);
+        let sent = send(&self.target, Ok(request.map(Full::new)), PATIENCE);
         let sent = sent.map_err(|CliError(problem)| problem);
         self.losses.report.lock().error = sent.as_ref().err().cloned();
         Box::pin(ready(sent.map_err(Into::into)))

@@ -1,7 +1,6 @@
 //! The error of a command.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use crate::config::ConfigError;
 use crate::fault::Fault;
@@ -25,11 +24,6 @@ impl From<Vec<Fault>> for CliError {
     fn from(faults: Vec<Fault>) -> Self {
         Self(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     }
-}
-
-/// Returns the error for a failed operation on `file`; see [`Fault::cannot`].
-pub(super) fn cannot(what: &str, file: &Path, error: &io::Error) -> CliError {
-    Fault::cannot(what, file, error).into()
 }
 
 /// Writes `text` to standard error, with `grantd: ` before each line.

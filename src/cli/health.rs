@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::error::CliError;
-use crate::cli::http_client::{Request, Target, send};
+use crate::cli::http_client::{Target, get, send};
 use crate::cli::output::print;
 use crate::cli::settings::ServeArgs;
 use crate::config::ListenAddr;
@@ -34,10 +34,10 @@ pub(super) fn run(args: HealthArgs) -> Result<(), CliError> {
         None => ServeArgs { config, ..ServeArgs::default() }.resolve()?.startup.admin_listen,
     };
     let path = if ready { "/readyz" } else { "/livez" };
-    let answer = send(&Target::of_listener(&to_connect(&admin)), Request::get(path), TIMEOUT)?;
-    let text = String::from_utf8_lossy(&answer.body);
+    let answer = send(&Target::of_listener(&to_connect(&admin)), get(path, None), TIMEOUT)?;
+    let text = String::from_utf8_lossy(answer.body());
     let text = text.lines().next().unwrap_or_default();
-    match answer.status {
+    match answer.status().as_u16() {
         200 => print(text),
         503 => Err(CliError(format!("{admin}: {text}"))),
         status => Err(CliError(format!(

@@ -4,14 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::cli::error::{CliError, complain};
 use crate::cli::live::{self, AdminArgs, OLDER_VERSION, WaitArgs};
 use crate::cli::output::print;
 use crate::cli::settings::{ServeArgs, value_of};
-use crate::cli::times::dates;
+use crate::cli::times::add_dates;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fault::text;
@@ -146,14 +146,11 @@ fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: UnixTime) -> Result<
         directory::rotate(&config.live.keys, bits, &retention, now)?;
     let Retirement { retires_at, gone_at } = retirement;
     let mut described = describe(&made);
-    described.insert(
-        "retires".to_owned(),
-        json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at }),
-    );
+    described["retires"] = json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at });
     print_key(described, &config.live.keys)?;
     server.wait_until(&format!("key {}", made.key_id()), "/keys", |keys| {
-        let mut keys = keys.and_then(Value::as_array).into_iter().flatten();
         let is_in_use = |key: &Value| key["state"] == "published" || key["state"] == "signing";
+        let mut keys = keys.as_array().into_iter().flatten();
         keys.any(|key| key["kid"] == made.key_id() && is_in_use(key))
     })
 }
@@ -170,17 +167,16 @@ fn replace(
     let config = args.configuration()?;
     let Replaced { made, retired } = directory::replace(&config.live.keys, bits, keep, now)?;
     let mut described = describe(&made);
-    described.insert("retired".to_owned(), json!(retired));
-    let verifiers = format!(
+    described["retired"] = json!(retired);
+    described["verifiers"] = json!(format!(
         "those with a cached key set refuse tokens of the new key and accept tokens of the retired \
          keys until they fetch the key set again: within {} s, or on the first unknown kid if \
          they fetch it then",
         config.live.jwks_max_age
-    );
-    described.insert("verifiers".to_owned(), verifiers.into());
+    ));
     print_key(described, &config.live.keys)?;
     server.wait_until(&format!("key {}", made.key_id()), "/keys", |keys| {
-        let keys = || keys.and_then(Value::as_array).into_iter().flatten();
+        let keys = || keys.as_array().into_iter().flatten();
         let is_made = |key: &Value| key["kid"] == made.key_id();
         keys().any(|key| is_made(key) && key["state"] == "signing")
             && keys().all(|key| is_made(key) || key["kid"].as_str() == keep)
@@ -226,10 +222,10 @@ fn import(args: KeyArgs, from: &Path, now: UnixTime) -> Result<(), CliError> {
 
 /// Prints a key that was added to `directory`. If printing fails, the error says which file holds
 /// the key.
-fn print_key(mut described: Map<String, Value>, directory: &Path) -> Result<(), CliError> {
+fn print_key(mut described: Value, directory: &Path) -> Result<(), CliError> {
     add_dates(&mut described);
     let file = directory.join(format!("{}.pem", described["kid"].as_str().unwrap_or_default()));
-    print(Value::Object(described)).map_err(|CliError(problem)| {
+    print(described).map_err(|CliError(problem)| {
         CliError(format!("{problem}; the key is in {}", file.display()))
     })
 }
@@ -246,41 +242,25 @@ fn list(args: KeyArgs, server: &AdminArgs, now: UnixTime) -> Result<(), CliError
         ));
     }
     let live = server.ask("/keys", OLDER_VERSION)?;
-    for (_, mut described) in keys.describe(now) {
+    for (_, described) in keys.describe(now) {
+        let mut described = Value::Object(described);
         if let Some(live) = &live {
             live::add_figures(&mut described, live, "kid", &["fetches", "last_fetch"]);
         }
         add_dates(&mut described);
-        print(Value::Object(described))?;
+        print(described)?;
     }
     Ok(())
 }
 
-/// Adds the member `dates` to the description of a key, and to the description of the old key in
-/// `retires`. `dates` holds all times of the key in the format of RFC 3339.
-fn add_dates(described: &mut Map<String, Value>) {
-    if let Some(Value::Object(old)) = described.get_mut("retires") {
-        add_dates(old);
-    }
-    described.insert("dates".to_owned(), Value::Object(dates(described, &TIMES)));
-}
-
-/// In the description of a key, these members are times in Unix seconds.
-const TIMES: [&str; 5] = ["published_at", "signs_from", "retires_at", "gone_at", "last_fetch"];
-
 /// Returns the description of a key that was added to the directory. The caller prints the
 /// description.
-fn describe(key: &SigningKey) -> Map<String, Value> {
+fn describe(key: &SigningKey) -> Value {
     let KeyTimes { published_at, signs_from } = key.times();
-    [
-        ("kid", key.key_id().into()),
-        ("bits", key.bits().into()),
-        ("published_at", published_at.0.into()),
-        ("signs_from", signs_from.0.into()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into_iter()
-    .collect()
+    json!({
+        "kid": key.key_id(), "bits": key.bits(), "published_at": published_at,
+        "signs_from": signs_from,
+    })
 }
 
 fn parse_bits(argument: &str) -> Result<u16, String> {

@@ -1,15 +1,17 @@
 //! Requests to the admin listener of a running server. The requests get live figures, or check
 //! whether a change is in force.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
-use serde_json::{Map, Value};
+use hyper::Response;
+use serde_json::Value;
 
 use crate::cli::error::CliError;
-use crate::cli::http_client::{Answer, Request, Target, send};
+use crate::cli::http_client::{Target, get, send};
 use crate::clock::Clock;
 use crate::config::ListenAddr;
 use crate::snapshot::admin_token;
@@ -33,8 +35,8 @@ impl AdminArgs {
     /// reason.
     pub(super) fn ask(&self, path: &str, or_its_server: &str) -> Result<Option<Value>, CliError> {
         let Some(admin) = &self.admin else { return Ok(None) };
-        let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
-        ask(admin, Request::get(path).with_bearer(token), or_its_server).map(Some)
+        let answer = request(admin, self.admin_token_file.as_deref(), path, TIMEOUT)?;
+        read(admin, &answer, or_its_server).map(Some)
     }
 }
 
@@ -52,7 +54,7 @@ pub(super) struct WaitArgs {
 
 impl WaitArgs {
     /// Polls `path` of the server until `is_in_force` returns true. `is_in_force` gets the JSON at
-    /// `path`, or `None` if the client does not exist. Returns at once without `--admin`.
+    /// `path`, or null if the client does not exist. Returns at once without `--admin`.
     ///
     /// # Errors
     ///
@@ -62,7 +64,7 @@ impl WaitArgs {
         &self,
         change: &str,
         path: &str,
-        is_in_force: impl Fn(Option<&Value>) -> bool,
+        is_in_force: impl Fn(&Value) -> bool,
     ) -> Result<(), CliError> {
         let Some(admin) = &self.admin else { return Ok(()) };
         let begin = Clock::system().instant();
@@ -70,7 +72,7 @@ impl WaitArgs {
         let mut has_answered = false;
         loop {
             let looked = self.look(admin, path, TIMEOUT.saturating_sub(begin.elapsed()));
-            if looked.as_ref().is_ok_and(|found| is_in_force(found.as_ref())) {
+            if looked.as_ref().is_ok_and(&is_in_force) {
                 return Ok(());
             }
             has_answered |= looked.is_ok();
@@ -90,42 +92,39 @@ impl WaitArgs {
 
     /// Returns what the server's `/readyz` says, or why it cannot be asked.
     fn readiness(&self, admin: &ListenAddr) -> String {
-        match self.request(admin, "/readyz", READINESS_TIMEOUT) {
-            Ok(answer) => String::from_utf8_lossy(&answer.body).trim_end().to_owned(),
+        match request(admin, self.admin_token_file.as_deref(), "/readyz", READINESS_TIMEOUT) {
+            Ok(answer) => String::from_utf8_lossy(answer.body()).trim_end().to_owned(),
             Err(error) => error.0,
         }
     }
 
-    fn request(&self, admin: &ListenAddr, path: &str, limit: Duration) -> Result<Answer, CliError> {
-        let token = self.admin_token_file.as_deref().map(admin_token::read).transpose()?;
-        send(&Target::of_listener(admin), Request::get(path).with_bearer(token), limit)
-    }
-
-    /// Returns the JSON at `path`; `None` if the client does not exist.
-    fn look(
-        &self,
-        admin: &ListenAddr,
-        path: &str,
-        limit: Duration,
-    ) -> Result<Option<Value>, CliError> {
-        let answer = self.request(admin, path, limit)?;
-        let is_unknown = |body: &[u8]| {
-            let body: Option<Value> = serde_json::from_slice(body).ok();
-            body.is_some_and(|body| body["error"] == "no such client")
-        };
-        if answer.status == 404 && is_unknown(&answer.body) {
-            return Ok(None);
+    /// Returns the JSON at `path`; null if the client does not exist.
+    fn look(&self, admin: &ListenAddr, path: &str, limit: Duration) -> Result<Value, CliError> {
+        let answer = request(admin, self.admin_token_file.as_deref(), path, limit)?;
+        let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        if answer.status() == 404 && body["error"] == "no such client" {
+            return Ok(Value::Null);
         }
-        read(admin, &answer, OLDER_VERSION).map(Some)
+        read(admin, &answer, OLDER_VERSION)
     }
 }
 
-fn ask(admin: &ListenAddr, request: Request<'_>, or_its_server: &str) -> Result<Value, CliError> {
-    read(admin, &send(&Target::of_listener(admin), request, TIMEOUT)?, or_its_server)
+fn request(
+    admin: &ListenAddr,
+    token_file: Option<&Path>,
+    path: &str,
+    limit: Duration,
+) -> Result<Response<Bytes>, CliError> {
+    let token = token_file.map(admin_token::read).transpose()?;
+    send(&Target::of_listener(admin), get(path, token), limit)
 }
 
-fn read(admin: &ListenAddr, answer: &Answer, or_its_server: &str) -> Result<Value, CliError> {
-    match answer.status {
+fn read(
+    admin: &ListenAddr,
+    answer: &Response<Bytes>,
+    or_its_server: &str,
+) -> Result<Value, CliError> {
+    match answer.status().as_u16() {
         401 => Err(CliError(format!(
             "{admin}: answered 401: it requires the admin token; pass the token's file with \
              --admin-token-file"
@@ -134,7 +133,7 @@ fn read(admin: &ListenAddr, answer: &Answer, or_its_server: &str) -> Result<Valu
             "{admin}: answered 421: use an IP address or localhost, or pass the file of its admin \
              token with --admin-token-file"
         ))),
-        200 => serde_json::from_slice(&answer.body).map_err(|_| {
+        200 => serde_json::from_slice(answer.body()).map_err(|_| {
             CliError(format!("{admin}: the answer is not JSON; is this the admin listener?"))
         }),
         status => Err(CliError(format!(
@@ -147,17 +146,11 @@ fn read(admin: &ListenAddr, answer: &Answer, or_its_server: &str) -> Result<Valu
 /// Copies the members `figures` into `entry` from the element of the list `live` that describes the
 /// same object. The objects are the same if their members `name` are equal. If the list has no such
 /// element, the server has not read `entry` yet, and the members are null.
-pub(super) fn add_figures(
-    entry: &mut Map<String, Value>,
-    live: &Value,
-    name: &str,
-    figures: &[&str],
-) {
+pub(super) fn add_figures(entry: &mut Value, live: &Value, name: &str, figures: &[&str]) {
     let mut known = live.as_array().into_iter().flatten();
-    let known = known.find(|known| Some(&known[name]) == entry.get(name));
+    let known = known.find(|known| known[name] == entry[name]);
     for figure in figures {
-        let value = known.map_or(Value::Null, |known| known[figure].clone());
-        entry.insert((*figure).to_owned(), value);
+        entry[*figure] = known.map_or(Value::Null, |known| known[figure].clone());
     }
 }
 

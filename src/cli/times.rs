@@ -4,25 +4,41 @@ use serde_json::{Map, Value};
 
 use crate::time::UnixTime;
 
-/// Returns the times in the members `names` of an object, in the format of RFC 3339. Members that
-/// are missing or null are left out.
-pub(super) fn dates(described: &Map<String, Value>, names: &[&str]) -> Map<String, Value> {
-    let dates = names.iter().filter_map(|name| {
-        let date = UnixTime(described.get(*name)?.as_u64()?).rfc3339()?;
+/// Adds the member `dates` to the description of a client, a secret or a key, and to that of the old
+/// key in `retires`. `dates` holds its times in the format of RFC 3339. Without times, it is left
+/// out.
+pub(super) fn add_dates(described: &mut Value) {
+    if let Some(old) = described.get_mut("retires") {
+        add_dates(old);
+    }
+    let dates = TIMES.iter().filter_map(|name| {
+        let date = UnixTime(described[*name].as_u64()?).rfc3339()?;
         Some(((*name).to_owned(), Value::from(date)))
     });
-    dates.collect()
+    let dates: Map<_, _> = dates.collect();
+    if !dates.is_empty() {
+        described["dates"] = dates.into();
+    }
 }
+
+/// In the description of a client, a secret or a key, these members are times in Unix seconds.
+const TIMES: [&str; 8] = [
+    "published_at",
+    "signs_from",
+    "retires_at",
+    "gone_at",
+    "last_fetch",
+    "not_before",
+    "expires_at",
+    "last_used",
+];
 
 /// Parses a duration to seconds: `900`, `15m`, `24h`, `90d`.
 pub(super) fn parse_duration(argument: &str) -> Result<u64, String> {
-    let (number, unit) = match argument.as_bytes().last() {
-        Some(b's') => (&argument[..argument.len() - 1], 1),
-        Some(b'm') => (&argument[..argument.len() - 1], 60),
-        Some(b'h') => (&argument[..argument.len() - 1], 3600),
-        Some(b'd') => (&argument[..argument.len() - 1], DAY),
-        _ => (argument, 1),
-    };
+    let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+    let with_unit =
+        units.iter().find_map(|(name, unit)| Some((argument.strip_suffix(*name)?, *unit)));
+    let (number, unit) = with_unit.unwrap_or((argument, 1));
     let seconds = digits(number).and_then(|number| number.checked_mul(unit));
     seconds.ok_or_else(|| "must be seconds, or a duration as in 15m, 24h or 90d".to_owned())
 }
@@ -50,9 +66,6 @@ pub(super) fn parse_time(argument: &str) -> Result<UnixTime, String> {
 /// A time is assumed to be in milliseconds if it is this number or greater. Read as seconds, this
 /// number is a time in the year 5138. Read as milliseconds, it is a time in the year 1973.
 pub(super) const IN_MILLISECONDS: UnixTime = UnixTime(100_000_000_000);
-
-/// The number of seconds in a day.
-const DAY: u64 = 86_400;
 
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()

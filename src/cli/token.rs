@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use clap::Args;
+use http_body_util::Full;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, Response};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::{Map, Value, json};
 
 use crate::cli::error::CliError;
-use crate::cli::http_client::{Answer, Request, Target, send};
+use crate::cli::http_client::{Target, get, send};
 use crate::cli::output::print;
 use crate::cli::secret;
 use crate::endpoint::metadata::{JWKS_PATH, TOKEN_PATH};
@@ -37,14 +41,17 @@ pub(super) fn run(args: &TokenArgs) -> Result<(), CliError> {
     let (target, path) = Target::of_url(&args.url)?;
     let path = if path == "/" { TOKEN_PATH } else { &path };
     let secret = secret::from_environment_or_stdin(SECRET_VARIABLE, "Client secret: ")?;
-    let answer = send(&target, Request::post(path, form(args, &secret)), TIMEOUT)?;
+    let request = Request::post(path)
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Full::from(form(args, &secret)));
+    let answer = send(&target, request, TIMEOUT)?;
     let token =
         token_of(&answer).map_err(|problem| CliError(format!("{target}: {path}: {problem}")))?;
     if !args.decode {
         return print(token);
     }
     let prefix = path.strip_suffix(TOKEN_PATH).unwrap_or_default();
-    let keys = send(&target, Request::get(&format!("{prefix}{JWKS_PATH}")), TIMEOUT)?;
+    let keys = send(&target, get(&format!("{prefix}{JWKS_PATH}"), None), TIMEOUT)?;
     let decoded = decoded(&token, &keys)
         .map_err(|problem| CliError(format!("{target}: {prefix}{JWKS_PATH}: {problem}")))?;
     print(format_args!("{decoded:#}"))
@@ -63,10 +70,10 @@ fn form(args: &TokenArgs, secret: &str) -> String {
 
 /// Returns the access token in `answer`, or an error text that contains the server's description of
 /// the error.
-fn token_of(answer: &Answer) -> Result<String, String> {
-    let body: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
+fn token_of(answer: &Response<Bytes>) -> Result<String, String> {
+    let body: Map<String, Value> = serde_json::from_slice(answer.body()).unwrap_or_default();
     let text = |name: &str| body.get(name).and_then(Value::as_str);
-    match (answer.status, text("access_token"), text("error")) {
+    match (answer.status().as_u16(), text("access_token"), text("error")) {
         (200, Some(token), _) => Ok(token.to_owned()),
         (status, _, Some(error)) => {
             let description = text("error_description").unwrap_or_default();
@@ -80,9 +87,9 @@ fn token_of(answer: &Answer) -> Result<String, String> {
 
 /// Verifies the signature of `token` with the key set `keys`, and returns the token's header and
 /// claims.
-fn decoded(token: &str, keys: &Answer) -> Result<Value, String> {
-    let keys: JwkSet = serde_json::from_slice(&keys.body)
-        .map_err(|_| format!("answered {} without a key set", keys.status))?;
+fn decoded(token: &str, keys: &Response<Bytes>) -> Result<Value, String> {
+    let keys: JwkSet = serde_json::from_slice(keys.body())
+        .map_err(|_| format!("answered {} without a key set", keys.status().as_u16()))?;
     // Check only the signature: the claims are printed, so that the user can judge them.
     let mut validation = Validation::new(Algorithm::RS256);
     validation.validate_exp = false;

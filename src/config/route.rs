@@ -69,8 +69,8 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 }
 
 /// The paths that a configured route must not match. The server already serves most of these paths.
-/// The other paths are reserved for documents about the server.
-pub const TAKEN_PATHS: [&str; 16] = [
+/// The other paths are those of the page and of its documents.
+pub const TAKEN_PATHS: [&str; 19] = [
     "/",
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",
@@ -81,6 +81,9 @@ pub const TAKEN_PATHS: [&str; 16] = [
     "/connect/token",
     "/connect/validate",
     "/docs",
+    "/docs/grantd.postman_collection.json",
+    "/docs/page.css",
+    "/docs/page.js",
     "/favicon.ico",
     "/openapi.json",
     "/v1/api/oauth/token",

@@ -237,8 +237,8 @@ impl<'c, 's> Claim<'c, 's> {
                 signed_at: assertion.signed_at,
                 until: assertion.until,
             };
-            use AssertionError::{BeforeRecord, Replayed, Time};
-            let unusable = [Replayed, BeforeRecord, Time].map(Cause::from);
+            use AssertionError::{BeforeRecord, Replayed};
+            let unusable = [Replayed, BeforeRecord].map(Cause::from);
             use_up(self.exchange, single_use, unusable).await?;
             context.assertion_audiences.count(assertion.audience.label());
         }

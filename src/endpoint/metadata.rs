@@ -33,10 +33,15 @@ pub struct Document {
 
 impl Document {
     fn new(body: String, max_age: u64) -> Self {
-        let hash = digest(&SHA256, body.as_bytes());
-        let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16]));
+        let etag = etag_of(body.as_bytes());
         Self { body, etag, max_age }
     }
+}
+
+/// Returns a strong entity tag of `body`, including its quotes.
+pub fn etag_of(body: &[u8]) -> String {
+    let hash = digest(&SHA256, body);
+    format!("\"{}\"", URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16]))
 }
 
 /// Whether one of the tags in `If-None-Match` matches `etag`, by weak comparison (RFC 9110, section

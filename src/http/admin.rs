@@ -92,10 +92,14 @@ impl Admin {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no key signs at this time\n")
         } else {
             let loss = self.context.loss.as_ref().filter(|loss| now < loss.until);
-            let fault = self.context.reload_fault.load_full();
-            let loss = loss.map(|loss| &*loss.text);
-            let problems: Vec<_> =
-                fault.as_ref().map(|it| &***it).into_iter().chain(loss).collect();
+            let problems: Vec<_> = [
+                self.context.reload_fault.load().as_deref().cloned(),
+                self.context.revocations.fault(),
+                loss.map(|loss| loss.text.clone()),
+            ]
+            .into_iter()
+            .flatten()
+            .collect();
             match (&problems[..], is_admitted) {
                 ([], _) => plain(StatusCode::OK, "ok\n"),
                 (_, true) => plain(StatusCode::OK, format!("degraded: {}\n", problems.join("; "))),

@@ -22,6 +22,7 @@ use hyper::{Request, Response};
 use tracing::warn;
 
 use crate::config::{ClientCertificates, Dialect, Live};
+use crate::dialect::route::{Route, below_issuer};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, secrets,
     vision,
@@ -35,13 +36,13 @@ pub use crate::http::connection::Arrival;
 use crate::http::connection::{Handler, Received};
 use crate::http::listener::Peer;
 use crate::http::request_id::RequestIds;
-use crate::http::route::{Route, below_issuer};
 use crate::http::service::check::check;
 use crate::http::service::response::{echo_client_headers, into_response};
 use crate::oauth::client_authentication::Authorization;
 use crate::oauth::client_certificate::{ShownCertificate, Verification};
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
+use crate::page::{self, Pages};
 use crate::random::NoEntropy;
 use crate::snapshot::Snapshot;
 use crate::telemetry::excerpt::{WITHHELD, excerpt, named};
@@ -62,6 +63,7 @@ pub struct Service {
     /// Limits the warnings about self-signed certificates: at most one per hour for each
     /// certificate.
     self_signed_warnings: Hourly,
+    pages: Pages,
     pub(crate) traces: Traces,
 }
 
@@ -117,6 +119,7 @@ impl Service {
             warned_of_undeclared_proxy: Once::new(),
             warned_of_unrestricted_validation: Once::new(),
             self_signed_warnings: Hourly::default(),
+            pages: Pages::default(),
             traces: Traces::default(),
         })
     }
@@ -147,8 +150,7 @@ impl Service {
     {
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
-        let route =
-            Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.live.routes);
+        let route = Route::in_snapshot(head.uri.path(), &snapshot);
         let proxies = &snapshot.config.live.trusted_proxies;
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
         if address.has_untrusted_forwarding {
@@ -252,6 +254,9 @@ impl Service {
             if let (Cause::NotFound, Err(refused)) = (cause, &mut outcome.verdict) {
                 let path = unknown_path(request, &head, body, limits.body_bytes, deadline).await;
                 refused.named = Some(path);
+                if let Some(page) = page_for_people(snapshot, route, request) {
+                    outcome.answer = page;
+                }
             } else {
                 body::discard(&request.headers, body, deadline).await;
             }
@@ -273,6 +278,12 @@ impl Service {
             Route::Revocation => revocation::revoke(exchange, &head, body).await,
             Route::ServerMetadata => publish(metadata::server_metadata(snapshot), &request.headers),
             Route::KeySet => publish(metadata::key_set(snapshot, exchange.now), &request.headers),
+            Route::Page(document) => {
+                let answer = self
+                    .pages
+                    .answer(document, snapshot, |etag| has_current_copy(&request.headers, etag));
+                Outcome { answer, verdict: Ok(Served::default()) }
+            }
             // Not reached: `check` refuses unknown routes, and `Validate` is answered above.
             Route::Unknown(_) | Route::Validate => refuse(Cause::NotFound, &head, route),
         }
@@ -390,15 +401,31 @@ pub(super) struct Repeated;
 /// scripts of any origin to read the document (CORS).
 fn publish(document: Document, headers: &HeaderMap) -> Outcome<'static> {
     let Document { body, etag, max_age } = document;
-    let known = headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .any(|tags| tags.to_str().is_ok_and(|tags| metadata::etag_matches(tags, &etag)));
-    let mut answer = if known { Answer::empty(304) } else { Answer::json(200, body) };
+    let is_current = has_current_copy(headers, &etag);
+    let mut answer = if is_current { Answer::empty(304) } else { Answer::json(200, body) };
     answer.push_header("cache-control", format!("public, max-age={max_age}"));
     answer.push_header("etag", etag);
     answer.push_header("access-control-allow-origin", "*");
     Outcome { answer, verdict: Ok(Served::default()) }
+}
+
+/// Whether the client has the version of the document with this entity tag.
+fn has_current_copy(headers: &HeaderMap, etag: &str) -> bool {
+    let mut values = headers.get_all(IF_NONE_MATCH).iter();
+    values.any(|tags| tags.to_str().is_ok_and(|tags| metadata::etag_matches(tags, etag)))
+}
+
+/// Returns the answer to a request for an unknown path if a browser shows the answer as a page:
+/// only browsers send `Sec-Fetch-Dest` (W3C Fetch Metadata, section 2.1).
+fn page_for_people(
+    snapshot: &Snapshot,
+    route: Route<'_>,
+    request: &request::Parts,
+) -> Option<Answer> {
+    let destination = single(&request.headers, "sec-fetch-dest").ok().flatten();
+    let is_page = destination == Some(b"document") && route.dialect() == Dialect::Connect;
+    let path = below_issuer(request.uri.path(), snapshot.issuer.path());
+    is_page.then(|| page::not_found(path, snapshot)).flatten()
 }
 
 fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'static> {

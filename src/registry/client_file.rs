@@ -23,8 +23,8 @@ use std::sync::Arc;
 use std::thread::{self, Builder, available_parallelism};
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use tracing::warn;
 
 use crate::fault::text::{self, json_problem};
@@ -223,11 +223,7 @@ const WORTH_A_THREAD: usize = 1000;
 /// # Errors
 ///
 /// Every fault of `text`. If `text` has no faults, every fault of the new text.
-pub fn append(
-    file: &Path,
-    text: Option<&str>,
-    entry: &Map<String, Value>,
-) -> Result<String, Vec<Fault>> {
+pub fn append(file: &Path, text: Option<&str>, entry: &Value) -> Result<String, Vec<Fault>> {
     let entry = serde_json::to_string_pretty(entry)
         .map_err(|error| vec![Fault::new(file, error.to_string())])?
         .replace('\n', "\n    ");
@@ -289,6 +285,8 @@ pub fn check_entry(file: &Path, line: usize, entry: &str) -> Result<Client, Vec<
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn faults(text: &str) -> Vec<String> {
@@ -392,10 +390,7 @@ mod tests {
 
     #[test]
     fn append_changes_nothing_else() {
-        let client = |id: &str| {
-            let field = |name: &str, value: Value| (name.to_owned(), value);
-            Map::from_iter([field("client_id", id.into()), field("scopes", vec!["s"].into())])
-        };
+        let client = |id: &str| json!({ "client_id": id, "scopes": ["s"] });
         let file = Path::new("clients.json");
         let one = append(file, None, &client("one")).unwrap();
         assert!(one.starts_with("{\n  \"clients\": [\n    {\n      \"client_id\": \"one\","));

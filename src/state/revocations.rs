@@ -24,11 +24,11 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::state::client_tag::client_tag;
 use crate::state::group_commit::{GroupCommit, Unanswered};
 pub use crate::state::revocations::error::RevokeError;
 pub use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::ledger::{Ledger, Revocation, Shared};
+use crate::state::shares::client_tag;
 use crate::telemetry::audit::Audit;
 use crate::time::UnixTime;
 
@@ -93,8 +93,11 @@ impl Revocations {
     /// The cut-off of the client: every token of the client that expires no later is revoked.
     pub fn cut_off(&self, client_id: &str) -> UnixTime {
         let revoked = &self.shared.revoked;
-        let cut_off = || revoked.cut_off(&client_tag(client_id));
-        if revoked.has_cut_offs() { cut_off() } else { UnixTime::default() }
+        if revoked.has_cut_offs() {
+            revoked.cut_off(client_tag(client_id))
+        } else {
+            UnixTime::default()
+        }
     }
 
     /// The number of rows in memory.
@@ -110,6 +113,15 @@ impl Revocations {
     /// The number of times that rows of a client became a cut-off, since the start.
     pub fn cut_offs(&self) -> u64 {
         self.shared.cut_offs.load(Ordering::Relaxed)
+    }
+
+    /// Why the file cannot be read at present, and what to do; `None` if it can be read.
+    pub fn fault(&self) -> Option<String> {
+        let fault = self.shared.unread.lock().clone()?;
+        Some(format!(
+            "{fault}; restore the file and its permissions: until then, what other processes \
+             revoke may not be in force here, and a restart fails"
+        ))
     }
 
     /// Revokes the token that has the key `key`, belongs to the client `client_id` and expires at

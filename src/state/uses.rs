@@ -14,6 +14,7 @@ mod index;
 mod record;
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 use ring::digest::{Context, SHA256};
@@ -22,8 +23,8 @@ use tracing::warn;
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::read_only;
-use crate::state::client_tag::client_tag;
 use crate::state::group_commit::{GroupCommit, LOCK_WAIT, Unanswered};
+use crate::state::shares::client_tag;
 use crate::state::uses::index::{Entry, Key};
 pub use crate::state::uses::record::UseError;
 use crate::state::uses::record::{Problem, Record, Use, check};
@@ -73,6 +74,9 @@ impl Uses {
         let mut record = Record::new(path.clone(), revocations, capacity, clock);
         let mut taken = record.take().map(drop);
         if let Err(Problem::Unreadable(error)) = &taken {
+            if path.is_symlink() {
+                return Err(cannot_be_read(&path, error));
+            }
             let file = path.display();
             warn!(%file, %error, "the record of used assertions and proofs cannot be read");
             taken = record.set_aside().map_err(Problem::Io);
@@ -101,7 +105,7 @@ impl Uses {
     pub fn check(directory: &Path) -> Result<(), Fault> {
         let path = directory.join(FILE_NAME);
         let news = read_only(&path, &path, LOCK_WAIT);
-        let news = news.map_err(|error| Fault::new(&path, format!("cannot be read: {error}")))?;
+        let news = news.map_err(|error| cannot_be_read(&path, &error))?;
         check(path, &news)
     }
 
@@ -149,6 +153,10 @@ impl SingleUse<'_> {
         let hash = hash.finish();
         std::array::from_fn(|index| hash.as_ref()[index])
     }
+}
+
+fn cannot_be_read(path: &Path, error: &io::Error) -> Fault {
+    Fault::new(path, format!("cannot be read: {error}"))
 }
 
 const FILE_NAME: &str = "uses";

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::cli::error::{CliError, cannot, complain};
+use crate::cli::error::{CliError, complain};
 use crate::cli::live::WaitArgs;
 use crate::cli::no_token;
 use crate::cli::output::{not_written, write_out};
@@ -39,41 +39,19 @@ impl FileArg {
         Ok(ServeArgs { config, ..ServeArgs::default() }.resolve()?.live.clients)
     }
 
-    /// Locks the registry file and replaces its text by the result of `change`.
-    pub(super) fn edit(
-        &self,
-        change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
-    ) -> Result<(), CliError> {
-        self.edit_and_tell(change, || None)
-    }
-
-    /// Replaces the text of the registry file by the result of `change`, and prints `line`. Fails
-    /// if the file does not exist.
-    pub(super) fn edit_and_tell(
-        &self,
-        change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
-        line: impl FnOnce() -> Option<Zeroizing<String>>,
-    ) -> Result<(), CliError> {
-        let change = |path: &Path, text: Option<&str>| match text {
-            Some(text) => change(path, text),
-            // The file does not exist, so reading it returns the fault to report.
-            None => change(path, &client_file::read(path).map_err(|fault| vec![fault])?),
-        };
-        self.edit_or_create(change, line)
-    }
-
-    /// Replaces the text of the registry file by the result of `change`, and prints `line`. Creates
-    /// the file if it does not exist.
+    /// Locks the registry file, replaces its text by the result of `change`, and prints `line`.
+    /// Creates the file if it does not exist.
     ///
     /// `line` is printed once the change is on disk. If it cannot be printed, the change is undone,
     /// because a secret in it could not be shown again.
     pub(super) fn edit_or_create(
         &self,
         change: impl FnOnce(&Path, Option<&str>) -> Result<String, Vec<Fault>>,
-        line: impl FnOnce() -> Option<Zeroizing<String>>,
+        line: Option<&str>,
     ) -> Result<(), CliError> {
         let file = &self.path()?;
-        let _lock = whole_file::lock(file).map_err(|error| cannot("locked", file, &error))?;
+        let _lock =
+            whole_file::lock(file).map_err(|error| Fault::cannot("locked", file, &error))?;
         if whole_file::has_other_names(file) {
             let problem = "has another name (a hard link), which would keep the old registry: \
                            replace that one by a symbolic link (ln -s) or a copy";
@@ -82,8 +60,8 @@ impl FileArg {
         let text = if file.exists() { Some(client_file::read(file)?) } else { None };
         let changed = change(file, text.as_deref())?;
         whole_file::replace(file, changed.as_bytes())
-            .map_err(|error| cannot("written", file, &error))?;
-        let Some(line) = line() else { return Ok(()) };
+            .map_err(|error| Fault::cannot("written", file, &error))?;
+        let Some(line) = line else { return Ok(()) };
         write_out(line.as_bytes()).map_err(|error| {
             let undone = match &text {
                 Some(text) => whole_file::replace(file, text.as_bytes()),
@@ -96,16 +74,55 @@ impl FileArg {
             })
         })
     }
+}
+
+/// The flags that name a client in the registry.
+#[derive(Args, Debug)]
+pub(crate) struct ClientArg {
+    #[command(flatten)]
+    pub(super) file: FileArg,
+    /// Client ID.
+    #[arg(long, value_name = "ID")]
+    pub(super) id: String,
+}
+
+impl ClientArg {
+    /// Locks the registry file, replaces its text by the result of `change`, and prints `line`; see
+    /// [`FileArg::edit_or_create`]. Fails if the file does not exist.
+    pub(super) fn edit(
+        &self,
+        change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
+        line: Option<&str>,
+    ) -> Result<(), CliError> {
+        let change = |path: &Path, text: Option<&str>| match text {
+            Some(text) => change(path, text),
+            // The file does not exist, so reading it returns the fault to report.
+            None => change(path, &client_file::read(path).map_err(|fault| vec![fault])?),
+        };
+        self.file.edit_or_create(change, line)
+    }
 
     /// Warns if the client can get no token.
-    pub(super) fn warn_of(&self, id: &str) -> Result<(), CliError> {
-        let file = self.path()?;
+    pub(super) fn warn(&self) -> Result<(), CliError> {
+        let file = self.file.path()?;
         let text = client_file::read(&file)?;
-        let entry = text_of(&text, id);
+        let entry = text_of(&text, &self.id);
         if let Some(Ok(client)) = entry.map(|entry| client_file::check_entry(&file, 1, entry)) {
             warn_of(&client);
         }
         Ok(())
+    }
+
+    /// If `--admin` names a server, waits until the change of the client is in force on that
+    /// server. `is_in_force` gets the server's JSON description of the client, or null if the
+    /// server does not know the client.
+    pub(super) fn wait_until(
+        &self,
+        server: &WaitArgs,
+        is_in_force: impl Fn(&Value) -> bool,
+    ) -> Result<(), CliError> {
+        let path = format!("/clients/{}", urlencoded::encode(&self.id));
+        server.wait_until(&format!("client {}", self.id), &path, is_in_force)
     }
 }
 
@@ -116,27 +133,13 @@ pub(super) fn warn_of(client: &Client) {
     }
 }
 
-/// If `--admin` names a server, waits until the change of the client `id` is in force on that
-/// server. `is_in_force` gets the server's JSON description of the client, or `None` if the server
-/// does not know the client.
-pub(super) fn wait_for(
-    id: &str,
-    server: &WaitArgs,
-    is_in_force: impl Fn(Option<&Value>) -> bool,
-) -> Result<(), CliError> {
-    let path = format!("/clients/{}", urlencoded::encode(id));
-    server.wait_until(&format!("client {id}"), &path, is_in_force)
-}
-
 /// Returns the line to print: the client's id and, if the secret was generated, the secret.
-pub(super) fn told(id: &str, secret: Option<&String>) -> Zeroizing<String> {
-    let mut line = match secret {
+pub(super) fn told(id: &str, secret: Option<&str>) -> Zeroizing<String> {
+    let told = match secret {
         Some(secret) => json!({ "client_id": id, "client_secret": secret }),
         None => json!({ "client_id": id }),
-    }
-    .to_string();
-    line.push('\n');
-    Zeroizing::new(line)
+    };
+    Zeroizing::new(format!("{told}\n"))
 }
 
 /// Returns the text of the entry of the client `id`.
@@ -146,7 +149,7 @@ pub(super) fn text_of<'t>(text: &'t str, id: &str) -> Option<&'t str> {
 }
 
 /// Returns the entry of the client `id`, with its fields in the order of the file.
-pub(super) fn entry_of(text: &str, id: &str) -> Option<Map<String, Value>> {
+pub(super) fn entry_of(text: &str, id: &str) -> Option<Value> {
     serde_json::from_str(text_of(text, id)?).ok()
 }
 

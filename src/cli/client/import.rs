@@ -36,7 +36,7 @@ pub(super) fn import(file: &FileArg, from: &Path) -> Result<(), CliError> {
     let told = format!("{}\n", json!({ "imported": entries.len() }));
     let change =
         |path: &Path, text: Option<&str>| client_file::append_entries(path, text, &entries);
-    file.edit_or_create(change, || Some(Zeroizing::new(told)))?;
+    file.edit_or_create(change, Some(&told))?;
     if let Some((id, reason)) = without_token.first() {
         let more = match without_token.len() - 1 {
             0 => String::new(),

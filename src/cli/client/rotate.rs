@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::client::file::{FileArg, entry_of, told, wait_for};
+use crate::cli::client::file::{ClientArg, entry_of, told};
 use crate::cli::error::CliError;
 use crate::cli::live::WaitArgs;
 use crate::cli::secret::{self, HashKind};
@@ -19,10 +19,7 @@ use crate::time::UnixTime;
 #[derive(Args, Debug)]
 pub(crate) struct RotateArgs {
     #[command(flatten)]
-    file: FileArg,
-    /// Client ID.
-    #[arg(long, value_name = "ID")]
-    id: String,
+    client: ClientArg,
     /// Label of the new secret [default: today's date].
     #[arg(long, value_name = "LABEL")]
     label: Option<String>,
@@ -46,10 +43,7 @@ pub(crate) struct RotateArgs {
 #[derive(Args, Debug)]
 pub(crate) struct ExpireArgs {
     #[command(flatten)]
-    file: FileArg,
-    /// Client ID.
-    #[arg(long, value_name = "ID")]
-    id: String,
+    client: ClientArg,
     /// Label of the secret whose validity ends.
     #[arg(long, value_name = "LABEL")]
     label: String,
@@ -71,10 +65,11 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
         secret::make()?
     };
     let hash = secret::hash(&secret, args.hash)?;
+    let id = &args.client.id;
     let old_until = args.expire_old.map(|seconds| now + seconds);
     let mut secret_label = String::new();
     let change = |path: &Path, text: &str| {
-        let taken = labels(text, &args.id);
+        let taken = labels(text, id);
         let label = match &args.label {
             Some(label) if taken.contains(label) => {
                 let problem = "the client has a secret of this label already, and two secrets of \
@@ -89,27 +84,30 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
             None => free_label(&now.date(), &taken),
         };
         secret_label.clone_from(&label);
-        edit::add_secret(path, text, &args.id, &NewSecret { label, hash }, old_until)
+        edit::add_secret(path, text, id, &NewSecret { label, hash }, old_until)
     };
-    let shown = (!args.secret_stdin).then_some(&*secret);
+    let shown = (!args.secret_stdin).then_some(&**secret);
     // Print the secret before waiting for the server: if the wait fails, no other command can show
     // the secret.
-    args.file.edit_and_tell(change, || Some(told(&args.id, shown)))?;
-    wait_for(&args.id, &args.server, |client| secret_of(client, &secret_label).is_some())
+    args.client.edit(change, Some(&told(id, shown)))?;
+    args.client.wait_until(&args.server, |client| secret_of(client, &secret_label).is_some())
 }
 
 /// Returns the secret with this label from a server's JSON description of the client.
-fn secret_of<'a>(client: Option<&'a Value>, label: &str) -> Option<&'a Value> {
-    client?["secrets"].as_array()?.iter().find(|secret| secret["label"] == label)
+fn secret_of<'a>(client: &'a Value, label: &str) -> Option<&'a Value> {
+    client["secrets"].as_array()?.iter().find(|secret| secret["label"] == label)
 }
 
 pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
     let in_seconds = || Clock::system().now() + args.seconds;
     let until = args.at.unwrap_or_else(in_seconds);
-    args.file.edit(|path, text| edit::expire_secret(path, text, &args.id, &args.label, until))?;
-    args.file.warn_of(&args.id)?;
-    wait_for(&args.id, &args.server, |client| {
-        let ends = secret_of(client, &args.label).and_then(|secret| secret["expires_at"].as_u64());
+    let ExpireArgs { client, label, server, .. } = args;
+    let change =
+        |path: &Path, text: &str| edit::expire_secret(path, text, &client.id, label, until);
+    client.edit(change, None)?;
+    client.warn()?;
+    client.wait_until(server, |client| {
+        let ends = secret_of(client, label).and_then(|secret| secret["expires_at"].as_u64());
         ends.is_some_and(|ends| ends <= until.0)
     })
 }
@@ -118,8 +116,8 @@ pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
 /// follows this call reports the fault.
 fn labels(text: &str, id: &str) -> HashSet<String> {
     let entry = entry_of(text, id).unwrap_or_default();
-    let secrets = entry.get("secrets").and_then(Value::as_array);
-    let labels = secrets.into_iter().flatten().filter_map(|secret| secret["label"].as_str());
+    let secrets = entry["secrets"].as_array().into_iter().flatten();
+    let labels = secrets.filter_map(|secret| secret["label"].as_str());
     labels.map(str::to_owned).collect()
 }
 

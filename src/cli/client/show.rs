@@ -1,14 +1,14 @@
 //! Shows registered clients, without the hashes of their secrets.
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::cli::client::file::{FileArg, entry_of};
+use crate::cli::client::file::{ClientArg, FileArg, entry_of};
 use crate::cli::error::CliError;
 use crate::cli::live::{AdminArgs, add_figures};
 use crate::cli::no_token::SecretState;
 use crate::cli::output::print;
-use crate::cli::times::{dates, parse_duration};
+use crate::cli::times::{add_dates, parse_duration};
 use crate::clock::Clock;
 use crate::form::urlencoded;
 use crate::oauth::client::Client;
@@ -60,14 +60,10 @@ fn in_force(client: &Client, now: UnixTime) -> Value {
         let secrets = client.secrets.iter().filter(|secret| SecretState::of(secret, now) == state);
         let secrets: Vec<_> = secrets
             .map(|secret| {
-                let mut shown = Map::from_iter([("label".to_owned(), json!(secret.label))]);
+                let mut shown = json!({ "label": secret.label });
                 match (state, secret.expires_at, secret.not_before) {
-                    (SecretState::NotBegun, _, Some(begin)) => {
-                        shown.insert("not_before".to_owned(), json!(begin));
-                    }
-                    (_, Some(end), _) => {
-                        shown.insert("expires_at".to_owned(), json!(end));
-                    }
+                    (SecretState::NotBegun, _, Some(begin)) => shown["not_before"] = json!(begin),
+                    (_, Some(end), _) => shown["expires_at"] = json!(end),
                     _ => {}
                 }
                 add_dates(&mut shown);
@@ -81,38 +77,27 @@ fn in_force(client: &Client, now: UnixTime) -> Value {
     shown
 }
 
-pub(super) fn show(file: &FileArg, id: &str, server: &AdminArgs) -> Result<(), CliError> {
+pub(super) fn show(client: &ClientArg, server: &AdminArgs) -> Result<(), CliError> {
+    let ClientArg { file, id } = client;
     let now = Clock::system().now();
     let (text, registry) = read(file)?;
     let (Some(mut entry), Some(client)) = (entry_of(&text, id), registry.get(id)) else {
-        return Err(CliError::from(edit::no_such_client(&file.path()?)));
+        return Err(edit::no_such_client(&file.path()?).into());
     };
     let path = format!("/clients/{}", urlencoded::encode(id));
     let live = server.ask(&path, "has not read this client yet")?;
-    if let Some(Value::Array(secrets)) = entry.get_mut("secrets") {
-        let entries = secrets.iter_mut().filter_map(Value::as_object_mut);
-        for (entry, secret) in entries.zip(&client.secrets) {
-            // shift_remove keeps the order of the other members.
-            entry.shift_remove("hash");
-            let state = SecretState::of(secret, now).as_str();
-            entry.insert("state".to_owned(), state.into());
-            if let Some(live) = &live {
-                add_figures(entry, &live["secrets"], "label", &["uses", "last_used"]);
-            }
-            add_dates(entry);
+    let secrets = entry.get_mut("secrets").and_then(Value::as_array_mut).into_iter().flatten();
+    for (shown, secret) in secrets.zip(&client.secrets) {
+        // shift_remove keeps the order of the other members.
+        shown.as_object_mut().and_then(|members| members.shift_remove("hash"));
+        shown["state"] = SecretState::of(secret, now).as_str().into();
+        if let Some(live) = &live {
+            add_figures(shown, &live["secrets"], "label", &["uses", "last_used"]);
         }
+        add_dates(shown);
     }
     add_dates(&mut entry);
-    print(format_args!("{:#}", Value::Object(entry)))
-}
-
-/// Adds the member `dates` to the description of a client or of a secret, if it has a time. `dates`
-/// holds its times in the format of RFC 3339.
-fn add_dates(described: &mut Map<String, Value>) {
-    let dates = dates(described, &["not_before", "expires_at", "last_used"]);
-    if !dates.is_empty() {
-        described.insert("dates".to_owned(), Value::Object(dates));
-    }
+    print(format_args!("{entry:#}"))
 }
 
 /// Returns the text of the registry, and the clients in it.

@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
 
 use crate::cli::client::fields::{self, FieldArgs};
-use crate::cli::client::file::{FileArg, warn_of};
+use crate::cli::client::file::{ClientArg, warn_of};
 use crate::cli::error::CliError;
 use crate::fault::Fault;
 use crate::registry::client_file::edit;
@@ -15,10 +15,7 @@ use crate::registry::client_file::edit;
 #[derive(Args, Debug)]
 pub(crate) struct UpdateArgs {
     #[command(flatten)]
-    file: FileArg,
-    /// Client ID.
-    #[arg(long, value_name = "ID")]
-    id: String,
+    client: ClientArg,
     #[command(flatten)]
     fields: FieldArgs,
     /// Registry name of a field to remove from the client's entry, so that the field's default
@@ -28,7 +25,7 @@ pub(crate) struct UpdateArgs {
 }
 
 pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
-    let UpdateArgs { file, id, fields, unset } = args;
+    let UpdateArgs { client, fields, unset } = args;
     let mut unset: Vec<_> = unset.iter().map(String::as_str).collect();
     // `--scope` sets `scopes` and `default_scopes`, so `--unset scopes` removes both fields.
     if unset.contains(&"scopes") {
@@ -48,13 +45,14 @@ pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
         return Err(CliError(format!("--unset {both}: is set by this command too")));
     }
     let mut updated = None;
-    file.edit(|path, text| {
-        edit::update(path, text, id, |entry| {
+    let change = |path: &Path, text: &str| {
+        edit::update(path, text, &client.id, |entry| {
             let changed = changed(path, entry, fields, &unset)?;
             updated = Some(fields::check(path, &changed, &given)?);
             Ok(changed)
         })
-    })?;
+    };
+    client.edit(change, None)?;
     let is_meant = fields.no_scope || !fields.introspects.is_empty();
     if let Some(client) = updated.filter(|_| !is_meant) {
         warn_of(&client);

@@ -49,17 +49,18 @@ impl Drop for Lock {
 ///
 /// An error of the operating system.
 pub fn lock(path: &Path) -> io::Result<Lock> {
-    acquire(path, File::lock)
+    acquire(real_path(path)?, File::lock)
 }
 
-/// Locks the file `path` for editing. Waits about `wait` for other processes.
+/// Locks the file `path`, which is no symbolic link, for editing. Waits about `wait` for other
+/// processes.
 ///
 /// # Errors
 ///
 /// `WouldBlock` if another process still holds the lock; otherwise an error of the operating
 /// system.
 pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
-    acquire(path, |file| try_for(file, wait))
+    acquire(path.to_owned(), |file| try_for(file, wait))
 }
 
 /// Locks the file `path` as [`lock_within`] does, if its lock file exists. Creates nothing.
@@ -68,9 +69,7 @@ pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
 ///
 /// As [`lock_within`]; `NotFound` if there is no lock file.
 pub fn lock_if_used(path: &Path, wait: Duration) -> io::Result<Lock> {
-    // Called for each use of an assertion: a path that is no link is not resolved.
-    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
-    let name = name_of(if is_link { real_path(path)? } else { path.to_owned() });
+    let name = name_of(path.to_owned());
     for _ in 0..MAX_ATTEMPTS {
         let file = open(&name)?;
         try_for(&file, wait)?;
@@ -116,8 +115,7 @@ pub fn lock_directory(directory: &Path) -> io::Result<Lock> {
     acquire_file(&directory.join(".lock"), &Access::to(&directory)?, File::lock)
 }
 
-fn acquire(path: &Path, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Lock> {
-    let target = real_path(path)?;
+fn acquire(target: PathBuf, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Lock> {
     let access = match Access::to(&target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Access::to_new_in(directory_of(&target))?
@@ -189,11 +187,15 @@ pub(in crate::fs) fn open_regular(name: &Path, options: &mut OpenOptions) -> io:
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         options.custom_flags(flags.bits().cast_signed());
     }
-    let file = options.open(name)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other(format!("{} is not a regular file", name.display())))
+    let refused = |problem| Err(io::Error::other(format!("{} {problem}", name.display())));
+    match options.open(name) {
+        Ok(file) if file.metadata()?.is_file() => Ok(file),
+        Ok(_) => refused("is not a regular file"),
+        Err(_) if fs::symlink_metadata(name).is_ok_and(|found| found.is_symlink()) => refused(
+            "is a symbolic link, which is not followed: remove it, or put the file that it names \
+             in its place",
+        ),
+        Err(error) => Err(error),
     }
 }
 
@@ -244,7 +246,7 @@ struct Access {
 impl Access {
     fn to(target: &Path) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
-        let target = fs::metadata(target)?;
+        let target = fs::symlink_metadata(target)?;
         let mode = target.mode() & 0o660 | 0o600;
         Ok(Self { user: target.uid(), group: target.gid(), mode })
     }

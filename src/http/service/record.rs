@@ -10,8 +10,8 @@ use tracing::field::display;
 use tracing::{error, info, warn};
 
 use crate::dialect::Outcome;
+use crate::dialect::route::Route;
 use crate::endpoint::outcome::{Phases, Refused, Served};
-use crate::http::route::Route;
 use crate::http::service::{Origin, RequestInfo, Service, single};
 use crate::oauth::error::Cause;
 use crate::telemetry::answered::Answered;

@@ -190,7 +190,8 @@ fn what_one_process_revokes_is_soon_in_force_in_the_others() {
 fn a_client_that_holds_its_share_gets_a_cut_off_in_place_of_half_of_its_rows() {
     let directory = TempDir::new().unwrap();
     let (clock, _) = Clock::manual(NOW.0);
-    let one = open(&directory, 100, &clock);
+    let one = open(&directory, 114, &clock);
+    // The last 14 rows are left to clients that hold none.
     revoke_as("a", &one, 0..50);
     assert_eq!((one.len(), one.cut_offs(), one.is_cut_off("a", NOW)), (50, 0, false));
     revoke_as("a", &one, 50..51);
@@ -213,7 +214,7 @@ fn a_client_that_holds_its_share_gets_a_cut_off_in_place_of_half_of_its_rows() {
     // Another client has as many rows as are free.
     revoke_as("b", &one, 100..137);
     assert_eq!((one.len(), one.cut_offs()), (63, 1));
-    let two = open(&directory, 100, &clock);
+    let two = open(&directory, 114, &clock);
     check(&two);
     // The owners are known after a restart: the next row of a client that holds its share makes
     // another cut-off.
@@ -222,7 +223,23 @@ fn a_client_that_holds_its_share_gets_a_cut_off_in_place_of_half_of_its_rows() {
     assert_eq!((two.len(), two.cut_offs()), (63 - 19 + 1, 1));
     check(&two);
     drop((one, two));
-    check(&open(&directory, 100, &clock));
+    check(&open(&directory, 114, &clock));
+}
+
+#[test]
+fn clients_that_fill_the_set_together_bring_no_other_client_to_a_cut_off() {
+    let directory = TempDir::new().unwrap();
+    let (clock, _) = Clock::manual(NOW.0);
+    let revocations = open(&directory, 4096, &clock);
+    for client in 0..20_u64 {
+        let free = 4096 - revocations.len() as u64;
+        let id = format!("c{client}");
+        let numbers = (10_000 * client..).take(usize::try_from(free / 2).unwrap());
+        let rows = numbers.map(|number| revocations.revoke(&id, key(number), NOW + 60));
+        assert!(runtime().block_on(join_all(rows)).iter().all(Result::is_ok));
+    }
+    revoke_as("few", &revocations, 300_000..300_016);
+    assert!(!revocations.is_cut_off("few", NOW));
 }
 
 #[test]

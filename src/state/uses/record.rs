@@ -32,6 +32,7 @@ use crate::fs::whole_file::{self, Lock};
 use crate::oauth::client_assertion::SKEW;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
+use crate::state::shares::is_used_up;
 use crate::state::uses::index::{Entry, Index};
 use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
@@ -74,7 +75,7 @@ pub enum UseError {
     NotRecorded,
     /// Too many uses wait for the disk.
     Overloaded,
-    /// The client holds as many entries as are free.
+    /// The client holds its share of the record.
     Share,
     /// It was used before.
     Used,
@@ -257,9 +258,8 @@ impl Record {
         if until <= self.index.dropped_until() {
             return Err(UseError::Forgotten);
         }
-        let (held, free) =
-            (self.index.held_by(&client), self.capacity.saturating_sub(self.index.live()));
-        if held > 0 && held >= free {
+        let free = self.capacity.saturating_sub(self.index.live());
+        if is_used_up(self.index.held_by(client), free, self.capacity) {
             return Err(UseError::Share);
         }
         let most = self.capacity.saturating_mul(KEPT_FOR_EACH_LIVE).max(LEAST_KEPT);

@@ -357,24 +357,37 @@ fn while_the_last_release_runs_no_record_begins() {
     assert_eq!(directory.spend(&uses, "1", LATER + 60), Ok(()));
 }
 
+impl Directory {
+    /// Uses assertions of the client until one is refused. Returns how many were accepted.
+    fn fill(&self, uses: &Uses, client: &str) -> (usize, UseError) {
+        let mut used = 0;
+        loop {
+            match self.spend_as(uses, client, &used.to_string(), LATER + 60) {
+                Ok(()) => used += 1,
+                Err(error) => return (used, error),
+            }
+        }
+    }
+}
+
+#[test]
+fn clients_that_fill_the_record_together_leave_the_others_a_few_entries() {
+    let (directory, uses) = Directory::begin(4096);
+    for number in 0..20 {
+        let (_, error) = directory.fill(&uses, &format!("c{number}"));
+        assert_eq!(error, UseError::Share);
+    }
+    assert_eq!(directory.fill(&uses, "few"), (16, UseError::Share));
+}
+
 #[test]
 fn a_client_holds_at_most_as_many_entries_as_are_free() {
     let (directory, uses) = Directory::begin(100);
-    let fill = |client: &str| {
-        let mut used = 0;
-        loop {
-            let id = used.to_string();
-            match directory.spend_as(&uses, client, &id, LATER + 60) {
-                Ok(()) => used += 1,
-                Err(error) => break (used, error),
-            }
-        }
-    };
-    let shares: Vec<_> = ["a", "b", "c", "d", "e", "f", "g"].map(fill).into();
-    let share = UseError::Share;
-    let expected = [(50, share), (25, share), (13, share), (6, share), (3, share), (2, share)];
-    assert_eq!(shares[..6], expected);
-    assert_eq!(shares[6], (1, UseError::Share));
+    let mut shares = ["a", "b", "c", "d", "e", "f", "g"].map(|id| directory.fill(&uses, id));
+    // The last 12 entries are left to clients that hold none.
+    assert_eq!(shares, [44, 22, 11, 6, 3, 1, 1].map(|held| (held, UseError::Share)));
+    shares = ["h", "i", "j", "k", "l", "m", "n"].map(|id| directory.fill(&uses, id));
+    assert_eq!(shares, [1; 7].map(|held| (held, UseError::Share)));
     // The proofs of a client count as its assertions do.
     let proof = SingleUse {
         client_id: "a",
@@ -389,7 +402,7 @@ fn a_client_holds_at_most_as_many_entries_as_are_free() {
     let uses = directory.open(100);
     assert_eq!(directory.spend_as(&uses, "a", "x", LATER + 60), Err(UseError::Share));
     // No entry is free: a client that holds none is refused for another reason.
-    let small = directory.open(99);
+    let small = directory.open(95);
     assert_eq!(directory.spend_as(&small, "z", "x", LATER + 60), Err(UseError::Full));
     // What has expired does not count.
     directory.manual.set((LATER + 60).0);
