@@ -10,6 +10,7 @@ mod address;
 mod layer;
 mod limits;
 mod number;
+mod page;
 mod proxy;
 mod route;
 mod settings;
@@ -18,6 +19,7 @@ mod value;
 pub use crate::config::address::{ConfigError, IssuerUrl, ListenAddr, SocketMode};
 pub use crate::config::layer::{Layer, setting_names};
 pub use crate::config::limits::{FailureLimits, LiveLimits, StartupLimits};
+pub use crate::config::page::{Page, PageDocument, PageSwitch};
 pub use crate::config::proxy::{ClientCertificates, TrustedProxy};
 pub use crate::config::route::{Dialect, RouteSetting, TAKEN_PATHS};
 pub use crate::config::settings::{

@@ -11,5 +11,4 @@ pub(crate) mod descriptors;
 pub mod event_loops;
 pub mod listener;
 mod request_id;
-mod route;
 pub mod service;

@@ -58,6 +58,8 @@ mod issuer;
 mod jose;
 mod keys;
 mod oauth;
+#[cfg_attr(not(feature = "page"), path = "page/off.rs")]
+mod page;
 mod registry;
 mod signing;
 mod snapshot;

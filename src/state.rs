@@ -1,11 +1,11 @@
 //! State that requests change: revocations, used assertions and proofs, and counts of uses.
 
 pub mod client_state;
-mod client_tag;
 mod earlier_release;
 mod group_commit;
 pub mod revocations;
 pub mod secret_uses;
+mod shares;
 pub mod token_reuse;
 pub mod uses;
 pub mod verified_tokens;

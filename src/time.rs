@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::str::FromStr;
+use std::time::Duration;
 
+use pkcs8::der::DateTime;
 use serde::{Deserialize, Serialize};
 
 /// A time in seconds since 1970-01-01T00:00:00Z, as in a JWT's NumericDate (RFC 7519, section 2).
@@ -19,31 +22,21 @@ impl UnixTime {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Formats the date as `YYYY-MM-DD`, in UTC.
+    /// Formats the date as `YYYY-MM-DD`, in UTC. A date after the year 9999 becomes its last day.
     pub fn date(self) -> String {
-        let mut days = self.0 / DAY;
-        let mut year = 1970;
-        while days >= 365 + u64::from(is_leap(year)) {
-            days -= 365 + u64::from(is_leap(year));
-            year += 1;
-        }
-        let february = 28 + u64::from(is_leap(year));
-        let mut month = 1;
-        for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-            if days < length {
-                break;
-            }
-            days -= length;
-            month += 1;
-        }
-        format!("{year:04}-{month:02}-{:02}", days + 1)
+        let mut text = self.calendar().unwrap_or(DateTime::INFINITY).to_string();
+        text.truncate("YYYY-MM-DD".len());
+        text
     }
 
     /// Formats the time as in RFC 3339, in UTC. `None` after the year 9999, because a year in RFC
     /// 3339 has four digits.
     pub fn rfc3339(self) -> Option<String> {
-        let time = (self <= LAST_RFC3339).then(|| date_time(self.0 * 1_000_000))?;
-        Some(format!("{}Z", &time[..time.len() - ".000000Z".len()]))
+        self.calendar().map(|time| time.to_string())
+    }
+
+    fn calendar(self) -> Option<DateTime> {
+        DateTime::from_unix_duration(Duration::from_secs(self.0)).ok()
     }
 
     /// Formats the time for messages: `1790000000 (2026-09-21T14:13:20Z)`.
@@ -57,31 +50,26 @@ impl UnixTime {
     /// Parses a date and time (RFC 3339, section 5.6). Ignores the fraction of a second. `None` if
     /// `text` is malformed or the time is before 1970.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        let text = text.to_ascii_uppercase();
-        let (date, time) = text.split_once(['T', ' '])?;
-        let [year, month, day] = fields(date, '-', [4, 2, 2])?;
-        let zone = time.find(['Z', '+', '-'])?;
-        let (time, zone) = time.split_at(zone);
+        let text = text.to_ascii_uppercase().replacen(' ', "T", 1);
+        let (time, zone) = text.split_at(text.rfind(['Z', '+', '-'])?);
         let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
-        let [hour, minute, second] = fields(time, ':', [2, 2, 2])?;
-        digits(fraction).filter(|_| !fraction.is_empty())?;
-        let is_time = |hour: u64, minute: u64| hour < 24 && minute < 60;
-        if !is_time(hour, minute) || second > 60 {
+        if fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        let days = days_since_1970(year, month, day)?;
-        let seconds = days * DAY + hour * 3600 + minute * 60 + second;
-        if zone == "Z" {
-            return Some(Self(seconds));
-        }
-        let [hours, minutes] = fields(&zone[1..], ':', [2, 2])?;
-        let offset = hours * 3600 + minutes * 60;
-        let seconds = match zone.as_bytes()[0] {
-            _ if !is_time(hours, minutes) => None,
-            b'+' => seconds.checked_sub(offset),
-            _ => seconds.checked_add(offset),
+        let seconds = |text: &str| Some(DateTime::from_str(text).ok()?.unix_duration().as_secs());
+        let local = match time.strip_suffix(":60") {
+            // A leap second counts as the second after it.
+            Some(minute) => seconds(&format!("{minute}:59Z"))? + 1,
+            None => seconds(&format!("{time}Z"))?,
         };
-        seconds.map(Self)
+        let offset = || seconds(&format!("1970-01-01T{}:00Z", &zone[1..]));
+        let utc = match zone.as_bytes() {
+            b"Z" => Some(local),
+            [b'+', ..] => local.checked_sub(offset()?),
+            [b'-', ..] => local.checked_add(offset()?),
+            _ => None,
+        };
+        utc.map(Self)
     }
 }
 
@@ -110,46 +98,9 @@ impl Sub<u64> for UnixTime {
 /// Formats a time as in RFC 3339, in UTC, with microseconds.
 pub fn date_time(unix_micros: u64) -> String {
     let (seconds, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
-    let (minutes, second) = (seconds / 60, seconds % 60);
-    let (hour, minute) = (minutes / 60 % 24, minutes % 60);
-    format!("{}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z", UnixTime(seconds).date())
+    let time = UnixTime(seconds).calendar().unwrap_or(DateTime::INFINITY).to_string();
+    format!("{}.{micros:06}Z", time.trim_end_matches('Z'))
 }
-
-/// Splits `text` at `separator` and parses the parts as numbers. `None` if there are not exactly
-/// `N` parts, or if part `i` does not consist of exactly `lengths[i]` digits.
-fn fields<const N: usize>(text: &str, separator: char, lengths: [usize; N]) -> Option<[u64; N]> {
-    let mut parts = text.split(separator);
-    let mut numbers = [0; N];
-    for (number, length) in numbers.iter_mut().zip(lengths) {
-        let part = parts.next().filter(|part| part.len() == length)?;
-        *number = digits(part)?;
-    }
-    parts.next().is_none().then_some(numbers)
-}
-
-fn digits(text: &str) -> Option<u64> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
-fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let before = usize::try_from(month).ok()?.checked_sub(1)?;
-    let length = *lengths.get(before)?;
-    if year < 1970 || !(1..=length).contains(&day) {
-        return None;
-    }
-    let years: u64 = (1970..year).map(|year| 365 + u64::from(is_leap(year))).sum();
-    Some(years + lengths[..before].iter().sum::<u64>() + day - 1)
-}
-
-fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-}
-
-/// The number of seconds in a day.
-const DAY: u64 = 86_400;
-/// 9999-12-31T23:59:59Z: the latest time that RFC 3339 can express.
-const LAST_RFC3339: UnixTime = UnixTime(253_402_300_799);
 
 #[cfg(test)]
 mod tests {
@@ -177,6 +128,25 @@ mod tests {
         let last = UnixTime(u64::MAX);
         assert_eq!((UnixTime(253_402_300_800).rfc3339(), last.rfc3339()), (None, None));
         assert_eq!(last.seconds_and_date(), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn an_offset_a_fraction_and_a_leap_second_are_read() {
+        for (text, seconds) in [
+            ("2026-09-21T14:13:20+01:30", Some(1_789_994_600)),
+            ("2026-09-21t14:13:20.999-01:30", Some(1_790_005_400)),
+            ("2026-09-21 14:13:20z", Some(1_790_000_000)),
+            ("2016-12-31T23:59:60Z", Some(1_483_228_800)),
+            ("2026-09-21T14:13:20Z01:00", None),
+            ("2026-09-21T14:13:20.Z", None),
+            ("2026-09-21T14:13:20", None),
+            ("2026-02-29T14:13:20Z", None),
+            ("2026-09-21T14:13:20+24:00", None),
+            ("1970-01-01T00:00:00+00:01", None),
+            ("1969-12-31T23:59:59Z", None),
+        ] {
+            assert_eq!(UnixTime::parse_rfc3339(text), seconds.map(UnixTime), "{text}");
+        }
     }
 
     #[test]

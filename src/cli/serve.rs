@@ -93,7 +93,7 @@ async fn serve(
     // while the process waits for a file.
     let mut signals = StopSignals::new()
         .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
-    server.metrics().watch_log(log);
+    server.metrics().log.get_or_init(|| log);
     #[cfg(feature = "opentelemetry")]
     let exporting = Exporting::start(server.traces())?;
     for address in &config.startup.listen {

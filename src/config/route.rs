@@ -21,6 +21,11 @@ pub enum Dialect {
     Firstvision,
 }
 
+impl Dialect {
+    /// All dialects.
+    pub const ALL: [Self; 3] = [Self::Connect, Self::Vision, Self::Firstvision];
+}
+
 impl FromStr for Dialect {
     type Err = ConfigError;
 
@@ -65,8 +70,8 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 }
 
 /// The paths that a configured route must not match. The server already serves most of these paths.
-/// The other paths are reserved for documents about the server.
-pub const TAKEN_PATHS: [&str; 16] = [
+/// The other paths are those of the page and of its documents.
+pub const TAKEN_PATHS: [&str; 22] = [
     "/",
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",
@@ -77,6 +82,12 @@ pub const TAKEN_PATHS: [&str; 16] = [
     "/connect/token",
     "/connect/validate",
     "/docs",
+    "/docs/grantd.postman_collection.json",
+    "/docs/operations.js",
+    "/docs/page.css",
+    "/docs/page.js",
+    "/docs/snippets.js",
+    "/docs/token.js",
     "/favicon.ico",
     "/openapi.json",
     "/v1/api/oauth/token",

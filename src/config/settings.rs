@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::config::address::{IssuerUrl, ListenAddr, SocketMode};
 use crate::config::limits::{FailureLimits, LiveLimits, StartupLimits};
 use crate::config::number::{LONG, MAX_WORKERS, cores, number};
+use crate::config::page::Page;
 use crate::config::proxy::{ClientCertificates, TrustedProxy};
 use crate::config::route::{self, RouteSetting};
 
@@ -95,6 +96,8 @@ pub struct Live {
     pub dpop_nonce: bool,
     /// The audiences that are accepted in client assertions.
     pub assertion_audience: AssertionAudience,
+    /// The page for developers who use the server.
+    pub page: Page,
     /// Token routes in addition to the documented ones.
     #[serde(rename = "route")]
     pub routes: Vec<RouteSetting>,
@@ -121,6 +124,7 @@ impl Default for Live {
             client_certificate: ClientCertificates::default(),
             dpop_nonce: false,
             assertion_audience: AssertionAudience::default(),
+            page: Page::default(),
             routes: Vec::new(),
             shutdown_delay_seconds: 0,
             failures: FailureLimits::default(),

@@ -29,13 +29,16 @@ pub fn validate<'s>(exchange: &Exchange<'s>, head: &RequestHead<'_>) -> Outcome<
         .and_then(|query| check_parameters(head, &query).map(|()| query))
         .map_err(Refused::from)
         .and_then(|query| try_validate(exchange, head, &query));
-    Outcome::of(answered, |cause| {
-        let mut answer = refusal_dialect.refuse(cause, head);
-        if let Some(challenge) = challenge(cause) {
-            answer.push_header("www-authenticate", challenge);
-        }
-        answer
-    })
+    Outcome::of(answered, |cause| refuse(refusal_dialect, cause, head))
+}
+
+/// Writes the answer to a refusal in this dialect, with the challenge.
+pub fn refuse(dialect: Dialect, cause: Cause, head: &RequestHead<'_>) -> Answer {
+    let mut answer = dialect.refuse(cause, head);
+    if let Some(challenge) = challenge(cause) {
+        answer.push_header("www-authenticate", challenge);
+    }
+    answer
 }
 
 /// Refuses unknown and empty query parameters. Otherwise, a mistyped `scope` or `audience` would be

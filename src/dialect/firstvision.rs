@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 use smallvec::SmallVec;
 
+use crate::dialect::public_error::{PublicError, advice};
 use crate::dialect::{Answer, Outcome, RequestHead};
 use crate::endpoint::Exchange;
 use crate::endpoint::outcome::{Refused, Served};
@@ -116,8 +117,8 @@ fn scope<'r>(
 
 /// Writes the answer to a refusal.
 pub fn refuse(cause: Cause, _head: &RequestHead<'_>) -> Answer {
-    let (status, code, message) = classify(cause);
-    let body = json!({ "errorCode": code, "errorMessage": message });
+    let PublicError { status, code, text, .. } = public_error(cause);
+    let body = json!({ "errorCode": code, "errorMessage": text });
     let mut answer = Answer::private_json(status, body.to_string());
     if status == 401 && !cause.is_about_a_token() {
         answer.push_header("www-authenticate", "Basic realm=\"getAccessToken\"");
@@ -125,10 +126,9 @@ pub fn refuse(cause: Cause, _head: &RequestHead<'_>) -> Answer {
     answer
 }
 
-/// Maps each cause to a status, a code and a text. The texts are constants and contain nothing from
-/// the request.
-fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
-    match cause {
+/// Maps each cause to what its caller learns.
+pub fn public_error(cause: Cause) -> PublicError {
+    PublicError::of(match cause {
         Cause::BodyAborted
         | Cause::ClientIdMismatch
         | Cause::CredentialCharacters
@@ -144,8 +144,19 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::ValidationQuery
         | Cause::SeveralAuthentications
         | Cause::Target
-        | Cause::TransferEncoding => (400, "AGT400BR", "Payload is not valid"),
-        Cause::AuthenticationMissing => (400, "AGT400BR", "Authorization header is missing"),
+        | Cause::TransferEncoding => (
+            400,
+            "AGT400BR",
+            "Payload is not valid",
+            "Send the scope in one place only: the query, the path, or a JSON object in the body. \
+             Each scope has at most 50 characters; credentials are never in the URL.",
+        ),
+        Cause::AuthenticationMissing => (
+            400,
+            "AGT400BR",
+            "Authorization header is missing",
+            "Send the client id and secret by HTTP Basic, in the header Authorization.",
+        ),
         Cause::Assertion(_)
         | Cause::AuthMethodNotAllowed
         | Cause::CertificateMismatch
@@ -165,46 +176,67 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::TokenScope
         | Cause::UnknownClient
         | Cause::UnsupportedAuthentication
-        | Cause::WrongSecret => (401, "AGT401UA", "Invalid client credentials or scope"),
-        Cause::BearerMissing | Cause::TokenMissing => {
-            (401, "AGT401UA", "Access token is missing in request")
+        | Cause::WrongSecret => {
+            (401, "AGT401UA", "Invalid client credentials or scope", advice::CHECK_CREDENTIALS)
         }
-        Cause::TokenExpired => (401, "AGT401UA", "Access token has expired"),
-        Cause::NotFound => (404, "AGT404NF", NOT_FOUND),
-        Cause::MethodNotAllowed => (405, "AGT405MNA", "Method is not allowed"),
-        Cause::RequestTimeout => (408, "AGT408RT", "The request did not arrive in time"),
-        Cause::BodyTooLarge => (413, "AGT413PTL", "Payload is too large"),
-        Cause::ContentTypeMissing => (415, "AGT415UMT", "Content type is not provided"),
+        Cause::BearerMissing | Cause::TokenMissing => {
+            (401, "AGT401UA", "Access token is missing in request", advice::SEND_BEARER)
+        }
+        Cause::TokenExpired => (401, "AGT401UA", "Access token has expired", advice::NEW_TOKEN),
+        Cause::NotFound => (404, "AGT404NF", NOT_FOUND, advice::COMPARE_PATH),
+        Cause::MethodNotAllowed => {
+            (405, "AGT405MNA", "Method is not allowed", advice::ALLOWED_METHOD)
+        }
+        Cause::RequestTimeout => {
+            (408, "AGT408RT", "The request did not arrive in time", advice::SEND_AT_ONCE)
+        }
+        Cause::BodyTooLarge => (413, "AGT413PTL", "Payload is too large", advice::SEND_LESS),
+        Cause::ContentTypeMissing => (
+            415,
+            "AGT415UMT",
+            "Content type is not provided",
+            "Send the header Content-Type: application/json, even without a body.",
+        ),
         Cause::Charset
         | Cause::ContentEncoding
         | Cause::ContentTypeNotAllowed(ContentType::Json | ContentType::Other)
-        | Cause::MediaType => {
-            (415, "AGT415UMT", "Allowed content type for this client is application/json")
-        }
-        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => {
-            (415, "AGT415UMT", "Allowed content type for this client is octet-stream")
-        }
+        | Cause::MediaType => (
+            415,
+            "AGT415UMT",
+            "Allowed content type for this client is application/json",
+            "Send the header Content-Type: application/json, and a body, if there is one, in UTF-8 \
+             and uncompressed.",
+        ),
+        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => (
+            415,
+            "AGT415UMT",
+            "Allowed content type for this client is octet-stream",
+            "Send the header Content-Type: application/octet-stream.",
+        ),
         Cause::PasswordQueueShare
         | Cause::RateLimited(_)
         | Cause::ReplayGuardShare
-        | Cause::Throttled(_) => (429, "AGT429TMR", "Too many requests"),
-        Cause::HeadTooLarge => (431, "AGT431HTL", "Header fields are too large"),
-        Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
-            (500, "AGT500ISE", "Internal server error")
+        | Cause::Throttled(_) => (429, "AGT429TMR", "Too many requests", advice::WAIT),
+        Cause::HeadTooLarge => {
+            (431, "AGT431HTL", "Header fields are too large", advice::FEWER_HEADERS)
         }
-        Cause::CutOff(_)
+        Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
+            (500, "AGT500ISE", "Internal server error", advice::TELL_THE_OPERATOR)
+        }
+        Cause::ClockSetBack
+        | Cause::CutOff(_)
         | Cause::NoSigningKey
         | Cause::Overloaded
         | Cause::PasswordQueueFull
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull
-        | Cause::UseNotRecorded => (503, "AGT503SU", "Service is unavailable"),
-    }
+        | Cause::UseNotRecorded => (503, "AGT503SU", "Service is unavailable", advice::RETRY),
+    })
 }
 
 /// The maximum length of a scope token, in characters.
-const MAX_SCOPE_CHARS: usize = 50;
+pub const MAX_SCOPE_CHARS: usize = 50;
 
 const NOT_FOUND: &str = "There is nothing at this path; tokens come from GET /v1/getAccessToken, \
     POST /connect/token and POST /v1/api/oauth/token";

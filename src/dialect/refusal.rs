@@ -1,6 +1,7 @@
 //! The answer to a refusal, in any dialect.
 
 use crate::config::Dialect;
+use crate::dialect::public_error::PublicError;
 use crate::dialect::{Answer, RequestHead, connect, firstvision, vision};
 use crate::oauth::error::Cause;
 
@@ -11,6 +12,14 @@ impl Dialect {
             Self::Connect => connect::refuse(cause, head),
             Self::Vision => vision::refuse(cause, head),
             Self::Firstvision => firstvision::refuse(cause, head),
+        }
+    }
+    /// Returns what the caller of a refused request learns in this dialect.
+    pub fn public_error(self, cause: Cause, head: &RequestHead<'_>) -> PublicError {
+        match self {
+            Self::Connect => connect::public_error(cause, head),
+            Self::Vision => vision::public_error(cause),
+            Self::Firstvision => firstvision::public_error(cause),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::io::Write;
 use bytes::Bytes;
 use serde_json::json;
 
+use crate::dialect::public_error::{PublicError, advice};
 use crate::dialect::{Answer, Outcome, RequestHead, reason_phrase};
 use crate::endpoint::Exchange;
 use crate::endpoint::outcome::{Refused, Served};
@@ -93,11 +94,7 @@ pub async fn validate_token<'s>(
     body: &[u8],
 ) -> Outcome<'s> {
     let answered = try_validate(exchange, head, body).await;
-    Outcome::of(answered, |cause| match classify(cause) {
-        // `validateToken` has its own code for failed client authentication.
-        (401, _, _) => error(401, "140106", "Invalid client credentials", head),
-        _ => refuse(cause, head),
-    })
+    Outcome::of(answered, |cause| refuse_validation(cause, head))
 }
 
 async fn try_validate<'s>(
@@ -180,21 +177,50 @@ fn qualify(scope: &str, app_context: &str) -> String {
 
 /// Writes the answer to a refusal.
 pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
-    let (status, code, text) = classify(cause);
-    let text = match cause.field() {
-        Some(field) => Cow::Owned(format!("{text}: {field}")),
-        None => Cow::Borrowed(text),
-    };
-    error(status, code, &text, head)
+    write(&public_error(cause), head)
 }
 
-/// Maps each cause to a status, a code and a text. The texts are constants and contain nothing from
-/// the request.
-fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
+/// Writes the answer to a refusal of `validateToken`.
+pub fn refuse_validation(cause: Cause, head: &RequestHead<'_>) -> Answer {
+    write(&validation_error(cause), head)
+}
+
+/// Maps each cause to what its caller learns.
+pub fn public_error(cause: Cause) -> PublicError {
+    let error = PublicError::of(classify(cause));
+    match cause.field() {
+        Some(field) => {
+            PublicError { text: Cow::Owned(format!("{}: {field}", error.text)), ..error }
+        }
+        None => error,
+    }
+}
+
+/// Maps each cause to what a caller of `validateToken` learns. This service has its own code for
+/// failed client authentication.
+pub fn validation_error(cause: Cause) -> PublicError {
+    match public_error(cause) {
+        PublicError { status: 401, .. } => PublicError::of((
+            401,
+            "140106",
+            "Invalid client credentials",
+            advice::CHECK_CREDENTIALS,
+        )),
+        other => other,
+    }
+}
+
+/// Maps each cause to status, code, text and advice. All are constants and contain nothing from the
+/// request.
+fn classify(cause: Cause) -> (u16, &'static str, &'static str, &'static str) {
     match cause {
-        Cause::TokenMissing => (400, "240002", "Authorization header is missing"),
-        Cause::BearerMissing => (400, "240003", "Bearer token is missing"),
-        Cause::TokenInvalid | Cause::TokenRevoked => (400, "240004", "Bearer token is not valid"),
+        Cause::TokenMissing => {
+            (400, "240002", "Authorization header is missing", advice::SEND_BEARER)
+        }
+        Cause::BearerMissing => (400, "240003", "Bearer token is missing", advice::SEND_BEARER),
+        Cause::TokenInvalid | Cause::TokenRevoked => {
+            (400, "240004", "Bearer token is not valid", advice::NEW_TOKEN)
+        }
         Cause::BodyAborted
         | Cause::Fragment
         | Cause::Host
@@ -209,35 +235,73 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
             | FormError::Repeated
             | FormError::TooMany
             | FormError::Unclosed,
-        ) => (400, "240005", "Payload is not valid"),
-        Cause::Form(FormError::Empty) => (400, "240006", "Payload is empty"),
+        ) => (
+            400,
+            "240005",
+            "Payload is not valid",
+            "Send one JSON object that has each documented field once, with its whole length, one \
+             Host header, and no # in the URL.",
+        ),
+        Cause::Form(FormError::Empty) => {
+            (400, "240006", "Payload is empty", "Send the documented JSON object as the body.")
+        }
         Cause::Form(
             FormError::ByteOrderMark
             | FormError::JsonSyntax
             | FormError::NotUtf8
             | FormError::PercentEncoding,
-        ) => (400, "240007", "Message is not readable"),
+        ) => (
+            400,
+            "240007",
+            "Message is not readable",
+            "Let a JSON library write the body, in UTF-8 without a byte order mark; in the URL, \
+             write a literal % as %25.",
+        ),
         Cause::ClientIdMismatch
         | Cause::CredentialCharacters
         | Cause::FieldValue
         | Cause::Form(FormError::JsonType)
-        | Cause::GrantTypeUnsupported
         | Cause::ParameterInQuery
         | Cause::ValidationQuery
         | Cause::SeveralAuthentications
-        | Cause::Target => (400, "240008", "Argument is not valid"),
-        Cause::BodyTooLarge => (413, "240008", "Payload is too large"),
-        Cause::HeadTooLarge => (431, "240008", "Header fields are too large"),
-        Cause::NotFound => (404, "240008", NOT_FOUND),
+        | Cause::Target => (
+            400,
+            "240008",
+            "Argument is not valid",
+            "Compare each field, header and query parameter with the documentation of this path. \
+             The fields are strings of printable ASCII in the body, never in the URL; send no \
+             Authorization header beside the client_secret.",
+        ),
+        Cause::GrantTypeUnsupported => (
+            400,
+            "240008",
+            "Argument is not valid",
+            "Send client_credentials: there is no other grant here, and no refresh token.",
+        ),
+        Cause::BodyTooLarge => (413, "240008", "Payload is too large", advice::SEND_LESS),
+        Cause::HeadTooLarge => {
+            (431, "240008", "Header fields are too large", advice::FEWER_HEADERS)
+        }
+        Cause::NotFound => (404, "240008", NOT_FOUND, advice::COMPARE_PATH),
         Cause::PasswordQueueShare
         | Cause::RateLimited(_)
         | Cause::ReplayGuardShare
-        | Cause::Throttled(_) => (429, "240008", "Too many requests"),
-        Cause::RequestTimeout => (408, "240008", "The request did not arrive in time"),
-        Cause::AuthenticationMissing | Cause::FieldMissing(_) | Cause::GrantTypeMissing => {
-            (400, "240009", "A required field is missing")
+        | Cause::Throttled(_) => (429, "240008", "Too many requests", advice::WAIT),
+        Cause::RequestTimeout => {
+            (408, "240008", "The request did not arrive in time", advice::SEND_AT_ONCE)
         }
-        Cause::FieldTooLong(_) => (400, "240010", "A field is too long"),
+        Cause::AuthenticationMissing | Cause::FieldMissing(_) | Cause::GrantTypeMissing => (
+            400,
+            "240009",
+            "A required field is missing",
+            "Add the field; an empty value or null counts as missing.",
+        ),
+        Cause::FieldTooLong(_) => (
+            400,
+            "240010",
+            "A field is too long",
+            "Shorten the value: the documentation of this path states the longest length.",
+        ),
         Cause::Assertion(_)
         | Cause::AuthMethodNotAllowed
         | Cause::CertificateMismatch
@@ -255,34 +319,52 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str) {
         | Cause::TokenScope
         | Cause::UnknownClient
         | Cause::UnsupportedAuthentication
-        | Cause::WrongSecret => (401, "240101", "Invalid client credentials or scope"),
-        Cause::TokenExpired => (401, "240101", "Access token has expired"),
-        Cause::MethodNotAllowed => (405, "240501", "Method is not allowed"),
-        Cause::Charset | Cause::ContentEncoding | Cause::MediaType => {
-            (415, "241501", "Media type is not supported")
+        | Cause::WrongSecret => {
+            (401, "240101", "Invalid client credentials or scope", advice::CHECK_CREDENTIALS)
         }
-        Cause::ContentTypeMissing => (415, "241502", "Content type is not provided"),
-        Cause::ContentTypeNotAllowed(ContentType::Json | ContentType::Other) => {
-            (415, "241503", "Allowed content type for this client is application/json")
-        }
-        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => {
-            (415, "241504", "Allowed content type for this client is octet-stream")
-        }
+        Cause::TokenExpired => (401, "240101", "Access token has expired", advice::NEW_TOKEN),
+        Cause::MethodNotAllowed => (405, "240501", "Method is not allowed", advice::ALLOWED_METHOD),
+        Cause::Charset | Cause::ContentEncoding | Cause::MediaType => (
+            415,
+            "241501",
+            "Media type is not supported",
+            "Send JSON in UTF-8, uncompressed, with the header Content-Type: application/json.",
+        ),
+        Cause::ContentTypeMissing => (
+            415,
+            "241502",
+            "Content type is not provided",
+            "Send the header Content-Type: application/json.",
+        ),
+        Cause::ContentTypeNotAllowed(ContentType::Json | ContentType::Other) => (
+            415,
+            "241503",
+            "Allowed content type for this client is application/json",
+            "Send the header Content-Type: application/json.",
+        ),
+        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => (
+            415,
+            "241504",
+            "Allowed content type for this client is octet-stream",
+            "Send the header Content-Type: application/octet-stream.",
+        ),
         Cause::Internal | Cause::NoEntropy | Cause::SigningFailed => {
-            (500, "250001", "Internal error")
+            (500, "250001", "Internal error", advice::TELL_THE_OPERATOR)
         }
-        Cause::CutOff(_)
+        Cause::ClockSetBack
+        | Cause::CutOff(_)
         | Cause::NoSigningKey
         | Cause::Overloaded
         | Cause::PasswordQueueFull
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull
-        | Cause::UseNotRecorded => (503, "250301", "Service is unavailable"),
+        | Cause::UseNotRecorded => (503, "250301", "Service is unavailable", advice::RETRY),
     }
 }
 
-fn error(status: u16, code: &str, text: &str, head: &RequestHead<'_>) -> Answer {
+fn write(error: &PublicError, head: &RequestHead<'_>) -> Answer {
+    let PublicError { status, code, text, .. } = error;
     let body = json!([{
         "detail": "Please refer to invalid-params for error details",
         "errorCode": code,
@@ -290,20 +372,22 @@ fn error(status: u16, code: &str, text: &str, head: &RequestHead<'_>) -> Answer 
         "invalid-params": [text],
         "source": "AGT",
         "status": status,
-        "title": reason_phrase(status),
+        "title": reason_phrase(*status),
     }]);
-    Answer::private_json(status, body.to_string())
+    Answer::private_json(*status, body.to_string())
 }
 
 /// The required fields of a token request, each with its maximum length in characters. Where the
 /// versions of the documentation differ, the larger length applies.
-const TOKEN_FIELDS: [(&str, usize); 4] =
+pub const TOKEN_FIELDS: [(&str, usize); 4] =
     [("grant_type", 50), ("scope", 100), ("client_id", 60), ("client_secret", 100)];
 
-const VALIDATE_FIELDS: [(&str, usize); 3] =
+/// The required fields of `validateToken`, each with its maximum length in characters.
+pub const VALIDATE_FIELDS: [(&str, usize); 3] =
     [("token", usize::MAX), ("client_id", 60), ("client_secret", 100)];
 
 const NOT_FOUND: &str = "There is nothing at this path; tokens come from POST /v1/api/oauth/token, \
     POST /connect/token and GET /v1/getAccessToken";
 
-const APP_CONTEXTS: [&str; 2] = ["firstvision", "aplus"];
+/// The values of `appContext`.
+pub const APP_CONTEXTS: [&str; 2] = ["firstvision", "aplus"];

@@ -9,20 +9,20 @@ use crate::state::uses::{SingleUse, UseError};
 ///
 /// # Errors
 ///
-/// The caller's cause `replayed` if the value was used before. The caller's cause `unknown` or
-/// `forgotten` if the value may have been used before: it was signed before the record of uses
-/// began, or its entry may have been dropped. Another [`Cause`] if the use cannot be recorded.
+/// The caller's cause `replayed` if the value was used before. The caller's cause `unknown` if
+/// it may have been used before: it was signed before the record of uses began. Another [`Cause`]
+/// if the use cannot be recorded.
 pub async fn use_up(
     exchange: &Exchange<'_>,
     single_use: SingleUse<'_>,
-    [replayed, unknown, forgotten]: [Cause; 3],
+    [replayed, unknown]: [Cause; 2],
 ) -> Result<(), Cause> {
     exchange.context.uses.spend(single_use).await.map_err(|error| match error {
         UseError::Used => replayed,
         UseError::BeforeRecord => unknown,
-        UseError::Forgotten => forgotten,
+        UseError::Forgotten => Cause::ClockSetBack,
         UseError::Full => Cause::ReplayGuardFull,
         UseError::Share => Cause::ReplayGuardShare,
-        UseError::NotRecorded | UseError::Overloaded => Cause::UseNotRecorded,
+        UseError::NotRecorded => Cause::UseNotRecorded,
     })
 }

@@ -1,6 +1,7 @@
 //! Reads text files that operators write.
 
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
 use std::path::Path;
 
 use crate::fault::Fault;
@@ -9,10 +10,37 @@ use crate::fault::Fault;
 ///
 /// # Errors
 ///
-/// A [`Fault`] if the file cannot be read or is not UTF-8.
+/// A [`Fault`] if the file cannot be read, is not a regular file or is not UTF-8.
 pub fn read(file: &Path) -> Result<String, Fault> {
-    let bytes = std::fs::read(file).map_err(|error| Fault::cannot("read", file, &error))?;
-    decode(file, bytes)
+    read_from(open(file)?, file)
+}
+
+/// Opens a file to read it. A file that is not a regular one is refused, because reading a FIFO may
+/// block for ever. Files below `/dev` and `/proc` are not refused: `/dev/stdin`, and what a shell
+/// substitutes for `<(command)`, are open descriptors of this process.
+///
+/// # Errors
+///
+/// A [`Fault`] if the file cannot be opened or is not a regular file.
+pub fn open(file: &Path) -> Result<File, Fault> {
+    let cannot = |error: io::Error| Fault::cannot("read", file, &error);
+    let mut options = OpenOptions::new();
+    options.read(true);
+    if file.starts_with("/dev") || file.starts_with("/proc") {
+        return options.open(file).map_err(cannot);
+    }
+    // Without this flag, opening a FIFO would block until a process writes to it.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+    );
+    let opened = options.open(file).map_err(cannot)?;
+    if opened.metadata().map_err(cannot)?.is_file() {
+        Ok(opened)
+    } else {
+        Err(Fault::new(file, "is not a regular file"))
+    }
 }
 
 /// Reads UTF-8 text from `source` and removes a leading byte order mark. A [`Fault`] shows `name`
@@ -24,18 +52,14 @@ pub fn read(file: &Path) -> Result<String, Fault> {
 pub fn read_from(mut source: impl Read, name: &Path) -> Result<String, Fault> {
     let mut bytes = Vec::new();
     source.read_to_end(&mut bytes).map_err(|error| Fault::cannot("read", name, &error))?;
-    decode(name, bytes)
-}
-
-fn decode(file: &Path, bytes: Vec<u8>) -> Result<String, Fault> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        return Err(Fault::new(file, "is in UTF-16: save it in UTF-8"));
+        return Err(Fault::new(name, "is in UTF-16: save it in UTF-8"));
     }
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let error = error.utf8_error();
         let problem =
             format!("is not in UTF-8 from byte {} on: save it in UTF-8", error.valid_up_to() + 1);
-        Fault::new(file, problem)
+        Fault::new(name, problem)
     })?;
     if text.starts_with(BOM) {
         text.drain(..BOM.len_utf8());

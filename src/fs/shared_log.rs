@@ -4,7 +4,8 @@
 //! lines of the others before. Lines are appended by one write, and a whole line is never taken
 //! back: if a write fails in the middle, its whole lines count, and only the rest is cut off. So a
 //! process may also read without the lock. The file is rewritten by replacing it, which the others
-//! notice by its inode number.
+//! notice by its inode number. A symbolic link in place of the file or of its lock file is refused;
+//! the directory may be a link.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use crate::fs::whole_file::{self, Lock, open_regular, real_path};
+use crate::fs::whole_file::{self, Lock, open_regular};
 
 /// The file, and how far this process has read it.
 #[derive(Debug)]
@@ -102,7 +103,7 @@ impl SharedLog {
     ///
     /// An error of the operating system.
     pub fn read(&mut self) -> io::Result<News> {
-        let found = match fs::metadata(&self.path) {
+        let found = match fs::symlink_metadata(&self.path) {
             Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let is_other_file = self.file.is_some();
@@ -206,7 +207,7 @@ impl SharedLog {
             self.writes += 1;
         }
         self.forget();
-        whole_file::replace(&self.path, text.as_bytes())?;
+        whole_file::replace_unresolved(&self.path, text.as_bytes())?;
         self.file = Some(open(&self.path)?);
         self.end = text.len() as u64;
         self.lines = text.bytes().filter(|&byte| byte == b'\n').count();
@@ -223,20 +224,13 @@ impl SharedLog {
 pub fn read_only(path: &Path, locked: &Path, wait: Duration) -> io::Result<News> {
     // Without the lock, a line that is being written may be missing.
     let _lock = whole_file::lock_if_used(locked, wait);
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let end = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
-    Ok(News { is_other_file: true, lines_before: 0, text: text[..end].to_vec() })
+    SharedLog::new(path.to_owned(), locked.to_owned()).read()
 }
 
 /// Opens the file to read and append, or, if it is not writable, to read.
 fn open(path: &Path) -> io::Result<File> {
-    let path = real_path(path)?;
-    open_regular(&path, OpenOptions::new().read(true).append(true))
-        .or_else(|_| open_regular(&path, OpenOptions::new().read(true)))
+    open_regular(path, OpenOptions::new().read(true).append(true))
+        .or_else(|_| open_regular(path, OpenOptions::new().read(true)))
 }
 
 fn is_same(file: &File, found: &Metadata) -> bool {

@@ -4,41 +4,47 @@ mod lock;
 mod owner;
 mod place;
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use tempfile::NamedTempFile;
+use tempfile::{Builder, NamedTempFile};
 
 pub(in crate::fs) use crate::fs::whole_file::lock::open_regular;
 pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, lock_if_used, lock_within};
-use crate::fs::whole_file::place::directory_of;
-pub(in crate::fs) use crate::fs::whole_file::place::real_path;
+use crate::fs::whole_file::place::{directory_of, real_path};
 
 /// Replaces the contents of the file `path` with `contents`, and syncs the file to disk.
 ///
 /// The new file has the owner and permissions of the old file. If there was no old file, the new
 /// file has mode 0600. If the process runs as root, the owner of such a file is set to the owner of
-/// its directory. Symbolic links are followed: the target is replaced.
+/// its directory. Symbolic links are followed: the target is replaced. The caller must hold the
+/// lock of the file: temporary files of killed processes are removed.
 ///
 /// # Errors
 ///
 /// An error of the operating system. If the sync of the directory fails, the old file has already
 /// been replaced. After any other error, the old file is unchanged.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let path = real_path(path)?;
-    if is_mount(&path) {
+    replace_unresolved(&real_path(path)?, contents)
+}
+
+/// Like [`replace`], for a `path` that is no symbolic link. A link would itself be replaced.
+pub(in crate::fs) fn replace_unresolved(path: &Path, contents: &[u8]) -> io::Result<()> {
+    if is_mount(path) {
         // A rename to a mount point would fail with the same error. Fail before the temporary file
         // is written.
         return Err(io::ErrorKind::ResourceBusy.into());
     }
-    let mut file = write_beside(&path, contents)?;
-    if let Ok(metadata) = fs::symlink_metadata(&path) {
+    remove_leftovers(path);
+    let mut file = write_beside(path, contents)?;
+    if let Ok(metadata) = fs::symlink_metadata(path) {
         owner::keep(file.as_file(), &metadata)?;
         file.as_file_mut().set_permissions(metadata.permissions())?;
     }
-    file.persist(&path)?;
-    sync_directory(&path)
+    file.persist(path)?;
+    sync_directory(path)
 }
 
 /// Creates the file `path` with mode 0600 and syncs it to disk. If the process runs as root, the
@@ -122,12 +128,41 @@ pub fn has_other_names(path: &Path) -> bool {
 /// such files with mode 0600.
 fn write_beside(path: &Path, contents: &[u8]) -> io::Result<NamedTempFile> {
     let directory = directory_of(path);
-    let mut file = NamedTempFile::new_in(directory)?;
+    let mut file = Builder::new()
+        .prefix(&temporary_prefix(path))
+        .rand_bytes(RANDOM_CHARS)
+        .suffix(TEMPORARY_SUFFIX)
+        .tempfile_in(directory)?;
     owner::inherit(file.as_file(), directory)?;
     file.write_all(contents)?;
     file.as_file().sync_all()?;
     Ok(file)
 }
+
+/// Removes the temporary files that [`write_beside`] has left in processes that were killed.
+fn remove_leftovers(path: &Path) {
+    let prefix = temporary_prefix(path);
+    let length = prefix.len() + RANDOM_CHARS + TEMPORARY_SUFFIX.len();
+    for entry in fs::read_dir(directory_of(path)).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if name.len() == length
+            && name.starts_with(prefix.as_encoded_bytes())
+            && name.ends_with(TEMPORARY_SUFFIX.as_bytes())
+        {
+            // The next write tries again.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The name of a temporary file for `uses` is `.uses.` with random characters and a suffix.
+fn temporary_prefix(path: &Path) -> OsString {
+    [OsStr::new("."), path.file_name().unwrap_or_default(), OsStr::new(".")].into_iter().collect()
+}
+
+const RANDOM_CHARS: usize = 6;
+const TEMPORARY_SUFFIX: &str = ".new";
 
 /// Syncs the directory of `path`, which makes a rename durable.
 fn sync_directory(path: &Path) -> io::Result<()> {

@@ -6,6 +6,7 @@ mod check;
 mod record;
 mod response;
 
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Once};
@@ -22,6 +23,7 @@ use hyper::{Request, Response};
 use tracing::warn;
 
 use crate::config::{ClientCertificates, Dialect, Live};
+use crate::dialect::route::{Route, below_issuer};
 use crate::dialect::{
     Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, secrets,
     vision,
@@ -35,126 +37,102 @@ pub use crate::http::connection::Arrival;
 use crate::http::connection::{Handler, Received};
 use crate::http::listener::Peer;
 use crate::http::request_id::RequestIds;
-use crate::http::route::{Route, below_issuer};
 use crate::http::service::check::check;
 use crate::http::service::response::{echo_client_headers, into_response};
 use crate::oauth::client_authentication::Authorization;
 use crate::oauth::client_certificate::{ShownCertificate, Verification};
 use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
+use crate::page::{self, Pages};
 use crate::random::NoEntropy;
 use crate::snapshot::Snapshot;
 use crate::telemetry::excerpt::{WITHHELD, excerpt, named};
 use crate::telemetry::hourly::Hourly;
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::refusals::Refusals;
 use crate::telemetry::traces::Traces;
 
 /// Answers the requests of the public listeners. It needs no socket: an embedder may call
 /// [`Service::respond`] from its own HTTP server.
 pub struct Service {
     context: Arc<Context>,
-    metrics: Arc<Metrics>,
-    refusals: Arc<Refusals>,
     request_ids: RequestIds,
     warned_of_undeclared_proxy: Once,
     warned_of_unrestricted_validation: Once,
     /// Limits the warnings about self-signed certificates: at most one per hour for each
     /// certificate.
     self_signed_warnings: Hourly,
+    pages: Pages,
     pub(crate) traces: Traces,
 }
 
-/// The part of a request's record that does not depend on its outcome.
+/// A request as it is known before its body is read.
 #[derive(Clone, Copy)]
 struct RequestInfo<'r> {
     head: &'r request::Parts,
     route: Route<'r>,
-    request_id: &'r HeaderValue,
-    origin: &'r Origin,
-}
-
-/// Records the request as abandoned if this guard is dropped before `is_answered` is set.
-struct AbandonGuard<'r> {
-    service: &'r Service,
-    info: RequestInfo<'r>,
-    is_answered: bool,
-}
-
-impl Drop for AbandonGuard<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.service.record_abandoned(self.info);
-        }
-    }
-}
-
-/// Where and when a request arrived, and the client address that a trusted proxy forwards.
-struct Origin {
     arrival: Arrival,
     address: ClientAddress,
 }
 
+/// Records the request as abandoned if this guard is dropped. It is forgotten when the request is
+/// answered.
+struct AbandonGuard<'r> {
+    service: &'r Service,
+    info: RequestInfo<'r>,
+    request_id: &'r HeaderValue,
+}
+
+impl Drop for AbandonGuard<'_> {
+    fn drop(&mut self) {
+        self.service.record_abandoned(self.info, self.request_id);
+    }
+}
+
 impl Service {
-    /// Creates a service that reads `context`, counts in `metrics` and keeps recent refusals in
-    /// `refusals`.
+    /// Creates a service that reads `context`, and counts and keeps refusals there.
     ///
     /// # Errors
     ///
     /// [`NoEntropy`] if the system has no random bytes. Request ids begin with random bytes, so
     /// that the ids of two processes differ.
-    pub fn new(
-        context: Arc<Context>,
-        metrics: Arc<Metrics>,
-        refusals: Arc<Refusals>,
-    ) -> Result<Self, NoEntropy> {
+    pub fn new(context: Arc<Context>) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
         Ok(Self {
             context,
-            metrics,
-            refusals,
             request_ids,
             warned_of_undeclared_proxy: Once::new(),
             warned_of_unrestricted_validation: Once::new(),
             self_signed_warnings: Hourly::default(),
+            pages: Pages::default(),
             traces: Traces::default(),
         })
     }
 
     /// Answers one request and logs one line about it. A panic is answered as an internal error.
-    pub fn respond<B>(
+    pub fn respond<B: Body<Data = Bytes> + Send + 'static>(
         &self,
         request: Request<B>,
         arrival: Arrival,
-    ) -> impl Future<Output = Response<Full<Bytes>>>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-    {
+    ) -> impl Future<Output = Response<Full<Bytes>>> + use<'_, B> {
         // This is not an `async fn`: the future of an `async fn` that destructures a parameter
         // contains this parameter twice.
         let (head, body) = request.into_parts();
         self.respond_to(head, body, arrival)
     }
 
-    async fn respond_to<B>(
+    async fn respond_to(
         &self,
         head: request::Parts,
-        body: B,
+        body: impl Body<Data = Bytes> + Send + 'static,
         arrival: Arrival,
-    ) -> Response<Full<Bytes>>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-    {
+    ) -> Response<Full<Bytes>> {
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
-        let route =
-            Route::of(head.uri.path(), snapshot.issuer.path(), &snapshot.config.live.routes);
+        let route = Route::in_snapshot(head.uri.path(), &snapshot);
         let proxies = &snapshot.config.live.trusted_proxies;
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
         if address.has_untrusted_forwarding {
             self.warn_of_undeclared_proxy(arrival.peer);
         }
-        let origin = Origin { arrival, address };
         if route == Route::Validate && head.uri.query().is_none() {
             self.warned_of_unrestricted_validation.call_once(|| {
                 warn!(
@@ -163,18 +141,17 @@ impl Service {
                 );
             });
         }
-        let info = RequestInfo { head: &head, route, request_id: &request_id, origin: &origin };
-        let mut unanswered = AbandonGuard { service: self, info, is_answered: false };
-        let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
+        let info = RequestInfo { head: &head, route, arrival, address };
+        let unanswered = AbandonGuard { service: self, info, request_id: &request_id };
+        let answer = pin!(self.answer(&snapshot, info, body));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
             let certificate = ShownCertificate::Absent;
             let head = request_head(&snapshot, route, &head, &certificate);
             refuse(Cause::Internal, &head, route)
         });
-        unanswered.is_answered = true;
-        drop(unanswered);
+        mem::forget(unanswered);
 
-        self.record(info, &outcome);
+        self.record(info, &request_id, &outcome);
         let mut response = into_response(outcome, request_id);
         if route.dialect() == Dialect::Vision {
             echo_client_headers(&head.headers, response.headers_mut());
@@ -183,7 +160,7 @@ impl Service {
     }
 
     fn warn_of_undeclared_proxy(&self, peer: Peer) {
-        self.metrics.untrusted_forwarding.inc();
+        self.context.metrics.untrusted_forwarding.inc();
         self.warned_of_undeclared_proxy.call_once(|| {
             warn!(
                 %peer,
@@ -199,7 +176,7 @@ impl Service {
     fn warn_of_trusted_self_signed(&self, shown: &ShownCertificate) {
         let ShownCertificate::Present(certificate) = shown else { return };
         let Some(subject) = certificate.authority() else { return };
-        self.metrics.self_signed_certificates.inc();
+        self.context.metrics.self_signed_certificates.inc();
         let now = self.context.clock.now();
         if self.self_signed_warnings.is_due(certificate.thumbprint(), now) {
             let subject = &*excerpt(subject.as_bytes(), MAX_SUBJECT_BYTES);
@@ -212,22 +189,18 @@ impl Service {
         }
     }
 
-    async fn answer<'s, B>(
+    async fn answer<'s>(
         &'s self,
         snapshot: &'s Snapshot,
-        route: Route<'_>,
-        request: &'s request::Parts,
-        body: B,
-        origin: &Origin,
-    ) -> Outcome<'s>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-    {
+        info: RequestInfo<'s>,
+        body: impl Body<Data = Bytes> + Send + 'static,
+    ) -> Outcome<'s> {
+        let RequestInfo { head: request, route, arrival, address, .. } = info;
         let limits = &snapshot.config.live.limits;
-        let at = origin.arrival.first_byte + limits.request_time();
+        let at = arrival.first_byte + limits.request_time();
         let deadline = Deadline { clock: &self.context.clock, at };
         let certificate = if route.authenticates() {
-            certificate(&snapshot.config.live, &request.headers, origin.arrival.peer)
+            certificate(&snapshot.config.live, &request.headers, arrival.peer)
         } else {
             ShownCertificate::Absent
         };
@@ -236,7 +209,7 @@ impl Service {
         let checked = check(&snapshot.config.startup.limits, route, request);
         let exchange = || {
             let endpoint = below_issuer(request.uri.path(), snapshot.issuer.path());
-            Exchange::new(&self.context, snapshot, endpoint, origin.address.network)
+            Exchange::new(&self.context, snapshot, endpoint, address.network)
         };
         if route == Route::Validate {
             // If there is a body, the proxy has copied it from the API request whose token is
@@ -252,6 +225,9 @@ impl Service {
             if let (Cause::NotFound, Err(refused)) = (cause, &mut outcome.verdict) {
                 let path = unknown_path(request, &head, body, limits.body_bytes, deadline).await;
                 refused.named = Some(path);
+                if let Some(page) = page_for_people(snapshot, route, request) {
+                    outcome.answer = page;
+                }
             } else {
                 body::discard(&request.headers, body, deadline).await;
             }
@@ -273,6 +249,12 @@ impl Service {
             Route::Revocation => revocation::revoke(exchange, &head, body).await,
             Route::ServerMetadata => publish(metadata::server_metadata(snapshot), &request.headers),
             Route::KeySet => publish(metadata::key_set(snapshot, exchange.now), &request.headers),
+            Route::Page(document) => {
+                let answer = self
+                    .pages
+                    .answer(document, snapshot, |etag| has_current_copy(&request.headers, etag));
+                Outcome { answer, verdict: Ok(Served::default()) }
+            }
             // Not reached: `check` refuses unknown routes, and `Validate` is answered above.
             Route::Unknown(_) | Route::Validate => refuse(Cause::NotFound, &head, route),
         }
@@ -349,16 +331,13 @@ fn certificate(config: &Live, headers: &HeaderMap, peer: Peer) -> ShownCertifica
 
 /// Returns the path that was not found, for the log, or [`WITHHELD`] if it may contain a secret of
 /// the request. The body is read in order to find the secrets that it contains.
-async fn unknown_path<B>(
+async fn unknown_path(
     request: &request::Parts,
     head: &RequestHead<'_>,
-    body: B,
+    body: impl Body<Data = Bytes>,
     limit: usize,
     deadline: Deadline<'_>,
-) -> Box<str>
-where
-    B: Body<Data = Bytes>,
-{
+) -> Box<str> {
     let headers = &request.headers;
     // Reading the body would make hyper send `100 Continue`, and the client would send a body that
     // is not needed.
@@ -390,15 +369,31 @@ pub(super) struct Repeated;
 /// scripts of any origin to read the document (CORS).
 fn publish(document: Document, headers: &HeaderMap) -> Outcome<'static> {
     let Document { body, etag, max_age } = document;
-    let known = headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .any(|tags| tags.to_str().is_ok_and(|tags| metadata::etag_matches(tags, &etag)));
-    let mut answer = if known { Answer::empty(304) } else { Answer::json(200, body) };
+    let is_current = has_current_copy(headers, &etag);
+    let mut answer = if is_current { Answer::empty(304) } else { Answer::json(200, body) };
     answer.push_header("cache-control", format!("public, max-age={max_age}"));
     answer.push_header("etag", etag);
     answer.push_header("access-control-allow-origin", "*");
     Outcome { answer, verdict: Ok(Served::default()) }
+}
+
+/// Whether the client has the version of the document with this entity tag.
+fn has_current_copy(headers: &HeaderMap, etag: &str) -> bool {
+    let mut values = headers.get_all(IF_NONE_MATCH).iter();
+    values.any(|tags| tags.to_str().is_ok_and(|tags| metadata::etag_matches(tags, etag)))
+}
+
+/// Returns the answer to a request for an unknown path if a browser shows the answer as a page:
+/// only browsers send `Sec-Fetch-Dest` (W3C Fetch Metadata, section 2.1).
+fn page_for_people(
+    snapshot: &Snapshot,
+    route: Route<'_>,
+    request: &request::Parts,
+) -> Option<Answer> {
+    let destination = single(&request.headers, "sec-fetch-dest").ok().flatten();
+    let is_page = destination == Some(b"document") && route.dialect() == Dialect::Connect;
+    let path = below_issuer(request.uri.path(), snapshot.issuer.path());
+    is_page.then(|| page::not_found(path, snapshot)).flatten()
 }
 
 fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'static> {

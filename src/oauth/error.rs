@@ -77,6 +77,7 @@ pub enum Cause {
     Target,
 
     // Causes in the server.
+    ClockSetBack,
     CutOff(u32),
     Internal,
     NoEntropy,
@@ -290,6 +291,10 @@ impl Cause {
                 "No scope was requested, and the client has no default_scopes."),
             Self::Target => row("target",
                 "resource is not an absolute URI, or not in the client's audience."),
+            Self::ClockSetBack => row("clock_set_back",
+                "The clock was set back, so the assertion or proof expires no later than one whose \
+                 use was dropped since: check the clock of the server.")
+                .retry_after(1).uncharged(),
             Self::CutOff(seconds) => row("cut_off",
                 "The client has revoked so many tokens that all of its tokens up to a certain end \
                  are revoked, and a new one would end before: its token_lifetime was shortened.")

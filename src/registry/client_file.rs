@@ -67,7 +67,7 @@ pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
 ///
 /// Every fault in the file and in the key files that it names.
 pub fn load_first(file: &Path) -> Result<Loaded, Vec<Fault>> {
-    let text = read(file).map_err(|fault| vec![fault])?;
+    let text = read(file)?;
     parse_all(file, &text, OnKeyFault::Refuse)
 }
 
@@ -83,7 +83,7 @@ pub fn load_beside(
     in_force: &Registry,
     paths: &KeyPaths,
 ) -> Result<Loaded, Vec<Fault>> {
-    let text = read(file).map_err(|fault| vec![fault])?;
+    let text = read(file)?;
     parse_all(file, &text, OnKeyFault::Keep(in_force, paths))
 }
 

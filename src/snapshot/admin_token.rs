@@ -1,14 +1,13 @@
 //! Reads the file of the admin token. A request from another machine needs this token to use the
 //! admin listener.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use crate::fault::Fault;
-use crate::fault::text::without_bom;
+use crate::fault::text::{self, without_bom};
 use crate::fs::whole_file;
 
 /// Reads the token from `file`, which must not be world-readable. Removes a leading byte order mark
@@ -36,7 +35,7 @@ pub fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
 /// Reads the beginning of `file`, which contains the whole token if the token is not too long.
 fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let unreadable = |error: io::Error| Fault::cannot("read", file, &error);
-    let opened = File::open(file).map_err(unreadable)?;
+    let opened = text::open(file)?;
     let metadata = opened.metadata().map_err(unreadable)?;
     // Like key files, this file may be readable by its group, because Kubernetes makes mounted
     // secrets readable by a group.

@@ -11,7 +11,6 @@
 //! that end first become one *cut-off*: every token of the client that expires no later than the
 //! last of them is revoked.
 
-mod error;
 mod key;
 mod ledger;
 mod line;
@@ -24,11 +23,11 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::state::client_tag::client_tag;
-use crate::state::group_commit::{GroupCommit, Unanswered};
-pub use crate::state::revocations::error::RevokeError;
+use crate::oauth::error::Cause;
+use crate::state::group_commit::GroupCommit;
 pub use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::ledger::{Ledger, Revocation, Shared};
+use crate::state::shares::client_tag;
 use crate::telemetry::audit::Audit;
 use crate::time::UnixTime;
 
@@ -93,8 +92,11 @@ impl Revocations {
     /// The cut-off of the client: every token of the client that expires no later is revoked.
     pub fn cut_off(&self, client_id: &str) -> UnixTime {
         let revoked = &self.shared.revoked;
-        let cut_off = || revoked.cut_off(&client_tag(client_id));
-        if revoked.has_cut_offs() { cut_off() } else { UnixTime::default() }
+        if revoked.has_cut_offs() {
+            revoked.cut_off(client_tag(client_id))
+        } else {
+            UnixTime::default()
+        }
     }
 
     /// The number of rows in memory.
@@ -112,28 +114,33 @@ impl Revocations {
         self.shared.cut_offs.load(Ordering::Relaxed)
     }
 
+    /// Why the file cannot be read at present, and what to do; `None` if it can be read.
+    pub fn fault(&self) -> Option<String> {
+        let fault = self.shared.unread.lock().clone()?;
+        Some(format!(
+            "{fault}; restore the file and its permissions: until then, what other processes \
+             revoke may not be in force here, and a restart fails"
+        ))
+    }
+
     /// Revokes the token that has the key `key`, belongs to the client `client_id` and expires at
     /// `expires_at`. The future completes when the revocation is on disk and in
     /// effect. Revoking a token twice is not an error.
     ///
     /// # Errors
     ///
-    /// A [`RevokeError`] if the token was not revoked.
+    /// [`Cause::RevocationsFull`] or [`Cause::RevocationNotWritten`] if the token was not revoked.
     pub async fn revoke(
         &self,
         client_id: &str,
         key: RevocationKey,
         expires_at: UnixTime,
-    ) -> Result<(), RevokeError> {
+    ) -> Result<(), Cause> {
         if self.contains(&key, client_id, expires_at) {
             return Ok(());
         }
         let revocation = Revocation { client_id: client_id.into(), key, expires_at };
-        match self.commit.ask(revocation).await {
-            Ok(answer) => answer,
-            Err(Unanswered::TooMany) => Err(RevokeError::Overloaded),
-            Err(Unanswered::NoAnswer) => Err(RevokeError::NotWritten),
-        }
+        self.commit.ask(revocation).await.unwrap_or(Err(Cause::RevocationNotWritten))
     }
 }
 

@@ -193,6 +193,8 @@ fn a_route_with_a_path_that_is_taken_is_refused() {
         (route("/v1/api/oauth/token", "connect"), "is a path that is answered"),
         (route("/.well-known/openid-configuration", "connect"), "is a path that is answered"),
         (route("/docs", "connect"), "is a path that is answered"),
+        (route("/docs/page.css", "connect"), "is a path that is answered"),
+        (route("/docs/page.js", "connect"), "is a path that is answered"),
         (route("/openapi.json", "connect"), "is a path that is answered"),
         (route("/favicon.ico", "connect"), "is a path that is answered"),
         (route("/", "connect"), "g.toml:2:8: route.path: must begin with a slash and not end"),

@@ -82,7 +82,7 @@ fn a_command_that_cannot_print_its_result_changes_nothing_or_says_what_it_did() 
     let left: Vec<_> = fs::read_dir(home.clients().parent().unwrap())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with(".tmp"))
+        .filter(|name| name.starts_with('.'))
         .collect();
     assert!(left.is_empty(), "{left:?}");
 

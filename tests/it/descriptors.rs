@@ -113,6 +113,19 @@ fn silent_connections_on_the_admin_listener_shut_out_nothing() {
     drop(silent);
 }
 
+#[test]
+fn clients_of_the_admin_listener_that_keep_it_waiting_shut_out_nothing() {
+    let server = Program::start(Home::new(), &[]);
+    let whole = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let body = "POST /keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx";
+    for sent in ["", "GET /livez HTTP/1.1\r\nHo", body, whole] {
+        let mut waiting = crowd(server.admin, 20);
+        // The server may have closed the connection already.
+        waiting.iter_mut().for_each(|stream| drop(stream.write_all(sent.as_bytes())));
+        assert_admin_answers(&server);
+    }
+}
+
 /// The limit of open files is lowered while the server runs, so that `accept` fails.
 #[test]
 fn without_descriptors_one_connection_that_waits_for_its_client_is_closed_for_a_new_one() {

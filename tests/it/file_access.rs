@@ -12,6 +12,7 @@ use crate::support::command::run;
 use crate::support::home::{grantd, set_mode};
 use crate::support::program::as_user;
 use crate::support::registry::registry;
+use crate::support::status::{self, SAME_ISSUER, assert_revoked, is_active, revoke, token_of};
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, Token, wait_until};
 
 /// The id of the service's user.
@@ -235,6 +236,58 @@ fn a_symlink_in_place_of_a_lock_is_refused() {
 }
 
 #[test]
+fn a_symlink_in_place_of_a_file_of_the_state_directory_is_refused() {
+    let home = Home::new();
+    // The last line is incomplete: it would be cut off.
+    let victim = home.write("victim", "text\ntext");
+    fs::create_dir(home.path("state")).unwrap();
+    let before = access(&victim);
+    let says = "is a symbolic link, which is not followed: remove it";
+    for file in ["uses", "revocations"] {
+        let link = home.path("state").join(file);
+        symlink(&victim, &link).unwrap();
+        for command in ["serve", "check"] {
+            let local = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+            let ended = run(home.command(&[command]).args(local));
+            ended.assert_error(1, &[&format!("state/{file}: cannot be read: "), says]);
+        }
+        assert!(link.is_symlink());
+        fs::remove_file(link).unwrap();
+    }
+    for lock in ["uses.lock", "revocations.turn.lock"] {
+        let lock = home.path("state").join(lock);
+        let _ = fs::remove_file(&lock);
+        symlink(&victim, lock).unwrap();
+    }
+    symlink("made", home.path("state/revocations.turn")).unwrap();
+    let server = Program::start(home, &[]);
+    for lock in ["uses.lock", "revocations.turn.lock"] {
+        server.log.wait_for(|line| {
+            let error = line["error"].as_str().unwrap_or_default();
+            error.contains(&format!("state/{lock} {says}"))
+        });
+    }
+    assert_eq!(
+        (access(&victim), fs::read_to_string(&victim).unwrap().as_str()),
+        (before, "text\ntext")
+    );
+    assert!(!server.home.path("state/made.lock").exists());
+}
+
+#[test]
+fn the_state_directory_may_be_a_symlink() {
+    let home = status::home();
+    fs::create_dir(home.path("elsewhere")).unwrap();
+    symlink("elsewhere", home.path("state")).unwrap();
+    let server = Program::start(home, &SAME_ISSUER);
+    let token = token_of(server.address, "timed");
+    assert_revoked(&revoke(server.address, "timed", &token));
+    for file in ["uses", "revocations", "revocations.turn.lock"] {
+        assert!(server.home.path("elsewhere").join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
 fn a_replaced_lock_neither_blocks_nor_admits_two_commands() {
     let home = home_of_the_service();
     home.write("clients.json", "{\"clients\":[]}");
@@ -313,6 +366,38 @@ fn server_and_check_name_a_key_that_the_service_cannot_read() {
     chown(home.path(&name), Some(SERVICE), Some(SERVICE)).unwrap();
     run(home.command(&["check"])).assert_fine();
     wait_until(|| readiness().text() == "ok\n");
+}
+
+#[test]
+fn the_server_is_degraded_while_it_cannot_read_its_revocations() {
+    let home = status::home();
+    give(&home.path(""), SERVICE);
+    let server = Program::start_as(SERVICE, home, &[]);
+    let token = token_of(server.address, "timed");
+    assert_revoked(&revoke(server.address, "timed", &token));
+    let [state, file, aside] =
+        ["state", "state/revocations", "aside"].map(|it| server.home.path(it));
+    let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
+    let says = "a restart fails";
+    let denied = "degraded: state/revocations: cannot be read: Permission denied";
+    for path in [&file, &state] {
+        let mode = fs::metadata(path).unwrap().mode();
+        set_mode(path, 0);
+        wait_until(|| readiness().starts_with(denied) && readiness().contains(says));
+        set_mode(path, mode);
+        wait_until(|| readiness() == "ok\n");
+    }
+    fs::rename(&file, &aside).unwrap();
+    fs::create_dir(&file).unwrap();
+    wait_until(|| readiness().contains("state/revocations is not a regular file; restore"));
+    fs::remove_dir(&file).unwrap();
+    wait_until(|| readiness() == "ok\n");
+    fs::write(&file, "nonsense\n").unwrap();
+    let invalid = "degraded: state/revocations:1: is not a valid revocation record; restore";
+    wait_until(|| readiness().starts_with(invalid));
+    fs::rename(&aside, &file).unwrap();
+    wait_until(|| readiness() == "ok\n");
+    assert!(!is_active(server.address, "timed", &token));
 }
 
 #[test]

@@ -6,12 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every module with its layer. A module may use modules on lower layers only.
-const LAYERS: [(&str, u8); 26] = [
-    ("main", 10),
-    ("lib", 10),
-    ("cli", 9),
-    ("server", 8),
-    ("http", 7),
+const LAYERS: [(&str, u8); 27] = [
+    ("main", 11),
+    ("lib", 11),
+    ("cli", 10),
+    ("server", 9),
+    ("http", 8),
+    ("page", 7),
     ("dialect", 6),
     ("endpoint", 5),
     ("snapshot", 4),

@@ -14,24 +14,17 @@ use crate::support::command::run;
 use crate::support::home::secret_of;
 use crate::support::status::{
     INTROSPECT, ISSUER, REVOKE, SAME_ISSUER, about, assert_revoked, home, introspect, is_active,
-    revoke, token_of, validate, validate_token, vision_token_of,
+    revoke, revoked_rows, token_of, validate, validate_token, vision_token_of,
 };
 use crate::support::token::sign;
 use crate::support::{
-    Connection, ENCODINGS, Encoding, Home, Library, Program, Request, Response, wait_until,
+    Connection, ENCODINGS, Encoding, Library, Program, Request, Response, wait_until,
 };
 
 const NOW: u64 = 1_750_384_800;
 
 fn start() -> Library {
     Library::start(home(), ISSUER, NOW)
-}
-
-/// The lines of the file that revoke a token.
-fn rows(home: &Home) -> Vec<String> {
-    let text = fs::read_to_string(home.path("state/revocations")).unwrap_or_default();
-    // The other lines have a hash that begins with `grantd:`.
-    text.lines().filter(|line| !line.contains(" sha256:Z3JhbnRkO")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -70,7 +63,7 @@ fn a_revoked_token_is_refused_at_once_everywhere() {
     for take in [token_of, vision_token_of] {
         assert!(is_active(library.address, "timed", &take(library.address, "timed")));
     }
-    let rows = rows(&library.home);
+    let rows = revoked_rows(&library.home);
     assert_eq!(rows.len(), 4, "{rows:?}");
     let begins = |begin: &str| rows.iter().filter(|row| row.starts_with(begin)).count();
     assert_eq!(begins(&format!("{} jti:", NOW + 3600)), 1);
@@ -94,7 +87,7 @@ fn an_invalid_token_is_acknowledged_without_a_record() {
         }
     }
     assert!(is_active(library.address, "timed", &good));
-    assert_eq!(rows(&library.home), [] as [&str; 0]);
+    assert_eq!(revoked_rows(&library.home), [] as [&str; 0]);
 }
 
 #[test]
@@ -209,7 +202,7 @@ fn a_revocation_survives_kill_9_and_a_restart() {
     check(&server, 2);
     assert_revoked(&revoke(server.address, "timed", &tokens[2]));
     check(&server, 3);
-    assert_eq!(rows(&server.home).len(), 4);
+    assert_eq!(revoked_rows(&server.home).len(), 4);
 }
 
 #[test]
@@ -266,7 +259,7 @@ fn a_torn_last_line_is_dropped_with_a_warning() {
     assert!(!is_active(server.address, "timed", &tokens[0]));
     assert!(is_active(server.address, "timed", &tokens[1]));
     assert_revoked(&revoke(server.address, "timed", &tokens[1]));
-    assert_eq!(rows(&server.home).len(), 2);
+    assert_eq!(revoked_rows(&server.home).len(), 2);
     let server = Program::start(server.into_home(), &SAME_ISSUER);
     assert!(!is_active(server.address, "timed", &tokens[0]));
     assert!(!is_active(server.address, "timed", &tokens[1]));
@@ -297,49 +290,6 @@ fn any_other_corruption_is_an_error_with_file_and_line() {
             assert!(ended.stderr.contains(says), "{}", ended.stderr);
         }
     }
-}
-
-#[test]
-fn of_two_servers_with_one_state_directory_both_revoke() {
-    let first = Program::start(home(), &SAME_ISSUER);
-    let [state, keys] = ["state", "keys"].map(|name| first.home.path(name));
-    let directories = ["--state", state.to_str().unwrap(), "--keys", keys.to_str().unwrap()];
-    let second = Program::start(home(), &[&SAME_ISSUER[..], &directories].concat());
-    let servers = [first.address, second.address];
-    for by in [0, 1, 0, 1] {
-        let token = token_of(servers[by], "timed");
-        let reused = token_of(servers[1 - by], "reuser");
-        assert!(servers.iter().all(|server| is_active(*server, "timed", &token)));
-        assert_revoked(&revoke(servers[by], "timed", &token));
-        assert!(!is_active(servers[by], "timed", &token));
-        let revoked_at = Clock::system().instant();
-        wait_until(|| !is_active(servers[1 - by], "timed", &token));
-        assert!(
-            (Clock::system().instant() - revoked_at).as_secs() < 5,
-            "the poll is four times a second"
-        );
-        assert_revoked(&revoke(servers[by], "reuser", &reused));
-        wait_until(|| !is_active(servers[1 - by], "reuser", &reused));
-        // A token that another process has revoked is not reused.
-        assert_ne!(token_of(servers[1 - by], "reuser"), reused);
-    }
-    assert_eq!(rows(&first.home).len(), 8);
-}
-
-#[test]
-fn while_a_process_holds_the_lock_revocations_and_assertions_get_503_and_secrets_tokens() {
-    let server = Program::start(home(), &SAME_ISSUER);
-    let token = token_of(server.address, "timed");
-    // The last release holds this lock for as long as it runs.
-    fs::write(server.home.path("state/revocations.lock"), "").unwrap();
-    let lock = fs::File::open(server.home.path("state/revocations.lock")).unwrap();
-    lock.lock().unwrap();
-    let request = about(REVOKE, Encoding::Urlencoded, "timed", &[("token", &token)]);
-    assert_unavailable(&server.ask(&request), "5");
-    assert!(is_active(server.address, "timed", &token));
-    token_of(server.address, "timed");
-    drop(lock);
-    assert_revoked(&server.ask(&request));
 }
 
 #[track_caller]
@@ -380,7 +330,7 @@ fn a_directory_that_becomes_writable_is_used_from_then_on() {
     assert!(is_active(server.address, "timed", &two));
     fs::remove_file(server.home.path("state")).unwrap();
     assert_revoked(&revoke(server.address, "timed", &two));
-    assert_eq!(rows(&server.home).len(), 2);
+    assert_eq!(revoked_rows(&server.home).len(), 2);
 }
 
 #[test]
@@ -411,7 +361,7 @@ fn a_full_disk_loses_no_acknowledged_revocation() {
     let server = Program::start(server.into_home(), &SAME_ISSUER);
     check(&server);
     assert_revoked(&revoke(server.address, "timed", &refused));
-    assert_eq!(rows(&server.home).len(), acknowledged.len() + 1);
+    assert_eq!(revoked_rows(&server.home).len(), acknowledged.len() + 1);
 }
 
 #[test]

@@ -143,6 +143,7 @@ fn other_value(setting: &Setting) -> &'static str {
         "client_certificate.verify_header" => "X-Verify",
         "client_certificate.certificate_header" => "X-Certificate",
         "assertion_audience" => "issuer",
+        "page.enabled" => "no",
         "route" => "/a/token=connect,/b/token=vision",
         "audit" => "audit.jsonl",
         "log.format" => "human",

@@ -4,6 +4,7 @@
 //!
 //! `GRANTD_TEST_ROUNDS` sets the number of rounds of each test.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::home::secret_of;
 use crate::support::registry::{changed, client_json};
-use crate::support::status::{assert_revoked, is_active, revoke, token_of};
+use crate::support::status::{self, assert_revoked, is_active, revoke, token_of};
 use crate::support::{
     Connection, Encoding, Home, Library, Program, Request, Response, Signer, request_of, wait_until,
 };
@@ -300,7 +301,7 @@ fn after_a_crash_of_the_machine_what_was_signed_before_is_refused() {
     assert_eq!(server.ask(&used).status, 200);
     let home = server.into_home();
     // The record was not closed, and is of another boot.
-    let record = std::fs::read_to_string(home.path("state/uses")).unwrap();
+    let record = fs::read_to_string(home.path("state/uses")).unwrap();
     let boot = record.split(' ').nth(1).unwrap();
     home.write("state/uses", &record.replace(boot, "00000000-0000-0000-0000-000000000000"));
     let server = Program::start(home, &ARGUMENTS);
@@ -317,7 +318,7 @@ fn after_a_crash_of_the_machine_what_was_signed_before_is_refused() {
 fn without_a_state_directory_that_can_be_written_secrets_get_tokens_and_assertions_503() {
     let signer = Signer::es256();
     let home = home(&signer);
-    std::fs::remove_dir_all(home.path("state")).unwrap();
+    fs::remove_dir_all(home.path("state")).unwrap();
     let arguments = [&ARGUMENTS[..], &["--state", "/proc/grantd-state"]].concat();
     let server = Program::start(home, &arguments);
     for number in [0, 3] {
@@ -334,7 +335,7 @@ fn while_the_record_is_locked_assertions_get_503_and_the_process_ends_in_time() 
     let signer = Signer::es256();
     let mut server = Program::start(home(&signer), &ARGUMENTS);
     assert_eq!(server.ask(&single_use(&signer, 0, now())).status, 200);
-    let lock = std::fs::File::open(server.home.path("state/uses.lock")).unwrap();
+    let lock = fs::File::open(server.home.path("state/uses.lock")).unwrap();
     lock.lock().unwrap();
     let request = single_use(&signer, 0, now());
     let answer = server.ask(&request);
@@ -351,4 +352,71 @@ fn while_the_record_is_locked_assertions_get_503_and_the_process_ends_in_time() 
     let server = Program::start(server.into_home(), &ARGUMENTS);
     server.ask(&request).assert_refused(400, "invalid_client");
     assert_eq!(server.ask(&single_use(&signer, 0, now())).status, 200);
+}
+
+#[test]
+fn of_two_servers_with_one_state_directory_both_revoke() {
+    let first = Program::start(status::home(), &status::SAME_ISSUER);
+    let [state, keys] = ["state", "keys"].map(|name| first.home.path(name));
+    let directories = ["--state", state.to_str().unwrap(), "--keys", keys.to_str().unwrap()];
+    let second = Program::start(status::home(), &[&status::SAME_ISSUER[..], &directories].concat());
+    let servers = [first.address, second.address];
+    for by in [0, 1, 0, 1] {
+        let token = token_of(servers[by], "timed");
+        let reused = token_of(servers[1 - by], "reuser");
+        assert!(servers.iter().all(|server| is_active(*server, "timed", &token)));
+        assert_revoked(&revoke(servers[by], "timed", &token));
+        assert!(!is_active(servers[by], "timed", &token));
+        let revoked_at = Clock::system().instant();
+        wait_until(|| !is_active(servers[1 - by], "timed", &token));
+        assert!(
+            (Clock::system().instant() - revoked_at).as_secs() < 5,
+            "the poll is four times a second"
+        );
+        assert_revoked(&revoke(servers[by], "reuser", &reused));
+        wait_until(|| !is_active(servers[1 - by], "reuser", &reused));
+        // A token that another process has revoked is not reused.
+        assert_ne!(token_of(servers[1 - by], "reuser"), reused);
+    }
+    assert_eq!(status::revoked_rows(&first.home).len(), 8);
+}
+
+#[test]
+fn while_a_process_holds_the_lock_revocations_and_assertions_get_503_and_secrets_tokens() {
+    let server = Program::start(status::home(), &status::SAME_ISSUER);
+    let token = token_of(server.address, "timed");
+    // The last release holds this lock for as long as it runs.
+    fs::write(server.home.path("state/revocations.lock"), "").unwrap();
+    let lock = fs::File::open(server.home.path("state/revocations.lock")).unwrap();
+    lock.lock().unwrap();
+    let request =
+        status::about(status::REVOKE, Encoding::Urlencoded, "timed", &[("token", &token)]);
+    let answer = server.ask(&request);
+    answer.assert_refused(503, "temporarily_unavailable");
+    assert_eq!(answer.header("retry-after"), Some("5"));
+    assert!(is_active(server.address, "timed", &token));
+    token_of(server.address, "timed");
+    drop(lock);
+    assert_revoked(&server.ask(&request));
+}
+
+#[test]
+fn what_a_killed_process_has_left_of_a_rewrite_is_removed_by_the_next() {
+    let signer = Signer::es256();
+    let mut server = Program::start(home(&signer), &ARGUMENTS);
+    let state = server.home.path("state");
+    let left = [".uses.Ab12Cd.new", ".revocations.Ab12Cd.new"];
+    let others = [".uses.new", ".uses.lock.Ab12Cd.new", ".other.Ab12Cd.new"];
+    for name in left.iter().chain(&others) {
+        fs::write(state.join(name), "").unwrap();
+    }
+    // A first revocation, and the first use after an orderly end, write the whole file.
+    let token = token_of(server.address, "revokes");
+    assert_revoked(&revoke(server.address, "revokes", &token));
+    server.terminate();
+    assert!(server.wait().success());
+    let server = Program::start(server.into_home(), &ARGUMENTS);
+    assert_eq!(server.ask(&single_use(&signer, 0, now())).status, 200);
+    assert!(left.iter().all(|name| !state.join(name).exists()));
+    assert!(others.iter().all(|name| state.join(name).exists()));
 }

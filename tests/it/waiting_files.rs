@@ -1,7 +1,7 @@
 //! Readers that stop reading: a full pipe or FIFO must delay no token, no start and no shutdown.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -11,6 +11,8 @@ use grantd::clock::Clock;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::command::{run, run_with_input};
+use crate::support::home::set_mode;
 use crate::support::program::send_signal;
 use crate::support::{
     Connection, DEMO, ENCODINGS, Encoding, GUARD, Home, Program, Request, wait_until,
@@ -240,12 +242,12 @@ fn an_unread_audit_fifo_stops_neither_tokens_nor_shutdown() {
 
 #[test]
 fn a_start_that_waits_for_a_file_can_be_terminated() {
-    // The registry is a FIFO without a writer.
+    // The registry is a pipe to which the test writes nothing.
     let home = Home::new();
-    fs::remove_file(home.clients()).unwrap();
-    make_fifo(&home.clients());
     let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-    let mut child = home.command(&serve).stderr(Stdio::null()).spawn().unwrap();
+    let mut command = home.command(&serve);
+    command.args(["--clients", "/dev/stdin"]).stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
     // Waits for the thread that writes the log. The server starts this thread before it reads the
     // registry.
     let threads = format!("/proc/{}/task", child.id());
@@ -263,12 +265,73 @@ fn a_start_that_waits_for_a_file_can_be_terminated() {
 
 #[test]
 fn a_reload_that_waits_for_a_file_does_not_stop_shutdown() {
-    let mut server = Program::start(Home::new(), &[]);
-    fs::remove_file(server.home.clients()).unwrap();
-    make_fifo(&server.home.clients());
+    let home = Home::new();
+    let (registry, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&fs::read(home.clients()).unwrap()).unwrap();
+    drop(writer);
+    let mut server = Program::start_with_input(home, registry, &["--clients", "/dev/stdin"]);
+    // Until this file is closed, a reader of the pipe waits for more.
+    let pipe = format!("/proc/{}/fd/0", server.id());
+    let _writer = OpenOptions::new().write(true).open(pipe).unwrap();
     server.hang_up();
     server.log.wait_for(|line| line["message"] == "reading again");
     assert_serves(server.address);
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
+}
+
+/// The files that a server reads, each with the arguments that name it.
+const FILES: [(&str, &[&str]); 3] = [
+    ("clients.json", &[]),
+    ("grantd.toml", &["--config", "grantd.toml"]),
+    ("token", &["--config", "token.toml"]),
+];
+
+#[test]
+fn a_fifo_in_place_of_a_file_is_refused_at_the_start_and_by_check() {
+    for (file, arguments) in FILES {
+        let home = Home::new();
+        home.write("token.toml", "admin_token_file = \"token\"\n");
+        let _ = fs::remove_file(home.path(file));
+        make_fifo(&home.path(file));
+        set_mode(&home.path(file), 0o600);
+        let listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        for command in ["serve", "check"] {
+            let mut command = home.command(&[command]);
+            run(command.args(listen).args(arguments))
+                .assert_error(1, &[&format!("{file}: is not a regular file")]);
+        }
+    }
+}
+
+#[test]
+fn a_fifo_in_place_of_a_file_is_refused_by_a_reload() {
+    for (file, arguments) in FILES {
+        let home = Home::new();
+        home.write("grantd.toml", "jwks_max_age = 60\n");
+        home.write("token.toml", "admin_token_file = \"token\"\n");
+        set_mode(&home.write("token", "0123456789abcdef0123456789abcdef"), 0o600);
+        let good = fs::read(home.path(file)).unwrap();
+        let server = Program::start(home, arguments);
+        let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
+        let path = server.home.path(file);
+        fs::remove_file(&path).unwrap();
+        make_fifo(&path);
+        set_mode(&path, 0o600);
+        wait_until(|| readiness().starts_with(&format!("degraded: {file}: is not a regular file")));
+        assert_serves(server.address);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, good).unwrap();
+        set_mode(&path, 0o600);
+        wait_until(|| readiness() == "ok\n");
+    }
+}
+
+#[test]
+fn a_command_reads_files_from_its_input() {
+    let home = Home::new();
+    let check = ["check", "--config", "/dev/fd/0"];
+    run_with_input(home.command(&check), "jwks_max_age = 60\n").assert_fine();
+    run_with_input(home.command(&check), "nonsense = 1\n").assert_error(1, &["nonsense"]);
+    run(home.command(&["check", "--config", "/dev/null"])).assert_fine();
 }

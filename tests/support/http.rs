@@ -64,6 +64,11 @@ impl Request {
         self
     }
 
+    pub(crate) fn with_method(mut self, method: &str) -> Self {
+        method.clone_into(&mut self.method);
+        self
+    }
+
     pub(crate) fn with_target(mut self, target: &str) -> Self {
         target.clone_into(&mut self.target);
         self

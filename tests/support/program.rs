@@ -69,6 +69,16 @@ impl Program {
         Self::start_command(home, shell, socket.into(), arguments, &[])
     }
 
+    /// Starts a server with this standard input.
+    pub(crate) fn start_with_input(
+        home: Home,
+        input: impl Into<Stdio>,
+        arguments: &[&str],
+    ) -> Self {
+        let command = home.command(&[]);
+        Self::start_command(home, command, input.into(), arguments, &[])
+    }
+
     /// Starts a server that cannot write more than some hundred bytes to a file, as if the disk
     /// were full.
     pub(crate) fn start_without_room(home: Home, arguments: &[&str]) -> Self {

@@ -1,6 +1,7 @@
 //! Shared by the tests of introspection and revocation: clients that may introspect, tokens and
 //! requests.
 
+use std::fs;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
@@ -108,4 +109,11 @@ pub(crate) fn validate_token(address: SocketAddr, client: &str, token: &str) -> 
     let response = request.typed_body("application/json", body.to_string()).send(address);
     assert_eq!(response.status, 200, "{}", response.text());
     response.json()["valid"].clone()
+}
+
+/// The lines of the file that revoke a token.
+pub(crate) fn revoked_rows(home: &Home) -> Vec<String> {
+    let text = fs::read_to_string(home.path("state/revocations")).unwrap_or_default();
+    // The other lines have a hash that begins with `grantd:`.
+    text.lines().filter(|line| !line.contains(" sha256:Z3JhbnRkO")).map(str::to_owned).collect()
 }

@@ -5,8 +5,8 @@ use hyper::header::{HOST, TRANSFER_ENCODING};
 use hyper::http::request;
 
 use crate::config::StartupLimits;
+use crate::dialect::route::Route;
 use crate::http::connection::{Fragment, VALIDATE_HEAD_BYTES, VALIDATE_HEAD_FIELDS};
-use crate::http::route::Route;
 use crate::oauth::error::Cause;
 
 /// Checks the size of the head, the target, the host, the transfer coding and the method.
@@ -41,7 +41,7 @@ pub(super) fn check(
     }
     match route {
         Route::Unknown(_) => Err(Cause::NotFound),
-        _ if route.allows(&request.method) => Ok(()),
+        _ if route.allows(request.method.as_str()) => Ok(()),
         _ => Err(Cause::MethodNotAllowed),
     }
 }

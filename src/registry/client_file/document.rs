@@ -21,6 +21,40 @@ pub(super) struct Document<'a> {
     pub(super) clients: Vec<&'a RawValue>,
 }
 
+/// A JSON string. It is copied only if it contains escapes.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// The members of a JSON object, in the order of the text.
+pub(super) struct Members<'t>(pub(super) Vec<(Text<'t>, &'t RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject;
+
+        impl<'de> Visitor<'de> for OfObject {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(TYPICAL_FIELDS);
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(OfObject)
+    }
+}
+
+/// Most entries have at most this number of fields.
+const TYPICAL_FIELDS: usize = 12;
+
 pub(super) fn document_fault(file: &Path, text: &str, error: &serde_json::Error) -> Fault {
     Fault::new(file, structure_problem(error)).at(Position::of_json(text, error))
 }

@@ -7,12 +7,11 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::document::{Object, offset_in, structure_problem};
+use super::document::{Members, Object, Text, offset_in, structure_problem};
 use crate::fault::{Fault, Position};
 use crate::form::media_type::ContentType;
 use crate::fs::file_watch::Stamp;
@@ -107,40 +106,6 @@ struct SecretEntry<'a> {
     not_before: Option<UnixTime>,
     expires_at: Option<UnixTime>,
 }
-
-/// A JSON string. It is copied only if it contains escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// The members of a JSON object, in the order of the text.
-struct Members<'t>(Vec<(Text<'t>, &'t RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OfObject;
-
-        impl<'de> Visitor<'de> for OfObject {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(TYPICAL_FIELDS);
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(OfObject)
-    }
-}
-
-/// Most entries have at most this number of fields.
-const TYPICAL_FIELDS: usize = 12;
 
 /// A field of a client's entry. `index` is the index of the client in the registry; `None` for an
 /// entry that is not in a registry yet. The `Display` output is the path of the field, for example

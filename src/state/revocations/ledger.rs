@@ -12,19 +12,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tracing::{error, warn};
 
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog, read_only};
 use crate::fs::whole_file::Lock;
-use crate::state::client_tag::client_tag;
+use crate::oauth::error::Cause;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
-use crate::state::revocations::error::RevokeError;
 use crate::state::revocations::key::RevocationKey;
-use crate::state::revocations::line::{CURRENT, ClientTag, Line, Link, Owner, link_of};
+use crate::state::revocations::line::{CURRENT, Line, Link, link_of};
 use crate::state::revocations::revoked::{Revoked, Row};
+use crate::state::shares::{ClientTag, Shares, client_tag, is_used_up};
 use crate::telemetry::audit::{Audit, Event};
 use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
@@ -34,6 +35,8 @@ use crate::time::UnixTime;
 pub(super) struct Shared {
     pub(super) revoked: Revoked,
     pub(super) cut_offs: AtomicU64,
+    /// Why the file could not be read at the last look; `None` if it could.
+    pub(super) unread: Mutex<Option<Fault>>,
 }
 
 /// A token to revoke.
@@ -51,14 +54,12 @@ pub(super) struct Ledger {
     had_left: bool,
     shared: Arc<Shared>,
     /// The number of rows of each client.
-    held: HashMap<Owner, usize>,
-    /// The times up to which all tokens of a client are revoked.
-    cut_offs: HashMap<Owner, UnixTime>,
+    held: Shares,
     /// The owners of rows that have not been read yet.
-    owners: HashMap<Link, Owner>,
-    has_version: bool,
-    /// Whether the file lacks rows that are in force: it was shortened or replaced by an operator.
-    lacks_rows: bool,
+    owners: HashMap<Link, ClientTag>,
+    /// Whether the file is missing or of the last release, or lacks rows that are in force because an
+    /// operator has shortened or replaced it.
+    is_incomplete: bool,
     /// When rows that are over were dropped last, and at how many lines they are dropped next.
     dropped_at: Option<UnixTime>,
     drop_at_lines: usize,
@@ -82,11 +83,9 @@ impl Ledger {
             log: SharedLog::new(directory.join(FILE_NAME), directory.join(LOCKED)),
             had_left: false,
             shared,
-            held: HashMap::new(),
-            cut_offs: HashMap::new(),
+            held: Shares::default(),
             owners: HashMap::new(),
-            has_version: false,
-            lacks_rows: false,
+            is_incomplete: true,
             dropped_at: None,
             drop_at_lines: 0,
             limit,
@@ -113,26 +112,42 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// Reads what other processes have added, and shares the fault if that fails, or if a process
+    /// that starts now could not read the file.
+    fn look(&mut self) -> Result<(), Fault> {
+        let seen = self.learn().and_then(|()| {
+            let path = self.log.path();
+            match require_readable(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(Fault::cannot("read", path, &error))
+                }
+                _ => Ok(()),
+            }
+        });
+        *self.shared.unread.lock() = seen.clone().err();
+        seen
+    }
+
     /// Reads what other processes have added. The caller need not hold the lock.
     fn learn(&mut self) -> Result<(), Fault> {
         let news = self.log.read();
-        let news = news.map_err(|error| cannot_be_read(self.log.path(), &error))?;
+        let news = news.map_err(|error| Fault::cannot("read", self.log.path(), &error))?;
         let lines = parse(self.log.path(), &news).inspect_err(|_| self.log.forget())?;
         if news.is_other_file {
-            self.has_version = false;
             self.owners.clear();
         }
         let now = self.clock.now();
-        let mut has_cut_off = false;
+        let (mut has_version, mut has_cut_off) = (false, false);
         for line in &lines {
             match *line {
                 Line::Owner(link, owner, _) => {
                     self.owners.insert(link, owner);
                 }
                 Line::CutOff(client, time) if !is_over(time, now) => {
-                    has_cut_off |= self.know_cut_off(client, time);
+                    self.shared.revoked.insert_cut_off(client, time);
+                    has_cut_off = true;
                 }
-                Line::Version(_) => self.has_version = true,
+                Line::Version(_) => has_version = true,
                 Line::Token(..) | Line::CutOff(..) => {}
             }
         }
@@ -140,19 +155,20 @@ impl Ledger {
         for line in lines {
             let Line::Token(key, expires_at) = line else { continue };
             let owner = self.owners.remove(&link_of(&key));
-            let is_cut_off = owner.is_some_and(|owner| self.cut_off(owner) >= expires_at);
+            let is_cut_off =
+                owner.is_some_and(|owner| self.shared.revoked.cut_off(owner) >= expires_at);
             if !is_over(expires_at, now) && !is_cut_off {
                 self.insert(Row { key, expires_at, owner });
                 in_force += 1;
             }
         }
-        if has_cut_off {
-            self.drop_cut_off();
+        if has_cut_off || news.is_other_file {
+            // Of another file, rows that are over are missing because another process has dropped
+            // them.
+            self.drop_over(now);
         }
         if news.is_other_file {
-            // Rows that are over are missing because another process has dropped them.
-            self.drop_over(now);
-            self.lacks_rows = self.shared.revoked.len() > in_force;
+            self.is_incomplete = !has_version || self.shared.revoked.len() > in_force;
         }
         Ok(())
     }
@@ -161,43 +177,21 @@ impl Ledger {
         if self.shared.revoked.insert(row)
             && let Some(owner) = row.owner
         {
-            *self.held.entry(owner).or_default() += 1;
+            self.held.add(owner);
         }
     }
 
-    fn cut_off(&self, owner: Owner) -> UnixTime {
-        self.cut_offs.get(&owner).copied().unwrap_or_default()
-    }
-
-    /// Puts a cut-off in force. Returns whether it revokes more than before.
-    fn know_cut_off(&mut self, client: ClientTag, time: UnixTime) -> bool {
-        let known = self.cut_offs.entry(owner_of(&client)).or_default();
-        let is_new = time > *known;
-        *known = time.max(*known);
-        self.shared.revoked.insert_cut_off(client, time);
-        is_new
-    }
-
-    /// Drops the rows of tokens that a cut-off revokes.
-    fn drop_cut_off(&mut self) {
-        let (held, cut_offs) = (&mut self.held, &self.cut_offs);
-        self.shared.revoked.drop_over(
-            |expires_at, owner| {
-                owner.is_some_and(|owner| {
-                    cut_offs.get(&owner).is_some_and(|&time| time >= expires_at)
-                })
-            },
-            |row| release(held, row),
-        );
-    }
-
-    /// Drops what is over at `now`.
+    /// Drops what is over at `now`, and the rows of tokens that a cut-off revokes.
     fn drop_over(&mut self, now: UnixTime) {
-        let held = &mut self.held;
-        let dropped = |row| release(held, row);
-        self.shared.revoked.drop_over(|expires_at, _| is_over(expires_at, now), dropped);
-        self.shared.revoked.drop_cut_offs(|time| is_over(time, now));
-        self.cut_offs.retain(|_, &mut time| !is_over(time, now));
+        let (revoked, held) = (&self.shared.revoked, &mut self.held);
+        revoked.drop_over(
+            |expires_at, owner| {
+                is_over(expires_at, now)
+                    || owner.is_some_and(|owner| revoked.cut_off(owner) >= expires_at)
+            },
+            |owner| held.remove(owner),
+        );
+        revoked.drop_cut_offs(|time| is_over(time, now));
     }
 
     fn lock(&mut self) -> io::Result<Lock> {
@@ -211,10 +205,9 @@ impl Ledger {
         let lock = self.lock();
         let lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
         self.learn()?;
-        match self.log.cut_torn_line() {
-            Ok(()) => Ok(lock),
-            Err(error) => Err(Fault::cannot("written", self.log.path(), &error)),
-        }
+        let cut = self.log.cut_torn_line();
+        cut.map_err(|error| Fault::cannot("written", self.log.path(), &error))?;
+        Ok(lock)
     }
 
     fn revoke(&mut self, waiting: Vec<Waiting<Self>>) {
@@ -232,25 +225,25 @@ impl Ledger {
         let mut batch = Batch::default();
         for waiting in waiting.into_iter().filter(Waiting::is_awaited) {
             let Revocation { client_id, key, expires_at } = &waiting.job;
-            let client = client_tag(client_id);
-            let owner = owner_of(&client);
+            let owner = client_tag(client_id);
             if batch.keys.contains(key) {
                 batch.waiting.push(waiting);
                 continue;
             }
-            let held = self.held.get(&owner).copied().unwrap_or(0) + batch.held_by(owner);
-            if held > 0 && held >= self.free(&batch) {
+            let held = self.held.of(owner) + batch.held.of(owner);
+            if is_used_up(held, self.free(&batch), self.limit) {
                 self.flush(std::mem::take(&mut batch));
-                if let Err(error) = self.cut_off_half(client_id, client) {
+                if let Err(error) = self.cut_off_half(client_id) {
                     self.complain(&error);
-                    waiting.answer(Err(RevokeError::NotWritten));
                     continue;
                 }
             }
-            if self.shared.revoked.contains(key) || self.cut_off(owner) >= *expires_at {
+            if self.shared.revoked.contains(key)
+                || self.shared.revoked.cut_off(owner) >= *expires_at
+            {
                 waiting.answer(Ok(()));
             } else if self.free(&batch) == 0 {
-                waiting.answer(Err(RevokeError::Full));
+                waiting.answer(Err(Cause::RevocationsFull));
             } else {
                 let row = Row { key: *key, expires_at: *expires_at, owner: Some(owner) };
                 batch.push(waiting, row);
@@ -276,9 +269,11 @@ impl Ledger {
             self.log.forget();
         }
         for waiting in waiting {
-            let is_written = result.is_ok()
-                || (is_torn(&result) && self.shared.revoked.contains(&waiting.job.key));
-            waiting.answer(if is_written { Ok(()) } else { Err(RevokeError::NotWritten) });
+            if result.is_ok()
+                || (is_torn(&result) && self.shared.revoked.contains(&waiting.job.key))
+            {
+                waiting.answer(Ok(()));
+            }
         }
     }
 
@@ -290,7 +285,7 @@ impl Ledger {
 
     fn put(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
         let mut text = String::with_capacity((fresh.len() + 1) * ROW_BYTES);
-        if !self.log.exists() || self.lacks_rows || self.log.lines() > self.most_lines() {
+        if self.is_incomplete || self.log.lines() > self.most_lines() {
             Line::Version(CURRENT).write(&mut text);
             for (client, time) in self.shared.revoked.cut_offs() {
                 Line::CutOff(client, time).write(&mut text);
@@ -298,16 +293,11 @@ impl Ledger {
             self.shared.revoked.for_each(|row| write_row(&row, &mut text));
             fresh.iter().for_each(|row| write_row(row, &mut text));
             let result = self.log.replace(&text);
-            (self.has_version, self.lacks_rows) = (result.is_ok(), result.is_err());
+            self.is_incomplete = result.is_err();
             return (if result.is_ok() { fresh.len() } else { 0 }, result);
-        }
-        let before = usize::from(!self.has_version);
-        if !self.has_version {
-            Line::Version(CURRENT).write(&mut text);
         }
         fresh.iter().for_each(|row| write_row(row, &mut text));
         let (lines, appended) = self.log.append(&text);
-        self.has_version |= lines > 0;
         let synced = self.log.sync();
         let result = match (synced, appended) {
             (Err(error), _) => Err(error),
@@ -315,15 +305,16 @@ impl Ledger {
             (Ok(()), Err(error)) => Err(io::Error::new(ErrorKind::WriteZero, error)),
             (Ok(()), Ok(())) => Ok(()),
         };
-        (lines.saturating_sub(before) / LINES_PER_ROW, result)
+        (lines / LINES_PER_ROW, result)
     }
 
     /// Revokes every token of the client that expires no later than the last of the half of its rows
     /// that end first, in place of these rows.
-    fn cut_off_half(&mut self, client_id: &str, client: ClientTag) -> io::Result<()> {
+    fn cut_off_half(&mut self, client_id: &str) -> io::Result<()> {
+        let client = client_tag(client_id);
         let mut ends = Vec::new();
         self.shared.revoked.for_each(|row| {
-            if row.owner == Some(owner_of(&client)) {
+            if row.owner == Some(client) {
                 ends.push(row.expires_at);
             }
         });
@@ -331,16 +322,15 @@ impl Ledger {
         let Some(&until) = ends.get(ends.len().div_ceil(2).saturating_sub(1)) else {
             return Ok(());
         };
-        if !self.log.exists() {
+        if self.is_incomplete {
             self.write(&[]).1?;
         }
         let (lines, appended) = self.log.append(&Line::CutOff(client, until).to_string());
         let synced = appended.and_then(|()| self.log.sync());
         if lines > 0 {
-            let before = self.shared.revoked.len();
-            self.know_cut_off(client, until);
-            self.drop_cut_off();
-            let rows = before - self.shared.revoked.len();
+            self.shared.revoked.insert_cut_off(client, until);
+            self.drop_over(self.clock.now());
+            let rows = ends.partition_point(|end| *end <= until);
             self.shared.cut_offs.fetch_add(1, Ordering::Relaxed);
             warn!(
                 client = client_id,
@@ -357,7 +347,8 @@ impl Ledger {
 
     /// The number of lines above which the file is rewritten.
     fn most_lines(&self) -> usize {
-        lines_for(self.shared.revoked.len()).saturating_add(2 * self.cut_offs.len())
+        lines_for(self.shared.revoked.len())
+            .saturating_add(2 * self.shared.revoked.cut_offs().len())
     }
 
     fn complain(&self, error: &dyn fmt::Display) {
@@ -370,12 +361,12 @@ impl Ledger {
 
 impl Commit for Ledger {
     type Job = Revocation;
-    type Answer = Result<(), RevokeError>;
+    type Answer = Result<(), Cause>;
 
     fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
         if waiting.is_empty() {
             // What is in force does not change until the file can be read again.
-            if let Err(fault) = self.learn()
+            if let Err(fault) = self.look()
                 && self.complaints.is_due(self.clock.now()).is_some()
             {
                 error!(error = %fault, "the revocations of other processes cannot be read");
@@ -383,13 +374,10 @@ impl Commit for Ledger {
             return;
         }
         // What another process has revoked counts, even if it holds the lock.
-        let _ = self.learn();
+        let _ = self.look();
         match self.take() {
             Ok(_lock) => self.revoke(waiting),
-            Err(fault) => {
-                self.complain(&fault);
-                waiting.into_iter().for_each(|one| one.answer(Err(RevokeError::NotWritten)));
-            }
+            Err(fault) => self.complain(&fault),
         }
     }
 }
@@ -399,19 +387,15 @@ impl Commit for Ledger {
 struct Batch {
     rows: Vec<Row>,
     keys: HashSet<RevocationKey>,
-    held: HashMap<Owner, usize>,
+    held: Shares,
     waiting: Vec<Waiting<Ledger>>,
 }
 
 impl Batch {
-    fn held_by(&self, owner: Owner) -> usize {
-        self.held.get(&owner).copied().unwrap_or(0)
-    }
-
     fn push(&mut self, waiting: Waiting<Ledger>, row: Row) {
         self.keys.insert(row.key);
         if let Some(owner) = row.owner {
-            *self.held.entry(owner).or_default() += 1;
+            self.held.add(owner);
         }
         self.rows.push(row);
         self.waiting.push(waiting);
@@ -421,21 +405,6 @@ impl Batch {
 /// Whether a write ended in the middle.
 fn is_torn(result: &io::Result<()>) -> bool {
     result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WriteZero)
-}
-
-fn release(held: &mut HashMap<Owner, usize>, row: Row) {
-    if let Some(owner) = row.owner
-        && let Some(count) = held.get_mut(&owner)
-    {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            held.remove(&owner);
-        }
-    }
-}
-
-fn owner_of(client: &ClientTag) -> Owner {
-    std::array::from_fn(|at| client[at])
 }
 
 fn write_row(row: &Row, text: &mut String) {
@@ -455,8 +424,8 @@ fn is_over(time: UnixTime, now: UnixTime) -> bool {
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     let path = directory.join(FILE_NAME);
     let locked = directory.join(LOCKED);
-    let news =
-        read_only(&path, &locked, LOCK_WAIT).map_err(|error| cannot_be_read(&path, &error))?;
+    let news = read_only(&path, &locked, LOCK_WAIT);
+    let news = news.map_err(|error| Fault::cannot("read", &path, &error))?;
     parse(&path, &news).map(drop)
 }
 
@@ -472,8 +441,14 @@ fn parse(path: &Path, news: &News) -> Result<Vec<Line>, Fault> {
     parsed.collect()
 }
 
-fn cannot_be_read(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(path, format!("cannot be read: {error}"))
+/// Whether this user may open the file, which this process may have open since before its
+/// permissions were changed.
+fn require_readable(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    rustix::fs::access(path, rustix::fs::Access::READ_OK)?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
 }
 
 /// Returns the number of lines above which the file is rewritten if `live` rows are in memory.

@@ -15,14 +15,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::state::revocations::key::{RevocationKey, decode};
+use crate::state::shares::ClientTag;
 use crate::time::UnixTime;
 
 /// The first bytes of a revocation key, which link it to its client.
 pub(super) type Link = [u8; 16];
-/// A hash of a client id, shortened to 64 bits.
-pub(super) type Owner = [u8; 8];
-/// A hash of a client id, shortened to 192 bits. It begins with the [`Owner`].
-pub(super) type ClientTag = [u8; 24];
 
 /// The meaning of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +28,7 @@ pub(super) enum Line {
     Token(RevocationKey, UnixTime),
     /// The token whose key begins with these bytes was revoked by this client. The time is the
     /// token's.
-    Owner(Link, Owner, UnixTime),
+    Owner(Link, ClientTag, UnixTime),
     /// Every token of this client that expires no later than this time is revoked.
     CutOff(ClientTag, UnixTime),
     /// The version of the file. A file without this line is of the first version, which has only
@@ -51,13 +48,11 @@ impl Line {
     }
 
     fn of_hash(hash: [u8; 32], time: UnixTime) -> Self {
-        let ([a, b, c, d, e, f, g, h], rest) = split::<8, 24>(&hash);
-        match &[a, b, c, d, e, f, g, h] {
-            OWNER => {
-                let (owner, link) = split(&rest);
-                Self::Owner(link, owner, time)
-            }
-            CUT_OFF => Self::CutOff(rest, time),
+        let (kind, rest) = split::<8, 24>(&hash);
+        let (client, link) = split(&rest);
+        match &kind {
+            OWNER => Self::Owner(link, client, time),
+            CUT_OFF => Self::CutOff(client, time),
             VERSION => Self::Version(rest[0]),
             _ => Self::Token(RevocationKey::SigningInput(hash), time),
         }
@@ -78,11 +73,12 @@ impl fmt::Display for Line {
                 (*time, "sha256", hash.to_vec())
             }
             Self::Owner(link, owner, time) => (*time, "sha256", [&OWNER[..], owner, link].concat()),
-            Self::CutOff(client, time) => (*time, "sha256", [&CUT_OFF[..], client].concat()),
+            Self::CutOff(client, time) => {
+                (*time, "sha256", [&CUT_OFF[..], client, &[0; 16]].concat())
+            }
             // The last release keeps the line for as long as the token would live.
             Self::Version(version) => {
-                let rest: [u8; 24] = std::array::from_fn(|at| if at == 0 { *version } else { 0 });
-                (UnixTime(u64::MAX), "sha256", [&VERSION[..], &rest].concat())
+                (UnixTime(u64::MAX), "sha256", [&VERSION[..], &[*version], &[0; 23]].concat())
             }
         };
         writeln!(f, "{time} {kind}:{}", URL_SAFE_NO_PAD.encode(bytes))
@@ -118,7 +114,7 @@ mod tests {
             Line::Token(RevocationKey::TokenId([7; 16]), UnixTime(1_790_003_600)),
             Line::Token(RevocationKey::SigningInput([7; 32]), UnixTime(1_790_003_600)),
             Line::Owner([1; 16], [2; 8], UnixTime(1_790_003_600)),
-            Line::CutOff([3; 24], UnixTime(1_790_003_600)),
+            Line::CutOff([3; 8], UnixTime(1_790_003_600)),
             Line::Version(CURRENT),
         ] {
             let text = line.to_string();

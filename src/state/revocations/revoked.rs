@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 use crate::state::revocations::key::RevocationKey;
-use crate::state::revocations::line::{ClientTag, Owner};
+use crate::state::shares::ClientTag;
 use crate::time::UnixTime;
 
 /// A revoked token.
@@ -16,11 +16,11 @@ pub(super) struct Row {
     /// The token's `exp`.
     pub(super) expires_at: UnixTime,
     /// The client that revoked the token; `None` if an earlier release wrote the row.
-    pub(super) owner: Option<Owner>,
+    pub(super) owner: Option<ClientTag>,
 }
 
 /// The expiry and the owner of each revoked token.
-type Shard = HashMap<RevocationKey, (UnixTime, Option<Owner>)>;
+type Shard = HashMap<RevocationKey, (UnixTime, Option<ClientTag>)>;
 
 /// The rows by key. They are divided into shards. Each shard has its own lock, so that a look-up
 /// rarely waits for a lock. Only the thread that writes the file changes them.
@@ -51,8 +51,8 @@ impl Revoked {
     }
 
     /// The time up to which all tokens of the client are revoked; 0 if there is none.
-    pub(super) fn cut_off(&self, client: &ClientTag) -> UnixTime {
-        self.cut_offs.read().get(client).copied().unwrap_or_default()
+    pub(super) fn cut_off(&self, client: ClientTag) -> UnixTime {
+        self.cut_offs.read().get(&client).copied().unwrap_or_default()
     }
 
     pub(super) fn cut_offs(&self) -> Vec<(ClientTag, UnixTime)> {
@@ -77,20 +77,19 @@ impl Revoked {
         is_new
     }
 
-    /// Drops the rows and cut-offs that `is_over` says are over by their time, and calls `dropped`
-    /// with each of these rows.
+    /// Drops the rows that `is_over` says are over, and calls `dropped` with the owner of each.
     pub(super) fn drop_over(
         &self,
-        is_over: impl Fn(UnixTime, Option<Owner>) -> bool,
-        mut dropped: impl FnMut(Row),
+        is_over: impl Fn(UnixTime, Option<ClientTag>) -> bool,
+        mut dropped: impl FnMut(ClientTag),
     ) {
         for shard in &self.shards {
             let mut shard = shard.write();
             let before = shard.len();
-            shard.retain(|&key, &mut (expires_at, owner)| {
+            shard.retain(|_, &mut (expires_at, owner)| {
                 let is_over = is_over(expires_at, owner);
                 if is_over {
-                    dropped(Row { key, expires_at, owner });
+                    owner.into_iter().for_each(&mut dropped);
                 }
                 !is_over
             });

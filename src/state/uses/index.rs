@@ -1,15 +1,14 @@
 //! The used assertions and proofs in memory, and how many of them each client holds.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use crate::oauth::client_assertion::{MAX_LIFE, SKEW};
+use crate::state::shares::{ClientTag, Shares};
 use crate::time::UnixTime;
 
 /// A hash of an owner and a `jti`, shortened to 128 bits.
 pub(super) type Key = [u8; 16];
-/// A hash of a client id, shortened to 64 bits.
-pub(super) type ClientTag = [u8; 8];
 
 /// One used assertion or proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub(super) struct Index {
     /// The expiry times of the live entries.
     window: Range<UnixTime>,
     live: usize,
-    held: HashMap<ClientTag, usize>,
+    held: Shares,
     dropped_until: UnixTime,
 }
 
@@ -53,8 +52,8 @@ impl Index {
     }
 
     /// The number of live entries of this client.
-    pub(super) fn held_by(&self, client: &ClientTag) -> usize {
-        self.held.get(client).copied().unwrap_or(0)
+    pub(super) fn held_by(&self, client: ClientTag) -> usize {
+        self.held.of(client)
     }
 
     /// The latest expiry of all dropped entries: what expires at this time or
@@ -146,14 +145,12 @@ impl Index {
     }
 
     fn count(&mut self, client: ClientTag, is_live: bool) {
-        let held = self.held.entry(client).or_default();
         if is_live {
-            (*held, self.live) = (*held + 1, self.live + 1);
+            self.held.add(client);
+            self.live += 1;
         } else {
-            (*held, self.live) = (held.saturating_sub(1), self.live.saturating_sub(1));
-            if *held == 0 {
-                self.held.remove(&client);
-            }
+            self.held.remove(client);
+            self.live -= 1;
         }
     }
 }
@@ -180,7 +177,7 @@ mod tests {
         index.insert(entry(2, 1, NOW + 310));
         index.insert(entry(3, 2, NOW + 60));
         index.insert(entry(3, 2, NOW + 60));
-        let counts = |index: &Index| (index.live(), index.held_by(&[1; 8]), index.held_by(&[2; 8]));
+        let counts = |index: &Index| (index.live(), index.held_by([1; 8]), index.held_by([2; 8]));
         assert_eq!(counts(&index), (3, 2, 1));
         for (now, expected) in [
             (NOW + 59, (3, 2, 1)),

@@ -73,6 +73,28 @@ fn a_clock_step_allows_no_replay() {
     assert_eq!(ask(library.address, &fresh).status, 200);
 }
 
+/// The clock is set back further than uses are kept: a fresh assertion may be one that was used.
+#[test]
+fn after_the_clock_was_set_back_far_a_fresh_assertion_gets_503() {
+    let signer = Signer::es256();
+    let library = library(&signer);
+    let sign = |at: u64| {
+        let assertion = signer.sign(&header(&signer), &claims("c", ISSUER, at));
+        ask(library.address, &assertion)
+    };
+    assert_eq!(sign(NOW).status, 200);
+    library.clock.set(NOW + 60 + 3600);
+    assert_eq!(sign(NOW + 60 + 3600).status, 200);
+    library.clock.set(NOW);
+    for _ in 0..50 {
+        let answer = sign(NOW);
+        answer.assert_refused(503, "temporarily_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    library.clock.set(NOW + 1);
+    assert_eq!(sign(NOW + 1).status, 200);
+}
+
 #[test]
 fn assertions_from_before_the_record_of_uses_are_refused() {
     let signer = Signer::es256();

@@ -1,11 +1,10 @@
 //! Maps a request's path to its route, and holds what a route implies: its dialect, its methods,
 //! its label in logs and metrics.
 
-use hyper::Method;
-
-use crate::config::{Dialect, RouteSetting};
+use crate::config::{Dialect, PageDocument, RouteSetting};
 use crate::dialect::vision::Version;
 use crate::endpoint::metadata::{INTROSPECTION_PATH, JWKS_PATH, REVOCATION_PATH, TOKEN_PATH};
+use crate::snapshot::Snapshot;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route<'r> {
@@ -27,6 +26,8 @@ pub(crate) enum Route<'r> {
     ServerMetadata,
     /// The key set
     KeySet,
+    /// The page, or a document beside it
+    Page(PageDocument),
     /// A path without a route. The request is refused in the dialect of the path's prefix.
     Unknown(Dialect),
 }
@@ -41,28 +42,44 @@ impl<'r> Route<'r> {
             return Self::ServerMetadata;
         }
         let path = below_issuer(path, issuer_path);
-        let own = settings.iter().find_map(|route| match (route.dialect, &*route.path) {
-            (Dialect::Connect, own) => (path == own).then_some(Self::ConnectToken),
-            (Dialect::Vision, own) => (path == own).then_some(Self::VisionToken(Version::V1)),
-            (Dialect::Firstvision, own) => Self::firstvision(path, own),
+        let own = settings.iter().find_map(|route| match route.dialect {
+            Dialect::Firstvision => Self::firstvision(path, &route.path),
+            dialect => (path == route.path).then_some(Self::of_dialect(dialect)),
         });
-        own.unwrap_or_else(|| match path {
-            TOKEN_PATH => Self::ConnectToken,
-            "/v1/api/oauth/token" => Self::VisionToken(Version::V1),
-            "/v2/api/oauth/token" => Self::VisionToken(Version::V2),
-            "/v1/api/oauth/validateToken" => Self::VisionValidate,
-            "/connect/validate" => Self::Validate,
-            INTROSPECTION_PATH => Self::Introspection,
-            REVOCATION_PATH => Self::Revocation,
-            JWKS_PATH | "/.well-known/jwks.json" => Self::KeySet,
-            OAUTH_METADATA_PATH | "/.well-known/openid-configuration" => Self::ServerMetadata,
-            _ if is_below(path, "/v1/api") || is_below(path, "/v2/api") => {
-                Self::Unknown(Dialect::Vision)
+        if let Some(own) = own {
+            return own;
+        }
+        if let Some((_, route)) = DOCUMENTED.iter().find(|(known, _)| *known == path) {
+            return *route;
+        }
+        if is_below(path, "/v1/api") || is_below(path, "/v2/api") {
+            return Self::Unknown(Dialect::Vision);
+        }
+        Self::firstvision(path, FIRSTVISION_PATH).unwrap_or(Self::Unknown(Dialect::Connect))
+    }
+
+    /// The token service of `dialect`, as a configured route has it.
+    pub(crate) fn of_dialect(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Connect => Self::ConnectToken,
+            Dialect::Vision => Self::VisionToken(Version::V1),
+            Dialect::Firstvision => Self::FirstvisionToken(None),
+        }
+    }
+
+    /// Finds the route of a request under the settings of `snapshot`. The page comes last, so that it
+    /// costs a token request nothing.
+    pub(crate) fn in_snapshot(path: &'r str, snapshot: &Snapshot) -> Self {
+        let issuer_path = snapshot.issuer.path();
+        match Self::of(path, issuer_path, &snapshot.config.live.routes) {
+            Self::Unknown(Dialect::Connect) => {
+                let (switch, is_local) =
+                    (snapshot.config.live.page.enabled, snapshot.allows_demo_secrets);
+                PageDocument::at(below_issuer(path, issuer_path), switch, is_local)
+                    .map_or(Self::Unknown(Dialect::Connect), Self::Page)
             }
-            _ => {
-                Self::firstvision(path, FIRSTVISION_PATH).unwrap_or(Self::Unknown(Dialect::Connect))
-            }
-        })
+            route => route,
+        }
     }
 
     /// Matches `path` against the `firstvision` service at `base`. The path may continue with one
@@ -88,7 +105,8 @@ impl<'r> Route<'r> {
             | Self::Introspection
             | Self::Revocation
             | Self::ServerMetadata
-            | Self::KeySet => Dialect::Connect,
+            | Self::KeySet
+            | Self::Page(_) => Dialect::Connect,
             Self::VisionToken(_) | Self::VisionValidate => Dialect::Vision,
             Self::FirstvisionToken(_) => Dialect::Firstvision,
             Self::Unknown(dialect) => dialect,
@@ -108,6 +126,7 @@ impl<'r> Route<'r> {
             Self::Revocation => "revocation",
             Self::ServerMetadata => "metadata",
             Self::KeySet => "jwks",
+            Self::Page(document) => document.label(),
             Self::Unknown(_) => "unknown",
         }
     }
@@ -122,19 +141,23 @@ impl<'r> Route<'r> {
             | Self::Validate
             | Self::ServerMetadata
             | Self::KeySet
+            | Self::Page(_)
             | Self::Unknown(_) => "served",
         }
     }
 
     /// Whether the route requires client authentication.
     pub(crate) fn authenticates(self) -> bool {
-        !matches!(self, Self::KeySet | Self::ServerMetadata | Self::Unknown(_) | Self::Validate)
+        !matches!(
+            self,
+            Self::KeySet | Self::Page(_) | Self::ServerMetadata | Self::Unknown(_) | Self::Validate
+        )
     }
 
     /// Whether requests are written to the audit. Requests for public documents or unknown paths
     /// are not written.
     pub(crate) fn is_audited(self) -> bool {
-        !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Unknown(_))
+        !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Page(_) | Self::Unknown(_))
     }
 
     /// The value of the `Allow` header. No route that issues tokens allows `HEAD`, because the
@@ -147,14 +170,34 @@ impl<'r> Route<'r> {
             | Self::Introspection
             | Self::Revocation => "POST",
             Self::FirstvisionToken(_) => "GET",
-            Self::Validate | Self::ServerMetadata | Self::KeySet | Self::Unknown(_) => "GET, HEAD",
+            Self::Validate
+            | Self::ServerMetadata
+            | Self::KeySet
+            | Self::Page(_)
+            | Self::Unknown(_) => "GET, HEAD",
         }
     }
 
-    pub(crate) fn allows(self, method: &Method) -> bool {
-        self.methods().split(", ").any(|allowed| allowed == method.as_str())
+    pub(crate) fn allows(self, method: &str) -> bool {
+        self.methods().split(", ").any(|allowed| allowed == method)
     }
 }
+
+/// Every documented path, relative to the issuer, and its route. The path of most requests is first.
+pub(crate) const DOCUMENTED: [(&str, Route<'static>); 12] = [
+    (TOKEN_PATH, Route::ConnectToken),
+    ("/v1/api/oauth/token", Route::VisionToken(Version::V1)),
+    ("/v2/api/oauth/token", Route::VisionToken(Version::V2)),
+    (FIRSTVISION_PATH, Route::FirstvisionToken(None)),
+    ("/v1/api/oauth/validateToken", Route::VisionValidate),
+    ("/connect/validate", Route::Validate),
+    (INTROSPECTION_PATH, Route::Introspection),
+    (REVOCATION_PATH, Route::Revocation),
+    (JWKS_PATH, Route::KeySet),
+    ("/.well-known/jwks.json", Route::KeySet),
+    ("/.well-known/openid-configuration", Route::ServerMetadata),
+    (OAUTH_METADATA_PATH, Route::ServerMetadata),
+];
 
 /// Removes the path of the issuer's URL from the beginning of `path`, if a proxy has not removed
 /// it. The URL that the client called is the issuer's URL followed by the result.
@@ -176,11 +219,12 @@ mod tests {
     #[test]
     fn every_documented_path_is_taken() {
         use crate::config::TAKEN_PATHS;
-        // These paths are reserved for pages that describe the server.
-        let reserved = ["/", "/docs", "/favicon.ico", "/openapi.json"];
-        for path in TAKEN_PATHS {
-            let is_unknown = matches!(Route::of(path, "", &[]), Route::Unknown(_));
-            assert_eq!(is_unknown, reserved.contains(&path), "{path}");
+        let documents = PageDocument::ALL.map(PageDocument::path);
+        let mut paths: Vec<_> = DOCUMENTED.iter().map(|(path, _)| *path).chain(documents).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, TAKEN_PATHS);
+        for (path, route) in DOCUMENTED {
+            assert_eq!(Route::of(path, "", &[]), route, "{path}");
         }
     }
 

@@ -1,0 +1,161 @@
+//! The setting of the page for developers who use the server.
+
+use std::fmt;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::config::value::parse_switch;
+
+/// The settings of the page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Page {
+    /// Whether the server answers with its page. Without the Cargo feature `page`, it never does.
+    pub enabled: PageSwitch,
+}
+
+/// Whether the server answers with its page, and with the documents beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PageSwitch {
+    /// The OpenAPI document and the icon; the page and its reference only if the demo clients may
+    /// be served.
+    #[default]
+    Auto,
+    /// The page and all its documents.
+    On,
+    /// Neither the page nor a document.
+    Off,
+}
+
+impl Serialize for PageSwitch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::On => serializer.serialize_bool(true),
+            Self::Off => serializer.serialize_bool(false),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PageSwitch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Words)
+    }
+}
+
+/// The page, or a document beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageDocument {
+    /// The page.
+    Page,
+    /// The reference.
+    Reference,
+    /// The requests of the reference, for Postman and Insomnia.
+    Collection,
+    /// The style of the page, of the reference and of the page for unknown paths.
+    Style,
+    /// The page's script.
+    Script,
+    /// The part of the script that makes requests from the OpenAPI document.
+    OperationsScript,
+    /// The part of the script that writes a request as code.
+    SnippetsScript,
+    /// The part of the script that reads and verifies a token.
+    TokenScript,
+    /// The icon.
+    Icon,
+    /// The OpenAPI document.
+    Openapi,
+}
+
+impl PageDocument {
+    /// All documents.
+    pub const ALL: [Self; 10] = [
+        Self::Page,
+        Self::Reference,
+        Self::Collection,
+        Self::Style,
+        Self::Script,
+        Self::OperationsScript,
+        Self::SnippetsScript,
+        Self::TokenScript,
+        Self::Icon,
+        Self::Openapi,
+    ];
+
+    /// Finds the document at `path`, which is relative to the issuer. `None` if there is none or if
+    /// it is not served. `is_local` says whether the demo clients may be served.
+    pub fn at(path: &str, switch: PageSwitch, is_local: bool) -> Option<Self> {
+        let document = Self::ALL.into_iter().find(|document| document.path() == path)?;
+        let is_served = match switch {
+            PageSwitch::Auto => is_local || document.is_always_served(),
+            PageSwitch::On => true,
+            PageSwitch::Off => false,
+        };
+        (is_served && cfg!(feature = "page")).then_some(document)
+    }
+
+    /// The path, relative to the issuer.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Page => "/",
+            Self::Reference => "/docs",
+            Self::Collection => "/docs/grantd.postman_collection.json",
+            Self::Style => "/docs/page.css",
+            Self::Script => "/docs/page.js",
+            Self::OperationsScript => "/docs/operations.js",
+            Self::SnippetsScript => "/docs/snippets.js",
+            Self::TokenScript => "/docs/token.js",
+            Self::Icon => "/favicon.ico",
+            Self::Openapi => "/openapi.json",
+        }
+    }
+
+    /// The label of the route in logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Page => "page",
+            Self::Reference => "docs",
+            Self::Openapi => "openapi",
+            Self::Collection
+            | Self::Icon
+            | Self::Script
+            | Self::OperationsScript
+            | Self::SnippetsScript
+            | Self::TokenScript
+            | Self::Style => "page_file",
+        }
+    }
+
+    /// Whether [`PageSwitch::Auto`] serves the document to other machines too.
+    fn is_always_served(self) -> bool {
+        matches!(self, Self::Icon | Self::Openapi | Self::Style)
+    }
+}
+
+struct Words;
+
+impl Visitor<'_> for Words {
+    type Value = PageSwitch;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("auto, true or false")
+    }
+
+    fn visit_bool<E: Error>(self, is_on: bool) -> Result<PageSwitch, E> {
+        Ok(if is_on { PageSwitch::On } else { PageSwitch::Off })
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<PageSwitch, E> {
+        if word.eq_ignore_ascii_case("auto") {
+            return Ok(PageSwitch::Auto);
+        }
+        match parse_switch(word) {
+            Ok(is_on) => self.visit_bool(is_on),
+            Err(_) => Err(E::custom("must be auto, true or false")),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! A refusal as its caller sees it, in the words of a dialect.
+
+use std::borrow::Cow;
+
+/// What a dialect tells a caller about a refusal. Several causes may have the same public error, so
+/// none of its fields says more than the caller may know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicError {
+    /// The HTTP status.
+    pub status: u16,
+    /// The error code of the dialect.
+    pub code: &'static str,
+    /// The text in the answer; may be empty.
+    pub text: Cow<'static, str>,
+    /// The remedy for the caller. It is not in the answer, but in the documentation of the server.
+    pub advice: &'static str,
+}
+
+impl PublicError {
+    /// Makes an error of a row in a dialect's table: status, code, text and advice.
+    pub(super) fn of(
+        (status, code, text, advice): (u16, &'static str, &'static str, &'static str),
+    ) -> Self {
+        Self { status, code, text: Cow::Borrowed(text), advice }
+    }
+}
+
+/// The advice that dialects share.
+pub(super) mod advice {
+    pub(in crate::dialect) const READ_THE_REFERENCE: &str =
+        "Compare the request with the documentation of this path.";
+    pub(in crate::dialect) const SEND_ALL_BYTES: &str =
+        "Send as many bytes as Content-Length says, and check that no proxy cuts the body off.";
+    pub(in crate::dialect) const SEND_LESS: &str =
+        "Send only the documented parameters: a token request needs a few hundred bytes.";
+    pub(in crate::dialect) const FEWER_HEADERS: &str =
+        "Send fewer or shorter header fields; cookies, for example, are not needed here.";
+    pub(in crate::dialect) const ALLOWED_METHOD: &str =
+        "Use a method that the Allow header of the answer lists.";
+    pub(in crate::dialect) const COMPARE_PATH: &str =
+        "Compare the path of the URL with the documented paths; they are case-sensitive.";
+    pub(in crate::dialect) const SEND_AT_ONCE: &str =
+        "Send the whole request at once, and check the network and the proxies on the way.";
+    pub(in crate::dialect) const WAIT: &str = "Wait for as many seconds as Retry-After says. Keep a token until shortly before it expires; \
+     if credentials have failed, check them before you try again.";
+    pub(in crate::dialect) const TELL_THE_OPERATOR: &str = "Try again later. If the error stays, tell the operator of this server the X-Request-Id of the \
+     answer.";
+    pub(in crate::dialect) const RETRY: &str =
+        "Wait for as many seconds as Retry-After says, and try again.";
+    pub(in crate::dialect) const CHECK_CREDENTIALS: &str = "Check the client id, the secret and the scope, and that they belong to this server. If they \
+     are right, ask the operator of this server, and quote the X-Request-Id of the answer.";
+    pub(in crate::dialect) const NEW_TOKEN: &str =
+        "Get a new token, and repeat the request with it.";
+    pub(in crate::dialect) const SEND_BEARER: &str =
+        "Send the access token in the header Authorization, after the word Bearer and a space.";
+}
