@@ -329,16 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_address_stands_in_brackets() {
-        for (address, meant) in [
-            ("::1:8080", "[::1]:8080"),
-            (":::8080", "[::]:8080"),
-            ("fe80::1:80", "[fe80::1]:80"),
-            ("fd00::abcd", "[fd00::abcd]:8080"),
-        ] {
-            let problem = address.parse::<ListenAddr>().unwrap_err().to_string();
-            assert!(problem.ends_with(meant), "{address}: {problem}");
-        }
+    fn an_address_is_a_host_and_a_port() {
         for good in ["[::1]:8080", "[::]:0", "127.0.0.1:80", "localhost:80", "a-b.example:1"] {
             assert_eq!(good.parse::<ListenAddr>().unwrap().to_string(), good);
         }

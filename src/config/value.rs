@@ -51,7 +51,7 @@ impl Problem {
 
     /// Sets the offset in the file, unless an inner value has set it.
     pub(super) fn at<T>(mut self, part: &Spanned<T>) -> Self {
-        self.offset.get_or_insert(part.span().start);
+        self.offset.get_or_insert_with(|| part.span().start);
         self
     }
 

@@ -239,6 +239,7 @@ fn an_empty_path_is_refused_by_the_name_of_its_flag() {
         ended.assert_error(2, &[flag, "must not be empty"]);
     }
     run(home.command(&["check", "--config", ""])).assert_error(2, &["--config"]);
+    run(home.command(&["check", "--workers", ""])).assert_error(2, &["--workers", "a number from"]);
     run(home.command(&["key", "list", "--keys", ""])).assert_error(2, &["--keys"]);
     run(home.command(&["client", "list", "--clients", ""])).assert_error(2, &["--clients"]);
 }
@@ -279,7 +280,12 @@ fn a_variable_lies_over_the_file_setting_by_setting() {
 fn an_ipv6_address_without_brackets_is_refused_with_the_right_spelling() {
     let home = Home::new();
     for flag in ["--listen", "--admin-listen"] {
-        for (address, meant) in [("::1:8080", "[::1]:8080"), (":::8080", "[::]:8080")] {
+        for (address, meant) in [
+            ("::1:8080", "[::1]:8080\n"),
+            (":::8080", "[::]:8080\n"),
+            ("fe80::1:80", "[fe80::1]:80\n"),
+            ("fd00::abcd", "[fd00::abcd]:8080\n"),
+        ] {
             run(home.command(&["serve", flag, address])).assert_error(2, &[meant]);
         }
     }
