@@ -189,7 +189,7 @@ fn server_timing(phases: &Phases) -> String {
 
 /// Returns the reason phrase of a status that the dialects use (RFC 9110, section 15; RFC 6585).
 /// The phrase for 413 is the older one of RFC 7231.
-fn reason_phrase(status: u16) -> &'static str {
+pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         401 => "Unauthorized",

@@ -237,7 +237,8 @@ impl<'c, 's> Claim<'c, 's> {
             use AssertionError::{BeforeRecord, Replayed};
             let unusable = [Replayed, BeforeRecord].map(Cause::from);
             use_up(self.exchange, single_use, unusable).await?;
-            context.assertion_audiences.count(assertion.audience.label());
+            let form = assertion.audience.label();
+            context.metrics.assertion_audiences.with_label_values(&[form]).inc();
         }
         Ok(registered)
     }
