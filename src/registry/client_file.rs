@@ -32,7 +32,7 @@ use crate::fault::{Fault, Position};
 use crate::fs::file_watch::{MOST_FILES, Stamp};
 use crate::oauth::client::Client;
 use crate::registry::client_file::document::{
-    Document, document_fault, id_of, offset_in, require_closed,
+    Document, Object, document_fault, id_of, offset_in, require_closed,
 };
 use crate::registry::client_file::entry::{Field, KeyFile, OnKeyFault, Reader};
 use crate::registry::clients::{Registered, Registry};
@@ -134,7 +134,7 @@ fn parse_without_key_files(file: &Path, text: &str) -> Result<Registry, Vec<Faul
 }
 
 fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Loaded, Vec<Fault>> {
-    let document: Document<'_> =
+    let Object(document): Object<Document<'_>> =
         serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
     let mut registry = Registry::with_capacity(document.clients.len());
     let mut reader = Reader::new(file, text, 1, on_key_fault);

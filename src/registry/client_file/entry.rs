@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::document::{Members, Text, offset_in, structure_problem};
+use super::document::{Members, Object, Text, offset_in, structure_problem};
 use crate::fault::{Fault, Position};
 use crate::form::media_type::ContentType;
 use crate::fs::file_watch::Stamp;
@@ -274,11 +274,11 @@ impl<'t> Reader<'t> {
     }
 
     fn secrets(&mut self, field: Field<'t>) -> Box<[ClientSecret]> {
-        let entries: Vec<SecretEntry<'t>> = self
+        let entries: Vec<Object<SecretEntry<'t>>> = self
             .value(field, "a list of {label, hash, not_before?, expires_at?}")
             .unwrap_or_default();
         let mut secrets: Vec<ClientSecret> = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for Object(entry) in entries {
             let field = Field { raw: entry.hash, ..field };
             let Some(Text(stored)) = self.value(field, "a hash in a string") else { continue };
             let hash = match SecretHash::parse(&stored) {
@@ -388,7 +388,7 @@ impl<'t> Reader<'t> {
 
     fn rate_limit(&mut self, field: Field<'t>) -> Option<RateLimit> {
         let expected = "{\"requests\": N, \"seconds\": M}, each at least 1";
-        let RateLimitEntry { requests, seconds } = self.value(field, expected)?;
+        let Object(RateLimitEntry { requests, seconds }) = self.value(field, expected)?;
         let limit = RateLimit::new(requests, seconds);
         if limit.is_none() {
             self.fault(field, format!("must be {expected}"));
