@@ -12,7 +12,7 @@ use crate::config::StartupLimits;
 /// The state of one connection, shared by its socket, its service and the accept loop.
 pub(crate) struct Watch {
     /// The index in the list of open connections.
-    index: AtomicUsize,
+    pub(crate) index: AtomicUsize,
     phase: AtomicU8,
     /// When the phase began, in nanoseconds after `origin`.
     since: AtomicU64,
@@ -102,14 +102,6 @@ impl Watch {
             is_evicted: AtomicBool::new(false),
             evicted: Notify::new(),
         }
-    }
-
-    pub(crate) fn index(&self) -> usize {
-        self.index.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_index(&self, index: usize) {
-        self.index.store(index, Ordering::Relaxed);
     }
 
     /// Ends the connection, in any phase.
