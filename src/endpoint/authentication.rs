@@ -186,22 +186,19 @@ impl<'c, 's> Claim<'c, 's> {
         // never overestimates a budget.
         let begin = context.clock.instant();
         let throttle = &context.throttle;
-        match throttle.begin(client_id, network, is_guessable, is_active, limits, begin) {
-            Ok(attempt) => {
-                let request = None;
-                Ok(Self {
-                    exchange,
-                    credentials,
-                    registered,
-                    decoy,
-                    attempt,
-                    purpose,
-                    request,
-                    begin,
-                })
-            }
-            Err(seconds) => Err(refused(exchange, client_id, client, Cause::Throttled(seconds))),
-        }
+        let attempt = throttle
+            .begin(client_id, network, is_guessable, is_active, limits, begin)
+            .map_err(|wait| refused(exchange, client_id, client, Cause::Throttled(wait)))?;
+        Ok(Self {
+            exchange,
+            credentials,
+            registered,
+            decoy,
+            attempt,
+            purpose,
+            request: None,
+            begin,
+        })
     }
 
     /// Checks the credentials and returns the client. Uses up an assertion.
