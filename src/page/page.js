@@ -104,13 +104,14 @@ function offerDemoClients() {
 }
 
 async function requestToken() {
-  if (button.disabled) return;
+  if (button.disabled || element("answer").ariaBusy === "true") return;
   const described = request();
   const { dialect: spoken } = operation();
   const secret = clientSecret.value;
   clientSecret.value = "";
   clear();
-  button.disabled = true;
+  // The button is not disabled meanwhile: it would lose the focus.
+  element("answer").ariaBusy = "true";
   element("status").textContent = "Asking for a token …";
   try {
     const response = await send(described, secret);
@@ -125,7 +126,7 @@ async function requestToken() {
       "Check that the server is running, and that this page comes from the same address.",
     ]);
   } finally {
-    show();
+    element("answer").ariaBusy = "false";
   }
 }
 
@@ -229,7 +230,7 @@ function showRefusal(spoken, response, text) {
   if (wait !== null) lines.push(`Wait ${wait} seconds before you try again.`);
   const id = response.headers.get("X-Request-Id");
   const quote = make("code", { id: "request_id", textContent: id });
-  lines.push(make("span", {}, "If you ask the operator, quote the request id ", quote, "."));
+  lines.push(make("span", {}, "The request id, to quote to the operator: ", quote));
   showProblem(`${response.status} ${refusal.code}`, lines);
 }
 
