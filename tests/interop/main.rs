@@ -20,4 +20,5 @@ mod one_token;
 mod opentelemetry;
 mod page;
 mod readme;
+mod recipes;
 mod under_load;
