@@ -164,7 +164,7 @@ async function showToken(spoken, response, text) {
   startClock(claims.exp - asked, claims.exp - (claims.iat ?? asked));
   element("issued").hidden = false;
   element("status").textContent = "The server has issued a token.";
-  element("answer").scrollIntoView({ block: "nearest" });
+  reveal();
   await showVerification(token);
 }
 
@@ -239,7 +239,13 @@ function showProblem(title, lines) {
   const paragraphs = lines.map((line) => make("p", {}, line));
   element("problem").replaceChildren(make("h3", { textContent: title }), ...paragraphs);
   element("problem").hidden = false;
-  element("answer").scrollIntoView({ block: "nearest" });
+  reveal();
+}
+
+// On a narrow screen, the answer is below the form.
+function reveal() {
+  const answer = element("answer");
+  if (answer.getBoundingClientRect().top > window.innerHeight / 2) answer.scrollIntoView();
 }
 
 function chooseLanguage(chosen, moveFocus) {
