@@ -98,7 +98,7 @@ pub(super) fn assert_verifies(
         "client_id": "reporting", "iat": now, "jti": "a", "scope": "a reports.read",
     });
     assert_eq!(status(&key.sign(&header, &claims)), 200, "the test signs as the server does");
-    let list = changed(&claims, "aud", json!(["https://other.example.com", AUDIENCE]));
+    let list = changed(&claims, "aud", &json!(["https://other.example.com", AUDIENCE]));
     assert_eq!(status(&key.sign(&header, &list)), 200, "one of several audiences");
     for (name, value, refused) in [
         ("exp", json!(now - 600), 401),
@@ -109,7 +109,7 @@ pub(super) fn assert_verifies(
         ("iss", Value::Null, 401),
         ("cnf", json!({ "jkt": "a" }), unfit),
     ] {
-        let token = key.sign(&header, &changed(&claims, name, value.clone()));
+        let token = key.sign(&header, &changed(&claims, name, &value));
         assert_eq!(status(&token), refused, "{name}: {value}");
     }
     for (name, value, refused) in [
@@ -118,16 +118,16 @@ pub(super) fn assert_verifies(
         ("kid", json!("unknown"), 401),
         ("alg", json!("RS512"), 401),
     ] {
-        let token = key.sign(&changed(&header, name, value.clone()), &claims);
+        let token = key.sign(&changed(&header, name, &value), &claims);
         assert_eq!(status(&token), refused, "{name}: {value}");
     }
     let vision = key.sign(&json!({ "alg": "RS256" }), &claims);
     assert_eq!(status(&vision), unfit, "a vision token");
     for scope in [json!("reports.readers"), json!("a"), Value::Null] {
-        let token = key.sign(&header, &changed(&claims, "scope", scope.clone()));
+        let token = key.sign(&header, &changed(&claims, "scope", &scope));
         assert_eq!(status(&token), 403, "scope: {scope}");
     }
-    let parts = [&changed(&header, "alg", json!("none")), &claims].map(Value::to_string);
+    let parts = [&changed(&header, "alg", &json!("none")), &claims].map(Value::to_string);
     let unsigned = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".") + ".";
     let broken = good[..good.len() - 4].to_owned() + "AAAA";
     for token in [&*unsigned, &broken, "a.b.c", "a", ""] {
@@ -153,6 +153,6 @@ pub(super) fn assert_verifies(
 }
 
 /// Returns `object` with one member replaced, or removed if `value` is null.
-fn changed(object: &Value, name: &str, value: Value) -> Value {
+fn changed(object: &Value, name: &str, value: &Value) -> Value {
     crate::support::registry::changed(object.clone(), &json!({ name: value }))
 }
