@@ -20,6 +20,10 @@ fn an_mcp_server_accepts_the_tokens_of_its_clients() {
     let more = "grantd client add --id other-scope --scope other --audience http://127.0.0.1:8000/mcp\n\
                 grantd client add --id other-audience --scope notes.read";
     let others = registered(&home, &moved(more, &at_port));
+    home.write("jwks.py", recipe.file("jwks.py"));
+    run(&home, &moved(recipe.commands("openssl genpkey"), &at_port));
+    // Without a record of uses, the server refuses assertions that are signed just after its start.
+    home.write_uses();
     let server = Program::start(home, &["--config", "grantd.toml"]);
     let addresses = [at_port, addresses_of(&server)].concat();
     let write = |name: &str, text: &str| server.home.write(name, &moved(text, &addresses));
@@ -36,6 +40,14 @@ fn an_mcp_server_accepts_the_tokens_of_its_clients() {
 
     assert_describes_itself(local(port), &server.issuer);
     assert_accepts_valid_tokens_only(&server, &key, local(port), agent, &others);
+
+    // The same client with a key.
+    write("signing.py", recipe.file("signing.py"));
+    let (before, rest) = client.split_once("ClientCredentialsOAuthProvider(\n").unwrap();
+    let (_, after) = rest.split_once("\n    )\n").unwrap();
+    let signing = "signing.provider(RESOURCE, InMemory(), ISSUER)";
+    write("client.py", &format!("import signing\n{before}{signing}\n{after}"));
+    assert_eq!(run(&server.home, "python client.py"), "the notes of signing-agent\n");
 
     // The client needs the lines that the recipe explains.
     let (before, rest) = client.split_once("    # See the note below.\n").unwrap();
