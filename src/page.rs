@@ -26,7 +26,7 @@ pub struct Pages(Mutex<Option<Arc<Made>>>);
 struct Made {
     generation: u64,
     page: File,
-    script: File,
+    scripts: [File; 4],
     reference: File,
     style: File,
     openapi: File,
@@ -54,7 +54,7 @@ impl Made {
         Self {
             generation: snapshot.generation,
             page: File::new(HTML, demo::offered(PAGE, snapshot)),
-            script: File::new("text/javascript; charset=utf-8", SCRIPT),
+            scripts: SCRIPTS.map(|script| File::new("text/javascript; charset=utf-8", script)),
             reference: File::new(HTML, reference::html(&openapi)),
             style: File::new("text/css; charset=utf-8", STYLE),
             collection: File::new(JSON, collection::postman(&openapi).to_string()),
@@ -66,7 +66,10 @@ impl Made {
     fn file(&self, document: PageDocument) -> &File {
         match document {
             PageDocument::Page => &self.page,
-            PageDocument::Script => &self.script,
+            PageDocument::Script => &self.scripts[0],
+            PageDocument::OperationsScript => &self.scripts[1],
+            PageDocument::SnippetsScript => &self.scripts[2],
+            PageDocument::TokenScript => &self.scripts[3],
             PageDocument::Reference => &self.reference,
             PageDocument::Style => &self.style,
             PageDocument::Openapi => &self.openapi,
@@ -145,9 +148,16 @@ const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 const PAGE: &str = include_str!("page/page.html");
 const NOT_FOUND: &str = include_str!("page/not_found.html");
-const NOT_FOUND_LINKS: &str =
-    "<p><a href=\"{base}/\">Get a token</a> · <a href=\"{base}/docs\">Reference</a></p>";
-const SCRIPT: &str = include_str!("page/page.js");
+const NOT_FOUND_LINKS: &str = r#"<nav aria-label="Documents">
+    <a href="{base}/">Get a token</a>
+    <a href="{base}/docs">Reference</a>
+  </nav>"#;
+const SCRIPTS: [&str; 4] = [
+    include_str!("page/page.js"),
+    include_str!("page/operations.js"),
+    include_str!("page/snippets.js"),
+    include_str!("page/token.js"),
+];
 const STYLE: &str = include_str!("page/page.css");
 const ICON: &[u8] = include_bytes!("page/favicon.ico");
 

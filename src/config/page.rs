@@ -59,6 +59,12 @@ pub enum PageDocument {
     Style,
     /// The page's script.
     Script,
+    /// The part of the script that makes requests from the OpenAPI document.
+    OperationsScript,
+    /// The part of the script that writes a request as code.
+    SnippetsScript,
+    /// The part of the script that reads and verifies a token.
+    TokenScript,
     /// The icon.
     Icon,
     /// The OpenAPI document.
@@ -67,12 +73,15 @@ pub enum PageDocument {
 
 impl PageDocument {
     /// All documents.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Page,
         Self::Reference,
         Self::Collection,
         Self::Style,
         Self::Script,
+        Self::OperationsScript,
+        Self::SnippetsScript,
+        Self::TokenScript,
         Self::Icon,
         Self::Openapi,
     ];
@@ -97,6 +106,9 @@ impl PageDocument {
             Self::Collection => "/docs/grantd.postman_collection.json",
             Self::Style => "/docs/page.css",
             Self::Script => "/docs/page.js",
+            Self::OperationsScript => "/docs/operations.js",
+            Self::SnippetsScript => "/docs/snippets.js",
+            Self::TokenScript => "/docs/token.js",
             Self::Icon => "/favicon.ico",
             Self::Openapi => "/openapi.json",
         }
@@ -108,7 +120,13 @@ impl PageDocument {
             Self::Page => "page",
             Self::Reference => "docs",
             Self::Openapi => "openapi",
-            Self::Collection | Self::Icon | Self::Script | Self::Style => "page_file",
+            Self::Collection
+            | Self::Icon
+            | Self::Script
+            | Self::OperationsScript
+            | Self::SnippetsScript
+            | Self::TokenScript
+            | Self::Style => "page_file",
         }
     }
 

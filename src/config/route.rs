@@ -21,6 +21,11 @@ pub enum Dialect {
     Firstvision,
 }
 
+impl Dialect {
+    /// All dialects.
+    pub const ALL: [Self; 3] = [Self::Connect, Self::Vision, Self::Firstvision];
+}
+
 impl FromStr for Dialect {
     type Err = ConfigError;
 
@@ -70,7 +75,7 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 
 /// The paths that a configured route must not match. The server already serves most of these paths.
 /// The other paths are those of the page and of its documents.
-pub const TAKEN_PATHS: [&str; 19] = [
+pub const TAKEN_PATHS: [&str; 22] = [
     "/",
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",
@@ -82,8 +87,11 @@ pub const TAKEN_PATHS: [&str; 19] = [
     "/connect/validate",
     "/docs",
     "/docs/grantd.postman_collection.json",
+    "/docs/operations.js",
     "/docs/page.css",
     "/docs/page.js",
+    "/docs/snippets.js",
+    "/docs/token.js",
     "/favicon.ico",
     "/openapi.json",
     "/v1/api/oauth/token",

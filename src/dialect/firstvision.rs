@@ -236,7 +236,7 @@ pub fn public_error(cause: Cause) -> PublicError {
 }
 
 /// The maximum length of a scope token, in characters.
-const MAX_SCOPE_CHARS: usize = 50;
+pub const MAX_SCOPE_CHARS: usize = 50;
 
 const NOT_FOUND: &str = "There is nothing at this path; tokens come from GET /v1/getAccessToken, \
     POST /connect/token and POST /v1/api/oauth/token";

@@ -42,10 +42,9 @@ impl<'r> Route<'r> {
             return Self::ServerMetadata;
         }
         let path = below_issuer(path, issuer_path);
-        let own = settings.iter().find_map(|route| match (route.dialect, &*route.path) {
-            (Dialect::Connect, own) => (path == own).then_some(Self::ConnectToken),
-            (Dialect::Vision, own) => (path == own).then_some(Self::VisionToken(Version::V1)),
-            (Dialect::Firstvision, own) => Self::firstvision(path, own),
+        let own = settings.iter().find_map(|route| match route.dialect {
+            Dialect::Firstvision => Self::firstvision(path, &route.path),
+            dialect => (path == route.path).then_some(Self::of_dialect(dialect)),
         });
         if let Some(own) = own {
             return own;
@@ -57,6 +56,15 @@ impl<'r> Route<'r> {
             return Self::Unknown(Dialect::Vision);
         }
         Self::firstvision(path, FIRSTVISION_PATH).unwrap_or(Self::Unknown(Dialect::Connect))
+    }
+
+    /// The token service of `dialect`, as a configured route has it.
+    pub(crate) fn of_dialect(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Connect => Self::ConnectToken,
+            Dialect::Vision => Self::VisionToken(Version::V1),
+            Dialect::Firstvision => Self::FirstvisionToken(None),
+        }
     }
 
     /// Finds the route of a request under the settings of `snapshot`. The page comes last, so that it

@@ -379,13 +379,15 @@ fn write(error: &PublicError, head: &RequestHead<'_>) -> Answer {
 
 /// The required fields of a token request, each with its maximum length in characters. Where the
 /// versions of the documentation differ, the larger length applies.
-const TOKEN_FIELDS: [(&str, usize); 4] =
+pub const TOKEN_FIELDS: [(&str, usize); 4] =
     [("grant_type", 50), ("scope", 100), ("client_id", 60), ("client_secret", 100)];
 
-const VALIDATE_FIELDS: [(&str, usize); 3] =
+/// The required fields of `validateToken`, each with its maximum length in characters.
+pub const VALIDATE_FIELDS: [(&str, usize); 3] =
     [("token", usize::MAX), ("client_id", 60), ("client_secret", 100)];
 
 const NOT_FOUND: &str = "There is nothing at this path; tokens come from POST /v1/api/oauth/token, \
     POST /connect/token and GET /v1/getAccessToken";
 
-const APP_CONTEXTS: [&str; 2] = ["firstvision", "aplus"];
+/// The values of `appContext`.
+pub const APP_CONTEXTS: [&str; 2] = ["firstvision", "aplus"];

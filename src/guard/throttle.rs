@@ -157,9 +157,10 @@ impl Attempt<'_> {
     /// like a failure, so that an attacker does not learn that the guess was right.
     pub fn was_right(self, now: Instant) -> Result<(), u32> {
         let throttle = self.throttle;
-        self.refund(now)?;
-        if !self.is_free {
-            throttle.known.insert(self.pair, now);
+        let (pair, is_free) = (self.pair, self.is_free);
+        self.was_no_guess(now)?;
+        if !is_free {
+            throttle.known.insert(pair, now);
         }
         Ok(())
     }
@@ -176,18 +177,13 @@ impl Attempt<'_> {
     }
 
     /// Ends a refused attempt. Returns the units of the attempt, because the refusal reveals
-    /// nothing about a secret or key.
+    /// nothing about a secret or key. If the attempt has taken none, checks that it could.
     ///
     /// # Errors
     ///
     /// The same error as [`Throttle::begin`], if other attempts have used up a budget after this
     /// attempt began.
     pub fn was_no_guess(self, now: Instant) -> Result<(), u32> {
-        self.refund(now)
-    }
-
-    /// Returns the units that the attempt has taken. If it has taken none, checks that it could.
-    fn refund(&self, now: Instant) -> Result<(), u32> {
         match self.taken {
             Some(taken) => {
                 self.throttle.budgets.give_back(self.charged().keys, taken, now);

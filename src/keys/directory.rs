@@ -72,7 +72,7 @@ pub fn generate(
     retention: &Retention,
     now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
-    let new = NewKey::generate(directory, bits).map_err(|fault| vec![fault])?;
+    let new = NewKey::generate(directory, bits)?;
     add(directory, new, retention, now)
 }
 
@@ -91,7 +91,7 @@ pub fn import(
     now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
     // Read the key first: if it is invalid, the directory must not be created.
-    let new = NewKey::parse(source, text).map_err(|fault| vec![fault])?;
+    let new = NewKey::parse(source, text)?;
     add(directory, new, retention, now)
 }
 
@@ -122,7 +122,7 @@ pub fn first(directory: &Path, bits: u16, now: UnixTime) -> Result<First, Vec<Fa
     });
     let made = made.map(|key| (directory.join(format!("{}.pem", key.key_id())), key));
 
-    Ok(First { keys: vec![made.map_err(|fault| vec![fault])?], is_made: true })
+    Ok(First { keys: vec![made?], is_made: true })
 }
 
 /// The result of [`rotate`].
@@ -171,9 +171,8 @@ pub fn rotate(
     let signing = keys.signing_key(now).ok_or_else(|| fault(none.to_owned()))?;
     let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
     let times = retention.publish_beside(&others, now);
-    let made = NewKey::generate(directory, bits)
-        .and_then(|new| new.write(directory, times, false))
-        .map_err(|fault| vec![fault])?;
+    let made =
+        NewKey::generate(directory, bits).and_then(|new| new.write(directory, times, false))?;
     let retirement = retention.retire_at(times.signs_from);
     Ok(Rotated { made, signing: signing.key_id().to_owned(), retirement })
 }
@@ -204,16 +203,15 @@ pub fn replace(
     now: UnixTime,
 ) -> Result<Replaced, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
-    let files = || pem_files(directory).map_err(|fault| vec![fault]);
     // Check for key files before locking the directory. A missing directory cannot be locked, but
     // its fault must be the same as the fault of a directory without keys.
-    if files()?.is_empty() {
+    if pem_files(directory)?.is_empty() {
         return Err(fault(
             "holds no key to replace: `grantd key generate` generates one".to_owned(),
         ));
     }
     let _lock = lock(directory)?;
-    let with_key = files()?.into_iter().map(|file| (key_file::load(&file).ok(), file));
+    let with_key = pem_files(directory)?.into_iter().map(|file| (key_file::load(&file).ok(), file));
     let is_kept = |key: &SigningKey| Some(key.key_id()) == keep;
     let (kept, out): (Vec<_>, Vec<_>) =
         with_key.partition(|(key, _)| key.as_ref().is_some_and(is_kept));
@@ -229,8 +227,7 @@ pub fn replace(
     let due = times.filter(|from| *from <= now).max();
     let signs_from = due.map_or(now, |due| now.max(due + 1));
     let made = NewKey::generate(directory, bits)
-        .and_then(|new| new.write(directory, KeyTimes { published_at: now, signs_from }, true))
-        .map_err(|fault| vec![fault])?;
+        .and_then(|new| new.write(directory, KeyTimes { published_at: now, signs_from }, true))?;
     let (mut retired, mut faults) = (Vec::new(), Vec::new());
     for (key, file) in out {
         let to = match &key {
@@ -360,12 +357,12 @@ fn add(
         let others: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
         retention.publish_beside(&others, now)
     };
-    new.write(directory, times, false).map_err(|fault| vec![fault])
+    Ok(new.write(directory, times, false)?)
 }
 
-fn create_directory(directory: &Path) -> Result<(), Vec<Fault>> {
+fn create_directory(directory: &Path) -> Result<(), Fault> {
     whole_file::create_directory(directory)
-        .map_err(|error| vec![Fault::new(directory, format!("cannot be created: {error}"))])
+        .map_err(|error| Fault::new(directory, format!("cannot be created: {error}")))
 }
 
 /// Locks the directory so that files can be added and removed, and reads its keys.
@@ -373,9 +370,9 @@ fn load_to_edit(directory: &Path) -> Result<(Lock, Keys), Vec<Fault>> {
     Ok((lock(directory)?, load_files(directory)?))
 }
 
-fn lock(directory: &Path) -> Result<Lock, Vec<Fault>> {
+fn lock(directory: &Path) -> Result<Lock, Fault> {
     whole_file::lock_directory(directory)
-        .map_err(|error| vec![Fault::new(directory, format!("cannot be locked: {error}"))])
+        .map_err(|error| Fault::new(directory, format!("cannot be locked: {error}")))
 }
 
 /// Keys, each with the path of its file.

@@ -18,6 +18,7 @@ mod one_token;
 
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
+mod page;
 mod readme;
 mod recipes;
 mod under_load;

@@ -193,6 +193,16 @@ fn every_fault_of_the_registry_has_its_line_and_field_and_no_value() {
         &[],
         &["grantd: clients.json:2:21: is not valid JSON here: key must be a string"],
     );
+    // serde would read each of these objects from an array of its members, too.
+    let hash = format!("$sha256${}", "A".repeat(43));
+    let entry = json!({
+        "client_id": "a", "secrets": [["1", hash, null, null]], "rate_limit": [5, 60],
+    });
+    home.write("clients.json", &json!({ "clients": [entry] }).to_string());
+    let says = ["clients[0].secrets: must be a list of {", "clients[0].rate_limit: must be {"];
+    assert_both_fail(&home, &[], &says);
+    home.write("clients.json", "[[]]");
+    assert_both_fail(&home, &[], &["clients.json:1:1: must be {\"clients\": [{…}, …]}"]);
     let twice = "{\"clients\": [\n{\"client_id\": \"a\"},\n{\"client_id\": \"a\"}]}";
     home.write("clients.json", twice);
     assert_both_fail(&home, &[], &["clients.json:3:1: clients[1].client_id: is registered twice"]);

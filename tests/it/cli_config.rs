@@ -172,6 +172,8 @@ fn every_command_that_takes_a_configuration_reads_the_whole_environment() {
                 "unknown setting: did you mean `GRANTD_FAILURES__SECONDS`",
             ),
             ("GRANTD_KEYS__", "5", "unknown setting"),
+            ("GRANTD_ADMIN__LISTEN", "1", "unknown setting: did you mean `GRANTD_ADMIN_LISTEN`?"),
+            ("GRANTD_NOVEL__THING", "1", "unknown setting\n"),
         ] {
             let ended = run(home.command(command).env(variable, value));
             ended.assert_error(1, &[&format!("grantd: {variable}: {says}")]);

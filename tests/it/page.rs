@@ -7,11 +7,15 @@ use crate::support::registry::client_json;
 use crate::support::{DEMO, Home, Program, Request, Response};
 
 /// The paths of the page and of its documents, each with its media type and the label of its route.
-const DOCUMENTS: [(&str, &str, &str); 6] = [
+const DOCUMENTS: [(&str, &str, &str); 10] = [
     ("/", "text/html; charset=utf-8", "page"),
     ("/docs", "text/html; charset=utf-8", "docs"),
+    ("/docs/grantd.postman_collection.json", "application/json", "page_file"),
+    ("/docs/operations.js", "text/javascript; charset=utf-8", "page_file"),
     ("/docs/page.css", "text/css; charset=utf-8", "page_file"),
     ("/docs/page.js", "text/javascript; charset=utf-8", "page_file"),
+    ("/docs/snippets.js", "text/javascript; charset=utf-8", "page_file"),
+    ("/docs/token.js", "text/javascript; charset=utf-8", "page_file"),
     ("/favicon.ico", "image/x-icon", "page_file"),
     ("/openapi.json", "application/json", "openapi"),
 ];
@@ -163,7 +167,7 @@ fn the_switch_is_auto_or_a_boolean() {
             Some(says) => checked.assert_error(1, &[says]),
         }
     }
-    for (value, documents) in [("off", 0), ("Auto", 6), ("1", 6)] {
+    for (value, documents) in [("off", 0), ("Auto", DOCUMENTS.len()), ("1", DOCUMENTS.len())] {
         let server = Program::start_with(Home::new(), &[], &[("GRANTD_PAGE__ENABLED", value)]);
         assert_eq!(served(&server).len(), documents, "{value}");
     }

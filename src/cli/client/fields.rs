@@ -115,17 +115,10 @@ pub(super) struct FieldArgs {
     server_timing: Option<bool>,
     /// Rate limit for the client's token requests, as in 100/1m.
     #[arg(long, value_name = "REQUESTS/DURATION", value_parser = parse_rate)]
-    rate_limit: Option<Rate>,
+    rate_limit: Option<Value>,
     /// Whether the client may authenticate at all.
     #[arg(long, value_name = "BOOL", value_parser = parse_switch)]
     enabled: Option<bool>,
-}
-
-/// The value of the registry field `rate_limit`.
-#[derive(Clone, Debug, Serialize)]
-struct Rate {
-    requests: u32,
-    seconds: u32,
 }
 
 impl FieldArgs {
@@ -228,9 +221,9 @@ fn parse_claim(argument: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
-fn parse_rate(argument: &str) -> Result<Rate, String> {
-    let problem = || "must be requests and a duration, as in 100/1m".to_owned();
-    let (requests, duration) = argument.split_once('/').ok_or_else(problem)?;
-    let requests = requests.parse().map_err(|_| problem())?;
-    Ok(Rate { requests, seconds: parse_seconds(duration)? })
+fn parse_rate(argument: &str) -> Result<Value, String> {
+    let problem = "must be requests and a duration, as in 100/1m";
+    let (requests, duration) = argument.split_once('/').ok_or(problem)?;
+    let requests: u32 = requests.parse().map_err(|_| problem)?;
+    Ok(json!({ "requests": requests, "seconds": parse_seconds(duration)? }))
 }

@@ -97,7 +97,7 @@ impl ClientArg {
         let change = |path: &Path, text: Option<&str>| match text {
             Some(text) => change(path, text),
             // The file does not exist, so reading it returns the fault to report.
-            None => change(path, &client_file::read(path).map_err(|fault| vec![fault])?),
+            None => change(path, &client_file::read(path)?),
         };
         self.file.edit_or_create(change, line)
     }

@@ -41,7 +41,7 @@ fn verifies_tokens(recipe: &'static str, file: &str, command: &str) {
     let port = free_port();
     let addresses = [vec![("9000", port.to_string())], addresses_of(&server)].concat();
     server.home.write(file, &moved(recipe.file(file), &addresses));
-    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/recipes/node_modules");
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules");
     symlink(modules, server.home.path("node_modules")).unwrap();
     let script = moved(recipe.commands(command), &addresses);
     let _api = Serving::start(&server.home, &script, &[], port);

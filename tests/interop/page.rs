@@ -1,0 +1,80 @@
+//! The page in a browser: what a developer does on it who has just got an id and a secret. The
+//! scripts in `page/` say what happens; each of them starts browsers of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::command::{python, succeed};
+use crate::support::sibling::{self, SECRET};
+use crate::support::{Home, Program};
+
+/// Starts a server with two more routes, and the clients of the sibling services.
+fn start(home: Home) -> Program {
+    home.write(
+        "grantd.toml",
+        "[[route]]\npath = \"/o/token\"\ndialect = \"connect\"\n\
+         [[route]]\npath = \"/o/getToken\"\ndialect = \"firstvision\"\n",
+    );
+    Program::start(home, &["--config", "grantd.toml"])
+}
+
+/// What the scripts have to know of the server and its clients.
+fn facts(server: &Program) -> Value {
+    let client = |id: &str| json!({ "id": id, "secret": SECRET, "scope": "all" });
+    json!({
+        "base": format!("http://{}", server.address),
+        "routes": ["/o/token", "/o/getToken"],
+        "octet": client("octet"),
+        "limited": client("limited"),
+    })
+}
+
+/// Returns the directory of the packages from npm that `tests/run` installs.
+fn packages() -> PathBuf {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node");
+    let driver = packages.join("node_modules/playwright-core");
+    assert!(driver.exists(), "{} is missing: tests/run installs it", driver.display());
+    packages
+}
+
+/// Returns the command that runs a script against the server.
+fn script(name: &str, server: &Program) -> Command {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/page").join(name);
+    let mut node = Command::new("node");
+    node.arg(file).arg(facts(server).to_string()).env("BROWSER_PACKAGES", packages());
+    node
+}
+
+#[test]
+fn every_service_and_encoding_gives_a_token_that_the_browser_verifies() {
+    let server = start(sibling::home());
+    let printed = succeed(&mut script("tokens.mjs", &server));
+    assert!(printed.ends_with(" tokens\n"), "{printed}");
+}
+
+#[test]
+fn every_refusal_is_explained() {
+    succeed(&mut script("refusals.mjs", &start(sibling::home())));
+}
+
+#[test]
+fn the_secret_is_nowhere_after_use() {
+    succeed(&mut script("secrets.mjs", &start(sibling::home())));
+}
+
+#[test]
+fn the_pages_are_for_everyone() {
+    succeed(&mut script("people.mjs", &start(sibling::home())));
+}
+
+/// The code for C# is not run: Debian has no .NET.
+#[test]
+fn the_code_on_the_page_gets_tokens() {
+    let server = start(sibling::home());
+    let folder = server.home.path("code");
+    std::fs::create_dir(&folder).unwrap();
+    let mut script = script("snippets.mjs", &server);
+    succeed(script.arg(folder).env("PYTHON", python()));
+}
