@@ -118,7 +118,7 @@ impl Answer {
     /// buffer must already contain the whole body: the token and the dialect's text around the
     /// token.
     fn with_token<'s>(issued: Issued<'_, 's>) -> (Self, Served<'s>) {
-        let Issued { buffer, client_id, reuse, made, phases, granted, .. } = issued;
+        let Issued { buffer, reuse, phases, served, .. } = issued;
         let mut answer = Self::private_json(200, buffer);
         match reuse {
             Reuse::Off => {}
@@ -128,7 +128,7 @@ impl Answer {
         if let Some(phases) = phases {
             answer.push_header("server-timing", server_timing(&phases));
         }
-        (answer, Served { client_id, is_reused: reuse == Reuse::Reused, made, granted })
+        (answer, served)
     }
 
     /// Returns an answer with a JSON body that no cache may store (RFC 6749, section 5.1).

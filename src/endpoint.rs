@@ -36,7 +36,8 @@ use crate::state::secret_uses::SecretUses;
 use crate::state::uses::Uses;
 use crate::state::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
-use crate::telemetry::metrics::AssertionAudiences;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::refusals::Refusals;
 use crate::time::UnixTime;
 
 /// The state that all endpoints of a server share.
@@ -64,9 +65,10 @@ pub struct Context {
     pub audit: Option<Arc<Audit>>,
     /// The time.
     pub clock: Clock,
-    /// Counts accepted client assertions by how their `aud` identifies this server: by the issuer
-    /// (as a string or in an array) or by the URL of an endpoint.
-    pub assertion_audiences: AssertionAudiences,
+    /// The metrics of the server.
+    pub metrics: Arc<Metrics>,
+    /// The recent refusals.
+    pub refusals: Refusals,
     /// Counts the authentications by HTTP Basic in which the client id and secret were used as
     /// sent, although form-decoding would have changed them or failed.
     pub raw_pairs: AtomicU64,

@@ -79,6 +79,13 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// So that `?` turns one fault into the list of all faults.
+impl From<Fault> for Vec<Fault> {
+    fn from(fault: Fault) -> Self {
+        vec![fault]
+    }
+}
+
 /// Returns the advice for an operating system error; `None` if this kind of error has no advice.
 fn advice(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind::{

@@ -54,7 +54,7 @@ use crate::state::secret_uses::SecretUses;
 use crate::state::uses::Uses;
 use crate::state::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::refusals::Refusals;
 #[cfg(feature = "opentelemetry")]
 use crate::telemetry::traces::Traces;
@@ -84,8 +84,6 @@ pub async fn run(
 #[derive(Debug)]
 pub struct Server {
     context: Arc<Context>,
-    metrics: Arc<Metrics>,
-    refusals: Arc<Refusals>,
     service: Arc<Service>,
     reloader: Arc<Reloader>,
     connections: Arc<Connections>,
@@ -125,13 +123,10 @@ impl Server {
             }
         }
 
-        let audit = match &config.startup.audit {
-            Some(file) => {
-                let audit = Audit::to(file);
-                Some(Arc::new(audit.map_err(|error| Fault::cannot("written", file, &error))?))
-            }
-            None => None,
-        };
+        let audit = config.startup.audit.as_ref().map(|file| {
+            Audit::to(file).map(Arc::new).map_err(|error| Fault::cannot("written", file, &error))
+        });
+        let audit = audit.transpose()?;
         let limits = &config.startup.limits;
         let revocations =
             Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;
@@ -157,7 +152,7 @@ impl Server {
         let snapshot = Snapshot { admin_token, lifetimes, ..snapshot };
         let snapshot = ArcSwap::from_pointee(snapshot);
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let audience_forms = AudienceForm::ALL.map(AudienceForm::label);
+        metrics::init(&metrics.assertion_audiences, AudienceForm::ALL.map(AudienceForm::label));
         let context = Arc::new(Context {
             snapshot,
             engine,
@@ -166,7 +161,8 @@ impl Server {
             secret_uses: SecretUses::default(),
             loss,
             revocations,
-            assertion_audiences: metrics.assertion_audiences(audience_forms),
+            metrics,
+            refusals: Refusals::default(),
             raw_pairs: AtomicU64::new(0),
             throttle: Throttle::new(config.startup.limits.failure_entries, clock.instant()),
             audit,
@@ -178,30 +174,25 @@ impl Server {
             nonces: OnceLock::new(),
         });
         context.prepare(config)?;
-        collectors::register(&metrics, &context, signer).map_err(io::Error::other)?;
-        let refusals = Arc::<Refusals>::default();
-        let service =
-            Service::new(Arc::clone(&context), Arc::clone(&metrics), Arc::clone(&refusals))?;
+        collectors::register(&context, signer).map_err(io::Error::other)?;
+        let service = Service::new(Arc::clone(&context))?;
         let (loops, threads) = EventLoops::start(config.startup.workers)?;
         let mut limits = config.startup.limits.clone();
         limits.connections = allowed_connections(limits.connections, config.startup.workers);
         let connections = Connections::new(
             context.clock.clone(),
             limits,
-            Arc::clone(&metrics),
+            Arc::clone(&context.metrics),
             Arc::clone(&loops),
         );
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
         let admin_connections = Arc::new(connections.for_admin(unseen));
         let connections = Arc::new(connections);
         let service = Arc::new(service);
-        let reloader =
-            Reloader::new(Arc::clone(&context), Arc::clone(&metrics), in_force, key_files);
+        let reloader = Reloader::new(Arc::clone(&context), in_force, key_files);
         let reloader = Arc::new(reloader);
         Ok(Self {
             context,
-            metrics,
-            refusals,
             service,
             reloader,
             connections,
@@ -219,7 +210,7 @@ impl Server {
 
     /// Returns the server's metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
+        &self.context.metrics
     }
 
     /// Returns the recorder of the server's spans. The caller may set the provider that exports the
@@ -282,8 +273,6 @@ impl Server {
             let connections = Arc::clone(&self.admin_connections);
             let admin = Arc::new(Admin {
                 context: Arc::clone(&self.context),
-                metrics: Arc::clone(&self.metrics),
-                refusals: Arc::clone(&self.refusals),
                 is_ready: Arc::clone(&self.is_ready),
             });
             let stop = until_dropped(admin_stopped);

@@ -44,20 +44,20 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
             demo.join(", ")
         ))?;
     }
-    warn_of_certificate_proxies(&config, &clients)?;
+    if let Some(warning) = about_certificate_proxies(&config, &clients) {
+        print(format_args!("warning: client_certificate.proxies: {warning}"))?;
+    }
     if issuer.is_unspecified() {
         print(format_args!(
             "warning: issuer: {issuer}: clients cannot connect to this address: {}",
             addresses::ISSUER_ADVICE
         ))?;
     }
-    for warning in addresses::warnings(&config) {
-        print(format_args!("warning: {warning}"))?;
-    }
-    for warning in routes::warnings(&config.live.routes, issuer.path()) {
-        print(format_args!("warning: {warning}"))?;
-    }
-    for warning in registry::warnings(&config.live.clients, &clients)? {
+    let warnings = addresses::warnings(&config)
+        .into_iter()
+        .chain(routes::warnings(&config.live.routes, issuer.path()))
+        .chain(registry::warnings(&config.live.clients, &clients)?);
+    for warning in warnings {
         print(format_args!("warning: {warning}"))?;
     }
     for note in registry::notes(&config.live.clients)? {
@@ -80,8 +80,20 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         let directory = config.live.keys.display();
         print(format_args!("note: {directory}: holds no key; `serve` will generate one"))?;
     }
-    for warning in about_upgrades(&config, &clients) {
-        print(warning)?;
+    let is_behind_a_proxy = config.live.trusted_proxies.is_empty()
+        && config.startup.listen.iter().all(ListenAddr::is_local)
+        && config.live.issuer.as_ref().is_some_and(|issuer| !issuer.is_local());
+    if is_behind_a_proxy {
+        print(
+            "warning: trusted_proxies: is empty, although the issuer is not on this machine: \
+             failed attempts of all clients count for the proxy's address; list it",
+        )?;
+    }
+    if !config.live.routes.is_empty() && clients.iter().any(|client| client.has_dpop_bound_tokens) {
+        print(
+            "note: route: the htu of a DPoP proof that is sent to a [[route]] must be the URL of \
+             that route, not that of /connect/token",
+        )?;
     }
     print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys.len()))
 }
@@ -171,42 +183,24 @@ fn about_assertions(clients: &Registry, audience: AssertionAudience) -> Option<S
     })
 }
 
-/// Does nothing if no client needs a certificate. Otherwise, warns if no proxy may forward
-/// certificates, or if every host of a network may forward certificates.
-fn warn_of_certificate_proxies(config: &Config, clients: &Registry) -> Result<(), CliError> {
-    let needing = certificate_clients(clients);
-    if needing.is_empty() {
-        return Ok(());
-    }
-    let needing = needing.join(", ");
+/// Returns a warning if clients need a certificate, but no proxy may forward certificates, or every
+/// host of a network may.
+fn about_certificate_proxies(config: &Config, clients: &Registry) -> Option<String> {
+    let needing = certificate_clients(clients).join(", ");
     let mut proxies = config.live.certificate_proxies().peekable();
-    if proxies.peek().is_none() {
-        return print(format_args!(
-            "warning: client_certificate.proxies: no proxy may forward certificates, which some \
-             clients need ({needing}); list its address there or in trusted_proxies"
-        ));
+    if needing.is_empty() {
+        None
+    } else if proxies.peek().is_none() {
+        Some(format!(
+            "no proxy may forward certificates, which some clients need ({needing}); list its \
+             address there or in trusted_proxies"
+        ))
+    } else if proxies.any(|proxy| !proxy.is_single()) {
+        Some(format!(
+            "holds a network, and every host in it can pass as any client with a certificate \
+             ({needing}); list the addresses of the proxies"
+        ))
+    } else {
+        None
     }
-    if proxies.all(|proxy| proxy.is_single()) {
-        return Ok(());
-    }
-    print(format_args!(
-        "warning: client_certificate.proxies: holds a network, and every host in it can pass as \
-         any client with a certificate ({needing}); list the addresses of the proxies"
-    ))
-}
-
-/// Returns warnings about settings that have a different effect than in earlier versions of grantd.
-fn about_upgrades(config: &Config, clients: &Registry) -> Vec<&'static str> {
-    let is_behind_a_proxy = config.live.trusted_proxies.is_empty()
-        && config.startup.listen.iter().all(ListenAddr::is_local)
-        && config.live.issuer.as_ref().is_some_and(|issuer| !issuer.is_local());
-    let has_remapped_proofs =
-        !config.live.routes.is_empty() && clients.iter().any(|client| client.has_dpop_bound_tokens);
-    let behind_a_proxy = "warning: trusted_proxies: is empty, although the issuer is not on this \
-                          machine: failed attempts of all clients count for the proxy's \
-                          address; list it";
-    let remapped_proofs = "note: route: the htu of a DPoP proof that is sent to a [[route]] must \
-                           be the URL of that route, not that of /connect/token";
-    let all = [(is_behind_a_proxy, behind_a_proxy), (has_remapped_proofs, remapped_proofs)];
-    all.into_iter().filter_map(|(applies, text)| applies.then_some(text)).collect()
 }

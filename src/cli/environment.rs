@@ -50,24 +50,20 @@ fn read(mut variables: BTreeMap<String, OsString>, flags: &Command) -> Result<Ve
     for setting in setting_names() {
         let names = names_of(&setting, flags);
         let faults_before = faults.len();
-        let mut given: Option<(&str, OsString)> = None;
-        for name in &names {
-            match (&given, variables.remove(name)) {
-                (_, None) => {}
-                (None, Some(value)) => given = Some((name, value)),
-                (Some((_, other)), Some(value)) if *other == value => {}
-                (Some((other, _)), Some(_)) => faults.push(format!(
-                    "{name}: is different from {other}, and both set {setting}: unset one of them"
-                )),
-            }
+        let given = names.iter().filter_map(|name| Some((name, variables.remove(name)?)));
+        let given: Vec<_> = given.collect();
+        if let [(short, one), (long, other)] = &given[..]
+            && one != other
+        {
+            faults.push(format!(
+                "{long}: is different from {short}, and both set {setting}: unset one of them"
+            ));
         }
-        if let Some((name, value)) = given {
-            match value.into_string() {
-                Ok(value) => match Layer::from_text(&setting, &value) {
-                    Ok(layer) => layers.push(layer),
-                    Err(problem) => faults.push(format!("{name}: {problem}")),
-                },
-                Err(_) => faults.push(format!("{name}: is not UTF-8")),
+        if let Some((name, value)) = given.first() {
+            match value.to_str().map(|value| Layer::from_text(&setting, value)) {
+                Some(Ok(layer)) => layers.push(layer),
+                Some(Err(problem)) => faults.push(format!("{name}: {problem}")),
+                None => faults.push(format!("{name}: is not UTF-8")),
             }
         }
         is_usage |= faults.len() > faults_before && flag_of(&setting, flags).is_some();
@@ -110,64 +106,5 @@ pub(super) fn how_to_set(setting: &str, flags: &Command) -> String {
     match flag_of(setting, flags) {
         Some(flag) => format!("--{flag}, {variable}"),
         None => variable,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::settings::flags;
-
-    fn faults_of(variables: &[(&str, &str)]) -> Vec<String> {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), OsString::from(value));
-        read(variables.iter().map(owned).collect(), &flags())
-            .err()
-            .map(|faults| faults.texts)
-            .unwrap_or_default()
-    }
-
-    #[test]
-    fn a_nested_setting_with_a_flag_has_two_names() {
-        let flags = flags();
-        let names_of = |setting| names_of(setting, &flags);
-        assert_eq!(names_of("workers"), ["GRANTD_WORKERS"]);
-        assert_eq!(names_of("log.level"), ["GRANTD_LOG_LEVEL", "GRANTD_LOG__LEVEL"]);
-        assert_eq!(names_of("limits.body_bytes"), ["GRANTD_LIMITS__BODY_BYTES"]);
-        assert_eq!(names_of("route"), ["GRANTD_ROUTES"]);
-    }
-
-    #[test]
-    fn two_names_of_one_setting_must_agree() {
-        let both =
-            |short, long| faults_of(&[("GRANTD_LOG_LEVEL", short), ("GRANTD_LOG__LEVEL", long)]);
-        assert_eq!(both("info", "info"), [""; 0]);
-        assert_eq!(
-            both("info", "warn"),
-            [
-                "GRANTD_LOG__LEVEL: is different from GRANTD_LOG_LEVEL, and both set log.level: unset \
-              one of them"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_name_with_two_underscores_must_be_a_setting() {
-        assert_eq!(
-            faults_of(&[("GRANTD_PORT", "tcp://10.0.0.1:80"), ("GRANTD_LIMITS", "1")]),
-            [""; 0]
-        );
-        assert_eq!(
-            faults_of(&[("GRANTD_LIMITS__BODY_BYTE", "1")]),
-            [
-                "GRANTD_LIMITS__BODY_BYTE: unknown setting: did you mean `GRANTD_LIMITS__BODY_BYTES`?"
-            ]
-        );
-        assert_eq!(
-            faults_of(&[("GRANTD_ADMIN__LISTEN", "1"), ("GRANTD_NOVEL__THING", "1")]),
-            [
-                "GRANTD_ADMIN__LISTEN: unknown setting: did you mean `GRANTD_ADMIN_LISTEN`?",
-                "GRANTD_NOVEL__THING: unknown setting"
-            ]
-        );
     }
 }

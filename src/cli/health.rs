@@ -1,6 +1,6 @@
 //! `grantd health`: checks whether a running server is alive, for container health checks.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,16 +49,14 @@ pub(super) fn run(args: HealthArgs) -> Result<(), CliError> {
 /// Returns the address to connect to. A listener on `0.0.0.0` or `[::]` listens on all addresses. A
 /// client cannot connect to these two addresses, so they are replaced by the loopback address.
 fn to_connect(address: &ListenAddr) -> ListenAddr {
-    let ListenAddr::Tcp(text) = address else { return address.clone() };
-    let loopback = |ip: IpAddr| match ip {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Some(IpAddr::from(Ipv4Addr::LOCALHOST)),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some(IpAddr::from(Ipv6Addr::LOCALHOST)),
-        _ => None,
-    };
-    let socket = text.parse::<SocketAddr>().ok();
-    let local =
-        socket.and_then(|socket| Some(SocketAddr::new(loopback(socket.ip())?, socket.port())));
-    local.map_or_else(|| address.clone(), |local| ListenAddr::Tcp(local.to_string()))
+    if let ListenAddr::Tcp(text) = address
+        && let Ok(socket) = text.parse::<SocketAddr>()
+        && socket.ip().is_unspecified()
+    {
+        let host = if socket.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+        return ListenAddr::Tcp(format!("{host}:{}", socket.port()));
+    }
+    address.clone()
 }
 
 /// The longest time to wait for the answer.

@@ -13,10 +13,10 @@ use crate::cli::error::CliError;
 #[cfg(unix)]
 use crate::cli::process;
 use crate::cli::reload::{Reloads, Source, is_empty};
-use crate::cli::service_manager::{self, Socket};
+use crate::cli::service_manager;
 use crate::cli::settings::ServeArgs;
 use crate::clock::{Clock, LAST_MOMENT};
-use crate::config::{Config, ListenAddr, SocketMode};
+use crate::config::{Config, ListenAddr, SocketMode, Startup};
 use crate::random::Random;
 use crate::server::{Listener, Server};
 use crate::telemetry::log_queue::LogQueue;
@@ -24,9 +24,18 @@ use crate::telemetry::logging;
 use crate::telemetry::metrics::VERSION;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
-    let sockets = service_manager::sockets().map_err(|error| {
-        CliError(format!("a socket from the service manager (LISTEN_FDS) cannot be used: {error}"))
-    })?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
+    let sockets = {
+        let _within = runtime.enter();
+        service_manager::sockets().map_err(|error| {
+            CliError(format!(
+                "a socket from the service manager (LISTEN_FDS) cannot be used: {error}"
+            ))
+        })?
+    };
     let config = args.clone().resolve()?;
     let (log, _writer) = logging::install(&config.startup.log)
         .map_err(|error| CliError(format!("logging cannot be set up: {error}")))?;
@@ -35,10 +44,6 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     if let Err(error) = process::raise_descriptor_limit() {
         warn!(%error, "the limit of open files cannot be raised to its hard limit");
     }
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
     let served = runtime.block_on(serve(args, config, sockets, log));
     // Limit the wait for blocking tasks: a file system that hangs must not delay the exit.
     runtime.shutdown_timeout(LAST_MOMENT);
@@ -57,33 +62,27 @@ fn log_panics() {
 async fn serve(
     args: ServeArgs,
     mut config: Config,
-    sockets: Vec<Socket>,
+    mut listeners: Vec<Listener>,
     log: LogQueue,
 ) -> Result<(), CliError> {
     let as_configured = config.startup.listen.clone();
     let system = |error: io::Error| CliError(error.to_string());
-    let mut listeners = Vec::new();
-    if !sockets.is_empty() {
-        // The sockets from the service manager replace the configured addresses.
-        config.startup.listen.clear();
-    }
-    for socket in sockets {
-        let listener = socket.listen().map_err(system)?;
-        config.startup.listen.push(listener.address().map_err(system)?);
-        listeners.push(listener);
-    }
-    let to_bind = if listeners.is_empty() { &mut config.startup.listen[..] } else { &mut [] };
-    for address in to_bind {
-        let listener = bind(address, addresses::LISTEN, config.startup.socket_mode).await?;
-        // Port 0 asks for any free port: replace it by the port that was bound.
-        if matches!(address, ListenAddr::Tcp(address) if address.ends_with(":0")) {
-            *address = listener.address().map_err(system)?;
+    let Startup { listen, admin_listen, socket_mode, .. } = &mut config.startup;
+    if listeners.is_empty() {
+        for address in listen {
+            let listener = bind(address, addresses::LISTEN, *socket_mode).await?;
+            // Port 0 asks for any free port: replace it by the port that was bound.
+            if matches!(address, ListenAddr::Tcp(address) if address.ends_with(":0")) {
+                *address = listener.address().map_err(system)?;
+            }
+            listeners.push(listener);
         }
-        listeners.push(listener);
+    } else {
+        // The sockets from the service manager replace the configured addresses.
+        let addresses: Result<_, _> = listeners.iter().map(Listener::address).collect();
+        *listen = addresses.map_err(system)?;
     }
-    let admin =
-        bind(&config.startup.admin_listen, addresses::ADMIN_LISTEN, config.startup.socket_mode)
-            .await?;
+    let admin = bind(admin_listen, addresses::ADMIN_LISTEN, *socket_mode).await?;
     let admin_address = admin.address().map_err(system)?;
 
     let in_force = config.startup.listen.clone();
@@ -94,7 +93,7 @@ async fn serve(
     // while the process waits for a file.
     let mut signals = StopSignals::new()
         .map_err(|error| CliError(format!("signals cannot be received: {error}")))?;
-    server.metrics().watch_log(log);
+    server.metrics().log.get_or_init(|| log);
     #[cfg(feature = "opentelemetry")]
     let exporting = Exporting::start(server.traces())?;
     for address in &config.startup.listen {

@@ -10,54 +10,30 @@ use std::time::Duration;
 use crate::http::event_loops::EventLoops;
 use crate::server::Listener;
 
-/// Returns the sockets that systemd has passed (`LISTEN_FDS`). systemd keeps these sockets open
-/// across a restart of the server, so that no connection is refused.
+/// Returns the sockets that systemd has passed (`LISTEN_FDS`), registered with the event loop of this
+/// thread. systemd keeps these sockets open across a restart of the server, so that no connection is
+/// refused.
 ///
 /// Must be called once, before other threads are started.
 #[cfg(unix)]
-pub(super) fn sockets() -> io::Result<Vec<Socket>> {
+pub(super) fn sockets() -> io::Result<Vec<Listener>> {
     let mut handed_over = listenfd::ListenFd::from_env();
     let mut sockets = Vec::new();
     for index in 0..handed_over.len() {
-        let tcp = handed_over.take_tcp_listener(index).ok().flatten();
-        let socket = match tcp {
-            Some(socket) => Some(Socket::Tcp(socket)),
-            None => handed_over.take_unix_listener(index)?.map(Socket::Unix),
-        };
-        sockets.extend(socket);
+        if let Some(socket) = handed_over.take_tcp_listener(index).ok().flatten() {
+            socket.set_nonblocking(true)?;
+            sockets.push(tokio::net::TcpListener::from_std(socket)?.into());
+        } else if let Some(socket) = handed_over.take_unix_listener(index)? {
+            socket.set_nonblocking(true)?;
+            sockets.push(tokio::net::UnixListener::from_std(socket)?.into());
+        }
     }
     Ok(sockets)
 }
 
 #[cfg(not(unix))]
-pub(super) fn sockets() -> io::Result<Vec<Socket>> {
+pub(super) fn sockets() -> io::Result<Vec<Listener>> {
     Ok(Vec::new())
-}
-
-/// A socket that is not registered with an event loop yet.
-pub(super) enum Socket {
-    #[cfg(unix)]
-    Tcp(std::net::TcpListener),
-    #[cfg(unix)]
-    Unix(std::os::unix::net::UnixListener),
-}
-
-impl Socket {
-    /// Registers the socket with the event loop of this thread.
-    pub(super) fn listen(self) -> io::Result<Listener> {
-        match self {
-            #[cfg(unix)]
-            Self::Tcp(socket) => {
-                socket.set_nonblocking(true)?;
-                tokio::net::TcpListener::from_std(socket).map(Listener::from)
-            }
-            #[cfg(unix)]
-            Self::Unix(socket) => {
-                socket.set_nonblocking(true)?;
-                tokio::net::UnixListener::from_std(socket).map(Listener::from)
-            }
-        }
-    }
 }
 
 /// Notifies systemd that the server is ready.

@@ -84,34 +84,19 @@ impl ServeArgs {
     }
 
     fn layers(self) -> Result<Vec<Layer>, ConfigError> {
-        let Self {
-            config: _,
-            listen,
-            admin_listen,
-            admin_token_file,
-            clients,
-            keys,
-            state,
-            issuer,
-            workers,
-            signer,
-            allow_demo_clients,
-            log_format,
-            log_level,
-        } = self;
         let flags = [
-            ("listen", listen.map(|addresses| addresses.join(","))),
-            ("admin_listen", admin_listen),
-            ("admin_token_file", admin_token_file),
-            ("clients", clients),
-            ("keys", keys),
-            ("state", state),
-            ("issuer", issuer),
-            ("workers", workers),
-            ("signer", signer),
-            ("allow_demo_clients", allow_demo_clients),
-            ("log.format", log_format),
-            ("log.level", log_level),
+            ("listen", self.listen.map(|addresses| addresses.join(","))),
+            ("admin_listen", self.admin_listen),
+            ("admin_token_file", self.admin_token_file),
+            ("clients", self.clients),
+            ("keys", self.keys),
+            ("state", self.state),
+            ("issuer", self.issuer),
+            ("workers", self.workers),
+            ("signer", self.signer),
+            ("allow_demo_clients", self.allow_demo_clients),
+            ("log.format", self.log_format),
+            ("log.level", self.log_level),
         ];
         let given = flags.into_iter().filter_map(|(setting, value)| Some((setting, value?)));
         given.map(|(setting, value)| Layer::from_text(setting, &value)).collect()

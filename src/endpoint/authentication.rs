@@ -186,22 +186,19 @@ impl<'c, 's> Claim<'c, 's> {
         // never overestimates a budget.
         let begin = context.clock.instant();
         let throttle = &context.throttle;
-        match throttle.begin(client_id, network, is_guessable, is_active, limits, begin) {
-            Ok(attempt) => {
-                let request = None;
-                Ok(Self {
-                    exchange,
-                    credentials,
-                    registered,
-                    decoy,
-                    attempt,
-                    purpose,
-                    request,
-                    begin,
-                })
-            }
-            Err(seconds) => Err(refused(exchange, client_id, client, Cause::Throttled(seconds))),
-        }
+        let attempt = throttle
+            .begin(client_id, network, is_guessable, is_active, limits, begin)
+            .map_err(|wait| refused(exchange, client_id, client, Cause::Throttled(wait)))?;
+        Ok(Self {
+            exchange,
+            credentials,
+            registered,
+            decoy,
+            attempt,
+            purpose,
+            request: None,
+            begin,
+        })
     }
 
     /// Checks the credentials and returns the client. Uses up an assertion.
@@ -240,7 +237,8 @@ impl<'c, 's> Claim<'c, 's> {
             use AssertionError::{BeforeRecord, Replayed};
             let unusable = [Replayed, BeforeRecord].map(Cause::from);
             use_up(self.exchange, single_use, unusable).await?;
-            context.assertion_audiences.count(assertion.audience.label());
+            let form = assertion.audience.label();
+            context.metrics.assertion_audiences.with_label_values(&[form]).inc();
         }
         Ok(registered)
     }

@@ -2,10 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::digest::{SHA256, digest};
 use serde_json::json;
 
 use crate::jose::public_key::Algorithm;
+use crate::jose::thumbprint::sha256;
 use crate::oauth::client::AuthMethod;
 use crate::oauth::grant::CLIENT_CREDENTIALS;
 use crate::snapshot::Snapshot;
@@ -40,8 +40,7 @@ impl Document {
 
 /// Returns a strong entity tag of `body`, including its quotes.
 pub fn etag_of(body: &[u8]) -> String {
-    let hash = digest(&SHA256, body);
-    format!("\"{}\"", URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16]))
+    format!("\"{}\"", URL_SAFE_NO_PAD.encode(&sha256(body)[..16]))
 }
 
 /// Whether one of the tags in `If-None-Match` matches `etag`, by weak comparison (RFC 9110, section

@@ -24,16 +24,12 @@ pub struct Issued<'r, 's> {
     pub expires_at: UnixTime,
     /// The certificate or key that the token is bound to.
     pub confirmation: Confirmation,
-    /// The client that the token was issued to.
-    pub client_id: &'s str,
     /// Whether the token was issued before.
     pub reuse: Reuse,
-    /// The new token; `None` if the token is reused.
-    pub made: Option<Made>,
     /// The duration of each phase, if the client is registered for `Server-Timing`.
     pub phases: Option<Phases>,
-    /// The grant, if there is an audit.
-    pub granted: Option<Box<Granted>>,
+    /// The request, for the log and the audit.
+    pub served: Served<'s>,
 }
 
 /// A signed token.
@@ -58,18 +54,18 @@ impl<'r, 's> Issued<'r, 's> {
             u32::try_from(expires_at.since(exchange.now)).unwrap_or(client.token_lifetime);
         let issuer = exchange.snapshot.issuer.as_str();
         let is_audited = exchange.context.audit.is_some();
-        let is_new = reuse != Reuse::Reused;
+        let is_reused = reuse == Reuse::Reused;
+        let made = (!is_reused).then_some(Made { token_id: id, lifetime, phases });
+        let granted = is_audited.then(|| Granted::of(&grant, issuer, lifetime).into());
         Self {
             buffer,
-            granted: is_audited.then(|| Granted::of(&grant, issuer, lifetime).into()),
             scope: grant.scope,
             lifetime,
             expires_at,
             confirmation: grant.confirmation,
-            client_id: &client.id,
             reuse,
-            made: is_new.then_some(Made { token_id: id, lifetime, phases }),
             phases: client.server_timing.then_some(phases),
+            served: Served { client_id: &client.id, is_reused, made, granted },
         }
     }
 }

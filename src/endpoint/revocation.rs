@@ -41,6 +41,6 @@ pub async fn revoke<'s>(
     }
     let (key, exp) = (known.token.revocation_key, known.token.claims.exp);
     let revoked = exchange.context.revocations.revoke(&client.id, key, exp);
-    revoked.await.map_err(|error| Refused::to(client, error.into()))?;
+    revoked.await.map_err(|error| Refused::to(client, error))?;
     Ok(&client.id)
 }

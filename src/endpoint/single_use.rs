@@ -23,6 +23,6 @@ pub async fn use_up(
         UseError::Forgotten => Cause::ClockSetBack,
         UseError::Full => Cause::ReplayGuardFull,
         UseError::Share => Cause::ReplayGuardShare,
-        UseError::NotRecorded | UseError::Overloaded => Cause::UseNotRecorded,
+        UseError::NotRecorded => Cause::UseNotRecorded,
     })
 }

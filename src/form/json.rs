@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
 
@@ -26,8 +25,8 @@ pub fn parse<'a>(
     read_members(body, |name, value| match value {
         _ if parameters.count() == max_parameters => Err(FormError::TooMany),
         Value::Text(value) => parameters.push(name, value),
-        Value::List(_) | Value::Other if known.contains(&&*name) => Err(FormError::JsonType),
-        Value::List(_) | Value::Null | Value::Other => parameters.push(name, Cow::Borrowed("")),
+        Value::List(_) | Value::Other(_) if known.contains(&&*name) => Err(FormError::JsonType),
+        Value::List(_) | Value::Null | Value::Other(_) => parameters.push(name, Cow::Borrowed("")),
     })?;
     Ok(parameters)
 }
@@ -64,7 +63,7 @@ fn join_tokens(value: Value<'_>) -> Option<String> {
     match value {
         Value::Text(scope) => Some(scope.into_owned()),
         Value::Null => Some(String::new()),
-        Value::Other => None,
+        Value::Other(_) => None,
         Value::List(values) => {
             let tokens = values.into_iter().map(|value| match value {
                 Value::Text(token) => {
@@ -95,8 +94,8 @@ fn read_members<'a>(
 ) -> Result<(), FormError> {
     let mut fault = None;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    Members { each, fault: &mut fault }
-        .deserialize(&mut deserializer)
+    deserializer
+        .deserialize_map(Members { each, fault: &mut fault })
         .and_then(|()| deserializer.end())
         .map_err(|error| match fault {
             Some(fault) => fault,
@@ -169,17 +168,6 @@ struct Members<'f, F> {
     fault: &'f mut Option<FormError>,
 }
 
-impl<'de, F> DeserializeSeed<'de> for Members<'_, F>
-where
-    F: FnMut(Cow<'de, str>, Value<'de>) -> Result<(), FormError>,
-{
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
 impl<'de, F> Visitor<'de> for Members<'_, F>
 where
     F: FnMut(Cow<'de, str>, Value<'de>) -> Result<(), FormError>,
@@ -203,68 +191,14 @@ where
 }
 
 /// A JSON value. A string without escapes is borrowed from the body.
+#[derive(Deserialize)]
+#[serde(untagged)]
 enum Value<'a> {
+    #[serde(borrow)]
     Text(Cow<'a, str>),
     List(Vec<Self>),
     Null,
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Value<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
-    }
-}
-
-struct ValueVisitor;
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element()? {
-            values.push(value);
-        }
-        Ok(Value::List(values))
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Value::Other)
-    }
+    Other(IgnoredAny),
 }
 
 #[cfg(test)]

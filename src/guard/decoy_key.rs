@@ -82,12 +82,7 @@ fn read(path: &Path) -> Result<Option<DecoyKey>, Fault> {
 fn parse(text: &str) -> Option<DecoyKey> {
     let encoded = text.trim_end().strip_prefix(PREFIX)?;
     let decoded = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).ok()?);
-    let mut bytes = Bytes::default();
-    if decoded.len() != bytes.len() {
-        return None;
-    }
-    bytes.copy_from_slice(&decoded);
-    Some(DecoyKey::new(&bytes))
+    decoded.as_slice().try_into().ok().map(DecoyKey::new)
 }
 
 fn path_in(directory: &Path) -> PathBuf {

@@ -4,8 +4,10 @@
 //! Any client can make the server compute a slow hash, so the queue is shared fairly:
 //!
 //! - A client is *known* if it has authenticated from the same network in the last 24 hours. Jobs
-//!   of known clients are computed first. If the queue is full, a job of a known client evicts a
-//!   job of an unknown client.
+//!   of known clients are computed first, but of four jobs one is of an unknown client, if one
+//!   waits. If the queue is full, a job of a known client evicts a job of an unknown client while
+//!   unknown clients hold more than a quarter of the queue, and a job of an unknown client evicts
+//!   one of a known client while known clients hold more than three quarters.
 //! - A network is *shared* if many clients may use it. Each job has a *source*. For a known client,
 //!   the source is the client. For an unknown client on a shared network, the source is the pair of
 //!   the client and the network. For any other unknown client, the source is the network. Sources
@@ -29,7 +31,7 @@ use ring::hmac;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::guard::password_pool::queue::{Job, Queue};
+use crate::guard::password_pool::queue::{Job, Queue, RequestId};
 pub use crate::guard::password_pool::queue::{NoRoom, Turn};
 use crate::guard::verdicts::{self, Attempt, Verdict, Verdicts};
 use crate::oauth::client::Client;
@@ -66,13 +68,7 @@ impl PasswordPool {
         random
             .fill(&mut *key)
             .map_err(|_| io::Error::other("the operating system has no random bytes"))?;
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            arrival: Condvar::new(),
-            verdicts: Verdicts::new(verdicts::CAPACITY),
-            computed: AtomicU64::new(0),
-            capacity,
-        });
+        let shared = Arc::new(Shared::new(capacity));
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*key);
         let mut pool = Self { shared, threads: Vec::with_capacity(threads), key };
         for index in 0..threads {
@@ -138,7 +134,7 @@ impl PasswordPool {
 
     /// The number of jobs in the queue.
     pub fn waiting(&self) -> usize {
-        self.shared.queue.lock().waiting
+        self.shared.queue.lock().waiting()
     }
 
     /// The number of hashes that this pool has computed.
@@ -173,6 +169,16 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(capacity: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            arrival: Condvar::new(),
+            verdicts: Verdicts::new(verdicts::CAPACITY),
+            computed: AtomicU64::new(0),
+            capacity,
+        }
+    }
+
     fn submit(
         &self,
         attempt: Attempt,
@@ -180,27 +186,26 @@ impl Shared {
         job: impl FnOnce() -> Job,
     ) -> Result<Waiting<'_>, NoRoom> {
         let mut queue = self.queue.lock();
-        if let Some(verdict) = queue.join(&attempt) {
-            return Ok(Waiting { shared: self, attempt, verdict });
+        if let Some((request, verdict)) = queue.join(&attempt) {
+            return Ok(Waiting { shared: self, attempt, request, verdict });
         }
         let [share, network_share] =
             [SHARES, NETWORK_SHARES].map(|shares| (self.capacity / shares).max(1));
         if queue.held_by_source(turn) >= share || queue.held_by_network(turn) >= network_share {
             return Err(NoRoom::Share);
         }
-        let evicted = if queue.waiting < self.capacity {
+        let evicted = if queue.waiting() < self.capacity {
             None
         } else {
-            let evicted = if turn.is_known { queue.evict() } else { None };
-            Some(evicted.ok_or(NoRoom::Full)?)
+            Some(queue.evict_for(turn, self.capacity).ok_or(NoRoom::Full)?)
         };
-        let verdict = queue.push(job());
+        let (request, verdict) = queue.push(job());
         drop(queue);
         self.arrival.notify_one();
         if let Some(requests) = evicted {
             requests.answer(Err(NoRoom::Full));
         }
-        Ok(Waiting { shared: self, attempt, verdict })
+        Ok(Waiting { shared: self, attempt, request, verdict })
     }
 
     fn work(&self) {
@@ -244,13 +249,15 @@ const NETWORK_SHARES: usize = 4;
 struct Waiting<'p> {
     shared: &'p Shared,
     attempt: Attempt,
+    request: RequestId,
     verdict: oneshot::Receiver<Result<bool, NoRoom>>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        // `leave` drops the sender. It must wake nothing while it holds the lock.
         self.verdict.close();
-        self.shared.queue.lock().leave(&self.attempt);
+        self.shared.queue.lock().leave(&self.attempt, self.request);
     }
 }
 
@@ -277,17 +284,6 @@ mod tests {
         }
     }
 
-    /// Returns a queue without threads.
-    fn shared(capacity: usize) -> Shared {
-        Shared {
-            queue: Mutex::default(),
-            arrival: Condvar::new(),
-            verdicts: Verdicts::new(verdicts::CAPACITY),
-            computed: AtomicU64::new(0),
-            capacity,
-        }
-    }
-
     fn ask(
         shared: &Shared,
         source: u64,
@@ -305,20 +301,41 @@ mod tests {
 
     #[test]
     fn sources_are_served_round_robin_and_known_clients_first() {
-        let shared = shared(80);
+        let shared = Shared::new(80);
         for (source, is_known, number) in
             [(1, false, 10), (1, false, 11), (1, false, 12), (2, false, 20), (3, true, 30)]
         {
             forget(ask(&shared, source, is_known, number).unwrap());
         }
-        assert_eq!(shared.queue.lock().waiting, 5);
+        assert_eq!(shared.queue.lock().waiting(), 5);
         assert_eq!(order(&shared), [30, 10, 20, 11, 12]);
-        assert_eq!(shared.queue.lock().waiting, 0);
+        assert_eq!(shared.queue.lock().waiting(), 0);
+    }
+
+    #[test]
+    fn one_of_four_jobs_is_of_an_unknown_client() {
+        let shared = Shared::new(80);
+        for number in 1..=7 {
+            forget(ask(&shared, number.into(), true, number).unwrap());
+        }
+        for number in [10, 11] {
+            forget(ask(&shared, number.into(), false, number).unwrap());
+        }
+        assert_eq!(order(&shared), [1, 2, 3, 10, 4, 5, 6, 11, 7]);
+        // An unknown client that comes after more than three jobs of known clients is next.
+        for number in 20..=24 {
+            forget(ask(&shared, number.into(), true, number).unwrap());
+        }
+        assert_eq!(order(&shared), [20, 21, 22, 23, 24]);
+        for (number, is_known) in [(30, true), (31, false)] {
+            forget(ask(&shared, number.into(), is_known, number).unwrap());
+        }
+        assert_eq!(order(&shared), [31, 30]);
     }
 
     #[test]
     fn a_source_holds_at_most_its_share() {
-        let shared = shared(16);
+        let shared = Shared::new(16);
         let waiting = [1, 2].map(|number| ask(&shared, 1, false, number).unwrap());
         assert_eq!(ask(&shared, 1, false, 3).err(), Some(NoRoom::Share));
         // A second request for a queued attempt joins its job.
@@ -330,13 +347,13 @@ mod tests {
 
     #[test]
     fn a_job_is_removed_with_the_last_request_that_waits_for_it() {
-        let shared = shared(16);
+        let shared = Shared::new(16);
         let [first, second] = [(); 2].map(|()| ask(&shared, 1, false, 1).unwrap());
         forget(ask(&shared, 1, false, 2).unwrap());
         drop(first);
-        assert_eq!(shared.queue.lock().waiting, 2);
+        assert_eq!(shared.queue.lock().waiting(), 2);
         drop(second);
-        assert_eq!(shared.queue.lock().waiting, 1);
+        assert_eq!(shared.queue.lock().waiting(), 1);
         assert_eq!(order(&shared), [2]);
         // When no request waits any more for a job that is being computed, the attempt is kept. A
         // new request joins the attempt.
@@ -344,20 +361,20 @@ mod tests {
         assert!(shared.queue.lock().take().is_some());
         drop(left);
         let joined = ask(&shared, 1, false, 3).unwrap();
-        assert_eq!(shared.queue.lock().waiting, 0);
+        assert_eq!(shared.queue.lock().waiting(), 0);
         shared.queue.lock().finish(&joined.attempt).answer(Ok(true));
         // If a request that waited for the finished job is dropped, the request count of a new job
         // for the same attempt is not reduced.
         let new = ask(&shared, 1, false, 3).unwrap();
         drop(joined);
-        assert_eq!(shared.queue.lock().waiting, 1);
+        assert_eq!(shared.queue.lock().waiting(), 1);
         drop(new);
-        assert_eq!(shared.queue.lock().waiting, 0);
+        assert_eq!(shared.queue.lock().waiting(), 0);
     }
 
     #[test]
     fn a_shared_network_holds_at_most_its_share_without_known_clients() {
-        let shared = shared(16);
+        let shared = Shared::new(16);
         let ask = |source: u8, network, is_known| {
             let turn = Turn { source: source.into(), shared_network: Some(network), is_known };
             shared.submit([source; 32], turn, || job(source, turn)).map(forget).err()
@@ -380,20 +397,26 @@ mod tests {
     }
 
     #[test]
-    fn a_known_client_evicts_a_job_of_an_unknown_one() {
-        let shared = shared(4);
-        let ask = |source, is_known| ask(&shared, source, is_known, source as u8);
+    fn a_full_queue_is_shared_by_known_and_unknown_clients() {
+        let shared = Shared::new(4);
+        let ask = |source: u8, is_known| ask(&shared, source.into(), is_known, source);
         let mut waiting: Vec<_> = (1..=4).map(|at| ask(at, false).unwrap()).collect();
         assert_eq!(ask(5, false).err(), Some(NoRoom::Full));
         forget(ask(6, true).unwrap());
         let mut verdicts = waiting.iter_mut().map(|waiting| waiting.verdict.try_recv());
         assert!(verdicts.by_ref().take(3).all(|verdict| verdict == Err(TryRecvError::Empty)));
         assert_eq!(verdicts.next().unwrap(), Ok(Err(NoRoom::Full)));
-        for number in 7..=9 {
+        for number in 7..=8 {
             forget(ask(number, true).unwrap());
         }
-        assert_eq!(ask(10, true).err(), Some(NoRoom::Full));
-        assert_eq!(order(&shared), [6, 7, 8, 9]);
+        assert_eq!(ask(9, true).err(), Some(NoRoom::Full));
+        assert_eq!(order(&shared), [6, 7, 8, 1]);
+
+        let mut waiting: Vec<_> = (11..=14).map(|at| ask(at, true).unwrap()).collect();
+        forget(ask(15, false).unwrap());
+        assert_eq!(waiting[3].verdict.try_recv(), Ok(Err(NoRoom::Full)));
+        assert_eq!(ask(16, false).err(), Some(NoRoom::Full));
+        assert_eq!(order(&shared), [11, 12, 13, 15]);
     }
 
     /// Counts the wakes for which the lock of the queue was free.
@@ -412,7 +435,7 @@ mod tests {
 
     #[test]
     fn requests_are_woken_without_the_lock() {
-        let shared = Arc::new(shared(1));
+        let shared = Arc::new(Shared::new(1));
         let probe = Arc::new(Probe { shared: Arc::clone(&shared), wakes: AtomicU64::new(0) });
         let waker = Arc::clone(&probe).into();
         let poll = |waiting: &mut Waiting<'_>| {

@@ -4,6 +4,10 @@
 //! [`PasswordPool::attempt`](crate::guard::password_pool::PasswordPool::attempt)). The key of this
 //! hash never leaves the process, so a copy of the cache alone does not help to guess secrets.
 //! Wrong secrets are not cached, because their number is unbounded.
+//!
+//! A reload may remove a stored hash while a secret is compared with it. The entry is then cached all
+//! the same, but it is never found: each look-up is for a hash that the client has. The next reload
+//! removes the entry.
 
 use std::sync::Arc;
 

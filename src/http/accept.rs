@@ -24,7 +24,7 @@ use crate::http::connection::{self, Handler, NotHttp, Phase, Watch};
 use crate::http::descriptors::Reserve;
 use crate::http::event_loops::EventLoops;
 use crate::http::listener::{Accepted, Listener, Peer};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::once_a_second::OnceASecond;
 
 /// The open connections of a server, from all its listeners.
@@ -52,7 +52,7 @@ impl Connections {
         metrics: Arc<Metrics>,
         loops: Arc<EventLoops>,
     ) -> Self {
-        metrics.init_not_http(NotHttp::ALL.map(NotHttp::label));
+        metrics::init(&metrics.not_http, NotHttp::ALL.map(|it| it.words().0));
         Self {
             clock,
             limits,
@@ -194,11 +194,10 @@ impl Connections {
     /// Counts a connection on which the peer did not send HTTP/1. Logs at most one line per second
     /// about such connections, because a scanner opens many.
     fn record_not_http(&self, not_http: NotHttp, peer: Peer) {
-        self.metrics.count_not_http(not_http.label());
-        let now = self.clock.now();
-        if let Some(more) = self.not_http.is_due(now) {
-            let (kind, more) = (not_http.label(), (more > 0).then_some(more));
-            warn!(%peer, kind, more, "{}", not_http.explanation());
+        let (kind, explanation) = not_http.words();
+        self.metrics.not_http.with_label_values(&[kind]).inc();
+        if let Some(more) = self.not_http.is_due(self.clock.now()) {
+            warn!(%peer, kind, more = (more > 0).then_some(more), "{explanation}");
         }
     }
 

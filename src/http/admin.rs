@@ -19,17 +19,11 @@ use crate::form::urlencoded;
 use crate::http::admin::gate::Denied;
 use crate::http::connection::{Arrival, Handler, Received};
 use crate::http::listener::Peer;
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::refusals::Refusals;
 
 /// Answers the requests of the admin listener.
 pub struct Admin {
     /// The context that the endpoints use.
     pub context: Arc<Context>,
-    /// The metrics that `/metrics` shows.
-    pub metrics: Arc<Metrics>,
-    /// The recent refusals that `/explain/` shows.
-    pub refusals: Arc<Refusals>,
     /// Whether the public listeners accept requests. They do so from the start of the server until
     /// the server drains.
     pub is_ready: Arc<AtomicBool>,
@@ -136,7 +130,7 @@ impl Admin {
 
     /// Answers `/explain/{request-id}`: why the recent requests with this id were refused.
     fn explain(&self, request_id: &str) -> Response<Full<Bytes>> {
-        let refusals = self.refusals.of(request_id);
+        let refusals = self.context.refusals.of(request_id);
         if refusals.is_empty() {
             let error = "no recent refusal has this request id";
             return json(StatusCode::NOT_FOUND, &json!({ "error": error }));
@@ -151,7 +145,7 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
-        match self.metrics.to_text() {
+        match self.context.metrics.to_text() {
             Ok(text) => {
                 let mut response = plain(StatusCode::OK, text);
                 let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -160,12 +154,6 @@ impl Admin {
             }
             Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be shown\n"),
         }
-    }
-}
-
-impl std::fmt::Debug for Admin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admin").field("is_ready", &self.is_ready).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads a request's body within its limits, or discards it.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -33,15 +33,12 @@ impl Deadline<'_> {
 /// before `deadline`.
 ///
 /// If `Content-Length` exceeds the limit, the body is refused before `100 Continue` is sent.
-pub(crate) async fn collect<B>(
+pub(crate) async fn collect(
     headers: &HeaderMap,
-    body: B,
+    body: impl Body<Data = Bytes>,
     limit: usize,
     deadline: Deadline<'_>,
-) -> Result<Bytes, Cause>
-where
-    B: Body<Data = Bytes>,
-{
+) -> Result<Bytes, Cause> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         discard(headers, body, deadline).await;
@@ -92,10 +89,11 @@ where
 /// If the server closes a connection while bytes still arrive, the kernel resets the connection,
 /// and the client may lose the answer. If the client waits for `100 Continue`, it has not sent the
 /// body yet, so nothing is read.
-pub(crate) async fn discard<B>(headers: &HeaderMap, body: B, deadline: Deadline<'_>)
-where
-    B: Body<Data = Bytes>,
-{
+pub(crate) async fn discard(
+    headers: &HeaderMap,
+    body: impl Body<Data = Bytes>,
+    deadline: Deadline<'_>,
+) {
     let empty =
         headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0") && body.is_end_stream();
     if !empty && !headers.contains_key(EXPECT) {
@@ -105,10 +103,10 @@ where
 
 /// Starts a task that discards a body for at most [`BACKGROUND_TIME`]. The answer does not wait for
 /// this task.
-pub(crate) fn discard_in_background<B>(headers: &HeaderMap, body: B)
-where
-    B: Body<Data = Bytes> + Send + 'static,
-{
+pub(crate) fn discard_in_background(
+    headers: &HeaderMap,
+    body: impl Body<Data = Bytes> + Send + 'static,
+) {
     if body.is_end_stream() || headers.contains_key(EXPECT) {
         return;
     }
@@ -119,10 +117,7 @@ where
     }
 }
 
-async fn drain<B>(mut body: std::pin::Pin<&mut B>)
-where
-    B: Body<Data = Bytes>,
-{
+async fn drain(mut body: Pin<&mut impl Body<Data = Bytes>>) {
     let mut left = MAX_DISCARDED_BYTES;
     while let Some(Ok(frame)) = body.frame().await {
         left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));

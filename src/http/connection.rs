@@ -226,31 +226,26 @@ impl NotHttp {
         })
     }
 
-    pub(crate) fn label(self) -> &'static str {
+    /// Returns the label for metrics and the log, and the text for the log: what happened and how
+    /// to correct it.
+    pub(crate) fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Tls => "tls",
-            Self::Http2 => "http2",
-            Self::LargeHead => "large_head",
-            Self::Other => "other",
-        }
-    }
-
-    /// Returns the text for the log: what happened and how to correct it.
-    pub(crate) fn explanation(self) -> &'static str {
-        match self {
-            Self::Tls => {
+            Self::Tls => (
+                "tls",
                 "a client speaks TLS to this plain HTTP port: change its URL to http://, or connect \
-                 it to the proxy that has the certificate"
-            }
-            Self::Http2 => {
+                 it to the proxy that has the certificate",
+            ),
+            Self::Http2 => (
+                "http2",
                 "a client speaks HTTP/2, which is not supported here: set the client, or the proxy \
-                 in front, to HTTP/1.1"
-            }
-            Self::LargeHead => {
+                 in front, to HTTP/1.1",
+            ),
+            Self::LargeHead => (
+                "large_head",
                 "a client sent a request head that is too large to be read: send fewer or shorter \
-                 header fields"
-            }
-            Self::Other => "a client sent bytes that are not an HTTP/1 request",
+                 header fields",
+            ),
+            Self::Other => ("other", "a client sent bytes that are not an HTTP/1 request"),
         }
     }
 }

@@ -9,7 +9,6 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
@@ -27,7 +26,8 @@ pub(crate) struct EventLoops(Vec<EventLoop>);
 struct EventLoop {
     /// `None` for the loop that accepts connections: it runs in the caller's runtime.
     handle: Option<Handle>,
-    connections: AtomicUsize,
+    /// Cloned for each connection that the loop serves.
+    connection: Arc<()>,
 }
 
 /// The threads of all event loops except the loop that accepts connections. Each thread stops when
@@ -75,26 +75,26 @@ impl EventLoops {
 
     /// Serves an accepted connection on the loop with the fewest connections.
     pub(crate) fn serve<F: Future<Output = ()> + Send + 'static>(
-        self: &Arc<Self>,
+        &self,
         accepted: Accepted,
         serve: impl FnOnce(Stream) -> F + Send + 'static,
     ) -> io::Result<()> {
-        let load = |index: &usize| self.0[*index].connections.load(Ordering::Relaxed);
-        let index = (0..self.0.len()).min_by_key(load).unwrap_or(0);
-        let guard = LoadGuard::new(self, index);
-        match &self.0[index].handle {
+        let least_busy = self.0.iter().min_by_key(|it| Arc::strong_count(&it.connection));
+        let Some(EventLoop { handle, connection }) = least_busy else { return Ok(()) };
+        let counted = Arc::clone(connection);
+        match handle {
             None => {
                 let stream = accepted.on_this_loop();
                 tokio::spawn(async move {
-                    let _guard = guard;
+                    let _counted = counted;
                     serve(stream).await;
                 });
             }
             Some(handle) => {
-                let detached = accepted.detach()?;
+                let attach = accepted.detach()?;
                 handle.spawn(async move {
-                    let _guard = guard;
-                    match detached.attach() {
+                    let _counted = counted;
+                    match attach() {
                         Ok(stream) => serve(stream).await,
                         Err(error) => {
                             debug!(%error, "cannot register a connection with its event loop");
@@ -119,7 +119,7 @@ impl EventLoops {
 
 impl EventLoop {
     fn new(handle: Option<Handle>) -> Self {
-        Self { handle, connections: AtomicUsize::new(0) }
+        Self { handle, connection: Arc::default() }
     }
 }
 
@@ -131,25 +131,6 @@ impl Drop for Threads {
             // is ignored.
             let _ = thread.join();
         }
-    }
-}
-
-/// Counts a connection for its event loop until the guard is dropped.
-struct LoadGuard {
-    loops: Arc<EventLoops>,
-    index: usize,
-}
-
-impl LoadGuard {
-    fn new(loops: &Arc<EventLoops>, index: usize) -> Self {
-        loops.0[index].connections.fetch_add(1, Ordering::Relaxed);
-        Self { loops: Arc::clone(loops), index }
-    }
-}
-
-impl Drop for LoadGuard {
-    fn drop(&mut self) {
-        self.loops.0[self.index].connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -209,7 +190,7 @@ mod tests {
             // The first loop has connections 0, 3; the second has 1, 4; the third has 2, 5.
             drop(clients.remove(1));
             let begin = Clock::system().instant();
-            while loops.0[1].connections.load(Ordering::Relaxed) == 2 {
+            while Arc::strong_count(&loops.0[1].connection) == 3 {
                 assert!(begin.elapsed() < GUARD, "the closed connection is still counted");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::pin::Pin;
+use std::task::Context;
 
 use smallvec::SmallVec;
 #[cfg(unix)]
@@ -70,17 +71,11 @@ impl Listener {
                 let resolved =
                     address.to_socket_addrs().map_err(|error| unresolved(address, &error));
                 let addresses: Vec<_> = resolved?.collect();
-                let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
-                for address in &addresses {
-                    result = reserve(*address).map(drop);
-                    if result.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::AddrInUse) {
-                        result = Ok(());
-                    }
-                    if result.is_ok() {
-                        break;
-                    }
-                }
-                result.map(|()| addresses)
+                first_of(&addresses, |address| match reserve(address) {
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+                    reserved => reserved.map(drop),
+                })?;
+                Ok(addresses)
             }
             ListenAddr::Unix(path) => {
                 #[cfg(unix)]
@@ -138,12 +133,17 @@ impl Listener {
 
 /// Binds and listens like [`TcpListener::bind`], with the larger backlog [`BACKLOG`].
 async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
+    first_of(&resolve(address).await?, |address| reserve(address)?.listen(BACKLOG))
+}
+
+/// The result for the first of `addresses` for which `bind` succeeds, or the error for the last.
+fn first_of<T>(
+    addresses: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
-    for address in resolve(address).await? {
-        result = reserve(address).and_then(|socket| socket.listen(BACKLOG));
-        if result.is_ok() {
-            break;
-        }
+    for address in addresses {
+        result = result.or_else(|_| bind(*address));
     }
     result
 }
@@ -270,35 +270,20 @@ impl Accepted {
         }
     }
 
-    /// Detaches the connection from its event loop, so that another one can serve it.
-    pub(crate) fn detach(self) -> io::Result<Detached> {
-        match self {
-            Self::Tcp(stream) => stream.into_std().map(Detached::Tcp),
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.into_std().map(Detached::Unix),
-        }
-    }
-}
-
-/// A connection that is registered with no event loop.
-pub(crate) enum Detached {
-    Tcp(std::net::TcpStream),
-    #[cfg(unix)]
-    Unix(std::os::unix::net::UnixStream),
-}
-
-impl Detached {
-    /// Registers the connection with the event loop of the caller.
-    pub(crate) fn attach(self) -> io::Result<Stream> {
-        match self {
+    /// Detaches the connection from its event loop. The returned function registers it with the
+    /// event loop of its caller.
+    pub(crate) fn detach(self) -> io::Result<Box<dyn FnOnce() -> io::Result<Stream> + Send>> {
+        Ok(match self {
             Self::Tcp(stream) => {
-                TcpStream::from_std(stream).map(|it| Accepted::Tcp(it).on_this_loop())
+                let stream = stream.into_std()?;
+                Box::new(|| Ok(Box::new(TcpStream::from_std(stream)?)))
             }
             #[cfg(unix)]
             Self::Unix(stream) => {
-                UnixStream::from_std(stream).map(|it| Accepted::Unix(it).on_this_loop())
+                let stream = stream.into_std()?;
+                Box::new(|| Ok(Box::new(UnixStream::from_std(stream)?)))
             }
-        }
+        })
     }
 }
 
@@ -309,6 +294,10 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
     /// Completes when the peer resets the connection, even if the peer has half-closed it before.
     /// Never completes on systems that do not report resets.
     fn reset(&self) -> Reset;
+
+    /// Whether the peer has reset the connection. Otherwise, the task is woken when bytes arrive or
+    /// the peer ends or resets the connection, unless unread bytes have arrived before.
+    fn poll_is_reset(&self, cx: &mut Context<'_>) -> bool;
 }
 
 /// See [`Socket::reset`].
@@ -318,6 +307,10 @@ pub(crate) type Reset = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Socket for TcpStream {
     fn reset(&self) -> Reset {
         Box::pin(std::future::pending())
+    }
+
+    fn poll_is_reset(&self, cx: &mut Context<'_>) -> bool {
+        self.poll_read_ready(cx).is_ready() && matches!(self.take_error(), Ok(Some(_)))
     }
 }
 
@@ -342,6 +335,10 @@ macro_rules! watch_for_reset {
                         let _ = socket.try_io(Interest::WRITABLE, clear_readiness);
                     }
                 })
+            }
+
+            fn poll_is_reset(&self, cx: &mut Context<'_>) -> bool {
+                self.poll_read_ready(cx).is_ready() && matches!(self.take_error(), Ok(Some(_)))
             }
         }
     };

@@ -6,6 +6,7 @@ mod check;
 mod record;
 mod response;
 
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Once};
@@ -47,16 +48,12 @@ use crate::random::NoEntropy;
 use crate::snapshot::Snapshot;
 use crate::telemetry::excerpt::{WITHHELD, excerpt, named};
 use crate::telemetry::hourly::Hourly;
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::refusals::Refusals;
 use crate::telemetry::traces::Traces;
 
 /// Answers the requests of the public listeners. It needs no socket: an embedder may call
 /// [`Service::respond`] from its own HTTP server.
 pub struct Service {
     context: Arc<Context>,
-    metrics: Arc<Metrics>,
-    refusals: Arc<Refusals>,
     request_ids: RequestIds,
     warned_of_undeclared_proxy: Once,
     warned_of_unrestricted_validation: Once,
@@ -67,54 +64,40 @@ pub struct Service {
     pub(crate) traces: Traces,
 }
 
-/// The part of a request's record that does not depend on its outcome.
+/// A request as it is known before its body is read.
 #[derive(Clone, Copy)]
 struct RequestInfo<'r> {
     head: &'r request::Parts,
     route: Route<'r>,
-    request_id: &'r HeaderValue,
-    origin: &'r Origin,
-}
-
-/// Records the request as abandoned if this guard is dropped before `is_answered` is set.
-struct AbandonGuard<'r> {
-    service: &'r Service,
-    info: RequestInfo<'r>,
-    is_answered: bool,
-}
-
-impl Drop for AbandonGuard<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.service.record_abandoned(self.info);
-        }
-    }
-}
-
-/// Where and when a request arrived, and the client address that a trusted proxy forwards.
-struct Origin {
     arrival: Arrival,
     address: ClientAddress,
 }
 
+/// Records the request as abandoned if this guard is dropped. It is forgotten when the request is
+/// answered.
+struct AbandonGuard<'r> {
+    service: &'r Service,
+    info: RequestInfo<'r>,
+    request_id: &'r HeaderValue,
+}
+
+impl Drop for AbandonGuard<'_> {
+    fn drop(&mut self) {
+        self.service.record_abandoned(self.info, self.request_id);
+    }
+}
+
 impl Service {
-    /// Creates a service that reads `context`, counts in `metrics` and keeps recent refusals in
-    /// `refusals`.
+    /// Creates a service that reads `context`, and counts and keeps refusals there.
     ///
     /// # Errors
     ///
     /// [`NoEntropy`] if the system has no random bytes. Request ids begin with random bytes, so
     /// that the ids of two processes differ.
-    pub fn new(
-        context: Arc<Context>,
-        metrics: Arc<Metrics>,
-        refusals: Arc<Refusals>,
-    ) -> Result<Self, NoEntropy> {
+    pub fn new(context: Arc<Context>) -> Result<Self, NoEntropy> {
         let request_ids = RequestIds::new(&context.random)?;
         Ok(Self {
             context,
-            metrics,
-            refusals,
             request_ids,
             warned_of_undeclared_proxy: Once::new(),
             warned_of_unrestricted_validation: Once::new(),
@@ -125,29 +108,23 @@ impl Service {
     }
 
     /// Answers one request and logs one line about it. A panic is answered as an internal error.
-    pub fn respond<B>(
+    pub fn respond<B: Body<Data = Bytes> + Send + 'static>(
         &self,
         request: Request<B>,
         arrival: Arrival,
-    ) -> impl Future<Output = Response<Full<Bytes>>>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-    {
+    ) -> impl Future<Output = Response<Full<Bytes>>> + use<'_, B> {
         // This is not an `async fn`: the future of an `async fn` that destructures a parameter
         // contains this parameter twice.
         let (head, body) = request.into_parts();
         self.respond_to(head, body, arrival)
     }
 
-    async fn respond_to<B>(
+    async fn respond_to(
         &self,
         head: request::Parts,
-        body: B,
+        body: impl Body<Data = Bytes> + Send + 'static,
         arrival: Arrival,
-    ) -> Response<Full<Bytes>>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-    {
+    ) -> Response<Full<Bytes>> {
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
         let route = Route::in_snapshot(head.uri.path(), &snapshot);
@@ -156,7 +133,6 @@ impl Service {
         if address.has_untrusted_forwarding {
             self.warn_of_undeclared_proxy(arrival.peer);
         }
-        let origin = Origin { arrival, address };
         if route == Route::Validate && head.uri.query().is_none() {
             self.warned_of_unrestricted_validation.call_once(|| {
                 warn!(
@@ -165,18 +141,17 @@ impl Service {
                 );
             });
         }
-        let info = RequestInfo { head: &head, route, request_id: &request_id, origin: &origin };
-        let mut unanswered = AbandonGuard { service: self, info, is_answered: false };
-        let answer = pin!(self.answer(&snapshot, route, &head, body, &origin));
+        let info = RequestInfo { head: &head, route, arrival, address };
+        let unanswered = AbandonGuard { service: self, info, request_id: &request_id };
+        let answer = pin!(self.answer(&snapshot, info, body));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
             let certificate = ShownCertificate::Absent;
             let head = request_head(&snapshot, route, &head, &certificate);
             refuse(Cause::Internal, &head, route)
         });
-        unanswered.is_answered = true;
-        drop(unanswered);
+        mem::forget(unanswered);
 
-        self.record(info, &outcome);
+        self.record(info, &request_id, &outcome);
         let mut response = into_response(outcome, request_id);
         if route.dialect() == Dialect::Vision {
             echo_client_headers(&head.headers, response.headers_mut());
@@ -185,7 +160,7 @@ impl Service {
     }
 
     fn warn_of_undeclared_proxy(&self, peer: Peer) {
-        self.metrics.untrusted_forwarding.inc();
+        self.context.metrics.untrusted_forwarding.inc();
         self.warned_of_undeclared_proxy.call_once(|| {
             warn!(
                 %peer,
@@ -201,7 +176,7 @@ impl Service {
     fn warn_of_trusted_self_signed(&self, shown: &ShownCertificate) {
         let ShownCertificate::Present(certificate) = shown else { return };
         let Some(subject) = certificate.authority() else { return };
-        self.metrics.self_signed_certificates.inc();
+        self.context.metrics.self_signed_certificates.inc();
         let now = self.context.clock.now();
         if self.self_signed_warnings.is_due(certificate.thumbprint(), now) {
             let subject = &*excerpt(subject.as_bytes(), MAX_SUBJECT_BYTES);
@@ -214,22 +189,18 @@ impl Service {
         }
     }
 
-    async fn answer<'s, B>(
+    async fn answer<'s>(
         &'s self,
         snapshot: &'s Snapshot,
-        route: Route<'_>,
-        request: &'s request::Parts,
-        body: B,
-        origin: &Origin,
-    ) -> Outcome<'s>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-    {
+        info: RequestInfo<'s>,
+        body: impl Body<Data = Bytes> + Send + 'static,
+    ) -> Outcome<'s> {
+        let RequestInfo { head: request, route, arrival, address, .. } = info;
         let limits = &snapshot.config.live.limits;
-        let at = origin.arrival.first_byte + limits.request_time();
+        let at = arrival.first_byte + limits.request_time();
         let deadline = Deadline { clock: &self.context.clock, at };
         let certificate = if route.authenticates() {
-            certificate(&snapshot.config.live, &request.headers, origin.arrival.peer)
+            certificate(&snapshot.config.live, &request.headers, arrival.peer)
         } else {
             ShownCertificate::Absent
         };
@@ -238,7 +209,7 @@ impl Service {
         let checked = check(&snapshot.config.startup.limits, route, request);
         let exchange = || {
             let endpoint = below_issuer(request.uri.path(), snapshot.issuer.path());
-            Exchange::new(&self.context, snapshot, endpoint, origin.address.network)
+            Exchange::new(&self.context, snapshot, endpoint, address.network)
         };
         if route == Route::Validate {
             // If there is a body, the proxy has copied it from the API request whose token is
@@ -360,16 +331,13 @@ fn certificate(config: &Live, headers: &HeaderMap, peer: Peer) -> ShownCertifica
 
 /// Returns the path that was not found, for the log, or [`WITHHELD`] if it may contain a secret of
 /// the request. The body is read in order to find the secrets that it contains.
-async fn unknown_path<B>(
+async fn unknown_path(
     request: &request::Parts,
     head: &RequestHead<'_>,
-    body: B,
+    body: impl Body<Data = Bytes>,
     limit: usize,
     deadline: Deadline<'_>,
-) -> Box<str>
-where
-    B: Body<Data = Bytes>,
-{
+) -> Box<str> {
     let headers = &request.headers;
     // Reading the body would make hyper send `100 Continue`, and the client would send a body that
     // is not needed.

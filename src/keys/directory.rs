@@ -1,5 +1,6 @@
 //! The directory of signing keys, with one file `<kid>.pem` per key.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::fault::Fault;
@@ -72,7 +73,7 @@ pub fn generate(
     retention: &Retention,
     now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
-    let new = NewKey::generate(directory, bits).map_err(|fault| vec![fault])?;
+    let new = NewKey::generate(directory, bits)?;
     add(directory, new, retention, now)
 }
 
@@ -91,7 +92,7 @@ pub fn import(
     now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
     // Read the key first: if it is invalid, the directory must not be created.
-    let new = NewKey::parse(source, text).map_err(|fault| vec![fault])?;
+    let new = NewKey::parse(source, text)?;
     add(directory, new, retention, now)
 }
 
@@ -122,7 +123,7 @@ pub fn first(directory: &Path, bits: u16, now: UnixTime) -> Result<First, Vec<Fa
     });
     let made = made.map(|key| (directory.join(format!("{}.pem", key.key_id())), key));
 
-    Ok(First { keys: vec![made.map_err(|fault| vec![fault])?], is_made: true })
+    Ok(First { keys: vec![made?], is_made: true })
 }
 
 /// The result of [`rotate`].
@@ -150,13 +151,7 @@ pub fn rotate(
     retention: &Retention,
     now: UnixTime,
 ) -> Result<Rotated, Vec<Fault>> {
-    // Check for key files before locking the directory. A missing directory cannot be locked, but
-    // its fault must be the same as the fault of a directory without keys.
     let fault = |problem: String| vec![Fault::new(directory, problem)];
-    let none = "holds no key to succeed: `grantd key generate` generates the first one";
-    if load(directory)?.is_empty() {
-        return Err(fault(none.to_owned()));
-    }
     let (_lock, files) = load_to_edit(directory)?;
     let keys = KeySet::new(files.into_iter().map(|(_, key)| key).collect(), *retention);
     if let Some((key, _)) = keys.states(now).find(|(_, state)| *state == KeyState::Published) {
@@ -168,12 +163,13 @@ pub fn rotate(
             from.since(now)
         )));
     }
-    let signing = keys.signing_key(now).ok_or_else(|| fault(none.to_owned()))?;
+    let signing = keys.signing_key(now).ok_or_else(|| {
+        fault("holds no key to succeed: `grantd key generate` generates the first one".to_owned())
+    })?;
     let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
     let times = retention.publish_beside(&others, now);
-    let made = NewKey::generate(directory, bits)
-        .and_then(|new| new.write(directory, times, false))
-        .map_err(|fault| vec![fault])?;
+    let made =
+        NewKey::generate(directory, bits).and_then(|new| new.write(directory, times, false))?;
     let retirement = retention.retire_at(times.signs_from);
     Ok(Rotated { made, signing: signing.key_id().to_owned(), retirement })
 }
@@ -204,16 +200,14 @@ pub fn replace(
     now: UnixTime,
 ) -> Result<Replaced, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
-    let files = || pem_files(directory).map_err(|fault| vec![fault]);
-    // Check for key files before locking the directory. A missing directory cannot be locked, but
-    // its fault must be the same as the fault of a directory without keys.
-    if files()?.is_empty() {
+    let _lock = lock(directory)?;
+    let files = pem_files(directory)?;
+    if files.is_empty() {
         return Err(fault(
             "holds no key to replace: `grantd key generate` generates one".to_owned(),
         ));
     }
-    let _lock = lock(directory)?;
-    let with_key = files()?.into_iter().map(|file| (key_file::load(&file).ok(), file));
+    let with_key = files.into_iter().map(|file| (key_file::load(&file).ok(), file));
     let is_kept = |key: &SigningKey| Some(key.key_id()) == keep;
     let (kept, out): (Vec<_>, Vec<_>) =
         with_key.partition(|(key, _)| key.as_ref().is_some_and(is_kept));
@@ -229,8 +223,7 @@ pub fn replace(
     let due = times.filter(|from| *from <= now).max();
     let signs_from = due.map_or(now, |due| now.max(due + 1));
     let made = NewKey::generate(directory, bits)
-        .and_then(|new| new.write(directory, KeyTimes { published_at: now, signs_from }, true))
-        .map_err(|fault| vec![fault])?;
+        .and_then(|new| new.write(directory, KeyTimes { published_at: now, signs_from }, true))?;
     let (mut retired, mut faults) = (Vec::new(), Vec::new());
     for (key, file) in out {
         let to = match &key {
@@ -282,17 +275,13 @@ pub fn retire(
     now: UnixTime,
 ) -> Result<Vec<Retired>, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
-    let known = load(directory)?;
+    let (_lock, files) = load_to_edit(directory)?;
     if let Some(key_id) = key_id
-        && !known.iter().any(|key| key.key_id() == key_id)
+        && !files.iter().any(|(_, key)| key.key_id() == key_id)
     {
         let problem = format!("holds no key {key_id}; `grantd key list` shows the keys");
         return Err(fault(problem));
     }
-    if known.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (_lock, files) = load_to_edit(directory)?;
     let all: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
     let with_state = files.into_iter().map(|(file, key)| {
         let state = key.times().state(&all, retention, now);
@@ -360,22 +349,26 @@ fn add(
         let others: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
         retention.publish_beside(&others, now)
     };
-    new.write(directory, times, false).map_err(|fault| vec![fault])
+    Ok(new.write(directory, times, false)?)
 }
 
-fn create_directory(directory: &Path) -> Result<(), Vec<Fault>> {
+fn create_directory(directory: &Path) -> Result<(), Fault> {
     whole_file::create_directory(directory)
-        .map_err(|error| vec![Fault::new(directory, format!("cannot be created: {error}"))])
+        .map_err(|error| Fault::new(directory, format!("cannot be created: {error}")))
 }
 
 /// Locks the directory so that files can be added and removed, and reads its keys.
-fn load_to_edit(directory: &Path) -> Result<(Lock, Keys), Vec<Fault>> {
+fn load_to_edit(directory: &Path) -> Result<(Option<Lock>, Keys), Vec<Fault>> {
     Ok((lock(directory)?, load_files(directory)?))
 }
 
-fn lock(directory: &Path) -> Result<Lock, Vec<Fault>> {
-    whole_file::lock_directory(directory)
-        .map_err(|error| vec![Fault::new(directory, format!("cannot be locked: {error}"))])
+/// `None` if the directory does not exist: it holds no keys then.
+fn lock(directory: &Path) -> Result<Option<Lock>, Fault> {
+    match whole_file::lock_directory(directory) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Fault::new(directory, format!("cannot be locked: {error}"))),
+    }
 }
 
 /// Keys, each with the path of its file.
@@ -387,13 +380,13 @@ fn load_files(directory: &Path) -> Result<Keys, Vec<Fault>> {
 }
 
 fn is_gone(file: &Path) -> bool {
-    file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    file.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Fault::cannot("read", directory, &error)),
     };
     let mut files = Vec::new();

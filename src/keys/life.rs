@@ -146,43 +146,27 @@ mod tests {
     const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
 
     #[test]
-    fn state_follows_from_the_clock() {
-        let first = at(1_000);
-        let second = RETENTION.publish_at(UnixTime(10_000));
-        assert_eq!(second.signs_from, UnixTime(10_600));
-        let all = [first, second];
-
-        let states = |now| {
-            (
-                first.state(&all, &RETENTION, UnixTime(now)),
-                second.state(&all, &RETENTION, UnixTime(now)),
-            )
-        };
-        assert_eq!(states(10_000), (KeyState::Signing, KeyState::Published));
-        assert_eq!(states(10_599), (KeyState::Signing, KeyState::Published));
-        assert_eq!(states(10_600), (KeyState::Retiring, KeyState::Signing));
-        assert_eq!(states(10_600 + 3_899), (KeyState::Retiring, KeyState::Signing));
-        assert_eq!(states(10_600 + 3_900), (KeyState::Gone, KeyState::Signing));
-    }
-
-    #[test]
-    fn a_keys_retirement_follows_from_its_successor() {
-        let [first, second, third] = [1_000, 20_000, 30_000].map(at);
+    fn state_and_retirement_follow_from_the_clock_and_the_successor() {
+        let [first, second] = [1_000, 20_000].map(at);
+        let third = RETENTION.publish_at(UnixTime(30_000));
         let all = [third, first, second];
         let ends = |key: KeyTimes| {
             let retirement = key.retirement(&all, &RETENTION)?;
             Some((retirement.retires_at.0, retirement.gone_at.0))
         };
         assert_eq!(ends(first), Some((20_000, 23_900)));
-        assert_eq!(ends(second), Some((30_000, 33_900)));
+        assert_eq!(ends(second), Some((30_600, 34_500)));
         assert_eq!(ends(third), None);
-        for (now, state) in [
-            (19_999, KeyState::Signing),
-            (20_000, KeyState::Retiring),
-            (23_899, KeyState::Retiring),
-            (23_900, KeyState::Gone),
+        for (key, now, state) in [
+            (first, 19_999, KeyState::Signing),
+            (first, 20_000, KeyState::Retiring),
+            (first, 23_899, KeyState::Retiring),
+            (first, 23_900, KeyState::Gone),
+            (third, 30_599, KeyState::Published),
+            (third, 30_600, KeyState::Signing),
+            (third, u64::MAX, KeyState::Signing),
         ] {
-            assert_eq!(first.state(&all, &RETENTION, UnixTime(now)), state, "{now}");
+            assert_eq!(key.state(&all, &RETENTION, UnixTime(now)), state, "{key:?} at {now}");
         }
     }
 
@@ -192,13 +176,6 @@ mod tests {
         let retirement = key.retirement(&[key, last], &RETENTION).unwrap();
         assert_eq!((retirement.retires_at.0, retirement.gone_at.0), (u64::MAX, u64::MAX));
         assert_eq!(key.state(&[key, last], &RETENTION, UnixTime(u64::MAX - 1)), KeyState::Signing);
-    }
-
-    #[test]
-    fn a_key_without_a_successor_signs_indefinitely() {
-        let key = at(0);
-        assert_eq!(key.retirement(&[key], &RETENTION), None);
-        assert_eq!(key.state(&[key], &RETENTION, UnixTime(u64::MAX)), KeyState::Signing);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! A registered client (RFC 6749, section 2).
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
@@ -178,25 +177,16 @@ impl AuthMethod {
 }
 
 impl FromStr for AuthMethod {
-    type Err = UnknownAuthMethod;
+    type Err = &'static str;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|method| method.as_str() == name).ok_or(UnknownAuthMethod)
+        let found = Self::ALL.into_iter().find(|method| method.as_str() == name);
+        found.ok_or(
+            "not a known authentication method; use one of client_secret_basic, \
+             client_secret_post, private_key_jwt, tls_client_auth, self_signed_tls_client_auth",
+        )
     }
 }
-
-/// The error for a name that is not the name of an [`AuthMethod`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownAuthMethod;
-
-impl fmt::Display for UnknownAuthMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = AuthMethod::ALL.map(AuthMethod::as_str).join(", ");
-        write!(f, "not a known authentication method; use one of {names}")
-    }
-}
-
-impl std::error::Error for UnknownAuthMethod {}
 
 /// A set of [`AuthMethod`]s, with one bit for each method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -43,7 +43,7 @@ impl<'a> ClientAssertion<'a> {
         if claims.iss != claims.sub || claims.iss.is_empty() || claims.jti.is_empty() {
             return Err(AssertionError::Malformed);
         }
-        let audience = Audience::read(claims.aud).ok_or(AssertionError::Audience)?;
+        let audience = serde_json::from_value(claims.aud).map_err(|_| AssertionError::Audience)?;
         Ok(Self {
             jwt,
             algorithm,
@@ -87,7 +87,16 @@ impl<'a> ClientAssertion<'a> {
     /// an array) or by the URL of an endpoint. `None` if the audience does not identify this
     /// server, or if `expected` or the assertion's `typ` does not permit this kind of audience.
     fn audience_form(&self, expected: &Expected<'_>) -> Option<AudienceForm> {
-        let form = expected.form_of(&self.audience)?;
+        let (name, form) = match &self.audience {
+            Audience::String(name) => (name, AudienceForm::Issuer),
+            Audience::Array([name]) => (name, AudienceForm::IssuerArray),
+        };
+        let form = if name == expected.issuer {
+            form
+        } else {
+            let path = name.strip_prefix(expected.issuer.trim_end_matches('/'))?;
+            expected.endpoints?.contains(&path).then_some(AudienceForm::Endpoint)?
+        };
         let is_strict = expected.endpoints.is_none() || self.is_of_the_strict_type();
         (form == AudienceForm::Issuer || !is_strict).then_some(form)
     }
@@ -158,38 +167,14 @@ pub struct Expected<'a> {
     pub endpoints: Option<[&'a str; 2]>,
 }
 
-impl Expected<'_> {
-    /// Returns how `audience` identifies this server; `None` if `audience` does not identify it.
-    fn form_of(&self, audience: &Audience) -> Option<AudienceForm> {
-        if audience.name == self.issuer {
-            let is_array = audience.is_array;
-            return Some(if is_array { AudienceForm::IssuerArray } else { AudienceForm::Issuer });
-        }
-        let path = audience.name.strip_prefix(self.issuer.trim_end_matches('/'))?;
-        self.endpoints?.contains(&path).then_some(AudienceForm::Endpoint)
-    }
-}
-
-/// The single audience of an assertion. An assertion with several audiences is refused, because any
-/// other server among them could replay the assertion to this server.
-struct Audience {
-    name: String,
-    is_array: bool,
-}
-
-impl Audience {
-    /// Reads `aud`, which must be a string, or an array of exactly one string: some libraries write
-    /// such arrays.
-    fn read(aud: Value) -> Option<Self> {
-        match aud {
-            Value::String(name) => Some(Self { name, is_array: false }),
-            Value::Array(names) => match <[Value; 1]>::try_from(names) {
-                Ok([Value::String(name)]) => Some(Self { name, is_array: true }),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
+/// The single audience of an assertion: a string, or an array of exactly one string, as some
+/// libraries write it. An assertion with several audiences is refused, because any other server
+/// among them could replay the assertion to this server.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    String(String),
+    Array([String; 1]),
 }
 
 /// How the audience of an assertion identifies this server.

@@ -32,7 +32,7 @@ use crate::fault::{Fault, Position};
 use crate::fs::file_watch::{MOST_FILES, Stamp};
 use crate::oauth::client::Client;
 use crate::registry::client_file::document::{
-    Document, document_fault, id_of, offset_in, require_closed,
+    Document, Object, document_fault, id_of, offset_in, require_closed,
 };
 use crate::registry::client_file::entry::{Field, KeyFile, OnKeyFault, Reader};
 use crate::registry::clients::{Registered, Registry};
@@ -67,7 +67,7 @@ pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
 ///
 /// Every fault in the file and in the key files that it names.
 pub fn load_first(file: &Path) -> Result<Loaded, Vec<Fault>> {
-    let text = read(file).map_err(|fault| vec![fault])?;
+    let text = read(file)?;
     parse_all(file, &text, OnKeyFault::Refuse)
 }
 
@@ -83,7 +83,7 @@ pub fn load_beside(
     in_force: &Registry,
     paths: &KeyPaths,
 ) -> Result<Loaded, Vec<Fault>> {
-    let text = read(file).map_err(|fault| vec![fault])?;
+    let text = read(file)?;
     parse_all(file, &text, OnKeyFault::Keep(in_force, paths))
 }
 
@@ -134,7 +134,7 @@ fn parse_without_key_files(file: &Path, text: &str) -> Result<Registry, Vec<Faul
 }
 
 fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Loaded, Vec<Fault>> {
-    let document: Document<'_> =
+    let Object(document): Object<Document<'_>> =
         serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
     let mut registry = Registry::with_capacity(document.clients.len());
     let mut reader = Reader::new(file, text, 1, on_key_fault);

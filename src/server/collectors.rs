@@ -11,196 +11,214 @@ use crate::keys::key_set::KeySet;
 use crate::keys::life::KeyState;
 use crate::keys::signing_key::SigningKey;
 use crate::tally::Tally;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::log_queue::LogQueue;
+use crate::telemetry::metrics::VERSION;
 use crate::telemetry::pulled::Each;
 use crate::time::UnixTime;
 
 /// Registers the metrics of the parts of `context`. `signer` names the signing backend.
-pub(super) fn register(
-    metrics: &Metrics,
-    context: &Arc<Context>,
-    signer: String,
-) -> Result<(), prometheus::Error> {
-    for (kind, name, help, read) in WITHOUT_LABELS {
-        let context = Arc::clone(context);
-        metrics.pull(kind, name, help, [], move |each| each([], read(&context)))?;
-    }
-    for (kind, name, help, value) in OF_SECRETS {
-        let context = Arc::clone(context);
-        metrics.pull(kind, name, help, ["client", "label"], move |each| {
-            let used = context.secret_uses.used(|| {
-                let clients = Arc::clone(&context.snapshot().clients);
-                move |id: &str, label: &str| {
-                    let secrets = clients.get(id).map_or(&[][..], |client| &client.secrets);
-                    secrets.iter().any(|secret| *secret.label == *label)
-                }
-            });
-            used.iter().for_each(|(id, label, used)| each([id, label], value(used)));
+pub(super) fn register(context: &Arc<Context>, signer: String) -> Result<(), prometheus::Error> {
+    for (kind, name, help, labels, read) in METRICS {
+        // The context owns the metrics, so they must not keep it alive.
+        let weak = Arc::downgrade(context);
+        context.metrics.pull(kind, name, help, labels, move |each| {
+            if let Some(context) = weak.upgrade() {
+                read(&context, each);
+            }
         })?;
     }
-    metrics.pull(
-        GAUGE,
-        "grantd_signer_info",
-        "The signing backend, as a label; always 1.",
-        ["signer"],
-        move |each| each([&signer], 1),
-    )?;
-    let pull = Pull { metrics, context };
-    pull.register(
-        COUNTER,
-        "grantd_throttled_total",
-        "Requests refused because of earlier authentication failures, by exhausted budget.",
-        ["budget"],
-        |context, each| {
-            each(["client"], context.throttle.refused(Spent::Client));
-            each(["address"], context.throttle.refused(Spent::Network));
-        },
-    )?;
-    pull.register(
-        GAUGE,
-        "grantd_clients_expiring",
-        "Enabled clients whose last secret has expired or expires within this time.",
-        ["within"],
-        |context, each| {
-            let (snapshot, now) = (context.snapshot(), context.clock.now());
-            for (name, time) in EXPIRING {
-                each([name], snapshot.secret_ends.before(now + time) as u64);
-            }
-        },
-    )?;
-    pull.register(
-        GAUGE,
-        "grantd_key_age_seconds",
-        "Seconds since a key was published; since 1970 if its file states no time.",
-        ["kid", "state"],
-        |context, each| {
-            let now = context.clock.now();
-            for (key, state) in shown(&context.snapshot().keys, now) {
-                let age = now.since(key.times().published_at);
-                each([key.key_id(), &state.to_string()], age);
-            }
-        },
-    )?;
-    pull.register(
-        COUNTER,
-        "grantd_key_set_fetches_total",
-        "Answers with a key set that contains the key.",
-        ["kid"],
-        |context, each| {
-            for (key, _) in shown(&context.snapshot().keys, context.clock.now()) {
-                each([key.key_id()], key.fetches().count());
-            }
-        },
-    )
+    let help = "The signing backend, as a label; always 1.";
+    let read = move |each: &mut Each<'_>| each(&[&signer], 1);
+    context.metrics.pull(GAUGE, "grantd_signer_info", help, &["signer"], read)
 }
 
-struct Pull<'a> {
-    metrics: &'a Metrics,
-    context: &'a Arc<Context>,
-}
+/// The type, name, help text and labels of a metric, and the function that reads its series.
+type Metric =
+    (MetricType, &'static str, &'static str, &'static [&'static str], fn(&Context, &mut Each<'_>));
 
-impl Pull<'_> {
-    fn register<const LABELS: usize>(
-        &self,
-        kind: MetricType,
-        name: &str,
-        help: &str,
-        labels: [&'static str; LABELS],
-        read: fn(&Context, &mut Each<'_, LABELS>),
-    ) -> Result<(), prometheus::Error> {
-        let context = Arc::clone(self.context);
-        self.metrics.pull(kind, name, help, labels, move |each| read(&context, each))
-    }
-}
-
-/// Returns each key that is not gone at `now`, with its state.
-fn shown(keys: &KeySet, now: UnixTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {
-    keys.states(now).filter(|(_, state)| *state != KeyState::Gone)
-}
-
-/// The type, name and help text of a metric, and the function that reads its value.
-type Metric<T> = (MetricType, &'static str, &'static str, fn(&T) -> u64);
-
-const WITHOUT_LABELS: [Metric<Context>; 12] = [
+const METRICS: [Metric; 21] = [
     (
         COUNTER,
         "grantd_audit_lines_lost_total",
         "Audit lines lost because the disk was full or too slow.",
-        |context| context.audit.as_ref().map_or(0, |audit| audit.lost_lines()),
+        &[],
+        |context, each| each(&[], context.audit.as_ref().map_or(0, |audit| audit.lost_lines())),
     ),
-    (GAUGE, "grantd_clients", "Registered clients.", |context| {
-        context.snapshot().clients.len() as u64
+    (
+        GAUGE,
+        "grantd_build_info",
+        "The running version, as a label; always 1.",
+        &["version"],
+        |_, each| each(&[VERSION], 1),
+    ),
+    (GAUGE, "grantd_clients", "Registered clients.", &[], |context, each| {
+        each(&[], context.snapshot().clients.len() as u64);
     }),
-    (COUNTER, "grantd_password_hashes_total", "Slow hashes of secrets computed.", |context| {
-        context.passwords.computed()
-    }),
-    (GAUGE, "grantd_password_queue", "Secrets that wait for their slow hash.", |context| {
-        context.passwords.waiting() as u64
-    }),
+    (
+        GAUGE,
+        "grantd_clients_expiring",
+        "Enabled clients whose last secret has expired or expires within this time.",
+        &["within"],
+        |context, each| {
+            let (snapshot, now) = (context.snapshot(), context.clock.now());
+            for (name, time) in EXPIRING {
+                each(&[name], snapshot.secret_ends.before(now + time) as u64);
+            }
+        },
+    ),
+    (
+        GAUGE,
+        "grantd_key_age_seconds",
+        "Seconds since a key was published; since 1970 if its file states no time.",
+        &["kid", "state"],
+        |context, each| {
+            let now = context.clock.now();
+            for (key, state) in shown(&context.snapshot().keys, now) {
+                let age = now.since(key.times().published_at);
+                each(&[key.key_id(), &state.to_string()], age);
+            }
+        },
+    ),
+    (
+        COUNTER,
+        "grantd_key_set_fetches_total",
+        "Answers with a key set that contains the key.",
+        &["kid"],
+        |context, each| {
+            for (key, _) in shown(&context.snapshot().keys, context.clock.now()) {
+                each(&[key.key_id()], key.fetches().count());
+            }
+        },
+    ),
+    (
+        COUNTER,
+        "grantd_log_lines_lost_total",
+        "Log lines lost because their reader was too slow or writing them failed.",
+        &[],
+        |context, each| each(&[], context.metrics.log.get().map_or(0, LogQueue::lost_lines)),
+    ),
+    (
+        COUNTER,
+        "grantd_password_hashes_total",
+        "Slow hashes of secrets computed.",
+        &[],
+        |context, each| each(&[], context.passwords.computed()),
+    ),
+    (
+        GAUGE,
+        "grantd_password_queue",
+        "Secrets that wait for their slow hash.",
+        &[],
+        |context, each| each(&[], context.passwords.waiting() as u64),
+    ),
     (
         COUNTER,
         "grantd_raw_basic_pairs_total",
         "Basic pairs that were right as sent and not form-decoded.",
-        |context| context.raw_pairs.load(Ordering::Relaxed),
+        &[],
+        |context, each| each(&[], context.raw_pairs.load(Ordering::Relaxed)),
     ),
     (
         GAUGE,
         "grantd_reload_refused",
         "1 if the last reload found a fault and an earlier version of some file is in force, \
          otherwise 0.",
-        |context| context.reload_fault.load().is_some().into(),
+        &[],
+        |context, each| each(&[], context.reload_fault.load().is_some().into()),
     ),
     (
         COUNTER,
         "grantd_revocation_cut_offs_total",
         "Times that a client held its share of the revocations, and all its tokens up to an expiry \
          were revoked in place of half of its rows.",
-        |context| context.revocations.cut_offs(),
+        &[],
+        |context, each| each(&[], context.revocations.cut_offs()),
     ),
     (
         GAUGE,
         "grantd_revocations",
         "Revoked tokens that expired less than an hour ago or have not expired.",
-        |context| context.revocations.len() as u64,
+        &[],
+        |context, each| each(&[], context.revocations.len() as u64),
+    ),
+    (
+        GAUGE,
+        "grantd_secret_last_use_seconds",
+        "Time of the last successful use of a client's secret, in Unix seconds.",
+        &["client", "label"],
+        |context, each| each_secret(context, |labels, used| each(labels, used.last().0)),
+    ),
+    (
+        COUNTER,
+        "grantd_secret_uses_total",
+        "Successful uses of a client's secret since the server started.",
+        &["client", "label"],
+        |context, each| each_secret(context, |labels, used| each(labels, used.count())),
     ),
     (
         COUNTER,
         "grantd_signing_faults_total",
         "Signatures that failed their check and were computed again.",
-        |context| context.engine.faults().into(),
+        &[],
+        |context, each| each(&[], context.engine.faults().into()),
     ),
-    (GAUGE, "grantd_signing_queue", "Tokens that wait for a signature.", |context| {
-        context.engine.waiting() as u64
+    (GAUGE, "grantd_signing_queue", "Tokens that wait for a signature.", &[], |context, each| {
+        each(&[], context.engine.waiting() as u64);
     }),
     (
         GAUGE,
         "grantd_signing_queue_open",
         "Admission limit of the signing queue: limits.signing_queue if the signing threads have \
          their processors to themselves, half of it while nothing is signed.",
-        |context| context.engine.open() as u64,
+        &[],
+        |context, each| each(&[], context.engine.open() as u64),
     ),
     (
         GAUGE,
         "grantd_snapshot_generation",
         "Number of the snapshot of clients, keys and settings in force: 1 at the start.",
-        |context| context.snapshot().generation,
+        &[],
+        |context, each| each(&[], context.snapshot().generation),
     ),
-];
-
-const OF_SECRETS: [Metric<Tally>; 2] = [
     (
         COUNTER,
-        "grantd_secret_uses_total",
-        "Successful uses of a client's secret since the server started.",
-        Tally::count,
+        "grantd_throttled_total",
+        "Requests refused because of earlier authentication failures, by exhausted budget.",
+        &["budget"],
+        |context, each| {
+            each(&["client"], context.throttle.refused(Spent::Client));
+            each(&["address"], context.throttle.refused(Spent::Network));
+        },
     ),
     (
-        GAUGE,
-        "grantd_secret_last_use_seconds",
-        "Time of the last successful use of a client's secret, in Unix seconds.",
-        |used| used.last().0,
+        COUNTER,
+        "grantd_wasteful_tokens_total",
+        "Tokens issued while the client's previous one had more than half of its lifetime left, \
+         for the clients with the most of them.",
+        &["client"],
+        |context, each| {
+            let worst = context.metrics.wasteful.worst();
+            worst.iter().for_each(|(id, count)| each(&[id], *count));
+        },
     ),
 ];
 
 /// The periods for which clients with expiring secrets are counted, in seconds.
 const EXPIRING: [(&str, u64); 3] = [("1d", 86_400), ("7d", 7 * 86_400), ("30d", 30 * 86_400)];
+
+/// Returns each key that is not gone at `now`, with its state.
+fn shown(keys: &KeySet, now: UnixTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {
+    keys.states(now).filter(|(_, state)| *state != KeyState::Gone)
+}
+
+/// Passes on the client and label of each secret that was used, with its uses.
+fn each_secret(context: &Context, mut each: impl FnMut(&[&str], &Tally)) {
+    let used = context.secret_uses.used(|| {
+        let clients = Arc::clone(&context.snapshot().clients);
+        move |id: &str, label: &str| {
+            let secrets = clients.get(id).map_or(&[][..], |client| &client.secrets);
+            secrets.iter().any(|secret| *secret.label == *label)
+        }
+    });
+    used.iter().for_each(|(id, label, used)| each(&[id, label], used));
+}

@@ -29,13 +29,11 @@ use crate::snapshot::changes::Changes;
 use crate::snapshot::files::Files;
 use crate::snapshot::{Snapshot, retention, token_lifetimes};
 use crate::telemetry::audit::Event;
-use crate::telemetry::metrics::Metrics;
 
 /// Makes a running server read its files again.
 #[derive(Debug)]
 pub struct Reloader {
     context: Arc<Context>,
-    metrics: Arc<Metrics>,
     /// A reload holds this lock, so that only one reload runs at a time.
     in_force: Mutex<InForce>,
     /// The stamp of the files that the clients' `jwks` name. It is taken before the files are read,
@@ -88,17 +86,12 @@ struct Newest {
 }
 
 impl Reloader {
-    pub(super) fn new(
-        context: Arc<Context>,
-        metrics: Arc<Metrics>,
-        mut in_force: InForce,
-        client_keys: Stamp,
-    ) -> Self {
+    pub(super) fn new(context: Arc<Context>, mut in_force: InForce, client_keys: Stamp) -> Self {
         let now = context.clock.now();
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
         in_force.signed_last = signs;
         let (in_force, client_keys) = (Mutex::new(in_force), Mutex::new(client_keys));
-        Self { context, metrics, in_force, client_keys }
+        Self { context, in_force, client_keys }
     }
 
     /// Returns the stamp of the files that the clients' `jwks` name. The stamp was taken at the
@@ -179,7 +172,7 @@ impl Reloader {
     /// Logs, audits and counts the outcome of a reload. `stays` says what is in force because of
     /// the faults.
     fn report(&self, is_applied: bool, faults: Vec<String>, stays: &str) -> Reloaded {
-        self.metrics.count_reload(is_applied, !faults.is_empty());
+        self.context.metrics.count_reload(is_applied, !faults.is_empty());
         if !is_applied && faults.is_empty() {
             info!("nothing to reload: the files are valid and unchanged");
         }

@@ -53,11 +53,7 @@ impl StartError {
             Self::DemoClients { .. } => Some("allow_demo_clients"),
             Self::NoBatches => Some("signer"),
             Self::NoIssuer => Some("issuer"),
-            Self::Files(_)
-            | Self::NoKeys(_)
-            | Self::Route(_)
-            | Self::Several(_)
-            | Self::System(_) => None,
+            _ => None,
         }
     }
 }

@@ -7,26 +7,16 @@ use crate::oauth::client::Client;
 use crate::registry::clients::Registry;
 use crate::snapshot::Snapshot;
 
-/// The differences between two snapshots.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    clients_added: Vec<String>,
-    clients_removed: Vec<String>,
-    /// The changed clients, each with the labels of its added (`+`), removed (`-`) and changed
-    /// (`~`) secrets.
-    clients_changed: Vec<String>,
-    keys_added: Vec<String>,
-    keys_removed: Vec<String>,
-    has_other_settings: bool,
-    has_other_admin_token: bool,
-}
+/// The differences between two snapshots, one text for each kind of change.
+#[derive(Debug)]
+pub struct Changes(Vec<String>);
 
 impl Changes {
     /// Compares `old` with `new`.
     pub fn between(old: &Snapshot, new: &Snapshot) -> Self {
         let missing = |all: &Registry, from: &Registry| {
             let absent = all.iter().filter(|client| from.get(&client.id).is_none());
-            sorted(absent.map(|client| client.id.to_string()).collect())
+            absent.map(|client| client.id.to_string()).collect()
         };
         let changed = new.clients.iter().filter_map(|client| {
             let before = old.clients.get(&client.id)?;
@@ -39,54 +29,48 @@ impl Changes {
                 others.any(|it| (it.key_id(), it.times()) == (key.key_id(), key.times()))
             };
             let unknown = all.keys.iter().filter(|key| !is_known(key));
-            sorted(unknown.map(|key| key.key_id().to_owned()).collect())
+            unknown.map(|key| key.key_id().to_owned()).collect()
         };
-        Self {
-            clients_added: missing(&new.clients, &old.clients),
-            clients_removed: missing(&old.clients, &new.clients),
-            clients_changed: sorted(changed.collect()),
-            keys_added: keys(new, old),
-            keys_removed: keys(old, new),
-            has_other_settings: old.config != new.config || old.issuer != new.issuer,
-            has_other_admin_token: old.admin_token != new.admin_token,
+        let lists: [(_, Vec<String>); 5] = [
+            ("clients added", missing(&new.clients, &old.clients)),
+            ("clients removed", missing(&old.clients, &new.clients)),
+            ("clients changed", changed.collect()),
+            ("keys added", keys(new, old)),
+            ("keys removed", keys(old, new)),
+        ];
+        let named = lists.into_iter().filter(|(_, names)| !names.is_empty());
+        let mut changes: Vec<_> = named.map(|(what, names)| list(what, names)).collect();
+        if old.config != new.config || old.issuer != new.issuer {
+            changes.push("settings".to_owned());
         }
+        if old.admin_token != new.admin_token {
+            changes.push("admin token".to_owned());
+        }
+        Self(changes)
     }
 
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.0.is_empty()
     }
 }
 
 /// Example: `clients added: a, b; clients changed: c (+new -old); settings`.
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lists = [
-            ("clients added", &self.clients_added),
-            ("clients removed", &self.clients_removed),
-            ("clients changed", &self.clients_changed),
-            ("keys added", &self.keys_added),
-            ("keys removed", &self.keys_removed),
-        ];
-        let mut separator = "";
-        for (what, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
-            write!(f, "{separator}{what}: {}", names[..names.len().min(SHOWN)].join(", "))?;
-            if names.len() > SHOWN {
-                write!(f, " and {} more", names.len() - SHOWN)?;
-            }
-            separator = "; ";
-        }
-        if self.has_other_settings {
-            write!(f, "{separator}settings")?;
-            separator = "; ";
-        }
-        if self.has_other_admin_token {
-            write!(f, "{separator}admin token")?;
-        }
-        Ok(())
+        f.write_str(&self.0.join("; "))
     }
 }
 
+fn list(what: &str, mut names: Vec<String>) -> String {
+    names.sort_unstable();
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    let more = names.len().saturating_sub(SHOWN);
+    if more == 0 { format!("{what}: {shown}") } else { format!("{what}: {shown} and {more} more") }
+}
+
+/// Returns the id of the client with the labels of its added (`+`), removed (`-`) and changed (`~`)
+/// secrets.
 fn describe(before: &Client, client: &Client) -> String {
     let find = |client: &Client, label: &str| {
         client.secrets.iter().find(|secret| *secret.label == *label).cloned()
@@ -106,11 +90,6 @@ fn describe(before: &Client, client: &Client) -> String {
     } else {
         format!("{} ({})", client.id, labels.join(" "))
     }
-}
-
-fn sorted(mut names: Vec<String>) -> Vec<String> {
-    names.sort_unstable();
-    names
 }
 
 /// The maximum number of names that the log shows from each list.

@@ -26,8 +26,8 @@ pub(super) trait Commit: Send + 'static {
     fn end(&mut self) {}
 }
 
-/// A job, and the request that waits for its answer. A request whose job is dropped gets
-/// [`Unanswered::NoAnswer`].
+/// A job, and the request that waits for its answer. A request whose job is dropped gets no answer,
+/// as when nothing could be written.
 pub(super) struct Waiting<C: Commit + ?Sized> {
     pub(super) job: C::Job,
     request: oneshot::Sender<C::Answer>,
@@ -49,15 +49,6 @@ impl<C: Commit + ?Sized> Waiting<C> {
     pub(super) fn is_awaited(&self) -> bool {
         !self.request.is_closed()
     }
-}
-
-/// The reason why a job has no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unanswered {
-    /// Too many jobs wait.
-    TooMany,
-    /// The thread has ended, or the disk does not answer.
-    NoAnswer,
 }
 
 /// The thread and its queue.
@@ -88,14 +79,12 @@ impl<C: Commit> GroupCommit<C> {
         Ok(Self { queue, thread: Mutex::new(Some(thread)), deadline: DEADLINE })
     }
 
-    /// Gives `job` to the thread and waits for its answer.
-    pub(super) async fn ask(&self, job: C::Job) -> Result<C::Answer, Unanswered> {
+    /// Gives `job` to the thread and waits for its answer. `None` if too many jobs wait, the thread
+    /// has ended, or the disk does not answer.
+    pub(super) async fn ask(&self, job: C::Job) -> Option<C::Answer> {
         let (waiting, answer) = Waiting::new(job);
-        self.queue.push(waiting)?;
-        match timeout(self.deadline, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            _ => Err(Unanswered::NoAnswer),
-        }
+        self.queue.push(waiting);
+        timeout(self.deadline, answer).await.ok()?.ok()
     }
 
     /// Ends the thread after what waits now. If the disk hangs, the thread is left alone: what it
@@ -127,18 +116,14 @@ struct Jobs<C: Commit> {
 }
 
 impl<C: Commit> Queue<C> {
-    fn push(&self, waiting: Waiting<C>) -> Result<(), Unanswered> {
+    /// Drops the job if it cannot wait.
+    fn push(&self, waiting: Waiting<C>) {
         let mut jobs = self.jobs.lock();
-        if jobs.has_ended {
-            return Err(Unanswered::NoAnswer);
+        if !jobs.has_ended && jobs.waiting.len() < MAX_WAITING {
+            jobs.waiting.push(waiting);
+            drop(jobs);
+            self.arrival.notify_one();
         }
-        if jobs.waiting.len() >= MAX_WAITING {
-            return Err(Unanswered::TooMany);
-        }
-        jobs.waiting.push(waiting);
-        drop(jobs);
-        self.arrival.notify_one();
-        Ok(())
     }
 
     /// Waits for jobs and takes all of them; none after [`IDLE`]. `None` at the end.
@@ -213,21 +198,21 @@ mod tests {
         let hanging = hangs.lock();
         let mut commit = GroupCommit::start("disk", disk).unwrap();
         commit.deadline = Duration::from_millis(20);
-        assert_eq!(runtime.block_on(commit.ask(1)), Err(Unanswered::NoAnswer));
+        assert_eq!(runtime.block_on(commit.ask(1)), None);
         // What gave up is not written afterwards. What waits shares the next turn.
         commit.deadline = Duration::from_secs(60);
         let asked = join_all((2..50).map(|job| commit.ask(job)));
         let (answers, ()) = runtime.block_on(join(asked, async { drop(hanging) }));
-        assert!(answers.into_iter().eq((2..50).map(Ok)));
+        assert!(answers.into_iter().eq((2..50).map(Some)));
         assert_eq!(*turns.lock(), [0, 48]);
 
         let hanging = hangs.lock();
         commit.deadline = Duration::from_millis(20);
-        assert_eq!(runtime.block_on(commit.ask(50)), Err(Unanswered::NoAnswer));
+        assert_eq!(runtime.block_on(commit.ask(50)), None);
         let begin = Clock::system().instant();
         commit.end();
         assert!(Clock::system().instant() - begin < Duration::from_secs(20));
-        assert_eq!(runtime.block_on(commit.ask(51)), Err(Unanswered::NoAnswer));
+        assert_eq!(runtime.block_on(commit.ask(51)), None);
         drop(hanging);
     }
 }

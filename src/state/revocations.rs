@@ -11,7 +11,6 @@
 //! that end first become one *cut-off*: every token of the client that expires no later than the
 //! last of them is revoked.
 
-mod error;
 mod key;
 mod ledger;
 mod line;
@@ -24,8 +23,8 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::state::group_commit::{GroupCommit, Unanswered};
-pub use crate::state::revocations::error::RevokeError;
+use crate::oauth::error::Cause;
+use crate::state::group_commit::GroupCommit;
 pub use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::ledger::{Ledger, Revocation, Shared};
 use crate::state::shares::client_tag;
@@ -130,22 +129,18 @@ impl Revocations {
     ///
     /// # Errors
     ///
-    /// A [`RevokeError`] if the token was not revoked.
+    /// [`Cause::RevocationsFull`] or [`Cause::RevocationNotWritten`] if the token was not revoked.
     pub async fn revoke(
         &self,
         client_id: &str,
         key: RevocationKey,
         expires_at: UnixTime,
-    ) -> Result<(), RevokeError> {
+    ) -> Result<(), Cause> {
         if self.contains(&key, client_id, expires_at) {
             return Ok(());
         }
         let revocation = Revocation { client_id: client_id.into(), key, expires_at };
-        match self.commit.ask(revocation).await {
-            Ok(answer) => answer,
-            Err(Unanswered::TooMany) => Err(RevokeError::Overloaded),
-            Err(Unanswered::NoAnswer) => Err(RevokeError::NotWritten),
-        }
+        self.commit.ask(revocation).await.unwrap_or(Err(Cause::RevocationNotWritten))
     }
 }
 

@@ -16,6 +16,7 @@ mod record;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 use tracing::warn;
@@ -23,11 +24,12 @@ use tracing::warn;
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::read_only;
-use crate::state::group_commit::{GroupCommit, LOCK_WAIT, Unanswered};
+use crate::fs::whole_file;
+use crate::state::group_commit::{GroupCommit, LOCK_WAIT};
 use crate::state::shares::client_tag;
 use crate::state::uses::index::{Entry, Key};
 pub use crate::state::uses::record::UseError;
-use crate::state::uses::record::{Problem, Record, Use, check};
+use crate::state::uses::record::{Record, Use, check};
 use crate::time::UnixTime;
 
 /// Records used assertions and proofs, and refuses to record the same assertion or proof twice.
@@ -71,24 +73,23 @@ impl Uses {
     /// A [`Fault`] if a line of the file is invalid, or the thread cannot be started.
     pub fn open(directory: &Path, capacity: usize, clock: Clock) -> Result<Self, Fault> {
         let (path, revocations) = (directory.join(FILE_NAME), directory.join("revocations"));
-        let mut record = Record::new(path.clone(), revocations, capacity, clock);
-        let mut taken = record.take().map(drop);
-        if let Err(Problem::Unreadable(error)) = &taken {
+        if let Err(error) = read_only(&path, &path, Duration::ZERO) {
             if path.is_symlink() {
-                return Err(cannot_be_read(&path, error));
+                return Err(cannot_be_read(&path, &error));
             }
             let file = path.display();
             warn!(%file, %error, "the record of used assertions and proofs cannot be read");
-            taken = record.set_aside().map_err(Problem::Io);
-            taken = taken.and_then(|()| record.take().map(drop));
+            // Rename it, so that another one can begin. If this fails, that fails too.
+            let _ = whole_file::rename(&path, &path.with_extension("unreadable"));
         }
-        match taken {
-            Ok(()) => {}
-            Err(Problem::Line(fault)) => return Err(fault),
-            Err(problem) => {
-                let directory = directory.display();
-                warn!(%directory, error = %problem, "no assertion or proof can be accepted: its use cannot be recorded");
-            }
+        let mut record = Record::new(path, revocations, capacity, clock);
+        if let Err(error) = record.take() {
+            let error = match error.downcast() {
+                Ok(fault) => return Err(fault),
+                Err(error) => error,
+            };
+            let directory = directory.display();
+            warn!(%directory, %error, "no assertion or proof can be accepted: its use cannot be recorded");
         }
         GroupCommit::start("uses", record).map(Self).map_err(|error| {
             let problem =
@@ -118,11 +119,7 @@ impl Uses {
     pub async fn spend(&self, single_use: SingleUse<'_>) -> Result<(), UseError> {
         let SingleUse { client_id, signed_at, until, .. } = single_use;
         let entry = Entry { key: single_use.key(), client: client_tag(client_id), until };
-        match self.0.ask(Use { entry, signed_at }).await {
-            Ok(answer) => answer,
-            Err(Unanswered::TooMany) => Err(UseError::Overloaded),
-            Err(Unanswered::NoAnswer) => Err(UseError::NotRecorded),
-        }
+        self.0.ask(Use { entry, signed_at }).await.unwrap_or(Err(UseError::NotRecorded))
     }
 
     /// Closes the file. Later uses are refused.

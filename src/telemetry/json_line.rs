@@ -104,8 +104,26 @@ impl Line {
     fn push_text(&mut self, name: &str, value: &str) {
         self.push_name(name);
         self.text.push('"');
-        push_escaped(&mut self.text, value);
+        self.push_escaped(value);
         self.text.push('"');
+    }
+
+    /// Writes the inside of a string (RFC 8259, section 7).
+    fn push_escaped(&mut self, text: &str) {
+        let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+        // The fold does not stop at the first special byte, so that the compiler can vectorize it.
+        if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+            return self.text.push_str(text);
+        }
+        for character in text.chars() {
+            match character {
+                '"' => self.text.push_str("\\\""),
+                '\\' => self.text.push_str("\\\\"),
+                '\n' => self.text.push_str("\\n"),
+                '\0'..' ' => self.text.push_str(&format!("\\u{:04x}", u32::from(character))),
+                plain => self.text.push(plain),
+            }
+        }
     }
 
     fn push_number(&mut self, name: &str, value: impl itoa::Integer) {
@@ -137,41 +155,18 @@ impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.push_name(field.name());
         self.text.push('"');
-        let written = write!(Escaped(&mut self.text), "{value:?}");
+        let written = write!(self, "{value:?}");
         self.result = mem::replace(&mut self.result, Ok(())).and(written);
         self.text.push('"');
     }
 }
 
-/// A writer that appends text in the escaped form of a JSON string (RFC 8259, section 7).
-struct Escaped<'a>(&'a mut String);
-
-impl Write for Escaped<'_> {
+/// Appends text in the escaped form of a JSON string.
+impl Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        push_escaped(self.0, text);
+        self.push_escaped(text);
         Ok(())
     }
-}
-
-fn push_escaped(out: &mut String, text: &str) {
-    let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
-    // The fold does not stop at the first special byte, so that the compiler can vectorize it.
-    if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
-        return out.push_str(text);
-    }
-    let mut plain = 0;
-    // Special bytes are ASCII. No byte of a multi-byte character is ASCII, so no character is cut.
-    for (at, byte) in text.bytes().enumerate().filter(|(_, byte)| is_special(*byte)) {
-        out.push_str(&text[plain..at]);
-        plain = at + 1;
-        match byte {
-            b'"' => out.push_str("\\\""),
-            b'\\' => out.push_str("\\\\"),
-            b'\n' => out.push_str("\\n"),
-            _ => out.push_str(&format!("\\u{byte:04x}")),
-        }
-    }
-    out.push_str(&text[plain..]);
 }
 
 #[cfg(test)]

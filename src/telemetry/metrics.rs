@@ -2,10 +2,10 @@
 //! two servers in one process stay apart.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use prometheus::core::Collector;
-use prometheus::proto::MetricType::{self, COUNTER, GAUGE};
+use prometheus::proto::MetricType;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -24,17 +24,20 @@ pub struct Metrics {
     /// Requests with forwarding headers from peers that are not trusted to send them.
     pub untrusted_forwarding: IntCounter,
     /// The clients that request more tokens than they need.
-    pub wasteful: Arc<Wasteful>,
+    pub wasteful: Wasteful,
     /// Open connections.
     pub connections: IntGauge,
     /// Connections that were closed or refused because of the limit of open connections or files.
     pub connections_shed: IntCounter,
-    assertion_audiences: AssertionAudiences,
+    /// Accepted client assertions, by the form of their audience.
+    pub assertion_audiences: IntCounterVec,
     /// Requests with a self-signed certificate that the proxy trusts as a certificate authority.
     pub self_signed_certificates: IntCounter,
     reloads: IntCounterVec,
-    not_http: IntCounterVec,
-    log: Arc<OnceLock<LogQueue>>,
+    /// Connections on which the client did not send an HTTP/1 request, by kind.
+    pub not_http: IntCounterVec,
+    /// The queue of the log; empty if the program has installed none.
+    pub log: OnceLock<LogQueue>,
 }
 
 impl Metrics {
@@ -50,37 +53,45 @@ impl Metrics {
         let counters = |name, help, labels: &[&str]| {
             registered(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
-        let help = "Seconds from a request's first byte to its answer.";
-        let seconds = HistogramOpts::new("grantd_request_seconds", help);
-        let seconds = HistogramVec::new(seconds.buckets(BUCKETS.to_vec()), &["route"])?;
-        let help = "Seconds that each phase of minting a token took.";
-        let phases = HistogramOpts::new("grantd_phase_seconds", help);
-        let phases = HistogramVec::new(phases.buckets(PHASE_BUCKETS.to_vec()), &["phase"])?;
-        let phases = registered(&registry, phases)?;
-        let metrics = Self {
+        let histograms = |name, help, label, buckets: [f64; 12]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.into());
+            registered(&registry, HistogramVec::new(options, &[label])?)
+        };
+        let phases = histograms(
+            "grantd_phase_seconds",
+            "Seconds that each phase of minting a token took.",
+            "phase",
+            PHASE_BUCKETS,
+        )?;
+        Ok(Self {
             requests: counters(
                 "grantd_requests_total",
                 "Requests by route, outcome and cause of refusal.",
                 &["route", "outcome", "cause"],
             )?,
-            seconds: registered(&registry, seconds)?,
+            seconds: histograms(
+                "grantd_request_seconds",
+                "Seconds from a request's first byte to its answer.",
+                "route",
+                BUCKETS,
+            )?,
             phases: PHASES.map(|phase| phases.with_label_values(&[phase])),
             untrusted_forwarding: counter(
                 "grantd_untrusted_forwarding_total",
                 "Requests with forwarding headers from a peer that is not in trusted_proxies.",
             )?,
-            wasteful: Arc::default(),
+            wasteful: Wasteful::default(),
             connections: gauge("grantd_connections", "Open connections.")?,
             connections_shed: counter(
                 "grantd_connections_shed_total",
                 "Connections closed or refused because of the limit of open connections or open files.",
             )?,
-            assertion_audiences: AssertionAudiences(counters(
+            assertion_audiences: counters(
                 "grantd_assertion_audiences_total",
                 "Accepted client assertions by the form of their aud. With assertion_audience = \
                  \"issuer\", only the form issuer is accepted.",
                 &["form"],
-            )?),
+            )?,
             self_signed_certificates: counter(
                 "grantd_self_signed_certificates_total",
                 "Requests with a self-signed certificate that is in the proxy's CA file.",
@@ -95,49 +106,9 @@ impl Metrics {
                 "Connections closed because the client did not send an HTTP/1 request, by kind.",
                 &["kind"],
             )?,
-            log: Arc::default(),
+            log: OnceLock::new(),
             registry: registry.clone(),
-        };
-        metrics.pull_own()?;
-        Ok(metrics)
-    }
-
-    /// Returns the counter of accepted client assertions. `forms` are all values that the label of
-    /// the counter can have.
-    pub fn assertion_audiences<const N: usize>(&self, forms: [&str; N]) -> AssertionAudiences {
-        for form in forms {
-            // Creates the series at zero, so that the function `rate` of Prometheus sees its first
-            // increase.
-            self.assertion_audiences.0.with_label_values(&[form]);
-        }
-        self.assertion_audiences.clone()
-    }
-
-    fn pull_own(&self) -> Result<(), prometheus::Error> {
-        let wasteful = Arc::clone(&self.wasteful);
-        self.pull(
-            COUNTER,
-            "grantd_wasteful_tokens_total",
-            "Tokens issued while the client's previous one had more than half of its lifetime left, \
-             for the clients with the most of them.",
-            ["client"],
-            move |each| wasteful.worst().iter().for_each(|(id, count)| each([id], *count)),
-        )?;
-        let log = Arc::clone(&self.log);
-        self.pull(
-            COUNTER,
-            "grantd_log_lines_lost_total",
-            "Log lines lost because their reader was too slow or writing them failed.",
-            [],
-            move |each| each([], log.get().map_or(0, LogQueue::lost_lines)),
-        )?;
-        self.pull(
-            GAUGE,
-            "grantd_build_info",
-            "The running version, as a label; always 1.",
-            ["version"],
-            |each| each([VERSION], 1),
-        )
+        })
     }
 
     /// Counts a request that was answered `seconds` after its first byte.
@@ -159,28 +130,15 @@ impl Metrics {
     /// # Errors
     ///
     /// If a metric with this name exists, or if `name` or one of `labels` is not valid.
-    pub fn pull<const LABELS: usize>(
+    pub fn pull(
         &self,
         kind: MetricType,
         name: &str,
         help: &str,
-        labels: [&'static str; LABELS],
-        read: impl Fn(&mut Each<'_, LABELS>) + Send + Sync + 'static,
+        labels: &'static [&'static str],
+        read: impl Fn(&mut Each<'_>) + Send + Sync + 'static,
     ) -> Result<(), prometheus::Error> {
         self.registry.register(Box::new(Pulled::new(kind, name, help, labels, read)?))
-    }
-
-    /// Creates the series of each of `kinds` at zero, so that the function `rate` of Prometheus
-    /// sees its first increase.
-    pub fn init_not_http<const N: usize>(&self, kinds: [&str; N]) {
-        for kind in kinds {
-            self.not_http.with_label_values(&[kind]);
-        }
-    }
-
-    /// Counts a connection on which the client did not send an HTTP/1 request.
-    pub fn count_not_http(&self, kind: &str) {
-        self.not_http.with_label_values(&[kind]).inc();
     }
 
     /// Counts a reload. `is_applied` says whether it replaced the snapshot, and `has_faults` whether
@@ -192,12 +150,6 @@ impl Metrics {
             (false, true) => "refused",
         };
         self.reloads.with_label_values(&[outcome]).inc();
-    }
-
-    /// Exports the number of lines that the queue `log` has lost. Only the first call has an
-    /// effect.
-    pub fn watch_log(&self, log: LogQueue) {
-        let _ = self.log.set(log);
     }
 
     /// Returns all metrics in the Prometheus text format.
@@ -216,14 +168,11 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// The number of accepted client assertions, by the form of their audience.
-#[derive(Clone, Debug)]
-pub struct AssertionAudiences(IntCounterVec);
-
-impl AssertionAudiences {
-    /// Counts one accepted assertion whose audience has this form.
-    pub fn count(&self, form: &str) {
-        self.0.with_label_values(&[form]).inc();
+/// Creates a series of `counters` for each value of its label, at zero, so that the function `rate`
+/// of Prometheus sees its first increase.
+pub fn init<const N: usize>(counters: &IntCounterVec, labels: [&str; N]) {
+    for label in labels {
+        counters.with_label_values(&[label]);
     }
 }
 

@@ -1,23 +1,23 @@
 //! A Prometheus collector for a metric whose values another module keeps. It reads the values at
 //! each scrape.
 
-use std::collections::HashMap;
-
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::core::{Collector, Desc, Describer};
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
 /// Takes one series of a metric: the values of its labels and its own value.
-pub type Each<'e, const LABELS: usize> = dyn FnMut([&str; LABELS], u64) + 'e;
+pub type Each<'e> = dyn FnMut(&[&str], u64) + 'e;
 
 /// Collects one metric. `read` passes on all its series.
-pub(super) struct Pulled<const LABELS: usize, R> {
+pub(super) struct Pulled<R> {
     desc: Desc,
     kind: MetricType,
-    labels: [&'static str; LABELS],
+    options: Opts,
+    labels: &'static [&'static str],
     read: R,
 }
 
-impl<const LABELS: usize, R> Pulled<LABELS, R> {
+impl<R> Pulled<R> {
     /// # Errors
     ///
     /// If `name` or one of `labels` is not valid.
@@ -25,53 +25,35 @@ impl<const LABELS: usize, R> Pulled<LABELS, R> {
         kind: MetricType,
         name: &str,
         help: &str,
-        labels: [&'static str; LABELS],
+        labels: &'static [&'static str],
         read: R,
     ) -> Result<Self, prometheus::Error> {
-        let names = labels.map(str::to_owned).into();
-        let desc = Desc::new(name.to_owned(), help.to_owned(), names, HashMap::new())?;
-        Ok(Self { desc, kind, labels, read })
-    }
-
-    fn metric(&self, labels: [&str; LABELS], value: u64) -> Metric {
-        let label_of = |(name, value): (&str, &str)| {
-            let mut label = LabelPair::default();
-            label.set_name(name.to_owned());
-            label.set_value(value.to_owned());
-            label
-        };
-        let mut metric =
-            Metric::from_label(self.labels.into_iter().zip(labels).map(label_of).collect());
-        // The conversion to f64 is exact for values below 2^53.
-        if self.kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(value as f64);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value as f64);
-            metric.set_gauge(gauge);
-        }
-        metric
+        let options = Opts::new(name, help);
+        let named = labels.iter().copied().map(str::to_owned).collect();
+        let desc = options.clone().variable_labels(named).describe()?;
+        Ok(Self { desc, kind, options, labels, read })
     }
 }
 
-impl<const LABELS: usize, R> Collector for Pulled<LABELS, R>
-where
-    R: Fn(&mut Each<'_, LABELS>) + Send + Sync,
-{
+impl<R: Fn(&mut Each<'_>) + Send + Sync> Collector for Pulled<R> {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.desc]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let mut metrics = Vec::new();
-        (self.read)(&mut |labels, value| metrics.push(self.metric(labels, value)));
-        let mut family = MetricFamily::default();
-        family.set_name(self.desc.fq_name.clone());
-        family.set_help(self.desc.help.clone());
-        family.set_field_type(self.kind);
-        family.set_metric(metrics);
-        vec![family]
+        let options = self.options.clone();
+        let collected = if self.kind == MetricType::COUNTER {
+            IntCounterVec::new(options, self.labels).map(|counters| {
+                (self.read)(&mut |labels, n| counters.with_label_values(labels).inc_by(n));
+                counters.collect()
+            })
+        } else {
+            IntGaugeVec::new(options, self.labels).map(|gauges| {
+                (self.read)(&mut |labels, n| gauges.with_label_values(labels).set(n.cast_signed()));
+                gauges.collect()
+            })
+        };
+        // `new` has made the same description, so there is no error.
+        collected.unwrap_or_default()
     }
 }

@@ -2,7 +2,6 @@
 //! given id was refused.
 
 use std::collections::VecDeque;
-use std::fmt;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -47,12 +46,6 @@ impl Refusals {
     /// client may send the same id with several requests.
     pub fn of(&self, request_id: &str) -> Vec<Refusal> {
         self.0.lock().iter().filter(|kept| *kept.request_id == *request_id).cloned().collect()
-    }
-}
-
-impl fmt::Debug for Refusals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refusals").field("len", &self.0.lock().len()).finish_non_exhaustive()
     }
 }
 

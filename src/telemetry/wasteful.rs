@@ -3,7 +3,6 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fmt;
 
 use parking_lot::Mutex;
 
@@ -50,12 +49,6 @@ impl Wasteful {
         all.sort_unstable_by_key(|(client, usage)| (Reverse(usage.wasted), *client));
         all.truncate(SHOWN);
         all.into_iter().map(|(client, usage)| (client.clone(), usage.wasted)).collect()
-    }
-}
-
-impl fmt::Debug for Wasteful {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wasteful").field("watched", &self.0.lock().len()).finish_non_exhaustive()
     }
 }
 

@@ -21,4 +21,5 @@ mod openapi;
 mod opentelemetry;
 mod page;
 mod readme;
+mod recipes;
 mod under_load;

@@ -33,7 +33,7 @@ fn facts(server: &Program) -> Value {
 
 /// Returns the directory of the packages from npm that `tests/run` installs.
 fn packages() -> PathBuf {
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/browser");
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node");
     let driver = packages.join("node_modules/playwright-core");
     assert!(driver.exists(), "{} is missing: tests/run installs it", driver.display());
     packages

@@ -149,28 +149,35 @@ fn every_configuration_is_valid() {
 #[test]
 fn every_link_has_a_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let documents = [
+    let mut documents: Vec<_> = [
         "README.md",
         "docs/architecture.md",
         "docs/operations.md",
         "docs/settings.md",
         "deploy/README.md",
         "benches/load/README.md",
-    ];
-    for document in documents {
-        let file = root.join(document);
+    ]
+    .map(|document| root.join(document))
+    .into();
+    let recipes = fs::read_dir(root.join("docs/recipes")).unwrap();
+    documents.extend(recipes.map(|recipe| recipe.unwrap().path()));
+    for file in documents {
         let text = fs::read_to_string(&file).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let (path, heading) = link.split_once('#').unwrap_or((link, ""));
             if link.contains("://") {
                 continue;
             }
-            if path.is_empty() {
-                let headings = text.lines().filter_map(|line| line.strip_prefix("## "));
-                let mut slugs = headings.map(|line| line.to_lowercase().replace(' ', "-"));
-                assert!(slugs.any(|slug| slug == heading), "{document}: {link}");
-            } else {
-                assert!(file.parent().unwrap().join(path).exists(), "{document}: {link}");
+            let target =
+                if path.is_empty() { file.clone() } else { file.parent().unwrap().join(path) };
+            assert!(target.exists(), "{}: {link}", file.display());
+            if !heading.is_empty() {
+                let text = fs::read_to_string(target).unwrap();
+                let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+                let mut slugs = headings.map(|line| {
+                    line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")
+                });
+                assert!(slugs.any(|slug| slug == heading), "{}: {link}", file.display());
             }
         }
     }

@@ -100,7 +100,25 @@ fn a_fault_in_the_configuration_has_its_file_and_line() {
             "workers = \"two\"\n",
             &["bad.toml:1:11: workers: must be a number from 1 to 1024, not a string"],
         ),
-        ("workers = 1.5\n", &["workers: must be a number from 1 to 1024, not a fraction"]),
+        // `Startup` and `Live` ignore each other's settings, whatever type their values have.
+        (
+            "workers = 1.5\n",
+            &["bad.toml:1:11: workers: must be a number from 1 to 1024, not a fraction\n"],
+        ),
+        (
+            "jwks_max_age = 1.5",
+            &["bad.toml:1:16: jwks_max_age: must be a number from 1 to 86400, not a fraction\n"],
+        ),
+        (
+            "limits.body_bytes = 2026-01-01",
+            &["bad.toml:1:21: limits.body_bytes: must be a number from 1 to 1073741824, not a \
+               date or time\n"],
+        ),
+        (
+            "limits.idle_seconds = \"\"",
+            &["bad.toml:1:23: limits.idle_seconds: must be a number from 1 to 31536000, not a \
+               string\n"],
+        ),
         (
             "workers = 99999999999999999999\n",
             &["1:11: workers: must be a number from 1 to 1024, not"],
@@ -193,6 +211,16 @@ fn every_fault_of_the_registry_has_its_line_and_field_and_no_value() {
         &[],
         &["grantd: clients.json:2:21: is not valid JSON here: key must be a string"],
     );
+    // serde would read each of these objects from an array of its members, too.
+    let hash = format!("$sha256${}", "A".repeat(43));
+    let entry = json!({
+        "client_id": "a", "secrets": [["1", hash, null, null]], "rate_limit": [5, 60],
+    });
+    home.write("clients.json", &json!({ "clients": [entry] }).to_string());
+    let says = ["clients[0].secrets: must be a list of {", "clients[0].rate_limit: must be {"];
+    assert_both_fail(&home, &[], &says);
+    home.write("clients.json", "[[]]");
+    assert_both_fail(&home, &[], &["clients.json:1:1: must be {\"clients\": [{…}, …]}"]);
     let twice = "{\"clients\": [\n{\"client_id\": \"a\"},\n{\"client_id\": \"a\"}]}";
     home.write("clients.json", twice);
     assert_both_fail(&home, &[], &["clients.json:3:1: clients[1].client_id: is registered twice"]);

@@ -5,7 +5,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::home::secret_of;
+use crate::support::home::{hash_of, secret_of};
 use crate::support::registry::{client_json, client_with_hash, registry_with};
 use crate::support::{
     DEMO, ENCODINGS, Encoding, Home, Program, Request, Response, request_of, wait_until,
@@ -172,7 +172,7 @@ fn an_unknown_id_keeps_its_cost_across_restarts_and_registry_changes() {
 fn each_of_several_secrets_is_accepted_while_it_is_valid() {
     let home = Home::new();
     let past = 1;
-    let fast = crate::support::home::hash_of(&secret_of("several"));
+    let fast = hash_of(&secret_of("several"));
     let secrets = json!([
         { "label": "old", "hash": HASHES[0].1, "expires_at": past },
         { "label": "new", "hash": fast },
@@ -284,6 +284,37 @@ fn a_client_is_limited_to_its_share_of_the_pool() {
         answer.assert_refused(429, "invalid_request");
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
+}
+
+/// Clients that have authenticated before fill the queue with wrong secrets. A client that
+/// authenticates for the first time still gets a place.
+#[test]
+fn known_clients_leave_a_place_for_a_new_one() {
+    let home = Home::new();
+    let known: Vec<_> = (0..12).map(|index| format!("known-{index}")).collect();
+    let secrets = |id: &str| {
+        let fast = hash_of(&secret_of(id));
+        json!([{ "label": "fast", "hash": fast }, { "label": "slow", "hash": SLOW }])
+    };
+    let known_json = |id: &String| client_json(id, &json!({ "secrets": secrets(id) }));
+    let mut clients: Vec<_> = known.iter().map(known_json).collect();
+    clients.push(client_with_hash("new", HASHES[2].1));
+    home.register(&clients);
+    home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 8\n");
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    for id in &known {
+        assert_eq!(ask(&server, ENCODINGS[0], id, &secret_of(id)).status, 200);
+    }
+    thread::scope(|scope| {
+        let server = &server;
+        let ask_wrong = |id| scope.spawn(move || ask(server, ENCODINGS[0], id, "wrong"));
+        let asking: Vec<_> = known.iter().map(ask_wrong).collect();
+        // Waits until the pool has refused a request because it is full.
+        while !asking.iter().any(thread::ScopedJoinHandle::is_finished) {
+            thread::yield_now();
+        }
+        assert_eq!(ask(server, ENCODINGS[0], "new", SECRET).status, 200);
+    });
 }
 
 #[test]

@@ -230,7 +230,7 @@ fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&st
 /// `client-ca` signs `client`, and `self-signed` signs `forged`. `self-signed` and `stranger` are
 /// self-signed. `client`, `forged` and `stranger` have the same DNS name. `client` and `forged` are
 /// not authorities. The other certificates are authorities because of openssl's default extensions.
-fn make_certificates(directory: &Path) {
+pub(crate) fn make_certificates(directory: &Path) {
     let make = |name: &str, more: &[&str]| {
         let [certificate, key] = ["pem", "key"].map(|kind| format!("{name}.{kind}"));
         let mut openssl = Command::new("openssl");

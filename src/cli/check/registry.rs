@@ -14,7 +14,7 @@ use crate::time::UnixTime;
 
 /// Returns the warnings about `clients`, which were read from `file`. Each warning contains the
 /// position of the client's entry in the file.
-pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, CliError> {
+pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<String>, CliError> {
     let now = Clock::system().now();
     // Iterate over the entries of the file, because `clients` is unordered.
     let text = client_file::read(file)?;
@@ -31,11 +31,11 @@ pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<Fault>, Cl
             let place = client_file::place_in(&text, entry);
             let field = format!("clients[{index}]{field}");
             let problem = format!("client {}: {problem}", client.id);
-            warnings.push(Fault::new(file, problem).at(place).in_field(field));
+            warnings.push(Fault::new(file, problem).at(place).in_field(field).to_string());
         }
     }
     if left_out > 0 {
-        warnings.push(Fault::new(file, format!("and {left_out} more of these")));
+        warnings.push(format!("{}: and {left_out} more of these", file.display()));
     }
     Ok(warnings)
 }
@@ -72,46 +72,31 @@ fn problems(client: &Client, now: UnixTime) -> Vec<(&'static str, String)> {
         let label = &secret.label;
         let times = [("not_before", secret.not_before), ("expires_at", secret.expires_at)];
         for (name, time) in times {
-            match time {
-                Some(UnixTime(0)) => problems.push((
-                    ".secrets",
-                    format!(
-                        "{name} of the secret {label:?} is 0, which is in 1970; remove it if no \
-                         time is meant"
-                    ),
-                )),
-                Some(time) if time >= IN_MILLISECONDS => problems.push((
-                    ".secrets",
-                    format!(
-                        "{name} of the secret {label:?} is too late for Unix seconds: are these \
-                         milliseconds?"
-                    ),
-                )),
-                _ => {}
-            }
+            let problem = match time {
+                Some(UnixTime(0)) => "0, which is in 1970; remove it if no time is meant",
+                Some(time) if time >= IN_MILLISECONDS => {
+                    "too late for Unix seconds: are these milliseconds?"
+                }
+                _ => continue,
+            };
+            problems.push((".secrets", format!("{name} of the secret {label:?} is {problem}")));
         }
         if let (Some(begin), Some(end)) = (secret.not_before, secret.expires_at)
             && end <= begin
             && begin < IN_MILLISECONDS
         {
-            problems.push((
-                ".secrets",
-                format!("the secret {label:?} is never valid: it ends before it begins"),
-            ));
+            let problem = format!("the secret {label:?} is never valid: it ends before it begins");
+            problems.push((".secrets", problem));
         }
     }
-    if client.not_before >= IN_MILLISECONDS {
-        problems.push((
-            ".not_before",
+    if client.not_before > now {
+        let problem = if client.not_before >= IN_MILLISECONDS {
             "is too late for Unix seconds: are these milliseconds? Until then all its tokens are \
              revoked"
-                .to_owned(),
-        ));
-    } else if client.not_before > now {
-        problems.push((
-            ".not_before",
-            "is in the future: until then all its tokens are revoked".to_owned(),
-        ));
+        } else {
+            "is in the future: until then all its tokens are revoked"
+        };
+        problems.push((".not_before", problem.to_owned()));
     }
     problems
 }

@@ -70,14 +70,14 @@ type WithoutToken = Vec<(Box<str>, &'static str)>;
 
 /// Reads every line and checks it like an entry of the registry.
 fn read_lines(file: &Path, text: &str) -> Result<(Vec<Line>, WithoutToken), CliError> {
-    let progress = Progress::start("checked", text.lines().count());
+    let progress = progress("checked", text.lines().count());
     let now = Clock::system().now();
     let mut lines = Vec::new();
     let mut without_token = Vec::new();
     let mut ids: HashMap<Box<str>, usize> = HashMap::new();
     let mut faults = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
-        progress.step();
+        progress.inc(1);
         if line.trim().is_empty() {
             continue;
         }
@@ -105,14 +105,13 @@ fn read_lines(file: &Path, text: &str) -> Result<(Vec<Line>, WithoutToken), CliE
             break;
         }
     }
-    progress.end();
+    progress.finish_and_clear();
     if faults.is_empty() { Ok((lines, without_token)) } else { Err(faults.into()) }
 }
 
 const MAX_FAULTS: usize = 100;
 
 fn read_line(file: &Path, number: usize, line: &str) -> Result<(Client, Line), Vec<Fault>> {
-    let fault = |problem: &str| vec![Fault::new(file, problem).at_line(number)];
     let plain = edit::take_client_secret(line).map_err(|error| {
         let problem = if error.is_data() {
             "must be an object whose client_secret, if it has one, is a string".to_owned()
@@ -126,10 +125,10 @@ fn read_line(file: &Path, number: usize, line: &str) -> Result<(Client, Line), V
     let client = client_file::check_entry(file, number, plain.entry.trim())?;
     let secret = plain.secret.map(Zeroizing::new);
     if let Some(secret) = &secret {
-        let in_field = |problem| fault(problem).into_iter().map(|f| f.in_field("client_secret"));
-        secret::check(secret).map_err(|problem| in_field(problem).collect::<Vec<_>>())?;
-        if client.secrets.iter().any(|known| *known.label == *FIRST_LABEL) {
-            return Err(in_field("would be a second secret of the label \"first\"").collect());
+        let has_first = client.secrets.iter().any(|known| *known.label == *FIRST_LABEL);
+        let second = has_first.then_some("would be a second secret of the label \"first\"");
+        if let Some(problem) = secret::check(secret).err().or(second) {
+            return Err(vec![Fault::new(file, problem).at_line(number).in_field("client_secret")]);
         }
     }
     Ok((client, Line { number, entry: plain.entry.trim().to_owned(), secret }))
@@ -138,14 +137,14 @@ fn read_line(file: &Path, number: usize, line: &str) -> Result<(Client, Line), V
 /// Returns the entries, each with the hash of its secret. The hashes are computed on all
 /// processors.
 fn hash_secrets(file: &Path, mut lines: Vec<Line>) -> Result<Vec<String>, CliError> {
-    let progress = Progress::start("hashed", lines.len());
+    let progress = progress("hashed", lines.len());
     let left = Mutex::new(lines.iter_mut());
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let work = || -> Result<(), CliError> {
         loop {
             let Some(line) = left.lock().next() else { return Ok(()) };
             hash_secret(file, line)?;
-            progress.step();
+            progress.inc(1);
         }
     };
     thread::scope(|scope| {
@@ -154,7 +153,7 @@ fn hash_secrets(file: &Path, mut lines: Vec<Line>) -> Result<Vec<String>, CliErr
             worker.join().unwrap_or_else(|_| Err(CliError("hashing failed".to_owned())))
         })
     })?;
-    progress.end();
+    progress.finish_and_clear();
     Ok(lines.into_iter().map(|line| line.entry).collect())
 }
 
@@ -166,24 +165,12 @@ fn hash_secret(file: &Path, line: &mut Line) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A progress bar on standard error. It is shown only if standard error is a terminal.
-struct Progress(ProgressBar);
-
-impl Progress {
-    fn start(done: &str, total: usize) -> Self {
-        let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX));
-        let template = format!("{{bar:40}} {{human_pos}} of {{human_len}} {done}, {{eta}} left");
-        if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style);
-        }
-        Self(bar)
-    }
-
-    fn step(&self) {
-        self.0.inc(1);
-    }
-
-    fn end(&self) {
-        self.0.finish_and_clear();
+/// Returns a progress bar on standard error. It is shown only if standard error is a terminal.
+fn progress(done: &str, total: usize) -> ProgressBar {
+    let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX));
+    let template = format!("{{bar:40}} {{human_pos}} of {{human_len}} {done}, {{eta}} left");
+    match ProgressStyle::with_template(&template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }

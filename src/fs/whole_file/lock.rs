@@ -49,7 +49,7 @@ impl Drop for Lock {
 ///
 /// An error of the operating system.
 pub fn lock(path: &Path) -> io::Result<Lock> {
-    acquire(real_path(path)?, File::lock)
+    acquire(real_path(path)?, Duration::MAX)
 }
 
 /// Locks the file `path`, which is no symbolic link, for editing. Waits about `wait` for other
@@ -60,7 +60,7 @@ pub fn lock(path: &Path) -> io::Result<Lock> {
 /// `WouldBlock` if another process still holds the lock; otherwise an error of the operating
 /// system.
 pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
-    acquire(path.to_owned(), |file| try_for(file, wait))
+    acquire(path.to_owned(), wait)
 }
 
 /// Locks the file `path` as [`lock_within`] does, if its lock file exists. Creates nothing.
@@ -69,15 +69,7 @@ pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
 ///
 /// As [`lock_within`]; `NotFound` if there is no lock file.
 pub fn lock_if_used(path: &Path, wait: Duration) -> io::Result<Lock> {
-    let name = name_of(path.to_owned());
-    for _ in 0..MAX_ATTEMPTS {
-        let file = open(&name)?;
-        try_for(&file, wait)?;
-        if is_at(&file, &name) {
-            return Ok(Lock { file, name });
-        }
-    }
-    Err(replaced_again_and_again())
+    acquire_file(name_of(path.to_owned()), None, wait)
 }
 
 /// Tries to lock `file` until the pauses between the attempts add up to `wait`. The pauses are
@@ -96,7 +88,7 @@ fn try_for(file: &File, wait: Duration) -> io::Result<()> {
             tried => return Ok(tried?),
         }
         sleep(pause);
-        waited += pause;
+        waited = waited.saturating_add(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -112,17 +104,17 @@ const LONGEST_PAUSE: Duration = Duration::from_micros(500);
 /// An error of the operating system.
 pub fn lock_directory(directory: &Path) -> io::Result<Lock> {
     let directory = fs::canonicalize(directory)?;
-    acquire_file(&directory.join(".lock"), &Access::to(&directory)?, File::lock)
+    acquire_file(directory.join(".lock"), Some(&Access::to(&directory)?), Duration::MAX)
 }
 
-fn acquire(target: PathBuf, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Lock> {
+fn acquire(target: PathBuf, wait: Duration) -> io::Result<Lock> {
     let access = match Access::to(&target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Access::to_new_in(directory_of(&target))?
         }
         access => access?,
     };
-    acquire_file(&name_of(target), &access, lock)
+    acquire_file(name_of(target), Some(&access), wait)
 }
 
 /// The name of the lock file of `target`.
@@ -132,15 +124,13 @@ fn name_of(target: PathBuf) -> PathBuf {
     name.into()
 }
 
-fn acquire_file(
-    name: &Path,
-    access: &Access,
-    lock: impl Fn(&File) -> io::Result<()>,
-) -> io::Result<Lock> {
+/// Locks the lock file `name`. If it is missing, creates it with `access`, or returns `NotFound` if
+/// there is no `access`.
+fn acquire_file(name: PathBuf, access: Option<&Access>, wait: Duration) -> io::Result<Lock> {
     for _ in 0..MAX_ATTEMPTS {
-        let file = match open(name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match create(name, access)?.persist_noclobber(name) {
+        let mut file = match (open(&name), access) {
+            (Err(error), Some(access)) if error.kind() == io::ErrorKind::NotFound => {
+                match create(&name, access)?.persist_noclobber(&name) {
                     Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
                         return Err(error.error);
                     }
@@ -149,29 +139,25 @@ fn acquire_file(
                     _ => continue,
                 }
             }
-            file => file?,
+            (file, _) => file?,
         };
-        lock(&file)?;
-        if !is_at(&file, name) {
+        try_for(&file, wait)?;
+        if !is_at(&file, &name) {
             // The lock file was replaced while this process waited for the lock: retry.
             continue;
         }
-        if access.is_of(&file)? {
-            return Ok(Lock { file, name: name.to_owned() });
-        }
-        // The lock file has the wrong owner or mode, because root or an older version created it.
-        // Replace it by a new lock file that is already locked. This process holds the lock on the
+        // If the lock file has the wrong owner or mode, because root or an older version created it,
+        // replace it by a new lock file that is already locked. This process holds the lock on the
         // old file until the replacement is done.
-        return match renew(name, access) {
-            Ok(renewed) => Ok(Lock { file: renewed, name: name.to_owned() }),
-            Err(_) => Ok(Lock { file, name: name.to_owned() }),
-        };
+        if let Some(access) = access
+            && !access.is_of(&file)?
+            && let Ok(renewed) = renew(&name, access)
+        {
+            file = renewed;
+        }
+        return Ok(Lock { file, name });
     }
-    Err(replaced_again_and_again())
-}
-
-fn replaced_again_and_again() -> io::Error {
-    io::Error::other("its lock file is replaced again and again")
+    Err(io::Error::other("its lock file is replaced again and again"))
 }
 
 fn open(name: &Path) -> io::Result<File> {

@@ -55,12 +55,14 @@ pub(super) struct Job {
 pub(super) struct Queue {
     known: Lane,
     unknown: Lane,
-    /// The total number of queued jobs, of known clients and of unknown clients.
-    pub(super) waiting: usize,
+    /// The number of jobs of known clients that were taken since a job of an unknown client.
+    known_in_a_row: usize,
     /// The number of queued jobs per shared network. Jobs of known clients are not counted.
     by_network: HashMap<u64, usize>,
     /// The attempts that are queued or being computed.
     asked: HashMap<Attempt, Asked>,
+    /// The number of requests so far.
+    requests: RequestId,
     pub(super) is_closed: bool,
 }
 
@@ -70,17 +72,19 @@ struct Asked {
     requests: Requests,
 }
 
-/// One sender for each request that waits for a verdict. It is closed if the request no longer
-/// waits.
+/// The number of a request, different for each request.
+pub(super) type RequestId = u64;
+
+/// One sender for each request that waits for a verdict.
 #[derive(Default)]
 #[must_use = "the requests wait for their answer"]
-pub(super) struct Requests(Vec<Sender<Verdict>>);
+pub(super) struct Requests(HashMap<RequestId, Sender<Verdict>>);
 
 impl Requests {
     /// Answers the requests. Must be called without the lock of the queue: an executor may run or
     /// drop a woken request at once, and a request that is dropped takes this lock.
     pub(super) fn answer(self, verdict: Verdict) {
-        for request in self.0 {
+        for request in self.0.into_values() {
             // An error means that the request no longer waits.
             let _ = request.send(verdict);
         }
@@ -90,6 +94,11 @@ impl Requests {
 type Verdict = Result<bool, NoRoom>;
 
 impl Queue {
+    /// The number of queued jobs, of known clients and of unknown clients.
+    pub(super) fn waiting(&self) -> usize {
+        self.known.waiting + self.unknown.waiting
+    }
+
     fn lane(&mut self, is_known: bool) -> &mut Lane {
         if is_known { &mut self.known } else { &mut self.unknown }
     }
@@ -113,35 +122,40 @@ impl Queue {
 
     /// Adds a request to an attempt that is queued or being computed. `None` if the attempt is not
     /// queued and is not being computed.
-    pub(super) fn join(&mut self, attempt: &Attempt) -> Option<Receiver<Verdict>> {
+    pub(super) fn join(&mut self, attempt: &Attempt) -> Option<(RequestId, Receiver<Verdict>)> {
         let (sender, receiver) = oneshot::channel();
-        self.asked.get_mut(attempt)?.requests.0.push(sender);
-        Some(receiver)
+        let asked = self.asked.get_mut(attempt)?;
+        self.requests += 1;
+        asked.requests.0.insert(self.requests, sender);
+        Some((self.requests, receiver))
     }
 
-    /// Removes the requests for an attempt that no longer wait. If no request is left, removes the
-    /// job from the queue, unless a thread has already taken the job.
-    pub(super) fn leave(&mut self, attempt: &Attempt) {
+    /// Removes a request for an attempt, because it no longer waits. If no request is left, removes
+    /// the job from the queue, unless a thread has already taken the job.
+    pub(super) fn leave(&mut self, attempt: &Attempt, request: RequestId) {
         let Some(asked) = self.asked.get_mut(attempt) else { return };
-        asked.requests.0.retain(|request| !request.is_closed());
+        asked.requests.0.remove(&request);
         let (turn, is_last) = (asked.turn, asked.requests.0.is_empty());
-        if is_last && let Some(job) = self.lane(turn.is_known).remove(turn.source, attempt) {
+        let is_it = |job: &Job| job.attempt == *attempt;
+        let own = |jobs: &mut VecDeque<Job>| jobs.remove(jobs.iter().position(is_it)?);
+        if is_last && let Some(job) = self.lane(turn.is_known).remove(turn.source, own) {
             self.uncount(&job);
             self.asked.remove(attempt);
         }
     }
 
     /// Adds a job with one waiting request.
-    pub(super) fn push(&mut self, job: Job) -> Receiver<Verdict> {
-        self.waiting += 1;
+    pub(super) fn push(&mut self, job: Job) -> (RequestId, Receiver<Verdict>) {
         let turn = job.turn;
         if let Some(network) = Self::network(turn) {
             *self.by_network.entry(network).or_default() += 1;
         }
         let (sender, receiver) = oneshot::channel();
-        self.asked.insert(job.attempt, Asked { turn, requests: Requests(vec![sender]) });
+        self.requests += 1;
+        let requests = Requests(HashMap::from([(self.requests, sender)]));
+        self.asked.insert(job.attempt, Asked { turn, requests });
         self.lane(turn.is_known).push(turn.source, job);
-        receiver
+        (self.requests, receiver)
     }
 
     /// Removes a finished attempt. Returns the requests that wait for it.
@@ -149,23 +163,33 @@ impl Queue {
         self.asked.remove(attempt).map(|asked| asked.requests).unwrap_or_default()
     }
 
-    /// Removes and returns the next job. Jobs of known clients come first.
+    /// Removes and returns the next job. Jobs of known clients come first, except that one of an
+    /// unknown client comes after [`KNOWN_IN_A_ROW`] of them.
     pub(super) fn take(&mut self) -> Option<Job> {
-        let job = self.known.pop().or_else(|| self.unknown.pop())?;
+        let is_known_first = self.known_in_a_row < KNOWN_IN_A_ROW;
+        let first = self.lane(is_known_first).pop();
+        let job = first.or_else(|| self.lane(!is_known_first).pop())?;
+        self.known_in_a_row = if job.turn.is_known { self.known_in_a_row + 1 } else { 0 };
         self.uncount(&job);
         Some(job)
     }
 
-    /// Evicts a job of an unknown client. Returns the requests that wait for it. `None` if there is
-    /// no such job.
-    pub(super) fn evict(&mut self) -> Option<Requests> {
-        let job = self.unknown.pop_newest()?;
+    /// Makes room for a job with this turn in a full queue of `capacity` jobs: if the other clients
+    /// (unknown or known ones) hold more than their share, evicts a job of theirs. Returns the
+    /// requests that wait for it. `None` if they do not.
+    pub(super) fn evict_for(&mut self, turn: Turn, capacity: usize) -> Option<Requests> {
+        let share_of_unknown = capacity / (KNOWN_IN_A_ROW + 1);
+        let share = if turn.is_known { share_of_unknown } else { capacity - share_of_unknown };
+        let others = self.lane(!turn.is_known);
+        if others.waiting <= share {
+            return None;
+        }
+        let job = others.pop_newest()?;
         self.uncount(&job);
         Some(self.finish(&job.attempt))
     }
 
     fn uncount(&mut self, job: &Job) {
-        self.waiting -= 1;
         if let Some(network) = Self::network(job.turn)
             && let Some(held) = self.by_network.get_mut(&network)
         {
@@ -184,6 +208,8 @@ struct Lane {
     /// The sources that have jobs in this lane, in the order in which they are served. Each source
     /// is listed once.
     turns: VecDeque<u64>,
+    /// The number of jobs of all sources.
+    waiting: usize,
 }
 
 impl Lane {
@@ -197,42 +223,39 @@ impl Lane {
             self.turns.push_back(source);
         }
         jobs.push_back(job);
+        self.waiting += 1;
     }
 
     /// Removes and returns the oldest job of the first source in `turns`. If the source has more
     /// jobs, it moves to the end of `turns`.
     fn pop(&mut self) -> Option<Job> {
-        let source = self.turns.pop_front()?;
-        let jobs = self.jobs.get_mut(&source)?;
-        let job = jobs.pop_front();
-        if jobs.is_empty() {
-            self.jobs.remove(&source);
-        } else {
-            self.turns.push_back(source);
-        }
-        job
-    }
-
-    /// Removes and returns the job of this source and attempt.
-    fn remove(&mut self, source: u64, attempt: &Attempt) -> Option<Job> {
-        let jobs = self.jobs.get_mut(&source)?;
-        let job = jobs.remove(jobs.iter().position(|job| job.attempt == *attempt)?);
-        if jobs.is_empty() {
-            self.jobs.remove(&source);
-            self.turns.retain(|turn| *turn != source);
-        }
-        job
+        let source = *self.turns.front()?;
+        self.turns.rotate_left(1);
+        self.remove(source, VecDeque::pop_front)
     }
 
     /// Removes and returns the newest job of the last source in `turns`.
     fn pop_newest(&mut self) -> Option<Job> {
-        let source = *self.turns.back()?;
+        self.remove(*self.turns.back()?, VecDeque::pop_back)
+    }
+
+    /// Removes and returns the job of this source that `take` takes.
+    fn remove(
+        &mut self,
+        source: u64,
+        take: impl FnOnce(&mut VecDeque<Job>) -> Option<Job>,
+    ) -> Option<Job> {
         let jobs = self.jobs.get_mut(&source)?;
-        let job = jobs.pop_back();
+        let job = take(jobs)?;
         if jobs.is_empty() {
             self.jobs.remove(&source);
-            self.turns.pop_back();
+            self.turns.retain(|turn| *turn != source);
         }
-        job
+        self.waiting -= 1;
+        Some(job)
     }
 }
+
+/// After this number of jobs of known clients comes a job of an unknown client, if one waits. A full
+/// queue is divided in the same proportion.
+const KNOWN_IN_A_ROW: usize = 3;

@@ -23,6 +23,8 @@ pub(super) struct Watched {
     /// Whether the client has ever pipelined, that is, sent bytes of a request before it received
     /// the answer to its previous request.
     is_pipelined: bool,
+    /// Whether hyper waits for bytes. While it holds bytes of the next request, it does not.
+    is_reading: bool,
     /// Completes when the peer resets the connection. `None` until the client half-closes the
     /// connection while a request is served.
     reset: Option<Reset>,
@@ -36,6 +38,7 @@ impl Watched {
             was_full: false,
             head: Head::default(),
             is_pipelined: false,
+            is_reading: false,
             reset: None,
         }
     }
@@ -127,6 +130,7 @@ impl AsyncRead for Watched {
         }
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.is_reading = poll.is_pending();
         if buffer.filled().len() == before {
             return if let Poll::Ready(Ok(())) = poll { self.poll_half_close(cx) } else { poll };
         }
@@ -176,6 +180,11 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper notices a reset only by reading.
+        let is_unread = !self.is_reading && self.watch.waits_for_server();
+        if is_unread && self.stream.poll_is_reset(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         let poll = Pin::new(&mut self.stream).poll_flush(cx);
         if poll.is_ready() {
             self.watch.on_flushed();

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use crate::dialect::Outcome;
 use crate::dialect::route::Route;
 use crate::endpoint::outcome::{Phases, Refused, Served};
-use crate::http::service::{Origin, RequestInfo, Service, single};
+use crate::http::service::{RequestInfo, Service, single};
 use crate::oauth::error::Cause;
 use crate::telemetry::answered::Answered;
 use crate::telemetry::audit;
@@ -23,11 +23,11 @@ use crate::telemetry::trace_parent::TraceParent;
 impl Service {
     /// Records a request that was dropped before its answer, because the client or the server
     /// closed the connection.
-    pub(super) fn record_abandoned(&self, info: RequestInfo<'_>) {
-        let RequestInfo { head, route, request_id, origin } = info;
-        let took = self.context.clock.instant() - origin.arrival.first_byte;
+    pub(super) fn record_abandoned(&self, info: RequestInfo<'_>, request_id: &HeaderValue) {
+        let RequestInfo { head, route, arrival, address } = info;
+        let took = self.context.clock.instant() - arrival.first_byte;
         let outcome = "abandoned";
-        self.metrics.count(route.label(), outcome, "", took.as_secs_f64());
+        self.context.metrics.count(route.label(), outcome, "", took.as_secs_f64());
         warn!(
             target: "grantd::request",
             request_id = request_id.to_str().unwrap_or_default(),
@@ -35,15 +35,19 @@ impl Service {
             method = method_excerpt(&head.method),
             outcome,
             micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            peer = %origin.arrival.peer,
-            address = origin.address.forwarded.map(display),
+            peer = %arrival.peer,
+            address = address.forwarded.map(display),
             "the connection ended before the answer"
         );
     }
 
-    pub(super) fn record(&self, info: RequestInfo<'_>, outcome: &Outcome<'_>) {
-        let RequestInfo { head, route, request_id, origin } = info;
-        let &Origin { arrival, address } = origin;
+    pub(super) fn record(
+        &self,
+        info: RequestInfo<'_>,
+        request_id: &HeaderValue,
+        outcome: &Outcome<'_>,
+    ) {
+        let RequestInfo { head, route, arrival, address } = info;
         let (label, cause, client) = match &outcome.verdict {
             Ok(Served { client_id, is_reused: true, .. }) => ("reused", "", *client_id),
             Ok(Served { client_id, .. }) => (route.success(), "", *client_id),
@@ -85,16 +89,16 @@ impl Service {
     /// Counts the request in the metrics, and keeps a refusal for `/explain`.
     fn count(&self, answered: &Answered<'_>, verdict: &Result<Served<'_>, Refused<'_>>) {
         let &Answered { request_id, route, status, outcome, cause, client, took, .. } = answered;
-        self.metrics.count(route, outcome, cause, took.as_secs_f64());
+        self.context.metrics.count(route, outcome, cause, took.as_secs_f64());
         if let Some(phases) = answered.phases {
-            self.metrics.count_phases(phases.map(|phase| phase.as_secs_f64()));
+            self.context.metrics.count_phases(phases.map(|phase| phase.as_secs_f64()));
         }
         match verdict {
             Ok(Served { made: Some(made), .. }) => {
-                self.metrics.wasteful.note(client, made.lifetime, self.context.clock.now());
+                self.context.metrics.wasteful.note(client, made.lifetime, self.context.clock.now());
             }
             Ok(_) => {}
-            Err(refused) => self.refusals.keep(Refusal {
+            Err(refused) => self.context.refusals.keep(Refusal {
                 request_id: request_id.into(),
                 at: self.context.clock.now(),
                 route,
@@ -116,7 +120,7 @@ impl Service {
         let &Answered { request_id, route, outcome, client, caller, .. } = answered;
         let address = match answered.address {
             Some(address) => address.to_string(),
-            None => info.origin.arrival.peer.to_string(),
+            None => info.arrival.peer.to_string(),
         };
         let trace_id = caller.map(|caller| caller.trace_id);
         let request = audit::Request { request_id, route, client, address: &address, trace_id };
@@ -163,7 +167,7 @@ fn write_line(
     let (original_method, original_path) = (original_method.as_deref(), original_path.as_deref());
     let micros = u64::try_from(answered.took.as_micros()).unwrap_or(u64::MAX);
     let trace_id = answered.caller.map(|caller| caller.trace_id);
-    let (peer, address) = (info.origin.arrival.peer, answered.address.map(display));
+    let (peer, address) = (info.arrival.peer, answered.address.map(display));
     macro_rules! line {
         ($level:ident) => {
             $level!(

@@ -1,9 +1,13 @@
 //! The registry as a JSON document, and the positions of its parts.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::fault::text::json_problem;
@@ -16,6 +20,40 @@ pub(super) struct Document<'a> {
     #[serde(borrow)]
     pub(super) clients: Vec<&'a RawValue>,
 }
+
+/// A JSON string. It is copied only if it contains escapes.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// The members of a JSON object, in the order of the text.
+pub(super) struct Members<'t>(pub(super) Vec<(Text<'t>, &'t RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject;
+
+        impl<'de> Visitor<'de> for OfObject {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(TYPICAL_FIELDS);
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(OfObject)
+    }
+}
+
+/// Most entries have at most this number of fields.
+const TYPICAL_FIELDS: usize = 12;
 
 pub(super) fn document_fault(file: &Path, text: &str, error: &serde_json::Error) -> Fault {
     Fault::new(file, structure_problem(error)).at(Position::of_json(text, error))
@@ -34,6 +72,30 @@ pub(super) fn structure_problem(error: &serde_json::Error) -> String {
         message.to_owned()
     } else {
         "must be {\"clients\": [{…}, …]}".to_owned()
+    }
+}
+
+/// A value that is read from a JSON object alone: serde can read a struct from an array of its
+/// fields, too.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfObject<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(OfObject(PhantomData))
     }
 }
 

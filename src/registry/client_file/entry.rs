@@ -7,12 +7,11 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::document::{offset_in, structure_problem};
+use super::document::{Members, Object, Text, offset_in, structure_problem};
 use crate::fault::{Fault, Position};
 use crate::form::media_type::ContentType;
 use crate::fs::file_watch::Stamp;
@@ -107,40 +106,6 @@ struct SecretEntry<'a> {
     not_before: Option<UnixTime>,
     expires_at: Option<UnixTime>,
 }
-
-/// A JSON string. It is copied only if it contains escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// The members of a JSON object, in the order of the text.
-struct Members<'t>(Vec<(Text<'t>, &'t RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OfObject;
-
-        impl<'de> Visitor<'de> for OfObject {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(TYPICAL_FIELDS);
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(OfObject)
-    }
-}
-
-/// Most entries have at most this number of fields.
-const TYPICAL_FIELDS: usize = 12;
 
 /// A field of a client's entry. `index` is the index of the client in the registry; `None` for an
 /// entry that is not in a registry yet. The `Display` output is the path of the field, for example
@@ -309,11 +274,11 @@ impl<'t> Reader<'t> {
     }
 
     fn secrets(&mut self, field: Field<'t>) -> Box<[ClientSecret]> {
-        let entries: Vec<SecretEntry<'t>> = self
+        let entries: Vec<Object<SecretEntry<'t>>> = self
             .value(field, "a list of {label, hash, not_before?, expires_at?}")
             .unwrap_or_default();
         let mut secrets: Vec<ClientSecret> = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for Object(entry) in entries {
             let field = Field { raw: entry.hash, ..field };
             let Some(Text(stored)) = self.value(field, "a hash in a string") else { continue };
             let hash = match SecretHash::parse(&stored) {
@@ -423,7 +388,7 @@ impl<'t> Reader<'t> {
 
     fn rate_limit(&mut self, field: Field<'t>) -> Option<RateLimit> {
         let expected = "{\"requests\": N, \"seconds\": M}, each at least 1";
-        let RateLimitEntry { requests, seconds } = self.value(field, expected)?;
+        let Object(RateLimitEntry { requests, seconds }) = self.value(field, expected)?;
         let limit = RateLimit::new(requests, seconds);
         if limit.is_none() {
             self.fault(field, format!("must be {expected}"));

@@ -19,9 +19,9 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog, read_only};
 use crate::fs::whole_file::Lock;
+use crate::oauth::error::Cause;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
-use crate::state::revocations::error::RevokeError;
 use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::line::{CURRENT, Line, Link, link_of};
 use crate::state::revocations::revoked::{Revoked, Row};
@@ -57,9 +57,9 @@ pub(super) struct Ledger {
     held: Shares,
     /// The owners of rows that have not been read yet.
     owners: HashMap<Link, ClientTag>,
-    has_version: bool,
-    /// Whether the file lacks rows that are in force: it was shortened or replaced by an operator.
-    lacks_rows: bool,
+    /// Whether the file is missing or of the last release, or lacks rows that are in force because an
+    /// operator has shortened or replaced it.
+    is_incomplete: bool,
     /// When rows that are over were dropped last, and at how many lines they are dropped next.
     dropped_at: Option<UnixTime>,
     drop_at_lines: usize,
@@ -85,8 +85,7 @@ impl Ledger {
             shared,
             held: Shares::default(),
             owners: HashMap::new(),
-            has_version: false,
-            lacks_rows: false,
+            is_incomplete: true,
             dropped_at: None,
             drop_at_lines: 0,
             limit,
@@ -135,11 +134,10 @@ impl Ledger {
         let news = news.map_err(|error| Fault::cannot("read", self.log.path(), &error))?;
         let lines = parse(self.log.path(), &news).inspect_err(|_| self.log.forget())?;
         if news.is_other_file {
-            self.has_version = false;
             self.owners.clear();
         }
         let now = self.clock.now();
-        let mut has_cut_off = false;
+        let (mut has_version, mut has_cut_off) = (false, false);
         for line in &lines {
             match *line {
                 Line::Owner(link, owner, _) => {
@@ -149,7 +147,7 @@ impl Ledger {
                     self.shared.revoked.insert_cut_off(client, time);
                     has_cut_off = true;
                 }
-                Line::Version(_) => self.has_version = true,
+                Line::Version(_) => has_version = true,
                 Line::Token(..) | Line::CutOff(..) => {}
             }
         }
@@ -170,7 +168,7 @@ impl Ledger {
             self.drop_over(now);
         }
         if news.is_other_file {
-            self.lacks_rows = self.shared.revoked.len() > in_force;
+            self.is_incomplete = !has_version || self.shared.revoked.len() > in_force;
         }
         Ok(())
     }
@@ -207,10 +205,9 @@ impl Ledger {
         let lock = self.lock();
         let lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
         self.learn()?;
-        match self.log.cut_torn_line() {
-            Ok(()) => Ok(lock),
-            Err(error) => Err(Fault::cannot("written", self.log.path(), &error)),
-        }
+        let cut = self.log.cut_torn_line();
+        cut.map_err(|error| Fault::cannot("written", self.log.path(), &error))?;
+        Ok(lock)
     }
 
     fn revoke(&mut self, waiting: Vec<Waiting<Self>>) {
@@ -238,7 +235,6 @@ impl Ledger {
                 self.flush(std::mem::take(&mut batch));
                 if let Err(error) = self.cut_off_half(client_id) {
                     self.complain(&error);
-                    waiting.answer(Err(RevokeError::NotWritten));
                     continue;
                 }
             }
@@ -247,7 +243,7 @@ impl Ledger {
             {
                 waiting.answer(Ok(()));
             } else if self.free(&batch) == 0 {
-                waiting.answer(Err(RevokeError::Full));
+                waiting.answer(Err(Cause::RevocationsFull));
             } else {
                 let row = Row { key: *key, expires_at: *expires_at, owner: Some(owner) };
                 batch.push(waiting, row);
@@ -273,9 +269,11 @@ impl Ledger {
             self.log.forget();
         }
         for waiting in waiting {
-            let is_written = result.is_ok()
-                || (is_torn(&result) && self.shared.revoked.contains(&waiting.job.key));
-            waiting.answer(if is_written { Ok(()) } else { Err(RevokeError::NotWritten) });
+            if result.is_ok()
+                || (is_torn(&result) && self.shared.revoked.contains(&waiting.job.key))
+            {
+                waiting.answer(Ok(()));
+            }
         }
     }
 
@@ -287,7 +285,7 @@ impl Ledger {
 
     fn put(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
         let mut text = String::with_capacity((fresh.len() + 1) * ROW_BYTES);
-        if !self.log.exists() || self.lacks_rows || self.log.lines() > self.most_lines() {
+        if self.is_incomplete || self.log.lines() > self.most_lines() {
             Line::Version(CURRENT).write(&mut text);
             for (client, time) in self.shared.revoked.cut_offs() {
                 Line::CutOff(client, time).write(&mut text);
@@ -295,16 +293,11 @@ impl Ledger {
             self.shared.revoked.for_each(|row| write_row(&row, &mut text));
             fresh.iter().for_each(|row| write_row(row, &mut text));
             let result = self.log.replace(&text);
-            (self.has_version, self.lacks_rows) = (result.is_ok(), result.is_err());
+            self.is_incomplete = result.is_err();
             return (if result.is_ok() { fresh.len() } else { 0 }, result);
-        }
-        let before = usize::from(!self.has_version);
-        if !self.has_version {
-            Line::Version(CURRENT).write(&mut text);
         }
         fresh.iter().for_each(|row| write_row(row, &mut text));
         let (lines, appended) = self.log.append(&text);
-        self.has_version |= lines > 0;
         let synced = self.log.sync();
         let result = match (synced, appended) {
             (Err(error), _) => Err(error),
@@ -312,7 +305,7 @@ impl Ledger {
             (Ok(()), Err(error)) => Err(io::Error::new(ErrorKind::WriteZero, error)),
             (Ok(()), Ok(())) => Ok(()),
         };
-        (lines.saturating_sub(before) / LINES_PER_ROW, result)
+        (lines / LINES_PER_ROW, result)
     }
 
     /// Revokes every token of the client that expires no later than the last of the half of its rows
@@ -329,7 +322,7 @@ impl Ledger {
         let Some(&until) = ends.get(ends.len().div_ceil(2).saturating_sub(1)) else {
             return Ok(());
         };
-        if !self.log.exists() {
+        if self.is_incomplete {
             self.write(&[]).1?;
         }
         let (lines, appended) = self.log.append(&Line::CutOff(client, until).to_string());
@@ -368,7 +361,7 @@ impl Ledger {
 
 impl Commit for Ledger {
     type Job = Revocation;
-    type Answer = Result<(), RevokeError>;
+    type Answer = Result<(), Cause>;
 
     fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
         if waiting.is_empty() {
@@ -384,10 +377,7 @@ impl Commit for Ledger {
         let _ = self.look();
         match self.take() {
             Ok(_lock) => self.revoke(waiting),
-            Err(fault) => {
-                self.complain(&fault);
-                waiting.into_iter().for_each(|one| one.answer(Err(RevokeError::NotWritten)));
-            }
+            Err(fault) => self.complain(&fault),
         }
     }
 }

@@ -16,7 +16,7 @@
 //! what may have been used before is refused. `closed` must not stand on the disk while something
 //! follows it: the first use after it rewrites the file.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog};
-use crate::fs::whole_file::{self, Lock};
+use crate::fs::whole_file::Lock;
 use crate::oauth::client_assertion::SKEW;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
@@ -71,40 +71,12 @@ pub enum UseError {
     Forgotten,
     /// The record is full.
     Full,
-    /// The use could not be written to the file.
+    /// The use could not be written to the file, or not in time.
     NotRecorded,
-    /// Too many uses wait for the disk.
-    Overloaded,
     /// The client holds its share of the record.
     Share,
     /// It was used before.
     Used,
-}
-
-/// The reason why the file cannot be used.
-#[derive(Debug)]
-pub(super) enum Problem {
-    /// A line is not valid.
-    Line(Fault),
-    /// The file cannot be read.
-    Unreadable(io::Error),
-    /// The file cannot be locked or written.
-    Io(io::Error),
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(fault) => fault.fmt(f),
-            Self::Unreadable(error) | Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<io::Error> for Problem {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
 }
 
 impl Record {
@@ -125,8 +97,8 @@ impl Record {
     }
 
     /// Locks the file and reads what other processes have appended. Begins the file anew if it may
-    /// lack uses.
-    pub(super) fn take(&mut self) -> Result<Lock, Problem> {
+    /// lack uses. The error is a [`Fault`] if a line is not valid.
+    pub(super) fn take(&mut self) -> io::Result<Lock> {
         let lock = self.catch_up(LOCK_WAIT)?;
         // An earlier release knows no such file, so the file lacks what that release has accepted.
         let left = left_lock(&self.revocations)?;
@@ -138,14 +110,14 @@ impl Record {
         Ok(lock)
     }
 
-    fn catch_up(&mut self, wait: Duration) -> Result<Lock, Problem> {
+    fn catch_up(&mut self, wait: Duration) -> io::Result<Lock> {
         let lock = self.log.lock(wait)?;
-        let news = self.log.read().map_err(Problem::Unreadable)?;
+        let news = self.log.read()?;
         if let Err(fault) = self.learn(&news) {
             // Report the line again at the next turn, until it is gone.
             self.log.forget();
             if !self.is_of_a_crash(&news) {
-                return Err(Problem::Line(fault));
+                return Err(io::Error::other(fault));
             }
             let file = self.log.path().display();
             warn!(%file, %fault, "the machine has crashed, and the record is damaged");
@@ -162,18 +134,14 @@ impl Record {
         self.log.writes()
     }
 
-    /// Renames a file that cannot be read, so that another one can begin.
-    pub(super) fn set_aside(&self) -> io::Result<()> {
-        whole_file::rename(self.log.path(), &self.log.path().with_extension("unreadable"))
+    /// Whether the file is of this boot; `None` if that is not known.
+    fn is_of_this_boot(&self) -> Option<bool> {
+        Some(self.header.as_ref()?.boot == *self.boot.as_ref()?)
     }
 
     /// Whether the record is of another boot and not closed: it begins anew in any case.
     fn is_of_a_crash(&self, news: &News) -> bool {
-        let is_of_another_boot = match (&self.header, &self.boot) {
-            (Some(header), Some(boot)) => header.boot != *boot,
-            _ => false,
-        };
-        is_of_another_boot && news.lines().last() != Some(CLOSED.as_bytes())
+        self.is_of_this_boot() == Some(false) && news.lines().last() != Some(CLOSED.as_bytes())
     }
 
     fn learn(&mut self, news: &News) -> Result<(), Fault> {
@@ -208,13 +176,9 @@ impl Record {
 
     /// Whether the file has every use since it began.
     fn is_complete(&self) -> bool {
-        let Some(header) = &self.header else { return false };
-        self.is_closed
-            || match &self.boot {
-                Some(boot) => *boot == header.boot,
-                // Another process rewrites the file only after it has taken it.
-                None => self.is_taken,
-            }
+        // Another process rewrites the file only after it has taken it.
+        let may_append = self.is_of_this_boot().unwrap_or(self.is_taken);
+        self.header.is_some() && (self.is_closed || may_append)
     }
 
     fn begin_anew(&mut self) -> io::Result<()> {
@@ -244,15 +208,18 @@ impl Record {
         Ok(())
     }
 
+    /// The time up to which what was signed is refused: always, if the file could not be rewritten.
+    fn refused_until(&self) -> UnixTime {
+        self.header.as_ref().map_or(UnixTime(u64::MAX), |header| header.refused_until)
+    }
+
     /// Whether `wanted` may be used.
     fn judge(&mut self, wanted: Use, now: UnixTime) -> Result<(), UseError> {
         let Entry { key, client, until } = wanted.entry;
-        let refused_until =
-            self.header.as_ref().map_or(UnixTime(u64::MAX), |header| header.refused_until);
         if self.index.contains(&key) {
             return Err(UseError::Used);
         }
-        if wanted.signed_at <= refused_until {
+        if wanted.signed_at <= self.refused_until() {
             return Err(UseError::BeforeRecord);
         }
         if until <= self.index.dropped_until() {
@@ -297,10 +264,7 @@ impl Record {
         };
         let lost = accepted.split_off(written);
         accepted.into_iter().for_each(|waiting| waiting.answer(Ok(())));
-        for waiting in lost {
-            self.index.remove(waiting.job.entry);
-            waiting.answer(Err(UseError::NotRecorded));
-        }
+        lost.into_iter().for_each(|lost| self.index.remove(lost.job.entry));
         if let Err(error) = result {
             self.complain(&error);
             self.log.forget();
@@ -309,15 +273,10 @@ impl Record {
 
     /// Writes the entries of `text`, which are in the index. Returns how many of them are written.
     fn write(&mut self, text: &str, entries: usize) -> (usize, io::Result<()>) {
-        let is_of_this_boot = match (&self.header, &self.boot) {
-            (Some(header), Some(boot)) => header.boot == *boot,
-            _ => true,
-        };
         let most_lines = self.index.len().saturating_mul(2).saturating_add(MIN_LINES);
-        if self.is_closed || !is_of_this_boot || self.log.lines() > most_lines {
-            let refused_until =
-                self.header.as_ref().map_or(UnixTime(0), |header| header.refused_until);
-            return match self.rewrite(refused_until) {
+        let is_of_another_boot = self.is_of_this_boot() == Some(false);
+        if self.is_closed || is_of_another_boot || self.log.lines() > most_lines {
+            return match self.rewrite(self.refused_until()) {
                 Ok(()) => (entries, Ok(())),
                 Err(error) => (0, Err(error)),
             };
@@ -325,7 +284,7 @@ impl Record {
         self.log.append(text)
     }
 
-    fn close(&mut self) -> Result<(), Problem> {
+    fn close(&mut self) -> io::Result<()> {
         if !self.log.path().exists() {
             return Ok(());
         }
@@ -341,7 +300,7 @@ impl Record {
         Ok(())
     }
 
-    fn complain(&self, error: &dyn fmt::Display) {
+    fn complain(&self, error: &io::Error) {
         if self.complaints.is_due(self.clock.now()).is_some() {
             let file = self.log.path().display();
             error!(%file, %error, "the use of an assertion or proof was not recorded: check free space and access");
@@ -359,10 +318,7 @@ impl Commit for Record {
         }
         match self.take() {
             Ok(_lock) => self.record(waiting),
-            Err(problem) => {
-                self.complain(&problem);
-                waiting.into_iter().for_each(|one| one.answer(Err(UseError::NotRecorded)));
-            }
+            Err(error) => self.complain(&error),
         }
     }
 

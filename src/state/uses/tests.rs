@@ -1,7 +1,6 @@
 use std::fs;
 use std::path::PathBuf;
 
-use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
@@ -109,41 +108,6 @@ fn an_id_can_be_used_once_per_owner() {
 }
 
 #[test]
-fn of_concurrent_uses_in_two_processes_one_succeeds() {
-    let (directory, one) = Directory::begin(10_000);
-    let two = directory.open(10_000);
-    let ids: Vec<_> = (0..200).map(|id: usize| id.to_string()).collect();
-    let single_use = |token_id| SingleUse {
-        client_id: "c",
-        owner: Owner::Client,
-        token_id,
-        signed_at: LATER,
-        until: LATER + 60,
-    };
-    let wins: usize = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4)
-            .map(|number| {
-                let (uses, ids) = (if number % 2 == 0 { &one } else { &two }, &ids);
-                scope.spawn(move || {
-                    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-                    let spent = ids.iter().map(|id| uses.spend(single_use(id)));
-                    let results = runtime.block_on(join_all(spent));
-                    assert!(
-                        results
-                            .iter()
-                            .all(|result| { matches!(result, Ok(()) | Err(UseError::Used)) })
-                    );
-                    results.iter().filter(|result| result.is_ok()).count()
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-    });
-    assert_eq!(wins, 200);
-    assert_eq!(directory.text().lines().count(), 201);
-}
-
-#[test]
 fn all_that_wait_share_one_write() {
     let directory = Directory::new();
     let revocations = directory.directory.path().join("revocations");
@@ -161,25 +125,6 @@ fn all_that_wait_share_one_write() {
     record.turn(waiting);
     assert!(answers.into_iter().all(|answer| answer.blocking_recv().unwrap().is_ok()));
     assert_eq!(record.writes(), before + 1);
-}
-
-#[test]
-fn nothing_is_refused_or_accepted_twice_after_a_restart() {
-    let (directory, uses) = Directory::begin(100);
-    assert_eq!(directory.spend(&uses, "1", LATER + 60), Ok(()));
-    drop(uses);
-    assert!(directory.text().ends_with("\nclosed\n"), "{}", directory.text());
-    let uses = directory.open(100);
-    assert_eq!(directory.spend(&uses, "1", LATER + 60), Err(UseError::Used));
-    // Signed before the restart.
-    assert_eq!(directory.spend(&uses, "2", LATER + 60), Ok(()));
-    assert!(!directory.text().contains("closed"));
-    kill(&directory, uses);
-    let uses = directory.open(100);
-    for id in ["1", "2"] {
-        assert_eq!(directory.spend(&uses, id, LATER + 60), Err(UseError::Used));
-    }
-    assert_eq!(directory.spend(&uses, "3", LATER + 60), Ok(()));
 }
 
 #[test]
@@ -407,36 +352,6 @@ fn a_client_holds_at_most_as_many_entries_as_are_free() {
     // What has expired does not count.
     directory.manual.set((LATER + 60).0);
     assert_eq!(directory.spend_as(&uses, "a", "x", LATER + 120), Ok(()));
-}
-
-#[test]
-fn setting_the_clock_by_an_hour_refuses_nothing_and_allows_no_second_use() {
-    for (from, to) in [(LATER, LATER + 3600), (LATER + 3600, LATER)] {
-        let (directory, mut uses) = Directory::begin(10_000);
-        let mut used = Vec::new();
-        for round in 0..8_u64 {
-            for (name, begin) in [("from", from), ("to", to)] {
-                let now = begin + round * 20;
-                directory.manual.set(now.0);
-                let id = format!("{name} {round}");
-                assert_eq!(directory.spend(&uses, &id, now + 60), Ok(()), "{id}");
-                used.push((id, now + 60));
-                for (id, until) in &used {
-                    let refused = directory.spend(&uses, id, *until);
-                    assert!(
-                        matches!(refused, Err(UseError::Used | UseError::Forgotten)),
-                        "{id} at {now}: {refused:?}"
-                    );
-                }
-                if round % 2 == 0 {
-                    drop(uses);
-                } else {
-                    kill(&directory, uses);
-                }
-                uses = directory.open(10_000);
-            }
-        }
-    }
 }
 
 #[test]

@@ -2,14 +2,11 @@
 //! edits that add, change or remove one of them.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::registry::client_file::document::offset_in;
+use crate::registry::client_file::document::{Members, Text, offset_in};
 
 /// An edit of a text: a range of bytes, and the text that replaces them.
 pub(super) type Edit = (Range<usize>, String);
@@ -31,7 +28,7 @@ impl<'t> Items<'t> {
     pub(super) fn of_object(text: &'t str, part: &'t str) -> Result<Self, serde_json::Error> {
         let Members(members) = serde_json::from_str(part)?;
         let mut object = Self::between_brackets(text, part);
-        for (name, value) in members {
+        for (Text(name), value) in members {
             let value = value.get();
             let begin = offset_in(text, value);
             object.items.push(name_begin(text, begin)..begin + value.len());
@@ -112,31 +109,4 @@ fn name_begin(text: &str, value: usize) -> usize {
     let before = text[..value].trim_end().trim_end_matches(':').trim_end();
     let name = before.strip_suffix('"').unwrap_or(before);
     name.rfind('"').unwrap_or(value)
-}
-
-/// The members of an object, in the order of the text.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((name, value)) = map.next_entry::<Cow<'de, str>, _>()? {
-                    members.push((name, value));
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(InOrder)
-    }
 }
