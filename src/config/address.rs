@@ -339,19 +339,6 @@ mod tests {
     }
 
     #[test]
-    fn an_unspecified_address_is_no_host_to_ask() {
-        for (issuer, expected) in [
-            ("http://0.0.0.0:8080", true),
-            ("http://[::]:8080/a", true),
-            ("https://0.0.0.0", true),
-            ("http://127.0.0.1:8080", false),
-            ("https://a.example", false),
-        ] {
-            assert_eq!(issuer.parse::<IssuerUrl>().unwrap().is_unspecified(), expected, "{issuer}");
-        }
-    }
-
-    #[test]
     fn an_issuer_is_kept_as_given() {
         let issuer: IssuerUrl = "https://a.example/tenant/".parse().unwrap();
         assert_eq!(issuer.as_str(), "https://a.example/tenant/");
