@@ -15,7 +15,13 @@ use crate::support::{Home, Program};
 /// `limited`, which may make two requests per day.
 fn start() -> Program {
     let client = |id: &str, changes: Value| {
-        client_json(id, &changed(json!({ "scopes": ["all", "firstvision.all"], "default_scopes": null }), &changes))
+        client_json(
+            id,
+            &changed(
+                json!({ "scopes": ["all", "firstvision.all"], "default_scopes": null }),
+                &changes,
+            ),
+        )
     };
     let home = Home::new();
     let clients = [
