@@ -49,6 +49,7 @@ mod mtls;
 mod multipart;
 mod names;
 mod not_http;
+mod openapi;
 mod page;
 mod password_hashes;
 mod properties;
