@@ -16,7 +16,6 @@ use crate::page::reading::{items, members, operations, text};
 pub fn html(document: &Value) -> String {
     let mut reference = Reference { document, html: String::from(HEAD) };
     reference.contents();
-    reference.html.push_str("<main>\n");
     for tag in items(&document["tags"]) {
         let name = text(&tag["name"]);
         let id = id_of(name);
@@ -29,7 +28,7 @@ pub fn html(document: &Value) -> String {
         reference.html.push_str("</section>\n");
     }
     reference.errors();
-    reference.html.push_str("</main>\n</html>\n");
+    reference.html.push_str("</main>\n</body>\n</html>\n");
     reference.html
 }
 
@@ -61,12 +60,13 @@ impl<'d> Reference<'d> {
 
     fn contents(&mut self) {
         let document = self.document;
-        self.html.push_str("<header>\n<h1>Reference</h1>\n");
+        self.html.push_str("<h1>Reference</h1>\n");
         self.paragraphs(&document["info"]["description"]);
         self.push(format_args!(
-            "<p>Base of all paths: <code>{}</code></p>\n<p><a href=\"openapi.json\">OpenAPI \
-             document</a> · <a href=\"docs/grantd.postman_collection.json\">Collection for Postman \
-             and Insomnia</a> · <a href=\"./\">Get a token</a></p>\n</header>\n",
+            "<p>All paths are below <code>{}</code>. For other programs, there is this reference as an \
+             <a href=\"openapi.json\">OpenAPI document</a>, and a \
+             <a href=\"docs/grantd.postman_collection.json\">collection of requests</a> that Postman \
+             and Insomnia import.</p>\n",
             escape(text(&document["servers"][0]["url"]))
         ));
         self.html.push_str("<nav class=\"toc\" aria-label=\"Contents\">\n<ul>\n");
@@ -308,7 +308,25 @@ fn id_of(tag: &str) -> String {
 /// The first status that is a refusal.
 const FIRST_REFUSAL: &str = "400";
 
-const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-    <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-    <meta name=\"color-scheme\" content=\"light dark\">\n<title>grantd: reference</title>\n\
-    <link rel=\"icon\" href=\"favicon.ico\">\n<link rel=\"stylesheet\" href=\"docs/page.css\">\n";
+const HEAD: &str = r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="robots" content="noindex">
+<title>Reference – grantd</title>
+<link rel="icon" href="favicon.ico">
+<link rel="stylesheet" href="docs/page.css">
+</head>
+<body>
+<header class="top">
+  <a class="brand" href="./">grantd</a>
+  <nav aria-label="Documents">
+    <a href="./">Get a token</a>
+    <a href="docs" aria-current="page">Reference</a>
+    <a href="openapi.json">OpenAPI</a>
+  </nav>
+</header>
+<main class="reference">
+"#;
