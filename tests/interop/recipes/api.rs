@@ -12,7 +12,8 @@ use crate::recipes::{Recipe, Serving, addresses_of, local, moved, registered, ru
 use crate::support::ports::free_port;
 use crate::support::{Encoding, Home, Program, Request, Response, Signer, request_of, wait_until};
 
-pub(super) const AUDIENCE: &str = "https://api.example.com";
+const AUDIENCE: &str = "https://api.example.com";
+const OTHER: &str = "https://other.example.com";
 
 #[test]
 fn python_verifies_tokens() {
@@ -49,7 +50,9 @@ fn verifies_tokens(recipe: &'static str, file: &str, command: &str) {
     let secret = format!("REPORTING_SECRET={}\n", clients[0].1);
     let printed = run(&server.home, &(secret + &check));
     assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), json!({ "client": "reporting" }));
-    assert_verifies(&server, &key, &clients, local(port), "/reports", 401);
+    let (server, key, address) = (&server, &key, local(port));
+    let api = Api { server, key, clients: &clients, address, path: "/reports", unfit: 401 };
+    api.assert_verifies();
     recipe.assert_all_run();
 }
 
@@ -72,87 +75,108 @@ pub(super) fn ask(api: SocketAddr, path: &str, token: &str) -> Response {
     request.header("Authorization", format!("Bearer {token}")).send(api)
 }
 
-/// Asserts which tokens an API accepts. The first of `clients` has the scope that the API needs, and
-/// the second one has not. A valid token for another audience or of another type gets `unfit`.
-pub(super) fn assert_verifies(
-    server: &Program,
-    key: &Signer,
-    clients: &[(String, String)],
-    api: SocketAddr,
-    path: &str,
-    unfit: u16,
-) {
-    let status = |token: &str| ask(api, path, token).status;
-    let good = token_of(server, &clients[0]);
-    assert_eq!(status(&good), 200);
-    let refused = Request::get(path).send(api);
-    assert_eq!(refused.status, 401);
-    assert!(refused.header("www-authenticate").unwrap().starts_with("Bearer"), "{refused:?}");
-    assert_eq!(status(&token_of(server, &clients[1])), 403);
+/// An API in front of which the tests put all kinds of tokens.
+pub(super) struct Api<'a> {
+    pub(super) server: &'a Program,
+    /// The key with which the server signs.
+    pub(super) key: &'a Signer,
+    /// The first one has the scope that the API needs, and the second one has not.
+    pub(super) clients: &'a [(String, String)],
+    pub(super) address: SocketAddr,
+    pub(super) path: &'a str,
+    /// The status for a valid token for another audience or of another type.
+    pub(super) unfit: u16,
+}
 
-    let now = grantd::clock::Clock::unix_micros() / 1_000_000;
-    let kid = key.thumbprint();
-    let header = json!({ "alg": "RS256", "kid": kid, "typ": "at+jwt" });
-    let claims = json!({
-        "iss": server.issuer, "exp": now + 600, "aud": AUDIENCE, "sub": "reporting",
-        "client_id": "reporting", "iat": now, "jti": "a", "scope": "a reports.read",
-    });
-    assert_eq!(status(&key.sign(&header, &claims)), 200, "the test signs as the server does");
-    let list = changed(&claims, "aud", json!(["https://other.example.com", AUDIENCE]));
-    assert_eq!(status(&key.sign(&header, &list)), 200, "one of several audiences");
-    for (name, value, refused) in [
-        ("exp", json!(now - 600), 401),
-        ("exp", Value::Null, 401),
-        ("aud", json!("https://other.example.com"), unfit),
-        ("aud", Value::Null, unfit),
-        ("iss", json!("https://other.example.com"), 401),
-        ("iss", Value::Null, 401),
-        ("cnf", json!({ "jkt": "a" }), unfit),
-    ] {
-        let token = key.sign(&header, &changed(&claims, name, value.clone()));
-        assert_eq!(status(&token), refused, "{name}: {value}");
-    }
-    for (name, value, refused) in [
-        ("typ", json!("JWT"), unfit),
-        ("typ", Value::Null, unfit),
-        ("kid", json!("unknown"), 401),
-        ("alg", json!("RS512"), 401),
-    ] {
-        let token = key.sign(&changed(&header, name, value.clone()), &claims);
-        assert_eq!(status(&token), refused, "{name}: {value}");
-    }
-    let vision = key.sign(&json!({ "alg": "RS256" }), &claims);
-    assert_eq!(status(&vision), unfit, "a vision token");
-    for scope in [json!("reports.readers"), json!("a"), Value::Null] {
-        let token = key.sign(&header, &changed(&claims, "scope", scope.clone()));
-        assert_eq!(status(&token), 403, "scope: {scope}");
-    }
-    let parts = [&changed(&header, "alg", json!("none")), &claims].map(Value::to_string);
-    let unsigned = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".") + ".";
-    let broken = good[..good.len() - 4].to_owned() + "AAAA";
-    for token in [&*unsigned, &broken, "a.b.c", "a", ""] {
-        assert_eq!(status(token), 401, "{token}");
+impl Api<'_> {
+    /// Asserts which tokens the API accepts.
+    pub(super) fn assert_verifies(&self) {
+        self.assert_needs_a_token_with_the_scope();
+        self.assert_refuses_other_tokens();
+        self.assert_follows_a_rotation();
     }
 
-    // Another server of the same name has another key.
-    let foreign = Home::new();
-    std::fs::copy(server.home.clients(), foreign.clients()).unwrap();
-    let foreign = Program::start(foreign, &["--issuer", &server.issuer]);
-    assert_eq!(status(&token_of(&foreign, &clients[0])), 401);
+    fn status(&self, token: &str) -> u16 {
+        ask(self.address, self.path, token).status
+    }
 
-    let rotated = run(&server.home, "grantd key rotate --config grantd.toml");
-    let next = serde_json::from_str::<Value>(&rotated).unwrap()["kid"].as_str().unwrap().to_owned();
-    let is_by_next = |token: &str| {
-        let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
-        serde_json::from_slice::<Value>(&header).unwrap()["kid"] == *next
-    };
-    wait_until(|| is_by_next(&token_of(server, &clients[0])));
-    let after = token_of(server, &clients[0]);
-    wait_until(|| status(&after) == 200);
-    assert_eq!(status(&good), 200, "the old key is still published");
+    fn assert_needs_a_token_with_the_scope(&self) {
+        let [good, without_scope] = [0, 1].map(|at| token_of(self.server, &self.clients[at]));
+        assert_eq!((self.status(&good), self.status(&without_scope)), (200, 403));
+        let refused = Request::get(self.path).send(self.address);
+        assert_eq!(refused.status, 401);
+        assert!(refused.header("www-authenticate").unwrap().starts_with("Bearer"), "{refused:?}");
+        let broken = good[..good.len() - 4].to_owned() + "AAAA";
+        for token in [&*broken, "a.b.c", "a", ""] {
+            assert_eq!(self.status(token), 401, "{token}");
+        }
+        // Another server of the same name has another key.
+        let foreign = Home::new();
+        std::fs::copy(self.server.home.clients(), foreign.clients()).unwrap();
+        let foreign = Program::start(foreign, &["--issuer", &self.server.issuer]);
+        assert_eq!(self.status(&token_of(&foreign, &self.clients[0])), 401);
+    }
+
+    /// Signs tokens that the server would not issue.
+    fn assert_refuses_other_tokens(&self) {
+        let Self { key, unfit, .. } = *self;
+        let now = grantd::clock::Clock::unix_micros() / 1_000_000;
+        let header = json!({ "alg": "RS256", "kid": key.thumbprint(), "typ": "at+jwt" });
+        let claims = json!({
+            "iss": self.server.issuer, "exp": now + 600, "aud": AUDIENCE, "sub": "reporting",
+            "client_id": "reporting", "iat": now, "jti": "a", "scope": "a reports.read",
+        });
+        let audiences = json!([OTHER, AUDIENCE]);
+        for (name, value, expected) in [
+            ("jti", json!("the test signs as the server does"), 200),
+            ("aud", audiences, 200),
+            ("exp", json!(now - 600), 401),
+            ("exp", Value::Null, 401),
+            ("aud", json!(OTHER), unfit),
+            ("aud", Value::Null, unfit),
+            ("iss", json!(OTHER), 401),
+            ("iss", Value::Null, 401),
+            ("cnf", json!({ "jkt": "a" }), unfit),
+            ("scope", json!("reports.readers"), 403),
+            ("scope", json!("a"), 403),
+            ("scope", Value::Null, 403),
+        ] {
+            let token = key.sign(&header, &changed(&claims, name, &value));
+            assert_eq!(self.status(&token), expected, "{name}: {value}");
+        }
+        for (name, value, expected) in [
+            ("typ", json!("JWT"), unfit),
+            ("typ", Value::Null, unfit),
+            ("kid", json!("unknown"), 401),
+            ("alg", json!("RS512"), 401),
+        ] {
+            let token = key.sign(&changed(&header, name, &value), &claims);
+            assert_eq!(self.status(&token), expected, "{name}: {value}");
+        }
+        let vision = key.sign(&json!({ "alg": "RS256" }), &claims);
+        assert_eq!(self.status(&vision), unfit, "a vision token");
+        let parts = [&changed(&header, "alg", &json!("none")), &claims].map(Value::to_string);
+        let unsigned = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".") + ".";
+        assert_eq!(self.status(&unsigned), 401);
+    }
+
+    /// The API accepts tokens of the next key, and still those of the old one.
+    fn assert_follows_a_rotation(&self) {
+        let before = token_of(self.server, &self.clients[0]);
+        let rotated = run(&self.server.home, "grantd key rotate --config grantd.toml");
+        let next = serde_json::from_str::<Value>(&rotated).unwrap()["kid"].clone();
+        let is_by_next = |token: &str| {
+            let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+            serde_json::from_slice::<Value>(&header).unwrap()["kid"] == next
+        };
+        wait_until(|| is_by_next(&token_of(self.server, &self.clients[0])));
+        let after = token_of(self.server, &self.clients[0]);
+        wait_until(|| self.status(&after) == 200);
+        assert_eq!(self.status(&before), 200, "the old key is still published");
+    }
 }
 
 /// Returns `object` with one member replaced, or removed if `value` is null.
-fn changed(object: &Value, name: &str, value: Value) -> Value {
+fn changed(object: &Value, name: &str, value: &Value) -> Value {
     crate::support::registry::changed(object.clone(), &json!({ name: value }))
 }

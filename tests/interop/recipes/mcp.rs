@@ -20,6 +20,10 @@ fn an_mcp_server_accepts_the_tokens_of_its_clients() {
     let more = "grantd client add --id other-scope --scope other --audience http://127.0.0.1:8000/mcp\n\
                 grantd client add --id other-audience --scope notes.read";
     let others = registered(&home, &moved(more, &at_port));
+    home.write("jwks.py", recipe.file("jwks.py"));
+    run(&home, &moved(recipe.commands("openssl genpkey"), &at_port));
+    // Without a record of uses, the server refuses assertions that are signed just after its start.
+    home.write_uses();
     let server = Program::start(home, &["--config", "grantd.toml"]);
     let addresses = [at_port, addresses_of(&server)].concat();
     let write = |name: &str, text: &str| server.home.write(name, &moved(text, &addresses));
@@ -37,14 +41,30 @@ fn an_mcp_server_accepts_the_tokens_of_its_clients() {
     assert_describes_itself(local(port), &server.issuer);
     assert_accepts_valid_tokens_only(&server, &key, local(port), agent, &others);
 
-    // The client needs the lines that the recipe explains.
-    let (before, rest) = client.split_once("    # See the note below.\n").unwrap();
-    let (_, after) = rest.split_once("    )\n").unwrap();
-    write("client.py", &format!("{before}{after}"));
+    write("signing.py", recipe.file("signing.py"));
+    write("client.py", &signing(client));
+    assert_eq!(run(&server.home, "python client.py"), "the notes of signing-agent\n");
+
+    write("client.py", &without_metadata(client));
     let failed = shell(&server.home, &ask_for_notes).output().unwrap();
     let said = String::from_utf8(failed.stderr).unwrap();
     assert!(said.contains("No authorization server metadata discovered"), "{said}");
     recipe.assert_all_run();
+}
+
+/// Returns the client with the change that the recipe describes: it has a key instead of a secret.
+fn signing(client: &str) -> String {
+    let (before, rest) = client.split_once("ClientCredentialsOAuthProvider(\n").unwrap();
+    let (_, after) = rest.split_once("\n    )\n").unwrap();
+    let provider = "signing.provider(RESOURCE, InMemory(), ISSUER)";
+    format!("import signing\n{before}{provider}\n{after}")
+}
+
+/// Returns the client without the lines that the recipe's note explains.
+fn without_metadata(client: &str) -> String {
+    let (before, rest) = client.split_once("    # See the note below.\n").unwrap();
+    let (_, after) = rest.split_once("    )\n").unwrap();
+    format!("{before}{after}")
 }
 
 /// The challenge of a 401 leads to metadata that name grantd.

@@ -7,7 +7,7 @@ use std::thread;
 
 use serde_json::{Map, Value, json};
 
-use crate::recipes::api::{assert_verifies, home_with, token_of};
+use crate::recipes::api::{Api, home_with, token_of};
 use crate::recipes::{Recipe, Serving, addresses_of, local, moved, registered, run, shell};
 use crate::support::command::succeed;
 use crate::support::nginx::make_certificates;
@@ -100,19 +100,40 @@ fn traefik_asks_grantd_about_tokens() {
         (&json!("reporting"), &json!("reports.read"))
     );
 
-    let ask = |token: Option<&str>, more: &[&str]| {
-        let bearer = token.map(|token| format!("Authorization: Bearer {token}"));
-        let bearer = bearer.iter().flat_map(|bearer| ["-H", bearer.as_str()]);
-        let arguments: Vec<_> = bearer.chain(more.iter().copied()).collect();
-        curl(&server.home, &format!("api.example.com:{port}/reports/a?b=c"), &arguments)
-    };
     let good = token_of(&server, &clients[0]);
+    assert_asks_about_tokens(&server, port, &clients);
+    assert_no_certificate_is_accepted(&server, port);
+
+    // Without grantd, nothing reaches the API, and the errors are Traefik's own.
+    server.kill();
+    let url = format!("auth.example.com:{port}/v1/api/oauth/token");
+    wait_until(|| curl(&server.home, &url, &["-d", "{}"]).0 == 502);
+    assert_eq!(curl(&server.home, &url, &["-d", "{}"]).2, "Bad Gateway");
+    assert_eq!(ask_api(&server, port, Some(&good), &[]).0, 500);
+    recipe.assert_all_run();
+}
+
+/// Asks the API behind Traefik.
+fn ask_api(
+    server: &Program,
+    port: u16,
+    token: Option<&str>,
+    more: &[&str],
+) -> (u16, String, Value) {
+    let bearer = token.map(|token| format!("Authorization: Bearer {token}"));
+    let bearer = bearer.iter().flat_map(|bearer| ["-H", bearer.as_str()]);
+    let arguments: Vec<_> = bearer.chain(more.iter().copied()).collect();
+    curl(&server.home, &format!("api.example.com:{port}/reports/a?b=c"), &arguments)
+}
+
+/// Only tokens with the scope and the audience reach the API. The second of `clients` lacks the
+/// scope, and the third one has another audience.
+fn assert_asks_about_tokens(server: &Program, port: u16, clients: &[(String, String)]) {
+    let token = |at: usize| token_of(server, &clients[at]);
     let forged = ["-d", "a=b", "-H", "X-Client-Id: forged", "-H", "X-Token-Expires: forged"];
-    let (status, _, told) = ask(Some(&good), &forged);
-    assert_eq!(
-        (status, &told["method"], &told["path"]),
-        (200, &json!("POST"), &json!("/reports/a?b=c"))
-    );
+    let (status, _, told) = ask_api(server, port, Some(&token(0)), &forged);
+    let expected = (200, &json!("POST"), &json!("/reports/a?b=c"));
+    assert_eq!((status, &told["method"], &told["path"]), expected);
     assert_eq!(told["x-client-id"], "reporting");
     assert!(told["x-token-expires"].as_str().unwrap().parse::<u64>().is_ok(), "{told}");
     let realm = "Bearer realm=\"grantd\"";
@@ -121,27 +142,18 @@ fn traefik_asks_grantd_about_tokens() {
     for (token, status, challenge) in [
         (None, 401, realm),
         (Some("a.b.c"), 401, &*invalid),
-        (Some(&*token_of(&server, &clients[2])), 401, &invalid),
-        (Some(&*token_of(&server, &clients[1])), 403, &scope),
+        (Some(&*token(2)), 401, &invalid),
+        (Some(&*token(1)), 403, &scope),
     ] {
-        let answer = ask(token, &[]);
+        let answer = ask_api(server, port, token, &[]);
         assert_eq!((answer.0, &*answer.1), (status, challenge), "{token:?}");
     }
-    // The client's address reaches grantd's log, and only the right path reaches the API.
-    ask(Some("a"), &["--interface", "127.0.0.2", "-H", "X-Request-Id: asked"]);
+    // The caller's address reaches grantd's log, and only the right path reaches the API.
+    let caller = ["--interface", "127.0.0.2", "-H", "X-Request-Id: asked"];
+    ask_api(server, port, Some("a"), &caller);
     let line = server.log.of_request("asked");
     assert_eq!((&line["route"], &line["address"]), (&json!("validate"), &json!("127.0.0.2")));
     assert_eq!(curl(&server.home, &format!("api.example.com:{port}/other"), &[]).0, 404);
-
-    assert_no_certificate_is_accepted(&server, port);
-
-    // Without grantd, nothing reaches the API, and the errors are Traefik's own.
-    server.kill();
-    let url = format!("auth.example.com:{port}/v1/api/oauth/token");
-    wait_until(|| curl(&server.home, &url, &["-d", "{}"]).0 == 502);
-    assert_eq!(curl(&server.home, &url, &["-d", "{}"]).2, "Bad Gateway");
-    assert_eq!(ask(Some(&good), &[]).0, 500);
-    recipe.assert_all_run();
 }
 
 const MACHINE: [&str; 4] = ["-d", "client_id=machine", "-d", "grant_type=client_credentials"];
@@ -208,7 +220,9 @@ fn envoy_verifies_tokens() {
     let told = forged.header("Authorization", bearer).send(local(port)).json();
     assert_eq!((&told["method"], &told["x-client-id"]), (&json!("PUT"), &json!("reporting")));
     assert_eq!(told["x-scope"], "reports.read");
-    assert_verifies(&server, &key, &clients, local(port), "/reports/a", 403);
+    let address = local(port);
+    let (server, key, clients) = (&server, &key, &*clients);
+    Api { server, key, clients, address, path: "/reports/a", unfit: 403 }.assert_verifies();
 
     forwards_certificates(&recipe);
     recipe.assert_all_run();
