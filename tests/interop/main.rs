@@ -19,6 +19,7 @@ mod openapi;
 
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
+#[cfg(feature = "page")]
 mod page;
 mod readme;
 mod recipes;

@@ -39,7 +39,10 @@ fn server() -> Program {
         });
         client_json(id, &changes)
     };
-    home.register(&[client("json", "application/json"), client("octets", "application/octet-stream")]);
+    home.register(&[
+        client("json", "application/json"),
+        client("octets", "application/octet-stream"),
+    ]);
     home.write("grantd.toml", SETTINGS);
     Program::start(home, &["--config", "grantd.toml"])
 }

@@ -49,6 +49,7 @@ mod mtls;
 mod multipart;
 mod names;
 mod not_http;
+#[cfg(feature = "page")]
 mod page;
 mod password_hashes;
 mod properties;
