@@ -11,8 +11,8 @@ use crate::support::home::secret_of;
 use crate::support::registry::{changed, client_json, registry_with};
 use crate::support::{Home, Program};
 
-/// Starts a server with these settings, two more routes and two more clients: `octet`, which sends octet streams, and
-/// `limited`, which may make two requests per day.
+/// Starts a server with these settings, two more routes and two more clients: `octet`, which sends
+/// octet streams, and `limited`, which may make two requests per day.
 fn start(settings: &str) -> Program {
     let client = |id: &str, changes: Value| {
         client_json(
