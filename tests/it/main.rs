@@ -49,7 +49,9 @@ mod mtls;
 mod multipart;
 mod names;
 mod not_http;
+#[cfg(feature = "page")]
 mod openapi;
+#[cfg(feature = "page")]
 mod page;
 mod password_hashes;
 mod properties;
