@@ -15,10 +15,12 @@ mod clients;
 mod deploy;
 mod load;
 mod one_token;
+#[cfg(feature = "page")]
 mod openapi;
 
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
+#[cfg(feature = "page")]
 mod page;
 mod readme;
 mod recipes;
