@@ -16,10 +16,11 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grantd::clock::Clock;
 use grantd::internal::form::parameters::Parameters;
 use grantd::internal::oauth::client::Client;
-use grantd::internal::oauth::client_authentication::{Authorization, Credentials, Proof};
+use grantd::internal::oauth::client_authentication::{Credentials, Proof};
 use grantd::internal::oauth::client_certificate::ShownCertificate;
 use grantd::internal::oauth::client_secret::{FastHash, find_secret};
 use grantd::internal::oauth::error::Cause;
+use grantd::internal::oauth::header_field::HeaderField;
 use grantd::internal::oauth::password_hash::{PasswordHash, Work};
 use grantd::internal::registry::client_file;
 use grantd::internal::registry::clients::Registry;
@@ -53,13 +54,13 @@ fn methods(c: &mut Criterion) {
     let escaped = format!("Basic {}", STANDARD.encode(format!("{ID}:{escaped}")));
 
     let attempts = [
-        ("client_secret_post", Authorization::Absent, &parameters(ID, SECRET), Ok(ID)),
-        ("client_secret_basic", Authorization::Present(basic.as_bytes()), &none, Ok(ID)),
-        ("client_secret_basic, escaped", Authorization::Present(escaped.as_bytes()), &none, Ok(ID)),
-        ("wrong secret", Authorization::Absent, &parameters(ID, WRONG), Err(Cause::WrongSecret)),
+        ("client_secret_post", HeaderField::Absent, &parameters(ID, SECRET), Ok(ID)),
+        ("client_secret_basic", HeaderField::Present(basic.as_bytes()), &none, Ok(ID)),
+        ("client_secret_basic, escaped", HeaderField::Present(escaped.as_bytes()), &none, Ok(ID)),
+        ("wrong secret", HeaderField::Absent, &parameters(ID, WRONG), Err(Cause::WrongSecret)),
         (
             "unknown client",
-            Authorization::Absent,
+            HeaderField::Absent,
             &parameters("x", SECRET),
             Err(Cause::UnknownClient),
         ),
@@ -113,7 +114,7 @@ fn second_request(c: &mut Criterion) {
 
 fn authenticate<'c>(
     clients: &'c Registry,
-    authorization: Authorization<'_>,
+    authorization: HeaderField<'_>,
     parameters: &Parameters<'_>,
 ) -> Result<&'c Client, Cause> {
     let credentials = Credentials::read(authorization, &ShownCertificate::Absent, parameters)?;

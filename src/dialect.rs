@@ -20,20 +20,20 @@ use smallvec::SmallVec;
 use crate::endpoint::outcome::{Issued, Phases, Refused, Reuse, Served};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
-use crate::oauth::client_authentication::{Authorization, Credentials};
+use crate::oauth::client_authentication::Credentials;
 use crate::oauth::client_certificate::ShownCertificate;
-use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
+use crate::oauth::header_field::HeaderField;
 
 /// Everything that a dialect reads of a request, except the body.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
     /// The `Authorization` header.
-    pub authorization: Authorization<'a>,
+    pub authorization: HeaderField<'a>,
     /// The TLS client certificate that a trusted proxy has forwarded.
     pub certificate: &'a ShownCertificate,
     /// The `DPoP` header.
-    pub dpop: DpopHeader<'a>,
+    pub dpop: HeaderField<'a>,
     /// The `Content-Type` header.
     pub content_type: Option<&'a [u8]>,
     /// The request's path, as sent.

@@ -2,5 +2,6 @@
 //! both, and changes of files.
 
 pub mod file_watch;
+pub mod identity;
 pub mod shared_log;
 pub mod whole_file;

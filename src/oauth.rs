@@ -13,5 +13,6 @@ pub mod decoy;
 pub mod dpop;
 pub mod error;
 pub mod grant;
+pub mod header_field;
 pub mod password_hash;
 pub mod scope;

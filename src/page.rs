@@ -5,6 +5,7 @@ mod collection;
 mod demo;
 mod html;
 pub mod openapi;
+mod reading;
 mod reference;
 
 use std::sync::Arc;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Config, IssuerUrl};
+use crate::config::{Config, IssuerUrl, StartupLimits};
 use crate::endpoint::Context;
 pub use crate::fault::Fault;
 use crate::guard::decoy_key;
@@ -140,13 +140,11 @@ impl Server {
         let backends = Backends::new(config.startup.signer, signing_key);
         let is_batched = backends.prepare(keys.private_keys())?;
         let (single, threads) = (backends.single, config.startup.workers);
-        let capacity = config.startup.limits.signing_queue;
-        let engine = Engine::start(backends, threads, capacity, clock.clone())?;
+        let engine = Engine::start(backends, threads, limits.signing_queue, clock.clone())?;
         let signer = if is_batched { format!("batch, {single}") } else { single.to_string() };
         info!(%signer, threads, "signing");
-        let (threads, capacity) =
-            (config.startup.limits.password_threads, config.startup.limits.password_queue);
-        let passwords = PasswordPool::start(threads, capacity, &random)?;
+        let passwords =
+            PasswordPool::start(limits.password_threads, limits.password_queue, &random)?;
         let decoy_key = decoy_key::open(state, &random)?;
         let snapshot = Snapshot::new(Arc::new(clients), keys, issuer, config.clone());
         let snapshot = Snapshot { admin_token, lifetimes, ..snapshot };
@@ -164,7 +162,7 @@ impl Server {
             metrics,
             refusals: Refusals::default(),
             raw_pairs: AtomicU64::new(0),
-            throttle: Throttle::new(config.startup.limits.failure_entries, clock.instant()),
+            throttle: Throttle::new(limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
             reload_fault: ArcSwapOption::empty(),
@@ -177,26 +175,20 @@ impl Server {
         collectors::register(&context, signer).map_err(io::Error::other)?;
         let service = Service::new(Arc::clone(&context))?;
         let (loops, threads) = EventLoops::start(config.startup.workers)?;
-        let mut limits = config.startup.limits.clone();
-        limits.connections = allowed_connections(limits.connections, config.startup.workers);
+        let allowed = allowed_connections(limits.connections, config.startup.workers);
         let connections = Connections::new(
             context.clock.clone(),
-            limits,
+            StartupLimits { connections: allowed, ..limits.clone() },
             Arc::clone(&context.metrics),
             Arc::clone(&loops),
         );
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let admin_connections = Arc::new(connections.for_admin(unseen));
-        let connections = Arc::new(connections);
-        let service = Arc::new(service);
-        let reloader = Reloader::new(Arc::clone(&context), in_force, key_files);
-        let reloader = Arc::new(reloader);
         Ok(Self {
+            service: Arc::new(service),
+            reloader: Arc::new(Reloader::new(Arc::clone(&context), in_force, key_files)),
+            admin_connections: Arc::new(connections.for_admin(unseen)),
+            connections: Arc::new(connections),
             context,
-            service,
-            reloader,
-            connections,
-            admin_connections,
             loops,
             threads,
             is_ready: Arc::new(AtomicBool::new(true)),
@@ -254,29 +246,17 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) {
         let (stop, stopped) = watch::channel(());
-        // The returned future completes when the sender of the channel is dropped.
-        let until_dropped = |mut stopped: watch::Receiver<()>| async move {
-            while stopped.changed().await.is_ok() {}
+        let accept = |listener| {
+            let (connections, service) = (Arc::clone(&self.connections), Arc::clone(&self.service));
+            tokio::spawn(connections.accept(listener, service, stopped.clone()))
         };
-
-        let mut accepting = Vec::new();
-        for listener in listeners {
-            let connections = Arc::clone(&self.connections);
-            let service = Arc::clone(&self.service);
-            let stop = until_dropped(stopped.clone());
-            accepting.push(tokio::spawn(async move {
-                connections.accept(listener, service, stop).await;
-            }));
-        }
+        let accepting: Vec<_> = listeners.into_iter().map(accept).collect();
         let (stop_admin, admin_stopped) = watch::channel(());
         if let Some(listener) = admin {
+            let admin =
+                Admin { context: Arc::clone(&self.context), is_ready: Arc::clone(&self.is_ready) };
             let connections = Arc::clone(&self.admin_connections);
-            let admin = Arc::new(Admin {
-                context: Arc::clone(&self.context),
-                is_ready: Arc::clone(&self.is_ready),
-            });
-            let stop = until_dropped(admin_stopped);
-            tokio::spawn(async move { connections.accept(listener, admin, stop).await });
+            tokio::spawn(connections.accept(listener, Arc::new(admin), admin_stopped));
         }
 
         let issuer = self.issuer();

@@ -148,8 +148,7 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
     let shown = secret.filter(|_| !secret_stdin);
     let line = told(&client.id, shown.as_ref().map(|secret| secret.as_str()));
     client.file.edit_or_create(change, Some(&line))?;
-    let is_meant = fields.no_scope || !fields.introspects.is_empty();
-    if is_meant { Ok(()) } else { client.warn() }
+    if fields.are_for_no_token() { Ok(()) } else { client.warn() }
 }
 
 /// Returns the entry of a new client, in a readable order of fields.

@@ -128,11 +128,11 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
             let key = directory::generate(&config.live.keys, size.bits, &retention, now)?;
             print_key(describe(&key), &config.live.keys)
         }
-        KeyCommand::Rotate { keys, size, now: true, keep, server } => {
-            replace(keys, size.bits, keep.as_deref(), &server, now)
-        }
-        KeyCommand::Rotate { keys, size, now: false, keep: _, server } => {
+        KeyCommand::Rotate { keys, size, now: false, server, .. } => {
             rotate(keys, size.bits, &server, now)
+        }
+        KeyCommand::Rotate { keys, size, keep, server, .. } => {
+            replace(keys, size.bits, keep.as_deref(), &server, now)
         }
         KeyCommand::Retire { keys, key_id } => retire(keys, key_id.as_deref(), now),
         KeyCommand::Import { keys, from } => import(keys, &from, now),

@@ -66,18 +66,11 @@ pub(super) fn from_environment_or_stdin(
     prompt: &str,
 ) -> Result<Zeroizing<String>, CliError> {
     match std::env::var(variable) {
-        Ok(empty) if empty.is_empty() => read(prompt),
-        Ok(text) => {
-            let text = Zeroizing::new(text);
-            let secret = Zeroizing::new(without_line_break(&text).to_owned());
-            check(&secret).map_err(|problem| CliError(format!("{variable}: {problem}")))?;
-            Ok(secret)
-        }
-        Err(VarError::NotPresent) => read(prompt),
-        Err(VarError::NotUnicode(_)) => {
-            Err(CliError(format!("{variable}: must be printable ASCII characters")))
-        }
+        Ok(text) if !text.is_empty() => checked(&Zeroizing::new(text)),
+        Ok(_) | Err(VarError::NotPresent) => return read(prompt),
+        Err(VarError::NotUnicode(_)) => Err(NOT_VSCHAR),
     }
+    .map_err(|problem| CliError(format!("{variable}: {problem}")))
 }
 
 /// Reads a secret from standard input, without a final line break. On a terminal, prints `prompt`
@@ -91,14 +84,16 @@ pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, CliError> {
     } else {
         input.read_to_string(&mut text).map_err(unread)?;
     }
-    let secret = Zeroizing::new(without_line_break(without_bom(&text)).to_owned());
-    check(&secret).map_err(|problem| CliError(format!("the secret {problem}")))?;
-    Ok(secret)
+    checked(without_bom(&text)).map_err(|problem| CliError(format!("the secret {problem}")))
 }
 
-/// Removes one line break at the end, which a shell adds. [`check`] refuses all other line breaks.
-fn without_line_break(text: &str) -> &str {
-    text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
+/// Removes one line break at the end, which a shell adds, and checks the secret. [`check`] refuses
+/// all other line breaks.
+fn checked(text: &str) -> Result<Zeroizing<String>, &'static str> {
+    let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let secret = line.unwrap_or(text);
+    check(secret)?;
+    Ok(Zeroizing::new(secret.to_owned()))
 }
 
 /// Checks that a secret is not empty and that clients can send it (RFC 6749, appendix A.2).
@@ -106,11 +101,13 @@ pub(super) fn check(secret: &str) -> Result<(), &'static str> {
     if secret.is_empty() {
         Err("is empty")
     } else if !is_vschar(secret) {
-        Err("must be printable ASCII characters")
+        Err(NOT_VSCHAR)
     } else {
         Ok(())
     }
 }
+
+const NOT_VSCHAR: &str = "must be printable ASCII characters";
 
 fn no_entropy(NoEntropy: NoEntropy) -> CliError {
     CliError("the operating system has no random bytes".to_owned())

@@ -1,6 +1,5 @@
 //! The addresses that a server listens on, and its issuer URL.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,17 +10,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The error for a setting that is not valid. Its text says what the setting must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(Cow<'static, str>);
-
-impl ConfigError {
-    pub(super) const fn new(problem: &'static str) -> Self {
-        Self(Cow::Borrowed(problem))
-    }
-}
+pub struct ConfigError(String);
 
 impl From<String> for ConfigError {
     fn from(problem: String) -> Self {
-        Self(Cow::Owned(problem))
+        Self(problem)
+    }
+}
+
+impl From<&str> for ConfigError {
+    fn from(problem: &str) -> Self {
+        Self(problem.to_owned())
     }
 }
 
@@ -34,20 +33,13 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// The address of a listener: `host:port` or `unix:/path`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ListenAddr {
     /// A host name or address, and a port.
     Tcp(String),
     /// The path of a Unix socket.
     Unix(PathBuf),
-}
-
-impl Serialize for ListenAddr {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
 }
 
 impl ListenAddr {
@@ -69,20 +61,18 @@ impl FromStr for ListenAddr {
     fn from_str(address: &str) -> Result<Self, Self::Err> {
         if let Some(path) = address.strip_prefix("unix:") {
             if path.is_empty() {
-                return Err(ConfigError::new("a Unix socket is written unix:/path"));
+                return Err("a Unix socket is written unix:/path".into());
             }
             return Ok(Self::Unix(path.into()));
         }
-        let Some((host, port)) = address.rsplit_once(':') else {
-            return Err(ConfigError::new(NOT_AN_ADDRESS));
-        };
+        let (host, port) = address.rsplit_once(':').ok_or(NOT_AN_ADDRESS)?;
         let is_port = port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit());
-        if host.parse::<Ipv6Addr>().is_ok() && is_port {
-            let problem = format!("an IPv6 address stands in brackets: [{host}]:{port}");
-            return Err(problem.into());
-        }
-        if address.parse::<Ipv6Addr>().is_ok() {
-            let problem = format!("an IPv6 address stands in brackets: [{address}]:8080");
+        let in_brackets = |address: &str, port: &str| {
+            let is_ipv6 = address.parse::<Ipv6Addr>().is_ok();
+            is_ipv6.then(|| format!("an IPv6 address stands in brackets: [{address}]:{port}"))
+        };
+        let meant = in_brackets(host, port).filter(|_| is_port);
+        if let Some(problem) = meant.or_else(|| in_brackets(address, "8080")) {
             return Err(problem.into());
         }
         let is_host = !host.is_empty()
@@ -90,20 +80,12 @@ impl FromStr for ListenAddr {
         if is_port && (is_host || address.parse::<SocketAddr>().is_ok()) {
             Ok(Self::Tcp(address.to_owned()))
         } else {
-            Err(ConfigError::new(NOT_AN_ADDRESS))
+            Err(NOT_AN_ADDRESS.into())
         }
     }
 }
 
 const NOT_AN_ADDRESS: &str = "an address is written host:port, [::1]:port or unix:/path";
-
-impl TryFrom<String> for ListenAddr {
-    type Error = ConfigError;
-
-    fn try_from(address: String) -> Result<Self, Self::Error> {
-        address.parse()
-    }
-}
 
 impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,7 +109,7 @@ impl SocketMode {
     fn of(bits: u32) -> Result<Self, ConfigError> {
         // The socket's owner, the user of the server, needs read and write permission to connect.
         let is_of_a_socket = bits & !0o777 == 0 && bits & 0o600 == 0o600;
-        if is_of_a_socket { Ok(Self(bits)) } else { Err(ConfigError::new(NO_SOCKET_MODE)) }
+        if is_of_a_socket { Ok(Self(bits)) } else { Err(NO_SOCKET_MODE.into()) }
     }
 }
 
@@ -145,7 +127,7 @@ impl FromStr for SocketMode {
         let digits = mode.strip_prefix("0o").unwrap_or(mode);
         let is_octal = digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
         let bits = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal);
-        bits.ok_or(ConfigError::new(NO_SOCKET_MODE)).and_then(Self::of)
+        Self::of(bits.ok_or(NO_SOCKET_MODE)?)
     }
 }
 
@@ -175,8 +157,8 @@ impl<'de> Deserialize<'de> for SocketMode {
                 // Refuse a number with execute bits: most decimal numbers that were meant as octal
                 // have such bits. For example, decimal 440 is 0o670.
                 let bits = u32::try_from(bits).ok().filter(|bits| bits & 0o111 == 0);
-                let mode = bits.ok_or(ConfigError::new(NO_SOCKET_MODE)).and_then(SocketMode::of);
-                mode.map_err(E::custom)
+                let bits = bits.ok_or_else(|| E::custom(NO_SOCKET_MODE))?;
+                SocketMode::of(bits).map_err(E::custom)
             }
         }
 
@@ -191,17 +173,10 @@ const NO_SOCKET_MODE: &str =
 /// plain `http` is for local use).
 ///
 /// Verifiers compare the issuer byte by byte, so the URL is kept and shown exactly as given.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerUrl {
     url: String,
     path_start: usize,
-}
-
-impl Serialize for IssuerUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.url)
-    }
 }
 
 impl IssuerUrl {
@@ -245,32 +220,22 @@ impl FromStr for IssuerUrl {
         let rest = url
             .strip_prefix("https://")
             .or_else(|| url.strip_prefix("http://"))
-            .ok_or(ConfigError::new("an issuer is an http:// or https:// URL"))?;
+            .ok_or("an issuer is an http:// or https:// URL")?;
         let allowed = |b: u8| b.is_ascii_graphic() && !b"\"#<>?@\\^`{|}".contains(&b);
         if !rest.bytes().all(allowed) {
-            return Err(ConfigError::new("an issuer has no query, fragment, user or space"));
+            return Err("an issuer has no query, fragment, user or space".into());
         }
         let authority = rest.find('/').unwrap_or(rest.len());
         if authority == 0 {
-            return Err(ConfigError::new("an issuer names a host"));
+            return Err("an issuer names a host".into());
         }
         let read = Self { path_start: url.len() - rest.len() + authority, url: url.to_owned() };
         // Refuse 127.0.0.1:80.evil.example, which looks local but is the name of another host.
         let port = rest[..authority].strip_prefix(read.host()).unwrap_or_default();
         if read.host().is_empty() || !port.bytes().skip(1).all(|byte| byte.is_ascii_digit()) {
-            return Err(ConfigError::new(
-                "an issuer's host may be followed by a port number alone",
-            ));
+            return Err("an issuer's host may be followed by a port number alone".into());
         }
         Ok(read)
-    }
-}
-
-impl TryFrom<String> for IssuerUrl {
-    type Error = ConfigError;
-
-    fn try_from(url: String) -> Result<Self, Self::Error> {
-        url.parse()
     }
 }
 
@@ -279,6 +244,28 @@ impl fmt::Display for IssuerUrl {
         f.write_str(&self.url)
     }
 }
+
+/// Serializes a type as the text of its `Display`, and deserializes it with its `FromStr`.
+macro_rules! as_text {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+as_text!(ListenAddr);
+as_text!(IssuerUrl);
+pub(super) use as_text;
 
 fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)

@@ -13,13 +13,21 @@ use toml::de::{DeTable, DeValue};
 use crate::config::address::ConfigError;
 use crate::config::route;
 use crate::config::settings::{Config, Live, Startup};
-use crate::config::value::{Problem, Reader, Table, Value, table_of};
+use crate::config::value::{Problem, Reader, Strings};
 use crate::fault::{Fault, Position, text};
 
 /// The settings of one source: a file, a variable or a flag. All of them are valid. A setting that
 /// a layer does not contain keeps its value from the earlier layers.
-#[derive(Clone, Debug, Default)]
-pub struct Layer(Table);
+#[derive(Clone, Debug)]
+pub struct Layer(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// The text of a TOML file.
+    File(String),
+    /// The path of one setting, and the text of its value.
+    Setting(String, String),
+}
 
 impl Layer {
     /// Reads a TOML file.
@@ -29,27 +37,24 @@ impl Layer {
     /// The first [`Fault`], with its line, column and setting.
     pub fn from_file(file: &Path) -> Result<Self, Fault> {
         let text = text::read(file)?;
-        let at = |fault: Fault, offset| fault.at(Position::of(&text, offset));
-        let document = DeTable::parse(&text).map_err(|error| {
-            let fault = Fault::new(file, error.message());
-            match error.span() {
-                Some(span) => at(fault, span.start),
-                None => fault,
+        let fault = |problem: &str, offset: Option<usize>| {
+            let mut fault = Fault::new(file, problem);
+            if let Some(offset) = offset {
+                fault = fault.at(Position::of(&text, offset));
             }
-        })?;
-        let document = document.get_ref();
-        let table = table_of(document);
-        let known = setting_names();
-        let problems = unknown_name(&table, "", &known).into_iter();
-        let problems = problems.chain(read_parts(&table).err().into_iter().flatten());
-        let first =
-            problems.map(|problem| (offset_of(document, &problem), problem)).min_by_key(|it| it.0);
-        let Some((offset, problem)) = first else { return Ok(Self(table)) };
-        let fault = at(Fault::new(file, &*problem.text), offset);
-        Err(match problem.setting() {
-            Some(setting) => fault.in_field(setting),
-            None => fault,
-        })
+            fault
+        };
+        let table = DeTable::parse(&text)
+            .map_err(|error| fault(error.message(), error.span().map(|span| span.start)))?
+            .into_inner();
+        let mut problems = unknown_names(&table, "", &setting_names());
+        problems.extend(read_parts(&table, Strings::OfFile).err().into_iter().flatten());
+        match problems.into_iter().min_by_key(|problem| problem.offset) {
+            Some(problem) => {
+                Err(Fault { field: problem.setting(), ..fault(&problem.text, problem.offset) })
+            }
+            None => Ok(Self(Source::File(text))),
+        }
     }
 
     /// Reads the value of one setting from the text of a variable or a flag. `setting` is a path,
@@ -59,19 +64,30 @@ impl Layer {
     ///
     /// A [`ConfigError`] that says what the value must be.
     pub fn from_text(setting: &str, text: &str) -> Result<Self, ConfigError> {
-        let mut names = setting.rsplit('.');
-        let innermost = names.next().unwrap_or(setting).to_owned();
-        let mut table = Table::from([(innermost, Value::Text(text.to_owned()))]);
-        for name in names {
-            table = Table::from([(name.to_owned(), Value::Table(table))]);
-        }
-        match read_parts(&table) {
-            Ok(_) => Ok(Self(table)),
+        match read_parts(&table_of(setting, text), Strings::Texts) {
+            Ok(_) => Ok(Self(Source::Setting(setting.to_owned(), text.to_owned()))),
             Err(problems) => Err(ConfigError::from(
                 problems.into_iter().next().map_or_else(String::new, |it| it.text),
             )),
         }
     }
+
+    fn table(&self) -> DeTable<'_> {
+        match &self.0 {
+            // `from_file` has parsed the text.
+            Source::File(text) => DeTable::parse(text).map(Spanned::into_inner).unwrap_or_default(),
+            Source::Setting(setting, text) => table_of(setting, text),
+        }
+    }
+}
+
+/// Returns the table that holds nothing but `text` at the path `setting`.
+fn table_of<'t>(setting: &'t str, text: &'t str) -> DeTable<'t> {
+    let (name, value) = match setting.split_once('.') {
+        Some((name, inner)) => (name, DeValue::Table(table_of(inner, text))),
+        None => (setting, DeValue::String(text.into())),
+    };
+    DeTable::from_iter([(Spanned::new(0..0, name.into()), Spanned::new(0..0, value))])
 }
 
 impl Config {
@@ -82,23 +98,25 @@ impl Config {
     ///
     /// A [`ConfigError`] that names the faulty settings and says what they must be.
     pub fn from_layers(layers: impl IntoIterator<Item = Layer>) -> Result<Self, ConfigError> {
-        let mut all = Table::new();
-        for Layer(table) in layers {
-            lay_over(&mut all, table);
+        let layers: Vec<_> = layers.into_iter().collect();
+        let mut all = DeTable::new();
+        for layer in &layers {
+            lay_over(&mut all, layer.table());
         }
-        read_parts(&all).map_err(|problems| {
+        read_parts(&all, Strings::Texts).map_err(|problems| {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             ConfigError::from(lines.join("\n"))
         })
     }
 }
 
-fn lay_over(lower: &mut Table, upper: Table) {
+fn lay_over<'t>(lower: &mut DeTable<'t>, upper: DeTable<'t>) {
     for (name, value) in upper {
-        match (lower.get_mut(&name), value) {
-            (Some(Value::Table(lower)), Value::Table(upper)) => lay_over(lower, upper),
+        let span = value.span();
+        match (lower.get_mut(&name).map(Spanned::get_mut), value.into_inner()) {
+            (Some(DeValue::Table(lower)), DeValue::Table(upper)) => lay_over(lower, upper),
             (_, value) => {
-                lower.insert(name, value);
+                lower.insert(name, Spanned::new(span, value));
             }
         }
     }
@@ -106,12 +124,17 @@ fn lay_over(lower: &mut Table, upper: Table) {
 
 /// Reads [`Startup`] and [`Live`] from the same table. Each of these types ignores the settings of
 /// the other. The error contains at most three problems: one for each type and one for the routes.
-fn read_parts(table: &Table) -> Result<Config, Vec<Problem>> {
-    let startup = Startup::deserialize(Reader::of_table(table));
-    let live = Live::deserialize(Reader::of_table(table));
+fn read_parts(table: &DeTable<'_>, strings: Strings) -> Result<Config, Vec<Problem>> {
+    let startup = Startup::deserialize(Reader::of_table(table, strings));
+    let live = Live::deserialize(Reader::of_table(table, strings));
     let routes = live.as_ref().ok().and_then(|live| route::problems(&live.routes).next());
     let of_routes = routes.map(|(index, problem)| {
-        Problem::new(problem).within("path").within(index.to_string()).within("route")
+        let problem = Problem::new(problem).within("path").within("route");
+        let route = table.get("route").and_then(|routes| routes.get_ref().get(index));
+        match route.and_then(|route| route.get_ref().get("path")) {
+            Some(path) => problem.at(path),
+            None => problem,
+        }
     });
     match (startup, live, of_routes) {
         (Ok(startup), Ok(live), None) => Ok(Config { startup, live }),
@@ -123,53 +146,23 @@ fn read_parts(table: &Table) -> Result<Config, Vec<Problem>> {
 
 /// Returns a problem for each name in `table` that is neither a setting nor a table of settings.
 /// `outer` is the path of `table`, with a dot at its end.
-fn unknown_name(table: &Table, outer: &str, known: &[String]) -> Vec<Problem> {
+fn unknown_names(table: &DeTable<'_>, outer: &str, known: &[String]) -> Vec<Problem> {
     let known_here = || known.iter().filter_map(|setting| setting.strip_prefix(outer));
     let mut problems = Vec::new();
-    for (name, value) in table {
+    for (key, value) in table {
+        let name = &**key.get_ref();
         if known_here().any(|setting| setting == name) {
             continue;
         }
         if !known_here().any(|setting| setting.split('.').next() == Some(name)) {
             let mut names: Vec<_> = known_here().filter_map(|it| it.split('.').next()).collect();
             names.dedup();
-            problems.push(Problem::unknown(name, &names));
-        } else if let Value::Table(inner) = value {
-            let inner = unknown_name(inner, &format!("{outer}{name}."), known);
-            problems.extend(inner.into_iter().map(|problem| problem.within(name)));
+            problems.push(Problem::unknown(name, &names).at(key));
+        } else if let DeValue::Table(inner) = value.get_ref() {
+            problems.extend(unknown_names(inner, &format!("{outer}{name}."), known));
         }
     }
     problems
-}
-
-/// Returns the offset of a problem in the file: the offset of the wrong name or of the wrong value.
-/// If the value is missing, returns the offset of the innermost table or list that should contain
-/// it and that exists in the file.
-fn offset_of(document: &DeTable<'_>, problem: &Problem) -> usize {
-    let mut names = problem.path().peekable();
-    let mut offset = 0;
-    let mut table = Some(document);
-    let mut list: Option<&[Spanned<DeValue<'_>>]> = None;
-    while let Some(name) = names.next() {
-        let entry = table.and_then(|table| table.get_key_value(name));
-        if let (Some((key, _)), true, None) = (entry, problem.is_of_name, names.peek()) {
-            return key.span().start;
-        }
-        let value = match (entry, list) {
-            (Some((_, value)), _) => value,
-            (None, Some(list)) => {
-                match name.parse().ok().and_then(|index: usize| list.get(index)) {
-                    Some(value) => value,
-                    None => return offset,
-                }
-            }
-            (None, None) => return offset,
-        };
-        offset = value.span().start;
-        table = value.get_ref().as_table();
-        list = value.get_ref().as_array().map(|array| &**array);
-    }
-    offset
 }
 
 /// Returns the paths of all settings, as in `limits.body_bytes`, in alphabetical order. Every

@@ -5,14 +5,13 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::config::address::ConfigError;
+use crate::config::address::{ConfigError, as_text};
 
 /// A trusted proxy in front of this server. An entry trusts one IP address, all addresses of a
 /// network, or all peers of Unix sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrustedProxy {
     /// Every IP address whose first bits are equal to the first bits of the given address. The
@@ -27,8 +26,7 @@ impl TrustedProxy {
     /// of many hosts.
     pub fn is_single(self) -> bool {
         match self {
-            Self::Network(IpAddr::V4(_), bits) => bits == 32,
-            Self::Network(IpAddr::V6(_), bits) => bits == 128,
+            Self::Network(address, bits) => bits == width(address),
             Self::Unix => true,
         }
     }
@@ -37,16 +35,25 @@ impl TrustedProxy {
     pub fn is(self, peer: Option<IpAddr>) -> bool {
         match (self, peer.map(|peer| peer.to_canonical())) {
             (Self::Unix, None) => true,
-            (Self::Network(IpAddr::V4(network), bits), Some(IpAddr::V4(peer))) => {
-                let differing = u32::from(network) ^ u32::from(peer);
-                u32::from(bits) <= differing.leading_zeros()
-            }
-            (Self::Network(IpAddr::V6(network), bits), Some(IpAddr::V6(peer))) => {
-                let differing = u128::from(network) ^ u128::from(peer);
+            (Self::Network(network, bits), Some(peer)) if width(network) == width(peer) => {
+                let differing = bits_of(network) ^ bits_of(peer);
                 u32::from(bits) <= differing.leading_zeros()
             }
             _ => false,
         }
+    }
+}
+
+/// Returns the number of bits of an address.
+fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// Returns the bits of an address. Its first bit is the most significant one.
+fn bits_of(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
+        IpAddr::V6(address) => address.into(),
     }
 }
 
@@ -59,29 +66,17 @@ impl FromStr for TrustedProxy {
         }
         let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
         let address: IpAddr = address.parse().map_err(|_| NOT_A_PROXY)?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
+        let most = width(address);
         let bits = match bits {
             Some(bits) => bits.parse().ok().filter(|bits| *bits <= most).ok_or(NOT_A_PROXY)?,
             None => most,
         };
-        let network = Self::Network(address, bits);
         // Refuse an address that has bits set after the prefix: it is unclear which network was
         // meant.
-        let rest = match address {
-            IpAddr::V4(address) => {
-                u128::from(u32::from(address).checked_shl(bits.into()).unwrap_or(0))
-            }
-            IpAddr::V6(address) => u128::from(address).checked_shl(bits.into()).unwrap_or(0),
-        };
-        if rest == 0 { Ok(network) } else { Err(NOT_A_PROXY) }
-    }
-}
-
-impl TryFrom<String> for TrustedProxy {
-    type Error = ConfigError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
+        match bits_of(address).checked_shl(bits.into()) {
+            None | Some(0) => Ok(Self::Network(address, bits)),
+            Some(_) => Err(NOT_A_PROXY.into()),
+        }
     }
 }
 
@@ -95,14 +90,9 @@ impl fmt::Display for TrustedProxy {
     }
 }
 
-impl Serialize for TrustedProxy {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+as_text!(TrustedProxy);
 
-const NOT_A_PROXY: ConfigError =
-    ConfigError::new("a trusted proxy is an address, a network as in 10.0.0.0/8, or \"unix\"");
+const NOT_A_PROXY: &str = "a trusted proxy is an address, a network as in 10.0.0.0/8, or \"unix\"";
 
 /// The proxies that forward client certificates, and the headers that they use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

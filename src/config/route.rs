@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use serde::de::Error as _;
+use serde::de::{Error as _, IntoDeserializer, value};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::address::ConfigError;
@@ -30,12 +30,8 @@ impl FromStr for Dialect {
     type Err = ConfigError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        match name {
-            "connect" => Ok(Self::Connect),
-            "vision" => Ok(Self::Vision),
-            "firstvision" => Ok(Self::Firstvision),
-            _ => Err(ConfigError::new("a dialect is connect, vision or firstvision")),
-        }
+        let read = Self::deserialize(name.into_deserializer());
+        read.map_err(|_: value::Error| "a dialect is connect, vision or firstvision".into())
     }
 }
 

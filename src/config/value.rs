@@ -1,69 +1,37 @@
-//! A tree of settings from a file, a variable or a flag, and the deserializer that reads such a
-//! tree into types.
+//! The deserializer that reads a table of settings from a file, a variable or a flag into types.
 //!
 //! In a file, each value has a type, such as number, list or string. The text of a variable or a
 //! flag has no type, so it is parsed as the type of its setting.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::de::value::{
+    BorrowedStrDeserializer, MapAccessDeserializer, MapDeserializer, SeqDeserializer,
+};
 use serde::de::{
     self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
-/// A value of a file, or the text of a variable or a flag.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
-    Table(Table),
-    List(Vec<Self>),
-    String(String),
-    Number(i64),
-    Bool(bool),
-    /// A value of a type that no setting accepts, such as a date. The text describes the type in an
-    /// error message.
-    Other(&'static str),
-    Text(String),
-}
-
-pub(super) type Table = BTreeMap<String, Value>;
-
-impl From<&DeValue<'_>> for Value {
-    fn from(value: &DeValue<'_>) -> Self {
-        match value {
-            DeValue::String(text) => Self::String(text.to_string()),
-            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-                .map_or(Self::Other("so large a number"), Self::Number),
-            DeValue::Float(_) => Self::Other("a fraction"),
-            DeValue::Boolean(value) => Self::Bool(*value),
-            DeValue::Datetime(_) => Self::Other("a date or time"),
-            DeValue::Array(values) => {
-                Self::List(values.iter().map(|value| value.get_ref().into()).collect())
-            }
-            DeValue::Table(table) => Self::Table(table_of(table)),
-        }
-    }
-}
-
-pub(super) fn table_of(table: &DeTable<'_>) -> Table {
-    table.iter().map(|(name, value)| (name.get_ref().to_string(), value.get_ref().into())).collect()
-}
-
-/// A fault in a tree of settings, and its position in the tree.
+/// A fault in a table of settings, and its position.
 #[derive(Debug)]
 pub(super) struct Problem {
-    /// The path of the faulty value: the names of tables and settings, and the indices in lists.
-    /// The innermost name or index is first.
+    /// The names of the tables and of the setting in which the faulty value is. The innermost name
+    /// is first.
     path: Vec<String>,
-    /// Whether the innermost name of the path is wrong. Otherwise, the value at the path is wrong.
-    pub(super) is_of_name: bool,
+    /// Whether a name is wrong. Otherwise, the value at the path is wrong.
+    is_of_name: bool,
     pub(super) text: String,
+    /// The offset in the file of the wrong name or value. If a value is missing, the offset of the
+    /// table that should contain it.
+    pub(super) offset: Option<usize>,
 }
 
 impl Problem {
     pub(super) fn new(text: impl Into<String>) -> Self {
-        Self { path: Vec::new(), is_of_name: false, text: text.into() }
+        Self { path: Vec::new(), is_of_name: false, text: text.into(), offset: None }
     }
 
     /// Returns the problem that `name` is not one of the names in `known`.
@@ -72,27 +40,25 @@ impl Problem {
             Some(nearest) => format!("unknown setting `{name}`: did you mean `{nearest}`?"),
             None => format!("unknown setting `{name}`, expected one of `{}`", known.join("`, `")),
         };
-        Self { path: vec![name.to_owned()], is_of_name: true, text }
+        Self { is_of_name: true, ..Self::new(text) }
     }
 
-    /// Adds the next outer level to the path. `name` is the name or index of the faulty value in
-    /// its table or list.
-    pub(super) fn within(mut self, name: impl Into<String>) -> Self {
-        self.path.push(name.into());
+    /// Adds the next outer level to the path: the faulty value is in the value of `name`.
+    pub(super) fn within(mut self, name: &str) -> Self {
+        self.path.push(name.to_owned());
         self
     }
 
-    /// Returns the path of the faulty value: the names of tables and settings, and the indices in
-    /// lists. The outermost name or index is first.
-    pub(super) fn path(&self) -> impl Iterator<Item = &str> {
-        self.path.iter().rev().map(String::as_str)
+    /// Sets the offset in the file, unless an inner value has set it.
+    pub(super) fn at<T>(mut self, part: &Spanned<T>) -> Self {
+        self.offset.get_or_insert(part.span().start);
+        self
     }
 
-    /// Returns the path of the setting, as in `limits.body_bytes`, without the indices of lists.
-    /// `None` if the path is empty or a name is wrong.
+    /// Returns the path of the setting, as in `limits.body_bytes`. `None` if the path is empty or a
+    /// name is wrong.
     pub(super) fn setting(&self) -> Option<String> {
-        let is_index = |name: &&str| name.bytes().all(|byte| byte.is_ascii_digit());
-        let names: Vec<_> = self.path().filter(|name| !is_index(name)).collect();
+        let names: Vec<_> = self.path.iter().rev().map(String::as_str).collect();
         (!names.is_empty() && !self.is_of_name).then(|| names.join("."))
     }
 }
@@ -129,22 +95,8 @@ impl de::Error for Problem {
 /// Returns the name in `known` that `name` was probably meant to be; `None` if no name is similar
 /// enough.
 pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let nearest = known.iter().map(|known| (edits(name, known), *known)).min();
+    let nearest = known.iter().map(|known| (strsim::levenshtein(name, known), *known)).min();
     nearest.filter(|(edits, _)| *edits <= name.len() / 3).map(|(_, nearest)| nearest)
-}
-
-/// Returns the Levenshtein distance of two texts, in bytes.
-fn edits(one: &str, two: &str) -> usize {
-    let mut row: Vec<usize> = (0..=two.len()).collect();
-    for (i, a) in one.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in two.bytes().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[two.len()]
 }
 
 /// Parses a switch: true or false, 1 or 0, yes or no, on or off.
@@ -156,39 +108,52 @@ pub(crate) fn parse_switch(word: &str) -> Result<bool, &'static str> {
     }
 }
 
+/// How to read the strings of a table.
+#[derive(Clone, Copy)]
+pub(super) enum Strings {
+    /// As strings of a file, which are of no other type.
+    OfFile,
+    /// As texts of variables or flags. Strings of a file that were checked before mean the same.
+    Texts,
+}
+
 /// A deserializer that reads a value as the type of its setting.
 #[derive(Clone, Copy)]
 pub(super) enum Reader<'v> {
-    Value(&'v Value),
+    Value(&'v DeValue<'v>, Strings),
     /// The text of a variable or a flag, or one element of a list in such a text.
     Text(&'v str),
 }
 
 impl<'v> Reader<'v> {
-    pub(super) fn of_table(table: &'v Table) -> impl Deserializer<'v, Error = Problem> {
-        de::value::MapAccessDeserializer::new(Members { rest: table.iter(), next: None })
+    pub(super) fn of_table(
+        table: &'v DeTable<'v>,
+        strings: Strings,
+    ) -> impl Deserializer<'v, Error = Problem> {
+        MapAccessDeserializer::new(Members { rest: table.iter(), next: None, strings })
     }
 
-    fn of(value: &'v Value) -> Self {
-        match value {
-            Value::Text(text) => Self::Text(text),
-            value => Self::Value(value),
+    fn of(value: &'v Spanned<DeValue<'v>>, strings: Strings) -> Self {
+        match (value.get_ref(), strings) {
+            (DeValue::String(text), Strings::Texts) => Self::Text(text),
+            (value, strings) => Self::Value(value, strings),
         }
     }
 
     fn is_not(self, expected: &dyn Expected) -> Problem {
-        let found = match self {
-            Self::Value(Value::Table(_)) => "a table",
-            Self::Value(Value::List(_)) => "a list",
-            Self::Value(Value::String(_)) => "a string",
-            Self::Value(Value::Number(_)) => "a number",
-            Self::Value(Value::Bool(_)) => "true or false",
-            Self::Value(Value::Other(kind)) => kind,
-            // The error message does not name the type of the value: the value of a variable or a
-            // flag is always a text.
-            Self::Value(Value::Text(_)) | Self::Text(_) => {
-                return Problem::new(format!("must be {expected}"));
-            }
+        // The message does not name the type of a text: it is always a string.
+        let Self::Value(value, _) = self else {
+            return Problem::new(format!("must be {expected}"));
+        };
+        let found = match value {
+            DeValue::Table(_) => "a table",
+            DeValue::Array(_) => "a list",
+            DeValue::String(_) => "a string",
+            DeValue::Integer(number) if integer(number).is_none() => "so large a number",
+            DeValue::Integer(_) => "a number",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Float(_) => "a fraction",
+            DeValue::Datetime(_) => "a date or time",
         };
         Problem::new(format!("must be {expected}, not {found}"))
     }
@@ -196,24 +161,28 @@ impl<'v> Reader<'v> {
     /// Returns the string. An empty string is an error, because no setting may be empty.
     fn string(self) -> Result<&'v str, Problem> {
         let text = match self {
-            Self::Value(Value::String(text)) => text,
+            Self::Value(DeValue::String(text), _) => text,
             Self::Text(text) => text,
-            Self::Value(_) => return Err(self.is_not(&"a string")),
+            Self::Value(..) => return Err(self.is_not(&"a string")),
         };
         if text.is_empty() { Err(Problem::new("must not be empty")) } else { Ok(text) }
     }
 
     fn number<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
         let number = match self {
-            Self::Value(Value::Number(number)) => Some(*number),
+            Self::Value(DeValue::Integer(number), _) => integer(number),
             Self::Text(text) => text.parse().ok(),
-            Self::Value(_) => None,
+            Self::Value(..) => None,
         };
         match number {
             Some(number) => visitor.visit_i64(number),
             None => Err(self.is_not(&visitor)),
         }
     }
+}
+
+fn integer(number: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
 /// Implements the methods of all integer types in the same way.
@@ -230,22 +199,24 @@ impl<'v> Deserializer<'v> for Reader<'v> {
 
     fn deserialize_any<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
         match self {
-            Self::Value(Value::Table(table)) => Self::of_table(table).deserialize_any(visitor),
-            Self::Value(Value::List(_)) => self.deserialize_seq(visitor),
-            Self::Value(Value::Number(_)) => self.number(visitor),
-            Self::Value(Value::Bool(value)) => visitor.visit_bool(*value),
-            Self::Value(Value::Other(_)) => Err(self.is_not(&visitor)),
-            Self::Value(Value::String(_) | Value::Text(_)) | Self::Text(_) => {
+            Self::Value(DeValue::Table(table), strings) => {
+                Self::of_table(table, strings).deserialize_any(visitor)
+            }
+            Self::Value(DeValue::Array(_), _) => self.deserialize_seq(visitor),
+            Self::Value(DeValue::Integer(_), _) => self.number(visitor),
+            Self::Value(DeValue::Boolean(value), _) => visitor.visit_bool(*value),
+            Self::Value(DeValue::String(_), _) | Self::Text(_) => {
                 visitor.visit_borrowed_str(self.string()?)
             }
+            Self::Value(..) => Err(self.is_not(&visitor)),
         }
     }
 
     fn deserialize_bool<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
         match self {
-            Self::Value(Value::Bool(value)) => visitor.visit_bool(*value),
+            Self::Value(DeValue::Boolean(value), _) => visitor.visit_bool(*value),
             Self::Text(word) => visitor.visit_bool(parse_switch(word).map_err(Problem::new)?),
-            Self::Value(_) => Err(self.is_not(&"true or false")),
+            Self::Value(..) => Err(self.is_not(&"true or false")),
         }
     }
 
@@ -269,12 +240,14 @@ impl<'v> Deserializer<'v> for Reader<'v> {
     /// In text, the elements of a list are separated by commas.
     fn deserialize_seq<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
         match self {
-            Self::Value(Value::List(list)) => {
-                visitor.visit_seq(Elements(list.iter().map(Self::of).enumerate()))
+            Self::Value(DeValue::Array(list), strings) => {
+                visitor.visit_seq(Elements { rest: list.iter(), strings })
             }
-            Self::Text(text) => visitor
-                .visit_seq(Elements(text.split(',').map(str::trim).map(Self::Text).enumerate())),
-            Self::Value(_) => Err(self.is_not(&"a list, as in [\"…\", \"…\"]")),
+            Self::Text(text) => {
+                let elements = text.split(',').map(str::trim).map(Self::Text);
+                visitor.visit_seq(SeqDeserializer::new(elements))
+            }
+            Self::Value(..) => Err(self.is_not(&"a list, as in [\"…\", \"…\"]")),
         }
     }
 
@@ -286,16 +259,16 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         visitor: V,
     ) -> Result<V::Value, Problem> {
         match self {
-            Self::Value(Value::Table(table)) => Self::of_table(table).deserialize_any(visitor),
+            Self::Value(DeValue::Table(_), _) => self.deserialize_any(visitor),
             Self::Text(text) => {
                 let values: Vec<_> = text.split('=').map(Self::Text).collect();
                 if values.len() != fields.len() {
                     return Err(Problem::new(format!("must be {}", fields.join("="))));
                 }
                 let members = fields.iter().copied().zip(values);
-                visitor.visit_map(de::value::MapDeserializer::new(members))
+                visitor.visit_map(MapDeserializer::new(members))
             }
-            Self::Value(_) => Err(self.is_not(&"a table")),
+            Self::Value(..) => Err(self.is_not(&"a table")),
         }
     }
 
@@ -334,10 +307,11 @@ impl<'v> IntoDeserializer<'v, Problem> for Reader<'v> {
     }
 }
 
-/// The members of a table. The path of a problem with a member contains the member's name.
+/// The members of a table.
 struct Members<'v> {
-    rest: std::collections::btree_map::Iter<'v, String, Value>,
-    next: Option<(&'v str, &'v Value)>,
+    rest: toml::map::Iter<'v, Spanned<DeString<'v>>, Spanned<DeValue<'v>>>,
+    next: Option<(&'v Spanned<DeString<'v>>, &'v Spanned<DeValue<'v>>)>,
+    strings: Strings,
 }
 
 impl<'v> MapAccess<'v> for Members<'v> {
@@ -347,30 +321,39 @@ impl<'v> MapAccess<'v> for Members<'v> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Problem> {
-        self.next = self.rest.next().map(|(name, value)| (name.as_str(), value));
-        self.next.map(|(name, _)| seed.deserialize(name.into_deserializer())).transpose()
+        self.next = self.rest.next();
+        let key = self.next.map(|(name, _)| {
+            let key = BorrowedStrDeserializer::new(name.get_ref());
+            seed.deserialize(key).map_err(|problem: Problem| problem.at(name))
+        });
+        key.transpose()
     }
 
     fn next_value_seed<T: DeserializeSeed<'v>>(&mut self, seed: T) -> Result<T::Value, Problem> {
         let Some((name, value)) = self.next.take() else {
             return Err(Problem::new("a value was asked for before its name"));
         };
-        seed.deserialize(Reader::of(value)).map_err(|problem| problem.within(name))
+        let read = seed.deserialize(Reader::of(value, self.strings));
+        read.map_err(|problem| problem.at(value).within(name.get_ref()))
     }
 }
 
-/// The elements of a list. The path of a problem with an element contains the element's index.
-struct Elements<I>(std::iter::Enumerate<I>);
+/// The elements of a list.
+struct Elements<'v> {
+    rest: std::slice::Iter<'v, Spanned<DeValue<'v>>>,
+    strings: Strings,
+}
 
-impl<'v, I: Iterator<Item = Reader<'v>>> SeqAccess<'v> for Elements<I> {
+impl<'v> SeqAccess<'v> for Elements<'v> {
     type Error = Problem;
 
     fn next_element_seed<T: DeserializeSeed<'v>>(
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Problem> {
-        let element = self.0.next().map(|(index, element)| {
-            seed.deserialize(element).map_err(|problem| problem.within(index.to_string()))
+        let element = self.rest.next().map(|element| {
+            let read = seed.deserialize(Reader::of(element, self.strings));
+            read.map_err(|problem| problem.at(element))
         });
         element.transpose()
     }

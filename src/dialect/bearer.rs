@@ -9,8 +9,8 @@ use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::validate::{Needs, bearer};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
-use crate::oauth::client_authentication::Authorization;
 use crate::oauth::error::Cause;
+use crate::oauth::header_field::HeaderField;
 use crate::telemetry::excerpt::named;
 
 /// Answers 204 with the token's client, scope and expiry time in headers, or answers with a
@@ -74,8 +74,8 @@ fn try_validate<'s>(
 /// Returns an excerpt of `scope`, the required scope that the token lacks. The excerpt is logged.
 fn missing_scope(head: &RequestHead<'_>, scope: &str) -> Box<str> {
     let presented = match head.authorization {
-        Authorization::Present(value) => value,
-        Authorization::Absent | Authorization::Repeated => b"",
+        HeaderField::Present(value) => value,
+        HeaderField::Absent | HeaderField::Repeated => b"",
     };
     named(scope.as_bytes(), &[presented]).into()
 }

@@ -18,9 +18,9 @@ use crate::form::media_type::{ContentType, MediaType};
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::TokenProfile;
-use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{CLIENT_CREDENTIALS, GrantRequest};
+use crate::oauth::header_field::HeaderField;
 
 /// Answers one token request. `path_scope` is the path segment after the service's own path, if
 /// there is one.
@@ -55,7 +55,7 @@ async fn try_token<'s>(
         credentials: head.credentials(&no_parameters)?,
         certificate: head.certificate,
         // This dialect issues bearer tokens only.
-        dpop: DpopHeader::Absent,
+        dpop: HeaderField::Absent,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
     };

@@ -11,7 +11,7 @@ use crate::dialect::RequestHead;
 use crate::dialect::connect::Form;
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
-use crate::oauth::client_authentication::Authorization;
+use crate::oauth::header_field::HeaderField;
 
 /// A secret in clear text, wiped when it is dropped.
 type Secret = Zeroizing<Vec<u8>>;
@@ -22,9 +22,9 @@ type Secret = Zeroizing<Vec<u8>>;
 pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     let mut secrets = Vec::new();
     match head.authorization {
-        Authorization::Absent => {}
-        Authorization::Present(value) => push_credentials(value, &mut secrets),
-        Authorization::Repeated => return None,
+        HeaderField::Absent => {}
+        HeaderField::Present(value) => push_credentials(value, &mut secrets),
+        HeaderField::Repeated => return None,
     }
     let query = head.query.unwrap_or_default().as_bytes();
     push_parameters(&urlencoded::parse(query, head.max_parameters).ok()?, &mut secrets);

@@ -18,9 +18,9 @@ use crate::form::media_type::{Charset, ContentType, MediaType};
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::TokenProfile;
-use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
+use crate::oauth::header_field::HeaderField;
 
 /// The request headers that every answer echoes, each with its maximum length in bytes.
 pub const CLIENT_HEADERS: [(&str, usize); 4] = [
@@ -70,7 +70,7 @@ async fn try_token<'s>(
         credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
         // This dialect issues bearer tokens only.
-        dpop: DpopHeader::Absent,
+        dpop: HeaderField::Absent,
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
     };

@@ -5,8 +5,9 @@ use crate::endpoint::single_use::use_up;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_certificate::{ClientCertificate, ShownCertificate, Verification};
 use crate::oauth::confirmation::Confirmation;
-use crate::oauth::dpop::{DpopError, DpopHeader, ExpectedProof, Proof};
+use crate::oauth::dpop::{DpopError, ExpectedProof, Proof};
 use crate::oauth::error::Cause;
+use crate::oauth::header_field::HeaderField;
 use crate::state::uses::{Owner, SingleUse};
 
 /// Returns what the token of the authenticated `client` is bound to. Uses up the DPoP proof, if there
@@ -20,7 +21,7 @@ pub async fn confirm(
     exchange: &Exchange<'_>,
     client: &Client,
     certificate: &ShownCertificate,
-    dpop: DpopHeader<'_>,
+    dpop: HeaderField<'_>,
 ) -> Result<Confirmation, Cause> {
     let certificate = if client.has_certificate_bound_tokens {
         let shown = certificate.get()?.filter(|shown| may_confirm(shown, client));
@@ -29,10 +30,12 @@ pub async fn confirm(
         None
     };
     let proof = match dpop {
-        DpopHeader::Absent if client.has_dpop_bound_tokens => return Err(DpopError::Missing.into()),
-        DpopHeader::Absent => return Ok(Confirmation { certificate, key: None }),
-        DpopHeader::Repeated => return Err(DpopError::Malformed.into()),
-        DpopHeader::Present(proof) => proof,
+        HeaderField::Absent if client.has_dpop_bound_tokens => {
+            return Err(DpopError::Missing.into());
+        }
+        HeaderField::Absent => return Ok(Confirmation { certificate, key: None }),
+        HeaderField::Repeated => return Err(DpopError::Malformed.into()),
+        HeaderField::Present(proof) => proof,
     };
 
     let exchange = &exchange.at_present();

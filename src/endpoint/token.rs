@@ -16,9 +16,9 @@ use crate::keys::signing_key::SigningKey;
 use crate::oauth::client::{Client, TokenProfile};
 use crate::oauth::client_authentication::Credentials;
 use crate::oauth::client_certificate::ShownCertificate;
-use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{Grant, GrantRequest};
+use crate::oauth::header_field::HeaderField;
 use crate::oauth::scope::ScopeError;
 use crate::registry::clients::Registered;
 use crate::signing::engine::SignError;
@@ -35,7 +35,7 @@ pub struct TokenRequest<'a> {
     /// The client's certificate.
     pub certificate: &'a ShownCertificate,
     /// The client's DPoP proof.
-    pub dpop: DpopHeader<'a>,
+    pub dpop: HeaderField<'a>,
     /// The requested grant.
     pub grant: GrantRequest<'a>,
     /// The request's Content-Type; `None` in a dialect that does not compare it with the

@@ -8,8 +8,9 @@ use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::outcome::Refused;
 use crate::keys::jwt::Claims;
 use crate::oauth::client::Client;
-use crate::oauth::client_authentication::{Authorization, Credentials};
+use crate::oauth::client_authentication::Credentials;
 use crate::oauth::error::Cause;
+use crate::oauth::header_field::HeaderField;
 use crate::state::verified_tokens::VerifiedToken;
 use crate::time::UnixTime;
 
@@ -40,13 +41,13 @@ pub struct Validated<'s> {
 /// [`Refused`]. Its cause determines the `WWW-Authenticate` challenge.
 pub fn bearer<'s>(
     exchange: &Exchange<'s>,
-    authorization: Authorization<'_>,
+    authorization: HeaderField<'_>,
     needs: Needs<'_>,
 ) -> Result<Validated<'s>, Refused<'s>> {
     let header = match authorization {
-        Authorization::Absent => return Err(Cause::TokenMissing.into()),
-        Authorization::Repeated => return Err(Cause::TokenInvalid.into()),
-        Authorization::Present(header) => header,
+        HeaderField::Absent => return Err(Cause::TokenMissing.into()),
+        HeaderField::Repeated => return Err(Cause::TokenInvalid.into()),
+        HeaderField::Present(header) => header,
     };
     let header = std::str::from_utf8(header).map_err(|_| Cause::TokenInvalid)?;
     let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));

@@ -145,18 +145,4 @@ mod tests {
         parameters.push("client_secret".into(), "hunter2".into()).unwrap();
         assert_eq!(format!("{parameters:?}"), r#"["client_secret"]"#);
     }
-
-    #[test]
-    fn only_resource_repeats_and_empty_counts_as_absent() {
-        let mut parameters = Parameters::default();
-        for value in ["a", "", "b"] {
-            parameters.push("resource".into(), value.into()).unwrap();
-        }
-        assert_eq!(parameters.all("resource").collect::<Vec<_>>(), ["a", "b"]);
-
-        parameters.push("scope".into(), "".into()).unwrap();
-        assert_eq!(parameters.get("scope"), None);
-        assert!(parameters.contains("scope"));
-        assert_eq!(parameters.push("scope".into(), "x".into()), Err(FormError::Repeated));
-    }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use crate::fs::identity::identity;
 use crate::fs::whole_file::{self, Lock, open_regular};
 
 /// The file, and how far this process has read it.
@@ -234,17 +235,8 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 fn is_same(file: &File, found: &Metadata) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let id = |metadata: &Metadata| (metadata.dev(), metadata.ino());
-        file.metadata().is_ok_and(|open| id(&open) == id(found))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (file, found);
-        false
-    }
+    let found = identity(found);
+    found.is_some() && file.metadata().is_ok_and(|open| identity(&open) == found)
 }
 
 #[cfg(test)]

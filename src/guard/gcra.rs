@@ -7,7 +7,6 @@
 //! as this time is at most `units - 1` intervals ahead. The caller passes the current time, in
 //! nanoseconds after an origin of its choice.
 
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -86,32 +85,26 @@ impl SharedBudget {
     /// If the budget has no unit: the seconds until it has one, at least 1.
     pub fn take(&self, rate: Rate, now: Instant) -> Result<Taken, u32> {
         let now = nanos_between(self.origin, now);
-        self.update(|budget| match budget.wait(rate, now) {
-            Some(wait) => Err(wait),
-            None => Ok(budget.take(rate, now)),
-        })
+        let take = |full_at| {
+            let mut budget = Budget { full_at };
+            budget.wait(rate, now).map_or_else(|| Ok(budget.take(rate, now)), Err)
+        };
+        let after = |full_at| take(full_at).ok().map(|taken: Taken| taken.full_at);
+        let order = Ordering::Relaxed;
+        let (Ok(before) | Err(before)) = self.full_at.fetch_update(order, order, after);
+        take(before)
     }
 
     /// Returns what was taken to the budget, as [`Budget::give_back`] does.
     pub fn give_back(&self, taken: Taken, now: Instant) {
         let now = nanos_between(self.origin, now);
-        let Ok(()) = self.update(|budget| {
-            budget.give_back(taken, now);
-            Ok::<_, Infallible>(())
-        });
-    }
-
-    fn update<T, E>(&self, change: impl Fn(&mut Budget) -> Result<T, E>) -> Result<T, E> {
-        let mut full_at = self.full_at.load(Ordering::Relaxed);
-        loop {
+        let after = |full_at| {
             let mut budget = Budget { full_at };
-            let result = change(&mut budget)?;
-            let order = Ordering::Relaxed;
-            match self.full_at.compare_exchange_weak(full_at, budget.full_at, order, order) {
-                Ok(_) => return Ok(result),
-                Err(changed) => full_at = changed,
-            }
-        }
+            budget.give_back(taken, now);
+            Some(budget.full_at)
+        };
+        // Cannot fail: there is always a new value.
+        let _ = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
     }
 }
 

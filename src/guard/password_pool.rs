@@ -68,13 +68,7 @@ impl PasswordPool {
         random
             .fill(&mut *key)
             .map_err(|_| io::Error::other("the operating system has no random bytes"))?;
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            arrival: Condvar::new(),
-            verdicts: Verdicts::new(verdicts::CAPACITY),
-            computed: AtomicU64::new(0),
-            capacity,
-        });
+        let shared = Arc::new(Shared::new(capacity));
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*key);
         let mut pool = Self { shared, threads: Vec::with_capacity(threads), key };
         for index in 0..threads {
@@ -175,6 +169,16 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(capacity: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            arrival: Condvar::new(),
+            verdicts: Verdicts::new(verdicts::CAPACITY),
+            computed: AtomicU64::new(0),
+            capacity,
+        }
+    }
+
     fn submit(
         &self,
         attempt: Attempt,
@@ -280,17 +284,6 @@ mod tests {
         }
     }
 
-    /// Returns a queue without threads.
-    fn shared(capacity: usize) -> Shared {
-        Shared {
-            queue: Mutex::default(),
-            arrival: Condvar::new(),
-            verdicts: Verdicts::new(verdicts::CAPACITY),
-            computed: AtomicU64::new(0),
-            capacity,
-        }
-    }
-
     fn ask(
         shared: &Shared,
         source: u64,
@@ -308,7 +301,7 @@ mod tests {
 
     #[test]
     fn sources_are_served_round_robin_and_known_clients_first() {
-        let shared = shared(80);
+        let shared = Shared::new(80);
         for (source, is_known, number) in
             [(1, false, 10), (1, false, 11), (1, false, 12), (2, false, 20), (3, true, 30)]
         {
@@ -321,7 +314,7 @@ mod tests {
 
     #[test]
     fn one_of_four_jobs_is_of_an_unknown_client() {
-        let shared = shared(80);
+        let shared = Shared::new(80);
         for number in 1..=7 {
             forget(ask(&shared, number.into(), true, number).unwrap());
         }
@@ -342,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_source_holds_at_most_its_share() {
-        let shared = shared(16);
+        let shared = Shared::new(16);
         let waiting = [1, 2].map(|number| ask(&shared, 1, false, number).unwrap());
         assert_eq!(ask(&shared, 1, false, 3).err(), Some(NoRoom::Share));
         // A second request for a queued attempt joins its job.
@@ -354,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_job_is_removed_with_the_last_request_that_waits_for_it() {
-        let shared = shared(16);
+        let shared = Shared::new(16);
         let [first, second] = [(); 2].map(|()| ask(&shared, 1, false, 1).unwrap());
         forget(ask(&shared, 1, false, 2).unwrap());
         drop(first);
@@ -381,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_shared_network_holds_at_most_its_share_without_known_clients() {
-        let shared = shared(16);
+        let shared = Shared::new(16);
         let ask = |source: u8, network, is_known| {
             let turn = Turn { source: source.into(), shared_network: Some(network), is_known };
             shared.submit([source; 32], turn, || job(source, turn)).map(forget).err()
@@ -405,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_shared_by_known_and_unknown_clients() {
-        let shared = shared(4);
+        let shared = Shared::new(4);
         let ask = |source: u8, is_known| ask(&shared, source.into(), is_known, source);
         let mut waiting: Vec<_> = (1..=4).map(|at| ask(at, false).unwrap()).collect();
         assert_eq!(ask(5, false).err(), Some(NoRoom::Full));
@@ -442,7 +435,7 @@ mod tests {
 
     #[test]
     fn requests_are_woken_without_the_lock() {
-        let shared = Arc::new(shared(1));
+        let shared = Arc::new(Shared::new(1));
         let probe = Arc::new(Probe { shared: Arc::clone(&shared), wakes: AtomicU64::new(0) });
         let waker = Arc::clone(&probe).into();
         let poll = |waiting: &mut Waiting<'_>| {

@@ -341,27 +341,6 @@ mod tests {
     }
 
     #[test]
-    fn budgets_are_larger_on_a_shared_network_and_random_secrets_need_none() {
-        let fixture = Fixture::new();
-        let proxy = ClientNetwork::of_v4(1).shared();
-        assert_eq!(fixture.succeed("known", proxy, 0), Ok(()));
-        for _ in 0..6 {
-            assert_eq!(fixture.fail("known", proxy), Ok(()));
-            assert_eq!(fixture.fail("guessed", proxy), Ok(()));
-        }
-        assert!(fixture.check("known", proxy, 0).is_err());
-        assert!(fixture.check("other", proxy, 0).is_err());
-        for _ in 0..100 {
-            let attempt =
-                fixture.throttle.begin("random", proxy, false, true, &LIMITS, fixture.start);
-            assert_eq!(attempt.unwrap().was_wrong(fixture.start), Ok(()));
-        }
-        // A shared network and a network that is not shared differ, even if their addresses are the
-        // same.
-        assert_eq!(fixture.check("other", ClientNetwork::of_v4(1), 0), Ok(()));
-    }
-
-    #[test]
     fn a_client_is_known_for_a_day_after_a_success() {
         let fixture = Fixture::new();
         let here = ClientNetwork::of_v4(1);

@@ -5,7 +5,6 @@
 mod open;
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
@@ -78,14 +77,14 @@ impl Connections {
         }
     }
 
-    /// Accepts connections and serves them until `stop` completes.
+    /// Accepts connections and serves them until the sender of `stop` is dropped.
     pub(crate) async fn accept(
-        self: &Arc<Self>,
+        self: Arc<Self>,
         listener: Listener,
         handler: Arc<impl Handler>,
-        stop: impl Future<Output = ()>,
+        mut stop: watch::Receiver<()>,
     ) {
-        let mut stop = pin!(stop);
+        let mut stop = pin!(async { while stop.changed().await.is_ok() {} });
         loop {
             let accepted = tokio::select! {
                 biased;

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -56,9 +58,7 @@ impl Admin {
             return refuse(denied);
         }
         if !is_read {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+            return with(plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n"), ALLOW, "GET, HEAD");
         }
         match request.uri().path() {
             "/metrics" => self.metrics(),
@@ -147,10 +147,8 @@ impl Admin {
     fn metrics(&self) -> Response<Full<Bytes>> {
         match self.context.metrics.to_text() {
             Ok(text) => {
-                let mut response = plain(StatusCode::OK, text);
-                let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-                response.headers_mut().insert(CONTENT_TYPE, format);
-                response
+                let format = "text/plain; version=0.0.4; charset=utf-8";
+                with(plain(StatusCode::OK, text), CONTENT_TYPE, format)
             }
             Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be shown\n"),
         }
@@ -163,10 +161,7 @@ const ROUTES: &str =
 fn refuse(denied: Denied) -> Response<Full<Bytes>> {
     match denied {
         Denied::Token => {
-            let mut response = plain(StatusCode::UNAUTHORIZED, TOKEN_NEEDED);
-            let challenge = HeaderValue::from_static("Bearer");
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-            response
+            with(plain(StatusCode::UNAUTHORIZED, TOKEN_NEEDED), WWW_AUTHENTICATE, "Bearer")
         }
         Denied::Host => plain(StatusCode::MISDIRECTED_REQUEST, OTHER_HOST),
     }
@@ -178,16 +173,22 @@ const OTHER_HOST: &str = "ask by an IP address or localhost, or with the token o
                           admin_token_file as Authorization: Bearer\n";
 
 fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
-    let mut response = plain(status, value.to_string());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    with(plain(status, value.to_string()), CONTENT_TYPE, "application/json")
+}
+
+/// Sets a field of the response's head.
+fn with(
+    mut response: Response<Full<Bytes>>,
+    name: HeaderName,
+    value: &'static str,
+) -> Response<Full<Bytes>> {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    let response = with(response, CONTENT_TYPE, "text/plain; charset=utf-8");
+    with(response, CACHE_CONTROL, "no-store")
 }

@@ -23,6 +23,8 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use crate::config::{ListenAddr, SocketMode};
 #[cfg(unix)]
+use crate::fs::identity::identity;
+#[cfg(unix)]
 use crate::http::descriptors;
 
 /// A socket that accepts connections.
@@ -195,7 +197,6 @@ async fn bind_unix(path: &Path, mode: SocketMode) -> io::Result<UnixListener> {
 /// error of the operating system.
 #[cfg(unix)]
 async fn remove_stale(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
     if !is_socket(path)? {
         return Ok(());
     }
@@ -205,7 +206,7 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             let now = fs::symlink_metadata(path)?;
             // Another process that starts at the same time may have replaced the socket.
-            if (now.dev(), now.ino()) == (found.dev(), found.ino()) {
+            if identity(&now) == identity(&found) {
                 fs::remove_file(path)?;
             }
             Ok(())

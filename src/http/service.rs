@@ -39,10 +39,9 @@ use crate::http::listener::Peer;
 use crate::http::request_id::RequestIds;
 use crate::http::service::check::check;
 use crate::http::service::response::{echo_client_headers, into_response};
-use crate::oauth::client_authentication::Authorization;
 use crate::oauth::client_certificate::{ShownCertificate, Verification};
-use crate::oauth::dpop::DpopHeader;
 use crate::oauth::error::Cause;
+use crate::oauth::header_field::HeaderField;
 use crate::page::{self, Pages};
 use crate::random::NoEntropy;
 use crate::snapshot::Snapshot;
@@ -283,25 +282,18 @@ fn request_head<'r>(
     request: &'r request::Parts,
     certificate: &'r ShownCertificate,
 ) -> RequestHead<'r> {
-    let authorization = match single(&request.headers, AUTHORIZATION) {
-        Ok(None) => Authorization::Absent,
-        Ok(Some(value)) => Authorization::Present(value),
-        Err(Repeated) => Authorization::Repeated,
+    let content_type = match single(&request.headers, CONTENT_TYPE) {
+        // A repeated Content-Type is ambiguous; treat it as an unsupported type.
+        HeaderField::Repeated => Some(&b","[..]),
+        once => once.value(),
     };
-    let dpop = match single(&request.headers, "dpop") {
-        Ok(None) => DpopHeader::Absent,
-        Ok(Some(value)) => DpopHeader::Present(value),
-        Err(Repeated) => DpopHeader::Repeated,
-    };
-    // A repeated Content-Type is ambiguous; treat it as an unsupported type.
-    let content_type = single(&request.headers, CONTENT_TYPE).unwrap_or(Some(&b","[..]));
     let is_vision = route.dialect() == Dialect::Vision;
     let client_header =
         |(name, _)| if is_vision { Some(request.headers.get(name)?.as_bytes()) } else { None };
     RequestHead {
-        authorization,
+        authorization: single(&request.headers, AUTHORIZATION),
         certificate,
-        dpop,
+        dpop: single(&request.headers, "dpop"),
         content_type,
         path: request.uri.path(),
         client_headers: vision::CLIENT_HEADERS.map(client_header),
@@ -319,7 +311,7 @@ fn certificate(config: &Live, headers: &HeaderMap, peer: Peer) -> ShownCertifica
         return ShownCertificate::Absent;
     }
     let ClientCertificates { verify_header, certificate_header, .. } = &config.client_certificate;
-    let field = |name| single(headers, name).ok().flatten();
+    let field = |name| single(headers, name).value();
     let Some(certificate) = field(certificate_header).filter(|value| !value.is_empty()) else {
         return ShownCertificate::Absent;
     };
@@ -350,20 +342,15 @@ async fn unknown_path(
     secrets.map_or_else(|| WITHHELD.into(), |secrets| named(head.path.as_bytes(), &secrets).into())
 }
 
-/// The value of a header field that must not be repeated; `None` if it is absent.
-pub(super) fn single(
-    headers: &HeaderMap,
-    name: impl AsHeaderName,
-) -> Result<Option<&[u8]>, Repeated> {
+/// Reads a header field that must not be repeated.
+pub(super) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> HeaderField<'_> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (value, None) => Ok(value.map(HeaderValue::as_bytes)),
-        (_, Some(_)) => Err(Repeated),
+        (None, _) => HeaderField::Absent,
+        (Some(value), None) => HeaderField::Present(value.as_bytes()),
+        (_, Some(_)) => HeaderField::Repeated,
     }
 }
-
-/// The header field occurs more than once.
-pub(super) struct Repeated;
 
 /// Answers with a public document, or with 304 if the client's copy is current. The answer allows
 /// scripts of any origin to read the document (CORS).
@@ -390,7 +377,7 @@ fn page_for_people(
     route: Route<'_>,
     request: &request::Parts,
 ) -> Option<Answer> {
-    let destination = single(&request.headers, "sec-fetch-dest").ok().flatten();
+    let destination = single(&request.headers, "sec-fetch-dest").value();
     let is_page = destination == Some(b"document") && route.dialect() == Dialect::Connect;
     let path = below_issuer(request.uri.path(), snapshot.issuer.path());
     is_page.then(|| page::not_found(path, snapshot)).flatten()

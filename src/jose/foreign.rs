@@ -4,6 +4,7 @@
 //! only one possible reading: base64url has no padding, no known member is repeated, and the header
 //! contains no certificate and no URL of a key.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hint::black_box;
 
@@ -43,7 +44,7 @@ impl<'a> ForeignJwt<'a> {
         // `jku` and `x5u` are URLs of keys and certificates, and `x5c` contains certificates (RFC
         // 7515, section 4.1). `crit` and `b64` require an extension (RFC 7797). The server supports
         // none of these members.
-        if header.jku || header.x5u || header.x5c || header.crit || header.b64 {
+        if REFUSED_MEMBERS.iter().any(|name| header.others.contains_key(*name)) {
             return None;
         }
         Some(Self { signed, payload, signature, header })
@@ -126,22 +127,11 @@ struct Header {
     kid: Option<String>,
     typ: Option<String>,
     jwk: Option<Value>,
-    #[serde(default, deserialize_with = "presence")]
-    jku: bool,
-    #[serde(default, deserialize_with = "presence")]
-    x5u: bool,
-    #[serde(default, deserialize_with = "presence")]
-    x5c: bool,
-    #[serde(default, deserialize_with = "presence")]
-    crit: bool,
-    #[serde(default, deserialize_with = "presence")]
-    b64: bool,
+    #[serde(flatten)]
+    others: HashMap<String, IgnoredAny>,
 }
 
-/// Deserializes any value of a member to `true`: only the presence of the member matters.
-fn presence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    IgnoredAny::deserialize(deserializer).map(|_| true)
-}
+const REFUSED_MEMBERS: [&str; 5] = ["b64", "crit", "jku", "x5c", "x5u"];
 
 fn parse<T: DeserializeOwned>(encoded: &str) -> Option<T> {
     let json = URL_SAFE_NO_PAD.decode(encoded).ok()?;

@@ -410,10 +410,14 @@ mod tests {
 
     #[test]
     fn the_thumbprint_matches_the_rfc() {
-        // RFC 8037, appendix A.3.
-        let key = PublicKey::parse(ED25519).unwrap();
-        let thumbprint = URL_SAFE_NO_PAD.encode(key.thumbprint());
-        assert_eq!(thumbprint, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+        // RFC 8037, appendix A.3, and RFC 7638, section 3.1.
+        for (jwk, expected) in [
+            (ED25519, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),
+            (DECOYS_AS_JWK[0], "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
+        ] {
+            let key = PublicKey::parse(jwk).unwrap();
+            assert_eq!(URL_SAFE_NO_PAD.encode(key.thumbprint()), expected);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The directory of signing keys, with one file `<kid>.pem` per key.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::fault::Fault;
@@ -150,13 +151,7 @@ pub fn rotate(
     retention: &Retention,
     now: UnixTime,
 ) -> Result<Rotated, Vec<Fault>> {
-    // Check for key files before locking the directory. A missing directory cannot be locked, but
-    // its fault must be the same as the fault of a directory without keys.
     let fault = |problem: String| vec![Fault::new(directory, problem)];
-    let none = "holds no key to succeed: `grantd key generate` generates the first one";
-    if load(directory)?.is_empty() {
-        return Err(fault(none.to_owned()));
-    }
     let (_lock, files) = load_to_edit(directory)?;
     let keys = KeySet::new(files.into_iter().map(|(_, key)| key).collect(), *retention);
     if let Some((key, _)) = keys.states(now).find(|(_, state)| *state == KeyState::Published) {
@@ -168,7 +163,9 @@ pub fn rotate(
             from.since(now)
         )));
     }
-    let signing = keys.signing_key(now).ok_or_else(|| fault(none.to_owned()))?;
+    let signing = keys.signing_key(now).ok_or_else(|| {
+        fault("holds no key to succeed: `grantd key generate` generates the first one".to_owned())
+    })?;
     let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
     let times = retention.publish_beside(&others, now);
     let made =
@@ -203,15 +200,14 @@ pub fn replace(
     now: UnixTime,
 ) -> Result<Replaced, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
-    // Check for key files before locking the directory. A missing directory cannot be locked, but
-    // its fault must be the same as the fault of a directory without keys.
-    if pem_files(directory)?.is_empty() {
+    let _lock = lock(directory)?;
+    let files = pem_files(directory)?;
+    if files.is_empty() {
         return Err(fault(
             "holds no key to replace: `grantd key generate` generates one".to_owned(),
         ));
     }
-    let _lock = lock(directory)?;
-    let with_key = pem_files(directory)?.into_iter().map(|file| (key_file::load(&file).ok(), file));
+    let with_key = files.into_iter().map(|file| (key_file::load(&file).ok(), file));
     let is_kept = |key: &SigningKey| Some(key.key_id()) == keep;
     let (kept, out): (Vec<_>, Vec<_>) =
         with_key.partition(|(key, _)| key.as_ref().is_some_and(is_kept));
@@ -279,17 +275,13 @@ pub fn retire(
     now: UnixTime,
 ) -> Result<Vec<Retired>, Vec<Fault>> {
     let fault = |problem: String| vec![Fault::new(directory, problem)];
-    let known = load(directory)?;
+    let (_lock, files) = load_to_edit(directory)?;
     if let Some(key_id) = key_id
-        && !known.iter().any(|key| key.key_id() == key_id)
+        && !files.iter().any(|(_, key)| key.key_id() == key_id)
     {
         let problem = format!("holds no key {key_id}; `grantd key list` shows the keys");
         return Err(fault(problem));
     }
-    if known.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (_lock, files) = load_to_edit(directory)?;
     let all: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
     let with_state = files.into_iter().map(|(file, key)| {
         let state = key.times().state(&all, retention, now);
@@ -366,13 +358,17 @@ fn create_directory(directory: &Path) -> Result<(), Fault> {
 }
 
 /// Locks the directory so that files can be added and removed, and reads its keys.
-fn load_to_edit(directory: &Path) -> Result<(Lock, Keys), Vec<Fault>> {
+fn load_to_edit(directory: &Path) -> Result<(Option<Lock>, Keys), Vec<Fault>> {
     Ok((lock(directory)?, load_files(directory)?))
 }
 
-fn lock(directory: &Path) -> Result<Lock, Fault> {
-    whole_file::lock_directory(directory)
-        .map_err(|error| Fault::new(directory, format!("cannot be locked: {error}")))
+/// `None` if the directory does not exist: it holds no keys then.
+fn lock(directory: &Path) -> Result<Option<Lock>, Fault> {
+    match whole_file::lock_directory(directory) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Fault::new(directory, format!("cannot be locked: {error}"))),
+    }
 }
 
 /// Keys, each with the path of its file.
@@ -384,13 +380,13 @@ fn load_files(directory: &Path) -> Result<Keys, Vec<Fault>> {
 }
 
 fn is_gone(file: &Path) -> bool {
-    file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    file.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Fault::cannot("read", directory, &error)),
     };
     let mut files = Vec::new();

@@ -87,7 +87,16 @@ impl<'a> ClientAssertion<'a> {
     /// an array) or by the URL of an endpoint. `None` if the audience does not identify this
     /// server, or if `expected` or the assertion's `typ` does not permit this kind of audience.
     fn audience_form(&self, expected: &Expected<'_>) -> Option<AudienceForm> {
-        let form = expected.form_of(&self.audience)?;
+        let (name, form) = match &self.audience {
+            Audience::String(name) => (name, AudienceForm::Issuer),
+            Audience::Array([name]) => (name, AudienceForm::IssuerArray),
+        };
+        let form = if name == expected.issuer {
+            form
+        } else {
+            let path = name.strip_prefix(expected.issuer.trim_end_matches('/'))?;
+            expected.endpoints?.contains(&path).then_some(AudienceForm::Endpoint)?
+        };
         let is_strict = expected.endpoints.is_none() || self.is_of_the_strict_type();
         (form == AudienceForm::Issuer || !is_strict).then_some(form)
     }
@@ -156,21 +165,6 @@ pub struct Expected<'a> {
     /// of these endpoints are accepted as audience. `None` if the only accepted audience is the
     /// issuer, as a string (RFC 7523bis).
     pub endpoints: Option<[&'a str; 2]>,
-}
-
-impl Expected<'_> {
-    /// Returns how `audience` identifies this server; `None` if `audience` does not identify it.
-    fn form_of(&self, audience: &Audience) -> Option<AudienceForm> {
-        let (name, form) = match audience {
-            Audience::String(name) => (name, AudienceForm::Issuer),
-            Audience::Array([name]) => (name, AudienceForm::IssuerArray),
-        };
-        if name == self.issuer {
-            return Some(form);
-        }
-        let path = name.strip_prefix(self.issuer.trim_end_matches('/'))?;
-        self.endpoints?.contains(&path).then_some(AudienceForm::Endpoint)
-    }
 }
 
 /// The single audience of an assertion: a string, or an array of exactly one string, as some

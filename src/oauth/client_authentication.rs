@@ -13,37 +13,7 @@ use crate::oauth::client::{AuthMethod, is_vschar};
 use crate::oauth::client_assertion::{AssertionError, ClientAssertion, JWT_BEARER};
 use crate::oauth::client_certificate::{ClientCertificate, ShownCertificate};
 use crate::oauth::error::Cause;
-
-/// The `Authorization` header of a request.
-#[derive(Clone, Copy, Default)]
-pub enum Authorization<'a> {
-    /// The request has no `Authorization` header.
-    #[default]
-    Absent,
-    /// The value of the only `Authorization` header.
-    Present(&'a [u8]),
-    /// The request has two or more `Authorization` headers.
-    Repeated,
-}
-
-impl Authorization<'_> {
-    /// Whether the request has an `Authorization` header. If so, failed client authentication is
-    /// answered with status 401 instead of 400 (RFC 6749, section 5.2).
-    pub fn is_present(self) -> bool {
-        !matches!(self, Self::Absent)
-    }
-}
-
-/// Hides the header's value, which is a credential.
-impl fmt::Debug for Authorization<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Absent => "Absent",
-            Self::Present(_) => "Present(…)",
-            Self::Repeated => "Repeated",
-        })
-    }
-}
+use crate::oauth::header_field::HeaderField;
 
 /// The credentials of a request, not verified yet.
 pub struct Credentials<'a> {
@@ -67,7 +37,7 @@ impl<'a> Credentials<'a> {
     /// The [`Cause`] if the request has no credentials, credentials for several methods, or
     /// malformed credentials.
     pub fn read(
-        authorization: Authorization<'_>,
+        authorization: HeaderField<'_>,
         certificate: &'a ShownCertificate,
         parameters: &'a Parameters<'_>,
     ) -> Result<Self, Cause> {
@@ -81,8 +51,8 @@ impl<'a> Credentials<'a> {
         }
 
         match authorization {
-            Authorization::Repeated => Err(Cause::SeveralAuthentications),
-            Authorization::Present(value) => {
+            HeaderField::Repeated => Err(Cause::SeveralAuthentications),
+            HeaderField::Present(value) => {
                 let mut basic = Self::read_basic(value)?;
                 let Some(id) = body_id else { return Ok(basic) };
                 // Of the two readings of the pair, keep those whose id equals the body's
@@ -93,7 +63,7 @@ impl<'a> Credentials<'a> {
                 }
                 basic.raw.map(|raw| *raw).ok_or(Cause::ClientIdMismatch)
             }
-            Authorization::Absent => {
+            HeaderField::Absent => {
                 if let Some(assertion) = assertion {
                     let assertion_type = parameters.get("client_assertion_type");
                     return Self::read_assertion(assertion, assertion_type, body_id);
@@ -274,29 +244,16 @@ impl Secret<'_> {
 mod tests {
     use super::*;
 
-    fn basic(pair: &str) -> Result<(String, String), Cause> {
-        let header = format!("bAsIc {}", STANDARD.encode(pair));
-        Credentials::read(
-            Authorization::Present(header.as_bytes()),
-            &ShownCertificate::Absent,
-            &Parameters::default(),
-        )
-        .map(|read| {
-            let secret = read.client_secret().unwrap().to_owned();
-            (read.client_id.to_string(), secret)
-        })
-    }
-
     #[test]
     fn a_pair_that_decoding_changes_is_read_in_both_ways() {
         let readings = |pair: &str, body_id: Option<&str>| {
-            let header = format!("Basic {}", STANDARD.encode(pair));
+            let header = format!("bAsIc {}", STANDARD.encode(pair));
             let mut parameters = Parameters::default();
             if let Some(id) = body_id {
                 parameters.push("client_id".into(), id.to_owned().into()).unwrap();
             }
             let read = Credentials::read(
-                Authorization::Present(header.as_bytes()),
+                HeaderField::Present(header.as_bytes()),
                 &ShownCertificate::Absent,
                 &parameters,
             )?;
@@ -320,27 +277,22 @@ mod tests {
             ("a+b:c+d", Some("a+b"), one("a+b:c+d true")),
             ("a+b:c+d", Some("ab"), Err(Cause::ClientIdMismatch)),
             ("id:c+d", Some("id"), two("id:c d false", "id:c+d true")),
+            ("id:a:b", None, one("id:a:b false")),
+            ("a%3A:+%25%26%2B", None, two("a:: %&+ false", "a%3A:+%25%26%2B true")),
+            ("id", None, Err(Cause::MalformedAuthorization)),
+            (":secret", None, Err(Cause::MalformedAuthorization)),
+            ("id:", None, Err(Cause::MalformedAuthorization)),
+            ("id:\u{7f}", None, Err(Cause::MalformedAuthorization)),
+            ("é:x", None, Err(Cause::MalformedAuthorization)),
         ] {
             assert_eq!(readings(pair, body_id), expected, "{pair}");
         }
     }
 
     #[test]
-    fn basic_halves_are_form_decoded_and_split_at_the_first_colon() {
-        let pair = |id: &str, secret: &str| Ok((id.to_owned(), secret.to_owned()));
-        assert_eq!(basic("id:a:b"), pair("id", "a:b"));
-        assert_eq!(basic("an%3Aidentifier:+%25%26%2B"), pair("an:identifier", " %&+"));
-        assert_eq!(basic("id:100%"), pair("id", "100%"));
-        assert_eq!(basic("id:%ff"), pair("id", "%ff"));
-        for bad in ["id", ":secret", "id:", "id:\u{7f}", "é:x"] {
-            assert_eq!(basic(bad), Err(Cause::MalformedAuthorization), "{bad}");
-        }
-    }
-
-    #[test]
     fn debug_shows_no_credential() {
         let header = format!("Basic {}", STANDARD.encode("id:hunter2"));
-        let authorization = Authorization::Present(header.as_bytes());
+        let authorization = HeaderField::Present(header.as_bytes());
         let parameters = Parameters::default();
         let credentials =
             Credentials::read(authorization, &ShownCertificate::Absent, &parameters).unwrap();

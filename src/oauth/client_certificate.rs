@@ -7,13 +7,13 @@ use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use pkcs8::der::asn1::{ObjectIdentifier, UintRef};
+use pkcs8::der::referenced::OwnedToRef;
 use pkcs8::der::{Decode, Document, Encode, Reader, SliceReader, Tag, Tagged};
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::certificate::{Certificate, TbsCertificate};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
-use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 use crate::form::urlencoded;
 use crate::jose::public_key::PublicKey;
@@ -170,8 +170,7 @@ fn alternative_names(content: &TbsCertificate) -> Vec<CertificateSubject> {
 
 /// Returns the public key; `None` if its type is not supported.
 fn public_key(content: &TbsCertificate) -> Option<PublicKey> {
-    let info = content.subject_public_key_info().to_der().ok()?;
-    let info = SubjectPublicKeyInfoRef::from_der(&info).ok()?;
+    let info = content.subject_public_key_info().owned_to_ref();
     let key = info.subject_public_key.as_bytes()?;
     match info.algorithm.oid {
         RSA => {

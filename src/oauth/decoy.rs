@@ -34,9 +34,7 @@ impl DecoyKey {
     /// Returns the point in [0, 1) to which `client_id` is mapped, multiplied by 2^64.
     fn point(&self, client_id: &str) -> u64 {
         let tag = hmac::sign(&self.0, client_id.as_bytes());
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&tag.as_ref()[..8]);
-        u64::from_le_bytes(bytes)
+        tag.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 }
 
@@ -175,10 +173,6 @@ mod tests {
         client_file::parse(Path::new("clients.json"), &text).unwrap()
     }
 
-    fn fast(id: usize) -> Value {
-        json!({ "client_id": format!("fast-{id}") })
-    }
-
     fn slow(id: usize) -> Value {
         let hash = "$2b$05$TnE0l4bsgWyWTvjvvWPBkeXL5cZDNjUtDoIMQhOu9QNQ4nbH1qf4m";
         json!({ "client_id": format!("slow-{id}"), "secrets": [{ "label": "a", "hash": hash }] })
@@ -204,16 +198,6 @@ mod tests {
         DecoyKey::new(&[7; DecoyKey::BYTES])
     }
 
-    /// Returns the kinds of 1000 unknown ids, each as (has slow hashes, has keys).
-    fn kinds(clients: &Registry) -> Vec<(bool, bool)> {
-        let decoys = Decoys::of(clients.iter());
-        let kind_of = |id: usize| {
-            let kind = decoys.kind(&key(), &format!("unknown-{id}"));
-            (kind.is_guessable(), !kind.keys.is_empty())
-        };
-        (0..1000).map(kind_of).collect()
-    }
-
     #[test]
     fn a_kind_costs_what_its_clients_cost() {
         let decoys = Decoys::of(registry(&[signing(1)]).iter());
@@ -229,28 +213,5 @@ mod tests {
         assert!(!decoys.are_fast());
         let nothing = Decoys::of(std::iter::empty());
         assert!(nothing.are_fast() && nothing.kind(&key(), "unknown").keys.is_empty());
-    }
-
-    #[test]
-    fn unknown_ids_get_kinds_in_the_proportions_of_the_registry_and_keep_them() {
-        let mut clients: Vec<_> = (0..50).map(fast).chain((0..30).map(slow)).collect();
-        clients.extend((0..20).map(signing));
-        let before = kinds(&registry(&clients));
-        let count = |kind| before.iter().filter(|it| **it == kind).count();
-        // 500, 300 and 200 are expected, with a standard deviation of at most 16.
-        for (kind, expected) in [((false, false), 500), ((true, false), 300), ((false, true), 200)]
-        {
-            assert!(count(kind).abs_diff(expected) < 80, "{kind:?}: {}", count(kind));
-        }
-        assert_eq!(kinds(&registry(&clients)), before);
-        // If one client is added to a hundred clients, each border moves by at most a hundredth of
-        // the interval.
-        for more in [fast(100), slow(100), signing(100)] {
-            clients.push(more);
-            let after = kinds(&registry(&clients));
-            let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
-            assert!(moved.count() < 40);
-            clients.pop();
-        }
     }
 }

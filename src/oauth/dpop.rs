@@ -14,18 +14,6 @@ use crate::jose::public_key::PublicKey;
 use crate::jose::thumbprint::Thumbprint;
 use crate::time::UnixTime;
 
-/// The `DPoP` header of a request.
-#[derive(Clone, Copy, Debug, Default)]
-pub enum DpopHeader<'a> {
-    /// The request has no `DPoP` header.
-    #[default]
-    Absent,
-    /// The value of the only `DPoP` header.
-    Present(&'a [u8]),
-    /// The request has two or more `DPoP` headers.
-    Repeated,
-}
-
 /// The values that a proof is checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpectedProof<'a> {

@@ -117,16 +117,14 @@ impl PasswordHash {
     /// bcrypt hashes.
     pub fn of(secret: &str, work: Work, salt: [u8; 16]) -> Option<Self> {
         let mut output = [0; 32];
-        let (salt64, encode) =
-            (STANDARD_NO_PAD.encode(salt), |output: &[u8]| STANDARD_NO_PAD.encode(output));
         work.run(secret, &salt, &mut output)?;
+        let [salt64, hash64] = [&salt[..], &output].map(|bytes| STANDARD_NO_PAD.encode(bytes));
         let stored = match work {
             Work::Argon2id { memory, passes, lanes } => {
-                let hash = encode(&output);
-                format!("$argon2id$v=19$m={memory},t={passes},p={lanes}${salt64}${hash}")
+                format!("$argon2id$v=19$m={memory},t={passes},p={lanes}${salt64}${hash64}")
             }
             Work::Pbkdf2Sha256 { rounds, .. } => {
-                format!("$pbkdf2-sha256$i={rounds},l=32${salt64}${}", encode(&output))
+                format!("$pbkdf2-sha256$i={rounds},l=32${salt64}${hash64}")
             }
             Work::Bcrypt { .. } => return None,
         };

@@ -104,13 +104,14 @@ function offerDemoClients() {
 }
 
 async function requestToken() {
-  if (button.disabled) return;
+  if (button.disabled || element("answer").ariaBusy === "true") return;
   const described = request();
   const { dialect: spoken } = operation();
   const secret = clientSecret.value;
   clientSecret.value = "";
   clear();
-  button.disabled = true;
+  // The button is not disabled meanwhile: it would lose the focus.
+  element("answer").ariaBusy = "true";
   element("status").textContent = "Asking for a token …";
   try {
     const response = await send(described, secret);
@@ -125,7 +126,7 @@ async function requestToken() {
       "Check that the server is running, and that this page comes from the same address.",
     ]);
   } finally {
-    show();
+    element("answer").ariaBusy = "false";
   }
 }
 
@@ -163,7 +164,7 @@ async function showToken(spoken, response, text) {
   startClock(claims.exp - asked, claims.exp - (claims.iat ?? asked));
   element("issued").hidden = false;
   element("status").textContent = "The server has issued a token.";
-  element("answer").scrollIntoView({ block: "nearest" });
+  reveal();
   await showVerification(token);
 }
 
@@ -229,7 +230,7 @@ function showRefusal(spoken, response, text) {
   if (wait !== null) lines.push(`Wait ${wait} seconds before you try again.`);
   const id = response.headers.get("X-Request-Id");
   const quote = make("code", { id: "request_id", textContent: id });
-  lines.push(make("span", {}, "If you ask the operator, quote the request id ", quote, "."));
+  lines.push(make("span", {}, "The request id, to quote to the operator: ", quote));
   showProblem(`${response.status} ${refusal.code}`, lines);
 }
 
@@ -238,7 +239,13 @@ function showProblem(title, lines) {
   const paragraphs = lines.map((line) => make("p", {}, line));
   element("problem").replaceChildren(make("h3", { textContent: title }), ...paragraphs);
   element("problem").hidden = false;
-  element("answer").scrollIntoView({ block: "nearest" });
+  reveal();
+}
+
+// On a narrow screen, the answer is below the form.
+function reveal() {
+  const answer = element("answer");
+  if (answer.getBoundingClientRect().top > window.innerHeight / 2) answer.scrollIntoView();
 }
 
 function chooseLanguage(chosen, moveFocus) {

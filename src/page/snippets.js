@@ -325,7 +325,7 @@ ${basic}            .method("${request.method}", ${body})
 
 export const LANGUAGES = [
   { id: "curl", name: "curl", write: curl, run: "Run it in a shell." },
-  { id: "python", name: "Python", write: python, run: "Run it with python token.py; it needs pip install requests." },
+  { id: "python", name: "Python", write: python, run: "Run it with python get_token.py, after pip install requests." },
   { id: "javascript", name: "JavaScript", write: javascript, run: "Run it with node token.mjs, Node.js 18 or newer." },
   { id: "go", name: "Go", write: go, run: "Run it with go run token.go." },
   { id: "csharp", name: "C#", write: csharp, run: "It is the Program.cs of a console application, .NET 6 or newer." },

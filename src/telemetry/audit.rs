@@ -12,6 +12,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use crate::clock::Clock;
+use crate::fs::identity::identity;
 use crate::telemetry::log_queue::{LogQueue, LogWriter};
 use crate::time::{UnixTime, date_time};
 
@@ -218,16 +219,6 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 
 /// Whether `file` is still the file at `path`.
 fn is_at(file: &File, path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let id = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-        let (open, named) = (file.metadata().map(id), std::fs::metadata(path).map(id));
-        matches!((open, named), (Ok(open), Ok(named)) if open == named)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (file, path);
-        true
-    }
+    let named = std::fs::metadata(path);
+    file.metadata().is_ok_and(|open| named.is_ok_and(|named| identity(&open) == identity(&named)))
 }

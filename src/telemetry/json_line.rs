@@ -7,7 +7,6 @@
 
 use std::cell::Cell;
 use std::fmt::{self, Debug, Write};
-use std::mem;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -31,67 +30,55 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let scratch = SCRATCH.take();
-        let mut line = Line { text: scratch.line, result: Ok(()) };
+        let mut line = LINE.take();
+        line.has_failed = false;
         line.text.clear();
         line.text.push_str("{\"timestamp\":\"");
-        let second = line.push_time(scratch.second, Clock::unix_micros());
+        line.push_time(Clock::unix_micros());
         line.text.push_str("\",\"level\":\"");
         line.text.push_str(event.metadata().level().as_str());
         line.text.push('"');
         event.record(&mut line);
         line.push_text("target", event.metadata().target());
         line.text.push_str("}\n");
-        let result = line.result.and_then(|()| out.write_str(&line.text));
-        SCRATCH.set(Scratch { line: line.text, second });
+        let result = if line.has_failed { Err(fmt::Error) } else { out.write_str(&line.text) };
+        LINE.set(line);
         result
     }
 }
 
-/// Values that are kept for the next line on the same thread.
-#[derive(Default)]
-struct Scratch {
-    /// The buffer for the text of a line.
-    line: String,
-    second: Second,
-}
-
-/// Caches the text of the last formatted second, because thousands of lines have the same second.
-#[derive(Default)]
-struct Second {
-    /// The second; `None` before the first line.
-    number: Option<u64>,
-    /// The date and time up to and including the point before the fraction.
-    text: String,
-}
-
 thread_local! {
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    /// The last line of this thread, whose buffers the next line uses again.
+    static LINE: Cell<Line> = Cell::default();
 }
 
 /// A line that is being written. Each field becomes a member with a leading comma.
+#[derive(Default)]
 struct Line {
     text: String,
-    /// The first error, stored here because a visitor cannot return it.
-    result: fmt::Result,
+    /// Whether a value could not be formatted, which a visitor cannot return.
+    has_failed: bool,
+    /// The second of the time; `None` before the first line.
+    second: Option<u64>,
+    /// The text of that second up to and including the point before the fraction. It is kept,
+    /// because thousands of lines have the same second.
+    second_text: String,
 }
 
 impl Line {
-    /// Writes the time in the format of RFC 3339, in UTC, with microseconds. `known` is the cached
-    /// second. Returns the second to cache.
-    fn push_time(&mut self, mut known: Second, unix_micros: u64) -> Second {
+    /// Writes the time in the format of RFC 3339, in UTC, with microseconds.
+    fn push_time(&mut self, unix_micros: u64) {
         let (number, micros) = (unix_micros / 1_000_000, unix_micros % 1_000_000);
-        if known.number != Some(number) {
+        if self.second != Some(number) {
             let (hour, minute, second) = (number / 3600 % 24, number / 60 % 60, number % 60);
             let date = UnixTime(number).date();
-            let text = format!("{date}T{hour:02}:{minute:02}:{second:02}.");
-            known = Second { number: Some(number), text };
+            self.second_text = format!("{date}T{hour:02}:{minute:02}:{second:02}.");
+            self.second = Some(number);
         }
-        self.text.push_str(&known.text);
+        self.text.push_str(&self.second_text);
         // Adding a million keeps the leading zeros of `micros`. The added first digit is cut off.
         self.text.push_str(&itoa::Buffer::new().format(1_000_000 + micros)[1..]);
         self.text.push('Z');
-        known
     }
 
     /// Writes the name of a member. Names are identifiers in the source code and need no escaping.
@@ -155,8 +142,7 @@ impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.push_name(field.name());
         self.text.push('"');
-        let written = write!(self, "{value:?}");
-        self.result = mem::replace(&mut self.result, Ok(())).and(written);
+        self.has_failed |= write!(self, "{value:?}").is_err();
         self.text.push('"');
     }
 }
@@ -230,15 +216,15 @@ mod tests {
 
     #[test]
     fn a_time_is_told_to_the_microsecond() {
-        let mut known = Second::default();
+        let mut line = Line::default();
         for (micros, expected) in [
             (1, "1970-01-01T00:00:00.000001Z"),
             (951_868_799_999_999, "2000-02-29T23:59:59.999999Z"),
             (951_868_800_000_000, "2000-03-01T00:00:00.000000Z"),
             (951_868_800_020_300, "2000-03-01T00:00:00.020300Z"),
         ] {
-            let mut line = Line { text: String::new(), result: Ok(()) };
-            known = line.push_time(known, micros);
+            line.text.clear();
+            line.push_time(micros);
             assert_eq!(line.text, expected);
         }
     }

@@ -7,11 +7,22 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::command::{python, succeed};
-use crate::support::sibling::{self, SECRET};
+use crate::support::home::secret_of;
+use crate::support::registry::{changed, client_json, registry_with};
 use crate::support::{Home, Program};
 
-/// Starts a server with two more routes, and the clients of the sibling services.
-fn start(home: Home) -> Program {
+/// Starts a server with two more routes and two more clients: `octet`, which sends octet streams, and
+/// `limited`, which may make two requests per day.
+fn start() -> Program {
+    let client = |id: &str, changes: Value| {
+        client_json(id, &changed(json!({ "scopes": ["all", "firstvision.all"], "default_scopes": null }), &changes))
+    };
+    let home = Home::new();
+    let clients = [
+        client("octet", json!({ "content_type": "application/octet-stream" })),
+        client("limited", json!({ "rate_limit": { "requests": 2, "seconds": 86_400 } })),
+    ];
+    home.write("clients.json", &registry_with(&clients));
     home.write(
         "grantd.toml",
         "[[route]]\npath = \"/o/token\"\ndialect = \"connect\"\n\
@@ -22,7 +33,7 @@ fn start(home: Home) -> Program {
 
 /// What the scripts have to know of the server and its clients.
 fn facts(server: &Program) -> Value {
-    let client = |id: &str| json!({ "id": id, "secret": SECRET, "scope": "all" });
+    let client = |id: &str| json!({ "id": id, "secret": secret_of(id), "scope": "all" });
     json!({
         "base": format!("http://{}", server.address),
         "routes": ["/o/token", "/o/getToken"],
@@ -49,30 +60,30 @@ fn script(name: &str, server: &Program) -> Command {
 
 #[test]
 fn every_service_and_encoding_gives_a_token_that_the_browser_verifies() {
-    let server = start(sibling::home());
+    let server = start();
     let printed = succeed(&mut script("tokens.mjs", &server));
     assert!(printed.ends_with(" tokens\n"), "{printed}");
 }
 
 #[test]
 fn every_refusal_is_explained() {
-    succeed(&mut script("refusals.mjs", &start(sibling::home())));
+    succeed(&mut script("refusals.mjs", &start()));
 }
 
 #[test]
 fn the_secret_is_nowhere_after_use() {
-    succeed(&mut script("secrets.mjs", &start(sibling::home())));
+    succeed(&mut script("secrets.mjs", &start()));
 }
 
 #[test]
 fn the_pages_are_for_everyone() {
-    succeed(&mut script("people.mjs", &start(sibling::home())));
+    succeed(&mut script("people.mjs", &start()));
 }
 
 /// The code for C# is not run: Debian has no .NET.
 #[test]
 fn the_code_on_the_page_gets_tokens() {
-    let server = start(sibling::home());
+    let server = start();
     let folder = server.home.path("code");
     std::fs::create_dir(&folder).unwrap();
     let mut script = script("snippets.mjs", &server);

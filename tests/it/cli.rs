@@ -100,7 +100,25 @@ fn a_fault_in_the_configuration_has_its_file_and_line() {
             "workers = \"two\"\n",
             &["bad.toml:1:11: workers: must be a number from 1 to 1024, not a string"],
         ),
-        ("workers = 1.5\n", &["workers: must be a number from 1 to 1024, not a fraction"]),
+        // `Startup` and `Live` ignore each other's settings, whatever type their values have.
+        (
+            "workers = 1.5\n",
+            &["bad.toml:1:11: workers: must be a number from 1 to 1024, not a fraction\n"],
+        ),
+        (
+            "jwks_max_age = 1.5",
+            &["bad.toml:1:16: jwks_max_age: must be a number from 1 to 86400, not a fraction\n"],
+        ),
+        (
+            "limits.body_bytes = 2026-01-01",
+            &["bad.toml:1:21: limits.body_bytes: must be a number from 1 to 1073741824, not a \
+               date or time\n"],
+        ),
+        (
+            "limits.idle_seconds = \"\"",
+            &["bad.toml:1:23: limits.idle_seconds: must be a number from 1 to 31536000, not a \
+               string\n"],
+        ),
         (
             "workers = 99999999999999999999\n",
             &["1:11: workers: must be a number from 1 to 1024, not"],

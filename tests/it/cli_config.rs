@@ -98,18 +98,33 @@ fn an_error_in_a_variable_names_it_and_its_values() {
     let home = Home::new();
     home.write("clients.json", "{\"clients\": []}");
     for (variable, value, says) in [
-        ("GRANTD_WORKERS", "some", "must be a number from 1 to 1024"),
-        ("GRANTD_LOG_LEVEL", "loud", "error, warn, info, debug"),
+        ("GRANTD_WORKERS", "four", "must be a number from 1 to 1024\n"),
+        ("GRANTD_WORKERS", "-1", "must be a number from 1 to 1024\n"),
+        ("GRANTD_WORKERS", "1025", "must be a number from 1 to 1024\n"),
+        ("GRANTD_LOG_LEVEL", "loud", "must be one of error, warn, info, debug\n"),
         ("GRANTD_LOG_FORMAT", "xml", "auto, json, human"),
         ("GRANTD_SIGNER", "fast", "auto, batch, ring, aws-lc"),
         ("GRANTD_ALLOW_DEMO_CLIENTS", "maybe", "yes or no"),
-        ("GRANTD_LISTEN", "127.0.0.1", "host:port"),
+        ("GRANTD_LISTEN", "a", "an address is written host:port, [::1]:port or unix:/path\n"),
+        ("GRANTD_LISTEN", "127.0.0.1:1,", "must not be empty\n"),
         ("GRANTD_ADMIN_LISTEN", "::1:8081", "[::1]:8081"),
         ("GRANTD_ISSUER", "auth.example", "http:// or https://"),
     ] {
         let ended = run(home.command(&["check"]).env(variable, value));
         ended.assert_error(2, &[&format!("grantd: {variable}: "), says]);
         run(home.command(&["check"]).env(variable, "")).assert_fine();
+    }
+    // A variable without a flag is no part of the usage.
+    let is_taken = "is a path that is answered already (/docs): choose another\n";
+    for (variable, value, says) in [
+        ("GRANTD_JWKS_MAX_AGE", "0", "must be a number from 1 to 86400\n"),
+        ("GRANTD_DPOP_NONCE", "maybe", "must be true or false, 1 or 0, yes or no, on or off\n"),
+        ("GRANTD_ROUTES", "/a", "must be path=dialect\n"),
+        ("GRANTD_ROUTES", "/a=b", "must be one of connect, vision, firstvision\n"),
+        ("GRANTD_ROUTES", "/docs=connect", is_taken),
+    ] {
+        let ended = run(home.command(&["check"]).env(variable, value));
+        ended.assert_error(1, &[&format!("grantd: {variable}: "), says]);
     }
     // A flag overrides its variable, so an error in the flag names the flag and not the variable.
     let flag = run(home.command(&["check", "--workers", "x"]).env("GRANTD_WORKERS", "3"));

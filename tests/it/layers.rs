@@ -37,7 +37,7 @@ const LAYERS: [(&str, u8); 27] = [
 ];
 
 /// The allowed dependencies between modules of the same layer. They form no cycle.
-const SIDEWAYS: [(&str, &str); 8] = [
+const SIDEWAYS: [(&str, &str); 9] = [
     ("registry", "issuer"),
     ("registry", "state"),
     ("state", "guard"),
@@ -46,6 +46,7 @@ const SIDEWAYS: [(&str, &str); 8] = [
     ("tally", "time"),
     ("telemetry", "clock"),
     ("telemetry", "config"),
+    ("telemetry", "fs"),
 ];
 
 /// Modules that work only on the values passed to them. They must not use a name in [`IMPURE`].

@@ -60,6 +60,7 @@ fn a_part_with_a_file_name_is_refused() {
         "form-data; filename=a; name=scope",
         "form-data; name=\"scope\"; FILENAME=\"a\"",
         "form-data; name=\"scope\"; filename*=UTF-8''a",
+        "form-data; filename*0=x; name=\"scope\"",
         "form-data; name=\"unknown\"; filename=\"a\"",
     ] {
         let part = part(&format!("Content-Disposition: {disposition}"), "external-api");
@@ -166,6 +167,8 @@ fn a_part_needs_form_data_and_exactly_one_name() {
         "Content-Disposition: attachment; name=\"x\"",
         "Content-Disposition: form-data; name=\"x\"; name=\"y\"",
         "Content-Disposition: form-data; name=\"x",
+        "Content-Disposition: form-data; name=\"x\"; name*=utf-8''client_id",
+        "Content-Disposition: form-data; name*0=x",
         "Content-Disposition: form-data; name",
         "Content-Disposition: form-data; name=\"x\" y",
         "Content-Disposition: form-data; name=a b",
@@ -178,7 +181,11 @@ fn a_part_needs_form_data_and_exactly_one_name() {
         "Content-Disposition: form-data; name=\"x\"\n\nX-Header: y",
         "",
     ] {
-        assert_part_refused(&part(headers, "y"));
+        for answer in assert_part_refused(&part(headers, "y")) {
+            let description =
+                "Every part must have one Content-Disposition: form-data with one name.";
+            assert_eq!(answer.json()["error_description"], description, "{headers}");
+        }
     }
 }
 

@@ -307,10 +307,14 @@ fn known_clients_leave_a_place_for_a_new_one() {
     }
     thread::scope(|scope| {
         let server = &server;
-        for id in &known {
-            scope.spawn(move || ask(server, ENCODINGS[0], id, "wrong"));
+        let asking: Vec<_> = known
+            .iter()
+            .map(|id| scope.spawn(move || ask(server, ENCODINGS[0], id, "wrong")))
+            .collect();
+        // Waits until the pool has refused a request because it is full.
+        while !asking.iter().any(thread::ScopedJoinHandle::is_finished) {
+            thread::yield_now();
         }
-        wait_until(|| server.metric("grantd_password_queue ") == 8);
         assert_eq!(ask(server, ENCODINGS[0], "new", SECRET).status, 200);
     });
 }

@@ -344,6 +344,12 @@ impl Log {
         parsed.filter(is_it).count()
     }
 
+    /// Returns the lines so far.
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        let lines = self.lines.lock().unwrap();
+        lines.lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// Waits for the line about the request with this id.
     pub(crate) fn of_request(&self, id: &str) -> Value {
         self.wait_for(|line| line["request_id"] == id)

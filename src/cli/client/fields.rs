@@ -10,7 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::times::{parse_seconds, parse_time};
 use crate::config::parse_switch;
 use crate::fault::Fault;
-use crate::oauth::client::{AuthMethod, Client};
+use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{OPTIONAL_FIELDS, check_entry, read_key_set};
 use crate::time::UnixTime;
 
@@ -28,7 +28,7 @@ pub(super) struct FieldArgs {
     /// Register no scope: the client gets no tokens.
     #[serde(skip)]
     #[arg(long, conflicts_with_all = ["scopes", "default_scopes"])]
-    pub(super) no_scope: bool,
+    no_scope: bool,
     /// Scopes the client gets if it requests none, separated by spaces; may be repeated
     /// [default: all scopes that it may request].
     #[serde(skip)]
@@ -94,7 +94,7 @@ pub(super) struct FieldArgs {
     /// Audience whose tokens the client may introspect, besides its own tokens; may be repeated.
     #[arg(long, value_name = "AUDIENCE")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) introspects: Vec<String>,
+    introspects: Vec<String>,
     /// Revoke the client's tokens that were issued before this time: Unix seconds, or as in
     /// 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -122,6 +122,11 @@ pub(super) struct FieldArgs {
 }
 
 impl FieldArgs {
+    /// Whether the flags say that the client gets no tokens, or introspects those of others.
+    pub(super) fn are_for_no_token(&self) -> bool {
+        self.no_scope || !self.introspects.is_empty()
+    }
+
     /// Returns the registry fields that the flags set, by their names in the registry. `claims` are
     /// the claims that the client already has. The claims of the flags are added to these.
     pub(super) fn given(
@@ -163,8 +168,8 @@ pub(super) fn check(
     file: &Path,
     entry: &str,
     given: &Map<String, Value>,
-) -> Result<Client, Vec<Fault>> {
-    check_entry(file, 1, entry).map_err(|faults| {
+) -> Result<(), Vec<Fault>> {
+    check_entry(file, 1, entry).map(drop).map_err(|faults| {
         let in_flags = |fault: Fault| {
             let field = fault.field.as_deref().unwrap_or_default();
             let name = field.split(['.', '[']).next().unwrap_or_default();

@@ -15,7 +15,6 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::form::urlencoded;
 use crate::fs::whole_file;
-use crate::oauth::client::Client;
 use crate::registry::client_file::{self, edit};
 
 #[derive(Args, Debug)]
@@ -106,9 +105,11 @@ impl ClientArg {
     pub(super) fn warn(&self) -> Result<(), CliError> {
         let file = self.file.path()?;
         let text = client_file::read(&file)?;
-        let entry = text_of(&text, &self.id);
-        if let Some(Ok(client)) = entry.map(|entry| client_file::check_entry(&file, 1, entry)) {
-            warn_of(&client);
+        if let Some(entry) = text_of(&text, &self.id)
+            && let Ok(client) = client_file::check_entry(&file, 1, entry)
+            && let Some(reason) = no_token::reason(&client, Clock::system().now())
+        {
+            complain(&format!("warning: client {}: it can get no token: {reason}", client.id));
         }
         Ok(())
     }
@@ -123,13 +124,6 @@ impl ClientArg {
     ) -> Result<(), CliError> {
         let path = format!("/clients/{}", urlencoded::encode(&self.id));
         server.wait_until(&format!("client {}", self.id), &path, is_in_force)
-    }
-}
-
-/// Warns if the client can get no token.
-pub(super) fn warn_of(client: &Client) {
-    if let Some(reason) = no_token::reason(client, Clock::system().now()) {
-        complain(&format!("warning: client {}: it can get no token: {reason}", client.id));
     }
 }
 

@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
 
 use crate::cli::client::fields::{self, FieldArgs};
-use crate::cli::client::file::{ClientArg, warn_of};
+use crate::cli::client::file::ClientArg;
 use crate::cli::error::CliError;
 use crate::fault::Fault;
 use crate::registry::client_file::edit;
@@ -44,20 +44,15 @@ pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
     if let Some(both) = unset.iter().find(is_both) {
         return Err(CliError(format!("--unset {both}: is set by this command too")));
     }
-    let mut updated = None;
     let change = |path: &Path, text: &str| {
         edit::update(path, text, &client.id, |entry| {
             let changed = changed(path, entry, fields, &unset)?;
-            updated = Some(fields::check(path, &changed, &given)?);
+            fields::check(path, &changed, &given)?;
             Ok(changed)
         })
     };
     client.edit(change, None)?;
-    let is_meant = fields.no_scope || !fields.introspects.is_empty();
-    if let Some(client) = updated.filter(|_| !is_meant) {
-        warn_of(&client);
-    }
-    Ok(())
+    if fields.are_for_no_token() { Ok(()) } else { client.warn() }
 }
 
 fn changed(

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 
 #[cfg(unix)]
+use crate::fs::identity::identity;
 use crate::fs::whole_file::owner;
 use crate::fs::whole_file::place::{directory_of, real_path};
 
@@ -205,18 +206,8 @@ const MAX_ATTEMPTS: usize = 1000;
 
 /// Whether `name` still refers to the open `file`.
 fn is_at(file: &File, name: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let (open, named) = (file.metadata().map(id), fs::symlink_metadata(name).map(id));
-        matches!((open, named), (Ok(open), Ok(named)) if open == named)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (file, name);
-        true
-    }
+    let named = fs::symlink_metadata(name);
+    file.metadata().is_ok_and(|open| named.is_ok_and(|named| identity(&open) == identity(&named)))
 }
 
 /// The owner, group and mode of a lock file. They are the same as for its target, except that other

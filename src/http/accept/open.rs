@@ -1,6 +1,7 @@
 //! The open connections, and the choice of the one to evict.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::http::connection::{Phase, Watch};
@@ -23,15 +24,15 @@ impl Open {
     }
 
     pub(super) fn insert(&mut self, watch: Arc<Watch>) {
-        watch.set_index(self.watches.len());
+        watch.index.store(self.watches.len(), Ordering::Relaxed);
         self.watches.push(watch);
     }
 
     pub(super) fn remove(&mut self, watch: &Watch) {
-        let index = watch.index();
+        let index = watch.index.load(Ordering::Relaxed);
         self.watches.swap_remove(index);
         if let Some(moved) = self.watches.get(index) {
-            moved.set_index(index);
+            moved.index.store(index, Ordering::Relaxed);
         }
     }
 

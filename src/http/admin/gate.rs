@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq;
 use crate::http::listener::Peer;
 use crate::http::service::single;
 use crate::oauth::client_secret::FastHash;
+use crate::oauth::header_field::HeaderField;
 
 /// Why a request is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(super) fn admit<B>(
 /// Whether the request has exactly one `Authorization` header and this header consists of the
 /// scheme `Bearer` and `token`.
 fn presents(headers: &HeaderMap, token: &FastHash) -> bool {
-    let value = single(headers, AUTHORIZATION).ok().flatten().unwrap_or_default();
+    let value = single(headers, AUTHORIZATION).value().unwrap_or_default();
     let (scheme, presented) = value.split_at_checked(BEARER.len()).unwrap_or_default();
     let presented = std::str::from_utf8(presented).unwrap_or_default();
     // Compares hashes, so that the time depends neither on the token nor on its length.
@@ -64,9 +65,14 @@ fn is_local(peer: Peer) -> bool {
 /// Whether the host of the request is absent, an IP address or `localhost`. A target in absolute
 /// form overrides the `Host` field (RFC 9112, section 3.2.2).
 fn host_is_ip_or_localhost(uri: &Uri, headers: &HeaderMap) -> bool {
-    let Ok(field) = single(headers, HOST) else { return false };
+    let field = single(headers, HOST);
+    if matches!(field, HeaderField::Repeated) {
+        return false;
+    }
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
-    authority.or(field).is_none_or(|named| std::str::from_utf8(named).is_ok_and(is_ip_or_localhost))
+    authority
+        .or(field.value())
+        .is_none_or(|named| std::str::from_utf8(named).is_ok_and(is_ip_or_localhost))
 }
 
 /// Whether `authority` is an IP address or `localhost`, with or without a port.

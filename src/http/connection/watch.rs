@@ -12,7 +12,7 @@ use crate::config::StartupLimits;
 /// The state of one connection, shared by its socket, its service and the accept loop.
 pub(crate) struct Watch {
     /// The index in the list of open connections.
-    index: AtomicUsize,
+    pub(crate) index: AtomicUsize,
     phase: AtomicU8,
     /// When the phase began, in nanoseconds after `origin`.
     since: AtomicU64,
@@ -36,7 +36,9 @@ pub(crate) struct Watch {
     pub(super) has_large_head: AtomicBool,
     clock: Clock,
     origin: Instant,
-    times: Times,
+    /// The maximum duration of each phase, in nanoseconds. [`Phase::Writing`] may take longer: only
+    /// its time without progress is limited.
+    times: [u64; 4],
     /// Whether the server is draining: every answer is then the last on its connection.
     is_draining: Arc<AtomicBool>,
     /// Whether the next answer is the last on this connection.
@@ -62,13 +64,9 @@ pub(crate) enum Phase {
     Writing,
 }
 
-/// The maximum duration of each phase, in nanoseconds. [`Phase::Writing`] may take longer: only its
-/// time without progress is limited.
-#[derive(Clone, Copy)]
-struct Times {
-    idle: u64,
-    head: u64,
-    write_stall: u64,
+impl Phase {
+    /// Every phase, in the order of their numbers.
+    const ALL: [Self; 4] = [Self::Idle, Self::Head, Self::Serving, Self::Writing];
 }
 
 impl Watch {
@@ -76,16 +74,19 @@ impl Watch {
     /// connection closes after each answer.
     pub(crate) fn new(limits: &StartupLimits, clock: Clock, is_draining: Arc<AtomicBool>) -> Self {
         let nanos = |seconds: u64| seconds.saturating_mul(1_000_000_000);
-        let times = Times {
-            idle: nanos(limits.idle_seconds),
-            head: nanos(limits.header_seconds),
-            write_stall: nanos(limits.write_stall_seconds),
-        };
+        let times = Phase::ALL.map(|phase| match phase {
+            Phase::Idle => nanos(limits.idle_seconds),
+            Phase::Head => nanos(limits.header_seconds),
+            // No deadline here: the service enforces its own deadline and answers in the route's
+            // dialect.
+            Phase::Serving => u64::MAX,
+            Phase::Writing => nanos(limits.write_stall_seconds),
+        });
         Self {
             index: AtomicUsize::new(0),
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU64::new(0),
-            deadline: AtomicU64::new(times.idle),
+            deadline: AtomicU64::new(times[Phase::Idle as usize]),
             first_byte: AtomicU64::new(0),
             has_read_in_poll: AtomicBool::new(false),
             expects_head: AtomicBool::new(true),
@@ -102,14 +103,6 @@ impl Watch {
             is_evicted: AtomicBool::new(false),
             evicted: Notify::new(),
         }
-    }
-
-    pub(crate) fn index(&self) -> usize {
-        self.index.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_index(&self, index: usize) {
-        self.index.store(index, Ordering::Relaxed);
     }
 
     /// Ends the connection, in any phase.
@@ -142,12 +135,7 @@ impl Watch {
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Relaxed) {
-            0 => Phase::Idle,
-            1 => Phase::Head,
-            2 => Phase::Serving,
-            _ => Phase::Writing,
-        }
+        Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed))]
     }
 
     /// Whether all of the current request was read.
@@ -192,9 +180,8 @@ impl Watch {
     /// shortest phase would end if it began now, whichever is earlier. So the timer fires no later
     /// than the deadline of any phase that begins in the meantime.
     pub(super) fn until_next_check(&self) -> Duration {
-        let Times { idle, head, write_stall } = self.times;
-        let shortest = Duration::from_nanos(idle.min(head).min(write_stall));
-        self.until_deadline().min(shortest)
+        let shortest = self.times.into_iter().fold(u64::MAX, u64::min);
+        self.until_deadline().min(Duration::from_nanos(shortest))
     }
 
     fn now(&self) -> u64 {
@@ -208,14 +195,7 @@ impl Watch {
     /// Enters `phase` at `now`. The caller passes the time, because reading the clock would be most
     /// of the cost of this function. An error of about a millisecond in `now` does no harm.
     fn enter_at(&self, phase: Phase, now: u64) {
-        let time = match phase {
-            Phase::Idle => self.times.idle,
-            Phase::Head => self.times.head,
-            // No deadline here: the service enforces its own deadline and answers in the route's
-            // dialect.
-            Phase::Serving => u64::MAX,
-            Phase::Writing => self.times.write_stall,
-        };
+        let time = self.times[phase as usize];
         self.phase.store(phase as u8, Ordering::Relaxed);
         self.since.store(now, Ordering::Relaxed);
         self.deadline.store(now.saturating_add(time), Ordering::Relaxed);

@@ -63,7 +63,7 @@ impl Service {
             _ => None,
         };
         // A repeated traceparent is ambiguous and ignored.
-        let caller = single(&head.headers, "traceparent").ok().flatten();
+        let caller = single(&head.headers, "traceparent").value();
         let answered = Answered {
             request_id: request_id.to_str().unwrap_or_default(),
             route: route.label(),

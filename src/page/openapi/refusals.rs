@@ -8,10 +8,10 @@ use crate::config::Dialect;
 use crate::dialect::public_error::PublicError;
 use crate::dialect::route::Route;
 use crate::dialect::{Answer, RequestHead, bearer, reason_phrase, vision};
-use crate::oauth::client_authentication::Authorization;
 use crate::oauth::client_certificate::ShownCertificate;
-use crate::oauth::dpop::{DpopError, DpopHeader};
+use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
+use crate::oauth::header_field::HeaderField;
 use crate::page::openapi::causes::causes_of;
 use crate::page::openapi::operation::{Operation, echo_client_headers, reference};
 use crate::snapshot::Snapshot;
@@ -134,11 +134,11 @@ fn is_possible(cause: Cause, snapshot: &Snapshot) -> bool {
 fn refusals(cause: Cause, route: Route<'_>, path: &str, snapshot: &Snapshot) -> Vec<Refusal> {
     let max_parameters = snapshot.config.live.limits.form_parts;
     let mut refusals: Vec<Refusal> = Vec::new();
-    for authorization in [Authorization::Absent, Authorization::Present(b"")] {
+    for authorization in [HeaderField::Absent, HeaderField::Present(b"")] {
         let head = RequestHead {
             authorization,
             certificate: &ShownCertificate::Absent,
-            dpop: DpopHeader::Absent,
+            dpop: HeaderField::Absent,
             content_type: None,
             path,
             client_headers: [None; 4],

@@ -1,7 +1,7 @@
 // The pages serve people who use a keyboard, a screen reader, a phone, a dark screen or no script.
 
 import assert from "node:assert/strict";
-import { AXE, base, fill, getToken, open, options, visit, withBrowser } from "./browser.mjs";
+import { AXE, base, choose, fill, getToken, open, visit, withBrowser } from "./browser.mjs";
 
 // Axe finds no violation in any state of the pages, in light and dark, wide and narrow.
 async function assertAccessible(page, state) {
@@ -31,10 +31,7 @@ await withBrowser(async (browser) => {
         await tab.click();
         await assertFits(page, `${state} code`);
       }
-      const last = (await options(page, "encoding")).length - 1;
-      await page.selectOption("#dialect", { index: 3 });
-      assert.ok(last >= 0);
-      await page.selectOption("#encoding", { label: "scope in the body, application/json" });
+      await choose(page, "firstvision: GET /v1/getAccessToken", "scope in the body, application/json");
       await assertAccessible(page, `${state} button off`);
       await assertFits(page, `${state} button off`);
       for (const path of ["/docs", "/nothing-here"]) {
@@ -139,7 +136,7 @@ await withBrowser(async (browser) => {
 await withBrowser(async (browser) => {
   const { page, assertQuiet } = await open(browser, { javaScriptEnabled: false });
   await page.goto(`${base}/`);
-  const text = await page.innerText("main");
+  const text = await page.locator("main").innerText();
   assert.match(text, /needs JavaScript[^]*curl [^]*\/connect\/token/);
   assert.ok(!text.includes("Client secret"), text);
   await page.click("main a[href=docs]");

@@ -16,7 +16,7 @@ const CASES = [
   ["connect: POST /connect/token", ID, SECRET, 'a"b', 400, "invalid_scope"],
   ["connect: POST /connect/token", "ü", SECRET, SCOPE, 400, "invalid_request"],
   ["vision: POST /v1/api/oauth/token", ID, "wrong", SCOPE, 401, "240101"],
-  ["vision: POST /v1/api/oauth/token", ID, SECRET, "", 401, "240101"],
+  ["vision: POST /v1/api/oauth/token", ID, SECRET, "", 400, "240009"],
   ["vision: POST /v1/api/oauth/token", ID, SECRET, "x".repeat(101), 400, "240010"],
   ["vision: POST /v1/api/oauth/token", octet.id, octet.secret, octet.scope, 415, "241504"],
   ["vision: POST /v2/api/oauth/token", ID, SECRET, SCOPE, 401, "240101"],

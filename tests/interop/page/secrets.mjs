@@ -50,23 +50,21 @@ await withBrowser(async (browser) => {
     for (const secret of [TYPED, DEMO_SECRET]) {
       await choose(page, service);
       await fill(page, "demo-client", secret, "external-api");
-      const answered = page.waitForResponse((response) => response.status() !== 304);
       await page.click("#request-token");
-      await answered;
-      await page.waitForFunction(() => !document.getElementById("request-token").disabled);
+      await page.waitForSelector("#answer[aria-busy=false]");
+      await page.waitForSelector("#issued:not([hidden]), #problem:not([hidden])");
       for (const language of await page.$$("[role=tab]")) {
         await language.click();
         assert.ok(!(await kept(page)).includes(secret), `${service} keeps the secret`);
       }
     }
   }
-  const tokenRequests = sent.filter(({ headers, url }) => !url.includes(".well-known") && headers["sec-fetch-mode"]);
   for (const { url, headers } of sent) {
     assert.ok(!url.includes(TYPED) && !url.includes(DEMO_SECRET), url);
-    assert.equal(headers.referer, undefined);
+    assert.equal(headers.referer || undefined, undefined);
     assert.equal(headers.cookie, undefined);
   }
-  assert.ok(sent.length >= 8 && tokenRequests.length >= 0);
+  assert.ok(sent.length >= 12);
   const state = await context.storageState({ indexedDB: true });
   assert.deepEqual(state, { cookies: [], origins: [] });
   assert.ok(requested.every((url) => !url.includes(TYPED)));

@@ -17,7 +17,7 @@ const secrets = {
 // not run.
 const LANGUAGES = {
   curl: ["token.sh", "sh", []],
-  Python: ["token.py", process.env.PYTHON, []],
+  Python: ["get_token.py", process.env.PYTHON, []],
   JavaScript: ["token.mjs", process.execPath, []],
   Go: ["token.go", "go", ["run"]],
   PHP: ["token.php", "php", []],

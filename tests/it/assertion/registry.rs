@@ -80,13 +80,14 @@ fn keys_for_other_uses_are_ignored() {
         json!({ "kty": "AKP", "alg": "ML-DSA-65", "pub": "AA" }),
         changed(rs256.jwk(), &json!({ "alg": "RSA-OAEP", "use": "enc", "kid": "enc" })),
         changed(rs256.jwk(), &json!({ "alg": "RSA-OAEP-256", "kid": "oaep" })),
+        changed(es256.jwk(), &json!({ "key_ops": ["deriveKey"], "kid": "derive" })),
     ];
     for signer in [rs256, ps256, es256, eddsa] {
         let mut keys = further.to_vec();
         keys.insert(2, signer.jwk());
         let home = home_of(&[("c", json!({ "jwks": { "keys": keys } }))]);
         let checked = run(home.command(&["check"]));
-        for skipped in [0, 1, 3, 4, 5] {
+        for skipped in [0, 1, 3, 4, 5, 6] {
             let says = format!("client c: jwks.keys[{skipped}] is skipped: it ");
             assert!(checked.assert_fine().contains(&says), "{}", checked.stdout);
         }

@@ -1,0 +1,136 @@
+//! The OpenAPI document and what is made from it, in the hands of the programs that read them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::command::{python, succeed};
+use crate::support::home::{hash_of, secret_of};
+use crate::support::registry::{client_json, secrets_json};
+use crate::support::{Encoding, Home, Program, Request, request_of};
+
+/// The failure budgets are too large to be exhausted. There is an own route of each dialect.
+const SETTINGS: &str = r#"
+[failures]
+client_failures = 1_000_000
+source_failures = 1_000_000
+[[route]]
+path = "/o/token"
+dialect = "connect"
+[[route]]
+path = "/o/vision"
+dialect = "vision"
+[[route]]
+path = "/o/get"
+dialect = "firstvision"
+"#;
+
+/// The client `json`, and `octets` with the other Content-Type. Both have the secret of `json`.
+fn server() -> Program {
+    let home = Home::new();
+    let client = |id: &str, content_type: &str| {
+        let changes = json!({
+            "secrets": secrets_json(&hash_of(&secret_of("json"))),
+            "scopes": ["firstvision.a", "b"],
+            "default_scopes": ["firstvision.a"],
+            "content_type": content_type,
+        });
+        client_json(id, &changes)
+    };
+    home.register(&[client("json", "application/json"), client("octets", "application/octet-stream")]);
+    home.write("grantd.toml", SETTINGS);
+    Program::start(home, &["--config", "grantd.toml"])
+}
+
+fn document(server: &Program) -> Value {
+    let answer = server.ask(&Request::get("/openapi.json"));
+    assert_eq!(answer.status, 200);
+    answer.json()
+}
+
+fn token(server: &Program) -> String {
+    let secret = secret_of("json");
+    let request = request_of("json", &secret, &[]);
+    let answer = server.ask(&Request::token(Encoding::Urlencoded, &request));
+    answer.json()["access_token"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_document_follows_the_specification() {
+    let server = server();
+    server.home.write("openapi.json", &document(&server).to_string());
+    let mut validator = Command::new(python());
+    validator.args(["-m", "openapi_spec_validator", "--schema", "3.1"]);
+    succeed(validator.arg(server.home.path("openapi.json")));
+}
+
+/// schemathesis sends what the document allows and what it forbids, and compares each answer with
+/// the document. Every operation succeeds often, and refuses for several causes.
+#[test]
+fn schemathesis_finds_no_answer_that_is_not_described() {
+    let server = server();
+    let document = document(&server);
+    server.home.write("openapi.json", &document.to_string());
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/openapi");
+    let mut schemathesis = Command::new(python().with_file_name("schemathesis"));
+    schemathesis
+        .arg("run")
+        .arg(server.home.path("openapi.json"))
+        .args(["--url", &format!("http://{}", server.address), "--checks", CHECKS])
+        .args(["--phases", "examples,coverage,fuzzing", "--mode", "all", "--seed", "1"])
+        .args(["--max-examples", "250", "--suppress-health-check", "all", "--no-color"])
+        .current_dir(server.home.path("."))
+        .env("SCHEMATHESIS_HOOKS", "hooks")
+        .env("PYTHONPATH", directory)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("SECRET", secret_of("json"))
+        .env("TOKEN", token(&server))
+        .env("REVOCABLE", token(&server));
+    succeed(&mut schemathesis);
+
+    let seen = Seen::of(&server);
+    assert!(seen.total >= 5_000, "only {} requests", seen.total);
+    for route in routes(&document) {
+        let (served, causes) = (seen.served.get(&route), seen.causes.get(&route));
+        assert!(served.is_some_and(|served| *served >= 100), "{route} served {served:?}");
+        assert!(causes.is_some_and(|causes| causes.len() >= 5), "{route} refused for {causes:?}");
+    }
+}
+
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+    response_schema_conformance,response_headers_conformance";
+
+/// What the log says about the requests.
+#[derive(Default)]
+struct Seen {
+    total: usize,
+    served: BTreeMap<String, usize>,
+    causes: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Seen {
+    fn of(server: &Program) -> Self {
+        let mut seen = Self::default();
+        let requests = server.log.lines().into_iter().filter(|line| line["route"].is_string());
+        for line in requests {
+            let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+            seen.total += 1;
+            match &*text("cause") {
+                "" => *seen.served.entry(text("route")).or_default() += 1,
+                cause => {
+                    seen.causes.entry(text("route")).or_default().insert(cause.to_owned());
+                }
+            }
+        }
+        seen
+    }
+}
+
+/// Returns the labels of all routes that the document describes.
+fn routes(document: &Value) -> BTreeSet<String> {
+    let paths = document["paths"].as_object().unwrap();
+    let operations = paths.values().flat_map(|path| path.as_object().unwrap().values());
+    operations.map(|operation| operation["x-route"].as_str().unwrap().to_owned()).collect()
+}
