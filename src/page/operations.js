@@ -33,12 +33,12 @@ function encodings(openapi, path, operation) {
     const places = ["query", "path", "body"].filter(
       (place) => place !== "path" || openapi.paths[path + SCOPE_SEGMENT],
     );
-    return types.flatMap((type) =>
+    return types.flatMap((type, index) =>
       places.map((place) => ({
         place,
         type,
         basic: true,
-        label: `scope in the ${place}, ${type}`,
+        label: `scope in the ${place}${index > 0 ? `, ${type}` : ""}`,
       })),
     );
   }
@@ -100,7 +100,7 @@ export function describe(operation, encoding, values, base) {
 // Why a browser cannot send the request; "" if it can.
 export function hindrance(request) {
   if (request.method === "GET" && request.kind !== "none") {
-    return "A browser cannot send a GET request with a body. Choose the query or the path, or use the code below.";
+    return "A browser cannot send a GET request with a body. Choose the query or the path, or use the code for your program.";
   }
   return "";
 }

@@ -31,7 +31,7 @@ await withBrowser(async (browser) => {
         await tab.click();
         await assertFits(page, `${state} code`);
       }
-      await choose(page, "firstvision: GET /v1/getAccessToken", "scope in the body, application/json");
+      await choose(page, "firstvision: GET /v1/getAccessToken", "scope in the body");
       await assertAccessible(page, `${state} button off`);
       await assertFits(page, `${state} button off`);
       for (const path of ["/docs", "/nothing-here"]) {
