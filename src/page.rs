@@ -159,7 +159,7 @@ const SCRIPTS: [&str; 4] = [
     include_str!("page/snippets.js"),
     include_str!("page/token.js"),
 ];
-const STYLE: &str = include_str!("page/page.css");
+const STYLE: &str = concat!(include_str!("page/page.css"), include_str!("page/reference.css"));
 const ICON: &[u8] = include_bytes!("page/favicon.ico");
 
 /// Below these paths, unknown paths are answered as to a program, even if a browser asks.

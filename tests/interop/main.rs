@@ -15,6 +15,7 @@ mod clients;
 mod deploy;
 mod load;
 mod one_token;
+#[cfg(feature = "page")]
 mod openapi;
 
 #[cfg(feature = "opentelemetry")]

@@ -50,6 +50,8 @@ mod multipart;
 mod names;
 mod not_http;
 #[cfg(feature = "page")]
+mod openapi;
+#[cfg(feature = "page")]
 mod page;
 mod password_hashes;
 mod properties;
