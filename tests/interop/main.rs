@@ -12,6 +12,7 @@
 mod support;
 
 mod clients;
+mod dependencies;
 mod deploy;
 mod load;
 mod one_token;
