@@ -14,6 +14,7 @@ mod support;
 mod clients;
 mod dependencies;
 mod deploy;
+mod kubernetes;
 mod load;
 mod one_token;
 mod openapi;
