@@ -85,6 +85,10 @@ pub mod internal {
     pub mod jose {
         pub use crate::jose::*;
     }
+    #[cfg(feature = "page")]
+    pub mod page {
+        pub use crate::page::openapi::is_known;
+    }
     pub mod registry {
         pub use crate::registry::*;
     }

@@ -172,7 +172,7 @@ impl Server {
             nonces: OnceLock::new(),
         });
         context.prepare(config)?;
-        collectors::register(&context, signer).map_err(io::Error::other)?;
+        collectors::register(&context, signer);
         let service = Service::new(Arc::clone(&context))?;
         let (loops, threads) = EventLoops::start(config.startup.workers)?;
         let allowed = allowed_connections(limits.connections, config.startup.workers);

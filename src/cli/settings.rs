@@ -130,18 +130,3 @@ pub(super) fn value_of(
 ) -> impl Fn(&str) -> Result<String, ConfigError> + Clone + Send + Sync {
     move |value| Layer::from_text(setting, value).map(|_| value.to_owned())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_words_of_flags_are_those_of_the_settings() {
-        for (setting, words) in
-            [("signer", &SIGNERS[..]), ("log.format", &LOG_FORMATS), ("log.level", &LOG_LEVELS)]
-        {
-            let known = Layer::from_text(setting, "other").unwrap_err().to_string();
-            assert_eq!(known, format!("must be one of {}", words.join(", ")));
-        }
-    }
-}

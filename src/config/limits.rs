@@ -1,7 +1,5 @@
 //! Limits on requests, and on failed authentication attempts.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use crate::config::number::{LONG, MANY, MAX_WORKERS, cores, number};
@@ -104,13 +102,6 @@ pub struct LiveLimits {
 impl Default for LiveLimits {
     fn default() -> Self {
         Self { body_bytes: 16 * 1024, form_parts: 16, request_seconds: 10 }
-    }
-}
-
-impl LiveLimits {
-    /// Returns [`LiveLimits::request_seconds`] as a duration.
-    pub fn request_time(&self) -> Duration {
-        Duration::from_secs(self.request_seconds)
     }
 }
 

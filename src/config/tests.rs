@@ -1,16 +1,6 @@
 use super::*;
 
 #[test]
-fn what_a_process_cannot_change_is_named() {
-    let running = Startup::default();
-    let mut next = running.clone();
-    next.workers += 1;
-    next.limits.idle_seconds += 1;
-    assert_eq!(next.differences(&running), ["workers", "limits.idle_seconds"]);
-    assert_eq!(running.differences(&running), [] as [&str; 0]);
-}
-
-#[test]
 fn a_later_layer_wins_setting_by_setting() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("g.toml");

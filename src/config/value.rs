@@ -51,7 +51,7 @@ impl Problem {
 
     /// Sets the offset in the file, unless an inner value has set it.
     pub(super) fn at<T>(mut self, part: &Spanned<T>) -> Self {
-        self.offset.get_or_insert(part.span().start);
+        self.offset.get_or_insert_with(|| part.span().start);
         self
     }
 
@@ -167,31 +167,10 @@ impl<'v> Reader<'v> {
         };
         if text.is_empty() { Err(Problem::new("must not be empty")) } else { Ok(text) }
     }
-
-    fn number<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
-        let number = match self {
-            Self::Value(DeValue::Integer(number), _) => integer(number),
-            Self::Text(text) => text.parse().ok(),
-            Self::Value(..) => None,
-        };
-        match number {
-            Some(number) => visitor.visit_i64(number),
-            None => Err(self.is_not(&visitor)),
-        }
-    }
 }
 
 fn integer(number: &DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(number.as_str(), number.radix()).ok()
-}
-
-/// Implements the methods of all integer types in the same way.
-macro_rules! deserialize_integers {
-    ($($method:ident)*) => {$(
-        fn $method<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
-            self.number(visitor)
-        }
-    )*};
 }
 
 impl<'v> Deserializer<'v> for Reader<'v> {
@@ -203,7 +182,7 @@ impl<'v> Deserializer<'v> for Reader<'v> {
                 Self::of_table(table, strings).deserialize_any(visitor)
             }
             Self::Value(DeValue::Array(_), _) => self.deserialize_seq(visitor),
-            Self::Value(DeValue::Integer(_), _) => self.number(visitor),
+            Self::Value(DeValue::Integer(_), _) => self.deserialize_u64(visitor),
             Self::Value(DeValue::Boolean(value), _) => visitor.visit_bool(*value),
             Self::Value(DeValue::String(_), _) | Self::Text(_) => {
                 visitor.visit_borrowed_str(self.string()?)
@@ -220,9 +199,17 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         }
     }
 
-    deserialize_integers! {
-        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
-        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    /// Every number is read by [`number`](crate::config::number::number), which asks for this type.
+    fn deserialize_u64<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
+        let number = match self {
+            Self::Value(DeValue::Integer(number), _) => integer(number),
+            Self::Text(text) => text.parse().ok(),
+            Self::Value(..) => None,
+        };
+        match number {
+            Some(number) => visitor.visit_i64(number),
+            None => Err(self.is_not(&visitor)),
+        }
     }
 
     fn deserialize_str<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -294,7 +281,7 @@ impl<'v> Deserializer<'v> for Reader<'v> {
 
     forward_to_deserialize_any! {
         <V: Visitor<'v>>
-        i128 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct map
+        i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct map
         identifier
     }
 }

@@ -370,10 +370,10 @@ impl<'c, 's> Claim<'c, 's> {
     /// shared, the pair of client id and network.
     fn turn(&self) -> Turn {
         let (attempt, is_shared) = (&self.attempt, self.exchange.network.is_shared());
-        let is_known = attempt.is_known();
+        let is_known = attempt.is_known;
         let source = match (is_known, is_shared) {
             (true, _) => attempt.client_key(self.credentials.client_id()),
-            (false, true) => attempt.pair(),
+            (false, true) => attempt.pair,
             (false, false) => attempt.network_key(),
         };
         let shared_network = is_shared.then(|| attempt.network_key());

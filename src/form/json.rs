@@ -217,6 +217,15 @@ mod tests {
     }
 
     #[test]
+    fn text_without_escapes_is_borrowed() {
+        let body = br#"{"scope": "all"}"#;
+        let parameters = parse(body, &KNOWN, 16).unwrap();
+        for text in parameters.names().chain(parameters.get("scope")) {
+            assert!(body.as_ptr_range().contains(&text.as_ptr()), "{text}");
+        }
+    }
+
+    #[test]
     fn every_fault_has_its_name() {
         for (body, error) in [
             (&b""[..], FormError::Empty),

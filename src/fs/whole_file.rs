@@ -13,7 +13,8 @@ use tempfile::{Builder, NamedTempFile};
 
 pub(in crate::fs) use crate::fs::whole_file::lock::open_regular;
 pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, lock_if_used, lock_within};
-use crate::fs::whole_file::place::{directory_of, real_path};
+pub(crate) use crate::fs::whole_file::place::directory_of;
+use crate::fs::whole_file::place::real_path;
 
 /// Replaces the contents of the file `path` with `contents`, and syncs the file to disk.
 ///

@@ -94,9 +94,11 @@ impl fmt::Debug for Throttle {
 #[must_use = "an attempt must be given its result"]
 pub struct Attempt<'t> {
     throttle: &'t Throttle,
-    pair: u64,
+    /// A hash of the client and the network together. 0 if the attempt needs no budget.
+    pub pair: u64,
     network: ClientNetwork,
-    is_known: bool,
+    /// Whether the client is known at this network.
+    pub is_known: bool,
     /// Whether the attempt needs no budget, because the network is shared and the client's secrets
     /// cannot be guessed.
     is_free: bool,
@@ -107,16 +109,6 @@ pub struct Attempt<'t> {
 }
 
 impl Attempt<'_> {
-    /// Whether the client is known at this network.
-    pub fn is_known(&self) -> bool {
-        self.is_known
-    }
-
-    /// A hash of the client and the network together. 0 if the attempt needs no budget.
-    pub fn pair(&self) -> u64 {
-        self.pair
-    }
-
     /// A hash of the client's id alone.
     pub fn client_key(&self, client_id: &str) -> u64 {
         self.throttle.hasher.hash_one(client_id)
@@ -258,7 +250,7 @@ mod tests {
         for (may_be_known, is_known) in [(true, true), (false, false)] {
             let begin =
                 fixture.throttle.begin("a", here, true, may_be_known, &LIMITS, fixture.start);
-            assert_eq!(begin.unwrap().is_known(), is_known);
+            assert_eq!(begin.unwrap().is_known, is_known);
         }
     }
 
@@ -346,9 +338,9 @@ mod tests {
         let here = ClientNetwork::of_v4(1);
         const DAY: u64 = 86_400;
         assert_eq!(fixture.succeed("a", here, 7), Ok(()));
-        let is_known = |at| fixture.begin("a", here, at).unwrap().is_known();
+        let is_known = |at| fixture.begin("a", here, at).unwrap().is_known;
         assert!(is_known(7) && is_known(DAY - 3600) && !is_known(DAY + 7));
-        assert!(!fixture.begin("b", here, 7).unwrap().is_known());
+        assert!(!fixture.begin("b", here, 7).unwrap().is_known);
     }
 
     #[test]

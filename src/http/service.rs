@@ -10,6 +10,7 @@ use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -196,7 +197,7 @@ impl Service {
     ) -> Outcome<'s> {
         let RequestInfo { head: request, route, arrival, address, .. } = info;
         let limits = &snapshot.config.live.limits;
-        let at = arrival.first_byte + limits.request_time();
+        let at = arrival.first_byte + Duration::from_secs(limits.request_seconds);
         let deadline = Deadline { clock: &self.context.clock, at };
         let certificate = if route.authenticates() {
             certificate(&snapshot.config.live, &request.headers, arrival.peer)

@@ -19,17 +19,12 @@ pub struct ScopeSet(Arc<str>);
 impl ScopeSet {
     /// Creates a set of `tokens`. `None` if a token does not follow the grammar or is repeated.
     pub fn from_tokens(tokens: &[impl AsRef<str>]) -> Option<Self> {
-        let mut joined = String::new();
-        for (index, token) in tokens.iter().map(AsRef::as_ref).enumerate() {
-            if !is_scope_token(token) || tokens[..index].iter().any(|seen| seen.as_ref() == token) {
-                return None;
-            }
-            if index > 0 {
-                joined.push(' ');
-            }
-            joined.push_str(token);
-        }
-        Some(Self(joined.into()))
+        let tokens: Vec<&str> = tokens.iter().map(AsRef::as_ref).collect();
+        let is_faulty = |(index, token): (usize, &&str)| {
+            !is_scope_token(token) || tokens[..index].contains(token)
+        };
+        let has_fault = tokens.iter().enumerate().any(is_faulty);
+        (!has_fault).then(|| Self(tokens.join(" ").into()))
     }
 
     /// Whether `token` is in the set. The comparison is case-sensitive.

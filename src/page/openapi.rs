@@ -12,6 +12,9 @@ mod vision;
 
 use serde_json::{Map, Value, json};
 
+#[cfg(feature = "internal")]
+pub use crate::page::openapi::causes::is_known;
+
 use crate::config::{Dialect, PageDocument};
 use crate::dialect::route::{DOCUMENTED, Route};
 use crate::page::openapi::operation::Operation;

@@ -61,7 +61,7 @@ function show() {
   const reason = unavailable() || hindrance(described);
   element("unavailable").textContent = reason;
   button.disabled = reason !== "";
-  const variable = 'The code reads the secret from the environment variable CLIENT_SECRET. ';
+  const variable = "The code reads the secret from the environment variable CLIENT_SECRET. ";
   const shown = clientId.value === "" ? request("your-client-id") : described;
   element("snippet").textContent = language.write(shown);
   element("snippet_hint").textContent = variable + language.run;
@@ -121,7 +121,7 @@ async function requestToken() {
     if (response.ok) await showToken(spoken, response, text);
     else showRefusal(spoken, response, text);
   } catch (error) {
-    showProblem("No answer", [
+    showProblem("No token", [
       `The request failed: ${error.message}.`,
       "Check that the server is running, and that this page comes from the same address.",
     ]);
@@ -160,7 +160,8 @@ async function showToken(spoken, response, text) {
   element("token-header").textContent = JSON.stringify(header, null, 2);
   element("claims").tBodies[0].replaceChildren(...Object.entries(claims).map(claimRow));
   element("expires_in").textContent = explainExpiresIn(spoken, answer.expires_in);
-  const asked = Date.parse(response.headers.get("Date")) / 1000;
+  // The time of the server, since the clock of this machine may differ.
+  const asked = Date.parse(response.headers.get("Date") ?? new Date()) / 1000;
   startClock(claims.exp - asked, claims.exp - (claims.iat ?? asked));
   element("issued").hidden = false;
   element("status").textContent = "The server has issued a token.";

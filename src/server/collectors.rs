@@ -17,7 +17,7 @@ use crate::telemetry::pulled::Each;
 use crate::time::UnixTime;
 
 /// Registers the metrics of the parts of `context`. `signer` names the signing backend.
-pub(super) fn register(context: &Arc<Context>, signer: String) -> Result<(), prometheus::Error> {
+pub(super) fn register(context: &Arc<Context>, signer: String) {
     for (kind, name, help, labels, read) in METRICS {
         // The context owns the metrics, so they must not keep it alive.
         let weak = Arc::downgrade(context);
@@ -25,11 +25,11 @@ pub(super) fn register(context: &Arc<Context>, signer: String) -> Result<(), pro
             if let Some(context) = weak.upgrade() {
                 read(&context, each);
             }
-        })?;
+        });
     }
     let help = "The signing backend, as a label; always 1.";
     let read = move |each: &mut Each<'_>| each(&[&signer], 1);
-    context.metrics.pull(GAUGE, "grantd_signer_info", help, &["signer"], read)
+    context.metrics.pull(GAUGE, "grantd_signer_info", help, &["signer"], read);
 }
 
 /// The type, name, help text and labels of a metric, and the function that reads its series.

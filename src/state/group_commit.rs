@@ -1,7 +1,7 @@
 //! A thread that writes for all requests that wait for it: all of them share one turn at the disk.
 //! No event loop waits for a disk, and no request waits longer than [`DEADLINE`].
 
-use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::clock::join_soon;
+use crate::fault::Fault;
 
 /// The work of the thread on its file.
 pub(super) trait Commit: Send + 'static {
@@ -59,12 +60,12 @@ pub(super) struct GroupCommit<C: Commit> {
 }
 
 impl<C: Commit> GroupCommit<C> {
-    /// Starts the thread.
+    /// Starts the thread `name`, which writes to `directory`.
     ///
     /// # Errors
     ///
-    /// An error of the operating system.
-    pub(super) fn start(name: &str, mut commit: C) -> io::Result<Self> {
+    /// A [`Fault`] if the thread cannot be started.
+    pub(super) fn start(name: &str, directory: &Path, mut commit: C) -> Result<Self, Fault> {
         let jobs = Mutex::new(Jobs { waiting: Vec::new(), has_ended: false });
         let queue = Arc::new(Queue { jobs, arrival: Condvar::new() });
         let taking = Arc::clone(&queue);
@@ -75,6 +76,11 @@ impl<C: Commit> GroupCommit<C> {
                 commit.turn(waiting);
             }
             commit.end();
+        });
+        let thread = thread.map_err(|error| {
+            let problem =
+                format!("the writer thread cannot be started: {error}; raise the limit of threads");
+            Fault::new(directory, problem)
         })?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)), deadline: DEADLINE })
     }
@@ -196,7 +202,7 @@ mod tests {
         let (hangs, turns) = (Arc::<Mutex<()>>::default(), Arc::<Mutex<Vec<usize>>>::default());
         let disk = Disk { hangs: Arc::clone(&hangs), turns: Arc::clone(&turns) };
         let hanging = hangs.lock();
-        let mut commit = GroupCommit::start("disk", disk).unwrap();
+        let mut commit = GroupCommit::start("disk", Path::new(""), disk).unwrap();
         commit.deadline = Duration::from_millis(20);
         assert_eq!(runtime.block_on(commit.ask(1)), None);
         // What gave up is not written afterwards. What waits shares the next turn.

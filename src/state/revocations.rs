@@ -59,11 +59,7 @@ impl Revocations {
     ) -> Result<Self, Fault> {
         let shared = Arc::<Shared>::default();
         let ledger = Ledger::open(directory, limit, clock, audit, Arc::clone(&shared))?;
-        let commit = GroupCommit::start("revocations", ledger).map_err(|error| {
-            let problem =
-                format!("the writer thread cannot be started: {error}; raise the limit of threads");
-            Fault::new(directory, problem)
-        })?;
+        let commit = GroupCommit::start("revocations", directory, ledger)?;
         Ok(Self { shared, commit })
     }
 

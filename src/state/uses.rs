@@ -14,7 +14,6 @@ mod index;
 mod record;
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,7 +74,7 @@ impl Uses {
         let (path, revocations) = (directory.join(FILE_NAME), directory.join("revocations"));
         if let Err(error) = read_only(&path, &path, Duration::ZERO) {
             if path.is_symlink() {
-                return Err(cannot_be_read(&path, &error));
+                return Err(Fault::cannot("read", &path, &error));
             }
             let file = path.display();
             warn!(%file, %error, "the record of used assertions and proofs cannot be read");
@@ -88,14 +87,9 @@ impl Uses {
                 Ok(fault) => return Err(fault),
                 Err(error) => error,
             };
-            let directory = directory.display();
-            warn!(%directory, %error, "no assertion or proof can be accepted: its use cannot be recorded");
+            warn!(directory = %directory.display(), %error, "no assertion or proof can be accepted: its use cannot be recorded");
         }
-        GroupCommit::start("uses", record).map(Self).map_err(|error| {
-            let problem =
-                format!("the writer thread cannot be started: {error}; raise the limit of threads");
-            Fault::new(directory, problem)
-        })
+        GroupCommit::start("uses", directory, record).map(Self)
     }
 
     /// Checks that the file of uses in `directory`, if it exists, can be read. Writes nothing.
@@ -106,7 +100,7 @@ impl Uses {
     pub fn check(directory: &Path) -> Result<(), Fault> {
         let path = directory.join(FILE_NAME);
         let news = read_only(&path, &path, LOCK_WAIT);
-        let news = news.map_err(|error| cannot_be_read(&path, &error))?;
+        let news = news.map_err(|error| Fault::cannot("read", &path, &error))?;
         check(path, &news)
     }
 
@@ -150,10 +144,6 @@ impl SingleUse<'_> {
         let hash = hash.finish();
         std::array::from_fn(|index| hash.as_ref()[index])
     }
-}
-
-fn cannot_be_read(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(path, format!("cannot be read: {error}"))
 }
 
 const FILE_NAME: &str = "uses";

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::proto::MetricType;
 use prometheus::{
@@ -18,6 +19,7 @@ use crate::telemetry::wasteful::Wasteful;
 /// The metrics of one server.
 pub struct Metrics {
     registry: Registry,
+    pulled: Mutex<Vec<Pulled>>,
     requests: IntCounterVec,
     seconds: HistogramVec,
     phases: [Histogram; 4],
@@ -108,6 +110,7 @@ impl Metrics {
             )?,
             log: OnceLock::new(),
             registry: registry.clone(),
+            pulled: Mutex::default(),
         })
     }
 
@@ -126,19 +129,15 @@ impl Metrics {
     }
 
     /// Registers a metric whose series `read` passes on at each scrape.
-    ///
-    /// # Errors
-    ///
-    /// If a metric with this name exists, or if `name` or one of `labels` is not valid.
     pub fn pull(
         &self,
         kind: MetricType,
-        name: &str,
-        help: &str,
+        name: &'static str,
+        help: &'static str,
         labels: &'static [&'static str],
         read: impl Fn(&mut Each<'_>) + Send + Sync + 'static,
-    ) -> Result<(), prometheus::Error> {
-        self.registry.register(Box::new(Pulled::new(kind, name, help, labels, read)?))
+    ) {
+        self.pulled.lock().push(Pulled { kind, name, help, labels, read: Box::new(read) });
     }
 
     /// Counts a reload. `is_applied` says whether it replaced the snapshot, and `has_faults` whether
@@ -158,7 +157,9 @@ impl Metrics {
     ///
     /// If a metric cannot be encoded.
     pub fn to_text(&self) -> Result<String, prometheus::Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        self.pulled.lock().iter().for_each(|metric| metric.write(&mut text));
+        Ok(text)
     }
 }
 

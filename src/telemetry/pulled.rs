@@ -1,59 +1,56 @@
-//! A Prometheus collector for a metric whose values another module keeps. It reads the values at
-//! each scrape.
+//! The text of a metric whose values another module keeps. It reads the values at each scrape and
+//! writes them down at once: there may be a million series, and the objects of the crate
+//! `prometheus` for a series take some ten times as much memory as its line.
 
-use prometheus::core::{Collector, Desc, Describer};
-use prometheus::proto::{MetricFamily, MetricType};
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use std::fmt::Write as _;
+
+use prometheus::proto::MetricType;
 
 /// Takes one series of a metric: the values of its labels and its own value.
 pub type Each<'e> = dyn FnMut(&[&str], u64) + 'e;
 
-/// Collects one metric. `read` passes on all its series.
-pub(super) struct Pulled<R> {
-    desc: Desc,
-    kind: MetricType,
-    options: Opts,
-    labels: &'static [&'static str],
-    read: R,
+/// A metric. `read` passes on all its series.
+pub(super) struct Pulled {
+    pub(super) kind: MetricType,
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) labels: &'static [&'static str],
+    pub(super) read: Box<dyn Fn(&mut Each<'_>) + Send + Sync>,
 }
 
-impl<R> Pulled<R> {
-    /// # Errors
-    ///
-    /// If `name` or one of `labels` is not valid.
-    pub(super) fn new(
-        kind: MetricType,
-        name: &str,
-        help: &str,
-        labels: &'static [&'static str],
-        read: R,
-    ) -> Result<Self, prometheus::Error> {
-        let options = Opts::new(name, help);
-        let named = labels.iter().copied().map(str::to_owned).collect();
-        let desc = options.clone().variable_labels(named).describe()?;
-        Ok(Self { desc, kind, options, labels, read })
+impl Pulled {
+    /// Appends the metric to `text` in the Prometheus text format; nothing if it has no series.
+    pub(super) fn write(&self, text: &mut String) {
+        let Self { kind, name, help, labels, read } = self;
+        let kind = if *kind == MetricType::COUNTER { "counter" } else { "gauge" };
+        let mut head = Some(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        read(&mut |values, number| {
+            text.push_str(&head.take().unwrap_or_default());
+            text.push_str(name);
+            let mut separator = '{';
+            for (label, value) in labels.iter().zip(values) {
+                text.push(separator);
+                text.push_str(label);
+                text.push_str("=\"");
+                push_escaped(text, value);
+                text.push('"');
+                separator = ',';
+            }
+            if !labels.is_empty() {
+                text.push('}');
+            }
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, " {number}");
+        });
     }
 }
 
-impl<R: Fn(&mut Each<'_>) + Send + Sync> Collector for Pulled<R> {
-    fn desc(&self) -> Vec<&Desc> {
-        vec![&self.desc]
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let options = self.options.clone();
-        let collected = if self.kind == MetricType::COUNTER {
-            IntCounterVec::new(options, self.labels).map(|counters| {
-                (self.read)(&mut |labels, n| counters.with_label_values(labels).inc_by(n));
-                counters.collect()
-            })
-        } else {
-            IntGaugeVec::new(options, self.labels).map(|gauges| {
-                (self.read)(&mut |labels, n| gauges.with_label_values(labels).set(n.cast_signed()));
-                gauges.collect()
-            })
-        };
-        // `new` has made the same description, so there is no error.
-        collected.unwrap_or_default()
+fn push_escaped(text: &mut String, value: &str) {
+    for character in value.chars() {
+        match character {
+            '\n' => text.push_str("\\n"),
+            '"' | '\\' => text.extend(['\\', character]),
+            _ => text.push(character),
+        }
     }
 }

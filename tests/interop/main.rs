@@ -17,10 +17,12 @@ mod deploy;
 mod kubernetes;
 mod load;
 mod one_token;
+#[cfg(feature = "page")]
 mod openapi;
 
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
+#[cfg(feature = "page")]
 mod page;
 mod readme;
 mod recipes;

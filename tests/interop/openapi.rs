@@ -39,7 +39,10 @@ fn server() -> Program {
         });
         client_json(id, &changes)
     };
-    home.register(&[client("json", "application/json"), client("octets", "application/octet-stream")]);
+    home.register(&[
+        client("json", "application/json"),
+        client("octets", "application/octet-stream"),
+    ]);
     home.write("grantd.toml", SETTINGS);
     Program::start(home, &["--config", "grantd.toml"])
 }
@@ -74,8 +77,10 @@ fn schemathesis_finds_no_answer_that_is_not_described() {
     let document = document(&server);
     server.home.write("openapi.json", &document.to_string());
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/openapi");
-    let mut schemathesis = Command::new(python().with_file_name("schemathesis"));
+    let mut schemathesis = Command::new("timeout");
     schemathesis
+        .arg("1800")
+        .arg(python().with_file_name("schemathesis"))
         .arg("run")
         .arg(server.home.path("openapi.json"))
         .args(["--url", &format!("http://{}", server.address), "--checks", CHECKS])
@@ -133,4 +138,43 @@ fn routes(document: &Value) -> BTreeSet<String> {
     let paths = document["paths"].as_object().unwrap();
     let operations = paths.values().flat_map(|path| path.as_object().unwrap().values());
     operations.map(|operation| operation["x-route"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Every request of the collection succeeds once the client's id, its secret and a scope are filled
+/// in.
+#[test]
+fn newman_runs_the_collection() {
+    let server = server();
+    let collection = server.ask(&Request::get("/docs/grantd.postman_collection.json")).json();
+    for variable in collection["variable"].as_array().unwrap() {
+        let is_empty = variable["value"] == "";
+        assert_eq!(is_empty, variable["key"] != "base_url", "{variable}");
+    }
+    server.home.write("collection.json", &collection.to_string());
+    let variable = |key: &str, value: &str| json!({ "key": key, "value": value, "enabled": true });
+    let environment = json!({
+        "name": "test",
+        "values": [
+            variable("client_id", "json"),
+            variable("client_secret", &secret_of("json")),
+            variable("scope", "firstvision.a"),
+        ],
+    });
+    server.home.write("environment.json", &environment.to_string());
+    let program =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules/.bin/newman");
+    assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
+    let mut newman = Command::new(program);
+    newman.args(["run", "collection.json", "--environment", "environment.json"]);
+    newman.args(["--reporters", "json", "--reporter-json-export", "report.json"]);
+    succeed(newman.current_dir(server.home.path(".")));
+
+    let report = std::fs::read_to_string(server.home.path("report.json")).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let executions = report["run"]["executions"].as_array().unwrap();
+    assert!(executions.len() >= 22, "only {} requests", executions.len());
+    for execution in executions {
+        let (name, code) = (&execution["item"]["name"], &execution["response"]["code"]);
+        assert!([200, 204].contains(&code.as_u64().unwrap_or(0)), "{name}: {code}");
+    }
 }

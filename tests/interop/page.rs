@@ -11,11 +11,17 @@ use crate::support::home::secret_of;
 use crate::support::registry::{changed, client_json, registry_with};
 use crate::support::{Home, Program};
 
-/// Starts a server with two more routes and two more clients: `octet`, which sends octet streams, and
-/// `limited`, which may make two requests per day.
-fn start() -> Program {
+/// Starts a server with these settings, two more routes and two more clients: `octet`, which sends
+/// octet streams, and `limited`, which may make two requests per day.
+fn start(settings: &str) -> Program {
     let client = |id: &str, changes: Value| {
-        client_json(id, &changed(json!({ "scopes": ["all", "firstvision.all"], "default_scopes": null }), &changes))
+        client_json(
+            id,
+            &changed(
+                json!({ "scopes": ["all", "firstvision.all"], "default_scopes": null }),
+                &changes,
+            ),
+        )
     };
     let home = Home::new();
     let clients = [
@@ -23,19 +29,17 @@ fn start() -> Program {
         client("limited", json!({ "rate_limit": { "requests": 2, "seconds": 86_400 } })),
     ];
     home.write("clients.json", &registry_with(&clients));
-    home.write(
-        "grantd.toml",
-        "[[route]]\npath = \"/o/token\"\ndialect = \"connect\"\n\
-         [[route]]\npath = \"/o/getToken\"\ndialect = \"firstvision\"\n",
-    );
+    let routes = "[[route]]\npath = \"/o/token\"\ndialect = \"connect\"\n\
+         [[route]]\npath = \"/o/getToken\"\ndialect = \"firstvision\"\n";
+    home.write("grantd.toml", &format!("{settings}{routes}"));
     Program::start(home, &["--config", "grantd.toml"])
 }
 
 /// What the scripts have to know of the server and its clients.
-fn facts(server: &Program) -> Value {
+fn facts(server: &Program, path: &str) -> Value {
     let client = |id: &str| json!({ "id": id, "secret": secret_of(id), "scope": "all" });
     json!({
-        "base": format!("http://{}", server.address),
+        "base": format!("http://{}{path}", server.address),
         "routes": ["/o/token", "/o/getToken"],
         "octet": client("octet"),
         "limited": client("limited"),
@@ -50,42 +54,42 @@ fn packages() -> PathBuf {
     packages
 }
 
-/// Returns the command that runs a script against the server.
-fn script(name: &str, server: &Program) -> Command {
+/// Returns the command that runs a script against the server, whose issuer has this path.
+fn script(name: &str, server: &Program, path: &str) -> Command {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/page").join(name);
     let mut node = Command::new("node");
-    node.arg(file).arg(facts(server).to_string()).env("BROWSER_PACKAGES", packages());
+    node.arg(file).arg(facts(server, path).to_string()).env("BROWSER_PACKAGES", packages());
     node
 }
 
 #[test]
 fn every_service_and_encoding_gives_a_token_that_the_browser_verifies() {
-    let server = start();
-    let printed = succeed(&mut script("tokens.mjs", &server));
+    let server = start("issuer = \"http://localhost/tenant\"\n");
+    let printed = succeed(&mut script("tokens.mjs", &server, "/tenant"));
     assert!(printed.ends_with(" tokens\n"), "{printed}");
 }
 
 #[test]
 fn every_refusal_is_explained() {
-    succeed(&mut script("refusals.mjs", &start()));
+    succeed(&mut script("refusals.mjs", &start(""), ""));
 }
 
 #[test]
 fn the_secret_is_nowhere_after_use() {
-    succeed(&mut script("secrets.mjs", &start()));
+    succeed(&mut script("secrets.mjs", &start(""), ""));
 }
 
 #[test]
 fn the_pages_are_for_everyone() {
-    succeed(&mut script("people.mjs", &start()));
+    succeed(&mut script("people.mjs", &start(""), ""));
 }
 
 /// The code for C# is not run: Debian has no .NET.
 #[test]
 fn the_code_on_the_page_gets_tokens() {
-    let server = start();
+    let server = start("");
     let folder = server.home.path("code");
     std::fs::create_dir(&folder).unwrap();
-    let mut script = script("snippets.mjs", &server);
+    let mut script = script("snippets.mjs", &server, "");
     succeed(script.arg(folder).env("PYTHON", python()));
 }

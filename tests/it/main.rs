@@ -49,6 +49,9 @@ mod mtls;
 mod multipart;
 mod names;
 mod not_http;
+#[cfg(feature = "page")]
+mod openapi;
+#[cfg(feature = "page")]
 mod page;
 mod password_hashes;
 mod properties;

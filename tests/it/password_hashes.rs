@@ -291,7 +291,7 @@ fn a_client_is_limited_to_its_share_of_the_pool() {
 #[test]
 fn known_clients_leave_a_place_for_a_new_one() {
     let home = Home::new();
-    let known: Vec<_> = (0..12).map(|index| format!("known-{index}")).collect();
+    let known: Vec<_> = (0..7).map(|index| format!("known-{index}")).collect();
     let secrets = |id: &str| {
         let fast = hash_of(&secret_of(id));
         json!([{ "label": "fast", "hash": fast }, { "label": "slow", "hash": SLOW }])
@@ -300,7 +300,7 @@ fn known_clients_leave_a_place_for_a_new_one() {
     let mut clients: Vec<_> = known.iter().map(known_json).collect();
     clients.push(client_with_hash("new", HASHES[2].1));
     home.register(&clients);
-    home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 8\n");
+    home.write("grantd.toml", "[limits]\npassword_threads = 1\npassword_queue = 4\n");
     let server = Program::start(home, &["--config", "grantd.toml"]);
     for id in &known {
         assert_eq!(ask(&server, ENCODINGS[0], id, &secret_of(id)).status, 200);

@@ -160,10 +160,10 @@ fn settings_are_reloaded_except_those_that_need_a_restart() {
     assert_eq!(server.ask(&elsewhere).status, 404);
     let toml = "jwks_max_age = 61\nissuer = \"http://localhost:8\"\n\
                 [[route]]\npath = \"/elsewhere\"\ndialect = \"connect\"\n\
-                [limits]\nbody_bytes = 200\nsigning_queue = 3\n";
+                [limits]\nbody_bytes = 200\nsigning_queue = 3\nidle_seconds = 70\n";
     server.home.write("grantd.toml", toml);
     assert_eq!(reload(&server, 2), "settings");
-    server.log.wait_for(|line| line["settings"] == "limits.signing_queue");
+    server.log.wait_for(|line| line["settings"] == "limits.idle_seconds, limits.signing_queue");
     let token = server.ask(&elsewhere);
     assert_eq!(token.status, 200);
     assert_eq!(Token::verified(&token, server.address).claims["iss"], "http://localhost:8");

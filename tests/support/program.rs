@@ -36,7 +36,10 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if !std::thread::panicking() {
-            assert_is_fit_to_be_seen(&self.log.to_the_end());
+            let log = self.log.to_the_end();
+            assert_is_fit_to_be_seen(&log);
+            #[cfg(feature = "page")]
+            assert_refusals_are_described(&log);
         }
     }
 }
@@ -47,6 +50,25 @@ pub(crate) fn assert_is_fit_to_be_seen(text: &str) {
     let of_tests = secret_of("");
     for canary in [DEMO[1].1, USER.1, &of_tests, "eyJhbGciOi", "$sha256$"] {
         assert!(!text.contains(canary), "{canary} is in {text}");
+    }
+}
+
+/// Asserts that the OpenAPI document has each refusal in this log at its route.
+#[cfg(feature = "page")]
+fn assert_refusals_are_described(log: &str) {
+    let mut seen = std::collections::BTreeSet::new();
+    for line in log.lines().filter(|line| line.contains(r#""target":"grantd::request""#)) {
+        let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
+        let (route, cause) = (line["route"].as_str(), line["cause"].as_str());
+        if let (Some(route), Some(cause)) = (route, cause.filter(|cause| !cause.is_empty())) {
+            seen.insert((route.to_owned(), cause.to_owned()));
+        }
+    }
+    for (route, cause) in seen {
+        assert!(
+            grantd::internal::page::is_known(&route, &cause),
+            "the OpenAPI document lacks {cause} at {route}"
+        );
     }
 }
 

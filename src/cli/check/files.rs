@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::config::Config;
 use crate::fault::Fault;
+use crate::fs::whole_file::directory_of;
 
 /// Returns a fault for each file and directory that the current user cannot write although the
 /// server must write it.
@@ -28,10 +29,9 @@ pub(super) fn unwritable(config: &Config, has_no_key: bool) -> Vec<Fault> {
 /// nearest existing parent. Leaves no file behind.
 fn can_create_in(directory: &Path) -> io::Result<()> {
     match fs::metadata(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match directory.parent() {
-            Some(parent) if parent != Path::new("") => can_create_in(parent),
-            _ => can_create_in(Path::new(".")),
-        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            can_create_in(directory_of(directory))
+        }
         Err(error) => Err(error),
         Ok(metadata) if !metadata.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
         Ok(_) => tempfile::tempfile_in(directory).map(drop),
@@ -41,11 +41,10 @@ fn can_create_in(directory: &Path) -> io::Result<()> {
 fn can_append(file: &Path) -> io::Result<()> {
     match fs::metadata(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let parent = file.parent().filter(|parent| *parent != Path::new(""));
-            let parent = parent.unwrap_or_else(|| Path::new("."));
+            let directory = directory_of(file);
             // The server creates a missing file, but not a missing directory.
-            fs::metadata(parent)?;
-            can_create_in(parent)
+            fs::metadata(directory)?;
+            can_create_in(directory)
         }
         Err(error) => Err(error),
         // Do not open a named pipe: opening it for writing blocks until another process reads from

@@ -28,7 +28,7 @@ pub(in crate::fs) fn real_path(path: &Path) -> io::Result<PathBuf> {
 const MAX_LINKS: usize = 40;
 
 /// Returns the directory of `path`: `.` for a bare file name.
-pub(super) fn directory_of(path: &Path) -> &Path {
+pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

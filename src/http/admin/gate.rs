@@ -65,14 +65,12 @@ fn is_local(peer: Peer) -> bool {
 /// Whether the host of the request is absent, an IP address or `localhost`. A target in absolute
 /// form overrides the `Host` field (RFC 9112, section 3.2.2).
 fn host_is_ip_or_localhost(uri: &Uri, headers: &HeaderMap) -> bool {
-    let field = single(headers, HOST);
-    if matches!(field, HeaderField::Repeated) {
-        return false;
-    }
+    let field = match single(headers, HOST) {
+        HeaderField::Repeated => return false,
+        once => once.value(),
+    };
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
-    authority
-        .or(field.value())
-        .is_none_or(|named| std::str::from_utf8(named).is_ok_and(is_ip_or_localhost))
+    authority.or(field).is_none_or(|named| std::str::from_utf8(named).is_ok_and(is_ip_or_localhost))
 }
 
 /// Whether `authority` is an IP address or `localhost`, with or without a port.

@@ -25,8 +25,23 @@ pub fn causes_of<'f>(
     })
 }
 
+/// Whether a request may be refused for the cause with this label, if it is logged with this label
+/// of a route. The tests compare their logs with it.
+#[cfg(feature = "internal")]
+pub fn is_known(route_label: &str, cause_label: &str) -> bool {
+    use crate::config::{Dialect, PageDocument};
+    let more = [Route::FirstvisionToken(Some(""))].into_iter();
+    let more = more.chain(Dialect::ALL.map(Route::Unknown));
+    let more = more.chain(PageDocument::ALL.map(Route::Page));
+    let documented = crate::dialect::route::DOCUMENTED.into_iter().map(|(_, route)| route);
+    let mut routes = documented.chain(more).filter(|route| route.label() == route_label);
+    routes.any(|route| {
+        ALL.into_iter().any(|cause| cause.label() == cause_label && occurs(cause, route))
+    })
+}
+
 /// Whether a request to `route` may be refused for `cause`.
-pub fn occurs(cause: Cause, route: Route<'_>) -> bool {
+fn occurs(cause: Cause, route: Route<'_>) -> bool {
     use Route::{ConnectToken, Introspection, Revocation, Validate};
     let is_form = matches!(route, ConnectToken | Introspection | Revocation);
     let is_vision_token = matches!(route, Route::VisionToken(_));

@@ -24,7 +24,7 @@ pub struct Refusals {
     /// The Response Objects that the operations refer to.
     pub responses: Map<String, Value>,
     /// For each dialect, the refusals with the advice for the caller.
-    pub by_dialect: BTreeMap<&'static str, Vec<Value>>,
+    pub by_dialect: Map<String, Value>,
 }
 
 /// One refusal in one dialect.
@@ -86,8 +86,10 @@ impl Refusals {
     fn add_advice(&mut self, refusal: &Refusal) {
         let PublicError { status, code, text, advice } = &refusal.error;
         let entry = json!({ "status": status, "code": code, "text": text, "what_to_do": advice });
-        let known = self.by_dialect.entry(name_of(refusal.dialect)).or_default();
-        if !known.contains(&entry) {
+        let known = self.by_dialect.entry(name_of(refusal.dialect)).or_insert(json!([]));
+        if let Some(known) = known.as_array_mut()
+            && !known.contains(&entry)
+        {
             known.push(entry);
         }
     }

@@ -89,7 +89,7 @@ await withBrowser(async (browser) => {
   await fill(page, "demo-client", DEMO_SECRET, "");
   await page.click("#request-token");
   await page.waitForSelector("#problem:not([hidden])");
-  assert.match(await page.innerText("#problem"), /No answer/);
+  assert.match(await page.innerText("#problem"), /No token/);
   assert.ok(!requested.some((url) => url.includes("/v1/api")));
 });
 

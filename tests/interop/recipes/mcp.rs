@@ -18,8 +18,12 @@ fn an_mcp_server_accepts_the_tokens_of_its_clients() {
     let at_port = vec![("8000", port.to_string())];
     let clients = registered(&home, &moved(recipe.commands("grantd client add"), &at_port));
     let more = "grantd client add --id other-scope --scope other --audience http://127.0.0.1:8000/mcp\n\
-                grantd client add --id other-audience --scope notes.read";
+                grantd client add --id other-audience --scope notes.read --audience urn:other";
     let others = registered(&home, &moved(more, &at_port));
+    // The MCP server itself compares the audience, since introspection may tell it of others.
+    let both = "grantd client update --id notes-server --introspects http://127.0.0.1:8000/mcp \
+                --introspects urn:other";
+    run(&home, &moved(both, &at_port));
     home.write("jwks.py", recipe.file("jwks.py"));
     run(&home, &moved(recipe.commands("openssl genpkey"), &at_port));
     // Without a record of uses, the server refuses assertions that are signed just after its start.
