@@ -1,5 +1,5 @@
-//! The page for developers who use the server, and the documents beside it. The files of the page are
-//! compiled into the program. What depends on the settings is made once for each snapshot.
+//! The page for developers who use the server, and the documents beside it. The files of the page
+//! are compiled into the program. What depends on the settings is made once for each snapshot.
 
 mod collection;
 mod demo;
@@ -112,8 +112,8 @@ impl Pages {
     }
 }
 
-/// Returns the page for a browser that was sent to an unknown path. `path` is relative to the issuer.
-/// `None` if the path belongs to programs, or if the page is off.
+/// Returns the page for a browser that was sent to an unknown path. `path` is relative to the
+/// issuer. `None` if the path belongs to programs, or if the page is off.
 pub fn not_found(path: &str, snapshot: &Snapshot) -> Option<Answer> {
     let is_below = |parent: &&str| {
         path.strip_prefix(*parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -159,7 +159,7 @@ const SCRIPTS: [&str; 4] = [
     include_str!("page/snippets.js"),
     include_str!("page/token.js"),
 ];
-const STYLE: &str = include_str!("page/page.css");
+const STYLE: &str = concat!(include_str!("page/page.css"), include_str!("page/reference.css"));
 const ICON: &[u8] = include_bytes!("page/favicon.ico");
 
 /// Below these paths, unknown paths are answered as to a program, even if a browser asks.

@@ -6,6 +6,7 @@ mod registry;
 mod routes;
 #[cfg(unix)]
 mod service_user;
+mod stop;
 
 use std::path::Path;
 
@@ -72,6 +73,9 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
              /livez and /readyz; set admin_token_file, or listen on 127.0.0.1",
             config.startup.admin_listen
         ))?;
+    }
+    if let Some(warning) = stop::warning(&config) {
+        print(format_args!("warning: {warning}"))?;
     }
     if let Some(note) = about_assertions(&clients, config.live.assertion_audience) {
         print(format_args!("note: {note}"))?;

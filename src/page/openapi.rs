@@ -31,7 +31,7 @@ pub fn document(snapshot: &Snapshot) -> Value {
         let name = names.unique(route.label());
         let responses = refusals.responses(&path, route, &operation, snapshot);
         let method = route.methods().split(", ").next().unwrap_or("GET").to_ascii_lowercase();
-        let described = operation.describe(name, route, responses);
+        let described = operation.describe(&name, route, responses);
         paths.insert(path, Value::Object(Map::from_iter([(method, described)])));
     }
     for dialect in Dialect::ALL {

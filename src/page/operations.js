@@ -6,7 +6,7 @@ export const SECRET = Symbol("the client's secret");
 const TOKEN_ROUTES = ["token", "vision_token", "vision_v2_token", "firstvision_token"];
 const SCOPE_SEGMENT = "/{scope}";
 
-// Returns every operation that issues tokens, with the ways in which a request to it can be encoded.
+// Returns every operation that issues tokens, each with the encodings of its requests.
 export function tokenOperations(openapi) {
   const operations = [];
   for (const [path, item] of Object.entries(openapi.paths)) {
@@ -33,12 +33,12 @@ function encodings(openapi, path, operation) {
     const places = ["query", "path", "body"].filter(
       (place) => place !== "path" || openapi.paths[path + SCOPE_SEGMENT],
     );
-    return types.flatMap((type) =>
+    return types.flatMap((type, index) =>
       places.map((place) => ({
         place,
         type,
         basic: true,
-        label: `scope in the ${place}, ${type}`,
+        label: `scope in the ${place}${index > 0 ? `, ${type}` : ""}`,
       })),
     );
   }
@@ -88,7 +88,10 @@ export function describe(operation, encoding, values, base) {
   }
   const credentials = encoding.basic
     ? []
-    : [["client_id", clientId], ["client_secret", SECRET]];
+    : [
+        ["client_id", clientId],
+        ["client_secret", SECRET],
+      ];
   const scopes = scope !== "" || operation.needsScope ? [["scope", scope]] : [];
   request.fields = [["grant_type", "client_credentials"], ...scopes, ...credentials];
   if (encoding.type === "multipart/form-data") request.kind = "multipart";
@@ -100,7 +103,10 @@ export function describe(operation, encoding, values, base) {
 // Why a browser cannot send the request; "" if it can.
 export function hindrance(request) {
   if (request.method === "GET" && request.kind !== "none") {
-    return "A browser cannot send a GET request with a body. Choose the query or the path, or use the code below.";
+    return (
+      "A browser cannot send a GET request with a body. Choose the query or the path, or use the " +
+      "code for your program."
+    );
   }
   return "";
 }
@@ -152,7 +158,7 @@ export function readRefusal(dialect, text) {
   return { code: code ?? "", text: message ?? "" };
 }
 
-// Returns what the caller can do about a refusal, in the words of the server; "" if it says nothing.
+// Returns what the caller can do about a refusal, in the words of the server; "" if there are none.
 export function advice(openapi, dialect, status, { code, text }) {
   const known = openapi["x-refusals"]?.[dialect] ?? [];
   const found = known.find(

@@ -47,8 +47,13 @@ function request(id = clientId.value) {
 
 function chooseOperation() {
   const { encodings, appContexts, needsScope } = operation();
-  fill(encoding, encodings.map(({ label }) => label));
-  appContext.replaceChildren(...appContexts.map((name) => make("option", { value: name, text: name })));
+  fill(
+    encoding,
+    encodings.map(({ label }) => label),
+  );
+  appContext.replaceChildren(
+    ...appContexts.map((name) => make("option", { value: name, text: name })),
+  );
   element("app_context_field").hidden = appContexts.length === 0;
   element("scope_optional").hidden = needsScope;
   offerDemoClients();
@@ -152,10 +157,12 @@ async function showToken(spoken, response, text) {
   const answer = JSON.parse(text);
   const token = answer.access_token;
   const { header, claims } = decode(token);
-  const parts = token.split(".").flatMap((part, index) => [
-    index > 0 ? "." : "",
-    make("span", { className: ["head", "payload", "signature"][index], textContent: part }),
-  ]);
+  const parts = token
+    .split(".")
+    .flatMap((part, index) => [
+      index > 0 ? "." : "",
+      make("span", { className: ["head", "payload", "signature"][index], textContent: part }),
+    ]);
   element("token").replaceChildren(...parts);
   element("token-header").textContent = JSON.stringify(header, null, 2);
   element("claims").tBodies[0].replaceChildren(...Object.entries(claims).map(claimRow));
@@ -174,7 +181,12 @@ function claimRow([name, value]) {
   const shown = typeof value === "string" ? value : JSON.stringify(value);
   const cell = make("td", { textContent: shown });
   if (isTime) {
-    cell.append(make("span", { className: "hint", textContent: ` ${new Date(value * 1000).toLocaleString()}` }));
+    cell.append(
+      make("span", {
+        className: "hint",
+        textContent: ` ${new Date(value * 1000).toLocaleString()}`,
+      }),
+    );
   }
   return make("tr", {}, make("th", { scope: "row", textContent: name }), cell);
 }
@@ -314,7 +326,10 @@ async function start() {
   const response = await fetch(`${base}/openapi.json`, { credentials: "omit" });
   openapi = await response.json();
   operations = tokenOperations(openapi);
-  fill(dialect, operations.map(({ dialect: name, method, path }) => `${name}: ${method} ${path}`));
+  fill(
+    dialect,
+    operations.map(({ dialect: name, method, path }) => `${name}: ${method} ${path}`),
+  );
   makeTabs();
   makeCopyButtons();
   chooseOperation();
@@ -334,6 +349,7 @@ async function start() {
 }
 
 start().catch((error) => {
-  element("broken").textContent = `This page cannot read openapi.json of this server (${error.message}). Load it again.`;
+  element("broken").textContent =
+    `This page cannot read openapi.json of this server (${error.message}). Load it again.`;
   element("broken").hidden = false;
 });

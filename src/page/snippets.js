@@ -39,7 +39,9 @@ function curl(request) {
       if (request.method === "GET") options.push("--request GET");
       options.push("--data @- <<END");
       const literal = (text) => quoted(text).replaceAll(/[\\$`]/g, "\\$&");
-      const members = pairs(request, literal, `"$${VARIABLE}"`).map((pair) => `  ${pair.join(": ")}`);
+      const members = pairs(request, literal, `"$${VARIABLE}"`).map(
+        (pair) => `  ${pair.join(": ")}`,
+      );
       input = `\n{\n${members.join(",\n")}\n}\nEND`;
     }
   }
@@ -58,13 +60,19 @@ function python(request) {
   const lines = [];
   if (request.basic) lines.push(`    auth=(${quoted(request.clientId)}, ${secret}),`);
   if (request.kind === "multipart") {
-    const parts = fields(request, (name, value) => `        ${name}: (None, ${value}),`, quoted, secret);
+    const parts = fields(
+      request,
+      (name, value) => `        ${name}: (None, ${value}),`,
+      quoted,
+      secret,
+    );
     lines.push("    files={", ...parts, "    },");
   } else if (request.kind === "form") {
     lines.push("    data={", ...fields(request, pair, quoted, secret), "    },");
   } else {
     lines.push(`    headers={"Content-Type": ${quoted(request.type)}},`);
-    if (hasBody(request)) lines.push("    json={", ...fields(request, pair, quoted, secret), "    },");
+    if (hasBody(request))
+      lines.push("    json={", ...fields(request, pair, quoted, secret), "    },");
   }
   return `import os
 
@@ -92,7 +100,9 @@ const basic = Buffer.from(\`\${id}:\${${secret}}\`).toString("base64");\n`;
   if (request.kind === "multipart" || request.kind === "form") {
     const type = request.kind === "multipart" ? "FormData" : "URLSearchParams";
     const write = (name, value) => `body.append(${name}, ${value});`;
-    before += [`const body = new ${type}();`, ...fields(request, write, quoted, secret), ""].join("\n");
+    before += [`const body = new ${type}();`, ...fields(request, write, quoted, secret), ""].join(
+      "\n",
+    );
     body = "  body,\n";
   } else {
     headers.push(`    "Content-Type": ${quoted(request.type)},`);
@@ -146,7 +156,10 @@ ${fields(request, write, quoted, secret).join("")}\tform.Close()
   return `package main
 
 import (
-${imports.sort().map((name) => `\t"${name}"`).join("\n")}
+${imports
+  .sort()
+  .map((name) => `\t"${name}"`)
+  .join("\n")}
 )
 
 func main() {
@@ -186,7 +199,12 @@ function csharp(request) {
   }
   if (request.kind === "multipart") {
     const write = (name, value) => `    { new StringContent(${value}), ${name} },`;
-    lines.push("request.Content = new MultipartFormDataContent", "{", ...fields(request, write, quoted, secret), "};");
+    lines.push(
+      "request.Content = new MultipartFormDataContent",
+      "{",
+      ...fields(request, write, quoted, secret),
+      "};",
+    );
   } else if (request.kind === "form") {
     const write = (name, value) => `    [${name}] = ${value},`;
     lines.push(
@@ -266,7 +284,12 @@ echo json_decode($text, true)['access_token'] ?? $text, "\\n";`;
 }
 
 function java(request) {
-  const imports = ["java.net.URI", "java.net.http.HttpClient", "java.net.http.HttpRequest", "java.net.http.HttpResponse"];
+  const imports = [
+    "java.net.URI",
+    "java.net.http.HttpClient",
+    "java.net.http.HttpRequest",
+    "java.net.http.HttpResponse",
+  ];
   const secret = "secret";
   let make = "";
   let body = "HttpRequest.BodyPublishers.noBody()";
@@ -295,9 +318,14 @@ ${fields(request, write, quoted, secret).join(",\n")}
   } else if (request.kind === "json") {
     // The literal is a text in JSON, with the secret in its middle.
     const text = JSON.stringify(
-      Object.fromEntries(request.fields.map(([name, value]) => [name, value === SECRET ? "" : value])),
+      Object.fromEntries(
+        request.fields.map(([name, value]) => [name, value === SECRET ? "" : value]),
+      ),
     );
-    const literal = quoted(text).replace('\\"client_secret\\":\\"', '\\"client_secret\\":\\"" + secret + "');
+    const literal = quoted(text).replace(
+      '\\"client_secret\\":\\"',
+      '\\"client_secret\\":\\"" + secret + "',
+    );
     make = `        var body = ${literal};\n`;
     body = "HttpRequest.BodyPublishers.ofString(body)";
   }
@@ -308,7 +336,10 @@ ${fields(request, write, quoted, secret).join(",\n")}
         var basic = Base64.getEncoder().encodeToString(pair.getBytes());\n`;
     basic = `            .header("Authorization", "Basic " + basic)\n`;
   }
-  return `${imports.sort().map((name) => `import ${name};`).join("\n")}
+  return `${imports
+    .sort()
+    .map((name) => `import ${name};`)
+    .join("\n")}
 
 class Token {
     public static void main(String[] arguments) throws Exception {
@@ -325,10 +356,30 @@ ${basic}            .method("${request.method}", ${body})
 
 export const LANGUAGES = [
   { id: "curl", name: "curl", write: curl, run: "Run it in a shell." },
-  { id: "python", name: "Python", write: python, run: "Run it with python get_token.py, after pip install requests." },
-  { id: "javascript", name: "JavaScript", write: javascript, run: "Run it with node token.mjs, Node.js 18 or newer." },
+  {
+    id: "python",
+    name: "Python",
+    write: python,
+    run: "Run it with python get_token.py, after pip install requests.",
+  },
+  {
+    id: "javascript",
+    name: "JavaScript",
+    write: javascript,
+    run: "Run it with node token.mjs, Node.js 18 or newer.",
+  },
   { id: "go", name: "Go", write: go, run: "Run it with go run token.go." },
-  { id: "csharp", name: "C#", write: csharp, run: "It is the Program.cs of a console application, .NET 6 or newer." },
-  { id: "php", name: "PHP", write: php, run: "Run it with php token.php; it needs the extension curl." },
+  {
+    id: "csharp",
+    name: "C#",
+    write: csharp,
+    run: "It is the Program.cs of a console application, .NET 6 or newer.",
+  },
+  {
+    id: "php",
+    name: "PHP",
+    write: php,
+    run: "Run it with php token.php; it needs the extension curl.",
+  },
   { id: "java", name: "Java", write: java, run: "Run it with java Token.java, Java 11 or newer." },
 ];

@@ -8,16 +8,18 @@ mod systemd;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use grantd::config::Config;
+
 use crate::support::Home;
 use crate::support::command::succeed;
 use crate::support::nginx::FILES;
 
 /// Returns the path of a shipped file.
-fn shipped(name: &str) -> PathBuf {
+pub(crate) fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
 }
 
-fn text_of(name: &str) -> String {
+pub(crate) fn text_of(name: &str) -> String {
     fs::read_to_string(shipped(name)).unwrap()
 }
 
@@ -29,6 +31,35 @@ fn configure(home: &Home) {
         .replace("/var/lib/grantd/state", home.path("state").to_str().unwrap());
     assert!(!text.contains("/var/lib/grantd/"), "{text}");
     home.write("grantd.toml", &text);
+}
+
+/// Returns the longest time in seconds that a server with this configuration takes to stop.
+pub(crate) fn seconds_to_stop(configuration: &str) -> u64 {
+    let Config { startup, live, .. } = Config::default();
+    let value = |name: &str, default: u64| {
+        let line = configuration.lines().map(str::trim).find(|line| line.starts_with(name));
+        line.map_or(default, |line| line.split(" = ").nth(1).unwrap().parse().unwrap())
+    };
+    value("shutdown_delay_seconds", live.shutdown_delay_seconds)
+        + value("drain_seconds", startup.limits.drain_seconds)
+}
+
+/// Asserts that `check` warns of a server that takes `waits` seconds to stop or longer, because the
+/// shipped value of `setting` is `waits`.
+#[track_caller]
+pub(crate) fn check_warns_of_a_stop_from(waits: u64, variables: &[(&str, &str)], setting: &str) {
+    let home = Home::new();
+    let check = |stop: u64| {
+        let mut check = home.command(&["check"]);
+        check.envs(variables.iter().copied()).env("GRANTD_LIMITS__DRAIN_SECONDS", "3");
+        succeed(check.env("GRANTD_SHUTDOWN_DELAY_SECONDS", (stop - 3).to_string()))
+    };
+    let printed = check(waits);
+    let warning = format!("warning: shutdown_delay_seconds: a stop takes up to {waits} seconds");
+    let line = printed.lines().find(|line| line.starts_with(&warning));
+    let line = line.unwrap_or_else(|| panic!("{printed} does not say {warning}"));
+    assert!(line.contains(setting) && line.ends_with(&format!(" {waits}")), "{line}");
+    assert!(!check(waits - 1).contains("warning: shutdown_delay_seconds"));
 }
 
 #[test]
@@ -71,7 +102,7 @@ fn the_shipped_files_agree_on_names_and_addresses() {
 #[test]
 fn the_readme_names_every_file() {
     let mut files = Vec::new();
-    for directory in ["", "nginx", "systemd", "logrotate", "prometheus", "grafana"] {
+    for directory in ["", "nginx", "systemd", "logrotate", "prometheus", "grafana", "kubernetes"] {
         for entry in fs::read_dir(shipped(directory)).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() {

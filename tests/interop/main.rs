@@ -12,7 +12,9 @@
 mod support;
 
 mod clients;
+mod dependencies;
 mod deploy;
+mod kubernetes;
 mod load;
 mod one_token;
 #[cfg(feature = "page")]

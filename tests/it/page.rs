@@ -254,7 +254,8 @@ fn every_document_is_also_below_the_issuers_path() {
             assert_eq!(answer.header("content-type"), Some(media_type));
         }
     }
-    // The links of the page are relative, so its path ends with a slash. Elsewhere, a page leads there.
+    // The links of the page are relative, so its path ends with a slash. Elsewhere, a page leads
+    // there.
     for path in ["/a'tenant&co", "/other"] {
         let lost = server.ask(&visit(path));
         assert_eq!(lost.status, 404, "{path}");

@@ -54,9 +54,14 @@ pub(crate) fn run_with_input(mut command: impl BorrowMut<Command>, input: &str) 
 
 /// The Python interpreter with the libraries that `tests/run` installs.
 pub(crate) fn python() -> PathBuf {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/bin/python");
-    assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
-    python
+    installed("clients/bin/python")
+}
+
+/// A program that `tests/run` installs below `target`.
+pub(crate) fn installed(path: &str) -> PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(path);
+    assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
+    program
 }
 
 /// Runs `command`, asserts success, and returns its standard output.

@@ -27,8 +27,8 @@ pub fn server_metadata(snapshot: &Snapshot) -> Operation {
     document(
         "Read what the server supports",
         "Server metadata (RFC 8414; OpenID Connect Discovery 1.0). It lists only what works here.",
-        json!({ "schema": schema, "example": example }),
-        public_headers(),
+        &json!({ "schema": schema, "example": example }),
+        &public_headers(),
     )
 }
 
@@ -57,8 +57,8 @@ pub fn key_set() -> Operation {
         "Read the keys that verify tokens",
         "The public keys of this server (RFC 7517). Keep them as long as Cache-Control says: a new \
          key is here that long before it signs.",
-        json!({ "schema": schema }),
-        public_headers(),
+        &json!({ "schema": schema }),
+        &public_headers(),
     )
 }
 
@@ -66,12 +66,17 @@ pub fn openapi() -> Operation {
     document(
         "Read this document",
         "The description of all services of this server.",
-        json!({ "schema": { "type": "object", "required": ["openapi", "info", "paths"] } }),
-        json!({ "Cache-Control": constant("no-cache"), "ETag": etag() }),
+        &json!({ "schema": { "type": "object", "required": ["openapi", "info", "paths"] } }),
+        &json!({ "Cache-Control": constant("no-cache"), "ETag": etag() }),
     )
 }
 
-fn document(summary: &'static str, description: &str, content: Value, headers: Value) -> Operation {
+fn document(
+    summary: &'static str,
+    description: &str,
+    content: &Value,
+    headers: &Value,
+) -> Operation {
     Operation {
         tag: "Documents",
         summary,

@@ -28,7 +28,7 @@ pub struct Operation {
 
 impl Operation {
     /// Returns the Operation Object.
-    pub fn describe(self, id: String, route: Route<'_>, refusals: Map<String, Value>) -> Value {
+    pub fn describe(self, id: &str, route: Route<'_>, refusals: Map<String, Value>) -> Value {
         let mut parameters = self.parameters;
         parameters.push(reference("parameters", "X-Request-Id"));
         let mut responses = Map::new();

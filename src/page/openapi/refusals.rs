@@ -239,7 +239,7 @@ fn schema_of(refusals: &[Refusal]) -> Value {
             schemas.push(match dialect {
                 Dialect::Connect => connect_schema(&errors),
                 Dialect::Vision => vision_schema(first.error.status, &errors),
-                Dialect::Firstvision => closed(json!({
+                Dialect::Firstvision => closed(&json!({
                     "errorCode": one_of(errors.iter().map(|it| it.error.code)),
                     "errorMessage": one_of(errors.iter().map(|it| &*it.error.text)),
                 })),
@@ -251,7 +251,7 @@ fn schema_of(refusals: &[Refusal]) -> Value {
 
 fn connect_schema(errors: &[&Refusal]) -> Value {
     let texts = errors.iter().map(|it| &*it.error.text).filter(|text| !text.is_empty());
-    let mut schema = closed(json!({
+    let mut schema = closed(&json!({
         "error": one_of(errors.iter().map(|it| it.error.code)),
         "error_description": one_of(texts),
     }));
@@ -262,7 +262,7 @@ fn connect_schema(errors: &[&Refusal]) -> Value {
 }
 
 fn vision_schema(status: u16, errors: &[&Refusal]) -> Value {
-    let item = closed(json!({
+    let item = closed(&json!({
         "detail": { "type": "string" },
         "errorCode": one_of(errors.iter().map(|it| it.error.code)),
         "instance": { "type": "string", "description": "The path of the request." },
@@ -280,7 +280,7 @@ fn vision_schema(status: u16, errors: &[&Refusal]) -> Value {
 }
 
 /// Returns the schema of an object that has exactly these properties.
-fn closed(properties: Value) -> Value {
+fn closed(properties: &Value) -> Value {
     let required: Vec<_> = properties.as_object().into_iter().flat_map(Map::keys).collect();
     json!({
         "type": "object",

@@ -3,10 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use grantd::config::Config;
 use tempfile::TempDir;
 
-use crate::deploy::{shipped, text_of};
+use crate::deploy::{check_warns_of_a_stop_from, seconds_to_stop, shipped, text_of};
 use crate::support::command::succeed;
 
 /// `systemd-analyze` reports no fault. One of its checks is that the program exists, so the test
@@ -47,13 +46,16 @@ fn the_service_user_can_be_created() {
     assert!(printed.status.success(), "{printed:?}");
 }
 
-/// systemd waits for the service to stop before it kills the service. This wait is longer than the
-/// shutdown delay plus the maximum time of the drain.
+/// systemd waits longer than the server takes to stop, by default and with the shipped configuration,
+/// and `check` warns from then on.
 #[test]
 fn the_service_has_time_to_drain() {
     let unit = text_of("systemd/grantd.service");
     let seconds = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
-    let Config { startup, live, .. } = Config::default();
-    let stop = live.shutdown_delay_seconds + startup.limits.drain_seconds;
-    assert!(seconds.parse::<u64>().unwrap() > stop, "{seconds} > {stop}");
+    let waits = seconds.parse().unwrap();
+    for configuration in ["", &text_of("grantd.toml")] {
+        let stop = seconds_to_stop(configuration);
+        assert!(waits > stop, "{waits} > {stop}");
+    }
+    check_warns_of_a_stop_from(waits, &[], "TimeoutStopSec");
 }

@@ -62,7 +62,10 @@ export async function open(browser, options = {}) {
           `error: Failed to load resource: the server responded with a status of ${status} `,
         ),
       );
-    assert.deepEqual(messages.filter((message) => !isRefusal(message)), []);
+    assert.deepEqual(
+      messages.filter((message) => !isRefusal(message)),
+      [],
+    );
   };
   return { context, page, requested, messages, assertQuiet };
 }

@@ -31,7 +31,7 @@ await withBrowser(async (browser) => {
         await tab.click();
         await assertFits(page, `${state} code`);
       }
-      await choose(page, "firstvision: GET /v1/getAccessToken", "scope in the body, application/json");
+      await choose(page, "firstvision: GET /v1/getAccessToken", "scope in the body");
       await assertAccessible(page, `${state} button off`);
       await assertFits(page, `${state} button off`);
       for (const path of ["/docs", "/nothing-here"]) {
@@ -47,7 +47,10 @@ await withBrowser(async (browser) => {
 
 // Nothing is wider than the screen.
 async function assertFits(page, state) {
-  const [width, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+  const [width, screen] = await page.evaluate(() => [
+    document.documentElement.scrollWidth,
+    window.innerWidth,
+  ]);
   assert.ok(width <= screen, `${state}: ${width} on ${screen}`);
 }
 
@@ -55,14 +58,17 @@ async function assertFits(page, state) {
 await withBrowser(async (browser) => {
   const { page, context, assertQuiet } = await visit(browser);
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
-  const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
+  const focused = () =>
+    page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
   const tabTo = async (target) => {
     const passed = [];
     for (let presses = 0; presses < 40; presses += 1) {
       await page.keyboard.press("Tab");
       const at = await focused();
       passed.push(at);
-      const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+      const outline = await page.evaluate(
+        () => getComputedStyle(document.activeElement).outlineStyle,
+      );
       assert.equal(outline, "solid", `${at} does not show that it has the focus`);
       if (at === target) return passed;
     }
@@ -70,7 +76,15 @@ await withBrowser(async (browser) => {
   };
   // The order of the focus is that of the form.
   const passed = await tabTo("demo-client");
-  assert.deepEqual(passed, ["grantd", "Get a token", "Reference", "OpenAPI", "dialect", "encoding", "demo-client"]);
+  assert.deepEqual(passed, [
+    "grantd",
+    "Get a token",
+    "Reference",
+    "OpenAPI",
+    "dialect",
+    "encoding",
+    "demo-client",
+  ]);
   await page.keyboard.press("Enter");
   assert.equal(await focused(), "request-token");
   assert.equal(await page.inputValue("#client_id"), "demo-client");
@@ -115,9 +129,16 @@ await withBrowser(async (browser) => {
     Object.fromEntries(found.map((one) => [one.id, one.getAttribute("role")])),
   );
   // A timer is not announced each second.
-  assert.deepEqual(roles, { status: "status", problem: "alert", verification: "status", clock: "timer" });
+  assert.deepEqual(roles, {
+    status: "status",
+    problem: "alert",
+    verification: "status",
+    clock: "timer",
+  });
   for (const id of ["client_id", "client_secret", "scope", "dialect", "encoding", "app_context"]) {
-    const labels = await page.$eval(`#${id}`, (field) => [...field.labels].map((label) => label.textContent.trim()));
+    const labels = await page.$eval(`#${id}`, (field) =>
+      [...field.labels].map((label) => label.textContent.trim()),
+    );
     assert.ok(labels.length === 1 && labels[0] !== "", `${id}: ${labels}`);
   }
 });

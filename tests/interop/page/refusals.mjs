@@ -53,7 +53,9 @@ await withBrowser(async (browser) => {
   assertQuiet([400, 401, 415, 429]);
 
   // An answer that is none of this server is not explained, but shown.
-  await page.route(/token$/, (route) => route.fulfill({ status: 502, body: "<h1>Bad gateway</h1>" }));
+  await page.route(/token$/, (route) =>
+    route.fulfill({ status: 502, body: "<h1>Bad gateway</h1>" }),
+  );
   await choose(page, "connect: POST /connect/token");
   await fill(page, ...GOOD);
   await page.click("#request-token");

@@ -1,7 +1,17 @@
 // After use, the secret is in no place that the page, its history or its storage keeps.
 
 import assert from "node:assert/strict";
-import { DEMO_SECRET, base, choose, fill, getToken, open, options, visit, withBrowser } from "./browser.mjs";
+import {
+  DEMO_SECRET,
+  base,
+  choose,
+  fill,
+  getToken,
+  open,
+  options,
+  visit,
+  withBrowser,
+} from "./browser.mjs";
 
 // A secret that the page does not know, unlike those of the demo clients.
 const TYPED = "a-secret-that-is-typed-and-is-not-registered";
@@ -9,7 +19,9 @@ const TYPED = "a-secret-that-is-typed-and-is-not-registered";
 // Everything that the page shows or keeps. The page itself offers the secrets of the demo clients.
 const kept = (page) =>
   page.evaluate(async () => {
-    const fields = [...document.querySelectorAll("input, select, textarea")].map((field) => field.value);
+    const fields = [...document.querySelectorAll("input, select, textarea")].map(
+      (field) => field.value,
+    );
     const databases = (await indexedDB.databases()).map(({ name }) => name);
     const caches = await self.caches.keys();
     const body = document.body.cloneNode(true);
@@ -39,13 +51,17 @@ await withBrowser(async (browser) => {
   assert.deepEqual(field, { type: "password", autocomplete: "off", name: null, action: null });
   const above = await page.$eval("#for_test_clients", (note) => ({
     text: note.textContent,
-    isAbove: note.getBoundingClientRect().bottom <= document.getElementById("client_secret").getBoundingClientRect().top,
+    isAbove:
+      note.getBoundingClientRect().bottom <=
+      document.getElementById("client_secret").getBoundingClientRect().top,
   }));
   assert.match(above.text, /test clients.*production secret.*not in a browser/);
   assert.ok(above.isAbove);
 
   const sent = [];
-  context.on("request", (request) => sent.push({ url: request.url(), headers: request.headers(), method: request.method() }));
+  context.on("request", (request) =>
+    sent.push({ url: request.url(), headers: request.headers(), method: request.method() }),
+  );
   for (const service of await options(page, "dialect")) {
     for (const secret of [TYPED, DEMO_SECRET]) {
       await choose(page, service);

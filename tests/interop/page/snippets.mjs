@@ -29,7 +29,7 @@ const codes = [];
 await withBrowser(async (browser) => {
   const { page, assertQuiet } = await visit(browser);
   const names = await page.$$eval("[role=tab]", (tabs) => tabs.map((tab) => tab.textContent));
-  assert.deepEqual(names.toSorted?.() ?? [...names].sort(), [...Object.keys(LANGUAGES), ...NOT_RUN].sort());
+  assert.deepEqual([...names].sort(), [...Object.keys(LANGUAGES), ...NOT_RUN].sort());
   for (const service of (await options(page, "dialect")).slice(0, 4)) {
     await choose(page, service);
     for (const encoding of await options(page, "encoding")) {
@@ -48,7 +48,10 @@ await withBrowser(async (browser) => {
 let ran = 0;
 for (const [index, { service, encoding, name, id, code }] of codes.entries()) {
   const what = `${name}, ${service}, ${encoding}`;
-  assert.ok(!code.includes(secrets[id]) && code.includes("CLIENT_SECRET") && code.includes(id), what);
+  assert.ok(
+    !code.includes(secrets[id]) && code.includes("CLIENT_SECRET") && code.includes(id),
+    what,
+  );
   if (NOT_RUN.includes(name)) continue;
   const [file, program, options] = LANGUAGES[name];
   const folder = join(directory, String(index));

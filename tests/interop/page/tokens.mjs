@@ -1,14 +1,32 @@
 // Gets a token from each service in each encoding, and reads off the page that it is valid.
 
 import assert from "node:assert/strict";
-import { base, choose, fillFor, getToken, options, routes, visit, withBrowser } from "./browser.mjs";
+import {
+  base,
+  choose,
+  fillFor,
+  getToken,
+  options,
+  routes,
+  visit,
+  withBrowser,
+} from "./browser.mjs";
 
 await withBrowser(async (browser) => {
   const { page, assertQuiet } = await visit(browser);
   let tokens = 0;
   const services = await options(page, "dialect");
-  for (const path of ["/connect/token", "/v1/api/oauth/token", "/v2/api/oauth/token", "/v1/getAccessToken", ...routes]) {
-    assert.ok(services.some((service) => service.endsWith(` ${path}`)), `${services} lacks ${path}`);
+  for (const path of [
+    "/connect/token",
+    "/v1/api/oauth/token",
+    "/v2/api/oauth/token",
+    "/v1/getAccessToken",
+    ...routes,
+  ]) {
+    assert.ok(
+      services.some((service) => service.endsWith(` ${path}`)),
+      `${services} lacks ${path}`,
+    );
   }
   for (const service of services) {
     await choose(page, service);
@@ -16,7 +34,11 @@ await withBrowser(async (browser) => {
       await choose(page, service, encoding);
       await fillFor(page, encoding);
       const isSentByCodeOnly = encoding.startsWith("scope in the body");
-      assert.equal(await page.isDisabled("#request-token"), isSentByCodeOnly, `${service} ${encoding}`);
+      assert.equal(
+        await page.isDisabled("#request-token"),
+        isSentByCodeOnly,
+        `${service} ${encoding}`,
+      );
       if (isSentByCodeOnly) {
         assert.match(await page.innerText("#unavailable"), /cannot send a GET request with a body/);
         assert.match(await page.innerText("#snippet"), /--request GET[^]*"scope": \[/);
@@ -38,14 +60,20 @@ async function assertShowsToken(page, service, clientId) {
   assert.match(await page.innerText("#verification"), /^Signature valid \(key .{8}…\)$/);
   assert.match(await page.innerText("#clock"), /^Expires in (\d:)?\d\d:\d\d$/);
   const token = await page.textContent("#token");
-  const [header, claims] = token.split(".").slice(0, 2).map((part) => JSON.parse(Buffer.from(part, "base64url")));
+  const [header, claims] = token
+    .split(".")
+    .slice(0, 2)
+    .map((part) => JSON.parse(Buffer.from(part, "base64url")));
   assert.deepEqual(JSON.parse(await page.innerText("#token-header")), header);
   const rows = await page.$$eval("#claims tbody tr", (found) =>
     found.map((row) => [row.cells[0].textContent, row.cells[1].firstChild.textContent]),
   );
   assert.deepEqual(
     rows,
-    Object.entries(claims).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
+    Object.entries(claims).map(([name, value]) => [
+      name,
+      typeof value === "string" ? value : JSON.stringify(value),
+    ]),
   );
   assert.equal(claims.client_id, clientId);
   const answer = JSON.parse(await page.textContent("#raw_text"));
@@ -69,7 +97,8 @@ await withBrowser(async (browser) => {
     await route.fulfill({ response, json: answer });
   };
   await page.route(/token$/i, tamper);
-  const flipped = (text, at) => text.slice(0, at) + (text[at] === "A" ? "B" : "A") + text.slice(at + 1);
+  const flipped = (text, at) =>
+    text.slice(0, at) + (text[at] === "A" ? "B" : "A") + text.slice(at + 1);
   const otherClaims = (claims) => {
     const read = JSON.parse(Buffer.from(claims, "base64url"));
     return Buffer.from(JSON.stringify({ ...read, scope: "other" })).toString("base64url");
@@ -78,8 +107,16 @@ await withBrowser(async (browser) => {
     ([header, claims, signature]) => [header, claims, flipped(signature, 5)],
     ([header, claims, signature]) => [header, otherClaims(claims), signature],
     ([header, claims]) => [header, claims, ""],
-    ([, claims, signature]) => [Buffer.from('{"alg":"none"}').toString("base64url"), claims, signature],
-    ([, claims, signature]) => [Buffer.from('{"alg":"RS256","kid":"other"}').toString("base64url"), claims, signature],
+    ([, claims, signature]) => [
+      Buffer.from('{"alg":"none"}').toString("base64url"),
+      claims,
+      signature,
+    ],
+    ([, claims, signature]) => [
+      Buffer.from('{"alg":"RS256","kid":"other"}').toString("base64url"),
+      claims,
+      signature,
+    ],
   ];
   for (const service of ["connect: POST /connect/token", "vision: POST /v1/api/oauth/token"]) {
     for (change of changes) {
@@ -102,7 +139,9 @@ await withBrowser(async (browser) => {
   await fillFor(page, "");
   await page.click("#request-token");
   assert.match(await page.innerText("#problem"), /No token[^]*Check that the server is running/);
-  assert.ok((await page.inputValue("#client_secret")) === "" && !(await page.isDisabled("#request-token")));
+  assert.ok(
+    (await page.inputValue("#client_secret")) === "" && !(await page.isDisabled("#request-token")),
+  );
 });
 
 // The clock ends, and says so.
