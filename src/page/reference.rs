@@ -5,6 +5,7 @@
 //! be kept up to date, and shows nothing without JavaScript. The document is small and its form is
 //! known, so some hundred lines do: a browser searches, prints and reads out the page as it is.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde_json::Value;
@@ -171,7 +172,7 @@ impl<'d> Reference<'d> {
 
     fn responses(&mut self, operation: &'d Value) {
         let dialect = escape(text(&operation["x-dialect"]));
-        let mut refusals = Vec::new();
+        let mut refusals = String::new();
         for (status, response) in members(&operation["responses"]) {
             let response = self.resolve(response);
             let content = &response["content"]["application/json"];
@@ -189,20 +190,23 @@ impl<'d> Reference<'d> {
                     self.example(&content["example"]);
                 }
             } else {
-                let link = format!("<a href=\"#errors-{dialect}-{status}\">{status}</a>");
                 let examples = members(&content["examples"]).map(|(_, example)| {
                     let example = self.resolve(example);
-                    escape(text(&example["summary"]))
+                    format!("<li>{}</li>\n", escape(text(&example["summary"])))
                 });
-                let mut texts: Vec<_> = examples.collect();
-                texts.dedup();
-                refusals.push([link, description, texts.join("<br>")]);
+                let texts: BTreeSet<_> = examples.collect();
+                let _ = write!(
+                    refusals,
+                    "<dt><a href=\"#errors-{dialect}-{status}\">{status} {description}</a></dt>\n\
+                     <dd><ul>\n{}</ul></dd>\n",
+                    texts.into_iter().collect::<String>()
+                );
             }
         }
-        self.html.push_str("<h4>Refusals</h4>\n<details>\n<summary>");
-        self.push(format_args!("The {} statuses and their texts</summary>\n", refusals.len()));
-        self.table(["Status", "Meaning", "Texts"], &refusals);
-        self.html.push_str("</details>\n");
+        self.push(format_args!(
+            "<h4>Refusals</h4>\n<details>\n<summary>Statuses and texts</summary>\n\
+             <dl>\n{refusals}</dl>\n</details>\n"
+        ));
     }
 
     fn headers(&mut self, response: &'d Value) {

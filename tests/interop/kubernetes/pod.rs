@@ -66,9 +66,9 @@ impl Node {
         fs::create_dir(node.volume("data").join("lost+found")).unwrap();
         set_mode(&node.volume("data").join("lost+found"), 0o700);
         set_mode(&node.volume("data"), 0o2775);
-        node.publish("config", "grantd.toml", Manifests::shipped().configuration());
-        node.publish("clients", "clients.json", &registry(99));
-        node.publish("admin", "token", TOKEN);
+        node.publish("config", &[("grantd.toml", Manifests::shipped().configuration())]);
+        node.publish("clients", &[("clients.json", &registry(99))]);
+        node.publish("admin", &[("token", TOKEN)]);
         node
     }
 
@@ -94,26 +94,32 @@ impl Node {
         self.made.get()
     }
 
-    /// Puts a file into the volume of a ConfigMap or Secret, or replaces it, as a kubelet does: each
-    /// version is a directory, the link `..data` names the current one, and the file is a link to the
-    /// file behind `..data`.
-    fn publish(&self, volume: &str, file: &str, text: &str) {
+    /// Makes these the files of a ConfigMap or Secret, as a kubelet does: each version is a directory,
+    /// the link `..data` names the current one, and each file is a link to the file behind `..data`.
+    fn publish(&self, volume: &str, files: &[(&str, &str)]) {
         let directory = self.volume(volume);
         let version = format!("..2026_11_29_20_10_00.{}", self.next());
         let (new, link) = (directory.join(&version), directory.join("..data"));
-        fs::create_dir(&new).unwrap();
-        fs::write(new.join(file), text).unwrap();
         let volumes = spec()["volumes"].as_array().unwrap();
         let source = volumes.iter().find(|source| source["name"] == volume).unwrap();
         let mode = source["secret"]["defaultMode"].as_u64().unwrap_or(0o644);
-        give_to_fs_group(&new.join(file), u32::try_from(mode).unwrap() | 0o440);
+        fs::create_dir(&new).unwrap();
+        for (name, text) in files {
+            fs::write(new.join(name), text).unwrap();
+            give_to_fs_group(&new.join(name), u32::try_from(mode).unwrap() | 0o440);
+        }
         give_to_fs_group(&new, 0o2755);
         let old = fs::read_link(&link).ok();
         symlink(&version, directory.join("..data_tmp")).unwrap();
         fs::rename(directory.join("..data_tmp"), &link).unwrap();
-        match old {
-            Some(old) => fs::remove_dir_all(directory.join(old)).unwrap(),
-            None => symlink(Path::new("..data").join(file), directory.join(file)).unwrap(),
+        for (name, _) in files {
+            let shown = directory.join(name);
+            if !shown.is_symlink() {
+                symlink(Path::new("..data").join(name), shown).unwrap();
+            }
+        }
+        if let Some(old) = old {
+            fs::remove_dir_all(directory.join(old)).unwrap();
         }
     }
 
@@ -165,8 +171,9 @@ impl Node {
         run(inside.args(&command[1..]))
     }
 
-    fn check(&self) -> Ended {
-        run(self.command().arg("check"))
+    /// Runs a command in the pod, as `kubectl exec` does.
+    fn exec(&self, arguments: &[&str]) -> Ended {
+        run(self.command().args(arguments))
     }
 }
 
@@ -235,13 +242,48 @@ fn the_pod_starts_on_an_empty_disk_and_with_the_group_of_a_kubelet() {
     run(group.args(["-R", "ug+rwX,g+s"]).arg(&data)).assert_fine();
     run(Command::new("chgrp").args(["-R", "65532"]).arg(&data)).assert_fine();
     assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o660);
-    let checked = node.check();
+    let checked = node.exec(&["check"]);
     let text = checked.assert_fine();
     assert!(text.contains("ok: clients: 1, keys: 1") && !text.contains("warning"), "{text}");
     let pod = node.start(&[]);
     let again = Token::verified(&pod.program.ask(&token_request()), pod.program.address);
     assert_eq!(again.header["kid"], token.header["kid"]);
     assert_eq!(node.probe(&pod, "readinessProbe").assert_fine(), "ok\n");
+
+    let rotated = node.exec(&["key", "rotate"]);
+    let rotated: Value = serde_json::from_str(rotated.assert_fine()).unwrap();
+    wait_until(|| key_ids(&pod.program).iter().any(|id| *id == rotated["kid"]));
+    assert_eq!(key_ids(&pod.program).len(), 2);
+}
+
+/// The ids in the key set.
+fn key_ids(server: &Program) -> Vec<Value> {
+    let keys = server.ask(&Request::get("/.well-known/jwks.json")).json();
+    keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].clone()).collect()
+}
+
+/// Keys that are made elsewhere can be mounted, too. The program only reads them.
+#[test]
+fn signing_keys_can_be_in_a_secret() {
+    let node = Node::new();
+    let next = Home::without_key();
+    run(next.command(&["key", "generate"])).assert_fine();
+    let made = fs::read_dir(next.keys()).unwrap().map(|file| file.unwrap().path());
+    let made = made.filter(|file| file.extension().is_some_and(|extension| extension == "pem"));
+    let [made] = made.collect::<Vec<_>>().try_into().unwrap();
+    let (name, pem) = signing_key();
+    let (second, text) = (made.file_name().unwrap().to_str().unwrap(), fs::read_to_string(&made));
+    let text = text.unwrap();
+
+    node.publish("admin", &[("token", TOKEN), (name, pem)]);
+    let keys = [("GRANTD_KEYS", "/etc/grantd/admin")];
+    let pod = node.start(&keys);
+    let token = Token::verified(&pod.program.ask(&token_request()), pod.program.address);
+    assert_eq!(format!("{}.pem", token.header["kid"].as_str().unwrap()), *name);
+    node.publish("admin", &[("token", TOKEN), (name, pem), (second, &text)]);
+    wait_until(|| key_ids(&pod.program).len() == 2);
+    let checked = run(node.command().envs(keys).arg("check"));
+    assert!(checked.assert_fine().contains("ok: clients: 1, keys: 2"), "{checked:?}");
 }
 
 /// A token that other users of the node could read is refused, and the text says what to change.
@@ -251,7 +293,7 @@ fn a_secret_that_others_can_read_is_refused() {
     let token = fs::canonicalize(node.volume("admin").join("token")).unwrap();
     give_to_fs_group(&token, 0o444);
     let says = ["/etc/grantd/admin/token: can be read by everyone", "defaultMode: 0440", "fsGroup"];
-    node.check().assert_error(1, &says);
+    node.exec(&["check"]).assert_error(1, &says);
 }
 
 #[test]
@@ -266,11 +308,12 @@ fn changed_configmaps_and_secrets_are_read_again_as_a_whole() {
     };
 
     // The server notices each by itself.
-    node.publish("clients", "clients.json", &registry(100));
+    node.publish("clients", &[("clients.json", &registry(100))]);
     server.log.wait_for(|line| is_generation(line, 2));
     assert_eq!(lifetime(), 100);
     let configuration = Manifests::shipped().configuration();
-    node.publish("config", "grantd.toml", &format!("jwks_max_age = 60\n{configuration}"));
+    let changed = format!("jwks_max_age = 60\n{configuration}");
+    node.publish("config", &[("grantd.toml", &changed)]);
     server.log.wait_for(|line| is_generation(line, 3));
     let keys = server.ask(&Request::get("/.well-known/jwks.json"));
     assert_eq!(keys.header("cache-control"), Some("public, max-age=60"));
@@ -281,12 +324,12 @@ fn changed_configmaps_and_secrets_are_read_again_as_a_whole() {
         request.header("Authorization", format!("Bearer {token}")).send(server.admin).status
     };
     assert_eq!([TOKEN, &next].map(status), [200, 421]);
-    node.publish("admin", "token", &next);
+    node.publish("admin", &[("token", &next)]);
     wait_until(|| [TOKEN, &next].map(status) == [421, 200]);
 
     // At any time, all that is read is of one version: a change in the middle of a reload breaks none.
     for change in 0..50 {
-        node.publish("clients", "clients.json", &registry(200 + change));
+        node.publish("clients", &[("clients.json", &registry(200 + change))]);
         server.hang_up();
         assert!((100..250).contains(&lifetime()));
     }
