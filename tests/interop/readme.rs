@@ -198,6 +198,9 @@ fn every_bench_and_script_exists() {
         let (program, _) = command.split_once(' ').unwrap_or((command, ""));
         let there = match (program, command.strip_prefix("cargo bench --bench ")) {
             (_, Some(bench)) => manifest.contains(&format!("[[bench]]\nname = \"{bench}\"\n")),
+            // packaging/test-deb runs that document's commands.
+            ("apt-get", _) => include_str!("../../docs/operations.md")
+                .contains(&command.replace("target/distribution/", "")),
             // packaging/test-image runs the image.
             ("podman", _) => ["grantd:", "grantd-"]
                 .iter()
