@@ -7,3 +7,12 @@ pub mod jws;
 pub mod pem;
 pub mod public_key;
 pub mod thumbprint;
+
+use serde::Deserialize;
+
+/// Parses a JSON object. `None` for an array: serde can read a struct from an array of its fields,
+/// too.
+fn from_object<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Option<T> {
+    let is_object = json.trim_ascii_start().starts_with(b"{");
+    is_object.then(|| serde_json::from_slice(json).ok()).flatten()
+}

@@ -1,5 +1,5 @@
 //! The page for developers who use the server, and the documents beside it. The files of the page
-//! are compiled into the program. What depends on the settings is made once for each snapshot.
+//! are compiled into the program. What describes the routes is made from the program's own tables.
 
 mod collection;
 mod demo;
@@ -13,29 +13,41 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::config::{PageDocument, PageSwitch};
+use crate::config::{Config, IssuerUrl, PageDocument, PageSwitch};
 use crate::dialect::Answer;
 use crate::endpoint::metadata::etag_of;
 use crate::page::html::escape;
 use crate::snapshot::Snapshot;
 
-/// The documents of one snapshot, made when the first of them is asked for.
+/// Answers requests for the page and its documents. Keeps the documents that take some milliseconds
+/// to make.
 #[derive(Debug, Default)]
-pub struct Pages(Mutex<Option<Arc<Made>>>);
+pub struct Pages(Mutex<Option<Arc<Described>>>);
 
+/// The documents that describe the routes, for one configuration and issuer.
 #[derive(Debug)]
-struct Made {
-    generation: u64,
-    page: File,
-    scripts: [File; 4],
-    reference: File,
-    style: File,
+struct Described {
+    config: Config,
+    issuer: IssuerUrl,
     openapi: File,
+    reference: File,
     collection: File,
-    icon: File,
 }
 
-#[derive(Debug)]
+impl Described {
+    fn of(snapshot: &Snapshot) -> Self {
+        let openapi = openapi::document(snapshot);
+        Self {
+            config: snapshot.config.clone(),
+            issuer: snapshot.issuer.clone(),
+            reference: File::new(HTML, reference::html(&openapi)),
+            collection: File::new(JSON, collection::postman(&openapi).to_string()),
+            openapi: File::new(JSON, openapi.to_string()),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
 struct File {
     body: Bytes,
     media_type: &'static str,
@@ -49,37 +61,6 @@ impl File {
     }
 }
 
-impl Made {
-    fn of(snapshot: &Snapshot) -> Self {
-        let openapi = openapi::document(snapshot);
-        Self {
-            generation: snapshot.generation,
-            page: File::new(HTML, demo::offered(PAGE, snapshot)),
-            scripts: SCRIPTS.map(|script| File::new("text/javascript; charset=utf-8", script)),
-            reference: File::new(HTML, reference::html(&openapi)),
-            style: File::new("text/css; charset=utf-8", STYLE),
-            collection: File::new(JSON, collection::postman(&openapi).to_string()),
-            openapi: File::new(JSON, openapi.to_string()),
-            icon: File::new("image/x-icon", ICON),
-        }
-    }
-
-    fn file(&self, document: PageDocument) -> &File {
-        match document {
-            PageDocument::Page => &self.page,
-            PageDocument::Script => &self.scripts[0],
-            PageDocument::OperationsScript => &self.scripts[1],
-            PageDocument::SnippetsScript => &self.scripts[2],
-            PageDocument::TokenScript => &self.scripts[3],
-            PageDocument::Reference => &self.reference,
-            PageDocument::Style => &self.style,
-            PageDocument::Openapi => &self.openapi,
-            PageDocument::Collection => &self.collection,
-            PageDocument::Icon => &self.icon,
-        }
-    }
-}
-
 impl Pages {
     /// Answers a request for `document`. `has_current_copy` says whether the client has the version
     /// with the given entity tag; the answer is then 304.
@@ -89,25 +70,41 @@ impl Pages {
         snapshot: &Snapshot,
         has_current_copy: impl FnOnce(&str) -> bool,
     ) -> Answer {
-        let made = self.made(snapshot);
-        let File { body, media_type, etag } = made.file(document);
-        let mut answer = if has_current_copy(etag) {
+        let File { body, media_type, etag } = self.file(document, snapshot);
+        let mut answer = if has_current_copy(&etag) {
             Answer::empty(304)
         } else {
-            Answer { body: body.clone(), ..Answer::empty(200) }
+            Answer { body, ..Answer::empty(200) }
         };
-        answer.push_header("content-type", *media_type);
-        answer.push_header("etag", etag.clone());
+        answer.push_header("content-type", media_type);
+        answer.push_header("etag", etag);
         answer.push_header("cache-control", "no-cache");
         push_policy(&mut answer);
         answer
     }
 
-    fn made(&self, snapshot: &Snapshot) -> Arc<Made> {
-        let mut made = self.0.lock();
-        match &*made {
-            Some(made) if made.generation == snapshot.generation => Arc::clone(made),
-            _ => Arc::clone(made.insert(Arc::new(Made::of(snapshot)))),
+    fn file(&self, document: PageDocument, snapshot: &Snapshot) -> File {
+        match document {
+            PageDocument::Page => File::new(HTML, demo::offered(PAGE, snapshot)),
+            PageDocument::Script => File::new(JAVASCRIPT, SCRIPT),
+            PageDocument::OperationsScript => File::new(JAVASCRIPT, OPERATIONS_SCRIPT),
+            PageDocument::SnippetsScript => File::new(JAVASCRIPT, SNIPPETS_SCRIPT),
+            PageDocument::TokenScript => File::new(JAVASCRIPT, TOKEN_SCRIPT),
+            PageDocument::Style => File::new("text/css; charset=utf-8", STYLE),
+            PageDocument::Icon => File::new("image/x-icon", ICON),
+            PageDocument::Reference => self.described(snapshot).reference.clone(),
+            PageDocument::Openapi => self.described(snapshot).openapi.clone(),
+            PageDocument::Collection => self.described(snapshot).collection.clone(),
+        }
+    }
+
+    fn described(&self, snapshot: &Snapshot) -> Arc<Described> {
+        let mut kept = self.0.lock();
+        let is_current =
+            |it: &Described| it.config == snapshot.config && it.issuer == snapshot.issuer;
+        match &*kept {
+            Some(described) if is_current(described) => Arc::clone(described),
+            _ => Arc::clone(kept.insert(Arc::new(Described::of(snapshot)))),
         }
     }
 }
@@ -148,6 +145,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 const HTML: &str = "text/html; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const JSON: &str = "application/json";
 const PAGE: &str = include_str!("page/page.html");
 const NOT_FOUND: &str = include_str!("page/not_found.html");
@@ -155,12 +153,10 @@ const NOT_FOUND_LINKS: &str = r#"<nav aria-label="Documents">
     <a href="{base}/">Get a token</a>
     <a href="{base}/docs">Reference</a>
   </nav>"#;
-const SCRIPTS: [&str; 4] = [
-    include_str!("page/page.js"),
-    include_str!("page/operations.js"),
-    include_str!("page/snippets.js"),
-    include_str!("page/token.js"),
-];
+const SCRIPT: &str = include_str!("page/page.js");
+const OPERATIONS_SCRIPT: &str = include_str!("page/operations.js");
+const SNIPPETS_SCRIPT: &str = include_str!("page/snippets.js");
+const TOKEN_SCRIPT: &str = include_str!("page/token.js");
 const STYLE: &str = concat!(include_str!("page/page.css"), include_str!("page/reference.css"));
 const ICON: &[u8] = include_bytes!("page/favicon.ico");
 

@@ -39,7 +39,7 @@ use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
 use crate::registry::client_file::Loaded;
-pub(crate) use crate::server::judge::judge;
+pub(crate) use crate::server::judge::{about_certificate_proxies, judge};
 use crate::server::reload::InForce;
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
@@ -106,6 +106,9 @@ impl Server {
         let Contents { clients, mut keys, admin_token } = contents;
         let Loaded { registry: clients, key_files, key_paths, key_faults: _ } = clients;
         let issuer = judge(config, &clients)?;
+        if let Some(warning) = about_certificate_proxies(config, &clients) {
+            warn!("client_certificate.proxies: {warning}");
+        }
         let now = clock.now();
         let lifetimes = Lifetimes::read(state)?.followed_by(token_lifetimes(&clients), now);
         let retention = retention(&config.live, &clients, &lifetimes);

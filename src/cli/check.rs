@@ -20,11 +20,11 @@ use crate::guard::decoy_key;
 use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{self, edit};
 use crate::registry::clients::{Registered, Registry};
-use crate::server::judge;
+use crate::server::{about_certificate_proxies, judge};
 use crate::snapshot::files::{Contents, Files};
 use crate::snapshot::lifetimes::Lifetimes;
 use crate::snapshot::loss::{Loss, trace_of_use};
-use crate::snapshot::{certificate_clients, demo_clients, retention, token_lifetimes};
+use crate::snapshot::{demo_clients, retention, token_lifetimes};
 use crate::state::revocations::Revocations;
 use crate::state::uses::Uses;
 
@@ -185,26 +185,4 @@ fn about_assertions(clients: &Registry, audience: AssertionAudience) -> Option<S
              {ids}; grantd_assertion_audiences_total counts the forms that clients send"
         ),
     })
-}
-
-/// Returns a warning if clients need a certificate, but no proxy may forward certificates, or every
-/// host of a network may.
-fn about_certificate_proxies(config: &Config, clients: &Registry) -> Option<String> {
-    let needing = certificate_clients(clients).join(", ");
-    let mut proxies = config.live.certificate_proxies().peekable();
-    if needing.is_empty() {
-        None
-    } else if proxies.peek().is_none() {
-        Some(format!(
-            "no proxy may forward certificates, which some clients need ({needing}); list its \
-             address there or in trusted_proxies"
-        ))
-    } else if proxies.any(|proxy| !proxy.is_single()) {
-        Some(format!(
-            "holds a network, and every host in it can pass as any client with a certificate \
-             ({needing}); list the addresses of the proxies"
-        ))
-    } else {
-        None
-    }
 }

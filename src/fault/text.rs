@@ -23,20 +23,43 @@ pub fn read(file: &Path) -> Result<String, Fault> {
 ///
 /// A [`Fault`] if the file cannot be opened or is not a regular file.
 pub fn open(file: &Path) -> Result<File, Fault> {
-    let cannot = |error: io::Error| Fault::cannot("read", file, &error);
+    regular(file, try_open(file))
+}
+
+/// Opens a file as [`open`] does. `None` if there is no such file.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_if_exists(file: &Path) -> Result<Option<File>, Fault> {
+    match try_open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => regular(file, opened).map(Some),
+    }
+}
+
+fn try_open(file: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
-    if file.starts_with("/dev") || file.starts_with("/proc") {
-        return options.open(file).map_err(cannot);
-    }
     // Without this flag, opening a FIFO would block until a process writes to it.
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(
-        &mut options,
-        rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
-    );
-    let opened = options.open(file).map_err(cannot)?;
-    if opened.metadata().map_err(cannot)?.is_file() {
+    if !is_of_the_system(file) {
+        std::os::unix::fs::OpenOptionsExt::custom_flags(
+            &mut options,
+            rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+        );
+    }
+    options.open(file)
+}
+
+fn is_of_the_system(file: &Path) -> bool {
+    file.starts_with("/dev") || file.starts_with("/proc")
+}
+
+fn regular(file: &Path, opened: io::Result<File>) -> Result<File, Fault> {
+    let cannot = |error: io::Error| Fault::cannot("read", file, &error);
+    let opened = opened.map_err(cannot)?;
+    if is_of_the_system(file) || opened.metadata().map_err(cannot)?.is_file() {
         Ok(opened)
     } else {
         Err(Fault::new(file, "is not a regular file"))

@@ -66,11 +66,11 @@ fn join_tokens(value: Value<'_>) -> Option<String> {
         Value::Other(_) => None,
         Value::List(values) => {
             let tokens = values.into_iter().map(|value| match value {
-                Value::Text(token) => {
+                Element::Text(token) => {
                     let token = token.trim_matches(' ').to_owned();
                     (!token.contains(' ')).then_some(token)
                 }
-                _ => None,
+                Element::Other(_) => None,
             });
             Some(tokens.collect::<Option<Vec<_>>>()?.join(" "))
         }
@@ -196,8 +196,18 @@ where
 enum Value<'a> {
     #[serde(borrow)]
     Text(Cow<'a, str>),
-    List(Vec<Self>),
+    /// Not of values again: serde copies an untagged value once more for each list that it is in.
+    List(Vec<Element<'a>>),
     Null,
+    Other(IgnoredAny),
+}
+
+/// An element of a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Element<'a> {
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
     Other(IgnoredAny),
 }
 

@@ -135,6 +135,19 @@ impl SharedLog {
         Ok(News { is_other_file, lines_before, text })
     }
 
+    /// Checks that a process that starts now could open the file to read and append; that there is no
+    /// file is no error.
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system.
+    pub fn try_open(&self) -> io::Result<()> {
+        match open_regular(&self.path, OpenOptions::new().read(true).append(true)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the next [`SharedLog::read`] read the whole file.
     pub fn forget(&mut self) {
         (self.file, self.end, self.lines) = (None, 0, 0);

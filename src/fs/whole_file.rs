@@ -59,6 +59,15 @@ pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
     sync_directory(path)
 }
 
+/// Checks that the file `path` could be replaced, by writing a temporary file that is removed again.
+///
+/// # Errors
+///
+/// An error of the operating system.
+pub fn try_beside(path: &Path) -> io::Result<()> {
+    write_beside(path, &[0; 4096]).map(drop)
+}
+
 /// Renames a file within its directory and syncs the directory. A file that exists at `to` is
 /// replaced.
 ///

@@ -7,7 +7,6 @@
 //! grantd-decoy-key-1 kGGv6zFBu5FLUEcBWPGsQ9wQ2dQ4nbH1qf4mTnE0l4b
 //! ```
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, text};
 use crate::fs::whole_file;
 use crate::oauth::decoy::DecoyKey;
 use crate::random::Random;
@@ -69,11 +68,9 @@ fn create(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// Reads the key from the file `path`. `None` if the file does not exist.
 fn read(path: &Path) -> Result<Option<DecoyKey>, Fault> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Fault::new(path, format!("cannot be read: {error}"))),
-    };
+    let Some(file) = text::open_if_exists(path)? else { return Ok(None) };
+    let text = io::read_to_string(file).map(Zeroizing::new);
+    let text = text.map_err(|error| Fault::cannot("read", path, &error))?;
     parse(&text).map(Some).ok_or_else(|| {
         Fault::new(path, "does not hold a decoy key; delete it, and the next start generates one")
     })

@@ -7,7 +7,8 @@
 //!   of known clients are computed first, but of four jobs one is of an unknown client, if one
 //!   waits. If the queue is full, a job of a known client evicts a job of an unknown client while
 //!   unknown clients hold more than a quarter of the queue, and a job of an unknown client evicts
-//!   one of a known client while known clients hold more than three quarters.
+//!   one of a known client while known clients hold more than three quarters. Otherwise a job
+//!   evicts one of the source with the most jobs, if that has more than the job's own source.
 //! - A network is *shared* if many clients may use it. Each job has a *source*. For a known client,
 //!   the source is the client. For an unknown client on a shared network, the source is the pair of
 //!   the client and the network. For any other unknown client, the source is the network. Sources
@@ -417,6 +418,24 @@ mod tests {
         assert_eq!(waiting[3].verdict.try_recv(), Ok(Err(NoRoom::Full)));
         assert_eq!(ask(16, false).err(), Some(NoRoom::Full));
         assert_eq!(order(&shared), [11, 12, 13, 15]);
+    }
+
+    #[test]
+    fn a_full_queue_has_room_for_a_source_with_few_jobs() {
+        for is_known in [true, false] {
+            let shared = Shared::new(16);
+            let ask = |source: u8, number| ask(&shared, source.into(), is_known, number);
+            let mut waiting: Vec<_> =
+                (0..16).map(|number| ask(number / 2, number).unwrap()).collect();
+            forget(ask(8, 16).unwrap());
+            let evicted: Vec<_> = (0..16)
+                .filter(|at| waiting[*at].verdict.try_recv() == Ok(Err(NoRoom::Full)))
+                .collect();
+            // The newer one of a source's two jobs.
+            assert!(evicted.len() == 1 && evicted[0] % 2 == 1, "{evicted:?}");
+            assert_eq!(ask(8, 17).err(), Some(NoRoom::Full));
+            assert_eq!(shared.queue.lock().waiting(), 16);
+        }
     }
 
     /// Counts the wakes for which the lock of the queue was free.

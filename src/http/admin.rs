@@ -89,6 +89,7 @@ impl Admin {
             let problems: Vec<_> = [
                 self.context.reload_fault.load().as_deref().cloned(),
                 self.context.revocations.fault(),
+                self.context.uses.fault(),
                 loss.map(|loss| loss.text.clone()),
             ]
             .into_iter()

@@ -301,6 +301,14 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
     fn poll_is_reset(&self, cx: &mut Context<'_>) -> bool;
 }
 
+/// Whether the pending error of a socket ends its connection. A report that the peer cannot be
+/// reached at the moment is also such an error, but TCP goes on.
+fn is_reset(pending: io::Result<Option<io::Error>>) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut};
+    let kind = pending.ok().flatten().map(|error| error.kind());
+    matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut))
+}
+
 /// See [`Socket::reset`].
 pub(crate) type Reset = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -311,7 +319,7 @@ impl Socket for TcpStream {
     }
 
     fn poll_is_reset(&self, cx: &mut Context<'_>) -> bool {
-        self.poll_read_ready(cx).is_ready() && matches!(self.take_error(), Ok(Some(_)))
+        self.poll_read_ready(cx).is_ready() && is_reset(self.take_error())
     }
 }
 
@@ -339,7 +347,7 @@ macro_rules! watch_for_reset {
             }
 
             fn poll_is_reset(&self, cx: &mut Context<'_>) -> bool {
-                self.poll_read_ready(cx).is_ready() && matches!(self.take_error(), Ok(Some(_)))
+                self.poll_read_ready(cx).is_ready() && is_reset(self.take_error())
             }
         }
     };
@@ -386,5 +394,22 @@ impl fmt::Display for Peer {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix => f.write_str("unix"),
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_error_that_ends_a_connection_is_a_reset() {
+        let pending = |error: io::Error| is_reset(Ok(Some(error)));
+        // ECONNRESET and EPIPE; EHOSTUNREACH, ENETUNREACH and EPROTO, of which TCP recovers.
+        for (numbers, expected) in [(&[104, 32][..], true), (&[113, 101, 71], false)] {
+            for number in numbers {
+                assert_eq!(pending(io::Error::from_raw_os_error(*number)), expected, "{number}");
+            }
+        }
+        assert!(!is_reset(Ok(None)) && !is_reset(Err(io::ErrorKind::BrokenPipe.into())));
     }
 }

@@ -14,6 +14,7 @@ use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::jose::from_object;
 use crate::jose::public_key::{Algorithm, PublicKey};
 use crate::time::UnixTime;
 
@@ -135,11 +136,7 @@ const REFUSED_MEMBERS: [&str; 5] = ["b64", "crit", "jku", "x5c", "x5u"];
 
 fn parse<T: DeserializeOwned>(encoded: &str) -> Option<T> {
     let json = URL_SAFE_NO_PAD.decode(encoded).ok()?;
-    // Refuse an array: serde can deserialize a struct from an array as well as from an object.
-    if !json.trim_ascii_start().starts_with(b"{") {
-        return None;
-    }
-    serde_json::from_slice(&json).ok()
+    from_object(&json)
 }
 
 /// The greatest length of a JWT. A client assertion with an RSA-4096 signature is shorter than 2

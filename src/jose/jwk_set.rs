@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::jose::from_object;
 use crate::jose::public_key::{KeyProblem, PublicKey, Unusable};
 
 /// A problem with a JWK Set as a whole or with one of its keys.
@@ -39,8 +40,8 @@ pub fn parse(text: &str) -> Result<JwkSet<'_>, SetProblem<'_>> {
         keys: Vec<&'a RawValue>,
     }
     let whole = |problem| SetProblem { part: text, index: None, problem };
-    let set: Set<'_> =
-        serde_json::from_str(text).map_err(|_| whole("must be a JWK Set: {\"keys\": [{…}, …]}"))?;
+    let set: Set<'_> = from_object(text.as_bytes())
+        .ok_or_else(|| whole("must be a JWK Set: {\"keys\": [{…}, …]}"))?;
     if set.keys.is_empty() {
         return Err(whole("is a JWK Set without a key"));
     }

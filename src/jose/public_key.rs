@@ -12,6 +12,7 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::jose::from_object;
 use crate::jose::thumbprint::{Thumbprint, rsa_thumbprint, sha256, without_leading_zeros};
 
 /// An asymmetric signature algorithm (RFC 7518, section 3.1; RFC 8037, section 3.1). `none` and
@@ -102,11 +103,8 @@ impl PublicKey {
     pub fn parse(jwk: &str) -> Result<Self, Unusable> {
         use Unusable::{Faulty, ForOtherUse};
 
-        // Refuse an array: serde can deserialize a struct from an array as well as from an object.
-        let is_object = jwk.trim_ascii_start().starts_with('{');
-        let members: Option<Members> =
-            if is_object { serde_json::from_str(jwk).ok() } else { None };
-        let members = members.ok_or(Faulty("is not a JSON Web Key"))?;
+        let members: Members =
+            from_object(jwk.as_bytes()).ok_or(Faulty("is not a JSON Web Key"))?;
         if members.k.is_some() || members.kty == "oct" {
             return Err(Faulty("is a symmetric key; only public keys belong here"));
         }

@@ -221,7 +221,7 @@ impl<'d> Reference<'d> {
         self.table(["Header", "Always", "Description"], &rows);
     }
 
-    /// Writes a table of all errors of each dialect, with the advice for the caller.
+    /// Writes all errors of each dialect, with the advice for the caller.
     fn errors(&mut self) {
         self.html.push_str("<section aria-labelledby=\"errors\">\n<h2 id=\"errors\">Errors</h2>\n");
         for (dialect, refusals) in members(&self.document["x-refusals"]) {
@@ -235,16 +235,19 @@ impl<'d> Reference<'d> {
                 self.push(format_args!(
                     "<h4 id=\"{id}\"><span class=\"status\">{status}</span></h4>\n"
                 ));
-                let row = |refusal: &&Value| {
+                self.html.push_str("<dl>\n");
+                for refusal in group {
                     let [code_of, text_of, advice] =
                         ["code", "text", "what_to_do"].map(|name| text(&refusal[name]));
                     let text_of = if text_of.is_empty() { "(no text)" } else { text_of };
-                    [code(code_of), escape(text_of), escape(advice)]
-                };
-                self.table(
-                    ["Code", "Text", "What to do"],
-                    &group.iter().map(row).collect::<Vec<_>>(),
-                );
+                    self.push(format_args!(
+                        "<dt>{} {}</dt>\n<dd>{}</dd>\n",
+                        code(code_of),
+                        escape(text_of),
+                        escape(advice)
+                    ));
+                }
+                self.html.push_str("</dl>\n");
             }
         }
         self.html.push_str("</section>\n");

@@ -1,6 +1,6 @@
 //! Checks what depends on several files: the settings together with the clients.
 
-use crate::config::{Config, IssuerUrl, ListenAddr};
+use crate::config::{ClientCertificates, Config, IssuerUrl, ListenAddr};
 use crate::registry::clients::Registry;
 use crate::server::start_error::StartError;
 use crate::snapshot::{certificate_clients, demo_clients};
@@ -29,6 +29,39 @@ pub(crate) fn judge(config: &Config, clients: &Registry) -> Result<IssuerUrl, Ve
         problems.push(StartError::CertificateProxies { clients: needing });
     }
     issuer.filter(|_| problems.is_empty()).ok_or(problems)
+}
+
+/// Returns a warning if clients need a certificate, but no proxy may forward certificates, a proxy
+/// may although the operator has not said so, or every host of a network may.
+pub(crate) fn about_certificate_proxies(config: &Config, clients: &Registry) -> Option<String> {
+    let needing = certificate_clients(clients).join(", ");
+    let proxies: Vec<_> = config.live.certificate_proxies().collect();
+    if needing.is_empty() {
+        None
+    } else if proxies.is_empty() {
+        Some(format!(
+            "no proxy may forward certificates, which some clients need ({needing}); list its \
+             address there or in trusted_proxies"
+        ))
+    } else if config.live.client_certificate.proxies.is_none() {
+        let ClientCertificates { verify_header, certificate_header, .. } =
+            &config.live.client_certificate;
+        let proxies: Vec<_> = proxies.iter().map(|proxy| format!("\"{proxy}\"")).collect();
+        let proxies = proxies.join(", ");
+        Some(format!(
+            "is not set, so all of trusted_proxies may forward certificates: one that passes on \
+             the {verify_header} and {certificate_header} of its callers lets each of them pass as \
+             any client with a certificate ({needing}); set it to [{proxies}] if these proxies set \
+             or remove both fields in every request, else to those that do"
+        ))
+    } else if proxies.iter().any(|proxy| !proxy.is_single()) {
+        Some(format!(
+            "holds a network, and every host in it can pass as any client with a certificate \
+             ({needing}); list the addresses of the proxies"
+        ))
+    } else {
+        None
+    }
 }
 
 /// Returns the configured issuer, or `http://` followed by the first TCP address.

@@ -13,14 +13,13 @@
 //! never less.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, text};
 use crate::fs::whole_file;
 use crate::time::UnixTime;
 
@@ -132,11 +131,9 @@ impl Lifetimes {
     /// A [`Fault`] if the file cannot be read or does not hold lifetimes.
     pub fn read(directory: &Path) -> Result<Self, Fault> {
         let path = path_in(directory);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(Fault::cannot("read", &path, &error)),
-        };
+        let Some(mut file) = text::open_if_exists(&path)? else { return Ok(Self::default()) };
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(|error| Fault::cannot("read", &path, &error))?;
         serde_json::from_slice(&text).map_err(|_| {
             let problem = "does not hold token lifetimes; restore the file, or delete it: then \
                            not_before may miss tokens without an iat whose client's lifetime was \
@@ -248,7 +245,7 @@ mod tests {
         let both = Lifetimes::read(&state).unwrap();
         assert_eq!(both.shortened["a"].lifetime, 600);
         assert_eq!(both.longest("b", 60, NOW), 7200);
-        fs::write(state.join("lifetimes"), "{}").unwrap();
+        std::fs::write(state.join("lifetimes"), "{}").unwrap();
         let fault = Lifetimes::read(&state).unwrap_err().to_string();
         assert!(fault.contains("does not hold token lifetimes; restore the file"), "{fault}");
     }

@@ -41,7 +41,8 @@ impl Shares {
 
 /// Whether a client that holds `held` entries holds its share: as many as are free, not counting the
 /// last eighth of `capacity`, which is left to clients that hold few. So clients that fill the record
-/// together leave each other client a few entries. The last eighth is enough for at least 32 clients.
+/// together leave each other client a few entries. From a `capacity` of 256 on, the last eighth is
+/// enough for at least 32 clients.
 pub(super) fn is_used_up(held: usize, free: usize, capacity: usize) -> bool {
     let few = (capacity / 256).clamp(1, 16);
     held >= few && held >= free.saturating_sub(capacity / 8)

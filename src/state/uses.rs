@@ -14,9 +14,12 @@ mod index;
 mod record;
 
 use std::fmt;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use ring::digest::{Context, SHA256};
 use tracing::warn;
 
@@ -32,7 +35,10 @@ use crate::state::uses::record::{Record, Use, check};
 use crate::time::UnixTime;
 
 /// Records used assertions and proofs, and refuses to record the same assertion or proof twice.
-pub struct Uses(GroupCommit<Record>);
+pub struct Uses {
+    commit: GroupCommit<Record>,
+    unrecorded: Arc<Mutex<Option<String>>>,
+}
 
 /// An assertion or a proof that is accepted only once.
 #[derive(Clone, Copy, Debug)]
@@ -78,18 +84,24 @@ impl Uses {
             }
             let file = path.display();
             warn!(%file, %error, "the record of used assertions and proofs cannot be read");
-            // Rename it, so that another one can begin. If this fails, that fails too.
-            let _ = whole_file::rename(&path, &path.with_extension("unreadable"));
+            if !is_of_the_moment(&error) {
+                // Rename it, so that another one can begin. If this fails, that fails too.
+                let _ = whole_file::rename(&path, &path.with_extension("unreadable"));
+            }
         }
         let mut record = Record::new(path, revocations, capacity, clock);
-        if let Err(error) = record.take() {
+        let taken = record.take();
+        record.note(taken.as_ref().map(drop));
+        if let Err(error) = taken {
             let error = match error.downcast() {
                 Ok(fault) => return Err(fault),
                 Err(error) => error,
             };
             warn!(directory = %directory.display(), %error, "no assertion or proof can be accepted: its use cannot be recorded");
         }
-        GroupCommit::start("uses", directory, record).map(Self)
+        let unrecorded = record.unrecorded();
+        let commit = GroupCommit::start("uses", directory, record)?;
+        Ok(Self { commit, unrecorded })
     }
 
     /// Checks that the file of uses in `directory`, if it exists, can be read. Writes nothing.
@@ -113,12 +125,20 @@ impl Uses {
     pub async fn spend(&self, single_use: SingleUse<'_>) -> Result<(), UseError> {
         let SingleUse { client_id, signed_at, until, .. } = single_use;
         let entry = Entry { key: single_use.key(), client: client_tag(client_id), until };
-        self.0.ask(Use { entry, signed_at }).await.unwrap_or(Err(UseError::NotRecorded))
+        self.commit.ask(Use { entry, signed_at }).await.unwrap_or(Err(UseError::NotRecorded))
     }
 
     /// Closes the file. Later uses are refused.
     pub fn end(&self) {
-        self.0.end();
+        self.commit.end();
+    }
+
+    /// Why no use can be recorded at present, and what to do; `None` if it can.
+    pub fn fault(&self) -> Option<String> {
+        let fault = self.unrecorded.lock().clone()?;
+        Some(format!(
+            "{fault}; check free space and access: until then, assertions and proofs are refused"
+        ))
     }
 }
 
@@ -143,6 +163,20 @@ impl SingleUse<'_> {
         hash.update(self.token_id.as_bytes());
         let hash = hash.finish();
         std::array::from_fn(|index| hash.as_ref()[index])
+    }
+}
+
+/// Whether the machine lacks something at the moment, and the file may be readable afterwards.
+fn is_of_the_moment(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+        lacks.iter().any(|lack| error.raw_os_error() == Some(lack.raw_os_error()))
+    }
+    #[cfg(not(unix))]
+    {
+        error.kind() == io::ErrorKind::OutOfMemory
     }
 }
 

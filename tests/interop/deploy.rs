@@ -3,6 +3,7 @@
 mod debian;
 mod monitoring;
 mod nginx;
+mod package;
 mod systemd;
 
 use std::fs;

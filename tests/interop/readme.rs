@@ -155,6 +155,7 @@ fn every_link_has_a_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut documents: Vec<_> = [
         "README.md",
+        "SECURITY.md",
         "docs/architecture.md",
         "docs/operations.md",
         "docs/settings.md",
@@ -187,15 +188,29 @@ fn every_link_has_a_target() {
     }
 }
 
-/// Every documented bench and script exists. The benches take long, so this test does not run them.
+/// Every documented bench and script exists, and commands for the image and the manifests name those of
+/// this version. The benches take long, so this test does not run them.
 #[test]
 fn every_bench_and_script_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
     for command in blocks("console").iter().flat_map(|block| block.lines()) {
-        let there = match command.strip_prefix("cargo bench --bench ") {
-            Some(bench) => manifest.contains(&format!("[[bench]]\nname = \"{bench}\"\n")),
-            None => root.join(command).is_file(),
+        let (program, _) = command.split_once(' ').unwrap_or((command, ""));
+        let there = match (program, command.strip_prefix("cargo bench --bench ")) {
+            (_, Some(bench)) => manifest.contains(&format!("[[bench]]\nname = \"{bench}\"\n")),
+            // packaging/test-deb runs that document's commands.
+            ("apt-get", _) => include_str!("../../docs/operations.md")
+                .contains(&command.replace("target/distribution/", "")),
+            // packaging/test-image runs the image.
+            ("podman", _) => ["grantd:", "grantd-"]
+                .iter()
+                .any(|name| command.contains(&format!("{name}{}", env!("CARGO_PKG_VERSION")))),
+            // The tests of the manifests run that document's commands.
+            ("mkdir" | "grantd" | "kubectl", _) => {
+                let operations = include_str!("../../docs/operations.md");
+                command.split(" && ").all(|part| operations.lines().any(|line| line == part))
+            }
+            _ => root.join(command).is_file(),
         };
         assert!(there, "{command}");
     }

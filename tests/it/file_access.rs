@@ -401,6 +401,31 @@ fn the_server_is_degraded_while_it_cannot_read_its_revocations() {
 }
 
 #[test]
+fn the_server_is_degraded_while_it_cannot_record_uses() {
+    let home = status::home();
+    home.write_uses();
+    give(&home.path(""), SERVICE);
+    let server = Program::start_as(SERVICE, home, &[]);
+    let [file, aside] = ["state/uses", "aside"].map(|it| server.home.path(it));
+    let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
+    assert_eq!(readiness(), "ok\n");
+    let mode = fs::metadata(&file).unwrap().mode();
+    for wrong in [0o400, 0] {
+        set_mode(&file, wrong);
+        let denied = "degraded: state/uses: cannot be written: Permission denied";
+        wait_until(|| readiness().starts_with(denied) && readiness().contains("are refused"));
+        set_mode(&file, mode);
+        wait_until(|| readiness() == "ok\n");
+    }
+    fs::rename(&file, &aside).unwrap();
+    fs::create_dir(&file).unwrap();
+    wait_until(|| readiness().contains("state/uses is not a regular file"));
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    wait_until(|| readiness() == "ok\n");
+}
+
+#[test]
 fn check_names_every_file_that_the_service_cannot_access() {
     let home = home_of_the_service();
     let config = "admin_token_file = \"token\"\naudit = \"audit.jsonl\"\n";

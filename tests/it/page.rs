@@ -312,3 +312,34 @@ fn the_demo_clients_are_offered_while_they_are_served() {
         }
     }
 }
+
+#[test]
+fn a_reload_renews_what_describes_the_routes() {
+    let server = start("");
+    let of = |path: &str| server.ask(&Request::get(path));
+    let reload = |generation: u64| {
+        server.hang_up();
+        server.log.wait_for(|line| {
+            line["message"] == "reloaded" && line["generation"] == json!(generation)
+        });
+    };
+    let paths = ["/openapi.json", "/docs", "/docs/grantd.postman_collection.json"];
+    let before = paths.map(of);
+
+    // A change of the clients leaves the documents as they are.
+    server.home.register(&[client_json("b", &json!({}))]);
+    reload(2);
+    for (path, before) in paths.iter().zip(&before) {
+        assert_eq!(of(path).without_id_and_date(), before.without_id_and_date(), "{path}");
+    }
+    server.home.write("grantd.toml", "[[route]]\npath = \"/own\"\ndialect = \"connect\"\n");
+    reload(3);
+    for (path, before) in paths.iter().zip(&before) {
+        let after = of(path);
+        assert_ne!(after.header("etag"), before.header("etag"), "{path}");
+        assert!(after.text().contains("/own"), "{path}");
+    }
+    server.home.write("grantd.toml", "");
+    reload(4);
+    assert_eq!(of("/openapi.json").header("etag"), before[0].header("etag"));
+}

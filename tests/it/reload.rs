@@ -246,9 +246,14 @@ fn a_thousand_signals_under_load_fail_no_request() {
         is_over.store(true, Ordering::Relaxed);
         assert!(asking.join().unwrap() > 0);
     });
-    let reloads = ["applied", "unchanged"]
-        .map(|outcome| server.metric(&format!("grantd_reloads_total{{outcome=\"{outcome}\"}}")));
-    assert!((1..=40).contains(&(reloads[0] + reloads[1])), "{reloads:?}");
+    let reloads = || {
+        let outcomes = ["applied", "unchanged"];
+        let count = |it| server.metric(&format!("grantd_reloads_total{{outcome=\"{it}\"}}"));
+        outcomes.map(count).iter().sum::<u64>()
+    };
+    // A reload is counted after it has taken effect, and all signals may be merged into one.
+    wait_until(|| reloads() > 0);
+    assert!(reloads() <= 40, "{}", reloads());
     assert_eq!(server.metric("grantd_reload_refused"), 0, "a file was read half-written");
 }
 

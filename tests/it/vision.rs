@@ -242,6 +242,23 @@ fn every_refusal_of_a_message_has_its_code() {
     assert_eq!(program.issued(), issued);
 }
 
+/// A list in a list in a list takes no more memory than the same values in one list.
+#[test]
+fn deeply_nested_lists_take_little_memory() {
+    let server = Program::start(home(), &["--allow-demo-clients"]);
+    let nested = |depth: usize| {
+        let (begin, end) = ("[".repeat(depth), "]".repeat(depth));
+        let lists = format!("{begin}{}0{end}", "0,".repeat(7900));
+        let answer = server
+            .ask(&post(TOKEN, body(&json!({})).replacen('{', &format!("{{\"x\":{lists},"), 1)));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        server.most_resident_kib()
+    };
+    let before = nested(1);
+    let after = nested(120);
+    assert!(after < before + 8_000, "{before} KiB have become {after}");
+}
+
 #[test]
 fn a_slow_body_gets_408() {
     let program = Program::configured("[limits]\nrequest_seconds = 1\n");

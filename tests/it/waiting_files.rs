@@ -305,6 +305,27 @@ fn a_fifo_in_place_of_a_file_is_refused_at_the_start_and_by_check() {
 }
 
 #[test]
+fn a_fifo_in_the_state_directory_keeps_no_start_and_no_check_waiting() {
+    for (file, is_needed) in
+        [("decoy.key", true), ("lifetimes", true), ("revocations", true), ("uses", false)]
+    {
+        let home = Home::new();
+        fs::create_dir(home.path("state")).unwrap();
+        make_fifo(&home.path("state").join(file));
+        let checked = run(home.command(&["check"]));
+        checked.assert_error(1, &[&format!("state/{file}"), "is not a regular file"]);
+        if is_needed {
+            let listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+            let ended = run(home.command(&["serve"]).args(listen));
+            ended.assert_error(1, &[&format!("state/{file}"), "is not a regular file"]);
+        } else {
+            // The record of uses begins anew.
+            assert_serves(Program::start(home, &[]).address);
+        }
+    }
+}
+
+#[test]
 fn a_fifo_in_place_of_a_file_is_refused_by_a_reload() {
     for (file, arguments) in FILES {
         let home = Home::new();

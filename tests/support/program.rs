@@ -226,9 +226,18 @@ impl Program {
 
     /// Returns the server's resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.size_kib("VmRSS:")
+    }
+
+    /// Returns the largest size so far.
+    pub(crate) fn most_resident_kib(&self) -> u64 {
+        self.size_kib("VmHWM:")
+    }
+
+    fn size_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
         let status = status.expect("a running process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("its size");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 

@@ -175,16 +175,19 @@ impl Queue {
     }
 
     /// Makes room for a job with this turn in a full queue of `capacity` jobs: if the other clients
-    /// (unknown or known ones) hold more than their share, evicts a job of theirs. Returns the
-    /// requests that wait for it. `None` if they do not.
+    /// (unknown or known ones) hold more than their share, evicts a job of theirs; otherwise one of
+    /// the source in the same lane with the most jobs, if it has more than the source of `turn`
+    /// would have. Returns the requests that wait for the evicted job. `None` if there is none.
     pub(super) fn evict_for(&mut self, turn: Turn, capacity: usize) -> Option<Requests> {
         let share_of_unknown = capacity / (KNOWN_IN_A_ROW + 1);
         let share = if turn.is_known { share_of_unknown } else { capacity - share_of_unknown };
+        let wanted = self.held_by_source(turn) + 1;
         let others = self.lane(!turn.is_known);
-        if others.waiting <= share {
-            return None;
-        }
-        let job = others.pop_newest()?;
+        let job = if others.waiting > share {
+            others.pop_newest()
+        } else {
+            self.lane(turn.is_known).pop_of_longest(wanted)
+        }?;
         self.uncount(&job);
         Some(self.finish(&job.attempt))
     }
@@ -237,6 +240,14 @@ impl Lane {
     /// Removes and returns the newest job of the last source in `turns`.
     fn pop_newest(&mut self) -> Option<Job> {
         self.remove(*self.turns.back()?, VecDeque::pop_back)
+    }
+
+    /// Removes and returns the newest job of the source with the most jobs. `None` if it has at most
+    /// `few`.
+    fn pop_of_longest(&mut self, few: usize) -> Option<Job> {
+        let (source, jobs) = self.jobs.iter().max_by_key(|(_, jobs)| jobs.len())?;
+        let source = (jobs.len() > few).then_some(*source)?;
+        self.remove(source, VecDeque::pop_back)
     }
 
     /// Removes and returns the job of this source that `take` takes.

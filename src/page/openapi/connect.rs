@@ -177,7 +177,8 @@ pub fn validate() -> Operation {
         description: "For nginx's auth_request and the like. An unknown or empty query parameter is \
             refused, so that a mistyped requirement never accepts a token. Without a query, every \
             valid token of this server is accepted. A token that is bound to a key or a certificate \
-            is refused. A body is ignored."
+            is refused. A body is ignored. The header fields X-Original-Method and X-Original-URI \
+            name the request of the client in the log."
             .to_owned(),
         parameters: vec![
             query("scope", word(), "Scopes that the token must have, separated by spaces."),
@@ -279,11 +280,13 @@ fn dpop() -> Value {
 
 fn about_forms(description: &str, snapshot: &Snapshot) -> String {
     let limits = &snapshot.config.live.limits;
+    let certificate =
+        if snapshot.has_certificates() { ", or a TLS certificate beside client_id" } else { "" };
     format!(
         "{description}\n\nA client authenticates by exactly one method: HTTP Basic, or client_id and \
-         client_secret in the body, or a client_assertion, or a TLS certificate. The body is UTF-8, \
-         has at most {} bytes and {} parameters, and repeats none of them but resource. Credentials \
-         and parameters in the URL are refused.",
+         client_secret in the body, or a client_assertion{certificate}. The body is UTF-8, has at most \
+         {} bytes and {} parameters, and repeats none of them but resource. Credentials and parameters \
+         in the URL are refused.",
         limits.body_bytes, limits.form_parts
     )
 }

@@ -26,7 +26,8 @@ pub fn server_metadata(snapshot: &Snapshot) -> Operation {
     });
     document(
         "Read what the server supports",
-        "Server metadata (RFC 8414; OpenID Connect Discovery 1.0). It lists only what works here.",
+        "Server metadata (RFC 8414; OpenID Connect Discovery 1.0). It lists only what works here. If \
+         the issuer has a path, RFC 8414 puts its own path in front of it; both places answer.",
         &json!({ "schema": schema, "example": example }),
         &public_headers(),
     )

@@ -19,16 +19,18 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog};
-use crate::fs::whole_file::Lock;
+use crate::fs::whole_file::{self, Lock};
 use crate::oauth::client_assertion::SKEW;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
@@ -53,6 +55,8 @@ pub(super) struct Record {
     capacity: usize,
     clock: Clock,
     complaints: OnceASecond,
+    /// Why the last use could not be recorded, or the next one cannot.
+    unrecorded: Arc<Mutex<Option<String>>>,
 }
 
 /// A use that a request wants to record.
@@ -93,7 +97,33 @@ impl Record {
             capacity,
             clock,
             complaints: OnceASecond::default(),
+            unrecorded: Arc::default(),
         }
+    }
+
+    /// The place of the fault that [`Record::note`] notes.
+    pub(super) fn unrecorded(&self) -> Arc<Mutex<Option<String>>> {
+        Arc::clone(&self.unrecorded)
+    }
+
+    /// Notes whether uses can be recorded.
+    pub(super) fn note(&self, seen: Result<(), &io::Error>) {
+        *self.unrecorded.lock() = seen.err().map(|error| match error.get_ref() {
+            // It names the file itself.
+            Some(fault) if fault.is::<Fault>() => fault.to_string(),
+            _ => Fault::cannot("written", self.log.path(), error).to_string(),
+        });
+    }
+
+    /// Looks whether uses can be recorded: by writing, if the last one could not.
+    fn look(&mut self) {
+        let had_fault = self.unrecorded.lock().is_some();
+        let seen = if had_fault {
+            self.take().and_then(|_lock| whole_file::try_beside(self.log.path()))
+        } else {
+            self.log.try_open()
+        };
+        self.note(seen.as_ref().copied());
     }
 
     /// Locks the file and reads what other processes have appended. Begins the file anew if it may
@@ -265,6 +295,7 @@ impl Record {
         let lost = accepted.split_off(written);
         accepted.into_iter().for_each(|waiting| waiting.answer(Ok(())));
         lost.into_iter().for_each(|lost| self.index.remove(lost.job.entry));
+        self.note(result.as_ref().copied());
         if let Err(error) = result {
             self.complain(&error);
             self.log.forget();
@@ -314,11 +345,15 @@ impl Commit for Record {
 
     fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
         if waiting.is_empty() {
+            self.look();
             return;
         }
         match self.take() {
             Ok(_lock) => self.record(waiting),
-            Err(error) => self.complain(&error),
+            Err(error) => {
+                self.note(Err(&error));
+                self.complain(&error);
+            }
         }
     }
 

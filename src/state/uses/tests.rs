@@ -381,6 +381,17 @@ fn what_is_dropped_stays_used_whatever_the_clock_does() {
 }
 
 #[test]
+fn only_a_file_that_stays_unreadable_is_set_aside() {
+    // EMFILE, ENFILE and ENOMEM; EACCES, EIO and EISDIR.
+    for (numbers, expected) in [([24, 23, 12], true), ([13, 5, 21], false)] {
+        for number in numbers {
+            assert_eq!(is_of_the_moment(&io::Error::from_raw_os_error(number)), expected);
+        }
+    }
+    assert!(!is_of_the_moment(&io::Error::other("is not a regular file")));
+}
+
+#[test]
 fn after_the_last_release_has_run_the_record_begins_anew() {
     let (directory, uses) = Directory::begin(100);
     let lock = directory.directory.path().join("revocations.lock");

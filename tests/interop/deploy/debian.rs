@@ -9,16 +9,18 @@ use tempfile::TempDir;
 use crate::deploy::text_of;
 use crate::support::command::succeed;
 
-const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/deploy/debian");
+pub(super) const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/deploy/debian");
 
-/// Returns the shell commands of a document in order, including those in indented blocks.
-fn steps(document: &str) -> Vec<String> {
+/// Returns the shell commands of a document in order, including those in indented blocks. They are the
+/// blocks of this language.
+pub(super) fn steps_in(document: &str, language: &str) -> Vec<String> {
+    let begin = format!("```{language}");
     let mut steps = Vec::new();
     let mut step: Option<(usize, String)> = None;
     for line in document.lines() {
         let text = line.trim_start();
         step = match step {
-            None if text == "```sh" => Some((line.len() - text.len(), String::new())),
+            None if text == begin => Some((line.len() - text.len(), String::new())),
             None => None,
             Some((_, script)) if text == "```" => {
                 steps.push(script);
@@ -34,7 +36,7 @@ fn steps(document: &str) -> Vec<String> {
 }
 
 /// Returns a command that runs the program as root, with `sudo` if this process is not root.
-fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub(super) fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let is_root = succeed(Command::new("id").arg("-u")).trim() == "0";
     if is_root {
         return Command::new(program);
@@ -46,7 +48,7 @@ fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 /// Returns the root directory of a Debian 12 with these packages, installed from the mirror that
 /// this machine's apt uses. The directory is kept below `target` for the next run.
-fn debian(packages: &str) -> PathBuf {
+pub(super) fn debian(packages: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debian");
     let (root, made_of) = (target.join("root"), target.join("made-of"));
     if fs::read_to_string(&made_of).is_ok_and(|known| known == packages) && root.is_dir() {
@@ -82,6 +84,16 @@ fn debian(packages: &str) -> PathBuf {
     root
 }
 
+/// Returns the packages that the installation guide needs, for [`debian`].
+pub(super) fn needed() -> String {
+    let steps = steps_in(&text_of("README.md"), "sh");
+    let install = "apt-get install --no-install-recommends ";
+    let wanted = steps[0].strip_prefix(install).expect("the first step says what is needed").trim();
+    // Every Debian that boots has the package systemd, so no document names it. A new chroot does
+    // not have this package, so the test adds it.
+    format!("{},systemd", wanted.replace(' ', ","))
+}
+
 /// The script that runs after the documents' steps. It prints the results, among them a token that
 /// a client gets through nginx.
 const LAST: &str = r#"
@@ -97,12 +109,8 @@ stat -c '%U:%G %a %n' /etc/grantd/clients.json /var/lib/grantd/keys /run/grantd/
 
 #[test]
 fn the_documents_can_be_followed_to_the_letter() {
-    let install = "apt-get install --no-install-recommends ";
-    let mut all = steps(&text_of("README.md"));
-    let wanted = all[0].strip_prefix(install).expect("the first step says what is needed").trim();
-    // Every Debian that boots has the package systemd, so no document names it. A new chroot does
-    // not have this package, so the test adds it.
-    let root = debian(&format!("{},systemd", wanted.replace(' ', ",")));
+    let mut all = steps_in(&text_of("README.md"), "sh");
+    let root = debian(&needed());
     // The document asks the reader to keep the printed secret. The test changes this step so that
     // it also writes the secret to a file.
     for step in &mut all {
@@ -110,7 +118,7 @@ fn the_documents_can_be_followed_to_the_letter() {
             .replace("--scope reports.read\n", "--scope reports.read | tee /root/client.json\n");
     }
     let operations = include_str!("../../../docs/operations.md");
-    all.extend(steps(operations));
+    all.extend(steps_in(operations, "sh"));
     assert!(all.len() > 12, "{all:#?}");
     all.push(LAST.to_owned());
 

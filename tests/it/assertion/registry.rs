@@ -22,6 +22,7 @@ fn a_registry_key_must_be_public_and_usable() {
         (json!({ "keys": [] }), "clients[0].jwks: is a JWK Set without a key"),
         (json!({ "hunter2": [] }), "clients[0].jwks: must be a JWK Set"),
         (json!(["hunter2"]), "clients[0].jwks: must be a JWK Set"),
+        (json!([[es256.jwk()]]), "clients[0].jwks: must be a JWK Set"),
         (json!("hunter2"), "clients[0].jwks: names a file that cannot be read"),
     ] {
         let inline = home_of(&[("c", json!({ "jwks": jwks }))]);

@@ -73,7 +73,7 @@ fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
     run(home_of(client).command(&check)).assert_error(1, &[WORD, "(c)"]);
 
     for (toml, warns) in [
-        ("trusted_proxies = [\"127.0.0.1/32\"]", None),
+        ("trusted_proxies = [\"127.0.0.1/32\"]", Some("is not set, so all of trusted_proxies")),
         ("[client_certificate]\nproxies = [\"127.0.0.1\"]", None),
         (
             "trusted_proxies = [\"127.0.0.0/8\"]\n[client_certificate]\nproxies = [\"127.0.0.1\"]",
@@ -87,6 +87,11 @@ fn a_trusted_network_states_certificates_only_if_proxies_names_it() {
         assert_eq!(printed.contains("warning: client_certificate.proxies"), warns.is_some());
         assert!(warns.is_none_or(|warns| printed.contains(warns)), "{printed}");
         let server = Program::start(home, &["--config", "grantd.toml"]);
+        let is_warning = |line: &Value| {
+            let message = line["message"].as_str().unwrap_or_default();
+            line["level"] == "WARN" && message.starts_with("client_certificate.proxies: ")
+        };
+        assert_eq!(server.log.lines().iter().any(is_warning), warns.is_some(), "{toml}");
         let answer = server.ask(&with(request(Encoding::Urlencoded, "dns"), ODD));
         assert_eq!(answer.status, 200, "{toml}");
     }
