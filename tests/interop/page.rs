@@ -75,6 +75,15 @@ fn every_refusal_is_explained() {
 }
 
 #[test]
+fn a_token_of_a_new_key_is_verified() {
+    let server = start("");
+    let (keys, admin) = (server.home.keys(), server.admin.to_string());
+    let program = env!("CARGO_BIN_EXE_grantd");
+    let replace_key = json!([program, "key", "rotate", "--now", "--keys", keys, "--admin", admin]);
+    succeed(script("rotation.mjs", &server, "").arg(replace_key.to_string()));
+}
+
+#[test]
 fn the_secret_is_nowhere_after_use() {
     succeed(&mut script("secrets.mjs", &start(""), ""));
 }

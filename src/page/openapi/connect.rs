@@ -23,7 +23,7 @@ pub fn token(snapshot: &Snapshot) -> Operation {
         "scope": {
             "type": "string",
             "maxLength": snapshot.config.live.limits.body_bytes,
-            "description": "Scopes, separated by spaces. Without it, the client gets its default.",
+            "description": "Scopes, separated by spaces. Without it, the client gets its default scopes, if it has any.",
         },
         "resource": {
             "type": "array",
