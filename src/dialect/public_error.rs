@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// What a dialect tells a caller about a refusal. Several causes may have the same public error, so
-/// none of its fields says more than the caller may know.
+/// The part of a refusal that a dialect tells the caller. Several causes may have the same public
+/// error, so none of its fields says more than the caller may know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicError {
     /// The HTTP status.

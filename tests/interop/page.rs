@@ -35,7 +35,7 @@ fn start(settings: &str) -> Program {
     Program::start(home, &["--config", "grantd.toml"])
 }
 
-/// What the scripts have to know of the server and its clients.
+/// The facts about the server and its clients that the scripts need.
 fn facts(server: &Program, path: &str) -> Value {
     let client = |id: &str| json!({ "id": id, "secret": secret_of(id), "scope": "all" });
     json!({

@@ -218,7 +218,7 @@ pub fn validate() -> Operation {
     }
 }
 
-/// What introspection and revocation share.
+/// The parts that introspection and revocation share.
 fn about_a_token(snapshot: &Snapshot) -> Operation {
     let mut properties = json!({
         "token": { "type": "string", "minLength": 1, "description": "The access token." },
