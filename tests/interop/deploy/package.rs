@@ -37,7 +37,7 @@ version() { dpkg-query --show --showformat '${db:Status-Abbrev}${Version}\n' gra
 succeeded() { cat /run/load.* | grep -c '^200$'; }
 "#;
 
-/// What an installation has.
+/// An installation of the package.
 const INSTALLED: &str = r#"
 token $url >/root/token
 grep -q '^{"access_token":"ey' /root/token
@@ -130,7 +130,8 @@ cat /root/left
 #[ignore = "needs cargo-deb: packaging/test-deb runs it"]
 fn the_package_is_installed_upgraded_rolled_back_removed_and_purged() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = env::var("GRANTD_PACKAGED").unwrap_or(env!("CARGO_BIN_EXE_grantd").to_owned());
+    let program =
+        env::var("GRANTD_PACKAGED").unwrap_or_else(|_| env!("CARGO_BIN_EXE_grantd").to_owned());
     let root = debian(&needed());
     let work = TempDir::new().unwrap();
     let source = work.path().join("source");
