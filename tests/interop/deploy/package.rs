@@ -130,7 +130,8 @@ cat /root/left
 #[ignore = "needs cargo-deb: packaging/test-deb runs it"]
 fn the_package_is_installed_upgraded_rolled_back_removed_and_purged() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = env::var("GRANTD_PACKAGED").unwrap_or(env!("CARGO_BIN_EXE_grantd").to_owned());
+    let program =
+        env::var("GRANTD_PACKAGED").unwrap_or_else(|_| env!("CARGO_BIN_EXE_grantd").to_owned());
     let root = debian(&needed());
     let work = TempDir::new().unwrap();
     let source = work.path().join("source");
