@@ -127,6 +127,8 @@ pub fn not_found(path: &str, snapshot: &Snapshot) -> Option<Answer> {
     let mut answer = Answer { body: body.into(), ..Answer::empty(404) };
     answer.push_header("content-type", HTML);
     answer.push_header("cache-control", "no-store");
+    // A cache that keeps the answer all the same must not give it to a program.
+    answer.push_header("vary", "Sec-Fetch-Dest");
     push_policy(&mut answer);
     Some(answer)
 }

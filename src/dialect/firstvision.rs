@@ -177,7 +177,7 @@ pub fn public_error(cause: Cause) -> PublicError {
         | Cause::UnknownClient
         | Cause::UnsupportedAuthentication
         | Cause::WrongSecret => {
-            (401, "AGT401UA", "Invalid client credentials or scope", advice::CHECK_CREDENTIALS)
+            (401, "AGT401UA", "Invalid client credentials or scope", CHECK_CREDENTIALS)
         }
         Cause::BearerMissing | Cause::TokenMissing => {
             (401, "AGT401UA", "Access token is missing in request", advice::SEND_BEARER)
@@ -237,6 +237,10 @@ pub fn public_error(cause: Cause) -> PublicError {
 
 /// The maximum length of a scope token, in characters.
 pub const MAX_SCOPE_CHARS: usize = 50;
+
+const CHECK_CREDENTIALS: &str = "Check the client id, the secret and the scope, and that they belong to this server. Send a scope, \
+    unless the client has default scopes. If they are right, ask the operator of this server, and \
+    quote the X-Request-Id of the answer.";
 
 const NOT_FOUND: &str = "There is nothing at this path; tokens come from GET /v1/getAccessToken, \
     POST /connect/token and POST /v1/api/oauth/token";

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// What a dialect tells a caller about a refusal. Several causes may have the same public error, so
-/// none of its fields says more than the caller may know.
+/// The part of a refusal that a dialect tells the caller. Several causes may have the same public
+/// error, so none of its fields says more than the caller may know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicError {
     /// The HTTP status.
@@ -49,6 +49,8 @@ pub(super) mod advice {
         "Wait for as many seconds as Retry-After says, and try again.";
     pub(in crate::dialect) const CHECK_CREDENTIALS: &str = "Check the client id, the secret and the scope, and that they belong to this server. If they \
      are right, ask the operator of this server, and quote the X-Request-Id of the answer.";
+    pub(in crate::dialect) const CHECK_ID_AND_SECRET: &str = "Check the client id and the secret, and that they belong to this server. If they are right, \
+     ask the operator of this server, and quote the X-Request-Id of the answer.";
     pub(in crate::dialect) const NEW_TOKEN: &str =
         "Get a new token, and repeat the request with it.";
     pub(in crate::dialect) const SEND_BEARER: &str =

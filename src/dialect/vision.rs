@@ -160,7 +160,7 @@ fn check_client_headers(head: &RequestHead<'_>) -> Result<(), Cause> {
 
 fn app_context(head: &RequestHead<'_>) -> Result<&'static str, Cause> {
     let query = urlencoded::parse(head.query.unwrap_or_default().as_bytes(), head.max_parameters)?;
-    let given = query.get("appContext").ok_or(Cause::FieldMissing("appContext"))?;
+    let given = query.get(APP_CONTEXT).ok_or(Cause::FieldMissing(APP_CONTEXT))?;
     let known = APP_CONTEXTS.into_iter().find(|known| *known == given);
     known.ok_or(Cause::FieldValue)
 }
@@ -204,7 +204,7 @@ pub fn validation_error(cause: Cause) -> PublicError {
             401,
             "140106",
             "Invalid client credentials",
-            advice::CHECK_CREDENTIALS,
+            advice::CHECK_ID_AND_SECRET,
         )),
         other => other,
     }
@@ -290,6 +290,12 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str, &'static str) {
         Cause::RequestTimeout => {
             (408, "240008", "The request did not arrive in time", advice::SEND_AT_ONCE)
         }
+        Cause::FieldMissing(APP_CONTEXT) => (
+            400,
+            "240009",
+            "A required field is missing",
+            "Add ?appContext=firstvision or ?appContext=aplus to the URL, not to the body.",
+        ),
         Cause::AuthenticationMissing | Cause::FieldMissing(_) | Cause::GrantTypeMissing => (
             400,
             "240009",
@@ -388,6 +394,9 @@ pub const VALIDATE_FIELDS: [(&str, usize); 3] =
 
 const NOT_FOUND: &str = "There is nothing at this path; tokens come from POST /v1/api/oauth/token, \
     POST /connect/token and GET /v1/getAccessToken";
+
+/// The query parameter that every scope of the second version begins with.
+const APP_CONTEXT: &str = "appContext";
 
 /// The values of `appContext`.
 pub const APP_CONTEXTS: [&str; 2] = ["firstvision", "aplus"];

@@ -4,7 +4,7 @@
 mod gate;
 mod keys;
 
-use std::future::{Future, ready};
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +15,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use crate::endpoint::Context;
 use crate::form::urlencoded;
@@ -23,6 +24,7 @@ use crate::http::connection::{Arrival, Handler, Received};
 use crate::http::listener::Peer;
 
 /// Answers the requests of the admin listener.
+#[derive(Clone)]
 pub struct Admin {
     /// The context that the endpoints use.
     pub context: Arc<Context>,
@@ -37,7 +39,19 @@ impl Handler for Admin {
         request: Request<Received>,
         arrival: Arrival,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send {
-        ready(self.respond(&request, arrival.peer))
+        let (admin, peer) = (self.clone(), arrival.peer);
+        async move {
+            let is_scrape = request.uri().path() == "/metrics" && {
+                let snapshot = admin.context.snapshot();
+                gate::admit(&request, peer, snapshot.admin_token.as_ref()).is_ok()
+            };
+            if !is_scrape {
+                return admin.respond(&request, peer);
+            }
+            // There may be a million series. No event loop waits for their text.
+            let scraped = spawn_blocking(move || admin.respond(&request, peer)).await;
+            scraped.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, NO_METRICS))
+        }
     }
 }
 
@@ -151,11 +165,12 @@ impl Admin {
                 let format = "text/plain; version=0.0.4; charset=utf-8";
                 with(plain(StatusCode::OK, text), CONTENT_TYPE, format)
             }
-            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be shown\n"),
+            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, NO_METRICS),
         }
     }
 }
 
+const NO_METRICS: &str = "the metrics cannot be shown\n";
 const ROUTES: &str =
     "here are /livez, /readyz, /metrics, /keys, /clients/{id} and /explain/{request-id}\n";
 

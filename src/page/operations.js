@@ -155,7 +155,8 @@ export function readRefusal(dialect, text) {
     vision: [body?.errorCode, body?.["invalid-params"]?.[0]],
     firstvision: [body?.errorCode, body?.errorMessage],
   }[dialect];
-  return { code: code ?? "", text: message ?? "" };
+  const isText = (value) => typeof value === "string";
+  return { code: isText(code) ? code : "", text: isText(message) ? message : "" };
 }
 
 // Returns what the caller can do about a refusal, in the words of the server; "" if there are none.

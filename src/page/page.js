@@ -15,6 +15,11 @@ const [dialect, encoding, appContext, clientId, clientSecret, scope] = [
 ].map(element);
 const button = element("request-token");
 
+// Why an answer has neither a token nor a refusal.
+const FOREIGN =
+  "This is not an answer of the token service: something in front of it, such as a proxy, has " +
+  "answered. It is shown below as received; show it to the operator.";
+
 // The URL of the server, without a slash at its end. The page is at this URL.
 const base = new URL(".", location.href).href.replace(/\/$/, "");
 const demoClients = JSON.parse(document.body.dataset.demoClients);
@@ -113,6 +118,7 @@ async function requestToken() {
   const described = request();
   const { dialect: spoken } = operation();
   const secret = clientSecret.value;
+  const hasSpaces = [clientId.value, secret].some((text) => text !== text.trim());
   clientSecret.value = "";
   clear();
   // The button is not disabled meanwhile: it would lose the focus.
@@ -124,7 +130,7 @@ async function requestToken() {
     element("raw_text").textContent = pretty(text);
     element("raw").hidden = false;
     if (response.ok) await showToken(spoken, response, text);
-    else showRefusal(spoken, response, text);
+    else showRefusal(spoken, response, text, hasSpaces);
   } catch (error) {
     showProblem("No token", [
       `The request failed: ${error.message}.`,
@@ -154,9 +160,13 @@ function pretty(text) {
 }
 
 async function showToken(spoken, response, text) {
-  const answer = JSON.parse(text);
+  const [answer, read] = readToken(text);
+  if (read === null) {
+    showProblem(`${response.status}, but no token`, [FOREIGN]);
+    return;
+  }
   const token = answer.access_token;
-  const { header, claims } = decode(token);
+  const { header, claims } = read;
   const parts = token
     .split(".")
     .flatMap((part, index) => [
@@ -174,6 +184,16 @@ async function showToken(spoken, response, text) {
   element("status").textContent = "The server has issued a token.";
   reveal();
   await showVerification(token);
+}
+
+// Returns the answer and its token, decoded; `null` instead of a token if it has none.
+function readToken(text) {
+  try {
+    const answer = JSON.parse(text);
+    return [answer, decode(answer.access_token)];
+  } catch {
+    return [null, null];
+  }
 }
 
 function claimRow([name, value]) {
@@ -195,8 +215,10 @@ async function showVerification(token) {
   let state = "unknown";
   let text = "Signature not checked: the key set cannot be read";
   try {
+    // The browser's copy of the key set may lack the key of a new token.
     const response = await fetch(`${base}/.well-known/openid-configuration/jwks`, {
       credentials: "omit",
+      cache: "no-cache",
     });
     const keySet = await response.json();
     const key = await verifyingKey(token, keySet).catch(() => null);
@@ -213,11 +235,12 @@ async function showVerification(token) {
   badge.textContent = text;
 }
 
-// Counts down the seconds that are left of a lifetime.
+// Counts down the seconds that are left of a lifetime. It reads the clock of the machine, because
+// performance.now() stands still while the machine sleeps.
 function startClock(left, lifetime) {
-  const end = performance.now() + left * 1000;
+  const end = Date.now() + left * 1000;
   const tick = () => {
-    const seconds = Math.max(0, Math.round((end - performance.now()) / 1000));
+    const seconds = Math.max(0, Math.round((end - Date.now()) / 1000));
     element("clock").textContent = seconds > 0 ? `Expires in ${clockText(seconds)}` : "Expired";
     element("clock").dataset.state = seconds > 0 ? "valid" : "invalid";
     element("left").style.width = `${Math.min(100, (100 * seconds) / lifetime)}%`;
@@ -231,19 +254,20 @@ function startClock(left, lifetime) {
   tick();
 }
 
-function showRefusal(spoken, response, text) {
+function showRefusal(spoken, response, text, hasSpaces) {
   const refusal = readRefusal(spoken, text);
   const lines = [];
   if (refusal.text !== "") lines.push(make("q", { textContent: refusal.text }));
-  lines.push(
-    advice(openapi, spoken, response.status, refusal) ||
-      "The reference lists the errors of this service.",
-  );
+  const unknown = refusal.code === "" ? FOREIGN : "The reference lists the errors of this service.";
+  lines.push(advice(openapi, spoken, response.status, refusal) || unknown);
+  if (hasSpaces) lines.push("The client id or the secret begins or ends with a space.");
   const wait = response.headers.get("Retry-After");
   if (wait !== null) lines.push(`Wait ${wait} seconds before you try again.`);
   const id = response.headers.get("X-Request-Id");
-  const quote = make("code", { id: "request_id", textContent: id });
-  lines.push(make("span", {}, "The request id, to quote to the operator: ", quote));
+  if (id !== null) {
+    const quote = make("code", { id: "request_id", textContent: id });
+    lines.push(make("span", {}, "The request id, to quote to the operator: ", quote));
+  }
   showProblem(`${response.status} ${refusal.code}`, lines);
 }
 

@@ -22,7 +22,7 @@ const SETTINGS: &str = include_str!("../../docs/settings.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What `kubectl apply` would send to the cluster.
+/// The objects that `kubectl apply` would send to the cluster.
 struct Manifests {
     text: String,
     all: Vec<Value>,

@@ -7,24 +7,15 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::command::{python, succeed};
-use crate::support::home::{hash_of, secret_of};
+use crate::support::home::{OWN_ROUTES, hash_of, secret_of};
 use crate::support::registry::{client_json, secrets_json};
 use crate::support::{Encoding, Home, Program, Request, request_of};
 
-/// The failure budgets are too large to be exhausted. There is an own route of each dialect.
+/// The failure budgets are too large to be exhausted.
 const SETTINGS: &str = r#"
 [failures]
 client_failures = 1_000_000
 source_failures = 1_000_000
-[[route]]
-path = "/o/token"
-dialect = "connect"
-[[route]]
-path = "/o/vision"
-dialect = "vision"
-[[route]]
-path = "/o/get"
-dialect = "firstvision"
 "#;
 
 /// The client `json`, and `octets` with the other Content-Type. Both have the secret of `json`.
@@ -43,7 +34,7 @@ fn server() -> Program {
         client("json", "application/json"),
         client("octets", "application/octet-stream"),
     ]);
-    home.write("grantd.toml", SETTINGS);
+    home.write("grantd.toml", &format!("{SETTINGS}{OWN_ROUTES}"));
     Program::start(home, &["--config", "grantd.toml"])
 }
 
@@ -107,7 +98,7 @@ fn schemathesis_finds_no_answer_that_is_not_described() {
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_schema_conformance,response_headers_conformance";
 
-/// What the log says about the requests.
+/// The lines of the log about the requests.
 #[derive(Default)]
 struct Seen {
     total: usize,

@@ -35,7 +35,7 @@ fn start(settings: &str) -> Program {
     Program::start(home, &["--config", "grantd.toml"])
 }
 
-/// What the scripts have to know of the server and its clients.
+/// The facts about the server and its clients that the scripts need.
 fn facts(server: &Program, path: &str) -> Value {
     let client = |id: &str| json!({ "id": id, "secret": secret_of(id), "scope": "all" });
     json!({
@@ -72,6 +72,15 @@ fn every_service_and_encoding_gives_a_token_that_the_browser_verifies() {
 #[test]
 fn every_refusal_is_explained() {
     succeed(&mut script("refusals.mjs", &start(""), ""));
+}
+
+#[test]
+fn a_token_of_a_new_key_is_verified() {
+    let server = start("");
+    let (keys, admin) = (server.home.keys(), server.admin.to_string());
+    let program = env!("CARGO_BIN_EXE_grantd");
+    let replace_key = json!([program, "key", "rotate", "--now", "--keys", keys, "--admin", admin]);
+    succeed(script("rotation.mjs", &server, "").arg(replace_key.to_string()));
 }
 
 #[test]

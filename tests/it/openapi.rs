@@ -10,7 +10,7 @@ use crate::openapi::cases::{
     firstvision_cases, form_cases, grant_cases, http_cases, token, validate_cases, vision_cases,
     whole,
 };
-use crate::support::home::{hash_of, secret_of};
+use crate::support::home::{OWN_ROUTES, hash_of, secret_of};
 use crate::support::registry::{client_json, registry_with, secrets_json};
 use crate::support::{Connection, Encoding, Home, Program, Request, Response};
 
@@ -25,15 +25,6 @@ request_seconds = 1
 [failures]
 client_failures = 3
 source_failures = 1_000
-[[route]]
-path = "/o/token"
-dialect = "connect"
-[[route]]
-path = "/o/vision"
-dialect = "vision"
-[[route]]
-path = "/o/get"
-dialect = "firstvision"
 "#;
 
 fn server() -> Program {
@@ -51,7 +42,7 @@ fn server() -> Program {
         ),
     ]);
     home.write("clients.json", &text);
-    home.write("grantd.toml", SETTINGS);
+    home.write("grantd.toml", &format!("{SETTINGS}{OWN_ROUTES}"));
     Program::start(home, &["--config", "grantd.toml"])
 }
 

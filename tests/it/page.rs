@@ -203,6 +203,7 @@ fn an_unknown_path_is_a_page_for_people_only() {
         assert_eq!(page.status, 404, "{path}");
         assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
         assert_eq!(page.header("cache-control"), Some("no-store"));
+        assert_eq!(page.header("vary"), Some("Sec-Fetch-Dest"));
         assert_policy(&page);
         let text = page.text();
         assert!(text.contains("POST /connect/token"), "{text}");

@@ -13,6 +13,19 @@ use tempfile::TempDir;
 
 use crate::support::registry::{registry, registry_of};
 
+/// Settings of an own route of each dialect. They end a configuration file, since they are tables.
+pub(crate) const OWN_ROUTES: &str = r#"
+[[route]]
+path = "/o/token"
+dialect = "connect"
+[[route]]
+path = "/o/vision"
+dialect = "vision"
+[[route]]
+path = "/o/get"
+dialect = "firstvision"
+"#;
+
 /// The directory of one server, with its client registry, signing key and configuration.
 pub(crate) struct Home {
     directory: TempDir,

@@ -241,7 +241,7 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
             INVALID_SCOPE,
             "The client may not have this scope.",
             "Ask only for scopes that the client is registered for; upper and lower case differ. \
-             Without scope, the client gets its default.",
+             Without scope, the client gets its default scopes, if it has any.",
         ),
         Cause::ScopeMissing => (
             400,

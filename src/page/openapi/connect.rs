@@ -23,7 +23,7 @@ pub fn token(snapshot: &Snapshot) -> Operation {
         "scope": {
             "type": "string",
             "maxLength": snapshot.config.live.limits.body_bytes,
-            "description": "Scopes, separated by spaces. Without it, the client gets its default.",
+            "description": "Scopes, separated by spaces. Without it, the client gets its default scopes, if it has any.",
         },
         "resource": {
             "type": "array",
@@ -218,7 +218,7 @@ pub fn validate() -> Operation {
     }
 }
 
-/// What introspection and revocation share.
+/// The parts that introspection and revocation share.
 fn about_a_token(snapshot: &Snapshot) -> Operation {
     let mut properties = json!({
         "token": { "type": "string", "minLength": 1, "description": "The access token." },

@@ -38,7 +38,7 @@ pub fn token(is_scope_in_path: bool) -> Operation {
         },
         description: format!(
             "The scope is in one place: the query, the path or the body; without it, the client gets \
-             its default. In the query or as a string, it may be several scopes, separated by spaces, \
+             its default scopes, if it has any. In the query or as a string, it may be several scopes, separated by spaces, \
              each of at most {MAX_SCOPE_CHARS} characters. A Content-Type is required even without a \
              body, and must be the one that is registered for the client: application/json, unless \
              the operator has said otherwise. The key in the body may lack its quotes, as in \

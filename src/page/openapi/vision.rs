@@ -42,9 +42,10 @@ pub fn token(version: Version, snapshot: &Snapshot) -> Operation {
         "properties": properties,
         "additionalProperties": false,
     });
+    let scope = if version == Version::V2 { "accountmanagement.read" } else { "all" };
     let request = json!({
         "grant_type": CLIENT_CREDENTIALS,
-        "scope": "all",
+        "scope": scope,
         "client_id": "your-client-id",
         "client_secret": "your-client-secret",
     });

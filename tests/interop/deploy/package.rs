@@ -37,7 +37,7 @@ version() { dpkg-query --show --showformat '${db:Status-Abbrev}${Version}\n' gra
 succeeded() { cat /run/load.* | grep -c '^200$'; }
 "#;
 
-/// What an installation has.
+/// An installation of the package.
 const INSTALLED: &str = r#"
 token $url >/root/token
 grep -q '^{"access_token":"ey' /root/token

@@ -141,6 +141,8 @@ await withBrowser(async (browser) => {
     );
     assert.ok(labels.length === 1 && labels[0] !== "", `${id}: ${labels}`);
   }
+  // A name is read out only of an element with a role.
+  assert.deepEqual(await page.$$eval("#tool pre:not([role=group])", (texts) => texts.length), 0);
 });
 
 // A motion that is not wanted does not happen.
@@ -151,6 +153,16 @@ await withBrowser(async (browser) => {
     durations.push(await page.$eval("#left", (bar) => getComputedStyle(bar).transitionDuration));
   }
   assert.deepEqual(durations, ["0s", "1s"]);
+});
+
+// With forced colors, what is selected still differs from what is not.
+await withBrowser(async (browser) => {
+  const { page } = await visit(browser, { forcedColors: "active" });
+  const looks = await page.$$eval("[role=tab]", (tabs) =>
+    tabs.map((tab) => getComputedStyle(tab).backgroundColor),
+  );
+  assert.ok(looks.length > 2 && !looks.slice(1).includes(looks[0]), String(looks));
+  assert.equal(new Set(looks.slice(1)).size, 1);
 });
 
 // Without JavaScript, a text says what to do, and the reference is whole.

@@ -33,6 +33,18 @@ await withBrowser(async (browser) => {
     await refuse(page, service, status, code);
   }
 
+  // A space that was copied with the id or the secret is hard to see.
+  await choose(page, "connect: POST /connect/token");
+  for (const [id, secret, hasSpace] of [
+    [`${ID} `, SECRET, true],
+    [ID, ` ${SECRET}`, true],
+    [ID, "wrong", false],
+  ]) {
+    await fill(page, id, secret, SCOPE);
+    const text = await refuse(page, "connect: POST /connect/token", 400, "invalid_client");
+    assert.equal(text.includes("begins or ends with a space"), hasSpace, text);
+  }
+
   // All services share the limit of a client.
   await choose(page, "connect: POST /connect/token");
   for (let index = 0; index < 2; index += 1) {
@@ -60,10 +72,20 @@ await withBrowser(async (browser) => {
   await fill(page, ...GOOD);
   await page.click("#request-token");
   await page.waitForSelector("#problem:not([hidden])");
-  assert.match(await page.innerText("#problem"), /^502/);
+  const problem = await page.innerText("#problem");
+  assert.match(problem, /^502\s+This is not an answer of the token service/);
+  assert.ok(!problem.includes("request id"), problem);
   assert.match(await page.textContent("#raw_text"), /<h1>Bad gateway/);
   assert.equal((await page.$$("#raw_text h1")).length, 0, "the answer became part of the page");
   assert.ok((await options(page, "dialect")).length > 3);
+  for (const body of ["<h1>Sign in</h1>", "null", "{}", '{"access_token":"opaque"}']) {
+    await page.unroute(/token$/);
+    await page.route(/token$/, (route) => route.fulfill({ status: 200, body }));
+    await fill(page, ...GOOD);
+    await page.click("#request-token");
+    await page.waitForSelector("#problem:not([hidden])");
+    assert.match(await page.innerText("#problem"), /^200, but no token\s+This is not an answer/);
+  }
 });
 
 // Sends the request, and asserts that the page explains its refusal. Returns the explanation.

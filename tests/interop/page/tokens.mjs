@@ -154,6 +154,12 @@ await withBrowser(async (browser) => {
   assert.match(await page.innerText("#clock"), /^Expires in (50:00|4\d:\d\d)$/);
   await page.clock.fastForward("01:00:00");
   assert.equal(await page.innerText("#clock"), "Expired");
+  // The machine has slept: its clock has moved on, but the browser's timers have not.
+  await fillFor(page, "");
+  await getToken(page);
+  await page.clock.setSystemTime(Date.now() + 4 * 3_600_000);
+  await page.clock.runFor(1000);
+  assert.equal(await page.innerText("#clock"), "Expired");
   assert.equal(await page.innerText("#status"), "The token has expired.");
   assert.equal(new URL(page.url()).href, `${base}/`);
 });
