@@ -40,7 +40,7 @@ impl FromStr for Dialect {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RouteSetting {
-    /// The whole path, as in `/api/connect/token`.
+    /// The whole path, as in `/api/connect/token` or `/o/token/`.
     #[serde(deserialize_with = "route_path")]
     pub path: String,
     /// The token service that answers at this path.
@@ -60,8 +60,8 @@ impl RouteSetting {
 
 fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let path = String::deserialize(deserializer)?;
-    if !path.starts_with('/') || path.ends_with('/') {
-        Err(D::Error::custom("must begin with a slash and not end with one"))
+    if !path.starts_with('/') {
+        Err(D::Error::custom("must begin with a slash"))
     } else if !path.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b)) {
         Err(D::Error::custom("must be a path as it is in a request: without query or fragment"))
     } else {
@@ -104,6 +104,8 @@ pub(super) fn problems(routes: &[RouteSetting]) -> impl Iterator<Item = (usize, 
         let problem = if let Some(taken) = taken {
             let at = if taken == path { "is a path" } else { "would take a path" };
             format!("{at} that is answered already ({taken}): choose another")
+        } else if route.dialect == Dialect::Firstvision && path.ends_with('/') {
+            "must not end with a slash, because a scope may follow it".to_owned()
         } else if routes[..index].iter().any(|before| before.path == *path) {
             "stands twice: a path has one dialect".to_owned()
         } else {

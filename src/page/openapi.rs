@@ -117,7 +117,7 @@ const INTRODUCTION: &str = "Send the id and the secret that you were given, and 
     The services differ in their paths, encodings and errors, but not in their decisions: choose the \
     one that your client was written for; for a new client, that is /connect/token.\n\n\
     Every answer has the header X-Request-Id. Quote it when you ask the operator about a refusal: \
-    the operator can see the cause, which the answer may not tell. A GET that is not described with \
-    a body may also be sent as HEAD, except where a token is issued.\n\n\
-    Bytes that are no HTTP/1.1 request, and a head that does not arrive in time, get an answer \
-    without a body and without that header.";
+    the operator can see the cause, which the answer may not tell.\n\n\
+    Wherever GET is allowed, HEAD is allowed too, except at the paths that issue tokens.\n\n\
+    Two answers have neither a body nor the header X-Request-Id: the answer to bytes that are not an \
+    HTTP/1.1 request, and the answer to a request whose headers do not arrive in time.";

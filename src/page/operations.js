@@ -3,6 +3,9 @@
 // Stands for the client's secret wherever a request has it.
 export const SECRET = Symbol("the client's secret");
 
+// The time that an answer may take, in milliseconds.
+export const TIME_LIMIT = 30_000;
+
 const TOKEN_ROUTES = ["token", "vision_token", "vision_v2_token", "firstvision_token"];
 const SCOPE_SEGMENT = "/{scope}";
 
@@ -138,6 +141,7 @@ export function send(request, secret) {
     cache: "no-store",
     redirect: "error",
     referrerPolicy: "no-referrer",
+    signal: AbortSignal.timeout(TIME_LIMIT),
   });
 }
 

@@ -1,6 +1,14 @@
 // The page: it fills the form from the OpenAPI document, sends the request, and shows the answer.
 
-import { advice, describe, hindrance, readRefusal, send, tokenOperations } from "./operations.js";
+import {
+  TIME_LIMIT,
+  advice,
+  describe,
+  hindrance,
+  readRefusal,
+  send,
+  tokenOperations,
+} from "./operations.js";
 import { LANGUAGES } from "./snippets.js";
 import { clockText, decode, explainExpiresIn, verifyingKey } from "./token.js";
 
@@ -19,6 +27,11 @@ const button = element("request-token");
 const FOREIGN =
   "This is not an answer of the token service: something in front of it, such as a proxy, has " +
   "answered. It is shown below as received; show it to the operator.";
+
+const VARIABLE_HINT =
+  "The code reads the secret from the environment variable CLIENT_SECRET. In bash or zsh, type " +
+  "read -rs CLIENT_SECRET && export CLIENT_SECRET, then the secret: so it is not in the shell’s " +
+  "history.";
 
 // The URL of the server, without a slash at its end. The page is at this URL.
 const base = new URL(".", location.href).href.replace(/\/$/, "");
@@ -71,10 +84,9 @@ function show() {
   const reason = unavailable() || hindrance(described);
   element("unavailable").textContent = reason;
   button.disabled = reason !== "";
-  const variable = "The code reads the secret from the environment variable CLIENT_SECRET. ";
   const shown = clientId.value === "" ? request("your-client-id") : described;
   element("snippet").textContent = language.write(shown);
-  element("snippet_hint").textContent = variable + language.run;
+  element("snippet_hint").textContent = `${VARIABLE_HINT} ${language.run}`;
 }
 
 // Why the browser may not send a secret at all; "" if it may.
@@ -132,9 +144,14 @@ async function requestToken() {
     if (response.ok) await showToken(spoken, response, text);
     else showRefusal(spoken, response, text, hasSpaces);
   } catch (error) {
+    const isLate = error.name === "TimeoutError";
     showProblem("No token", [
-      `The request failed: ${error.message}.`,
-      "Check that the server is running, and that this page comes from the same address.",
+      isLate
+        ? `The answer did not arrive within ${TIME_LIMIT / 1000} seconds.`
+        : `The request failed: ${error.message}.`,
+      isLate
+        ? "Try again; if that does not help, check that the server is running and not overloaded."
+        : "Check that the server is running, and that this page comes from the same address.",
     ]);
   } finally {
     element("answer").ariaBusy = "false";

@@ -23,42 +23,46 @@ function fields(request, write, literal, secret, list) {
   return pairs(request, literal, secret, list).map(([name, value]) => write(name, value));
 }
 
+// The secret is in no argument, because other users can list those: curl reads it from its input.
 function curl(request) {
   const options = [];
-  let input = "";
-  if (request.basic) options.push(`--user ${withSecret(`${request.clientId}:`)}`);
-  const option = { multipart: "--form-string", form: "--data-urlencode" }[request.kind];
-  if (option) {
+  let input = `printf %s "$${VARIABLE}" | `;
+  if (request.basic) {
+    const user = quoted(`user = "${encodeURIComponent(request.clientId)}:`).slice(1, -1);
+    input = `jq -nr ${inShell(`"${user}\\(env.${VARIABLE} | @uri)\\""`)} |\n`;
+    options.push("--config -");
+  }
+  const [option, secret] =
+    request.kind === "multipart"
+      ? ["--form-string", "--form 'client_secret=<-'"]
+      : ["--data-urlencode", "--data-urlencode client_secret@-"];
+  if (request.kind === "multipart" || request.kind === "form") {
     for (const [name, value] of request.fields) {
-      const field = value === SECRET ? withSecret(`${name}=`) : inShell(`${name}=${value}`);
-      options.push(`${option} ${field}`);
+      options.push(value === SECRET ? secret : `${option} ${inShell(`${name}=${value}`)}`);
     }
   } else {
     options.push(`--header ${inShell(`Content-Type: ${request.type}`)}`);
-    if (hasBody(request)) {
-      if (request.method === "GET") options.push("--request GET");
-      options.push("--data @- <<END");
-      const literal = (text) => quoted(text).replaceAll(/[\\$`]/g, "\\$&");
-      const members = pairs(request, literal, `"$${VARIABLE}"`).map(
-        (pair) => `  ${pair.join(": ")}`,
-      );
-      input = `\n{\n${members.join(",\n")}\n}\nEND`;
+    if (request.method === "GET" && hasBody(request)) options.push("--request GET");
+    const members = pairs(request, quoted, `env.${VARIABLE}`).map((pair) => pair.join(": "));
+    if (request.basic && hasBody(request)) {
+      options.push(`--data ${inShell(`{${members.join(", ")}}`)}`);
+    } else if (hasBody(request)) {
+      input = `jq -n ${inShell(`{\n  ${members.join(",\n  ")}\n}`)} |\n`;
+      options.push("--data @-");
     }
   }
-  return `${[`curl ${inShell(request.url)}`, ...options].join(" \\\n  ")}${input}`;
-}
-
-// The text, followed by the secret, as one argument in the shell.
-function withSecret(text) {
-  const isPlain = /^[\w.:=-]*$/.test(text);
-  return isPlain ? `"${text}$${VARIABLE}"` : `${inShell(text)}"$${VARIABLE}"`;
+  return `${input}${[`curl ${inShell(request.url)}`, ...options].join(" \\\n  ")}`;
 }
 
 function python(request) {
   const secret = `os.environ["${VARIABLE}"]`;
   const pair = (name, value) => `        ${name}: ${value},`;
   const lines = [];
-  if (request.basic) lines.push(`    auth=(${quoted(request.clientId)}, ${secret}),`);
+  let imports = "";
+  if (request.basic) {
+    imports = "from urllib.parse import quote_plus\n";
+    lines.push(`    auth=(quote_plus(${quoted(request.clientId)}), quote_plus(${secret})),`);
+  }
   if (request.kind === "multipart") {
     const parts = fields(
       request,
@@ -75,7 +79,7 @@ function python(request) {
       lines.push("    json={", ...fields(request, pair, quoted, secret), "    },");
   }
   return `import os
-
+${imports}
 import requests
 
 response = requests.${request.method.toLowerCase()}(
@@ -93,8 +97,8 @@ function javascript(request) {
   let body = "";
   let { url } = request;
   if (request.basic) {
-    before = `const id = ${quoted(request.clientId)};
-const basic = Buffer.from(\`\${id}:\${${secret}}\`).toString("base64");\n`;
+    before = `const pair = [${quoted(request.clientId)}, ${secret}].map(encodeURIComponent).join(":");
+const basic = Buffer.from(pair).toString("base64");\n`;
     headers.push("    Authorization: `Basic ${basic}`,");
   }
   if (request.kind === "multipart" || request.kind === "form") {
@@ -150,13 +154,16 @@ ${fields(request, write, quoted, secret).join("")}\tform.Close()
     make = `\tbody, _ := json.Marshal(map[string]any{\n${members}\t})\n`;
     body = "bytes.NewReader(body)";
   }
-  const basic = request.basic
-    ? `\trequest.SetBasicAuth(${quoted(request.clientId)}, ${secret})\n`
-    : "";
+  let basic = "";
+  if (request.basic) {
+    imports.push("net/url");
+    const pair = [quoted(request.clientId), secret].map((text) => `url.QueryEscape(${text})`);
+    basic = `\trequest.SetBasicAuth(${pair.join(", ")})\n`;
+  }
   return `package main
 
 import (
-${imports
+${[...new Set(imports)]
   .sort()
   .map((name) => `\t"${name}"`)
   .join("\n")}
@@ -193,8 +200,9 @@ function csharp(request) {
   const lines = [];
   if (request.basic) {
     lines.push(
-      `var pair = Encoding.UTF8.GetBytes(${quoted(`${request.clientId}:`)} + secret);`,
-      'request.Headers.Authorization = new AuthenticationHeaderValue("Basic", Convert.ToBase64String(pair));',
+      `var pair = Uri.EscapeDataString(${quoted(request.clientId)}) + ":" + Uri.EscapeDataString(secret);`,
+      "var basic = Convert.ToBase64String(Encoding.UTF8.GetBytes(pair));",
+      'request.Headers.Authorization = new AuthenticationHeaderValue("Basic", basic);',
     );
   }
   if (request.kind === "multipart") {
@@ -247,7 +255,8 @@ function php(request) {
   const secret = `getenv('${VARIABLE}')`;
   const options = [];
   if (request.basic) {
-    options.push(`    CURLOPT_USERPWD => ${inPhp(`${request.clientId}:`)} . ${secret},`);
+    const pair = [inPhp(request.clientId), secret].map((text) => `urlencode(${text})`);
+    options.push(`    CURLOPT_USERPWD => ${pair.join(" . ':' . ")},`);
   }
   const write = (name, value) => `        ${name} => ${value},`;
   if (request.kind === "multipart") {
@@ -282,6 +291,9 @@ if ($text === false) {
 }
 echo json_decode($text, true)['access_token'] ?? $text, "\\n";`;
 }
+
+// The secret as a part of a text in JSON.
+const JAVA_ESCAPE = String.raw`secret.replace("\\", "\\\\").replace("\"", "\\\"")`;
 
 function java(request) {
   const imports = [
@@ -324,19 +336,23 @@ ${fields(request, write, quoted, secret).join(",\n")}
     );
     const literal = quoted(text).replace(
       '\\"client_secret\\":\\"',
-      '\\"client_secret\\":\\"" + secret + "',
+      '\\"client_secret\\":\\"" + escaped + "',
     );
-    make = `        var body = ${literal};\n`;
+    make = request.basic ? "" : `        var escaped = ${JAVA_ESCAPE};\n`;
+    make += `        var body = ${literal};\n`;
     body = "HttpRequest.BodyPublishers.ofString(body)";
   }
   let basic = "";
   if (request.basic) {
-    imports.push("java.util.Base64");
-    make += `        var pair = ${quoted(`${request.clientId}:`)} + secret;
+    imports.push("java.net.URLEncoder", "java.nio.charset.StandardCharsets", "java.util.Base64");
+    const pair = [quoted(request.clientId), secret].map(
+      (text) => `URLEncoder.encode(${text}, StandardCharsets.UTF_8)`,
+    );
+    make += `        var pair = ${pair.join(`\n            + ":" + `)};
         var basic = Base64.getEncoder().encodeToString(pair.getBytes());\n`;
     basic = `            .header("Authorization", "Basic " + basic)\n`;
   }
-  return `${imports
+  return `${[...new Set(imports)]
     .sort()
     .map((name) => `import ${name};`)
     .join("\n")}
@@ -355,7 +371,7 @@ ${basic}            .method("${request.method}", ${body})
 }
 
 export const LANGUAGES = [
-  { id: "curl", name: "curl", write: curl, run: "Run it in a shell." },
+  { id: "curl", name: "curl", write: curl, run: "Run it in a shell; for JSON and HTTP Basic, it needs jq." },
   {
     id: "python",
     name: "Python",

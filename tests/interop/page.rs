@@ -7,12 +7,16 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::command::{python, succeed};
-use crate::support::home::secret_of;
-use crate::support::registry::{changed, client_json, registry_with};
+use crate::support::home::{hash_of, secret_of};
+use crate::support::registry::{changed, client_json, registry_with, secrets_json};
 use crate::support::{Home, Program};
 
-/// Starts a server with these settings, two more routes and two more clients: `octet`, which sends
-/// octet streams, and `limited`, which may make two requests per day.
+/// A client with characters that each language and encoding has to escape.
+const SPECIAL_ID: &str = "special:client";
+const SPECIAL_SECRET: &str = r#"a"b\c\d$HOME`e` f'g%41h+i&j=k:l;m<n>$(o)#p!{q}@r"#;
+
+/// Starts a server with these settings, two more routes and three more clients: `octet`, which
+/// sends octet streams, `limited`, which may make two requests per day, and `SPECIAL_ID`.
 fn start(settings: &str) -> Program {
     let client = |id: &str, changes: Value| {
         client_json(
@@ -27,6 +31,7 @@ fn start(settings: &str) -> Program {
     let clients = [
         client("octet", json!({ "content_type": "application/octet-stream" })),
         client("limited", json!({ "rate_limit": { "requests": 2, "seconds": 86_400 } })),
+        client(SPECIAL_ID, json!({ "secrets": secrets_json(&hash_of(SPECIAL_SECRET)) })),
     ];
     home.write("clients.json", &registry_with(&clients));
     let routes = "[[route]]\npath = \"/o/token\"\ndialect = \"connect\"\n\
@@ -43,6 +48,7 @@ fn facts(server: &Program, path: &str) -> Value {
         "routes": ["/o/token", "/o/getToken"],
         "octet": client("octet"),
         "limited": client("limited"),
+        "special": { "id": SPECIAL_ID, "secret": SPECIAL_SECRET, "scope": "all" },
     })
 }
 

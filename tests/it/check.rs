@@ -197,7 +197,9 @@ fn a_route_with_a_path_that_is_taken_is_refused() {
         (route("/docs/page.js", "connect"), "is a path that is answered"),
         (route("/openapi.json", "connect"), "is a path that is answered"),
         (route("/favicon.ico", "connect"), "is a path that is answered"),
-        (route("/", "connect"), "g.toml:2:8: route.path: must begin with a slash and not end"),
+        (route("/", "connect"), "g.toml:2:8: route.path: is a path that is answered already (/)"),
+        (route("a/token", "connect"), "g.toml:2:8: route.path: must begin with a slash"),
+        (route("/get/", "firstvision"), "g.toml:2:8: route.path: must not end with a slash"),
         (route("/connect", "firstvision"), "would take a path that is answered already"),
         (route("/v1", "firstvision"), "would take a path that is answered already"),
         (

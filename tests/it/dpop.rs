@@ -196,13 +196,13 @@ fn a_proof_names_the_url_that_was_called() {
         "grantd.toml",
         "issuer = \"https://auth.example/tenant\"\n\
          [[route]]\npath = \"/api/connect/token\"\ndialect = \"connect\"\n\
-         [[route]]\npath = \"/o/token\"\ndialect = \"connect\"\n",
+         [[route]]\npath = \"/o/token/\"\ndialect = \"connect\"\n",
     );
     home.write_uses();
     let server = Program::start(home, &["--config", "grantd.toml"]);
     let now = || grantd::clock::Clock::system().unix_seconds();
     let signer = Signer::es256();
-    let paths = ["/connect/token", "/api/connect/token", "/o/token"];
+    let paths = ["/connect/token", "/api/connect/token", "/o/token/"];
     for encoding in ENCODINGS {
         for called in paths {
             for proven in paths {
@@ -223,11 +223,12 @@ fn a_proof_names_the_url_that_was_called() {
                 }
             }
         }
-        for url in ["https://auth.example/o/token", "https://auth.example/tenant/tenant/o/token"] {
+        for url in ["https://auth.example/o/token/", "https://auth.example/tenant/tenant/o/token/"]
+        {
             let claims = changed(claims(now()), &json!({ "htu": url }));
             let proof = signer.sign(&header(&signer), &claims);
             let request = request(encoding, "must").header("DPoP", proof);
-            let answer = server.ask(&request.with_target("/tenant/o/token"));
+            let answer = server.ask(&request.with_target("/tenant/o/token/"));
             answer.assert_refused(400, "invalid_dpop_proof");
         }
     }

@@ -228,7 +228,7 @@ fn every_route_is_described() {
             ("GET", "/.well-known/jwks.json", "jwks", "connect"),
             ("GET", "/.well-known/openid-configuration", "metadata", "connect"),
             ("GET", "/.well-known/oauth-authorization-server", "metadata", "connect"),
-            ("POST", "/o/token", "token", "connect"),
+            ("POST", "/o/token/", "token", "connect"),
             ("POST", "/o/vision", "vision_token", "vision"),
             ("GET", "/o/get", "firstvision_token", "firstvision"),
             ("GET", "/o/get/{scope}", "firstvision_token", "firstvision"),

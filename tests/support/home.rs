@@ -16,7 +16,7 @@ use crate::support::registry::{registry, registry_of};
 /// Settings of an own route of each dialect. They end a configuration file, since they are tables.
 pub(crate) const OWN_ROUTES: &str = r#"
 [[route]]
-path = "/o/token"
+path = "/o/token/"
 dialect = "connect"
 [[route]]
 path = "/o/vision"

@@ -137,8 +137,8 @@ pub fn reference(kind: &str, name: &str) -> Value {
 pub fn headers() -> Value {
     let mut headers = json!({
         "X-Request-Id": {
-            "description": "The id of the request, for questions to the operator: that of the \
-                request, if it is valid, or else a new one.",
+            "description": "The id of the request, for questions to the operator. If the request \
+                has a valid X-Request-Id, the answer repeats it; otherwise the server makes a new id.",
             "required": true,
             "schema": { "type": "string", "pattern": REQUEST_ID },
         },

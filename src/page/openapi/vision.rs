@@ -31,7 +31,7 @@ pub fn token(version: Version, snapshot: &Snapshot) -> Operation {
             "name": "appContext",
             "in": "query",
             "required": true,
-            "description": "The prefix of each scope: a scope without it gets it.",
+            "description": "The server puts this prefix before each scope that does not begin with it.",
             "schema": { "type": "string", "enum": APP_CONTEXTS },
         }));
     }
@@ -86,8 +86,8 @@ pub fn validate_token(snapshot: &Snapshot) -> Operation {
         tag: "Use of tokens",
         summary: "Ask whether one of the client's own tokens is valid",
         description: about_json(
-            "The token is valid if this client has got it, it has not expired, and it is not bound to \
-             a key or a certificate.",
+            "The token is valid if it was issued to this client, has not expired, and is not bound to a \
+             key or a certificate.",
             snapshot,
         ),
         parameters: client_headers().collect(),

@@ -8,7 +8,7 @@ const { chromium } = packages("playwright-core");
 export const AXE = packages.resolve("axe-core/axe.min.js");
 
 // The server's URL, and the clients that the test registers. Passed by the test in Rust.
-export const { base, routes, octet, limited } = JSON.parse(process.argv[2]);
+export const { base, routes, octet, limited, special } = JSON.parse(process.argv[2]);
 
 const FLAGS = [
   "--no-sandbox",

@@ -86,6 +86,22 @@ await withBrowser(async (browser) => {
     await page.waitForSelector("#problem:not([hidden])");
     assert.match(await page.innerText("#problem"), /^200, but no token\s+This is not an answer/);
   }
+
+  // An answer that does not arrive: the page stops waiting after its time limit, here at once.
+  await page.unroute(/token$/);
+  await page.route(/token$/, () => {});
+  await page.evaluate(() => {
+    const timeout = AbortSignal.timeout.bind(AbortSignal);
+    AbortSignal.timeout = (limit) => {
+      globalThis.limit = limit;
+      return timeout(1);
+    };
+  });
+  await fill(page, ...GOOD);
+  await page.click("#request-token");
+  await page.waitForSelector("#problem:not([hidden])");
+  assert.match(await page.innerText("#problem"), /^No token\s+The answer did not arrive within 30 s/);
+  assert.equal(await page.evaluate(() => globalThis.limit), 30_000);
 });
 
 // Sends the request, and asserts that the page explains its refusal. Returns the explanation.

@@ -4,12 +4,11 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { choose, fillFor, octet, options, visit, withBrowser } from "./browser.mjs";
+import { choose, fill, octet, options, special, visit, withBrowser } from "./browser.mjs";
 
 const directory = process.argv[3];
 const secrets = {
-  "demo-client": "demo-secret-for-local-use-only-0001",
-  "vision-api-user": "abcdefghizklmnopponommnshfghzxxs",
+  [special.id]: special.secret,
   [octet.id]: octet.secret,
 };
 
@@ -34,8 +33,8 @@ await withBrowser(async (browser) => {
     await choose(page, service);
     for (const encoding of await options(page, "encoding")) {
       await choose(page, service, encoding);
-      await fillFor(page, encoding);
-      const id = await page.inputValue("#client_id");
+      const { id, secret, scope } = encoding.includes("octet-stream") ? octet : special;
+      await fill(page, id, secret, scope);
       for (const name of names) {
         await page.click(`[role=tab] >> text="${name}"`);
         codes.push({ service, encoding, name, id, code: await page.textContent("#snippet") });
@@ -49,7 +48,9 @@ let ran = 0;
 for (const [index, { service, encoding, name, id, code }] of codes.entries()) {
   const what = `${name}, ${service}, ${encoding}`;
   assert.ok(
-    !code.includes(secrets[id]) && code.includes("CLIENT_SECRET") && code.includes(id),
+    !code.includes(secrets[id]) &&
+      code.includes("CLIENT_SECRET") &&
+      [id, encodeURIComponent(id)].some((text) => code.includes(text)),
     what,
   );
   if (NOT_RUN.includes(name)) continue;
@@ -72,6 +73,7 @@ for (const [index, { service, encoding, name, id, code }] of codes.entries()) {
   });
   const printed = `${what}\n${code}\n${ended.stdout}\n${ended.stderr}\n${ended.error ?? ""}`;
   assert.equal(ended.status, 0, printed);
+  if (name === "curl") assert.doesNotMatch(code, /^(?!printf).*\$/m, what);
   assert.match(ended.stdout, /eyJ[\w-]+\.eyJ[\w-]+\.[\w-]{342}\b/, printed);
   ran += 1;
 }
