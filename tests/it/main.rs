@@ -20,6 +20,7 @@ mod check;
 mod cli;
 mod cli_client;
 mod cli_config;
+mod cli_faults;
 mod cli_key;
 mod cli_output;
 mod cli_token;
