@@ -39,7 +39,7 @@ use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
 use crate::registry::client_file::Loaded;
-pub(crate) use crate::server::judge::{about_certificate_proxies, judge};
+pub(crate) use crate::server::judge::{about_certificate_proxies, about_state_directory, judge};
 use crate::server::reload::InForce;
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
@@ -136,6 +136,9 @@ impl Server {
         let uses = Uses::open(state, limits.replay_entries, clock.clone())?;
         if let Err(fault) = lifetimes.write(state) {
             warn!("{fault}");
+        }
+        if let Some(warning) = about_state_directory(state) {
+            warn!("{warning}");
         }
         let in_force = InForce::new(&keys, key_paths);
         let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);

@@ -104,13 +104,16 @@ impl Uses {
         Ok(Self { commit, unrecorded })
     }
 
-    /// Checks that the file of uses in `directory`, if it exists, can be read. Writes nothing.
+    /// Checks that the file of uses in `directory`, if it exists, can be locked and read. Writes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// A [`Fault`] if the file cannot be read or a line of it is invalid.
+    /// A [`Fault`] if the file cannot be locked or read, or a line of it is invalid.
     pub fn check(directory: &Path) -> Result<(), Fault> {
         let path = directory.join(FILE_NAME);
+        let lock = whole_file::check_lock(&path);
+        lock.map_err(|error| Fault::cannot("locked", &path, &error))?;
         let news = read_only(&path, &path, LOCK_WAIT);
         let news = news.map_err(|error| Fault::cannot("read", &path, &error))?;
         check(path, &news)

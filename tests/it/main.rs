@@ -69,6 +69,7 @@ mod settings;
 mod shared_state;
 mod shortened_lifetimes;
 mod shutdown;
+mod state_files;
 mod throttle;
 mod token;
 mod token_cases;

@@ -2,8 +2,8 @@
 //!
 //! The lock is on a separate lock file, because the target itself is replaced by renaming. Symbolic
 //! links to the target are resolved, and the lock file is in the directory of the real target. Only
-//! users who may open the target may open the lock file. Otherwise, any user could hold the lock
-//! and so prevent all edits.
+//! users who may write the target may open the lock file. Otherwise, any user could hold the lock
+//! and so prevent all edits: a file that can be read can be locked.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -71,6 +71,19 @@ pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
 /// As [`lock_within`]; `NotFound` if there is no lock file.
 pub fn lock_if_used(path: &Path, wait: Duration) -> io::Result<Lock> {
     acquire_file(name_of(path.to_owned()), None, wait)
+}
+
+/// Checks that the lock file of `path`, if it exists, can be opened. Creates nothing, and does not
+/// lock it.
+///
+/// # Errors
+///
+/// An error of the operating system; an error if the lock file is not a regular file.
+pub fn check_lock(path: &Path) -> io::Result<()> {
+    match open(&name_of(path.to_owned())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Tries to lock `file` until the pauses between the attempts add up to `wait`. The pauses are
@@ -210,8 +223,8 @@ fn is_at(file: &File, name: &Path) -> bool {
     file.metadata().is_ok_and(|open| named.is_ok_and(|named| identity(&open) == identity(&named)))
 }
 
-/// The owner, group and mode of a lock file. They are the same as for its target, except that other
-/// users have no access.
+/// The owner, group and mode of a lock file. Owner and group are those of its target. Besides the
+/// owner, the group has access if it may write the target.
 #[cfg(unix)]
 struct Access {
     user: u32,
@@ -224,7 +237,7 @@ impl Access {
     fn to(target: &Path) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let target = fs::symlink_metadata(target)?;
-        let mode = target.mode() & 0o660 | 0o600;
+        let mode = if target.mode() & 0o020 == 0 { 0o600 } else { 0o660 };
         Ok(Self { user: target.uid(), group: target.gid(), mode })
     }
 
