@@ -134,7 +134,8 @@ impl Server {
         let revocations =
             Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;
         let uses = Uses::open(state, limits.replay_entries, clock.clone())?;
-        if let Err(fault) = lifetimes.write(state) {
+        let lifetimes_fault = lifetimes.write(state).err().map(|fault| fault.to_string());
+        if let Some(fault) = &lifetimes_fault {
             warn!("{fault}");
         }
         if let Some(warning) = about_state_directory(state) {
@@ -171,7 +172,7 @@ impl Server {
             throttle: Throttle::new(limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
-            reload_fault: ArcSwapOption::empty(),
+            reload_fault: ArcSwapOption::from(lifetimes_fault.map(Arc::new)),
             clock,
             random,
             uses,

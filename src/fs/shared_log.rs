@@ -145,12 +145,13 @@ impl SharedLog {
     }
 
     /// Checks that a process that starts now could open the file to read and append, or make it if it
-    /// is missing.
+    /// is missing, and open its lock file.
     ///
     /// # Errors
     ///
     /// An error of the operating system.
     pub fn try_open(&self) -> io::Result<()> {
+        whole_file::check_lock(&self.locked)?;
         match open_regular(&self.path, OpenOptions::new().read(true).append(true)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 whole_file::require_writable_directory(directory_of(&self.path))

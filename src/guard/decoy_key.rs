@@ -68,7 +68,14 @@ fn create(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// Reads the key from the file `path`. `None` if the file does not exist.
 fn read(path: &Path) -> Result<Option<DecoyKey>, Fault> {
-    let Some(file) = text::open_if_exists(path)? else { return Ok(None) };
+    let Some(file) = text::open_if_exists(path)? else {
+        // No key can be made in place of a link, so each start would have another one.
+        return if path.is_symlink() {
+            Err(Fault::cannot("read", path, &ErrorKind::NotFound.into()))
+        } else {
+            Ok(None)
+        };
+    };
     let text = io::read_to_string(file.take(MAX_BYTES)).map(Zeroizing::new);
     let text = text.map_err(|error| Fault::cannot("read", path, &error))?;
     parse(&text).map(Some).ok_or_else(|| {

@@ -63,12 +63,12 @@ impl Revocations {
         Ok(Self { shared, commit })
     }
 
-    /// Checks that the file of revocations in `directory`, if it exists, can be locked and read.
-    /// Writes nothing.
+    /// Checks that the file of revocations in `directory`, if it exists, can be locked, read and
+    /// written. Writes nothing.
     ///
     /// # Errors
     ///
-    /// A [`Fault`] if the file cannot be locked or read, or a line of it is invalid.
+    /// A [`Fault`] if the file cannot be locked, read or written, or a line of it is invalid.
     pub fn check(directory: &Path) -> Result<(), Fault> {
         ledger::check(directory)
     }

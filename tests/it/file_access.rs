@@ -20,7 +20,7 @@ pub(crate) const SERVICE: u32 = 64_001;
 const OTHER: u32 = 64_002;
 
 /// A home in which the service's user owns everything.
-fn home_of_the_service() -> Home {
+pub(crate) fn home_of_the_service() -> Home {
     let home = Home::new();
     give(&home.path(""), SERVICE);
     home

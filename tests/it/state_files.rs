@@ -3,15 +3,17 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
 use grantd::clock::Clock;
 use serde_json::json;
 
-use crate::file_access::{SERVICE, access, give};
+use crate::file_access::{SERVICE, access, give, home_of_the_service};
 use crate::support::command::run;
 use crate::support::home::set_mode;
+use crate::support::program::as_user;
 use crate::support::status::{
     self, ISSUER, SAME_ISSUER, assert_revoked, is_active, revoke, token_of,
 };
@@ -259,9 +261,11 @@ const LOCKS: [(&str, &str); 4] = [
 fn check_and_serve_name_a_lock_file_that_is_none() {
     let make_directory = |path: &Path| fs::create_dir(path).unwrap();
     let make_link = |path: &Path| symlink("../clients.json", path).unwrap();
-    let kinds: [(&dyn Fn(&Path), &str); 3] = [
+    let make_socket = |path: &Path| drop(UnixListener::bind(path).unwrap());
+    let kinds: [(&dyn Fn(&Path), &str); 4] = [
         (&make_fifo, "is not a regular file"),
-        (&make_directory, "Is a directory"),
+        (&make_directory, "is not a regular file"),
+        (&make_socket, "is not a regular file"),
         (&make_link, "is a symbolic link, which is not followed: remove it"),
     ];
     for (make, says) in kinds {
@@ -277,11 +281,9 @@ fn check_and_serve_name_a_lock_file_that_is_none() {
                 line["level"] == "WARN" && told.contains(says)
             });
             assert_eq!(server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 200);
-            if file != "lifetimes" {
-                let readiness = Request::get("/readyz").send(server.admin);
-                assert!(readiness.text().starts_with("degraded: "), "{}", readiness.text());
-                assert!(readiness.text().contains(says), "{}", readiness.text());
-            }
+            let readiness = Request::get("/readyz").send(server.admin).text().to_owned();
+            assert!(readiness.starts_with(&format!("degraded: state/{file}: ")), "{readiness}");
+            assert!(readiness.contains(&format!("state/{lock} {says}")), "{readiness}");
         }
     }
 }
@@ -308,5 +310,69 @@ fn a_huge_file_in_the_state_directory_is_refused_without_being_read() {
         } else {
             run(home.command(&["serve"]).args(local)).assert_error(1, &[says]);
         }
+    }
+}
+
+#[test]
+fn check_and_serve_name_the_same_fault_of_a_state_file() {
+    let home = home_of_the_service();
+    home.write_uses();
+    let server = Program::start_as(SERVICE, home, &[]);
+    let home = server.into_home();
+    home.write("state/revocations", "");
+    give(&home.path(""), SERVICE);
+    let check = || run(as_user(SERVICE, home.command(&["check"])));
+    check().assert_fine();
+    for file in ["uses", "revocations"] {
+        let says = format!("state/{file}: cannot be written: Permission denied");
+        set_mode(&home.path("state").join(file), 0o400);
+        check().assert_error(1, &[&says]);
+        set_mode(&home.path("state").join(file), 0o600);
+        let lock = if file == "uses" { "uses.lock" } else { "revocations.turn.lock" };
+        set_mode(&home.path("state").join(lock), 0o400);
+        let says = format!("state/{file}: cannot be locked: state/{lock}: Permission denied");
+        check().assert_error(1, &[&says]);
+        set_mode(&home.path("state").join(lock), 0o600);
+    }
+    for (file, make, says) in [
+        ("decoy.key", "socket", "is not a regular file"),
+        ("lifetimes", "socket", "is not a regular file"),
+        ("revocations", "socket", "is not a regular file"),
+        ("decoy.key", "link", "cannot be read: entity not found"),
+    ] {
+        let path = home.path("state").join(file);
+        let before = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        match make {
+            "socket" => drop(UnixListener::bind(&path).unwrap()),
+            _ => symlink("nowhere", &path).unwrap(),
+        }
+        let local = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        for command in ["check", "serve"] {
+            run(home.command(&[command]).args(local))
+                .assert_error(1, &[&format!("state/{file}"), says]);
+        }
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, before).unwrap();
+    }
+}
+
+#[test]
+fn the_server_is_degraded_while_it_cannot_lock_its_state_files() {
+    let home = home_of_the_service();
+    home.write_uses();
+    give(&home.path(""), SERVICE);
+    let server = Program::start_as(SERVICE, home, &[]);
+    let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
+    assert_eq!(readiness(), "ok\n");
+    for (file, lock) in &LOCKS[..2] {
+        let lock = server.home.path("state").join(lock);
+        set_mode(&lock, 0);
+        let begins = format!("degraded: state/{file}: cannot be ");
+        wait_until(|| {
+            readiness().starts_with(&begins) && readiness().contains(".lock: Permission")
+        });
+        set_mode(&lock, 0o600);
+        wait_until(|| readiness() == "ok\n");
     }
 }

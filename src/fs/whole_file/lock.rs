@@ -174,8 +174,13 @@ fn acquire_file(name: PathBuf, access: Option<&Access>, wait: Duration) -> io::R
     Err(io::Error::other("its lock file is replaced again and again"))
 }
 
+/// Opens a lock file. An error names it, because the caller knows only its target.
 fn open(name: &Path) -> io::Result<File> {
-    open_regular(name, OpenOptions::new().read(true).write(true))
+    let opened = open_regular(name, OpenOptions::new().read(true).write(true));
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(_) => io::Error::new(error.kind(), format!("{}: {error}", name.display())),
+        None => error,
+    })
 }
 
 /// Opens `name`, which must be a regular file and no symbolic link.
@@ -188,14 +193,19 @@ pub(in crate::fs) fn open_regular(name: &Path, options: &mut OpenOptions) -> io:
         options.custom_flags(flags.bits().cast_signed());
     }
     let refused = |problem| Err(io::Error::other(format!("{} {problem}", name.display())));
-    match options.open(name) {
-        Ok(file) if file.metadata()?.is_file() => Ok(file),
-        Ok(_) => refused("is not a regular file"),
-        Err(_) if fs::symlink_metadata(name).is_ok_and(|found| found.is_symlink()) => refused(
+    let error = match options.open(name) {
+        Ok(file) if file.metadata()?.is_file() => return Ok(file),
+        Ok(_) => return refused("is not a regular file"),
+        Err(error) => error,
+    };
+    match fs::symlink_metadata(name) {
+        Ok(found) if found.is_symlink() => refused(
             "is a symbolic link, which is not followed: remove it, or put the file that it names \
              in its place",
         ),
-        Err(error) => Err(error),
+        // A socket, or a directory that was to be written.
+        Ok(found) if !found.is_file() => refused("is not a regular file"),
+        _ => Err(error),
     }
 }
 

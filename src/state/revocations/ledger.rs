@@ -105,7 +105,7 @@ impl Ledger {
                 warn!(%directory, %error, "no token can be revoked while another process holds it");
             }
             Err(error) => {
-                warn!(%directory, %error, "no token can be revoked: the directory is not writable");
+                warn!(%directory, %error, "no token can be revoked: the file cannot be locked");
             }
         }
         ledger.learn()?;
@@ -454,8 +454,8 @@ fn is_over(time: UnixTime, now: UnixTime) -> bool {
     time + CLOCK_STEP <= now
 }
 
-/// Checks that the file of revocations in `directory`, if it exists, can be locked and read, and is
-/// valid.
+/// Checks that the file of revocations in `directory`, if it exists, can be locked, read and written,
+/// and is valid.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     let path = directory.join(FILE_NAME);
     let locked = directory.join(LOCKED);
@@ -466,7 +466,9 @@ pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     }
     let news = read_only(&path, &locked, LOCK_WAIT);
     let news = news.map_err(|error| Fault::cannot("read", &path, &error))?;
-    line::parse(&path, &news).map(drop)
+    line::parse(&path, &news)?;
+    let tried = SharedLog::new(path.clone(), locked).try_open();
+    tried.map_err(|error| Fault::cannot("written", &path, &error))
 }
 
 /// Returns the number of lines above which the file is rewritten if `live` rows are in memory.
