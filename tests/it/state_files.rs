@@ -257,16 +257,18 @@ const LOCKS: [(&str, &str); 4] = [
     ("lifetimes", "lifetimes.lock"),
 ];
 
+type Make = fn(&Path);
+
 #[test]
 fn check_and_serve_name_a_lock_file_that_is_none() {
     let make_directory = |path: &Path| fs::create_dir(path).unwrap();
     let make_link = |path: &Path| symlink("../clients.json", path).unwrap();
     let make_socket = |path: &Path| drop(UnixListener::bind(path).unwrap());
-    let kinds: [(&dyn Fn(&Path), &str); 4] = [
-        (&make_fifo, "is not a regular file"),
-        (&make_directory, "is not a regular file"),
-        (&make_socket, "is not a regular file"),
-        (&make_link, "is a symbolic link, which is not followed: remove it"),
+    let kinds: [(Make, &str); 4] = [
+        (make_fifo, "is not a regular file"),
+        (make_directory, "is not a regular file"),
+        (make_socket, "is not a regular file"),
+        (make_link, "is a symbolic link, which is not followed: remove it"),
     ];
     for (make, says) in kinds {
         for (file, lock) in LOCKS {
@@ -315,9 +317,7 @@ fn a_huge_file_in_the_state_directory_is_refused_without_being_read() {
 
 #[test]
 fn check_and_serve_name_the_same_fault_of_a_state_file() {
-    let home = home_of_the_service();
-    home.write_uses();
-    let server = Program::start_as(SERVICE, home, &[]);
+    let server = Program::start_as(SERVICE, home_of_the_service(), &[]);
     let home = server.into_home();
     home.write("state/revocations", "");
     give(&home.path(""), SERVICE);
