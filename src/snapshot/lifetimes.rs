@@ -338,4 +338,25 @@ mod tests {
         let fault = Recorded::read(&state).unwrap_err().to_string();
         assert!(fault.contains("does not hold token lifetimes; restore the file"), "{fault}");
     }
+
+    #[test]
+    fn after_any_changes_the_lifetimes_are_those_after_a_restart() {
+        let mut number: u32 = 1;
+        let mut below = |end: usize| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (number >> 16) as usize % end
+        };
+        let ids: Vec<_> = (0..30).map(|id| format!("client-{id}")).collect();
+        let mut clients: BTreeMap<&str, u32> = BTreeMap::new();
+        let (mut before, mut now) = (InForce::default(), NOW);
+        for _ in 0..300 {
+            for _ in 0..below(4) {
+                let (id, lifetime) = (&*ids[below(30)], [0, 600, 600, 900, 60][below(5)]);
+                clients.insert(id, lifetime);
+                clients.retain(|_, lifetime| *lifetime > 0);
+            }
+            now = now + below(1000) as u64;
+            before = after(&before, &clients.clone().into_iter().collect::<Vec<_>>(), now);
+        }
+    }
 }
