@@ -34,7 +34,7 @@ use crate::time::UnixTime;
 /// The set of revoked tokens, in memory and on disk.
 pub struct Revocations {
     shared: Arc<Shared>,
-    commit: GroupCommit<Ledger>,
+    commit: GroupCommit<Revocation, Result<(), Cause>>,
 }
 
 impl Revocations {

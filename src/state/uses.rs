@@ -36,7 +36,7 @@ use crate::time::UnixTime;
 
 /// Records used assertions and proofs, and refuses to record the same assertion or proof twice.
 pub struct Uses {
-    commit: GroupCommit<Record>,
+    commit: GroupCommit<Use, Result<(), UseError>>,
     unrecorded: Arc<Mutex<Option<String>>>,
 }
 

@@ -47,6 +47,9 @@ pub(super) struct Revocation {
     pub(super) expires_at: UnixTime,
 }
 
+/// A token to revoke, and the request that waits for it.
+type Wish = Waiting<Revocation, Result<(), Cause>>;
+
 /// The file, and what only the thread needs to know.
 pub(super) struct Ledger {
     log: SharedLog,
@@ -210,7 +213,7 @@ impl Ledger {
         Ok(lock)
     }
 
-    fn revoke(&mut self, waiting: Vec<Waiting<Self>>) {
+    fn revoke(&mut self, waiting: Vec<Wish>) {
         let now = self.clock.now();
         let is_full = self.shared.revoked.len() + waiting.len() > self.limit;
         // Drop expired rows in two cases: when the number of lines may have doubled since the last
@@ -359,11 +362,8 @@ impl Ledger {
     }
 }
 
-impl Commit for Ledger {
-    type Job = Revocation;
-    type Answer = Result<(), Cause>;
-
-    fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
+impl Commit<Revocation, Result<(), Cause>> for Ledger {
+    fn turn(&mut self, waiting: Vec<Wish>) {
         if waiting.is_empty() {
             // What is in force does not change until the file can be read again.
             if let Err(fault) = self.look()
@@ -388,11 +388,11 @@ struct Batch {
     rows: Vec<Row>,
     keys: HashSet<RevocationKey>,
     held: Shares,
-    waiting: Vec<Waiting<Ledger>>,
+    waiting: Vec<Wish>,
 }
 
 impl Batch {
-    fn push(&mut self, waiting: Waiting<Ledger>, row: Row) {
+    fn push(&mut self, waiting: Wish, row: Row) {
         self.keys.insert(row.key);
         if let Some(owner) = row.owner {
             self.held.add(owner);

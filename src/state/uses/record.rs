@@ -267,7 +267,7 @@ impl Record {
         Ok(())
     }
 
-    fn record(&mut self, waiting: Vec<Waiting<Self>>) {
+    fn record(&mut self, waiting: Vec<Waiting<Use, Result<(), UseError>>>) {
         let now = self.clock.now();
         self.index.drop_until(now - CLOCK_STEP);
         self.index.set_time(now);
@@ -339,11 +339,8 @@ impl Record {
     }
 }
 
-impl Commit for Record {
-    type Job = Use;
-    type Answer = Result<(), UseError>;
-
-    fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
+impl Commit<Use, Result<(), UseError>> for Record {
+    fn turn(&mut self, waiting: Vec<Waiting<Use, Result<(), UseError>>>) {
         if waiting.is_empty() {
             self.look();
             return;
