@@ -37,7 +37,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::cli::environment::Faults;
 use crate::cli::error::{CliError, complain};
 use crate::cli::output::written;
-use crate::cli::settings::{ServeArgs, flags};
+use crate::cli::settings::{ServeArgs, check_store_flag, flags};
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
@@ -70,8 +70,8 @@ fn read_command_line() -> Result<Cli, ExitCode> {
     let mut program = environment::without_empty_variables(Cli::command());
     let read = program
         .try_get_matches_from_mut(std::env::args_os())
-        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, takes_configuration(&matches))));
-    let (read, takes_configuration) = read.map_err(|error| {
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (read, matches) = read.map_err(|error| {
         let is_shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         match error.print() {
             // Help and version were requested, so failing to print them is an error.
@@ -80,8 +80,12 @@ fn read_command_line() -> Result<Cli, ExitCode> {
             _ => ExitCode::from(USAGE),
         }
     })?;
+    if let Some(Err(problem)) = store_flag(&matches).map(|url| check_store_flag(&url)) {
+        complain(&problem.to_string());
+        return Err(ExitCode::from(USAGE));
+    }
     // A faulty variable that sets the same setting as a flag is wrong usage, like a faulty flag.
-    if takes_configuration
+    if takes_configuration(&matches)
         && let Err(Faults { texts, is_usage: true }) = environment::layers(&flags())
     {
         complain(&texts.join("\n"));
@@ -96,6 +100,14 @@ fn takes_configuration(matches: &ArgMatches) -> bool {
     match matches.subcommand() {
         Some((_, matches)) => takes_configuration(matches),
         None => matches.try_contains_id("config").is_ok(),
+    }
+}
+
+/// Returns the value of `--store`.
+fn store_flag(matches: &ArgMatches) -> Option<String> {
+    match matches.subcommand() {
+        Some((_, matches)) => store_flag(matches),
+        None => matches.try_get_one::<String>("store_url").ok().flatten().cloned(),
     }
 }
 

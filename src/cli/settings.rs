@@ -8,7 +8,7 @@ use clap::{Args, Command, ValueHint};
 
 use crate::cli::environment;
 use crate::cli::error::CliError;
-use crate::config::{Config, ConfigError, Layer};
+use crate::config::{Config, ConfigError, Layer, StoreUrl};
 use crate::server::StartError;
 
 /// The settings that have a flag. If several sources set the same setting, the first of these
@@ -45,6 +45,11 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("state"))]
     pub(super) state: Option<String>,
+    /// URL of the PostgreSQL database that holds clients, keys and revocations; without it, they
+    /// are in files. A URL with a password does not belong here, where other users can read it,
+    /// but into the variable or the configuration file [env: GRANTD_STORE_URL].
+    #[arg(long = "store", value_name = "URL")]
+    pub(super) store_url: Option<String>,
     /// Issuer URL, as clients and verifiers see it [env: GRANTD_ISSUER]
     /// [default: http:// and the first TCP address].
     #[arg(long, value_name = "URL", value_parser = value_of("issuer"))]
@@ -91,6 +96,7 @@ impl ServeArgs {
             ("clients", self.clients),
             ("keys", self.keys),
             ("state", self.state),
+            ("store.url", self.store_url),
             ("issuer", self.issuer),
             ("workers", self.workers),
             ("signer", self.signer),
@@ -121,6 +127,21 @@ impl From<StartError> for CliError {
             None => Self(error.to_string()),
         }
     }
+}
+
+/// Checks the value of `--store`. Every user of the machine can read the arguments of a process, so
+/// a password is refused. This is not a parser of clap, because clap quotes a faulty value.
+pub(super) fn check_store_flag(value: &str) -> Result<(), ConfigError> {
+    let url =
+        StoreUrl::parse(value).map_err(|error| ConfigError::from(format!("--store: {error}")))?;
+    if url.password().is_none() {
+        return Ok(());
+    }
+    Err(ConfigError::from(
+        "--store: must have no password, because other users can read a flag: set \
+         GRANTD_STORE_URL, or store.url in the configuration file, or put the password into \
+         PGPASSWORD or into a file that passfile=… names",
+    ))
 }
 
 /// Returns a parser for clap that checks whether the value of a flag is valid for `setting`. If it

@@ -1,0 +1,10 @@
+//! The store in PostgreSQL. All SQL of the program is in this module.
+
+pub mod database;
+mod dial;
+pub mod failure;
+mod framing;
+mod password;
+pub mod schema;
+pub mod seal;
+mod tls;
