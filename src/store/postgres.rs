@@ -1,10 +1,19 @@
 //! The store in PostgreSQL. All SQL of the program is in this module.
 
+mod birth;
 pub mod database;
 mod dial;
 pub mod failure;
+pub mod follow;
 mod framing;
+pub mod keys;
+pub mod node;
 mod password;
+mod revocations;
+mod rows;
 pub mod schema;
 pub mod seal;
+mod secret_uses;
 mod tls;
+mod upkeep;
+mod uses;
