@@ -26,6 +26,8 @@ mod secret;
 mod serve;
 mod service_manager;
 mod settings;
+#[cfg(feature = "postgres")]
+mod store;
 mod times;
 mod token;
 
@@ -55,6 +57,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Client(command) => client::run(command),
         Command::Key(command) => key::run(command),
+        #[cfg(feature = "postgres")]
+        Command::Store(command) => store::run(command),
         Command::Check(args) => check::run(args),
         Command::Health(args) => health::run(args),
         Command::Token(args) => token::run(&args),
@@ -149,6 +153,10 @@ enum Command {
     /// changed keys within seconds.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Prepare, fill and show the store in PostgreSQL, which several servers share.
+    #[cfg(feature = "postgres")]
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Check the configuration and all files that `serve` would load.
     ///
     /// Takes the flags of `serve`. Prints warnings and notes, then `ok`. If `serve` would refuse to

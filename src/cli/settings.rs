@@ -1,7 +1,7 @@
 //! The flags of `serve` and `check`. Resolves the configuration from the flags, the environment and
 //! the configuration file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Command, ValueHint};
@@ -9,6 +9,8 @@ use clap::{Args, Command, ValueHint};
 use crate::cli::environment;
 use crate::cli::error::CliError;
 use crate::config::{Config, ConfigError, Layer, StoreUrl};
+use crate::fault::Fault;
+use crate::fs::whole_file;
 use crate::server::StartError;
 
 /// The settings that have a flag. If several sources set the same setting, the first of these
@@ -84,6 +86,9 @@ impl ServeArgs {
     /// sources applies: flag, environment, configuration file, default.
     pub(super) fn resolve(self) -> Result<Config, CliError> {
         let file = self.config.as_deref().map(Layer::from_file).transpose()?;
+        if let (Some(path), Some(layer)) = (&self.config, &file) {
+            require_hidden_password(path, layer)?;
+        }
         let layers = file.into_iter().chain(environment::layers(&flags())?);
         Ok(Config::from_layers(layers.chain(self.layers()?))?)
     }
@@ -107,6 +112,20 @@ impl ServeArgs {
         let given = flags.into_iter().filter_map(|(setting, value)| Some((setting, value?)));
         given.map(|(setting, value)| Layer::from_text(setting, &value)).collect()
     }
+}
+
+/// Refuses a configuration file that holds the password of the store and can be read by everyone.
+fn require_hidden_password(file: &Path, layer: &Layer) -> Result<(), CliError> {
+    let store = Config::from_layers([layer.clone()])?.startup.store;
+    let has_password = store.url.is_some_and(|url| url.password().is_some());
+    let metadata = std::fs::metadata(file);
+    let is_open = metadata.is_ok_and(|it| whole_file::is_world_readable(&it.permissions()));
+    if !(has_password && is_open) {
+        return Ok(());
+    }
+    let problem = "holds a password and can be read by everyone on this machine: run chmod 600 on \
+                   the file, or set GRANTD_STORE_URL instead";
+    Err(Fault::new(file, problem).in_field("store.url").into())
 }
 
 /// Returns a command with the flags of [`ServeArgs`].

@@ -278,6 +278,10 @@ impl Serialize for StoreUrl {
 impl<'de> Deserialize<'de> for StoreUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Zeroizing::new(String::deserialize(deserializer)?);
+        if !cfg!(feature = "postgres") {
+            let problem = "cannot be used: this program was built without the feature postgres";
+            return Err(D::Error::custom(problem));
+        }
         Self::parse(&text).map_err(D::Error::custom)
     }
 }

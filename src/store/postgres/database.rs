@@ -16,9 +16,7 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
-use tokio_postgres::types::FromSql;
-
-pub use tokio_postgres::types::{ToSql, Type};
+pub use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use crate::clock::Clock;
 use crate::config::StoreSettings;
@@ -388,6 +386,11 @@ impl Transaction<'_> {
     /// The name of the store.
     pub fn store(&self) -> &Path {
         self.database.name()
+    }
+
+    /// Returns the failure of an answer that lacks what it must have.
+    pub fn malformed(&self) -> Failure {
+        self.database.target.about().malformed("a result lacks a row")
     }
 
     fn note(&mut self, done: Result<(), Failure>) -> Result<(), Failure> {
