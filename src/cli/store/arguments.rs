@@ -1,0 +1,43 @@
+//! The flags of the commands of the store.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use crate::cli::error::CliError;
+use crate::cli::settings::ServeArgs;
+use crate::clock::Clock;
+use crate::config::StoreSettings;
+use crate::store::postgres::database::Database;
+
+#[derive(Args, Debug)]
+pub(super) struct StoreArg {
+    /// URL of the PostgreSQL database, without a password [env: GRANTD_STORE_URL].
+    #[arg(long = "store", value_name = "URL")]
+    store_url: Option<String>,
+    /// Configuration file (TOML), which may set the URL, the master key file and the certificate
+    /// authorities.
+    #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct FilesArg {
+    /// Client registry.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(super) clients: PathBuf,
+    /// Directory of signing keys.
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(super) keys: PathBuf,
+}
+
+impl StoreArg {
+    /// Connects to the store. Returns its settings, too.
+    pub(super) fn connect(self) -> Result<(StoreSettings, Database), CliError> {
+        let Self { store_url, config } = self;
+        let settings = ServeArgs { store_url, config, ..ServeArgs::default() }.resolve()?;
+        let settings = settings.startup.store;
+        let database = Database::connect(&settings, &Clock::system())?;
+        Ok((settings, database))
+    }
+}
