@@ -1,6 +1,7 @@
 //! The OpenAPI document says what the program answers, and nothing else.
 
 mod cases;
+mod faults;
 
 use std::collections::BTreeSet;
 
@@ -24,6 +25,7 @@ enabled = true
 request_seconds = 1
 [failures]
 client_failures = 3
+seconds = 86_400
 source_failures = 1_000
 "#;
 
@@ -191,7 +193,7 @@ fn each_described_refusal_is_what_the_program_answers() {
     }
 }
 
-/// The refusals that need a fault of the server, or many assertions.
+/// The refusals that need a fault of the server, for which see [`faults`], or many assertions.
 const NOT_PROVOKED: [&str; 3] = [
     "500 ",
     "503 ",
