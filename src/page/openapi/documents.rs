@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::endpoint::metadata::server_metadata as metadata;
 use crate::page::openapi::operation::{Operation, constant};
+use crate::page::openapi::refusals::written;
+use crate::page::policy::POLICY;
 use crate::snapshot::Snapshot;
 
 pub fn server_metadata(snapshot: &Snapshot) -> Operation {
@@ -64,11 +66,15 @@ pub fn key_set() -> Operation {
 }
 
 pub fn openapi() -> Operation {
+    let mut headers = json!({ "Cache-Control": constant("no-cache"), "ETag": etag() });
+    for (name, value) in POLICY {
+        headers[&written(name)] = constant(value);
+    }
     document(
         "Read this document",
         "The description of all services of this server.",
         &json!({ "schema": { "type": "object", "required": ["openapi", "info", "paths"] } }),
-        &json!({ "Cache-Control": constant("no-cache"), "ETag": etag() }),
+        &headers,
     )
 }
 
