@@ -73,10 +73,27 @@ pub fn openapi() -> Operation {
     document(
         "Read this document",
         "The description of all services of this server.",
-        &json!({ "schema": { "type": "object", "required": ["openapi", "info", "paths"] } }),
+        &json!({ "schema": {
+            "type": "object",
+            "required": MEMBERS,
+            "properties": MEMBERS.into_iter().map(|name| (name.to_owned(), json!({}))).collect::<Map<_, _>>(),
+            "additionalProperties": false,
+        } }),
         &headers,
     )
 }
+
+/// The members of the OpenAPI document.
+const MEMBERS: [&str; 8] = [
+    "openapi",
+    "jsonSchemaDialect",
+    "info",
+    "servers",
+    "tags",
+    "paths",
+    "components",
+    "x-refusals",
+];
 
 fn document(
     summary: &'static str,
