@@ -160,7 +160,10 @@ fn operations(document: &Value) -> Vec<(Label, Vec<Option<String>>)> {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let types = operation["requestBody"]["content"].as_object();
-            let types = types.map_or(vec![None], |types| types.keys().cloned().map(Some).collect());
+            let types = match types {
+                Some(types) => types.keys().cloned().map(Some).collect(),
+                None => vec![None],
+            };
             operations.push((format!("{} {path}", method.to_uppercase()), types));
         }
     }
