@@ -65,7 +65,6 @@ pub struct Service {
 }
 
 /// A request as it is known before its body is read.
-#[derive(Clone, Copy)]
 struct RequestInfo<'r> {
     head: &'r request::Parts,
     route: Route<'r>,
@@ -77,7 +76,7 @@ struct RequestInfo<'r> {
 /// answered.
 struct AbandonGuard<'r> {
     service: &'r Service,
-    info: RequestInfo<'r>,
+    info: &'r RequestInfo<'r>,
     request_id: &'r HeaderValue,
 }
 
@@ -142,7 +141,7 @@ impl Service {
                 );
             });
         }
-        let info = RequestInfo { head: &head, route, arrival, address };
+        let info = &RequestInfo { head: &head, route, arrival, address };
         let unanswered = AbandonGuard { service: self, info, request_id: &request_id };
         let answer = pin!(self.answer(&snapshot, info, body));
         let outcome = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_panic| {
@@ -201,10 +200,11 @@ impl Service {
     async fn answer<'s>(
         &'s self,
         snapshot: &'s Snapshot,
-        info: RequestInfo<'s>,
+        info: &RequestInfo<'s>,
         body: impl Body<Data = Bytes> + Send + 'static,
     ) -> Outcome<'s> {
-        let RequestInfo { head: request, route, arrival, address, .. } = info;
+        let RequestInfo { head: request, route, arrival, address } = info;
+        let route = *route;
         let limits = &snapshot.config.live.limits;
         let at = arrival.first_byte + Duration::from_secs(limits.request_seconds);
         let deadline = Deadline { clock: &self.context.clock, at };
