@@ -34,7 +34,8 @@ use crate::http::descriptors::allowed_connections;
 use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
-use crate::keys::directory::{self, First};
+use crate::keys::change::{self, First};
+use crate::keys::directory::KeyDirectory;
 use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
@@ -117,7 +118,8 @@ impl Server {
             warn!("{}", loss.text);
         }
         if keys.is_empty() {
-            let first = directory::first(&config.live.keys, FIRST_KEY_BITS, now);
+            let first =
+                change::first(&mut KeyDirectory::new(&config.live.keys), FIRST_KEY_BITS, now);
             let First { keys: found, is_made } = first.map_err(StartError::Files)?;
             keys = found;
             if let (true, [(_, key)]) = (is_made, &keys[..]) {

@@ -18,7 +18,7 @@ use crate::config::{Config, Live};
 use crate::endpoint::Context;
 use crate::fault::Fault;
 use crate::fs::file_watch::Stamp;
-use crate::keys::directory::KeyFiles;
+use crate::keys::key_store::StoredKeys;
 use crate::keys::signing_key::SigningKey;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, KeyPaths, Loaded};
@@ -288,7 +288,7 @@ impl Reloader {
 /// Returns the id of the key of each file in `files`. A file with a fault has the key that it had
 /// before, according to `before`. If the whole `directory` could not be read, so have all files. A
 /// key file that was deleted has no key any more.
-fn key_ids_of(files: &KeyFiles, directory: &Path, before: &KeyIds) -> KeyIds {
+fn key_ids_of(files: &StoredKeys, directory: &Path, before: &KeyIds) -> KeyIds {
     let mut ids: KeyIds =
         files.keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
     for fault in &files.faults {
