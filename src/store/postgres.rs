@@ -1,5 +1,6 @@
 //! The store in PostgreSQL. All SQL of the program is in this module.
 
+pub mod client_document;
 pub mod database;
 mod dial;
 pub mod failure;
