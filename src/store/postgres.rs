@@ -5,6 +5,7 @@ pub mod database;
 mod dial;
 pub mod failure;
 mod framing;
+pub mod keys;
 mod password;
 pub mod rekey;
 pub mod schema;
