@@ -1,7 +1,7 @@
 //! Clients as the text of a registry document, so that the commands that edit `clients.json` edit
 //! the rows of the database as well.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::fault::Fault;
@@ -19,17 +19,15 @@ pub fn read_some(transaction: &mut Transaction<'_>, ids: &[&str]) -> Result<Stri
     document(transaction, sql, &[(&ids, Type::TEXT_ARRAY)])
 }
 
-/// Reads the clients with these `ids`, and keeps others from changing them until the transaction
-/// ends.
+/// Waits for other commands that change clients, and keeps them from it until the transaction ends.
+/// Then reads the clients with these `ids`.
 ///
 /// # Errors
 ///
 /// The [`Failure`].
 pub fn lock(transaction: &mut Transaction<'_>, ids: &[&str]) -> Result<String, Failure> {
-    // In one order, so that two commands cannot wait for each other.
-    let sql = "select entry from grantd.client where client_id = any($1) order by client_id \
-               for update";
-    document(transaction, sql, &[(&ids, Type::TEXT_ARRAY)])
+    transaction.query("select pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)])?;
+    read_some(transaction, ids)
 }
 
 /// Reads all clients, in the order in which they were registered.
@@ -64,10 +62,11 @@ fn document(
 /// All [`Fault`]s. It is a fault if a client's `jwks` is a path: the file would have to be on the
 /// machine of every server.
 pub fn write(transaction: &mut Transaction<'_>, old: &str, new: &str) -> Result<(), Vec<Fault>> {
-    let before = entries(transaction.store(), old)?;
+    let before: HashMap<_, _> = entries(transaction.store(), old)?.into_iter().collect();
     let mut after = entries(transaction.store(), new)?;
-    let removed: Vec<_> = before.keys().filter(|id| !after.contains_key(*id)).collect();
-    after.retain(|id, entry| before.get(id) != Some(entry));
+    let left: HashSet<_> = after.iter().map(|(id, _)| id.clone()).collect();
+    let removed: Vec<_> = before.keys().filter(|id| !left.contains(*id)).collect();
+    after.retain(|(id, entry)| before.get(id) != Some(entry));
     let has_path = after.iter().find(|(_, entry)| client_file::names_key_file(entry));
     if let Some((id, _)) = has_path {
         let problem = format!(
@@ -80,27 +79,36 @@ pub fn write(transaction: &mut Transaction<'_>, old: &str, new: &str) -> Result<
         let sql = "delete from grantd.client where client_id = any($1)";
         transaction.query(sql, &[(&removed, Type::TEXT_ARRAY)])?;
     }
-    // In one order, so that two commands cannot wait for each other.
-    let mut changed: Vec<_> = after.into_iter().collect();
-    changed.sort_unstable();
-    for part in changed.chunks(ROWS) {
+    let (changed, added): (Vec<_>, Vec<_>) =
+        after.into_iter().partition(|(id, _)| before.contains_key(id));
+    put(transaction, UPDATE, &changed)?;
+    put(transaction, INSERT, &added)?;
+    Ok(())
+}
+
+fn put(
+    transaction: &mut Transaction<'_>,
+    sql: &str,
+    entries: &[(String, &str)],
+) -> Result<(), Failure> {
+    for part in entries.chunks(ROWS) {
         let (ids, entries): (Vec<_>, Vec<_>) = part.iter().map(|(id, entry)| (id, *entry)).unzip();
-        transaction.query(
-            "insert into grantd.client (client_id, entry) \
-             select * from unnest($1, $2) \
-             on conflict (client_id) do update set entry = excluded.entry",
-            &[(&ids, Type::TEXT_ARRAY), (&entries, Type::TEXT_ARRAY)],
-        )?;
+        transaction.query(sql, &[(&ids, Type::TEXT_ARRAY), (&entries, Type::TEXT_ARRAY)])?;
     }
     Ok(())
 }
 
-/// The entries of a document, by id.
-fn entries<'t>(store: &Path, document: &'t str) -> Result<HashMap<String, &'t str>, Fault> {
+/// The id and the text of each entry of a document.
+fn entries<'t>(store: &Path, document: &'t str) -> Result<Vec<(String, &'t str)>, Fault> {
     let fault = |error: serde_json::Error| Fault::new(store, error.to_string());
     let entries = edit::entries(document).map_err(fault)?;
     Ok(entries.filter_map(|entry| Some((edit::id_of(entry)?.into_owned(), entry))).collect())
 }
 
+const UPDATE: &str = "update grantd.client c set entry = n.entry \
+                      from unnest($1, $2) n (client_id, entry) where c.client_id = n.client_id";
+const INSERT: &str = "insert into grantd.client (client_id, entry) select * from unnest($1, $2)";
+/// The advisory lock of a transaction that changes clients.
+const LOCK: i64 = 0x6772_616e_7464_0003;
 /// The most rows of one statement.
 const ROWS: usize = 10_000;
