@@ -40,7 +40,7 @@ use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
 use crate::registry::client_file::Loaded;
-pub(crate) use crate::server::judge::{about_certificate_proxies, judge};
+pub(crate) use crate::server::judge::{about_certificate_proxies, about_state_directory, judge};
 use crate::server::reload::InForce;
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
@@ -136,8 +136,12 @@ impl Server {
         let revocations =
             Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;
         let uses = Uses::open(state, limits.replay_entries, clock.clone())?;
-        if let Err(fault) = lifetimes.write(state) {
+        let lifetimes_fault = lifetimes.write(state).err().map(|fault| fault.to_string());
+        if let Some(fault) = &lifetimes_fault {
             warn!("{fault}");
+        }
+        if let Some(warning) = about_state_directory(state) {
+            warn!("{warning}");
         }
         let in_force = InForce::new(&keys, key_paths);
         let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
@@ -170,7 +174,7 @@ impl Server {
             throttle: Throttle::new(limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
-            reload_fault: ArcSwapOption::empty(),
+            reload_fault: ArcSwapOption::from(lifetimes_fault.map(Arc::new)),
             clock,
             random,
             uses,

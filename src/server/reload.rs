@@ -101,6 +101,11 @@ impl Reloader {
         self.client_keys.lock().clone()
     }
 
+    /// Whether the start or the last reload has found a fault, so that a reload should be tried again.
+    pub fn has_fault(&self) -> bool {
+        self.context.reload_fault.load().is_some()
+    }
+
     /// Returns the settings in force that a reload may change.
     pub fn settings(&self) -> Live {
         self.context.snapshot().config.live.clone()
