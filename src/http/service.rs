@@ -45,7 +45,7 @@ use crate::oauth::error::Cause;
 use crate::oauth::header_field::HeaderField;
 use crate::page::{self, Pages};
 use crate::random::NoEntropy;
-use crate::snapshot::{Snapshot, demo_clients};
+use crate::snapshot::Snapshot;
 use crate::telemetry::excerpt::{WITHHELD, excerpt, named};
 use crate::telemetry::hourly::Hourly;
 use crate::telemetry::traces::Traces;
@@ -168,7 +168,7 @@ impl Service {
                  count for the peer's address, not for the clients behind it; if it is a proxy, \
                  add it to trusted_proxies"
             );
-            let demo = demo_clients(&snapshot.clients).join(", ");
+            let demo = snapshot.clients.demo_clients().join(", ");
             if snapshot.allows_demo_secrets && !demo.is_empty() {
                 warn!(
                     %peer,
