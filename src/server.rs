@@ -39,16 +39,18 @@ use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
 use crate::registry::client_file::Loaded;
-pub(crate) use crate::server::judge::{about_certificate_proxies, judge};
+pub(crate) use crate::server::judge::{about_certificate_proxies, about_state_directory, judge};
 use crate::server::reload::InForce;
+#[doc(hidden)]
+pub use crate::server::reload::News;
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
 use crate::signing::backends::Backends;
 use crate::signing::engine::Engine;
 use crate::snapshot::files::{Contents, Files};
-use crate::snapshot::lifetimes::Lifetimes;
+use crate::snapshot::lifetimes::Recorded;
 use crate::snapshot::loss::{Loss, trace_of_use};
-use crate::snapshot::{Snapshot, retention, token_lifetimes};
+use crate::snapshot::{Snapshot, retention};
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
 use crate::state::uses::Uses;
@@ -110,7 +112,7 @@ impl Server {
             warn!("client_certificate.proxies: {warning}");
         }
         let now = clock.now();
-        let lifetimes = Lifetimes::read(state)?.followed_by(token_lifetimes(&clients), now);
+        let lifetimes = Recorded::read(state)?.followed_by(&clients, now);
         let retention = retention(&config.live, &clients, &lifetimes);
         let loss = Loss::find(config, trace, &keys, retention.token_lifetime, now)?;
         if let Some(loss) = &loss {
@@ -134,8 +136,12 @@ impl Server {
         let revocations =
             Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;
         let uses = Uses::open(state, limits.replay_entries, clock.clone())?;
-        if let Err(fault) = lifetimes.write(state) {
+        let lifetimes_fault = lifetimes.write(&clients, state).err().map(|fault| fault.to_string());
+        if let Some(fault) = &lifetimes_fault {
             warn!("{fault}");
+        }
+        if let Some(warning) = about_state_directory(state) {
+            warn!("{warning}");
         }
         let in_force = InForce::new(&keys, key_paths);
         let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
@@ -168,7 +174,7 @@ impl Server {
             throttle: Throttle::new(limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
-            reload_fault: ArcSwapOption::empty(),
+            reload_fault: ArcSwapOption::from(lifetimes_fault.map(Arc::new)),
             clock,
             random,
             uses,

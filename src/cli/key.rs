@@ -21,8 +21,8 @@ use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
 use crate::registry::client_file;
-use crate::snapshot::lifetimes::Lifetimes;
-use crate::snapshot::{retention, token_lifetimes};
+use crate::snapshot::lifetimes::Recorded;
+use crate::snapshot::retention;
 use crate::time::UnixTime;
 
 #[derive(Debug, Subcommand)]
@@ -313,9 +313,9 @@ impl KeyArgs {
             Default::default()
         };
         // The user of this command may have no access to the state directory.
-        let lifetimes = Lifetimes::read(&config.startup.state).unwrap_or_default();
+        let lifetimes = Recorded::read(&config.startup.state).unwrap_or_default();
         let now = Clock::system().now();
-        let lifetimes = lifetimes.followed_by(token_lifetimes(&clients), now);
+        let lifetimes = lifetimes.followed_by(&clients, now);
         let retention = retention(&config.live, &clients, &lifetimes);
         Ok((config, retention))
     }
