@@ -11,7 +11,7 @@ use crate::config::StoreSettings;
 use crate::store::postgres::database::Database;
 
 #[derive(Args, Debug)]
-pub(super) struct StoreArg {
+pub(crate) struct StoreArg {
     /// URL of the PostgreSQL database, without a password [env: GRANTD_STORE_URL].
     #[arg(long = "store", value_name = "URL")]
     store_url: Option<String>,
@@ -22,7 +22,7 @@ pub(super) struct StoreArg {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct FilesArg {
+pub(crate) struct FilesArg {
     /// Client registry.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) clients: PathBuf,

@@ -81,7 +81,7 @@ impl Target {
             }
         }
         let is_away = |failure: &&Failure| failure.kind == FailureKind::Away;
-        let kind = failures.iter().find(is_away).or(failures.first()).map(|it| it.kind);
+        let kind = failures.iter().find(is_away).or_else(|| failures.first()).map(|it| it.kind);
         let texts: Vec<_> = failures.iter().map(Failure::problem).collect();
         Err(Failure::new(kind.unwrap_or(FailureKind::Away), &self.name, texts.join("; ")))
     }
@@ -160,7 +160,7 @@ impl Target {
         let stream = Guarded::new(stream, Arc::clone(&allowance), is_private);
         let (client, messages) =
             config.connect_raw(stream, NoTls).await.map_err(|error| Failure::of(&error, about))?;
-        let ended = Arc::default();
+        let ended: Arc<Mutex<Option<_>>> = Arc::default();
         let noted = Arc::clone(&ended);
         let task = tokio::spawn(async move {
             let error = messages.await.err();
