@@ -213,7 +213,7 @@ fn an_import_is_all_or_nothing() {
     // A fault in a file is found before the store is changed.
     home.write("broken.json", "{\"clients\": [{\"client_id\": \"a\"}, {\"client_id\": \"a\"}]}");
     on(&home, &url, &["store", "import", "--clients", "broken.json", "--keys", "keys"])
-        .assert_error(1, &["broken.json:1:49: clients[1].client_id: is registered twice"]);
+        .assert_error(1, &["broken.json:1:34: clients[1].client_id: is registered twice"]);
     let broken = home.write_key("broken.pem", "no key");
     on(&home, &url, &IMPORT).assert_error(1, &["broken.pem"]);
     fs::remove_file(broken).unwrap();
