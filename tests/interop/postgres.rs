@@ -4,6 +4,7 @@ mod commands;
 mod faults;
 mod impostor;
 mod manual;
+mod nodes;
 mod store;
 
 use std::io::Read;
