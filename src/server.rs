@@ -39,7 +39,7 @@ use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
 use crate::registry::client_file::Loaded;
-pub(crate) use crate::server::judge::{about_certificate_proxies, judge};
+pub(crate) use crate::server::judge::{about_certificate_proxies, about_state_directory, judge};
 use crate::server::reload::InForce;
 #[doc(hidden)]
 pub use crate::server::reload::News;
@@ -136,10 +136,14 @@ impl Server {
         let revocations =
             Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;
         let uses = Uses::open(state, limits.replay_entries, clock.clone())?;
-        if let Err(fault) = lifetimes.write(&clients, state) {
+        let lifetimes_fault = lifetimes.write(&clients, state).err().map(|fault| fault.to_string());
+        if let Some(fault) = &lifetimes_fault {
             warn!("{fault}");
         }
-        let in_force = InForce::new(&keys, key_paths);
+        if let Some(warning) = about_state_directory(state) {
+            warn!("{warning}");
+        }
+        let in_force = InForce::new(&keys, key_paths, lifetimes_fault.clone());
         let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
         let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
         let backends = Backends::new(config.startup.signer, signing_key);
@@ -170,7 +174,7 @@ impl Server {
             throttle: Throttle::new(limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
-            reload_fault: ArcSwapOption::empty(),
+            reload_fault: ArcSwapOption::from(lifetimes_fault.map(Arc::new)),
             clock,
             random,
             uses,

@@ -21,7 +21,7 @@ use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{self, edit};
 use crate::registry::clients::{Draft, Registry};
 use crate::registry::registered::Registered;
-use crate::server::{about_certificate_proxies, judge};
+use crate::server::{about_certificate_proxies, about_state_directory, judge};
 use crate::snapshot::files::{Contents, Files};
 use crate::snapshot::lifetimes::Recorded;
 use crate::snapshot::loss::{Loss, trace_of_use};
@@ -48,6 +48,9 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     }
     if let Some(warning) = about_certificate_proxies(&config, &clients) {
         print(format_args!("warning: client_certificate.proxies: {warning}"))?;
+    }
+    if let Some(warning) = about_state_directory(&config.startup.state) {
+        print(format_args!("warning: {warning}"))?;
     }
     if issuer.is_unspecified() {
         print(format_args!(
@@ -128,6 +131,7 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
         Uses::check(&config.startup.state),
         decoy_key::check(&config.startup.state),
         lifetimes.map(drop),
+        Recorded::check_lock(&config.startup.state),
         lost.as_ref().map(drop).map_err(Clone::clone),
     ];
     problems.extend(state.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));

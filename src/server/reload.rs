@@ -64,7 +64,12 @@ pub(super) struct InForce {
 }
 
 impl InForce {
-    pub(super) fn new(keys: &[(PathBuf, SigningKey)], key_paths: KeyPaths) -> Self {
+    /// `lifetimes_fault` says why the lifetimes in force could not be written.
+    pub(super) fn new(
+        keys: &[(PathBuf, SigningKey)],
+        key_paths: KeyPaths,
+        lifetimes_fault: Option<String>,
+    ) -> Self {
         let key_ids = keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned()));
         Self {
             signed_last: None,
@@ -72,8 +77,8 @@ impl InForce {
             key_paths,
             barred: BTreeMap::new(),
             key_fault: None,
-            lacks_lifetimes: false,
-            degraded: [const { None }; 2],
+            lacks_lifetimes: lifetimes_fault.is_some(),
+            degraded: [lifetimes_fault, None],
         }
     }
 
@@ -158,6 +163,11 @@ impl Reloader {
     /// now, they have changed, and a reload is needed.
     pub fn client_keys(&self) -> Stamp {
         self.client_keys.lock().clone()
+    }
+
+    /// Whether the start or the last reload has found a fault, so that a reload should be tried again.
+    pub fn has_fault(&self) -> bool {
+        self.in_force.lock().degraded[0].is_some()
     }
 
     /// Returns the settings in force that a reload may change.

@@ -13,7 +13,7 @@
 //! never less.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,15 +185,27 @@ impl Recorded {
     /// A [`Fault`] if the file cannot be read or does not hold lifetimes.
     pub fn read(directory: &Path) -> Result<Self, Fault> {
         let path = path_in(directory);
-        let Some(mut file) = text::open_if_exists(&path)? else { return Ok(Self::default()) };
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(|error| Fault::cannot("read", &path, &error))?;
-        serde_json::from_slice(&text).map_err(|_| {
+        let Some(file) = text::open_if_exists(&path)? else { return Ok(Self::default()) };
+        serde_json::from_reader(BufReader::new(file)).map_err(|error| {
+            if let Some(kind) = error.io_error_kind() {
+                return Fault::cannot("read", &path, &kind.into());
+            }
             let problem = "does not hold token lifetimes; restore the file, or delete it: then \
                            not_before may miss tokens without an iat whose client's lifetime was \
                            shortened";
             Fault::new(&path, problem)
         })
+    }
+
+    /// Checks that the file in the state directory `directory` can be locked.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if its lock file cannot be opened.
+    pub fn check_lock(directory: &Path) -> Result<(), Fault> {
+        let path = path_in(directory);
+        let lock = whole_file::check_lock(&path);
+        lock.map_err(|error| Fault::cannot("locked", &path, &error))
     }
 
     /// Returns the lifetimes of `clients`, which follow the recorded ones at `now`.

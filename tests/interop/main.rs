@@ -1,5 +1,5 @@
 //! Tests of the server together with other programs, which `tests/run` installs: proxies, clients,
-//! load generators, Prometheus, systemd and a chroot of Debian 12.
+//! databases, load generators, Prometheus, systemd and a chroot of Debian 12.
 
 #![expect(
     clippy::unwrap_used,
@@ -24,6 +24,7 @@ mod openapi;
 mod opentelemetry;
 #[cfg(feature = "page")]
 mod page;
+mod postgres;
 mod readme;
 mod recipes;
 mod under_load;

@@ -10,6 +10,7 @@ pub(crate) mod http;
 pub(crate) mod library;
 pub(crate) mod nginx;
 pub(crate) mod ports;
+pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod registry;
 pub(crate) mod sibling;

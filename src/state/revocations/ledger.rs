@@ -6,24 +6,24 @@
 //! wrote the line, so no client was told that this token is revoked.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tracing::{error, warn};
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::fs::shared_log::{News, SharedLog, read_only};
-use crate::fs::whole_file::Lock;
+use crate::fs::shared_log::{SharedLog, read_only};
+use crate::fs::whole_file::{self, Lock};
 use crate::oauth::error::Cause;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
 use crate::state::revocations::key::RevocationKey;
-use crate::state::revocations::line::{CURRENT, Line, Link, link_of};
+use crate::state::revocations::line::{self, CURRENT, Line, Link, link_of};
 use crate::state::revocations::revoked::{Revoked, Row};
 use crate::state::shares::{ClientTag, Shares, client_tag, is_used_up};
 use crate::telemetry::audit::{Audit, Event};
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) cut_offs: AtomicU64,
     /// Why the file could not be read at the last look; `None` if it could.
     pub(super) unread: Mutex<Option<Fault>>,
+    /// Why the last revocation could not be written, or the next one cannot.
+    pub(super) unwritten: Mutex<Option<Fault>>,
 }
 
 /// A token to revoke.
@@ -94,35 +96,60 @@ impl Ledger {
             complaints: OnceASecond::default(),
         };
         let directory = directory.display();
-        let lock = ledger.lock();
+        let lock = ledger.lock(LOCK_WAIT);
+        let cannot = |error| Fault::cannot("locked", ledger.log.path(), error);
+        ledger.note(lock.as_ref().map(drop).map_err(cannot));
         match &lock {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 warn!(%directory, %error, "no token can be revoked while another process holds it");
             }
             Err(error) => {
-                warn!(%directory, %error, "no token can be revoked: the directory is not writable");
+                warn!(%directory, %error, "no token can be revoked: the file cannot be locked");
             }
         }
         ledger.learn()?;
         if lock.is_ok() {
             // The next revocation tries again.
             let _ = ledger.log.cut_torn_line();
+            ledger.note(ledger.try_open());
         }
         Ok(ledger)
+    }
+
+    /// Notes whether revocations can be written.
+    fn note(&self, seen: Result<(), Fault>) {
+        *self.shared.unwritten.lock() = seen.err();
+    }
+
+    fn has_fault(&self) -> bool {
+        self.shared.unwritten.lock().is_some()
+    }
+
+    fn try_open(&self) -> Result<(), Fault> {
+        self.log.try_open().map_err(|error| Fault::cannot("written", self.log.path(), &error))
+    }
+
+    /// Looks whether revocations can be written: by writing, if the last one could not. Does not
+    /// wait for the lock, because the rows of other processes are to be read in time.
+    fn look_to_write(&mut self) {
+        let seen = if self.has_fault() { self.try_write() } else { self.try_open() };
+        self.note(seen);
+    }
+
+    fn try_write(&mut self) -> Result<(), Fault> {
+        let lock = self.lock(Duration::ZERO);
+        let _lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
+        let tried = self.log.try_write();
+        tried.map_err(|error| Fault::cannot("written", self.log.path(), &error))
     }
 
     /// Reads what other processes have added, and shares the fault if that fails, or if a process
     /// that starts now could not read the file.
     fn look(&mut self) -> Result<(), Fault> {
         let seen = self.learn().and_then(|()| {
-            let path = self.log.path();
-            match require_readable(path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    Err(Fault::cannot("read", path, &error))
-                }
-                _ => Ok(()),
-            }
+            let tried = self.log.try_read();
+            tried.map_err(|error| Fault::cannot("read", self.log.path(), &error))
         });
         *self.shared.unread.lock() = seen.clone().err();
         seen
@@ -132,7 +159,7 @@ impl Ledger {
     fn learn(&mut self) -> Result<(), Fault> {
         let news = self.log.read();
         let news = news.map_err(|error| Fault::cannot("read", self.log.path(), &error))?;
-        let lines = parse(self.log.path(), &news).inspect_err(|_| self.log.forget())?;
+        let lines = line::parse(self.log.path(), &news).inspect_err(|_| self.log.forget())?;
         if news.is_other_file {
             self.owners.clear();
         }
@@ -194,15 +221,15 @@ impl Ledger {
         revoked.drop_cut_offs(|time| is_over(time, now));
     }
 
-    fn lock(&mut self) -> io::Result<Lock> {
-        let lock = self.log.lock(LOCK_WAIT)?;
+    fn lock(&mut self, wait: Duration) -> io::Result<Lock> {
+        let lock = self.log.lock(wait)?;
         // It stays until `uses` has seen it.
         self.had_left = left_lock(self.log.path())?.is_some();
         Ok(lock)
     }
 
     fn take(&mut self) -> Result<Lock, Fault> {
-        let lock = self.lock();
+        let lock = self.lock(LOCK_WAIT);
         let lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
         self.learn()?;
         let cut = self.log.cut_torn_line();
@@ -234,7 +261,7 @@ impl Ledger {
             if is_used_up(held, self.free(&batch), self.limit) {
                 self.flush(std::mem::take(&mut batch));
                 if let Err(error) = self.cut_off_half(client_id) {
-                    self.complain(&error);
+                    self.fail(Fault::cannot("written", self.log.path(), &error));
                     continue;
                 }
             }
@@ -264,9 +291,14 @@ impl Ledger {
         // What is in the file counts after a restart, so it counts now, even if the disk could not
         // be synced and the client must try again.
         rows[..written].iter().for_each(|row| self.insert(*row));
-        if let Err(error) = &result {
-            self.complain(error);
-            self.log.forget();
+        match &result {
+            Ok(()) if rows.is_empty() || !self.has_fault() => {}
+            // This process may have had the file open since before its permissions were changed.
+            Ok(()) => self.note(self.try_open()),
+            Err(error) => {
+                self.fail(Fault::cannot("written", self.log.path(), error));
+                self.log.forget();
+            }
         }
         for waiting in waiting {
             if result.is_ok()
@@ -351,11 +383,11 @@ impl Ledger {
             .saturating_add(2 * self.shared.revoked.cut_offs().len())
     }
 
-    fn complain(&self, error: &dyn fmt::Display) {
+    fn fail(&self, fault: Fault) {
         if self.complaints.is_due(self.clock.now()).is_some() {
-            let file = self.log.path().display();
-            error!(%file, %error, "a revocation was not written: check free space and access");
+            error!(error = %fault, "a revocation was not written: check free space and access");
         }
+        self.note(Err(fault));
     }
 }
 
@@ -365,11 +397,13 @@ impl Commit for Ledger {
 
     fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
         if waiting.is_empty() {
-            // What is in force does not change until the file can be read again.
-            if let Err(fault) = self.look()
-                && self.complaints.is_due(self.clock.now()).is_some()
-            {
-                error!(error = %fault, "the revocations of other processes cannot be read");
+            match self.look() {
+                Ok(()) => self.look_to_write(),
+                // What is in force does not change until the file can be read again.
+                Err(fault) if self.complaints.is_due(self.clock.now()).is_some() => {
+                    error!(error = %fault, "the revocations of other processes cannot be read");
+                }
+                Err(_) => {}
             }
             return;
         }
@@ -377,7 +411,7 @@ impl Commit for Ledger {
         let _ = self.look();
         match self.take() {
             Ok(_lock) => self.revoke(waiting),
-            Err(fault) => self.complain(&fault),
+            Err(fault) => self.fail(fault),
         }
     }
 }
@@ -420,35 +454,21 @@ fn is_over(time: UnixTime, now: UnixTime) -> bool {
     time + CLOCK_STEP <= now
 }
 
-/// Checks that the file of revocations in `directory`, if it exists, can be read and is valid.
+/// Checks that the file of revocations in `directory`, if it exists, can be locked, read and written,
+/// and is valid.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     let path = directory.join(FILE_NAME);
     let locked = directory.join(LOCKED);
+    // The first is the lock of an earlier release.
+    for locked in [&path, &locked] {
+        let lock = whole_file::check_lock(locked);
+        lock.map_err(|error| Fault::cannot("locked", &path, &error))?;
+    }
     let news = read_only(&path, &locked, LOCK_WAIT);
     let news = news.map_err(|error| Fault::cannot("read", &path, &error))?;
-    parse(&path, &news).map(drop)
-}
-
-fn parse(path: &Path, news: &News) -> Result<Vec<Line>, Fault> {
-    let numbered = (news.lines_before + 1..).zip(news.lines());
-    let parsed = numbered.map(|(number, line)| {
-        Line::parse(line).ok_or_else(|| {
-            let problem = "is not a valid revocation record; restore the file, or delete the \
-                           line (its token becomes valid again)";
-            Fault::new(path, problem).at_line(number)
-        })
-    });
-    parsed.collect()
-}
-
-/// Whether this user may open the file, which this process may have open since before its
-/// permissions were changed.
-fn require_readable(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    rustix::fs::access(path, rustix::fs::Access::READ_OK)?;
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
+    line::parse(&path, &news)?;
+    let tried = SharedLog::new(path.clone(), locked).try_open();
+    tried.map_err(|error| Fault::cannot("written", &path, &error))
 }
 
 /// Returns the number of lines above which the file is rewritten if `live` rows are in memory.
