@@ -386,13 +386,15 @@ impl Reloader {
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each
         // field of the retention is the maximum of its old value and its new value.
         let now = self.context.clock.now();
-        let lifetimes = old.lifetimes.followed_by(&old.clients, &clients, now);
+        let registry = Arc::clone(&clients);
+        let differences = registry.differences(&old.clients);
+        let lifetimes = old.lifetimes.followed_by(&clients, &differences, now);
         let retention = retention(&config.live, &clients, &lifetimes).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, kept_keys, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);
         let new = Snapshot { generation, admin_token, lifetimes, ..new };
-        let changes = Changes::between(old, &new);
+        let changes = Changes::between(old, &new, &differences);
         let write_lifetimes = |snapshot: &Snapshot, is_lacking: &mut bool| {
             if *is_lacking {
                 let state = &snapshot.config.startup.state;
@@ -410,8 +412,7 @@ impl Reloader {
 
         self.context.engine.backends().prepare(new.keys.private_keys())?;
         self.context.prepare(&new.config)?;
-        let is_recorded = old.lifetimes.is_recorded_as(&old.clients, &new.lifetimes, &new.clients);
-        in_force.lacks_lifetimes |= !is_recorded;
+        in_force.lacks_lifetimes |= !old.lifetimes.is_recorded_as(&new.lifetimes, &differences);
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
         faults.extend(write_lifetimes(&new, &mut in_force.lacks_lifetimes));
