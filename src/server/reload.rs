@@ -5,14 +5,11 @@
 //! swapped. A request sees the old snapshot or the new one, never a mixture. If the result must not
 //! stand, nothing changes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::mem::take;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 
-use compact_str::CompactString;
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
@@ -20,17 +17,17 @@ use crate::config::{Config, Live};
 use crate::endpoint::Context;
 use crate::fault::Fault;
 use crate::fs::file_watch::Stamp;
-use crate::keys::directory::KeyFiles;
 use crate::keys::key_set::KeySet;
+use crate::keys::key_store::StoredKeys;
 use crate::keys::signing_key::SigningKey;
-use crate::oauth::client::Client;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, KeyPaths, Loaded};
 use crate::registry::clients::{Registry, Update};
+use crate::server::in_force::{InForce, KeyIds};
 use crate::server::judge::{Bars, judge};
 use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
-use crate::snapshot::files::Files;
+use crate::snapshot::files::{self, Files};
 use crate::snapshot::{Snapshot, retention};
 use crate::telemetry::audit::Event;
 
@@ -44,66 +41,6 @@ pub struct Reloader {
     /// so a change during the reading is noticed at the next check.
     client_keys: Mutex<Stamp>,
 }
-
-#[derive(Debug)]
-pub(super) struct InForce {
-    /// The id of the key that was the signing key at the last call of [`Reloader::look_at_keys`].
-    signed_last: Option<String>,
-    /// The id of the key in force of each key file. The file may have a fault by now.
-    key_ids: KeyIds,
-    /// The key files that the clients in force name.
-    key_paths: KeyPaths,
-    /// The clients of [`News`] that the settings bar, by id.
-    barred: BTreeMap<CompactString, Client>,
-    /// Why the last keys of [`News`] are not in force.
-    key_fault: Option<String>,
-    /// Whether the lifetimes in force could not be written.
-    lacks_lifetimes: bool,
-    /// What the last reload and the last [`News`] left in an earlier version.
-    degraded: [Option<String>; 2],
-}
-
-impl InForce {
-    /// `lifetimes_fault` says why the lifetimes in force could not be written.
-    pub(super) fn new(
-        keys: &[(PathBuf, SigningKey)],
-        key_paths: KeyPaths,
-        lifetimes_fault: Option<String>,
-    ) -> Self {
-        let key_ids = keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned()));
-        Self {
-            signed_last: None,
-            key_ids: key_ids.collect(),
-            key_paths,
-            barred: BTreeMap::new(),
-            key_fault: None,
-            lacks_lifetimes: lifetimes_fault.is_some(),
-            degraded: [lifetimes_fault, None],
-        }
-    }
-
-    /// Returns those of `updates`, and of the clients that were barred before, that may be put in
-    /// force. Keeps the clients that `bars` bars.
-    fn accept(&mut self, updates: Vec<Update>, bars: Bars) -> Vec<Update> {
-        let earlier = take(&mut self.barred).into_values();
-        let mut accepted = Vec::with_capacity(updates.len());
-        for update in earlier.map(|client| Update::Put(Box::new(client))).chain(updates) {
-            match update {
-                Update::Put(client) if bars.bars(&client) => {
-                    self.barred.insert(client.id.clone(), *client);
-                }
-                update => {
-                    self.barred.remove(update.id());
-                    accepted.push(update);
-                }
-            }
-        }
-        accepted
-    }
-}
-
-/// The id of the key of each key file.
-type KeyIds = HashMap<PathBuf, String>;
 
 /// The outcome of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,6 +118,15 @@ impl Reloader {
     /// because the demo clients would be served in public. Logs and counts the outcome. Blocks for
     /// as long as a start of the server takes, so this method must not run on an event loop.
     pub fn reload(&self, config: Result<Config, String>) -> Reloaded {
+        let reloaded = self.reload_files(config);
+        if self.context.store.is_some() {
+            // The new settings may bar other clients of the store.
+            self.apply(News::default());
+        }
+        reloaded
+    }
+
+    fn reload_files(&self, config: Result<Config, String>) -> Reloaded {
         let in_force = &mut *self.in_force.lock();
         let old = self.context.snapshot();
         let mut faults = Vec::new();
@@ -335,6 +281,9 @@ impl Reloader {
         in_force: &InForce,
         faults: &mut Vec<String>,
     ) -> Newest {
+        if old.config.startup.store.url.is_some() {
+            return newest_beside_store(live, old, in_force, faults);
+        }
         let client_keys = self.client_keys().again();
         let load = |file: &Path| client_file::load_beside(file, &old.clients, &in_force.key_paths);
         let Files { clients, keys, admin_token } = Files::read(live, load);
@@ -430,10 +379,35 @@ fn degraded(faults: &[String], stays: &str) -> Option<String> {
     (!faults.is_empty()).then(|| format!("{all}; {stays}"))
 }
 
+/// Reads the files that `live` names beside a store, which holds the clients and the keys.
+fn newest_beside_store(
+    live: &Live,
+    old: &Snapshot,
+    in_force: &InForce,
+    faults: &mut Vec<String>,
+) -> Newest {
+    let admin_token = files::admin_token(live);
+    let is_new = live.admin_token_file != old.config.live.admin_token_file;
+    let lacks_new_file = admin_token.is_err() && is_new;
+    let admin_token = admin_token.unwrap_or_else(|fault| {
+        faults.push(fault.to_string());
+        old.admin_token.clone()
+    });
+    let ids = old.keys.iter().map(|key| (key.key_id().into(), key.key_id().to_owned()));
+    Newest {
+        clients: None,
+        keys: Vec::new(),
+        key_ids: ids.collect(),
+        key_paths: in_force.key_paths.clone(),
+        admin_token,
+        lacks_new_file,
+    }
+}
+
 /// Returns the id of the key of each file in `files`. A file with a fault has the key that it had
 /// before, according to `before`. If the whole `directory` could not be read, so have all files. A
 /// key file that was deleted has no key any more.
-fn key_ids_of(files: &KeyFiles, directory: &Path, before: &KeyIds) -> KeyIds {
+fn key_ids_of(files: &StoredKeys, directory: &Path, before: &KeyIds) -> KeyIds {
     let mut ids: KeyIds =
         files.keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
     for fault in &files.faults {

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use grantd::config::Config;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::change;
+use grantd::internal::keys::directory::KeyDirectory;
+use grantd::internal::keys::key_store::StoredKeys;
 use grantd::internal::keys::signing_key::SigningKey;
 use grantd::internal::registry::client_file;
 use grantd::internal::registry::clients::Update;
@@ -170,9 +172,13 @@ fn a_fault_of_the_files_stays_reported_while_news_is_applied() {
 #[test]
 fn keys_follow_each_other_as_in_a_reload() {
     let server = start(&[client("a", json!({}))], |_| {});
-    let read = |name: &str| directory::load(&server.home.path(name)).unwrap();
+    let directory = |name: &str| KeyDirectory::new(&server.home.path(name));
+    let read = |name: &str| -> Vec<_> {
+        let keys = StoredKeys::read(&mut directory(name)).all().unwrap();
+        keys.into_iter().map(|(_, key)| key).collect()
+    };
     let known = || read("keys");
-    directory::first(&server.home.path("other"), 2048, UnixTime(NOW)).unwrap();
+    change::first(&mut directory("other"), 2048, UnixTime(NOW)).unwrap();
     let new = || read("other");
     let [first, second] = [known(), new()].map(|keys| keys[0].key_id().to_owned());
     let signs = || Token::verified(&ask(&server, "a"), server.address).header["kid"].clone();
