@@ -34,21 +34,24 @@ use crate::http::descriptors::allowed_connections;
 use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
-use crate::keys::directory::{self, First};
+use crate::keys::change::{self, First};
+use crate::keys::directory::KeyDirectory;
 use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
 use crate::registry::client_file::Loaded;
 pub(crate) use crate::server::judge::{about_certificate_proxies, judge};
 use crate::server::reload::InForce;
+#[doc(hidden)]
+pub use crate::server::reload::News;
 pub use crate::server::reload::{Reloaded, Reloader};
 pub use crate::server::start_error::StartError;
 use crate::signing::backends::Backends;
 use crate::signing::engine::Engine;
 use crate::snapshot::files::{Contents, Files};
-use crate::snapshot::lifetimes::Lifetimes;
+use crate::snapshot::lifetimes::Recorded;
 use crate::snapshot::loss::{Loss, trace_of_use};
-use crate::snapshot::{Snapshot, retention, token_lifetimes};
+use crate::snapshot::{Snapshot, retention};
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
 use crate::state::uses::Uses;
@@ -110,14 +113,15 @@ impl Server {
             warn!("client_certificate.proxies: {warning}");
         }
         let now = clock.now();
-        let lifetimes = Lifetimes::read(state)?.followed_by(token_lifetimes(&clients), now);
+        let lifetimes = Recorded::read(state)?.followed_by(&clients, now);
         let retention = retention(&config.live, &clients, &lifetimes);
         let loss = Loss::find(config, trace, &keys, retention.token_lifetime, now)?;
         if let Some(loss) = &loss {
             warn!("{}", loss.text);
         }
         if keys.is_empty() {
-            let first = directory::first(&config.live.keys, FIRST_KEY_BITS, now);
+            let first =
+                change::first(&mut KeyDirectory::new(&config.live.keys), FIRST_KEY_BITS, now);
             let First { keys: found, is_made } = first.map_err(StartError::Files)?;
             keys = found;
             if let (true, [(_, key)]) = (is_made, &keys[..]) {
@@ -134,7 +138,7 @@ impl Server {
         let revocations =
             Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;
         let uses = Uses::open(state, limits.replay_entries, clock.clone())?;
-        if let Err(fault) = lifetimes.write(state) {
+        if let Err(fault) = lifetimes.write(&clients, state) {
             warn!("{fault}");
         }
         let in_force = InForce::new(&keys, key_paths);

@@ -19,12 +19,13 @@ use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::guard::decoy_key;
 use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{self, edit};
-use crate::registry::clients::{Registered, Registry};
+use crate::registry::clients::{Draft, Registry};
+use crate::registry::registered::Registered;
 use crate::server::{about_certificate_proxies, judge};
 use crate::snapshot::files::{Contents, Files};
-use crate::snapshot::lifetimes::Lifetimes;
+use crate::snapshot::lifetimes::Recorded;
 use crate::snapshot::loss::{Loss, trace_of_use};
-use crate::snapshot::{demo_clients, retention, token_lifetimes};
+use crate::snapshot::retention;
 use crate::state::revocations::Revocations;
 use crate::state::uses::Uses;
 
@@ -37,7 +38,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let clients = clients.registry;
 
     let file = config.live.clients.display();
-    let demo = demo_clients(&clients);
+    let demo = clients.demo_clients();
     if !demo.is_empty() {
         print(format_args!(
             "warning: {file}: the demo clients ({}) have public secrets; remove them before other \
@@ -108,12 +109,12 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
     let mut problems = addresses::check(config);
     let trace = trace_of_use(&config.startup.state);
     let loaded = Files::load(&config.live);
-    let lifetimes = Lifetimes::read(&config.startup.state);
+    let lifetimes = Recorded::read(&config.startup.state);
     let lost = loaded.as_ref().ok().map(|Contents { clients, keys, .. }| {
         let now = Clock::system().now();
         let lifetimes = lifetimes.as_ref().ok().cloned().unwrap_or_default();
         let clients = &clients.registry;
-        let lifetimes = lifetimes.followed_by(token_lifetimes(clients), now);
+        let lifetimes = lifetimes.followed_by(clients, now);
         let longest = retention(&config.live, clients, &lifetimes).token_lifetime;
         Loss::find(config, trace, keys, longest, now)
     });
@@ -153,14 +154,14 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
 /// Reads the clients of `file` whose entries are valid. `check` needs them to find faults of the
 /// configuration even if other entries have faults.
 fn readable_clients(file: &Path) -> Registry {
-    let mut clients = Registry::default();
-    let Ok(text) = client_file::read(file) else { return clients };
+    let Ok(text) = client_file::read(file) else { return Registry::default() };
+    let mut clients = Draft::new(0, None);
     for entry in edit::entries(&text).into_iter().flatten() {
         if let Ok(client) = client_file::check_entry(file, 1, entry) {
             clients.insert(Registered::new(client));
         }
     }
-    clients
+    clients.finish()
 }
 
 /// Returns a note that explains `assertion_audience` and lists the clients that use assertions

@@ -15,14 +15,16 @@ use crate::cli::times::add_dates;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fault::text;
-use crate::keys::directory::{self, Replaced, Rotated};
+use crate::keys::change::{self, Replaced, Rotated};
+use crate::keys::directory::KeyDirectory;
 use crate::keys::key_file;
 use crate::keys::key_set::KeySet;
+use crate::keys::key_store::StoredKeys;
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
 use crate::registry::client_file;
-use crate::snapshot::lifetimes::Lifetimes;
-use crate::snapshot::{retention, token_lifetimes};
+use crate::snapshot::lifetimes::Recorded;
+use crate::snapshot::retention;
 use crate::time::UnixTime;
 
 #[derive(Debug, Subcommand)]
@@ -125,7 +127,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     match command {
         KeyCommand::Generate { keys, size } => {
             let (config, retention) = keys.resolve()?;
-            let key = directory::generate(&config.live.keys, size.bits, &retention, now)?;
+            let key = change::generate(&mut store_of(&config), size.bits, &retention, now)?;
             print_key(describe(&key), &config.live.keys)
         }
         KeyCommand::Rotate { keys, size, now: false, server, .. } => {
@@ -143,7 +145,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
 fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     let Rotated { made, signing, retirement } =
-        directory::rotate(&config.live.keys, bits, &retention, now)?;
+        change::rotate(&mut store_of(&config), bits, &retention, now)?;
     let Retirement { retires_at, gone_at } = retirement;
     let mut described = describe(&made);
     described["retires"] = json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at });
@@ -165,7 +167,7 @@ fn replace(
 ) -> Result<(), CliError> {
     // Do not read the client registry: a fault in the registry must not prevent the replacement.
     let config = args.configuration()?;
-    let Replaced { made, retired } = directory::replace(&config.live.keys, bits, keep, now)?;
+    let Replaced { made, retired } = change::replace(&mut store_of(&config), bits, keep, now)?;
     let mut described = describe(&made);
     described["retired"] = json!(retired);
     described["verifiers"] = json!(format!(
@@ -200,7 +202,7 @@ fn require_directory(directory: &Path) -> Result<(), CliError> {
 fn retire(args: KeyArgs, key_id: Option<&str>, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve_with_clients()?;
     require_directory(&config.live.keys)?;
-    for retired in directory::retire(&config.live.keys, key_id, &retention, now)? {
+    for retired in change::retire(&mut store_of(&config), key_id, &retention, now)? {
         print(json!({
             "kid": retired.key_id, "state": retired.state.to_string(), "file": retired.file,
         }))?;
@@ -216,7 +218,7 @@ fn import(args: KeyArgs, from: &Path, now: UnixTime) -> Result<(), CliError> {
     } else {
         (from, key_file::read(from)?)
     };
-    let key = directory::import(&config.live.keys, source, &text, &retention, now)?;
+    let key = change::import(&mut store_of(&config), source, &text, &retention, now)?;
     print_key(describe(&key), &config.live.keys)
 }
 
@@ -233,7 +235,8 @@ fn print_key(mut described: Value, directory: &Path) -> Result<(), CliError> {
 fn list(args: KeyArgs, server: &AdminArgs, now: UnixTime) -> Result<(), CliError> {
     let (config, retention) = args.resolve()?;
     require_directory(&config.live.keys)?;
-    let keys = KeySet::new(directory::load(&config.live.keys)?, retention);
+    let keys = StoredKeys::read(&mut store_of(&config)).all()?;
+    let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
     if keys.iter().next().is_none() {
         let directory = config.live.keys.display();
         complain(&format!(
@@ -264,8 +267,8 @@ fn describe(key: &SigningKey) -> Value {
 }
 
 fn parse_bits(argument: &str) -> Result<u16, String> {
-    let bits = argument.parse().ok().filter(|bits| directory::KEY_SIZES.contains(bits));
-    bits.ok_or_else(|| format!("must be one of {:?}", directory::KEY_SIZES))
+    let bits = argument.parse().ok().filter(|bits| change::KEY_SIZES.contains(bits));
+    bits.ok_or_else(|| format!("must be one of {:?}", change::KEY_SIZES))
 }
 
 /// Checks that `argument` has the syntax of a `kid`. A `kid` may begin with a hyphen, so clap also
@@ -281,6 +284,11 @@ fn parse_key_id(argument: &str) -> Result<String, String> {
 
 /// The length of a `kid`: a SHA-256 thumbprint of 32 bytes in base64url (RFC 7638).
 const THUMBPRINT_CHARS: usize = 43;
+
+/// Returns the store of the keys that `config` names.
+fn store_of(config: &Config) -> KeyDirectory {
+    KeyDirectory::new(&config.live.keys)
+}
 
 impl KeyArgs {
     /// Resolves the configuration and the retention of keys. Fails if there is no client registry,
@@ -313,9 +321,9 @@ impl KeyArgs {
             Default::default()
         };
         // The user of this command may have no access to the state directory.
-        let lifetimes = Lifetimes::read(&config.startup.state).unwrap_or_default();
+        let lifetimes = Recorded::read(&config.startup.state).unwrap_or_default();
         let now = Clock::system().now();
-        let lifetimes = lifetimes.followed_by(token_lifetimes(&clients), now);
+        let lifetimes = lifetimes.followed_by(&clients, now);
         let retention = retention(&config.live, &clients, &lifetimes);
         Ok((config, retention))
     }

@@ -62,7 +62,7 @@ const METRICS: [Metric; 21] = [
         |context, each| {
             let (snapshot, now) = (context.snapshot(), context.clock.now());
             for (name, time) in EXPIRING {
-                each(&[name], snapshot.secret_ends.before(now + time) as u64);
+                each(&[name], snapshot.clients.ended_secrets(now + time) as u64);
             }
         },
     ),

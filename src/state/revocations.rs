@@ -11,6 +11,7 @@
 //! that end first become one *cut-off*: every token of the client that expires no later than the
 //! last of them is revoked.
 
+mod file;
 mod key;
 mod ledger;
 mod line;
@@ -25,6 +26,7 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::oauth::error::Cause;
 use crate::state::group_commit::GroupCommit;
+use crate::state::revocations::file::RevocationFile;
 pub use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::ledger::{Ledger, Revocation, Shared};
 use crate::state::shares::client_tag;
@@ -34,7 +36,7 @@ use crate::time::UnixTime;
 /// The set of revoked tokens, in memory and on disk.
 pub struct Revocations {
     shared: Arc<Shared>,
-    commit: GroupCommit<Ledger>,
+    commit: GroupCommit<Revocation, Result<(), Cause>>,
 }
 
 impl Revocations {
@@ -58,7 +60,8 @@ impl Revocations {
         audit: Option<Arc<Audit>>,
     ) -> Result<Self, Fault> {
         let shared = Arc::<Shared>::default();
-        let ledger = Ledger::open(directory, limit, clock, audit, Arc::clone(&shared))?;
+        let file = RevocationFile::open(directory, clock.clone(), Arc::clone(&shared))?;
+        let ledger = Ledger::new(file, Arc::clone(&shared), limit, clock, audit);
         let commit = GroupCommit::start("revocations", directory, ledger)?;
         Ok(Self { shared, commit })
     }
@@ -70,7 +73,7 @@ impl Revocations {
     ///
     /// A [`Fault`] if the file cannot be read or a line of it is invalid.
     pub fn check(directory: &Path) -> Result<(), Fault> {
-        ledger::check(directory)
+        file::check(directory)
     }
 
     /// Whether the token with this key was revoked, alone or with all tokens of its client that

@@ -12,6 +12,7 @@
 
 mod index;
 mod record;
+mod single_use;
 
 use std::fmt;
 use std::io;
@@ -20,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ring::digest::{Context, SHA256};
 use tracing::warn;
 
 use crate::clock::Clock;
@@ -29,40 +29,15 @@ use crate::fs::shared_log::read_only;
 use crate::fs::whole_file;
 use crate::state::group_commit::{GroupCommit, LOCK_WAIT};
 use crate::state::shares::client_tag;
-use crate::state::uses::index::{Entry, Key};
-pub use crate::state::uses::record::UseError;
-use crate::state::uses::record::{Record, Use, check};
-use crate::time::UnixTime;
+use crate::state::uses::index::Entry;
+use crate::state::uses::record::{Record, check};
+use crate::state::uses::single_use::Use;
+pub use crate::state::uses::single_use::{Owner, SingleUse, UseError};
 
 /// Records used assertions and proofs, and refuses to record the same assertion or proof twice.
 pub struct Uses {
-    commit: GroupCommit<Record>,
+    commit: GroupCommit<Use, Result<(), UseError>>,
     unrecorded: Arc<Mutex<Option<String>>>,
-}
-
-/// An assertion or a proof that is accepted only once.
-#[derive(Clone, Copy, Debug)]
-pub struct SingleUse<'a> {
-    /// The id of the authenticated client.
-    pub client_id: &'a str,
-    /// The client or the key that signed the value.
-    pub owner: Owner<'a>,
-    /// The value's `jti`, unique for its owner.
-    pub token_id: &'a str,
-    /// The signing time according to the value's claims.
-    pub signed_at: UnixTime,
-    /// The expiry time of the value.
-    pub until: UnixTime,
-}
-
-/// The owner of a `jti`. Two owners may use the same `jti`, but one owner must not use a `jti`
-/// twice.
-#[derive(Clone, Copy, Debug)]
-pub enum Owner<'a> {
-    /// The client that signed an assertion.
-    Client,
-    /// The thumbprint of the key that signed a DPoP proof.
-    Key(&'a [u8]),
 }
 
 impl Uses {
@@ -145,24 +120,6 @@ impl Uses {
 impl fmt::Debug for Uses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Uses(…)")
-    }
-}
-
-impl SingleUse<'_> {
-    /// The key of the entry. It is a hash of the owner too, so that an owner cannot block the `jti`
-    /// of another owner.
-    fn key(&self) -> Key {
-        let (kind, owner) = match self.owner {
-            Owner::Client => (b'c', self.client_id.as_bytes()),
-            Owner::Key(thumbprint) => (b'k', thumbprint),
-        };
-        let mut hash = Context::new(&SHA256);
-        hash.update(&[kind]);
-        hash.update(&(owner.len() as u64).to_be_bytes());
-        hash.update(owner);
-        hash.update(self.token_id.as_bytes());
-        let hash = hash.finish();
-        std::array::from_fn(|index| hash.as_ref()[index])
     }
 }
 

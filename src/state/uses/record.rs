@@ -34,8 +34,8 @@ use crate::fs::whole_file::{self, Lock};
 use crate::oauth::client_assertion::SKEW;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
-use crate::state::shares::is_used_up;
-use crate::state::uses::index::{Entry, Index};
+use crate::state::uses::index::{Entry, Index, Room};
+use crate::state::uses::single_use::{Use, UseError, Wish};
 use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
 
@@ -57,30 +57,6 @@ pub(super) struct Record {
     complaints: OnceASecond,
     /// Why the last use could not be recorded, or the next one cannot.
     unrecorded: Arc<Mutex<Option<String>>>,
-}
-
-/// A use that a request wants to record.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Use {
-    pub(super) entry: Entry,
-    pub(super) signed_at: UnixTime,
-}
-
-/// The reason why a use of an assertion or proof is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UseError {
-    /// It was signed before the record began, and may have been used then.
-    BeforeRecord,
-    /// Its entry may have been dropped, and it may have been used.
-    Forgotten,
-    /// The record is full.
-    Full,
-    /// The use could not be written to the file, or not in time.
-    NotRecorded,
-    /// The client holds its share of the record.
-    Share,
-    /// It was used before.
-    Used,
 }
 
 impl Record {
@@ -255,19 +231,14 @@ impl Record {
         if until <= self.index.dropped_until() {
             return Err(UseError::Forgotten);
         }
-        let free = self.capacity.saturating_sub(self.index.live());
-        if is_used_up(self.index.held_by(client), free, self.capacity) {
-            return Err(UseError::Share);
+        match self.index.room(client, self.capacity, now) {
+            Room::Free => Ok(()),
+            Room::Full => Err(UseError::Full),
+            Room::ShareIsUsedUp => Err(UseError::Share),
         }
-        let most = self.capacity.saturating_mul(KEPT_FOR_EACH_LIVE).max(LEAST_KEPT);
-        self.index.drop_surplus(most, now);
-        if free == 0 || self.index.len() >= most {
-            return Err(UseError::Full);
-        }
-        Ok(())
     }
 
-    fn record(&mut self, waiting: Vec<Waiting<Self>>) {
+    fn record(&mut self, waiting: Vec<Wish>) {
         let now = self.clock.now();
         self.index.drop_until(now - CLOCK_STEP);
         self.index.set_time(now);
@@ -339,11 +310,8 @@ impl Record {
     }
 }
 
-impl Commit for Record {
-    type Job = Use;
-    type Answer = Result<(), UseError>;
-
-    fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
+impl Commit<Use, Result<(), UseError>> for Record {
+    fn turn(&mut self, waiting: Vec<Wish>) {
         if waiting.is_empty() {
             self.look();
             return;
@@ -428,10 +396,6 @@ const UNKNOWN_BOOT: &str = "-";
 /// The time in seconds for which an entry is kept after its expiry: if the clock is set back by up
 /// to an hour, nothing that is signed then is taken for something that was dropped.
 const CLOCK_STEP: u64 = 3600;
-/// The number of entries that are kept for each one that may be live.
-const KEPT_FOR_EACH_LIVE: usize = 5;
-/// The number of entries that are kept even if fewer may be live.
-const LEAST_KEPT: usize = 10_000;
 /// As long as the file has at most this many lines, dropped entries are no reason to rewrite it.
 const MIN_LINES: usize = 1000;
 /// The length in bytes of a line, including the line break.
