@@ -231,6 +231,7 @@ pub fn public_error(cause: Cause) -> PublicError {
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull
+        | Cause::StoreStale
         | Cause::UseNotRecorded => (503, "AGT503SU", "Service is unavailable", advice::RETRY),
     })
 }

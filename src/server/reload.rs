@@ -30,7 +30,7 @@ use crate::registry::clients::{Registry, Update};
 use crate::server::judge::{Bars, judge};
 use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
-use crate::snapshot::files::Files;
+use crate::snapshot::files::{self, Files};
 use crate::snapshot::{Snapshot, retention};
 use crate::telemetry::audit::Event;
 
@@ -152,6 +152,15 @@ impl Reloader {
     /// because the demo clients would be served in public. Logs and counts the outcome. Blocks for
     /// as long as a start of the server takes, so this method must not run on an event loop.
     pub fn reload(&self, config: Result<Config, String>) -> Reloaded {
+        let reloaded = self.reload_files(config);
+        if self.context.store.is_some() {
+            // The new settings may bar other clients of the store.
+            self.apply(News::default());
+        }
+        reloaded
+    }
+
+    fn reload_files(&self, config: Result<Config, String>) -> Reloaded {
         let in_force = &mut *self.in_force.lock();
         let old = self.context.snapshot();
         let mut faults = Vec::new();
@@ -322,6 +331,9 @@ impl Reloader {
         in_force: &InForce,
         faults: &mut Vec<String>,
     ) -> Newest {
+        if old.config.startup.store.url.is_some() {
+            return newest_beside_store(live, old, in_force, faults);
+        }
         let client_keys = self.client_keys().again();
         let load = |file: &Path| client_file::load_beside(file, &old.clients, &in_force.key_paths);
         let Files { clients, keys, admin_token } = Files::read(live, load);
@@ -414,6 +426,31 @@ impl Reloader {
 fn degraded(faults: &[String], stays: &str) -> Option<String> {
     let all = faults.join("\n").replace('\n', "; ");
     (!faults.is_empty()).then(|| format!("{all}; {stays}"))
+}
+
+/// Reads the files that `live` names beside a store, which holds the clients and the keys.
+fn newest_beside_store(
+    live: &Live,
+    old: &Snapshot,
+    in_force: &InForce,
+    faults: &mut Vec<String>,
+) -> Newest {
+    let admin_token = files::admin_token(live);
+    let is_new = live.admin_token_file != old.config.live.admin_token_file;
+    let lacks_new_file = admin_token.is_err() && is_new;
+    let admin_token = admin_token.unwrap_or_else(|fault| {
+        faults.push(fault.to_string());
+        old.admin_token.clone()
+    });
+    let ids = old.keys.iter().map(|key| (key.key_id().into(), key.key_id().to_owned()));
+    Newest {
+        clients: None,
+        keys: Vec::new(),
+        key_ids: ids.collect(),
+        key_paths: in_force.key_paths.clone(),
+        admin_token,
+        lacks_new_file,
+    }
 }
 
 /// Returns the id of the key of each file in `files`. A file with a fault has the key that it had

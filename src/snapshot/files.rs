@@ -40,11 +40,10 @@ impl Files {
         live: &Live,
         load_clients: impl FnOnce(&Path) -> Result<Loaded, Vec<Fault>>,
     ) -> Self {
-        let token = live.admin_token_file.as_deref();
         Self {
             clients: load_clients(&live.clients),
             keys: StoredKeys::read(&mut KeyDirectory::new(&live.keys)),
-            admin_token: token.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose(),
+            admin_token: admin_token(live),
         }
     }
 
@@ -66,4 +65,14 @@ impl Files {
             }
         }
     }
+}
+
+/// Reads the hash of the admin token; `Ok(None)` if `live` names no file of an admin token.
+///
+/// # Errors
+///
+/// A [`Fault`] if the file holds no token.
+pub fn admin_token(live: &Live) -> Result<Option<FastHash>, Fault> {
+    let token = live.admin_token_file.as_deref();
+    token.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose()
 }

@@ -13,9 +13,9 @@
 
 mod file;
 mod key;
-mod ledger;
+pub(crate) mod ledger;
 mod line;
-mod revoked;
+pub(crate) mod revoked;
 
 use std::fmt;
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::oauth::error::Cause;
 use crate::state::group_commit::GroupCommit;
 use crate::state::revocations::file::RevocationFile;
 pub use crate::state::revocations::key::RevocationKey;
-use crate::state::revocations::ledger::{Ledger, Revocation, Shared};
+use crate::state::revocations::ledger::{Ledger, Medium, Revocation, Shared};
 use crate::state::shares::client_tag;
 use crate::telemetry::audit::Audit;
 use crate::time::UnixTime;
@@ -62,7 +62,20 @@ impl Revocations {
         let shared = Arc::<Shared>::default();
         let file = RevocationFile::open(directory, clock.clone(), Arc::clone(&shared))?;
         let ledger = Ledger::new(file, Arc::clone(&shared), limit, clock, audit);
-        let commit = GroupCommit::start("revocations", directory, ledger)?;
+        Self::start(ledger, shared, directory)
+    }
+
+    /// Starts the thread that writes with `ledger` to `place`. `shared` is the ledger's.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the thread cannot be started.
+    pub(crate) fn start<M: Medium>(
+        ledger: Ledger<M>,
+        shared: Arc<Shared>,
+        place: &Path,
+    ) -> Result<Self, Fault> {
+        let commit = GroupCommit::start("revocations", place, ledger)?;
         Ok(Self { shared, commit })
     }
 

@@ -10,9 +10,9 @@
 //! would be accepted again. So the record keeps the latest expiry of all dropped entries, also in
 //! the file. Every assertion and proof that expires at this time or earlier is refused.
 
-mod index;
+pub(crate) mod index;
 mod record;
-mod single_use;
+pub(crate) mod single_use;
 
 use std::fmt;
 use std::io;
@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::read_only;
 use crate::fs::whole_file;
-use crate::state::group_commit::{GroupCommit, LOCK_WAIT};
+use crate::state::group_commit::{Commit, GroupCommit, LOCK_WAIT};
 use crate::state::shares::client_tag;
 use crate::state::uses::index::Entry;
 use crate::state::uses::record::{Record, check};
@@ -75,7 +75,21 @@ impl Uses {
             warn!(directory = %directory.display(), %error, "no assertion or proof can be accepted: its use cannot be recorded");
         }
         let unrecorded = record.unrecorded();
-        let commit = GroupCommit::start("uses", directory, record)?;
+        Self::start(record, unrecorded, directory)
+    }
+
+    /// Starts the thread that records uses with `recorder` in `place`. The recorder notes in
+    /// `unrecorded` why none can be recorded at present, and what to do.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the thread cannot be started.
+    pub(crate) fn start(
+        recorder: impl Commit<Use, Result<(), UseError>>,
+        unrecorded: Arc<Mutex<Option<String>>>,
+        place: &Path,
+    ) -> Result<Self, Fault> {
+        let commit = GroupCommit::start("uses", place, recorder)?;
         Ok(Self { commit, unrecorded })
     }
 
@@ -111,9 +125,7 @@ impl Uses {
     /// Why no use can be recorded at present, and what to do; `None` if it can.
     pub fn fault(&self) -> Option<String> {
         let fault = self.unrecorded.lock().clone()?;
-        Some(format!(
-            "{fault}; check free space and access: until then, assertions and proofs are refused"
-        ))
+        Some(format!("{fault}: until then, assertions and proofs are refused"))
     }
 }
 

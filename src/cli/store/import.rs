@@ -10,8 +10,9 @@ use crate::cli::output::print;
 use crate::cli::store::arguments::{FilesArg, StoreArg};
 use crate::fault::Fault;
 use crate::fs::whole_file;
-use crate::keys::directory::KeyFiles;
+use crate::keys::directory::KeyDirectory;
 use crate::keys::key_file;
+use crate::keys::key_store::StoredKeys;
 use crate::random::Random;
 use crate::registry::client_file::{self, edit};
 use crate::store::postgres::schema;
@@ -64,10 +65,7 @@ fn with_own_keys(file: &Path, entry: &str) -> Result<String, Fault> {
 
 /// Reads the text of each key file, with the `kid` of its key.
 fn read_keys(directory: &Path) -> Result<Vec<(String, Zeroizing<String>)>, Vec<Fault>> {
-    let KeyFiles { keys, faults } = KeyFiles::read(directory);
-    if !faults.is_empty() {
-        return Err(faults);
-    }
+    let keys = StoredKeys::read(&mut KeyDirectory::new(directory)).all()?;
     let read =
         keys.into_iter().map(|(file, key)| Ok((key.key_id().to_owned(), key_file::read(&file)?)));
     read.collect()

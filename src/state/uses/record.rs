@@ -84,10 +84,13 @@ impl Record {
 
     /// Notes whether uses can be recorded.
     pub(super) fn note(&self, seen: Result<(), &io::Error>) {
-        *self.unrecorded.lock() = seen.err().map(|error| match error.get_ref() {
-            // It names the file itself.
-            Some(fault) if fault.is::<Fault>() => fault.to_string(),
-            _ => Fault::cannot("written", self.log.path(), error).to_string(),
+        *self.unrecorded.lock() = seen.err().map(|error| {
+            let fault = match error.get_ref() {
+                // It names the file itself.
+                Some(fault) if fault.is::<Fault>() => fault.to_string(),
+                _ => Fault::cannot("written", self.log.path(), error).to_string(),
+            };
+            format!("{fault}; check free space and access")
         });
     }
 

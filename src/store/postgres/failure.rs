@@ -59,16 +59,13 @@ impl Failure {
         if let Some(error) = error.as_db_error() {
             return Self::of_server(error, about);
         }
-        if let Some(error) = source.and_then(|error| error.downcast_ref::<io::Error>()) {
-            return Self::of_io(error, about);
-        }
-        if error.is_closed() {
-            return about.away(CLOSED);
-        }
         let text = clean(&match source {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         });
+        if error.is_closed() || text.ends_with(CUT_OFF) || text.contains(NO_GOODBYE) {
+            return about.away(CLOSED);
+        }
         if text.ends_with("password missing") {
             return about.refused(
                 "asks for a password, and none is set: put it into GRANTD_STORE_URL, store.url in \
@@ -81,7 +78,12 @@ impl Failure {
                  proof ({text}): check the password, and use scram-sha-256 in its pg_hba.conf"
             ));
         }
-        about.malformed(&text)
+        match source.and_then(|error| error.downcast_ref::<io::Error>()) {
+            // A message ends before its parts do.
+            Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => about.malformed(&text),
+            Some(error) => Self::of_io(error, about),
+            None => about.malformed(&text),
+        }
     }
 
     /// Returns the failure of a read or write.
@@ -226,6 +228,10 @@ pub(super) fn store_name(url: &crate::config::StoreUrl) -> PathBuf {
 }
 
 const MAX_TEXT: usize = 300;
+/// What tokio says of a connection that was closed in the middle of a message.
+const CUT_OFF: &str = "bytes remaining on stream";
+/// What rustls says of a connection that was closed without the end of TLS.
+const NO_GOODBYE: &str = "close_notify";
 const CLOSED: &str = "has closed the connection: see whether it runs, and its log";
 pub(super) const READ_ONLY: &str = "accepts no writes, as a standby does: list the hosts of all \
                                     servers in the URL, so that the primary is found";

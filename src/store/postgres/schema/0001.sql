@@ -41,8 +41,11 @@ create table grantd.secret_use (
   label text collate "C" not null,
   uses bigint not null,
   last_used bigint not null,
+  -- When a node added to the sum last: the others read what has changed since.
+  at timestamptz not null default clock_timestamp(),
   primary key (client_id, label)
 );
+create index on grantd.secret_use (at);
 
 -- The lifetimes that were shortened while their tokens may still be used: one JSON document.
 create table grantd.lifetime (
