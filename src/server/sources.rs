@@ -1,6 +1,10 @@
 //! Opens what the server works with: clients, keys and state, in files or in a store.
 
+#[cfg(feature = "postgres")]
+use std::panic::resume_unwind;
 use std::sync::Arc;
+#[cfg(feature = "postgres")]
+use std::thread;
 
 use tracing::{info, warn};
 
@@ -135,13 +139,22 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
     let admin_token = files::admin_token(&config.live)?;
     let audit = audit(config)?;
     let startup = &config.startup;
-    let opened = Node::open(Opening { startup, clock, random, audit: audit.clone() });
-    let mut node = opened.map_err(StartError::Files)?;
-    let issuer = judged(config, &node.clients)?;
+    let open = || -> Result<_, StartError> {
+        let opened = Node::open(Opening { startup, clock, random, audit: audit.clone() });
+        let mut node = opened.map_err(StartError::Files)?;
+        let issuer = judged(config, &node.clients)?;
+        if node.keys.is_empty() {
+            let made = node.make_first_key(random, FIRST_KEY_BITS, clock.now());
+            made.map_err(StartError::Files)?;
+        }
+        Ok((node, issuer))
+    };
+    // On a thread of its own: the caller's may be in a runtime, where nothing may wait.
+    let (node, issuer) = thread::scope(|scope| {
+        let opening = thread::Builder::new().spawn_scoped(scope, open)?;
+        opening.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })?;
     let now = clock.now();
-    if node.keys.is_empty() {
-        node.make_first_key(random, FIRST_KEY_BITS, now).map_err(StartError::Files)?;
-    }
     let lifetimes = Recorded::read(&startup.state)?.followed_by(&node.clients, now);
     let retention = retention(&config.live, &node.clients, &lifetimes);
     let Node { clients, keys, revocations, uses, decoy_key, secret_uses, health, follower } = node;

@@ -3,6 +3,7 @@
 mod faults;
 mod impostor;
 mod manual;
+mod nodes;
 mod store;
 
 use std::io::Read;

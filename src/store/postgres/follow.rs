@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::mem::take;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -141,7 +142,12 @@ impl Follower {
             // A million clients may have changed; the event loops have priority.
             lower_priority();
             while !stopped.within(self.every) {
-                self.turn(&mut sink);
+                if catch_unwind(AssertUnwindSafe(|| self.turn(&mut sink))).is_err() {
+                    // What was put in force is not known.
+                    self.position = None;
+                    let store = self.database.name().display();
+                    self.health.note_away(format!("{store}: cannot be read: the log has a panic"));
+                }
             }
         });
         let thread = thread.map_err(|error| {
@@ -167,10 +173,12 @@ impl Follower {
                 }
             }
         }
-        // What fails here is tried again: what was not added up, and what was not dropped.
         if done.is_ok() {
-            let _ = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
-            let _ = self.upkeep.run(&mut self.database, now);
+            let added = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
+            // What was not added up and not dropped is tried again.
+            if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
+                warn!(error = %failure, "uses of secrets were not added up, or old rows not dropped");
+            }
             self.drop_over(now);
         }
     }
@@ -193,7 +201,7 @@ impl Follower {
             self.position = None;
             warn!(
                 store = %self.database.name().display(),
-                "the store was restored, started or promoted, or this server was away for long: reading everything anew"
+                "the database was started, restored or promoted, a table was emptied, or this server was away for long: reading everything anew"
             );
             return self.read_anew(sink);
         };

@@ -47,6 +47,21 @@ struct Inserted {
     now: UnixTime,
 }
 
+impl Inserted {
+    /// Why the use was not inserted; `None` if it was.
+    fn refusal(&self, Use { entry, signed_at }: Use) -> Option<UseError> {
+        if self.keys.contains(&entry.key[..]) {
+            None
+        } else if signed_at <= self.refused_until {
+            Some(UseError::BeforeRecord)
+        } else if entry.until <= self.now {
+            Some(UseError::Forgotten)
+        } else {
+            Some(UseError::Used)
+        }
+    }
+}
+
 impl UseRows {
     /// At most `capacity` uses of this node can be live. Notes in `unrecorded` why none can be
     /// recorded.
@@ -102,26 +117,16 @@ impl UseRows {
     }
 
     fn answer(&mut self, batch: Vec<Wish>, twins: Vec<Wish>, inserted: &Inserted) {
-        for wish in batch {
-            let Use { entry, signed_at } = wish.job;
-            if inserted.keys.contains(&entry.key[..]) {
-                wish.answer(Ok(()));
-                continue;
-            }
-            self.index.remove(entry);
-            wish.answer(Err(if signed_at <= inserted.refused_until {
-                UseError::BeforeRecord
-            } else if entry.until <= inserted.now {
-                UseError::Forgotten
-            } else {
-                UseError::Used
-            }));
-        }
-        // The others try again.
         for twin in twins {
-            if inserted.keys.contains(&twin.job.entry.key[..]) {
-                twin.answer(Err(UseError::Used));
+            let refused = inserted.refusal(twin.job).unwrap_or(UseError::Used);
+            twin.answer(Err(refused));
+        }
+        for wish in batch {
+            let refused = inserted.refusal(wish.job);
+            if refused.is_some() {
+                self.index.remove(wish.job.entry);
             }
+            wish.answer(refused.map_or(Ok(()), Err));
         }
     }
 

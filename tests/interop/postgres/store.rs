@@ -40,7 +40,7 @@ pub(super) fn printed(ended: &Ended) -> Value {
 const IMPORT: [&str; 6] = ["store", "import", "--clients", "clients.json", "--keys", "keys"];
 
 /// A cluster whose schema the owner has made, and the owner's URL.
-fn migrated() -> (Postgres, String) {
+pub(super) fn migrated() -> (Postgres, String) {
     let cluster = Postgres::start();
     let url = cluster.url(Role::Owner);
     let node = Role::Node.name();
