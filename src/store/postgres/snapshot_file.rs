@@ -13,6 +13,8 @@ mod load;
 mod log;
 mod queue;
 mod records;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::mem::take;

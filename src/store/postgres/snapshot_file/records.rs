@@ -4,7 +4,7 @@
 //! complement of its length, and a sealed value, whose name is its number and the id of the file. So
 //! no record can be left out, doubled, moved or taken from another file. Only the end of the file
 //! can be missing: a writer that was killed leaves a part of its last record, and a machine that
-//! lost power may leave its last record unwritten. Then the file ends with the record before.
+//! lost power may leave zeros. Then the file ends with the record before.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -108,7 +108,7 @@ impl Records {
         let [a, b, c, d, complement @ ..] = frame;
         let length = u32::from_be_bytes([a, b, c, d]);
         if u32::from_be_bytes(complement) != !length {
-            return if frame == [0; FRAME_BYTES as usize] && is_zero(file, left).map_err(unread)? {
+            return if is_zero(file, left).map_err(unread)? {
                 Ok(None)
             } else {
                 Err(Fault::new(path, format!("{}: was changed", self.name(place.number))))
@@ -127,7 +127,7 @@ impl Records {
                 *place = Place { at: place.at + size, number: place.number + 1 };
                 Ok(Some(plain))
             }
-            Err(_) if size == left && place.number > 0 => Ok(None),
+            Err(_) if place.number > 0 && is_zero(file, left - size).map_err(unread)? => Ok(None),
             Err(fault) => Err(fault),
         }
     }
@@ -138,7 +138,7 @@ impl Records {
     }
 }
 
-/// Whether the rest of the file, of at most `most` bytes, is zero.
+/// Whether the rest of the file, of at most `most` bytes, is zero or empty.
 fn is_zero(file: &mut File, most: u64) -> io::Result<bool> {
     let mut rest = file.take(most);
     let mut buffer = [0; 4096];

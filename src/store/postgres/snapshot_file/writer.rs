@@ -148,6 +148,7 @@ impl Writer {
             return;
         }
         match self.parts.last_mut() {
+            _ if items.is_empty() => {}
             Some(last) if last.len() + items.len() <= RECORD_BYTES => last.extend(items),
             _ => self.parts.push(items),
         }
